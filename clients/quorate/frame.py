@@ -1,0 +1,116 @@
+"""A protobuf message with a large trailing bytes field, read without copying it.
+
+On the wire a frame is valid protobuf of ``message { Header header = 1; bytes payload = 15; }``:
+
+    0A  varint  header bytes   7A  varint  payload bytes
+
+so any protobuf library reads it, and ours touches the payload once on the way out (one join)
+and never on the way in (a memoryview). Bytes through protobuf objects made a three-replica
+pipeline 2.6 times slower than the same bytes passed through.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from google.protobuf.message import DecodeError, Message
+
+from quorate.errors import InvalidRequestError
+
+H = TypeVar("H", bound=Message)
+Buffer = bytes | bytearray | memoryview
+
+HEADER_TAG = b"\x0a"  # field 1, length-delimited
+PAYLOAD_TAG = b"\x7a"  # field 15, length-delimited
+
+
+@dataclass(frozen=True, slots=True)
+class Frame(Generic[H]):
+    """A header, and the pieces of its payload (received frames have at most one piece)."""
+
+    header: H
+    pieces: Sequence[Buffer] = ()
+
+    @property
+    def payload(self) -> memoryview:
+        """The payload as one view; joins the pieces only if there are several."""
+        if len(self.pieces) == 1:
+            return memoryview(self.pieces[0])
+        return memoryview(b"".join(self.pieces))
+
+
+def varint(value: int) -> bytes:
+    """Return the protobuf varint of a number that is 0 or more.
+
+    >>> varint(300).hex()
+    'ac02'
+    """
+    if value < 0x80:
+        return bytes((value,))
+    out = bytearray()
+    while value >= 0x80:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def encode(frame: Frame[H]) -> bytes:
+    """Return the frame's bytes: header and payload, joined once."""
+    header = frame.header.SerializeToString()
+    if not frame.pieces:
+        return b"".join((HEADER_TAG, varint(len(header)), header))
+    size = sum(map(len, frame.pieces))
+    return b"".join(
+        (HEADER_TAG, varint(len(header)), header, PAYLOAD_TAG, varint(size), *frame.pieces)
+    )
+
+
+def decoder(header_type: type[H]) -> Callable[[bytes], Frame[H]]:
+    """Return a function from bytes to a frame with that header; its payload is a view on them.
+
+    The function raises InvalidRequestError for anything that is not such a frame.
+    """
+
+    def decode(data: bytes) -> Frame[H]:
+        view = memoryview(data)
+        header_bytes, position = _field(view, 0, HEADER_TAG[0])
+        try:
+            header = header_type.FromString(bytes(header_bytes))
+        except DecodeError as error:
+            raise InvalidRequestError(f"a frame's header does not parse: {error}") from None
+        if position == len(view):
+            return Frame(header)
+        payload, position = _field(view, position, PAYLOAD_TAG[0])
+        if position != len(view):
+            raise InvalidRequestError(
+                f"a frame has {len(view) - position} bytes after its payload; none are allowed"
+            )
+        return Frame(header, (payload,))
+
+    return decode
+
+
+def _field(view: memoryview, position: int, tag: int) -> tuple[memoryview, int]:
+    """Return one length-delimited field and the position after it."""
+    if position >= len(view) or view[position] != tag:
+        raise InvalidRequestError(f"a frame lacks the field tag {tag:#x} at byte {position}")
+    position += 1
+    size = shift = 0
+    while True:
+        if position >= len(view) or shift > 35:
+            raise InvalidRequestError(f"a frame's length at byte {position} is cut or too long")
+        byte = view[position]
+        position += 1
+        size |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            break
+        shift += 7
+    end = position + size
+    if end > len(view):
+        raise InvalidRequestError(
+            f"a frame's field says {size} bytes, and only {len(view) - position} follow"
+        )
+    return view[position:end], end

@@ -1,0 +1,127 @@
+"""Small frozen values that users see."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, Literal, NamedTuple, TypeVar
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+TimestampType = Literal["create_time", "log_append_time"]
+Header = tuple[str, bytes | None]
+
+
+class TopicPartition(NamedTuple):
+    """A partition by its topic's name."""
+
+    topic: str
+    partition: int
+
+
+class RecordMetadata(NamedTuple):
+    """Where an acknowledged record lies. ``offset`` is -1 with acks=0."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Record(Generic[K, V]):
+    """A record as a consumer reads it."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp_ms: int
+    timestamp_type: TimestampType
+    key: K | None
+    value: V | None
+    headers: Sequence[Header]
+    leader_epoch: int
+
+    @property
+    def timestamp(self) -> int:
+        """The same as timestamp_ms; the name that users of other clients know."""
+        return self.timestamp_ms
+
+
+AnyRecord = Record[Any, Any]
+
+
+class OffsetAndTimestamp(NamedTuple):
+    """Answer of Consumer.offsets_for_times."""
+
+    offset: int
+    timestamp_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionDescription:
+    """A partition as the controller knows it; leader is -1 if there is none."""
+
+    partition: int
+    leader: int
+    leader_epoch: int
+    replicas: tuple[int, ...]
+    isr: tuple[int, ...]
+    elr: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TopicDescription:
+    """A topic, its partitions in order, and its own configs."""
+
+    name: str
+    topic_id: str
+    partitions: tuple[PartitionDescription, ...]
+    configs: Mapping[str, str] = field(default_factory=dict)
+    internal: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerDescription:
+    """A registered broker."""
+
+    id: int
+    rack: str
+    host: str
+    endpoint: str
+    fenced: bool
+    broker_epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterDescription:
+    """The cluster: who is controller (-1: unknown) and who is registered."""
+
+    cluster_id: str
+    controller: int
+    brokers: tuple[BrokerDescription, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class QuorumReplicaDescription:
+    """A voter or observer as the quorum's leader sees it; -1 ms: never caught up."""
+
+    id: int
+    directory_id: str
+    endpoint: str
+    log_end_offset: int
+    lag: int
+    last_caught_up_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class QuorumDescription:
+    """The metadata quorum."""
+
+    leader: int
+    epoch: int
+    quorum_generation: int
+    high_watermark: int
+    voters: tuple[QuorumReplicaDescription, ...]
+    observers: tuple[QuorumReplicaDescription, ...] = ()

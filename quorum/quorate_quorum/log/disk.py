@@ -1,0 +1,112 @@
+"""The seam to the file system.
+
+Paths are plain strings with "/" between the parts. Every method may raise OSError and nothing
+else; whoever calls decides what a failed disk means (law 6). The real one is in
+quorate_quorum.log.real_disk, the simulated one in quorate_testing.simulated.disk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+Buffer = bytes | bytearray | memoryview
+
+
+class File(Protocol):
+    """An open file. Appends are carried out in the order of their calls."""
+
+    @property
+    def path(self) -> str: ...
+
+    @property
+    def size(self) -> int:
+        """Bytes in the file, all appends called so far included."""
+
+    async def append(self, pieces: Sequence[Buffer]) -> int:
+        """Write the pieces at the end; return the position of the first byte.
+
+        Done when the write to the page cache has completed. A short write raises OSError, and
+        the file is cut back to where it was.
+        """
+
+    async def read_at(self, position: int, length: int) -> bytes:
+        """Return up to `length` bytes from `position`; fewer only at the end of the file."""
+
+    async def overwrite(self, position: int, data: Buffer) -> None:
+        """Write inside or at the end of the file, without moving what else there is."""
+
+    async def truncate(self, size: int) -> None: ...
+
+    async def sync(self) -> None:
+        """fdatasync: all completed writes and truncates of this file survive a power loss."""
+
+    async def close(self) -> None: ...
+
+
+class Lock(Protocol):
+    """A held lock on a directory, released by the kernel when the process ends."""
+
+    def release(self) -> None: ...
+
+
+class Disk(Protocol):
+    """A file system, and the machine that it is on."""
+
+    async def open(self, path: str, *, create: bool = False) -> File:
+        """Open for reading and writing; FileNotFoundError if absent and not `create`."""
+
+    async def exists(self, path: str) -> bool: ...
+
+    async def size(self, path: str) -> int: ...
+
+    async def list(self, directory: str) -> list[str]:
+        """Names in a directory, sorted; FileNotFoundError if it is not there."""
+
+    async def make_directory(self, path: str) -> None:
+        """Make it, and its parents, where absent."""
+
+    async def rename(self, source: str, target: str) -> None:
+        """Atomically replace `target`; durable after sync_directory of its parent."""
+
+    async def remove(self, path: str) -> None:
+        """Remove a file."""
+
+    async def remove_directory(self, path: str) -> None:
+        """Remove a directory and all in it."""
+
+    async def sync_directory(self, path: str) -> None: ...
+
+    async def lock(self, directory: str) -> Lock:
+        """Take the directory for this process; BlockingIOError if another has it."""
+
+    async def free_bytes(self, path: str) -> int: ...
+
+    def boot_id(self) -> str | None:
+        """An id of this run of the kernel; None where the platform has none."""
+
+
+async def read_whole(disk: Disk, path: str) -> bytes:
+    """Return a small file's bytes."""
+    file = await disk.open(path)
+    try:
+        return await file.read_at(0, file.size)
+    finally:
+        await file.close()
+
+
+async def replace_whole(disk: Disk, path: str, data: bytes, *, sync: bool = True) -> None:
+    """Replace a small file atomically: temp file, sync, rename, sync of the directory (R6)."""
+    temporary = path + ".tmp"
+    if await disk.exists(temporary):
+        await disk.remove(temporary)
+    file = await disk.open(temporary, create=True)
+    try:
+        await file.append((data,))
+        if sync:
+            await file.sync()
+    finally:
+        await file.close()
+    await disk.rename(temporary, path)
+    if sync:
+        await disk.sync_directory(path.rpartition("/")[0])

@@ -1,0 +1,27 @@
+"""What a server is given of the world: the three seams of DESIGN section 2, as one value."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from quorate.network import Network
+from quorate_quorum.log.disk import Disk
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """The world of one node. Waiting uses the running event loop's clock, nothing else."""
+
+    network: Network
+    disk: Disk
+    #: Milliseconds since 1970, for timestamps only; never for deciding who lives.
+    wall_clock_ms: Callable[[], int] = field(default=lambda: int(time.time() * 1000))
+    #: All chance of the node: timeouts, jitter, ids.
+    chance: random.Random = field(default_factory=random.SystemRandom)
+
+    def new_id(self) -> bytes:
+        """Return 16 random bytes: an incarnation, directory, topic or request id."""
+        return self.chance.randbytes(16)
