@@ -124,7 +124,7 @@ class Network(Protocol):
         """Listen; raise OSError naming the endpoint if the port is in use."""
 
     async def probe(self, endpoint: str, *, timeout_ms: int) -> ProbeResult:
-        """Ask who is there (quorate.v1.Node/Identify), a bare connect first where that tells more."""
+        """Ask who is there (Node/Identify), by a bare connect first where that tells more."""
 
     async def close(self) -> None:
         """Close every connection that this network made."""

@@ -6,9 +6,11 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from quorate.network import Network
-from quorate_quorum.log.disk import Disk
+if TYPE_CHECKING:
+    from quorate.network import Network
+    from quorate_quorum.log.disk import Disk
 
 
 @dataclass(frozen=True, slots=True)
