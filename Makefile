@@ -1,0 +1,47 @@
+# The two commands of the README are `make demo` and `make test`; both work from a bare clone
+# with Python 3.11 and make: they build a virtual environment in .venv and install into it.
+
+PYTHON ?= python3.11
+VENV   := .venv
+BIN    := $(VENV)/bin
+SOURCES := clients quorum broker tests bench
+
+SEEDS      ?= 200
+FIRST_SEED ?= 0
+SEED       ?=
+
+.PHONY: setup demo test lint check proto sim bench clean
+
+setup: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,demo]'
+	@touch $@
+
+demo: setup
+	@$(BIN)/quorate demo $(ARGS)
+
+test: setup
+	$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
+
+lint: setup
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/mypy $(SOURCES)
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest -q tests/house
+
+check: lint test
+
+proto: setup
+	proto/generate.sh
+
+sim: setup
+	@$(BIN)/python -m tests.simulation.run $(if $(SEED),--seed $(SEED),--seeds $(SEEDS) --first-seed $(FIRST_SEED))
+
+bench: setup
+	$(BIN)/python -m bench
+
+clean:
+	rm -rf $(VENV) build dist
