@@ -29,9 +29,8 @@ class RecordMetadata(NamedTuple):
     timestamp_ms: int
 
 
-@dataclass(frozen=True, slots=True)
-class Record(Generic[K, V]):
-    """A record as a consumer reads it."""
+class Record(NamedTuple, Generic[K, V]):
+    """A record as a consumer reads it (a tuple, for one is made per record)."""
 
     topic: str
     partition: int

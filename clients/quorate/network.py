@@ -7,6 +7,7 @@ Calls raise PeerRefusedError, StreamBrokenError, DeadlineExceededError or PeerEr
 
 from __future__ import annotations
 
+import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -132,6 +133,11 @@ class Network(Protocol):
 
 #: The network that clients use; None: gRPC, imported at first use.
 current_network: ContextVar[Network | None] = ContextVar("quorate_network", default=None)
+#: Chance and wall clock of clients; None: the system's. The simulated world sets all three.
+current_chance: ContextVar[random.Random | None] = ContextVar("quorate_chance", default=None)
+current_wall_clock_ms: ContextVar[Callable[[], int] | None] = ContextVar(
+    "quorate_wall_clock_ms", default=None
+)
 
 
 def message_method(
