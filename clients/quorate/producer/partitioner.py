@@ -1,0 +1,96 @@
+"""Which partition a record goes to: by its key as a Java client would, else sticky.
+
+A partitioner is any callable `(key, partitions, available) -> partition`: `partitions` are all
+of the topic, in order, `available` those of them that have a leader. Stands at the bottom of the
+producer; waits for nothing, and takes its chance from outside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from random import Random
+
+Partitioner = Callable[[bytes | None, Sequence[int], Sequence[int]], int]
+
+_MASK = 0xFFFFFFFF
+_M = 0x5BD1E995
+_SEED = 0x9747B28C
+
+
+def murmur2(data: bytes) -> int:
+    """Return the signed 32-bit murmur2 hash that Kafka's Java client uses.
+
+    >>> murmur2(b"foobar")
+    -790332482
+    """
+    length = len(data)
+    h = _SEED ^ length
+    whole = length & ~3
+    for position in range(0, whole, 4):
+        k = int.from_bytes(data[position : position + 4], "little") * _M & _MASK
+        k = (k ^ k >> 24) * _M & _MASK
+        h = (h * _M & _MASK) ^ k
+    if whole != length:
+        h = (h ^ int.from_bytes(data[whole:], "little")) * _M & _MASK
+    h = (h ^ h >> 13) * _M & _MASK
+    h ^= h >> 15
+    return h - (1 << 32) if h >> 31 else h
+
+
+def partition_for_key(key: bytes, count: int) -> int:
+    """Return the partition, of `count`, that a Java client picks for that key.
+
+    >>> partition_for_key(b"customer-42", 10) == partition_for_key(b"customer-42", 10)
+    True
+    """
+    return (murmur2(key) & 0x7FFFFFFF) % count
+
+
+class RoundRobinPartitioner:
+    """Give each record, whatever its key, to the next partition that has a leader."""
+
+    def __init__(self) -> None:
+        self._turn = 0
+
+    def __call__(
+        self, key: bytes | None, partitions: Sequence[int], available: Sequence[int]
+    ) -> int:
+        candidates = available or partitions
+        partition = candidates[self._turn % len(candidates)]
+        self._turn += 1
+        return partition
+
+
+class Sticky:
+    """Keep one topic's records without a key on one partition until a batch is done.
+
+    Whole batches then alternate between partitions, rather than each getting a few records.
+    """
+
+    def __init__(self, chance: Random) -> None:
+        self._chance = chance
+        self._partition = -1
+        self._available: Sequence[int] | None = None
+
+    def partition(self, partitions: Sequence[int], available: Sequence[int]) -> int:
+        """Return the partition of now; it changes after `batch_done`, or if its leader is gone.
+
+        The sequences are taken not to change: pass another one when the leaders change.
+        """
+        if available is self._available:
+            return self._partition
+        candidates = available or partitions
+        if self._partition not in candidates:
+            self._partition = candidates[self._chance.randrange(len(candidates))]
+        self._available = available
+        return self._partition
+
+    def batch_done(self, partitions: Sequence[int], available: Sequence[int]) -> None:
+        """Move on: another partition with a leader, if there is another."""
+        candidates = available or partitions
+        others = [candidate for candidate in candidates if candidate != self._partition]
+        self._available = available
+        self._partition = self._chance.choice(others or candidates)

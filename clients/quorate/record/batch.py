@@ -1,0 +1,420 @@
+"""Kafka record batch v2: build, parse, check, stamp and read.
+
+A batch is encoded once, in the producer, and decoded once, in the consumer. In between, servers
+check its header and CRC, stamp base_offset and leader_epoch (which the CRC does not cover) and
+move bytes (law 8). All bytes are taken to be hostile: whatever is wrong with them is a
+CorruptRecordError and nothing else.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from crc32c import crc32c
+
+from quorate.errors import CorruptRecordError, InvalidTimestampError
+from quorate.model import Header, TimestampType
+from quorate.record import compression
+from quorate.record.record import (
+    INT64_MAX,
+    RECORD_BYTES_MIN,
+    RawRecord,
+    decode_records,
+    encode_record,
+)
+
+Buffer = bytes | bytearray | memoryview
+
+HEADER: Final = struct.Struct(
+    ">"
+    "q"  # base_offset: outside the CRC, for the leader stamps it
+    "i"  # batch_length: the bytes after this field
+    "i"  # leader_epoch: outside the CRC, for the leader stamps it
+    "b"  # magic: 2
+    "I"  # crc: CRC-32C of all that follows
+    "h"  # attributes: codec (bits 0-2), and the flags below
+    "i"  # last_offset_delta
+    "q"  # base_timestamp: the first record's
+    "q"  # max_timestamp
+    "q"  # producer_id: -1 if none
+    "h"  # producer_epoch: -1 if none
+    "i"  # base_sequence: -1 if none
+    "i"  # count of records
+)
+HEADER_BYTES: Final = HEADER.size
+MAGIC: Final = 2
+
+CODEC_MASK: Final = 0x07
+LOG_APPEND_TIME: Final = 0x08
+TRANSACTIONAL: Final = 0x10
+CONTROL: Final = 0x20
+#: base_timestamp says when the batch's tombstones may go (KIP-534); only compaction sets it.
+DELETE_HORIZON: Final = 0x40
+_KNOWN_ATTRIBUTES: Final = 0x7F
+
+#: Milliseconds; the sum of a timestamp and a delta still fits 64 bits.
+TIMESTAMP_MAX: Final = 1 << 62
+#: No timestamp; also no producer_id, producer_epoch, base_sequence or leader_epoch.
+NONE: Final = -1
+#: What `records` decompresses at most, unless told otherwise.
+DECOMPRESSED_BYTES_MAX: Final = 64 << 20
+#: Sequences wrap from here to 0.
+SEQUENCE_MAX: Final = (1 << 31) - 1
+
+_BEFORE_LENGTH: Final = 12  # bytes of base_offset and batch_length
+_BEFORE_CRC_COVERS: Final = 21  # bytes up to and with the crc
+_STAMPED: Final = 16  # bytes of base_offset, batch_length, leader_epoch
+_OFFSET: Final = struct.Struct(">q")
+_INT32: Final = struct.Struct(">i")
+_UINT32: Final = struct.Struct(">I")
+_PREFIX: Final = struct.Struct(">qii")
+_COVERED: Final = struct.Struct(">hiqqqhii")  # the header's part that the CRC covers
+
+
+@dataclass(frozen=True, slots=True)
+class BatchHeader:
+    """The header of one batch, possible in itself; `check` also looks at the CRC."""
+
+    base_offset: int
+    batch_length: int
+    leader_epoch: int
+    crc: int
+    attributes: int
+    last_offset_delta: int
+    base_timestamp: int
+    max_timestamp: int
+    producer_id: int
+    producer_epoch: int
+    base_sequence: int
+    count: int
+
+    @property
+    def size(self) -> int:
+        """Bytes of the whole batch."""
+        return self.batch_length + _BEFORE_LENGTH
+
+    @property
+    def last_offset(self) -> int:
+        return self.base_offset + self.last_offset_delta
+
+    @property
+    def end_offset(self) -> int:
+        """One past the last offset."""
+        return self.base_offset + self.last_offset_delta + 1
+
+    @property
+    def codec(self) -> int:
+        return self.attributes & CODEC_MASK
+
+    @property
+    def timestamp_type(self) -> TimestampType:
+        return "log_append_time" if self.attributes & LOG_APPEND_TIME else "create_time"
+
+    @property
+    def is_control(self) -> bool:
+        return bool(self.attributes & CONTROL)
+
+    @property
+    def is_transactional(self) -> bool:
+        return bool(self.attributes & TRANSACTIONAL)
+
+    @property
+    def last_sequence(self) -> int:
+        """The last record's sequence, -1 without one; sequences wrap at 2**31."""
+        if self.base_sequence == NONE:
+            return NONE
+        return (self.base_sequence + self.last_offset_delta) & SEQUENCE_MAX
+
+
+class BatchBuilder:
+    """A batch that grows record by record, kept as a list of pieces and joined once.
+
+    `producer_id`, `producer_epoch` and `base_sequence` may be set until `build`.
+    """
+
+    __slots__ = (
+        "_base_timestamp",
+        "_max_timestamp",
+        "_pieces",
+        "base_sequence",
+        "codec",
+        "count",
+        "producer_epoch",
+        "producer_id",
+        "size",
+    )
+
+    def __init__(
+        self,
+        *,
+        codec: int = compression.NONE,
+        producer_id: int = NONE,
+        producer_epoch: int = NONE,
+        base_sequence: int = NONE,
+    ) -> None:
+        self.codec = codec
+        self.producer_id = producer_id
+        self.producer_epoch = producer_epoch
+        self.base_sequence = base_sequence
+        #: Records so far.
+        self.count = 0
+        #: Bytes that the batch will have at most; exact unless it is compressed.
+        self.size = HEADER_BYTES
+        self._pieces: list[bytes] = []
+        self._base_timestamp = NONE
+        self._max_timestamp = NONE
+
+    def append(
+        self,
+        timestamp_ms: int,
+        key: bytes | None,
+        value: bytes | None,
+        headers: Sequence[Header] = (),
+    ) -> int:
+        """Add a record and return its index in the batch.
+
+        TypeError if key or value is not bytes or None, InvalidTimestampError if timestamp_ms is
+        not -1 (none) to 2**62; the batch is then as it was.
+        """
+        if key.__class__ is not bytes and key is not None:
+            key = _as_bytes("key", key)
+        if value.__class__ is not bytes and value is not None:
+            value = _as_bytes("value", value)
+        if not NONE <= timestamp_ms <= TIMESTAMP_MAX:
+            raise InvalidTimestampError(
+                f"timestamp_ms must be -1 (none) to {TIMESTAMP_MAX}, not {timestamp_ms}"
+            )
+        index = self.count
+        if index:
+            delta = timestamp_ms - self._base_timestamp
+        else:
+            delta = 0
+            self._base_timestamp = timestamp_ms
+        self.size += encode_record(self._pieces, delta, index, key, value, headers)
+        if timestamp_ms > self._max_timestamp:  # noqa: PLR1730 - max() costs more than the rest
+            self._max_timestamp = timestamp_ms
+        self.count = index + 1
+        return index
+
+    def build(self, *, base_offset: int = 0, leader_epoch: int = NONE) -> bytes:
+        """Return the batch. It may be built again, with another sequence too."""
+        assert self.count, "a batch has at least one record"
+        pieces = self._pieces
+        size = self.size
+        codec = self.codec
+        if codec != compression.NONE:
+            compressed = compression.compress(codec, b"".join(pieces))
+            if HEADER_BYTES + len(compressed) < size:
+                pieces = [compressed]
+                size = HEADER_BYTES + len(compressed)
+            else:  # what compression does not make smaller goes as it is
+                codec = compression.NONE
+        covered = _COVERED.pack(
+            codec,
+            self.count - 1,
+            self._base_timestamp,
+            self._max_timestamp,
+            self.producer_id,
+            self.producer_epoch,
+            self.base_sequence,
+            self.count,
+        )
+        batch = bytearray().join(
+            (
+                _PREFIX.pack(base_offset, size - _BEFORE_LENGTH, leader_epoch),
+                bytes((MAGIC, 0, 0, 0, 0)),
+                covered,
+                *pieces,
+            )
+        )
+        return _with_crc(batch)
+
+
+def parse_header(buffer: Buffer, position: int = 0) -> BatchHeader:
+    """Return the header at `position`; only its 61 bytes need be there.
+
+    CorruptRecordError if it is cut or impossible. The CRC is `check`'s.
+    """
+    try:
+        fields = HEADER.unpack_from(buffer, position)
+    except struct.error:
+        raise CorruptRecordError(
+            f"a batch header has {HEADER_BYTES} bytes; "
+            f"at byte {position} there are {max(len(buffer) - position, 0)}"
+        ) from None
+    if fields[3] != MAGIC:
+        raise CorruptRecordError(f"a batch at byte {position} has magic {fields[3]}, not {MAGIC}")
+    header = BatchHeader(*fields[:3], *fields[4:])
+    wrong = _impossible(header)
+    if wrong:
+        raise CorruptRecordError(f"a batch at byte {position} is impossible: {wrong}")
+    return header
+
+
+def split(buffer: Buffer) -> Iterator[tuple[BatchHeader, memoryview]]:
+    """Yield each batch of `buffer` as a view; CorruptRecordError at an impossible or cut one."""
+    view = memoryview(buffer)
+    position = 0
+    while position < len(view):
+        header = parse_header(view, position)
+        end = position + header.size
+        if end > len(view):
+            raise CorruptRecordError(
+                f"a batch at byte {position} says {header.size} bytes, "
+                f"and {len(view) - position} follow"
+            )
+        yield header, view[position:end]
+        position = end
+
+
+def complete_prefix(buffer: Buffer) -> int:
+    """Return how many bytes at the start are whole batches; what follows them may be cut.
+
+    CorruptRecordError if a length is impossible.
+    """
+    position = 0
+    while position + HEADER_BYTES <= len(buffer):
+        (batch_length,) = _INT32.unpack_from(buffer, position + 8)
+        if batch_length < HEADER_BYTES - _BEFORE_LENGTH:
+            raise CorruptRecordError(
+                f"a batch at byte {position} is impossible: {_short(batch_length)}"
+            )
+        end = position + _BEFORE_LENGTH + int(batch_length)
+        if end > len(buffer):
+            break
+        position = end
+    return position
+
+
+def check(batch: Buffer, *, from_producer: bool = False) -> BatchHeader:
+    """Return the header of exactly one batch whose arithmetic and CRC hold.
+
+    With `from_producer`, it must also be what only a producer may send: every offset of it has a
+    record, and no mark of a leader or of compaction. Raises CorruptRecordError.
+    """
+    header = parse_header(batch)
+    if header.size != len(batch):
+        raise CorruptRecordError(f"a batch says {header.size} bytes, and has {len(batch)}")
+    crc = crc32c(memoryview(batch)[_BEFORE_CRC_COVERS:])
+    if crc != header.crc:
+        raise CorruptRecordError(
+            f"a batch at offset {header.base_offset} says CRC {header.crc:#010x}, "
+            f"and its bytes have {crc:#010x}"
+        )
+    wrong = _impossible_from_producer(header) if from_producer else None
+    if wrong:
+        raise CorruptRecordError(f"a producer's batch is impossible: {wrong}")
+    return header
+
+
+def stamp(batch: bytearray | memoryview, *, base_offset: int, leader_epoch: int) -> None:
+    """Write both into the batch, in place; the CRC does not cover them."""
+    _OFFSET.pack_into(batch, 0, base_offset)
+    _INT32.pack_into(batch, _BEFORE_LENGTH, leader_epoch)
+
+
+def stamped_prefix(batch: Buffer, *, base_offset: int, leader_epoch: int) -> bytes:
+    """Return the first 16 bytes of the stamped batch; the rest of it, batch[16:], is unchanged."""
+    (batch_length,) = _INT32.unpack_from(batch, 8)
+    return _PREFIX.pack(base_offset, batch_length, leader_epoch)
+
+
+def with_log_append_time(batch: Buffer, now_ms: int) -> bytes:
+    """Return the batch with LogAppendTime `now_ms`: the only one who rewrites header and CRC."""
+    changed = bytearray(batch)
+    covered = list(_COVERED.unpack_from(changed, _BEFORE_CRC_COVERS))
+    covered[0] |= LOG_APPEND_TIME
+    covered[3] = now_ms
+    _COVERED.pack_into(changed, _BEFORE_CRC_COVERS, *covered)
+    return _with_crc(changed)
+
+
+def records(batch: Buffer, *, size_max: int = DECOMPRESSED_BYTES_MAX) -> Iterator[RawRecord]:
+    """Yield the records of one batch, decoding each when it is asked for.
+
+    The CRC is not looked at: `check` the batch first. CorruptRecordError for impossible bytes,
+    or if they decompress to more than `size_max` bytes; UnsupportedError for a codec that is not
+    there.
+    """
+    header = parse_header(batch)
+    if header.size != len(batch):
+        raise CorruptRecordError(f"a batch says {header.size} bytes, and has {len(batch)}")
+    position = HEADER_BYTES
+    if header.codec == compression.NONE:
+        data = bytes(batch)
+    else:
+        compressed = memoryview(batch)[HEADER_BYTES:]
+        data = compression.decompress(header.codec, compressed, size_max)
+        position = 0
+    return decode_records(
+        data,
+        position,
+        count=header.count,
+        base_offset=header.base_offset,
+        last_offset_delta=header.last_offset_delta,
+        base_timestamp=header.base_timestamp,
+        log_append_time=(header.max_timestamp if header.attributes & LOG_APPEND_TIME else None),
+    )
+
+
+def _impossible(header: BatchHeader) -> str | None:
+    """Return what no batch in a log can have, or None."""
+    body = header.batch_length + _BEFORE_LENGTH - HEADER_BYTES
+    if body < 0:
+        return _short(header.batch_length)
+    if header.attributes & ~_KNOWN_ATTRIBUTES:
+        return f"attributes {header.attributes:#06x} has bits that are not known"
+    if header.codec > compression.ZSTD:
+        return f"codec {header.codec} is not known"
+    if header.base_offset < 0 or header.last_offset_delta < 0 or header.end_offset > INT64_MAX:
+        return f"base_offset {header.base_offset} + last_offset_delta {header.last_offset_delta}"
+    if not 0 <= header.count <= header.last_offset_delta + 1:
+        return f"{header.count} records over {header.last_offset_delta + 1} offsets"
+    if header.codec == compression.NONE and header.count * RECORD_BYTES_MIN > body:
+        return f"{header.count} records in {body} bytes"
+    if not NONE <= header.base_timestamp <= TIMESTAMP_MAX:
+        return f"base_timestamp {header.base_timestamp}"
+    if not NONE <= header.max_timestamp <= TIMESTAMP_MAX:
+        return f"max_timestamp {header.max_timestamp}"
+    return _less_than_none(header)
+
+
+def _less_than_none(header: BatchHeader) -> str | None:
+    for name in ("leader_epoch", "producer_id", "producer_epoch", "base_sequence"):
+        if getattr(header, name) < NONE:
+            return f"{name} {getattr(header, name)} is less than -1"
+    return None
+
+
+def _impossible_from_producer(header: BatchHeader) -> str | None:
+    """Return what no producer sends, or None."""
+    if header.base_offset != 0:
+        return f"base_offset is {header.base_offset}, not 0"
+    if header.count < 1 or header.last_offset_delta != header.count - 1:
+        return f"{header.count} records, and last_offset_delta {header.last_offset_delta}"
+    if header.attributes & (LOG_APPEND_TIME | CONTROL | DELETE_HORIZON):
+        return f"attributes {header.attributes:#06x} has bits that only a broker sets"
+    of_producer = (header.producer_id, header.producer_epoch, header.base_sequence)
+    if min(of_producer) < 0 and max(of_producer) >= 0:
+        return "producer_id {}, producer_epoch {}, base_sequence {}: all or none".format(
+            *of_producer
+        )
+    return None
+
+
+def _short(batch_length: int) -> str:
+    return f"batch_length {batch_length} is less than {HEADER_BYTES - _BEFORE_LENGTH}"
+
+
+def _with_crc(batch: bytearray) -> bytes:
+    _UINT32.pack_into(batch, _BEFORE_CRC_COVERS - 4, crc32c(memoryview(batch)[_BEFORE_CRC_COVERS:]))
+    return bytes(batch)
+
+
+def _as_bytes(name: str, value: object) -> bytes:
+    if isinstance(value, bytes | bytearray | memoryview):
+        return bytes(value)
+    raise TypeError(f"{name} must be bytes or None, not {type(value).__name__}: serialize it first")

@@ -1,0 +1,151 @@
+"""The codecs of record batches, by Kafka's numbers; decompression is bounded before it begins.
+
+Stands below batch.py. The compressed bytes come from a peer or a disk, so what they say about
+themselves is not believed: before a byte is decompressed, the frames are walked block by block,
+which bounds both the output and the decoder's window by what is really there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
+import cramjam
+
+from quorate.errors import CorruptRecordError, UnsupportedError
+
+Buffer = bytes | bytearray | memoryview
+
+NONE: Final = 0
+GZIP: Final = 1
+SNAPPY: Final = 2
+LZ4: Final = 3
+ZSTD: Final = 4
+
+#: By number, as in the attributes of a batch.
+NAMES: Final = ("none", "gzip", "snappy", "lz4", "zstd")
+
+#: The codecs that are there, by name; see codec_named.
+CODECS: Final[Mapping[str, int]] = MappingProxyType({"none": NONE, "zstd": ZSTD})
+
+ZSTD_LEVEL: Final = 3  # zstd's own default, and Kafka's
+_ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+_ZSTD_BLOCK_BYTES_MAX = 128 * 1024  # RFC 8878, 3.1.1.2.4
+_ZSTD_WINDOW_BYTES_MAX = 8 << 20  # what RFC 8878, 3.1.1.1.2 asks every decoder to allow
+_RLE = 1  # block types: 0 raw, 1 one byte repeated, 2 compressed
+
+
+def codec_named(name: str) -> int:
+    """Return the number of a codec; UnsupportedError names those that are there."""
+    codec = CODECS.get(name)
+    if codec is None:
+        raise UnsupportedError(f"compression {name!r} is not supported; there is {_there()}")
+    return codec
+
+
+def compress(codec: int, data: Buffer) -> bytes:
+    """Return the compressed bytes; UnsupportedError for a codec that is not there."""
+    if codec == NONE:
+        return bytes(data)
+    if codec == ZSTD:
+        return bytes(cramjam.zstd.compress(data, level=ZSTD_LEVEL))
+    raise _unsupported(codec)
+
+
+def decompress(codec: int, data: Buffer, size_max: int) -> bytes:
+    """Return what was compressed, of at most `size_max` bytes.
+
+    Memory: the output twice, and the decoder's window; the output is bounded by `size_max` and by
+    what the blocks that are really there can hold, the window by 8 MiB or `size_max`, whichever
+    is more. Raises CorruptRecordError beyond that and for bytes that do not decompress,
+    UnsupportedError for a codec that is not there.
+    """
+    if codec == NONE:
+        if len(data) > size_max:
+            raise _too_large(size_max)
+        return bytes(data)
+    if codec != ZSTD:
+        raise _unsupported(codec)
+    bound = zstd_size_bound(data, window_bytes_max=max(size_max, _ZSTD_WINDOW_BYTES_MAX))
+    output = bytearray(min(bound, size_max))
+    try:
+        size = cramjam.zstd.decompress_into(data, output)
+    except cramjam.DecompressionError as error:
+        if bound > size_max and "whole buffer" in str(error):
+            raise _too_large(size_max) from None
+        raise CorruptRecordError(f"zstd data does not decompress: {error}") from None
+    return bytes(memoryview(output)[:size])
+
+
+def zstd_size_bound(data: Buffer, *, window_bytes_max: int) -> int:
+    """Return a number of bytes that the frames in `data` cannot exceed, without decompressing.
+
+    Reads frame and block headers only (RFC 8878, 3.1.1). Raises CorruptRecordError if a frame is
+    cut, or asks the decoder for a window of more than `window_bytes_max`.
+    """
+    position = bound = 0
+    try:
+        while position < len(data):
+            position, frame_bound = _zstd_frame(data, position, window_bytes_max)
+            bound += frame_bound
+    except IndexError:
+        position = len(data) + 1
+    if position > len(data):
+        raise CorruptRecordError(f"zstd data of {len(data)} bytes is cut")
+    return bound
+
+
+def _zstd_frame(data: Buffer, position: int, window_bytes_max: int) -> tuple[int, int]:
+    """Return the position after a frame, and the most bytes that it can hold."""
+    magic = bytes(data[position : position + 4])
+    if magic[1:] == b"\x2a\x4d\x18" and magic[0] & 0xF0 == 0x50:  # a skippable frame
+        size = bytes(data[position + 4 : position + 8])
+        return position + 8 + int.from_bytes(size, "little"), 0
+    if magic != _ZSTD_MAGIC:
+        raise CorruptRecordError(f"zstd data has no frame at byte {position}")
+    descriptor = data[position + 4]
+    position += 5
+    size_bytes = (0, 2, 4, 8)[descriptor >> 6]
+    window: int | None = None
+    if descriptor & 0x20:  # single segment: the window is the content
+        size_bytes = size_bytes or 1
+    else:
+        exponent, mantissa = divmod(data[position], 8)
+        window = (1 << (10 + exponent)) // 8 * (8 + mantissa)
+        position += 1
+    position += (0, 1, 2, 4)[descriptor & 3]  # id of a dictionary; the decoder refuses it
+    if window is None:
+        window = int.from_bytes(data[position : position + size_bytes], "little")
+        window += 256 if size_bytes == 2 else 0
+    if window > window_bytes_max:
+        raise CorruptRecordError(
+            f"zstd data wants a window of {window} bytes; at most {window_bytes_max} are allowed"
+        )
+    position, bound = _zstd_blocks(data, position + size_bytes)
+    return position + (4 if descriptor & 4 else 0), bound
+
+
+def _zstd_blocks(data: Buffer, position: int) -> tuple[int, int]:
+    """Return the position after a frame's last block, and the most bytes the blocks can hold."""
+    bound = 0
+    while True:
+        header = data[position] | data[position + 1] << 8 | data[position + 2] << 16
+        kind, size = header >> 1 & 3, header >> 3
+        bound += min(size, _ZSTD_BLOCK_BYTES_MAX) if kind <= _RLE else _ZSTD_BLOCK_BYTES_MAX
+        position += 3 + (1 if kind == _RLE else size)
+        if header & 1:
+            return position, bound
+
+
+def _there() -> str:
+    return ", ".join(sorted(CODECS))
+
+
+def _unsupported(codec: int) -> UnsupportedError:
+    name = NAMES[codec] if 0 <= codec < len(NAMES) else f"number {codec}"
+    return UnsupportedError(f"compression {name} is not supported; there is {_there()}")
+
+
+def _too_large(size_max: int) -> CorruptRecordError:
+    return CorruptRecordError(f"a batch decompresses to more than {size_max} bytes")
