@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1equorate_quorum/v1/events.proto\x12\x11quorate_quorum.v1\"\x9f\x05\n\rMetadataEvent\x12\x34\n\x0b\x65poch_start\x18\x01 \x01(\x0b\x32\x1d.quorate_quorum.v1.EpochStartH\x00\x12+\n\x06voters\x18\x02 \x01(\x0b\x32\x19.quorate_quorum.v1.VotersH\x00\x12-\n\x07\x66\x65\x61ture\x18\x03 \x01(\x0b\x32\x1a.quorate_quorum.v1.FeatureH\x00\x12+\n\x06\x63onfig\x18\x04 \x01(\x0b\x32\x19.quorate_quorum.v1.ConfigH\x00\x12<\n\x0fregister_broker\x18\x05 \x01(\x0b\x32!.quorate_quorum.v1.RegisterBrokerH\x00\x12\x38\n\rbroker_change\x18\x06 \x01(\x0b\x32\x1f.quorate_quorum.v1.BrokerChangeH\x00\x12@\n\x11unregister_broker\x18\x07 \x01(\x0b\x32#.quorate_quorum.v1.UnregisterBrokerH\x00\x12)\n\x05topic\x18\x08 \x01(\x0b\x32\x18.quorate_quorum.v1.TopicH\x00\x12\x36\n\x0cremove_topic\x18\t \x01(\x0b\x32\x1e.quorate_quorum.v1.RemoveTopicH\x00\x12\x31\n\tpartition\x18\n \x01(\x0b\x32\x1c.quorate_quorum.v1.PartitionH\x00\x12>\n\x10partition_change\x18\x0b \x01(\x0b\x32\".quorate_quorum.v1.PartitionChangeH\x00\x12\x36\n\x0cproducer_ids\x18\x0c \x01(\x0b\x32\x1e.quorate_quorum.v1.ProducerIdsH\x00\x42\x07\n\x05\x65vent\"O\n\nEpochStart\x12\r\n\x05\x65poch\x18\x01 \x01(\x05\x12\x11\n\tleader_id\x18\x02 \x01(\x05\x12\x1f\n\x17handed_over_for_silence\x18\x03 \x01(\x08\";\n\x05Voter\x12\n\n\x02id\x18\x01 \x01(\x05\x12\x14\n\x0c\x64irectory_id\x18\x02 \x01(\x0c\x12\x10\n\x08\x65ndpoint\x18\x03 \x01(\t\"2\n\x06Voters\x12(\n\x06voters\x18\x01 \x03(\x0b\x32\x18.quorate_quorum.v1.Voter\"&\n\x07\x46\x65\x61ture\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05level\x18\x02 \x01(\x05\"F\n\x06\x43onfig\x12\x10\n\x08topic_id\x18\x01 \x01(\x0c\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x12\n\x05value\x18\x03 \x01(\tH\x00\x88\x01\x01\x42\x08\n\x06_value\"K\n\tDirectory\x12\x14\n\x0c\x64irectory_id\x18\x01 \x01(\x0c\x12\x13\n\x0btail_intact\x18\x02 \x01(\x08\x12\x13\n\x0bsync_failed\x18\x03 \x01(\x08\"\xd6\x01\n\x0eRegisterBroker\x12\x11\n\tbroker_id\x18\x01 \x01(\x05\x12\x14\n\x0c\x62roker_epoch\x18\x02 \x01(\x03\x12\x13\n\x0bincarnation\x18\x03 \x01(\x0c\x12\x10\n\x08\x65ndpoint\x18\x04 \x01(\t\x12\x0c\n\x04rack\x18\x05 \x01(\t\x12\x0c\n\x04host\x18\x06 \x01(\t\x12\x31\n\x0b\x64irectories\x18\x07 \x03(\x0b\x32\x1c.quorate_quorum.v1.Directory\x12\x0e\n\x06\x66\x65nced\x18\x08 \x01(\x08\x12\x15\n\rshutting_down\x18\t \x01(\x08\"\xa1\x01\n\x0c\x42rokerChange\x12\x11\n\tbroker_id\x18\x01 \x01(\x05\x12\x14\n\x0c\x62roker_epoch\x18\x02 \x01(\x03\x12\x13\n\x06\x66\x65nced\x18\x03 \x01(\x08H\x00\x88\x01\x01\x12\x1a\n\rshutting_down\x18\x04 \x01(\x08H\x01\x88\x01\x01\x12\x1a\n\x12\x66\x61iled_directories\x18\x05 \x03(\x0c\x42\t\n\x07_fencedB\x10\n\x0e_shutting_down\";\n\x10UnregisterBroker\x12\x11\n\tbroker_id\x18\x01 \x01(\x05\x12\x14\n\x0c\x62roker_epoch\x18\x02 \x01(\x03\"\'\n\x05Topic\x12\x10\n\x08topic_id\x18\x01 \x01(\x0c\x12\x0c\n\x04name\x18\x02 \x01(\t\"\x1f\n\x0bRemoveTopic\x12\x10\n\x08topic_id\x18\x01 \x01(\x0c\"2\n\x07Replica\x12\x11\n\tbroker_id\x18\x01 \x01(\x05\x12\x14\n\x0c\x64irectory_id\x18\x02 \x01(\x0c\"\x84\x02\n\tPartition\x12\x10\n\x08topic_id\x18\x01 \x01(\x0c\x12\x11\n\tpartition\x18\x02 \x01(\x05\x12,\n\x08replicas\x18\x03 \x03(\x0b\x32\x1a.quorate_quorum.v1.Replica\x12\x0e\n\x06\x61\x64\x64ing\x18\x04 \x03(\x05\x12\x10\n\x08removing\x18\x05 \x03(\x05\x12\x0b\n\x03isr\x18\x06 \x03(\x05\x12\x0b\n\x03\x65lr\x18\x07 \x03(\x05\x12\x10\n\x08last_isr\x18\x08 \x03(\x05\x12\x0e\n\x06leader\x18\t \x01(\x05\x12\x14\n\x0cleader_epoch\x18\n \x01(\x05\x12\x17\n\x0fpartition_epoch\x18\x0b \x01(\x05\x12\x17\n\x0frecovered_epoch\x18\x0c \x01(\x05\"\x1c\n\tBrokerSet\x12\x0f\n\x07\x62rokers\x18\x01 \x03(\x05\";\n\x0bReplicaList\x12,\n\x08replicas\x18\x01 \x03(\x0b\x32\x1a.quorate_quorum.v1.Replica\"\xe3\x03\n\x0fPartitionChange\x12\x10\n\x08topic_id\x18\x01 \x01(\x0c\x12\x11\n\tpartition\x18\x02 \x01(\x05\x12\x17\n\x0fpartition_epoch\x18\x03 \x01(\x05\x12\x13\n\x06leader\x18\x04 \x01(\x05H\x00\x88\x01\x01\x12\x19\n\x0cleader_epoch\x18\x05 \x01(\x05H\x01\x88\x01\x01\x12\x1c\n\x0frecovered_epoch\x18\x06 \x01(\x05H\x02\x88\x01\x01\x12)\n\x03isr\x18\x07 \x01(\x0b\x32\x1c.quorate_quorum.v1.BrokerSet\x12)\n\x03\x65lr\x18\x08 \x01(\x0b\x32\x1c.quorate_quorum.v1.BrokerSet\x12.\n\x08last_isr\x18\t \x01(\x0b\x32\x1c.quorate_quorum.v1.BrokerSet\x12\x30\n\x08replicas\x18\n \x01(\x0b\x32\x1e.quorate_quorum.v1.ReplicaList\x12,\n\x06\x61\x64\x64ing\x18\x0b \x01(\x0b\x32\x1c.quorate_quorum.v1.BrokerSet\x12.\n\x08removing\x18\x0c \x01(\x0b\x32\x1c.quorate_quorum.v1.BrokerSetB\t\n\x07_leaderB\x0f\n\r_leader_epochB\x12\n\x10_recovered_epoch\"\'\n\x0bProducerIds\x12\x18\n\x10next_producer_id\x18\x01 \x01(\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1equorate_quorum/v1/events.proto\x12\x11quorate_quorum.v1\"\xce\x05\n\rMetadataEvent\x12\x34\n\x0b\x65poch_start\x18\x01 \x01(\x0b\x32\x1d.quorate_quorum.v1.EpochStartH\x00\x12+\n\x06voters\x18\x02 \x01(\x0b\x32\x19.quorate_quorum.v1.VotersH\x00\x12-\n\x07\x66\x65\x61ture\x18\x03 \x01(\x0b\x32\x1a.quorate_quorum.v1.FeatureH\x00\x12+\n\x06\x63onfig\x18\x04 \x01(\x0b\x32\x19.quorate_quorum.v1.ConfigH\x00\x12<\n\x0fregister_broker\x18\x05 \x01(\x0b\x32!.quorate_quorum.v1.RegisterBrokerH\x00\x12\x38\n\rbroker_change\x18\x06 \x01(\x0b\x32\x1f.quorate_quorum.v1.BrokerChangeH\x00\x12@\n\x11unregister_broker\x18\x07 \x01(\x0b\x32#.quorate_quorum.v1.UnregisterBrokerH\x00\x12)\n\x05topic\x18\x08 \x01(\x0b\x32\x18.quorate_quorum.v1.TopicH\x00\x12\x36\n\x0cremove_topic\x18\t \x01(\x0b\x32\x1e.quorate_quorum.v1.RemoveTopicH\x00\x12\x31\n\tpartition\x18\n \x01(\x0b\x32\x1c.quorate_quorum.v1.PartitionH\x00\x12>\n\x10partition_change\x18\x0b \x01(\x0b\x32\".quorate_quorum.v1.PartitionChangeH\x00\x12\x36\n\x0cproducer_ids\x18\x0c \x01(\x0b\x32\x1e.quorate_quorum.v1.ProducerIdsH\x00\x12-\n\x07\x63reated\x18\r \x01(\x0b\x32\x1a.quorate_quorum.v1.CreatedH\x00\x42\x07\n\x05\x65vent\"O\n\nEpochStart\x12\r\n\x05\x65poch\x18\x01 \x01(\x05\x12\x11\n\tleader_id\x18\x02 \x01(\x05\x12\x1f\n\x17handed_over_for_silence\x18\x03 \x01(\x08\";\n\x05Voter\x12\n\n\x02id\x18\x01 \x01(\x05\x12\x14\n\x0c\x64irectory_id\x18\x02 \x01(\x0c\x12\x10\n\x08\x65ndpoint\x18\x03 \x01(\t\"2\n\x06Voters\x12(\n\x06voters\x18\x01 \x03(\x0b\x32\x18.quorate_quorum.v1.Voter\"&\n\x07\x46\x65\x61ture\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05level\x18\x02 \x01(\x05\"F\n\x06\x43onfig\x12\x10\n\x08topic_id\x18\x01 \x01(\x0c\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x12\n\x05value\x18\x03 \x01(\tH\x00\x88\x01\x01\x42\x08\n\x06_value\"[\n\tDirectory\x12\x14\n\x0c\x64irectory_id\x18\x01 \x01(\x0c\x12\x13\n\x0btail_intact\x18\x02 \x01(\x08\x12\x13\n\x0bsync_failed\x18\x03 \x01(\x08\x12\x0e\n\x06\x66\x61iled\x18\x04 \x01(\x08\"\xd6\x01\n\x0eRegisterBroker\x12\x11\n\tbroker_id\x18\x01 \x01(\x05\x12\x14\n\x0c\x62roker_epoch\x18\x02 \x01(\x03\x12\x13\n\x0bincarnation\x18\x03 \x01(\x0c\x12\x10\n\x08\x65ndpoint\x18\x04 \x01(\t\x12\x0c\n\x04rack\x18\x05 \x01(\t\x12\x0c\n\x04host\x18\x06 \x01(\t\x12\x31\n\x0b\x64irectories\x18\x07 \x03(\x0b\x32\x1c.quorate_quorum.v1.Directory\x12\x0e\n\x06\x66\x65nced\x18\x08 \x01(\x08\x12\x15\n\rshutting_down\x18\t \x01(\x08\"\xa1\x01\n\x0c\x42rokerChange\x12\x11\n\tbroker_id\x18\x01 \x01(\x05\x12\x14\n\x0c\x62roker_epoch\x18\x02 \x01(\x03\x12\x13\n\x06\x66\x65nced\x18\x03 \x01(\x08H\x00\x88\x01\x01\x12\x1a\n\rshutting_down\x18\x04 \x01(\x08H\x01\x88\x01\x01\x12\x1a\n\x12\x66\x61iled_directories\x18\x05 \x03(\x0c\x42\t\n\x07_fencedB\x10\n\x0e_shutting_down\";\n\x10UnregisterBroker\x12\x11\n\tbroker_id\x18\x01 \x01(\x05\x12\x14\n\x0c\x62roker_epoch\x18\x02 \x01(\x03\"\'\n\x05Topic\x12\x10\n\x08topic_id\x18\x01 \x01(\x0c\x12\x0c\n\x04name\x18\x02 \x01(\t\"\x1f\n\x0bRemoveTopic\x12\x10\n\x08topic_id\x18\x01 \x01(\x0c\"2\n\x07Replica\x12\x11\n\tbroker_id\x18\x01 \x01(\x05\x12\x14\n\x0c\x64irectory_id\x18\x02 \x01(\x0c\"\x84\x02\n\tPartition\x12\x10\n\x08topic_id\x18\x01 \x01(\x0c\x12\x11\n\tpartition\x18\x02 \x01(\x05\x12,\n\x08replicas\x18\x03 \x03(\x0b\x32\x1a.quorate_quorum.v1.Replica\x12\x0e\n\x06\x61\x64\x64ing\x18\x04 \x03(\x05\x12\x10\n\x08removing\x18\x05 \x03(\x05\x12\x0b\n\x03isr\x18\x06 \x03(\x05\x12\x0b\n\x03\x65lr\x18\x07 \x03(\x05\x12\x10\n\x08last_isr\x18\x08 \x03(\x05\x12\x0e\n\x06leader\x18\t \x01(\x05\x12\x14\n\x0cleader_epoch\x18\n \x01(\x05\x12\x17\n\x0fpartition_epoch\x18\x0b \x01(\x05\x12\x17\n\x0frecovered_epoch\x18\x0c \x01(\x05\"\x1c\n\tBrokerSet\x12\x0f\n\x07\x62rokers\x18\x01 \x03(\x05\";\n\x0bReplicaList\x12,\n\x08replicas\x18\x01 \x03(\x0b\x32\x1a.quorate_quorum.v1.Replica\"\xe3\x03\n\x0fPartitionChange\x12\x10\n\x08topic_id\x18\x01 \x01(\x0c\x12\x11\n\tpartition\x18\x02 \x01(\x05\x12\x17\n\x0fpartition_epoch\x18\x03 \x01(\x05\x12\x13\n\x06leader\x18\x04 \x01(\x05H\x00\x88\x01\x01\x12\x19\n\x0cleader_epoch\x18\x05 \x01(\x05H\x01\x88\x01\x01\x12\x1c\n\x0frecovered_epoch\x18\x06 \x01(\x05H\x02\x88\x01\x01\x12)\n\x03isr\x18\x07 \x01(\x0b\x32\x1c.quorate_quorum.v1.BrokerSet\x12)\n\x03\x65lr\x18\x08 \x01(\x0b\x32\x1c.quorate_quorum.v1.BrokerSet\x12.\n\x08last_isr\x18\t \x01(\x0b\x32\x1c.quorate_quorum.v1.BrokerSet\x12\x30\n\x08replicas\x18\n \x01(\x0b\x32\x1e.quorate_quorum.v1.ReplicaList\x12,\n\x06\x61\x64\x64ing\x18\x0b \x01(\x0b\x32\x1c.quorate_quorum.v1.BrokerSet\x12.\n\x08removing\x18\x0c \x01(\x0b\x32\x1c.quorate_quorum.v1.BrokerSetB\t\n\x07_leaderB\x0f\n\r_leader_epochB\x12\n\x10_recovered_epoch\"\'\n\x0bProducerIds\x12\x18\n\x10next_producer_id\x18\x01 \x01(\x03\"-\n\x07\x43reated\x12\x0e\n\x06topics\x18\x01 \x01(\x03\x12\x12\n\npartitions\x18\x02 \x01(\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,39 +32,41 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'quorate_quorum.v1.events_pb
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_METADATAEVENT']._serialized_start=54
-  _globals['_METADATAEVENT']._serialized_end=725
-  _globals['_EPOCHSTART']._serialized_start=727
-  _globals['_EPOCHSTART']._serialized_end=806
-  _globals['_VOTER']._serialized_start=808
-  _globals['_VOTER']._serialized_end=867
-  _globals['_VOTERS']._serialized_start=869
-  _globals['_VOTERS']._serialized_end=919
-  _globals['_FEATURE']._serialized_start=921
-  _globals['_FEATURE']._serialized_end=959
-  _globals['_CONFIG']._serialized_start=961
-  _globals['_CONFIG']._serialized_end=1031
-  _globals['_DIRECTORY']._serialized_start=1033
-  _globals['_DIRECTORY']._serialized_end=1108
-  _globals['_REGISTERBROKER']._serialized_start=1111
-  _globals['_REGISTERBROKER']._serialized_end=1325
-  _globals['_BROKERCHANGE']._serialized_start=1328
-  _globals['_BROKERCHANGE']._serialized_end=1489
-  _globals['_UNREGISTERBROKER']._serialized_start=1491
-  _globals['_UNREGISTERBROKER']._serialized_end=1550
-  _globals['_TOPIC']._serialized_start=1552
-  _globals['_TOPIC']._serialized_end=1591
-  _globals['_REMOVETOPIC']._serialized_start=1593
-  _globals['_REMOVETOPIC']._serialized_end=1624
-  _globals['_REPLICA']._serialized_start=1626
-  _globals['_REPLICA']._serialized_end=1676
-  _globals['_PARTITION']._serialized_start=1679
-  _globals['_PARTITION']._serialized_end=1939
-  _globals['_BROKERSET']._serialized_start=1941
-  _globals['_BROKERSET']._serialized_end=1969
-  _globals['_REPLICALIST']._serialized_start=1971
-  _globals['_REPLICALIST']._serialized_end=2030
-  _globals['_PARTITIONCHANGE']._serialized_start=2033
-  _globals['_PARTITIONCHANGE']._serialized_end=2516
-  _globals['_PRODUCERIDS']._serialized_start=2518
-  _globals['_PRODUCERIDS']._serialized_end=2557
+  _globals['_METADATAEVENT']._serialized_end=772
+  _globals['_EPOCHSTART']._serialized_start=774
+  _globals['_EPOCHSTART']._serialized_end=853
+  _globals['_VOTER']._serialized_start=855
+  _globals['_VOTER']._serialized_end=914
+  _globals['_VOTERS']._serialized_start=916
+  _globals['_VOTERS']._serialized_end=966
+  _globals['_FEATURE']._serialized_start=968
+  _globals['_FEATURE']._serialized_end=1006
+  _globals['_CONFIG']._serialized_start=1008
+  _globals['_CONFIG']._serialized_end=1078
+  _globals['_DIRECTORY']._serialized_start=1080
+  _globals['_DIRECTORY']._serialized_end=1171
+  _globals['_REGISTERBROKER']._serialized_start=1174
+  _globals['_REGISTERBROKER']._serialized_end=1388
+  _globals['_BROKERCHANGE']._serialized_start=1391
+  _globals['_BROKERCHANGE']._serialized_end=1552
+  _globals['_UNREGISTERBROKER']._serialized_start=1554
+  _globals['_UNREGISTERBROKER']._serialized_end=1613
+  _globals['_TOPIC']._serialized_start=1615
+  _globals['_TOPIC']._serialized_end=1654
+  _globals['_REMOVETOPIC']._serialized_start=1656
+  _globals['_REMOVETOPIC']._serialized_end=1687
+  _globals['_REPLICA']._serialized_start=1689
+  _globals['_REPLICA']._serialized_end=1739
+  _globals['_PARTITION']._serialized_start=1742
+  _globals['_PARTITION']._serialized_end=2002
+  _globals['_BROKERSET']._serialized_start=2004
+  _globals['_BROKERSET']._serialized_end=2032
+  _globals['_REPLICALIST']._serialized_start=2034
+  _globals['_REPLICALIST']._serialized_end=2093
+  _globals['_PARTITIONCHANGE']._serialized_start=2096
+  _globals['_PARTITIONCHANGE']._serialized_end=2579
+  _globals['_PRODUCERIDS']._serialized_start=2581
+  _globals['_PRODUCERIDS']._serialized_end=2620
+  _globals['_CREATED']._serialized_start=2622
+  _globals['_CREATED']._serialized_end=2667
 # @@protoc_insertion_point(module_scope)

@@ -38,6 +38,7 @@ class MetadataEvent(_message.Message):
     PARTITION_FIELD_NUMBER: _builtins.int
     PARTITION_CHANGE_FIELD_NUMBER: _builtins.int
     PRODUCER_IDS_FIELD_NUMBER: _builtins.int
+    CREATED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def epoch_start(self) -> Global___EpochStart: ...
     @_builtins.property
@@ -62,6 +63,8 @@ class MetadataEvent(_message.Message):
     def partition_change(self) -> Global___PartitionChange: ...
     @_builtins.property
     def producer_ids(self) -> Global___ProducerIds: ...
+    @_builtins.property
+    def created(self) -> Global___Created: ...
     def __init__(
         self,
         *,
@@ -77,12 +80,13 @@ class MetadataEvent(_message.Message):
         partition: Global___Partition | None = ...,
         partition_change: Global___PartitionChange | None = ...,
         producer_ids: Global___ProducerIds | None = ...,
+        created: Global___Created | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["broker_change", b"broker_change", "config", b"config", "epoch_start", b"epoch_start", "event", b"event", "feature", b"feature", "partition", b"partition", "partition_change", b"partition_change", "producer_ids", b"producer_ids", "register_broker", b"register_broker", "remove_topic", b"remove_topic", "topic", b"topic", "unregister_broker", b"unregister_broker", "voters", b"voters"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["broker_change", b"broker_change", "config", b"config", "created", b"created", "epoch_start", b"epoch_start", "event", b"event", "feature", b"feature", "partition", b"partition", "partition_change", b"partition_change", "producer_ids", b"producer_ids", "register_broker", b"register_broker", "remove_topic", b"remove_topic", "topic", b"topic", "unregister_broker", b"unregister_broker", "voters", b"voters"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["broker_change", b"broker_change", "config", b"config", "epoch_start", b"epoch_start", "event", b"event", "feature", b"feature", "partition", b"partition", "partition_change", b"partition_change", "producer_ids", b"producer_ids", "register_broker", b"register_broker", "remove_topic", b"remove_topic", "topic", b"topic", "unregister_broker", b"unregister_broker", "voters", b"voters"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["broker_change", b"broker_change", "config", b"config", "created", b"created", "epoch_start", b"epoch_start", "event", b"event", "feature", b"feature", "partition", b"partition", "partition_change", b"partition_change", "producer_ids", b"producer_ids", "register_broker", b"register_broker", "remove_topic", b"remove_topic", "topic", b"topic", "unregister_broker", b"unregister_broker", "voters", b"voters"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["epoch_start", "voters", "feature", "config", "register_broker", "broker_change", "unregister_broker", "topic", "remove_topic", "partition", "partition_change", "producer_ids"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["epoch_start", "voters", "feature", "config", "register_broker", "broker_change", "unregister_broker", "topic", "remove_topic", "partition", "partition_change", "producer_ids", "created"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
@@ -221,19 +225,23 @@ class Directory(_message.Message):
     DIRECTORY_ID_FIELD_NUMBER: _builtins.int
     TAIL_INTACT_FIELD_NUMBER: _builtins.int
     SYNC_FAILED_FIELD_NUMBER: _builtins.int
+    FAILED_FIELD_NUMBER: _builtins.int
     directory_id: _builtins.bytes
     tail_intact: _builtins.bool
     sync_failed: _builtins.bool
+    failed: _builtins.bool
+    """said by a heartbeat since the registration: offline till the next"""
     def __init__(
         self,
         *,
         directory_id: _builtins.bytes = ...,
         tail_intact: _builtins.bool = ...,
         sync_failed: _builtins.bool = ...,
+        failed: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["directory_id", b"directory_id", "sync_failed", b"sync_failed", "tail_intact", b"tail_intact"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["directory_id", b"directory_id", "failed", b"failed", "sync_failed", b"sync_failed", "tail_intact", b"tail_intact"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -604,3 +612,27 @@ class ProducerIds(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ProducerIds: _TypeAlias = ProducerIds  # noqa: Y015
+
+@_typing.final
+class Created(_message.Message):
+    """How many were ever created; only in snapshots, for removed ones count too. Placement turns on it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOPICS_FIELD_NUMBER: _builtins.int
+    PARTITIONS_FIELD_NUMBER: _builtins.int
+    topics: _builtins.int
+    partitions: _builtins.int
+    def __init__(
+        self,
+        *,
+        topics: _builtins.int = ...,
+        partitions: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["partitions", b"partitions", "topics", b"topics"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Created: _TypeAlias = Created  # noqa: Y015

@@ -1,0 +1,58 @@
+"""Events of the metadata log as record batches, and back.
+
+Each record's value is one MetadataEvent, each batch one Outcome. Stands in the log room, below
+both Raft (which encodes what is proposed) and the metadata room (which decodes what is committed).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from google.protobuf.message import DecodeError
+
+from quorate.errors import CorruptRecordError
+from quorate.record import batch as record_batch
+from quorate_quorum.v1.events_pb2 import MetadataEvent
+
+Buffer = bytes | bytearray | memoryview
+
+#: Most bytes of events in one batch that is read back; an Outcome is at most 4 MiB.
+EVENTS_BYTES_MAX = 64 * 1024 * 1024
+
+
+def encode_events(
+    events: Sequence[MetadataEvent], *, base_offset: int, epoch: int, timestamp_ms: int
+) -> bytes:
+    """Return one batch of one or more events. The same events give the same bytes."""
+    assert events, "a batch has at least one event"
+    builder = record_batch.BatchBuilder()
+    for event in events:
+        builder.append(timestamp_ms, None, event.SerializeToString(deterministic=True))
+    return builder.build(base_offset=base_offset, leader_epoch=epoch)
+
+
+def decode_events(batch: Buffer) -> list[MetadataEvent]:
+    """Return the events of one whole batch, its CRC checked.
+
+    CorruptRecordError if the bytes are not a batch of events that this version knows.
+    """
+    header = record_batch.check(batch)
+    events: list[MetadataEvent] = []
+    for record in record_batch.records(batch, size_max=EVENTS_BYTES_MAX):
+        try:
+            event = MetadataEvent.FromString(record.value or b"")
+        except DecodeError as error:
+            raise CorruptRecordError(
+                f"record {record.offset} of the metadata log: {error}"
+            ) from None
+        if event.WhichOneof("event") is None:
+            raise CorruptRecordError(
+                f"record {record.offset} of the metadata log is of no kind known here"
+                " (was it written by a newer version?)"
+            )
+        events.append(event)
+    if len(events) != header.end_offset - header.base_offset:
+        raise CorruptRecordError(
+            f"metadata batch at {header.base_offset} has holes: {len(events)} events"
+        )
+    return events
