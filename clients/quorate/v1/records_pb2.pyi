@@ -188,6 +188,7 @@ class FetchRequest(_message.Message):
     CLIENT_ID_FIELD_NUMBER: _builtins.int
     CLIENT_RACK_FIELD_NUMBER: _builtins.int
     request_id: _builtins.int
+    """grows on a stream"""
     max_wait_ms: _builtins.int
     min_bytes: _builtins.int
     max_bytes: _builtins.int
@@ -283,6 +284,7 @@ class FetchHeader(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     PARTITIONS_FIELD_NUMBER: _builtins.int
     request_id: _builtins.int
+    """the request that this answers"""
     @_builtins.property
     def partitions(self) -> _containers.RepeatedCompositeFieldContainer[Global___FetchedPartition]:
         """only those with data, an error or a changed bound"""
@@ -312,12 +314,15 @@ class FetchedPartition(_message.Message):
     LOG_START_OFFSET_FIELD_NUMBER: _builtins.int
     SIZE_FIELD_NUMBER: _builtins.int
     LEADER_FIELD_NUMBER: _builtins.int
+    FETCH_OFFSET_FIELD_NUMBER: _builtins.int
     topic_id: _builtins.bytes
     partition: _builtins.int
     high_watermark: _builtins.int
     log_start_offset: _builtins.int
     size: _builtins.int
     """bytes in the payload"""
+    fetch_offset: _builtins.int
+    """the position that this answers; drop it if yours is another"""
     @_builtins.property
     def error(self) -> _common_pb2.Error: ...
     @_builtins.property
@@ -332,10 +337,11 @@ class FetchedPartition(_message.Message):
         log_start_offset: _builtins.int = ...,
         size: _builtins.int = ...,
         leader: _common_pb2.LeaderHint | None = ...,
+        fetch_offset: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "leader", b"leader"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "high_watermark", b"high_watermark", "leader", b"leader", "log_start_offset", b"log_start_offset", "partition", b"partition", "size", b"size", "topic_id", b"topic_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "fetch_offset", b"fetch_offset", "high_watermark", b"high_watermark", "leader", b"leader", "log_start_offset", b"log_start_offset", "partition", b"partition", "size", b"size", "topic_id", b"topic_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,361 @@
+"""One Fetch stream, which is the fetch session: what is read for it, and when it is answered.
+
+A partition stays in the session until it is forgotten. What a request changes counts from its
+arrival; answers are given in the order of the requests, each from the session as it then is.
+The client moves positions, nobody else: a partition that was answered with records is out of
+turn until a request names it again, so a second request in flight never reads a record twice.
+Partitions take turns; only those that something happened to are looked at.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing, nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from quorate.errors import InvalidRequestError, NetworkError, QuorateError
+from quorate.frame import Frame
+from quorate.v1.records_pb2 import FetchedPartition, FetchHeader
+from quorate_broker.service.answers import error_of, hint_of, locate
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from quorate.v1.records_pb2 import FetchPartition, FetchRequest
+    from quorate_broker.partition.partition import Fetched, Partition
+    from quorate_broker.replicas import Replicas
+
+Key = tuple[bytes, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FetchLimits:
+    """Bounds of a Fetch stream."""
+
+    session_partitions_max: int = 10_000
+    requests_max: int = 2  # in flight on a stream; the rest waits unread
+    answer_bytes_max: int = 16 << 20
+    wait_ms_max: int = 60_000
+    #: While fewer than min_bytes are there, the log is not read again more often than this.
+    look_interval_ms: int = 10
+
+
+@dataclass(slots=True)
+class _Position:
+    """A partition of the session; `version` grows with every change that the client makes."""
+
+    topic_id: bytes
+    partition: int
+    offset: int
+    leader_epoch: int
+    bytes_max: int
+    version: int = 0
+    #: Records were sent from this position: nothing more until the client names the next one.
+    is_sent: bool = False
+    told_error: int = 0
+    told_high_watermark: int = -1
+    told_log_start: int = -1
+    watched: Partition | None = None
+    unwatch: Callable[[], None] | None = None
+
+    def stop_watching(self) -> None:
+        if self.unwatch is not None:
+            self.unwatch()
+        self.watched = self.unwatch = None
+
+
+@dataclass(slots=True)
+class _Look:
+    """What one look at one partition found, from the position that `version` names."""
+
+    position: _Position
+    version: int
+    found: Fetched | QuorateError
+
+    @property
+    def is_current(self) -> bool:
+        return self.position.version == self.version
+
+    @property
+    def size(self) -> int:
+        return 0 if isinstance(self.found, QuorateError) else len(self.found.batches)
+
+    @property
+    def is_news(self) -> bool:
+        """An error or a new log start that the client does not know yet."""
+        if isinstance(self.found, QuorateError):
+            return self.found.code != self.position.told_error
+        told = self.position.told_log_start
+        return told >= 0 and told != self.found.log_start_offset
+
+    @property
+    def has_new_bound(self) -> bool:
+        if isinstance(self.found, QuorateError):
+            return False
+        return (self.found.high_watermark, self.found.log_start_offset) != (
+            self.position.told_high_watermark,
+            self.position.told_log_start,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    request_id: int
+    min_bytes: int
+    max_bytes: int
+    wait_ms: int
+
+
+class FetchSession:
+    """The state of one stream; the service owns it and closes it."""
+
+    def __init__(self, replicas: Replicas, limits: FetchLimits) -> None:
+        self._replicas = replicas
+        self._limits = limits
+        self._positions: dict[Key, _Position] = {}
+        #: Partitions to look at, in turn; a dict, for it is ordered and holds each once.
+        self._due: dict[Key, None] = {}
+        #: Partitions whose last look ended in an error: looked at again with each request.
+        self._failing: dict[Key, None] = {}
+        self._wanted: list[_Wanted] = []
+        self._last_request_id = -1
+        self._reading = True
+        self._stopping = False
+        self._failure: QuorateError | None = None
+        self._changed = asyncio.Event()
+        self._answered = asyncio.Event()
+
+    async def read(self, requests: AsyncIterator[FetchRequest]) -> None:
+        """Take requests until the client ends its side, or asks for what can't be."""
+        closing: Any = aclosing(requests) if hasattr(requests, "aclose") else nullcontext()
+        try:
+            async with closing:
+                async for request in requests:
+                    self._take(request)
+                    while len(self._wanted) >= self._limits.requests_max:
+                        self._answered.clear()
+                        await self._answered.wait()
+        except NetworkError:
+            pass
+        except QuorateError as error:
+            self._failure = error
+        finally:
+            self._reading = False
+            self._changed.set()
+
+    async def next_answer(self) -> Frame[FetchHeader] | None:
+        """Return the answer to the oldest request when it is due; None at the stream's end.
+
+        Raises InvalidRequestError, after the answers still owed, if a request can't be.
+        """
+        while not self._wanted:
+            if not self._reading or self._stopping:
+                if self._failure is not None:
+                    raise self._failure
+                return None
+            self._changed.clear()
+            await self._changed.wait()
+        wanted = self._wanted[0]
+        answer = await self._collect(wanted)
+        self._wanted.pop(0)
+        self._answered.set()
+        return answer
+
+    def stop(self) -> None:
+        """Answer at once what waits, and end."""
+        self._stopping = True
+        self._changed.set()
+
+    def close(self) -> None:
+        """Let go of every partition."""
+        for position in self._positions.values():
+            position.stop_watching()
+        self._positions.clear()
+        self._due.clear()
+
+    # What requests change
+
+    def _take(self, request: FetchRequest) -> None:
+        if request.request_id <= self._last_request_id:
+            raise InvalidRequestError(
+                f"request_id must grow on a stream: {request.request_id} after "
+                f"{self._last_request_id}"
+            )
+        self._last_request_id = request.request_id
+        if self._stopping:
+            return
+        for forgotten in request.forgotten:
+            self._forget((forgotten.topic_id, forgotten.partition))
+        for named in request.partitions:
+            self._name(named)
+        self._due.update(self._failing)
+        self._failing.clear()
+        bytes_max = min(request.max_bytes, self._limits.answer_bytes_max)
+        self._wanted.append(
+            _Wanted(
+                request.request_id,
+                min(request.min_bytes, bytes_max),
+                bytes_max,
+                min(request.max_wait_ms, self._limits.wait_ms_max),
+            )
+        )
+        self._changed.set()
+
+    def _forget(self, key: Key) -> None:
+        position = self._positions.pop(key, None)
+        if position is not None:
+            position.version += 1
+            position.stop_watching()
+            self._due.pop(key, None)
+            self._failing.pop(key, None)
+
+    def _name(self, named: FetchPartition) -> None:
+        key = (named.topic_id, named.partition)
+        position = self._positions.get(key)
+        if position is None:
+            if len(self._positions) >= self._limits.session_partitions_max:
+                raise InvalidRequestError(
+                    f"a fetch session holds at most {self._limits.session_partitions_max} "
+                    "partitions: forget some, or open another stream"
+                )
+            position = self._positions[key] = _Position(named.topic_id, named.partition, 0, 0, 0)
+        position.offset = named.fetch_offset
+        position.leader_epoch = named.leader_epoch
+        position.bytes_max = named.max_bytes
+        position.version += 1
+        position.is_sent = False
+        position.told_error = 0
+        self._due[key] = None
+
+    # What an answer is made of
+
+    async def _collect(self, wanted: _Wanted) -> Frame[FetchHeader]:
+        """Look until there is enough to say, or the client has waited long enough."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + wanted.wait_ms / 1000
+        looks: dict[Key, _Look] = {}
+        while True:
+            self._changed.clear()
+            is_full = await self._look(looks, wanted.max_bytes)
+            looks = {key: look for key, look in looks.items() if look.is_current}
+            size = sum(look.size for look in looks.values())
+            is_enough = is_full or 0 < size >= wanted.min_bytes
+            left = deadline - loop.time()
+            if is_enough or left <= 0 or self._stopping:
+                return self._answer(wanted.request_id, looks)
+            if any(look.is_news for look in looks.values()):
+                return self._answer(wanted.request_id, looks)
+            if size:  # not enough: let more come before what grew is read again
+                await asyncio.sleep(min(left, self._limits.look_interval_ms / 1000))
+            await self._wait_until(deadline)
+
+    async def _wait_until(self, deadline: float) -> None:
+        """Wait for a partition to move or the session to change, until the deadline."""
+        timer = asyncio.get_running_loop().call_at(deadline, self._changed.set)
+        try:
+            await self._changed.wait()
+        finally:
+            timer.cancel()
+
+    async def _look(self, looks: dict[Key, _Look], bytes_max: int) -> bool:
+        """Read due partitions in turn; True if records are there that no longer fit."""
+        turns = len(self._due)
+        while self._due and turns > 0:
+            turns -= 1
+            key = next(iter(self._due))
+            position = self._positions.get(key)
+            if position is None or position.is_sent:
+                del self._due[key]
+                continue
+            looks.pop(key, None)
+            size = sum(look.size for look in looks.values())
+            if 0 < size >= bytes_max:
+                return True
+            del self._due[key]
+            version = position.version
+            found = await self._read_one(key, position, max(bytes_max - size, 0), size == 0)
+            looks[key] = look = _Look(position, version, found)
+            if size and not look.size and look.is_current and _has_records(position, found):
+                self._due[key] = None
+                return True
+        return False
+
+    async def _read_one(
+        self, key: Key, position: _Position, bytes_max: int, is_first: bool
+    ) -> Fetched | QuorateError:
+        try:
+            partition = locate(self._replicas, *key, position.leader_epoch)
+            self._watch(key, position, partition)
+            return await partition.fetch(
+                position.offset,
+                bytes_max=min(position.bytes_max, bytes_max),
+                leader_epoch=position.leader_epoch,
+                at_least_one=is_first,
+            )
+        except QuorateError as error:
+            return error
+
+    def _watch(self, key: Key, position: _Position, partition: Partition) -> None:
+        """Be woken by that partition; what is known by this key may be another one by now."""
+        if position.watched is partition:
+            return
+        position.stop_watching()
+
+        def wake() -> None:
+            if self._positions.get(key) is position and not position.is_sent:
+                self._due[key] = None
+                self._changed.set()
+
+        position.watched = partition
+        position.unwatch = partition.watch(wake)
+
+    def _answer(self, request_id: int, looks: dict[Key, _Look]) -> Frame[FetchHeader]:
+        """Return what is worth telling, and remember that it was told."""
+        header = FetchHeader(request_id=request_id)
+        pieces: list[bytes] = []
+        for key, look in looks.items():
+            position, found = look.position, look.found
+            if isinstance(found, QuorateError):
+                self._failing[key] = None
+                if look.is_news:
+                    header.partitions.append(_failed(position, found))
+                    position.told_error = found.code
+                continue
+            position.told_error = 0
+            if found.batches:
+                pieces.append(found.batches)
+                position.is_sent = True
+            elif not look.has_new_bound:
+                continue
+            header.partitions.append(_fetched(position, found))
+            position.told_high_watermark = found.high_watermark
+            position.told_log_start = found.log_start_offset
+        return Frame(header, tuple(pieces))
+
+
+def _has_records(position: _Position, found: Fetched | QuorateError) -> bool:
+    return not isinstance(found, QuorateError) and position.offset < found.high_watermark
+
+
+def _failed(position: _Position, error: QuorateError) -> FetchedPartition:
+    return FetchedPartition(
+        topic_id=position.topic_id,
+        partition=position.partition,
+        error=error_of(error),
+        high_watermark=-1,
+        log_start_offset=-1,
+        leader=hint_of(error),
+        fetch_offset=position.offset,
+    )
+
+
+def _fetched(position: _Position, found: Fetched) -> FetchedPartition:
+    return FetchedPartition(
+        topic_id=position.topic_id,
+        partition=position.partition,
+        high_watermark=found.high_watermark,
+        log_start_offset=found.log_start_offset,
+        size=len(found.batches),
+        fetch_offset=position.offset,
+    )
