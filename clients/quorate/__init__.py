@@ -1,0 +1,43 @@
+"""Quorate: a Kafka-style replicated commit log. See README.md for a first program."""
+
+from quorate.admin import Admin, ConfigDescription, NewTopic
+from quorate.consumer.consumer import Consumer
+from quorate.errors import QuorateError
+from quorate.model import (
+    BrokerDescription,
+    ClusterDescription,
+    OffsetAndTimestamp,
+    PartitionDescription,
+    QuorumDescription,
+    QuorumReplicaDescription,
+    Record,
+    RecordMetadata,
+    TopicDescription,
+    TopicPartition,
+)
+from quorate.producer.partitioner import RoundRobinPartitioner
+from quorate.producer.producer import Delivery, Producer
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Admin",
+    "BrokerDescription",
+    "ClusterDescription",
+    "ConfigDescription",
+    "Consumer",
+    "Delivery",
+    "NewTopic",
+    "OffsetAndTimestamp",
+    "PartitionDescription",
+    "Producer",
+    "QuorateError",
+    "QuorumDescription",
+    "QuorumReplicaDescription",
+    "Record",
+    "RecordMetadata",
+    "RoundRobinPartitioner",
+    "TopicDescription",
+    "TopicPartition",
+    "__version__",
+]

@@ -1,0 +1,387 @@
+"""A client's view of the cluster: brokers, topics, leaders, and when to look again.
+
+Producer, consumer and admin each own one. It never goes back to an older leader_epoch, whatever
+a broker that lags behind answers, and learns leaders from error answers too (KIP-951).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import structlog
+
+from quorate.errors import (
+    ClosedError,
+    InvalidRequestError,
+    NetworkError,
+    PeerRefusedError,
+    QuorateError,
+    QuorumUnavailableError,
+    RequestTimedOutError,
+    UnknownTopicError,
+    from_wire,
+)
+from quorate.methods import METADATA
+from quorate.network import (
+    Connection,
+    Method,
+    Network,
+    Purpose,
+    Q,
+    R,
+    current_chance,
+    current_network,
+    current_wall_clock_ms,
+)
+from quorate.v1.admin_pb2 import MetadataRequest, MetadataResponse, TopicMetadata
+from quorate.v1.common_pb2 import ErrorCode, LeaderHint
+
+log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+
+METADATA_TIMEOUT_MS = 1000  # one broker's time to answer before the next is asked
+METADATA_AGE_MAX_S = 300.0
+RETRY_BACKOFF_S = (0.02, 0.05, 0.1, 0.2)  # between rounds over all known brokers
+UNKNOWN_TOPIC_WAIT_S = 3.0  # a topic made just now may not be known everywhere
+
+
+def parse_servers(servers: str | Sequence[str]) -> tuple[str, ...]:
+    """Return the endpoints of a bootstrap list, or raise ValueError saying which is wrong.
+
+    >>> parse_servers("a:1, b:2")
+    ('a:1', 'b:2')
+    """
+    listed = servers.split(",") if isinstance(servers, str) else list(servers)
+    endpoints = tuple(one.strip() for one in listed if one.strip())
+    for endpoint in endpoints:
+        host, _, port = endpoint.rpartition(":")
+        if not host or not port.isdigit() or not 0 < int(port) < 65536:
+            raise ValueError(
+                f"bootstrap_servers must be host:port with a port of 1 to 65535, not {endpoint!r}"
+            )
+    if not endpoints:
+        raise ValueError(f"bootstrap_servers must name one host:port or more, not {servers!r}")
+    return endpoints
+
+
+@dataclass(slots=True)
+class PartitionView:
+    """What this client knows of one partition's leader."""
+
+    partition: int
+    leader: int = -1
+    leader_epoch: int = -1
+    endpoint: str = ""
+    replicas: tuple[int, ...] = ()
+    isr: tuple[int, ...] = ()
+
+
+@dataclass(slots=True)
+class TopicView:
+    """What this client knows of one topic."""
+
+    name: str
+    topic_id: bytes
+    partitions: list[PartitionView] = field(default_factory=list)
+    #: All partition numbers, and those that have a leader; replaced when that changes.
+    numbers: tuple[int, ...] = ()
+    available: tuple[int, ...] = ()
+
+    def leaders_changed(self) -> None:
+        """Work out again what follows from the partitions."""
+        numbers = tuple(view.partition for view in self.partitions)
+        available = tuple(view.partition for view in self.partitions if view.leader >= 0)
+        if numbers != self.numbers:
+            self.numbers = numbers
+        if available != self.available:
+            self.available = available
+
+
+def default_network() -> Network:
+    """Return the network of the context, by default a new gRPC one."""
+    network = current_network.get()
+    if network is not None:
+        return network
+    from quorate.grpc_network import GrpcNetwork
+
+    return GrpcNetwork()
+
+
+def system_wall_clock_ms() -> int:
+    """Return milliseconds since 1970."""
+    return time.time_ns() // 1_000_000
+
+
+class Cluster:
+    """Brokers, topics and leaders as one client knows them."""
+
+    def __init__(self, bootstrap_servers: str | Sequence[str], *, client_id: str) -> None:
+        self.bootstrap = parse_servers(bootstrap_servers)
+        self.client_id = client_id
+        self.network = default_network()
+        self.owns_network = current_network.get() is None
+        self.chance = current_chance.get() or random.Random()
+        self.wall_clock_ms = current_wall_clock_ms.get() or system_wall_clock_ms
+        self.cluster_id = ""
+        self.controller = -1
+        self.image_offset = -1
+        self.brokers: dict[int, str] = {}
+        self.racks: dict[int, str] = {}
+        self.topics: dict[str, TopicView] = {}
+        self.topic_errors: dict[str, QuorateError] = {}
+        self.all_topics = False
+        self._wanted: dict[str, None] = {}
+        self._names: dict[bytes, str] = {}
+        self._connections: dict[tuple[str, Purpose], Connection] = {}
+        self._refresh: asyncio.Task[None] | None = None
+        self._keeper: asyncio.Task[None] | None = None
+        self._changed: list[Callable[[], None]] = []
+        self._last_answer = ""
+        self._refreshed_at = 0.0
+        self._closed = False
+
+    async def start(self, *, timeout_ms: int = 30000) -> None:
+        """Ask the bootstrap servers until one answers; QuorumUnavailableError after timeout_ms."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout_ms / 1000
+        while True:
+            try:
+                await self.refresh()
+                break
+            except QuorateError as error:
+                if loop.time() >= deadline:
+                    raise QuorumUnavailableError(
+                        f"none of {', '.join(self.bootstrap)} answered within {timeout_ms} ms "
+                        f"(last: {error}); is the cluster running, is the address right?"
+                    ) from error
+                await asyncio.sleep(RETRY_BACKOFF_S[-1])
+        self._keeper = asyncio.create_task(self._keep_fresh(), name="quorate-metadata")
+
+    async def stop(self) -> None:
+        """Close every connection."""
+        self._closed = True
+        for task in (self._refresh, self._keeper):
+            if task is not None:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+        for connection in list(self._connections.values()):
+            await connection.close()
+        self._connections.clear()
+        if self.owns_network:
+            await self.network.close()
+
+    def on_change(self, callback: Callable[[], None]) -> None:
+        """Call back after each answer that changed a leader, a topic or a broker."""
+        self._changed.append(callback)
+
+    def connection(self, endpoint: str, purpose: Purpose = "data") -> Connection:
+        """Return the one connection to an endpoint for a purpose."""
+        if self._closed:
+            raise ClosedError("this client was stopped")
+        found = self._connections.get((endpoint, purpose))
+        if found is None:
+            found = self.network.connect(endpoint, purpose=purpose)
+            self._connections[endpoint, purpose] = found
+        return found
+
+    # -- topics and leaders ------------------------------------------------------------------
+
+    def want(self, names: Iterable[str]) -> bool:
+        """Keep these topics fresh from now on; True if one of them is new to us."""
+        fresh = [name for name in names if name not in self._wanted]
+        self._wanted.update(dict.fromkeys(fresh))
+        return bool(fresh)
+
+    async def topic(self, name: str) -> TopicView:
+        """Return a topic, asking for a while if it is unknown; then raise UnknownTopicError."""
+        found = self.topics.get(name)
+        if found is not None:
+            return found
+        self.want((name,))
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + UNKNOWN_TOPIC_WAIT_S
+        attempt = 0
+        while True:
+            await self.refresh()
+            found = self.topics.get(name)
+            if found is not None:
+                return found
+            error = self.topic_errors.get(name)
+            if error is not None and not error.retriable:
+                self._wanted.pop(name, None)
+                raise error
+            if loop.time() >= deadline:
+                self._wanted.pop(name, None)
+                raise UnknownTopicError(
+                    f"topic {name!r} is not known to the cluster; create it with "
+                    f"Admin.create_topic({name!r}) or `quorate topic create {name}`"
+                )
+            await asyncio.sleep(RETRY_BACKOFF_S[min(attempt, 3)])
+            attempt += 1
+
+    def partition(self, name: str, partition: int) -> PartitionView | None:
+        """Return what is known of a partition, None if the topic or number is not known."""
+        topic = self.topics.get(name)
+        if topic is None or not 0 <= partition < len(topic.partitions):
+            return None
+        return topic.partitions[partition]
+
+    def learn(self, name: str, partition: int, hint: LeaderHint) -> bool:
+        """Take a leader from an error answer; True if it is newer than what we knew."""
+        view = self.partition(name, partition)
+        if view is None or hint.leader < 0 or hint.leader_epoch <= view.leader_epoch:
+            return False
+        endpoint = hint.endpoint or self.brokers.get(hint.leader, "")
+        if not endpoint:
+            return False
+        view.leader, view.leader_epoch, view.endpoint = hint.leader, hint.leader_epoch, endpoint
+        self.topics[name].leaders_changed()
+        self._tell()
+        return True
+
+    # -- looking again -----------------------------------------------------------------------
+
+    def request_refresh(self) -> None:
+        """Look again soon, in the background; at most one look is under way."""
+        if self._closed or (self._refresh is not None and not self._refresh.done()):
+            return
+        self._refresh = asyncio.create_task(self._refresh_quietly(), name="quorate-refresh")
+
+    async def refresh(self) -> None:
+        """Ask brokers in turn until one answers; raise the last error if none does."""
+        if self._closed:
+            raise ClosedError("this client was stopped")
+        request = MetadataRequest(topics=list(self._wanted), all_topics=self.all_topics)
+        response = await self.ask_any(METADATA, request, timeout_ms=METADATA_TIMEOUT_MS)
+        self._take(response)
+
+    async def ask_any(
+        self,
+        method: Method[Q, R],
+        request: Q,
+        *,
+        timeout_ms: int,
+        safe_to_repeat: bool = True,
+    ) -> R:
+        """Call one known broker after another until one answers.
+
+        A call that may not be repeated goes on to the next broker only while it was surely not
+        carried out (nobody listened there).
+        """
+        last: QuorateError = QuorumUnavailableError("no broker is known")
+        for endpoint in self._candidates():
+            try:
+                response = await self.connection(endpoint, "control").unary(
+                    method, request, timeout_ms=timeout_ms
+                )
+            except PeerRefusedError as error:
+                last = error
+            except NetworkError as error:
+                if not safe_to_repeat or not error.retriable:
+                    raise
+                last = error
+            else:
+                self._last_answer = endpoint
+                return response
+        raise last
+
+    def _candidates(self) -> list[str]:
+        """Known endpoints: who answered last, then the others by chance, then the bootstrap."""
+        known = list(dict.fromkeys(self.brokers.values()))
+        self.chance.shuffle(known)
+        first = [self._last_answer] if self._last_answer else []
+        return list(dict.fromkeys((*first, *known, *self.bootstrap)))
+
+    async def _refresh_quietly(self) -> None:
+        try:
+            await self.refresh()
+        except QuorateError as error:
+            self._last_answer = ""
+            log.debug("metadata refresh failed", error=str(error))
+
+    async def _keep_fresh(self) -> None:
+        while True:
+            await asyncio.sleep(METADATA_AGE_MAX_S)
+            self.request_refresh()
+
+    def _take(self, response: MetadataResponse) -> None:
+        stale = response.image_offset < self.image_offset
+        self.image_offset = max(self.image_offset, response.image_offset)
+        self.cluster_id = response.cluster_id
+        self.controller = response.controller
+        self.brokers = {one.broker_id: one.endpoint for one in response.brokers}
+        self.racks = {one.broker_id: one.rack for one in response.brokers}
+        if self.all_topics and not stale:
+            present = {topic.name for topic in response.topics}
+            for name in [name for name in self.topics if name not in present]:
+                self._forget(name)
+        for topic in response.topics:
+            if topic.error.code == ErrorCode.ERROR_CODE_NONE:
+                self._take_topic(topic)
+            else:
+                self.topic_errors[topic.name] = from_wire(topic.error)
+                if topic.error.code == ErrorCode.ERROR_CODE_UNKNOWN_TOPIC and not stale:
+                    self._forget(topic.name)
+        self._tell()
+
+    def _take_topic(self, topic: TopicMetadata) -> None:
+        self.topic_errors.pop(topic.name, None)
+        known = self.topics.get(topic.name)
+        if known is None or known.topic_id != topic.topic_id:
+            self._forget(topic.name)
+            known = TopicView(topic.name, topic.topic_id)
+            self.topics[topic.name] = known
+            self._names[topic.topic_id] = topic.name
+        while len(known.partitions) < len(topic.partitions):
+            known.partitions.append(PartitionView(len(known.partitions)))
+        for told in topic.partitions:
+            view = known.partitions[told.partition]
+            if told.leader_epoch < view.leader_epoch:
+                continue  # a broker that lags behind: never back to an older leader
+            view.leader, view.leader_epoch = told.leader, told.leader_epoch
+            view.endpoint = self.brokers.get(told.leader, "")
+            view.replicas, view.isr = tuple(told.replicas), tuple(told.isr)
+        known.leaders_changed()
+
+    def _forget(self, name: str) -> None:
+        gone = self.topics.pop(name, None)
+        if gone is not None:
+            self._names.pop(gone.topic_id, None)
+
+    def name_of(self, topic_id: bytes) -> str | None:
+        """Return the name of a topic id that we know."""
+        return self._names.get(topic_id)
+
+    def _tell(self) -> None:
+        for callback in self._changed:
+            callback()
+
+
+async def with_deadline(awaitable: Awaitable[T], timeout_ms: int, what: str) -> T:
+    """Await with a bound; RequestTimedOutError says what was not done in time."""
+    try:
+        async with asyncio.timeout(timeout_ms / 1000):
+            return await awaitable
+    except TimeoutError:
+        raise RequestTimedOutError(f"{what} took longer than {timeout_ms} ms") from None
+
+
+def check_timeout(name: str, value: int) -> None:
+    """Raise ValueError unless a number of milliseconds is above 0."""
+    if value <= 0:
+        raise ValueError(f"{name} must be above 0 ms, not {value}")
+
+
+def no_security(security: object) -> None:
+    """Refuse what is not there yet, rather than pretend."""
+    if security is not None:
+        raise InvalidRequestError(
+            "security is not there yet: TLS and authentication come with a later release; "
+            "leave security=None and keep the cluster on a network that you trust"
+        )

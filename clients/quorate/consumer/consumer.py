@@ -1,0 +1,539 @@
+"""The consumer as users see it."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from types import TracebackType
+from typing import Any, NoReturn, Self
+
+from quorate.cluster import Cluster, check_timeout, no_security
+from quorate.consumer.fetcher import EARLIEST, LATEST, FetchConfig, Fetcher
+from quorate.consumer.subscription import UNKNOWN, PartitionState, Reset, Subscription
+from quorate.errors import (
+    ClosedError,
+    InvalidRequestError,
+    UnknownTopicError,
+    UnsupportedError,
+)
+from quorate.model import AnyRecord, OffsetAndTimestamp, Record, TopicPartition
+from quorate.record.batch import check, records, split
+from quorate.serializers import decoder
+
+POLICIES: dict[str, Reset] = {"earliest": "earliest", "latest": "latest", "none": "none"}
+
+
+class Consumer:
+    """Read records from topics, in order within each partition.
+
+    Iterate it (``async for record in consumer``) or call ``getone``/``getmany``. Positional
+    arguments are topics to subscribe to. ``auto_offset_reset`` says where a partition without a
+    position begins: "earliest", "latest", or "none" (OffsetOutOfRangeError). Only committed
+    records are seen.
+    """
+
+    def __init__(
+        self,
+        *topics: str,
+        bootstrap_servers: str | Sequence[str] = "localhost:7092",
+        group_id: str | None = None,
+        group_instance_id: str | None = None,
+        client_id: str = "quorate-python",
+        client_rack: str | None = None,
+        auto_offset_reset: str = "latest",
+        enable_auto_commit: bool = True,
+        auto_commit_interval_ms: int = 5000,
+        max_poll_records: int = 500,
+        fetch_min_bytes: int = 1,
+        fetch_max_bytes: int = 16777216,
+        fetch_max_wait_ms: int = 500,
+        max_partition_fetch_bytes: int = 1048576,
+        session_timeout_ms: int = 45000,
+        max_poll_interval_ms: int = 300000,
+        assignor: object | None = None,
+        isolation_level: str = "read_uncommitted",
+        key_deserializer: object | None = None,
+        value_deserializer: object | None = None,
+        security: object | None = None,
+    ) -> None:
+        no_security(security)
+        if group_id is not None or group_instance_id is not None:
+            raise UnsupportedError(
+                f"consumer groups are not there yet (group_id={group_id!r}): leave group_id=None "
+                "and use assign() or subscribe(), which then reads every partition"
+            )
+        if auto_offset_reset not in POLICIES:
+            raise ValueError(
+                'auto_offset_reset must be "earliest", "latest" or "none", '
+                f"not {auto_offset_reset!r}"
+            )
+        if isolation_level not in ("read_uncommitted", "read_committed"):
+            raise ValueError(
+                'isolation_level must be "read_uncommitted" or "read_committed", '
+                f"not {isolation_level!r}"
+            )
+        if max_poll_records < 1 or fetch_max_bytes < 1 or max_partition_fetch_bytes < 1:
+            raise ValueError(
+                "max_poll_records, fetch_max_bytes and max_partition_fetch_bytes must be 1 or "
+                f"more, not {max_poll_records}, {fetch_max_bytes}, {max_partition_fetch_bytes}"
+            )
+        check_timeout("fetch_max_wait_ms", fetch_max_wait_ms)
+        self._bootstrap = bootstrap_servers
+        self._client_id = client_id
+        self._max_poll_records = max_poll_records
+        self._config = FetchConfig(
+            min_bytes=fetch_min_bytes,
+            max_bytes=fetch_max_bytes,
+            max_wait_ms=fetch_max_wait_ms,
+            max_partition_bytes=max_partition_fetch_bytes,
+            client_rack=client_rack or "",
+        )
+        self._decode_key = decoder(key_deserializer)
+        self._decode_value = decoder(value_deserializer)
+        self._subscription = Subscription(POLICIES[auto_offset_reset])
+        self._topics: tuple[str, ...] = topics
+        self._pattern: re.Pattern[str] | None = None
+        self._manual = False
+        self._seen_topics = False
+        self._listener: Any = None
+        self._cluster: Cluster | None = None
+        self._fetcher: Fetcher | None = None
+        self._current: tuple[PartitionState, int, Iterator[AnyRecord]] | None = None
+        self._closed = False
+
+    # -- life ------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Connect and, with topics, subscribe; QuorumUnavailableError if nobody answers."""
+        if self._closed:
+            raise ClosedError("this consumer was stopped; make a new one")
+        if self._cluster is not None:
+            return
+        cluster = Cluster(self._bootstrap, client_id=self._client_id)
+        try:
+            cluster.want(self._topics)
+            await cluster.start()
+            for topic in self._topics:
+                await cluster.topic(topic)
+        except BaseException:
+            await cluster.stop()
+            raise
+        self._cluster = cluster
+        self._fetcher = Fetcher(cluster, self._subscription, self._config)
+        cluster.on_change(self._topics_changed)
+        self._topics_changed()
+        self._fetcher.start()
+        self._fetcher.wake()
+
+    async def stop(self) -> None:
+        """Close; safe to call twice."""
+        if self._closed or self._cluster is None or self._fetcher is None:
+            self._closed = True
+            return
+        self._closed = True
+        self._fetcher.arrived.set()
+        await self._fetcher.stop()
+        await self._cluster.stop()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.stop()
+
+    # -- reading ---------------------------------------------------------------------------------
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> AnyRecord:
+        if self._closed:
+            raise StopAsyncIteration
+        try:
+            return await self.getone()
+        except ClosedError:
+            if self._closed:
+                raise StopAsyncIteration from None
+            raise
+
+    async def getone(self) -> AnyRecord:
+        """Return the next record; wait for it."""
+        while True:
+            record = self._next()
+            if record is not None:
+                return record
+            await self._wait()
+
+    async def getmany(
+        self, *partitions: TopicPartition, timeout_ms: int = 0, max_records: int | None = None
+    ) -> dict[TopicPartition, list[AnyRecord]]:
+        """Return up to max_records (max_poll_records) of what is there, by partition.
+
+        Waits up to timeout_ms for the first. Names of partitions limit it to these.
+        """
+        limit = self._max_poll_records if max_records is None else max_records
+        if limit < 1:
+            raise ValueError(f"max_records must be 1 or more, not {limit}")
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout_ms / 1000
+        only = frozenset(partitions)
+        while True:
+            found = self._take_many(only, limit)
+            left = deadline - loop.time()
+            if found or left <= 0:
+                return found
+            try:
+                async with asyncio.timeout(left):
+                    await self._wait()
+            except TimeoutError:
+                return {}
+
+    def _take_many(
+        self, only: frozenset[TopicPartition], limit: int
+    ) -> dict[TopicPartition, list[AnyRecord]]:
+        found: dict[TopicPartition, list[AnyRecord]] = {}
+        while limit > 0:
+            record = self._next(only)
+            if record is None:
+                break
+            found.setdefault(TopicPartition(record.topic, record.partition), []).append(record)
+            limit -= 1
+        return found
+
+    def _next(self, only: frozenset[TopicPartition] = frozenset()) -> AnyRecord | None:
+        """Return the next record that is here, None if there is none."""
+        self._check_running()
+        while True:
+            current = self._current
+            if current is not None:
+                state, generation, iterator = current
+                if self._is_current(state, generation, only):
+                    try:
+                        record = next(iterator, None)
+                    except Exception:
+                        # Nothing is skipped in silence: the same record is next again.
+                        self._current = None
+                        self._put_aside(state)
+                        raise
+                    if record is not None:
+                        state.position = record.offset + 1
+                        return record
+                    self._finish(state)
+                    continue
+                if state.generation == generation:
+                    self._put_aside(state)
+                self._current = None
+            if not self._open_next(only):
+                return None
+
+    def _is_current(
+        self, state: PartitionState, generation: int, only: frozenset[TopicPartition]
+    ) -> bool:
+        return (
+            state.generation == generation
+            and not state.paused
+            and self._subscription.states.get(state.topic_partition) is state
+            and (not only or state.topic_partition in only)
+        )
+
+    def _put_aside(self, state: PartitionState) -> None:
+        """Leave a partition in the midst of its bytes: they are fetched again from its position."""
+        if self._subscription.states.get(state.topic_partition) is state:
+            state.seek(state.position)
+            self._wake()
+
+    def _finish(self, state: PartitionState) -> None:
+        """All of a partition's taken bytes were read: the position is behind them."""
+        self._current = None
+        if not state.buffered:
+            state.position = state.fetch_offset
+        self._subscription.had_turn(state)
+        self._wake()
+
+    def _open_next(self, only: frozenset[TopicPartition]) -> bool:
+        for state in self._subscription.turns():
+            if only and state.topic_partition not in only:
+                continue
+            payload = state.take()
+            if payload is not None:
+                self._current = (state, state.generation, self._decode(state, payload))
+                return True
+            if state.error is not None:
+                error, state.error = state.error, None
+                raise error
+        return False
+
+    def _decode(self, state: PartitionState, payload: memoryview) -> Iterator[AnyRecord]:
+        topic, partition = state.topic_partition
+        decode_key, decode_value = self._decode_key, self._decode_value
+        position = state.position
+        for _, batch in split(payload):
+            header = check(batch)
+            if header.end_offset <= position or header.is_control:
+                continue
+            timestamp_type, leader_epoch = header.timestamp_type, header.leader_epoch
+            for raw in records(batch):
+                if raw.offset < position:
+                    continue
+                key, value = raw.key, raw.value
+                yield Record(
+                    topic,
+                    partition,
+                    raw.offset,
+                    raw.timestamp_ms,
+                    timestamp_type,
+                    decode_key(topic, key) if decode_key is not None and key is not None else key,
+                    decode_value(topic, value)
+                    if decode_value is not None and value is not None
+                    else value,
+                    raw.headers,
+                    leader_epoch,
+                )
+
+    async def _wait(self) -> None:
+        self._check_running()
+        assert self._fetcher is not None
+        self._fetcher.arrived.clear()
+        self._fetcher.wake()
+        await self._fetcher.arrived.wait()
+
+    def _check_running(self) -> None:
+        if self._closed or self._fetcher is None:
+            raise ClosedError("this consumer is not running; call start() or use `async with`")
+        if self._fetcher.failure is not None:
+            raise self._fetcher.failure
+
+    # -- what to read ----------------------------------------------------------------------------
+
+    def subscribe(
+        self,
+        topics: Sequence[str] = (),
+        pattern: str | None = None,
+        listener: object | None = None,
+    ) -> None:
+        """Read all partitions of these topics, or of every topic whose whole name matches.
+
+        Partitions and matching topics that appear later are read from their beginning. The
+        listener's on_partitions_assigned(list) and on_partitions_revoked(list) are called if it
+        has them.
+        """
+        if bool(topics) == (pattern is not None):
+            raise ValueError("subscribe takes topics or a pattern, one of them")
+        if isinstance(topics, str):
+            raise TypeError(f"subscribe takes a list of topics, not the string {topics!r}")
+        self._manual = False
+        self._seen_topics = False
+        self._topics = tuple(topics)
+        self._pattern = None if pattern is None else re.compile(pattern)
+        self._listener = listener
+        if self._cluster is not None:
+            self._cluster.all_topics = self._pattern is not None
+            self._cluster.want(self._topics)
+            self._cluster.request_refresh()
+            self._topics_changed()
+
+    def unsubscribe(self) -> None:
+        """Read nothing."""
+        self._topics, self._pattern, self._manual = (), None, False
+        self._assign({}, late=False)
+
+    def assign(self, partitions: Iterable[TopicPartition]) -> None:
+        """Read exactly these partitions; those that stay keep their positions.
+
+        UnknownTopicError if a topic that is known has no such partition.
+        """
+        self._manual = True
+        self._topics, self._pattern = (), None
+        wanted = {}
+        for key in map(TopicPartition._make, partitions):
+            cluster = self._running_cluster()
+            cluster.want((key.topic,))
+            topic = cluster.topics.get(key.topic)
+            if topic is not None and not 0 <= key.partition < len(topic.partitions):
+                raise UnknownTopicError(
+                    f"topic {key.topic!r} has partitions 0 to {len(topic.partitions) - 1}, "
+                    f"and no partition {key.partition}"
+                )
+            # A topic that is not known yet gets its id when the next look at the cluster tells.
+            wanted[key] = topic.topic_id if topic is not None else b""
+        self._assign(wanted, late=False)
+        if any(not topic_id for topic_id in wanted.values()):
+            self._running_cluster().request_refresh()
+
+    def assignment(self) -> frozenset[TopicPartition]:
+        """Return the partitions that are read."""
+        return frozenset(self._subscription.states)
+
+    def _topics_changed(self) -> None:
+        cluster = self._cluster
+        if cluster is None:
+            return
+        if self._manual:
+            self._name_topics(cluster)
+            return
+        names = [
+            name
+            for name in sorted(cluster.topics)
+            if name in self._topics
+            or (self._pattern is not None and self._pattern.fullmatch(name) is not None)
+        ]
+        if not names and not self._subscription.states:
+            return
+        wanted = {
+            TopicPartition(name, number): cluster.topics[name].topic_id
+            for name in names
+            for number in cluster.topics[name].numbers
+        }
+        self._assign(wanted, late=self._seen_topics)
+        self._seen_topics = bool(wanted)
+
+    def _name_topics(self, cluster: Cluster) -> None:
+        """Give assigned partitions the topic id that was not known at assign()."""
+        for key, state in self._subscription.states.items():
+            topic = cluster.topics.get(key.topic)
+            if topic is not None and not state.topic_id:
+                state.topic_id = topic.topic_id
+
+    def _assign(self, wanted: dict[TopicPartition, bytes], *, late: bool) -> None:
+        before = set(self._subscription.states)
+        if not self._subscription.assign(wanted.items(), late=late):
+            return
+        revoked = [key for key in sorted(before) if key not in wanted]
+        assigned = [key for key in wanted if key not in before]
+        for name, keys in (
+            ("on_partitions_revoked", revoked),
+            ("on_partitions_assigned", assigned),
+        ):
+            call = getattr(self._listener, name, None)
+            if call is not None and keys:
+                call(keys)
+        self._wake()
+
+    # -- positions -------------------------------------------------------------------------------
+
+    def seek(self, partition: TopicPartition, offset: int) -> None:
+        """Read on from `offset`, 0 or more."""
+        if offset < 0:
+            raise ValueError(f"offset must be 0 or more, not {offset}; see seek_to_beginning")
+        self._state(partition).seek(offset)
+        self._wake()
+
+    def seek_to_beginning(self, *partitions: TopicPartition) -> None:
+        """Read on from the first record held; of all assigned partitions if none is named."""
+        self._seek_to("earliest", partitions)
+
+    def seek_to_end(self, *partitions: TopicPartition) -> None:
+        """Read on from the high watermark of now; of all assigned partitions if none is named."""
+        self._seek_to("latest", partitions)
+
+    async def position(self, partition: TopicPartition) -> int:
+        """Return the offset of the next record, looking it up if it is not known yet."""
+        state = self._state(partition)
+        while state.position == UNKNOWN:
+            if state.error is not None:
+                error, state.error = state.error, None
+                raise error
+            await self._wait()
+        return state.position
+
+    def pause(self, *partitions: TopicPartition) -> None:
+        """Read nothing of these until resume()."""
+        for partition in partitions:
+            self._state(partition).paused = True
+
+    def resume(self, *partitions: TopicPartition) -> None:
+        """Read on."""
+        for partition in partitions:
+            self._state(partition).paused = False
+        self._wake()
+
+    def paused(self) -> frozenset[TopicPartition]:
+        """Return the partitions that are paused."""
+        return frozenset(k for k, state in self._subscription.states.items() if state.paused)
+
+    def highwater(self, partition: TopicPartition) -> int | None:
+        """Return the high watermark as the last fetch told it, None before the first."""
+        mark = self._state(partition).high_watermark
+        return None if mark == UNKNOWN else mark
+
+    async def beginning_offsets(
+        self, partitions: Iterable[TopicPartition]
+    ) -> dict[TopicPartition, int]:
+        """Return the first offset held, of each."""
+        return await self._offsets(partitions, EARLIEST)
+
+    async def end_offsets(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
+        """Return the high watermark, of each."""
+        return await self._offsets(partitions, LATEST)
+
+    async def offsets_for_times(
+        self, timestamps: dict[TopicPartition, int]
+    ) -> dict[TopicPartition, OffsetAndTimestamp | None]:
+        """Return the first record at or after each time (ms since 1970), None if there is none."""
+        for partition, timestamp in timestamps.items():
+            if timestamp < 0:
+                raise ValueError(f"a timestamp must be 0 or more, not {timestamp} ({partition})")
+        listed = await self._running_fetcher().list_offsets(timestamps)
+        return {
+            key: OffsetAndTimestamp(one.offset, one.timestamp_ms) if one.offset >= 0 else None
+            for key, one in listed.items()
+        }
+
+    async def lag(self) -> dict[TopicPartition, int]:
+        """Return how many offsets each assigned partition is behind its high watermark."""
+        ends = await self.end_offsets(self.assignment())
+        return {key: max(0, ends[key] - await self.position(key)) for key in sorted(ends)}
+
+    async def partitions_for(self, topic: str) -> set[int]:
+        """Return the numbers of a topic's partitions."""
+        return set((await self._running_cluster().topic(topic)).numbers)
+
+    async def commit(self, offsets: object | None = None) -> NoReturn:
+        """Not there yet: committed offsets come with groups."""
+        raise UnsupportedError("commit() needs a consumer group, and groups are not there yet")
+
+    async def committed(self, partition: TopicPartition) -> NoReturn:
+        """Not there yet: committed offsets come with groups."""
+        raise UnsupportedError("committed() needs a consumer group, and groups are not there yet")
+
+    async def _offsets(
+        self, partitions: Iterable[TopicPartition], time: int
+    ) -> dict[TopicPartition, int]:
+        wanted = dict.fromkeys(partitions, time)
+        listed = await self._running_fetcher().list_offsets(wanted)
+        return {key: listed[key].offset for key in wanted}
+
+    def _seek_to(self, reset: Reset, partitions: Sequence[TopicPartition]) -> None:
+        for partition in partitions or tuple(self._subscription.states):
+            self._state(partition).seek_to(reset)
+        self._wake()
+
+    def _state(self, partition: TopicPartition) -> PartitionState:
+        state = self._subscription.states.get(TopicPartition._make(partition))
+        if state is None:
+            raise InvalidRequestError(
+                f"{partition[0]}-{partition[1]} is not assigned to this consumer; assigned are "
+                f"{sorted(self._subscription.states)}"
+            )
+        return state
+
+    def _running_cluster(self) -> Cluster:
+        self._check_running()
+        assert self._cluster is not None
+        return self._cluster
+
+    def _running_fetcher(self) -> Fetcher:
+        self._check_running()
+        assert self._fetcher is not None
+        return self._fetcher
+
+    def _wake(self) -> None:
+        if self._fetcher is not None and not self._closed:
+            self._fetcher.wake()

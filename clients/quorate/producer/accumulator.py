@@ -1,0 +1,420 @@
+"""Records on their way: batches per partition, the buffer's bound, sequences, retry and order.
+
+A machine: no clock, no wire. The producer appends, the sender drains by broker and reports what
+became of each batch. Its laws:
+
+* Order holds within a partition, under retry too: while a batch waits to be sent again, nothing
+  behind it is sent before everything in flight of that partition has been answered.
+* A batch keeps its sequence over all attempts, so that a broker can tell it is a duplicate. It
+  gets another one only when a broker has proved that it was not written (OutOfOrderSequence or
+  UnknownProducerId, with nothing earlier of that partition open): then the partition goes on
+  under the next producer_epoch from sequence 0, and what is late under the old one is fenced.
+* Bytes count against the buffer from append to the batch's end, whatever that end is.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from quorate.errors import DeliveryTimeoutError, OutOfOrderSequenceError, QuorateError
+from quorate.errors import UnknownProducerIdError as UnknownProducer
+from quorate.model import Header
+from quorate.record.batch import BatchBuilder
+
+SEQUENCE_END = 1 << 31  # sequences wrap here
+PRODUCER_EPOCH_MAX = 32767
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccumulatorConfig:
+    """The bounds of a producer's buffer."""
+
+    batch_bytes_max: int
+    buffer_bytes_max: int
+    linger_s: float
+    delivery_timeout_s: float
+    max_in_flight: int
+    codec: int
+    idempotent: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ProducerIdentity:
+    """Under which id and epoch a partition's batches are numbered."""
+
+    producer_id: int
+    producer_epoch: int
+
+
+class Batch:
+    """Records of one partition that travel together, and what became of them."""
+
+    __slots__ = (
+        "append_time_ms",
+        "attempts",
+        "base_offset",
+        "base_sequence",
+        "builder",
+        "bytes",
+        "callbacks",
+        "deadline",
+        "done",
+        "encoded",
+        "error",
+        "observed",
+        "opened_at",
+        "queue",
+        "sent_at",
+        "urgent",
+    )
+
+    def __init__(
+        self, queue: PartitionQueue, builder: BatchBuilder, now: float, deadline: float
+    ) -> None:
+        self.queue = queue
+        self.builder = builder
+        self.bytes = 0
+        self.opened_at = now
+        self.deadline = deadline
+        self.sent_at = 0.0
+        self.attempts = 0
+        self.base_sequence = -1
+        self.encoded: bytes | None = None
+        self.urgent = False
+        self.done = False
+        self.observed = 0
+        self.error: QuorateError | None = None
+        self.base_offset = -1
+        self.append_time_ms = -1
+        self.callbacks: list[Callable[[], object]] = []
+
+    @property
+    def count(self) -> int:
+        """Records in the batch."""
+        return self.builder.count
+
+
+class PartitionQueue:
+    """The batches of one partition, in order: in flight, then ready, then the open one."""
+
+    __slots__ = (
+        "identity",
+        "in_flight",
+        "name",
+        "next_sequence",
+        "open",
+        "partition",
+        "ready",
+        "retry_at",
+        "topic",
+        "topic_id",
+    )
+
+    def __init__(self, topic: str, topic_id: bytes, partition: int) -> None:
+        self.topic = topic
+        self.topic_id = topic_id
+        self.partition = partition
+        self.open: Batch | None = None
+        self.ready: deque[Batch] = deque()
+        self.in_flight: list[Batch] = []
+        self.retry_at = 0.0
+        self.identity: ProducerIdentity | None = None
+        self.next_sequence = 0
+
+    def batches(self) -> Iterator[Batch]:
+        """Every batch that is not done, oldest first."""
+        yield from self.in_flight
+        yield from self.ready
+        if self.open is not None:
+            yield self.open
+
+    @property
+    def is_retrying(self) -> bool:
+        """A batch that was sent before waits to be sent again."""
+        return bool(self.ready) and self.ready[0].attempts > 0
+
+
+class Accumulator:
+    """All partitions' queues of one producer, and the bytes they hold."""
+
+    def __init__(self, config: AccumulatorConfig) -> None:
+        self.config = config
+        self.identity: ProducerIdentity | None = None
+        self.bytes_used = 0
+        self.flushes = 0
+        self._queues: dict[tuple[str, int], PartitionQueue] = {}
+        #: Queues that hold something, in order of their last turn.
+        self._active: dict[PartitionQueue, None] = {}
+
+    # -- in ------------------------------------------------------------------------------------
+
+    def queue(self, topic: str, topic_id: bytes, partition: int) -> PartitionQueue:
+        """Return the queue of a partition; a topic made again under its name gets a new one."""
+        found = self._queues.get((topic, partition))
+        if found is None or found.topic_id != topic_id:
+            found = PartitionQueue(topic, topic_id, partition)
+            self._queues[topic, partition] = found
+        return found
+
+    def has_room(self, size: int) -> bool:
+        """Whether `size` more bytes fit; an empty buffer takes anything."""
+        return self.bytes_used + size <= self.config.buffer_bytes_max or self.bytes_used == 0
+
+    def append(
+        self,
+        queue: PartitionQueue,
+        now: float,
+        timestamp_ms: int,
+        key: bytes | None,
+        value: bytes | None,
+        headers: Sequence[Header],
+    ) -> tuple[Batch, int, bool]:
+        """Add a record; return its batch, its index there, and whether a batch became ready."""
+        size = (len(key) if key else 0) + (len(value) if value else 0)
+        batch = queue.open
+        completed = False
+        if batch is not None and batch.builder.size + size + 32 > self.config.batch_bytes_max:
+            queue.ready.append(batch)
+            batch = None
+            completed = True
+        if batch is None:
+            batch = Batch(
+                queue,
+                BatchBuilder(codec=self.config.codec),
+                now,
+                now + self.config.delivery_timeout_s,
+            )
+            queue.open = batch
+            self._active[queue] = None
+        builder = batch.builder
+        before = builder.size
+        index = builder.append(timestamp_ms, key, value, headers)
+        grown = builder.size - before
+        batch.bytes += grown
+        self.bytes_used += grown
+        return batch, index, completed
+
+    # -- out -----------------------------------------------------------------------------------
+
+    def drain(
+        self,
+        now: float,
+        is_ours: Callable[[PartitionQueue], bool],
+        *,
+        bytes_max: int,
+        may_linger: bool,
+    ) -> list[Batch]:
+        """Take at most one batch of each partition that `is_ours`, about `bytes_max` in all.
+
+        What is taken is in flight until succeeded(), failed() or retry() says more. Partitions
+        take turns.
+        """
+        if self.config.idempotent and self.identity is None:
+            return []
+        taken: list[Batch] = []
+        size = 0
+        for queue in list(self._active):
+            if size >= bytes_max:
+                break
+            if not self._may_send(queue, now) or not is_ours(queue):
+                continue
+            batch = self._next(queue, now, may_linger)
+            if batch is None:
+                continue
+            self._send(queue, batch, now)
+            taken.append(batch)
+            size += len(batch.encoded or b"")
+            del self._active[queue]
+            self._active[queue] = None
+        return taken
+
+    def linger_ends(self, now: float, is_ours: Callable[[PartitionQueue], bool]) -> float | None:
+        """Return when the first open or backing-off batch may be sent, None if there is none."""
+        ends: float | None = None
+        for queue in self._active:
+            if not is_ours(queue):
+                continue
+            if queue.ready:
+                end = queue.retry_at if queue.retry_at > now else None
+            elif queue.open is not None:
+                end = max(queue.open.opened_at + self.config.linger_s, queue.retry_at)
+            else:
+                end = None
+            if end is not None and (ends is None or end < ends):
+                ends = end
+        return ends
+
+    def waiting(self) -> Iterator[PartitionQueue]:
+        """Queues that hold something."""
+        return iter(list(self._active))
+
+    def unfinished(self) -> list[Batch]:
+        """Every batch that is not done yet."""
+        return [batch for queue in self._active for batch in queue.batches()]
+
+    def _may_send(self, queue: PartitionQueue, now: float) -> bool:
+        if queue.retry_at > now or len(queue.in_flight) >= self.config.max_in_flight:
+            return False
+        return not (queue.is_retrying and queue.in_flight and not self._same_run(queue))
+
+    @staticmethod
+    def _same_run(queue: PartitionQueue) -> bool:
+        """In flight are only batches that come before the next one: resending goes on in order."""
+        following = queue.ready[0]
+        return following.base_sequence >= 0 and all(
+            batch.base_sequence >= 0 and _comes_after(following, batch) for batch in queue.in_flight
+        )
+
+    def _next(self, queue: PartitionQueue, now: float, may_linger: bool) -> Batch | None:
+        if queue.ready:
+            return queue.ready.popleft()
+        batch = queue.open
+        if batch is None:
+            return None
+        lingers = (
+            may_linger
+            and not batch.urgent
+            and not self.flushes
+            and now < batch.opened_at + self.config.linger_s
+        )
+        if lingers:
+            return None
+        queue.open = None
+        return batch
+
+    def _send(self, queue: PartitionQueue, batch: Batch, now: float) -> None:
+        if self.config.idempotent and batch.base_sequence < 0:
+            if queue.identity is None:
+                queue.identity = self.identity
+                queue.next_sequence = 0
+            self._number(queue, batch)
+        if batch.encoded is None:
+            batch.encoded = batch.builder.build()
+        batch.attempts += 1
+        batch.sent_at = now
+        queue.in_flight.append(batch)
+
+    @staticmethod
+    def _number(queue: PartitionQueue, batch: Batch) -> None:
+        assert queue.identity is not None
+        batch.base_sequence = queue.next_sequence
+        queue.next_sequence = (queue.next_sequence + batch.count) % SEQUENCE_END
+        builder = batch.builder
+        builder.producer_id = queue.identity.producer_id
+        builder.producer_epoch = queue.identity.producer_epoch
+        builder.base_sequence = batch.base_sequence
+        batch.encoded = None
+
+    # -- what became of it ---------------------------------------------------------------------
+
+    def succeeded(self, batch: Batch, base_offset: int, append_time_ms: int) -> None:
+        """The broker acknowledged the batch."""
+        batch.base_offset = base_offset
+        batch.append_time_ms = append_time_ms
+        self._finish(batch, None)
+
+    def failed(self, batch: Batch, error: QuorateError) -> None:
+        """The batch will not be sent again."""
+        self._finish(batch, error)
+
+    def retry(self, batch: Batch, error: QuorateError, now: float, backoff_s: float) -> None:
+        """Send the batch again later, before all that follows it in its partition."""
+        if batch.done or batch not in batch.queue.in_flight:
+            return
+        queue = batch.queue
+        is_first = queue.in_flight[0] is batch and not (
+            queue.is_retrying and _comes_after(batch, queue.ready[0])
+        )
+        queue.in_flight.remove(batch)
+        self._put_back(queue, batch)
+        proves_a_gap = isinstance(error, OutOfOrderSequenceError | UnknownProducer)
+        if is_first and proves_a_gap and not queue.in_flight:
+            self._restart(queue)
+        queue.retry_at = max(queue.retry_at, now + backoff_s)
+
+    def expire(self, now: float) -> list[Batch]:
+        """Fail every batch past its delivery timeout, oldest first; return them."""
+        expired = [
+            batch
+            for queue in list(self._active)
+            for batch in list(queue.batches())
+            if now >= batch.deadline
+        ]
+        for batch in expired:
+            how = (
+                f"was sent {batch.attempts} times, and may have been written"
+                if batch.attempts
+                else "was never sent"
+            )
+            self._finish(
+                batch,
+                DeliveryTimeoutError(
+                    f"{batch.count} records for {batch.queue.topic}-{batch.queue.partition} were "
+                    f"not acknowledged within {self.config.delivery_timeout_s * 1000:.0f} ms; "
+                    f"their batch {how}"
+                ),
+            )
+        return expired
+
+    def fail_all(self, error: QuorateError) -> None:
+        """Fail whatever is left, when the producer stops."""
+        for batch in self.unfinished():
+            self._finish(batch, error)
+
+    def _put_back(self, queue: PartitionQueue, batch: Batch) -> None:
+        """Insert by sequence (or by age, without one) among those that wait to be sent again."""
+        index = 0
+        for waiting in queue.ready:
+            if waiting.attempts == 0 or _comes_after(waiting, batch):
+                break
+            index += 1
+        queue.ready.insert(index, batch)
+
+    def _restart(self, queue: PartitionQueue) -> None:
+        """Go on under the next epoch from 0: nothing from the gap on was written.
+
+        Nothing earlier is open, so a gap proves that the batch before it was lost (it expired, or
+        failed for good), and what follows the gap could not have been written either. Batches
+        in flight behind it meet the same gap and come back first; the last one restarts.
+        """
+        identity = queue.identity
+        assert identity is not None, "a gap was answered to a batch without a sequence"
+        if identity.producer_epoch < PRODUCER_EPOCH_MAX:
+            queue.identity = ProducerIdentity(identity.producer_id, identity.producer_epoch + 1)
+        else:
+            self.identity = None  # a new id is asked for; the queue takes it at the next send
+            queue.identity = None
+        queue.next_sequence = 0
+        for waiting in queue.ready:
+            waiting.base_sequence = -1
+            waiting.encoded = None
+
+    def _finish(self, batch: Batch, error: QuorateError | None) -> None:
+        if batch.done:
+            return
+        queue = batch.queue
+        if batch in queue.in_flight:
+            queue.in_flight.remove(batch)
+        elif batch is queue.open:
+            queue.open = None
+        elif batch in queue.ready:
+            queue.ready.remove(batch)
+        batch.done = True
+        batch.error = error
+        batch.encoded = None
+        self.bytes_used -= batch.bytes
+        if not queue.in_flight and not queue.ready and queue.open is None:
+            self._active.pop(queue, None)
+        for callback in batch.callbacks:
+            callback()
+        batch.callbacks.clear()
+
+
+def _comes_after(one: Batch, other: Batch) -> bool:
+    """Whether `one` follows `other` in their partition, by sequence where both have one."""
+    if one.base_sequence < 0 or other.base_sequence < 0:
+        return one.opened_at > other.opened_at
+    distance = (one.base_sequence - other.base_sequence) % SEQUENCE_END
+    return 0 < distance < SEQUENCE_END // 2

@@ -1,0 +1,406 @@
+"""The producer as users see it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+import structlog
+
+from quorate.cluster import Cluster, TopicView, check_timeout, no_security
+from quorate.errors import (
+    ClosedError,
+    InvalidPartitionsError,
+    RecordTooLargeError,
+)
+from quorate.model import Header, RecordMetadata
+from quorate.producer.accumulator import Accumulator, AccumulatorConfig, Batch
+from quorate.producer.partitioner import Partitioner, Sticky, partition_for_key
+from quorate.producer.sender import Sender
+from quorate.record.compression import codec_named
+from quorate.serializers import Encode, encoder
+
+log = structlog.get_logger(__name__)
+
+ACKS = {"all": -1, -1: -1, 0: 0, 1: 1}
+
+
+class Delivery(Awaitable[RecordMetadata]):
+    """What becomes of one record: await it, or ask it later.
+
+    Nobody has to await it. It resolves to a RecordMetadata, or raises the QuorateError that
+    kept the record from being acknowledged (DeliveryTimeoutError: it may have been written).
+    """
+
+    __slots__ = ("_batch", "_index", "_seen", "_timestamp_ms")
+
+    def __init__(self, batch: Batch, index: int, timestamp_ms: int) -> None:
+        self._batch = batch
+        self._index = index
+        self._timestamp_ms = timestamp_ms
+        self._seen = False
+
+    def done(self) -> bool:
+        """Whether the record was acknowledged or has failed."""
+        return self._batch.done
+
+    def result(self) -> RecordMetadata:
+        """Return where the record lies, or raise why it was not acknowledged.
+
+        asyncio.InvalidStateError if that is not known yet.
+        """
+        self._observe()
+        batch = self._batch
+        if not batch.done:
+            raise asyncio.InvalidStateError("the record is not acknowledged yet")
+        if batch.error is not None:
+            raise batch.error
+        offset = batch.base_offset + self._index if batch.base_offset >= 0 else -1
+        timestamp = batch.append_time_ms if batch.append_time_ms >= 0 else self._timestamp_ms
+        return RecordMetadata(batch.queue.topic, batch.queue.partition, offset, timestamp)
+
+    def add_done_callback(self, callback: Callable[[Delivery], object]) -> None:
+        """Call back in the event loop when it is done; at once (soon) if it is already."""
+        self._observe()
+        loop = asyncio.get_running_loop()
+        if self._batch.done:
+            loop.call_soon(callback, self)
+        else:
+            self._batch.callbacks.append(lambda: loop.call_soon(callback, self))
+
+    def __await__(self) -> Generator[Any, None, RecordMetadata]:
+        self._observe()
+        if not self._batch.done:
+            yield from _batch_done(self._batch).__await__()
+        return self.result()
+
+    def _observe(self) -> None:
+        if not self._seen:
+            self._seen = True
+            self._batch.observed += 1
+
+
+async def _batch_done(batch: Batch) -> None:
+    """Wait for a batch's end; one future per waiter, so cancelling one leaves the others."""
+    if batch.done:
+        return
+    waiter = asyncio.get_running_loop().create_future()
+    batch.callbacks.append(lambda: _resolve(waiter))
+    await waiter
+
+
+def _resolve(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
+
+
+class Producer:
+    """Write records to topics.
+
+    ``acks``: "all" (every in-sync replica has it), 1 (the leader has it) or 0 (sent, nothing
+    known). ``enable_idempotence=None`` means true for acks="all", false otherwise; True with
+    other acks is a ValueError. ``linger_ms``: how long a record may wait for company while a
+    request is under way to its broker. ``max_in_flight``: unacknowledged batches per partition,
+    1 to 5; order holds under retry.
+
+    ``send`` waits only while ``buffer_memory`` bytes of records are on their way.
+    """
+
+    def __init__(
+        self,
+        *,
+        bootstrap_servers: str | Sequence[str] = "localhost:7092",
+        client_id: str = "quorate-python",
+        acks: str | int = "all",
+        enable_idempotence: bool | None = None,
+        compression_type: str | None = None,
+        max_batch_size: int = 131072,
+        linger_ms: float = 5,
+        buffer_memory: int = 33554432,
+        request_timeout_ms: int = 30000,
+        delivery_timeout_ms: int = 120000,
+        max_in_flight: int = 5,
+        partitioner: Partitioner | None = None,
+        key_serializer: object | None = None,
+        value_serializer: object | None = None,
+        security: object | None = None,
+    ) -> None:
+        no_security(security)
+        if acks not in ACKS:
+            raise ValueError(f'acks must be "all", 1 or 0, not {acks!r}')
+        if enable_idempotence and ACKS[acks] != -1:
+            raise ValueError(f'enable_idempotence=True needs acks="all", not {acks!r}')
+        if linger_ms < 0:
+            raise ValueError(f"linger_ms must be 0 or more, not {linger_ms}")
+        if not 1 <= max_in_flight <= 5:
+            raise ValueError(f"max_in_flight must be 1 to 5, not {max_in_flight}")
+        if max_batch_size < 1 or buffer_memory < 1:
+            raise ValueError(
+                "max_batch_size and buffer_memory must be 1 byte or more, "
+                f"not {max_batch_size} and {buffer_memory}"
+            )
+        check_timeout("request_timeout_ms", request_timeout_ms)
+        check_timeout("delivery_timeout_ms", delivery_timeout_ms)
+        self._bootstrap = bootstrap_servers
+        self._client_id = client_id
+        self._acks = ACKS[acks]
+        self._request_timeout_ms = request_timeout_ms
+        self._config = AccumulatorConfig(
+            batch_bytes_max=max_batch_size,
+            buffer_bytes_max=buffer_memory,
+            linger_s=linger_ms / 1000,
+            delivery_timeout_s=delivery_timeout_ms / 1000,
+            max_in_flight=max_in_flight,
+            codec=codec_named(compression_type or "none"),
+            idempotent=self._acks == -1 if enable_idempotence is None else enable_idempotence,
+        )
+        self._partitioner = partitioner
+        self._encode_key: Encode | None = encoder(key_serializer)
+        self._encode_value: Encode | None = encoder(value_serializer)
+        self._accumulator = Accumulator(self._config)
+        self._cluster: Cluster | None = None
+        self._sender: Sender | None = None
+        self._sticky: dict[str, Sticky] = {}
+        self._room: deque[asyncio.Future[None]] = deque()
+        self._closing = False
+        #: Records that failed while nobody had asked for their Delivery.
+        self.undelivered = 0
+
+    async def start(self) -> None:
+        """Connect; QuorumUnavailableError if no bootstrap server answers in request_timeout_ms."""
+        if self._closing:
+            raise ClosedError("this producer was stopped; make a new one")
+        if self._cluster is not None:
+            return
+        cluster = Cluster(self._bootstrap, client_id=self._client_id)
+        try:
+            await cluster.start(timeout_ms=self._request_timeout_ms)
+        except BaseException:
+            await cluster.stop()
+            raise
+        self._cluster = cluster
+        self._sender = Sender(
+            cluster,
+            self._accumulator,
+            acks=self._acks,
+            request_timeout_ms=self._request_timeout_ms,
+        )
+        self._sender.start()
+
+    async def stop(self) -> None:
+        """Flush, then close. What cannot be delivered has failed after delivery_timeout_ms."""
+        if self._cluster is None or self._closing:
+            return
+        self._closing = True
+        try:
+            await self.flush()
+        finally:
+            assert self._sender is not None
+            self._accumulator.fail_all(ClosedError("the producer was stopped"))
+            await self._sender.stop()
+            await self._cluster.stop()
+            while self._room:
+                waiter = self._room.popleft()
+                if not waiter.done():
+                    waiter.set_result(None)
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.stop()
+
+    async def send(
+        self,
+        topic: str,
+        value: Any = None,
+        key: Any = None,
+        partition: int | None = None,
+        timestamp_ms: int | None = None,
+        headers: Iterable[Header] | None = None,
+    ) -> Delivery:
+        """Put a record into the buffer and return its Delivery; wait only while it is full.
+
+        Raises UnknownTopicError, InvalidPartitionsError, RecordTooLargeError, ClosedError, and
+        what a serializer raises.
+        """
+        cluster = self._cluster
+        if cluster is None or self._closing:
+            raise ClosedError("this producer is not running; call start() or use `async with`")
+        view = cluster.topics.get(topic)
+        if view is None:
+            view = await cluster.topic(topic)
+        if self._encode_key is not None and key is not None:
+            key = self._encode_key(topic, key)
+        if self._encode_value is not None and value is not None:
+            value = self._encode_value(topic, value)
+        _check_bytes("key", key)
+        _check_bytes("value", value)
+        if timestamp_ms is None:
+            timestamp_ms = cluster.wall_clock_ms()
+        chosen = self._choose(view, key, partition)
+        accumulator = self._accumulator
+        size = (len(key) if key else 0) + (len(value) if value else 0) + 32
+        if self._room or not accumulator.has_room(size):
+            await self._wait_for_room(size)
+        assert self._sender is not None
+        if self._sender.failure is not None:
+            raise self._sender.failure
+        now = asyncio.get_running_loop().time()
+        queue = accumulator.queue(topic, view.topic_id, chosen)
+        is_new = queue.open is None
+        batch, index, completed = accumulator.append(
+            queue, now, timestamp_ms, key, value, tuple(headers) if headers else ()
+        )
+        if completed or is_new:
+            await self._batch_opened(batch, view, completed)
+        return Delivery(batch, index, timestamp_ms)
+
+    async def send_many(
+        self,
+        topic: str,
+        values: Sequence[Any],
+        keys: Sequence[Any] | None = None,
+        partition: int | None = None,
+        timestamp_ms: int | None = None,
+        headers: Iterable[Header] | None = None,
+    ) -> Sequence[Delivery]:
+        """Put many records into the buffer; the same as `send` for each value and its key."""
+        if keys is not None and len(keys) != len(values):
+            raise ValueError(
+                f"send_many got {len(values)} values and {len(keys)} keys; they must match"
+            )
+        shared = tuple(headers) if headers else None
+        send = self.send
+        if keys is None:
+            return [
+                await send(topic, value, None, partition, timestamp_ms, shared) for value in values
+            ]
+        return [
+            await send(topic, value, key, partition, timestamp_ms, shared)
+            for value, key in zip(values, keys, strict=True)
+        ]
+
+    async def send_and_wait(
+        self,
+        topic: str,
+        value: Any = None,
+        key: Any = None,
+        partition: int | None = None,
+        timestamp_ms: int | None = None,
+        headers: Iterable[Header] | None = None,
+    ) -> RecordMetadata:
+        """Send a record, without lingering, and wait until it is acknowledged."""
+        delivery = await self.send(topic, value, key, partition, timestamp_ms, headers)
+        delivery._batch.urgent = True
+        assert self._sender is not None
+        self._sender.wake()
+        return await delivery
+
+    async def flush(self) -> None:
+        """Wait until every record sent so far is acknowledged or has failed; without lingering."""
+        assert self._sender is not None or not self._accumulator.unfinished()
+        if self._sender is None:
+            return
+        self._accumulator.flushes += 1
+        self._sender.wake()
+        try:
+            for batch in self._accumulator.unfinished():
+                await _batch_done(batch)
+        finally:
+            self._accumulator.flushes -= 1
+
+    async def partitions_for(self, topic: str) -> set[int]:
+        """Return the numbers of a topic's partitions."""
+        if self._cluster is None:
+            raise ClosedError("this producer is not running; call start() or use `async with`")
+        return set((await self._cluster.topic(topic)).numbers)
+
+    # -- inside ----------------------------------------------------------------------------------
+
+    def _choose(self, view: TopicView, key: bytes | None, partition: int | None) -> int:
+        if partition is not None:
+            if not 0 <= partition < len(view.numbers):
+                raise InvalidPartitionsError(
+                    f"topic {view.name!r} has partitions 0 to {len(view.numbers) - 1}, "
+                    f"and no partition {partition}"
+                )
+            return partition
+        if self._partitioner is not None:
+            chosen = self._partitioner(key, view.numbers, view.available)
+            if chosen not in view.numbers:
+                raise InvalidPartitionsError(
+                    f"the partitioner chose {chosen!r} for topic {view.name!r}, "
+                    f"which has partitions 0 to {len(view.numbers) - 1}"
+                )
+            return chosen
+        if key is not None:
+            return partition_for_key(key, len(view.numbers))
+        sticky = self._sticky.get(view.name)
+        if sticky is None:
+            assert self._cluster is not None
+            sticky = self._sticky[view.name] = Sticky(self._cluster.chance)
+        return sticky.partition(view.numbers, view.available)
+
+    async def _batch_opened(self, batch: Batch, view: TopicView, completed: bool) -> None:
+        """A batch begins: watch its end, tell the sender, and let it run if one became full."""
+        batch.callbacks.append(lambda: self._batch_ended(batch))
+        assert self._sender is not None
+        self._sender.wake()
+        if completed:
+            sticky = self._sticky.get(view.name)
+            if sticky is not None:
+                sticky.batch_done(view.numbers, view.available)
+            await asyncio.sleep(0)
+
+    def _batch_ended(self, batch: Batch) -> None:
+        if batch.error is not None and not batch.observed:
+            self.undelivered += batch.count
+            log.error(
+                "records were not delivered, and nobody awaited them",
+                topic=batch.queue.topic,
+                partition=batch.queue.partition,
+                records=batch.count,
+                error=str(batch.error),
+            )
+        while self._room and not self._room[0].done():
+            self._room.popleft().set_result(None)
+            if not self._accumulator.has_room(self._config.batch_bytes_max):
+                break
+
+    async def _wait_for_room(self, size: int) -> None:
+        if size > self._config.buffer_bytes_max:
+            raise RecordTooLargeError(
+                f"a record of {size} bytes is larger than buffer_memory, "
+                f"{self._config.buffer_bytes_max} bytes"
+            )
+        while not self._accumulator.has_room(size):
+            waiter = asyncio.get_running_loop().create_future()
+            self._room.append(waiter)
+            try:
+                await waiter
+            except asyncio.CancelledError:
+                if waiter in self._room:
+                    self._room.remove(waiter)
+                raise
+            if self._closing:
+                raise ClosedError("the producer was stopped while the record waited for room")
+
+
+def _check_bytes(name: str, value: Any) -> None:
+    if value.__class__ is not bytes and value is not None:
+        if isinstance(value, bytes | bytearray | memoryview):
+            return
+        raise TypeError(
+            f"{name} must be bytes or None, not {type(value).__name__}; "
+            f"pass {name}_serializer to the producer for other types"
+        )
