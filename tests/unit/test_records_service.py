@@ -537,16 +537,36 @@ class TestFetch:
         await settle()
         assert not waiting.done()
         requests.send(fetch_request(3, (0, 4), wait_ms=FOREVER))
-        answer = await waiting  # what a request changes counts for the answers still owed
+        answer = await waiting  # its wait is over, and what is named later is left to the later
         assert answer.header.request_id == 2
-        assert payloads(answer)[0] == b"e"
+        assert not answer.header.partitions
+        answer = await anext(stream)
+        assert (answer.header.request_id, payloads(answer)[0]) == (3, b"e")
+        await stream.aclose()
+
+    async def test_an_answer_that_the_client_dropped_is_given_again(self) -> None:
+        """By the second request after it the client has it, and stands where it stood."""
+        requests = Requests()
+        stream = service(FakeReplicas(p0=FakePartition(b"abcd", 4))).fetch(requests, PEER)
+        requests.send(fetch_request(1, (0, 0), wait_ms=FOREVER))
+        assert payloads(await anext(stream)) == {0: b"abcd"}
+        requests.send(fetch_request(2, wait_ms=1))
+        assert payloads(await anext(stream)) == {}
+        requests.send(fetch_request(3, wait_ms=FOREVER))
+        assert payloads(await anext(stream)) == {0: b"abcd"}
+        requests.send(fetch_request(4, forgotten=(0,)))
+        requests.send(fetch_request(5))
+        requests.send(fetch_request(6))
+        for _ in range(3):
+            assert payloads(await anext(stream)) == {}
         await stream.aclose()
 
     async def test_only_two_requests_are_taken_from_a_stream(self) -> None:
         requests = Requests()
         stream = service(FakeReplicas(p0=FakePartition())).fetch(requests, PEER)
-        for number in range(6):
-            requests.send(fetch_request(number, (0, 0), wait_ms=FOREVER))
+        requests.send(fetch_request(0, (0, 0), wait_ms=FOREVER))
+        for number in range(1, 6):
+            requests.send(fetch_request(number, wait_ms=FOREVER))
         waiting = asyncio.ensure_future(anext(stream))
         await settle()
         assert requests.taken == 2

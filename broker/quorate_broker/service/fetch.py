@@ -1,10 +1,12 @@
 """One Fetch stream, which is the fetch session: what is read for it, and when it is answered.
 
-A partition stays in the session until it is forgotten. What a request changes counts from its
-arrival; answers are given in the order of the requests, each from the session as it then is.
-The client moves positions, nobody else: a partition that was answered with records is out of
-turn until a request names it again, so a second request in flight never reads a record twice.
-Partitions take turns; only those that something happened to are looked at.
+A partition stays in the session until it is forgotten. Requests are answered in their order,
+each for what it and those before it named; one that names partitions ends the wait of the one
+before it. The client moves positions, nobody else: a partition that was answered with records is
+out of turn until a request names it again, or until a request comes that can only have been sent
+when the answer was there. So two requests in flight never read a record twice, and a client that
+dropped an answer gets it again. Partitions take turns; only those that something happened to are
+looked at.
 """
 
 from __future__ import annotations
@@ -51,7 +53,9 @@ class _Position:
     leader_epoch: int
     bytes_max: int
     version: int = 0
-    #: Records were sent from this position: nothing more until the client names the next one.
+    #: The request that named it last, by number of arrival: answers to earlier ones leave it out.
+    named_by: int = 0
+    #: Records were sent from this position: out of turn.
     is_sent: bool = False
     told_error: int = 0
     told_high_watermark: int = -1
@@ -101,7 +105,11 @@ class _Look:
 
 @dataclass(frozen=True, slots=True)
 class _Wanted:
+    """A request that is not answered yet; `number` counts them as they arrive."""
+
+    number: int
     request_id: int
+    names: bool
     min_bytes: int
     max_bytes: int
     wait_ms: int
@@ -118,7 +126,10 @@ class FetchSession:
         self._due: dict[Key, None] = {}
         #: Partitions whose last look ended in an error: looked at again with each request.
         self._failing: dict[Key, None] = {}
+        #: Partitions that are out of turn, with the number of the request that was answered.
+        self._sent: dict[Key, int] = {}
         self._wanted: list[_Wanted] = []
+        self._arrived = 0
         self._last_request_id = -1
         self._reading = True
         self._stopping = False
@@ -185,16 +196,20 @@ class FetchSession:
         self._last_request_id = request.request_id
         if self._stopping:
             return
+        self._arrived += 1
         for forgotten in request.forgotten:
             self._forget((forgotten.topic_id, forgotten.partition))
         for named in request.partitions:
             self._name(named)
         self._due.update(self._failing)
         self._failing.clear()
+        self._repeat_unmoved()
         bytes_max = min(request.max_bytes, self._limits.answer_bytes_max)
         self._wanted.append(
             _Wanted(
+                self._arrived,
                 request.request_id,
+                bool(request.partitions),
                 min(request.min_bytes, bytes_max),
                 bytes_max,
                 min(request.max_wait_ms, self._limits.wait_ms_max),
@@ -209,6 +224,7 @@ class FetchSession:
             position.stop_watching()
             self._due.pop(key, None)
             self._failing.pop(key, None)
+            self._sent.pop(key, None)
 
     def _name(self, named: FetchPartition) -> None:
         key = (named.topic_id, named.partition)
@@ -224,9 +240,24 @@ class FetchSession:
         position.leader_epoch = named.leader_epoch
         position.bytes_max = named.max_bytes
         position.version += 1
+        position.named_by = self._arrived
         position.is_sent = False
         position.told_error = 0
+        self._sent.pop(key, None)
         self._due[key] = None
+
+    def _repeat_unmoved(self) -> None:
+        """Put back in turn what was sent so long ago that the client has the answer by now.
+
+        It has at most requests_max requests in flight, and leaves the position where it was.
+        """
+        while self._sent:
+            key, number = next(iter(self._sent.items()))
+            if number > self._arrived - self._limits.requests_max:
+                return
+            del self._sent[key]
+            self._positions[key].is_sent = False
+            self._due[key] = None
 
     # What an answer is made of
 
@@ -237,18 +268,23 @@ class FetchSession:
         looks: dict[Key, _Look] = {}
         while True:
             self._changed.clear()
-            is_full = await self._look(looks, wanted.max_bytes)
+            is_full = await self._look(looks, wanted)
             looks = {key: look for key, look in looks.items() if look.is_current}
             size = sum(look.size for look in looks.values())
             is_enough = is_full or 0 < size >= wanted.min_bytes
             left = deadline - loop.time()
-            if is_enough or left <= 0 or self._stopping:
-                return self._answer(wanted.request_id, looks)
+            if is_enough or left <= 0 or self._is_hurried:
+                return self._answer(wanted, looks)
             if any(look.is_news for look in looks.values()):
-                return self._answer(wanted.request_id, looks)
+                return self._answer(wanted, looks)
             if size:  # not enough: let more come before what grew is read again
                 await asyncio.sleep(min(left, self._limits.look_interval_ms / 1000))
             await self._wait_until(deadline)
+
+    @property
+    def _is_hurried(self) -> bool:
+        """The stream ends, or a request waits that named what this answer must leave out."""
+        return self._stopping or any(later.names for later in self._wanted[1:])
 
     async def _wait_until(self, deadline: float) -> None:
         """Wait for a partition to move or the session to change, until the deadline."""
@@ -258,23 +294,23 @@ class FetchSession:
         finally:
             timer.cancel()
 
-    async def _look(self, looks: dict[Key, _Look], bytes_max: int) -> bool:
+    async def _look(self, looks: dict[Key, _Look], wanted: _Wanted) -> bool:
         """Read due partitions in turn; True if records are there that no longer fit."""
-        turns = len(self._due)
-        while self._due and turns > 0:
-            turns -= 1
-            key = next(iter(self._due))
+        for key in list(self._due):
             position = self._positions.get(key)
             if position is None or position.is_sent:
-                del self._due[key]
+                self._due.pop(key, None)
+                continue
+            if position.named_by > wanted.number or key not in self._due:
                 continue
             looks.pop(key, None)
             size = sum(look.size for look in looks.values())
-            if 0 < size >= bytes_max:
+            if 0 < size >= wanted.max_bytes:
                 return True
             del self._due[key]
             version = position.version
-            found = await self._read_one(key, position, max(bytes_max - size, 0), size == 0)
+            left = max(wanted.max_bytes - size, 0)
+            found = await self._read_one(key, position, left, size == 0)
             looks[key] = look = _Look(position, version, found)
             if size and not look.size and look.is_current and _has_records(position, found):
                 self._due[key] = None
@@ -310,9 +346,9 @@ class FetchSession:
         position.watched = partition
         position.unwatch = partition.watch(wake)
 
-    def _answer(self, request_id: int, looks: dict[Key, _Look]) -> Frame[FetchHeader]:
+    def _answer(self, wanted: _Wanted, looks: dict[Key, _Look]) -> Frame[FetchHeader]:
         """Return what is worth telling, and remember that it was told."""
-        header = FetchHeader(request_id=request_id)
+        header = FetchHeader(request_id=wanted.request_id)
         pieces: list[bytes] = []
         for key, look in looks.items():
             position, found = look.position, look.found
@@ -326,6 +362,7 @@ class FetchSession:
             if found.batches:
                 pieces.append(found.batches)
                 position.is_sent = True
+                self._sent[key] = wanted.number
             elif not look.has_new_bound:
                 continue
             header.partitions.append(_fetched(position, found))
