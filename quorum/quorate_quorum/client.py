@@ -1,0 +1,875 @@
+"""The brokers' only door to the quorum.
+
+It knows the voters, finds the controller among them, follows the metadata log by Watch into an
+image, holds the heartbeat, and passes on what only the controller may decide. Everything goes
+over control connections, one a voter, apart from those that carry records: bulk bytes never
+delay a heartbeat. It decides nothing about partitions; it only knows whom to ask, and when an
+answer has not come for too long.
+
+    watch        any voter; another one after a second of silence, or when the voter lags
+    register     asked until answered: the same incarnation may ask twice
+    forward      sent once: after sending, only the answer tells what happened
+    heartbeat    one stream to the controller of the moment, opened again for good
+    alter        many requests on one stream, each one try
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import random
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import aclosing, suppress
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+import structlog
+
+from quorate.errors import (
+    ClosedError,
+    CorruptRecordError,
+    DeadlineExceededError,
+    InvalidRequestError,
+    NetworkError,
+    OutcomeUnknownError,
+    OverloadedError,
+    PeerRefusedError,
+    QuorateError,
+    QuorumUnavailableError,
+    RequestTimedOutError,
+    StreamBrokenError,
+    WrongClusterError,
+    from_wire,
+    raise_if_error,
+)
+from quorate.frame import Frame
+from quorate.network import Connection, Method
+from quorate.record import batch as record_batch
+from quorate.v1.common_pb2 import ErrorCode
+from quorate_quorum.metadata.delta import MetadataDelta
+from quorate_quorum.metadata.image import MetadataImage
+from quorate_quorum.metadata.loader import Loader
+from quorate_quorum.methods import (
+    ALLOCATE_PRODUCER_IDS,
+    ALTER_PARTITIONS,
+    FORWARD,
+    HEARTBEAT,
+    REGISTER,
+    WATCH,
+)
+from quorate_quorum.node.environment import Environment
+from quorate_quorum.v1.controller_pb2 import (
+    AllocateProducerIdsRequest,
+    AllocateProducerIdsResponse,
+    AlterPartitionsRequest,
+    AlterPartitionsResponse,
+    ForwardRequest,
+    ForwardResponse,
+    HeartbeatRequest,
+    HeartbeatResponse,
+    RegisterRequest,
+    RegisterResponse,
+    WatchHeader,
+    WatchRequest,
+)
+
+log = structlog.get_logger(__name__)
+
+Q = TypeVar("Q")
+R = TypeVar("R")
+#: Answers that carry a hint at the controller beside NOT_CONTROLLER.
+A = TypeVar("A", RegisterResponse, AllocateProducerIdsResponse)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuorumClientConfig:
+    """Bounds and waits of the client."""
+
+    #: A watch silent for so long is dropped and opened elsewhere; frames come every 250 ms.
+    watch_silence_max_ms: int = 1000
+    #: A voter that lags so long behind what heartbeats tell is left for another.
+    watch_lag_max_ms: int = 1000
+    #: A heartbeat stream without an answer for so many intervals is dropped.
+    heartbeat_silence_intervals: int = 3
+    heartbeat_interval_ms: int = 500
+    #: For one call on one voter.
+    request_timeout_ms: int = 2000
+    #: For one AlterPartitions: a commit takes a round of the quorum.
+    alter_timeout_ms: int = 5000
+    allocate_timeout_ms: int = 10_000
+    backoff_min_ms: int = 20
+    backoff_max_ms: int = 500
+    alter_in_flight_max: int = 64
+    waiters_max: int = 100_000
+    connections_max: int = 32
+
+
+class ImageListener(Protocol):
+    """Who follows the image."""
+
+    def image_changed(self, delta: MetadataDelta, image: MetadataImage) -> None:
+        """Take the next image; called in order, in the loop; must not wait."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Leader:
+    """What is known of the quorum's leader; an empty endpoint: nothing."""
+
+    id: int = -1
+    endpoint: str = ""
+    epoch: int = -1
+
+
+class QuorumClient:
+    """See the module. One a broker; every method runs on the broker's loop.
+
+    `bootstrap`: endpoints of voters, tried until the image names them all.
+    `fail`: stop the node: called when the image breaks an invariant, or the quorum was
+    recovered into another generation than the one this client follows.
+    """
+
+    def __init__(
+        self,
+        environment: Environment,
+        bootstrap: Sequence[str],
+        *,
+        cluster_id: str,
+        node_id: int,
+        fail: Callable[[str], None],
+        config: QuorumClientConfig | None = None,
+    ) -> None:
+        if not bootstrap:
+            raise InvalidRequestError("quorum.bootstrap.servers must name at least one voter")
+        self._environment = environment
+        self._config = config or QuorumClientConfig()
+        self._cluster_id = cluster_id
+        self._node_id = node_id
+        self._fail = fail
+        self._connections = _Connections(environment, self._config.connections_max)
+        self._voters = _Voters(bootstrap, environment.chance)
+        self._asked = ""
+        self._leader = _Leader()
+        self._loader = Loader()
+        self._image = self._loader.image
+        self.quorum_generation = 0
+        self._listeners: list[ImageListener] = []
+        self._applied_waiters: list[tuple[int, int, asyncio.Future[None]]] = []
+        self._waiter_count = 0
+        self._lag = _Lag(self._config.watch_lag_max_ms)
+        self._heartbeats: list[HeartbeatStream] = []
+        self._alter: _AlterStream | None = None
+        self._watching: asyncio.Task[None] | None = None
+        self._stopped = False
+
+    # -- what is known
+
+    @property
+    def image(self) -> MetadataImage:
+        """The newest committed image; its offset never goes back."""
+        return self._image
+
+    @property
+    def leader_id(self) -> int:
+        """The quorum's leader as last heard of; -1: not known."""
+        return self._leader.id
+
+    @property
+    def leader_endpoint(self) -> str:
+        """Where the quorum's leader listens; empty: not known."""
+        return self._leader.endpoint
+
+    def subscribe(self, listener: ImageListener) -> None:
+        """Tell the listener every image from now on."""
+        self._listeners.append(listener)
+
+    # -- life
+
+    async def start(self) -> None:
+        """Begin to watch, in the background, until stop()."""
+        assert self._watching is None, "a client starts once"
+        self._watching = asyncio.create_task(self._watch_for_good(), name="quorum-watch")
+        self._watching.add_done_callback(self._watch_ended)
+
+    async def stop(self) -> None:
+        """End all streams and fail all who wait; safe to call twice."""
+        self._stopped = True
+        if self._watching is not None:
+            self._watching.cancel()
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait([self._watching])
+        for heartbeat in list(self._heartbeats):
+            await heartbeat.close()
+        if self._alter is not None:
+            self._alter.abort()
+            await self._alter.closed()
+        for _, _, waiter in self._applied_waiters:
+            if not waiter.done():
+                waiter.set_exception(ClosedError("the broker is stopping"))
+        self._applied_waiters.clear()
+        await self._connections.close()
+
+    # -- calls
+
+    async def register(self, request: RegisterRequest) -> RegisterResponse:
+        """Register this broker; ask until the controller answers.
+
+        Fills in cluster_id, and the quorum_generation if it is known. Raises DuplicateBrokerError,
+        WrongClusterError, InvalidRequestError and whatever else the controller says for good.
+        """
+        asked = RegisterRequest()
+        asked.CopyFrom(request)
+        asked.cluster_id = self._cluster_id
+        backoff = self._backoff()
+        while True:
+            asked.quorum_generation = request.quorum_generation or self.quorum_generation
+            try:
+                response = await self._ask_controller(REGISTER, asked)
+            except _NotAnswered as failure:
+                log.info("registration_waits", endpoint=failure.endpoint, reason=str(failure))
+                await backoff.wait()
+                continue
+            try:
+                raise_if_error(response.error)
+            except (QuorumUnavailableError, OutcomeUnknownError) as error:
+                log.info("registration_waits", reason=str(error))
+                await backoff.wait()
+                continue
+            except QuorateError as error:
+                if not error.retriable:
+                    raise
+                await backoff.wait()
+                continue
+            self._learn_generation(response.quorum_generation)
+            return response
+
+    def heartbeat(
+        self,
+        state: Callable[[], HeartbeatRequest],
+        answered: Callable[[HeartbeatResponse], None],
+    ) -> HeartbeatStream:
+        """Keep one heartbeat stream to the controller of the moment, until closed.
+
+        `state` is asked for what to send at each beat; `answered` takes each answer, FENCED
+        included (register again, and let state() tell the new broker_epoch).
+        """
+        stream = HeartbeatStream(self, state, answered)
+        self._heartbeats.append(stream)
+        return stream
+
+    async def alter_partitions(self, request: AlterPartitionsRequest) -> AlterPartitionsResponse:
+        """Propose changes of ISRs: one try on the controller of now.
+
+        Raises NetworkError or QuorumUnavailableError if it has not answered; the change may
+        have been made all the same, and its partition_epoch tells that to a repeat.
+        """
+        self._check_open()
+        if not self._leader.endpoint:
+            raise QuorumUnavailableError("no controller is known yet")
+        stream = self._alter
+        if stream is None or not stream.is_open or stream.endpoint != self._leader.endpoint:
+            self._drop_alter_stream()
+            connection = self._connections.get(self._leader.endpoint)
+            stream = self._alter = _AlterStream(
+                self._leader.endpoint, connection, self._config.alter_in_flight_max
+            )
+        try:
+            response = await stream.ask(request, self._config.alter_timeout_ms)
+        except DeadlineExceededError:
+            self._drop_alter_stream()
+            raise
+        if response.error.code == ErrorCode.ERROR_CODE_NOT_CONTROLLER:
+            self._forget_leader(stream.endpoint)
+        raise_if_error(response.error)
+        return response
+
+    async def forward(
+        self, method: Method[Q, R], request: Q, *, principal: str, timeout_ms: int
+    ) -> R:
+        """Pass an admin call on to the controller; return when this image shows its effect.
+
+        Looks for the controller within the timeout and sends once: what happens after sending
+        is known from the answer only (OutcomeUnknownError without one). An answer whose effect
+        this image has not applied in time is returned all the same: it is committed.
+        Raises QuorumUnavailableError if no controller was found, and what the controller raises.
+        """
+        deadline = _Deadline(timeout_ms)
+        response = await self._forward_once(method, request, principal, deadline)
+        raise_if_error(response.error)
+        with suppress(RequestTimedOutError):
+            await self.wait_applied(response.apply_offset, timeout_ms=deadline.left_ms)
+        return method.decode_response(response.response)
+
+    async def allocate_producer_ids(self, broker_id: int, broker_epoch: int) -> range:
+        """Take a block of producer ids; a block lost on the way is wasted, never given twice."""
+        request = AllocateProducerIdsRequest(
+            cluster_id=self._cluster_id, broker_id=broker_id, broker_epoch=broker_epoch
+        )
+        deadline = _Deadline(self._config.allocate_timeout_ms)
+        backoff = self._backoff()
+        while True:
+            reason: QuorateError
+            try:
+                response = await self._ask_controller(ALLOCATE_PRODUCER_IDS, request)
+                raise_if_error(response.error)
+                first = response.first_producer_id
+                return range(first, first + response.count)
+            except _NotAnswered as failure:
+                reason = failure.reason
+            except QuorateError as error:
+                if not error.retriable and not isinstance(error, OutcomeUnknownError):
+                    raise
+                reason = error
+            if deadline.left_ms <= 0:
+                raise QuorumUnavailableError(f"no producer ids were given: {reason}") from reason
+            await backoff.wait()
+
+    async def wait_applied(self, offset: int, *, timeout_ms: int) -> None:
+        """Return when the image has applied all below `offset`; RequestTimedOutError if not."""
+        self._check_open()
+        if self._image.offset >= offset:
+            return
+        if len(self._applied_waiters) >= self._config.waiters_max:
+            raise OverloadedError(f"{len(self._applied_waiters)} calls wait for the image already")
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiter_count += 1
+        heapq.heappush(self._applied_waiters, (offset, self._waiter_count, waiter))
+        try:
+            async with asyncio.timeout(timeout_ms / 1000):
+                await waiter
+        except TimeoutError:
+            raise RequestTimedOutError(
+                f"the image stands at offset {self._image.offset}, and did not reach {offset} "
+                f"within {timeout_ms} ms"
+            ) from None
+        finally:
+            self._forget_waiters_gone()
+
+    # -- the controller
+
+    async def _ask_controller(self, method: Method[Q, A], request: Q) -> A:
+        """Ask whom we take for the controller, once; learn from what comes back.
+
+        Raises _NotAnswered if the call failed or the one asked is not the controller.
+        """
+        self._check_open()
+        endpoint = self._controller_or_voter()
+        try:
+            response = await self._connections.get(endpoint).unary(
+                method, request, timeout_ms=self._config.request_timeout_ms
+            )
+        except NetworkError as error:
+            self._forget_leader(endpoint)
+            if isinstance(error, DeadlineExceededError):
+                self._connections.drop(endpoint)
+            raise _NotAnswered(endpoint, error) from error
+        if response.error.code == ErrorCode.ERROR_CODE_NOT_CONTROLLER:
+            self._follow_hint(endpoint, response.leader_id, response.leader_endpoint)
+            raise _NotAnswered(endpoint, from_wire(response.error))
+        return response
+
+    async def _forward_once(
+        self, method: Method[Q, R], request: Q, principal: str, deadline: _Deadline
+    ) -> ForwardResponse:
+        """Send to the controller, when found. Only a refusal allows another try."""
+        encoded = method.encode_request(request)
+        backoff = self._backoff()
+        while True:
+            self._check_open()
+            endpoint = self._controller_or_voter()
+            left_ms = deadline.left_ms
+            if left_ms <= 0:
+                raise QuorumUnavailableError("no controller was found in time; nothing was sent")
+            asked = ForwardRequest(
+                cluster_id=self._cluster_id,
+                method=method.path,
+                request=encoded,
+                principal=principal,
+                deadline_ms=left_ms,
+            )
+            try:
+                response = await self._connections.get(endpoint).unary(
+                    FORWARD, asked, timeout_ms=left_ms
+                )
+            except PeerRefusedError:
+                self._forget_leader(endpoint)
+            except NetworkError as error:
+                self._forget_leader(endpoint)
+                raise OutcomeUnknownError(
+                    f"{method.path} was sent to {endpoint}, and no answer came: {error}"
+                ) from error
+            else:
+                if response.error.code != ErrorCode.ERROR_CODE_NOT_CONTROLLER:
+                    return response
+                self._follow_hint(endpoint, response.leader_id, response.leader_endpoint)
+            await backoff.wait()
+
+    def _controller_or_voter(self) -> str:
+        """Return the controller's endpoint if known, else another voter's than asked last."""
+        self._asked = self._leader.endpoint or self._voters.other_than(self._asked)
+        return self._asked
+
+    def _learn_leader(self, leader: _Leader) -> None:
+        """Take what a voter says of the leader, unless it is older than what we know."""
+        if leader.epoch < self._leader.epoch or not leader.endpoint:
+            return
+        moved = leader.endpoint != self._leader.endpoint
+        self._leader = leader
+        if not moved:
+            return
+        log.info("controller_known", leader_id=leader.id, endpoint=leader.endpoint)
+        if self._alter is not None and self._alter.endpoint != leader.endpoint:
+            self._drop_alter_stream()
+        for heartbeat in self._heartbeats:
+            heartbeat.controller_moved(leader.endpoint)
+
+    def _follow_hint(self, asked: str, leader_id: int, endpoint: str) -> None:
+        """The voter asked is not the controller; it may know who is."""
+        self._forget_leader(asked)
+        if endpoint and endpoint != asked and not self._leader.endpoint:
+            self._learn_leader(_Leader(leader_id, endpoint, self._leader.epoch))
+
+    def _forget_leader(self, endpoint: str) -> None:
+        """That endpoint did not answer as the controller: ask the others too."""
+        if self._leader.endpoint == endpoint:
+            self._leader = _Leader(epoch=self._leader.epoch)
+
+    def _learn_generation(self, generation: int) -> None:
+        """Take the generation from the first voter that accepts us; then it stays."""
+        if self.quorum_generation == 0:
+            self.quorum_generation = generation
+        if generation == self.quorum_generation:
+            return
+        self._fail_if_recovered(generation)
+        raise WrongClusterError(
+            f"that voter is of quorum_generation {generation}, not {self.quorum_generation}"
+        )
+
+    def _fail_if_recovered(self, generation: int) -> None:
+        """A newer history than ours: only a fresh start can follow it. An older one is a stray."""
+        if generation > self.quorum_generation > 0:
+            self._fail(
+                f"the quorum was recovered into generation {generation}, and this node follows "
+                f"generation {self.quorum_generation}: start it again"
+            )
+
+    # -- watch
+
+    async def _watch_for_good(self) -> None:
+        backoff = self._backoff()
+        endpoint = ""
+        while True:
+            endpoint = self._voters.other_than(endpoint)
+            try:
+                await self._watch_once(endpoint, backoff)
+            except (QuorateError, TimeoutError) as error:
+                reason = str(error) or f"silent for {self._config.watch_silence_max_ms} ms"
+                log.info("watch_moves", endpoint=endpoint, reason=reason)
+            await backoff.wait()
+
+    def _watch_ended(self, task: asyncio.Task[None]) -> None:
+        """The watch runs for good; if it ended by itself the image can no longer be trusted."""
+        if task.cancelled():
+            return
+        error = task.exception()
+        log.error("watch_failed", exc_info=error)
+        self._fail(f"the metadata image cannot be followed: {error!r}")
+
+    async def _watch_once(self, endpoint: str, backoff: _Backoff) -> None:
+        """Follow one voter until it ends, is silent for too long, or lags."""
+        request = WatchRequest(
+            cluster_id=self._cluster_id,
+            quorum_generation=self.quorum_generation,
+            from_offset=self._loader.image.offset,
+            last_applied_epoch=self._loader.image.epoch,
+        )
+        loop = asyncio.get_running_loop()
+        silence = self._config.watch_silence_max_ms / 1000
+        opened_at = loop.time()
+        stream = self._connections.get(endpoint).stream(WATCH, _once(request))
+        try:
+            async with asyncio.timeout(silence) as timeout, aclosing(stream):
+                async for frame in stream:
+                    self._take_frame(frame)
+                    backoff.reset()
+                    self._lag.check(frame.header.high_watermark, opened_at, loop.time())
+                    timeout.reschedule(loop.time() + silence)
+        except TimeoutError:
+            self._connections.drop(endpoint)  # a stopped peer never breaks its connection
+            raise
+        raise StreamBrokenError("the voter ended the watch")
+
+    def _take_frame(self, frame: Frame[WatchHeader]) -> None:
+        header = frame.header
+        if header.error.code == ErrorCode.ERROR_CODE_WRONG_CLUSTER:
+            self._fail_if_recovered(header.quorum_generation)
+        raise_if_error(header.error)
+        self._learn_generation(header.quorum_generation)
+        if header.leader_id >= 0:
+            self._learn_leader(_Leader(header.leader_id, header.leader_endpoint, header.epoch))
+        if header.reload:
+            log.warning("image_reloads", offset=self._image.offset)
+            self._loader.start_over(until=max(header.high_watermark, self._image.offset))
+        if header.snapshot:
+            self._loader.load_snapshot_part(frame.payload)
+            if header.snapshot_end:
+                self._finish_snapshot(header)
+        elif frame.pieces:
+            for _, batch in record_batch.split(frame.payload):
+                for delta, image in self._loader.load(batch):
+                    self._publish(delta, image)
+
+    def _finish_snapshot(self, header: WatchHeader) -> None:
+        if header.snapshot_offset < self._image.offset:
+            self._loader.start_over(until=self._image.offset)
+            raise CorruptRecordError(
+                f"a snapshot at {header.snapshot_offset} is older than the image, which stands "
+                f"at {self._image.offset}"
+            )
+        self._publish(*self._loader.finish_snapshot(header.snapshot_offset, header.snapshot_epoch))
+
+    def _told_high_watermark(self, high_watermark: int) -> None:
+        self._lag.told(high_watermark, self._image.offset, asyncio.get_running_loop().time())
+
+    def _publish(self, delta: MetadataDelta, image: MetadataImage) -> None:
+        self._image = image
+        self._voters.learn([voter.endpoint for voter in image.voters])
+        for listener in self._listeners:
+            listener.image_changed(delta, image)
+        while self._applied_waiters and self._applied_waiters[0][0] <= image.offset:
+            waiter = heapq.heappop(self._applied_waiters)[2]
+            if not waiter.done():
+                waiter.set_result(None)
+
+    # -- small things
+
+    def _drop_alter_stream(self) -> None:
+        if self._alter is not None:
+            self._alter.abort()
+            self._alter = None
+
+    def _backoff(self) -> _Backoff:
+        config = self._config
+        return _Backoff(config.backoff_min_ms, config.backoff_max_ms, self._environment.chance)
+
+    def _check_open(self) -> None:
+        if self._stopped:
+            raise ClosedError("this node's door to the quorum is closed: the node is stopping")
+
+    def _forget_waiters_gone(self) -> None:
+        while self._applied_waiters and self._applied_waiters[0][2].done():
+            heapq.heappop(self._applied_waiters)
+
+
+class HeartbeatStream:
+    """A broker's lease: one stream to the controller of the moment, opened again for good."""
+
+    def __init__(
+        self,
+        client: QuorumClient,
+        state: Callable[[], HeartbeatRequest],
+        answered: Callable[[HeartbeatResponse], None],
+    ) -> None:
+        self._client = client
+        self._state = state
+        self._answered = answered
+        self._interval_ms = client._config.heartbeat_interval_ms
+        self._endpoint = ""
+        self._timeout: asyncio.Timeout | None = None
+        self._is_moving = False
+        self._was_answered = False
+        self._push = asyncio.Event()
+        self._moved = asyncio.Event()
+        self._task = asyncio.create_task(self._keep(), name="quorum-heartbeat")
+        self._task.add_done_callback(self._ended)
+
+    def push(self) -> None:
+        """Send state() now; several pushes in one turn of the loop send once."""
+        self._push.set()
+
+    async def close(self) -> None:
+        """End the stream; safe to call twice."""
+        self._task.cancel()
+        await asyncio.wait([self._task])
+        if self in self._client._heartbeats:
+            self._client._heartbeats.remove(self)
+
+    def controller_moved(self, endpoint: str) -> None:
+        """Another controller is known: leave the old one without waiting for its silence."""
+        self._moved.set()
+        if self._timeout is not None and self._endpoint != endpoint:
+            self._is_moving = True
+            self._timeout.reschedule(asyncio.get_running_loop().time())
+
+    async def _keep(self) -> None:
+        client = self._client
+        backoff = client._backoff()
+        while True:
+            self._moved.clear()
+            self._endpoint = client._controller_or_voter()
+            self._is_moving = self._was_answered = False
+            try:
+                await self._session(self._endpoint, backoff)
+            except TimeoutError:
+                if not self._is_moving:
+                    log.info("heartbeat_silent", endpoint=self._endpoint)
+                    client._forget_leader(self._endpoint)
+                    client._connections.drop(self._endpoint)
+            except QuorateError as error:
+                log.info("heartbeat_broken", endpoint=self._endpoint, reason=str(error))
+                if not self._was_answered:  # else it is asked once more before the others
+                    client._forget_leader(self._endpoint)
+            if not self._is_moving:
+                await backoff.wait(self._moved)
+
+    async def _session(self, endpoint: str, backoff: _Backoff) -> None:
+        loop = asyncio.get_running_loop()
+        stream = self._client._connections.get(endpoint).stream(HEARTBEAT, self._beats())
+        try:
+            async with asyncio.timeout(self._silence_max_s) as self._timeout, aclosing(stream):
+                async for response in stream:
+                    self._take(response)
+                    backoff.reset()
+                    if not self._is_moving:
+                        self._timeout.reschedule(loop.time() + self._silence_max_s)
+        finally:
+            self._timeout = None
+        raise StreamBrokenError("the controller ended the heartbeat stream")
+
+    async def _beats(self) -> AsyncIterator[HeartbeatRequest]:
+        while True:
+            self._push.clear()
+            beat = self._state()
+            beat.cluster_id = self._client._cluster_id
+            yield beat
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._interval_ms / 1000):
+                    await self._push.wait()
+
+    def _take(self, response: HeartbeatResponse) -> None:
+        client = self._client
+        if response.error.code == ErrorCode.ERROR_CODE_NOT_CONTROLLER:
+            client._follow_hint(self._endpoint, response.leader_id, response.leader_endpoint)
+            raise from_wire(response.error)
+        if response.error.code == ErrorCode.ERROR_CODE_NONE:
+            self._was_answered = True
+            self._interval_ms = min(max(response.interval_ms, 10), 10_000)
+            client._told_high_watermark(response.high_watermark)
+            client._learn_leader(
+                _Leader(response.leader_id, response.leader_endpoint, response.epoch)
+            )
+        self._answered(response)
+        raise_if_error(response.error)
+
+    @property
+    def _silence_max_s(self) -> float:
+        return self._interval_ms * self._client._config.heartbeat_silence_intervals / 1000
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled():
+            log.error("heartbeat_failed", exc_info=task.exception())
+            self._client._fail(f"the heartbeat cannot go on: {task.exception()!r}")
+
+
+class _AlterStream:
+    """AlterPartitions to one controller: many requests in flight, answered in any order."""
+
+    def __init__(self, endpoint: str, connection: Connection, in_flight_max: int) -> None:
+        self.endpoint = endpoint
+        self.is_open = True
+        self._in_flight_max = in_flight_max
+        self._next_id = 1
+        self._pending: dict[int, asyncio.Future[AlterPartitionsResponse]] = {}
+        self._outbox: deque[AlterPartitionsRequest] = deque()
+        self._filled = asyncio.Event()
+        self._task = asyncio.create_task(self._run(connection), name="quorum-alter")
+        self._task.add_done_callback(self._ended)
+
+    async def ask(
+        self, request: AlterPartitionsRequest, timeout_ms: int
+    ) -> AlterPartitionsResponse:
+        """Send, and wait for the answer with our request_id."""
+        if len(self._pending) >= self._in_flight_max:
+            raise OverloadedError(f"{len(self._pending)} AlterPartitions are in flight already")
+        asked = AlterPartitionsRequest()
+        asked.CopyFrom(request)
+        asked.request_id = number = self._next_id
+        self._next_id += 1
+        answer: asyncio.Future[AlterPartitionsResponse]
+        answer = self._pending[number] = asyncio.get_running_loop().create_future()
+        self._outbox.append(asked)
+        self._filled.set()
+        try:
+            async with asyncio.timeout(timeout_ms / 1000):
+                response = await answer
+        except TimeoutError:
+            raise DeadlineExceededError(
+                f"the controller at {self.endpoint} gave no answer within {timeout_ms} ms"
+            ) from None
+        finally:
+            self._pending.pop(number, None)
+        response.request_id = request.request_id
+        return response
+
+    def abort(self) -> None:
+        """Close the stream; who waits on it is told that it broke."""
+        self.is_open = False
+        self._task.cancel()
+
+    async def closed(self) -> None:
+        await asyncio.wait([self._task])
+
+    async def _run(self, connection: Connection) -> None:
+        stream = connection.stream(ALTER_PARTITIONS, self._requests())
+        async with aclosing(stream):
+            async for response in stream:
+                answer = self._pending.get(response.request_id)
+                if answer is not None and not answer.done():
+                    answer.set_result(response)
+
+    async def _requests(self) -> AsyncIterator[AlterPartitionsRequest]:
+        while True:
+            while self._outbox:
+                yield self._outbox.popleft()
+            self._filled.clear()
+            await self._filled.wait()
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """Whatever ended the stream, all who wait learn it: the task's failure is theirs."""
+        self.is_open = False
+        cause = None if task.cancelled() else task.exception()
+        error: QuorateError
+        if isinstance(cause, QuorateError):
+            error = cause
+        else:
+            error = StreamBrokenError(f"the stream to {self.endpoint} ended: {cause or 'closed'}")
+        for answer in self._pending.values():
+            if not answer.done():
+                answer.set_exception(error)
+
+
+class _NotAnswered(Exception):
+    """Whom we took for the controller did not answer as one."""
+
+    def __init__(self, endpoint: str, reason: QuorateError) -> None:
+        super().__init__(str(reason))
+        self.endpoint = endpoint
+        self.reason = reason
+
+
+class _Connections:
+    """One control connection an endpoint; the oldest goes when there are too many."""
+
+    def __init__(self, environment: Environment, count_max: int) -> None:
+        self._network = environment.network
+        self._count_max = count_max
+        self._open: dict[str, Connection] = {}
+        self._closing: dict[asyncio.Task[None], None] = {}
+
+    def get(self, endpoint: str) -> Connection:
+        found = self._open.get(endpoint)
+        if found is None:
+            if len(self._open) >= self._count_max:
+                self.drop(next(iter(self._open)))
+            found = self._open[endpoint] = self._network.connect(endpoint, purpose="control")
+        return found
+
+    def drop(self, endpoint: str) -> None:
+        """Break the connection; the next get makes a new one."""
+        connection = self._open.pop(endpoint, None)
+        if connection is not None:
+            task = asyncio.create_task(connection.close(), name="quorum-connection-close")
+            self._closing[task] = None
+            task.add_done_callback(self._closed)
+
+    async def close(self) -> None:
+        for endpoint in list(self._open):
+            self.drop(endpoint)
+        while self._closing:
+            await asyncio.wait(list(self._closing))
+
+    def _closed(self, task: asyncio.Task[None]) -> None:
+        del self._closing[task]
+        if not task.cancelled() and task.exception() is not None:
+            log.warning("connection_close_failed", exc_info=task.exception())
+
+
+class _Voters:
+    """Endpoints of voters: those of the image first, those of the configuration always."""
+
+    def __init__(self, bootstrap: Sequence[str], chance: random.Random) -> None:
+        self._bootstrap = tuple(dict.fromkeys(bootstrap))
+        self._endpoints = self._bootstrap
+        self._chance = chance
+
+    def learn(self, endpoints: Sequence[str]) -> None:
+        self._endpoints = tuple(dict.fromkeys((*endpoints, *self._bootstrap)))
+
+    def other_than(self, endpoint: str) -> str:
+        """Return one by chance, another than `endpoint` where there is another."""
+        others = [known for known in self._endpoints if known != endpoint]
+        return self._chance.choice(others) if others else self._endpoints[0]
+
+
+class _Lag:
+    """How long the voter that we watch has not known what a heartbeat told us."""
+
+    def __init__(self, lag_max_ms: int) -> None:
+        self._lag_max_s = lag_max_ms / 1000
+        self._target = 0
+        self._told_at = 0.0
+
+    def told(self, high_watermark: int, applied: int, now: float) -> None:
+        """Take the controller's high watermark as the next mark, when the last was reached."""
+        if self._target <= applied < high_watermark:
+            self._target, self._told_at = high_watermark, now
+
+    def check(self, high_watermark: int, opened_at: float, now: float) -> None:
+        """Raise StreamBrokenError if the voter, watched since `opened_at`, lags for too long."""
+        waited = now - max(self._told_at, opened_at)
+        if high_watermark < self._target and waited > self._lag_max_s:
+            raise StreamBrokenError(
+                f"the voter's high watermark is {high_watermark}, and the controller told of "
+                f"{self._target} {waited:.1f} s ago"
+            )
+
+
+class _Backoff:
+    """Waits that double from try to try, with jitter; reset by success."""
+
+    def __init__(self, least_ms: int, most_ms: int, chance: random.Random) -> None:
+        self._least_ms = least_ms
+        self._most_ms = most_ms
+        self._chance = chance
+        self._next_ms = least_ms
+
+    def reset(self) -> None:
+        self._next_ms = self._least_ms
+
+    async def wait(self, sooner: asyncio.Event | None = None) -> None:
+        """Wait for the next time, or until `sooner` is set."""
+        delay_s = self._next_ms * self._chance.uniform(0.5, 1.0) / 1000
+        self._next_ms = min(self._next_ms * 2, self._most_ms)
+        if sooner is None:
+            await asyncio.sleep(delay_s)
+            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(delay_s):
+                await sooner.wait()
+
+
+class _Deadline:
+    """A moment of the loop's clock."""
+
+    def __init__(self, timeout_ms: int) -> None:
+        self._at = asyncio.get_running_loop().time() + timeout_ms / 1000
+
+    @property
+    def left_ms(self) -> int:
+        """Milliseconds left, 0 or more; fits an uint32."""
+        left_s = self._at - asyncio.get_running_loop().time()
+        return min(max(0, int(left_s * 1000)), 0xFFFF_FFFF)
+
+
+async def _once(request: Q) -> AsyncIterator[Q]:
+    yield request

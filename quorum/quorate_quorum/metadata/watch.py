@@ -1,0 +1,248 @@
+"""The Metadata service: brokers follow the committed events of the metadata log by Watch.
+
+Any voter serves it, from its own log and below its own high watermark, so it needs no leader to
+answer. A frame leaves in the turn of the loop in which the high watermark moves, and otherwise
+every 250 ms, so that silence tells the watcher that it is cut off. The voter that hears of no
+leader for one fetch timeout ends its watches: what it knows grows stale without anyone's fault.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import structlog
+
+from quorate.errors import (
+    InvalidRequestError,
+    OverloadedError,
+    QuorateError,
+    QuorumUnavailableError,
+    StoppingError,
+    WrongClusterError,
+    to_wire,
+)
+from quorate.frame import Frame
+from quorate.network import Handler, Method, Peer
+from quorate.record import batch as record_batch
+from quorate_quorum.methods import WATCH
+from quorate_quorum.v1.controller_pb2 import WatchHeader, WatchRequest
+
+log = structlog.get_logger(__name__)
+
+
+class WatchSource(Protocol):
+    """The part of a voter that Watch reads (RaftNode has it)."""
+
+    @property
+    def epoch(self) -> int: ...
+    @property
+    def leader_id(self) -> int:
+        """-1: not known."""
+
+    @property
+    def leader_endpoint(self) -> str: ...
+    @property
+    def high_watermark(self) -> int: ...
+
+    async def read_committed(self, from_offset: int, bytes_max: int) -> bytes:
+        """Whole batches from `from_offset`, below the high watermark; at least one if any."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WatchConfig:
+    """Bounds of the service."""
+
+    #: The longest silence on a watch.
+    silence_max_ms: int = 250
+    #: A voter without a leader for so long ends its watches: one fetch timeout.
+    leaderless_max_ms: int = 1000
+    watches_max: int = 1024
+    #: Of batches in one frame; a single larger batch goes alone.
+    frame_bytes_max: int = 1 << 20
+
+
+class Watch:
+    """Streams committed batches to watchers.
+
+    Whoever learns that the high watermark or the leader moved calls `wake`.
+    `epoch_at` tells the leader_epoch of the batch that holds an offset (None: not held).
+    """
+
+    def __init__(
+        self,
+        cluster_id: str,
+        quorum_generation: int,
+        source: WatchSource,
+        epoch_at: Callable[[int], int | None],
+        config: WatchConfig | None = None,
+    ) -> None:
+        self._cluster_id = cluster_id
+        self._generation = quorum_generation
+        self._source = source
+        self._epoch_at = epoch_at
+        self._config = config or WatchConfig()
+        self._waiting: dict[_Bell, None] = {}
+        self._open = 0
+        self._leaderless_since: float | None = None
+        self._stopping = False
+
+    def handlers(self) -> Mapping[Method[Any, Any], Handler]:
+        return {WATCH: self.watch}
+
+    def wake(self) -> None:
+        """Send what is new to every watcher, in this turn of the loop."""
+        for bell in self._waiting:
+            bell.ring()
+
+    def stop(self) -> None:
+        """End every watch at its next turn, which is now."""
+        self._stopping = True
+        self.wake()
+
+    async def watch(self, request: WatchRequest, peer: Peer) -> AsyncIterator[Frame[WatchHeader]]:
+        """Serve one watcher until it goes, or this voter has nothing fresh to tell."""
+        try:
+            self._admit(request)
+        except QuorateError as error:
+            yield self._refusal(error)
+            return
+        self._open += 1
+        bell = _Bell()
+        self._waiting[bell] = None
+        try:
+            cursor = _Cursor(request.from_offset, request.last_applied_epoch)
+            while (refusal := self._why_end()) is None:
+                bell.reset()
+                frame = await self._next_frame(cursor)
+                yield frame
+                at_end = not frame.pieces or cursor.offset >= self._source.high_watermark
+                if at_end and not frame.header.reload:
+                    await bell.wait(self._config.silence_max_ms)
+            yield self._refusal(refusal)
+        except QuorateError as error:
+            log.warning("watch_ended", peer=peer.address, error=str(error))
+            yield self._refusal(error)
+        finally:
+            del self._waiting[bell]
+            self._open -= 1
+
+    def _admit(self, request: WatchRequest) -> None:
+        if request.cluster_id != self._cluster_id:
+            raise WrongClusterError(
+                f"this voter belongs to cluster {self._cluster_id!r}, not {request.cluster_id!r}"
+            )
+        if request.quorum_generation not in (0, self._generation):
+            raise WrongClusterError(
+                f"this voter's quorum_generation is {self._generation}, "
+                f"not {request.quorum_generation}"
+            )
+        if request.from_offset < 0 or request.last_applied_epoch < -1:
+            raise InvalidRequestError(
+                f"from_offset must be 0 or more, and last_applied_epoch -1 or more, "
+                f"not {request.from_offset} and {request.last_applied_epoch}"
+            )
+        if self._open >= self._config.watches_max:
+            raise OverloadedError(
+                f"this voter serves {self._open} watches, and no more: ask another"
+            )
+
+    def _why_end(self) -> QuorateError | None:
+        if self._stopping:
+            return StoppingError("this voter is stopping: watch another")
+        if self._source.leader_id >= 0:
+            self._leaderless_since = None
+            return None
+        now = asyncio.get_running_loop().time()
+        if self._leaderless_since is None:
+            self._leaderless_since = now
+        waited_ms = (now - self._leaderless_since) * 1000
+        if waited_ms < self._config.leaderless_max_ms:
+            return None
+        return QuorumUnavailableError("this voter knows of no leader: watch another")
+
+    async def _next_frame(self, cursor: _Cursor) -> Frame[WatchHeader]:
+        """Return what comes next; without batches where there is nothing new to tell."""
+        high_watermark = self._source.high_watermark
+        header = self._header()
+        if cursor.offset > high_watermark:  # the watcher is ahead: it waits for us
+            return Frame(header)
+        if not cursor.is_checked:
+            header.reload = self._diverges(cursor)
+            cursor.is_checked = True
+            if header.reload:
+                cursor.offset = 0
+                return Frame(header)
+        header.base_offset = cursor.offset
+        if cursor.offset == high_watermark:
+            return Frame(header)
+        batches = await self._source.read_committed(cursor.offset, self._config.frame_bytes_max)
+        if not batches:
+            return Frame(header)
+        base_offset, end_offset = span(batches)
+        if base_offset != cursor.offset:  # no watcher of ours stands inside a batch
+            header.reload = True
+            cursor.offset = 0
+            return Frame(header)
+        cursor.offset = end_offset
+        return Frame(header, (batches,))
+
+    def _diverges(self, cursor: _Cursor) -> bool:
+        if cursor.offset == 0:
+            return False
+        return self._epoch_at(cursor.offset - 1) != cursor.last_epoch
+
+    def _header(self) -> WatchHeader:
+        source = self._source
+        return WatchHeader(
+            high_watermark=source.high_watermark,
+            leader_id=source.leader_id,
+            leader_endpoint=source.leader_endpoint,
+            epoch=source.epoch,
+            quorum_generation=self._generation,
+        )
+
+    def _refusal(self, error: QuorateError) -> Frame[WatchHeader]:
+        header = self._header()
+        header.error.CopyFrom(to_wire(error))
+        return Frame(header)
+
+
+@dataclass(slots=True)
+class _Cursor:
+    """Where a watcher stands."""
+
+    offset: int
+    #: leader_epoch of the record before `offset`, as the watcher has it.
+    last_epoch: int
+    #: Its past was compared with ours; that needs a log that reaches as far as the watcher.
+    is_checked: bool = False
+
+
+class _Bell:
+    """Wakes one watch; rung twice it wakes once."""
+
+    def __init__(self) -> None:
+        self._rung = asyncio.Event()
+
+    def ring(self) -> None:
+        self._rung.set()
+
+    def reset(self) -> None:
+        self._rung.clear()
+
+    async def wait(self, timeout_ms: int) -> None:
+        """Return when rung since the last reset, or after the timeout."""
+        try:
+            async with asyncio.timeout(timeout_ms / 1000):
+                await self._rung.wait()
+        except TimeoutError:
+            return
+
+
+def span(batches: bytes) -> tuple[int, int]:
+    """Return base offset and exclusive end offset of some whole batches, at least one."""
+    headers = [header for header, _ in record_batch.split(batches)]
+    return headers[0].base_offset, headers[-1].end_offset

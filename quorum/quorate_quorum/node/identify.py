@@ -1,0 +1,52 @@
+"""The Node service: every server says who it is, so that a probe learns who answers.
+
+Brokers use it too. It is the one service that tells a killed process from a slow one: another
+incarnation at the same address proves that the former run is over (DESIGN, section 6).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from quorate.methods import IDENTIFY
+from quorate.network import Handler, Method, Peer
+from quorate.v1 import node_pb2
+
+
+class NodeService:
+    """Answers Identify.
+
+    `tell_pid`: tell callers on the same machine the process id (local clusters only).
+    """
+
+    def __init__(self, cluster_id: str, node_id: int, incarnation: bytes, tell_pid: bool) -> None:
+        self._identity = node_pb2.IdentifyResponse(
+            cluster_id=cluster_id, node_id=node_id, incarnation=incarnation
+        )
+        self._tell_pid = tell_pid
+
+    def handlers(self) -> Mapping[Method[Any, Any], Handler]:
+        return {IDENTIFY: self.identify}
+
+    async def identify(
+        self, request: node_pb2.IdentifyRequest, peer: Peer
+    ) -> node_pb2.IdentifyResponse:
+        answer = node_pb2.IdentifyResponse()
+        answer.CopyFrom(self._identity)
+        if self._tell_pid and is_loopback(peer.address):
+            answer.pid = os.getpid()
+        return answer
+
+
+def is_loopback(address: str) -> bool:
+    """Whether a caller's address, as a Network tells it, is on this machine for sure.
+
+    >>> is_loopback("ipv4:127.0.0.1:50312"), is_loopback("ipv6:%5B::1%5D:50312")
+    (True, True)
+    >>> is_loopback("10.1.2.3:9092")
+    False
+    """
+    host = address.removeprefix("ipv4:").removeprefix("ipv6:").replace("%5B", "[")
+    return host.startswith(("127.", "[::1", "::1", "localhost", "unix:"))
