@@ -1,0 +1,145 @@
+"""The Network inside one process: by address, without sockets, across event loops.
+
+The embedded cluster serves on it; clients in the same process, on whatever loop, reach its nodes
+through it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+from collections.abc import Callable, Sequence
+from itertools import count
+from typing import Any
+
+from quorate.errors import PeerRefusedError, StreamBrokenError
+from quorate.network import Peer, ProbeResult, Purpose, Service
+from quorate_testing.call import (
+    MESSAGE_BYTES_MAX,
+    CallConnection,
+    End,
+    Switchboard,
+    probe,
+    refused_call,
+)
+
+
+class InProcessNetwork:
+    """All nodes of one process share one of these; share it with clients as well."""
+
+    def __init__(self, *, message_bytes_max: int = MESSAGE_BYTES_MAX) -> None:
+        self._message_bytes_max = message_bytes_max
+        self._listeners: dict[str, InProcessListener] = {}
+        self._connections: dict[CallConnection, None] = {}
+        self._ports = count(40_000)
+
+    def connect(self, endpoint: str, *, purpose: Purpose = "data") -> CallConnection:
+        """Return a lazy connection: an address that nobody serves yet may be served later."""
+        connection = CallConnection(
+            endpoint,
+            lambda path: self._open_call(endpoint, path),
+            lambda closed: self._connections.pop(closed, None),
+            message_bytes_max=self._message_bytes_max,
+        )
+        self._connections[connection] = None
+        return connection
+
+    async def serve(self, endpoint: str, services: Sequence[Service]) -> InProcessListener:
+        """Listen; raise OSError naming the endpoint if the port is in use."""
+        host, _colon, port = endpoint.rpartition(":")
+        if port == "0":
+            endpoint = f"{host}:{next(self._ports)}"
+        if endpoint in self._listeners:
+            raise OSError(errno.EADDRINUSE, f"port {port} is in use (to listen on {endpoint})")
+        loop = asyncio.get_running_loop()
+        switchboard = Switchboard(
+            services, loop.create_task, message_bytes_max=self._message_bytes_max
+        )
+        listener = InProcessListener(endpoint, loop, switchboard, self._listeners)
+        self._listeners[endpoint] = listener
+        return listener
+
+    async def probe(self, endpoint: str, *, timeout_ms: int) -> ProbeResult:
+        """Ask who is there."""
+        return await probe(self.connect(endpoint, purpose="control"), timeout_ms)
+
+    async def close(self) -> None:
+        """Close every connection that was made."""
+        for connection in list(self._connections):
+            await connection.close()
+
+    def _open_call(self, endpoint: str, path: str) -> End:
+        listener = self._listeners.get(endpoint)
+        if listener is None:
+            return refused_call(PeerRefusedError(f"nobody listens at {endpoint} ({path})"))
+        here = asyncio.get_running_loop()
+        client = End(_Wire(here, listener.loop))
+        server = End(_Wire(listener.loop, here))
+        client.peer, server.peer = server, client
+        client.post(0, listener.take, path, server)
+        return client
+
+
+class _Wire:
+    """Carries to another loop, or to a later turn of the same."""
+
+    def __init__(
+        self, source: asyncio.AbstractEventLoop, target: asyncio.AbstractEventLoop
+    ) -> None:
+        self._schedule: Callable[..., object] = (
+            target.call_soon if source is target else target.call_soon_threadsafe
+        )
+        self._target = target
+
+    def __call__(self, size: int, deliver: Callable[..., None], *arguments: Any) -> None:
+        if not self._target.is_closed():
+            self._schedule(deliver, *arguments)
+
+
+class InProcessListener:
+    """A served endpoint; it lives on the loop that served it."""
+
+    def __init__(
+        self,
+        endpoint: str,
+        loop: asyncio.AbstractEventLoop,
+        switchboard: Switchboard,
+        listeners: dict[str, InProcessListener],
+    ) -> None:
+        self.loop = loop
+        self._endpoint = endpoint
+        self._switchboard = switchboard
+        self._listeners = listeners
+        self._ends: dict[int, End] = {}
+        self._taken = 0
+
+    @property
+    def endpoint(self) -> str:
+        """host:port as bound."""
+        return self._endpoint
+
+    def take(self, path: str, end: End) -> None:
+        """Begin to answer a call, on this listener's loop."""
+        if self._listeners.get(self._endpoint) is not self:
+            end.finish(StreamBrokenError(f"{self._endpoint} has stopped"))
+            return
+        self._ends = {number: end for number, end in self._ends.items() if not end.is_over}
+        self._taken += 1
+        self._ends[self._taken] = end
+        self._switchboard.take(path, end, Peer("in-process"))
+
+    async def stop(self, grace_ms: int) -> None:
+        """Take no new calls, wait up to grace_ms for open ones, then cancel them."""
+        self._unregister()
+        await self._switchboard.stop(grace_ms)
+
+    def kill(self) -> None:
+        """Vanish as a killed process does: what is open breaks now."""
+        self._unregister()
+        for end in self._ends.values():
+            end.fail(StreamBrokenError(f"{self._endpoint} was killed"))
+        self._switchboard.cancel_all()
+
+    def _unregister(self) -> None:
+        if self._listeners.get(self._endpoint) is self:
+            del self._listeners[self._endpoint]

@@ -1,0 +1,393 @@
+"""An event loop in virtual time, and the processes that live in it.
+
+Nothing waits: ready callbacks run in the order in which they became ready, then time jumps to the
+next timer. Two runs with the same seed do the same things in the same order. No threads, no files,
+no sockets.
+
+A ``Process`` stands for one run of one program. Whatever is spawned in it, and all that this
+starts, belongs to it (a context variable travels along). So a process can be
+
+* killed: from that moment not one of its callbacks runs, as after kill -9. Its coroutines stay
+  frozen, their ``finally`` blocks unrun, until the whole simulation has ended and nothing that
+  they do can matter; only then are they unwound. What the process held of the world (sockets,
+  locks) is released by those who registered with ``at_death``.
+* paused: as by SIGSTOP. Its callbacks wait, in order, while time and the world go on; they run
+  when it is resumed, late timers first of all.
+
+The program of the test itself belongs to no process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import heapq
+import random
+import sys
+from asyncio import base_events, events
+from collections import deque
+from collections.abc import Callable, Coroutine
+from contextvars import Context, ContextVar, copy_context
+from itertools import count
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+#: Milliseconds since 1970 when a simulation starts.
+WALL_CLOCK_START_MS = 1_700_000_000_000
+#: So many callbacks without time moving on are a loop that never waits.
+CALLBACKS_AT_ONCE_MAX = 2_000_000
+#: Virtual seconds that tasks are given to end when they are cancelled at the end.
+UNWIND_S = 60.0
+
+_process: ContextVar[Process | None] = ContextVar("simulated_process", default=None)
+
+
+class SimulationError(Exception):
+    """The simulated program failed where nobody waited for it, hung, or ran for ever."""
+
+
+def current_process() -> Process | None:
+    """Return the simulated process that runs now; None: the test itself, or the world."""
+    return _process.get()
+
+
+class Process:
+    """One run of one program. Killed once, it is never alive again: start another."""
+
+    def __init__(self, loop: SimulatedLoop, name: str) -> None:
+        self.name = name
+        self.is_alive = True
+        self.is_paused = False
+        #: What this machine's clock says, compared with true time; set_clock changes it.
+        self._loop = loop
+        self._clock_offset_ms = 0.0
+        self._clock_rate = 1.0
+        self._clock_since_s = loop.time()
+        self._at_death: list[Callable[[], None]] = []
+        self._deferred: deque[events.Handle] = deque()
+        self._context = copy_context()
+        self._context.run(_process.set, self)
+
+    def __repr__(self) -> str:
+        state = "dead" if not self.is_alive else "paused" if self.is_paused else "alive"
+        return f"<process {self.name}, {state}>"
+
+    def spawn(
+        self, coroutine: Coroutine[Any, Any, T], *, name: str | None = None
+    ) -> asyncio.Task[T]:
+        """Run a coroutine in this process. A task of a killed process never completes."""
+        if not self.is_alive:
+            coroutine.close()
+            raise SimulationError(f"{self.name} is dead: nothing can be spawned in it")
+        return self._loop.create_task(coroutine, name=name, context=self.context())
+
+    def context(self) -> Context:
+        """Return a new context whose callbacks and tasks belong to this process."""
+        return self._context.copy()
+
+    def kill(self) -> None:
+        """As kill -9: nothing of it runs again, beyond the next await if it kills itself."""
+        if not self.is_alive:
+            return
+        self.is_alive = False
+        self._deferred.clear()
+        callbacks, self._at_death = self._at_death, []
+        for callback in callbacks:
+            callback()
+
+    def pause(self) -> None:
+        """SIGSTOP."""
+        self.is_paused = True
+
+    def resume(self) -> None:
+        """SIGCONT: what became due meanwhile runs now, in its order."""
+        self.is_paused = False
+        if self.is_alive:
+            self._loop.make_ready(self._deferred)
+        self._deferred.clear()
+
+    def at_death(self, callback: Callable[[], None]) -> None:
+        """Call back when it is killed: how the kernel lets go of what the process held."""
+        self._at_death.append(callback)
+
+    def defer(self, handle: events.Handle) -> None:
+        """Keep what became due during a pause."""
+        self._deferred.append(handle)
+
+    # -- its wall clock; the loop's own time is never wrong --
+
+    def wall_clock_ms(self) -> int:
+        """Return what this machine's clock says: for Environment.wall_clock_ms."""
+        now_s = self._loop.time()
+        drift_ms = (now_s - self._clock_since_s) * 1000 * (self._clock_rate - 1)
+        return int(WALL_CLOCK_START_MS + now_s * 1000 + self._clock_offset_ms + drift_ms)
+
+    def jump_clock(self, by_ms: float) -> None:
+        """Set the machine's clock forward, or back."""
+        self._clock_offset_ms += by_ms
+
+    def set_clock_rate(self, rate: float) -> None:
+        """Let the machine's clock run fast (above 1) or slow from now on."""
+        now_s = self._loop.time()
+        self._clock_offset_ms += (now_s - self._clock_since_s) * 1000 * (self._clock_rate - 1)
+        self._clock_since_s = now_s
+        self._clock_rate = rate
+
+
+class SimulatedLoop(base_events.BaseEventLoop):
+    """The event loop of a simulation."""
+
+    def __init__(self, *, time_max_s: float = 86_400.0) -> None:
+        super().__init__()
+        self.set_debug(False)
+        #: What failed where nobody waited for it. The run ends at the first.
+        self.failures: list[BaseException] = []
+        #: All chance of the world outside the processes; simulate() seeds it.
+        self.chance = random.Random(0)
+        self._now_s = 0.0
+        self._time_max_s = time_max_s
+        self._callbacks_now = 0
+        self._runnable: deque[events.Handle] = deque()
+        self._timers: list[tuple[float, int, events.TimerHandle]] = []
+        self._serial = count()
+        self._living_tasks: dict[int, asyncio.Task[Any]] = {}
+        self._processes: dict[str, Process] = {}
+        self._ending = False
+        self.set_exception_handler(self._collect)
+
+    # -- processes --
+
+    def process(self, name: str) -> Process:
+        """Return the living process of that name; start one if there is none."""
+        found = self._processes.get(name)
+        if found is None or not found.is_alive:
+            found = self._processes[name] = Process(self, name)
+        return found
+
+    # -- what asyncio asks of a loop --
+
+    def time(self) -> float:
+        """Virtual seconds since the start."""
+        return self._now_s
+
+    def call_soon(
+        self, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> events.Handle:
+        self._check_closed()
+        handle = events.Handle(callback, args, self, context)
+        self._runnable.append(handle)
+        return handle
+
+    #: There are no other threads.
+    call_soon_threadsafe = call_soon
+
+    def call_at(
+        self,
+        when: float,
+        callback: Callable[..., object],
+        *args: Any,
+        context: Context | None = None,
+    ) -> events.TimerHandle:
+        self._check_closed()
+        timer = events.TimerHandle(when, callback, args, self, context)
+        heapq.heappush(self._timers, (when, next(self._serial), timer))
+        return timer
+
+    def call_later(
+        self,
+        delay: float,
+        callback: Callable[..., object],
+        *args: Any,
+        context: Context | None = None,
+    ) -> events.TimerHandle:
+        return self.call_at(self._now_s + delay, callback, *args, context=context)
+
+    def _timer_handle_cancelled(self, handle: events.TimerHandle) -> None:
+        """A cancelled timer is passed over when its time comes."""
+
+    def create_future(self) -> asyncio.Future[Any]:
+        return _Future(loop=self)
+
+    def create_task(
+        self,
+        coro: Any,
+        *,
+        name: str | None = None,
+        context: Context | None = None,
+    ) -> asyncio.Task[Any]:
+        self._check_closed()
+        task: _Task[Any] = _Task(coro, loop=self, name=name, context=context)
+        task.process = (context or copy_context()).get(_process)
+        # Kept, for the collector must not unwind what waits for ever in a dead process.
+        self._living_tasks[task.serial] = task
+        task.add_done_callback(self._task_done, context=Context())
+        return task
+
+    def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> Any:
+        raise SimulationError(f"a simulation has no threads to run {func!r} in")
+
+    def make_ready(self, handles: deque[events.Handle]) -> None:
+        """Let these run after what is ready already."""
+        self._runnable.extend(handles)
+
+    def _task_done(self, task: asyncio.Task[Any]) -> None:
+        assert isinstance(task, _Task)
+        del self._living_tasks[task.serial]
+
+    def _run_once(self) -> None:
+        """Run all that is ready now, or go to the next timer."""
+        if not self._runnable and not self._stopping:
+            self._jump()
+        for _ in range(len(self._runnable)):
+            handle = self._runnable.popleft()
+            if not handle.cancelled():
+                self._run_handle(handle)
+            if self.failures and not self._ending:
+                raise SimulationError(
+                    f"after {self._now_s:.6f} s: {self.failures[0]!r}"
+                ) from self.failures[0]
+
+    def _run_handle(self, handle: events.Handle) -> None:
+        context: Context = handle._context  # type: ignore[attr-defined]
+        process = context.get(_process)
+        if process is not None and not self._ending:
+            if not process.is_alive:
+                return
+            if process.is_paused:
+                process.defer(handle)
+                return
+        self._callbacks_now += 1
+        if self._callbacks_now > CALLBACKS_AT_ONCE_MAX:
+            raise SimulationError(f"{handle!r} and others run for ever, and time stands still")
+        handle._run()
+
+    def _jump(self) -> None:
+        while self._timers:
+            when, _serial, timer = heapq.heappop(self._timers)
+            if timer.cancelled() or self._is_of_the_dead(timer):
+                continue
+            if when > self._now_s:
+                self._now_s = when
+                self._callbacks_now = 0
+            if self._now_s > self._time_max_s:
+                raise SimulationError(f"the simulation goes on after {self._time_max_s} s")
+            self._runnable.append(timer)
+            return
+        raise SimulationError("nothing can ever happen any more; waiting: " + self._waiting())
+
+    def _is_of_the_dead(self, handle: events.Handle) -> bool:
+        process = handle._context.get(_process)  # type: ignore[attr-defined]
+        return process is not None and not process.is_alive and not self._ending
+
+    def _waiting(self) -> str:
+        waiting = [
+            f"{task.get_name()} ({task.process})"
+            for task in self._living_tasks.values()
+            if isinstance(task, _Task) and (task.process is None or task.process.is_alive)
+        ]
+        return ", ".join(waiting) or "nobody"
+
+    def _collect(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        if self._ending:
+            return
+        self.failures.append(context.get("exception") or SimulationError(str(context["message"])))
+
+    # -- the end --
+
+    def unwind(self) -> None:
+        """Cancel every task, of the dead too, and run until all have ended; then close.
+
+        Nothing that they do matters any more. Raise SimulationError if a living one did not end.
+        """
+        gc.collect()  # a task that failed unseen reports it when it is collected
+        failure = self.failures[0] if self.failures else None
+        self._ending = True
+        for process in self._processes.values():
+            process.resume()
+        tasks = list(self._living_tasks.values())
+        if tasks:
+            self._time_max_s = self._now_s + 2 * UNWIND_S
+            super().run_until_complete(self._cancel(tasks))
+        super().run_until_complete(self.shutdown_asyncgens())
+        stuck = [task for task in tasks if not task.done()]
+        for task in stuck:
+            task._log_destroy_pending = False  # type: ignore[attr-defined]
+        self._runnable.clear()
+        self._timers.clear()
+        self.close()
+        if failure is not None:
+            raise SimulationError(f"a task failed and nobody looked: {failure!r}") from failure
+        if stuck:
+            raise SimulationError(f"these did not end when cancelled: {stuck}")
+
+    async def _cancel(self, tasks: list[asyncio.Task[Any]]) -> None:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks, timeout=UNWIND_S)
+
+
+class _Task(asyncio.Task[T]):
+    """A task whose hash is its number: sets of tasks, as asyncio has, iterate the same each run."""
+
+    serial: int
+    process: Process | None = None
+
+    def __new__(cls, *args: Any, loop: SimulatedLoop, **kwargs: Any) -> _Task[T]:
+        task = super().__new__(cls, *args, loop=loop, **kwargs)
+        task.serial = next(loop._serial)
+        return task
+
+    def __hash__(self) -> int:
+        return self.serial
+
+
+class _Future(asyncio.Future[T]):
+    """A future whose hash is its number, for the same reason."""
+
+    serial: int
+
+    def __new__(cls, *, loop: SimulatedLoop) -> _Future[T]:
+        future = super().__new__(cls, loop=loop)
+        future.serial = next(loop._serial)
+        return future
+
+    def __hash__(self) -> int:
+        return self.serial
+
+
+def simulate(
+    program: Callable[[SimulatedLoop], Coroutine[Any, Any, T]],
+    seed: int,
+    *,
+    time_max_s: float = 86_400.0,
+) -> T:
+    """Run a program in a new simulated world and return what it returns.
+
+    Whatever it starts is ended before this returns. A failure, in it or in a task that nobody
+    waited for, is raised, with the seed in a note and on standard error.
+    """
+    loop = SimulatedLoop(time_max_s=time_max_s)
+    loop.chance.seed(seed)
+    try:
+        try:
+            result = loop.run_until_complete(loop.create_task(program(loop), name="program"))
+        except BaseException:
+            loop.failures.clear()
+            _unwind_quietly(loop)
+            raise
+        loop.unwind()
+    except BaseException as error:
+        error.add_note(f"seed {seed}")
+        print(f"simulation failed: seed {seed}", file=sys.stderr)
+        raise
+    return result
+
+
+def _unwind_quietly(loop: SimulatedLoop) -> None:
+    """After a failure, what else goes wrong in the end says nothing new."""
+    try:
+        loop.unwind()
+    except SimulationError:
+        if not loop.is_closed():
+            loop.close()
