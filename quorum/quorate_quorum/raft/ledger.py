@@ -1,0 +1,104 @@
+"""What the machine knows of its own log, without its bytes: ends, epochs, voters.
+
+The driver carries out appends and cuts later than the machine decides them; this is the log as it
+will be when all that was decided is done. `written_end` and `synced_end` say how far it is.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+
+from quorate_quorum.raft.messages import Batch
+from quorate_quorum.raft.voters import VoterSet
+
+
+class Ledger:
+    """Invariant: high_watermark, written_end and synced_end are never above log_end_offset."""
+
+    __slots__ = (
+        "_epochs",
+        "_voters",
+        "bootstrap_end",
+        "high_watermark",
+        "log_end_offset",
+        "log_start_offset",
+        "synced_end",
+        "truncations",
+        "written_end",
+    )
+
+    def __init__(self) -> None:
+        self.log_start_offset = 0
+        self.log_end_offset = 0
+        self.written_end = 0
+        self.synced_end = 0
+        self.high_watermark = 0
+        #: How often the log was cut: a completion from before a cut says nothing (R22).
+        self.truncations = 0
+        #: End of the batch that every initial voter was formatted with; 0: not held.
+        self.bootstrap_end = 0
+        self._epochs: list[tuple[int, int]] = []  # (epoch, first offset), both ascending
+        self._voters: list[tuple[int, VoterSet]] = []  # (base offset of the batch, set)
+
+    @property
+    def last_epoch(self) -> int:
+        """Epoch of the last record; -1 if there is none."""
+        return self._epochs[-1][0] if self._epochs else -1
+
+    @property
+    def voters(self) -> VoterSet:
+        """The newest set in the log, committed or not (KIP-853: effective when appended)."""
+        return self._voters[-1][1] if self._voters else VoterSet()
+
+    @property
+    def holds_only_bootstrap(self) -> bool:
+        return 0 < self.log_end_offset <= self.bootstrap_end
+
+    def append(self, batch: Batch) -> None:
+        """Add a batch at the end; offsets and epochs were checked by who calls."""
+        assert batch.base_offset == self.log_end_offset, (batch.base_offset, self.log_end_offset)
+        assert batch.epoch >= self.last_epoch, (batch.epoch, self.last_epoch)
+        if batch.epoch > self.last_epoch:
+            self._epochs.append((batch.epoch, batch.base_offset))
+        if batch.base_offset == 0 and batch.epoch == 0:
+            self.bootstrap_end = batch.end_offset
+            self.high_watermark = max(self.high_watermark, batch.end_offset)
+        if batch.voters is not None:
+            self._voters.append((batch.base_offset, batch.voters))
+        self.log_end_offset = batch.end_offset
+
+    def truncate(self, end_offset: int) -> None:
+        """Cut; a voter set that was cut off is taken back (R34)."""
+        assert self.high_watermark <= end_offset <= self.log_end_offset
+        self.log_end_offset = end_offset
+        self.written_end = min(self.written_end, end_offset)
+        self.synced_end = min(self.synced_end, end_offset)
+        self.truncations += 1
+        while self._epochs and self._epochs[-1][1] >= end_offset:
+            self._epochs.pop()
+        while self._voters and self._voters[-1][0] >= end_offset:
+            self._voters.pop()
+
+    def end_offset_for(self, epoch: int) -> tuple[int, int]:
+        """Return the newest epoch at or below the given one, and where it ends in this log.
+
+        (-1, log_start_offset) if every epoch held is newer.
+        """
+        index = bisect_right(self._epochs, epoch, key=lambda entry: entry[0])
+        if index == 0:
+            return -1, self.log_start_offset
+        end = self._epochs[index][1] if index < len(self._epochs) else self.log_end_offset
+        return self._epochs[index - 1][0], end
+
+    def epoch_before(self, offset: int) -> int:
+        """Return the epoch of the record before the offset; -1 if there is none."""
+        index = bisect_right(self._epochs, offset - 1, key=lambda entry: entry[1])
+        return self._epochs[index - 1][0] if index else -1
+
+    def is_up_to_date(self, last_epoch: int, log_end_offset: int) -> bool:
+        """Say whether such a log is at least as complete as this one (Raft, 5.4.1)."""
+        return (last_epoch, log_end_offset) >= (self.last_epoch, self.log_end_offset)
+
+    def epochs(self) -> tuple[tuple[int, int], ...]:
+        """Return (epoch, first offset) pairs, oldest first."""
+        return tuple(self._epochs)
