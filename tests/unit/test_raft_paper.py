@@ -14,7 +14,9 @@ from quorate_quorum.raft.messages import (
     HardStateSaved,
     Refusal,
     Reply,
+    Saved,
     VoteRequest,
+    VoteRequested,
 )
 from tests.harness.raft_machines import (
     batch,
@@ -382,8 +384,6 @@ def test_a_leader_is_announced_only_once_its_own_record_is_committed() -> None:
 def test_a_vote_is_on_disk_before_it_is_spoken() -> None:
     """Figure 2: currentTerm and votedFor are updated on stable storage before responding."""
     made = machine(saves_at_once=False)
-    from quorate_quorum.raft.messages import VoteRequested
-
     request = VoteRequest(made.raft.me, key(2), 1, 0, 1, False)
     assert not [m for m in made.step(VoteRequested(request, 1)) if isinstance(m, Reply)]
     saved = [r for r in made.readies if r.hard_state is not None][-1]
@@ -415,8 +415,6 @@ def test_a_voter_that_voted_keeps_its_vote_through_a_restart() -> None:
 
 def test_a_follower_acknowledges_only_what_is_on_disk() -> None:
     """Figure 2 (log[] persists before responding): the next fetch waits for the sync."""
-    from quorate_quorum.raft.messages import Saved
-
     made = follower()
     made.saves_at_once = False
     said = made.answered(FetchResponse(1, 2, 1, batches=(batch(1, 1),)))

@@ -914,8 +914,9 @@ class Raft:
     def _progress_of(self, leader: Leader, replica: ReplicaKey) -> Progress | None:
         progress = leader.replicas.get(replica)
         if progress is None:
-            voters = len(self.ledger.voters.voters)
-            if replica not in self.ledger.voters and len(leader.replicas) >= voters + OBSERVERS_MAX:
+            voters = self.ledger.voters
+            observers = sum(known not in voters for known in leader.replicas)
+            if replica not in voters and observers >= OBSERVERS_MAX:
                 return None
             progress = leader.replicas[replica] = Progress()
         return progress
