@@ -1,0 +1,149 @@
+"""Who a log directory belongs to: its file `meta.properties`, written by `quorate storage format`.
+
+    version=1
+    cluster.id=...
+    node.id=1
+    directory.id=32 hex digits
+    quorum.generation=1
+    crc32c=8 hex digits        of all lines before
+
+In the log's room, for it reads disks; both servers read it before anything else. A node never
+makes up for a missing or strange one: starting empty where data was would lose votes (R11).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from crc32c import crc32c
+
+from quorate_quorum.log.disk import Disk, read_whole, replace_whole
+from quorate_quorum.node.config import ConfigError
+
+FILE_NAME: Final = "meta.properties"
+VERSION: Final = 1
+BYTES_MAX: Final = 4096
+CLUSTER_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_VALUES: Final = {
+    "cluster.id": (CLUSTER_ID, "1 to 64 of the characters a-z A-Z 0-9 _ -"),
+    "node.id": (re.compile(r"[0-9]{1,9}"), "a whole number of at most 9 digits"),
+    "directory.id": (re.compile(r"[0-9a-f]{32}"), "32 hex digits"),
+    "quorum.generation": (re.compile(r"[0-9]{1,18}"), "a whole number of at most 18 digits"),
+    "crc32c": (re.compile(r"[0-9a-f]{8}"), "8 hex digits"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """To which cluster and node a directory belongs.
+
+    `directory_id` is 16 random bytes, made when it was formatted: a disk that was replaced is
+    another directory. `quorum_generation` is 0 in a broker's directory until it has been told.
+    """
+
+    cluster_id: str
+    node_id: int
+    directory_id: bytes
+    quorum_generation: int
+
+
+class NotFormattedError(ConfigError):
+    """A log directory has no meta.properties."""
+
+
+class WrongIdentityError(ConfigError):
+    """A log directory belongs to another cluster or node."""
+
+
+class UnreadableIdentityError(ConfigError):
+    """A meta.properties that we did not write, or that is damaged."""
+
+
+async def read_identity(
+    disk: Disk, directory: str, *, cluster_id: str | None = None, node_id: int | None = None
+) -> Identity:
+    """Return who a directory belongs to; with `cluster_id` or `node_id`, insist on those.
+
+    Raises NotFormattedError, UnreadableIdentityError, WrongIdentityError, or OSError.
+    """
+    path = f"{directory}/{FILE_NAME}"
+    try:
+        size = await disk.size(path)
+    except FileNotFoundError:
+        raise NotFormattedError(
+            f"{directory} is not formatted: it has no {FILE_NAME}. If this node is new, run "
+            f"`quorate storage format`; if it is not, its disk is missing"
+        ) from None
+    if size > BYTES_MAX:
+        raise UnreadableIdentityError(f"{path} has {size} bytes; at most {BYTES_MAX} are ours")
+    identity = _parse(path, await read_whole(disk, path))
+    if cluster_id is not None and identity.cluster_id != cluster_id:
+        raise WrongIdentityError(
+            f"{path} belongs to cluster {identity.cluster_id}, and this node to {cluster_id}: "
+            "point log.dirs elsewhere, or bring the right disk"
+        )
+    if node_id is not None and identity.node_id != node_id:
+        raise WrongIdentityError(
+            f"{path} belongs to node {identity.node_id}, and node.id is {node_id}: "
+            "point log.dirs elsewhere, or set node.id right"
+        )
+    return identity
+
+
+async def write_identity(disk: Disk, directory: str, identity: Identity) -> None:
+    """Write it, durable when done, replacing what is there; makes the directory where absent."""
+    assert CLUSTER_ID.fullmatch(identity.cluster_id), identity.cluster_id
+    assert len(identity.directory_id) == 16
+    assert 0 <= identity.node_id < 10**9
+    assert identity.quorum_generation >= 0
+    lines = (
+        f"version={VERSION}\n"
+        f"cluster.id={identity.cluster_id}\n"
+        f"node.id={identity.node_id}\n"
+        f"directory.id={identity.directory_id.hex()}\n"
+        f"quorum.generation={identity.quorum_generation}\n"
+    ).encode()
+    await disk.make_directory(directory)
+    await replace_whole(disk, f"{directory}/{FILE_NAME}", lines + b"crc32c=%08x\n" % crc32c(lines))
+
+
+def _parse(path: str, data: bytes) -> Identity:
+    values: dict[str, str] = {}
+    for number, line in enumerate(data.decode("ascii", "replace").splitlines(), 1):
+        name, equals, value = line.partition("=")
+        if not equals or name in values:
+            raise UnreadableIdentityError(
+                f"{path}: line {number} is {line[:80]!r}; allowed are name=value, each name once"
+            )
+        values[name] = value
+    version = values.pop("version", None)
+    if version != str(VERSION):
+        said = "no version" if version is None else f"version {version[:20]!r}"
+        raise UnreadableIdentityError(
+            f"{path} has {said}; this release reads version {VERSION} only. "
+            "A newer release may have written it: run that one"
+        )
+    unknown = sorted(values.keys() - _VALUES.keys())
+    if unknown:
+        raise UnreadableIdentityError(f"{path}: {unknown[0][:80]} is no name of version {VERSION}")
+    for name, (pattern, allowed) in _VALUES.items():
+        if name not in values:
+            raise UnreadableIdentityError(f"{path}: {name} is missing")
+        if not pattern.fullmatch(values[name]):
+            raise UnreadableIdentityError(
+                f"{path}: {name} must be {allowed}, not {values[name][:80]!r}"
+            )
+    covered = data[: data.rindex(b"crc32c=")]
+    if f"{crc32c(covered):08x}" != values["crc32c"]:
+        raise UnreadableIdentityError(
+            f"{path} is damaged: its crc32c says {values['crc32c']}, "
+            f"and its bytes have {crc32c(covered):08x}"
+        )
+    return Identity(
+        cluster_id=values["cluster.id"],
+        node_id=int(values["node.id"]),
+        directory_id=bytes.fromhex(values["directory.id"]),
+        quorum_generation=int(values["quorum.generation"]),
+    )

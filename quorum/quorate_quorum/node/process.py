@@ -1,0 +1,298 @@
+"""One node as one process: what surrounds a server from the first instruction to the exit status.
+
+    0   stopped cleanly, by SIGTERM or SIGINT
+    78  wrong configuration: nothing was touched, starting again will not help
+    70  a broken invariant or a failed disk: another node takes over
+
+Used by `python -m quorate_quorum` and `python -m quorate_broker` only. An embedded node has no
+process of its own, so nothing in here decides anything about a node.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import ctypes
+import logging
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Final, NoReturn, Protocol, TextIO, TypeVar
+
+import structlog
+
+from quorate_quorum.node.config import ConfigError, NodeConfig, load
+
+EXIT_CLEAN: Final = 0
+EXIT_FAILED: Final = 70  # EX_SOFTWARE of sysexits.h
+EXIT_CONFIG: Final = 78  # EX_CONFIG
+
+log = structlog.get_logger(__name__)
+
+
+class NodeFailed(Exception):
+    """A node stopped itself, not cleanly; the reason says why."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class Server(Protocol):
+    """A node that has started."""
+
+    async def stop(self) -> None:
+        """Stop cleanly; safe to call twice."""
+
+    def fail(self, reason: str) -> None:
+        """Stop now, not cleanly."""
+
+    async def stopped(self) -> None:
+        """Return when it has stopped; raise NodeFailed if it failed."""
+
+
+C = TypeVar("C", bound=NodeConfig)
+
+
+def main(
+    kind: type[C],
+    start: Callable[[C], Awaitable[Server]],
+    arguments: Sequence[str] | None = None,
+) -> int:
+    """Run one node in the foreground, as its arguments say; return the exit status.
+
+    `arguments` are the command line's where None. Import grpc in `start`, not before.
+    """
+    if sys.flags.optimize:
+        return _refuse("python -O removes the checks that stop a node before it does harm")
+    try:
+        config = configure(kind, arguments, os.environ)
+    except ConfigError as error:
+        return _refuse(str(error))
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # our log says it better; before its import
+    set_up_logs(config.log_level)
+    keep_freed_memory()
+    if config.is_insecure:
+        log.warning("listeners are open to others and not encrypted", listeners=config.listeners)
+    return run(lambda: start(config))
+
+
+def configure(kind: type[C], arguments: Sequence[str] | None, env: Mapping[str, str]) -> C:
+    """Return what --config, the environment and --set say; ConfigError for a wrong usage too."""
+    parser = _Parser(description=f"Run one node ({kind.__name__}) in the foreground.")
+    parser.add_argument("--config", metavar="FILE", help="its configuration, in TOML")
+    parser.add_argument(
+        "--set",
+        metavar="NAME=VALUE",
+        action="append",
+        default=[],
+        dest="sets",
+        help="a setting that beats the file and the environment; may be repeated",
+    )
+    parsed = parser.parse_args(arguments)
+    return load(kind, parsed.config, env, parsed.sets)
+
+
+def run(start: Callable[[], Awaitable[Server]]) -> int:
+    """Start a node, wait until it has stopped or failed; return the status. A signal stops it."""
+    try:
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            runner.run(_Life(start).live())
+    except ConfigError as error:
+        log.error("wrong configuration", reason=str(error))
+        return EXIT_CONFIG
+    except NodeFailed as error:
+        log.error("the node failed", reason=error.reason)
+        return EXIT_FAILED
+    except Exception:
+        log.exception("the node failed")
+        return EXIT_FAILED
+    log.info("stopped cleanly")
+    return EXIT_CLEAN
+
+
+class _Life:
+    """One run of a node: whatever ends first, a signal, the node itself or a failure, ends it."""
+
+    def __init__(self, start: Callable[[], Awaitable[Server]]) -> None:
+        self._start = start
+        self._server: Server | None = None
+        self._failure: str | None = None
+        self._signals = 0
+        self._ending = asyncio.Event()  # a signal came, or the loop met an error
+
+    async def live(self) -> None:
+        """Raise what ended it, unless that was a clean stop."""
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(self._met)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._signalled, number)
+        ending = asyncio.ensure_future(self._ending.wait())
+        stalls = asyncio.ensure_future(StallWatch().run())
+        try:
+            await self._live(ending)
+        finally:
+            await _cancel(ending)
+            await _cancel(stalls)
+        if self._failure is not None:
+            raise NodeFailed(self._failure)
+
+    async def _live(self, ending: asyncio.Future[Any]) -> None:
+        starting = asyncio.ensure_future(self._start())
+        await asyncio.wait((starting, ending), return_when=asyncio.FIRST_COMPLETED)
+        if not starting.done():
+            return await _cancel(starting)
+        self._server = server = starting.result()
+        if self._failure is not None:
+            server.fail(self._failure)
+        stopped = asyncio.ensure_future(server.stopped())
+        try:
+            await asyncio.wait((stopped, ending), return_when=asyncio.FIRST_COMPLETED)
+            if not stopped.done() and self._failure is None:
+                await server.stop()
+            await stopped
+        finally:
+            await _cancel(stopped)
+
+    def _signalled(self, number: signal.Signals) -> None:
+        self._signals += 1
+        log.info("told to stop", signal=signal.Signals(number).name)
+        self._ending.set()
+        if self._signals > 1 and self._server is not None:
+            self._server.fail("told to stop again before a clean stop was done")
+
+    def _met(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """The loop met an error that nobody handled: the node is not what it believes to be."""
+        error = context.get("exception")
+        message = context.get("message", "an error in the event loop")
+        if error is None:
+            log.error("the event loop complains", message=message)
+            return
+        log.error("nobody handled an error", message=message, exc_info=error)
+        reason = f"{message}: {type(error).__name__}: {error}"
+        self._failure = self._failure or reason
+        self._ending.set()
+        if self._server is not None:
+            self._server.fail(reason)
+
+
+class StallWatch:
+    """Counts and logs the times when the event loop did not run for more than 50 ms.
+
+    It looks every 20 ms, so a stall under 70 ms may pass unseen. Logs at most once a second.
+    """
+
+    INTERVAL_S: Final = 0.02
+    STALL_S: Final = 0.05
+    LOG_INTERVAL_S: Final = 1.0
+
+    def __init__(self) -> None:
+        #: Stalls seen so far, and the longest of them.
+        self.count = 0
+        self.longest_ms = 0.0
+
+    async def run(self) -> NoReturn:
+        """Watch until cancelled."""
+        loop = asyncio.get_running_loop()
+        logged_at = -self.LOG_INTERVAL_S
+        unlogged = 0
+        while True:
+            due = loop.time() + self.INTERVAL_S
+            await asyncio.sleep(self.INTERVAL_S)
+            now = loop.time()
+            late = now - due
+            if late <= self.STALL_S:
+                continue
+            self.count += 1
+            unlogged += 1
+            self.longest_ms = max(self.longest_ms, late * 1000)
+            if now - logged_at >= self.LOG_INTERVAL_S:
+                log.warning(
+                    "the event loop stalled", ms=round(late * 1000), stalls=unlogged, all=self.count
+                )
+                logged_at = now
+                unlogged = 0
+
+
+_M_TRIM_THRESHOLD: Final = -1
+_M_MMAP_THRESHOLD: Final = -3
+_M_ARENA_MAX: Final = -8
+
+
+def keep_freed_memory() -> bool:
+    """Tell glibc to keep large buffers it is given back; return whether it does.
+
+    By default they go to the kernel at each free, and the page faults that follow cost more than
+    the copy: streams were three times slower. No effect where there is no glibc.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):
+        return False
+    mallopt.argtypes = (ctypes.c_int, ctypes.c_int)
+    mallopt.restype = ctypes.c_int
+    size = 64 << 20
+    # Half as much is all that glibc allows on most machines for what it maps.
+    mapped = mallopt(_M_MMAP_THRESHOLD, size) or mallopt(_M_MMAP_THRESHOLD, size // 2)
+    return bool(mapped and mallopt(_M_TRIM_THRESHOLD, size) and mallopt(_M_ARENA_MAX, 1))
+
+
+def set_up_logs(level: str, stream: TextIO | None = None) -> None:
+    """Log to standard error, or `stream`: readable on a terminal, else a line of JSON each."""
+    stream = stream or sys.stderr
+    shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    if stream.isatty():
+        last: list[Any] = [structlog.dev.ConsoleRenderer()]
+    else:
+        last = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+    threshold = logging.getLevelNamesMapping()[level.upper()]
+    structlog.configure(
+        processors=[*shared, *last],
+        wrapper_class=structlog.make_filtering_bound_logger(threshold),
+        logger_factory=structlog.PrintLoggerFactory(stream),
+        cache_logger_on_first_use=True,
+    )
+    # What libraries say by the standard library's logging takes the same form.
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(max(threshold, logging.WARNING))
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message}\n{self.format_usage().strip()}")
+
+
+def _refuse(reason: str) -> int:
+    """Say why on standard error, before there is a log."""
+    print(f"wrong configuration: {reason}", file=sys.stderr)
+    return EXIT_CONFIG
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return factory
+
+
+async def _cancel(future: asyncio.Future[Any]) -> None:
+    """Cancel and wait; what it raised meanwhile is raised, unless that is the cancellation."""
+    future.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await future
