@@ -47,6 +47,8 @@ if TYPE_CHECKING:
     import grpc
     import grpc.aio
 
+    RpcHandler = grpc.RpcMethodHandler[Any, Any]
+
 Q = TypeVar("Q")
 R = TypeVar("R")
 
@@ -209,7 +211,7 @@ class GrpcConnection:
 
     async def unary(self, method: Method[Q, R], request: Q, *, timeout_ms: int) -> R:
         """Send one request, return its response."""
-        start = self._open_channel().unary_unary(method.path)
+        start = self._open_channel().unary_unary(method.path, None, None)
         call = start(method.encode_request(request), timeout=timeout_ms / 1000)
         try:
             answer = await call
@@ -224,7 +226,7 @@ class GrpcConnection:
 
     def stream(self, method: Method[Q, R], requests: AsyncIterator[Q]) -> GrpcStream[R]:
         """Open a stream; its owner must close it."""
-        call = self._open_channel().stream_stream(method.path)()
+        call = self._open_channel().stream_stream(method.path, None, None)(None)
         self._streams_opened += 1
         number = self._streams_opened
         stream = GrpcStream(
@@ -242,7 +244,7 @@ class GrpcConnection:
         for stream in list(self._streams.values()):
             stream.abandon()
         if self._channel is not None:
-            await self._channel.close()
+            await self._channel.close(None)
 
     def _open_channel(self) -> grpc.aio.Channel:
         if self._closed:
@@ -367,19 +369,21 @@ class GrpcListener:
 # -- the server's side of a call -------------------------------------------------------------
 
 
-def _table(handlers: Mapping[str, grpc.RpcMethodHandler]) -> grpc.GenericRpcHandler:
+def _table(handlers: Mapping[str, RpcHandler]) -> grpc.GenericRpcHandler[Any, Any]:
     class Table(_grpc().GenericRpcHandler):  # type: ignore[misc]  # grpc is imported lazily
-        def service(self, details: Any) -> grpc.RpcMethodHandler | None:
+        def service(self, details: Any) -> RpcHandler | None:
             return handlers.get(details.method)
 
     return Table()
 
 
-def _rpc_handler(method: Method[Any, Any], handler: Handler) -> grpc.RpcMethodHandler:
+def _rpc_handler(method: Method[Any, Any], handler: Handler) -> RpcHandler:
     if not method.streams_requests and not method.streams_responses:
-        return _grpc().unary_unary_rpc_method_handler(_unary(method, handler))
+        unary: RpcHandler = _grpc().unary_unary_rpc_method_handler(_unary(method, handler))
+        return unary
     assert method.streams_responses, f"{method.path}: a stream of requests has one of responses"
-    return _grpc().stream_stream_rpc_method_handler(_streamed(method, handler))
+    stream: RpcHandler = _grpc().stream_stream_rpc_method_handler(_streamed(method, handler))
+    return stream
 
 
 class _UnreadableError(Exception):

@@ -49,7 +49,11 @@ class Peer:
 
 
 class Stream(Protocol[R_co]):
-    """The responses of an open stream: an async iterator with an owner who must close it."""
+    """The responses of an open stream: an async iterator with an owner who must close it.
+
+    All of the four errors come from __anext__, as does what `requests` raised. After an error,
+    the end, or a cancelled __anext__ the stream is over and `requests` is closed.
+    """
 
     def __aiter__(self) -> AsyncIterator[R_co]: ...
     async def __anext__(self) -> R_co: ...

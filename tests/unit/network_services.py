@@ -46,6 +46,7 @@ class EchoService:
     def __init__(self) -> None:
         self.closed: list[str] = []
         self.closing = asyncio.Event()
+        self.both_closed = asyncio.Event()
         self.peers: list[Peer] = []
 
     def handlers(self) -> Mapping[Method[Any, Any], Handler]:
@@ -104,3 +105,5 @@ class EchoService:
     def _closed(self, name: str) -> None:
         self.closed.append(name)
         self.closing.set()
+        if len(self.closed) == 2:
+            self.both_closed.set()

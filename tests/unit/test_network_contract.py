@@ -164,8 +164,7 @@ def test_an_error_of_the_requests_reaches_the_reader(run: Run) -> None:
     async def program(network: Network, listener: Listener, _service: EchoService) -> None:
         stream = network.connect(listener.endpoint).stream(STREAM, failing())
         with pytest.raises(ValueError, match="no more"):
-            while True:
-                await anext(stream)
+            [text async for text in stream]
 
     run(program)
 
@@ -351,7 +350,6 @@ def test_closing_a_connection_breaks_what_is_open_on_it(run: Run) -> None:
         assert endless.is_closed
         with pytest.raises(StreamBrokenError):
             await connection.unary(ECHO, "a", timeout_ms=1000)
-        while sorted(service.closed) != ["slow", "stream"]:
-            await asyncio.sleep(0.01)
+        await service.both_closed.wait()
 
     run(program)

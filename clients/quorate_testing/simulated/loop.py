@@ -27,11 +27,13 @@ import sys
 from asyncio import base_events, events
 from collections import deque
 from collections.abc import Callable, Coroutine
+from concurrent.futures import Executor
 from contextvars import Context, ContextVar, copy_context
 from itertools import count
-from typing import Any, TypeVar
+from typing import Any, TypeVar, TypeVarTuple
 
 T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 #: Milliseconds since 1970 when a simulation starts.
 WALL_CLOCK_START_MS = 1_700_000_000_000
@@ -59,7 +61,6 @@ class Process:
         self.name = name
         self.is_alive = True
         self.is_paused = False
-        #: What this machine's clock says, compared with true time; set_clock changes it.
         self._loop = loop
         self._clock_offset_ms = 0.0
         self._clock_rate = 1.0
@@ -138,6 +139,8 @@ class Process:
 class SimulatedLoop(base_events.BaseEventLoop):
     """The event loop of a simulation."""
 
+    _stopping: bool  # of the base: stop() was called
+
     def __init__(self, *, time_max_s: float = 86_400.0) -> None:
         super().__init__()
         self.set_debug(False)
@@ -172,9 +175,12 @@ class SimulatedLoop(base_events.BaseEventLoop):
         return self._now_s
 
     def call_soon(
-        self, callback: Callable[..., object], *args: Any, context: Context | None = None
+        self,
+        callback: Callable[[*Ts], object],
+        *args: *Ts,
+        context: Context | None = None,
     ) -> events.Handle:
-        self._check_closed()
+        self._refuse_if_closed()
         handle = events.Handle(callback, args, self, context)
         self._runnable.append(handle)
         return handle
@@ -185,11 +191,11 @@ class SimulatedLoop(base_events.BaseEventLoop):
     def call_at(
         self,
         when: float,
-        callback: Callable[..., object],
-        *args: Any,
+        callback: Callable[[*Ts], object],
+        *args: *Ts,
         context: Context | None = None,
     ) -> events.TimerHandle:
-        self._check_closed()
+        self._refuse_if_closed()
         timer = events.TimerHandle(when, callback, args, self, context)
         heapq.heappush(self._timers, (when, next(self._serial), timer))
         return timer
@@ -197,8 +203,8 @@ class SimulatedLoop(base_events.BaseEventLoop):
     def call_later(
         self,
         delay: float,
-        callback: Callable[..., object],
-        *args: Any,
+        callback: Callable[[*Ts], object],
+        *args: *Ts,
         context: Context | None = None,
     ) -> events.TimerHandle:
         return self.call_at(self._now_s + delay, callback, *args, context=context)
@@ -213,10 +219,10 @@ class SimulatedLoop(base_events.BaseEventLoop):
         self,
         coro: Any,
         *,
-        name: str | None = None,
+        name: Any = None,
         context: Context | None = None,
     ) -> asyncio.Task[Any]:
-        self._check_closed()
+        self._refuse_if_closed()
         task: _Task[Any] = _Task(coro, loop=self, name=name, context=context)
         task.process = (context or copy_context()).get(_process)
         # Kept, for the collector must not unwind what waits for ever in a dead process.
@@ -224,12 +230,18 @@ class SimulatedLoop(base_events.BaseEventLoop):
         task.add_done_callback(self._task_done, context=Context())
         return task
 
-    def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> Any:
+    def run_in_executor(
+        self, executor: Executor | None, func: Callable[[*Ts], T], *args: *Ts
+    ) -> asyncio.Future[T]:
         raise SimulationError(f"a simulation has no threads to run {func!r} in")
 
     def make_ready(self, handles: deque[events.Handle]) -> None:
         """Let these run after what is ready already."""
         self._runnable.extend(handles)
+
+    def _refuse_if_closed(self) -> None:
+        if self.is_closed():
+            raise RuntimeError("Event loop is closed")
 
     def _task_done(self, task: asyncio.Task[Any]) -> None:
         assert isinstance(task, _Task)
@@ -245,7 +257,7 @@ class SimulatedLoop(base_events.BaseEventLoop):
                 self._run_handle(handle)
             if self.failures and not self._ending:
                 raise SimulationError(
-                    f"after {self._now_s:.6f} s: {self.failures[0]!r}"
+                    f"after {self._now_s:.6f} s a task failed: {self.failures[0]!r}"
                 ) from self.failures[0]
 
     def _run_handle(self, handle: events.Handle) -> None:
@@ -334,7 +346,7 @@ class _Task(asyncio.Task[T]):
     process: Process | None = None
 
     def __new__(cls, *args: Any, loop: SimulatedLoop, **kwargs: Any) -> _Task[T]:
-        task = super().__new__(cls, *args, loop=loop, **kwargs)
+        task: _Task[T] = super().__new__(cls, *args, loop=loop, **kwargs)  # type: ignore[call-arg]
         task.serial = next(loop._serial)
         return task
 
@@ -348,7 +360,7 @@ class _Future(asyncio.Future[T]):
     serial: int
 
     def __new__(cls, *, loop: SimulatedLoop) -> _Future[T]:
-        future = super().__new__(cls, loop=loop)
+        future: _Future[T] = super().__new__(cls, loop=loop)  # type: ignore[call-arg]
         future.serial = next(loop._serial)
         return future
 
@@ -371,7 +383,7 @@ def simulate(
     loop.chance.seed(seed)
     try:
         try:
-            result = loop.run_until_complete(loop.create_task(program(loop), name="program"))
+            result: T = loop.run_until_complete(loop.create_task(program(loop), name="program"))
         except BaseException:
             loop.failures.clear()
             _unwind_quietly(loop)
