@@ -1,0 +1,524 @@
+"""All partitions that this broker holds a replica of: opened, given their roles, closed, removed.
+
+The image says what is held and where; Publisher calls `apply` with each, one at a time and in
+order. Whoever must know about roles (the fetchers, the ISR keeper) is a RoleListener.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+import structlog
+
+from quorate.errors import NotLeaderError, StorageError, UnknownTopicError
+from quorate.v1.common_pb2 import LeaderHint
+from quorate_broker.partition.partition import Failure, Partition, PartitionLimits
+from quorate_broker.partition.producers import Producers
+from quorate_broker.partition.waiters import hinted
+from quorate_quorum.log.disk import read_whole, replace_whole
+from quorate_quorum.log.log import Log, LogConfig, LogCorruptError
+from quorate_quorum.log.run_file import UNKNOWN, Run
+from quorate_quorum.metadata.configs import TopicConfig
+from quorate_quorum.metadata.image import EMPTY
+
+if TYPE_CHECKING:
+    from quorate_quorum.client import QuorumClient
+    from quorate_quorum.metadata.delta import MetadataDelta
+    from quorate_quorum.metadata.image import MetadataImage, PartitionImage, TopicImage
+    from quorate_quorum.node.config import BrokerConfig
+    from quorate_quorum.node.environment import Environment
+
+log_line = structlog.get_logger(__name__)
+
+Key = tuple[bytes, int]
+Item = TypeVar("Item")
+
+METADATA_FILE = "partition.metadata"
+#: Suffixes of directories that are on their way out: removed here, or found to be another's.
+DELETED = "-delete"
+STRAY = ".stray"
+#: Logs that are opened, or change roles, at the same time.
+PARALLEL = 16
+
+
+@dataclass(frozen=True, slots=True)
+class LogDirectory:
+    """A log directory of this broker, and what it remembers of its last run."""
+
+    path: str
+    run: Run = UNKNOWN
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionMetadata:
+    """Whose a partition's directory is: the content of its partition.metadata."""
+
+    topic_id: bytes
+    cluster_id: str
+    quorum_generation: int
+
+    def encode(self) -> bytes:
+        """Return the file's content."""
+        return (
+            f"version=1\ntopic.id={self.topic_id.hex()}\ncluster.id={self.cluster_id}\n"
+            f"quorum.generation={self.quorum_generation}\n"
+        ).encode()
+
+    @classmethod
+    def decode(cls, content: bytes) -> PartitionMetadata | None:
+        """Return what a file says; None if it is not whole or of another version."""
+        try:
+            lines = content.decode().splitlines()
+            fields = dict(line.split("=", 1) for line in lines)
+            if fields["version"] != "1":
+                return None
+            return cls(
+                bytes.fromhex(fields["topic.id"]),
+                fields["cluster.id"],
+                int(fields["quorum.generation"]),
+            )
+        except (ValueError, KeyError):
+            return None
+
+
+class RoleListener(Protocol):
+    """Who follows which partitions lead, follow and go. Called in the loop; must not wait."""
+
+    def role_changed(self, partition: Partition) -> None:
+        """It leads, follows (another leader or leader_epoch) or does neither now."""
+
+    def removed(self, partition: Partition) -> None:
+        """It is no longer held here."""
+
+    def isr_wanted(self, partition: Partition) -> None:
+        """Its ISR should be looked at soon."""
+
+
+class Replicas:
+    """See the module. Lifecycle sets `directories` and `cluster_id` before load().
+
+    `broker_epoch` and `incarnation` are set by lifecycle once the registration is applied and
+    the run file says so: before that nothing leads, fetches or appends.
+    """
+
+    def __init__(
+        self,
+        config: BrokerConfig,
+        environment: Environment,
+        client: QuorumClient,
+        fail: Callable[[str], None],
+    ) -> None:
+        self.config = config
+        self.environment = environment
+        self.client = client
+        self.image: MetadataImage = EMPTY
+        #: By directory id.
+        self.directories: dict[bytes, LogDirectory] = {}
+        self.cluster_id = ""
+        self.broker_epoch = -1
+        self.incarnation = b""
+        #: Directories that failed since the start, and why (reported by heartbeat).
+        self.failed_directories: dict[bytes, str] = {}
+        #: Called when one fails; lifecycle's.
+        self.on_directory_failed: Callable[[bytes, str], None] = _ignore_directory
+        self._fail = fail
+        self._partitions: dict[Key, Partition] = {}
+        #: Held, but their logs did not open.
+        self._unopened: dict[Key, str] = {}
+        #: Of them, those whose bytes are not what was written: fetched again once nobody counts
+        #: on them (law 7).
+        self._corrupt: dict[Key, None] = {}
+        self._listeners: list[RoleListener] = []
+        self._configs: dict[bytes, TopicConfig] = {}
+        self._removals: list[asyncio.Task[None]] = []
+        self._checkpoints: asyncio.Task[None] | None = None
+        self._limits = PartitionLimits(waiters_max=config.partition_waiting_max)
+
+    # what is held
+
+    @property
+    def fenced(self) -> bool:
+        """Whether this broker, as it sees itself, must not lead."""
+        broker = self.image.brokers.get(self.broker_id)
+        return broker is None or broker.fenced or broker.epoch != self.broker_epoch
+
+    def get(self, topic_id: bytes, partition: int) -> Partition:
+        """Return a partition held here, offline ones too.
+
+        Raises UnknownTopicError, NotLeaderError (hint_of says who leads), StorageError.
+        """
+        found = self._partitions.get((topic_id, partition))
+        if found is not None:
+            return found
+        state = self.image.partition(topic_id, partition)
+        if state is None:
+            raise UnknownTopicError(f"no topic {topic_id.hex()} with partition {partition} here")
+        hint = LeaderHint(
+            leader=state.leader,
+            leader_epoch=state.leader_epoch,
+            endpoint=self.endpoint_of(state.leader),
+        )
+        reason = self._unopened.get((topic_id, partition))
+        if reason is not None:
+            raise hinted(StorageError(f"the replica is offline here: {reason}"), hint)
+        raise hinted(
+            NotLeaderError(
+                f"broker {self.broker_id} holds no replica of {topic_id.hex()}-{partition}; "
+                f"broker {state.leader} leads"
+            ),
+            hint,
+        )
+
+    def find(self, topic_id: bytes, partition: int) -> Partition | None:
+        """Return a partition if it is held and open here."""
+        return self._partitions.get((topic_id, partition))
+
+    def all(self) -> Iterable[Partition]:
+        """Return all partitions held and open, in the order of their opening."""
+        return tuple(self._partitions.values())
+
+    def replica_end(self, topic_id: bytes, partition: int) -> tuple[int, int]:
+        """Return (last_epoch, log_end_offset) for an election that looks at ends.
+
+        Raises what get() raises, and StorageError if the replica is offline.
+        """
+        found = self.get(topic_id, partition)
+        if found.offline is not None:
+            raise found.offline_error()
+        return found.log.last_epoch, found.log.log_end_offset
+
+    def subscribe(self, listener: RoleListener) -> None:
+        """Tell `listener` of every role from now on, and of those that there are."""
+        self._listeners.append(listener)
+        for partition in self.all():
+            listener.role_changed(partition)
+
+    def eligible_epoch(self, partition: Partition, broker_id: int) -> int:
+        """Return the broker_epoch of a broker that may be in the ISR, -1 if it may not."""
+        state = self.image.partition(*partition.key)
+        if state is None or not self.image.is_eligible(state, broker_id):
+            return -1
+        return self.image.brokers[broker_id].epoch
+
+    # following the image
+
+    async def load(self, image: MetadataImage) -> None:
+        """Open the logs of all replicas that the image places here, and give them their roles."""
+        self.image = image
+        for directory in self.directories.values():
+            await self._sweep(directory)
+        keys = [
+            (topic.id, index)
+            for topic in image.sorted_topics()
+            for index in range(len(topic.partitions))
+        ]
+        await self._reconcile(keys)
+        self._checkpoints = asyncio.create_task(self._checkpoint(), name="high watermarks")
+        self._checkpoints.add_done_callback(self._checkpoints_ended)
+
+    async def apply(self, delta: MetadataDelta, image: MetadataImage) -> None:
+        """Carry out one image: what is removed first (K25), then what changed."""
+        self.image = image
+        for topic in delta.removed_topics:
+            self._configs.pop(topic.id, None)
+            for index in range(len(topic.partitions)):
+                await self._drop((topic.id, index))
+        keys = dict.fromkeys(delta.changed_partitions)
+        for topic_id in delta.changed_configs:
+            self._forget_config(topic_id)
+            keys.update((key, None) for key in self._partitions if topic_id in (b"", key[0]))
+        if self.broker_id in delta.changed_brokers:
+            keys.update(dict.fromkeys(self._partitions))
+            keys.update(dict.fromkeys(self._unopened))
+        await self._reconcile(list(keys))
+
+    async def close(self, *, clean: bool) -> None:
+        """Close all logs; with `clean`, durably. Safe to call twice."""
+        if self._checkpoints is not None:
+            self._checkpoints.cancel()
+            await asyncio.wait([self._checkpoints])
+        await _each(self.all(), lambda partition: partition.close(clean=clean))
+        for removal in self._removals:
+            removal.cancel()
+        if self._removals:
+            await asyncio.wait(self._removals)
+
+    # PartitionHost
+
+    @property
+    def broker_id(self) -> int:
+        return self.config.node_id
+
+    @property
+    def lag_ms(self) -> int:
+        return self.config.replica_lag_time_max_ms
+
+    def wall_clock_ms(self) -> int:
+        return self.environment.wall_clock_ms()
+
+    def endpoint_of(self, broker_id: int) -> str:
+        broker = self.image.brokers.get(broker_id)
+        return "" if broker is None else broker.endpoint
+
+    async def prepare(self, partition: Partition) -> None:
+        """Make the replica's directory with the file that says whose it is."""
+        path = self._path(partition)
+        metadata = PartitionMetadata(
+            partition.topic_id, self.cluster_id, self.client.quorum_generation
+        )
+        try:
+            await self.environment.disk.make_directory(path)
+            await replace_whole(
+                self.environment.disk, f"{path}/{METADATA_FILE}", metadata.encode(), sync=False
+            )
+        except OSError as error:
+            raise StorageError(f"{path}: can't be made: {error}") from error
+
+    def isr_wanted(self, partition: Partition) -> None:
+        for listener in self._listeners:
+            listener.isr_wanted(partition)
+
+    def failed(self, partition: Partition, failure: Failure, reason: str) -> None:
+        """A replica went offline; a bad disk takes its whole directory with it.
+
+        A corrupt replica is fetched again once it is out of the ISR. One that leads takes its
+        directory with it too: nothing else makes the controller elect another.
+        """
+        for listener in self._listeners:
+            listener.role_changed(partition)
+        if failure == "storage" or (failure == "corrupt" and self._is_leader(partition.key)):
+            self._directory_failed(partition.directory_id, reason)
+
+    # inside: one partition after another
+
+    async def _reconcile(self, keys: Sequence[Key]) -> None:
+        await _each(keys, self._reconcile_one)
+
+    async def _reconcile_one(self, key: Key) -> None:
+        topic = self.image.topics.get(key[0])
+        state = self.image.partition(*key)
+        if topic is None or state is None:
+            return
+        directory_id = state.directory_of(self.broker_id)
+        partition = self._partitions.get(key)
+        if directory_id is None or (partition and partition.directory_id != directory_id):
+            await self._drop(key)
+            partition = None
+        if directory_id is None:
+            return
+        if key in self._corrupt or (partition is not None and partition.failure == "corrupt"):
+            if not await self._clear_corrupt(key, topic, directory_id):
+                return
+            partition = None
+        if partition is None:
+            partition = await self._open(topic, key[1], directory_id)
+        if partition is not None:
+            await self._follow(partition, topic, state)
+
+    async def _follow(self, partition: Partition, topic: TopicImage, state: PartitionImage) -> None:
+        changed = await partition.follow_image(
+            state,
+            self._config_of(topic),
+            self.image.min_isr(topic, state),
+            may_lead=not self.fenced,
+        )
+        if changed:
+            for listener in self._listeners:
+                listener.role_changed(partition)
+
+    async def _open(self, topic: TopicImage, index: int, directory_id: bytes) -> Partition | None:
+        """Open a replica's log; None, and a reason kept, if it can't be."""
+        key = (topic.id, index)
+        directory = self.directories.get(directory_id)
+        if directory is None or directory_id in self.failed_directories:
+            self._unopened[key] = f"log directory {directory_id.hex()} is not there"
+            return None
+        path = f"{directory.path}/{topic.name}-{index}"
+        try:
+            await self._move_stranger(path, topic.id)
+            log, producers = await self._open_log(path, topic, directory.run)
+        except (LogCorruptError, StorageError, OSError) as error:
+            return await self._did_not_open(topic, index, directory_id, error)
+        self._unopened.pop(key, None)
+        partition = Partition(
+            topic.id,
+            topic.name,
+            index,
+            log,
+            producers,
+            self,
+            directory_id=directory_id,
+            limits=self._limits,
+        )
+        self._partitions[key] = partition
+        return partition
+
+    async def _open_log(self, path: str, topic: TopicImage, run: Run) -> tuple[Log, Producers]:
+        config = self._config_of(topic)
+        producers = Producers(self.config.partition_producers_max)
+        log_config = LogConfig(segment_bytes=config.segment_bytes, track_synced=config.flush_on_ack)
+        disk = self.environment.disk
+        return await Log.open(disk, path, log_config, observer=producers, run=run), producers
+
+    async def _did_not_open(
+        self, topic: TopicImage, index: int, directory_id: bytes, error: Exception
+    ) -> Partition | None:
+        """Bad bytes cost this replica, a bad disk the directory (laws 6 and 7)."""
+        key = (topic.id, index)
+        name = f"{topic.name}-{index}"
+        log_line.error("replica did not open", partition=name, reason=str(error))
+        self._unopened[key] = str(error)
+        if not isinstance(error, LogCorruptError):
+            self._directory_failed(directory_id, str(error))
+            return None
+        self._corrupt[key] = None
+        if await self._clear_corrupt(key, topic, directory_id):
+            return await self._open(topic, index, directory_id)
+        return None
+
+    async def _clear_corrupt(self, key: Key, topic: TopicImage, directory_id: bytes) -> bool:
+        """Remove a corrupt replica once nobody counts on it; tell whether that is done."""
+        name = f"{topic.name}-{key[1]}"
+        if self._is_leader(key):
+            self._directory_failed(directory_id, f"{name} is corrupt, and was elected")
+            return False
+        if self._may_lead(key):
+            return False
+        log_line.warning("fetching a corrupt replica again", partition=name)
+        await self._drop(key)
+        await self._remove_directory(directory_id, name, topic.id)
+        self._corrupt.pop(key, None)
+        return True
+
+    async def _drop(self, key: Key) -> None:
+        """Let go of a replica and remove its directory, renamed at once so the name is free."""
+        self._unopened.pop(key, None)
+        self._corrupt.pop(key, None)
+        partition = self._partitions.pop(key, None)
+        if partition is None:
+            return
+        await partition.close(clean=False)
+        for listener in self._listeners:
+            listener.removed(partition)
+        log_line.info("replica removed", partition=partition.name)
+        await self._remove_directory(partition.directory_id, partition.name, partition.topic_id)
+
+    async def _remove_directory(self, directory_id: bytes, name: str, topic_id: bytes) -> None:
+        directory = self.directories.get(directory_id)
+        if directory is None or directory_id in self.failed_directories:
+            return
+        disk = self.environment.disk
+        source = f"{directory.path}/{name}"
+        target = f"{source}.{topic_id.hex()}{DELETED}"
+        try:
+            if not await disk.exists(source):
+                return
+            if await disk.exists(target):
+                await disk.remove_directory(target)
+            await disk.rename(source, target)
+            await disk.sync_directory(directory.path)
+        except OSError as error:
+            self._directory_failed(directory_id, f"{source}: can't be removed: {error}")
+            return
+        self._removals = [task for task in self._removals if not task.done()]
+        self._removals.append(
+            asyncio.create_task(self._remove(directory_id, target), name=f"remove {target}")
+        )
+
+    async def _remove(self, directory_id: bytes, path: str) -> None:
+        try:
+            await self.environment.disk.remove_directory(path)
+        except OSError as error:
+            self._directory_failed(directory_id, f"{path}: can't be removed: {error}")
+
+    async def _move_stranger(self, path: str, topic_id: bytes) -> None:
+        """Rename a directory of our name that is another topic's: deleted and made again (K25)."""
+        disk = self.environment.disk
+        if not await disk.exists(f"{path}/{METADATA_FILE}"):
+            return
+        metadata = PartitionMetadata.decode(await read_whole(disk, f"{path}/{METADATA_FILE}"))
+        if metadata is None or metadata.topic_id == topic_id:
+            return
+        target = f"{path}.{metadata.topic_id.hex()}{STRAY}"
+        if await disk.exists(target):
+            await disk.remove_directory(target)
+        await disk.rename(path, target)
+        await disk.sync_directory(path.rpartition("/")[0])
+        log_line.warning("a directory of another topic is in the way", path=path, moved_to=target)
+
+    async def _sweep(self, directory: LogDirectory) -> None:
+        """Finish removals that a crash interrupted."""
+        disk = self.environment.disk
+        for name in await disk.list(directory.path):
+            if name.endswith(DELETED):
+                await disk.remove_directory(f"{directory.path}/{name}")
+
+    # inside: small
+
+    def _is_leader(self, key: Key) -> bool:
+        state = self.image.partition(*key)
+        return state is not None and state.leader == self.broker_id and not self.fenced
+
+    def _may_lead(self, key: Key) -> bool:
+        """Whether the controller may count on this replica having all that is committed."""
+        state = self.image.partition(*key)
+        return state is not None and self.broker_id in (*state.isr, *state.elr, *state.last_isr)
+
+    def _directory_failed(self, directory_id: bytes, reason: str) -> None:
+        if directory_id in self.failed_directories or directory_id not in self.directories:
+            return
+        self.failed_directories[directory_id] = reason
+        path = self.directories[directory_id].path
+        log_line.error("log directory failed", path=path, reason=reason)
+        for partition in self.all():
+            if partition.directory_id == directory_id:
+                partition.take_offline("storage", f"{path} failed: {reason}")
+        self.on_directory_failed(directory_id, reason)
+
+    def _path(self, partition: Partition) -> str:
+        return f"{self.directories[partition.directory_id].path}/{partition.name}"
+
+    def _config_of(self, topic: TopicImage) -> TopicConfig:
+        config = self._configs.get(topic.id)
+        if config is None:
+            config = self._configs[topic.id] = self.image.topic_config(topic)
+        return config
+
+    def _forget_config(self, topic_id: bytes) -> None:
+        if topic_id:
+            self._configs.pop(topic_id, None)
+        else:
+            self._configs.clear()
+
+    async def _checkpoint(self) -> None:
+        """Write the high watermarks down now and then; at a start they are a lower bound."""
+        interval = self.config.replica_high_watermark_checkpoint_interval_ms / 1000
+        while True:
+            await asyncio.sleep(interval)
+            for partition in self.all():
+                await partition.checkpoint()
+
+    def _checkpoints_ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and task.exception() is not None:
+            self._fail(f"high watermarks can't be written down: {task.exception()!r}")
+
+
+async def _each(items: Iterable[Item], work: Callable[[Item], Awaitable[None]]) -> None:
+    """Do the work on each item, at most PARALLEL at a time; the first error ends it."""
+    held = list(items)
+    queue = iter(held)
+
+    async def worker() -> None:
+        for item in queue:
+            await work(item)
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(min(PARALLEL, len(held))):
+            group.create_task(worker())
+
+
+def _ignore_directory(directory_id: bytes, reason: str) -> None:
+    """Nobody listens yet; failed_directories keeps it."""
