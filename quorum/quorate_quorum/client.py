@@ -58,6 +58,7 @@ from quorate_quorum.methods import (
     REGISTER,
     WATCH,
 )
+from quorate_quorum.node.bell import Bell
 from quorate_quorum.node.environment import Environment
 from quorate_quorum.v1.controller_pb2 import (
     AllocateProducerIdsRequest,
@@ -578,14 +579,14 @@ class HeartbeatStream:
         self._timeout: asyncio.Timeout | None = None
         self._is_moving = False
         self._was_answered = False
-        self._push = asyncio.Event()
-        self._moved = asyncio.Event()
+        self._push = Bell()
+        self._moved = Bell()
         self._task = asyncio.create_task(self._keep(), name="quorum-heartbeat")
         self._task.add_done_callback(self._ended)
 
     def push(self) -> None:
         """Send state() now; several pushes in one turn of the loop send once."""
-        self._push.set()
+        self._push.ring()
 
     async def close(self) -> None:
         """End the stream; safe to call twice."""
@@ -596,7 +597,7 @@ class HeartbeatStream:
 
     def controller_moved(self, endpoint: str) -> None:
         """Another controller is known: leave the old one without waiting for its silence."""
-        self._moved.set()
+        self._moved.ring()
         if self._timeout is not None and self._endpoint != endpoint:
             self._is_moving = True
             self._timeout.reschedule(asyncio.get_running_loop().time())
@@ -605,7 +606,7 @@ class HeartbeatStream:
         client = self._client
         backoff = client._backoff()
         while True:
-            self._moved.clear()
+            self._moved.reset()
             self._endpoint = client._controller_or_voter()
             self._is_moving = self._was_answered = False
             try:
@@ -638,13 +639,11 @@ class HeartbeatStream:
 
     async def _beats(self) -> AsyncIterator[HeartbeatRequest]:
         while True:
-            self._push.clear()
+            self._push.reset()
             beat = self._state()
             beat.cluster_id = self._client._cluster_id
             yield beat
-            with suppress(TimeoutError):
-                async with asyncio.timeout(self._interval_ms / 1000):
-                    await self._push.wait()
+            await self._push.wait(self._interval_ms)
 
     def _take(self, response: HeartbeatResponse) -> None:
         client = self._client
@@ -846,16 +845,14 @@ class _Backoff:
     def reset(self) -> None:
         self._next_ms = self._least_ms
 
-    async def wait(self, sooner: asyncio.Event | None = None) -> None:
-        """Wait for the next time, or until `sooner` is set."""
-        delay_s = self._next_ms * self._chance.uniform(0.5, 1.0) / 1000
+    async def wait(self, sooner: Bell | None = None) -> None:
+        """Wait for the next time, or until `sooner` rings."""
+        delay_ms = self._next_ms * self._chance.uniform(0.5, 1.0)
         self._next_ms = min(self._next_ms * 2, self._most_ms)
         if sooner is None:
-            await asyncio.sleep(delay_s)
-            return
-        with suppress(TimeoutError):
-            async with asyncio.timeout(delay_s):
-                await sooner.wait()
+            await asyncio.sleep(delay_ms / 1000)
+        else:
+            await sooner.wait(delay_ms)
 
 
 class _Deadline:

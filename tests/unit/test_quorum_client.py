@@ -112,8 +112,8 @@ class FakeVoter:
         self.asked.append("forward")
         if not self.raft.is_leader:
             return wire.ForwardResponse(**self._hint())
-        answer = self.forwarded(request)
-        return await answer
+        answer: wire.ForwardResponse = await self.forwarded(request)
+        return answer
 
     async def _created(self, request: wire.ForwardRequest) -> wire.ForwardResponse:
         asked = CREATE_TOPICS.decode_request(request.request)

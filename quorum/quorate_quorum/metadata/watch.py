@@ -28,6 +28,7 @@ from quorate.frame import Frame
 from quorate.network import Handler, Method, Peer
 from quorate.record import batch as record_batch
 from quorate_quorum.methods import WATCH
+from quorate_quorum.node.bell import Bell
 from quorate_quorum.v1.controller_pb2 import WatchHeader, WatchRequest
 
 log = structlog.get_logger(__name__)
@@ -84,7 +85,7 @@ class Watch:
         self._source = source
         self._epoch_at = epoch_at
         self._config = config or WatchConfig()
-        self._waiting: dict[_Bell, None] = {}
+        self._waiting: dict[Bell, None] = {}
         self._open = 0
         self._leaderless_since: float | None = None
         self._stopping = False
@@ -110,7 +111,7 @@ class Watch:
             yield self._refusal(error)
             return
         self._open += 1
-        bell = _Bell()
+        bell = Bell()
         self._waiting[bell] = None
         try:
             cursor = _Cursor(request.from_offset, request.last_applied_epoch)
@@ -219,27 +220,6 @@ class _Cursor:
     last_epoch: int
     #: Its past was compared with ours; that needs a log that reaches as far as the watcher.
     is_checked: bool = False
-
-
-class _Bell:
-    """Wakes one watch; rung twice it wakes once."""
-
-    def __init__(self) -> None:
-        self._rung = asyncio.Event()
-
-    def ring(self) -> None:
-        self._rung.set()
-
-    def reset(self) -> None:
-        self._rung.clear()
-
-    async def wait(self, timeout_ms: int) -> None:
-        """Return when rung since the last reset, or after the timeout."""
-        try:
-            async with asyncio.timeout(timeout_ms / 1000):
-                await self._rung.wait()
-        except TimeoutError:
-            return
 
 
 def span(batches: bytes) -> tuple[int, int]:
