@@ -136,7 +136,7 @@ def test_a_start_that_fails_gives_its_status(error: Exception, status: int) -> N
 
 def test_an_error_in_a_callback_fails_the_node() -> None:
     async def life(server: FakeServer) -> None:
-        asyncio.get_running_loop().call_soon(lambda: os.environ["nobody"])
+        asyncio.get_running_loop().call_soon(lambda: {"somebody": 1}["nobody"])
 
     server = FakeServer(life)
     with capture_logs():
@@ -163,13 +163,35 @@ def test_a_task_that_died_unseen_fails_the_node() -> None:
 
 def test_an_error_while_starting_fails_the_node() -> None:
     async def start() -> FakeServer:
-        asyncio.get_running_loop().call_soon(lambda: os.environ["nobody"])
+        asyncio.get_running_loop().call_soon(lambda: {"somebody": 1}["nobody"])
         await asyncio.get_running_loop().create_future()
         raise AssertionError
 
     with capture_logs() as logs:
         assert run(start) == 70
     assert "KeyError: 'nobody'" in logs[-1]["reason"]
+
+
+def test_noise_of_the_wires_library_does_not_fail_the_node() -> None:
+    """A peer that breaks off must not be able to stop a node."""
+    noise: list[Exception] = [
+        BlockingIOError(11, "nothing to read"),
+        type("ExecuteBatchError", (Exception,), {"__module__": "grpc._cython.cygrpc"})(
+            "the peer is gone"
+        ),
+    ]
+
+    async def life(server: FakeServer) -> None:
+        for error in noise:
+            context = {"message": "Task exception was never retrieved", "exception": error}
+            asyncio.get_running_loop().call_exception_handler(context)
+        await server.stop()
+
+    server = FakeServer(life)
+    with capture_logs() as logs:
+        assert run(server.start) == 0
+    assert server.calls == ["stop"]
+    assert [entry["log_level"] for entry in logs[:2]] == ["warning", "warning"]
 
 
 class SlowClock(asyncio.SelectorEventLoop):
@@ -227,7 +249,7 @@ def test_a_wrong_usage_is_a_wrong_configuration(arguments: list[str], words: str
 
 
 NODE = """
-import asyncio, os, signal, sys
+import asyncio, os, signal, sys, threading
 from quorate_quorum.node import process
 from quorate_quorum.node.config import QuorumConfig
 
@@ -241,6 +263,9 @@ async def start(config):
                      loop=type(asyncio.get_running_loop()).__module__)
     server = Server()
     server.done = asyncio.Event()
+    if config.node_id == 70:  # a disk that hangs, then fails
+        threading.Thread(target=threading.Event().wait).start()
+        raise OSError(5, "Input/output error")
     os.kill(os.getpid(), signal.SIGTERM)
     return server
 
@@ -294,6 +319,14 @@ def test_a_wrong_configuration_exits_with_78() -> None:
     found = node(*SETTINGS, "--set", "node.id=x")
     assert found.returncode == 78
     assert found.stderr.startswith("wrong configuration: --set node.id=x: node.id must be ")
+
+
+def test_a_failed_process_ends_although_a_thread_hangs() -> None:
+    found = node(*SETTINGS, "--set", "node.id=70")
+    assert found.returncode == 70
+    last = json.loads(found.stderr.splitlines()[-1])
+    assert last["event"] == "the node failed"
+    assert "Input/output error" in last["exception"]
 
 
 def test_a_process_without_assertions_is_refused() -> None:

@@ -18,7 +18,8 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+import threading
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, NoReturn, Protocol, TextIO, TypeVar
 
 import structlog
@@ -28,6 +29,7 @@ from quorate_quorum.node.config import ConfigError, NodeConfig, load
 EXIT_CLEAN: Final = 0
 EXIT_FAILED: Final = 70  # EX_SOFTWARE of sysexits.h
 EXIT_CONFIG: Final = 78  # EX_CONFIG
+EXIT_WAIT_S: Final = 5.0  # how long what is left of a failed node may take to end
 
 log = structlog.get_logger(__name__)
 
@@ -76,7 +78,11 @@ def main(
     keep_freed_memory()
     if config.is_insecure:
         log.warning("listeners are open to others and not encrypted", listeners=config.listeners)
-    return run(lambda: start(config))
+    status = run(lambda: start(config))
+    if status == EXIT_FAILED:  # a failed disk may hold a thread for ever: do not wait for it
+        sys.stderr.flush()
+        os._exit(status)
+    return status
 
 
 def configure(kind: type[C], arguments: Sequence[str] | None, env: Mapping[str, str]) -> C:
@@ -98,8 +104,12 @@ def configure(kind: type[C], arguments: Sequence[str] | None, env: Mapping[str, 
 def run(start: Callable[[], Awaitable[Server]]) -> int:
     """Start a node, wait until it has stopped or failed; return the status. A signal stops it."""
     try:
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            runner.run(_Life(start).live())
+        with _exit_for_sure() as failing, asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            try:
+                runner.run(_Life(start).live())
+            except BaseException:
+                failing.start()
+                raise
     except ConfigError as error:
         log.error("wrong configuration", reason=str(error))
         return EXIT_CONFIG
@@ -169,6 +179,9 @@ class _Life:
         message = context.get("message", "an error in the event loop")
         if error is None:
             log.error("the event loop complains", message=message)
+            return
+        if _is_noise_of_grpc(error):
+            log.warning("grpc complains", message=message, error=repr(error))
             return
         log.error("nobody handled an error", message=message, exc_info=error)
         reason = f"{message}: {type(error).__name__}: {error}"
@@ -289,6 +302,25 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
         return None
     factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
     return factory
+
+
+def _is_noise_of_grpc(error: BaseException) -> bool:
+    """Whether grpc left an error of its own lying about: calls that broke, a read too early."""
+    return isinstance(error, BlockingIOError) or type(error).__module__.partition(".")[0] == "grpc"
+
+
+@contextlib.contextmanager
+def _exit_for_sure() -> Iterator[threading.Timer]:
+    """Give a timer that, once started, ends the process unless this context ends first.
+
+    The rest of a failed node may wait for a disk that never answers.
+    """
+    timer = threading.Timer(EXIT_WAIT_S, os._exit, (EXIT_FAILED,))
+    timer.daemon = True
+    try:
+        yield timer
+    finally:
+        timer.cancel()
 
 
 async def _cancel(future: asyncio.Future[Any]) -> None:
