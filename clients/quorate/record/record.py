@@ -158,7 +158,10 @@ def decode_records(  # noqa: C901, PLR0912, PLR0915 - one hot loop, unrolled on 
                     raw, position = _read_varint(data, position - 1, bits=64)
                     if not -INT64_MAX <= base_timestamp + ((raw >> 1) ^ -(raw & 1)) <= INT64_MAX:
                         raise _corrupt(start, "its timestamp")
-            timestamp = base_timestamp + ((raw >> 1) ^ -(raw & 1))
+            if raw & 1:
+                timestamp = base_timestamp - (raw + 1 >> 1)
+            else:
+                timestamp = base_timestamp + (raw >> 1)
 
             raw = data[position]
             position += 1
@@ -183,14 +186,14 @@ def decode_records(  # noqa: C901, PLR0912, PLR0915 - one hot loop, unrolled on 
                     position += 1
                 else:
                     raw, position = _read_varint(data, position - 1)
-            if raw & 1 == 0:
+            if raw == 1:
+                key = None
+            elif raw & 1:
+                raise _corrupt(start, "its key's length")
+            else:
                 stop = position + (raw >> 1)
                 key = data[position:stop]
                 position = stop
-            elif raw == 1:
-                key = None
-            else:
-                raise _corrupt(start, "its key's length")
 
             raw = data[position]
             position += 1
@@ -201,14 +204,14 @@ def decode_records(  # noqa: C901, PLR0912, PLR0915 - one hot loop, unrolled on 
                     position += 1
                 else:
                     raw, position = _read_varint(data, position - 1)
-            if raw & 1 == 0:
+            if raw == 1:
+                value = None
+            elif raw & 1:
+                raise _corrupt(start, "its value's length")
+            else:
                 stop = position + (raw >> 1)
                 value = data[position:stop]
                 position = stop
-            elif raw == 1:
-                value = None
-            else:
-                raise _corrupt(start, "its value's length")
 
             headers: tuple[Header, ...] = ()
             if data[position]:
