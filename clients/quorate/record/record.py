@@ -158,10 +158,7 @@ def decode_records(  # noqa: C901, PLR0912, PLR0915 - one hot loop, unrolled on 
                     raw, position = _read_varint(data, position - 1, bits=64)
                     if not -INT64_MAX <= base_timestamp + ((raw >> 1) ^ -(raw & 1)) <= INT64_MAX:
                         raise _corrupt(start, "its timestamp")
-            if raw & 1:
-                timestamp = base_timestamp - (raw + 1 >> 1)
-            else:
-                timestamp = base_timestamp + (raw >> 1)
+            timestamp = base_timestamp - (raw + 1 >> 1) if raw & 1 else base_timestamp + (raw >> 1)
 
             raw = data[position]
             position += 1
