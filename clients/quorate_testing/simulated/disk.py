@@ -1,0 +1,446 @@
+"""One machine's disk in a simulated world: what was synced, what was only written, and crashes.
+
+The disk outlives the simulated processes that use it. Every file has its durable bytes and the
+bytes that the page cache shows; between them lies the list of writes and truncates that no sync
+has covered. A directory has the same: durable entries, entries as seen, and the creates, renames
+and removes between them. `crash_process` drops what only a process has; `lose_power` goes back to
+what was durable plus any part of the rest, for that is all that a file system promises.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from quorate_quorum.log.disk import Buffer, File, Lock
+
+#: Called as an operation begins, with its name and path; may crash the disk, or raise.
+Hook = Callable[[str, str], None]
+#: What a device writes whole or not at all.
+SECTOR = 512
+
+
+@dataclass(eq=False, slots=True)
+class _Write:
+    position: int
+    data: bytes
+
+
+@dataclass(eq=False, slots=True)
+class _Truncate:
+    size: int
+
+
+@dataclass(eq=False, slots=True)
+class _Inode:
+    """A file's content: as seen, as it would be after a power loss, and what lies between."""
+
+    cached: bytearray = field(default_factory=bytearray)
+    durable: bytearray = field(default_factory=bytearray)
+    pending: list[_Write | _Truncate] = field(default_factory=list)
+
+    def do(self, change: _Write | _Truncate) -> None:
+        _apply(self.cached, change)
+        self.pending.append(change)
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """A change of a directory: `name` now means `node`, and `gone` means nothing any more."""
+
+    name: str | None
+    node: _Inode | _Directory | None
+    gone: str | None = None
+
+
+@dataclass(eq=False, slots=True)
+class _Directory:
+    cached: dict[str, _Inode | _Directory] = field(default_factory=dict)
+    durable: dict[str, _Inode | _Directory] = field(default_factory=dict)
+    pending: list[_Entry] = field(default_factory=list)
+
+    def do(self, change: _Entry) -> None:
+        _enter(self.cached, change)
+        self.pending.append(change)
+
+
+@dataclass(eq=False, slots=True)
+class _UnderWay:
+    """A write that has begun; a crash may leave any first part of it."""
+
+    inode: _Inode
+    position: int
+    data: bytes
+
+
+class SimulatedFile:
+    """An open file of one simulated process."""
+
+    def __init__(self, disk: SimulatedDisk, path: str, inode: _Inode) -> None:
+        self._disk = disk
+        self._path = path
+        self._inode = inode
+        self._size = len(inode.cached)
+        self._process = disk.process
+        self._order = asyncio.Lock()
+        self._closed = False
+
+    @property
+    def path(self) -> str:
+        return self._path
+
+    @property
+    def size(self) -> int:
+        return self._size
+
+    async def append(self, pieces: Sequence[Buffer]) -> int:
+        data = b"".join(pieces)
+        async with self._order:
+            position = self._size
+            try:
+                await self._write("append", position, data)
+            except asyncio.CancelledError:
+                self._size = position + len(data)
+                raise
+            self._size = position + len(data)
+            return position
+
+    async def overwrite(self, position: int, data: Buffer) -> None:
+        async with self._order:
+            await self._write("overwrite", position, bytes(data))
+            self._size = max(self._size, position + len(data))
+
+    async def read_at(self, position: int, length: int) -> bytes:
+        self._check_open()
+        await self._disk.begin("read", self._path)
+        self._check_open()
+        return bytes(self._inode.cached[position : position + length])
+
+    async def truncate(self, size: int) -> None:
+        async with self._order:
+            self._check_open()
+            await self._disk.begin("truncate", self._path)
+            self._check_open()
+            self._inode.do(_Truncate(size))
+            self._size = size
+
+    async def sync(self) -> None:
+        self._check_open()
+        covered = list(self._inode.pending)
+        await self._disk.begin("sync", self._path)
+        self._check_open()
+        inode = self._inode
+        if self._disk.take_sync_failure():
+            # The kernel marks the pages clean: they read well, and no later sync writes them.
+            inode.pending = [change for change in inode.pending if change not in covered]
+            raise OSError(errno.EIO, "simulated: the sync failed", self._path)
+        for change in covered:
+            if change in inode.pending:  # a second sync at the same time may have been first
+                _apply(inode.durable, change)
+                inode.pending.remove(change)
+
+    async def close(self) -> None:
+        self._closed = True
+
+    async def _write(self, name: str, position: int, data: bytes) -> None:
+        self._check_open()
+        under_way = _UnderWay(self._inode, position, data)
+        self._disk.under_way.append(under_way)
+        try:
+            await self._disk.begin(name, self._path)
+            self._check_open()
+            grown = position + len(data) - len(self._inode.cached)
+            self._disk.take_space(grown, self._path)
+        except asyncio.CancelledError:
+            # The kernel finishes what it was given, whoever still waits for it.
+            if under_way in self._disk.under_way:
+                self._inode.do(_Write(position, data))
+            raise
+        finally:
+            with contextlib.suppress(ValueError):
+                self._disk.under_way.remove(under_way)
+        self._inode.do(_Write(position, data))
+
+    def _check_open(self) -> None:
+        if self._closed or self._process != self._disk.process:
+            raise OSError(errno.EBADF, "simulated: closed, or its process is gone", self._path)
+
+
+class SimulatedLock:
+    """A held lock on a directory."""
+
+    def __init__(self, disk: SimulatedDisk, directory: str) -> None:
+        self._disk = disk
+        self._directory = directory
+        self._process = disk.process
+
+    def release(self) -> None:
+        if self._process == self._disk.process:
+            self._disk.locks.pop(self._directory, None)
+
+
+class SimulatedDisk:
+    """One machine's disk. All its chance comes from `chance`; latencies are in seconds."""
+
+    def __init__(
+        self, chance: random.Random, *, latency_max: float = 0.0, hook: Hook | None = None
+    ) -> None:
+        self._chance = chance
+        self._root = _Directory()
+        self._boot = 1
+        self._failing_syncs = 0
+        self._space: int | None = None
+        #: Every operation takes a random time up to this, plus `slow`.
+        self.latency_max = latency_max
+        self.slow = 0.0
+        self.hook = hook
+        #: Which process's open files are good.
+        self.process = 1
+        self.under_way: list[_UnderWay] = []
+        self.locks: dict[str, SimulatedLock] = {}
+
+    # What a test does to it.
+
+    def crash_process(self) -> None:
+        """End the process: completed writes stay, one under way is torn anywhere."""
+        for write in self.under_way:
+            kept = self._chance.randint(0, len(write.data))
+            if kept:
+                write.inode.do(_Write(write.position, write.data[:kept]))
+        self.under_way.clear()
+        self.locks.clear()
+        self.process += 1
+
+    def lose_power(self) -> None:
+        """Cut the power: what no sync covered survives in part, each change or not."""
+        self.crash_process()
+        self._boot += 1
+        self._failing_syncs = 0
+        self._lose(self._root)
+
+    def flip_bit(self, path: str, position: int, bit: int = 0) -> None:
+        """Flip a bit on the medium and in the page cache."""
+        inode = self._inode(path)
+        for content in (inode.cached, inode.durable):
+            if position < len(content):
+                content[position] ^= 1 << bit
+
+    def fail_next_sync(self, count: int = 1) -> None:
+        """The next syncs of files fail; what they were to cover is gone at the next power loss."""
+        self._failing_syncs += count
+
+    def fill(self, free: int | None = 0) -> None:
+        """Leave `free` bytes, then ENOSPC; None: as much as anyone wants."""
+        self._space = free
+
+    def content(self, path: str) -> bytes:
+        """Return a file's bytes as a process would see them."""
+        return bytes(self._inode(path).cached)
+
+    def put(self, path: str, data: bytes) -> None:
+        """Replace a file's bytes, durably, as a hand from outside would."""
+        inode = self._inode(path)
+        inode.cached[:] = data
+        inode.durable[:] = data
+        inode.pending.clear()
+
+    # The Disk protocol.
+
+    async def open(self, path: str, *, create: bool = False) -> File:
+        await self.begin("open", path)
+        directory, name = self._place(path)
+        node = directory.cached.get(name)
+        if node is None:
+            if not create:
+                raise FileNotFoundError(errno.ENOENT, "simulated: no such file", path)
+            await self.begin("create", path)
+            node = _Inode()
+            directory.do(_Entry(name, node))
+        if isinstance(node, _Directory):
+            raise IsADirectoryError(errno.EISDIR, "simulated: is a directory", path)
+        return SimulatedFile(self, path, node)
+
+    async def exists(self, path: str) -> bool:
+        return self._find(path) is not None
+
+    async def size(self, path: str) -> int:
+        return len(self._inode(path).cached)
+
+    async def list(self, directory: str) -> list[str]:
+        return sorted(self._directory(directory).cached)
+
+    async def make_directory(self, path: str) -> None:
+        await self.begin("make_directory", path)
+        here = self._root
+        for name in _parts(path):
+            node = here.cached.get(name)
+            if node is None:
+                node = _Directory()
+                here.do(_Entry(name, node))
+            if isinstance(node, _Inode):
+                raise NotADirectoryError(errno.ENOTDIR, "simulated: is a file", path)
+            here = node
+
+    async def rename(self, source: str, target: str) -> None:
+        await self.begin("rename", source)
+        from_directory, old = self._place(source)
+        to_directory, new = self._place(target)
+        node = from_directory.cached.get(old)
+        if node is None:
+            raise FileNotFoundError(errno.ENOENT, "simulated: no such file", source)
+        if from_directory is to_directory:
+            from_directory.do(_Entry(new, node, gone=old))
+        else:
+            to_directory.do(_Entry(new, node))
+            from_directory.do(_Entry(None, None, gone=old))
+
+    async def remove(self, path: str) -> None:
+        await self.begin("remove", path)
+        self._inode(path)
+        directory, name = self._place(path)
+        directory.do(_Entry(None, None, gone=name))
+
+    async def remove_directory(self, path: str) -> None:
+        await self.begin("remove_directory", path)
+        self._directory(path)
+        directory, name = self._place(path)
+        directory.do(_Entry(None, None, gone=name))
+
+    async def sync_directory(self, path: str) -> None:
+        directory = self._directory(path)
+        covered = len(directory.pending)
+        await self.begin("sync_directory", path)
+        for change in directory.pending[:covered]:
+            _enter(directory.durable, change)
+        del directory.pending[:covered]
+
+    async def lock(self, directory: str) -> Lock:
+        self._directory(directory)
+        if directory in self.locks:
+            raise BlockingIOError(errno.EAGAIN, "simulated: another process has it", directory)
+        taken = SimulatedLock(self, directory)
+        self.locks[directory] = taken
+        return taken
+
+    async def free_bytes(self, path: str) -> int:
+        return 1 << 40 if self._space is None else self._space
+
+    def boot_id(self) -> str | None:
+        return f"boot-{self._boot}"
+
+    # For its files.
+
+    async def begin(self, name: str, path: str) -> None:
+        """Start an operation: tell the hook, take its time, and notice if the process ended."""
+        process = self.process
+        if self.hook is not None:
+            self.hook(name, path)
+        delay = self._chance.uniform(0, self.latency_max) if self.latency_max else 0.0
+        if delay + self.slow:
+            await asyncio.sleep(delay + self.slow)
+        if process != self.process:
+            raise OSError(errno.EBADF, "simulated: the process is gone", path)
+
+    def take_sync_failure(self) -> bool:
+        if not self._failing_syncs:
+            return False
+        self._failing_syncs -= 1
+        return True
+
+    def take_space(self, grown: int, path: str) -> None:
+        if self._space is None or grown <= 0:
+            return
+        if grown > self._space:
+            raise OSError(errno.ENOSPC, "simulated: no space left", path)
+        self._space -= grown
+
+    def _lose(self, directory: _Directory) -> None:
+        for change in directory.pending:
+            if self._chance.random() < 0.5:
+                _enter(directory.durable, change)
+        directory.pending.clear()
+        directory.cached = dict(directory.durable)
+        for name in sorted(directory.cached):
+            node = directory.cached[name]
+            if isinstance(node, _Directory):
+                self._lose(node)
+            else:
+                self._lose_bytes(node)
+
+    def _lose_bytes(self, inode: _Inode) -> None:
+        for change in inode.pending:
+            fate = self._chance.random()
+            if fate < 0.4:
+                _apply(inode.durable, change)
+            elif fate < 0.7 and isinstance(change, _Write):
+                self._apply_sectors(inode.durable, change)
+        inode.pending.clear()
+        inode.cached = bytearray(inode.durable)
+
+    def _apply_sectors(self, content: bytearray, write: _Write) -> None:
+        """Keep some sectors of a write; the file's new size may have been written, or not."""
+        end = write.position + len(write.data)
+        if self._chance.random() < 0.5 and len(content) < end:
+            content.extend(bytes(end - len(content)))
+        start = write.position
+        while start < end:
+            stop = min(end, (start // SECTOR + 1) * SECTOR)
+            if self._chance.random() < 0.5:
+                first = start - write.position
+                _apply(content, _Write(start, write.data[first : first + stop - start]))
+            start = stop
+
+    def _place(self, path: str) -> tuple[_Directory, str]:
+        parent, _, name = path.rstrip("/").rpartition("/")
+        return self._directory(parent), name
+
+    def _find(self, path: str) -> _Inode | _Directory | None:
+        here: _Inode | _Directory = self._root
+        for name in _parts(path):
+            if isinstance(here, _Inode) or name not in here.cached:
+                return None
+            here = here.cached[name]
+        return here
+
+    def _directory(self, path: str) -> _Directory:
+        node = self._find(path)
+        if node is None:
+            raise FileNotFoundError(errno.ENOENT, "simulated: no such directory", path)
+        if isinstance(node, _Inode):
+            raise NotADirectoryError(errno.ENOTDIR, "simulated: is a file", path)
+        return node
+
+    def _inode(self, path: str) -> _Inode:
+        node = self._find(path)
+        if node is None:
+            raise FileNotFoundError(errno.ENOENT, "simulated: no such file", path)
+        if isinstance(node, _Directory):
+            raise IsADirectoryError(errno.EISDIR, "simulated: is a directory", path)
+        return node
+
+
+def _parts(path: str) -> list[str]:
+    return [part for part in path.split("/") if part]
+
+
+def _apply(content: bytearray, change: _Write | _Truncate) -> None:
+    if isinstance(change, _Truncate):
+        if change.size < len(content):
+            del content[change.size :]
+        else:
+            content.extend(bytes(change.size - len(content)))
+        return
+    if len(content) < change.position:
+        content.extend(bytes(change.position - len(content)))
+    content[change.position : change.position + len(change.data)] = change.data
+
+
+def _enter(entries: dict[str, _Inode | _Directory], change: _Entry) -> None:
+    if change.gone is not None:
+        entries.pop(change.gone, None)
+    if change.name is not None and change.node is not None:
+        entries[change.name] = change.node

@@ -1,0 +1,119 @@
+"""Which leader_epoch began at which offset: how a diverged replica finds where to cut (KIP-101).
+
+The file `leader-epoch-checkpoint` is written before the first record of a new epoch is visible.
+It carries no promise of its own: a missing, torn or old one is noticed and built again from the
+batches, for each batch names its epoch.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterable
+
+from crc32c import crc32c
+
+FILE_NAME = "leader-epoch-checkpoint"
+_VERSION = "1"
+
+
+class EpochCache:
+    """Epochs in order with the offset at which each begins; both strictly grow.
+
+    An epoch without a record leaves no entry (K9).
+    """
+
+    def __init__(self, entries: Iterable[tuple[int, int]] = ()) -> None:
+        self._epochs: list[int] = []
+        self._starts: list[int] = []
+        for epoch, start in entries:
+            self.assign(epoch, start)
+
+    @property
+    def entries(self) -> list[tuple[int, int]]:
+        """(epoch, start offset) of each, in order."""
+        return list(zip(self._epochs, self._starts, strict=True))
+
+    @property
+    def last(self) -> int:
+        """The epoch of the newest record; -1 if there is none."""
+        return self._epochs[-1] if self._epochs else -1
+
+    def assign(self, epoch: int, start: int) -> bool:
+        """Note that a batch of `epoch` lies at `start`; return whether that is news.
+
+        >>> cache = EpochCache()
+        >>> cache.assign(1, 0), cache.assign(1, 5), cache.assign(3, 9)
+        (True, False, True)
+        >>> cache.assign(4, 9), cache.entries  # epoch 3 turned out to be empty
+        (True, [(1, 0), (4, 9)])
+        """
+        if epoch <= self.last:
+            return False
+        while self._starts and self._starts[-1] >= start:
+            self._epochs.pop()
+            self._starts.pop()
+        self._epochs.append(epoch)
+        self._starts.append(start)
+        return True
+
+    def epoch_at(self, offset: int) -> int:
+        """The epoch of the record at `offset`, which must be in the log; -1 if none is known."""
+        index = bisect_right(self._starts, offset) - 1
+        return self._epochs[index] if index >= 0 else -1
+
+    def end_offset_for(self, epoch: int, log_end: int) -> tuple[int, int] | None:
+        """Return the largest epoch not above `epoch`, and where it ends; None if we know of none.
+
+        None for an epoch above our last: we can't say where it ends. An epoch below our first
+        ends where the first begins, as in Kafka.
+
+        >>> EpochCache([(1, 0), (4, 9)]).end_offset_for(3, 20)
+        (1, 9)
+        """
+        if not self._epochs or epoch > self.last:
+            return None
+        if epoch == self.last:
+            return epoch, log_end
+        index = bisect_right(self._epochs, epoch) - 1
+        if index < 0:
+            return epoch, self._starts[0]
+        return self._epochs[index], self._starts[index + 1]
+
+    def truncate_from_end(self, end: int) -> bool:
+        """Forget epochs that begin at or above `end`; return whether there were any."""
+        before = len(self._starts)
+        while self._starts and self._starts[-1] >= end:
+            self._epochs.pop()
+            self._starts.pop()
+        return len(self._starts) != before
+
+    def truncate_from_start(self, start: int) -> bool:
+        """Forget what lies below `start`; the epoch that covers it now begins there."""
+        index = bisect_right(self._starts, start) - 1
+        if index < 0 or self._starts[index] == start == self._starts[0]:
+            return False
+        del self._epochs[:index], self._starts[:index]
+        self._starts[0] = start
+        return True
+
+    def encode(self) -> bytes:
+        lines = [_VERSION, str(len(self._epochs))]
+        lines += [f"{epoch} {start}" for epoch, start in self.entries]
+        body = "\n".join(lines) + "\n"
+        return f"{body}crc {crc32c(body.encode()):08x}\n".encode()
+
+
+def decode(content: bytes) -> EpochCache | None:
+    """Return what a checkpoint says, None if it is not whole or of another version."""
+    body, mark, crc = content.rpartition(b"crc ")
+    try:
+        if not mark or int(crc, 16) != crc32c(body):
+            return None
+        lines = body.decode("ascii").splitlines()
+        if lines[0] != _VERSION or int(lines[1]) != len(lines) - 2:
+            return None
+        entries = [(int(epoch), int(start)) for epoch, start in map(str.split, lines[2:])]
+    except (ValueError, IndexError):
+        return None
+    cache = EpochCache(entries)
+    return cache if cache.entries == entries else None

@@ -1,0 +1,1045 @@
+"""The log on disk: one implementation for the metadata log and for every partition.
+
+A directory holds segments, their indexes, the leader-epoch checkpoint, snapshots of an observer's
+state, and two slot files: `synced`, the end offset that is known to have survived a sync, and
+`high-watermark`. The rules that keep it true:
+
+* `synced` moves only after a sync has succeeded and need not be synced itself: an old one is only
+  a lower bound. Before a cut below it, the lower end is written there *and* synced. So at open,
+  whatever is bad below it is corruption (law 7), and whatever is bad above it is a tail to cut.
+* A cut is synced before the next append: bytes that were cut never come back between newer ones
+  (R8). Whole segments go last first, so that what a crash leaves is a prefix.
+* Batches above `synced` must follow one another without a gap and with epochs that never fall;
+  everything from the first that does not is cut, whatever valid bytes follow.
+* With `track_synced`, bytes above `synced` are written again and synced before use: a sync that
+  failed may have left pages that read well and are nowhere else (law 6).
+* Everything else (indexes, epochs, snapshots) can be built again from the batches.
+
+Whether the last run stopped cleanly is a matter of the log directory: see run_file. It decides
+only what `recovered` says of a cut; it is never a reason not to look at the tail.
+
+Appends, cuts and rolls take their turns; reads overlap them. After the first failed write or sync
+everything raises StorageError: open the log again to find out what is there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from bisect import bisect_right
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+import structlog
+from crc32c import crc32c
+
+from quorate.errors import CorruptRecordError, OffsetOutOfRangeError, StorageError
+from quorate.record.batch import BatchHeader, records
+from quorate_quorum.log import epochs as epoch_file
+from quorate_quorum.log.disk import Buffer, Disk, File, read_whole, replace_whole
+from quorate_quorum.log.epochs import EpochCache
+from quorate_quorum.log.run_file import UNKNOWN, Run
+from quorate_quorum.log.segment import (
+    BATCH_BYTES_MAX,
+    INDEX,
+    LOG,
+    RELATIVE_MAX,
+    SNAPSHOT,
+    TIME_INDEX,
+    Segment,
+    file_name,
+    offset_of,
+    walk,
+)
+from quorate_quorum.log.slots import SlotFile
+
+log = structlog.get_logger(__name__)
+
+SYNCED_FILE = "synced"
+HIGH_WATERMARK_FILE = "high-watermark"
+#: How many of the newest batches' positions are kept: reads at the end need no index.
+RECENT_BATCHES_MAX = 4096
+#: How many readers' next positions are kept: a reader that goes on needs no index either.
+READERS_MAX = 32
+#: Of how many closed segments the indexes stay in memory (at most 5 MiB each).
+INDEXES_MAX = 4
+#: Rewriting the tail copies this much at a time.
+_COPY_BYTES = 1024 * 1024
+_SNAPSHOT_HEADER = struct.Struct(">4sIqqI")  # what it is, version, offset, epoch before it, crc
+_SNAPSHOT_MAGIC = b"QSNP"
+_SNAPSHOT_VERSION = 1
+
+
+class LogCorruptError(StorageError):
+    """Bytes that had survived a sync are not what they were (law 7)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogConfig:
+    """How a log is kept."""
+
+    #: A segment is closed before it would grow beyond this; at most 2 GiB - 1.
+    segment_bytes: int = 1 << 30
+    #: Bytes between two entries of the offset index.
+    index_interval_bytes: int = 4096
+    #: Acknowledgements wait for syncs (the metadata log, flush.on.ack): write the tail again.
+    track_synced: bool = False
+    #: Check every batch at open, not only those that no sync is known to have covered.
+    verify_all: bool = False
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.segment_bytes <= RELATIVE_MAX:
+            raise ValueError(f"segment_bytes must be 1 to {RELATIVE_MAX}, not {self.segment_bytes}")
+        if self.index_interval_bytes < 0:
+            raise ValueError(
+                f"index_interval_bytes must be 0 or more, not {self.index_interval_bytes}"
+            )
+
+
+class Observer(Protocol):
+    """State that follows the log, such as what producers have written."""
+
+    def observe(self, header: BatchHeader) -> None:
+        """Take in an appended or replayed batch; they come in order."""
+
+    def reset(self) -> None:
+        """Forget everything: a reload follows."""
+
+    def snapshot(self) -> bytes:
+        """Return the state as bytes."""
+
+    def restore(self, data: bytes) -> None:
+        """Take over a snapshot's state."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """What open() found."""
+
+    #: The directory's last run had stopped cleanly.
+    was_clean: bool
+    #: The machine has not been booted since: completed writes are all there.
+    same_boot: bool
+    #: Bytes at the end that were no valid batches, and are gone.
+    cut_bytes: int
+    #: Whole batches may have been cut: it was not just the write that a crash interrupted.
+    lossy: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentInfo:
+    """A segment, as retention looks at it."""
+
+    base_offset: int
+    end_offset: int
+    size: int
+    max_timestamp: int
+
+
+class Log:
+    """An open log. Use `Log.open`."""
+
+    def __init__(
+        self, disk: Disk, directory: str, config: LogConfig, observer: Observer | None
+    ) -> None:
+        self._disk = disk
+        self._directory = directory
+        self._config = config
+        self._observer = observer
+        self._segments: list[Segment] = []
+        self._bases: list[int] = []
+        self._synced_slot = SlotFile(disk, f"{directory}/{SYNCED_FILE}")
+        self._high_watermark_slot = SlotFile(disk, f"{directory}/{HIGH_WATERMARK_FILE}")
+        self._writing = asyncio.Lock()
+        self._syncing = asyncio.Lock()
+        self._slot_writing = asyncio.Lock()
+        self._rolled: asyncio.Task[None] | None = None
+        self._failure: str | None = None
+        self._closed = False
+        #: Entries of the directory that no directory sync has covered yet.
+        self._unsynced_names = False
+        self._unsynced_parent = False
+        #: Something is to be written at a clean stop.
+        self._changed = False
+        #: Ends of the newest batches of the active segment, and where they lie; grow in step.
+        self._recent_offsets: list[int] = []
+        self._recent_positions: list[int] = []
+        #: Closed segments whose index is in memory, the last used one last.
+        self._indexed: OrderedDict[int, Segment] = OrderedDict()
+        self._readers: OrderedDict[int, tuple[Segment, int]] = OrderedDict()
+        self.recovered = Recovered(False, False, 0, False)
+        #: First offset held.
+        self.log_start_offset = 0
+        #: One past the last record.
+        self.log_end_offset = 0
+        #: How often the log was cut; whoever began something before a cut compares it.
+        self.truncations = 0
+        #: One past the last record that survived a sync that succeeded.
+        self.synced_end = 0
+        #: A lower bound from the checkpoint; then whatever the owner sets.
+        self.high_watermark = 0
+        #: The leader_epoch under which high_watermark was learnt; -1 if none.
+        self.hw_epoch = -1
+        self.epochs = EpochCache()
+
+    @property
+    def last_epoch(self) -> int:
+        """The leader_epoch of the last record; -1 if the log never had one."""
+        return self.epochs.last
+
+    @property
+    def size(self) -> int:
+        """Bytes of all segments."""
+        return sum(segment.size for segment in self._segments)
+
+    @classmethod
+    async def open(
+        cls,
+        disk: Disk,
+        directory: str,
+        config: LogConfig,
+        *,
+        observer: Observer | None = None,
+        run: Run = UNKNOWN,
+    ) -> Log:
+        """Open a log, or an empty one where there is none yet: nothing is made before an append.
+
+        `run` is what the log directory remembers of its last run. LogCorruptError if bytes below
+        the last known sync are bad, StorageError if the disk fails.
+        """
+        opened = cls(disk, directory, config, observer)
+        try:
+            await _Recovery(opened, run).carry_out()
+        except (OSError, CorruptRecordError) as error:
+            await opened._close_files()
+            raise StorageError(f"{directory}: can't open the log: {error}") from error
+        except BaseException:
+            await opened._close_files()
+            raise
+        return opened
+
+    async def append(self, batches: Sequence[tuple[BatchHeader, Sequence[Buffer]]]) -> None:
+        """Append batches, whose headers carry their final offsets and epochs; one write for all.
+
+        They are in the page cache when it returns, and only then does log_end_offset move.
+        """
+        if not batches:
+            return
+        async with self._exclusive("append"):
+            size = 0
+            expected = self.log_end_offset
+            epoch = self.epochs.last
+            pieces: list[Buffer] = []
+            for header, parts in batches:
+                assert header.base_offset == expected, (header.base_offset, expected)
+                assert header.leader_epoch >= epoch, (header.leader_epoch, epoch)
+                assert header.size <= BATCH_BYTES_MAX, header.size
+                expected = header.end_offset
+                epoch = header.leader_epoch
+                size += header.size
+                pieces.extend(parts)
+            segment = await self._segment_for(size, expected)
+            if epoch != self.epochs.last:
+                await self._note_epochs(batches)
+            index = await segment.loaded_index()
+            position = await segment.file.append(pieces)
+            assert position == segment.size, (position, segment.size)
+            segment.size += size
+            assert segment.file.size == segment.size, "headers and pieces differ in size"
+            for header, _ in batches:
+                segment.add_to(index, position, header)
+                position += header.size
+                self._recent_offsets.append(header.end_offset)
+                self._recent_positions.append(position)
+                if self._observer is not None:
+                    self._observer.observe(header)
+            self._changed = True
+            if len(self._recent_offsets) > RECENT_BATCHES_MAX:
+                del self._recent_offsets[: RECENT_BATCHES_MAX // 2]
+                del self._recent_positions[: RECENT_BATCHES_MAX // 2]
+            self.log_end_offset = expected
+
+    async def read(
+        self, offset: int, *, end: int, bytes_max: int, at_least_one: bool = True
+    ) -> bytes:
+        """Return whole batches from the one that holds `offset`, all ending at or below `end`.
+
+        At most `bytes_max` bytes; with `at_least_one` the first batch even if it is larger. Empty
+        if there is none, or if the log was cut meanwhile. Ends at a segment's end. Raises
+        OffsetOutOfRangeError, LogCorruptError, StorageError.
+        """
+        self._check_usable()
+        if not self.log_start_offset <= offset <= self.log_end_offset:
+            raise OffsetOutOfRangeError(
+                f"{self._directory}: offset {offset} is not in "
+                f"[{self.log_start_offset}, {self.log_end_offset}]"
+            )
+        end = min(end, self.log_end_offset)
+        if offset >= end or (bytes_max <= 0 and not at_least_one):
+            return b""
+        truncations = self.truncations
+        try:
+            if self._recent_offsets and offset >= self._recent_offsets[0]:
+                found = await self._read_recent(offset, end, bytes_max, at_least_one)
+            else:
+                found = await self._read_older(offset, end, bytes_max, at_least_one)
+        except (OSError, CorruptRecordError) as error:
+            if truncations != self.truncations or offset < self.log_start_offset:
+                return b""
+            if isinstance(error, OSError):
+                raise StorageError(f"{self._directory}: can't read: {error}") from error
+            raise LogCorruptError(f"{self._directory}: {error}") from error
+        return found if truncations == self.truncations else b""
+
+    async def sync(self) -> int:
+        """Make all that is appended now survive a power loss; return its end offset.
+
+        A second call during a sync shares the next one. StorageError for good after a failure.
+        """
+        await self._sync_to(self.log_end_offset)
+        return self.synced_end
+
+    async def truncate(self, end_offset: int) -> None:
+        """Cut the log to `end_offset`; a batch that lies across it goes as a whole.
+
+        When it returns the cut is durable. Nothing happens if the log ends there already.
+        """
+        if end_offset >= self.log_end_offset:
+            self._check_usable()
+            return
+        if end_offset < self.log_start_offset:
+            await self.truncate_fully_and_start_at(end_offset)
+            return
+        async with self._exclusive("truncate"):
+            at = max(bisect_right(self._bases, end_offset) - 1, 0)
+            segment = self._segments[at]
+            position = await segment.position_of(end_offset)
+            end_offset = await self._end_offset_at(at, position, end_offset)
+            self._begin_cut(end_offset)
+            await self._lower_slots(end_offset)
+            for last in reversed(self._segments[at + 1 :]):
+                await self._drop(last)
+            await self._remove_snapshots_above(end_offset)
+            await segment.remove_index_files()
+            self._unsynced_names = True
+            await self._sync_names()
+            await segment.cut(position, end_offset)
+            await segment.file.sync()
+            self._start_recent()
+            self.epochs.truncate_from_end(end_offset)
+            await self._write_epochs()
+            await self._reload_observer()
+
+    async def truncate_fully_and_start_at(self, offset: int) -> None:
+        """Drop every record; the next one appended has `offset`."""
+        async with self._exclusive("truncate"):
+            self._begin_cut(self.log_start_offset)
+            if self._segments:
+                await self._lower_slots(min(self.log_start_offset, offset))
+            for last in reversed(self._segments[:]):
+                await self._drop(last)
+            await self._remove_snapshots_above(-1)
+            await self._sync_names()
+            self.epochs = EpochCache()
+            self.log_start_offset = self.log_end_offset = self.synced_end = offset
+            self.high_watermark = offset
+            await self._new_segment()
+            await self._write_epochs()
+            await self._sync_names()
+            async with self._slot_writing:
+                await self._write_synced(offset, sync=True)
+            await self._reload_observer()
+
+    async def delete_segments_below(self, offset: int) -> int:
+        """Remove whole segments whose records all lie below `offset`; return how many.
+
+        The active one stays. log_start_offset moves to the first one left.
+        """
+        count = 0
+        async with self._exclusive("delete"):
+            while len(self._segments) > 1 and self._bases[1] <= offset:
+                segment = self._segments[0]
+                self.log_start_offset = self._bases[1]
+                await self._drop(segment)
+                count += 1
+            if count and self.epochs.truncate_from_start(self.log_start_offset):
+                await self._write_epochs()
+        return count
+
+    async def offset_for_time(self, timestamp_ms: int, *, end: int) -> tuple[int, int] | None:
+        """Return (offset, timestamp) of the first record below `end` at or after the timestamp."""
+        self._check_usable()
+        truncations = self.truncations
+        try:
+            for segment in list(self._segments):
+                if segment.base_offset >= end:
+                    break
+                if await segment.max_timestamp() < timestamp_ms:
+                    continue
+                found = await self._search_time(segment, timestamp_ms, end)
+                if found is not None:
+                    return found if truncations == self.truncations else None
+        except (OSError, CorruptRecordError) as error:
+            if truncations != self.truncations:
+                return None
+            raise StorageError(f"{self._directory}: can't search: {error}") from error
+        return None
+
+    async def segments(self) -> list[SegmentInfo]:
+        """Describe the segments, oldest first, for retention; reads indexes that are not loaded."""
+        found = []
+        for segment, next_base in self._with_next_base():
+            try:
+                newest = await segment.max_timestamp()
+            except (OSError, CorruptRecordError) as error:
+                raise StorageError(f"{self._directory}: can't read: {error}") from error
+            end = min(next_base, self.log_end_offset)
+            found.append(SegmentInfo(segment.base_offset, end, segment.size, newest))
+            self._used_index_of(segment)
+        return found
+
+    async def roll(self) -> None:
+        """Close the active segment, if it has records, and begin a new one."""
+        async with self._exclusive("roll"):
+            if self._segments and self._segments[-1].size:
+                await self._roll()
+
+    async def checkpoint_high_watermark(self, offset: int, epoch: int) -> None:
+        """Remember a high watermark and the leader_epoch under which it was learnt."""
+        self.high_watermark = offset
+        self.hw_epoch = epoch
+        if not self._segments or self._high_watermark_slot.value == (offset, epoch):
+            return
+        async with self._exclusive("checkpoint"):
+            if self.high_watermark == offset:
+                self._unsynced_names |= await self._high_watermark_slot.write(offset, epoch)
+
+    async def close(self, *, clean: bool) -> None:
+        """Close the files; if `clean`, first make everything durable, StorageError if it can't."""
+        if self._closed:
+            return
+        try:
+            if clean and self._segments and self._failure is None and self._changed:
+                await self._prepare_stop()
+            elif clean:
+                self._check_usable()
+        finally:
+            self._closed = True
+            if self._rolled is not None:
+                await asyncio.gather(self._rolled, return_exceptions=True)
+            await self._close_files()
+
+    async def _prepare_stop(self) -> None:
+        async with self._exclusive("close"):
+            await self._segments[-1].write_index()
+            await self._write_snapshot()
+            await self._remove_old_snapshots()
+            await self._high_watermark_slot.write(self.high_watermark, self.hw_epoch, sync=True)
+            self._unsynced_names = True
+        await self.sync()
+        async with self._exclusive("close"), self._slot_writing:
+            await self._write_synced(self.synced_end, sync=True)
+
+    # Writing.
+
+    @asynccontextmanager
+    async def _exclusive(self, what: str) -> AsyncIterator[None]:
+        """One writer at a time; what fails half way leaves a log that only opening can judge."""
+        async with self._writing:
+            self._check_usable()
+            try:
+                yield
+            except StorageError as error:
+                self._failure = self._failure or str(error)
+                raise
+            except (OSError, CorruptRecordError) as error:
+                raise self._fail(f"{what} failed: {error}") from error
+            except BaseException:
+                self._failure = self._failure or f"{what} was interrupted"
+                raise
+
+    def _fail(self, reason: str) -> StorageError:
+        self._failure = self._failure or reason
+        log.error("log failed", directory=self._directory, reason=reason)
+        return StorageError(f"{self._directory}: {reason}")
+
+    def _check_usable(self) -> None:
+        if self._failure is not None:
+            raise StorageError(f"{self._directory}: failed before: {self._failure}")
+        if self._closed:
+            raise StorageError(f"{self._directory}: the log is closed")
+
+    async def _segment_for(self, size: int, end_offset: int) -> Segment:
+        """Return the active segment, a new one if the append would not fit."""
+        if not self._segments:
+            await self._make_directory()
+            await self._new_segment()
+        active = self._segments[-1]
+        grows_too_far = active.size + size > self._config.segment_bytes
+        if active.size and (grows_too_far or end_offset - 1 - active.base_offset > RELATIVE_MAX):
+            await self._roll()
+        return self._segments[-1]
+
+    async def _make_directory(self) -> None:
+        if not await self._disk.exists(self._directory):
+            await self._disk.make_directory(self._directory)
+            self._unsynced_parent = True
+
+    async def _new_segment(self) -> None:
+        await self._make_directory()
+        base_offset = self.log_end_offset
+        path = f"{self._directory}/{file_name(base_offset, LOG)}"
+        file = await self._disk.open(path, create=True)
+        segment = self._add_segment(base_offset, file)
+        segment.index = segment.new_index()
+        self._unsynced_names = True
+        self._start_recent()
+
+    def _add_segment(self, base_offset: int, file: File) -> Segment:
+        interval_bytes = self._config.index_interval_bytes
+        segment = Segment(self._disk, self._directory, base_offset, file, interval_bytes)
+        self._segments.append(segment)
+        self._bases.append(base_offset)
+        return segment
+
+    def _start_recent(self) -> None:
+        """Know the end of the log, if nothing else, by position."""
+        self._recent_offsets = [self.log_end_offset]
+        self._recent_positions = [self._segments[-1].size]
+
+    def _with_next_base(self) -> list[tuple[Segment, int]]:
+        """The segments, each with where the next begins; the last has one past the end."""
+        next_bases = [*self._bases[1:], self.log_end_offset + 1]
+        return list(zip(self._segments, next_bases, strict=True))
+
+    async def _roll(self) -> None:
+        """Close the active segment; it is synced behind our back, one at a time."""
+        if self._rolled is not None:
+            await self._rolled
+            self._check_usable()
+        closing = self._segments[-1]
+        await closing.write_index()
+        await self._write_snapshot()
+        await self._new_segment()
+        self._used_index_of(closing)
+        log.info("segment rolled", directory=self._directory, base_offset=self.log_end_offset)
+        self._rolled = asyncio.create_task(self._sync_rolled(self.log_end_offset))
+
+    async def _sync_rolled(self, end: int) -> None:
+        try:
+            await self._sync_to(end)
+        except StorageError:
+            assert self._failure is not None  # the next call of the owner tells him
+
+    async def _note_epochs(self, batches: Sequence[tuple[BatchHeader, Sequence[Buffer]]]) -> None:
+        for header, _ in batches:
+            self.epochs.assign(header.leader_epoch, header.base_offset)
+        await self._write_epochs()
+
+    async def _write_epochs(self) -> None:
+        """Not synced: after a power loss an old or torn one is noticed, and built again."""
+        path = f"{self._directory}/{epoch_file.FILE_NAME}"
+        await replace_whole(self._disk, path, self.epochs.encode(), sync=False)
+        self._unsynced_names = True
+
+    # Reading.
+
+    async def _read_recent(
+        self, offset: int, end: int, bytes_max: int, at_least_one: bool
+    ) -> bytes:
+        """Read where every batch's position is known: exactly the right bytes, nothing walked."""
+        offsets, positions = self._recent_offsets, self._recent_positions
+        first = bisect_right(offsets, offset) - 1
+        start = positions[first]
+        last = min(bisect_right(offsets, end) - 1, bisect_right(positions, start + bytes_max) - 1)
+        if last <= first:
+            if not at_least_one or offsets[first + 1] > end:
+                return b""
+            last = first + 1
+        return await self._segments[-1].file.read_at(start, positions[last] - start)
+
+    async def _read_older(self, offset: int, end: int, bytes_max: int, at_least_one: bool) -> bytes:
+        at = bisect_right(self._bases, offset) - 1
+        while at < len(self._segments):
+            segment = self._segments[at]
+            known = self._readers.pop(offset, None)
+            if known is not None and known[0] is segment:
+                position = known[1]
+            else:
+                position = await segment.position_of(offset)
+                self._used_index_of(segment)
+            if position < segment.size:
+                return await self._read_at(segment, position, offset, end, bytes_max, at_least_one)
+            at += 1  # compaction may leave the end of a segment's offsets without records
+        return b""
+
+    def _used_index_of(self, segment: Segment) -> None:
+        """Keep the indexes of the few closed segments that were used last."""
+        if segment is self._segments[-1]:
+            return
+        self._indexed[segment.base_offset] = segment
+        self._indexed.move_to_end(segment.base_offset)
+        if len(self._indexed) > INDEXES_MAX:
+            self._indexed.popitem(last=False)[1].unload_index()
+
+    async def _read_at(
+        self,
+        segment: Segment,
+        position: int,
+        offset: int,
+        end: int,
+        bytes_max: int,
+        at_least_one: bool,
+    ) -> bytes:
+        length = max(bytes_max, 4096)
+        data = await segment.file.read_at(position, min(length, segment.size - position))
+        start, stop, next_offset, wanted = walk(data, offset=offset, end=end, bytes_max=bytes_max)
+        if wanted:
+            data = await segment.file.read_at(position + start, wanted)
+            start, stop, next_offset, wanted = walk(
+                data, offset=offset, end=end, bytes_max=bytes_max
+            )
+        if stop - start > bytes_max and not at_least_one:
+            return b""
+        if stop > start:
+            self._readers[next_offset] = (segment, position + stop)
+            if len(self._readers) > READERS_MAX:
+                self._readers.popitem(last=False)
+        return data if stop - start == len(data) else data[start:stop]
+
+    async def _search_time(
+        self, segment: Segment, timestamp_ms: int, end: int
+    ) -> tuple[int, int] | None:
+        index = await segment.loaded_index()
+        first = segment.base_offset + index.floor_of_time(timestamp_ms)
+        position = await segment.position_of(first)
+        while position < segment.size:
+            chunk = await segment.scan(position, checked=False)
+            for where, header in chunk.found:
+                if header.base_offset >= end:
+                    return None
+                if header.max_timestamp >= timestamp_ms:
+                    batch = await segment.file.read_at(where, header.size)
+                    for record in records(batch):
+                        if record.timestamp_ms >= timestamp_ms and record.offset < end:
+                            return record.offset, record.timestamp_ms
+            if chunk.bad is not None:
+                raise CorruptRecordError(chunk.bad)
+            position = chunk.position
+        return None
+
+    # Syncing.
+
+    async def _sync_to(self, end: int) -> None:
+        """Sync all below `end`; several callers share one sync."""
+        self._check_usable()
+        async with self._syncing:
+            while self.synced_end < min(end, self.log_end_offset) or self._unsynced_names:
+                self._check_usable()
+                truncations = self.truncations
+                target = min(max(end, self._end_to_sync(end)), self.log_end_offset)
+                for segment, next_base in self._with_next_base():
+                    if segment.base_offset < target and next_base > self.synced_end:
+                        await self._sync_segment(segment)
+                try:
+                    await self._sync_names()
+                except OSError as error:
+                    raise self._fail(f"sync of the directory failed: {error}") from error
+                await self._note_synced(target, truncations)
+
+    async def _note_synced(self, end: int, truncations: int) -> None:
+        """After a sync. Not with the writers' lock, for a roll waits for this; but a cut first
+        counts itself, then waits for the slot: so nothing is noted above a cut.
+        """
+        async with self._slot_writing:
+            if truncations == self.truncations and end > self.synced_end:
+                self.synced_end = end
+                try:
+                    await self._write_synced(end)
+                except OSError as error:
+                    raise self._fail(f"sync failed: {error}") from error
+
+    async def _sync_segment(self, segment: Segment) -> None:
+        try:
+            await segment.file.sync()
+        except OSError as error:
+            if segment in self._segments:  # else it was removed, and needs none
+                raise self._fail(f"sync failed: {error}") from error
+
+    def _end_to_sync(self, end: int) -> int:
+        """A closed segment's sync stops at its end; any other covers all that is appended."""
+        active_base = self._bases[-1] if self._bases else 0
+        return end if end <= active_base else self.log_end_offset
+
+    async def _sync_names(self) -> None:
+        if self._unsynced_parent:
+            await self._disk.sync_directory(self._directory.rpartition("/")[0] or "/")
+            self._unsynced_parent = False
+        if self._unsynced_names:
+            self._unsynced_names = False
+            try:
+                await self._disk.sync_directory(self._directory)
+            except BaseException:
+                self._unsynced_names = True
+                raise
+
+    async def _write_synced(self, end: int, *, sync: bool = False) -> None:
+        made = await self._synced_slot.write(end, self.epochs.epoch_at(end - 1), sync=sync)
+        if made:
+            self._unsynced_names = True
+            if sync:
+                await self._sync_names()
+
+    # Cutting.
+
+    def _begin_cut(self, end: int) -> None:
+        """From here on nobody reads, or notes as synced, what is about to go."""
+        self.truncations += 1
+        self.log_end_offset = end
+        self._changed = True
+        self._recent_offsets = []
+        self._recent_positions = []
+        self._readers.clear()
+
+    async def _lower_slots(self, end: int) -> None:
+        """Before a cut: no slot may promise, after it, what is gone."""
+        self.synced_end = min(self.synced_end, end)
+        self.high_watermark = min(self.high_watermark, end)
+        async with self._slot_writing:
+            synced = self._synced_slot.value
+            if synced is not None and synced[0] > end:
+                await self._write_synced(end, sync=True)
+        known = self._high_watermark_slot.value
+        if known is not None and known[0] > end:
+            await self._high_watermark_slot.write(end, known[1], sync=True)
+
+    async def _drop(self, segment: Segment) -> None:
+        """Remove a segment, durably before the next one: a crash leaves no gap."""
+        at = self._segments.index(segment)
+        del self._segments[at], self._bases[at]
+        self._readers.clear()
+        self._indexed.pop(segment.base_offset, None)
+        await segment.remove()
+        self._unsynced_names = True
+        await self._sync_names()
+
+    async def _end_offset_at(self, at: int, position: int, end_offset: int) -> int:
+        """Return the end offset of the log once segment `at` ends at `position`."""
+        segment = self._segments[at]
+        if position >= segment.size:
+            return end_offset
+        chunk = await segment.scan(position, checked=False)
+        return min(end_offset, chunk.found[0][1].base_offset)
+
+    # The observer's state.
+
+    async def _reload_observer(self) -> None:
+        """Restore the newest snapshot at or below the end, then replay the headers above it."""
+        if self._observer is None:
+            return
+        self._observer.reset()
+        offset = self.log_start_offset
+        for start in reversed(await self._snapshots()):
+            state = await self._read_snapshot(start)
+            if state is not None:
+                self._observer.restore(state)
+                offset = start
+                break
+        await self._visit(offset, self._observer.observe)
+
+    async def _visit(self, offset: int, visit: Callable[[BatchHeader], None]) -> None:
+        """Call `visit` with the header of each batch that ends above `offset`, in order."""
+        for segment, next_base in self._with_next_base():
+            if next_base <= offset:
+                continue
+            position = await segment.position_of(offset)
+            while position < segment.size:
+                chunk = await segment.scan(position, checked=False)
+                for _, header in chunk.found:
+                    visit(header)
+                if chunk.bad is not None:
+                    raise CorruptRecordError(f"{segment.file.path}: {chunk.bad}")
+                position = chunk.position
+
+    async def _snapshots(self) -> list[int]:
+        """Offsets of the snapshots on disk, in order."""
+        if not await self._disk.exists(self._directory):
+            return []
+        offsets = [offset_of(name, SNAPSHOT) for name in await self._disk.list(self._directory)]
+        return sorted(offset for offset in offsets if offset is not None)
+
+    def _snapshot_path(self, offset: int) -> str:
+        return f"{self._directory}/{file_name(offset, SNAPSHOT)}"
+
+    async def _write_snapshot(self) -> None:
+        if self._observer is None:
+            return
+        state = self._observer.snapshot()
+        end = self.log_end_offset
+        header = _SNAPSHOT_HEADER.pack(
+            _SNAPSHOT_MAGIC, _SNAPSHOT_VERSION, end, self.epochs.epoch_at(end - 1), crc32c(state)
+        )
+        # Not synced: it tells by its CRC and epoch whether it is whole and of this history.
+        await replace_whole(self._disk, self._snapshot_path(end), header + state, sync=False)
+        self._unsynced_names = True
+
+    async def _read_snapshot(self, offset: int) -> bytes | None:
+        if not self.log_start_offset <= offset <= self.log_end_offset:
+            return None
+        content = await read_whole(self._disk, self._snapshot_path(offset))
+        if len(content) < _SNAPSHOT_HEADER.size:
+            return None
+        magic, version, at, epoch, crc = _SNAPSHOT_HEADER.unpack_from(content)
+        state = content[_SNAPSHOT_HEADER.size :]
+        is_ours = (magic, version, at) == (_SNAPSHOT_MAGIC, _SNAPSHOT_VERSION, offset)
+        is_of_this_history = offset == self.log_start_offset or epoch == self.epochs.epoch_at(
+            offset - 1
+        )
+        return state if is_ours and is_of_this_history and crc == crc32c(state) else None
+
+    async def _remove_snapshots_above(self, end: int) -> None:
+        for offset in await self._snapshots():
+            if offset > end:
+                await self._disk.remove(self._snapshot_path(offset))
+                self._unsynced_names = True
+
+    async def _remove_old_snapshots(self) -> None:
+        """Keep the newest, and those at the start of a segment."""
+        for offset in (await self._snapshots())[:-1]:
+            if offset not in self._bases:
+                await self._disk.remove(self._snapshot_path(offset))
+
+    async def _close_files(self) -> None:
+        await self._synced_slot.close()
+        await self._high_watermark_slot.close()
+        for segment in self._segments:
+            await segment.file.close()
+
+
+class _Recovery:
+    """Opening a log: what is there, what of it is to be believed, what must go."""
+
+    def __init__(self, opened: Log, run: Run) -> None:
+        self._log = opened
+        self._run = run
+        self._config = opened._config
+        self._cut_bytes = 0
+        self._lossy = False
+        #: All below survived a sync: what is bad there is corruption.
+        self._synced = 0
+        #: Where the next batch must begin; None where the scan starts inside a segment.
+        self._expected: int | None = None
+
+    async def carry_out(self) -> None:
+        owner = self._log
+        if await owner._disk.exists(owner._directory):
+            await self._find()
+        if owner._segments:
+            await self._check()
+            await self._finish()
+            await owner._reload_observer()
+        owner.recovered = Recovered(
+            self._run.marker_present, self._run.same_boot, self._cut_bytes, self._lossy
+        )
+        if self._cut_bytes:
+            log.warning(
+                "log cut at open",
+                directory=owner._directory,
+                log_end_offset=owner.log_end_offset,
+                cut_bytes=self._cut_bytes,
+                lossy=self._lossy,
+            )
+
+    async def _find(self) -> None:
+        """Open what is there, and sweep away what crashes left lying."""
+        owner = self._log
+        names = await owner._disk.list(owner._directory)
+        found = (offset_of(name, LOG) for name in names)
+        bases = sorted(base for base in found if base is not None)
+        for name in names:
+            indexed = [offset_of(name, ending) for ending in (INDEX, TIME_INDEX)]
+            is_orphan = any(base is not None and base not in bases for base in indexed)
+            if is_orphan or name.endswith(".tmp"):
+                await owner._disk.remove(f"{owner._directory}/{name}")
+        for base in bases:
+            file = await owner._disk.open(f"{owner._directory}/{file_name(base, LOG)}")
+            owner._add_segment(base, file)
+        await owner._synced_slot.load()
+        await owner._high_watermark_slot.load()
+        if bases:
+            owner.log_start_offset = owner.log_end_offset = bases[0]
+        # Whoever made these names may have crashed before a sync of the directory.
+        owner._unsynced_names = owner._unsynced_parent = True
+        owner._changed = not self._run.marker_present
+
+    async def _check(self) -> None:
+        """Find the end of the valid batches; raise if it lies below what was synced."""
+        owner = self._log
+        slot = owner._synced_slot.value
+        self._synced = max(slot[0] if slot is not None else 0, owner.log_start_offset)
+        # The epoch of the last synced record; None if there is no such record.
+        epoch = slot[1] if slot is not None and slot[0] > owner.log_start_offset else None
+        known = await self._known_epochs(epoch)
+        from_start = self._config.verify_all or known is None
+        first = 0 if from_start else bisect_right(owner._bases, self._synced) - 1
+        position = await self._scan_start(owner._segments[first], from_start=from_start)
+        if not from_start and known is not None:
+            owner.epochs = EpochCache(e for e in known.entries if e[1] < self._synced)
+        if position == 0:
+            self._expected = owner._bases[first]
+        await self._scan(first, position)
+        if owner.log_end_offset < self._synced:
+            raise self._corrupt(f"the log ends at {owner.log_end_offset}")
+        if epoch is not None and owner.epochs.epoch_at(self._synced - 1) != epoch:
+            raise self._corrupt(f"the last batch below it is not of epoch {epoch}")
+        if self._config.verify_all and known is not None:
+            self._compare_epochs(known)
+
+    async def _known_epochs(self, epoch: int | None) -> EpochCache | None:
+        """Return the checkpoint, None if it is not that of the log that was synced."""
+        owner = self._log
+        path = f"{owner._directory}/{epoch_file.FILE_NAME}"
+        known = None
+        if await owner._disk.exists(path):
+            known = epoch_file.decode(await read_whole(owner._disk, path))
+        if epoch is None:
+            return EpochCache()  # everything is scanned: no need of it
+        if known is None or known.epoch_at(self._synced - 1) != epoch:
+            return None
+        known.truncate_from_start(owner.log_start_offset)
+        return known
+
+    async def _scan_start(self, segment: Segment, *, from_start: bool) -> int:
+        """Give the first segment its index; return the position from which to scan."""
+        segment.index = segment.new_index()
+        if from_start:
+            return 0
+        index = await segment.index_on_disk()
+        index.truncate(self._synced - segment.base_offset)
+        if not await segment.names_a_batch(*index.last_entry):
+            return 0
+        segment.index = index
+        return index.last_entry[1]
+
+    async def _scan(self, first: int, position: int) -> None:
+        """Check all batches from `position` of segment `first`, to the end or the first bad one."""
+        owner = self._log
+        for at in range(first, len(owner._segments)):
+            segment = owner._segments[at]
+            if self._expected is not None and segment.base_offset != self._expected:
+                if not self._may_skip(segment.base_offset):
+                    await self._cut(at, 0, f"no segment begins at {self._expected}")
+                    return
+                self._expected = segment.base_offset
+            segment.index = index = segment.index or segment.new_index()
+            while position < segment.size:
+                chunk = await segment.scan(position, checked=True)
+                bad = chunk.bad
+                for where, header in chunk.found:
+                    misfit = self._misfit(segment, header)
+                    if misfit is not None:
+                        chunk.position, bad = where, misfit
+                        break
+                    segment.add_to(index, where, header)
+                    owner.epochs.assign(header.leader_epoch, header.base_offset)
+                    self._expected = header.end_offset
+                position = chunk.position
+                if bad is not None:
+                    await self._cut(at, position, bad)
+                    return
+            position = 0
+        owner.log_end_offset = self._expected if self._expected is not None else self._synced
+
+    def _may_skip(self, base_offset: int) -> bool:
+        """Compaction leaves gaps; it works far below what was synced, never on a metadata log."""
+        assert self._expected is not None
+        return not self._config.verify_all and self._expected < base_offset <= self._synced
+
+    def _misfit(self, segment: Segment, header: BatchHeader) -> str | None:
+        """Return why a good batch can't be the next one of this log, or None."""
+        offset = header.base_offset
+        if self._expected is None:
+            self._expected = offset
+        if offset != self._expected and not self._may_skip(offset):
+            return f"a batch has offset {offset} where {self._expected} should be"
+        if header.leader_epoch < self._log.epochs.epoch_at(offset):
+            return f"the batch at {offset} is of epoch {header.leader_epoch}, older than the last"
+        if not 0 <= header.last_offset - segment.base_offset <= RELATIVE_MAX:
+            return f"the batch at {offset} is not one of segment {segment.base_offset}"
+        return None
+
+    async def _cut(self, at: int, position: int, bad: str) -> None:
+        """End the log at `position` of segment `at`, or before that segment if it does not fit."""
+        owner = self._log
+        end = self._expected if self._expected is not None else owner._segments[at].base_offset
+        if end < self._synced:
+            raise self._corrupt(f"{owner._segments[at].file.path}: {bad}")
+        fits = owner._segments[at].base_offset <= end
+        is_last_write = (
+            fits
+            and at == len(owner._segments) - 1
+            and await self._reaches_the_end(owner._segments[at], position)
+        )
+        self._lossy = not (self._run.same_boot and is_last_write)
+        owner.log_end_offset = end
+        for segment in reversed(owner._segments[at + 1 if fits else at :]):
+            self._cut_bytes += segment.size
+            await owner._drop(segment)
+        if fits:
+            segment = owner._segments[at]
+            self._cut_bytes += segment.size - position
+            await segment.cut(position, end)
+            await segment.file.sync()
+
+    async def _reaches_the_end(self, segment: Segment, position: int) -> bool:
+        """Tell whether nothing follows the batch at `position`, by what is left of its length."""
+        start = await segment.file.read_at(position, 12)
+        if len(start) < 12:
+            return True
+        length = int.from_bytes(start[8:], "big", signed=True)
+        return length >= 0 and position + 12 + length >= segment.size
+
+    def _compare_epochs(self, known: EpochCache) -> None:
+        """The CRC does not cover a batch's epoch; the checkpoint says it once more."""
+        scanned = [e for e in self._log.epochs.entries if e[1] < self._synced]
+        expected = [e for e in known.entries if e[1] < self._synced]
+        if expected and scanned != expected:
+            raise self._corrupt(f"epochs are {scanned}, and were {expected}")
+
+    def _corrupt(self, found: str) -> LogCorruptError:
+        return LogCorruptError(
+            f"{self._log._directory}: all below offset {self._synced} had survived a sync, but: "
+            f"{found}. Take the disk out of service and let the replica be fetched again"
+        )
+
+    async def _finish(self) -> None:
+        owner = self._log
+        end = owner.log_end_offset
+        owner.synced_end = self._synced
+        owner._start_recent()
+        owner.epochs.truncate_from_end(end)
+        await owner._remove_snapshots_above(end)
+        offset, owner.hw_epoch = owner._high_watermark_slot.value or (0, -1)
+        owner.high_watermark = offset
+        await owner._lower_slots(end)
+        owner.high_watermark = max(owner.high_watermark, owner.log_start_offset)
+        if self._config.track_synced and self._synced < end:
+            await self._write_tail_again()
+        await owner._write_epochs()
+
+    async def _write_tail_again(self) -> None:
+        """What reads well may be on no disk (law 6): write all above `synced`, then sync it."""
+        owner = self._log
+        for segment, next_base in owner._with_next_base():
+            if next_base <= self._synced:
+                continue
+            position = await segment.position_of(self._synced)
+            while position < segment.size:
+                length = min(_COPY_BYTES, segment.size - position)
+                data = await segment.file.read_at(position, length)
+                await segment.file.overwrite(position, data)
+                position += length
+        await owner._sync_to(owner.log_end_offset)

@@ -1,0 +1,292 @@
+"""The Disk seam on a real file system: what is quick is done in line, the rest in a small pool.
+
+A read of what the page cache holds, and a small append, cost less than handing them to a thread;
+so they block the loop for microseconds. Reads that would miss the cache, large appends, every
+sync and the removal of files go to a pool of threads. Appends, overwrites and truncates of one
+file keep the order of their calls.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import fcntl
+import os
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from quorate_quorum.log.disk import Buffer, File, Lock
+
+T = TypeVar("T")
+
+APPEND_IN_LINE_BYTES_MAX = 256 * 1024
+#: An in-line append that took longer sends the next ones to the pool: the disk is busy.
+APPEND_IN_LINE_SECONDS_MAX = 0.005
+APPENDS_IN_POOL_AFTER_A_SLOW_ONE = 64
+#: The page cache is probed at the first and last byte of a read, and this far apart between.
+PROBE_EVERY_BYTES = 256 * 1024
+#: A larger read goes to the pool even if cached: copying it would stall the loop.
+READ_IN_LINE_BYTES_MAX = 4 * 1024 * 1024
+#: The kernel takes at most this many pieces in one write (IOV_MAX).
+PIECES_MAX = 1024
+LOCK_FILE = ".lock"
+
+_NOWAIT: int | None = getattr(os, "RWF_NOWAIT", None)
+_fdatasync: Callable[[int], None] = getattr(os, "fdatasync", os.fsync)
+
+
+class RealFile:
+    """A file of the operating system."""
+
+    def __init__(self, disk: RealDisk, path: str, descriptor: int) -> None:
+        self._disk = disk
+        self._path = path
+        self._descriptor = descriptor
+        #: Where the next append goes; runs ahead of the file while appends wait their turn.
+        self._size = os.fstat(descriptor).st_size
+        self._order = asyncio.Lock()
+        #: Operations in the pool: the descriptor must not be closed, and so reused, under them.
+        self._in_pool = 0
+        self._idle: asyncio.Future[None] | None = None
+        self._closed = False
+        self._appends_for_pool = 0
+        self._probe = bytearray(1)
+
+    @property
+    def path(self) -> str:
+        return self._path
+
+    @property
+    def size(self) -> int:
+        return self._size
+
+    async def append(self, pieces: Sequence[Buffer]) -> int:
+        self._check_open()
+        length = sum(map(len, pieces))
+        if self._order.locked() or length > APPEND_IN_LINE_BYTES_MAX or self._appends_for_pool:
+            self._appends_for_pool = max(0, self._appends_for_pool - 1)
+            async with self._order:
+                self._check_open()
+                position = self._size
+                self._size += length
+                try:
+                    await self._in_thread(_write_all, self._descriptor, pieces, position, length)
+                except OSError:
+                    self._size = position
+                    raise
+                return position
+        position = self._size
+        started = time.perf_counter()
+        _write_all(self._descriptor, pieces, position, length)
+        self._size = position + length
+        if time.perf_counter() - started > APPEND_IN_LINE_SECONDS_MAX:
+            self._appends_for_pool = APPENDS_IN_POOL_AFTER_A_SLOW_ONE
+        return position
+
+    async def read_at(self, position: int, length: int) -> bytes:
+        self._check_open()
+        length = min(length, self._size - position)
+        if length <= 0:
+            return b""
+        if length <= READ_IN_LINE_BYTES_MAX and self._is_cached(position, length):
+            found = os.pread(self._descriptor, length, position)
+            if len(found) == length:
+                return found
+        return await self._in_thread(_read_all, self._descriptor, position, length)
+
+    async def overwrite(self, position: int, data: Buffer) -> None:
+        self._check_open()
+        async with self._order:
+            self._check_open()
+            if len(data) <= APPEND_IN_LINE_BYTES_MAX:
+                _overwrite_all(self._descriptor, data, position)
+            else:
+                await self._in_thread(_overwrite_all, self._descriptor, data, position)
+            self._size = max(self._size, position + len(data))
+
+    async def truncate(self, size: int) -> None:
+        self._check_open()
+        async with self._order:
+            self._check_open()
+            await self._in_thread(os.ftruncate, self._descriptor, size)
+            self._size = size
+
+    async def sync(self) -> None:
+        self._check_open()
+        await self._in_thread(_fdatasync, self._descriptor)
+
+    async def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        while self._in_pool:
+            self._idle = asyncio.get_running_loop().create_future()
+            await self._idle
+        os.close(self._descriptor)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise OSError(errno.EBADF, "the file is closed", self._path)
+
+    def _is_cached(self, position: int, length: int) -> bool:
+        """Probe the page cache. A page dropped between two probes costs one short wait."""
+        if _NOWAIT is None or not self._disk.probes:
+            return False
+        probe = (self._probe,)
+        try:
+            for place in range(position, position + length, PROBE_EVERY_BYTES):
+                os.preadv(self._descriptor, probe, place, _NOWAIT)
+            os.preadv(self._descriptor, probe, position + length - 1, _NOWAIT)
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
+                raise
+            self._disk.probes = False  # this file system can't say: always use the pool
+            return False
+        return True
+
+    async def _in_thread(self, work: Callable[..., T], *arguments: object) -> T:
+        """Run in the pool. A cancelled caller leaves; the work and the count go on."""
+        self._in_pool += 1
+        done = self._disk.in_thread(work, *arguments)
+        done.add_done_callback(self._left_pool)
+        return await asyncio.shield(done)
+
+    def _left_pool(self, done: asyncio.Future[T]) -> None:
+        self._in_pool -= 1
+        if not done.cancelled():
+            done.exception()  # the caller, if it is still there, was told
+        if not self._in_pool and self._idle is not None and not self._idle.done():
+            self._idle.set_result(None)
+
+
+class RealLock:
+    """An flock on a file in the directory; the kernel drops it with the process."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def release(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+class RealDisk:
+    """The machine's own file system. Close it to end its threads."""
+
+    def __init__(self, *, threads: int = 8) -> None:
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="disk")
+        #: Whether reads may ask the page cache; cleared where that is not supported.
+        self.probes = True
+        self._boot_id = _read_boot_id()
+
+    def in_thread(self, work: Callable[..., T], *arguments: object) -> asyncio.Future[T]:
+        return asyncio.get_running_loop().run_in_executor(self._pool, work, *arguments)
+
+    async def open(self, path: str, *, create: bool = False) -> File:
+        flags = os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if create else 0)
+        return RealFile(self, path, os.open(path, flags, 0o644))
+
+    async def exists(self, path: str) -> bool:
+        return os.path.exists(path)
+
+    async def size(self, path: str) -> int:
+        return os.stat(path).st_size
+
+    async def list(self, directory: str) -> list[str]:
+        return sorted(os.listdir(directory))
+
+    async def make_directory(self, path: str) -> None:
+        os.makedirs(path, exist_ok=True)
+
+    async def rename(self, source: str, target: str) -> None:
+        os.replace(source, target)
+
+    async def remove(self, path: str) -> None:
+        await self.in_thread(os.remove, path)
+
+    async def remove_directory(self, path: str) -> None:
+        await self.in_thread(shutil.rmtree, path)
+
+    async def sync_directory(self, path: str) -> None:
+        await self.in_thread(_sync_directory, path)
+
+    async def lock(self, directory: str) -> Lock:
+        path = os.path.join(directory, LOCK_FILE)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(descriptor)
+            raise
+        return RealLock(descriptor)
+
+    async def free_bytes(self, path: str) -> int:
+        found = os.statvfs(path)
+        return found.f_bavail * found.f_frsize
+
+    def boot_id(self) -> str | None:
+        return self._boot_id
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=True)
+
+
+def _read_boot_id() -> str | None:
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            return file.read().strip() or None
+    except OSError:
+        return None
+
+
+def _sync_directory(path: str) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _write_all(descriptor: int, pieces: Sequence[Buffer], position: int, length: int) -> None:
+    """Write all pieces at `position`, the end of the file, or leave the file as it was."""
+    written = 0
+    try:
+        for first in range(0, len(pieces), PIECES_MAX):
+            group = pieces[first : first + PIECES_MAX]
+            wanted = sum(map(len, group))
+            got = os.pwritev(descriptor, group, position + written)
+            written += got
+            if got != wanted:
+                raise OSError(errno.ENOSPC, f"short write: {written} of {length} bytes")
+    except OSError:
+        with contextlib.suppress(OSError):  # the first error is the one to tell
+            os.ftruncate(descriptor, position)
+        raise
+
+
+def _overwrite_all(descriptor: int, data: Buffer, position: int) -> None:
+    if os.pwrite(descriptor, data, position) != len(data):
+        raise OSError(errno.ENOSPC, f"short write of {len(data)} bytes")
+
+
+def _read_all(descriptor: int, position: int, length: int) -> bytes:
+    """Read until `length` or the end of the file: one call may return less."""
+    found = os.pread(descriptor, length, position)
+    if len(found) == length or not found:
+        return found
+    pieces = [found]
+    have = len(found)
+    while have < length:
+        found = os.pread(descriptor, length - have, position + have)
+        if not found:
+            break
+        pieces.append(found)
+        have += len(found)
+    return b"".join(pieces)

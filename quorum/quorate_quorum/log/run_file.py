@@ -1,0 +1,107 @@
+"""What a log directory remembers of its last run: was it stopped cleanly, in which boot, did a
+sync fail.
+
+One `run` file and one `clean-stop` marker a log directory (not a log). A start reads both and
+reports them when it registers; they stay as they are, so that a second start after a crash during
+loading reads the same verdict (KAFKA-10471), until the registration is applied: then `begin_run`
+writes this boot's id, and only after that removes the marker, before the first append.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from crc32c import crc32c
+
+from quorate.errors import StorageError
+from quorate_quorum.log.disk import Disk, read_whole, replace_whole
+
+RUN_FILE = "run"
+MARKER_FILE = "clean-stop"
+_VERSION = "1"
+_NONE = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What the last run left, seen from this one."""
+
+    #: The last run synced and closed everything.
+    marker_present: bool
+    #: The boot in which the last run began; None if unknown.
+    boot_id: str | None
+    #: A sync failed: nothing above the last good sync is to be trusted (law 6).
+    sync_failed: bool
+    #: The running kernel is the one of boot_id, so its page cache still has all writes.
+    same_boot: bool
+
+    @property
+    def tail_intact(self) -> bool:
+        """All completed writes of the last run are there."""
+        return self.marker_present or self.same_boot
+
+
+#: What is assumed of a directory of which nothing is known.
+UNKNOWN = Run(marker_present=False, boot_id=None, sync_failed=False, same_boot=False)
+
+
+async def read_run(disk: Disk, log_dir: str) -> Run:
+    """Return the verdict on the last run. StorageError for a version that is not known."""
+    marker_present = await disk.exists(f"{log_dir}/{MARKER_FILE}")
+    path = f"{log_dir}/{RUN_FILE}"
+    if not await disk.exists(path):
+        return Run(marker_present, None, sync_failed=False, same_boot=False)
+    found = _decode(path, await read_whole(disk, path))
+    if found is None:  # it was replaced atomically, so its medium is bad: trust nothing
+        return Run(marker_present=False, boot_id=None, sync_failed=True, same_boot=False)
+    boot_id, sync_failed = found
+    same_boot = boot_id is not None and boot_id == disk.boot_id()
+    return Run(marker_present, boot_id, sync_failed, same_boot)
+
+
+async def begin_run(disk: Disk, log_dir: str) -> None:
+    """Begin this run's own verdict; call it after registration is applied, before any append."""
+    await _write(disk, log_dir, disk.boot_id(), sync_failed=False, sync=True)
+    marker = f"{log_dir}/{MARKER_FILE}"
+    if await disk.exists(marker):
+        await disk.remove(marker)
+        await disk.sync_directory(log_dir)
+
+
+async def set_sync_failed(disk: Disk, log_dir: str) -> None:
+    """Remember that a sync failed, as well as such a disk can; before it is reported."""
+    try:
+        await _write(disk, log_dir, disk.boot_id(), sync_failed=True, sync=True)
+    except OSError:
+        await _write(disk, log_dir, disk.boot_id(), sync_failed=True, sync=False)
+
+
+async def write_marker(disk: Disk, log_dir: str) -> None:
+    """Say that this run stopped cleanly; call it after all logs are synced and closed."""
+    content = f"{disk.boot_id() or _NONE}\n".encode()
+    await replace_whole(disk, f"{log_dir}/{MARKER_FILE}", content)
+
+
+async def _write(
+    disk: Disk, log_dir: str, boot_id: str | None, *, sync_failed: bool, sync: bool
+) -> None:
+    body = f"version={_VERSION}\nboot.id={boot_id or _NONE}\nsync.failed={sync_failed}\n".encode()
+    content = body + f"crc={crc32c(body):08x}\n".encode()
+    await replace_whole(disk, f"{log_dir}/{RUN_FILE}", content, sync=sync)
+
+
+def _decode(path: str, content: bytes) -> tuple[str | None, bool] | None:
+    body, mark, crc = content.rpartition(b"crc=")
+    try:
+        if not mark or int(crc, 16) != crc32c(body):
+            return None
+        fields = dict(line.split("=", 1) for line in body.decode("ascii").splitlines())
+    except ValueError:
+        return None
+    if fields.get("version") != _VERSION:
+        raise StorageError(
+            f"{path} has version {fields.get('version')}; this program knows {_VERSION}: "
+            "start the newer program that wrote it"
+        )
+    boot_id = fields.get("boot.id", _NONE)
+    return (None if boot_id == _NONE else boot_id), fields.get("sync.failed") != "False"

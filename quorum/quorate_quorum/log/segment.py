@@ -1,0 +1,257 @@
+"""One segment of a log: a file of batches named by its base offset, with its two indexes.
+
+The indexes live in memory while they are used; they reach the disk when the segment is closed or
+the log is stopped cleanly, and what a crash leaves without them is scanned when it is next read.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+from quorate.errors import CorruptRecordError
+from quorate.record.batch import HEADER_BYTES, BatchHeader, check, parse_header
+from quorate_quorum.log.disk import Disk, File, read_whole, replace_whole
+from quorate_quorum.log.index import SegmentIndex
+
+LOG, INDEX, TIME_INDEX, SNAPSHOT = ".log", ".index", ".timeindex", ".snapshot"
+#: A scan reads this much at a time, or one whole batch where that is larger.
+CHUNK_BYTES = 1024 * 1024
+#: No batch is larger; a length beyond it is not one.
+BATCH_BYTES_MAX = 256 * 1024 * 1024
+#: Relative offsets and positions have four bytes, in Kafka's signed.
+RELATIVE_MAX = (1 << 31) - 1
+
+#: What a walk over batches needs: base_offset, batch_length; and at byte 23 last_offset_delta.
+_START = struct.Struct(">qi")
+_DELTA = struct.Struct(">i")
+_DELTA_AT = 23
+_BEFORE_LENGTH = 12
+
+
+def file_name(offset: int, ending: str) -> str:
+    """Return Kafka's name of a file that begins at `offset`.
+
+    >>> file_name(42, LOG)
+    '00000000000000000042.log'
+    """
+    return f"{offset:020d}{ending}"
+
+
+def offset_of(name: str, ending: str) -> int | None:
+    """Return the offset in such a name, None if it is not one."""
+    stem = name.removesuffix(ending)
+    if stem == name or len(stem) != 20 or not stem.isascii() or not stem.isdigit():
+        return None
+    return int(stem)
+
+
+@dataclass(slots=True)
+class Chunk:
+    """Some batches of a scan, where the next begins, and why it can't go on (None: it can)."""
+
+    found: list[tuple[int, BatchHeader]]
+    position: int
+    bad: str | None = None
+
+
+class Segment:
+    """A segment; `index` is None until it is asked for."""
+
+    def __init__(
+        self, disk: Disk, directory: str, base_offset: int, file: File, index_interval_bytes: int
+    ) -> None:
+        self._disk = disk
+        self._directory = directory
+        self._index_interval_bytes = index_interval_bytes
+        self.base_offset = base_offset
+        self.file = file
+        self.index: SegmentIndex | None = None
+        #: Bytes of whole, known batches; the file may have more while an append is under way.
+        self.size = file.size
+        self._max_timestamp: int | None = None
+
+    def path(self, ending: str) -> str:
+        return f"{self._directory}/{file_name(self.base_offset, ending)}"
+
+    def new_index(self) -> SegmentIndex:
+        """Return an empty index of this segment's kind."""
+        return SegmentIndex(self._index_interval_bytes)
+
+    async def scan(self, position: int, *, checked: bool) -> Chunk:
+        """Return the batches of the next chunk from `position`; with `checked`, their CRC holds."""
+        data = await self.file.read_at(position, min(CHUNK_BYTES, self.size - position))
+        chunk = Chunk([], position)
+        at = 0
+        while at < len(data):
+            try:
+                header = parse_header(data, at)
+            except CorruptRecordError as error:
+                if len(data) - at < HEADER_BYTES and position + len(data) < self.size and at:
+                    break  # the chunk ends here, not the file
+                chunk.bad = str(error)
+                break
+            size = header.size
+            if size > BATCH_BYTES_MAX or chunk.position + size > self.size:
+                chunk.bad = f"a batch at byte {chunk.position} says {size} bytes"
+                break
+            if at + size > len(data):
+                if at:
+                    break
+                data = await self.file.read_at(position, size)
+            if checked:
+                try:
+                    check(memoryview(data)[at : at + size])
+                except CorruptRecordError as error:
+                    chunk.bad = str(error)
+                    break
+            chunk.found.append((chunk.position, header))
+            at += size
+            chunk.position += size
+        return chunk
+
+    async def loaded_index(self) -> SegmentIndex:
+        """Return the index, from disk and completed from the batches if need be."""
+        if self.index is not None:
+            return self.index
+        index = await self.index_on_disk()
+        await self._complete(index)
+        if self.index is None:  # else another reader was faster
+            self.index = index
+        return self.index
+
+    async def max_timestamp(self) -> int:
+        """The greatest timestamp in the segment; -1 if it has none."""
+        if self.index is not None:
+            self._max_timestamp = self.index.max_timestamp
+        elif self._max_timestamp is None:
+            self._max_timestamp = (await self.loaded_index()).max_timestamp
+        return self._max_timestamp
+
+    def unload_index(self) -> None:
+        """Drop the index from memory; it is loaded again when it is asked for."""
+        if self.index is not None:
+            self._max_timestamp = self.index.max_timestamp
+            self.index = None
+
+    async def cut(self, position: int, end_offset: int) -> None:
+        """Cut the file at `position`, where `end_offset` begins; the caller syncs it."""
+        index = await self.loaded_index()
+        await self.remove_index_files()
+        await self.file.truncate(position)
+        self.size = position
+        index.truncate(end_offset - self.base_offset)
+        await self._complete(index)
+
+    async def _complete(self, index: SegmentIndex) -> None:
+        """Note in the index what it does not cover yet."""
+        position = index.last_entry[1]
+        while position < self.size:
+            chunk = await self.scan(position, checked=False)
+            for where, header in chunk.found:
+                self.add_to(index, where, header)
+            position = chunk.position
+            if chunk.bad is not None:
+                raise CorruptRecordError(f"{self.file.path}: {chunk.bad}")
+
+    async def index_on_disk(self) -> SegmentIndex:
+        """Return what the index files hold, if its last entry names a batch; else an empty one."""
+        index = self.new_index()
+        contents = []
+        for ending in (INDEX, TIME_INDEX):
+            path = self.path(ending)
+            there = await self._disk.exists(path)
+            contents.append(await read_whole(self._disk, path) if there else b"")
+        index.load(contents[0], contents[1], self.size)
+        last_offset, position = index.last_entry
+        if last_offset >= 0 and not await self.names_a_batch(last_offset, position):
+            return self.new_index()
+        return index
+
+    async def names_a_batch(self, last_offset: int, position: int) -> bool:
+        """Tell whether a batch with this relative last offset lies at `position`."""
+        try:
+            header = parse_header(await self.file.read_at(position, HEADER_BYTES))
+        except CorruptRecordError:
+            return False
+        return header.last_offset == self.base_offset + last_offset
+
+    def add_to(self, index: SegmentIndex, position: int, header: BatchHeader) -> None:
+        last_offset = header.last_offset - self.base_offset
+        if 0 <= last_offset <= RELATIVE_MAX:
+            index.add(last_offset, position, header.size, header.max_timestamp)
+
+    async def write_index(self) -> None:
+        """Put the indexes on disk. An offset index there means that the time index is there too."""
+        index = await self.loaded_index()
+        await replace_whole(self._disk, self.path(TIME_INDEX), index.encode_times())
+        await replace_whole(self._disk, self.path(INDEX), index.encode_offsets())
+
+    async def position_of(self, offset: int) -> int:
+        """Return the position of the batch that holds `offset`, or of the first one after it.
+
+        The segment's size if there is none. CorruptRecordError for bytes that are no batches.
+        """
+        index = await self.loaded_index()
+        last_offset, position = index.floor(offset - self.base_offset)
+        if last_offset >= 0 and not await self.names_a_batch(last_offset, position):
+            self.index = None
+            await self.remove_index_files()
+            return await self.position_of(offset)
+        while position < self.size:
+            chunk = await self.scan(position, checked=False)
+            for where, header in chunk.found:
+                if header.end_offset > offset:
+                    return where
+            if chunk.bad is not None:
+                raise CorruptRecordError(f"{self.file.path}: {chunk.bad}")
+            position = chunk.position
+        return position
+
+    async def remove_index_files(self) -> None:
+        """Remove an index from disk that does not fit the batches, or soon will not."""
+        for ending in (INDEX, TIME_INDEX):
+            if await self._disk.exists(self.path(ending)):
+                await self._disk.remove(self.path(ending))
+
+    async def remove(self) -> None:
+        """Remove the segment's files. The batches go first: what is left then is a leftover."""
+        await self.file.close()
+        for ending in (LOG, INDEX, TIME_INDEX, SNAPSHOT):
+            if await self._disk.exists(self.path(ending)):
+                await self._disk.remove(self.path(ending))
+
+
+def walk(data: bytes, *, offset: int, end: int, bytes_max: int) -> tuple[int, int, int, int]:
+    """Return (start, stop, next offset, bytes wanted) of the batches to hand out from `data`.
+
+    Those from `offset`'s on that end at or below `end`, whole, at most `bytes_max` bytes after
+    the first. If the first is cut, start == stop and bytes wanted says how long it is.
+    CorruptRecordError for a length that can't be.
+    """
+    at = 0
+    start = -1
+    next_offset = offset
+    while at + HEADER_BYTES <= len(data):
+        base_offset, length = _START.unpack_from(data, at)
+        (delta,) = _DELTA.unpack_from(data, at + _DELTA_AT)
+        if not HEADER_BYTES - _BEFORE_LENGTH <= length <= BATCH_BYTES_MAX or delta < 0:
+            raise CorruptRecordError(f"impossible batch where offset {next_offset} should be")
+        batch_end = base_offset + delta + 1
+        stop = at + length + _BEFORE_LENGTH
+        if batch_end > offset:
+            if batch_end > end:
+                break
+            if start < 0:
+                start = at
+                if stop > len(data):
+                    return start, start, offset, length + _BEFORE_LENGTH
+            elif stop - start > bytes_max or stop > len(data):
+                break
+            next_offset = batch_end
+        elif stop > len(data):
+            break
+        at = stop
+    if start < 0:
+        return at, at, offset, 0
+    return start, at, next_offset, 0

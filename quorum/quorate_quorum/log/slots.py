@@ -1,0 +1,89 @@
+"""A small file that holds two numbers, overwritten in place and never half written.
+
+It has two slots in two sectors, written in turn; each carries a sequence number and a CRC, and
+the newest good one counts. So a write needs no rename and no sync: a torn one leaves the other.
+A log keeps two such files: `synced` (end offset, epoch) and `high-watermark` (offset, epoch).
+"""
+
+from __future__ import annotations
+
+import struct
+
+from crc32c import crc32c
+
+from quorate.errors import StorageError
+from quorate_quorum.log.disk import Disk, File, read_whole
+
+#: One sector a slot: a device writes a sector whole or not at all.
+SLOT_BYTES = 512
+VERSION = 1
+SLOT = struct.Struct(
+    ">"
+    "4s"  # what it is
+    "I"  # version
+    "Q"  # sequence: the greater is the newer
+    "q"  # offset
+    "q"  # epoch
+)
+CRC = struct.Struct(">I")
+_MAGIC = b"QSLT"
+
+
+class SlotFile:
+    """The two slots of one path. The file is made by the first write."""
+
+    def __init__(self, disk: Disk, path: str) -> None:
+        self._disk = disk
+        self._path = path
+        self._file: File | None = None
+        self._sequence = 0
+        #: (offset, epoch) as last written; None if there is none that is whole.
+        self.value: tuple[int, int] | None = None
+
+    async def load(self) -> None:
+        """Read what is there; StorageError for a version that is not known."""
+        if not await self._disk.exists(self._path):
+            return
+        content = await read_whole(self._disk, self._path)
+        for position in (0, SLOT_BYTES):
+            found = self._decode(content[position : position + SLOT.size + CRC.size])
+            if found is not None and found[0] > self._sequence:
+                self._sequence, self.value = found
+
+    async def write(self, offset: int, epoch: int, *, sync: bool = False) -> bool:
+        """Write the other slot; return whether that made the file."""
+        made = False
+        if self._file is None:
+            made = not await self._disk.exists(self._path)
+            file = await self._disk.open(self._path, create=True)
+            if file.size < 2 * SLOT_BYTES:
+                await file.append((bytes(2 * SLOT_BYTES - file.size),))
+            self._file = file
+        sequence = self._sequence + 1
+        body = SLOT.pack(_MAGIC, VERSION, sequence, offset, epoch)
+        data = body + CRC.pack(crc32c(body))
+        await self._file.overwrite(sequence % 2 * SLOT_BYTES, data)
+        self._sequence = sequence
+        self.value = (offset, epoch)
+        if sync:
+            await self._file.sync()
+        return made
+
+    async def close(self) -> None:
+        if self._file is not None:
+            await self._file.close()
+            self._file = None
+
+    def _decode(self, data: bytes) -> tuple[int, tuple[int, int]] | None:
+        if len(data) < SLOT.size + CRC.size:
+            return None
+        body = data[: SLOT.size]
+        magic, version, sequence, offset, epoch = SLOT.unpack(body)
+        if magic != _MAGIC or CRC.unpack(data[SLOT.size :])[0] != crc32c(body):
+            return None
+        if version != VERSION:
+            raise StorageError(
+                f"{self._path} has version {version}; this program knows {VERSION}: "
+                "start the newer program that wrote it"
+            )
+        return sequence, (offset, epoch)
