@@ -32,14 +32,12 @@ from quorate.network import (
     Answered,
     Handler,
     Method,
-    Network,
     NoAnswer,
     Peer,
     ProbeResult,
     Purpose,
     Refused,
     Service,
-    current_network,
 )
 from quorate.v1 import node_pb2
 
@@ -114,14 +112,6 @@ class GrpcOptions:
             ("grpc.http2.min_ping_interval_without_data_ms", 1000),
             ("grpc.http2.max_ping_strikes", 0),
         ]
-
-
-def default_network() -> Network:
-    """Return the network that a client shall use: the context's, else a new one over gRPC.
-
-    A client closes the connections that it makes, never this network: it may be another's.
-    """
-    return current_network.get() or GrpcNetwork()
 
 
 class GrpcNetwork:

@@ -70,7 +70,7 @@ class InProcessNetwork:
 
     def _open_call(self, endpoint: str, path: str) -> End:
         listener = self._listeners.get(endpoint)
-        if listener is None:
+        if listener is None or listener.loop.is_closed():
             return refused_call(PeerRefusedError(f"nobody listens at {endpoint} ({path})"))
         here = asyncio.get_running_loop()
         client = End(_Wire(here, listener.loop))

@@ -74,6 +74,11 @@ class Process:
         state = "dead" if not self.is_alive else "paused" if self.is_paused else "alive"
         return f"<process {self.name}, {state}>"
 
+    @property
+    def runs(self) -> bool:
+        """Whether its callbacks run now."""
+        return self.is_alive and not self.is_paused
+
     def spawn(
         self, coroutine: Coroutine[Any, Any, T], *, name: str | None = None
     ) -> asyncio.Task[T]:
@@ -92,7 +97,6 @@ class Process:
         if not self.is_alive:
             return
         self.is_alive = False
-        self._deferred.clear()
         callbacks, self._at_death = self._at_death, []
         for callback in callbacks:
             callback()
@@ -105,16 +109,20 @@ class Process:
         """SIGCONT: what became due meanwhile runs now, in its order."""
         self.is_paused = False
         if self.is_alive:
-            self._loop.make_ready(self._deferred)
-        self._deferred.clear()
+            self.let_go()
 
     def at_death(self, callback: Callable[[], None]) -> None:
         """Call back when it is killed: how the kernel lets go of what the process held."""
         self._at_death.append(callback)
 
     def defer(self, handle: events.Handle) -> None:
-        """Keep what became due during a pause."""
+        """Keep what became due during a pause, or after the death: its tasks are unwound by it."""
         self._deferred.append(handle)
+
+    def let_go(self) -> None:
+        """Let run what was kept."""
+        self._loop.make_ready(self._deferred)
+        self._deferred.clear()
 
     # -- its wall clock; the loop's own time is never wrong --
 
@@ -156,6 +164,7 @@ class SimulatedLoop(base_events.BaseEventLoop):
         self._serial = count()
         self._living_tasks: dict[int, asyncio.Task[Any]] = {}
         self._processes: dict[str, Process] = {}
+        self._all_processes: list[Process] = []
         self._ending = False
         self.set_exception_handler(self._collect)
 
@@ -166,6 +175,7 @@ class SimulatedLoop(base_events.BaseEventLoop):
         found = self._processes.get(name)
         if found is None or not found.is_alive:
             found = self._processes[name] = Process(self, name)
+            self._all_processes.append(found)
         return found
 
     # -- what asyncio asks of a loop --
@@ -263,12 +273,9 @@ class SimulatedLoop(base_events.BaseEventLoop):
     def _run_handle(self, handle: events.Handle) -> None:
         context: Context = handle._context  # type: ignore[attr-defined]
         process = context.get(_process)
-        if process is not None and not self._ending:
-            if not process.is_alive:
-                return
-            if process.is_paused:
-                process.defer(handle)
-                return
+        if process is not None and not process.runs and not self._ending:
+            process.defer(handle)
+            return
         self._callbacks_now += 1
         if self._callbacks_now > CALLBACKS_AT_ONCE_MAX:
             raise SimulationError(f"{handle!r} and others run for ever, and time stands still")
@@ -315,8 +322,9 @@ class SimulatedLoop(base_events.BaseEventLoop):
         gc.collect()  # a task that failed unseen reports it when it is collected
         failure = self.failures[0] if self.failures else None
         self._ending = True
-        for process in self._processes.values():
-            process.resume()
+        self._callbacks_now = 0
+        for process in self._all_processes:
+            process.let_go()
         tasks = list(self._living_tasks.values())
         if tasks:
             self._time_max_s = self._now_s + 2 * UNWIND_S

@@ -136,6 +136,11 @@ class SimulatedNetwork:
             connection.vanish(noticed_by_client=connection.client.name in noticing)
         return len(found)
 
+    @property
+    def connections(self) -> int:
+        """How many simulated TCP connections exist at one side at least."""
+        return len(self._connections)
+
     def is_cut(self, source: str, target: str) -> bool:
         """Whether messages from one host to another are held back."""
         return (source, target) in self._cut
