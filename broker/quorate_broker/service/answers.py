@@ -11,7 +11,6 @@ from quorate.errors import (
     QuorumUnavailableError,
     to_wire,
 )
-from quorate.v1.common_pb2 import LeaderHint
 
 if TYPE_CHECKING:
     from quorate.v1.common_pb2 import Error
@@ -40,9 +39,3 @@ def error_of(error: QuorateError) -> Error:
     if isinstance(error, NetworkError):
         return to_wire(QuorumUnavailableError(f"the controller could not be asked: {error}"))
     return to_wire(error)
-
-
-def hint_of(error: QuorateError) -> LeaderHint | None:
-    """Return who leads instead, where the error knows it."""
-    hint = getattr(error, "hint", None)
-    return hint if isinstance(hint, LeaderHint) else None

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 from quorate.errors import InvalidRequestError, NetworkError, QuorateError
 from quorate.frame import Frame
 from quorate.v1.records_pb2 import FetchedPartition, FetchHeader
-from quorate_broker.service.answers import error_of, hint_of, locate
+from quorate_broker.partition.waiters import hint_of
+from quorate_broker.service.answers import error_of, locate
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

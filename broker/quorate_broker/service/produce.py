@@ -25,7 +25,8 @@ from quorate.errors import (
     UnknownServerError,
 )
 from quorate.v1.records_pb2 import ProduceResult
-from quorate_broker.service.answers import error_of, hint_of, locate
+from quorate_broker.partition.waiters import hint_of
+from quorate_broker.service.answers import error_of, locate
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

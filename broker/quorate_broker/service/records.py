@@ -17,7 +17,8 @@ from quorate.v1.records_pb2 import (
     ListOffsetsResponse,
     ProduceResponse,
 )
-from quorate_broker.service.answers import error_of, hint_of, locate
+from quorate_broker.partition.waiters import hint_of
+from quorate_broker.service.answers import error_of, locate
 from quorate_broker.service.fetch import FetchLimits, FetchSession
 from quorate_broker.service.produce import ByteBudget, ProduceLimits, ProduceStream
 

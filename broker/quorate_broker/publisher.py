@@ -1,0 +1,124 @@
+"""What the quorum decided, carried out on this broker: images in, one at a time and in order.
+
+The client hands over each image in the loop and does not wait; a queue is between, for opening
+and cutting logs takes time. Only what the replicas have carried out counts as applied: that is
+what heartbeats say, and what unfences this broker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING
+
+import structlog
+
+from quorate.errors import OverloadedError, RequestTimedOutError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from quorate_broker.replicas import Replicas
+    from quorate_quorum.metadata.delta import MetadataDelta
+    from quorate_quorum.metadata.image import MetadataImage
+
+log = structlog.get_logger(__name__)
+
+QUEUE_MAX = 100_000  # images that the replicas have not seen; a broker so far behind stops
+WAITERS_MAX = 10_000
+
+
+class Publisher:
+    """An ImageListener. `applied` is called after each image that was carried out.
+
+    `fail` stops the node: an image that can't be carried out leaves it in an unknown state.
+    """
+
+    def __init__(
+        self,
+        replicas: Replicas,
+        *,
+        applied: Callable[[MetadataImage], None],
+        fail: Callable[[str], None],
+        queue_max: int = QUEUE_MAX,
+    ) -> None:
+        self._replicas = replicas
+        self._applied = applied
+        self._fail = fail
+        self._queue_max = queue_max
+        self._queue: deque[tuple[MetadataDelta, MetadataImage]] = deque()
+        self._arrived = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._waiters: list[tuple[int, asyncio.Future[None]]] = []
+        #: One past the last metadata record that the replicas have carried out.
+        self.applied_offset = 0
+
+    def image_changed(self, delta: MetadataDelta, image: MetadataImage) -> None:
+        """Queue an image; before start() there is nothing to carry it out on."""
+        if self._task is None:
+            return
+        if len(self._queue) >= self._queue_max:
+            self._fail(f"{len(self._queue)} metadata changes wait to be carried out")
+            return
+        self._queue.append((delta, image))
+        self._arrived.set()
+
+    def start(self, image: MetadataImage) -> None:
+        """Open the logs of this image, then follow; from now on no image may be missed."""
+        assert self._task is None, "a publisher starts once"
+        self._task = asyncio.create_task(self._run(image), name="publisher")
+        self._task.add_done_callback(self._ended)
+
+    async def wait_applied(self, offset: int, *, timeout_ms: int) -> None:
+        """Return when all below `offset` is carried out; RequestTimedOutError if not in time."""
+        if self.applied_offset >= offset:
+            return
+        if len(self._waiters) >= WAITERS_MAX:
+            raise OverloadedError(f"{len(self._waiters)} calls wait for this broker already")
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        entry = (offset, waiter)
+        self._waiters.append(entry)
+        try:
+            async with asyncio.timeout(timeout_ms / 1000):
+                await waiter
+        except TimeoutError:
+            raise RequestTimedOutError(
+                f"this broker stands at metadata offset {self.applied_offset}, and did not reach "
+                f"{offset} within {timeout_ms} ms"
+            ) from None
+        finally:
+            if entry in self._waiters:
+                self._waiters.remove(entry)
+
+    async def stop(self) -> None:
+        """Carry out nothing more; safe to call twice."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+    async def _run(self, image: MetadataImage) -> None:
+        await self._replicas.load(image)
+        self._carried_out(image)
+        while True:
+            while not self._queue:
+                self._arrived.clear()
+                await self._arrived.wait()
+            delta, image = self._queue.popleft()
+            await self._replicas.apply(delta, image)
+            self._carried_out(image)
+
+    def _carried_out(self, image: MetadataImage) -> None:
+        self.applied_offset = image.offset
+        self._applied(image)
+        reached = [entry for entry in self._waiters if entry[0] <= image.offset]
+        for entry in reached:
+            self._waiters.remove(entry)
+            if not entry[1].done():
+                entry[1].set_result(None)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if task.cancelled():
+            return
+        error = task.exception()
+        log.error("publisher_failed", exc_info=error)
+        self._fail(f"the metadata could not be carried out: {error!r}")
