@@ -71,6 +71,8 @@ class GrpcOptions:
     #: Also the longest that one attempt to connect may take.
     reconnect_backoff_min_ms: int = 500
     reconnect_backoff_max_ms: int = 200
+    #: Calls open at once on one connection; more of them wait.
+    calls_per_connection_max: int = 1000
     keepalive_time_ms: int = 10_000
     keepalive_timeout_ms: int = 5_000
 
@@ -109,6 +111,7 @@ class GrpcOptions:
             *self._common(),
             # Else a second server binds the same port, without an error.
             ("grpc.so_reuseport", 0),
+            ("grpc.max_concurrent_streams", self.calls_per_connection_max),
             ("grpc.http2.min_ping_interval_without_data_ms", 1000),
             ("grpc.http2.max_ping_strikes", 0),
         ]

@@ -414,6 +414,11 @@ class Switchboard:
             if end.is_over:
                 return None  # the caller is gone: nobody is left to be told
             log.error("a call failed", method=method.path, peer=peer.address, exc_info=error)
+            if isinstance(error, AssertionError):
+                # A broken invariant is nobody's answer: a simulation ends with it.
+                asyncio.get_running_loop().call_exception_handler(
+                    {"message": f"{method.path} broke an invariant", "exception": error}
+                )
             text = f"{type(error).__name__}: {error}"[:DETAILS_CHARS_MAX]
             end.finish(PeerError("INTERNAL", text))
         return None

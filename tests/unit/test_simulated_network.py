@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Any
 
 import pytest
 
-from quorate.errors import DeadlineExceededError, PeerRefusedError, StreamBrokenError
-from quorate.network import Answered, Connection, NoAnswer, Refused, Stream
-from quorate_testing.simulated.loop import SimulatedLoop, simulate
+from quorate.errors import DeadlineExceededError, PeerError, PeerRefusedError, StreamBrokenError
+from quorate.network import Answered, Connection, Handler, Method, NoAnswer, Peer, Refused, Stream
+from quorate_testing.simulated.loop import SimulatedLoop, SimulationError, simulate
 from quorate_testing.simulated.network import LinkQuality, SimulatedNetwork
 from tests.unit.network_services import ECHO, STREAM, EchoService
 
@@ -237,3 +239,33 @@ def test_connections_are_forgotten_when_they_are_over() -> None:
         assert world.network.connections == 0
 
     run(program)
+
+
+@pytest.mark.parametrize("unaware", ["client", "server"])
+def test_half_open_connections_are_forgotten_when_the_unaware_side_dies(unaware: str) -> None:
+    async def program(world: World) -> None:
+        noticing = "server" if unaware == "client" else "client"
+        world.network.half_open({noticing}, {unaware})
+        assert world.network.connections == 1
+        world.loop.process(unaware).kill()
+        assert world.network.connections == 0
+
+    run(program)
+
+
+def test_a_broken_invariant_in_a_handler_ends_the_simulation() -> None:
+    async def broken_invariant(_request: str, _peer: Peer) -> str:
+        raise AssertionError("two leaders")
+
+    class Broken:
+        def handlers(self) -> Mapping[Method[Any, Any], Handler]:
+            return {ECHO: broken_invariant}
+
+    async def program(world: World) -> None:
+        await world.network.host("other").serve("other:1", [Broken()])
+        with contextlib.suppress(PeerError):
+            await world.client.connect("other:1").unary(ECHO, "a", timeout_ms=1000)
+        await asyncio.sleep(1)
+
+    with pytest.raises(SimulationError, match="two leaders"):
+        run(program)

@@ -404,6 +404,7 @@ class _Tcp:
         """The client lets go; the server hears of it."""
         self._there(0, self._break_server)
         self._is_client_gone = True
+        self._forget_if_gone()
 
     # -- faults --
 
@@ -441,12 +442,11 @@ class _Tcp:
     def _close_at_server(self) -> None:
         self._is_server_gone = True
         self._back(0, self._break_client, StreamBrokenError(f"{self._endpoint} is gone"))
+        self._forget_if_gone()
 
     # -- what is sent --
 
     def _to_server(self, size: int, deliver: Callable[..., None], *arguments: Any) -> None:
-        if self._is_client_gone and deliver == self._take:
-            return
         if not self._is_established:
             self._unsent.append((size, deliver, arguments))
         elif self.client.is_alive:
