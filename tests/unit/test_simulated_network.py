@@ -5,11 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import aclosing
 from typing import Any
 
 import pytest
 
-from quorate.errors import DeadlineExceededError, PeerError, PeerRefusedError, StreamBrokenError
+from quorate.errors import (
+    DeadlineExceededError,
+    NetworkError,
+    PeerError,
+    PeerRefusedError,
+    StreamBrokenError,
+)
 from quorate.network import Answered, Connection, Handler, Method, NoAnswer, Peer, Refused, Stream
 from quorate_testing.simulated.loop import SimulatedLoop, SimulationError, simulate
 from quorate_testing.simulated.network import LinkQuality, SimulatedNetwork
@@ -269,3 +276,91 @@ def test_a_broken_invariant_in_a_handler_ends_the_simulation() -> None:
 
     with pytest.raises(SimulationError, match="two leaders"):
         run(program)
+
+
+@pytest.mark.parametrize("seed", range(15))
+def test_whatever_happens_a_call_ends_and_only_with_the_errors_of_the_seam(seed: int) -> None:
+    """Random faults for a minute, then peace: everybody can talk, and nothing is left over."""
+    hosts = ("a", "b", "c")
+
+    async def main(loop: SimulatedLoop) -> None:
+        network = SimulatedNetwork(loop, loop.chance)
+
+        async def live(name: str) -> None:
+            host = network.host(name)
+            await host.serve(f"{name}:1", [EchoService()])
+            connections = [host.connect(f"{other}:1") for other in hosts if other != name]
+            async with asyncio.TaskGroup() as group:
+                for connection in connections:
+                    group.create_task(call_for_ever(connection))
+                    group.create_task(stream_for_ever(connection))
+
+        async def call_for_ever(connection: Connection) -> None:
+            while loop.is_running():
+                with contextlib.suppress(NetworkError):
+                    assert await connection.unary(ECHO, "a", timeout_ms=500) == "a"
+                await asyncio.sleep(0.05)
+
+        async def stream_for_ever(connection: Connection) -> None:
+            while loop.is_running():
+                numbers = [str(number) for number in range(20)]
+                seen: list[str] = []
+                with contextlib.suppress(NetworkError, TimeoutError):
+                    async with (
+                        asyncio.timeout(3),
+                        aclosing(connection.stream(STREAM, slowly(numbers))) as stream,
+                    ):
+                        async for text in stream:
+                            seen.append(text)  # noqa: PERF401
+                        assert seen == numbers
+                assert seen == numbers[: len(seen)]
+                await asyncio.sleep(0.1)
+
+        for name in hosts:
+            loop.process(name).spawn(live(name))
+        for _ in range(60):
+            await asyncio.sleep(1)
+            one, other = loop.chance.sample(hosts, 2)
+            match loop.chance.randrange(8):
+                case 0:
+                    loop.process(one).kill()
+                    loop.process(one).spawn(live(one))
+                case 1:
+                    network.cut({one}, {other}, one_way=loop.chance.random() < 0.5)
+                case 2:
+                    network.break_streams({one}, {other})
+                case 3:
+                    network.half_open({one}, {other})
+                case 4:
+                    loop.process(one).pause()
+                case 5:
+                    loop.process(one).resume()
+                case 6:
+                    network.set_loss(0.3, {one}, {other})
+                case 7:
+                    network.heal()
+        network.heal()
+        network.set_loss(0)
+        for name in hosts:
+            loop.process(name).resume()
+        await asyncio.sleep(10)
+        for name in hosts:
+            for other in hosts:
+                if other != name:
+                    connection = network.host(name).connect(f"{other}:1")
+                    assert await connection.unary(ECHO, "b", timeout_ms=500) == "b"
+                    await connection.close()
+        await asyncio.sleep(1)
+        assert network.connections <= 6 + 60  # half-open ones live until their owner closes them
+        for name in hosts:
+            loop.process(name).kill()
+        await asyncio.sleep(10)
+        assert network.connections == 0
+
+    simulate(main, seed)
+
+
+async def slowly(texts: list[str]) -> AsyncIterator[str]:
+    for text in texts:
+        yield text
+        await asyncio.sleep(0.01)
