@@ -35,7 +35,7 @@ from tests.harness.raft_machines import (
 @pytest.mark.parametrize("role", ["follower", "candidate", "leader"])
 def test_a_higher_epoch_in_a_request_is_taken_over_at_once(role: str) -> None:
     """5.1: if one server's current term is smaller, it updates its term to the larger value."""
-    made = {"follower": follower, "candidate": candidate, "leader": leader}[role]()
+    made = follower() if role == "follower" else candidate() if role == "candidate" else leader()
 
     made.ask_vote(3, made.epoch + 5, last_epoch=9, end=9)
 

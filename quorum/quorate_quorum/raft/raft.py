@@ -69,7 +69,6 @@ from quorate_quorum.raft.roles import (
 )
 
 OBSERVERS_MAX = 32
-UNCOMMITTED_BYTES_MAX = 64 * 2**20
 READS_MAX = 10_000
 #: A follower whose sync takes longer repeats its last synced offset, so that it is not forgotten.
 REPEAT_MS = 200
@@ -90,15 +89,13 @@ class Timing:
 
     fetch_timeout_ms: int = 1000  # to 1.5 times that
     election_timeout_ms: int = 500  # to twice that
+    fetch_wait_ms: int = 250  # the longest that a leader keeps a fetch without news
+    uncommitted_bytes_max: int = 64 * 2**20  # proposed and not committed
 
     def __post_init__(self) -> None:
         for name in ("fetch_timeout_ms", "election_timeout_ms"):
             if getattr(self, name) < 10:
                 raise ValueError(f"{name} must be 10 or more, not {getattr(self, name)}")
-
-    @property
-    def park_ms(self) -> int:
-        return self.fetch_timeout_ms // 4
 
     @property
     def check_quorum_ms(self) -> int:
@@ -229,10 +226,10 @@ class Raft:
             raise NotControllerError(
                 f"node {self.me.id} leads in epoch {epoch}, but nothing of it is committed yet"
             )
-        if leader.uncommitted_bytes > UNCOMMITTED_BYTES_MAX:
+        if leader.uncommitted_bytes > self.timing.uncommitted_bytes_max:
             raise OverloadedError(
                 f"{leader.uncommitted_bytes} bytes are proposed and not committed;"
-                f" at most {UNCOMMITTED_BYTES_MAX}"
+                f" at most {self.timing.uncommitted_bytes_max}"
             )
 
     def propose(self, batch: Batch, now_ms: int) -> None:
@@ -263,9 +260,9 @@ class Raft:
         return read
 
     def resign(self, now_ms: int, *, reason: str, for_silence: bool = False) -> None:
-        """Give up the reign, if there is one, in favour of the most caught-up voter."""
+        """Give up the reign, if there is one, in favour of the most caught-up other voter."""
         self._now_ms = max(self._now_ms, now_ms)
-        if isinstance(self.role, Leader):
+        if isinstance(self.role, Leader) and self.ledger.voters.others(self.me):
             self._end_reign(self.role, reason, for_silence=for_silence)
             self._settle()
 
@@ -569,7 +566,7 @@ class Raft:
 
     def _announce(self, leader: Leader) -> None:
         """Tell voters that have not fetched of late who leads."""
-        leader.announce_at_ms = self._now_ms + self.timing.park_ms
+        leader.announce_at_ms = self._now_ms + self.timing.fetch_wait_ms
         request = BeginEpochRequest(leader.epoch, self.me, self._endpoint)
         for voter in self.ledger.voters.others(self.me):
             progress = leader.replicas.get(ReplicaKey(voter.id, voter.directory_id))
@@ -876,7 +873,7 @@ class Raft:
 
     def _fetch_received(self, event: FetchReceived) -> None:
         request, stream = event.request, event.stream
-        fetch = ParkedFetch(stream, request, event.caller, self._now_ms + self.timing.park_ms)
+        fetch = ParkedFetch(stream, request, event.caller, self._now_ms + self.timing.fetch_wait_ms)
         if stream.replica != self.me and request.epoch <= EPOCH_MAX:
             self._meet_epoch(request.epoch, f"replica {stream.replica.id}")
         leader = self.role

@@ -1,0 +1,499 @@
+"""A voter: the machine, its disk and its peers, joined. It carries Readies out and decides nothing.
+
+Everything happens in the turns of one event loop. Whatever fails here that is not a peer's fault
+(the disk, an invariant, the listener) ends in fail(reason): the node stops, the others go on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Protocol
+
+import structlog
+
+from quorate.errors import (
+    InvalidRequestError,
+    NotControllerError,
+    OverloadedError,
+    StoppingError,
+    StorageError,
+)
+from quorate.network import Service
+from quorate_quorum.log.events import encode_events
+from quorate_quorum.log.identity import Identity
+from quorate_quorum.log.log import Log
+from quorate_quorum.node.config import QuorumConfig
+from quorate_quorum.node.environment import Environment
+from quorate_quorum.raft.bootstrap import metadata_directory, read_bootstrap_hash
+from quorate_quorum.raft.ledger import Ledger
+from quorate_quorum.raft.messages import (
+    Batch,
+    Call,
+    Event,
+    Fetch,
+    FetchReply,
+    History,
+    Message,
+    QuorumStatus,
+    Ready,
+    Reign,
+    ReplicaKey,
+    RoleChange,
+)
+from quorate_quorum.raft.raft import Raft, Timing
+from quorate_quorum.raft.storage import Storage, parse_batches, read_ledger, read_state
+from quorate_quorum.raft.transport import RaftService, Transport
+from quorate_quorum.v1 import raft_pb2
+from quorate_quorum.v1.events_pb2 import EpochStart, MetadataEvent
+
+log = structlog.get_logger(__name__)
+
+APPLY_BYTES = 1 << 20
+CALLERS_MAX = 4096
+STOP_FLUSH_S = 1.0
+
+
+class RaftListener(Protocol):
+    """Who follows the metadata log in this process. Called in the loop; must not wait."""
+
+    def committed(self, batches: Sequence[bytes], high_watermark: int) -> None:
+        """Every committed batch once, in order, from the start of the log."""
+
+    def became_leader(self, epoch: int, handed_over_for_silence: bool) -> None:
+        """Our EpochStart is committed and was passed to committed()."""
+
+    def lost_leadership(self, epoch: int) -> None:
+        """The reign that became_leader told of is over; uncommitted proposals may be lost."""
+
+    def leader_known(self, leader_id: int, epoch: int, endpoint: str) -> None:
+        """Told at each change; leader_id -1: nobody known."""
+
+
+class RaftNode:
+    """One voter of the metadata quorum. `start` reads the disk, `stop` leaves in good order.
+
+    The log is the owner's: opened before, closed after.
+    """
+
+    def __init__(
+        self,
+        config: QuorumConfig,
+        environment: Environment,
+        log: Log,
+        identity: Identity,
+        listener: RaftListener,
+        fail: Callable[[str], None],
+        *,
+        incarnation: bytes | None = None,
+    ) -> None:
+        self.config = config
+        self.incarnation = incarnation or environment.new_id()
+        self._environment = environment
+        self._log = log
+        self._identity = identity
+        self._listener = listener
+        self._on_failure = fail
+        self._me = ReplicaKey(identity.node_id, identity.directory_id)
+        self._history = History(identity.cluster_id, identity.quorum_generation, b"")
+        self._raft: Raft
+        self._storage: Storage
+        self._transport: Transport
+        self._tasks: dict[asyncio.Task[None], None] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._is_running = False
+        self._is_carrying_out = False
+        self._callers: dict[int, asyncio.Future[Any]] = {}
+        self._caller_number = 0
+        self._reads: dict[int, asyncio.Future[int]] = {}
+        self._reign: Reign | None = None
+        self._told_epoch: int | None = None
+        self._told_leader: tuple[int, int, str] | None = None
+        self._readable_end = 0
+        self._applied_end = 0
+        self._apply_wake = asyncio.Event()
+        self.services: Sequence[Service] = (RaftService(self),)
+
+    # --- what others see ------------------------------------------------------------------------
+
+    @property
+    def epoch(self) -> int:
+        return self._raft.epoch
+
+    @property
+    def leader_id(self) -> int:
+        """The leader of this epoch; -1: not known."""
+        return self._raft.leader_id
+
+    @property
+    def leader_endpoint(self) -> str:
+        """Where it listens; empty if not known."""
+        return self._raft.leader_endpoint
+
+    @property
+    def is_leader(self) -> bool:
+        """Whether this node leads, its epoch begun and applied here."""
+        return self._told_epoch is not None
+
+    @property
+    def high_watermark(self) -> int:
+        """One past the last committed record that this node can read."""
+        return self._readable_end
+
+    @property
+    def log_end_offset(self) -> int:
+        """One past the last record, proposed ones included."""
+        return self._raft.ledger.log_end_offset
+
+    @property
+    def history(self) -> History:
+        return self._history
+
+    def epoch_at(self, offset: int) -> int | None:
+        """Return the epoch of the record at an offset; None if it is not held."""
+        if not 0 <= offset < self._raft.ledger.log_end_offset:
+            return None
+        return self._raft.ledger.epoch_before(offset + 1)
+
+    def describe(self) -> QuorumStatus:
+        """Return the quorum as this node sees it; progress only if it leads.
+
+        `last_caught_up_ms` is in this loop's milliseconds, as `now_ms()` is.
+        """
+        return self._raft.status()
+
+    def now_ms(self) -> int:
+        """Return the loop's time, which the machine's times are in."""
+        return int(asyncio.get_running_loop().time() * 1000)
+
+    def describe_node(self) -> raft_pb2.DescribeNodeResponse:
+        """Return what probes and `format` ask for."""
+        ledger = self._raft.ledger
+        return raft_pb2.DescribeNodeResponse(
+            cluster_id=self._identity.cluster_id,
+            node_id=self._me.id,
+            incarnation=self.incarnation,
+            directory_id=self._me.directory_id,
+            quorum_generation=self._identity.quorum_generation,
+            epoch=self.epoch,
+            leader_id=self.leader_id,
+            log_end_offset=ledger.log_end_offset,
+            high_watermark=self.high_watermark,
+            past_bootstrap=ledger.log_end_offset > ledger.bootstrap_end,
+        )
+
+    # --- from start to stop ---------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Read epoch, vote and log, then take part. Raises StorageError, OSError."""
+        directory = metadata_directory(self.config.log_dirs[0])
+        disk = self._environment.disk
+        hard_state = await read_state(disk, directory)
+        ledger = await read_ledger(self._log)
+        identity = self._identity
+        self._history = History(
+            identity.cluster_id, identity.quorum_generation, await read_bootstrap_hash(self._log)
+        )
+        endpoint = self._endpoint(ledger)
+        self._storage = Storage(disk, self._log, directory, self.step)
+        self._transport = Transport(
+            self._environment.network,
+            self._me,
+            self.incarnation,
+            endpoint,
+            self._history,
+            self.config.quorum_election_timeout_ms,
+            self.step,
+            self._spawn,
+        )
+        self._raft = Raft(
+            self._me,
+            ledger,
+            hard_state,
+            timing=Timing(
+                fetch_timeout_ms=self.config.quorum_fetch_timeout_ms,
+                election_timeout_ms=self.config.quorum_election_timeout_ms,
+                fetch_wait_ms=self.config.quorum_fetch_wait_max_ms,
+                uncommitted_bytes_max=self.config.quorum_uncommitted_max_bytes,
+            ),
+            chance=self._environment.chance.randint,
+            epoch_start=self._encode_epoch_start,
+            endpoint=endpoint,
+            now_ms=self.now_ms(),
+        )
+        self._is_running = True
+        self._spawn(self._storage.run(), "raft storage")
+        self._spawn(self._apply(), "raft applier")
+        self._advance(lambda: None)
+
+    async def stop(self) -> None:
+        """Hand over if leading, finish what was written, break what is open; safe to call twice."""
+        if not self._is_running:
+            return
+        self._advance(lambda: self._raft.resign(self.now_ms(), reason="stopping"))
+        self._is_running = False
+        if self._timer is not None:
+            self._timer.cancel()
+        self._end_reign()
+        self._fail_callers(StoppingError(f"node {self._me.id} is stopping"))
+        await self._transport.flush(STOP_FLUSH_S)
+        self._storage.end()
+        for task in [one for one in self._tasks if one.get_name() == "raft storage"]:
+            await asyncio.wait([task])
+        await self._transport.close()
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _endpoint(self, ledger: Ledger) -> str:
+        voter = ledger.voters.by_id(self._me.id)
+        return voter.endpoint if voter is not None else self.config.advertised
+
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        """Own a task: its failure is the node's."""
+        task = asyncio.create_task(work, name=name)
+        self._tasks[task] = None
+        task.add_done_callback(self._task_done)
+        return task
+
+    def _task_done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.pop(task, None)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._fail(f"{task.get_name()}: {type(error).__name__}: {error}", error)
+
+    def _fail(self, reason: str, error: BaseException | None = None) -> None:
+        """Do nothing more, and tell the owner why; once."""
+        if not self._is_running:
+            return
+        self._is_running = False
+        if self._timer is not None:
+            self._timer.cancel()
+        log.error("raft node failed", node=self._me.id, reason=reason, exc_info=error)
+        self._end_reign()
+        self._fail_callers(StoppingError(f"node {self._me.id} has failed: {reason}"))
+        for task in list(self._tasks):
+            task.cancel()
+        self._on_failure(reason)
+
+    # --- the machine ----------------------------------------------------------------------------
+
+    def step(self, event: Event) -> None:
+        """Take in what happened, and carry out what follows."""
+        self._advance(lambda: self._raft.step(event, self.now_ms()))
+
+    def _advance(self, change: Callable[[], object]) -> None:
+        """Change the machine's state; a broken invariant stops the node (law 11)."""
+        if not self._is_running:
+            return
+        try:
+            change()
+            self._carry_out_all()
+        except Exception as error:
+            self._fail(f"{type(error).__name__}: {error}", error)
+
+    def _carry_out_all(self) -> None:
+        """Carry Readies out in order, also when carrying one out has led to another."""
+        if self._is_carrying_out:
+            return
+        self._is_carrying_out = True
+        try:
+            while self._is_running and (ready := self._raft.ready()) is not None:
+                self._carry_out(ready)
+        finally:
+            self._is_carrying_out = False
+        self._set_timer()
+
+    def _carry_out(self, ready: Ready) -> None:
+        if ready.fatal is not None:
+            self._fail(ready.fatal)
+            return
+        self._storage.submit(ready.hard_state, ready.hard_state_version, ready.save)
+        if ready.lost_epoch is not None:
+            self._end_reign()
+        for change in ready.role_changes:
+            self._tell_role(change)
+        if ready.reign is not None:
+            self._reign = ready.reign
+        self._transport.keep_session(ready.session)
+        for message in ready.messages:
+            self._send(message)
+        for read, high_watermark in ready.confirmed_reads:
+            _resolve(self._reads.pop(read, None), high_watermark)
+        self._readable_end = max(self._readable_end, ready.readable_end)
+        self._apply_wake.set()
+
+    def _send(self, message: Message) -> None:
+        match message:
+            case Call():
+                self._transport.call(message)
+            case Fetch():
+                self._transport.fetch(message)
+            case FetchReply():
+                _resolve(self._callers.pop(message.caller, None), message)
+            case reply:
+                _resolve(self._callers.pop(reply.caller, None), reply.response)
+
+    def _set_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._is_running:
+            # One millisecond up: time is whole milliseconds, and a timer may come a hair early.
+            when = self._raft.deadline_ms() / 1000 + 0.001
+            self._timer = asyncio.get_running_loop().call_at(when, self._tick)
+
+    def _tick(self) -> None:
+        self._advance(lambda: self._raft.tick(self.now_ms()))
+
+    def _tell_role(self, change: RoleChange) -> None:
+        log.info(
+            "raft role",
+            node=self._me.id,
+            role=change.role,
+            epoch=change.epoch,
+            leader=change.leader_id,
+            reason=change.reason,
+        )
+        told = (change.leader_id, change.epoch, change.endpoint)
+        if told != self._told_leader:
+            self._told_leader = told
+            self._listener.leader_known(*told)
+
+    def _end_reign(self) -> None:
+        self._reign = None
+        reads, self._reads = self._reads, {}
+        for read in reads.values():
+            if not read.done():
+                read.set_exception(NotControllerError(f"node {self._me.id} lost its reign"))
+        told, self._told_epoch = self._told_epoch, None
+        if told is not None:
+            self._listener.lost_leadership(told)
+
+    # --- the door for the controller ------------------------------------------------------------
+
+    def propose(self, epoch: int, events: Sequence[MetadataEvent]) -> int:
+        """Append one batch of events; return its base offset at once.
+
+        It is committed when committed() has passed it, and may be lost when lost_leadership()
+        comes first. Raises NotControllerError if this node does not lead in that epoch (nothing
+        was appended), OverloadedError, InvalidRequestError if the batch is too large (R31).
+        """
+        self._check_running()
+        self._raft.check_may_propose(epoch)
+        base_offset = self._raft.ledger.log_end_offset
+        batch = self._encode(events, base_offset, epoch)
+        if len(batch.data) > self.config.quorum_batch_max_bytes:
+            raise InvalidRequestError(
+                f"a batch of {len(events)} events has {len(batch.data)} bytes;"
+                f" at most {self.config.quorum_batch_max_bytes} are allowed"
+            )
+        self._advance(lambda: self._raft.propose(batch, self.now_ms()))
+        self._check_running()
+        return base_offset
+
+    async def read_round(self) -> int:
+        """Begin a linearizable read; return the high watermark to have applied before answering.
+
+        Returns when a majority has heard this node lead, after now. NotControllerError if it does
+        not lead, or lost its reign meanwhile.
+        """
+        self._check_running()
+        read = self._raft.read(self.now_ms())
+        future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._reads[read] = future
+        self._advance(lambda: None)
+        try:
+            return await future
+        finally:
+            self._reads.pop(read, None)
+
+    async def read_committed(self, from_offset: int, bytes_max: int) -> bytes:
+        """Return whole batches from an offset, below the high watermark; at least one if any."""
+        return await self._log.read(from_offset, end=self._readable_end, bytes_max=bytes_max)
+
+    def hand_over(self, *, for_silence: bool) -> None:
+        """Give leadership to the most caught-up voter; nothing happens without another voter."""
+        reason = "handed over for silence" if for_silence else "handed over"
+        self._advance(
+            lambda: self._raft.resign(self.now_ms(), reason=reason, for_silence=for_silence)
+        )
+
+    def _check_running(self) -> None:
+        if not self._is_running:
+            raise NotControllerError(f"node {self._me.id} is not running")
+
+    def _encode(self, events: Sequence[MetadataEvent], base_offset: int, epoch: int) -> Batch:
+        data = encode_events(
+            events,
+            base_offset=base_offset,
+            epoch=epoch,
+            timestamp_ms=self._environment.wall_clock_ms(),
+        )
+        (batch,) = parse_batches(data)
+        return batch
+
+    def _encode_epoch_start(self, epoch: int, for_silence: bool, base_offset: int) -> Batch:
+        start = EpochStart(epoch=epoch, leader_id=self._me.id, handed_over_for_silence=for_silence)
+        return self._encode([MetadataEvent(epoch_start=start)], base_offset, epoch)
+
+    # --- applying -------------------------------------------------------------------------------
+
+    async def _apply(self) -> None:
+        """Pass what is committed to the listener, then tell it of a reign that began."""
+        while True:
+            await self._apply_wake.wait()
+            self._apply_wake.clear()
+            while self._applied_end < self._readable_end:
+                end = self._readable_end
+                data = await self._log.read(self._applied_end, end=end, bytes_max=APPLY_BYTES)
+                batches = parse_batches(data)
+                assert batches, f"committed records at {self._applied_end} can't be read"
+                self._applied_end = batches[-1].end_offset
+                self._listener.committed([batch.data for batch in batches], end)
+            reign = self._reign
+            if reign is not None and self._applied_end >= reign.since:
+                self._reign = None
+                self._told_epoch = reign.epoch
+                self._listener.became_leader(reign.epoch, reign.handed_over_for_silence)
+
+    # --- for the service ------------------------------------------------------------------------
+
+    async def ask(self, event: Callable[[int], Event]) -> Any:
+        """Step the event made for a new caller's number; return the machine's answer to it."""
+        if not self._is_running:
+            raise StoppingError(f"node {self._me.id} is not running")
+        if len(self._callers) >= CALLERS_MAX:
+            raise OverloadedError(f"{CALLERS_MAX} requests of voters wait already")
+        self._caller_number += 1
+        caller = self._caller_number
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._callers[caller] = future
+        try:
+            self.step(event(caller))
+            return await future
+        finally:
+            self._callers.pop(caller, None)
+
+    async def payload(self, reply: FetchReply) -> bytes | None:
+        """Return the batches of a fetch answer; None if the reign is over that meant them."""
+        base_offset = reply.response.base_offset
+        if reply.end <= base_offset:
+            return b""
+        try:
+            data = await self._log.read(
+                base_offset, end=reply.end, bytes_max=self.config.quorum_fetch_max_bytes
+            )
+        except StorageError as error:
+            self._fail(str(error), error)
+            return None
+        return data if self._is_running and self._raft.still_holds(reply) else None
+
+    def _fail_callers(self, error: Exception) -> None:
+        for future in self._callers.values():
+            if not future.done():
+                future.set_exception(error)
+
+
+def _resolve(future: asyncio.Future[Any] | None, value: object) -> None:
+    if future is not None and not future.done():
+        future.set_result(value)

@@ -1,0 +1,209 @@
+"""The voter's disk: the metadata log and the file of epoch and vote.
+
+One task carries out what the machine decided, in order: hard state first, then cuts and appends,
+then one sync for all of them. What arrives during a sync shares the next one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from collections.abc import Callable, Sequence
+
+from crc32c import crc32c
+from google.protobuf.message import DecodeError
+
+from quorate.errors import CorruptRecordError, StorageError
+from quorate.record import batch as record_batch
+from quorate_quorum.log.disk import Disk, read_whole, replace_whole
+from quorate_quorum.log.events import EVENTS_BYTES_MAX
+from quorate_quorum.log.log import Log
+from quorate_quorum.raft.ledger import Ledger
+from quorate_quorum.raft.messages import (
+    Batch,
+    Event,
+    HardState,
+    HardStateSaved,
+    ReplicaKey,
+    Save,
+    Saved,
+    Written,
+)
+from quorate_quorum.raft.voters import Voter, VoterSet
+from quorate_quorum.v1.events_pb2 import MetadataEvent
+
+Buffer = bytes | bytearray | memoryview
+
+QUORUM_STATE = "quorum-state"
+VERSION = 1
+STATE = struct.Struct(
+    ">"
+    "B"  # version
+    "i"  # epoch
+    "?"  # is_behind
+    "?"  # voted at all
+    "i"  # id that the vote went to
+    "16s"  # and its directory
+)
+CRC = struct.Struct(">I")  # CRC-32C of all before it
+SCAN_BYTES = 1 << 20
+#: The first byte of an encoded MetadataEvent that holds Voters: field 2, length-delimited.
+VOTERS_TAG = 0x12
+
+
+def encode_state(state: HardState) -> bytes:
+    """Return the bytes of the quorum-state file."""
+    vote = state.voted_for or ReplicaKey(0, b"")
+    assert len(vote.directory_id) in (0, 16)
+    data = STATE.pack(
+        VERSION,
+        state.epoch,
+        state.is_behind,
+        state.voted_for is not None,
+        vote.id,
+        vote.directory_id,
+    )
+    return data + CRC.pack(crc32c(data))
+
+
+def decode_state(data: bytes) -> HardState:
+    """Return what the file says; StorageError if it is of another version, or damaged (R11)."""
+    if data[:1] != bytes([VERSION]):
+        raise StorageError(
+            f"{QUORUM_STATE} has version {data[0] if data else 'none'}; this release reads"
+            f" version {VERSION} only"
+        )
+    if len(data) != STATE.size + CRC.size:
+        raise StorageError(f"{QUORUM_STATE} has {len(data)} bytes, not {STATE.size + CRC.size}")
+    body, (crc,) = data[: STATE.size], CRC.unpack(data[STATE.size :])
+    if crc32c(body) != crc:
+        raise StorageError(f"{QUORUM_STATE} is damaged: its checksum does not fit")
+    _, epoch, is_behind, voted, voter, directory_id = STATE.unpack(body)
+    return HardState(epoch, ReplicaKey(voter, directory_id) if voted else None, is_behind)
+
+
+async def read_state(disk: Disk, directory: str) -> HardState:
+    """Return epoch and vote; a voter that never met another has none."""
+    path = f"{directory}/{QUORUM_STATE}"
+    if not await disk.exists(path):
+        return HardState()
+    return decode_state(await read_whole(disk, path))
+
+
+def parse_batches(payload: Buffer) -> tuple[Batch, ...]:
+    """Return the whole batches of a fetch answer or of the log; CorruptRecordError if damaged."""
+    batches = []
+    for header, view in record_batch.split(payload):
+        record_batch.check(view)
+        data = bytes(view)
+        batches.append(
+            Batch(
+                header.base_offset,
+                header.end_offset,
+                header.leader_epoch,
+                data,
+                _newest_voters(data),
+            )
+        )
+    return tuple(batches)
+
+
+def _newest_voters(data: bytes) -> VoterSet | None:
+    found = None
+    for record in record_batch.records(data, size_max=EVENTS_BYTES_MAX):
+        if not record.value or record.value[0] != VOTERS_TAG:
+            continue
+        try:
+            event = MetadataEvent.FromString(record.value)
+        except DecodeError as error:
+            raise CorruptRecordError(f"a Voters event at {record.offset}: {error}") from None
+        found = VoterSet(
+            tuple(Voter(v.id, v.directory_id, v.endpoint) for v in event.voters.voters)
+        )
+        ids = [voter.id for voter in found.voters]
+        if len(set(ids)) != len(ids):
+            raise CorruptRecordError(f"the Voters event at {record.offset} names an id twice")
+    return found
+
+
+async def read_ledger(log: Log) -> Ledger:
+    """Read the whole log and return what the machine must know of it."""
+    ledger = Ledger()
+    if log.log_start_offset != 0:
+        raise StorageError(
+            f"the metadata log begins at {log.log_start_offset}, and no snapshot is there"
+        )
+    while ledger.log_end_offset < log.log_end_offset:
+        data = await log.read(ledger.log_end_offset, end=log.log_end_offset, bytes_max=SCAN_BYTES)
+        batches = parse_batches(data)
+        if not batches:
+            raise StorageError(f"the metadata log can't be read at {ledger.log_end_offset}")
+        for batch in batches:
+            ledger.append(batch)
+    ledger.written_end = ledger.log_end_offset
+    ledger.synced_end = min(log.synced_end, ledger.log_end_offset)
+    return ledger
+
+
+class Storage:
+    """Carries out saves; completions come back as events, in the order of the saves."""
+
+    def __init__(self, disk: Disk, log: Log, directory: str, step: Callable[[Event], None]) -> None:
+        self._disk = disk
+        self._log = log
+        self._path = f"{directory}/{QUORUM_STATE}"
+        self._step = step
+        self._hard_state: tuple[HardState, int] | None = None
+        self._saves: list[Save] = []
+        self._wake = asyncio.Event()
+        self._is_ending = False
+
+    def submit(self, hard_state: HardState | None, version: int, save: Save | None) -> None:
+        """Take over what one Ready asks for. A newer hard state replaces one not begun."""
+        if hard_state is not None:
+            self._hard_state = (hard_state, version)
+        if save is not None:
+            self._saves.append(save)
+        self._wake.set()
+
+    def end(self) -> None:
+        """Finish what was submitted, then let run() return."""
+        self._is_ending = True
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Work for good; OSError or StorageError when the disk fails (law 6: stop then)."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._hard_state is not None or self._saves:
+                await self._carry_out()
+            if self._is_ending:
+                return
+
+    async def _carry_out(self) -> None:
+        state, self._hard_state = self._hard_state, None
+        saves, self._saves = self._saves, []
+        if state is not None:
+            await replace_whole(self._disk, self._path, encode_state(state[0]))
+            self._step(HardStateSaved(state[1]))
+        for save in saves:
+            await self._write(save)
+        if saves:
+            await self._log.sync()
+            last = saves[-1]
+            self._step(Saved(last.epoch, last.end_offset, last.truncations))
+
+    async def _write(self, save: Save) -> None:
+        if save.truncate_to is not None:
+            await self._log.truncate(save.truncate_to)
+            assert self._log.log_end_offset == save.truncate_to, "a cut lies between batches"
+        if save.batches:
+            await self._log.append(_pieces(save.batches))
+            self._step(Written(self._log.log_end_offset, save.truncations))
+
+
+def _pieces(
+    batches: Sequence[Batch],
+) -> list[tuple[record_batch.BatchHeader, tuple[bytes, ...]]]:
+    return [(record_batch.parse_header(batch.data), (batch.data,)) for batch in batches]
