@@ -1,0 +1,248 @@
+"""The controller of one voter: it follows the committed log, and decides while it reigns.
+
+It listens to this voter's Raft. Every voter holds the committed image; the one that leads has a
+Reign besides, from the moment when its own EpochStart is committed and applied until it loses it:
+the pending image, on which each decision is taken, and the leases of the brokers. Decisions are
+made by the machines beside this file; this one proposes, waits and tells.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+import structlog
+
+from quorate.errors import NotControllerError, UnknownServerError
+from quorate.v1.admin_pb2 import DescribeQuorumRequest, DescribeQuorumResponse
+from quorate.v1.common_pb2 import ErrorCode
+from quorate_quorum.controller import brokers
+from quorate_quorum.controller.leases import LeaseConfig, Leases, Session
+from quorate_quorum.controller.outcome import Context
+from quorate_quorum.controller.reign import Decided, Decision, Proposer, Reign
+from quorate_quorum.metadata.delta import MetadataDelta
+from quorate_quorum.metadata.image import MetadataImage
+from quorate_quorum.metadata.loader import Loader
+from quorate_quorum.node.environment import Environment
+from quorate_quorum.v1.controller_pb2 import (
+    HeartbeatRequest,
+    RegisterRequest,
+    RegisterResponse,
+)
+
+log = structlog.get_logger(__name__)
+
+R = TypeVar("R")
+
+
+class ControllerRaft(Proposer, Protocol):
+    """The part of RaftNode that the controller needs."""
+
+    @property
+    def leader_id(self) -> int: ...
+    @property
+    def leader_endpoint(self) -> str: ...
+    def hand_over(self, *, for_silence: bool) -> None: ...
+
+
+@dataclass(slots=True)
+class _Active:
+    """What exists only while this voter reigns."""
+
+    reign: Reign
+    leases: Leases
+
+
+class Controller:
+    """See the module. Implements RaftListener; `attach` gives it the Raft that it listens to.
+
+    `fail`: stop the node, for the image or an own decision broke an invariant.
+    `describe_quorum`: what this voter knows of the quorum, for DescribeQuorum.
+    """
+
+    def __init__(
+        self,
+        node_id: int,
+        environment: Environment,
+        config: LeaseConfig,
+        fail: Callable[[str], None],
+    ) -> None:
+        self._node_id = node_id
+        self._environment = environment
+        self._config = config
+        self._fail = fail
+        self._loader = Loader()
+        self._listeners: list[Callable[[MetadataDelta, MetadataImage], None]] = []
+        self._wakers: list[Callable[[], None]] = []
+        self._active: _Active | None = None
+        self._ending: dict[asyncio.Task[None], None] = {}
+        self._is_broken = False
+        self._raft: ControllerRaft
+        self._describe: Callable[[], DescribeQuorumResponse]
+
+    def attach(
+        self, raft: ControllerRaft, describe_quorum: Callable[[], DescribeQuorumResponse]
+    ) -> None:
+        """Give the Raft; before it starts."""
+        self._raft = raft
+        self._describe = describe_quorum
+
+    def when_news(self, wake: Callable[[], None]) -> None:
+        """Call back in the turn in which the high watermark or the leader moves."""
+        self._wakers.append(wake)
+
+    @property
+    def image(self) -> MetadataImage:
+        """The committed image."""
+        return self._loader.image
+
+    @property
+    def is_active(self) -> bool:
+        """Whether this voter decides."""
+        return self._active is not None
+
+    @property
+    def leader_hint(self) -> tuple[int, str]:
+        """The controller's id and endpoint as far as this voter knows; -1 and empty if not."""
+        return self._raft.leader_id, self._raft.leader_endpoint
+
+    @property
+    def has_brokers_shutting_down(self) -> bool:
+        """Whether brokers that are unfenced still wait for the quorum to let them go."""
+        return any(b.shutting_down and not b.fenced for b in self.image.sorted_brokers())
+
+    # -- what is asked
+
+    async def run(self, decision: Decision[R]) -> Decided[R]:
+        """Decide, and return when the answer is committed.
+
+        Raises NotControllerError if this voter does not decide, OutcomeUnknownError if it lost
+        its reign before the commit, and what the decision raises.
+        """
+        try:
+            return await self._reigning().reign.run(decision)
+        except AssertionError as error:
+            # Nothing of it was proposed, so the image is whole; and the next controller would
+            # only stumble over the same request.
+            log.exception("decision_refused")
+            raise UnknownServerError(
+                f"the controller's decision contradicts itself: {error}"
+            ) from (error)
+
+    async def register(self, request: RegisterRequest) -> Decided[RegisterResponse]:
+        """Register a broker; its lease begins when it is committed."""
+        active = self._reigning()
+        decided = await self.run(
+            lambda image, context: brokers.register(
+                image,
+                request,
+                context,
+                old_session_lives=active.leases.is_alive(request.broker_id),
+            )
+        )
+        if decided.response.error.code == ErrorCode.ERROR_CODE_NONE:
+            active.leases.registered(request, decided.response)
+        return decided
+
+    async def describe_quorum(
+        self, request: DescribeQuorumRequest
+    ) -> Decided[DescribeQuorumResponse]:
+        """Tell the state of the quorum as its leader sees it, once it is sure to be the leader."""
+        await self._reigning().reign.confirm()
+        return Decided(self._describe(), 0)
+
+    def open_session(self, first: HeartbeatRequest) -> Session:
+        """Begin a broker's heartbeat stream. NotControllerError, FencedError, OverloadedError."""
+        return self._reigning().leases.open(first, self.image)
+
+    # -- RaftListener
+
+    def committed(self, batches: Sequence[bytes], high_watermark: int) -> None:
+        """Apply committed batches; then tell those who waited for them."""
+        if self._is_broken:
+            return
+        try:
+            for batch in batches:
+                for delta, image in self._loader.load(batch):
+                    self._applied(delta, image)
+        except Exception as error:
+            self._is_broken = True
+            log.exception("image_broken", offset=self.image.offset)
+            self._fail(f"the metadata image cannot go on at {self.image.offset}: {error!r}")
+        self._wake()
+
+    def became_leader(self, epoch: int, handed_over_for_silence: bool) -> None:
+        """Begin to decide: everything up to our own EpochStart is applied."""
+        if self._is_broken:
+            return
+        assert self._active is None, "one reign at a time"
+        reign = Reign(epoch, self.image, self._raft, self._context)
+        leases = Leases(
+            reign,
+            self._raft,
+            self._environment,
+            self._config,
+            self._fail,
+            handed_over_for_silence=handed_over_for_silence,
+        )
+        self._active = _Active(reign, leases)
+        log.info("controller_reigns", node=self._node_id, epoch=epoch, offset=self.image.offset)
+        leases.begin()
+
+    def lost_leadership(self, epoch: int) -> None:
+        """Decide no more: the pending image goes, and who waits is told what is known."""
+        if self._active is None:
+            return
+        log.info("controller_reign_ends", node=self._node_id, epoch=epoch)
+        active, self._active = self._active, None
+        active.reign.end()
+        active.leases.end(
+            NotControllerError(f"voter {self._node_id} is not the controller any more")
+        )
+        task = asyncio.create_task(active.leases.ended(), name="leases-end")
+        self._ending[task] = None
+        task.add_done_callback(self._ended)
+
+    def leader_known(self, leader_id: int, epoch: int, endpoint: str) -> None:
+        self._wake()
+
+    async def stop(self) -> None:
+        """End the reign, if there is one, and all its tasks."""
+        if self._active is not None:
+            self.lost_leadership(self._active.reign.epoch)
+        while self._ending:
+            await asyncio.wait(list(self._ending))
+
+    # -- small things
+
+    def _applied(self, delta: MetadataDelta, image: MetadataImage) -> None:
+        if self._active is not None:
+            self._active.reign.committed(image.offset)
+            self._active.leases.committed(delta, image)
+
+    def _wake(self) -> None:
+        for wake in self._wakers:
+            wake()
+
+    def _reigning(self) -> _Active:
+        if self._active is None:
+            raise NotControllerError(
+                f"voter {self._node_id} is not the controller; voter {self._raft.leader_id} "
+                "leads as far as it knows"
+            )
+        return self._active
+
+    def _context(self, next_offset: int) -> Context:
+        return Context(
+            now_ms=self._environment.wall_clock_ms(),
+            next_offset=next_offset,
+            new_id=self._environment.new_id,
+            unclean_recovery_wait_ms=self._config.unclean_recovery_wait_ms,
+        )
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        del self._ending[task]
+        if not task.cancelled() and task.exception() is not None:
+            self._fail(f"the leases did not end: {task.exception()!r}")

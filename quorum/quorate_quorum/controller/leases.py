@@ -1,0 +1,470 @@
+"""The brokers' leases in one reign: heartbeat streams, and what the controller does of itself.
+
+The machines decide (liveness: who is alive; Recovery: who may lead though it may lose); this
+driver tells them what happened, dials, proposes what comes out, and pushes to each broker what
+it must know in the turn in which it commits. It lives exactly as long as the reign, and all
+silence is counted anew in each: no new controller fences for what it did not see.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+import structlog
+
+from quorate.errors import (
+    FencedError,
+    InvalidRequestError,
+    NotControllerError,
+    OverloadedError,
+    QuorateError,
+)
+from quorate.network import Answered, NoAnswer, Refused
+from quorate_quorum.controller import brokers, partitions
+from quorate_quorum.controller.liveness import (
+    Dial,
+    Effect,
+    Fence,
+    HandOver,
+    Liveness,
+    LivenessConfig,
+)
+from quorate_quorum.controller.partitions import AskEnds, Recover, Recovery
+from quorate_quorum.controller.reign import Decision, Reign
+from quorate_quorum.metadata.delta import MetadataDelta
+from quorate_quorum.metadata.image import BrokerImage, MetadataImage
+from quorate_quorum.node.bell import Bell
+from quorate_quorum.node.environment import Environment
+from quorate_quorum.v1.controller_pb2 import (
+    HeartbeatRequest,
+    HeartbeatResponse,
+    PartitionId,
+    RegisterRequest,
+    RegisterResponse,
+)
+
+log = structlog.get_logger(__name__)
+
+R = TypeVar("R")
+
+SESSIONS_MAX = 10_000
+DIALS_AT_ONCE_MAX = 64
+ENDS_PER_MESSAGE_MAX = 10_000
+FAILED_DIRECTORIES_MAX = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseConfig:
+    """What the leases know of the configuration, in milliseconds."""
+
+    heartbeat_interval_ms: int = 500
+    session_timeout_ms: int = 3000
+    disconnect_grace_ms: int = 500
+    unclean_recovery_wait_ms: int = 60_000
+    #: How often time is told to the machines; they count no more than this for one tick.
+    tick_ms: int = 100
+
+
+class LeaseRaft(Protocol):
+    """The part of RaftNode that the leases need."""
+
+    @property
+    def leader_id(self) -> int: ...
+    @property
+    def leader_endpoint(self) -> str: ...
+    def hand_over(self, *, for_silence: bool) -> None: ...
+
+
+class Session:
+    """One heartbeat stream of one registration of a broker."""
+
+    def __init__(self, leases: Leases, first: HeartbeatRequest, number: int) -> None:
+        self._leases = leases
+        self.number = number
+        self.broker_id = first.broker_id
+        self.broker_epoch = first.broker_epoch
+        self.incarnation = first.incarnation
+        self.applied_offset = 0
+        self.wants_fence = False
+        self.wants_shutdown = False
+        self.ends_wanted: tuple[partitions.Key, ...] = ()
+        #: Rings when there is something to say.
+        self.bell = Bell()
+        self.is_over = False
+        #: Why it ended, if the broker must know.
+        self.failure: QuorateError | None = None
+
+    @property
+    def interval_ms(self) -> int:
+        """The longest silence of the controller on this stream."""
+        return self._leases.config.heartbeat_interval_ms
+
+    def take(self, request: HeartbeatRequest) -> None:
+        """The broker spoke."""
+        if not self.is_over:
+            self._leases.heard(self, request)
+
+    def answer(self) -> HeartbeatResponse:
+        """What the broker must know now; all of it is committed."""
+        return self._leases.answer(self)
+
+    def end(self, failure: QuorateError | None = None) -> None:
+        """No more is said on this stream but why."""
+        if not self.is_over:
+            self.is_over, self.failure = True, failure
+        self.bell.ring()
+
+    def close(self) -> None:
+        """The stream is gone."""
+        self.end()
+        self._leases.closed(self)
+
+
+class Leases:
+    """See the module."""
+
+    def __init__(
+        self,
+        reign: Reign,
+        raft: LeaseRaft,
+        environment: Environment,
+        config: LeaseConfig,
+        fail: Callable[[str], None],
+        *,
+        handed_over_for_silence: bool,
+    ) -> None:
+        self.config = config
+        self._reign = reign
+        self._raft = raft
+        self._environment = environment
+        self._fail = fail
+        self._image = reign.pending
+        self._sessions: dict[int, Session] = {}
+        self._streams = 0
+        self._liveness = Liveness(
+            LivenessConfig(
+                session_timeout_ms=config.session_timeout_ms,
+                disconnect_grace_ms=config.disconnect_grace_ms,
+            ),
+            self._now_ms(),
+            unfenced=[(b.id, b.incarnation) for b in _sorted(reign.pending, fenced=False)],
+            fenced=[(b.id, b.incarnation) for b in _sorted(reign.pending, fenced=True)],
+            handed_over_for_silence=handed_over_for_silence,
+            has_other_voter=len(reign.pending.voters) > 1,
+        )
+        #: Fences that a full log put off; tried again at each tick.
+        self._fences_put_off: dict[int, str] = {}
+        self._recovery = Recovery(config.unclean_recovery_wait_ms)
+        #: One past the Outcome that registered or fenced a broker in this reign.
+        self._outcome_ends: dict[int, int] = {}
+        #: One past the Outcome in which a broker began to shut down.
+        self._shutdown_ends: dict[int, int] = {}
+        self._tasks: dict[asyncio.Task[None], None] = {}
+        self._dials = asyncio.Semaphore(DIALS_AT_ONCE_MAX)
+        self._is_over = False
+
+    # -- the reign
+
+    def begin(self) -> None:
+        """Complete what an earlier controller left, and let time run."""
+        self._decide("settle", brokers.settle)
+        for broker in self._image.sorted_brokers():
+            if broker.shutting_down and not broker.fenced:
+                self._shutdown_ends[broker.id] = self._reign.pending.offset
+        self._recovery.begin(self._reign.pending)
+        self._own(self._tick_for_good(), "leases-tick")
+
+    def end(self, failure: QuorateError) -> None:
+        """The reign is over: every stream ends, and says where to go."""
+        self._is_over = True
+        for session in list(self._sessions.values()):
+            session.end(failure)
+        for task in self._tasks:
+            task.cancel()
+
+    async def ended(self) -> None:
+        """Return when all tasks have ended."""
+        while self._tasks:
+            await asyncio.wait(list(self._tasks))
+
+    def committed(self, delta: MetadataDelta, image: MetadataImage) -> None:
+        """An image is committed: tell the brokers that it speaks of."""
+        self._image = image
+        self._recovery.changed(self._reign.pending, delta.changed_partitions)
+        for broker_id in delta.changed_brokers:
+            session = self._sessions.get(broker_id)
+            if session is None:
+                continue
+            broker = image.brokers.get(broker_id)
+            if broker is None or broker.epoch != session.broker_epoch:
+                session.end(FencedError(f"broker {broker_id} was registered again"))
+            session.bell.ring()
+        self._ring_those_who_leave()
+
+    # -- sessions
+
+    def is_alive(self, broker_id: int) -> bool:
+        """Whether a broker's registered incarnation is heard, or was a moment ago."""
+        return self._liveness.session_lives(broker_id)
+
+    def registered(self, request: RegisterRequest, response: RegisterResponse) -> None:
+        """A registration has committed: the lease begins."""
+        broker = self._reign.pending.brokers.get(request.broker_id)
+        if self._is_over or broker is None or broker.incarnation != request.incarnation:
+            return
+        if broker.fenced:
+            self._outcome_ends[broker.id] = response.apply_offset
+            self._shutdown_ends.pop(broker.id, None)
+        self._carry_out(self._liveness.registered(broker.id, broker.incarnation))
+
+    def open(self, first: HeartbeatRequest, image: MetadataImage) -> Session:
+        """Begin a stream; the same broker's older one ends."""
+        broker = image.brokers.get(first.broker_id)
+        if broker is None or broker.epoch != first.broker_epoch:
+            raise FencedError(
+                f"broker {first.broker_id} is not registered with broker_epoch "
+                f"{first.broker_epoch}: register again"
+            )
+        if broker.incarnation != first.incarnation:
+            raise FencedError(f"broker {first.broker_id} is registered by another process")
+        if len(self._sessions) >= SESSIONS_MAX:
+            raise OverloadedError(f"the controller holds {SESSIONS_MAX} heartbeat streams")
+        older = self._sessions.pop(first.broker_id, None)
+        if older is not None:
+            older.end(FencedError("a newer stream of this broker is open"))
+        self._streams += 1
+        session = self._sessions[first.broker_id] = Session(self, first, self._streams)
+        self._carry_out(
+            self._liveness.stream_opened(session.broker_id, session.incarnation, session.number)
+        )
+        session.take(first)
+        return session
+
+    def closed(self, session: Session) -> None:
+        """A stream is gone; if it was the broker's last, it is suspected."""
+        if self._sessions.get(session.broker_id) is session:
+            del self._sessions[session.broker_id]
+        if not self._is_over:
+            self._carry_out(
+                self._liveness.stream_broken(
+                    session.broker_id, session.incarnation, session.number, self._now_ms()
+                )
+            )
+
+    def heard(self, session: Session, request: HeartbeatRequest) -> None:
+        """A broker spoke: step in what it said, and decide what follows."""
+        broker_id = session.broker_id
+        session.applied_offset = max(session.applied_offset, request.applied_offset)
+        session.wants_fence = request.want_fence
+        session.wants_shutdown = session.wants_shutdown or request.want_shutdown
+        self._liveness.heard(broker_id, session.incarnation)
+        if len(request.failed_directories) > FAILED_DIRECTORIES_MAX:
+            session.end(InvalidRequestError("more failed directories than a broker may have"))
+            return
+        if request.failed_directories:
+            failed = list(request.failed_directories)
+            self._decide(
+                "directories failed",
+                lambda image, context: brokers.directories_failed(
+                    image, broker_id, failed, context
+                ),
+            )
+        if request.replica_ends:
+            self._recovery.answered(broker_id, session.broker_epoch, request.replica_ends)
+        if session.wants_shutdown:
+            self._shut_down(session)
+        elif not session.wants_fence:
+            self._unfence(session)
+        self._ring_those_who_leave()
+
+    def answer(self, session: Session) -> HeartbeatResponse:
+        """Return what the committed image says to a broker."""
+        broker = self._image.brokers.get(session.broker_id)
+        fenced = broker is None or broker.fenced or broker.epoch != session.broker_epoch
+        ends, session.ends_wanted = (
+            session.ends_wanted[:ENDS_PER_MESSAGE_MAX],
+            session.ends_wanted[ENDS_PER_MESSAGE_MAX:],
+        )
+        if session.ends_wanted:
+            session.bell.ring()
+        return HeartbeatResponse(
+            leader_id=self._raft.leader_id,
+            leader_endpoint=self._raft.leader_endpoint,
+            epoch=self._reign.epoch,
+            fenced=fenced,
+            should_shut_down=session.wants_shutdown and (fenced or self._may_go(session)),
+            notify_offset=self._notify_offset(session, fenced=fenced),
+            high_watermark=self._image.offset,
+            interval_ms=self.config.heartbeat_interval_ms,
+            ends_wanted=[PartitionId(topic_id=t, partition=p) for t, p in ends],
+        )
+
+    # -- what the controller decides of itself
+
+    def _unfence(self, session: Session) -> None:
+        broker_id = session.broker_id
+        pending = self._reign.pending
+        broker = pending.brokers.get(broker_id)
+        if broker is None or not broker.fenced or broker.epoch != session.broker_epoch:
+            return
+        why_not = brokers.may_unfence(
+            pending,
+            broker_id,
+            session.applied_offset,
+            outcome_end=self._outcome_end(broker_id),
+        )
+        if why_not is None:
+            log.info("broker_unfenced", broker=broker_id)
+            if self._decide("unfence", lambda i, c: brokers.unfence(i, broker_id, c)):
+                self._liveness.unfenced(broker_id)
+
+    def _fence(self, broker_id: int, reason: str) -> None:
+        log.warning("broker_fenced", broker=broker_id, reason=reason)
+        changed = self._decide("fence", lambda i, c: brokers.fence(i, broker_id, c))
+        if changed is None:
+            self._fences_put_off[broker_id] = reason
+        elif changed:
+            self._liveness.fenced(broker_id)
+            self._outcome_ends[broker_id] = self._reign.pending.offset
+            self._shutdown_ends.pop(broker_id, None)
+
+    def _shut_down(self, session: Session) -> None:
+        broker_id = session.broker_id
+        broker = self._reign.pending.brokers.get(broker_id)
+        if broker is None or broker.epoch != session.broker_epoch or broker.fenced:
+            return
+        changed = self._decide("shut down", lambda i, c: brokers.shut_down(i, broker_id, c))
+        if changed:
+            log.info("broker_shuts_down", broker=broker_id)
+            self._shutdown_ends[broker_id] = self._reign.pending.offset
+            for other in self._sessions.values():
+                other.bell.ring()  # they are asked to tell when they have applied it
+
+    def _recover(self, effects: Iterable[AskEnds | Recover]) -> None:
+        for effect in effects:
+            if isinstance(effect, AskEnds):
+                session = self._sessions.get(effect.broker_id)
+                if session is not None:
+                    session.ends_wanted = effect.partitions
+                    session.bell.ring()
+                continue
+            log.warning(
+                "partition_recovered_with_possible_loss",
+                topic_id=effect.topic_id.hex(),
+                partition=effect.partition,
+                leader=effect.leader,
+                reason=effect.reason,
+            )
+            self._decide("recover", _recovery_of(effect))
+
+    def _may_go(self, session: Session) -> bool:
+        """Whether all unfenced brokers know that this one leaves."""
+        end = self._shutdown_ends.get(session.broker_id)
+        if end is None or self._image.offset < end:
+            return False
+        return all(
+            (other := self._sessions.get(broker.id)) is not None and other.applied_offset >= end
+            for broker in self._image.sorted_brokers()
+            if not broker.fenced
+        )
+
+    def _notify_offset(self, session: Session, *, fenced: bool) -> int:
+        """Return the next offset of which we want to hear at once; 0 if there is none."""
+        wanted = list(self._shutdown_ends.values())
+        if fenced:
+            wanted.append(self._outcome_end(session.broker_id))
+        return min((end for end in wanted if end > session.applied_offset), default=0)
+
+    def _outcome_end(self, broker_id: int) -> int:
+        return self._outcome_ends.get(broker_id, self._reign.start_offset)
+
+    def _decide(self, what: str, decision: Decision[R]) -> R | None:
+        """Decide and propose; nobody waits for the commit but the brokers it speaks of."""
+        try:
+            return self._reign.decide(decision)
+        except (NotControllerError, OverloadedError) as error:
+            log.info("decision_dropped", what=what, reason=str(error))  # seen again at a tick
+            return None
+        except Exception as error:
+            log.exception("decision_failed", what=what)
+            self._fail(f"the controller's decision to {what} broke: {error!r}")
+            return None
+
+    def _ring_those_who_leave(self) -> None:
+        for broker_id in self._shutdown_ends:
+            session = self._sessions.get(broker_id)
+            if session is not None and session.wants_shutdown and self._may_go(session):
+                session.bell.ring()
+
+    # -- time
+
+    async def _tick_for_good(self) -> None:
+        while True:
+            await asyncio.sleep(self.config.tick_ms / 1000)
+            for _ in range(3):  # frames that had arrived are stepped before time is
+                await asyncio.sleep(0)
+            put_off, self._fences_put_off = self._fences_put_off, {}
+            for broker_id, reason in put_off.items():
+                self._fence(broker_id, reason)
+            self._carry_out(self._liveness.tick(self._now_ms()))
+            self._recover(self._recovery.tick(self._reign.pending, self._now_ms()))
+
+    def _carry_out(self, effects: Iterable[Effect]) -> None:
+        for effect in effects:
+            match effect:
+                case Dial(broker_id, number):
+                    self._own(self._dial(broker_id, number), f"dial-{broker_id}")
+                case Fence(broker_id, reason):
+                    self._fence(broker_id, reason)
+                case HandOver(reason):
+                    log.warning("controller_hands_over", reason=reason)
+                    self._raft.hand_over(for_silence=True)
+
+    async def _dial(self, broker_id: int, number: int) -> None:
+        broker = self._reign.pending.brokers.get(broker_id)
+        if broker is None:
+            return
+        async with self._dials:
+            result = await self._environment.network.probe(
+                broker.endpoint, timeout_ms=max(self.config.disconnect_grace_ms // 2, 1)
+            )
+        if self._is_over:
+            return
+        match result:
+            case Refused():
+                effects = self._liveness.dial_refused(broker_id, number)
+            case NoAnswer():
+                effects = self._liveness.dial_unanswered(broker_id, number)
+            case Answered(_, incarnation):
+                effects = self._liveness.dial_answered(broker_id, number, incarnation)
+        self._carry_out(effects)
+
+    # -- small things
+
+    def _own(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        """Run a task of the reign: it ends with it, and its failure is the node's."""
+        task = asyncio.create_task(work, name=name)
+        self._tasks[task] = None
+        task.add_done_callback(self._task_ended)
+
+    def _task_ended(self, task: asyncio.Task[None]) -> None:
+        del self._tasks[task]
+        if not task.cancelled() and task.exception() is not None:
+            log.error("leases_failed", task=task.get_name(), exc_info=task.exception())
+            self._fail(f"the controller's task {task.get_name()} broke: {task.exception()!r}")
+
+    def _now_ms(self) -> int:
+        return int(asyncio.get_running_loop().time() * 1000)
+
+
+def _sorted(image: MetadataImage, *, fenced: bool) -> list[BrokerImage]:
+    return [broker for broker in image.sorted_brokers() if broker.fenced == fenced]
+
+
+def _recovery_of(effect: Recover) -> Decision[bool]:
+    return lambda image, context: partitions.recover(
+        image, effect.topic_id, effect.partition, effect.leader, context
+    )

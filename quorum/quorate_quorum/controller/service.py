@@ -1,0 +1,313 @@
+"""The Controller service: what brokers ask of the controller, as bytes and back.
+
+It checks who asks (cluster, generation), hands the question to the controller, and turns what
+comes out into the answer's error field. Whoever asks a voter that is not the controller is told
+who is. Public admin messages arrive inside Forward only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import structlog
+from google.protobuf.message import DecodeError
+
+from quorate.errors import (
+    InvalidRequestError,
+    NetworkError,
+    OutcomeUnknownError,
+    OverloadedError,
+    QuorateError,
+    UnsupportedError,
+    WrongClusterError,
+    to_wire,
+)
+from quorate.methods import ALTER_CONFIGS, CREATE_TOPICS, DELETE_TOPICS, DESCRIBE_QUORUM
+from quorate.network import Handler, Method, Peer
+from quorate_quorum.controller import brokers, partitions, topics
+from quorate_quorum.controller.controller import Controller
+from quorate_quorum.controller.outcome import Context, Outcome
+from quorate_quorum.controller.reign import Decided
+from quorate_quorum.metadata.image import MetadataImage
+from quorate_quorum.methods import (
+    ALLOCATE_PRODUCER_IDS,
+    ALTER_PARTITIONS,
+    FORWARD,
+    HEARTBEAT,
+    REGISTER,
+)
+from quorate_quorum.v1.controller_pb2 import (
+    AllocateProducerIdsRequest,
+    AllocateProducerIdsResponse,
+    AlterPartitionsRequest,
+    AlterPartitionsResponse,
+    ForwardRequest,
+    ForwardResponse,
+    HeartbeatRequest,
+    HeartbeatResponse,
+    RegisterRequest,
+    RegisterResponse,
+)
+
+log = structlog.get_logger(__name__)
+
+Q = TypeVar("Q")
+R = TypeVar("R")
+#: Answers that tell who the controller is.
+H = TypeVar("H", RegisterResponse, HeartbeatResponse, ForwardResponse, AllocateProducerIdsResponse)
+
+ALTERS_IN_FLIGHT_MAX = 64
+DEADLINE_MAX_MS = 600_000
+
+
+class ControllerService:
+    """Serves the controller of one voter."""
+
+    def __init__(
+        self,
+        cluster_id: str,
+        quorum_generation: int,
+        controller: Controller,
+        *,
+        requests_max: int = 10_000,
+    ) -> None:
+        self._cluster_id = cluster_id
+        self._generation = quorum_generation
+        self._controller = controller
+        self._requests_max = requests_max
+        self._requests = 0
+        self._forwarded: Mapping[str, _Forwarded[Any, Any]] = {
+            forwarded.method.path: forwarded
+            for forwarded in (
+                _decided(CREATE_TOPICS, controller, topics.create_topics),
+                _decided(DELETE_TOPICS, controller, topics.delete_topics),
+                _decided(ALTER_CONFIGS, controller, topics.alter_configs),
+                _Forwarded(DESCRIBE_QUORUM, controller.describe_quorum),
+            )
+        }
+
+    def handlers(self) -> Mapping[Method[Any, Any], Handler]:
+        return {
+            REGISTER: self.register,
+            HEARTBEAT: self.heartbeat,
+            ALTER_PARTITIONS: self.alter_partitions,
+            FORWARD: self.forward,
+            ALLOCATE_PRODUCER_IDS: self.allocate_producer_ids,
+        }
+
+    # -- calls
+
+    async def register(self, request: RegisterRequest, peer: Peer) -> RegisterResponse:
+        try:
+            self._check_history(request.cluster_id, request.quorum_generation)
+            with self._counted():
+                decided = await self._controller.register(request)
+        except QuorateError as error:
+            return self._with_hint(RegisterResponse(error=to_wire(error)))
+        response = decided.response
+        response.quorum_generation = self._generation
+        return self._with_hint(response)
+
+    async def allocate_producer_ids(
+        self, request: AllocateProducerIdsRequest, peer: Peer
+    ) -> AllocateProducerIdsResponse:
+        try:
+            self._check_history(request.cluster_id)
+            with self._counted():
+                decided = await self._controller.run(
+                    lambda image, context: brokers.allocate_producer_ids(image, request, context)
+                )
+        except QuorateError as error:
+            return self._with_hint(AllocateProducerIdsResponse(error=to_wire(error)))
+        return self._with_hint(decided.response)
+
+    async def forward(self, request: ForwardRequest, peer: Peer) -> ForwardResponse:
+        try:
+            self._check_history(request.cluster_id)
+            forwarded = self._forwarded.get(request.method)
+            if forwarded is None:
+                raise UnsupportedError(f"the controller does not serve {request.method[:200]!r}")
+            with self._counted():
+                decided = await _in_time(
+                    forwarded.answer(decoded(forwarded.method, request.request)),
+                    request.deadline_ms,
+                )
+        except QuorateError as error:
+            return self._with_hint(ForwardResponse(error=to_wire(error)))
+        response = ForwardResponse(
+            response=forwarded.method.encode_response(decided.response),
+            apply_offset=decided.apply_offset,
+        )
+        return self._with_hint(response)
+
+    # -- streams
+
+    async def alter_partitions(
+        self, requests: AsyncIterator[AlterPartitionsRequest], peer: Peer
+    ) -> AsyncIterator[AlterPartitionsResponse]:
+        replies = answered_each(requests, self._alter, ALTERS_IN_FLIGHT_MAX)
+        try:
+            async for reply in replies:
+                yield reply
+        finally:
+            await replies.aclose()
+
+    async def heartbeat(
+        self, requests: AsyncIterator[HeartbeatRequest], peer: Peer
+    ) -> AsyncIterator[HeartbeatResponse]:
+        """Serve one broker's lease: what it says is stepped in as it comes, and whatever it must
+        know is sent in the turn of the loop in which it is decided.
+        """
+        first = await anext(aiter(requests), None)
+        if first is None:
+            return
+        try:
+            self._check_history(first.cluster_id)
+            session = self._controller.open_session(first)
+        except QuorateError as error:
+            yield self._with_hint(HeartbeatResponse(error=to_wire(error)))
+            return
+        listening = asyncio.create_task(self._listen(requests, session.take, session.end))
+        try:
+            while not session.is_over:
+                session.bell.reset()
+                yield session.answer()
+                if not session.is_over:
+                    await session.bell.wait(session.interval_ms)
+            if session.failure is not None:
+                yield self._with_hint(HeartbeatResponse(error=to_wire(session.failure)))
+        finally:
+            listening.cancel()
+            await asyncio.wait([listening])
+            session.close()
+
+    # -- small things
+
+    async def _alter(self, request: AlterPartitionsRequest) -> AlterPartitionsResponse:
+        try:
+            with self._counted():
+                decided = await self._controller.run(
+                    lambda image, context: partitions.alter_partitions(image, request, context)
+                )
+        except QuorateError as error:
+            return AlterPartitionsResponse(error=to_wire(error), request_id=request.request_id)
+        return decided.response
+
+    async def _listen(
+        self,
+        requests: AsyncIterator[HeartbeatRequest],
+        take: Callable[[HeartbeatRequest], None],
+        end: Callable[[], None],
+    ) -> None:
+        try:
+            async for request in requests:
+                take(request)
+        except NetworkError as error:
+            log.debug("heartbeat_stream_broke", reason=str(error))
+        finally:
+            end()
+
+    def _check_history(self, cluster_id: str, generation: int = 0) -> None:
+        if cluster_id != self._cluster_id:
+            raise WrongClusterError(
+                f"this quorum is of cluster {self._cluster_id!r}, not {cluster_id[:100]!r}"
+            )
+        if generation not in (0, self._generation):
+            raise WrongClusterError(
+                f"this quorum's generation is {self._generation}, not {generation}"
+            )
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        if self._requests >= self._requests_max:
+            raise OverloadedError(
+                f"the controller has {self._requests} requests to answer, and takes no more"
+            )
+        self._requests += 1
+        try:
+            yield
+        finally:
+            self._requests -= 1
+
+    def _with_hint(self, response: H) -> H:
+        """Say who the controller is, as far as this voter knows."""
+        response.leader_id, response.leader_endpoint = self._controller.leader_hint
+        return response
+
+
+@dataclass(frozen=True, slots=True)
+class _Forwarded(Generic[Q, R]):
+    """An admin method that the controller serves inside Forward."""
+
+    method: Method[Q, R]
+    answer: Callable[[Q], Awaitable[Decided[R]]]
+
+
+def _decided(
+    method: Method[Q, R],
+    controller: Controller,
+    decide: Callable[[MetadataImage, Q, Context], Outcome[R]],
+) -> _Forwarded[Q, R]:
+    """Return the method that is answered by one decision on the image."""
+    return _Forwarded(
+        method,
+        lambda request: controller.run(lambda image, context: decide(image, request, context)),
+    )
+
+
+def decoded(method: Method[Q, Any], data: bytes) -> Q:
+    """Return a forwarded request; InvalidRequestError if its bytes are none."""
+    try:
+        return method.decode_request(data)
+    except DecodeError as error:
+        raise InvalidRequestError(f"the request of {method.path} does not parse: {error}") from None
+
+
+async def _in_time(answer: Awaitable[R], deadline_ms: int) -> R:
+    """Await an answer for as long as the caller does; what is under way then goes on."""
+    try:
+        async with asyncio.timeout(min(deadline_ms, DEADLINE_MAX_MS) / 1000):
+            return await answer
+    except TimeoutError:
+        raise OutcomeUnknownError(
+            f"the change was not committed within {deadline_ms} ms; it may be later"
+        ) from None
+
+
+async def answered_each(
+    requests: AsyncIterator[Q], answer: Callable[[Q], Awaitable[R]], in_flight_max: int
+) -> AsyncGenerator[R, None]:
+    """Yield an answer for each request, in the order in which the answers are ready.
+
+    Requests are begun in the order in which they come, and no more than `in_flight_max` are read
+    ahead of the answers that were taken. `answer` raises nothing but by a fault of its own.
+    """
+    ready: asyncio.Queue[R | None] = asyncio.Queue()
+    free = asyncio.Semaphore(in_flight_max)
+
+    async def answer_one(request: Q) -> None:
+        ready.put_nowait(await answer(request))
+
+    async def answer_all() -> None:
+        try:
+            async with asyncio.TaskGroup() as group:
+                with suppress(NetworkError):  # a stream that breaks has no more requests
+                    async for request in requests:
+                        await free.acquire()
+                        group.create_task(answer_one(request))
+        finally:
+            ready.put_nowait(None)
+
+    answering = asyncio.create_task(answer_all())
+    try:
+        while (reply := await ready.get()) is not None:
+            yield reply
+            free.release()
+        await answering
+    finally:
+        answering.cancel()
+        await asyncio.wait([answering])

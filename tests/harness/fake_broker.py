@@ -1,0 +1,127 @@
+"""A broker as the quorum sees it: it listens, registers, beats and follows the image; no logs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from quorate.network import Listener
+from quorate_quorum.client import HeartbeatStream, QuorumClient
+from quorate_quorum.metadata.delta import MetadataDelta
+from quorate_quorum.metadata.image import MetadataImage
+from quorate_quorum.node.environment import Environment
+from quorate_quorum.node.identify import NodeService
+from quorate_quorum.v1.controller_pb2 import (
+    HeartbeatRequest,
+    HeartbeatResponse,
+    RegisterRequest,
+    ReplicaEnd,
+)
+from quorate_quorum.v1.events_pb2 import Directory
+
+
+class FakeBroker:
+    """`directory_id` and `tail_intact` are what it says of its one disk."""
+
+    def __init__(
+        self,
+        environment: Environment,
+        bootstrap: Sequence[str],
+        *,
+        cluster_id: str,
+        node_id: int,
+        directory_id: bytes = b"",
+    ) -> None:
+        self.environment = environment
+        self.cluster_id = cluster_id
+        self.node_id = node_id
+        self.endpoint = f"b{node_id}:9092"
+        self.directory_id = directory_id or bytes([node_id]) * 16
+        self.incarnation = environment.new_id()
+        self.tail_intact = True
+        self.broker_epoch = -1
+        self.answers: list[HeartbeatResponse] = []
+        self.failures: list[str] = []
+        self.wants_shutdown = False
+        self.is_behind = False
+        self.failed_directories: list[bytes] = []
+        #: What it says when asked for the ends of its replicas: (last_epoch, log_end_offset).
+        self.end = (0, 0)
+        self._ends: list[ReplicaEnd] = []
+        self.client = QuorumClient(
+            environment,
+            bootstrap,
+            cluster_id=cluster_id,
+            node_id=node_id,
+            fail=self.failures.append,
+        )
+        self.stream: HeartbeatStream | None = None
+        self.listener: Listener | None = None
+
+    @property
+    def last(self) -> HeartbeatResponse:
+        return self.answers[-1]
+
+    @property
+    def is_unfenced(self) -> bool:
+        return bool(self.answers) and not self.last.fenced and not self.last.HasField("error")
+
+    async def start(self) -> None:
+        node = NodeService(self.cluster_id, self.node_id, self.incarnation, tell_pid=False)
+        self.listener = await self.environment.network.serve(self.endpoint, [node])
+        self.client.subscribe(self)
+        await self.client.start()
+        await self.register()
+        self.stream = self.client.heartbeat(self._state, self._answered)
+
+    async def register(self) -> None:
+        answer = await self.client.register(
+            RegisterRequest(
+                broker_id=self.node_id,
+                incarnation=self.incarnation,
+                endpoint=self.endpoint,
+                host=f"h{self.node_id}",
+                directories=[
+                    Directory(directory_id=self.directory_id, tail_intact=self.tail_intact)
+                ],
+                previous_broker_epoch=-1,
+            )
+        )
+        self.broker_epoch = answer.broker_epoch
+
+    async def stop(self) -> None:
+        if self.stream is not None:
+            await self.stream.close()
+        await self.client.stop()
+        if self.listener is not None:
+            await self.listener.stop(0)
+
+    def image_changed(self, delta: MetadataDelta, image: MetadataImage) -> None:
+        if self.stream is not None and not self.is_behind:
+            self.stream.push()
+
+    def _state(self) -> HeartbeatRequest:
+        ends, self._ends = self._ends, []
+        return HeartbeatRequest(
+            broker_id=self.node_id,
+            broker_epoch=self.broker_epoch,
+            incarnation=self.incarnation,
+            applied_offset=0 if self.is_behind else self.client.image.offset,
+            want_shutdown=self.wants_shutdown,
+            failed_directories=self.failed_directories,
+            replica_ends=ends,
+        )
+
+    def _answered(self, answer: HeartbeatResponse) -> None:
+        self.answers.append(answer)
+        if answer.ends_wanted:
+            self._ends = [
+                ReplicaEnd(
+                    topic_id=wanted.topic_id,
+                    partition=wanted.partition,
+                    last_epoch=self.end[0],
+                    log_end_offset=self.end[1],
+                )
+                for wanted in answer.ends_wanted
+            ]
+            assert self.stream is not None
+            self.stream.push()
