@@ -1,0 +1,279 @@
+"""Brokers: registered, fenced, unfenced, shutting down, and what each does to partitions.
+
+A fenced broker is in no ISR and leads nothing: fencing it, and the registration of a new
+incarnation, say so to every partition in the same Outcome. The broker's own event stands first,
+so that an Outcome too large for one batch can be completed from the image (`settle`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from quorate.errors import (
+    DuplicateBrokerError,
+    FencedError,
+    InvalidRequestError,
+    QuorateError,
+    UnknownBrokerError,
+    to_wire,
+)
+from quorate_quorum.controller.outcome import Context, Outcome
+from quorate_quorum.controller.partitions import all_elected, all_settled, settled
+from quorate_quorum.metadata.delta import ID_BYTES, replayed
+from quorate_quorum.metadata.image import BrokerImage, DirectoryImage, MetadataImage, broker_event
+from quorate_quorum.v1 import controller_pb2 as wire
+from quorate_quorum.v1 import events_pb2 as ev
+
+DIRECTORIES_MAX = 64
+NAME_LENGTH_MAX = 255
+PRODUCER_IDS_BLOCK = 1_000
+PRODUCER_ID_MAX = (1 << 63) - 1
+
+
+def register(
+    image: MetadataImage,
+    request: wire.RegisterRequest,
+    context: Context,
+    *,
+    old_session_lives: bool,
+) -> Outcome[wire.RegisterResponse]:
+    """Register an incarnation of a broker; the same incarnation again gets the same answer.
+
+    `old_session_lives`: whether the controller still hears the incarnation that is registered.
+    One that brings a directory of the old one takes over at once, for it holds the directory's
+    lock; another is refused as DUPLICATE_BROKER while the old session lives.
+    """
+    try:
+        _check_registration(image, request)
+        old = image.brokers.get(request.broker_id)
+        if old is not None and old.incarnation == request.incarnation:
+            return Outcome((), _registered(old.epoch, image.offset))
+        if old is not None and old_session_lives and not _share_a_directory(old, request):
+            raise DuplicateBrokerError(
+                f"broker {old.id} is held by a living process at {old.endpoint} with other"
+                " directories; stop that one, or give this one another node.id"
+            )
+    except QuorateError as error:
+        return Outcome((), wire.RegisterResponse(error=to_wire(error), broker_epoch=-1))
+    broker = _broker(request, old, context.next_offset)
+    event = ev.MetadataEvent(register_broker=broker_event(broker))
+    after = replace(image, brokers=image.brokers.insert(broker.id, broker))
+    events = (event, *all_settled(after, broker.id))
+    return Outcome(events, _registered(broker.epoch, context.next_offset + len(events)))
+
+
+def _registered(broker_epoch: int, apply_offset: int) -> wire.RegisterResponse:
+    return wire.RegisterResponse(broker_epoch=broker_epoch, apply_offset=apply_offset)
+
+
+def _share_a_directory(old: BrokerImage, request: wire.RegisterRequest) -> bool:
+    return any(old.directory(given.directory_id) is not None for given in request.directories)
+
+
+def _check_registration(image: MetadataImage, request: wire.RegisterRequest) -> None:
+    if request.broker_id < 0:
+        raise InvalidRequestError(f"a broker id is 0 or more, not {request.broker_id}")
+    if len(request.incarnation) != ID_BYTES:
+        raise InvalidRequestError("an incarnation has 16 bytes")
+    if not request.endpoint:
+        raise InvalidRequestError("a broker names the endpoint it listens at")
+    for name in ("endpoint", "rack", "host"):
+        if len(getattr(request, name)) > NAME_LENGTH_MAX:
+            raise InvalidRequestError(f"{name} is longer than {NAME_LENGTH_MAX}")
+    ids = [directory.directory_id for directory in request.directories]
+    if not 1 <= len(ids) <= DIRECTORIES_MAX or len(set(ids)) != len(ids):
+        raise InvalidRequestError(
+            f"a broker has 1 to {DIRECTORIES_MAX} different directories, not {len(ids)}"
+        )
+    if any(len(directory_id) != ID_BYTES for directory_id in ids):
+        raise InvalidRequestError("a directory id has 16 bytes")
+    for other in image.sorted_brokers():
+        if other.id != request.broker_id and any(other.directory(i) is not None for i in ids):
+            raise InvalidRequestError(
+                f"a directory of broker {request.broker_id} belongs to broker {other.id}:"
+                " was a disk copied?"
+            )
+
+
+def _broker(request: wire.RegisterRequest, old: BrokerImage | None, epoch: int) -> BrokerImage:
+    # A clean-stop marker that speaks of an older registration than the last comes from a disk
+    # that was set back: it proves nothing of what was written since (KIP-966).
+    told = request.previous_broker_epoch
+    is_set_back = old is not None and told > 0 and told != old.epoch
+    return BrokerImage(
+        id=request.broker_id,
+        epoch=epoch,
+        incarnation=request.incarnation,
+        endpoint=request.endpoint,
+        rack=request.rack,
+        host=request.host,
+        directories=tuple(
+            DirectoryImage(d.directory_id, d.tail_intact and not is_set_back, d.sync_failed)
+            for d in request.directories
+        ),
+        fenced=True,
+        shutting_down=False,
+    )
+
+
+def _change(broker: BrokerImage, **fields: object) -> ev.MetadataEvent:
+    return ev.MetadataEvent(
+        broker_change=ev.BrokerChange(
+            broker_id=broker.id,
+            broker_epoch=broker.epoch,
+            **fields,  # type: ignore[arg-type]
+        )
+    )
+
+
+def _with_effects(image: MetadataImage, change: ev.MetadataEvent) -> tuple[ev.MetadataEvent, ...]:
+    """Return a broker's change and all that it does to partitions."""
+    after = replayed(image, [change])
+    return (change, *all_settled(after, change.broker_change.broker_id))
+
+
+def fence(image: MetadataImage, broker_id: int, context: Context) -> Outcome[bool]:
+    """Trust a broker no more: it leaves every ISR, and all that it led gets a new leader_epoch.
+
+    Response: whether it was unfenced until now.
+    """
+    del context
+    broker = image.brokers.get(broker_id)
+    if broker is None or broker.fenced:
+        return Outcome((), False)
+    return Outcome(_with_effects(image, _change(broker, fenced=True)), True)
+
+
+def may_unfence(
+    image: MetadataImage, broker_id: int, applied_offset: int, *, outcome_end: int
+) -> str | None:
+    """Return why a broker may not be unfenced yet, or None if it may.
+
+    `applied_offset`: what it says it has applied. `outcome_end`: one past the whole Outcome that
+    registered or fenced it; a new controller, who does not know, gives where its reign began.
+    """
+    broker = image.brokers.get(broker_id)
+    if broker is None:
+        return "it is not registered"
+    if broker.shutting_down:
+        return "it is shutting down"
+    if all(directory.failed for directory in broker.directories):
+        return "all its log directories failed"
+    if applied_offset < outcome_end:
+        return f"it has applied the metadata log to {applied_offset}, not yet {outcome_end}"
+    for topic in image.sorted_topics():
+        for index, partition in enumerate(topic.partitions):
+            # Whatever the end of a split Outcome would still change: a leader, an ISR, an ELR.
+            if settled(image, topic, index, partition, broker_id) is not partition:
+                return f"{topic.name}-{index} still counts on its former self"
+    return None
+
+
+def unfence(image: MetadataImage, broker_id: int, context: Context) -> Outcome[bool]:
+    """Trust a broker, and elect it where it brings back a leader. The caller asked may_unfence.
+
+    Response: whether it was fenced until now.
+    """
+    del context
+    broker = image.brokers.get(broker_id)
+    if broker is None or not broker.fenced:
+        return Outcome((), False)
+    change = _change(broker, fenced=False)
+    after = replayed(image, [change])
+    return Outcome((change, *all_elected(after, broker_id)), True)
+
+
+def shut_down(image: MetadataImage, broker_id: int, context: Context) -> Outcome[bool]:
+    """Move leaders away from a broker that wants to stop, and take it out of ISRs.
+
+    As the last member of an ISR it stays, and leads, until it is fenced; asked again, it goes
+    where that has become possible. Response: whether something changed.
+    """
+    del context
+    broker = image.brokers.get(broker_id)
+    if broker is None or broker.fenced:
+        return Outcome((), False)
+    if broker.shutting_down:
+        events = tuple(all_settled(image, broker_id))
+        return Outcome(events, bool(events))
+    return Outcome(_with_effects(image, _change(broker, shutting_down=True)), True)
+
+
+def directories_failed(
+    image: MetadataImage, broker_id: int, directory_ids: Iterable[bytes], context: Context
+) -> Outcome[bool]:
+    """Take the replicas on failed directories out of ISR and ELR; they are offline from now on.
+
+    Directories that the broker did not register, or that are known to have failed, are passed
+    over. Response: whether there was news.
+    """
+    del context
+    broker = image.brokers.get(broker_id)
+    if broker is None:
+        return Outcome((), False)
+    told = dict.fromkeys(directory_ids)
+    news = [d.id for d in broker.directories if d.id in told and not d.failed]
+    if not news:
+        return Outcome((), False)
+    return Outcome(_with_effects(image, _change(broker, failed_directories=news)), True)
+
+
+def settle(image: MetadataImage, context: Context) -> Outcome[bool]:
+    """Complete what an earlier controller began and did not end: an Outcome of several batches.
+
+    A new reign decides this first. Response: whether something was left to do.
+    """
+    del context
+    events: list[ev.MetadataEvent] = []
+    for broker in image.sorted_brokers():
+        if broker.fenced or broker.shutting_down or any(d.failed for d in broker.directories):
+            more = list(all_settled(image, broker.id))
+        else:
+            more = list(all_elected(image, broker.id))
+        if more:
+            image = replayed(image, more)
+            events.extend(more)
+    return Outcome(tuple(events), bool(events))
+
+
+def unregister(image: MetadataImage, broker_id: int, context: Context) -> Outcome[None]:
+    """Forget a broker. Raises UnknownBrokerError, or InvalidRequestError while it is unfenced or
+    a partition is assigned to it.
+    """
+    del context
+    broker = image.brokers.get(broker_id)
+    if broker is None:
+        raise UnknownBrokerError(f"broker {broker_id} is not registered")
+    if not broker.fenced:
+        raise InvalidRequestError(f"broker {broker_id} is alive; stop it first")
+    for topic in image.sorted_topics():
+        for index, partition in enumerate(topic.partitions):
+            if partition.directory_of(broker_id) is not None:
+                raise InvalidRequestError(
+                    f"{topic.name}-{index} has a replica on broker {broker_id}; move it first"
+                )
+    gone = ev.UnregisterBroker(broker_id=broker.id, broker_epoch=broker.epoch)
+    return Outcome((ev.MetadataEvent(unregister_broker=gone),), None)
+
+
+def allocate_producer_ids(
+    image: MetadataImage, request: wire.AllocateProducerIdsRequest, context: Context
+) -> Outcome[wire.AllocateProducerIdsResponse]:
+    """Give a registered broker the next block of producer ids; none is ever given twice."""
+    del context
+    broker = image.brokers.get(request.broker_id)
+    if broker is None or broker.epoch != request.broker_epoch:
+        error = FencedError(
+            f"broker {request.broker_id} is not registered with broker_epoch {request.broker_epoch}"
+        )
+        return Outcome((), wire.AllocateProducerIdsResponse(error=to_wire(error)))
+    first = image.next_producer_id
+    if first > PRODUCER_ID_MAX - PRODUCER_IDS_BLOCK:
+        error = FencedError("all producer ids are given out")
+        return Outcome((), wire.AllocateProducerIdsResponse(error=to_wire(error)))
+    ids = ev.ProducerIds(next_producer_id=first + PRODUCER_IDS_BLOCK)
+    return Outcome(
+        (ev.MetadataEvent(producer_ids=ids),),
+        wire.AllocateProducerIdsResponse(first_producer_id=first, count=PRODUCER_IDS_BLOCK),
+    )

@@ -1,0 +1,79 @@
+"""Where replicas go: by rack, then by host, round a ring that alternates racks. Pure arithmetic."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A broker as placement sees it. Brokers that name no rack share one, the nameless."""
+
+    broker_id: int
+    rack: str
+    host: str
+
+
+def ring(places: Sequence[Place]) -> list[Place]:
+    """Return the brokers in a ring that alternates racks: the first of each rack, the second...
+
+    >>> [p.broker_id for p in ring([Place(i, "R1" if i < 3 else "R2", "") for i in range(6)])]
+    [0, 3, 1, 4, 2, 5]
+    """
+    racks: dict[str, list[Place]] = {}
+    for place in sorted(places, key=lambda place: (place.rack, place.broker_id)):
+        racks.setdefault(place.rack, []).append(place)
+    longest = max(map(len, racks.values()), default=0)
+    return [rack[turn] for turn in range(longest) for rack in racks.values() if turn < len(rack)]
+
+
+def place(
+    places: Sequence[Place], partitions: int, replication_factor: int, start: int, shift: int
+) -> list[list[int]]:
+    """Return the brokers of each partition, the preferred leader first.
+
+    Partition i's leader stands at position start + i of the ring; its followers are chosen
+    clockwise from the leader plus the topic's shift. Asserts 1 <= replication_factor <= brokers.
+    """
+    circle = ring(places)
+    assert 1 <= replication_factor <= len(circle), "no more replicas than brokers"
+    # A shift of a whole turn but one would begin at the leader itself.
+    skip = 1 + shift % max(1, len(circle) - 1)
+    placed = []
+    for index in range(partitions):
+        position = (start + index) % len(circle)
+        chosen = fill([circle[position]], circle, position + skip, replication_factor)
+        placed.append([broker.broker_id for broker in chosen])
+    return placed
+
+
+def fill(
+    chosen: Sequence[Place], circle: Sequence[Place], position: int, count: int
+) -> list[Place]:
+    """Return `chosen` and further brokers, up to `count`, looking clockwise from `position`.
+
+    Each next one adds an unused rack, else an unused host, else is any unused broker.
+    """
+    found = list(chosen)
+    clockwise = [circle[(position + step) % len(circle)] for step in range(len(circle))]
+    while len(found) < count:
+        candidate = _next(found, clockwise)
+        if candidate is None:
+            break
+        found.append(candidate)
+    return found
+
+
+def _next(found: Sequence[Place], clockwise: Sequence[Place]) -> Place | None:
+    ids = {place.broker_id for place in found}
+    racks = {place.rack for place in found}
+    hosts = {place.host for place in found}
+    unused = [place for place in clockwise if place.broker_id not in ids]
+    for place in unused:
+        if place.rack not in racks:
+            return place
+    for place in unused:
+        if place.host not in hosts:
+            return place
+    return unused[0] if unused else None
