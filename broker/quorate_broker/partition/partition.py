@@ -426,11 +426,12 @@ class Partition:
     ) -> None:
         """The controller answered a proposal with the state of now."""
         role = self._role
-        if not isinstance(role, Leader) or role.leader_epoch != leader_epoch:
+        if not isinstance(role, Leader) or role.leader_epoch != proposal.leader_epoch:
             return
         now_ms = _now_ms()
+        is_ours = leader_epoch == role.leader_epoch and self._host.broker_id in isr
         with self._guard:
-            if self._host.broker_id in isr and role.committed(partition_epoch, isr, now_ms):
+            if is_ours and role.committed(partition_epoch, isr, now_ms):
                 self._isr_changed(role)
             else:
                 role.lost(proposal, now_ms)

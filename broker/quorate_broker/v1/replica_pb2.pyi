@@ -68,14 +68,16 @@ class ReplicaFetchRequest(_message.Message):
     max_bytes: _builtins.int
     max_wait_ms: _builtins.int
     request_number: _builtins.int
-    """1, 2, 3 on a stream; frames answer in order"""
+    """1, 2, 3 on a stream; at least one every max_wait_ms"""
     @_builtins.property
     def open(self) -> Global___ReplicaOpen:
         """first request of a stream only"""
 
     @_builtins.property
     def partitions(self) -> _containers.RepeatedCompositeFieldContainer[Global___ReplicaFetchPartition]:
-        """new, or with a changed position"""
+        """New, or with a changed position. Naming a partition acknowledges all below fetch_offset and
+        asks for what follows; a partition that was sent batches gets no more until named again.
+        """
 
     @_builtins.property
     def forgotten(self) -> _containers.RepeatedCompositeFieldContainer[Global___ReplicaFetchPartition]:
@@ -171,6 +173,7 @@ class ReplicaFetchHeader(_message.Message):
     PARTITIONS_FIELD_NUMBER: _builtins.int
     REQUEST_NUMBER_FIELD_NUMBER: _builtins.int
     request_number: _builtins.int
+    """the last request that had come; a frame every max_wait_ms"""
     @_builtins.property
     def error(self) -> _common_pb2.Error:
         """of the stream as a whole"""
