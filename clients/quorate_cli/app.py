@@ -1,0 +1,44 @@
+"""The `quorate` command: quorate NOUN VERB."""
+
+from __future__ import annotations
+
+import typer
+
+from quorate import __version__
+from quorate_cli import bench, cluster, demo, quorum, storage, topic, up
+
+app = typer.Typer(
+    name="quorate",
+    help="A Kafka-style replicated commit log: start clusters, administer them, look inside.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+app.command("up")(up.up)
+app.command("demo")(demo.demo)
+app.add_typer(topic.app, name="topic")
+app.add_typer(cluster.app, name="cluster")
+app.add_typer(quorum.app, name="quorum")
+app.add_typer(storage.app, name="storage")
+app.add_typer(bench.app, name="bench")
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"quorate {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main_options(
+    _version_asked: bool = typer.Option(
+        False, "--version", callback=_version, is_eager=True, help="Print the version and exit."
+    ),
+) -> None:
+    """Start clusters, administer them, look inside."""
+
+
+def main() -> None:
+    """Run the command; the entry point of the package."""
+    app()

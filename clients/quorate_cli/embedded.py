@@ -1,0 +1,78 @@
+"""`quorate up --embedded`: every node of a local cluster in this one process, on one event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+
+from quorate_broker.server import BrokerServer
+from quorate_cli.local import LocalCluster, Node
+from quorate_quorum.log.real_disk import RealDisk
+from quorate_quorum.node.config import BrokerConfig, QuorumConfig, load
+from quorate_quorum.node.environment import Environment
+from quorate_quorum.node.process import NodeFailed, Server, run
+from quorate_quorum.server import QuorumServer
+
+
+class EmbeddedNodes:
+    """All servers of a local cluster as one; stops the brokers first, then the voters."""
+
+    def __init__(self, cluster: LocalCluster) -> None:
+        self.cluster = cluster
+        self.servers: list[QuorumServer | BrokerServer] = []
+
+    async def start(self) -> None:
+        """Start every node; return when all are registered."""
+        nodes = [*self.cluster.voters, *self.cluster.brokers]
+        self.servers = [_server(node) for node in nodes]
+        await asyncio.gather(*(server.start() for server in self.servers))
+        brokers = [server for server in self.servers if isinstance(server, BrokerServer)]
+        await asyncio.gather(*(broker.unfenced() for broker in brokers))
+
+    async def stop(self) -> None:
+        """Stop every node cleanly."""
+        voters = [one for one in self.servers if isinstance(one, QuorumServer)]
+        brokers = [one for one in self.servers if isinstance(one, BrokerServer)]
+        await asyncio.gather(*(broker.stop() for broker in brokers))
+        await asyncio.gather(*(voter.stop() for voter in voters))
+
+    def fail(self, reason: str) -> None:
+        """Stop every node, not cleanly."""
+        for server in self.servers:
+            server.fail(reason)
+
+    async def stopped(self) -> None:
+        """Return when every node has stopped; raise NodeFailed as soon as one fails."""
+        waits = [asyncio.ensure_future(server.stopped()) for server in self.servers]
+        try:
+            await asyncio.gather(*waits)
+        except NodeFailed as error:
+            self.fail(f"another node of this process failed: {error.reason}")
+            raise
+        finally:
+            await asyncio.gather(*waits, return_exceptions=True)
+
+
+def run_embedded(cluster: LocalCluster) -> None:
+    """Run until SIGINT or SIGTERM; raise SystemExit with the status if it is not 0."""
+    from quorate_cli.up import announce
+
+    async def start() -> Server:
+        nodes = EmbeddedNodes(cluster)
+        await nodes.start()
+        announce(cluster)
+        return nodes
+
+    status = run(start)
+    if status:
+        raise SystemExit(status)
+
+
+def _server(node: Node) -> QuorumServer | BrokerServer:
+    from quorate.grpc_network import GrpcNetwork
+
+    environment = Environment(network=GrpcNetwork(), disk=RealDisk())
+    config = str(node.folder / "config.toml")
+    if node.kind == "voter":
+        return QuorumServer(load(QuorumConfig, config, os.environ), environment)
+    return BrokerServer(load(BrokerConfig, config, os.environ), environment)

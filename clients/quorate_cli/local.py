@@ -1,0 +1,352 @@
+"""A cluster of real processes on this machine: what `up`, `demo`, `bench` and the tests start.
+
+Node ids are one space: brokers 0, 1, ...; voters 100, 101, .... Broker i listens on port + 100 i,
+voter i on port + 1 + 100 i. Everything of a node lies in one folder: its configuration, its data
+and what it printed. `cluster.json` remembers the shape, so the same cluster comes back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from quorate.cluster import Cluster
+from quorate.errors import QuorateError, QuorumUnavailableError
+from quorate.methods import DESCRIBE_CLUSTER
+from quorate.v1.admin_pb2 import DescribeClusterRequest, DescribeClusterResponse
+from quorate_cli.storage import format_broker, format_voters
+
+FIRST_VOTER_ID = 100
+PORT_STEP = 100
+PR_SET_PDEATHSIG = 1
+HOST = "127.0.0.1"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shape:
+    """How many nodes, in which racks, on which ports."""
+
+    voters: int = 3
+    brokers: int = 3
+    racks: tuple[str, ...] = ()
+    port: int = 7092
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.voters <= 9:
+            raise ValueError(f"--voters must be 1 to 9, not {self.voters}")
+        if not 1 <= self.brokers <= 99:
+            raise ValueError(f"--brokers must be 1 to 99, not {self.brokers}")
+        highest = self.port + 1 + PORT_STEP * (max(self.voters, self.brokers) - 1)
+        if not self.port >= 1 or highest > 65535:
+            raise ValueError(
+                f"--port must be 1 to 65535 for every node, not {self.port}; the last node "
+                f"would listen on {highest}"
+            )
+        if len(self.racks) > self.brokers:
+            raise ValueError(
+                f"--racks names {len(self.racks)} racks, and there are {self.brokers} brokers"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One process-to-be."""
+
+    id: int
+    kind: str  # "voter" or "broker"
+    endpoint: str
+    rack: str
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        """Return "voter 100" or "broker 0"."""
+        return f"{self.kind} {self.id}"
+
+
+class LocalCluster:
+    """Processes that can be started, killed, paused and stopped one by one."""
+
+    def __init__(self, folder: Path, shape: Shape) -> None:
+        self.folder = folder
+        self.shape = _remembered(folder, shape)
+        self.cluster_id = ""
+        self.nodes: dict[int, Node] = {node.id: node for node in self._plan()}
+        self.processes: dict[int, subprocess.Popen[bytes]] = {}
+
+    @property
+    def brokers(self) -> list[Node]:
+        """The brokers, by id."""
+        return [node for node in self.nodes.values() if node.kind == "broker"]
+
+    @property
+    def voters(self) -> list[Node]:
+        """The voters, by id."""
+        return [node for node in self.nodes.values() if node.kind == "voter"]
+
+    @property
+    def bootstrap_servers(self) -> str:
+        """All brokers' endpoints."""
+        return ",".join(node.endpoint for node in self.brokers)
+
+    def prepare(self) -> None:
+        """Format what is empty and write every node's configuration; OSError if a port is taken."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for node in self.nodes.values():
+            check_port_free(node.endpoint)
+        memory = self.folder / "cluster.json"
+        if memory.exists():
+            self.cluster_id = json.loads(memory.read_text())["cluster_id"]
+        else:
+            self.cluster_id = str(uuid.uuid4())
+            for node in self.nodes.values():
+                node.folder.mkdir(parents=True, exist_ok=True)
+                (node.folder / "config.toml").write_text(self._config(node))
+            asyncio.run(self._format())
+            memory.write_text(
+                json.dumps(
+                    {
+                        "cluster_id": self.cluster_id,
+                        "voters": self.shape.voters,
+                        "brokers": self.shape.brokers,
+                        "racks": list(self.shape.racks),
+                        "port": self.shape.port,
+                    }
+                )
+            )
+
+    def start(self, node_ids: Iterable[int] | None = None) -> None:
+        """Start processes: all that do not run, or these."""
+        for node_id in self.nodes if node_ids is None else node_ids:
+            node = self.nodes[node_id]
+            module = "quorate_quorum" if node.kind == "voter" else "quorate_broker"
+            with (node.folder / "output.log").open("ab") as output:
+                self.processes[node_id] = subprocess.Popen(
+                    [sys.executable, "-m", module, "--config", str(node.folder / "config.toml")],
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=output,
+                    start_new_session=True,
+                    preexec_fn=_die_with_parent,
+                )
+
+    def signal(self, node_id: int, number: signal.Signals) -> None:
+        """Send a signal to a node that runs."""
+        process = self.processes[node_id]
+        if process.poll() is None:
+            process.send_signal(number)
+
+    def kill(self, *node_ids: int) -> None:
+        """Kill -9, all in the same moment; wait until they are gone."""
+        for node_id in node_ids:
+            self.signal(node_id, signal.SIGKILL)
+        for node_id in node_ids:
+            self.processes[node_id].wait()
+
+    def stop(
+        self, node_ids: Iterable[int] | None = None, *, timeout: float = 15.0
+    ) -> dict[int, int]:
+        """SIGTERM to all that run, or these, at once; return their exit statuses.
+
+        What does not end in time is killed (its status is then -9).
+        """
+        chosen = list(self.processes if node_ids is None else node_ids)
+        for node_id in chosen:
+            self.signal(node_id, signal.SIGCONT)
+            self.signal(node_id, signal.SIGTERM)
+        statuses = {}
+        for node_id in chosen:
+            try:
+                statuses[node_id] = self.processes[node_id].wait(timeout)
+            except subprocess.TimeoutExpired:
+                self.processes[node_id].kill()
+                statuses[node_id] = self.processes[node_id].wait()
+        return statuses
+
+    def died(self) -> list[tuple[Node, int]]:
+        """Return processes that have ended, with their statuses, and forget them."""
+        ended = []
+        for node_id, process in list(self.processes.items()):
+            status = process.poll()
+            if status is not None:
+                del self.processes[node_id]
+                ended.append((self.nodes[node_id], status))
+        return ended
+
+    def cpu_seconds(self) -> dict[int, float]:
+        """Return user and system seconds of each running process (Linux; else empty)."""
+        return {
+            node_id: seconds
+            for node_id, process in self.processes.items()
+            if (seconds := process_cpu_seconds(process.pid)) is not None
+        }
+
+    def rss_bytes(self) -> dict[int, int]:
+        """Return resident bytes of each running process (Linux; else empty)."""
+        found = {}
+        for node_id, process in self.processes.items():
+            with contextlib.suppress(OSError, ValueError, IndexError):
+                pages = int(Path(f"/proc/{process.pid}/statm").read_text().split()[1])
+                found[node_id] = pages * os.sysconf("SC_PAGE_SIZE")
+        return found
+
+    async def wait_ready(self, *, timeout: float = 30.0) -> DescribeClusterResponse:
+        """Wait until every broker that runs is alive in the eyes of every other.
+
+        QuorumUnavailableError after `timeout` seconds, or when a process has ended.
+        """
+        running = [node for node in self.brokers if node.id in self.processes]
+        async with asyncio.timeout(timeout):
+            cluster = Cluster(",".join(one.endpoint for one in running), client_id="quorate-cli")
+            try:
+                while True:
+                    self._check_all_run()
+                    answers = [await _describe(cluster, node.endpoint) for node in running]
+                    if all(_sees_alive(answer, running) for answer in answers):
+                        assert answers[0] is not None
+                        return answers[0]
+                    await asyncio.sleep(0.03)
+            finally:
+                await cluster.stop()
+
+    def last_words(self, node_id: int) -> str:
+        """Return the end of what a node printed."""
+        with contextlib.suppress(OSError):
+            return (self.nodes[node_id].folder / "output.log").read_text()[-2000:]
+        return ""
+
+    # -- inside ----------------------------------------------------------------------------------
+
+    def _plan(self) -> list[Node]:
+        shape = self.shape
+        nodes = []
+        for i in range(shape.brokers):
+            rack = shape.racks[i * len(shape.racks) // shape.brokers] if shape.racks else ""
+            endpoint = f"{HOST}:{shape.port + PORT_STEP * i}"
+            nodes.append(Node(i, "broker", endpoint, rack, self.folder / f"broker-{i}"))
+        for i in range(shape.voters):
+            endpoint = f"{HOST}:{shape.port + 1 + PORT_STEP * i}"
+            node_id = FIRST_VOTER_ID + i
+            nodes.append(Node(node_id, "voter", endpoint, "", self.folder / f"voter-{node_id}"))
+        return nodes
+
+    def _config(self, node: Node) -> str:
+        voters = ", ".join(json.dumps(voter.endpoint) for voter in self.voters)
+        lines = [
+            f"node.id = {node.id}",
+            f"listeners = [{json.dumps(node.endpoint)}]",
+            f"log.dirs = [{json.dumps(str(node.folder / 'data'))}]",
+            f"quorum.bootstrap.servers = [{voters}]",
+            "local.cluster = true",
+        ]
+        if node.rack:
+            lines.append(f"broker.rack = {json.dumps(node.rack)}")
+        if node.kind == "broker":
+            # Every node of a local cluster has this host; for placement each is one of its own.
+            lines.append(f"broker.host = {json.dumps(f'{HOST}-{node.id}')}")
+        return "\n".join(lines) + "\n"
+
+    async def _format(self) -> None:
+        await format_voters(
+            self.cluster_id,
+            [(node.id, node.endpoint, str(node.folder / "data")) for node in self.voters],
+        )
+        for node in self.brokers:
+            await format_broker(self.cluster_id, node.id, [str(node.folder / "data")])
+
+    def _check_all_run(self) -> None:
+        for node_id, process in self.processes.items():
+            status = process.poll()
+            if status is not None:
+                raise QuorumUnavailableError(
+                    f"{self.nodes[node_id].name} ended with status {status}:\n"
+                    f"{self.last_words(node_id)}"
+                )
+
+
+def check_port_free(endpoint: str) -> None:
+    """Raise OSError naming the endpoint if something listens there already."""
+    host, _, port = endpoint.rpartition(":")
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, int(port)))
+        except OSError as error:
+            raise OSError(
+                f"{endpoint} cannot be used ({error.strerror}); choose another --port, or stop "
+                "what listens there"
+            ) from None
+
+
+def free_port(nodes: int) -> int:
+    """Return a base port for that many nodes of each kind, free at this moment."""
+    for _ in range(100):
+        with socket.socket() as probe:
+            probe.bind((HOST, 0))
+            port = int(probe.getsockname()[1])
+        if port + PORT_STEP * nodes > 65000:
+            continue
+        try:
+            for i in range(nodes):
+                check_port_free(f"{HOST}:{port + PORT_STEP * i}")
+                check_port_free(f"{HOST}:{port + 1 + PORT_STEP * i}")
+        except OSError:
+            continue
+        return port
+    raise OSError("no free ports were found on 127.0.0.1")
+
+
+def process_cpu_seconds(pid: int) -> float | None:
+    """Return the user and system seconds that a process has used (Linux; else None)."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _remembered(folder: Path, shape: Shape) -> Shape:
+    """Return the shape of the cluster that lies there already, else the one asked for."""
+    memory = folder / "cluster.json"
+    if not memory.exists():
+        return shape
+    found = json.loads(memory.read_text())
+    return Shape(
+        voters=found["voters"],
+        brokers=found["brokers"],
+        racks=tuple(found["racks"]),
+        port=found["port"],
+    )
+
+
+async def _describe(cluster: Cluster, endpoint: str) -> DescribeClusterResponse | None:
+    try:
+        return await cluster.connection(endpoint, "control").unary(
+            DESCRIBE_CLUSTER, DescribeClusterRequest(), timeout_ms=1000
+        )
+    except QuorateError:
+        return None
+
+
+def _sees_alive(answer: DescribeClusterResponse | None, brokers: Sequence[Node]) -> bool:
+    if answer is None:
+        return False
+    alive = {one.broker_id for one in answer.brokers if not one.fenced}
+    return all(node.id in alive for node in brokers)
+
+
+def _die_with_parent() -> None:
+    """In the child: end cleanly when the parent dies, however it dies (Linux)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)

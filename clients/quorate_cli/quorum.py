@@ -1,0 +1,95 @@
+"""`quorate quorum`: describe."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import typer
+
+from quorate import Admin, QuorumDescription, QuorumReplicaDescription
+from quorate_cli.cluster import pids
+from quorate_cli.session import (
+    DEFAULT_BOOTSTRAP,
+    Bootstrap,
+    Output,
+    Timeout,
+    check_output,
+    print_json,
+    print_table,
+    run,
+)
+
+app = typer.Typer(no_args_is_help=True, help="Look at the metadata quorum.")
+
+
+@app.callback()
+def quorum() -> None:
+    """Look at the metadata quorum."""
+
+
+@app.command()
+def describe(
+    bootstrap: Bootstrap = DEFAULT_BOOTSTRAP,
+    output: Output = "text",
+    timeout: Timeout = 10.0,
+) -> None:
+    """Show the quorum's leader, epoch and voters, and how far each is behind."""
+    as_json = check_output(output)
+
+    async def main() -> tuple[QuorumDescription, list[int | None]]:
+        async with Admin(bootstrap_servers=bootstrap) as admin:
+            described = await admin.describe_quorum()
+        replicas = (*described.voters, *described.observers)
+        return described, await pids([one.endpoint for one in replicas])
+
+    described, found = run(main, timeout=timeout)
+    voters = [
+        _replica(one, pid)
+        for one, pid in zip(described.voters, found[: len(described.voters)], strict=True)
+    ]
+    observers = [
+        _replica(one, pid)
+        for one, pid in zip(described.observers, found[len(described.voters) :], strict=True)
+    ]
+    if as_json:
+        print_json(
+            {
+                "leader": described.leader,
+                "epoch": described.epoch,
+                "quorum_generation": described.quorum_generation,
+                "high_watermark": described.high_watermark,
+                "voters": voters,
+                "observers": observers,
+            }
+        )
+        return
+    sys.stdout.write(
+        f"leader {described.leader}, epoch {described.epoch}, "
+        f"generation {described.quorum_generation}, high watermark {described.high_watermark}\n"
+    )
+    print_table(
+        ("voter", "endpoint", "log end", "lag", "caught up"),
+        [
+            (
+                f"{one['id']}{' (leader)' if one['id'] == described.leader else ''}",
+                one["endpoint"],
+                one["log_end_offset"],
+                one["lag"],
+                "never" if one["last_caught_up_ms"] < 0 else f"{one['last_caught_up_ms']} ms ago",
+            )
+            for one in (*voters, *observers)
+        ],
+    )
+
+
+def _replica(one: QuorumReplicaDescription, pid: int | None) -> dict[str, Any]:
+    return {
+        "id": one.id,
+        "directory_id": one.directory_id,
+        "endpoint": one.endpoint,
+        "log_end_offset": one.log_end_offset,
+        "lag": one.lag,
+        "last_caught_up_ms": one.last_caught_up_ms,
+        "pid": pid,
+    }

@@ -1,0 +1,125 @@
+"""What every command shares: where the cluster is, how to print, which exit status to leave.
+
+Exit status: 0 done; 1 the cluster said no; 2 wrong usage; 3 no answer within the timeout.
+JSON goes to standard output, one document; diagnostics go to standard error.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Annotated, Any, NoReturn, TypeVar
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from quorate.errors import (
+    NetworkError,
+    PeerError,
+    QuorateError,
+    QuorumUnavailableError,
+    RequestTimedOutError,
+)
+from quorate.v1.common_pb2 import ErrorCode
+
+T = TypeVar("T")
+
+SAID_NO, WRONG_USAGE, NO_ANSWER = 1, 2, 3
+
+Bootstrap = Annotated[
+    str,
+    typer.Option(
+        "--bootstrap",
+        envvar="QUORATE_BOOTSTRAP",
+        metavar="HOST:PORT[,...]",
+        help="Brokers to ask first.",
+    ),
+]
+Output = Annotated[str, typer.Option("--output", "-o", metavar="text|json", help="How to print.")]
+Timeout = Annotated[float, typer.Option("--timeout", help="Seconds to wait for an answer.")]
+
+DEFAULT_BOOTSTRAP = "localhost:7092"
+
+console = Console(highlight=False)
+stderr = Console(stderr=True, highlight=False)
+
+
+def check_output(output: str) -> bool:
+    """Return whether to print JSON; wrong usage if the word is neither text nor json."""
+    if output not in ("text", "json"):
+        usage_error(f"--output must be text or json, not {output!r}")
+    return output == "json"
+
+
+def usage_error(message: str) -> NoReturn:
+    """Say what is wrong with the command line, and leave with status 2."""
+    stderr.print(f"quorate: {message}", style="red", markup=False)
+    raise typer.Exit(WRONG_USAGE)
+
+
+def run(main: Callable[[], Coroutine[Any, Any, T]], *, timeout: float | None) -> T:
+    """Run a command's coroutine; turn what it raises into a message and an exit status."""
+    try:
+        return asyncio.run(_bounded(main, timeout))
+    except TimeoutError:
+        fail(f"no answer within {timeout:g} s", NO_ANSWER)
+    except (QuorumUnavailableError, RequestTimedOutError) as error:
+        fail(str(error), NO_ANSWER)
+    except PeerError as error:
+        fail(str(error), SAID_NO)
+    except NetworkError as error:
+        fail(str(error), NO_ANSWER)
+    except QuorateError as error:
+        fail(f"{error} [{code_name(error)}]", SAID_NO)
+    except (ValueError, OSError) as error:
+        usage_error(str(error))
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+
+
+def fail(message: str, status: int) -> NoReturn:
+    """Say why on standard error, and leave."""
+    stderr.print(f"quorate: {message}", style="red", markup=False, soft_wrap=True)
+    raise typer.Exit(status)
+
+
+def code_name(error: QuorateError) -> str:
+    """Return the error's code as the protocol names it.
+
+    >>> from quorate.errors import TopicExistsError
+    >>> code_name(TopicExistsError("there"))
+    'TOPIC_EXISTS'
+    """
+    return ErrorCode.Name(error.code).removeprefix("ERROR_CODE_")
+
+
+def print_json(document: object) -> None:
+    """Print one JSON document."""
+    sys.stdout.write(json.dumps(document, ensure_ascii=False) + "\n")
+    sys.stdout.flush()
+
+
+def print_table(
+    columns: Sequence[str], rows: Sequence[Sequence[object]], title: str | None = None
+) -> None:
+    """Print a rich table in a terminal, plain columns where the output is piped."""
+    if not console.is_terminal:
+        for row in (columns, *rows):
+            sys.stdout.write("\t".join(str(cell) for cell in row) + "\n")
+        return
+    table = Table(*columns, title=title, header_style="bold")
+    for row in rows:
+        table.add_row(*(str(cell) for cell in row))
+    console.print(table)
+
+
+async def _bounded(main: Callable[[], Coroutine[Any, Any, T]], timeout: float | None) -> T:
+    if timeout is None:
+        return await main()
+    if timeout <= 0:
+        raise ValueError(f"--timeout must be above 0 s, not {timeout:g}")
+    async with asyncio.timeout(timeout):
+        return await main()

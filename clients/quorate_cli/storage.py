@@ -1,0 +1,272 @@
+"""`quorate storage`: make a node's disk ready.
+
+Formatting is explicit, never at start: a majority of empty disks must not elect a leader.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import re
+import sys
+import tomllib
+import uuid
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from quorate.cluster import default_network
+from quorate.errors import NetworkError
+from quorate_cli.session import SAID_NO, fail, usage_error
+from quorate_quorum.log.disk import Disk
+from quorate_quorum.log.identity import (
+    CLUSTER_ID,
+    FILE_NAME,
+    Identity,
+    WrongIdentityError,
+    read_identity,
+    write_identity,
+)
+from quorate_quorum.log.real_disk import RealDisk
+from quorate_quorum.metadata.configs import CONFIGS
+from quorate_quorum.methods import DESCRIBE_NODE
+from quorate_quorum.node.config import BrokerConfig, ConfigError, NodeConfig, QuorumConfig, load
+from quorate_quorum.raft.bootstrap import format_voter
+from quorate_quorum.raft.voters import Voter
+from quorate_quorum.v1.raft_pb2 import DescribeNodeRequest
+
+app = typer.Typer(no_args_is_help=True, help="Make a node's disk ready.")
+
+FIRST_GENERATION = 1
+ASK_TIMEOUT_MS = 1000
+VOTER = re.compile(
+    r"(?P<id>[0-9]{1,9})@(?P<endpoint>[^@\s]+:[0-9]{1,5}):(?P<directory>[0-9a-f]{32})"
+)
+
+
+def seeded_configs() -> dict[str, str]:
+    """Return the cluster's defaults of topics, as they are written when it is formatted."""
+    return {
+        name: spec.shown(spec.default) for name, spec in CONFIGS.items() if spec.scope != "cluster"
+    }
+
+
+async def format_voters(
+    cluster_id: str,
+    voters: Sequence[tuple[int, str, str]],
+    *,
+    disk_of: Callable[[int], Disk] | None = None,
+    chance: random.Random | None = None,
+) -> None:
+    """Format all initial voters, given as (id, endpoint, log directory), of a new cluster."""
+    chance = chance or random.SystemRandom()
+    real = RealDisk() if disk_of is None else None
+    members = [Voter(node_id, chance.randbytes(16), endpoint) for node_id, endpoint, _ in voters]
+    try:
+        for member, (_, _, directory) in zip(members, voters, strict=True):
+            disk = real if real is not None else disk_of(member.id) if disk_of else None
+            assert disk is not None
+            identity = Identity(cluster_id, member.id, member.directory_id, FIRST_GENERATION)
+            await disk.make_directory(directory)
+            await format_voter(disk, directory, identity, members, seeded_configs())
+    finally:
+        if real is not None:
+            real.close()
+
+
+async def format_broker(
+    cluster_id: str,
+    node_id: int,
+    directories: Sequence[str],
+    *,
+    disk: Disk | None = None,
+    chance: random.Random | None = None,
+) -> None:
+    """Format the log directories of a broker; those that are its own already stay as they are."""
+    chance = chance or random.SystemRandom()
+    real = RealDisk() if disk is None else None
+    used = disk or real
+    assert used is not None
+    try:
+        for directory in directories:
+            if await used.exists(f"{directory}/{FILE_NAME}"):
+                await read_identity(used, directory, cluster_id=cluster_id, node_id=node_id)
+                continue
+            await write_identity(
+                used, directory, Identity(cluster_id, node_id, chance.randbytes(16), 0)
+            )
+    finally:
+        if real is not None:
+            real.close()
+
+
+@app.command("random-id")
+def random_id() -> None:
+    """Print a new id, for --cluster-id or as a voter's directory id."""
+    sys.stdout.write(uuid.uuid4().hex + "\n")
+
+
+@app.command("format")
+def format_storage(
+    config: Annotated[Path, typer.Option("--config", help="The node's configuration.")],
+    cluster_id: Annotated[str, typer.Option("--cluster-id", help="See storage random-id.")],
+    initial_voters: Annotated[
+        str,
+        typer.Option(
+            "--initial-voters",
+            metavar="ID@HOST:PORT:DIRECTORY_ID,...",
+            help="All voters of a new cluster, the same on each of them.",
+        ),
+    ] = "",
+    standalone: Annotated[
+        bool, typer.Option("--standalone", help="The only voter of a new cluster.")
+    ] = False,
+    new_voter: Annotated[
+        bool, typer.Option("--new-voter", help="A voter to be added to a cluster that runs.")
+    ] = False,
+    force: Annotated[
+        bool,
+        typer.Option("--ignore-formatted", help="Leave directories that are its own already."),
+    ] = False,
+) -> None:
+    """Format the log directories of one node: a voter, or with --cluster-id alone a broker."""
+    if sum((bool(initial_voters), standalone, new_voter)) > 1:
+        usage_error("--initial-voters, --standalone and --new-voter exclude each other")
+    if not CLUSTER_ID.fullmatch(cluster_id):
+        usage_error(
+            f"--cluster-id must be 1 to 64 of the characters a-z A-Z 0-9 _ -, not {cluster_id!r}"
+        )
+    kind = QuorumConfig if initial_voters or standalone or new_voter else BrokerConfig
+    try:
+        node = _load(kind, config)
+        voters = _voters(node, initial_voters, standalone=standalone)
+        asyncio.run(_format(node, cluster_id, voters, new_voter=new_voter, force=force))
+    except ConfigError as error:
+        fail(str(error), SAID_NO)
+    except OSError as error:
+        fail(f"the disk: {error}", SAID_NO)
+
+
+def _load(kind: type[NodeConfig], config: Path) -> NodeConfig:
+    """Read a node's configuration; a broker's file given with a voter's options says so."""
+    if not config.exists():
+        usage_error(f"--config {config}: there is no such file")
+    try:
+        return load(kind, str(config), os.environ)
+    except ConfigError as error:
+        names = _dotted_names(config)
+        if kind is BrokerConfig and any(name.startswith("metadata.") for name in names):
+            raise ConfigError(
+                f"{error}. To format a voter, say --initial-voters, --standalone or --new-voter"
+            ) from None
+        raise
+
+
+def _dotted_names(config: Path) -> list[str]:
+    found: list[str] = []
+
+    def walk(prefix: str, tree: dict[str, Any]) -> None:
+        for name, value in tree.items():
+            if isinstance(value, dict):
+                walk(f"{prefix}{name}.", value)
+            else:
+                found.append(prefix + name)
+
+    walk("", tomllib.loads(config.read_text()))
+    return found
+
+
+def _voters(node: NodeConfig, text: str, *, standalone: bool) -> list[Voter]:
+    if standalone:
+        return [Voter(node.node_id, random.SystemRandom().randbytes(16), node.advertised)]
+    voters = []
+    for one in filter(None, (part.strip() for part in text.split(","))):
+        match = VOTER.fullmatch(one)
+        if match is None:
+            usage_error(
+                "--initial-voters takes ID@HOST:PORT:DIRECTORY_ID with 32 hex digits at the end "
+                f"(see `quorate storage random-id`), not {one!r}"
+            )
+        voters.append(Voter(int(match["id"]), bytes.fromhex(match["directory"]), match["endpoint"]))
+    if text and node.node_id not in [voter.id for voter in voters]:
+        usage_error(
+            f"node.id is {node.node_id}, and --initial-voters names "
+            f"{', '.join(str(voter.id) for voter in voters)}"
+        )
+    return voters
+
+
+async def _format(
+    node: NodeConfig, cluster_id: str, voters: list[Voter], *, new_voter: bool, force: bool
+) -> None:
+    disk = RealDisk()
+    try:
+        directory = node.log_dirs[0]
+        if await disk.exists(f"{directory}/{FILE_NAME}"):
+            await _already(disk, directory, cluster_id, node.node_id, force=force)
+            return
+        if new_voter:
+            await write_identity(
+                disk,
+                directory,
+                Identity(cluster_id, node.node_id, random.SystemRandom().randbytes(16), 0),
+            )
+        elif voters:
+            await _refuse_if_running(node.node_id, voters)
+            mine = next(voter for voter in voters if voter.id == node.node_id)
+            identity = Identity(cluster_id, mine.id, mine.directory_id, FIRST_GENERATION)
+            await disk.make_directory(directory)
+            await format_voter(disk, directory, identity, voters, seeded_configs())
+        else:
+            await format_broker(cluster_id, node.node_id, node.log_dirs, disk=disk)
+        for one in node.log_dirs if not voters and not new_voter else (directory,):
+            found = await read_identity(disk, one)
+            sys.stdout.write(
+                f"{one}: node {found.node_id} of cluster {found.cluster_id}, "
+                f"directory {found.directory_id.hex()}\n"
+            )
+    finally:
+        disk.close()
+
+
+async def _already(
+    disk: RealDisk, directory: str, cluster_id: str, node_id: int, *, force: bool
+) -> None:
+    try:
+        await read_identity(disk, directory, cluster_id=cluster_id, node_id=node_id)
+    except WrongIdentityError:
+        raise
+    if not force:
+        raise ConfigError(
+            f"{directory} is formatted already, for this node and cluster; nothing was changed "
+            "(--ignore-formatted makes that no error)"
+        )
+
+
+async def _refuse_if_running(node_id: int, voters: list[Voter]) -> None:
+    """A voter of a cluster with a history must not start again from nothing under its old id."""
+    network = default_network()
+    try:
+        for voter in voters:
+            if voter.id == node_id:
+                continue
+            connection = network.connect(voter.endpoint, purpose="control")
+            try:
+                answer = await connection.unary(
+                    DESCRIBE_NODE, DescribeNodeRequest(), timeout_ms=ASK_TIMEOUT_MS
+                )
+            except NetworkError:
+                continue
+            finally:
+                await connection.close()
+            if answer.past_bootstrap:
+                raise ConfigError(
+                    f"voter {voter.id} at {voter.endpoint} has a metadata log of "
+                    f"{answer.log_end_offset} records already: this disk would be a new voter. "
+                    "Format it with --new-voter, then add it with `quorate quorum add-voter`"
+                )
+    finally:
+        await network.close()

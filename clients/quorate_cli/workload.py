@@ -1,0 +1,71 @@
+"""A paced producer that remembers when each partition was last acknowledged.
+
+`bench failover` and `demo` both ask: how long was a partition silent when its leader died?
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from dataclasses import dataclass, field
+
+from quorate import Delivery, Producer
+from quorate.errors import QuorateError
+
+
+@dataclass(slots=True)
+class AckTimes:
+    """When records of each partition were acknowledged, in the event loop's seconds."""
+
+    times: dict[int, list[float]] = field(default_factory=dict)
+    acked: int = 0
+    failed: list[QuorateError] = field(default_factory=list)
+
+    def note(self, delivery: Delivery) -> None:
+        """Take a finished delivery; a callback for Delivery.add_done_callback."""
+        try:
+            metadata = delivery.result()
+        except QuorateError as error:
+            self.failed.append(error)
+            return
+        self.acked += 1
+        now = asyncio.get_running_loop().time()
+        self.times.setdefault(metadata.partition, []).append(now)
+
+    def longest_silence(self, partitions: list[int], start: float, end: float) -> tuple[float, int]:
+        """Return the longest time without an acknowledgement on any of these partitions, and on
+        which, looking at [start, end); a silence that is still going on at `end` counts up to it.
+        """
+        worst = (0.0, -1)
+        for partition in partitions:
+            inside = [t for t in self.times.get(partition, []) if start <= t < end]
+            marks = [start, *inside, end]
+            for before, after in itertools.pairwise(marks):
+                if after - before > worst[0]:
+                    worst = (after - before, partition)
+        return worst
+
+
+async def produce_paced(
+    producer: Producer,
+    topic: str,
+    partitions: int,
+    *,
+    records_per_s: float,
+    acks: AckTimes,
+    stop: asyncio.Event,
+) -> int:
+    """Send small records to all partitions in turn, at a steady rate, until `stop` is set.
+
+    Returns how many were sent. A value is its number, so that a reader can tell what is missing.
+    """
+    loop = asyncio.get_running_loop()
+    started = loop.time()
+    sent = 0
+    while not stop.is_set():
+        while sent < (loop.time() - started) * records_per_s:
+            delivery = await producer.send(topic, b"%d" % sent, partition=sent % partitions)
+            delivery.add_done_callback(acks.note)
+            sent += 1
+        await asyncio.sleep(1 / records_per_s)
+    return sent

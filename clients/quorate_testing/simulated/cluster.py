@@ -1,0 +1,241 @@
+"""A whole cluster in virtual time: the servers as they run in production, in a simulated world.
+
+Each node is a process (quorate_testing.simulated.loop), with a disk of its own that outlives it.
+Faults are done to nodes by name ("voter-100", "broker-0"), to the network, or to disks.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from quorate.network import current_chance, current_network, current_wall_clock_ms
+from quorate_broker.server import BrokerServer
+from quorate_cli.storage import format_broker, format_voters
+from quorate_quorum.node.config import BrokerConfig, QuorumConfig
+from quorate_quorum.node.environment import Environment
+from quorate_quorum.node.process import NodeFailed
+from quorate_quorum.server import QuorumServer
+from quorate_testing.simulated.disk import SimulatedDisk
+from quorate_testing.simulated.loop import Process, SimulatedLoop
+from quorate_testing.simulated.network import SimulatedNetwork
+
+T = TypeVar("T")
+
+FIRST_VOTER_ID = 100
+PORT = 7092
+DATA = "/data"
+
+
+@dataclass(slots=True)
+class SimulatedNode:
+    """One machine: its disk, and the process that runs on it now, if any."""
+
+    name: str
+    node_id: int
+    is_voter: bool
+    rack: str
+    disk: SimulatedDisk
+    process: Process | None = None
+    server: QuorumServer | BrokerServer | None = None
+    #: Why its last process stopped itself.
+    failure: str | None = None
+    starts: int = 0
+
+    @property
+    def endpoint(self) -> str:
+        """Where it listens."""
+        return f"{self.name}:{PORT}"
+
+    @property
+    def is_running(self) -> bool:
+        """Whether a process lives on it, paused or not."""
+        return self.process is not None and self.process.is_alive
+
+
+@dataclass(slots=True)
+class ClusterShape:
+    """What is simulated."""
+
+    voters: int = 3
+    brokers: int = 3
+    racks: tuple[str, ...] = ()
+    disk_latency_max_s: float = 0.001
+    broker_settings: dict[str, Any] = field(default_factory=dict)
+    voter_settings: dict[str, Any] = field(default_factory=dict)
+
+
+class SimulatedCluster:
+    """Voters and brokers in one simulated loop."""
+
+    def __init__(self, loop: SimulatedLoop, shape: ClusterShape | None = None) -> None:
+        self.loop = loop
+        self.shape = shape or ClusterShape()
+        self.network = SimulatedNetwork(loop, self._chance())
+        self.cluster_id = "simulated"
+        self.nodes: dict[str, SimulatedNode] = {}
+        self._clients = 0
+        for i in range(self.shape.voters):
+            self._add(f"voter-{FIRST_VOTER_ID + i}", FIRST_VOTER_ID + i, is_voter=True, rack="")
+        racks = self.shape.racks
+        for i in range(self.shape.brokers):
+            rack = racks[i * len(racks) // self.shape.brokers] if racks else ""
+            self._add(f"broker-{i}", i, is_voter=False, rack=rack)
+
+    @property
+    def voters(self) -> list[SimulatedNode]:
+        """The voters, by id."""
+        return [node for node in self.nodes.values() if node.is_voter]
+
+    @property
+    def brokers(self) -> list[SimulatedNode]:
+        """The brokers, by id."""
+        return [node for node in self.nodes.values() if not node.is_voter]
+
+    @property
+    def bootstrap_servers(self) -> str:
+        """All brokers' endpoints."""
+        return ",".join(node.endpoint for node in self.brokers)
+
+    async def format(self) -> None:
+        """Make every disk ready."""
+        chance = self._chance()
+        disks = {node.node_id: node.disk for node in self.nodes.values()}
+        await format_voters(
+            self.cluster_id,
+            [(node.node_id, node.endpoint, DATA) for node in self.voters],
+            disk_of=lambda node_id: disks[node_id],
+            chance=chance,
+        )
+        for node in self.brokers:
+            await format_broker(
+                self.cluster_id, node.node_id, [DATA], disk=node.disk, chance=chance
+            )
+
+    # -- what is done to nodes -------------------------------------------------------------------
+
+    def start(self, name: str) -> None:
+        """Start a process on a node that has none."""
+        node = self.nodes[name]
+        assert not node.is_running, f"{name} runs already"
+        process = self.loop.process(name)
+        node.process = process
+        node.failure = None
+        node.starts += 1
+        process.spawn(self._live(node, process), name=name)
+
+    def start_all(self) -> None:
+        """Start every node that does not run."""
+        for name, node in self.nodes.items():
+            if not node.is_running:
+                self.start(name)
+
+    def kill(self, name: str) -> None:
+        """Kill -9: completed writes survive, the one under way may be torn."""
+        node = self.nodes[name]
+        if node.process is not None:
+            node.process.kill()
+        node.server = None
+        node.disk.crash_process()
+
+    def lose_power(self, name: str) -> None:
+        """The machine goes dark: what was not synced may be lost, or not."""
+        node = self.nodes[name]
+        if node.process is not None:
+            node.process.kill()
+        node.server = None
+        node.disk.lose_power()
+
+    def pause(self, name: str) -> None:
+        """SIGSTOP."""
+        process = self.nodes[name].process
+        if process is not None:
+            process.pause()
+
+    def resume(self, name: str) -> None:
+        """SIGCONT."""
+        process = self.nodes[name].process
+        if process is not None:
+            process.resume()
+
+    async def stop(self, name: str) -> None:
+        """SIGTERM, and wait until it has stopped."""
+        node = self.nodes[name]
+        if node.process is None or not node.process.is_alive or node.server is None:
+            return
+        await node.process.spawn(node.server.stop(), name=f"stop {name}")
+
+    def spawn_client(self, main: Callable[[], Coroutine[Any, Any, T]], name: str = "") -> Any:
+        """Run a coroutine as a program of its own that uses the client library; return its task."""
+        self._clients += 1
+        process = self.loop.process(name or f"client-{self._clients}")
+        network = self.network.host(process.name)
+        chance = self._chance()
+
+        async def run() -> T:
+            current_network.set(network)
+            current_chance.set(chance)
+            current_wall_clock_ms.set(process.wall_clock_ms)
+            return await main()
+
+        return process.spawn(run(), name=process.name)
+
+    # -- inside ----------------------------------------------------------------------------------
+
+    def _chance(self) -> random.Random:
+        return random.Random(self.loop.chance.getrandbits(64))
+
+    def _add(self, name: str, node_id: int, *, is_voter: bool, rack: str) -> None:
+        disk = SimulatedDisk(self._chance(), latency_max=self.shape.disk_latency_max_s)
+        self.nodes[name] = SimulatedNode(name, node_id, is_voter, rack, disk)
+
+    async def _live(self, node: SimulatedNode, process: Process) -> None:
+        environment = Environment(
+            network=self.network.host(node.name),
+            disk=node.disk,
+            wall_clock_ms=process.wall_clock_ms,
+            chance=self._chance(),
+        )
+        server = self._server(node, environment)
+        node.server = server
+        try:
+            await server.start()
+            await server.stopped()
+        except NodeFailed as error:
+            node.failure = error.reason
+        finally:
+            if node.server is server:
+                node.server = None
+                process.kill()
+                node.disk.crash_process()
+
+    def _server(
+        self, node: SimulatedNode, environment: Environment
+    ) -> QuorumServer | BrokerServer:
+        voters = tuple(voter.endpoint for voter in self.voters)
+        if node.is_voter:
+            return QuorumServer(
+                QuorumConfig(
+                    node_id=node.node_id,
+                    listeners=(node.endpoint,),
+                    log_dirs=(DATA,),
+                    quorum_bootstrap_servers=voters,
+                    allow_insecure_listeners=True,
+                    **self.shape.voter_settings,
+                ),
+                environment,
+            )
+        return BrokerServer(
+            BrokerConfig(
+                node_id=node.node_id,
+                broker_rack=node.rack,
+                listeners=(node.endpoint,),
+                log_dirs=(DATA,),
+                quorum_bootstrap_servers=voters,
+                allow_insecure_listeners=True,
+                **self.shape.broker_settings,
+            ),
+            environment,
+        )

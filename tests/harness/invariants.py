@@ -1,0 +1,167 @@
+"""What must hold in a simulated cluster after every event, and what is compared at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from quorate_broker.partition.partition import Partition
+from quorate_broker.server import BrokerServer
+from quorate_quorum.server import QuorumServer
+from quorate_testing.simulated.cluster import SimulatedCluster, SimulatedNode
+
+#: One run of one node: its name, and how many starts it had.
+Run = tuple[str, int]
+
+
+class Violation(AssertionError):
+    """A rule of safety did not hold."""
+
+
+@dataclass(slots=True)
+class Invariants:
+    """Remembers what was seen, and compares what is seen now with it."""
+
+    cluster: SimulatedCluster
+    quorum_leaders: dict[int, Run] = field(default_factory=dict)
+    leaders: dict[tuple[bytes, int, int], Run] = field(default_factory=dict)
+    quorum_marks: dict[Run, int] = field(default_factory=dict)
+    marks: dict[tuple[Run, bytes, int, int], int] = field(default_factory=dict)
+    committed_epochs: dict[int, int] = field(default_factory=dict)
+    checks: int = 0
+
+    def check(self) -> None:
+        """Look at every living node; raise Violation."""
+        self.checks += 1
+        for node in self.cluster.nodes.values():
+            if node.failure is not None:
+                raise Violation(f"{node.name} stopped itself: {node.failure}")
+            server = node.server
+            if server is None or not node.is_running:
+                continue
+            if isinstance(server, QuorumServer):
+                self._check_voter(node, server)
+            else:
+                self._check_broker(node, server)
+
+    def _check_voter(self, node: SimulatedNode, server: QuorumServer) -> None:
+        raft = server.raft
+        if raft is None:
+            return
+        run = (node.name, node.starts)
+        if raft.is_leader:
+            first = self.quorum_leaders.setdefault(raft.epoch, run)
+            if first != run:
+                raise Violation(f"{first} and {run} both led the quorum in epoch {raft.epoch}")
+        mark = raft.high_watermark
+        before = self.quorum_marks.get(run, -1)
+        if mark == before:
+            return
+        if mark < before:
+            raise Violation(f"{run}: the quorum's high watermark went from {before} to {mark}")
+        self.quorum_marks[run] = mark
+        if mark > 0:
+            epoch = raft.log.epochs.epoch_at(mark - 1)
+            agreed = self.committed_epochs.setdefault(mark, epoch)
+            if agreed != epoch:
+                raise Violation(
+                    f"{run}: committed offset {mark - 1} has epoch {epoch}, elsewhere {agreed}"
+                )
+
+    def _check_broker(self, node: SimulatedNode, server: BrokerServer) -> None:
+        run = (node.name, node.starts)
+        for partition in partitions_of(server):
+            if not partition.is_leader:
+                continue
+            key = (partition.topic_id, partition.partition, partition.leader_epoch)
+            first = self.leaders.setdefault(key, run)
+            if first != run:
+                raise Violation(
+                    f"{first} and {run} both led {partition.name} "
+                    f"in leader_epoch {partition.leader_epoch}"
+                )
+            mark_key = (run, *key)
+            mark = partition.high_watermark
+            before = self.marks.get(mark_key, -1)
+            if mark < before:
+                raise Violation(
+                    f"{run}: the high watermark of {partition.name} went from {before} to {mark} "
+                    f"within leader_epoch {partition.leader_epoch}"
+                )
+            self.marks[mark_key] = mark
+
+    async def check_logs_match(self) -> None:
+        """Compare, byte for byte, what all living replicas hold below their high watermarks."""
+        await self._compare_quorum_logs()
+        replicas: dict[tuple[bytes, int], list[tuple[str, Partition]]] = {}
+        for node in self.cluster.brokers:
+            if isinstance(node.server, BrokerServer):
+                for partition in partitions_of(node.server):
+                    key = (partition.topic_id, partition.partition)
+                    replicas.setdefault(key, []).append((node.name, partition))
+        for copies in replicas.values():
+            end = min(copy.high_watermark for _, copy in copies)
+            contents = [(name, await _read_all(copy, end)) for name, copy in copies]
+            first_name, first = contents[0]
+            for name, content in contents[1:]:
+                if content != first:
+                    raise Violation(
+                        f"{copies[0][1].name}: {name} and {first_name} differ below "
+                        f"their high watermarks ({end})"
+                    )
+
+    async def _compare_quorum_logs(self) -> None:
+        contents: list[tuple[str, bytes]] = []
+        servers = [
+            (node.name, node.server)
+            for node in self.cluster.voters
+            if isinstance(node.server, QuorumServer) and node.server.raft is not None
+        ]
+        if not servers:
+            return
+        end = min(server.raft.high_watermark for _, server in servers if server.raft)
+        for name, server in servers:
+            assert server.raft is not None
+            log = server.raft.log
+            content = b""
+            offset = log.log_start_offset
+            while offset < end:
+                part = await log.read(offset, end=end, bytes_max=1 << 20)
+                if not part:
+                    break
+                content += bytes(part)
+                offset = _end_of(bytes(part))
+            contents.append((name, content))
+        for name, content in contents[1:]:
+            if content != contents[0][1]:
+                raise Violation(
+                    f"the metadata logs of {name} and {contents[0][0]} differ below {end}"
+                )
+
+
+def partitions_of(server: BrokerServer) -> Iterator[Partition]:
+    """Yield the partitions that a broker holds now."""
+    if server.replicas is not None:
+        yield from list(server.replicas.all())
+
+
+async def _read_all(partition: Partition, end: int) -> bytes:
+    log = partition.log
+    content = b""
+    offset = log.log_start_offset
+    while offset < end:
+        part = bytes(await log.read(offset, end=end, bytes_max=1 << 20))
+        if not part:
+            break
+        content += part
+        offset = _end_of(part)
+    return content
+
+
+def _end_of(batches: bytes) -> int:
+    from quorate.record.batch import split
+
+    end = 0
+    for header, _ in split(batches):
+        end = header.end_offset
+    return end
