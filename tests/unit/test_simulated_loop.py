@@ -295,3 +295,34 @@ def test_there_are_no_threads() -> None:
             await asyncio.to_thread(print)
 
     simulate(world, 1)
+
+
+def test_what_must_always_hold_is_checked_at_each_instant() -> None:
+    async def world(loop: SimulatedLoop) -> list[float]:
+        instants: list[float] = []
+        values = [0, 0]
+        loop.on_instant = lambda: (
+            instants.append(loop.time()) if values[0] == values[1] else pytest.fail("differ")
+        )
+        for _ in range(3):
+            await asyncio.sleep(1)
+            values[0] += 1
+            await asyncio.sleep(0)  # between instants only: they differ here, and may
+            values[1] += 1
+        return instants
+
+    assert simulate(world, 1) == [0, 1, 2]
+
+
+def test_what_a_check_raises_ends_the_run() -> None:
+    async def world(loop: SimulatedLoop) -> None:
+        def check() -> None:
+            if loop.time() >= 5:
+                raise ValueError("violated")
+
+        loop.on_instant = check
+        loop.process("a").spawn(tick(loop, []))
+        await asyncio.sleep(100)
+
+    with pytest.raises(ValueError, match="violated"):
+        simulate(world, 1)

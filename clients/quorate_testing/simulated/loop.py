@@ -156,6 +156,9 @@ class SimulatedLoop(base_events.BaseEventLoop):
         self.failures: list[BaseException] = []
         #: All chance of the world outside the processes; simulate() seeds it.
         self.chance = random.Random(0)
+        #: Called whenever all that could happen at an instant has happened, before time moves on:
+        #: the place to check what must always hold. What it raises ends the run.
+        self.on_instant: Callable[[], None] | None = None
         self._now_s = 0.0
         self._time_max_s = time_max_s
         self._callbacks_now = 0
@@ -287,6 +290,7 @@ class SimulatedLoop(base_events.BaseEventLoop):
             if timer.cancelled() or self._is_of_the_dead(timer):
                 continue
             if when > self._now_s:
+                self._instant_ends()
                 self._now_s = when
                 self._callbacks_now = 0
             if self._now_s > self._time_max_s:
@@ -294,6 +298,10 @@ class SimulatedLoop(base_events.BaseEventLoop):
             self._runnable.append(timer)
             return
         raise SimulationError("nothing can ever happen any more; waiting: " + self._waiting())
+
+    def _instant_ends(self) -> None:
+        if self.on_instant is not None and not self._ending:
+            self.on_instant()
 
     def _is_of_the_dead(self, handle: events.Handle) -> bool:
         process = handle._context.get(_process)  # type: ignore[attr-defined]
