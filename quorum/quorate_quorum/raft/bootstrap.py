@@ -70,6 +70,7 @@ async def format_voter(
     _check(identity, voters)
     if await disk.exists(f"{log_dir}/{FILE_NAME}"):
         raise ConfigError(f"{log_dir} is formatted already: {FILE_NAME} is there")
+    await _make_durably(disk, log_dir)
     batch = bootstrap_batch(voters, configs)
     log = await Log.open(disk, metadata_directory(log_dir), LogConfig(track_synced=True))
     clean = False
@@ -85,6 +86,19 @@ async def format_voter(
         await log.close(clean=clean)
     await write_identity(disk, log_dir, identity)
     return bootstrap_hash(batch)
+
+
+async def _make_durably(disk: Disk, directory: str) -> None:
+    """Make a directory whose name, and its parents', survive a power loss."""
+    path = directory.rstrip("/")
+    made: list[str] = []
+    while path and not await disk.exists(path):
+        made.append(path)
+        path = path.rpartition("/")[0]
+    await disk.make_directory(directory)
+    for one in made:
+        parent = one.rpartition("/")[0]
+        await disk.sync_directory(parent or ("/" if one.startswith("/") else "."))
 
 
 def _check(identity: Identity, voters: Sequence[Voter]) -> None:

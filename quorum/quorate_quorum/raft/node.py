@@ -409,7 +409,9 @@ class RaftNode:
 
     async def read_committed(self, from_offset: int, bytes_max: int) -> bytes:
         """Return whole batches from an offset, below the high watermark; at least one if any."""
-        return await self._log.read(from_offset, end=self._readable_end, bytes_max=bytes_max)
+        if from_offset >= self._readable_end:
+            return b""
+        return await self._read(from_offset, self._readable_end, bytes_max)
 
     def hand_over(self, *, for_silence: bool) -> None:
         """Give leadership to the most caught-up voter; nothing happens without another voter."""
@@ -436,6 +438,15 @@ class RaftNode:
         start = EpochStart(epoch=epoch, leader_id=self._me.id, handed_over_for_silence=for_silence)
         return self._encode([MetadataEvent(epoch_start=start)], base_offset, epoch)
 
+    async def _read(self, offset: int, end: int, bytes_max: int) -> bytes:
+        """Return committed batches; a cut above them makes the log ask for another try."""
+        while True:
+            truncations = self._log.truncations
+            data = await self._log.read(offset, end=end, bytes_max=bytes_max)
+            if data:
+                return data
+            assert truncations != self._log.truncations, f"nothing to read at {offset}"
+
     # --- applying -------------------------------------------------------------------------------
 
     async def _apply(self) -> None:
@@ -445,9 +456,7 @@ class RaftNode:
             self._apply_wake.clear()
             while self._applied_end < self._readable_end:
                 end = self._readable_end
-                data = await self._log.read(self._applied_end, end=end, bytes_max=APPLY_BYTES)
-                batches = parse_batches(data)
-                assert batches, f"committed records at {self._applied_end} can't be read"
+                batches = parse_batches(await self._read(self._applied_end, end, APPLY_BYTES))
                 self._applied_end = batches[-1].end_offset
                 self._listener.committed([batch.data for batch in batches], end)
             reign = self._reign
