@@ -52,6 +52,7 @@ class Publisher:
         self._waiters: list[tuple[int, asyncio.Future[None]]] = []
         #: One past the last metadata record that the replicas have carried out.
         self.applied_offset = 0
+        self._has_loaded = False
 
     def image_changed(self, delta: MetadataDelta, image: MetadataImage) -> None:
         """Queue an image; before start() there is nothing to carry it out on."""
@@ -68,6 +69,11 @@ class Publisher:
         assert self._task is None, "a publisher starts once"
         self._task = asyncio.create_task(self._run(image), name="publisher")
         self._task.add_done_callback(self._ended)
+
+    @property
+    def has_loaded(self) -> bool:
+        """Whether all logs of the first image were opened."""
+        return self._has_loaded
 
     async def wait_applied(self, offset: int, *, timeout_ms: int) -> None:
         """Return when all below `offset` is carried out; RequestTimedOutError if not in time."""
@@ -98,6 +104,7 @@ class Publisher:
 
     async def _run(self, image: MetadataImage) -> None:
         await self._replicas.load(image)
+        self._has_loaded = True
         self._carried_out(image)
         while True:
             while not self._queue:

@@ -1,0 +1,292 @@
+"""A broker: its rooms joined, from its locked directories to its clean end.
+
+    start   lock directories -> listen -> watch the quorum -> register   (then, in the background:
+            image has passed the registration -> logs opened -> unfenced)
+    stop    leave -> take nothing new -> end streams -> close logs, synced -> mark -> unlock
+
+It listens before it registers, for the controller dials it at once. What fails inside calls
+fail(): the node stops without the courtesies, and says why.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from quorate.errors import DuplicateBrokerError, WrongClusterError
+from quorate_broker.directories import LogDirectories
+from quorate_broker.fetcher import Fetchers
+from quorate_broker.isr import IsrKeeper
+from quorate_broker.lifecycle import Lifecycle
+from quorate_broker.publisher import Publisher
+from quorate_broker.replicas import Replicas
+from quorate_broker.service.admin import AdminService
+from quorate_broker.service.fetch import FetchLimits
+from quorate_broker.service.produce import ProduceLimits
+from quorate_broker.service.records import ProducerIds, RecordsLimits, RecordsService
+from quorate_broker.service.replica import ReplicaService
+from quorate_quorum.client import QuorumClient, QuorumClientConfig
+from quorate_quorum.node.config import ConfigError
+from quorate_quorum.node.identify import NodeService
+from quorate_quorum.node.process import NodeFailed
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+    from quorate.network import Listener
+    from quorate_quorum.node.config import BrokerConfig
+    from quorate_quorum.node.environment import Environment
+
+log = structlog.get_logger(__name__)
+
+#: Open streams have so long to end by themselves once the broker takes nothing new.
+STREAMS_GRACE_MS = 300
+
+
+class BrokerServer:
+    """See the module. start() once; then stop() or fail(), and stopped() tells the end."""
+
+    def __init__(self, config: BrokerConfig, environment: Environment) -> None:
+        self.config = config
+        self.environment = environment
+        #: This run of the broker.
+        self.incarnation = environment.new_id()
+        self._failure: str | None = None
+        self._failed = asyncio.Event()
+        self._done = asyncio.Event()
+        self._stopping: asyncio.Task[None] | None = None
+        self._rooms: _Rooms | None = None
+        self._directories: LogDirectories | None = None
+        self._listener: Listener | None = None
+
+    @property
+    def endpoint(self) -> str:
+        """host:port as bound; empty before it listens and after it has stopped."""
+        return "" if self._listener is None else self._listener.endpoint
+
+    @property
+    def replicas(self) -> Replicas:
+        """The replicas held here; only once it has started."""
+        assert self._rooms is not None, "the broker has not started"
+        return self._rooms.replicas
+
+    @property
+    def is_fenced(self) -> bool:
+        """Whether the controller trusts this broker with nothing yet, or not any more."""
+        return self._rooms is None or self._rooms.lifecycle.is_fenced
+
+    async def start(self) -> None:
+        """Listen, register, and return; opening logs and being unfenced come later.
+
+        Waits for a controller for as long as it takes. Raises ConfigError, or NodeFailed if it
+        was stopped meanwhile; then nothing is left open.
+        """
+        try:
+            await self._or_failure(self._start())
+        except BaseException:
+            self._failed.set()
+            await asyncio.shield(self._stop_once())
+            raise
+
+    async def unfenced(self) -> None:
+        """Return when it is unfenced and may lead; NodeFailed if it stops before."""
+        assert self._rooms is not None, "the broker has not started"
+        await self._or_failure(self._rooms.lifecycle.unfenced.wait())
+
+    async def stop(self) -> None:
+        """Stop cleanly, in less than 5 s; safe to call twice."""
+        await asyncio.shield(self._stop_once())
+
+    def fail(self, reason: str) -> None:
+        """Stop now, not cleanly; stopped() then raises NodeFailed."""
+        if self._failure is None and not self._done.is_set():
+            self._failure = reason
+            log.error("broker_failed", node_id=self.config.node_id, reason=reason)
+            self._failed.set()
+            self._stop_once()
+
+    async def stopped(self) -> None:
+        """Return when it has stopped; raise NodeFailed if it failed."""
+        await self._done.wait()
+        if self._failure is not None:
+            raise NodeFailed(self._failure)
+
+    # Start
+
+    async def _start(self) -> None:
+        config, environment = self.config, self.environment
+        self._directories = directories = await LogDirectories.open(config, environment.disk)
+        self._rooms = rooms = _Rooms(self, directories)
+        try:
+            self._listener = await environment.network.serve(config.listeners[0], rooms.services)
+        except OSError as error:
+            raise ConfigError(f"broker {config.node_id} can't listen: {error}") from error
+        rooms.replicas.subscribe(rooms.fetchers)
+        rooms.replicas.subscribe(rooms.isr)
+        rooms.isr.start()
+        rooms.client.subscribe(rooms.publisher)
+        await rooms.client.start()
+        try:
+            await rooms.lifecycle.register(self._advertised(self.endpoint), rooms.publisher)
+        except (DuplicateBrokerError, WrongClusterError) as error:
+            raise ConfigError(f"broker {config.node_id} was refused: {error}") from error
+
+    def _advertised(self, bound: str) -> str:
+        """What others dial; a port that was left open takes the one bound."""
+        if not self.config.advertised_listeners:
+            return bound
+        host, _, port = self.config.advertised.rpartition(":")
+        return f"{host}:{bound.rpartition(':')[2]}" if port == "0" else self.config.advertised
+
+    async def _or_failure(self, work: Coroutine[Any, Any, Any]) -> None:
+        """Wait for the work, or raise NodeFailed when the node stops first."""
+        task = asyncio.create_task(work)
+        failed = asyncio.create_task(self._failed.wait())
+        try:
+            await asyncio.wait((task, failed), return_when=asyncio.FIRST_COMPLETED)
+            if task.done():
+                task.result()
+                return
+        finally:
+            for one in (task, failed):
+                one.cancel()
+            await asyncio.wait((task, failed))
+        raise NodeFailed(self._failure or "stopped before it had started")
+
+    # Stop
+
+    def _stop_once(self) -> asyncio.Task[None]:
+        if self._stopping is None:
+            self._stopping = asyncio.create_task(self._stop(), name="stop")
+        return self._stopping
+
+    async def _stop(self) -> None:
+        try:
+            await self._close_all()
+        except Exception as error:
+            log.exception("stop_failed", node_id=self.config.node_id)
+            self._failure = self._failure or f"it could not stop cleanly: {error!r}"
+        finally:
+            self._done.set()
+
+    async def _close_all(self) -> None:
+        rooms = self._rooms
+        if rooms is not None:
+            await self._leave(rooms)
+            self._failed.set()  # whoever waits for this broker to be unfenced waits in vain
+            rooms.records.stop()
+            rooms.replica.stop()
+        if self._listener is not None:
+            listener, self._listener = self._listener, None
+            await listener.stop(0 if self._failure else STREAMS_GRACE_MS)
+        if rooms is not None:
+            await rooms.fetchers.stop()
+            await rooms.isr.stop()
+            await rooms.lifecycle.stop()
+            await rooms.publisher.stop()
+            await rooms.close_logs(clean=self._failure is None)
+            await rooms.client.stop()
+        elif self._directories is not None:
+            await self._directories.close(clean=False)
+
+    async def _leave(self, rooms: _Rooms) -> None:
+        """Ask for leave, unless the node failed; a failure meanwhile ends the wait."""
+        if self._failed.is_set():
+            return
+        leaving = asyncio.create_task(rooms.lifecycle.leave())
+        failed = asyncio.create_task(self._failed.wait())
+        await asyncio.wait((leaving, failed), return_when=asyncio.FIRST_COMPLETED)
+        leaving.cancel()
+        failed.cancel()
+        await asyncio.wait((leaving, failed))
+
+
+class _Rooms:
+    """Everything that a broker is made of, joined; made once its directories are known."""
+
+    def __init__(self, server: BrokerServer, directories: LogDirectories) -> None:
+        config, environment = server.config, server.environment
+        self._directories = directories
+        self.client = QuorumClient(
+            environment,
+            config.quorum_bootstrap_servers,
+            cluster_id=directories.cluster_id,
+            node_id=config.node_id,
+            fail=server.fail,
+            config=_client_config(config),
+        )
+        self.replicas = Replicas(config, environment, self.client, server.fail)
+        self.fetchers = Fetchers(self.replicas, server.fail)
+        self.isr = IsrKeeper(self.replicas, self.client, server.fail)
+        self.lifecycle = Lifecycle(
+            config,
+            disk=environment.disk,
+            incarnation=server.incarnation,
+            directories=directories,
+            client=self.client,
+            replicas=self.replicas,
+            fail=server.fail,
+        )
+        self.publisher = Publisher(self.replicas, applied=self.lifecycle.applied, fail=server.fail)
+        self.records = RecordsService(
+            self.replicas, ProducerIds(self._allocate_producer_ids), _records_limits(config)
+        )
+        self.replica = ReplicaService(self.replicas)
+        self.services = (
+            NodeService(
+                directories.cluster_id, config.node_id, server.incarnation, config.local_cluster
+            ),
+            self.records,
+            AdminService(
+                directories.cluster_id, self.client, self.publisher, self.lifecycle.caught_up
+            ),
+            self.replica,
+        )
+
+    async def close_logs(self, *, clean: bool) -> None:
+        """Close every log, synced where `clean`; mark the directories of which all were."""
+        await self.replicas.close(clean=clean)
+        for directory_id, reason in self.replicas.failed_directories.items():
+            await self._directories.lose(directory_id, reason)
+        await self._directories.close(clean=clean and self.publisher.has_loaded)
+
+    async def _allocate_producer_ids(self) -> range:
+        return await self.client.allocate_producer_ids(
+            self.replicas.broker_id, self.lifecycle.broker_epoch
+        )
+
+
+def _client_config(config: BrokerConfig) -> QuorumClientConfig:
+    return QuorumClientConfig(
+        watch_silence_max_ms=config.watch_silence_max_ms,
+        heartbeat_interval_ms=config.broker_heartbeat_interval_ms,
+        request_timeout_ms=config.request_timeout_ms,
+        alter_timeout_ms=config.alter_partitions_timeout_ms,
+        allocate_timeout_ms=config.producer_ids_timeout_ms,
+        backoff_min_ms=config.reconnect_backoff_ms,
+        backoff_max_ms=config.reconnect_backoff_max_ms,
+        alter_in_flight_max=config.alter_partitions_in_flight_max,
+    )
+
+
+def _records_limits(config: BrokerConfig) -> RecordsLimits:
+    return RecordsLimits(
+        produce=ProduceLimits(
+            stream_bytes_max=config.stream_queued_max_bytes,
+            broker_bytes_max=config.queued_max_bytes,
+            waiting_max=config.stream_waiting_max,
+            results_max=config.stream_results_max,
+            request_partitions_max=config.request_partitions_max,
+            timeout_ms_max=config.produce_timeout_max_ms,
+        ),
+        fetch=FetchLimits(
+            session_partitions_max=config.fetch_session_partitions_max,
+            requests_max=config.fetch_in_flight_max,
+            answer_bytes_max=config.fetch_max_bytes,
+            wait_ms_max=config.fetch_wait_max_ms,
+        ),
+        list_partitions_max=config.request_partitions_max,
+        streams_max=config.streams_max,
+    )
