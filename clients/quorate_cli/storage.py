@@ -10,11 +10,10 @@ import os
 import random
 import re
 import sys
-import tomllib
 import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -26,7 +25,6 @@ from quorate_quorum.log.identity import (
     CLUSTER_ID,
     FILE_NAME,
     Identity,
-    WrongIdentityError,
     read_identity,
     write_identity,
 )
@@ -141,42 +139,13 @@ def format_storage(
         )
     kind = QuorumConfig if initial_voters or standalone or new_voter else BrokerConfig
     try:
-        node = _load(kind, config)
+        node: NodeConfig = load(kind, str(config), os.environ)
         voters = _voters(node, initial_voters, standalone=standalone)
         asyncio.run(_format(node, cluster_id, voters, new_voter=new_voter, force=force))
     except ConfigError as error:
         fail(str(error), SAID_NO)
     except OSError as error:
         fail(f"the disk: {error}", SAID_NO)
-
-
-def _load(kind: type[NodeConfig], config: Path) -> NodeConfig:
-    """Read a node's configuration; a broker's file given with a voter's options says so."""
-    if not config.exists():
-        usage_error(f"--config {config}: there is no such file")
-    try:
-        return load(kind, str(config), os.environ)
-    except ConfigError as error:
-        names = _dotted_names(config)
-        if kind is BrokerConfig and any(name.startswith("metadata.") for name in names):
-            raise ConfigError(
-                f"{error}. To format a voter, say --initial-voters, --standalone or --new-voter"
-            ) from None
-        raise
-
-
-def _dotted_names(config: Path) -> list[str]:
-    found: list[str] = []
-
-    def walk(prefix: str, tree: dict[str, Any]) -> None:
-        for name, value in tree.items():
-            if isinstance(value, dict):
-                walk(f"{prefix}{name}.", value)
-            else:
-                found.append(prefix + name)
-
-    walk("", tomllib.loads(config.read_text()))
-    return found
 
 
 def _voters(node: NodeConfig, text: str, *, standalone: bool) -> list[Voter]:
@@ -203,26 +172,20 @@ async def _format(
     node: NodeConfig, cluster_id: str, voters: list[Voter], *, new_voter: bool, force: bool
 ) -> None:
     disk = RealDisk()
+    directories = node.log_dirs[:1] if voters or new_voter else node.log_dirs
     try:
-        directory = node.log_dirs[0]
-        if await disk.exists(f"{directory}/{FILE_NAME}"):
-            await _already(disk, directory, cluster_id, node.node_id, force=force)
-            return
-        if new_voter:
-            await write_identity(
-                disk,
-                directory,
-                Identity(cluster_id, node.node_id, random.SystemRandom().randbytes(16), 0),
+        fresh = [one for one in directories if not await disk.exists(f"{one}/{FILE_NAME}")]
+        for one in directories:
+            if one not in fresh:  # it must be ours: WrongIdentityError says whose it is
+                await read_identity(disk, one, cluster_id=cluster_id, node_id=node.node_id)
+        if not fresh and not force:
+            raise ConfigError(
+                f"{', '.join(directories)}: formatted already, for this node and cluster; "
+                "nothing was changed (--ignore-formatted makes that no error)"
             )
-        elif voters:
-            await _refuse_if_running(node.node_id, voters)
-            mine = next(voter for voter in voters if voter.id == node.node_id)
-            identity = Identity(cluster_id, mine.id, mine.directory_id, FIRST_GENERATION)
-            await disk.make_directory(directory)
-            await format_voter(disk, directory, identity, voters, seeded_configs())
-        else:
-            await format_broker(cluster_id, node.node_id, node.log_dirs, disk=disk)
-        for one in node.log_dirs if not voters and not new_voter else (directory,):
+        for one in fresh:
+            await _format_one(disk, one, node, cluster_id, voters)
+        for one in directories:
             found = await read_identity(disk, one)
             sys.stdout.write(
                 f"{one}: node {found.node_id} of cluster {found.cluster_id}, "
@@ -232,18 +195,18 @@ async def _format(
         disk.close()
 
 
-async def _already(
-    disk: RealDisk, directory: str, cluster_id: str, node_id: int, *, force: bool
+async def _format_one(
+    disk: RealDisk, directory: str, node: NodeConfig, cluster_id: str, voters: list[Voter]
 ) -> None:
-    try:
-        await read_identity(disk, directory, cluster_id=cluster_id, node_id=node_id)
-    except WrongIdentityError:
-        raise
-    if not force:
-        raise ConfigError(
-            f"{directory} is formatted already, for this node and cluster; nothing was changed "
-            "(--ignore-formatted makes that no error)"
-        )
+    if not voters:
+        directory_id = random.SystemRandom().randbytes(16)
+        await write_identity(disk, directory, Identity(cluster_id, node.node_id, directory_id, 0))
+        return
+    await _refuse_if_running(node.node_id, voters)
+    mine = next(voter for voter in voters if voter.id == node.node_id)
+    identity = Identity(cluster_id, mine.id, mine.directory_id, FIRST_GENERATION)
+    await disk.make_directory(directory)
+    await format_voter(disk, directory, identity, voters, seeded_configs())
 
 
 async def _refuse_if_running(node_id: int, voters: list[Voter]) -> None:
