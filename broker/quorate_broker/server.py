@@ -141,12 +141,12 @@ class BrokerServer:
         return f"{host}:{bound.rpartition(':')[2]}" if port == "0" else self.config.advertised
 
     async def _or_failure(self, work: Coroutine[Any, Any, Any]) -> None:
-        """Wait for the work, or raise NodeFailed when the node stops first."""
+        """Wait for the work, or raise NodeFailed when the node stops, or did."""
         task = asyncio.create_task(work)
         failed = asyncio.create_task(self._failed.wait())
         try:
             await asyncio.wait((task, failed), return_when=asyncio.FIRST_COMPLETED)
-            if task.done():
+            if task.done() and not self._failed.is_set():
                 task.result()
                 return
         finally:
