@@ -16,6 +16,7 @@ import structlog
 
 from quorate.errors import (
     CorruptRecordError,
+    DeadlineExceededError,
     InvalidRequestError,
     NetworkError,
     OverloadedError,
@@ -233,12 +234,17 @@ class Transport:
         connection = self._connections.get(endpoint)
         if connection is None:
             if len(self._connections) >= CONNECTIONS_MAX:
-                oldest = self._connections.pop(next(iter(self._connections)))
-                self._closing = [task for task in self._closing if not task.done()]
-                self._closing.append(self._spawn(oldest.close(), "close a connection"))
+                self._drop(next(iter(self._connections)))
             connection = self._network.connect(endpoint, purpose="control")
             self._connections[endpoint] = connection
         return connection
+
+    def _drop(self, endpoint: str) -> None:
+        """Let go of a connection: the next call dials anew."""
+        connection = self._connections.pop(endpoint, None)
+        if connection is not None:
+            self._closing = [task for task in self._closing if not task.done()]
+            self._closing.append(self._spawn(connection.close(), "close a connection"))
 
     def _open(self, number: int) -> raft_pb2.RaftOpen:
         return raft_pb2.RaftOpen(
@@ -270,6 +276,12 @@ class Transport:
         voter = ReplicaKey(call.to.id, call.to.directory_id)
         try:
             event = await self._ask(connection, voter, call)
+        except DeadlineExceededError:
+            # Its other end may be gone without a word (a half-open connection): TCP would send
+            # into it for a quarter of an hour.
+            log.debug("raft call not answered", to=call.to.id)
+            if self._connections.get(call.to.endpoint) is connection:
+                self._drop(call.to.endpoint)
         except NetworkError as error:
             log.debug("raft call failed", to=call.to.id, error=str(error))
         except QuorateError as error:
