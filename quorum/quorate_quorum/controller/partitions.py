@@ -375,24 +375,27 @@ class _Waiting:
     """A partition that nobody can lead without loss."""
 
     since_ms: int
-    #: When it was asked first, and last; -1: not yet.
-    first_asked_ms: int = -1
-    asked_ms: int = -1
+    #: By broker: the broker_epoch that was asked, when first, and when last.
+    asked: dict[int, tuple[int, int, int]] = field(default_factory=dict)
     #: By broker: the broker_epoch that answered, and its (last_epoch, log_end_offset).
     ends: dict[int, tuple[int, tuple[int, int]]] = field(default_factory=dict)
 
-    def ask(self, brokers: list[int], now_ms: int) -> list[int]:
-        """Return whom to ask now: nobody, if that was asked a moment ago."""
-        if self.asked_ms >= 0 and now_ms - self.asked_ms < ASK_AGAIN_MS:
-            return []
-        self.asked_ms = now_ms
-        if self.first_asked_ms < 0:
-            self.first_asked_ms = now_ms
-        return brokers
+    def must_ask(self, broker: BrokerImage, now_ms: int) -> bool:
+        """Whether to ask a broker now: not yet asked, or so long ago that the answer is lost."""
+        epoch, first_ms, last_ms = self.asked.get(broker.id, (-1, now_ms, now_ms))
+        if epoch == broker.epoch and now_ms - last_ms < ASK_AGAIN_MS:
+            return False
+        self.asked[broker.id] = (
+            broker.epoch,
+            first_ms if epoch == broker.epoch else now_ms,
+            now_ms,
+        )
+        return True
 
-    def is_patience_over(self, now_ms: int) -> bool:
-        """Whether answers had their time; who is silent is done without."""
-        return 0 <= self.first_asked_ms <= now_ms - ANSWERS_WAIT_MS
+    def is_hopeless(self, broker: BrokerImage, now_ms: int) -> bool:
+        """Whether a broker was asked long ago and did not answer: it is done without."""
+        epoch, first_ms, _ = self.asked.get(broker.id, (-1, now_ms, now_ms))
+        return epoch == broker.epoch and now_ms - first_ms >= ANSWERS_WAIT_MS
 
 
 class Recovery:
@@ -427,7 +430,7 @@ class Recovery:
         """A broker told the ends of its logs; what nobody asked for is passed over."""
         for end in ends:
             waiting = self._leaderless.get((end.topic_id, end.partition))
-            if waiting is not None and waiting.asked_ms >= 0:
+            if waiting is not None and broker_id in waiting.asked:
                 waiting.ends[broker_id] = (broker_epoch, (end.last_epoch, end.log_end_offset))
 
     def tick(self, image: MetadataImage, now_ms: int) -> list[AskEnds | Recover]:
@@ -473,10 +476,11 @@ class Recovery:
             for b in back
             if b in waiting.ends and waiting.ends[b][0] == image.brokers[b].epoch
         }
-        silent = [b for b in back if b not in ends]
-        if silent and not (ends and waiting.is_patience_over(now_ms)):
-            return waiting.ask(silent, now_ms)
-        return self._furthest(topic, key, partition, ends)
+        silent = [image.brokers[b] for b in back if b not in ends]
+        ask = [broker.id for broker in silent if waiting.must_ask(broker, now_ms)]
+        if not all(waiting.is_hopeless(broker, now_ms) for broker in silent):
+            return ask
+        return self._furthest(topic, key, partition, ends) or ask
 
     def _furthest(
         self,
@@ -484,12 +488,13 @@ class Recovery:
         key: Key,
         partition: PartitionImage,
         ends: dict[int, tuple[int, int]],
-    ) -> Recover | list[int]:
+    ) -> Recover | None:
+        """Return the election of who has most; None if those who answered may not lead."""
         holders = (*partition.isr, *partition.elr, *partition.last_isr)
         if not all(b in ends for b in holders):
             ends = {b: end for b, end in ends.items() if end[1] > 0}
         if not ends:
-            return []
+            return None
         leader = max(ends, key=lambda b: (ends[b], -partition.broker_ids.index(b)))
         told = ", ".join(f"broker {b}: epoch {e}, end {o}" for b, (e, o) in ends.items())
         return Recover(
