@@ -8,7 +8,9 @@ state, and two slot files: `synced`, the end offset that is known to have surviv
   a lower bound. Before a cut below it, the lower end is written there *and* synced. So at open,
   whatever is bad below it is corruption (law 7), and whatever is bad above it is a tail to cut.
 * A cut is synced before the next append: bytes that were cut never come back between newer ones
-  (R8). Whole segments go last first, so that what a crash leaves is a prefix.
+  (R8). Whole segments go last first, so that what a crash leaves is a prefix. While a cut is under
+  way there is a file `cutting`: whoever finds it at open syncs what he sees before he goes on, for
+  a process may have died between the cut and its sync, and the power may yet fail.
 * Batches above `synced` must follow one another without a gap and with epochs that never fall;
   everything from the first that does not is cut, whatever valid bytes follow.
 * With `track_synced`, bytes above `synced` are written again and synced before use: a sync that
@@ -60,6 +62,7 @@ log = structlog.get_logger(__name__)
 
 SYNCED_FILE = "synced"
 HIGH_WATERMARK_FILE = "high-watermark"
+CUTTING_FILE = "cutting"
 #: How many of the newest batches' positions are kept: reads at the end need no index.
 RECENT_BATCHES_MAX = 4096
 #: How many readers' next positions are kept: a reader that goes on needs no index either.
@@ -318,7 +321,7 @@ class Log:
             segment = self._segments[at]
             position = await segment.position_of(end_offset)
             end_offset = await self._end_offset_at(at, position, end_offset)
-            self._begin_cut(end_offset)
+            await self._begin_cut(end_offset)
             await self._lower_slots(end_offset)
             for last in reversed(self._segments[at + 1 :]):
                 await self._drop(last)
@@ -327,7 +330,7 @@ class Log:
             self._unsynced_names = True
             await self._sync_names()
             await segment.cut(position, end_offset)
-            await segment.file.sync()
+            await self._end_cut()
             self._start_recent()
             self.epochs.truncate_from_end(end_offset)
             await self._write_epochs()
@@ -336,19 +339,20 @@ class Log:
     async def truncate_fully_and_start_at(self, offset: int) -> None:
         """Drop every record; the next one appended has `offset`."""
         async with self._exclusive("truncate"):
-            self._begin_cut(self.log_start_offset)
+            await self._begin_cut(self.log_start_offset)
             if self._segments:
                 await self._lower_slots(min(self.log_start_offset, offset))
-            for last in reversed(self._segments[:]):
-                await self._drop(last)
-            await self._remove_snapshots_above(-1)
-            await self._sync_names()
+                for last in reversed(self._segments[1:]):
+                    await self._drop(last)
+                await self._remove_snapshots_above(-1)
+                await self._move_emptied(self._segments.pop(), offset)
+                self._bases.pop()
             self.epochs = EpochCache()
             self.log_start_offset = self.log_end_offset = self.synced_end = offset
             self.high_watermark = offset
             await self._new_segment()
             await self._write_epochs()
-            await self._sync_names()
+            await self._end_cut()
             async with self._slot_writing:
                 await self._write_synced(offset, sync=True)
             await self._reload_observer()
@@ -512,6 +516,8 @@ class Log:
 
     def _with_next_base(self) -> list[tuple[Segment, int]]:
         """The segments, each with where the next begins; the last has one past the end."""
+        if not self._segments:
+            return []
         next_bases = [*self._bases[1:], self.log_end_offset + 1]
         return list(zip(self._segments, next_bases, strict=True))
 
@@ -695,7 +701,20 @@ class Log:
 
     # Cutting.
 
-    def _begin_cut(self, end: int) -> None:
+    async def _move_emptied(self, segment: Segment, offset: int) -> None:
+        """Make the one segment left an empty one that begins at `offset`; a crash at any point
+        leaves one of the two: a log without a segment would forget where it was.
+        """
+        await segment.cut(0, segment.base_offset)
+        await segment.file.sync()
+        await segment.file.close()
+        path = f"{self._directory}/{file_name(offset, LOG)}"
+        if segment.base_offset != offset:
+            await self._disk.rename(segment.path(LOG), path)
+        self._unsynced_names = True
+        await self._sync_names()
+
+    async def _begin_cut(self, end: int) -> None:
         """From here on nobody reads, or notes as synced, what is about to go."""
         self.truncations += 1
         self.log_end_offset = end
@@ -703,6 +722,19 @@ class Log:
         self._recent_offsets = []
         self._recent_positions = []
         self._readers.clear()
+        await self._say_cutting()
+
+    async def _say_cutting(self) -> None:
+        await self._make_directory()
+        file = await self._disk.open(f"{self._directory}/{CUTTING_FILE}", create=True)
+        await file.close()
+
+    async def _end_cut(self) -> None:
+        """Make the cut durable, as it is seen now."""
+        self._unsynced_names = True
+        await self._sync_names()
+        await self._segments[-1].file.sync()
+        await self._disk.remove(f"{self._directory}/{CUTTING_FILE}")
 
     async def _lower_slots(self, end: int) -> None:
         """Before a cut: no slot may promise, after it, what is gone."""
@@ -828,6 +860,8 @@ class _Recovery:
         self._config = opened._config
         self._cut_bytes = 0
         self._lossy = False
+        #: A cut was under way, or is now.
+        self._cutting = False
         #: All below survived a sync: what is bad there is corruption.
         self._synced = 0
         #: Where the next batch must begin; None where the scan starts inside a segment.
@@ -864,6 +898,7 @@ class _Recovery:
             is_orphan = any(base is not None and base not in bases for base in indexed)
             if is_orphan or name.endswith(".tmp"):
                 await owner._disk.remove(f"{owner._directory}/{name}")
+        self._cutting = CUTTING_FILE in names
         for base in bases:
             file = await owner._disk.open(f"{owner._directory}/{file_name(base, LOG)}")
             owner._add_segment(base, file)
@@ -984,6 +1019,8 @@ class _Recovery:
             and await self._reaches_the_end(owner._segments[at], position)
         )
         self._lossy = not (self._run.same_boot and is_last_write)
+        self._cutting = True
+        await owner._say_cutting()
         owner.log_end_offset = end
         for segment in reversed(owner._segments[at + 1 if fits else at :]):
             self._cut_bytes += segment.size
@@ -992,7 +1029,6 @@ class _Recovery:
             segment = owner._segments[at]
             self._cut_bytes += segment.size - position
             await segment.cut(position, end)
-            await segment.file.sync()
 
     async def _reaches_the_end(self, segment: Segment, position: int) -> bool:
         """Tell whether nothing follows the batch at `position`, by what is left of its length."""
@@ -1019,13 +1055,22 @@ class _Recovery:
         owner = self._log
         end = owner.log_end_offset
         owner.synced_end = self._synced
+        mark = owner._high_watermark_slot.value
+        if mark is not None and mark[0] > end and not self._cutting:
+            self._cutting = True
+            await owner._say_cutting()
+        await owner._lower_slots(end)
+        if self._cutting:
+            # What the slots say now may be seen by nobody after a power loss: say it for good.
+            for slot in (owner._synced_slot, owner._high_watermark_slot):
+                if slot.value is not None:
+                    await slot.write(*slot.value, sync=True)
+            await owner._end_cut()
         owner._start_recent()
         owner.epochs.truncate_from_end(end)
         await owner._remove_snapshots_above(end)
         offset, owner.hw_epoch = owner._high_watermark_slot.value or (0, -1)
-        owner.high_watermark = offset
-        await owner._lower_slots(end)
-        owner.high_watermark = max(owner.high_watermark, owner.log_start_offset)
+        owner.high_watermark = max(offset, owner.log_start_offset)
         if self._config.track_synced and self._synced < end:
             await self._write_tail_again()
         await owner._write_epochs()

@@ -1,0 +1,341 @@
+"""The log against a model, with a crash at every operation of the disk that it ever begins.
+
+The model is the list of batches. After a crash of the process nothing whose write completed is
+missing; after a loss of power nothing that was synced is missing; in both cases the log is a
+prefix of what was written, and what was cut does not come back.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import pytest
+
+from quorate.errors import StorageError
+from quorate.record.batch import BatchBuilder, BatchHeader, parse_header, split
+from quorate_quorum.log.log import Log, LogConfig
+from quorate_quorum.log.run_file import UNKNOWN
+from quorate_testing.simulated.disk import SimulatedDisk
+
+DIRECTORY = "/data/t-0"
+QUIET = ("read", "open")
+
+
+class Crash(OSError):
+    """The machine is gone in the middle of an operation."""
+
+
+class Seen:
+    """An observer whose state is the list of headers that it was shown."""
+
+    def __init__(self) -> None:
+        self.batches: list[tuple[int, int]] = []
+
+    def observe(self, header: BatchHeader) -> None:
+        self.batches.append((header.base_offset, header.leader_epoch))
+
+    def reset(self) -> None:
+        self.batches = []
+
+    def snapshot(self) -> bytes:
+        return repr(self.batches).encode()
+
+    def restore(self, data: bytes) -> None:
+        self.batches = eval(data)
+
+
+@dataclass
+class World:
+    """A disk, the log on it, and what the model says of it."""
+
+    chance: random.Random
+    config: LogConfig
+    #: Batches, as bytes, whose append has completed.
+    model: list[bytes] = field(default_factory=list)
+    start: int = 0
+    synced: int = 0
+    #: Batches deleted by an operation that a crash of the process interrupted.
+    older: list[bytes] = field(default_factory=list)
+    #: What the operation under way may leave instead of the model: lists of batches, with starts.
+    also: list[tuple[int, list[bytes]]] = field(default_factory=list)
+    #: All high watermarks that the disk may remember.
+    marks: list[tuple[int, int]] = field(default_factory=lambda: [(0, -1)])
+    epoch: int = 0
+    operations: int = 0
+    crash_at: int = -1
+    by_power: bool = False
+    #: The power has not been cut since the log was last opened.
+    same_boot: bool = True
+    crashed: bool = False
+    log: Log | None = None
+
+    def __post_init__(self) -> None:
+        self.disk = SimulatedDisk(self.chance)
+
+    async def set_up(self) -> None:
+        await self.disk.make_directory("/data")
+        await self.disk.sync_directory("/")
+        self.disk.hook = self.hook
+
+    def hook(self, name: str, path: str) -> None:
+        if name in QUIET:
+            return
+        self.operations += 1
+        if self.operations == self.crash_at:
+            if self.by_power:
+                self.disk.lose_power()
+            else:
+                self.disk.crash_process()
+            self.same_boot = self.same_boot and not self.by_power
+            self.crashed = True
+            raise Crash
+
+    @property
+    def end(self) -> int:
+        return end_of(self.start, self.model)
+
+    async def open(self) -> None:
+        """Open, and hold what is found against the model; it then is the model."""
+        seen = Seen()
+        run = replace(UNKNOWN, same_boot=self.same_boot)
+        self.log = log = await Log.open(self.disk, DIRECTORY, self.config, observer=seen, run=run)
+        found = await read_all(log)
+        start = log.log_start_offset
+        allowed = [(self.start, self.model), *self.also]
+        if not self.same_boot:  # a deletion that no sync covered: the oldest may be there again
+            allowed += [
+                (parse_header(self.older[at]).base_offset, self.older[at:] + batches)
+                for at in range(len(self.older))
+                for begin, batches in allowed
+                if begin == end_of(-1, self.older)
+            ]
+        if self.same_boot:
+            assert (start, found) in allowed, describe(start, found, allowed)
+            assert not log.recovered.lossy
+        else:
+            assert any(
+                start == one and found == batches[: len(found)] for one, batches in allowed
+            ), describe(start, found, allowed)
+            assert log.log_end_offset >= self.synced, "lost what was synced"
+        headers = [parse_header(one) for one in found]
+        expected = [(one.base_offset, one.leader_epoch) for one in headers]
+        older = [one for one in seen.batches if one[0] < start]  # deleted, and yet remembered
+        assert seen.batches == older + expected
+        epochs = dict[int, int]()
+        for one in headers:
+            epochs.setdefault(one.leader_epoch, one.base_offset)
+        assert log.epochs.entries == list(epochs.items())
+        assert log.synced_end <= log.log_end_offset
+        assert log.high_watermark <= log.log_end_offset
+        assert log.high_watermark <= max(start, *(mark for mark, _ in self.marks)), self.marks
+        if self.config.track_synced:
+            assert log.synced_end == log.log_end_offset
+        gone = [one for one in self.model if parse_header(one).base_offset < start]
+        self.older = gone if self.same_boot and found and gone != self.model else []
+        self.start, self.model, self.also = start, found, []
+        self.synced = max(self.synced, log.synced_end) if found else log.synced_end
+        self.synced = min(self.synced, log.log_end_offset)
+        self.marks = [(log.high_watermark, log.hw_epoch)]
+        self.same_boot = True
+
+    async def append(self) -> None:
+        assert self.log is not None
+        self.epoch += self.chance.random() < 0.2
+        new: list[bytes] = []
+        for _ in range(self.chance.randint(1, 3)):
+            new.append(make(self.chance, end_of(self.end, new), self.epoch))
+        self.also = [(self.start, self.model + new[: n + 1]) for n in range(len(new))]
+        await self.log.append([(parse_header(one), (one[:16], one[16:])) for one in new])
+        self.model, self.also = self.model + new, []
+
+    async def truncate(self) -> None:
+        assert self.log is not None
+        if not self.model:
+            return
+        kept = self.chance.randint(max(0, len(self.model) - 8), len(self.model))
+        end = end_of(self.start, self.model[:kept])
+        self.also = [(self.start, self.model[:n]) for n in range(kept, len(self.model))]
+        self.synced = min(self.synced, end)
+        await self.log.truncate(end)
+        self.epoch += 1
+        self.model, self.also = self.model[:kept], []
+        assert self.log.log_end_offset == end
+        self.marks.append((min(self.marks[-1][0], end), self.marks[-1][1]))
+
+    async def start_again(self) -> None:
+        assert self.log is not None
+        offset = self.chance.choice([self.end + 50, self.chance.randint(0, self.end)])
+        self.also = [(self.start, self.model[:n]) for n in range(len(self.model))]
+        self.also += [(offset, [])]
+        self.synced = 0
+        await self.log.truncate_fully_and_start_at(offset)
+        self.start, self.model, self.also = offset, [], []
+        self.synced = offset
+        self.marks.append((offset, -1))
+
+    async def delete(self) -> None:
+        assert self.log is not None
+        offset = self.chance.randint(self.start, self.end)
+        bases = [one.base_offset for one in await self.log.segments()]
+        self.also = [
+            (base, [one for one in self.model if parse_header(one).base_offset >= base])
+            for base in bases[1:]
+            if base <= offset
+        ]
+        await self.log.delete_segments_below(offset)
+        if self.also:
+            self.start, self.model = self.also[-1]
+        self.also = []
+        assert self.log.log_start_offset == self.start
+
+    async def sync(self) -> None:
+        assert self.log is not None
+        assert await self.log.sync() == self.end
+        self.synced = self.end
+
+    async def fail_to_sync(self) -> None:
+        """Law 6: nothing is acknowledged any more; opening writes the tail again."""
+        assert self.log is not None
+        if not self.config.track_synced or self.log.synced_end == self.end:
+            return
+        self.disk.fail_next_sync()
+        with pytest.raises(StorageError):
+            await self.log.sync()
+        with pytest.raises(StorageError):
+            await self.log.sync()
+        await self.reopen(clean=False)
+
+    async def checkpoint(self) -> None:
+        assert self.log is not None
+        low = max(self.start, self.log.high_watermark)
+        mark = (self.chance.randint(min(low, self.end), self.end), self.epoch)
+        self.marks.append(mark)
+        await self.log.checkpoint_high_watermark(*mark)
+
+    async def reopen(self, clean: bool | None = None) -> None:
+        assert self.log is not None
+        clean = self.chance.random() < 0.5 if clean is None else clean
+        await self.log.close(clean=clean)
+        if clean and self.model:
+            self.synced = self.end
+        await self.open()
+
+    async def cut_power(self) -> None:
+        self.disk.lose_power()
+        self.same_boot = False
+        await self.open()
+
+    async def live_until_crash(self, steps: int) -> bool:
+        """Live; return whether a crash ended it."""
+        self.crashed = False
+        try:
+            await self.live(steps)
+        except StorageError:
+            if not self.crashed:
+                raise
+        if self.log is not None:  # the tasks of a process end with it
+            await self.log.close(clean=False)
+        return self.crashed
+
+    async def live(self, steps: int) -> None:
+        await self.open()
+        for _ in range(steps):
+            if self.crashed:
+                return  # in a task behind its back
+            await self.chance.choices(
+                [
+                    self.append,
+                    self.sync,
+                    self.truncate,
+                    self.checkpoint,
+                    self.delete,
+                    self.reopen,
+                    self.start_again,
+                    self.fail_to_sync,
+                    self.cut_power,
+                ],
+                [50, 15, 10, 6, 4, 4, 2, 3, 2],
+            )[0]()
+
+
+def make(chance: random.Random, base_offset: int, epoch: int) -> bytes:
+    """Return a batch; now and then one that lies over several sectors."""
+    builder = BatchBuilder()
+    size = 1500 if chance.random() < 0.1 else 20
+    for _ in range(chance.randint(1, 3)):
+        builder.append(chance.randint(0, 1000), None, chance.randbytes(chance.randint(0, size)))
+    return builder.build(base_offset=base_offset, leader_epoch=epoch)
+
+
+def end_of(start: int, batches: Sequence[bytes]) -> int:
+    return parse_header(batches[-1]).end_offset if batches else start
+
+
+async def read_all(log: Log) -> list[bytes]:
+    found: list[bytes] = []
+    offset = log.log_start_offset
+    while offset < log.log_end_offset:
+        data = await log.read(offset, end=log.log_end_offset, bytes_max=4000)
+        assert data
+        for header, view in split(data):
+            assert header.base_offset == offset
+            found.append(bytes(view))
+            offset = header.end_offset
+    return found
+
+
+def describe(start: int, found: list[bytes], allowed: list[tuple[int, list[bytes]]]) -> str:
+    def one(start: int, batches: list[bytes]) -> str:
+        headers = [parse_header(batch) for batch in batches]
+        return f"from {start}: {[(h.base_offset, h.leader_epoch) for h in headers]}"
+
+    return f"found {one(start, found)}, allowed {[one(*each) for each in allowed]}"
+
+
+def config(chance: random.Random) -> LogConfig:
+    return LogConfig(
+        segment_bytes=chance.choice([400, 1500, 1 << 20]),
+        index_interval_bytes=chance.choice([0, 100, 400]),
+        track_synced=chance.random() < 0.5,
+        verify_all=chance.random() < 0.5,
+    )
+
+
+@pytest.mark.parametrize("by_power", [False, True], ids=["process", "power"])
+@pytest.mark.parametrize("seed", range(6))
+async def test_a_crash_at_every_operation_of_one_life(seed: int, by_power: bool) -> None:
+    crash_at = 0
+    crashed = True
+    while crashed:
+        crash_at += 1
+        chance = random.Random(seed)
+        world = World(chance, config(chance), crash_at=crash_at, by_power=by_power)
+        await world.set_up()
+        crashed = await world.live_until_crash(14)
+        world.crash_at = -1
+        try:
+            await world.open()
+            await world.append()
+            await world.sync()
+            await world.cut_power()
+        except BaseException as error:
+            error.add_note(f"seed {seed}, crashed at operation {crash_at}, {world.config}")
+            raise
+        assert world.log is not None
+        await world.log.close(clean=False)
+    assert crash_at > 20
+
+
+@pytest.mark.parametrize("seed", range(60))
+async def test_many_crashes_one_after_the_other_even_while_opening(seed: int) -> None:
+    chance = random.Random(1000 + seed)
+    world = World(chance, config(chance))
+    await world.set_up()
+    for _ in range(25):
+        world.by_power = chance.random() < 0.5
+        world.crash_at = world.operations + chance.randint(1, 40)
+        await world.live_until_crash(30)
+    world.crash_at = -1
+    await world.open()
