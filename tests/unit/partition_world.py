@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from quorate.errors import QuorumUnavailableError
@@ -156,18 +156,18 @@ class World:
         self.on_alter: Callable[[wire.AlterPartition], Any] | None = None
         self._committing = asyncio.Lock()
 
-    async def start(self, *, min_isr: int = 2, **configs: str) -> None:
+    async def start(self, *, min_isr: int = 2, configs: Mapping[str, str] | None = None) -> None:
         """Start all brokers, and a topic of one partition led by the first."""
         for broker in self.brokers.values():
             await broker.start()
             await self.register(broker)
         ids = tuple(self.brokers)
-        configs["min.insync.replicas"] = str(min_isr)
+        settings = {**(configs or {}), "min.insync.replicas": str(min_isr)}
         await self.commit(
             ev.MetadataEvent(topic=ev.Topic(topic_id=TOPIC_ID, name=TOPIC)),
             *(
                 ev.MetadataEvent(config=ev.Config(topic_id=TOPIC_ID, name=name, value=value))
-                for name, value in configs.items()
+                for name, value in settings.items()
             ),
             ev.MetadataEvent(
                 partition=ev.Partition(

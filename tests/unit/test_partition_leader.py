@@ -11,7 +11,7 @@ from quorate_broker.partition.leader import Leader, ReplicaStream
 LAG = 10_000
 
 
-def leader_of(*isr: int, min_isr: int = 2, end: int = 0, replicas: tuple[int, ...] = (1, 2, 3)):
+def leader_of(*isr: int, min_isr: int = 2, end: int = 0) -> Leader:
     return Leader.begin(
         broker_id=1,
         leader_epoch=5,
@@ -20,7 +20,7 @@ def leader_of(*isr: int, min_isr: int = 2, end: int = 0, replicas: tuple[int, ..
         high_watermark=0,
         partition_epoch=7,
         isr=isr,
-        replicas=replicas,
+        replicas=(1, 2, 3),
         min_isr=min_isr,
         lag_ms=LAG,
         now_ms=0,

@@ -65,7 +65,7 @@ async def test_produce_answers_with_the_place_of_the_batch(broker: Broker) -> No
 
 async def test_log_append_time_is_the_leaders_clock() -> None:
     world = World(brokers=1)
-    await world.start(min_isr=1, **{"message.timestamp.type": "LogAppendTime"})
+    await world.start(min_isr=1, configs={"message.timestamp.type": "LogAppendTime"})
     produced = await world.brokers[1].produce(b"a", timestamp_ms=5)
 
     assert produced.log_append_time_ms == NOW_MS
@@ -75,7 +75,7 @@ async def test_log_append_time_is_the_leaders_clock() -> None:
 
 async def test_a_compacted_topic_refuses_records_without_a_key() -> None:
     world = World(brokers=1)
-    await world.start(min_isr=1, **{"cleanup.policy": "compact"})
+    await world.start(min_isr=1, configs={"cleanup.policy": "compact"})
     partition = world.brokers[1].partition
 
     with pytest.raises(InvalidRequestError, match="without a key"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import pytest
@@ -157,7 +158,7 @@ def test_k21_a_snapshot_brings_the_window_back() -> None:
     ],
     ids=["cut", "longer", "one bit", "newer version", "empty"],
 )
-def test_a_snapshot_that_is_not_whole_is_refused(change) -> None:
+def test_a_snapshot_that_is_not_whole_is_refused(change: Callable[[bytes], bytes]) -> None:
     producers = producers_after(*written(3))
     data = producers.snapshot()
 
