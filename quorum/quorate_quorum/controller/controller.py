@@ -113,6 +113,11 @@ class Controller:
         """Whether brokers that are unfenced still wait for the quorum to let them go."""
         return any(b.shutting_down and not b.fenced for b in self.image.sorted_brokers())
 
+    @property
+    def has_brokers(self) -> bool:
+        """Whether a broker is unfenced."""
+        return any(not b.fenced for b in self.image.sorted_brokers())
+
     # -- what is asked
 
     async def run(self, decision: Decision[R]) -> Decided[R]:

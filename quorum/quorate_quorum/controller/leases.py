@@ -175,7 +175,7 @@ class Leases:
             if broker.shutting_down and not broker.fenced:
                 self._shutdown_ends[broker.id] = self._reign.pending.offset
         self._recovery.begin(self._reign.pending)
-        self._own(self._tick_for_good(), "leases-tick")
+        self._ticking = self._own(self._tick_for_good(), "leases-tick")
 
     def end(self, failure: QuorateError) -> None:
         """The reign is over: every stream ends, and says where to go."""
@@ -416,6 +416,8 @@ class Leases:
         for effect in effects:
             match effect:
                 case Dial(broker_id, number):
+                    if self._ticking.cancelling():
+                        continue  # the loop is closing around us: begin nothing new
                     self._own(self._dial(broker_id, number), f"dial-{broker_id}")
                 case Fence(broker_id, reason):
                     self._fence(broker_id, reason)
@@ -444,11 +446,12 @@ class Leases:
 
     # -- small things
 
-    def _own(self, work: Coroutine[Any, Any, None], name: str) -> None:
+    def _own(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         """Run a task of the reign: it ends with it, and its failure is the node's."""
         task = asyncio.create_task(work, name=name)
         self._tasks[task] = None
         task.add_done_callback(self._task_ended)
+        return task
 
     def _task_ended(self, task: asyncio.Task[None]) -> None:
         del self._tasks[task]

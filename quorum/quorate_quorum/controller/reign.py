@@ -75,8 +75,7 @@ class Reign:
         For what the controller does of itself: nobody is told but by the commit. Raises what the
         decision raises, NotControllerError and OverloadedError.
         """
-        if self.is_over:
-            raise NotControllerError("this voter is not the controller any more")
+        self._check_reigns()
         outcome = decision(self.pending, self._context(self.pending.offset))
         self._propose(outcome.events)
         return outcome.response
@@ -89,12 +88,13 @@ class Reign:
         """
         if len(self._waiters) >= WAITERS_MAX:
             raise OverloadedError(f"{len(self._waiters)} requests wait for their commit already")
+        self._check_reigns()
         before = self.pending.offset
         try:
             response = self.decide(decision)
         except NotControllerError:
-            if self.pending.offset > before:
-                raise OutcomeUnknownError("the reign ended amid a large change") from None
+            if self.pending.offset > before or self.is_over:
+                raise OutcomeUnknownError("the reign ended amid a change") from None
             raise
         except QuorateError:
             await self._settle(before, has_proposed=False)
@@ -123,6 +123,10 @@ class Reign:
                 waiter.done.set_exception(waiter.failure)
         self._waiters.clear()
 
+    def _check_reigns(self) -> None:
+        if self.is_over:
+            raise NotControllerError("this voter is not the controller any more")
+
     def _propose(self, events: Sequence[MetadataEvent]) -> None:
         for part in split(events):
             image = replayed(self.pending, part, epoch=self.epoch)  # asserts before it is proposed
@@ -140,8 +144,7 @@ class Reign:
         """
         if not has_proposed:
             await self._raft.read_round()
-            if self.is_over:
-                raise NotControllerError("this voter is not the controller any more")
+            self._check_reigns()
         if offset <= self.committed_offset:
             return
         failure: QuorateError = (

@@ -1,0 +1,289 @@
+"""A voter: its rooms joined, from the locked directory to the clean end.
+
+    start   lock the directory -> whose is it? -> open the log -> Raft -> listen
+    stop    let brokers leave -> hand over -> end streams -> close the log, synced -> unlock
+
+What fails inside calls fail(): the node stops without the courtesies, and says why. Either way it
+is gone within STOP_MAX_S, even if all others are gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import structlog
+
+from quorate.errors import StorageError
+from quorate.network import Listener, Service
+from quorate.v1.admin_pb2 import DescribeQuorumResponse, QuorumReplica
+from quorate_quorum.controller.controller import Controller
+from quorate_quorum.controller.leases import LeaseConfig
+from quorate_quorum.controller.service import ControllerService
+from quorate_quorum.log.disk import Disk, Lock
+from quorate_quorum.log.identity import Identity, read_identity
+from quorate_quorum.log.log import Log, LogConfig
+from quorate_quorum.metadata.image import MetadataImage
+from quorate_quorum.metadata.watch import Watch, WatchConfig
+from quorate_quorum.node.config import ConfigError, QuorumConfig
+from quorate_quorum.node.environment import Environment
+from quorate_quorum.node.identify import NodeService
+from quorate_quorum.node.process import NodeFailed
+from quorate_quorum.raft.bootstrap import metadata_directory
+from quorate_quorum.raft.messages import QuorumStatus, ReplicaStatus
+from quorate_quorum.raft.node import RaftNode
+
+log = structlog.get_logger(__name__)
+
+#: A stop that takes longer leaves as if killed.
+STOP_MAX_S = 4.5
+#: Open streams have so long to end by themselves.
+STREAMS_GRACE_MS = 300
+#: Brokers that are told to stop together with us have so long to say so.
+SHUTDOWN_NEWS_MS = 100
+HOLD_LOOK_MS = 20
+
+
+class QuorumServer:
+    """See the module. start() once; then stop() or fail(), and stopped() tells the end."""
+
+    def __init__(self, config: QuorumConfig, environment: Environment) -> None:
+        self.config = config
+        self.environment = environment
+        #: This run of the voter.
+        self.incarnation = environment.new_id()
+        self._failure: str | None = None
+        self._ending = asyncio.Event()
+        self._done = asyncio.Event()
+        self._starting: asyncio.Task[None] | None = None
+        self._stopping: asyncio.Task[None] | None = None
+        self._rooms: _Rooms | None = None
+        self._lock: Lock | None = None
+        self._log: Log | None = None
+        self._listener: Listener | None = None
+
+    @property
+    def endpoint(self) -> str:
+        """host:port as bound; empty before it listens and after it has stopped."""
+        return "" if self._listener is None else self._listener.endpoint
+
+    @property
+    def raft(self) -> RaftNode:
+        """The Raft of this voter; only once it has started."""
+        assert self._rooms is not None, "the voter has not started"
+        return self._rooms.raft
+
+    @property
+    def image(self) -> MetadataImage:
+        """The committed image; only once it has started."""
+        assert self._rooms is not None, "the voter has not started"
+        return self._rooms.controller.image
+
+    @property
+    def is_controller(self) -> bool:
+        """Whether this voter decides now."""
+        return self._rooms is not None and self._rooms.controller.is_active
+
+    async def start(self) -> None:
+        """Take part in the quorum, and return; a leader comes later.
+
+        Raises ConfigError, NodeFailed if it was stopped meanwhile, StorageError or OSError; then
+        nothing is left open.
+        """
+        assert self._starting is None, "a voter starts once"
+        self._starting = asyncio.create_task(self._start(), name="start")
+        ending = asyncio.create_task(self._ending.wait())
+        try:
+            await asyncio.wait((self._starting, ending), return_when=asyncio.FIRST_COMPLETED)
+            if self._ending.is_set():
+                raise NodeFailed(self._failure or "stopped before it had started")
+            self._starting.result()
+        except BaseException:
+            await asyncio.shield(self._stop_once())
+            raise
+        finally:
+            ending.cancel()
+
+    async def stop(self) -> None:
+        """Stop cleanly, in less than 5 s; safe to call twice."""
+        await asyncio.shield(self._stop_once())
+
+    def fail(self, reason: str) -> None:
+        """Stop now, not cleanly; stopped() then raises NodeFailed."""
+        if self._failure is None and not self._done.is_set():
+            self._failure = reason
+            log.error("voter_failed", node=self.config.node_id, reason=reason)
+            self._stop_once()
+
+    async def stopped(self) -> None:
+        """Return when it has stopped; raise NodeFailed if it failed."""
+        await self._done.wait()
+        if self._failure is not None:
+            raise NodeFailed(self._failure)
+
+    # -- start
+
+    async def _start(self) -> None:
+        config, environment = self.config, self.environment
+        directory = config.log_dirs[0]
+        identity = await read_identity(environment.disk, directory, node_id=config.node_id)
+        self._lock = await _locked(environment.disk, directory)
+        self._log = await Log.open(
+            environment.disk,
+            metadata_directory(directory),
+            LogConfig(segment_bytes=config.metadata_log_segment_bytes, track_synced=True),
+        )
+        self._rooms = rooms = _Rooms(self, identity, self._log)
+        await rooms.raft.start()
+        try:
+            self._listener = await environment.network.serve(config.listeners[0], rooms.services)
+        except OSError as error:
+            raise ConfigError(f"voter {config.node_id} can't listen: {error}") from error
+        log.info(
+            "voter_started",
+            node=config.node_id,
+            cluster_id=identity.cluster_id,
+            endpoint=self.endpoint,
+            log_end_offset=self._log.log_end_offset,
+        )
+
+    # -- stop
+
+    def _stop_once(self) -> asyncio.Task[None]:
+        if self._stopping is None:
+            self._ending.set()
+            self._stopping = asyncio.create_task(self._stop(), name="stop")
+        return self._stopping
+
+    async def _stop(self) -> None:
+        try:
+            async with asyncio.timeout(STOP_MAX_S):
+                await self._close_all()
+        except Exception as error:
+            log.exception("stop_failed", node=self.config.node_id)
+            self._failure = self._failure or f"it could not stop cleanly: {error!r}"
+        finally:
+            if self._lock is not None:
+                self._lock.release()
+            self._done.set()
+
+    async def _close_all(self) -> None:
+        if self._starting is not None and not self._starting.done():
+            self._starting.cancel()
+            await asyncio.wait([self._starting])
+        rooms = self._rooms
+        if rooms is not None:
+            await self._hold(rooms.controller)
+            await rooms.raft.stop()
+            await rooms.controller.stop()
+            rooms.watch.stop()
+        if self._listener is not None:
+            listener, self._listener = self._listener, None
+            await listener.stop(0 if self._failure else STREAMS_GRACE_MS)
+        if self._log is not None:
+            await self._close_log(self._log)
+
+    async def _hold(self, controller: Controller) -> None:
+        """Stay while brokers are leaving, for they need the quorum to let them go."""
+        waited_ms = 0
+        while self._failure is None and waited_ms < self.config.shutdown_hold_max_ms:
+            awaits_news = waited_ms < SHUTDOWN_NEWS_MS and controller.has_brokers
+            if not awaits_news and not controller.has_brokers_shutting_down:
+                return
+            await asyncio.sleep(HOLD_LOOK_MS / 1000)
+            waited_ms += HOLD_LOOK_MS
+
+    async def _close_log(self, metadata_log: Log) -> None:
+        try:
+            await metadata_log.close(clean=self._failure is None)
+        except StorageError as error:
+            self._failure = self._failure or str(error)
+
+
+class _Rooms:
+    """What a voter is made of, joined; made once its log is open."""
+
+    def __init__(self, server: QuorumServer, identity: Identity, metadata_log: Log) -> None:
+        config, environment = server.config, server.environment
+        self.controller = Controller(
+            config.node_id, environment, _lease_config(config), server.fail
+        )
+        self.raft = RaftNode(
+            config,
+            environment,
+            metadata_log,
+            identity,
+            self.controller,
+            server.fail,
+            incarnation=server.incarnation,
+        )
+        self.watch = Watch(
+            identity.cluster_id,
+            identity.quorum_generation,
+            self.raft,
+            self.raft.epoch_at,
+            WatchConfig(
+                silence_max_ms=config.watch_wait_max_ms,
+                leaderless_max_ms=config.quorum_fetch_timeout_ms,
+                watches_max=config.watches_max,
+            ),
+        )
+        generation = identity.quorum_generation
+        self.controller.attach(
+            self.raft,
+            lambda: described(self.raft.describe(), generation, self.raft.now_ms()),
+        )
+        self.controller.when_news(self.watch.wake)
+        self.services: Sequence[Service] = (
+            NodeService(
+                identity.cluster_id, config.node_id, server.incarnation, config.local_cluster
+            ),
+            *self.raft.services,
+            ControllerService(
+                identity.cluster_id,
+                generation,
+                self.controller,
+                requests_max=config.controller_requests_max,
+            ),
+            self.watch,
+        )
+
+
+async def _locked(disk: Disk, directory: str) -> Lock:
+    try:
+        return await disk.lock(directory)
+    except BlockingIOError:
+        raise ConfigError(f"{directory} is in use by another process") from None
+
+
+def _lease_config(config: QuorumConfig) -> LeaseConfig:
+    return LeaseConfig(
+        heartbeat_interval_ms=config.broker_heartbeat_interval_ms,
+        session_timeout_ms=config.broker_session_timeout_ms,
+        disconnect_grace_ms=config.broker_disconnect_grace_ms,
+        unclean_recovery_wait_ms=config.unclean_recovery_wait_ms,
+    )
+
+
+def described(status: QuorumStatus, generation: int, now_ms: int) -> DescribeQuorumResponse:
+    """Return the quorum's state as Admin tells it; `now_ms` is of the loop that it was read on."""
+    return DescribeQuorumResponse(
+        leader=status.leader_id,
+        epoch=status.epoch,
+        quorum_generation=generation,
+        high_watermark=status.high_watermark,
+        voters=[_replica(replica, now_ms) for replica in status.voters],
+        observers=[_replica(replica, now_ms) for replica in status.observers],
+    )
+
+
+def _replica(replica: ReplicaStatus, now_ms: int) -> QuorumReplica:
+    caught_up = replica.last_caught_up_ms
+    return QuorumReplica(
+        id=replica.id,
+        directory_id=replica.directory_id,
+        endpoint=replica.endpoint,
+        log_end_offset=replica.log_end_offset,
+        lag=replica.lag,
+        last_caught_up_ms=-1 if caught_up < 0 else max(now_ms - caught_up, 0),
+    )
