@@ -875,6 +875,8 @@ class _Recovery:
             await self._check()
             await self._finish()
             await owner._reload_observer()
+        else:
+            await self._without_segments()
         owner.recovered = Recovered(
             self._run.marker_present, self._run.same_boot, self._cut_bytes, self._lossy
         )
@@ -909,6 +911,16 @@ class _Recovery:
         # Whoever made these names may have crashed before a sync of the directory.
         owner._unsynced_names = owner._unsynced_parent = True
         owner._changed = not self._run.marker_present
+
+    async def _without_segments(self) -> None:
+        """No batch ever survived: then nothing may be remembered of any."""
+        owner = self._log
+        synced = owner._synced_slot.value
+        if synced is not None and synced[0] > 0:
+            self._synced = synced[0]
+            raise self._corrupt("there is no segment")
+        if owner._high_watermark_slot.value is not None:
+            await owner._high_watermark_slot.write(0, -1, sync=True)
 
     async def _check(self) -> None:
         """Find the end of the valid batches; raise if it lies below what was synced."""

@@ -51,7 +51,7 @@ class SlotFile:
                 self._sequence, self.value = found
 
     async def write(self, offset: int, epoch: int, *, sync: bool = False) -> bool:
-        """Write the other slot; return whether that made the file."""
+        """Write the next slot, or both durably if `sync`; return whether that made the file."""
         made = False
         if self._file is None:
             made = not await self._disk.exists(self._path)
@@ -59,15 +59,22 @@ class SlotFile:
             if file.size < 2 * SLOT_BYTES:
                 await file.append((bytes(2 * SLOT_BYTES - file.size),))
             self._file = file
+        await self._write_next(offset, epoch)
+        if sync:
+            # Into both slots: whatever happens to the next writes, nothing older comes back.
+            await self._file.sync()
+            await self._write_next(offset, epoch)
+            await self._file.sync()
+        return made
+
+    async def _write_next(self, offset: int, epoch: int) -> None:
+        assert self._file is not None
         sequence = self._sequence + 1
         body = SLOT.pack(_MAGIC, VERSION, sequence, offset, epoch)
         data = body + CRC.pack(crc32c(body))
         await self._file.overwrite(sequence % 2 * SLOT_BYTES, data)
         self._sequence = sequence
         self.value = (offset, epoch)
-        if sync:
-            await self._file.sync()
-        return made
 
     async def close(self) -> None:
         if self._file is not None:
