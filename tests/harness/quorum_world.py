@@ -308,7 +308,7 @@ class QuorumWorld:
             if applied.next_offset > offset:
                 self.history.acknowledged[name] = offset
                 return True
-            await asyncio.sleep(0.001)
+            await asyncio.sleep(0.004)
         return False
 
     def check_nothing_lost(self) -> None:

@@ -159,7 +159,7 @@ async def client(world: QuorumWorld) -> None:
         for _ in range(world.chance.randint(0, 3)):
             world.propose(world.chance.randint(1, 300))
         await world.write()
-        await asyncio.sleep(world.chance.uniform(0.005, 0.06))
+        await asyncio.sleep(world.chance.uniform(0.02, 0.2))
 
 
 async def reader(world: QuorumWorld) -> None:
@@ -181,7 +181,7 @@ async def reader(world: QuorumWorld) -> None:
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_quorum_under_every_fault_loses_nothing(seed: int) -> None:
     async def program(loop: SimulatedLoop) -> None:
-        world = QuorumWorld(loop, seed, 5 if seed % 3 == 0 else 3)
+        world = QuorumWorld(loop, seed, 5 if seed % 5 == 0 else 3)
         await world.start()
         work = [asyncio.create_task(client(world)), asyncio.create_task(reader(world))]
         await Nemesis(world, random.Random(seed)).run(SECONDS)
