@@ -9,12 +9,13 @@ the holders, whatever happens, until a recovery says loudly that records may be 
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import pytest
 
 from quorate.v1 import admin_pb2 as admin
 from quorate_quorum.controller import brokers as decide
-from quorate_quorum.controller.outcome import Outcome
+from quorate_quorum.controller.outcome import Context, Outcome
 from quorate_quorum.controller.partitions import Recover, Recovery, alter_partitions, recover
 from quorate_quorum.controller.topics import alter_configs, create_topics, raise_internal_topics
 from quorate_quorum.metadata.delta import MetadataDelta, replayed
@@ -41,7 +42,8 @@ class Cluster:
             self.register(broker)
             self.unfence(broker)
         flushed = {"flush.on.ack": "true"}
-        self.create("a", 1, {}), self.create("b", 2, flushed)
+        self.create("a", 1, {})
+        self.create("b", 2, flushed)
         self.create("c", 3, {"unclean.leader.election.enable": "true"})
         self.create("__internal", 4, {"min.insync.replicas": "3"}, factor=1)
 
@@ -58,7 +60,7 @@ class Cluster:
 
     # One decision: replay, check, let the ghost look.
 
-    def take(self, outcome: Outcome[object] | Outcome[bool]) -> None:
+    def take(self, outcome: Outcome[Any]) -> None:
         before = self.image
         self.image = replayed(before, outcome.events)
         for topic in self.image.sorted_topics():
@@ -85,6 +87,13 @@ class Cluster:
         min_isr = self.image.min_isr(topic, new)
         assert set(new.isr) <= holders, (key, new, holders)
         assert set(new.elr) <= holders, (key, new, holders)
+        if (
+            old is not None
+            and len(new.isr) < min_isr
+            and new.recovered_epoch == old.recovered_epoch
+        ):
+            kept = {*new.isr, *new.elr, *new.last_isr}
+            assert {*old.isr, *old.elr} <= kept, "under min ISR nobody who held all is forgotten"
         if len(new.isr) >= min_isr:
             assert not new.elr, "an ISR that is enough has no ELR"
             if new.leader >= 0:
@@ -118,7 +127,7 @@ class Cluster:
         )
         self.take(decide.register(self.image, request, self.context(), old_session_lives=False))
 
-    def context(self) -> decide.Context:
+    def context(self) -> Context:
         return context(self.image)
 
     def unfence(self, broker: int) -> None:

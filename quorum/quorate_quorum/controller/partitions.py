@@ -65,25 +65,40 @@ def moved(
     last_isr.
     """
     members = set(isr)
-    settled = replace(
-        old,
+    left = {*old.isr, *old.elr} - members
+    unsure = set(lossy)
+    new = PartitionImage(
         replicas=old.replicas if replicas is None else replicas,
+        isr=_assigned(old, members),
+        leader=leader,
+        leader_epoch=old.leader_epoch if leader == old.leader else old.leader_epoch + 1,
+        partition_epoch=old.partition_epoch + 1,
         adding=tuple(b for b in old.adding if b not in members),
+        removing=old.removing,
+        elr=_assigned(old, left - unsure),
+        last_isr=_assigned(old, {*old.last_isr, *(left & unsure)}),
+        recovered_epoch=old.recovered_epoch,
     )
-    in_sync = _assigned(old, members)
-    held = {*old.isr, *old.elr}
-    enough = len(in_sync) >= image.min_isr(topic, settled)
-    elr = () if enough else _assigned(old, held - members - set(lossy))
-    last_isr = _assigned(old, {*old.last_isr, *((held - members) & set(lossy))})
-    new = replace(settled, isr=in_sync, elr=elr, last_isr=last_isr, leader=leader)
-    if leader != old.leader:
-        new = replace(new, leader_epoch=old.leader_epoch + 1)
-    return old if new == old else replace(new, partition_epoch=old.partition_epoch + 1)
+    if new.elr and len(new.isr) >= image.min_isr(topic, new):
+        new = replace(new, elr=())
+    return old if _is_same(old, new) else new
+
+
+def _is_same(old: PartitionImage, new: PartitionImage) -> bool:
+    """Whether nothing differs but the partition_epoch."""
+    return (
+        old.leader == new.leader
+        and old.isr == new.isr
+        and old.elr == new.elr
+        and old.last_isr == new.last_isr
+        and old.adding == new.adding
+        and old.replicas == new.replicas
+    )
 
 
 def _assigned(partition: PartitionImage, members: set[int]) -> tuple[int, ...]:
     """Return the members in order of assignment; sets themselves are never iterated."""
-    return tuple(b for b in partition.broker_ids if b in members)
+    return tuple([r.broker_id for r in partition.replicas if r.broker_id in members])
 
 
 def clean_leader(image: MetadataImage, partition: PartitionImage, isr: Sequence[int]) -> int:
@@ -125,7 +140,11 @@ def settled(
     online = not broker.fenced and directory is not None and not directory.failed
     if online and not broker.shutting_down:
         return old
+    if directory is not None and broker_id not in old.isr and broker_id not in old.elr:
+        return old
     lossy = () if _is_lossless(image, topic, broker, directory_id) else (broker_id,)
+    if directory is not None and not lossy and broker_id not in old.isr:
+        return old
     isr: tuple[int, ...] = tuple(b for b in old.isr if b != broker_id)
     leader = old.leader
     if leader == broker_id:

@@ -7,7 +7,7 @@ is not the same in two processes: iterate them only through the sorted methods h
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 from rpds import HashTrieMap
@@ -128,17 +128,15 @@ class PartitionImage:
     def check(self) -> None:
         """Assert what must hold of every partition at every offset."""
         ids = self.broker_ids
+        known = set(ids)
         assert ids, "a partition has replicas"
-        assert len(dict.fromkeys(ids)) == len(ids), f"replicas repeat: {ids}"
-        for name, members in (
-            ("isr", self.isr),
-            ("elr", self.elr),
-            ("last_isr", self.last_isr),
-            ("adding", self.adding),
-            ("removing", self.removing),
-        ):
-            assert len(dict.fromkeys(members)) == len(members), f"{name} repeats: {members}"
-            assert all(member in ids for member in members), f"{name} {members} not in {ids}"
+        assert len(known) == len(ids), f"replicas repeat: {ids}"
+        for name in ("isr", "elr", "last_isr", "adding", "removing"):
+            members: tuple[int, ...] = getattr(self, name)
+            if members:
+                distinct = set(members)
+                assert len(distinct) == len(members), f"{name} repeats: {members}"
+                assert distinct <= known, f"{name} {members} not in {ids}"
         assert not any(member in self.isr for member in self.elr), "ISR and ELR are disjoint"
         assert self.leader == NO_LEADER or self.leader in self.isr, "the leader is in the ISR"
         assert self.leader_epoch >= 0, "leader_epoch is 0 or more"
@@ -385,24 +383,23 @@ def change_event(
 
 def changed_image(old: PartitionImage, event: ev.PartitionChange) -> PartitionImage:
     """Return a partition after a change; what the event leaves out stays."""
-    new = replace(old, partition_epoch=event.partition_epoch)
-    if event.HasField("leader"):
-        new = replace(new, leader=event.leader)
-    if event.HasField("leader_epoch"):
-        new = replace(new, leader_epoch=event.leader_epoch)
-    if event.HasField("recovered_epoch"):
-        new = replace(new, recovered_epoch=event.recovered_epoch)
-    if event.HasField("isr"):
-        new = replace(new, isr=tuple(event.isr.brokers))
-    if event.HasField("elr"):
-        new = replace(new, elr=tuple(event.elr.brokers))
-    if event.HasField("last_isr"):
-        new = replace(new, last_isr=tuple(event.last_isr.brokers))
-    if event.HasField("adding"):
-        new = replace(new, adding=tuple(event.adding.brokers))
-    if event.HasField("removing"):
-        new = replace(new, removing=tuple(event.removing.brokers))
+
+    def members(name: str, before: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(getattr(event, name).brokers) if event.HasField(name) else before  # type: ignore[arg-type]
+
+    replicas = old.replicas
     if event.HasField("replicas"):
         replicas = tuple(ReplicaImage(r.broker_id, r.directory_id) for r in event.replicas.replicas)
-        new = replace(new, replicas=replicas)
-    return new
+    recovered = event.HasField("recovered_epoch")
+    return PartitionImage(
+        replicas=replicas,
+        isr=members("isr", old.isr),
+        leader=event.leader if event.HasField("leader") else old.leader,
+        leader_epoch=event.leader_epoch if event.HasField("leader_epoch") else old.leader_epoch,
+        partition_epoch=event.partition_epoch,
+        adding=members("adding", old.adding),
+        removing=members("removing", old.removing),
+        elr=members("elr", old.elr),
+        last_isr=members("last_isr", old.last_isr),
+        recovered_epoch=event.recovered_epoch if recovered else old.recovered_epoch,
+    )
