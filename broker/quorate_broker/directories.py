@@ -43,6 +43,7 @@ class HeldDirectory:
     lock: Lock
     has_begun: bool = False  # this run's own verdict stands: what is written now is there
     has_failed: bool = False
+    is_unlocked: bool = False
 
     @property
     def id(self) -> bytes:
@@ -152,13 +153,18 @@ class LogDirectories:
                 return True
         return False
 
-    async def close(self, *, clean: bool) -> None:
-        """Mark those that were stopped cleanly, when all logs are closed, and unlock all."""
+    async def mark_clean(self) -> None:
+        """Say that this run stopped cleanly; call it when all logs are synced and closed."""
         for directory in self.working:
-            if clean and directory.has_begun:
+            if directory.has_begun:
                 await self._on(directory, write_marker(self._disk, directory.path))
+
+    def unlock(self) -> None:
+        """Let other processes have them; safe to call twice."""
         for directory in self._found:
-            directory.lock.release()
+            if not directory.is_unlocked:
+                directory.is_unlocked = True
+                directory.lock.release()
 
     async def _on(self, directory: HeldDirectory, work: Awaitable[None]) -> None:
         """Do something on a directory; where its disk fails, it is lost."""

@@ -72,6 +72,7 @@ class Lifecycle:
         self._notify_offset = 0
         self._is_open = False  # the logs of the image are open
         self._wants_shutdown = False
+        self._is_stopped = False
         self._ends_wanted: list[PartitionId] = []
         self._answered_at = 0.0
         self._answered = asyncio.Event()
@@ -119,6 +120,8 @@ class Lifecycle:
 
     def directory_failed(self, directory_id: bytes, reason: str) -> None:
         """A directory's disk failed: remembered on disk first, then told; the last one stops us."""
+        if self._is_stopped:
+            return  # whoever closes the logs asks for what failed
         self._own(f"lose-{directory_id.hex()}", self._lose(directory_id, reason))
 
     async def leave(self) -> None:
@@ -151,6 +154,7 @@ class Lifecycle:
 
     async def stop(self) -> None:
         """End heartbeats and whatever is under way; safe to call twice."""
+        self._is_stopped = True
         tasks = list(self._tasks.values())
         for task in tasks:
             task.cancel()

@@ -22,7 +22,7 @@ from quorate_broker.isr import IsrKeeper
 from quorate_broker.lifecycle import Lifecycle
 from quorate_broker.publisher import Publisher
 from quorate_broker.replicas import Replicas
-from quorate_broker.service.admin import AdminService
+from quorate_broker.service.admin import AdminLimits, AdminService
 from quorate_broker.service.fetch import FetchLimits
 from quorate_broker.service.produce import ProduceLimits
 from quorate_broker.service.records import ProducerIds, RecordsLimits, RecordsService
@@ -43,6 +43,8 @@ log = structlog.get_logger(__name__)
 
 #: Open streams have so long to end by themselves once the broker takes nothing new.
 STREAMS_GRACE_MS = 300
+#: Everything but the leave and the logs ends within this, so that all is over in 5 s.
+ROOMS_STOP_MAX_S = 1.5
 
 
 class BrokerServer:
@@ -169,27 +171,36 @@ class BrokerServer:
             log.exception("stop_failed", node_id=self.config.node_id)
             self._failure = self._failure or f"it could not stop cleanly: {error!r}"
         finally:
+            if self._directories is not None:
+                self._directories.unlock()
             self._done.set()
 
     async def _close_all(self) -> None:
         rooms = self._rooms
-        if rooms is not None:
-            await self._leave(rooms)
-            self._failed.set()  # whoever waits for this broker to be unfenced waits in vain
-            rooms.records.stop()
-            rooms.replica.stop()
+        if rooms is None:
+            return
+        await self._leave(rooms)
+        self._failed.set()  # whoever waits for this broker to be unfenced waits in vain
+        nobody_writes = False
+        try:
+            async with asyncio.timeout(ROOMS_STOP_MAX_S):
+                await self._stop_rooms(rooms)
+            nobody_writes = True
+        finally:
+            await rooms.close_logs(clean=nobody_writes and self._failure is None)
+            await rooms.client.stop()
+
+    async def _stop_rooms(self, rooms: _Rooms) -> None:
+        """Take nothing new, let open streams end, and end whatever writes."""
+        rooms.records.stop()
+        rooms.replica.stop()
         if self._listener is not None:
             listener, self._listener = self._listener, None
             await listener.stop(0 if self._failure else STREAMS_GRACE_MS)
-        if rooms is not None:
-            await rooms.fetchers.stop()
-            await rooms.isr.stop()
-            await rooms.lifecycle.stop()
-            await rooms.publisher.stop()
-            await rooms.close_logs(clean=self._failure is None)
-            await rooms.client.stop()
-        elif self._directories is not None:
-            await self._directories.close(clean=False)
+        await rooms.fetchers.stop()
+        await rooms.isr.stop()
+        await rooms.lifecycle.stop()
+        await rooms.publisher.stop()
 
     async def _leave(self, rooms: _Rooms) -> None:
         """Ask for leave, unless the node failed; a failure meanwhile ends the wait."""
@@ -240,7 +251,11 @@ class _Rooms:
             ),
             self.records,
             AdminService(
-                directories.cluster_id, self.client, self.publisher, self.lifecycle.caught_up
+                directories.cluster_id,
+                self.client,
+                self.publisher,
+                self.lifecycle.caught_up,
+                AdminLimits(forwards_max=config.forward_in_flight_max),
             ),
             self.replica,
         )
@@ -250,7 +265,8 @@ class _Rooms:
         await self.replicas.close(clean=clean)
         for directory_id, reason in self.replicas.failed_directories.items():
             await self._directories.lose(directory_id, reason)
-        await self._directories.close(clean=clean and self.publisher.has_loaded)
+        if clean and self.publisher.has_loaded:
+            await self._directories.mark_clean()
 
     async def _allocate_producer_ids(self) -> range:
         return await self.client.allocate_producer_ids(

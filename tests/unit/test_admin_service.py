@@ -266,3 +266,8 @@ class TestWrites:
         request = CreateTopicsRequest(timeout_ms=4_000_000_000)
         await fixture.service.create_topics(request, PEER)
         assert [timeout for *_, timeout in fixture.client.forwarded] == [30_000, 40_000]
+
+    async def test_calls_on_their_way_to_the_controller_are_bounded(self) -> None:
+        fixture = Fixture(forwards_max=0)
+        answer = await fixture.service.alter_configs(AlterConfigsRequest(), PEER)
+        assert answer.error.code == ErrorCode.ERROR_CODE_OVERLOADED

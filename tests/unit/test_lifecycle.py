@@ -71,11 +71,14 @@ class TestDirectories:
         assert told == [(D1, True, False), (D2, True, True)]
         with pytest.raises(ConfigError, match="in use by another process"):
             await LogDirectories.open(config("/d1"), disk)
-        await held.close(clean=True)  # this run never began: the older verdict stands
+        await held.mark_clean()  # this run never began: the older verdict stands
+        held.unlock()
         assert not (await read_run(disk, "/d1")).marker_present
         held = await LogDirectories.open(config("/d1"), disk)
         await held.begin_run()
-        await held.close(clean=True)
+        await held.mark_clean()
+        held.unlock()
+        held.unlock()
         assert (await read_run(disk, "/d1")).marker_present
 
     async def test_a_tail_is_not_intact_after_another_boot(self) -> None:
@@ -86,7 +89,6 @@ class TestDirectories:
         assert not held.registered()[0].tail_intact
         await held.begin_run()
         assert held.registered()[0].tail_intact
-        await held.close(clean=False)
 
     async def test_wrong_directories_are_refused_and_unlocked(self) -> None:
         disk = await formatted(("/d1", D1), ("/copy", D1), ("/old", D2))
@@ -98,7 +100,7 @@ class TestDirectories:
         ):
             with pytest.raises(ConfigError, match=said):
                 await LogDirectories.open(config(*paths), disk)
-        await (await LogDirectories.open(config("/d1"), disk)).close(clean=False)
+        (await LogDirectories.open(config("/d1"), disk)).unlock()
         with pytest.raises(ConfigError, match="node"):
             await LogDirectories.open(config("/d1"), await formatted(("/d1", D1), node_id=4))
 
@@ -118,7 +120,7 @@ class TestDirectories:
         assert not await held.lose(D1, "again")
         assert held.failed_ids == [D1]
         assert [one.directory_id for one in held.registered()] == [D2]
-        await held.close(clean=True)
+        await held.mark_clean()
         lost, kept = await read_run(disk, "/d1"), await read_run(disk, "/d2")
         assert (lost.sync_failed, lost.marker_present) == (True, False)
         assert (kept.sync_failed, kept.marker_present) == (False, True)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from quorate.errors import (
     InvalidRequestError,
+    OverloadedError,
     QuorateError,
     QuorumUnavailableError,
     RequestTimedOutError,
@@ -77,6 +78,8 @@ R = TypeVar("R")
 class AdminLimits:
     """Bounds and waits of the service."""
 
+    #: Calls on their way to the controller.
+    forwards_max: int = 1000
     #: Topics that one request may name.
     topics_max: int = 10_000
     #: What a caller gets who names no timeout, and the longest that one may name.
@@ -105,6 +108,7 @@ class AdminService:
         self._publisher = publisher
         self._ready = ready
         self._limits = limits or AdminLimits()
+        self._forwards = 0
 
     def handlers(self) -> Mapping[Method[Any, Any], Handler]:
         return {
@@ -230,9 +234,15 @@ class AdminService:
         loop = asyncio.get_running_loop()
         wait_ms = min(timeout_ms or self._limits.timeout_ms, self._limits.timeout_ms_max)
         deadline = loop.time() + wait_ms / 1000
-        response = await self._client.forward(
-            method, request, principal=peer.principal, timeout_ms=wait_ms
-        )
+        if self._forwards >= self._limits.forwards_max:
+            raise OverloadedError(f"{self._forwards} calls wait for the controller already")
+        self._forwards += 1
+        try:
+            response = await self._client.forward(
+                method, request, principal=peer.principal, timeout_ms=wait_ms
+            )
+        finally:
+            self._forwards -= 1
         left_ms = max(0, int((deadline - loop.time()) * 1000))
         with suppress(RequestTimedOutError):
             await self._publisher.wait_applied(self._client.image.offset, timeout_ms=left_ms)
