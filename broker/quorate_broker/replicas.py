@@ -208,8 +208,8 @@ class Replicas:
     async def load(self, image: MetadataImage) -> None:
         """Open the logs of all replicas that the image places here, and give them their roles."""
         self.image = image
-        for directory in self.directories.values():
-            await self._sweep(directory)
+        for directory_id, directory in self.directories.items():
+            await self._sweep(directory_id, directory)
         keys = [
             (topic.id, index)
             for topic in image.sorted_topics()
@@ -234,6 +234,10 @@ class Replicas:
             keys.update(dict.fromkeys(self._partitions))
             keys.update(dict.fromkeys(self._unopened))
         await self._reconcile(list(keys))
+        if delta.changed_brokers:  # one that was fenced may be fit for an ISR now
+            for partition in self.all():
+                if partition.wants_to_expand:
+                    self.isr_wanted(partition)
 
     async def close(self, *, clean: bool) -> None:
         """Close all logs; with `clean`, durably. Safe to call twice."""
@@ -265,15 +269,15 @@ class Replicas:
 
     async def prepare(self, partition: Partition) -> None:
         """Make the replica's directory with the file that says whose it is."""
-        path = self._path(partition)
+        path = f"{self.directories[partition.directory_id].path}/{partition.name}"
+        if await self.environment.disk.exists(f"{path}/{METADATA_FILE}"):
+            return  # ours: another topic's directory was moved away when the log was opened
         metadata = PartitionMetadata(
             partition.topic_id, self.cluster_id, self.client.quorum_generation
         )
         try:
             await self.environment.disk.make_directory(path)
-            await replace_whole(
-                self.environment.disk, f"{path}/{METADATA_FILE}", metadata.encode(), sync=False
-            )
+            await replace_whole(self.environment.disk, f"{path}/{METADATA_FILE}", metadata.encode())
         except OSError as error:
             raise StorageError(f"{path}: can't be made: {error}") from error
 
@@ -449,12 +453,15 @@ class Replicas:
         await disk.sync_directory(path.rpartition("/")[0])
         log_line.warning("a directory of another topic is in the way", path=path, moved_to=target)
 
-    async def _sweep(self, directory: LogDirectory) -> None:
+    async def _sweep(self, directory_id: bytes, directory: LogDirectory) -> None:
         """Finish removals that a crash interrupted."""
         disk = self.environment.disk
-        for name in await disk.list(directory.path):
-            if name.endswith(DELETED):
-                await disk.remove_directory(f"{directory.path}/{name}")
+        try:
+            for name in await disk.list(directory.path):
+                if name.endswith(DELETED):
+                    await disk.remove_directory(f"{directory.path}/{name}")
+        except OSError as error:
+            self._directory_failed(directory_id, f"can't be swept: {error}")
 
     # inside: small
 
@@ -477,9 +484,6 @@ class Replicas:
             if partition.directory_id == directory_id:
                 partition.take_offline("storage", f"{path} failed: {reason}")
         self.on_directory_failed(directory_id, reason)
-
-    def _path(self, partition: Partition) -> str:
-        return f"{self.directories[partition.directory_id].path}/{partition.name}"
 
     def _config_of(self, topic: TopicImage) -> TopicConfig:
         config = self._configs.get(topic.id)

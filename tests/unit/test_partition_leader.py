@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from quorate_broker.partition.leader import Leader, ReplicaStream
+from quorate_broker.partition.leader import Leader, Proposal, ReplicaStream
 
 LAG = 10_000
 
@@ -292,7 +292,9 @@ def run_schedule(chance: random.Random, seed: int) -> None:
     leader = leader_of(1, 2, 3, min_isr=1)
     streams = {broker_id: stream_of(broker_id) for broker_id in (2, 3)}
     ends = {2: 0, 3: 0}
-    committed, epoch, now, under_way = (1, 2, 3), 7, 0, []
+    committed: tuple[int, ...] = (1, 2, 3)
+    epoch, now = 7, 0
+    under_way: list[tuple[Proposal, int]] = []
     for _ in range(120):
         now += chance.choice((1, 50, LAG // 2))
         match chance.randrange(6):

@@ -19,7 +19,6 @@ from quorate.errors import (
     CorruptRecordError,
     FencedLeaderEpochError,
     InvalidRequestError,
-    InvalidTimestampError,
     NotEnoughReplicasAfterAppendError,
     NotEnoughReplicasError,
     NotLeaderError,
@@ -28,7 +27,6 @@ from quorate.errors import (
     OutcomeUnknownError,
     OverloadedError,
     QuorateError,
-    RecordTooLargeError,
     RequestTimedOutError,
     StorageError,
     UnknownLeaderEpochError,
@@ -36,6 +34,7 @@ from quorate.errors import (
 )
 from quorate.record import batch as record_batch
 from quorate.v1.common_pb2 import ErrorCode, LeaderHint
+from quorate_broker.partition import checks
 from quorate_broker.partition.follower import Append, Follower, Ignore, Refuse, StartAt, Truncate
 from quorate_broker.partition.leader import Leader, Proposal, ReplicaStream
 from quorate_broker.partition.producers import Producers, Staging
@@ -410,7 +409,22 @@ class Partition:
         """Call `wake` on every append too; for followers' streams. Returns what ends it."""
         return self._replica_watches.add(wake)
 
+    async def delete_below(self, offset: int) -> int:
+        """Remove whole segments below `offset`, never above the high watermark; return how many."""
+        bound = min(offset, self.high_watermark)
+        count = 0
+        if self.offline is None and not self._is_closed:
+            count = await self._reading(self.log.delete_segments_below(bound))
+        if count:
+            self._wake_all()
+        return count
+
     # the ISR
+
+    @property
+    def wants_to_expand(self) -> bool:
+        """Whether a replica outside the ISR has caught up (a cheap hint)."""
+        return isinstance(self._role, Leader) and self._role.wants_to_expand
 
     def propose_isr(
         self, now_ms: int, broker_epoch: int, eligible_epoch: Callable[[int], int]
@@ -715,7 +729,8 @@ class Partition:
                 f"{self.name}: the ISR {leader.isr} is below min.insync.replicas "
                 f"{leader.min_isr}; nothing was written"
             )
-        header = self._check_batch(entry)
+        checked = checks.from_producer(entry.batch, self.config, self._host.wall_clock_ms())
+        header, entry.batch, entry.append_time_ms = checked
         header = replace(header, base_offset=offset, leader_epoch=leader.leader_epoch)
         original = staging.check(header)
         if original is not None:
@@ -727,33 +742,6 @@ class Partition:
             batch, base_offset=offset, leader_epoch=leader.leader_epoch
         )
         return header, (prefix, memoryview(batch)[len(prefix) :])
-
-    def _check_batch(self, entry: _Queued) -> BatchHeader:
-        """Check what law 8 lets a broker check; set the time of the log where the topic asks."""
-        config = self.config
-        size = len(entry.batch)
-        if size > config.max_message_bytes:
-            raise RecordTooLargeError(
-                f"{self.name}: a batch of {size} bytes; max.message.bytes is "
-                f"{config.max_message_bytes}"
-            )
-        header = record_batch.check(entry.batch, from_producer=True)
-        if header.is_transactional:
-            raise InvalidRequestError(f"{self.name}: transactions are not known here")
-        if config.compacts:
-            _check_keys(entry.batch)
-        now_ms = self._host.wall_clock_ms()
-        if config.message_timestamp_type == "LogAppendTime":
-            entry.batch = record_batch.with_log_append_time(entry.batch, now_ms)
-            entry.append_time_ms = now_ms
-            return record_batch.parse_header(entry.batch)
-        bound = now_ms + config.message_timestamp_after_max_ms
-        if header.max_timestamp > bound:
-            raise InvalidTimestampError(
-                f"{self.name}: timestamp {header.max_timestamp} lies beyond {bound}: "
-                "message.timestamp.after.max.ms"
-            )
-        return header
 
     def _appended(self, leader: Leader, accepted: list[_Queued], *, grew: bool) -> None:
         """Our log has them: answer, count ourselves, wake the followers."""
@@ -867,7 +855,12 @@ class Partition:
         self, role: Follower, fetched: ReplicaFetched, batches: Buffer
     ) -> str | None:
         try:
-            writes = self._check_fetched(role, batches)
+            writes = checks.from_leader(
+                batches,
+                log_end_offset=self.log.log_end_offset,
+                last_epoch=self.log.last_epoch,
+                leader_epoch=role.leader_epoch,
+            )
         except CorruptRecordError as error:
             return f"the leader sent what is no good: {error}"
         if writes:
@@ -884,25 +877,6 @@ class Partition:
         self.log.hw_epoch = role.high_watermark_epoch
         await self._follow_log_start(role, fetched.log_start_offset)
         return None
-
-    def _check_fetched(
-        self, role: Follower, batches: Buffer
-    ) -> list[tuple[BatchHeader, Sequence[Buffer]]]:
-        """Check arithmetic, CRC and order of what a leader sent; peers' bytes are hostile."""
-        writes: list[tuple[BatchHeader, Sequence[Buffer]]] = []
-        offset, epoch = self.log.log_end_offset, self.log.last_epoch
-        for _, batch in record_batch.split(batches):
-            header = record_batch.check(batch)
-            if header.base_offset != offset:
-                raise CorruptRecordError(f"a batch at {header.base_offset}; {offset} is next")
-            if not epoch <= header.leader_epoch <= role.leader_epoch:
-                raise CorruptRecordError(
-                    f"a batch of leader_epoch {header.leader_epoch}; {epoch} to "
-                    f"{role.leader_epoch} may follow"
-                )
-            writes.append((header, (batch,)))
-            offset, epoch = header.end_offset, header.leader_epoch
-        return writes
 
     async def _truncate(self, role: Follower, step: Truncate) -> None:
         before = self.log.log_end_offset
@@ -1082,13 +1056,6 @@ class Partition:
                 NotEnoughReplicasAfterAppendError(text) if is_short else RequestTimedOutError(text)
             )
         self._arm_timer()
-
-
-def _check_keys(batch: Buffer) -> None:
-    """A compacted topic keeps the last record of each key, so each record must have one."""
-    for record in record_batch.records(batch):
-        if record.key is None:
-            raise InvalidRequestError("a record without a key, on a topic that is compacted")
 
 
 def _now_ms() -> int:
