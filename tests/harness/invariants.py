@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from quorate.record.batch import split
 from quorate_broker.partition.partition import Partition
 from quorate_broker.server import BrokerServer
+from quorate_quorum.raft.node import RaftNode
 from quorate_quorum.server import QuorumServer
 from quorate_testing.simulated.cluster import SimulatedCluster, SimulatedNode
 
@@ -27,7 +29,7 @@ class Invariants:
     leaders: dict[tuple[bytes, int, int], Run] = field(default_factory=dict)
     quorum_marks: dict[Run, int] = field(default_factory=dict)
     marks: dict[tuple[Run, bytes, int, int], int] = field(default_factory=dict)
-    committed_epochs: dict[int, int] = field(default_factory=dict)
+    committed_epochs: dict[int, int | None] = field(default_factory=dict)
     checks: int = 0
 
     def check(self) -> None:
@@ -37,7 +39,7 @@ class Invariants:
             if node.failure is not None:
                 raise Violation(f"{node.name} stopped itself: {node.failure}")
             server = node.server
-            if server is None or not node.is_running:
+            if server is None or not node.is_running or not has_started(server):
                 continue
             if isinstance(server, QuorumServer):
                 self._check_voter(node, server)
@@ -46,8 +48,6 @@ class Invariants:
 
     def _check_voter(self, node: SimulatedNode, server: QuorumServer) -> None:
         raft = server.raft
-        if raft is None:
-            return
         run = (node.name, node.starts)
         if raft.is_leader:
             first = self.quorum_leaders.setdefault(raft.epoch, run)
@@ -61,7 +61,7 @@ class Invariants:
             raise Violation(f"{run}: the quorum's high watermark went from {before} to {mark}")
         self.quorum_marks[run] = mark
         if mark > 0:
-            epoch = raft.log.epochs.epoch_at(mark - 1)
+            epoch = raft.epoch_at(mark - 1)
             agreed = self.committed_epochs.setdefault(mark, epoch)
             if agreed != epoch:
                 raise Violation(
@@ -95,7 +95,7 @@ class Invariants:
         await self._compare_quorum_logs()
         replicas: dict[tuple[bytes, int], list[tuple[str, Partition]]] = {}
         for node in self.cluster.brokers:
-            if isinstance(node.server, BrokerServer):
+            if isinstance(node.server, BrokerServer) and has_started(node.server):
                 for partition in partitions_of(node.server):
                     key = (partition.topic_id, partition.partition)
                     replicas.setdefault(key, []).append((node.name, partition))
@@ -111,27 +111,13 @@ class Invariants:
                     )
 
     async def _compare_quorum_logs(self) -> None:
-        contents: list[tuple[str, bytes]] = []
-        servers = [
-            (node.name, node.server)
+        rafts = [
+            (node.name, node.server.raft)
             for node in self.cluster.voters
-            if isinstance(node.server, QuorumServer) and node.server.raft is not None
+            if isinstance(node.server, QuorumServer) and has_started(node.server)
         ]
-        if not servers:
-            return
-        end = min(server.raft.high_watermark for _, server in servers if server.raft)
-        for name, server in servers:
-            assert server.raft is not None
-            log = server.raft.log
-            content = b""
-            offset = log.log_start_offset
-            while offset < end:
-                part = await log.read(offset, end=end, bytes_max=1 << 20)
-                if not part:
-                    break
-                content += bytes(part)
-                offset = _end_of(bytes(part))
-            contents.append((name, content))
+        end = min((raft.high_watermark for _, raft in rafts), default=0)
+        contents = [(name, await _read_committed(raft, end)) for name, raft in rafts]
         for name, content in contents[1:]:
             if content != contents[0][1]:
                 raise Violation(
@@ -139,9 +125,25 @@ class Invariants:
                 )
 
 
+def has_started(server: QuorumServer | BrokerServer) -> bool:
+    """Whether there is anything to look at yet."""
+    return server._rooms is not None
+
+
+async def _read_committed(raft: RaftNode, end: int) -> list[bytes]:
+    batches: list[bytes] = []
+    offset = 0
+    while offset < end:
+        for header, batch in split(await raft.read_committed(offset, 1 << 20)):
+            offset = header.end_offset
+            if offset <= end:
+                batches.append(bytes(batch))
+    return batches
+
+
 def partitions_of(server: BrokerServer) -> Iterator[Partition]:
     """Yield the partitions that a broker holds now."""
-    if server.replicas is not None:
+    if has_started(server):
         yield from list(server.replicas.all())
 
 

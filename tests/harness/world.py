@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
 import random
 from collections import Counter
+from collections.abc import Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import structlog
 
 from quorate import Admin, Consumer, Delivery, Producer, TopicPartition
 from quorate.errors import QuorateError
+from quorate_broker.server import BrokerServer
 from quorate_testing.simulated.cluster import ClusterShape, SimulatedCluster
-from quorate_testing.simulated.loop import SimulatedLoop, simulate
+from quorate_testing.simulated.loop import SimulatedLoop, current_process, simulate
 from tests.harness.invariants import Invariants, Violation, partitions_of
 from tests.harness.nemesis import Nemesis
 
@@ -51,7 +59,31 @@ class Outcome:
 
 def run_seed(seed: int, *, verbose: bool = False) -> Outcome:
     """Run one seed; raise Violation, or SimulationError if something failed unseen."""
-    return simulate(lambda loop: _World(loop, seed, verbose=verbose).run(), seed)
+    with _logs(verbose=verbose):
+        return simulate(lambda loop: _World(loop, seed, verbose=verbose).run(), seed)
+
+
+@contextlib.contextmanager
+def _logs(*, verbose: bool) -> Iterator[None]:
+    """Silence, or each line with the virtual time and the process that speaks."""
+    before = structlog.get_config()
+
+    def stamp(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> Mapping[str, Any]:
+        event["event"] = f"{asyncio.get_event_loop().time():10.3f}  {event['event']}"
+        process = current_process()
+        event["on"] = "world" if process is None else process.name
+        return event
+
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(
+            logging.INFO if verbose else logging.CRITICAL
+        ),
+        processors=[stamp, structlog.dev.ConsoleRenderer(colors=False)],
+    )
+    try:
+        yield
+    finally:
+        structlog.configure(**before)
 
 
 class _World:
@@ -87,6 +119,7 @@ class _World:
             self.loop.on_instant = None
 
     async def _run(self) -> Outcome:
+        await self._all_unfenced()
         await self.cluster.spawn_client(self._create_topic, "admin")
         self.tell("topic created")
         producing = self.cluster.spawn_client(self._produce, "producer")
@@ -106,6 +139,13 @@ class _World:
         await self.invariants.check_logs_match()
         self._judge()
         return self._outcome()
+
+    async def _all_unfenced(self) -> None:
+        while True:
+            servers = [node.server for node in self.cluster.brokers]
+            if all(isinstance(one, BrokerServer) and not one.is_fenced for one in servers):
+                return
+            await asyncio.sleep(0.01)
 
     async def _create_topic(self) -> None:
         # min.insync.replicas is the cluster's default, 2.
@@ -134,7 +174,7 @@ class _World:
                     delivery = await producer.send(TOPIC, value, partition=partition)
                     history.sent[value] = delivery
                     history.order.setdefault(partition, []).append(value)
-                    delivery.add_done_callback(lambda d, v=value: self._noted(v, d))
+                    delivery.add_done_callback(partial(self._noted, value))
                 await asyncio.sleep(self.chance.uniform(0.0, 0.15))
             await producer.flush()
         await asyncio.sleep(0)
@@ -216,7 +256,7 @@ class _World:
             if node.server is None or not node.is_running:
                 return False
             for partition in partitions_of(node.server):  # type: ignore[arg-type]
-                if partition.is_leader and partition.is_fully_in_sync:
+                if partition.is_leader and len(partition.isr) == 3:
                     led += 1
         return led == PARTITIONS
 

@@ -1,4 +1,4 @@
-"""The house as a test: stubs as protoc makes them, machines that cannot wait, words we do not use."""
+"""The house as a test: stubs as protoc makes them, machines that cannot wait, nothing for later."""
 
 from __future__ import annotations
 

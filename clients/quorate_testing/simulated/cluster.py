@@ -6,6 +6,7 @@ Faults are done to nodes by name ("voter-100", "broker-0"), to the network, or t
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
@@ -43,6 +44,8 @@ class SimulatedNode:
     #: Why its last process stopped itself.
     failure: str | None = None
     starts: int = 0
+    #: Set when its last process has ended by itself.
+    gone: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def endpoint(self) -> str:
@@ -124,6 +127,7 @@ class SimulatedCluster:
         node.process = process
         node.failure = None
         node.starts += 1
+        node.gone = asyncio.Event()
         process.spawn(self._live(node, process), name=name)
 
     def start_all(self) -> None:
@@ -139,6 +143,7 @@ class SimulatedCluster:
             node.process.kill()
         node.server = None
         node.disk.crash_process()
+        node.gone.set()
 
     def lose_power(self, name: str) -> None:
         """The machine goes dark: what was not synced may be lost, or not."""
@@ -165,7 +170,8 @@ class SimulatedCluster:
         node = self.nodes[name]
         if node.process is None or not node.process.is_alive or node.server is None:
             return
-        await node.process.spawn(node.server.stop(), name=f"stop {name}")
+        node.process.spawn(node.server.stop(), name=f"stop {name}")
+        await node.gone.wait()
 
     def spawn_client(self, main: Callable[[], Coroutine[Any, Any, T]], name: str = "") -> Any:
         """Run a coroutine as a program of its own that uses the client library; return its task."""
@@ -210,6 +216,7 @@ class SimulatedCluster:
                 node.server = None
                 process.kill()
                 node.disk.crash_process()
+                node.gone.set()
 
     def _server(
         self, node: SimulatedNode, environment: Environment
