@@ -406,6 +406,24 @@ def test_a_broker_that_shuts_down_goes_when_all_others_know() -> None:
     in_a_world(program)
 
 
+def test_brokers_that_were_told_to_go_and_left_are_fenced_at_once() -> None:
+    """All at once, too: a cluster that is switched off is no cut cable."""
+
+    async def program(world: World) -> None:
+        brokers = await world.unfenced(3)
+        for broker in brokers:
+            broker.wants_shutdown = True
+            assert broker.stream is not None
+            broker.stream.push()
+        await world.until(lambda: all(broker.last.should_shut_down for broker in brokers))
+        for broker in brokers:
+            assert broker.stream is not None
+            await broker.stream.close()
+        assert await world.until(lambda: not world.controller.has_brokers) < 0.1
+
+    in_a_world(program)
+
+
 def test_a_failed_directory_takes_its_replicas_out() -> None:
     async def program(world: World) -> None:
         brokers = await world.unfenced(3)

@@ -91,6 +91,7 @@ class Session:
         self.wants_fence = False
         self.wants_shutdown = False
         self.ends_wanted: tuple[partitions.Key, ...] = ()
+        self.was_told_to_go = False
         #: Rings when there is something to say.
         self.bell = Bell()
         self.is_over = False
@@ -244,10 +245,15 @@ class Leases:
         return session
 
     def closed(self, session: Session) -> None:
-        """A stream is gone; if it was the broker's last, it is suspected."""
-        if self._sessions.get(session.broker_id) is session:
+        """A stream is gone; if it was the broker's last, it is suspected, or known to have left."""
+        is_newest = self._sessions.get(session.broker_id) is session
+        if is_newest:
             del self._sessions[session.broker_id]
-        if not self._is_over:
+        if self._is_over:
+            return
+        if is_newest and session.was_told_to_go:
+            self._fence(session.broker_id, "it was told that it may go, and left")
+        else:
             self._carry_out(
                 self._liveness.stream_broken(
                     session.broker_id, session.incarnation, session.number, self._now_ms()
@@ -290,12 +296,14 @@ class Leases:
         )
         if session.ends_wanted:
             session.bell.ring()
+        if session.wants_shutdown and (fenced or self._may_go(session)):
+            session.was_told_to_go = True
         return HeartbeatResponse(
             leader_id=self._raft.leader_id,
             leader_endpoint=self._raft.leader_endpoint,
             epoch=self._reign.epoch,
             fenced=fenced,
-            should_shut_down=session.wants_shutdown and (fenced or self._may_go(session)),
+            should_shut_down=session.was_told_to_go,
             notify_offset=self._notify_offset(session, fenced=fenced),
             high_watermark=self._image.offset,
             interval_ms=self.config.heartbeat_interval_ms,
@@ -322,6 +330,8 @@ class Leases:
                 self._liveness.unfenced(broker_id)
 
     def _fence(self, broker_id: int, reason: str) -> None:
+        if not self._reign.pending.is_unfenced(broker_id):
+            return
         log.warning("broker_fenced", broker=broker_id, reason=reason)
         changed = self._decide("fence", lambda i, c: brokers.fence(i, broker_id, c))
         if changed is None:
