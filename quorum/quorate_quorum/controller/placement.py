@@ -40,12 +40,12 @@ def place(
     assert 1 <= replication_factor <= len(circle), "no more replicas than brokers"
     # A shift of a whole turn but one would begin at the leader itself.
     skip = 1 + shift % max(1, len(circle) - 1)
-    placed = []
-    for index in range(partitions):
-        position = (start + index) % len(circle)
+    # Whoever leads from the same position has the same followers: look once per position.
+    assignments = []
+    for position in range(min(len(circle), start % len(circle) + partitions)):
         chosen = fill([circle[position]], circle, position + skip, replication_factor)
-        placed.append([broker.broker_id for broker in chosen])
-    return placed
+        assignments.append([broker.broker_id for broker in chosen])
+    return [list(assignments[(start + index) % len(circle)]) for index in range(partitions)]
 
 
 def fill(
