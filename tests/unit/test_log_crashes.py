@@ -133,7 +133,7 @@ class World:
         if self.config.track_synced:
             assert log.synced_end == log.log_end_offset
         gone = [one for one in self.model if parse_header(one).base_offset < start]
-        self.older = gone if self.same_boot and found and gone != self.model else []
+        self.older = gone if self.same_boot and end_of(-1, gone) == start else []
         self.start, self.model, self.also = start, found, []
         self.synced = max(self.synced, log.synced_end) if found else log.synced_end
         self.synced = min(self.synced, log.log_end_offset)

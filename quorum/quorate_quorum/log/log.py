@@ -957,6 +957,8 @@ class _Recovery:
         if known is None or known.epoch_at(self._synced - 1) != epoch:
             return None
         known.truncate_from_start(owner.log_start_offset)
+        if known.entries[0][1] > owner.log_start_offset:
+            return None  # a deletion came undone: the oldest batches are not in it
         return known
 
     async def _scan_start(self, segment: Segment, *, from_start: bool) -> int:
@@ -1067,14 +1069,18 @@ class _Recovery:
         owner = self._log
         end = owner.log_end_offset
         owner.synced_end = self._synced
-        mark = owner._high_watermark_slot.value
-        if mark is not None and mark[0] > end and not self._cutting:
+        slots = (owner._synced_slot, owner._high_watermark_slot)
+        must_lower = any(
+            slot.is_half_lowered or (slot.value is not None and slot.value[0] > end)
+            for slot in slots
+        )
+        if must_lower and not self._cutting:
             self._cutting = True
             await owner._say_cutting()
         await owner._lower_slots(end)
         if self._cutting:
             # What the slots say now may be seen by nobody after a power loss: say it for good.
-            for slot in (owner._synced_slot, owner._high_watermark_slot):
+            for slot in slots:
                 if slot.value is not None:
                     await slot.write(*slot.value, sync=True)
             await owner._end_cut()

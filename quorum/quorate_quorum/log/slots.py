@@ -39,16 +39,22 @@ class SlotFile:
         self._sequence = 0
         #: (offset, epoch) as last written; None if there is none that is whole.
         self.value: tuple[int, int] | None = None
+        #: The older slot has a higher offset: a lowering was interrupted, write it again.
+        self.is_half_lowered = False
 
     async def load(self) -> None:
         """Read what is there; StorageError for a version that is not known."""
         if not await self._disk.exists(self._path):
             return
         content = await read_whole(self._disk, self._path)
+        slots: list[tuple[int, tuple[int, int]]] = []
         for position in (0, SLOT_BYTES):
             found = self._decode(content[position : position + SLOT.size + CRC.size])
-            if found is not None and found[0] > self._sequence:
-                self._sequence, self.value = found
+            if found is not None:
+                slots.append(found)
+        if slots:
+            self._sequence, self.value = max(slots)
+            self.is_half_lowered = min(slots)[1][0] > self.value[0]
 
     async def write(self, offset: int, epoch: int, *, sync: bool = False) -> bool:
         """Write the next slot, or both durably if `sync`; return whether that made the file."""
