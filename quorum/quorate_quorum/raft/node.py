@@ -101,6 +101,7 @@ class RaftNode:
         self._transport: Transport
         self._tasks: dict[asyncio.Task[None], None] = {}
         self._timer: asyncio.TimerHandle | None = None
+        self._is_started = False
         self._is_running = False
         self._is_carrying_out = False
         self._callers: dict[int, asyncio.Future[Any]] = {}
@@ -167,7 +168,9 @@ class RaftNode:
         return int(asyncio.get_running_loop().time() * 1000)
 
     def describe_node(self) -> raft_pb2.DescribeNodeResponse:
-        """Return what probes and `format` ask for."""
+        """Return what probes and `format` ask for; StoppingError before start()."""
+        if not self._is_started:
+            raise StoppingError(f"node {self._me.id} has not started")
         ledger = self._raft.ledger
         return raft_pb2.DescribeNodeResponse(
             cluster_id=self._identity.cluster_id,
@@ -214,6 +217,7 @@ class RaftNode:
                 fetch_timeout_ms=self.config.quorum_fetch_timeout_ms,
                 election_timeout_ms=self.config.quorum_election_timeout_ms,
                 fetch_wait_ms=self.config.quorum_fetch_wait_max_ms,
+                uncommitted_max=self.config.quorum_uncommitted_batches_max,
                 uncommitted_bytes_max=self.config.quorum_uncommitted_max_bytes,
             ),
             chance=self._environment.chance.randint,
@@ -221,15 +225,24 @@ class RaftNode:
             endpoint=endpoint,
             now_ms=self.now_ms(),
         )
-        self._is_running = True
+        self._is_started = self._is_running = True
         self._spawn(self._storage.run(), "raft storage")
         self._spawn(self._apply(), "raft applier")
         self._advance(lambda: None)
 
     async def stop(self) -> None:
         """Hand over if leading, finish what was written, break what is open; safe to call twice."""
-        if not self._is_running:
-            return
+        if self._is_running:
+            await self._leave()
+        if self._is_started:
+            self._is_started = False
+            await self._transport.close()
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _leave(self) -> None:
         self._advance(lambda: self._raft.resign(self.now_ms(), reason="stopping"))
         self._is_running = False
         if self._timer is not None:
@@ -240,11 +253,6 @@ class RaftNode:
         self._storage.end()
         for task in [one for one in self._tasks if one.get_name() == "raft storage"]:
             await asyncio.wait([task])
-        await self._transport.close()
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
     def _endpoint(self, ledger: Ledger) -> str:
         voter = ledger.voters.by_id(self._me.id)
@@ -398,10 +406,17 @@ class RaftNode:
         not lead, or lost its reign meanwhile.
         """
         self._check_running()
-        read = self._raft.read(self.now_ms())
+        self._raft.check_may_read()
         future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        self._reads[read] = future
-        self._advance(lambda: None)
+        read = -1
+
+        def begin() -> None:
+            nonlocal read
+            read = self._raft.read(self.now_ms())
+            self._reads[read] = future
+
+        self._advance(begin)
+        self._check_running()
         try:
             return await future
         finally:

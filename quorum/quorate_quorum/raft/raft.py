@@ -90,7 +90,8 @@ class Timing:
     fetch_timeout_ms: int = 1000  # to 1.5 times that
     election_timeout_ms: int = 500  # to twice that
     fetch_wait_ms: int = 250  # the longest that a leader keeps a fetch without news
-    uncommitted_bytes_max: int = 64 * 2**20  # proposed and not committed
+    uncommitted_max: int = 10_000  # batches proposed and not committed
+    uncommitted_bytes_max: int = 64 * 2**20  # and their bytes
 
     def __post_init__(self) -> None:
         for name in ("fetch_timeout_ms", "election_timeout_ms"):
@@ -226,10 +227,11 @@ class Raft:
             raise NotControllerError(
                 f"node {self.me.id} leads in epoch {epoch}, but nothing of it is committed yet"
             )
-        if leader.uncommitted_bytes > self.timing.uncommitted_bytes_max:
+        batches, size = len(leader.uncommitted), leader.uncommitted_bytes
+        if batches >= self.timing.uncommitted_max or size > self.timing.uncommitted_bytes_max:
             raise OverloadedError(
-                f"{leader.uncommitted_bytes} bytes are proposed and not committed;"
-                f" at most {self.timing.uncommitted_bytes_max}"
+                f"{batches} batches of {size} bytes are proposed and not committed; at most"
+                f" {self.timing.uncommitted_max} of {self.timing.uncommitted_bytes_max}"
             )
 
     def propose(self, batch: Batch, now_ms: int) -> None:
@@ -246,6 +248,15 @@ class Raft:
         NotControllerError if not leading; a reign that ends drops its reads (Ready.lost_epoch).
         """
         self._now_ms = max(self._now_ms, now_ms)
+        leader = self.check_may_read()
+        self._round += 1
+        read = leader.urgent_round = self._round
+        leader.reads.append(read)
+        self._settle()
+        return read
+
+    def check_may_read(self) -> Leader:
+        """Raise NotControllerError unless leading, OverloadedError if too many reads wait."""
         leader = self.role
         if not isinstance(leader, Leader):
             raise NotControllerError(
@@ -253,11 +264,7 @@ class Raft:
             )
         if len(leader.reads) >= READS_MAX:
             raise OverloadedError(f"{READS_MAX} reads wait for the voters already")
-        self._round += 1
-        read = leader.urgent_round = self._round
-        leader.reads.append(read)
-        self._settle()
-        return read
+        return leader
 
     def resign(self, now_ms: int, *, reason: str, for_silence: bool = False) -> None:
         """Give up the reign, if there is one, in favour of the most caught-up other voter."""
