@@ -347,7 +347,8 @@ def test_a_broker_that_dies_while_it_is_unfenced_is_fenced_again() -> None:
     reign.breaks(7)
     reign.refused(7)
     assert reign.fenced == []
-    reign.effects += reign.machine.unfenced(7)
+    reign.machine.unfenced(7)
+    reign.passes(100)
     assert reign.fenced == [7]
 
 

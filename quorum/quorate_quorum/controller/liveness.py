@@ -148,19 +148,16 @@ class Liveness:
             return []
         return [self._dial(broker_id, session, is_trial=True)]
 
-    def unfenced(self, broker_id: int) -> list[Effect]:
+    def unfenced(self, broker_id: int) -> None:
         """A broker was unfenced; one that was fenced by disconnect has twice the grace now."""
         session = self._sessions.get(broker_id)
         if session is None:
-            return []
+            return
         session.fenced = False
         session.silence_ms = 0
         if session.was_fenced_by_disconnect:
             session.was_fenced_by_disconnect = False
             session.grace_ms = min(2 * session.grace_ms, self._config.session_timeout_ms)
-        if session.phase is Phase.DEAD:  # it went while that was being decided
-            return self._fence(broker_id, session, "its port refuses", by_disconnect=True)
-        return []
 
     def fenced(self, broker_id: int) -> None:
         """A broker was fenced, for whatever reason."""
@@ -338,6 +335,9 @@ class Liveness:
     def _end_graces(self) -> list[Effect]:
         effects: list[Effect] = []
         for broker_id, session in self._sessions.items():
+            if session.phase is Phase.DEAD and not session.fenced:
+                reason = "it went while it was being unfenced"
+                effects += self._fence(broker_id, session, reason, by_disconnect=True)
             if session.phase is Phase.GRACE and session.grace_left_ms <= 0:
                 session.phase = Phase.SILENCE
                 reason = f"its stream broke, and nothing answers for {session.grace_ms} ms"
