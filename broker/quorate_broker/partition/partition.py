@@ -765,7 +765,9 @@ class Partition:
         """Our own end moves when the write is done or, with flush.on.ack, synced (law 2)."""
         if not self.config.flush_on_ack:
             leader.saved(self.log.log_end_offset)
-        elif self.log.synced_end < self.log.log_end_offset and self._sync_task is None:
+            return
+        leader.saved(min(self.log.synced_end, leader.log_end_offset))
+        if self.log.synced_end < self.log.log_end_offset and self._sync_task is None:
             self._sync_task = asyncio.get_running_loop().create_task(
                 self._sync_behind(), name=f"sync {self.name}"
             )
@@ -774,10 +776,10 @@ class Partition:
         """Sync until all that was appended is; appends during a sync share the next one."""
         try:
             while isinstance(self._role, Leader) and self.log.synced_end < self.log.log_end_offset:
-                leader = self._role
-                synced_end = await self.log.sync()
-                if self._role is leader:
-                    leader.saved(min(synced_end, leader.log_end_offset))
+                await self.log.sync()
+                leader = self._role  # perhaps of a later reign: what is synced is a fact for it too
+                if isinstance(leader, Leader):
+                    leader.saved(min(self.log.synced_end, leader.log_end_offset))
                     self._advance(leader)
         except StorageError as error:
             self.take_offline("storage", str(error))
@@ -799,7 +801,7 @@ class Partition:
         """Await a write; tell whether it went well. A failure takes the replica offline."""
         try:
             await writing
-        except LogCorruptError as error:
+        except (LogCorruptError, CorruptRecordError) as error:
             self.take_offline("corrupt", str(error))
             return False
         except StorageError as error:
@@ -1039,7 +1041,7 @@ class Partition:
         deadline_ms = self._waiters.next_deadline_ms
         if deadline_ms is None:
             return
-        when = deadline_ms / 1000
+        when = (deadline_ms + 1) / 1000  # not a rounding error too early
         if self._timer is not None:
             if self._timer.when() <= when:
                 return

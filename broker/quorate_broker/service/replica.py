@@ -54,6 +54,8 @@ HIGH_WATERMARK_LINGER_MS = 5
 #: Asked for by nobody, whatever the request says.
 WAIT_MS_MIN, WAIT_MS_MAX = 10, 5_000
 READS_MAX = 64  # of one session, at the same time
+#: Refusals and divergences that the follower has not taken yet; no request is read beyond them.
+ANSWERS_MAX = 20_000
 
 
 @dataclass(slots=True)
@@ -148,6 +150,7 @@ class ReplicaSession:
         self._defect: BaseException | None = None
         self._ended = False
         self._changed = asyncio.Event()
+        self._sent = asyncio.Event()
 
     async def read(self, requests: AsyncIterator[ReplicaFetchRequest]) -> None:
         """Take requests until the follower ends its side, or is not who it says."""
@@ -156,6 +159,9 @@ class ReplicaSession:
             async with closing:
                 async for request in requests:
                     self._take(request)
+                    while len(self._answers) >= ANSWERS_MAX:
+                        self._sent.clear()
+                        await self._sent.wait()
         except NetworkError:
             pass
         except QuorateError as error:
@@ -389,6 +395,7 @@ class ReplicaSession:
         header = ReplicaFetchHeader(request_number=self._request_number)
         header.partitions.extend(self._answers)
         self._answers.clear()
+        self._sent.set()
         pieces: list[bytes] = []
         size = taken = 0
         for position, answer, batches in self._ready:
