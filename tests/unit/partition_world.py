@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from quorate.errors import QuorumUnavailableError
+from quorate.network import Network
 from quorate.record.batch import BatchBuilder, records, split
 from quorate.v1.common_pb2 import Error, ErrorCode
 from quorate_broker.fetcher import Fetchers
@@ -77,9 +78,8 @@ class Broker:
             replica_lag_time_max_ms=self.world.lag_ms,
             replica_fetch_wait_max_ms=50,
         )
-        environment = Environment(
-            self.world.network, self.disk, lambda: NOW_MS, random.Random(self.id)
-        )
+        network = self.world.network_of(f"broker-{self.id}")
+        environment = Environment(network, self.disk, lambda: NOW_MS, random.Random(self.id))
         client: Any = self
         self.replicas = Replicas(config, environment, client, self.failures.append)
         self.replicas.directories = {directory_id(self.id): LogDirectory("/data")}
@@ -90,7 +90,7 @@ class Broker:
         self.replicas.subscribe(self.fetchers)
         self.replicas.subscribe(self.isr)
         self.service = ReplicaService(self.replicas)
-        self.listener = await self.world.network.serve(self.endpoint, [self.service])
+        self.listener = await network.serve(self.endpoint, [self.service])
         await self.replicas.load(self.world.image)
         self.isr.start()
         self.world.running[self.id] = self
@@ -145,9 +145,17 @@ class Broker:
 class World:
     """The brokers, the image, and a controller that does what the test says."""
 
-    def __init__(self, *, brokers: int = 3, lag_ms: int = 10_000) -> None:
+    def __init__(
+        self,
+        *,
+        brokers: int = 3,
+        lag_ms: int = 10_000,
+        network_of: Callable[[str], Network] | None = None,
+    ) -> None:
         self.lag_ms = lag_ms
-        self.network = InProcessNetwork()
+        shared = InProcessNetwork()
+        #: The network as a host sees it, by the host's name.
+        self.network_of = network_of or (lambda _: shared)
         self.image = EMPTY
         self.running: dict[int, Broker] = {}
         self.brokers = {broker_id: Broker(self, broker_id) for broker_id in range(1, brokers + 1)}
@@ -186,7 +194,6 @@ class World:
     async def stop(self) -> None:
         for broker in list(self.running.values()):
             await broker.stop(clean=True)
-        await self.network.close()
         for broker in self.brokers.values():
             assert broker.failures == []
 

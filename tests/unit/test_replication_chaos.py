@@ -8,15 +8,18 @@ import random
 import pytest
 
 from quorate.errors import QuorateError
+from quorate_testing.simulated.loop import SimulatedLoop, simulate
+from quorate_testing.simulated.network import SimulatedNetwork
 from tests.unit.partition_world import Broker, World, no_controller, until
 
 
 class Run:
     """One schedule, from its seed."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, network: SimulatedNetwork | None = None) -> None:
         self.chance = random.Random(seed)
-        self.world = World(lag_ms=400)
+        self.network = network
+        self.world = World(lag_ms=400, network_of=network.host if network else None)
         self.acknowledged: dict[int, bytes] = {}
         self.sequence = 0
         self.sending: list[asyncio.Task[None]] = []
@@ -44,6 +47,10 @@ class Run:
                 await self.crash(chance.choice(list(world.running.values())))
             case 2:
                 await self.heal()
+            case 3 if self.network:
+                hosts = [f"broker-{broker_id}" for broker_id in (1, 2, 3)]
+                self.chance.shuffle(hosts)
+                self.network.cut(hosts[:1], hosts[1:], one_way=self.chance.random() < 0.5)
             case 3:  # a controller that cannot be reached, or can again
                 world.on_alter = None if world.on_alter else no_controller
             case _:
@@ -67,6 +74,8 @@ class Run:
 
     async def heal(self) -> None:
         world = self.world
+        if self.network:
+            self.network.heal()
         for broker in world.brokers.values():
             if broker.id not in world.running:
                 await broker.start()
@@ -105,3 +114,25 @@ class Run:
 @pytest.mark.parametrize("seed", range(12))
 async def test_nothing_acknowledged_is_lost(seed: int) -> None:
     await Run(seed).carry_out()
+
+
+def simulated(seed: int) -> tuple[dict[int, bytes], float]:
+    """Run a schedule in virtual time over links that delay, and are cut; return what happened."""
+
+    async def program(loop: SimulatedLoop) -> tuple[dict[int, bytes], float]:
+        network = SimulatedNetwork(loop, loop.chance)
+        network.set_delay(0.1, 8)
+        run = Run(seed, network)
+        await run.carry_out()
+        return run.acknowledged, loop.time()
+
+    return simulate(program, seed)
+
+
+@pytest.mark.parametrize("seed", range(100, 130))
+def test_nothing_acknowledged_is_lost_over_bad_links(seed: int) -> None:
+    simulated(seed)
+
+
+def test_a_seed_gives_the_same_run_again() -> None:
+    assert simulated(7) == simulated(7)
