@@ -38,6 +38,7 @@ from quorate_quorum.metadata.watch import Watch
 from quorate_quorum.node.config import BrokerConfig, ConfigError
 from quorate_quorum.node.environment import Environment
 from quorate_quorum.node.process import NodeFailed
+from quorate_quorum.v1.events_pb2 import BrokerChange, MetadataEvent, UnregisterBroker
 from quorate_testing.in_process import InProcessListener, InProcessNetwork
 from quorate_testing.simulated.disk import SimulatedDisk
 from quorate_testing.simulated.loop import SimulatedLoop, simulate
@@ -532,5 +533,57 @@ def test_noise_in_place_of_a_message_ends_that_call_only() -> None:
             DESCRIBE_CLUSTER, admin.DescribeClusterRequest(), timeout_ms=1000
         )
         assert not described.brokers[0].fenced
+
+    in_a_world(program)
+
+
+def test_a_broker_fenced_by_silence_goes_on_and_is_unfenced_again() -> None:
+    async def program(world: World) -> None:
+        await world.brokers_up(3)
+        topic_id = await world.create("invoice")
+        assert not (await produce(world, topic_id, batch(b"a"))).error.code
+        silent = world.leader(topic_id)
+        broker = world.brokers[silent]
+        assert broker._rooms is not None
+        lifecycle, client = broker._rooms.lifecycle, broker._rooms.client
+        assert lifecycle._heartbeat is not None
+        epoch = lifecycle.broker_epoch
+        await lifecycle._heartbeat.close()
+        await world.until(lambda: broker.is_fenced)
+        await world.until(lambda: world.leader(topic_id) not in (-1, silent))
+        lifecycle._heartbeat = client.heartbeat(lifecycle._state, lifecycle._heard)
+        await broker.unfenced()
+        assert lifecycle.broker_epoch == epoch
+        assert not (await produce(world, topic_id, batch(b"b"))).error.code
+        await world.until(
+            lambda: len(world.controller.image.topics[topic_id].partitions[0].isr) == 3
+        )
+        assert await fetch_all(world, topic_id, 2) == [b"a", b"b"]
+
+    in_a_world(program)
+
+
+def test_a_broker_whose_registration_was_removed_registers_again() -> None:
+    async def program(world: World) -> None:
+        await world.brokers_up(1)
+        broker = world.brokers[0]
+        assert broker._rooms is not None
+        epoch = broker._rooms.lifecycle.broker_epoch
+        fence = BrokerChange(broker_id=0, broker_epoch=epoch, fenced=True)
+        unregister = UnregisterBroker(broker_id=0, broker_epoch=epoch)
+        events = [
+            MetadataEvent(broker_change=fence),
+            MetadataEvent(unregister_broker=unregister),
+        ]
+        world.raft.lose(101, 2)
+        world.raft.know_leader(100, VOTER, 3)
+        world.raft._append(3, events)  # as a controller would that we do not have yet
+        world.raft.commit()
+        world.raft.lead(4)
+        await world.until(lambda: broker.is_fenced)
+        await broker.unfenced()
+        assert broker._rooms.lifecycle.broker_epoch > epoch
+        topic_id = await world.create("invoice")
+        assert not (await produce(world, topic_id, batch(b"a"))).error.code
 
     in_a_world(program)
