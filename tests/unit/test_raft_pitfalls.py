@@ -574,3 +574,66 @@ def test_directories_tell_voters_of_one_id_apart() -> None:
     stranger = ReplicaKey(2, directory(99))
     made.step(VoteAnswered(stranger, attempt, VoteResponse(1, -1, True)))
     assert made.role == "candidate"
+
+
+# --- each of these was written because a machine without the rule passed all tests above ----------
+
+
+def test_an_answer_to_a_fetch_from_another_offset_is_not_taken() -> None:
+    made = follower(log=[0, 1, 1], epoch=2)
+    made.answered(FetchResponse(2, 2, 2, diverging=DivergingEpoch(0, 1)))
+    made.answered(FetchResponse(2, 2, 1, batches=(batch(3, 2),)))
+    assert made.raft.ledger.log_end_offset == 3
+
+
+def test_a_majority_of_others_does_not_elect_one_whose_own_vote_is_not_on_disk() -> None:
+    made = machine(1, (1, 2, 3), saves_at_once=False)
+    made.due()
+    made.vote_answered(2)
+    assert made.role == "candidate"
+    made.vote_answered(2)
+    made.vote_answered(3)
+    assert made.role == "candidate"
+    made.step(HardStateSaved(made.readies[-1].hard_state_version))
+    assert made.role == "leader"
+
+
+def test_the_save_of_an_older_hard_state_is_no_vote() -> None:
+    made = machine(1, (1,), [0, 3], epoch=1, saves_at_once=False)
+    made.due()
+    assert (made.role, made.epoch) == ("candidate", 4)
+    made.step(HardStateSaved(1))
+    assert made.role == "candidate"
+    made.step(HardStateSaved(2))
+    assert made.role == "leader"
+
+
+def test_two_voters_with_one_seed_wait_differently() -> None:
+    """R28 (hashicorp #50)."""
+    deadlines = [machine(i, (100, 101, 102)).raft.deadline_ms() for i in (100, 101, 102)]
+    assert len(set(deadlines)) == 3
+
+
+def test_a_single_voter_keeps_its_epoch_through_any_pause() -> None:
+    made = machine(1, (1,))
+    made.due()
+    for _ in range(5):
+        made.tick(10_000)
+        assert (made.role, made.epoch) == ("leader", 1)
+
+
+def test_an_echo_proves_only_that_the_leader_was_heard_after_it_issued_that_round() -> None:
+    made = serving_leader()
+    assert isinstance(made.raft.role, Leader)
+    issued, begun = made.raft.role.check_round, made.now_ms
+    made.now_ms = begun + 1000
+    made.fetch(2, 2, 1, high_watermark=2, round=issued)
+    made.now_ms = begun + 1500
+    made.tick()
+    assert made.role == "resigned"
+
+
+def test_a_follower_votes_for_nobody_else_in_its_leaders_epoch() -> None:
+    made = follower()
+    assert made.raft.hard_state.voted_for is None
+    assert not made.ask_vote(3, 1, end=9).granted
