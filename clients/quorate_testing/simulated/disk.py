@@ -67,6 +67,12 @@ class _Directory:
         _enter(self.cached, change)
         self.pending.append(change)
 
+    def sync(self, covered: int) -> None:
+        """Make the first `covered` changes durable."""
+        for change in self.pending[:covered]:
+            _enter(self.durable, change)
+        del self.pending[:covered]
+
 
 @dataclass(eq=False, slots=True)
 class _UnderWay:
@@ -276,7 +282,9 @@ class SimulatedDisk:
     async def make_directory(self, path: str) -> None:
         await self.begin("make_directory", path)
         here = self._root
+        parents = []
         for name in _parts(path):
+            parents.append(here)
             node = here.cached.get(name)
             if node is None:
                 node = _Directory()
@@ -284,6 +292,9 @@ class SimulatedDisk:
             if isinstance(node, _Inode):
                 raise NotADirectoryError(errno.ENOTDIR, "simulated: is a file", path)
             here = node
+        await self.begin("sync_directory", path)
+        for parent in parents:
+            parent.sync(len(parent.pending))
 
     async def rename(self, source: str, target: str) -> None:
         await self.begin("rename", source)
@@ -314,9 +325,7 @@ class SimulatedDisk:
         directory = self._directory(path)
         covered = len(directory.pending)
         await self.begin("sync_directory", path)
-        for change in directory.pending[:covered]:
-            _enter(directory.durable, change)
-        del directory.pending[:covered]
+        directory.sync(covered)
 
     async def lock(self, directory: str) -> Lock:
         self._directory(directory)

@@ -64,7 +64,7 @@ class Disk(Protocol):
         """Names in a directory, sorted; FileNotFoundError if it is not there."""
 
     async def make_directory(self, path: str) -> None:
-        """Make it, and its parents, where absent."""
+        """Make it, and its parents, where absent; durable when done."""
 
     async def rename(self, source: str, target: str) -> None:
         """Atomically replace `target`; durable after sync_directory of its parent."""

@@ -203,7 +203,7 @@ class RealDisk:
         return sorted(os.listdir(directory))
 
     async def make_directory(self, path: str) -> None:
-        os.makedirs(path, exist_ok=True)
+        await self.in_thread(_make_directory, path)
 
     async def rename(self, source: str, target: str) -> None:
         os.replace(source, target)
@@ -244,6 +244,16 @@ def _read_boot_id() -> str | None:
             return file.read().strip() or None
     except OSError:
         return None
+
+
+def _make_directory(path: str) -> None:
+    """Make it, and what it lies in, so that a power loss takes none of them away again."""
+    parent = os.path.dirname(os.path.abspath(path))
+    if not os.path.isdir(parent):
+        _make_directory(parent)
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(path)
+    _sync_directory(parent)
 
 
 def _sync_directory(path: str) -> None:
