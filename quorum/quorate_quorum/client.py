@@ -197,8 +197,7 @@ class QuorumClient:
         self._stopped = True
         if self._watching is not None:
             self._watching.cancel()
-            with suppress(asyncio.CancelledError):
-                await asyncio.wait([self._watching])
+            await asyncio.wait([self._watching])
         for heartbeat in list(self._heartbeats):
             await heartbeat.close()
         if self._alter is not None:
@@ -425,9 +424,11 @@ class QuorumClient:
             heartbeat.controller_moved(leader.endpoint)
 
     def _follow_hint(self, asked: str, leader_id: int, endpoint: str) -> None:
-        """The voter asked is not the controller; it may know who is."""
+        """The voter asked is not the controller; it may know who is, or be about to become it."""
+        if endpoint == asked:
+            return
         self._forget_leader(asked)
-        if endpoint and endpoint != asked and not self._leader.endpoint:
+        if endpoint and not self._leader.endpoint:
             self._learn_leader(_Leader(leader_id, endpoint, self._leader.epoch))
 
     def _forget_leader(self, endpoint: str) -> None:
@@ -650,8 +651,8 @@ class HeartbeatStream:
         if response.error.code == ErrorCode.ERROR_CODE_NOT_CONTROLLER:
             client._follow_hint(self._endpoint, response.leader_id, response.leader_endpoint)
             raise from_wire(response.error)
+        self._was_answered = True
         if response.error.code == ErrorCode.ERROR_CODE_NONE:
-            self._was_answered = True
             self._interval_ms = min(max(response.interval_ms, 10), 10_000)
             client._told_high_watermark(response.high_watermark)
             client._learn_leader(

@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Protocol
 
-from quorate.errors import NotControllerError
+from quorate.errors import NotControllerError, OverloadedError
 from quorate.record import batch as record_batch
 from quorate_quorum.log.events import encode_events
 from quorate_quorum.v1.events_pb2 import EpochStart, Feature, MetadataEvent
@@ -55,6 +55,8 @@ class FakeRaft:
         self.leader_endpoint = ""
         self.handed_over_for_silence = 0
         self.rounds = 0
+        #: So many more proposals are taken before the log is full; None: no bound.
+        self.room: int | None = None
 
     # -- what the test commands
 
@@ -119,6 +121,10 @@ class FakeRaft:
     def propose(self, epoch: int, events: Sequence[MetadataEvent]) -> int:
         if not self.is_leader or epoch != self.epoch:
             raise NotControllerError(f"voter {self.node_id} does not lead in epoch {epoch}")
+        if self.room == 0:
+            raise OverloadedError("too much is proposed and not committed")
+        if self.room is not None:
+            self.room -= 1
         base_offset = self._append(epoch, events)
         if self.commits_soon:
             asyncio.get_running_loop().call_soon(self.commit)

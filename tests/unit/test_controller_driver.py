@@ -15,6 +15,8 @@ from quorate.errors import (
     InvalidRequestError,
     NotControllerError,
     OutcomeUnknownError,
+    OverloadedError,
+    RequestTimedOutError,
     UnknownServerError,
     UnsupportedError,
     WrongClusterError,
@@ -243,6 +245,34 @@ def test_a_large_outcome_is_several_batches_and_answered_when_the_last_commits()
         assert all(len(batch) <= 4 << 20 for batch in batches)
         assert decided.apply_offset == world.raft.log_end_offset
         assert len(world.controller.image.features) == 3001
+
+    in_a_world(program)
+
+
+def test_a_full_log_refuses_and_a_change_of_which_a_part_fitted_is_unknown() -> None:
+    async def program(world: World) -> None:
+        many = tuple(feature(1, name=f"{n:06}" + "y" * 2000) for n in range(3000))
+        world.raft.room = 0
+        with pytest.raises(OverloadedError):
+            await world.controller.run(one_event(1))
+        world.raft.room = 1
+        with pytest.raises(OutcomeUnknownError, match="part"):
+            await world.controller.run(lambda image, context: Outcome(many, None))
+        world.raft.room = None
+        assert (await world.controller.run(one_event(1))).response == 1
+
+    in_a_world(program)
+
+
+def test_a_fence_that_found_the_log_full_is_made_up_for() -> None:
+    async def program(world: World) -> None:
+        brokers = await world.unfenced(3)
+        world.raft.room = 0
+        world.kill(brokers[1])
+        await asyncio.sleep(1)
+        assert not world.broker_image(1).fenced
+        world.raft.room = None
+        assert await world.until(lambda: world.broker_image(1).fenced) < 0.2
 
     in_a_world(program)
 
@@ -502,6 +532,8 @@ def test_other_clusters_and_unknown_methods_are_refused() -> None:
         assert isinstance(from_wire(answer.error), UnsupportedError)
         answer = await world.forward(CREATE_TOPICS.path, b"", cluster_id="other")
         assert isinstance(from_wire(answer.error), WrongClusterError)
+        answer = await world.forward(CREATE_TOPICS.path, b"", deadline_ms=0)
+        assert isinstance(from_wire(answer.error), RequestTimedOutError)
         answer = await world.forward(CREATE_TOPICS.path, b"\xff\xff\xff")
         assert isinstance(from_wire(answer.error), InvalidRequestError)
 

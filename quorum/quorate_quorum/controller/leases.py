@@ -19,6 +19,7 @@ from quorate.errors import (
     FencedError,
     InvalidRequestError,
     NotControllerError,
+    OutcomeUnknownError,
     OverloadedError,
     QuorateError,
 )
@@ -156,8 +157,8 @@ class Leases:
             handed_over_for_silence=handed_over_for_silence,
             has_other_voter=len(reign.pending.voters) > 1,
         )
-        #: Fences that a full log put off; tried again at each tick.
-        self._fences_put_off: dict[int, str] = {}
+        #: Fences that a full log put off, by broker: (broker_epoch, reason).
+        self._fences_put_off: dict[int, tuple[int, str]] = {}
         self._recovery = Recovery(config.unclean_recovery_wait_ms)
         #: One past the Outcome that registered or fenced a broker in this reign.
         self._outcome_ends: dict[int, int] = {}
@@ -330,12 +331,13 @@ class Leases:
                 self._liveness.unfenced(broker_id)
 
     def _fence(self, broker_id: int, reason: str) -> None:
-        if not self._reign.pending.is_unfenced(broker_id):
+        broker = self._reign.pending.brokers.get(broker_id)
+        if broker is None or broker.fenced:
             return
         log.warning("broker_fenced", broker=broker_id, reason=reason)
         changed = self._decide("fence", lambda i, c: brokers.fence(i, broker_id, c))
         if changed is None:
-            self._fences_put_off[broker_id] = reason
+            self._fences_put_off[broker_id] = broker.epoch, reason
         elif changed:
             self._liveness.fenced(broker_id)
             self._outcome_ends[broker_id] = self._reign.pending.offset
@@ -395,7 +397,7 @@ class Leases:
         """Decide and propose; nobody waits for the commit but the brokers it speaks of."""
         try:
             return self._reign.decide(decision)
-        except (NotControllerError, OverloadedError) as error:
+        except (NotControllerError, OverloadedError, OutcomeUnknownError) as error:
             log.info("decision_dropped", what=what, reason=str(error))  # seen again at a tick
             return None
         except Exception as error:
@@ -416,11 +418,21 @@ class Leases:
             await asyncio.sleep(self.config.tick_ms / 1000)
             for _ in range(3):  # frames that had arrived are stepped before time is
                 await asyncio.sleep(0)
-            put_off, self._fences_put_off = self._fences_put_off, {}
-            for broker_id, reason in put_off.items():
-                self._fence(broker_id, reason)
+            self._make_up()
             self._carry_out(self._liveness.tick(self._now_ms()))
             self._recover(self._recovery.tick(self._reign.pending, self._now_ms()))
+
+    def _make_up(self) -> None:
+        """Do what a full log put off."""
+        if self._reign.is_torn and self._decide("settle", brokers.settle) is not None:
+            self._reign.is_torn = False
+            for fenced in _sorted(self._reign.pending, fenced=True):
+                self._outcome_ends[fenced.id] = self._reign.pending.offset
+        put_off, self._fences_put_off = self._fences_put_off, {}
+        for broker_id, (epoch, reason) in put_off.items():
+            broker = self._reign.pending.brokers.get(broker_id)
+            if broker is not None and broker.epoch == epoch:
+                self._fence(broker_id, reason)
 
     def _carry_out(self, effects: Iterable[Effect]) -> None:
         for effect in effects:

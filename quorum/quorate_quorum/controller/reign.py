@@ -65,6 +65,8 @@ class Reign:
         self.pending = image
         self.committed_offset = image.offset
         self.is_over = False
+        #: A large Outcome was cut off by a full log: brokers.settle has to complete it.
+        self.is_torn = False
         self._raft = raft
         self._context = context
         self._waiters: deque[_Waiter] = deque()
@@ -95,6 +97,8 @@ class Reign:
         except NotControllerError:
             if self.pending.offset > before or self.is_over:
                 raise OutcomeUnknownError("the reign ended amid a change") from None
+            raise
+        except (OverloadedError, OutcomeUnknownError):
             raise
         except QuorateError:
             await self._settle(before, has_proposed=False)
@@ -128,9 +132,15 @@ class Reign:
             raise NotControllerError("this voter is not the controller any more")
 
     def _propose(self, events: Sequence[MetadataEvent]) -> None:
-        for part in split(events):
+        for number, part in enumerate(split(events)):
             image = replayed(self.pending, part, epoch=self.epoch)  # asserts before it is proposed
-            base_offset = self._raft.propose(self.epoch, part)
+            try:
+                base_offset = self._raft.propose(self.epoch, part)
+            except OverloadedError as error:
+                if number == 0:
+                    raise
+                self.is_torn = True
+                raise OutcomeUnknownError(f"only a part of the change fitted: {error}") from error
             assert base_offset == self.pending.offset, (
                 f"proposed at {base_offset}, decided at {self.pending.offset}"
             )

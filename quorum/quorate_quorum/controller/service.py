@@ -22,6 +22,7 @@ from quorate.errors import (
     OutcomeUnknownError,
     OverloadedError,
     QuorateError,
+    RequestTimedOutError,
     UnsupportedError,
     WrongClusterError,
     to_wire,
@@ -131,6 +132,8 @@ class ControllerService:
             forwarded = self._forwarded.get(request.method)
             if forwarded is None:
                 raise UnsupportedError(f"the controller does not serve {request.method[:200]!r}")
+            if request.deadline_ms == 0:
+                raise RequestTimedOutError("the caller's time was over; nothing was done")
             with self._counted():
                 decided = await _in_time(
                     forwarded.answer(decoded(forwarded.method, request.request)),
