@@ -52,6 +52,15 @@ class _Following:
     task: asyncio.Task[None] | None = None
     #: It is to be named again when what is pending is done.
     must_name: bool = True
+    #: As last named on this stream, until that is answered.
+    named: FetchPosition | None = None
+
+    def is_answered_by(self, fetched: ReplicaFetched) -> bool:
+        """Tell an answer to what was named last from one that comes too late to matter."""
+        return self.named is not None and (fetched.leader_epoch, fetched.base_offset) == (
+            self.named.leader_epoch,
+            self.named.offset,
+        )
 
 
 class Fetchers:
@@ -219,6 +228,7 @@ class LeaderStream:
         self._named.clear()
         self._forgotten.clear()
         for following in list(self._following.values()):
+            following.named = None
             self._name(following)
 
     async def _requests(self) -> AsyncIterator[ReplicaFetchRequest]:
@@ -317,12 +327,17 @@ class LeaderStream:
 
     async def _carry_out(self, following: _Following) -> None:
         fetched, batches = following.pending.popleft()
+        refused: str | None = None
+        is_bare = not batches and not fetched.HasField("diverging") and not fetched.error.code
         try:
+            if not following.is_answered_by(fetched):
+                return
+            if not is_bare:
+                following.named = None
             refused = await following.partition.take_from_leader(fetched, batches)
         finally:
             self._bytes_held -= len(batches)
             self._written.set()
-        is_bare = not batches and not fetched.HasField("diverging") and not fetched.error.code
         if refused is not None and self._is_carried(following):
             log_line.info("not replicated", partition=following.partition.name, reason=refused)
             await asyncio.sleep(self._fetchers.backoff_s())
@@ -334,6 +349,7 @@ class LeaderStream:
         partition = following.partition
         position = await partition.fetch_position()
         if position is not None and position.leader == self.leader and self._is_carried(following):
+            following.named = position
             self._forgotten.pop(partition.key, None)
             self._named[partition.key] = _wire(partition, position)
             self._changed.set()

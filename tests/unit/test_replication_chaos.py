@@ -104,11 +104,12 @@ class Run:
         await until(lambda: set(world.state.isr) == {1, 2, 3})
         leader = world.running[world.state.leader]
         await leader.produce(b"last")
+        end = leader.partition.log_end_offset
+        await until(lambda: all(b.partition.log_end_offset == end for b in world.running.values()))
         logs = [await broker.stored() for broker in world.brokers.values()]
         assert logs[0] == logs[1] == logs[2]
         for offset, value in self.acknowledged.items():
             assert logs[0][offset] == value
-        assert self.acknowledged
 
 
 @pytest.mark.parametrize("seed", range(12))

@@ -291,7 +291,7 @@ class ReplicaSession:
                 topic_id=named.topic_id,
                 partition=named.partition,
                 error=to_wire(error),
-                leader_epoch=named.leader_epoch if partition is None else partition.leader_epoch,
+                leader_epoch=named.leader_epoch,
                 base_offset=named.fetch_offset,
                 log_start_offset=-1 if partition is None else partition.log_start_offset,
             )

@@ -233,8 +233,9 @@ class ReplicaFetched(_message.Message):
     topic_id: _builtins.bytes
     partition: _builtins.int
     leader_epoch: _builtins.int
-    base_offset: _builtins.int
     """asked for"""
+    base_offset: _builtins.int
+    """asked for: says which naming of the partition this answers"""
     high_watermark: _builtins.int
     log_start_offset: _builtins.int
     size: _builtins.int
