@@ -344,7 +344,9 @@ class Transport:
         return True
 
     def _refuse(self, voter: ReplicaKey, error: Error) -> None:
-        log.warning("a voter refuses us", voter=voter.id, code=error.code, error=error.message)
+        is_stranger = error.code == ErrorCode.ERROR_CODE_WRONG_CLUSTER
+        tell = log.warning if is_stranger else log.debug
+        tell("a voter refuses us", voter=voter.id, code=error.code, error=error.message)
 
 
 #: Errors whose answer still tells epoch and leader.
