@@ -587,3 +587,25 @@ def test_a_broker_whose_registration_was_removed_registers_again() -> None:
         assert not (await produce(world, topic_id, batch(b"a"))).error.code
 
     in_a_world(program)
+
+
+def test_a_failed_sync_costs_the_directory_and_the_last_one_the_broker() -> None:
+    """Law 6: it is remembered on disk, told at the next start, and nothing was acknowledged."""
+
+    async def program(world: World) -> None:
+        await world.brokers_up(1)
+        topic_id = await world.create("invoice", flush_on_ack="true")
+        assert not (await produce(world, topic_id, batch(b"a"))).error.code
+        world.disks[0].fail_next_sync()
+        producing = Producing(world.client())
+        producing.send(topic_id, batch(b"b"))
+        with pytest.raises((StreamBrokenError, StopAsyncIteration, AssertionError)):
+            assert (await producing.result()).error.code == ErrorCode.ERROR_CODE_NONE
+        await producing.close()
+        broker = world.brokers.pop(0)
+        with pytest.raises(NodeFailed, match="last log directory failed"):
+            await broker.stopped()
+        run = await read_run(world.disks[0], "/data")
+        assert (run.sync_failed, run.marker_present) == (True, False)
+
+    in_a_world(program)
