@@ -5,14 +5,22 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any
 
 import pytest
 
-from quorate.errors import QuorateError, raise_if_error
+from quorate.errors import (
+    NetworkError,
+    OutcomeUnknownError,
+    QuorateError,
+    QuorumUnavailableError,
+    raise_if_error,
+)
 from quorate.methods import CREATE_TOPICS, DESCRIBE_QUORUM
 from quorate.network import Answered, Refused
 from quorate.v1 import admin_pb2 as admin
+from quorate.v1.common_pb2 import ErrorCode
 from quorate_quorum.log.identity import Identity
 from quorate_quorum.node.config import ConfigError, QuorumConfig
 from quorate_quorum.node.environment import Environment
@@ -20,6 +28,7 @@ from quorate_quorum.node.process import NodeFailed
 from quorate_quorum.raft.bootstrap import format_voter
 from quorate_quorum.raft.voters import Voter
 from quorate_quorum.server import QuorumServer
+from quorate_quorum.v1 import controller_pb2 as wire
 from quorate_testing.simulated.disk import SimulatedDisk
 from quorate_testing.simulated.loop import Process, SimulatedLoop, simulate
 from quorate_testing.simulated.network import SimulatedNetwork
@@ -191,6 +200,54 @@ def test_a_topic_is_created_the_controller_killed_and_life_goes_on() -> None:
 
     for seed in range(3):
         in_a_world(program, seed=seed)
+
+
+def test_an_isr_change_converges_though_the_controller_dies_with_the_answer() -> None:
+    """K15: the reply is lost; the repeat is refused by partition_epoch, or makes the change."""
+
+    async def program(world: World, delay_s: float) -> None:
+        await world.start()
+        first = await world.controller()
+        brokers = [await world.broker(node_id) for node_id in range(3)]
+        await world.create(brokers[0], "t")
+        topic_id = b"t".ljust(16, b"\0")
+        await world.until(lambda: topic_id in brokers[0].client.image.topics)
+        leader = brokers[brokers[0].client.image.topics[topic_id].partitions[0].leader]
+
+        def partition() -> Any:
+            return leader.client.image.topics[topic_id].partitions[0]
+
+        async def shrink() -> None:
+            while len(partition().isr) == 3:
+                proposal = wire.AlterPartition(
+                    topic_id=topic_id,
+                    leader_epoch=partition().leader_epoch,
+                    partition_epoch=partition().partition_epoch,
+                )
+                for node_id in partition().isr[:2]:
+                    proposal.isr.add(broker_id=node_id, broker_epoch=brokers[node_id].broker_epoch)
+                request = wire.AlterPartitionsRequest(
+                    broker_id=leader.node_id, broker_epoch=leader.broker_epoch
+                )
+                request.partitions.append(proposal)
+                try:
+                    answer = await leader.client.alter_partitions(request)
+                    assert answer.partitions[0].error.code in (
+                        ErrorCode.ERROR_CODE_NONE,
+                        ErrorCode.ERROR_CODE_STALE_PARTITION_EPOCH,
+                    )
+                except (NetworkError, QuorumUnavailableError, OutcomeUnknownError):
+                    pass
+                await asyncio.sleep(0.05)
+
+        before = partition()
+        world.loop.call_later(delay_s, first.kill)
+        await world.loop.process(f"b{leader.node_id}").spawn(shrink())
+        assert partition().isr == before.isr[:2]
+        assert partition().partition_epoch == before.partition_epoch + 1, "made once"
+
+    for step in range(8):
+        in_a_world(partial(program, delay_s=step * 0.0005))
 
 
 def test_one_voter_alone_decides_at_once() -> None:
