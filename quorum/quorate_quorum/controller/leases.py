@@ -24,7 +24,7 @@ from quorate.errors import (
     QuorateError,
 )
 from quorate.network import Answered, NoAnswer, Refused
-from quorate_quorum.controller import brokers, partitions
+from quorate_quorum.controller import brokers, partitions, topics
 from quorate_quorum.controller.liveness import (
     Dial,
     Effect,
@@ -329,6 +329,7 @@ class Leases:
             log.info("broker_unfenced", broker=broker_id)
             if self._decide("unfence", lambda i, c: brokers.unfence(i, broker_id, c)):
                 self._liveness.unfenced(broker_id)
+                self._decide("raise internal topics", topics.raise_internal_topics)
 
     def _fence(self, broker_id: int, reason: str) -> None:
         broker = self._reign.pending.brokers.get(broker_id)
