@@ -131,7 +131,9 @@ class QuorumServer:
         self._log = await Log.open(
             environment.disk,
             metadata_directory(directory),
-            LogConfig(segment_bytes=config.metadata_log_segment_bytes, track_synced=True),
+            LogConfig(
+                segment_bytes=config.metadata_log_segment_bytes, track_synced=True, verify_all=True
+            ),
         )
         self._rooms = rooms = _Rooms(self, identity, self._log)
         await rooms.raft.start()
