@@ -23,6 +23,7 @@ from quorate.errors import (
     QuorateError,
     QuorumUnavailableError,
     RequestTimedOutError,
+    UnknownServerError,
     UnknownTopicError,
     from_wire,
 )
@@ -38,7 +39,7 @@ from quorate.network import (
     current_network,
     current_wall_clock_ms,
 )
-from quorate.v1.admin_pb2 import MetadataRequest, MetadataResponse, TopicMetadata
+from quorate.v1.admin_pb2 import MetadataRequest, MetadataResponse, PartitionMetadata, TopicMetadata
 from quorate.v1.common_pb2 import ErrorCode, LeaderHint
 
 log = structlog.get_logger(__name__)
@@ -46,9 +47,13 @@ log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
 METADATA_TIMEOUT_MS = 1000  # one broker's time to answer before the next is asked
-METADATA_AGE_MAX_S = 300.0
+METADATA_AGE_MAX_S = 30.0
 RETRY_BACKOFF_S = (0.02, 0.05, 0.1, 0.2)  # between rounds over all known brokers
 UNKNOWN_TOPIC_WAIT_S = 3.0  # a topic made just now may not be known everywhere
+NOBODY_ANSWERS_WAIT_S = 30.0
+#: Between looks that bring no news; the first one after news, or after a quiet time, is at once.
+LOOK_INTERVALS_S = (0.0, 0.02, 0.05, 0.1, 0.2, 0.5)
+QUIET_S = 2.0
 
 
 def parse_servers(servers: str | Sequence[str]) -> tuple[str, ...]:
@@ -89,6 +94,9 @@ class TopicView:
     name: str
     topic_id: bytes
     partitions: list[PartitionView] = field(default_factory=list)
+    is_internal: bool = False
+    #: Deleted, or made again under its name: another view has its place.
+    is_gone: bool = False
     #: All partition numbers, and those that have a leader; replaced when that changes.
     numbers: tuple[int, ...] = ()
     available: tuple[int, ...] = ()
@@ -143,8 +151,15 @@ class Cluster:
         self._keeper: asyncio.Task[None] | None = None
         self._changed: list[Callable[[], None]] = []
         self._last_answer = ""
-        self._refreshed_at = 0.0
+        self._avoided: dict[str, None] = {}
+        self._looked_at = -QUIET_S
+        self._looks_without_news = 0
+        self._failed: list[Callable[[QuorateError], None]] = []
+        self._last_error: QuorateError | None = None
         self._closed = False
+        #: Requests for metadata, numbered as they are sent, and the latest one answered.
+        self.asked = 0
+        self.answered = 0
 
     async def start(self, *, timeout_ms: int = 30000) -> None:
         """Ask the bootstrap servers until one answers; QuorumUnavailableError after timeout_ms."""
@@ -154,6 +169,8 @@ class Cluster:
             try:
                 await self.refresh()
                 break
+            except (ClosedError, InvalidRequestError):
+                raise
             except QuorateError as error:
                 if loop.time() >= deadline:
                     raise QuorumUnavailableError(
@@ -180,10 +197,13 @@ class Cluster:
         """Call back after each answer that changed a leader, a topic or a broker."""
         self._changed.append(callback)
 
+    def on_failure(self, callback: Callable[[QuorateError], None]) -> None:
+        """Call back if this view of the cluster fails for good: a bug of ours."""
+        self._failed.append(callback)
+
     def connection(self, endpoint: str, purpose: Purpose = "data") -> Connection:
         """Return the one connection to an endpoint for a purpose."""
-        if self._closed:
-            raise ClosedError("this client was stopped")
+        self._check_open()
         found = self._connections.get((endpoint, purpose))
         if found is None:
             found = self.network.connect(endpoint, purpose=purpose)
@@ -205,25 +225,30 @@ class Cluster:
             return found
         self.want((name,))
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + UNKNOWN_TOPIC_WAIT_S
-        attempt = 0
+        started = loop.time()
         while True:
-            await self.refresh()
+            await self._look()
             found = self.topics.get(name)
             if found is not None:
                 return found
+            self._check_open()
+            waited = loop.time() - started
             error = self.topic_errors.get(name)
             if error is not None and not error.retriable:
                 self._wanted.pop(name, None)
                 raise error
-            if loop.time() >= deadline:
+            if self._last_error is not None:
+                if waited >= NOBODY_ANSWERS_WAIT_S:
+                    raise QuorumUnavailableError(
+                        f"topic {name!r} could not be looked up: no broker answered for "
+                        f"{waited:.0f} s (last: {self._last_error})"
+                    )
+            elif waited >= UNKNOWN_TOPIC_WAIT_S:
                 self._wanted.pop(name, None)
                 raise UnknownTopicError(
                     f"topic {name!r} is not known to the cluster; create it with "
                     f"Admin.create_topic({name!r}) or `quorate topic create {name}`"
                 )
-            await asyncio.sleep(RETRY_BACKOFF_S[min(attempt, 3)])
-            attempt += 1
 
     def partition(self, name: str, partition: int) -> PartitionView | None:
         """Return what is known of a partition, None if the topic or number is not known."""
@@ -242,24 +267,34 @@ class Cluster:
             return False
         view.leader, view.leader_epoch, view.endpoint = hint.leader, hint.leader_epoch, endpoint
         self.topics[name].leaders_changed()
+        self._looks_without_news = 0
         self._tell()
         return True
 
     # -- looking again -----------------------------------------------------------------------
 
     def request_refresh(self) -> None:
-        """Look again soon, in the background; at most one look is under way."""
+        """Look again soon, in the background.
+
+        At most one look is under way or planned, and looks that bring no news get rarer.
+        """
         if self._closed or (self._refresh is not None and not self._refresh.done()):
             return
-        self._refresh = asyncio.create_task(self._refresh_quietly(), name="quorate-refresh")
+        self._refresh = asyncio.create_task(self._refresh_soon(), name="quorate-refresh")
 
     async def refresh(self) -> None:
         """Ask brokers in turn until one answers; raise the last error if none does."""
-        if self._closed:
-            raise ClosedError("this client was stopped")
+        self._check_open()
+        self.asked = number = self.asked + 1
         request = MetadataRequest(topics=list(self._wanted), all_topics=self.all_topics)
         response = await self.ask_any(METADATA, request, timeout_ms=METADATA_TIMEOUT_MS)
-        self._take(response)
+        if not self._closed:
+            self.answered = max(self.answered, number)
+            self._take(response)
+
+    def avoid(self, endpoint: str) -> None:
+        """Ask this broker last from now on: it is silent, or does not answer."""
+        self._avoided[endpoint] = None
 
     async def ask_any(
         self,
@@ -280,13 +315,13 @@ class Cluster:
                 response = await self.connection(endpoint, "control").unary(
                     method, request, timeout_ms=timeout_ms
                 )
-            except PeerRefusedError as error:
-                last = error
             except NetworkError as error:
-                if not safe_to_repeat or not error.retriable:
+                self.avoid(endpoint)
+                if not safe_to_repeat and not isinstance(error, PeerRefusedError):
                     raise
                 last = error
             else:
+                self._avoided.pop(endpoint, None)
                 self._last_answer = endpoint
                 return response
         raise last
@@ -296,14 +331,41 @@ class Cluster:
         known = list(dict.fromkeys(self.brokers.values()))
         self.chance.shuffle(known)
         first = [self._last_answer] if self._last_answer else []
-        return list(dict.fromkeys((*first, *known, *self.bootstrap)))
+        listed = dict.fromkeys((*first, *known, *self.bootstrap))
+        self._avoided = {one: None for one in self._avoided if one in listed}
+        return sorted(listed, key=self._avoided.__contains__)
 
-    async def _refresh_quietly(self) -> None:
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ClosedError("this client was stopped")
+
+    async def _look(self) -> None:
+        """Wait for the look that is under way or planned, or for a new one."""
+        self._check_open()
+        self.request_refresh()
+        assert self._refresh is not None
+        await asyncio.wait([self._refresh])
+
+    async def _refresh_soon(self) -> None:
+        loop = asyncio.get_running_loop()
+        if loop.time() - self._looked_at >= QUIET_S:
+            self._looks_without_news = 0
+        interval = LOOK_INTERVALS_S[min(self._looks_without_news, len(LOOK_INTERVALS_S) - 1)]
+        await asyncio.sleep(max(0.0, self._looked_at + interval - loop.time()))
+        self._looks_without_news += 1  # _take() sets it back if there is news
         try:
             await self.refresh()
+            self._last_error = None
         except QuorateError as error:
-            self._last_answer = ""
+            self._last_error = error
             log.debug("metadata refresh failed", error=str(error))
+        except Exception as error:
+            log.exception("the view of the cluster failed")
+            self._last_error = UnknownServerError(f"the view of the cluster failed: {error!r}")
+            for callback in self._failed:
+                callback(self._last_error)
+        finally:
+            self._looked_at = loop.time()
 
     async def _keep_fresh(self) -> None:
         while True:
@@ -311,55 +373,79 @@ class Cluster:
             self.request_refresh()
 
     def _take(self, response: MetadataResponse) -> None:
-        stale = response.image_offset < self.image_offset
+        if self.cluster_id and response.cluster_id != self.cluster_id:
+            log.warning("another cluster answers", was=self.cluster_id, now=response.cluster_id)
+            self.image_offset = -1
+        is_stale = response.image_offset < self.image_offset
         self.image_offset = max(self.image_offset, response.image_offset)
         self.cluster_id = response.cluster_id
         self.controller = response.controller
         self.brokers = {one.broker_id: one.endpoint for one in response.brokers}
         self.racks = {one.broker_id: one.rack for one in response.brokers}
-        if self.all_topics and not stale:
+        has_news = False
+        if self.all_topics and not is_stale:
             present = {topic.name for topic in response.topics}
             for name in [name for name in self.topics if name not in present]:
-                self._forget(name)
+                has_news |= self._forget(name)
         for topic in response.topics:
             if topic.error.code == ErrorCode.ERROR_CODE_NONE:
-                self._take_topic(topic)
+                has_news |= self._take_topic(topic, is_stale)
             else:
                 self.topic_errors[topic.name] = from_wire(topic.error)
-                if topic.error.code == ErrorCode.ERROR_CODE_UNKNOWN_TOPIC and not stale:
-                    self._forget(topic.name)
+                if topic.error.code == ErrorCode.ERROR_CODE_UNKNOWN_TOPIC and not is_stale:
+                    has_news |= self._forget(topic.name)
+        if has_news:
+            self._looks_without_news = 0
         self._tell()
 
-    def _take_topic(self, topic: TopicMetadata) -> None:
-        self.topic_errors.pop(topic.name, None)
+    def _take_topic(self, topic: TopicMetadata, is_stale: bool) -> bool:
+        """Take what an answer says of a topic; return whether it is news."""
         known = self.topics.get(topic.name)
+        has_news = False
         if known is None or known.topic_id != topic.topic_id:
+            if known is not None and is_stale:
+                return False  # that topic was deleted since, and made again
             self._forget(topic.name)
-            known = TopicView(topic.name, topic.topic_id)
+            known = TopicView(topic.name, topic.topic_id, is_internal=topic.internal)
             self.topics[topic.name] = known
             self._names[topic.topic_id] = topic.name
+            has_news = True
+        self.topic_errors.pop(topic.name, None)
         while len(known.partitions) < len(topic.partitions):
             known.partitions.append(PartitionView(len(known.partitions)))
+            has_news = True
         for told in topic.partitions:
-            view = known.partitions[told.partition]
-            if told.leader_epoch < view.leader_epoch:
-                continue  # a broker that lags behind: never back to an older leader
-            view.leader, view.leader_epoch = told.leader, told.leader_epoch
-            view.endpoint = self.brokers.get(told.leader, "")
-            view.replicas, view.isr = tuple(told.replicas), tuple(told.isr)
+            if 0 <= told.partition < len(known.partitions):
+                has_news |= self._take_partition(known.partitions[told.partition], told)
         known.leaders_changed()
+        return has_news
 
-    def _forget(self, name: str) -> None:
+    def _take_partition(self, view: PartitionView, told: PartitionMetadata) -> bool:
+        if told.leader_epoch < view.leader_epoch:
+            return False  # a broker that lags behind: never back to an older leader
+        before = (view.leader, view.leader_epoch, view.endpoint)
+        kept = view.endpoint if told.leader == view.leader >= 0 else ""
+        view.leader, view.leader_epoch = told.leader, told.leader_epoch
+        view.endpoint = self.brokers.get(told.leader, kept)
+        view.replicas, view.isr = tuple(told.replicas), tuple(told.isr)
+        return before != (view.leader, view.leader_epoch, view.endpoint)
+
+    def _forget(self, name: str) -> bool:
         gone = self.topics.pop(name, None)
-        if gone is not None:
-            self._names.pop(gone.topic_id, None)
+        if gone is None:
+            return False
+        gone.is_gone = True
+        self._names.pop(gone.topic_id, None)
+        for view in gone.partitions:
+            view.leader, view.endpoint = -1, ""
+        return True
 
     def name_of(self, topic_id: bytes) -> str | None:
         """Return the name of a topic id that we know."""
         return self._names.get(topic_id)
 
     def _tell(self) -> None:
-        for callback in self._changed:
+        for callback in list(self._changed):
             callback()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
@@ -21,6 +22,9 @@ from quorate.model import AnyRecord, OffsetAndTimestamp, Record, TopicPartition
 from quorate.record.batch import check, records, split
 from quorate.serializers import decoder
 
+#: So many records may be read from the buffer before other tasks get their turn.
+TURNS_BETWEEN_YIELDS = 512
+LISTENER_CALLS = ("on_partitions_revoked", "on_partitions_assigned")
 POLICIES: dict[str, Reset] = {"earliest": "earliest", "latest": "latest", "none": "none"}
 
 
@@ -99,7 +103,11 @@ class Consumer:
         self._listener: Any = None
         self._cluster: Cluster | None = None
         self._fetcher: Fetcher | None = None
-        self._current: tuple[PartitionState, int, Iterator[AnyRecord]] | None = None
+        self._current: PartitionState | None = None
+        self._assigned: tuple[TopicPartition, ...] = ()
+        self._subscribed_at = 0
+        self._listener_error: Exception | None = None
+        self._turns = 0
         self._closed = False
 
     # -- life ------------------------------------------------------------------------------------
@@ -112,6 +120,7 @@ class Consumer:
             return
         cluster = Cluster(self._bootstrap, client_id=self._client_id)
         try:
+            cluster.all_topics = self._pattern is not None
             cluster.want(self._topics)
             await cluster.start()
             for topic in self._topics:
@@ -122,6 +131,8 @@ class Consumer:
         self._cluster = cluster
         self._fetcher = Fetcher(cluster, self._subscription, self._config)
         cluster.on_change(self._topics_changed)
+        if self._manual:
+            self.assign(self._assigned)
         self._topics_changed()
         self._fetcher.start()
         self._fetcher.wake()
@@ -166,6 +177,9 @@ class Consumer:
     async def getone(self) -> AnyRecord:
         """Return the next record; wait for it."""
         while True:
+            self._turns += 1
+            if not self._turns % TURNS_BETWEEN_YIELDS:
+                await asyncio.sleep(0)
             record = self._next()
             if record is not None:
                 return record
@@ -188,6 +202,8 @@ class Consumer:
             found = self._take_many(only, limit)
             left = deadline - loop.time()
             if found or left <= 0:
+                if not found:
+                    await asyncio.sleep(0)  # a loop of polls must not stop the fetching
                 return found
             try:
                 async with asyncio.timeout(left):
@@ -200,72 +216,66 @@ class Consumer:
     ) -> dict[TopicPartition, list[AnyRecord]]:
         found: dict[TopicPartition, list[AnyRecord]] = {}
         while limit > 0:
-            record = self._next(only)
+            try:
+                record = self._next(only, may_raise=not found)
+            except Exception:
+                if found:
+                    break  # first what was read before it; then it is met again
+                raise
             if record is None:
                 break
-            found.setdefault(TopicPartition(record.topic, record.partition), []).append(record)
+            assert self._current is not None
+            found.setdefault(self._current.topic_partition, []).append(record)
             limit -= 1
         return found
 
-    def _next(self, only: frozenset[TopicPartition] = frozenset()) -> AnyRecord | None:
+    def _next(
+        self, only: frozenset[TopicPartition] = frozenset(), *, may_raise: bool = True
+    ) -> AnyRecord | None:
         """Return the next record that is here, None if there is none."""
         self._check_running()
         while True:
-            current = self._current
-            if current is not None:
-                state, generation, iterator = current
-                if self._is_current(state, generation, only):
-                    try:
-                        record = next(iterator, None)
-                    except Exception:
-                        # Nothing is skipped in silence: the same record is next again.
-                        self._current = None
-                        self._put_aside(state)
-                        raise
-                    if record is not None:
-                        state.position = record.offset + 1
-                        return record
-                    self._finish(state)
-                    continue
-                if state.generation == generation:
-                    self._put_aside(state)
-                self._current = None
-            if not self._open_next(only):
+            state = self._current
+            if (
+                state is not None
+                and state.reading is not None
+                and not state.paused
+                and (not only or state.topic_partition in only)
+            ):
+                try:
+                    record = next(state.reading, None)
+                except Exception:
+                    # Nothing is skipped in silence: the same record is next again.
+                    state.seek(state.position)
+                    self._wake()
+                    raise
+                if record is not None:
+                    state.position = record.offset + 1
+                    return record
+                self._finish(state)
+            elif not self._open_next(only, may_raise):
                 return None
-
-    def _is_current(
-        self, state: PartitionState, generation: int, only: frozenset[TopicPartition]
-    ) -> bool:
-        return (
-            state.generation == generation
-            and not state.paused
-            and self._subscription.states.get(state.topic_partition) is state
-            and (not only or state.topic_partition in only)
-        )
-
-    def _put_aside(self, state: PartitionState) -> None:
-        """Leave a partition in the midst of its bytes: they are fetched again from its position."""
-        if self._subscription.states.get(state.topic_partition) is state:
-            state.seek(state.position)
-            self._wake()
 
     def _finish(self, state: PartitionState) -> None:
         """All of a partition's taken bytes were read: the position is behind them."""
-        self._current = None
+        state.reading = None
         if not state.buffered:
             state.position = state.fetch_offset
         self._subscription.had_turn(state)
         self._wake()
 
-    def _open_next(self, only: frozenset[TopicPartition]) -> bool:
+    def _open_next(self, only: frozenset[TopicPartition], may_raise: bool) -> bool:
         for state in self._subscription.turns():
             if only and state.topic_partition not in only:
                 continue
-            payload = state.take()
-            if payload is not None:
-                self._current = (state, state.generation, self._decode(state, payload))
+            if state.reading is None:
+                payload = state.take()
+                if payload is not None:
+                    state.reading = self._decode(state, payload)
+            if state.reading is not None:
+                self._current = state
                 return True
-            if state.error is not None:
+            if state.error is not None and may_raise:
                 error, state.error = state.error, None
                 raise error
         return False
@@ -274,28 +284,41 @@ class Consumer:
         topic, partition = state.topic_partition
         decode_key, decode_value = self._decode_key, self._decode_value
         position = state.position
-        for _, batch in split(payload):
-            header = check(batch)
-            if header.end_offset <= position or header.is_control:
-                continue
-            timestamp_type, leader_epoch = header.timestamp_type, header.leader_epoch
-            for raw in records(batch):
-                if raw.offset < position:
+        offset = position
+        try:
+            for _, batch in split(payload):
+                header = check(batch)
+                if header.end_offset <= position or header.is_control:
                     continue
-                key, value = raw.key, raw.value
-                yield Record(
-                    topic,
-                    partition,
-                    raw.offset,
-                    raw.timestamp_ms,
-                    timestamp_type,
-                    decode_key(topic, key) if decode_key is not None and key is not None else key,
-                    decode_value(topic, value)
-                    if decode_value is not None and value is not None
-                    else value,
-                    raw.headers,
-                    leader_epoch,
-                )
+                offset = max(position, header.base_offset)
+                timestamp_type, leader_epoch = header.timestamp_type, header.leader_epoch
+                for raw in records(batch):
+                    offset = raw.offset
+                    if offset < position:
+                        continue
+                    key, value = raw.key, raw.value
+                    if decode_key is not None and key is not None:
+                        key = decode_key(topic, key)
+                    if decode_value is not None and value is not None:
+                        value = decode_value(topic, value)
+                    yield Record(
+                        topic,
+                        partition,
+                        offset,
+                        raw.timestamp_ms,
+                        timestamp_type,
+                        key,
+                        value,
+                        raw.headers,
+                        leader_epoch,
+                    )
+        except Exception as error:
+            state.position = max(state.position, offset)
+            error.add_note(
+                f"in {topic}-{partition} at offset {state.position}, which is read again next; "
+                f"seek() to {state.position + 1} to go on behind it"
+            )
+            raise
 
     async def _wait(self) -> None:
         self._check_running()
@@ -309,6 +332,9 @@ class Consumer:
             raise ClosedError("this consumer is not running; call start() or use `async with`")
         if self._fetcher.failure is not None:
             raise self._fetcher.failure
+        if self._listener_error is not None:
+            error, self._listener_error = self._listener_error, None
+            raise error
 
     # -- what to read ----------------------------------------------------------------------------
 
@@ -322,12 +348,15 @@ class Consumer:
 
         Partitions and matching topics that appear later are read from their beginning. The
         listener's on_partitions_assigned(list) and on_partitions_revoked(list) are called if it
-        has them.
+        has them; they must be plain functions, and what they raise comes out of the next read.
         """
         if bool(topics) == (pattern is not None):
             raise ValueError("subscribe takes topics or a pattern, one of them")
         if isinstance(topics, str):
             raise TypeError(f"subscribe takes a list of topics, not the string {topics!r}")
+        for name in LISTENER_CALLS:
+            if inspect.iscoroutinefunction(getattr(listener, name, None)):
+                raise TypeError(f"the listener's {name} must be a plain function, not async")
         self._manual = False
         self._seen_topics = False
         self._topics = tuple(topics)
@@ -336,6 +365,7 @@ class Consumer:
         if self._cluster is not None:
             self._cluster.all_topics = self._pattern is not None
             self._cluster.want(self._topics)
+            self._subscribed_at = self._cluster.asked
             self._cluster.request_refresh()
             self._topics_changed()
 
@@ -351,8 +381,11 @@ class Consumer:
         """
         self._manual = True
         self._topics, self._pattern = (), None
+        self._assigned = tuple(map(TopicPartition._make, partitions))
+        if self._cluster is None:
+            return  # start() takes it up
         wanted = {}
-        for key in map(TopicPartition._make, partitions):
+        for key in self._assigned:
             cluster = self._running_cluster()
             cluster.want((key.topic,))
             topic = cluster.topics.get(key.topic)
@@ -382,24 +415,33 @@ class Consumer:
             name
             for name in sorted(cluster.topics)
             if name in self._topics
-            or (self._pattern is not None and self._pattern.fullmatch(name) is not None)
+            or (
+                self._pattern is not None
+                and not cluster.topics[name].is_internal
+                and self._pattern.fullmatch(name) is not None
+            )
         ]
-        if not names and not self._subscription.states:
-            return
         wanted = {
             TopicPartition(name, number): cluster.topics[name].topic_id
             for name in names
             for number in cluster.topics[name].numbers
         }
         self._assign(wanted, late=self._seen_topics)
-        self._seen_topics = bool(wanted)
+        # From the first answer on that was asked for with this subscription, all else is new.
+        self._seen_topics = self._seen_topics or cluster.answered > self._subscribed_at
 
     def _name_topics(self, cluster: Cluster) -> None:
-        """Give assigned partitions the topic id that was not known at assign()."""
+        """Give assigned partitions the topic id that was not known at assign().
+
+        A topic that was deleted and made again is read from its beginning.
+        """
+        wanted = {}
         for key, state in self._subscription.states.items():
             topic = cluster.topics.get(key.topic)
             if topic is not None and not state.topic_id:
                 state.topic_id = topic.topic_id
+            wanted[key] = topic.topic_id if topic is not None else state.topic_id
+        self._assign(wanted, late=True)
 
     def _assign(self, wanted: dict[TopicPartition, bytes], *, late: bool) -> None:
         before = set(self._subscription.states)
@@ -407,13 +449,15 @@ class Consumer:
             return
         revoked = [key for key in sorted(before) if key not in wanted]
         assigned = [key for key in wanted if key not in before]
-        for name, keys in (
-            ("on_partitions_revoked", revoked),
-            ("on_partitions_assigned", assigned),
-        ):
+        for name, keys in zip(LISTENER_CALLS, (revoked, assigned), strict=True):
             call = getattr(self._listener, name, None)
             if call is not None and keys:
-                call(keys)
+                try:
+                    call(keys)
+                except Exception as error:  # we may be in a task of ours: the next read tells
+                    self._listener_error = error
+                    if self._fetcher is not None:
+                        self._fetcher.arrived.set()
         self._wake()
 
     # -- positions -------------------------------------------------------------------------------
@@ -435,8 +479,7 @@ class Consumer:
 
     async def position(self, partition: TopicPartition) -> int:
         """Return the offset of the next record, looking it up if it is not known yet."""
-        state = self._state(partition)
-        while state.position == UNKNOWN:
+        while (state := self._state(partition)).position == UNKNOWN:
             if state.error is not None:
                 error, state.error = state.error, None
                 raise error

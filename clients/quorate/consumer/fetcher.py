@@ -8,14 +8,15 @@ not wanted now (paused, buffered enough, led by another broker).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import aclosing
 from dataclasses import dataclass
+from typing import Any
 
 import structlog
 
 from quorate.cluster import Cluster
-from quorate.consumer.subscription import PartitionState, Subscription
+from quorate.consumer.subscription import UNKNOWN, PartitionState, Subscription
 from quorate.errors import (
     CorruptRecordError,
     DeadlineExceededError,
@@ -79,10 +80,11 @@ class Fetcher:
         self._lookup: asyncio.Task[None] | None = None
         self.failure: QuorateError | None = None
         cluster.on_change(self.wake)
+        cluster.on_failure(self.fail)
 
     def start(self) -> None:
         """Begin to fetch."""
-        self._ticker = asyncio.create_task(self._tick(), name="quorate-consumer-tick")
+        self._ticker = asyncio.create_task(self._guard(self._tick()), name="quorate-consumer-tick")
 
     async def stop(self) -> None:
         """End every stream."""
@@ -94,13 +96,22 @@ class Fetcher:
             await stream.stop()
         self._streams.clear()
 
+    async def _guard(self, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except Exception as error:
+            log.exception("the consumer failed")
+            self.fail(UnknownServerError(f"the consumer failed: {error!r}"))
+
     def wake(self) -> None:
         """Positions, leaders or buffers changed: see what to fetch."""
         states = self.subscription.states.values()
         if any(state.needs_offset for state in states) and (
             self._lookup is None or self._lookup.done()
         ):
-            self._lookup = asyncio.create_task(self._find_offsets(), name="quorate-offsets")
+            self._lookup = asyncio.create_task(
+                self._guard(self._find_offsets()), name="quorate-offsets"
+            )
         for state in states:
             endpoint = self.endpoint_of(state)
             if endpoint and endpoint not in self._streams and not state.needs_offset:
@@ -110,6 +121,9 @@ class Fetcher:
 
     def endpoint_of(self, state: PartitionState) -> str:
         """Return where a partition's leader listens; empty if nobody leads."""
+        topic = self.cluster.topics.get(state.topic_partition.topic)
+        if topic is None or topic.topic_id != state.topic_id:
+            return ""
         view = self.cluster.partition(*state.topic_partition)
         return view.endpoint if view is not None and view.leader >= 0 else ""
 
@@ -121,7 +135,6 @@ class Fetcher:
             and state.error is None
             and state.retry_at <= now
             and state.buffered_bytes < self.config.max_partition_bytes
-            and self.subscription.buffered_bytes < 2 * self.config.max_bytes
         )
 
     def fail(self, error: QuorateError) -> None:
@@ -212,40 +225,65 @@ class Fetcher:
         return found
 
     async def _find_offsets(self) -> None:
-        try:
-            await self._look_up_missing()
-        except QuorateError as error:
-            log.warning("offsets could not be looked up", error=str(error))
-            for state in self.subscription.states.values():
-                if state.needs_offset:
-                    state.error = error
-            self.arrived.set()
-
-    async def _look_up_missing(self) -> None:
+        """Look up where partitions begin; each begins as soon as its own leader has answered."""
+        attempts = 0
         while True:
+            self._refuse_without_policy()
             states = [s for s in self.subscription.states.values() if s.needs_offset]
             if not states:
                 self.wake()
                 return
-            generations = {state.topic_partition: state.generation for state in states}
-            wanted = {
-                state.topic_partition: EARLIEST if state.reset == "earliest" else LATEST
-                for state in states
-                if state.reset != "none"
-            }
+            groups: dict[str, list[PartitionState]] = {}
             for state in states:
-                if state.reset == "none":
-                    state.error = OffsetOutOfRangeError(
-                        f"{state.topic_partition.topic}-{state.topic_partition.partition} has no "
-                        'position, and auto_offset_reset is "none"; seek() to one'
-                    )
-                    self.arrived.set()
-            listed = await self.list_offsets(wanted)
-            for state in states:
-                answer = listed.get(state.topic_partition)
-                if answer is not None:
-                    state.found(answer.offset, generations[state.topic_partition])
+                groups.setdefault(self.endpoint_of(state), []).append(state)
+            homeless = groups.pop("", [])
+            unknown = [s for s in homeless if s.topic_partition.topic not in self.cluster.topics]
+            await asyncio.gather(
+                *(self._look_up_at(endpoint, group) for endpoint, group in groups.items()),
+                *(self._look_for_topic(name) for name in _topics_of(unknown)),
+            )
             self.arrived.set()
+            if any(state.needs_offset for state in states):
+                self.cluster.request_refresh()
+                await asyncio.sleep(min(BACKOFF_S * 2**attempts, BACKOFF_MAX_S))
+                attempts = min(attempts + 1, 5)
+            self.wake()
+
+    def _refuse_without_policy(self) -> None:
+        for state in self.subscription.states.values():
+            if state.needs_offset and state.reset == "none":
+                topic, partition = state.topic_partition
+                state.error = OffsetOutOfRangeError(
+                    f"{topic}-{partition} has no position, and auto_offset_reset is "
+                    '"none"; seek() to one'
+                )
+                self.arrived.set()
+
+    async def _look_up_at(self, endpoint: str, states: list[PartitionState]) -> None:
+        generations = {state.topic_partition: state.generation for state in states}
+        wanted = {
+            state.topic_partition: EARLIEST if state.reset == "earliest" else LATEST
+            for state in states
+        }
+        try:
+            listed = await self._list_at(endpoint, wanted)
+        except QuorateError as error:
+            if not error.retriable:
+                for state in states:
+                    state.error = error
+            return
+        for state in states:
+            answer = listed.get(state.topic_partition)
+            if answer is not None:
+                state.found(answer.offset, generations[state.topic_partition])
+
+    async def _look_for_topic(self, name: str) -> None:
+        try:
+            await self.cluster.topic(name)
+        except QuorateError as error:
+            for state in self.subscription.states.values():
+                if state.topic_partition.topic == name and state.needs_offset:
+                    state.error = error
 
     async def _tick(self) -> None:
         loop = asyncio.get_running_loop()
@@ -264,6 +302,10 @@ class Fetcher:
             self.wake()
 
 
+def _topics_of(states: list[PartitionState]) -> dict[str, None]:
+    return dict.fromkeys(state.topic_partition.topic for state in states)
+
+
 class BrokerFetches:
     """The fetch stream to one broker."""
 
@@ -272,7 +314,7 @@ class BrokerFetches:
         self.endpoint = endpoint
         self._wake = asyncio.Event()
         #: The session: what the broker believes that we want, and from which offset.
-        self._session: dict[TopicPartition, tuple[bytes, int]] = {}
+        self._session: dict[TopicPartition, tuple[bytes, int, int]] = {}
         #: Requests under way: generation and offset of each partition when it was asked.
         self._asked: dict[int, dict[tuple[bytes, int], tuple[PartitionState, int, int]]] = {}
         self._asked_at = 0.0
@@ -303,6 +345,7 @@ class BrokerFetches:
             return False
         silence = now - self._asked_at - self.fetcher.config.max_wait_ms / 1000
         if silence >= BREAK_AFTER_S or (silence >= STALL_S and not self._wanted()):
+            self.fetcher.cluster.avoid(self.endpoint)
             self._cut = True
             if self._reader is not None:
                 self._reader.cancel()
@@ -317,9 +360,9 @@ class BrokerFetches:
 
     async def _stream_for_good(self) -> None:
         while True:
-            await self._wake.wait()
+            self._wake.clear()
             if not self._wanted():
-                self._wake.clear()
+                await self._wake.wait()
                 continue
             error = await self._one_stream()
             log.debug("fetch stream ended", broker=self.endpoint, error=str(error))
@@ -359,6 +402,8 @@ class BrokerFetches:
     def _wanted(self) -> dict[TopicPartition, PartitionState]:
         now = asyncio.get_running_loop().time()
         fetcher = self.fetcher
+        if fetcher.subscription.buffered_bytes >= 2 * fetcher.config.max_bytes:
+            return {}
         return {
             key: state
             for key, state in fetcher.subscription.states.items()
@@ -381,7 +426,7 @@ class BrokerFetches:
         named = {
             key: state
             for key, state in wanted.items()
-            if self._session.get(key) != (state.topic_id, state.fetch_offset)
+            if self._session.get(key) != (state.topic_id, state.fetch_offset, state.generation)
         }
         forgotten = [key for key in self._session if key not in wanted]
         # While a request is under way, another one is sent only to name a partition anew.
@@ -412,10 +457,15 @@ class BrokerFetches:
         self._is_first = False
         self._next_id += 1
         for key in forgotten:
-            topic_id, _ = self._session.pop(key)
+            topic_id, _, _ = self._session.pop(key)
             request.forgotten.append(FetchPartition(topic_id=topic_id, partition=key.partition))
         for key, state in named.items():
-            self._session[key] = (state.topic_id, state.fetch_offset)
+            before = self._session.get(key)
+            if before is not None and before[0] != state.topic_id:
+                request.forgotten.append(
+                    FetchPartition(topic_id=before[0], partition=key.partition)
+                )
+            self._session[key] = (state.topic_id, state.fetch_offset, state.generation)
             view = self.fetcher.cluster.partition(*key)
             request.partitions.append(
                 FetchPartition(
@@ -470,7 +520,7 @@ class BrokerFetches:
             self._out_of_range(state, error)
         except QuorateError as error:
             key = state.topic_partition
-            self._session.pop(key, None)
+            self._session[key] = (state.topic_id, UNKNOWN, state.generation)  # name it anew
             if not error.retriable:
                 state.error = error
                 self.fetcher.arrived.set()
@@ -481,7 +531,8 @@ class BrokerFetches:
 
     def _out_of_range(self, state: PartitionState, error: QuorateError) -> None:
         policy = self.fetcher.subscription.policy
-        if state.buffered:
+        self._session[state.topic_partition] = (state.topic_id, UNKNOWN, state.generation)
+        if state.buffered or state.reading is not None:
             state.retry_at = asyncio.get_running_loop().time() + BACKOFF_S
             return  # first let the user have what was fetched before
         if policy == "none":

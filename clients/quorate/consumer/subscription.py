@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from quorate.errors import QuorateError
-from quorate.model import TopicPartition
+from quorate.model import AnyRecord, TopicPartition
 
 Reset = Literal["earliest", "latest", "none"]
 UNKNOWN = -1
@@ -35,6 +35,8 @@ class PartitionState:
     log_start_offset: int = UNKNOWN
     buffered: deque[memoryview] = field(default_factory=deque)
     buffered_bytes: int = 0
+    #: The records of the bytes taken last; the user is in their midst.
+    reading: Iterator[AnyRecord] | None = None
     #: Told to the user by the next read, then forgotten.
     error: QuorateError | None = None
     retry_at: float = 0.0
@@ -74,8 +76,13 @@ class PartitionState:
         self.buffered_bytes -= len(payload)
         return payload
 
+    def let_go(self) -> None:
+        """It is not assigned any more: nothing more is read from it."""
+        self._forget()
+
     def _forget(self) -> None:
         self.generation += 1
+        self.reading = None
         self.buffered.clear()
         self.buffered_bytes = 0
         self.error = None
@@ -99,12 +106,14 @@ class Subscription:
         wanted = dict(partitions)
         changed = False
         for key in [key for key in self.states if key not in wanted]:
-            del self.states[key]
+            self.states.pop(key).let_go()
             changed = True
         for key, topic_id in wanted.items():
             known = self.states.get(key)
             if known is not None and known.topic_id == topic_id:
                 continue
+            if known is not None:
+                known.let_go()
             reset: Reset = "earliest" if late and self.policy != "none" else self.policy
             self.states[key] = PartitionState(key, topic_id, reset=reset)
             changed = True
@@ -113,7 +122,9 @@ class Subscription:
     def turns(self) -> Iterator[PartitionState]:
         """Partitions with something for the user, whose turn is next first."""
         for state in list(self.states.values()):
-            if not state.paused and (state.buffered or state.error is not None):
+            if not state.paused and (
+                state.reading is not None or state.buffered or state.error is not None
+            ):
                 yield state
 
     def had_turn(self, state: PartitionState) -> None:

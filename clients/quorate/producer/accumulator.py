@@ -7,8 +7,9 @@ became of each batch. Its laws:
   behind it is sent before everything in flight of that partition has been answered.
 * A batch keeps its sequence over all attempts, so that a broker can tell it is a duplicate. It
   gets another one only when a broker has proved that it was not written (OutOfOrderSequence or
-  UnknownProducerId, with nothing earlier of that partition open): then the partition goes on
-  under the next producer_epoch from sequence 0, and what is late under the old one is fenced.
+  UnknownProducerId, with nothing earlier of that partition open): then the partition waits for
+  all its batches in flight, and goes on under the next producer_epoch from sequence 0; what is
+  late under the old one is fenced.
 * Bytes count against the buffer from append to the batch's end, whatever that end is.
 """
 
@@ -63,6 +64,7 @@ class Batch:
         "done",
         "encoded",
         "error",
+        "number",
         "observed",
         "opened_at",
         "queue",
@@ -74,6 +76,8 @@ class Batch:
         self, queue: PartitionQueue, builder: BatchBuilder, now: float, deadline: float
     ) -> None:
         self.queue = queue
+        #: Counts the batches of a partition: their order, whatever their sequences.
+        self.number = queue.batches_opened
         self.builder = builder
         self.bytes = 0
         self.opened_at = now
@@ -100,9 +104,10 @@ class PartitionQueue:
     """The batches of one partition, in order: in flight, then ready, then the open one."""
 
     __slots__ = (
+        "batches_opened",
+        "has_gap",
         "identity",
         "in_flight",
-        "name",
         "next_sequence",
         "open",
         "partition",
@@ -116,6 +121,9 @@ class PartitionQueue:
         self.topic = topic
         self.topic_id = topic_id
         self.partition = partition
+        self.batches_opened = 0
+        #: A broker proved that a sequence is missing: nothing is sent until nothing is in flight.
+        self.has_gap = False
         self.open: Batch | None = None
         self.ready: deque[Batch] = deque()
         self.in_flight: list[Batch] = []
@@ -159,8 +167,8 @@ class Accumulator:
         return found
 
     def has_room(self, size: int) -> bool:
-        """Whether `size` more bytes fit; an empty buffer takes anything."""
-        return self.bytes_used + size <= self.config.buffer_bytes_max or self.bytes_used == 0
+        """Whether `size` more bytes fit."""
+        return self.bytes_used + size <= self.config.buffer_bytes_max
 
     def append(
         self,
@@ -171,30 +179,42 @@ class Accumulator:
         value: bytes | None,
         headers: Sequence[Header],
     ) -> tuple[Batch, int, bool]:
-        """Add a record; return its batch, its index there, and whether a batch became ready."""
-        size = (len(key) if key else 0) + (len(value) if value else 0)
+        """Add a record; return its batch, its index there, and whether a batch became ready.
+
+        Raises what the builder raises for an impossible record; then all is as it was.
+        """
         batch = queue.open
-        completed = False
-        if batch is not None and batch.builder.size + size + 32 > self.config.batch_bytes_max:
+        if batch is not None:
+            size = (len(key) if key else 0) + (len(value) if value else 0) + 32
+            if batch.builder.size + size <= self.config.batch_bytes_max:
+                return batch, self.add(batch, timestamp_ms, key, value, headers), False
+        fresh = Batch(
+            queue, BatchBuilder(codec=self.config.codec), now, now + self.config.delivery_timeout_s
+        )
+        index = self.add(fresh, timestamp_ms, key, value, headers)
+        if batch is not None:
             queue.ready.append(batch)
-            batch = None
-            completed = True
-        if batch is None:
-            batch = Batch(
-                queue,
-                BatchBuilder(codec=self.config.codec),
-                now,
-                now + self.config.delivery_timeout_s,
-            )
-            queue.open = batch
-            self._active[queue] = None
+        queue.open = fresh
+        queue.batches_opened += 1
+        self._active[queue] = None
+        return fresh, index, batch is not None
+
+    def add(
+        self,
+        batch: Batch,
+        timestamp_ms: int,
+        key: bytes | None,
+        value: bytes | None,
+        headers: Sequence[Header],
+    ) -> int:
+        """Add a record to an open batch that has room for it; return its index there."""
         builder = batch.builder
         before = builder.size
         index = builder.append(timestamp_ms, key, value, headers)
         grown = builder.size - before
         batch.bytes += grown
         self.bytes_used += grown
-        return batch, index, completed
+        return index
 
     # -- out -----------------------------------------------------------------------------------
 
@@ -236,7 +256,7 @@ class Accumulator:
         for queue in self._active:
             if not is_ours(queue):
                 continue
-            if queue.ready:
+            if queue.ready or queue.has_gap:
                 end = queue.retry_at if queue.retry_at > now else None
             elif queue.open is not None:
                 end = max(queue.open.opened_at + self.config.linger_s, queue.retry_at)
@@ -255,7 +275,11 @@ class Accumulator:
         return [batch for queue in self._active for batch in queue.batches()]
 
     def _may_send(self, queue: PartitionQueue, now: float) -> bool:
-        if queue.retry_at > now or len(queue.in_flight) >= self.config.max_in_flight:
+        if (
+            queue.has_gap
+            or queue.retry_at > now
+            or len(queue.in_flight) >= self.config.max_in_flight
+        ):
             return False
         return not (queue.is_retrying and queue.in_flight and not self._same_run(queue))
 
@@ -311,6 +335,7 @@ class Accumulator:
 
     def succeeded(self, batch: Batch, base_offset: int, append_time_ms: int) -> None:
         """The broker acknowledged the batch."""
+        batch.queue.has_gap = False  # it has this one, so it has those before it too
         batch.base_offset = base_offset
         batch.append_time_ms = append_time_ms
         self._finish(batch, None)
@@ -330,9 +355,10 @@ class Accumulator:
         queue.in_flight.remove(batch)
         self._put_back(queue, batch)
         proves_a_gap = isinstance(error, OutOfOrderSequenceError | UnknownProducer)
-        if is_first and proves_a_gap and not queue.in_flight:
-            self._restart(queue)
+        if is_first and proves_a_gap:
+            queue.has_gap = True
         queue.retry_at = max(queue.retry_at, now + backoff_s)
+        self._restart_after_gap(queue)
 
     def expire(self, now: float) -> list[Batch]:
         """Fail every batch past its delivery timeout, oldest first; return them."""
@@ -364,7 +390,7 @@ class Accumulator:
             self._finish(batch, error)
 
     def _put_back(self, queue: PartitionQueue, batch: Batch) -> None:
-        """Insert by sequence (or by age, without one) among those that wait to be sent again."""
+        """Insert by age among those that wait to be sent again."""
         index = 0
         for waiting in queue.ready:
             if waiting.attempts == 0 or _comes_after(waiting, batch):
@@ -372,13 +398,16 @@ class Accumulator:
             index += 1
         queue.ready.insert(index, batch)
 
-    def _restart(self, queue: PartitionQueue) -> None:
+    def _restart_after_gap(self, queue: PartitionQueue) -> None:
         """Go on under the next epoch from 0: nothing from the gap on was written.
 
         Nothing earlier is open, so a gap proves that the batch before it was lost (it expired, or
         failed for good), and what follows the gap could not have been written either. Batches
-        in flight behind it meet the same gap and come back first; the last one restarts.
+        in flight behind it meet the same gap and come back first.
         """
+        if not queue.has_gap or queue.in_flight:
+            return
+        queue.has_gap = False
         identity = queue.identity
         assert identity is not None, "a gap was answered to a batch without a sequence"
         if identity.producer_epoch < PRODUCER_EPOCH_MAX:
@@ -405,16 +434,14 @@ class Accumulator:
         batch.error = error
         batch.encoded = None
         self.bytes_used -= batch.bytes
+        self._restart_after_gap(queue)
         if not queue.in_flight and not queue.ready and queue.open is None:
             self._active.pop(queue, None)
-        for callback in batch.callbacks:
+        callbacks, batch.callbacks = batch.callbacks, []
+        for callback in callbacks:
             callback()
-        batch.callbacks.clear()
 
 
 def _comes_after(one: Batch, other: Batch) -> bool:
-    """Whether `one` follows `other` in their partition, by sequence where both have one."""
-    if one.base_sequence < 0 or other.base_sequence < 0:
-        return one.opened_at > other.opened_at
-    distance = (one.base_sequence - other.base_sequence) % SEQUENCE_END
-    return 0 < distance < SEQUENCE_END // 2
+    """Whether `one` follows `other` in their partition."""
+    return one.number > other.number

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
+from contextvars import copy_context
 from types import TracebackType
 from typing import Any, Self
 
@@ -17,7 +18,7 @@ from quorate.errors import (
     RecordTooLargeError,
 )
 from quorate.model import Header, RecordMetadata
-from quorate.producer.accumulator import Accumulator, AccumulatorConfig, Batch
+from quorate.producer.accumulator import Accumulator, AccumulatorConfig, Batch, PartitionQueue
 from quorate.producer.partitioner import Partitioner, Sticky, partition_for_key
 from quorate.producer.sender import Sender
 from quorate.record.compression import codec_named
@@ -57,7 +58,7 @@ class Delivery(Awaitable[RecordMetadata]):
         if not batch.done:
             raise asyncio.InvalidStateError("the record is not acknowledged yet")
         if batch.error is not None:
-            raise batch.error
+            raise batch.error.with_traceback(None)
         offset = batch.base_offset + self._index if batch.base_offset >= 0 else -1
         timestamp = batch.append_time_ms if batch.append_time_ms >= 0 else self._timestamp_ms
         return RecordMetadata(batch.queue.topic, batch.queue.partition, offset, timestamp)
@@ -69,7 +70,8 @@ class Delivery(Awaitable[RecordMetadata]):
         if self._batch.done:
             loop.call_soon(callback, self)
         else:
-            self._batch.callbacks.append(lambda: loop.call_soon(callback, self))
+            context = copy_context()
+            self._batch.callbacks.append(lambda: loop.call_soon(callback, self, context=context))
 
     def __await__(self) -> Generator[Any, None, RecordMetadata]:
         self._observe()
@@ -104,7 +106,7 @@ class Producer:
     known). ``enable_idempotence=None`` means true for acks="all", false otherwise; True with
     other acks is a ValueError. ``linger_ms``: how long a record may wait for company while a
     request is under way to its broker. ``max_in_flight``: unacknowledged batches per partition,
-    1 to 5; order holds under retry.
+    1 to 5; order holds under retry (without idempotence only with 1, as in Kafka).
 
     ``send`` waits only while ``buffer_memory`` bytes of records are on their way.
     """
@@ -165,6 +167,8 @@ class Producer:
         self._sender: Sender | None = None
         self._sticky: dict[str, Sticky] = {}
         self._room: deque[asyncio.Future[None]] = deque()
+        self._queues: dict[str, tuple[TopicView, dict[int, PartitionQueue]]] = {}
+        self._must_yield = False
         self._closing = False
         #: Records that failed while nobody had asked for their Delivery.
         self.undelivered = 0
@@ -219,7 +223,7 @@ class Producer:
     ) -> None:
         await self.stop()
 
-    async def send(
+    async def send(  # noqa: C901 - one hot path
         self,
         topic: str,
         value: Any = None,
@@ -236,6 +240,9 @@ class Producer:
         cluster = self._cluster
         if cluster is None or self._closing:
             raise ClosedError("this producer is not running; call start() or use `async with`")
+        if self._must_yield:  # before the record is taken: whoever is cancelled here sent nothing
+            self._must_yield = False
+            await asyncio.sleep(0)
         view = cluster.topics.get(topic)
         if view is None:
             view = await cluster.topic(topic)
@@ -243,26 +250,34 @@ class Producer:
             key = self._encode_key(topic, key)
         if self._encode_value is not None and value is not None:
             value = self._encode_value(topic, value)
-        _check_bytes("key", key)
-        _check_bytes("value", value)
+        if key.__class__ is not bytes and key is not None:
+            key = _as_bytes("key", key)
+        if value.__class__ is not bytes and value is not None:
+            value = _as_bytes("value", value)
         if timestamp_ms is None:
             timestamp_ms = cluster.wall_clock_ms()
-        chosen = self._choose(view, key, partition)
-        accumulator = self._accumulator
+        pairs = tuple(headers) if headers else ()
         size = (len(key) if key else 0) + (len(value) if value else 0) + 32
-        if self._room or not accumulator.has_room(size):
+        accumulator = self._accumulator
+        if self._room or accumulator.bytes_used + size > accumulator.config.buffer_bytes_max:
             await self._wait_for_room(size)
-        assert self._sender is not None
-        if self._sender.failure is not None:
-            raise self._sender.failure
-        now = asyncio.get_running_loop().time()
-        queue = accumulator.queue(topic, view.topic_id, chosen)
-        is_new = queue.open is None
-        batch, index, completed = accumulator.append(
-            queue, now, timestamp_ms, key, value, tuple(headers) if headers else ()
-        )
-        if completed or is_new:
-            await self._batch_opened(batch, view, completed)
+            view = cluster.topics.get(topic, view)
+        sender = self._sender
+        assert sender is not None
+        if sender.failure is not None:
+            raise sender.failure.with_traceback(None)
+        queue = self._queue(view, self._choose(view, key, partition))
+        batch = queue.open
+        if batch is not None and batch.builder.size + size <= accumulator.config.batch_bytes_max:
+            index = accumulator.add(batch, timestamp_ms, key, value, pairs)
+        else:
+            now = asyncio.get_running_loop().time()
+            batch, index, completed = accumulator.append(
+                queue, now, timestamp_ms, key, value, pairs
+            )
+            self._batch_opened(batch, view, completed)
+        if self._room:
+            self._give_room()
         return Delivery(batch, index, timestamp_ms)
 
     async def send_many(
@@ -303,7 +318,7 @@ class Producer:
         delivery = await self.send(topic, value, key, partition, timestamp_ms, headers)
         delivery._batch.urgent = True
         assert self._sender is not None
-        self._sender.wake()
+        self._sender.opened(delivery._batch.queue, is_urgent=True)
         return await delivery
 
     async def flush(self) -> None:
@@ -326,6 +341,17 @@ class Producer:
         return set((await self._cluster.topic(topic)).numbers)
 
     # -- inside ----------------------------------------------------------------------------------
+
+    def _queue(self, view: TopicView, partition: int) -> PartitionQueue:
+        """Return a partition's queue, kept by its topic's view: a topic made again has another."""
+        known = self._queues.get(view.name)
+        if known is None or known[0] is not view:
+            known = self._queues[view.name] = (view, {})
+        queue = known[1].get(partition)
+        if queue is None:
+            queue = self._accumulator.queue(view.name, view.topic_id, partition)
+            known[1][partition] = queue
+        return queue
 
     def _choose(self, view: TopicView, key: bytes | None, partition: int | None) -> int:
         if partition is not None:
@@ -351,31 +377,39 @@ class Producer:
             sticky = self._sticky[view.name] = Sticky(self._cluster.chance)
         return sticky.partition(view.numbers, view.available)
 
-    async def _batch_opened(self, batch: Batch, view: TopicView, completed: bool) -> None:
+    def _batch_opened(self, batch: Batch, view: TopicView, completed: bool) -> None:
         """A batch begins: watch its end, tell the sender, and let it run if one became full."""
         batch.callbacks.append(lambda: self._batch_ended(batch))
         assert self._sender is not None
-        self._sender.wake()
+        self._sender.opened(batch.queue, is_urgent=completed)
         if completed:
+            self._must_yield = True
             sticky = self._sticky.get(view.name)
             if sticky is not None:
                 sticky.batch_done(view.numbers, view.available)
-            await asyncio.sleep(0)
 
     def _batch_ended(self, batch: Batch) -> None:
-        if batch.error is not None and not batch.observed:
-            self.undelivered += batch.count
+        unobserved = batch.count - batch.observed
+        if batch.error is not None and unobserved:
+            self.undelivered += unobserved
             log.error(
-                "records were not delivered, and nobody awaited them",
+                "records were not delivered, and nobody awaits them",
                 topic=batch.queue.topic,
                 partition=batch.queue.partition,
-                records=batch.count,
+                records=unobserved,
                 error=str(batch.error),
             )
-        while self._room and not self._room[0].done():
-            self._room.popleft().set_result(None)
-            if not self._accumulator.has_room(self._config.batch_bytes_max):
-                break
+        self._give_room()
+
+    def _give_room(self) -> None:
+        """Let the first of those that wait look again; it lets the next one look when it is in."""
+        if self._accumulator.bytes_used >= self._config.buffer_bytes_max:
+            return
+        while self._room:
+            waiter = self._room.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                return
 
     async def _wait_for_room(self, size: int) -> None:
         if size > self._config.buffer_bytes_max:
@@ -383,24 +417,30 @@ class Producer:
                 f"a record of {size} bytes is larger than buffer_memory, "
                 f"{self._config.buffer_bytes_max} bytes"
             )
-        while not self._accumulator.has_room(size):
-            waiter = asyncio.get_running_loop().create_future()
-            self._room.append(waiter)
-            try:
+        assert self._sender is not None
+        self._accumulator.flushes += 1  # what fills the buffer must not linger
+        is_first = True
+        try:
+            self._sender.wake()
+            while (is_first and self._room) or not self._accumulator.has_room(size):
+                waiter = asyncio.get_running_loop().create_future()
+                # Who was first and did not fit stays first.
+                (self._room.append if is_first else self._room.appendleft)(waiter)
+                is_first = False
                 await waiter
-            except asyncio.CancelledError:
-                if waiter in self._room:
-                    self._room.remove(waiter)
-                raise
-            if self._closing:
-                raise ClosedError("the producer was stopped while the record waited for room")
+                if self._closing:
+                    raise ClosedError("the producer was stopped while the record waited for room")
+        except BaseException:
+            self._give_room()  # the turn that was given to us is the next one's
+            raise
+        finally:
+            self._accumulator.flushes -= 1
 
 
-def _check_bytes(name: str, value: Any) -> None:
-    if value.__class__ is not bytes and value is not None:
-        if isinstance(value, bytes | bytearray | memoryview):
-            return
-        raise TypeError(
-            f"{name} must be bytes or None, not {type(value).__name__}; "
-            f"pass {name}_serializer to the producer for other types"
-        )
+def _as_bytes(name: str, value: Any) -> bytes:
+    if isinstance(value, bytes | bytearray | memoryview):
+        return bytes(value)
+    raise TypeError(
+        f"{name} must be bytes or None, not {type(value).__name__}; "
+        f"pass {name}_serializer to the producer for other types"
+    )

@@ -8,17 +8,20 @@ instead of queues.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import aclosing
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
 from quorate.errors import (
     DeadlineExceededError,
     NotLeaderError,
+    OutcomeUnknownError,
     OutOfOrderSequenceError,
+    PeerError,
     QuorateError,
+    StorageError,
     StreamBrokenError,
     UnknownProducerIdError,
     UnknownServerError,
@@ -43,12 +46,22 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 REQUEST_BYTES_MAX = 1 << 20
-REQUESTS_IN_FLIGHT_MAX = 5  # per broker; batches per partition have a bound of their own
+#: Per broker, of which it has shown no sign of having read them; those under min ISR do not count.
+UNREAD_REQUESTS_MAX = 5
+UNREAD_S = 0.1  # after so long a request counts as read, or one stuck partition stops the others
 BACKOFF_S = 0.03
 BACKOFF_MAX_S = 0.5
 TICK_S = 0.1
 STALL_S = 0.4  # a broker that is silent so long may have lost its leadership: look again
-REFRESH_EVERY_S = 0.1
+ANSWER_GRACE_S = 1.0  # a broker that is alive says itself that a request timed out
+#: Statuses of the wire that asking again does not change.
+FINAL_STATUSES = (
+    "UNIMPLEMENTED",
+    "UNAUTHENTICATED",
+    "PERMISSION_DENIED",
+    "INVALID_ARGUMENT",
+    "RESOURCE_EXHAUSTED",
+)
 
 
 class Sender:
@@ -64,14 +77,14 @@ class Sender:
         self._streams: dict[str, BrokerStream] = {}
         self._ticker: asyncio.Task[None] | None = None
         self._identity: asyncio.Task[None] | None = None
-        self._refreshed_at = -1.0
         #: Why nothing can be sent any more; None while all is well.
         self.failure: QuorateError | None = None
         cluster.on_change(self.wake)
+        cluster.on_failure(self.fail)
 
     def start(self) -> None:
         """Begin to send."""
-        self._ticker = asyncio.create_task(self._tick(), name="quorate-producer-tick")
+        self._ticker = asyncio.create_task(self._guard(self._tick()), name="quorate-producer-tick")
 
     async def stop(self) -> None:
         """End every stream."""
@@ -88,17 +101,44 @@ class Sender:
         self.failure = error
         self.accumulator.fail_all(error)
 
+    async def _guard(self, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except Exception as error:
+            log.exception("the producer failed")
+            self.fail(UnknownServerError(f"the producer failed: {error!r}"))
+
+    def opened(self, queue: PartitionQueue, *, is_urgent: bool) -> None:
+        """A batch was opened, or may not wait any longer: tell the one stream that it is for."""
+        if self.accumulator.config.idempotent and self.accumulator.identity is None:
+            self._ask_identity()
+        stream = self._stream_of(queue)
+        if stream is None:
+            self.refresh()
+        elif is_urgent:
+            stream.wake()
+        else:
+            stream.wake_for_linger()
+
+    def _stream_of(self, queue: PartitionQueue) -> BrokerStream | None:
+        endpoint = self.endpoint_of(queue)
+        if not endpoint:
+            return None
+        stream = self._streams.get(endpoint)
+        if stream is None:
+            stream = self._streams[endpoint] = BrokerStream(self, endpoint)
+        return stream
+
     def wake(self) -> None:
-        """Something may be ready to be sent."""
+        """Leaders may have changed, or anything be ready to be sent."""
         if self.accumulator.config.idempotent and self.accumulator.identity is None:
             self._ask_identity()
         homeless = False
         for queue in self.accumulator.waiting():
-            endpoint = self.endpoint_of(queue)
-            if not endpoint:
+            if self._is_gone(queue):
+                self._fail_unsent(queue)
+            elif self._stream_of(queue) is None:
                 homeless = True
-            elif endpoint not in self._streams:
-                self._streams[endpoint] = BrokerStream(self, endpoint)
         for stream in self._streams.values():
             stream.wake()
         if homeless:
@@ -106,28 +146,48 @@ class Sender:
 
     def endpoint_of(self, queue: PartitionQueue) -> str:
         """Return where the leader of a queue's partition listens; empty if nobody leads."""
-        view = self.cluster.partition(queue.topic, queue.partition)
-        return view.endpoint if view is not None and view.leader >= 0 else ""
+        topic = self.cluster.topics.get(queue.topic)
+        if topic is None or topic.topic_id != queue.topic_id:
+            return ""
+        if queue.partition >= len(topic.partitions):
+            return ""
+        view = topic.partitions[queue.partition]
+        return view.endpoint if view.leader >= 0 else ""
 
     def refresh(self) -> None:
-        """Look for leaders again, not more often than every REFRESH_EVERY_S."""
-        now = asyncio.get_running_loop().time()
-        if now - self._refreshed_at >= REFRESH_EVERY_S:
-            self._refreshed_at = now
-            self.cluster.request_refresh()
+        """Look for leaders again; the cluster bounds how often."""
+        self.cluster.request_refresh()
 
-    def settle(self, batch: Batch, error: QuorateError | None, result: ProduceResult) -> None:
+    def _is_gone(self, queue: PartitionQueue) -> bool:
+        """The topic was deleted: it was known once, and the latest metadata has it no more."""
+        topic = self.cluster.topics.get(queue.topic)
+        return topic is None or topic.topic_id != queue.topic_id
+
+    def _fail_unsent(self, queue: PartitionQueue) -> None:
+        """Fail what waits for a deleted topic; what is in flight is answered by its broker."""
+        for batch in list(queue.batches()):
+            if batch not in queue.in_flight:
+                self.accumulator.failed(
+                    batch, UnknownTopicError(f"topic {queue.topic!r} was deleted")
+                )
+
+    def settle(
+        self, batch: Batch, error: QuorateError | None, result: ProduceResult, endpoint: str
+    ) -> None:
         """Carry out what a broker answered for a batch."""
         if error is None:
             self.accumulator.succeeded(batch, result.base_offset, result.log_append_time_ms)
             return
         queue = batch.queue
-        knows_leader = result.HasField("leader") and self.cluster.learn(
-            queue.topic, queue.partition, result.leader
-        )
+        asked = self.endpoint_of(queue)
+        if result.HasField("leader") and asked:
+            self.cluster.learn(queue.topic, queue.partition, result.leader)
+        leader = self.endpoint_of(queue)
+        knows_leader = leader not in ("", endpoint)
         self.lost(batch, error, backoff_s=0.0 if knows_leader else None)
-        if error.stale_metadata and not knows_leader:
+        if not batch.done and not knows_leader:
             self.refresh()
+        self.wake()
 
     def lost(self, batch: Batch, error: QuorateError, *, backoff_s: float | None = None) -> None:
         """Send a batch again, or fail it, as its error says."""
@@ -149,13 +209,19 @@ class Sender:
             return topic is not None and topic.topic_id == batch.queue.topic_id
         if isinstance(error, OutOfOrderSequenceError | UnknownProducerIdError):
             return self.accumulator.config.idempotent and batch.base_sequence >= 0
-        return error.retriable
+        if isinstance(error, PeerError):
+            return error.status not in FINAL_STATUSES
+        # Lost leadership, or an offline replica: another broker may say what became of it.
+        return error.retriable or isinstance(error, OutcomeUnknownError | StorageError)
 
     def _ask_identity(self) -> None:
         if self._identity is None or self._identity.done():
-            self._identity = asyncio.create_task(self._get_identity(), name="quorate-producer-id")
+            self._identity = asyncio.create_task(
+                self._guard(self._get_identity()), name="quorate-producer-id"
+            )
 
     async def _get_identity(self) -> None:
+        attempts = 0
         while True:
             try:
                 response = await self.cluster.ask_any(
@@ -166,7 +232,8 @@ class Sender:
                 raise_if_error(response.error)
             except QuorateError as error:
                 log.debug("no producer id yet", error=str(error))
-                await asyncio.sleep(BACKOFF_S)
+                await asyncio.sleep(min(BACKOFF_S * 2**attempts, BACKOFF_MAX_S))
+                attempts = min(attempts + 1, 5)
             else:
                 self.accumulator.identity = ProducerIdentity(
                     response.producer_id, response.producer_epoch
@@ -201,6 +268,8 @@ class BrokerStream:
         self.endpoint = endpoint
         self._wake = asyncio.Event()
         self._requests: dict[int, list[Batch | None]] = {}
+        #: Requests that nothing proves to be read; an answer proves it for all before it.
+        self._unread: dict[int, float] = {}
         self._sent_at: dict[int, float] = {}
         self._next_id = 1
         self._timer: asyncio.TimerHandle | None = None
@@ -219,6 +288,13 @@ class BrokerStream:
         """Something may be ready to be sent."""
         self._wake.set()
 
+    def wake_for_linger(self) -> None:
+        """A batch was opened: look at it when its linger ends, or now if nothing is in flight."""
+        if not self._unread or self.accumulator.flushes or self._reader is None:
+            self._wake.set()
+        elif self._timer is None or self._timer.when() < asyncio.get_running_loop().time():
+            self._set_timer(self.accumulator.config.linger_s)
+
     async def stop(self) -> None:
         """End the stream; what is in flight is not answered any more."""
         if self._timer is not None:
@@ -236,6 +312,8 @@ class BrokerStream:
         silence = now - next(iter(self._sent_at.values()))
         if silence < STALL_S:
             return False
+        if self._unread:
+            self.sender.cluster.avoid(self.endpoint)
         for batches in self._requests.values():
             for index, batch in enumerate(batches):
                 if batch is None or batch.done:
@@ -244,7 +322,8 @@ class BrokerStream:
                 if endpoint and endpoint != self.endpoint:
                     batches[index] = None  # its answer, should it still come, is not for us
                     self.sender.lost(batch, StreamBrokenError("another broker leads"), backoff_s=0)
-        if silence * 1000 >= self.sender.request_timeout_ms or not any(
+        silence_max = self.sender.request_timeout_ms / 1000 + ANSWER_GRACE_S
+        if silence >= silence_max or not any(
             batch is not None for batches in self._requests.values() for batch in batches
         ):
             self._cut = True
@@ -261,9 +340,9 @@ class BrokerStream:
 
     async def _stream_for_good(self) -> None:
         while True:
-            await self._wake.wait()
+            self._wake.clear()
             if not self._has_work():
-                self._wake.clear()
+                await self._wake.wait()
                 continue
             error = await self._one_stream()
             self._lose_all(error)
@@ -297,6 +376,8 @@ class BrokerStream:
         async with aclosing(connection.stream(PRODUCE, self._requests_to_send())) as answers:
             async for response in answers:
                 self._breaks = 0
+                heard = max((one.request_id for one in response.results), default=0)
+                self._unread = {one: at for one, at in self._unread.items() if one > heard}
                 for result in response.results:
                     self._settle(result)
                 self._wake.set()
@@ -313,11 +394,13 @@ class BrokerStream:
         if batch is None or batch.done:
             return
         failed = result.error.code != ErrorCode.ERROR_CODE_NONE
-        self.sender.settle(batch, from_wire(result.error) if failed else None, result)
+        error = from_wire(result.error) if failed else None
+        self.sender.settle(batch, error, result, self.endpoint)
 
     def _lose_all(self, error: QuorateError) -> None:
         requests, self._requests = self._requests, {}
         self._sent_at = {}
+        self._unread = {}
         for batches in requests.values():
             for batch in batches:
                 if batch is not None:
@@ -339,14 +422,16 @@ class BrokerStream:
             await self._wake.wait()
 
     def _next_request(self) -> Frame[ProduceHeader] | None:
-        if len(self._requests) >= REQUESTS_IN_FLIGHT_MAX:
-            return None
         now = asyncio.get_running_loop().time()
+        self._unread = {one: at for one, at in self._unread.items() if now < at + UNREAD_S}
+        if len(self._unread) >= UNREAD_REQUESTS_MAX:
+            self._set_timer(next(iter(self._unread.values())) + UNREAD_S - now)
+            return None
         batches = self.accumulator.drain(
             now,
             self._is_ours,
             bytes_max=REQUEST_BYTES_MAX,
-            may_linger=bool(self._requests),
+            may_linger=bool(self._unread),
         )
         if not batches:
             self._wake_later(now)
@@ -354,6 +439,7 @@ class BrokerStream:
         request_id, self._next_id = self._next_id, self._next_id + 1
         self._requests[request_id] = list(batches)
         self._sent_at[request_id] = now
+        self._unread[request_id] = now
         return self._frame(request_id, batches)
 
     def _frame(self, request_id: int, batches: list[Batch]) -> Frame[ProduceHeader]:
@@ -382,9 +468,11 @@ class BrokerStream:
 
     def _wake_later(self, now: float) -> None:
         ends = self.accumulator.linger_ends(now, self._is_ours)
-        if ends is None:
-            return
+        if ends is not None:
+            self._set_timer(ends - now)
+
+    def _set_timer(self, seconds: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
         loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(max(ends - now, 0.001), self._wake.set)
+        self._timer = loop.call_later(max(seconds, 0.001), self._wake.set)

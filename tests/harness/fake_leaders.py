@@ -1,0 +1,341 @@
+"""Brokers as a client sees them: leaders, logs in memory, metadata; a test moves them by hand."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from dataclasses import dataclass, field, replace
+from random import Random
+from typing import Any, TypeVar
+
+from quorate.errors import (
+    NotLeaderError,
+    OffsetOutOfRangeError,
+    QuorateError,
+    UnknownTopicError,
+    to_wire,
+)
+from quorate.errors import StreamBrokenError as Broken
+from quorate.frame import Frame
+from quorate.methods import FETCH, INIT_PRODUCER_ID, LIST_OFFSETS, METADATA, PRODUCE
+from quorate.network import (
+    Handler,
+    Method,
+    Peer,
+    current_chance,
+    current_network,
+    current_wall_clock_ms,
+)
+from quorate.record.batch import BatchBuilder, BatchHeader, check, records, stamp
+from quorate.record.record import RawRecord
+from quorate.v1 import admin_pb2, common_pb2
+from quorate.v1 import records_pb2 as wire
+from quorate_broker.partition.producers import Producers
+from quorate_testing.in_process import InProcessListener, InProcessNetwork
+from quorate_testing.simulated.loop import simulate
+
+T = TypeVar("T")
+START_MS = 1_700_000_000_000
+
+
+@dataclass
+class FakePartition:
+    leader: int = 0
+    leader_epoch: int = 1
+    start: int = 0
+    batches: list[tuple[BatchHeader, bytes]] = field(default_factory=list)
+    producers: Producers = field(default_factory=Producers)
+
+    @property
+    def end(self) -> int:
+        return self.batches[-1][0].end_offset if self.batches else self.start
+
+    def append(self, batch: bytes) -> int:
+        """Append under the rules of the five-batch window; return the base offset."""
+        header = replace(check(batch, from_producer=True), base_offset=self.end)
+        original = self.producers.staging().check(header)
+        if original is not None:
+            return original.base_offset
+        stamped = bytearray(batch)
+        stamp(stamped, base_offset=header.base_offset, leader_epoch=self.leader_epoch)
+        self.producers.observe(header)
+        self.batches.append((header, bytes(stamped)))
+        return header.base_offset
+
+    def write(self, *values: bytes | None, key: bytes | None = None) -> None:
+        builder = BatchBuilder()
+        for value in values:
+            builder.append(START_MS + self.end + builder.count, key, value)
+        self.append(builder.build())
+
+    def records(self) -> list[RawRecord]:
+        return [record for _, batch in self.batches for record in records(batch)]
+
+    def values(self) -> list[bytes | None]:
+        return [record.value for record in self.records()]
+
+
+@dataclass
+class FakeTopic:
+    topic_id: bytes
+    partitions: list[FakePartition]
+
+
+#: What a fault says of one batch: None (go on), an error, or "lose" (append, and say nothing).
+Fault = Callable[[str, int, bytes], QuorateError | str | None]
+
+
+class FakeBroker:
+    """One endpoint; `paused` it is silent, as after SIGSTOP."""
+
+    def __init__(self, cluster: FakeCluster, broker_id: int) -> None:
+        self.cluster = cluster
+        self.id = broker_id
+        self.endpoint = f"b{broker_id}:9092"
+        self.listener: InProcessListener | None = None
+        self.running = asyncio.Event()
+        self.running.set()
+        self.produced: list[wire.ProduceHeader] = []
+        self.fetched: list[wire.FetchRequest] = []
+        self.metadata_asked = 0
+
+    async def start(self) -> None:
+        self.listener = await self.cluster.network.serve(self.endpoint, [self])
+
+    async def kill(self) -> None:
+        assert self.listener is not None
+        self.listener.kill()
+        self.listener = None
+
+    def handlers(self) -> Mapping[Method[Any, Any], Handler]:
+        return {
+            METADATA: self.metadata,
+            PRODUCE: self.produce,
+            FETCH: self.fetch,
+            LIST_OFFSETS: self.list_offsets,
+            INIT_PRODUCER_ID: self.init_producer_id,
+        }
+
+    async def metadata(
+        self, request: admin_pb2.MetadataRequest, peer: Peer
+    ) -> admin_pb2.MetadataResponse:
+        await self.running.wait()
+        self.metadata_asked += 1
+        return self.cluster.metadata(request)
+
+    async def init_producer_id(
+        self, request: wire.InitProducerIdRequest, peer: Peer
+    ) -> wire.InitProducerIdResponse:
+        await self.running.wait()
+        self.cluster.producer_ids += 1
+        return wire.InitProducerIdResponse(producer_id=self.cluster.producer_ids, producer_epoch=0)
+
+    async def produce(
+        self, requests: AsyncIterator[Frame[wire.ProduceHeader]], peer: Peer
+    ) -> AsyncIterator[wire.ProduceResponse]:
+        async for frame in requests:
+            await self.running.wait()
+            self.produced.append(frame.header)
+            position, results = 0, []
+            for index, part in enumerate(frame.header.partitions):
+                batch = bytes(frame.payload[position : position + part.size])
+                position += part.size
+                result = self._produce(frame.header, index, part, batch)
+                if result is not None:
+                    results.append(result)
+            if self.cluster.delay_s:
+                await asyncio.sleep(self.cluster.delay_s)
+            if self.cluster.break_next:
+                self.cluster.break_next = False
+                raise Broken("broken by the test")
+            if results:
+                yield wire.ProduceResponse(results=results)
+
+    def _produce(
+        self, header: wire.ProduceHeader, index: int, part: wire.ProducePartition, batch: bytes
+    ) -> wire.ProduceResult | None:
+        result = wire.ProduceResult(
+            request_id=header.request_id, index=index, base_offset=-1, log_append_time_ms=-1
+        )
+        try:
+            name, found = self.cluster.find(part.topic_id, part.partition)
+            if found.leader != self.id:
+                if self.cluster.hints:
+                    result.leader.CopyFrom(self.cluster.hint(found))
+                raise NotLeaderError(f"{self.endpoint} does not lead")
+            fault = self.cluster.fault(name, part.partition, batch)
+            if isinstance(fault, QuorateError):
+                raise fault
+            result.base_offset = found.append(batch)
+            if fault == "lose":
+                return None
+        except QuorateError as error:
+            result.error.CopyFrom(to_wire(error))
+        return result
+
+    async def fetch(
+        self, requests: AsyncIterator[wire.FetchRequest], peer: Peer
+    ) -> AsyncIterator[Frame[wire.FetchHeader]]:
+        session: dict[tuple[bytes, int], int] = {}
+        async for request in requests:
+            self.fetched.append(request)
+            for one in request.forgotten:
+                session.pop((one.topic_id, one.partition), None)
+            for one in request.partitions:
+                session[one.topic_id, one.partition] = one.fetch_offset
+            await self.running.wait()
+            if self.cluster.delay_s:
+                await asyncio.sleep(self.cluster.delay_s)
+            yield await self._fetched(request, session)
+
+    async def _fetched(
+        self, request: wire.FetchRequest, session: dict[tuple[bytes, int], int]
+    ) -> Frame[wire.FetchHeader]:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + request.max_wait_ms / 1000
+        while True:
+            parts, pieces = [], []
+            for (topic_id, number), offset in session.items():
+                part, data = self._fetch_one(topic_id, number, offset)
+                if data or part.error.code:
+                    parts.append(part)
+                    pieces.append(data)
+            if parts or loop.time() >= deadline:
+                header = wire.FetchHeader(request_id=request.request_id, partitions=parts)
+                return Frame(header, pieces)
+            await asyncio.sleep(0.01)
+
+    def _fetch_one(
+        self, topic_id: bytes, number: int, offset: int
+    ) -> tuple[wire.FetchedPartition, bytes]:
+        part = wire.FetchedPartition(topic_id=topic_id, partition=number, fetch_offset=offset)
+        try:
+            _, found = self.cluster.find(topic_id, number)
+            if found.leader != self.id:
+                part.leader.CopyFrom(self.cluster.hint(found))
+                raise NotLeaderError(f"{self.endpoint} does not lead")
+            if not found.start <= offset <= found.end:
+                raise OffsetOutOfRangeError(f"{offset} is not in [{found.start}, {found.end}]")
+        except QuorateError as error:
+            part.error.CopyFrom(to_wire(error))
+            return part, b""
+        data = b"".join(batch for header, batch in found.batches if header.end_offset > offset)
+        data = self.cluster.spoil(data)
+        part.high_watermark, part.log_start_offset, part.size = found.end, found.start, len(data)
+        return part, data
+
+    async def list_offsets(
+        self, request: wire.ListOffsetsRequest, peer: Peer
+    ) -> wire.ListOffsetsResponse:
+        await self.running.wait()
+        response = wire.ListOffsetsResponse()
+        for asked in request.partitions:
+            one = response.partitions.add(
+                topic_id=asked.topic_id, partition=asked.partition, offset=-1, timestamp_ms=-1
+            )
+            try:
+                _, found = self.cluster.find(asked.topic_id, asked.partition)
+                if found.leader != self.id:
+                    raise NotLeaderError(f"{self.endpoint} does not lead")
+            except QuorateError as error:
+                one.error.CopyFrom(to_wire(error))
+                continue
+            if asked.timestamp_ms == -2:
+                one.offset = found.start
+            elif asked.timestamp_ms == -1:
+                one.offset = found.end
+            else:
+                for record in found.records():
+                    if record.timestamp_ms >= asked.timestamp_ms:
+                        one.offset, one.timestamp_ms = record.offset, record.timestamp_ms
+                        break
+        return response
+
+
+class FakeCluster:
+    def __init__(self, brokers: int = 2) -> None:
+        self.network = InProcessNetwork()
+        self.brokers = [FakeBroker(self, number) for number in range(brokers)]
+        self.topics: dict[str, FakeTopic] = {}
+        self.producer_ids = 0
+        self.hints = True
+        self.delay_s = 0.0
+        self.break_next = False
+        self.fault: Fault = lambda _topic, _partition, _batch: None
+        self.spoil: Callable[[bytes], bytes] = lambda data: data
+        self.image_offset = 0
+        self.topics_made = 0
+
+    async def start(self) -> None:
+        for broker in self.brokers:
+            await broker.start()
+
+    @property
+    def bootstrap(self) -> str:
+        return ",".join(broker.endpoint for broker in self.brokers)
+
+    def add_topic(self, name: str, partitions: int = 1) -> FakeTopic:
+        self.image_offset += 1
+        self.topics_made += 1
+        topic = FakeTopic(
+            bytes([self.topics_made]) * 16,
+            [FakePartition(number % len(self.brokers)) for number in range(partitions)],
+        )
+        self.topics[name] = topic
+        return topic
+
+    def delete_topic(self, name: str) -> None:
+        self.image_offset += 1
+        del self.topics[name]
+
+    def move(self, name: str, partition: int, leader: int) -> None:
+        self.image_offset += 1
+        found = self.topics[name].partitions[partition]
+        found.leader, found.leader_epoch = leader, found.leader_epoch + 1
+
+    def find(self, topic_id: bytes, partition: int) -> tuple[str, FakePartition]:
+        for name, topic in self.topics.items():
+            if topic.topic_id == topic_id and partition < len(topic.partitions):
+                return name, topic.partitions[partition]
+        raise UnknownTopicError(f"no topic {topic_id.hex()} with partition {partition}")
+
+    def hint(self, partition: FakePartition) -> common_pb2.LeaderHint:
+        endpoint = f"b{partition.leader}:9092" if partition.leader >= 0 else ""
+        return common_pb2.LeaderHint(
+            leader=partition.leader, leader_epoch=partition.leader_epoch, endpoint=endpoint
+        )
+
+    def metadata(self, request: admin_pb2.MetadataRequest) -> admin_pb2.MetadataResponse:
+        response = admin_pb2.MetadataResponse(
+            cluster_id="fake", controller=0, image_offset=self.image_offset
+        )
+        for broker in self.brokers:
+            response.brokers.add(broker_id=broker.id, endpoint=broker.endpoint)
+        for name in sorted(self.topics) if request.all_topics else request.topics:
+            told = response.topics.add(name=name)
+            topic = self.topics.get(name)
+            if topic is None:
+                told.error.CopyFrom(to_wire(UnknownTopicError(name)))
+                continue
+            told.topic_id = topic.topic_id
+            for number, one in enumerate(topic.partitions):
+                told.partitions.add(
+                    partition=number, leader=one.leader, leader_epoch=one.leader_epoch
+                )
+        return response
+
+
+def with_cluster(
+    program: Callable[[FakeCluster], Coroutine[Any, Any, T]], *, brokers: int = 2, seed: int = 1
+) -> T:
+    """Run a program beside a fake cluster in virtual time; clients in it reach that cluster."""
+
+    async def run(loop: asyncio.AbstractEventLoop) -> T:
+        cluster = FakeCluster(brokers)
+        await cluster.start()
+        current_network.set(cluster.network)
+        current_chance.set(Random(seed))
+        current_wall_clock_ms.set(lambda: START_MS + int(loop.time() * 1000))
+        return await program(cluster)
+
+    return simulate(run, seed)

@@ -1,0 +1,422 @@
+"""The producer against brokers that a test moves, silences and breaks, in virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from quorate import Delivery, Producer, RecordMetadata, RoundRobinPartitioner
+from quorate.errors import (
+    ClosedError,
+    CorruptRecordError,
+    DeliveryTimeoutError,
+    InvalidPartitionsError,
+    InvalidTimestampError,
+    NotEnoughReplicasError,
+    NotLeaderError,
+    OutcomeUnknownError,
+    OverloadedError,
+    QuorateError,
+    QuorumUnavailableError,
+    RecordTooLargeError,
+    StorageError,
+    UnknownTopicError,
+)
+from quorate.producer.partitioner import partition_for_key
+from quorate.serializers import Json, String
+from tests.harness.fake_leaders import FakeCluster, with_cluster
+
+
+def producer(cluster: FakeCluster, **settings: Any) -> Producer:
+    return Producer(bootstrap_servers=cluster.bootstrap, **settings)
+
+
+def test_a_record_is_acknowledged_with_its_place() -> None:
+    async def program(cluster: FakeCluster) -> None:
+        cluster.add_topic("t")
+        async with producer(cluster) as p:
+            assert await p.send_and_wait("t", b"a", timestamp_ms=7) == RecordMetadata("t", 0, 0, 7)
+            assert (await p.send_and_wait("t", b"b")).offset == 1
+
+    with_cluster(program)
+
+
+@pytest.mark.parametrize("acks", ["all", 1, 0])
+def test_records_arrive_once_in_order(acks: Any) -> None:
+    async def program(cluster: FakeCluster) -> None:
+        topic = cluster.add_topic("t")
+        async with producer(cluster, acks=acks, max_batch_size=200) as p:
+            for number in range(200):
+                await p.send("t", b"%d" % number)
+        assert topic.partitions[0].values() == [b"%d" % number for number in range(200)]
+
+    with_cluster(program)
+
+
+def test_null_is_not_empty_and_headers_keep_order() -> None:
+    async def program(cluster: FakeCluster) -> None:
+        topic = cluster.add_topic("t")
+        headers = [("a", b"1"), ("a", None), ("b", b"")]
+        async with producer(cluster) as p:
+            await p.send("t", None, b"", headers=headers)
+            await p.send("t", b"", None)
+        first, second = topic.partitions[0].records()
+        assert (first.key, first.value, list(first.headers)) == (b"", None, headers)
+        assert (second.key, second.value, second.headers) == (None, b"", ())
+
+    with_cluster(program)
+
+
+@pytest.mark.parametrize("hints", [True, False])
+def test_a_moved_leader_gets_the_batch(hints: bool) -> None:
+    async def program(cluster: FakeCluster) -> None:
+        topic = cluster.add_topic("t")
+        cluster.hints = hints
+        async with producer(cluster) as p:
+            await p.send_and_wait("t", b"0")
+            cluster.move("t", 0, 1)
+            before = asyncio.get_running_loop().time()
+            await p.send_and_wait("t", b"1")
+            assert asyncio.get_running_loop().time() - before < 0.2
+        assert topic.partitions[0].values() == [b"0", b"1"]
+
+    with_cluster(program)
+
+
+def test_a_silent_leader_is_left_for_the_new_one_within_a_second() -> None:
+    async def program(cluster: FakeCluster) -> None:
+        topic = cluster.add_topic("t")
+        async with producer(cluster) as p:
+            await p.send_and_wait("t", b"0")
+            cluster.brokers[0].running.clear()
+            waiting = asyncio.ensure_future(p.send_and_wait("t", b"1"))
+            await asyncio.sleep(3)
+            assert not waiting.done()
+            cluster.move("t", 0, 1)
+            before = asyncio.get_running_loop().time()
+            await waiting
+            assert asyncio.get_running_loop().time() - before < 1
+            cluster.brokers[0].running.set()
+            await p.send_and_wait("t", b"2")
+        assert topic.partitions[0].values() == [b"0", b"1", b"2"]
+
+    with_cluster(program)
+
+
+def test_a_broken_stream_doubles_nothing() -> None:
+    async def program(cluster: FakeCluster) -> None:
+        topic = cluster.add_topic("t")
+        async with producer(cluster, max_batch_size=150) as p:
+            for number in range(50):
+                cluster.break_next = number in (3, 20, 40)
+                await p.send("t", b"%d" % number)
+                await asyncio.sleep(0.002)
+        assert topic.partitions[0].values() == [b"%d" % number for number in range(50)]
+
+    with_cluster(program)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        NotLeaderError("x"),
+        NotEnoughReplicasError("x"),
+        OutcomeUnknownError("leadership was lost"),
+        OverloadedError("x"),
+        StorageError("offline here"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_what_may_pass_is_tried_again_in_order(error: QuorateError) -> None:
+    async def program(cluster: FakeCluster) -> None:
+        topic = cluster.add_topic("t")
+        failures = [error, None, error, error]
+        cluster.fault = lambda *_: failures.pop() if failures else None
+        async with producer(cluster, max_batch_size=100) as p:
+            for number in range(20):
+                await p.send("t", b"%d" % number)
+        assert topic.partitions[0].values() == [b"%d" % number for number in range(20)]
+        assert p.undelivered == 0
+
+    with_cluster(program)
+
+
+def test_an_error_for_good_fails_its_batch_and_the_next_ones_go_on() -> None:
+    async def program(cluster: FakeCluster) -> None:
+        topic = cluster.add_topic("t")
+        failures: list[QuorateError] = [CorruptRecordError("bad")]
+        cluster.fault = lambda *_: failures.pop() if failures else None
+        async with producer(cluster, max_batch_size=1) as p:
+            deliveries = [await p.send("t", b"%d" % number) for number in range(6)]
+            with pytest.raises(CorruptRecordError, match="bad"):
+                await deliveries[0]
+            for delivery in deliveries[1:]:
+                await delivery
+            assert asyncio.get_running_loop().time() < 5
+        assert topic.partitions[0].values() == [b"%d" % number for number in range(1, 6)]
+
+    with_cluster(program)
+
+
+def test_a_lost_answer_and_an_expiry_in_flight() -> None:
+    async def program(cluster: FakeCluster) -> None:
+        topic = cluster.add_topic("t")
+        async with producer(cluster, delivery_timeout_ms=2000) as p:
+            await p.send_and_wait("t", b"0")
+            cluster.fault = lambda *_: "lose"
+            with pytest.raises(DeliveryTimeoutError, match="sent 1 times"):
+                await p.send_and_wait("t", b"1")
+            cluster.fault = lambda *_: None
+            await p.send_and_wait("t", b"2")
+            assert p._accumulator.bytes_used == 0
+        assert topic.partitions[0].values() == [b"0", b"1", b"2"]
+
+    with_cluster(program)
+
+
+def test_undelivered_records_are_counted_unless_someone_awaits_them() -> None:
+    async def program(cluster: FakeCluster) -> None:
+        cluster.add_topic("t")
+        async with producer(cluster, delivery_timeout_ms=1000) as p:
+            await p.send_and_wait("t", b"0")
+            cluster.fault = lambda *_: NotEnoughReplicasError("x")
+            awaited = await p.send("t", b"1")
+            task = asyncio.ensure_future(_wait(awaited))
+            await asyncio.sleep(0)
+            await p.send("t", b"2")
+            await p.flush()
+            assert isinstance(await task, DeliveryTimeoutError)
+            assert p.undelivered == 1
+
+    with_cluster(program)
+
+
+async def _wait(delivery: Delivery) -> BaseException | None:
+    try:
+        await delivery
+    except QuorateError as error:
+        return error
+    return None
+
+
+def test_a_full_buffer_makes_send_wait_in_order() -> None:
+    async def program(cluster: FakeCluster) -> None:
+        topic = cluster.add_topic("t")
+        async with producer(cluster, buffer_memory=1000, linger_ms=60000) as p:
+            async with asyncio.TaskGroup() as group:
+                for number in range(100):
+                    group.create_task(p.send("t", b"%100d" % number))
+            await p.flush()
+            assert p._accumulator.bytes_used == 0
+            with pytest.raises(RecordTooLargeError, match="buffer_memory"):
+                await p.send("t", bytes(2000))
+        assert len(set(topic.partitions[0].values())) == 100
+
+    with_cluster(program)
+
+
+def test_a_cancelled_wait_for_room_passes_its_turn_on() -> None:
+    async def program(cluster: FakeCluster) -> None:
+        cluster.add_topic("t")
+        async with producer(cluster, buffer_memory=300) as p:
+            cluster.brokers[0].running.clear()
+            await p.send("t", bytes(200))
+            tasks = [asyncio.ensure_future(p.send("t", bytes(200))) for _ in range(4)]
+            await asyncio.sleep(0.1)
+            assert not any(task.done() for task in tasks)
+            tasks[0].cancel()
+            cluster.brokers[0].running.set()
+            done = await asyncio.gather(*tasks, return_exceptions=True)
+            assert [isinstance(one, Delivery) for one in done] == [False, True, True, True]
+
+    with_cluster(program)
+
+
+def test_only_a_request_in_flight_makes_records_linger() -> None:
+    async def program(cluster: FakeCluster) -> None:
+        cluster.add_topic("t")
+        cluster.delay_s = 0.05
+        loop = asyncio.get_running_loop()
+        async with producer(cluster, linger_ms=20) as p:
+            await p.send_and_wait("t", b"0")
+            before = len(cluster.brokers[0].produced)
+            await p.send("t", b"1")
+            await asyncio.sleep(0.001)
+            assert len(cluster.brokers[0].produced) == before + 1  # at once
+            began = loop.time()
+            await p.send("t", b"2")
+            await p.send("t", b"3")
+            await p.flush()
+            assert loop.time() - began < 0.12
+
+    with_cluster(program)
+
+
+def test_done_callbacks_and_flush_within_one() -> None:
+    async def program(cluster: FakeCluster) -> None:
+        cluster.add_topic("t")
+        async with producer(cluster) as p:
+            flushed: list[asyncio.Task[None]] = []
+            delivery = await p.send("t", b"0")
+            with pytest.raises(asyncio.InvalidStateError):
+                delivery.result()
+            delivery.add_done_callback(lambda _: flushed.append(asyncio.ensure_future(p.flush())))
+            cancelled = asyncio.ensure_future(_wait(delivery))
+            other = asyncio.ensure_future(_wait(delivery))
+            await asyncio.sleep(0)
+            cancelled.cancel()
+            assert await other is None
+            await asyncio.sleep(0)
+            await flushed[0]
+            assert delivery.done()
+            assert delivery.result().offset == 0
+
+    with_cluster(program)
+
+
+def test_an_impossible_record_leaves_nothing_behind() -> None:
+    async def program(cluster: FakeCluster) -> None:
+        topic = cluster.add_topic("t")
+        async with producer(cluster) as p:
+            with pytest.raises(InvalidTimestampError):
+                await p.send("t", b"x", timestamp_ms=-5)
+            with pytest.raises(TypeError, match="value_serializer"):
+                await p.send("t", "text")
+            with pytest.raises(InvalidPartitionsError, match="partitions 0 to 0"):
+                await p.send("t", b"x", partition=3)
+            await p.send_and_wait("t", b"good")
+        assert topic.partitions[0].values() == [b"good"]
+
+    with_cluster(program)
+
+
+def test_an_unknown_topic_is_an_error_that_says_what_to_do() -> None:
+    async def program(cluster: FakeCluster) -> None:
+        async with producer(cluster) as p:
+            with pytest.raises(UnknownTopicError, match="quorate topic create nope"):
+                await p.send("nope", b"x")
+            assert sum(broker.metadata_asked for broker in cluster.brokers) < 30
+
+    with_cluster(program)
+
+
+def test_a_topic_deleted_and_made_again_gets_only_new_records() -> None:
+    async def program(cluster: FakeCluster) -> None:
+        cluster.add_topic("t")
+        async with producer(cluster) as p:
+            await p.send_and_wait("t", b"old")
+            cluster.delete_topic("t")
+            topic = cluster.add_topic("t")
+            with pytest.raises(UnknownTopicError):
+                await p.send_and_wait("t", b"lost")
+            await asyncio.sleep(1)
+            await p.send_and_wait("t", b"new")
+            cluster.delete_topic("t")
+            with pytest.raises(UnknownTopicError):
+                await p.send_and_wait("t", b"lost")
+        assert topic.partitions[0].values() == [b"new"]
+        assert asyncio.get_running_loop().time() < 10
+
+    with_cluster(program)
+
+
+def test_one_partition_without_answers_does_not_stop_the_others() -> None:
+    async def program(cluster: FakeCluster) -> None:
+        cluster.add_topic("t", 2)
+        async with producer(cluster, max_batch_size=1) as p:
+            await p.send_and_wait("t", b"x", partition=1)
+            cluster.fault = lambda _topic, partition, _batch: "lose" if partition == 0 else None
+            for _ in range(8):
+                await p.send("t", b"stuck", partition=0)
+            await asyncio.sleep(0.5)
+            before = asyncio.get_running_loop().time()
+            await p.send_and_wait("t", b"y", partition=1)
+            assert asyncio.get_running_loop().time() - before < 0.2
+            cluster.fault = lambda *_: None
+
+    with_cluster(program, brokers=1)
+
+
+def test_looks_for_leaders_are_bounded_while_nobody_leads() -> None:
+    async def program(cluster: FakeCluster) -> None:
+        cluster.add_topic("t")
+        async with producer(cluster) as p:
+            await p.send_and_wait("t", b"0")
+            cluster.move("t", 0, -1)
+            asked = sum(broker.metadata_asked for broker in cluster.brokers)
+            waiting = asyncio.ensure_future(p.send_and_wait("t", b"1"))
+            await asyncio.sleep(10)
+            assert sum(broker.metadata_asked for broker in cluster.brokers) - asked < 40
+            cluster.move("t", 0, 1)
+            await waiting
+
+    with_cluster(program)
+
+
+def test_partitioners_serializers_and_send_many() -> None:
+    async def program(cluster: FakeCluster) -> None:
+        topic = cluster.add_topic("t", 4)
+        async with producer(cluster, key_serializer=String(), value_serializer=Json()) as p:
+            place = await p.send_and_wait("t", {"a": 1}, key="k")
+            assert place.partition == partition_for_key(b"k", 4)
+            many = await p.send_many("t", [1, None, 3], keys=["k", "k", "k"])
+            assert [(await one).offset for one in many] == [1, 2, 3]
+            assert topic.partitions[place.partition].values() == [b'{"a":1}', b"1", None, b"3"]
+            with pytest.raises(ValueError, match="3 values and 1 keys"):
+                await p.send_many("t", [1, 2, 3], keys=["k"])
+            assert await p.partitions_for("t") == {0, 1, 2, 3}
+        async with producer(cluster, partitioner=RoundRobinPartitioner()) as p:
+            places = [(await p.send_and_wait("t", b"x")).partition for _ in range(4)]
+            assert sorted(places) == [0, 1, 2, 3]
+        async with producer(cluster, partitioner=lambda *_: 9) as p:
+            with pytest.raises(InvalidPartitionsError, match="chose 9"):
+                await p.send("t", b"x")
+
+    with_cluster(program)
+
+
+def test_stop_flushes_and_then_refuses() -> None:
+    async def program(cluster: FakeCluster) -> None:
+        topic = cluster.add_topic("t")
+        p = producer(cluster, linger_ms=60000)
+        with pytest.raises(ClosedError, match="start"):
+            await p.send("t", b"0")
+        await p.start()
+        for _ in range(3):
+            await p.send("t", b"0")
+        await p.stop()
+        await p.stop()
+        assert len(topic.partitions[0].values()) == 3
+        with pytest.raises(ClosedError):
+            await p.send("t", b"1")
+        with pytest.raises(ClosedError, match="make a new one"):
+            await p.start()
+
+    with_cluster(program)
+
+
+def test_nobody_answers_at_start() -> None:
+    async def program(cluster: FakeCluster) -> None:
+        p = Producer(bootstrap_servers="nobody:1", request_timeout_ms=500)
+        with pytest.raises(QuorumUnavailableError, match="none of nobody:1 answered"):
+            await p.start()
+
+    with_cluster(program)
+
+
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [
+        ({"acks": 2}, "acks must be"),
+        ({"acks": 1, "enable_idempotence": True}, 'needs acks="all"'),
+        ({"linger_ms": -1}, "linger_ms must be 0 or more, not -1"),
+        ({"max_in_flight": 6}, "max_in_flight must be 1 to 5, not 6"),
+        ({"buffer_memory": 0}, "buffer_memory"),
+        ({"delivery_timeout_ms": 0}, "delivery_timeout_ms must be above 0"),
+    ],
+)
+def test_impossible_settings_say_what_is_wrong(settings: dict[str, Any], text: str) -> None:
+    with pytest.raises(ValueError, match=text):
+        Producer(**settings)
