@@ -10,6 +10,8 @@ from typing import Self
 from quorate.cluster import Cluster, no_security
 from quorate.errors import (
     ClosedError,
+    InvalidPartitionsError,
+    InvalidReplicationFactorError,
     NetworkError,
     OutcomeUnknownError,
     PeerError,
@@ -35,6 +37,8 @@ from quorate.model import (
 )
 from quorate.network import Method, Q, R
 from quorate.v1 import admin_pb2 as wire
+
+INT32_MAX = (1 << 31) - 1  # what the wire can say; the controller knows the real bounds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -259,6 +263,16 @@ class Admin:
 
 
 def _new_topic(topic: NewTopic, topic_id: bytes) -> wire.NewTopic:
+    if not -INT32_MAX <= topic.num_partitions <= INT32_MAX:
+        raise InvalidPartitionsError(
+            f"num_partitions must be 1 or more (-1: the cluster's default), "
+            f"not {topic.num_partitions}, which is more than any cluster can hold"
+        )
+    if not -INT32_MAX <= topic.replication_factor <= INT32_MAX:
+        raise InvalidReplicationFactorError(
+            "replication_factor must be 1 to the number of brokers (-1: the cluster's default), "
+            f"not {topic.replication_factor}"
+        )
     return wire.NewTopic(
         name=topic.name,
         topic_id=topic_id,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import typer
 
 from quorate import __version__
@@ -13,7 +15,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
+    rich_markup_mode="rich" if sys.stderr.isatty() else None,  # piped, plain: errors too
 )
 app.command("up")(up.up)
 app.command("demo")(demo.demo)

@@ -19,6 +19,7 @@ from quorate_cli.session import (
     Bootstrap,
     Output,
     Timeout,
+    admin_at,
     check_output,
     print_json,
     print_table,
@@ -60,7 +61,7 @@ def info(
     as_json = check_output(output)
 
     async def main() -> tuple[ClusterDescription, list[int | None]]:
-        async with Admin(bootstrap_servers=bootstrap) as admin:
+        async with admin_at(bootstrap, timeout) as admin:
             described = await admin.describe_cluster()
         return described, await pids([one.endpoint for one in described.brokers])
 
@@ -114,7 +115,7 @@ def health(
     as_json = check_output(output)
 
     async def main() -> dict[str, Any]:
-        async with Admin(bootstrap_servers=bootstrap) as admin:
+        async with admin_at(bootstrap, timeout) as admin:
             return await _health(admin)
 
     found = run(main, timeout=timeout)
@@ -181,7 +182,7 @@ def config(
         usage_error("a topic's own settings are changed with `quorate topic alter`")
 
     async def main() -> list[dict[str, str]]:
-        async with Admin(bootstrap_servers=bootstrap) as admin:
+        async with admin_at(bootstrap, timeout) as admin:
             if configs or remove:
                 await admin.alter_configs(set=configs, remove=remove or ())
             entries = await admin.describe_configs(topic or None)

@@ -7,13 +7,14 @@ from typing import Any
 
 import typer
 
-from quorate import Admin, QuorumDescription, QuorumReplicaDescription
+from quorate import QuorumDescription, QuorumReplicaDescription
 from quorate_cli.cluster import pids
 from quorate_cli.session import (
     DEFAULT_BOOTSTRAP,
     Bootstrap,
     Output,
     Timeout,
+    admin_at,
     check_output,
     print_json,
     print_table,
@@ -38,7 +39,7 @@ def describe(
     as_json = check_output(output)
 
     async def main() -> tuple[QuorumDescription, list[int | None]]:
-        async with Admin(bootstrap_servers=bootstrap) as admin:
+        async with admin_at(bootstrap, timeout) as admin:
             described = await admin.describe_quorum()
         replicas = (*described.voters, *described.observers)
         return described, await pids([one.endpoint for one in replicas])

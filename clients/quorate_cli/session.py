@@ -16,6 +16,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from quorate import Admin
 from quorate.errors import (
     NetworkError,
     PeerError,
@@ -42,6 +43,9 @@ Output = Annotated[str, typer.Option("--output", "-o", metavar="text|json", help
 Timeout = Annotated[float, typer.Option("--timeout", help="Seconds to wait for an answer.")]
 
 DEFAULT_BOOTSTRAP = "localhost:7092"
+#: The client itself ends within --timeout and says what was wrong; this is the time for that.
+TIMEOUT_SLACK_S = 0.5
+TIMEOUT_MAX_S = 24 * 3600
 
 console = Console(highlight=False)
 stderr = Console(stderr=True, highlight=False)
@@ -56,16 +60,34 @@ def check_output(output: str) -> bool:
 
 def usage_error(message: str) -> NoReturn:
     """Say what is wrong with the command line, and leave with status 2."""
-    stderr.print(f"quorate: {message}", style="red", markup=False)
-    raise typer.Exit(WRONG_USAGE)
+    fail(message, WRONG_USAGE)
 
 
-def run(main: Callable[[], Coroutine[Any, Any, T]], *, timeout: float | None) -> T:
-    """Run a command's coroutine; turn what it raises into a message and an exit status."""
+def admin_at(bootstrap: str, timeout: float) -> Admin:
+    """Return an Admin that asks there and waits for so many seconds; not started."""
+    return Admin(bootstrap_servers=bootstrap, request_timeout_ms=milliseconds(timeout))
+
+
+def milliseconds(timeout: float) -> int:
+    """Return --timeout in milliseconds; ValueError if it is no time to wait.
+
+    >>> milliseconds(2.5)
+    2500
+    """
+    if not 0.001 <= timeout <= TIMEOUT_MAX_S:
+        raise ValueError(f"--timeout must be 0.001 to {TIMEOUT_MAX_S} s, not {timeout:g}")
+    return int(timeout * 1000)
+
+
+def run(main: Callable[[], Coroutine[Any, Any, T]], *, timeout: float, bounded: bool = True) -> T:
+    """Run a command's coroutine; turn what it raises into a message and an exit status.
+
+    Where it is not `bounded` it may last, and raises TimeoutError itself where it waits too long.
+    """
     try:
-        return asyncio.run(_bounded(main, timeout))
+        return asyncio.run(_bounded(main, milliseconds(timeout), bounded=bounded))
     except TimeoutError:
-        fail(f"no answer within {timeout:g} s", NO_ANSWER)
+        fail(f"no answer within {timeout:g} s (--timeout)", NO_ANSWER)
     except (QuorumUnavailableError, RequestTimedOutError) as error:
         fail(str(error), NO_ANSWER)
     except PeerError as error:
@@ -116,10 +138,10 @@ def print_table(
     console.print(table)
 
 
-async def _bounded(main: Callable[[], Coroutine[Any, Any, T]], timeout: float | None) -> T:
-    if timeout is None:
+async def _bounded(
+    main: Callable[[], Coroutine[Any, Any, T]], timeout_ms: int, *, bounded: bool
+) -> T:
+    if not bounded:
         return await main()
-    if timeout <= 0:
-        raise ValueError(f"--timeout must be above 0 s, not {timeout:g}")
-    async with asyncio.timeout(timeout):
+    async with asyncio.timeout(timeout_ms / 1000 + TIMEOUT_SLACK_S):
         return await main()

@@ -10,7 +10,7 @@ from typing import Annotated, Any, BinaryIO
 
 import typer
 
-from quorate import Admin, Consumer, Producer, Record, TopicDescription
+from quorate import Consumer, Producer, Record, TopicDescription
 from quorate.errors import QuorateError
 from quorate_cli.session import (
     DEFAULT_BOOTSTRAP,
@@ -18,7 +18,9 @@ from quorate_cli.session import (
     Bootstrap,
     Output,
     Timeout,
+    admin_at,
     check_output,
+    milliseconds,
     print_json,
     print_table,
     run,
@@ -83,7 +85,7 @@ def create(
     configs = parse_configs(config)
 
     async def main() -> TopicDescription:
-        async with Admin(bootstrap_servers=bootstrap) as admin:
+        async with admin_at(bootstrap, timeout) as admin:
             return await admin.create_topic(name, partitions, replication_factor, configs)
 
     topic = run(main, timeout=timeout)
@@ -104,7 +106,7 @@ def list_topics(
     as_json = check_output(output)
 
     async def main() -> list[str]:
-        async with Admin(bootstrap_servers=bootstrap) as admin:
+        async with admin_at(bootstrap, timeout) as admin:
             return await admin.list_topics(internal=internal)
 
     names = run(main, timeout=timeout)
@@ -126,7 +128,7 @@ def describe(
     as_json = check_output(output)
 
     async def main() -> TopicDescription:
-        async with Admin(bootstrap_servers=bootstrap) as admin:
+        async with admin_at(bootstrap, timeout) as admin:
             return (await admin.describe_topics([name]))[name]
 
     topic = run(main, timeout=timeout)
@@ -152,7 +154,7 @@ def alter(
         usage_error("alter takes --config NAME=VALUE or --remove NAME, at least one")
 
     async def main() -> None:
-        async with Admin(bootstrap_servers=bootstrap) as admin:
+        async with admin_at(bootstrap, timeout) as admin:
             await admin.alter_configs(name, set=configs, remove=remove or ())
 
     run(main, timeout=timeout)
@@ -167,7 +169,7 @@ def delete(
     """Delete topics and all their records."""
 
     async def main() -> None:
-        async with Admin(bootstrap_servers=bootstrap) as admin:
+        async with admin_at(bootstrap, timeout) as admin:
             await admin.delete_topics(names)
 
     run(main, timeout=timeout)
@@ -194,22 +196,29 @@ def produce(
         usage_error(f"--acks must be all, 1 or 0, not {acks!r}")
 
     async def main() -> tuple[int, int]:
+        await _must_exist(name, bootstrap, timeout)
         source = file.open("rb") if file is not None else sys.stdin.buffer
         async with Producer(
             bootstrap_servers=bootstrap,
             acks=acks if acks == "all" else int(acks),
             compression_type=compression,
-            request_timeout_ms=int(timeout * 1000),
+            request_timeout_ms=milliseconds(timeout),
         ) as producer:
             return await _produce_lines(producer, name, source, key_separator)
 
-    acked, failed = run(main, timeout=None)
+    acked, failed = run(main, timeout=timeout, bounded=False)
     if as_json:
         print_json({"acked": acked, "failed": failed})
     else:
         sys.stdout.write(f"{acked} records acknowledged, {failed} failed\n")
     if failed:
         raise typer.Exit(SAID_NO)
+
+
+async def _must_exist(name: str, bootstrap: str, timeout: float) -> None:
+    """UnknownTopicError at once: producers and consumers wait a while for a topic to be made."""
+    async with admin_at(bootstrap, timeout) as admin:
+        await admin.describe_topics([name])
 
 
 async def _produce_lines(
@@ -282,13 +291,14 @@ def consume(
     as_json = check_output(output)
 
     async def main() -> None:
+        await _must_exist(name, bootstrap, timeout)
+        consumer = Consumer(
+            name,
+            bootstrap_servers=bootstrap,
+            group_id=group,
+            auto_offset_reset="earliest" if from_beginning else "latest",
+        )
         async with asyncio.timeout(timeout):
-            consumer = Consumer(
-                name,
-                bootstrap_servers=bootstrap,
-                group_id=group,
-                auto_offset_reset="earliest" if from_beginning else "latest",
-            )
             await consumer.start()
         try:
             written = 0
@@ -301,7 +311,7 @@ def consume(
             await consumer.stop()
 
     try:
-        run(main, timeout=None)
+        run(main, timeout=timeout, bounded=False)
     except BrokenPipeError:
         raise typer.Exit(0) from None
 
