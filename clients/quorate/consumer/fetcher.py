@@ -8,10 +8,9 @@ not wanted now (paused, buffered enough, led by another broker).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any
 
 import structlog
 
@@ -84,7 +83,7 @@ class Fetcher:
 
     def start(self) -> None:
         """Begin to fetch."""
-        self._ticker = asyncio.create_task(self._guard(self._tick()), name="quorate-consumer-tick")
+        self._ticker = asyncio.create_task(self._guard(self._tick), name="quorate-consumer-tick")
 
     async def stop(self) -> None:
         """End every stream."""
@@ -96,9 +95,9 @@ class Fetcher:
             await stream.stop()
         self._streams.clear()
 
-    async def _guard(self, work: Coroutine[Any, Any, None]) -> None:
+    async def _guard(self, work: Callable[[], Awaitable[None]]) -> None:
         try:
-            await work
+            await work()
         except Exception as error:
             log.exception("the consumer failed")
             self.fail(UnknownServerError(f"the consumer failed: {error!r}"))
@@ -110,7 +109,7 @@ class Fetcher:
             self._lookup is None or self._lookup.done()
         ):
             self._lookup = asyncio.create_task(
-                self._guard(self._find_offsets()), name="quorate-offsets"
+                self._guard(self._find_offsets), name="quorate-offsets"
             )
         for state in states:
             endpoint = self.endpoint_of(state)

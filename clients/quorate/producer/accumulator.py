@@ -287,8 +287,8 @@ class Accumulator:
     def _same_run(queue: PartitionQueue) -> bool:
         """In flight are only batches that come before the next one: resending goes on in order."""
         following = queue.ready[0]
-        return following.base_sequence >= 0 and all(
-            batch.base_sequence >= 0 and _comes_after(following, batch) for batch in queue.in_flight
+        return queue.identity is not None and all(
+            _comes_after(following, batch) for batch in queue.in_flight
         )
 
     def _next(self, queue: PartitionQueue, now: float, may_linger: bool) -> Batch | None:

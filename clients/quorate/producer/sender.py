@@ -8,9 +8,9 @@ instead of queues.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -84,7 +84,7 @@ class Sender:
 
     def start(self) -> None:
         """Begin to send."""
-        self._ticker = asyncio.create_task(self._guard(self._tick()), name="quorate-producer-tick")
+        self._ticker = asyncio.create_task(self._guard(self._tick), name="quorate-producer-tick")
 
     async def stop(self) -> None:
         """End every stream."""
@@ -101,9 +101,9 @@ class Sender:
         self.failure = error
         self.accumulator.fail_all(error)
 
-    async def _guard(self, work: Coroutine[Any, Any, None]) -> None:
+    async def _guard(self, work: Callable[[], Awaitable[None]]) -> None:
         try:
-            await work
+            await work()
         except Exception as error:
             log.exception("the producer failed")
             self.fail(UnknownServerError(f"the producer failed: {error!r}"))
@@ -217,7 +217,7 @@ class Sender:
     def _ask_identity(self) -> None:
         if self._identity is None or self._identity.done():
             self._identity = asyncio.create_task(
-                self._guard(self._get_identity()), name="quorate-producer-id"
+                self._guard(self._get_identity), name="quorate-producer-id"
             )
 
     async def _get_identity(self) -> None:

@@ -1,0 +1,302 @@
+"""The accumulator against a model broker with the five-batch window of a real one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from quorate.errors import (
+    DeliveryTimeoutError,
+    NotLeaderError,
+    OutOfOrderSequenceError,
+    QuorateError,
+    UnknownProducerIdError,
+)
+from quorate.producer import accumulator as module
+from quorate.producer.accumulator import (
+    Accumulator,
+    AccumulatorConfig,
+    Batch,
+    PartitionQueue,
+    ProducerIdentity,
+)
+from quorate.record.batch import check, parse_header, records
+from quorate_broker.partition.producers import Producers
+
+TOPIC = b"t" * 16
+
+
+def accumulator(**changes: Any) -> Accumulator:
+    values: dict[str, Any] = {
+        "batch_bytes_max": 100,
+        "buffer_bytes_max": 10_000,
+        "linger_s": 5,
+        "delivery_timeout_s": 100,
+        "max_in_flight": 5,
+        "codec": 0,
+        "idempotent": True,
+    }
+    made = Accumulator(AccumulatorConfig(**(values | changes)))
+    made.identity = ProducerIdentity(7, 0)
+    return made
+
+
+def fill(a: Accumulator, count: int, now: float = 0) -> list[Batch]:
+    """Make batches of one record each."""
+    queue = a.queue("t", TOPIC, 0)
+    return [a.append(queue, now, 0, None, b"%030d" % number, ())[0] for number in range(count)]
+
+
+def drain(a: Accumulator, now: float = 0, *, may_linger: bool = False) -> list[Batch]:
+    return a.drain(now, lambda _: True, bytes_max=1 << 20, may_linger=may_linger)
+
+
+def drain_all(a: Accumulator, now: float = 0) -> list[Batch]:
+    taken: list[Batch] = []
+    while found := drain(a, now):
+        taken += found
+    return taken
+
+
+def test_no_more_than_max_in_flight_and_one_a_drain() -> None:
+    a = accumulator(max_in_flight=3)
+    batches = fill(a, 6)
+    assert drain(a) == batches[:1]
+    assert drain_all(a) == batches[1:3]
+    a.succeeded(batches[0], 0, -1)
+    assert drain_all(a) == batches[3:4]
+
+
+def test_an_open_batch_lingers_only_when_it_may() -> None:
+    a = accumulator()
+    (batch,) = fill(a, 1)
+    assert drain(a, 4, may_linger=True) == []
+    assert a.linger_ends(4, lambda _: True) == 5
+    a.flushes = 1
+    assert drain(a, 4, may_linger=True) == [batch]
+
+
+@pytest.mark.parametrize("error", [OutOfOrderSequenceError("x"), UnknownProducerIdError("x")])
+def test_a_gap_restarts_under_the_next_epoch_when_all_are_back(error: QuorateError) -> None:
+    a = accumulator()
+    batches = fill(a, 4)
+    drain_all(a)
+    a.failed(batches[0], NotLeaderError("gone"))
+    a.retry(batches[1], error, 0, 0)
+    assert drain(a) == []
+    a.retry(batches[2], error, 0, 0)
+    assert drain(a) == []
+    a.retry(batches[3], error, 0, 0)
+    again = drain_all(a)
+    assert again == batches[1:]
+    headers = [parse_header(batch.encoded or b"") for batch in again]
+    assert [(one.producer_epoch, one.base_sequence) for one in headers] == [(1, 0), (1, 1), (1, 2)]
+
+
+def test_a_gap_behind_an_open_batch_proves_nothing() -> None:
+    a = accumulator()
+    batches = fill(a, 2)
+    drain_all(a)
+    a.retry(batches[1], OutOfOrderSequenceError("x"), 0, 0)
+    a.retry(batches[0], NotLeaderError("x"), 0, 0)
+    again = drain_all(a)
+    assert again == batches
+    assert [batch.base_sequence for batch in again] == [0, 1]
+    assert parse_header(batches[0].encoded or b"").producer_epoch == 0
+
+
+def test_a_later_acknowledgement_disproves_a_gap() -> None:
+    a = accumulator()
+    batches = fill(a, 3)
+    drain_all(a)
+    a.failed(batches[0], NotLeaderError("gone"))
+    a.retry(batches[1], OutOfOrderSequenceError("x"), 0, 0)
+    a.succeeded(batches[2], 2, -1)
+    assert drain_all(a) == [batches[1]]
+    assert batches[1].base_sequence == 1
+
+
+def test_sequences_wrap_and_epochs_run_out() -> None:
+    a = accumulator()
+    queue = a.queue("t", TOPIC, 0)
+    fill(a, 2)
+    queue.identity, queue.next_sequence = ProducerIdentity(7, 32767), 2**31 - 1
+    first, second = drain_all(a)
+    assert (first.base_sequence, second.base_sequence) == (2**31 - 1, 0)
+    a.retry(second, NotLeaderError("x"), 0, 0)
+    a.retry(first, OutOfOrderSequenceError("x"), 0, 0)
+    assert a.identity is None
+    assert drain(a) == []
+    a.identity = ProducerIdentity(8, 0)
+    assert [batch.base_sequence for batch in drain_all(a)] == [0, 1]
+    assert queue.identity == a.identity
+
+
+def test_batches_expire_in_order_in_flight_or_not() -> None:
+    a = accumulator(max_in_flight=1)
+    batches = fill(a, 3)
+    drain(a)
+    assert a.expire(99) == []
+    assert a.expire(100) == batches
+    assert a.bytes_used == 0
+    assert all(isinstance(batch.error, DeliveryTimeoutError) for batch in batches)
+    assert "sent 1 times, and may" in str(batches[0].error)
+    assert "never sent" in str(batches[1].error)
+    a.retry(batches[0], NotLeaderError("late"), 100, 0)
+    a.succeeded(batches[0], 0, -1)
+    assert not a.unfinished()
+
+
+def test_bytes_on_the_wire_never_change_when_a_batch_ends_early() -> None:
+    """CVE-2026-35554: a buffer that came back to the pool while it was in flight."""
+    a = accumulator()
+    (batch,) = fill(a, 1)
+    drain(a)
+    on_the_wire = batch.encoded
+    assert on_the_wire is not None
+    before = bytes(on_the_wire)
+    a.expire(1000)
+    fill(a, 3, 1000)
+    drain_all(a, 1000)
+    assert on_the_wire == before
+    assert next(records(on_the_wire)).value == b"%030d" % 0
+
+
+def test_a_topic_made_again_has_its_own_queue() -> None:
+    a = accumulator()
+    old = a.queue("t", TOPIC, 0)
+    new = a.queue("t", b"u" * 16, 0)
+    assert old is not new
+    assert a.queue("t", b"u" * 16, 0) is new
+
+
+class ModelBroker:
+    """A partition's log, and copies of batches that are still on their way to it."""
+
+    def __init__(self) -> None:
+        self.producers = Producers()
+        self.log: list[bytes] = []
+
+    def take(self, data: bytes) -> int:
+        header = replace(check(data, from_producer=True), base_offset=len(self.log))
+        original = self.producers.staging().check(header)
+        if original is not None:
+            return original.base_offset
+        self.producers.observe(header)
+        self.log += [record.value or b"" for record in records(data)]
+        return header.base_offset
+
+
+class World:
+    """Two partitions; each batch in flight is answered in the order of its sending."""
+
+    def __init__(self, *, max_in_flight: int) -> None:
+        self.a = accumulator(max_in_flight=max_in_flight, delivery_timeout_s=50)
+        self.queues = [self.a.queue("t", TOPIC, number) for number in range(2)]
+        self.brokers = [ModelBroker(), ModelBroker()]
+        self.wire: list[list[tuple[Batch, bytes]]] = [[], []]
+        self.sent: list[list[tuple[bytes, Batch]]] = [[], []]
+        self.now = 0.0
+        self.made = 0
+
+    def send(self, partition: int) -> None:
+        value = b"%030d" % self.made
+        self.made += 1
+        batch, _, _ = self.a.append(self.queues[partition], self.now, 0, None, value, ())
+        self.sent[partition].append((value, batch))
+
+    def drain(self) -> None:
+        for batch in drain(self.a, self.now):
+            assert batch.encoded is not None
+            self.wire[batch.queue.partition].append((batch, batch.encoded))
+            assert len(batch.queue.in_flight) <= self.a.config.max_in_flight
+
+    def answer(self, partition: int, fate: str) -> None:
+        """The oldest request arrives: "ok", "lost" (written, no answer), "refused", "failed"."""
+        if not self.wire[partition]:
+            return
+        batch, data = self.wire[partition].pop(0)
+        error: QuorateError | None = None
+        offset = -1
+        if fate in ("refused", "failed"):
+            error = NotLeaderError("not written")
+        else:
+            try:
+                offset = self.brokers[partition].take(data)
+            except QuorateError as refused:
+                error = refused
+            if fate == "lost":
+                error = error or NotLeaderError("the answer was lost")
+        if batch.done:
+            return
+        if error is None:
+            self.a.succeeded(batch, offset, -1)
+        elif fate == "failed":
+            self.a.failed(batch, error)
+        else:
+            self.a.retry(batch, error, self.now, 0.1)
+
+    def break_stream(self, partition: int) -> None:
+        broken, self.wire[partition] = self.wire[partition], []
+        for batch, _ in broken:
+            self.a.retry(batch, NotLeaderError("broken"), self.now, 0.1)
+
+    def finish(self) -> None:
+        for _ in range(400):
+            self.now += 0.2
+            self.drain()
+            for partition in range(2):
+                self.answer(partition, "ok")
+            if not self.a.unfinished():
+                break
+        assert not self.a.unfinished(), "it goes round in circles"
+
+
+STEPS = st.one_of(
+    st.tuples(st.just("send"), st.integers(0, 1)),
+    st.tuples(st.just("drain"), st.just(0)),
+    st.tuples(st.sampled_from(["ok", "lost", "refused", "failed"]), st.integers(0, 1)),
+    st.tuples(st.just("break"), st.integers(0, 1)),
+    st.tuples(st.just("forget"), st.integers(0, 1)),
+    st.tuples(st.just("wait"), st.sampled_from([1, 20])),
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(STEPS, max_size=60), st.integers(1, 5))
+def test_nothing_lost_doubled_or_out_of_order(steps: list[tuple[str, int]], width: int) -> None:
+    world = World(max_in_flight=width)
+    forgot = False
+    for step, partition in steps:
+        if step == "send":
+            world.send(partition)
+        elif step == "drain":
+            world.drain()
+        elif step == "break":
+            world.break_stream(partition)
+        elif step == "forget":  # retention took the log and with it what it knew of the producer
+            if not world.queues[partition].in_flight and not world.a.unfinished():
+                world.brokers[partition].producers.reset()
+                forgot = True
+        elif step == "wait":
+            world.now += partition
+            world.a.expire(world.now)
+        else:
+            world.answer(partition, step)
+    world.finish()
+    assert world.a.bytes_used == 0
+    for broker, sent in zip(world.brokers, world.sent, strict=True):
+        assert len(set(broker.log)) == len(broker.log), f"doubled (forgot: {forgot})"
+        assert broker.log == sorted(broker.log)
+        for value, batch in sent:
+            if batch.error is None:
+                assert value in broker.log
+
+
+def test_the_queue_is_a_plain_object() -> None:
+    assert not hasattr(PartitionQueue("t", TOPIC, 0), "__dict__")
+    assert module.SEQUENCE_END == 2**31
