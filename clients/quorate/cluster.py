@@ -9,9 +9,8 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 import structlog
 
@@ -22,7 +21,6 @@ from quorate.errors import (
     PeerRefusedError,
     QuorateError,
     QuorumUnavailableError,
-    RequestTimedOutError,
     UnknownServerError,
     UnknownTopicError,
     from_wire,
@@ -43,8 +41,6 @@ from quorate.v1.admin_pb2 import MetadataRequest, MetadataResponse, PartitionMet
 from quorate.v1.common_pb2 import ErrorCode, LeaderHint
 
 log = structlog.get_logger(__name__)
-
-T = TypeVar("T")
 
 METADATA_TIMEOUT_MS = 1000  # one broker's time to answer before the next is asked
 METADATA_AGE_MAX_S = 30.0
@@ -447,15 +443,6 @@ class Cluster:
     def _tell(self) -> None:
         for callback in list(self._changed):
             callback()
-
-
-async def with_deadline(awaitable: Awaitable[T], timeout_ms: int, what: str) -> T:
-    """Await with a bound; RequestTimedOutError says what was not done in time."""
-    try:
-        async with asyncio.timeout(timeout_ms / 1000):
-            return await awaitable
-    except TimeoutError:
-        raise RequestTimedOutError(f"{what} took longer than {timeout_ms} ms") from None
 
 
 def check_timeout(name: str, value: int) -> None:

@@ -1,0 +1,124 @@
+"""A client's view of the cluster, and the public names of the library."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+
+import pytest
+
+import quorate
+from quorate import Admin, Consumer, Producer
+from quorate.cluster import Cluster
+from quorate.errors import UnknownTopicError
+from quorate.v1.admin_pb2 import MetadataRequest
+from quorate.v1.common_pb2 import LeaderHint
+from tests.harness.fake_leaders import FakeCluster, with_cluster
+
+
+def test_never_back_to_an_older_leader_or_a_deleted_topic() -> None:
+    async def program(fake: FakeCluster) -> None:
+        fake.add_topic("t")
+        stale = fake.metadata(MetadataRequest(topics=["t"]))
+        view = Cluster(fake.bootstrap, client_id="c")
+        await view.start()
+        await view.topic("t")
+        hint = LeaderHint(leader=1, leader_epoch=5, endpoint="b1:9092")
+        assert view.learn("t", 0, hint)
+        assert not view.learn("t", 0, hint)
+        view._take(stale)
+        known = view.partition("t", 0)
+        assert known is not None
+        assert (known.leader, known.leader_epoch) == (1, 5)
+        fake.delete_topic("t")
+        made_again = fake.add_topic("t")
+        await view.refresh()
+        view._take(stale)
+        assert view.topics["t"].topic_id == made_again.topic_id
+        await view.stop()
+
+    with_cluster(program)
+
+
+def test_many_who_ask_share_the_looks() -> None:
+    async def program(fake: FakeCluster) -> None:
+        view = Cluster(fake.bootstrap, client_id="c")
+        await view.start()
+        asked = await asyncio.gather(*(view.topic("t") for _ in range(50)), return_exceptions=True)
+        assert all(isinstance(one, UnknownTopicError) for one in asked)
+        assert sum(broker.metadata_asked for broker in fake.brokers) < 30
+        await view.stop()
+
+    with_cluster(program)
+
+
+def test_a_silent_broker_is_asked_last() -> None:
+    async def program(fake: FakeCluster) -> None:
+        fake.add_topic("t")
+        view = Cluster(fake.bootstrap, client_id="c")
+        await view.start()
+        fake.brokers[0].running.clear()
+        await view.refresh()
+        before = asyncio.get_running_loop().time()
+        for _ in range(5):
+            await view.refresh()
+        assert asyncio.get_running_loop().time() - before < 0.1
+        await view.stop()
+
+    with_cluster(program)
+
+
+PRODUCER = """bootstrap_servers client_id acks enable_idempotence compression_type max_batch_size
+    linger_ms buffer_memory request_timeout_ms delivery_timeout_ms max_in_flight partitioner
+    key_serializer value_serializer security"""
+CONSUMER = """bootstrap_servers group_id group_instance_id client_id client_rack auto_offset_reset
+    enable_auto_commit auto_commit_interval_ms max_poll_records fetch_min_bytes fetch_max_bytes
+    fetch_max_wait_ms max_partition_fetch_bytes session_timeout_ms max_poll_interval_ms assignor
+    isolation_level key_deserializer value_deserializer security"""
+SEND = "topic value key partition timestamp_ms headers"
+
+
+@pytest.mark.parametrize(
+    ("call", "names"),
+    [
+        (Producer.__init__, PRODUCER),
+        (Producer.send, SEND),
+        (Producer.send_and_wait, SEND),
+        (Producer.send_many, "topic values keys"),
+        (Consumer.__init__, CONSUMER),
+        (Consumer.getmany, "timeout_ms max_records"),
+        (Consumer.subscribe, "topics pattern listener"),
+        (Consumer.commit, "offsets"),
+        (Admin.__init__, "bootstrap_servers"),
+        (Admin.create_topic, "name num_partitions replication_factor"),
+    ],
+)
+def test_calls_have_the_arguments_that_users_know(call: object, names: str) -> None:
+    assert callable(call)
+    assert set(names.split()) <= set(inspect.signature(call).parameters)
+
+
+@pytest.mark.parametrize(
+    ("kind", "names"),
+    [
+        (Producer, "start stop send send_many send_and_wait flush partitions_for"),
+        (quorate.Delivery, "done result add_done_callback __await__"),
+        (
+            Consumer,
+            """getone getmany subscribe unsubscribe assign assignment seek seek_to_beginning
+            seek_to_end position committed commit pause resume paused highwater beginning_offsets
+            end_offsets offsets_for_times lag start stop __aiter__""",
+        ),
+        (
+            Admin,
+            """create_topic create_topics delete_topics list_topics describe_topics
+            describe_cluster describe_quorum describe_configs alter_configs""",
+        ),
+    ],
+)
+def test_methods_that_users_know_exist(kind: type, names: str) -> None:
+    assert [name for name in names.split() if not callable(getattr(kind, name, None))] == []
+
+
+def test_every_public_name_is_there() -> None:
+    assert [name for name in quorate.__all__ if not hasattr(quorate, name)] == []
