@@ -4,7 +4,8 @@
 set -eu
 cd "$(dirname "$0")/.."
 root="${1:-.}"
-PATH="$(pwd)/.venv/bin:$PATH"
+# The tools of the virtual environment, or of the one whose python is named in PYTHON.
+PATH="$(dirname "${PYTHON:-$(pwd)/.venv/bin/python}"):$PATH"
 for pair in quorate:clients quorate_quorum:quorum quorate_broker:broker; do
     package="${pair%%:*}"
     folder="$root/${pair##*:}"

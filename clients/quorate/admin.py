@@ -40,6 +40,8 @@ from quorate.v1 import admin_pb2 as wire
 
 INT32_MAX = (1 << 31) - 1  # what the wire can say; the controller knows the real bounds
 
+ONE_BROKER_TIMEOUT_MS = 5000
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewTopic:
@@ -247,9 +249,12 @@ class Admin:
 
     async def _call(self, method: Method[Q, R], request: Q, *, safe_to_repeat: bool = True) -> R:
         cluster = self._running()
+        timeout_ms = self._timeout_ms
+        if safe_to_repeat:  # a broker that is silent does not use up the time of the others
+            timeout_ms = min(timeout_ms, ONE_BROKER_TIMEOUT_MS)
         try:
             return await cluster.ask_any(
-                method, request, timeout_ms=self._timeout_ms, safe_to_repeat=safe_to_repeat
+                method, request, timeout_ms=timeout_ms, safe_to_repeat=safe_to_repeat
             )
         except (PeerRefusedError, PeerError):
             raise

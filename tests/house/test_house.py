@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -90,7 +92,10 @@ def test_nothing_is_left_for_later() -> None:
 
 def test_the_stubs_are_what_protoc_makes(tmp_path: Path) -> None:
     """`make proto` changes nothing."""
-    subprocess.run([str(ROOT / "proto/generate.sh"), str(tmp_path)], check=True, cwd=ROOT)
+    environment = {**os.environ, "PYTHON": sys.executable}
+    subprocess.run(
+        [str(ROOT / "proto/generate.sh"), str(tmp_path)], check=True, cwd=ROOT, env=environment
+    )
     made = sorted(tmp_path.rglob("*_pb2.py*"))
     assert made
     for path in made:

@@ -106,7 +106,8 @@ class Producer:
     known). ``enable_idempotence=None`` means true for acks="all", false otherwise; True with
     other acks is a ValueError. ``linger_ms``: how long a record may wait for company while a
     request is under way to its broker. ``max_in_flight``: unacknowledged batches per partition,
-    1 to 5; order holds under retry (without idempotence only with 1, as in Kafka).
+    1 to 5; order holds under retry. Without idempotence a broker can't tell a gap, so with acks=1
+    one batch of a partition is under way at a time.
 
     ``send`` waits only while ``buffer_memory`` bytes of records are on their way.
     """
@@ -150,14 +151,16 @@ class Producer:
         self._client_id = client_id
         self._acks = ACKS[acks]
         self._request_timeout_ms = request_timeout_ms
+        idempotent = self._acks == -1 if enable_idempotence is None else enable_idempotence
+        retries_blindly = not idempotent and self._acks != 0
         self._config = AccumulatorConfig(
             batch_bytes_max=max_batch_size,
             buffer_bytes_max=buffer_memory,
             linger_s=linger_ms / 1000,
             delivery_timeout_s=delivery_timeout_ms / 1000,
-            max_in_flight=max_in_flight,
+            max_in_flight=1 if retries_blindly else max_in_flight,
             codec=codec_named(compression_type or "none"),
-            idempotent=self._acks == -1 if enable_idempotence is None else enable_idempotence,
+            idempotent=idempotent,
         )
         self._partitioner = partitioner
         self._encode_key: Encode | None = encoder(key_serializer)
