@@ -72,7 +72,9 @@ async def format_voter(
         raise ConfigError(f"{log_dir} is formatted already: {FILE_NAME} is there")
     await _make_durably(disk, log_dir)
     batch = bootstrap_batch(voters, configs)
-    log = await Log.open(disk, metadata_directory(log_dir), LogConfig(track_synced=True, verify_all=True))
+    log = await Log.open(
+        disk, metadata_directory(log_dir), LogConfig(track_synced=True, verify_all=True)
+    )
     clean = False
     try:
         held = await log.read(0, end=log.log_end_offset, bytes_max=len(batch) + 1)
