@@ -168,7 +168,7 @@ class GrpcNetwork:
                 _reader, writer = await asyncio.open_connection(host.strip("[]"), port)
         except ConnectionRefusedError:
             return Refused()
-        except (OSError, TimeoutError):
+        except (OSError, TimeoutError, ValueError):  # ValueError: no such address can be
             return NoAnswer()
         writer.close()
         connection = self.connect(endpoint, purpose="control")

@@ -76,8 +76,10 @@ def _check_registration(image: MetadataImage, request: wire.RegisterRequest) -> 
         raise InvalidRequestError(f"a broker id is 0 or more, not {request.broker_id}")
     if len(request.incarnation) != ID_BYTES:
         raise InvalidRequestError("an incarnation has 16 bytes")
-    if not request.endpoint:
-        raise InvalidRequestError("a broker names the endpoint it listens at")
+    if not _is_endpoint(request.endpoint):
+        raise InvalidRequestError(
+            f"a broker names the endpoint it listens at, host:port, not {request.endpoint[:100]!r}"
+        )
     for name in ("endpoint", "rack", "host"):
         if len(getattr(request, name)) > NAME_LENGTH_MAX:
             raise InvalidRequestError(f"{name} is longer than {NAME_LENGTH_MAX}")
@@ -94,6 +96,13 @@ def _check_registration(image: MetadataImage, request: wire.RegisterRequest) -> 
                 f"a directory of broker {request.broker_id} belongs to broker {other.id}:"
                 " was a disk copied?"
             )
+
+
+def _is_endpoint(text: str) -> bool:
+    """Whether others can dial it: they would all stumble over one that is no address."""
+    host, _, port = text.rpartition(":")
+    is_port = port.isascii() and port.isdecimal() and len(port) <= 5 and int(port) <= 65535
+    return is_port and bool(host) and host.isprintable() and " " not in host
 
 
 def _broker(request: wire.RegisterRequest, old: BrokerImage | None, epoch: int) -> BrokerImage:

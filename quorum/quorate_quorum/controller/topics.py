@@ -260,8 +260,7 @@ def replication_factor(image: MetadataImage, asked: int) -> int:
         raise NotEnoughReplicasError("no broker is registered yet: try again soon")
     factor = asked
     if asked == -1:
-        configured = int(typed("default.replication.factor", {}, image.configs))
-        factor = configured if configured > 0 else min(DEFAULT_REPLICATION_MAX, registered)
+        factor = _default_factor(image)
     if factor < 1:
         raise InvalidReplicationFactorError(
             f"replication_factor must be 1 or more (-1: the cluster's default), not {factor}"
@@ -271,6 +270,12 @@ def replication_factor(image: MetadataImage, asked: int) -> int:
             f"replication_factor {factor} is more than the {registered} registered brokers"
         )
     return factor
+
+
+def _default_factor(image: MetadataImage) -> int:
+    """The cluster's default: as configured, which may be more than there are brokers."""
+    configured = int(typed("default.replication.factor", {}, image.configs))
+    return configured if configured > 0 else min(DEFAULT_REPLICATION_MAX, len(image.brokers))
 
 
 def _places(image: MetadataImage) -> list[Place]:
@@ -387,7 +392,7 @@ def raise_internal_topics(image: MetadataImage, context: Context) -> Outcome[int
     for topic in image.sorted_topics():
         if not topic.is_internal or not image.brokers:
             continue
-        target = min(replication_factor(image, -1), len(places))
+        target = min(_default_factor(image), len(places))
         for index, old in enumerate(topic.partitions):
             if len(old.replicas) < target:
                 new = _raised(image, circle, index, old, target)
