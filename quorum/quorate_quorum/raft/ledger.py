@@ -52,7 +52,8 @@ class Ledger:
 
     @property
     def holds_only_bootstrap(self) -> bool:
-        return 0 < self.log_end_offset <= self.bootstrap_end
+        """Whether it holds no history: the bootstrap batch at most, or not even that."""
+        return self.log_end_offset <= self.bootstrap_end
 
     def append(self, batch: Batch) -> None:
         """Add a batch at the end; offsets and epochs were checked by who calls."""

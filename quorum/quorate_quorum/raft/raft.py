@@ -134,6 +134,9 @@ class Raft:
         self._saved_version = 0
         self._high_watermark_before = ledger.high_watermark
         self._last_led_epoch = -1
+        #: The epoch whose leader handed over for silence: whoever stands next after it says so,
+        #: or leadership could go round for ever while no reign fences anybody.
+        self._silenced_epoch = -1
         self._clear_ready()
         self._gated: list[Message] = []
         self._readable_told = -1
@@ -532,7 +535,10 @@ class Raft:
         if self.epoch >= EPOCH_MAX:
             self._fatal = f"epoch {self.epoch} is the last there is"
             return
+        for_silence = for_silence or self._silenced_epoch == self.epoch
         self._set_hard_state(HardState(self.epoch + 1, self.me, self.hard_state.is_behind))
+        if for_silence:
+            self._silenced_epoch = self.epoch  # for another try, should this one fail
         role = Candidate(
             self._new_attempt(), self._election_deadline(), [], for_silence, is_transfer=transfer
         )
@@ -555,6 +561,7 @@ class Raft:
     def _become_leader(self, candidate: Candidate) -> None:
         assert self.epoch > self._last_led_epoch, "nobody leads twice in an epoch"
         self._last_led_epoch = self.epoch
+        self._silenced_epoch = -1
         self._round += 1
         leader = Leader(
             self.epoch,
@@ -591,6 +598,8 @@ class Raft:
         self._become(Resigned(self._election_deadline()), reason)
         if is_quiet:
             return
+        if for_silence:
+            self._silenced_epoch = leader.epoch
         request = EndEpochRequest(leader.epoch, self.me.id, tuple(successors), for_silence)
         for voter in others:
             self._send(Call(voter, request))
@@ -729,6 +738,8 @@ class Raft:
         """The first named stands at once; the others leave it time, each a little more."""
         successors = request.preferred_successors[: len(self.ledger.voters.voters)]
         reason = f"leader {request.leader_id} ended its reign"
+        if request.handed_over_for_silence:
+            self._silenced_epoch = request.epoch
         if isinstance(self.role, Candidate):
             return
         if successors[:1] == (self.me.id,):
@@ -898,9 +909,12 @@ class Raft:
         if progress is None:
             self._refuse_fetch(fetch, Refusal.OVERLOADED)
             return
+        superseded = progress.parked
         if not progress.admits(fetch.stream):
             self._refuse_fetch(fetch, Refusal.OLD_STREAM)
             return
+        if superseded is not None and superseded.stream != fetch.stream:
+            self._refuse_fetch(superseded, Refusal.OLD_STREAM)  # or it would wait for ever
         diverging = self._divergence(fetch.request)
         if diverging is not None:
             # It moves no state: what it holds is not what we hold (K8). It did hear us, though.

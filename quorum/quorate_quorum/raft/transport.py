@@ -23,6 +23,7 @@ from quorate.errors import (
     PeerRefusedError,
     QuorateError,
     SnapshotNotFoundError,
+    UnsupportedError,
     WrongClusterError,
     to_wire,
 )
@@ -267,7 +268,7 @@ class Transport:
             refused = True
         except NetworkError as error:
             log.debug("raft fetch stream broke", session=session.number, error=str(error))
-        except (CorruptRecordError, InvalidRequestError) as error:
+        except (CorruptRecordError, InvalidRequestError, UnsupportedError) as error:
             log.warning("raft fetch answer is damaged", session=session.number, error=str(error))
         self._step(FetchBroken(session.number, refused))
 
