@@ -599,7 +599,9 @@ class HeartbeatStream:
     def controller_moved(self, endpoint: str) -> None:
         """Another controller is known: leave the old one without waiting for its silence."""
         self._moved.ring()
-        if self._timeout is not None and self._endpoint != endpoint:
+        if self._timeout is None or self._timeout.expired():
+            return  # it is on its way out already
+        if self._endpoint != endpoint:
             self._is_moving = True
             self._timeout.reschedule(asyncio.get_running_loop().time())
 
