@@ -28,14 +28,20 @@ class Invariants:
     quorum_leaders: dict[int, Run] = field(default_factory=dict)
     leaders: dict[tuple[bytes, int, int], Run] = field(default_factory=dict)
     quorum_marks: dict[Run, int] = field(default_factory=dict)
+    #: High watermark of a replica, by run, topic id, partition and leader_epoch.
     marks: dict[tuple[Run, bytes, int, int], int] = field(default_factory=dict)
     committed_epochs: dict[int, int | None] = field(default_factory=dict)
+    #: Epoch of the last record below a high watermark, whichever replica had it first.
+    record_epochs: dict[tuple[bytes, int, int], int] = field(default_factory=dict)
     checks: int = 0
 
     def check(self) -> None:
-        """Look at every living node; raise Violation."""
+        """Look at every node that did anything in this instant; raise Violation."""
         self.checks += 1
-        for node in self.cluster.nodes.values():
+        for name in self.cluster.loop.ran:
+            node = self.cluster.nodes.get(name)
+            if node is None:
+                continue
             if node.failure is not None:
                 raise Violation(f"{node.name} stopped itself: {node.failure}")
             server = node.server
@@ -71,24 +77,37 @@ class Invariants:
     def _check_broker(self, node: SimulatedNode, server: BrokerServer) -> None:
         run = (node.name, node.starts)
         for partition in partitions_of(server):
-            if not partition.is_leader:
-                continue
             key = (partition.topic_id, partition.partition, partition.leader_epoch)
-            first = self.leaders.setdefault(key, run)
-            if first != run:
-                raise Violation(
-                    f"{first} and {run} both led {partition.name} "
-                    f"in leader_epoch {partition.leader_epoch}"
-                )
-            mark_key = (run, *key)
+            if partition.is_leader:
+                first = self.leaders.setdefault(key, run)
+                if first != run:
+                    raise Violation(
+                        f"{first} and {run} both led {partition.name} "
+                        f"in leader_epoch {partition.leader_epoch}"
+                    )
             mark = partition.high_watermark
-            before = self.marks.get(mark_key, -1)
-            if mark < before:
+            before = self.marks.get((run, *key), -1)
+            if mark != before:
+                self._high_watermark_moved(run, partition, before, mark)
+
+    def _high_watermark_moved(self, run: Run, partition: Partition, before: int, mark: int) -> None:
+        topic_id, number = partition.topic_id, partition.partition
+        if mark < before:
+            raise Violation(
+                f"{run}: the high watermark of {partition.name} went from {before} to {mark} "
+                f"within leader_epoch {partition.leader_epoch}"
+            )
+        self.marks[(run, topic_id, number, partition.leader_epoch)] = mark
+        log = partition.log
+        if log.log_start_offset < mark <= log.log_end_offset:
+            # Two logs that agree on the epoch of a record agree on all before it.
+            epoch = log.epochs.epoch_at(mark - 1)
+            agreed = self.record_epochs.setdefault((topic_id, number, mark), epoch)
+            if agreed != epoch:
                 raise Violation(
-                    f"{run}: the high watermark of {partition.name} went from {before} to {mark} "
-                    f"within leader_epoch {partition.leader_epoch}"
+                    f"{run}: committed offset {mark - 1} of {partition.name} has epoch {epoch}, "
+                    f"elsewhere {agreed}"
                 )
-            self.marks[mark_key] = mark
 
     async def check_logs_match(self) -> None:
         """Compare, byte for byte, what all living replicas hold below their high watermarks."""

@@ -91,6 +91,8 @@ class Nemesis:
         await self._start_again(nodes)
 
     async def _lose_power(self) -> None:
+        if self.lossy and self.all_in_sync():
+            self.lossy.clear()
         nodes = [
             node for node in self._some(self.chance.randint(1, 6)) if self._may_lose_power(node)
         ]
@@ -104,8 +106,6 @@ class Nemesis:
     def _may_lose_power(self, node: SimulatedNode) -> bool:
         if node.is_voter or self.brokers_may_all_lose_power:
             return True
-        if self.lossy and self.all_in_sync():
-            self.lossy.clear()
         if self.lossy:
             return False
         self.lossy[node.name] = None

@@ -250,15 +250,17 @@ class _World:
             raise Violation(f"more failed than was acknowledged: {first!r}")
 
     def _all_in_sync(self) -> bool:
-        """Whether every partition's leader has the whole assignment in its committed ISR."""
-        led = 0
+        """Whether every broker knows every ISR as whole, its own incarnation in it.
+
+        What only a leader knows is not enough: it may not have heard yet that a broker came back
+        as another incarnation, and is in no ISR.
+        """
+        whole = 0
         for node in self.cluster.brokers:
-            if node.server is None or not node.is_running:
+            if not isinstance(node.server, BrokerServer) or node.server.is_fenced:
                 return False
-            for partition in partitions_of(node.server):  # type: ignore[arg-type]
-                if partition.is_leader and len(partition.isr) == 3:
-                    led += 1
-        return led == PARTITIONS
+            whole += sum(len(one.isr) == 3 for one in partitions_of(node.server))
+        return whole == 3 * PARTITIONS
 
     def _outcome(self) -> Outcome:
         history = self.history

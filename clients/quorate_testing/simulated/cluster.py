@@ -218,9 +218,7 @@ class SimulatedCluster:
                 node.disk.crash_process()
                 node.gone.set()
 
-    def _server(
-        self, node: SimulatedNode, environment: Environment
-    ) -> QuorumServer | BrokerServer:
+    def _server(self, node: SimulatedNode, environment: Environment) -> QuorumServer | BrokerServer:
         voters = tuple(voter.endpoint for voter in self.voters)
         if node.is_voter:
             return QuorumServer(

@@ -20,13 +20,14 @@ The program of the test itself belongs to no process.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import heapq
 import random
 import sys
 from asyncio import base_events, events
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Executor
 from contextvars import Context, ContextVar, copy_context
 from itertools import count
@@ -148,6 +149,7 @@ class SimulatedLoop(base_events.BaseEventLoop):
     """The event loop of a simulation."""
 
     _stopping: bool  # of the base: stop() was called
+    _closed: bool
 
     def __init__(self, *, time_max_s: float = 86_400.0) -> None:
         super().__init__()
@@ -159,6 +161,8 @@ class SimulatedLoop(base_events.BaseEventLoop):
         #: Called whenever all that could happen at an instant has happened, before time moves on:
         #: the place to check what must always hold. What it raises ends the run.
         self.on_instant: Callable[[], None] | None = None
+        #: Names of the processes that ran in this instant: nothing changed in any other.
+        self.ran: dict[str, None] = {}
         self._now_s = 0.0
         self._time_max_s = time_max_s
         self._callbacks_now = 0
@@ -193,7 +197,8 @@ class SimulatedLoop(base_events.BaseEventLoop):
         *args: *Ts,
         context: Context | None = None,
     ) -> events.Handle:
-        self._refuse_if_closed()
+        if self._closed:
+            raise RuntimeError("Event loop is closed")
         handle = events.Handle(callback, args, self, context)
         self._runnable.append(handle)
         return handle
@@ -208,7 +213,8 @@ class SimulatedLoop(base_events.BaseEventLoop):
         *args: *Ts,
         context: Context | None = None,
     ) -> events.TimerHandle:
-        self._refuse_if_closed()
+        if self._closed:
+            raise RuntimeError("Event loop is closed")
         timer = events.TimerHandle(when, callback, args, self, context)
         heapq.heappush(self._timers, (when, next(self._serial), timer))
         return timer
@@ -225,9 +231,6 @@ class SimulatedLoop(base_events.BaseEventLoop):
     def _timer_handle_cancelled(self, handle: events.TimerHandle) -> None:
         """A cancelled timer is passed over when its time comes."""
 
-    def create_future(self) -> asyncio.Future[Any]:
-        return _Future(loop=self)
-
     def create_task(
         self,
         coro: Any,
@@ -235,7 +238,8 @@ class SimulatedLoop(base_events.BaseEventLoop):
         name: Any = None,
         context: Context | None = None,
     ) -> asyncio.Task[Any]:
-        self._refuse_if_closed()
+        if self._closed:
+            raise RuntimeError("Event loop is closed")
         task: _Task[Any] = _Task(coro, loop=self, name=name, context=context)
         task.process = (context or copy_context()).get(_process)
         # Kept, for the collector must not unwind what waits for ever in a dead process.
@@ -252,10 +256,6 @@ class SimulatedLoop(base_events.BaseEventLoop):
         """Let these run after what is ready already."""
         self._runnable.extend(handles)
 
-    def _refuse_if_closed(self) -> None:
-        if self.is_closed():
-            raise RuntimeError("Event loop is closed")
-
     def _task_done(self, task: asyncio.Task[Any]) -> None:
         assert isinstance(task, _Task)
         del self._living_tasks[task.serial]
@@ -264,8 +264,9 @@ class SimulatedLoop(base_events.BaseEventLoop):
         """Run all that is ready now, or go to the next timer."""
         if not self._runnable and not self._stopping:
             self._jump()
+        take = self._runnable.popleft
         for _ in range(len(self._runnable)):
-            handle = self._runnable.popleft()
+            handle = take()
             if not handle.cancelled():
                 self._run_handle(handle)
             if self.failures and not self._ending:
@@ -276,9 +277,11 @@ class SimulatedLoop(base_events.BaseEventLoop):
     def _run_handle(self, handle: events.Handle) -> None:
         context: Context = handle._context  # type: ignore[attr-defined]
         process = context.get(_process)
-        if process is not None and not process.runs and not self._ending:
-            process.defer(handle)
-            return
+        if process is not None:
+            if not (process.is_alive and not process.is_paused) and not self._ending:
+                process.defer(handle)
+                return
+            self.ran[process.name] = None
         self._callbacks_now += 1
         if self._callbacks_now > CALLBACKS_AT_ONCE_MAX:
             raise SimulationError(f"{handle!r} and others run for ever, and time stands still")
@@ -302,6 +305,7 @@ class SimulatedLoop(base_events.BaseEventLoop):
     def _instant_ends(self) -> None:
         if self.on_instant is not None and not self._ending:
             self.on_instant()
+        self.ran.clear()
 
     def _is_of_the_dead(self, handle: events.Handle) -> bool:
         process = handle._context.get(_process)  # type: ignore[attr-defined]
@@ -370,20 +374,6 @@ class _Task(asyncio.Task[T]):
         return self.serial
 
 
-class _Future(asyncio.Future[T]):
-    """A future whose hash is its number, for the same reason."""
-
-    serial: int
-
-    def __new__(cls, *, loop: SimulatedLoop) -> _Future[T]:
-        future: _Future[T] = super().__new__(cls, loop=loop)  # type: ignore[call-arg]
-        future.serial = next(loop._serial)
-        return future
-
-    def __hash__(self) -> int:
-        return self.serial
-
-
 def simulate(
     program: Callable[[SimulatedLoop], Coroutine[Any, Any, T]],
     seed: int,
@@ -395,21 +385,46 @@ def simulate(
     Whatever it starts is ended before this returns. A failure, in it or in a task that nobody
     waited for, is raised, with the seed in a note and on standard error.
     """
-    loop = SimulatedLoop(time_max_s=time_max_s)
-    loop.chance.seed(seed)
     try:
-        try:
-            result: T = loop.run_until_complete(loop.create_task(program(loop), name="program"))
-        except BaseException:
-            loop.failures.clear()
-            _unwind_quietly(loop)
-            raise
-        loop.unwind()
+        with _collecting_at_the_end():
+            return _simulate(program, seed, time_max_s)
     except BaseException as error:
         error.add_note(f"seed {seed}")
         print(f"simulation failed: seed {seed}", file=sys.stderr)
         raise
+
+
+def _simulate(
+    program: Callable[[SimulatedLoop], Coroutine[Any, Any, T]], seed: int, time_max_s: float
+) -> T:
+    loop = SimulatedLoop(time_max_s=time_max_s)
+    loop.chance.seed(seed)
+    try:
+        result: T = loop.run_until_complete(loop.create_task(program(loop), name="program"))
+    except BaseException:
+        loop.failures.clear()
+        _unwind_quietly(loop)
+        raise
+    loop.unwind()
     return result
+
+
+@contextlib.contextmanager
+def _collecting_at_the_end() -> Iterator[None]:
+    """Collect garbage at the end only, and only what the simulation made.
+
+    A collector that comes when it likes costs time, and is the one thing here that no seed decides.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.collect()
+        gc.unfreeze()
+        if was_enabled:
+            gc.enable()
 
 
 def _unwind_quietly(loop: SimulatedLoop) -> None:
