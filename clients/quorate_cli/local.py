@@ -30,6 +30,7 @@ from quorate_cli.storage import format_broker, format_voters
 FIRST_VOTER_ID = 100
 PORT_STEP = 100
 PR_SET_PDEATHSIG = 1
+MEMORY = "cluster.json"
 HOST = "127.0.0.1"
 
 
@@ -105,7 +106,7 @@ class LocalCluster:
         self.folder.mkdir(parents=True, exist_ok=True)
         for node in self.nodes.values():
             check_port_free(node.endpoint)
-        memory = self.folder / "cluster.json"
+        memory = self.folder / MEMORY
         if memory.exists():
             self.cluster_id = json.loads(memory.read_text())["cluster_id"]
         else:
@@ -317,17 +318,31 @@ def process_cpu_seconds(pid: int) -> float | None:
 
 
 def _remembered(folder: Path, shape: Shape) -> Shape:
-    """Return the shape of the cluster that lies there already, else the one asked for."""
-    memory = folder / "cluster.json"
+    """Return the shape of the cluster that lies there already, else the one asked for.
+
+    ValueError if something else is asked for than what lies there: endpoints and ids are in the
+    metadata log. What is asked for by default gives way.
+    """
+    memory = folder / MEMORY
     if not memory.exists():
         return shape
-    found = json.loads(memory.read_text())
-    return Shape(
-        voters=found["voters"],
-        brokers=found["brokers"],
-        racks=tuple(found["racks"]),
-        port=found["port"],
-    )
+    try:
+        found = json.loads(memory.read_text())
+        old = Shape(
+            voters=found["voters"],
+            brokers=found["brokers"],
+            racks=tuple(found["racks"]),
+            port=found["port"],
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{memory} is not what `quorate up` wrote: {error!r}") from None
+    for name in ("voters", "brokers", "racks", "port"):
+        if getattr(shape, name) not in (getattr(old, name), getattr(Shape(), name)):
+            raise ValueError(
+                f"--{name}: the cluster in {folder} was made with {getattr(old, name)}, which "
+                f"cannot become {getattr(shape, name)}; leave --{name} out, or use another --data"
+            )
+    return old
 
 
 async def _describe(cluster: Cluster, endpoint: str) -> DescribeClusterResponse | None:

@@ -15,8 +15,9 @@ from typing import Annotated
 import typer
 
 from quorate.errors import QuorateError
-from quorate_cli.local import LocalCluster, Shape
-from quorate_cli.session import NO_ANSWER, fail, stderr, usage_error
+from quorate_cli.local import LocalCluster, Node, Shape
+from quorate_cli.session import NO_ANSWER, SAID_NO, fail, stderr, usage_error
+from quorate_quorum.node.config import ConfigError
 
 WATCH_S = 0.2
 
@@ -52,7 +53,7 @@ def up(
                 run_embedded(cluster)
             else:
                 _run_processes(cluster)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ConfigError) as error:
         usage_error(str(error))
 
 
@@ -76,32 +77,51 @@ def announce(cluster: LocalCluster) -> None:
 
 
 def _run_processes(cluster: LocalCluster) -> None:
-    asked_to_stop = False
-
-    def ask(_number: int, _frame: object) -> None:
-        nonlocal asked_to_stop
-        asked_to_stop = True
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, ask)
+    asked_to_stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda _number, _frame: asked_to_stop.set())
     cluster.start()
     try:
-        asyncio.run(cluster.wait_ready())
+        if asyncio.run(_is_ready(cluster, asked_to_stop)):
+            announce(cluster)
+            _watch(cluster, asked_to_stop)
     except (QuorateError, TimeoutError) as error:
-        cluster.stop()
         fail(str(error) or "the cluster was not ready within 30 s", NO_ANSWER)
-    announce(cluster)
-    while not asked_to_stop:
+    finally:
+        for node_id, status in cluster.stop().items():
+            if status != 0:
+                _tell_end(cluster.nodes[node_id], status)
+
+
+async def _is_ready(cluster: LocalCluster, asked_to_stop: asyncio.Event) -> bool:
+    """Wait until the cluster is ready; False if a signal came first."""
+    ready = asyncio.create_task(cluster.wait_ready())
+    while not asked_to_stop.is_set():
+        await asyncio.wait((ready,), timeout=WATCH_S)
+        if ready.done():
+            await ready
+            return True
+    ready.cancel()
+    await asyncio.wait((ready,))
+    return False
+
+
+def _watch(cluster: LocalCluster, asked_to_stop: asyncio.Event) -> None:
+    """Say which node ended, until a signal comes; nothing is started again."""
+    while not asked_to_stop.is_set():
         time.sleep(WATCH_S)
         for node, status in cluster.died():
-            stderr.print(
-                f"{node.name} ended with status {status}; the others go on. "
-                f"What it printed is in {node.folder / 'output.log'}",
-                style="red",
-                soft_wrap=True,
-            )
+            _tell_end(node, status)
         if not cluster.processes:
-            fail("every node has ended", 1)
-    for node_id, status in cluster.stop().items():
-        if status != 0:
-            stderr.print(f"{cluster.nodes[node_id].name} ended with status {status}", style="red")
+            fail("every node has ended", SAID_NO)
+
+
+def _tell_end(node: Node, status: int) -> None:
+    how = f"by signal {-status}" if status < 0 else f"with status {status}"
+    stderr.print(
+        f"{node.name} ended {how} and is not started again; "
+        f"what it printed is in {node.folder / 'output.log'}",
+        style="red",
+        markup=False,
+        soft_wrap=True,
+    )
