@@ -107,7 +107,11 @@ class Session:
     def take(self, request: HeartbeatRequest) -> None:
         """The broker spoke."""
         if not self.is_over:
-            self._leases.heard(self, request)
+            try:
+                self._leases.heard(self, request)
+            except Exception as error:
+                self._leases.broken(f"what broker {self.broker_id} said broke it: {error!r}")
+                raise
 
     def answer(self) -> HeartbeatResponse:
         """What the broker must know now; all of it is committed."""
@@ -160,8 +164,10 @@ class Leases:
         #: Fences that a full log put off, by broker: (broker_epoch, reason).
         self._fences_put_off: dict[int, tuple[int, str]] = {}
         self._recovery = Recovery(config.unclean_recovery_wait_ms)
-        #: One past the Outcome that registered or fenced a broker in this reign.
+        #: One past the Outcome that registered or fenced a broker in this reign; of the others,
+        #: one past what `settle` completed when the reign began.
         self._outcome_ends: dict[int, int] = {}
+        self._settled_end = reign.start_offset
         #: One past the Outcome in which a broker began to shut down.
         self._shutdown_ends: dict[int, int] = {}
         self._tasks: dict[asyncio.Task[None], None] = {}
@@ -173,6 +179,9 @@ class Leases:
     def begin(self) -> None:
         """Complete what an earlier controller left, and let time run."""
         self._decide("settle", brokers.settle)
+        if self._is_over:
+            return  # the voter failed meanwhile
+        self._settled_end = self._reign.pending.offset
         for broker in self._image.sorted_brokers():
             if broker.shutting_down and not broker.fenced:
                 self._shutdown_ends[broker.id] = self._reign.pending.offset
@@ -197,10 +206,12 @@ class Leases:
         self._image = image
         self._recovery.changed(self._reign.pending, delta.changed_partitions)
         for broker_id in delta.changed_brokers:
+            broker = image.brokers.get(broker_id)
+            if broker is None and broker_id not in self._reign.pending.brokers:
+                self._liveness.unregistered(broker_id)
             session = self._sessions.get(broker_id)
             if session is None:
                 continue
-            broker = image.brokers.get(broker_id)
             if broker is None or broker.epoch != session.broker_epoch:
                 session.end(FencedError(f"broker {broker_id} was registered again"))
             session.bell.ring()
@@ -264,6 +275,9 @@ class Leases:
     def heard(self, session: Session, request: HeartbeatRequest) -> None:
         """A broker spoke: step in what it said, and decide what follows."""
         broker_id = session.broker_id
+        broker = self._reign.pending.brokers.get(broker_id)
+        if broker is None or broker.epoch != session.broker_epoch:
+            return  # a newer registration is on its way: an older run has nothing to say of it
         session.applied_offset = max(session.applied_offset, request.applied_offset)
         session.wants_fence = request.want_fence
         session.wants_shutdown = session.wants_shutdown or request.want_shutdown
@@ -286,6 +300,11 @@ class Leases:
         elif not session.wants_fence:
             self._unfence(session)
         self._ring_those_who_leave()
+
+    def broken(self, reason: str) -> None:
+        """A machine broke an invariant: the node stops (law 11)."""
+        log.exception("leases_broken")
+        self._fail(f"the controller's leases cannot go on: {reason}")
 
     def answer(self, session: Session) -> HeartbeatResponse:
         """Return what the committed image says to a broker."""
@@ -392,7 +411,7 @@ class Leases:
         return min((end for end in wanted if end > session.applied_offset), default=0)
 
     def _outcome_end(self, broker_id: int) -> int:
-        return self._outcome_ends.get(broker_id, self._reign.start_offset)
+        return self._outcome_ends.get(broker_id, self._settled_end)
 
     def _decide(self, what: str, decision: Decision[R]) -> R | None:
         """Decide and propose; nobody waits for the commit but the brokers it speaks of."""

@@ -132,8 +132,11 @@ class Reign:
             raise NotControllerError("this voter is not the controller any more")
 
     def _propose(self, events: Sequence[MetadataEvent]) -> None:
-        for number, part in enumerate(split(events)):
-            image = replayed(self.pending, part, epoch=self.epoch)  # asserts before it is proposed
+        image, parts = self.pending, []
+        for part in split(events):  # all is asserted before any of it is proposed
+            image = replayed(image, part, epoch=self.epoch)
+            parts.append((part, image))
+        for number, (part, image) in enumerate(parts):
             try:
                 base_offset = self._raft.propose(self.epoch, part)
             except OverloadedError as error:

@@ -184,9 +184,11 @@ class ControllerService:
             if session.failure is not None:
                 yield self._with_hint(HeartbeatResponse(error=to_wire(session.failure)))
         finally:
+            session.close()
             listening.cancel()
             await asyncio.wait([listening])
-            session.close()
+        if not listening.cancelled():
+            listening.result()  # a fault of ours in what the broker said is not kept secret
 
     # -- small things
 
