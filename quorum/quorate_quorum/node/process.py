@@ -78,11 +78,19 @@ def main(
     keep_freed_memory()
     if config.is_insecure:
         log.warning("listeners are open to others and not encrypted", listeners=config.listeners)
-    status = run(lambda: start(config))
-    if status == EXIT_FAILED:  # a failed disk may hold a thread for ever: do not wait for it
-        sys.stderr.flush()
-        os._exit(status)
-    return status
+    return run(lambda: start(config))
+
+
+def leave(status: int) -> NoReturn:
+    """End the process now, with this status: what is left of it must not have a say any more.
+
+    A failed disk may hold a thread for ever, and threads of gRPC that still run while the
+    interpreter takes itself down have crashed a node that had stopped cleanly.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(status)
 
 
 def configure(kind: type[C], arguments: Sequence[str] | None, env: Mapping[str, str]) -> C:
@@ -261,7 +269,10 @@ def set_up_logs(level: str, stream: TextIO | None = None) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     if stream.isatty():
-        last: list[Any] = [structlog.dev.ConsoleRenderer()]
+        # Its own way to show exceptions draws all locals: with an image among them that holds up
+        # the event loop for a minute.
+        plain = structlog.dev.plain_traceback
+        last: list[Any] = [structlog.dev.ConsoleRenderer(exception_formatter=plain)]
     else:
         last = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     threshold = logging.getLevelNamesMapping()[level.upper()]
