@@ -66,7 +66,10 @@ class IsrKeeper:
     # RoleListener
 
     def role_changed(self, partition: Partition) -> None:
-        if partition.is_leader:
+        if partition.must_resign:
+            self._led[partition.key] = partition
+            self.isr_wanted(partition)
+        elif partition.is_leader:
             self._led[partition.key] = partition
         else:
             self.removed(partition)
@@ -180,6 +183,13 @@ def _alter(partition: Partition, proposal: Proposal) -> AlterPartition:
 
 def _answered(partition: Partition, proposal: Proposal, answer: AlteredPartition | None) -> bool:
     """Hand an answer to its partition; False if it decides nothing."""
+    try:
+        return _decided(partition, proposal, answer)
+    except QuorateError:
+        return True  # a broken invariant: it is offline now, and was reported
+
+
+def _decided(partition: Partition, proposal: Proposal, answer: AlteredPartition | None) -> bool:
     if answer is None or (
         answer.error.code != ErrorCode.ERROR_CODE_NONE and answer.error.code not in REFUSALS
     ):

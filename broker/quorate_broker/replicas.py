@@ -7,6 +7,7 @@ order. Whoever must know about roles (the fetchers, the ISR keeper) is a RoleLis
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeVar
@@ -19,7 +20,7 @@ from quorate_broker.partition.partition import Failure, Partition, PartitionLimi
 from quorate_broker.partition.producers import Producers
 from quorate_broker.partition.waiters import hinted
 from quorate_quorum.log.disk import read_whole, replace_whole
-from quorate_quorum.log.log import Log, LogConfig, LogCorruptError
+from quorate_quorum.log.log import DiskFullError, Log, LogConfig, LogCorruptError
 from quorate_quorum.log.run_file import UNKNOWN, Run
 from quorate_quorum.metadata.configs import TopicConfig
 from quorate_quorum.metadata.image import EMPTY
@@ -135,6 +136,8 @@ class Replicas:
         self._configs: dict[bytes, TopicConfig] = {}
         self._removals: list[asyncio.Task[None]] = []
         self._checkpoints: asyncio.Task[None] | None = None
+        self._checkpointing = asyncio.Lock()
+        self._has_loaded = False
         self._limits = PartitionLimits(waiters_max=config.partition_waiting_max)
 
     # what is held
@@ -216,6 +219,7 @@ class Replicas:
             for index in range(len(topic.partitions))
         ]
         await self._reconcile(keys)
+        self._has_loaded = True
         self._checkpoints = asyncio.create_task(self._checkpoint(), name="high watermarks")
         self._checkpoints.add_done_callback(self._checkpoints_ended)
 
@@ -242,7 +246,8 @@ class Replicas:
     async def close(self, *, clean: bool) -> None:
         """Close all logs; with `clean`, durably. Safe to call twice."""
         if self._checkpoints is not None:
-            self._checkpoints.cancel()
+            async with self._checkpointing:  # a write that is cancelled half way fails its log
+                self._checkpoints.cancel()
             await asyncio.wait([self._checkpoints])
         await _each(self.all(), lambda partition: partition.close(clean=clean))
         for removal in self._removals:
@@ -279,6 +284,8 @@ class Replicas:
             await self.environment.disk.make_directory(path)
             await replace_whole(self.environment.disk, f"{path}/{METADATA_FILE}", metadata.encode())
         except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise DiskFullError(f"{path}: the disk is full: {error}") from error
             raise StorageError(f"{path}: can't be made: {error}") from error
 
     def isr_wanted(self, partition: Partition) -> None:
@@ -289,7 +296,8 @@ class Replicas:
         """A replica went offline; a bad disk takes its whole directory with it.
 
         A corrupt replica is fetched again once it is out of the ISR. One that leads takes its
-        directory with it too: nothing else makes the controller elect another.
+        directory with it too: nothing else makes the controller elect another. One whose
+        invariant broke asks for another leader, and is opened again when there is one.
         """
         for listener in self._listeners:
             listener.role_changed(partition)
@@ -317,18 +325,26 @@ class Replicas:
             if not await self._clear_corrupt(key, topic, directory_id):
                 return
             partition = None
+        if partition is not None and partition.failure == "broken":
+            if state.leader == self.broker_id:
+                return  # the ISR keeper asks the controller for another leader
+            await self._close(partition)
+            partition = None
         if partition is None:
             partition = await self._open(topic, key[1], directory_id)
         if partition is not None:
             await self._follow(partition, topic, state)
 
     async def _follow(self, partition: Partition, topic: TopicImage, state: PartitionImage) -> None:
-        changed = await partition.follow_image(
-            state,
-            self._config_of(topic),
-            self.image.min_isr(topic, state),
-            may_lead=not self.fenced,
-        )
+        try:
+            changed = await partition.follow_image(
+                state,
+                self._config_of(topic),
+                self.image.min_isr(topic, state),
+                may_lead=not self.fenced,
+            )
+        except StorageError:
+            return  # a broken invariant: it is offline now, and was reported (law 11)
         if changed:
             for listener in self._listeners:
                 listener.role_changed(partition)
@@ -343,8 +359,10 @@ class Replicas:
         path = f"{directory.path}/{topic.name}-{index}"
         try:
             await self._move_stranger(path, topic.id)
-            log, producers = await self._open_log(path, topic, directory.run)
-        except (LogCorruptError, StorageError, OSError) as error:
+            # What is opened again was written in this very run: its end is yet to be synced.
+            run = UNKNOWN if self._has_loaded else directory.run
+            log, producers = await self._open_log(path, topic, run)
+        except (StorageError, OSError) as error:
             return await self._did_not_open(topic, index, directory_id, error)
         self._unopened.pop(key, None)
         partition = Partition(
@@ -401,14 +419,19 @@ class Replicas:
         """Let go of a replica and remove its directory, renamed at once so the name is free."""
         self._unopened.pop(key, None)
         self._corrupt.pop(key, None)
-        partition = self._partitions.pop(key, None)
+        partition = self._partitions.get(key)
         if partition is None:
             return
+        await self._close(partition)
+        log_line.info("replica removed", partition=partition.name)
+        await self._remove_directory(partition.directory_id, partition.name, partition.topic_id)
+
+    async def _close(self, partition: Partition) -> None:
+        """Let go of a replica; its directory stays."""
+        del self._partitions[partition.key]
         await partition.close(clean=False)
         for listener in self._listeners:
             listener.removed(partition)
-        log_line.info("replica removed", partition=partition.name)
-        await self._remove_directory(partition.directory_id, partition.name, partition.topic_id)
 
     async def _remove_directory(self, directory_id: bytes, name: str, topic_id: bytes) -> None:
         directory = self.directories.get(directory_id)
@@ -502,8 +525,9 @@ class Replicas:
         interval = self.config.replica_high_watermark_checkpoint_interval_ms / 1000
         while True:
             await asyncio.sleep(interval)
-            for partition in self.all():
-                await partition.checkpoint()
+            async with self._checkpointing:
+                for partition in self.all():
+                    await partition.checkpoint()
 
     def _checkpoints_ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and task.exception() is not None:

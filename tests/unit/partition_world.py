@@ -276,7 +276,11 @@ class World:
     async def _alter(self, wanted: wire.AlterPartition) -> wire.AlteredPartition:
         code = self._refusal(wanted)
         if code == ErrorCode.ERROR_CODE_NONE:
-            await self.change(isr=[member.broker_id for member in wanted.isr])
+            isr = [member.broker_id for member in wanted.isr]
+            if self.state.leader in isr:
+                await self.change(isr=isr)
+            else:  # the leader resigns
+                await self.change(isr=isr, leader=isr[0])
         return wire.AlteredPartition(
             topic_id=wanted.topic_id,
             partition=wanted.partition,

@@ -127,9 +127,6 @@ def test_a_proposal_of_what_is_changes_nothing() -> None:
             ErrorCode.ERROR_CODE_STALE_PARTITION_EPOCH,
             id="partition_epoch",
         ),
-        pytest.param(
-            proposal(THREE, [1, 2]), 0, ErrorCode.ERROR_CODE_INVALID_REQUEST, id="no leader in it"
-        ),
         pytest.param(proposal(THREE, []), 0, ErrorCode.ERROR_CODE_INVALID_REQUEST, id="empty"),
         pytest.param(
             proposal(THREE, [0, 1, 1]), 0, ErrorCode.ERROR_CODE_INVALID_REQUEST, id="twice"
@@ -424,3 +421,20 @@ def test_a_power_cut_of_a_single_broker_heals_by_itself() -> None:
     assert waiting.asked() == [0]
     waiting.answers(0, 0, 12)
     assert waiting.elected() == 0
+
+
+def test_a_leader_that_can_not_serve_resigns_to_others_of_the_isr() -> None:
+    """Law 11: its invariant broke; the partition must not wait for its restart."""
+    image, (result,) = alter(THREE, proposal(THREE, [1, 2]))
+
+    assert result.error.code == ErrorCode.ERROR_CODE_NONE
+    assert (the_partition(image).leader, the_partition(image).isr) == (1, (1, 2))
+    assert the_partition(image).leader_epoch == the_partition(THREE).leader_epoch + 1
+
+
+def test_a_leader_resigns_to_nobody_and_to_no_stranger() -> None:
+    shrunk, _ = alter(THREE, proposal(THREE, [0, 1]))
+    for isr in ([], [2], [1, 2]):
+        image, (result,) = alter(shrunk, proposal(shrunk, isr))
+        assert result.error.code == ErrorCode.ERROR_CODE_INVALID_REQUEST
+        assert image == shrunk

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections.abc import AsyncIterator
 
 import pytest
@@ -271,8 +272,12 @@ async def test_a_failed_disk_takes_its_directory_and_nothing_else(world: World) 
     lost: list[bytes] = []
     broker.replicas.on_directory_failed = lambda directory, reason: lost.append(directory)
     await broker.produce(b"a")
-    broker.disk.fill(0)
 
+    def fails(name: str, path: str) -> None:
+        if name == "append":
+            raise OSError(errno.EIO, "for the test", path)
+
+    broker.disk.hook = fails
     with pytest.raises(QuorateError):
         await broker.produce(b"b")
     with pytest.raises(StorageError):
@@ -280,7 +285,7 @@ async def test_a_failed_disk_takes_its_directory_and_nothing_else(world: World) 
 
     assert lost == [bytes([1]) * 16]
     assert broker.failures == []
-    broker.disk.fill(None)
+    broker.disk.hook = None
 
 
 async def test_list_offset_knows_the_ends_and_times(broker: Broker) -> None:

@@ -40,7 +40,7 @@ from quorate_broker.partition.leader import Leader, Proposal, ReplicaStream
 from quorate_broker.partition.producers import Producers, Staging
 from quorate_broker.partition.waiters import Waiters, Watches, hinted
 from quorate_broker.v1.replica_pb2 import ReplicaDiverging, ReplicaFetched, ReplicaFetchPartition
-from quorate_quorum.log.log import LogCorruptError
+from quorate_quorum.log.log import DiskFullError, LogCorruptError
 
 if TYPE_CHECKING:
     from quorate.record.batch import BatchHeader
@@ -367,6 +367,7 @@ class Partition:
             raise InvalidRequestError(f"timestamp {timestamp_ms}: only -2, -1 and 0 or more are")
         with self._guard:
             found = await self._reading(self.log.offset_for_time(timestamp_ms, end=high_watermark))
+        self._leading(leader.leader_epoch)  # else what was found may have been cut since
         if found is None:
             return (-1, NO_TIMESTAMP, -1)
         return (found[0], found[1], self._epoch_at(found[0]))
@@ -430,10 +431,27 @@ class Partition:
         self, now_ms: int, broker_epoch: int, eligible_epoch: Callable[[int], int]
     ) -> Proposal | None:
         """Return the ISR to ask the controller for now, if any. See Leader.propose."""
+        if self.must_resign:
+            return self._resignation(eligible_epoch)
         if not isinstance(self._role, Leader):
             return None
         with self._guard:
             return self._role.propose(now_ms, broker_epoch, eligible_epoch)
+
+    @property
+    def must_resign(self) -> bool:
+        """Whether it is to lead and can't, for an invariant broke: another must be elected."""
+        return self.failure == "broken" and self.leader == self._host.broker_id
+
+    def _resignation(self, eligible_epoch: Callable[[int], int]) -> Proposal | None:
+        """Return the ISR without ourselves; None for the last member, which nobody can replace."""
+        state = self._state
+        assert state is not None
+        others = [(b, eligible_epoch(b)) for b in sorted(state.isr) if b != self._host.broker_id]
+        members = tuple(member for member in others if member[1] >= 0)
+        if not members:
+            return None
+        return Proposal(state.leader_epoch, state.partition_epoch, members)
 
     def isr_committed(
         self, proposal: Proposal, leader_epoch: int, partition_epoch: int, isr: Sequence[int]
@@ -545,7 +563,8 @@ class Partition:
             await self.log.checkpoint_high_watermark(*known)
             self._checkpointed = known
         except StorageError as error:
-            self.take_offline("storage", str(error))
+            if not self._is_closed:
+                self.take_offline("storage", str(error))
 
     async def close(self, *, clean: bool) -> None:
         """Fail what waits, wait for the append under way, close the log. Safe to call twice."""
@@ -643,10 +662,11 @@ class Partition:
         """Await a read of the log; what it finds wrong takes the replica offline (law 7)."""
         try:
             return await reading
-        except LogCorruptError as error:
-            self.take_offline("corrupt", str(error))
         except StorageError as error:
-            self.take_offline("storage", str(error))
+            if self._is_closed:  # it was closed under the read: that is no fault of the disk
+                raise self._not_leader() from error
+            is_corrupt = isinstance(error, LogCorruptError)
+            self.take_offline("corrupt" if is_corrupt else "storage", str(error))
         raise self.offline_error()
 
     async def _drain(self) -> None:
@@ -676,6 +696,10 @@ class Partition:
             if writes:
                 await self._prepare()
                 await self.log.append(writes)
+        except DiskFullError as error:
+            for entry in taken:
+                entry.refuse(hinted(StorageError(f"nothing was written: {error}"), self.hint))
+            return
         except BaseException as error:
             for entry in taken:
                 entry.refuse(self._unknown(f"the append failed: {error}"))
@@ -801,6 +825,8 @@ class Partition:
         """Await a write; tell whether it went well. A failure takes the replica offline."""
         try:
             await writing
+        except DiskFullError:
+            raise  # the replica stays, and tries again
         except (LogCorruptError, CorruptRecordError) as error:
             self.take_offline("corrupt", str(error))
             return False

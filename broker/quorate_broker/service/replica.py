@@ -219,7 +219,8 @@ class ReplicaSession:
         self._check_registration(stream)
         stream.last_request_ms = now_ms
         self._request_number = request.request_number
-        self._bytes_max = max(request.max_bytes, FRAME_BYTES)
+        most = self._replicas.config.replica_queued_max_bytes
+        self._bytes_max = max(min(request.max_bytes, most), FRAME_BYTES)
         self._wait_ms = min(max(request.max_wait_ms, WAIT_MS_MIN), WAIT_MS_MAX)
         for forgotten in request.forgotten:
             self._forget((forgotten.topic_id, forgotten.partition))
@@ -382,7 +383,8 @@ class ReplicaSession:
         if self._positions.get(key) is not position:
             return
         if not batches:
-            position.is_sent = False  # cut meanwhile; the next wake tells more
+            position.is_sent = False
+            self._due[key] = None  # removed under the read: the next look tells more
             return
         position.bytes_out = len(batches)
         self._bytes_out += len(batches)

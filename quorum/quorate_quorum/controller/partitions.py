@@ -281,7 +281,10 @@ def _altered(
     _check_proposal(image, old, leader, proposal)
     index = proposal.partition
     isr = [member.broker_id for member in proposal.isr]
-    new = moved(image, topic, old, isr=isr, leader=leader)
+    resigns = leader not in isr  # it can't serve: the first of the others leads
+    new = moved(
+        image, topic, old, isr=isr, leader=clean_leader(image, old, isr) if resigns else leader
+    )
     if new.last_isr and len(new.isr) >= image.min_isr(topic, new):
         grown = replace(new, last_isr=())
         new = replace(grown, partition_epoch=old.partition_epoch + 1)
@@ -310,8 +313,11 @@ def _check_proposal(
             f"partition_epoch is {old.partition_epoch}, not {proposal.partition_epoch}"
         )
     ids = [member.broker_id for member in proposal.isr]
-    if leader not in ids:
-        raise InvalidRequestError(f"the proposed ISR {ids} lacks the leader {leader}")
+    if leader not in ids and (not ids or not set(ids) <= set(old.isr)):
+        raise InvalidRequestError(
+            f"the proposed ISR {ids} lacks the leader {leader}: one that resigns leaves it to"
+            f" others of the ISR {list(old.isr)}, and adds none"
+        )
     if len(set(ids)) != len(ids) or not set(ids) <= set(old.broker_ids):
         raise InvalidRequestError(
             f"the proposed ISR {ids} must name each of some replicas {list(old.broker_ids)} once"

@@ -27,18 +27,24 @@ everything raises StorageError: open the log again to find out what is there.
 from __future__ import annotations
 
 import asyncio
+import errno
 import struct
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Protocol
 
 import structlog
 from crc32c import crc32c
 
-from quorate.errors import CorruptRecordError, OffsetOutOfRangeError, StorageError
+from quorate.errors import (
+    CorruptRecordError,
+    OffsetOutOfRangeError,
+    StorageError,
+    UnsupportedError,
+)
 from quorate.record.batch import BatchHeader, records
 from quorate_quorum.log import epochs as epoch_file
 from quorate_quorum.log.disk import Buffer, Disk, File, read_whole, replace_whole
@@ -78,6 +84,10 @@ _SNAPSHOT_VERSION = 1
 
 class LogCorruptError(StorageError):
     """Bytes that had survived a sync are not what they were (law 7)."""
+
+
+class DiskFullError(StorageError):
+    """There is no room for an append; the log is as it was, and goes on when there is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -228,6 +238,7 @@ class Log:
         """Append batches, whose headers carry their final offsets and epochs; one write for all.
 
         They are in the page cache when it returns, and only then does log_end_offset move.
+        DiskFullError leaves the log as it was; any other failure ends its use.
         """
         if not batches:
             return
@@ -244,11 +255,17 @@ class Log:
                 epoch = header.leader_epoch
                 size += header.size
                 pieces.extend(parts)
-            segment = await self._segment_for(size, expected)
-            if epoch != self.epochs.last:
-                await self._note_epochs(batches)
-            index = await segment.loaded_index()
-            position = await segment.file.append(pieces)
+            try:
+                segment = await self._segment_for(size, expected)
+                if epoch != self.epochs.last:
+                    await self._note_epochs(batches)
+                index = await segment.loaded_index()
+                position = await segment.file.append(pieces)
+            except OSError as error:
+                if not _is_full(error):
+                    raise
+                self.epochs.truncate_from_end(self.log_end_offset)
+                raise DiskFullError(f"{self._directory}: the disk is full: {error}") from error
             assert position == segment.size, (position, segment.size)
             segment.size += size
             assert segment.file.size == segment.size, "headers and pieces differ in size"
@@ -381,15 +398,21 @@ class Log:
             for segment in list(self._segments):
                 if segment.base_offset >= end:
                     break
-                if await segment.max_timestamp() < timestamp_ms:
-                    continue
-                found = await self._search_time(segment, timestamp_ms, end)
+                try:
+                    if await segment.max_timestamp() < timestamp_ms:
+                        continue
+                    found = await self._search_time(segment, timestamp_ms, end)
+                except (OSError, CorruptRecordError):
+                    if segment in self._segments:
+                        raise
+                    continue  # it was removed meanwhile
                 if found is not None:
                     return found if truncations == self.truncations else None
         except (OSError, CorruptRecordError) as error:
             if truncations != self.truncations:
                 return None
-            raise StorageError(f"{self._directory}: can't search: {error}") from error
+            kind = StorageError if isinstance(error, OSError) else LogCorruptError
+            raise kind(f"{self._directory}: can't search: {error}") from error
         return None
 
     async def segments(self) -> list[SegmentInfo]:
@@ -419,7 +442,11 @@ class Log:
             return
         async with self._exclusive("checkpoint"):
             if self.high_watermark == offset:
-                self._unsynced_names |= await self._high_watermark_slot.write(offset, epoch)
+                try:
+                    self._unsynced_names |= await self._high_watermark_slot.write(offset, epoch)
+                except OSError as error:
+                    if not _is_full(error):  # an older one is a lower bound, too
+                        raise
 
     async def close(self, *, clean: bool) -> None:
         """Close the files; if `clean`, first make everything durable, StorageError if it can't."""
@@ -456,11 +483,16 @@ class Log:
             self._check_usable()
             try:
                 yield
+            except DiskFullError:
+                raise
             except StorageError as error:
                 self._failure = self._failure or str(error)
                 raise
-            except (OSError, CorruptRecordError) as error:
+            except OSError as error:
                 raise self._fail(f"{what} failed: {error}") from error
+            except CorruptRecordError as error:
+                self._fail(f"{what} failed: {error}")
+                raise LogCorruptError(f"{self._directory}: {what} failed: {error}") from error
             except BaseException:
                 self._failure = self._failure or f"{what} was interrupted"
                 raise
@@ -600,6 +632,7 @@ class Log:
         bytes_max: int,
         at_least_one: bool,
     ) -> bytes:
+        truncations = self.truncations
         length = max(bytes_max, 4096)
         data = await segment.file.read_at(position, min(length, segment.size - position))
         start, stop, next_offset, wanted = walk(data, offset=offset, end=end, bytes_max=bytes_max)
@@ -610,7 +643,7 @@ class Log:
             )
         if stop - start > bytes_max and not at_least_one:
             return b""
-        if stop > start:
+        if stop > start and truncations == self.truncations:  # else it may lie amid a batch now
             self._readers[next_offset] = (segment, position + stop)
             if len(self._readers) > READERS_MAX:
                 self._readers.popitem(last=False)
@@ -629,9 +662,9 @@ class Log:
                     return None
                 if header.max_timestamp >= timestamp_ms:
                     batch = await segment.file.read_at(where, header.size)
-                    for record in records(batch):
-                        if record.timestamp_ms >= timestamp_ms and record.offset < end:
-                            return record.offset, record.timestamp_ms
+                    found = _first_at(batch, header, timestamp_ms)
+                    if found is not None and found[0] < end:
+                        return found
             if chunk.bad is not None:
                 raise CorruptRecordError(chunk.bad)
             position = chunk.position
@@ -1106,3 +1139,21 @@ class _Recovery:
                 await segment.file.overwrite(position, data)
                 position += length
         await owner._sync_to(owner.log_end_offset)
+
+
+def _first_at(batch: bytes, header: BatchHeader, timestamp_ms: int) -> tuple[int, int] | None:
+    """Return the first record at or after a time, None if the header promised too much.
+
+    Only its producer and its consumers vouch for what is in a batch (law 8): of one that does not
+    decode, or whose codec is not here, the header answers.
+    """
+    with suppress(CorruptRecordError, UnsupportedError):
+        for record in records(batch):
+            if record.timestamp_ms >= timestamp_ms:
+                return record.offset, record.timestamp_ms
+        return None
+    return header.base_offset, header.max_timestamp
+
+
+def _is_full(error: OSError) -> bool:
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)
