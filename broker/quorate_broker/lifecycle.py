@@ -174,7 +174,6 @@ class Lifecycle:
                 rack=self._config.broker_rack,
                 host=self._config.broker_host or self._endpoint.rpartition(":")[0],
                 directories=self._directories.registered(),
-                previous_broker_epoch=-1,
             )
         )
         self.broker_epoch = response.broker_epoch

@@ -83,7 +83,6 @@ class FakeBroker:
                 directories=[
                     Directory(directory_id=self.directory_id, tail_intact=self.tail_intact)
                 ],
-                previous_broker_epoch=-1,
             )
         )
         self.broker_epoch = answer.broker_epoch

@@ -33,14 +33,12 @@ def request(
     disks: tuple[int, ...] = (0,),
     tail_intact: bool = True,
     sync_failed: bool = False,
-    previous: int = -1,
 ) -> wire.RegisterRequest:
     return wire.RegisterRequest(
         broker_id=broker,
         incarnation=incarnation(broker, run),
         endpoint=f"b{broker}:9092",
         host=f"h{broker}",
-        previous_broker_epoch=previous,
         directories=[
             ev.Directory(
                 directory_id=directory_id(broker, i),
@@ -165,7 +163,6 @@ def test_a_new_incarnation_raises_the_leader_epoch_even_if_the_leader_becomes_no
             request(sync_failed=True), {"flush.on.ack": "true"}, (1,), (0,), id="sync failed"
         ),
         pytest.param(request(disks=(5,)), {}, (1,), (0,), id="disk missing"),
-        pytest.param(request(previous=1), {}, (1,), (0,), id="disk set back"),
     ],
 )
 def test_a_registration_tells_whether_the_tail_is_there(

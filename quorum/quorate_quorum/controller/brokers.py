@@ -56,7 +56,7 @@ def register(
             )
     except QuorateError as error:
         return Outcome((), wire.RegisterResponse(error=to_wire(error), broker_epoch=-1))
-    broker = _broker(request, old, context.next_offset)
+    broker = _broker(request, context.next_offset)
     event = ev.MetadataEvent(register_broker=broker_event(broker))
     after = replace(image, brokers=image.brokers.insert(broker.id, broker))
     events = (event, *all_settled(after, broker.id))
@@ -105,11 +105,9 @@ def _is_endpoint(text: str) -> bool:
     return is_port and bool(host) and host.isprintable() and " " not in host
 
 
-def _broker(request: wire.RegisterRequest, old: BrokerImage | None, epoch: int) -> BrokerImage:
-    # A clean-stop marker that speaks of an older registration than the last comes from a disk
-    # that was set back: it proves nothing of what was written since (KIP-966).
-    told = request.previous_broker_epoch
-    is_set_back = old is not None and told > 0 and told != old.epoch
+def _broker(request: wire.RegisterRequest, epoch: int) -> BrokerImage:
+    # KIP-966 compares the broker_epoch of the clean stop with the last registration. Here the
+    # marker of a directory outlives a registration whose run never began, and is still right.
     return BrokerImage(
         id=request.broker_id,
         epoch=epoch,
@@ -118,7 +116,7 @@ def _broker(request: wire.RegisterRequest, old: BrokerImage | None, epoch: int) 
         rack=request.rack,
         host=request.host,
         directories=tuple(
-            DirectoryImage(d.directory_id, d.tail_intact and not is_set_back, d.sync_failed)
+            DirectoryImage(d.directory_id, d.tail_intact, d.sync_failed)
             for d in request.directories
         ),
         fenced=True,

@@ -32,7 +32,6 @@ class RegisterRequest(_message.Message):
     RACK_FIELD_NUMBER: _builtins.int
     HOST_FIELD_NUMBER: _builtins.int
     DIRECTORIES_FIELD_NUMBER: _builtins.int
-    PREVIOUS_BROKER_EPOCH_FIELD_NUMBER: _builtins.int
     cluster_id: _builtins.str
     quorum_generation: _builtins.int
     """0: not known yet"""
@@ -41,8 +40,6 @@ class RegisterRequest(_message.Message):
     endpoint: _builtins.str
     rack: _builtins.str
     host: _builtins.str
-    previous_broker_epoch: _builtins.int
-    """-1: none; told after a clean stop"""
     @_builtins.property
     def directories(self) -> _containers.RepeatedCompositeFieldContainer[_events_pb2.Directory]: ...
     def __init__(
@@ -56,11 +53,10 @@ class RegisterRequest(_message.Message):
         rack: _builtins.str = ...,
         host: _builtins.str = ...,
         directories: _abc.Iterable[_events_pb2.Directory] | None = ...,
-        previous_broker_epoch: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["broker_id", b"broker_id", "cluster_id", b"cluster_id", "directories", b"directories", "endpoint", b"endpoint", "host", b"host", "incarnation", b"incarnation", "previous_broker_epoch", b"previous_broker_epoch", "quorum_generation", b"quorum_generation", "rack", b"rack"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["broker_id", b"broker_id", "cluster_id", b"cluster_id", "directories", b"directories", "endpoint", b"endpoint", "host", b"host", "incarnation", b"incarnation", "quorum_generation", b"quorum_generation", "rack", b"rack"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
