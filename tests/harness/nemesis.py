@@ -19,7 +19,7 @@ from quorate_testing.simulated.network import LinkQuality
 
 @dataclass(slots=True)
 class Nemesis:
-    """Does faults to a cluster until a deadline, then heals everything."""
+    """Does faults to a cluster until a deadline; heal() undoes them all."""
 
     cluster: SimulatedCluster
     chance: random.Random
@@ -38,7 +38,6 @@ class Nemesis:
         while loop.time() < end:
             await asyncio.sleep(self.chance.uniform(0.3, 3.0))
             await self._one()
-        self.heal()
 
     def heal(self) -> None:
         """Undo everything: all nodes run, all links work."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import logging
 import random
 from collections import Counter
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -40,6 +41,8 @@ class History:
     #: What lies at (partition, offset), by whoever read it first.
     seen: dict[tuple[int, int], bytes] = field(default_factory=dict)
     reads: int = 0
+    #: Seconds at which something was acknowledged.
+    acked_at: list[float] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -55,16 +58,34 @@ class Outcome:
     leader_changes: int = 0
     checks: int = 0
     injected: Counter[str] = field(default_factory=Counter)
+    #: A digest of who ran when: the same for the same seed, in any process.
+    trace: str = ""
 
 
 def run_seed(seed: int, *, verbose: bool = False) -> Outcome:
     """Run one seed; raise Violation, or SimulationError if something failed unseen."""
-    with _logs(verbose=verbose):
-        return simulate(lambda loop: _World(loop, seed, verbose=verbose).run(), seed)
+    return run_faults(lambda world: world.nemesis.run(FAULTS_S), seed, verbose=verbose)
+
+
+def run_faults(
+    faults: Callable[[World], Awaitable[None]],
+    seed: int,
+    *,
+    verbose: bool = False,
+    simulated_s: float = SIMULATED_S,
+    syncs_on_ack: bool | None = None,
+) -> Outcome:
+    """Run the same world with faults of one's own, while records are produced and consumed."""
+
+    def program(loop: SimulatedLoop) -> Coroutine[Any, Any, Outcome]:
+        return World(loop, seed, faults, simulated_s, syncs_on_ack, verbose=verbose).run()
+
+    with logs(verbose=verbose):
+        return simulate(program, seed)
 
 
 @contextlib.contextmanager
-def _logs(*, verbose: bool) -> Iterator[None]:
+def logs(*, verbose: bool) -> Iterator[None]:
     """Silence, or each line with the virtual time and the process that speaks."""
     before = structlog.get_config()
 
@@ -86,16 +107,31 @@ def _logs(*, verbose: bool) -> Iterator[None]:
         structlog.configure(**before)
 
 
-class _World:
-    def __init__(self, loop: SimulatedLoop, seed: int, *, verbose: bool) -> None:
+class World:
+    """A cluster under faults, and those who use it; see run_seed and run_faults."""
+
+    def __init__(
+        self,
+        loop: SimulatedLoop,
+        seed: int,
+        faults: Callable[[World], Awaitable[None]],
+        simulated_s: float,
+        syncs_on_ack: bool | None,
+        *,
+        verbose: bool,
+    ) -> None:
         self.loop = loop
+        self.faults = faults
+        self.simulated_s = simulated_s
+        self.trace = hashlib.sha256()
         self.seed = seed
         self.verbose = verbose
         self.chance = random.Random(loop.chance.getrandbits(64))
         self.cluster = SimulatedCluster(loop, ClusterShape(racks=("R1", "R2")))
         self.history = History()
         self.invariants = Invariants(self.cluster)
-        self.syncs_on_ack = self.chance.random() < 0.4
+        drawn = self.chance.random() < 0.4
+        self.syncs_on_ack = drawn if syncs_on_ack is None else syncs_on_ack
         self.nemesis = Nemesis(
             self.cluster,
             random.Random(loop.chance.getrandbits(64)),
@@ -112,11 +148,15 @@ class _World:
     async def run(self) -> Outcome:
         await self.cluster.format()
         self.cluster.start_all()
-        self.loop.on_instant = self.invariants.check
+        self.loop.on_instant = self._instant_ends
         try:
             return await self._run()
         finally:
             self.loop.on_instant = None
+
+    def _instant_ends(self) -> None:
+        self.trace.update(f"{self.loop.time()!r} {' '.join(self.loop.ran)}\n".encode())
+        self.invariants.check()
 
     async def _run(self) -> Outcome:
         await self._all_unfenced()
@@ -124,9 +164,10 @@ class _World:
         self.tell("topic created")
         producing = self.cluster.spawn_client(self._produce, "producer")
         consuming = self.cluster.spawn_client(self._consume, "consumer")
-        await self.nemesis.run(FAULTS_S)
+        await self.faults(self)
+        self.nemesis.heal()
         self.tell("healed")
-        await asyncio.sleep(max(0.0, SIMULATED_S - 4 - self.loop.time()))
+        await asyncio.sleep(max(0.0, self.simulated_s - 4 - self.loop.time()))
         self.stop = True
         async with asyncio.timeout(RECOVERY_S):
             await producing
@@ -135,7 +176,7 @@ class _World:
             await self.cluster.spawn_client(self._read_all, "reader")
         consuming.cancel()
         await asyncio.gather(consuming, return_exceptions=True)
-        await asyncio.sleep(max(0.0, SIMULATED_S - self.loop.time()))
+        await asyncio.sleep(max(0.0, self.simulated_s - self.loop.time()))
         await self.invariants.check_logs_match()
         self._judge()
         return self._outcome()
@@ -186,6 +227,7 @@ class _World:
             self.history.failed[value] = error
             return
         self.history.acked[value] = (metadata.partition, metadata.offset)
+        self.history.acked_at.append(self.loop.time())
 
     async def _consume(self) -> None:
         last: dict[int, int] = {}
@@ -274,4 +316,5 @@ class _World:
             leader_changes=len(self.invariants.leaders),
             checks=self.invariants.checks,
             injected=self.nemesis.injected,
+            trace=self.trace.hexdigest(),
         )
