@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 from quorate_quorum.node import process
 from quorate_quorum.node.config import BrokerConfig
 from quorate_quorum.node.environment import Environment
@@ -12,18 +10,19 @@ from quorate_quorum.node.environment import Environment
 async def start(config: BrokerConfig) -> process.Server:
     """Start a broker on this machine's network and disks."""
     # grpc is imported here, when the process has set what grpc reads at its import.
-    from quorate.grpc_network import GrpcNetwork
+    from quorate.grpc_network import GrpcNetwork, GrpcOptions
     from quorate_broker.server import BrokerServer
     from quorate_quorum.log.real_disk import RealDisk
 
-    server = BrokerServer(config, Environment(network=GrpcNetwork(), disk=RealDisk()))
+    network = GrpcNetwork(GrpcOptions(message_bytes_max=config.socket_request_max_bytes))
+    server = BrokerServer(config, Environment(network=network, disk=RealDisk()))
     await server.start()
     return server
 
 
 def main() -> None:
     """Run it, and exit with its status."""
-    sys.exit(process.main(BrokerConfig, start))
+    process.leave(process.main(BrokerConfig, start))
 
 
 if __name__ == "__main__":

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 from quorate_quorum.node import process
 from quorate_quorum.node.config import QuorumConfig
 from quorate_quorum.node.environment import Environment
@@ -12,18 +10,19 @@ from quorate_quorum.node.environment import Environment
 async def start(config: QuorumConfig) -> process.Server:
     """Start a voter on this machine's network and disks."""
     # grpc is imported here, when the process has set what grpc reads at its import.
-    from quorate.grpc_network import GrpcNetwork
+    from quorate.grpc_network import GrpcNetwork, GrpcOptions
     from quorate_quorum.log.real_disk import RealDisk
     from quorate_quorum.server import QuorumServer
 
-    server = QuorumServer(config, Environment(network=GrpcNetwork(), disk=RealDisk()))
+    network = GrpcNetwork(GrpcOptions(message_bytes_max=config.socket_request_max_bytes))
+    server = QuorumServer(config, Environment(network=network, disk=RealDisk()))
     await server.start()
     return server
 
 
 def main() -> None:
     """Run it, and exit with its status."""
-    sys.exit(process.main(QuorumConfig, start))
+    process.leave(process.main(QuorumConfig, start))
 
 
 if __name__ == "__main__":

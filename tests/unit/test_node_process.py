@@ -269,7 +269,7 @@ async def start(config):
     os.kill(os.getpid(), signal.SIGTERM)
     return server
 
-sys.exit(process.main(QuorumConfig, start))
+process.leave(process.main(QuorumConfig, start))
 """
 SETTINGS = ["--set", "node.id=1", "--set", "listeners=127.0.0.1:0", "--set", "log.dirs=/nowhere"]
 

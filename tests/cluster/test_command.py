@@ -1,0 +1,236 @@
+"""The command against a cluster: shapes of JSON, exit statuses, where diagnostics go."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from quorate_cli.local import LocalCluster, free_port
+from tests.cluster.support import Answer, create, run_process, write
+
+Command = Callable[..., Answer]
+README = Path(__file__).parents[2] / "README.md"
+
+
+def test_the_first_program_of_the_readme_runs_as_printed(
+    cluster: LocalCluster, tmp_path: Path
+) -> None:
+    program = next(
+        block
+        for block in re.findall(r"```python\n(.*?)```", README.read_text(), re.S)
+        if "asyncio.run(main())" in block
+    )
+    assert program.count('"localhost:7092"') == 3
+    first = cluster.brokers[0].endpoint.replace("127.0.0.1", "localhost")
+    file = tmp_path / "first.py"
+    file.write_text(program.replace("localhost:7092", first))
+    done = subprocess.run(
+        [sys.executable, str(file)], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.fullmatch(r"invoice \d 0 b'customer-42' b'9\.50'\n", done.stdout)
+
+
+def test_topic_describe_has_the_shape_of_the_reference(quorate: Command) -> None:
+    assert quorate("topic", "create", "shape", "-p", "2", "-c", "retention.ms=5000").status == 0
+    found = quorate("topic", "describe", "shape", "-o", "json").json
+    assert list(found) == ["name", "topic_id", "partitions", "configs"]
+    assert found["name"] == "shape"
+    assert re.fullmatch(r"[0-9a-f]{32}", found["topic_id"])
+    assert found["configs"]["retention.ms"] == "5000"
+    assert [one["partition"] for one in found["partitions"]] == [0, 1]
+    for one in found["partitions"]:
+        assert list(one) == [
+            "partition", "leader", "leader_epoch", "replicas", "isr", "elr",
+        ]  # fmt: skip
+        assert sorted(one["replicas"]) == sorted(one["isr"]) == [0, 1, 2]
+        assert one["leader"] == one["replicas"][0]
+        assert one["elr"] == []
+
+
+def test_cluster_info_has_the_shape_of_the_reference(
+    quorate: Command, cluster: LocalCluster
+) -> None:
+    found = quorate("cluster", "info", "-o", "json").json
+    assert list(found) == ["cluster_id", "controller", "brokers"]
+    assert found["cluster_id"] == cluster.cluster_id
+    assert found["controller"] in [voter.id for voter in cluster.voters]
+    assert [list(one) for one in found["brokers"]] == [
+        ["id", "rack", "host", "endpoint", "fenced", "broker_epoch", "pid"]
+    ] * 3
+    for one, node in zip(found["brokers"], cluster.brokers, strict=True):
+        assert (one["id"], one["rack"], one["endpoint"]) == (node.id, node.rack, node.endpoint)
+        assert one["fenced"] is False
+        assert one["pid"] == cluster.processes[node.id].pid
+
+
+def test_quorum_describe_has_the_shape_of_the_reference(
+    quorate: Command, cluster: LocalCluster
+) -> None:
+    found = quorate("quorum", "describe", "-o", "json").json
+    assert list(found) == [
+        "leader", "epoch", "quorum_generation", "high_watermark", "voters", "observers",
+    ]  # fmt: skip
+    assert found["observers"] == []
+    assert found["leader"] in [one["id"] for one in found["voters"]]
+    for one, node in zip(found["voters"], cluster.voters, strict=True):
+        assert list(one) == [
+            "id", "directory_id", "endpoint", "log_end_offset", "lag", "last_caught_up_ms", "pid",
+        ]  # fmt: skip
+        assert (one["id"], one["endpoint"]) == (node.id, node.endpoint)
+        assert one["pid"] == cluster.processes[node.id].pid
+
+
+def test_topic_produce_counts_and_consume_prints_a_line_a_record(quorate: Command) -> None:
+    quorate("topic", "create", "lines", "-p", "1")
+    produced = quorate(
+        "topic", "produce", "lines", "--key-separator", ":", "-o", "json", stdin=b"a:1\nb:2\n3\n"
+    )
+    assert (produced.status, produced.json) == (0, {"acked": 3, "failed": 0})
+    consumed = quorate("topic", "consume", "lines", "--from-beginning", "--until-end", "-o", "json")
+    assert [list(line) for line in consumed.lines] == [
+        ["partition", "offset", "timestamp_ms", "key", "value", "headers"]
+    ] * 3
+    assert [(line["offset"], line["key"], line["value"]) for line in consumed.lines] == [
+        (0, "a", "1"), (1, "b", "2"), (2, None, "3"),
+    ]  # fmt: skip
+    counted = quorate("topic", "consume", "lines", "--from-beginning", "--count", "2")
+    assert (counted.status, len(counted.out.splitlines())) == (0, 2)
+
+
+def test_a_topic_is_listed_altered_and_deleted(quorate: Command) -> None:
+    quorate("topic", "create", "brief")
+    assert "brief" in quorate("topic", "list", "-o", "json").json
+    assert quorate("topic", "alter", "brief", "-c", "max.message.bytes=2000").status == 0
+    described = quorate("topic", "describe", "brief", "-o", "json").json
+    assert described["configs"]["max.message.bytes"] == "2000"
+    assert quorate("topic", "delete", "brief").status == 0
+    assert "brief" not in quorate("topic", "list").out.splitlines()
+
+
+def test_health_is_status_0_when_nothing_is_wrong(quorate: Command) -> None:
+    healthy = quorate("cluster", "health", "-o", "json")
+    assert (healthy.status, healthy.json["healthy"]) == (0, True)
+
+
+def test_what_is_piped_is_plain_and_diagnostics_are_apart(cluster: LocalCluster) -> None:
+    """As a process of its own, with no terminal anywhere."""
+    asyncio.run(create(cluster, "plain", 1))
+    said = run_process(
+        "topic", "describe", "plain", env={"QUORATE_BOOTSTRAP": cluster.bootstrap_servers}
+    )
+    assert (said.status, said.err) == (0, "")
+    assert said.out.splitlines()[0].split("\t")[:2] == ["partition", "leader"]
+    assert "\x1b" not in said.out
+    no = run_process("topic", "describe", "nope", "--bootstrap", cluster.bootstrap_servers)
+    assert (no.status, no.out) == (1, "")
+    assert "nope" in no.err
+    assert no.err.endswith("[UNKNOWN_TOPIC]\n")
+
+
+SAID_NO = {
+    "topic with a slash": (["topic", "create", "a/b"], "'a/b' has '/' [INVALID_TOPIC]"),
+    "topic of 250 letters": (["topic", "create", "x" * 250], "has 250 [INVALID_TOPIC]"),
+    "topic without a name": (["topic", "create", ""], "[INVALID_TOPIC]"),
+    "topic named .": (["topic", "create", "."], "'.'"),
+    "topic named ..": (["topic", "create", ".."], "'..'"),
+    "no partitions": (["topic", "create", "p", "-p", "0"], "not 0 [INVALID_PARTITIONS]"),
+    "-5 partitions": (["topic", "create", "p", "-p", "-5"], "not -5 [INVALID_PARTITIONS]"),
+    "2e9 partitions": (["topic", "create", "p", "-p", "2000000000"], "[INVALID_PARTITIONS]"),
+    "1e11 partitions": (["topic", "create", "p", "-p", "99999999999"], "[INVALID_PARTITIONS]"),
+    "four replicas on three brokers": (
+        ["topic", "create", "p", "-r", "4"],
+        "replication_factor 4 is more than the 3 registered brokers",
+    ),
+    "1e11 replicas": (["topic", "create", "p", "-r", "99999999999"], "not 99999999999 [INVALID_R"),
+    "misspelt config": (["topic", "create", "p", "-c", "retention.mss=3"], "retention.ms?"),
+    "bad value": (["topic", "create", "p", "-c", "retention.ms=abc"], "not 'abc'"),
+    "out of range": (["topic", "create", "p", "-c", "min.insync.replicas=0"], "1 to 1000, not '0'"),
+    "bad config of the cluster": (["cluster", "config", "-c", "segment.byte=1"], "segment.bytes"),
+    "unknown topic described": (["topic", "describe", "no"], "'no'"),
+    "unknown topic deleted": (["topic", "delete", "no"], "'no'"),
+    "unknown topic altered": (["topic", "alter", "no", "-c", "retention.ms=1"], "'no'"),
+    "unknown topic written": (["topic", "produce", "no"], "'no'"),
+    "unknown topic read": (["topic", "consume", "no", "--until-end"], "'no'"),
+    "groups": (["topic", "consume", "shared", "--group", "g"], "group"),
+}
+
+
+@pytest.mark.parametrize("case", SAID_NO)
+def test_status_1_the_cluster_says_no_and_why(quorate: Command, case: str) -> None:
+    arguments, words = SAID_NO[case]
+    if "shared" in arguments:
+        quorate("topic", "create", "shared")
+    said = quorate(*arguments)
+    assert (said.status, said.out) == (1, "")
+    assert words in said.err
+    assert said.err.startswith("quorate: ")
+    assert len(said.err.splitlines()) == 1
+
+
+WRONG_USAGE = {
+    "unknown verb": (["topic", "frob"], "frob"),
+    "unknown option": (["topic", "list", "--frob"], "--frob"),
+    "no name": (["topic", "create"], "NAME"),
+    "no number": (["topic", "create", "p", "-p", "many"], "--partitions"),
+    "output": (["cluster", "info", "-o", "xml"], "text or json, not 'xml'"),
+    "config without =": (["topic", "create", "p", "-c", "retention.ms"], "NAME=VALUE"),
+    "acks": (["topic", "produce", "p", "--acks", "2"], "all, 1 or 0, not '2'"),
+    "timeout of nothing": (["topic", "list", "--timeout", "0"], "--timeout"),
+    "timeout that is no number": (["topic", "list", "--timeout", "nan"], "--timeout"),
+    "nothing to alter": (["topic", "alter", "p"], "at least one"),
+    "missing file": (["topic", "produce", "shared2", "--file", "/no/such"], "/no/such"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG_USAGE)
+def test_status_2_wrong_usage(quorate: Command, case: str) -> None:
+    arguments, words = WRONG_USAGE[case]
+    if "shared2" in arguments:
+        quorate("topic", "create", "shared2")
+    said = quorate(*arguments)
+    assert (said.status, said.out) == (2, "")
+    assert words in said.err
+
+
+@pytest.mark.parametrize("servers", ["localhost", "localhost:0", "localhost:99999", ":7092", ","])
+def test_status_2_an_address_that_is_none(quorate: Command, servers: str) -> None:
+    said = quorate("topic", "list", bootstrap=servers)
+    assert (said.status, said.out) == (2, "")
+    assert "bootstrap" in said.err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["cluster", "info"],
+        ["topic", "list"],
+        ["topic", "produce", "t"],
+        ["topic", "consume", "t"],
+        ["quorum", "describe"],
+    ],
+    ids=" ".join,
+)
+def test_status_3_nobody_answers(quorate: Command, arguments: list[str]) -> None:
+    nobody = f"127.0.0.1:{free_port(1)}"
+    said = quorate(*arguments, "--timeout", "0.2", bootstrap=nobody)
+    assert (said.status, said.out) == (3, "")
+    assert nobody in said.err
+
+
+def test_a_key_and_headers_that_are_no_text_are_printed_escaped(
+    quorate: Command, cluster: LocalCluster
+) -> None:
+    asyncio.run(create(cluster, "bytes", 1))
+    asyncio.run(write(cluster, "bytes", [b"\xff\x00\n"]))
+    consumed = quorate(
+        "topic", "consume", "bytes", "--from-beginning", "--count", "1", "-o", "json"
+    )
+    assert json.loads(consumed.out)["value"] == "\\xff\x00\n"
