@@ -308,7 +308,11 @@ class Liveness:
         return effects
 
     def _dial_absent(self, now_ms: int) -> list[Effect]:
-        """Once in a reign, dial the unfenced brokers that have not come."""
+        """Once in a reign, dial the unfenced brokers that have not come.
+
+        Who could not be dialled when it registered is known to that reign only. Here it has the
+        grace at most, unless it comes before: then its stream asks first whether dialling works.
+        """
         if self._has_dialled_absent or self._ticked_ms < NEW_REIGN_DIAL_MS:
             return []
         self._has_dialled_absent = True
