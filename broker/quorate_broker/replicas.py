@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import errno
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import structlog
 
@@ -358,7 +358,7 @@ class Replicas:
             return None
         path = f"{directory.path}/{topic.name}-{index}"
         try:
-            await self._move_stranger(path, topic.id)
+            await self._move_stranger(directory_id, path, topic.id)
             # What is opened again was written in this very run: its end is yet to be synced.
             run = UNKNOWN if self._has_loaded else directory.run
             log, producers = await self._open_log(path, topic, run)
@@ -450,24 +450,30 @@ class Replicas:
         except OSError as error:
             self._directory_failed(directory_id, f"{source}: can't be removed: {error}")
             return
-        self._removals = [task for task in self._removals if not task.done()]
-        self._removals.append(
-            asyncio.create_task(self._remove(directory_id, target), name=f"remove {target}")
-        )
+        self._own_removal(self._remove(directory_id, target))
 
-    async def _remove(self, directory_id: bytes, path: str) -> None:
+    def _own_removal(self, removal: Coroutine[Any, Any, None]) -> None:
+        self._removals = [task for task in self._removals if not task.done()]
+        self._removals.append(asyncio.create_task(removal, name="remove a directory"))
+
+    async def _remove(self, directory_id: bytes, path: str, delay_s: float = 0) -> None:
+        await asyncio.sleep(delay_s)
         try:
             await self.environment.disk.remove_directory(path)
+        except FileNotFoundError:
+            pass  # another removal of the same name was faster
         except OSError as error:
             self._directory_failed(directory_id, f"{path}: can't be removed: {error}")
 
-    async def _move_stranger(self, path: str, topic_id: bytes) -> None:
+    async def _move_stranger(self, directory_id: bytes, path: str, topic_id: bytes) -> None:
         """Rename a directory of our name that is another topic's: deleted and made again (K25)."""
         disk = self.environment.disk
         if not await disk.exists(f"{path}/{METADATA_FILE}"):
             return
         metadata = PartitionMetadata.decode(await read_whole(disk, f"{path}/{METADATA_FILE}"))
-        if metadata is None or metadata.topic_id == topic_id:
+        if metadata is None:  # it was replaced atomically: whose it is, nobody can tell any more
+            raise LogCorruptError(f"{path}/{METADATA_FILE} is damaged")
+        if metadata.topic_id == topic_id:
             return
         target = f"{path}.{metadata.topic_id.hex()}{STRAY}"
         if await disk.exists(target):
@@ -475,6 +481,8 @@ class Replicas:
         await disk.rename(path, target)
         await disk.sync_directory(path.rpartition("/")[0])
         log_line.warning("a directory of another topic is in the way", path=path, moved_to=target)
+        delay = self.config.stray_delete_delay_ms / 1000
+        self._own_removal(self._remove(directory_id, target, delay))
 
     async def _sweep(self, directory_id: bytes, directory: LogDirectory) -> None:
         """Finish removals that a crash interrupted."""

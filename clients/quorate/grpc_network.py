@@ -243,8 +243,12 @@ class GrpcConnection:
         if self._closed:
             raise StreamBrokenError(f"the connection to {self._endpoint} was closed here")
         if self._channel is None:
+            try:
+                target = _target(self._endpoint)
+            except ValueError as error:  # whoever told of it, nobody listens there
+                raise PeerRefusedError(str(error)) from None
             self._channel = _grpc().aio.insecure_channel(
-                _target(self._endpoint), options=self._options.channel_arguments()
+                target, options=self._options.channel_arguments()
             )
         return self._channel
 

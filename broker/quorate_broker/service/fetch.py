@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
 Key = tuple[bytes, int]
 
+#: Partitions of one session that are looked at before others have their turn of the loop.
+LOOKS_IN_A_ROW_MAX = 64
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FetchLimits:
@@ -297,7 +300,9 @@ class FetchSession:
 
     async def _look(self, looks: dict[Key, _Look], wanted: _Wanted) -> bool:
         """Read due partitions in turn; True if records are there that no longer fit."""
-        for key in list(self._due):
+        for index, key in enumerate(list(self._due), 1):
+            if index % LOOKS_IN_A_ROW_MAX == 0:
+                await asyncio.sleep(0)  # a look need not wait for anything, and others must run
             position = self._positions.get(key)
             if position is None or position.is_sent:
                 self._due.pop(key, None)

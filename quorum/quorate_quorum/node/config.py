@@ -108,8 +108,6 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     reconnect_backoff_max_ms: Milliseconds = 500
     #: The largest message that is taken from the wire.
     socket_request_max_bytes: MessageBytes = 64 * MIB
-    #: Connections to other nodes.
-    connections_max: Count = 1024
     #: Open streams of clients and other nodes.
     streams_max: Count = 10_000
 
@@ -188,8 +186,6 @@ class BrokerConfig(NodeConfig, frozen=True, kw_only=True, forbid_unknown_fields=
     request_partitions_max: Count = 10_000
     #: The longest that acks=all may wait.
     produce_timeout_max_ms: Milliseconds = 600_000
-    #: A producer silent for so long is forgotten (Kafka's name).
-    producer_id_expiration_ms: Milliseconds = 24 * 3600 * 1000
     #: Producers remembered per partition; the longest silent is forgotten first.
     partition_producers_max: Count = 10_000
 
