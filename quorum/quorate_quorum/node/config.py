@@ -133,14 +133,12 @@ class QuorumConfig(NodeConfig, frozen=True, kw_only=True, forbid_unknown_fields=
     quorum_fetch_wait_max_ms: Milliseconds = 250
     #: Batches in one fetch answer; a single larger one goes alone.
     quorum_fetch_max_bytes: MessageBytes = 1 * MIB
-    quorum_fetch_snapshot_max_bytes: MessageBytes = 1 * MIB
     #: The largest batch of metadata events.
     quorum_batch_max_bytes: MessageBytes = 8 * MIB
     #: Proposed and not yet committed; more is refused as overload.
     quorum_uncommitted_max_bytes: Bytes = 64 * MIB
     quorum_uncommitted_batches_max: Count = 10_000
     metadata_log_segment_bytes: Bytes = 64 * MIB
-    metadata_log_max_record_bytes_between_snapshots: Bytes = 20 * MIB
     #: Watches, one a broker and some for tools.
     watches_max: Count = 1024
     watch_wait_max_ms: Milliseconds = 250
@@ -205,8 +203,6 @@ class BrokerConfig(NodeConfig, frozen=True, kw_only=True, forbid_unknown_fields=
     #: Admin calls on their way to the controller.
     forward_in_flight_max: Count = 1000
 
-    #: How often old segments are looked for.
-    retention_check_interval_ms: Milliseconds = 5 * 60 * 1000
     #: Directories that the image does not know are removed after so long.
     stray_delete_delay_ms: Milliseconds = 60_000
     #: A clean stop takes so long at most; so long without a controller that answers.
