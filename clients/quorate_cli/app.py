@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 
+import structlog
 import typer
 
 from quorate import __version__
@@ -39,6 +41,12 @@ def main_options(
     ),
 ) -> None:
     """Start clusters, administer them, look inside."""
+    # What the client library warns of goes where diagnostics go: standard output is for answers.
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
+        logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
+        cache_logger_on_first_use=False,
+    )
 
 
 def main() -> None:

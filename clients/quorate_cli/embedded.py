@@ -7,10 +7,11 @@ import os
 
 from quorate_broker.server import BrokerServer
 from quorate_cli.local import LocalCluster, Node
+from quorate_cli.session import SAID_NO, fail
 from quorate_quorum.log.real_disk import RealDisk
 from quorate_quorum.node.config import BrokerConfig, QuorumConfig, load
 from quorate_quorum.node.environment import Environment
-from quorate_quorum.node.process import NodeFailed, Server, run
+from quorate_quorum.node.process import NodeFailed, Server, keep_freed_memory, run, set_up_logs
 from quorate_quorum.server import QuorumServer
 
 
@@ -54,7 +55,7 @@ class EmbeddedNodes:
 
 
 def run_embedded(cluster: LocalCluster) -> None:
-    """Run until SIGINT or SIGTERM; raise SystemExit with the status if it is not 0."""
+    """Run until SIGINT or SIGTERM; end the command with status 1 if a node failed."""
     from quorate_cli.up import announce
 
     async def start() -> Server:
@@ -63,9 +64,16 @@ def run_embedded(cluster: LocalCluster) -> None:
         announce(cluster)
         return nodes
 
-    status = run(start)
-    if status:
-        raise SystemExit(status)
+    with (cluster.folder / "output.log").open("a") as output:  # standard output is announce()'s
+        set_up_logs("info", output)
+        keep_freed_memory()
+        status = run(start)
+        if status:
+            fail(f"it ended with status {status}:\n{_end_of(cluster)}", SAID_NO)
+
+
+def _end_of(cluster: LocalCluster) -> str:
+    return (cluster.folder / "output.log").read_text()[-2000:]
 
 
 def _server(node: Node) -> QuorumServer | BrokerServer:
