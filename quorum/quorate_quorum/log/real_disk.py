@@ -23,7 +23,8 @@ from quorate_quorum.log.disk import Buffer, File, Lock
 
 T = TypeVar("T")
 
-APPEND_IN_LINE_BYTES_MAX = 256 * 1024
+#: Half a millisecond of copying into the page cache; a thread costs more than it saves.
+APPEND_IN_LINE_BYTES_MAX = 1024 * 1024
 #: An in-line append that took longer sends the next ones to the pool: the disk is busy.
 APPEND_IN_LINE_SECONDS_MAX = 0.005
 APPENDS_IN_POOL_AFTER_A_SLOW_ONE = 64
