@@ -22,6 +22,7 @@ import structlog
 
 from quorate.errors import (
     DeadlineExceededError,
+    InvalidRequestError,
     NetworkError,
     PeerError,
     PeerRefusedError,
@@ -449,7 +450,7 @@ async def _abort(context: Any, method: Method[Any, Any], error: Exception) -> No
     if isinstance(error, grpc_.aio.AbortError):
         raise error
     text = f"{type(error).__name__}: {error}"[:DETAILS_CHARS_MAX]
-    if isinstance(error, _UnreadableError):
+    if isinstance(error, _UnreadableError | InvalidRequestError):  # the caller's fault, not ours
         log.warning("unreadable request", method=method.path, peer=context.peer(), error=text)
         await context.abort(grpc_.StatusCode.INVALID_ARGUMENT, str(error)[:DETAILS_CHARS_MAX])
     log.error("a call failed", method=method.path, peer=context.peer(), exc_info=error)

@@ -17,6 +17,7 @@ import structlog
 
 from quorate.errors import (
     DeadlineExceededError,
+    InvalidRequestError,
     NetworkError,
     PeerError,
     PeerRefusedError,
@@ -408,6 +409,9 @@ class Switchboard:
             raise
         except PeerError as error:
             end.finish(error)
+        except InvalidRequestError as error:  # the caller's fault, not ours
+            text = f"{type(error).__name__}: {error}"[:DETAILS_CHARS_MAX]
+            end.finish(requests.error or PeerError("INVALID_ARGUMENT", text))
         except Exception as error:
             if requests.error is not None:
                 return end.finish(requests.error)

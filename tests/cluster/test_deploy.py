@@ -1,0 +1,84 @@
+"""The page of deploy/three-machines, run on this machine with other ports and folders."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from quorate_cli.local import HOST, free_port
+from tests.cluster.support import run_process, until
+
+PAGE = Path(__file__).parents[2] / "deploy" / "three-machines"
+MACHINES = ("machine-a", "machine-b", "machine-c")
+BIN = Path(sys.executable).parent
+
+
+def test_three_machines_by_hand(tmp_path: Path) -> None:
+    base = free_port(3)
+    ports = {
+        f"{machine}:{port}": f"{HOST}:{base + 100 * i + port - 7092}"
+        for i, machine in enumerate(MACHINES)
+        for port in (7092, 7093)
+    }
+
+    def here(text: str, machine: str) -> str:
+        for name, endpoint in ports.items():
+            text = text.replace(name, endpoint)
+        for port in (7092, 7093):
+            text = text.replace(f"0.0.0.0:{port}", ports[f"{machine}:{port}"])
+        return text.replace("/var/lib/quorate", f"{tmp_path}/{machine}").replace(
+            "/etc/quorate", f"{tmp_path}/{machine}"
+        )
+
+    blocks = re.findall(r"```bash\n(.*?)```", (PAGE / "README.md").read_text(), re.S)
+    ids, format_disks, start, look = blocks
+    script = [here(ids, MACHINES[0])]
+    for i, machine in enumerate(MACHINES):
+        (tmp_path / machine).mkdir()
+        for kind, node_id in (("voter", 100 + i), ("broker", i)):
+            text = (PAGE / f"{kind}.toml").read_text()
+            text = re.sub(r"node.id = \d+", f"node.id = {node_id}", text)
+            advertised = re.compile(r'(advertised.listeners = \[")machine-a')
+            text = advertised.sub(rf"\g<1>{machine}", text)
+            (tmp_path / machine / f"{kind}.toml").write_text(here(text, machine))
+        script.append(here(format_disks, machine))
+    path = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}"}
+    formatted = subprocess.run(
+        ["bash", "-euc", "\n".join(script)],
+        env=path, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert (formatted.returncode, formatted.stderr) == (0, "")
+
+    with contextlib.ExitStack() as stack:
+        nodes = []
+        for machine in MACHINES:
+            for line in here(start, machine).splitlines():
+                output = stack.enter_context((tmp_path / machine / "output").open("ab"))
+                nodes.append(
+                    subprocess.Popen(
+                        [BIN / line.split()[0], *line.split()[1:]], stdout=output, stderr=output
+                    )
+                )
+                stack.callback(nodes[-1].wait)
+                stack.callback(nodes[-1].kill)
+        servers = ",".join(ports[f"{machine}:7092"] for machine in MACHINES)
+
+        def alive() -> bool:
+            said = run_process("cluster", "info", "--bootstrap", servers)
+            return said.out.count("alive") == 3
+
+        asyncio.run(until(alive, "three brokers alive"))
+        looked = subprocess.run(
+            ["bash", "-euc", here(look, MACHINES[0])],
+            env=path, capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        assert (looked.returncode, looked.stderr) == (0, ""), looked
+        for node in reversed(nodes):
+            node.send_signal(signal.SIGTERM)
+        assert [node.wait(30) for node in nodes] == [0] * 6
