@@ -333,3 +333,15 @@ def run_schedule(chance: random.Random, seed: int) -> None:
         for broker_id in committed:
             held = leader.log_end_offset if broker_id == 1 else ends[broker_id]
             assert held >= leader.high_watermark, seed
+
+
+def test_what_an_old_incarnation_asked_for_says_nothing_of_the_new_one() -> None:
+    """KAFKA-15221: another incarnation may have less; it was not caught up when the old one was."""
+    leader = leader_of(1, 2, 3)
+    append(leader, 10)
+    fetch(leader, stream_of(2), 0, now_ms=5_000)
+    append(leader, 20)
+
+    fetch(leader, stream_of(2, epoch=200), 10, now_ms=9_000)
+
+    assert leader.replicas[2].caught_up_ms < 5_000
