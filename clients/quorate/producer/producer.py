@@ -169,6 +169,9 @@ class Producer:
         self._cluster: Cluster | None = None
         self._sender: Sender | None = None
         self._sticky: dict[str, Sticky] = {}
+        #: What _choose and _queue say for a record without a key, until a batch is done or the
+        #: partitions with leaders change: a short cut on the hot path.
+        self._stuck: dict[str, tuple[Sequence[int], PartitionQueue]] = {}
         self._room: deque[asyncio.Future[None]] = deque()
         self._queues: dict[str, tuple[TopicView, dict[int, PartitionQueue]]] = {}
         self._must_yield = False
@@ -226,7 +229,7 @@ class Producer:
     ) -> None:
         await self.stop()
 
-    async def send(  # noqa: C901 - one hot path
+    async def send(  # noqa: C901, PLR0912 - one hot path
         self,
         topic: str,
         value: Any = None,
@@ -269,7 +272,11 @@ class Producer:
         assert sender is not None
         if sender.failure is not None:
             raise sender.failure.with_traceback(None)
-        queue = self._queue(view, self._choose(view, key, partition))
+        stuck = self._stuck.get(topic)
+        if key is None and partition is None and stuck is not None and stuck[0] is view.available:
+            queue = stuck[1]
+        else:
+            queue = self._queue(view, self._choose(view, key, partition))
         batch = queue.open
         if batch is not None and batch.builder.size + size <= accumulator.config.batch_bytes_max:
             index = accumulator.add(batch, timestamp_ms, key, value, pairs)
@@ -387,9 +394,13 @@ class Producer:
         self._sender.opened(batch.queue, is_urgent=completed)
         if completed:
             self._must_yield = True
+            self._stuck.pop(view.name, None)
             sticky = self._sticky.get(view.name)
             if sticky is not None:
                 sticky.batch_done(view.numbers, view.available)
+                if view.available:
+                    chosen = sticky.partition(view.numbers, view.available)
+                    self._stuck[view.name] = (view.available, self._queue(view, chosen))
 
     def _batch_ended(self, batch: Batch) -> None:
         unobserved = batch.count - batch.observed
