@@ -7,7 +7,6 @@ order. Whoever must know about roles (the fetchers, the ISR keeper) is a RoleLis
 from __future__ import annotations
 
 import asyncio
-import errno
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -20,7 +19,7 @@ from quorate_broker.partition.partition import Failure, Partition, PartitionLimi
 from quorate_broker.partition.producers import Producers
 from quorate_broker.partition.waiters import hinted
 from quorate_quorum.log.disk import read_whole, replace_whole
-from quorate_quorum.log.log import DiskFullError, Log, LogConfig, LogCorruptError
+from quorate_quorum.log.log import DiskFullError, Log, LogConfig, LogCorruptError, is_full
 from quorate_quorum.log.run_file import UNKNOWN, Run
 from quorate_quorum.metadata.configs import TopicConfig
 from quorate_quorum.metadata.image import EMPTY
@@ -284,7 +283,7 @@ class Replicas:
             await self.environment.disk.make_directory(path)
             await replace_whole(self.environment.disk, f"{path}/{METADATA_FILE}", metadata.encode())
         except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            if is_full(error):
                 raise DiskFullError(f"{path}: the disk is full: {error}") from error
             raise StorageError(f"{path}: can't be made: {error}") from error
 

@@ -47,12 +47,13 @@ def test_a_full_disk_is_told_to_the_producer_and_loses_nothing(tmp_path: Path) -
             limit(cluster, LIMIT)
             acked, error = await fill(cluster)
             assert acked
-            assert "full" in str(error), error
+            assert "the disk is full" in str(error), error
             return acked
 
         acked = asyncio.run(scene())
         # A write that failed is no failed sync: the broker lives on, the log takes nothing more.
         assert cluster.processes[0].poll() is None
+        assert "no room" in cluster.last_words(0)
         cluster.kill(0)
         cluster.died()
         cluster.start([0])  # there is room again

@@ -215,6 +215,7 @@ class Partition:
         self._watches = Watches()
         self._replica_watches = Watches()
         self._is_prepared = False
+        self._is_full = False
         self._leader_log_start = -1
         self._checkpointed = (log.high_watermark, log.hw_epoch)
         self._is_closed = False
@@ -697,6 +698,7 @@ class Partition:
                 await self._prepare()
                 await self.log.append(writes)
         except DiskFullError as error:
+            self._note_room(error)
             for entry in taken:
                 entry.refuse(hinted(StorageError(f"nothing was written: {error}"), self.hint))
             return
@@ -708,7 +710,18 @@ class Partition:
             for entry in accepted:
                 entry.refuse(self._unknown("leadership was lost during the append"))
             return
+        self._note_room(None)
         self._appended(leader, accepted, grew=bool(writes))
+
+    def _note_room(self, error: DiskFullError | None) -> None:
+        """Say once that there is no room, and once that there is again."""
+        if self._is_full == (error is not None):
+            return
+        self._is_full = error is not None
+        if error is not None:
+            log_line.error("no room: nothing is taken", partition=self.name, reason=str(error))
+        else:
+            log_line.info("there is room again", partition=self.name)
 
     def _take_queued(self) -> list[_Queued]:
         size = count = 0

@@ -68,6 +68,7 @@ class Batch:
         "observed",
         "opened_at",
         "queue",
+        "refusal",
         "sent_at",
         "urgent",
     )
@@ -90,6 +91,8 @@ class Batch:
         self.done = False
         self.observed = 0
         self.error: QuorateError | None = None
+        #: Why it had to be sent again, the last time.
+        self.refusal: QuorateError | None = None
         self.base_offset = -1
         self.append_time_ms = -1
         self.callbacks: list[Callable[[], object]] = []
@@ -349,6 +352,7 @@ class Accumulator:
         if batch.done or batch not in batch.queue.in_flight:
             return
         queue = batch.queue
+        batch.refusal = error
         is_first = queue.in_flight[0] is batch and not (
             queue.is_retrying and _comes_after(batch, queue.ready[0])
         )
@@ -379,7 +383,7 @@ class Accumulator:
                 DeliveryTimeoutError(
                     f"{batch.count} records for {batch.queue.topic}-{batch.queue.partition} were "
                     f"not acknowledged within {self.config.delivery_timeout_s * 1000:.0f} ms; "
-                    f"their batch {how}"
+                    f"their batch {how}" + (f" (last: {batch.refusal})" if batch.refusal else "")
                 ),
             )
         return expired

@@ -120,7 +120,7 @@ class Producer:
         acks: str | int = "all",
         enable_idempotence: bool | None = None,
         compression_type: str | None = None,
-        max_batch_size: int = 262144,
+        max_batch_size: int = 131072,
         linger_ms: float = 5,
         buffer_memory: int = 33554432,
         request_timeout_ms: int = 30000,

@@ -262,7 +262,7 @@ class Log:
                 index = await segment.loaded_index()
                 position = await segment.file.append(pieces)
             except OSError as error:
-                if not _is_full(error):
+                if not is_full(error):
                     raise
                 self.epochs.truncate_from_end(self.log_end_offset)
                 raise DiskFullError(f"{self._directory}: the disk is full: {error}") from error
@@ -445,7 +445,7 @@ class Log:
                 try:
                     self._unsynced_names |= await self._high_watermark_slot.write(offset, epoch)
                 except OSError as error:
-                    if not _is_full(error):  # an older one is a lower bound, too
+                    if not is_full(error):  # an older one is a lower bound, too
                         raise
 
     async def close(self, *, clean: bool) -> None:
@@ -1155,5 +1155,6 @@ def _first_at(batch: bytes, header: BatchHeader, timestamp_ms: int) -> tuple[int
     return header.base_offset, header.max_timestamp
 
 
-def _is_full(error: OSError) -> bool:
-    return error.errno in (errno.ENOSPC, errno.EDQUOT)
+def is_full(error: OSError) -> bool:
+    """Whether there is no room: on the disk, in the quota, or in the size that a file may have."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

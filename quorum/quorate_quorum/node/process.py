@@ -84,8 +84,9 @@ def main(
 def leave(status: int) -> NoReturn:
     """End the process now, with this status: what is left of it must not have a say any more.
 
-    A failed disk may hold a thread for ever, and threads of gRPC that still run while the
-    interpreter takes itself down have crashed a node that had stopped cleanly.
+    A failed disk may hold a thread for ever. And once, a node that had stopped cleanly crashed
+    while the interpreter took itself down with threads of gRPC still running; that was not seen
+    again, and is not looked for any more.
     """
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
