@@ -35,7 +35,8 @@ from quorate_quorum.raft.messages import (
     VoteResponse,
     Written,
 )
-from quorate_quorum.raft.raft import Raft, Timing
+from quorate_quorum.raft.raft import Raft
+from quorate_quorum.raft.timing import Timing
 from quorate_quorum.raft.voters import Voter, VoterSet
 
 

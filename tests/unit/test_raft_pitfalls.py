@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from quorate_quorum.raft.leading import OBSERVERS_MAX
 from quorate_quorum.raft.messages import (
     EPOCH_MAX,
     Call,
@@ -23,7 +24,6 @@ from quorate_quorum.raft.messages import (
     VoteResponse,
     Written,
 )
-from quorate_quorum.raft.raft import OBSERVERS_MAX
 from quorate_quorum.raft.roles import Follower, Leader
 from tests.harness.raft_machines import (
     Machine,

@@ -46,7 +46,7 @@ def test_a_leader_that_nobody_succeeds_reigns_again_as_one_handed_over() -> None
 def test_a_fetch_that_a_newer_stream_supersedes_is_answered() -> None:
     made = serving_leader()
     end = made.raft.ledger.log_end_offset
-    round_now = made.raft._round
+    round_now = made.raft.round
     made.fetch(2, end, made.epoch, number=1, high_watermark=end, round=round_now)
     made.sent.clear()
     made.fetch(2, end, made.epoch, number=2, high_watermark=end, round=round_now)

@@ -41,8 +41,9 @@ from quorate_quorum.raft.messages import (
     ReplicaKey,
     RoleChange,
 )
-from quorate_quorum.raft.raft import Raft, Timing
+from quorate_quorum.raft.raft import Raft
 from quorate_quorum.raft.storage import Storage, parse_batches, read_ledger, read_state
+from quorate_quorum.raft.timing import Timing
 from quorate_quorum.raft.transport import RaftService, Transport
 from quorate_quorum.v1 import raft_pb2
 from quorate_quorum.v1.events_pb2 import EpochStart, MetadataEvent

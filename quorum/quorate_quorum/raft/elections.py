@@ -1,0 +1,278 @@
+"""Elections: standing, votes asked for and given, how the reigns of others begin and end.
+
+Functions over the machine of raft.py, which holds all state; machines too. Laws held here (DESIGN
+section 4): one vote in an epoch, on disk before it is spoken (2); who may have led in an epoch
+before a restart does not stand in it again (5). Where an election ends, `following.follow` or
+`leading.begin_reign` goes on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from quorate_quorum.raft import following, leading
+from quorate_quorum.raft.messages import (
+    EPOCH_MAX,
+    BeginEpochRequest,
+    BeginEpochRequested,
+    Call,
+    EndEpochRequest,
+    EndEpochRequested,
+    EpochAnswered,
+    EpochResponse,
+    HardState,
+    Refusal,
+    ReplicaKey,
+    Reply,
+    VoteAnswered,
+    VoteRequest,
+    VoteRequested,
+    VoteResponse,
+)
+from quorate_quorum.raft.roles import (
+    Candidate,
+    Follower,
+    Leader,
+    Prospective,
+    Resigned,
+    Unattached,
+)
+from quorate_quorum.raft.timing import FRESH_START_MS, REFUSED_MS
+
+if TYPE_CHECKING:
+    from quorate_quorum.raft.raft import Raft
+
+
+# --- standing -----------------------------------------------------------------------------------
+
+
+def start(raft: Raft) -> None:
+    """Take the first role of this process; a sole voter stands at once."""
+    if raft.is_sole_voter() and not raft.hard_state.is_behind:
+        deadline = raft.now_ms
+    else:
+        deadline = raft.now_ms + raft.draw(*FRESH_START_MS)
+    if raft.hard_state.voted_for == raft.me:
+        # It may have led in this epoch, and its disk may have lost what it wrote then.
+        raft.become(Resigned(deadline), "started, having stood in this epoch before")
+    else:
+        raft.become(Unattached(deadline), "started")
+
+
+def stand(raft: Raft, reason: str, *, transfer: bool = False, for_silence: bool = False) -> None:
+    """Begin an election, if this replica may."""
+    if not raft.is_voter() or raft.hard_state.is_behind:
+        _wait_for_a_leader(raft, reason)
+    elif raft.is_sole_voter() or transfer:
+        _become_candidate(raft, reason, transfer=transfer, for_silence=for_silence)
+    else:
+        _become_prospective(raft, reason)
+
+
+def _wait_for_a_leader(raft: Raft, reason: str) -> None:
+    match raft.role:
+        case Unattached() | Resigned() as role:
+            role.deadline_ms = raft.election_deadline()
+        case _:
+            raft.become_unattached(raft.epoch, f"{reason}; it may not stand")
+
+
+def _become_prospective(raft: Raft, reason: str) -> None:
+    role = Prospective(_new_attempt(raft), raft.election_deadline(), [raft.me])
+    raft.become(role, reason)
+    _ask_for_votes(raft, role.attempt, pre_vote=True)
+
+
+def _become_candidate(raft: Raft, reason: str, *, transfer: bool, for_silence: bool) -> None:
+    if raft.epoch >= EPOCH_MAX:
+        raft.fatal = f"epoch {raft.epoch} is the last there is"
+        return
+    for_silence = for_silence or raft.silenced_epoch == raft.epoch
+    raft.set_hard_state(HardState(raft.epoch + 1, raft.me, raft.hard_state.is_behind))
+    if for_silence:
+        raft.silenced_epoch = raft.epoch  # for another try, should this one fail
+    role = Candidate(
+        _new_attempt(raft), raft.election_deadline(), [], for_silence, is_transfer=transfer
+    )
+    raft.become(role, reason)
+    _ask_for_votes(raft, role.attempt, pre_vote=False, transfer=transfer)
+
+
+def _new_attempt(raft: Raft) -> int:
+    raft.attempts += 1
+    return raft.attempts
+
+
+def _ask_for_votes(raft: Raft, attempt: int, *, pre_vote: bool, transfer: bool = False) -> None:
+    for voter in raft.ledger.voters.others(raft.me):
+        request = VoteRequest(
+            ReplicaKey(voter.id, voter.directory_id),
+            raft.me,
+            raft.epoch,
+            raft.ledger.last_epoch,
+            raft.ledger.log_end_offset,
+            pre_vote,
+            transfer,
+        )
+        raft.send(Call(voter, request, attempt))
+
+
+# --- votes asked for ----------------------------------------------------------------------------
+
+
+def vote_answered(raft: Raft, event: VoteAnswered) -> None:
+    """A voter granted or denied, or knows of a higher epoch or of the leader."""
+    response = event.response
+    if response.epoch > EPOCH_MAX:
+        return
+    if response.epoch > raft.epoch:
+        raft.meet_epoch(response.epoch, f"voter {event.voter.id}")
+        following.follow_hint(raft, response.leader_id)
+        return
+    role = raft.role
+    if not isinstance(role, Prospective | Candidate) or role.attempt != event.attempt:
+        return
+    if event.voter not in raft.ledger.voters:
+        return
+    if response.granted:
+        grant(raft, role, event.voter)
+    elif isinstance(role, Prospective) and response.epoch == raft.epoch:
+        following.follow_hint(raft, response.leader_id)
+
+
+def grant(raft: Raft, role: Prospective | Candidate, voter: ReplicaKey) -> None:
+    """Count a vote; a candidate's own comes once it is on disk."""
+    if voter not in role.granted:
+        role.granted.append(voter)
+    if len(role.granted) < raft.ledger.voters.majority:
+        return
+    if isinstance(role, Prospective):
+        _become_candidate(raft, "a majority would vote", transfer=False, for_silence=False)
+    elif raft.me in role.granted:
+        leading.begin_reign(raft, role)
+
+
+# --- votes given --------------------------------------------------------------------------------
+
+
+def vote_requested(raft: Raft, event: VoteRequested) -> None:
+    """Answer a candidate; a vote that is not a pre-vote is for good."""
+    request = event.request
+    is_for_us = request.voter == raft.me and request.candidate != raft.me
+    if is_for_us and request.epoch <= EPOCH_MAX:
+        raft.meet_epoch(request.epoch, f"candidate {request.candidate.id}")
+        granted = _may_grant(raft, request)
+    else:
+        granted = False
+    if granted and not request.pre_vote:
+        raft.set_hard_state(replace(raft.hard_state, voted_for=request.candidate))
+        raft.become_unattached(raft.epoch, f"voted for {request.candidate.id}")
+    raft.send(Reply(event.caller, VoteResponse(raft.epoch, raft.leader_id, granted)))
+
+
+def _may_grant(raft: Raft, request: VoteRequest) -> bool:
+    if request.epoch < raft.epoch or _is_amnesiac_before(raft, request):
+        return False
+    if not raft.ledger.is_up_to_date(request.last_epoch, request.log_end_offset):
+        return False
+    if request.pre_vote:
+        return _may_grant_pre_vote(raft)
+    if raft.hard_state.voted_for is not None:
+        return raft.hard_state.voted_for == request.candidate and raft.leader_id == -1
+    return raft.leader_id == -1
+
+
+def _may_grant_pre_vote(raft: Raft) -> bool:
+    """Deny while there is a leader to our knowledge of now (KIP-996)."""
+    match raft.role:
+        case Leader():
+            return False
+        case Follower() as follower:
+            return raft.now_ms >= follower.fresh_until_ms
+        case _:
+            return True
+
+
+def _is_amnesiac_before(raft: Raft, request: VoteRequest) -> bool:
+    """Our disk may be a replaced one: its vote could elect a log that lacks what it forgot."""
+    if request.last_epoch <= 0:
+        return False
+    if raft.ledger.holds_only_bootstrap:
+        following.fall_behind(raft)
+    return raft.hard_state.is_behind
+
+
+# --- reigns of others begin and end -------------------------------------------------------------
+
+
+def begin_epoch_requested(raft: Raft, event: BeginEpochRequested) -> None:
+    """Follow who says that it leads in an epoch not below ours, unless we know otherwise."""
+    request = event.request
+    refusal = _refusal_of_leader(raft, request)
+    if refusal is None:
+        raft.meet_epoch(request.epoch, f"leader {request.leader.id}")
+        if not isinstance(raft.role, Follower):
+            voter = raft.ledger.voters.by_id(request.leader.id)
+            endpoint = voter.endpoint if voter else request.endpoint
+            following.follow(raft, request.leader, endpoint, "the leader of the epoch said so")
+    raft.send(Reply(event.caller, EpochResponse(raft.epoch, raft.leader_id, refusal)))
+
+
+def _refusal_of_leader(raft: Raft, request: BeginEpochRequest) -> Refusal | None:
+    if request.epoch < raft.epoch:
+        return Refusal.FENCED_EPOCH
+    if request.epoch > EPOCH_MAX or request.leader == raft.me:
+        return Refusal.INVALID
+    if request.epoch == raft.epoch:
+        other = isinstance(raft.role, Follower) and raft.role.leader != request.leader
+        if other or isinstance(raft.role, Leader):
+            return Refusal.INVALID
+    return None
+
+
+def end_epoch_requested(raft: Raft, event: EndEpochRequested) -> None:
+    """A leader takes its leave: succeed it, or leave time to who is named before us."""
+    request = event.request
+    refusal = None
+    if request.epoch < raft.epoch:
+        refusal = Refusal.FENCED_EPOCH
+    elif request.epoch > EPOCH_MAX or _contradicts(raft, request):
+        refusal = Refusal.INVALID
+    else:
+        raft.meet_epoch(request.epoch, f"leader {request.leader_id}")
+        _succeed(raft, request)
+    raft.send(Reply(event.caller, EpochResponse(raft.epoch, raft.leader_id, refusal)))
+
+
+def _contradicts(raft: Raft, request: EndEpochRequest) -> bool:
+    if request.leader_id == raft.me.id or request.epoch > raft.epoch:
+        return request.leader_id == raft.me.id
+    known = raft.leader_id
+    return isinstance(raft.role, Leader) or (known >= 0 and known != request.leader_id)
+
+
+def _succeed(raft: Raft, request: EndEpochRequest) -> None:
+    """The first named stands at once; the others leave it time, each a little more."""
+    successors = request.preferred_successors[: len(raft.ledger.voters.voters)]
+    reason = f"leader {request.leader_id} ended its reign"
+    if request.handed_over_for_silence:
+        raft.silenced_epoch = request.epoch
+    if isinstance(raft.role, Candidate):
+        return
+    if successors[:1] == (raft.me.id,):
+        stand(raft, reason, transfer=True, for_silence=request.handed_over_for_silence)
+        return
+    position = successors.index(raft.me.id) if raft.me.id in successors else len(successors)
+    if isinstance(raft.role, Follower):
+        raft.become_unattached(raft.epoch, reason)
+    if isinstance(raft.role, Unattached | Resigned):
+        raft.role.deadline_ms = raft.now_ms + position * REFUSED_MS[1] + raft.draw(*REFUSED_MS)
+
+
+def epoch_answered(raft: Raft, event: EpochAnswered) -> None:
+    """An answer to BeginEpoch or EndEpoch changes something only if our epoch is over."""
+    response = event.response
+    if raft.epoch < response.epoch <= EPOCH_MAX:
+        raft.meet_epoch(response.epoch, f"voter {event.voter.id}")
+        following.follow_hint(raft, response.leader_id)

@@ -1,0 +1,201 @@
+"""Following: fetch from the leader, take its answers, cut what diverges, suspect it when it breaks.
+
+Functions over the machine of raft.py, which holds all state; machines too. Laws held here (DESIGN
+section 4): nothing below the high watermark is cut (4). A fetch acknowledges only what is synced.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from quorate_quorum.raft.messages import (
+    EPOCH_MAX,
+    DivergingEpoch,
+    Fetch,
+    FetchAnswered,
+    FetchBroken,
+    FetchRequest,
+    FetchResponse,
+    ReplicaKey,
+)
+from quorate_quorum.raft.roles import Candidate, Follower, Prospective
+from quorate_quorum.raft.timing import REFUSED_MS, REPEAT_MS
+
+if TYPE_CHECKING:
+    from quorate_quorum.raft.raft import Raft
+
+
+# --- whom to follow -----------------------------------------------------------------------------
+
+
+def follow_hint(raft: Raft, leader_id: int) -> None:
+    """Follow the leader that a peer named, if it is a voter other than us."""
+    leader = raft.ledger.voters.by_id(leader_id)
+    if leader is not None and leader_id != raft.me.id:
+        key = ReplicaKey(leader.id, leader.directory_id)
+        follow(raft, key, leader.endpoint, "a voter knows the leader")
+
+
+def follow(raft: Raft, leader: ReplicaKey, endpoint: str, reason: str) -> None:
+    """Become the follower of that leader in our epoch, on a new stream."""
+    follower = Follower(leader, endpoint, _new_session(raft), _fetch_deadline(raft))
+    raft.become(follower, reason)
+    fetch(raft, follower)
+
+
+def _fetch_deadline(raft: Raft) -> int:
+    shortest = raft.timing.fetch_timeout_ms
+    return raft.now_ms + raft.draw(shortest, shortest * 3 // 2)
+
+
+def _new_session(raft: Raft) -> int:
+    raft.sessions += 1
+    return raft.sessions
+
+
+# --- fetching -----------------------------------------------------------------------------------
+
+
+def fetch(raft: Raft, follower: Follower) -> None:
+    """Acknowledge what is synced and ask for more."""
+    ledger = raft.ledger
+    request = FetchRequest(
+        raft.epoch,
+        ledger.synced_end,
+        ledger.epoch_before(ledger.synced_end),
+        ledger.log_start_offset,
+        ledger.high_watermark,
+        follower.round,
+    )
+    follower.is_waiting = True
+    follower.repeat_at_ms = -1
+    raft.send(Fetch(follower.session, follower.endpoint, request))
+
+
+def fetch_or_wait(raft: Raft, follower: Follower) -> None:
+    """The next fetch acknowledges, so it waits for the sync; but not for too long."""
+    if follower.is_waiting or raft.role is not follower:
+        return
+    if raft.ledger.synced_end == raft.ledger.log_end_offset:
+        fetch(raft, follower)
+    elif follower.repeat_at_ms < 0:
+        follower.repeat_at_ms = raft.now_ms + REPEAT_MS
+
+
+def fetch_broken(raft: Raft, event: FetchBroken) -> None:
+    """Our stream is gone; news of an earlier one says nothing."""
+    follower = raft.role
+    if isinstance(follower, Follower) and event.session == follower.session:
+        _suspect(raft, follower, refused=event.refused)
+
+
+def _suspect(raft: Raft, follower: Follower, *, refused: bool) -> None:
+    """A broken stream: one reconnect. Refused, or broken again: stand soon."""
+    follower.fresh_until_ms = -1
+    follower.is_waiting = False
+    follower.repeat_at_ms = -1
+    follower.session = _new_session(raft)
+    if not refused and not follower.has_reconnected:
+        follower.has_reconnected = True
+        fetch(raft, follower)
+        return
+    soon = raft.now_ms + raft.draw(*REFUSED_MS)
+    follower.deadline_ms = min(follower.deadline_ms, soon)
+    # Nothing is asked of it until then: a refusal a moment later says nothing new.
+
+
+# --- answers ------------------------------------------------------------------------------------
+
+
+def fetch_answered(raft: Raft, event: FetchAnswered) -> None:
+    """Take in what the leader says, and ask on."""
+    response, follower = event.response, raft.role
+    if response.epoch > EPOCH_MAX:
+        return
+    if response.epoch > raft.epoch:
+        raft.meet_epoch(response.epoch, "the node fetched from")
+        follow_hint(raft, response.leader_id)
+        return
+    if not isinstance(follower, Follower) or event.session != follower.session:
+        return
+    follower.is_waiting = False
+    if response.refusal is not None or response.epoch < raft.epoch:
+        _suspect(raft, follower, refused=True)
+        return
+    follower.deadline_ms = _fetch_deadline(raft)
+    follower.fresh_until_ms = raft.now_ms + raft.timing.fetch_timeout_ms
+    follower.has_reconnected = False
+    follower.round = response.round
+    if response.base_offset == raft.ledger.log_end_offset:
+        _take_answer(raft, follower, response)
+    fetch_or_wait(raft, follower)
+
+
+def _take_answer(raft: Raft, follower: Follower, response: FetchResponse) -> None:
+    """The answer is to a fetch from our end of now: its past is ours, or diverges."""
+    if response.diverging is not None:
+        _diverge(raft, follower, response.diverging)
+        return
+    if not _is_sound(raft, response):
+        _suspect(raft, follower, refused=True)
+        return
+    _notice_history(raft, response)
+    is_caught_up = 0 < response.high_watermark <= raft.ledger.synced_end
+    if is_caught_up and raft.hard_state.is_behind:
+        raft.set_hard_state(replace(raft.hard_state, is_behind=False))
+    for batch in response.batches:
+        raft.append(batch)
+    raft.raise_high_watermark(min(response.high_watermark, raft.ledger.log_end_offset))
+
+
+def _is_sound(raft: Raft, response: FetchResponse) -> bool:
+    """Say whether the batches follow on our log and belong to epochs that have been."""
+    offset, epoch = raft.ledger.log_end_offset, raft.ledger.last_epoch
+    for batch in response.batches:
+        follows = batch.base_offset == offset and batch.end_offset > offset
+        if not follows or not epoch <= batch.epoch <= response.epoch:
+            return False
+        offset, epoch = batch.end_offset, batch.epoch
+    return True
+
+
+def _diverge(raft: Raft, follower: Follower, diverging: DivergingEpoch) -> None:
+    """Cut back to where our log may agree with the leader's; the next fetch asks again."""
+    epoch, end = raft.ledger.end_offset_for(diverging.epoch)
+    if epoch == diverging.epoch:
+        end = min(end, diverging.end_offset)
+    if end >= raft.ledger.log_end_offset:
+        _suspect(raft, follower, refused=True)  # no way to agree is a broken leader
+    elif end < raft.ledger.high_watermark:
+        raft.fatal = (
+            f"leader {follower.leader.id} of epoch {raft.epoch} asks to cut the metadata log"
+            f" at {end}, below the high watermark {raft.ledger.high_watermark}: committed"
+            " events would be lost; compare the voters' disks before restarting"
+        )
+        raft.become_unattached(raft.epoch, "its log contradicts the leader's")
+    else:
+        raft.cut(end)
+
+
+# --- history ------------------------------------------------------------------------------------
+
+
+def _notice_history(raft: Raft, response: FetchResponse) -> None:
+    """A voter that holds only the bootstrap batch meets a quorum that has gone on without it.
+
+    Its disk may have been replaced. A quorum that begins now shows nothing but the EpochStart
+    of its present epoch.
+    """
+    if not response.batches or not raft.ledger.holds_only_bootstrap:
+        return
+    end = response.batches[-1].end_offset
+    if response.high_watermark > end or response.batches[0].epoch < response.epoch:
+        fall_behind(raft)
+
+
+def fall_behind(raft: Raft) -> None:
+    """Give no votes and do not stand until a leader has brought us up to its high watermark."""
+    raft.set_hard_state(replace(raft.hard_state, is_behind=True))
+    if isinstance(raft.role, Prospective | Candidate):
+        raft.become_unattached(raft.epoch, "it holds less than the quorum's history")

@@ -1,0 +1,291 @@
+"""Leading: the reign of this node, the fetches it receives and answers, and what they commit.
+
+Functions over the machine of raft.py, which holds all state; machines too. Laws held here (DESIGN
+section 4): nothing is committed by counting replicas of an older epoch's records (3); nobody leads
+twice in an epoch (5). Fetches wait until there is something to say; `settle` says it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from quorate_quorum.raft.messages import (
+    EPOCH_MAX,
+    Batch,
+    BeginEpochRequest,
+    Call,
+    DivergingEpoch,
+    EndEpochRequest,
+    FetchAbandoned,
+    FetchReceived,
+    FetchReply,
+    FetchRequest,
+    FetchResponse,
+    Refusal,
+    Reign,
+    ReplicaKey,
+)
+from quorate_quorum.raft.progress import ParkedFetch, Progress
+from quorate_quorum.raft.roles import Candidate, Leader, Resigned
+
+if TYPE_CHECKING:
+    from quorate_quorum.raft.raft import Raft
+
+OBSERVERS_MAX = 32
+
+
+# --- the reign ----------------------------------------------------------------------------------
+
+
+def begin_reign(raft: Raft, candidate: Candidate) -> None:
+    """Lead in our epoch; nothing is committed until its first record, appended here, is."""
+    assert raft.epoch > raft.last_led_epoch, "nobody leads twice in an epoch"
+    raft.last_led_epoch = raft.epoch
+    raft.silenced_epoch = -1
+    raft.round += 1
+    leader = Leader(
+        raft.epoch,
+        raft.ledger.log_end_offset,
+        check_round=raft.round,
+        check_since_ms=raft.now_ms,
+        heard_ms=raft.now_ms,
+        handed_over_for_silence=candidate.handed_over_for_silence,
+    )
+    for voter in raft.ledger.voters.others(raft.me):
+        leader.replicas[ReplicaKey(voter.id, voter.directory_id)] = Progress()
+    raft.become(leader, "elected")
+    handed = leader.handed_over_for_silence
+    append_own(raft, leader, raft.epoch_start(raft.epoch, handed, leader.epoch_start_offset))
+    _announce(raft, leader)
+
+
+def end_reign(
+    raft: Raft, leader: Leader, reason: str, *, for_silence: bool = False, is_quiet: bool = False
+) -> None:
+    """Resign; unless `is_quiet`, name successors, the most caught-up voter first."""
+    others = raft.ledger.voters.others(raft.me)
+    ends = {key.id: progress.log_end_offset for key, progress in leader.replicas.items()}
+    successors = sorted((v.id for v in others), key=lambda v: (-ends.get(v, 0), v))
+    raft.become(Resigned(raft.election_deadline()), reason)
+    if is_quiet:
+        return
+    if for_silence:
+        raft.silenced_epoch = leader.epoch
+    request = EndEpochRequest(leader.epoch, raft.me.id, tuple(successors), for_silence)
+    for voter in others:
+        raft.send(Call(voter, request))
+
+
+def _announce(raft: Raft, leader: Leader) -> None:
+    """Tell voters that have not fetched of late who leads."""
+    leader.announce_at_ms = raft.now_ms + raft.timing.fetch_wait_ms
+    request = BeginEpochRequest(leader.epoch, raft.me, raft.endpoint)
+    for voter in raft.ledger.voters.others(raft.me):
+        progress = leader.replicas.get(ReplicaKey(voter.id, voter.directory_id))
+        last = -1 if progress is None else progress.last_fetch_ms
+        if last < 0 or last + raft.timing.fetch_timeout_ms <= raft.now_ms:
+            raft.send(Call(voter, request))
+
+
+def append_own(raft: Raft, leader: Leader, batch: Batch) -> None:
+    """Append what is our own, and keep count of what is not committed."""
+    assert batch.epoch == leader.epoch
+    raft.append(batch)
+    leader.uncommitted.append((batch.end_offset, len(batch.data)))
+    leader.uncommitted_bytes += len(batch.data)
+
+
+def has_committed_own(raft: Raft, leader: Leader) -> bool:
+    """Say whether the first record of this reign is committed (Raft, 5.4.2)."""
+    return raft.ledger.high_watermark > leader.epoch_start_offset
+
+
+def deadline_ms(raft: Raft, leader: Leader) -> int:
+    """Return when the next tick of a leader is due."""
+    due = [leader.heard_ms + raft.timing.check_quorum_ms, leader.announce_at_ms]
+    if raft.is_sole_voter():
+        due = [raft.now_ms + raft.timing.check_quorum_ms]
+    parked = [p.parked for p in leader.replicas.values() if p.parked is not None]
+    return min(due + [fetch.deadline_ms for fetch in parked])
+
+
+def tick(raft: Raft, leader: Leader) -> None:
+    """End a reign that no majority hears (check quorum), or announce it again."""
+    if raft.is_sole_voter():
+        return
+    if raft.now_ms >= leader.heard_ms + raft.timing.check_quorum_ms:
+        # Its vote stays as it is: the epoch is not over for those who voted (R2).
+        end_reign(raft, leader, "no majority of voters was heard", is_quiet=True)
+    elif raft.now_ms >= leader.announce_at_ms:
+        _announce(raft, leader)
+
+
+def settle(raft: Raft, leader: Leader) -> None:
+    """Commit what can be, confirm the rounds that were heard, answer the fetches."""
+    _advance_high_watermark(raft, leader)
+    _confirm_rounds(raft, leader)
+    _answer_parked(raft, leader)
+
+
+# --- fetches received ---------------------------------------------------------------------------
+
+
+def fetch_received(raft: Raft, event: FetchReceived) -> None:
+    """Take in what a replica acknowledges; refuse it, or keep it until there is an answer."""
+    request, stream = event.request, event.stream
+    fetch = ParkedFetch(stream, request, event.caller, raft.now_ms + raft.timing.fetch_wait_ms)
+    if stream.replica != raft.me and request.epoch <= EPOCH_MAX:
+        raft.meet_epoch(request.epoch, f"replica {stream.replica.id}")
+    leader = raft.role
+    if request.epoch < raft.epoch:
+        _refuse_fetch(raft, fetch, Refusal.FENCED_EPOCH)
+    elif not isinstance(leader, Leader):
+        _refuse_fetch(raft, fetch, Refusal.NOT_LEADER)
+    elif request.epoch > raft.epoch or stream.replica == raft.me or request.fetch_offset < 0:
+        _refuse_fetch(raft, fetch, Refusal.INVALID)
+    else:
+        _record_fetch(raft, leader, fetch)
+
+
+def _record_fetch(raft: Raft, leader: Leader, fetch: ParkedFetch) -> None:
+    progress = _progress_of(raft, leader, fetch.stream.replica)
+    if progress is None:
+        _refuse_fetch(raft, fetch, Refusal.OVERLOADED)
+        return
+    superseded = progress.parked
+    if not progress.admits(fetch.stream):
+        _refuse_fetch(raft, fetch, Refusal.OLD_STREAM)
+        return
+    if superseded is not None and superseded.stream != fetch.stream:
+        _refuse_fetch(raft, superseded, Refusal.OLD_STREAM)  # or it would wait for ever
+    diverging = _divergence(raft, fetch.request)
+    if diverging is not None:
+        # It moves no state: what it holds is not what we hold (K8). It did hear us, though.
+        _note_round(raft, progress, fetch.request)
+        _answer(raft, fetch, diverging=diverging)
+        return
+    _note_round(raft, progress, fetch.request)
+    progress.record(fetch.request, raft.ledger.log_end_offset, raft.now_ms)
+    progress.parked = fetch
+
+
+def _progress_of(raft: Raft, leader: Leader, replica: ReplicaKey) -> Progress | None:
+    progress = leader.replicas.get(replica)
+    if progress is None:
+        voters = raft.ledger.voters
+        observers = sum(known not in voters for known in leader.replicas)
+        if replica not in voters and observers >= OBSERVERS_MAX:
+            return None
+        progress = leader.replicas[replica] = Progress()
+    return progress
+
+
+def _note_round(raft: Raft, progress: Progress, request: FetchRequest) -> None:
+    if request.round <= raft.round:  # one that we never issued proves nothing
+        progress.round = max(progress.round, request.round)
+
+
+def _divergence(raft: Raft, request: FetchRequest) -> DivergingEpoch | None:
+    if request.fetch_offset == raft.ledger.log_start_offset == 0:
+        return None
+    epoch, end = raft.ledger.end_offset_for(request.last_fetched_epoch)
+    if epoch == request.last_fetched_epoch and request.fetch_offset <= end:
+        return None
+    return DivergingEpoch(epoch, end)
+
+
+def fetch_abandoned(raft: Raft, event: FetchAbandoned) -> None:
+    """Nobody waits for that answer any more."""
+    if isinstance(raft.role, Leader):
+        progress = raft.role.replicas.get(event.stream.replica)
+        if progress and progress.parked and progress.parked.stream == event.stream:
+            progress.parked = None
+
+
+# --- answers ------------------------------------------------------------------------------------
+
+
+def _answer_parked(raft: Raft, leader: Leader) -> None:
+    for progress in leader.replicas.values():
+        fetch = progress.parked
+        if fetch is not None and _has_something_to_say(raft, leader, fetch):
+            progress.parked = None
+            _answer(raft, fetch)
+
+
+def _has_something_to_say(raft: Raft, leader: Leader, fetch: ParkedFetch) -> bool:
+    return (
+        fetch.request.fetch_offset < raft.ledger.written_end
+        or fetch.request.high_watermark < _told_high_watermark(raft, leader)
+        or fetch.request.round < leader.urgent_round
+        or raft.now_ms >= fetch.deadline_ms
+    )
+
+
+def _told_high_watermark(raft: Raft, leader: Leader) -> int:
+    return raft.ledger.high_watermark if has_committed_own(raft, leader) else 0
+
+
+def _answer(raft: Raft, fetch: ParkedFetch, diverging: DivergingEpoch | None = None) -> None:
+    assert isinstance(raft.role, Leader)
+    response = FetchResponse(
+        raft.epoch,
+        raft.me.id,
+        fetch.request.fetch_offset,
+        _told_high_watermark(raft, raft.role),
+        raft.ledger.log_start_offset,
+        raft.round,
+        diverging=diverging,
+    )
+    end = 0 if diverging else raft.ledger.written_end
+    raft.send(FetchReply(fetch.caller, response, end, raft.ledger.truncations))
+
+
+def _refuse_fetch(raft: Raft, fetch: ParkedFetch, refusal: Refusal) -> None:
+    response = FetchResponse(
+        raft.epoch, raft.leader_id, fetch.request.fetch_offset, refusal=refusal
+    )
+    raft.send(FetchReply(fetch.caller, response))
+
+
+def refuse_parked(raft: Raft, leader: Leader) -> None:
+    """The reign is over: say so to all that wait for an answer of it."""
+    for progress in leader.replicas.values():
+        if progress.parked is not None:
+            _refuse_fetch(raft, progress.parked, Refusal.NOT_LEADER)
+
+
+# --- commit -------------------------------------------------------------------------------------
+
+
+def _advance_high_watermark(raft: Raft, leader: Leader) -> None:
+    voters = raft.ledger.voters
+    if not voters.voters:
+        return
+    end = leader.majority_end(voters, raft.me, raft.ledger.synced_end)
+    if end <= leader.epoch_start_offset or end <= raft.ledger.high_watermark:
+        return
+    was_serving = has_committed_own(raft, leader)
+    raft.raise_high_watermark(end)
+    while leader.uncommitted and leader.uncommitted[0][0] <= end:
+        leader.uncommitted_bytes -= leader.uncommitted.pop(0)[1]
+    if not was_serving:
+        since = leader.epoch_start_offset + 1
+        raft.reign = Reign(leader.epoch, since, leader.handed_over_for_silence)
+
+
+def _confirm_rounds(raft: Raft, leader: Leader) -> None:
+    """An echo of a round proves that who sent it was in our epoch after we issued it."""
+    voters = raft.ledger.voters
+    if not voters.voters:
+        return
+    heard = leader.majority_round(voters, raft.me, raft.round)
+    if heard >= leader.check_round:
+        leader.heard_ms = leader.check_since_ms
+        if leader.check_since_ms < raft.now_ms:
+            raft.round += 1
+            leader.check_round, leader.check_since_ms = raft.round, raft.now_ms
+    if not has_committed_own(raft, leader):
+        return  # it may not know yet what its predecessors committed (R42)
+    while leader.reads and leader.reads[0] <= heard:
+        raft.confirmed_reads.append((leader.reads.pop(0), raft.ledger.high_watermark))

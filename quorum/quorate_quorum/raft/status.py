@@ -1,0 +1,41 @@
+"""What one voter can tell of the quorum: for DescribeQuorum, and nothing decides by it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from quorate_quorum.raft.messages import QuorumStatus, ReplicaKey, ReplicaStatus
+from quorate_quorum.raft.progress import Progress
+from quorate_quorum.raft.roles import Leader
+
+if TYPE_CHECKING:
+    from quorate_quorum.raft.raft import Raft
+
+
+def quorum_status(raft: Raft) -> QuorumStatus:
+    """Return leader, epoch and replicas; of other replicas' progress only a leader knows."""
+    replicas = raft.role.replicas if isinstance(raft.role, Leader) else {}
+    voters = raft.ledger.voters.voters
+    keys = [ReplicaKey(voter.id, voter.directory_id) for voter in voters]
+    return QuorumStatus(
+        raft.leader_id,
+        raft.epoch,
+        raft.high_watermark,
+        tuple(
+            _status_of(raft, key, v.endpoint, replicas) for key, v in zip(keys, voters, strict=True)
+        ),
+        tuple(_status_of(raft, key, "", replicas) for key in replicas if key not in keys),
+    )
+
+
+def _status_of(
+    raft: Raft, key: ReplicaKey, endpoint: str, replicas: dict[ReplicaKey, Progress]
+) -> ReplicaStatus:
+    end, caught_up_ms = -1, -1
+    if key == raft.me:
+        end = raft.ledger.log_end_offset
+        caught_up_ms = raft.now_ms if isinstance(raft.role, Leader) else -1
+    elif key in replicas:
+        end, caught_up_ms = replicas[key].log_end_offset, replicas[key].last_caught_up_ms
+    lag = raft.ledger.log_end_offset - end if end >= 0 else -1
+    return ReplicaStatus(key.id, key.directory_id, endpoint, end, lag, caught_up_ms)

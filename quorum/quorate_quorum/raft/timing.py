@@ -1,0 +1,31 @@
+"""How long a voter waits for what, and how much a leader lets wait for the others."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+#: A follower whose sync takes longer repeats its last synced offset, so that it is not forgotten.
+REPEAT_MS = 200
+FRESH_START_MS = (200, 500)
+#: A leader whose process is gone is followed by an election this soon.
+REFUSED_MS = (50, 150)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timing:
+    """Milliseconds; upper bounds of the random ones follow from the lower."""
+
+    fetch_timeout_ms: int = 1000  # to 1.5 times that
+    election_timeout_ms: int = 500  # to twice that
+    fetch_wait_ms: int = 250  # the longest that a leader keeps a fetch without news
+    uncommitted_max: int = 10_000  # batches proposed and not committed
+    uncommitted_bytes_max: int = 64 * 2**20  # and their bytes
+
+    def __post_init__(self) -> None:
+        for name in ("fetch_timeout_ms", "election_timeout_ms"):
+            if getattr(self, name) < 10:
+                raise ValueError(f"{name} must be 10 or more, not {getattr(self, name)}")
+
+    @property
+    def check_quorum_ms(self) -> int:
+        return self.fetch_timeout_ms * 3 // 2
