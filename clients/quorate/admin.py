@@ -165,7 +165,7 @@ class Admin:
 
     async def delete_topics(self, topics: Iterable[str]) -> None:
         """Delete topics and all their records; UnknownTopicError if one is not there."""
-        request = wire.DeleteTopicsRequest(topics=list(topics), timeout_ms=self._timeout_ms)
+        request = wire.DeleteTopicsRequest(topics=_names(topics), timeout_ms=self._timeout_ms)
         response = await self._call(DELETE_TOPICS, request, safe_to_repeat=False)
         for deleted in response.topics:
             raise_if_error(deleted.error)
@@ -181,7 +181,7 @@ class Admin:
         self, topics: Iterable[str] | None = None
     ) -> dict[str, TopicDescription]:
         """Return topics by name, all of them by default; UnknownTopicError names a missing one."""
-        names = [] if topics is None else list(topics)
+        names = [] if topics is None else _names(topics)
         if topics is not None and not names:
             return {}
         response = await self._call(DESCRIBE_TOPICS, wire.DescribeTopicsRequest(topics=names))
@@ -265,6 +265,13 @@ class Admin:
                 f"{method.path} was sent, and no answer came ({error}); "
                 "look whether it was carried out before you repeat it"
             ) from error
+
+
+def _names(topics: Iterable[str]) -> list[str]:
+    """Return names of topics; TypeError for one string, whose letters would be taken for names."""
+    if isinstance(topics, str):
+        raise TypeError(f"topics must be a list of names, not the string {topics!r}")
+    return list(topics)
 
 
 def _new_topic(topic: NewTopic, topic_id: bytes) -> wire.NewTopic:

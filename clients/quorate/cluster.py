@@ -209,8 +209,14 @@ class Cluster:
     # -- topics and leaders ------------------------------------------------------------------
 
     def want(self, names: Iterable[str]) -> bool:
-        """Keep these topics fresh from now on; True if one of them is new to us."""
+        """Keep these topics fresh from now on; True if one of them is new to us.
+
+        TypeError if a name is no string: every later look at the cluster would fail on it.
+        """
         fresh = [name for name in names if name not in self._wanted]
+        for name in fresh:
+            if not isinstance(name, str):
+                raise TypeError(f"a topic's name must be a string, not {name!r}")
         self._wanted.update(dict.fromkeys(fresh))
         return bool(fresh)
 

@@ -122,3 +122,11 @@ def test_methods_that_users_know_exist(kind: type, names: str) -> None:
 
 def test_every_public_name_is_there() -> None:
     assert [name for name in quorate.__all__ if not hasattr(quorate, name)] == []
+
+
+async def test_one_string_is_not_taken_for_names_of_a_letter_each() -> None:
+    admin = Admin(bootstrap_servers="localhost:1")
+    with pytest.raises(TypeError, match="list of names, not the string 'events'"):
+        await admin.delete_topics("events")
+    with pytest.raises(TypeError, match="list of names, not the string 'events'"):
+        await admin.describe_topics("events")

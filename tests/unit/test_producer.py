@@ -292,6 +292,30 @@ def test_an_impossible_record_leaves_nothing_behind() -> None:
     with_cluster(program)
 
 
+@pytest.mark.parametrize(
+    ("record", "text"),
+    [
+        ({"topic": b"t"}, "name must be a string, not b't'"),
+        ({"topic": None}, "name must be a string, not None"),
+        ({"timestamp_ms": 1.5}, "milliseconds since 1970, not 1.5"),
+        ({"partition": "0"}, "partition must be a whole number or None, not '0'"),
+        ({"headers": {"a": b"b"}}, "pairs of a string and bytes or None, not 'a'"),
+        ({"headers": [("a", "b")]}, r"pairs of a string and bytes or None, not \('a', 'b'\)"),
+    ],
+)
+def test_a_wrong_type_is_refused_and_the_producer_goes_on(record: Any, text: str) -> None:
+    async def program(cluster: FakeCluster) -> None:
+        cluster.add_topic("t")
+        cluster.add_topic("u")
+        async with producer(cluster) as p:
+            with pytest.raises(TypeError, match=text):
+                await p.send(**{"topic": "t", "value": b"x", **record})
+            assert (await p.send_and_wait("t", b"y")).offset == 0
+            assert (await p.send_and_wait("u", b"y")).offset == 0  # it can still look at topics
+
+    with_cluster(program)
+
+
 def test_an_unknown_topic_is_an_error_that_says_what_to_do() -> None:
     async def program(cluster: FakeCluster) -> None:
         async with producer(cluster) as p:

@@ -262,7 +262,12 @@ class Producer:
             value = _as_bytes("value", value)
         if timestamp_ms is None:
             timestamp_ms = cluster.wall_clock_ms()
-        pairs = tuple(headers) if headers else ()
+        elif not isinstance(timestamp_ms, int):
+            raise TypeError(
+                f"timestamp_ms must be a whole number of milliseconds since 1970, "
+                f"not {timestamp_ms!r}"
+            )
+        pairs = _as_headers(headers) if headers else ()
         size = (len(key) if key else 0) + (len(value) if value else 0) + 32
         accumulator = self._accumulator
         if self._room or accumulator.bytes_used + size > accumulator.config.buffer_bytes_max:
@@ -304,7 +309,7 @@ class Producer:
             raise ValueError(
                 f"send_many got {len(values)} values and {len(keys)} keys; they must match"
             )
-        shared = tuple(headers) if headers else None
+        shared = _as_headers(headers) if headers else None
         send = self.send
         if keys is None:
             return [
@@ -365,6 +370,8 @@ class Producer:
 
     def _choose(self, view: TopicView, key: bytes | None, partition: int | None) -> int:
         if partition is not None:
+            if not isinstance(partition, int):
+                raise TypeError(f"partition must be a whole number or None, not {partition!r}")
             if not 0 <= partition < len(view.numbers):
                 raise InvalidPartitionsError(
                     f"topic {view.name!r} has partitions 0 to {len(view.numbers) - 1}, "
@@ -449,6 +456,19 @@ class Producer:
             raise
         finally:
             self._accumulator.flushes -= 1
+
+
+def _as_headers(headers: Iterable[Header]) -> tuple[Header, ...]:
+    pairs = tuple(headers)
+    for pair in pairs:
+        match pair:
+            case (str(), bytes() | None):
+                continue
+        raise TypeError(
+            f"headers must be pairs of a string and bytes or None, not {pair!r}; "
+            'for example [("source", b"shop")]'
+        )
+    return pairs
 
 
 def _as_bytes(name: str, value: Any) -> bytes:

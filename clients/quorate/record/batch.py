@@ -176,7 +176,8 @@ class BatchBuilder:
     ) -> int:
         """Add a record and return its index in the batch.
 
-        TypeError if key or value is not bytes or None, InvalidTimestampError if timestamp_ms is
+        TypeError if key or value is not bytes or None or timestamp_ms no whole number,
+        InvalidTimestampError if timestamp_ms is
         not -1 (none) to 2**62; the batch is then as it was.
         """
         if key.__class__ is not bytes and key is not None:
@@ -191,6 +192,8 @@ class BatchBuilder:
         if index:
             delta = timestamp_ms - self._base_timestamp
         else:
+            if not isinstance(timestamp_ms, int):  # later ones fail as a delta
+                raise TypeError(f"timestamp_ms must be a whole number, not {timestamp_ms!r}")
             delta = 0
             self._base_timestamp = timestamp_ms
         self.size += encode_record(self._pieces, delta, index, key, value, headers)
