@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Annotated, Any, NoReturn, TypeVar
@@ -96,6 +97,9 @@ def run(main: Callable[[], Coroutine[Any, Any, T]], *, timeout: float, bounded: 
         fail(str(error), NO_ANSWER)
     except QuorateError as error:
         fail(f"{error} [{code_name(error)}]", SAID_NO)
+    except BrokenPipeError:  # who read our output has enough, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at the end
+        raise typer.Exit(0) from None
     except (ValueError, OSError) as error:
         usage_error(str(error))
     except KeyboardInterrupt:

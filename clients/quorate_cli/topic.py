@@ -71,9 +71,9 @@ def describe_json(topic: TopicDescription) -> dict[str, Any]:
 @app.command()
 def create(
     name: Name,
-    partitions: Annotated[int, typer.Option("--partitions", "-p", help="Default: 1.")] = 1,
+    partitions: Annotated[int, typer.Option("--partitions", "-p", help="How many.")] = 1,
     replication_factor: Annotated[
-        int, typer.Option("--replication-factor", "-r", help="Default: the cluster's.")
+        int, typer.Option("--replication-factor", "-r", help="-1: the cluster's default.")
     ] = -1,
     config: Configs = None,
     bootstrap: Bootstrap = DEFAULT_BOOTSTRAP,
@@ -310,10 +310,7 @@ def consume(
         finally:
             await consumer.stop()
 
-    try:
-        run(main, timeout=timeout, bounded=False)
-    except BrokenPipeError:
-        raise typer.Exit(0) from None
+    run(main, timeout=timeout, bounded=False)
 
 
 async def _records(consumer: Consumer, *, until_end: bool) -> AsyncIterator[Record[Any, Any]]:

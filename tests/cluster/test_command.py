@@ -234,3 +234,23 @@ def test_a_key_and_headers_that_are_no_text_are_printed_escaped(
         "topic", "consume", "bytes", "--from-beginning", "--count", "1", "-o", "json"
     )
     assert json.loads(consumed.out)["value"] == "\\xff\x00\n"
+
+
+def test_a_reader_that_has_enough_ends_the_command_without_a_word(
+    quorate: Command, cluster: LocalCluster
+) -> None:
+    assert quorate("topic", "create", "head").status == 0
+    asyncio.run(write(cluster, "head", [b"%d" % number for number in range(20_000)]))
+    program = "from quorate_cli.app import main; main()"
+    command = [sys.executable, "-c", program, "topic", "consume", "head", "--from-beginning"]
+    with subprocess.Popen(
+        [*command, "--bootstrap", cluster.bootstrap_servers],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline() == b"0\t0\t0\n"
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait(30) == 0
