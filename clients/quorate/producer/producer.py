@@ -109,7 +109,13 @@ class Producer:
     1 to 5; order holds under retry. Without idempotence a broker can't tell a gap, so with acks=1
     one batch of a partition is under way at a time.
 
-    ``send`` waits only while ``buffer_memory`` bytes of records are on their way.
+    ``send`` waits only while ``buffer_memory`` bytes of records are on their way. A batch of one
+    partition holds up to ``max_batch_size`` bytes; ``compression_type`` is None or "zstd". A record
+    that is not acknowledged after ``delivery_timeout_ms`` has failed. Without serializers, keys and
+    values are bytes or None; a serializer is a callable or has serialize(topic, value).
+
+        async with Producer(bootstrap_servers="localhost:7092") as producer:
+            await producer.send_and_wait("invoice", b"9.50", key=b"customer-42")
     """
 
     def __init__(
