@@ -106,13 +106,16 @@ def demo(
                 verdict = asyncio.run(_tell(cluster, records, started))
             finally:
                 statuses = cluster.stop()
+            for node_id, status in statuses.items():
+                if status != 0:  # told here: the folder, and what the node printed, may go now
+                    node = cluster.nodes[node_id]
+                    console.print(f"[red]{node.name} did not end cleanly: status {status}")
+                    last = (node.folder / "output.log").read_text(errors="replace")[-2000:]
+                    console.print(last, markup=False)
     except (ValueError, OSError) as error:
         usage_error(str(error))
     except (QuorateError, TimeoutError) as error:
         fail(f"the demo could not go on: {error or 'no answer'}", 1)
-    unclean = {cluster.nodes[i].name: s for i, s in statuses.items() if s != 0}
-    if unclean:
-        console.print(f"[red]did not stop cleanly: {unclean}")
     if not verdict.is_clean:
         raise typer.Exit(1)
 
