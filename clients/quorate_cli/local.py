@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import json
 import os
 import signal
@@ -134,12 +133,11 @@ class LocalCluster:
             module = "quorate_quorum" if node.kind == "voter" else "quorate_broker"
             with (node.folder / "output.log").open("ab") as output:
                 self.processes[node_id] = subprocess.Popen(
-                    [sys.executable, "-m", module, "--config", str(node.folder / "config.toml")],
+                    [*_python(), module, "--config", str(node.folder / "config.toml")],
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=output,
                     start_new_session=True,
-                    preexec_fn=_die_with_parent,
                 )
 
     def signal(self, node_id: int, number: signal.Signals) -> None:
@@ -361,7 +359,18 @@ def _sees_alive(answer: DescribeClusterResponse | None, brokers: Sequence[Node])
     return all(node.id in alive for node in brokers)
 
 
-def _die_with_parent() -> None:
-    """In the child: end cleanly when the parent dies, however it dies (Linux)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+def _python() -> list[str]:
+    """Return the command that runs a module and ends it cleanly when we die, however (Linux).
+
+    The child asks for that itself: as a preexec_fn it would run between fork and exec, where the
+    threads of a gRPC client of this process crash it.
+    """
+    if sys.platform != "linux":
+        return [sys.executable, "-m"]
+    program = (
+        f"import ctypes, os, runpy, sys; "
+        f"ctypes.CDLL(None).prctl({PR_SET_PDEATHSIG}, {int(signal.SIGTERM)}); "
+        f"os.getppid() == {os.getpid()} or sys.exit(0); "
+        f"sys.argv.pop(0); runpy.run_module(sys.argv[0], run_name='__main__', alter_sys=True)"
+    )
+    return [sys.executable, "-c", program]
