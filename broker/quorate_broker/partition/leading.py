@@ -1,0 +1,231 @@
+"""The leader's side: followers' fetches, the high watermark, the ISR asked for and answered.
+
+Leader (leader.py) decides; this joins it with the log and with who waits. Functions over the
+replica of partition.py, which holds all state. Our own end counts once written or, with
+flush.on.ack, once synced (law 2).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from quorate.errors import (
+    NotEnoughReplicasAfterAppendError,
+    OffsetOutOfRangeError,
+    StorageError,
+    UnknownLeaderEpochError,
+)
+from quorate_broker.partition import admission, guarded
+from quorate_broker.partition.host import loop_ms
+from quorate_broker.partition.leader import Leader, Proposal, ReplicaStream
+from quorate_broker.v1.replica_pb2 import ReplicaDiverging, ReplicaFetchPartition
+
+if TYPE_CHECKING:
+    from quorate_broker.partition.partition import Partition
+    from quorate_quorum.metadata.image import PartitionImage
+
+
+# --- reign ----------------------------------------------------------------------------------------
+
+
+def begin(partition: Partition, state: PartitionImage, min_isr: int) -> None:
+    """Lead from here on, in the image's leader_epoch."""
+    log, host = partition.log, partition.host
+    leader = partition.role = Leader.begin(
+        broker_id=host.broker_id,
+        leader_epoch=state.leader_epoch,
+        log_end_offset=log.log_end_offset,
+        own_end=log.synced_end if partition.config.flush_on_ack else log.log_end_offset,
+        high_watermark=log.high_watermark,
+        partition_epoch=state.partition_epoch,
+        isr=state.isr,
+        replicas=state.broker_ids,
+        min_isr=min_isr,
+        lag_ms=host.lag_ms,
+        now_ms=loop_ms(),
+    )
+    count_ourselves(partition, leader)
+    advance(partition, leader)
+
+
+def same_reign(partition: Partition, leader: Leader, state: PartitionImage, min_isr: int) -> None:
+    """Take what the image says of the ISR and the replicas of our own reign."""
+    leader.min_isr = min_isr
+    leader.update(state.partition_epoch, state.isr, state.broker_ids, loop_ms())
+    _isr_changed(partition, leader)
+
+
+# --- followers ------------------------------------------------------------------------------------
+
+
+def follower_fetch(
+    partition: Partition, stream: ReplicaStream, request: ReplicaFetchPartition, now_ms: int
+) -> ReplicaDiverging | None:
+    """See Partition.follower_fetch."""
+    leader = admission.require_leader(partition, request.leader_epoch, must_say=True)
+    if stream.replica_id not in leader.replicas:
+        raise UnknownLeaderEpochError(
+            f"{partition.name}: broker {stream.replica_id} is no replica that we know of; retry"
+        )
+    diverging = _diverging(partition, request.fetch_offset, request.last_fetched_epoch)
+    if diverging is not None:
+        return diverging
+    with partition.guard:
+        offset, start = request.fetch_offset, request.log_start_offset
+        if leader.record_fetch(stream, offset, start, now_ms):
+            advance(partition, leader)
+            if leader.wants_to_expand:
+                partition.host.isr_wanted(partition)
+    return None
+
+
+def _diverging(partition: Partition, fetch_offset: int, last_epoch: int) -> ReplicaDiverging | None:
+    """Compare a follower's past with ours; OffsetOutOfRangeError where that cannot be."""
+    start, end = partition.log_start_offset, partition.log_end_offset
+    if fetch_offset < start:
+        raise OffsetOutOfRangeError(f"{partition.name}: {fetch_offset} is below the start {start}")
+    if last_epoch >= 0 and fetch_offset > start:
+        epochs = partition.log.epochs
+        asked = min(last_epoch, epochs.last)
+        epoch, epoch_end = epochs.end_offset_for(asked, end) or (-1, start)
+        if epoch < last_epoch or epoch_end < fetch_offset:
+            return ReplicaDiverging(epoch=epoch, end_offset=epoch_end)
+    if fetch_offset > end:
+        raise OffsetOutOfRangeError(f"{partition.name}: {fetch_offset} is above the end {end}")
+    return None
+
+
+async def read_for_follower(
+    partition: Partition, offset: int, *, leader_epoch: int, bytes_max: int
+) -> bytes:
+    """See Partition.read_for_follower."""
+    admission.require_leader(partition, leader_epoch, must_say=True)
+    batches = await guarded.read_batches(
+        partition, offset, partition.log_end_offset, bytes_max, at_least_one=True
+    )
+    admission.require_leader(partition, leader_epoch, must_say=True)
+    return batches
+
+
+# --- what is committed ----------------------------------------------------------------------------
+
+
+def count_ourselves(partition: Partition, leader: Leader) -> None:
+    """Our own end moves when the write is done or, with flush.on.ack, synced (law 2)."""
+    if not partition.config.flush_on_ack:
+        leader.saved(partition.log.log_end_offset)
+        return
+    leader.saved(min(partition.log.synced_end, leader.log_end_offset))
+    if partition.log.synced_end < partition.log.log_end_offset and partition.sync_task is None:
+        partition.sync_task = asyncio.get_running_loop().create_task(
+            _sync_behind(partition), name=f"sync {partition.name}"
+        )
+
+
+async def _sync_behind(partition: Partition) -> None:
+    """Sync until all that was appended is; appends during a sync share the next one."""
+    try:
+        while (
+            isinstance(partition.role, Leader)
+            and partition.log.synced_end < partition.log.log_end_offset
+        ):
+            await partition.log.sync()
+            leader = partition.role  # perhaps of a later reign: what is synced is a fact for it too
+            if isinstance(leader, Leader):
+                leader.saved(min(partition.log.synced_end, leader.log_end_offset))
+                advance(partition, leader)
+    except StorageError as error:
+        partition.take_offline("storage", str(error))
+    except AssertionError as error:
+        partition.take_offline("broken", f"a broken invariant: {error}")
+    finally:
+        partition.sync_task = None
+
+
+def advance(partition: Partition, leader: Leader) -> None:
+    """Move the high watermark as far as the ISR has come; answer who waited for that."""
+    moved = leader.advance()
+    if leader.is_confirmed:
+        partition.log.hw_epoch = leader.leader_epoch
+    if not moved:
+        return
+    partition.set_high_watermark(leader.high_watermark, leader.leader_epoch)
+    for entry in partition.waiters.reached(leader.high_watermark):
+        entry.done(partition.log_start_offset)
+    partition.watches.wake()
+    partition.replica_watches.wake()
+
+
+# --- the ISR --------------------------------------------------------------------------------------
+
+
+def propose_isr(
+    partition: Partition, now_ms: int, broker_epoch: int, eligible_epoch: Callable[[int], int]
+) -> Proposal | None:
+    """See Partition.propose_isr."""
+    if partition.must_resign:
+        return _resignation(partition, eligible_epoch)
+    if not isinstance(partition.role, Leader):
+        return None
+    with partition.guard:
+        return partition.role.propose(now_ms, broker_epoch, eligible_epoch)
+
+
+def _resignation(partition: Partition, eligible_epoch: Callable[[int], int]) -> Proposal | None:
+    """Return the ISR without ourselves; None for the last member, which nobody can replace."""
+    state = partition.state
+    assert state is not None
+    others = [(b, eligible_epoch(b)) for b in sorted(state.isr) if b != partition.host.broker_id]
+    members = tuple(member for member in others if member[1] >= 0)
+    if not members:
+        return None
+    return Proposal(state.leader_epoch, state.partition_epoch, members)
+
+
+def isr_committed(
+    partition: Partition,
+    proposal: Proposal,
+    leader_epoch: int,
+    partition_epoch: int,
+    isr: Sequence[int],
+) -> None:
+    """See Partition.isr_committed."""
+    role = partition.role
+    if not isinstance(role, Leader) or role.leader_epoch != proposal.leader_epoch:
+        return
+    now_ms = loop_ms()
+    is_ours = leader_epoch == role.leader_epoch and partition.host.broker_id in isr
+    with partition.guard:
+        if is_ours and role.committed(partition_epoch, isr, now_ms):
+            _isr_changed(partition, role)
+        else:
+            role.lost(proposal, now_ms)
+
+
+def isr_refused(partition: Partition, proposal: Proposal) -> None:
+    """See Partition.isr_refused."""
+    role = partition.role
+    if isinstance(role, Leader):
+        with partition.guard:
+            role.refused(proposal)
+            advance(partition, role)
+
+
+def isr_lost(partition: Partition, proposal: Proposal) -> None:
+    """See Partition.isr_lost."""
+    if isinstance(partition.role, Leader):
+        partition.role.lost(proposal, loop_ms())
+
+
+def _isr_changed(partition: Partition, leader: Leader) -> None:
+    if not leader.has_enough_replicas:
+        for entry in partition.waiters.take_all():
+            entry.refuse(
+                NotEnoughReplicasAfterAppendError(
+                    f"{partition.name}: written, then the ISR shrank to {leader.isr}, below "
+                    f"min.insync.replicas {leader.min_isr}; it may yet commit"
+                )
+            )
+    advance(partition, leader)

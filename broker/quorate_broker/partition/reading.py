@@ -1,0 +1,83 @@
+"""The consumers' side: whole batches below the high watermark, and offsets of times.
+
+Functions over the replica of partition.py, which holds all state.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from quorate.errors import InvalidRequestError, OffsetNotAvailableError, OffsetOutOfRangeError
+from quorate_broker.partition import admission, guarded
+from quorate_broker.partition.checks import NO_TIMESTAMP
+
+if TYPE_CHECKING:
+    from quorate_broker.partition.partition import Partition
+
+EARLIEST = -2
+LATEST = -1
+
+
+class Fetched(NamedTuple):
+    """Whole batches below the high watermark, and the bounds as they were when read."""
+
+    batches: bytes
+    high_watermark: int
+    log_start_offset: int
+
+
+async def fetch(
+    partition: Partition,
+    offset: int,
+    *,
+    bytes_max: int,
+    leader_epoch: int,
+    at_least_one: bool = True,
+    from_follower: bool = False,
+) -> Fetched:
+    """See Partition.fetch."""
+    admission.check_reader(partition, leader_epoch, from_follower)
+    high_watermark, start = partition.high_watermark, partition.log_start_offset
+    if not start <= offset <= partition.log_end_offset:
+        if partition.is_follower and offset > partition.log_end_offset:
+            raise OffsetNotAvailableError(f"{partition.name}: this replica has not {offset} yet")
+        raise OffsetOutOfRangeError(
+            f"{partition.name}: offset {offset} is not in [{start}, {partition.log_end_offset}]"
+        )
+    if offset >= high_watermark or (bytes_max <= 0 and not at_least_one):
+        return Fetched(b"", high_watermark, start)
+    batches = await guarded.read_batches(partition, offset, high_watermark, bytes_max, at_least_one)
+    return Fetched(batches, high_watermark, partition.log_start_offset)
+
+
+async def list_offset(
+    partition: Partition, timestamp_ms: int, leader_epoch: int
+) -> tuple[int, int, int]:
+    """See Partition.list_offset."""
+    leader = admission.require_leader(partition, leader_epoch)
+    if timestamp_ms == EARLIEST:
+        start = partition.log_start_offset
+        return (start, NO_TIMESTAMP, _epoch_at(partition, start))
+    if not leader.knows_high_watermark:
+        raise OffsetNotAvailableError(
+            f"{partition.name}: the high watermark {leader.high_watermark} is not yet known to be "
+            f"that of leader_epoch {leader.leader_epoch}; retry"
+        )
+    high_watermark = leader.high_watermark
+    if timestamp_ms == LATEST:
+        return (high_watermark, NO_TIMESTAMP, leader.leader_epoch)
+    if timestamp_ms < 0:
+        raise InvalidRequestError(f"timestamp {timestamp_ms}: only -2, -1 and 0 or more are")
+    with partition.guard:
+        found = await guarded.read(
+            partition, partition.log.offset_for_time(timestamp_ms, end=high_watermark)
+        )
+    # else what was found may have been cut since
+    admission.require_leader(partition, leader.leader_epoch)
+    if found is None:
+        return (-1, NO_TIMESTAMP, -1)
+    return (found[0], found[1], _epoch_at(partition, found[0]))
+
+
+def _epoch_at(partition: Partition, offset: int) -> int:
+    return partition.log.epochs.epoch_at(offset)
