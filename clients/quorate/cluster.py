@@ -7,7 +7,9 @@ a broker that lags behind answers, and learns leaders from error answers too (KI
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
+import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -107,6 +109,18 @@ class TopicView:
             self.available = available
 
 
+def _keep_quiet() -> None:
+    """Warnings on standard error, unless the program has said what becomes of logs.
+
+    structlog by itself would print debug lines on a user's standard output.
+    """
+    if not structlog.is_configured():
+        structlog.configure(
+            wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
+            logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),  # of that moment
+        )
+
+
 def default_network() -> Network:
     """Return the network of the context, by default a new gRPC one."""
     network = current_network.get()
@@ -127,6 +141,7 @@ class Cluster:
 
     def __init__(self, bootstrap_servers: str | Sequence[str], *, client_id: str) -> None:
         self.bootstrap = parse_servers(bootstrap_servers)
+        _keep_quiet()
         self.client_id = client_id
         self.network = default_network()
         self.owns_network = current_network.get() is None

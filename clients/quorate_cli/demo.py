@@ -60,6 +60,7 @@ class Verdict:
     lost: int = 0
     duplicated: int = 0
     out_of_order: int = 0
+    is_in_sync: bool = True
 
     @property
     def is_clean(self) -> bool:
@@ -116,7 +117,7 @@ def demo(
         usage_error(str(error))
     except (QuorateError, TimeoutError) as error:
         fail(f"the demo could not go on: {error or 'no answer'}", 1)
-    if not verdict.is_clean:
+    if not verdict.is_clean or not verdict.is_in_sync or any(statuses.values()):
         raise typer.Exit(1)
 
 
@@ -139,6 +140,7 @@ async def _tell(cluster: LocalCluster, records: int | None, started: float) -> V
         )
         progress.isr.append(("after", await _isr_restored(admin)))
     verdict = await _read_back(cluster, rows, progress)
+    verdict.is_in_sync = _is_in_sync(progress.isr[-1][1])
     _print_result(cluster, progress, verdict)
     return verdict
 
@@ -206,13 +208,16 @@ async def _describe(admin: Admin) -> TopicDescription:
     return (await admin.describe_topics([TOPIC]))[TOPIC]
 
 
+def _is_in_sync(topic: TopicDescription) -> bool:
+    return all(len(one.isr) == len(one.replicas) for one in topic.partitions)
+
+
 async def _isr_restored(admin: Admin) -> TopicDescription:
     """Wait until every replica is in sync again, for SETTLE_S at most."""
     deadline = asyncio.get_running_loop().time() + SETTLE_S
     while True:
         topic = await _describe(admin)
-        whole = all(len(one.isr) == len(one.replicas) for one in topic.partitions)
-        if whole or asyncio.get_running_loop().time() > deadline:
+        if _is_in_sync(topic) or asyncio.get_running_loop().time() > deadline:
             return topic
         await asyncio.sleep(0.1)
 
@@ -300,6 +305,8 @@ def _print_result(cluster: LocalCluster, progress: Progress, verdict: Verdict) -
             f"longest silence at the kill of {name}", f"{silence * 1000:.0f} ms (P{partition})"
         )
     console.print(result)
+    if not verdict.is_in_sync:
+        console.print(f"[red bold]not every replica was in sync again within {SETTLE_S:.0f} s")
     if verdict.is_clean:
         console.print("[green]nothing was lost, duplicated or out of order")
     else:

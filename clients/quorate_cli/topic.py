@@ -146,9 +146,11 @@ def alter(
         list[str] | None, typer.Option("--remove", metavar="NAME", help="Back to the default.")
     ] = None,
     bootstrap: Bootstrap = DEFAULT_BOOTSTRAP,
+    output: Output = "text",
     timeout: Timeout = 10.0,
 ) -> None:
     """Change a topic's settings."""
+    as_json = check_output(output)
     configs = parse_configs(config)
     if not configs and not remove:
         usage_error("alter takes --config NAME=VALUE or --remove NAME, at least one")
@@ -158,21 +160,27 @@ def alter(
             await admin.alter_configs(name, set=configs, remove=remove or ())
 
     run(main, timeout=timeout)
+    if as_json:
+        print_json({"altered": name})
 
 
 @app.command()
 def delete(
     names: Annotated[list[str], typer.Argument(metavar="NAME...", help="The topics.")],
     bootstrap: Bootstrap = DEFAULT_BOOTSTRAP,
+    output: Output = "text",
     timeout: Timeout = 10.0,
 ) -> None:
     """Delete topics and all their records."""
+    as_json = check_output(output)
 
     async def main() -> None:
         async with admin_at(bootstrap, timeout) as admin:
             await admin.delete_topics(names)
 
     run(main, timeout=timeout)
+    if as_json:
+        print_json({"deleted": names})
 
 
 @app.command()

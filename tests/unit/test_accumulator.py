@@ -16,12 +16,10 @@ from quorate.errors import (
     QuorateError,
     UnknownProducerIdError,
 )
-from quorate.producer import accumulator as module
 from quorate.producer.accumulator import (
     Accumulator,
     AccumulatorConfig,
     Batch,
-    PartitionQueue,
     ProducerIdentity,
 )
 from quorate.record.batch import check, parse_header, records
@@ -297,6 +295,18 @@ def test_nothing_lost_doubled_or_out_of_order(steps: list[tuple[str, int]], widt
                 assert value in broker.log
 
 
-def test_the_queue_is_a_plain_object() -> None:
-    assert not hasattr(PartitionQueue("t", TOPIC, 0), "__dict__")
-    assert module.SEQUENCE_END == 2**31
+def test_a_batch_that_cannot_be_encoded_fails_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    a = accumulator()
+    bad, good = fill(a, 2)
+
+    def broken(*_: object, **__: object) -> bytes:
+        raise RuntimeError("no codec")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(bad.builder), "build", broken)
+        assert drain(a) == []
+    assert bad.done
+    assert "no codec" in str(bad.error)
+    assert drain(a) == [good]
+    a.succeeded(good, 0, -1)
+    assert a.bytes_used == 0

@@ -19,7 +19,12 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from quorate.errors import DeliveryTimeoutError, OutOfOrderSequenceError, QuorateError
+from quorate.errors import (
+    DeliveryTimeoutError,
+    OutOfOrderSequenceError,
+    QuorateError,
+    UnknownServerError,
+)
 from quorate.errors import UnknownProducerIdError as UnknownProducer
 from quorate.model import Header
 from quorate.record.batch import BatchBuilder
@@ -246,7 +251,11 @@ class Accumulator:
             batch = self._next(queue, now, may_linger)
             if batch is None:
                 continue
-            self._send(queue, batch, now)
+            try:
+                self._send(queue, batch, now)
+            except Exception as error:  # ours or a codec's: this batch only, and never silently
+                self._finish(batch, UnknownServerError(f"a batch can't be encoded: {error!r}"))
+                continue
             taken.append(batch)
             size += len(batch.encoded or b"")
             del self._active[queue]
