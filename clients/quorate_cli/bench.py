@@ -104,8 +104,9 @@ def report(title: str, runs: list[Run], names: tuple[str, ...], *, as_json: bool
             if name in found
         ],
     )
-    for name, nodes in (runs[-1].get("cpu_s_per_million") or {}).items():
-        sys.stdout.write(f"CPU seconds per million records, {name}: {nodes:.2f}\n")
+    if "cpu_s" in runs[-1]:
+        cpu = ", ".join(f"{name} {seconds:.2f}" for name, seconds in runs[-1]["cpu_s"].items())
+        sys.stdout.write(f"CPU seconds of each process in the last run: {cpu}\n")
 
 
 async def _repeat(runs: int, one: Callable[[int], Awaitable[Run]], *, note: str = "") -> list[Run]:

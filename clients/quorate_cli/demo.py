@@ -299,8 +299,10 @@ def _print_result(cluster: LocalCluster, progress: Progress, verdict: Verdict) -
     ):
         good = name.startswith("records") or not count
         result.add_row(name, f"[{'green' if good else 'red'}]{count:,}")
+    last = max((times[-1] for times in progress.acks.times.values()), default=0.0)
     for name, at, partitions in progress.kills:
-        silence, partition = progress.acks.longest_silence(partitions, at - 0.1, at + 5.0)
+        end = min(at + 5.0, last)  # after the last record it is no silence of theirs
+        silence, partition = progress.acks.longest_silence(partitions, at - 0.1, max(at, end))
         result.add_row(
             f"longest silence at the kill of {name}", f"{silence * 1000:.0f} ms (P{partition})"
         )
