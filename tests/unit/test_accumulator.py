@@ -69,6 +69,23 @@ def test_no_more_than_max_in_flight_and_one_a_drain() -> None:
     assert drain_all(a) == batches[3:4]
 
 
+def test_nothing_goes_to_a_new_leader_while_the_old_ones_stream_carries_a_batch() -> None:
+    """Seen in the demo: the next batches overtook one that was in a dead leader's stream.
+
+    The new leader had it already, so it took them; it left the window, and was written again.
+    """
+    a = accumulator()
+    first, second = fill(a, 2)
+    old, new = object(), object()
+    assert a.drain(0, lambda _: True, bytes_max=1, may_linger=False, carrier=old) == [first]
+
+    assert a.drain(0, lambda _: True, bytes_max=1, may_linger=False, carrier=new) == []
+    a.retry(first, NotLeaderError("gone"), 0, 0)
+
+    assert a.drain(0, lambda _: True, bytes_max=1, may_linger=False, carrier=new) == [first]
+    assert a.drain(0, lambda _: True, bytes_max=1, may_linger=False, carrier=new) == [second]
+
+
 def test_an_open_batch_lingers_only_when_it_may() -> None:
     a = accumulator()
     (batch,) = fill(a, 1)

@@ -221,8 +221,11 @@ async def test_k21_the_window_outlives_a_restart_and_a_change_of_leader() -> Non
 
     assert again.base_offset == 3
     assert two.partition.log_end_offset == 7
+    older = await two.produce(b"1", producer_id=7, epoch=0, sequence=1)
+    assert older.base_offset == -1  # it is there; where, is not remembered
+    assert two.partition.log_end_offset == 7
     with pytest.raises(OutOfOrderSequenceError):
-        await two.produce(b"1", producer_id=7, epoch=0, sequence=1)
+        await two.produce(b"9", producer_id=7, epoch=0, sequence=9)
     await world.stop()
 
 

@@ -67,6 +67,19 @@ def test_what_neither_follows_nor_repeats_is_out_of_order(sequence: int) -> None
         staging.check(Header(base_sequence=sequence, last_offset_delta=0))
 
 
+@pytest.mark.parametrize("number", [0, 1])
+def test_k21_a_batch_older_than_the_window_is_a_duplicate_and_no_gap(number: int) -> None:
+    """Seen in the demo: called a gap, it was written a second time under the next epoch."""
+    headers = written(7)
+    again = headers[number]._replace(base_offset=500)
+
+    original = producers_after(*headers).staging().check(again)
+
+    assert original is not None
+    assert original.base_offset == -1
+    assert original.end_offset == headers[2].base_offset  # waits for what is known to follow it
+
+
 def test_sequences_wrap_to_zero() -> None:
     last = 2**31 - 1
     producers = producers_after(Header(base_sequence=last - 1, last_offset_delta=3, base_offset=0))

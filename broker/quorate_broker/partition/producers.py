@@ -25,6 +25,8 @@ BATCHES_REMEMBERED = 5
 #: Sequences are 31-bit and wrap to 0.
 SEQUENCE_MASK = 0x7FFFFFFF
 NO_PRODUCER = -1
+#: Where a duplicate older than the window lies is not remembered; that it is there, is.
+UNKNOWN_OFFSET = -1
 
 SNAPSHOT_VERSION = 1
 SNAPSHOT_HEAD = struct.Struct(
@@ -113,12 +115,23 @@ class Producer(NamedTuple):
             if (known.base_sequence, known.last_sequence) == span:
                 return known
         expected = next_sequence(self.batches[-1].last_sequence)
+        if self._is_before_the_window(span[1], expected):
+            # Sequences are taken without gaps, so it was written, before all that we remember.
+            # Called a gap, it would make its producer write it again under the next epoch.
+            oldest = self.batches[0]
+            return Remembered(*span, UNKNOWN_OFFSET, oldest.base_offset - 1)
         if batch.base_sequence != expected:
             raise OutOfOrderSequenceError(
                 f"producer {producer_id} epoch {self.epoch}: sequence {batch.base_sequence} came, "
                 f"and {expected} is next"
             )
         return None
+
+    def _is_before_the_window(self, last: int, expected: int) -> bool:
+        """Whether a batch that ends with sequence `last` ended before the oldest remembered."""
+        window = (expected - self.batches[0].base_sequence) & SEQUENCE_MASK
+        behind = (expected - 1 - last) & SEQUENCE_MASK
+        return window <= behind < SEQUENCE_MASK // 2
 
 
 def next_sequence(last: int) -> int:

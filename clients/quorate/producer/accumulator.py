@@ -113,6 +113,7 @@ class PartitionQueue:
 
     __slots__ = (
         "batches_opened",
+        "carrier",
         "has_gap",
         "identity",
         "in_flight",
@@ -135,6 +136,8 @@ class PartitionQueue:
         self.open: Batch | None = None
         self.ready: deque[Batch] = deque()
         self.in_flight: list[Batch] = []
+        #: Whose stream carries what is in flight; a new leader waits until the old one's is back.
+        self.carrier: object = None
         self.retry_at = 0.0
         self.identity: ProducerIdentity | None = None
         self.next_sequence = 0
@@ -233,11 +236,13 @@ class Accumulator:
         *,
         bytes_max: int,
         may_linger: bool,
+        carrier: object = None,
     ) -> list[Batch]:
         """Take at most one batch of each partition that `is_ours`, about `bytes_max` in all.
 
         What is taken is in flight until succeeded(), failed() or retry() says more. Partitions
-        take turns.
+        take turns. `carrier` is who will carry it; a partition with batches in flight stays with
+        theirs.
         """
         if self.config.idempotent and self.identity is None:
             return []
@@ -248,9 +253,12 @@ class Accumulator:
                 break
             if not self._may_send(queue, now) or not is_ours(queue):
                 continue
+            if queue.in_flight and queue.carrier is not carrier:
+                continue  # first learn what became of those, or the order is lost
             batch = self._next(queue, now, may_linger)
             if batch is None:
                 continue
+            queue.carrier = carrier
             try:
                 self._send(queue, batch, now)
             except Exception as error:  # ours or a codec's: this batch only, and never silently

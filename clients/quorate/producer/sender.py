@@ -346,6 +346,7 @@ class BrokerStream:
                 continue
             error = await self._one_stream()
             self._lose_all(error)
+            self.sender.wake()  # what came back may be for another broker
             self._breaks += 1
             self.sender.refresh()
             await asyncio.sleep(min(BACKOFF_S * 2 ** min(self._breaks - 1, 4), BACKOFF_MAX_S))
@@ -432,6 +433,7 @@ class BrokerStream:
             self._is_ours,
             bytes_max=REQUEST_BYTES_MAX,
             may_linger=bool(self._unread),
+            carrier=self,
         )
         if not batches:
             self._wake_later(now)
