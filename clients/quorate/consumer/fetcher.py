@@ -380,7 +380,8 @@ class BrokerFetches:
         except QuorateError as error:
             return error
         except asyncio.CancelledError:
-            if not self._cut:
+            task = asyncio.current_task()
+            if not self._cut or (task is not None and task.cancelling()):
                 self._reader.cancel()
                 await asyncio.gather(self._reader, return_exceptions=True)
                 raise
