@@ -184,6 +184,7 @@ def machine(
     epoch: int = 0,
     voted_for: int | None = None,
     is_behind: bool = False,
+    first_vote_epoch: int = 0,
     saves_at_once: bool = True,
     seed: int = 0,
     synced: int | None = None,
@@ -195,7 +196,8 @@ def machine(
     def chance(low: int, high: int) -> int:
         return low + seed % (high - low + 1)
 
-    hard_state = HardState(epoch, None if voted_for is None else key(voted_for), is_behind)
+    vote = None if voted_for is None else key(voted_for)
+    hard_state = HardState(epoch, vote, is_behind, first_vote_epoch)
     raft = Raft(
         key(me),
         kept,

@@ -496,6 +496,27 @@ def test_a_voter_that_holds_only_the_bootstrap_batch_elects_no_history() -> None
     assert made.role == "unattached"  # nor does it stand
 
 
+@pytest.mark.parametrize(
+    ("first_vote_epoch", "last_epoch", "granted"),
+    [(0, 2, False), (3, 2, False), (2, 2, True), (1, 2, True), (0, 0, True)],
+)
+def test_a_disk_that_voted_before_grants_to_logs_of_that_epoch_and_later(
+    first_vote_epoch: int, last_epoch: int, granted: bool
+) -> None:
+    """A new cluster whose voters all lose power before its first commit elects a leader again."""
+    made = machine(epoch=3, first_vote_epoch=first_vote_epoch)
+    assert made.ask_vote(2, 4, last_epoch=last_epoch, end=9).granted is granted
+    assert made.raft.hard_state.is_behind is not granted
+
+
+def test_the_first_vote_of_a_disk_is_remembered_with_it_and_never_changed() -> None:
+    made = machine()
+    assert made.ask_vote(2, 4, last_epoch=0, end=1).granted
+    assert made.raft.hard_state.first_vote_epoch == 4
+    assert made.ask_vote(3, 6, last_epoch=4, end=2).granted
+    assert made.raft.hard_state.first_vote_epoch == 4
+
+
 def test_it_votes_and_stands_again_once_it_has_fetched_to_a_high_watermark_of_a_leader() -> None:
     made = follower(is_behind=True, epoch=3)
     made.answered(FetchResponse(3, 2, 1, 0, batches=(batch(1, 2),)))

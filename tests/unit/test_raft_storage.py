@@ -52,7 +52,7 @@ def disk() -> SimulatedDisk:
     "state",
     [
         HardState(),
-        HardState(7, ReplicaKey(3, b"d" * 16), True),
+        HardState(7, ReplicaKey(3, b"d" * 16), True, 5),
         HardState(2**30, None, False),
     ],
 )

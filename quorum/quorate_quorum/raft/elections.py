@@ -21,7 +21,6 @@ from quorate_quorum.raft.messages import (
     EndEpochRequested,
     EpochAnswered,
     EpochResponse,
-    HardState,
     Refusal,
     ReplicaKey,
     Reply,
@@ -89,7 +88,7 @@ def _become_candidate(raft: Raft, reason: str, *, transfer: bool, for_silence: b
         raft.fatal = f"epoch {raft.epoch} is the last there is"
         return
     for_silence = for_silence or raft.silenced_epoch == raft.epoch
-    raft.set_hard_state(HardState(raft.epoch + 1, raft.me, raft.hard_state.is_behind))
+    raft.set_hard_state(replace(raft.hard_state, epoch=raft.epoch + 1, voted_for=raft.me))
     if for_silence:
         raft.silenced_epoch = raft.epoch  # for another try, should this one fail
     role = Candidate(
@@ -195,8 +194,15 @@ def _may_grant_pre_vote(raft: Raft) -> bool:
 
 
 def _is_amnesiac_before(raft: Raft, request: VoteRequest) -> bool:
-    """Our disk may be a replaced one: its vote could elect a log that lacks what it forgot."""
-    if request.last_epoch <= 0:
+    """Our disk may be a replaced one: its vote could elect a log that lacks what it forgot.
+
+    Not a log that reaches into an epoch in which, or after which, this very disk has voted: the
+    leader of that epoch held all that was committed before, and since then we forgot nothing.
+    Without this, voters that all lose power after the first EpochStart was written and before it
+    was committed would refuse its writer for ever.
+    """
+    first_vote = raft.hard_state.first_vote_epoch
+    if request.last_epoch <= 0 or 0 < first_vote <= request.last_epoch:
         return False
     if raft.ledger.holds_only_bootstrap:
         following.fall_behind(raft)

@@ -67,6 +67,9 @@ class HardState:
     #: The disk may have been replaced under its old id: no votes until it has caught up
     #: (DESIGN section 5, "Formatting is explicit").
     is_behind: bool = False
+    #: The first epoch in which this disk gave a vote; 0: none yet. Since then it is no replaced
+    #: disk: what it does not hold of that epoch and later ones, it never acknowledged.
+    first_vote_epoch: int = 0
 
 
 @dataclass(frozen=True, slots=True)

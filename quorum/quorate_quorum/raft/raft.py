@@ -17,6 +17,7 @@ What peers send is checked, never asserted; what we ourselves hold is asserted a
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from quorate.errors import NotControllerError, OverloadedError
@@ -105,7 +106,7 @@ class Raft:
         self._readable_told = -1
         epoch = max(hard_state.epoch, ledger.last_epoch, 0)
         if epoch != hard_state.epoch:
-            self.set_hard_state(HardState(epoch, None, hard_state.is_behind))
+            self.set_hard_state(replace(hard_state, epoch=epoch, voted_for=None))
         self.role: Role = Unattached(0)
         elections.start(self)
 
@@ -350,6 +351,8 @@ class Raft:
         assert state.epoch >= before.epoch, (state, before)
         if state.epoch == before.epoch and before.voted_for is not None:
             assert state.voted_for == before.voted_for, "one vote in an epoch, for good"
+        if state.voted_for is not None and not state.first_vote_epoch:
+            state = replace(state, first_vote_epoch=state.epoch)
         if state == before:
             return
         self.hard_state = state
@@ -403,7 +406,7 @@ class Raft:
 
     def become_unattached(self, epoch: int, reason: str) -> None:
         if epoch > self.epoch:
-            self.set_hard_state(HardState(epoch, None, self.hard_state.is_behind))
+            self.set_hard_state(replace(self.hard_state, epoch=epoch, voted_for=None))
         self.become(Unattached(self.election_deadline()), reason)
 
     def meet_epoch(self, epoch: int, who: str) -> None:

@@ -44,6 +44,7 @@ STATE = struct.Struct(
     "?"  # voted at all
     "i"  # id that the vote went to
     "16s"  # and its directory
+    "i"  # first epoch in which it voted; 0: none
 )
 CRC = struct.Struct(">I")  # CRC-32C of all before it
 SCAN_BYTES = 1 << 20
@@ -62,6 +63,7 @@ def encode_state(state: HardState) -> bytes:
         state.voted_for is not None,
         vote.id,
         vote.directory_id,
+        state.first_vote_epoch,
     )
     return data + CRC.pack(crc32c(data))
 
@@ -78,8 +80,9 @@ def decode_state(data: bytes) -> HardState:
     body, (crc,) = data[: STATE.size], CRC.unpack(data[STATE.size :])
     if crc32c(body) != crc:
         raise StorageError(f"{QUORUM_STATE} is damaged: its checksum does not fit")
-    _, epoch, is_behind, voted, voter, directory_id = STATE.unpack(body)
-    return HardState(epoch, ReplicaKey(voter, directory_id) if voted else None, is_behind)
+    _, epoch, is_behind, voted, voter, directory_id, first_vote = STATE.unpack(body)
+    vote = ReplicaKey(voter, directory_id) if voted else None
+    return HardState(epoch, vote, is_behind, first_vote)
 
 
 async def read_state(disk: Disk, directory: str) -> HardState:
