@@ -57,6 +57,8 @@ log = structlog.get_logger(__name__)
 DETAILS_CHARS_MAX = 1000
 #: How long a stop may last beyond its grace, for handlers that are slow to be cancelled.
 STOP_SLACK_S = 2.0
+#: Between two dials of one probe.
+PROBE_AGAIN_S = 0.01
 
 #: gRPC says UNAVAILABLE for a call that never left and for one that broke half way; only its
 #: text tells. A channel that never connected has sent nothing.
@@ -160,27 +162,34 @@ class GrpcNetwork:
         return GrpcListener(f"{host}:{port}", server)
 
     async def probe(self, endpoint: str, *, timeout_ms: int) -> ProbeResult:
-        """Connect with plain TCP, which tells refused from silent; then ask who is there."""
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + timeout_ms / 1000
+        """Connect with plain TCP, which tells refused from silent; then ask who is there.
+
+        A process that dies closes its listening port last, or not first: whoever connects and then
+        hears nothing but the end has met such a port, so it dials again while there is time.
+        """
+        deadline = asyncio.get_running_loop().time() + timeout_ms / 1000
         try:
             async with asyncio.timeout_at(deadline):
-                host, port = _split(_target(endpoint))
-                _reader, writer = await asyncio.open_connection(host.strip("[]"), port)
+                while True:
+                    host, port = _split(_target(endpoint))
+                    _reader, writer = await asyncio.open_connection(host.strip("[]"), port)
+                    writer.close()
+                    try:
+                        return await self._identify(endpoint, deadline)
+                    except NetworkError:
+                        await asyncio.sleep(PROBE_AGAIN_S)
         except ConnectionRefusedError:
             return Refused()
         except (OSError, TimeoutError, ValueError):  # ValueError: no such address can be
             return NoAnswer()
-        writer.close()
+
+    async def _identify(self, endpoint: str, deadline: float) -> Answered:
+        left_ms = int((deadline - asyncio.get_running_loop().time()) * 1000)
         connection = self.connect(endpoint, purpose="control")
         try:
             answer = await connection.unary(
-                IDENTIFY,
-                node_pb2.IdentifyRequest(),
-                timeout_ms=max(1, int((deadline - loop.time()) * 1000)),
+                IDENTIFY, node_pb2.IdentifyRequest(), timeout_ms=max(1, left_ms)
             )
-        except NetworkError:
-            return NoAnswer()
         finally:
             await connection.close()
         return Answered(answer.node_id, answer.incarnation)

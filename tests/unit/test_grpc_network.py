@@ -257,3 +257,18 @@ async def test_a_unary_call_that_is_cancelled_cancels_the_handler() -> None:
     await service.closing.wait()
     await network.close()
     await listener.stop(0)
+
+
+async def test_a_port_that_is_just_closing_is_dialled_again_until_it_refuses() -> None:
+    """A killed process's sockets close one by one, its listening port not always first."""
+    server: asyncio.Server
+
+    async def die(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        server.close()
+        writer.close()
+
+    server = await asyncio.start_server(die, "127.0.0.1", 0)
+    endpoint = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    network = GrpcNetwork()
+    assert await network.probe(endpoint, timeout_ms=5000) == Refused()
+    await network.close()
