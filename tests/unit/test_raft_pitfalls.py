@@ -11,6 +11,7 @@ from quorate_quorum.raft.messages import (
     DivergingEpoch,
     EndEpochRequest,
     Fetch,
+    FetchAbandoned,
     FetchBroken,
     FetchReply,
     FetchResponse,
@@ -19,6 +20,7 @@ from quorate_quorum.raft.messages import (
     Refusal,
     ReplicaKey,
     Saved,
+    StreamKey,
     VoteAnswered,
     VoteRequest,
     VoteResponse,
@@ -658,3 +660,22 @@ def test_a_follower_votes_for_nobody_else_in_its_leaders_epoch() -> None:
     made = follower()
     assert made.raft.hard_state.voted_for is None
     assert not made.ask_vote(3, 1, end=9).granted
+
+
+def test_the_place_of_an_observer_that_is_gone_is_free_again() -> None:
+    """Observers come and go during one reign; their number is bounded, their sum is not."""
+    made = serving_leader()
+    for replica in range(10, 10 + OBSERVERS_MAX):
+        made.fetch(replica, 0, -1)
+    (refused,) = made.fetch(99, 0, -1)
+    assert refused.response.refusal is Refusal.OVERLOADED
+    for replica in range(10, 10 + OBSERVERS_MAX):
+        stream = StreamKey(key(replica), b"a", 1)
+        made.step(FetchAbandoned(stream))
+    made.now_ms += 4_999
+    (refused,) = made.fetch(99, 0, -1)
+    assert refused.response.refusal is Refusal.OVERLOADED
+    made.now_ms += 1
+    (taken,) = made.fetch(99, 0, -1)
+    assert taken.response.refusal is None
+    assert [one.id for one in made.raft.status().observers] == [99]

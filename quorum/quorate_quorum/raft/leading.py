@@ -27,6 +27,7 @@ from quorate_quorum.raft.messages import (
 )
 from quorate_quorum.raft.progress import ParkedFetch, Progress
 from quorate_quorum.raft.roles import Candidate, Leader, Resigned
+from quorate_quorum.raft.timing import OBSERVER_SILENCE_FETCH_TIMEOUTS
 
 if TYPE_CHECKING:
     from quorate_quorum.raft.raft import Raft
@@ -111,6 +112,7 @@ def deadline_ms(raft: Raft, leader: Leader) -> int:
 
 def tick(raft: Raft, leader: Leader) -> None:
     """End a reign that no majority hears (check quorum), or announce it again."""
+    _forget_silent_observers(raft, leader)
     if raft.is_sole_voter():
         return
     if raft.now_ms >= leader.heard_ms + raft.timing.check_quorum_ms:
@@ -173,11 +175,22 @@ def _progress_of(raft: Raft, leader: Leader, replica: ReplicaKey) -> Progress | 
     progress = leader.replicas.get(replica)
     if progress is None:
         voters = raft.ledger.voters
+        _forget_silent_observers(raft, leader)
         observers = sum(known not in voters for known in leader.replicas)
         if replica not in voters and observers >= OBSERVERS_MAX:
             return None
         progress = leader.replicas[replica] = Progress()
+    progress.heard_ms = raft.now_ms
     return progress
+
+
+def _forget_silent_observers(raft: Raft, leader: Leader) -> None:
+    """An observer that is gone must not keep its place for the rest of the reign."""
+    silence_ms = OBSERVER_SILENCE_FETCH_TIMEOUTS * raft.timing.fetch_timeout_ms
+    for key, progress in list(leader.replicas.items()):
+        is_gone = progress.parked is None and progress.heard_ms + silence_ms <= raft.now_ms
+        if is_gone and key not in raft.ledger.voters:
+            del leader.replicas[key]
 
 
 def _note_round(raft: Raft, progress: Progress, request: FetchRequest) -> None:

@@ -31,6 +31,8 @@ class Progress:
     parked: ParkedFetch | None = None
     last_fetch_ms: int = -1
     last_caught_up_ms: int = -1
+    #: When any request of it came, one that diverges too.
+    heard_ms: int = -1
     _leader_end_at_fetch: int = 0
     _superseded: deque[bytes] = field(default_factory=lambda: deque(maxlen=INCARNATIONS_MAX))
 

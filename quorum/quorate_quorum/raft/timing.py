@@ -9,6 +9,8 @@ REPEAT_MS = 200
 FRESH_START_MS = (200, 500)
 #: A leader whose process is gone is followed by an election this soon.
 REFUSED_MS = (50, 150)
+#: An observer silent for so many fetch timeouts is forgotten, and its place is free.
+OBSERVER_SILENCE_FETCH_TIMEOUTS = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
