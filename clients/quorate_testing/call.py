@@ -155,13 +155,13 @@ class End:
 
 def refused_call(error: PeerRefusedError) -> End:
     """Return the end of a call that nobody takes."""
-    end = End(_nowhere)
-    end.peer = End(_nowhere)
+    end = End(nowhere)
+    end.peer = End(nowhere)
     end.broke(error)
     return end
 
 
-def _nowhere(size: int, deliver: Callable[..., None], *arguments: Any) -> None:
+def nowhere(size: int, deliver: Callable[..., None], *arguments: Any) -> None:
     """The wire to nobody."""
 
 
@@ -376,6 +376,11 @@ class Switchboard:
         end.when_broken = task.cancel
         task.add_done_callback(lambda _task: self._tasks.pop(number, None))
         return None
+
+    def is_unary(self, path: str) -> bool:
+        """Whether that method is known, and is one request and one response."""
+        known = self._table.get(path)
+        return known is not None and not (known[0].streams_requests or known[0].streams_responses)
 
     async def stop(self, grace_ms: int) -> None:
         """Take no new calls, wait up to grace_ms for open ones, then cancel them."""

@@ -196,6 +196,34 @@ async def test_after_a_failed_sync_the_bytes_read_well_and_a_later_sync_saves_no
     assert disk.content("/d/a") == b""
 
 
+async def test_a_disk_says_what_no_sync_has_covered() -> None:
+    disk = await simulated()
+    file = await disk.open("/d/a", create=True)
+    await file.append((b"synced",))
+    await file.sync()
+    await file.append((b"not yet",))
+    assert disk.unsynced() == [("/d/a", 6, 7)]
+    assert disk.files() == [("/d/a", 13)]
+    await file.sync()
+    assert disk.unsynced() == []
+
+
+async def test_only_syncs_are_slow_and_a_mended_disk_is_as_new() -> None:
+    disk = await simulated()
+    file = await disk.open("/d/a", create=True)
+    loop = asyncio.get_running_loop()
+    disk.slow_sync = 0.01
+    started = loop.time()
+    await file.sync()
+    await disk.sync_directory("/d")
+    assert loop.time() - started >= 0.02
+    disk.fill(0)
+    disk.fail_next_sync(5)
+    disk.mend()
+    await file.append((b"x",))
+    await file.sync()
+
+
 async def test_a_disk_fills_up_flips_bits_and_slows_down() -> None:
     disk = await simulated()
     file = await disk.open("/d/a", create=True)

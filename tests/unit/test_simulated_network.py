@@ -224,7 +224,58 @@ def test_slow_and_lossy_links_are_late_but_keep_the_order() -> None:
     run(program)
 
 
+def test_a_duplicated_unary_call_is_carried_out_twice_and_answered_once() -> None:
+    async def program(world: World) -> None:
+        world.network.set_duplication(1.0, {"client"}, {"server"}, late_max_ms=300)
+        assert await world.connection.unary(ECHO, "a", timeout_ms=1000) == "a"
+        assert len(world.service.peers) == 1
+        await asyncio.sleep(0.4)
+        assert len(world.service.peers) == 2
+        assert await world.ask("streams are what they are") == "streams are what they are"
+        world.network.set_duplication(0.0)
+        assert await world.connection.unary(ECHO, "a", timeout_ms=1000) == "a"
+        await asyncio.sleep(1)
+        assert len(world.service.peers) == 3
+
+    run(program)
+
+
+def test_a_duplicate_reaches_whoever_listens_when_it_comes() -> None:
+    async def program(world: World) -> None:
+        world.network.set_duplication(1.0, late_max_ms=5000)
+        assert await world.connection.unary(ECHO, "a", timeout_ms=1000) == "a"
+        world.server.kill()
+        world.server = world.loop.process("server")
+        world.service = EchoService()
+        await world.serve()
+        await asyncio.sleep(5)
+        assert len(world.service.peers) == 1
+
+    run(program)
+
+
+def test_unary_calls_overtake_each_other_and_messages_of_a_stream_do_not() -> None:
+    async def program(world: World) -> None:
+        world.network.set_reordering(0.5, late_max_ms=200)
+        answered: list[int] = []
+
+        async def ask(number: int) -> None:
+            answer = await world.connection.unary(ECHO, str(number), timeout_ms=1000)
+            answered.append(int(answer))
+
+        await asyncio.gather(*(ask(number) for number in range(20)))
+        assert sorted(answered) == list(range(20))
+        assert answered != list(range(20))
+        for number in range(20):
+            world.asked.put_nowait(str(number))
+        assert [await anext(world.stream) for _ in range(20)] == [str(n) for n in range(20)]
+
+    run(program)
+
+
 def test_an_impossible_link_is_refused() -> None:
+    with pytest.raises(ValueError, match="duplication"):
+        LinkQuality(duplication=1.5)
     with pytest.raises(ValueError, match="loss"):
         LinkQuality(loss=1.0)
     with pytest.raises(ValueError, match="delay"):

@@ -13,7 +13,7 @@ import asyncio
 import contextlib
 import errno
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from quorate_quorum.log.disk import Buffer, File, Lock
@@ -203,6 +203,8 @@ class SimulatedDisk:
         #: Every operation takes a random time up to this, plus `slow`.
         self.latency_max = latency_max
         self.slow = 0.0
+        #: What each sync, of a file or a directory, takes besides.
+        self.slow_sync = 0.0
         self.hook = hook
         #: Which process's open files are good.
         self.process = 1
@@ -242,6 +244,25 @@ class SimulatedDisk:
     def fill(self, free: int | None = 0) -> None:
         """Leave `free` bytes, then ENOSPC; None: as much as anyone wants."""
         self._space = free
+
+    def mend(self) -> None:
+        """Take back what makes it slow, full or about to fail; what is damaged stays so."""
+        self.slow = self.slow_sync = 0.0
+        self._failing_syncs = 0
+        self._space = None
+
+    def unsynced(self) -> Sequence[tuple[str, int, int]]:
+        """Return (path, position, bytes) of the writes that no sync has covered, by path."""
+        return [
+            (path, change.position, len(change.data))
+            for path, inode in self._files("", self._root)
+            for change in inode.pending
+            if isinstance(change, _Write) and change.data
+        ]
+
+    def files(self) -> Sequence[tuple[str, int]]:
+        """Return the path and the size of every file, as a process would see them, by path."""
+        return [(path, len(inode.cached)) for path, inode in self._files("", self._root)]
 
     def content(self, path: str) -> bytes:
         """Return a file's bytes as a process would see them."""
@@ -349,8 +370,11 @@ class SimulatedDisk:
         if self.hook is not None:
             self.hook(name, path)
         delay = self._chance.uniform(0, self.latency_max) if self.latency_max else 0.0
-        if delay + self.slow:
-            await asyncio.sleep(delay + self.slow)
+        delay += self.slow
+        if name in ("sync", "sync_directory"):
+            delay += self.slow_sync
+        if delay:
+            await asyncio.sleep(delay)
         if process != self.process:
             raise OSError(errno.EBADF, "simulated: the process is gone", path)
 
@@ -366,6 +390,15 @@ class SimulatedDisk:
         if grown > self._space:
             raise OSError(errno.ENOSPC, "simulated: no space left", path)
         self._space -= grown
+
+    def _files(self, path: str, directory: _Directory) -> Iterator[tuple[str, _Inode]]:
+        for name in sorted(directory.cached):
+            node = directory.cached[name]
+            inside = f"{path}/{name}"
+            if isinstance(node, _Directory):
+                yield from self._files(inside, node)
+            else:
+                yield inside, node
 
     def _lose(self, directory: _Directory) -> None:
         for change in directory.pending:

@@ -4,6 +4,10 @@ Each connection is a simulated TCP connection: a wire in each direction that kee
 a cut holds back arrives after ``heal``, as TCP repeats what was not acknowledged; meanwhile both
 sides hear silence, not an error. A killed process is noticed at the other side as its kernel says
 so: within a delay, unless a cut lies between. A paused one takes connections and answers nothing.
+
+Two faults lie above TCP, and concern unary calls only: one may be overtaken by later ones, as on
+connections of their own, and one may be carried out twice, as when something on the way tries
+again what has long arrived.
 """
 
 from __future__ import annotations
@@ -14,12 +18,21 @@ from collections import deque
 from collections.abc import Callable, Collection, Coroutine, Sequence
 from contextvars import Context
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from typing import Any
 
 from quorate.errors import PeerRefusedError, StreamBrokenError
 from quorate.network import Peer, ProbeResult, Purpose, Service
-from quorate_testing.call import MESSAGE_BYTES_MAX, CallConnection, End, Switchboard, probe
+from quorate_testing.call import (
+    MESSAGE_BYTES_MAX,
+    CallConnection,
+    End,
+    Post,
+    Switchboard,
+    nowhere,
+    probe,
+)
 from quorate_testing.simulated.loop import Process, SimulatedLoop
 
 #: An attempt to connect that nobody answers fails after this, as gRPC's does by our options.
@@ -38,12 +51,19 @@ class LinkQuality:
     loss: float = 0.0
     #: Bytes per second; None: as many as come.
     bytes_per_s: float | None = None
+    #: The chance that a unary call is carried out a second time, up to `late_max_ms` later.
+    duplication: float = 0.0
+    #: The chance that a unary call is held back by up to `late_max_ms`, and nothing else with it.
+    reordering: float = 0.0
+    late_max_ms: float = 500.0
 
     def __post_init__(self) -> None:
         if not 0 <= self.delay_min_ms <= self.delay_max_ms:
             raise ValueError(f"0 <= delay_min_ms <= delay_max_ms, not {self}")
         if not 0 <= self.loss <= 0.9:
             raise ValueError(f"loss must be 0 to 0.9, not {self.loss}")
+        if not (0 <= self.duplication <= 1 and 0 <= self.reordering <= 1 and self.late_max_ms > 0):
+            raise ValueError(f"duplication, reordering 0 to 1, late_max_ms above 0, not {self}")
 
 
 class SimulatedNetwork:
@@ -102,6 +122,28 @@ class SimulatedNetwork:
     ) -> None:
         """Make links slow; None: as fast as the delay allows."""
         self._change(sources, targets, bytes_per_s=bytes_per_s)
+
+    def set_duplication(
+        self,
+        chance: float,
+        sources: Collection[str] | None = None,
+        targets: Collection[str] | None = None,
+        *,
+        late_max_ms: float = 500.0,
+    ) -> None:
+        """Set the chance that a unary call is carried out twice, the second time so much later."""
+        self._change(sources, targets, duplication=chance, late_max_ms=late_max_ms)
+
+    def set_reordering(
+        self,
+        chance: float,
+        sources: Collection[str] | None = None,
+        targets: Collection[str] | None = None,
+        *,
+        late_max_ms: float = 500.0,
+    ) -> None:
+        """Set the chance that a unary call is overtaken by what is sent so much later."""
+        self._change(sources, targets, reordering=chance, late_max_ms=late_max_ms)
 
     def cut(
         self, sources: Collection[str], targets: Collection[str], *, one_way: bool = False
@@ -201,6 +243,12 @@ class SimulatedNetwork:
             again = min(2 * again, 10.0)
         return delay
 
+    def late_s(self, quality: LinkQuality, chance: float) -> float:
+        """Draw how much later a unary call comes, or comes again; 0: it does not."""
+        if not chance or self._chance.random() >= chance:
+            return 0.0
+        return self._chance.uniform(0, quality.late_max_ms) / 1000
+
     def _close_connections(self, listener: SimulatedListener) -> None:
         for connection in self._living():
             connection.stopped(listener)
@@ -236,6 +284,9 @@ def _with(quality: LinkQuality, changes: dict[str, Any]) -> LinkQuality:
         "delay_max_ms": quality.delay_max_ms,
         "loss": quality.loss,
         "bytes_per_s": quality.bytes_per_s,
+        "duplication": quality.duplication,
+        "reordering": quality.reordering,
+        "late_max_ms": quality.late_max_ms,
     }
     return LinkQuality(**(values | changes))
 
@@ -322,6 +373,10 @@ class SimulatedListener:
         """Begin to answer a call in the listening process."""
         self._switchboard.take(path, end, peer)
 
+    def is_unary(self, path: str) -> bool:
+        """Whether a call of that method is one request and one response."""
+        return self._switchboard.is_unary(path)
+
     async def stop(self, grace_ms: int) -> None:
         """Take no new calls, wait up to grace_ms for open ones, then cancel them."""
         self.unregister()
@@ -393,12 +448,49 @@ class _Tcp:
 
     def open_call(self, path: str) -> End:
         """Return the client's end of a new call."""
-        client, server = End(self._to_server), End(self._to_client)
+        to_server, server = self._ways(path)
+        client = End(to_server)
         client.peer, server.peer = server, client
         self._calls = [call for call in self._calls if not (call[0].is_over and call[1].is_over)]
         self._calls.append((client, server))
-        self._to_server(0, self._take, path, server)
+        to_server(0, self._take, path, server)
         return client
+
+    def _ways(self, path: str) -> tuple[Post, End]:
+        """Return how a call goes to the server, and the end that it comes out at."""
+        quality = self._network.quality(self.client.name, self.server_name)
+        to_server, server = self._to_server, End(self._to_client)
+        if not (quality.duplication or quality.reordering):
+            return to_server, server
+        listener = self._network.listener(self._endpoint)
+        if listener is None or not listener.is_unary(path):
+            return to_server, server
+        if held_s := self._network.late_s(quality, quality.reordering):
+            to_server = partial(self._later, held_s)
+        if again_s := self._network.late_s(quality, quality.duplication):
+            server = _Twice(self._to_client, partial(self._again, again_s, path))
+        return to_server, server
+
+    def _later(
+        self, held_s: float, size: int, deliver: Callable[..., None], *arguments: Any
+    ) -> None:
+        when = self._network.time() + held_s
+        self._network.call_at(when, self._to_server, size, deliver, *arguments)
+
+    def _again(self, again_s: float, path: str, requests: list[bytes]) -> None:
+        self._network.call_at(self._network.time() + again_s, self._take_again, path, requests)
+
+    def _take_again(self, path: str, requests: list[bytes]) -> None:
+        """Whoever listens now carries the call out once more; nobody reads the answer."""
+        listener = self._network.listener(self._endpoint)
+        if listener is None or self._network.is_cut(self.client.name, self.server_name):
+            return
+        end, nobody = End(nowhere), End(nowhere)
+        end.peer = nobody
+        listener.take(path, end, Peer(self.client.name))
+        for data in requests:
+            end.arrived(data)
+        end.was_finished(None)
 
     def close(self) -> None:
         """The client lets go; the server hears of it."""
@@ -509,6 +601,24 @@ class _Tcp:
             self._there.close()
             self._back.close()
             self._forget()
+
+
+class _Twice(End):
+    """The server's end of a unary call; it remembers what came, to be carried out again."""
+
+    def __init__(self, post: Post, again: Callable[[list[bytes]], None]) -> None:
+        super().__init__(post)
+        self._again = again
+        self._requests: list[bytes] = []
+
+    def arrived(self, data: bytes) -> None:
+        self._requests.append(data)
+        super().arrived(data)
+
+    def was_finished(self, failure: Exception | None) -> None:
+        super().was_finished(failure)
+        if failure is None:
+            self._again(self._requests)
 
 
 class _Wire:
