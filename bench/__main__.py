@@ -6,14 +6,17 @@
     stop      SIGTERM to all six: until the last has ended
     produce   records of 1 KiB, three replicas, acks=all; against one replica, acks=1
     failover  kill -9 of a leading broker: the longest silence on a partition that it led
+    quorum    commits of three voters; a new leader after kill -9 and SIGTERM; 30,000 partitions
 
-`python -m bench --only startup --runs 3`. The machine has the last word: compare on one only.
+`python -m bench --only quorum --runs 5 --json`. The machine has the last word: compare on one only.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import json
+import os
 import statistics
 import sys
 import tempfile
@@ -21,10 +24,12 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from bench import quorum
 from quorate import Admin, Producer
 from quorate.errors import QuorateError
 from quorate_cli import bench
 from quorate_cli.local import LocalCluster, Shape, free_port
+from quorate_quorum.node.process import set_up_logs
 
 PATIENCE_S = 60.0
 Figures = dict[str, list[float]]
@@ -105,29 +110,67 @@ def failover() -> Figures:
     return {"failover, longest silence, ms": [run["gap_ms"]], "lost": [run["missing"]]}
 
 
+def whole_quorum() -> Figures:
+    """All figures of the quorum."""
+    return quorum.commit() | quorum.leader() | quorum.topics()
+
+
 BENCHES: dict[str, Callable[[], Figures]] = {
     "life": life,
     "produce": produce,
     "failover": failover,
+    "quorum": whole_quorum,
 }
+
+#: What is promised of a figure's median: at most, or at least.
+AT_MOST = {
+    "commit, one caller, p50, ms": 2.5,
+    "commit, one caller, p99, ms": 8.0,
+    "new leader after kill -9, s": 0.6,
+    "new leader after SIGTERM, s": 0.15,
+    "10,000 topics x 3: load of a snapshot, s": 5.0,
+}
+AT_LEAST = {"commits by 100 callers, requests/s": 2500.0}
+
+
+def target_of(figure: str, middle: float) -> str:
+    """Return what was promised, and whether it holds; empty where nothing was."""
+    if figure in AT_MOST:
+        return f"at most {AT_MOST[figure]:g}: {'yes' if middle <= AT_MOST[figure] else 'NO'}"
+    if figure in AT_LEAST:
+        return f"at least {AT_LEAST[figure]:g}: {'yes' if middle >= AT_LEAST[figure] else 'NO'}"
+    return ""
+
+
+def show(all_runs: Figures, *, as_json: bool) -> None:
+    """Print one line a figure: median, spread, target; with --json one object a line."""
+    for figure, values in all_runs.items():
+        middle, low, high = statistics.median(values), min(values), max(values)
+        target = target_of(figure, middle)
+        if as_json:
+            row = {"figure": figure, "median": middle, "values": values, "target": target}
+            print(json.dumps(row | {"load": os.getloadavg()[0]}), flush=True)
+        else:
+            spread = f"({low:,.2f} to {high:,.2f})"
+            print(f"{figure:50} {middle:10,.2f}   {spread:26} {target}".rstrip(), flush=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench", description="Measure Quorate here.")
     parser.add_argument("--only", choices=BENCHES, help="this one alone")
     parser.add_argument("--runs", type=int, default=3, help="how often each; the median counts")
+    parser.add_argument("--json", action="store_true", help="a JSON object for each figure")
     options = parser.parse_args(arguments)
     if options.runs < 1:
         parser.error(f"--runs must be 1 or more, not {options.runs}")
+    set_up_logs("error")
     try:
         for name in [options.only] if options.only else BENCHES:
             all_runs: Figures = {}
             for _ in range(options.runs):
                 for figure, values in BENCHES[name]().items():
                     all_runs.setdefault(figure, []).extend(values)
-            for figure, values in all_runs.items():
-                middle, low, high = statistics.median(values), min(values), max(values)
-                print(f"{figure:48} {middle:10,.2f}   ({low:,.2f} to {high:,.2f})", flush=True)
+            show(all_runs, as_json=options.json)
     except (QuorateError, TimeoutError, OSError) as error:
         print(f"bench: {error or 'no answer in time'}", file=sys.stderr)
         return 1

@@ -1,0 +1,227 @@
+"""The figures of the quorum: how fast it commits, how fast it finds a leader, how much it holds.
+
+All but the last with voters as real processes on disks that are synced, asked through the door
+that brokers have (`QuorumClient.forward`, gRPC over TCP on 127.0.0.1), which returns when the
+change is committed *and* applied to the asker's own image by Watch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import signal
+import statistics
+import time
+import tracemalloc
+
+from bench.voters import Voters, door, set_once, voters
+from quorate.errors import QuorateError
+from quorate.v1.admin_pb2 import CreateTopicsRequest
+from quorate_quorum.client import QuorumClient
+from quorate_quorum.controller.outcome import Context, split
+from quorate_quorum.controller.topics import create_topics
+from quorate_quorum.log.events import encode_events
+from quorate_quorum.metadata.delta import replayed
+from quorate_quorum.metadata.image import EMPTY, BrokerImage, DirectoryImage, MetadataImage
+from quorate_quorum.metadata.loader import Loader
+
+Figures = dict[str, list[float]]
+
+WARM_UP = 300
+CALLS = 2000
+CALLERS = 100
+LOADED_S = 5.0
+KILLS = 3
+TOPICS = 10_000
+PARTITIONS = 3
+BROKERS = 3
+TOPICS_PER_REQUEST = 500
+ONE_TRY_MS = 2000
+LEADERLESS_MAX_S = 30.0
+
+
+def commit() -> Figures:
+    """What a proposal costs: one caller, then a hundred."""
+    with voters() as cluster:
+        return asyncio.run(_commit(cluster))
+
+
+async def _commit(cluster: Voters) -> Figures:
+    async with door(cluster) as client:
+        for number in range(WARM_UP):
+            await set_once(client, number)
+        calls_ms = sorted([await _timed_ms(client, number) for number in range(CALLS)])
+        before = sum(cluster.cpu_seconds().values()), _own_cpu_s()
+        started = time.perf_counter()
+        count = await _loaded(client, started + LOADED_S)
+        took_s = time.perf_counter() - started
+        voters_s = sum(cluster.cpu_seconds().values()) - before[0]
+        own_s = _own_cpu_s() - before[1]
+    return {
+        "commit, one caller, p50, ms": [calls_ms[CALLS // 2]],
+        "commit, one caller, p99, ms": [calls_ms[CALLS * 99 // 100]],
+        "commits by 100 callers, requests/s": [count / took_s],
+        "CPU of three voters per request, us": [voters_s / count * 1e6],
+        "CPU of the asking process per request, us": [own_s / count * 1e6],
+    }
+
+
+async def _timed_ms(client: QuorumClient, number: int) -> float:
+    started = time.perf_counter()
+    await set_once(client, WARM_UP + number)
+    return (time.perf_counter() - started) * 1000
+
+
+async def _loaded(client: QuorumClient, until: float) -> int:
+    count = 0
+
+    async def call_on() -> None:
+        nonlocal count
+        while time.perf_counter() < until:
+            count += 1
+            await set_once(client, WARM_UP + CALLS + count)
+
+    await asyncio.gather(*(call_on() for _ in range(CALLERS)))
+    return count
+
+
+def leader() -> Figures:
+    """From the signal to a leader until another one has committed a proposal."""
+    with voters() as cluster:
+        return asyncio.run(_leader(cluster))
+
+
+async def _leader(cluster: Voters) -> Figures:
+    figures: Figures = {}
+    async with door(cluster) as client:
+        for name, number in (
+            ("new leader after kill -9, s", signal.SIGKILL),
+            ("new leader after SIGTERM, s", signal.SIGTERM),
+        ):
+            figures[name] = [await _without_leader_s(cluster, client, number) for _ in range(KILLS)]
+    return figures
+
+
+async def _without_leader_s(cluster: Voters, client: QuorumClient, number: signal.Signals) -> float:
+    """Signal the leader; start it again only when the time is taken."""
+    await _committed(client)
+    gone = client.leader_id
+    started = time.perf_counter()
+    cluster.signal(gone, number)
+    moved = False
+    while not moved:  # what is proposed when the successor is known commits there
+        moved = client.leader_id not in (gone, -1)
+        await _committed(client)
+    took_s = time.perf_counter() - started
+    await asyncio.to_thread(cluster.processes[gone].wait)
+    cluster.start_voters()
+    await asyncio.sleep(1.0)  # it catches up: the next one to go must not leave one voter alone
+    return took_s
+
+
+async def _committed(client: QuorumClient) -> None:
+    """Propose until it is committed; what failed may be committed too, and does no harm."""
+    async with asyncio.timeout(LEADERLESS_MAX_S):
+        while True:
+            try:
+                await set_once(client, time.time_ns() % 1_000_000_000, timeout_ms=ONE_TRY_MS)
+            except QuorateError:
+                await asyncio.sleep(0.005)
+            else:
+                return
+
+
+def topics() -> Figures:
+    """30,000 partitions: what they weigh in memory and in a snapshot, and how long they load.
+
+    In this process: the same code runs in voters and brokers. `stall` is the longest time that
+    the controller's loop would stand still for one request: decide, replay and encode.
+    """
+    image, stalls_ms = _filled()
+    batches = b"".join(
+        encode_events(part, base_offset=0, epoch=1, timestamp_ms=0)
+        for part in split(list(image.to_events()), 256 * 1024)
+    )
+    del image
+    gc.collect()
+    tracemalloc.start()
+    loaded, memory = _loaded_from(batches)[0], tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert len(loaded.topics) == TOPICS
+    del loaded
+    _, load_s = _loaded_from(batches)
+    return {
+        "10,000 topics x 3: image, MB": [memory / 1e6],
+        "10,000 topics x 3: snapshot, MB": [len(batches) / 1e6],
+        "10,000 topics x 3: load of a snapshot, s": [load_s],
+        "create 500 topics x 3 in one request, stall, ms": [statistics.median(stalls_ms)],
+        "create 10,000 partitions in one request, stall, ms": [_one_large_topic_ms()],
+    }
+
+
+def _filled() -> tuple[MetadataImage, list[float]]:
+    image, took_ms = _with_brokers(), []
+    for first in range(0, TOPICS, TOPICS_PER_REQUEST):
+        request = CreateTopicsRequest()
+        for number in range(first, first + TOPICS_PER_REQUEST):
+            request.topics.add(
+                name=f"topic-{number}",
+                topic_id=number.to_bytes(16, "big"),
+                num_partitions=PARTITIONS,
+                replication_factor=3,
+            )
+        image, ms = _decided(image, request)
+        took_ms.append(ms)
+    return image, took_ms
+
+
+def _one_large_topic_ms() -> float:
+    request = CreateTopicsRequest()
+    request.topics.add(
+        name="large", topic_id=b"l" * 16, num_partitions=10_000, replication_factor=3
+    )
+    return _decided(_with_brokers(), request)[1]
+
+
+def _decided(image: MetadataImage, request: CreateTopicsRequest) -> tuple[MetadataImage, float]:
+    """Do what a reign does in one turn of the loop; return the next image and the time in ms."""
+    context = Context(now_ms=0, next_offset=image.offset, new_id=lambda: os.urandom(16))
+    started = time.perf_counter()
+    outcome = create_topics(image, request, context)
+    for part in split(outcome.events):
+        encode_events(part, base_offset=image.offset, epoch=1, timestamp_ms=0)
+        image = replayed(image, part, epoch=1)
+    return image, (time.perf_counter() - started) * 1000
+
+
+def _loaded_from(batches: bytes) -> tuple[MetadataImage, float]:
+    loader = Loader()
+    started = time.perf_counter()
+    loader.load_snapshot_part(batches)
+    _, image = loader.finish_snapshot(1, 1)
+    return image, time.perf_counter() - started
+
+
+def _with_brokers() -> MetadataImage:
+    events = []
+    for number in range(BROKERS):
+        directory = DirectoryImage(bytes([number]) * 16)
+        broker = BrokerImage(
+            number,
+            number + 1,
+            b"i" * 16,
+            f"b{number}:1",
+            "",
+            f"h{number}",
+            (directory,),
+            False,
+            False,
+        )
+        events.append(broker)
+    return MetadataImage(brokers=EMPTY.brokers.update({b.id: b for b in events}))
+
+
+def _own_cpu_s() -> float:
+    times = os.times()
+    return times.user + times.system

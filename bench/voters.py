@@ -1,0 +1,92 @@
+"""Voters as real processes, and the one client that asks them: what the quorum's benches share."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from quorate.errors import QuorateError
+from quorate.grpc_network import GrpcNetwork
+from quorate.methods import ALTER_CONFIGS
+from quorate.v1.admin_pb2 import AlterConfigsRequest
+from quorate_cli.local import LocalCluster, Shape, free_port
+from quorate_quorum.client import QuorumClient
+from quorate_quorum.log.real_disk import RealDisk
+from quorate_quorum.node.environment import Environment
+
+PATIENCE_S = 60.0
+#: One small event of the metadata log: what an etcd bench calls a put of one key.
+SETTING = "retention.ms"
+
+
+class Voters(LocalCluster):
+    """The voters of a cluster whose brokers are never started."""
+
+    def start_voters(self) -> None:
+        """Start all voters that do not run."""
+        running = {node_id for node_id, one in self.processes.items() if one.poll() is None}
+        self.start([voter.id for voter in self.voters if voter.id not in running])
+
+    @property
+    def endpoints(self) -> list[str]:
+        """Where the voters listen."""
+        return [voter.endpoint for voter in self.voters]
+
+
+@contextlib.contextmanager
+def voters(count: int = 3) -> Iterator[Voters]:
+    """Run that many voters in a folder of their own, on disks that are synced; stop them after."""
+    with tempfile.TemporaryDirectory(prefix="quorate-bench-", ignore_cleanup_errors=True) as folder:
+        cluster = Voters(Path(folder), Shape(voters=count, brokers=1, port=free_port(count)))
+        cluster.prepare()
+        cluster.start_voters()
+        try:
+            yield cluster
+        finally:
+            cluster.stop()
+
+
+@asynccontextmanager
+async def door(cluster: Voters) -> AsyncIterator[QuorumClient]:
+    """Open the door that brokers have; wait until the quorum answers through it."""
+    network = GrpcNetwork()
+    client = QuorumClient(
+        Environment(network=network, disk=RealDisk()),
+        cluster.endpoints,
+        cluster_id=cluster.cluster_id,
+        node_id=0,
+        fail=_failed,
+    )
+    await client.start()
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            await _answered(client)
+        yield client
+    finally:
+        await client.stop()
+        await network.close()
+
+
+def _failed(reason: str) -> None:
+    raise RuntimeError(f"the door to the quorum failed: {reason}")
+
+
+async def _answered(client: QuorumClient) -> None:
+    """Ask until there is an answer: a quorum that has just started has no leader yet."""
+    while True:
+        try:
+            await set_once(client, 1)
+        except QuorateError:
+            await asyncio.sleep(0.05)
+        else:
+            return
+
+
+async def set_once(client: QuorumClient, value: int, *, timeout_ms: int = 10_000) -> None:
+    """Set one of the cluster's configs: one event, one batch, decided, synced and committed."""
+    request = AlterConfigsRequest(set={SETTING: str(3_600_000 + value)})
+    await client.forward(ALTER_CONFIGS, request, principal="bench", timeout_ms=timeout_ms)
