@@ -31,10 +31,15 @@ def encode_events(
     return builder.build(base_offset=base_offset, leader_epoch=epoch)
 
 
-def decode_events(batch: Buffer) -> list[MetadataEvent]:
+#: They stand at the two ends of a snapshot file (log/snapshot.py), and nowhere else.
+SNAPSHOT_ENDS = ("snapshot_start", "snapshot_end")
+
+
+def decode_events(batch: Buffer, *, snapshot_ends: bool = False) -> list[MetadataEvent]:
     """Return the events of one whole batch, its CRC checked.
 
-    CorruptRecordError if the bytes are not a batch of events that this version knows.
+    CorruptRecordError if the bytes are not a batch of events that this version knows, or hold one
+    of SNAPSHOT_ENDS without `snapshot_ends`.
     """
     header = record_batch.check(batch)
     events: list[MetadataEvent] = []
@@ -45,10 +50,15 @@ def decode_events(batch: Buffer) -> list[MetadataEvent]:
             raise CorruptRecordError(
                 f"record {record.offset} of the metadata log: {error}"
             ) from None
-        if event.WhichOneof("event") is None:
+        kind = event.WhichOneof("event")
+        if kind is None:
             raise CorruptRecordError(
                 f"record {record.offset} of the metadata log is of no kind known here"
                 " (was it written by a newer version?)"
+            )
+        if kind in SNAPSHOT_ENDS and not snapshot_ends:
+            raise CorruptRecordError(
+                f"record {record.offset} of the metadata log is a {kind}: only a snapshot has one"
             )
         events.append(event)
     if len(events) != header.end_offset - header.base_offset:

@@ -39,6 +39,8 @@ class MetadataEvent(_message.Message):
     PARTITION_CHANGE_FIELD_NUMBER: _builtins.int
     PRODUCER_IDS_FIELD_NUMBER: _builtins.int
     CREATED_FIELD_NUMBER: _builtins.int
+    SNAPSHOT_START_FIELD_NUMBER: _builtins.int
+    SNAPSHOT_END_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def epoch_start(self) -> Global___EpochStart: ...
     @_builtins.property
@@ -65,6 +67,10 @@ class MetadataEvent(_message.Message):
     def producer_ids(self) -> Global___ProducerIds: ...
     @_builtins.property
     def created(self) -> Global___Created: ...
+    @_builtins.property
+    def snapshot_start(self) -> Global___SnapshotStart: ...
+    @_builtins.property
+    def snapshot_end(self) -> Global___SnapshotEnd: ...
     def __init__(
         self,
         *,
@@ -81,12 +87,14 @@ class MetadataEvent(_message.Message):
         partition_change: Global___PartitionChange | None = ...,
         producer_ids: Global___ProducerIds | None = ...,
         created: Global___Created | None = ...,
+        snapshot_start: Global___SnapshotStart | None = ...,
+        snapshot_end: Global___SnapshotEnd | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["broker_change", b"broker_change", "config", b"config", "created", b"created", "epoch_start", b"epoch_start", "event", b"event", "feature", b"feature", "partition", b"partition", "partition_change", b"partition_change", "producer_ids", b"producer_ids", "register_broker", b"register_broker", "remove_topic", b"remove_topic", "topic", b"topic", "unregister_broker", b"unregister_broker", "voters", b"voters"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["broker_change", b"broker_change", "config", b"config", "created", b"created", "epoch_start", b"epoch_start", "event", b"event", "feature", b"feature", "partition", b"partition", "partition_change", b"partition_change", "producer_ids", b"producer_ids", "register_broker", b"register_broker", "remove_topic", b"remove_topic", "snapshot_end", b"snapshot_end", "snapshot_start", b"snapshot_start", "topic", b"topic", "unregister_broker", b"unregister_broker", "voters", b"voters"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["broker_change", b"broker_change", "config", b"config", "created", b"created", "epoch_start", b"epoch_start", "event", b"event", "feature", b"feature", "partition", b"partition", "partition_change", b"partition_change", "producer_ids", b"producer_ids", "register_broker", b"register_broker", "remove_topic", b"remove_topic", "topic", b"topic", "unregister_broker", b"unregister_broker", "voters", b"voters"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["broker_change", b"broker_change", "config", b"config", "created", b"created", "epoch_start", b"epoch_start", "event", b"event", "feature", b"feature", "partition", b"partition", "partition_change", b"partition_change", "producer_ids", b"producer_ids", "register_broker", b"register_broker", "remove_topic", b"remove_topic", "snapshot_end", b"snapshot_end", "snapshot_start", b"snapshot_start", "topic", b"topic", "unregister_broker", b"unregister_broker", "voters", b"voters"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["epoch_start", "voters", "feature", "config", "register_broker", "broker_change", "unregister_broker", "topic", "remove_topic", "partition", "partition_change", "producer_ids", "created"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["epoch_start", "voters", "feature", "config", "register_broker", "broker_change", "unregister_broker", "topic", "remove_topic", "partition", "partition_change", "producer_ids", "created", "snapshot_start", "snapshot_end"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
@@ -636,3 +644,68 @@ class Created(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Created: _TypeAlias = Created  # noqa: Y015
+
+@_typing.final
+class SnapshotStart(_message.Message):
+    """The first event of a snapshot file, alone in its batch. Corruption in the log."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: _builtins.int
+    OFFSET_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
+    CLUSTER_ID_FIELD_NUMBER: _builtins.int
+    QUORUM_GENERATION_FIELD_NUMBER: _builtins.int
+    BOOTSTRAP_HASH_FIELD_NUMBER: _builtins.int
+    version: _builtins.int
+    offset: _builtins.int
+    """the snapshot stands for the log below it"""
+    epoch: _builtins.int
+    """of the record before that offset"""
+    cluster_id: _builtins.str
+    quorum_generation: _builtins.int
+    bootstrap_hash: _builtins.bytes
+    """the log's first batch may be gone by now"""
+    def __init__(
+        self,
+        *,
+        version: _builtins.int = ...,
+        offset: _builtins.int = ...,
+        epoch: _builtins.int = ...,
+        cluster_id: _builtins.str = ...,
+        quorum_generation: _builtins.int = ...,
+        bootstrap_hash: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bootstrap_hash", b"bootstrap_hash", "cluster_id", b"cluster_id", "epoch", b"epoch", "offset", b"offset", "quorum_generation", b"quorum_generation", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SnapshotStart: _TypeAlias = SnapshotStart  # noqa: Y015
+
+@_typing.final
+class SnapshotEnd(_message.Message):
+    """The last event of a snapshot file, alone in its batch. Corruption in the log."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SIZE_FIELD_NUMBER: _builtins.int
+    CRC32C_FIELD_NUMBER: _builtins.int
+    size: _builtins.int
+    """bytes before this batch"""
+    crc32c: _builtins.int
+    """of all of them"""
+    def __init__(
+        self,
+        *,
+        size: _builtins.int = ...,
+        crc32c: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["crc32c", b"crc32c", "size", b"size"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SnapshotEnd: _TypeAlias = SnapshotEnd  # noqa: Y015
