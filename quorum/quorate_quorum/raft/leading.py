@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from quorate.errors import InvalidRequestError, OverloadedError
 from quorate_quorum.raft.messages import (
     EPOCH_MAX,
     Batch,
@@ -31,6 +32,7 @@ from quorate_quorum.raft.timing import OBSERVER_SILENCE_FETCH_TIMEOUTS
 
 if TYPE_CHECKING:
     from quorate_quorum.raft.raft import Raft
+    from quorate_quorum.raft.voters import VoterSet
 
 OBSERVERS_MAX = 32
 
@@ -96,6 +98,30 @@ def append_own(raft: Raft, leader: Leader, batch: Batch) -> None:
     leader.uncommitted_bytes += len(batch.data)
 
 
+def check_may_change_voters(raft: Raft, leader: Leader, voters: VoterSet) -> None:
+    """Raise unless exactly one voter comes, goes or moves, and nothing forbids it (KIP-853).
+
+    InvalidRequestError for a change that is none of these; OverloadedError (retriable) while an
+    earlier one is not committed, or the new voter is not caught up (R32).
+    """
+    old, ids = raft.ledger.voters, [voter.id for voter in voters.voters]
+    added = [v for v in voters.voters if (v.id, v.directory_id) not in old]
+    gone = [v for v in old.voters if (v.id, v.directory_id) not in voters]
+    moved = [v for v in voters.voters if v not in old.voters and v not in added]
+    if not ids or len(set(ids)) != len(ids) or len(added) + len(gone) + len(moved) != 1:
+        raise InvalidRequestError(
+            f"voters change one at a time: {len(added)} would be added, {len(gone)} removed,"
+            f" {len(moved)} moved, which makes {ids}"
+        )
+    if not raft.ledger.are_voters_committed:
+        raise OverloadedError("an earlier change of the voters is not committed yet: ask again")
+    for voter in added:
+        progress = leader.replicas.get(ReplicaKey(voter.id, voter.directory_id))
+        caught_up_ms = -1 if progress is None else progress.last_caught_up_ms
+        if caught_up_ms < 0 or caught_up_ms + raft.timing.fetch_timeout_ms < raft.now_ms:
+            raise OverloadedError(f"replica {voter.id} has not caught up as an observer: ask again")
+
+
 def has_committed_own(raft: Raft, leader: Leader) -> bool:
     """Say whether the first record of this reign is committed (Raft, 5.4.2)."""
     return raft.ledger.high_watermark > leader.epoch_start_offset
@@ -127,6 +153,8 @@ def settle(raft: Raft, leader: Leader) -> None:
     _advance_high_watermark(raft, leader)
     _confirm_rounds(raft, leader)
     _answer_parked(raft, leader)
+    if not raft.is_voter() and raft.ledger.are_voters_committed:
+        end_reign(raft, leader, "it was removed from the voters")  # R37
 
 
 # --- fetches received ---------------------------------------------------------------------------

@@ -51,6 +51,11 @@ class Ledger:
         return self._voters[-1][1] if self._voters else VoterSet()
 
     @property
+    def are_voters_committed(self) -> bool:
+        """Whether the newest set can't be taken back any more."""
+        return not self._voters or self._voters[-1][0] < self.high_watermark
+
+    @property
     def holds_only_bootstrap(self) -> bool:
         """Whether it holds no history: the bootstrap batch at most, or not even that."""
         return self.log_end_offset <= self.bootstrap_end

@@ -53,6 +53,7 @@ from quorate_quorum.raft.messages import (
 from quorate_quorum.raft.roles import Candidate, Follower, Leader, Role, Unattached
 from quorate_quorum.raft.status import quorum_status
 from quorate_quorum.raft.timing import Timing
+from quorate_quorum.raft.voters import VoterSet
 
 READS_MAX = 10_000
 NO_SESSION = 0
@@ -183,11 +184,18 @@ class Raft:
                 f" {self.timing.uncommitted_max} of {self.timing.uncommitted_bytes_max}"
             )
 
+    def check_may_change_voters(self, voters: VoterSet) -> None:
+        """Raise unless this may be the next set (after check_may_propose); see leading."""
+        assert isinstance(self.role, Leader)
+        leading.check_may_change_voters(self, self.role, voters)
+
     def propose(self, batch: Batch, now_ms: int) -> None:
         """Append a batch of our own epoch that starts at our log end (after check_may_propose)."""
         self.now_ms = max(self.now_ms, now_ms)
         self.check_may_propose(batch.epoch)
         assert isinstance(self.role, Leader)
+        if batch.voters is not None:
+            leading.check_may_change_voters(self, self.role, batch.voters)
         leading.append_own(self, self.role, batch)
         self._settle()
 
