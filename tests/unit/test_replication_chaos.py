@@ -103,6 +103,7 @@ class Run:
         world.on_alter = None
         await until(lambda: set(world.state.isr) == {1, 2, 3})
         leader = world.running[world.state.leader]
+        await until(lambda: len(leader.partition.isr) == 3)  # the answer may be on its way
         await leader.produce(b"last")
         end = leader.partition.log_end_offset
         await until(lambda: all(b.partition.log_end_offset == end for b in world.running.values()))
