@@ -28,7 +28,6 @@ import structlog
 
 from quorate.errors import (
     ClosedError,
-    CorruptRecordError,
     DeadlineExceededError,
     InvalidRequestError,
     NetworkError,
@@ -49,7 +48,7 @@ from quorate.record import batch as record_batch
 from quorate.v1.common_pb2 import ErrorCode
 from quorate_quorum.metadata.delta import MetadataDelta
 from quorate_quorum.metadata.image import MetadataImage
-from quorate_quorum.metadata.loader import Loader
+from quorate_quorum.metadata.loader import Loaded, Loader
 from quorate_quorum.methods import (
     ALLOCATE_PRODUCER_IDS,
     ALTER_PARTITIONS,
@@ -478,7 +477,12 @@ class QuorumClient:
         self._fail(f"the metadata image cannot be followed: {error!r}")
 
     async def _watch_once(self, endpoint: str, backoff: _Backoff) -> None:
-        """Follow one voter until it ends, is silent for too long, or lags."""
+        """Follow one voter until it ends, is silent for too long, or lags.
+
+        A snapshot or reload that the last voter did not end is begun anew: two voters' parts
+        never meet in one image.
+        """
+        self._loader.give_up()
         request = WatchRequest(
             cluster_id=self._cluster_id,
             quorum_generation=self.quorum_generation,
@@ -515,25 +519,20 @@ class QuorumClient:
         if header.snapshot:
             self._loader.load_snapshot_part(frame.payload)
             if header.snapshot_end:
-                self._finish_snapshot(header)
+                offset, epoch = header.snapshot_offset, header.snapshot_epoch
+                self._publish(self._loader.finish_snapshot(offset, epoch))
         elif frame.pieces:
             for _, batch in record_batch.split(frame.payload):
-                for delta, image in self._loader.load(batch):
-                    self._publish(delta, image)
-
-    def _finish_snapshot(self, header: WatchHeader) -> None:
-        if header.snapshot_offset < self._image.offset:
-            self._loader.start_over(until=self._image.offset)
-            raise CorruptRecordError(
-                f"a snapshot at {header.snapshot_offset} is older than the image, which stands "
-                f"at {self._image.offset}"
-            )
-        self._publish(*self._loader.finish_snapshot(header.snapshot_offset, header.snapshot_epoch))
+                self._publish(self._loader.load(batch))
 
     def _told_high_watermark(self, high_watermark: int) -> None:
         self._lag.told(high_watermark, self._image.offset, asyncio.get_running_loop().time())
 
-    def _publish(self, delta: MetadataDelta, image: MetadataImage) -> None:
+    def _publish(self, loaded: Sequence[Loaded]) -> None:
+        for delta, image in loaded:
+            self._publish_one(delta, image)
+
+    def _publish_one(self, delta: MetadataDelta, image: MetadataImage) -> None:
         self._image = image
         self._voters.learn([voter.endpoint for voter in image.voters])
         for listener in self._listeners:

@@ -244,7 +244,7 @@ def test_a_snapshot_replaces_the_image_and_says_what_went_inside_the_gap() -> No
     for part in parts:
         old.load_snapshot_part(part)
     assert old.shown == world()
-    delta, image = old.finish_snapshot(500, 3)
+    ((delta, image),) = old.finish_snapshot(500, 3)
     assert replace(image, offset=fresh.offset, epoch=fresh.epoch) == fresh
     assert (image.offset, image.epoch) == (500, 3)
     assert [topic.name for topic in delta.removed_topics] == ["a", "b"]
@@ -270,6 +270,63 @@ def test_starting_over_shows_nothing_older_than_was_asked() -> None:
     assert image == before
     assert delta.changed_partitions == []
     assert loader.shown is image
+
+
+def parts_of(image: MetadataImage, epoch: int) -> list[bytes]:
+    """A snapshot's parts, one event each."""
+    return [
+        encode_events([event], base_offset=at, epoch=epoch, timestamp_ms=0)
+        for at, event in enumerate(image.to_events())
+    ]
+
+
+def test_a_snapshot_older_than_what_is_shown_is_shown_when_the_log_has_caught_up() -> None:
+    batches = log_of(*OUTCOMES)
+    loader = Loader()
+    loader.load(b"".join(batches))
+    before = loader.shown
+    half = Loader()
+    half.load(batches[0] + batches[1])
+    loader.start_over(until=before.offset)
+    for part in parts_of(half.shown, 1):
+        loader.load_snapshot_part(part)
+    assert loader.finish_snapshot(half.shown.offset, half.shown.epoch) == []
+    assert loader.shown is before, "never an older world than was shown"
+    ((delta, image),) = loader.load(batches[2])
+    assert image == before
+    assert delta.changed_partitions == []
+
+
+def test_a_snapshot_of_an_epoch_below_the_one_that_is_shown_is_not_shown() -> None:
+    shown = replace(world(), epoch=9)
+    loader = Loader(shown)
+    for part in parts_of(world(), 3):
+        loader.load_snapshot_part(part)
+    assert loader.finish_snapshot(500, 3) == []
+    assert loader.shown is shown
+
+
+def test_a_snapshot_that_is_given_up_leaves_nothing_of_itself() -> None:
+    """Two voters' parts never meet in one image."""
+    loader = Loader(world())
+    other = parts_of(with_partition(brokers([0, 1]), [0, 1], name="c", number=7), 3)
+    loader.load_snapshot_part(other[0])
+    with pytest.raises(CorruptRecordError, match="middle of a snapshot"):
+        loader.load(log_of(*OUTCOMES)[0])
+    loader.give_up()
+    assert loader.image is loader.shown
+    with pytest.raises(CorruptRecordError, match="no part came"):
+        loader.finish_snapshot(500, 3)
+
+
+def test_a_jump_into_a_new_generation_says_so() -> None:
+    loader = Loader(world())
+    loader.start_over(until=500, generation=2)
+    for part in parts_of(brokers([0, 1]), 3):
+        loader.load_snapshot_part(part)
+    ((delta, _),) = loader.finish_snapshot(500, 3)
+    assert delta.generation == 2
+    assert [topic.name for topic in delta.removed_topics] == ["a", "b"]
 
 
 def test_a_partition_is_found_by_topic_id_only_where_it_is() -> None:

@@ -47,11 +47,13 @@ class MetadataDelta:
     changed_brokers: ids registered, changed or unregistered. changed_topics: ids of topics created
     or whose own configs changed. removed_topics: as they last were. changed_partitions:
     (topic id, partition), created ones too, removed ones not. changed_configs: topic ids whose
-    own configs changed, b"" for the cluster's.
+    own configs changed, b"" for the cluster's. generation: the quorum_generation into which a jump
+    led; 0 where history goes on. After such a jump "removed" means unknown to the new history.
     """
 
     def __init__(self, image: MetadataImage) -> None:
         self.image = image
+        self.generation = 0
         self.removed_topics: list[TopicImage] = []
         self._features = image.features
         self._voters = image.voters
@@ -155,9 +157,7 @@ class MetadataDelta:
         """Return the image after all replayed events; `offset` is one past the last of them."""
         assert offset >= self.image.offset, "offsets only grow"
         assert epoch >= self.image.epoch, "epochs only grow"
-        topics = self._topics
-        for topic_id, draft in self._drafts.items():
-            topics = topics.insert(topic_id, draft.finish())
+        self.settle()
         return MetadataImage(
             offset=offset,
             epoch=epoch,
@@ -165,12 +165,18 @@ class MetadataDelta:
             voters=self._voters,
             configs=self._configs,
             brokers=self._brokers,
-            topics=topics,
+            topics=self._topics,
             topic_ids=self._topic_ids,
             next_producer_id=self._next_producer_id,
             partitions_created=self._partitions_created,
             topics_created=self._topics_created,
         )
+
+    def settle(self) -> None:
+        """Make topics of the drafts so far; now and then in a long replay, it spreads the work."""
+        for topic_id, draft in self._drafts.items():
+            self._topics = self._topics.insert(topic_id, draft.finish())
+        self._drafts.clear()
 
     def _replay_voters(self, event: ev.Voters) -> None:
         ids = [voter.id for voter in event.voters]

@@ -1,9 +1,10 @@
 """From committed bytes to images: the one way in, for voters, brokers and a restart alike.
 
-Bytes in, (delta, image) pairs out, one per batch, since a batch is applied whole. Two jumps leave
-the old image in place until the new one is whole: a snapshot (`load_snapshot_part`, then
-`finish_snapshot`) and a start from offset 0 (`start_over`); their delta is the difference, so that
-what went inside the gap is seen to go.
+Bytes in, (delta, image) pairs out, one per batch, since a batch is applied whole. A jump builds
+another image beside the one that is shown, from a snapshot (`load_snapshot_part`, then
+`finish_snapshot`), from offset 0 (`start_over`), or both, one after the other; it is shown when it
+is whole and no older than what was shown before. Its delta is the difference, so that what went
+inside the gap is seen to go. A jump that is cut short is given up whole: no image is ever mixed.
 """
 
 from __future__ import annotations
@@ -35,8 +36,11 @@ class Loader:
         """Apply whole committed batches; return what to show, in order.
 
         Batches that are applied already are passed over. CorruptRecordError: the bytes are not
-        batches of events, or leave a gap; nothing of the batch at fault is applied.
+        batches of events, leave a gap, or stand in the middle of a snapshot; nothing of the batch
+        at fault is applied.
         """
+        if self._jump is not None and self._jump.snapshot is not None:
+            raise CorruptRecordError("a batch of the log in the middle of a snapshot")
         loaded: list[Loaded] = []
         for header, batch in record_batch.split(batches):
             if header.end_offset <= self.image.offset:
@@ -45,12 +49,10 @@ class Loader:
                 raise CorruptRecordError(
                     f"metadata batch at {header.base_offset}, expected {self.image.offset}"
                 )
-            shown = self._load_batch(batch, header.end_offset, header.leader_epoch)
-            if shown is not None:
-                loaded.append(shown)
+            loaded.extend(self._load_batch(batch, header.end_offset, header.leader_epoch))
         return loaded
 
-    def _load_batch(self, batch: memoryview, end: int, epoch: int) -> Loaded | None:
+    def _load_batch(self, batch: memoryview, end: int, epoch: int) -> list[Loaded]:
         events = decode_events(batch)
         image = self.image
         if image.offset + len(events) != end or epoch < image.epoch:
@@ -64,50 +66,70 @@ class Loader:
         after = delta.finish(end, epoch)
         if self._jump is not None:
             self._jump.image = after
-            return self._land() if after.offset >= self._jump.until else None
+            return self._land()
         self.shown = after
-        return delta, after
+        return [(delta, after)]
 
-    def start_over(self, until: int = 1) -> None:
-        """Load again from offset 0; nothing is shown before the image has reached `until`.
+    def start_over(self, until: int = 1, *, generation: int = 0) -> None:
+        """Begin a jump: from the empty image, by a snapshot or the log from 0.
 
-        `until`: the high watermark of who said so, so that no older world is shown than there is.
+        Nothing is shown before the image has reached `until` (the high watermark of who said so)
+        and the shown image's epoch, so that no older world is shown than there is. `generation`:
+        the quorum_generation that the jump leads into, if it is another than the shown image's.
         """
-        self._jump = _Jump(EMPTY, until)
+        self._jump = _Jump(EMPTY, until, generation)
+
+    def give_up(self) -> None:
+        """Forget a jump that is under way; what is shown stays, and is followed again."""
+        self._jump = None
 
     def load_snapshot_part(self, batches: Buffer) -> None:
         """Take in a part of a snapshot: whole batches of events, in order. The first part after
-        anything else begins anew from the empty image. CorruptRecordError as for load.
+        anything but start_over begins a jump of its own. CorruptRecordError as for load.
         """
-        if self._jump is None or self._jump.snapshot is None:
-            self._jump = _Jump(EMPTY, 0, snapshot=MetadataDelta(EMPTY))
-        assert self._jump.snapshot is not None, "just made"
+        jump = self._jump
+        if jump is None or (jump.snapshot is None and jump.image.offset > 0):
+            jump = self._jump = _Jump(EMPTY, self.shown.offset, 0)
+        if jump.snapshot is None:
+            jump.snapshot = MetadataDelta(EMPTY)
         for _, batch in record_batch.split(batches):
             for event in decode_events(batch):
-                self._jump.snapshot.replay(event)
+                jump.snapshot.replay(event)
+        jump.snapshot.settle()
 
-    def finish_snapshot(self, offset: int, epoch: int) -> Loaded:
-        """Show the snapshot that was loaded; it stands for the log below `offset`."""
+    def finish_snapshot(self, offset: int, epoch: int) -> list[Loaded]:
+        """End the snapshot, which stands for the log below `offset`; return what to show: nothing
+        yet where the jump must reach further, by the log from there. CorruptRecordError: no part
+        came, or it can't be.
+        """
         if self._jump is None or self._jump.snapshot is None:
             raise CorruptRecordError("the end of a snapshot of which no part came")
         if offset < 0 or epoch < -1:
             raise CorruptRecordError(f"a snapshot at offset {offset}, epoch {epoch}")
         self._jump.image = self._jump.snapshot.finish(offset, epoch)
+        self._jump.snapshot = None
         return self._land()
 
-    def _land(self) -> Loaded:
+    def _land(self) -> list[Loaded]:
+        """Show the jump's image, if it has come far enough."""
         assert self._jump is not None, "under way"
-        delta = MetadataDelta.between(self.shown, self._jump.image)
-        self.shown, self._jump = self._jump.image, None
-        return delta, self.shown
+        image = self._jump.image
+        if image.offset < self._jump.until or image.epoch < self.shown.epoch:
+            return []
+        delta = MetadataDelta.between(self.shown, image)
+        delta.generation = self._jump.generation
+        self.shown, self._jump = image, None
+        return [(delta, image)]
 
 
 class _Jump:
-    """An image that is being built beside the one that listeners see."""
+    """An image that is being built beside the one that listeners see.
 
-    def __init__(
-        self, image: MetadataImage, until: int, *, snapshot: MetadataDelta | None = None
-    ) -> None:
+    `snapshot` is there from a snapshot's first part to its end.
+    """
+
+    def __init__(self, image: MetadataImage, until: int, generation: int) -> None:
         self.image = image
         self.until = until
-        self.snapshot = snapshot
+        self.generation = generation
+        self.snapshot: MetadataDelta | None = None
