@@ -281,6 +281,18 @@ def test_topics_are_deleted_by_name_and_id() -> None:
     assert not after.topic_ids
 
 
+def test_one_request_deletes_so_many_topics_and_refuses_the_rest() -> None:
+    """Deciding holds the controller's loop up for every topic of the request."""
+    image = with_partition(brokers([0]), [0], name="a", number=1)
+    image = with_partition(image, [0], name="b", number=2)
+    names = ["a", *("zz" for _ in range(999)), "b"]
+    outcome = delete_topics(image, admin.DeleteTopicsRequest(topics=names), context(image))
+    assert list(replayed(image, outcome.events).topic_ids) == ["b"]
+    refused = outcome.response.topics[-1].error
+    assert refused.code == ErrorCode.ERROR_CODE_INVALID_REQUEST
+    assert "at most 1000" in refused.message
+
+
 def test_internal_topics_are_not_deleted() -> None:
     image, _ = create(brokers([0]), new("__consumer_offsets"), internal=True)
     request = admin.DeleteTopicsRequest(topics=["__consumer_offsets"])

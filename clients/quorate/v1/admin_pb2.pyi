@@ -351,6 +351,8 @@ Global___CreatedTopic: _TypeAlias = CreatedTopic  # noqa: Y015
 
 @_typing.final
 class DeleteTopicsRequest(_message.Message):
+    """names and ids: at most 1,000 in all"""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     TOPICS_FIELD_NUMBER: _builtins.int
