@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from contextlib import aclosing
 from typing import Any, cast
 
@@ -13,6 +13,7 @@ from quorate.errors import OverloadedError, QuorumUnavailableError, WrongCluster
 from quorate.frame import Frame
 from quorate.network import Peer
 from quorate.v1.common_pb2 import ErrorCode
+from quorate_quorum.log.events import encode_events
 from quorate_quorum.metadata.loader import Loader
 from quorate_quorum.metadata.watch import Watch, WatchConfig
 from quorate_quorum.v1.controller_pb2 import WatchHeader, WatchRequest
@@ -243,5 +244,80 @@ def test_wrong_cluster_says_which_is_ours() -> None:
             error = from_wire((await anext(frames)).header.error)
             assert isinstance(error, WrongClusterError)
             assert CLUSTER in str(error)
+
+    in_virtual_time(program)
+
+
+class Snapshots:
+    """A snapshot at offset 52 of 40 features, one a part; the log below `start` is gone."""
+
+    log_start_offset = 52
+    newest: tuple[int, int] | None = (52, 1)
+
+    async def parts(self, snapshot: tuple[int, int]) -> AsyncGenerator[bytes, None]:
+        for at in range(40):
+            event = MetadataEvent(feature=Feature(name=f"f{at}", level=at))
+            yield encode_events([event], base_offset=at, epoch=1, timestamp_ms=0)
+            await asyncio.sleep(0)
+
+
+def a_voter_with_a_snapshot() -> tuple[FakeRaft, Watch]:
+    raft, _ = a_voter()
+    for level in range(60):
+        raft.propose(1, [feature(level)])
+    raft.commit()
+    config = WatchConfig(frame_bytes_max=300)
+    return raft, Watch(CLUSTER, 1, raft, raft.epoch_at, config, snapshots=Snapshots())
+
+
+@pytest.mark.parametrize(
+    ("offset", "epoch"), [(0, -1), (5, 1), (55, 9), (52, 9)], ids=["new", "behind", "other", "at"]
+)
+def test_who_cannot_go_on_gets_the_snapshot_in_bounded_parts_then_the_log(
+    offset: int, epoch: int
+) -> None:
+    async def program(loop: SimulatedLoop) -> None:
+        raft, watch = a_voter_with_a_snapshot()
+        loader = Loader()
+        seen = []
+        async with aclosing(opened(watch, from_offset=offset, last_applied_epoch=epoch)) as frames:
+            while loader.image.offset < raft.high_watermark:
+                frame = await anext(frames)
+                assert len(frame.payload) <= 300
+                if not frame.header.snapshot:
+                    loader.load(frame.payload)
+                    continue
+                seen.append(frame.header)
+                loader.load_snapshot_part(frame.payload)
+                if frame.header.snapshot_end:
+                    loader.finish_snapshot(52, 1)
+        assert len(seen) > 5
+        assert [header.reload for header in seen] == [True] + [False] * (len(seen) - 1)
+        assert {(header.snapshot_offset, header.snapshot_epoch) for header in seen} == {(52, 1)}
+        assert loader.shown.features["f39"] == 39
+        assert loader.shown.features["x"] == 59
+
+    in_virtual_time(program)
+
+
+def test_who_stands_where_the_snapshot_ends_goes_on_by_the_log() -> None:
+    async def program(loop: SimulatedLoop) -> None:
+        _raft, watch = a_voter_with_a_snapshot()
+        async with aclosing(opened(watch, from_offset=52, last_applied_epoch=1)) as frames:
+            frame = await anext(frames)
+            assert (frame.header.snapshot, frame.header.base_offset) == (False, 52)
+
+    in_virtual_time(program)
+
+
+def test_a_voter_that_stops_ends_a_snapshot_half_way() -> None:
+    async def program(loop: SimulatedLoop) -> None:
+        _raft, watch = a_voter_with_a_snapshot()
+        async with aclosing(opened(watch)) as frames:
+            await anext(frames)
+            watch.stop()
+            last = [frame async for frame in frames][-1]
+            assert last.header.error.code == ErrorCode.ERROR_CODE_STOPPING
+            assert not last.header.snapshot_end
 
     in_virtual_time(program)

@@ -2,14 +2,17 @@
 
 Any voter serves it, from its own log and below its own high watermark, so it needs no leader to
 answer. A frame leaves in the turn of the loop in which the high watermark moves, and otherwise
-every 250 ms, so that silence tells the watcher that it is cut off. The voter that hears of no
-leader for one fetch timeout ends its watches: what it knows grows stale without anyone's fault.
+every 250 ms, so that silence tells the watcher that it is cut off. A watcher whose next batch is
+gone, or whose past is not ours, gets the newest snapshot in parts, then what follows it; where
+there is none, the log from 0. The voter that hears of no leader for one fetch timeout ends its
+watches: what it knows grows stale without anyone's fault.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -52,6 +55,21 @@ class WatchSource(Protocol):
         """Whole batches from `from_offset`, below the high watermark; at least one if any."""
 
 
+class SnapshotSource(Protocol):
+    """The snapshots of a voter, as Watch reads them."""
+
+    @property
+    def log_start_offset(self) -> int:
+        """First offset that the log holds; above 0 there is a snapshot at or above it."""
+
+    @property
+    def newest(self) -> tuple[int, int] | None:
+        """Offset and epoch of the newest snapshot."""
+
+    def parts(self, snapshot: tuple[int, int]) -> AsyncGenerator[bytes, None]:
+        """Yield the batches of its events in order; QuorateError if it can't be read."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WatchConfig:
     """Bounds of the service."""
@@ -79,7 +97,10 @@ class Watch:
         source: WatchSource,
         epoch_at: Callable[[int], int | None],
         config: WatchConfig | None = None,
+        *,
+        snapshots: SnapshotSource | None = None,
     ) -> None:
+        self._snapshots = snapshots
         self._cluster_id = cluster_id
         self._generation = quorum_generation
         self._source = source
@@ -117,6 +138,13 @@ class Watch:
             cursor = _Cursor(request.from_offset, request.last_applied_epoch)
             while (refusal := self._why_end()) is None:
                 bell.reset()
+                snapshot = self._snapshot_for(cursor)
+                if snapshot is not None:
+                    async with aclosing(self._snapshot_frames(snapshot)) as frames:
+                        async for frame in frames:
+                            yield frame
+                    cursor = _Cursor(*snapshot, is_checked=True)
+                    continue
                 frame = await self._next_frame(cursor)
                 yield frame
                 at_end = not frame.pieces or cursor.offset >= self._source.high_watermark
@@ -190,9 +218,52 @@ class Watch:
         cursor.offset = end_offset
         return Frame(header, (batches,))
 
+    def _snapshot_for(self, cursor: _Cursor) -> tuple[int, int] | None:
+        """Return the snapshot that a watcher needs; None if the log can go on for it."""
+        snapshots = self._snapshots
+        if snapshots is None or snapshots.newest is None:
+            return None
+        is_gone = cursor.offset < snapshots.log_start_offset
+        is_comparable = not cursor.is_checked and cursor.offset <= self._source.high_watermark
+        return snapshots.newest if is_gone or (is_comparable and self._diverges(cursor)) else None
+
+    async def _snapshot_frames(
+        self, snapshot: tuple[int, int]
+    ) -> AsyncGenerator[Frame[WatchHeader], None]:
+        """Yield a whole snapshot in bounded frames, or raise what ends the watch half way."""
+        assert self._snapshots is not None, "it names the snapshot"
+        pieces: list[bytes] = []
+        is_first = True
+        async with aclosing(self._snapshots.parts(snapshot)) as parts:
+            async for part in parts:
+                if pieces and sum(map(len, pieces)) + len(part) > self._config.frame_bytes_max:
+                    yield self._snapshot_frame(snapshot, pieces, is_first=is_first)
+                    pieces, is_first = [], False
+                pieces.append(part)
+        yield self._snapshot_frame(snapshot, pieces, is_first=is_first, is_last=True)
+
+    def _snapshot_frame(
+        self,
+        snapshot: tuple[int, int],
+        pieces: list[bytes],
+        *,
+        is_first: bool,
+        is_last: bool = False,
+    ) -> Frame[WatchHeader]:
+        if (refusal := self._why_end()) is not None:
+            raise refusal
+        header = self._header()
+        header.reload, header.snapshot, header.snapshot_end = is_first, True, is_last
+        header.snapshot_offset, header.snapshot_epoch = snapshot
+        return Frame(header, (b"".join(pieces),))
+
     def _diverges(self, cursor: _Cursor) -> bool:
         if cursor.offset == 0:
             return False
+        if self._snapshots is not None and self._snapshots.newest is not None:
+            offset, epoch = self._snapshots.newest
+            if cursor.offset == offset:  # the log may begin here
+                return cursor.last_epoch != epoch
         return self._epoch_at(cursor.offset - 1) != cursor.last_epoch
 
     def _header(self) -> WatchHeader:
