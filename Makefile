@@ -10,7 +10,7 @@ SEEDS      ?= 200
 FIRST_SEED ?= 0
 SEED       ?=
 
-.PHONY: setup demo test lint check proto sim bench clean
+.PHONY: setup demo test lint check proto sim mutants bench clean
 
 setup: $(VENV)/.installed
 
@@ -39,6 +39,9 @@ proto: setup
 
 sim: setup
 	@$(BIN)/python -m tests.simulation.run $(if $(SEED),--seed $(SEED),--seeds $(SEEDS) --first-seed $(FIRST_SEED))
+
+mutants: setup
+	@$(BIN)/python -m tests.mutants.run $(ARGS)
 
 bench: setup
 	$(BIN)/python -m bench

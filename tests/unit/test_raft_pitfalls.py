@@ -71,6 +71,13 @@ def test_who_grants_a_pre_vote(make: object, granted: bool) -> None:
     assert made.raft.hard_state == before  # grants are not persisted
 
 
+def test_a_leader_denies_pre_votes_to_the_most_complete_of_logs() -> None:
+    """R24 (KIP-996): it is no want of records that makes it deny."""
+    made = leader()
+    answer = made.ask_vote(3, made.epoch, last_epoch=made.epoch, end=99, pre_vote=True)
+    assert (answer.granted, answer.leader_id) == (False, 1)
+
+
 def test_a_voter_whose_stream_broke_grants_pre_votes_again() -> None:
     made = fresh_follower()
     assert isinstance(made.raft.role, Follower)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
+from crc32c import crc32c
 
 from quorate.errors import CorruptRecordError, StorageError
 from quorate_quorum.log.events import decode_events, encode_events
@@ -28,6 +29,9 @@ from quorate_quorum.raft.messages import (
     Written,
 )
 from quorate_quorum.raft.storage import (
+    CRC,
+    STATE,
+    VERSION,
     Storage,
     decode_state,
     encode_state,
@@ -71,6 +75,13 @@ def test_a_quorum_state_of_another_version_or_with_any_bit_flipped_is_refused() 
     for cut in range(len(data)):
         with pytest.raises(StorageError):
             decode_state(data[:cut])
+
+
+def test_a_quorum_state_of_a_newer_version_is_refused_though_its_checksum_fits() -> None:
+    """R11: what a later release means by these bytes is not for us to guess."""
+    body = bytes([VERSION + 1]) + encode_state(HardState(7))[1 : STATE.size]
+    with pytest.raises(StorageError, match=f"has version {VERSION + 1}; this release reads"):
+        decode_state(body + CRC.pack(crc32c(body)))
 
 
 def test_the_bootstrap_batch_is_the_same_whoever_writes_it() -> None:

@@ -1,0 +1,309 @@
+"""Faults that others had (R1-R45 of the list of pitfalls), each as one change of our source."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+RAFT = "quorum/quorate_quorum/raft/raft.py"
+ELECTIONS = "quorum/quorate_quorum/raft/elections.py"
+LEADING = "quorum/quorate_quorum/raft/leading.py"
+FOLLOWING = "quorum/quorate_quorum/raft/following.py"
+LEDGER = "quorum/quorate_quorum/raft/ledger.py"
+STORAGE = "quorum/quorate_quorum/raft/storage.py"
+VOTERS = "quorum/quorate_quorum/raft/voters.py"
+
+PAPER = "tests/unit/test_raft_paper.py"
+PITFALLS = "tests/unit/test_raft_pitfalls.py"
+DISK = "tests/unit/test_raft_storage.py"
+
+
+class Mutant(NamedTuple):
+    """`old` occurs exactly once in the file; the named tests fail once it is `new`."""
+
+    pitfall: str
+    fault: str
+    path: str
+    old: str
+    new: str
+    tests: tuple[str, ...]
+
+
+MUTANTS = (
+    Mutant(
+        "R1",
+        "a vote is spoken before it is on disk",
+        RAFT,
+        "if self._saved_version != self._hard_state_version:\n            return",
+        "if False:\n            return",
+        (f"{PAPER}::test_a_vote_is_on_disk_before_it_is_spoken",),
+    ),
+    Mutant(
+        "R2",
+        "the vote is forgotten within its epoch",
+        ELECTIONS,
+        "return raft.hard_state.voted_for == request.candidate and raft.leader_id == -1",
+        "return raft.leader_id == -1",
+        (f"{PAPER}::test_each_voter_votes_once_in_an_epoch_first_come_first_served",),
+    ),
+    Mutant(
+        "R3",
+        "leads again in the same epoch after a restart",
+        ELECTIONS,
+        "if raft.hard_state.voted_for == raft.me:",
+        "if False:",
+        (f"{PITFALLS}::test_who_stood_in_an_epoch_starts_resigned_in_it_and_never_leads_in_it",),
+    ),
+    Mutant(
+        "R4",
+        "a leader counts what it has not synced",
+        LEADING,
+        "raft.me, raft.ledger.synced_end)",
+        "raft.me, raft.ledger.log_end_offset)",
+        (f"{PITFALLS}::test_what_is_not_synced_does_not_count_though_it_is_served",),
+    ),
+    Mutant(
+        "R4",
+        "a follower acknowledges what it has not synced",
+        FOLLOWING,
+        "        ledger.synced_end,\n        ledger.epoch_before(ledger.synced_end),",
+        "        ledger.log_end_offset,\n        ledger.epoch_before(ledger.log_end_offset),",
+        (f"{PITFALLS}::test_a_slow_sync_makes_the_follower_repeat_its_last_synced_offset",),
+    ),
+    Mutant(
+        "R8",
+        "epochs of a truncated tail stay",
+        LEDGER,
+        "while self._epochs and self._epochs[-1][1] >= end_offset:",
+        "while False:",
+        (f"{PAPER}::test_logs_that_parted_for_several_epochs_come_together_in_several_rounds",),
+    ),
+    Mutant(
+        "R11",
+        "a state file of another version is read",
+        STORAGE,
+        "if data[:1] != bytes([VERSION]):",
+        "if False:",
+        (f"{DISK}::test_a_quorum_state_of_a_newer_version_is_refused_though_its_checksum_fits",),
+    ),
+    Mutant(
+        "R7",
+        "a damaged state file is read",
+        STORAGE,
+        "if crc32c(body) != crc:",
+        "if False:",
+        (f"{DISK}::test_a_quorum_state_of_another_version_or_with_any_bit_flipped_is_refused",),
+    ),
+    Mutant(
+        "R12",
+        "records of older epochs are committed by counting",
+        LEADING,
+        "if end <= leader.epoch_start_offset or end <= raft.ledger.high_watermark:",
+        "if end <= raft.ledger.high_watermark:",
+        (f"{PAPER}::test_a_new_leader_commits_nothing_until_a_record_of_its_own_epoch",),
+    ),
+    Mutant(
+        "R13",
+        "the check of the own epoch is off by one",
+        LEADING,
+        "if end <= leader.epoch_start_offset or",
+        "if end < leader.epoch_start_offset or",
+        (f"{PAPER}::test_a_new_leader_commits_nothing_until_a_record_of_its_own_epoch",),
+    ),
+    Mutant(
+        "R14",
+        "the high watermark goes back",
+        RAFT,
+        "self.ledger.high_watermark = max(self.ledger.high_watermark, offset)",
+        "self.ledger.high_watermark = offset",
+        (f"{PAPER}::test_the_high_watermark_never_goes_back",),
+    ),
+    Mutant(
+        "R15",
+        "a diverging fetch moves progress",
+        LEADING,
+        "        _answer(raft, fetch, diverging=diverging)\n        return",
+        "        progress.record(fetch.request, raft.ledger.log_end_offset, raft.now_ms)\n"
+        "        _answer(raft, fetch, diverging=diverging)\n        return",
+        (f"{PITFALLS}::test_a_diverging_fetch_moves_no_progress",),
+    ),
+    Mutant(
+        "R15",
+        "an older stream moves progress",
+        LEADING,
+        "if not progress.admits(fetch.stream):",
+        "if False:",
+        (f"{PITFALLS}::test_a_request_of_an_older_stream_moves_no_state",),
+    ),
+    Mutant(
+        "R16",
+        "an answer to another offset is taken",
+        FOLLOWING,
+        "if response.base_offset == raft.ledger.log_end_offset:",
+        "if True:",
+        (f"{PITFALLS}::test_an_answer_to_a_fetch_from_another_offset_is_not_taken",),
+    ),
+    Mutant(
+        "R17",
+        "a cut below the high watermark",
+        FOLLOWING,
+        "elif end < raft.ledger.high_watermark:",
+        "elif False:",
+        (f"{PITFALLS}::test_a_cut_below_the_high_watermark_stops_the_node",),
+    ),
+    Mutant(
+        "R19",
+        "half of the voters are a majority",
+        VOTERS,
+        "return voters // 2 + 1",
+        "return (voters + 1) // 2",
+        (f"{PAPER}::test_a_candidate_wins_with_a_majority_of_the_whole_cluster",),
+    ),
+    Mutant(
+        "R19",
+        "half of the voters commit",
+        VOTERS,
+        "return descending[len(descending) // 2]",
+        "return descending[(len(descending) - 1) // 2]",
+        (f"{PITFALLS}::test_what_is_not_synced_does_not_count_though_it_is_served",),
+    ),
+    Mutant(
+        "R20",
+        "a shorter log of the same epoch is up to date",
+        LEDGER,
+        "return (last_epoch, log_end_offset) >= (self.last_epoch, self.log_end_offset)",
+        "return last_epoch >= self.last_epoch",
+        (f"{PAPER}::test_a_vote_goes_only_to_a_log_that_is_at_least_as_up_to_date",),
+    ),
+    Mutant(
+        "R20",
+        "epoch and length are both compared",
+        LEDGER,
+        "return (last_epoch, log_end_offset) >= (self.last_epoch, self.log_end_offset)",
+        "return last_epoch >= self.last_epoch and log_end_offset >= self.log_end_offset",
+        (f"{PAPER}::test_a_vote_goes_only_to_a_log_that_is_at_least_as_up_to_date",),
+    ),
+    Mutant(
+        "R22",
+        "a sync from before a cut is credited",
+        RAFT,
+        "if event.truncations != ledger.truncations or event.epoch != self.epoch:",
+        "if False:",
+        (f"{PITFALLS}::test_a_completion_from_before_a_cut_is_not_credited_to_what_replaced_it",),
+    ),
+    Mutant(
+        "R23",
+        "no check of the quorum",
+        LEADING,
+        "if raft.now_ms >= leader.heard_ms + raft.timing.check_quorum_ms:",
+        "if False:",
+        (
+            f"{PITFALLS}::test_a_leader_that_no_majority_echoes_resigns_after_one_and_a_half_fetch_timeouts",
+        ),
+    ),
+    Mutant(
+        "R24",
+        "a follower grants pre-votes while it hears its leader",
+        ELECTIONS,
+        "return raft.now_ms >= follower.fresh_until_ms",
+        "return True",
+        (f"{PITFALLS}::test_who_grants_a_pre_vote",),
+    ),
+    Mutant(
+        "R24",
+        "a leader grants pre-votes",
+        ELECTIONS,
+        "        case Leader():\n            return False",
+        "        case Leader():\n            return True",
+        (f"{PITFALLS}::test_a_leader_denies_pre_votes_to_the_most_complete_of_logs",),
+    ),
+    Mutant(
+        "R24",
+        "answers to earlier attempts are counted",
+        ELECTIONS,
+        "or role.attempt != event.attempt:",
+        "or False:",
+        (f"{PITFALLS}::test_an_answer_to_an_earlier_attempt_is_not_counted",),
+    ),
+    Mutant(
+        "R25",
+        "it stands without having asked",
+        ELECTIONS,
+        "elif raft.is_sole_voter() or transfer:",
+        "elif True:",
+        (f"{PITFALLS}::test_an_isolated_voter_does_not_raise_its_epoch_and_disturbs_nobody",),
+    ),
+    Mutant(
+        "R28",
+        "one seed, one timeout",
+        RAFT,
+        "+ self.me.id * 7919)",
+        ")",
+        (f"{PITFALLS}::test_two_voters_with_one_seed_wait_differently",),
+    ),
+    Mutant(
+        "R29",
+        "the first successor waits as the others do",
+        ELECTIONS,
+        "if successors[:1] == (raft.me.id,):",
+        "if False:",
+        (f"{PITFALLS}::test_the_first_successor_stands_at_once_and_the_others_wait",),
+    ),
+    Mutant(
+        "R30",
+        "a reign is told before its own record is committed",
+        LEADING,
+        "return raft.ledger.high_watermark > leader.epoch_start_offset",
+        "return True",
+        (f"{PAPER}::test_nobody_is_told_of_a_high_watermark_that_is_not_of_this_epoch",),
+    ),
+    Mutant(
+        "R33",
+        "directories do not tell voters of one id apart",
+        ELECTIONS,
+        "is_for_us = request.voter == raft.me and",
+        "is_for_us = request.voter.id == raft.me.id and",
+        (f"{PITFALLS}::test_votes_that_are_refused_by_everybody",),
+    ),
+    Mutant(
+        "R33",
+        "a disk that forgot gives votes",
+        ELECTIONS,
+        "if request.epoch < raft.epoch or _is_amnesiac_before(raft, request):",
+        "if request.epoch < raft.epoch:",
+        (f"{PITFALLS}::test_a_voter_that_holds_only_the_bootstrap_batch_elects_no_history",),
+    ),
+    Mutant(
+        "R34",
+        "a voter set that was cut off stays",
+        LEDGER,
+        "while self._voters and self._voters[-1][0] >= end_offset:",
+        "while False:",
+        (f"{PITFALLS}::test_a_voter_set_that_is_cut_off_is_taken_back",),
+    ),
+    Mutant(
+        "R36",
+        "no vote for a candidate that we do not know",
+        ELECTIONS,
+        "if is_for_us and request.epoch <= EPOCH_MAX:",
+        "if is_for_us and request.candidate in raft.ledger.voters:",
+        (f"{PITFALLS}::test_a_vote_for_a_candidate_outside_our_voter_set_is_possible",),
+    ),
+    Mutant(
+        "R42",
+        "a read before the own epoch's first commit",
+        LEADING,
+        "    if not has_committed_own(raft, leader):\n        return  # it may",
+        "    if False:\n        return  # it may",
+        (
+            f"{PAPER}::test_a_read_waits_for_a_record_of_the_epoch_and_for_a_majority_that_heard_of_it",
+        ),
+    ),
+    Mutant(
+        "R43",
+        "a read takes a round that was given already",
+        RAFT,
+        "        self.round += 1\n        read = leader",
+        "        read = leader",
+        (f"{PITFALLS}::test_a_read_id_is_never_given_twice_not_even_in_another_reign",),
+    ),
+)
