@@ -23,6 +23,7 @@ from quorate_quorum.controller.service import ControllerService
 from quorate_quorum.log.disk import Disk, Lock
 from quorate_quorum.log.identity import Identity, read_identity
 from quorate_quorum.log.log import Log, LogConfig
+from quorate_quorum.log.snapshot import SnapshotId
 from quorate_quorum.metadata.image import MetadataImage
 from quorate_quorum.metadata.watch import Watch, WatchConfig
 from quorate_quorum.node.config import ConfigError, QuorumConfig
@@ -83,6 +84,15 @@ class QuorumServer:
     def is_controller(self) -> bool:
         """Whether this voter decides now."""
         return self._rooms is not None and self._rooms.controller.is_active
+
+    async def take_snapshot(self) -> SnapshotId:
+        """Take a snapshot of the committed image now; return the newest on this disk.
+
+        Raises InvalidRequestError before anything is applied, OverloadedError if the disk is full,
+        StoppingError.
+        """
+        image = self.image
+        return await self.raft.take_snapshot(image.offset, image.epoch, image.to_events())
 
     async def start(self) -> None:
         """Take part in the quorum, and return; a leader comes later.

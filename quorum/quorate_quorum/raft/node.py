@@ -7,12 +7,13 @@ Everything happens in the turns of one event loop. Whatever fails here that is n
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Sequence
 from typing import Any, Protocol
 
 import structlog
 
 from quorate.errors import (
+    FencedLeaderEpochError,
     InvalidRequestError,
     NotControllerError,
     OverloadedError,
@@ -22,7 +23,9 @@ from quorate.errors import (
 from quorate.network import Service
 from quorate_quorum.log.events import encode_events
 from quorate_quorum.log.identity import Identity
-from quorate_quorum.log.log import Log
+from quorate_quorum.log.log import Log, is_full
+from quorate_quorum.log.snapshot import VERSION as SNAPSHOT_VERSION
+from quorate_quorum.log.snapshot import SnapshotId
 from quorate_quorum.node.config import QuorumConfig
 from quorate_quorum.node.environment import Environment
 from quorate_quorum.raft.bootstrap import metadata_directory, read_bootstrap_hash
@@ -42,11 +45,12 @@ from quorate_quorum.raft.messages import (
     RoleChange,
 )
 from quorate_quorum.raft.raft import Raft
+from quorate_quorum.raft.snapshots import Snapshots
 from quorate_quorum.raft.storage import Storage, parse_batches, read_ledger, read_state
 from quorate_quorum.raft.timing import Timing
 from quorate_quorum.raft.transport import RaftService, Transport
 from quorate_quorum.v1 import raft_pb2
-from quorate_quorum.v1.events_pb2 import EpochStart, MetadataEvent
+from quorate_quorum.v1.events_pb2 import EpochStart, MetadataEvent, SnapshotStart
 
 log = structlog.get_logger(__name__)
 
@@ -97,6 +101,7 @@ class RaftNode:
         self._on_failure = fail
         self._me = ReplicaKey(identity.node_id, identity.directory_id)
         self._history = History(identity.cluster_id, identity.quorum_generation, b"")
+        self._snapshots = Snapshots(environment.disk, metadata_directory(config.log_dirs[0]))
         self._raft: Raft
         self._storage: Storage
         self._transport: Transport
@@ -148,6 +153,16 @@ class RaftNode:
         return self._raft.ledger.log_end_offset
 
     @property
+    def log_start_offset(self) -> int:
+        """The first offset of the log; what lies below is in the snapshot."""
+        return self._raft.ledger.log_start_offset
+
+    @property
+    def snapshot(self) -> SnapshotId | None:
+        """The newest whole snapshot on this disk."""
+        return self._snapshots.newest
+
+    @property
     def history(self) -> History:
         return self._history
 
@@ -193,8 +208,11 @@ class RaftNode:
         directory = metadata_directory(self.config.log_dirs[0])
         disk = self._environment.disk
         hard_state = await read_state(disk, directory)
-        ledger = await read_ledger(self._log)
         identity = self._identity
+        await self._snapshots.open(
+            cluster_id=identity.cluster_id, quorum_generation=identity.quorum_generation
+        )
+        ledger = await read_ledger(self._log)
         self._history = History(
             identity.cluster_id, identity.quorum_generation, await read_bootstrap_hash(self._log)
         )
@@ -431,6 +449,70 @@ class RaftNode:
             return b""
         return await self._read(from_offset, self._readable_end, bytes_max)
 
+    async def take_snapshot(
+        self, offset: int, epoch: int, events: Iterable[MetadataEvent]
+    ) -> SnapshotId:
+        """Write the image at a committed offset as a snapshot; return the newest there is then.
+
+        `events` are those of the image, `epoch` is that of its last record. Nothing is written
+        if a snapshot as new is there. Raises InvalidRequestError if that is not committed and
+        applied here, OverloadedError if the disk is full, StoppingError.
+        """
+        if not self._is_running:
+            raise StoppingError(f"node {self._me.id} is not running")
+        held = self._raft.ledger.epoch_before(offset)
+        if not 0 < offset <= self._applied_end or held != epoch:
+            raise InvalidRequestError(
+                f"a snapshot of offset {offset} and epoch {epoch}: applied here is all below"
+                f" {self._applied_end}, and the record before that offset is of epoch {held}"
+            )
+        start = SnapshotStart(
+            version=SNAPSHOT_VERSION,
+            offset=offset,
+            epoch=epoch,
+            cluster_id=self._history.cluster_id,
+            quorum_generation=self._history.quorum_generation,
+            bootstrap_hash=self._history.bootstrap_hash,
+        )
+        await asyncio.wait([self._spawn(self._take_snapshot(start, events), "raft snapshot")])
+        newest = self.snapshot
+        if newest is not None and newest.offset >= offset:
+            return newest
+        if not self._is_running:
+            raise StoppingError(f"node {self._me.id} is not running")
+        raise OverloadedError(f"node {self._me.id} has no room on its disk for a snapshot")
+
+    async def _take_snapshot(self, start: SnapshotStart, events: Iterable[MetadataEvent]) -> None:
+        """A full disk is no reason to stop: the log says so itself, when it has no room."""
+        await self._log.sync()  # the log never ends below a snapshot that was taken of it
+        try:
+            await self._snapshots.take(start, events)
+        except OSError as error:
+            if not is_full(error):
+                raise
+            log.warning("no room for a snapshot", node=self._me.id, error=str(error))
+
+    async def read_snapshot(
+        self, snapshot: SnapshotId, position: int, bytes_max: int
+    ) -> tuple[int, bytes]:
+        """Return the size of a snapshot and some of its bytes from `position`, one at least.
+
+        SnapshotNotFoundError if it is not there (any more), InvalidRequestError if the position
+        or bytes_max is none, StoppingError if the disk fails.
+        """
+        try:
+            return await self._snapshots.read(snapshot, position, bytes_max)
+        except OSError as error:
+            self._fail(f"can't read a snapshot: {error}", error)
+            raise StoppingError(f"node {self._me.id} can't read its snapshot: {error}") from error
+
+    def snapshot_parts(self, snapshot: SnapshotId) -> AsyncGenerator[bytes, None]:
+        """Yield the batches of a snapshot's events, as Loader.load_snapshot_part takes them.
+
+        Close it with aclosing. FileNotFoundError if it is not there (any more).
+        """
+        return self._snapshots.parts(snapshot)
+
     def hand_over(self, *, for_silence: bool) -> None:
         """Give leadership to the most caught-up voter; nothing happens without another voter."""
         reason = "handed over for silence" if for_silence else "handed over"
@@ -500,6 +582,17 @@ class RaftNode:
             return await future
         finally:
             self._callers.pop(caller, None)
+
+    def check_leads(self, epoch: int) -> None:
+        """Raise FencedLeaderEpochError or NotControllerError unless leading in that epoch."""
+        self._check_running()
+        if epoch < self.epoch:
+            raise FencedLeaderEpochError(f"epoch {epoch} is over; this is epoch {self.epoch}")
+        if epoch > self.epoch or self.leader_id != self._me.id:
+            raise NotControllerError(
+                f"node {self._me.id} does not lead in epoch {epoch}; epoch {self.epoch}, leader"
+                f" {self.leader_id}"
+            )
 
     async def payload(self, reply: FetchReply) -> bytes | None:
         """Return the batches of a fetch answer; None if the reign is over that meant them."""

@@ -22,7 +22,6 @@ from quorate.errors import (
     OverloadedError,
     PeerRefusedError,
     QuorateError,
-    SnapshotNotFoundError,
     UnsupportedError,
     WrongClusterError,
     to_wire,
@@ -30,6 +29,7 @@ from quorate.errors import (
 from quorate.frame import Frame
 from quorate.network import Connection, Handler, Method, Network, Peer
 from quorate.v1.common_pb2 import Error, ErrorCode
+from quorate_quorum.log.snapshot import SnapshotId
 from quorate_quorum.methods import (
     BEGIN_EPOCH,
     DESCRIBE_NODE,
@@ -390,6 +390,12 @@ class Voting(Protocol):
     async def payload(self, reply: FetchReply) -> bytes | None:
         """Return the batches of an answer; None if it must not be sent any more."""
 
+    def check_leads(self, epoch: int) -> None:
+        """Raise FencedLeaderEpochError or NotControllerError unless leading in that epoch."""
+
+    async def read_snapshot(
+        self, snapshot: SnapshotId, position: int, bytes_max: int
+    ) -> tuple[int, bytes]: ...
     def describe_node(self) -> raft_pb2.DescribeNodeResponse: ...
 
 
@@ -524,9 +530,19 @@ class RaftService:
     async def fetch_snapshot(
         self, message: raft_pb2.FetchSnapshotRequest, peer: Peer
     ) -> raft_pb2.FetchSnapshotResponse:
-        """No snapshots are taken yet: the log is never cut at its start."""
-        error = SnapshotNotFoundError("no snapshots are taken yet: fetch from offset 0")
-        return raft_pb2.FetchSnapshotResponse(error=to_wire(error))
+        """Hand out a chunk of a snapshot, as the leader of the caller's epoch."""
+        snapshot = SnapshotId(message.snapshot.offset, message.snapshot.epoch)
+        try:
+            check_history(self._node.history, message.history)
+            self._node.check_leads(message.epoch)
+            size, chunk = await self._node.read_snapshot(
+                snapshot, message.position, message.max_bytes
+            )
+        except QuorateError as error:
+            return raft_pb2.FetchSnapshotResponse(error=to_wire(error))
+        return raft_pb2.FetchSnapshotResponse(
+            snapshot=message.snapshot, position=message.position, size=size, chunk=chunk
+        )
 
     async def describe(
         self, message: raft_pb2.DescribeNodeRequest, peer: Peer
