@@ -91,7 +91,7 @@ async def test_parts_are_what_the_loader_takes() -> None:
     loader = Loader()
     for part in await parts_of(disk):
         loader.load_snapshot_part(part)
-    _, image = loader.finish_snapshot(*ID)
+    ((_, image),) = loader.finish_snapshot(*ID)
 
     assert (image.offset, image.epoch, len(image.topics)) == (120, 3, 299)
     assert [voter.id for voter in image.voters] == [1]
