@@ -9,8 +9,11 @@ SOURCES := clients quorum broker tests bench
 SEEDS      ?= 200
 FIRST_SEED ?= 0
 SEED       ?=
+# Seeds of the quorum alone, which cost a fifth of a whole cluster's; STATE: a file to go on from.
+QUORUM_SEEDS = $(if $(filter file default undefined,$(origin SEEDS)),700,$(SEEDS))
+STATE      ?=
 
-.PHONY: setup demo test lint check proto sim mutants bench clean
+.PHONY: setup demo test lint check proto sim sim-quorum mutants bench clean
 
 setup: $(VENV)/.installed
 
@@ -42,6 +45,9 @@ sim: setup
 
 mutants: setup
 	@$(BIN)/python -m tests.mutants.run $(ARGS)
+
+sim-quorum: setup
+	@$(BIN)/python -m tests.simulation.quorum_run $(if $(SEED),--seed $(SEED),--seeds $(QUORUM_SEEDS) --first-seed $(FIRST_SEED)) $(if $(STATE),--state $(STATE)) $(ARGS)
 
 bench: setup
 	$(BIN)/python -m bench

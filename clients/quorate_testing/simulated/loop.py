@@ -42,6 +42,7 @@ WALL_CLOCK_START_MS = 1_700_000_000_000
 CALLBACKS_AT_ONCE_MAX = 2_000_000
 #: Virtual seconds that tasks are given to end when they are cancelled at the end.
 UNWIND_S = 60.0
+UNWIND_ROUNDS = 5
 
 _process: ContextVar[Process | None] = ContextVar("simulated_process", default=None)
 
@@ -169,7 +170,7 @@ class SimulatedLoop(base_events.BaseEventLoop):
         self._runnable: deque[events.Handle] = deque()
         self._timers: list[tuple[float, int, events.TimerHandle]] = []
         self._serial = count()
-        self._living_tasks: dict[int, asyncio.Task[Any]] = {}
+        self._living_tasks: dict[int, _Task[Any]] = {}
         self._processes: dict[str, Process] = {}
         self._all_processes: list[Process] = []
         self._ending = False
@@ -337,12 +338,15 @@ class SimulatedLoop(base_events.BaseEventLoop):
         self._callbacks_now = 0
         for process in self._all_processes:
             process.let_go()
-        tasks = list(self._living_tasks.values())
-        if tasks:
-            self._time_max_s = self._now_s + 2 * UNWIND_S
-            super().run_until_complete(self._cancel(tasks))
+        self._time_max_s = self._now_s + 2 * UNWIND_ROUNDS * UNWIND_S
+        cancelled: dict[int, asyncio.Task[Any]] = {}
+        for _ in range(UNWIND_ROUNDS):  # what ends may begin something else
+            tasks = [task for task in self._undone() if task.serial not in cancelled]
+            cancelled |= {task.serial: task for task in tasks}
+            if tasks:
+                super().run_until_complete(self._cancel(tasks))
         super().run_until_complete(self.shutdown_asyncgens())
-        stuck = [task for task in tasks if not task.done()]
+        stuck = self._undone()
         for task in stuck:
             task._log_destroy_pending = False  # type: ignore[attr-defined]
         self._runnable.clear()
@@ -353,7 +357,10 @@ class SimulatedLoop(base_events.BaseEventLoop):
         if stuck:
             raise SimulationError(f"these did not end when cancelled: {stuck}")
 
-    async def _cancel(self, tasks: list[asyncio.Task[Any]]) -> None:
+    def _undone(self) -> list[_Task[Any]]:
+        return [task for task in self._living_tasks.values() if not task.done()]
+
+    async def _cancel(self, tasks: list[_Task[Any]]) -> None:
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks, timeout=UNWIND_S)

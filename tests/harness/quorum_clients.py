@@ -1,0 +1,188 @@
+"""Clients of a simulated quorum: writes, compare-and-set and reads of cluster configs, recorded.
+
+Each value is written once in a run, so the committed log orders all writes of a key, and an
+operation has a version: the place of its value in that order. Linearizable is then: whoever
+begins after an operation has returned sees, or makes, no older version.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+from quorate.errors import NotControllerError, OutcomeUnknownError, QuorateError
+from quorate_quorum.controller.controller import Controller
+from quorate_quorum.controller.outcome import Context, Outcome
+from quorate_quorum.metadata.image import MetadataImage
+from quorate_quorum.v1.events_pb2 import Config, MetadataEvent
+from tests.harness.invariants import Violation
+from tests.harness.quorum_machines import Machine, Quorum
+
+KEYS = ("a", "b", "c", "d")
+PATIENCE_S = 3.0
+
+Kind = Literal["write", "cas", "read"]
+#: ok: done, and `result` is the value written or read; fail: surely not done; unknown: who knows.
+Status = Literal["open", "ok", "fail", "unknown"]
+
+
+@dataclass(slots=True)
+class Operation:
+    """One operation of a client, from its call to its answer."""
+
+    kind: Kind
+    key: str
+    invoked_s: float
+    #: What is written; of a compare-and-set also what must be there before.
+    value: str | None = None
+    expected: str | None = None
+    status: Status = "open"
+    returned_s: float = float("inf")
+    #: What a read found, or a compare-and-set that found something else than expected.
+    found: str | None = None
+    has_written: bool = False
+
+
+@dataclass(slots=True)
+class Clients:
+    """Several clients, each with one operation at a time."""
+
+    quorum: Quorum
+    chance: random.Random
+    pause_s: tuple[float, float] = (0.05, 0.9)
+    history: list[Operation] = field(default_factory=list)
+    _numbers: int = 0
+
+    async def work(self) -> None:
+        """Go on for good: one client."""
+        while True:
+            await asyncio.sleep(self.chance.uniform(*self.pause_s))
+            machine = self._someone()
+            if machine is not None:
+                await self.operate(
+                    machine, self.chance.choices(("read", "write", "cas"), (5, 4, 2))[0]
+                )
+
+    async def operate(self, machine: Machine, kind: Kind, key: str = "") -> Operation:
+        """Carry one operation out at a voter, whatever becomes of it."""
+        key = key or self.chance.choice(KEYS)
+        operation = Operation(kind, key, self.quorum.loop.time())
+        controller, process, death = machine.controller, machine.process, machine.death
+        if controller is None or process is None or death is None or not process.is_alive:
+            operation.status = "fail"
+            return operation
+        if kind != "read":
+            self._numbers += 1
+            operation.value = f"v{self._numbers}"
+        if kind == "cas":
+            operation.expected = controller.image.configs.get(key)
+        self.history.append(operation)
+        task = process.spawn(_carry_out(controller, operation, self.chance.random() < 0.5))
+        await asyncio.wait((task, death), timeout=PATIENCE_S, return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            operation.status = task.result()
+            operation.returned_s = self.quorum.loop.time()
+        else:
+            operation.status = "unknown"
+        return operation
+
+    def _someone(self) -> Machine | None:
+        """Return one that says it leads; now and then any."""
+        up = [machine for machine in self.quorum.machines if machine.controller is not None]
+        leaders = [machine for machine in up if machine.is_leader]
+        if leaders and self.chance.random() < 0.95:
+            return self.chance.choice(leaders)
+        return self.chance.choice(up) if up else None
+
+    def count(self) -> Counter[str]:
+        """Return how many operations of each kind came to what."""
+        return Counter(f"{one.kind} {one.status}" for one in self.history)
+
+
+async def _carry_out(controller: Controller, operation: Operation, through_log: bool) -> Status:
+    try:
+        if operation.kind == "read":
+            operation.found = await _read(controller, operation.key, through_log=through_log)
+        else:
+            decided = await controller.run(_decision(operation))
+            operation.has_written, operation.found = decided.response
+    except OutcomeUnknownError:
+        return "unknown"
+    except QuorateError:
+        return "fail"
+    return "ok"
+
+
+async def _read(controller: Controller, key: str, *, through_log: bool) -> str | None:
+    """Read linearizably: by a decision without events, or by a round and then the image."""
+    if through_log:
+        return (await controller.run(lambda image, _: Outcome((), image.configs.get(key)))).response
+    active = controller._active
+    if active is None:
+        raise NotControllerError("this voter does not lead")
+    await active.reign.confirm()
+    return controller.image.configs.get(key)
+
+
+def _decision(
+    operation: Operation,
+) -> Callable[[MetadataImage, Context], Outcome[tuple[bool, str | None]]]:
+    def decide(image: MetadataImage, _: Context) -> Outcome[tuple[bool, str | None]]:
+        now = image.configs.get(operation.key)
+        if operation.kind == "cas" and now != operation.expected:
+            return Outcome((), (False, now))
+        event = MetadataEvent(config=Config(name=operation.key, value=operation.value))
+        return Outcome((event,), (True, now))
+
+    return decide
+
+
+def judge(history: list[Operation], values: dict[str, list[str]]) -> None:
+    """Raise Violation unless what was told fits the committed log, and the order of real time."""
+    for key in KEYS:
+        written = values.get(key, [])
+        if len(set(written)) != len(written):
+            doubled = [value for value, times in Counter(written).items() if times > 1]
+            raise Violation(f"{doubled} of {key} stand in the log twice")
+        versions = {value: number for number, value in enumerate(written)}
+        _judge_key(key, [one for one in history if one.key == key], versions, written)
+
+
+def _judge_key(
+    key: str, operations: list[Operation], versions: dict[str, int], written: list[str]
+) -> None:
+    for one in operations:
+        if one.kind != "read" and one.status == "fail" and one.value in versions:
+            raise Violation(f"{one} was told to have failed, and is committed")
+        if one.status == "ok" and one.has_written and one.value not in versions:
+            raise Violation(f"{one} was acknowledged, and is lost")
+        if one.status == "ok" and one.kind == "cas" and one.has_written:
+            place = versions[str(one.value)]
+            before = written[place - 1] if place else None
+            if before != one.expected:
+                raise Violation(f"{one} was acknowledged, and stands after {before} in the log")
+    done = [one for one in operations if one.status == "ok"]
+    returns = sorted(done, key=lambda one: one.returned_s)
+    newest, returned = -1, 0
+    for one in sorted(done, key=lambda one: one.invoked_s):
+        while returns[returned].returned_s < one.invoked_s:
+            newest = max(newest, _version(returns[returned], versions))
+            returned += 1
+        version = _version(one, versions)
+        if version < newest or (one.has_written and version == newest):
+            raise Violation(
+                f"{one} has version {version} of {key}, and began after version {newest} was told"
+            )
+
+
+def _version(one: Operation, versions: dict[str, int]) -> int:
+    value = one.value if one.has_written else one.found
+    if value is None:
+        return -1
+    if value not in versions:
+        raise Violation(f"{one} saw what was never committed")
+    return versions[value]

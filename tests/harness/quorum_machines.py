@@ -1,0 +1,229 @@
+"""A quorum of real voters (QuorumServer) in one simulated world: machines, disks, network.
+
+A machine keeps its disk and its id; the processes on it come and go. Whoever takes a machine down
+holds it; a supervisor starts again what stopped itself by a fault that was done to it, and calls
+everything else that stops itself a violation.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from contextvars import Context
+from dataclasses import dataclass, field
+from typing import Any
+
+from quorate.errors import QuorateError
+from quorate_cli.storage import format_voters
+from quorate_quorum.controller.controller import Controller
+from quorate_quorum.node.config import ConfigError, QuorumConfig
+from quorate_quorum.node.environment import Environment
+from quorate_quorum.node.process import NodeFailed
+from quorate_quorum.raft.raft import Raft
+from quorate_quorum.server import QuorumServer
+from quorate_testing.simulated.disk import SimulatedDisk
+from quorate_testing.simulated.loop import Process, SimulatedLoop
+from quorate_testing.simulated.network import LinkQuality, SimulatedNetwork
+from tests.harness.invariants import Violation
+
+CLUSTER_ID = "simulated"
+FIRST_ID = 100
+PORT = 7093
+DATA = "/data"
+RESTART_S = 0.7
+
+
+@dataclass(slots=True)
+class Machine:
+    """One computer: its disk, and the voter that runs on it now, if any."""
+
+    node_id: int
+    name: str
+    disk: SimulatedDisk
+    process: Process | None = None
+    server: QuorumServer | None = None
+    runs: int = 0
+    #: How many faults keep it down.
+    holders: int = 0
+    #: Faults that may make its voter stop itself; it is no violation then.
+    excuses: Counter[str] = field(default_factory=Counter)
+    #: Done when the process of now is dead.
+    death: asyncio.Future[None] | None = None
+
+    @property
+    def endpoint(self) -> str:
+        """Where it listens."""
+        return f"{self.name}:{PORT}"
+
+    @property
+    def is_up(self) -> bool:
+        """Whether a process lives on it, paused or not."""
+        return self.process is not None and self.process.is_alive
+
+    @property
+    def raft(self) -> Raft | None:
+        """The Raft machine of its voter, once there is one."""
+        if self.server is None or not self.is_up or self.server._rooms is None:
+            return None
+        return getattr(self.server.raft, "_raft", None)
+
+    @property
+    def controller(self) -> Controller | None:
+        """The controller of its voter, once there is one."""
+        if self.server is None or not self.is_up or self.server._rooms is None:
+            return None
+        return self.server._rooms.controller
+
+    @property
+    def is_leader(self) -> bool:
+        """Whether its voter decides, to its own knowledge."""
+        controller = self.controller
+        return controller is not None and controller.is_active
+
+
+class Quorum:
+    """Machines and their network."""
+
+    def __init__(self, loop: SimulatedLoop, size: int, settings: dict[str, Any]) -> None:
+        self.loop = loop
+        self.settings = settings
+        self.network = SimulatedNetwork(loop, self._chance())
+        self.machines = [
+            Machine(
+                FIRST_ID + i,
+                f"voter-{FIRST_ID + i}",
+                SimulatedDisk(self._chance(), latency_max=0.002),
+            )
+            for i in range(size)
+        ]
+
+    @property
+    def names(self) -> list[str]:
+        """The names of all machines."""
+        return [machine.name for machine in self.machines]
+
+    @property
+    def leader(self) -> Machine | None:
+        """The machine that decides in the newest epoch."""
+        leaders = [m for m in self.machines if m.is_leader]
+        return max(leaders, key=lambda m: m.raft.epoch if m.raft else -1, default=None)
+
+    async def begin(self) -> None:
+        """Format all disks, and start all voters."""
+        disks = {machine.node_id: machine.disk for machine in self.machines}
+        await format_voters(
+            CLUSTER_ID,
+            [(machine.node_id, machine.endpoint, DATA) for machine in self.machines],
+            disk_of=lambda node_id: disks[node_id],
+            chance=self._chance(),
+        )
+        for machine in self.machines:
+            self._start(machine)
+
+    # -- up and down
+
+    def kill(self, machine: Machine) -> None:
+        """Kill -9, and hold it down."""
+        machine.holders += 1
+        self._end(machine)
+        machine.disk.crash_process()
+
+    def cut_power(self, machine: Machine) -> None:
+        """Let it go dark, and hold it down."""
+        machine.holders += 1
+        self._end(machine)
+        machine.disk.lose_power()
+
+    async def stop(self, machine: Machine) -> None:
+        """SIGTERM, and hold it down; killed if it is not gone in ten seconds."""
+        machine.holders += 1
+        process, server, death = machine.process, machine.server, machine.death
+        if process is None or server is None or death is None or not process.is_alive:
+            return
+        process.spawn(server.stop(), name=f"stop {machine.name}")
+        await asyncio.wait([death], timeout=10)
+        if machine.process is process and process.is_alive:
+            self._end(machine)
+            machine.disk.crash_process()
+
+    def let_go(self, machine: Machine) -> None:
+        """Hold it down no longer."""
+        machine.holders -= 1
+        if not machine.holders and not machine.is_up:
+            self._start(machine)
+
+    def heal(self) -> None:
+        """Undo all that is not on disk: every link, every process, every disk works."""
+        self.network.heal()
+        calm = LinkQuality()
+        self.network.set_delay(calm.delay_min_ms, calm.delay_max_ms)
+        self.network.set_loss(0.0)
+        self.network.set_bandwidth(None)
+        self.network.set_duplication(0.0)
+        self.network.set_reordering(0.0)
+        for machine in self.machines:
+            machine.disk.mend()
+            if machine.process is not None and machine.process.is_alive:
+                machine.process.resume()
+            machine.holders = 0
+            if not machine.is_up:
+                self._start(machine)
+
+    def _end(self, machine: Machine) -> None:
+        if machine.process is not None:
+            machine.process.kill()
+        machine.server = None
+
+    def _start(self, machine: Machine) -> None:
+        process = self.loop.process(machine.name)
+        death: asyncio.Future[None] = self.loop.create_future()
+        process.at_death(lambda: None if death.done() else death.set_result(None))
+        machine.process, machine.death = process, death
+        machine.runs += 1
+        process.spawn(self._live(machine, process), name=f"{machine.name}, run {machine.runs}")
+
+    async def _live(self, machine: Machine, process: Process) -> None:
+        server = QuorumServer(
+            QuorumConfig(
+                node_id=machine.node_id,
+                listeners=(machine.endpoint,),
+                log_dirs=(DATA,),
+                quorum_bootstrap_servers=tuple(one.endpoint for one in self.machines),
+                allow_insecure_listeners=True,
+                **self.settings,
+            ),
+            Environment(
+                network=self.network.host(machine.name),
+                disk=machine.disk,
+                wall_clock_ms=process.wall_clock_ms,
+                chance=self._chance(),
+            ),
+        )
+        machine.server = server
+        reason = ""
+        try:
+            await server.start()
+            await server.stopped()
+        except (NodeFailed, OSError, ConfigError, QuorateError) as error:
+            reason = str(error) or repr(error)
+        machine.server = None
+        # The rest is the world's doing, not this process's.
+        self.loop.call_soon(self._ended, machine, process, reason, context=Context())
+
+    def _ended(self, machine: Machine, process: Process, reason: str) -> None:
+        if not process.is_alive:
+            return
+        process.kill()
+        machine.disk.crash_process()
+        if reason and not machine.excuses.total():
+            raise Violation(f"{machine.name} stopped itself: {reason}")
+        if not machine.holders:
+            self.loop.call_later(RESTART_S, self._again, machine, context=Context())
+
+    def _again(self, machine: Machine) -> None:
+        if not machine.is_up and not machine.holders:
+            self._start(machine)
+
+    def _chance(self) -> random.Random:
+        return random.Random(self.loop.chance.getrandbits(64))

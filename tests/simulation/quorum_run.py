@@ -1,0 +1,176 @@
+"""`make sim-quorum SEEDS=700 FIRST_SEED=0 [SEED=n] [STATE=FILE]`: seeds of the quorum alone.
+
+With --state a run can be stopped at any time and goes on where it was: each seed that is done is a
+line of that file. A seed that fails is told with its plan, and shrunk to the faults that it takes;
+`--only 3,7` replays those of a plan. Below the floors of the counters the run has failed too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import sys
+import time
+import traceback
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any
+
+from tests.harness.quorum_faults import KINDS, Fault
+from tests.harness.quorum_seed import plan_of, run_seed, shortest
+
+#: What a hundred seeds must come to at least, or the world has become too kind.
+FLOORS = {
+    "elections": 500,
+    "truncations": 50,
+    "pauses": 80,
+    "power losses": 80,
+    "reads": 3000,
+    "commits": 3000,
+}
+KINDS_MIN = 20
+#: Below so many seeds chance may stay below a floor.
+FLOORS_FROM_SEEDS = 50
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seed", type=int, help="run this one, and tell what happens")
+    parser.add_argument("--only", help="numbers of the faults of its plan, with --seed")
+    parser.add_argument("--seeds", type=int, default=700)
+    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--state", type=Path, help="where what is done is remembered")
+    parser.add_argument("--no-shrink", action="store_true", help="only say which seeds fail")
+    options = parser.parse_args()
+    if options.seed is not None:
+        return _one(options.seed, options.only)
+    seeds = range(options.first_seed, options.first_seed + options.seeds)
+    return _many(seeds, options.workers, options.state, shrink=not options.no_shrink)
+
+
+def _one(seed: int, only: str | None) -> int:
+    plan = plan_of(seed)
+    if only is not None:
+        plan = [plan[int(number)] for number in only.split(",") if number]
+    print(run_seed(seed, plan, verbose=True))
+    return 0
+
+
+def _many(seeds: range, workers: int, state: Path | None, *, shrink: bool) -> int:
+    started = time.monotonic()
+    done = _read(state)
+    todo = [seed for seed in seeds if seed not in done]
+    if len(todo) < len(seeds):
+        print(f"{len(seeds) - len(todo)} of {len(seeds)} seeds are done already")
+    for result in _results(todo, workers):
+        done[result["seed"]] = result
+        if state is not None:
+            with state.open("a") as file:
+                file.write(json.dumps(result) + "\n")
+        if result["failure"]:
+            print(f"seed {result['seed']} failed:\n{result['failure']}", flush=True)
+    seconds = time.monotonic() - started
+    if todo:
+        rate = len(todo) / seconds * 3600
+        print(f"{len(todo)} seeds in {seconds:.0f} s, {rate:.0f} an hour")
+    results = [done[seed] for seed in seeds]
+    bad = [result["seed"] for result in results if result["failure"]]
+    is_low = _report([result for result in results if not result["failure"]])
+    if bad:
+        print(f"{len(bad)} seeds failed: {bad}")
+        if shrink:
+            _shrink(bad[0])
+    return 1 if bad or is_low else 0
+
+
+def _read(state: Path | None) -> dict[int, dict[str, Any]]:
+    """Return what is done; a last line that was cut off is not, and a failure is tried again."""
+    done: dict[int, dict[str, Any]] = {}
+    if state is None or not state.exists():
+        return done
+    for line in state.read_text().splitlines():
+        try:
+            result = json.loads(line)
+        except ValueError:
+            continue
+        if not result["failure"]:
+            done[result["seed"]] = result
+    return done
+
+
+def _results(seeds: list[int], workers: int) -> Iterator[dict[str, Any]]:
+    if workers == 1:
+        yield from map(_result, seeds)
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+        futures = [pool.submit(_result, seed) for seed in seeds]
+        for future in as_completed(futures):
+            yield future.result()
+
+
+def _result(seed: int) -> dict[str, Any]:
+    try:
+        outcome = run_seed(seed)
+    except Exception:
+        return {"seed": seed, "failure": traceback.format_exc(limit=8)}
+    return {
+        "seed": seed,
+        "failure": "",
+        "counters": outcome.counters,
+        "injected": outcome.injected,
+    }
+
+
+def _report(results: list[dict[str, Any]]) -> bool:
+    """Print the totals; return whether one is below its floor."""
+    counters: Counter[str] = Counter()
+    injected: Counter[str] = Counter()
+    for result in results:
+        counters.update(result["counters"])
+        injected.update(result["injected"])
+    seeds = max(len(results), 1)
+    print(f"{len(results)} seeds passed; per 100 seeds:")
+    low = []
+    for name, count in sorted(counters.items()):
+        each = count * 100 / seeds
+        floor = FLOORS.get(name)
+        print(f"  {each:10.0f}  {name}" + (f" (at least {floor})" if floor is not None else ""))
+        if floor is not None and each < floor:
+            low.append(name)
+    print(f"faults, of {len(KINDS)} kinds:")
+    for name in KINDS:
+        print(f"  {injected[name]:10}  {name}")
+    if len(results) < FLOORS_FROM_SEEDS:
+        return False
+    kinds = sum(1 for count in injected.values() if count)
+    if low or kinds < KINDS_MIN:
+        print(f"too little happened: {', '.join(low) or f'{kinds} kinds of faults'}")
+        return True
+    return False
+
+
+def _shrink(seed: int) -> None:
+    plan = plan_of(seed)
+    kept = shortest(plan, lambda part: _fails(seed, part))
+    numbers = ",".join(str(plan.index(fault)) for fault in kept)
+    print(f"seed {seed} fails with these faults of {len(plan)} already:")
+    for fault in kept:
+        print(f"  {fault}")
+    print(f"replay: python -m tests.simulation.quorum_run --seed {seed} --only {numbers}")
+
+
+def _fails(seed: int, plan: list[Fault]) -> bool:
+    try:
+        run_seed(seed, plan)
+    except Exception:
+        return True
+    return False
+
+
+if __name__ == "__main__":
+    sys.exit(main())
