@@ -95,6 +95,12 @@ class Applied:
             assert self.next_offset <= high_watermark
             self.voter.world.history.saw_committed(batch)
 
+    def snapshot_part(self, batches: bytes) -> None:
+        assert self.next_offset == 0, "a run begins with it"
+
+    def snapshot_end(self, offset: int, epoch: int) -> None:
+        self.next_offset = offset
+
     def became_leader(self, epoch: int, handed_over_for_silence: bool) -> None:
         assert self.reign is None
         self.reign, self.handed_over = epoch, handed_over_for_silence

@@ -15,6 +15,7 @@ from quorate_quorum.methods import FETCH_SNAPSHOT
 from quorate_quorum.raft.bootstrap import metadata_directory
 from quorate_quorum.raft.transport import to_history
 from quorate_quorum.v1 import raft_pb2
+from quorate_testing.simulated.disk import SimulatedDisk
 from tests.unit.test_quorum_server import CLUSTER, DATA, Machine, World, in_a_world
 
 
@@ -178,5 +179,75 @@ def test_a_damaged_snapshot_stops_the_start_with_a_clear_word() -> None:
         with pytest.raises(StorageError, match="compare the disk"):
             await voter.start()
         assert not await voter.disk.exists(part)
+
+    in_a_world(program)
+
+
+async def copied(disk: SimulatedDisk, source: Machine, snapshot: SnapshotId) -> None:
+    path = files.path_of(metadata_directory(DATA), snapshot)
+    await disk.open(path, create=True)
+    disk.put(path, source.disk.content(path))
+    await disk.sync_directory(metadata_directory(DATA))
+
+
+def test_a_run_begins_with_the_snapshot_and_goes_on_by_the_log() -> None:
+    async def program(world: World) -> None:
+        await world.start()
+        leader = await world.controller()
+        await taken(leader)
+        await leader.run(leader.server.stop())
+        other = await world.controller(*(v for v in world.voters if v is not leader))
+        await leader.start()
+        await world.until(lambda: leader.server.image.offset == other.server.image.offset)
+        assert list(leader.server.image.to_events()) == list(other.server.image.to_events())
+
+    in_a_world(program)
+
+
+def test_a_log_that_ends_below_the_snapshot_begins_anew_at_it() -> None:
+    """A crash between a snapshot's name and the log's reset: the start completes it (R6).
+
+    Without the rule the voter would serve and count a log with a hole.
+    """
+
+    async def program(world: World) -> None:
+        await world.start()
+        away = world.voters[0]
+        await away.run(away.server.stop())
+        leader = await world.controller(*world.voters[1:])
+        snapshot = await taken(leader)
+        await copied(away.disk, leader, snapshot)
+
+        await away.start()
+        raft = away.server.raft
+        assert (raft.log_start_offset, raft.snapshot) == (snapshot.offset, snapshot)
+        assert raft.history == leader.server.raft.history, "the snapshot tells the bootstrap hash"
+        await world.until(lambda: away.server.image.offset == leader.server.image.offset)
+        assert list(away.server.image.to_events()) == list(leader.server.image.to_events())
+
+        await leader.run(leader.server.stop())
+        await world.controller(*(v for v in world.voters if v is not leader))
+        await away.run(away.server.stop())
+        await away.start()
+        assert away.server.raft.log_start_offset == snapshot.offset
+
+    in_a_world(program)
+
+
+def test_a_log_above_zero_without_its_snapshot_does_not_start() -> None:
+    """The rule of safety: what is not in the log any more is in a snapshot."""
+
+    async def program(world: World) -> None:
+        await world.start()
+        away = world.voters[0]
+        await away.run(away.server.stop())
+        leader = await world.controller(*world.voters[1:])
+        snapshot = await taken(leader)
+        await copied(away.disk, leader, snapshot)
+        await away.start()
+        await away.run(away.server.stop())
+        await away.disk.remove(files.path_of(metadata_directory(DATA), snapshot))
+        with pytest.raises(StorageError, match="no snapshot is there"):
+            await away.start()
 
     in_a_world(program)

@@ -24,7 +24,7 @@ from quorate_quorum.controller.outcome import Context
 from quorate_quorum.controller.reign import Decided, Decision, Proposer, Reign
 from quorate_quorum.metadata.delta import MetadataDelta
 from quorate_quorum.metadata.image import MetadataImage
-from quorate_quorum.metadata.loader import Loader
+from quorate_quorum.metadata.loader import Loaded, Loader
 from quorate_quorum.node.environment import Environment
 from quorate_quorum.v1.controller_pb2 import (
     HeartbeatRequest,
@@ -164,19 +164,40 @@ class Controller:
 
     # -- RaftListener
 
+    def snapshot_part(self, batches: bytes) -> None:
+        """Build the snapshot's image beside the one that is shown."""
+        self._load(lambda: self._loader.load_snapshot_part(batches))
+
+    def snapshot_end(self, offset: int, epoch: int) -> None:
+        """Show the snapshot's image."""
+        self._load(lambda: self._show(self._loader.finish_snapshot(offset, epoch)))
+        self._wake()
+
     def committed(self, batches: Sequence[bytes], high_watermark: int) -> None:
         """Apply committed batches; then tell those who waited for them."""
         if self._is_broken:
             return
+        self._load(lambda: self._load_all(batches))
+        self._wake()
+
+    def _load_all(self, batches: Sequence[bytes]) -> None:
+        for batch in batches:
+            self._show(self._loader.load(batch))
+
+    def _load(self, work: Callable[[], None]) -> None:
+        """Change the image; one that can't go on ends this voter."""
+        if self._is_broken:
+            return
         try:
-            for batch in batches:
-                for delta, image in self._loader.load(batch):
-                    self._applied(delta, image)
+            work()
         except Exception as error:
             self._is_broken = True
             log.exception("image_broken", offset=self.image.offset)
             self._fail(f"the metadata image cannot go on at {self.image.offset}: {error!r}")
-        self._wake()
+
+    def _show(self, loaded: Sequence[Loaded]) -> None:
+        for delta, image in loaded:
+            self._applied(delta, image)
 
     def became_leader(self, epoch: int, handed_over_for_silence: bool) -> None:
         """Begin to decide: everything up to our own EpochStart is applied."""

@@ -60,6 +60,19 @@ class Ledger:
         """Whether it holds no history: the bootstrap batch at most, or not even that."""
         return self.log_end_offset <= self.bootstrap_end
 
+    def begin_above(self, offset: int, epoch: int, voters: VoterSet, *, log_start: int) -> None:
+        """Start from a snapshot of all below `offset`, with a log from `log_start` on (R41).
+
+        What the log holds below the snapshot's end is appended as ever; the voters of those
+        batches are the snapshot's in the end.
+        """
+        assert self.log_end_offset == 0, "an empty ledger"
+        assert 0 < log_start <= offset, (log_start, offset)
+        self.log_start_offset = self.log_end_offset = log_start
+        self._voters.append((log_start - 1, voters))
+        if log_start == offset:
+            self._epochs.append((epoch, offset - 1))
+
     def append(self, batch: Batch) -> None:
         """Add a batch at the end; offsets and epochs were checked by who calls."""
         assert batch.base_offset == self.log_end_offset, (batch.base_offset, self.log_end_offset)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Sequence
+from contextlib import aclosing
 from typing import Any, Protocol
 
 import structlog
@@ -46,7 +47,14 @@ from quorate_quorum.raft.messages import (
 )
 from quorate_quorum.raft.raft import Raft
 from quorate_quorum.raft.snapshots import Snapshots
-from quorate_quorum.raft.storage import Storage, parse_batches, read_ledger, read_state
+from quorate_quorum.raft.storage import (
+    Below,
+    Storage,
+    parse_batches,
+    read_below,
+    read_ledger,
+    read_state,
+)
 from quorate_quorum.raft.timing import Timing
 from quorate_quorum.raft.transport import RaftService, Transport
 from quorate_quorum.v1 import raft_pb2
@@ -62,8 +70,14 @@ STOP_FLUSH_S = 1.0
 class RaftListener(Protocol):
     """Who follows the metadata log in this process. Called in the loop; must not wait."""
 
+    def snapshot_part(self, batches: bytes) -> None:
+        """Some batches of the snapshot that this run starts from, in order."""
+
+    def snapshot_end(self, offset: int, epoch: int) -> None:
+        """The snapshot is whole: it stands for all below `offset`, where committed() goes on."""
+
     def committed(self, batches: Sequence[bytes], high_watermark: int) -> None:
-        """Every committed batch once, in order, from the start of the log."""
+        """Every committed batch once, in order, from the snapshot's end or the log's start."""
 
     def became_leader(self, epoch: int, handed_over_for_silence: bool) -> None:
         """Our EpochStart is committed and was passed to committed()."""
@@ -209,12 +223,15 @@ class RaftNode:
         disk = self._environment.disk
         hard_state = await read_state(disk, directory)
         identity = self._identity
-        await self._snapshots.open(
+        start = await self._snapshots.open(
             cluster_id=identity.cluster_id, quorum_generation=identity.quorum_generation
         )
-        ledger = await read_ledger(self._log)
+        ledger = await read_ledger(self._log, await self._read_below())
+        told_hash = b"" if start is None else start.bootstrap_hash
         self._history = History(
-            identity.cluster_id, identity.quorum_generation, await read_bootstrap_hash(self._log)
+            identity.cluster_id,
+            identity.quorum_generation,
+            await read_bootstrap_hash(self._log) or told_hash,
         )
         endpoint = self._endpoint(ledger)
         self._storage = Storage(disk, self._log, directory, self.step)
@@ -248,6 +265,10 @@ class RaftNode:
         self._spawn(self._storage.run(), "raft storage")
         self._spawn(self._apply(), "raft applier")
         self._advance(lambda: None)
+
+    async def _read_below(self) -> Below | None:
+        newest = self._snapshots.newest
+        return newest and await read_below(newest, self._snapshots.parts(newest))
 
     async def stop(self) -> None:
         """Hand over if leading, finish what was written, break what is open; safe to call twice."""
@@ -551,6 +572,8 @@ class RaftNode:
 
     async def _apply(self) -> None:
         """Pass what is committed to the listener, then tell it of a reign that began."""
+        if self.snapshot is not None:
+            await self._apply_snapshot(self.snapshot)
         while True:
             await self._apply_wake.wait()
             self._apply_wake.clear()
@@ -564,6 +587,13 @@ class RaftNode:
                 self._reign = None
                 self._told_epoch = reign.epoch
                 self._listener.became_leader(reign.epoch, reign.handed_over_for_silence)
+
+    async def _apply_snapshot(self, snapshot: SnapshotId) -> None:
+        async with aclosing(self._snapshots.parts(snapshot)) as parts:
+            async for part in parts:
+                self._listener.snapshot_part(part)
+        self._listener.snapshot_end(*snapshot)
+        self._applied_end = snapshot.offset
 
     # --- for the service ------------------------------------------------------------------------
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
+from typing import NamedTuple
 
 from crc32c import crc32c
 from google.protobuf.message import DecodeError
@@ -18,6 +20,7 @@ from quorate.record import batch as record_batch
 from quorate_quorum.log.disk import Disk, read_whole, replace_whole
 from quorate_quorum.log.events import EVENTS_BYTES_MAX
 from quorate_quorum.log.log import Log
+from quorate_quorum.log.snapshot import SnapshotId
 from quorate_quorum.raft.ledger import Ledger
 from quorate_quorum.raft.messages import (
     Batch,
@@ -129,13 +132,38 @@ def _newest_voters(data: bytes) -> VoterSet | None:
     return found
 
 
-async def read_ledger(log: Log) -> Ledger:
-    """Read the whole log and return what the machine must know of it."""
+class Below(NamedTuple):
+    """What the machine must know of a snapshot: it stands for the log below `offset`."""
+
+    offset: int
+    epoch: int  # of the record before it
+    voters: VoterSet
+
+
+async def read_below(snapshot: SnapshotId, parts: AsyncGenerator[bytes, None]) -> Below:
+    """Read what the machine must know out of a snapshot's batches."""
+    voters = VoterSet()
+    async with aclosing(parts):
+        async for part in parts:
+            voters = _newest_voters(part) or voters
+    return Below(snapshot.offset, snapshot.epoch, voters)
+
+
+async def read_ledger(log: Log, below: Below | None = None) -> Ledger:
+    """Read the whole log and return what the machine must know of it.
+
+    A log that does not reach up to the newest snapshot, or has another past there, begins anew at
+    it: what the snapshot holds is committed. StorageError if the log begins above the snapshot.
+    """
+    start = log.log_start_offset
+    if start > 0 and (below is None or below.offset < start):
+        there = "no snapshot is there" if below is None else f"the newest snapshot ends {below[0]}"
+        raise StorageError(f"the metadata log begins at {start}, and {there}")
+    if below is not None and not _reaches(log, below):
+        await log.truncate_fully_and_start_at(below.offset)
     ledger = Ledger()
-    if log.log_start_offset != 0:
-        raise StorageError(
-            f"the metadata log begins at {log.log_start_offset}, and no snapshot is there"
-        )
+    if below is not None and log.log_start_offset > 0:
+        ledger.begin_above(below.offset, below.epoch, below.voters, log_start=log.log_start_offset)
     while ledger.log_end_offset < log.log_end_offset:
         data = await log.read(ledger.log_end_offset, end=log.log_end_offset, bytes_max=SCAN_BYTES)
         batches = parse_batches(data)
@@ -143,9 +171,19 @@ async def read_ledger(log: Log) -> Ledger:
             raise StorageError(f"the metadata log can't be read at {ledger.log_end_offset}")
         for batch in batches:
             ledger.append(batch)
+    if below is not None:
+        ledger.high_watermark = max(ledger.high_watermark, below.offset)
     ledger.written_end = ledger.log_end_offset
     ledger.synced_end = min(log.synced_end, ledger.log_end_offset)
     return ledger
+
+
+def _reaches(log: Log, below: Below) -> bool:
+    """Say whether the log goes on where the snapshot ends."""
+    if log.log_start_offset == below.offset:
+        return True
+    is_long_enough = log.log_end_offset >= below.offset
+    return is_long_enough and log.epochs.epoch_at(below.offset - 1) == below.epoch
 
 
 class Storage:
