@@ -8,6 +8,7 @@ not done: no majority loses its disks.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
@@ -15,7 +16,10 @@ from contextvars import Context
 from dataclasses import dataclass, field
 from functools import partial
 
+from quorate.errors import QuorateError
 from quorate.record.batch import complete_prefix, split
+from quorate_quorum.log.snapshot import SnapshotId
+from quorate_quorum.server import QuorumServer
 from quorate_testing.simulated.network import LinkQuality
 from tests.harness.quorum_machines import Machine, Quorum
 
@@ -322,6 +326,18 @@ class _Doing:
         context.run(hand_over)
         return True
 
+    async def snapshot(self) -> bool:
+        """A voter takes a snapshot now."""
+        server, process, death = self.machine.server, self.machine.process, self.machine.death
+        if server is None or process is None or death is None or not process.is_alive:
+            return False
+        if self.machine.raft is None:
+            return False
+        taken: list[SnapshotId] = []
+        task = process.spawn(_take_snapshot(server, taken))
+        await asyncio.wait((task, death), timeout=10, return_when=asyncio.FIRST_COMPLETED)
+        return bool(taken)
+
 
 def _under_checksum(batches: bytes) -> list[int]:
     """Return the places of whole batches without their leader_epoch.
@@ -336,6 +352,12 @@ def _under_checksum(batches: bytes) -> list[int]:
         places += [place for place in range(start, end) if not 12 <= place - start < 16]
         start = end
     return places
+
+
+async def _take_snapshot(server: QuorumServer, taken: list[SnapshotId]) -> None:
+    """Take one, unless the voter can't."""
+    with contextlib.suppress(QuorateError):
+        taken.append(await server.take_snapshot())
 
 
 @dataclass(frozen=True, slots=True)
@@ -373,4 +395,5 @@ KINDS: dict[str, Kind] = {
     "clock jump": Kind(2, _Doing.clock_jump),
     "clock drift": Kind(2, _Doing.clock_drift),
     "transfer": Kind(3, _Doing.transfer),
+    "snapshot now": Kind(4, _Doing.snapshot),
 }

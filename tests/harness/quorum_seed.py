@@ -167,6 +167,7 @@ class _World:
                 "pauses": self.nemesis.injected["pause"],
                 "power losses": self.nemesis.injected["power loss of one"]
                 + self.nemesis.injected["power loss of all"],
+                "snapshots taken": self.nemesis.injected["snapshot now"],
                 "checks": self.rules.checks,
             }
         )

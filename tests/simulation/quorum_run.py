@@ -28,6 +28,7 @@ FLOORS = {
     "truncations": 50,
     "pauses": 80,
     "power losses": 80,
+    "snapshots taken": 50,
     "reads": 3000,
     "commits": 3000,
 }
