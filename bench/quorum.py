@@ -199,7 +199,7 @@ def _loaded_from(batches: bytes) -> tuple[MetadataImage, float]:
     loader = Loader()
     started = time.perf_counter()
     loader.load_snapshot_part(batches)
-    _, image = loader.finish_snapshot(1, 1)
+    ((_, image),) = loader.finish_snapshot(1, 1)
     return image, time.perf_counter() - started
 
 

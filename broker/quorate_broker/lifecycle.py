@@ -24,6 +24,7 @@ from quorate.errors import (
 )
 from quorate.v1.common_pb2 import ErrorCode
 from quorate_broker.strays import Strays
+from quorate_quorum.node.features import to_wire
 from quorate_quorum.v1.controller_pb2 import HeartbeatRequest, RegisterRequest, ReplicaEnd
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from quorate_quorum.log.disk import Disk
     from quorate_quorum.metadata.image import BrokerImage, MetadataImage
     from quorate_quorum.node.config import BrokerConfig
+    from quorate_quorum.node.features import Known
     from quorate_quorum.v1.controller_pb2 import HeartbeatResponse, PartitionId
 
 log = structlog.get_logger(__name__)
@@ -52,6 +54,7 @@ class Lifecycle:
         config: BrokerConfig,
         *,
         disk: Disk,
+        features: Known,
         incarnation: bytes,
         directories: LogDirectories,
         client: QuorumClient,
@@ -60,6 +63,7 @@ class Lifecycle:
     ) -> None:
         self._config = config
         self._disk = disk
+        self._features = features
         self._incarnation = incarnation
         self._directories = directories
         self._client = client
@@ -174,6 +178,7 @@ class Lifecycle:
                 rack=self._config.broker_rack,
                 host=self._config.broker_host or self._endpoint.rpartition(":")[0],
                 directories=self._directories.registered(),
+                features=to_wire(self._features),
             )
         )
         self.broker_epoch = response.broker_epoch

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from quorate.errors import DuplicateBrokerError, WrongClusterError
+from quorate.errors import DuplicateBrokerError, UnsupportedError, WrongClusterError
 from quorate_broker.directories import LogDirectories
 from quorate_broker.fetcher import Fetchers
 from quorate_broker.isr import IsrKeeper
@@ -132,7 +132,7 @@ class BrokerServer:
         await rooms.client.start()
         try:
             await rooms.lifecycle.register(self._advertised(self.endpoint), rooms.publisher)
-        except (DuplicateBrokerError, WrongClusterError) as error:
+        except (DuplicateBrokerError, UnsupportedError, WrongClusterError) as error:
             raise ConfigError(f"broker {config.node_id} was refused: {error}") from error
 
     def _advertised(self, bound: str) -> str:
@@ -234,6 +234,7 @@ class _Rooms:
         self.lifecycle = Lifecycle(
             config,
             disk=environment.disk,
+            features=environment.features,
             incarnation=server.incarnation,
             directories=directories,
             client=self.client,

@@ -6,6 +6,8 @@ from quorate.errors import QuorateError
 from quorate.model import (
     BrokerDescription,
     ClusterDescription,
+    FeatureDescription,
+    NodeLevels,
     OffsetAndTimestamp,
     PartitionDescription,
     QuorumDescription,
@@ -27,7 +29,9 @@ __all__ = [
     "ConfigDescription",
     "Consumer",
     "Delivery",
+    "FeatureDescription",
     "NewTopic",
+    "NodeLevels",
     "OffsetAndTimestamp",
     "PartitionDescription",
     "Producer",

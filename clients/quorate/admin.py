@@ -24,12 +24,16 @@ from quorate.methods import (
     DELETE_TOPICS,
     DESCRIBE_CLUSTER,
     DESCRIBE_CONFIGS,
+    DESCRIBE_FEATURES,
     DESCRIBE_QUORUM,
     DESCRIBE_TOPICS,
+    UPDATE_FEATURE,
 )
 from quorate.model import (
     BrokerDescription,
     ClusterDescription,
+    FeatureDescription,
+    NodeLevels,
     PartitionDescription,
     QuorumDescription,
     QuorumReplicaDescription,
@@ -239,6 +243,35 @@ class Admin:
             tuple(map(_quorum_replica, response.voters)),
             tuple(map(_quorum_replica, response.observers)),
         )
+
+    async def describe_features(self) -> list[FeatureDescription]:
+        """Return the features with the level in force, and which levels each node knows."""
+        response = await self._call(DESCRIBE_FEATURES, wire.DescribeFeaturesRequest())
+        raise_if_error(response.error)
+        return [
+            FeatureDescription(
+                one.name,
+                one.level,
+                tuple(
+                    NodeLevels("voter" if n.voter else "broker", n.id, n.lowest, n.highest)
+                    for n in one.nodes
+                ),
+            )
+            for one in response.features
+        ]
+
+    async def update_feature(self, name: str, level: int) -> int:
+        """Raise a feature of the whole cluster for good; return the level in force, safe to repeat.
+
+        UnsupportedError names the registered brokers and voters that do not know the level;
+        InvalidRequestError for a lower one than is in force.
+        """
+        if not 0 <= level <= INT32_MAX:
+            raise ValueError(f"a level is 0 to {INT32_MAX}, not {level}")
+        request = wire.UpdateFeatureRequest(name=name, level=level)
+        response = await self._call(UPDATE_FEATURE, request)
+        raise_if_error(response.error)
+        return response.level
 
     # -- inside ----------------------------------------------------------------------------------
 

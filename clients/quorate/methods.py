@@ -50,3 +50,11 @@ DESCRIBE_CLUSTER = message_method(
 DESCRIBE_QUORUM = message_method(
     "/quorate.v1.Admin/DescribeQuorum", admin.DescribeQuorumRequest, admin.DescribeQuorumResponse
 )
+DESCRIBE_FEATURES = message_method(
+    "/quorate.v1.Admin/DescribeFeatures",
+    admin.DescribeFeaturesRequest,
+    admin.DescribeFeaturesResponse,
+)
+UPDATE_FEATURE = message_method(
+    "/quorate.v1.Admin/UpdateFeature", admin.UpdateFeatureRequest, admin.UpdateFeatureResponse
+)

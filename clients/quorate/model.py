@@ -124,3 +124,25 @@ class QuorumDescription:
     high_watermark: int
     voters: tuple[QuorumReplicaDescription, ...]
     observers: tuple[QuorumReplicaDescription, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class NodeLevels:
+    """Which levels of a feature a node's program knows, both ends included.
+
+    `kind` is "voter" or "broker"; highest is 0 while the controller of now has not heard it.
+    """
+
+    kind: str
+    id: int
+    lowest: int
+    highest: int
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureDescription:
+    """A feature of the cluster: the level in force, and what each node knows."""
+
+    name: str
+    level: int
+    nodes: tuple[NodeLevels, ...]

@@ -1,14 +1,15 @@
-"""`quorate cluster`: info, health, config."""
+"""`quorate cluster`: info, health, config, features."""
 
 from __future__ import annotations
 
 import asyncio
 import sys
+from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
 
-from quorate import Admin, ClusterDescription
+from quorate import Admin, ClusterDescription, FeatureDescription
 from quorate.cluster import default_network
 from quorate.errors import NetworkError, QuorumUnavailableError
 from quorate.methods import IDENTIFY
@@ -195,4 +196,41 @@ def config(
         print_table(
             ("name", "value", "source"),
             [(one["name"], one["value"], one["source"]) for one in entries],
+        )
+
+
+@app.command()
+def features(
+    upgrade: Annotated[
+        int | None,
+        typer.Option("--upgrade", metavar="LEVEL", help="Raise metadata.version to it, for good."),
+    ] = None,
+    bootstrap: Bootstrap = DEFAULT_BOOTSTRAP,
+    output: Output = "text",
+    timeout: Timeout = 10.0,
+) -> None:
+    """Show the feature levels in force and which each node knows; raise metadata.version."""
+    as_json = check_output(output)
+
+    async def main() -> list[FeatureDescription]:
+        async with admin_at(bootstrap, timeout) as admin:
+            if upgrade is not None:
+                await admin.update_feature("metadata.version", upgrade)
+            return await admin.describe_features()
+
+    found = run(main, timeout=timeout)
+    if as_json:
+        print_json({"features": [asdict(one) for one in found]})
+        return
+    for one in found:
+        sys.stdout.write(f"{one.name}: level {one.level}\n")
+        print_table(
+            ("node", "knows"),
+            [
+                (
+                    f"{node.kind} {node.id}",
+                    f"{node.lowest} to {node.highest}" if node.highest else "not heard yet",
+                )
+                for node in one.nodes
+            ],
         )

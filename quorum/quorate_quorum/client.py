@@ -59,6 +59,7 @@ from quorate_quorum.methods import (
 )
 from quorate_quorum.node.bell import Bell
 from quorate_quorum.node.environment import Environment
+from quorate_quorum.node.features import UnknownLevelError
 from quorate_quorum.v1.controller_pb2 import (
     AllocateProducerIdsRequest,
     AllocateProducerIdsResponse,
@@ -150,7 +151,7 @@ class QuorumClient:
         self._voters = _Voters(bootstrap, environment.chance)
         self._asked = ""
         self._leader = _Leader()
-        self._loader = Loader()
+        self._loader = Loader(known=environment.features)
         self._image = self._loader.image
         self.quorum_generation = 0
         self._listeners: list[ImageListener] = []
@@ -473,6 +474,9 @@ class QuorumClient:
         if task.cancelled():
             return
         error = task.exception()
+        if isinstance(error, UnknownLevelError):
+            self._fail(str(error))
+            return
         log.error("watch_failed", exc_info=error)
         self._fail(f"the metadata image cannot be followed: {error!r}")
 

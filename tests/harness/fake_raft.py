@@ -12,7 +12,15 @@ from typing import Protocol
 from quorate.errors import NotControllerError, OverloadedError
 from quorate.record import batch as record_batch
 from quorate_quorum.log.events import encode_events
+from quorate_quorum.node.features import Known, Levels
 from quorate_quorum.v1.events_pb2 import EpochStart, Feature, MetadataEvent
+
+
+class AnyFeature(dict[str, Levels]):
+    """What a program knows that follows every feature: tests write some of their own names."""
+
+    def get(self, name: object, default: object = None) -> Levels:
+        return Levels(0, 2**31 - 1)
 
 
 class Listener(Protocol):
@@ -55,6 +63,8 @@ class FakeRaft:
         self.leader_endpoint = ""
         self.handed_over_for_silence = 0
         self.rounds = 0
+        #: Which feature levels voters told to know, by (id, directory id).
+        self.known_features: dict[tuple[int, bytes], Known] = {}
         #: So many more proposals are taken before the log is full; None: no bound.
         self.room: int | None = None
 

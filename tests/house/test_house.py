@@ -30,6 +30,7 @@ MACHINES = [
     "quorum/quorate_quorum/controller/outcome.py",
     "quorum/quorate_quorum/controller/topics.py",
     "quorum/quorate_quorum/controller/brokers.py",
+    "quorum/quorate_quorum/controller/features.py",
     "quorum/quorate_quorum/controller/partitions.py",
     "quorum/quorate_quorum/controller/placement.py",
     "quorum/quorate_quorum/controller/liveness.py",

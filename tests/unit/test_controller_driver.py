@@ -39,7 +39,7 @@ from quorate_quorum.v1.events_pb2 import Feature, MetadataEvent, Voter, Voters
 from quorate_testing.in_process import InProcessListener, InProcessNetwork
 from quorate_testing.simulated.loop import SimulatedLoop, simulate
 from tests.harness.fake_broker import FakeBroker
-from tests.harness.fake_raft import FakeRaft
+from tests.harness.fake_raft import AnyFeature, FakeRaft
 
 CLUSTER = "c1"
 ENDPOINT = "v100:9093"
@@ -70,6 +70,7 @@ class World:
             disk=None,  # type: ignore[arg-type]
             wall_clock_ms=lambda: int(loop.time() * 1000),
             chance=self.chance,
+            features=AnyFeature(),
         )
         self.controller = Controller(100, self.environment, config, self.failures.append)
         self.raft = FakeRaft(self.controller, endpoint=ENDPOINT)

@@ -28,6 +28,7 @@ from quorate_quorum.metadata.image import (
     TopicImage,
 )
 from quorate_quorum.node.config import BrokerConfig, ConfigError
+from quorate_quorum.node.features import SUPPORTED
 from quorate_quorum.v1.controller_pb2 import (
     HeartbeatRequest,
     HeartbeatResponse,
@@ -280,6 +281,7 @@ class Fixture:
         self.lifecycle = Lifecycle(
             config("/d1", **options),
             disk=disk,
+            features=SUPPORTED,
             incarnation=OURS,
             directories=directories,
             client=cast(Any, self.client),

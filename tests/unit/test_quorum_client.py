@@ -37,7 +37,7 @@ from quorate_quorum.v1 import controller_pb2 as wire
 from quorate_quorum.v1.events_pb2 import Feature, MetadataEvent, Voter, Voters
 from quorate_testing.in_process import InProcessListener, InProcessNetwork
 from quorate_testing.simulated.loop import SimulatedLoop, simulate
-from tests.harness.fake_raft import FakeRaft
+from tests.harness.fake_raft import AnyFeature, FakeRaft
 
 CLUSTER = "c1"
 NOT_CONTROLLER = to_wire(NotControllerError("not me"))
@@ -189,6 +189,7 @@ class World:
             network=self.network,
             disk=None,  # type: ignore[arg-type]
             chance=random.Random(7),
+            features=AnyFeature(),
         )
         self.client = QuorumClient(
             environment,

@@ -19,7 +19,7 @@ from quorate_quorum.metadata.watch import Watch, WatchConfig
 from quorate_quorum.v1.controller_pb2 import WatchHeader, WatchRequest
 from quorate_quorum.v1.events_pb2 import Feature, MetadataEvent
 from quorate_testing.simulated.loop import SimulatedLoop, simulate
-from tests.harness.fake_raft import FakeRaft
+from tests.harness.fake_raft import AnyFeature, FakeRaft
 
 CLUSTER = "c1"
 Frames = AsyncIterator[Frame[WatchHeader]]
@@ -57,7 +57,7 @@ def test_a_watcher_gets_all_from_its_offset_and_what_commits_later_at_once() -> 
     async def program(loop: SimulatedLoop) -> None:
         raft, watch = a_voter()
         async with aclosing(opened(watch)) as frames:
-            loader = Loader()
+            loader = Loader(known=AnyFeature())
             await follow(frames, loader, until=2)
             waiting = asyncio.ensure_future(anext(frames))
             await asyncio.sleep(0.1)
@@ -99,7 +99,7 @@ def test_frames_are_bounded_and_follow_each_other_without_a_wait() -> None:
             raft.propose(1, [feature(level)])
         raft.commit()
         async with aclosing(opened(watch)) as frames:
-            loader = Loader()
+            loader = Loader(known=AnyFeature())
             count = 0
             while loader.image.offset < raft.high_watermark:
                 frame = await anext(frames)
@@ -119,7 +119,7 @@ def test_a_watcher_that_diverges_is_told_to_reload_and_gets_all_from_the_start()
             frame = await anext(frames)
             assert frame.header.reload
             assert not frame.pieces
-            await follow(frames, Loader(), until=2)
+            await follow(frames, Loader(known=AnyFeature()), until=2)
 
     in_virtual_time(program)
 
@@ -131,7 +131,7 @@ def test_a_watcher_inside_a_batch_is_told_to_reload() -> None:
         raft.commit()
         async with aclosing(opened(watch, from_offset=3, last_applied_epoch=1)) as frames:
             assert (await anext(frames)).header.reload
-            await follow(frames, Loader(), until=4)
+            await follow(frames, Loader(known=AnyFeature()), until=4)
 
     in_virtual_time(program)
 
@@ -278,7 +278,7 @@ def test_who_cannot_go_on_gets_the_snapshot_in_bounded_parts_then_the_log(
 ) -> None:
     async def program(loop: SimulatedLoop) -> None:
         raft, watch = a_voter_with_a_snapshot()
-        loader = Loader()
+        loader = Loader(known=AnyFeature())
         seen = []
         async with aclosing(opened(watch, from_offset=offset, last_applied_epoch=epoch)) as frames:
             while loader.image.offset < raft.high_watermark:

@@ -27,9 +27,11 @@ from quorate.methods import (
     DELETE_TOPICS,
     DESCRIBE_CLUSTER,
     DESCRIBE_CONFIGS,
+    DESCRIBE_FEATURES,
     DESCRIBE_QUORUM,
     DESCRIBE_TOPICS,
     METADATA,
+    UPDATE_FEATURE,
 )
 from quorate.v1.admin_pb2 import (
     AlterConfigsResponse,
@@ -43,11 +45,13 @@ from quorate.v1.admin_pb2 import (
     DescribeClusterResponse,
     DescribeConfigsResponse,
     DescribedTopic,
+    DescribeFeaturesResponse,
     DescribeQuorumResponse,
     DescribeTopicsResponse,
     MetadataResponse,
     PartitionMetadata,
     TopicMetadata,
+    UpdateFeatureResponse,
 )
 from quorate_broker.service.answers import TOPIC_ID_BYTES, error_of
 from quorate_quorum.metadata.configs import CONFIGS, effective
@@ -62,9 +66,11 @@ if TYPE_CHECKING:
         DeleteTopicsRequest,
         DescribeClusterRequest,
         DescribeConfigsRequest,
+        DescribeFeaturesRequest,
         DescribeQuorumRequest,
         DescribeTopicsRequest,
         MetadataRequest,
+        UpdateFeatureRequest,
     )
     from quorate_broker.publisher import Publisher
     from quorate_quorum.client import QuorumClient
@@ -120,6 +126,8 @@ class AdminService:
             DESCRIBE_CONFIGS: self.describe_configs,
             DESCRIBE_CLUSTER: self.describe_cluster,
             DESCRIBE_QUORUM: self.describe_quorum,
+            DESCRIBE_FEATURES: self.describe_features,
+            UPDATE_FEATURE: self.update_feature,
         }
 
     # Reads
@@ -225,6 +233,22 @@ class AdminService:
             return await self._forward(DESCRIBE_QUORUM, request, peer, 0)
         except QuorateError as error:
             return DescribeQuorumResponse(error=error_of(error), leader=-1)
+
+    async def describe_features(
+        self, request: DescribeFeaturesRequest, peer: Peer
+    ) -> DescribeFeaturesResponse:
+        try:
+            return await self._forward(DESCRIBE_FEATURES, request, peer, 0)
+        except QuorateError as error:
+            return DescribeFeaturesResponse(error=error_of(error))
+
+    async def update_feature(
+        self, request: UpdateFeatureRequest, peer: Peer
+    ) -> UpdateFeatureResponse:
+        try:
+            return await self._forward(UPDATE_FEATURE, request, peer, 0)
+        except QuorateError as error:
+            return UpdateFeatureResponse(error=error_of(error))
 
     async def _forward(self, method: Method[Q, R], request: Q, peer: Peer, timeout_ms: int) -> R:
         """Ask the controller; return when this broker has carried out the effect.

@@ -18,10 +18,12 @@ from quorate.errors import (
     UnknownBrokerError,
     to_wire,
 )
+from quorate_quorum.controller.features import check_knows
 from quorate_quorum.controller.outcome import Context, Outcome
 from quorate_quorum.controller.partitions import all_elected, all_settled, settled
 from quorate_quorum.metadata.delta import ID_BYTES, replayed
 from quorate_quorum.metadata.image import BrokerImage, DirectoryImage, MetadataImage, broker_event
+from quorate_quorum.node.features import from_wire
 from quorate_quorum.v1 import controller_pb2 as wire
 from quorate_quorum.v1 import events_pb2 as ev
 
@@ -90,6 +92,7 @@ def _check_registration(image: MetadataImage, request: wire.RegisterRequest) -> 
         )
     if any(len(directory_id) != ID_BYTES for directory_id in ids):
         raise InvalidRequestError("a directory id has 16 bytes")
+    check_knows(image, f"broker {request.broker_id}", from_wire(request.features))
     for other in image.sorted_brokers():
         if other.id != request.broker_id and any(other.directory(i) is not None for i in ids):
             raise InvalidRequestError(
@@ -121,6 +124,7 @@ def _broker(request: wire.RegisterRequest, epoch: int) -> BrokerImage:
         ),
         fenced=True,
         shutting_down=False,
+        features=tuple(sorted(from_wire(request.features).items())),
     )
 
 

@@ -9,16 +9,17 @@ made by the machines beside this file; this one proposes, waits and tells.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 import structlog
 
 from quorate.errors import NotControllerError, UnknownServerError
+from quorate.v1 import admin_pb2 as admin
 from quorate.v1.admin_pb2 import DescribeQuorumRequest, DescribeQuorumResponse
 from quorate.v1.common_pb2 import ErrorCode
-from quorate_quorum.controller import brokers
+from quorate_quorum.controller import brokers, features
 from quorate_quorum.controller.leases import LeaseConfig, Leases, Session
 from quorate_quorum.controller.outcome import Context
 from quorate_quorum.controller.reign import Decided, Decision, Proposer, Reign
@@ -26,6 +27,7 @@ from quorate_quorum.metadata.delta import MetadataDelta
 from quorate_quorum.metadata.image import MetadataImage
 from quorate_quorum.metadata.loader import Loaded, Loader
 from quorate_quorum.node.environment import Environment
+from quorate_quorum.node.features import Known, UnknownLevelError
 from quorate_quorum.v1.controller_pb2 import (
     HeartbeatRequest,
     RegisterRequest,
@@ -44,6 +46,8 @@ class ControllerRaft(Proposer, Protocol):
     def leader_id(self) -> int: ...
     @property
     def leader_endpoint(self) -> str: ...
+    @property
+    def known_features(self) -> Mapping[tuple[int, bytes], Known]: ...
     def hand_over(self, *, for_silence: bool) -> None: ...
 
 
@@ -73,7 +77,7 @@ class Controller:
         self._environment = environment
         self._config = config
         self._fail = fail
-        self._loader = Loader()
+        self._loader = Loader(known=environment.features)
         self._listeners: list[Callable[[MetadataDelta, MetadataImage], None]] = []
         self._wakers: list[Callable[[], None]] = []
         self._active: _Active | None = None
@@ -158,6 +162,22 @@ class Controller:
         await self._reigning().reign.confirm()
         return Decided(self._describe(), 0)
 
+    async def describe_features(
+        self, request: admin.DescribeFeaturesRequest
+    ) -> Decided[admin.DescribeFeaturesResponse]:
+        """Tell which levels are in force, and which each node knows."""
+        await self._reigning().reign.confirm()
+        heard = self._raft.known_features
+        return Decided(features.describe_features(self.image, heard, self._environment.features), 0)
+
+    async def update_feature(
+        self, request: admin.UpdateFeatureRequest
+    ) -> Decided[admin.UpdateFeatureResponse]:
+        """Raise a feature, if every node knows the level."""
+        return await self.run(
+            lambda image, _: features.update_feature(image, request, self._raft.known_features)
+        )
+
     def open_session(self, first: HeartbeatRequest) -> Session:
         """Begin a broker's heartbeat stream. NotControllerError, FencedError, OverloadedError."""
         return self._reigning().leases.open(first, self.image)
@@ -190,6 +210,9 @@ class Controller:
             return
         try:
             work()
+        except UnknownLevelError as error:
+            self._is_broken = True
+            self._fail(str(error))
         except Exception as error:
             self._is_broken = True
             log.exception("image_broken", offset=self.image.offset)

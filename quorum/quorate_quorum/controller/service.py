@@ -27,7 +27,14 @@ from quorate.errors import (
     WrongClusterError,
     to_wire,
 )
-from quorate.methods import ALTER_CONFIGS, CREATE_TOPICS, DELETE_TOPICS, DESCRIBE_QUORUM
+from quorate.methods import (
+    ALTER_CONFIGS,
+    CREATE_TOPICS,
+    DELETE_TOPICS,
+    DESCRIBE_FEATURES,
+    DESCRIBE_QUORUM,
+    UPDATE_FEATURE,
+)
 from quorate.network import Handler, Method, Peer
 from quorate_quorum.controller import brokers, partitions, topics
 from quorate_quorum.controller.controller import Controller
@@ -88,6 +95,8 @@ class ControllerService:
                 _decided(DELETE_TOPICS, controller, topics.delete_topics),
                 _decided(ALTER_CONFIGS, controller, topics.alter_configs),
                 _Forwarded(DESCRIBE_QUORUM, controller.describe_quorum),
+                _Forwarded(DESCRIBE_FEATURES, controller.describe_features),
+                _Forwarded(UPDATE_FEATURE, controller.update_feature),
             )
         }
 

@@ -12,6 +12,7 @@ from google.protobuf.message import DecodeError
 
 from quorate.errors import CorruptRecordError
 from quorate.record import batch as record_batch
+from quorate_quorum.node.features import Known, check_level
 from quorate_quorum.v1.events_pb2 import MetadataEvent
 
 Buffer = bytes | bytearray | memoryview
@@ -35,11 +36,14 @@ def encode_events(
 SNAPSHOT_ENDS = ("snapshot_start", "snapshot_end")
 
 
-def decode_events(batch: Buffer, *, snapshot_ends: bool = False) -> list[MetadataEvent]:
+def decode_events(
+    batch: Buffer, known: Known | None = None, *, snapshot_ends: bool = False
+) -> list[MetadataEvent]:
     """Return the events of one whole batch, its CRC checked.
 
     CorruptRecordError if the bytes are not a batch of events that this version knows, or hold one
-    of SNAPSHOT_ENDS without `snapshot_ends`.
+    of SNAPSHOT_ENDS without `snapshot_ends`; UnknownLevelError if they set a feature to a level
+    that is not `known` (None: not looked at).
     """
     header = record_batch.check(batch)
     events: list[MetadataEvent] = []
@@ -60,6 +64,8 @@ def decode_events(batch: Buffer, *, snapshot_ends: bool = False) -> list[Metadat
             raise CorruptRecordError(
                 f"record {record.offset} of the metadata log is a {kind}: only a snapshot has one"
             )
+        if known is not None and event.HasField("feature"):  # before what it may bring with it
+            check_level(known, event.feature.name, event.feature.level)
         events.append(event)
     if len(events) != header.end_offset - header.base_offset:
         raise CorruptRecordError(

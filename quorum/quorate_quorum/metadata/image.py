@@ -13,6 +13,7 @@ from typing import TypeVar
 from rpds import HashTrieMap
 
 from quorate_quorum.metadata.configs import TopicConfig, effective_min_isr, typed
+from quorate_quorum.node.features import Levels, from_wire, to_wire
 from quorate_quorum.v1 import events_pb2 as ev
 
 K = TypeVar("K")
@@ -69,6 +70,8 @@ class BrokerImage:
     directories: tuple[DirectoryImage, ...]
     fenced: bool
     shutting_down: bool
+    #: The feature levels that its program knows, by name; empty if it did not say.
+    features: tuple[tuple[str, Levels], ...] = ()
 
     def directory(self, directory_id: bytes) -> DirectoryImage | None:
         """Return one of its directories, or None if it did not register that one."""
@@ -293,6 +296,7 @@ def broker_event(broker: BrokerImage) -> ev.RegisterBroker:
         ],
         fenced=broker.fenced,
         shutting_down=broker.shutting_down,
+        features=to_wire(dict(broker.features)),
     )
 
 
@@ -316,6 +320,7 @@ def broker_image(event: ev.RegisterBroker) -> BrokerImage:
         ),
         fenced=event.fenced,
         shutting_down=event.shutting_down,
+        features=tuple(sorted(from_wire(event.features).items())),
     )
 
 

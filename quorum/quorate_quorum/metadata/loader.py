@@ -14,14 +14,19 @@ from quorate.record import batch as record_batch
 from quorate_quorum.log.events import Buffer, decode_events
 from quorate_quorum.metadata.delta import MetadataDelta
 from quorate_quorum.metadata.image import EMPTY, MetadataImage
+from quorate_quorum.node.features import SUPPORTED, Known
 
 Loaded = tuple[MetadataDelta, MetadataImage]
 
 
 class Loader:
-    """Follows the metadata log. `shown` is the image that listeners know."""
+    """Follows the metadata log. `shown` is the image that listeners know.
 
-    def __init__(self, image: MetadataImage = EMPTY) -> None:
+    Whatever sets a feature to a level that is not `known` raises UnknownLevelError.
+    """
+
+    def __init__(self, image: MetadataImage = EMPTY, known: Known | None = SUPPORTED) -> None:
+        self._known = known
         self.shown = image
         self._jump: _Jump | None = None
 
@@ -53,7 +58,7 @@ class Loader:
         return loaded
 
     def _load_batch(self, batch: memoryview, end: int, epoch: int) -> list[Loaded]:
-        events = decode_events(batch)
+        events = decode_events(batch, self._known)
         image = self.image
         if image.offset + len(events) != end or epoch < image.epoch:
             raise CorruptRecordError(
@@ -93,7 +98,7 @@ class Loader:
         if jump.snapshot is None:
             jump.snapshot = MetadataDelta(EMPTY)
         for _, batch in record_batch.split(batches):
-            for event in decode_events(batch):
+            for event in decode_events(batch, self._known):
                 jump.snapshot.replay(event)
         jump.snapshot.settle()
 

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from quorate_quorum.node.features import SUPPORTED, Known
+
 if TYPE_CHECKING:
     from quorate.network import Network
     from quorate_quorum.log.disk import Disk
@@ -23,6 +25,8 @@ class Environment:
     wall_clock_ms: Callable[[], int] = field(default=lambda: int(time.time() * 1000))
     #: All chance of the node: timeouts, jitter, ids.
     chance: random.Random = field(default_factory=random.SystemRandom)
+    #: The feature levels that this program knows.
+    features: Known = field(default_factory=lambda: SUPPORTED)
 
     def new_id(self) -> bytes:
         """Return 16 random bytes: an incarnation, directory, topic or request id."""

@@ -7,7 +7,7 @@ Everything happens in the turns of one event loop. Whatever fails here that is n
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any, Protocol
 
@@ -29,6 +29,7 @@ from quorate_quorum.log.snapshot import VERSION as SNAPSHOT_VERSION
 from quorate_quorum.log.snapshot import SnapshotId
 from quorate_quorum.node.config import QuorumConfig
 from quorate_quorum.node.environment import Environment
+from quorate_quorum.node.features import Known
 from quorate_quorum.raft.bootstrap import metadata_directory, read_bootstrap_hash
 from quorate_quorum.raft.ledger import Ledger
 from quorate_quorum.raft.messages import (
@@ -64,6 +65,8 @@ log = structlog.get_logger(__name__)
 
 APPLY_BYTES = 1 << 20
 CALLERS_MAX = 4096
+#: Of how many replicas it is remembered which features they know; the oldest go first.
+REPLICAS_KNOWN_MAX = 256
 STOP_FLUSH_S = 1.0
 
 
@@ -116,6 +119,7 @@ class RaftNode:
         self._me = ReplicaKey(identity.node_id, identity.directory_id)
         self._history = History(identity.cluster_id, identity.quorum_generation, b"")
         self._snapshots = Snapshots(environment.disk, metadata_directory(config.log_dirs[0]))
+        self._known_features: dict[tuple[int, bytes], Known] = {self._me: environment.features}
         self._raft: Raft
         self._storage: Storage
         self._transport: Transport
@@ -180,6 +184,20 @@ class RaftNode:
     def history(self) -> History:
         return self._history
 
+    @property
+    def known_features(self) -> Mapping[tuple[int, bytes], Known]:
+        """Which feature levels this node knows, and those that have fetched from this run of it."""
+        return self._known_features
+
+    def learn_features(self, replica: ReplicaKey, known: Known) -> None:
+        """A replica said with which program it fetches from now on."""
+        if replica != self._me:
+            self._known_features.pop(replica, None)
+            self._known_features[replica] = known
+            while len(self._known_features) > REPLICAS_KNOWN_MAX:
+                oldest = next(one for one in self._known_features if one != self._me)
+                del self._known_features[oldest]
+
     def epoch_at(self, offset: int) -> int | None:
         """Return the epoch of the record at an offset; None if it is not held."""
         if not 0 <= offset < self._raft.ledger.log_end_offset:
@@ -226,7 +244,9 @@ class RaftNode:
         start = await self._snapshots.open(
             cluster_id=identity.cluster_id, quorum_generation=identity.quorum_generation
         )
-        ledger = await read_ledger(self._log, await self._read_below())
+        ledger = await read_ledger(
+            self._log, await self._read_below(), known=self._environment.features
+        )
         told_hash = b"" if start is None else start.bootstrap_hash
         self._history = History(
             identity.cluster_id,
@@ -241,6 +261,7 @@ class RaftNode:
             self.incarnation,
             endpoint,
             self._history,
+            self._environment.features,
             self.config.quorum_election_timeout_ms,
             self.step,
             self._spawn,
@@ -268,7 +289,9 @@ class RaftNode:
 
     async def _read_below(self) -> Below | None:
         newest = self._snapshots.newest
-        return newest and await read_below(newest, self._snapshots.parts(newest))
+        if newest is None:
+            return None
+        return await read_below(newest, self._snapshots.parts(newest), self._environment.features)
 
     async def stop(self) -> None:
         """Hand over if leading, finish what was written, break what is open; safe to call twice."""

@@ -18,9 +18,10 @@ from google.protobuf.message import DecodeError
 from quorate.errors import CorruptRecordError, StorageError
 from quorate.record import batch as record_batch
 from quorate_quorum.log.disk import Disk, read_whole, replace_whole
-from quorate_quorum.log.events import EVENTS_BYTES_MAX
+from quorate_quorum.log.events import EVENTS_BYTES_MAX, decode_events
 from quorate_quorum.log.log import Log
 from quorate_quorum.log.snapshot import SnapshotId
+from quorate_quorum.node.features import Known
 from quorate_quorum.raft.ledger import Ledger
 from quorate_quorum.raft.messages import (
     Batch,
@@ -53,6 +54,7 @@ CRC = struct.Struct(">I")  # CRC-32C of all before it
 SCAN_BYTES = 1 << 20
 #: The first byte of an encoded MetadataEvent that holds Voters: field 2, length-delimited.
 VOTERS_TAG = 0x12
+FEATURE_TAG = 0x1A  # and one that holds a Feature: field 3
 
 
 def encode_state(state: HardState) -> bytes:
@@ -96,8 +98,11 @@ async def read_state(disk: Disk, directory: str) -> HardState:
     return decode_state(await read_whole(disk, path))
 
 
-def parse_batches(payload: Buffer) -> tuple[Batch, ...]:
-    """Return the whole batches of a fetch answer or of the log; CorruptRecordError if damaged."""
+def parse_batches(payload: Buffer, known: Known | None = None) -> tuple[Batch, ...]:
+    """Return the whole batches of a fetch answer or of the log; CorruptRecordError if damaged.
+
+    With `known`, UnknownLevelError if they set a feature to another level than those.
+    """
     batches = []
     for header, view in record_batch.split(payload):
         record_batch.check(view)
@@ -108,15 +113,17 @@ def parse_batches(payload: Buffer) -> tuple[Batch, ...]:
                 header.end_offset,
                 header.leader_epoch,
                 data,
-                _newest_voters(data),
+                _newest_voters(data, known),
             )
         )
     return tuple(batches)
 
 
-def _newest_voters(data: bytes) -> VoterSet | None:
+def _newest_voters(data: bytes, known: Known | None) -> VoterSet | None:
     found = None
     for record in record_batch.records(data, size_max=EVENTS_BYTES_MAX):
+        if known is not None and record.value and record.value[0] == FEATURE_TAG:
+            decode_events(data, known)
         if not record.value or record.value[0] != VOTERS_TAG:
             continue
         try:
@@ -140,20 +147,25 @@ class Below(NamedTuple):
     voters: VoterSet
 
 
-async def read_below(snapshot: SnapshotId, parts: AsyncGenerator[bytes, None]) -> Below:
+async def read_below(
+    snapshot: SnapshotId, parts: AsyncGenerator[bytes, None], known: Known | None = None
+) -> Below:
     """Read what the machine must know out of a snapshot's batches."""
     voters = VoterSet()
     async with aclosing(parts):
         async for part in parts:
-            voters = _newest_voters(part) or voters
+            voters = _newest_voters(part, known) or voters
     return Below(snapshot.offset, snapshot.epoch, voters)
 
 
-async def read_ledger(log: Log, below: Below | None = None) -> Ledger:
+async def read_ledger(
+    log: Log, below: Below | None = None, *, known: Known | None = None
+) -> Ledger:
     """Read the whole log and return what the machine must know of it.
 
     A log that does not reach up to the newest snapshot, or has another past there, begins anew at
-    it: what the snapshot holds is committed. StorageError if the log begins above the snapshot.
+    it: what the snapshot holds is committed. StorageError if the log begins above the snapshot;
+    UnknownLevelError if it sets a feature to a level that is not `known`: a newer program wrote it.
     """
     start = log.log_start_offset
     if start > 0 and (below is None or below.offset < start):
@@ -166,7 +178,7 @@ async def read_ledger(log: Log, below: Below | None = None) -> Ledger:
         ledger.begin_above(below.offset, below.epoch, below.voters, log_start=log.log_start_offset)
     while ledger.log_end_offset < log.log_end_offset:
         data = await log.read(ledger.log_end_offset, end=log.log_end_offset, bytes_max=SCAN_BYTES)
-        batches = parse_batches(data)
+        batches = parse_batches(data, known)
         if not batches:
             raise StorageError(f"the metadata log can't be read at {ledger.log_end_offset}")
         for batch in batches:

@@ -38,6 +38,9 @@ from quorate_quorum.methods import (
     RAFT_FETCH,
     VOTE,
 )
+from quorate_quorum.node.features import Known
+from quorate_quorum.node.features import from_wire as from_wire_features
+from quorate_quorum.node.features import to_wire as to_wire_features
 from quorate_quorum.raft.messages import (
     BeginEpochRequest,
     BeginEpochRequested,
@@ -170,6 +173,7 @@ class Transport:
         incarnation: bytes,
         endpoint: str,
         history: History,
+        features: Known,
         call_timeout_ms: int,
         step: Callable[[Event], None],
         spawn: Callable[[Any, str], asyncio.Task[None]],
@@ -179,6 +183,7 @@ class Transport:
         self._incarnation = incarnation
         self._endpoint = endpoint
         self._history = history
+        self._features = to_wire_features(features)
         self._call_timeout_ms = call_timeout_ms
         self._step = step
         self._spawn = spawn
@@ -255,6 +260,7 @@ class Transport:
             incarnation=self._incarnation,
             stream_number=number,
             endpoint=self._endpoint,
+            features=self._features,
         )
 
     async def _follow(self, session: _Session, connection: Connection) -> None:
@@ -396,6 +402,7 @@ class Voting(Protocol):
     async def read_snapshot(
         self, snapshot: SnapshotId, position: int, bytes_max: int
     ) -> tuple[int, bytes]: ...
+    def learn_features(self, replica: ReplicaKey, known: Known) -> None: ...
     def describe_node(self) -> raft_pb2.DescribeNodeResponse: ...
 
 
@@ -506,6 +513,7 @@ class RaftService:
         if len(opened.directory_id) != 16 or not 0 < len(opened.incarnation) <= 64:
             raise InvalidRequestError("a fetch stream opens with directory_id and incarnation")
         replica = ReplicaKey(opened.replica_id, opened.directory_id)
+        self._node.learn_features(replica, from_wire_features(opened.features))
         return StreamKey(replica, opened.incarnation, opened.stream_number)
 
     async def _answer(

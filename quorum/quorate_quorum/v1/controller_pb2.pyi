@@ -32,6 +32,7 @@ class RegisterRequest(_message.Message):
     RACK_FIELD_NUMBER: _builtins.int
     HOST_FIELD_NUMBER: _builtins.int
     DIRECTORIES_FIELD_NUMBER: _builtins.int
+    FEATURES_FIELD_NUMBER: _builtins.int
     cluster_id: _builtins.str
     quorum_generation: _builtins.int
     """0: not known yet"""
@@ -42,6 +43,10 @@ class RegisterRequest(_message.Message):
     host: _builtins.str
     @_builtins.property
     def directories(self) -> _containers.RepeatedCompositeFieldContainer[_events_pb2.Directory]: ...
+    @_builtins.property
+    def features(self) -> _containers.RepeatedCompositeFieldContainer[_events_pb2.FeatureLevels]:
+        """what its program knows"""
+
     def __init__(
         self,
         *,
@@ -53,10 +58,11 @@ class RegisterRequest(_message.Message):
         rack: _builtins.str = ...,
         host: _builtins.str = ...,
         directories: _abc.Iterable[_events_pb2.Directory] | None = ...,
+        features: _abc.Iterable[_events_pb2.FeatureLevels] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["broker_id", b"broker_id", "cluster_id", b"cluster_id", "directories", b"directories", "endpoint", b"endpoint", "host", b"host", "incarnation", b"incarnation", "quorum_generation", b"quorum_generation", "rack", b"rack"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["broker_id", b"broker_id", "cluster_id", b"cluster_id", "directories", b"directories", "endpoint", b"endpoint", "features", b"features", "host", b"host", "incarnation", b"incarnation", "quorum_generation", b"quorum_generation", "rack", b"rack"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

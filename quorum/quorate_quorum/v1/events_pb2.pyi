@@ -198,6 +198,33 @@ class Feature(_message.Message):
 Global___Feature: _TypeAlias = Feature  # noqa: Y015
 
 @_typing.final
+class FeatureLevels(_message.Message):
+    """Which levels of a feature a program knows, both ends included."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    LOWEST_FIELD_NUMBER: _builtins.int
+    HIGHEST_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    lowest: _builtins.int
+    highest: _builtins.int
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        lowest: _builtins.int = ...,
+        highest: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["highest", b"highest", "lowest", b"lowest", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FeatureLevels: _TypeAlias = FeatureLevels  # noqa: Y015
+
+@_typing.final
 class Config(_message.Message):
     """One setting; of a topic, or of the cluster (topic_id empty). An absent value removes it."""
 
@@ -268,6 +295,7 @@ class RegisterBroker(_message.Message):
     DIRECTORIES_FIELD_NUMBER: _builtins.int
     FENCED_FIELD_NUMBER: _builtins.int
     SHUTTING_DOWN_FIELD_NUMBER: _builtins.int
+    FEATURES_FIELD_NUMBER: _builtins.int
     broker_id: _builtins.int
     broker_epoch: _builtins.int
     """the offset of this very record"""
@@ -281,6 +309,10 @@ class RegisterBroker(_message.Message):
     shutting_down: _builtins.bool
     @_builtins.property
     def directories(self) -> _containers.RepeatedCompositeFieldContainer[Global___Directory]: ...
+    @_builtins.property
+    def features(self) -> _containers.RepeatedCompositeFieldContainer[Global___FeatureLevels]:
+        """none: of the first release, which did not say"""
+
     def __init__(
         self,
         *,
@@ -293,10 +325,11 @@ class RegisterBroker(_message.Message):
         directories: _abc.Iterable[Global___Directory] | None = ...,
         fenced: _builtins.bool = ...,
         shutting_down: _builtins.bool = ...,
+        features: _abc.Iterable[Global___FeatureLevels] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["broker_epoch", b"broker_epoch", "broker_id", b"broker_id", "directories", b"directories", "endpoint", b"endpoint", "fenced", b"fenced", "host", b"host", "incarnation", b"incarnation", "rack", b"rack", "shutting_down", b"shutting_down"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["broker_epoch", b"broker_epoch", "broker_id", b"broker_id", "directories", b"directories", "endpoint", b"endpoint", "features", b"features", "fenced", b"fenced", "host", b"host", "incarnation", b"incarnation", "rack", b"rack", "shutting_down", b"shutting_down"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

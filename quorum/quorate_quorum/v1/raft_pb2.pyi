@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from quorate.v1 import common_pb2 as _common_pb2
+from quorate_quorum.v1 import events_pb2 as _events_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -257,6 +258,7 @@ class RaftOpen(_message.Message):
     INCARNATION_FIELD_NUMBER: _builtins.int
     STREAM_NUMBER_FIELD_NUMBER: _builtins.int
     ENDPOINT_FIELD_NUMBER: _builtins.int
+    FEATURES_FIELD_NUMBER: _builtins.int
     replica_id: _builtins.int
     directory_id: _builtins.bytes
     incarnation: _builtins.bytes
@@ -265,6 +267,10 @@ class RaftOpen(_message.Message):
     endpoint: _builtins.str
     @_builtins.property
     def history(self) -> Global___History: ...
+    @_builtins.property
+    def features(self) -> _containers.RepeatedCompositeFieldContainer[_events_pb2.FeatureLevels]:
+        """what its program knows"""
+
     def __init__(
         self,
         *,
@@ -274,10 +280,11 @@ class RaftOpen(_message.Message):
         incarnation: _builtins.bytes = ...,
         stream_number: _builtins.int = ...,
         endpoint: _builtins.str = ...,
+        features: _abc.Iterable[_events_pb2.FeatureLevels] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["history", b"history"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["directory_id", b"directory_id", "endpoint", b"endpoint", "history", b"history", "incarnation", b"incarnation", "replica_id", b"replica_id", "stream_number", b"stream_number"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["directory_id", b"directory_id", "endpoint", b"endpoint", "features", b"features", "history", b"history", "incarnation", b"incarnation", "replica_id", b"replica_id", "stream_number", b"stream_number"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,86 @@
+"""Which levels of the cluster's features this program knows.
+
+The metadata log says which level of a feature is in force. A program that does not know that level
+would misread the log, so it refuses to start, or stops; and a level is raised only when every
+registered broker and every voter knows it. It is never lowered.
+
+`metadata.version` is the version of the metadata log itself: raise the highest level here with the
+first event or field that an older program must not pass over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+from typing import Final, NamedTuple
+
+from quorate_quorum.node.config import ConfigError
+from quorate_quorum.v1.events_pb2 import FeatureLevels
+
+METADATA_VERSION: Final = "metadata.version"
+#: What a peer may tell; more is cut off.
+FEATURES_MAX: Final = 64
+NAME_LENGTH_MAX: Final = 255
+
+
+class Levels(NamedTuple):
+    """The levels of one feature that a program knows, both ends included."""
+
+    lowest: int
+    highest: int
+
+    def __contains__(self, level: object) -> bool:
+        return isinstance(level, int) and self.lowest <= level <= self.highest
+
+    def __str__(self) -> str:
+        return f"{self.lowest} to {self.highest}"
+
+
+Known = Mapping[str, Levels]
+
+SUPPORTED: Final[Known] = MappingProxyType({METADATA_VERSION: Levels(1, 1)})
+#: What the first release knew, which did not say so.
+UNSAID: Final[Known] = MappingProxyType({METADATA_VERSION: Levels(1, 1)})
+_OFF: Final = Levels(0, 0)
+
+
+class UnknownLevelError(ConfigError):
+    """The log is of a feature level that this program does not know."""
+
+
+def check_level(known: Known, name: str, level: int) -> None:
+    """Raise UnknownLevelError unless a program that knows these can follow this level.
+
+    >>> check_level(SUPPORTED, "metadata.version", 1)
+    >>> check_level(SUPPORTED, "tiered.storage", 0)  # off
+    """
+    levels = known.get(name, _OFF)
+    if level not in levels:
+        knows = f"knows {levels}" if name in known else "does not know that feature"
+        raise UnknownLevelError(
+            f"the metadata log is at level {level} of {name[:NAME_LENGTH_MAX]}, and this program "
+            f"{knows}: start the release that wrote it, or a newer one"
+        )
+
+
+def levels_of(known: Known, name: str) -> Levels:
+    """Return the levels of a feature that a node knows, who said so or did not."""
+    return (known or UNSAID).get(name, _OFF)
+
+
+def to_wire(known: Known) -> list[FeatureLevels]:
+    """Return what a node tells of itself."""
+    return [
+        FeatureLevels(name=name, lowest=known[name].lowest, highest=known[name].highest)
+        for name in sorted(known)
+    ]
+
+
+def from_wire(told: Iterable[FeatureLevels]) -> dict[str, Levels]:
+    """Return what a node told; at most FEATURES_MAX, and only what is possible."""
+    found: dict[str, Levels] = {}
+    for one in told:
+        is_possible = 0 <= one.lowest <= one.highest and len(one.name) <= NAME_LENGTH_MAX
+        if is_possible and len(found) < FEATURES_MAX:
+            found[one.name] = Levels(one.lowest, one.highest)
+    return found
