@@ -12,6 +12,7 @@ from quorate.errors import (
     ClosedError,
     InvalidPartitionsError,
     InvalidReplicationFactorError,
+    InvalidRequestError,
     NetworkError,
     OutcomeUnknownError,
     PeerError,
@@ -27,12 +28,14 @@ from quorate.methods import (
     DESCRIBE_FEATURES,
     DESCRIBE_QUORUM,
     DESCRIBE_TOPICS,
+    TRANSFER_LEADERSHIP,
     UPDATE_FEATURE,
 )
 from quorate.model import (
     BrokerDescription,
     ClusterDescription,
     FeatureDescription,
+    LeadershipTransfer,
     NodeLevels,
     PartitionDescription,
     QuorumDescription,
@@ -272,6 +275,23 @@ class Admin:
         response = await self._call(UPDATE_FEATURE, request)
         raise_if_error(response.error)
         return response.level
+
+    async def transfer_leadership(self, voter_id: int | None = None) -> LeadershipTransfer:
+        """Give leadership of the quorum to that voter, or to the most caught-up one by default.
+
+        Returns when it leads. To a named voter it is safe to repeat: one that leads already goes
+        on, and the answer says so. InvalidRequestError for an id that is no voter's;
+        OverloadedError (retriable) if it did not catch up in time, and the old leader goes on;
+        QuorumUnavailableError without a leader.
+        """
+        if voter_id is not None and not 0 <= voter_id <= INT32_MAX:
+            raise InvalidRequestError(f"a voter's id is 0 to {INT32_MAX}, not {voter_id}")
+        request = wire.TransferLeadershipRequest(voter_id=voter_id)
+        response = await self._call(
+            TRANSFER_LEADERSHIP, request, safe_to_repeat=voter_id is not None
+        )
+        raise_if_error(response.error)
+        return LeadershipTransfer(response.leader, response.already)
 
     # -- inside ----------------------------------------------------------------------------------
 

@@ -58,3 +58,8 @@ DESCRIBE_FEATURES = message_method(
 UPDATE_FEATURE = message_method(
     "/quorate.v1.Admin/UpdateFeature", admin.UpdateFeatureRequest, admin.UpdateFeatureResponse
 )
+TRANSFER_LEADERSHIP = message_method(
+    "/quorate.v1.Admin/TransferLeadership",
+    admin.TransferLeadershipRequest,
+    admin.TransferLeadershipResponse,
+)

@@ -146,3 +146,11 @@ class FeatureDescription:
     name: str
     level: int
     nodes: tuple[NodeLevels, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LeadershipTransfer:
+    """Who leads the metadata quorum now; `already`: it did before, and nothing was done."""
+
+    leader: int
+    already: bool

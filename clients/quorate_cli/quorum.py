@@ -1,13 +1,13 @@
-"""`quorate quorum`: describe."""
+"""`quorate quorum`: describe, transfer."""
 
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
-from quorate import QuorumDescription, QuorumReplicaDescription
+from quorate import LeadershipTransfer, QuorumDescription, QuorumReplicaDescription
 from quorate_cli.cluster import pids
 from quorate_cli.session import (
     DEFAULT_BOOTSTRAP,
@@ -21,12 +21,12 @@ from quorate_cli.session import (
     run,
 )
 
-app = typer.Typer(no_args_is_help=True, help="Look at the metadata quorum.")
+app = typer.Typer(no_args_is_help=True, help="Look at the metadata quorum, and change who leads.")
 
 
 @app.callback()
 def quorum() -> None:
-    """Look at the metadata quorum."""
+    """Look at the metadata quorum, and change who leads."""
 
 
 @app.command()
@@ -82,6 +82,30 @@ def describe(
             for one in (*voters, *observers)
         ],
     )
+
+
+@app.command()
+def transfer(
+    voter: Annotated[
+        int | None,
+        typer.Argument(metavar="[ID]", min=0, help="Who is to lead; else the most caught-up one."),
+    ] = None,
+    bootstrap: Bootstrap = DEFAULT_BOOTSTRAP,
+    output: Output = "text",
+    timeout: Timeout = 10.0,
+) -> None:
+    """Give leadership of the quorum to another voter. Safe to repeat where the voter is named."""
+    as_json = check_output(output)
+
+    async def main() -> LeadershipTransfer:
+        async with admin_at(bootstrap, timeout) as admin:
+            return await admin.transfer_leadership(voter)
+
+    done = run(main, timeout=timeout)
+    if as_json:
+        print_json({"leader": done.leader, "already": done.already})
+        return
+    sys.stdout.write(f"voter {done.leader} leads{' already' if done.already else ''}\n")
 
 
 def _replica(one: QuorumReplicaDescription, pid: int | None) -> dict[str, Any]:

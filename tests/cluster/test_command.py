@@ -88,6 +88,28 @@ def test_quorum_describe_has_the_shape_of_the_reference(
         assert one["pid"] == cluster.processes[node.id].pid
 
 
+def test_quorum_transfer_moves_the_leader_and_says_so_when_repeated(
+    quorate: Command, cluster: LocalCluster
+) -> None:
+    """R29, end to end; each answer comes from the leader that made way."""
+
+    def leader() -> int:
+        found: int = quorate("quorum", "describe", "-o", "json").json["leader"]
+        return found
+
+    for voter in [*(one.id for one in cluster.voters), cluster.voters[0].id]:
+        was = leader()
+        moved = quorate("quorum", "transfer", str(voter), "-o", "json")
+        assert (moved.status, moved.json) == (0, {"leader": voter, "already": voter == was})
+        assert leader() == voter
+        again = quorate("quorum", "transfer", str(voter))
+        assert (again.status, again.out) == (0, f"voter {voter} leads already\n")
+    any_other = quorate("quorum", "transfer", "-o", "json")
+    assert any_other.status == 0
+    assert any_other.json["leader"] == leader() != cluster.voters[0].id
+    assert quorate("topic", "create", "afterwards", "-p", "1").status == 0
+
+
 def test_topic_produce_counts_and_consume_prints_a_line_a_record(quorate: Command) -> None:
     quorate("topic", "create", "lines", "-p", "1")
     produced = quorate(
@@ -159,6 +181,7 @@ SAID_NO = {
     "unknown topic altered": (["topic", "alter", "no", "-c", "retention.ms=1"], "'no'"),
     "unknown topic written": (["topic", "produce", "no"], "'no'"),
     "unknown topic read": (["topic", "consume", "no", "--until-end"], "'no'"),
+    "leadership to nobody": (["quorum", "transfer", "7"], "7 is not the id of a voter"),
     "groups": (["topic", "consume", "shared", "--group", "g"], "group"),
 }
 
@@ -182,6 +205,7 @@ WRONG_USAGE = {
     "no number": (["topic", "create", "p", "-p", "many"], "--partitions"),
     "output": (["cluster", "info", "-o", "xml"], "text or json, not 'xml'"),
     "config without =": (["topic", "create", "p", "-c", "retention.ms"], "NAME=VALUE"),
+    "no voter's id": (["quorum", "transfer", "one"], "[ID]"),
     "acks": (["topic", "produce", "p", "--acks", "2"], "all, 1 or 0, not '2'"),
     "timeout of nothing": (["topic", "list", "--timeout", "0"], "--timeout"),
     "timeout that is no number": (["topic", "list", "--timeout", "nan"], "--timeout"),
@@ -215,6 +239,8 @@ def test_status_2_an_address_that_is_none(quorate: Command, servers: str) -> Non
         ["topic", "produce", "t"],
         ["topic", "consume", "t"],
         ["quorum", "describe"],
+        ["quorum", "transfer"],
+        ["quorum", "transfer", "101"],
     ],
     ids=" ".join,
 )

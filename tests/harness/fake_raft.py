@@ -67,6 +67,8 @@ class FakeRaft:
         self.known_features: dict[tuple[int, bytes], Known] = {}
         #: So many more proposals are taken before the log is full; None: no bound.
         self.room: int | None = None
+        #: Whom the voters elect at a transfer; 0: who was named.
+        self.elects = 0
 
     # -- what the test commands
 
@@ -163,6 +165,13 @@ class FakeRaft:
 
     def hand_over(self, *, for_silence: bool) -> None:
         self.handed_over_for_silence += for_silence
+
+    async def transfer(self, voter_id: int | None) -> int:
+        """Another voter leads at once, in the next epoch, if it is not ourselves."""
+        named = self.node_id + 1 if voter_id is None else voter_id
+        if named != self.node_id:
+            self.lose(self.elects or named, self.epoch + 1)
+        return self.leader_id
 
     def epoch_at(self, offset: int) -> int | None:
         for start, batch in zip(self.starts, self.batches, strict=True):

@@ -16,7 +16,13 @@ from quorate.errors import (
     QuorumUnavailableError,
     RequestTimedOutError,
 )
-from quorate.methods import ALTER_CONFIGS, CREATE_TOPICS, DELETE_TOPICS, DESCRIBE_QUORUM
+from quorate.methods import (
+    ALTER_CONFIGS,
+    CREATE_TOPICS,
+    DELETE_TOPICS,
+    DESCRIBE_QUORUM,
+    TRANSFER_LEADERSHIP,
+)
 from quorate.network import Method, Peer
 from quorate.v1.admin_pb2 import (
     AlterConfigsRequest,
@@ -31,6 +37,7 @@ from quorate.v1.admin_pb2 import (
     DescribeTopicsRequest,
     MetadataRequest,
     NewTopic,
+    TransferLeadershipRequest,
 )
 from quorate.v1.common_pb2 import ErrorCode
 from quorate_broker.service.admin import AdminLimits, AdminService
@@ -251,11 +258,14 @@ class TestWrites:
         assert (await service.alter_configs(AlterConfigsRequest(), PEER)).error.code == code
         quorum = await service.describe_quorum(DescribeQuorumRequest(), PEER)
         assert (quorum.error.code, quorum.leader) == (code, -1)
+        moved = await service.transfer_leadership(TransferLeadershipRequest(voter_id=7), PEER)
+        assert (moved.error.code, moved.leader) == (code, -1)
         assert [path for path, *_ in fixture.client.forwarded] == [
             CREATE_TOPICS.path,
             DELETE_TOPICS.path,
             ALTER_CONFIGS.path,
             DESCRIBE_QUORUM.path,
+            TRANSFER_LEADERSHIP.path,
         ]
 
     async def test_timeouts_are_bounded(self) -> None:

@@ -23,7 +23,7 @@ from quorate.errors import (
     from_wire,
     raise_if_error,
 )
-from quorate.methods import CREATE_TOPICS, DESCRIBE_QUORUM, METADATA
+from quorate.methods import CREATE_TOPICS, DESCRIBE_QUORUM, METADATA, TRANSFER_LEADERSHIP
 from quorate.v1 import admin_pb2 as admin
 from quorate.v1.common_pb2 import ErrorCode
 from quorate_quorum.controller.controller import Controller
@@ -583,6 +583,41 @@ def test_the_quorum_is_described_by_who_surely_leads() -> None:
         described = admin.DescribeQuorumResponse.FromString(answer.response)
         assert described.leader == 100
         assert world.raft.rounds == rounds + 1
+
+    in_a_world(program)
+
+
+def test_leadership_goes_when_all_is_committed_and_the_answer_outlives_the_reign() -> None:
+    """R29: the old leader tells who leads; what was decided before is not left in doubt."""
+
+    async def program(world: World) -> None:
+        async def transfer(*voter_id: int) -> admin.TransferLeadershipResponse:
+            request = admin.TransferLeadershipRequest(voter_id=voter_id[0] if voter_id else None)
+            answer = await world.forward(TRANSFER_LEADERSHIP.path, request.SerializeToString())
+            raise_if_error(answer.error)
+            return admin.TransferLeadershipResponse.FromString(answer.response)
+
+        assert await transfer(100) == admin.TransferLeadershipResponse(leader=100, already=True)
+        await world.unfenced(1)
+        world.raft.commits_soon = False
+        creating = asyncio.ensure_future(world.create("t"))
+        await asyncio.sleep(0.05)
+        going = asyncio.ensure_future(transfer(101))
+        await asyncio.sleep(0.05)
+        assert (world.controller.is_active, going.done()) == (True, False)
+        world.raft.commit()
+        assert await going == admin.TransferLeadershipResponse(leader=101)
+        assert await creating == b"t".ljust(16, b"\0")
+        assert not world.controller.is_active
+        with pytest.raises(NotControllerError):
+            await transfer(102)
+        world.raft.commits_soon = True
+        world.raft.lead(3)
+        assert (await transfer()).leader == 101
+        world.raft.lead(5)
+        world.raft.elects = 103
+        with pytest.raises(OverloadedError, match="voter 103 was elected, not 102"):
+            await transfer(102)
 
     in_a_world(program)
 

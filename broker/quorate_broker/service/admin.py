@@ -31,6 +31,7 @@ from quorate.methods import (
     DESCRIBE_QUORUM,
     DESCRIBE_TOPICS,
     METADATA,
+    TRANSFER_LEADERSHIP,
     UPDATE_FEATURE,
 )
 from quorate.v1.admin_pb2 import (
@@ -51,6 +52,7 @@ from quorate.v1.admin_pb2 import (
     MetadataResponse,
     PartitionMetadata,
     TopicMetadata,
+    TransferLeadershipResponse,
     UpdateFeatureResponse,
 )
 from quorate_broker.service.answers import TOPIC_ID_BYTES, error_of
@@ -70,6 +72,7 @@ if TYPE_CHECKING:
         DescribeQuorumRequest,
         DescribeTopicsRequest,
         MetadataRequest,
+        TransferLeadershipRequest,
         UpdateFeatureRequest,
     )
     from quorate_broker.publisher import Publisher
@@ -128,6 +131,7 @@ class AdminService:
             DESCRIBE_QUORUM: self.describe_quorum,
             DESCRIBE_FEATURES: self.describe_features,
             UPDATE_FEATURE: self.update_feature,
+            TRANSFER_LEADERSHIP: self.transfer_leadership,
         }
 
     # Reads
@@ -249,6 +253,14 @@ class AdminService:
             return await self._forward(UPDATE_FEATURE, request, peer, 0)
         except QuorateError as error:
             return UpdateFeatureResponse(error=error_of(error))
+
+    async def transfer_leadership(
+        self, request: TransferLeadershipRequest, peer: Peer
+    ) -> TransferLeadershipResponse:
+        try:
+            return await self._forward(TRANSFER_LEADERSHIP, request, peer, 0)
+        except QuorateError as error:
+            return TransferLeadershipResponse(error=error_of(error), leader=-1)
 
     async def _forward(self, method: Method[Q, R], request: Q, peer: Peer, timeout_ms: int) -> R:
         """Ask the controller; return when this broker has carried out the effect.

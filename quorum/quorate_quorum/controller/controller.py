@@ -15,7 +15,7 @@ from typing import Protocol, TypeVar
 
 import structlog
 
-from quorate.errors import NotControllerError, UnknownServerError
+from quorate.errors import NotControllerError, OverloadedError, UnknownServerError
 from quorate.v1 import admin_pb2 as admin
 from quorate.v1.admin_pb2 import DescribeQuorumRequest, DescribeQuorumResponse
 from quorate.v1.common_pb2 import ErrorCode
@@ -49,6 +49,7 @@ class ControllerRaft(Proposer, Protocol):
     @property
     def known_features(self) -> Mapping[tuple[int, bytes], Known]: ...
     def hand_over(self, *, for_silence: bool) -> None: ...
+    async def transfer(self, voter_id: int | None) -> int: ...
 
 
 @dataclass(slots=True)
@@ -177,6 +178,23 @@ class Controller:
         return await self.run(
             lambda image, _: features.update_feature(image, request, self._raft.known_features)
         )
+
+    async def transfer_leadership(
+        self, request: admin.TransferLeadershipRequest
+    ) -> Decided[admin.TransferLeadershipResponse]:
+        """Give the reign to another voter, and tell who leads: the last answer of this reign.
+
+        What was decided before is committed first, so that nobody is left to wonder about it.
+        Raises NotControllerError, InvalidRequestError, and OverloadedError (retriable) if the
+        voter that was named does not lead in the end.
+        """
+        await self._reigning().reign.confirm()
+        named = request.voter_id if request.HasField("voter_id") else None
+        leader = await self._raft.transfer(named)
+        if named not in (None, leader):
+            raise OverloadedError(f"voter {leader} was elected, not {named}: ask again")
+        response = admin.TransferLeadershipResponse(leader=leader, already=named == self._node_id)
+        return Decided(response, 0)
 
     def open_session(self, first: HeartbeatRequest) -> Session:
         """Begin a broker's heartbeat stream. NotControllerError, FencedError, OverloadedError."""

@@ -33,6 +33,7 @@ from quorate.methods import (
     DELETE_TOPICS,
     DESCRIBE_FEATURES,
     DESCRIBE_QUORUM,
+    TRANSFER_LEADERSHIP,
     UPDATE_FEATURE,
 )
 from quorate.network import Handler, Method, Peer
@@ -97,6 +98,7 @@ class ControllerService:
                 _Forwarded(DESCRIBE_QUORUM, controller.describe_quorum),
                 _Forwarded(DESCRIBE_FEATURES, controller.describe_features),
                 _Forwarded(UPDATE_FEATURE, controller.update_feature),
+                _Forwarded(TRANSFER_LEADERSHIP, controller.transfer_leadership),
             )
         }
 

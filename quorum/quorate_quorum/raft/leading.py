@@ -27,12 +27,12 @@ from quorate_quorum.raft.messages import (
     ReplicaKey,
 )
 from quorate_quorum.raft.progress import ParkedFetch, Progress
-from quorate_quorum.raft.roles import Candidate, Leader, Resigned
+from quorate_quorum.raft.roles import Candidate, Leader, Resigned, Transfer
 from quorate_quorum.raft.timing import OBSERVER_SILENCE_FETCH_TIMEOUTS
 
 if TYPE_CHECKING:
     from quorate_quorum.raft.raft import Raft
-    from quorate_quorum.raft.voters import VoterSet
+    from quorate_quorum.raft.voters import Voter, VoterSet
 
 OBSERVERS_MAX = 32
 
@@ -63,12 +63,18 @@ def begin_reign(raft: Raft, candidate: Candidate) -> None:
 
 
 def end_reign(
-    raft: Raft, leader: Leader, reason: str, *, for_silence: bool = False, is_quiet: bool = False
+    raft: Raft,
+    leader: Leader,
+    reason: str,
+    *,
+    for_silence: bool = False,
+    is_quiet: bool = False,
+    first: int = -1,
 ) -> None:
-    """Resign; unless `is_quiet`, name successors, the most caught-up voter first."""
+    """Resign; unless `is_quiet`, name successors: `first`, then the most caught-up voters."""
     others = raft.ledger.voters.others(raft.me)
     ends = {key.id: progress.log_end_offset for key, progress in leader.replicas.items()}
-    successors = sorted((v.id for v in others), key=lambda v: (-ends.get(v, 0), v))
+    successors = sorted((v.id for v in others), key=lambda v: (v != first, -ends.get(v, 0), v))
     raft.become(Resigned(raft.election_deadline()), reason)
     if is_quiet:
         return
@@ -127,11 +133,72 @@ def has_committed_own(raft: Raft, leader: Leader) -> bool:
     return raft.ledger.high_watermark > leader.epoch_start_offset
 
 
+# --- leadership transfer (Raft dissertation, 3.10) ----------------------------------------------
+
+
+def successor(raft: Raft, leader: Leader, voter_id: int | None) -> int:
+    """Return who is to lead: that voter, or of the others the one that we hear and that holds most.
+
+    InvalidRequestError for an id that is no voter's, or if there is no other voter.
+    """
+    ids = [voter.id for voter in raft.ledger.voters.voters]
+    if voter_id is not None:
+        if voter_id not in ids and voter_id != raft.me.id:
+            raise InvalidRequestError(f"{voter_id} is not the id of a voter: voters are {ids}")
+        return voter_id
+    if leader.transfer is not None:
+        return leader.transfer.to.id
+    others = raft.ledger.voters.others(raft.me)
+    if not others:
+        raise InvalidRequestError(f"voter {raft.me.id} has no other voter to transfer to")
+
+    def rank(voter: Voter) -> tuple[bool, int, int]:
+        progress = leader.replicas.get(ReplicaKey(voter.id, voter.directory_id), Progress())
+        return not _is_heard(raft, progress), -progress.log_end_offset, voter.id
+
+    return min(others, key=rank).id
+
+
+def transfer(raft: Raft, leader: Leader, voter_id: int) -> None:
+    """Begin to give the reign to a `successor`; one under way goes on only if it is to the same."""
+    current = leader.transfer
+    if current is not None and current.to.id == voter_id:
+        return  # and its deadline stays: who asks again and again stops the proposals no longer
+    if current is not None:
+        _give_up_transfer(raft, leader, current, f"voter {voter_id} was named instead")
+    voter = raft.ledger.voters.by_id(voter_id)
+    if voter is not None and voter_id != raft.me.id:
+        deadline = raft.now_ms + raft.timing.election_timeout_ms
+        leader.transfer = Transfer(ReplicaKey(voter_id, voter.directory_id), deadline)
+
+
+def _give_up_transfer(raft: Raft, leader: Leader, current: Transfer, reason: str) -> None:
+    leader.transfer = None
+    raft.transfers_given_up.append((current.to.id, reason))
+
+
+def _complete_transfer(raft: Raft, leader: Leader, current: Transfer) -> None:
+    """Make way as soon as the successor holds all that we do, and is not known to be silent."""
+    progress = leader.replicas.get(current.to)
+    if progress is None or not _is_heard(raft, progress):
+        return
+    if progress.log_end_offset == raft.ledger.log_end_offset:
+        end_reign(raft, leader, f"transferred to voter {current.to.id}", first=current.to.id)
+
+
+def _is_heard(raft: Raft, progress: Progress) -> bool:
+    """Say whether it has fetched within a fetch timeout; nobody is made to wait for the dead."""
+    last = progress.last_fetch_ms
+    return last >= 0 and last + raft.timing.fetch_timeout_ms > raft.now_ms
+
+
 def deadline_ms(raft: Raft, leader: Leader) -> int:
     """Return when the next tick of a leader is due."""
     due = [leader.heard_ms + raft.timing.check_quorum_ms, leader.announce_at_ms]
     if raft.is_sole_voter():
         due = [raft.now_ms + raft.timing.check_quorum_ms]
+    if leader.transfer is not None:
+        due.append(leader.transfer.deadline_ms)
     parked = [p.parked for p in leader.replicas.values() if p.parked is not None]
     return min(due + [fetch.deadline_ms for fetch in parked])
 
@@ -141,6 +208,10 @@ def tick(raft: Raft, leader: Leader) -> None:
     _forget_silent_observers(raft, leader)
     if raft.is_sole_voter():
         return
+    current = leader.transfer
+    if current is not None and raft.now_ms >= current.deadline_ms:
+        waited_ms = raft.timing.election_timeout_ms
+        _give_up_transfer(raft, leader, current, f"it had not caught up after {waited_ms} ms")
     if raft.now_ms >= leader.heard_ms + raft.timing.check_quorum_ms:
         # Its vote stays as it is: the epoch is not over for those who voted (R2).
         end_reign(raft, leader, "no majority of voters was heard", is_quiet=True)
@@ -155,6 +226,8 @@ def settle(raft: Raft, leader: Leader) -> None:
     _answer_parked(raft, leader)
     if not raft.is_voter() and raft.ledger.are_voters_committed:
         end_reign(raft, leader, "it was removed from the voters")  # R37
+    elif leader.transfer is not None:
+        _complete_transfer(raft, leader, leader.transfer)
 
 
 # --- fetches received ---------------------------------------------------------------------------

@@ -392,6 +392,7 @@ class Ready:
     session: int = 0  # the only fetch session that may stay open; 0: none
     readable_end: int = 0  # committed and written: apply up to here
     confirmed_reads: tuple[tuple[int, int], ...] = ()  # (read, high watermark to wait for)
+    transfers_given_up: tuple[tuple[int, str], ...] = ()  # (voter that was to lead, why not)
     fatal: str | None = None
 
 

@@ -131,6 +131,8 @@ class RaftNode:
         self._callers: dict[int, asyncio.Future[Any]] = {}
         self._caller_number = 0
         self._reads: dict[int, asyncio.Future[int]] = {}
+        #: Who waits for a transfer -> the voter that was named.
+        self._transfers: dict[asyncio.Future[int], int] = {}
         self._reign: Reign | None = None
         self._told_epoch: int | None = None
         self._told_leader: tuple[int, int, str] | None = None
@@ -389,6 +391,8 @@ class RaftNode:
         self._transport.keep_session(ready.session)
         for message in ready.messages:
             self._send(message)
+        for voter_id, reason in ready.transfers_given_up:
+            self._transfer_given_up(voter_id, reason)
         for read, high_watermark in ready.confirmed_reads:
             _resolve(self._reads.pop(read, None), high_watermark)
         self._readable_end = max(self._readable_end, ready.readable_end)
@@ -429,6 +433,16 @@ class RaftNode:
         if told != self._told_leader:
             self._told_leader = told
             self._listener.leader_known(*told)
+        if change.leader_id >= 0:
+            for future in self._transfers:
+                _resolve(future, change.leader_id)
+
+    def _transfer_given_up(self, voter_id: int, reason: str) -> None:
+        log.info("raft transfer given up", node=self._me.id, to=voter_id, reason=reason)
+        error = f"leadership did not go to voter {voter_id}: {reason}; ask again"
+        for future, named in self._transfers.items():
+            if named == voter_id and not future.done():
+                future.set_exception(OverloadedError(error))
 
     def _end_reign(self) -> None:
         self._reign = None
@@ -564,6 +578,25 @@ class RaftNode:
             lambda: self._raft.resign(self.now_ms(), reason=reason, for_silence=for_silence)
         )
 
+    async def transfer(self, voter_id: int | None) -> int:
+        """Give leadership to that voter (None: the most caught-up one); return who leads then.
+
+        That may be another one, if an election came between. Our own id while we lead: nothing
+        to do. NotControllerError if this node does not lead, InvalidRequestError for an id that
+        is no voter's, OverloadedError if it did not catch up within an election timeout.
+        """
+        self._check_running()
+        named = self._raft.check_may_transfer(voter_id)
+        if len(self._transfers) >= CALLERS_MAX:
+            raise OverloadedError(f"{CALLERS_MAX} callers wait for a transfer already")
+        future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._transfers[future] = named
+        try:
+            self._advance(lambda: self._raft.transfer(named, self.now_ms()))
+            return self._me.id if named == self._me.id else await future
+        finally:
+            del self._transfers[future]
+
     def _check_running(self) -> None:
         if not self._is_running:
             raise NotControllerError(f"node {self._me.id} is not running")
@@ -662,7 +695,7 @@ class RaftNode:
         return data if self._is_running and self._raft.still_holds(reply) else None
 
     def _fail_callers(self, error: Exception) -> None:
-        for future in self._callers.values():
+        for future in (*self._callers.values(), *self._transfers):
             if not future.done():
                 future.set_exception(error)
 

@@ -1,8 +1,8 @@
 """The Raft machine of one voter: sans-IO, KRaft style (replicas pull).
 
-Door: `step(event, now_ms)`, `tick(now_ms)`, `propose`, `read`, `resign` put decisions into the
-next `Ready`, which `ready()` hands out once. Time, chance and encodings are arguments. The driver
-carries Readies out in order and steps the completions back in.
+Door: `step(event, now_ms)`, `tick(now_ms)`, `propose`, `read`, `transfer`, `resign` put decisions
+into the next `Ready`, which `ready()` hands out once. Time, chance and encodings are arguments.
+The driver carries Readies out in order and steps the completions back in.
 
 All state is here; what is decided lies in three modules of functions over it: `elections`, which
 goes on in `following` or `leading`, and these two, which know nothing of each other.
@@ -166,7 +166,10 @@ class Raft:
                 return role.deadline_ms
 
     def check_may_propose(self, epoch: int) -> None:
-        """Raise NotControllerError unless leading in that epoch, its first record committed."""
+        """Raise NotControllerError unless leading in that epoch, its first record committed.
+
+        OverloadedError while too much is not committed, or the reign is being transferred.
+        """
         leader = self.role
         if not isinstance(leader, Leader) or leader.epoch != epoch:
             raise NotControllerError(
@@ -176,6 +179,10 @@ class Raft:
         if not leading.has_committed_own(self, leader):
             raise NotControllerError(
                 f"node {self.me.id} leads in epoch {epoch}, but nothing of it is committed yet"
+            )
+        if leader.transfer is not None:
+            raise OverloadedError(
+                f"leadership goes to voter {leader.transfer.to.id}: nothing is proposed meanwhile"
             )
         batches, size = len(leader.uncommitted), leader.uncommitted_bytes
         if batches >= self.timing.uncommitted_max or size > self.timing.uncommitted_bytes_max:
@@ -214,14 +221,28 @@ class Raft:
 
     def check_may_read(self) -> Leader:
         """Raise NotControllerError unless leading, OverloadedError if too many reads wait."""
-        leader = self.role
-        if not isinstance(leader, Leader):
-            raise NotControllerError(
-                f"node {self.me.id} does not lead; epoch {self.epoch}, leader {self.leader_id}"
-            )
+        leader = self._leading()
         if len(leader.reads) >= READS_MAX:
             raise OverloadedError(f"{READS_MAX} reads wait for the voters already")
         return leader
+
+    def check_may_transfer(self, voter_id: int | None) -> int:
+        """Return the voter that `transfer` would name; None stands for the most caught-up one.
+
+        NotControllerError if not leading, InvalidRequestError for an id that is no voter's.
+        """
+        return leading.successor(self, self._leading(), voter_id)
+
+    def transfer(self, voter_id: int, now_ms: int) -> None:
+        """Give leadership to that voter once it holds all of our log (after check_may_transfer).
+
+        Until then nothing is proposed; after an election timeout all goes on as it was, and
+        Ready.transfers_given_up says so. Our own id takes a transfer that is under way back.
+        """
+        self.now_ms = max(self.now_ms, now_ms)
+        self.check_may_transfer(voter_id)
+        leading.transfer(self, self._leading(), voter_id)
+        self._settle()
 
     def resign(self, now_ms: int, *, reason: str, for_silence: bool = False) -> None:
         """Give up the reign, if there is one, in favour of the most caught-up other voter."""
@@ -255,10 +276,12 @@ class Raft:
             session=self._session,
             readable_end=readable,
             confirmed_reads=tuple(self.confirmed_reads),
+            transfers_given_up=tuple(self.transfers_given_up),
             fatal=self.fatal,
         )
         is_empty = (
             not (ready.role_changes or ready.messages or ready.confirmed_reads)
+            and not ready.transfers_given_up
             and ready.lost_epoch is None
             and ready.reign is None
             and ready.hard_state is None
@@ -271,6 +294,13 @@ class Raft:
         return None if is_empty else ready
 
     # --- behind the door ------------------------------------------------------------------------
+
+    def _leading(self) -> Leader:
+        if not isinstance(self.role, Leader):
+            raise NotControllerError(
+                f"node {self.me.id} does not lead; epoch {self.epoch}, leader {self.leader_id}"
+            )
+        return self.role
 
     def _tick_follower(self, follower: Follower) -> None:
         if self.now_ms >= follower.deadline_ms:
@@ -298,6 +328,7 @@ class Raft:
                 assert self.hard_state.voted_for == self.me
                 assert ledger.last_epoch == leader.epoch
                 assert leader.epoch_start_offset < ledger.log_end_offset
+                assert leader.transfer is None or leader.transfer.to in ledger.voters
                 for progress in leader.replicas.values():
                     assert progress.log_end_offset <= ledger.log_end_offset
                     assert progress.round <= self.round
@@ -317,6 +348,7 @@ class Raft:
         self._hard_state_to_save: HardState | None = None
         self._messages: list[Message] = []
         self.confirmed_reads: list[tuple[int, int]] = []
+        self.transfers_given_up: list[tuple[int, str]] = []
         self.fatal: str | None = None
         self._truncate_to: int | None = None
         self._appended: list[Batch] = []

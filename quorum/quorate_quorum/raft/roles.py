@@ -68,6 +68,14 @@ class Follower:
     round: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """The leader is to give its place to that voter, once it holds all that the leader does."""
+
+    to: ReplicaKey
+    deadline_ms: int
+
+
 @dataclass(slots=True)
 class Leader:
     """The reign of this node over one epoch; it lives exactly as long as the reign."""
@@ -91,6 +99,8 @@ class Leader:
     #: (end offset, bytes) of proposals that are not committed.
     uncommitted: list[tuple[int, int]] = field(default_factory=list)
     uncommitted_bytes: int = 0
+    #: While it is under way nothing is proposed, or its successor might never catch up.
+    transfer: Transfer | None = None
 
     def majority_end(self, voters: VoterSet, me: ReplicaKey, synced_end: int) -> int:
         """Return the offset below which a majority has every record on disk."""
