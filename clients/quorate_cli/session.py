@@ -97,13 +97,32 @@ def run(main: Callable[[], Coroutine[Any, Any, T]], *, timeout: float, bounded: 
         fail(str(error), NO_ANSWER)
     except QuorateError as error:
         fail(f"{error} [{code_name(error)}]", SAID_NO)
-    except BrokenPipeError:  # who read our output has enough, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at the end
-        raise typer.Exit(0) from None
+    except BrokenPipeError:
+        _no_more_output()
     except (ValueError, OSError) as error:
         usage_error(str(error))
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
+
+
+def leave_on(main: Callable[[], object]) -> None:
+    """Run a command that asks no cluster; turn what it raises into a message and an exit status."""
+    try:
+        main()
+    except BrokenPipeError:
+        _no_more_output()
+    except (QuorateError, OSError) as error:
+        fail(str(error), SAID_NO)
+    except ValueError as error:
+        usage_error(str(error))
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+
+
+def _no_more_output() -> NoReturn:
+    """Who read our output has enough, as `head` does."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at the end
+    raise typer.Exit(0)
 
 
 def fail(message: str, status: int) -> NoReturn:

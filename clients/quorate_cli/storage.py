@@ -1,4 +1,4 @@
-"""`quorate storage`: make a node's disk ready.
+"""`quorate storage`: make a node's disk ready, and look at what is on it.
 
 Formatting is explicit, never at start: a majority of empty disks must not elect a leader.
 """
@@ -12,6 +12,8 @@ import re
 import sys
 import uuid
 from collections.abc import Callable, Sequence
+from contextlib import aclosing
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -19,7 +21,8 @@ import typer
 
 from quorate.cluster import default_network
 from quorate.errors import NetworkError
-from quorate_cli.session import SAID_NO, fail, usage_error
+from quorate_cli import offline
+from quorate_cli.session import SAID_NO, Output, check_output, fail, leave_on, usage_error
 from quorate_quorum.log.disk import Disk
 from quorate_quorum.log.identity import (
     CLUSTER_ID,
@@ -28,7 +31,7 @@ from quorate_quorum.log.identity import (
     read_identity,
     write_identity,
 )
-from quorate_quorum.log.real_disk import RealDisk
+from quorate_quorum.log.real_disk import ReadOnlyDisk, RealDisk
 from quorate_quorum.metadata.configs import CONFIGS
 from quorate_quorum.methods import DESCRIBE_NODE
 from quorate_quorum.node.config import BrokerConfig, ConfigError, NodeConfig, QuorumConfig, load
@@ -36,7 +39,7 @@ from quorate_quorum.raft.bootstrap import format_voter
 from quorate_quorum.raft.voters import Voter
 from quorate_quorum.v1.raft_pb2 import DescribeNodeRequest
 
-app = typer.Typer(no_args_is_help=True, help="Make a node's disk ready.")
+app = typer.Typer(no_args_is_help=True, help="Make a node's disk ready; look at what is on it.")
 
 FIRST_GENERATION = 1
 ASK_TIMEOUT_MS = 1000
@@ -146,6 +149,62 @@ def format_storage(
         fail(str(error), SAID_NO)
     except OSError as error:
         fail(f"the disk: {error}", SAID_NO)
+
+
+@app.command()
+def dump(
+    path: Annotated[str, typer.Argument(help="A log directory, a partition's, or one file.")],
+    from_offset: Annotated[
+        int, typer.Option("--from-offset", min=0, help="Pass over what lies below.")
+    ] = 0,
+    count: Annotated[
+        int | None, typer.Option("--count", min=0, help="Most events or batches of each log.")
+    ] = None,
+    records: Annotated[
+        bool, typer.Option("--records", help="Keys and values of partitions' records too.")
+    ] = False,
+    metadata: Annotated[
+        bool, typer.Option("--metadata", help="A segment that was copied is the metadata log's.")
+    ] = False,
+    output: Output = "text",
+) -> None:
+    """Show what a node's files say, running or not; nothing is written. JSON is one row a line.
+
+    Of a directory, indexes are named only: dump them by their own path. Exit status 1 if a file
+    is damaged: what can be read of it is shown, and a row of kind fault says where it ends.
+    """
+    as_json = check_output(output)
+    asked = offline.Bounds(from_offset, count, records, metadata)
+    leave_on(lambda: asyncio.run(_dump(path.rstrip("/") or "/", asked, as_json=as_json)))
+
+
+async def _dump(path: str, asked: offline.Bounds, *, as_json: bool) -> None:
+    is_directory = offline.check_ours(path)
+    disk = ReadOnlyDisk()
+    damaged = False
+    try:
+        if offline.is_locked(path):
+            offline.note("a running node holds this directory: what is shown may be changing")
+        parent, _, name = path.rpartition("/")
+        found = offline.directories(path) if is_directory else [(parent or ".", [name])]
+        for directory, names in found:
+            bounds = replace(asked)
+            for one in names:
+                file = f"{directory}/{one}"
+                kind = offline.kind_of(file)
+                if is_directory:
+                    offline.show(offline.file_row(file), as_json=as_json)
+                    if kind in ("offset-index", "time-index"):
+                        continue
+                its = bounds if kind == "segment" else replace(asked)  # segments are one log
+                async with aclosing(offline.rows(disk, file, its)) as rows:
+                    async for row in rows:
+                        damaged |= row["kind"] == "fault"
+                        offline.show(row, as_json=as_json)
+    finally:
+        disk.close()
+    if damaged:
+        raise typer.Exit(SAID_NO)
 
 
 def _voters(node: NodeConfig, text: str, *, standalone: bool) -> list[Voter]:

@@ -855,15 +855,14 @@ class Log:
         if not self.log_start_offset <= offset <= self.log_end_offset:
             return None
         content = await read_whole(self._disk, self._snapshot_path(offset))
-        if len(content) < _SNAPSHOT_HEADER.size:
+        found = unpack_observer_snapshot(content)
+        if found is None:
             return None
-        magic, version, at, epoch, crc = _SNAPSHOT_HEADER.unpack_from(content)
-        state = content[_SNAPSHOT_HEADER.size :]
-        is_ours = (magic, version, at) == (_SNAPSHOT_MAGIC, _SNAPSHOT_VERSION, offset)
+        at, epoch, state = found
         is_of_this_history = offset == self.log_start_offset or epoch == self.epochs.epoch_at(
             offset - 1
         )
-        return state if is_ours and is_of_this_history and crc == crc32c(state) else None
+        return state if at == offset and is_of_this_history else None
 
     async def _remove_snapshots_above(self, end: int) -> None:
         for offset in await self._snapshots():
@@ -882,6 +881,18 @@ class Log:
         await self._high_watermark_slot.close()
         for segment in self._segments:
             await segment.file.close()
+
+
+def unpack_observer_snapshot(content: bytes) -> tuple[int, int, bytes] | None:
+    """Return (offset, epoch before it, state) of a snapshot of an observer's state; None if it is
+    damaged or of another version.
+    """
+    if len(content) < _SNAPSHOT_HEADER.size:
+        return None
+    magic, version, offset, epoch, crc = _SNAPSHOT_HEADER.unpack_from(content)
+    state = content[_SNAPSHOT_HEADER.size :]
+    is_ours = (magic, version, crc) == (_SNAPSHOT_MAGIC, _SNAPSHOT_VERSION, crc32c(state))
+    return (offset, epoch, state) if is_ours else None
 
 
 class _Recovery:

@@ -239,6 +239,37 @@ class RealDisk:
         self._pool.shutdown(wait=True)
 
 
+class ReadOnlyDisk(RealDisk):
+    """The same, for tools that look at a node's files: whatever would change one is refused."""
+
+    async def open(self, path: str, *, create: bool = False) -> File:
+        if create:
+            raise _read_only(path)
+        return RealFile(self, path, os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+
+    async def make_directory(self, path: str) -> None:
+        raise _read_only(path)
+
+    async def rename(self, source: str, target: str) -> None:
+        raise _read_only(target)
+
+    async def remove(self, path: str) -> None:
+        raise _read_only(path)
+
+    async def remove_directory(self, path: str) -> None:
+        raise _read_only(path)
+
+    async def sync_directory(self, path: str) -> None:
+        raise _read_only(path)
+
+    async def lock(self, directory: str) -> Lock:
+        raise _read_only(directory)
+
+
+def _read_only(path: str) -> OSError:
+    return OSError(errno.EROFS, "opened for reading only", path)
+
+
 def _read_boot_id() -> str | None:
     try:
         with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:

@@ -51,7 +51,7 @@ async def read_run(disk: Disk, log_dir: str) -> Run:
     path = f"{log_dir}/{RUN_FILE}"
     if not await disk.exists(path):
         return Run(marker_present, None, sync_failed=False, same_boot=False)
-    found = _decode(path, await read_whole(disk, path))
+    found = decode(path, await read_whole(disk, path))
     if found is None:  # it was replaced atomically, so its medium is bad: trust nothing
         return Run(marker_present=False, boot_id=None, sync_failed=True, same_boot=False)
     boot_id, sync_failed = found
@@ -90,7 +90,11 @@ async def _write(
     await replace_whole(disk, f"{log_dir}/{RUN_FILE}", content, sync=sync)
 
 
-def _decode(path: str, content: bytes) -> tuple[str | None, bool] | None:
+def decode(path: str, content: bytes) -> tuple[str | None, bool] | None:
+    """Return (boot id, whether a sync failed) of a `run` file; None if it is damaged.
+
+    StorageError for a version that is not known.
+    """
     body, mark, crc = content.rpartition(b"crc=")
     try:
         if not mark or int(crc, 16) != crc32c(body):
