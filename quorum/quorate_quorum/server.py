@@ -43,6 +43,8 @@ STREAMS_GRACE_MS = 300
 #: Brokers that are told to stop together with us have so long to say so.
 SHUTDOWN_NEWS_MS = 100
 HOLD_LOOK_MS = 20
+#: What start() says when the voter was stopped meanwhile.
+STOPPED_EARLY = "stopped before it had started"
 
 
 class QuorumServer:
@@ -106,7 +108,7 @@ class QuorumServer:
         try:
             await asyncio.wait((self._starting, ending), return_when=asyncio.FIRST_COMPLETED)
             if self._ending.is_set():
-                raise NodeFailed(self._failure or "stopped before it had started")
+                raise NodeFailed(self._failure or STOPPED_EARLY)
             self._starting.result()
         except BaseException:
             await asyncio.shield(self._stop_once())

@@ -21,7 +21,7 @@ from quorate_quorum.node.config import ConfigError, QuorumConfig
 from quorate_quorum.node.environment import Environment
 from quorate_quorum.node.process import NodeFailed
 from quorate_quorum.raft.raft import Raft
-from quorate_quorum.server import QuorumServer
+from quorate_quorum.server import STOPPED_EARLY, QuorumServer
 from quorate_testing.simulated.disk import SimulatedDisk
 from quorate_testing.simulated.loop import Process, SimulatedLoop
 from quorate_testing.simulated.network import LinkQuality, SimulatedNetwork
@@ -205,7 +205,10 @@ class Quorum:
         try:
             await server.start()
             await server.stopped()
-        except (NodeFailed, OSError, ConfigError, QuorateError) as error:
+        except NodeFailed as error:
+            if str(error) != STOPPED_EARLY:  # a clean stop may come before it has started
+                reason = str(error)
+        except (OSError, ConfigError, QuorateError) as error:
             reason = str(error) or repr(error)
         machine.server = None
         # The rest is the world's doing, not this process's.

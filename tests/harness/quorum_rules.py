@@ -100,6 +100,13 @@ class Rules:
             applied(batches, high_watermark)
             self._applied(machine, run, batches, controller.image)
 
+        shown = controller.snapshot_end
+
+        def snapshot_end(offset: int, epoch: int) -> None:
+            shown(offset, epoch)
+            run.applied_end = offset
+            self.compare_image(machine, controller.image)
+
         append = raft.append
 
         def appended(batch: Batch) -> None:
@@ -108,6 +115,7 @@ class Rules:
             self._check_voters(machine, raft, batch)
 
         controller.committed = committed  # type: ignore[method-assign]
+        controller.snapshot_end = snapshot_end  # type: ignore[method-assign]
         raft.append = appended  # type: ignore[method-assign]
         return run
 
