@@ -56,6 +56,9 @@ class Rules:
     #: disk -> the newest epoch that was on it.
     epochs: dict[ReplicaKey, int] = field(default_factory=dict)
     digests: dict[int, int] = field(default_factory=dict)
+    #: The first image that any voter showed at an offset.
+    images: dict[int, MetadataImage] = field(default_factory=dict)
+    snapshots_loaded: int = 0
     truncations: int = 0
     checks: int = 0
 
@@ -100,12 +103,12 @@ class Rules:
             applied(batches, high_watermark)
             self._applied(machine, run, batches, controller.image)
 
-        shown = controller.snapshot_end
+        ended = controller.snapshot_end
 
         def snapshot_end(offset: int, epoch: int) -> None:
-            shown(offset, epoch)
+            ended(offset, epoch)
             run.applied_end = offset
-            self.compare_image(machine, controller.image)
+            self._loaded(machine, controller.image)
 
         append = raft.append
 
@@ -203,8 +206,20 @@ class Rules:
                     f"{machine.name} applies {header.base_offset} after {run.applied_end}"
                 )
             run.applied_end = header.end_offset
+        self.images.setdefault(image.offset, image)
         if image.offset % DIGEST_EVERY == 0:
             self.compare_image(machine, image)
+
+    def _loaded(self, machine: Machine, image: MetadataImage) -> None:
+        """A snapshot gives the image that its voter showed when it was taken."""
+        self.snapshots_loaded += 1
+        shown = self.images.get(image.offset)
+        if shown is None:
+            raise Violation(
+                f"{machine.name} loads a snapshot at {image.offset}, an image of nobody"
+            )
+        self.compare_image(machine, shown)
+        self.compare_image(machine, image)
 
     def compare_image(self, machine: Machine, image: MetadataImage) -> None:
         """Equal images at equal offsets."""

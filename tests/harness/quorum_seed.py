@@ -168,6 +168,7 @@ class _World:
                 "power losses": self.nemesis.injected["power loss of one"]
                 + self.nemesis.injected["power loss of all"],
                 "snapshots taken": self.nemesis.injected["snapshot now"],
+                "snapshots loaded": self.rules.snapshots_loaded,
                 "checks": self.rules.checks,
             }
         )
