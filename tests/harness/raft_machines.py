@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from quorate_quorum.raft.ledger import Ledger
 from quorate_quorum.raft.messages import (
+    Applied,
     Batch,
     BeginEpochRequest,
     BeginEpochRequested,
@@ -72,6 +73,7 @@ class Machine:
 
     raft: Raft
     saves_at_once: bool = True
+    applies_at_once: bool = True
     now_ms: int = 0
     readies: list[Ready] = field(default_factory=list)
     sent: list[Message] = field(default_factory=list)
@@ -107,6 +109,8 @@ class Machine:
                     end = save.end_offset
                     self.raft.step(Written(end, save.truncations), self.now_ms)
                     self.raft.step(Saved(save.epoch, end, save.truncations), self.now_ms)
+            if self.applies_at_once and ready.wants_applied is not None:
+                self.raft.step(Applied(), self.now_ms)
         self.sent += said
         return said
 

@@ -204,16 +204,16 @@ MUTANTS = (
         "R24",
         "a follower grants pre-votes while it hears its leader",
         ELECTIONS,
-        "return raft.now_ms >= follower.fresh_until_ms",
-        "return True",
+        "return raft.now_ms < follower.fresh_until_ms",
+        "return False",
         (f"{PITFALLS}::test_who_grants_a_pre_vote",),
     ),
     Mutant(
         "R24",
         "a leader grants pre-votes",
         ELECTIONS,
-        "        case Leader():\n            return False",
         "        case Leader():\n            return True",
+        "        case Leader():\n            return False",
         (f"{PITFALLS}::test_a_leader_denies_pre_votes_to_the_most_complete_of_logs",),
     ),
     Mutant(
@@ -223,6 +223,17 @@ MUTANTS = (
         "or role.attempt != event.attempt:",
         "or False:",
         (f"{PITFALLS}::test_an_answer_to_an_earlier_attempt_is_not_counted",),
+    ),
+    Mutant(
+        "R25",
+        "votes from outside our set are met while a leader is heard",
+        ELECTIONS,
+        "is_for_us &= not _is_disturbance(raft, request.candidate)",
+        "is_for_us &= True",
+        (
+            "tests/unit/test_raft_voter_changes.py"
+            "::test_a_vote_from_outside_disturbs_nobody_who_hears_a_leader",
+        ),
     ),
     Mutant(
         "R25",

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from quorate.errors import InvalidRequestError, OverloadedError
-from tests.harness.raft_machines import Machine, batch, serving_leader, voters
+from quorate_quorum.raft.messages import Applied, FetchResponse
+from tests.harness.raft_machines import Machine, batch, follower, machine, serving_leader, voters
 
 
 def propose(made: Machine, *ids: int) -> None:
@@ -54,3 +55,52 @@ def test_a_leader_that_removed_itself_does_not_count_itself_and_resigns_at_the_c
     assert (made.role, made.raft.high_watermark) == ("leader", end - 1)
     made.fetch(3, end, epoch)
     assert (made.role, made.raft.high_watermark) == ("resigned", end)
+
+
+def test_a_removed_leader_stays_until_its_removal_is_told_of() -> None:
+    """R37: whoever asked for the removal must learn that it is committed."""
+    made = serving_leader()
+    made.applies_at_once = False
+    propose(made, 2, 3)
+    end, epoch = made.raft.ledger.log_end_offset, made.epoch
+    made.fetch(2, end, epoch)
+    made.fetch(3, end, epoch)
+    wanted = [ready.wants_applied for ready in made.readies if ready.wants_applied is not None]
+    assert (made.role, made.raft.high_watermark, wanted) == ("leader", end, [end])
+    made.step(Applied())
+    assert made.role == "resigned"
+
+
+def test_voters_that_count_since_now_have_time_to_be_heard() -> None:
+    """A sole voter need not be heard by anybody; one of two must, from now on."""
+    made = machine(ids=(1,))
+    made.tick()
+    assert made.role == "leader"
+    made.now_ms += 1_400
+    made.fetch(2, made.raft.ledger.log_end_offset, made.epoch)
+    made.now_ms += 50
+    propose(made, 1, 2)
+    made.tick(1_400)
+    assert made.role == "leader"
+    made.tick(200)
+    assert made.role == "resigned"
+
+
+@pytest.mark.parametrize("pre_vote", [True, False])
+def test_a_vote_from_outside_disturbs_nobody_who_hears_a_leader(pre_vote: bool) -> None:
+    """R25: a removed voter, which nobody tells so, asks again and again in higher epochs."""
+    leads = serving_leader()
+    follows = follower(1, leader=2)
+    follows.answered(FetchResponse(1, 2, 1))
+    for made in (leads, follows):
+        epoch, role = made.epoch, made.role
+        answer = made.ask_vote(9, epoch + 5, last_epoch=epoch + 5, end=99, pre_vote=pre_vote)
+        assert (answer.granted, made.epoch, made.role) == (False, epoch, role)
+
+
+def test_a_vote_from_outside_is_given_where_no_leader_is_heard() -> None:
+    """It may count in a newer set than ours, and we may be needed to elect it."""
+    made = follower(1, leader=2)
+    made.answered(FetchResponse(1, 2, 1))
+    made.now_ms += 1_001
+    assert made.ask_vote(9, 6, end=99).granted

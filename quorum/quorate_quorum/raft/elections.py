@@ -159,6 +159,7 @@ def vote_requested(raft: Raft, event: VoteRequested) -> None:
     """Answer a candidate; a vote that is not a pre-vote is for good."""
     request = event.request
     is_for_us = request.voter == raft.me and request.candidate != raft.me
+    is_for_us &= not _is_disturbance(raft, request.candidate)
     if is_for_us and request.epoch <= EPOCH_MAX:
         raft.meet_epoch(request.epoch, f"candidate {request.candidate.id}")
         granted = _may_grant(raft, request)
@@ -170,27 +171,32 @@ def vote_requested(raft: Raft, event: VoteRequested) -> None:
     raft.send(Reply(event.caller, VoteResponse(raft.epoch, raft.leader_id, granted)))
 
 
+def _is_disturbance(raft: Raft, candidate: ReplicaKey) -> bool:
+    """Who does not count for us, and does not hear the leader that we hear, was removed (R25)."""
+    return candidate not in raft.ledger.voters and hears_a_leader(raft)
+
+
+def hears_a_leader(raft: Raft) -> bool:
+    """Say whether there is a leader to our knowledge of now."""
+    match raft.role:
+        case Leader():
+            return True
+        case Follower() as follower:
+            return raft.now_ms < follower.fresh_until_ms
+        case _:
+            return False
+
+
 def _may_grant(raft: Raft, request: VoteRequest) -> bool:
     if request.epoch < raft.epoch or _is_amnesiac_before(raft, request):
         return False
     if not raft.ledger.is_up_to_date(request.last_epoch, request.log_end_offset):
         return False
     if request.pre_vote:
-        return _may_grant_pre_vote(raft)
+        return not hears_a_leader(raft)  # KIP-996
     if raft.hard_state.voted_for is not None:
         return raft.hard_state.voted_for == request.candidate and raft.leader_id == -1
     return raft.leader_id == -1
-
-
-def _may_grant_pre_vote(raft: Raft) -> bool:
-    """Deny while there is a leader to our knowledge of now (KIP-996)."""
-    match raft.role:
-        case Leader():
-            return False
-        case Follower() as follower:
-            return raft.now_ms >= follower.fresh_until_ms
-        case _:
-            return True
 
 
 def _is_amnesiac_before(raft: Raft, request: VoteRequest) -> bool:

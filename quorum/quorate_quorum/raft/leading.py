@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from quorate.errors import InvalidRequestError, OverloadedError
 from quorate_quorum.raft.messages import (
     EPOCH_MAX,
+    Applied,
     Batch,
     BeginEpochRequest,
     Call,
@@ -100,6 +101,8 @@ def append_own(raft: Raft, leader: Leader, batch: Batch) -> None:
     """Append what is our own, and keep count of what is not committed."""
     assert batch.epoch == leader.epoch
     raft.append(batch)
+    if batch.voters is not None:
+        leader.heard_ms = raft.now_ms  # those that count since now had no time to be heard
     leader.uncommitted.append((batch.end_offset, len(batch.data)))
     leader.uncommitted_bytes += len(batch.data)
 
@@ -224,10 +227,18 @@ def settle(raft: Raft, leader: Leader) -> None:
     _advance_high_watermark(raft, leader)
     _confirm_rounds(raft, leader)
     _answer_parked(raft, leader)
-    if not raft.is_voter() and raft.ledger.are_voters_committed:
-        end_reign(raft, leader, "it was removed from the voters")  # R37
-    elif leader.transfer is not None:
+    is_removed = not raft.is_voter() and raft.ledger.are_voters_committed
+    if is_removed and not leader.is_leaving:
+        leader.is_leaving = True
+        raft.wants_applied = raft.high_watermark
+    elif leader.transfer is not None and not is_removed:
         _complete_transfer(raft, leader, leader.transfer)
+
+
+def applied(raft: Raft, event: Applied) -> None:
+    """Our removal is told of: resign (R37); sooner, who asked would not learn that it is done."""
+    if isinstance(raft.role, Leader) and raft.role.is_leaving:
+        end_reign(raft, raft.role, "it was removed from the voters")
 
 
 # --- fetches received ---------------------------------------------------------------------------
@@ -395,7 +406,7 @@ def _confirm_rounds(raft: Raft, leader: Leader) -> None:
         return
     heard = leader.majority_round(voters, raft.me, raft.round)
     if heard >= leader.check_round:
-        leader.heard_ms = leader.check_since_ms
+        leader.heard_ms = max(leader.heard_ms, leader.check_since_ms)
         if leader.check_since_ms < raft.now_ms:
             raft.round += 1
             leader.check_round, leader.check_since_ms = raft.round, raft.now_ms

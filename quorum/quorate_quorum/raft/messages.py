@@ -281,8 +281,14 @@ class Saved:
     truncations: int
 
 
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """All below the Ready.wants_applied that was asked for has been passed to the listener."""
+
+
 Event = (
-    VoteRequested
+    Applied
+    | VoteRequested
     | BeginEpochRequested
     | EndEpochRequested
     | VoteAnswered
@@ -394,6 +400,8 @@ class Ready:
     confirmed_reads: tuple[tuple[int, int], ...] = ()  # (read, high watermark to wait for)
     transfers_given_up: tuple[tuple[int, str], ...] = ()  # (voter that was to lead, why not)
     fatal: str | None = None
+    #: Step Applied once all below has been passed to the listener.
+    wants_applied: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

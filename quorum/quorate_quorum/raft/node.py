@@ -33,6 +33,7 @@ from quorate_quorum.node.features import Known
 from quorate_quorum.raft.bootstrap import metadata_directory, read_bootstrap_hash
 from quorate_quorum.raft.ledger import Ledger
 from quorate_quorum.raft.messages import (
+    Applied,
     Batch,
     Call,
     Event,
@@ -138,6 +139,7 @@ class RaftNode:
         self._told_leader: tuple[int, int, str] | None = None
         self._readable_end = 0
         self._applied_end = 0
+        self._wants_applied: int | None = None
         self._apply_wake = asyncio.Event()
         self.services: Sequence[Service] = (RaftService(self),)
 
@@ -396,6 +398,8 @@ class RaftNode:
         for read, high_watermark in ready.confirmed_reads:
             _resolve(self._reads.pop(read, None), high_watermark)
         self._readable_end = max(self._readable_end, ready.readable_end)
+        if ready.wants_applied is not None:
+            self._wants_applied = ready.wants_applied
         self._apply_wake.set()
 
     def _send(self, message: Message) -> None:
@@ -643,6 +647,9 @@ class RaftNode:
                 self._reign = None
                 self._told_epoch = reign.epoch
                 self._listener.became_leader(reign.epoch, reign.handed_over_for_silence)
+            if self._wants_applied is not None and self._applied_end >= self._wants_applied:
+                self._wants_applied = None
+                self.step(Applied())
 
     async def _apply_snapshot(self, snapshot: SnapshotId) -> None:
         async with aclosing(self._snapshots.parts(snapshot)) as parts:

@@ -24,6 +24,7 @@ from quorate.errors import NotControllerError, OverloadedError
 from quorate_quorum.raft import elections, following, leading
 from quorate_quorum.raft.ledger import Ledger
 from quorate_quorum.raft.messages import (
+    Applied,
     Batch,
     BeginEpochRequested,
     Call,
@@ -278,6 +279,7 @@ class Raft:
             confirmed_reads=tuple(self.confirmed_reads),
             transfers_given_up=tuple(self.transfers_given_up),
             fatal=self.fatal,
+            wants_applied=self.wants_applied,
         )
         is_empty = (
             not (ready.role_changes or ready.messages or ready.confirmed_reads)
@@ -288,6 +290,7 @@ class Raft:
             and save is None
             and readable == self._readable_told
             and ready.fatal is None
+            and ready.wants_applied is None
         )
         self._clear_ready()
         self._readable_told = readable
@@ -350,6 +353,7 @@ class Raft:
         self.confirmed_reads: list[tuple[int, int]] = []
         self.transfers_given_up: list[tuple[int, str]] = []
         self.fatal: str | None = None
+        self.wants_applied: int | None = None
         self._truncate_to: int | None = None
         self._appended: list[Batch] = []
         self._wants_sync = False
@@ -486,6 +490,7 @@ class Raft:
 
 #: What happened -> where it is decided.
 _HANDLERS: dict[type[Event], Callable[[Raft, Any], None]] = {
+    Applied: leading.applied,
     VoteRequested: elections.vote_requested,
     VoteAnswered: elections.vote_answered,
     BeginEpochRequested: elections.begin_epoch_requested,

@@ -101,6 +101,8 @@ class Leader:
     uncommitted_bytes: int = 0
     #: While it is under way nothing is proposed, or its successor might never catch up.
     transfer: Transfer | None = None
+    #: Our own removal is committed; we resign once those who asked for it have been told.
+    is_leaving: bool = False
 
     def majority_end(self, voters: VoterSet, me: ReplicaKey, synced_end: int) -> int:
         """Return the offset below which a majority has every record on disk."""
