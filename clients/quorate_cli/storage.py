@@ -21,7 +21,7 @@ import typer
 
 from quorate.cluster import default_network
 from quorate.errors import NetworkError
-from quorate_cli import offline
+from quorate_cli import offline, offline_verify
 from quorate_cli.session import SAID_NO, Output, check_output, fail, leave_on, usage_error
 from quorate_quorum.log.disk import Disk
 from quorate_quorum.log.identity import (
@@ -204,6 +204,48 @@ async def _dump(path: str, asked: offline.Bounds, *, as_json: bool) -> None:
     finally:
         disk.close()
     if damaged:
+        raise typer.Exit(SAID_NO)
+
+
+@app.command()
+def verify(
+    path: Annotated[str, typer.Argument(help="A log directory, a partition's, or one file.")],
+    output: Output = "text",
+) -> None:
+    """Check a node's files: checksums, offsets, indexes, epochs, snapshots, state; change nothing.
+
+    Exit status 0 if all is as it was written, 1 with a list of faults (file, position, what).
+    What a running node is just writing is a note and no fault.
+    """
+    as_json = check_output(output)
+    leave_on(lambda: asyncio.run(_verify(path.rstrip("/") or "/", as_json=as_json)))
+
+
+async def _verify(path: str, *, as_json: bool) -> None:
+    is_directory = offline.check_ours(path)
+    locked = offline.is_locked(path)
+    if locked:
+        offline.note("a running node holds this directory: what it writes now is no fault")
+    disk = ReadOnlyDisk()
+    faults = files = 0
+    try:
+        for directory, names in offline.directories(path) if is_directory else [("", [path])]:
+            files += len(names)
+            found = (
+                offline_verify.check_directory(disk, directory, names, locked=locked)
+                if is_directory
+                else offline_verify.check_file(disk, path, locked=locked)
+            )
+            async with aclosing(found) as rows:
+                async for row in rows:
+                    faults += row["kind"] == "fault"
+                    offline.show(row, as_json=as_json)
+    finally:
+        disk.close()
+    offline.show(
+        {"kind": "verified", "files": files, "faults": faults, "locked": locked}, as_json=as_json
+    )
+    if faults:
         raise typer.Exit(SAID_NO)
 
 
