@@ -15,6 +15,7 @@ VOTERS = "quorum/quorate_quorum/raft/voters.py"
 PAPER = "tests/unit/test_raft_paper.py"
 PITFALLS = "tests/unit/test_raft_pitfalls.py"
 DISK = "tests/unit/test_raft_storage.py"
+EPOCHS = "tests/unit/test_raft_epochs_met.py"
 
 
 class Mutant(NamedTuple):
@@ -204,16 +205,16 @@ MUTANTS = (
         "R24",
         "a follower grants pre-votes while it hears its leader",
         ELECTIONS,
-        "return raft.now_ms < follower.fresh_until_ms",
-        "return False",
+        "isinstance(role, Follower) and raft.now_ms < role.fresh_until_ms",
+        "False",
         (f"{PITFALLS}::test_who_grants_a_pre_vote",),
     ),
     Mutant(
         "R24",
         "a leader grants pre-votes",
         ELECTIONS,
-        "        case Leader():\n            return True",
-        "        case Leader():\n            return False",
+        "return isinstance(role, Leader) or (",
+        "return (",
         (f"{PITFALLS}::test_a_leader_denies_pre_votes_to_the_most_complete_of_logs",),
     ),
     Mutant(
@@ -223,17 +224,6 @@ MUTANTS = (
         "or role.attempt != event.attempt:",
         "or False:",
         (f"{PITFALLS}::test_an_answer_to_an_earlier_attempt_is_not_counted",),
-    ),
-    Mutant(
-        "R25",
-        "votes from outside our set are met while a leader is heard",
-        ELECTIONS,
-        "is_for_us &= not _is_disturbance(raft, request.candidate)",
-        "is_for_us &= True",
-        (
-            "tests/unit/test_raft_voter_changes.py"
-            "::test_a_vote_from_outside_disturbs_nobody_who_hears_a_leader",
-        ),
     ),
     Mutant(
         "R25",
@@ -271,8 +261,8 @@ MUTANTS = (
         "R33",
         "directories do not tell voters of one id apart",
         ELECTIONS,
-        "is_for_us = request.voter == raft.me and",
-        "is_for_us = request.voter.id == raft.me.id and",
+        "request.voter == raft.me\n",
+        "request.voter.id == raft.me.id\n",
         (f"{PITFALLS}::test_votes_that_are_refused_by_everybody",),
     ),
     Mutant(
@@ -295,8 +285,8 @@ MUTANTS = (
         "R36",
         "no vote for a candidate that we do not know",
         ELECTIONS,
-        "if is_for_us and request.epoch <= EPOCH_MAX:",
-        "if is_for_us and request.candidate in raft.ledger.voters:",
+        "return replica in raft.ledger.voters or not hears_a_leader(raft)",
+        "return replica in raft.ledger.voters",
         (f"{PITFALLS}::test_a_vote_for_a_candidate_outside_our_voter_set_is_possible",),
     ),
     Mutant(
@@ -308,7 +298,6 @@ MUTANTS = (
         (
             f"{PAPER}::test_a_read_waits_for_a_record_of_the_epoch_and_for_a_majority_that_heard_of_it",
         ),
-    ),
     Mutant(
         "R43",
         "a read takes a round that was given already",
@@ -316,5 +305,30 @@ MUTANTS = (
         "        self.round += 1\n        read = leader",
         "        read = leader",
         (f"{PITFALLS}::test_a_read_id_is_never_given_twice_not_even_in_another_reign",),
+    ),
+    Mutant(
+        "R25",
+        "who is no voter moves the epoch of those that hear a leader",
+        ELECTIONS,
+        "return replica in raft.ledger.voters or not hears_a_leader(raft)",
+        "return True",
+        (
+            f"{EPOCHS}::test_a_strangers_epoch_is_taken_only_if_it_stands_or_leads_and_we_hear_no_leader",
+        ),
+    Mutant(
+        "R25",
+        "an observer's fetch deposes the leader",
+        LEADING,
+        "is_heeded = stream.replica in raft.ledger.voters and stream.replica != raft.me",
+        "is_heeded = stream.replica != raft.me",
+        (f"{EPOCHS}::test_a_refused_epoch_is_answered_invalid",),
+    ),
+    Mutant(
+        "R25",
+        "one message uses up the epochs",
+        RAFT,
+        "if not is_heeded or epoch > min(furthest, EPOCH_MAX):",
+        "if not is_heeded or epoch > EPOCH_MAX:",
+        (f"{EPOCHS}::test_a_higher_epoch_of_a_member_is_taken_as_far_as_a_leap_goes",),
     ),
 )

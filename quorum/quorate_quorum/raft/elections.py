@@ -123,11 +123,8 @@ def _ask_for_votes(raft: Raft, attempt: int, *, pre_vote: bool, transfer: bool =
 def vote_answered(raft: Raft, event: VoteAnswered) -> None:
     """A voter granted or denied, or knows of a higher epoch or of the leader."""
     response = event.response
-    if response.epoch > EPOCH_MAX:
-        return
     if response.epoch > raft.epoch:
-        raft.meet_epoch(response.epoch, f"voter {event.voter.id}")
-        following.follow_hint(raft, response.leader_id)
+        _meet_answer(raft, event)
         return
     role = raft.role
     if not isinstance(role, Prospective | Candidate) or role.attempt != event.attempt:
@@ -158,33 +155,19 @@ def grant(raft: Raft, role: Prospective | Candidate, voter: ReplicaKey) -> None:
 def vote_requested(raft: Raft, event: VoteRequested) -> None:
     """Answer a candidate; a vote that is not a pre-vote is for good."""
     request = event.request
-    is_for_us = request.voter == raft.me and request.candidate != raft.me
-    is_for_us &= not _is_disturbance(raft, request.candidate)
-    if is_for_us and request.epoch <= EPOCH_MAX:
-        raft.meet_epoch(request.epoch, f"candidate {request.candidate.id}")
-        granted = _may_grant(raft, request)
-    else:
-        granted = False
+    candidate = request.candidate
+    granted = (
+        request.voter == raft.me
+        and candidate != raft.me
+        and raft.meet_epoch(
+            request.epoch, f"candidate {candidate.id}", is_heeded=_is_heeded(raft, candidate)
+        )
+        and _may_grant(raft, request)
+    )
     if granted and not request.pre_vote:
         raft.set_hard_state(replace(raft.hard_state, voted_for=request.candidate))
         raft.become_unattached(raft.epoch, f"voted for {request.candidate.id}")
     raft.send(Reply(event.caller, VoteResponse(raft.epoch, raft.leader_id, granted)))
-
-
-def _is_disturbance(raft: Raft, candidate: ReplicaKey) -> bool:
-    """Who does not count for us, and does not hear the leader that we hear, was removed (R25)."""
-    return candidate not in raft.ledger.voters and hears_a_leader(raft)
-
-
-def hears_a_leader(raft: Raft) -> bool:
-    """Say whether there is a leader to our knowledge of now."""
-    match raft.role:
-        case Leader():
-            return True
-        case Follower() as follower:
-            return raft.now_ms < follower.fresh_until_ms
-        case _:
-            return False
 
 
 def _may_grant(raft: Raft, request: VoteRequest) -> bool:
@@ -197,6 +180,23 @@ def _may_grant(raft: Raft, request: VoteRequest) -> bool:
     if raft.hard_state.voted_for is not None:
         return raft.hard_state.voted_for == request.candidate and raft.leader_id == -1
     return raft.leader_id == -1
+
+
+def hears_a_leader(raft: Raft) -> bool:
+    """Say whether there is a leader to our knowledge of now."""
+    role = raft.role
+    return isinstance(role, Leader) or (
+        isinstance(role, Follower) and raft.now_ms < role.fresh_until_ms
+    )
+
+
+def _is_heeded(raft: Raft, replica: ReplicaKey) -> bool:
+    """Say whether one that wants to lead, or does, is heard when its epoch is higher.
+
+    Who is no voter to our knowledge may have become one later than our log tells (R36); or it was
+    removed, and does not hear the leader that we hear (R25).
+    """
+    return replica in raft.ledger.voters or not hears_a_leader(raft)
 
 
 def _is_amnesiac_before(raft: Raft, request: VoteRequest) -> bool:
@@ -223,18 +223,20 @@ def begin_epoch_requested(raft: Raft, event: BeginEpochRequested) -> None:
     request = event.request
     refusal = _refusal_of_leader(raft, request)
     if refusal is None:
-        raft.meet_epoch(request.epoch, f"leader {request.leader.id}")
-        if not isinstance(raft.role, Follower):
-            voter = raft.ledger.voters.by_id(request.leader.id)
-            endpoint = voter.endpoint if voter else request.endpoint
-            following.follow(raft, request.leader, endpoint, "the leader of the epoch said so")
+        who, is_heeded = f"leader {request.leader.id}", _is_heeded(raft, request.leader)
+        if not raft.meet_epoch(request.epoch, who, is_heeded=is_heeded):
+            refusal = Refusal.INVALID
+    if refusal is None and not isinstance(raft.role, Follower):
+        voter = raft.ledger.voters.by_id(request.leader.id)
+        endpoint = voter.endpoint if voter else request.endpoint
+        following.follow(raft, request.leader, endpoint, "the leader of the epoch said so")
     raft.send(Reply(event.caller, EpochResponse(raft.epoch, raft.leader_id, refusal)))
 
 
 def _refusal_of_leader(raft: Raft, request: BeginEpochRequest) -> Refusal | None:
     if request.epoch < raft.epoch:
         return Refusal.FENCED_EPOCH
-    if request.epoch > EPOCH_MAX or request.leader == raft.me:
+    if request.leader == raft.me:
         return Refusal.INVALID
     if request.epoch == raft.epoch:
         other = isinstance(raft.role, Follower) and raft.role.leader != request.leader
@@ -246,13 +248,16 @@ def _refusal_of_leader(raft: Raft, request: BeginEpochRequest) -> Refusal | None
 def end_epoch_requested(raft: Raft, event: EndEpochRequested) -> None:
     """A leader takes its leave: succeed it, or leave time to who is named before us."""
     request = event.request
+    who = f"leader {request.leader_id}"
+    is_heeded = raft.ledger.voters.by_id(request.leader_id) is not None
     refusal = None
     if request.epoch < raft.epoch:
         refusal = Refusal.FENCED_EPOCH
-    elif request.epoch > EPOCH_MAX or _contradicts(raft, request):
+    elif _contradicts(raft, request) or not raft.meet_epoch(
+        request.epoch, who, is_heeded=is_heeded
+    ):
         refusal = Refusal.INVALID
     else:
-        raft.meet_epoch(request.epoch, f"leader {request.leader_id}")
         _succeed(raft, request)
     raft.send(Reply(event.caller, EpochResponse(raft.epoch, raft.leader_id, refusal)))
 
@@ -284,7 +289,13 @@ def _succeed(raft: Raft, request: EndEpochRequest) -> None:
 
 def epoch_answered(raft: Raft, event: EpochAnswered) -> None:
     """An answer to BeginEpoch or EndEpoch changes something only if our epoch is over."""
-    response = event.response
-    if raft.epoch < response.epoch <= EPOCH_MAX:
-        raft.meet_epoch(response.epoch, f"voter {event.voter.id}")
+    if event.response.epoch > raft.epoch:
+        _meet_answer(raft, event)
+
+
+def _meet_answer(raft: Raft, event: VoteAnswered | EpochAnswered) -> None:
+    """A voter that we asked is ahead of us; it may know who leads there."""
+    voter, response = event.voter, event.response
+    is_heeded = voter in raft.ledger.voters
+    if raft.meet_epoch(response.epoch, f"voter {voter.id}", is_heeded=is_heeded):
         following.follow_hint(raft, response.leader_id)

@@ -10,7 +10,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from quorate_quorum.raft.messages import (
-    EPOCH_MAX,
     DivergingEpoch,
     Fetch,
     FetchAnswered,
@@ -111,13 +110,13 @@ def _suspect(raft: Raft, follower: Follower, *, refused: bool) -> None:
 def fetch_answered(raft: Raft, event: FetchAnswered) -> None:
     """Take in what the leader says, and ask on."""
     response, follower = event.response, raft.role
-    if response.epoch > EPOCH_MAX:
+    if not isinstance(follower, Follower) or event.session != follower.session:
         return
     if response.epoch > raft.epoch:
-        raft.meet_epoch(response.epoch, "the node fetched from")
-        follow_hint(raft, response.leader_id)
-        return
-    if not isinstance(follower, Follower) or event.session != follower.session:
+        if raft.meet_epoch(response.epoch, "the node fetched from", is_heeded=True):
+            follow_hint(raft, response.leader_id)
+        else:
+            _suspect(raft, follower, refused=True)
         return
     follower.is_waiting = False
     if response.refusal is not None or response.epoch < raft.epoch:

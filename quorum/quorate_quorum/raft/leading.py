@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from quorate.errors import InvalidRequestError, OverloadedError
 from quorate_quorum.raft.messages import (
-    EPOCH_MAX,
     Applied,
     Batch,
     BeginEpochRequest,
@@ -248,15 +247,15 @@ def fetch_received(raft: Raft, event: FetchReceived) -> None:
     """Take in what a replica acknowledges; refuse it, or keep it until there is an answer."""
     request, stream = event.request, event.stream
     fetch = ParkedFetch(stream, request, event.caller, raft.now_ms + raft.timing.fetch_wait_ms)
-    if stream.replica != raft.me and request.epoch <= EPOCH_MAX:
-        raft.meet_epoch(request.epoch, f"replica {stream.replica.id}")
+    is_heeded = stream.replica in raft.ledger.voters and stream.replica != raft.me
+    is_met = raft.meet_epoch(request.epoch, f"replica {stream.replica.id}", is_heeded=is_heeded)
     leader = raft.role
     if request.epoch < raft.epoch:
         _refuse_fetch(raft, fetch, Refusal.FENCED_EPOCH)
+    elif not is_met or stream.replica == raft.me or request.fetch_offset < 0:
+        _refuse_fetch(raft, fetch, Refusal.INVALID)
     elif not isinstance(leader, Leader):
         _refuse_fetch(raft, fetch, Refusal.NOT_LEADER)
-    elif request.epoch > raft.epoch or stream.replica == raft.me or request.fetch_offset < 0:
-        _refuse_fetch(raft, fetch, Refusal.INVALID)
     else:
         _record_fetch(raft, leader, fetch)
 

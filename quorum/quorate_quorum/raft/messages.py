@@ -16,6 +16,8 @@ from quorate_quorum.raft.voters import Voter, VoterSet
 #: Epochs are int32 on the wire; a peer that claims more than this is not believed, so that no
 #: request can use up the epochs that we still need.
 EPOCH_MAX = 2**30
+#: One message moves our epoch no further: elections alone never leave a voter so far behind.
+EPOCH_LEAP_MAX = 1_000_000
 
 
 class ReplicaKey(NamedTuple):

@@ -24,6 +24,8 @@ from quorate.errors import NotControllerError, OverloadedError
 from quorate_quorum.raft import elections, following, leading
 from quorate_quorum.raft.ledger import Ledger
 from quorate_quorum.raft.messages import (
+    EPOCH_LEAP_MAX,
+    EPOCH_MAX,
     Applied,
     Batch,
     BeginEpochRequested,
@@ -453,10 +455,20 @@ class Raft:
             self.set_hard_state(replace(self.hard_state, epoch=epoch, voted_for=None))
         self.become(Unattached(self.election_deadline()), reason)
 
-    def meet_epoch(self, epoch: int, who: str) -> None:
-        """A higher epoch ends whatever we are in this one (Raft, 5.1)."""
-        if epoch > self.epoch:
-            self.become_unattached(epoch, f"{who} is in epoch {epoch}")
+    def meet_epoch(self, epoch: int, who: str, *, is_heeded: bool) -> bool:
+        """A higher epoch ends whatever we are in this one (Raft, 5.1); say whether we are in it.
+
+        Not if who tells of it has no say here, or it lies too far ahead: one message of anybody
+        could use up the epochs, or depose a leader. A voter that has seen no epoch yet may be new
+        in an old quorum, and takes any.
+        """
+        if epoch <= self.epoch:
+            return True
+        furthest = self.epoch + EPOCH_LEAP_MAX if self.epoch else EPOCH_MAX
+        if not is_heeded or epoch > min(furthest, EPOCH_MAX):
+            return False
+        self.become_unattached(epoch, f"{who} is in epoch {epoch}")
+        return True
 
     # --- the log --------------------------------------------------------------------------------
 
