@@ -298,6 +298,7 @@ MUTANTS = (
         (
             f"{PAPER}::test_a_read_waits_for_a_record_of_the_epoch_and_for_a_majority_that_heard_of_it",
         ),
+    ),
     Mutant(
         "R43",
         "a read takes a round that was given already",
@@ -315,6 +316,7 @@ MUTANTS = (
         (
             f"{EPOCHS}::test_a_strangers_epoch_is_taken_only_if_it_stands_or_leads_and_we_hear_no_leader",
         ),
+    ),
     Mutant(
         "R25",
         "an observer's fetch deposes the leader",
