@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import random
+import traceback
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from quorate_testing.simulated.loop import SimulatedLoop, simulate
+from quorate_testing.simulated.loop import SimulatedLoop, SimulationError, simulate
 from tests.harness.invariants import Violation
 from tests.harness.quorum_clients import KEYS, Clients, Kind, judge
 from tests.harness.quorum_faults import Fault, Nemesis, draw_plan
@@ -58,6 +59,20 @@ def run_seed(seed: int, plan: Sequence[Fault] | None = None, *, verbose: bool = 
     faults = plan_of(seed) if plan is None else plan
     with logs(verbose=verbose):
         return simulate(lambda loop: _World(loop, seed, faults, verbose=verbose).run(), seed)
+
+
+def broken_rule(error: BaseException) -> str:
+    """Return which rule a seed broke: the type of the error, and the line that raised it."""
+    while True:
+        if isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        elif isinstance(error, SimulationError) and error.__cause__ is not None:
+            error = error.__cause__  # a task failed and nobody looked
+        else:
+            break
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" in {frames[-1].name}, line {frames[-1].lineno}" if frames else ""
+    return f"{type(error).__name__}{where}"
 
 
 def shortest(

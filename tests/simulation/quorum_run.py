@@ -10,7 +10,9 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
+import os
 import sys
+import threading
 import time
 import traceback
 from collections import Counter
@@ -20,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.harness.quorum_faults import KINDS, Fault
-from tests.harness.quorum_seed import plan_of, run_seed, shortest
+from tests.harness.quorum_seed import broken_rule, plan_of, run_seed, shortest
 
 #: What a hundred seeds must come to at least, or the world has become too kind.
 FLOORS = {
@@ -29,6 +31,7 @@ FLOORS = {
     "pauses": 80,
     "power losses": 80,
     "snapshots taken": 50,
+    "snapshots loaded": 80,
     "reads": 3000,
     "commits": 3000,
 }
@@ -70,8 +73,7 @@ def _many(seeds: range, workers: int, state: Path | None, *, shrink: bool) -> in
     for result in _results(todo, workers):
         done[result["seed"]] = result
         if state is not None:
-            with state.open("a") as file:
-                file.write(json.dumps(result) + "\n")
+            _remember(state, result)
         if result["failure"]:
             print(f"seed {result['seed']} failed:\n{result['failure']}", flush=True)
     seconds = time.monotonic() - started
@@ -103,22 +105,44 @@ def _read(state: Path | None) -> dict[int, dict[str, Any]]:
     return done
 
 
+def _remember(state: Path, result: dict[str, Any]) -> None:
+    with state.open("a+b") as file:
+        if file.tell():
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":  # killed in the middle of a line
+                file.write(b"\n")
+        file.write(json.dumps(result).encode() + b"\n")
+
+
 def _results(seeds: list[int], workers: int) -> Iterator[dict[str, Any]]:
     if workers == 1:
         yield from map(_result, seeds)
         return
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_die_with_us) as pool:
         futures = [pool.submit(_result, seed) for seed in seeds]
         for future in as_completed(futures):
             yield future.result()
 
 
+def _die_with_us() -> None:
+    """Let no worker outlive a run that was killed."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
 def _result(seed: int) -> dict[str, Any]:
     try:
         outcome = run_seed(seed)
-    except Exception:
-        return {"seed": seed, "failure": traceback.format_exc(limit=8)}
+    except Exception as error:
+        told = f"{broken_rule(error)}\n{traceback.format_exc(limit=8)}"
+        return {"seed": seed, "failure": told}
     return {
         "seed": seed,
         "failure": "",
@@ -137,8 +161,8 @@ def _report(results: list[dict[str, Any]]) -> bool:
     seeds = max(len(results), 1)
     print(f"{len(results)} seeds passed; per 100 seeds:")
     low = []
-    for name, count in sorted(counters.items()):
-        each = count * 100 / seeds
+    for name in sorted({*counters, *FLOORS}):  # what never happened is below its floor too
+        each = counters[name] * 100 / seeds
         floor = FLOORS.get(name)
         print(f"  {each:10.0f}  {name}" + (f" (at least {floor})" if floor is not None else ""))
         if floor is not None and each < floor:
@@ -157,20 +181,22 @@ def _report(results: list[dict[str, Any]]) -> bool:
 
 def _shrink(seed: int) -> None:
     plan = plan_of(seed)
-    kept = shortest(plan, lambda part: _fails(seed, part))
+    rule = _broken_by(seed, plan)
+    # Another failure of a part of the plan would be another fault, and may hide this one.
+    kept = shortest(plan, lambda part: _broken_by(seed, part) == rule)
     numbers = ",".join(str(plan.index(fault)) for fault in kept)
-    print(f"seed {seed} fails with these faults of {len(plan)} already:")
+    print(f"seed {seed} breaks {rule} with these faults of {len(plan)} already:")
     for fault in kept:
         print(f"  {fault}")
     print(f"replay: python -m tests.simulation.quorum_run --seed {seed} --only {numbers}")
 
 
-def _fails(seed: int, plan: list[Fault]) -> bool:
+def _broken_by(seed: int, plan: list[Fault]) -> str | None:
     try:
         run_seed(seed, plan)
-    except Exception:
-        return True
-    return False
+    except Exception as error:
+        return broken_rule(error)
+    return None
 
 
 if __name__ == "__main__":
