@@ -8,7 +8,7 @@ answer has not come for too long.
 
     watch        any voter; another one after a second of silence, or when the voter lags
     register     asked until answered: the same incarnation may ask twice
-    forward      sent once: after sending, only the answer tells what happened
+    forward      many calls on one stream, each sent once: then only its answer tells what happened
     heartbeat    one stream to the controller of the moment, opened again for good
     alter        many requests on one stream, each one try
 """
@@ -33,7 +33,6 @@ from quorate.errors import (
     NetworkError,
     OutcomeUnknownError,
     OverloadedError,
-    PeerRefusedError,
     QuorateError,
     QuorumUnavailableError,
     RequestTimedOutError,
@@ -46,13 +45,13 @@ from quorate.frame import Frame
 from quorate.network import Connection, Method
 from quorate.record import batch as record_batch
 from quorate.v1.common_pb2 import ErrorCode
+from quorate_quorum.forwarding import Forwarding, ForwardLimits, NotSentError
 from quorate_quorum.metadata.delta import MetadataDelta
 from quorate_quorum.metadata.image import MetadataImage
 from quorate_quorum.metadata.loader import Loaded, Loader
 from quorate_quorum.methods import (
     ALLOCATE_PRODUCER_IDS,
     ALTER_PARTITIONS,
-    FORWARD,
     HEARTBEAT,
     REGISTER,
     WATCH,
@@ -160,6 +159,8 @@ class QuorumClient:
         self._lag = _Lag(self._config.watch_lag_max_ms)
         self._heartbeats: list[HeartbeatStream] = []
         self._alter: _AlterStream | None = None
+        self._forwarding = Forwarding(cluster_id, self._connections.get, ForwardLimits())
+        self._leader_news = Bell()  # rung once: news of the leader replaces it
         self._watching: asyncio.Task[None] | None = None
         self._stopped = False
 
@@ -203,6 +204,8 @@ class QuorumClient:
         if self._alter is not None:
             self._alter.abort()
             await self._alter.closed()
+        await self._forwarding.stop()
+        self._leader_news.ring()
         for _, _, waiter in self._applied_waiters:
             if not waiter.done():
                 waiter.set_exception(ClosedError("the broker is stopping"))
@@ -291,10 +294,15 @@ class QuorumClient:
         Looks for the controller within the timeout and sends once: what happens after sending
         is known from the answer only (OutcomeUnknownError without one). An answer whose effect
         this image has not applied in time is returned all the same: it is committed.
-        Raises QuorumUnavailableError if no controller was found, and what the controller raises.
+        Raises QuorumUnavailableError if no controller was found, OverloadedError if too much is
+        under way, InvalidRequestError if the request is too large, and what the controller raises.
         """
         deadline = _Deadline(timeout_ms)
-        response = await self._forward_once(method, request, principal, deadline)
+        asked = ForwardRequest(
+            method=method.path, request=method.encode_request(request), principal=principal
+        )
+        with self._forwarding.admitted(len(asked.request)):
+            response = await self._forward_once(asked, deadline)
         raise_if_error(response.error)
         with suppress(RequestTimedOutError):
             await self.wait_applied(response.apply_offset, timeout_ms=deadline.left_ms)
@@ -368,41 +376,30 @@ class QuorumClient:
             raise _NotAnswered(endpoint, from_wire(response.error))
         return response
 
-    async def _forward_once(
-        self, method: Method[Q, R], request: Q, principal: str, deadline: _Deadline
-    ) -> ForwardResponse:
+    async def _forward_once(self, request: ForwardRequest, deadline: _Deadline) -> ForwardResponse:
         """Send to the controller, when found. Only a refusal allows another try."""
-        encoded = method.encode_request(request)
         backoff = self._backoff()
         while True:
             self._check_open()
-            endpoint = self._controller_or_voter()
+            news = self._leader_news
             left_ms = deadline.left_ms
             if left_ms <= 0:
                 raise QuorumUnavailableError("no controller was found in time; nothing was sent")
-            asked = ForwardRequest(
-                cluster_id=self._cluster_id,
-                method=method.path,
-                request=encoded,
-                principal=principal,
-                deadline_ms=left_ms,
-            )
+            endpoint = self._controller_or_voter()
             try:
-                response = await self._connections.get(endpoint).unary(
-                    FORWARD, asked, timeout_ms=left_ms
-                )
-            except PeerRefusedError:
+                response = await self._forwarding.ask(endpoint, request, left_ms)
+            except NotSentError:
                 self._forget_leader(endpoint)
-            except NetworkError as error:
+            except OutcomeUnknownError as error:
                 self._forget_leader(endpoint)
-                raise OutcomeUnknownError(
-                    f"{method.path} was sent to {endpoint}, and no answer came: {error}"
-                ) from error
+                raise OutcomeUnknownError(f"{request.method}: {error}") from error
             else:
                 if response.error.code != ErrorCode.ERROR_CODE_NOT_CONTROLLER:
                     return response
                 self._follow_hint(endpoint, response.leader_id, response.leader_endpoint)
-            await backoff.wait()
+            await backoff.wait(news)
+            if news is not self._leader_news:
+                backoff.reset()
 
     def _controller_or_voter(self) -> str:
         """Return the controller's endpoint if known, else another voter's than asked last."""
@@ -414,12 +411,17 @@ class QuorumClient:
         if leader.epoch < self._leader.epoch or not leader.endpoint:
             return
         moved = leader.endpoint != self._leader.endpoint
+        elected = leader.epoch > self._leader.epoch
         self._leader = leader
+        if elected:  # not by every hint: two voters that hint at each other would ring for good
+            news, self._leader_news = self._leader_news, Bell()
+            news.ring()
         if not moved:
             return
         log.info("controller_known", leader_id=leader.id, endpoint=leader.endpoint)
         if self._alter is not None and self._alter.endpoint != leader.endpoint:
             self._drop_alter_stream()
+        self._forwarding.controller_moved(leader.endpoint)
         for heartbeat in self._heartbeats:
             heartbeat.controller_moved(leader.endpoint)
 

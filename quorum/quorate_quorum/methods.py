@@ -46,8 +46,10 @@ ALTER_PARTITIONS = message_method(
 )
 FORWARD = message_method(
     "/quorate_quorum.v1.Controller/Forward",
-    controller.ForwardRequest,
-    controller.ForwardResponse,
+    controller.ForwardRequests,
+    controller.ForwardResponses,
+    streams_requests=True,
+    streams_responses=True,
 )
 ALLOCATE_PRODUCER_IDS = message_method(
     "/quorate_quorum.v1.Controller/AllocateProducerIds",

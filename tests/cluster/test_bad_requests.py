@@ -154,7 +154,6 @@ async def test_garbage_on_a_stream(wire: Wire, path: str) -> None:
     "path",
     [
         "/quorate_quorum.v1.Controller/Register",
-        "/quorate_quorum.v1.Controller/Forward",
         "/quorate.v1.Node/Identify",
     ],
 )
@@ -170,6 +169,8 @@ async def test_garbage_for_a_voter(wire: Wire, cluster: LocalCluster, path: str)
         "/quorate_quorum.v1.Raft/Fetch",
         "/quorate_quorum.v1.Metadata/Watch",
         "/quorate_quorum.v1.Controller/Heartbeat",
+        "/quorate_quorum.v1.Controller/AlterPartitions",
+        "/quorate_quorum.v1.Controller/Forward",
     ],
 )
 async def test_garbage_on_a_stream_of_a_voter(wire: Wire, cluster: LocalCluster, path: str) -> None:

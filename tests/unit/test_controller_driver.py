@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -16,6 +16,7 @@ from quorate.errors import (
     NotControllerError,
     OutcomeUnknownError,
     OverloadedError,
+    PeerError,
     RequestTimedOutError,
     UnknownServerError,
     UnsupportedError,
@@ -80,7 +81,7 @@ class World:
         self.brokers: list[FakeBroker] = []
 
     async def start(self) -> World:
-        service = ControllerService(CLUSTER, 1, self.controller)
+        service = self.service = ControllerService(CLUSTER, 1, self.controller)
         self.raft.format()
         await self.network.serve(ENDPOINT, [service, self.watch])
         self.raft.lead(1)
@@ -127,9 +128,28 @@ class World:
         return created.topic_id
 
     async def forward(self, method: str, request: bytes, **fields: Any) -> wire.ForwardResponse:
-        fields = {"cluster_id": CLUSTER, "deadline_ms": 5000, **fields}
-        asked = wire.ForwardRequest(method=method, request=request, **fields)
-        return await self.connection.unary(FORWARD, asked, timeout_ms=10_000)
+        asked = wire.ForwardRequest(
+            **{"method": method, "request": request, "deadline_ms": 5000, **fields}
+        )
+        (answer,) = await self.forward_all([wire.ForwardRequests(requests=[asked])])
+        return answer
+
+    async def forward_all(
+        self, messages: Sequence[wire.ForwardRequests]
+    ) -> list[wire.ForwardResponse]:
+        """Send all on one stream, and return the answers as they came."""
+
+        async def requests() -> AsyncIterator[wire.ForwardRequests]:
+            for message in messages:
+                yield message
+
+        messages[0].cluster_id = messages[0].cluster_id or CLUSTER
+        answers: list[wire.ForwardResponse] = []
+        async with aclosing(self.connection.stream(FORWARD, requests())) as stream:
+            async for message in stream:
+                raise_if_error(message.error)
+                answers.extend(message.responses)
+        return answers
 
     def partition(self, topic_id: bytes, index: int = 0) -> Any:
         return self.controller.image.topics[topic_id].partitions[index]
@@ -531,8 +551,8 @@ def test_other_clusters_and_unknown_methods_are_refused() -> None:
     async def program(world: World) -> None:
         answer = await world.forward(METADATA.path, b"")
         assert isinstance(from_wire(answer.error), UnsupportedError)
-        answer = await world.forward(CREATE_TOPICS.path, b"", cluster_id="other")
-        assert isinstance(from_wire(answer.error), WrongClusterError)
+        with pytest.raises(WrongClusterError, match="other"):
+            await world.forward_all([wire.ForwardRequests(cluster_id="other")])
         answer = await world.forward(CREATE_TOPICS.path, b"", deadline_ms=0)
         assert isinstance(from_wire(answer.error), RequestTimedOutError)
         answer = await world.forward(CREATE_TOPICS.path, b"\xff\xff\xff")
@@ -704,15 +724,118 @@ def test_answers_leave_as_they_are_ready_and_requests_in_flight_are_bounded() ->
             return number
 
         answers = []
-        async with aclosing(answered_each(requests(), answer, 3)) as replies:
-            async for reply in replies:
-                answers.append(reply)
+        async with aclosing(answered_each(requests(), answer, 3)) as groups:
+            async for group in groups:
+                answers.extend(group)
                 assert len(begun) - len(answers) <= 3
         assert begun == list(range(6))
         assert answers[0] == 2
         assert sorted(answers) == begun
 
     simulate(program, seed=1)
+
+
+def test_answers_that_are_ready_in_one_turn_leave_as_one_group() -> None:
+    async def program(loop: SimulatedLoop) -> None:
+        async def requests() -> AsyncIterator[int]:
+            for number in range(6):
+                yield number
+            await asyncio.sleep(5)
+
+        committed = [asyncio.Event(), asyncio.Event()]
+        for seconds, commit in enumerate(committed, start=1):
+            loop.call_later(seconds, commit.set)
+
+        async def answer(number: int) -> int:
+            await committed[number % 2].wait()
+            return number
+
+        async with aclosing(answered_each(requests(), answer, 10)) as groups:
+            assert [group async for group in groups] == [[0, 2, 4], [1, 3, 5]]
+
+    simulate(program, seed=1)
+
+
+def test_a_fault_in_the_requests_ends_the_stream_after_the_answers_before_it() -> None:
+    async def program(loop: SimulatedLoop) -> None:
+        async def requests() -> AsyncIterator[int]:
+            yield 1
+            raise InvalidRequestError("no request")
+
+        async def answer(number: int) -> int:
+            await asyncio.sleep(1)
+            return number
+
+        async with aclosing(answered_each(requests(), answer, 10)) as groups:
+            assert await anext(groups) == [1]
+            with pytest.raises(InvalidRequestError, match="no request"):
+                await anext(groups)
+
+    simulate(program, seed=1)
+
+
+def creation(number: int, **fields: Any) -> wire.ForwardRequest:
+    request = admin.CreateTopicsRequest()
+    request.topics.add(
+        name=f"t{number}", topic_id=bytes([number]) * 16, num_partitions=1, replication_factor=-1
+    )
+    given = {"request_id": number, "deadline_ms": 5000, **fields}
+    return wire.ForwardRequest(
+        method=CREATE_TOPICS.path, request=request.SerializeToString(), **given
+    )
+
+
+def test_forwarded_calls_are_decided_in_their_order_and_answered_each_with_its_id() -> None:
+    async def program(world: World) -> None:
+        await world.unfenced(1)
+        numbers = range(1, 41)
+        messages = [
+            wire.ForwardRequests(requests=[creation(n) for n in numbers if n <= 20]),
+            wire.ForwardRequests(requests=[creation(n) for n in numbers if n > 20]),
+        ]
+        answers = await world.forward_all(messages)
+        assert sorted(answer.request_id for answer in answers) == list(numbers)
+        offsets = {answer.request_id: answer.apply_offset for answer in answers}
+        assert sorted(offsets, key=lambda number: offsets[number]) == list(numbers)
+        assert len(set(offsets.values())) == len(numbers)
+        for answer in answers:
+            made = admin.CreateTopicsResponse.FromString(answer.response)
+            assert [topic.name for topic in made.topics] == [f"t{answer.request_id}"]
+
+    in_a_world(program)
+
+
+def test_a_request_id_said_twice_is_two_requests_and_the_service_keeps_none() -> None:
+    async def program(world: World) -> None:
+        await world.unfenced(1)
+        requests = [creation(1, request_id=7), creation(2, request_id=7)]
+        answers = await world.forward_all([wire.ForwardRequests(requests=requests)])
+        assert [answer.request_id for answer in answers] == [7, 7]
+
+    in_a_world(program)
+
+
+def test_forwarded_requests_and_their_bytes_are_bounded() -> None:
+    async def program(world: World) -> None:
+        await world.unfenced(1)
+        too_many = wire.ForwardRequests(requests=[wire.ForwardRequest()] * 1001)
+        with pytest.raises(PeerError, match="1001 forwarded requests"):
+            await world.forward_all([too_many])
+        size = len(creation(1).request)
+        world.service._forwarded_bytes_max = 2 * size
+        world.raft.commits_soon = False
+        requests = wire.ForwardRequests(requests=[creation(n) for n in (1, 2, 3)])
+        asking = asyncio.ensure_future(world.forward_all([requests]))
+        await asyncio.sleep(0.1)
+        world.raft.commit()
+        world.raft.commits_soon = True
+        errors = {answer.request_id: answer.error for answer in await asking}
+        for number in (1, 2):
+            raise_if_error(errors[number])
+        assert isinstance(from_wire(errors[3]), OverloadedError)
+        assert world.service._forwarded_bytes == 0
+
+    in_a_world(program)
 
 
 def test_an_abandoned_stream_of_requests_leaves_nothing_behind() -> None:

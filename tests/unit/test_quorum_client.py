@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from quorate.errors import (
     DuplicateBrokerError,
+    InvalidRequestError,
     NetworkError,
     NotControllerError,
     OutcomeUnknownError,
+    OverloadedError,
     QuorumUnavailableError,
     RequestTimedOutError,
     to_wire,
@@ -22,6 +25,7 @@ from quorate.methods import CREATE_TOPICS
 from quorate.network import Handler, Method, Peer
 from quorate.v1.admin_pb2 import CreatedTopic, CreateTopicsRequest, CreateTopicsResponse
 from quorate_quorum.client import QuorumClient
+from quorate_quorum.forwarding import ForwardLimits
 from quorate_quorum.metadata.delta import MetadataDelta
 from quorate_quorum.metadata.image import MetadataImage
 from quorate_quorum.metadata.watch import Watch
@@ -108,12 +112,22 @@ class FakeVoter:
             return wire.RegisterResponse(**self._hint())
         return self.registered
 
-    async def forward(self, request: wire.ForwardRequest, peer: Peer) -> wire.ForwardResponse:
-        self.asked.append("forward")
-        if not self.raft.is_leader:
-            return wire.ForwardResponse(**self._hint())
-        answer: wire.ForwardResponse = await self.forwarded(request)
-        return answer
+    async def forward(
+        self, requests: AsyncIterator[wire.ForwardRequests], peer: Peer
+    ) -> AsyncIterator[wire.ForwardResponses]:
+        first = True
+        async for message in requests:
+            assert message.cluster_id == (CLUSTER if first else "")
+            first = False
+            for request in message.requests:
+                self.asked.append("forward")
+                if self.raft.is_leader:
+                    answer = await self.forwarded(request)
+                else:
+                    answer = wire.ForwardResponse(**self._hint())
+                if answer is not None:
+                    answer.request_id = answer.request_id or request.request_id
+                    yield wire.ForwardResponses(responses=[answer])
 
     async def _created(self, request: wire.ForwardRequest) -> wire.ForwardResponse:
         asked = CREATE_TOPICS.decode_request(request.request)
@@ -459,6 +473,154 @@ def test_a_forwarded_call_gives_up_when_no_controller_is_found() -> None:
             voter.raft.lose(-1, 2)
         with pytest.raises(QuorumUnavailableError, match="nothing was sent"):
             await forward(world, timeout_ms=500)
+
+    in_a_world(program)
+
+
+def test_a_call_to_a_port_where_nobody_listens_is_tried_elsewhere() -> None:
+    async def program(world: World) -> None:
+        await world.client.start()
+        await world.client.wait_applied(2, timeout_ms=1000)
+        world.voters[0].kill()
+        asking = asyncio.ensure_future(forward(world, timeout_ms=3000))
+        await asyncio.sleep(0.2)
+        world.lead(1, 2)
+        assert (await asking).topics[0].name == "orders"
+        assert world.voters[1].asked.count("forward") >= 1
+
+    in_a_world(program)
+
+
+def test_what_is_pending_is_answered_by_the_old_controller_when_the_leader_moves() -> None:
+    """The stream is half-closed, not broken: an answer that was on its way still counts."""
+
+    async def program(world: World) -> None:
+        old = world.voters[0]
+        release = asyncio.Event()
+
+        async def late(request: wire.ForwardRequest) -> wire.ForwardResponse:
+            await release.wait()
+            return await old._created(request)
+
+        old.forwarded = late
+        await world.client.start()
+        await world.client.wait_applied(2, timeout_ms=1000)
+        answering = asyncio.ensure_future(forward(world))
+        await asyncio.sleep(0.1)
+        old.forwarded = old._created
+        world.lead(1, 2)
+        await asyncio.sleep(0.5)
+        assert world.client.leader_id == 101
+        assert (await forward(world)).topics[0].name == "orders"
+        assert not answering.done()
+        answer = wire.ForwardResponse(response=CreateTopicsResponse().SerializeToString())
+        old._created = lambda request: _soon(answer)  # type: ignore[assignment,method-assign]
+        release.set()
+        assert await answering == CreateTopicsResponse()
+        await asyncio.sleep(0.1)
+        names = [task.get_name() for task in asyncio.all_tasks()]
+        assert names.count("quorum-forward") == 1, "the old stream ended with its last answer"
+
+    in_a_world(program)
+
+
+async def _soon(answer: wire.ForwardResponse) -> wire.ForwardResponse:
+    return answer
+
+
+def test_a_sent_call_without_an_answer_in_time_is_unknown_and_a_stranger_answers_nobody() -> None:
+    """R5: ids that nobody waits for, or twice the same, change nothing."""
+
+    async def program(world: World) -> None:
+        await world.client.start()
+        await world.client.wait_applied(2, timeout_ms=1000)
+        leader = world.voters[0]
+        asked: list[int] = []
+
+        async def stray(request: wire.ForwardRequest) -> wire.ForwardResponse:
+            asked.append(request.request_id)
+            return wire.ForwardResponse(request_id=1 if len(asked) == 2 else 12345)
+
+        leader.forwarded = stray
+        for _ in range(3):  # the second answer has the id of the first call, which has gone
+            with pytest.raises(OutcomeUnknownError, match="within"):
+                await forward(world, timeout_ms=200)
+            await asyncio.sleep(0.3)  # the watch tells again who leads
+        assert asked == [1, 2, 3]
+
+    in_a_world(program)
+
+
+def test_calls_share_a_stream_and_each_gets_its_own_answer() -> None:
+    async def program(world: World) -> None:
+        await world.client.start()
+        await world.client.wait_applied(2, timeout_ms=1000)
+
+        async def named(request: wire.ForwardRequest) -> wire.ForwardResponse:
+            asked = CREATE_TOPICS.decode_request(request.request)
+            made = CreateTopicsResponse(topics=[CreatedTopic(name=t.name) for t in asked.topics])
+            return wire.ForwardResponse(response=made.SerializeToString())
+
+        world.voters[0].forwarded = named
+        answers = await asyncio.gather(
+            *(
+                world.client.forward(CREATE_TOPICS, created(f"t{n}"), principal="", timeout_ms=5000)
+                for n in range(100)
+            )
+        )
+        assert [answer.topics[0].name for answer in answers] == [f"t{n}" for n in range(100)]
+
+    in_a_world(program)
+
+
+def test_calls_under_way_are_bounded_in_number_and_bytes() -> None:
+    async def program(world: World) -> None:
+        for voter in world.voters:
+            voter.raft.lose(-1, 2)
+        world.client._forwarding._limits = ForwardLimits(
+            in_flight_max=2, bytes_max=100, request_bytes_max=60
+        )
+        with pytest.raises(InvalidRequestError, match="at most 60"):
+            await world.client.forward(
+                CREATE_TOPICS, created("x" * 80), principal="", timeout_ms=100
+            )
+        waiting = [asyncio.ensure_future(forward(world, timeout_ms=300)) for _ in range(2)]
+        await asyncio.sleep(0.1)
+        with pytest.raises(OverloadedError, match="2 calls"):
+            await forward(world)
+        for answer in await asyncio.gather(*waiting, return_exceptions=True):
+            assert isinstance(answer, QuorumUnavailableError)
+        large = created("x" * 40)
+        asking = asyncio.ensure_future(
+            world.client.forward(CREATE_TOPICS, large, principal="", timeout_ms=300)
+        )
+        again = asyncio.ensure_future(
+            world.client.forward(CREATE_TOPICS, large, principal="", timeout_ms=300)
+        )
+        await asyncio.sleep(0.1)
+        with pytest.raises(OverloadedError):
+            await forward(world)
+        await asyncio.gather(asking, again, return_exceptions=True)
+
+    in_a_world(program)
+
+
+def test_a_call_that_waits_for_a_controller_is_sent_as_soon_as_one_is_known() -> None:
+    async def program(world: World) -> None:
+        await world.client.start()
+        await world.client.wait_applied(2, timeout_ms=1000)
+        for voter in world.voters:
+            voter.raft.lose(-1, 2)
+        world.client._config = replace(world.client._config, backoff_min_ms=8000)
+        world.client._forget_leader("v100:9093")
+        asking = asyncio.ensure_future(forward(world, timeout_ms=9000))
+        await asyncio.sleep(0.5)
+        before = world.loop.time()
+        world.lead(1, 3)
+        while not world.voters[1].asked.count("forward"):
+            await asyncio.sleep(0.01)
+            assert world.loop.time() < before + 2
+        await asking
 
     in_a_world(program)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -19,6 +19,7 @@ from google.protobuf.message import DecodeError
 from quorate.errors import (
     InvalidRequestError,
     NetworkError,
+    NotControllerError,
     OutcomeUnknownError,
     OverloadedError,
     QuorateError,
@@ -55,7 +56,9 @@ from quorate_quorum.v1.controller_pb2 import (
     AlterPartitionsRequest,
     AlterPartitionsResponse,
     ForwardRequest,
+    ForwardRequests,
     ForwardResponse,
+    ForwardResponses,
     HeartbeatRequest,
     HeartbeatResponse,
     RegisterRequest,
@@ -70,6 +73,9 @@ R = TypeVar("R")
 H = TypeVar("H", RegisterResponse, HeartbeatResponse, ForwardResponse, AllocateProducerIdsResponse)
 
 ALTERS_IN_FLIGHT_MAX = 64
+FORWARDS_IN_FLIGHT_MAX = 1000
+#: Of one message: a caller that sends more is at fault, and its stream is broken.
+FORWARDS_PER_MESSAGE_MAX = 1000
 DEADLINE_MAX_MS = 600_000
 
 
@@ -83,12 +89,15 @@ class ControllerService:
         controller: Controller,
         *,
         requests_max: int = 10_000,
+        forwarded_bytes_max: int = 64 << 20,
     ) -> None:
         self._cluster_id = cluster_id
         self._generation = quorum_generation
         self._controller = controller
         self._requests_max = requests_max
         self._requests = 0
+        self._forwarded_bytes_max = forwarded_bytes_max
+        self._forwarded_bytes = 0
         self._forwarded: Mapping[str, _Forwarded[Any, Any]] = {
             forwarded.method.path: forwarded
             for forwarded in (
@@ -137,38 +146,32 @@ class ControllerService:
             return self._with_hint(AllocateProducerIdsResponse(error=to_wire(error)))
         return self._with_hint(decided.response)
 
-    async def forward(self, request: ForwardRequest, peer: Peer) -> ForwardResponse:
-        try:
-            self._check_history(request.cluster_id)
-            forwarded = self._forwarded.get(request.method)
-            if forwarded is None:
-                raise UnsupportedError(f"the controller does not serve {request.method[:200]!r}")
-            if request.deadline_ms == 0:
-                raise RequestTimedOutError("the caller's time was over; nothing was done")
-            with self._counted():
-                decided = await _in_time(
-                    forwarded.answer(decoded(forwarded.method, request.request)),
-                    request.deadline_ms,
-                )
-        except QuorateError as error:
-            return self._with_hint(ForwardResponse(error=to_wire(error)))
-        response = ForwardResponse(
-            response=forwarded.method.encode_response(decided.response),
-            apply_offset=decided.apply_offset,
-        )
-        return self._with_hint(response)
-
     # -- streams
 
     async def alter_partitions(
         self, requests: AsyncIterator[AlterPartitionsRequest], peer: Peer
     ) -> AsyncIterator[AlterPartitionsResponse]:
         replies = answered_each(requests, self._alter, ALTERS_IN_FLIGHT_MAX)
+        async with aclosing(replies):
+            async for group in replies:
+                for reply in group:
+                    yield reply
+
+    async def forward(
+        self, requests: AsyncIterator[ForwardRequests], peer: Peer
+    ) -> AsyncIterator[ForwardResponses]:
+        first = await anext(aiter(requests), None)
+        if first is None:
+            return
         try:
-            async for reply in replies:
-                yield reply
-        finally:
-            await replies.aclose()
+            self._check_history(first.cluster_id)
+        except WrongClusterError as error:
+            yield ForwardResponses(error=to_wire(error))
+            return
+        replies = answered_each(_one_by_one(first, requests), self._forward, FORWARDS_IN_FLIGHT_MAX)
+        async with aclosing(replies):
+            async for group in replies:
+                yield ForwardResponses(responses=group)
 
     async def heartbeat(
         self, requests: AsyncIterator[HeartbeatRequest], peer: Peer
@@ -213,6 +216,30 @@ class ControllerService:
             return AlterPartitionsResponse(error=to_wire(error), request_id=request.request_id)
         return decided.response
 
+    async def _forward(self, request: ForwardRequest) -> ForwardResponse:
+        try:
+            forwarded = self._forwarded.get(request.method)
+            if forwarded is None:
+                raise UnsupportedError(f"the controller does not serve {request.method[:200]!r}")
+            if request.deadline_ms == 0:
+                raise RequestTimedOutError("the caller's time was over; nothing was done")
+            with self._counted(), self._held(len(request.request)):
+                decided = await _in_time(
+                    forwarded.answer(decoded(forwarded.method, request.request)),
+                    request.deadline_ms,
+                )
+        except NotControllerError as error:
+            return self._with_hint(
+                ForwardResponse(error=to_wire(error), request_id=request.request_id)
+            )
+        except QuorateError as error:
+            return ForwardResponse(error=to_wire(error), request_id=request.request_id)
+        return ForwardResponse(
+            request_id=request.request_id,
+            response=forwarded.method.encode_response(decided.response),
+            apply_offset=decided.apply_offset,
+        )
+
     async def _listen(
         self,
         requests: AsyncIterator[HeartbeatRequest],
@@ -248,6 +275,20 @@ class ControllerService:
             yield
         finally:
             self._requests -= 1
+
+    @contextmanager
+    def _held(self, size: int) -> Iterator[None]:
+        """Count the bytes of a forwarded request while it is answered."""
+        if self._forwarded_bytes + size > self._forwarded_bytes_max:
+            raise OverloadedError(
+                f"the controller holds {self._forwarded_bytes} bytes of requests, and takes no "
+                f"{size} more: at most {self._forwarded_bytes_max}"
+            )
+        self._forwarded_bytes += size
+        try:
+            yield
+        finally:
+            self._forwarded_bytes -= size
 
     def _with_hint(self, response: H) -> H:
         """Say who the controller is, as far as this voter knows."""
@@ -294,36 +335,67 @@ async def _in_time(answer: Awaitable[R], deadline_ms: int) -> R:
         ) from None
 
 
+async def _one_by_one(
+    first: ForwardRequests, rest: AsyncIterator[ForwardRequests]
+) -> AsyncIterator[ForwardRequest]:
+    """Yield the requests of all messages; InvalidRequestError if one holds too many."""
+    message: ForwardRequests | None = first
+    while message is not None:
+        if len(message.requests) > FORWARDS_PER_MESSAGE_MAX:
+            raise InvalidRequestError(
+                f"a message of {len(message.requests)} forwarded requests: at most "
+                f"{FORWARDS_PER_MESSAGE_MAX} may come in one"
+            )
+        for request in message.requests:
+            yield request
+        message = await anext(rest, None)
+
+
 async def answered_each(
     requests: AsyncIterator[Q], answer: Callable[[Q], Awaitable[R]], in_flight_max: int
-) -> AsyncGenerator[R, None]:
-    """Yield an answer for each request, in the order in which the answers are ready.
+) -> AsyncGenerator[list[R], None]:
+    """Yield the answers of all requests in the order in which they are ready.
 
-    Requests are begun in the order in which they come, and no more than `in_flight_max` are read
-    ahead of the answers that were taken. `answer` raises nothing but by a fault of its own.
+    A group is what became ready since the last was taken. Requests are begun in the order in
+    which they come, and no more than `in_flight_max` are read ahead of the answers that were
+    taken. `answer` raises nothing but by a fault of its own. What `requests` raises, but for a
+    stream that broke, is raised when all that came before has its answer.
     """
-    ready: asyncio.Queue[R | None] = asyncio.Queue()
+    ready: list[R] = []
+    news = asyncio.Event()
     free = asyncio.Semaphore(in_flight_max)
 
     async def answer_one(request: Q) -> None:
-        ready.put_nowait(await answer(request))
+        reply = await answer(request)
+        ready.append(reply)  # to the list of then: others were yielded meanwhile
+        news.set()
 
     async def answer_all() -> None:
-        try:
-            async with asyncio.TaskGroup() as group:
-                with suppress(NetworkError):  # a stream that breaks has no more requests
-                    async for request in requests:
-                        await free.acquire()
-                        group.create_task(answer_one(request))
-        finally:
-            ready.put_nowait(None)
+        failure: Exception | None = None
+        async with asyncio.TaskGroup() as group:
+            try:
+                async for request in requests:
+                    await free.acquire()
+                    group.create_task(answer_one(request))
+            except NetworkError:
+                pass  # a stream that breaks has no more requests
+            except Exception as error:
+                failure = error
+        if failure is not None:
+            raise failure
 
     answering = asyncio.create_task(answer_all())
+    answering.add_done_callback(lambda _: news.set())
     try:
-        while (reply := await ready.get()) is not None:
-            yield reply
-            free.release()
-        await answering
+        while ready or not answering.done():
+            await news.wait()
+            news.clear()
+            group, ready = ready, []
+            if group:
+                yield group
+            for _ in group:
+                free.release()
+        answering.result()
     finally:
         answering.cancel()
         await asyncio.wait([answering])

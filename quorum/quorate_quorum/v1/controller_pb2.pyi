@@ -412,15 +412,42 @@ class AlterPartitionsResponse(_message.Message):
 Global___AlterPartitionsResponse: _TypeAlias = AlterPartitionsResponse  # noqa: Y015
 
 @_typing.final
-class ForwardRequest(_message.Message):
+class ForwardRequests(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     CLUSTER_ID_FIELD_NUMBER: _builtins.int
+    REQUESTS_FIELD_NUMBER: _builtins.int
+    cluster_id: _builtins.str
+    """first message"""
+    @_builtins.property
+    def requests(self) -> _containers.RepeatedCompositeFieldContainer[Global___ForwardRequest]:
+        """at most 1,000"""
+
+    def __init__(
+        self,
+        *,
+        cluster_id: _builtins.str = ...,
+        requests: _abc.Iterable[Global___ForwardRequest] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_id", b"cluster_id", "requests", b"requests"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ForwardRequests: _TypeAlias = ForwardRequests  # noqa: Y015
+
+@_typing.final
+class ForwardRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     METHOD_FIELD_NUMBER: _builtins.int
     REQUEST_FIELD_NUMBER: _builtins.int
     PRINCIPAL_FIELD_NUMBER: _builtins.int
     DEADLINE_MS_FIELD_NUMBER: _builtins.int
-    cluster_id: _builtins.str
+    request_id: _builtins.int
+    """comes back in the answer"""
     method: _builtins.str
     """"/quorate.v1.Admin/CreateTopics" """
     request: _builtins.bytes
@@ -431,7 +458,7 @@ class ForwardRequest(_message.Message):
     def __init__(
         self,
         *,
-        cluster_id: _builtins.str = ...,
+        request_id: _builtins.int = ...,
         method: _builtins.str = ...,
         request: _builtins.bytes = ...,
         principal: _builtins.str = ...,
@@ -439,11 +466,37 @@ class ForwardRequest(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_id", b"cluster_id", "deadline_ms", b"deadline_ms", "method", b"method", "principal", b"principal", "request", b"request"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deadline_ms", b"deadline_ms", "method", b"method", "principal", b"principal", "request", b"request", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ForwardRequest: _TypeAlias = ForwardRequest  # noqa: Y015
+
+@_typing.final
+class ForwardResponses(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ERROR_FIELD_NUMBER: _builtins.int
+    RESPONSES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def error(self) -> _common_pb2.Error:
+        """the stream is refused, and nothing of it was done"""
+
+    @_builtins.property
+    def responses(self) -> _containers.RepeatedCompositeFieldContainer[Global___ForwardResponse]: ...
+    def __init__(
+        self,
+        *,
+        error: _common_pb2.Error | None = ...,
+        responses: _abc.Iterable[Global___ForwardResponse] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "responses", b"responses"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ForwardResponses: _TypeAlias = ForwardResponses  # noqa: Y015
 
 @_typing.final
 class ForwardResponse(_message.Message):
@@ -454,11 +507,14 @@ class ForwardResponse(_message.Message):
     LEADER_ID_FIELD_NUMBER: _builtins.int
     LEADER_ENDPOINT_FIELD_NUMBER: _builtins.int
     APPLY_OFFSET_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     response: _builtins.bytes
     leader_id: _builtins.int
+    """hint beside NOT_CONTROLLER"""
     leader_endpoint: _builtins.str
     apply_offset: _builtins.int
     """whoever has applied this sees the effect"""
+    request_id: _builtins.int
     @_builtins.property
     def error(self) -> _common_pb2.Error:
         """of the forwarding itself (NOT_CONTROLLER, ...)"""
@@ -471,10 +527,11 @@ class ForwardResponse(_message.Message):
         leader_id: _builtins.int = ...,
         leader_endpoint: _builtins.str = ...,
         apply_offset: _builtins.int = ...,
+        request_id: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["apply_offset", b"apply_offset", "error", b"error", "leader_endpoint", b"leader_endpoint", "leader_id", b"leader_id", "response", b"response"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["apply_offset", b"apply_offset", "error", b"error", "leader_endpoint", b"leader_endpoint", "leader_id", b"leader_id", "request_id", b"request_id", "response", b"response"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,274 @@
+"""How admin calls reach the controller: many of them on one stream, each sent once.
+
+A call counts as sent when the message that holds it is given to the wire. What was never sent,
+or went to a port where nobody listens, may be tried elsewhere (NotSentError); what was sent is
+known from its answer only (OutcomeUnknownError without one). When the controller moves, the old
+stream is half-closed: what is pending there still gets its answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import aclosing, contextmanager
+from dataclasses import dataclass
+
+import structlog
+
+from quorate.errors import (
+    InvalidRequestError,
+    OutcomeUnknownError,
+    OverloadedError,
+    PeerRefusedError,
+    QuorateError,
+    StreamBrokenError,
+)
+from quorate.network import Connection
+from quorate.v1.common_pb2 import ErrorCode
+from quorate_quorum.methods import FORWARD
+from quorate_quorum.v1.controller_pb2 import (
+    ForwardRequest,
+    ForwardRequests,
+    ForwardResponse,
+    ForwardResponses,
+)
+
+log = structlog.get_logger(__name__)
+
+#: Most requests of one message; the controller takes no more.
+REQUESTS_PER_MESSAGE_MAX = 1000
+#: Most bytes of one message that holds more than one request.
+MESSAGE_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForwardLimits:
+    """Bounds of what one node has under way."""
+
+    in_flight_max: int = 1000
+    bytes_max: int = 64 << 20
+    #: One larger than the wire takes would break the stream of all others.
+    request_bytes_max: int = 32 << 20
+    streams_max: int = 32
+
+
+class NotSentError(Exception):
+    """The call surely did not reach the controller: it may be tried elsewhere."""
+
+
+class Forwarding:
+    """The streams to those that were taken for the controller: one an endpoint."""
+
+    def __init__(
+        self, cluster_id: str, connect: Callable[[str], Connection], limits: ForwardLimits
+    ) -> None:
+        self._cluster_id = cluster_id
+        self._connect = connect
+        self._limits = limits
+        self._open: dict[str, ForwardStream] = {}
+        self._leaving: dict[ForwardStream, None] = {}
+        self._count = self._bytes = 0
+
+    @contextmanager
+    def admitted(self, size: int) -> Iterator[None]:
+        """Count a call of `size` bytes while it is under way.
+
+        Raises InvalidRequestError if it is too large, OverloadedError if too much is under way.
+        """
+        limits = self._limits
+        if size > limits.request_bytes_max:
+            raise InvalidRequestError(
+                f"a request of {size} bytes is not passed on to the controller: at most "
+                f"{limits.request_bytes_max} may be; ask for less at once"
+            )
+        if self._count >= limits.in_flight_max or self._bytes + size > limits.bytes_max:
+            raise OverloadedError(
+                f"{self._count} calls of {self._bytes} bytes wait for the controller already; "
+                f"at most {limits.in_flight_max} of {limits.bytes_max} bytes may"
+            )
+        self._count += 1
+        self._bytes += size
+        try:
+            yield
+        finally:
+            self._count -= 1
+            self._bytes -= size
+
+    async def ask(self, endpoint: str, request: ForwardRequest, timeout_ms: int) -> ForwardResponse:
+        """Ask there once; NotSentError or OutcomeUnknownError if no answer comes in time."""
+        stream = self._open.get(endpoint)
+        if stream is None or not stream.is_open:
+            self._leave(endpoint)
+            if len(self._open) >= self._limits.streams_max:
+                self._leave(next(iter(self._open)))
+            stream = ForwardStream(endpoint, self._connect(endpoint), self._cluster_id)
+            self._open[endpoint] = stream
+        return await stream.ask(request, timeout_ms)
+
+    def controller_moved(self, endpoint: str) -> None:
+        """The controller is at `endpoint`: send nothing more to any other."""
+        for other in [known for known in self._open if known != endpoint]:
+            self._leave(other)
+
+    async def stop(self) -> None:
+        """End all streams; who waits on one is told what is known of his call."""
+        for endpoint in list(self._open):
+            self._leave(endpoint)
+        for stream in list(self._leaving):
+            stream.abort()
+            await stream.closed()
+
+    def _leave(self, endpoint: str) -> None:
+        stream = self._open.pop(endpoint, None)
+        if stream is not None and not stream.is_over:
+            self._leaving[stream] = None
+            stream.when_over(lambda: self._leaving.pop(stream, None))
+            stream.leave()
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """A call that is not sent yet."""
+
+    request: ForwardRequest
+    deadline: float  # of the loop's clock
+
+
+class ForwardStream:
+    """Forward to one endpoint: many requests in flight, answered in any order."""
+
+    def __init__(self, endpoint: str, connection: Connection, cluster_id: str) -> None:
+        self.endpoint = endpoint
+        self.is_open = True
+        self._cluster_id = cluster_id
+        self._next_id = 1
+        self._pending: dict[int, asyncio.Future[ForwardResponse]] = {}
+        self._outbox: dict[int, _Waiting] = {}  # in the order of their coming
+        self._filled = asyncio.Event()
+        self._was_answered = False
+        self._task = asyncio.create_task(self._run(connection), name="quorum-forward")
+        self._task.add_done_callback(self._ended)
+
+    @property
+    def is_over(self) -> bool:
+        return self._task.done()
+
+    async def ask(self, request: ForwardRequest, timeout_ms: int) -> ForwardResponse:
+        """Send, and wait for the answer with our request_id (which the request is given)."""
+        loop = asyncio.get_running_loop()
+        request.request_id = number = self._next_id
+        self._next_id += 1
+        answer: asyncio.Future[ForwardResponse] = loop.create_future()
+        self._pending[number] = answer
+        self._outbox[number] = _Waiting(request, loop.time() + timeout_ms / 1000)
+        self._filled.set()
+        try:
+            async with asyncio.timeout(timeout_ms / 1000):
+                return await answer
+        except TimeoutError:
+            raise self._no_answer(number, f"within {timeout_ms} ms") from None
+        finally:
+            self._pending.pop(number, None)
+            self._outbox.pop(number, None)
+            if not self.is_open and not self._pending:
+                self._task.cancel()  # left, and nobody waits any more
+
+    def leave(self) -> None:
+        """Send nothing more; what was sent may still be answered, then the stream ends."""
+        self.is_open = False
+        for number in list(self._outbox):
+            self._fail(number, "before the controller moved")
+        self._outbox.clear()
+        self._filled.set()
+        if not self._pending:
+            self._task.cancel()
+
+    def abort(self) -> None:
+        """End the stream now."""
+        self.is_open = False
+        self._task.cancel()
+
+    async def closed(self) -> None:
+        await asyncio.wait([self._task])
+
+    def when_over(self, call: Callable[[], object]) -> None:
+        self._task.add_done_callback(lambda _: call())
+
+    async def _run(self, connection: Connection) -> None:
+        stream = connection.stream(FORWARD, self._messages())
+        async with aclosing(stream):
+            async for message in stream:
+                self._take(message)
+
+    def _take(self, message: ForwardResponses) -> None:
+        """Give each answer to who waits for it; ids that nobody waits for are passed over."""
+        if message.error.code != ErrorCode.ERROR_CODE_NONE:
+            self._refused(message)
+        self._was_answered = True
+        for response in message.responses:
+            answer = self._pending.get(response.request_id)
+            if answer is None or answer.done() or response.request_id in self._outbox:
+                continue
+            answer.set_result(response)
+
+    def _refused(self, message: ForwardResponses) -> None:
+        """The stream is refused, and nothing of it was done: so all who wait are answered."""
+        if self._was_answered:
+            raise StreamBrokenError(f"{self.endpoint} refused a stream that it had answered on")
+        for answer in self._pending.values():
+            if not answer.done():
+                answer.set_result(ForwardResponse(error=message.error))
+        raise StreamBrokenError(f"{self.endpoint} refused the stream: {message.error.message}")
+
+    async def _messages(self) -> AsyncIterator[ForwardRequests]:
+        cluster_id = self._cluster_id  # said once
+        while self.is_open:
+            self._filled.clear()
+            requests = self._next_requests()
+            if requests:
+                yield ForwardRequests(cluster_id=cluster_id, requests=requests)
+                cluster_id = ""
+            elif not self._outbox:
+                await self._filled.wait()
+
+    def _next_requests(self) -> list[ForwardRequest]:
+        """Take as much from the outbox as one message holds: from now on it counts as sent."""
+        now = asyncio.get_running_loop().time()
+        taken: list[ForwardRequest] = []
+        size = 0
+        while self._outbox and len(taken) < REQUESTS_PER_MESSAGE_MAX:
+            number, waiting = next(iter(self._outbox.items()))
+            size += waiting.request.ByteSize()
+            if taken and size > MESSAGE_BYTES:
+                break
+            left_ms = int((waiting.deadline - now) * 1000)
+            if left_ms <= 0:
+                self._fail(number, "in time")
+                del self._outbox[number]
+                continue
+            del self._outbox[number]
+            waiting.request.deadline_ms = min(left_ms, 0xFFFF_FFFF)
+            taken.append(waiting.request)
+        return taken
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """Whatever ended the stream, all who wait learn what is known of their call."""
+        self.is_open = False
+        cause = None if task.cancelled() else task.exception()
+        if cause is not None and not isinstance(cause, QuorateError):
+            log.error("forward_failed", endpoint=self.endpoint, exc_info=cause)
+        nobody_there = isinstance(cause, PeerRefusedError) and not self._was_answered
+        for number in list(self._pending):
+            self._fail(number, f"before the stream ended: {cause or 'closed'}", nobody_there)
+
+    def _fail(self, number: int, reason: str, nobody_there: bool = False) -> None:
+        answer = self._pending.get(number)
+        if answer is not None and not answer.done():
+            answer.set_exception(self._no_answer(number, reason, nobody_there))
+
+    def _no_answer(
+        self, number: int, reason: str, nobody_there: bool = False
+    ) -> NotSentError | OutcomeUnknownError:
+        if nobody_there or number in self._outbox:
+            return NotSentError(f"nothing was sent to {self.endpoint} {reason}")
+        return OutcomeUnknownError(f"it was sent to {self.endpoint}, and not answered {reason}")
