@@ -529,7 +529,7 @@ async def _soon(answer: wire.ForwardResponse) -> wire.ForwardResponse:
 
 
 def test_a_sent_call_without_an_answer_in_time_is_unknown_and_a_stranger_answers_nobody() -> None:
-    """R5: ids that nobody waits for, or twice the same, change nothing."""
+    """R18: an answer to a call that has gone is no answer to the next one."""
 
     async def program(world: World) -> None:
         await world.client.start()
