@@ -124,10 +124,11 @@ def registration(**changed: Any) -> wire.RegisterRequest:
     return wire.RegisterRequest(**(given | changed))
 
 
-def forward(**changed: Any) -> wire.ForwardRequest:
+def forward(cluster_id: str = CLUSTER, count: int = 1, **changed: Any) -> wire.ForwardRequests:
     method = "/quorate.v1.Admin/CreateTopics"
-    given: dict[str, Any] = {"cluster_id": CLUSTER, "method": method, "deadline_ms": 1_000}
-    return wire.ForwardRequest(**(given | changed))
+    given: dict[str, Any] = {"request_id": 1, "method": method, "deadline_ms": 1_000}
+    one = wire.ForwardRequest(**(given | changed))
+    return wire.ForwardRequests(cluster_id=cluster_id, requests=[one] * count)
 
 
 def altered(**changed: Any) -> wire.AlterPartitionsRequest:
@@ -298,6 +299,7 @@ CASES = [
          lambda _: forward(method="/x" * 50_000), "UNSUPPORTED"),
     Case("forward-of-garbage", FORWARD, lambda _: forward(request=GARBAGE), "INVALID_REQUEST"),
     Case("forward-without-time", FORWARD, lambda _: forward(deadline_ms=0), "REQUEST_TIMED_OUT"),
+    Case("forward-too-many-at-once", FORWARD, lambda _: forward(count=1001), "broken"),
     Case("forward-garbage", FORWARD, lambda _: GARBAGE, "broken"),
     Case("producer-ids-of-another-cluster", ALLOCATE_PRODUCER_IDS,
          lambda _: producer_ids(cluster_id="x"), "WRONG_CLUSTER"),
@@ -374,6 +376,8 @@ async def check_lives(world: World, facts: Facts) -> None:
 
 
 def code_of(answer: Any) -> str:
+    if isinstance(answer, wire.ForwardResponses) and answer.responses:
+        (answer,) = answer.responses
     error = getattr(answer, "header", answer).error
     assert error.message or not error.code, "an error says what is wrong"
     return str(ErrorCode.Name(error.code)).removeprefix("ERROR_CODE_")

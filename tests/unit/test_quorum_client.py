@@ -514,7 +514,7 @@ def test_what_is_pending_is_answered_by_the_old_controller_when_the_leader_moves
         assert (await forward(world)).topics[0].name == "orders"
         assert not answering.done()
         answer = wire.ForwardResponse(response=CreateTopicsResponse().SerializeToString())
-        old._created = lambda request: _soon(answer)  # type: ignore[assignment,method-assign]
+        old._created = lambda request: _soon(answer)  # type: ignore[method-assign]
         release.set()
         assert await answering == CreateTopicsResponse()
         await asyncio.sleep(0.1)
