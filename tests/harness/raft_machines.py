@@ -22,6 +22,7 @@ from quorate_quorum.raft.messages import (
     FetchReply,
     FetchRequest,
     FetchResponse,
+    FindLeader,
     HardState,
     HardStateSaved,
     Message,
@@ -37,6 +38,7 @@ from quorate_quorum.raft.messages import (
     Written,
 )
 from quorate_quorum.raft.raft import Raft
+from quorate_quorum.raft.status import leader_heard
 from quorate_quorum.raft.timing import Timing
 from quorate_quorum.raft.voters import Voter, VoterSet
 
@@ -192,6 +194,7 @@ def machine(
     saves_at_once: bool = True,
     seed: int = 0,
     synced: int | None = None,
+    bootstrap_servers: tuple[str, ...] = (),
 ) -> Machine:
     """Return a started machine whose log holds one record of each epoch listed."""
     members = voters(*ids)
@@ -211,6 +214,7 @@ def machine(
         epoch_start=lambda epoch, _, offset: batch(offset, epoch),
         endpoint=f"host{me}:1",
         now_ms=0,
+        bootstrap_servers=bootstrap_servers,
     )
     made = Machine(raft, saves_at_once)
     for offset, of_epoch in enumerate(log):
@@ -299,10 +303,21 @@ class Cluster:
             return self._fetch(sender, message)
         if isinstance(message, FetchReply):
             return self._answer(sender, message)
+        if isinstance(message, FindLeader):
+            return self._tell_leader(sender, message)
         return False
 
     def _is_cut(self, one: int, other: int) -> bool:
         return one in self.cut or other in self.cut or other not in self.machines
+
+    def _tell_leader(self, sender: int, message: FindLeader) -> bool:
+        target = int(message.endpoint.removeprefix("host").partition(":")[0])
+        if self._is_cut(sender, target):
+            return False
+        heard = leader_heard(self.machines[target].raft)
+        if heard is not None:
+            self.machines[sender].step(heard)
+        return heard is not None
 
     def _call(self, sender: int, message: Call) -> bool:
         if self._is_cut(sender, message.to.id):

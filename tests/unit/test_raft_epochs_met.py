@@ -21,7 +21,7 @@ from quorate_quorum.raft.messages import (
     VoteAnswered,
     VoteResponse,
 )
-from tests.harness.raft_machines import Machine, follower, key, machine, serving_leader
+from tests.harness.raft_machines import Machine, directory, follower, key, machine, serving_leader
 
 LED = 1
 STRANGER = 9
@@ -129,10 +129,10 @@ def test_a_refused_epoch_is_answered_invalid() -> None:
     (reply,) = made.begin_epoch(STRANGER, LED + 1)
     assert isinstance(reply, Reply)
     assert isinstance(reply.response, EpochResponse)
-    assert reply.response == EpochResponse(LED, 1, Refusal.INVALID)
+    assert reply.response == EpochResponse(LED, 1, Refusal.INVALID, directory(1))
     made.end_epoch(STRANGER, LED + 1)
     (reply,) = [m for m in made.sent if isinstance(m, Reply)][-1:]
-    assert reply.response == EpochResponse(LED, 1, Refusal.INVALID)
+    assert reply.response == EpochResponse(LED, 1, Refusal.INVALID, directory(1))
     assert made.role == "leader"
 
 

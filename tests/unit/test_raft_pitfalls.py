@@ -115,7 +115,7 @@ def test_a_pre_vote_that_is_denied_names_the_leader_and_the_asker_follows() -> N
     made = machine()
     made.due()
     attempt = made.raft.role.attempt  # type: ignore[union-attr]
-    made.step(VoteAnswered(key(2), attempt, VoteResponse(0, 3, False)))
+    made.step(VoteAnswered(key(2), attempt, VoteResponse(0, 3, False, directory(3))))
     assert (made.role, made.raft.leader_id) == ("follower", 3)
 
 

@@ -70,7 +70,7 @@ async def format_voter(
     _check(identity, voters)
     if await disk.exists(f"{log_dir}/{FILE_NAME}"):
         raise ConfigError(f"{log_dir} is formatted already: {FILE_NAME} is there")
-    await _make_durably(disk, log_dir)
+    await make_durably(disk, log_dir)
     batch = bootstrap_batch(voters, configs)
     log = await Log.open(
         disk, metadata_directory(log_dir), LogConfig(track_synced=True, verify_all=True)
@@ -90,7 +90,7 @@ async def format_voter(
     return bootstrap_hash(batch)
 
 
-async def _make_durably(disk: Disk, directory: str) -> None:
+async def make_durably(disk: Disk, directory: str) -> None:
     """Make a directory whose name, and its parents', survive a power loss."""
     path = directory.rstrip("/")
     made: list[str] = []

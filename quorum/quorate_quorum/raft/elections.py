@@ -21,6 +21,8 @@ from quorate_quorum.raft.messages import (
     EndEpochRequested,
     EpochAnswered,
     EpochResponse,
+    FindLeader,
+    LeaderFound,
     Refusal,
     ReplicaKey,
     Reply,
@@ -70,6 +72,8 @@ def stand(raft: Raft, reason: str, *, transfer: bool = False, for_silence: bool 
 
 
 def _wait_for_a_leader(raft: Raft, reason: str) -> None:
+    """Who may not stand asks who leads: to a node that is no voter no leader announces itself."""
+    _ask_who_leads(raft, *(voter.endpoint for voter in raft.ledger.voters.others(raft.me)))
     match raft.role:
         case Unattached() | Resigned() as role:
             role.deadline_ms = raft.election_deadline()
@@ -81,6 +85,7 @@ def _become_prospective(raft: Raft, reason: str) -> None:
     role = Prospective(_new_attempt(raft), raft.election_deadline(), [raft.me])
     raft.become(role, reason)
     _ask_for_votes(raft, role.attempt, pre_vote=True)
+    _ask_who_leads(raft)
 
 
 def _become_candidate(raft: Raft, reason: str, *, transfer: bool, for_silence: bool) -> None:
@@ -96,6 +101,25 @@ def _become_candidate(raft: Raft, reason: str, *, transfer: bool, for_silence: b
     )
     raft.become(role, reason)
     _ask_for_votes(raft, role.attempt, pre_vote=False, transfer=transfer)
+
+
+def _ask_who_leads(raft: Raft, *endpoints: str) -> None:
+    """Ask there, and at the bootstrap servers: all voters that we know may have been replaced."""
+    known = [voter.endpoint for voter in raft.ledger.voters.voters]
+    others = [server for server in raft.bootstrap_servers if server not in known]
+    for endpoint in dict.fromkeys((*endpoints, *others)):
+        if endpoint != raft.endpoint:
+            raft.send(FindLeader(endpoint))
+
+
+def leader_found(raft: Raft, event: LeaderFound) -> None:
+    """Follow the leader that somebody hears, unless we hear one."""
+    if event.epoch < raft.epoch or event.leader == raft.me or hears_a_leader(raft):
+        return
+    who = f"leader {event.leader.id}"
+    if not raft.meet_epoch(event.epoch, who, is_heeded=True) or isinstance(raft.role, Follower):
+        return
+    following.follow(raft, event.leader, event.endpoint, "a node that we asked hears the leader")
 
 
 def _new_attempt(raft: Raft) -> int:
@@ -134,7 +158,7 @@ def vote_answered(raft: Raft, event: VoteAnswered) -> None:
     if response.granted:
         grant(raft, role, event.voter)
     elif isinstance(role, Prospective) and response.epoch == raft.epoch:
-        following.follow_hint(raft, response.leader_id)
+        _follow_hint(raft, event)
 
 
 def grant(raft: Raft, role: Prospective | Candidate, voter: ReplicaKey) -> None:
@@ -167,7 +191,9 @@ def vote_requested(raft: Raft, event: VoteRequested) -> None:
     if granted and not request.pre_vote:
         raft.set_hard_state(replace(raft.hard_state, voted_for=request.candidate))
         raft.become_unattached(raft.epoch, f"voted for {request.candidate.id}")
-    raft.send(Reply(event.caller, VoteResponse(raft.epoch, raft.leader_id, granted)))
+    leader = raft.leader
+    response = VoteResponse(raft.epoch, leader.id, granted, leader.directory_id)
+    raft.send(Reply(event.caller, response))
 
 
 def _may_grant(raft: Raft, request: VoteRequest) -> bool:
@@ -227,10 +253,15 @@ def begin_epoch_requested(raft: Raft, event: BeginEpochRequested) -> None:
         if not raft.meet_epoch(request.epoch, who, is_heeded=is_heeded):
             refusal = Refusal.INVALID
     if refusal is None and not isinstance(raft.role, Follower):
-        voter = raft.ledger.voters.by_id(request.leader.id)
+        voter = raft.ledger.voters.of_key(request.leader)
         endpoint = voter.endpoint if voter else request.endpoint
         following.follow(raft, request.leader, endpoint, "the leader of the epoch said so")
-    raft.send(Reply(event.caller, EpochResponse(raft.epoch, raft.leader_id, refusal)))
+    raft.send(Reply(event.caller, _epoch_response(raft, refusal)))
+
+
+def _epoch_response(raft: Raft, refusal: Refusal | None) -> EpochResponse:
+    leader = raft.leader
+    return EpochResponse(raft.epoch, leader.id, refusal, leader.directory_id)
 
 
 def _refusal_of_leader(raft: Raft, request: BeginEpochRequest) -> Refusal | None:
@@ -259,7 +290,7 @@ def end_epoch_requested(raft: Raft, event: EndEpochRequested) -> None:
         refusal = Refusal.INVALID
     else:
         _succeed(raft, request)
-    raft.send(Reply(event.caller, EpochResponse(raft.epoch, raft.leader_id, refusal)))
+    raft.send(Reply(event.caller, _epoch_response(raft, refusal)))
 
 
 def _contradicts(raft: Raft, request: EndEpochRequest) -> bool:
@@ -298,4 +329,10 @@ def _meet_answer(raft: Raft, event: VoteAnswered | EpochAnswered) -> None:
     voter, response = event.voter, event.response
     is_heeded = voter in raft.ledger.voters
     if raft.meet_epoch(response.epoch, f"voter {voter.id}", is_heeded=is_heeded):
-        following.follow_hint(raft, response.leader_id)
+        _follow_hint(raft, event)
+
+
+def _follow_hint(raft: Raft, event: VoteAnswered | EpochAnswered) -> None:
+    voter = raft.ledger.voters.of_key(event.voter)
+    if voter is not None:
+        following.follow_hint(raft, event.response.leader, voter.endpoint)

@@ -16,6 +16,7 @@ from quorate_quorum.raft.messages import (
     FetchBroken,
     FetchRequest,
     FetchResponse,
+    FindLeader,
     ReplicaKey,
 )
 from quorate_quorum.raft.roles import Candidate, Follower, Prospective
@@ -28,12 +29,15 @@ if TYPE_CHECKING:
 # --- whom to follow -----------------------------------------------------------------------------
 
 
-def follow_hint(raft: Raft, leader_id: int) -> None:
-    """Follow the leader that a peer named, if it is a voter other than us."""
-    leader = raft.ledger.voters.by_id(leader_id)
-    if leader is not None and leader_id != raft.me.id:
-        key = ReplicaKey(leader.id, leader.directory_id)
-        follow(raft, key, leader.endpoint, "a voter knows the leader")
+def follow_hint(raft: Raft, leader: ReplicaKey, told_at: str) -> None:
+    """Follow the leader that a peer named; of one that we do not know, ask that peer for more."""
+    voter = raft.ledger.voters.of_key(leader)
+    if leader.id < 0 or leader == raft.me:
+        return
+    if voter is None:
+        raft.send(FindLeader(told_at))
+    else:
+        follow(raft, leader, voter.endpoint, "a voter knows the leader")
 
 
 def follow(raft: Raft, leader: ReplicaKey, endpoint: str, reason: str) -> None:
@@ -114,7 +118,7 @@ def fetch_answered(raft: Raft, event: FetchAnswered) -> None:
         return
     if response.epoch > raft.epoch:
         if raft.meet_epoch(response.epoch, "the node fetched from", is_heeded=True):
-            follow_hint(raft, response.leader_id)
+            follow_hint(raft, response.leader, follower.endpoint)
         else:
             _suspect(raft, follower, refused=True)
         return

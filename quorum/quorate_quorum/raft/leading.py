@@ -257,11 +257,11 @@ def fetch_received(raft: Raft, event: FetchReceived) -> None:
     elif not isinstance(leader, Leader):
         _refuse_fetch(raft, fetch, Refusal.NOT_LEADER)
     else:
-        _record_fetch(raft, leader, fetch)
+        _record_fetch(raft, leader, fetch, event.endpoint)
 
 
-def _record_fetch(raft: Raft, leader: Leader, fetch: ParkedFetch) -> None:
-    progress = _progress_of(raft, leader, fetch.stream.replica)
+def _record_fetch(raft: Raft, leader: Leader, fetch: ParkedFetch, endpoint: str) -> None:
+    progress = _progress_of(raft, leader, fetch.stream.replica, endpoint)
     if progress is None:
         _refuse_fetch(raft, fetch, Refusal.OVERLOADED)
         return
@@ -282,7 +282,7 @@ def _record_fetch(raft: Raft, leader: Leader, fetch: ParkedFetch) -> None:
     progress.parked = fetch
 
 
-def _progress_of(raft: Raft, leader: Leader, replica: ReplicaKey) -> Progress | None:
+def _progress_of(raft: Raft, leader: Leader, replica: ReplicaKey, endpoint: str) -> Progress | None:
     progress = leader.replicas.get(replica)
     if progress is None:
         voters = raft.ledger.voters
@@ -292,6 +292,7 @@ def _progress_of(raft: Raft, leader: Leader, replica: ReplicaKey) -> Progress | 
             return None
         progress = leader.replicas[replica] = Progress()
     progress.heard_ms = raft.now_ms
+    progress.endpoint = endpoint or progress.endpoint
     return progress
 
 
@@ -366,8 +367,13 @@ def _answer(raft: Raft, fetch: ParkedFetch, diverging: DivergingEpoch | None = N
 
 
 def _refuse_fetch(raft: Raft, fetch: ParkedFetch, refusal: Refusal) -> None:
+    leader = raft.leader
     response = FetchResponse(
-        raft.epoch, raft.leader_id, fetch.request.fetch_offset, refusal=refusal
+        raft.epoch,
+        leader.id,
+        fetch.request.fetch_offset,
+        refusal=refusal,
+        leader_directory_id=leader.directory_id,
     )
     raft.send(FetchReply(fetch.caller, response))
 

@@ -126,6 +126,11 @@ class VoteResponse:
     epoch: int
     leader_id: int
     granted: bool
+    leader_directory_id: bytes = b""
+
+    @property
+    def leader(self) -> ReplicaKey:
+        return ReplicaKey(self.leader_id, self.leader_directory_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +159,11 @@ class EpochResponse:
     epoch: int
     leader_id: int
     refusal: Refusal | None = None
+    leader_directory_id: bytes = b""
+
+    @property
+    def leader(self) -> ReplicaKey:
+        return ReplicaKey(self.leader_id, self.leader_directory_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +191,11 @@ class FetchResponse:
     batches: tuple[Batch, ...] = ()
     diverging: DivergingEpoch | None = None
     refusal: Refusal | None = None
+    leader_directory_id: bytes = b""
+
+    @property
+    def leader(self) -> ReplicaKey:
+        return ReplicaKey(self.leader_id, self.leader_directory_id)
 
 
 # --- events: what happened ----------------------------------------------------------------------
@@ -228,12 +243,22 @@ class EpochAnswered:
 
 
 @dataclass(frozen=True, slots=True)
+class LeaderFound:
+    """A node that we asked hears this leader of that epoch, or is it."""
+
+    epoch: int
+    leader: ReplicaKey
+    endpoint: str
+
+
+@dataclass(frozen=True, slots=True)
 class FetchReceived:
     """A replica fetches from us."""
 
     stream: StreamKey
     request: FetchRequest
     caller: int
+    endpoint: str = ""  # where the replica says that it listens
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,6 +320,7 @@ Event = (
     | EndEpochRequested
     | VoteAnswered
     | EpochAnswered
+    | LeaderFound
     | FetchReceived
     | FetchAbandoned
     | FetchAnswered
@@ -352,7 +378,14 @@ class FetchReply:
     truncations: int = 0
 
 
-Message = Call | Fetch | Reply | FetchReply
+@dataclass(frozen=True, slots=True)
+class FindLeader:
+    """Ask the node there who leads; LeaderFound says so, and nothing comes if it does not know."""
+
+    endpoint: str
+
+
+Message = Call | Fetch | Reply | FetchReply | FindLeader
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,12 @@ from quorate_quorum.log.snapshot import SnapshotId
 from quorate_quorum.node.config import QuorumConfig
 from quorate_quorum.node.environment import Environment
 from quorate_quorum.node.features import Known
-from quorate_quorum.raft.bootstrap import metadata_directory, read_bootstrap_hash
+from quorate_quorum.raft.bootstrap import (
+    make_durably,
+    metadata_directory,
+    read_bootstrap_hash,
+)
+from quorate_quorum.raft.finder import Finder
 from quorate_quorum.raft.ledger import Ledger
 from quorate_quorum.raft.messages import (
     Applied,
@@ -39,6 +44,7 @@ from quorate_quorum.raft.messages import (
     Event,
     Fetch,
     FetchReply,
+    FindLeader,
     History,
     Message,
     QuorumStatus,
@@ -49,6 +55,7 @@ from quorate_quorum.raft.messages import (
 )
 from quorate_quorum.raft.raft import Raft
 from quorate_quorum.raft.snapshots import Snapshots
+from quorate_quorum.raft.status import leader_heard
 from quorate_quorum.raft.storage import (
     Below,
     Storage,
@@ -124,6 +131,7 @@ class RaftNode:
         self._raft: Raft
         self._storage: Storage
         self._transport: Transport
+        self._finder: Finder
         self._tasks: dict[asyncio.Task[None], None] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._is_started = False
@@ -223,7 +231,7 @@ class RaftNode:
         """Return what probes and `format` ask for; StoppingError before start()."""
         if not self._is_started:
             raise StoppingError(f"node {self._me.id} has not started")
-        ledger = self._raft.ledger
+        ledger, heard = self._raft.ledger, leader_heard(self._raft)
         return raft_pb2.DescribeNodeResponse(
             cluster_id=self._identity.cluster_id,
             node_id=self._me.id,
@@ -235,6 +243,8 @@ class RaftNode:
             log_end_offset=ledger.log_end_offset,
             high_watermark=self.high_watermark,
             past_bootstrap=ledger.log_end_offset > ledger.bootstrap_end,
+            leader_directory_id=heard.leader.directory_id if heard else b"",
+            leader_endpoint=heard.endpoint if heard else "",
         )
 
     # --- from start to stop ---------------------------------------------------------------------
@@ -243,6 +253,7 @@ class RaftNode:
         """Read epoch, vote and log, then take part. Raises StorageError, OSError."""
         directory = metadata_directory(self.config.log_dirs[0])
         disk = self._environment.disk
+        await make_durably(disk, directory)  # of a new voter there is nothing yet
         hard_state = await read_state(disk, directory)
         identity = self._identity
         start = await self._snapshots.open(
@@ -270,6 +281,13 @@ class RaftNode:
             self.step,
             self._spawn,
         )
+        self._finder = Finder(
+            self._transport,
+            self._history,
+            self.config.quorum_election_timeout_ms,
+            self.step,
+            self._spawn,
+        )
         self._raft = Raft(
             self._me,
             ledger,
@@ -285,6 +303,7 @@ class RaftNode:
             epoch_start=self._encode_epoch_start,
             endpoint=endpoint,
             now_ms=self.now_ms(),
+            bootstrap_servers=self.config.quorum_bootstrap_servers,
         )
         self._is_started = self._is_running = True
         self._spawn(self._storage.run(), "raft storage")
@@ -322,7 +341,7 @@ class RaftNode:
             await asyncio.wait([task])
 
     def _endpoint(self, ledger: Ledger) -> str:
-        voter = ledger.voters.by_id(self._me.id)
+        voter = ledger.voters.of_key(self._me)
         return voter.endpoint if voter is not None else self.config.advertised
 
     def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
@@ -408,6 +427,8 @@ class RaftNode:
                 self._transport.call(message)
             case Fetch():
                 self._transport.fetch(message)
+            case FindLeader():
+                self._finder.ask(message.endpoint)
             case FetchReply():
                 _resolve(self._callers.pop(message.caller, None), message)
             case reply:

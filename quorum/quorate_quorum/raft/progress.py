@@ -33,6 +33,7 @@ class Progress:
     last_caught_up_ms: int = -1
     #: When any request of it came, one that diverges too.
     heard_ms: int = -1
+    endpoint: str = ""  # as it said itself when it opened its stream
     _leader_end_at_fetch: int = 0
     _superseded: deque[bytes] = field(default_factory=lambda: deque(maxlen=INCARNATIONS_MAX))
 

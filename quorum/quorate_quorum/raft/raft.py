@@ -41,6 +41,7 @@ from quorate_quorum.raft.messages import (
     FetchReply,
     HardState,
     HardStateSaved,
+    LeaderFound,
     Message,
     QuorumStatus,
     Ready,
@@ -60,6 +61,7 @@ from quorate_quorum.raft.voters import VoterSet
 
 READS_MAX = 10_000
 NO_SESSION = 0
+NOBODY = ReplicaKey(-1, b"")
 
 #: (epoch, handed_over_for_silence, base offset) -> the batch that holds the EpochStart event.
 EpochStartEncoder = Callable[[int, bool, int], Batch]
@@ -85,6 +87,7 @@ class Raft:
         epoch_start: EpochStartEncoder,
         endpoint: str,
         now_ms: int,
+        bootstrap_servers: tuple[str, ...] = (),
     ) -> None:
         self.me = me
         self.ledger = ledger
@@ -93,6 +96,7 @@ class Raft:
         self._chance = chance
         self.epoch_start = epoch_start
         self.endpoint = endpoint
+        self.bootstrap_servers = bootstrap_servers
         self.now_ms = now_ms
         self.attempts = 0  # elections stood in, by which answers are told apart
         self.sessions = 0  # fetch streams opened
@@ -121,11 +125,16 @@ class Raft:
         return self.hard_state.epoch
 
     @property
-    def leader_id(self) -> int:
-        """The leader of this epoch as far as known, else -1."""
+    def leader(self) -> ReplicaKey:
+        """The leader of this epoch as far as known, else NOBODY."""
         if isinstance(self.role, Leader):
-            return self.me.id
-        return self.role.leader.id if isinstance(self.role, Follower) else -1
+            return self.me
+        return self.role.leader if isinstance(self.role, Follower) else NOBODY
+
+    @property
+    def leader_id(self) -> int:
+        """Its id; -1 if it is not known."""
+        return self.leader.id
 
     @property
     def leader_endpoint(self) -> str:
@@ -508,6 +517,7 @@ _HANDLERS: dict[type[Event], Callable[[Raft, Any], None]] = {
     BeginEpochRequested: elections.begin_epoch_requested,
     EndEpochRequested: elections.end_epoch_requested,
     EpochAnswered: elections.epoch_answered,
+    LeaderFound: elections.leader_found,
     FetchReceived: leading.fetch_received,
     FetchAbandoned: leading.fetch_abandoned,
     FetchAnswered: following.fetch_answered,

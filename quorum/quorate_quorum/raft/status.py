@@ -1,10 +1,11 @@
-"""What one voter can tell of the quorum: for DescribeQuorum, and nothing decides by it."""
+"""What one voter can tell of the quorum: for DescribeQuorum, and who looks for the leader."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from quorate_quorum.raft.messages import QuorumStatus, ReplicaKey, ReplicaStatus
+from quorate_quorum.raft import elections
+from quorate_quorum.raft.messages import LeaderFound, QuorumStatus, ReplicaKey, ReplicaStatus
 from quorate_quorum.raft.progress import Progress
 from quorate_quorum.raft.roles import Leader
 
@@ -24,8 +25,22 @@ def quorum_status(raft: Raft) -> QuorumStatus:
         tuple(
             _status_of(raft, key, v.endpoint, replicas) for key, v in zip(keys, voters, strict=True)
         ),
-        tuple(_status_of(raft, key, "", replicas) for key in replicas if key not in keys),
+        tuple(
+            _status_of(raft, key, progress.endpoint, replicas)
+            for key, progress in replicas.items()
+            if key not in keys
+        ),
     )
+
+
+def leader_heard(raft: Raft) -> LeaderFound | None:
+    """Return the leader to tell those who look for it; None unless it is heard now.
+
+    What was true a while ago would send them to a leader that is gone.
+    """
+    if not elections.hears_a_leader(raft):
+        return None
+    return LeaderFound(raft.epoch, raft.leader, raft.leader_endpoint)
 
 
 def _status_of(

@@ -79,6 +79,7 @@ CONNECTIONS_MAX = 64
 FETCH_STREAMS_MAX = 256
 #: Fetches that the machine wants sent and the wire has not taken; one is the rule.
 FETCHES_WAITING_MAX = 8
+ENDPOINT_LENGTH_MAX = 300
 
 _CODES: dict[Refusal, ErrorCode.ValueType] = {
     Refusal.FENCED_EPOCH: ErrorCode.ERROR_CODE_FENCED_LEADER_EPOCH,
@@ -143,6 +144,7 @@ def _fetch_response(frame: Frame[raft_pb2.RaftFetchHeader]) -> FetchResponse:
         parse_batches(frame.payload) if frame.pieces else (),
         diverging,
         _refusal(header.error),
+        header.leader_directory_id,
     )
 
 
@@ -156,11 +158,20 @@ def fetch_header(response: FetchResponse) -> raft_pb2.RaftFetchHeader:
         high_watermark=response.high_watermark,
         log_start_offset=response.log_start_offset,
         round=response.round,
+        leader_directory_id=response.leader_directory_id,
     )
     if response.diverging is not None:
         header.diverging.epoch = response.diverging.epoch
         header.diverging.end_offset = response.diverging.end_offset
     return header
+
+
+def _epoch_response(
+    answer: raft_pb2.BeginEpochResponse | raft_pb2.EndEpochResponse,
+) -> EpochResponse:
+    return EpochResponse(
+        answer.epoch, answer.leader_id, leader_directory_id=answer.leader_directory_id
+    )
 
 
 class Transport:
@@ -208,7 +219,7 @@ class Transport:
             request.open.CopyFrom(self._open(fetch.session))
             session.put(request)
             self._session = session
-            connection = self._connection(fetch.endpoint)
+            connection = self.connection(fetch.endpoint)
             session.task = self._spawn(
                 self._follow(session, connection), f"raft fetch session {fetch.session}"
             )
@@ -236,19 +247,20 @@ class Transport:
         for task in self._closing:
             await task
 
-    def _connection(self, endpoint: str) -> Connection:
+    def connection(self, endpoint: str) -> Connection:
+        """Return the connection to that endpoint; it dials when it is used."""
         connection = self._connections.get(endpoint)
         if connection is None:
             if len(self._connections) >= CONNECTIONS_MAX:
-                self._drop(next(iter(self._connections)))
+                self.drop(*next(iter(self._connections.items())))
             connection = self._network.connect(endpoint, purpose="control")
             self._connections[endpoint] = connection
         return connection
 
-    def _drop(self, endpoint: str) -> None:
-        """Let go of a connection: the next call dials anew."""
-        connection = self._connections.pop(endpoint, None)
-        if connection is not None:
+    def drop(self, endpoint: str, connection: Connection) -> None:
+        """Let go of a connection, if it is the one of now: the next call dials anew."""
+        if self._connections.get(endpoint) is connection:
+            del self._connections[endpoint]
             self._closing = [task for task in self._closing if not task.done()]
             self._closing.append(self._spawn(connection.close(), "close a connection"))
 
@@ -279,7 +291,7 @@ class Transport:
         self._step(FetchBroken(session.number, refused))
 
     async def _carry_out(self, call: Call) -> None:
-        connection = self._connection(call.to.endpoint)
+        connection = self.connection(call.to.endpoint)
         voter = ReplicaKey(call.to.id, call.to.directory_id)
         try:
             event = await self._ask(connection, voter, call)
@@ -287,8 +299,7 @@ class Transport:
             # Its other end may be gone without a word (a half-open connection): TCP would send
             # into it for a quarter of an hour.
             log.debug("raft call not answered", to=call.to.id)
-            if self._connections.get(call.to.endpoint) is connection:
-                self._drop(call.to.endpoint)
+            self.drop(call.to.endpoint, connection)
         except NetworkError as error:
             log.debug("raft call failed", to=call.to.id, error=str(error))
         except QuorateError as error:
@@ -316,7 +327,9 @@ class Transport:
             answer = await connection.unary(VOTE, vote, timeout_ms=timeout_ms)
             if self._is_refused(voter, answer.error):
                 return None
-            response = VoteResponse(answer.epoch, answer.leader_id, answer.granted)
+            response = VoteResponse(
+                answer.epoch, answer.leader_id, answer.granted, answer.leader_directory_id
+            )
             return VoteAnswered(voter, call.attempt, response)
         if isinstance(request, BeginEpochRequest):
             begin = raft_pb2.BeginEpochRequest(
@@ -330,7 +343,7 @@ class Transport:
             if begun.error.code not in _KNOWN:
                 self._refuse(voter, begun.error)
                 return None
-            return EpochAnswered(voter, EpochResponse(begun.epoch, begun.leader_id))
+            return EpochAnswered(voter, _epoch_response(begun))
         end = raft_pb2.EndEpochRequest(
             history=history,
             epoch=request.epoch,
@@ -342,7 +355,7 @@ class Transport:
         if ended.error.code not in _KNOWN:
             self._refuse(voter, ended.error)
             return None
-        return EpochAnswered(voter, EpochResponse(ended.epoch, ended.leader_id))
+        return EpochAnswered(voter, _epoch_response(ended))
 
     def _is_refused(self, voter: ReplicaKey, error: Error) -> bool:
         if error.code == ErrorCode.ERROR_CODE_NONE:
@@ -442,7 +455,10 @@ class RaftService:
         except QuorateError as error:
             return raft_pb2.VoteResponse(error=to_wire(error), leader_id=-1)
         return raft_pb2.VoteResponse(
-            epoch=answer.epoch, leader_id=answer.leader_id, granted=answer.granted
+            epoch=answer.epoch,
+            leader_id=answer.leader_id,
+            granted=answer.granted,
+            leader_directory_id=answer.leader_directory_id,
         )
 
     async def begin_epoch(
@@ -457,7 +473,10 @@ class RaftService:
         except QuorateError as error:
             return raft_pb2.BeginEpochResponse(error=to_wire(error), leader_id=-1)
         return raft_pb2.BeginEpochResponse(
-            error=_error(answer.refusal), epoch=answer.epoch, leader_id=answer.leader_id
+            error=_error(answer.refusal),
+            epoch=answer.epoch,
+            leader_id=answer.leader_id,
+            leader_directory_id=answer.leader_directory_id,
         )
 
     async def end_epoch(
@@ -476,7 +495,10 @@ class RaftService:
         except QuorateError as error:
             return raft_pb2.EndEpochResponse(error=to_wire(error), leader_id=-1)
         return raft_pb2.EndEpochResponse(
-            error=_error(answer.refusal), epoch=answer.epoch, leader_id=answer.leader_id
+            error=_error(answer.refusal),
+            epoch=answer.epoch,
+            leader_id=answer.leader_id,
+            leader_directory_id=answer.leader_directory_id,
         )
 
     async def fetch(
@@ -484,13 +506,15 @@ class RaftService:
     ) -> AsyncIterator[Frame[raft_pb2.RaftFetchHeader]]:
         """Answer one replica's fetches, one after the other, until it goes."""
         stream: StreamKey | None = None
+        endpoint = ""
         self._streams += 1
         try:
             async for message in requests:
                 try:
                     if stream is None:
                         stream = self._admit(message)
-                    frame = await self._answer(stream, message)
+                        endpoint = message.open.endpoint[:ENDPOINT_LENGTH_MAX]
+                    frame = await self._answer(stream, message, endpoint)
                 except QuorateError as error:
                     header = raft_pb2.RaftFetchHeader(error=to_wire(error), leader_id=-1)
                     yield Frame(header)
@@ -517,7 +541,7 @@ class RaftService:
         return StreamKey(replica, opened.incarnation, opened.stream_number)
 
     async def _answer(
-        self, stream: StreamKey, message: raft_pb2.RaftFetchRequest
+        self, stream: StreamKey, message: raft_pb2.RaftFetchRequest, endpoint: str
     ) -> Frame[raft_pb2.RaftFetchHeader] | None:
         request = FetchRequest(
             message.epoch,
@@ -528,7 +552,7 @@ class RaftService:
             message.round,
         )
         reply: FetchReply = await self._node.ask(
-            lambda caller: FetchReceived(stream, request, caller)
+            lambda caller: FetchReceived(stream, request, caller, endpoint)
         )
         payload = await self._node.payload(reply)
         if payload is None:

@@ -28,6 +28,10 @@ class VoterSet:
     def __contains__(self, replica: object) -> bool:
         return any((voter.id, voter.directory_id) == replica for voter in self.voters)
 
+    def of_key(self, replica: ReplicaKey) -> Voter | None:
+        """Return the voter of that id *and* directory."""
+        return next((v for v in self.voters if (v.id, v.directory_id) == replica), None)
+
     def by_id(self, voter_id: int) -> Voter | None:
         return next((voter for voter in self.voters if voter.id == voter_id), None)
 

@@ -26,7 +26,7 @@ from quorate.v1 import common_pb2 as quorate_dot_v1_dot_common__pb2
 from quorate_quorum.v1 import events_pb2 as quorate__quorum_dot_v1_dot_events__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cquorate_quorum/v1/raft.proto\x12\x11quorate_quorum.v1\x1a\x17quorate/v1/common.proto\x1a\x1equorate_quorum/v1/events.proto\"P\n\x07History\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x19\n\x11quorum_generation\x18\x02 \x01(\x03\x12\x16\n\x0e\x62ootstrap_hash\x18\x03 \x01(\x0c\"\x88\x02\n\x0bVoteRequest\x12+\n\x07history\x18\x01 \x01(\x0b\x32\x1a.quorate_quorum.v1.History\x12\x10\n\x08voter_id\x18\x02 \x01(\x05\x12\x1a\n\x12voter_directory_id\x18\x03 \x01(\x0c\x12\x14\n\x0c\x63\x61ndidate_id\x18\x04 \x01(\x05\x12\x1e\n\x16\x63\x61ndidate_directory_id\x18\x05 \x01(\x0c\x12\r\n\x05\x65poch\x18\x06 \x01(\x05\x12\x12\n\nlast_epoch\x18\x07 \x01(\x05\x12\x16\n\x0elog_end_offset\x18\x08 \x01(\x03\x12\x10\n\x08pre_vote\x18\t \x01(\x08\x12\x1b\n\x13leadership_transfer\x18\n \x01(\x08\"c\n\x0cVoteResponse\x12 \n\x05\x65rror\x18\x01 \x01(\x0b\x32\x11.quorate.v1.Error\x12\r\n\x05\x65poch\x18\x02 \x01(\x05\x12\x11\n\tleader_id\x18\x03 \x01(\x05\x12\x0f\n\x07granted\x18\x04 \x01(\x08\"\x91\x01\n\x11\x42\x65ginEpochRequest\x12+\n\x07history\x18\x01 \x01(\x0b\x32\x1a.quorate_quorum.v1.History\x12\r\n\x05\x65poch\x18\x02 \x01(\x05\x12\x11\n\tleader_id\x18\x03 \x01(\x05\x12\x1b\n\x13leader_directory_id\x18\x04 \x01(\x0c\x12\x10\n\x08\x65ndpoint\x18\x05 \x01(\t\"X\n\x12\x42\x65ginEpochResponse\x12 \n\x05\x65rror\x18\x01 \x01(\x0b\x32\x11.quorate.v1.Error\x12\r\n\x05\x65poch\x18\x02 \x01(\x05\x12\x11\n\tleader_id\x18\x03 \x01(\x05\"\x9f\x01\n\x0f\x45ndEpochRequest\x12+\n\x07history\x18\x01 \x01(\x0b\x32\x1a.quorate_quorum.v1.History\x12\r\n\x05\x65poch\x18\x02 \x01(\x05\x12\x11\n\tleader_id\x18\x03 \x01(\x05\x12\x1c\n\x14preferred_successors\x18\x04 \x03(\x05\x12\x1f\n\x17handed_over_for_silence\x18\x05 \x01(\x08\"V\n\x10\x45ndEpochResponse\x12 \n\x05\x65rror\x18\x01 \x01(\x0b\x32\x11.quorate.v1.Error\x12\r\n\x05\x65poch\x18\x02 \x01(\x05\x12\x11\n\tleader_id\x18\x03 \x01(\x05\"\xd3\x01\n\x08RaftOpen\x12+\n\x07history\x18\x01 \x01(\x0b\x32\x1a.quorate_quorum.v1.History\x12\x12\n\nreplica_id\x18\x02 \x01(\x05\x12\x14\n\x0c\x64irectory_id\x18\x03 \x01(\x0c\x12\x13\n\x0bincarnation\x18\x04 \x01(\x0c\x12\x15\n\rstream_number\x18\x05 \x01(\x04\x12\x10\n\x08\x65ndpoint\x18\x06 \x01(\t\x12\x32\n\x08\x66\x65\x61tures\x18\x07 \x03(\x0b\x32 .quorate_quorum.v1.FeatureLevels\"\xbf\x01\n\x10RaftFetchRequest\x12)\n\x04open\x18\x01 \x01(\x0b\x32\x1b.quorate_quorum.v1.RaftOpen\x12\r\n\x05\x65poch\x18\x02 \x01(\x05\x12\x14\n\x0c\x66\x65tch_offset\x18\x03 \x01(\x03\x12\x1a\n\x12last_fetched_epoch\x18\x04 \x01(\x05\x12\x18\n\x10log_start_offset\x18\x05 \x01(\x03\x12\x16\n\x0ehigh_watermark\x18\x06 \x01(\x03\x12\r\n\x05round\x18\x07 \x01(\x04\"U\n\x0eRaftFetchFrame\x12\x32\n\x06header\x18\x01 \x01(\x0b\x32\".quorate_quorum.v1.RaftFetchHeader\x12\x0f\n\x07payload\x18\x0f \x01(\x0c\"3\n\x0e\x44ivergingEpoch\x12\r\n\x05\x65poch\x18\x01 \x01(\x05\x12\x12\n\nend_offset\x18\x02 \x01(\x03\"+\n\nSnapshotId\x12\x0e\n\x06offset\x18\x01 \x01(\x03\x12\r\n\x05\x65poch\x18\x02 \x01(\x05\"\x92\x02\n\x0fRaftFetchHeader\x12 \n\x05\x65rror\x18\x01 \x01(\x0b\x32\x11.quorate.v1.Error\x12\r\n\x05\x65poch\x18\x02 \x01(\x05\x12\x11\n\tleader_id\x18\x03 \x01(\x05\x12\x13\n\x0b\x62\x61se_offset\x18\x04 \x01(\x03\x12\x16\n\x0ehigh_watermark\x18\x05 \x01(\x03\x12\x18\n\x10log_start_offset\x18\x06 \x01(\x03\x12\r\n\x05round\x18\x07 \x01(\x04\x12\x34\n\tdiverging\x18\x08 \x01(\x0b\x32!.quorate_quorum.v1.DivergingEpoch\x12/\n\x08snapshot\x18\t \x01(\x0b\x32\x1d.quorate_quorum.v1.SnapshotId\"\xa8\x01\n\x14\x46\x65tchSnapshotRequest\x12+\n\x07history\x18\x01 \x01(\x0b\x32\x1a.quorate_quorum.v1.History\x12\r\n\x05\x65poch\x18\x02 \x01(\x05\x12/\n\x08snapshot\x18\x03 \x01(\x0b\x32\x1d.quorate_quorum.v1.SnapshotId\x12\x10\n\x08position\x18\x04 \x01(\x03\x12\x11\n\tmax_bytes\x18\x05 \x01(\r\"\x99\x01\n\x15\x46\x65tchSnapshotResponse\x12 \n\x05\x65rror\x18\x01 \x01(\x0b\x32\x11.quorate.v1.Error\x12/\n\x08snapshot\x18\x02 \x01(\x0b\x32\x1d.quorate_quorum.v1.SnapshotId\x12\x10\n\x08position\x18\x03 \x01(\x03\x12\x0c\n\x04size\x18\x04 \x01(\x03\x12\r\n\x05\x63hunk\x18\x0f \x01(\x0c\"\x15\n\x13\x44\x65scribeNodeRequest\"\xeb\x01\n\x14\x44\x65scribeNodeResponse\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x0f\n\x07node_id\x18\x02 \x01(\x05\x12\x13\n\x0bincarnation\x18\x03 \x01(\x0c\x12\x14\n\x0c\x64irectory_id\x18\x04 \x01(\x0c\x12\x19\n\x11quorum_generation\x18\x05 \x01(\x03\x12\r\n\x05\x65poch\x18\x06 \x01(\x05\x12\x11\n\tleader_id\x18\x07 \x01(\x05\x12\x16\n\x0elog_end_offset\x18\x08 \x01(\x03\x12\x16\n\x0ehigh_watermark\x18\t \x01(\x03\x12\x16\n\x0epast_bootstrap\x18\n \x01(\x08\x32\x95\x04\n\x04Raft\x12G\n\x04Vote\x12\x1e.quorate_quorum.v1.VoteRequest\x1a\x1f.quorate_quorum.v1.VoteResponse\x12Y\n\nBeginEpoch\x12$.quorate_quorum.v1.BeginEpochRequest\x1a%.quorate_quorum.v1.BeginEpochResponse\x12S\n\x08\x45ndEpoch\x12\".quorate_quorum.v1.EndEpochRequest\x1a#.quorate_quorum.v1.EndEpochResponse\x12S\n\x05\x46\x65tch\x12#.quorate_quorum.v1.RaftFetchRequest\x1a!.quorate_quorum.v1.RaftFetchFrame(\x01\x30\x01\x12\x62\n\rFetchSnapshot\x12\'.quorate_quorum.v1.FetchSnapshotRequest\x1a(.quorate_quorum.v1.FetchSnapshotResponse\x12[\n\x08\x44\x65scribe\x12&.quorate_quorum.v1.DescribeNodeRequest\x1a\'.quorate_quorum.v1.DescribeNodeResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cquorate_quorum/v1/raft.proto\x12\x11quorate_quorum.v1\x1a\x17quorate/v1/common.proto\x1a\x1equorate_quorum/v1/events.proto\"P\n\x07History\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x19\n\x11quorum_generation\x18\x02 \x01(\x03\x12\x16\n\x0e\x62ootstrap_hash\x18\x03 \x01(\x0c\"\x88\x02\n\x0bVoteRequest\x12+\n\x07history\x18\x01 \x01(\x0b\x32\x1a.quorate_quorum.v1.History\x12\x10\n\x08voter_id\x18\x02 \x01(\x05\x12\x1a\n\x12voter_directory_id\x18\x03 \x01(\x0c\x12\x14\n\x0c\x63\x61ndidate_id\x18\x04 \x01(\x05\x12\x1e\n\x16\x63\x61ndidate_directory_id\x18\x05 \x01(\x0c\x12\r\n\x05\x65poch\x18\x06 \x01(\x05\x12\x12\n\nlast_epoch\x18\x07 \x01(\x05\x12\x16\n\x0elog_end_offset\x18\x08 \x01(\x03\x12\x10\n\x08pre_vote\x18\t \x01(\x08\x12\x1b\n\x13leadership_transfer\x18\n \x01(\x08\"\x80\x01\n\x0cVoteResponse\x12 \n\x05\x65rror\x18\x01 \x01(\x0b\x32\x11.quorate.v1.Error\x12\r\n\x05\x65poch\x18\x02 \x01(\x05\x12\x11\n\tleader_id\x18\x03 \x01(\x05\x12\x0f\n\x07granted\x18\x04 \x01(\x08\x12\x1b\n\x13leader_directory_id\x18\x05 \x01(\x0c\"\x91\x01\n\x11\x42\x65ginEpochRequest\x12+\n\x07history\x18\x01 \x01(\x0b\x32\x1a.quorate_quorum.v1.History\x12\r\n\x05\x65poch\x18\x02 \x01(\x05\x12\x11\n\tleader_id\x18\x03 \x01(\x05\x12\x1b\n\x13leader_directory_id\x18\x04 \x01(\x0c\x12\x10\n\x08\x65ndpoint\x18\x05 \x01(\t\"u\n\x12\x42\x65ginEpochResponse\x12 \n\x05\x65rror\x18\x01 \x01(\x0b\x32\x11.quorate.v1.Error\x12\r\n\x05\x65poch\x18\x02 \x01(\x05\x12\x11\n\tleader_id\x18\x03 \x01(\x05\x12\x1b\n\x13leader_directory_id\x18\x04 \x01(\x0c\"\x9f\x01\n\x0f\x45ndEpochRequest\x12+\n\x07history\x18\x01 \x01(\x0b\x32\x1a.quorate_quorum.v1.History\x12\r\n\x05\x65poch\x18\x02 \x01(\x05\x12\x11\n\tleader_id\x18\x03 \x01(\x05\x12\x1c\n\x14preferred_successors\x18\x04 \x03(\x05\x12\x1f\n\x17handed_over_for_silence\x18\x05 \x01(\x08\"s\n\x10\x45ndEpochResponse\x12 \n\x05\x65rror\x18\x01 \x01(\x0b\x32\x11.quorate.v1.Error\x12\r\n\x05\x65poch\x18\x02 \x01(\x05\x12\x11\n\tleader_id\x18\x03 \x01(\x05\x12\x1b\n\x13leader_directory_id\x18\x04 \x01(\x0c\"\xd3\x01\n\x08RaftOpen\x12+\n\x07history\x18\x01 \x01(\x0b\x32\x1a.quorate_quorum.v1.History\x12\x12\n\nreplica_id\x18\x02 \x01(\x05\x12\x14\n\x0c\x64irectory_id\x18\x03 \x01(\x0c\x12\x13\n\x0bincarnation\x18\x04 \x01(\x0c\x12\x15\n\rstream_number\x18\x05 \x01(\x04\x12\x10\n\x08\x65ndpoint\x18\x06 \x01(\t\x12\x32\n\x08\x66\x65\x61tures\x18\x07 \x03(\x0b\x32 .quorate_quorum.v1.FeatureLevels\"\xbf\x01\n\x10RaftFetchRequest\x12)\n\x04open\x18\x01 \x01(\x0b\x32\x1b.quorate_quorum.v1.RaftOpen\x12\r\n\x05\x65poch\x18\x02 \x01(\x05\x12\x14\n\x0c\x66\x65tch_offset\x18\x03 \x01(\x03\x12\x1a\n\x12last_fetched_epoch\x18\x04 \x01(\x05\x12\x18\n\x10log_start_offset\x18\x05 \x01(\x03\x12\x16\n\x0ehigh_watermark\x18\x06 \x01(\x03\x12\r\n\x05round\x18\x07 \x01(\x04\"U\n\x0eRaftFetchFrame\x12\x32\n\x06header\x18\x01 \x01(\x0b\x32\".quorate_quorum.v1.RaftFetchHeader\x12\x0f\n\x07payload\x18\x0f \x01(\x0c\"3\n\x0e\x44ivergingEpoch\x12\r\n\x05\x65poch\x18\x01 \x01(\x05\x12\x12\n\nend_offset\x18\x02 \x01(\x03\"+\n\nSnapshotId\x12\x0e\n\x06offset\x18\x01 \x01(\x03\x12\r\n\x05\x65poch\x18\x02 \x01(\x05\"\xaf\x02\n\x0fRaftFetchHeader\x12 \n\x05\x65rror\x18\x01 \x01(\x0b\x32\x11.quorate.v1.Error\x12\r\n\x05\x65poch\x18\x02 \x01(\x05\x12\x11\n\tleader_id\x18\x03 \x01(\x05\x12\x13\n\x0b\x62\x61se_offset\x18\x04 \x01(\x03\x12\x16\n\x0ehigh_watermark\x18\x05 \x01(\x03\x12\x18\n\x10log_start_offset\x18\x06 \x01(\x03\x12\r\n\x05round\x18\x07 \x01(\x04\x12\x34\n\tdiverging\x18\x08 \x01(\x0b\x32!.quorate_quorum.v1.DivergingEpoch\x12/\n\x08snapshot\x18\t \x01(\x0b\x32\x1d.quorate_quorum.v1.SnapshotId\x12\x1b\n\x13leader_directory_id\x18\n \x01(\x0c\"\xa8\x01\n\x14\x46\x65tchSnapshotRequest\x12+\n\x07history\x18\x01 \x01(\x0b\x32\x1a.quorate_quorum.v1.History\x12\r\n\x05\x65poch\x18\x02 \x01(\x05\x12/\n\x08snapshot\x18\x03 \x01(\x0b\x32\x1d.quorate_quorum.v1.SnapshotId\x12\x10\n\x08position\x18\x04 \x01(\x03\x12\x11\n\tmax_bytes\x18\x05 \x01(\r\"\x99\x01\n\x15\x46\x65tchSnapshotResponse\x12 \n\x05\x65rror\x18\x01 \x01(\x0b\x32\x11.quorate.v1.Error\x12/\n\x08snapshot\x18\x02 \x01(\x0b\x32\x1d.quorate_quorum.v1.SnapshotId\x12\x10\n\x08position\x18\x03 \x01(\x03\x12\x0c\n\x04size\x18\x04 \x01(\x03\x12\r\n\x05\x63hunk\x18\x0f \x01(\x0c\"\x15\n\x13\x44\x65scribeNodeRequest\"\xa1\x02\n\x14\x44\x65scribeNodeResponse\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x0f\n\x07node_id\x18\x02 \x01(\x05\x12\x13\n\x0bincarnation\x18\x03 \x01(\x0c\x12\x14\n\x0c\x64irectory_id\x18\x04 \x01(\x0c\x12\x19\n\x11quorum_generation\x18\x05 \x01(\x03\x12\r\n\x05\x65poch\x18\x06 \x01(\x05\x12\x11\n\tleader_id\x18\x07 \x01(\x05\x12\x16\n\x0elog_end_offset\x18\x08 \x01(\x03\x12\x16\n\x0ehigh_watermark\x18\t \x01(\x03\x12\x16\n\x0epast_bootstrap\x18\n \x01(\x08\x12\x1b\n\x13leader_directory_id\x18\x0b \x01(\x0c\x12\x17\n\x0fleader_endpoint\x18\x0c \x01(\t2\x95\x04\n\x04Raft\x12G\n\x04Vote\x12\x1e.quorate_quorum.v1.VoteRequest\x1a\x1f.quorate_quorum.v1.VoteResponse\x12Y\n\nBeginEpoch\x12$.quorate_quorum.v1.BeginEpochRequest\x1a%.quorate_quorum.v1.BeginEpochResponse\x12S\n\x08\x45ndEpoch\x12\".quorate_quorum.v1.EndEpochRequest\x1a#.quorate_quorum.v1.EndEpochResponse\x12S\n\x05\x46\x65tch\x12#.quorate_quorum.v1.RaftFetchRequest\x1a!.quorate_quorum.v1.RaftFetchFrame(\x01\x30\x01\x12\x62\n\rFetchSnapshot\x12\'.quorate_quorum.v1.FetchSnapshotRequest\x1a(.quorate_quorum.v1.FetchSnapshotResponse\x12[\n\x08\x44\x65scribe\x12&.quorate_quorum.v1.DescribeNodeRequest\x1a\'.quorate_quorum.v1.DescribeNodeResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,36 +37,36 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_HISTORY']._serialized_end=188
   _globals['_VOTEREQUEST']._serialized_start=191
   _globals['_VOTEREQUEST']._serialized_end=455
-  _globals['_VOTERESPONSE']._serialized_start=457
-  _globals['_VOTERESPONSE']._serialized_end=556
-  _globals['_BEGINEPOCHREQUEST']._serialized_start=559
-  _globals['_BEGINEPOCHREQUEST']._serialized_end=704
-  _globals['_BEGINEPOCHRESPONSE']._serialized_start=706
-  _globals['_BEGINEPOCHRESPONSE']._serialized_end=794
-  _globals['_ENDEPOCHREQUEST']._serialized_start=797
-  _globals['_ENDEPOCHREQUEST']._serialized_end=956
-  _globals['_ENDEPOCHRESPONSE']._serialized_start=958
-  _globals['_ENDEPOCHRESPONSE']._serialized_end=1044
-  _globals['_RAFTOPEN']._serialized_start=1047
-  _globals['_RAFTOPEN']._serialized_end=1258
-  _globals['_RAFTFETCHREQUEST']._serialized_start=1261
-  _globals['_RAFTFETCHREQUEST']._serialized_end=1452
-  _globals['_RAFTFETCHFRAME']._serialized_start=1454
-  _globals['_RAFTFETCHFRAME']._serialized_end=1539
-  _globals['_DIVERGINGEPOCH']._serialized_start=1541
-  _globals['_DIVERGINGEPOCH']._serialized_end=1592
-  _globals['_SNAPSHOTID']._serialized_start=1594
-  _globals['_SNAPSHOTID']._serialized_end=1637
-  _globals['_RAFTFETCHHEADER']._serialized_start=1640
-  _globals['_RAFTFETCHHEADER']._serialized_end=1914
-  _globals['_FETCHSNAPSHOTREQUEST']._serialized_start=1917
-  _globals['_FETCHSNAPSHOTREQUEST']._serialized_end=2085
-  _globals['_FETCHSNAPSHOTRESPONSE']._serialized_start=2088
-  _globals['_FETCHSNAPSHOTRESPONSE']._serialized_end=2241
-  _globals['_DESCRIBENODEREQUEST']._serialized_start=2243
-  _globals['_DESCRIBENODEREQUEST']._serialized_end=2264
-  _globals['_DESCRIBENODERESPONSE']._serialized_start=2267
-  _globals['_DESCRIBENODERESPONSE']._serialized_end=2502
-  _globals['_RAFT']._serialized_start=2505
-  _globals['_RAFT']._serialized_end=3038
+  _globals['_VOTERESPONSE']._serialized_start=458
+  _globals['_VOTERESPONSE']._serialized_end=586
+  _globals['_BEGINEPOCHREQUEST']._serialized_start=589
+  _globals['_BEGINEPOCHREQUEST']._serialized_end=734
+  _globals['_BEGINEPOCHRESPONSE']._serialized_start=736
+  _globals['_BEGINEPOCHRESPONSE']._serialized_end=853
+  _globals['_ENDEPOCHREQUEST']._serialized_start=856
+  _globals['_ENDEPOCHREQUEST']._serialized_end=1015
+  _globals['_ENDEPOCHRESPONSE']._serialized_start=1017
+  _globals['_ENDEPOCHRESPONSE']._serialized_end=1132
+  _globals['_RAFTOPEN']._serialized_start=1135
+  _globals['_RAFTOPEN']._serialized_end=1346
+  _globals['_RAFTFETCHREQUEST']._serialized_start=1349
+  _globals['_RAFTFETCHREQUEST']._serialized_end=1540
+  _globals['_RAFTFETCHFRAME']._serialized_start=1542
+  _globals['_RAFTFETCHFRAME']._serialized_end=1627
+  _globals['_DIVERGINGEPOCH']._serialized_start=1629
+  _globals['_DIVERGINGEPOCH']._serialized_end=1680
+  _globals['_SNAPSHOTID']._serialized_start=1682
+  _globals['_SNAPSHOTID']._serialized_end=1725
+  _globals['_RAFTFETCHHEADER']._serialized_start=1728
+  _globals['_RAFTFETCHHEADER']._serialized_end=2031
+  _globals['_FETCHSNAPSHOTREQUEST']._serialized_start=2034
+  _globals['_FETCHSNAPSHOTREQUEST']._serialized_end=2202
+  _globals['_FETCHSNAPSHOTRESPONSE']._serialized_start=2205
+  _globals['_FETCHSNAPSHOTRESPONSE']._serialized_end=2358
+  _globals['_DESCRIBENODEREQUEST']._serialized_start=2360
+  _globals['_DESCRIBENODEREQUEST']._serialized_end=2381
+  _globals['_DESCRIBENODERESPONSE']._serialized_start=2384
+  _globals['_DESCRIBENODERESPONSE']._serialized_end=2673
+  _globals['_RAFT']._serialized_start=2676
+  _globals['_RAFT']._serialized_end=3209
 # @@protoc_insertion_point(module_scope)

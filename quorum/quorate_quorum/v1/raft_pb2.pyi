@@ -106,10 +106,12 @@ class VoteResponse(_message.Message):
     EPOCH_FIELD_NUMBER: _builtins.int
     LEADER_ID_FIELD_NUMBER: _builtins.int
     GRANTED_FIELD_NUMBER: _builtins.int
+    LEADER_DIRECTORY_ID_FIELD_NUMBER: _builtins.int
     epoch: _builtins.int
     leader_id: _builtins.int
     """-1: not known"""
     granted: _builtins.bool
+    leader_directory_id: _builtins.bytes
     @_builtins.property
     def error(self) -> _common_pb2.Error: ...
     def __init__(
@@ -119,10 +121,11 @@ class VoteResponse(_message.Message):
         epoch: _builtins.int = ...,
         leader_id: _builtins.int = ...,
         granted: _builtins.bool = ...,
+        leader_directory_id: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "error", b"error", "granted", b"granted", "leader_id", b"leader_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "error", b"error", "granted", b"granted", "leader_directory_id", b"leader_directory_id", "leader_id", b"leader_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -167,8 +170,10 @@ class BeginEpochResponse(_message.Message):
     ERROR_FIELD_NUMBER: _builtins.int
     EPOCH_FIELD_NUMBER: _builtins.int
     LEADER_ID_FIELD_NUMBER: _builtins.int
+    LEADER_DIRECTORY_ID_FIELD_NUMBER: _builtins.int
     epoch: _builtins.int
     leader_id: _builtins.int
+    leader_directory_id: _builtins.bytes
     @_builtins.property
     def error(self) -> _common_pb2.Error: ...
     def __init__(
@@ -177,10 +182,11 @@ class BeginEpochResponse(_message.Message):
         error: _common_pb2.Error | None = ...,
         epoch: _builtins.int = ...,
         leader_id: _builtins.int = ...,
+        leader_directory_id: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "error", b"error", "leader_id", b"leader_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "error", b"error", "leader_directory_id", b"leader_directory_id", "leader_id", b"leader_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -229,8 +235,10 @@ class EndEpochResponse(_message.Message):
     ERROR_FIELD_NUMBER: _builtins.int
     EPOCH_FIELD_NUMBER: _builtins.int
     LEADER_ID_FIELD_NUMBER: _builtins.int
+    LEADER_DIRECTORY_ID_FIELD_NUMBER: _builtins.int
     epoch: _builtins.int
     leader_id: _builtins.int
+    leader_directory_id: _builtins.bytes
     @_builtins.property
     def error(self) -> _common_pb2.Error: ...
     def __init__(
@@ -239,10 +247,11 @@ class EndEpochResponse(_message.Message):
         error: _common_pb2.Error | None = ...,
         epoch: _builtins.int = ...,
         leader_id: _builtins.int = ...,
+        leader_directory_id: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "error", b"error", "leader_id", b"leader_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "error", b"error", "leader_directory_id", b"leader_directory_id", "leader_id", b"leader_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -413,6 +422,7 @@ class RaftFetchHeader(_message.Message):
     ROUND_FIELD_NUMBER: _builtins.int
     DIVERGING_FIELD_NUMBER: _builtins.int
     SNAPSHOT_FIELD_NUMBER: _builtins.int
+    LEADER_DIRECTORY_ID_FIELD_NUMBER: _builtins.int
     epoch: _builtins.int
     leader_id: _builtins.int
     base_offset: _builtins.int
@@ -420,6 +430,7 @@ class RaftFetchHeader(_message.Message):
     high_watermark: _builtins.int
     log_start_offset: _builtins.int
     round: _builtins.int
+    leader_directory_id: _builtins.bytes
     @_builtins.property
     def error(self) -> _common_pb2.Error: ...
     @_builtins.property
@@ -438,10 +449,11 @@ class RaftFetchHeader(_message.Message):
         round: _builtins.int = ...,
         diverging: Global___DivergingEpoch | None = ...,
         snapshot: Global___SnapshotId | None = ...,
+        leader_directory_id: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["diverging", b"diverging", "error", b"error", "snapshot", b"snapshot"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_offset", b"base_offset", "diverging", b"diverging", "epoch", b"epoch", "error", b"error", "high_watermark", b"high_watermark", "leader_id", b"leader_id", "log_start_offset", b"log_start_offset", "round", b"round", "snapshot", b"snapshot"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_offset", b"base_offset", "diverging", b"diverging", "epoch", b"epoch", "error", b"error", "high_watermark", b"high_watermark", "leader_directory_id", b"leader_directory_id", "leader_id", b"leader_id", "log_start_offset", b"log_start_offset", "round", b"round", "snapshot", b"snapshot"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -543,6 +555,8 @@ class DescribeNodeResponse(_message.Message):
     LOG_END_OFFSET_FIELD_NUMBER: _builtins.int
     HIGH_WATERMARK_FIELD_NUMBER: _builtins.int
     PAST_BOOTSTRAP_FIELD_NUMBER: _builtins.int
+    LEADER_DIRECTORY_ID_FIELD_NUMBER: _builtins.int
+    LEADER_ENDPOINT_FIELD_NUMBER: _builtins.int
     cluster_id: _builtins.str
     node_id: _builtins.int
     incarnation: _builtins.bytes
@@ -553,6 +567,10 @@ class DescribeNodeResponse(_message.Message):
     log_end_offset: _builtins.int
     high_watermark: _builtins.int
     past_bootstrap: _builtins.bool
+    leader_directory_id: _builtins.bytes
+    """only while it hears that leader, or is it"""
+    leader_endpoint: _builtins.str
+    """likewise"""
     def __init__(
         self,
         *,
@@ -566,10 +584,12 @@ class DescribeNodeResponse(_message.Message):
         log_end_offset: _builtins.int = ...,
         high_watermark: _builtins.int = ...,
         past_bootstrap: _builtins.bool = ...,
+        leader_directory_id: _builtins.bytes = ...,
+        leader_endpoint: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_id", b"cluster_id", "directory_id", b"directory_id", "epoch", b"epoch", "high_watermark", b"high_watermark", "incarnation", b"incarnation", "leader_id", b"leader_id", "log_end_offset", b"log_end_offset", "node_id", b"node_id", "past_bootstrap", b"past_bootstrap", "quorum_generation", b"quorum_generation"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_id", b"cluster_id", "directory_id", b"directory_id", "epoch", b"epoch", "high_watermark", b"high_watermark", "incarnation", b"incarnation", "leader_directory_id", b"leader_directory_id", "leader_endpoint", b"leader_endpoint", "leader_id", b"leader_id", "log_end_offset", b"log_end_offset", "node_id", b"node_id", "past_bootstrap", b"past_bootstrap", "quorum_generation", b"quorum_generation"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
