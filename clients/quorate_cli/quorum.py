@@ -1,4 +1,4 @@
-"""`quorate quorum`: describe, transfer."""
+"""`quorate quorum`: describe, transfer, shell."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from quorate import LeadershipTransfer, QuorumDescription, QuorumReplicaDescription
+from quorate_cli import quorum_shell
 from quorate_cli.cluster import pids
 from quorate_cli.session import (
     DEFAULT_BOOTSTRAP,
@@ -22,6 +23,10 @@ from quorate_cli.session import (
 )
 
 app = typer.Typer(no_args_is_help=True, help="Look at the metadata quorum, and change who leads.")
+
+
+# What follows PATH belongs to the shell: `quorum shell DIR find / -name leader`.
+app.command(context_settings={"allow_interspersed_args": False})(quorum_shell.shell)
 
 
 @app.callback()
