@@ -1,4 +1,4 @@
-"""`quorate quorum`: describe, transfer, shell."""
+"""`quorate quorum`: describe, transfer, shell, recover."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import typer
 from quorate import LeadershipTransfer, QuorumDescription, QuorumReplicaDescription
 from quorate_cli import quorum_shell
 from quorate_cli.cluster import pids
+from quorate_cli.recover import recover
 from quorate_cli.session import (
     DEFAULT_BOOTSTRAP,
     Bootstrap,
@@ -23,8 +24,7 @@ from quorate_cli.session import (
 )
 
 app = typer.Typer(no_args_is_help=True, help="Look at the metadata quorum, and change who leads.")
-
-
+app.command()(recover)
 # What follows PATH belongs to the shell: `quorum shell DIR find / -name leader`.
 app.command(context_settings={"allow_interspersed_args": False})(quorum_shell.shell)
 

@@ -27,6 +27,8 @@ MACHINES = [
     "quorum/quorate_quorum/raft/raft.py",
     "quorum/quorate_quorum/metadata/image.py",
     "quorum/quorate_quorum/metadata/delta.py",
+    "quorum/quorate_quorum/metadata/recovered.py",
+    "quorum/quorate_quorum/recover/decision.py",
     "quorum/quorate_quorum/controller/outcome.py",
     "quorum/quorate_quorum/controller/topics.py",
     "quorum/quorate_quorum/controller/brokers.py",

@@ -245,6 +245,7 @@ class RaftNode:
             past_bootstrap=ledger.log_end_offset > ledger.bootstrap_end,
             leader_directory_id=heard.leader.directory_id if heard else b"",
             leader_endpoint=heard.endpoint if heard else "",
+            last_epoch=ledger.last_epoch,
         )
 
     # --- from start to stop ---------------------------------------------------------------------

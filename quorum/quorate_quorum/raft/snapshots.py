@@ -14,6 +14,7 @@ from quorate.errors import (
 from quorate_quorum.log import snapshot as files
 from quorate_quorum.log.disk import Disk
 from quorate_quorum.log.snapshot import SnapshotId
+from quorate_quorum.node.config import ConfigError
 from quorate_quorum.v1.events_pb2 import MetadataEvent, SnapshotStart
 
 #: No chunk is larger, whatever is asked for.
@@ -32,8 +33,8 @@ class Snapshots:
     async def open(self, *, cluster_id: str, quorum_generation: int) -> SnapshotStart | None:
         """Sweep what crashes left half written; verify the newest snapshot, and return its start.
 
-        StorageError if it is damaged (law 7) or of another history, UnsupportedError if a newer
-        version wrote it, OSError if the disk fails.
+        StorageError if it is damaged (law 7) or of another history, ConfigError if a recovery was
+        cut short, UnsupportedError if a newer version wrote it, OSError if the disk fails.
         """
         await files.remove_parts(self._disk, self._directory)
         newest = await files.newest(self._disk, self._directory)
@@ -47,6 +48,12 @@ class Snapshots:
                 f"{error}; it was whole when it was written: compare the disk with the other"
                 " voters', or give this voter a new one"
             ) from None
+        if (start.cluster_id, start.quorum_generation) == (cluster_id, quorum_generation + 1):
+            raise ConfigError(
+                f"snapshot {path} begins quorum_generation {quorum_generation + 1}, and this"
+                f" directory is still of {quorum_generation}: `quorate quorum recover` was cut"
+                " short. Run it again"
+            )
         if (start.cluster_id, start.quorum_generation) != (cluster_id, quorum_generation):
             raise StorageError(
                 f"snapshot {path} is of cluster {start.cluster_id}, generation"

@@ -26,7 +26,7 @@ from quorate.v1 import common_pb2 as quorate_dot_v1_dot_common__pb2
 from quorate_quorum.v1 import events_pb2 as quorate__quorum_dot_v1_dot_events__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"quorate_quorum/v1/controller.proto\x12\x11quorate_quorum.v1\x1a\x17quorate/v1/common.proto\x1a\x1equorate_quorum/v1/events.proto\"\x83\x02\n\x0fRegisterRequest\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x19\n\x11quorum_generation\x18\x02 \x01(\x03\x12\x11\n\tbroker_id\x18\x03 \x01(\x05\x12\x13\n\x0bincarnation\x18\x04 \x01(\x0c\x12\x10\n\x08\x65ndpoint\x18\x05 \x01(\t\x12\x0c\n\x04rack\x18\x06 \x01(\t\x12\x0c\n\x04host\x18\x07 \x01(\t\x12\x31\n\x0b\x64irectories\x18\x08 \x03(\x0b\x32\x1c.quorate_quorum.v1.Directory\x12\x32\n\x08\x66\x65\x61tures\x18\n \x03(\x0b\x32 .quorate_quorum.v1.FeatureLevelsJ\x04\x08\t\x10\n\"\xa7\x01\n\x10RegisterResponse\x12 \n\x05\x65rror\x18\x01 \x01(\x0b\x32\x11.quorate.v1.Error\x12\x14\n\x0c\x62roker_epoch\x18\x02 \x01(\x03\x12\x19\n\x11quorum_generation\x18\x03 \x01(\x03\x12\x11\n\tleader_id\x18\x04 \x01(\x05\x12\x17\n\x0fleader_endpoint\x18\x05 \x01(\t\x12\x14\n\x0c\x61pply_offset\x18\x06 \x01(\x03\"]\n\nReplicaEnd\x12\x10\n\x08topic_id\x18\x01 \x01(\x0c\x12\x11\n\tpartition\x18\x02 \x01(\x05\x12\x12\n\nlast_epoch\x18\x03 \x01(\x05\x12\x16\n\x0elog_end_offset\x18\x04 \x01(\x03\"\xf8\x01\n\x10HeartbeatRequest\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x11\n\tbroker_id\x18\x02 \x01(\x05\x12\x14\n\x0c\x62roker_epoch\x18\x03 \x01(\x03\x12\x13\n\x0bincarnation\x18\x04 \x01(\x0c\x12\x16\n\x0e\x61pplied_offset\x18\x05 \x01(\x03\x12\x12\n\nwant_fence\x18\x06 \x01(\x08\x12\x15\n\rwant_shutdown\x18\x07 \x01(\x08\x12\x1a\n\x12\x66\x61iled_directories\x18\x08 \x03(\x0c\x12\x33\n\x0creplica_ends\x18\t \x03(\x0b\x32\x1d.quorate_quorum.v1.ReplicaEnd\"2\n\x0bPartitionId\x12\x10\n\x08topic_id\x18\x01 \x01(\x0c\x12\x11\n\tpartition\x18\x02 \x01(\x05\"\x93\x02\n\x11HeartbeatResponse\x12 \n\x05\x65rror\x18\x01 \x01(\x0b\x32\x11.quorate.v1.Error\x12\x11\n\tleader_id\x18\x02 \x01(\x05\x12\x17\n\x0fleader_endpoint\x18\x03 \x01(\t\x12\r\n\x05\x65poch\x18\x04 \x01(\x05\x12\x0e\n\x06\x66\x65nced\x18\x05 \x01(\x08\x12\x18\n\x10should_shut_down\x18\x06 \x01(\x08\x12\x15\n\rnotify_offset\x18\x07 \x01(\x03\x12\x16\n\x0ehigh_watermark\x18\x08 \x01(\x03\x12\x13\n\x0binterval_ms\x18\t \x01(\r\x12\x33\n\x0b\x65nds_wanted\x18\n \x03(\x0b\x32\x1e.quorate_quorum.v1.PartitionId\"4\n\tIsrMember\x12\x11\n\tbroker_id\x18\x01 \x01(\x05\x12\x14\n\x0c\x62roker_epoch\x18\x02 \x01(\x03\"\x8f\x01\n\x0e\x41lterPartition\x12\x10\n\x08topic_id\x18\x01 \x01(\x0c\x12\x11\n\tpartition\x18\x02 \x01(\x05\x12\x14\n\x0cleader_epoch\x18\x03 \x01(\x05\x12\x17\n\x0fpartition_epoch\x18\x04 \x01(\x05\x12)\n\x03isr\x18\x05 \x03(\x0b\x32\x1c.quorate_quorum.v1.IsrMember\"\x8c\x01\n\x16\x41lterPartitionsRequest\x12\x11\n\tbroker_id\x18\x01 \x01(\x05\x12\x14\n\x0c\x62roker_epoch\x18\x02 \x01(\x03\x12\x12\n\nrequest_id\x18\x03 \x01(\x04\x12\x35\n\npartitions\x18\x04 \x03(\x0b\x32!.quorate_quorum.v1.AlterPartition\"\xa5\x01\n\x10\x41lteredPartition\x12\x10\n\x08topic_id\x18\x01 \x01(\x0c\x12\x11\n\tpartition\x18\x02 \x01(\x05\x12 \n\x05\x65rror\x18\x03 \x01(\x0b\x32\x11.quorate.v1.Error\x12\x0e\n\x06leader\x18\x04 \x01(\x05\x12\x14\n\x0cleader_epoch\x18\x05 \x01(\x05\x12\x17\n\x0fpartition_epoch\x18\x06 \x01(\x05\x12\x0b\n\x03isr\x18\x07 \x03(\x05\"\x88\x01\n\x17\x41lterPartitionsResponse\x12 \n\x05\x65rror\x18\x01 \x01(\x0b\x32\x11.quorate.v1.Error\x12\x12\n\nrequest_id\x18\x02 \x01(\x04\x12\x37\n\npartitions\x18\x03 \x03(\x0b\x32#.quorate_quorum.v1.AlteredPartition\"Z\n\x0f\x46orwardRequests\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x33\n\x08requests\x18\x02 \x03(\x0b\x32!.quorate_quorum.v1.ForwardRequest\"m\n\x0e\x46orwardRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\x04\x12\x0e\n\x06method\x18\x02 \x01(\t\x12\x0f\n\x07request\x18\x03 \x01(\x0c\x12\x11\n\tprincipal\x18\x04 \x01(\t\x12\x13\n\x0b\x64\x65\x61\x64line_ms\x18\x05 \x01(\r\"k\n\x10\x46orwardResponses\x12 \n\x05\x65rror\x18\x01 \x01(\x0b\x32\x11.quorate.v1.Error\x12\x35\n\tresponses\x18\x02 \x03(\x0b\x32\".quorate_quorum.v1.ForwardResponse\"\x9b\x01\n\x0f\x46orwardResponse\x12 \n\x05\x65rror\x18\x01 \x01(\x0b\x32\x11.quorate.v1.Error\x12\x10\n\x08response\x18\x02 \x01(\x0c\x12\x11\n\tleader_id\x18\x03 \x01(\x05\x12\x17\n\x0fleader_endpoint\x18\x04 \x01(\t\x12\x14\n\x0c\x61pply_offset\x18\x05 \x01(\x03\x12\x12\n\nrequest_id\x18\x06 \x01(\x04\"Y\n\x1a\x41llocateProducerIdsRequest\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x11\n\tbroker_id\x18\x02 \x01(\x05\x12\x14\n\x0c\x62roker_epoch\x18\x03 \x01(\x03\"\x95\x01\n\x1b\x41llocateProducerIdsResponse\x12 \n\x05\x65rror\x18\x01 \x01(\x0b\x32\x11.quorate.v1.Error\x12\x19\n\x11\x66irst_producer_id\x18\x02 \x01(\x03\x12\r\n\x05\x63ount\x18\x03 \x01(\x05\x12\x11\n\tleader_id\x18\x04 \x01(\x05\x12\x17\n\x0fleader_endpoint\x18\x05 \x01(\t\"n\n\x0cWatchRequest\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x19\n\x11quorum_generation\x18\x02 \x01(\x03\x12\x13\n\x0b\x66rom_offset\x18\x03 \x01(\x03\x12\x1a\n\x12last_applied_epoch\x18\x04 \x01(\x05\"M\n\nWatchFrame\x12.\n\x06header\x18\x01 \x01(\x0b\x32\x1e.quorate_quorum.v1.WatchHeader\x12\x0f\n\x07payload\x18\x0f \x01(\x0c\"\x9b\x02\n\x0bWatchHeader\x12 \n\x05\x65rror\x18\x01 \x01(\x0b\x32\x11.quorate.v1.Error\x12\x13\n\x0b\x62\x61se_offset\x18\x02 \x01(\x03\x12\x16\n\x0ehigh_watermark\x18\x03 \x01(\x03\x12\x11\n\tleader_id\x18\x04 \x01(\x05\x12\r\n\x05\x65poch\x18\x05 \x01(\x05\x12\x19\n\x11quorum_generation\x18\x06 \x01(\x03\x12\x10\n\x08snapshot\x18\x07 \x01(\x08\x12\x14\n\x0csnapshot_end\x18\x08 \x01(\x08\x12\x17\n\x0fsnapshot_offset\x18\t \x01(\x03\x12\x16\n\x0esnapshot_epoch\x18\n \x01(\x05\x12\x17\n\x0fleader_endpoint\x18\x0b \x01(\t\x12\x0e\n\x06reload\x18\x0c \x01(\x08\x32\xf9\x03\n\nController\x12S\n\x08Register\x12\".quorate_quorum.v1.RegisterRequest\x1a#.quorate_quorum.v1.RegisterResponse\x12Z\n\tHeartbeat\x12#.quorate_quorum.v1.HeartbeatRequest\x1a$.quorate_quorum.v1.HeartbeatResponse(\x01\x30\x01\x12l\n\x0f\x41lterPartitions\x12).quorate_quorum.v1.AlterPartitionsRequest\x1a*.quorate_quorum.v1.AlterPartitionsResponse(\x01\x30\x01\x12V\n\x07\x46orward\x12\".quorate_quorum.v1.ForwardRequests\x1a#.quorate_quorum.v1.ForwardResponses(\x01\x30\x01\x12t\n\x13\x41llocateProducerIds\x12-.quorate_quorum.v1.AllocateProducerIdsRequest\x1a..quorate_quorum.v1.AllocateProducerIdsResponse2U\n\x08Metadata\x12I\n\x05Watch\x12\x1f.quorate_quorum.v1.WatchRequest\x1a\x1d.quorate_quorum.v1.WatchFrame0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"quorate_quorum/v1/controller.proto\x12\x11quorate_quorum.v1\x1a\x17quorate/v1/common.proto\x1a\x1equorate_quorum/v1/events.proto\"\x83\x02\n\x0fRegisterRequest\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x19\n\x11quorum_generation\x18\x02 \x01(\x03\x12\x11\n\tbroker_id\x18\x03 \x01(\x05\x12\x13\n\x0bincarnation\x18\x04 \x01(\x0c\x12\x10\n\x08\x65ndpoint\x18\x05 \x01(\t\x12\x0c\n\x04rack\x18\x06 \x01(\t\x12\x0c\n\x04host\x18\x07 \x01(\t\x12\x31\n\x0b\x64irectories\x18\x08 \x03(\x0b\x32\x1c.quorate_quorum.v1.Directory\x12\x32\n\x08\x66\x65\x61tures\x18\n \x03(\x0b\x32 .quorate_quorum.v1.FeatureLevelsJ\x04\x08\t\x10\n\"\xa7\x01\n\x10RegisterResponse\x12 \n\x05\x65rror\x18\x01 \x01(\x0b\x32\x11.quorate.v1.Error\x12\x14\n\x0c\x62roker_epoch\x18\x02 \x01(\x03\x12\x19\n\x11quorum_generation\x18\x03 \x01(\x03\x12\x11\n\tleader_id\x18\x04 \x01(\x05\x12\x17\n\x0fleader_endpoint\x18\x05 \x01(\t\x12\x14\n\x0c\x61pply_offset\x18\x06 \x01(\x03\"]\n\nReplicaEnd\x12\x10\n\x08topic_id\x18\x01 \x01(\x0c\x12\x11\n\tpartition\x18\x02 \x01(\x05\x12\x12\n\nlast_epoch\x18\x03 \x01(\x05\x12\x16\n\x0elog_end_offset\x18\x04 \x01(\x03\"\x93\x02\n\x10HeartbeatRequest\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x11\n\tbroker_id\x18\x02 \x01(\x05\x12\x14\n\x0c\x62roker_epoch\x18\x03 \x01(\x03\x12\x13\n\x0bincarnation\x18\x04 \x01(\x0c\x12\x16\n\x0e\x61pplied_offset\x18\x05 \x01(\x03\x12\x12\n\nwant_fence\x18\x06 \x01(\x08\x12\x15\n\rwant_shutdown\x18\x07 \x01(\x08\x12\x1a\n\x12\x66\x61iled_directories\x18\x08 \x03(\x0c\x12\x33\n\x0creplica_ends\x18\t \x03(\x0b\x32\x1d.quorate_quorum.v1.ReplicaEnd\x12\x19\n\x11quorum_generation\x18\n \x01(\x03\"2\n\x0bPartitionId\x12\x10\n\x08topic_id\x18\x01 \x01(\x0c\x12\x11\n\tpartition\x18\x02 \x01(\x05\"\x93\x02\n\x11HeartbeatResponse\x12 \n\x05\x65rror\x18\x01 \x01(\x0b\x32\x11.quorate.v1.Error\x12\x11\n\tleader_id\x18\x02 \x01(\x05\x12\x17\n\x0fleader_endpoint\x18\x03 \x01(\t\x12\r\n\x05\x65poch\x18\x04 \x01(\x05\x12\x0e\n\x06\x66\x65nced\x18\x05 \x01(\x08\x12\x18\n\x10should_shut_down\x18\x06 \x01(\x08\x12\x15\n\rnotify_offset\x18\x07 \x01(\x03\x12\x16\n\x0ehigh_watermark\x18\x08 \x01(\x03\x12\x13\n\x0binterval_ms\x18\t \x01(\r\x12\x33\n\x0b\x65nds_wanted\x18\n \x03(\x0b\x32\x1e.quorate_quorum.v1.PartitionId\"4\n\tIsrMember\x12\x11\n\tbroker_id\x18\x01 \x01(\x05\x12\x14\n\x0c\x62roker_epoch\x18\x02 \x01(\x03\"\x8f\x01\n\x0e\x41lterPartition\x12\x10\n\x08topic_id\x18\x01 \x01(\x0c\x12\x11\n\tpartition\x18\x02 \x01(\x05\x12\x14\n\x0cleader_epoch\x18\x03 \x01(\x05\x12\x17\n\x0fpartition_epoch\x18\x04 \x01(\x05\x12)\n\x03isr\x18\x05 \x03(\x0b\x32\x1c.quorate_quorum.v1.IsrMember\"\xa7\x01\n\x16\x41lterPartitionsRequest\x12\x11\n\tbroker_id\x18\x01 \x01(\x05\x12\x14\n\x0c\x62roker_epoch\x18\x02 \x01(\x03\x12\x12\n\nrequest_id\x18\x03 \x01(\x04\x12\x35\n\npartitions\x18\x04 \x03(\x0b\x32!.quorate_quorum.v1.AlterPartition\x12\x19\n\x11quorum_generation\x18\x05 \x01(\x03\"\xa5\x01\n\x10\x41lteredPartition\x12\x10\n\x08topic_id\x18\x01 \x01(\x0c\x12\x11\n\tpartition\x18\x02 \x01(\x05\x12 \n\x05\x65rror\x18\x03 \x01(\x0b\x32\x11.quorate.v1.Error\x12\x0e\n\x06leader\x18\x04 \x01(\x05\x12\x14\n\x0cleader_epoch\x18\x05 \x01(\x05\x12\x17\n\x0fpartition_epoch\x18\x06 \x01(\x05\x12\x0b\n\x03isr\x18\x07 \x03(\x05\"\x88\x01\n\x17\x41lterPartitionsResponse\x12 \n\x05\x65rror\x18\x01 \x01(\x0b\x32\x11.quorate.v1.Error\x12\x12\n\nrequest_id\x18\x02 \x01(\x04\x12\x37\n\npartitions\x18\x03 \x03(\x0b\x32#.quorate_quorum.v1.AlteredPartition\"u\n\x0f\x46orwardRequests\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x33\n\x08requests\x18\x02 \x03(\x0b\x32!.quorate_quorum.v1.ForwardRequest\x12\x19\n\x11quorum_generation\x18\x03 \x01(\x03\"m\n\x0e\x46orwardRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\x04\x12\x0e\n\x06method\x18\x02 \x01(\t\x12\x0f\n\x07request\x18\x03 \x01(\x0c\x12\x11\n\tprincipal\x18\x04 \x01(\t\x12\x13\n\x0b\x64\x65\x61\x64line_ms\x18\x05 \x01(\r\"k\n\x10\x46orwardResponses\x12 \n\x05\x65rror\x18\x01 \x01(\x0b\x32\x11.quorate.v1.Error\x12\x35\n\tresponses\x18\x02 \x03(\x0b\x32\".quorate_quorum.v1.ForwardResponse\"\x9b\x01\n\x0f\x46orwardResponse\x12 \n\x05\x65rror\x18\x01 \x01(\x0b\x32\x11.quorate.v1.Error\x12\x10\n\x08response\x18\x02 \x01(\x0c\x12\x11\n\tleader_id\x18\x03 \x01(\x05\x12\x17\n\x0fleader_endpoint\x18\x04 \x01(\t\x12\x14\n\x0c\x61pply_offset\x18\x05 \x01(\x03\x12\x12\n\nrequest_id\x18\x06 \x01(\x04\"t\n\x1a\x41llocateProducerIdsRequest\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x11\n\tbroker_id\x18\x02 \x01(\x05\x12\x14\n\x0c\x62roker_epoch\x18\x03 \x01(\x03\x12\x19\n\x11quorum_generation\x18\x04 \x01(\x03\"\x95\x01\n\x1b\x41llocateProducerIdsResponse\x12 \n\x05\x65rror\x18\x01 \x01(\x0b\x32\x11.quorate.v1.Error\x12\x19\n\x11\x66irst_producer_id\x18\x02 \x01(\x03\x12\r\n\x05\x63ount\x18\x03 \x01(\x05\x12\x11\n\tleader_id\x18\x04 \x01(\x05\x12\x17\n\x0fleader_endpoint\x18\x05 \x01(\t\"n\n\x0cWatchRequest\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x19\n\x11quorum_generation\x18\x02 \x01(\x03\x12\x13\n\x0b\x66rom_offset\x18\x03 \x01(\x03\x12\x1a\n\x12last_applied_epoch\x18\x04 \x01(\x05\"M\n\nWatchFrame\x12.\n\x06header\x18\x01 \x01(\x0b\x32\x1e.quorate_quorum.v1.WatchHeader\x12\x0f\n\x07payload\x18\x0f \x01(\x0c\"\x9b\x02\n\x0bWatchHeader\x12 \n\x05\x65rror\x18\x01 \x01(\x0b\x32\x11.quorate.v1.Error\x12\x13\n\x0b\x62\x61se_offset\x18\x02 \x01(\x03\x12\x16\n\x0ehigh_watermark\x18\x03 \x01(\x03\x12\x11\n\tleader_id\x18\x04 \x01(\x05\x12\r\n\x05\x65poch\x18\x05 \x01(\x05\x12\x19\n\x11quorum_generation\x18\x06 \x01(\x03\x12\x10\n\x08snapshot\x18\x07 \x01(\x08\x12\x14\n\x0csnapshot_end\x18\x08 \x01(\x08\x12\x17\n\x0fsnapshot_offset\x18\t \x01(\x03\x12\x16\n\x0esnapshot_epoch\x18\n \x01(\x05\x12\x17\n\x0fleader_endpoint\x18\x0b \x01(\t\x12\x0e\n\x06reload\x18\x0c \x01(\x08\x32\xf9\x03\n\nController\x12S\n\x08Register\x12\".quorate_quorum.v1.RegisterRequest\x1a#.quorate_quorum.v1.RegisterResponse\x12Z\n\tHeartbeat\x12#.quorate_quorum.v1.HeartbeatRequest\x1a$.quorate_quorum.v1.HeartbeatResponse(\x01\x30\x01\x12l\n\x0f\x41lterPartitions\x12).quorate_quorum.v1.AlterPartitionsRequest\x1a*.quorate_quorum.v1.AlterPartitionsResponse(\x01\x30\x01\x12V\n\x07\x46orward\x12\".quorate_quorum.v1.ForwardRequests\x1a#.quorate_quorum.v1.ForwardResponses(\x01\x30\x01\x12t\n\x13\x41llocateProducerIds\x12-.quorate_quorum.v1.AllocateProducerIdsRequest\x1a..quorate_quorum.v1.AllocateProducerIdsResponse2U\n\x08Metadata\x12I\n\x05Watch\x12\x1f.quorate_quorum.v1.WatchRequest\x1a\x1d.quorate_quorum.v1.WatchFrame0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,41 +40,41 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REPLICAEND']._serialized_start=546
   _globals['_REPLICAEND']._serialized_end=639
   _globals['_HEARTBEATREQUEST']._serialized_start=642
-  _globals['_HEARTBEATREQUEST']._serialized_end=890
-  _globals['_PARTITIONID']._serialized_start=892
-  _globals['_PARTITIONID']._serialized_end=942
-  _globals['_HEARTBEATRESPONSE']._serialized_start=945
-  _globals['_HEARTBEATRESPONSE']._serialized_end=1220
-  _globals['_ISRMEMBER']._serialized_start=1222
-  _globals['_ISRMEMBER']._serialized_end=1274
-  _globals['_ALTERPARTITION']._serialized_start=1277
-  _globals['_ALTERPARTITION']._serialized_end=1420
-  _globals['_ALTERPARTITIONSREQUEST']._serialized_start=1423
-  _globals['_ALTERPARTITIONSREQUEST']._serialized_end=1563
-  _globals['_ALTEREDPARTITION']._serialized_start=1566
-  _globals['_ALTEREDPARTITION']._serialized_end=1731
-  _globals['_ALTERPARTITIONSRESPONSE']._serialized_start=1734
-  _globals['_ALTERPARTITIONSRESPONSE']._serialized_end=1870
-  _globals['_FORWARDREQUESTS']._serialized_start=1872
-  _globals['_FORWARDREQUESTS']._serialized_end=1962
-  _globals['_FORWARDREQUEST']._serialized_start=1964
-  _globals['_FORWARDREQUEST']._serialized_end=2073
-  _globals['_FORWARDRESPONSES']._serialized_start=2075
-  _globals['_FORWARDRESPONSES']._serialized_end=2182
-  _globals['_FORWARDRESPONSE']._serialized_start=2185
-  _globals['_FORWARDRESPONSE']._serialized_end=2340
-  _globals['_ALLOCATEPRODUCERIDSREQUEST']._serialized_start=2342
-  _globals['_ALLOCATEPRODUCERIDSREQUEST']._serialized_end=2431
-  _globals['_ALLOCATEPRODUCERIDSRESPONSE']._serialized_start=2434
-  _globals['_ALLOCATEPRODUCERIDSRESPONSE']._serialized_end=2583
-  _globals['_WATCHREQUEST']._serialized_start=2585
-  _globals['_WATCHREQUEST']._serialized_end=2695
-  _globals['_WATCHFRAME']._serialized_start=2697
-  _globals['_WATCHFRAME']._serialized_end=2774
-  _globals['_WATCHHEADER']._serialized_start=2777
-  _globals['_WATCHHEADER']._serialized_end=3060
-  _globals['_CONTROLLER']._serialized_start=3063
-  _globals['_CONTROLLER']._serialized_end=3568
-  _globals['_METADATA']._serialized_start=3570
-  _globals['_METADATA']._serialized_end=3655
+  _globals['_HEARTBEATREQUEST']._serialized_end=917
+  _globals['_PARTITIONID']._serialized_start=919
+  _globals['_PARTITIONID']._serialized_end=969
+  _globals['_HEARTBEATRESPONSE']._serialized_start=972
+  _globals['_HEARTBEATRESPONSE']._serialized_end=1247
+  _globals['_ISRMEMBER']._serialized_start=1249
+  _globals['_ISRMEMBER']._serialized_end=1301
+  _globals['_ALTERPARTITION']._serialized_start=1304
+  _globals['_ALTERPARTITION']._serialized_end=1447
+  _globals['_ALTERPARTITIONSREQUEST']._serialized_start=1450
+  _globals['_ALTERPARTITIONSREQUEST']._serialized_end=1617
+  _globals['_ALTEREDPARTITION']._serialized_start=1620
+  _globals['_ALTEREDPARTITION']._serialized_end=1785
+  _globals['_ALTERPARTITIONSRESPONSE']._serialized_start=1788
+  _globals['_ALTERPARTITIONSRESPONSE']._serialized_end=1924
+  _globals['_FORWARDREQUESTS']._serialized_start=1926
+  _globals['_FORWARDREQUESTS']._serialized_end=2043
+  _globals['_FORWARDREQUEST']._serialized_start=2045
+  _globals['_FORWARDREQUEST']._serialized_end=2154
+  _globals['_FORWARDRESPONSES']._serialized_start=2156
+  _globals['_FORWARDRESPONSES']._serialized_end=2263
+  _globals['_FORWARDRESPONSE']._serialized_start=2266
+  _globals['_FORWARDRESPONSE']._serialized_end=2421
+  _globals['_ALLOCATEPRODUCERIDSREQUEST']._serialized_start=2423
+  _globals['_ALLOCATEPRODUCERIDSREQUEST']._serialized_end=2539
+  _globals['_ALLOCATEPRODUCERIDSRESPONSE']._serialized_start=2542
+  _globals['_ALLOCATEPRODUCERIDSRESPONSE']._serialized_end=2691
+  _globals['_WATCHREQUEST']._serialized_start=2693
+  _globals['_WATCHREQUEST']._serialized_end=2803
+  _globals['_WATCHFRAME']._serialized_start=2805
+  _globals['_WATCHFRAME']._serialized_end=2882
+  _globals['_WATCHHEADER']._serialized_start=2885
+  _globals['_WATCHHEADER']._serialized_end=3168
+  _globals['_CONTROLLER']._serialized_start=3171
+  _globals['_CONTROLLER']._serialized_end=3676
+  _globals['_METADATA']._serialized_start=3678
+  _globals['_METADATA']._serialized_end=3763
 # @@protoc_insertion_point(module_scope)

@@ -80,6 +80,7 @@ class RegisterResponse(_message.Message):
     APPLY_OFFSET_FIELD_NUMBER: _builtins.int
     broker_epoch: _builtins.int
     quorum_generation: _builtins.int
+    """of the voter asked; 0: it is of another cluster"""
     leader_id: _builtins.int
     """hint beside NOT_CONTROLLER"""
     leader_endpoint: _builtins.str
@@ -146,6 +147,7 @@ class HeartbeatRequest(_message.Message):
     WANT_SHUTDOWN_FIELD_NUMBER: _builtins.int
     FAILED_DIRECTORIES_FIELD_NUMBER: _builtins.int
     REPLICA_ENDS_FIELD_NUMBER: _builtins.int
+    QUORUM_GENERATION_FIELD_NUMBER: _builtins.int
     cluster_id: _builtins.str
     """first message"""
     broker_id: _builtins.int
@@ -159,6 +161,8 @@ class HeartbeatRequest(_message.Message):
     want_fence: _builtins.bool
     """stay fenced (still recovering logs)"""
     want_shutdown: _builtins.bool
+    quorum_generation: _builtins.int
+    """first message; 0: not known yet"""
     @_builtins.property
     def failed_directories(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]: ...
     @_builtins.property
@@ -177,10 +181,11 @@ class HeartbeatRequest(_message.Message):
         want_shutdown: _builtins.bool = ...,
         failed_directories: _abc.Iterable[_builtins.bytes] | None = ...,
         replica_ends: _abc.Iterable[Global___ReplicaEnd] | None = ...,
+        quorum_generation: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_offset", b"applied_offset", "broker_epoch", b"broker_epoch", "broker_id", b"broker_id", "cluster_id", b"cluster_id", "failed_directories", b"failed_directories", "incarnation", b"incarnation", "replica_ends", b"replica_ends", "want_fence", b"want_fence", "want_shutdown", b"want_shutdown"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_offset", b"applied_offset", "broker_epoch", b"broker_epoch", "broker_id", b"broker_id", "cluster_id", b"cluster_id", "failed_directories", b"failed_directories", "incarnation", b"incarnation", "quorum_generation", b"quorum_generation", "replica_ends", b"replica_ends", "want_fence", b"want_fence", "want_shutdown", b"want_shutdown"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -324,9 +329,12 @@ class AlterPartitionsRequest(_message.Message):
     BROKER_EPOCH_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     PARTITIONS_FIELD_NUMBER: _builtins.int
+    QUORUM_GENERATION_FIELD_NUMBER: _builtins.int
     broker_id: _builtins.int
     broker_epoch: _builtins.int
     request_id: _builtins.int
+    quorum_generation: _builtins.int
+    """0: not known yet"""
     @_builtins.property
     def partitions(self) -> _containers.RepeatedCompositeFieldContainer[Global___AlterPartition]: ...
     def __init__(
@@ -336,10 +344,11 @@ class AlterPartitionsRequest(_message.Message):
         broker_epoch: _builtins.int = ...,
         request_id: _builtins.int = ...,
         partitions: _abc.Iterable[Global___AlterPartition] | None = ...,
+        quorum_generation: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["broker_epoch", b"broker_epoch", "broker_id", b"broker_id", "partitions", b"partitions", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["broker_epoch", b"broker_epoch", "broker_id", b"broker_id", "partitions", b"partitions", "quorum_generation", b"quorum_generation", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -417,8 +426,11 @@ class ForwardRequests(_message.Message):
 
     CLUSTER_ID_FIELD_NUMBER: _builtins.int
     REQUESTS_FIELD_NUMBER: _builtins.int
+    QUORUM_GENERATION_FIELD_NUMBER: _builtins.int
     cluster_id: _builtins.str
     """first message"""
+    quorum_generation: _builtins.int
+    """first message; 0: not known yet"""
     @_builtins.property
     def requests(self) -> _containers.RepeatedCompositeFieldContainer[Global___ForwardRequest]:
         """at most 1,000"""
@@ -428,10 +440,11 @@ class ForwardRequests(_message.Message):
         *,
         cluster_id: _builtins.str = ...,
         requests: _abc.Iterable[Global___ForwardRequest] | None = ...,
+        quorum_generation: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_id", b"cluster_id", "requests", b"requests"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_id", b"cluster_id", "quorum_generation", b"quorum_generation", "requests", b"requests"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -544,19 +557,23 @@ class AllocateProducerIdsRequest(_message.Message):
     CLUSTER_ID_FIELD_NUMBER: _builtins.int
     BROKER_ID_FIELD_NUMBER: _builtins.int
     BROKER_EPOCH_FIELD_NUMBER: _builtins.int
+    QUORUM_GENERATION_FIELD_NUMBER: _builtins.int
     cluster_id: _builtins.str
     broker_id: _builtins.int
     broker_epoch: _builtins.int
+    quorum_generation: _builtins.int
+    """0: not known yet"""
     def __init__(
         self,
         *,
         cluster_id: _builtins.str = ...,
         broker_id: _builtins.int = ...,
         broker_epoch: _builtins.int = ...,
+        quorum_generation: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["broker_epoch", b"broker_epoch", "broker_id", b"broker_id", "cluster_id", b"cluster_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["broker_epoch", b"broker_epoch", "broker_id", b"broker_id", "cluster_id", b"cluster_id", "quorum_generation", b"quorum_generation"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -604,7 +621,7 @@ class WatchRequest(_message.Message):
     LAST_APPLIED_EPOCH_FIELD_NUMBER: _builtins.int
     cluster_id: _builtins.str
     quorum_generation: _builtins.int
-    """0: not known yet"""
+    """0: not known yet; one below the voter's reloads"""
     from_offset: _builtins.int
     last_applied_epoch: _builtins.int
     """of the record at from_offset - 1; -1 if from_offset is 0"""

@@ -557,6 +557,7 @@ class DescribeNodeResponse(_message.Message):
     PAST_BOOTSTRAP_FIELD_NUMBER: _builtins.int
     LEADER_DIRECTORY_ID_FIELD_NUMBER: _builtins.int
     LEADER_ENDPOINT_FIELD_NUMBER: _builtins.int
+    LAST_EPOCH_FIELD_NUMBER: _builtins.int
     cluster_id: _builtins.str
     node_id: _builtins.int
     incarnation: _builtins.bytes
@@ -571,6 +572,8 @@ class DescribeNodeResponse(_message.Message):
     """only while it hears that leader, or is it"""
     leader_endpoint: _builtins.str
     """likewise"""
+    last_epoch: _builtins.int
+    """of its last record; -1: none. With log_end_offset: who has more"""
     def __init__(
         self,
         *,
@@ -586,10 +589,11 @@ class DescribeNodeResponse(_message.Message):
         past_bootstrap: _builtins.bool = ...,
         leader_directory_id: _builtins.bytes = ...,
         leader_endpoint: _builtins.str = ...,
+        last_epoch: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_id", b"cluster_id", "directory_id", b"directory_id", "epoch", b"epoch", "high_watermark", b"high_watermark", "incarnation", b"incarnation", "leader_directory_id", b"leader_directory_id", "leader_endpoint", b"leader_endpoint", "leader_id", b"leader_id", "log_end_offset", b"log_end_offset", "node_id", b"node_id", "past_bootstrap", b"past_bootstrap", "quorum_generation", b"quorum_generation"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_id", b"cluster_id", "directory_id", b"directory_id", "epoch", b"epoch", "high_watermark", b"high_watermark", "incarnation", b"incarnation", "last_epoch", b"last_epoch", "leader_directory_id", b"leader_directory_id", "leader_endpoint", b"leader_endpoint", "leader_id", b"leader_id", "log_end_offset", b"log_end_offset", "node_id", b"node_id", "past_bootstrap", b"past_bootstrap", "quorum_generation", b"quorum_generation"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
