@@ -35,6 +35,7 @@ from quorate_quorum.log.real_disk import ReadOnlyDisk, RealDisk
 from quorate_quorum.metadata.configs import CONFIGS
 from quorate_quorum.methods import DESCRIBE_NODE
 from quorate_quorum.node.config import BrokerConfig, ConfigError, NodeConfig, QuorumConfig, load
+from quorate_quorum.raft import joining
 from quorate_quorum.raft.bootstrap import format_voter
 from quorate_quorum.raft.voters import Voter
 from quorate_quorum.v1.raft_pb2 import DescribeNodeRequest
@@ -140,11 +141,15 @@ def format_storage(
         usage_error(
             f"--cluster-id must be 1 to 64 of the characters a-z A-Z 0-9 _ -, not {cluster_id!r}"
         )
-    kind = QuorumConfig if initial_voters or standalone or new_voter else BrokerConfig
     try:
+        if new_voter:
+            joins = load(QuorumConfig, str(config), os.environ)
+            asyncio.run(_format_new_voter(joins, cluster_id, force=force))
+            return
+        kind = QuorumConfig if initial_voters or standalone else BrokerConfig
         node: NodeConfig = load(kind, str(config), os.environ)
         voters = _voters(node, initial_voters, standalone=standalone)
-        asyncio.run(_format(node, cluster_id, voters, new_voter=new_voter, force=force))
+        asyncio.run(_format(node, cluster_id, voters, force=force))
     except ConfigError as error:
         fail(str(error), SAID_NO)
     except OSError as error:
@@ -269,11 +274,29 @@ def _voters(node: NodeConfig, text: str, *, standalone: bool) -> list[Voter]:
     return voters
 
 
-async def _format(
-    node: NodeConfig, cluster_id: str, voters: list[Voter], *, new_voter: bool, force: bool
-) -> None:
+async def _format_new_voter(node: QuorumConfig, cluster_id: str, *, force: bool) -> None:
+    """Make a disk an observer's, and say how it becomes a voter's; it asks its way at its start."""
+    joining.check_servers(node)
+    network = default_network()
+    try:
+        await joining.ask_generation(network, node.quorum_bootstrap_servers, cluster_id)
+    finally:
+        await network.close()
+    await _format(node, cluster_id, [], force=force)
     disk = RealDisk()
-    directories = node.log_dirs[:1] if voters or new_voter else node.log_dirs
+    try:
+        mine = await read_identity(disk, node.log_dirs[0])
+    finally:
+        disk.close()
+    sys.stdout.write(
+        "start it; once it has caught up it may be added:\n"
+        f"  quorate quorum add-voter {node.node_id}@{node.advertised}:{mine.directory_id.hex()}\n"
+    )
+
+
+async def _format(node: NodeConfig, cluster_id: str, voters: list[Voter], *, force: bool) -> None:
+    disk = RealDisk()
+    directories = node.log_dirs[:1] if isinstance(node, QuorumConfig) else node.log_dirs
     try:
         fresh = [one for one in directories if not await disk.exists(f"{one}/{FILE_NAME}")]
         for one in directories:

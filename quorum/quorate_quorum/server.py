@@ -1,6 +1,7 @@
 """A voter: its rooms joined, from the locked directory to the clean end.
 
-    start   lock the directory -> whose is it? -> open the log -> Raft -> listen
+    start   lock the directory -> whose is it? (a new voter's: which quorum?) -> open the log
+            -> Raft -> listen
     stop    let brokers leave -> hand over -> end streams -> close the log, synced -> unlock
 
 What fails inside calls fail(): the node stops without the courtesies, and says why. Either way it
@@ -31,6 +32,7 @@ from quorate_quorum.node.environment import Environment
 from quorate_quorum.node.identify import NodeService
 from quorate_quorum.node.process import NodeFailed
 from quorate_quorum.raft.bootstrap import metadata_directory
+from quorate_quorum.raft.joining import join
 from quorate_quorum.raft.messages import QuorumStatus, ReplicaStatus
 from quorate_quorum.raft.node import RaftNode
 
@@ -140,6 +142,8 @@ class QuorumServer:
         directory = config.log_dirs[0]
         identity = await read_identity(environment.disk, directory, node_id=config.node_id)
         self._lock = await _locked(environment.disk, directory)
+        if not identity.quorum_generation:
+            identity = await join(environment.network, environment.disk, config, identity)
         self._log = await Log.open(
             environment.disk,
             metadata_directory(directory),

@@ -1,0 +1,92 @@
+"""A disk that is still new (`storage format --new-voter`): which history is it going to follow?
+
+It has a cluster id and a directory id, and no generation: that of the quorum as it is now, which a
+node that hears a leader tells. A wrong cluster is refused before anything is fetched from it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
+
+import structlog
+
+from quorate.errors import QuorateError
+from quorate.network import Network
+from quorate_quorum.log.disk import Disk
+from quorate_quorum.log.identity import Identity, write_identity
+from quorate_quorum.methods import DESCRIBE_NODE
+from quorate_quorum.node.config import ConfigError, QuorumConfig
+from quorate_quorum.raft.finder import leader_in
+from quorate_quorum.v1.raft_pb2 import DescribeNodeRequest, DescribeNodeResponse
+
+log = structlog.get_logger(__name__)
+
+ASK_TIMEOUT_MS = 1000
+ASK_AGAIN_MS = 500
+#: So often it is said that nobody answers.
+LOG_EVERY = 20
+
+
+def check_servers(config: QuorumConfig) -> None:
+    """Raise ConfigError unless there is somebody to ask."""
+    if not config.quorum_bootstrap_servers:
+        raise ConfigError(
+            f"node {config.node_id} is a new voter and knows nobody: set "
+            "quorum.bootstrap.servers to the endpoints of voters that run, as host:port"
+        )
+
+
+async def join(network: Network, disk: Disk, config: QuorumConfig, identity: Identity) -> Identity:
+    """Wait for a voter that hears a leader, and take up its generation, durably.
+
+    ConfigError without bootstrap servers, or if one of them is of another cluster.
+    """
+    check_servers(config)
+    others = [one for one in config.quorum_bootstrap_servers if one != config.advertised]
+    tries = 0
+    while not (generation := await ask_generation(network, others, identity.cluster_id)):
+        if tries % LOG_EVERY == 0:
+            log.warning(
+                "a new voter waits for one that hears a leader", node=config.node_id, asked=others
+            )
+        tries += 1
+        await asyncio.sleep(ASK_AGAIN_MS / 1000)
+    joined = replace(identity, quorum_generation=generation)
+    await write_identity(disk, config.log_dirs[0], joined)
+    log.info("a new voter has found its quorum", node=config.node_id, generation=generation)
+    return joined
+
+
+async def ask_generation(network: Network, servers: Sequence[str], cluster_id: str) -> int:
+    """Return the generation of a quorum with a leader; 0 if no server knows one now.
+
+    ConfigError if one is of another cluster.
+    """
+    for server in servers:
+        answer = await _ask(network, server)
+        if answer is None:
+            continue
+        if answer.cluster_id != cluster_id:
+            raise ConfigError(
+                f"{server} is of cluster {answer.cluster_id[:100]!r}, and this disk was formatted "
+                f"for cluster {cluster_id!r}: set quorum.bootstrap.servers right, or format the "
+                "disk with the right --cluster-id"
+            )
+        if leader_in(answer) is not None:
+            return answer.quorum_generation
+    return 0
+
+
+async def _ask(network: Network, server: str) -> DescribeNodeResponse | None:
+    connection = network.connect(server, purpose="control")
+    try:
+        return await connection.unary(
+            DESCRIBE_NODE, DescribeNodeRequest(), timeout_ms=ASK_TIMEOUT_MS
+        )
+    except QuorateError as error:
+        log.debug("a bootstrap server does not answer", server=server, error=str(error))
+        return None
+    finally:
+        await connection.close()
