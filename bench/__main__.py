@@ -6,7 +6,7 @@
     stop      SIGTERM to all six: until the last has ended
     produce   records of 1 KiB, three replicas, acks=all; against one replica, acks=1
     failover  kill -9 of a leading broker: the longest silence on a partition that it led
-    quorum    commits of three voters; a new leader after kill -9 and SIGTERM; 30,000 partitions
+    quorum    commits of three voters, by stage; a new leader; 30,000 partitions
 
 `python -m bench --only quorum --runs 5 --json`. The machine has the last word: compare on one only.
 """
@@ -24,7 +24,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from bench import quorum
+from bench import quorum, stages
 from quorate import Admin, Producer
 from quorate.errors import QuorateError
 from quorate_cli import bench
@@ -112,7 +112,7 @@ def failover() -> Figures:
 
 def whole_quorum() -> Figures:
     """All figures of the quorum."""
-    return quorum.commit() | quorum.leader() | quorum.topics()
+    return quorum.commit() | stages.stages() | quorum.leader() | quorum.topics()
 
 
 BENCHES: dict[str, Callable[[], Figures]] = {
@@ -152,7 +152,7 @@ def show(all_runs: Figures, *, as_json: bool) -> None:
             print(json.dumps(row | {"load": os.getloadavg()[0]}), flush=True)
         else:
             spread = f"({low:,.2f} to {high:,.2f})"
-            print(f"{figure:50} {middle:10,.2f}   {spread:26} {target}".rstrip(), flush=True)
+            print(f"{figure:58} {middle:10,.2f}   {spread:26} {target}".rstrip(), flush=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

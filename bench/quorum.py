@@ -14,8 +14,9 @@ import signal
 import statistics
 import time
 import tracemalloc
+from typing import NamedTuple
 
-from bench.voters import Voters, door, set_once, voters
+from bench.voters import Voters, ask, door, running, set_once
 from quorate.errors import QuorateError
 from quorate.v1.admin_pb2 import CreateTopicsRequest
 from quorate_quorum.client import QuorumClient
@@ -43,28 +44,54 @@ LEADERLESS_MAX_S = 30.0
 
 def commit() -> Figures:
     """What a proposal costs: one caller, then a hundred."""
-    with voters() as cluster:
-        return asyncio.run(_commit(cluster))
+    with running(Voters) as cluster:
+        return ask(_commit(cluster))
 
 
 async def _commit(cluster: Voters) -> Figures:
     async with door(cluster) as client:
         for number in range(WARM_UP):
             await set_once(client, number)
+        before = _cpu_s(cluster, client.leader_id)
         calls_ms = sorted([await _timed_ms(client, number) for number in range(CALLS)])
-        before = sum(cluster.cpu_seconds().values()), _own_cpu_s()
+        alone = _cpu_s(cluster, client.leader_id) - before
+        before = _cpu_s(cluster, client.leader_id)
         started = time.perf_counter()
         count = await _loaded(client, started + LOADED_S)
         took_s = time.perf_counter() - started
-        voters_s = sum(cluster.cpu_seconds().values()) - before[0]
-        own_s = _own_cpu_s() - before[1]
+        loaded = _cpu_s(cluster, client.leader_id) - before
     return {
         "commit, one caller, p50, ms": [calls_ms[CALLS // 2]],
         "commit, one caller, p99, ms": [calls_ms[CALLS * 99 // 100]],
+        **alone.figures("one caller", CALLS),
         "commits by 100 callers, requests/s": [count / took_s],
-        "CPU of three voters per request, us": [voters_s / count * 1e6],
-        "CPU of the asking process per request, us": [own_s / count * 1e6],
+        **loaded.figures("100 callers", count),
     }
+
+
+class Cpu(NamedTuple):
+    """Seconds of CPU, of each kind of process."""
+
+    leader: float
+    followers: float
+    asker: float
+
+    def __sub__(self, before: Cpu) -> Cpu:
+        return Cpu(*(now - then for now, then in zip(self, before, strict=True)))
+
+    def figures(self, load: str, count: int) -> Figures:
+        """What one of `count` commits cost."""
+        names = ("leader", "two followers", "asking process")
+        return {
+            f"  {load}, CPU a commit, {name}, us": [seconds / count * 1e6]
+            for name, seconds in zip(names, self, strict=True)
+        }
+
+
+def _cpu_s(cluster: Voters, leader_id: int) -> Cpu:
+    voters = cluster.cpu_seconds()
+    own = os.times()
+    return Cpu(voters.pop(leader_id), sum(voters.values()), own.user + own.system)
 
 
 async def _timed_ms(client: QuorumClient, number: int) -> float:
@@ -88,8 +115,8 @@ async def _loaded(client: QuorumClient, until: float) -> int:
 
 def leader() -> Figures:
     """From the signal to a leader until another one has committed a proposal."""
-    with voters() as cluster:
-        return asyncio.run(_leader(cluster))
+    with running(Voters) as cluster:
+        return ask(_leader(cluster))
 
 
 async def _leader(cluster: Voters) -> Figures:
@@ -220,8 +247,3 @@ def _with_brokers() -> MetadataImage:
         )
         events.append(broker)
     return MetadataImage(brokers=EMPTY.brokers.update({b.id: b for b in events}))
-
-
-def _own_cpu_s() -> float:
-    times = os.times()
-    return times.user + times.system

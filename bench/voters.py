@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any, TypeVar
 
 from quorate.errors import QuorateError
 from quorate.grpc_network import GrpcNetwork
@@ -17,6 +18,7 @@ from quorate_cli.local import LocalCluster, Shape, free_port
 from quorate_quorum.client import QuorumClient
 from quorate_quorum.log.real_disk import RealDisk
 from quorate_quorum.node.environment import Environment
+from quorate_quorum.node.process import loop_factory
 
 PATIENCE_S = 60.0
 #: One small event of the metadata log: what an etcd bench calls a put of one key.
@@ -37,17 +39,27 @@ class Voters(LocalCluster):
         return [voter.endpoint for voter in self.voters]
 
 
+T = TypeVar("T")
+V = TypeVar("V", bound=Voters)
+
+
 @contextlib.contextmanager
-def voters(count: int = 3) -> Iterator[Voters]:
+def running(kind: type[V], count: int = 3) -> Iterator[V]:
     """Run that many voters in a folder of their own, on disks that are synced; stop them after."""
     with tempfile.TemporaryDirectory(prefix="quorate-bench-", ignore_cleanup_errors=True) as folder:
-        cluster = Voters(Path(folder), Shape(voters=count, brokers=1, port=free_port(count)))
+        cluster = kind(Path(folder), Shape(voters=count, brokers=1, port=free_port(count)))
         cluster.prepare()
         cluster.start_voters()
         try:
             yield cluster
         finally:
             cluster.stop()
+
+
+def ask(program: Coroutine[Any, Any, T]) -> T:
+    """Run the asking side on the loop that brokers have, whose door it stands for."""
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        return runner.run(program)
 
 
 @asynccontextmanager

@@ -130,15 +130,19 @@ class LocalCluster:
         """Start processes: all that do not run, or these."""
         for node_id in self.nodes if node_ids is None else node_ids:
             node = self.nodes[node_id]
-            module = "quorate_quorum" if node.kind == "voter" else "quorate_broker"
             with (node.folder / "output.log").open("ab") as output:
                 self.processes[node_id] = subprocess.Popen(
-                    [*_python(), module, "--config", str(node.folder / "config.toml")],
+                    [*_python(), *self._program(node)],
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=output,
                     start_new_session=True,
                 )
+
+    def _program(self, node: Node) -> list[str]:
+        """Return the module that a node runs, and its arguments."""
+        module = "quorate_quorum" if node.kind == "voter" else "quorate_broker"
+        return [module, "--config", str(node.folder / "config.toml")]
 
     def signal(self, node_id: int, number: signal.Signals) -> None:
         """Send a signal to a node that runs."""

@@ -113,7 +113,7 @@ def configure(kind: type[C], arguments: Sequence[str] | None, env: Mapping[str, 
 def run(start: Callable[[], Awaitable[Server]]) -> int:
     """Start a node, wait until it has stopped or failed; return the status. A signal stops it."""
     try:
-        with _exit_for_sure() as failing, asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        with _exit_for_sure() as failing, asyncio.Runner(loop_factory=loop_factory()) as runner:
             try:
                 runner.run(_Life(start).live())
             except BaseException:
@@ -307,7 +307,8 @@ def _refuse(reason: str) -> int:
     return EXIT_CONFIG
 
 
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """Return what makes the event loops of nodes; None: the standard one."""
     try:
         import uvloop
     except ImportError:
