@@ -172,6 +172,19 @@ class _Doing:
             return False
         return await self._cut([leader.name], self.others(leader), one_way=self.fault.level > 0.7)
 
+    async def slow_leader_isolated(self) -> bool:
+        """A leader that resigns late: only rounds keep its reads from being stale (R42, R43)."""
+        leader = self.quorum.leader
+        if leader is None or leader.process is None:
+            return False
+        process = leader.process
+        process.set_clock_rate(0.2 + 0.2 * self.fault.level)
+        self.quorum.network.cut([leader.name], self.others(leader))
+        await asyncio.sleep(2.5 + 0.5 * self.fault.seconds)
+        self.quorum.network.heal([leader.name], self.others(leader))
+        process.set_clock_rate(1.0)
+        return True
+
     async def _cut(self, these: list[str], those: list[str], *, one_way: bool = False) -> bool:
         self.quorum.network.cut(these, those, one_way=one_way)
         await self.lasts()
@@ -378,6 +391,7 @@ KINDS: dict[str, Kind] = {
     "two-way cut": Kind(2, _Doing.cut),
     "partition": Kind(3, _Doing.partition),
     "leader isolated": Kind(4, _Doing.leader_isolated),
+    "slow leader isolated": Kind(3, _Doing.slow_leader_isolated),
     "slow link": Kind(2, _Doing.slow_link),
     "broken streams": Kind(3, _Doing.broken_streams),
     "half-open streams": Kind(3, _Doing.half_open),

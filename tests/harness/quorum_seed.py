@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 
 from quorate_testing.simulated.loop import SimulatedLoop, SimulationError, simulate
 from tests.harness.invariants import Violation
-from tests.harness.quorum_clients import KEYS, Clients, Kind, judge
+from tests.harness.quorum_clients import KEYS, Clients, Kind
 from tests.harness.quorum_faults import Fault, Nemesis, draw_plan
+from tests.harness.quorum_judge import judge
 from tests.harness.quorum_machines import Quorum
 from tests.harness.quorum_rules import Rules
 from tests.harness.world import logs
@@ -21,7 +22,7 @@ from tests.harness.world import logs
 SIMULATED_S = 60.0
 FAULTS_S = 46.0
 RECOVERY_S = 30.0
-CLIENTS = 2
+CLIENTS = 4
 
 
 @dataclass(slots=True)

@@ -1,4 +1,4 @@
-"""Seeds of the quorum under every fault; the world itself; its judge and its shrinking."""
+"""Seeds of the quorum under every fault; the world itself; its shrinking."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness.invariants import Violation
-from tests.harness.quorum_clients import Operation, judge
 from tests.harness.quorum_faults import KINDS
 from tests.harness.quorum_seed import plan_of, run_seed, shortest
 
@@ -62,52 +60,3 @@ def test_a_plan_is_shrunk_to_the_faults_that_it_takes() -> None:
     wanted = [plan[2], plan[11]]
     assert shortest(plan, lambda part: all(one in part for one in wanted)) == wanted
     assert shortest(plan, lambda part: plan[5] in part) == [plan[5]]
-
-
-def _write(value: str, at: float, end: float, status: str = "ok") -> Operation:
-    return Operation("write", "a", at, value, None, status, end, None, status == "ok")  # type: ignore[arg-type]
-
-
-def _read(found: str | None, at: float, end: float) -> Operation:
-    return Operation("read", "a", at, None, None, "ok", end, found)
-
-
-@pytest.mark.parametrize(
-    "history",
-    [
-        pytest.param([_write("1", 0, 1), _read("1", 2, 3)], id="read after write"),
-        pytest.param([_write("1", 0, 5), _read(None, 1, 2)], id="read beside a write"),
-        pytest.param([_write("2", 0, 1, "unknown"), _read("1", 2, 3)], id="not committed yet"),
-    ],
-)
-def test_the_judge_lets_linearizable_histories_pass(history: list[Operation]) -> None:
-    judge(history, {"a": ["1", "2"]})
-
-
-@pytest.mark.parametrize(
-    ("history", "written", "why"),
-    [
-        pytest.param([_write("1", 0, 1), _read(None, 2, 3)], ["1"], "began after", id="stale read"),
-        pytest.param(
-            [_read("2", 0, 1), _read("1", 2, 3)], ["1", "2"], "began after", id="reads go back"
-        ),
-        pytest.param([_write("1", 0, 1)], [], "lost", id="lost write"),
-        pytest.param([_write("1", 0, 1, "fail")], ["1"], "told to have failed", id="failed write"),
-        pytest.param([_write("1", 0, 1)], ["1", "1"], "twice", id="written twice"),
-        pytest.param([_read("9", 0, 1)], ["1"], "never committed", id="dirty read"),
-        pytest.param(
-            [_write("2", 0, 1), _write("1", 2, 3)], ["1", "2"], "began after", id="order of writes"
-        ),
-        pytest.param(
-            [Operation("cas", "a", 0, "2", "0", "ok", 1, "0", has_written=True)],
-            ["1", "2"],
-            "stands after",
-            id="compare-and-set on another value",
-        ),
-    ],
-)
-def test_the_judge_finds_each_anomaly(
-    history: list[Operation], written: list[str], why: str
-) -> None:
-    with pytest.raises(Violation, match=why):
-        judge(history, {"a": written})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import subprocess
 import sys
@@ -213,6 +214,51 @@ def test_wall_clocks_jump_and_drift_alone() -> None:
         await asyncio.sleep(10)
         assert a.wall_clock_ms() == start_ms - 5000 + 30_000
         assert b.wall_clock_ms() == start_ms + 20_000
+
+    simulate(world, 1)
+
+
+def test_a_process_whose_clock_drifts_waits_longer_or_shorter_and_does_not_know() -> None:
+    """R44: no wall clock is wrong here, but the one that timers go by."""
+
+    async def world(loop: SimulatedLoop) -> list[float]:
+        found: list[float] = []
+
+        async def sleeper() -> None:
+            own = loop.time()
+            await asyncio.sleep(3)
+            found.extend([loop.time() - own, loop.world_time()])
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(3):
+                    await asyncio.sleep(10)
+            found.extend([loop.time() - own, loop.world_time()])
+
+        process = loop.process("slow")
+        await asyncio.sleep(1)
+        process.set_clock_rate(0.5)
+        task = process.spawn(sleeper())
+        await asyncio.sleep(7)
+        assert loop.time() == loop.world_time() == 8.0
+        process.set_clock_rate(3.0)
+        await task
+        return found
+
+    # What waits already keeps its moment: the last second and a half took 5 s of the world's.
+    assert simulate(world, 1) == pytest.approx([3.0, 7.0, 3.0 + 0.5 + 15.0, 13.0])
+
+
+@pytest.mark.parametrize("rate", [0.3, 0.7, 1.1, 1.9])
+def test_no_timer_comes_before_its_time_by_a_clock_that_drifts(rate: float) -> None:
+    async def sleeper(loop: SimulatedLoop) -> None:
+        for number in range(500):
+            due = loop.time() + 0.001 * number / 7
+            await asyncio.sleep(due - loop.time())
+            assert loop.time() >= due
+
+    async def world(loop: SimulatedLoop) -> None:
+        process = loop.process("drifts")
+        process.set_clock_rate(rate)
+        await process.spawn(sleeper(loop))
 
     simulate(world, 1)
 

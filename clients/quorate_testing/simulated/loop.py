@@ -40,6 +40,8 @@ Ts = TypeVarTuple("Ts")
 WALL_CLOCK_START_MS = 1_700_000_000_000
 #: So many callbacks without time moving on are a loop that never waits.
 CALLBACKS_AT_ONCE_MAX = 2_000_000
+#: A timer of a clock that drifts comes so much later, or rounding would let it come too early.
+CLOCK_RESOLUTION_S = 1e-9
 #: Virtual seconds that tasks are given to end when they are cancelled at the end.
 UNWIND_S = 60.0
 UNWIND_ROUNDS = 5
@@ -64,9 +66,11 @@ class Process:
         self.is_alive = True
         self.is_paused = False
         self._loop = loop
-        self._clock_offset_ms = 0.0
+        #: Whether its seconds are not the world's.
+        self.drifts = False
+        self._jumped_ms = 0.0
         self._clock_rate = 1.0
-        self._clock_since_s = loop.time()
+        self._clock_since_s = self._clock_then_s = loop.world_time()
         self._at_death: list[Callable[[], None]] = []
         self._deferred: deque[events.Handle] = deque()
         self._context = copy_context()
@@ -126,24 +130,34 @@ class Process:
         self._loop.make_ready(self._deferred)
         self._deferred.clear()
 
-    # -- its wall clock; the loop's own time is never wrong --
+    # -- its clocks: one oscillator; only the wall clock can be set --
+
+    def time(self) -> float:
+        """Return what the loop says in this process: monotonic, and as fast as its clock runs."""
+        passed_s = self._loop.world_time() - self._clock_since_s
+        return self._clock_then_s + passed_s * self._clock_rate
+
+    def world_time_of(self, when: float) -> float:
+        """Return when, in the world's time, this process's own will be `when`, and not less."""
+        passed_s = (when - self._clock_then_s) / self._clock_rate
+        return self._clock_since_s + passed_s + CLOCK_RESOLUTION_S
 
     def wall_clock_ms(self) -> int:
         """Return what this machine's clock says: for Environment.wall_clock_ms."""
-        now_s = self._loop.time()
-        drift_ms = (now_s - self._clock_since_s) * 1000 * (self._clock_rate - 1)
-        return int(WALL_CLOCK_START_MS + now_s * 1000 + self._clock_offset_ms + drift_ms)
+        return int(WALL_CLOCK_START_MS + self.time() * 1000 + self._jumped_ms)
 
     def jump_clock(self, by_ms: float) -> None:
-        """Set the machine's clock forward, or back."""
-        self._clock_offset_ms += by_ms
+        """Set the machine's wall clock forward, or back."""
+        self._jumped_ms += by_ms
 
     def set_clock_rate(self, rate: float) -> None:
-        """Let the machine's clock run fast (above 1) or slow from now on."""
-        now_s = self._loop.time()
-        self._clock_offset_ms += (now_s - self._clock_since_s) * 1000 * (self._clock_rate - 1)
-        self._clock_since_s = now_s
+        """Let the machine's clocks run fast (above 1) or slow from now on.
+
+        Timers that wait already keep the moment that they had.
+        """
+        self._clock_then_s, self._clock_since_s = self.time(), self._loop.world_time()
         self._clock_rate = rate
+        self.drifts = True
 
 
 class SimulatedLoop(base_events.BaseEventLoop):
@@ -189,7 +203,12 @@ class SimulatedLoop(base_events.BaseEventLoop):
     # -- what asyncio asks of a loop --
 
     def time(self) -> float:
-        """Virtual seconds since the start."""
+        """Virtual seconds since the start, by the clock of the process that asks."""
+        process = _process.get()
+        return self._now_s if process is None or not process.drifts else process.time()
+
+    def world_time(self) -> float:
+        """Virtual seconds since the start, by no clock that could be wrong."""
         return self._now_s
 
     def call_soon(
@@ -214,6 +233,19 @@ class SimulatedLoop(base_events.BaseEventLoop):
         *args: *Ts,
         context: Context | None = None,
     ) -> events.TimerHandle:
+        process = _process.get()
+        if process is not None and process.drifts:
+            when = process.world_time_of(when)
+        return self.call_at_world(when, callback, *args, context=context)
+
+    def call_at_world(
+        self,
+        when: float,
+        callback: Callable[[*Ts], object],
+        *args: *Ts,
+        context: Context | None = None,
+    ) -> events.TimerHandle:
+        """Call at a moment of the world's time, whoever's clock the caller has."""
         if self._closed:
             raise RuntimeError("Event loop is closed")
         timer = events.TimerHandle(when, callback, args, self, context)
@@ -227,7 +259,7 @@ class SimulatedLoop(base_events.BaseEventLoop):
         *args: *Ts,
         context: Context | None = None,
     ) -> events.TimerHandle:
-        return self.call_at(self._now_s + delay, callback, *args, context=context)
+        return self.call_at(self.time() + delay, callback, *args, context=context)
 
     def _timer_handle_cancelled(self, handle: events.TimerHandle) -> None:
         """A cancelled timer is passed over when its time comes."""

@@ -229,10 +229,10 @@ class SimulatedNetwork:
             connection.died(process)
 
     def call_at(self, when: float, callback: Callable[..., object], *arguments: Any) -> None:
-        self._loop.call_at(when, callback, *arguments, context=self._context)
+        self._loop.call_at_world(when, callback, *arguments, context=self._context)
 
     def time(self) -> float:
-        return self._loop.time()
+        return self._loop.world_time()
 
     def delay_s(self, quality: LinkQuality) -> float:
         """Draw what one message takes, its repetitions included."""
