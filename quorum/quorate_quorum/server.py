@@ -11,7 +11,7 @@ is gone within STOP_MAX_S, even if all others are gone.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 
 import structlog
 
@@ -245,6 +245,7 @@ class _Rooms:
                 leaderless_max_ms=config.quorum_fetch_timeout_ms,
                 watches_max=config.watches_max,
             ),
+            snapshots=_Snapshots(self.raft),
         )
         generation = identity.quorum_generation
         self.controller.attach(
@@ -265,6 +266,24 @@ class _Rooms:
             ),
             self.watch,
         )
+
+
+class _Snapshots:
+    """The voter's snapshots as Watch reads them: what its log goes on from, and nothing newer."""
+
+    def __init__(self, raft: RaftNode) -> None:
+        self._raft = raft
+
+    @property
+    def log_start_offset(self) -> int:
+        return self._raft.log_start_offset
+
+    @property
+    def newest(self) -> SnapshotId | None:
+        return self._raft.snapshot
+
+    def parts(self, snapshot: tuple[int, int]) -> AsyncGenerator[bytes, None]:
+        return self._raft.snapshot_parts(SnapshotId(*snapshot))
 
 
 async def _locked(disk: Disk, directory: str) -> Lock:

@@ -122,9 +122,9 @@ MUTANTS = (
         "R15",
         "a diverging fetch moves progress",
         LEADING,
-        "        _answer(raft, fetch, diverging=diverging)\n        return",
+        "        _answer(raft, fetch, other_past)\n        return",
         "        progress.record(fetch.request, raft.ledger.log_end_offset, raft.now_ms)\n"
-        "        _answer(raft, fetch, diverging=diverging)\n        return",
+        "        _answer(raft, fetch, other_past)\n        return",
         (f"{PITFALLS}::test_a_diverging_fetch_moves_no_progress",),
     ),
     Mutant(

@@ -238,7 +238,7 @@ CASES = [
     Case("fetch-of-an-epoch-far-ahead", RAFT_FETCH,
          lambda f: f.fetch(epoch=HUGE_EPOCH), "INVALID_REQUEST"),
     Case("fetch-from-a-negative-offset", RAFT_FETCH,
-         lambda f: f.fetch(fetch_offset=-1), "OFFSET_OUT_OF_RANGE"),
+         lambda f: f.fetch(fetch_offset=-1), "INVALID_REQUEST"),
     Case("fetch-from-a-huge-offset", RAFT_FETCH,
          lambda f: f.fetch(fetch_offset=HUGE, last_fetched_epoch=HUGE_EPOCH), None),
     Case("fetch-of-a-negative-past", RAFT_FETCH,

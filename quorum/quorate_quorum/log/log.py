@@ -429,10 +429,18 @@ class Log:
         return found
 
     async def roll(self) -> None:
-        """Close the active segment, if it has records, and begin a new one."""
+        """Close the active segment, if it has records, and begin a new one.
+
+        DiskFullError leaves the log as it was.
+        """
         async with self._exclusive("roll"):
             if self._segments and self._segments[-1].size:
-                await self._roll()
+                try:
+                    await self._roll()
+                except OSError as error:
+                    if not is_full(error):
+                        raise
+                    raise DiskFullError(f"{self._directory}: the disk is full: {error}") from error
 
     async def checkpoint_high_watermark(self, offset: int, epoch: int) -> None:
         """Remember a high watermark and the leader_epoch under which it was learnt."""

@@ -369,11 +369,14 @@ class Download:
             return f"it has {length} bytes at byte {position} of {size}"
         return None
 
-    async def finish(self, *, cluster_id: str, quorum_generation: int) -> SnapshotStart:
+    async def finish(
+        self, *, cluster_id: str, quorum_generation: int, bootstrap_hash: bytes = b""
+    ) -> SnapshotStart:
         """Check the whole, then make it durable under its final name.
 
-        CorruptRecordError or UnsupportedError, as `verify`, or if it is of another cluster or
-        generation: nothing is left of it, and the next download begins at 0.
+        CorruptRecordError or UnsupportedError, as `verify`, or if it is of another cluster,
+        generation or bootstrap batch (empty: not known): nothing is left of it, and the next
+        download begins at 0.
         """
         assert self._part is not None, "no chunk came"
         assert self.is_complete, (self.position, self.size)
@@ -385,6 +388,8 @@ class Download:
                     f"it is of cluster {start.cluster_id}, generation {start.quorum_generation};"
                     f" this node is of {cluster_id}, generation {quorum_generation}",
                 )
+            if bootstrap_hash and start.bootstrap_hash not in (b"", bootstrap_hash):
+                raise _corrupt(self._target, "its history began with another bootstrap batch")
             await _publish(self._disk, self._part, self._target)
         except BaseException:
             await self.discard()

@@ -133,6 +133,8 @@ class QuorumConfig(NodeConfig, frozen=True, kw_only=True, forbid_unknown_fields=
     quorum_fetch_wait_max_ms: Milliseconds = 250
     #: Batches in one fetch answer; a single larger one goes alone.
     quorum_fetch_max_bytes: MessageBytes = 1 * MIB
+    #: Of a snapshot, in one answer to a voter that downloads it.
+    quorum_fetch_snapshot_max_bytes: MessageBytes = 1 * MIB
     #: The largest batch of metadata events.
     quorum_batch_max_bytes: MessageBytes = 8 * MIB
     #: Proposed and not yet committed; more is refused as overload.

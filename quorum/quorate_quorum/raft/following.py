@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from quorate_quorum.raft.messages import (
     DivergingEpoch,
+    Downloaded,
     Fetch,
     FetchAnswered,
     FetchBroken,
@@ -23,6 +24,7 @@ from quorate_quorum.raft.roles import Candidate, Follower, Prospective
 from quorate_quorum.raft.timing import REFUSED_MS, REPEAT_MS
 
 if TYPE_CHECKING:
+    from quorate_quorum.log.snapshot import SnapshotId
     from quorate_quorum.raft.raft import Raft
 
 
@@ -77,10 +79,13 @@ def fetch(raft: Raft, follower: Follower) -> None:
 
 
 def fetch_or_wait(raft: Raft, follower: Follower) -> None:
-    """The next fetch acknowledges, so it waits for the sync; but not for too long."""
+    """The next fetch acknowledges, so it waits for the sync, or for a snapshot; but not for long.
+
+    While it is repeated, rounds, check-quorum and the fetch timeout go on as ever.
+    """
     if follower.is_waiting or raft.role is not follower:
         return
-    if raft.ledger.synced_end == raft.ledger.log_end_offset:
+    if raft.ledger.synced_end == raft.ledger.log_end_offset and follower.install is None:
         fetch(raft, follower)
     elif follower.repeat_at_ms < 0:
         follower.repeat_at_ms = raft.now_ms + REPEAT_MS
@@ -132,11 +137,16 @@ def fetch_answered(raft: Raft, event: FetchAnswered) -> None:
     follower.round = response.round
     if response.base_offset == raft.ledger.log_end_offset:
         _take_answer(raft, follower, response)
-    fetch_or_wait(raft, follower)
+    if follower.session == event.session:  # else it is suspected now
+        fetch_or_wait(raft, follower)
 
 
 def _take_answer(raft: Raft, follower: Follower, response: FetchResponse) -> None:
-    """The answer is to a fetch from our end of now: its past is ours, or diverges."""
+    """The answer is to a fetch from our end of now: its past is ours, diverges, or is gone."""
+    if response.snapshot is not None:
+        _install(raft, follower, response.snapshot)
+        return
+    follower.install = None
     if response.diverging is not None:
         _diverge(raft, follower, response.diverging)
         return
@@ -179,6 +189,36 @@ def _diverge(raft: Raft, follower: Follower, diverging: DivergingEpoch) -> None:
         raft.become_unattached(raft.epoch, "its log contradicts the leader's")
     else:
         raft.cut(end)
+
+
+# --- snapshots ----------------------------------------------------------------------------------
+
+
+def _install(raft: Raft, follower: Follower, snapshot: SnapshotId) -> None:
+    """Only by a snapshot do we go on; of two that one leader names the newer one counts."""
+    ledger = raft.ledger
+    committed_epoch = max(ledger.epoch_before(ledger.high_watermark), 0)
+    follows = snapshot.offset > ledger.high_watermark
+    if not follows or not committed_epoch <= snapshot.epoch <= raft.epoch:
+        _suspect(raft, follower, refused=True)  # what we hold committed, it must hold too
+        return
+    if ledger.holds_only_bootstrap:
+        fall_behind(raft)
+    if follower.install is None or follower.install < snapshot:
+        follower.install = snapshot
+
+
+def downloaded(raft: Raft, event: Downloaded) -> None:
+    """Let the log begin anew at the snapshot, if it is the one that we wait for now.
+
+    Since the leader named it nothing was appended or cut. Any other one may end below what we
+    have acknowledged to a leader that came later (R40).
+    """
+    follower = raft.role
+    if isinstance(follower, Follower) and follower.install == event.below.id:
+        follower.install = None
+        raft.begin_anew(event.below)
+        fetch_or_wait(raft, follower)
 
 
 # --- history ------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from quorate.errors import InvalidRequestError, OverloadedError
+from quorate_quorum.log.snapshot import SnapshotId
 from quorate_quorum.raft.messages import (
     Applied,
     Batch,
@@ -31,6 +32,7 @@ from quorate_quorum.raft.roles import Candidate, Leader, Resigned, Transfer
 from quorate_quorum.raft.timing import OBSERVER_SILENCE_FETCH_TIMEOUTS
 
 if TYPE_CHECKING:
+    from quorate_quorum.raft.ledger import Ledger
     from quorate_quorum.raft.raft import Raft
     from quorate_quorum.raft.voters import Voter, VoterSet
 
@@ -271,13 +273,12 @@ def _record_fetch(raft: Raft, leader: Leader, fetch: ParkedFetch, endpoint: str)
         return
     if superseded is not None and superseded.stream != fetch.stream:
         _refuse_fetch(raft, superseded, Refusal.OLD_STREAM)  # or it would wait for ever
-    diverging = _divergence(raft, fetch.request)
-    if diverging is not None:
-        # It moves no state: what it holds is not what we hold (K8). It did hear us, though.
-        _note_round(raft, progress, fetch.request)
-        _answer(raft, fetch, diverging=diverging)
-        return
     _note_round(raft, progress, fetch.request)
+    other_past = _compare(raft.ledger, fetch.request)
+    if other_past is not None:
+        # It moves no state: what it holds is not what we hold (K8). It did hear us, though.
+        _answer(raft, fetch, other_past)
+        return
     progress.record(fetch.request, raft.ledger.log_end_offset, raft.now_ms)
     progress.parked = fetch
 
@@ -310,10 +311,18 @@ def _note_round(raft: Raft, progress: Progress, request: FetchRequest) -> None:
         progress.round = max(progress.round, request.round)
 
 
-def _divergence(raft: Raft, request: FetchRequest) -> DivergingEpoch | None:
-    if request.fetch_offset == raft.ledger.log_start_offset == 0:
+def _compare(ledger: Ledger, request: FetchRequest) -> DivergingEpoch | SnapshotId | None:
+    """Return None if our log goes on where the replica's ends, else how it comes to agree.
+
+    By our newest snapshot, where the log does not reach down to what it lacks, or to where its
+    past and ours part: every epoch that we can name is newer than its last (R41).
+    """
+    start = ledger.log_start_offset
+    if request.fetch_offset == start == 0:
         return None
-    epoch, end = raft.ledger.end_offset_for(request.last_fetched_epoch)
+    epoch, end = ledger.end_offset_for(request.last_fetched_epoch)
+    if ledger.snapshot is not None and start > 0 and (request.fetch_offset < start or epoch < 0):
+        return ledger.snapshot.id
     if epoch == request.last_fetched_epoch and request.fetch_offset <= end:
         return None
     return DivergingEpoch(epoch, end)
@@ -351,7 +360,9 @@ def _told_high_watermark(raft: Raft, leader: Leader) -> int:
     return raft.ledger.high_watermark if has_committed_own(raft, leader) else 0
 
 
-def _answer(raft: Raft, fetch: ParkedFetch, diverging: DivergingEpoch | None = None) -> None:
+def _answer(
+    raft: Raft, fetch: ParkedFetch, other_past: DivergingEpoch | SnapshotId | None = None
+) -> None:
     assert isinstance(raft.role, Leader)
     response = FetchResponse(
         raft.epoch,
@@ -360,9 +371,10 @@ def _answer(raft: Raft, fetch: ParkedFetch, diverging: DivergingEpoch | None = N
         _told_high_watermark(raft, raft.role),
         raft.ledger.log_start_offset,
         raft.round,
-        diverging=diverging,
+        diverging=other_past if isinstance(other_past, DivergingEpoch) else None,
+        snapshot=other_past if isinstance(other_past, SnapshotId) else None,
     )
-    end = 0 if diverging else raft.ledger.written_end
+    end = 0 if other_past is not None else raft.ledger.written_end
     raft.send(FetchReply(fetch.caller, response, end, raft.ledger.truncations))
 
 

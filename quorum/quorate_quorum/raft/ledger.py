@@ -7,13 +7,19 @@ will be when all that was decided is done. `written_end` and `synced_end` say ho
 from __future__ import annotations
 
 from bisect import bisect_right
+from typing import TYPE_CHECKING
 
-from quorate_quorum.raft.messages import Batch
+from quorate_quorum.raft.messages import Batch, Below
 from quorate_quorum.raft.voters import VoterSet
+
+if TYPE_CHECKING:
+    from quorate_quorum.log.snapshot import SnapshotId
 
 
 class Ledger:
-    """Invariant: high_watermark, written_end and synced_end are never above log_end_offset."""
+    """Invariants: high_watermark, written_end and synced_end are never above log_end_offset; a log
+    that begins above 0 has a snapshot at or above its start, and none is above high_watermark.
+    """
 
     __slots__ = (
         "_epochs",
@@ -22,6 +28,7 @@ class Ledger:
         "high_watermark",
         "log_end_offset",
         "log_start_offset",
+        "snapshot",
         "synced_end",
         "truncations",
         "written_end",
@@ -37,6 +44,8 @@ class Ledger:
         self.truncations = 0
         #: End of the batch that every initial voter was formatted with; 0: not held.
         self.bootstrap_end = 0
+        #: The newest whole snapshot on our disk; None if there is none.
+        self.snapshot: Below | None = None
         self._epochs: list[tuple[int, int]] = []  # (epoch, first offset), both ascending
         self._voters: list[tuple[int, VoterSet]] = []  # (base offset of the batch, set)
 
@@ -60,18 +69,48 @@ class Ledger:
         """Whether it holds no history: the bootstrap batch at most, or not even that."""
         return self.log_end_offset <= self.bootstrap_end
 
-    def begin_above(self, offset: int, epoch: int, voters: VoterSet, *, log_start: int) -> None:
-        """Start from a snapshot of all below `offset`, with a log from `log_start` on (R41).
+    def begin_above(self, below: Below, *, log_start: int) -> None:
+        """Start from a snapshot, with a log from `log_start` on (R41).
 
         What the log holds below the snapshot's end is appended as ever; the voters of those
         batches are the snapshot's in the end.
         """
         assert self.log_end_offset == 0, "an empty ledger"
-        assert 0 < log_start <= offset, (log_start, offset)
+        assert 0 < log_start <= below.offset, (log_start, below.offset)
+        self.snapshot = below
         self.log_start_offset = self.log_end_offset = log_start
-        self._voters.append((log_start - 1, voters))
-        if log_start == offset:
-            self._epochs.append((epoch, offset - 1))
+        self._voters = [(log_start - 1, below.voters)]
+        self._epochs = [(below.epoch, log_start - 1)] if log_start == below.offset else []
+
+    def begin_anew(self, below: Below) -> None:
+        """Hold nothing but a snapshot: the log goes on at its end.
+
+        It is durable and committed, and so is all that it stands for: every end moves at once.
+        """
+        assert below.offset > self.high_watermark, (below.offset, self.high_watermark)
+        self.log_end_offset = 0
+        self.begin_above(below, log_start=below.offset)
+        self.high_watermark = self.written_end = self.synced_end = below.offset
+        self.bootstrap_end = 0
+        self.truncations += 1
+
+    def note_snapshot(self, snapshot: SnapshotId) -> None:
+        """A snapshot of what is committed here lies on our disk; older ones are of no use."""
+        if self.snapshot is None or self.snapshot.offset < snapshot.offset:
+            assert snapshot.offset <= self.high_watermark, (snapshot, self.high_watermark)
+            assert snapshot.epoch == self.epoch_before(snapshot.offset), snapshot
+            self.snapshot = Below(*snapshot, self._voters_before(snapshot.offset))
+
+    def cut_below(self, log_start: int) -> None:
+        """What lies below is gone from the log; the epoch of the record before it stays known."""
+        if log_start <= self.log_start_offset:
+            return  # said of a log that has begun anew meanwhile
+        assert self.snapshot is not None, "nothing is cut without a snapshot"
+        assert log_start <= self.snapshot.offset, (log_start, self.snapshot.offset)
+        epoch, voters = self.epoch_before(log_start), self._voters_before(log_start)
+        self._epochs = [(epoch, log_start - 1), *(e for e in self._epochs if e[1] >= log_start)]
+        self._voters = [(log_start - 1, voters), *(v for v in self._voters if v[0] >= log_start)]
+        self.log_start_offset = log_start
 
     def append(self, batch: Batch) -> None:
         """Add a batch at the end; offsets and epochs were checked by who calls."""
@@ -109,8 +148,12 @@ class Ledger:
         end = self._epochs[index][1] if index < len(self._epochs) else self.log_end_offset
         return self._epochs[index - 1][0], end
 
+    def _voters_before(self, offset: int) -> VoterSet:
+        """Return the set that the record before the offset was written under, or made."""
+        return next((s for base, s in reversed(self._voters) if base < offset), VoterSet())
+
     def epoch_before(self, offset: int) -> int:
-        """Return the epoch of the record before the offset; -1 if there is none."""
+        """Return the epoch of the record before the offset; -1 if there is none, or not known."""
         index = bisect_right(self._epochs, offset - 1, key=lambda entry: entry[1])
         return self._epochs[index - 1][0] if index else -1
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import NamedTuple
 
+from quorate_quorum.log.snapshot import SnapshotId
 from quorate_quorum.raft.voters import Voter, VoterSet
 
 #: Epochs are int32 on the wire; a peer that claims more than this is not believed, so that no
@@ -83,6 +84,18 @@ class Batch:
     epoch: int
     data: bytes
     voters: VoterSet | None = None  # of the newest Voters event in it
+
+
+class Below(NamedTuple):
+    """What the machine must know of a snapshot: it stands for the log below `offset`."""
+
+    offset: int
+    epoch: int  # of the record before it
+    voters: VoterSet
+
+    @property
+    def id(self) -> SnapshotId:
+        return SnapshotId(self.offset, self.epoch)
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +205,8 @@ class FetchResponse:
     diverging: DivergingEpoch | None = None
     refusal: Refusal | None = None
     leader_directory_id: bytes = b""
+    #: Only by this snapshot can the follower go on: what it needs is not in the log any more.
+    snapshot: SnapshotId | None = None
 
     @property
     def leader(self) -> ReplicaKey:
@@ -313,6 +328,27 @@ class Applied:
     """All below the Ready.wants_applied that was asked for has been passed to the listener."""
 
 
+@dataclass(frozen=True, slots=True)
+class Downloaded:
+    """The snapshot of Ready.install, or of an earlier one, is whole and durable on our disk."""
+
+    below: Below
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotTaken:
+    """The node has taken a snapshot of what it applied; it is whole and durable."""
+
+    snapshot: SnapshotId
+
+
+@dataclass(frozen=True, slots=True)
+class LogCut:
+    """The log begins there now: what lay below is in a snapshot."""
+
+    log_start_offset: int
+
+
 Event = (
     Applied
     | VoteRequested
@@ -328,6 +364,9 @@ Event = (
     | HardStateSaved
     | Written
     | Saved
+    | Downloaded
+    | SnapshotTaken
+    | LogCut
 )
 
 
@@ -390,13 +429,18 @@ Message = Call | Fetch | Reply | FetchReply | FindLeader
 
 @dataclass(frozen=True, slots=True)
 class Save:
-    """Cut the log (if asked), append, sync; Written and Saved give the first three back."""
+    """Cut the log, or let it begin anew (if asked), append, sync.
+
+    Written and Saved give the first three back.
+    """
 
     epoch: int
     end_offset: int
     truncations: int
     truncate_to: int | None = None
     batches: tuple[Batch, ...] = ()
+    #: Drop every record; the next one has this offset.
+    begin_at: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -420,6 +464,18 @@ class Reign:
 
 
 @dataclass(frozen=True, slots=True)
+class Install:
+    """Download this snapshot from the leader of the epoch, then step Downloaded.
+
+    What has come of it from an earlier leader is good: every voter's file is the same.
+    """
+
+    snapshot: SnapshotId
+    epoch: int
+    endpoint: str
+
+
+@dataclass(frozen=True, slots=True)
 class Ready:
     """What the machine wants done; parts that are None or empty ask for nothing."""
 
@@ -437,6 +493,7 @@ class Ready:
     fatal: str | None = None
     #: Step Applied once all below has been passed to the listener.
     wants_applied: int | None = None
+    install: Install | None = None  # the only download that may go on; None: none
 
 
 @dataclass(frozen=True, slots=True)

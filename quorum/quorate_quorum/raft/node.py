@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping, Sequence
-from contextlib import aclosing
 from typing import Any, Protocol
 
 import structlog
@@ -24,22 +23,23 @@ from quorate.errors import (
 from quorate.network import Service
 from quorate_quorum.log.events import encode_events
 from quorate_quorum.log.identity import Identity
-from quorate_quorum.log.log import Log, is_full
-from quorate_quorum.log.snapshot import VERSION as SNAPSHOT_VERSION
+from quorate_quorum.log.log import Log
 from quorate_quorum.log.snapshot import SnapshotId
 from quorate_quorum.node.config import QuorumConfig
 from quorate_quorum.node.environment import Environment
 from quorate_quorum.node.features import Known
+from quorate_quorum.raft.applier import Applier
 from quorate_quorum.raft.bootstrap import (
     make_durably,
     metadata_directory,
     read_bootstrap_hash,
 )
+from quorate_quorum.raft.download import Downloads
 from quorate_quorum.raft.finder import Finder
 from quorate_quorum.raft.ledger import Ledger
 from quorate_quorum.raft.messages import (
-    Applied,
     Batch,
+    Below,
     Call,
     Event,
     Fetch,
@@ -49,7 +49,6 @@ from quorate_quorum.raft.messages import (
     Message,
     QuorumStatus,
     Ready,
-    Reign,
     ReplicaKey,
     RoleChange,
 )
@@ -57,21 +56,20 @@ from quorate_quorum.raft.raft import Raft
 from quorate_quorum.raft.snapshots import Snapshots
 from quorate_quorum.raft.status import leader_heard
 from quorate_quorum.raft.storage import (
-    Below,
     Storage,
     parse_batches,
     read_below,
     read_ledger,
     read_state,
 )
+from quorate_quorum.raft.taking import Taking
 from quorate_quorum.raft.timing import Timing
 from quorate_quorum.raft.transport import RaftService, Transport
 from quorate_quorum.v1 import raft_pb2
-from quorate_quorum.v1.events_pb2 import EpochStart, MetadataEvent, SnapshotStart
+from quorate_quorum.v1.events_pb2 import EpochStart, MetadataEvent
 
 log = structlog.get_logger(__name__)
 
-APPLY_BYTES = 1 << 20
 CALLERS_MAX = 4096
 #: Of how many replicas it is remembered which features they know; the oldest go first.
 REPLICAS_KNOWN_MAX = 256
@@ -82,13 +80,13 @@ class RaftListener(Protocol):
     """Who follows the metadata log in this process. Called in the loop; must not wait."""
 
     def snapshot_part(self, batches: bytes) -> None:
-        """Some batches of the snapshot that this run starts from, in order."""
+        """Some batches of a snapshot, in order: at the start, or when one was installed."""
 
     def snapshot_end(self, offset: int, epoch: int) -> None:
         """The snapshot is whole: it stands for all below `offset`, where committed() goes on."""
 
     def committed(self, batches: Sequence[bytes], high_watermark: int) -> None:
-        """Every committed batch once, in order, from the snapshot's end or the log's start."""
+        """Every committed batch once, in order, from a snapshot's end or the log's start."""
 
     def became_leader(self, epoch: int, handed_over_for_silence: bool) -> None:
         """Our EpochStart is committed and was passed to committed()."""
@@ -127,11 +125,14 @@ class RaftNode:
         self._me = ReplicaKey(identity.node_id, identity.directory_id)
         self._history = History(identity.cluster_id, identity.quorum_generation, b"")
         self._snapshots = Snapshots(environment.disk, metadata_directory(config.log_dirs[0]))
+        self._taking = Taking(self, self._snapshots, log)
+        self._applier = Applier(self, log, self._snapshots, listener)
         self._known_features: dict[tuple[int, bytes], Known] = {self._me: environment.features}
         self._raft: Raft
         self._storage: Storage
         self._transport: Transport
         self._finder: Finder
+        self._downloads: Downloads
         self._tasks: dict[asyncio.Task[None], None] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._is_started = False
@@ -142,13 +143,7 @@ class RaftNode:
         self._reads: dict[int, asyncio.Future[int]] = {}
         #: Who waits for a transfer -> the voter that was named.
         self._transfers: dict[asyncio.Future[int], int] = {}
-        self._reign: Reign | None = None
-        self._told_epoch: int | None = None
         self._told_leader: tuple[int, int, str] | None = None
-        self._readable_end = 0
-        self._applied_end = 0
-        self._wants_applied: int | None = None
-        self._apply_wake = asyncio.Event()
         self.services: Sequence[Service] = (RaftService(self),)
 
     # --- what others see ------------------------------------------------------------------------
@@ -170,12 +165,12 @@ class RaftNode:
     @property
     def is_leader(self) -> bool:
         """Whether this node leads, its epoch begun and applied here."""
-        return self._told_epoch is not None
+        return self._applier.told_epoch is not None
 
     @property
     def high_watermark(self) -> int:
         """One past the last committed record that this node can read."""
-        return self._readable_end
+        return self._applier.readable_end
 
     @property
     def log_end_offset(self) -> int:
@@ -189,8 +184,9 @@ class RaftNode:
 
     @property
     def snapshot(self) -> SnapshotId | None:
-        """The newest whole snapshot on this disk."""
-        return self._snapshots.newest
+        """The newest whole snapshot on this disk, from which the log goes on."""
+        below = self._raft.ledger.snapshot
+        return None if below is None else below.id
 
     @property
     def history(self) -> History:
@@ -211,10 +207,11 @@ class RaftNode:
                 del self._known_features[oldest]
 
     def epoch_at(self, offset: int) -> int | None:
-        """Return the epoch of the record at an offset; None if it is not held."""
-        if not 0 <= offset < self._raft.ledger.log_end_offset:
+        """Return the epoch of the record at an offset; None if it is not held, or not known."""
+        ledger = self._raft.ledger
+        if not 0 <= offset < ledger.log_end_offset or ledger.epoch_before(offset + 1) < 0:
             return None
-        return self._raft.ledger.epoch_before(offset + 1)
+        return ledger.epoch_before(offset + 1)
 
     def describe(self) -> QuorumStatus:
         """Return the quorum as this node sees it; progress only if it leads.
@@ -271,6 +268,14 @@ class RaftNode:
         )
         endpoint = self._endpoint(ledger)
         self._storage = Storage(disk, self._log, directory, self.step)
+        self._downloads = Downloads(
+            self,
+            self._snapshots,
+            self._environment.network,
+            self._environment.features,
+            chunk_bytes=self.config.quorum_fetch_snapshot_max_bytes,
+            timeout_ms=self.config.request_timeout_ms,
+        )
         self._transport = Transport(
             self._environment.network,
             self._me,
@@ -308,7 +313,8 @@ class RaftNode:
         )
         self._is_started = self._is_running = True
         self._spawn(self._storage.run(), "raft storage")
-        self._spawn(self._apply(), "raft applier")
+        self._spawn(self._applier.run(), "raft applier")
+        self._spawn(self._downloads.run(), "raft download")
         self._advance(lambda: None)
 
     async def _read_below(self) -> Below | None:
@@ -340,6 +346,7 @@ class RaftNode:
         self._storage.end()
         for task in [one for one in self._tasks if one.get_name() == "raft storage"]:
             await asyncio.wait([task])
+        await self._taking.end()
 
     def _endpoint(self, ledger: Ledger) -> str:
         voter = ledger.voters.of_key(self._me)
@@ -408,19 +415,15 @@ class RaftNode:
             self._end_reign()
         for change in ready.role_changes:
             self._tell_role(change)
-        if ready.reign is not None:
-            self._reign = ready.reign
         self._transport.keep_session(ready.session)
+        self._downloads.want(ready.install)
         for message in ready.messages:
             self._send(message)
         for voter_id, reason in ready.transfers_given_up:
             self._transfer_given_up(voter_id, reason)
         for read, high_watermark in ready.confirmed_reads:
             _resolve(self._reads.pop(read, None), high_watermark)
-        self._readable_end = max(self._readable_end, ready.readable_end)
-        if ready.wants_applied is not None:
-            self._wants_applied = ready.wants_applied
-        self._apply_wake.set()
+        self._applier.proceed(ready)
 
     def _send(self, message: Message) -> None:
         match message:
@@ -471,14 +474,11 @@ class RaftNode:
                 future.set_exception(OverloadedError(error))
 
     def _end_reign(self) -> None:
-        self._reign = None
         reads, self._reads = self._reads, {}
         for read in reads.values():
             if not read.done():
                 read.set_exception(NotControllerError(f"node {self._me.id} lost its reign"))
-        told, self._told_epoch = self._told_epoch, None
-        if told is not None:
-            self._listener.lost_leadership(told)
+        self._applier.end_reign()
 
     # --- the door for the controller ------------------------------------------------------------
 
@@ -529,9 +529,9 @@ class RaftNode:
 
     async def read_committed(self, from_offset: int, bytes_max: int) -> bytes:
         """Return whole batches from an offset, below the high watermark; at least one if any."""
-        if from_offset >= self._readable_end:
+        if from_offset >= self._applier.readable_end:
             return b""
-        return await self._read(from_offset, self._readable_end, bytes_max)
+        return await self._applier.read(from_offset, self._applier.readable_end, bytes_max)
 
     async def take_snapshot(
         self, offset: int, epoch: int, events: Iterable[MetadataEvent]
@@ -544,37 +544,21 @@ class RaftNode:
         """
         if not self._is_running:
             raise StoppingError(f"node {self._me.id} is not running")
+        if (newest := self.snapshot) is not None and newest.offset >= offset:
+            return newest
         held = self._raft.ledger.epoch_before(offset)
-        if not 0 < offset <= self._applied_end or held != epoch:
+        if not 0 < offset <= self._applier.applied_end or held != epoch:
             raise InvalidRequestError(
                 f"a snapshot of offset {offset} and epoch {epoch}: applied here is all below"
-                f" {self._applied_end}, and the record before that offset is of epoch {held}"
+                f" {self._applier.applied_end}, and the record before it is of epoch {held}"
             )
-        start = SnapshotStart(
-            version=SNAPSHOT_VERSION,
-            offset=offset,
-            epoch=epoch,
-            cluster_id=self._history.cluster_id,
-            quorum_generation=self._history.quorum_generation,
-            bootstrap_hash=self._history.bootstrap_hash,
-        )
-        await asyncio.wait([self._spawn(self._take_snapshot(start, events), "raft snapshot")])
-        newest = self.snapshot
-        if newest is not None and newest.offset >= offset:
+        work = self._taking.take(SnapshotId(offset, epoch), events)
+        await asyncio.wait([self._spawn(work, "raft snapshot")])
+        if (newest := self.snapshot) is not None and newest.offset >= offset:
             return newest
         if not self._is_running:
             raise StoppingError(f"node {self._me.id} is not running")
         raise OverloadedError(f"node {self._me.id} has no room on its disk for a snapshot")
-
-    async def _take_snapshot(self, start: SnapshotStart, events: Iterable[MetadataEvent]) -> None:
-        """A full disk is no reason to stop: the log says so itself, when it has no room."""
-        await self._log.sync()  # the log never ends below a snapshot that was taken of it
-        try:
-            await self._snapshots.take(start, events)
-        except OSError as error:
-            if not is_full(error):
-                raise
-            log.warning("no room for a snapshot", node=self._me.id, error=str(error))
 
     async def read_snapshot(
         self, snapshot: SnapshotId, position: int, bytes_max: int
@@ -593,7 +577,7 @@ class RaftNode:
     def snapshot_parts(self, snapshot: SnapshotId) -> AsyncGenerator[bytes, None]:
         """Yield the batches of a snapshot's events, as Loader.load_snapshot_part takes them.
 
-        Close it with aclosing. FileNotFoundError if it is not there (any more).
+        Close it with aclosing. SnapshotNotFoundError if it is not there (any more), StorageError.
         """
         return self._snapshots.parts(snapshot)
 
@@ -641,45 +625,6 @@ class RaftNode:
         start = EpochStart(epoch=epoch, leader_id=self._me.id, handed_over_for_silence=for_silence)
         return self._encode([MetadataEvent(epoch_start=start)], base_offset, epoch)
 
-    async def _read(self, offset: int, end: int, bytes_max: int) -> bytes:
-        """Return committed batches; a cut above them makes the log ask for another try."""
-        while True:
-            truncations = self._log.truncations
-            data = await self._log.read(offset, end=end, bytes_max=bytes_max)
-            if data:
-                return data
-            assert truncations != self._log.truncations, f"nothing to read at {offset}"
-
-    # --- applying -------------------------------------------------------------------------------
-
-    async def _apply(self) -> None:
-        """Pass what is committed to the listener, then tell it of a reign that began."""
-        if self.snapshot is not None:
-            await self._apply_snapshot(self.snapshot)
-        while True:
-            await self._apply_wake.wait()
-            self._apply_wake.clear()
-            while self._applied_end < self._readable_end:
-                end = self._readable_end
-                batches = parse_batches(await self._read(self._applied_end, end, APPLY_BYTES))
-                self._applied_end = batches[-1].end_offset
-                self._listener.committed([batch.data for batch in batches], end)
-            reign = self._reign
-            if reign is not None and self._applied_end >= reign.since:
-                self._reign = None
-                self._told_epoch = reign.epoch
-                self._listener.became_leader(reign.epoch, reign.handed_over_for_silence)
-            if self._wants_applied is not None and self._applied_end >= self._wants_applied:
-                self._wants_applied = None
-                self.step(Applied())
-
-    async def _apply_snapshot(self, snapshot: SnapshotId) -> None:
-        async with aclosing(self._snapshots.parts(snapshot)) as parts:
-            async for part in parts:
-                self._listener.snapshot_part(part)
-        self._listener.snapshot_end(*snapshot)
-        self._applied_end = snapshot.offset
-
     # --- for the service ------------------------------------------------------------------------
 
     async def ask(self, event: Callable[[int], Event]) -> Any:
@@ -710,9 +655,12 @@ class RaftNode:
             )
 
     async def payload(self, reply: FetchReply) -> bytes | None:
-        """Return the batches of a fetch answer; None if the reign is over that meant them."""
+        """Return the batches of a fetch answer; None if the reign is over that meant them.
+
+        Empty if the log was cut above them meanwhile: the next fetch is told of the snapshot.
+        """
         base_offset = reply.response.base_offset
-        if reply.end <= base_offset:
+        if reply.end <= base_offset or base_offset < self._log.log_start_offset:
             return b""
         try:
             data = await self._log.read(

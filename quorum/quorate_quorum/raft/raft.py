@@ -21,6 +21,7 @@ from dataclasses import replace
 from typing import Any
 
 from quorate.errors import NotControllerError, OverloadedError
+from quorate_quorum.log.snapshot import SnapshotId
 from quorate_quorum.raft import elections, following, leading
 from quorate_quorum.raft.ledger import Ledger
 from quorate_quorum.raft.messages import (
@@ -29,7 +30,9 @@ from quorate_quorum.raft.messages import (
     Applied,
     Batch,
     BeginEpochRequested,
+    Below,
     Call,
+    Downloaded,
     EndEpochRequested,
     EpochAnswered,
     Event,
@@ -41,7 +44,9 @@ from quorate_quorum.raft.messages import (
     FetchReply,
     HardState,
     HardStateSaved,
+    Install,
     LeaderFound,
+    LogCut,
     Message,
     QuorumStatus,
     Ready,
@@ -50,6 +55,7 @@ from quorate_quorum.raft.messages import (
     RoleChange,
     Save,
     Saved,
+    SnapshotTaken,
     VoteAnswered,
     VoteRequested,
     Written,
@@ -112,6 +118,7 @@ class Raft:
         self._clear_ready()
         self._gated: list[Message] = []
         self._readable_told = -1
+        self._install_told: Install | None = None
         epoch = max(hard_state.epoch, ledger.last_epoch, 0)
         if epoch != hard_state.epoch:
             self.set_hard_state(replace(hard_state, epoch=epoch, voted_for=None))
@@ -276,7 +283,7 @@ class Raft:
         """Return what is to be done since the last call; None if nothing is."""
         self._release_gated()
         readable = min(self.ledger.high_watermark, self.ledger.written_end)
-        save = self._take_save()
+        save, install = self._take_save(), self._install
         ready = Ready(
             role_changes=tuple(self._role_changes),
             lost_epoch=self._lost_epoch,
@@ -291,6 +298,7 @@ class Raft:
             transfers_given_up=tuple(self.transfers_given_up),
             fatal=self.fatal,
             wants_applied=self.wants_applied,
+            install=install,
         )
         is_empty = (
             not (ready.role_changes or ready.messages or ready.confirmed_reads)
@@ -302,9 +310,11 @@ class Raft:
             and readable == self._readable_told
             and ready.fatal is None
             and ready.wants_applied is None
+            and install == self._install_told
         )
         self._clear_ready()
         self._readable_told = readable
+        self._install_told = install
         return None if is_empty else ready
 
     # --- behind the door ------------------------------------------------------------------------
@@ -331,7 +341,12 @@ class Raft:
     def _check(self) -> None:
         """The invariants of the machine; what peers send never reaches one of them."""
         ledger = self.ledger
+        below = ledger.snapshot
         assert ledger.log_start_offset <= ledger.high_watermark <= ledger.log_end_offset
+        assert ledger.log_start_offset <= (0 if below is None else below.offset), (
+            "snapshot at start"
+        )
+        assert below is None or below.offset <= ledger.high_watermark
         assert ledger.synced_end <= ledger.written_end <= ledger.log_end_offset
         assert ledger.high_watermark >= self._high_watermark_before, "the high watermark went back"
         self._high_watermark_before = ledger.high_watermark
@@ -366,11 +381,12 @@ class Raft:
         self.fatal: str | None = None
         self.wants_applied: int | None = None
         self._truncate_to: int | None = None
+        self._begin_at: int | None = None
         self._appended: list[Batch] = []
         self._wants_sync = False
 
     def _take_save(self) -> Save | None:
-        if not (self._wants_sync or self._appended or self._truncate_to is not None):
+        if not (self._wants_sync or self._appended):
             return None
         return Save(
             self.epoch,
@@ -378,6 +394,7 @@ class Raft:
             self.ledger.truncations,
             self._truncate_to,
             tuple(self._appended),
+            self._begin_at,
         )
 
     def send(self, message: Message) -> None:
@@ -398,6 +415,14 @@ class Raft:
     @property
     def _session(self) -> int:
         return self.role.session if isinstance(self.role, Follower) else NO_SESSION
+
+    @property
+    def _install(self) -> Install | None:
+        match self.role:
+            case Follower(install=SnapshotId() as snapshot, endpoint=endpoint):
+                return Install(snapshot, self.epoch, endpoint)
+            case _:
+                return None
 
     # --- the hard state -------------------------------------------------------------------------
 
@@ -491,6 +516,19 @@ class Raft:
         self._truncate_to = end
         self._wants_sync = True
 
+    def begin_anew(self, below: Below) -> None:
+        """The log is dropped whole, what is not handed out yet too: a snapshot stands for it."""
+        self.ledger.begin_anew(below)
+        self._appended.clear()
+        self._truncate_to, self._begin_at = None, below.offset
+        self._wants_sync = True
+
+    def _snapshot_taken(self, event: SnapshotTaken) -> None:
+        self.ledger.note_snapshot(event.snapshot)
+
+    def _log_cut(self, event: LogCut) -> None:
+        self.ledger.cut_below(event.log_start_offset)
+
     def raise_high_watermark(self, offset: int) -> None:
         self.ledger.high_watermark = max(self.ledger.high_watermark, offset)
 
@@ -512,6 +550,9 @@ class Raft:
 #: What happened -> where it is decided.
 _HANDLERS: dict[type[Event], Callable[[Raft, Any], None]] = {
     Applied: leading.applied,
+    Downloaded: following.downloaded,
+    SnapshotTaken: Raft._snapshot_taken,
+    LogCut: Raft._log_cut,
     VoteRequested: elections.vote_requested,
     VoteAnswered: elections.vote_answered,
     BeginEpochRequested: elections.begin_epoch_requested,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from quorate_quorum.log.snapshot import SnapshotId
 from quorate_quorum.raft.messages import ReplicaKey
 from quorate_quorum.raft.progress import Progress
 from quorate_quorum.raft.voters import VoterSet, reached_by_majority
@@ -66,6 +67,8 @@ class Follower:
     repeat_at_ms: int = -1
     has_reconnected: bool = False
     round: int = 0
+    #: The snapshot that the leader named instead of what we asked for; it is being downloaded.
+    install: SnapshotId | None = None
 
 
 @dataclass(frozen=True, slots=True)

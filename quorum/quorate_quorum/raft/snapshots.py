@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Iterable
+from contextlib import aclosing
 
 from quorate.errors import (
     CorruptRecordError,
@@ -13,7 +14,7 @@ from quorate.errors import (
 )
 from quorate_quorum.log import snapshot as files
 from quorate_quorum.log.disk import Disk
-from quorate_quorum.log.snapshot import SnapshotId
+from quorate_quorum.log.snapshot import Download, SnapshotId
 from quorate_quorum.node.config import ConfigError
 from quorate_quorum.v1.events_pb2 import MetadataEvent, SnapshotStart
 
@@ -64,14 +65,26 @@ class Snapshots:
         return start
 
     async def take(self, start: SnapshotStart, events: Iterable[MetadataEvent]) -> None:
-        """Write a snapshot, durably, then remove older ones; nothing if there is a newer one."""
+        """Write a snapshot, durably; nothing if there is a newer one."""
         snapshot = SnapshotId(start.offset, start.epoch)
         async with self._taking:
             if self.newest is not None and self.newest >= snapshot:
                 return
             await files.write_snapshot(self._disk, self._directory, start, events)
+            self._is_newest(snapshot)
+
+    def download(self, snapshot: SnapshotId) -> Download:
+        """Begin to fetch one from elsewhere."""
+        return Download(self._disk, self._directory, snapshot)
+
+    async def keep(self, snapshot: SnapshotId) -> None:
+        """Note that one is whole, durable, and what the log goes on from: older ones go."""
+        self._is_newest(snapshot)
+        await files.remove_older(self._disk, self._directory, snapshot)
+
+    def _is_newest(self, snapshot: SnapshotId) -> None:
+        if self.newest is None or self.newest < snapshot:
             self.newest = snapshot
-            await files.remove_older(self._disk, self._directory, snapshot)
 
     async def read(self, snapshot: SnapshotId, position: int, bytes_max: int) -> tuple[int, bytes]:
         """Return the size of a snapshot and its bytes from `position`, one at least.
@@ -83,10 +96,7 @@ class Snapshots:
         try:
             file = await self._disk.open(files.path_of(self._directory, snapshot))
         except FileNotFoundError:
-            raise SnapshotNotFoundError(
-                f"there is no snapshot of offset {snapshot.offset} and epoch {snapshot.epoch};"
-                f" the newest is {self.newest}"
-            ) from None
+            raise self._not_found(snapshot) from None
         try:
             if not 0 <= position < file.size:
                 raise InvalidRequestError(
@@ -97,6 +107,23 @@ class Snapshots:
         finally:
             await file.close()
 
-    def parts(self, snapshot: SnapshotId) -> AsyncGenerator[bytes, None]:
-        """Yield the batches of a snapshot's events; close it with aclosing. OSError."""
-        return files.parts(self._disk, files.path_of(self._directory, snapshot))
+    async def parts(self, snapshot: SnapshotId) -> AsyncGenerator[bytes, None]:
+        """Yield the batches of a snapshot's events; close it with aclosing.
+
+        SnapshotNotFoundError if it is not there (any more), StorageError if the disk fails.
+        """
+        path = files.path_of(self._directory, snapshot)
+        try:
+            async with aclosing(files.parts(self._disk, path)) as parts:
+                async for part in parts:
+                    yield part
+        except FileNotFoundError:
+            raise self._not_found(snapshot) from None
+        except OSError as error:
+            raise StorageError(f"can't read snapshot {path}: {error}") from error
+
+    def _not_found(self, snapshot: SnapshotId) -> SnapshotNotFoundError:
+        return SnapshotNotFoundError(
+            f"there is no snapshot of offset {snapshot.offset} and epoch {snapshot.epoch};"
+            f" the newest is {self.newest}"
+        )

@@ -10,7 +10,6 @@ import asyncio
 import struct
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
-from typing import NamedTuple
 
 from crc32c import crc32c
 from google.protobuf.message import DecodeError
@@ -25,6 +24,7 @@ from quorate_quorum.node.features import Known
 from quorate_quorum.raft.ledger import Ledger
 from quorate_quorum.raft.messages import (
     Batch,
+    Below,
     Event,
     HardState,
     HardStateSaved,
@@ -139,22 +139,19 @@ def _newest_voters(data: bytes, known: Known | None) -> VoterSet | None:
     return found
 
 
-class Below(NamedTuple):
-    """What the machine must know of a snapshot: it stands for the log below `offset`."""
-
-    offset: int
-    epoch: int  # of the record before it
-    voters: VoterSet
-
-
 async def read_below(
     snapshot: SnapshotId, parts: AsyncGenerator[bytes, None], known: Known | None = None
 ) -> Below:
-    """Read what the machine must know out of a snapshot's batches."""
+    """Read what the machine must know out of a snapshot's batches.
+
+    CorruptRecordError if they name no voters; UnknownLevelError, as in read_ledger.
+    """
     voters = VoterSet()
     async with aclosing(parts):
         async for part in parts:
             voters = _newest_voters(part, known) or voters
+    if not voters.voters:
+        raise CorruptRecordError(f"the snapshot at {snapshot.offset} names no voters")
     return Below(snapshot.offset, snapshot.epoch, voters)
 
 
@@ -175,7 +172,7 @@ async def read_ledger(
         await log.truncate_fully_and_start_at(below.offset)
     ledger = Ledger()
     if below is not None and log.log_start_offset > 0:
-        ledger.begin_above(below.offset, below.epoch, below.voters, log_start=log.log_start_offset)
+        ledger.begin_above(below, log_start=log.log_start_offset)
     while ledger.log_end_offset < log.log_end_offset:
         data = await log.read(ledger.log_end_offset, end=log.log_end_offset, bytes_max=SCAN_BYTES)
         batches = parse_batches(data, known)
@@ -184,6 +181,7 @@ async def read_ledger(
         for batch in batches:
             ledger.append(batch)
     if below is not None:
+        ledger.snapshot = below
         ledger.high_watermark = max(ledger.high_watermark, below.offset)
     ledger.written_end = ledger.log_end_offset
     ledger.synced_end = min(log.synced_end, ledger.log_end_offset)
@@ -248,6 +246,8 @@ class Storage:
             self._step(Saved(last.epoch, last.end_offset, last.truncations))
 
     async def _write(self, save: Save) -> None:
+        if save.begin_at is not None:
+            await self._log.truncate_fully_and_start_at(save.begin_at)
         if save.truncate_to is not None:
             await self._log.truncate(save.truncate_to)
             assert self._log.log_end_offset == save.truncate_to, "a cut lies between batches"

@@ -145,6 +145,9 @@ def _fetch_response(frame: Frame[raft_pb2.RaftFetchHeader]) -> FetchResponse:
         diverging,
         _refusal(header.error),
         header.leader_directory_id,
+        SnapshotId(header.snapshot.offset, header.snapshot.epoch)
+        if header.HasField("snapshot")
+        else None,
     )
 
 
@@ -163,6 +166,8 @@ def fetch_header(response: FetchResponse) -> raft_pb2.RaftFetchHeader:
     if response.diverging is not None:
         header.diverging.epoch = response.diverging.epoch
         header.diverging.end_offset = response.diverging.end_offset
+    if response.snapshot is not None:
+        header.snapshot.offset, header.snapshot.epoch = response.snapshot
     return header
 
 
