@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
-from quorate.errors import CorruptRecordError, QuorateError
+from quorate.errors import CorruptRecordError, QuorateError, StorageError
 from quorate.record.batch import BatchHeader
 from quorate_cli import offline
 from quorate_cli.offline import Bounds, DamagedError, Fault, Row
 from quorate_quorum.log import epochs as epoch_file
 from quorate_quorum.log import snapshot
 from quorate_quorum.log.disk import Disk
+from quorate_quorum.log.epoch_chain import EpochChain
 from quorate_quorum.log.epochs import EpochCache
 from quorate_quorum.log.events import decode_events
 from quorate_quorum.log.index import OFFSET_ENTRY, TIME_ENTRY
@@ -25,6 +26,8 @@ from quorate_quorum.log.segment import (
     file_name,
     offset_of,
 )
+from quorate_quorum.log.snapshot import SnapshotId
+from quorate_quorum.raft.storage import QUORUM_STATE, read_state
 
 
 def note(file: str, what: str) -> Row:
@@ -35,8 +38,10 @@ def note(file: str, what: str) -> Row:
 class _Walk:
     """What has been seen of one log, segment by segment."""
 
-    def __init__(self) -> None:
+    def __init__(self, newest: SnapshotId | None = None) -> None:
         self.epochs = EpochCache()
+        #: Of a metadata log: what vouches for the epochs.
+        self.chain = EpochChain(newest)
         self.start: int | None = None
         #: Where the next batch must begin.
         self.end = 0
@@ -93,7 +98,7 @@ async def check_directory(
     bases = sorted(base for name in names if (base := offset_of(name, LOG)) is not None)
     for row in _leftovers(directory, names, bases):
         yield row
-    walk = _Walk()
+    walk = _Walk(_newest(names))
     segments = [file_name(base, LOG) for base in bases]
     others = [name for name in names if not name.endswith((LOG, INDEX, TIME_INDEX))]
     for name in (*others, *segments):
@@ -114,6 +119,11 @@ async def check_directory(
     async with aclosing(_check_together(disk, directory, names, walk, locked=locked)) as rows:
         async for row in rows:
             yield row
+
+
+def _newest(names: list[str]) -> SnapshotId | None:
+    whole = [found for name in names if (found := snapshot.id_of(name)) is not None]
+    return max(whole, default=None)
 
 
 def _leftovers(directory: str, names: list[str], bases: list[int]) -> list[Row]:
@@ -152,7 +162,7 @@ async def _check_segment(
                     return
                 wrong = wrong or walk.wrong_place(header)
                 if is_metadata:
-                    wrong = wrong or await _wrong_events(segment, position, header)
+                    wrong = wrong or await _wrong_events(segment, position, header, walk.chain)
                 walk.step(header)
                 if wrong is not None:
                     yield Fault(path, position, wrong).row()
@@ -171,9 +181,13 @@ async def _check_segment(
         await segment.file.close()
 
 
-async def _wrong_events(segment: Segment, position: int, header: BatchHeader) -> str | None:
+async def _wrong_events(
+    segment: Segment, position: int, header: BatchHeader, chain: EpochChain
+) -> str | None:
+    batch = await segment.file.read_at(position, header.size)
     try:
-        decode_events(await segment.file.read_at(position, header.size))
+        decode_events(batch)
+        chain.inspect(header, batch)
     except QuorateError as error:
         return str(error)
     return None
@@ -260,11 +274,30 @@ async def _check_together(
     if walk.epochs.entries and epoch_file.FILE_NAME not in names:
         path = f"{directory}/{epoch_file.FILE_NAME}"
         yield Fault(path, None, "it is missing, and the log has batches").row()
-    start = walk.start or 0
-    whole = [found for name in names if (found := snapshot.id_of(name)) is not None]
-    if offline.is_metadata_log(directory) and start > max((one.offset for one in whole), default=0):
-        what = f"the log begins at {start}, and no snapshot reaches up to it"
-        yield Fault(directory, None, what).row()
+    if offline.is_metadata_log(directory):
+        for fault in await _check_voter(disk, directory, walk, _newest(names)):
+            yield fault.row()
+
+
+async def _check_voter(
+    disk: Disk, directory: str, walk: _Walk, newest: SnapshotId | None
+) -> list[Fault]:
+    """A log above 0 has its snapshot. The state is on disk before a record of its epoch, but a
+    snapshot may come before it.
+    """
+    faults = []
+    offset, epoch = newest or (0, 0)
+    if (walk.start or 0) > offset:
+        what = f"the log begins at {walk.start}, and no snapshot reaches up to it"
+        faults.append(Fault(directory, None, what))
+    try:
+        state = await read_state(disk, directory)
+    except StorageError:
+        return faults  # said by check_file
+    if walk.epochs.last > max(state.epoch, epoch):
+        what = f"it says epoch {state.epoch}, and the log has epoch {walk.epochs.last}"
+        faults.append(Fault(f"{directory}/{QUORUM_STATE}", None, what))
+    return faults
 
 
 def _compare_slot(path: str, value: tuple[int, int] | None, walk: _Walk, locked: bool) -> list[Row]:

@@ -22,6 +22,7 @@ from quorate_quorum.controller.controller import Controller
 from quorate_quorum.controller.leases import LeaseConfig
 from quorate_quorum.controller.service import ControllerService
 from quorate_quorum.log.disk import Disk, Lock
+from quorate_quorum.log.epoch_chain import open_metadata_log
 from quorate_quorum.log.identity import Identity, read_identity
 from quorate_quorum.log.log import Log, LogConfig
 from quorate_quorum.log.snapshot import SnapshotId
@@ -144,7 +145,7 @@ class QuorumServer:
         self._lock = await _locked(environment.disk, directory)
         if not identity.quorum_generation:
             identity = await join(environment.network, environment.disk, config, identity)
-        self._log = await Log.open(
+        self._log = await open_metadata_log(
             environment.disk,
             metadata_directory(directory),
             LogConfig(

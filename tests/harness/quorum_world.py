@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 
 from quorate.errors import NotControllerError, OverloadedError
 from quorate.record import batch as record_batch
+from quorate_quorum.log.epoch_chain import open_metadata_log
 from quorate_quorum.log.events import decode_events
 from quorate_quorum.log.identity import Identity, read_identity
-from quorate_quorum.log.log import Log, LogConfig
+from quorate_quorum.log.log import LogConfig
 from quorate_quorum.node.config import QuorumConfig
 from quorate_quorum.node.environment import Environment
 from quorate_quorum.raft.bootstrap import format_voter, metadata_directory
@@ -165,10 +166,10 @@ class SimulatedVoter:
             allow_insecure_listeners=True,
         )
         identity = await read_identity(self.disk, self.log_dir)
-        log = await Log.open(
+        log = await open_metadata_log(
             self.disk,
             metadata_directory(self.log_dir),
-            LogConfig(track_synced=True, segment_bytes=self.world.segment_bytes),
+            LogConfig(track_synced=True, verify_all=True, segment_bytes=self.world.segment_bytes),
         )
         applied = Applied(self)
         node = Watched(config, environment, log, identity, applied, self._failed, looked=self.look)

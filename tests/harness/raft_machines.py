@@ -55,8 +55,18 @@ def voters(*ids: int) -> VoterSet:
     return VoterSet(tuple(Voter(i, directory(i), f"host{i}:1") for i in ids))
 
 
-def batch(offset: int, epoch: int, count: int = 1, members: VoterSet | None = None) -> Batch:
-    return Batch(offset, offset + count, epoch, b"x" * 10, members)
+def batch(
+    offset: int,
+    epoch: int,
+    count: int = 1,
+    members: VoterSet | None = None,
+    *,
+    begins: bool = False,
+) -> Batch:
+    """Return a batch; if it `begins` its epoch, its event is an EpochStart."""
+    return Batch(
+        offset, offset + count, epoch, b"x" * 10, members, epoch_start=epoch if begins else None
+    )
 
 
 def ledger(epochs: Sequence[int], members: VoterSet, *, synced: int | None = None) -> Ledger:
@@ -211,14 +221,19 @@ def machine(
         hard_state,
         timing=Timing(),
         chance=chance,
-        epoch_start=lambda epoch, _, offset: batch(offset, epoch),
+        epoch_start=lambda epoch, _, offset: batch(offset, epoch, begins=True),
         endpoint=f"host{me}:1",
         now_ms=0,
         bootstrap_servers=bootstrap_servers,
     )
     made = Machine(raft, saves_at_once)
     for offset, of_epoch in enumerate(log):
-        made.log[offset] = batch(offset, of_epoch, members=members if offset == 0 else None)
+        made.log[offset] = batch(
+            offset,
+            of_epoch,
+            members=members if offset == 0 else None,
+            begins=offset > 0 and of_epoch != log[offset - 1],
+        )
     made.drain()
     return made
 

@@ -12,10 +12,13 @@ LEDGER = "quorum/quorate_quorum/raft/ledger.py"
 STORAGE = "quorum/quorate_quorum/raft/storage.py"
 VOTERS = "quorum/quorate_quorum/raft/voters.py"
 
+CHAIN = "quorum/quorate_quorum/log/epoch_chain.py"
+
 PAPER = "tests/unit/test_raft_paper.py"
 PITFALLS = "tests/unit/test_raft_pitfalls.py"
 DISK = "tests/unit/test_raft_storage.py"
 EPOCHS = "tests/unit/test_raft_epochs_met.py"
+LOG_EPOCHS = "tests/unit/test_metadata_log_epochs.py"
 
 
 class Mutant(NamedTuple):
@@ -93,6 +96,32 @@ MUTANTS = (
         "if crc32c(body) != crc:",
         "if False:",
         (f"{DISK}::test_a_quorum_state_of_another_version_or_with_any_bit_flipped_is_refused",),
+    ),
+    Mutant(
+        "R7",
+        "a flipped bit in a batch's epoch is believed at start",
+        CHAIN,
+        "        if reason is not None:\n",
+        "        if False:\n",
+        (f"{LOG_EPOCHS}::test_any_bit_of_a_synced_batchs_epoch_that_flips_is_corruption",),
+    ),
+    Mutant(
+        "R7",
+        "a batch's epoch is believed as a peer sends it",
+        FOLLOWING,
+        "if misfit(batch.epoch, batch.epoch_start, epoch) is not None:",
+        "if batch.epoch < epoch:",
+        (
+            f"{LOG_EPOCHS}::test_a_follower_believes_offsets_and_epochs_only_if_they_follow_on_its_log",
+        ),
+    ),
+    Mutant(
+        "R1",
+        "a state file older than the log is believed",
+        STORAGE,
+        "if ledger.last_epoch > known:",
+        "if False:",
+        (f"{LOG_EPOCHS}::test_a_voter_whose_state_is_older_than_its_log_does_not_start",),
     ),
     Mutant(
         "R12",

@@ -11,8 +11,11 @@ from typing import Any
 
 import pytest
 
+from quorate.record.batch import parse_header
 from quorate_quorum.log.epochs import EpochCache, decode
+from quorate_quorum.log.events import encode_events
 from quorate_quorum.log.slots import SLOT_BYTES
+from quorate_quorum.v1.events_pb2 import EpochStart, MetadataEvent
 from tests.unit.test_offline_dump import (
     DAMAGED,
     batch,
@@ -126,3 +129,29 @@ def test_a_log_above_0_without_its_snapshot_is_found(disk: Path) -> None:
     (metadata / "00000000000000000000.log").rename(metadata / "00000000000000000009.log")
     _, rows = verified(metadata)
     assert any("no snapshot reaches up to it" in row["what"] for row in rows)
+
+
+def test_an_epoch_that_no_epoch_start_began_is_found(disk: Path) -> None:
+    """R7: a batch's epoch lies outside its CRC, and a voter does not start with such a log."""
+    path = disk / "__cluster_metadata-0" / "00000000000000000000.log"
+    data = bytearray(path.read_bytes())
+    data[15] ^= 4
+    path.write_bytes(data)
+    status, rows = verified(disk)
+    assert status == 1
+    assert (str(path), 0) in [(row["file"], row.get("position")) for row in rows]
+    assert any("no EpochStart since epoch 0 begins that" in row["what"] for row in rows)
+
+
+def test_a_quorum_state_that_is_older_than_the_log_is_found(disk: Path) -> None:
+    metadata = disk / "__cluster_metadata-0"
+    path = metadata / "00000000000000000000.log"
+    end = parse_header(path.read_bytes()).end_offset
+    event = MetadataEvent(epoch_start=EpochStart(epoch=3))
+    with path.open("ab") as file:
+        file.write(encode_events([event], base_offset=end, epoch=3, timestamp_ms=0))
+    (metadata / "leader-epoch-checkpoint").write_bytes(EpochCache([(0, 0), (3, end)]).encode())
+    assert verified(disk) == (0, [])
+    (metadata / "quorum-state").unlink()
+    _, rows = verified(disk)
+    assert [row["what"] for row in rows] == ["it says epoch 0, and the log has epoch 3"]

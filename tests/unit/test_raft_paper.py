@@ -305,7 +305,7 @@ def test_logs_that_parted_for_several_epochs_come_together_in_several_rounds() -
 def test_a_repeated_answer_does_not_cut_the_log() -> None:
     """Figure 2: entries are deleted only if an existing one conflicts with a new one (R16)."""
     made = follower()
-    first = FetchResponse(1, 2, 1, batches=(batch(1, 1), batch(2, 1)))
+    first = FetchResponse(1, 2, 1, batches=(batch(1, 1, begins=True), batch(2, 1)))
     made.answered(first)
     made.answered(first)
     assert made.raft.ledger.log_end_offset == 3
@@ -324,14 +324,14 @@ def test_a_leader_never_cuts_its_own_log() -> None:
 def test_a_follower_learns_the_high_watermark_but_not_beyond_its_own_end() -> None:
     """Figure 2: commitIndex = min(leaderCommit, index of last new entry)."""
     made = follower()
-    made.answered(FetchResponse(1, 2, 1, 9, batches=(batch(1, 1),)))
+    made.answered(FetchResponse(1, 2, 1, 9, batches=(batch(1, 1, begins=True),)))
     assert made.raft.high_watermark == 2
 
 
 def test_the_high_watermark_never_goes_back() -> None:
     """Figure 2; R14: a delayed answer with a smaller high watermark changes nothing."""
     made = follower()
-    made.answered(FetchResponse(1, 2, 1, 3, batches=(batch(1, 1), batch(2, 1))))
+    made.answered(FetchResponse(1, 2, 1, 3, batches=(batch(1, 1, begins=True), batch(2, 1))))
     made.answered(FetchResponse(1, 2, 3, 2))
     assert made.raft.high_watermark == 3
 
@@ -417,7 +417,7 @@ def test_a_follower_acknowledges_only_what_is_on_disk() -> None:
     """Figure 2 (log[] persists before responding): the next fetch waits for the sync."""
     made = follower()
     made.saves_at_once = False
-    said = made.answered(FetchResponse(1, 2, 1, batches=(batch(1, 1),)))
+    said = made.answered(FetchResponse(1, 2, 1, batches=(batch(1, 1, begins=True),)))
     assert not [m for m in said if isinstance(m, Fetch)]
 
     (fetch,) = made.step(Saved(1, 2, 0))

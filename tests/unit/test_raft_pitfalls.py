@@ -284,7 +284,7 @@ def test_a_completion_from_before_a_cut_is_not_credited_to_what_replaced_it() ->
     made.raft.ledger.synced_end = 1
     made.answered(FetchResponse(2, 3, 3))  # another leader's answer, our session: no batches
     made.answered(FetchResponse(2, 2, 3, diverging=DivergingEpoch(0, 1)))
-    made.answered(FetchResponse(2, 2, 1, batches=(batch(1, 2), batch(2, 2))))
+    made.answered(FetchResponse(2, 2, 1, batches=(batch(1, 2, begins=True), batch(2, 2))))
     made.step(Saved(2, 3, 0))
     assert made.raft.ledger.synced_end == 1
     made.step(Saved(1, 3, 1))
@@ -343,9 +343,9 @@ def test_a_leader_answers_at_once_when_it_has_something_to_say_and_else_after_25
     "batches",
     [
         pytest.param((batch(2, 1),), id="gap"),
-        pytest.param((batch(1, 2),), id="of-an-epoch-that-has-not-been"),
-        pytest.param((batch(1, 1), batch(1, 1)), id="overlap"),
-        pytest.param((batch(1, 1), batch(2, 0)), id="epochs-go-back"),
+        pytest.param((batch(1, 2, begins=True),), id="of-an-epoch-that-has-not-been"),
+        pytest.param((batch(1, 1, begins=True), batch(1, 1)), id="overlap"),
+        pytest.param((batch(1, 1, begins=True), batch(2, 0)), id="epochs-go-back"),
     ],
 )
 def test_an_unsound_answer_is_not_appended(batches: tuple[object, ...]) -> None:
@@ -367,7 +367,7 @@ def test_a_cut_below_the_high_watermark_stops_the_node() -> None:
 def test_a_voter_set_that_is_cut_off_is_taken_back() -> None:
     """R34."""
     made = follower()
-    made.answered(FetchResponse(1, 2, 1, batches=(batch(1, 1, members=voters(1, 2)),)))
+    made.answered(FetchResponse(1, 2, 1, batches=(batch(1, 1, members=voters(1, 2), begins=True),)))
     assert len(made.raft.ledger.voters.voters) == 2
     made.answered(FetchResponse(1, 2, 2, diverging=DivergingEpoch(0, 1)))
     assert len(made.raft.ledger.voters.voters) == 3
@@ -376,7 +376,7 @@ def test_a_voter_set_that_is_cut_off_is_taken_back() -> None:
 def test_a_slow_sync_makes_the_follower_repeat_its_last_synced_offset() -> None:
     made = follower()
     made.saves_at_once = False
-    made.answered(FetchResponse(1, 2, 1, batches=(batch(1, 1),)))
+    made.answered(FetchResponse(1, 2, 1, batches=(batch(1, 1, begins=True),)))
     made.tick(199)
     assert not [m for m in made.tick() if isinstance(m, Fetch)]
     (fetch,) = [m for m in made.tick(1) if isinstance(m, Fetch)]
@@ -528,9 +528,9 @@ def test_the_first_vote_of_a_disk_is_remembered_with_it_and_never_changed() -> N
 
 def test_it_votes_and_stands_again_once_it_has_fetched_to_a_high_watermark_of_a_leader() -> None:
     made = follower(is_behind=True, epoch=3)
-    made.answered(FetchResponse(3, 2, 1, 0, batches=(batch(1, 2),)))
+    made.answered(FetchResponse(3, 2, 1, 0, batches=(batch(1, 2, begins=True),)))
     assert made.raft.hard_state.is_behind  # the leader does not know it itself yet
-    made.answered(FetchResponse(3, 2, 2, 3, batches=(batch(2, 3),)))
+    made.answered(FetchResponse(3, 2, 2, 3, batches=(batch(2, 3, begins=True),)))
     assert made.raft.hard_state.is_behind  # fetched, but not known to be on disk
     made.answered(FetchResponse(3, 2, 3, 3))
     assert not made.raft.hard_state.is_behind
@@ -539,7 +539,7 @@ def test_it_votes_and_stands_again_once_it_has_fetched_to_a_high_watermark_of_a_
 def test_a_half_fetched_history_is_remembered_before_any_of_it_is_written() -> None:
     made = follower(epoch=5)
     made.readies.clear()
-    made.answered(FetchResponse(5, 2, 1, 900, batches=(batch(1, 2),)))
+    made.answered(FetchResponse(5, 2, 1, 900, batches=(batch(1, 2, begins=True),)))
     (ready,) = [r for r in made.readies if r.save and r.save.batches]
     assert ready.hard_state is not None
     assert ready.hard_state.is_behind
@@ -547,7 +547,7 @@ def test_a_half_fetched_history_is_remembered_before_any_of_it_is_written() -> N
 
 def test_the_first_epoch_of_a_new_cluster_makes_nobody_wait() -> None:
     made = follower(epoch=1)
-    made.answered(FetchResponse(1, 2, 1, 0, batches=(batch(1, 1),)))
+    made.answered(FetchResponse(1, 2, 1, 0, batches=(batch(1, 1, begins=True),)))
     assert not made.raft.hard_state.is_behind
 
 

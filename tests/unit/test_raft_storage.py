@@ -40,7 +40,7 @@ from quorate_quorum.raft.storage import (
     read_state,
 )
 from quorate_quorum.raft.voters import Voter
-from quorate_quorum.v1.events_pb2 import Config, MetadataEvent, Voters
+from quorate_quorum.v1.events_pb2 import Config, EpochStart, MetadataEvent, Voters
 from quorate_testing.simulated.disk import SimulatedDisk
 from quorate_testing.simulated.loop import SimulatedLoop, simulate
 
@@ -196,9 +196,17 @@ def test_a_cut_and_what_replaces_it_are_carried_out_in_order() -> None:
         log = await Log.open(kept, directory, LogConfig(track_synced=True))
         events: list[Event] = []
         storage = Storage(kept, log, directory, events.append)
-        event = MetadataEvent(config=Config(name="n", value="v"))
-        (old,) = parse_batches(encode_events([event], base_offset=2, epoch=1, timestamp_ms=0))
-        (new,) = parse_batches(encode_events([event], base_offset=2, epoch=2, timestamp_ms=0))
+        (old,), (new,) = (
+            parse_batches(
+                encode_events(
+                    [MetadataEvent(epoch_start=EpochStart(epoch=epoch))],
+                    base_offset=2,
+                    epoch=epoch,
+                    timestamp_ms=0,
+                )
+            )
+            for epoch in (1, 2)
+        )
         storage.submit(None, 0, Save(1, 3, 0, None, (old,)))
         storage.submit(None, 0, Save(2, 3, 1, 2, (new,)))
         storage.end()

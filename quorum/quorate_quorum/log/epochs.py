@@ -117,3 +117,27 @@ def decode(content: bytes) -> EpochCache | None:
         return None
     cache = EpochCache(entries)
     return cache if cache.entries == entries else None
+
+
+def misfit(epoch: int, started: int | None, before: int | None) -> str | None:
+    """Return why a batch of a metadata log can't be of `epoch` after one of `before`, or None.
+
+    `started` is the epoch that its EpochStart event names, None if it has none; `before` is -1 if
+    it is the first batch of all, None if that is not known.
+
+    >>> misfit(3, 3, 1), misfit(3, None, 3), misfit(0, None, -1)
+    (None, None, None)
+    >>> misfit(4, None, 3)
+    'it says epoch 4, and no EpochStart since epoch 3 begins that'
+    >>> misfit(5, 4, 3)
+    'it says epoch 5, and its EpochStart begins epoch 4'
+    """
+    if started is None:
+        if before is None or epoch == max(before, 0):
+            return None
+        return f"it says epoch {epoch}, and no EpochStart since epoch {max(before, 0)} begins that"
+    if before is not None and started <= before:
+        return f"its EpochStart begins epoch {started} after epoch {before}"
+    if epoch != started:
+        return f"it says epoch {epoch}, and its EpochStart begins epoch {started}"
+    return None

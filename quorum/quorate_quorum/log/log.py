@@ -57,6 +57,7 @@ from quorate_quorum.log.segment import (
     RELATIVE_MAX,
     SNAPSHOT,
     TIME_INDEX,
+    Inspect,
     Segment,
     file_name,
     offset_of,
@@ -217,15 +218,18 @@ class Log:
         *,
         observer: Observer | None = None,
         run: Run = UNKNOWN,
+        inspect: Inspect | None = None,
     ) -> Log:
         """Open a log, or an empty one where there is none yet: nothing is made before an append.
 
-        `run` is what the log directory remembers of its last run. LogCorruptError if bytes below
+        `run` is what the log directory remembers of its last run. `inspect` looks at every batch
+        (so it goes with verify_all), and what it refuses is bad. LogCorruptError if bytes below
         the last known sync are bad, StorageError if the disk fails.
         """
+        assert inspect is None or config.verify_all
         opened = cls(disk, directory, config, observer)
         try:
-            await _Recovery(opened, run).carry_out()
+            await _Recovery(opened, run, inspect).carry_out()
         except (OSError, CorruptRecordError) as error:
             await opened._close_files()
             raise StorageError(f"{directory}: can't open the log: {error}") from error
@@ -906,8 +910,9 @@ def unpack_observer_snapshot(content: bytes) -> tuple[int, int, bytes] | None:
 class _Recovery:
     """Opening a log: what is there, what of it is to be believed, what must go."""
 
-    def __init__(self, opened: Log, run: Run) -> None:
+    def __init__(self, opened: Log, run: Run, inspect: Inspect | None) -> None:
         self._log = opened
+        self._inspect = inspect
         self._run = run
         self._config = opened._config
         self._cut_bytes = 0
@@ -1037,7 +1042,7 @@ class _Recovery:
                 self._expected = segment.base_offset
             segment.index = index = segment.index or segment.new_index()
             while position < segment.size:
-                chunk = await segment.scan(position, checked=True)
+                chunk = await segment.scan(position, checked=True, inspect=self._inspect)
                 bad = chunk.bad
                 for where, header in chunk.found:
                     misfit = self._misfit(segment, header)

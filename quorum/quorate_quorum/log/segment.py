@@ -7,11 +7,12 @@ the log is stopped cleanly, and what a crash leaves without them is scanned when
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from quorate.errors import CorruptRecordError
 from quorate.record.batch import HEADER_BYTES, BatchHeader, check, parse_header
-from quorate_quorum.log.disk import Disk, File, read_whole, replace_whole
+from quorate_quorum.log.disk import Buffer, Disk, File, read_whole, replace_whole
 from quorate_quorum.log.index import SegmentIndex
 
 LOG, INDEX, TIME_INDEX, SNAPSHOT = ".log", ".index", ".timeindex", ".snapshot"
@@ -46,6 +47,10 @@ def offset_of(name: str, ending: str) -> int | None:
     return int(stem)
 
 
+#: Looks at a batch whose CRC holds, in the order of the log; CorruptRecordError if it can't be.
+Inspect = Callable[[BatchHeader, Buffer], None]
+
+
 @dataclass(slots=True)
 class Chunk:
     """Some batches of a scan, where the next begins, and why it can't go on (None: it can)."""
@@ -78,8 +83,10 @@ class Segment:
         """Return an empty index of this segment's kind."""
         return SegmentIndex(self._index_interval_bytes)
 
-    async def scan(self, position: int, *, checked: bool) -> Chunk:
-        """Return the batches of the next chunk from `position`; with `checked`, their CRC holds."""
+    async def scan(self, position: int, *, checked: bool, inspect: Inspect | None = None) -> Chunk:
+        """Return the batches of the next chunk from `position`; with `checked`, their CRC holds,
+        and `inspect` finds nothing wrong with them.
+        """
         data = await self.file.read_at(position, min(CHUNK_BYTES, self.size - position))
         chunk = Chunk([], position)
         at = 0
@@ -101,7 +108,10 @@ class Segment:
                 data = await self.file.read_at(position, size)
             if checked:
                 try:
-                    check(memoryview(data)[at : at + size])
+                    batch = memoryview(data)[at : at + size]
+                    check(batch)
+                    if inspect is not None:
+                        inspect(header, batch)
                 except CorruptRecordError as error:
                     chunk.bad = str(error)
                     break

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from quorate.errors import StorageError
 from quorate.record import batch as record_batch
 from quorate_quorum.log.disk import Disk
+from quorate_quorum.log.epoch_chain import open_metadata_log
 from quorate_quorum.log.events import encode_events
 from quorate_quorum.log.identity import FILE_NAME, Identity, write_identity
 from quorate_quorum.log.log import Log, LogConfig
@@ -72,7 +73,7 @@ async def format_voter(
         raise ConfigError(f"{log_dir} is formatted already: {FILE_NAME} is there")
     await make_durably(disk, log_dir)
     batch = bootstrap_batch(voters, configs)
-    log = await Log.open(
+    log = await open_metadata_log(
         disk, metadata_directory(log_dir), LogConfig(track_synced=True, verify_all=True)
     )
     clean = False

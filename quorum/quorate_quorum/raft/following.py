@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from quorate_quorum.log.epochs import misfit
 from quorate_quorum.raft.messages import (
     DivergingEpoch,
     Downloaded,
@@ -163,11 +164,16 @@ def _take_answer(raft: Raft, follower: Follower, response: FetchResponse) -> Non
 
 
 def _is_sound(raft: Raft, response: FetchResponse) -> bool:
-    """Say whether the batches follow on our log and belong to epochs that have been."""
+    """Say whether the batches follow on our log and belong to epochs that have been.
+
+    Offset and epoch of a batch lie outside its CRC: our end and the EpochStarts vouch for them.
+    """
     offset, epoch = raft.ledger.log_end_offset, raft.ledger.last_epoch
     for batch in response.batches:
         follows = batch.base_offset == offset and batch.end_offset > offset
-        if not follows or not epoch <= batch.epoch <= response.epoch:
+        if not follows or batch.epoch > response.epoch:
+            return False
+        if misfit(batch.epoch, batch.epoch_start, epoch) is not None:
             return False
         offset, epoch = batch.end_offset, batch.epoch
     return True

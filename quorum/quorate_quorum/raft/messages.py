@@ -84,6 +84,7 @@ class Batch:
     epoch: int
     data: bytes
     voters: VoterSet | None = None  # of the newest Voters event in it
+    epoch_start: int | None = None  # the epoch that its EpochStart event begins
 
 
 class Below(NamedTuple):

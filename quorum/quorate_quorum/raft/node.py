@@ -57,6 +57,7 @@ from quorate_quorum.raft.snapshots import Snapshots
 from quorate_quorum.raft.status import leader_heard
 from quorate_quorum.raft.storage import (
     Storage,
+    check_state,
     parse_batches,
     read_below,
     read_ledger,
@@ -257,9 +258,9 @@ class RaftNode:
         start = await self._snapshots.open(
             cluster_id=identity.cluster_id, quorum_generation=identity.quorum_generation
         )
-        ledger = await read_ledger(
-            self._log, await self._read_below(), known=self._environment.features
-        )
+        below = await self._read_below()
+        ledger = await read_ledger(self._log, below, known=self._environment.features)
+        check_state(hard_state, ledger, below)
         told_hash = b"" if start is None else start.bootstrap_hash
         self._history = History(
             identity.cluster_id,

@@ -16,7 +16,10 @@ from google.protobuf.message import DecodeError
 
 from quorate.errors import CorruptRecordError, StorageError
 from quorate.record import batch as record_batch
+from quorate.record.batch import BatchHeader, parse_header
 from quorate_quorum.log.disk import Disk, read_whole, replace_whole
+from quorate_quorum.log.epoch_chain import epoch_started_by
+from quorate_quorum.log.epochs import misfit
 from quorate_quorum.log.events import EVENTS_BYTES_MAX, decode_events
 from quorate_quorum.log.log import Log
 from quorate_quorum.log.snapshot import SnapshotId
@@ -107,21 +110,20 @@ def parse_batches(payload: Buffer, known: Known | None = None) -> tuple[Batch, .
     for header, view in record_batch.split(payload):
         record_batch.check(view)
         data = bytes(view)
+        voters, started = _news(header, data, known)
         batches.append(
-            Batch(
-                header.base_offset,
-                header.end_offset,
-                header.leader_epoch,
-                data,
-                _newest_voters(data, known),
-            )
+            Batch(header.base_offset, header.end_offset, header.leader_epoch, data, voters, started)
         )
     return tuple(batches)
 
 
-def _newest_voters(data: bytes, known: Known | None) -> VoterSet | None:
-    found = None
+def _news(
+    header: BatchHeader, data: bytes, known: Known | None
+) -> tuple[VoterSet | None, int | None]:
+    """Return what the machine must know of a batch: its newest voters, and the epoch it begins."""
+    found = started = None
     for record in record_batch.records(data, size_max=EVENTS_BYTES_MAX):
+        started = epoch_started_by(record.value, header) or started
         if known is not None and record.value and record.value[0] == FEATURE_TAG:
             decode_events(data, known)
         if not record.value or record.value[0] != VOTERS_TAG:
@@ -136,7 +138,7 @@ def _newest_voters(data: bytes, known: Known | None) -> VoterSet | None:
         ids = [voter.id for voter in found.voters]
         if len(set(ids)) != len(ids):
             raise CorruptRecordError(f"the Voters event at {record.offset} names an id twice")
-    return found
+    return found, started
 
 
 async def read_below(
@@ -149,7 +151,7 @@ async def read_below(
     voters = VoterSet()
     async with aclosing(parts):
         async for part in parts:
-            voters = _newest_voters(part, known) or voters
+            voters = _news(parse_header(part), part, known)[0] or voters
     if not voters.voters:
         raise CorruptRecordError(f"the snapshot at {snapshot.offset} names no voters")
     return Below(snapshot.offset, snapshot.epoch, voters)
@@ -161,8 +163,9 @@ async def read_ledger(
     """Read the whole log and return what the machine must know of it.
 
     A log that does not reach up to the newest snapshot, or has another past there, begins anew at
-    it: what the snapshot holds is committed. StorageError if the log begins above the snapshot;
-    UnknownLevelError if it sets a feature to a level that is not `known`: a newer program wrote it.
+    it: what the snapshot holds is committed. StorageError if the log begins above the snapshot, or
+    a batch is of an epoch that none of its EpochStarts began; UnknownLevelError if it sets a
+    feature to a level that is not `known`: a newer program wrote it.
     """
     start = log.log_start_offset
     if start > 0 and (below is None or below.offset < start):
@@ -179,13 +182,41 @@ async def read_ledger(
         if not batches:
             raise StorageError(f"the metadata log can't be read at {ledger.log_end_offset}")
         for batch in batches:
-            ledger.append(batch)
+            _append_read(ledger, batch)
     if below is not None:
         ledger.snapshot = below
         ledger.high_watermark = max(ledger.high_watermark, below.offset)
     ledger.written_end = ledger.log_end_offset
     ledger.synced_end = min(log.synced_end, ledger.log_end_offset)
     return ledger
+
+
+def _append_read(ledger: Ledger, batch: Batch) -> None:
+    """Opening the log has looked at it already, and cut what may be cut (open_metadata_log)."""
+    before = ledger.last_epoch
+    is_known = before >= 0 or batch.base_offset == 0
+    reason = misfit(batch.epoch, batch.epoch_start, before if is_known else None)
+    if reason is not None:
+        raise StorageError(f"the metadata log is damaged at offset {batch.base_offset}: {reason}")
+    ledger.append(batch)
+
+
+def check_state(state: HardState, ledger: Ledger, below: Below | None) -> None:
+    """StorageError if the log names an epoch that the quorum-state file has not heard of.
+
+    The file is on disk before a record of its epoch is (Storage carries a hard state out before
+    the saves that came with it), so no crash leaves this: the file is not that of this log, and
+    what it would have said of votes is lost. A snapshot may be of a newer epoch: what it holds is
+    committed, whoever was voted for.
+    """
+    known = state.epoch if below is None else max(state.epoch, below.epoch)
+    if ledger.last_epoch > known:
+        raise StorageError(
+            f"the metadata log holds records of epoch {ledger.last_epoch}, and {QUORUM_STATE}"
+            f" says epoch {state.epoch}: the file is missing, or older than the log, and with it"
+            " the votes of this disk are lost. Bring the file back, or give this voter a new"
+            " disk and add it as a new voter"
+        )
 
 
 def _reaches(log: Log, below: Below) -> bool:
