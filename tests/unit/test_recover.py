@@ -256,6 +256,10 @@ def test_a_torn_tail_is_passed_over_and_a_bad_byte_below_the_sync_refused() -> N
         machine.disk.flip_bit(f"{META}/{segment}", size // 2)
         with pytest.raises(QuorateError, match="was synced"):
             await read(machine)
+        machine.disk.flip_bit(f"{META}/{segment}", size // 2)
+        machine.disk.flip_bit(f"{META}/{segment}", 15)  # the first batch's epoch
+        with pytest.raises(QuorateError, match=r"no EpochStart since epoch 0.* was synced"):
+            await read(machine)
 
     in_a_world(program)
 

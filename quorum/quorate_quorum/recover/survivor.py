@@ -15,6 +15,7 @@ from quorate.errors import StorageError
 from quorate.record.batch import BatchHeader
 from quorate_quorum.log import snapshot as files
 from quorate_quorum.log.disk import Disk
+from quorate_quorum.log.epoch_chain import EpochChain
 from quorate_quorum.log.identity import Identity, read_identity
 from quorate_quorum.log.log import SYNCED_FILE
 from quorate_quorum.log.segment import LOG, Segment, file_name, offset_of
@@ -170,7 +171,7 @@ class _Reading:
         names = await self._disk.list(self._directory)
         bases = sorted(base for name in names if (base := offset_of(name, LOG)) is not None)
         self.log_start = self.log_end = bases[0] if bases else 0
-        epoch = -1
+        chain = EpochChain(self.base)
         for base in bases:
             path = f"{self._directory}/{file_name(base, LOG)}"
             if base != self.log_end:
@@ -180,12 +181,12 @@ class _Reading:
             try:
                 position = 0
                 while position < segment.size:
-                    chunk = await segment.scan(position, checked=True)
+                    chunk = await segment.scan(position, checked=True, inspect=chain.inspect)
                     for position, header in chunk.found:
-                        if header.base_offset != self.log_end or header.leader_epoch < epoch:
+                        if header.base_offset != self.log_end:
                             self._bad = f"{path}, byte {position}: a batch out of place"
                             return
-                        self.log_end, epoch = header.end_offset, header.leader_epoch
+                        self.log_end = header.end_offset
                         yield header, await segment.file.read_at(position, header.size)
                     position = chunk.position
                     if chunk.bad is not None:
