@@ -293,6 +293,16 @@ def test_once_all_of_last_isr_are_back_the_furthest_leads() -> None:
     assert waiting.tick() == []
 
 
+def test_an_epoch_in_which_nobody_led_makes_no_log_the_furthest() -> None:
+    """R7: a flipped bit in the epoch of a replica's last batch must not win it the election."""
+    waiting = power_cut([0, 1, 2])
+    waiting.asked()
+    waiting.answers(0, last_epoch=1 << 20, end=90)
+    waiting.answers(1, last_epoch=0, end=70)
+    waiting.answers(2, last_epoch=0, end=80)
+    assert waiting.elected() == 2
+
+
 def test_a_tie_goes_by_order_of_assignment() -> None:
     waiting = power_cut([0, 1, 2])
     waiting.asked()

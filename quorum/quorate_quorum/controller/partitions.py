@@ -520,7 +520,13 @@ class Recovery:
             ends = {b: end for b, end in ends.items() if end[1] > 0}
         if not ends:
             return None
-        leader = max(ends, key=lambda b: (ends[b], -partition.broker_ids.index(b)))
+
+        def rank(broker: int) -> tuple[bool, tuple[int, int], int]:
+            """A batch's epoch lies outside its CRC: one that never was is damage, and no merit."""
+            epoch_has_been = ends[broker][0] <= partition.leader_epoch
+            return epoch_has_been, ends[broker], -partition.broker_ids.index(broker)
+
+        leader = max(ends, key=rank)
         told = ", ".join(f"broker {b}: epoch {e}, end {o}" for b, (e, o) in ends.items())
         return Recover(
             key[0],
