@@ -17,6 +17,7 @@ from quorate.model import (
     RecordMetadata,
     TopicDescription,
     TopicPartition,
+    VoterChange,
 )
 from quorate.producer.partitioner import RoundRobinPartitioner
 from quorate.producer.producer import Delivery, Producer
@@ -45,5 +46,6 @@ __all__ = [
     "RoundRobinPartitioner",
     "TopicDescription",
     "TopicPartition",
+    "VoterChange",
     "__version__",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -20,6 +21,7 @@ from quorate.errors import (
     raise_if_error,
 )
 from quorate.methods import (
+    ADD_VOTER,
     ALTER_CONFIGS,
     CREATE_TOPICS,
     DELETE_TOPICS,
@@ -28,6 +30,7 @@ from quorate.methods import (
     DESCRIBE_FEATURES,
     DESCRIBE_QUORUM,
     DESCRIBE_TOPICS,
+    REMOVE_VOTER,
     TRANSFER_LEADERSHIP,
     UPDATE_FEATURE,
 )
@@ -41,6 +44,7 @@ from quorate.model import (
     QuorumDescription,
     QuorumReplicaDescription,
     TopicDescription,
+    VoterChange,
 )
 from quorate.network import Method, Q, R
 from quorate.v1 import admin_pb2 as wire
@@ -284,14 +288,44 @@ class Admin:
         OverloadedError (retriable) if it did not catch up in time, and the old leader goes on;
         QuorumUnavailableError without a leader.
         """
-        if voter_id is not None and not 0 <= voter_id <= INT32_MAX:
-            raise InvalidRequestError(f"a voter's id is 0 to {INT32_MAX}, not {voter_id}")
-        request = wire.TransferLeadershipRequest(voter_id=voter_id)
+        named = None if voter_id is None else _voter_id(voter_id)
+        request = wire.TransferLeadershipRequest(voter_id=named)
         response = await self._call(
             TRANSFER_LEADERSHIP, request, safe_to_repeat=voter_id is not None
         )
         raise_if_error(response.error)
         return LeadershipTransfer(response.leader, response.already)
+
+    async def add_voter(self, voter_id: int, directory_id: str, endpoint: str) -> VoterChange:
+        """Make a node that has caught up as an observer a voter; returns when that is committed.
+
+        `directory_id` is the 32 hex digits that `quorate storage format --new-voter` printed. Safe
+        to repeat; a voter that is there already moves to another endpoint. OverloadedError
+        (retriable) until the node has caught up, and while another change is under way;
+        InvalidRequestError if that id is a voter on another disk: remove it first.
+        """
+        request = wire.AddVoterRequest(
+            voter_id=_voter_id(voter_id),
+            directory_id=_directory_id(directory_id),
+            endpoint=endpoint,
+        )
+        response = await self._call(ADD_VOTER, request)
+        raise_if_error(response.error)
+        return VoterChange(voter_id, directory_id, response.already)
+
+    async def remove_voter(self, voter_id: int, directory_id: str | None = None) -> VoterChange:
+        """Take a voter out of the quorum, also the one that leads; returns when it is committed.
+
+        With `directory_id` only that disk of it; safe to repeat. OverloadedError (retriable) while
+        another change is under way, or if a majority of those that would be left is not heard;
+        InvalidRequestError for the only voter.
+        """
+        named = b"" if directory_id is None else _directory_id(directory_id)
+        request = wire.RemoveVoterRequest(voter_id=_voter_id(voter_id), directory_id=named)
+        response = await self._call(REMOVE_VOTER, request)
+        raise_if_error(response.error)
+        gone = response.directory_id or named
+        return VoterChange(voter_id, gone.hex(), response.already)
 
     # -- inside ----------------------------------------------------------------------------------
 
@@ -325,6 +359,18 @@ def _names(topics: Iterable[str]) -> list[str]:
     if isinstance(topics, str):
         raise TypeError(f"topics must be a list of names, not the string {topics!r}")
     return list(topics)
+
+
+def _voter_id(voter_id: int) -> int:
+    if not 0 <= voter_id <= INT32_MAX:
+        raise InvalidRequestError(f"a voter's id is 0 to {INT32_MAX}, not {voter_id}")
+    return voter_id
+
+
+def _directory_id(text: str) -> bytes:
+    if re.fullmatch("[0-9a-f]{32}", text) is None:
+        raise InvalidRequestError(f"a directory id is 32 hex digits, not {text!r}")
+    return bytes.fromhex(text)
 
 
 def _new_topic(topic: NewTopic, topic_id: bytes) -> wire.NewTopic:

@@ -58,6 +58,12 @@ DESCRIBE_FEATURES = message_method(
 UPDATE_FEATURE = message_method(
     "/quorate.v1.Admin/UpdateFeature", admin.UpdateFeatureRequest, admin.UpdateFeatureResponse
 )
+ADD_VOTER = message_method(
+    "/quorate.v1.Admin/AddVoter", admin.AddVoterRequest, admin.AddVoterResponse
+)
+REMOVE_VOTER = message_method(
+    "/quorate.v1.Admin/RemoveVoter", admin.RemoveVoterRequest, admin.RemoveVoterResponse
+)
 TRANSFER_LEADERSHIP = message_method(
     "/quorate.v1.Admin/TransferLeadership",
     admin.TransferLeadershipRequest,

@@ -149,6 +149,18 @@ class FeatureDescription:
 
 
 @dataclass(frozen=True, slots=True)
+class VoterChange:
+    """A voter of the metadata quorum that came or went; `already`: so it was, nothing was done.
+
+    `directory_id` is 32 hex digits; empty where no disk was named and none was a voter's.
+    """
+
+    voter_id: int
+    directory_id: str
+    already: bool
+
+
+@dataclass(frozen=True, slots=True)
 class LeadershipTransfer:
     """Who leads the metadata quorum now; `already`: it did before, and nothing was done."""
 

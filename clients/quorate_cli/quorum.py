@@ -1,4 +1,4 @@
-"""`quorate quorum`: describe, transfer, shell, recover."""
+"""`quorate quorum`: describe, transfer, add-voter, remove-voter, shell, recover."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from quorate import LeadershipTransfer, QuorumDescription, QuorumReplicaDescription
-from quorate_cli import quorum_shell
+from quorate_cli import quorum_shell, quorum_voters
 from quorate_cli.cluster import pids
 from quorate_cli.recover import recover
 from quorate_cli.session import (
@@ -23,15 +23,19 @@ from quorate_cli.session import (
     run,
 )
 
-app = typer.Typer(no_args_is_help=True, help="Look at the metadata quorum, and change who leads.")
+app = typer.Typer(
+    no_args_is_help=True, help="Look at the metadata quorum; change who votes and who leads."
+)
 app.command()(recover)
+app.command()(quorum_voters.add_voter)
+app.command()(quorum_voters.remove_voter)
 # What follows PATH belongs to the shell: `quorum shell DIR find / -name leader`.
 app.command(context_settings={"allow_interspersed_args": False})(quorum_shell.shell)
 
 
 @app.callback()
 def quorum() -> None:
-    """Look at the metadata quorum, and change who leads."""
+    """Look at the metadata quorum; change who votes and who leads."""
 
 
 @app.command()
@@ -74,17 +78,21 @@ def describe(
         f"leader {described.leader}, epoch {described.epoch}, "
         f"generation {described.quorum_generation}, high watermark {described.high_watermark}\n"
     )
+    rows = [(one, "voter") for one in voters] + [(one, "observer") for one in observers]
     print_table(
-        ("voter", "endpoint", "log end", "lag", "caught up"),
+        ("id", "role", "directory", "endpoint", "log end", "lag", "lag ms", "caught up"),
         [
             (
-                f"{one['id']}{' (leader)' if one['id'] == described.leader else ''}",
+                one["id"],
+                "leader" if role == "voter" and one["id"] == described.leader else role,
+                one["directory_id"],
                 one["endpoint"],
                 one["log_end_offset"],
                 one["lag"],
+                "?" if one["lag_ms"] < 0 else one["lag_ms"],
                 "never" if one["last_caught_up_ms"] < 0 else f"{one['last_caught_up_ms']} ms ago",
             )
-            for one in (*voters, *observers)
+            for one, role in rows
         ],
     )
 
@@ -121,5 +129,7 @@ def _replica(one: QuorumReplicaDescription, pid: int | None) -> dict[str, Any]:
         "log_end_offset": one.log_end_offset,
         "lag": one.lag,
         "last_caught_up_ms": one.last_caught_up_ms,
+        # The oldest record that it lacks is no older; -1: it never had all.
+        "lag_ms": 0 if one.lag == 0 else one.last_caught_up_ms,
         "pid": pid,
     }

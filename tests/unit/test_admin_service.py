@@ -17,14 +17,17 @@ from quorate.errors import (
     RequestTimedOutError,
 )
 from quorate.methods import (
+    ADD_VOTER,
     ALTER_CONFIGS,
     CREATE_TOPICS,
     DELETE_TOPICS,
     DESCRIBE_QUORUM,
+    REMOVE_VOTER,
     TRANSFER_LEADERSHIP,
 )
 from quorate.network import Method, Peer
 from quorate.v1.admin_pb2 import (
+    AddVoterRequest,
     AlterConfigsRequest,
     AlterConfigsResponse,
     CreatedTopic,
@@ -37,6 +40,7 @@ from quorate.v1.admin_pb2 import (
     DescribeTopicsRequest,
     MetadataRequest,
     NewTopic,
+    RemoveVoterRequest,
     TransferLeadershipRequest,
 )
 from quorate.v1.common_pb2 import ErrorCode
@@ -260,12 +264,17 @@ class TestWrites:
         assert (quorum.error.code, quorum.leader) == (code, -1)
         moved = await service.transfer_leadership(TransferLeadershipRequest(voter_id=7), PEER)
         assert (moved.error.code, moved.leader) == (code, -1)
+        added = await service.add_voter(AddVoterRequest(voter_id=7), PEER)
+        gone = await service.remove_voter(RemoveVoterRequest(voter_id=7), PEER)
+        assert (added.error.code, gone.error.code) == (code, code)
         assert [path for path, *_ in fixture.client.forwarded] == [
             CREATE_TOPICS.path,
             DELETE_TOPICS.path,
             ALTER_CONFIGS.path,
             DESCRIBE_QUORUM.path,
             TRANSFER_LEADERSHIP.path,
+            ADD_VOTER.path,
+            REMOVE_VOTER.path,
         ]
 
     async def test_timeouts_are_bounded(self) -> None:

@@ -113,7 +113,8 @@ def test_calls_have_the_arguments_that_users_know(call: object, names: str) -> N
             Admin,
             """create_topic create_topics delete_topics list_topics describe_topics
             describe_cluster describe_quorum describe_configs alter_configs
-            describe_features update_feature transfer_leadership""",
+            describe_features update_feature transfer_leadership
+            add_voter remove_voter""",
         ),
     ],
 )

@@ -4,9 +4,19 @@ from __future__ import annotations
 
 import pytest
 
-from quorate.errors import InvalidRequestError, OverloadedError
+from quorate.errors import InvalidRequestError, NotControllerError, OverloadedError
 from quorate_quorum.raft.messages import Applied, FetchResponse
-from tests.harness.raft_machines import Machine, batch, follower, machine, serving_leader, voters
+from quorate_quorum.raft.voters import Voter, VoterSet
+from tests.harness.raft_machines import (
+    Machine,
+    batch,
+    directory,
+    follower,
+    leader,
+    machine,
+    serving_leader,
+    voters,
+)
 
 
 def propose(made: Machine, *ids: int) -> None:
@@ -23,6 +33,7 @@ def test_a_voter_that_has_not_caught_up_is_not_added() -> None:
     made.now_ms += 1_001
     with pytest.raises(OverloadedError):
         propose(made, 1, 2, 3, 4)
+    made.fetch(2, made.raft.ledger.log_end_offset, made.epoch, number=2)
     made.fetch(4, made.raft.ledger.log_end_offset, made.epoch, number=2)
     propose(made, 1, 2, 3, 4)
     assert made.raft.ledger.voters == voters(1, 2, 3, 4)
@@ -44,6 +55,56 @@ def test_no_change_before_the_one_before_is_committed() -> None:
     made.fetch(2, made.raft.ledger.log_end_offset, made.epoch)
     propose(made, 1)
     assert made.raft.high_watermark == made.raft.ledger.log_end_offset  # it alone is the majority
+
+
+@pytest.mark.parametrize(
+    ("heard", "left", "allowed"),
+    [
+        ((2, 3), (1, 2), True),
+        ((3,), (1, 2), False),  # the removal of 3 could not commit, nor be taken back
+        ((2,), (1, 2), True),  # the dead one goes
+        ((2,), (2, 3), False),  # the leader goes, and one of the two left is dead
+        ((2, 3), (2, 3), True),
+    ],
+)
+def test_a_majority_of_the_voters_that_are_left_is_heard(
+    heard: tuple[int, ...], left: tuple[int, ...], allowed: bool
+) -> None:
+    """R35: no change may leave the quorum in a state that it can't get out of."""
+    made = serving_leader()
+    made.now_ms += 1_001
+    for voter in heard:
+        made.fetch(voter, made.raft.ledger.log_end_offset, made.epoch, number=2)
+    if allowed:
+        propose(made, *left)
+        assert made.raft.ledger.voters == voters(*left)
+        return
+    with pytest.raises(OverloadedError, match="a majority must be"):
+        propose(made, *left)
+    assert made.raft.ledger.voters == voters(1, 2, 3)
+
+
+def test_nothing_changes_before_a_record_of_the_leaders_own_epoch_is_committed() -> None:
+    """R32: else two leaders of different epochs could each add or remove another voter."""
+    made = leader()
+    for other in (2, 3):
+        made.fetch(other, 1, 0)
+    with pytest.raises(NotControllerError, match="nothing of it is committed"):
+        propose(made, 1, 2)
+
+
+def test_a_voter_may_move_to_another_endpoint_but_not_to_another_disk() -> None:
+    """R33: the same id on another disk is another voter; its old self goes first."""
+    made = serving_leader()
+    old = made.raft.ledger.voters.voters
+    moved = VoterSet((*old[:2], Voter(3, directory(3), "elsewhere:1")))
+    end = made.raft.ledger.log_end_offset
+    made.raft.propose(batch(end, made.epoch, members=moved), made.now_ms)
+    assert made.raft.ledger.voters == moved
+    made.fetch(2, end + 1, made.epoch)
+    swapped = VoterSet((*old[:2], Voter(3, directory(33), "elsewhere:1")))
+    with pytest.raises(InvalidRequestError, match="1 would be added, 1 removed"):
+        made.raft.propose(batch(end + 1, made.epoch, members=swapped), made.now_ms)
 
 
 def test_a_leader_that_removed_itself_does_not_count_itself_and_resigns_at_the_commit() -> None:

@@ -22,6 +22,7 @@ from quorate.errors import (
     to_wire,
 )
 from quorate.methods import (
+    ADD_VOTER,
     ALTER_CONFIGS,
     CREATE_TOPICS,
     DELETE_TOPICS,
@@ -31,10 +32,12 @@ from quorate.methods import (
     DESCRIBE_QUORUM,
     DESCRIBE_TOPICS,
     METADATA,
+    REMOVE_VOTER,
     TRANSFER_LEADERSHIP,
     UPDATE_FEATURE,
 )
 from quorate.v1.admin_pb2 import (
+    AddVoterResponse,
     AlterConfigsResponse,
     BrokerEndpoint,
     ClusterBroker,
@@ -51,6 +54,7 @@ from quorate.v1.admin_pb2 import (
     DescribeTopicsResponse,
     MetadataResponse,
     PartitionMetadata,
+    RemoveVoterResponse,
     TopicMetadata,
     TransferLeadershipResponse,
     UpdateFeatureResponse,
@@ -63,6 +67,7 @@ if TYPE_CHECKING:
 
     from quorate.network import Handler, Method, Peer
     from quorate.v1.admin_pb2 import (
+        AddVoterRequest,
         AlterConfigsRequest,
         CreateTopicsRequest,
         DeleteTopicsRequest,
@@ -72,6 +77,7 @@ if TYPE_CHECKING:
         DescribeQuorumRequest,
         DescribeTopicsRequest,
         MetadataRequest,
+        RemoveVoterRequest,
         TransferLeadershipRequest,
         UpdateFeatureRequest,
     )
@@ -132,6 +138,8 @@ class AdminService:
             DESCRIBE_FEATURES: self.describe_features,
             UPDATE_FEATURE: self.update_feature,
             TRANSFER_LEADERSHIP: self.transfer_leadership,
+            ADD_VOTER: self.add_voter,
+            REMOVE_VOTER: self.remove_voter,
         }
 
     # Reads
@@ -261,6 +269,18 @@ class AdminService:
             return await self._forward(TRANSFER_LEADERSHIP, request, peer, 0)
         except QuorateError as error:
             return TransferLeadershipResponse(error=error_of(error), leader=-1)
+
+    async def add_voter(self, request: AddVoterRequest, peer: Peer) -> AddVoterResponse:
+        try:
+            return await self._forward(ADD_VOTER, request, peer, 0)
+        except QuorateError as error:
+            return AddVoterResponse(error=error_of(error))
+
+    async def remove_voter(self, request: RemoveVoterRequest, peer: Peer) -> RemoveVoterResponse:
+        try:
+            return await self._forward(REMOVE_VOTER, request, peer, 0)
+        except QuorateError as error:
+            return RemoveVoterResponse(error=error_of(error))
 
     async def _forward(self, method: Method[Q, R], request: Q, peer: Peer, timeout_ms: int) -> R:
         """Ask the controller; return when this broker has carried out the effect.

@@ -19,7 +19,7 @@ from quorate.errors import NotControllerError, OverloadedError, UnknownServerErr
 from quorate.v1 import admin_pb2 as admin
 from quorate.v1.admin_pb2 import DescribeQuorumRequest, DescribeQuorumResponse
 from quorate.v1.common_pb2 import ErrorCode
-from quorate_quorum.controller import brokers, features
+from quorate_quorum.controller import brokers, features, voters
 from quorate_quorum.controller.leases import LeaseConfig, Leases, Session
 from quorate_quorum.controller.outcome import Context
 from quorate_quorum.controller.reign import Decided, Decision, Proposer, Reign
@@ -177,6 +177,12 @@ class Controller:
         """Raise a feature, if every node knows the level."""
         return await self.run(
             lambda image, _: features.update_feature(image, request, self._raft.known_features)
+        )
+
+    async def add_voter(self, request: admin.AddVoterRequest) -> Decided[admin.AddVoterResponse]:
+        """Add a voter that has caught up."""
+        return await self.run(
+            lambda image, _: voters.add_voter(image, request, self._raft.known_features)
         )
 
     async def transfer_leadership(

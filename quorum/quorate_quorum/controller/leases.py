@@ -204,6 +204,7 @@ class Leases:
     def committed(self, delta: MetadataDelta, image: MetadataImage) -> None:
         """An image is committed: tell the brokers that it speaks of."""
         self._image = image
+        self._liveness.has_other_voter = len(image.voters) > 1
         self._recovery.changed(self._reign.pending, delta.changed_partitions)
         for broker_id in delta.changed_brokers:
             broker = image.brokers.get(broker_id)

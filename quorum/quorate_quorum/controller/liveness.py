@@ -120,7 +120,9 @@ class Liveness:
         self._ticked_ms = 0
         self._has_dialled_absent = False
         self._dials = 0
-        self._may_hand_over = has_other_voter and not handed_over_for_silence
+        #: Whether there is somebody to hand over to; voters come and go.
+        self.has_other_voter = has_other_voter
+        self._may_hand_over = not handed_over_for_silence
         self._handed_over_at: int | None = None
         #: When, in ticked time, brokers fenced for silence fell silent.
         self._fell_silent: list[int] = []
@@ -373,7 +375,7 @@ class Liveness:
         """Whether more than half of the unfenced brokers, two at least, fell silent within one
         session timeout. Who is silent for half of it has missed several heartbeats.
         """
-        if not self._may_hand_over:
+        if not (self._may_hand_over and self.has_other_voter):
             return False
         timeout = self._config.session_timeout_ms
         silent = [session for _, session in unfenced if session.silence_ms >= timeout // 2]

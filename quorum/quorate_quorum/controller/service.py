@@ -29,11 +29,13 @@ from quorate.errors import (
     to_wire,
 )
 from quorate.methods import (
+    ADD_VOTER,
     ALTER_CONFIGS,
     CREATE_TOPICS,
     DELETE_TOPICS,
     DESCRIBE_FEATURES,
     DESCRIBE_QUORUM,
+    REMOVE_VOTER,
     TRANSFER_LEADERSHIP,
     UPDATE_FEATURE,
 )
@@ -42,6 +44,7 @@ from quorate_quorum.controller import brokers, partitions, topics
 from quorate_quorum.controller.controller import Controller
 from quorate_quorum.controller.outcome import Context, Outcome
 from quorate_quorum.controller.reign import Decided
+from quorate_quorum.controller.voters import remove_voter
 from quorate_quorum.metadata.image import MetadataImage
 from quorate_quorum.methods import (
     ALLOCATE_PRODUCER_IDS,
@@ -108,6 +111,10 @@ class ControllerService:
                 _Forwarded(DESCRIBE_FEATURES, controller.describe_features),
                 _Forwarded(UPDATE_FEATURE, controller.update_feature),
                 _Forwarded(TRANSFER_LEADERSHIP, controller.transfer_leadership),
+                _Forwarded(ADD_VOTER, controller.add_voter),
+                _decided(
+                    REMOVE_VOTER, controller, lambda image, request, _: remove_voter(image, request)
+                ),
             )
         }
 

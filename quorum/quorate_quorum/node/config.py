@@ -415,7 +415,7 @@ def _impossible_addresses(config: NodeConfig) -> Iterable[tuple[str, ...]]:
         yield "listeners must name at least one host:port", "listeners"
     for name in ("listeners", "advertised.listeners", "quorum.bootstrap.servers"):
         for address in getattr(config, name.replace(".", "_")):
-            wrong = _wrong_address(address, port_min=0 if name == "listeners" else 1)
+            wrong = wrong_address(address, port_min=0 if name == "listeners" else 1)
             if wrong:
                 yield f"{name}: {wrong}", name
     advertised = config.advertised_listeners
@@ -457,11 +457,11 @@ def _host(address: str) -> str:
     return address.rpartition(":")[0].removeprefix("[").removesuffix("]")
 
 
-def _wrong_address(address: str, *, port_min: int) -> str | None:
+def wrong_address(address: str, *, port_min: int) -> str | None:
     """Return what is wrong with a host:port, or None.
 
-    >>> _wrong_address("localhost:7092", port_min=1)
-    >>> _wrong_address("localhost", port_min=1)
+    >>> wrong_address("localhost:7092", port_min=1)
+    >>> wrong_address("localhost", port_min=1)
     "'localhost' must be host:port, with a port from 1 to 65535"
     """
     match = re.fullmatch(r"(\[[0-9A-Fa-f:.%\w]+\]|[^\s:\[\]/]+):([0-9]{1,5})", address)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from quorate.errors import InvalidRequestError, OverloadedError
+from quorate.errors import InvalidRequestError
 from quorate_quorum.log.snapshot import SnapshotId
 from quorate_quorum.raft.messages import (
     Applied,
@@ -34,7 +34,7 @@ from quorate_quorum.raft.timing import OBSERVER_SILENCE_FETCH_TIMEOUTS
 if TYPE_CHECKING:
     from quorate_quorum.raft.ledger import Ledger
     from quorate_quorum.raft.raft import Raft
-    from quorate_quorum.raft.voters import Voter, VoterSet
+    from quorate_quorum.raft.voters import Voter
 
 OBSERVERS_MAX = 32
 
@@ -108,30 +108,6 @@ def append_own(raft: Raft, leader: Leader, batch: Batch) -> None:
     leader.uncommitted_bytes += len(batch.data)
 
 
-def check_may_change_voters(raft: Raft, leader: Leader, voters: VoterSet) -> None:
-    """Raise unless exactly one voter comes, goes or moves, and nothing forbids it (KIP-853).
-
-    InvalidRequestError for a change that is none of these; OverloadedError (retriable) while an
-    earlier one is not committed, or the new voter is not caught up (R32).
-    """
-    old, ids = raft.ledger.voters, [voter.id for voter in voters.voters]
-    added = [v for v in voters.voters if (v.id, v.directory_id) not in old]
-    gone = [v for v in old.voters if (v.id, v.directory_id) not in voters]
-    moved = [v for v in voters.voters if v not in old.voters and v not in added]
-    if not ids or len(set(ids)) != len(ids) or len(added) + len(gone) + len(moved) != 1:
-        raise InvalidRequestError(
-            f"voters change one at a time: {len(added)} would be added, {len(gone)} removed,"
-            f" {len(moved)} moved, which makes {ids}"
-        )
-    if not raft.ledger.are_voters_committed:
-        raise OverloadedError("an earlier change of the voters is not committed yet: ask again")
-    for voter in added:
-        progress = leader.replicas.get(ReplicaKey(voter.id, voter.directory_id))
-        caught_up_ms = -1 if progress is None else progress.last_caught_up_ms
-        if caught_up_ms < 0 or caught_up_ms + raft.timing.fetch_timeout_ms < raft.now_ms:
-            raise OverloadedError(f"replica {voter.id} has not caught up as an observer: ask again")
-
-
 def has_committed_own(raft: Raft, leader: Leader) -> bool:
     """Say whether the first record of this reign is committed (Raft, 5.4.2)."""
     return raft.ledger.high_watermark > leader.epoch_start_offset
@@ -158,7 +134,7 @@ def successor(raft: Raft, leader: Leader, voter_id: int | None) -> int:
 
     def rank(voter: Voter) -> tuple[bool, int, int]:
         progress = leader.replicas.get(ReplicaKey(voter.id, voter.directory_id), Progress())
-        return not _is_heard(raft, progress), -progress.log_end_offset, voter.id
+        return not is_heard(raft, progress), -progress.log_end_offset, voter.id
 
     return min(others, key=rank).id
 
@@ -184,13 +160,13 @@ def _give_up_transfer(raft: Raft, leader: Leader, current: Transfer, reason: str
 def _complete_transfer(raft: Raft, leader: Leader, current: Transfer) -> None:
     """Make way as soon as the successor holds all that we do, and is not known to be silent."""
     progress = leader.replicas.get(current.to)
-    if progress is None or not _is_heard(raft, progress):
+    if progress is None or not is_heard(raft, progress):
         return
     if progress.log_end_offset == raft.ledger.log_end_offset:
         end_reign(raft, leader, f"transferred to voter {current.to.id}", first=current.to.id)
 
 
-def _is_heard(raft: Raft, progress: Progress) -> bool:
+def is_heard(raft: Raft, progress: Progress) -> bool:
     """Say whether it has fetched within a fetch timeout; nobody is made to wait for the dead."""
     last = progress.last_fetch_ms
     return last >= 0 and last + raft.timing.fetch_timeout_ms > raft.now_ms

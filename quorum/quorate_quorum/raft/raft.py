@@ -4,8 +4,8 @@ Door: `step(event, now_ms)`, `tick(now_ms)`, `propose`, `read`, `transfer`, `res
 into the next `Ready`, which `ready()` hands out once. Time, chance and encodings are arguments.
 The driver carries Readies out in order and steps the completions back in.
 
-All state is here; what is decided lies in three modules of functions over it: `elections`, which
-goes on in `following` or `leading`, and these two, which know nothing of each other.
+All state is here; what is decided lies in four modules of functions over it: `elections`, which
+goes on in `following` or `leading`, these two, which know nothing of each other, and `changing`.
 
 Laws (DESIGN section 4): nothing is committed by counting replicas of an older epoch's records (3,
 leading); nothing below the high watermark is cut (4, following); nobody leads twice in an epoch
@@ -22,7 +22,7 @@ from typing import Any
 
 from quorate.errors import NotControllerError, OverloadedError
 from quorate_quorum.log.snapshot import SnapshotId
-from quorate_quorum.raft import elections, following, leading
+from quorate_quorum.raft import changing, elections, following, leading
 from quorate_quorum.raft.ledger import Ledger
 from quorate_quorum.raft.messages import (
     EPOCH_LEAP_MAX,
@@ -211,9 +211,9 @@ class Raft:
             )
 
     def check_may_change_voters(self, voters: VoterSet) -> None:
-        """Raise unless this may be the next set (after check_may_propose); see leading."""
+        """Raise unless this may be the next set (after check_may_propose); see changing."""
         assert isinstance(self.role, Leader)
-        leading.check_may_change_voters(self, self.role, voters)
+        changing.check_may_change_voters(self, self.role, voters)
 
     def propose(self, batch: Batch, now_ms: int) -> None:
         """Append a batch of our own epoch that starts at our log end (after check_may_propose)."""
@@ -221,7 +221,7 @@ class Raft:
         self.check_may_propose(batch.epoch)
         assert isinstance(self.role, Leader)
         if batch.voters is not None:
-            leading.check_may_change_voters(self, self.role, batch.voters)
+            changing.check_may_change_voters(self, self.role, batch.voters)
         leading.append_own(self, self.role, batch)
         self._settle()
 

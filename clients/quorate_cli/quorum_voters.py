@@ -1,0 +1,113 @@
+"""`quorate quorum add-voter` and `remove-voter`: one change at a time, each safe to repeat."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import sys
+from collections.abc import Awaitable, Callable
+from typing import Annotated
+
+import typer
+
+from quorate import Admin, VoterChange
+from quorate.errors import OverloadedError
+from quorate_cli.session import (
+    DEFAULT_BOOTSTRAP,
+    Bootstrap,
+    Output,
+    Timeout,
+    admin_at,
+    check_output,
+    print_json,
+    run,
+    usage_error,
+)
+from quorate_cli.storage import VOTER
+
+GONE = re.compile(r"(?P<id>[0-9]{1,9})(:(?P<directory>[0-9a-f]{32}))?")
+ASK_AGAIN_S = 0.2
+
+
+def add_voter(
+    voter: Annotated[
+        str,
+        typer.Argument(
+            metavar="ID@HOST:PORT:DIRECTORY_ID",
+            help="As `quorate storage format --new-voter` printed it.",
+        ),
+    ],
+    bootstrap: Bootstrap = DEFAULT_BOOTSTRAP,
+    output: Output = "text",
+    timeout: Timeout = 10.0,
+) -> None:
+    """Make a node that follows as an observer a voter, or move a voter to another endpoint.
+
+    Waits until the node has caught up. Safe to repeat: a voter that is there stays.
+    """
+    as_json = check_output(output)
+    match = VOTER.fullmatch(voter)
+    if match is None:
+        usage_error(f"a voter is ID@HOST:PORT:DIRECTORY_ID with 32 hex digits, not {voter!r}")
+    endpoint = match["endpoint"]
+    done = _changed(
+        lambda admin: admin.add_voter(int(match["id"]), match["directory"], endpoint),
+        bootstrap,
+        timeout,
+    )
+    already = " already" if done.already else ""
+    _tell(done, f"{done.voter_id} at {endpoint} is a voter{already}", as_json=as_json)
+
+
+def remove_voter(
+    voter: Annotated[
+        str,
+        typer.Argument(metavar="ID[:DIRECTORY_ID]", help="One disk of it, or whichever it has."),
+    ],
+    bootstrap: Bootstrap = DEFAULT_BOOTSTRAP,
+    output: Output = "text",
+    timeout: Timeout = 10.0,
+) -> None:
+    """Take a voter out of the quorum, also the leader; it goes on as an observer until it stops.
+
+    Safe to repeat: one that is no voter stays none.
+    """
+    as_json = check_output(output)
+    match = GONE.fullmatch(voter)
+    if match is None:
+        usage_error(f"a voter is ID or ID:DIRECTORY_ID with 32 hex digits, not {voter!r}")
+    done = _changed(
+        lambda admin: admin.remove_voter(int(match["id"]), match["directory"]), bootstrap, timeout
+    )
+    if done.already:
+        _tell(done, f"{voter} is no voter already", as_json=as_json)
+    else:
+        text = f"{done.voter_id} with directory {done.directory_id} is no voter any more"
+        _tell(done, text, as_json=as_json)
+
+
+def _tell(done: VoterChange, text: str, *, as_json: bool) -> None:
+    if as_json:
+        directory_id = done.directory_id or None
+        print_json({"id": done.voter_id, "directory_id": directory_id, "already": done.already})
+    else:
+        sys.stdout.write(text + "\n")
+
+
+def _changed(
+    change: Callable[[Admin], Awaitable[VoterChange]], bootstrap: str, timeout: float
+) -> VoterChange:
+    """Ask until it is done; when the time is over, the quorum's last word is the error."""
+
+    async def main() -> VoterChange:
+        until = asyncio.get_running_loop().time() + timeout
+        async with admin_at(bootstrap, timeout) as admin:
+            while True:
+                try:
+                    return await change(admin)
+                except OverloadedError:
+                    if asyncio.get_running_loop().time() + ASK_AGAIN_S >= until:
+                        raise
+                await asyncio.sleep(ASK_AGAIN_S)
+
+    return run(main, timeout=timeout)
