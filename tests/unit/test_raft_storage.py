@@ -8,6 +8,7 @@ import pytest
 from crc32c import crc32c
 
 from quorate.errors import CorruptRecordError, StorageError
+from quorate.record.batch import check
 from quorate_quorum.log.events import decode_events, encode_events
 from quorate_quorum.log.identity import Identity, read_identity
 from quorate_quorum.log.log import Log, LogConfig
@@ -20,6 +21,7 @@ from quorate_quorum.raft.bootstrap import (
     read_bootstrap_hash,
 )
 from quorate_quorum.raft.messages import (
+    Below,
     Event,
     HardState,
     HardStateSaved,
@@ -39,7 +41,7 @@ from quorate_quorum.raft.storage import (
     read_ledger,
     read_state,
 )
-from quorate_quorum.raft.voters import Voter
+from quorate_quorum.raft.voters import Voter, VoterSet
 from quorate_quorum.v1.events_pb2 import Config, EpochStart, MetadataEvent, Voters
 from quorate_testing.simulated.disk import SimulatedDisk
 from quorate_testing.simulated.loop import SimulatedLoop, simulate
@@ -213,5 +215,28 @@ def test_a_cut_and_what_replaces_it_are_carried_out_in_order() -> None:
         await storage.run()
         assert events == [Written(3, 0), Written(3, 1), Saved(2, 3, 1)]
         assert (await read_ledger(log)).epochs() == ((0, 0), (2, 2))
+
+    simulate(program, 1)
+
+
+@pytest.mark.parametrize(("epoch", "start"), [(2, 0), (3, 3), (1, 3)])
+def test_a_log_with_another_epoch_at_the_snapshots_end_begins_anew_there(
+    epoch: int, start: int
+) -> None:
+    """R39: the record before the snapshot's end is of its epoch, or the log has another past."""
+
+    async def program(loop: SimulatedLoop) -> None:
+        kept = disk()
+        await format_voter(kept, "/q", IDENTITY, VOTERS, {})
+        log = await Log.open(kept, metadata_directory("/q"), LogConfig(track_synced=True))
+        for offset in (2, 3):
+            event = MetadataEvent(epoch_start=EpochStart(epoch=offset))
+            data = encode_events([event], base_offset=offset, epoch=offset, timestamp_ms=0)
+            await log.append([(check(data), (data,))])
+        ledger = await read_ledger(log, Below(3, epoch, VoterSet(VOTERS)))
+        assert (log.log_start_offset, ledger.log_start_offset) == (start, start)
+        assert ledger.log_end_offset == log.log_end_offset == (3 if start else 4)
+        assert ledger.epoch_before(3) == (epoch if start else 2)
+        assert ledger.high_watermark == 3
 
     simulate(program, 1)

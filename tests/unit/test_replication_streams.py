@@ -13,6 +13,7 @@ from quorate.errors import (
     OutcomeUnknownError,
     RequestTimedOutError,
 )
+from quorate_broker.partition.leader import Leader
 from quorate_broker.partition.waiters import hint_of
 from quorate_quorum.v1 import events_pb2 as ev
 from tests.unit.partition_world import (
@@ -252,6 +253,37 @@ async def test_flush_on_ack_counts_only_what_is_synced_on_every_replica() -> Non
 
     for broker in world.brokers.values():
         assert broker.partition.log.synced_end == 20
+    await world.stop()
+
+
+async def test_with_flush_on_ack_a_reign_begins_with_what_is_synced(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Law 2: what the last reign had only written is not counted as ours in the next either."""
+    world = World()
+    await world.start(min_isr=2, configs={"flush.on.ack": "true"})
+    one, others = world.brokers[1], [world.brokers[2], world.brokers[3]]
+    await one.produce(b"synced")
+    log, gate = one.partition.log, asyncio.Event()
+    sync = log.sync
+
+    async def held() -> int:
+        await gate.wait()
+        return await sync()
+
+    monkeypatch.setattr(log, "sync", held)
+    waiting = one.produce(b"only written")
+    await until(lambda: all(b.partition.log.synced_end == 2 for b in others))
+    await world.change(raise_epoch=True)
+    with pytest.raises(OutcomeUnknownError):
+        await waiting
+    leader = one.partition.role
+    assert isinstance(leader, Leader)
+    await until(lambda: all(leader.replicas[b.id].log_end_offset == 2 for b in others))
+    assert (one.partition.log_end_offset, one.partition.high_watermark) == (2, 1)
+
+    gate.set()
+    await until(lambda: one.partition.high_watermark == 2)
     await world.stop()
 
 

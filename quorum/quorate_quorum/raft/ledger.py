@@ -39,6 +39,8 @@ class Ledger:
         self.log_end_offset = 0
         self.written_end = 0
         self.synced_end = 0
+        #: Not on disk, as in Raft: a run begins with what is committed by definition (the bootstrap
+        #: batch, the newest snapshot) and learns the rest from a leader, or by leading.
         self.high_watermark = 0
         #: How often the log was cut: a completion from before a cut says nothing (R22).
         self.truncations = 0
