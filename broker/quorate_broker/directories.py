@@ -94,6 +94,11 @@ class LogDirectories:
         return self._found[0].identity.cluster_id
 
     @property
+    def quorum_generation(self) -> int:
+        """The newest history that any of them has followed; 0: none yet."""
+        return max(directory.identity.quorum_generation for directory in self._found)
+
+    @property
     def for_replicas(self) -> dict[bytes, LogDirectory]:
         """Directory id to what the replicas need of it, of those that work."""
         return {

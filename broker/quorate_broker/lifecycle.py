@@ -204,6 +204,8 @@ class Lifecycle:
         )
         await strays.set_aside(image, self._config.node_id)
         self._own("strays", strays.remove_after(self._config.stray_delete_delay_ms))
+        self._replicas.on_generation = self._directories.learn_generation
+        self._replicas.quorum_generation = self._client.quorum_generation
         publisher.start(self._client.image)
 
     async def _catch_up(self, offset: int) -> None:

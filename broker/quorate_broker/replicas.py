@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import structlog
@@ -40,6 +40,8 @@ METADATA_FILE = "partition.metadata"
 #: Suffixes of directories that are on their way out: removed here, or found to be another's.
 DELETED = "-delete"
 STRAY = ".stray"
+#: Suffix of one that stood in the way and is of a history that is over: it stays.
+KEPT = ".kept"
 #: Logs that are opened, or change roles, at the same time.
 PARALLEL = 16
 
@@ -124,6 +126,10 @@ class Replicas:
         self.failed_directories: dict[bytes, str] = {}
         #: Called when one fails; lifecycle's.
         self.on_directory_failed: Callable[[bytes, str], None] = _ignore_directory
+        #: Of `image`; what is written names it. Lifecycle's before load().
+        self.quorum_generation = client.quorum_generation
+        #: Called before an image of another generation is carried out: it must survive a crash.
+        self.on_generation: Callable[[int], Awaitable[None]] = _ignore_generation
         self._fail = fail
         self._partitions: dict[Key, Partition] = {}
         #: Held, but their logs did not open.
@@ -210,6 +216,7 @@ class Replicas:
     async def load(self, image: MetadataImage) -> None:
         """Open the logs of all replicas that the image places here, and give them their roles."""
         self.image = image
+        await self.on_generation(self.quorum_generation)
         for directory_id, directory in self.directories.items():
             await self._sweep(directory_id, directory)
         keys = [
@@ -223,8 +230,17 @@ class Replicas:
         self._checkpoints.add_done_callback(self._checkpoints_ended)
 
     async def apply(self, delta: MetadataDelta, image: MetadataImage) -> None:
-        """Carry out one image: what is removed first (K25), then what changed."""
+        """Carry out one image: what is removed first (K25), then what changed.
+
+        The first image of a newer generation removes nothing: what it does not know may be all
+        that is left of what the lost voters had decided.
+        """
+        if delta.generation:
+            await self.on_generation(delta.generation)
+            self.quorum_generation = delta.generation
         self.image = image
+        if delta.generation:
+            await self._let_go()
         for topic in delta.removed_topics:
             self._configs.pop(topic.id, None)
             for index in range(len(topic.partitions)):
@@ -276,9 +292,7 @@ class Replicas:
         path = f"{self.directories[partition.directory_id].path}/{partition.name}"
         if await self.environment.disk.exists(f"{path}/{METADATA_FILE}"):
             return  # ours: another topic's directory was moved away when the log was opened
-        metadata = PartitionMetadata(
-            partition.topic_id, self.cluster_id, self.client.quorum_generation
-        )
+        metadata = PartitionMetadata(partition.topic_id, self.cluster_id, self.quorum_generation)
         try:
             await self.environment.disk.make_directory(path)
             await replace_whole(self.environment.disk, f"{path}/{METADATA_FILE}", metadata.encode())
@@ -425,6 +439,26 @@ class Replicas:
         log_line.info("replica removed", partition=partition.name)
         await self._remove_directory(partition.directory_id, partition.name, partition.topic_id)
 
+    async def _let_go(self) -> None:
+        """Close the replicas that the image does not place where they are; their files stay."""
+        held = {key: one.directory_id for key, one in self._partitions.items()}
+        for key in dict.fromkeys((*held, *self._unopened, *self._corrupt)):
+            state = self.image.partition(*key)
+            placed = None if state is None else state.directory_of(self.broker_id)
+            if placed is not None and placed == held.get(key, placed):
+                continue
+            self._unopened.pop(key, None)
+            self._corrupt.pop(key, None)
+            if key in held:
+                partition = self._partitions[key]
+                log_line.warning(
+                    "kept_of_another_history",
+                    directory=self.directories[partition.directory_id].path,
+                    name=partition.name,
+                    quorum_generation=self.quorum_generation,
+                )
+                await self._close(partition)
+
     async def _close(self, partition: Partition) -> None:
         """Let go of a replica; its directory stays."""
         del self._partitions[partition.key]
@@ -465,7 +499,10 @@ class Replicas:
             self._directory_failed(directory_id, f"{path}: can't be removed: {error}")
 
     async def _move_stranger(self, directory_id: bytes, path: str, topic_id: bytes) -> None:
-        """Rename a directory of our name that is another topic's: deleted and made again (K25)."""
+        """Rename a directory of our name that is another topic's: deleted and made again (K25).
+
+        One of ours that an older history wrote is taken over into this one.
+        """
         disk = self.environment.disk
         if not await disk.exists(f"{path}/{METADATA_FILE}"):
             return
@@ -473,6 +510,12 @@ class Replicas:
         if metadata is None:  # it was replaced atomically: whose it is, nobody can tell any more
             raise LogCorruptError(f"{path}/{METADATA_FILE} is damaged")
         if metadata.topic_id == topic_id:
+            if metadata.quorum_generation < self.quorum_generation:
+                ours = replace(metadata, quorum_generation=self.quorum_generation)
+                await replace_whole(disk, f"{path}/{METADATA_FILE}", ours.encode())
+            return
+        if metadata.quorum_generation != self.quorum_generation:
+            await self._keep(path, metadata)
             return
         target = f"{path}.{metadata.topic_id.hex()}{STRAY}"
         if await disk.exists(target):
@@ -482,6 +525,14 @@ class Replicas:
         log_line.warning("a directory of another topic is in the way", path=path, moved_to=target)
         delay = self.config.stray_delete_delay_ms / 1000
         self._own_removal(self._remove(directory_id, target, delay))
+
+    async def _keep(self, path: str, metadata: PartitionMetadata) -> None:
+        """Make room beside what a history that is over has left: this one does not judge it."""
+        disk = self.environment.disk
+        target = f"{path}.{metadata.topic_id.hex()}.{metadata.quorum_generation}{KEPT}"
+        await disk.rename(path, target)
+        await disk.sync_directory(path.rpartition("/")[0])
+        log_line.warning("kept_of_another_history", path=path, moved_to=target)
 
     async def _sweep(self, directory_id: bytes, directory: LogDirectory) -> None:
         """Finish removals that a crash interrupted."""
@@ -553,6 +604,10 @@ async def _each(items: Iterable[Item], work: Callable[[Item], Awaitable[None]]) 
     async with asyncio.TaskGroup() as group:
         for _ in range(min(PARALLEL, len(held))):
             group.create_task(worker())
+
+
+async def _ignore_generation(generation: int) -> None:
+    """Nobody remembers it."""
 
 
 def _ignore_directory(directory_id: bytes, reason: str) -> None:

@@ -227,6 +227,7 @@ class _Rooms:
             node_id=config.node_id,
             fail=server.fail,
             config=_client_config(config),
+            quorum_generation=directories.quorum_generation,
         )
         self.replicas = Replicas(config, environment, self.client, server.fail)
         self.fetchers = Fetchers(self.replicas, server.fail)

@@ -78,6 +78,8 @@ log = structlog.get_logger(__name__)
 
 Q = TypeVar("Q")
 R = TypeVar("R")
+#: Answers of one who is not the controller of our history: nothing was done.
+_ANOTHERS = (ErrorCode.ERROR_CODE_NOT_CONTROLLER, ErrorCode.ERROR_CODE_WRONG_CLUSTER)
 #: Answers that carry a hint at the controller beside NOT_CONTROLLER.
 A = TypeVar("A", RegisterResponse, AllocateProducerIdsResponse)
 
@@ -125,8 +127,10 @@ class QuorumClient:
     """See the module. One a broker; every method runs on the broker's loop.
 
     `bootstrap`: endpoints of voters, tried until the image names them all.
-    `fail`: stop the node: called when the image breaks an invariant, or the quorum was
-    recovered into another generation than the one this client follows.
+    `quorum_generation`: the newest history that this node has followed; 0: none yet. It follows
+    none that is older; a newer one, into which the quorum was recovered, from its beginning: a
+    jump of the image whose delta names the generation.
+    `fail`: stop the node: called when the image breaks an invariant.
     """
 
     def __init__(
@@ -138,6 +142,7 @@ class QuorumClient:
         node_id: int,
         fail: Callable[[str], None],
         config: QuorumClientConfig | None = None,
+        quorum_generation: int = 0,
     ) -> None:
         if not bootstrap:
             raise InvalidRequestError("quorum.bootstrap.servers must name at least one voter")
@@ -152,14 +157,17 @@ class QuorumClient:
         self._leader = _Leader()
         self._loader = Loader(known=environment.features)
         self._image = self._loader.image
-        self.quorum_generation = 0
+        #: Of `image`; 0: not known yet.
+        self.quorum_generation = quorum_generation
         self._listeners: list[ImageListener] = []
         self._applied_waiters: list[tuple[int, int, asyncio.Future[None]]] = []
         self._waiter_count = 0
         self._lag = _Lag(self._config.watch_lag_max_ms)
         self._heartbeats: list[HeartbeatStream] = []
         self._alter: _AlterStream | None = None
-        self._forwarding = Forwarding(cluster_id, self._connections.get, ForwardLimits())
+        self._forwarding = Forwarding(
+            cluster_id, self._connections.get, ForwardLimits(), lambda: self.quorum_generation
+        )
         self._leader_news = Bell()  # rung once: news of the leader replaces it
         self._watching: asyncio.Task[None] | None = None
         self._stopped = False
@@ -243,8 +251,11 @@ class QuorumClient:
                     raise
                 await backoff.wait()
                 continue
-            self._learn_generation(response.quorum_generation)
-            return response
+            if self.quorum_generation in (0, response.quorum_generation):
+                self.quorum_generation = response.quorum_generation
+                return response
+            log.info("registration_waits", reason="the watch follows another quorum_generation")
+            await backoff.wait()
 
     def heartbeat(
         self,
@@ -276,12 +287,13 @@ class QuorumClient:
             stream = self._alter = _AlterStream(
                 self._leader.endpoint, connection, self._config.alter_in_flight_max
             )
+        request.quorum_generation = self.quorum_generation
         try:
             response = await stream.ask(request, self._config.alter_timeout_ms)
         except DeadlineExceededError:
             self._drop_alter_stream()
             raise
-        if response.error.code == ErrorCode.ERROR_CODE_NOT_CONTROLLER:
+        if response.error.code in _ANOTHERS:
             self._forget_leader(stream.endpoint)
         raise_if_error(response.error)
         return response
@@ -316,6 +328,7 @@ class QuorumClient:
         deadline = _Deadline(self._config.allocate_timeout_ms)
         backoff = self._backoff()
         while True:
+            request.quorum_generation = self.quorum_generation
             reason: QuorateError
             try:
                 response = await self._ask_controller(ALLOCATE_PRODUCER_IDS, request)
@@ -374,6 +387,11 @@ class QuorumClient:
         if response.error.code == ErrorCode.ERROR_CODE_NOT_CONTROLLER:
             self._follow_hint(endpoint, response.leader_id, response.leader_endpoint)
             raise _NotAnswered(endpoint, from_wire(response.error))
+        if response.error.code == ErrorCode.ERROR_CODE_WRONG_CLUSTER and not (
+            isinstance(response, RegisterResponse) and response.quorum_generation == 0
+        ):  # of our cluster and another history: the watch finds the newest
+            self._forget_leader(endpoint)
+            raise _NotAnswered(endpoint, from_wire(response.error))
         return response
 
     async def _forward_once(self, request: ForwardRequest, deadline: _Deadline) -> ForwardResponse:
@@ -394,7 +412,7 @@ class QuorumClient:
                 self._forget_leader(endpoint)
                 raise OutcomeUnknownError(f"{request.method}: {error}") from error
             else:
-                if response.error.code != ErrorCode.ERROR_CODE_NOT_CONTROLLER:
+                if response.error.code not in _ANOTHERS:
                     return response
                 self._follow_hint(endpoint, response.leader_id, response.leader_endpoint)
             await backoff.wait(news)
@@ -438,24 +456,15 @@ class QuorumClient:
         if self._leader.endpoint == endpoint:
             self._leader = _Leader(epoch=self._leader.epoch)
 
-    def _learn_generation(self, generation: int) -> None:
-        """Take the generation from the first voter that accepts us; then it stays."""
-        if self.quorum_generation == 0:
-            self.quorum_generation = generation
-        if generation == self.quorum_generation:
-            return
-        self._fail_if_recovered(generation)
-        raise WrongClusterError(
-            f"that voter is of quorum_generation {generation}, not {self.quorum_generation}"
-        )
-
-    def _fail_if_recovered(self, generation: int) -> None:
-        """A newer history than ours: only a fresh start can follow it. An older one is a stray."""
-        if generation > self.quorum_generation > 0:
-            self._fail(
-                f"the quorum was recovered into generation {generation}, and this node follows "
-                f"generation {self.quorum_generation}: start it again"
-            )
+    def _enter(self, generation: int) -> None:
+        """The image is of a newer history: who was the controller in the old one counts no more."""
+        log.warning("quorum_recovered", quorum_generation=generation, before=self.quorum_generation)
+        self.quorum_generation = generation
+        self._leader = _Leader()
+        self._drop_alter_stream()
+        self._forwarding.controller_moved("")
+        for heartbeat in self._heartbeats:
+            heartbeat.controller_moved("")
 
     # -- watch
 
@@ -513,15 +522,13 @@ class QuorumClient:
 
     def _take_frame(self, frame: Frame[WatchHeader]) -> None:
         header = frame.header
-        if header.error.code == ErrorCode.ERROR_CODE_WRONG_CLUSTER:
-            self._fail_if_recovered(header.quorum_generation)
         raise_if_error(header.error)
-        self._learn_generation(header.quorum_generation)
-        if header.leader_id >= 0:
-            self._learn_leader(_Leader(header.leader_id, header.leader_endpoint, header.epoch))
+        leads_into = self._checked_generation(header)
         if header.reload:
             log.warning("image_reloads", offset=self._image.offset)
-            self._loader.start_over(until=max(header.high_watermark, self._image.offset))
+            shown = 0 if leads_into else self._image.offset
+            until = max(header.high_watermark, shown)
+            self._loader.start_over(until=until, generation=leads_into)
         if header.snapshot:
             self._loader.load_snapshot_part(frame.payload)
             if header.snapshot_end:
@@ -530,6 +537,24 @@ class QuorumClient:
         elif frame.pieces:
             for _, batch in record_batch.split(frame.payload):
                 self._publish(self._loader.load(batch))
+        if header.leader_id >= 0 and header.quorum_generation == self.quorum_generation:
+            self._learn_leader(_Leader(header.leader_id, header.leader_endpoint, header.epoch))
+
+    def _checked_generation(self, header: WatchHeader) -> int:
+        """Return the newer generation that a voter leads us into, 0 if it is of ours.
+
+        WrongClusterError: it is of an older one, or of a newer one and does not begin with that.
+        """
+        told = header.quorum_generation
+        if self.quorum_generation == 0:
+            self.quorum_generation = told
+        if told == self.quorum_generation:
+            return 0
+        if told > self.quorum_generation and (header.reload or self._loader.jumps_into == told):
+            return told
+        raise WrongClusterError(
+            f"that voter is of quorum_generation {told}, not {self.quorum_generation}"
+        )
 
     def _told_high_watermark(self, high_watermark: int) -> None:
         self._lag.told(high_watermark, self._image.offset, asyncio.get_running_loop().time())
@@ -539,6 +564,8 @@ class QuorumClient:
             self._publish_one(delta, image)
 
     def _publish_one(self, delta: MetadataDelta, image: MetadataImage) -> None:
+        if delta.generation:
+            self._enter(delta.generation)
         self._image = image
         self._voters.learn([voter.endpoint for voter in image.voters])
         for listener in self._listeners:
@@ -650,6 +677,7 @@ class HeartbeatStream:
             self._push.reset()
             beat = self._state()
             beat.cluster_id = self._client._cluster_id
+            beat.quorum_generation = self._client.quorum_generation
             yield beat
             await self._push.wait(self._interval_ms)
 
@@ -657,6 +685,7 @@ class HeartbeatStream:
         client = self._client
         if response.error.code == ErrorCode.ERROR_CODE_NOT_CONTROLLER:
             client._follow_hint(self._endpoint, response.leader_id, response.leader_endpoint)
+        if response.error.code in _ANOTHERS:
             raise from_wire(response.error)
         self._was_answered = True
         if response.error.code == ErrorCode.ERROR_CODE_NONE:

@@ -60,9 +60,14 @@ class Forwarding:
     """The streams to those that were taken for the controller: one an endpoint."""
 
     def __init__(
-        self, cluster_id: str, connect: Callable[[str], Connection], limits: ForwardLimits
+        self,
+        cluster_id: str,
+        connect: Callable[[str], Connection],
+        limits: ForwardLimits,
+        quorum_generation: Callable[[], int] = lambda: 0,
     ) -> None:
         self._cluster_id = cluster_id
+        self._quorum_generation = quorum_generation
         self._connect = connect
         self._limits = limits
         self._open: dict[str, ForwardStream] = {}
@@ -101,7 +106,9 @@ class Forwarding:
             self._leave(endpoint)
             if len(self._open) >= self._limits.streams_max:
                 self._leave(next(iter(self._open)))
-            stream = ForwardStream(endpoint, self._connect(endpoint), self._cluster_id)
+            stream = ForwardStream(
+                endpoint, self._connect(endpoint), self._cluster_id, self._quorum_generation()
+            )
             self._open[endpoint] = stream
         return await stream.ask(request, timeout_ms)
 
@@ -137,10 +144,12 @@ class _Waiting:
 class ForwardStream:
     """Forward to one endpoint: many requests in flight, answered in any order."""
 
-    def __init__(self, endpoint: str, connection: Connection, cluster_id: str) -> None:
+    def __init__(
+        self, endpoint: str, connection: Connection, cluster_id: str, quorum_generation: int = 0
+    ) -> None:
         self.endpoint = endpoint
         self.is_open = True
-        self._cluster_id = cluster_id
+        self._first = ForwardRequests(cluster_id=cluster_id, quorum_generation=quorum_generation)
         self._next_id = 1
         self._pending: dict[int, asyncio.Future[ForwardResponse]] = {}
         self._outbox: dict[int, _Waiting] = {}  # in the order of their coming
@@ -221,13 +230,14 @@ class ForwardStream:
         raise StreamBrokenError(f"{self.endpoint} refused the stream: {message.error.message}")
 
     async def _messages(self) -> AsyncIterator[ForwardRequests]:
-        cluster_id = self._cluster_id  # said once
+        message = self._first
         while self.is_open:
             self._filled.clear()
             requests = self._next_requests()
             if requests:
-                yield ForwardRequests(cluster_id=cluster_id, requests=requests)
-                cluster_id = ""
+                message.requests.extend(requests)
+                yield message
+                message = ForwardRequests()
             elif not self._outbox:
                 await self._filled.wait()
 

@@ -134,17 +134,18 @@ class ControllerService:
             self._check_history(request.cluster_id, request.quorum_generation)
             with self._counted():
                 decided = await self._controller.register(request)
+            response = decided.response
         except QuorateError as error:
-            return self._with_hint(RegisterResponse(error=to_wire(error)))
-        response = decided.response
-        response.quorum_generation = self._generation
+            response = RegisterResponse(error=to_wire(error))
+        if request.cluster_id == self._cluster_id:
+            response.quorum_generation = self._generation
         return self._with_hint(response)
 
     async def allocate_producer_ids(
         self, request: AllocateProducerIdsRequest, peer: Peer
     ) -> AllocateProducerIdsResponse:
         try:
-            self._check_history(request.cluster_id)
+            self._check_history(request.cluster_id, request.quorum_generation)
             with self._counted():
                 decided = await self._controller.run(
                     lambda image, context: brokers.allocate_producer_ids(image, request, context)
@@ -171,7 +172,7 @@ class ControllerService:
         if first is None:
             return
         try:
-            self._check_history(first.cluster_id)
+            self._check_history(first.cluster_id, first.quorum_generation)
         except WrongClusterError as error:
             yield ForwardResponses(error=to_wire(error))
             return
@@ -190,7 +191,7 @@ class ControllerService:
         if first is None:
             return
         try:
-            self._check_history(first.cluster_id)
+            self._check_history(first.cluster_id, first.quorum_generation)
             session = self._controller.open_session(first)
         except QuorateError as error:
             yield self._with_hint(HeartbeatResponse(error=to_wire(error)))
@@ -215,6 +216,7 @@ class ControllerService:
 
     async def _alter(self, request: AlterPartitionsRequest) -> AlterPartitionsResponse:
         try:
+            self._check_generation(request.quorum_generation)
             with self._counted():
                 decided = await self._controller.run(
                     lambda image, context: partitions.alter_partitions(image, request, context)
@@ -261,11 +263,15 @@ class ControllerService:
         finally:
             end()
 
-    def _check_history(self, cluster_id: str, generation: int = 0) -> None:
+    def _check_history(self, cluster_id: str, generation: int) -> None:
         if cluster_id != self._cluster_id:
             raise WrongClusterError(
                 f"this quorum is of cluster {self._cluster_id!r}, not {cluster_id[:100]!r}"
             )
+        self._check_generation(generation)
+
+    def _check_generation(self, generation: int) -> None:
+        """Refuse who follows another history; 0: who follows none yet."""
         if generation not in (0, self._generation):
             raise WrongClusterError(
                 f"this quorum's generation is {self._generation}, not {generation}"

@@ -80,9 +80,15 @@ class Loader:
 
         Nothing is shown before the image has reached `until` (the high watermark of who said so)
         and the shown image's epoch, so that no older world is shown than there is. `generation`:
-        the quorum_generation that the jump leads into, if it is another than the shown image's.
+        the quorum_generation that the jump leads into, if it is another than the shown image's:
+        its epochs are not compared with those of a history that is over.
         """
         self._jump = _Jump(EMPTY, until, generation)
+
+    @property
+    def jumps_into(self) -> int:
+        """The quorum_generation that a jump under way leads into; 0: none, or no other."""
+        return 0 if self._jump is None else self._jump.generation
 
     def give_up(self) -> None:
         """Forget a jump that is under way; what is shown stays, and is followed again."""
@@ -119,7 +125,8 @@ class Loader:
         """Show the jump's image, if it has come far enough."""
         assert self._jump is not None, "under way"
         image = self._jump.image
-        if image.offset < self._jump.until or image.epoch < self.shown.epoch:
+        is_older = image.epoch < self.shown.epoch and not self._jump.generation
+        if image.offset < self._jump.until or is_older:
             return []
         delta = MetadataDelta.between(self.shown, image)
         delta.generation = self._jump.generation

@@ -4,7 +4,8 @@ Any voter serves it, from its own log and below its own high watermark, so it ne
 answer. A frame leaves in the turn of the loop in which the high watermark moves, and otherwise
 every 250 ms, so that silence tells the watcher that it is cut off. A watcher whose next batch is
 gone, or whose past is not ours, gets the newest snapshot in parts, then what follows it; where
-there is none, the log from 0. The voter that hears of no leader for one fetch timeout ends its
+there is none, the log from 0. So does one that follows an older quorum_generation: the quorum was
+recovered without what it has seen. The voter that hears of no leader for one fetch timeout ends its
 watches: what it knows grows stale without anyone's fault.
 """
 
@@ -136,6 +137,9 @@ class Watch:
         self._waiting[bell] = None
         try:
             cursor = _Cursor(request.from_offset, request.last_applied_epoch)
+            if 0 < request.quorum_generation < self._generation:
+                yield self._beginning()  # of this history: what it has is of one that is over
+                cursor = _Cursor(0, -1, is_checked=True)
             while (refusal := self._why_end()) is None:
                 bell.reset()
                 snapshot = self._snapshot_for(cursor)
@@ -163,7 +167,7 @@ class Watch:
             raise WrongClusterError(
                 f"this voter belongs to cluster {self._cluster_id!r}, not {request.cluster_id!r}"
             )
-        if request.quorum_generation not in (0, self._generation):
+        if not 0 <= request.quorum_generation <= self._generation:
             raise WrongClusterError(
                 f"this voter's quorum_generation is {self._generation}, "
                 f"not {request.quorum_generation}"
@@ -217,6 +221,11 @@ class Watch:
             return Frame(header)
         cursor.offset = end_offset
         return Frame(header, (batches,))
+
+    def _beginning(self) -> Frame[WatchHeader]:
+        header = self._header()
+        header.reload = True
+        return Frame(header)
 
     def _snapshot_for(self, cursor: _Cursor) -> tuple[int, int] | None:
         """Return the snapshot that a watcher needs; None if the log can go on for it."""
