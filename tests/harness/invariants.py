@@ -130,13 +130,18 @@ class Invariants:
                     )
 
     async def _compare_quorum_logs(self) -> None:
-        rafts = [
-            (node.name, node.server.raft)
-            for node in self.cluster.voters
-            if isinstance(node.server, QuorumServer) and has_started(node.server)
-        ]
-        end = min((raft.high_watermark for _, raft in rafts), default=0)
-        contents = [(name, await _read_committed(raft, end)) for name, raft in rafts]
+        histories: dict[int, list[tuple[str, RaftNode]]] = {}
+        for node in self.cluster.voters:
+            if isinstance(node.server, QuorumServer) and has_started(node.server):
+                raft = node.server.raft
+                histories.setdefault(raft.history.quorum_generation, []).append((node.name, raft))
+        for rafts in histories.values():
+            await self._compare_logs(rafts)
+
+    async def _compare_logs(self, rafts: list[tuple[str, RaftNode]]) -> None:
+        start = max(raft.log_start_offset for _, raft in rafts)
+        end = min(raft.high_watermark for _, raft in rafts)
+        contents = [(name, await _read_committed(raft, start, end)) for name, raft in rafts]
         for name, content in contents[1:]:
             if content != contents[0][1]:
                 raise Violation(
@@ -149,9 +154,8 @@ def has_started(server: QuorumServer | BrokerServer) -> bool:
     return server._rooms is not None
 
 
-async def _read_committed(raft: RaftNode, end: int) -> list[bytes]:
+async def _read_committed(raft: RaftNode, offset: int, end: int) -> list[bytes]:
     batches: list[bytes] = []
-    offset = 0
     while offset < end:
         for header, batch in split(await raft.read_committed(offset, 1 << 20)):
             offset = header.end_offset

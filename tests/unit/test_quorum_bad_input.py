@@ -124,11 +124,15 @@ def registration(**changed: Any) -> wire.RegisterRequest:
     return wire.RegisterRequest(**(given | changed))
 
 
-def forward(cluster_id: str = CLUSTER, count: int = 1, **changed: Any) -> wire.ForwardRequests:
+def forward(
+    cluster_id: str = CLUSTER, count: int = 1, generation: int = 0, **changed: Any
+) -> wire.ForwardRequests:
     method = "/quorate.v1.Admin/CreateTopics"
     given: dict[str, Any] = {"request_id": 1, "method": method, "deadline_ms": 1_000}
     one = wire.ForwardRequest(**(given | changed))
-    return wire.ForwardRequests(cluster_id=cluster_id, requests=[one] * count)
+    return wire.ForwardRequests(
+        cluster_id=cluster_id, requests=[one] * count, quorum_generation=generation
+    )
 
 
 def altered(**changed: Any) -> wire.AlterPartitionsRequest:
@@ -285,15 +289,21 @@ CASES = [
     Case("register-garbage", REGISTER, lambda _: GARBAGE, "broken"),
     Case("heartbeat-in-another-cluster", HEARTBEAT,
          lambda _: heartbeat(cluster_id="x"), "WRONG_CLUSTER"),
+    Case("heartbeat-in-another-generation", HEARTBEAT,
+         lambda _: heartbeat(quorum_generation=2), "WRONG_CLUSTER"),
     Case("heartbeat-of-nobody", HEARTBEAT, lambda _: heartbeat(), "FENCED"),
     Case("heartbeat-of-a-negative-epoch", HEARTBEAT,
          lambda _: heartbeat(broker_id=-1, broker_epoch=-HUGE, applied_offset=-1), "FENCED"),
     Case("heartbeat-garbage", HEARTBEAT, lambda _: GARBAGE, "broken"),
+    Case("alter-partitions-in-another-generation", ALTER_PARTITIONS,
+         lambda _: altered(quorum_generation=2), "WRONG_CLUSTER"),
     Case("alter-partitions-of-nobody", ALTER_PARTITIONS, lambda _: altered(), "FENCED"),
     Case("alter-partitions-of-a-negative-epoch", ALTER_PARTITIONS,
          lambda _: altered(broker_id=-1, broker_epoch=-HUGE), "FENCED"),
     Case("alter-partitions-garbage", ALTER_PARTITIONS, lambda _: GARBAGE, "broken"),
     Case("forward-to-another-cluster", FORWARD, lambda _: forward(cluster_id="x"),
+         "WRONG_CLUSTER"),
+    Case("forward-in-another-generation", FORWARD, lambda _: forward(generation=2),
          "WRONG_CLUSTER"),
     Case("forward-of-an-unknown-method", FORWARD,
          lambda _: forward(method="/x" * 50_000), "UNSUPPORTED"),
@@ -303,6 +313,8 @@ CASES = [
     Case("forward-garbage", FORWARD, lambda _: GARBAGE, "broken"),
     Case("producer-ids-of-another-cluster", ALLOCATE_PRODUCER_IDS,
          lambda _: producer_ids(cluster_id="x"), "WRONG_CLUSTER"),
+    Case("producer-ids-in-another-generation", ALLOCATE_PRODUCER_IDS,
+         lambda _: producer_ids(quorum_generation=-1), "WRONG_CLUSTER"),
     Case("producer-ids-for-nobody", ALLOCATE_PRODUCER_IDS, lambda _: producer_ids(), "FENCED"),
     Case("producer-ids-garbage", ALLOCATE_PRODUCER_IDS, lambda _: GARBAGE, "broken"),
     Case("watch-of-another-cluster", WATCH, lambda _: watch(cluster_id="x"), "WRONG_CLUSTER"),

@@ -341,23 +341,6 @@ def test_a_watcher_that_diverges_reloads_and_its_image_never_goes_back() -> None
     in_a_world(program)
 
 
-def test_another_generation_stops_the_node() -> None:
-    async def program(world: World) -> None:
-        await world.client.start()
-        await world.client.wait_applied(2, timeout_ms=1000)
-        for voter in world.voters:
-            voter.kill()
-        world.voters = [
-            await FakeVoter(world.network, 100 + n, generation=2).start() for n in range(3)
-        ]
-        world.lead(0, 1)
-        await asyncio.sleep(3)
-        assert "generation 2" in world.failures[0]
-        world.failures.clear()
-
-    in_a_world(program)
-
-
 def test_an_event_that_contradicts_the_image_stops_the_node() -> None:
     async def program(world: World) -> None:
         await world.client.start()

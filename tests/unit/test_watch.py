@@ -190,10 +190,17 @@ def test_a_leader_that_comes_back_in_time_keeps_the_watches() -> None:
     [
         ({"cluster_id": "other"}, ErrorCode.ERROR_CODE_WRONG_CLUSTER),
         ({"quorum_generation": 2}, ErrorCode.ERROR_CODE_WRONG_CLUSTER),
+        ({"quorum_generation": -1}, ErrorCode.ERROR_CODE_WRONG_CLUSTER),
         ({"from_offset": -1}, ErrorCode.ERROR_CODE_INVALID_REQUEST),
         ({"last_applied_epoch": -2}, ErrorCode.ERROR_CODE_INVALID_REQUEST),
     ],
-    ids=["another cluster", "another generation", "offset below 0", "epoch below -1"],
+    ids=[
+        "another cluster",
+        "a newer generation",
+        "no generation",
+        "offset below 0",
+        "epoch below -1",
+    ],
 )
 def test_what_cannot_be_is_refused(fields: dict[str, Any], code: int) -> None:
     async def program(loop: SimulatedLoop) -> None:

@@ -218,20 +218,21 @@ class SimulatedCluster:
                 node.disk.crash_process()
                 node.gone.set()
 
+    def voter_config(self, node: SimulatedNode) -> QuorumConfig:
+        """Return the configuration of a voter."""
+        return QuorumConfig(
+            node_id=node.node_id,
+            listeners=(node.endpoint,),
+            log_dirs=(DATA,),
+            quorum_bootstrap_servers=tuple(voter.endpoint for voter in self.voters),
+            allow_insecure_listeners=True,
+            **self.shape.voter_settings,
+        )
+
     def _server(self, node: SimulatedNode, environment: Environment) -> QuorumServer | BrokerServer:
-        voters = tuple(voter.endpoint for voter in self.voters)
         if node.is_voter:
-            return QuorumServer(
-                QuorumConfig(
-                    node_id=node.node_id,
-                    listeners=(node.endpoint,),
-                    log_dirs=(DATA,),
-                    quorum_bootstrap_servers=voters,
-                    allow_insecure_listeners=True,
-                    **self.shape.voter_settings,
-                ),
-                environment,
-            )
+            return QuorumServer(self.voter_config(node), environment)
+        voters = tuple(voter.endpoint for voter in self.voters)
         return BrokerServer(
             BrokerConfig(
                 node_id=node.node_id,

@@ -138,8 +138,9 @@ class Watch:
         try:
             cursor = _Cursor(request.from_offset, request.last_applied_epoch)
             if 0 < request.quorum_generation < self._generation:
-                yield self._beginning()  # of this history: what it has is of one that is over
-                cursor = _Cursor(0, -1, is_checked=True)
+                cursor = _Cursor(0, -1, is_checked=True)  # what it has is of a history that is over
+                if self._snapshot_for(cursor) is None:
+                    yield self._beginning()
             while (refusal := self._why_end()) is None:
                 bell.reset()
                 snapshot = self._snapshot_for(cursor)
