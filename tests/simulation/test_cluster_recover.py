@@ -36,7 +36,7 @@ async def recovered(world: World, node: SimulatedNode) -> list[str]:
 
 async def until(holds: Callable[[], bool], seconds: float = 30) -> None:
     async with asyncio.timeout(seconds):
-        while not holds():
+        while not holds():  # noqa: ASYNC110  (any condition, not an event)
             await asyncio.sleep(0.01)
 
 
