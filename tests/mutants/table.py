@@ -236,7 +236,7 @@ MUTANTS = (
         ELECTIONS,
         "isinstance(role, Follower) and raft.now_ms < role.fresh_until_ms",
         "False",
-        (f"{PITFALLS}::test_who_grants_a_pre_vote",),
+        ("tests/unit/test_raft_pre_votes.py",),
     ),
     Mutant(
         "R24",

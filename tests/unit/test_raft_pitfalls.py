@@ -51,26 +51,6 @@ def fresh_follower() -> Machine:
 # --- pre-votes (R24, KIP-996) ---------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("make", "granted"),
-    [
-        pytest.param(machine, True, id="unattached"),
-        pytest.param(lambda: machine(epoch=1, voted_for=1), True, id="resigned"),
-        pytest.param(lambda: machine(epoch=1, voted_for=3), True, id="voted-for-another"),
-        pytest.param(candidate, True, id="candidate"),
-        pytest.param(follower, True, id="follower-that-has-not-fetched"),
-        pytest.param(fresh_follower, False, id="follower-that-has-fetched"),
-        pytest.param(leader, False, id="leader"),
-    ],
-)
-def test_who_grants_a_pre_vote(make: object, granted: bool) -> None:
-    made: Machine = make()  # type: ignore[operator]
-    before = made.raft.hard_state
-    answer = made.ask_vote(3, made.epoch, end=9, pre_vote=True)
-    assert answer.granted is granted
-    assert made.raft.hard_state == before  # grants are not persisted
-
-
 def test_a_leader_denies_pre_votes_to_the_most_complete_of_logs() -> None:
     """R24 (KIP-996): it is no want of records that makes it deny."""
     made = leader()
