@@ -36,7 +36,7 @@ from quorate_quorum.metadata.configs import CONFIGS
 from quorate_quorum.methods import DESCRIBE_NODE
 from quorate_quorum.node.config import BrokerConfig, ConfigError, NodeConfig, QuorumConfig, load
 from quorate_quorum.raft import joining
-from quorate_quorum.raft.bootstrap import format_voter
+from quorate_quorum.raft.bootstrap import format_new_voter, format_voter
 from quorate_quorum.raft.voters import Voter
 from quorate_quorum.v1.raft_pb2 import DescribeNodeRequest
 
@@ -324,7 +324,11 @@ async def _format_one(
 ) -> None:
     if not voters:
         directory_id = random.SystemRandom().randbytes(16)
-        await write_identity(disk, directory, Identity(cluster_id, node.node_id, directory_id, 0))
+        identity = Identity(cluster_id, node.node_id, directory_id, 0)
+        if isinstance(node, QuorumConfig):
+            await format_new_voter(disk, directory, identity)
+        else:
+            await write_identity(disk, directory, identity)
         return
     await _refuse_if_running(node.node_id, voters)
     mine = next(voter for voter in voters if voter.id == node.node_id)

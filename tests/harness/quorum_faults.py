@@ -21,6 +21,7 @@ from quorate_quorum.log.snapshot import SnapshotId
 from quorate_quorum.server import QuorumServer
 from quorate_testing.simulated.network import LinkQuality
 from tests.harness.quorum_machines import Machine, Quorum
+from tests.harness.quorum_operators import Operator
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +76,10 @@ class Nemesis:
     quorum: Quorum
     told: Callable[[str], None]
     injected: Counter[str] = field(default_factory=Counter)
+    operator: Operator = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.operator = Operator(self.quorum)
 
     async def run(self, plan: Sequence[Fault]) -> None:
         """Begin each fault at its time, and return when the last is undone."""
@@ -93,6 +98,7 @@ class Nemesis:
             machines[fault.machine % len(machines)],
             machines[fault.other % len(machines)],
             random.Random(fault.seed),
+            self.operator,
         )
         if await KINDS[fault.kind].do(doing):
             self.injected[fault.kind] += 1
@@ -107,6 +113,7 @@ class _Doing:
     machine: Machine
     other: Machine
     chance: random.Random
+    operator: Operator
 
     @property
     def someone(self) -> Machine:
@@ -336,6 +343,15 @@ class _Doing:
         context.run(hand_over)
         return True
 
+    async def voter_added(self) -> bool:
+        return await self.operator.add(self.machine)
+
+    async def voter_removed(self) -> bool:
+        return await self.operator.remove(self.someone)
+
+    async def wiped(self) -> bool:
+        return await self.operator.wipe(self.someone, self.fault.seconds)
+
     async def snapshot(self) -> bool:
         """A voter takes a snapshot now."""
         server, process, death = self.machine.server, self.machine.process, self.machine.death
@@ -392,4 +408,7 @@ KINDS: dict[str, Kind] = {
     "clock drift": Kind(2, _Doing.clock_drift),
     "transfer": Kind(3, _Doing.transfer),
     "snapshot now": Kind(4, _Doing.snapshot),
+    "voter removed": Kind(3, _Doing.voter_removed),
+    "voter added": Kind(4, _Doing.voter_added),
+    "wipe, back as new voter": Kind(2, _Doing.wiped),
 }

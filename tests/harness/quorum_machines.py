@@ -17,9 +17,11 @@ from typing import Any
 from quorate.errors import QuorateError
 from quorate_cli.storage import format_voters
 from quorate_quorum.controller.controller import Controller
+from quorate_quorum.log.identity import Identity, read_identity
 from quorate_quorum.node.config import ConfigError, QuorumConfig
 from quorate_quorum.node.environment import Environment
 from quorate_quorum.node.process import NodeFailed
+from quorate_quorum.raft.bootstrap import format_new_voter
 from quorate_quorum.raft.raft import Raft
 from quorate_quorum.server import STOPPED_EARLY, QuorumServer
 from quorate_testing.simulated.disk import SimulatedDisk
@@ -41,6 +43,8 @@ class Machine:
     node_id: int
     name: str
     disk: SimulatedDisk
+    #: Of the disk that it has now.
+    directory_id: bytes = b""
     process: Process | None = None
     server: QuorumServer | None = None
     runs: int = 0
@@ -83,10 +87,13 @@ class Machine:
 
 
 class Quorum:
-    """Machines and their network."""
+    """Machines and their network; the last `spares` of them are no voters at first."""
 
-    def __init__(self, loop: SimulatedLoop, size: int, settings: dict[str, Any]) -> None:
+    def __init__(
+        self, loop: SimulatedLoop, size: int, settings: dict[str, Any], *, spares: int = 0
+    ) -> None:
         self.loop = loop
+        self.voters_at_first = size
         self.settings = settings
         self.network = SimulatedNetwork(loop, self._chance())
         self.machines = [
@@ -95,7 +102,7 @@ class Quorum:
                 f"voter-{FIRST_ID + i}",
                 SimulatedDisk(self._chance(), latency_max=0.002),
             )
-            for i in range(size)
+            for i in range(size + spares)
         ]
 
     @property
@@ -111,15 +118,31 @@ class Quorum:
 
     async def begin(self) -> None:
         """Format all disks, and start all voters."""
-        disks = {machine.node_id: machine.disk for machine in self.machines}
+        voters = self.machines[: self.voters_at_first]
+        disks = {machine.node_id: machine.disk for machine in voters}
         await format_voters(
             CLUSTER_ID,
-            [(machine.node_id, machine.endpoint, DATA) for machine in self.machines],
+            [(machine.node_id, machine.endpoint, DATA) for machine in voters],
             disk_of=lambda node_id: disks[node_id],
             chance=self._chance(),
         )
+        for machine in voters:
+            machine.directory_id = (await read_identity(machine.disk, DATA)).directory_id
+        for machine in self.machines[self.voters_at_first :]:
+            await self._format_new_voter(machine)
         for machine in self.machines:
             self._start(machine)
+
+    async def replace_disk(self, machine: Machine) -> None:
+        """Kill it, take its disk away, give it another that is a new voter's, and hold it down."""
+        self.kill(machine)
+        machine.disk = SimulatedDisk(self._chance(), latency_max=0.002)
+        await self._format_new_voter(machine)
+
+    async def _format_new_voter(self, machine: Machine) -> None:
+        machine.directory_id = self._chance().randbytes(16)
+        identity = Identity(CLUSTER_ID, machine.node_id, machine.directory_id, 0)
+        await format_new_voter(machine.disk, DATA, identity)
 
     # -- up and down
 

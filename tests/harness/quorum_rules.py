@@ -239,6 +239,11 @@ class Rules:
                     found.setdefault(event.config.name, []).append(event.config.value)
         return found
 
+    def voter_changes(self) -> int:
+        """Return how many changes of the voters were committed."""
+        events = (e for base in self.committed if base for e in decode_events(self.committed[base]))
+        return sum(event.WhichOneof("event") == "voters" for event in events)
+
 
 def _differing(one: VoterSet, other: VoterSet) -> int:
     """Return how many voters came or went, whichever is more; a changed endpoint is no change."""

@@ -47,12 +47,18 @@ class Failure:
 
 def plan_of(seed: int) -> list[Fault]:
     """Return the faults that a seed stands for."""
-    return draw_plan(random.Random(f"plan {seed}"), size_of(seed), FAULTS_S)
+    machines = size_of(seed) + spares_of(seed)
+    return draw_plan(random.Random(f"plan {seed}"), machines, FAULTS_S)
 
 
 def size_of(seed: int) -> int:
     """Return how many voters a seed has: 5 in one of four."""
     return 5 if seed % 4 == 3 else 3
+
+
+def spares_of(seed: int) -> int:
+    """Return how many machines follow as observers at first: one in one seed of four."""
+    return 1 if seed % 4 == 1 else 0
 
 
 def run_seed(seed: int, plan: Sequence[Fault] | None = None, *, verbose: bool = False) -> Outcome:
@@ -101,7 +107,12 @@ class _World:
         self, loop: SimulatedLoop, seed: int, plan: Sequence[Fault], *, verbose: bool
     ) -> None:
         self.loop, self.seed, self.plan, self.verbose = loop, seed, plan, verbose
-        self.quorum = Quorum(loop, size_of(seed), {"metadata_log_segment_bytes": 16384})
+        self.quorum = Quorum(
+            loop,
+            size_of(seed),
+            {"metadata_log_segment_bytes": 16384},
+            spares=spares_of(seed),
+        )
         self.rules = Rules(self.quorum)
         self.clients = Clients(self.quorum, random.Random(loop.chance.getrandbits(64)))
         self.nemesis = Nemesis(self.quorum, self.tell)
@@ -185,6 +196,7 @@ class _World:
                 + self.nemesis.injected["power loss of all"],
                 "snapshots taken": self.nemesis.injected["snapshot now"],
                 "snapshots loaded": self.rules.snapshots_loaded,
+                "voter changes": self.rules.voter_changes(),
                 "checks": self.rules.checks,
             }
         )

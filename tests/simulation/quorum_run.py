@@ -32,6 +32,7 @@ FLOORS = {
     "power losses": 80,
     "snapshots taken": 50,
     "snapshots loaded": 80,
+    "voter changes": 80,
     "reads": 3000,
     "commits": 3000,
 }

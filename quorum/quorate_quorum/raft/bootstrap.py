@@ -91,6 +91,15 @@ async def format_voter(
     return bootstrap_hash(batch)
 
 
+async def format_new_voter(disk: Disk, log_dir: str, identity: Identity) -> None:
+    """Make an empty directory that of a node which is no voter yet (quorum_generation 0), durably.
+
+    OSError or StorageError if the disk fails.
+    """
+    await make_durably(disk, log_dir)
+    await write_identity(disk, log_dir, identity)
+
+
 async def make_durably(disk: Disk, directory: str) -> None:
     """Make a directory whose name, and its parents', survive a power loss."""
     path = directory.rstrip("/")
