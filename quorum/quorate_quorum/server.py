@@ -21,6 +21,7 @@ from quorate.v1.admin_pb2 import DescribeQuorumResponse, QuorumReplica
 from quorate_quorum.controller.controller import Controller
 from quorate_quorum.controller.leases import LeaseConfig
 from quorate_quorum.controller.service import ControllerService
+from quorate_quorum.controller.snapshotting import SnapshotConfig, Snapshotting
 from quorate_quorum.log.disk import Disk, Lock
 from quorate_quorum.log.epoch_chain import open_metadata_log
 from quorate_quorum.log.identity import Identity, read_identity
@@ -96,8 +97,8 @@ class QuorumServer:
         Raises InvalidRequestError before anything is applied, OverloadedError if the disk is full,
         StoppingError.
         """
-        image = self.image
-        return await self.raft.take_snapshot(image.offset, image.epoch, image.to_events())
+        assert self._rooms is not None, "the voter has not started"
+        return await self._rooms.take_snapshot(self.image)
 
     async def start(self) -> None:
         """Take part in the quorum, and return; a leader comes later.
@@ -154,6 +155,7 @@ class QuorumServer:
         )
         self._rooms = rooms = _Rooms(self, identity, self._log)
         await rooms.raft.start()
+        rooms.snapshotting.begin()
         try:
             self._listener = await environment.network.serve(config.listeners[0], rooms.services)
         except OSError as error:
@@ -193,6 +195,7 @@ class QuorumServer:
         rooms = self._rooms
         if rooms is not None:
             await self._hold(rooms.controller)
+            await rooms.snapshotting.stop()
             await rooms.raft.stop()
             await rooms.controller.stop()
             rooms.watch.stop()
@@ -254,6 +257,15 @@ class _Rooms:
             lambda: described(self.raft.describe(), generation, self.raft.now_ms()),
         )
         self.controller.when_news(self.watch.wake)
+        self.snapshotting = Snapshotting(
+            self.take_snapshot,
+            SnapshotConfig(
+                bytes_between=config.metadata_log_max_record_bytes_between_snapshots,
+                interval_ms=config.metadata_log_max_snapshot_interval_ms,
+            ),
+            server.fail,
+        )
+        self.controller.when_applied(self.snapshotting)
         self.services: Sequence[Service] = (
             NodeService(
                 identity.cluster_id, config.node_id, server.incarnation, config.local_cluster
@@ -267,6 +279,9 @@ class _Rooms:
             ),
             self.watch,
         )
+
+    async def take_snapshot(self, image: MetadataImage) -> SnapshotId:
+        return await self.raft.take_snapshot(image.offset, image.epoch, image.to_events())
 
 
 class _Snapshots:

@@ -14,12 +14,14 @@ from dataclasses import dataclass, field
 from quorate.record import batch as record_batch
 from quorate_quorum.log.events import decode_events
 from quorate_quorum.metadata.image import MetadataImage
+from quorate_quorum.metadata.loader import Loaded
 from quorate_quorum.raft.messages import Batch, HardState, ReplicaKey
 from quorate_quorum.raft.raft import Raft
 from quorate_quorum.raft.roles import Leader
 from quorate_quorum.raft.voters import VoterSet
 from tests.harness.invariants import Violation
 from tests.harness.quorum_machines import Machine, Quorum
+from tests.harness.quorum_snapshots import SnapshotRules
 
 DIGEST_EVERY = 16
 
@@ -58,6 +60,7 @@ class Rules:
     digests: dict[int, int] = field(default_factory=dict)
     #: The first image that any voter showed at an offset.
     images: dict[int, MetadataImage] = field(default_factory=dict)
+    snapshots: SnapshotRules = field(default_factory=SnapshotRules)
     snapshots_loaded: int = 0
     truncations: int = 0
     checks: int = 0
@@ -80,6 +83,7 @@ class Rules:
             self._reign_began(machine, raft, role)
         if raft._saved_version == raft._hard_state_version and raft.hard_state is not run.saved:
             self._saved(machine, raft, run)
+        self.snapshots.look(machine, raft)
         ledger = raft.ledger
         if ledger.high_watermark != run.high_watermark:
             self._moved(machine, raft, run)
@@ -103,6 +107,13 @@ class Rules:
             applied(batches, high_watermark)
             self._applied(machine, run, batches, controller.image)
 
+        show = controller._show
+
+        def shown(loaded: Sequence[Loaded]) -> None:
+            for _, image in loaded:
+                self.images.setdefault(image.offset, image)
+            show(loaded)
+
         ended = controller.snapshot_end
 
         def snapshot_end(offset: int, epoch: int) -> None:
@@ -117,6 +128,8 @@ class Rules:
             append(batch)
             self._check_voters(machine, raft, batch)
 
+        self.snapshots.begin(machine, raft)
+        controller._show = shown  # type: ignore[method-assign]
         controller.committed = committed  # type: ignore[method-assign]
         controller.snapshot_end = snapshot_end  # type: ignore[method-assign]
         raft.append = appended  # type: ignore[method-assign]
@@ -206,7 +219,6 @@ class Rules:
                     f"{machine.name} applies {header.base_offset} after {run.applied_end}"
                 )
             run.applied_end = header.end_offset
-        self.images.setdefault(image.offset, image)
         if image.offset % DIGEST_EVERY == 0:
             self.compare_image(machine, image)
 

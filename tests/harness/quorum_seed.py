@@ -23,6 +23,12 @@ SIMULATED_S = 60.0
 FAULTS_S = 46.0
 RECOVERY_S = 30.0
 CLIENTS = 4
+#: Small, so that logs are cut again and again, and a snapshot comes in several chunks.
+SETTINGS = {
+    "metadata_log_segment_bytes": 16384,
+    "metadata_log_max_record_bytes_between_snapshots": 1200,
+    "quorum_fetch_snapshot_max_bytes": 128,
+}
 
 
 @dataclass(slots=True)
@@ -107,12 +113,7 @@ class _World:
         self, loop: SimulatedLoop, seed: int, plan: Sequence[Fault], *, verbose: bool
     ) -> None:
         self.loop, self.seed, self.plan, self.verbose = loop, seed, plan, verbose
-        self.quorum = Quorum(
-            loop,
-            size_of(seed),
-            {"metadata_log_segment_bytes": 16384},
-            spares=spares_of(seed),
-        )
+        self.quorum = Quorum(loop, size_of(seed), SETTINGS, spares=spares_of(seed))
         self.rules = Rules(self.quorum)
         self.clients = Clients(self.quorum, random.Random(loop.chance.getrandbits(64)))
         self.nemesis = Nemesis(self.quorum, self.tell)
@@ -190,11 +191,12 @@ class _World:
                 "reads": done["read ok"],
                 "unknown": done["write unknown"] + done["cas unknown"],
                 "elections": len(self.rules.leaders),
-                "truncations": self.rules.truncations,
+                "truncations": self.rules.truncations - self.rules.snapshots.installed,
                 "pauses": self.nemesis.injected["pause"],
                 "power losses": self.nemesis.injected["power loss of one"]
                 + self.nemesis.injected["power loss of all"],
-                "snapshots taken": self.nemesis.injected["snapshot now"],
+                "snapshots taken": self.rules.snapshots.taken,
+                "snapshots installed": self.rules.snapshots.installed,
                 "snapshots loaded": self.rules.snapshots_loaded,
                 "voter changes": self.rules.voter_changes(),
                 "checks": self.rules.checks,

@@ -316,7 +316,7 @@ async def test_a_chunk_that_does_not_fit_changes_nothing(
         await download.add(position, data, size=size)
 
     assert (download.position, download.size) == (10, 100)
-    assert disk.content(PART) == b"y" * 10
+    assert disk.content(PATH + ".fetched.part") == b"y" * 10
 
 
 async def test_a_first_chunk_may_not_say_a_size_that_is_none() -> None:

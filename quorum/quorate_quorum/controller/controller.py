@@ -23,6 +23,7 @@ from quorate_quorum.controller import brokers, features, voters
 from quorate_quorum.controller.leases import LeaseConfig, Leases, Session
 from quorate_quorum.controller.outcome import Context
 from quorate_quorum.controller.reign import Decided, Decision, Proposer, Reign
+from quorate_quorum.controller.snapshotting import Snapshotting
 from quorate_quorum.metadata.delta import MetadataDelta
 from quorate_quorum.metadata.image import MetadataImage
 from quorate_quorum.metadata.loader import Loaded, Loader
@@ -81,6 +82,7 @@ class Controller:
         self._loader = Loader(known=environment.features)
         self._listeners: list[Callable[[MetadataDelta, MetadataImage], None]] = []
         self._wakers: list[Callable[[], None]] = []
+        self._snapshotting: Snapshotting | None = None
         self._active: _Active | None = None
         self._ending: dict[asyncio.Task[None], None] = {}
         self._is_broken = False
@@ -97,6 +99,10 @@ class Controller:
     def when_news(self, wake: Callable[[], None]) -> None:
         """Call back in the turn in which the high watermark or the leader moves."""
         self._wakers.append(wake)
+
+    def when_applied(self, snapshotting: Snapshotting) -> None:
+        """Let it follow the image, batch by batch."""
+        self._snapshotting = snapshotting
 
     @property
     def image(self) -> MetadataImage:
@@ -215,6 +221,8 @@ class Controller:
     def snapshot_end(self, offset: int, epoch: int) -> None:
         """Show the snapshot's image."""
         self._load(lambda: self._show(self._loader.finish_snapshot(offset, epoch)))
+        if self._snapshotting is not None:
+            self._snapshotting.loaded(self.image)
         self._wake()
 
     def committed(self, batches: Sequence[bytes], high_watermark: int) -> None:
@@ -227,6 +235,8 @@ class Controller:
     def _load_all(self, batches: Sequence[bytes]) -> None:
         for batch in batches:
             self._show(self._loader.load(batch))
+            if self._snapshotting is not None:
+                self._snapshotting.applied(self.image, len(batch))
 
     def _load(self, work: Callable[[], None]) -> None:
         """Change the image; one that can't go on ends this voter."""

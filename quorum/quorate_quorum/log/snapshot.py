@@ -34,7 +34,9 @@ from quorate_quorum.v1.events_pb2 import MetadataEvent, SnapshotEnd, SnapshotSta
 
 VERSION = 1
 SUFFIX = ".snapshot"
-PART_SUFFIX = SUFFIX + ".part"
+PART_SUFFIX = ".part"
+#: What follows a file's name while it is written, and while it is fetched: a voter may do both.
+WRITTEN_SUFFIX, FETCHED_SUFFIX = PART_SUFFIX, ".fetched" + PART_SUFFIX
 #: A batch is closed at the event that makes it this large: what is decoded and applied in one
 #: turn of the loop, a few milliseconds of work.
 BATCH_BYTES = 16 * 1024
@@ -100,7 +102,7 @@ async def remove_parts(disk: Disk, directory: str) -> None:
     """Sweep away what crashes left half written."""
     if await disk.exists(directory):
         for name in await disk.list(directory):
-            if name.endswith(PART_SUFFIX):
+            if SUFFIX + "." in name and name.endswith(PART_SUFFIX):
                 await disk.remove(f"{directory}/{name}")
 
 
@@ -125,7 +127,7 @@ async def write_snapshot(
     assert snapshot.offset > 0, snapshot
     assert snapshot.epoch >= 0, snapshot
     target = path_of(directory, snapshot)
-    part = await _new_part(disk, target)
+    part = await _new_part(disk, target + WRITTEN_SUFFIX)
     try:
         offset = size = crc = 0
         for batch in _batches(start, events):
@@ -164,8 +166,7 @@ def _batches(
         yield batch
 
 
-async def _new_part(disk: Disk, target: str) -> File:
-    path = target.removesuffix(SUFFIX) + PART_SUFFIX
+async def _new_part(disk: Disk, path: str) -> File:
     if await disk.exists(path):
         await disk.remove(path)
     return await disk.open(path, create=True)
@@ -293,7 +294,8 @@ def _start_of(path: str, header: BatchHeader, batch: Buffer) -> SnapshotStart:
             f"{path} is of version {start.version}; this program knows {VERSION}:"
             " start the newer program that wrote it"
         )
-    named = id_of(path.rpartition("/")[2].removesuffix(".part"))
+    name = path.rpartition("/")[2].removesuffix(FETCHED_SUFFIX).removesuffix(WRITTEN_SUFFIX)
+    named = id_of(name)
     if SnapshotId(start.offset, start.epoch) != named or header.leader_epoch != start.epoch:
         raise _corrupt(
             path, f"it says offset {start.offset} and epoch {start.epoch}, and is named {named}"
@@ -353,7 +355,7 @@ class Download:
         if wrong is not None:
             raise CorruptRecordError(f"a chunk of snapshot {self._target}: {wrong}")
         if self._part is None:
-            self._part = await _new_part(self._disk, self._target)
+            self._part = await _new_part(self._disk, self._target + FETCHED_SUFFIX)
         await self._part.append((data,))
         self.size = size
         self.position += len(data)

@@ -141,6 +141,10 @@ class QuorumConfig(NodeConfig, frozen=True, kw_only=True, forbid_unknown_fields=
     quorum_uncommitted_max_bytes: Bytes = 64 * MIB
     quorum_uncommitted_batches_max: Count = 10_000
     metadata_log_segment_bytes: Bytes = 64 * MIB
+    #: A snapshot is taken after so many bytes of the log.
+    metadata_log_max_record_bytes_between_snapshots: Bytes = 20 * MIB
+    #: And after so long, if anything was committed since the last one.
+    metadata_log_max_snapshot_interval_ms: Milliseconds = 3_600_000
     #: Watches, one a broker and some for tools.
     watches_max: Count = 1024
     watch_wait_max_ms: Milliseconds = 250

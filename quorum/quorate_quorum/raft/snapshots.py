@@ -28,7 +28,8 @@ class Snapshots:
     def __init__(self, disk: Disk, directory: str) -> None:
         self._disk = disk
         self._directory = directory
-        self._taking = asyncio.Lock()
+        #: One at a time makes snapshots or removes them.
+        self._changing = asyncio.Lock()
         self.newest: SnapshotId | None = None
 
     async def open(self, *, cluster_id: str, quorum_generation: int) -> SnapshotStart | None:
@@ -67,7 +68,7 @@ class Snapshots:
     async def take(self, start: SnapshotStart, events: Iterable[MetadataEvent]) -> None:
         """Write a snapshot, durably; nothing if there is a newer one."""
         snapshot = SnapshotId(start.offset, start.epoch)
-        async with self._taking:
+        async with self._changing:
             if self.newest is not None and self.newest >= snapshot:
                 return
             await files.write_snapshot(self._disk, self._directory, start, events)
@@ -79,8 +80,9 @@ class Snapshots:
 
     async def keep(self, snapshot: SnapshotId) -> None:
         """Note that one is whole, durable, and what the log goes on from: older ones go."""
-        self._is_newest(snapshot)
-        await files.remove_older(self._disk, self._directory, snapshot)
+        async with self._changing:
+            self._is_newest(snapshot)
+            await files.remove_older(self._disk, self._directory, snapshot)
 
     def _is_newest(self, snapshot: SnapshotId) -> None:
         if self.newest is None or self.newest < snapshot:

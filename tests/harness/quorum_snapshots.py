@@ -1,0 +1,86 @@
+"""The rule of snapshots in a simulated quorum: what is not in the log any more is in one of them.
+
+Looked at on the disk itself, after every event: a log that begins above 0, or is believed to, has
+a whole snapshot at or above its start. What runs install and take is counted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from crc32c import crc32c
+
+from quorate.errors import CorruptRecordError
+from quorate.record import batch as record_batch
+from quorate_quorum.log import snapshot as files
+from quorate_quorum.log.events import decode_events
+from quorate_quorum.log.snapshot import SnapshotId
+from quorate_quorum.raft.messages import Below
+from quorate_quorum.raft.raft import Raft
+from tests.harness.invariants import Violation
+from tests.harness.quorum_machines import Machine
+
+
+@dataclass(slots=True)
+class SnapshotRules:
+    """`begin` at each run of a voter, `look` after each of its events."""
+
+    installed: int = 0
+    taken: int = 0
+    #: (machine, its run) -> the newest snapshot that its machine knew of.
+    known: dict[tuple[str, int], Below | None] = field(default_factory=dict)
+    #: (machine, its run, file) -> whether it is whole; a file is not changed under its name.
+    whole: dict[tuple[str, int, str], bool] = field(default_factory=dict)
+
+    def begin(self, machine: Machine, raft: Raft) -> None:
+        """Follow a run that begins now."""
+        self.known[machine.name, machine.runs] = raft.ledger.snapshot
+        begin_anew = raft.begin_anew
+
+        def installed(below: Below) -> None:
+            begin_anew(below)
+            self.installed += 1
+            self.known[machine.name, machine.runs] = below
+
+        raft.begin_anew = installed  # type: ignore[method-assign]
+
+    def look(self, machine: Machine, raft: Raft) -> None:
+        """Raise Violation if the log begins above what the snapshots on its disk stand for."""
+        if raft.ledger.snapshot is not self.known[machine.name, machine.runs]:
+            self.known[machine.name, machine.runs] = raft.ledger.snapshot
+            self.taken += 1
+        log = machine.server._log if machine.server is not None else None
+        start = max(raft.ledger.log_start_offset, log.log_start_offset if log else 0)
+        if start == 0:
+            return
+        held = self._held(machine)
+        if not any(snapshot.offset >= start for snapshot in held):
+            raise Violation(f"{machine.name}: its log begins at {start}, and it has {held}")
+
+    def _held(self, machine: Machine) -> list[SnapshotId]:
+        found = []
+        for path, _ in machine.disk.files():
+            name = path.rpartition("/")[2]
+            snapshot = files.id_of(name)
+            if snapshot is None:
+                continue
+            key = (machine.name, machine.runs, name)
+            if key not in self.whole:
+                self.whole[key] = is_whole(machine.disk.content(path))
+            if self.whole[key]:
+                found.append(snapshot)
+        return found
+
+
+def is_whole(content: bytes) -> bool:
+    """Say whether a snapshot's bytes are those that its end speaks of."""
+    last = b""
+    try:
+        for _, batch in record_batch.split(content):
+            record_batch.check(batch)
+            last = bytes(batch)
+        end = decode_events(last, snapshot_ends=True)[-1].snapshot_end
+    except (CorruptRecordError, IndexError):
+        return False
+    size = len(content) - len(last)
+    return end.size == size and bool(end.crc32c == crc32c(content[:size]))
