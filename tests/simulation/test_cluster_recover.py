@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 
+from quorate import Admin, Producer
+from quorate.errors import QuorateError
 from quorate_broker.server import BrokerServer
-from quorate_quorum.log.identity import read_identity
+from quorate_quorum.log.identity import Identity, read_identity, write_identity
 from quorate_quorum.node.features import SUPPORTED
 from quorate_quorum.recover import recover
 from quorate_quorum.recover.decision import plan, refusals
 from quorate_quorum.recover.survivor import read_survivor
 from quorate_quorum.server import QuorumServer
 from quorate_testing.simulated.cluster import DATA, SimulatedNode
+from quorate_testing.simulated.disk import SimulatedDisk
 from tests.harness.invariants import partitions_of
 from tests.harness.world import World, run_faults
 
@@ -95,6 +100,93 @@ def test_the_last_voter_begins_anew_brokers_keep_their_data_and_the_lost_disturb
         assert await refused_while_leading(world, survivor)
 
     run_faults(faults, seed, simulated_s=40.0, syncs_on_ack=False)
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_the_quorum_grows_back_to_three_on_new_disks_and_outlives_the_survivor(seed: int) -> None:
+    """New voters join the new history: by its snapshot, in its generation and epochs."""
+
+    async def faults(world: World) -> None:
+        cluster = world.cluster
+        await asyncio.sleep(2)
+        survivor, *lost = cluster.voters
+        for node in cluster.voters:
+            cluster.kill(node.name)
+        assert await recovered(world, survivor) == []
+        cluster.start(survivor.name)
+        for node in lost:
+            node.disk = SimulatedDisk(random.Random(seed), latency_max=0.001)
+            directory_id = world.chance.randbytes(16)
+            identity = Identity(cluster.cluster_id, node.node_id, directory_id, 0)
+            await write_identity(node.disk, DATA, identity)
+            cluster.start(node.name)
+            await cluster.spawn_client(partial(add_voter, world, node, directory_id))
+        await until(lambda: all_serve(world, 2))
+        cluster.kill(survivor.name)
+        await until(lambda: any(epoch_of(node)[0] for node in lost))
+        for node in lost:
+            assert (await read_identity(node.disk, DATA)).quorum_generation == 2
+        cluster.start(survivor.name)
+        await until(lambda: all_serve(world, 2))
+
+    run_faults(faults, seed, simulated_s=40.0, syncs_on_ack=False)
+
+
+async def add_voter(world: World, node: SimulatedNode, directory_id: bytes) -> None:
+    async with Admin(bootstrap_servers=world.cluster.bootstrap_servers) as admin:
+        while True:
+            try:
+                await admin.add_voter(node.node_id, directory_id.hex(), node.endpoint)
+                return
+            except QuorateError as error:
+                world.tell(f"{node.name} is not added yet: {error}")
+                await asyncio.sleep(0.1)
+
+
+LATE = "late"
+
+
+@pytest.mark.parametrize("seed", range(1))
+def test_what_the_survivor_never_heard_of_is_kept_by_those_who_have_it(seed: int) -> None:
+    """It was cut off when a topic was made: the new history does not know it, nor its files."""
+
+    async def faults(world: World) -> None:
+        cluster = world.cluster
+        survivor = cluster.voters[0]
+        cluster.network.cut({survivor.name}, {*cluster.nodes} - {survivor.name})
+        await cluster.spawn_client(partial(make_late_topic, world))
+        for node in cluster.voters:
+            cluster.kill(node.name)
+        cluster.network.heal()
+        assert await recovered(world, survivor) == []
+        cluster.start(survivor.name)
+        await until(lambda: all_serve(world, 2), 90)
+        for node in cluster.brokers:
+            cluster.kill(node.name)
+            cluster.start(node.name)
+        await asyncio.sleep(70)  # strays are removed after 60 s
+        await until(lambda: all_serve(world, 2), 90)
+        assert isinstance(survivor.server, QuorumServer)
+        assert survivor.server.image.topic_named(LATE) is None
+        kept = [await node.disk.exists(f"{DATA}/{LATE}-0") for node in cluster.brokers]
+        assert kept == [True, True, True]
+
+    run_faults(faults, seed, simulated_s=120.0, syncs_on_ack=False)
+
+
+async def make_late_topic(world: World) -> None:
+    servers = world.cluster.bootstrap_servers
+    async with Admin(bootstrap_servers=servers) as admin:
+        while True:
+            try:
+                await admin.create_topic(LATE, 1, 3)
+                break
+            except QuorateError as error:
+                if not error.retriable:
+                    raise
+                await asyncio.sleep(0.1)
+    async with Producer(bootstrap_servers=servers) as producer:
+        await producer.send_and_wait(LATE, b"kept")
 
 
 async def refused_while_leading(world: World, survivor: SimulatedNode) -> bool:
