@@ -98,7 +98,7 @@ class Operator:
         while loop.time() < until:
             leader = self._quorum.leader
             if leader is not None and leader.controller is not None:
-                answer = await self._ask(leader, _caught(ask(leader.controller)))
+                answer = await self._ask(leader, _caught(ask, leader.controller))
                 if isinstance(answer, InvalidRequestError):
                     return None
                 if not isinstance(answer, QuorateError) and answer is not None:
@@ -118,9 +118,11 @@ class Operator:
         return task.result()
 
 
-async def _caught(asked: Coroutine[Any, Any, R]) -> R | QuorateError:
+async def _caught(
+    ask: Callable[[Controller], Coroutine[Any, Any, R]], controller: Controller
+) -> R | QuorateError:
     try:
-        return await asked
+        return await ask(controller)
     except QuorateError as error:
         return error
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, TypeVar
@@ -23,9 +24,10 @@ from quorate_quorum.controller.voters import remove_voter
 from quorate_quorum.log.identity import Identity, write_identity
 from quorate_testing.simulated.disk import SimulatedDisk
 from tests.harness.fake_broker import FakeBroker
-from tests.unit.test_quorum_joining import new_voter, servers
+from tests.unit.test_quorum_joining import NEW, new_voter, servers
 from tests.unit.test_quorum_server import CLUSTER, DATA, Machine, World, in_a_world
 
+IDS = [100, 101, 102]
 R = TypeVar("R", admin.AddVoterResponse, admin.RemoveVoterResponse)
 
 
@@ -261,3 +263,80 @@ async def _removed(machine: Machine, request: admin.RemoveVoterRequest) -> Quora
     except QuorateError as error:
         return error
     return None
+
+
+@pytest.mark.parametrize("after_ms", [0, 1, 2, 3, 4, 5, 6, 8, 10, 14, 20, 30])
+@pytest.mark.parametrize("comes", [True, False], ids=["added", "removed"])
+def test_a_change_whose_leader_dies_amid_it_is_whole_or_was_not(comes: bool, after_ms: int) -> None:
+    """R35: at each step (appended, sent, synced by some, committed); asked again it is done."""
+
+    async def program(world: World) -> None:
+        await world.start()
+        leader = await world.controller()
+        broker = await world.broker(1)
+        (new,) = await started(world, (NEW,))
+        await world.until(
+            lambda: [one.lag for one in leader.server.raft.describe().observers] == [0]
+        )
+        victim = next(one for one in world.voters if one is not leader)
+        change = add_voter_at(leader, new) if comes else removed_at(leader, victim)
+        asking = leader.process.spawn(change)
+        await asyncio.sleep(after_ms / 1000)
+        leader.kill()
+        asking.cancel()
+        await leader.start()  # of two that may be left one was killed
+        successor = await world.controller()
+        before = voters_of(successor)
+        changed = [100, 101, 102, NEW] if comes else [n for n in IDS if n != victim.node_id]
+        assert before in (IDS, changed)
+        if comes:
+            await add(world, broker, new)
+        else:
+            await remove(world, broker, victim.node_id)
+        everyone = [*world.voters, new]
+        await world.until(lambda: all(voters_of(one) == changed for one in everyone))
+        await world.create(broker, "after")
+
+    in_a_world(program, seed=after_ms)
+
+
+async def removed_at(machine: Machine, victim: Machine) -> None:
+    request = admin.RemoveVoterRequest(voter_id=victim.node_id)
+    await _removed(machine, request)
+
+
+async def add_voter_at(machine: Machine, new: Machine) -> None:
+    request = admin.AddVoterRequest(
+        voter_id=new.node_id, directory_id=new.directory_id, endpoint=new.endpoint
+    )
+    assert machine.server._rooms is not None
+    with contextlib.suppress(QuorateError):
+        await machine.server._rooms.controller.add_voter(request)
+
+
+def test_a_new_voter_begins_with_a_snapshot_where_the_log_begins_later() -> None:
+    async def program(world: World) -> None:
+        for machine in world.voters:
+            await machine.start(metadata_log_segment_bytes=4096)
+        leader = await world.controller()
+        broker = await world.broker(1)
+        for number in range(40):
+            await world.create(broker, f"t{number}")
+        await world.until(lambda: len({m.server.image.offset for m in world.voters}) == 1)
+        for machine in world.voters:
+            await machine.run(machine.server.take_snapshot())
+        await world.create(broker, "later")
+        assert leader.server.raft.log_start_offset > 0
+        (new,) = await started(world, (NEW,))
+        await add(world, broker, new)
+        others = [one for one in world.voters if one is not leader]
+        others[0].kill()
+        leader.kill()  # two of four: nothing goes without one of them
+        await leader.start()
+        everyone = [leader, others[1], new]
+        await world.controller(*everyone)
+        await world.create(broker, "last")
+        assert new.server.raft.log_start_offset > 0
+        await world.until(lambda: len(new.server.image.sorted_topics()) == 42)
+
+    in_a_world(program)
