@@ -12,12 +12,18 @@ LEDGER = "quorum/quorate_quorum/raft/ledger.py"
 STORAGE = "quorum/quorate_quorum/raft/storage.py"
 VOTERS = "quorum/quorate_quorum/raft/voters.py"
 
+WATCH = "quorum/quorate_quorum/metadata/watch.py"
+RECOVERED = "quorum/quorate_quorum/metadata/recovered.py"
+SURVIVOR = "quorum/quorate_quorum/recover/survivor.py"
+DECISION = "quorum/quorate_quorum/recover/decision.py"
 CHAIN = "quorum/quorate_quorum/log/epoch_chain.py"
 
 PAPER = "tests/unit/test_raft_paper.py"
 PITFALLS = "tests/unit/test_raft_pitfalls.py"
 DISK = "tests/unit/test_raft_storage.py"
 EPOCHS = "tests/unit/test_raft_epochs_met.py"
+RECOVER = "tests/unit/test_recover.py"
+GENERATIONS = "tests/unit/test_generations.py"
 LOG_EPOCHS = "tests/unit/test_metadata_log_epochs.py"
 
 
@@ -361,5 +367,37 @@ MUTANTS = (
         "if not is_heeded or epoch > min(furthest, EPOCH_MAX):",
         "if not is_heeded or epoch > EPOCH_MAX:",
         (f"{EPOCHS}::test_a_higher_epoch_of_a_member_is_taken_as_far_as_a_leap_goes",),
+    ),
+    Mutant(
+        "R3",
+        "a new history gives leader_epochs of the lost one again",
+        RECOVERED,
+        "leader_epoch = partition.leader_epoch + EPOCHS_PASSED",
+        "leader_epoch = partition.leader_epoch + 1",
+        (f"{RECOVER}::test_the_new_history_trusts_nobody_and_passes_over_every_number_given_away",),
+    ),
+    Mutant(
+        "R7",
+        "a disk damaged below its last sync becomes the truth of the cluster",
+        SURVIVOR,
+        "if self._bad is not None and slot.value is not None",
+        "if False and slot.value is not None",
+        (f"{RECOVER}::test_a_torn_tail_is_passed_over_and_a_bad_byte_below_the_sync_refused",),
+    ),
+    Mutant(
+        "R33",
+        "two survivors that recover to one generation take each other for their own",
+        DECISION,
+        "        + survivor.identity.directory_id\n",
+        "",
+        (f"{RECOVER}::test_two_survivors_of_one_generation_are_told_apart",),
+    ),
+    Mutant(
+        "R25",
+        "a watcher of a history that is over goes on where it stood",
+        WATCH,
+        "if 0 < request.quorum_generation < self._generation:",
+        "if False:",
+        (f"{GENERATIONS}::test_a_watcher_of_an_older_generation_is_told_to_begin_anew",),
     ),
 )
