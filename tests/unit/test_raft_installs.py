@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from functools import partial
 from typing import Any
 
-from quorate.errors import QuorateError
+import pytest
+
+from quorate.errors import OverloadedError, QuorateError, StoppingError
 from quorate_quorum.controller.outcome import Outcome
 from quorate_quorum.log import snapshot as files
 from quorate_quorum.log.snapshot import SnapshotId
+from quorate_quorum.node.process import NodeFailed
 from quorate_quorum.raft.bootstrap import metadata_directory
-from quorate_quorum.v1.events_pb2 import Config, MetadataEvent
+from quorate_quorum.v1.events_pb2 import Config, Feature, MetadataEvent
 from tests.unit.test_quorum_server import DATA, Machine, World, in_a_world
 
 SMALL: dict[str, Any] = {
@@ -90,3 +95,300 @@ def test_a_voter_long_away_installs_while_writes_go_on() -> None:
         await agree(world, *(v for v in world.voters if v is not leader))
 
     in_a_world(program)
+
+
+async def apart(world: World, **settings: Any) -> tuple[Machine, Machine, SnapshotId]:
+    """Return a voter that is down, the leader of the others, and the snapshot that it needs."""
+    await start_all(world, **settings)
+    await write(world, 5)
+    away = world.voters[0]
+    await away.run(away.server.stop())
+    others = world.voters[1:]
+    leader = await world.controller(*others)
+    while leader.server.raft.log_start_offset == 0:
+        await write(world, 20, *others)
+        await agree(world, *others)
+        for voter in others:
+            await take(voter)
+    snapshot = leader.server.raft.snapshot
+    assert snapshot is not None
+    assert [voter.server.raft.snapshot for voter in others] == [snapshot] * 2
+    return away, leader, snapshot
+
+
+def asked_of(machine: Machine, each_s: float = 0.01) -> list[tuple[SnapshotId, int]]:
+    """Return the chunks that a voter is asked for from now on; it takes its time for each."""
+    asked: list[tuple[SnapshotId, int]] = []
+    raft = machine.server.raft
+    read = raft.read_snapshot
+
+    async def noted(snapshot: SnapshotId, position: int, bytes_max: int) -> tuple[int, bytes]:
+        asked.append((snapshot, position))
+        await asyncio.sleep(each_s)
+        return await read(snapshot, position, bytes_max)
+
+    raft.read_snapshot = noted  # type: ignore[method-assign]
+    return asked
+
+
+def test_when_the_leader_dies_the_next_one_sends_the_rest() -> None:
+    """R40: the file of every voter is the same, so nothing is fetched twice."""
+
+    async def program(world: World) -> None:
+        away, leader, snapshot = await apart(world)
+        other = next(v for v in world.voters if v not in (away, leader))
+        first, second = asked_of(leader), asked_of(other)
+        await away.start(**SMALL)
+        await world.until(lambda: len(first) >= 3)
+        leader.kill()
+        await world.until(lambda: away.server.raft.snapshot == snapshot)
+        positions = [position for _, position in first + second]
+        assert positions == sorted(positions)
+        assert second[0][1] >= first[-1][1] > 0
+        await leader.start(**SMALL)
+        await write(world, 2)
+        await agree(world)
+
+    in_a_world(program)
+
+
+def test_a_newer_snapshot_in_the_middle_of_a_download_replaces_it() -> None:
+    """R40: two snapshots quickly; the older one is gone from the leader's disk besides."""
+
+    async def program(world: World) -> None:
+        away, leader, snapshot = await apart(world)
+        asked = asked_of(leader, 0.1)
+        await away.start(**SMALL)
+        await world.until(lambda: len(asked) >= 2)
+        for _ in range(2):
+            await write(world, 10, *world.voters[1:])
+            newer = await take(leader)
+        await world.until(lambda: away.server.raft.log_start_offset > 0)
+        assert away.server.raft.snapshot == newer > snapshot
+        await agree(world)
+        names = await away.disk.list(metadata_directory(DATA))
+        assert [name for name in names if ".snapshot" in name] == [files.file_name(newer)]
+
+    in_a_world(program)
+
+
+def test_it_fetches_and_votes_while_it_downloads() -> None:
+    """A download that lasts many fetch timeouts costs no election, and leaves no leader alone."""
+
+    async def program(world: World) -> None:
+        away, leader, snapshot = await apart(world)
+        other = next(v for v in world.voters if v not in (away, leader))
+        epoch = leader.server.raft.epoch
+        asked_of(leader, 1.5)
+        await away.start(**SMALL)
+        await asyncio.sleep(1)
+        other.kill()  # from here on check-quorum hangs on the one that downloads
+        waited = await world.until(lambda: away.server.raft.snapshot == snapshot)
+        assert waited > 3, "several fetch timeouts"
+        assert (leader.server.is_controller, leader.server.raft.epoch) == (True, epoch)
+        await write(world, 2, leader)
+        await agree(world, away, leader)
+
+    in_a_world(program)
+
+
+@pytest.mark.parametrize("kind", ["cut", "longer", "lies", "rotten", "missing"])
+def test_what_a_leader_sends_is_believed_only_whole(kind: str) -> None:
+    """R40: chunks that do not fit, a size that lies, a rotten file: refused, and tried again."""
+
+    async def program(world: World) -> None:
+        away, leader, snapshot = await apart(world)
+        raft = leader.server.raft
+        read = raft.read_snapshot
+        sent: list[int] = []
+
+        async def wrong(named: SnapshotId, position: int, bytes_max: int) -> tuple[int, bytes]:
+            size, chunk = await read(named, position, bytes_max)
+            sent.append(position)
+            match kind:
+                case "cut":
+                    return size, b""
+                case "longer":
+                    return size, chunk * 2
+                case "lies":
+                    return size - position, chunk
+                case "rotten":
+                    return size, bytes(byte ^ (position > 0) for byte in chunk)
+                case _:
+                    raise OverloadedError("no time")
+
+        raft.read_snapshot = wrong  # type: ignore[method-assign]
+        await away.start(**SMALL)
+        await asyncio.sleep(10)
+        assert len(sent) > 2, "it is tried again"
+        assert len(sent) < 200, "but not without a pause"
+        assert away.server.raft.snapshot is None
+        held = await files.list_snapshots(away.disk, metadata_directory(DATA))
+        assert held == []
+        raft.read_snapshot = read  # type: ignore[method-assign]
+        await world.until(lambda: away.server.raft.snapshot == snapshot)
+        await agree(world)
+
+    in_a_world(program)
+
+
+def test_a_full_disk_downloads_nothing_and_the_voter_goes_on_when_there_is_room() -> None:
+    async def program(world: World) -> None:
+        away, _, snapshot = await apart(world)
+        await away.start(**SMALL)
+        away.disk.fill(150)
+        await asyncio.sleep(10)
+        assert away.server.raft.snapshot is None
+        away.disk.mend()
+        await world.until(lambda: away.server.raft.snapshot == snapshot)
+        await agree(world)
+
+    in_a_world(program)
+
+
+def test_a_sync_that_fails_under_a_download_stops_the_voter() -> None:
+    """Law 6: and what it had fetched is swept away at the next start."""
+
+    async def program(world: World) -> None:
+        away, _, snapshot = await apart(world)
+
+        def fail(operation: str, path: str) -> None:
+            if operation == "sync" and path.endswith(files.FETCHED_SUFFIX):
+                away.disk.fail_next_sync()
+                away.disk.hook = None
+
+        away.disk.hook = fail
+        await away.start(**SMALL)
+        with pytest.raises(NodeFailed, match="raft download"):
+            await away.run(away.server.stopped())
+        await away.start(**SMALL)
+        await world.until(lambda: away.server.raft.snapshot == snapshot)
+        await agree(world)
+
+    in_a_world(program)
+
+
+def test_a_program_that_does_not_know_the_level_of_a_snapshot_stops_and_names_both() -> None:
+    async def program(world: World) -> None:
+        away, leader, _ = await apart(world)
+        raft = leader.server.raft
+        event = MetadataEvent(feature=Feature(name="metadata.version", level=99))
+        leader.server._rooms.controller._loader._known = None  # type: ignore[union-attr]
+        others = [v for v in world.voters if v not in (away, leader)]
+        for other in others:
+            other.server._rooms.controller._loader._known = None  # type: ignore[union-attr]
+        leader.process.context().run(raft.propose, raft.epoch, [event])
+        await world.until(lambda: leader.server.image.features["metadata.version"] == 99)
+        await take(leader)
+        await away.start(**SMALL)
+        with pytest.raises(NodeFailed, match=r"level 99.*(knows|1)"):
+            await away.run(away.server.stopped())
+
+    in_a_world(program)
+
+
+# --- taking -------------------------------------------------------------------------------------
+
+
+def test_voters_take_snapshots_by_themselves_and_cut_their_logs() -> None:
+    """Each for itself, after so many bytes; they come to the same ones."""
+
+    async def program(world: World) -> None:
+        await start_all(world, metadata_log_max_record_bytes_between_snapshots=1000)
+        await write(world, 40)
+        await agree(world)
+        await asyncio.sleep(1)
+        taken = [voter.server.raft.snapshot for voter in world.voters]
+        assert None not in taken
+        assert len(set(taken)) == 1
+        assert all(voter.server.raft.log_start_offset > 0 for voter in world.voters)
+        held = await files.list_snapshots(world.voters[0].disk, metadata_directory(DATA))
+        assert len(held) == 1
+
+    in_a_world(program)
+
+
+def test_a_voter_takes_a_snapshot_after_the_interval_if_anything_was_committed() -> None:
+    async def program(world: World) -> None:
+        await start_all(world, metadata_log_max_snapshot_interval_ms=5000)
+        await write(world, 1)
+        await asyncio.sleep(6)
+        taken = [voter.server.raft.snapshot for voter in world.voters]
+        assert None not in taken
+        await asyncio.sleep(12)
+        assert [voter.server.raft.snapshot for voter in world.voters] == taken
+
+    in_a_world(program)
+
+
+def test_a_stop_in_the_middle_of_a_snapshot_is_a_clean_one() -> None:
+    """The log is not interrupted half way, at whatever moment the stop comes."""
+
+    async def taken(voter: Machine) -> None:
+        with contextlib.suppress(StoppingError):
+            await voter.server.take_snapshot()
+
+    async def program(world: World, after_s: float) -> None:
+        voter = world.voters[0]
+        await voter.start(**SMALL)
+        await write(world, 10)
+        taking = voter.process.spawn(taken(voter))
+        await asyncio.sleep(after_s)
+        await voter.run(voter.server.stop())
+        await voter.run(voter.server.stopped())
+        await asyncio.wait([taking])
+        await voter.start(**SMALL)
+        await write(world, 1)
+
+    for step in range(30):
+        in_a_world(partial(program, after_s=step * 0.0007), voters=1)
+
+
+@pytest.mark.parametrize("room", [0, 1, 30, 100, 400])
+def test_a_full_disk_at_any_step_of_a_snapshot_stops_nobody(room: int) -> None:
+    async def program(world: World) -> None:
+        voter = world.voters[0]
+        await voter.start(**SMALL)
+        await write(world, 10)
+        voter.disk.fill(room)
+        with pytest.raises(OverloadedError, match="no room"):
+            await take(voter)
+        voter.disk.mend()
+        await write(world, 3)
+        assert await take(voter) == voter.server.raft.snapshot
+
+    in_a_world(program, voters=1)
+
+
+@pytest.mark.parametrize("at", range(1, 6))
+def test_a_sync_that_fails_under_a_snapshot_stops_the_voter(at: int) -> None:
+    """Law 6: of the log before it, of the file, or of the closed segment; nothing is lost."""
+
+    async def program(world: World) -> None:
+        voter = world.voters[0]
+        await voter.start(**SMALL)
+        await write(world, 10)
+        syncs = 0
+
+        def fail(operation: str, path: str) -> None:
+            nonlocal syncs
+            syncs += operation == "sync"
+            if syncs == at:
+                voter.disk.fail_next_sync()
+
+        voter.disk.hook = fail
+        try:
+            await take(voter)
+        except QuorateError:
+            with pytest.raises(NodeFailed):
+                await voter.run(voter.server.stopped())
+            voter.disk.hook = None
+            voter.disk.mend()
+            await voter.start(**SMALL)
+        else:
+            assert syncs < at, "a failed sync is not passed over"
+        voter.disk.hook = None
+        await write(world, 3)
+        assert len(voter.server.image.configs) == 5
+
+    in_a_world(program, voters=1)
