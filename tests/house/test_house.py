@@ -34,6 +34,7 @@ MACHINES = [
     "quorum/quorate_quorum/controller/brokers.py",
     "quorum/quorate_quorum/controller/features.py",
     "quorum/quorate_quorum/controller/partitions.py",
+    "quorum/quorate_quorum/controller/settling.py",
     "quorum/quorate_quorum/controller/placement.py",
     "quorum/quorate_quorum/controller/liveness.py",
     "broker/quorate_broker/partition/leader.py",

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
-from quorate_quorum.controller.outcome import Context
+from quorate_quorum.controller.outcome import Context, Outcome
+from quorate_quorum.controller.settling import Settling
 from quorate_quorum.metadata.delta import replayed
 from quorate_quorum.metadata.image import EMPTY, MetadataImage, PartitionImage
 from quorate_quorum.v1 import events_pb2 as ev
@@ -93,6 +95,31 @@ def partition_made(
             recovered_epoch=-1,
         )
     )
+
+
+def every_partition(image: MetadataImage) -> list[tuple[bytes, int]]:
+    """The keys of all partitions, by topic's name."""
+    return [
+        (topic.id, index)
+        for topic in image.sorted_topics()
+        for index in range(len(topic.partitions))
+    ]
+
+
+def settled(image: MetadataImage, *brokers: int) -> MetadataImage:
+    """The image once all that the state of these brokers asks of partitions is done."""
+    settling = Settling(changed_max=2)
+    settling.begin(brokers)
+    while settling.is_busy:
+        part = settling.next(image)
+        image = replayed(image, part.events)
+        settling.took(part)
+    return image
+
+
+def decided(image: MetadataImage, broker: int, outcome: Outcome[Any]) -> MetadataImage:
+    """The image after a decision about a broker, and what it asks of partitions."""
+    return settled(replayed(image, outcome.events), broker)
 
 
 def built(*events: ev.MetadataEvent, on: MetadataImage = EMPTY) -> MetadataImage:

@@ -17,11 +17,18 @@ from quorate.v1 import admin_pb2 as admin
 from quorate_quorum.controller import brokers as decide
 from quorate_quorum.controller.outcome import Context, Outcome
 from quorate_quorum.controller.partitions import Recover, Recovery, alter_partitions, recover
+from quorate_quorum.controller.settling import Settling
 from quorate_quorum.controller.topics import alter_configs, create_topics, raise_internal_topics
 from quorate_quorum.metadata.delta import MetadataDelta, replayed
 from quorate_quorum.metadata.image import EMPTY, MetadataImage, PartitionImage, TopicImage
 from quorate_quorum.v1 import controller_pb2 as wire
-from tests.unit.metadata_builders import context, directory_id, incarnation, topic_id
+from tests.unit.metadata_builders import (
+    context,
+    directory_id,
+    every_partition,
+    incarnation,
+    topic_id,
+)
 
 Key = tuple[bytes, int]
 BROKERS = 5
@@ -37,9 +44,11 @@ class Cluster:
         self.disks = [0] * BROKERS
         self.holders: dict[Key, set[int]] = {}
         self.recovery = Recovery(unclean_recovery_wait_ms=3)
+        self.settling = Settling(looked_max=4, changed_max=1)
         self.now_ms = 0
         for broker in range(BROKERS):
             self.register(broker)
+            self.settle(1_000)
             self.unfence(broker)
         flushed = {"flush.on.ack": "true"}
         self.create("a", 1, {})
@@ -60,6 +69,26 @@ class Cluster:
 
     # One decision: replay, check, let the ghost look.
 
+    def take_of(self, broker: int, outcome: Outcome[Any]) -> None:
+        """A decision about a broker: what it asks of partitions comes later, with all else between;
+        now and then another controller comes, who knows only the image.
+        """
+        if outcome.events:
+            self.settling.begin([broker])
+        self.take(outcome)
+        if self.chance.random() < 0.2:
+            self.settling = Settling(looked_max=4, changed_max=1)
+            self.settling.begin(sorted(self.image.brokers))
+        self.settle(self.chance.randint(0, 6))
+
+    def settle(self, steps: int) -> None:
+        while self.settling.is_busy and steps:
+            part = self.settling.next(self.image)
+            for event in part.events:  # each is right by itself
+                self.take(Outcome((event,), None))
+            self.settling.took(part)
+            steps -= 1
+
     def take(self, outcome: Outcome[Any]) -> None:
         before = self.image
         self.image = replayed(before, outcome.events)
@@ -72,8 +101,10 @@ class Cluster:
         self, key: Key, topic: TopicImage, old: PartitionImage | None, new: PartitionImage
     ) -> None:
         new.check()
+        settled = {b for b in range(BROKERS) if self.settling.is_settled(b)}
         for member in new.isr:
-            assert self.image.is_unfenced(member), "a fenced broker is in no ISR"
+            fenced = not self.image.is_unfenced(member)
+            assert not (fenced and member in settled), "a fenced broker is in no ISR, once settled"
         if old is not None:
             assert new.leader_epoch >= old.leader_epoch
             assert new.partition_epoch >= old.partition_epoch
@@ -85,10 +116,14 @@ class Cluster:
             holders.clear()
             holders.update(new.isr)
         min_isr = self.image.min_isr(topic, new)
-        assert set(new.isr) <= holders, (key, new, holders)
-        assert set(new.elr) <= holders, (key, new, holders)
+        # Who came back lossy may stand there until its registration is settled, and can't lead.
+        assert set(new.isr) & settled <= holders, (key, new, holders)
+        assert set(new.elr) & settled <= holders, (key, new, holders)
+        if new.leader in settled:
+            assert new.leader in holders, (key, new, holders)
         if (
             old is not None
+            and new.partition_epoch == old.partition_epoch + 1  # AlterPartition may step twice
             and len(new.isr) < min_isr
             and new.recovered_epoch == old.recovered_epoch
         ):
@@ -125,26 +160,30 @@ class Cluster:
             tail_intact=kind == "clean",
             sync_failed=kind == "failed",
         )
-        self.take(decide.register(self.image, request, self.context(), old_session_lives=False))
+        outcome = decide.register(self.image, request, self.context(), old_session_lives=False)
+        self.take_of(broker, outcome)
 
     def context(self) -> Context:
         return context(self.image)
 
     def unfence(self, broker: int) -> None:
-        if decide.may_unfence(self.image, broker, self.image.offset, outcome_end=0) is None:
-            self.take(decide.unfence(self.image, broker, self.context()))
+        end = 0 if self.settling.is_settled(broker) else None
+        if decide.may_unfence(self.image, broker, self.image.offset, outcome_end=end) is None:
+            self.take_of(broker, decide.unfence(self.image, broker, self.context()))
 
     def fence(self, broker: int) -> None:
-        self.take(decide.fence(self.image, broker, self.context()))
+        self.take_of(broker, decide.fence(self.image, broker, self.context()))
 
     def shut_down(self, broker: int) -> None:
-        self.take(decide.shut_down(self.image, broker, self.context()))
+        self.take_of(broker, decide.shut_down(self.image, broker, self.context()))
+        if self.settling.is_settled(broker) and self.image.brokers[broker].shutting_down:
+            self.settling.begin([broker])
 
     def disk_fails(self, broker: int) -> None:
         if self.chance.random() < 0.2:
             self.loses(broker, unsynced_only=False)
             ids = [d.id for d in self.image.brokers[broker].directories]
-            self.take(decide.directories_failed(self.image, broker, ids, self.context()))
+            self.take_of(broker, decide.directories_failed(self.image, broker, ids, self.context()))
 
     def alter(self, broker: int) -> None:
         """A leader proposes: who joins has caught up with it."""
@@ -190,7 +229,7 @@ class Cluster:
     def recover(self, broker: int) -> None:
         del broker
         self.now_ms += 1
-        self.recovery.begin(self.image)
+        self.recovery.changed(self.image, every_partition(self.image))
         for effect in self.recovery.tick(self.image, self.now_ms):
             if isinstance(effect, Recover):
                 self.take(
@@ -227,6 +266,8 @@ class Cluster:
                 self.raise_internal,
                 self.recover,
                 self.recover,
+                lambda _: self.settle(5),
+                lambda _: self.settle(1_000),
             ]
         )
         what(self.chance.randrange(BROKERS))
@@ -248,7 +289,9 @@ def test_nothing_acknowledged_is_elected_away(seed: int) -> None:
     # All come back: every partition has a leader again.
     for broker in range(BROKERS):
         cluster.register(broker)
+        cluster.settle(1_000)
         cluster.unfence(broker)
+        cluster.settle(1_000)
     for _ in range(10):
         cluster.recover(0)
     for topic in cluster.image.sorted_topics():

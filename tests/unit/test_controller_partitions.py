@@ -21,7 +21,9 @@ from quorate_quorum.v1 import controller_pb2 as wire
 from tests.unit.metadata_builders import (
     brokers,
     context,
+    decided,
     directory_id,
+    every_partition,
     incarnation,
     the_partition,
     topic_id,
@@ -179,21 +181,21 @@ def test_each_partition_has_its_own_result() -> None:
 
 def test_a_fenced_member_is_ineligible() -> None:
     """KIP-841: also where the proposal left before the fencing."""
-    image = replayed(THREE, decide.fence(THREE, 2, context(THREE)).events)
+    image = decided(THREE, 2, decide.fence(THREE, 2, context(THREE)))
     after, (result,) = alter(image, proposal(image, [0, 1, 2]))
     assert result.error.code == ErrorCode.ERROR_CODE_INELIGIBLE_REPLICA
     assert after == image
 
 
 def test_a_member_that_shuts_down_is_ineligible() -> None:
-    image = replayed(THREE, decide.shut_down(THREE, 2, context(THREE)).events)
+    image = decided(THREE, 2, decide.shut_down(THREE, 2, context(THREE)))
     _, (result,) = alter(image, proposal(image, [0, 1, 2]))
     assert result.error.code == ErrorCode.ERROR_CODE_INELIGIBLE_REPLICA
 
 
 def test_a_member_whose_directory_failed_is_ineligible() -> None:
     outcome = decide.directories_failed(THREE, 2, [directory_id(2)], context(THREE))
-    image = replayed(THREE, outcome.events)
+    image = decided(THREE, 2, outcome)
     _, (result,) = alter(image, proposal(image, [0, 1, 2]))
     assert result.error.code == ErrorCode.ERROR_CODE_INELIGIBLE_REPLICA
 
@@ -209,7 +211,7 @@ def test_an_old_registration_or_a_fenced_leader_proposes_nothing() -> None:
 
 def test_the_last_member_that_shuts_down_goes_when_another_joins() -> None:
     image = with_partition(brokers([0, 1]), [0, 1], isr=[0])
-    image = replayed(image, decide.shut_down(image, 0, context(image)).events)
+    image = decided(image, 0, decide.shut_down(image, 0, context(image)))
     image, (result,) = alter(image, proposal(image, [0, 1]))
     partition = the_partition(image)
     assert (partition.leader, partition.isr, partition.elr) == (1, (1,), (0,))
@@ -228,7 +230,7 @@ class Waiting:
     now_ms: int = 0
 
     def __post_init__(self) -> None:
-        self.machine.begin(self.image)
+        self.machine.changed(self.image, every_partition(self.image))
 
     def tick(self, ms: int = 100) -> list[AskEnds | Recover]:
         self.now_ms += ms
@@ -248,7 +250,7 @@ class Waiting:
 
     def unfence(self, broker: int) -> None:
         outcome = decide.unfence(self.image, broker, context(self.image))
-        self.image = replayed(self.image, outcome.events)
+        self.image = decided(self.image, broker, outcome)
 
     def elected(self, ms: int = 100) -> int:
         (effect,) = self.tick(ms)
@@ -405,15 +407,15 @@ def test_who_is_fenced_is_not_made_leader() -> None:
 def test_recovery_gives_up_on_a_directory_that_did_not_return() -> None:
     image = with_partition(brokers([0, 1]), [0, 1], isr=[0])
     for broker in (1, 0):
-        image = replayed(image, decide.fence(image, broker, context(image)).events)
+        image = decided(image, broker, decide.fence(image, broker, context(image)))
     request = wire.RegisterRequest(broker_id=0, incarnation=incarnation(0, 2), endpoint="b0:1")
     request.directories.add(directory_id=directory_id(0, 5), tail_intact=True)
     outcome = decide.register(image, request, context(image), old_session_lives=False)
-    image = replayed(image, outcome.events)
+    image = decided(image, 0, outcome)
     assert the_partition(image).directory_of(0) == directory_id(0, 0)
     assert the_partition(image).last_isr == (0,)
     for broker in (0, 1):
-        image = replayed(image, decide.unfence(image, broker, context(image)).events)
+        image = decided(image, broker, decide.unfence(image, broker, context(image)))
     assert the_partition(image).leader == -1
     image = replayed(image, recover(image, topic_id(1), 0, 1, context(image)).events)
     assert the_partition(image).directory_of(0) == directory_id(0, 5)
@@ -425,7 +427,7 @@ def test_a_power_cut_of_a_single_broker_heals_by_itself() -> None:
     request = wire.RegisterRequest(broker_id=0, incarnation=incarnation(0, 2), endpoint="b0:1")
     request.directories.add(directory_id=directory_id(0), tail_intact=False)
     outcome = decide.register(image, request, context(image), old_session_lives=False)
-    waiting = Waiting(replayed(image, outcome.events))
+    waiting = Waiting(decided(image, 0, outcome))
     assert the_partition(waiting.image).last_isr == (0,)
     waiting.unfence(0)
     assert waiting.asked() == [0]

@@ -12,24 +12,6 @@ from quorate_quorum.v1.events_pb2 import MetadataEvent, UnregisterBroker
 from tests.unit.test_controller_driver import World, feature, in_a_world
 
 
-def test_who_came_back_fenced_applies_what_the_new_reign_completed_before_it_is_unfenced() -> None:
-    """Its reign completes a split Outcome first: a broker that has not seen that must not lead."""
-
-    async def program(world: World) -> None:
-        (broker,) = await world.unfenced(1)
-        active = world.controller._active
-        assert active is not None
-        world.raft.lose(101, 2)
-        world.raft.lead(3)
-        await asyncio.sleep(0.05)
-        active = world.controller._active
-        assert active is not None
-        assert active.leases._settled_end == active.reign.start_offset  # nothing was left
-        assert broker.broker_epoch >= 0
-
-    in_a_world(program)
-
-
 def test_an_older_run_fails_no_directory_of_a_newer_registration() -> None:
     async def program(world: World) -> None:
         (first,) = await world.unfenced(1)

@@ -1,14 +1,12 @@
 """Brokers: registered, fenced, unfenced, shutting down, and what each does to partitions.
 
-A fenced broker is in no ISR and leads nothing: fencing it, and the registration of a new
-incarnation, say so to every partition in the same Outcome. The broker's own event stands first,
-so that an Outcome too large for one batch can be completed from the image (`settle`).
+A fenced broker is in no ISR and leads nothing. The decisions here say what becomes of the broker;
+what that asks of partitions follows in the log, slice by slice (settling.py).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 
 from quorate.errors import (
     DuplicateBrokerError,
@@ -20,8 +18,7 @@ from quorate.errors import (
 )
 from quorate_quorum.controller.features import check_knows
 from quorate_quorum.controller.outcome import Context, Outcome
-from quorate_quorum.controller.partitions import all_elected, all_settled, settled
-from quorate_quorum.metadata.delta import ID_BYTES, replayed
+from quorate_quorum.metadata.delta import ID_BYTES
 from quorate_quorum.metadata.image import BrokerImage, DirectoryImage, MetadataImage, broker_event
 from quorate_quorum.node.features import from_wire
 from quorate_quorum.v1 import controller_pb2 as wire
@@ -58,11 +55,9 @@ def register(
             )
     except QuorateError as error:
         return Outcome((), wire.RegisterResponse(error=to_wire(error), broker_epoch=-1))
-    broker = _broker(request, context.next_offset)
+    broker = _broker(request, context.next_offset, old)
     event = ev.MetadataEvent(register_broker=broker_event(broker))
-    after = replace(image, brokers=image.brokers.insert(broker.id, broker))
-    events = (event, *all_settled(after, broker.id))
-    return Outcome(events, _registered(broker.epoch, context.next_offset + len(events)))
+    return Outcome((event,), _registered(broker.epoch, context.next_offset + 1))
 
 
 def _registered(broker_epoch: int, apply_offset: int) -> wire.RegisterResponse:
@@ -108,7 +103,7 @@ def _is_endpoint(text: str) -> bool:
     return is_port and bool(host) and host.isprintable() and " " not in host
 
 
-def _broker(request: wire.RegisterRequest, epoch: int) -> BrokerImage:
+def _broker(request: wire.RegisterRequest, epoch: int, old: BrokerImage | None) -> BrokerImage:
     # KIP-966 compares the broker_epoch of the clean stop with the last registration. Here the
     # marker of a directory outlives a registration whose run never began, and is still right.
     return BrokerImage(
@@ -119,12 +114,25 @@ def _broker(request: wire.RegisterRequest, epoch: int) -> BrokerImage:
         rack=request.rack,
         host=request.host,
         directories=tuple(
-            DirectoryImage(d.directory_id, d.tail_intact, d.sync_failed)
+            _verdict(d, None if old is None else old.directory(d.directory_id))
             for d in request.directories
         ),
         fenced=True,
         shutting_down=False,
         features=tuple(sorted(from_wire(request.features).items())),
+    )
+
+
+def _verdict(told: ev.Directory, old: DirectoryImage | None) -> DirectoryImage:
+    """What an older registration said of a directory stands until unfencing has carried it out:
+    a short run that ended well says nothing of what was lost before it.
+    """
+    if old is None:
+        return DirectoryImage(told.directory_id, told.tail_intact, told.sync_failed)
+    return DirectoryImage(
+        told.directory_id,
+        told.tail_intact and old.tail_intact,
+        told.sync_failed or old.sync_failed or old.failed,
     )
 
 
@@ -138,14 +146,8 @@ def _change(broker: BrokerImage, **fields: object) -> ev.MetadataEvent:
     )
 
 
-def _with_effects(image: MetadataImage, change: ev.MetadataEvent) -> tuple[ev.MetadataEvent, ...]:
-    """Return a broker's change and all that it does to partitions."""
-    after = replayed(image, [change])
-    return (change, *all_settled(after, change.broker_change.broker_id))
-
-
 def fence(image: MetadataImage, broker_id: int, context: Context) -> Outcome[bool]:
-    """Trust a broker no more: it leaves every ISR, and all that it led gets a new leader_epoch.
+    """Trust a broker no more: it will leave every ISR, and all that it led gets a new leader_epoch.
 
     Response: whether it was unfenced until now.
     """
@@ -153,16 +155,16 @@ def fence(image: MetadataImage, broker_id: int, context: Context) -> Outcome[boo
     broker = image.brokers.get(broker_id)
     if broker is None or broker.fenced:
         return Outcome((), False)
-    return Outcome(_with_effects(image, _change(broker, fenced=True)), True)
+    return Outcome((_change(broker, fenced=True),), True)
 
 
 def may_unfence(
-    image: MetadataImage, broker_id: int, applied_offset: int, *, outcome_end: int
+    image: MetadataImage, broker_id: int, applied_offset: int, *, outcome_end: int | None
 ) -> str | None:
     """Return why a broker may not be unfenced yet, or None if it may.
 
-    `applied_offset`: what it says it has applied. `outcome_end`: one past the whole Outcome that
-    registered or fenced it; a new controller, who does not know, gives where its reign began.
+    `applied_offset`: what it says it has applied. `outcome_end`: one past all that its
+    registration or fencing asked of partitions; None while that is not all proposed.
     """
     broker = image.brokers.get(broker_id)
     if broker is None:
@@ -171,18 +173,15 @@ def may_unfence(
         return "it is shutting down"
     if all(directory.failed for directory in broker.directories):
         return "all its log directories failed"
+    if outcome_end is None:
+        return "partitions still count on its former self"
     if applied_offset < outcome_end:
         return f"it has applied the metadata log to {applied_offset}, not yet {outcome_end}"
-    for topic in image.sorted_topics():
-        for index, partition in enumerate(topic.partitions):
-            # Whatever the end of a split Outcome would still change: a leader, an ISR, an ELR.
-            if settled(image, topic, index, partition, broker_id) is not partition:
-                return f"{topic.name}-{index} still counts on its former self"
     return None
 
 
 def unfence(image: MetadataImage, broker_id: int, context: Context) -> Outcome[bool]:
-    """Trust a broker, and elect it where it brings back a leader. The caller asked may_unfence.
+    """Trust a broker: it may lead where nobody does. The caller asked may_unfence.
 
     Response: whether it was fenced until now.
     """
@@ -190,31 +189,24 @@ def unfence(image: MetadataImage, broker_id: int, context: Context) -> Outcome[b
     broker = image.brokers.get(broker_id)
     if broker is None or not broker.fenced:
         return Outcome((), False)
-    change = _change(broker, fenced=False)
-    after = replayed(image, [change])
-    return Outcome((change, *all_elected(after, broker_id)), True)
+    return Outcome((_change(broker, fenced=False),), True)
 
 
 def shut_down(image: MetadataImage, broker_id: int, context: Context) -> Outcome[bool]:
-    """Move leaders away from a broker that wants to stop, and take it out of ISRs.
-
-    As the last member of an ISR it stays, and leads, until it is fenced; asked again, it goes
-    where that has become possible. Response: whether something changed.
+    """Let a broker that wants to stop go: others will lead, and it leaves ISRs, but where it is the
+    last member it stays, and leads, until it is fenced. Response: whether it is news.
     """
     del context
     broker = image.brokers.get(broker_id)
-    if broker is None or broker.fenced:
+    if broker is None or broker.fenced or broker.shutting_down:
         return Outcome((), False)
-    if broker.shutting_down:
-        events = tuple(all_settled(image, broker_id))
-        return Outcome(events, bool(events))
-    return Outcome(_with_effects(image, _change(broker, shutting_down=True)), True)
+    return Outcome((_change(broker, shutting_down=True),), True)
 
 
 def directories_failed(
     image: MetadataImage, broker_id: int, directory_ids: Iterable[bytes], context: Context
 ) -> Outcome[bool]:
-    """Take the replicas on failed directories out of ISR and ELR; they are offline from now on.
+    """Name directories as failed: replicas there are offline, and will leave ISR and ELR.
 
     Directories that the broker did not register, or that are known to have failed, are passed
     over. Response: whether there was news.
@@ -227,25 +219,7 @@ def directories_failed(
     news = [d.id for d in broker.directories if d.id in told and not d.failed]
     if not news:
         return Outcome((), False)
-    return Outcome(_with_effects(image, _change(broker, failed_directories=news)), True)
-
-
-def settle(image: MetadataImage, context: Context) -> Outcome[bool]:
-    """Complete what an earlier controller began and did not end: an Outcome of several batches.
-
-    A new reign decides this first. Response: whether something was left to do.
-    """
-    del context
-    events: list[ev.MetadataEvent] = []
-    for broker in image.sorted_brokers():
-        if broker.fenced or broker.shutting_down or any(d.failed for d in broker.directories):
-            more = list(all_settled(image, broker.id))
-        else:
-            more = list(all_elected(image, broker.id))
-        if more:
-            image = replayed(image, more)
-            events.extend(more)
-    return Outcome(tuple(events), bool(events))
+    return Outcome((_change(broker, failed_directories=news),), True)
 
 
 def unregister(image: MetadataImage, broker_id: int, context: Context) -> Outcome[None]:

@@ -159,7 +159,7 @@ class Controller:
             )
         )
         if decided.response.error.code == ErrorCode.ERROR_CODE_NONE:
-            active.leases.registered(request, decided.response)
+            active.leases.registered(request)
         return decided
 
     async def describe_quorum(

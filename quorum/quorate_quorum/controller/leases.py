@@ -9,7 +9,7 @@ silence is counted anew in each: no new controller fences for what it did not se
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -33,8 +33,10 @@ from quorate_quorum.controller.liveness import (
     Liveness,
     LivenessConfig,
 )
+from quorate_quorum.controller.outcome import Context, Outcome
 from quorate_quorum.controller.partitions import AskEnds, Recover, Recovery
 from quorate_quorum.controller.reign import Decision, Reign
+from quorate_quorum.controller.settling import Settling, Slice
 from quorate_quorum.metadata.delta import MetadataDelta
 from quorate_quorum.metadata.image import BrokerImage, MetadataImage
 from quorate_quorum.node.bell import Bell
@@ -44,8 +46,8 @@ from quorate_quorum.v1.controller_pb2 import (
     HeartbeatResponse,
     PartitionId,
     RegisterRequest,
-    RegisterResponse,
 )
+from quorate_quorum.v1.events_pb2 import MetadataEvent
 
 log = structlog.get_logger(__name__)
 
@@ -164,12 +166,13 @@ class Leases:
         #: Fences that a full log put off, by broker: (broker_epoch, reason).
         self._fences_put_off: dict[int, tuple[int, str]] = {}
         self._recovery = Recovery(config.unclean_recovery_wait_ms)
-        #: One past the Outcome that registered or fenced a broker in this reign; of the others,
-        #: one past what `settle` completed when the reign began.
+        self._settling = Settling()
+        self._has_to_settle = Bell()
+        #: One past all that a broker's registration or fencing asked of partitions, once known.
         self._outcome_ends: dict[int, int] = {}
-        self._settled_end = reign.start_offset
-        #: One past the Outcome in which a broker began to shut down.
+        #: One past all that a broker's wish to shut down asked of partitions, once known.
         self._shutdown_ends: dict[int, int] = {}
+        reign.when_proposed = self._proposed
         self._tasks: dict[asyncio.Task[None], None] = {}
         self._dials = asyncio.Semaphore(DIALS_AT_ONCE_MAX)
         self._is_over = False
@@ -178,14 +181,11 @@ class Leases:
 
     def begin(self) -> None:
         """Complete what an earlier controller left, and let time run."""
-        self._decide("settle", brokers.settle)
+        self._settle_from([broker.id for broker in self._image.sorted_brokers()])
+        self._settle_some()
         if self._is_over:
             return  # the voter failed meanwhile
-        self._settled_end = self._reign.pending.offset
-        for broker in self._image.sorted_brokers():
-            if broker.shutting_down and not broker.fenced:
-                self._shutdown_ends[broker.id] = self._reign.pending.offset
-        self._recovery.begin(self._reign.pending)
+        self._own(self._settle_for_good(), "leases-settle")
         self._ticking = self._own(self._tick_for_good(), "leases-tick")
 
     def end(self, failure: QuorateError) -> None:
@@ -224,13 +224,12 @@ class Leases:
         """Whether a broker's registered incarnation is heard, or was a moment ago."""
         return self._liveness.session_lives(broker_id)
 
-    def registered(self, request: RegisterRequest, response: RegisterResponse) -> None:
+    def registered(self, request: RegisterRequest) -> None:
         """A registration has committed: the lease begins."""
         broker = self._reign.pending.brokers.get(request.broker_id)
         if self._is_over or broker is None or broker.incarnation != request.incarnation:
             return
         if broker.fenced:
-            self._outcome_ends[broker.id] = response.apply_offset
             self._shutdown_ends.pop(broker.id, None)
         self._carry_out(self._liveness.registered(broker.id, broker.incarnation))
 
@@ -361,7 +360,6 @@ class Leases:
             self._fences_put_off[broker_id] = broker.epoch, reason
         elif changed:
             self._liveness.fenced(broker_id)
-            self._outcome_ends[broker_id] = self._reign.pending.offset
             self._shutdown_ends.pop(broker_id, None)
 
     def _shut_down(self, session: Session) -> None:
@@ -369,12 +367,10 @@ class Leases:
         broker = self._reign.pending.brokers.get(broker_id)
         if broker is None or broker.epoch != session.broker_epoch or broker.fenced:
             return
-        changed = self._decide("shut down", lambda i, c: brokers.shut_down(i, broker_id, c))
-        if changed:
+        if self._decide("shut down", lambda i, c: brokers.shut_down(i, broker_id, c)):
             log.info("broker_shuts_down", broker=broker_id)
-            self._shutdown_ends[broker_id] = self._reign.pending.offset
-            for other in self._sessions.values():
-                other.bell.ring()  # they are asked to tell when they have applied it
+        elif broker.shutting_down and self._settling.is_settled(broker_id):
+            self._settle_from([broker_id])  # it may go by now where it had to stay
 
     def _recover(self, effects: Iterable[AskEnds | Recover]) -> None:
         for effect in effects:
@@ -398,6 +394,8 @@ class Leases:
         end = self._shutdown_ends.get(session.broker_id)
         if end is None or self._image.offset < end:
             return False
+        if not self._settling.is_settled(session.broker_id):
+            return False
         return all(
             (other := self._sessions.get(broker.id)) is not None and other.applied_offset >= end
             for broker in self._image.sorted_brokers()
@@ -407,12 +405,16 @@ class Leases:
     def _notify_offset(self, session: Session, *, fenced: bool) -> int:
         """Return the next offset of which we want to hear at once; 0 if there is none."""
         wanted = list(self._shutdown_ends.values())
-        if fenced:
-            wanted.append(self._outcome_end(session.broker_id))
+        end = self._outcome_end(session.broker_id)
+        if fenced and end is not None:
+            wanted.append(end)
         return min((end for end in wanted if end > session.applied_offset), default=0)
 
-    def _outcome_end(self, broker_id: int) -> int:
-        return self._outcome_ends.get(broker_id, self._settled_end)
+    def _outcome_end(self, broker_id: int) -> int | None:
+        """One past all that a broker's state asked of partitions; None: not all is asked yet."""
+        if not self._settling.is_settled(broker_id):
+            return None
+        return self._outcome_ends.get(broker_id)
 
     def _decide(self, what: str, decision: Decision[R]) -> R | None:
         """Decide and propose; nobody waits for the commit but the brokers it speaks of."""
@@ -432,6 +434,59 @@ class Leases:
             if session is not None and session.wants_shutdown and self._may_go(session):
                 session.bell.ring()
 
+    # -- what a broker's state asks of partitions, some in each turn
+
+    def _proposed(self, events: Sequence[MetadataEvent]) -> None:
+        """Whoever decided it: a broker's new state is looked at in all partitions."""
+        for event in events:
+            if event.HasField("broker_change"):
+                self._settle_from([event.broker_change.broker_id])
+            elif event.HasField("register_broker"):
+                self._settle_from([event.register_broker.broker_id])
+
+    def _settle_from(self, broker_ids: Iterable[int]) -> None:
+        self._settling.begin(broker_ids)
+        self._has_to_settle.ring()
+
+    async def _settle_for_good(self) -> None:
+        while True:
+            self._has_to_settle.reset()
+            while self._settling.is_busy:
+                if not self._settle_some():
+                    await asyncio.sleep(self.config.tick_ms / 1000)  # the log is full
+                await asyncio.sleep(0)
+            await self._has_to_settle.wait(self.config.heartbeat_interval_ms)
+
+    def _settle_some(self) -> bool:
+        """Take one step; return whether it is proposed."""
+
+        def step(image: MetadataImage, _: Context) -> Outcome[Slice]:
+            part = self._settling.next(image)
+            return Outcome(tuple(part.events), part)
+
+        part = self._decide("settle", step)
+        if part is None:
+            return False
+        self._recovery.changed(self._reign.pending, part.leaderless)
+        for broker_id, has_changed in self._settling.took(part).items():
+            self._settled(broker_id, has_changed)
+        return True
+
+    def _settled(self, broker_id: int, has_changed: bool) -> None:
+        """All that a broker's state asked of partitions is proposed."""
+        broker = self._reign.pending.brokers.get(broker_id)
+        if broker is None:
+            return
+        end = self._reign.pending.offset
+        if broker.fenced:
+            self._outcome_ends[broker_id] = end
+        elif broker.shutting_down and (has_changed or broker_id not in self._shutdown_ends):
+            self._shutdown_ends[broker_id] = end
+        elif not broker.shutting_down:
+            return
+        for session in self._sessions.values():
+            session.bell.ring()  # they are asked to tell when they have applied it
+
     # -- time
 
     async def _tick_for_good(self) -> None:
@@ -445,10 +500,9 @@ class Leases:
 
     def _make_up(self) -> None:
         """Do what a full log put off."""
-        if self._reign.is_torn and self._decide("settle", brokers.settle) is not None:
+        if self._reign.is_torn:
             self._reign.is_torn = False
-            for fenced in _sorted(self._reign.pending, fenced=True):
-                self._outcome_ends[fenced.id] = self._reign.pending.offset
+            self._settle_from([broker.id for broker in self._reign.pending.sorted_brokers()])
         put_off, self._fences_put_off = self._fences_put_off, {}
         for broker_id, (epoch, reason) in put_off.items():
             broker = self._reign.pending.brokers.get(broker_id)

@@ -11,7 +11,7 @@ comes in order, and a raised min.insync.replicas may stand before the change.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from quorate.errors import (
@@ -202,25 +202,6 @@ def partition_changed(
 ) -> ev.MetadataEvent:
     """Return the event of a change."""
     return ev.MetadataEvent(partition_change=change_event(topic.id, index, old, new))
-
-
-def all_settled(image: MetadataImage, broker_id: int) -> Iterator[ev.MetadataEvent]:
-    """Yield the changes that the state of one broker asks of all partitions."""
-    for topic in image.sorted_topics():
-        for index, old in enumerate(topic.partitions):
-            new = settled(image, topic, index, old, broker_id)
-            if new is not old:
-                yield partition_changed(topic, index, old, new)
-
-
-def all_elected(image: MetadataImage, broker_id: int) -> Iterator[ev.MetadataEvent]:
-    """Yield the elections that one broker's return makes possible."""
-    for topic in image.sorted_topics():
-        for index, old in enumerate(topic.partitions):
-            if old.leader == NO_LEADER and old.directory_of(broker_id) is not None:
-                new = elect(image, topic, old)
-                if new is not old:
-                    yield partition_changed(topic, index, old, new)
 
 
 # AlterPartition.
@@ -437,13 +418,10 @@ class Recovery:
         self._wait_ms = unclean_recovery_wait_ms
         self._leaderless: dict[Key, _Waiting | None] = {}
 
-    def begin(self, image: MetadataImage) -> None:
-        """A reign begins: look at all partitions."""
-        for topic in image.sorted_topics():
-            self.changed(image, [(topic.id, i) for i in range(len(topic.partitions))])
-
     def changed(self, image: MetadataImage, partitions: Iterable[Key]) -> None:
-        """These partitions changed; whoever is without a leader is looked at in each tick."""
+        """These partitions changed, or are new to this reign; whoever is without a leader is
+        looked at in each tick.
+        """
         for key in partitions:
             partition = image.partition(*key)
             if partition is not None and partition.leader == NO_LEADER:

@@ -65,8 +65,10 @@ class Reign:
         self.pending = image
         self.committed_offset = image.offset
         self.is_over = False
-        #: A large Outcome was cut off by a full log: brokers.settle has to complete it.
+        #: A large Outcome was cut off by a full log: settling all brokers completes it.
         self.is_torn = False
+        #: Told of each batch in the turn in which it is proposed.
+        self.when_proposed: Callable[[Sequence[MetadataEvent]], None] = _nobody
         self._raft = raft
         self._context = context
         self._waiters: deque[_Waiter] = deque()
@@ -148,6 +150,7 @@ class Reign:
                 f"proposed at {base_offset}, decided at {self.pending.offset}"
             )
             self.pending = image
+            self.when_proposed(part)
 
     async def _settle(self, offset: int, *, has_proposed: bool) -> None:
         """Wait until all below `offset` is committed, and it is sure that this leader says so.
@@ -171,6 +174,10 @@ class Reign:
             index -= 1
         self._waiters.insert(index, waiter)
         await waiter.done
+
+
+def _nobody(events: Sequence[MetadataEvent]) -> None:
+    """Nobody has asked to be told."""
 
 
 @dataclass(frozen=True, slots=True)
