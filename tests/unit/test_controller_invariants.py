@@ -249,6 +249,9 @@ class Cluster:
             epoch = self.image.brokers[effect.broker_id].epoch
             self.recovery.answered(effect.broker_id, epoch, ends)
 
+    def settle_on(self, broker: int) -> None:
+        self.settle(5 * broker)
+
     def happen(self) -> None:
         what = self.chance.choice(
             [
@@ -266,8 +269,8 @@ class Cluster:
                 self.raise_internal,
                 self.recover,
                 self.recover,
-                lambda _: self.settle(5),
-                lambda _: self.settle(1_000),
+                self.settle_on,
+                self.settle_on,
             ]
         )
         what(self.chance.randrange(BROKERS))
