@@ -46,6 +46,7 @@ from quorate.network import Connection, Method
 from quorate.record import batch as record_batch
 from quorate.v1.common_pb2 import ErrorCode
 from quorate_quorum.forwarding import Forwarding, ForwardLimits, NotSentError
+from quorate_quorum.log.identity import GENERATION_MAX
 from quorate_quorum.metadata.delta import MetadataDelta
 from quorate_quorum.metadata.image import MetadataImage
 from quorate_quorum.metadata.loader import Loaded, Loader
@@ -251,8 +252,8 @@ class QuorumClient:
                     raise
                 await backoff.wait()
                 continue
-            if self.quorum_generation in (0, response.quorum_generation):
-                self.quorum_generation = response.quorum_generation
+            self._learn_generation(response.quorum_generation)
+            if self.quorum_generation == response.quorum_generation:
                 return response
             log.info("registration_waits", reason="the watch follows another quorum_generation")
             await backoff.wait()
@@ -456,6 +457,13 @@ class QuorumClient:
         if self._leader.endpoint == endpoint:
             self._leader = _Leader(epoch=self._leader.epoch)
 
+    def _learn_generation(self, told: int) -> None:
+        """Follow the history of the first voter that accepts us, while we follow none."""
+        if not 0 < told <= GENERATION_MAX:
+            raise WrongClusterError(f"that voter claims quorum_generation {told}")
+        if self.quorum_generation == 0:
+            self.quorum_generation = told
+
     def _enter(self, generation: int) -> None:
         """The image is of a newer history: who was the controller in the old one counts no more."""
         log.warning("quorum_recovered", quorum_generation=generation, before=self.quorum_generation)
@@ -546,8 +554,7 @@ class QuorumClient:
         WrongClusterError: it is of an older one, or of a newer one and does not begin with that.
         """
         told = header.quorum_generation
-        if self.quorum_generation == 0:
-            self.quorum_generation = told
+        self._learn_generation(told)
         if told == self.quorum_generation:
             return 0
         if told > self.quorum_generation and (header.reload or self._loader.jumps_into == told):

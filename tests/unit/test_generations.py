@@ -24,10 +24,14 @@ from quorate_quorum.metadata.delta import MetadataDelta
 from quorate_quorum.metadata.image import EMPTY, MetadataImage, VoterImage
 from quorate_quorum.metadata.recovered import recovered
 from quorate_quorum.metadata.watch import Watch
+from quorate_quorum.methods import DESCRIBE_NODE
 from quorate_quorum.node.environment import Environment
+from quorate_quorum.raft.joining import ask_generation
 from quorate_quorum.v1 import controller_pb2 as wire
 from quorate_quorum.v1 import events_pb2 as ev
 from quorate_quorum.v1.controller_pb2 import WatchRequest
+from quorate_quorum.v1.raft_pb2 import DescribeNodeResponse
+from quorate_testing.in_process import InProcessNetwork
 from tests.harness.fake_raft import AnyFeature
 from tests.unit import partition_world
 from tests.unit.partition_world import TOPIC, TOPIC_ID, directory_id, until
@@ -270,6 +274,63 @@ def test_a_voter_of_another_history_is_not_the_controller() -> None:
         await beating.close()
 
     in_a_world(program)
+
+
+@pytest.mark.parametrize("claimed", [0, -1, 10**9 + 1, 2**63 - 1])
+def test_a_generation_that_cannot_be_is_not_believed(claimed: int) -> None:
+    """Written down it would leave a directory that no start can read."""
+
+    async def program(world: World) -> None:
+        await world.client.start()
+        await world.client.wait_applied(2, timeout_ms=1000)
+        await replaced(world, claimed)
+        with pytest.raises(WrongClusterError, match="claims"):
+            await world.client.register(wire.RegisterRequest(broker_id=1))
+        await asyncio.sleep(2)
+        assert world.client.quorum_generation == 1
+
+    in_a_world(program)
+
+
+# A new voter.
+
+
+class Told:
+    """A node that says what it is told to say."""
+
+    def __init__(self, generation: int, leader: int = -1) -> None:
+        self.answer = DescribeNodeResponse(
+            cluster_id=CLUSTER,
+            quorum_generation=generation,
+            leader_id=leader,
+            leader_directory_id=b"d" * 16,
+            leader_endpoint="l:1",
+        )
+
+    def handlers(self) -> dict[Any, Any]:
+        return {DESCRIBE_NODE: self.describe}
+
+    async def describe(self, request: Any, peer: Any) -> DescribeNodeResponse:
+        return self.answer
+
+
+@pytest.mark.parametrize(
+    ("told", "joins"),
+    [
+        ([Told(1, leader=101), Told(2, leader=100)], 2),
+        ([Told(1, leader=101), Told(2)], 0),  # the newest has no leader: it is waited for
+        ([Told(2), Told(2, leader=100), Told(1, leader=101)], 2),
+        ([Told(2**62, leader=7), Told(1, leader=101)], 1),
+        ([Told(0)], 0),
+    ],
+)
+async def test_a_new_voter_joins_the_newest_generation(told: list[Told], joins: int) -> None:
+    """The lost may have come back and elected one of them."""
+    network = InProcessNetwork()
+    servers = [f"n{number}:1" for number in range(len(told))]
+    for server, node in zip(servers, told, strict=True):
+        await network.serve(server, [node])
+    assert await ask_generation(network, servers, CLUSTER) == joins
 
 
 # A broker's directories.

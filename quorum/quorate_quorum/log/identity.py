@@ -25,6 +25,8 @@ from quorate_quorum.node.config import ConfigError
 FILE_NAME: Final = "meta.properties"
 VERSION: Final = 1
 BYTES_MAX: Final = 4096
+#: No quorum is recovered so often: who claims a later generation is not believed.
+GENERATION_MAX: Final = 10**9
 CLUSTER_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _VALUES: Final = {
     "cluster.id": (CLUSTER_ID, "1 to 64 of the characters a-z A-Z 0-9 _ -"),
@@ -97,7 +99,7 @@ async def write_identity(disk: Disk, directory: str, identity: Identity) -> None
     assert CLUSTER_ID.fullmatch(identity.cluster_id), identity.cluster_id
     assert len(identity.directory_id) == 16
     assert 0 <= identity.node_id < 10**9
-    assert identity.quorum_generation >= 0
+    assert 0 <= identity.quorum_generation <= GENERATION_MAX
     lines = (
         f"version={VERSION}\n"
         f"cluster.id={identity.cluster_id}\n"

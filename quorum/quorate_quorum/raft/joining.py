@@ -15,7 +15,7 @@ import structlog
 from quorate.errors import QuorateError
 from quorate.network import Network
 from quorate_quorum.log.disk import Disk
-from quorate_quorum.log.identity import Identity, write_identity
+from quorate_quorum.log.identity import GENERATION_MAX, Identity, write_identity
 from quorate_quorum.methods import DESCRIBE_NODE
 from quorate_quorum.node.config import ConfigError, QuorumConfig
 from quorate_quorum.raft.finder import leader_in
@@ -60,13 +60,15 @@ async def join(network: Network, disk: Disk, config: QuorumConfig, identity: Ide
 
 
 async def ask_generation(network: Network, servers: Sequence[str], cluster_id: str) -> int:
-    """Return the generation of a quorum with a leader; 0 if no server knows one now.
+    """Return the newest generation that a server names, if one of it hears a leader; else 0.
 
+    Older ones are histories that are over, though their voters may have elected each other.
     ConfigError if one is of another cluster.
     """
-    for server in servers:
-        answer = await _ask(network, server)
-        if answer is None:
+    newest, is_led = 0, False
+    answers = await asyncio.gather(*(_ask(network, server) for server in servers))
+    for server, answer in zip(servers, answers, strict=True):
+        if answer is None or answer.quorum_generation > GENERATION_MAX:
             continue
         if answer.cluster_id != cluster_id:
             raise ConfigError(
@@ -74,9 +76,11 @@ async def ask_generation(network: Network, servers: Sequence[str], cluster_id: s
                 f"for cluster {cluster_id!r}: set quorum.bootstrap.servers right, or format the "
                 "disk with the right --cluster-id"
             )
-        if leader_in(answer) is not None:
-            return answer.quorum_generation
-    return 0
+        if answer.quorum_generation > newest:
+            newest, is_led = answer.quorum_generation, False
+        if answer.quorum_generation == newest:
+            is_led = is_led or leader_in(answer) is not None
+    return newest if is_led else 0
 
 
 async def _ask(network: Network, server: str) -> DescribeNodeResponse | None:
