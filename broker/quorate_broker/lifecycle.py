@@ -204,9 +204,15 @@ class Lifecycle:
         )
         await strays.set_aside(image, self._config.node_id)
         self._own("strays", strays.remove_after(self._config.stray_delete_delay_ms))
-        self._replicas.on_generation = self._directories.learn_generation
+        self._replicas.on_generation = self._enter
         self._replicas.quorum_generation = self._client.quorum_generation
         publisher.start(self._client.image)
+
+    async def _enter(self, generation: int) -> None:
+        """Remember the history that is followed now; what an older one set aside then stays."""
+        if generation != self._directories.quorum_generation and "strays" in self._tasks:
+            self._tasks["strays"].cancel()
+        await self._directories.learn_generation(generation)
 
     async def _catch_up(self, offset: int) -> None:
         while True:

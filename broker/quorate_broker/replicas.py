@@ -238,6 +238,8 @@ class Replicas:
         if delta.generation:
             await self.on_generation(delta.generation)
             self.quorum_generation = delta.generation
+            for removal in self._removals:  # what was to go may be what this history counts on
+                removal.cancel()
         self.image = image
         if delta.generation:
             await self._let_go()

@@ -9,6 +9,7 @@ from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
 
+import msgspec
 import pytest
 
 from quorate.errors import QuorumUnavailableError, WrongClusterError, to_wire
@@ -18,7 +19,7 @@ from quorate_broker.directories import LogDirectories
 from quorate_broker.replicas import KEPT, METADATA_FILE, PartitionMetadata
 from quorate_broker.strays import Strays
 from quorate_quorum.client import QuorumClient
-from quorate_quorum.log.disk import read_whole
+from quorate_quorum.log.disk import read_whole, replace_whole
 from quorate_quorum.log.identity import Identity, read_identity, write_identity
 from quorate_quorum.metadata.delta import MetadataDelta
 from quorate_quorum.metadata.image import EMPTY, MetadataImage, VoterImage
@@ -464,6 +465,24 @@ async def test_what_a_newer_history_places_here_is_taken_over_with_its_records()
     await first.start()
     assert await metadata_of(first, f"{TOPIC}-0") == PartitionMetadata(TOPIC_ID, "cluster", 2)
     assert await first.stored() == [b"a"]
+    await world.stop()
+
+
+async def test_what_was_to_be_removed_stays_when_the_history_ends() -> None:
+    """A stray of the old one may be what the new one counts on."""
+    world = partition_world.World(brokers=1)
+    await world.start(min_isr=1)
+    only = world.brokers[1]
+    await only.disk.make_directory("/data/u-0")
+    stray = PartitionMetadata(GONE, "cluster", 1)
+    await replace_whole(only.disk, f"/data/u-0/{METADATA_FILE}", stray.encode())
+    only.replicas.config = msgspec.structs.replace(only.replicas.config, stray_delete_delay_ms=20)
+    await world.commit(topic_event(b"u" * 16, "u"), partition_event(b"u" * 16, 1))
+    name = f"u-0.{GONE.hex()}.stray"
+    assert name in await only.disk.list("/data")
+    await recover(world, world.image)
+    await asyncio.sleep(0.1)
+    assert name in await only.disk.list("/data")
     await world.stop()
 
 

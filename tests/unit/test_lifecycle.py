@@ -244,6 +244,7 @@ class FakeReplicas:
         self.directories: dict[bytes, Any] = {}
         self.image = MetadataImage()
         self.on_directory_failed: Any = None
+        self.on_generation: Any = None
 
     @property
     def fenced(self) -> bool:
@@ -355,6 +356,23 @@ class TestRegistration:
         fixture.client.error = DuplicateBrokerError("taken")
         with pytest.raises(DuplicateBrokerError):
             await fixture.register()
+
+    async def test_a_newer_generation_is_remembered_and_ends_what_the_older_one_had_begun(
+        self,
+    ) -> None:
+        """A stray of a history that is over is nobody's to remove."""
+        disk = await formatted(("/d1", D1))
+        await replica(disk, "/d1/gone-0", GONE)
+        made = Fixture(
+            disk, await LogDirectories.open(config("/d1"), disk), stray_delete_delay_ms=20
+        )
+        await made.opened()
+        assert f"gone-0.{GONE.hex()}.stray" in await disk.list("/d1")
+        await made.replicas.on_generation(2)
+        await asyncio.sleep(0.1)
+        assert f"gone-0.{GONE.hex()}.stray" in await disk.list("/d1")
+        assert (await read_identity(disk, "/d1")).quorum_generation == 2
+        await made.lifecycle.stop()
 
 
 class TestHeartbeats:
