@@ -24,6 +24,11 @@ DISK = "tests/unit/test_raft_storage.py"
 EPOCHS = "tests/unit/test_raft_epochs_met.py"
 RECOVER = "tests/unit/test_recover.py"
 GENERATIONS = "tests/unit/test_generations.py"
+CHANGING = "quorum/quorate_quorum/raft/changing.py"
+NODE = "quorum/quorate_quorum/raft/node.py"
+CHANGES = "tests/unit/test_raft_voter_changes.py"
+SCHEDULES = "tests/unit/test_raft_voter_schedules.py"
+FINDING = "tests/unit/test_raft_finding.py"
 LOG_EPOCHS = "tests/unit/test_metadata_log_epochs.py"
 
 
@@ -399,5 +404,104 @@ MUTANTS = (
         "if 0 < request.quorum_generation < self._generation:",
         "if False:",
         (f"{GENERATIONS}::test_a_watcher_of_an_older_generation_is_told_to_begin_anew",),
+    ),
+    Mutant(
+        "R25",
+        "who is no voter stands",
+        ELECTIONS,
+        "if not raft.is_voter() or raft.hard_state.is_behind:",
+        "if raft.hard_state.is_behind:",
+        (f"{FINDING}::test_a_new_disk_finds_each_leader_in_turn_and_never_stands",),
+    ),
+    Mutant(
+        "R27",
+        "work that fails does so in silence",
+        NODE,
+        "if not task.cancelled() and (error := task.exception()) is not None:",
+        "if not task.cancelled() and (error := task.exception()) is not None and not task.done():",
+        ("tests/unit/test_quorum_stalls.py::test_a_voter_whose_applying_fails_stops_and_says_so",),
+    ),
+    Mutant(
+        "R31",
+        "a batch above the limit is appended",
+        NODE,
+        "if len(batch.data) > self.config.quorum_batch_max_bytes:",
+        "if len(batch.data) > self.config.quorum_batch_max_bytes + 1:",
+        (
+            "tests/simulation/test_quorum_rules.py::test_an_outcome_larger_than_the_bound_is_refused_and_one_at_it_is_committed",
+        ),
+    ),
+    Mutant(
+        "R32",
+        "a change while another waits for its commit",
+        CHANGING,
+        "if not raft.ledger.are_voters_committed:",
+        "if False:",
+        (f"{CHANGES}::test_no_change_before_the_one_before_is_committed",),
+    ),
+    Mutant(
+        "R32",
+        "a change before a record of the own epoch is committed",
+        RAFT,
+        "if not leading.has_committed_own(self, leader):",
+        "if False:",
+        (
+            f"{SCHEDULES}::test_two_leaders_with_a_change_each_never_both_commit",
+            f"{CHANGES}::test_nothing_changes_before_a_record_of_the_leaders_own_epoch_is_committed",
+        ),
+    ),
+    Mutant(
+        "R32",
+        "two voters change at once",
+        CHANGING,
+        "len(added) + len(gone) + len(moved) != 1:",
+        "len(added) + len(gone) + len(moved) < 1:",
+        (f"{CHANGES}::test_voters_change_one_at_a_time",),
+    ),
+    Mutant(
+        "R33",
+        "a leader on another disk is taken for the one that we know",
+        FOLLOWING,
+        "voter = raft.ledger.voters.of_key(leader)",
+        "voter = raft.ledger.voters.by_id(leader.id)",
+        (f"{FINDING}::test_a_hint_at_a_leader_that_we_do_not_know_makes_us_ask_who_gave_it",),
+    ),
+    Mutant(
+        "R33",
+        "a wiped disk counts in the place of the old one",
+        "quorum/quorate_quorum/controller/voters.py",
+        "if same.directory_id == voter.directory_id:",
+        "if True:",
+        (
+            "tests/unit/test_controller_voters.py::test_the_same_id_on_another_disk_is_refused_and_told_what_to_do",
+        ),
+    ),
+    Mutant(
+        "R35",
+        "a change that leaves a majority silent",
+        CHANGING,
+        "if len(voters.voters) - len(silent) < voters.majority:",
+        "if False:",
+        (f"{CHANGES}::test_a_majority_of_the_voters_that_are_left_is_heard",),
+    ),
+    Mutant(
+        "R37",
+        "a leader that removed itself leads on",
+        LEADING,
+        "is_removed = not raft.is_voter() and raft.ledger.are_voters_committed",
+        "is_removed = False",
+        (
+            f"{CHANGES}::test_a_leader_that_removed_itself_does_not_count_itself_and_resigns_at_the_commit",
+        ),
+    ),
+    Mutant(
+        "R37",
+        "it resigns before its removal is committed",
+        LEADING,
+        "is_removed = not raft.is_voter() and raft.ledger.are_voters_committed",
+        "is_removed = not raft.is_voter()",
+        (
+            f"{CHANGES}::test_a_leader_that_removed_itself_does_not_count_itself_and_resigns_at_the_commit",
+        ),
     ),
 )

@@ -55,8 +55,10 @@ class Eager(Cluster):
                 continue
             try:
                 change(self.machines[one], self.wanted(one))
-            except (NotControllerError, OverloadedError):
+            except NotControllerError:
                 self.refused += 1
+            except OverloadedError:
+                pass  # too few have been heard since it was elected
             else:
                 self.proposed_by = one
 
