@@ -13,6 +13,7 @@ import msgspec
 import pytest
 
 from quorate.errors import QuorumUnavailableError, WrongClusterError, to_wire
+from quorate.frame import Frame
 from quorate.methods import CREATE_TOPICS
 from quorate.v1.admin_pb2 import CreateTopicsRequest
 from quorate_broker.directories import LogDirectories
@@ -20,6 +21,7 @@ from quorate_broker.replicas import KEPT, METADATA_FILE, PartitionMetadata
 from quorate_broker.strays import Strays
 from quorate_quorum.client import QuorumClient
 from quorate_quorum.log.disk import read_whole, replace_whole
+from quorate_quorum.log.events import encode_events
 from quorate_quorum.log.identity import Identity, read_identity, write_identity
 from quorate_quorum.metadata.delta import MetadataDelta
 from quorate_quorum.metadata.image import EMPTY, MetadataImage, VoterImage
@@ -30,7 +32,7 @@ from quorate_quorum.node.environment import Environment
 from quorate_quorum.raft.joining import ask_generation
 from quorate_quorum.v1 import controller_pb2 as wire
 from quorate_quorum.v1 import events_pb2 as ev
-from quorate_quorum.v1.controller_pb2 import WatchRequest
+from quorate_quorum.v1.controller_pb2 import WatchHeader, WatchRequest
 from quorate_quorum.v1.raft_pb2 import DescribeNodeResponse
 from quorate_testing.in_process import InProcessNetwork
 from tests.harness.fake_raft import AnyFeature
@@ -124,6 +126,30 @@ def test_a_newer_generation_counts_even_where_its_epochs_are_lower() -> None:
         world.replicate(world.voters[0])
         await until(lambda: world.client.quorum_generation == 2)
         assert world.client.image.epoch == 3
+
+    in_a_world(program)
+
+
+def test_a_newer_generation_that_does_not_begin_with_its_beginning_is_not_followed() -> None:
+    """Its batches would be applied on what another history had made."""
+
+    async def program(world: World) -> None:
+        await world.client.start()
+        await world.client.wait_applied(2, timeout_ms=1000)
+        for voter in world.voters:
+            voter.kill()
+
+        async def watch(request: WatchRequest, peer: Any) -> AsyncIterator[Any]:
+            event = ev.MetadataEvent(feature=ev.Feature(name="x", level=9))
+            batch = encode_events([event], base_offset=2, epoch=1, timestamp_ms=0)
+            yield Frame(WatchHeader(quorum_generation=2, base_offset=2, high_watermark=3), (batch,))
+            await asyncio.sleep(1000)
+
+        for voter in world.voters:
+            voter.watch.watch = watch  # type: ignore[method-assign]
+            await voter.start()
+        await asyncio.sleep(3)
+        assert (world.client.image.offset, world.client.quorum_generation) == (2, 1)
 
     in_a_world(program)
 
