@@ -59,7 +59,7 @@ class Clients:
         while True:
             await asyncio.sleep(self.chance.uniform(*self.pause_s))
             machine = self._someone()
-            if machine is not None:
+            if machine is not None and not self.quorum.is_idle:
                 await self.operate(
                     machine, self.chance.choices(("read", "write", "cas"), (5, 4, 2))[0]
                 )

@@ -95,6 +95,8 @@ class Quorum:
         self.loop = loop
         self.voters_at_first = size
         self.settings = settings
+        #: Clients ask nothing meanwhile.
+        self.is_idle = False
         self.network = SimulatedNetwork(loop, self._chance())
         self.machines = [
             Machine(

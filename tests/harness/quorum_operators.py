@@ -55,6 +55,20 @@ class Operator:
                 return False
             return await self._remove(key, TRY_S)
 
+    async def remove_surely(self, machine: Machine) -> bool:
+        """Take a voter out, however long it takes; whether it was one, and enough are left."""
+        async with self._lock:
+            voters = await self._voters()
+            key = machine.node_id, machine.directory_id
+            if key not in voters or len(voters) <= VOTERS_LEFT_MIN:
+                return False
+            return await self._remove(key, DONE_S)
+
+    async def add_again(self, machine: Machine) -> bool:
+        """Make it a voter, however long it takes to catch up."""
+        async with self._lock:
+            return await self._add(machine, DONE_S)
+
     async def wipe(self, machine: Machine, seconds: float) -> bool:
         """Lose a disk for good; its machine comes back with another, as a new voter."""
         async with self._lock:

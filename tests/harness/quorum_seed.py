@@ -13,10 +13,12 @@ from dataclasses import dataclass, field
 from quorate_testing.simulated.loop import SimulatedLoop, SimulationError, simulate
 from tests.harness.invariants import Violation
 from tests.harness.quorum_clients import KEYS, Clients, Kind
-from tests.harness.quorum_faults import Fault, Nemesis, draw_plan
+from tests.harness.quorum_faults import Fault
 from tests.harness.quorum_judge import judge
 from tests.harness.quorum_machines import Quorum
+from tests.harness.quorum_rejoin import WAYS
 from tests.harness.quorum_rules import Rules
+from tests.harness.quorum_scenarios import SCENARIOS, Scenario
 from tests.harness.world import logs
 
 SIMULATED_S = 60.0
@@ -51,10 +53,10 @@ class Failure:
     plan: list[Fault]
 
 
-def plan_of(seed: int) -> list[Fault]:
+def plan_of(seed: int, scenario: str = "faults") -> list[Fault]:
     """Return the faults that a seed stands for."""
     machines = size_of(seed) + spares_of(seed)
-    return draw_plan(random.Random(f"plan {seed}"), machines, FAULTS_S)
+    return SCENARIOS[scenario].draw(random.Random(f"plan {seed}"), machines, FAULTS_S)
 
 
 def size_of(seed: int) -> int:
@@ -67,11 +69,18 @@ def spares_of(seed: int) -> int:
     return 1 if seed % 4 == 1 else 0
 
 
-def run_seed(seed: int, plan: Sequence[Fault] | None = None, *, verbose: bool = False) -> Outcome:
+def run_seed(
+    seed: int,
+    plan: Sequence[Fault] | None = None,
+    *,
+    scenario: str = "faults",
+    verbose: bool = False,
+) -> Outcome:
     """Run a seed, or a part of its plan; raise Violation, or SimulationError."""
-    faults = plan_of(seed) if plan is None else plan
+    faults = plan_of(seed, scenario) if plan is None else plan
+    of = SCENARIOS[scenario]
     with logs(verbose=verbose):
-        return simulate(lambda loop: _World(loop, seed, faults, verbose=verbose).run(), seed)
+        return simulate(lambda loop: _World(loop, seed, faults, of, verbose=verbose).run(), seed)
 
 
 def broken_rule(error: BaseException) -> str:
@@ -110,13 +119,19 @@ def shortest(
 
 class _World:
     def __init__(
-        self, loop: SimulatedLoop, seed: int, plan: Sequence[Fault], *, verbose: bool
+        self,
+        loop: SimulatedLoop,
+        seed: int,
+        plan: Sequence[Fault],
+        scenario: Scenario,
+        *,
+        verbose: bool,
     ) -> None:
         self.loop, self.seed, self.plan, self.verbose = loop, seed, plan, verbose
         self.quorum = Quorum(loop, size_of(seed), SETTINGS, spares=spares_of(seed))
         self.rules = Rules(self.quorum)
         self.clients = Clients(self.quorum, random.Random(loop.chance.getrandbits(64)))
-        self.nemesis = Nemesis(self.quorum, self.tell)
+        self.troubles = scenario.troubles(self.quorum, self.rules, self.tell)
         self.trace = hashlib.sha256()
 
     def tell(self, what: str) -> None:
@@ -145,7 +160,7 @@ class _World:
     async def _run(self) -> None:
         await self.quorum.begin()
         work = [asyncio.create_task(self.clients.work()) for _ in range(CLIENTS)]
-        await self.nemesis.run(self.plan)
+        await self.troubles.run(self.plan)
         self.quorum.heal()
         self.tell("healed")
         await asyncio.sleep(max(0.0, SIMULATED_S - 6.0 - self.loop.time()))
@@ -184,7 +199,7 @@ class _World:
             await asyncio.sleep(0.05)
 
     def _outcome(self) -> Outcome:
-        done = self.clients.count()
+        done, injected = self.clients.count(), self.troubles.injected
         counters = Counter(
             {
                 "commits": done["write ok"] + done["cas ok"],
@@ -192,14 +207,17 @@ class _World:
                 "unknown": done["write unknown"] + done["cas unknown"],
                 "elections": len(self.rules.leaders),
                 "truncations": self.rules.truncations - self.rules.snapshots.installed,
-                "pauses": self.nemesis.injected["pause"],
-                "power losses": self.nemesis.injected["power loss of one"]
-                + self.nemesis.injected["power loss of all"],
+                "pauses": injected["pause"],
+                "power losses": injected["power loss of one"] + injected["power loss of all"],
                 "snapshots taken": self.rules.snapshots.taken,
                 "snapshots installed": self.rules.snapshots.installed,
                 "snapshots loaded": self.rules.snapshots_loaded,
                 "voter changes": self.rules.voter_changes(),
+                "returns": sum(injected[way] for way in WAYS),
+                "returns of the removed": injected["removed"]
+                + injected["removed with a later epoch"]
+                + injected["new disk"],
                 "checks": self.rules.checks,
             }
         )
-        return Outcome(self.seed, counters, self.nemesis.injected, self.trace.hexdigest())
+        return Outcome(self.seed, +counters, injected, self.trace.hexdigest())

@@ -1,5 +1,8 @@
 """`make sim-quorum SEEDS=700 FIRST_SEED=0 [SEED=n] [STATE=FILE]`: seeds of the quorum alone.
 
+Scenario `faults`: everything at once, under which the rules must hold. Scenario `rejoin`
+(ARGS="--scenario rejoin"): who was away and comes back, or was removed, causes no change of leader.
+
 With --state a run can be stopped at any time and goes on where it was: each seed that is done is a
 line of that file. A seed that fails is told with its plan, and shrunk to the faults that it takes;
 `--only 3,7` replays those of a plan. Below the floors of the counters the run has failed too.
@@ -18,26 +21,14 @@ import traceback
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.harness.quorum_faults import KINDS, Fault
+from tests.harness.quorum_faults import Fault
+from tests.harness.quorum_scenarios import SCENARIOS
 from tests.harness.quorum_seed import broken_rule, plan_of, run_seed, shortest
 
-#: What a hundred seeds must come to at least, or the world has become too kind.
-FLOORS = {
-    "elections": 500,
-    "truncations": 50,
-    "pauses": 80,
-    "power losses": 80,
-    "snapshots taken": 1000,
-    "snapshots loaded": 500,
-    "snapshots installed": 100,
-    "voter changes": 80,
-    "reads": 3000,
-    "commits": 3000,
-}
-KINDS_MIN = 20
 #: Below so many seeds chance may stay below a floor.
 FLOORS_FROM_SEEDS = 50
 
@@ -51,48 +42,55 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--state", type=Path, help="where what is done is remembered")
     parser.add_argument("--no-shrink", action="store_true", help="only say which seeds fail")
+    parser.add_argument("--scenario", choices=SCENARIOS, default="faults")
     options = parser.parse_args()
     if options.seed is not None:
-        return _one(options.seed, options.only)
+        return _one(options.seed, options.scenario, options.only)
     seeds = range(options.first_seed, options.first_seed + options.seeds)
-    return _many(seeds, options.workers, options.state, shrink=not options.no_shrink)
+    return _Run(options.scenario, options.workers, options.state).of(seeds, not options.no_shrink)
 
 
-def _one(seed: int, only: str | None) -> int:
-    plan = plan_of(seed)
+def _one(seed: int, scenario: str, only: str | None) -> int:
+    plan = plan_of(seed, scenario)
     if only is not None:
         plan = [plan[int(number)] for number in only.split(",") if number]
-    print(run_seed(seed, plan, verbose=True))
+    print(run_seed(seed, plan, scenario=scenario, verbose=True))
     return 0
 
 
-def _many(seeds: range, workers: int, state: Path | None, *, shrink: bool) -> int:
-    started = time.monotonic()
-    done = _read(state)
-    todo = [seed for seed in seeds if seed not in done]
-    if len(todo) < len(seeds):
-        print(f"{len(seeds) - len(todo)} of {len(seeds)} seeds are done already")
-    for result in _results(todo, workers):
-        done[result["seed"]] = result
-        if state is not None:
-            _remember(state, result)
-        if result["failure"]:
-            print(f"seed {result['seed']} failed:\n{result['failure']}", flush=True)
-    seconds = time.monotonic() - started
-    if todo:
-        rate = len(todo) / seconds * 3600
-        print(f"{len(todo)} seeds in {seconds:.0f} s, {rate:.0f} an hour")
-    results = [done[seed] for seed in seeds]
-    bad = [result["seed"] for result in results if result["failure"]]
-    is_low = _report([result for result in results if not result["failure"]])
-    if bad:
-        print(f"{len(bad)} seeds failed: {bad}")
-        if shrink:
-            _shrink(bad[0])
-    return 1 if bad or is_low else 0
+@dataclass(frozen=True)
+class _Run:
+    scenario: str
+    workers: int
+    state: Path | None
+
+    def of(self, seeds: range, shrink: bool) -> int:
+        started = time.monotonic()
+        done = _read(self.state, self.scenario)
+        todo = [seed for seed in seeds if seed not in done]
+        if len(todo) < len(seeds):
+            print(f"{len(seeds) - len(todo)} of {len(seeds)} seeds are done already")
+        for result in _results(todo, self.scenario, self.workers):
+            done[result["seed"]] = result
+            if self.state is not None:
+                _remember(self.state, result)
+            if result["failure"]:
+                print(f"seed {result['seed']} failed:\n{result['failure']}", flush=True)
+        seconds = time.monotonic() - started
+        if todo:
+            rate = len(todo) / seconds * 3600
+            print(f"{len(todo)} seeds in {seconds:.0f} s, {rate:.0f} an hour")
+        results = [done[seed] for seed in seeds]
+        bad = [result["seed"] for result in results if result["failure"]]
+        is_low = _report([result for result in results if not result["failure"]], self.scenario)
+        if bad:
+            print(f"{len(bad)} seeds failed: {bad}")
+            if shrink:
+                _shrink(bad[0], self.scenario)
+        return 1 if bad or is_low else 0
 
 
-def _read(state: Path | None) -> dict[int, dict[str, Any]]:
+def _read(state: Path | None, scenario: str) -> dict[int, dict[str, Any]]:
     """Return what is done; a last line that was cut off is not, and a failure is tried again."""
     done: dict[int, dict[str, Any]] = {}
     if state is None or not state.exists():
@@ -102,7 +100,7 @@ def _read(state: Path | None) -> dict[int, dict[str, Any]]:
             result = json.loads(line)
         except ValueError:
             continue
-        if not result["failure"]:
+        if not result["failure"] and result["scenario"] == scenario:
             done[result["seed"]] = result
     return done
 
@@ -116,13 +114,13 @@ def _remember(state: Path, result: dict[str, Any]) -> None:
         file.write(json.dumps(result).encode() + b"\n")
 
 
-def _results(seeds: list[int], workers: int) -> Iterator[dict[str, Any]]:
+def _results(seeds: list[int], scenario: str, workers: int) -> Iterator[dict[str, Any]]:
     if workers == 1:
-        yield from map(_result, seeds)
+        yield from (_result(seed, scenario) for seed in seeds)
         return
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context, initializer=_die_with_us) as pool:
-        futures = [pool.submit(_result, seed) for seed in seeds]
+        futures = [pool.submit(_result, seed, scenario) for seed in seeds]
         for future in as_completed(futures):
             yield future.result()
 
@@ -139,21 +137,17 @@ def _die_with_us() -> None:
     threading.Thread(target=wait, daemon=True).start()
 
 
-def _result(seed: int) -> dict[str, Any]:
+def _result(seed: int, scenario: str) -> dict[str, Any]:
+    result: dict[str, Any] = {"seed": seed, "scenario": scenario, "failure": ""}
     try:
-        outcome = run_seed(seed)
+        outcome = run_seed(seed, scenario=scenario)
     except Exception as error:
         told = f"{broken_rule(error)}\n{traceback.format_exc(limit=8)}"
-        return {"seed": seed, "failure": told}
-    return {
-        "seed": seed,
-        "failure": "",
-        "counters": outcome.counters,
-        "injected": outcome.injected,
-    }
+        return result | {"failure": told}
+    return result | {"counters": outcome.counters, "injected": outcome.injected}
 
 
-def _report(results: list[dict[str, Any]]) -> bool:
+def _report(results: list[dict[str, Any]], scenario: str) -> bool:
     """Print the totals; return whether one is below its floor."""
     counters: Counter[str] = Counter()
     injected: Counter[str] = Counter()
@@ -161,41 +155,45 @@ def _report(results: list[dict[str, Any]]) -> bool:
         counters.update(result["counters"])
         injected.update(result["injected"])
     seeds = max(len(results), 1)
+    floors, kinds = SCENARIOS[scenario].floors, SCENARIOS[scenario].kinds
     print(f"{len(results)} seeds passed; per 100 seeds:")
     low = []
-    for name in sorted({*counters, *FLOORS}):  # what never happened is below its floor too
+    for name in sorted({*counters, *floors}):  # what never happened is below its floor too
         each = counters[name] * 100 / seeds
-        floor = FLOORS.get(name)
+        floor = floors.get(name)
         print(f"  {each:10.0f}  {name}" + (f" (at least {floor})" if floor is not None else ""))
         if floor is not None and each < floor:
             low.append(name)
-    print(f"faults, of {len(KINDS)} kinds:")
-    for name in KINDS:
+    print(f"faults, of {len(kinds)} kinds:")
+    for name in kinds:
         print(f"  {injected[name]:10}  {name}")
     if len(results) < FLOORS_FROM_SEEDS:
         return False
-    kinds = sum(1 for count in injected.values() if count)
-    if low or kinds < KINDS_MIN:
-        print(f"too little happened: {', '.join(low) or f'{kinds} kinds of faults'}")
+    low += [kind for kind in kinds if not injected[kind]]
+    if low:
+        print(f"too little happened: {', '.join(low)}")
         return True
     return False
 
 
-def _shrink(seed: int) -> None:
-    plan = plan_of(seed)
-    rule = _broken_by(seed, plan)
+def _shrink(seed: int, scenario: str) -> None:
+    plan = plan_of(seed, scenario)
+    rule = _broken_by(seed, plan, scenario)
     # Another failure of a part of the plan would be another fault, and may hide this one.
-    kept = shortest(plan, lambda part: _broken_by(seed, part) == rule)
+    kept = shortest(plan, lambda part: _broken_by(seed, part, scenario) == rule)
     numbers = ",".join(str(plan.index(fault)) for fault in kept)
     print(f"seed {seed} breaks {rule} with these faults of {len(plan)} already:")
     for fault in kept:
         print(f"  {fault}")
-    print(f"replay: python -m tests.simulation.quorum_run --seed {seed} --only {numbers}")
+    print(
+        "replay: python -m tests.simulation.quorum_run"
+        f" --scenario {scenario} --seed {seed} --only {numbers}"
+    )
 
 
-def _broken_by(seed: int, plan: list[Fault]) -> str | None:
+def _broken_by(seed: int, plan: list[Fault], scenario: str) -> str | None:
     try:
-        run_seed(seed, plan)
+        run_seed(seed, plan, scenario=scenario)
     except Exception as error:
         return broken_rule(error)
     return None

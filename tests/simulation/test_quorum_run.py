@@ -10,10 +10,12 @@ import pytest
 from quorate_testing.simulated.loop import SimulationError
 from tests.harness.invariants import Violation
 from tests.harness.quorum_faults import KINDS, Fault
+from tests.harness.quorum_scenarios import SCENARIOS
 from tests.harness.quorum_seed import Outcome, broken_rule, plan_of
 from tests.simulation import quorum_run
-from tests.simulation.quorum_run import FLOORS, FLOORS_FROM_SEEDS
+from tests.simulation.quorum_run import FLOORS_FROM_SEEDS
 
+FLOORS = SCENARIOS["faults"].floors
 ENOUGH = Counter({name: floor // 50 for name, floor in FLOORS.items()})
 
 
@@ -33,9 +35,9 @@ def test_what_never_happened_is_below_its_floor(
     """A counter of which no seed has anything is none that can be left out."""
     happened = Counter({name: count for name, count in ENOUGH.items() if name != missing})
     seeds = str(FLOORS_FROM_SEEDS)
-    monkeypatch.setattr(quorum_run, "run_seed", lambda seed: outcome(seed))
+    monkeypatch.setattr(quorum_run, "run_seed", lambda seed, **_: outcome(seed))
     assert run(monkeypatch, "--seeds", seeds) == 0
-    monkeypatch.setattr(quorum_run, "run_seed", lambda seed: outcome(seed, happened))
+    monkeypatch.setattr(quorum_run, "run_seed", lambda seed, **_: outcome(seed, happened))
     assert run(monkeypatch, "--seeds", seeds) == 1
     assert f"too little happened: {missing}" in capsys.readouterr().out
 
@@ -47,7 +49,7 @@ def test_a_run_that_was_stopped_goes_on_where_it_was(
     state = tmp_path / "state"
     ran: list[int] = []
 
-    def stopped_at_seven(seed: int) -> Outcome:
+    def stopped_at_seven(seed: int, *, scenario: str) -> Outcome:
         ran.append(seed)
         if seed == 5:
             raise Violation("two leaders")
@@ -55,7 +57,7 @@ def test_a_run_that_was_stopped_goes_on_where_it_was(
             raise KeyboardInterrupt
         return outcome(seed)
 
-    def goes_on(seed: int) -> Outcome:
+    def goes_on(seed: int, *, scenario: str) -> Outcome:
         ran.append(seed)
         return outcome(seed)
 
@@ -86,7 +88,7 @@ def test_shrinking_keeps_to_the_rule_that_was_broken(
     plan = plan_of(1)
     wanted = [plan[2], plan[11]]
 
-    def breaks(seed: int, part: list[Fault] | None = None) -> Outcome:
+    def breaks(seed: int, part: list[Fault] | None = None, *, scenario: str) -> Outcome:
         if part is None or all(fault in part for fault in wanted):
             raise Violation("a committed record is lost")
         if plan[2] in part:
