@@ -63,7 +63,7 @@ def start(raft: Raft) -> None:
 
 def stand(raft: Raft, reason: str, *, transfer: bool = False, for_silence: bool = False) -> None:
     """Begin an election, if this replica may."""
-    if not raft.is_voter() or raft.hard_state.is_behind:
+    if not raft.may_stand() or raft.hard_state.is_behind:
         _wait_for_a_leader(raft, reason)
     elif raft.is_sole_voter() or transfer:
         _become_candidate(raft, reason, transfer=transfer, for_silence=for_silence)
@@ -162,10 +162,11 @@ def vote_answered(raft: Raft, event: VoteAnswered) -> None:
 
 
 def grant(raft: Raft, role: Prospective | Candidate, voter: ReplicaKey) -> None:
-    """Count a vote; a candidate's own comes once it is on disk."""
+    """Count a vote; a candidate's own comes once it is on disk, and counts if it is a voter."""
     if voter not in role.granted:
         role.granted.append(voter)
-    if len(role.granted) < raft.ledger.voters.majority:
+    voters = raft.ledger.voters
+    if sum(one in voters for one in role.granted) < voters.majority:
         return
     if isinstance(role, Prospective):
         _become_candidate(raft, "a majority would vote", transfer=False, for_silence=False)

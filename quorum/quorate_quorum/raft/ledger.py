@@ -67,6 +67,15 @@ class Ledger:
         return not self._voters or self._voters[-1][0] < self.high_watermark
 
     @property
+    def voters_before_change(self) -> VoterSet:
+        """The set that the newest change left behind, while that may still be taken back.
+
+        Empty if no change is open. As many as one can be: the next waits for its commit.
+        """
+        is_open = len(self._voters) > 1 and not self.are_voters_committed
+        return self._voters[-2][1] if is_open else VoterSet()
+
+    @property
     def holds_only_bootstrap(self) -> bool:
         """Whether it holds no history: the bootstrap batch at most, or not even that."""
         return self.log_end_offset <= self.bootstrap_end

@@ -461,6 +461,14 @@ class Raft:
     def is_voter(self) -> bool:
         return self.me in self.ledger.voters
 
+    def may_stand(self) -> bool:
+        """Say whether it is a voter, or one whose removal it does not know to be committed.
+
+        If that record is on no other disk, no other log is as complete as ours, and nobody else
+        can be elected where our vote is needed (Raft dissertation, 4.2.2). It never counts itself.
+        """
+        return self.is_voter() or self.me in self.ledger.voters_before_change
+
     def is_sole_voter(self) -> bool:
         return len(self.ledger.voters.voters) == 1 and self.is_voter()
 
