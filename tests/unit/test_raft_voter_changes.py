@@ -84,6 +84,15 @@ def test_a_majority_of_the_voters_that_are_left_is_heard(
     assert made.raft.ledger.voters == voters(1, 2, 3)
 
 
+def test_who_is_heard_is_judged_at_the_time_of_now() -> None:
+    """Not at that of the last event: what is allowed must stay so until it is proposed."""
+    made = serving_leader()
+    changed = voters(1, 2)
+    made.raft.check_may_change_voters(changed, made.now_ms)
+    with pytest.raises(OverloadedError, match="a majority must be"):
+        made.raft.check_may_change_voters(changed, made.now_ms + 1_001)
+
+
 def test_nothing_changes_before_a_record_of_the_leaders_own_epoch_is_committed() -> None:
     """R32: else two leaders of different epochs could each add or remove another voter."""
     made = leader()

@@ -499,9 +499,10 @@ class RaftNode:
                 f"a batch of {len(events)} events has {len(batch.data)} bytes;"
                 f" at most {self.config.quorum_batch_max_bytes} are allowed"
             )
+        now_ms = self.now_ms()
         if batch.voters is not None:
-            self._raft.check_may_change_voters(batch.voters)
-        self._advance(lambda: self._raft.propose(batch, self.now_ms()))
+            self._raft.check_may_change_voters(batch.voters, now_ms)
+        self._advance(lambda: self._raft.propose(batch, now_ms))
         self._check_running()
         return base_offset
 

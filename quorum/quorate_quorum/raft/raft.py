@@ -210,8 +210,12 @@ class Raft:
                 f" {self.timing.uncommitted_max} of {self.timing.uncommitted_bytes_max}"
             )
 
-    def check_may_change_voters(self, voters: VoterSet) -> None:
-        """Raise unless this may be the next set (after check_may_propose); see changing."""
+    def check_may_change_voters(self, voters: VoterSet, now_ms: int) -> None:
+        """Raise unless this may be the next set (after check_may_propose); see changing.
+
+        Who is heard turns on the time: `propose` at that same time will not refuse it.
+        """
+        self.now_ms = max(self.now_ms, now_ms)
         assert isinstance(self.role, Leader)
         changing.check_may_change_voters(self, self.role, voters)
 
