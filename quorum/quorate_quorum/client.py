@@ -49,7 +49,7 @@ from quorate_quorum.forwarding import Forwarding, ForwardLimits, NotSentError
 from quorate_quorum.log.identity import GENERATION_MAX
 from quorate_quorum.metadata.delta import MetadataDelta
 from quorate_quorum.metadata.image import MetadataImage
-from quorate_quorum.metadata.loader import Loaded, Loader
+from quorate_quorum.metadata.loader import Loaded, Loader, turns
 from quorate_quorum.methods import (
     ALLOCATE_PRODUCER_IDS,
     ALTER_PARTITIONS,
@@ -519,7 +519,7 @@ class QuorumClient:
         try:
             async with asyncio.timeout(silence) as timeout, aclosing(stream):
                 async for frame in stream:
-                    self._take_frame(frame)
+                    await self._take_frame(frame)
                     backoff.reset()
                     self._lag.check(frame.header.high_watermark, opened_at, loop.time())
                     timeout.reschedule(loop.time() + silence)
@@ -528,7 +528,7 @@ class QuorumClient:
             raise
         raise StreamBrokenError("the voter ended the watch")
 
-    def _take_frame(self, frame: Frame[WatchHeader]) -> None:
+    async def _take_frame(self, frame: Frame[WatchHeader]) -> None:
         header = frame.header
         raise_if_error(header.error)
         leads_into = self._checked_generation(header)
@@ -538,13 +538,18 @@ class QuorumClient:
             until = max(header.high_watermark, shown)
             self._loader.start_over(until=until, generation=leads_into)
         if header.snapshot:
-            self._loader.load_snapshot_part(frame.payload)
-            if header.snapshot_end:
-                offset, epoch = header.snapshot_offset, header.snapshot_epoch
-                self._publish(self._loader.finish_snapshot(offset, epoch))
-        elif frame.pieces:
-            for _, batch in record_batch.split(frame.payload):
+            self._loader.load_snapshot_part(b"")  # that of an empty image has no batches
+        for number, part in enumerate(turns(frame.payload) if frame.pieces else ()):
+            if number:
+                await asyncio.sleep(0)
+            if header.snapshot:
+                self._loader.load_snapshot_part(part)
+                continue
+            for _, batch in record_batch.split(part):
                 self._publish(self._loader.load(batch))
+        if header.snapshot and header.snapshot_end:
+            offset, epoch = header.snapshot_offset, header.snapshot_epoch
+            self._publish(self._loader.finish_snapshot(offset, epoch))
         if header.leader_id >= 0 and header.quorum_generation == self.quorum_generation:
             self._learn_leader(_Leader(header.leader_id, header.leader_endpoint, header.epoch))
 

@@ -9,6 +9,8 @@ inside the gap is seen to go. A jump that is cut short is given up whole: no ima
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from quorate.errors import CorruptRecordError
 from quorate.record import batch as record_batch
 from quorate_quorum.log.events import Buffer, decode_events
@@ -17,6 +19,25 @@ from quorate_quorum.metadata.image import EMPTY, MetadataImage
 from quorate_quorum.node.features import SUPPORTED, Known
 
 Loaded = tuple[MetadataDelta, MetadataImage]
+
+#: Loaded in one turn of the loop: a few milliseconds of work, or one batch.
+TURN_BYTES = 16 * 1024
+
+
+def turns(batches: Buffer) -> Iterator[memoryview]:
+    """Cut whole batches into what is loaded in one turn of the loop each, in order.
+
+    CorruptRecordError for a torn end.
+    """
+    view = memoryview(batches)
+    start = end = 0
+    for header, _ in record_batch.split(view):
+        if end > start and end + header.size - start > TURN_BYTES:
+            yield view[start:end]
+            start = end
+        end += header.size
+    if end > start:
+        yield view[start:end]
 
 
 class Loader:

@@ -20,7 +20,8 @@ from quorate_quorum.raft.storage import parse_batches
 if TYPE_CHECKING:
     from quorate_quorum.raft.node import RaftListener
 
-APPLY_BYTES = 1 << 20
+#: Passed to the listener in one turn of the loop: a few milliseconds of work, or one batch.
+APPLY_BYTES = 16 * 1024
 
 
 class Applying(Protocol):
@@ -78,6 +79,8 @@ class Applier:
             self._wake.clear()
             while self.applied_end < self.readable_end:
                 await self._pass_more()
+                if self.applied_end < self.readable_end:
+                    await asyncio.sleep(0)
             reign = self._reign
             if reign is not None and self.applied_end >= reign.since:
                 self._reign = None
