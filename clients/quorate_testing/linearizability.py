@@ -237,8 +237,9 @@ class Violation:
 
     `conflict` is the smallest explanation: even if everything else after `since` had an unknown
     outcome, these could not be put in an order; had any one of them, the rest could (as far as the
-    steps for making it small went). `since` is a moment WINDOW returns before, and `states_since`
-    the states that were possible then; it is None if the explanation is one from the beginning.
+    steps for making it small went). What returned after `operation` counts as not returned yet.
+    `since` is a moment WINDOW returns before, and `states_since` the states that were possible
+    then; it is None if the explanation is one from the beginning.
     """
 
     operation: Operation  # the first, by return, that has no place
