@@ -17,6 +17,7 @@ from quorate_quorum.raft.messages import (
     EpochAnswered,
     Event,
     Fetch,
+    FetchAbandoned,
     FetchAnswered,
     FetchReceived,
     FetchReply,
@@ -261,11 +262,15 @@ def leader(me: int = 1, ids: Sequence[int] = (1, 2, 3), **given: object) -> Mach
 
 
 def serving_leader(me: int = 1, ids: Sequence[int] = (1, 2, 3), **given: object) -> Machine:
-    """Return a leader whose EpochStart is committed; the others hold all that it does."""
+    """Return a leader whose EpochStart is committed; the others hold all that it does.
+
+    None of their fetches waits for an answer.
+    """
     made = leader(me, ids, **given)
     for other in ids:
         if other != me:
             made.fetch(other, made.raft.ledger.log_end_offset, made.epoch)
+            made.step(FetchAbandoned(StreamKey(key(other), b"a", 1)))
     assert made.raft.high_watermark == made.raft.ledger.log_end_offset
     return made
 

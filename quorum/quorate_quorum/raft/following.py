@@ -128,8 +128,8 @@ def fetch_answered(raft: Raft, event: FetchAnswered) -> None:
         else:
             _suspect(raft, follower, refused=True)
         return
-    follower.is_waiting = False
-    if response.refusal is not None or response.epoch < raft.epoch:
+    follower.is_waiting &= response.interim
+    if response.refusal is not None or response.epoch < raft.epoch or _contradicts(response):
         _suspect(raft, follower, refused=True)
         return
     follower.deadline_ms = _fetch_deadline(raft)
@@ -140,6 +140,12 @@ def fetch_answered(raft: Raft, event: FetchAnswered) -> None:
         _take_answer(raft, follower, response)
     if follower.session == event.session:  # else it is suspected now
         fetch_or_wait(raft, follower)
+
+
+def _contradicts(response: FetchResponse) -> bool:
+    """Say whether an answer that does not end the fetch holds what only its end may hold."""
+    told = response.batches or response.diverging or response.snapshot
+    return response.interim and bool(told)
 
 
 def _take_answer(raft: Raft, follower: Follower, response: FetchResponse) -> None:

@@ -224,7 +224,13 @@ def applied(raft: Raft, event: Applied) -> None:
 def fetch_received(raft: Raft, event: FetchReceived) -> None:
     """Take in what a replica acknowledges; refuse it, or keep it until there is an answer."""
     request, stream = event.request, event.stream
-    fetch = ParkedFetch(stream, request, event.caller, raft.now_ms + raft.timing.fetch_wait_ms)
+    fetch = ParkedFetch(
+        stream,
+        request,
+        event.caller,
+        raft.now_ms + raft.timing.fetch_wait_ms,
+        told_high_watermark=request.high_watermark,
+    )
     is_heeded = stream.replica in raft.ledger.voters and stream.replica != raft.me
     is_met = raft.meet_epoch(request.epoch, f"replica {stream.replica.id}", is_heeded=is_heeded)
     leader = raft.role
@@ -316,17 +322,23 @@ def fetch_abandoned(raft: Raft, event: FetchAbandoned) -> None:
 
 
 def _answer_parked(raft: Raft, leader: Leader) -> None:
+    high_watermark = _told_high_watermark(raft, leader)
     for progress in leader.replicas.values():
         fetch = progress.parked
-        if fetch is not None and _has_something_to_say(raft, leader, fetch):
+        if fetch is None:
+            continue
+        if _is_due(raft, leader, fetch):
             progress.parked = None
             _answer(raft, fetch)
+        elif fetch.told_high_watermark < high_watermark:
+            # It goes on waiting: to ask again for the next batch would cost a message each way.
+            fetch.told_high_watermark = high_watermark
+            _answer(raft, fetch, interim=True)
 
 
-def _has_something_to_say(raft: Raft, leader: Leader, fetch: ParkedFetch) -> bool:
+def _is_due(raft: Raft, leader: Leader, fetch: ParkedFetch) -> bool:
     return (
         fetch.request.fetch_offset < raft.ledger.written_end
-        or fetch.request.high_watermark < _told_high_watermark(raft, leader)
         or fetch.request.round < leader.urgent_round
         or raft.now_ms >= fetch.deadline_ms
     )
@@ -337,7 +349,11 @@ def _told_high_watermark(raft: Raft, leader: Leader) -> int:
 
 
 def _answer(
-    raft: Raft, fetch: ParkedFetch, other_past: DivergingEpoch | SnapshotId | None = None
+    raft: Raft,
+    fetch: ParkedFetch,
+    other_past: DivergingEpoch | SnapshotId | None = None,
+    *,
+    interim: bool = False,
 ) -> None:
     assert isinstance(raft.role, Leader)
     response = FetchResponse(
@@ -349,8 +365,9 @@ def _answer(
         raft.round,
         diverging=other_past if isinstance(other_past, DivergingEpoch) else None,
         snapshot=other_past if isinstance(other_past, SnapshotId) else None,
+        interim=interim,
     )
-    end = 0 if other_past is not None else raft.ledger.written_end
+    end = 0 if other_past is not None or interim else raft.ledger.written_end
     raft.send(FetchReply(fetch.caller, response, end, raft.ledger.truncations))
 
 

@@ -208,6 +208,8 @@ class FetchResponse:
     leader_directory_id: bytes = b""
     #: Only by this snapshot can the follower go on: what it needs is not in the log any more.
     snapshot: SnapshotId | None = None
+    #: News of the high watermark: the fetch still waits for its answer, and nothing else is told.
+    interim: bool = False
 
     @property
     def leader(self) -> ReplicaKey:

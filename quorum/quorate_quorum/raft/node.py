@@ -34,6 +34,7 @@ from quorate_quorum.raft.bootstrap import (
     metadata_directory,
     read_bootstrap_hash,
 )
+from quorate_quorum.raft.callers import Asked, Callers
 from quorate_quorum.raft.download import Downloads
 from quorate_quorum.raft.finder import Finder
 from quorate_quorum.raft.ledger import Ledger
@@ -71,7 +72,7 @@ from quorate_quorum.v1.events_pb2 import EpochStart, MetadataEvent
 
 log = structlog.get_logger(__name__)
 
-CALLERS_MAX = 4096
+TRANSFERS_MAX = 4096
 #: Of how many replicas it is remembered which features they know; the oldest go first.
 REPLICAS_KNOWN_MAX = 256
 STOP_FLUSH_S = 1.0
@@ -139,8 +140,7 @@ class RaftNode:
         self._is_started = False
         self._is_running = False
         self._is_carrying_out = False
-        self._callers: dict[int, asyncio.Future[Any]] = {}
-        self._caller_number = 0
+        self._callers = Callers()
         self._reads: dict[int, asyncio.Future[int]] = {}
         #: Who waits for a transfer -> the voter that was named.
         self._transfers: dict[asyncio.Future[int], int] = {}
@@ -435,9 +435,9 @@ class RaftNode:
             case FindLeader():
                 self._finder.ask(message.endpoint)
             case FetchReply():
-                _resolve(self._callers.pop(message.caller, None), message)
+                self._callers.tell(message.caller, message)
             case reply:
-                _resolve(self._callers.pop(reply.caller, None), reply.response)
+                self._callers.tell(reply.caller, reply.response)
 
     def _set_timer(self) -> None:
         if self._timer is not None:
@@ -599,8 +599,8 @@ class RaftNode:
         """
         self._check_running()
         named = self._raft.check_may_transfer(voter_id)
-        if len(self._transfers) >= CALLERS_MAX:
-            raise OverloadedError(f"{CALLERS_MAX} callers wait for a transfer already")
+        if len(self._transfers) >= TRANSFERS_MAX:
+            raise OverloadedError(f"{TRANSFERS_MAX} callers wait for a transfer already")
         future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._transfers[future] = named
         try:
@@ -631,19 +631,16 @@ class RaftNode:
 
     async def ask(self, event: Callable[[int], Event]) -> Any:
         """Step the event made for a new caller's number; return the machine's answer to it."""
+        with self.asking(event) as asked:
+            return await asked.answer()
+
+    def asking(self, event: Callable[[int], Event]) -> Asked:
+        """Step the event made for a new caller's number; its answers, as a context."""
         if not self._is_running:
             raise StoppingError(f"node {self._me.id} is not running")
-        if len(self._callers) >= CALLERS_MAX:
-            raise OverloadedError(f"{CALLERS_MAX} requests of voters wait already")
-        self._caller_number += 1
-        caller = self._caller_number
-        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._callers[caller] = future
-        try:
-            self.step(event(caller))
-            return await future
-        finally:
-            self._callers.pop(caller, None)
+        asked = self._callers.asked()
+        self.step(event(asked.number))
+        return asked
 
     def check_leads(self, epoch: int) -> None:
         """Raise FencedLeaderEpochError or NotControllerError unless leading in that epoch."""
@@ -674,7 +671,8 @@ class RaftNode:
         return data if self._is_running and self._raft.still_holds(reply) else None
 
     def _fail_callers(self, error: Exception) -> None:
-        for future in (*self._callers.values(), *self._transfers):
+        self._callers.fail(error)
+        for future in self._transfers:
             if not future.done():
                 future.set_exception(error)
 

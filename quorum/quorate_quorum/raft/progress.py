@@ -19,6 +19,7 @@ class ParkedFetch:
     request: FetchRequest
     caller: int
     deadline_ms: int
+    told_high_watermark: int  # what the replica knows of ours
 
 
 @dataclass(slots=True)

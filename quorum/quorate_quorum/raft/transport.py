@@ -41,6 +41,7 @@ from quorate_quorum.methods import (
 from quorate_quorum.node.features import Known
 from quorate_quorum.node.features import from_wire as from_wire_features
 from quorate_quorum.node.features import to_wire as to_wire_features
+from quorate_quorum.raft.callers import Asked
 from quorate_quorum.raft.messages import (
     BeginEpochRequest,
     BeginEpochRequested,
@@ -148,6 +149,7 @@ def _fetch_response(frame: Frame[raft_pb2.RaftFetchHeader]) -> FetchResponse:
         SnapshotId(header.snapshot.offset, header.snapshot.epoch)
         if header.HasField("snapshot")
         else None,
+        header.interim,
     )
 
 
@@ -162,6 +164,7 @@ def fetch_header(response: FetchResponse) -> raft_pb2.RaftFetchHeader:
         log_start_offset=response.log_start_offset,
         round=response.round,
         leader_directory_id=response.leader_directory_id,
+        interim=response.interim,
     )
     if response.diverging is not None:
         header.diverging.epoch = response.diverging.epoch
@@ -410,6 +413,9 @@ class Voting(Protocol):
     async def ask(self, event: Callable[[int], Event]) -> Any:
         """Step the event made for a caller's number; return the machine's answer to it."""
 
+    def asking(self, event: Callable[[int], Event]) -> Asked:
+        """Step the event made for a caller's number; its answers, as a context."""
+
     def step(self, event: Event) -> None: ...
     async def payload(self, reply: FetchReply) -> bytes | None:
         """Return the batches of an answer; None if it must not be sent any more."""
@@ -422,6 +428,25 @@ class Voting(Protocol):
     ) -> tuple[int, bytes]: ...
     def learn_features(self, replica: ReplicaKey, known: Known) -> None: ...
     def describe_node(self) -> raft_pb2.DescribeNodeResponse: ...
+
+
+def _fetch_error(error: QuorateError) -> Frame[raft_pb2.RaftFetchHeader]:
+    return Frame(raft_pb2.RaftFetchHeader(error=to_wire(error), leader_id=-1))
+
+
+def _fetch_received(
+    stream: StreamKey, message: raft_pb2.RaftFetchRequest, endpoint: str
+) -> Callable[[int], FetchReceived]:
+    """Return what makes the event of a caller's number."""
+    request = FetchRequest(
+        message.epoch,
+        message.fetch_offset,
+        message.last_fetched_epoch,
+        message.log_start_offset,
+        message.high_watermark,
+        message.round,
+    )
+    return lambda caller: FetchReceived(stream, request, caller, endpoint)
 
 
 class RaftService:
@@ -519,16 +544,20 @@ class RaftService:
                     if stream is None:
                         stream = self._admit(message)
                         endpoint = message.open.endpoint[:ENDPOINT_LENGTH_MAX]
-                    frame = await self._answer(stream, message, endpoint)
+                    asked = self._node.asking(_fetch_received(stream, message, endpoint))
                 except QuorateError as error:
-                    header = raft_pb2.RaftFetchHeader(error=to_wire(error), leader_id=-1)
-                    yield Frame(header)
+                    yield _fetch_error(error)
                     return
-                if frame is None:
-                    return
-                yield frame
-                if frame.header.error.code:
-                    return
+                with asked:
+                    interim = True
+                    while interim:
+                        frame = await self._next_frame(asked)
+                        if frame is None:
+                            return
+                        yield frame
+                        if frame.header.error.code:
+                            return
+                        interim = frame.header.interim
         finally:
             self._streams -= 1
             if stream is not None:
@@ -545,21 +574,13 @@ class RaftService:
         self._node.learn_features(replica, from_wire_features(opened.features))
         return StreamKey(replica, opened.incarnation, opened.stream_number)
 
-    async def _answer(
-        self, stream: StreamKey, message: raft_pb2.RaftFetchRequest, endpoint: str
-    ) -> Frame[raft_pb2.RaftFetchHeader] | None:
-        request = FetchRequest(
-            message.epoch,
-            message.fetch_offset,
-            message.last_fetched_epoch,
-            message.log_start_offset,
-            message.high_watermark,
-            message.round,
-        )
-        reply: FetchReply = await self._node.ask(
-            lambda caller: FetchReceived(stream, request, caller, endpoint)
-        )
-        payload = await self._node.payload(reply)
+    async def _next_frame(self, asked: Asked) -> Frame[raft_pb2.RaftFetchHeader] | None:
+        """Return what a fetch is told next; None if nothing more may be said."""
+        try:
+            reply: FetchReply = await asked.answer()
+            payload = await self._node.payload(reply)
+        except QuorateError as error:
+            return _fetch_error(error)
         if payload is None:
             return None
         return Frame(fetch_header(reply.response), (payload,) if payload else ())

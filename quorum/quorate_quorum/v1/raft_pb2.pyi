@@ -423,6 +423,7 @@ class RaftFetchHeader(_message.Message):
     DIVERGING_FIELD_NUMBER: _builtins.int
     SNAPSHOT_FIELD_NUMBER: _builtins.int
     LEADER_DIRECTORY_ID_FIELD_NUMBER: _builtins.int
+    INTERIM_FIELD_NUMBER: _builtins.int
     epoch: _builtins.int
     leader_id: _builtins.int
     base_offset: _builtins.int
@@ -431,6 +432,8 @@ class RaftFetchHeader(_message.Message):
     log_start_offset: _builtins.int
     round: _builtins.int
     leader_directory_id: _builtins.bytes
+    interim: _builtins.bool
+    """news of the high watermark: the fetch is not answered yet"""
     @_builtins.property
     def error(self) -> _common_pb2.Error: ...
     @_builtins.property
@@ -450,10 +453,11 @@ class RaftFetchHeader(_message.Message):
         diverging: Global___DivergingEpoch | None = ...,
         snapshot: Global___SnapshotId | None = ...,
         leader_directory_id: _builtins.bytes = ...,
+        interim: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["diverging", b"diverging", "error", b"error", "snapshot", b"snapshot"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_offset", b"base_offset", "diverging", b"diverging", "epoch", b"epoch", "error", b"error", "high_watermark", b"high_watermark", "leader_directory_id", b"leader_directory_id", "leader_id", b"leader_id", "log_start_offset", b"log_start_offset", "round", b"round", "snapshot", b"snapshot"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_offset", b"base_offset", "diverging", b"diverging", "epoch", b"epoch", "error", b"error", "high_watermark", b"high_watermark", "interim", b"interim", "leader_directory_id", b"leader_directory_id", "leader_id", b"leader_id", "log_start_offset", b"log_start_offset", "round", b"round", "snapshot", b"snapshot"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,75 @@
+"""Who waits in this process for what the machine answers, each by the number of its event."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from quorate.errors import OverloadedError
+
+CALLERS_MAX = 4096
+
+
+class Callers:
+    """The numbers given out, and who waits behind them."""
+
+    def __init__(self) -> None:
+        self._asked: dict[int, Asked] = {}
+        self._number = 0
+
+    def asked(self) -> Asked:
+        """Return a number to ask under, as a context; OverloadedError if too many wait."""
+        if len(self._asked) >= CALLERS_MAX:
+            raise OverloadedError(f"{CALLERS_MAX} requests of voters wait already")
+        self._number += 1
+        asked = Asked(self._number, lambda: self._asked.pop(asked.number))
+        self._asked[asked.number] = asked
+        return asked
+
+    def tell(self, number: int, answer: object) -> None:
+        """Give an answer to who asked under that number, if he still waits."""
+        asked = self._asked.get(number)
+        if asked is not None:
+            asked.tell(answer)
+
+    def fail(self, error: Exception) -> None:
+        """The machine answers nobody any more."""
+        for asked in self._asked.values():
+            asked.fail(error)
+
+
+class Asked:
+    """One question, which may be answered more than once: what was not taken is replaced."""
+
+    def __init__(self, number: int, forget: Callable[[], object]) -> None:
+        self.number = number
+        self._forget = forget
+        self._next: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+
+    def __enter__(self) -> Asked:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._forget()
+
+    async def answer(self) -> Any:
+        """Wait for the answer, or the next one; raises what ended the machine."""
+        told = self._next
+        answer = await told
+        if self._next is told:
+            self._next = told.get_loop().create_future()
+        return answer
+
+    def tell(self, answer: object) -> None:
+        self._unsaid().set_result(answer)
+
+    def fail(self, error: Exception) -> None:
+        failed = self._unsaid()
+        failed.set_exception(error)
+        failed.exception()  # who asked may have gone, and then nobody looks at it
+
+    def _unsaid(self) -> asyncio.Future[Any]:
+        if self._next.done():
+            self._next = self._next.get_loop().create_future()
+        return self._next
