@@ -68,13 +68,13 @@ async def _recover(path: str, *, dry_run: bool, timeout_ms: int) -> dict[str, An
         async with AsyncExitStack() as stack:
             disk = ReadOnlyDisk() if dry_run else RealDisk()
             stack.callback(disk.close)
-            await _claim(stack, disk, config.log_dirs[0], dry_run=dry_run)
+            in_use = await _claim(stack, disk, config.log_dirs[0], dry_run=dry_run)
             survivor = await read_survivor(disk, config, SUPPORTED)
             network = default_network()
             stack.push_async_callback(network.close)
             asked = recovering.endpoints(survivor, config.quorum_bootstrap_servers)
             peers = await recovering.ask(network, asked, timeout_ms=timeout_ms)
-            refused = refusals(survivor, peers)
+            refused = [*in_use, *refusals(survivor, peers)]
             begins = None if refused else plan(survivor, peers)
             if begins is not None and not dry_run:
                 await recovering.carry_out(disk, survivor, begins)
@@ -87,19 +87,22 @@ async def _recover(path: str, *, dry_run: bool, timeout_ms: int) -> dict[str, An
         fail(f"the disk: {error}", SAID_NO)
 
 
-async def _claim(stack: AsyncExitStack, disk: RealDisk, directory: str, *, dry_run: bool) -> None:
-    """Take the directory for as long as this lasts; a dry run only looks whether it is taken."""
+async def _claim(
+    stack: AsyncExitStack, disk: RealDisk, directory: str, *, dry_run: bool
+) -> list[str]:
+    """Take the directory for as long as this lasts; return why that is refused.
+
+    A dry run only looks whether it is taken: what it then reads may be changing.
+    """
+    in_use = f"{directory} is in use by another process: stop this node first"
     if dry_run:
-        if offline.is_locked(directory):
-            offline.note(f"{directory} is in use by another process: recover would refuse")
-        return
+        return [in_use] if offline.is_locked(directory) else []
     try:
         lock = await disk.lock(directory)
     except BlockingIOError:
-        raise ConfigError(
-            f"{directory} is in use by another process: stop this node first"
-        ) from None
+        raise ConfigError(in_use) from None
     stack.callback(lock.release)
+    return []
 
 
 def _document(
@@ -188,7 +191,9 @@ def _lines(document: dict[str, Any]) -> list[str]:
         f" directory {disk['directory_id']}, quorum_generation {disk['quorum_generation']}",
         f"  its log ends at {disk['log_end_offset']} with epoch {disk['last_epoch']}; epoch"
         f" {disk['epoch']} was met; known to be committed: below {disk['high_watermark']}",
-        f"  snapshot: {'none' if snapshot is None else snapshot}",
+        "  no snapshot"
+        if snapshot is None
+        else f"  snapshot at {snapshot['offset']}, epoch {snapshot['epoch']}",
         "  voters: " + ", ".join(f"{v['id']} at {v['endpoint']}" for v in disk["voters"]),
         f"  {len(disk['brokers'])} brokers, {disk['topics']} topics, {disk['partitions']}"
         " partitions",
