@@ -9,13 +9,18 @@ from typing import Any
 
 import pytest
 
-from quorate.errors import OverloadedError, QuorateError, StoppingError
+from quorate.errors import OverloadedError, QuorateError, StoppingError, raise_if_error
+from quorate.methods import DELETE_TOPICS
+from quorate.v1 import admin_pb2
 from quorate_quorum.controller.outcome import Outcome
 from quorate_quorum.log import snapshot as files
 from quorate_quorum.log.snapshot import SnapshotId
+from quorate_quorum.metadata.delta import MetadataDelta
+from quorate_quorum.metadata.image import MetadataImage
 from quorate_quorum.node.process import NodeFailed
 from quorate_quorum.raft.bootstrap import metadata_directory
 from quorate_quorum.v1.events_pb2 import Config, Feature, MetadataEvent
+from tests.harness.fake_broker import FakeBroker
 from tests.unit.test_quorum_server import DATA, Machine, World, in_a_world
 
 SMALL: dict[str, Any] = {
@@ -197,13 +202,13 @@ def test_what_a_leader_sends_is_believed_only_whole(kind: str) -> None:
     """R40: chunks that do not fit, a size that lies, a rotten file: refused, and tried again."""
 
     async def program(world: World) -> None:
-        away, leader, snapshot = await apart(world)
+        away, leader, needed = await apart(world)
         raft = leader.server.raft
         read = raft.read_snapshot
         sent: list[int] = []
 
-        async def wrong(named: SnapshotId, position: int, bytes_max: int) -> tuple[int, bytes]:
-            size, chunk = await read(named, position, bytes_max)
+        async def wrong(snapshot: SnapshotId, position: int, bytes_max: int) -> tuple[int, bytes]:
+            size, chunk = await read(snapshot, position, bytes_max)
             sent.append(position)
             match kind:
                 case "cut":
@@ -226,7 +231,7 @@ def test_what_a_leader_sends_is_believed_only_whole(kind: str) -> None:
         held = await files.list_snapshots(away.disk, metadata_directory(DATA))
         assert held == []
         raft.read_snapshot = read  # type: ignore[method-assign]
-        await world.until(lambda: away.server.raft.snapshot == snapshot)
+        await world.until(lambda: away.server.raft.snapshot == needed)
         await agree(world)
 
     in_a_world(program)
@@ -283,6 +288,56 @@ def test_a_program_that_does_not_know_the_level_of_a_snapshot_stops_and_names_bo
         await away.start(**SMALL)
         with pytest.raises(NodeFailed, match=r"level 99.*(knows|1)"):
             await away.run(away.server.stopped())
+
+    in_a_world(program)
+
+
+async def forward(world: World, broker: FakeBroker, request: Any) -> None:
+    """Ask through a broker, until it is done."""
+    process = world.loop.process(f"b{broker.node_id}")
+    while True:
+        work = broker.client.forward(DELETE_TOPICS, request, principal="test", timeout_ms=5000)
+        try:
+            answer = await process.spawn(work)
+            raise_if_error(answer.topics[0].error)
+        except QuorateError:
+            await asyncio.sleep(0.1)
+        else:
+            return
+
+
+def test_a_broker_below_the_log_gets_the_snapshot_and_learns_what_was_deleted_in_between() -> None:
+    """And one that starts from nothing gets the same image."""
+
+    async def program(world: World) -> None:
+        await start_all(world)
+        near, far = await world.broker(1), await world.broker(2)
+        await world.create(near, "gone")
+        await world.create(near, "kept")
+        await world.until(lambda: sorted(far.client.image.topic_ids) == ["gone", "kept"])
+        removed: list[str] = []
+
+        def changed(delta: MetadataDelta, image: MetadataImage) -> None:
+            removed.extend(topic.name for topic in delta.removed_topics)
+
+        far.image_changed = changed  # type: ignore[method-assign]
+        world.network.cut(["b2"], [voter.name for voter in world.voters])
+        await forward(world, near, admin_pb2.DeleteTopicsRequest(topics=["gone"]))
+        while any(v.server.raft.log_start_offset <= far.client.image.offset for v in world.voters):
+            await write(world, 10)
+            await agree(world)
+            for voter in world.voters:
+                await take(voter)
+        assert removed == []
+        world.network.heal()
+        await world.until(lambda: removed == ["gone"])
+        fresh = await world.broker(3)
+        image = world.voters[0].server.image
+        brokers = (near, far, fresh)
+        await world.until(lambda: all(b.client.image.offset >= image.offset for b in brokers))
+        for broker in brokers:
+            assert sorted(broker.client.image.topic_ids) == ["kept"]
+            assert dict(broker.client.image.configs) == dict(image.configs)
 
     in_a_world(program)
 
