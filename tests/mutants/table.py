@@ -10,6 +10,8 @@ LEADING = "quorum/quorate_quorum/raft/leading.py"
 FOLLOWING = "quorum/quorate_quorum/raft/following.py"
 LEDGER = "quorum/quorate_quorum/raft/ledger.py"
 STORAGE = "quorum/quorate_quorum/raft/storage.py"
+TAKING = "quorum/quorate_quorum/raft/taking.py"
+SNAPSHOTS_OF_A_VOTER = "quorum/quorate_quorum/raft/snapshots.py"
 VOTERS = "quorum/quorate_quorum/raft/voters.py"
 
 WATCH = "quorum/quorate_quorum/metadata/watch.py"
@@ -21,6 +23,10 @@ CHAIN = "quorum/quorate_quorum/log/epoch_chain.py"
 PAPER = "tests/unit/test_raft_paper.py"
 PITFALLS = "tests/unit/test_raft_pitfalls.py"
 DISK = "tests/unit/test_raft_storage.py"
+SNAPSHOTS = "tests/unit/test_raft_snapshots.py"
+SNAPSHOT_RULES = "tests/unit/test_raft_snapshot_rules.py"
+INSTALLS = "tests/unit/test_raft_installs.py"
+INSTALL_CRASHES = "tests/simulation/test_quorum_install_crashes.py"
 EPOCHS = "tests/unit/test_raft_epochs_met.py"
 RECOVER = "tests/unit/test_recover.py"
 GENERATIONS = "tests/unit/test_generations.py"
@@ -320,6 +326,145 @@ MUTANTS = (
         "while self._voters and self._voters[-1][0] >= end_offset:",
         "while False:",
         (f"{PITFALLS}::test_a_voter_set_that_is_cut_off_is_taken_back",),
+    ),
+    Mutant(
+        "R34",
+        "a snapshot gets the voters of now, not of its offset",
+        LEDGER,
+        "if base < offset), VoterSet())",
+        "if True), VoterSet())",
+        (
+            f"{SNAPSHOT_RULES}::test_what_is_cut_takes_epochs_and_voters_with_it_but_not_the_last_of_each",
+        ),
+    ),
+    Mutant(
+        "R8",
+        "the old log stays below an installed snapshot",
+        RAFT,
+        "self._truncate_to, self._begin_at = None, below.offset",
+        "self._truncate_to = None",
+        (
+            f"{SNAPSHOT_RULES}::test_what_is_installed_moves_every_end_at_once_and_the_log_begins_anew",
+        ),
+    ),
+    Mutant(
+        "R10",
+        "a log that does not reach up to the snapshot is left as it is",
+        STORAGE,
+        "if below is not None and not _reaches(log, below):",
+        "if False:",
+        (f"{SNAPSHOTS}::test_a_log_that_ends_below_the_snapshot_begins_anew_at_it",),
+    ),
+    Mutant(
+        "R10",
+        "an install moves the high watermark and not what is synced",
+        LEDGER,
+        "self.high_watermark = self.written_end = self.synced_end = below.offset",
+        "self.high_watermark = self.written_end = below.offset",
+        (
+            f"{SNAPSHOT_RULES}::test_what_is_installed_moves_every_end_at_once_and_the_log_begins_anew",
+        ),
+    ),
+    Mutant(
+        "R22",
+        "a sync of the old log is credited to the one that begins at a snapshot",
+        LEDGER,
+        "self.bootstrap_end = 0\n        self.truncations += 1",
+        "self.bootstrap_end = 0",
+        (f"{SNAPSHOT_RULES}::test_completions_from_before_an_install_say_nothing_after_it",),
+    ),
+    Mutant(
+        "R39",
+        "who stands exactly at the log's start is sent the snapshot again",
+        LEADING,
+        "(request.fetch_offset < start or epoch < 0)",
+        "(request.fetch_offset <= start or epoch < 0)",
+        (
+            f"{SNAPSHOT_RULES}::test_a_leader_whose_log_is_cut_answers_by_batches_divergence_or_snapshot",
+        ),
+    ),
+    Mutant(
+        "R39",
+        "the epoch before the log's start is forgotten when the log is cut",
+        LEDGER,
+        "self._epochs = [(epoch, log_start - 1), *(",
+        "self._epochs = [*(",
+        (
+            f"{SNAPSHOT_RULES}::test_a_leader_whose_log_is_cut_answers_by_batches_divergence_or_snapshot",
+        ),
+    ),
+    Mutant(
+        "R39",
+        "the log is cut above the snapshot",
+        TAKING,
+        "self._log.delete_segments_below(offset)",
+        "self._log.delete_segments_below(self._log.log_end_offset)",
+        (f"{INSTALLS}::test_a_snapshot_taken_while_writes_go_on_cuts_nothing_above_it",),
+    ),
+    Mutant(
+        "R39",
+        "the log is cut before the snapshot is written",
+        TAKING,
+        "            await self._close_segment()\n",
+        "            await self._close_segment()\n"
+        "            await self._log.delete_segments_below(snapshot.offset)\n",
+        (f"{INSTALL_CRASHES}::test_a_voter_dies_at_each_operation_of_taking_a_snapshot",),
+    ),
+    Mutant(
+        "R40",
+        "a download that nobody waits for any more is installed",
+        FOLLOWING,
+        "isinstance(follower, Follower) and follower.install == event.below.id",
+        "isinstance(follower, Follower)",
+        (
+            f"{SNAPSHOT_RULES}::test_a_download_that_is_done_too_late_drops_nothing_that_was_acknowledged",
+        ),
+    ),
+    Mutant(
+        "R40",
+        "a snapshot at or below the high watermark is taken up",
+        FOLLOWING,
+        "follows = snapshot.offset > ledger.high_watermark",
+        "follows = True",
+        (f"{SNAPSHOT_RULES}::test_a_snapshot_that_no_honest_leader_names_is_not_taken_up",),
+    ),
+    Mutant(
+        "R40",
+        "a newer snapshot does not replace the download of an older one",
+        FOLLOWING,
+        "if follower.install is None or follower.install < snapshot:",
+        "if follower.install is None:",
+        (
+            f"{SNAPSHOT_RULES}::test_a_newer_snapshot_of_the_leader_replaces_the_download_and_an_older_one_does_not",
+        ),
+    ),
+    Mutant(
+        "R40",
+        "a chunk says how large it is, not how large the whole",
+        SNAPSHOTS_OF_A_VOTER,
+        "return file.size, data",
+        "return len(data), data",
+        (f"{INSTALLS}::test_a_voter_long_away_installs_while_writes_go_on",),
+    ),
+    Mutant(
+        "R41",
+        "who parted from us below our log is told to cut there",
+        LEADING,
+        "(request.fetch_offset < start or epoch < 0)",
+        "request.fetch_offset < start",
+        (
+            f"{SNAPSHOT_RULES}::test_a_leader_whose_log_is_cut_answers_by_batches_divergence_or_snapshot",
+        ),
+    ),
+    Mutant(
+        "R41",
+        "who is below our log is given it from where it begins",
+        LEADING,
+        "if ledger.snapshot is not None and start > 0 and (",
+        "if False and (",
+        (
+            f"{SNAPSHOT_RULES}::test_a_leader_whose_log_is_cut_answers_by_batches_divergence_or_snapshot",
+        ),
     ),
     Mutant(
         "R36",

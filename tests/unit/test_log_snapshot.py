@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import random
 from collections.abc import Awaitable, Callable
@@ -271,6 +272,38 @@ async def test_a_download_of_another_history_is_refused(cluster_id: str, generat
     with pytest.raises(CorruptRecordError, match="this node is of"):
         await download.finish(cluster_id=cluster_id, quorum_generation=generation)
     assert await disk.list(DIRECTORY) == []
+
+
+async def test_a_download_of_a_history_that_began_otherwise_is_refused() -> None:
+    """Two clusters formatted under one id; a node that does not know its own yet takes either."""
+    disk = await a_disk()
+    content = await written(events_of(9))
+    download = Download(disk, DIRECTORY, ID)
+    await download.add(0, content, size=len(content))
+    with pytest.raises(CorruptRecordError, match="bootstrap"):
+        await download.finish(cluster_id="c1", quorum_generation=1, bootstrap_hash=b"o" * 32)
+    for known in (b"", b"h" * 32):
+        download = Download(disk, DIRECTORY, ID)
+        await download.add(0, content, size=len(content))
+        await download.finish(cluster_id="c1", quorum_generation=1, bootstrap_hash=known)
+        await disk.remove(PATH)
+
+
+async def test_a_snapshot_may_be_written_while_the_same_one_is_fetched() -> None:
+    """R40: a voter that has half of it from another comes to take it itself."""
+    disk = await a_disk()
+    content = await written(events_of(9))
+    download = Download(disk, DIRECTORY, ID)
+    await download.add(0, content[:50], size=len(content))
+
+    writing = asyncio.ensure_future(
+        snapshots.write_snapshot(disk, DIRECTORY, start_of(), events_of(900))
+    )
+    await asyncio.sleep(0)  # the first batch is written
+    assert not writing.done()
+    await download.discard()
+    await writing
+    await snapshots.verify(disk, PATH)
 
 
 async def test_chunks_come_in_order_and_another_leader_sends_the_rest() -> None:

@@ -376,6 +376,25 @@ def test_a_voter_takes_a_snapshot_after_the_interval_if_anything_was_committed()
     in_a_world(program)
 
 
+def test_a_snapshot_taken_while_writes_go_on_cuts_nothing_above_it() -> None:
+    """R39: the segment that was closed for it may reach beyond its offset."""
+
+    async def program(world: World) -> None:
+        await start_all(world)
+        leader = await world.controller()
+        for _ in range(5):
+            image = leader.server.image
+            await write(world, 10)  # more is committed and applied before it is written
+            raft = leader.server.raft
+            taken = raft.take_snapshot(image.offset, image.epoch, image.to_events())
+            await leader.run(taken)
+            assert leader.server.raft.log_start_offset <= image.offset
+        assert leader.server.raft.log_start_offset > 0
+        await agree(world)
+
+    in_a_world(program)
+
+
 def test_a_stop_in_the_middle_of_a_snapshot_is_a_clean_one() -> None:
     """The log is not interrupted half way, at whatever moment the stop comes."""
 
