@@ -35,6 +35,8 @@ NODE = "quorum/quorate_quorum/raft/node.py"
 CHANGES = "tests/unit/test_raft_voter_changes.py"
 SCHEDULES = "tests/unit/test_raft_voter_schedules.py"
 FINDING = "tests/unit/test_raft_finding.py"
+REVIEWED_CHANGES = "tests/unit/test_review_quorum_changes.py"
+REVIEWED_BEHIND = "tests/unit/test_review_quorum_behind.py"
 LOG_EPOCHS = "tests/unit/test_metadata_log_epochs.py"
 
 
@@ -554,7 +556,7 @@ MUTANTS = (
         "R25",
         "who is no voter stands",
         ELECTIONS,
-        "if not raft.is_voter() or raft.hard_state.is_behind:",
+        "if not raft.may_stand() or raft.hard_state.is_behind:",
         "if raft.hard_state.is_behind:",
         (f"{FINDING}::test_a_new_disk_finds_each_leader_in_turn_and_never_stands",),
     ),
@@ -628,6 +630,34 @@ MUTANTS = (
         "if len(voters.voters) - len(silent) < voters.majority:",
         "if False:",
         (f"{CHANGES}::test_a_majority_of_the_voters_that_are_left_is_heard",),
+    ),
+    Mutant(
+        "R37",
+        "a leader whose removal is on its own disk alone does not stand",
+        RAFT,
+        "return self.is_voter() or self.me in self.ledger.voters_before_change",
+        "return self.is_voter()",
+        (
+            f"{REVIEWED_CHANGES}::test_of_two_voters_the_removed_one_is_needed_until_its_removal_is_on_the_others_disk",
+        ),
+    ),
+    Mutant(
+        "R37",
+        "who is removed counts its own vote",
+        ELECTIONS,
+        "if sum(one in voters for one in role.granted) < voters.majority:",
+        "if len(role.granted) < voters.majority:",
+        (f"{REVIEWED_CHANGES}::test_who_is_removed_does_not_count_itself_when_it_stands",),
+    ),
+    Mutant(
+        "R33",
+        "a disk that may have forgotten runs after the high watermark for ever",
+        FOLLOWING,
+        "follower.catch_up_to = follower.catch_up_to or response.high_watermark",
+        "follower.catch_up_to = response.high_watermark",
+        (
+            f"{REVIEWED_BEHIND}::test_a_voter_that_fell_behind_votes_again_though_the_high_watermark_runs_ahead_of_it",
+        ),
     ),
     Mutant(
         "R37",

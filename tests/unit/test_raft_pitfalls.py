@@ -510,9 +510,10 @@ def test_it_votes_and_stands_again_once_it_has_fetched_to_a_high_watermark_of_a_
     made = follower(is_behind=True, epoch=3)
     made.answered(FetchResponse(3, 2, 1, 0, batches=(batch(1, 2, begins=True),)))
     assert made.raft.hard_state.is_behind  # the leader does not know it itself yet
+    made.saves_at_once = False
     made.answered(FetchResponse(3, 2, 2, 3, batches=(batch(2, 3, begins=True),)))
     assert made.raft.hard_state.is_behind  # fetched, but not known to be on disk
-    made.answered(FetchResponse(3, 2, 3, 3))
+    made.step(Saved(3, 3, made.raft.ledger.truncations))
     assert not made.raft.hard_state.is_behind
 
 

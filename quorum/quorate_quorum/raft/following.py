@@ -87,6 +87,7 @@ def fetch_or_wait(raft: Raft, follower: Follower) -> None:
     if follower.is_waiting or raft.role is not follower:
         return
     if raft.ledger.synced_end == raft.ledger.log_end_offset and follower.install is None:
+        _notice_caught_up(raft, follower)
         fetch(raft, follower)
     elif follower.repeat_at_ms < 0:
         follower.repeat_at_ms = raft.now_ms + REPEAT_MS
@@ -161,9 +162,8 @@ def _take_answer(raft: Raft, follower: Follower, response: FetchResponse) -> Non
         _suspect(raft, follower, refused=True)
         return
     _notice_history(raft, response)
-    is_caught_up = 0 < response.high_watermark <= raft.ledger.synced_end
-    if is_caught_up and raft.hard_state.is_behind:
-        raft.set_hard_state(replace(raft.hard_state, is_behind=False))
+    follower.catch_up_to = follower.catch_up_to or response.high_watermark
+    _notice_caught_up(raft, follower)
     for batch in response.batches:
         raft.append(batch)
     raft.raise_high_watermark(min(response.high_watermark, raft.ledger.log_end_offset))
@@ -247,6 +247,16 @@ def _notice_history(raft: Raft, response: FetchResponse) -> None:
     end = response.batches[-1].end_offset
     if response.high_watermark > end or response.batches[0].epoch < response.epoch:
         fall_behind(raft)
+
+
+def _notice_caught_up(raft: Raft, follower: Follower) -> None:
+    """What was committed when we met this leader is ours now, and so is all that we forgot.
+
+    Not the high watermark of now, which under load is always a little ahead of us. And before the
+    fetch that says how far we are: who is made a voter by it must be able to vote.
+    """
+    if raft.hard_state.is_behind and 0 < follower.catch_up_to <= raft.ledger.synced_end:
+        raft.set_hard_state(replace(raft.hard_state, is_behind=False))
 
 
 def fall_behind(raft: Raft) -> None:

@@ -67,6 +67,8 @@ class Follower:
     repeat_at_ms: int = -1
     has_reconnected: bool = False
     round: int = 0
+    #: The first high watermark that it told while our log was as its own; 0: none yet.
+    catch_up_to: int = 0
     #: The snapshot that the leader named instead of what we asked for; it is being downloaded.
     install: SnapshotId | None = None
 
