@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 
 from quorate.errors import QuorateError
+from quorate_quorum.controller.partitions import AskEnds, Recover, Recovery
 from quorate_quorum.log.disk import read_whole
 from quorate_quorum.log.identity import FILE_NAME, Identity, read_identity
 from quorate_quorum.log.segment import LOG
-from quorate_quorum.metadata.image import NO_LEADER, VoterImage
+from quorate_quorum.metadata.delta import replayed
+from quorate_quorum.metadata.image import NO_LEADER, MetadataImage, VoterImage
 from quorate_quorum.metadata.recovered import (
     EPOCHS_PASSED,
     OFFSETS_PASSED,
@@ -27,8 +29,16 @@ from quorate_quorum.raft.messages import EPOCH_MAX, HardState
 from quorate_quorum.recover import recover
 from quorate_quorum.recover.decision import Peer, Said, plan, refusals
 from quorate_quorum.recover.survivor import Survivor, read_survivor
+from quorate_quorum.v1 import controller_pb2 as wire
 from quorate_testing.simulated.disk import SimulatedDisk
-from tests.unit.metadata_builders import brokers, built, partition_made, topic_event, topic_id
+from tests.unit.metadata_builders import (
+    brokers,
+    built,
+    partition_made,
+    topic_event,
+    topic_id,
+    unfence_event,
+)
 from tests.unit.test_quorum_server import CLUSTER, DATA, Machine, World, in_a_world
 
 META = metadata_directory(DATA)
@@ -75,6 +85,31 @@ def test_the_new_history_trusts_nobody_and_passes_over_every_number_given_away()
         after.check()
     assert (new.configs, new.topic_ids) == (old.configs, old.topic_ids)
     assert new.partitions_created == old.partitions_created
+
+
+def unfenced(image: MetadataImage, *broker_ids: int) -> MetadataImage:
+    return replayed(image, [unfence_event(b, image.brokers[b].epoch) for b in broker_ids])
+
+
+def test_nobody_leads_before_all_replicas_have_told_what_they_hold() -> None:
+    """Who was out of the ISR that the survivor knew of may have been in the one that counted."""
+    image = recovered(a_world_of_topics(), ME, epoch_seen=10)
+    key = (topic_id(1), 0)
+    recovery = Recovery(60_000)
+    recovery.changed(image, [key])
+    image = unfenced(image, 1, 2)
+    assert recovery.tick(image, 1_000) == []
+    image = unfenced(image, 3)
+    asks = recovery.tick(image, 2_000)
+    assert [one.broker_id for one in asks if isinstance(one, AskEnds)] == [1, 2, 3]
+    for broker_id, last_epoch, end in ((1, 6, 900), (2, 7, 40), (3, 7, 41)):
+        told = wire.ReplicaEnd(
+            topic_id=key[0], partition=0, last_epoch=last_epoch, log_end_offset=end
+        )
+        assert not [one for one in recovery.tick(image, 2_100) if isinstance(one, Recover)]
+        recovery.answered(broker_id, image.brokers[broker_id].epoch, [told])
+    (found,) = [one for one in recovery.tick(image, 2_200) if isinstance(one, Recover)]
+    assert (found.partition, found.leader) == (0, 3)
 
 
 # Who speaks against it.
