@@ -56,8 +56,8 @@ MUTANTS = (
         "R1",
         "a vote is spoken before it is on disk",
         RAFT,
-        "if self._saved_version != self._hard_state_version:\n            return",
-        "if False:\n            return",
+        "if self._saved_version != self._hard_state_version:\n            return\n",
+        "if False:\n            return\n",
         (f"{PAPER}::test_a_vote_is_on_disk_before_it_is_spoken",),
     ),
     Mutant(
@@ -630,6 +630,16 @@ MUTANTS = (
         "if len(voters.voters) - len(silent) < voters.majority:",
         "if False:",
         (f"{CHANGES}::test_a_majority_of_the_voters_that_are_left_is_heard",),
+    ),
+    Mutant(
+        "R33",
+        "a snapshot is fetched before it is on disk that the disk may have forgotten",
+        RAFT,
+        "        if self._saved_version != self._hard_state_version:\n            return None",
+        "        if False:\n            return None",
+        (
+            f"{SNAPSHOT_RULES}::test_nothing_is_downloaded_before_it_is_on_disk_that_the_disk_may_have_forgotten",
+        ),
     ),
     Mutant(
         "R37",

@@ -11,6 +11,7 @@ from quorate_quorum.raft.messages import (
     Downloaded,
     Fetch,
     FetchResponse,
+    HardStateSaved,
     LogCut,
     Saved,
     SnapshotTaken,
@@ -302,3 +303,20 @@ def test_a_replaced_disk_that_is_told_of_a_snapshot_gives_no_votes_until_it_caug
     made.answered(FetchResponse(4, 2, 90, 91, batches=(batch(90, 4, begins=True),)))
     made.answered(FetchResponse(4, 2, 91, 91))
     assert not made.raft.hard_state.is_behind
+
+
+def test_nothing_is_downloaded_before_it_is_on_disk_that_the_disk_may_have_forgotten() -> None:
+    """A crash between the two would leave a history, and votes for logs that lack the rest of it.
+
+    The file of epoch and vote is written in order with the log; the download is not.
+    """
+    made = follower(log=(0,), epoch=4)
+    made.saves_at_once = False
+    made.readies.clear()
+    made.answered(answer(made, SNAPSHOT))
+    assert [ready.install for ready in made.readies] == [None]
+    (told,) = [ready for ready in made.readies if ready.hard_state is not None]
+    assert told.hard_state is not None
+    assert told.hard_state.is_behind
+    made.step(HardStateSaved(told.hard_state_version))
+    assert wanted(made) == SNAPSHOT

@@ -422,6 +422,12 @@ class Raft:
 
     @property
     def _install(self) -> Install | None:
+        """Nothing of a snapshot may be on disk before the word that we fell behind is.
+
+        After a crash between them we would hold a history, and not know what we forgot of it.
+        """
+        if self._saved_version != self._hard_state_version:
+            return None
         match self.role:
             case Follower(install=SnapshotId() as snapshot, endpoint=endpoint):
                 return Install(snapshot, self.epoch, endpoint)
