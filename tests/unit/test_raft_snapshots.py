@@ -13,7 +13,7 @@ from quorate_quorum.log.events import decode_events
 from quorate_quorum.log.snapshot import SnapshotId
 from quorate_quorum.methods import FETCH_SNAPSHOT
 from quorate_quorum.raft.bootstrap import metadata_directory
-from quorate_quorum.raft.transport import to_history
+from quorate_quorum.raft.wire import to_history
 from quorate_quorum.v1 import raft_pb2
 from quorate_testing.simulated.disk import SimulatedDisk
 from tests.unit.test_quorum_server import CLUSTER, DATA, Machine, World, in_a_world

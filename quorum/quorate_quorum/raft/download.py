@@ -22,7 +22,7 @@ from quorate_quorum.node.features import Known
 from quorate_quorum.raft.messages import Below, Downloaded, Event, History, Install
 from quorate_quorum.raft.snapshots import Snapshots
 from quorate_quorum.raft.storage import read_below
-from quorate_quorum.raft.transport import to_history
+from quorate_quorum.raft.wire import to_history
 from quorate_quorum.v1 import raft_pb2
 
 log = structlog.get_logger(__name__)

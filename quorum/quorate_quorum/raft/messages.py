@@ -1,7 +1,7 @@
 """What goes into the Raft machine and what comes out of it: frozen values, no bytes of the wire.
 
 Peers' messages are requests and responses; events wrap what happened (a request came, a save
-ended); Ready is everything that the machine wants done. quorate_quorum.raft.transport turns the
+ended); Ready is everything that the machine wants done. quorate_quorum.raft.wire turns the
 peers' messages into protobuf, quorate_quorum.raft.storage carries out the saves.
 """
 

@@ -54,6 +54,7 @@ from quorate_quorum.raft.messages import (
     RoleChange,
 )
 from quorate_quorum.raft.raft import Raft
+from quorate_quorum.raft.service import RaftService
 from quorate_quorum.raft.snapshots import Snapshots
 from quorate_quorum.raft.status import leader_heard
 from quorate_quorum.raft.storage import (
@@ -66,7 +67,7 @@ from quorate_quorum.raft.storage import (
 )
 from quorate_quorum.raft.taking import Taking
 from quorate_quorum.raft.timing import Timing
-from quorate_quorum.raft.transport import RaftService, Transport
+from quorate_quorum.raft.transport import Transport
 from quorate_quorum.v1 import raft_pb2
 from quorate_quorum.v1.events_pb2 import EpochStart, MetadataEvent
 

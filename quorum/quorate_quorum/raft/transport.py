@@ -1,16 +1,15 @@
-"""Between voters: the machine's messages as protobuf, over the network seam.
+"""The calling side between voters: one control connection a peer, one fetch stream to the leader.
 
-`Transport` is the calling side (one control connection a peer, one fetch stream to the leader),
-`RaftService` the called one. Neither decides anything: what comes in becomes an event, with the
-number of the attempt or session that it belongs to, and the machine knows which are stale.
+It decides nothing: what comes in becomes an event, with the number of the attempt or session that
+it belongs to, and the machine knows which are stale.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
-from typing import Any, Protocol
+from typing import Any
 
 import structlog
 
@@ -19,57 +18,41 @@ from quorate.errors import (
     DeadlineExceededError,
     InvalidRequestError,
     NetworkError,
-    OverloadedError,
     PeerRefusedError,
     QuorateError,
     UnsupportedError,
-    WrongClusterError,
-    to_wire,
 )
-from quorate.frame import Frame
-from quorate.network import Connection, Handler, Method, Network, Peer
+from quorate.network import Connection, Network
 from quorate.v1.common_pb2 import Error, ErrorCode
-from quorate_quorum.log.snapshot import SnapshotId
 from quorate_quorum.methods import (
     BEGIN_EPOCH,
-    DESCRIBE_NODE,
     END_EPOCH,
-    FETCH_SNAPSHOT,
     RAFT_FETCH,
     VOTE,
 )
 from quorate_quorum.node.features import Known
-from quorate_quorum.node.features import from_wire as from_wire_features
 from quorate_quorum.node.features import to_wire as to_wire_features
-from quorate_quorum.raft.callers import Asked
 from quorate_quorum.raft.messages import (
     BeginEpochRequest,
-    BeginEpochRequested,
     Call,
-    DivergingEpoch,
-    EndEpochRequest,
-    EndEpochRequested,
     EpochAnswered,
-    EpochResponse,
     Event,
     Fetch,
-    FetchAbandoned,
     FetchAnswered,
     FetchBroken,
-    FetchReceived,
-    FetchReply,
-    FetchRequest,
-    FetchResponse,
     History,
-    Refusal,
     ReplicaKey,
-    StreamKey,
     VoteAnswered,
     VoteRequest,
-    VoteRequested,
     VoteResponse,
 )
-from quorate_quorum.raft.storage import parse_batches
+from quorate_quorum.raft.wire import (
+    KNOWN,
+    epoch_response,
+    fetch_request,
+    fetch_response,
+    to_history,
+)
 from quorate_quorum.v1 import raft_pb2
 
 log = structlog.get_logger(__name__)
@@ -77,109 +60,8 @@ log = structlog.get_logger(__name__)
 #: Calls under way to one voter; more are dropped, for the machine repeats what matters.
 CALLS_PER_PEER_MAX = 8
 CONNECTIONS_MAX = 64
-FETCH_STREAMS_MAX = 256
 #: Fetches that the machine wants sent and the wire has not taken; one is the rule.
 FETCHES_WAITING_MAX = 8
-ENDPOINT_LENGTH_MAX = 300
-
-_CODES: dict[Refusal, ErrorCode.ValueType] = {
-    Refusal.FENCED_EPOCH: ErrorCode.ERROR_CODE_FENCED_LEADER_EPOCH,
-    Refusal.NOT_LEADER: ErrorCode.ERROR_CODE_NOT_CONTROLLER,
-    Refusal.OLD_STREAM: ErrorCode.ERROR_CODE_FENCED,
-    Refusal.INVALID: ErrorCode.ERROR_CODE_INVALID_REQUEST,
-    Refusal.OVERLOADED: ErrorCode.ERROR_CODE_OVERLOADED,
-}
-_REFUSALS = {code: refusal for refusal, code in _CODES.items()}
-
-
-def to_history(history: History) -> raft_pb2.History:
-    """Return the wire's form."""
-    return raft_pb2.History(
-        cluster_id=history.cluster_id,
-        quorum_generation=history.quorum_generation,
-        bootstrap_hash=history.bootstrap_hash,
-    )
-
-
-def check_history(ours: History, theirs: raft_pb2.History) -> None:
-    """Raise WrongClusterError unless a peer is of our history."""
-    other = History(theirs.cluster_id, theirs.quorum_generation, theirs.bootstrap_hash)
-    refusal = ours.refusal_of(other)
-    if refusal is not None:
-        raise WrongClusterError(refusal)
-
-
-def _error(refusal: Refusal | None) -> Error:
-    return Error() if refusal is None else Error(code=_CODES[refusal], message=refusal.value)
-
-
-def _refusal(error: Error) -> Refusal | None:
-    if error.code == ErrorCode.ERROR_CODE_NONE:
-        return None
-    return _REFUSALS.get(error.code, Refusal.INVALID)
-
-
-def _fetch_request(request: FetchRequest) -> raft_pb2.RaftFetchRequest:
-    return raft_pb2.RaftFetchRequest(
-        epoch=request.epoch,
-        fetch_offset=request.fetch_offset,
-        last_fetched_epoch=request.last_fetched_epoch,
-        log_start_offset=request.log_start_offset,
-        high_watermark=request.high_watermark,
-        round=request.round,
-    )
-
-
-def _fetch_response(frame: Frame[raft_pb2.RaftFetchHeader]) -> FetchResponse:
-    header = frame.header
-    diverging = None
-    if header.HasField("diverging"):
-        diverging = DivergingEpoch(header.diverging.epoch, header.diverging.end_offset)
-    return FetchResponse(
-        header.epoch,
-        header.leader_id,
-        header.base_offset,
-        header.high_watermark,
-        header.log_start_offset,
-        header.round,
-        parse_batches(frame.payload) if frame.pieces else (),
-        diverging,
-        _refusal(header.error),
-        header.leader_directory_id,
-        SnapshotId(header.snapshot.offset, header.snapshot.epoch)
-        if header.HasField("snapshot")
-        else None,
-        header.interim,
-    )
-
-
-def fetch_header(response: FetchResponse) -> raft_pb2.RaftFetchHeader:
-    """Return the header of a fetch answer."""
-    header = raft_pb2.RaftFetchHeader(
-        error=_error(response.refusal),
-        epoch=response.epoch,
-        leader_id=response.leader_id,
-        base_offset=response.base_offset,
-        high_watermark=response.high_watermark,
-        log_start_offset=response.log_start_offset,
-        round=response.round,
-        leader_directory_id=response.leader_directory_id,
-        interim=response.interim,
-    )
-    if response.diverging is not None:
-        header.diverging.epoch = response.diverging.epoch
-        header.diverging.end_offset = response.diverging.end_offset
-    if response.snapshot is not None:
-        header.snapshot.offset, header.snapshot.epoch = response.snapshot
-    return header
-
-
-def _epoch_response(
-    answer: raft_pb2.BeginEpochResponse | raft_pb2.EndEpochResponse,
-) -> EpochResponse:
-    return EpochResponse(
-        answer.epoch, answer.leader_id, leader_directory_id=answer.leader_directory_id
-    )
 
 
 class Transport:
@@ -223,7 +105,7 @@ class Transport:
         if self._session is None or self._session.number != fetch.session:
             self.keep_session(0)
             session = _Session(fetch.session)
-            request = _fetch_request(fetch.request)
+            request = fetch_request(fetch.request)
             request.open.CopyFrom(self._open(fetch.session))
             session.put(request)
             self._session = session
@@ -232,7 +114,7 @@ class Transport:
                 self._follow(session, connection), f"raft fetch session {fetch.session}"
             )
         else:
-            self._session.put(_fetch_request(fetch.request))
+            self._session.put(fetch_request(fetch.request))
 
     def keep_session(self, number: int) -> None:
         """Close the stream of any other session."""
@@ -289,7 +171,7 @@ class Transport:
             async with aclosing(connection.stream(RAFT_FETCH, session.requests())) as frames:
                 async for frame in frames:
                     if self._session is session:
-                        self._step(FetchAnswered(session.number, _fetch_response(frame)))
+                        self._step(FetchAnswered(session.number, fetch_response(frame)))
         except PeerRefusedError:
             refused = True
         except NetworkError as error:
@@ -348,10 +230,10 @@ class Transport:
                 endpoint=request.endpoint,
             )
             begun = await connection.unary(BEGIN_EPOCH, begin, timeout_ms=timeout_ms)
-            if begun.error.code not in _KNOWN:
+            if begun.error.code not in KNOWN:
                 self._refuse(voter, begun.error)
                 return None
-            return EpochAnswered(voter, _epoch_response(begun))
+            return EpochAnswered(voter, epoch_response(begun))
         end = raft_pb2.EndEpochRequest(
             history=history,
             epoch=request.epoch,
@@ -360,10 +242,10 @@ class Transport:
             handed_over_for_silence=request.handed_over_for_silence,
         )
         ended = await connection.unary(END_EPOCH, end, timeout_ms=timeout_ms)
-        if ended.error.code not in _KNOWN:
+        if ended.error.code not in KNOWN:
             self._refuse(voter, ended.error)
             return None
-        return EpochAnswered(voter, _epoch_response(ended))
+        return EpochAnswered(voter, epoch_response(ended))
 
     def _is_refused(self, voter: ReplicaKey, error: Error) -> bool:
         if error.code == ErrorCode.ERROR_CODE_NONE:
@@ -375,10 +257,6 @@ class Transport:
         is_stranger = error.code == ErrorCode.ERROR_CODE_WRONG_CLUSTER
         tell = log.warning if is_stranger else log.debug
         tell("a voter refuses us", voter=voter.id, code=error.code, error=error.message)
-
-
-#: Errors whose answer still tells epoch and leader.
-_KNOWN = (ErrorCode.ERROR_CODE_NONE, *_CODES.values())
 
 
 class _Session:
@@ -403,207 +281,3 @@ class _Session:
             self._wake.clear()
             while self._waiting:
                 yield self._waiting.pop(0)
-
-
-class Voting(Protocol):
-    """What the service needs of the node."""
-
-    @property
-    def history(self) -> History: ...
-    async def ask(self, event: Callable[[int], Event]) -> Any:
-        """Step the event made for a caller's number; return the machine's answer to it."""
-
-    def asking(self, event: Callable[[int], Event]) -> Asked:
-        """Step the event made for a caller's number; its answers, as a context."""
-
-    def step(self, event: Event) -> None: ...
-    async def payload(self, reply: FetchReply) -> bytes | None:
-        """Return the batches of an answer; None if it must not be sent any more."""
-
-    def check_leads(self, epoch: int) -> None:
-        """Raise FencedLeaderEpochError or NotControllerError unless leading in that epoch."""
-
-    async def read_snapshot(
-        self, snapshot: SnapshotId, position: int, bytes_max: int
-    ) -> tuple[int, bytes]: ...
-    def learn_features(self, replica: ReplicaKey, known: Known) -> None: ...
-    def describe_node(self) -> raft_pb2.DescribeNodeResponse: ...
-
-
-def _fetch_error(error: QuorateError) -> Frame[raft_pb2.RaftFetchHeader]:
-    return Frame(raft_pb2.RaftFetchHeader(error=to_wire(error), leader_id=-1))
-
-
-def _fetch_received(
-    stream: StreamKey, message: raft_pb2.RaftFetchRequest, endpoint: str
-) -> Callable[[int], FetchReceived]:
-    """Return what makes the event of a caller's number."""
-    request = FetchRequest(
-        message.epoch,
-        message.fetch_offset,
-        message.last_fetched_epoch,
-        message.log_start_offset,
-        message.high_watermark,
-        message.round,
-    )
-    return lambda caller: FetchReceived(stream, request, caller, endpoint)
-
-
-class RaftService:
-    """The called side."""
-
-    def __init__(self, node: Voting) -> None:
-        self._node = node
-        self._streams = 0
-
-    def handlers(self) -> Mapping[Method[Any, Any], Handler]:
-        return {
-            VOTE: self.vote,
-            BEGIN_EPOCH: self.begin_epoch,
-            END_EPOCH: self.end_epoch,
-            RAFT_FETCH: self.fetch,
-            FETCH_SNAPSHOT: self.fetch_snapshot,
-            DESCRIBE_NODE: self.describe,
-        }
-
-    async def vote(self, message: raft_pb2.VoteRequest, peer: Peer) -> raft_pb2.VoteResponse:
-        """Answer a candidate."""
-        request = VoteRequest(
-            ReplicaKey(message.voter_id, message.voter_directory_id),
-            ReplicaKey(message.candidate_id, message.candidate_directory_id),
-            message.epoch,
-            message.last_epoch,
-            message.log_end_offset,
-            message.pre_vote,
-            message.leadership_transfer,
-        )
-        try:
-            check_history(self._node.history, message.history)
-            if len(message.candidate_directory_id) != 16:
-                raise InvalidRequestError("candidate_directory_id must have 16 bytes")
-            answer = await self._node.ask(lambda caller: VoteRequested(request, caller))
-        except QuorateError as error:
-            return raft_pb2.VoteResponse(error=to_wire(error), leader_id=-1)
-        return raft_pb2.VoteResponse(
-            epoch=answer.epoch,
-            leader_id=answer.leader_id,
-            granted=answer.granted,
-            leader_directory_id=answer.leader_directory_id,
-        )
-
-    async def begin_epoch(
-        self, message: raft_pb2.BeginEpochRequest, peer: Peer
-    ) -> raft_pb2.BeginEpochResponse:
-        """Take note of a leader."""
-        leader = ReplicaKey(message.leader_id, message.leader_directory_id)
-        request = BeginEpochRequest(message.epoch, leader, message.endpoint)
-        try:
-            check_history(self._node.history, message.history)
-            answer = await self._node.ask(lambda caller: BeginEpochRequested(request, caller))
-        except QuorateError as error:
-            return raft_pb2.BeginEpochResponse(error=to_wire(error), leader_id=-1)
-        return raft_pb2.BeginEpochResponse(
-            error=_error(answer.refusal),
-            epoch=answer.epoch,
-            leader_id=answer.leader_id,
-            leader_directory_id=answer.leader_directory_id,
-        )
-
-    async def end_epoch(
-        self, message: raft_pb2.EndEpochRequest, peer: Peer
-    ) -> raft_pb2.EndEpochResponse:
-        """Take note of a leader's leave."""
-        request = EndEpochRequest(
-            message.epoch,
-            message.leader_id,
-            tuple(message.preferred_successors),
-            message.handed_over_for_silence,
-        )
-        try:
-            check_history(self._node.history, message.history)
-            answer = await self._node.ask(lambda caller: EndEpochRequested(request, caller))
-        except QuorateError as error:
-            return raft_pb2.EndEpochResponse(error=to_wire(error), leader_id=-1)
-        return raft_pb2.EndEpochResponse(
-            error=_error(answer.refusal),
-            epoch=answer.epoch,
-            leader_id=answer.leader_id,
-            leader_directory_id=answer.leader_directory_id,
-        )
-
-    async def fetch(
-        self, requests: AsyncIterator[raft_pb2.RaftFetchRequest], peer: Peer
-    ) -> AsyncIterator[Frame[raft_pb2.RaftFetchHeader]]:
-        """Answer one replica's fetches, one after the other, until it goes."""
-        stream: StreamKey | None = None
-        endpoint = ""
-        self._streams += 1
-        try:
-            async for message in requests:
-                try:
-                    if stream is None:
-                        stream = self._admit(message)
-                        endpoint = message.open.endpoint[:ENDPOINT_LENGTH_MAX]
-                    asked = self._node.asking(_fetch_received(stream, message, endpoint))
-                except QuorateError as error:
-                    yield _fetch_error(error)
-                    return
-                with asked:
-                    interim = True
-                    while interim:
-                        frame = await self._next_frame(asked)
-                        if frame is None:
-                            return
-                        yield frame
-                        if frame.header.error.code:
-                            return
-                        interim = frame.header.interim
-        finally:
-            self._streams -= 1
-            if stream is not None:
-                self._node.step(FetchAbandoned(stream))
-
-    def _admit(self, message: raft_pb2.RaftFetchRequest) -> StreamKey:
-        if self._streams > FETCH_STREAMS_MAX:
-            raise OverloadedError(f"{FETCH_STREAMS_MAX} fetch streams are open already")
-        opened = message.open
-        check_history(self._node.history, opened.history)
-        if len(opened.directory_id) != 16 or not 0 < len(opened.incarnation) <= 64:
-            raise InvalidRequestError("a fetch stream opens with directory_id and incarnation")
-        replica = ReplicaKey(opened.replica_id, opened.directory_id)
-        self._node.learn_features(replica, from_wire_features(opened.features))
-        return StreamKey(replica, opened.incarnation, opened.stream_number)
-
-    async def _next_frame(self, asked: Asked) -> Frame[raft_pb2.RaftFetchHeader] | None:
-        """Return what a fetch is told next; None if nothing more may be said."""
-        try:
-            reply: FetchReply = await asked.answer()
-            payload = await self._node.payload(reply)
-        except QuorateError as error:
-            return _fetch_error(error)
-        if payload is None:
-            return None
-        return Frame(fetch_header(reply.response), (payload,) if payload else ())
-
-    async def fetch_snapshot(
-        self, message: raft_pb2.FetchSnapshotRequest, peer: Peer
-    ) -> raft_pb2.FetchSnapshotResponse:
-        """Hand out a chunk of a snapshot, as the leader of the caller's epoch."""
-        snapshot = SnapshotId(message.snapshot.offset, message.snapshot.epoch)
-        try:
-            check_history(self._node.history, message.history)
-            self._node.check_leads(message.epoch)
-            size, chunk = await self._node.read_snapshot(
-                snapshot, message.position, message.max_bytes
-            )
-        except QuorateError as error:
-            return raft_pb2.FetchSnapshotResponse(error=to_wire(error))
-        return raft_pb2.FetchSnapshotResponse(
-            snapshot=message.snapshot, position=message.position, size=size, chunk=chunk
-        )
-
-    async def describe(
-        self, message: raft_pb2.DescribeNodeRequest, peer: Peer
-    ) -> raft_pb2.DescribeNodeResponse:
-        """Say what this node is."""
-        return self._node.describe_node()
