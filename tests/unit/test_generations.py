@@ -9,7 +9,6 @@ from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
 
-import msgspec
 import pytest
 
 from quorate.errors import QuorumUnavailableError, WrongClusterError, to_wire
@@ -35,6 +34,7 @@ from quorate_quorum.v1 import events_pb2 as ev
 from quorate_quorum.v1.controller_pb2 import WatchHeader, WatchRequest
 from quorate_quorum.v1.raft_pb2 import DescribeNodeResponse
 from quorate_testing.in_process import InProcessNetwork
+from quorate_testing.simulated.loop import SimulatedLoop, simulate
 from tests.harness.fake_raft import AnyFeature
 from tests.unit import partition_world
 from tests.unit.partition_world import TOPIC, TOPIC_ID, directory_id, until
@@ -437,7 +437,6 @@ async def test_what_a_newer_history_does_not_know_or_places_elsewhere_is_kept() 
     names = await first.disk.list("/data")
 
     assert await recover(world, moved) == [2]
-    await asyncio.sleep(0.01)
     assert list(first.replicas.all()) == []
     assert await first.disk.list("/data") == names
     assert (await metadata_of(first, "gone-0")) == PartitionMetadata(GONE, "cluster", 1)
@@ -494,22 +493,25 @@ async def test_what_a_newer_history_places_here_is_taken_over_with_its_records()
     await world.stop()
 
 
-async def test_what_was_to_be_removed_stays_when_the_history_ends() -> None:
+def test_what_was_to_be_removed_stays_when_the_history_ends() -> None:
     """A stray of the old one may be what the new one counts on."""
-    world = partition_world.World(brokers=1)
-    await world.start(min_isr=1)
-    only = world.brokers[1]
-    await only.disk.make_directory("/data/u-0")
-    stray = PartitionMetadata(GONE, "cluster", 1)
-    await replace_whole(only.disk, f"/data/u-0/{METADATA_FILE}", stray.encode())
-    only.replicas.config = msgspec.structs.replace(only.replicas.config, stray_delete_delay_ms=20)
-    await world.commit(topic_event(b"u" * 16, "u"), partition_event(b"u" * 16, 1))
-    name = f"u-0.{GONE.hex()}.stray"
-    assert name in await only.disk.list("/data")
-    await recover(world, world.image)
-    await asyncio.sleep(0.1)
-    assert name in await only.disk.list("/data")
-    await world.stop()
+
+    async def program(_: SimulatedLoop) -> None:
+        world = partition_world.World(brokers=1)
+        await world.start(min_isr=1)
+        only = world.brokers[1]
+        await only.disk.make_directory("/data/u-0")
+        stray = PartitionMetadata(GONE, "cluster", 1)
+        await replace_whole(only.disk, f"/data/u-0/{METADATA_FILE}", stray.encode())
+        await world.commit(topic_event(b"u" * 16, "u"), partition_event(b"u" * 16, 1))
+        name = f"u-0.{GONE.hex()}.stray"
+        assert name in await only.disk.list("/data")
+        await recover(world, world.image)
+        await asyncio.sleep(only.replicas.config.stray_delete_delay_ms / 500)
+        assert name in await only.disk.list("/data")
+        await world.stop()
+
+    simulate(program, seed=1)
 
 
 async def test_the_identity_of_every_directory_follows(tmp_path: Any) -> None:

@@ -37,6 +37,7 @@ from quorate_quorum.v1.controller_pb2 import (
     RegisterResponse,
 )
 from quorate_testing.simulated.disk import SimulatedDisk
+from quorate_testing.simulated.loop import SimulatedLoop, simulate
 
 OURS, THEIRS = b"i" * 16, b"j" * 16
 D1, D2 = b"1" * 16, b"2" * 16
@@ -357,22 +358,22 @@ class TestRegistration:
         with pytest.raises(DuplicateBrokerError):
             await fixture.register()
 
-    async def test_a_newer_generation_is_remembered_and_ends_what_the_older_one_had_begun(
-        self,
-    ) -> None:
+    def test_a_newer_generation_is_remembered_and_ends_what_the_older_one_had_begun(self) -> None:
         """A stray of a history that is over is nobody's to remove."""
-        disk = await formatted(("/d1", D1))
-        await replica(disk, "/d1/gone-0", GONE)
-        made = Fixture(
-            disk, await LogDirectories.open(config("/d1"), disk), stray_delete_delay_ms=20
-        )
-        await made.opened()
-        assert f"gone-0.{GONE.hex()}.stray" in await disk.list("/d1")
-        await made.replicas.on_generation(2)
-        await asyncio.sleep(0.1)
-        assert f"gone-0.{GONE.hex()}.stray" in await disk.list("/d1")
-        assert (await read_identity(disk, "/d1")).quorum_generation == 2
-        await made.lifecycle.stop()
+
+        async def program(_: SimulatedLoop) -> None:
+            disk = await formatted(("/d1", D1))
+            await replica(disk, "/d1/gone-0", GONE)
+            made = Fixture(disk, await LogDirectories.open(config("/d1"), disk))
+            await made.opened()
+            assert f"gone-0.{GONE.hex()}.stray" in await disk.list("/d1")
+            await made.replicas.on_generation(2)
+            await asyncio.sleep(config().stray_delete_delay_ms / 500)
+            assert f"gone-0.{GONE.hex()}.stray" in await disk.list("/d1")
+            assert (await read_identity(disk, "/d1")).quorum_generation == 2
+            await made.lifecycle.stop()
+
+        simulate(program, seed=1)
 
 
 class TestHeartbeats:
