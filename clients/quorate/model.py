@@ -113,6 +113,11 @@ class QuorumReplicaDescription:
     lag: int
     last_caught_up_ms: int
 
+    @property
+    def lag_ms(self) -> int:
+        """How old the oldest record that it lacks may be; 0: it lacks none, -1: it never had all."""
+        return 0 if self.lag == 0 else self.last_caught_up_ms
+
 
 @dataclass(frozen=True, slots=True)
 class QuorumDescription:

@@ -129,7 +129,6 @@ def _replica(one: QuorumReplicaDescription, pid: int | None) -> dict[str, Any]:
         "log_end_offset": one.log_end_offset,
         "lag": one.lag,
         "last_caught_up_ms": one.last_caught_up_ms,
-        # The oldest record that it lacks is no older; -1: it never had all.
-        "lag_ms": 0 if one.lag == 0 else one.last_caught_up_ms,
+        "lag_ms": one.lag_ms,
         "pid": pid,
     }
