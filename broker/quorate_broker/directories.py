@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from quorate.errors import StorageError
-from quorate_broker.replicas import LogDirectory
+from quorate_broker.replica_files import LogDirectory
 from quorate_quorum.log.identity import Identity, read_identity, write_identity
 from quorate_quorum.log.run_file import (
     Run,

@@ -7,9 +7,8 @@ order. Whoever must know about roles (the fetchers, the ISR keeper) is a RoleLis
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import structlog
 
@@ -18,8 +17,8 @@ from quorate.v1.common_pb2 import LeaderHint
 from quorate_broker.partition.partition import Failure, Partition, PartitionLimits
 from quorate_broker.partition.producers import Producers
 from quorate_broker.partition.waiters import hinted
-from quorate_quorum.log.disk import read_whole, replace_whole
-from quorate_quorum.log.log import DiskFullError, Log, LogConfig, LogCorruptError, is_full
+from quorate_broker.replica_files import LogDirectory, ReplicaFiles
+from quorate_quorum.log.log import Log, LogConfig, LogCorruptError
 from quorate_quorum.log.run_file import UNKNOWN, Run
 from quorate_quorum.metadata.configs import TopicConfig
 from quorate_quorum.metadata.image import EMPTY
@@ -36,54 +35,8 @@ log_line = structlog.get_logger(__name__)
 Key = tuple[bytes, int]
 Item = TypeVar("Item")
 
-METADATA_FILE = "partition.metadata"
-#: Suffixes of directories that are on their way out: removed here, or found to be another's.
-DELETED = "-delete"
-STRAY = ".stray"
-#: Suffix of one that stood in the way and is of a history that is over: it stays.
-KEPT = ".kept"
 #: Logs that are opened, or change roles, at the same time.
 PARALLEL = 16
-
-
-@dataclass(frozen=True, slots=True)
-class LogDirectory:
-    """A log directory of this broker, and what it remembers of its last run."""
-
-    path: str
-    run: Run = UNKNOWN
-
-
-@dataclass(frozen=True, slots=True)
-class PartitionMetadata:
-    """Whose a partition's directory is: the content of its partition.metadata."""
-
-    topic_id: bytes
-    cluster_id: str
-    quorum_generation: int
-
-    def encode(self) -> bytes:
-        """Return the file's content."""
-        return (
-            f"version=1\ntopic.id={self.topic_id.hex()}\ncluster.id={self.cluster_id}\n"
-            f"quorum.generation={self.quorum_generation}\n"
-        ).encode()
-
-    @classmethod
-    def decode(cls, content: bytes) -> PartitionMetadata | None:
-        """Return what a file says; None if it is not whole or of another version."""
-        try:
-            lines = content.decode().splitlines()
-            fields = dict(line.split("=", 1) for line in lines)
-            if fields["version"] != "1":
-                return None
-            return cls(
-                bytes.fromhex(fields["topic.id"]),
-                fields["cluster.id"],
-                int(fields["quorum.generation"]),
-            )
-        except (ValueError, KeyError):
-            return None
 
 
 class RoleListener(Protocol):
@@ -139,7 +92,7 @@ class Replicas:
         self._corrupt: dict[Key, None] = {}
         self._listeners: list[RoleListener] = []
         self._configs: dict[bytes, TopicConfig] = {}
-        self._removals: list[asyncio.Task[None]] = []
+        self._files = ReplicaFiles(self)
         self._checkpoints: asyncio.Task[None] | None = None
         self._checkpointing = asyncio.Lock()
         self._has_loaded = False
@@ -218,7 +171,7 @@ class Replicas:
         self.image = image
         await self.on_generation(self.quorum_generation)
         for directory_id, directory in self.directories.items():
-            await self._sweep(directory_id, directory)
+            await self._files.sweep(directory_id, directory)
         keys = [
             (topic.id, index)
             for topic in image.sorted_topics()
@@ -238,8 +191,7 @@ class Replicas:
         if delta.generation:
             await self.on_generation(delta.generation)
             self.quorum_generation = delta.generation
-            for removal in self._removals:  # what was to go may be what this history counts on
-                removal.cancel()
+            self._files.keep_all()  # what was to go may be what this history counts on
         self.image = image
         if delta.generation:
             await self._let_go()
@@ -267,10 +219,7 @@ class Replicas:
                 self._checkpoints.cancel()
             await asyncio.wait([self._checkpoints])
         await _each(self.all(), lambda partition: partition.close(clean=clean))
-        for removal in self._removals:
-            removal.cancel()
-        if self._removals:
-            await asyncio.wait(self._removals)
+        await self._files.stop()
 
     # PartitionHost
 
@@ -292,16 +241,7 @@ class Replicas:
     async def prepare(self, partition: Partition) -> None:
         """Make the replica's directory with the file that says whose it is."""
         path = f"{self.directories[partition.directory_id].path}/{partition.name}"
-        if await self.environment.disk.exists(f"{path}/{METADATA_FILE}"):
-            return  # ours: another topic's directory was moved away when the log was opened
-        metadata = PartitionMetadata(partition.topic_id, self.cluster_id, self.quorum_generation)
-        try:
-            await self.environment.disk.make_directory(path)
-            await replace_whole(self.environment.disk, f"{path}/{METADATA_FILE}", metadata.encode())
-        except OSError as error:
-            if is_full(error):
-                raise DiskFullError(f"{path}: the disk is full: {error}") from error
-            raise StorageError(f"{path}: can't be made: {error}") from error
+        await self._files.make(path, partition.topic_id)
 
     def isr_wanted(self, partition: Partition) -> None:
         for listener in self._listeners:
@@ -317,7 +257,19 @@ class Replicas:
         for listener in self._listeners:
             listener.role_changed(partition)
         if failure == "storage" or (failure == "corrupt" and self._is_leader(partition.key)):
-            self._directory_failed(partition.directory_id, reason)
+            self.directory_failed(partition.directory_id, reason)
+
+    def directory_failed(self, directory_id: bytes, reason: str) -> None:
+        """A log directory's disk failed: all replicas on it are offline from now on."""
+        if directory_id in self.failed_directories or directory_id not in self.directories:
+            return
+        self.failed_directories[directory_id] = reason
+        path = self.directories[directory_id].path
+        log_line.error("log directory failed", path=path, reason=reason)
+        for partition in self.all():
+            if partition.directory_id == directory_id:
+                partition.take_offline("storage", f"{path} failed: {reason}")
+        self.on_directory_failed(directory_id, reason)
 
     # inside: one partition after another
 
@@ -373,7 +325,7 @@ class Replicas:
             return None
         path = f"{directory.path}/{topic.name}-{index}"
         try:
-            await self._move_stranger(directory_id, path, topic.id)
+            await self._files.make_room(directory_id, path, topic.id)
             # What is opened again was written in this very run: its end is yet to be synced.
             run = UNKNOWN if self._has_loaded else directory.run
             log, producers = await self._open_log(path, topic, run)
@@ -409,7 +361,7 @@ class Replicas:
         log_line.error("replica did not open", partition=name, reason=str(error))
         self._unopened[key] = str(error)
         if not isinstance(error, LogCorruptError):
-            self._directory_failed(directory_id, str(error))
+            self.directory_failed(directory_id, str(error))
             return None
         self._corrupt[key] = None
         if await self._clear_corrupt(key, topic, directory_id):
@@ -420,13 +372,13 @@ class Replicas:
         """Remove a corrupt replica once nobody counts on it; tell whether that is done."""
         name = f"{topic.name}-{key[1]}"
         if self._is_leader(key):
-            self._directory_failed(directory_id, f"{name} is corrupt, and was elected")
+            self.directory_failed(directory_id, f"{name} is corrupt, and was elected")
             return False
         if self._may_lead(key):
             return False
         log_line.warning("fetching a corrupt replica again", partition=name)
         await self._drop(key)
-        await self._remove_directory(directory_id, name, topic.id)
+        await self._files.remove(directory_id, name, topic.id)
         self._corrupt.pop(key, None)
         return True
 
@@ -439,7 +391,7 @@ class Replicas:
             return
         await self._close(partition)
         log_line.info("replica removed", partition=partition.name)
-        await self._remove_directory(partition.directory_id, partition.name, partition.topic_id)
+        await self._files.remove(partition.directory_id, partition.name, partition.topic_id)
 
     async def _let_go(self) -> None:
         """Close the replicas that the image does not place where they are; their files stay."""
@@ -468,84 +420,6 @@ class Replicas:
         for listener in self._listeners:
             listener.removed(partition)
 
-    async def _remove_directory(self, directory_id: bytes, name: str, topic_id: bytes) -> None:
-        directory = self.directories.get(directory_id)
-        if directory is None or directory_id in self.failed_directories:
-            return
-        disk = self.environment.disk
-        source = f"{directory.path}/{name}"
-        target = f"{source}.{topic_id.hex()}{DELETED}"
-        try:
-            if not await disk.exists(source):
-                return
-            if await disk.exists(target):
-                await disk.remove_directory(target)
-            await disk.rename(source, target)
-            await disk.sync_directory(directory.path)
-        except OSError as error:
-            self._directory_failed(directory_id, f"{source}: can't be removed: {error}")
-            return
-        self._own_removal(self._remove(directory_id, target))
-
-    def _own_removal(self, removal: Coroutine[Any, Any, None]) -> None:
-        self._removals = [task for task in self._removals if not task.done()]
-        self._removals.append(asyncio.create_task(removal, name="remove a directory"))
-
-    async def _remove(self, directory_id: bytes, path: str, delay_s: float = 0) -> None:
-        await asyncio.sleep(delay_s)
-        try:
-            await self.environment.disk.remove_directory(path)
-        except FileNotFoundError:
-            pass  # another removal of the same name was faster
-        except OSError as error:
-            self._directory_failed(directory_id, f"{path}: can't be removed: {error}")
-
-    async def _move_stranger(self, directory_id: bytes, path: str, topic_id: bytes) -> None:
-        """Rename a directory of our name that is another topic's: deleted and made again (K25).
-
-        One of ours that an older history wrote is taken over into this one.
-        """
-        disk = self.environment.disk
-        if not await disk.exists(f"{path}/{METADATA_FILE}"):
-            return
-        metadata = PartitionMetadata.decode(await read_whole(disk, f"{path}/{METADATA_FILE}"))
-        if metadata is None:  # it was replaced atomically: whose it is, nobody can tell any more
-            raise LogCorruptError(f"{path}/{METADATA_FILE} is damaged")
-        if metadata.topic_id == topic_id:
-            if metadata.quorum_generation < self.quorum_generation:
-                ours = replace(metadata, quorum_generation=self.quorum_generation)
-                await replace_whole(disk, f"{path}/{METADATA_FILE}", ours.encode())
-            return
-        if metadata.quorum_generation != self.quorum_generation:
-            await self._keep(path, metadata)
-            return
-        target = f"{path}.{metadata.topic_id.hex()}{STRAY}"
-        if await disk.exists(target):
-            await disk.remove_directory(target)
-        await disk.rename(path, target)
-        await disk.sync_directory(path.rpartition("/")[0])
-        log_line.warning("a directory of another topic is in the way", path=path, moved_to=target)
-        delay = self.config.stray_delete_delay_ms / 1000
-        self._own_removal(self._remove(directory_id, target, delay))
-
-    async def _keep(self, path: str, metadata: PartitionMetadata) -> None:
-        """Make room beside what a history that is over has left: this one does not judge it."""
-        disk = self.environment.disk
-        target = f"{path}.{metadata.topic_id.hex()}.{metadata.quorum_generation}{KEPT}"
-        await disk.rename(path, target)
-        await disk.sync_directory(path.rpartition("/")[0])
-        log_line.warning("kept_of_another_history", path=path, moved_to=target)
-
-    async def _sweep(self, directory_id: bytes, directory: LogDirectory) -> None:
-        """Finish removals that a crash interrupted."""
-        disk = self.environment.disk
-        try:
-            for name in await disk.list(directory.path):
-                if name.endswith(DELETED):
-                    await disk.remove_directory(f"{directory.path}/{name}")
-        except OSError as error:
-            self._directory_failed(directory_id, f"can't be swept: {error}")
-
     # inside: small
 
     def _is_leader(self, key: Key) -> bool:
@@ -556,17 +430,6 @@ class Replicas:
         """Whether the controller may count on this replica having all that is committed."""
         state = self.image.partition(*key)
         return state is not None and self.broker_id in (*state.isr, *state.elr, *state.last_isr)
-
-    def _directory_failed(self, directory_id: bytes, reason: str) -> None:
-        if directory_id in self.failed_directories or directory_id not in self.directories:
-            return
-        self.failed_directories[directory_id] = reason
-        path = self.directories[directory_id].path
-        log_line.error("log directory failed", path=path, reason=reason)
-        for partition in self.all():
-            if partition.directory_id == directory_id:
-                partition.take_offline("storage", f"{path} failed: {reason}")
-        self.on_directory_failed(directory_id, reason)
 
     def _config_of(self, topic: TopicImage) -> TopicConfig:
         config = self._configs.get(topic.id)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from quorate_broker.replicas import DELETED, METADATA_FILE, STRAY, PartitionMetadata
+from quorate_broker.replica_files import DELETED, METADATA_FILE, STRAY, PartitionMetadata
 from quorate_quorum.log.disk import read_whole
 
 if TYPE_CHECKING:

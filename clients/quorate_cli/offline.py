@@ -22,7 +22,7 @@ from quorate.record import compression
 from quorate.record.batch import BatchHeader
 from quorate_broker.partition.producers import SNAPSHOT_BATCH, SNAPSHOT_HEAD, SNAPSHOT_PRODUCER
 from quorate_broker.partition.producers import Producers as ProducerState
-from quorate_broker.replicas import METADATA_FILE, PartitionMetadata
+from quorate_broker.replica_files import METADATA_FILE, PartitionMetadata
 from quorate_quorum.log import epochs as epoch_file
 from quorate_quorum.log import run_file, snapshot
 from quorate_quorum.log.disk import Disk, read_whole

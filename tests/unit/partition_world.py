@@ -16,7 +16,8 @@ from quorate.v1.common_pb2 import Error, ErrorCode
 from quorate_broker.fetcher import Fetchers
 from quorate_broker.isr import IsrKeeper
 from quorate_broker.partition.partition import Partition, Produced
-from quorate_broker.replicas import LogDirectory, Replicas
+from quorate_broker.replica_files import LogDirectory
+from quorate_broker.replicas import Replicas
 from quorate_broker.service.replica import ReplicaService
 from quorate_quorum.metadata.delta import MetadataDelta
 from quorate_quorum.metadata.image import EMPTY, PartitionImage

@@ -16,7 +16,7 @@ from quorate.frame import Frame
 from quorate.methods import CREATE_TOPICS
 from quorate.v1.admin_pb2 import CreateTopicsRequest
 from quorate_broker.directories import LogDirectories
-from quorate_broker.replicas import KEPT, METADATA_FILE, PartitionMetadata
+from quorate_broker.replica_files import KEPT, METADATA_FILE, PartitionMetadata
 from quorate_broker.strays import Strays
 from quorate_quorum.client import QuorumClient
 from quorate_quorum.log.disk import read_whole, replace_whole

@@ -15,7 +15,7 @@ from quorate.errors import DuplicateBrokerError, RequestTimedOutError, StorageEr
 from quorate.v1.common_pb2 import Error, ErrorCode
 from quorate_broker.directories import LogDirectories
 from quorate_broker.lifecycle import Lifecycle
-from quorate_broker.replicas import PartitionMetadata
+from quorate_broker.replica_files import PartitionMetadata
 from quorate_broker.strays import Strays
 from quorate_quorum.log.disk import replace_whole
 from quorate_quorum.log.identity import Identity, read_identity, write_identity

@@ -14,7 +14,7 @@ from typer.testing import CliRunner, Result
 
 from quorate.record.batch import BatchBuilder, parse_header
 from quorate_broker.partition.producers import Producers
-from quorate_broker.replicas import PartitionMetadata
+from quorate_broker.replica_files import PartitionMetadata
 from quorate_cli.app import app
 from quorate_cli.storage import format_voters
 from quorate_quorum.log import run_file, snapshot

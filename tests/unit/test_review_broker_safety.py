@@ -279,6 +279,6 @@ async def test_a_stranger_found_while_running_is_removed_in_time(world: World) -
     replicas: Any = broker.replicas
     replicas.config = msgspec.structs.replace(replicas.config, stray_delete_delay_ms=1)
     await broker.produce(b"a")
-    await replicas._move_stranger(bytes([1]) * 16, "/data/invoice-0", bytes(16))
-    await until(lambda: all(task.done() for task in replicas._removals))
+    await replicas._files.make_room(bytes([1]) * 16, "/data/invoice-0", bytes(16))
+    await until(lambda: all(task.done() for task in replicas._files._removals))
     assert not [name for name in await broker.disk.list("/data") if "invoice" in name]

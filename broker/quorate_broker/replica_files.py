@@ -1,0 +1,198 @@
+"""The directories of replicas: made, taken over, out of the way, removed.
+
+Each says whose it is: topic, cluster, and the generation of the metadata that placed it there. One
+that stands where another replica belongs goes, but never one of a history that is over: the
+quorum was recovered without what is in it, and it may be all that is left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Protocol
+
+import structlog
+
+from quorate.errors import StorageError
+from quorate_quorum.log.disk import read_whole, replace_whole
+from quorate_quorum.log.log import DiskFullError, LogCorruptError, is_full
+from quorate_quorum.log.run_file import UNKNOWN, Run
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+    from quorate_quorum.node.config import BrokerConfig
+    from quorate_quorum.node.environment import Environment
+
+log = structlog.get_logger(__name__)
+
+METADATA_FILE = "partition.metadata"
+#: Suffixes of directories that are on their way out: removed here, or found to be another's.
+DELETED = "-delete"
+STRAY = ".stray"
+#: Suffix of one that stood in the way and is of a history that is over: it stays.
+KEPT = ".kept"
+
+
+@dataclass(frozen=True, slots=True)
+class LogDirectory:
+    """A log directory of this broker, and what it remembers of its last run."""
+
+    path: str
+    run: Run = UNKNOWN
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionMetadata:
+    """Whose a partition's directory is: the content of its partition.metadata."""
+
+    topic_id: bytes
+    cluster_id: str
+    quorum_generation: int
+
+    def encode(self) -> bytes:
+        """Return the file's content."""
+        return (
+            f"version=1\ntopic.id={self.topic_id.hex()}\ncluster.id={self.cluster_id}\n"
+            f"quorum.generation={self.quorum_generation}\n"
+        ).encode()
+
+    @classmethod
+    def decode(cls, content: bytes) -> PartitionMetadata | None:
+        """Return what a file says; None if it is not whole or of another version."""
+        try:
+            lines = content.decode().splitlines()
+            fields = dict(line.split("=", 1) for line in lines)
+            if fields["version"] != "1":
+                return None
+            return cls(
+                bytes.fromhex(fields["topic.id"]),
+                fields["cluster.id"],
+                int(fields["quorum.generation"]),
+            )
+        except (ValueError, KeyError):
+            return None
+
+
+class FilesHost(Protocol):
+    """What the files need of the replicas."""
+
+    config: BrokerConfig
+    environment: Environment
+    directories: dict[bytes, LogDirectory]
+    failed_directories: dict[bytes, str]
+    cluster_id: str
+    quorum_generation: int
+
+    def directory_failed(self, directory_id: bytes, reason: str) -> None: ...
+
+
+class ReplicaFiles:
+    """The directories of one broker's replicas; removals go on in the background."""
+
+    def __init__(self, host: FilesHost) -> None:
+        self._host = host
+        self._disk = host.environment.disk
+        self._removals: list[asyncio.Task[None]] = []
+
+    def keep_all(self) -> None:
+        """Remove nothing of what was to be removed."""
+        for removal in self._removals:
+            removal.cancel()
+
+    async def stop(self) -> None:
+        """Leave removals to the next start."""
+        self.keep_all()
+        if self._removals:
+            await asyncio.wait(self._removals)
+
+    async def make(self, path: str, topic_id: bytes) -> None:
+        """Make a replica's directory with the file that says whose it is, if it is not there.
+
+        DiskFullError, or StorageError.
+        """
+        if await self._disk.exists(f"{path}/{METADATA_FILE}"):
+            return  # ours: another topic's directory was moved away when the log was opened
+        metadata = PartitionMetadata(topic_id, self._host.cluster_id, self._host.quorum_generation)
+        try:
+            await self._disk.make_directory(path)
+            await replace_whole(self._disk, f"{path}/{METADATA_FILE}", metadata.encode())
+        except OSError as error:
+            if is_full(error):
+                raise DiskFullError(f"{path}: the disk is full: {error}") from error
+            raise StorageError(f"{path}: can't be made: {error}") from error
+
+    async def remove(self, directory_id: bytes, name: str, topic_id: bytes) -> None:
+        """Rename a replica's directory at once, so that the name is free, then remove it."""
+        directory = self._host.directories.get(directory_id)
+        if directory is None or directory_id in self._host.failed_directories:
+            return
+        source = f"{directory.path}/{name}"
+        target = f"{source}.{topic_id.hex()}{DELETED}"
+        try:
+            if not await self._disk.exists(source):
+                return
+            if await self._disk.exists(target):
+                await self._disk.remove_directory(target)
+            await self._disk.rename(source, target)
+            await self._disk.sync_directory(directory.path)
+        except OSError as error:
+            self._host.directory_failed(directory_id, f"{source}: can't be removed: {error}")
+            return
+        self._own_removal(self._remove(directory_id, target))
+
+    async def make_room(self, directory_id: bytes, path: str, topic_id: bytes) -> None:
+        """Rename a directory of our name that is another topic's: deleted and made again (K25).
+
+        One of ours that an older history wrote is taken over into this one.
+        """
+        if not await self._disk.exists(f"{path}/{METADATA_FILE}"):
+            return
+        metadata = PartitionMetadata.decode(await read_whole(self._disk, f"{path}/{METADATA_FILE}"))
+        if metadata is None:  # it was replaced atomically: whose it is, nobody can tell any more
+            raise LogCorruptError(f"{path}/{METADATA_FILE} is damaged")
+        if metadata.topic_id == topic_id:
+            if metadata.quorum_generation < self._host.quorum_generation:
+                ours = replace(metadata, quorum_generation=self._host.quorum_generation)
+                await replace_whole(self._disk, f"{path}/{METADATA_FILE}", ours.encode())
+            return
+        if metadata.quorum_generation != self._host.quorum_generation:
+            await self._keep(path, metadata)
+            return
+        target = f"{path}.{metadata.topic_id.hex()}{STRAY}"
+        if await self._disk.exists(target):
+            await self._disk.remove_directory(target)
+        await self._disk.rename(path, target)
+        await self._disk.sync_directory(path.rpartition("/")[0])
+        log.warning("a directory of another topic is in the way", path=path, moved_to=target)
+        delay = self._host.config.stray_delete_delay_ms / 1000
+        self._own_removal(self._remove(directory_id, target, delay))
+
+    async def sweep(self, directory_id: bytes, directory: LogDirectory) -> None:
+        """Finish removals that a crash interrupted."""
+        try:
+            for name in await self._disk.list(directory.path):
+                if name.endswith(DELETED):
+                    await self._disk.remove_directory(f"{directory.path}/{name}")
+        except OSError as error:
+            self._host.directory_failed(directory_id, f"can't be swept: {error}")
+
+    async def _keep(self, path: str, metadata: PartitionMetadata) -> None:
+        """Make room beside what a history that is over has left: this one does not judge it."""
+        target = f"{path}.{metadata.topic_id.hex()}.{metadata.quorum_generation}{KEPT}"
+        await self._disk.rename(path, target)
+        await self._disk.sync_directory(path.rpartition("/")[0])
+        log.warning("kept_of_another_history", path=path, moved_to=target)
+
+    def _own_removal(self, removal: Coroutine[Any, Any, None]) -> None:
+        self._removals = [task for task in self._removals if not task.done()]
+        self._removals.append(asyncio.create_task(removal, name="remove a directory"))
+
+    async def _remove(self, directory_id: bytes, path: str, delay_s: float = 0) -> None:
+        await asyncio.sleep(delay_s)
+        try:
+            await self._disk.remove_directory(path)
+        except FileNotFoundError:
+            pass  # another removal of the same name was faster
+        except OSError as error:
+            self._host.directory_failed(directory_id, f"{path}: can't be removed: {error}")
