@@ -352,6 +352,12 @@ class _Doing:
     async def wiped(self) -> bool:
         return await self.operator.wipe(self.someone, self.fault.seconds)
 
+    async def emptied(self) -> bool:
+        return await self.operator.empty(self.someone, self.fault.seconds)
+
+    async def bit_flip_below_sync(self) -> bool:
+        return await self.operator.damage(self.someone, self.chance, self.fault.seconds)
+
     async def snapshot(self) -> bool:
         """A voter takes a snapshot now."""
         server, process, death = self.machine.server, self.machine.process, self.machine.death
@@ -400,6 +406,7 @@ KINDS: dict[str, Kind] = {
     "pause": Kind(5, _Doing.pause),
     "torn write": Kind(3, _Doing.torn_write),
     "bit flip above the sync": Kind(2, _Doing.bit_flip_above_sync),
+    "bit flip below the sync": Kind(2, _Doing.bit_flip_below_sync),
     "failed sync": Kind(2, _Doing.failed_sync),
     "full disk": Kind(2, _Doing.full_disk),
     "slow sync": Kind(3, _Doing.slow_sync),
@@ -411,4 +418,5 @@ KINDS: dict[str, Kind] = {
     "voter removed": Kind(3, _Doing.voter_removed),
     "voter added": Kind(4, _Doing.voter_added),
     "wipe, back as new voter": Kind(2, _Doing.wiped),
+    "disk emptied, same directory": Kind(2, _Doing.emptied),
 }

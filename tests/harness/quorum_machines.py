@@ -17,6 +17,7 @@ from typing import Any
 from quorate.errors import QuorateError
 from quorate_cli.storage import format_voters
 from quorate_quorum.controller.controller import Controller
+from quorate_quorum.log.disk import replace_whole
 from quorate_quorum.log.identity import Identity, read_identity
 from quorate_quorum.node.config import ConfigError, QuorumConfig
 from quorate_quorum.node.environment import Environment
@@ -45,6 +46,10 @@ class Machine:
     disk: SimulatedDisk
     #: Of the disk that it has now.
     directory_id: bytes = b""
+    #: How many disks it had before.
+    disks_lost: int = 0
+    #: What lay on the disk of now when it was formatted.
+    formatted: list[tuple[str, bytes]] = field(default_factory=list)
     process: Process | None = None
     server: QuorumServer | None = None
     runs: int = 0
@@ -130,6 +135,7 @@ class Quorum:
         )
         for machine in voters:
             machine.directory_id = (await read_identity(machine.disk, DATA)).directory_id
+            machine.formatted = _files(machine.disk)
         for machine in self.machines[self.voters_at_first :]:
             await self._format_new_voter(machine)
         for machine in self.machines:
@@ -137,14 +143,26 @@ class Quorum:
 
     async def replace_disk(self, machine: Machine) -> None:
         """Kill it, take its disk away, give it another that is a new voter's, and hold it down."""
-        self.kill(machine)
-        machine.disk = SimulatedDisk(self._chance(), latency_max=0.002)
+        self._lose_disk(machine)
         await self._format_new_voter(machine)
+
+    async def empty_disk(self, machine: Machine) -> None:
+        """As replace_disk, but what comes is as on the day of the format: the same directory id."""
+        self._lose_disk(machine)
+        for path, content in machine.formatted:
+            await machine.disk.make_directory(path.rpartition("/")[0])
+            await replace_whole(machine.disk, path, content)
+
+    def _lose_disk(self, machine: Machine) -> None:
+        self.kill(machine)
+        machine.disks_lost += 1
+        machine.disk = SimulatedDisk(self._chance(), latency_max=0.002)
 
     async def _format_new_voter(self, machine: Machine) -> None:
         machine.directory_id = self._chance().randbytes(16)
         identity = Identity(CLUSTER_ID, machine.node_id, machine.directory_id, 0)
         await format_new_voter(machine.disk, DATA, identity)
+        machine.formatted = _files(machine.disk)
 
     # -- up and down
 
@@ -255,3 +273,7 @@ class Quorum:
 
     def _chance(self) -> random.Random:
         return random.Random(self.loop.chance.getrandbits(64))
+
+
+def _files(disk: SimulatedDisk) -> list[tuple[str, bytes]]:
+    return [(path, disk.content(path)) for path, _ in disk.files()]

@@ -1,12 +1,13 @@
 """Who changes the voters of a simulated quorum, as a careful administrator does.
 
-One thing at a time, asked again until it is done. A disk is wiped only when nothing that was begun
-before can still shrink the quorum, and at least three vote: no majority loses its disks.
+One thing at a time, asked again until it is done. A disk is given up only when nothing that was
+begun before can still shrink the quorum, and at least three vote: no majority loses its disks.
 """
 
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
@@ -17,6 +18,7 @@ from quorate_quorum.controller.outcome import Outcome
 from quorate_quorum.controller.voters import remove_voter
 from quorate_quorum.metadata.image import VoterImage
 from tests.harness.invariants import Violation
+from tests.harness.quorum_damage import flip_below_the_sync
 from tests.harness.quorum_machines import Machine, Quorum
 
 R = TypeVar("R")
@@ -27,6 +29,8 @@ AGAIN_S = 0.2
 TRY_S = 8.0
 #: For what has to be done in the end, while faults come and go.
 DONE_S = 60.0
+#: A voter that can start has started.
+START_S = 2.0
 VOTERS_LEFT_MIN = 2
 VOTERS_TO_WIPE_MIN = 3
 
@@ -75,15 +79,62 @@ class Operator:
             voters = await self._voters()
             if len(voters) < VOTERS_TO_WIPE_MIN:
                 return False
-            old = machine.node_id, machine.directory_id
-            await self._quorum.replace_disk(machine)
+            await self._replace(machine, voters, seconds)
+            return True
+
+    async def damage(self, machine: Machine, chance: random.Random, seconds: float) -> bool:
+        """Flip a bit of what was synced: the voter must not run with it (R7), and is replaced."""
+        async with self._lock:
+            voters = await self._voters()
+            if len(voters) < VOTERS_TO_WIPE_MIN or machine.raft is None:
+                return False
+            machine.excuses["damaged disk"] += 1
+            self._quorum.kill(machine)
+            damage = await flip_below_the_sync(machine.disk, chance)
+            self._quorum.let_go(machine)
+            await asyncio.sleep(START_S + seconds)
+            if damage is not None and damage.is_there and machine.raft is not None:
+                raise Violation(f"{machine.name} runs with a damaged {damage.path}")
+            await self._replace(machine, voters, 0.0)
+            machine.excuses["damaged disk"] -= 1
+            return damage is not None
+
+    async def empty(self, machine: Machine, seconds: float) -> bool:
+        """Lose a disk, and come back under its old directory id with what format wrote (R33).
+
+        Only where all others hold some history: nothing tells such a disk from a new quorum's.
+        """
+        async with self._lock:
+            voters = await self._voters()
+            others = [one for one in self._quorum.machines if one is not machine]
+            is_voter = (machine.node_id, machine.directory_id) in voters
+            if len(voters) < VOTERS_TO_WIPE_MIN or not is_voter:
+                return False
+            if any(one.raft is None or one.raft.ledger.last_epoch <= 0 for one in others):
+                return False
+            goal = max(one.raft.high_watermark for one in others if one.raft is not None)
+            await self._quorum.empty_disk(machine)
             await asyncio.sleep(seconds)
             self._quorum.let_go(machine)
-            if old not in voters:
-                return True
-            if not await self._remove(old, DONE_S) or not await self._add(machine, DONE_S):
-                raise Violation(f"{machine.name} could not come back as a new voter")
+            until = self._quorum.loop.time() + DONE_S
+            while not _has_caught_up(machine, goal):
+                if self._quorum.loop.time() > until:
+                    raise Violation(f"{machine.name} did not catch up with its emptied disk")
+                await asyncio.sleep(AGAIN_S)
             return True
+
+    async def _replace(
+        self, machine: Machine, voters: list[tuple[int, bytes]], seconds: float
+    ) -> None:
+        """Give it a new disk, and make that a voter if the old one was."""
+        old = machine.node_id, machine.directory_id
+        await self._quorum.replace_disk(machine)
+        await asyncio.sleep(seconds)
+        self._quorum.let_go(machine)
+        if old not in voters:
+            return
+        if not await self._remove(old, DONE_S) or not await self._add(machine, DONE_S):
+            raise Violation(f"{machine.name} could not come back as a new voter")
 
     async def _voters(self) -> list[tuple[int, bytes]]:
         """Return the voters as all that was committed or begun before made them; none: unknown."""
@@ -130,6 +181,11 @@ class Operator:
             task.cancel()  # or it could do its work much later, when the process is awake again
             return None
         return task.result()
+
+
+def _has_caught_up(machine: Machine, offset: int) -> bool:
+    raft = machine.raft
+    return raft is not None and not raft.hard_state.is_behind and raft.ledger.synced_end >= offset
 
 
 async def _caught(

@@ -53,10 +53,10 @@ class Rules:
     committed: dict[int, bytes] = field(default_factory=dict)
     committed_end: int = 0
     committed_epoch: int = -1
-    #: (disk, epoch) -> whom it voted for, once that was on disk.
+    #: (directory, epoch) -> whom it voted for, once that was on disk; one that was emptied, too.
     votes: dict[tuple[ReplicaKey, int], ReplicaKey] = field(default_factory=dict)
-    #: disk -> the newest epoch that was on it.
-    epochs: dict[ReplicaKey, int] = field(default_factory=dict)
+    #: (disk, how many it replaced) -> the newest epoch that was on it.
+    epochs: dict[tuple[ReplicaKey, int], int] = field(default_factory=dict)
     digests: dict[int, int] = field(default_factory=dict)
     #: The first image that any voter showed at an offset.
     images: dict[int, MetadataImage] = field(default_factory=dict)
@@ -93,7 +93,7 @@ class Rules:
 
     def _begin(self, machine: Machine, raft: Raft) -> _Run:
         run = self.runs[machine.name] = _Run(raft, machine.runs, raft.ledger.high_watermark)
-        known = self.epochs.get(raft.me, 0)
+        known = self.epochs.get((raft.me, machine.disks_lost), 0)
         if raft.epoch < known:
             raise Violation(
                 f"{machine.name}: its disk was in epoch {known}, and it starts in {raft.epoch}"
@@ -160,9 +160,10 @@ class Rules:
     def _saved(self, machine: Machine, raft: Raft, run: _Run) -> None:
         """The epoch on disk never falls; one vote an epoch for each disk."""
         state = run.saved = raft.hard_state
-        if state.epoch < self.epochs.get(raft.me, 0):
+        disk = raft.me, machine.disks_lost
+        if state.epoch < self.epochs.get(disk, 0):
             raise Violation(f"{machine.name}: its epoch fell to {state.epoch}")
-        self.epochs[raft.me] = state.epoch
+        self.epochs[disk] = state.epoch
         if state.voted_for is not None:
             vote = self.votes.setdefault((raft.me, state.epoch), state.voted_for)
             if vote != state.voted_for:

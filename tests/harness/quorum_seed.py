@@ -16,7 +16,6 @@ from tests.harness.quorum_clients import KEYS, Clients, Kind
 from tests.harness.quorum_faults import Fault
 from tests.harness.quorum_judge import judge
 from tests.harness.quorum_machines import Quorum
-from tests.harness.quorum_rejoin import WAYS
 from tests.harness.quorum_rules import Rules
 from tests.harness.quorum_scenarios import SCENARIOS, Scenario
 from tests.harness.world import logs
@@ -213,7 +212,7 @@ class _World:
                 "snapshots installed": self.rules.snapshots.installed,
                 "snapshots loaded": self.rules.snapshots_loaded,
                 "voter changes": self.rules.voter_changes(),
-                "returns": sum(injected[way] for way in WAYS),
+                "returns": injected["leader"] + injected["follower"],
                 "returns of the removed": injected["removed"]
                 + injected["removed with a later epoch"]
                 + injected["new disk"],

@@ -1,0 +1,79 @@
+"""Disks that lose what was synced: a flipped bit, a disk that is as on the day of its format."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+
+from quorate_quorum.log.log import SYNCED_FILE
+from quorate_quorum.raft import elections
+from quorate_testing.simulated.disk import SimulatedDisk
+from tests.harness import quorum_operators
+from tests.harness.invariants import Violation
+from tests.harness.quorum_damage import DIRECTORY, Damage
+from tests.harness.quorum_faults import Fault
+from tests.harness.quorum_seed import run_seed
+
+pytestmark = pytest.mark.simulation
+
+#: Machines by number, not the leader of the moment.
+PLANNED = 0.5
+
+
+def test_no_voter_runs_with_a_flipped_bit_in_what_was_synced() -> None:
+    """R7: it refuses to start; the others go on, and a new disk takes its place."""
+    plan = [
+        Fault(4.0 + 6 * n, "bit flip below the sync", n % 3, 0, 0.5, PLANNED, n) for n in range(7)
+    ]
+    for seed in range(2):
+        outcome = run_seed(seed, plan)
+        assert outcome.injected["bit flip below the sync"] >= 5
+        assert outcome.counters["commits"] > 20
+
+
+def test_a_voter_that_does_run_with_damage_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def unnoticed(disk: SimulatedDisk, _: random.Random) -> Damage:
+        """A lower bound that is damaged is none; the other slot is read."""
+        path = f"{DIRECTORY}/{SYNCED_FILE}"
+        disk.flip_bit(path, 100)
+        return Damage(disk, path, 100, disk.content(path)[100])
+
+    monkeypatch.setattr(quorum_operators, "flip_below_the_sync", unnoticed)
+    plan = [Fault(4.0, "bit flip below the sync", 0, 1, 0.5, PLANNED, 1)]
+    with pytest.raises(ExceptionGroup) as raised:
+        run_seed(0, plan)
+    (violation,) = raised.value.exceptions
+    assert "runs with a damaged" in str(violation)
+
+
+#: Voter 2 misses what voters 0 and 1 commit; then 0 has its disk emptied, and 1 is down.
+AMNESIA = [
+    Fault(5.0, "two-way cut", 2, 0, 4.0, PLANNED, 1),
+    Fault(5.0, "two-way cut", 2, 1, 4.0, PLANNED, 2),
+    Fault(8.7, "disk emptied, same directory", 0, 1, 0.1, PLANNED, 3),
+    Fault(9.0, "kill", 1, 0, 6.0, PLANNED, 4),
+]
+
+
+def test_an_emptied_disk_elects_nobody_and_catches_up() -> None:
+    """R33: RethinkDB's case: the disk forgot what it acknowledged, and whom it voted for."""
+    outcomes = [run_seed(seed, AMNESIA) for seed in range(0, 10, 2)]
+    assert sum(one.injected["disk emptied, same directory"] for one in outcomes) >= 2
+
+
+def test_without_the_rule_it_elects_a_log_that_lacks_what_was_committed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def never(_raft: Any, _request: Any) -> bool:
+        return False
+
+    monkeypatch.setattr(elections, "_is_amnesiac_before", never)
+    with pytest.raises(Violation, match="without the committed record"):
+        _run_seeds(range(0, 10, 2))
+
+
+def _run_seeds(seeds: range) -> None:
+    for seed in seeds:
+        run_seed(seed, AMNESIA)
