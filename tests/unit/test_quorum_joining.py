@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import structlog
 
 from quorate_cli.storage import format_broker
+from quorate_quorum.log.disk import replace_whole
 from quorate_quorum.log.identity import Identity, read_identity, write_identity
 from quorate_quorum.node.config import ConfigError
 from quorate_quorum.node.process import NodeFailed
+from quorate_quorum.raft.bootstrap import metadata_directory
+from quorate_quorum.raft.storage import QUORUM_STATE, encode_state, read_state
 from quorate_testing.simulated.disk import SimulatedDisk
 from tests.cluster.support import run_here
 from tests.unit.test_quorum_server import CLUSTER, DATA, Machine, World, in_a_world
@@ -188,5 +193,32 @@ def test_a_disk_of_a_broker_is_not_taken_for_a_new_voters() -> None:
         with pytest.raises(ConfigError, match="belongs to node 1"):
             await machine.start(quorum_bootstrap_servers=servers(world))
         machine.disk = SimulatedDisk(random.Random(1))
+
+    in_a_world(program)
+
+
+def test_a_removed_disk_of_a_later_epoch_stays_outside_and_says_why() -> None:
+    """R25: it stood in vain before it was removed; its fetches would end the leader's reign."""
+
+    async def program(world: World) -> None:
+        await world.start()
+        leader = await world.controller()
+        machine = await new_voter(world)
+        await machine.start(quorum_bootstrap_servers=servers(world))
+        await world.until(lambda: machine.server.raft.leader_id == leader.node_id)
+        machine.kill()
+        directory = metadata_directory(DATA)
+        state = await read_state(machine.disk, directory)
+        later = replace(state, epoch=state.epoch + 3)
+        await replace_whole(machine.disk, f"{directory}/{QUORUM_STATE}", encode_state(later))
+        epoch = leader.server.raft.epoch
+        with structlog.testing.capture_logs() as told:
+            await machine.start(quorum_bootstrap_servers=servers(world))
+            await asyncio.sleep(20)
+        (line,) = [one for one in told if "of an earlier epoch" in one["event"]]
+        assert (line["epoch"], line["own_epoch"]) == (epoch, later.epoch)
+        assert leader.server.is_controller
+        assert leader.server.raft.epoch == epoch
+        assert machine.server.raft.leader_id == -1
 
     in_a_world(program)

@@ -30,13 +30,16 @@ class Finder:
         timeout_ms: int,
         step: Callable[[Event], None],
         spawn: Callable[[Any, str], asyncio.Task[None]],
+        epoch: Callable[[], int],
     ) -> None:
         self._transport = transport
         self._history = history
         self._timeout_ms = timeout_ms
         self._step = step
         self._spawn = spawn
+        self._epoch = epoch
         self._asked: dict[str, None] = {}
+        self._told: tuple[int, int] | None = None
 
     def ask(self, endpoint: str) -> None:
         """Ask the node there; LeaderFound is stepped if it hears a leader of our history."""
@@ -63,7 +66,21 @@ class Finder:
         if refusal is not None:
             log.warning("a node of another cluster was asked", endpoint=endpoint, error=refusal)
         elif (found := leader_in(answer)) is not None:
+            self._tell_if_earlier(found)
             self._step(found)
+
+    def _tell_if_earlier(self, found: LeaderFound) -> None:
+        """Of a voter that stood in vain and was removed; as a voter it would end that reign."""
+        told = (found.epoch, self._epoch())
+        if found.epoch < told[1] and told != self._told:
+            self._told = told
+            log.warning(
+                "others hear a leader of an earlier epoch than this disk is in; if this goes on,"
+                " and this node was removed, it can follow again with a new disk only",
+                leader=found.leader.id,
+                epoch=found.epoch,
+                own_epoch=told[1],
+            )
 
 
 def leader_in(answer: DescribeNodeResponse) -> LeaderFound | None:

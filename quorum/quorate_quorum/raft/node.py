@@ -295,6 +295,7 @@ class RaftNode:
             self.config.quorum_election_timeout_ms,
             self.step,
             self._spawn,
+            lambda: self.epoch,
         )
         self._raft = Raft(
             self._me,
