@@ -24,7 +24,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from bench import quorum, stages
+from bench import current, quorum, stages
 from quorate import Admin, Producer
 from quorate.errors import QuorateError
 from quorate_cli import bench
@@ -112,7 +112,7 @@ def failover() -> Figures:
 
 def whole_quorum() -> Figures:
     """All figures of the quorum."""
-    return quorum.commit() | stages.stages() | quorum.leader() | quorum.topics()
+    return quorum.commit() | stages.stages() | quorum.leader() | quorum.topics() | current.current()
 
 
 BENCHES: dict[str, Callable[[], Figures]] = {
@@ -129,6 +129,9 @@ AT_MOST = {
     "new leader after kill -9, s": 0.6,
     "new leader after SIGTERM, s": 0.15,
     "10,000 topics x 3: load of a snapshot, s": 5.0,
+    "10,000 topics x 3: Watch from 0 to current, by the log, s": 8.0,
+    "10,000 topics x 3: Watch to current, by snapshot, s": 8.0,
+    "10,000 topics x 3: new broker process to unfenced, s": 8.0,
 }
 AT_LEAST = {"commits by 100 callers, requests/s": 2500.0}
 

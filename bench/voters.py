@@ -63,8 +63,8 @@ def ask(program: Coroutine[Any, Any, T]) -> T:
 
 
 @asynccontextmanager
-async def door(cluster: Voters) -> AsyncIterator[QuorumClient]:
-    """Open the door that brokers have; wait until the quorum answers through it."""
+async def new_client(cluster: Voters) -> AsyncIterator[QuorumClient]:
+    """Give a door that nobody has gone through: its image is empty until it is started."""
     network = GrpcNetwork()
     client = QuorumClient(
         Environment(network=network, disk=RealDisk()),
@@ -73,14 +73,21 @@ async def door(cluster: Voters) -> AsyncIterator[QuorumClient]:
         node_id=0,
         fail=_failed,
     )
-    await client.start()
     try:
-        async with asyncio.timeout(PATIENCE_S):
-            await _answered(client)
         yield client
     finally:
         await client.stop()
         await network.close()
+
+
+@asynccontextmanager
+async def door(cluster: Voters) -> AsyncIterator[QuorumClient]:
+    """Open the door that brokers have; wait until the quorum answers through it."""
+    async with new_client(cluster) as client:
+        await client.start()
+        async with asyncio.timeout(PATIENCE_S):
+            await _answered(client)
+        yield client
 
 
 def _failed(reason: str) -> None:

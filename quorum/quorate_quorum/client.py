@@ -519,6 +519,7 @@ class QuorumClient:
         try:
             async with asyncio.timeout(silence) as timeout, aclosing(stream):
                 async for frame in stream:
+                    timeout.reschedule(None)  # our own work is not the voter's silence
                     await self._take_frame(frame)
                     backoff.reset()
                     self._lag.check(frame.header.high_watermark, opened_at, loop.time())
@@ -550,6 +551,9 @@ class QuorumClient:
         if header.snapshot and header.snapshot_end:
             offset, epoch = header.snapshot_offset, header.snapshot_epoch
             self._publish(self._loader.finish_snapshot(offset, epoch))
+            await asyncio.sleep(
+                0
+            )  # the loop's clock may stand still during a turn, a long one here
         if header.leader_id >= 0 and header.quorum_generation == self.quorum_generation:
             self._learn_leader(_Leader(header.leader_id, header.leader_endpoint, header.epoch))
 

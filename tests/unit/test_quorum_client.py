@@ -301,6 +301,37 @@ def test_a_silent_watch_is_dropped_after_a_second_and_opened_elsewhere() -> None
         in_a_world(program, seed=seed)
 
 
+def test_what_the_watcher_needs_for_a_frame_is_not_the_silence_of_the_voter() -> None:
+    """Else a snapshot that takes longer than that to load is begun again and again."""
+
+    async def program(world: World) -> None:
+        client = world.client
+        take = client._take_frame
+        frames = 0
+
+        async def slowly(frame: Any) -> None:
+            nonlocal frames
+            frames += 1
+            await take(frame)
+            await asyncio.sleep(1.5 * client._config.watch_silence_max_ms / 1000)
+
+        client._take_frame = slowly  # type: ignore[method-assign]
+        connected = client._connections.get
+        opened: list[str] = []
+
+        def connect(endpoint: str) -> Any:
+            opened.append(endpoint)
+            return connected(endpoint)
+
+        client._connections.get = connect  # type: ignore[method-assign]
+        await client.start()
+        await asyncio.sleep(20)
+        assert frames > 5
+        assert len(opened) == 1, "one watch"
+
+    in_a_world(program)
+
+
 def test_a_voter_that_lags_behind_what_heartbeats_tell_is_left() -> None:
     async def program(world: World) -> None:
         client = world.client
