@@ -27,6 +27,10 @@ SETTLED_S = 0.5
 #: In it every timeout of a voter passes several times.
 WATCHED_S = 5.0
 PATIENCE_S = 40.0
+#: A leader that is silent for less keeps its place, though what was lost is sent again later.
+NOT_MISSED_S = 0.3
+#: And one that is silent for so long has lost it before it comes back.
+REPLACED_S = 3.5
 
 
 def draw_returns(chance: random.Random, machines: int, until_s: float) -> list[Fault]:
@@ -134,9 +138,13 @@ class _Going:
         # Without writes it comes back with a log as complete as any.
         self.quorum.is_idle = self.fault.level < 0.5
         reigns = len(self.world.rules.leaders)
-        is_calm = self.quorum.leader is not self.machine and act is None
+        is_leader = self.quorum.leader is self.machine
+        is_calm = act is None and not is_leader
         await way(self)
-        await asyncio.sleep(self.fault.seconds)
+        seconds = self.fault.seconds
+        if is_leader and seconds > NOT_MISSED_S:
+            seconds = max(seconds, REPLACED_S)
+        await asyncio.sleep(seconds)
         if act is not None:
             await act(self)
         if not is_calm:
