@@ -391,7 +391,11 @@ class Log:
                 await self._drop(segment)
                 count += 1
             if count and self.epochs.truncate_from_start(self.log_start_offset):
-                await self._write_epochs()
+                try:
+                    await self._write_epochs()
+                except OSError as error:
+                    if not is_full(error):  # an older one is cut to size when it is read
+                        raise
         return count
 
     async def offset_for_time(self, timestamp_ms: int, *, end: int) -> tuple[int, int] | None:

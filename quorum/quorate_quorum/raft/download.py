@@ -13,7 +13,13 @@ from typing import Protocol
 
 import structlog
 
-from quorate.errors import CorruptRecordError, QuorateError, UnsupportedError, raise_if_error
+from quorate.errors import (
+    CorruptRecordError,
+    DeadlineExceededError,
+    QuorateError,
+    UnsupportedError,
+    raise_if_error,
+)
 from quorate.network import Connection, Network
 from quorate_quorum.log.log import is_full
 from quorate_quorum.log.snapshot import Download, SnapshotId
@@ -42,13 +48,15 @@ class Downloading(Protocol):
     def snapshot(self) -> SnapshotId | None:
         """The newest that the machine has taken up."""
 
+    def learn_bootstrap_hash(self, bootstrap_hash: bytes) -> None: ...
     def step(self, event: Event) -> None: ...
 
 
 class Downloads:
     """`run` is the task; `want` tells it what the machine wants now.
 
-    `chunk_bytes`: the most that one answer brings; `timeout_ms`: for one answer.
+    `chunk_bytes`: the most that one answer brings, and less where the wire is too slow for so much;
+    `timeout_ms`: for one answer.
     """
 
     def __init__(
@@ -65,7 +73,7 @@ class Downloads:
         self._snapshots = snapshots
         self._network = network
         self._known = known
-        self._chunk_bytes = chunk_bytes
+        self._chunk_bytes = self._chunk_bytes_max = chunk_bytes
         self._timeout_ms = timeout_ms
         self._wanted: Install | None = None
         self._changed = asyncio.Event()
@@ -118,6 +126,8 @@ class Downloads:
             await download.discard()
             return _failed(install, error, RESTART_MS)
         except QuorateError as error:
+            if isinstance(error, DeadlineExceededError):
+                self._chunk_bytes = max(self._chunk_bytes // 2, 1)
             await self._disconnect()
             return _failed(install, error, RETRY_MS)
         return 0
@@ -151,15 +161,17 @@ class Downloads:
                 f" {self._chunk_bytes} of {install.snapshot}"
             )
         await download.add(answer.position, answer.chunk, size=answer.size)
+        self._chunk_bytes = min(self._chunk_bytes * 2, self._chunk_bytes_max)
 
     async def _finish(self, download: Download) -> None:
         history = self._node.history
-        await download.finish(
+        start = await download.finish(
             cluster_id=history.cluster_id,
             quorum_generation=history.quorum_generation,
             bootstrap_hash=history.bootstrap_hash,
         )
         self._download = None
+        self._node.learn_bootstrap_hash(start.bootstrap_hash)
         parts = self._snapshots.parts(download.snapshot)
         self._whole = await read_below(download.snapshot, parts, self._known)
         await self._offer(self._whole)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 import structlog
@@ -193,6 +194,11 @@ class RaftNode:
     @property
     def history(self) -> History:
         return self._history
+
+    def learn_bootstrap_hash(self, bootstrap_hash: bytes) -> None:
+        """A disk that joined later begins without it."""
+        if not self._history.bootstrap_hash:
+            self._history = replace(self._history, bootstrap_hash=bootstrap_hash)
 
     @property
     def known_features(self) -> Mapping[tuple[int, bytes], Known]:

@@ -15,6 +15,7 @@ import structlog
 
 from quorate_quorum.log.log import DiskFullError, Log, is_full
 from quorate_quorum.log.snapshot import VERSION, SnapshotId
+from quorate_quorum.raft.bootstrap import read_bootstrap_hash
 from quorate_quorum.raft.messages import Event, History, LogCut, SnapshotTaken
 from quorate_quorum.raft.snapshots import Snapshots
 from quorate_quorum.v1.events_pb2 import MetadataEvent, SnapshotStart
@@ -27,6 +28,7 @@ class Taker(Protocol):
 
     @property
     def history(self) -> History: ...
+    def learn_bootstrap_hash(self, bootstrap_hash: bytes) -> None: ...
     def step(self, event: Event) -> None: ...
 
 
@@ -49,6 +51,8 @@ class Taking:
         """
         try:
             await self._close_segment()
+            if not self._node.history.bootstrap_hash:
+                self._node.learn_bootstrap_hash(await read_bootstrap_hash(self._log))
             await self._snapshots.take(self._start(snapshot), events)
         except (OSError, DiskFullError) as error:
             if isinstance(error, OSError) and not is_full(error):
