@@ -21,8 +21,10 @@ from quorate.errors import (
 from quorate.methods import ADD_VOTER, REMOVE_VOTER
 from quorate.v1 import admin_pb2 as admin
 from quorate_quorum.controller.voters import remove_voter
+from quorate_quorum.log import snapshot as files
 from quorate_quorum.log.identity import Identity, write_identity
 from quorate_quorum.node.config import QuorumConfig
+from quorate_quorum.raft.bootstrap import metadata_directory
 from quorate_testing.simulated.disk import SimulatedDisk
 from tests.harness.fake_broker import FakeBroker
 from tests.unit.test_quorum_joining import NEW, new_voter, servers
@@ -343,5 +345,40 @@ def test_a_new_voter_begins_with_a_snapshot_where_the_log_begins_later() -> None
         await world.create(broker, "last")
         assert new.server.raft.log_start_offset > 0
         await world.until(lambda: len(new.server.image.sorted_topics()) == 42)
+
+    in_a_world(program)
+
+
+@pytest.mark.parametrize("begins_with_a_snapshot", [False, True])
+def test_a_new_voters_snapshots_are_those_of_the_others_byte_for_byte(
+    begins_with_a_snapshot: bool,
+) -> None:
+    """A download that began at one leader goes on at the next, which may be the new voter."""
+
+    async def program(world: World) -> None:
+        for machine in world.voters:
+            await machine.start(metadata_log_segment_bytes=4096)
+        leader = await world.controller()
+        broker = await world.broker(1)
+        for number in range(40):
+            await world.create(broker, f"t{number}")
+        if begins_with_a_snapshot:
+            await leader.run(leader.server.take_snapshot())
+            assert leader.server.raft.log_start_offset > 0
+        await world.create(broker, "later")
+        (new,) = await started(world, (NEW,))
+        await add(world, broker, new)
+        await world.until(
+            lambda: (
+                len({one.server.image.offset for one in (leader, new)}) == 1
+                and len(new.server.image.sorted_topics()) == 41
+            )
+        )
+        contents = []
+        for machine in (leader, new):
+            snapshot = await machine.run(machine.server.take_snapshot())
+            path = files.path_of(metadata_directory(DATA), snapshot)
+            contents.append(machine.disk.content(path))
+        assert contents[0] == contents[1]
 
     in_a_world(program)

@@ -133,7 +133,10 @@ async def read_bootstrap_hash(log: Log) -> bytes:
     """Return the hash of the first batch; empty if the log does not hold one of epoch 0."""
     if log.log_end_offset == 0 or log.log_start_offset > 0:
         return b""
+    truncations = log.truncations
     data = await log.read(0, end=log.log_end_offset, bytes_max=1)
+    if truncations != log.truncations:
+        return b""  # a snapshot takes its place just now
     for header, batch in record_batch.split(data):
         return bootstrap_hash(bytes(batch)) if header.leader_epoch == 0 else b""
     raise StorageError("the metadata log can't be read at offset 0")
