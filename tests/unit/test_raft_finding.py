@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from quorate_quorum.raft.finder import leader_in
 from quorate_quorum.raft.messages import (
+    EPOCH_LEAP_MAX,
+    EPOCH_MAX,
     FetchResponse,
     FindLeader,
     LeaderFound,
@@ -13,6 +16,7 @@ from quorate_quorum.raft.messages import (
     VoteResponse,
 )
 from quorate_quorum.raft.status import leader_heard
+from quorate_quorum.v1.raft_pb2 import DescribeNodeResponse
 from tests.harness.raft_machines import (
     Cluster,
     Machine,
@@ -68,6 +72,28 @@ def test_news_of_an_older_epoch_or_of_ourselves_change_nothing(make: object) -> 
     made.step(LeaderFound(made.epoch - 1, key(3), "host3:1"))
     made.step(LeaderFound(made.epoch + 1, key(1), "host1:1"))
     assert made.role == role
+
+
+@pytest.mark.parametrize("by", [EPOCH_LEAP_MAX + 1, EPOCH_MAX])
+def test_an_epoch_too_far_ahead_is_not_believed(by: int) -> None:
+    made = machine(epoch=1)
+    made.step(LeaderFound(1 + by, key(2), "host2:1"))
+    assert (made.role, made.epoch) == ("unattached", 1)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        DescribeNodeResponse(leader_id=-1, leader_directory_id=directory(2), leader_endpoint="h:1"),
+        DescribeNodeResponse(leader_id=2, leader_directory_id=b"short", leader_endpoint="h:1"),
+        DescribeNodeResponse(leader_id=2, leader_directory_id=directory(2)),
+        DescribeNodeResponse(
+            leader_id=2, leader_directory_id=directory(2), leader_endpoint="h" * 301
+        ),
+    ],
+)
+def test_a_leader_that_is_none_is_not_found(answer: DescribeNodeResponse) -> None:
+    assert leader_in(answer) is None
 
 
 def test_who_hears_a_leader_is_not_led_away_by_other_news() -> None:

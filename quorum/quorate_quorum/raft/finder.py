@@ -18,6 +18,7 @@ log = structlog.get_logger(__name__)
 
 #: Asked at one time; of more the machine asks again.
 ASKED_MAX = 32
+ENDPOINT_LENGTH_MAX = 300
 
 
 class Finder:
@@ -85,7 +86,10 @@ class Finder:
 
 def leader_in(answer: DescribeNodeResponse) -> LeaderFound | None:
     """Return the leader that a node hears, or is; None if it hears none."""
-    if answer.leader_id < 0 or len(answer.leader_directory_id) != 16 or not answer.leader_endpoint:
+    has_directory = len(answer.leader_directory_id) == 16
+    if answer.leader_id < 0 or not has_directory:
+        return None
+    if not 0 < len(answer.leader_endpoint) <= ENDPOINT_LENGTH_MAX:
         return None
     leader = ReplicaKey(answer.leader_id, answer.leader_directory_id)
     return LeaderFound(answer.epoch, leader, answer.leader_endpoint)
