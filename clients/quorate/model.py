@@ -115,7 +115,7 @@ class QuorumReplicaDescription:
 
     @property
     def lag_ms(self) -> int:
-        """How old the oldest record that it lacks may be; 0: it lacks none, -1: it never had all."""
+        """How old the oldest record that it lacks may be; 0: it lacks none; -1: never had all."""
         return 0 if self.lag == 0 else self.last_caught_up_ms
 
 
