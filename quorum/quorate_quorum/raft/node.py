@@ -562,23 +562,13 @@ class RaftNode:
                 f"a snapshot of offset {offset} and epoch {epoch}: applied here is all below"
                 f" {self._applier.applied_end}, and the record before it is of epoch {held}"
             )
-        work = self._take(SnapshotId(offset, epoch), events)
+        work = self._taking.take(SnapshotId(offset, epoch), events)
         await asyncio.wait([self._spawn(work, "raft snapshot")])
         if (newest := self.snapshot) is not None and newest.offset >= offset:
             return newest
         if not self._is_running:
             raise StoppingError(f"node {self._me.id} is not running")
         raise OverloadedError(f"node {self._me.id} has no room on its disk for a snapshot")
-
-    async def _take(self, snapshot: SnapshotId, events: Iterable[MetadataEvent]) -> None:
-        """Where its history began, a new voter has been told only by the log, or a snapshot.
-
-        Without that its snapshot would not be that of the other voters, byte for byte.
-        """
-        if not self._history.bootstrap_hash:
-            told = await read_bootstrap_hash(self._log) or await self._snapshots.bootstrap_hash()
-            self._history = replace(self._history, bootstrap_hash=told)
-        await self._taking.take(snapshot, events)
 
     async def read_snapshot(
         self, snapshot: SnapshotId, position: int, bytes_max: int

@@ -74,14 +74,6 @@ class Snapshots:
             await files.write_snapshot(self._disk, self._directory, start, events)
             self._is_newest(snapshot)
 
-    async def bootstrap_hash(self) -> bytes:
-        """Return what the newest snapshot says of where its history began; empty: nothing."""
-        async with self._changing:
-            if self.newest is None:
-                return b""
-            path = files.path_of(self._directory, self.newest)
-            return (await files.read_start(self._disk, path)).bootstrap_hash
-
     def download(self, snapshot: SnapshotId) -> Download:
         """Begin to fetch one from elsewhere."""
         return Download(self._disk, self._directory, snapshot)
