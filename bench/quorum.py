@@ -14,18 +14,23 @@ import signal
 import statistics
 import time
 import tracemalloc
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from bench.voters import Voters, ask, door, running, set_once
 from quorate.errors import QuorateError
 from quorate.v1.admin_pb2 import CreateTopicsRequest
 from quorate_quorum.client import QuorumClient
+from quorate_quorum.controller import brokers
+from quorate_quorum.controller.creation import Creation
 from quorate_quorum.controller.outcome import Context, split
-from quorate_quorum.controller.topics import create_topics
+from quorate_quorum.controller.settling import Settling
 from quorate_quorum.log.events import encode_events
 from quorate_quorum.metadata.delta import replayed
 from quorate_quorum.metadata.image import EMPTY, BrokerImage, DirectoryImage, MetadataImage
 from quorate_quorum.metadata.loader import Loader
+from quorate_quorum.raft.storage import parse_batches
+from quorate_quorum.v1.events_pb2 import MetadataEvent
 
 Figures = dict[str, list[float]]
 
@@ -34,6 +39,7 @@ CALLS = 2000
 CALLERS = 100
 LOADED_S = 5.0
 KILLS = 3
+RUNS = 5
 TOPICS = 10_000
 PARTITIONS = 3
 BROKERS = 3
@@ -162,8 +168,8 @@ async def _committed(client: QuorumClient) -> None:
 def topics() -> Figures:
     """30,000 partitions: what they weigh in memory and in a snapshot, and how long they load.
 
-    In this process: the same code runs in voters and brokers. `stall` is the longest time that
-    the controller's loop would stand still for one request: decide, replay and encode.
+    In this process: the same code runs in voters and brokers. `stall` is the longest turn of the
+    controller's loop (decide, replay, encode), or of anybody's who follows (decode, replay).
     """
     image, stalls_ms = _filled()
     batches = b"".join(
@@ -183,7 +189,7 @@ def topics() -> Figures:
         "10,000 topics x 3: snapshot, MB": [len(batches) / 1e6],
         "10,000 topics x 3: load of a snapshot, s": [load_s],
         "create 500 topics x 3 in one request, stall, ms": [statistics.median(stalls_ms)],
-        "create 10,000 partitions in one request, stall, ms": [_one_large_topic_ms()],
+        **_large(),
     }
 
 
@@ -203,23 +209,70 @@ def _filled() -> tuple[MetadataImage, list[float]]:
     return image, took_ms
 
 
-def _one_large_topic_ms() -> float:
+def _large() -> Figures:
+    """One topic of 10,000 partitions is made, then the broker that leads a third is fenced."""
     request = CreateTopicsRequest()
     request.topics.add(
         name="large", topic_id=b"l" * 16, num_partitions=10_000, replication_factor=3
     )
-    return _decided(_with_brokers(), request)[1]
+    made, fenced = [], []
+    for _ in range(RUNS):
+        image, stall_ms = _decided(_with_brokers(), request)
+        made.append(stall_ms)
+        fenced.append(_fenced_ms(image))
+    return {
+        "create 10,000 partitions in one request, stall, ms": made,
+        "fence a replica of 10,000 partitions, stall, ms": fenced,
+    }
 
 
 def _decided(image: MetadataImage, request: CreateTopicsRequest) -> tuple[MetadataImage, float]:
-    """Do what a reign does in one turn of the loop; return the next image and the time in ms."""
+    """Do what a reign does for a request; return the next image and its longest turn in ms."""
+    creation, turns_ms, is_done = Creation(request), [], False
+    while not is_done:
+        context = Context(now_ms=0, next_offset=image.offset, new_id=lambda: os.urandom(16))
+        started = time.perf_counter()
+        outcome = creation.next(image, context)
+        after = _proposed(image, outcome.events)
+        turns_ms += [(time.perf_counter() - started) * 1000, _followed_ms(image, outcome.events)]
+        image, is_done = after, outcome.response
+    assert all(not result.error.code for result in creation.response.topics)
+    return image, max(turns_ms)
+
+
+def _fenced_ms(image: MetadataImage) -> float:
     context = Context(now_ms=0, next_offset=image.offset, new_id=lambda: os.urandom(16))
-    started = time.perf_counter()
-    outcome = create_topics(image, request, context)
-    for part in split(outcome.events):
+    image = _proposed(image, brokers.fence(image, 0, context).events)
+    settling, turns_ms = Settling(), []
+    settling.begin([0])
+    while settling.is_busy:
+        started = time.perf_counter()
+        part = settling.next(image)
+        after = _proposed(image, part.events)
+        settling.took(part)
+        turns_ms += [(time.perf_counter() - started) * 1000, _followed_ms(image, part.events)]
+        image = after
+    assert all(p.leader != 0 for topic in image.sorted_topics() for p in topic.partitions)
+    return max(turns_ms)
+
+
+def _proposed(image: MetadataImage, events: Sequence[MetadataEvent]) -> MetadataImage:
+    for part in split(events):
         encode_events(part, base_offset=image.offset, epoch=1, timestamp_ms=0)
         image = replayed(image, part, epoch=1)
-    return image, (time.perf_counter() - started) * 1000
+    return image
+
+
+def _followed_ms(image: MetadataImage, events: Sequence[MetadataEvent]) -> float:
+    """Take the events in as everybody does who follows the log."""
+    if not events:
+        return 0.0
+    batch = encode_events(events, base_offset=image.offset, epoch=1, timestamp_ms=0)
+    loader = Loader(image)
+    started = time.perf_counter()
+    parse_batches(batch)
+    loader.load(batch)
+    return (time.perf_counter() - started) * 1000
 
 
 def _loaded_from(batches: bytes) -> tuple[MetadataImage, float]:

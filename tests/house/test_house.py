@@ -32,6 +32,7 @@ MACHINES = [
     "quorum/quorate_quorum/recover/decision.py",
     "quorum/quorate_quorum/controller/outcome.py",
     "quorum/quorate_quorum/controller/topics.py",
+    "quorum/quorate_quorum/controller/creation.py",
     "quorum/quorate_quorum/controller/brokers.py",
     "quorum/quorate_quorum/controller/features.py",
     "quorum/quorate_quorum/controller/voters.py",

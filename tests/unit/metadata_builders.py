@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from quorate.v1 import admin_pb2 as admin
+from quorate_quorum.controller.creation import Creation
 from quorate_quorum.controller.outcome import Context, Outcome
 from quorate_quorum.controller.settling import Settling
 from quorate_quorum.metadata.delta import replayed
@@ -95,6 +97,20 @@ def partition_made(
             recovered_epoch=-1,
         )
     )
+
+
+def create_topics(
+    image: MetadataImage,
+    request: admin.CreateTopicsRequest,
+    context: Context,
+    *,
+    internal: bool = False,
+) -> Outcome[admin.CreateTopicsResponse]:
+    """All that a request for topics decides, in one turn."""
+    creation = Creation(request, internal=internal, events_max=1 << 30)
+    outcome = creation.next(image, context)
+    assert outcome.response
+    return Outcome(outcome.events, creation.response)
 
 
 def every_partition(image: MetadataImage) -> list[tuple[bytes, int]]:

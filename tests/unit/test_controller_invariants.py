@@ -18,12 +18,13 @@ from quorate_quorum.controller import brokers as decide
 from quorate_quorum.controller.outcome import Context, Outcome
 from quorate_quorum.controller.partitions import Recover, Recovery, alter_partitions, recover
 from quorate_quorum.controller.settling import Settling
-from quorate_quorum.controller.topics import alter_configs, create_topics, raise_internal_topics
+from quorate_quorum.controller.topics import alter_configs, raise_internal_topics
 from quorate_quorum.metadata.delta import MetadataDelta, replayed
 from quorate_quorum.metadata.image import EMPTY, MetadataImage, PartitionImage, TopicImage
 from quorate_quorum.v1 import controller_pb2 as wire
 from tests.unit.metadata_builders import (
     context,
+    create_topics,
     directory_id,
     every_partition,
     incarnation,

@@ -8,7 +8,6 @@ from quorate.v1 import admin_pb2 as admin
 from quorate.v1.common_pb2 import ErrorCode
 from quorate_quorum.controller.topics import (
     alter_configs,
-    create_topics,
     delete_topics,
     raise_internal_topics,
 )
@@ -20,6 +19,7 @@ from tests.unit.metadata_builders import (
     built,
     config_event,
     context,
+    create_topics,
     directory_id,
     the_partition,
     topic_id,
@@ -259,7 +259,7 @@ def test_replicas_go_to_the_least_loaded_directory() -> None:
 def test_what_makes_more_metadata_than_a_batch_holds_is_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("quorate_quorum.controller.topics.BATCH_BYTES_MAX", 8_000)
+    monkeypatch.setattr("quorate_quorum.controller.creation.BATCH_BYTES_MAX", 8_000)
     image = brokers([0])
     topics = [new(f"t{i}", 20, 1, number=i) for i in range(6)]
     after, results = create(image, *topics)

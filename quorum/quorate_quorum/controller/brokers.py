@@ -232,7 +232,7 @@ def unregister(image: MetadataImage, broker_id: int, context: Context) -> Outcom
         raise UnknownBrokerError(f"broker {broker_id} is not registered")
     if not broker.fenced:
         raise InvalidRequestError(f"broker {broker_id} is alive; stop it first")
-    for topic in image.sorted_topics():
+    for topic in image.all_topics():
         for index, partition in enumerate(topic.partitions):
             if partition.directory_of(broker_id) is not None:
                 raise InvalidRequestError(

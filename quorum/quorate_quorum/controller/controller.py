@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 import structlog
@@ -20,6 +20,7 @@ from quorate.v1 import admin_pb2 as admin
 from quorate.v1.admin_pb2 import DescribeQuorumRequest, DescribeQuorumResponse
 from quorate.v1.common_pb2 import ErrorCode
 from quorate_quorum.controller import brokers, features, voters
+from quorate_quorum.controller.creation import Creation, abandon
 from quorate_quorum.controller.leases import LeaseConfig, Leases, Session
 from quorate_quorum.controller.outcome import Context
 from quorate_quorum.controller.reign import Decided, Decision, Proposer, Reign
@@ -38,6 +39,8 @@ from quorate_quorum.v1.controller_pb2 import (
 log = structlog.get_logger(__name__)
 
 R = TypeVar("R")
+
+CREATIONS_MAX = 100
 
 
 class ControllerRaft(Proposer, Protocol):
@@ -59,6 +62,8 @@ class _Active:
 
     reign: Reign
     leases: Leases
+    #: Held by who makes topics in several turns: what is half made otherwise is nobody's.
+    creating: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 class Controller:
@@ -85,6 +90,7 @@ class Controller:
         self._snapshotting: Snapshotting | None = None
         self._active: _Active | None = None
         self._ending: dict[asyncio.Task[None], None] = {}
+        self._creating: dict[asyncio.Task[int], None] = {}
         self._is_broken = False
         self._raft: ControllerRaft
         self._describe: Callable[[], DescribeQuorumResponse]
@@ -142,10 +148,40 @@ class Controller:
         except AssertionError as error:
             # Nothing of it was proposed, so the image is whole; and the next controller would
             # only stumble over the same request.
-            log.exception("decision_refused")
-            raise UnknownServerError(
-                f"the controller's decision contradicts itself: {error}"
-            ) from (error)
+            raise _contradiction(error) from error
+
+    async def create_topics(
+        self, request: admin.CreateTopicsRequest
+    ) -> Decided[admin.CreateTopicsResponse]:
+        """Create topics; what is large in several turns of the loop, one request at a time.
+
+        Such a one goes on when its caller has gone.
+        """
+        active = self._reigning()
+        creation = Creation(request)
+        if creation.fits_in_a_turn(active.reign.pending):
+            decided = await self.run(creation.next)
+            assert decided.response, "all of it fitted"
+            return Decided(creation.response, decided.apply_offset)
+        if len(self._creating) >= CREATIONS_MAX:
+            raise OverloadedError(f"{CREATIONS_MAX} large requests for topics wait already")
+        task = asyncio.create_task(self._create(active, creation), name="create topics")
+        self._creating[task] = None
+        task.add_done_callback(self._created)
+        return Decided(creation.response, await asyncio.shield(task))
+
+    async def _create(self, active: _Active, creation: Creation) -> int:
+        async with active.creating:
+            try:
+                active.reign.decide(abandon)  # what one before us did not end
+                return await active.reign.run_in_turns(creation.next)
+            except AssertionError as error:
+                raise _contradiction(error) from error
+
+    def _created(self, task: asyncio.Task[int]) -> None:
+        del self._creating[task]
+        if not task.cancelled():
+            task.exception()  # its caller is told, if it is still there
 
     async def register(self, request: RegisterRequest) -> Decided[RegisterResponse]:
         """Register a broker; its lease begins when it is committed."""
@@ -295,8 +331,8 @@ class Controller:
         """End the reign, if there is one, and all its tasks."""
         if self._active is not None:
             self.lost_leadership(self._active.reign.epoch)
-        while self._ending:
-            await asyncio.wait(list(self._ending))
+        while self._ending or self._creating:
+            await asyncio.wait([*self._ending, *self._creating])
 
     # -- small things
 
@@ -329,3 +365,8 @@ class Controller:
         del self._ending[task]
         if not task.cancelled() and task.exception() is not None:
             self._fail(f"the leases did not end: {task.exception()!r}")
+
+
+def _contradiction(error: AssertionError) -> UnknownServerError:
+    log.exception("decision_refused")
+    return UnknownServerError(f"the controller's decision contradicts itself: {error}")

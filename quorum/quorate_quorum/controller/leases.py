@@ -25,6 +25,7 @@ from quorate.errors import (
 )
 from quorate.network import Answered, NoAnswer, Refused
 from quorate_quorum.controller import brokers, partitions, topics
+from quorate_quorum.controller.creation import abandon
 from quorate_quorum.controller.liveness import (
     Dial,
     Effect,
@@ -181,6 +182,7 @@ class Leases:
 
     def begin(self) -> None:
         """Complete what an earlier controller left, and let time run."""
+        self._decide("abandon", abandon)
         self._settle_from([broker.id for broker in self._image.sorted_brokers()])
         self._settle_some()
         if self._is_over:

@@ -29,6 +29,8 @@ R = TypeVar("R")
 Decision = Callable[[MetadataImage, Context], Outcome[R]]
 
 WAITERS_MAX = 10_000
+#: Events that a decision in many turns leaves uncommitted before it waits.
+UNCOMMITTED_MAX = 5_000
 
 
 class Proposer(Protocol):
@@ -108,6 +110,29 @@ class Reign:
         after = self.pending.offset
         await self._settle(after, has_proposed=after > before)
         return Decided(response, after)
+
+    async def run_in_turns(self, step: Decision[bool]) -> int:
+        """Decide step after step, with a turn of the loop between, until one says that it was the
+        last; return one past all of it when that is committed.
+
+        Raises as `run`; where something was proposed already, OutcomeUnknownError.
+        """
+        has_proposed = is_done = False
+        try:
+            while not is_done:
+                before = self.pending.offset
+                is_done = self.decide(step)
+                has_proposed = has_proposed or self.pending.offset > before
+                if self.pending.offset - self.committed_offset > UNCOMMITTED_MAX:
+                    await self._settle(self.pending.offset, has_proposed=has_proposed)
+                await asyncio.sleep(0)
+        except (NotControllerError, OverloadedError) as error:
+            if has_proposed:
+                raise OutcomeUnknownError(f"only a part of the change was made: {error}") from error
+            raise
+        after = self.pending.offset
+        await self._settle(after, has_proposed=has_proposed)
+        return after
 
     async def confirm(self) -> None:
         """Return when all that is decided so far is committed, and this is the leader still."""

@@ -104,7 +104,7 @@ class ControllerService:
         self._forwarded: Mapping[str, _Forwarded[Any, Any]] = {
             forwarded.method.path: forwarded
             for forwarded in (
-                _decided(CREATE_TOPICS, controller, topics.create_topics),
+                _Forwarded(CREATE_TOPICS, controller.create_topics),
                 _decided(DELETE_TOPICS, controller, topics.delete_topics),
                 _decided(ALTER_CONFIGS, controller, topics.alter_configs),
                 _Forwarded(DESCRIBE_QUORUM, controller.describe_quorum),

@@ -130,7 +130,7 @@ class Settling:
 
     def _look_at(self, image: MetadataImage, part: Slice, place: _Place, most: int) -> int:
         """Look at partitions of one topic, and move on; return how many."""
-        topic = image.topics.get(place.topics[place.at])
+        topic = image.seen_or_forming(place.topics[place.at])
         index = place.partition
         end = 0 if topic is None else min(len(topic.partitions), index + most)
         while topic is not None and index < end and len(part.events) < self._changed_max:
@@ -166,4 +166,4 @@ def _changed(
 
 
 def _lap(image: MetadataImage, number: int) -> _Place:
-    return _Place(number, sorted(image.topics))
+    return _Place(number, sorted([*image.topics, *image.forming]))

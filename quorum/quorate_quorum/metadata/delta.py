@@ -15,6 +15,7 @@ from quorate_quorum.metadata.image import (
     NEVER,
     NO_LEADER,
     DirectoryImage,
+    FormingTopic,
     MetadataImage,
     TopicImage,
     VoterImage,
@@ -36,6 +37,8 @@ class _Draft:
     topic: TopicImage
     partitions: list[Partition]
     configs: HashTrieMap[str, str]
+    #: How many partitions it will have before it is seen; 0: it is.
+    forming: int = 0
 
     def finish(self) -> TopicImage:
         return TopicImage(self.topic.id, self.topic.name, tuple(self.partitions), self.configs)
@@ -61,6 +64,7 @@ class MetadataDelta:
         self._brokers = image.brokers
         self._topics = image.topics
         self._topic_ids = image.topic_ids
+        self._forming = image.forming
         self._next_producer_id = image.next_producer_id
         self._topics_created = image.topics_created
         self._partitions_created = image.partitions_created
@@ -167,6 +171,7 @@ class MetadataDelta:
             brokers=self._brokers,
             topics=self._topics,
             topic_ids=self._topic_ids,
+            forming=self._forming,
             next_producer_id=self._next_producer_id,
             partitions_created=self._partitions_created,
             topics_created=self._topics_created,
@@ -175,7 +180,11 @@ class MetadataDelta:
     def settle(self) -> None:
         """Make topics of the drafts so far; now and then in a long replay, it spreads the work."""
         for topic_id, draft in self._drafts.items():
-            self._topics = self._topics.insert(topic_id, draft.finish())
+            if draft.forming:
+                forming = FormingTopic(draft.finish(), draft.forming)
+                self._forming = self._forming.insert(topic_id, forming)
+            else:
+                self._topics = self._topics.insert(topic_id, draft.finish())
         self._drafts.clear()
 
     def _replay_voters(self, event: ev.Voters) -> None:
@@ -192,6 +201,8 @@ class MetadataDelta:
         else:
             draft = self._draft(event.topic_id)
             draft.configs = _configured(draft.configs, event.name, value)
+            if draft.forming:
+                return
             self._changed_topics[event.topic_id] = None
         self._changed_configs[event.topic_id] = None
 
@@ -239,17 +250,33 @@ class MetadataDelta:
     def _replay_topic(self, event: ev.Topic) -> None:
         assert len(event.topic_id) == ID_BYTES, "a topic id is 16 bytes"
         assert event.topic_id not in self._topics, "a topic id is new"
+        assert event.topic_id not in self._forming, "a topic id is new"
         assert event.topic_id not in self._drafts, "a topic id is new"
-        assert event.name not in self._topic_ids, "a topic name is new"
+        assert event.partitions >= 0, "a number of partitions"
         topic = TopicImage(event.topic_id, event.name)
-        self._drafts[topic.id] = _Draft(topic, [], topic.configs)
-        self._topic_ids = self._topic_ids.insert(topic.name, topic.id)
+        draft = self._drafts[topic.id] = _Draft(topic, [], topic.configs, event.partitions)
         self._topics_created += 1
+        if not draft.forming:
+            self._show(draft)
+
+    def _show(self, draft: _Draft) -> None:
+        """From now on the topic is seen, with all that it has."""
+        topic = draft.topic
+        assert topic.name not in self._topic_ids, "a topic name is new"
+        draft.forming = 0
+        self._topic_ids = self._topic_ids.insert(topic.name, topic.id)
         self._changed_topics[topic.id] = None
+        if draft.configs:
+            self._changed_configs[topic.id] = None
+        for index in range(len(draft.partitions)):
+            self._changed_partitions[topic.id, index] = None
 
     def _replay_removal(self, event: ev.RemoveTopic) -> None:
-        topic = self._draft(event.topic_id).finish()
+        draft = self._draft(event.topic_id)
+        topic = draft.finish()
         del self._drafts[topic.id]
+        if draft.forming:
+            return  # nobody has seen it
         self._topics = self._topics.discard(topic.id)
         self._topic_ids = self._topic_ids.remove(topic.name)
         self._changed_topics.pop(topic.id, None)
@@ -266,7 +293,10 @@ class MetadataDelta:
         partition.check()
         draft.partitions.append(partition)
         self._partitions_created += 1
-        self._changed_partitions[event.topic_id, event.partition] = None
+        if not draft.forming:
+            self._changed_partitions[event.topic_id, event.partition] = None
+        elif len(draft.partitions) == draft.forming:
+            self._show(draft)
 
     def _replay_partition_change(self, event: ev.PartitionChange) -> None:
         draft = self._draft(event.topic_id)
@@ -282,7 +312,8 @@ class MetadataDelta:
             assert new.recovered_epoch == new.leader_epoch != NEVER, "recovered by this election"
             assert new.leader != NO_LEADER, "a recovery elects"
         draft.partitions[event.partition] = new
-        self._changed_partitions[event.topic_id, event.partition] = None
+        if not draft.forming:
+            self._changed_partitions[event.topic_id, event.partition] = None
 
     def _replay_producer_ids(self, event: ev.ProducerIds) -> None:
         assert event.next_producer_id > self._next_producer_id, "producer ids are given out once"
@@ -296,11 +327,14 @@ class MetadataDelta:
     def _draft(self, topic_id: bytes) -> _Draft:
         draft = self._drafts.get(topic_id)
         if draft is None:
-            topic = self._topics.get(topic_id)
+            forming = self._forming.get(topic_id)
+            topic = self._topics.get(topic_id) if forming is None else forming.topic
             assert topic is not None, f"no topic has id {topic_id.hex()}"
-            draft = _Draft(topic, list(topic.partitions), topic.configs)
+            expected = 0 if forming is None else forming.partitions
+            draft = _Draft(topic, list(topic.partitions), topic.configs, expected)
             self._drafts[topic_id] = draft
             self._topics = self._topics.discard(topic_id)
+            self._forming = self._forming.discard(topic_id)
         return draft
 
 

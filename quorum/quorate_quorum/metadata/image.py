@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TypeVar
 
 from rpds import HashTrieMap
@@ -22,6 +23,8 @@ V = TypeVar("V")
 NO_LEADER = -1
 NEVER = -1
 INTERNAL_PREFIX = "__"
+#: Assignments that are held once and not once a partition.
+ASSIGNMENTS_SHARED_MAX = 10_000
 
 
 def _empty() -> HashTrieMap[K, V]:
@@ -162,6 +165,15 @@ class TopicImage:
         return self.name.startswith(INTERNAL_PREFIX)
 
 
+@dataclass(frozen=True, slots=True)
+class FormingTopic:
+    """A topic whose partitions go to the log in several batches: nobody sees it before the last."""
+
+    topic: TopicImage
+    #: How many it will have; more than it has.
+    partitions: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MetadataImage:
     """All of the cluster's metadata once the log below `offset` is applied."""
@@ -176,6 +188,8 @@ class MetadataImage:
     brokers: HashTrieMap[int, BrokerImage] = field(default_factory=_empty)
     topics: HashTrieMap[bytes, TopicImage] = field(default_factory=_empty)
     topic_ids: HashTrieMap[str, bytes] = field(default_factory=_empty)
+    #: By topic id; in none of the two above.
+    forming: HashTrieMap[bytes, FormingTopic] = field(default_factory=_empty)
     #: All producer ids below are given out.
     next_producer_id: int = 0
     partitions_created: int = 0
@@ -193,6 +207,20 @@ class MetadataImage:
         """Return a topic by its name, or None."""
         topic_id = self.topic_ids.get(name)
         return None if topic_id is None else self.topics[topic_id]
+
+    def seen_or_forming(self, topic_id: bytes) -> TopicImage | None:
+        """Return a topic by its id, one that is still being made too; None if there is none."""
+        topic = self.topics.get(topic_id)
+        forming = self.forming.get(topic_id) if topic is None else None
+        return topic if forming is None else forming.topic
+
+    def sorted_forming(self) -> list[FormingTopic]:
+        """Return the topics that are still being made, by id."""
+        return [self.forming[topic_id] for topic_id in sorted(self.forming)]
+
+    def all_topics(self) -> list[TopicImage]:
+        """Return all topics by name, then those still being made: all that names a broker."""
+        return [*self.sorted_topics(), *(forming.topic for forming in self.sorted_forming())]
 
     def partition(self, topic_id: bytes, partition: int) -> PartitionImage | None:
         """Return a partition by its topic's id, or None."""
@@ -242,7 +270,9 @@ class MetadataImage:
         for broker in self.sorted_brokers():
             yield _event(register_broker=broker_event(broker))
         for topic in self.sorted_topics():
-            yield from _topic_events(topic)
+            yield from _topic_events(topic, 0)
+        for forming in self.sorted_forming():
+            yield from _topic_events(forming.topic, forming.partitions)
         if self.next_producer_id:
             yield _event(producer_ids=ev.ProducerIds(next_producer_id=self.next_producer_id))
         if self.topics_created or self.partitions_created:
@@ -258,8 +288,8 @@ def _event(**fields: object) -> ev.MetadataEvent:
     return ev.MetadataEvent(**fields)  # type: ignore[arg-type]
 
 
-def _topic_events(topic: TopicImage) -> Iterator[ev.MetadataEvent]:
-    yield _event(topic=ev.Topic(topic_id=topic.id, name=topic.name))
+def _topic_events(topic: TopicImage, expected: int) -> Iterator[ev.MetadataEvent]:
+    yield _event(topic=ev.Topic(topic_id=topic.id, name=topic.name, partitions=expected))
     for name in sorted(topic.configs):
         yield _event(config=ev.Config(topic_id=topic.id, name=name, value=topic.configs[name]))
     for index, partition in enumerate(topic.partitions):
@@ -350,10 +380,18 @@ def partition_event(topic_id: bytes, index: int, partition: PartitionImage) -> e
     )
 
 
+@lru_cache(maxsize=ASSIGNMENTS_SHARED_MAX)
+def _assignment(replicas: tuple[tuple[int, bytes], ...]) -> tuple[ReplicaImage, ...]:
+    """Return the image's form of an assignment, the same object for the same one: few differ, and
+    each object is one more to be passed over by every run of the garbage collector.
+    """
+    return tuple([ReplicaImage(broker_id, directory_id) for broker_id, directory_id in replicas])
+
+
 def partition_image(event: ev.Partition) -> PartitionImage:
     """Return the partition that an event makes."""
     return PartitionImage(
-        replicas=tuple(ReplicaImage(r.broker_id, r.directory_id) for r in event.replicas),
+        replicas=_assignment(tuple([(r.broker_id, r.directory_id) for r in event.replicas])),
         adding=tuple(event.adding),
         removing=tuple(event.removing),
         isr=tuple(event.isr),
@@ -394,7 +432,9 @@ def changed_image(old: PartitionImage, event: ev.PartitionChange) -> PartitionIm
 
     replicas = old.replicas
     if event.HasField("replicas"):
-        replicas = tuple(ReplicaImage(r.broker_id, r.directory_id) for r in event.replicas.replicas)
+        replicas = _assignment(
+            tuple([(r.broker_id, r.directory_id) for r in event.replicas.replicas])
+        )
     recovered = event.HasField("recovered_epoch")
     return PartitionImage(
         replicas=replicas,

@@ -14,6 +14,7 @@ from typing import Final
 from rpds import HashTrieMap
 
 from quorate_quorum.metadata.image import (
+    EMPTY,
     NO_LEADER,
     MetadataImage,
     PartitionImage,
@@ -44,6 +45,7 @@ def recovered(image: MetadataImage, voter: VoterImage, *, epoch_seen: int) -> Me
         voters=(voter,),
         brokers=HashTrieMap(brokers),
         topics=HashTrieMap(topics),
+        forming=EMPTY.forming,  # nobody has seen them
         next_producer_id=min(image.next_producer_id + PRODUCER_IDS_PASSED, PRODUCER_ID_MAX),
     )
 
