@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 import signal
@@ -19,6 +20,7 @@ from quorate_quorum.node.config import ConfigError, QuorumConfig
 from quorate_quorum.node.process import (
     NodeFailed,
     StallWatch,
+    collect_garbage_rarely,
     configure,
     keep_freed_memory,
     run,
@@ -226,6 +228,17 @@ def test_a_stall_is_counted_and_logged_at_most_once_a_second() -> None:
 
 def test_freed_memory_is_kept_where_there_is_glibc() -> None:
     assert keep_freed_memory() is True or not sys.platform.startswith("linux")
+
+
+def test_the_garbage_collector_passes_over_everything_rarely() -> None:
+    before = gc.get_threshold()
+    try:
+        collect_garbage_rarely()
+        young, middle, old = gc.get_threshold()
+        assert young * middle * old >= 1_000_000
+        assert young <= 10_000, "a young pass is a turn of the loop, too"
+    finally:
+        gc.set_threshold(*before)
 
 
 def test_arguments_name_a_file_and_settings(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import argparse
 import asyncio
 import contextlib
 import ctypes
+import gc
 import logging
 import os
 import signal
@@ -76,6 +77,7 @@ def main(
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # our log says it better; before its import
     set_up_logs(config.log_level)
     keep_freed_memory()
+    collect_garbage_rarely()
     if config.is_insecure:
         log.warning("listeners are open to others and not encrypted", listeners=config.listeners)
     return run(lambda: start(config))
@@ -236,6 +238,15 @@ class StallWatch:
                 )
                 logged_at = now
                 unlogged = 0
+
+
+def collect_garbage_rarely() -> None:
+    """Let the garbage collector pass over everything rarely: reference counts free nearly all.
+
+    A full pass stops the loop for as long as there are objects: 45 ms with an image of 30,000
+    partitions, and with Python's thresholds there is one each time some thousands were added.
+    """
+    gc.set_threshold(10_000, 10, 10)
 
 
 _M_TRIM_THRESHOLD: Final = -1
