@@ -82,8 +82,10 @@ def kind_of(path: str) -> str:
     name = path.rpartition("/")[2]
     if name in _NAMED:
         return _NAMED[name]
-    if snapshot.id_of(name.removesuffix(".part")) is not None:
-        return "snapshot" if not name.endswith(".part") else "snapshot-part"
+    if snapshot.id_of(name) is not None:
+        return "snapshot"
+    if snapshot.id_of_part(name) is not None:
+        return "snapshot-part"
     for ending, kind in _ENDINGS.items():
         if offset_of(name, ending) is not None:
             return kind

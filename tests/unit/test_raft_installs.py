@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -13,16 +14,18 @@ import pytest
 from quorate.errors import OverloadedError, QuorateError, StoppingError, raise_if_error
 from quorate.methods import DELETE_TOPICS
 from quorate.v1 import admin_pb2
+from quorate_quorum.client import QuorumClient
 from quorate_quorum.controller.outcome import Outcome
 from quorate_quorum.log import snapshot as files
 from quorate_quorum.log.snapshot import SnapshotId
 from quorate_quorum.metadata.delta import MetadataDelta
 from quorate_quorum.metadata.image import MetadataImage
+from quorate_quorum.node.environment import Environment
 from quorate_quorum.node.process import NodeFailed
 from quorate_quorum.raft.bootstrap import metadata_directory
 from quorate_quorum.v1.events_pb2 import Config, Feature, MetadataEvent
 from tests.harness.fake_broker import FakeBroker
-from tests.unit.test_quorum_server import DATA, Machine, World, in_a_world
+from tests.unit.test_quorum_server import CLUSTER, DATA, Machine, World, in_a_world
 
 SMALL: dict[str, Any] = {
     "metadata_log_segment_bytes": 2048,
@@ -339,6 +342,45 @@ def test_a_broker_below_the_log_gets_the_snapshot_and_learns_what_was_deleted_in
         for broker in brokers:
             assert sorted(broker.client.image.topic_ids) == ["kept"]
             assert dict(broker.client.image.configs) == dict(image.configs)
+
+    in_a_world(program)
+
+
+def test_a_broker_that_watches_a_voter_which_installs_jumps_with_it() -> None:
+    """The voter's log begins above what the broker has, and never held what lies between."""
+
+    async def program(world: World) -> None:
+        await start_all(world)
+        leader = await world.controller()
+        away = next(voter for voter in world.voters if voter is not leader)
+        others = [voter for voter in world.voters if voter is not away]
+        near = await world.broker(1)
+        await world.create(near, "gone")
+        process = world.loop.process("b2")
+        environment = Environment(
+            network=world.network.host(process.name),
+            disk=None,  # type: ignore[arg-type]
+            chance=random.Random(2),
+        )
+        client = QuorumClient(
+            environment, [away.endpoint], cluster_id=CLUSTER, node_id=2, fail=lambda _: None
+        )
+        await process.spawn(client.start())
+        await world.until(lambda: sorted(client.image.topic_ids) == ["gone"])
+        world.network.cut([away.name], [voter.name for voter in others])
+        await forward(world, near, admin_pb2.DeleteTopicsRequest(topics=["gone"]))
+        while any(v.server.raft.log_start_offset <= client.image.offset for v in others):
+            await write(world, 10, *others)
+            await agree(world, *others)
+            for voter in others:
+                await take(voter)
+        world.network.heal()
+        await agree(world)
+        assert away.server.raft.log_start_offset > 0
+        await world.until(lambda: client.image.offset >= away.server.image.offset)
+        assert sorted(client.image.topic_ids) == []
+        assert dict(client.image.configs) == dict(away.server.image.configs)
+        await process.spawn(client.stop())
 
     in_a_world(program)
 

@@ -79,6 +79,17 @@ def id_of(name: str) -> SnapshotId | None:
     return SnapshotId(int(offset), int(epoch))
 
 
+def id_of_part(name: str) -> SnapshotId | None:
+    """Return the snapshot that a half written or fetched file was to become; None if it is none.
+
+    >>> id_of_part("00000000000000000042-0000000003.snapshot.fetched.part")
+    SnapshotId(offset=42, epoch=3)
+    """
+    if not name.endswith(PART_SUFFIX):
+        return None
+    return id_of(name.removesuffix(FETCHED_SUFFIX).removesuffix(WRITTEN_SUFFIX))
+
+
 def path_of(directory: str, snapshot: SnapshotId) -> str:
     """Return where a snapshot lies."""
     return f"{directory}/{file_name(snapshot)}"
@@ -296,8 +307,8 @@ def _start_of(path: str, header: BatchHeader, batch: Buffer) -> SnapshotStart:
             f"{path} is of version {start.version}; this program knows {VERSION}:"
             " start the newer program that wrote it"
         )
-    name = path.rpartition("/")[2].removesuffix(FETCHED_SUFFIX).removesuffix(WRITTEN_SUFFIX)
-    named = id_of(name)
+    name = path.rpartition("/")[2]
+    named = id_of(name) or id_of_part(name)
     if SnapshotId(start.offset, start.epoch) != named or header.leader_epoch != start.epoch:
         raise _corrupt(
             path, f"it says offset {start.offset} and epoch {start.epoch}, and is named {named}"
