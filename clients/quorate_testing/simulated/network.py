@@ -20,7 +20,7 @@ from contextvars import Context
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
-from typing import Any
+from typing import Any, Literal
 
 from quorate.errors import PeerRefusedError, StreamBrokenError
 from quorate.network import Peer, ProbeResult, Purpose, Service
@@ -39,6 +39,10 @@ from quorate_testing.simulated.loop import Process, SimulatedLoop
 CONNECT_TIMEOUT_S = 0.5
 #: A lost packet comes this much later, twice as much when lost again.
 RETRANSMIT_S = 0.2
+
+#: Called as a message leaves a host: a client's "send" or a server's "reply", from where, to
+#: where. It may kill the sender; then the message does not leave.
+Hook = Callable[[Literal["send", "reply"], str, str], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +81,7 @@ class SimulatedNetwork:
         message_bytes_max: int = MESSAGE_BYTES_MAX,
     ) -> None:
         self.message_bytes_max = message_bytes_max
+        self.hook: Hook | None = None
         self._loop = loop
         self._chance = chance
         self._default = LinkQuality()
@@ -222,6 +227,11 @@ class SimulatedNetwork:
         connection = _Tcp(self, client, endpoint, lambda: self._connections.pop(number, None))
         self._connections[number] = connection
         return connection
+
+    def leaves(self, kind: Literal["send", "reply"], size: int, source: str, target: str) -> None:
+        """Tell the hook of a message; openings, credits and ends of calls are none."""
+        if self.hook is not None and size:
+            self.hook(kind, source, target)
 
     def lost(self, process: Process) -> None:
         """Tell the other sides of all its connections that a process died."""
@@ -542,9 +552,13 @@ class _Tcp:
         if not self._is_established:
             self._unsent.append((size, deliver, arguments))
         elif self.client.is_alive:
-            self._there(size, self._at_server, deliver, arguments)
+            self._network.leaves("send", size, self.client.name, self.server_name)
+            if self.client.is_alive:
+                self._there(size, self._at_server, deliver, arguments)
 
     def _to_client(self, size: int, deliver: Callable[..., None], *arguments: Any) -> None:
+        if not self._is_server_gone:
+            self._network.leaves("reply", size, self.server_name, self.client.name)
         if not self._is_server_gone:
             self._back(size, deliver, *arguments)
 

@@ -1,0 +1,48 @@
+"""A voter dies at any write, sync, rename, truncate, create, remove, send or reply: all recovers.
+
+Every point of one run is tried here with one kind of crash, kills and power losses by turns;
+`make crash-points` tries all of them with both, of several seeds, and prints the table.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import pytest
+
+from tests.harness.quorum_crash import CRASHES, Crash, Point, crash_at, record
+
+pytestmark = pytest.mark.simulation
+
+SEED = 1
+SHARDS = 16
+
+
+@pytest.fixture(scope="module")
+def points() -> Sequence[Point]:
+    return record(SEED)
+
+
+def test_a_run_has_points_of_every_kind(points: Sequence[Point]) -> None:
+    kinds = Counter(point.kind for point in points)
+    assert len(points) >= 300
+    for kind in ("write", "sync", "directory sync", "rename", "create", "send", "reply"):
+        assert kinds[kind] >= 25, kinds
+    assert kinds["remove"] >= 5, kinds
+    assert kinds["truncate"] >= 1, kinds
+    files = " ".join(point.what for point in points)
+    for name in (".log", "quorum-state", "synced", ".snapshot.part", ".index", "leader-epoch"):
+        assert name in files, name
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("crash", CRASHES)
+@pytest.mark.parametrize("shard", range(SHARDS))
+def test_all_recovers_wherever_a_voter_dies(
+    points: Sequence[Point], shard: int, crash: Crash
+) -> None:
+    """R1, R4, R6, R8, R10: nothing acknowledged is lost, nobody votes twice, all lead on."""
+    for number in range(shard, len(points), SHARDS):
+        if (number // SHARDS + CRASHES.index(crash)) % 2 == 0:
+            crash_at(SEED, number, crash, points[number])
