@@ -78,19 +78,20 @@ def describe(
         f"leader {described.leader}, epoch {described.epoch}, "
         f"generation {described.quorum_generation}, high watermark {described.high_watermark}\n"
     )
-    rows = [(one, "voter") for one in voters] + [(one, "observer") for one in observers]
+    rows = [(one, "voter") for one in described.voters]
+    rows += [(one, "observer") for one in described.observers]
     print_table(
         ("id", "role", "directory", "endpoint", "log end", "lag", "lag ms", "caught up"),
         [
             (
-                one["id"],
-                "leader" if role == "voter" and one["id"] == described.leader else role,
-                one["directory_id"],
-                one["endpoint"],
-                one["log_end_offset"],
-                one["lag"],
-                "?" if one["lag_ms"] < 0 else one["lag_ms"],
-                "never" if one["last_caught_up_ms"] < 0 else f"{one['last_caught_up_ms']} ms ago",
+                one.id,
+                "leader" if role == "voter" and one.id == described.leader else role,
+                one.directory_id,
+                one.endpoint,
+                one.log_end_offset,
+                one.lag,
+                "?" if one.lag_ms < 0 else one.lag_ms,
+                "never" if one.last_caught_up_ms < 0 else f"{one.last_caught_up_ms} ms ago",
             )
             for one, role in rows
         ],
@@ -129,6 +130,5 @@ def _replica(one: QuorumReplicaDescription, pid: int | None) -> dict[str, Any]:
         "log_end_offset": one.log_end_offset,
         "lag": one.lag,
         "last_caught_up_ms": one.last_caught_up_ms,
-        "lag_ms": one.lag_ms,
         "pid": pid,
     }

@@ -143,7 +143,10 @@ def test_from_three_voters_to_five_and_back(
         seen = described(quorum)
         assert ids(seen["voters"]) == [100, 101, 102]
         assert set(ids(seen["observers"])) <= {103, 104}
-        assert all(one["lag_ms"] >= 0 for one in seen["voters"])
+        assert all(one["last_caught_up_ms"] >= 0 for one in seen["voters"])
+        table = quorum("describe").out
+        assert "lag ms" in table.splitlines()[1]
+        assert all(one["directory_id"] in table for one in seen["voters"])
     growing.stop([103, 104])
     for node_id in (103, 104):
         del growing.processes[node_id]
