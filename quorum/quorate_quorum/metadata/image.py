@@ -269,8 +269,8 @@ class MetadataImage:
             yield _event(config=ev.Config(name=name, value=self.configs[name]))
         for broker in self.sorted_brokers():
             yield _event(register_broker=broker_event(broker))
-        for topic in self.sorted_topics():
-            yield from _topic_events(topic, 0)
+        for name in sorted(self.topic_ids):  # looked up as they are drawn: who draws takes turns
+            yield from _topic_events(self.topics[self.topic_ids[name]], 0)
         for forming in self.sorted_forming():
             yield from _topic_events(forming.topic, forming.partitions)
         if self.next_producer_id:
