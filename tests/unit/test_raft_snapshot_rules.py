@@ -10,6 +10,7 @@ from quorate_quorum.raft.messages import (
     DivergingEpoch,
     Downloaded,
     Fetch,
+    FetchAnswered,
     FetchResponse,
     HardStateSaved,
     LogCut,
@@ -236,6 +237,26 @@ def test_what_is_installed_moves_every_end_at_once_and_the_log_begins_anew() -> 
     assert [(f.request.fetch_offset, f.request.last_fetched_epoch) for f in fetches] == [(90, 3)]
     made.answered(FetchResponse(4, 2, 90, 90, batches=(batch(90, 4, begins=True),)))
     assert ledger.log_end_offset == ledger.synced_end == 91
+
+
+def test_what_was_not_handed_out_before_an_install_is_not_written_after_it() -> None:
+    """R8: neither a cut of the old log nor a batch on its end belongs to the one that begins."""
+    made = follower(log=(0, 1, 1), epoch=4)
+    made.drain()
+    session = made.raft.role.session  # type: ignore[union-attr]
+
+    def told(response: FetchResponse) -> None:
+        made.raft.step(FetchAnswered(session, response), 0)
+
+    told(FetchResponse(4, 2, 3, 1, diverging=DivergingEpoch(1, 2)))
+    told(FetchResponse(4, 2, 2, 1, batches=(batch(2, 1),)))
+    told(answer(made, SNAPSHOT))
+    made.raft.step(below(), 0)
+    ready = made.raft.ready()
+    assert ready is not None
+    assert ready.save is not None
+    save = ready.save
+    assert (save.begin_at, save.truncate_to, save.batches, save.end_offset) == (90, None, (), 90)
 
 
 def test_completions_from_before_an_install_say_nothing_after_it() -> None:
