@@ -137,32 +137,41 @@ class Quorum:
             machine.directory_id = (await read_identity(machine.disk, DATA)).directory_id
             machine.formatted = _files(machine.disk)
         for machine in self.machines[self.voters_at_first :]:
-            await self._format_new_voter(machine)
+            machine.directory_id = await self._format_new_voter(machine, machine.disk)
+            machine.formatted = _files(machine.disk)
         for machine in self.machines:
             self._start(machine)
 
     async def replace_disk(self, machine: Machine) -> None:
         """Kill it, take its disk away, give it another that is a new voter's, and hold it down."""
-        self._lose_disk(machine)
-        await self._format_new_voter(machine)
+        self.kill(machine)
+        disk = self._new_disk()
+        directory_id = await self._format_new_voter(machine, disk)
+        self._put_in(machine, disk, directory_id)
+        machine.formatted = _files(disk)
 
     async def empty_disk(self, machine: Machine) -> None:
         """As replace_disk, but what comes is as on the day of the format: the same directory id."""
-        self._lose_disk(machine)
-        for path, content in machine.formatted:
-            await machine.disk.make_directory(path.rpartition("/")[0])
-            await replace_whole(machine.disk, path, content)
-
-    def _lose_disk(self, machine: Machine) -> None:
         self.kill(machine)
-        machine.disks_lost += 1
-        machine.disk = SimulatedDisk(self._chance(), latency_max=0.002)
+        disk = self._new_disk()
+        for path, content in machine.formatted:
+            await disk.make_directory(path.rpartition("/")[0])
+            await replace_whole(disk, path, content)
+        self._put_in(machine, disk, machine.directory_id)
 
-    async def _format_new_voter(self, machine: Machine) -> None:
-        machine.directory_id = self._chance().randbytes(16)
-        identity = Identity(CLUSTER_ID, machine.node_id, machine.directory_id, 0)
-        await format_new_voter(machine.disk, DATA, identity)
-        machine.formatted = _files(machine.disk)
+    def _new_disk(self) -> SimulatedDisk:
+        return SimulatedDisk(self._chance(), latency_max=0.002)
+
+    def _put_in(self, machine: Machine, disk: SimulatedDisk, directory_id: bytes) -> None:
+        """A disk is made ready elsewhere: faults of the machine meanwhile meet the old one."""
+        machine.disks_lost += 1
+        machine.disk, machine.directory_id = disk, directory_id
+
+    async def _format_new_voter(self, machine: Machine, disk: SimulatedDisk) -> bytes:
+        directory_id = self._chance().randbytes(16)
+        identity = Identity(CLUSTER_ID, machine.node_id, directory_id, 0)
+        await format_new_voter(disk, DATA, identity)
+        return directory_id
 
     # -- up and down
 
