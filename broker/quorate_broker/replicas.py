@@ -458,12 +458,17 @@ class Replicas:
 
 
 async def _each(items: Iterable[Item], work: Callable[[Item], Awaitable[None]]) -> None:
-    """Do the work on each item, at most PARALLEL at a time; the first error ends it."""
+    """Do the work on each item, at most PARALLEL at a time; the first error ends it.
+
+    Work that waits for nothing gives the loop a turn after so many items: there may be thousands.
+    """
     held = list(items)
     queue = iter(held)
 
     async def worker() -> None:
-        for item in queue:
+        for number, item in enumerate(queue):
+            if number:
+                await asyncio.sleep(0)
             await work(item)
 
     async with asyncio.TaskGroup() as group:

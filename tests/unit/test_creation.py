@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 import pytest
 
@@ -11,9 +12,11 @@ from quorate.v1 import admin_pb2 as admin
 from quorate.v1.common_pb2 import ErrorCode
 from quorate_quorum.controller import brokers as decide
 from quorate_quorum.controller.creation import Creation, abandon
+from quorate_quorum.controller.topics import DELETED_PER_TURN
 from quorate_quorum.metadata.delta import MetadataDelta, replayed
 from quorate_quorum.metadata.image import EMPTY, MetadataImage, VoterImage
 from quorate_quorum.metadata.recovered import recovered
+from quorate_quorum.v1 import controller_pb2 as wire
 from quorate_quorum.v1 import events_pb2 as ev
 from tests.unit.metadata_builders import (
     brokers,
@@ -263,5 +266,85 @@ def test_a_reign_that_ends_half_way_leaves_nothing_and_says_that_it_is_unknown()
         assert world.controller.image.topic_named("big") is None
         again = await world.controller.create_topics(large())
         assert again.response.topics[0].num_partitions == 450
+
+    in_a_world(program)
+
+
+# Other requests whose parts have a result of their own.
+
+
+def test_deletions_are_cut_into_turns_and_answered_together() -> None:
+    async def program(world: World) -> None:
+        await world.unfenced(1)
+        await world.controller.create_topics(
+            admin.CreateTopicsRequest(
+                topics=[
+                    admin.NewTopic(
+                        name=f"t{n}",
+                        topic_id=topic_id(n),
+                        num_partitions=1,
+                        replication_factor=1,
+                    )
+                    for n in range(120)
+                ]
+            )
+        )
+        active = world.controller._active
+        assert active is not None
+        sizes: list[int] = []
+        told = active.reign.when_proposed
+
+        def count(events: Sequence[ev.MetadataEvent]) -> None:
+            sizes.append(len(events))
+            told(events)
+
+        active.reign.when_proposed = count
+        request = admin.DeleteTopicsRequest(
+            topics=[f"t{n}" for n in range(60)] + ["t0"],
+            topic_ids=[topic_id(n) for n in range(60, 120)],
+        )
+        decided = await world.controller.delete_topics(request)
+        assert [one.name for one in decided.response.topics][:2] == ["t0", "t1"]
+        codes = [one.error.code for one in decided.response.topics]
+        assert codes[60] == ErrorCode.ERROR_CODE_UNKNOWN_TOPIC
+        assert [code for code in codes if code] == [codes[60]]
+        assert len(codes) == 121
+        assert max(sizes) <= DELETED_PER_TURN
+        assert not world.controller.image.topics
+
+    in_a_world(program)
+
+
+def test_a_leaders_proposals_are_cut_into_turns_and_answered_together() -> None:
+    async def program(world: World) -> None:
+        await world.unfenced(2)
+        made = await world.create("many", partitions=240)
+        image = world.controller.image
+        epochs = {b: image.brokers[b].epoch for b in (0, 1)}
+        request = wire.AlterPartitionsRequest(request_id=7, broker_id=0, broker_epoch=epochs[0])
+        for index, partition in enumerate(image.topics[made].partitions):
+            if partition.leader == 0:
+                request.partitions.add(
+                    topic_id=made,
+                    partition=index,
+                    leader_epoch=0,
+                    partition_epoch=0,
+                    isr=[wire.IsrMember(broker_id=0, broker_epoch=epochs[0])],
+                )
+        assert len(request.partitions) == 120
+        decided = await world.controller.alter_partitions(request)
+        assert decided.response.request_id == 7
+        assert [one.partition for one in decided.response.partitions] == [
+            one.partition for one in request.partitions
+        ]
+        assert all(not one.error.code for one in decided.response.partitions)
+        partitions = world.controller.image.topics[made].partitions
+        assert {p.isr for p in partitions if p.leader == 0} == {(0,)}
+        fenced = wire.AlterPartitionsRequest()
+        fenced.CopyFrom(request)
+        fenced.broker_epoch += 1
+        refused = await world.controller.alter_partitions(fenced)
+        assert refused.response.error.code == ErrorCode.ERROR_CODE_FENCED
+        assert refused.response.request_id == 7
 
     in_a_world(program)

@@ -7,14 +7,24 @@ from collections.abc import Sequence
 import pytest
 
 from quorate_quorum.controller import brokers as decide
+from quorate_quorum.controller.partitions import (
+    RECOVERED_PER_TICK,
+    Recover,
+    Recovery,
+    recover_all,
+)
 from quorate_quorum.controller.settling import Settling, Slice
 from quorate_quorum.metadata.delta import replayed
 from quorate_quorum.metadata.image import MetadataImage
+from quorate_quorum.v1 import controller_pb2 as wire
 from quorate_quorum.v1 import events_pb2 as ev
 from tests.unit.metadata_builders import (
     brokers,
     built,
     context,
+    directory_id,
+    every_partition,
+    incarnation,
     partition_made,
     settled,
     topic_event,
@@ -211,3 +221,39 @@ def test_a_fence_of_many_partitions_goes_to_the_log_in_small_batches() -> None:
         assert sum(sizes) >= 241
 
     in_a_world(program)
+
+
+def test_leaders_are_recovered_some_in_each_tick_and_all_in_the_end() -> None:
+    image = with_topics(brokers([0, 1]), topics=1, partitions=120)
+    for broker in (1, 0):
+        image = settled(fenced(image, broker), broker)
+    assert leads(image, -1) == 120
+    request = wire.RegisterRequest(broker_id=0, incarnation=incarnation(0, 2), endpoint="b0:1")
+    request.directories.add(directory_id=directory_id(0), tail_intact=False)
+    again = decide.register(image, request, context(image), old_session_lives=False)
+    image = settled(replayed(image, again.events), 0)
+    one = wire.RegisterRequest(broker_id=1, incarnation=incarnation(1, 2), endpoint="b1:1")
+    one.directories.add(directory_id=directory_id(1), tail_intact=False)
+    again = decide.register(image, one, context(image), old_session_lives=False)
+    image = settled(replayed(image, again.events), 1)
+    image = settled(replayed(image, decide.unfence(image, 0, context(image)).events), 0)
+    recovery = Recovery(unclean_recovery_wait_ms=0)
+    recovery.changed(image, every_partition(image))
+    elected: list[int] = []
+    for tick in range(60):
+        chosen = []
+        for effect in recovery.tick(image, tick * 100):
+            if isinstance(effect, Recover):
+                chosen.append(effect)
+                continue
+            ends = [
+                wire.ReplicaEnd(topic_id=t, partition=p, last_epoch=1, log_end_offset=5)
+                for t, p in effect.partitions
+            ]
+            recovery.answered(0, image.brokers[0].epoch, ends)
+        assert len(chosen) <= RECOVERED_PER_TICK
+        elected.append(len(chosen))
+        image = replayed(image, recover_all(image, chosen, context(image)).events)
+        recovery.changed(image, every_partition(image))
+    assert leads(image, 0) == 120
+    assert sum(elected) == 120

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol, TypeVar
 
 import structlog
@@ -19,10 +20,10 @@ from quorate.errors import NotControllerError, OverloadedError, UnknownServerErr
 from quorate.v1 import admin_pb2 as admin
 from quorate.v1.admin_pb2 import DescribeQuorumRequest, DescribeQuorumResponse
 from quorate.v1.common_pb2 import ErrorCode
-from quorate_quorum.controller import brokers, features, voters
+from quorate_quorum.controller import brokers, features, partitions, topics, voters
 from quorate_quorum.controller.creation import Creation, abandon
 from quorate_quorum.controller.leases import LeaseConfig, Leases, Session
-from quorate_quorum.controller.outcome import Context
+from quorate_quorum.controller.outcome import Context, Outcome
 from quorate_quorum.controller.reign import Decided, Decision, Proposer, Reign
 from quorate_quorum.controller.snapshotting import Snapshotting
 from quorate_quorum.metadata.delta import MetadataDelta
@@ -31,6 +32,8 @@ from quorate_quorum.metadata.loader import Loaded, Loader
 from quorate_quorum.node.environment import Environment
 from quorate_quorum.node.features import Known, UnknownLevelError
 from quorate_quorum.v1.controller_pb2 import (
+    AlterPartitionsRequest,
+    AlterPartitionsResponse,
     HeartbeatRequest,
     RegisterRequest,
     RegisterResponse,
@@ -182,6 +185,35 @@ class Controller:
         del self._creating[task]
         if not task.cancelled():
             task.exception()  # its caller is told, if it is still there
+
+    async def alter_partitions(
+        self, request: AlterPartitionsRequest
+    ) -> Decided[AlterPartitionsResponse]:
+        """Decide what a leader proposes, some partitions in each turn of the loop."""
+        parts = partitions.parts_of(request)
+        if len(parts) == 1:
+            return await self.run(partial(_altered, request))
+        decided = await self._run_parts([partial(_altered, part) for part in parts])
+        return Decided(partitions.joined(decided.response), decided.apply_offset)
+
+    async def delete_topics(
+        self, request: admin.DeleteTopicsRequest
+    ) -> Decided[admin.DeleteTopicsResponse]:
+        """Delete topics, some in each turn of the loop."""
+        parts = topics.parts_of(request)
+        if len(parts) == 1:
+            return await self.run(partial(_deleted, request))
+        decided = await self._run_parts([partial(_deleted, part) for part in parts])
+        response = admin.DeleteTopicsResponse()
+        for one in decided.response:
+            response.MergeFrom(one)
+        return Decided(response, decided.apply_offset)
+
+    async def _run_parts(self, decisions: Sequence[Decision[R]]) -> Decided[list[R]]:
+        try:
+            return await self._reigning().reign.run_parts(decisions)
+        except AssertionError as error:
+            raise _contradiction(error) from error
 
     async def register(self, request: RegisterRequest) -> Decided[RegisterResponse]:
         """Register a broker; its lease begins when it is committed."""
@@ -370,3 +402,15 @@ class Controller:
 def _contradiction(error: AssertionError) -> UnknownServerError:
     log.exception("decision_refused")
     return UnknownServerError(f"the controller's decision contradicts itself: {error}")
+
+
+def _altered(
+    request: AlterPartitionsRequest, image: MetadataImage, context: Context
+) -> Outcome[AlterPartitionsResponse]:
+    return partitions.alter_partitions(image, request, context)
+
+
+def _deleted(
+    request: admin.DeleteTopicsRequest, image: MetadataImage, context: Context
+) -> Outcome[admin.DeleteTopicsResponse]:
+    return topics.delete_topics(image, request, context)

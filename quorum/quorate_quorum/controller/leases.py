@@ -375,6 +375,7 @@ class Leases:
             self._settle_from([broker_id])  # it may go by now where it had to stay
 
     def _recover(self, effects: Iterable[AskEnds | Recover]) -> None:
+        chosen: list[Recover] = []
         for effect in effects:
             if isinstance(effect, AskEnds):
                 session = self._sessions.get(effect.broker_id)
@@ -389,7 +390,9 @@ class Leases:
                 leader=effect.leader,
                 reason=effect.reason,
             )
-            self._decide("recover", _recovery_of(effect))
+            chosen.append(effect)
+        if chosen:
+            self._decide("recover", lambda i, c: partitions.recover_all(i, chosen, c))
 
     def _may_go(self, session: Session) -> bool:
         """Whether all unfenced brokers know that this one leaves."""
@@ -564,9 +567,3 @@ class Leases:
 
 def _sorted(image: MetadataImage, *, fenced: bool) -> list[BrokerImage]:
     return [broker for broker in image.sorted_brokers() if broker.fenced == fenced]
-
-
-def _recovery_of(effect: Recover) -> Decision[bool]:
-    return lambda image, context: partitions.recover(
-        image, effect.topic_id, effect.partition, effect.leader, context
-    )

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 
 from quorate.errors import (
     FencedError,
@@ -44,6 +45,12 @@ Key = tuple[bytes, int]
 #: An answer of a log's end that does not come is asked for again, and at last done without.
 ASK_AGAIN_MS = 1_000
 ANSWERS_WAIT_MS = 5_000
+#: Proposals of a leader that are decided in one turn of the loop.
+ALTERED_PER_TURN = 50
+#: Partitions without a leader that are looked at, and that are given one, in one tick at most;
+#: the others in the next ones.
+LEADERLESS_PER_TICK = 1_000
+RECOVERED_PER_TICK = 50
 
 
 # The books.
@@ -239,6 +246,34 @@ def alter_partitions(
     return Outcome(tuple(events), response)
 
 
+def parts_of(request: wire.AlterPartitionsRequest) -> list[wire.AlterPartitionsRequest]:
+    """Cut a request into what is decided in one turn of the loop each."""
+    proposals = request.partitions
+    if len(proposals) <= ALTERED_PER_TURN:
+        return [request]
+    return [
+        wire.AlterPartitionsRequest(
+            request_id=request.request_id,
+            broker_id=request.broker_id,
+            broker_epoch=request.broker_epoch,
+            partitions=proposals[first : first + ALTERED_PER_TURN],
+        )
+        for first in range(0, len(proposals), ALTERED_PER_TURN)
+    ]
+
+
+def joined(responses: Sequence[wire.AlterPartitionsResponse]) -> wire.AlterPartitionsResponse:
+    """Return the answers to the parts as one; the first refusal of a whole part is that of all,
+    for what was decided before it the leader learns from the image.
+    """
+    whole = wire.AlterPartitionsResponse()
+    for response in responses:
+        if response.HasField("error"):
+            return response
+        whole.MergeFrom(response)
+    return whole
+
+
 def _tell(result: wire.AlteredPartition, state: PartitionImage | None) -> None:
     """Say how the partition now is; of a refused one too, so that its leader can go on."""
     if state is None:
@@ -358,6 +393,13 @@ def recover(
     return Outcome((partition_changed(topic, partition, old, new),), True)
 
 
+def recover_all(image: MetadataImage, chosen: Sequence[Recover], context: Context) -> Outcome[bool]:
+    """Decide `recover` for several partitions, each by itself. Response: whether any was done."""
+    outcomes = [recover(image, c.topic_id, c.partition, c.leader, context) for c in chosen]
+    events = tuple(event for outcome in outcomes for event in outcome.events)
+    return Outcome(events, bool(events))
+
+
 @dataclass(frozen=True, slots=True)
 class AskEnds:
     """Ask a broker, on its heartbeat stream, for (last_epoch, log_end_offset) of these."""
@@ -426,7 +468,7 @@ class Recovery:
             partition = image.partition(*key)
             if partition is not None and partition.leader == NO_LEADER:
                 self._leaderless.setdefault(key, None)
-            else:
+            elif self._leaderless:
                 self._leaderless.pop(key, None)
 
     def answered(self, broker_id: int, broker_epoch: int, ends: Iterable[wire.ReplicaEnd]) -> None:
@@ -437,17 +479,22 @@ class Recovery:
                 waiting.ends[broker_id] = (broker_epoch, (end.last_epoch, end.log_end_offset))
 
     def tick(self, image: MetadataImage, now_ms: int) -> list[AskEnds | Recover]:
-        """Return what to ask and whom to elect, by what is known now."""
+        """Return what to ask and whom to elect, by what is known now. Where many partitions have
+        no leader they are looked at in turn.
+        """
         questions: dict[int, list[Key]] = {}
         recovers: list[AskEnds | Recover] = []
-        for key in list(self._leaderless):
+        for key in list(islice(self._leaderless, LEADERLESS_PER_TICK)):
             topic, partition = image.topics.get(key[0]), image.partition(*key)
             if topic is None or partition is None or partition.leader != NO_LEADER:
                 del self._leaderless[key]
                 continue
+            self._leaderless[key] = self._leaderless.pop(key)  # behind the others
             found = self._look(image, topic, key, partition, now_ms)
             if isinstance(found, Recover):
                 recovers.append(found)
+                if len(recovers) == RECOVERED_PER_TICK:
+                    break
             else:
                 for broker_id in found:
                     questions.setdefault(broker_id, []).append(key)

@@ -134,6 +134,21 @@ class Reign:
         await self._settle(after, has_proposed=has_proposed)
         return after
 
+    async def run_parts(self, decisions: Sequence[Decision[R]]) -> Decided[list[R]]:
+        """Decide one after the other, with a turn of the loop between; tell all answers together.
+
+        For a request whose parts each have a result of their own. Raises as `run_in_turns`.
+        """
+        responses: list[R] = []
+
+        def step(image: MetadataImage, context: Context) -> Outcome[bool]:
+            outcome = decisions[len(responses)](image, context)
+            responses.append(outcome.response)
+            return Outcome(outcome.events, len(responses) == len(decisions))
+
+        end = await self.run_in_turns(step)
+        return Decided(responses, end)
+
     async def confirm(self) -> None:
         """Return when all that is decided so far is committed, and this is the leader still."""
         await self._settle(self.pending.offset, has_proposed=False)

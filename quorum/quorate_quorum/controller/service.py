@@ -40,7 +40,7 @@ from quorate.methods import (
     UPDATE_FEATURE,
 )
 from quorate.network import Handler, Method, Peer
-from quorate_quorum.controller import brokers, partitions, topics
+from quorate_quorum.controller import brokers, topics
 from quorate_quorum.controller.controller import Controller
 from quorate_quorum.controller.outcome import Context, Outcome
 from quorate_quorum.controller.reign import Decided
@@ -105,7 +105,7 @@ class ControllerService:
             forwarded.method.path: forwarded
             for forwarded in (
                 _Forwarded(CREATE_TOPICS, controller.create_topics),
-                _decided(DELETE_TOPICS, controller, topics.delete_topics),
+                _Forwarded(DELETE_TOPICS, controller.delete_topics),
                 _decided(ALTER_CONFIGS, controller, topics.alter_configs),
                 _Forwarded(DESCRIBE_QUORUM, controller.describe_quorum),
                 _Forwarded(DESCRIBE_FEATURES, controller.describe_features),
@@ -218,9 +218,7 @@ class ControllerService:
         try:
             self._check_generation(request.quorum_generation)
             with self._counted():
-                decided = await self._controller.run(
-                    lambda image, context: partitions.alter_partitions(image, request, context)
-                )
+                decided = await self._controller.alter_partitions(request)
         except QuorateError as error:
             return AlterPartitionsResponse(error=to_wire(error), request_id=request.request_id)
         return decided.response

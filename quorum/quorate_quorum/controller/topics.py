@@ -34,6 +34,8 @@ NAME = re.compile(r"[a-zA-Z0-9._-]{1,249}")
 NAME_LENGTH_MAX = 249
 PARTITIONS_MAX = 10_000
 TOPICS_PER_REQUEST_MAX = 1_000
+#: A topic has many partitions to forget.
+DELETED_PER_TURN = 50
 DEFAULT_REPLICATION_MAX = 3
 MIN_ISR = "min.insync.replicas"
 FLUSH_ON_ACK = "flush.on.ack"
@@ -133,6 +135,23 @@ def delete_topics(
             gone[topic_id] = None
     events = [ev.MetadataEvent(remove_topic=ev.RemoveTopic(topic_id=i)) for i in gone]
     return Outcome(tuple(events), response)
+
+
+def parts_of(request: admin.DeleteTopicsRequest) -> list[admin.DeleteTopicsRequest]:
+    """Cut a request into what is decided in one turn of the loop each; one with too many topics
+    stays whole, for it is refused in part.
+    """
+    asked = [(name, b"") for name in request.topics] + [("", i) for i in request.topic_ids]
+    if not DELETED_PER_TURN < len(asked) <= TOPICS_PER_REQUEST_MAX:
+        return [request]
+    return [
+        admin.DeleteTopicsRequest(
+            topics=[name for name, topic_id in part if not topic_id],
+            topic_ids=[topic_id for _, topic_id in part if topic_id],
+        )
+        for first in range(0, len(asked), DELETED_PER_TURN)
+        if (part := asked[first : first + DELETED_PER_TURN])
+    ]
 
 
 def alter_configs(
