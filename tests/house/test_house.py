@@ -37,6 +37,7 @@ MACHINES = [
     "quorum/quorate_quorum/controller/features.py",
     "quorum/quorate_quorum/controller/voters.py",
     "quorum/quorate_quorum/controller/partitions.py",
+    "quorum/quorate_quorum/controller/recovery.py",
     "quorum/quorate_quorum/controller/settling.py",
     "quorum/quorate_quorum/controller/placement.py",
     "quorum/quorate_quorum/controller/liveness.py",

@@ -16,7 +16,8 @@ import pytest
 from quorate.v1 import admin_pb2 as admin
 from quorate_quorum.controller import brokers as decide
 from quorate_quorum.controller.outcome import Context, Outcome
-from quorate_quorum.controller.partitions import Recover, Recovery, alter_partitions, recover
+from quorate_quorum.controller.partitions import alter_partitions
+from quorate_quorum.controller.recovery import Recover, Recovery, recover
 from quorate_quorum.controller.settling import Settling
 from quorate_quorum.controller.topics import alter_configs, raise_internal_topics
 from quorate_quorum.metadata.delta import MetadataDelta, replayed

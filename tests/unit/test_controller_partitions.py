@@ -8,13 +8,8 @@ import pytest
 
 from quorate.v1.common_pb2 import ErrorCode
 from quorate_quorum.controller import brokers as decide
-from quorate_quorum.controller.partitions import (
-    AskEnds,
-    Recover,
-    Recovery,
-    alter_partitions,
-    recover,
-)
+from quorate_quorum.controller.partitions import alter_partitions
+from quorate_quorum.controller.recovery import AskEnds, Recover, Recovery, recover
 from quorate_quorum.metadata.delta import replayed
 from quorate_quorum.metadata.image import MetadataImage, PartitionImage
 from quorate_quorum.v1 import controller_pb2 as wire

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 from quorate_quorum.controller import brokers as decide
-from quorate_quorum.controller.partitions import (
+from quorate_quorum.controller.recovery import (
     RECOVERED_PER_TICK,
     Recover,
     Recovery,

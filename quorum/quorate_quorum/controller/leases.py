@@ -35,7 +35,7 @@ from quorate_quorum.controller.liveness import (
     LivenessConfig,
 )
 from quorate_quorum.controller.outcome import Context, Outcome
-from quorate_quorum.controller.partitions import AskEnds, Recover, Recovery
+from quorate_quorum.controller.recovery import AskEnds, Recover, Recovery, recover_all
 from quorate_quorum.controller.reign import Decision, Reign
 from quorate_quorum.controller.settling import Settling, Slice
 from quorate_quorum.metadata.delta import MetadataDelta
@@ -392,7 +392,7 @@ class Leases:
             )
             chosen.append(effect)
         if chosen:
-            self._decide("recover", lambda i, c: partitions.recover_all(i, chosen, c))
+            self._decide("recover", lambda i, c: recover_all(i, chosen, c))
 
     def _may_go(self, session: Session) -> bool:
         """Whether all unfenced brokers know that this one leaves."""
