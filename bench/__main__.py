@@ -25,6 +25,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from bench import current, quorum, stages
+from bench.voters import ask
 from quorate import Admin, Producer
 from quorate.errors import QuorateError
 from quorate_cli import bench
@@ -54,14 +55,14 @@ def life() -> Figures:
         try:
             started = time.perf_counter()
             cluster.start()
-            asyncio.run(first_ack(cluster, create=True))
+            ask(first_ack(cluster, create=True))
             startup_s = time.perf_counter() - started
             cpu = [*cluster.cpu_seconds().values()]
             rss = [size / 1e6 for size in cluster.rss_bytes().values()]
             cluster.kill(*cluster.nodes)
             started = time.perf_counter()
             cluster.start()
-            asyncio.run(first_ack(cluster, create=False))
+            ask(first_ack(cluster, create=False))
             restart_s = time.perf_counter() - started
         finally:
             started = time.perf_counter()
@@ -94,7 +95,7 @@ def produce() -> Figures:
                 )
             return runs[0], runs[1]
 
-        three, one = asyncio.run(measure())
+        three, one = ask(measure())
     return {
         "produce 1 KiB, 3 replicas, acks=all, records/s": [three["records_per_s"]],
         "produce 1 KiB, 1 replica, acks=1, records/s": [one["records_per_s"]],
@@ -106,7 +107,7 @@ def produce() -> Figures:
 def failover() -> Figures:
     """The gap under kill -9 of a leader."""
     with bench.own_cluster() as cluster:
-        run = asyncio.run(bench._failover_once(cluster, "broker", 200, 6))
+        run = ask(bench._failover_once(cluster, "broker", 200, 6))
     return {"failover, longest silence, ms": [run["gap_ms"]], "lost": [run["missing"]]}
 
 

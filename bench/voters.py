@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
+import functools
 import tempfile
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import asynccontextmanager
@@ -57,9 +59,18 @@ def running(kind: type[V], count: int = 3) -> Iterator[V]:
 
 
 def ask(program: Coroutine[Any, Any, T]) -> T:
-    """Run the asking side on the loop that brokers have, whose door it stands for."""
-    with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        return runner.run(program)
+    """Run the asking side on the loop that brokers have, whose door it stands for.
+
+    It is always the same one: gRPC is at a loss when a process has had another before.
+    """
+    return _runner().run(program)
+
+
+@functools.cache
+def _runner() -> asyncio.Runner:
+    runner = asyncio.Runner(loop_factory=loop_factory())
+    atexit.register(runner.close)
+    return runner
 
 
 @asynccontextmanager

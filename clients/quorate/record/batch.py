@@ -292,13 +292,16 @@ def complete_prefix(buffer: Buffer) -> int:
     return position
 
 
-def check(batch: Buffer, *, from_producer: bool = False) -> BatchHeader:
+def check(
+    batch: Buffer, header: BatchHeader | None = None, *, from_producer: bool = False
+) -> BatchHeader:
     """Return the header of exactly one batch whose arithmetic and CRC hold.
 
-    With `from_producer`, it must also be what only a producer may send: every offset of it has a
-    record, and no mark of a leader or of compaction. Raises CorruptRecordError.
+    `header`: as parsed from these bytes already. With `from_producer`, it must also be what only a
+    producer may send: every offset of it has a record, and no mark of a leader or of compaction.
+    Raises CorruptRecordError.
     """
-    header = parse_header(batch)
+    header = header or parse_header(batch)
     if header.size != len(batch):
         raise CorruptRecordError(f"a batch says {header.size} bytes, and has {len(batch)}")
     crc = crc32c(memoryview(batch)[_BEFORE_CRC_COVERS:])
@@ -335,14 +338,20 @@ def with_log_append_time(batch: Buffer, now_ms: int) -> bytes:
     return _with_crc(changed)
 
 
-def records(batch: Buffer, *, size_max: int = DECOMPRESSED_BYTES_MAX) -> Iterator[RawRecord]:
+def records(
+    batch: Buffer,
+    header: BatchHeader | None = None,
+    *,
+    size_max: int = DECOMPRESSED_BYTES_MAX,
+) -> Iterator[RawRecord]:
     """Yield the records of one batch, decoding each when it is asked for.
 
-    The CRC is not looked at: `check` the batch first. CorruptRecordError for impossible bytes,
+    `header`: as parsed from these bytes already. The CRC is not looked at: `check` the batch
+    first. CorruptRecordError for impossible bytes,
     or if they decompress to more than `size_max` bytes; UnsupportedError for a codec that is not
     there.
     """
-    header = parse_header(batch)
+    header = header or parse_header(batch)
     if header.size != len(batch):
         raise CorruptRecordError(f"a batch says {header.size} bytes, and has {len(batch)}")
     position = HEADER_BYTES

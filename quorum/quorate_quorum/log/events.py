@@ -47,7 +47,7 @@ def decode_events(
     """
     header = record_batch.check(batch)
     events: list[MetadataEvent] = []
-    for record in record_batch.records(batch, size_max=EVENTS_BYTES_MAX):
+    for record in record_batch.records(batch, header, size_max=EVENTS_BYTES_MAX):
         try:
             event = MetadataEvent.FromString(record.value or b"")
         except DecodeError as error:

@@ -11,11 +11,11 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Protocol
 
 from quorate.errors import SnapshotNotFoundError
+from quorate.record import batch as record_batch
 from quorate_quorum.log.log import Log
 from quorate_quorum.log.snapshot import SnapshotId
 from quorate_quorum.raft.messages import Applied, Event, Ready, Reign
 from quorate_quorum.raft.snapshots import Snapshots
-from quorate_quorum.raft.storage import parse_batches
 
 if TYPE_CHECKING:
     from quorate_quorum.raft.node import RaftListener
@@ -110,10 +110,11 @@ class Applier:
             await self._pass_snapshot(self._node.snapshot)
             return
         end = self.readable_end
-        batches = parse_batches(await self.read(self.applied_end, end, APPLY_BYTES))
+        data = await self.read(self.applied_end, end, APPLY_BYTES)
+        batches = list(record_batch.split(data))
         if batches:  # else the log has begun anew meanwhile
-            self.applied_end = batches[-1].end_offset
-            self._listener.committed([batch.data for batch in batches], end)
+            self.applied_end = batches[-1][0].end_offset
+            self._listener.committed([bytes(batch) for _, batch in batches], end)
 
     async def _pass_snapshot(self, snapshot: SnapshotId) -> None:
         """Pass it whole, also if a newer one is installed meanwhile; that one comes next."""

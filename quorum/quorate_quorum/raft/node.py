@@ -139,6 +139,7 @@ class RaftNode:
         self._downloads: Downloads
         self._tasks: dict[asyncio.Task[None], None] = {}
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0  # the handles of some loops do not say when
         self._is_started = False
         self._is_running = False
         self._is_carrying_out = False
@@ -347,8 +348,7 @@ class RaftNode:
     async def _leave(self) -> None:
         self._advance(lambda: self._raft.resign(self.now_ms(), reason="stopping"))
         self._is_running = False
-        if self._timer is not None:
-            self._timer.cancel()
+        self._cancel_timer()
         self._end_reign()
         self._fail_callers(StoppingError(f"node {self._me.id} is stopping"))
         await self._transport.flush(STOP_FLUSH_S)
@@ -378,8 +378,7 @@ class RaftNode:
         if not self._is_running:
             return
         self._is_running = False
-        if self._timer is not None:
-            self._timer.cancel()
+        self._cancel_timer()
         log.error("raft node failed", node=self._me.id, reason=reason, exc_info=error)
         self._end_reign()
         self._fail_callers(StoppingError(f"node {self._me.id} has failed: {reason}"))
@@ -448,14 +447,27 @@ class RaftNode:
                 self._callers.tell(reply.caller, reply.response)
 
     def _set_timer(self) -> None:
+        """Be woken when the next tick is due. A timer that comes sooner may stay: it looks again,
+        which costs less than to move it at every event, for most of them put the deadline off.
+        """
+        if not self._is_running:
+            self._cancel_timer()
+            return
+        # One millisecond up: time is whole milliseconds, and a timer may come a hair early.
+        when = self._raft.deadline_ms() / 1000 + 0.001
+        if self._timer is not None and self._timer_at <= when:
+            return
+        self._cancel_timer()
+        self._timer_at = when
+        self._timer = asyncio.get_running_loop().call_at(when, self._tick)
+
+    def _cancel_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        if self._is_running:
-            # One millisecond up: time is whole milliseconds, and a timer may come a hair early.
-            when = self._raft.deadline_ms() / 1000 + 0.001
-            self._timer = asyncio.get_running_loop().call_at(when, self._tick)
+            self._timer = None
 
     def _tick(self) -> None:
+        self._timer = None
         self._advance(lambda: self._raft.tick(self.now_ms()))
 
     def _tell_role(self, change: RoleChange) -> None:

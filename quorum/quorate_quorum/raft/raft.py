@@ -287,14 +287,15 @@ class Raft:
         """Return what is to be done since the last call; None if nothing is."""
         self._release_gated()
         readable = min(self.ledger.high_watermark, self.ledger.written_end)
-        save, install = self._take_save(), self._install
+        if not self._has_news(readable):
+            return None
         ready = Ready(
             role_changes=tuple(self._role_changes),
             lost_epoch=self._lost_epoch,
             reign=self.reign,
             hard_state=self._hard_state_to_save,
             hard_state_version=self._hard_state_version,
-            save=save,
+            save=self._take_save(),
             messages=tuple(self._messages),
             session=self._session,
             readable_end=readable,
@@ -302,24 +303,30 @@ class Raft:
             transfers_given_up=tuple(self.transfers_given_up),
             fatal=self.fatal,
             wants_applied=self.wants_applied,
-            install=install,
-        )
-        is_empty = (
-            not (ready.role_changes or ready.messages or ready.confirmed_reads)
-            and not ready.transfers_given_up
-            and ready.lost_epoch is None
-            and ready.reign is None
-            and ready.hard_state is None
-            and save is None
-            and readable == self._readable_told
-            and ready.fatal is None
-            and ready.wants_applied is None
-            and install == self._install_told
+            install=self._install,
         )
         self._clear_ready()
         self._readable_told = readable
-        self._install_told = install
-        return None if is_empty else ready
+        self._install_told = self._install
+        return ready
+
+    def _has_news(self, readable: int) -> bool:
+        """Say whether a Ready would ask for anything; most events end with one that does not."""
+        return bool(
+            self._messages
+            or readable != self._readable_told
+            or self._wants_sync
+            or self._appended
+            or self._role_changes
+            or self.confirmed_reads
+            or self.transfers_given_up
+            or self._lost_epoch is not None
+            or self.reign is not None
+            or self._hard_state_to_save is not None
+            or self.fatal is not None
+            or self.wants_applied is not None
+            or self._install != self._install_told
+        )
 
     # --- behind the door ------------------------------------------------------------------------
 

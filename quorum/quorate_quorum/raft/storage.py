@@ -108,8 +108,8 @@ def parse_batches(payload: Buffer, known: Known | None = None) -> tuple[Batch, .
     """
     batches = []
     for header, view in record_batch.split(payload):
-        record_batch.check(view)
         data = bytes(view)
+        record_batch.check(data, header)
         voters, started = _news(header, data, known)
         batches.append(
             Batch(header.base_offset, header.end_offset, header.leader_epoch, data, voters, started)
@@ -122,7 +122,7 @@ def _news(
 ) -> tuple[VoterSet | None, int | None]:
     """Return what the machine must know of a batch: its newest voters, and the epoch it begins."""
     found = started = None
-    for record in record_batch.records(data, size_max=EVENTS_BYTES_MAX):
+    for record in record_batch.records(data, header, size_max=EVENTS_BYTES_MAX):
         started = epoch_started_by(record.value, header) or started
         if known is not None and record.value and record.value[0] == FEATURE_TAG:
             decode_events(data, known)
