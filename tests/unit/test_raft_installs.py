@@ -23,7 +23,8 @@ from quorate_quorum.metadata.image import MetadataImage
 from quorate_quorum.node.environment import Environment
 from quorate_quorum.node.process import NodeFailed
 from quorate_quorum.raft.bootstrap import metadata_directory
-from quorate_quorum.v1.events_pb2 import Config, Feature, MetadataEvent
+from quorate_quorum.v1.events_pb2 import Config, Feature, MetadataEvent, SnapshotStart
+from quorate_testing.simulated.disk import SimulatedDisk
 from tests.harness.fake_broker import FakeBroker
 from tests.unit.test_quorum_server import CLUSTER, DATA, Machine, World, in_a_world
 
@@ -235,6 +236,42 @@ def test_what_a_leader_sends_is_believed_only_whole(kind: str) -> None:
         held = await files.list_snapshots(away.disk, metadata_directory(DATA))
         assert held == []
         raft.read_snapshot = read  # type: ignore[method-assign]
+        await world.until(lambda: away.server.raft.snapshot == needed)
+        await agree(world)
+
+    in_a_world(program)
+
+
+def test_a_whole_snapshot_that_names_no_voters_gets_no_name() -> None:
+    """Or the next start would find it, and could not begin."""
+
+    async def program(world: World) -> None:
+        away, leader, needed = await apart(world)
+        raft = leader.server.raft
+        forger = SimulatedDisk(random.Random(1))
+        await forger.make_directory(DATA)
+        start = SnapshotStart(
+            version=1,
+            offset=needed.offset,
+            epoch=needed.epoch,
+            cluster_id=CLUSTER,
+            quorum_generation=1,
+            bootstrap_hash=raft.history.bootstrap_hash,
+        )
+        event = MetadataEvent(config=Config(name="n", value="v"))
+        await files.write_snapshot(forger, DATA, start, [event] * 2)
+        content = forger.content(files.path_of(DATA, needed))
+
+        async def forged(snapshot: SnapshotId, position: int, bytes_max: int) -> tuple[int, bytes]:
+            return len(content), content[position : position + bytes_max]
+
+        honest, raft.read_snapshot = raft.read_snapshot, forged  # type: ignore[method-assign]
+        await away.start(**SMALL)
+        await asyncio.sleep(5)
+        assert away.server.raft.snapshot is None
+        await away.run(away.server.stop())
+        await away.start(**SMALL)
+        raft.read_snapshot = honest  # type: ignore[method-assign]
         await world.until(lambda: away.server.raft.snapshot == needed)
         await agree(world)
 

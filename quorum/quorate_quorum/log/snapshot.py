@@ -373,6 +373,14 @@ class Download:
         self.size = size
         self.position += len(data)
 
+    def parts(self) -> AsyncGenerator[bytes, None]:
+        """Yield the batches of events of what has come, once it is complete; close with aclosing.
+
+        As good as their own CRCs: whether the whole is good, `finish` finds out.
+        """
+        assert self._part is not None, "no chunk came"
+        return parts(self._disk, self._part.path)
+
     def _misfit(self, position: int, length: int, size: int) -> str | None:
         if not 0 < size <= SNAPSHOT_BYTES_MAX:
             return f"it says {size} bytes for the whole; 1 to {SNAPSHOT_BYTES_MAX} are possible"

@@ -164,6 +164,8 @@ class Downloads:
         self._chunk_bytes = min(self._chunk_bytes * 2, self._chunk_bytes_max)
 
     async def _finish(self, download: Download) -> None:
+        # Before it has its name: what we could not begin with must not be found at the next start.
+        below = await read_below(download.snapshot, download.parts(), self._known)
         history = self._node.history
         start = await download.finish(
             cluster_id=history.cluster_id,
@@ -172,9 +174,8 @@ class Downloads:
         )
         self._download = None
         self._node.learn_bootstrap_hash(start.bootstrap_hash)
-        parts = self._snapshots.parts(download.snapshot)
-        self._whole = await read_below(download.snapshot, parts, self._known)
-        await self._offer(self._whole)
+        self._whole = below
+        await self._offer(below)
 
     async def _offer(self, below: Below) -> None:
         """Tell the machine; once it goes on from there, older snapshots are of no use."""
