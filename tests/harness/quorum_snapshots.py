@@ -15,10 +15,11 @@ from quorate.record import batch as record_batch
 from quorate_quorum.log import snapshot as files
 from quorate_quorum.log.events import decode_events
 from quorate_quorum.log.snapshot import SnapshotId
+from quorate_quorum.raft.bootstrap import metadata_directory
 from quorate_quorum.raft.messages import Below
 from quorate_quorum.raft.raft import Raft
 from tests.harness.invariants import Violation
-from tests.harness.quorum_machines import Machine
+from tests.harness.quorum_machines import DATA, Machine
 
 
 @dataclass(slots=True)
@@ -31,6 +32,8 @@ class SnapshotRules:
     known: dict[tuple[str, int], Below | None] = field(default_factory=dict)
     #: (machine, its run, file) -> whether it is whole; a file is not changed under its name.
     whole: dict[tuple[str, int, str], bool] = field(default_factory=dict)
+    #: Machine -> its run, the names that lay there when it was last looked at, what they hold.
+    held: dict[str, tuple[int, tuple[str, ...], list[SnapshotId]]] = field(default_factory=dict)
 
     def begin(self, machine: Machine, raft: Raft) -> None:
         """Follow a run that begins now."""
@@ -58,18 +61,23 @@ class SnapshotRules:
             raise Violation(f"{machine.name}: its log begins at {start}, and it has {held}")
 
     def _held(self, machine: Machine) -> list[SnapshotId]:
-        found = []
-        for path, _ in machine.disk.files():
-            name = path.rpartition("/")[2]
+        directory = metadata_directory(DATA)
+        names = machine.disk.names(directory)
+        run, seen, held = self.held.get(machine.name, (-1, (), []))
+        if run == machine.runs and seen == names:
+            return held
+        held = []
+        for name in names:
             snapshot = files.id_of(name)
             if snapshot is None:
                 continue
             key = (machine.name, machine.runs, name)
             if key not in self.whole:
-                self.whole[key] = is_whole(machine.disk.content(path))
+                self.whole[key] = is_whole(machine.disk.content(f"{directory}/{name}"))
             if self.whole[key]:
-                found.append(snapshot)
-        return found
+                held.append(snapshot)
+        self.held[machine.name] = (machine.runs, names, held)
+        return held
 
 
 def is_whole(content: bytes) -> bool:

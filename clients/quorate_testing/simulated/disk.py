@@ -264,6 +264,11 @@ class SimulatedDisk:
         """Return the path and the size of every file, as a process would see them, by path."""
         return [(path, len(inode.cached)) for path, inode in self._files("", self._root)]
 
+    def names(self, directory: str) -> tuple[str, ...]:
+        """Return what lies in a directory, as a process would see it; nothing if there is none."""
+        found = self._find(directory)
+        return tuple(found.cached) if isinstance(found, _Directory) else ()
+
     def content(self, path: str) -> bytes:
         """Return a file's bytes as a process would see them."""
         return bytes(self._inode(path).cached)
