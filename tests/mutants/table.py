@@ -38,6 +38,17 @@ FINDING = "tests/unit/test_raft_finding.py"
 REVIEWED_CHANGES = "tests/unit/test_review_quorum_changes.py"
 REVIEWED_BEHIND = "tests/unit/test_review_quorum_behind.py"
 LOG_EPOCHS = "tests/unit/test_metadata_log_epochs.py"
+FILES = "quorum/quorate_quorum/log/disk.py"
+LOG = "quorum/quorate_quorum/log/log.py"
+REAL_DISK = "quorum/quorate_quorum/log/real_disk.py"
+TIMING = "quorum/quorate_quorum/raft/timing.py"
+REIGN = "quorum/quorate_quorum/controller/reign.py"
+CLOCKS = "tests/unit/test_quorum_clocks.py"
+TRANSFER = "tests/unit/test_raft_transfer.py"
+PRE_VOTES = "tests/unit/test_raft_pre_votes.py"
+NETWORKS = "tests/simulation/test_quorum_networks.py"
+DAMAGE = "tests/simulation/test_quorum_damage.py"
+REJOIN = "tests/simulation/test_quorum_rejoin.py"
 
 
 class Mutant(NamedTuple):
@@ -688,5 +699,208 @@ MUTANTS = (
         (
             f"{CHANGES}::test_a_leader_that_removed_itself_does_not_count_itself_and_resigns_at_the_commit",
         ),
+    ),
+    Mutant(
+        "R5",
+        "a sync that failed is tried again",
+        LOG,
+        "            await segment.file.sync()\n        except OSError as error:\n",
+        "            await segment.file.sync()\n        except OSError as error:\n"
+        "            return await segment.file.sync()\n",
+        (
+            "tests/unit/test_log_recovery.py"
+            "::test_after_a_failed_sync_nothing_is_acknowledged_until_it_is_written_again",
+            "tests/unit/test_quorum_server.py::test_a_failed_sync_stops_the_voter_and_says_why",
+        ),
+    ),
+    Mutant(
+        "R6",
+        "a file is renamed before its bytes are synced",
+        FILES,
+        "        if sync:\n            await file.sync()\n",
+        "        pass\n",
+        (
+            f"{DISK}::test_formatting_survives_a_power_loss_and_is_done_once",
+            f"{DISK}::test_a_small_file_is_replaced_whole_or_not_at_all",
+        ),
+    ),
+    Mutant(
+        "R6",
+        "a name is not synced",
+        FILES,
+        "    if sync:\n        await disk.sync_directory",
+        "    if False:\n        await disk.sync_directory",
+        (f"{DISK}::test_a_small_file_is_replaced_whole_or_not_at_all",),
+    ),
+    Mutant(
+        "R9",
+        "a short write stays in the file",
+        REAL_DISK,
+        "            os.ftruncate(descriptor, position)",
+        "            pass",
+        (
+            "tests/unit/test_disk_real_and_simulated.py::test_a_short_write_leaves_the_file_as_it_was",
+        ),
+    ),
+    Mutant(
+        "R9",
+        "the epoch of an append that found no room stays",
+        LOG,
+        "                self.epochs.truncate_from_end(self.log_end_offset)\n"
+        "                raise DiskFullError",
+        "                raise DiskFullError",
+        (
+            "tests/unit/test_log_recovery.py::test_a_full_disk_fails_the_append_and_opens_again_while_still_full",
+        ),
+    ),
+    Mutant(
+        "R18",
+        "who waits is told of success when the reign ends",
+        REIGN,
+        "                waiter.done.set_exception(waiter.failure)",
+        "                waiter.done.set_result(None)",
+        ("tests/unit/test_controller_driver.py::test_losing_the_reign_tells_each_what_is_known",),
+    ),
+    Mutant(
+        "R21",
+        "bytes that were read for a reign that is over are sent",
+        RAFT,
+        "        return leads and self.ledger.truncations == reply.truncations",
+        "        return True",
+        (f"{CLOCKS}::test_bytes_that_were_read_for_a_reign_or_a_log_that_is_over_are_not_sent",),
+    ),
+    Mutant(
+        "R21",
+        "bytes that were read from a log that was cut are sent",
+        RAFT,
+        "        return leads and self.ledger.truncations == reply.truncations",
+        "        return leads",
+        (f"{CLOCKS}::test_bytes_that_were_read_for_a_reign_or_a_log_that_is_over_are_not_sent",),
+    ),
+    Mutant(
+        "R26",
+        "a leader that reaches one voter of four keeps its place",
+        TIMING,
+        "return self.fetch_timeout_ms * 3 // 2",
+        "return self.fetch_timeout_ms * 3000",
+        (
+            f"{NETWORKS}"
+            "::test_a_quorum_that_can_still_commit_has_one_stable_leader_within_five_election_timeouts",
+        ),
+    ),
+    Mutant(
+        "R29",
+        "proposals are taken while leadership goes",
+        RAFT,
+        "        if leader.transfer is not None:\n            raise OverloadedError(",
+        "        if False:\n            raise OverloadedError(",
+        (f"{TRANSFER}::test_ignore_proposal",),
+    ),
+    Mutant(
+        "R29",
+        "leadership goes to a voter that lacks records",
+        LEADING,
+        "    if progress.log_end_offset == raft.ledger.log_end_offset:\n        end_reign",
+        "    if True:\n        end_reign",
+        (f"{TRANSFER}::test_to_slow_follower",),
+    ),
+    Mutant(
+        "R29",
+        "leadership goes to a voter that is silent",
+        LEADING,
+        "    if progress is None or not is_heard(raft, progress):",
+        "    if progress is None:",
+        (f"{TRANSFER}::test_to_a_voter_that_is_silent",),
+    ),
+    Mutant(
+        "R29",
+        "a transfer never ends",
+        LEADING,
+        "    if current is not None and raft.now_ms >= current.deadline_ms:",
+        "    if False:",
+        (f"{TRANSFER}::test_timeout",),
+    ),
+    Mutant(
+        "R29",
+        "who asks again puts the end of a transfer off",
+        LEADING,
+        "    if current is not None and current.to.id == voter_id:\n        return",
+        "    if False:\n        return",
+        (f"{TRANSFER}::test_second_transfer_to_same_node",),
+    ),
+    Mutant(
+        "R32",
+        "a new voter that has not caught up",
+        CHANGING,
+        "    for voter in added:\n        _check_caught_up",
+        "    for voter in ():\n        _check_caught_up",
+        (f"{CHANGES}::test_a_voter_that_has_not_caught_up_is_not_added",),
+    ),
+    Mutant(
+        "R32",
+        "a new voter that had caught up long ago",
+        CHANGING,
+        "    if caught_up_ms < 0 or caught_up_ms + raft.timing.fetch_timeout_ms < raft.now_ms:",
+        "    if caught_up_ms < 0:",
+        (f"{CHANGES}::test_a_voter_that_has_not_caught_up_is_not_added",),
+    ),
+    Mutant(
+        "R33",
+        "a disk that forgot votes for a log that may lack what it acknowledged",
+        ELECTIONS,
+        "    return raft.hard_state.is_behind\n",
+        "    return False\n",
+        (f"{DAMAGE}::test_an_emptied_disk_elects_nobody_and_catches_up",),
+    ),
+    Mutant(
+        "R33",
+        "the first vote of a disk is not remembered",
+        RAFT,
+        "        if state.voted_for is not None and not state.first_vote_epoch:",
+        "        if False:",
+        (f"{PITFALLS}::test_the_first_vote_of_a_disk_is_remembered_with_it_and_never_changed",),
+    ),
+    Mutant(
+        "R33",
+        "a disk that voted in an epoch refuses its logs for ever",
+        ELECTIONS,
+        "    if request.last_epoch <= 0 or 0 < first_vote <= request.last_epoch:",
+        "    if request.last_epoch <= 0:",
+        (f"{PITFALLS}::test_a_disk_that_voted_before_grants_to_logs_of_that_epoch_and_later",),
+    ),
+    Mutant(
+        "R33",
+        "a disk that forgot stands",
+        ELECTIONS,
+        "    if not raft.may_stand() or raft.hard_state.is_behind:",
+        "    if not raft.may_stand():",
+        (
+            f"{PITFALLS}::test_a_voter_that_holds_only_the_bootstrap_batch_elects_no_history",
+            f"{PITFALLS}::test_it_votes_and_stands_again_once_it_has_fetched_to_a_high_watermark_of_a_leader",
+        ),
+    ),
+    Mutant(
+        "R25",
+        "whoever comes back is granted pre-votes",
+        ELECTIONS,
+        "        return not hears_a_leader(raft)  # KIP-996",
+        "        return True  # KIP-996",
+        (f"{REJOIN}::test_who_comes_back_changes_no_leader",),
+    ),
+    Mutant(
+        "R44",
+        "timers go by the wall clock",
+        NODE,
+        "        return int(asyncio.get_running_loop().time() * 1000)",
+        "        return self._environment.wall_clock_ms() - 1_690_000_000_000",
+        (f"{CLOCKS}::test_a_wall_clock_that_jumps_ends_no_reign_and_delays_no_election",),
+    ),
+    Mutant(
+        "R45",
+        "any thread changes the machine",
+        NODE,
+        "        if asyncio.get_running_loop() is not self._loop:",
+        "        if False:",
+        (f"{CLOCKS}::test_a_node_is_touched_by_its_own_loop_alone",),
     ),
 )

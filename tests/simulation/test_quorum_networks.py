@@ -99,7 +99,8 @@ def test_a_quorum_that_can_still_commit_has_one_stable_leader_within_five_electi
         assert settled.node is not None
         epoch = settled.node.epoch
         for _ in range(40):
-            assert await world.write()
+            async with asyncio.timeout(1):
+                assert await world.write()
             await asyncio.sleep(0.5)
             assert world.leader is settled
             assert settled.node.epoch == epoch, "one leader, not one after the other"

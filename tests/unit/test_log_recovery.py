@@ -162,8 +162,9 @@ async def test_a_full_disk_fails_the_append_and_opens_again_while_still_full() -
     await log.sync()
     disk.fill(30)
     with pytest.raises(StorageError, match="no space"):
-        await log.append([batch(1)])
+        await log.append([batch(1, epoch=7)])
     assert log.log_end_offset == 1
+    assert log.epochs.last == 1, "the log is as it was (R9)"
     await log.close(clean=False)
     disk.fill(None)
     log = await Log.open(disk, PATH, METADATA)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
+from collections.abc import Callable
+from itertools import count
 
 import pytest
 from crc32c import crc32c
 
 from quorate.errors import CorruptRecordError, StorageError
 from quorate.record.batch import check
+from quorate_quorum.log.disk import read_whole, replace_whole
 from quorate_quorum.log.events import decode_events, encode_events
 from quorate_quorum.log.identity import Identity, read_identity
 from quorate_quorum.log.log import Log, LogConfig
@@ -116,6 +120,39 @@ def test_formatting_survives_a_power_loss_and_is_done_once() -> None:
             await format_voter(kept, "/data/q", IDENTITY, VOTERS, {})
 
     simulate(program, 1)
+
+
+@pytest.mark.parametrize("is_lost", [False, True], ids=["at the end", "in the middle"])
+def test_a_small_file_is_replaced_whole_or_not_at_all(is_lost: bool) -> None:
+    """R6: a rename that outlives a power loss, of bytes that do not; or the other way round."""
+
+    async def program(loop: SimulatedLoop) -> None:
+        found: set[bytes] = set()
+        for seed in range(60):
+            kept = SimulatedDisk(random.Random(seed))
+            await kept.make_directory("/q")
+            await replace_whole(kept, "/q/state", b"old" * 400)
+            if is_lost:
+                kept.hook = _dark_at(kept, seed % 7)
+            with contextlib.suppress(OSError):
+                await replace_whole(kept, "/q/state", b"newer" * 400)
+            kept.hook = None
+            kept.lose_power()
+            found.add(await read_whole(kept, "/q/state"))
+        whole = {b"newer" * 400} | ({b"old" * 400} if is_lost else set())
+        assert found == whole
+
+    simulate(program, 1)
+
+
+def _dark_at(kept: SimulatedDisk, number: int) -> Callable[[str, str], None]:
+    operations = count()
+
+    def hook(_operation: str, _path: str) -> None:
+        if next(operations) == number:
+            kept.lose_power()
+
+    return hook
 
 
 def test_a_format_that_was_interrupted_can_be_repeated() -> None:

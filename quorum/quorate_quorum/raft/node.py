@@ -140,6 +140,7 @@ class RaftNode:
         self._tasks: dict[asyncio.Task[None], None] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0  # the handles of some loops do not say when
+        self._loop: asyncio.AbstractEventLoop
         self._is_started = False
         self._is_running = False
         self._is_carrying_out = False
@@ -258,6 +259,7 @@ class RaftNode:
 
     async def start(self) -> None:
         """Read epoch, vote and log, then take part. Raises StorageError, OSError."""
+        self._loop = asyncio.get_running_loop()
         directory = metadata_directory(self.config.log_dirs[0])
         disk = self._environment.disk
         await make_durably(disk, directory)  # of a new voter there is nothing yet
@@ -396,6 +398,8 @@ class RaftNode:
         """Change the machine's state; a broken invariant stops the node (law 11)."""
         if not self._is_running:
             return
+        if asyncio.get_running_loop() is not self._loop:  # which raises where there is none (R45)
+            raise RuntimeError(f"node {self._me.id} belongs to another event loop")
         try:
             change()
             self._carry_out_all()
