@@ -51,6 +51,14 @@ def tree_of(found: Found) -> Folder:
         "configs": _settings(image.configs),
         "created": {"partitions": image.partitions_created, "topics": image.topics_created},
         "features": {entry(name): image.features[name] for name in sorted(image.features)},
+        "forming": {
+            forming.topic.id.hex(): {
+                "name": forming.topic.name,
+                "partitions": forming.partitions,
+                "made": len(forming.topic.partitions),
+            }
+            for forming in image.sorted_forming()
+        },
         "producers": {"next_producer_id": image.next_producer_id},
         "provenance": _provenance(found),
         "topicIds": {id_: by_id[id_] for id_ in sorted(by_id)},

@@ -109,6 +109,7 @@ def test_a_log_directory_is_walked_from_its_root(voter: Path) -> None:
             "configs/",
             "created/",
             "features/",
+            "forming/",
             "producers/",
             "provenance/",
             "topicIds/",
@@ -138,6 +139,16 @@ def test_every_room_says_what_the_log_said(voter: Path) -> None:
     }
     for path, value in values.items():
         assert lines(voter, "cat", path) == [value], path
+
+
+def test_a_topic_that_is_still_being_made_is_shown_apart(voter: Path) -> None:
+    begun = ev.MetadataEvent(topic=ev.Topic(topic_id=topic_id(7), name="big", partitions=3))
+    asyncio.run(append(voter, [begun, partition_made(7, 0, (0, 1))], 3))
+
+    (text,) = lines(voter, "cat", f"/forming/{topic_id(7).hex()}")
+
+    assert json.loads(text) == {"name": "big", "partitions": 3, "made": 1}
+    assert lines(voter, "find", "/topics", "-name", "big") == []
 
 
 def test_cat_of_a_folder_is_one_document(voter: Path) -> None:

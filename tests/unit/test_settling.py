@@ -257,3 +257,47 @@ def test_leaders_are_recovered_some_in_each_tick_and_all_in_the_end() -> None:
         recovery.changed(image, every_partition(image))
     assert leads(image, 0) == 120
     assert sum(elected) == 120
+
+
+def test_an_older_fencing_that_is_settled_says_nothing_of_a_newer_one() -> None:
+    async def program(world: World) -> None:
+        await world.unfenced(2)
+        await world.create("many", partitions=20)
+        active = world.controller._active
+        assert active is not None
+        leases = active.leases
+        leases._fence(0, "test")
+        await world.until(lambda: leads(world.controller.image, 0) == 0)
+        await world.until(lambda: not world.controller.image.brokers[0].fenced)
+        leases._settle_some = lambda: False  # type: ignore[method-assign]
+        leases._fence(0, "test, again")
+        session = leases._sessions[0]
+        session.applied_offset = 1 << 40
+        leases._unfence(session)
+        assert active.reign.pending.brokers[0].fenced
+
+    in_a_world(program)
+
+
+def test_who_shuts_down_goes_only_when_all_partitions_have_been_looked_at() -> None:
+    async def program(world: World) -> None:
+        await world.unfenced(2)
+        await world.create("many", partitions=20)
+        active = world.controller._active
+        assert active is not None
+        leases = active.leases
+        settle_some, leases._settle_some = leases._settle_some, lambda: False  # type: ignore[method-assign]
+        session = leases._sessions[0]
+        session.wants_shutdown = True
+        leases._shut_down(session)
+        world.raft.commit()
+        assert not leases._may_go(session)
+        assert not leases.answer(session).should_shut_down
+        leases._settle_some = settle_some  # type: ignore[method-assign]
+        await world.until(lambda: leads(world.controller.image, 0) == 0)
+        await world.until(lambda: leases._may_go(session))
+        leases._settle_some = lambda: False  # type: ignore[method-assign]
+        leases._shut_down(session)  # asked again, it is looked at again
+        assert not leases._may_go(session)
+
+    in_a_world(program)
