@@ -74,6 +74,16 @@ def test_news_of_an_older_epoch_or_of_ourselves_change_nothing(make: object) -> 
     assert made.role == role
 
 
+@pytest.mark.parametrize("leader", [2, 3])
+def test_who_follows_a_leader_of_that_epoch_already_keeps_to_its_stream(leader: int) -> None:
+    """Also while it is not heard: of one epoch there is one leader, and its answer may come."""
+    made = follower(1, 2, 1)
+    session = made.raft.role.session  # type: ignore[union-attr]
+    made.step(LeaderFound(1, key(leader), f"host{leader}:1"))
+    assert made.raft.leader_id == 2
+    assert made.raft.role.session == session  # type: ignore[union-attr]
+
+
 @pytest.mark.parametrize("by", [EPOCH_LEAP_MAX + 1, EPOCH_MAX])
 def test_an_epoch_too_far_ahead_is_not_believed(by: int) -> None:
     made = machine(epoch=1)

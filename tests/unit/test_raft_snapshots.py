@@ -251,3 +251,15 @@ def test_a_log_above_zero_without_its_snapshot_does_not_start() -> None:
             await away.start()
 
     in_a_world(program)
+
+
+def test_a_snapshot_cuts_a_log_of_one_segment_too() -> None:
+    """The active segment is closed first, or nothing below could go before it is full."""
+
+    async def program(world: World) -> None:
+        await world.start()
+        leader = await world.controller()
+        snapshot = await taken(leader)
+        assert leader.server.raft.log_start_offset == snapshot.offset
+
+    in_a_world(program)

@@ -277,3 +277,24 @@ def test_a_log_with_another_epoch_at_the_snapshots_end_begins_anew_there(
         assert ledger.high_watermark == 3
 
     simulate(program, 1)
+
+
+def test_a_log_that_begins_above_its_newest_snapshot_is_refused_and_left_as_it_is() -> None:
+    """R39: what lies between is nowhere; to begin anew at an older snapshot would drop the rest."""
+
+    async def program(loop: SimulatedLoop) -> None:
+        kept = disk()
+        log = await Log.open(kept, metadata_directory("/q"), LogConfig(track_synced=True))
+        await log.truncate_fully_and_start_at(8)
+        data = encode_events(
+            [MetadataEvent(epoch_start=EpochStart(epoch=3))],
+            base_offset=8,
+            epoch=3,
+            timestamp_ms=0,
+        )
+        await log.append([(check(data), (data,))])
+        with pytest.raises(StorageError, match="begins at 8, and the newest snapshot ends 5"):
+            await read_ledger(log, Below(5, 2, VoterSet(VOTERS)))
+        assert (log.log_start_offset, log.log_end_offset) == (8, 9)
+
+    simulate(program, 1)
