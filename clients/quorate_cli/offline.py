@@ -14,8 +14,6 @@ from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from typing import Any
 
-from google.protobuf.json_format import MessageToDict
-
 from quorate.errors import CorruptRecordError, QuorateError
 from quorate.record import batch as record_batch
 from quorate.record import compression
@@ -23,6 +21,7 @@ from quorate.record.batch import BatchHeader
 from quorate_broker.partition.producers import SNAPSHOT_BATCH, SNAPSHOT_HEAD, SNAPSHOT_PRODUCER
 from quorate_broker.partition.producers import Producers as ProducerState
 from quorate_broker.replica_files import METADATA_FILE, PartitionMetadata
+from quorate_cli.event_fields import fields_of
 from quorate_quorum.log import epochs as epoch_file
 from quorate_quorum.log import run_file, snapshot
 from quorate_quorum.log.disk import Disk, read_whole
@@ -138,7 +137,11 @@ def check_ours(path: str) -> bool:
                 f"snapshots, {', '.join(sorted(_NAMED))}"
             )
         return False
-    if all(kind_of(one) == "unknown" for _, names in directories(path) for one in names):
+    found = directories(path)
+    within = [inner for inner, names in found[1:] if IDENTITY_FILE in names]
+    if within:
+        raise NotOursError(f"{path} is no log directory; name one of those in it: {within[0]}")
+    if all(kind_of(one) == "unknown" for _, names in found for one in names):
         raise NotOursError(f"{path} is no log directory, nor one of a partition: it has no log")
     return True
 
@@ -321,14 +324,13 @@ def event_rows(header: BatchHeader, batch: bytes, bounds: Bounds) -> list[Row]:
         bounds.take()
         kind = event.WhichOneof("event")
         assert kind is not None, "decode_events takes known events only"
-        fields = MessageToDict(getattr(event, kind), preserving_proto_field_name=True)
         found.append(
             {
                 "kind": "event",
                 "offset": offset,
                 "epoch": header.leader_epoch,
                 "type": kind,
-                "fields": fields,
+                "fields": fields_of(getattr(event, kind)),
             }
         )
     return found

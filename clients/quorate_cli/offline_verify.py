@@ -295,7 +295,9 @@ async def _check_voter(
     except StorageError:
         return faults  # said by check_file
     if walk.epochs.last > max(state.epoch, epoch):
-        what = f"it says epoch {state.epoch}, and the log has epoch {walk.epochs.last}"
+        is_there = await disk.exists(f"{directory}/{QUORUM_STATE}")
+        said = f"it says epoch {state.epoch}" if is_there else "it is missing"
+        what = f"{said}, and the log has epoch {walk.epochs.last}"
         faults.append(Fault(f"{directory}/{QUORUM_STATE}", None, what))
     return faults
 

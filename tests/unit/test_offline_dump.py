@@ -16,6 +16,7 @@ from quorate.record.batch import BatchBuilder, parse_header
 from quorate_broker.partition.producers import Producers
 from quorate_broker.replica_files import PartitionMetadata
 from quorate_cli.app import app
+from quorate_cli.event_fields import fields_of
 from quorate_cli.storage import format_voters
 from quorate_quorum.log import run_file, snapshot
 from quorate_quorum.log.log import Log, LogConfig
@@ -99,7 +100,32 @@ def test_metadata_is_shown_event_by_event(tmp_path: Path) -> None:
         (1, 0, "voters"),
     ]
     assert rows[0]["fields"] == {"name": "metadata.version", "level": 1}
-    assert rows[1]["fields"]["voters"][0]["endpoint"] == "v1:9"
+    (voter,) = rows[1]["fields"]["voters"]
+    assert (voter["id"], voter["endpoint"]) == (1, "v1:9")
+    (identity,) = dumped(tmp_path / "meta.properties")
+    assert voter["directory_id"] == identity["directory_id"], "both in hex"
+
+
+def test_fields_of_0_are_shown_and_those_that_were_not_set_are_not(tmp_path: Path) -> None:
+    """Broker 0 leads partition 0; a change without a leader is no change to broker 0."""
+    assert fields_of(ev.Partition(topic_id=b"t" * 16, leader=0, isr=[0])) == {
+        "topic_id": (b"t" * 16).hex(),
+        "partition": 0,
+        "replicas": [],
+        "adding": [],
+        "removing": [],
+        "isr": [0],
+        "elr": [],
+        "last_isr": [],
+        "leader": 0,
+        "leader_epoch": 0,
+        "partition_epoch": 0,
+        "recovered_epoch": 0,
+    }
+    change = ev.PartitionChange(topic_id=b"t" * 16, isr=ev.BrokerSet(brokers=[0, 2]))
+    assert fields_of(change)["isr"] == {"brokers": [0, 2]}
+    assert "leader" not in fields_of(change)
+    assert fields_of(ev.PartitionChange(leader=0))["leader"] == 0
 
 
 def test_a_voters_directory_is_shown_whole_and_left_as_it_was(tmp_path: Path) -> None:

@@ -15,6 +15,8 @@ from quorate.record.batch import parse_header
 from quorate_quorum.log.epochs import EpochCache, decode
 from quorate_quorum.log.events import encode_events
 from quorate_quorum.log.slots import SLOT_BYTES
+from quorate_quorum.raft.messages import HardState
+from quorate_quorum.raft.storage import encode_state
 from quorate_quorum.v1.events_pb2 import EpochStart, MetadataEvent
 from tests.unit.test_offline_dump import (
     DAMAGED,
@@ -140,7 +142,9 @@ def test_an_epoch_that_no_epoch_start_began_is_found(disk: Path) -> None:
     status, rows = verified(disk)
     assert status == 1
     assert (str(path), 0) in [(row["file"], row.get("position")) for row in rows]
-    assert any("no EpochStart since epoch 0 begins that" in row["what"] for row in rows)
+    said = [row["what"] for row in rows if row["file"] == str(path)]
+    assert len(said) == 1
+    assert "no EpochStart since epoch 0 begins that" in said[0]
 
 
 def test_a_quorum_state_that_is_older_than_the_log_is_found(disk: Path) -> None:
@@ -152,6 +156,18 @@ def test_a_quorum_state_that_is_older_than_the_log_is_found(disk: Path) -> None:
         file.write(encode_events([event], base_offset=end, epoch=3, timestamp_ms=0))
     (metadata / "leader-epoch-checkpoint").write_bytes(EpochCache([(0, 0), (3, end)]).encode())
     assert verified(disk) == (0, [])
+    (metadata / "quorum-state").write_bytes(encode_state(HardState(2)))
+    _, rows = verified(disk)
+    assert [row["what"] for row in rows] == ["it says epoch 2, and the log has epoch 3"]
     (metadata / "quorum-state").unlink()
     _, rows = verified(disk)
-    assert [row["what"] for row in rows] == ["it says epoch 0, and the log has epoch 3"]
+    assert [row["what"] for row in rows] == ["it is missing, and the log has epoch 3"]
+
+
+def test_the_folder_around_log_directories_is_refused_and_they_are_named(tmp_path: Path) -> None:
+    """Else a few files of it would be "verified", and the logs in it not looked at."""
+    asyncio.run(make_voter(tmp_path / "voter" / "data"))
+    for verb in ("verify", "dump"):
+        result = run("storage", verb, str(tmp_path / "voter"))
+        assert result.exit_code == 2
+        assert f"name one of those in it: {tmp_path}/voter/data" in result.stderr

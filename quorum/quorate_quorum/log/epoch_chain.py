@@ -69,8 +69,8 @@ class EpochChain:
         reason = misfit(header.leader_epoch, started, self._epoch)
         if started is not None:
             self._epoch = started
-        elif self._epoch is None or self._epoch < 0:
-            self._epoch = header.leader_epoch
+        else:
+            self._epoch = header.leader_epoch if self._epoch is None else max(self._epoch, 0)
         if reason is not None:
             raise CorruptRecordError(f"the batch at {header.base_offset}: {reason}")
 

@@ -1,0 +1,29 @@
+"""A metadata event as it is shown: every field that has a value, numbers as numbers, ids in hex."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from google.protobuf.message import Message
+
+
+def fields_of(message: Message) -> dict[str, Any]:
+    """Return the fields by name; left out is only what is optional and was not set.
+
+    A 0 is shown, for broker 0 and partition 0 are real. Bytes (all of them ids and hashes) are in
+    hex, as in meta.properties and in the configuration files.
+    """
+    found: dict[str, Any] = {}
+    for field in message.DESCRIPTOR.fields:
+        value = getattr(message, field.name)
+        if field.is_repeated:
+            found[field.name] = [_shown(one) for one in value]
+        elif not field.has_presence or message.HasField(field.name):
+            found[field.name] = _shown(value)
+    return found
+
+
+def _shown(value: Any) -> Any:
+    if isinstance(value, Message):
+        return fields_of(value)
+    return value.hex() if isinstance(value, bytes) else value
