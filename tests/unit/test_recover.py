@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from quorate.errors import QuorateError
-from quorate_quorum.controller.partitions import AskEnds, Recover, Recovery
+from quorate_quorum.controller.recovery import AskEnds, Recover, Recovery
 from quorate_quorum.log.disk import read_whole
 from quorate_quorum.log.identity import FILE_NAME, Identity, read_identity
 from quorate_quorum.log.segment import LOG
