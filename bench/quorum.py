@@ -29,6 +29,7 @@ from quorate_quorum.log.events import encode_events
 from quorate_quorum.metadata.delta import replayed
 from quorate_quorum.metadata.image import EMPTY, BrokerImage, DirectoryImage, MetadataImage
 from quorate_quorum.metadata.loader import Loader
+from quorate_quorum.node.process import collect_garbage_rarely
 from quorate_quorum.raft.storage import parse_batches
 from quorate_quorum.v1.events_pb2 import MetadataEvent
 
@@ -171,6 +172,7 @@ def topics() -> Figures:
     In this process: the same code runs in voters and brokers. `stall` is the longest turn of the
     controller's loop (decide, replay, encode), or of anybody's who follows (decode, replay).
     """
+    collect_garbage_rarely()  # as nodes do
     image, stalls_ms = _filled()
     batches = b"".join(
         encode_events(part, base_offset=0, epoch=1, timestamp_ms=0)

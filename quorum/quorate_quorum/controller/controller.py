@@ -22,9 +22,10 @@ from quorate.v1.admin_pb2 import DescribeQuorumRequest, DescribeQuorumResponse
 from quorate.v1.common_pb2 import ErrorCode
 from quorate_quorum.controller import brokers, features, partitions, topics, voters
 from quorate_quorum.controller.creation import Creation, abandon
-from quorate_quorum.controller.leases import LeaseConfig, Leases, Session
+from quorate_quorum.controller.leases import LeaseConfig, Leases
 from quorate_quorum.controller.outcome import Context, Outcome
 from quorate_quorum.controller.reign import Decided, Decision, Proposer, Reign
+from quorate_quorum.controller.session import Session
 from quorate_quorum.controller.snapshotting import Snapshotting
 from quorate_quorum.metadata.delta import MetadataDelta
 from quorate_quorum.metadata.image import MetadataImage

@@ -24,7 +24,7 @@ from quorate.errors import (
     QuorateError,
 )
 from quorate.network import Answered, NoAnswer, Refused
-from quorate_quorum.controller import brokers, partitions, topics
+from quorate_quorum.controller import brokers, topics
 from quorate_quorum.controller.creation import abandon
 from quorate_quorum.controller.liveness import (
     Dial,
@@ -37,6 +37,7 @@ from quorate_quorum.controller.liveness import (
 from quorate_quorum.controller.outcome import Context, Outcome
 from quorate_quorum.controller.recovery import AskEnds, Recover, Recovery, recover_all
 from quorate_quorum.controller.reign import Decision, Reign
+from quorate_quorum.controller.session import Session
 from quorate_quorum.controller.settling import Settling, Slice
 from quorate_quorum.metadata.delta import MetadataDelta
 from quorate_quorum.metadata.image import BrokerImage, MetadataImage
@@ -80,56 +81,6 @@ class LeaseRaft(Protocol):
     @property
     def leader_endpoint(self) -> str: ...
     def hand_over(self, *, for_silence: bool) -> None: ...
-
-
-class Session:
-    """One heartbeat stream of one registration of a broker."""
-
-    def __init__(self, leases: Leases, first: HeartbeatRequest, number: int) -> None:
-        self._leases = leases
-        self.number = number
-        self.broker_id = first.broker_id
-        self.broker_epoch = first.broker_epoch
-        self.incarnation = first.incarnation
-        self.applied_offset = 0
-        self.wants_fence = False
-        self.wants_shutdown = False
-        self.ends_wanted: tuple[partitions.Key, ...] = ()
-        self.was_told_to_go = False
-        #: Rings when there is something to say.
-        self.bell = Bell()
-        self.is_over = False
-        #: Why it ended, if the broker must know.
-        self.failure: QuorateError | None = None
-
-    @property
-    def interval_ms(self) -> int:
-        """The longest silence of the controller on this stream."""
-        return self._leases.config.heartbeat_interval_ms
-
-    def take(self, request: HeartbeatRequest) -> None:
-        """The broker spoke."""
-        if not self.is_over:
-            try:
-                self._leases.heard(self, request)
-            except Exception as error:
-                self._leases.broken(f"what broker {self.broker_id} said broke it: {error!r}")
-                raise
-
-    def answer(self) -> HeartbeatResponse:
-        """What the broker must know now; all of it is committed."""
-        return self._leases.answer(self)
-
-    def end(self, failure: QuorateError | None = None) -> None:
-        """No more is said on this stream but why."""
-        if not self.is_over:
-            self.is_over, self.failure = True, failure
-        self.bell.ring()
-
-    def close(self) -> None:
-        """The stream is gone."""
-        self.end()
-        self._leases.closed(self)
 
 
 class Leases:
