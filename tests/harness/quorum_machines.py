@@ -271,7 +271,9 @@ class Quorum:
             return
         process.kill()
         machine.disk.crash_process()
-        if reason and not machine.excuses.total():
+        # A fault of the disk excuses a stop, never a broken rule or invariant.
+        is_broken = "Violation" in reason or "AssertionError" in reason
+        if reason and (is_broken or not machine.excuses.total()):
             raise Violation(f"{machine.name} stopped itself: {reason}")
         if not machine.holders:
             self.loop.call_later(RESTART_S, self._again, machine, context=Context())
