@@ -111,16 +111,20 @@ def failover() -> Figures:
     return {"failover, longest silence, ms": [run["gap_ms"]], "lost": [run["missing"]]}
 
 
-def whole_quorum() -> Figures:
-    """All figures of the quorum."""
-    return quorum.commit() | stages.stages() | quorum.leader() | quorum.topics() | current.current()
+def commits_and_leaders() -> Figures:
+    """What of the quorum varies from run to run."""
+    return quorum.commit() | quorum.leader()
 
 
 BENCHES: dict[str, Callable[[], Figures]] = {
     "life": life,
     "produce": produce,
     "failover": failover,
-    "quorum": whole_quorum,
+    "quorum": commits_and_leaders,
+}
+#: What takes long and varies little, or is a median of many already: measured once.
+ONCE: dict[str, tuple[Callable[[], Figures], ...]] = {
+    "quorum": (stages.stages, quorum.topics, current.current),
 }
 
 #: What is promised of a figure's median: at most, or at least.
@@ -171,8 +175,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         for name in [options.only] if options.only else BENCHES:
             all_runs: Figures = {}
-            for _ in range(options.runs):
-                for figure, values in BENCHES[name]().items():
+            for measure in [BENCHES[name]] * options.runs + [*ONCE.get(name, ())]:
+                for figure, values in measure().items():
                     all_runs.setdefault(figure, []).extend(values)
             show(all_runs, as_json=options.json)
     except (QuorateError, TimeoutError, OSError) as error:

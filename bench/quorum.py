@@ -15,11 +15,13 @@ import statistics
 import time
 import tracemalloc
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
-from bench.voters import Voters, ask, door, running, set_once
+from bench.voters import PATIENCE_S, Voters, ask, door, running, set_once
 from quorate.errors import QuorateError
-from quorate.v1.admin_pb2 import CreateTopicsRequest
+from quorate.methods import DESCRIBE_QUORUM
+from quorate.v1.admin_pb2 import CreateTopicsRequest, DescribeQuorumRequest
 from quorate_quorum.client import QuorumClient
 from quorate_quorum.controller import brokers
 from quorate_quorum.controller.creation import Creation
@@ -47,6 +49,8 @@ BROKERS = 3
 TOPICS_PER_REQUEST = 500
 ONE_TRY_MS = 2000
 LEADERLESS_MAX_S = 30.0
+#: A voter that was caught up so lately is there.
+CAUGHT_UP_MS = 500
 
 
 def commit() -> Figures:
@@ -150,8 +154,25 @@ async def _without_leader_s(cluster: Voters, client: QuorumClient, number: signa
     took_s = time.perf_counter() - started
     await asyncio.to_thread(cluster.processes[gone].wait)
     cluster.start_voters()
-    await asyncio.sleep(1.0)  # it catches up: the next one to go must not leave one voter alone
+    await _whole(client)
     return took_s
+
+
+async def _whole(client: QuorumClient) -> None:
+    """Wait until every voter has all: the next one to go must not leave one alone."""
+    async with asyncio.timeout(PATIENCE_S):
+        while True:
+            await _committed(client)
+            with suppress(QuorateError):
+                quorum = await client.forward(
+                    DESCRIBE_QUORUM,
+                    DescribeQuorumRequest(),
+                    principal="bench",
+                    timeout_ms=ONE_TRY_MS,
+                )
+                if all(0 <= v.last_caught_up_ms < CAUGHT_UP_MS for v in quorum.voters):
+                    return
+            await asyncio.sleep(0.1)
 
 
 async def _committed(client: QuorumClient) -> None:
