@@ -6,7 +6,8 @@ directory is gone, which is why the controller lets this one take over at once.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import asyncio
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import structlog
@@ -65,6 +66,8 @@ class LogDirectories:
         assert found, "a broker has at least one log directory"
         self._disk = disk
         self._found = found
+        #: A registration and an image may both tell of a newer one.
+        self._learning = asyncio.Lock()
 
     @classmethod
     async def open(cls, config: BrokerConfig, disk: Disk) -> LogDirectories:
@@ -122,22 +125,21 @@ class LogDirectories:
 
         Raises ConfigError: those voters were replaced by a recovery that this broker has seen.
         """
-        for directory in self.working:
-            known = directory.identity.quorum_generation
-            if generation < known:
-                raise ConfigError(
-                    f"{directory.path} has followed quorum_generation {known}, and the voters "
-                    f"asked are of {generation}: they were replaced; ask the others"
-                )
-            if generation > known:
-                identity = Identity(
-                    directory.identity.cluster_id,
-                    directory.identity.node_id,
-                    directory.id,
-                    generation,
-                )
-                await self._on(directory, write_identity(self._disk, directory.path, identity))
-                directory.identity = identity
+        async with self._learning:
+            for directory in self.working:
+                await self._learn(directory, generation)
+
+    async def _learn(self, directory: HeldDirectory, generation: int) -> None:
+        known = directory.identity.quorum_generation
+        if generation < known:
+            raise ConfigError(
+                f"{directory.path} has followed quorum_generation {known}, and the voters "
+                f"asked are of {generation}: they were replaced; ask the others"
+            )
+        if generation > known:
+            identity = replace(directory.identity, quorum_generation=generation)
+            await self._on(directory, write_identity(self._disk, directory.path, identity))
+            directory.identity = identity
 
     async def begin_run(self) -> None:
         """Let this run's verdict stand. Only once the registration is applied, before any append.

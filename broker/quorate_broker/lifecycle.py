@@ -70,6 +70,7 @@ class Lifecycle:
         self._replicas = replicas
         self._fail = fail
         self._publisher: Publisher | None = None
+        self._strays: Strays | None = None
         self._endpoint = ""
         self._heartbeat: HeartbeatStream | None = None
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -183,7 +184,7 @@ class Lifecycle:
         )
         self.broker_epoch = response.broker_epoch
         log.info("registered", broker_id=self._config.node_id, broker_epoch=response.broker_epoch)
-        await self._directories.learn_generation(response.quorum_generation)
+        await self._enter(response.quorum_generation)
         return response.apply_offset
 
     async def _open(self, apply_offset: int, publisher: Publisher) -> None:
@@ -196,7 +197,7 @@ class Lifecycle:
         self._replicas.broker_epoch = self.broker_epoch
         self.caught_up.set()
         image = self._client.image
-        strays = Strays(
+        self._strays = strays = Strays(
             self._disk,
             self._directories,
             self._directories.cluster_id,
@@ -210,7 +211,8 @@ class Lifecycle:
 
     async def _enter(self, generation: int) -> None:
         """Remember the history that is followed now; what an older one set aside then stays."""
-        if generation != self._directories.quorum_generation and "strays" in self._tasks:
+        is_over = self._strays is not None and self._strays.quorum_generation != generation
+        if is_over and "strays" in self._tasks:
             self._tasks["strays"].cancel()
         await self._directories.learn_generation(generation)
 

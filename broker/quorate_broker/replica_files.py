@@ -132,6 +132,7 @@ class ReplicaFiles:
         try:
             if not await self._disk.exists(source):
                 return
+            await self._take_over(source)  # it is this history that removes it
             if await self._disk.exists(target):
                 await self._disk.remove_directory(target)
             await self._disk.rename(source, target)
@@ -148,13 +149,11 @@ class ReplicaFiles:
         """
         if not await self._disk.exists(f"{path}/{METADATA_FILE}"):
             return
-        metadata = PartitionMetadata.decode(await read_whole(self._disk, f"{path}/{METADATA_FILE}"))
+        metadata = await self._metadata(path)
         if metadata is None:  # it was replaced atomically: whose it is, nobody can tell any more
             raise LogCorruptError(f"{path}/{METADATA_FILE} is damaged")
         if metadata.topic_id == topic_id:
-            if metadata.quorum_generation < self._host.quorum_generation:
-                ours = replace(metadata, quorum_generation=self._host.quorum_generation)
-                await replace_whole(self._disk, f"{path}/{METADATA_FILE}", ours.encode())
+            await self._take_over(path)
             return
         if metadata.quorum_generation != self._host.quorum_generation:
             await self._keep(path, metadata)
@@ -169,11 +168,17 @@ class ReplicaFiles:
         self._own_removal(self._remove(directory_id, target, delay))
 
     async def sweep(self, directory_id: bytes, directory: LogDirectory) -> None:
-        """Finish removals that a crash interrupted."""
+        """Finish removals that a crash interrupted, but none that an older history decided."""
         try:
             for name in await self._disk.list(directory.path):
-                if name.endswith(DELETED):
-                    await self._disk.remove_directory(f"{directory.path}/{name}")
+                path = f"{directory.path}/{name}"
+                if not name.endswith(DELETED):
+                    continue
+                metadata = await self._metadata(path)
+                if metadata and metadata.quorum_generation != self._host.quorum_generation:
+                    log.warning("kept_of_another_history", path=path)
+                    continue
+                await self._disk.remove_directory(path)
         except OSError as error:
             self._host.directory_failed(directory_id, f"can't be swept: {error}")
 
@@ -183,6 +188,20 @@ class ReplicaFiles:
         await self._disk.rename(path, target)
         await self._disk.sync_directory(path.rpartition("/")[0])
         log.warning("kept_of_another_history", path=path, moved_to=target)
+
+    async def _metadata(self, path: str) -> PartitionMetadata | None:
+        """Return whose a directory is; None if it does not say so, or not any more."""
+        file = f"{path}/{METADATA_FILE}"
+        if not await self._disk.exists(file):
+            return None
+        return PartitionMetadata.decode(await read_whole(self._disk, file))
+
+    async def _take_over(self, path: str) -> None:
+        """Let a directory of an older history say that it is of this one."""
+        metadata = await self._metadata(path)
+        if metadata and metadata.quorum_generation < self._host.quorum_generation:
+            ours = replace(metadata, quorum_generation=self._host.quorum_generation)
+            await replace_whole(self._disk, f"{path}/{METADATA_FILE}", ours.encode())
 
     def _own_removal(self, removal: Coroutine[Any, Any, None]) -> None:
         self._removals = [task for task in self._removals if not task.done()]

@@ -34,7 +34,8 @@ class Strays:
         self._disk = disk
         self._directories = directories
         self._cluster_id = cluster_id
-        self._quorum_generation = quorum_generation
+        #: Whose image decides.
+        self.quorum_generation = quorum_generation
         self._set_aside: list[tuple[HeldDirectory, str]] = []
 
     async def set_aside(self, image: MetadataImage, broker_id: int) -> None:
@@ -91,7 +92,7 @@ class Strays:
 
     def _is_ours(self, directory: HeldDirectory, name: str, metadata: PartitionMetadata) -> bool:
         wrote = (metadata.cluster_id, metadata.quorum_generation)
-        if wrote == (self._cluster_id, self._quorum_generation):
+        if wrote == (self._cluster_id, self.quorum_generation):
             return True
         log.info(
             "kept_of_another_history",

@@ -34,6 +34,7 @@ from quorate_quorum.v1 import events_pb2 as ev
 from quorate_quorum.v1.controller_pb2 import WatchHeader, WatchRequest
 from quorate_quorum.v1.raft_pb2 import DescribeNodeResponse
 from quorate_testing.in_process import InProcessNetwork
+from quorate_testing.simulated.disk import SimulatedDisk
 from quorate_testing.simulated.loop import SimulatedLoop, simulate
 from tests.harness.fake_raft import AnyFeature
 from tests.unit import partition_world
@@ -520,3 +521,57 @@ async def test_the_identity_of_every_directory_follows(tmp_path: Any) -> None:
     await held.learn_generation(2)
     for path in ("/d1", "/d2"):
         assert (await read_identity(disk, path)).quorum_generation == 2
+
+
+def test_two_who_learn_of_a_generation_at_once_do_not_cost_the_directories() -> None:
+    """A registration and the image tell of it at the same moment, and the disk is slow."""
+
+    async def program(_: SimulatedLoop) -> None:
+        disk = SimulatedDisk(random.Random(1), latency_max=0.1)
+        for path, directory in (("/d1", D1), ("/d2", D2)):
+            await write_identity(disk, path, Identity("c1", 3, directory, 1))
+        held = await LogDirectories.open(config("/d1", "/d2"), disk)
+        await asyncio.gather(held.learn_generation(2), held.learn_generation(2))
+        assert [one.path for one in held.working] == ["/d1", "/d2"]
+        for path in ("/d1", "/d2"):
+            assert (await read_identity(disk, path)).quorum_generation == 2
+
+    simulate(program, seed=1)
+
+
+@pytest.mark.parametrize("generation", [1, 2])
+async def test_a_removal_is_finished_at_the_next_start_only_in_the_history_that_decided_it(
+    generation: int,
+) -> None:
+    """The topic may be there again: its removal was among what the survivor never heard of."""
+    world = partition_world.World(brokers=1)
+    await world.start(min_isr=1)
+    only = world.brokers[1]
+    name = f"u-0.{GONE.hex()}-delete"
+    await only.disk.make_directory(f"/data/{name}")
+    metadata = PartitionMetadata(GONE, "cluster", generation)
+    await replace_whole(only.disk, f"/data/{name}/{METADATA_FILE}", metadata.encode())
+    await recover(world, world.image)
+    await only.stop(clean=True)
+    await only.start()
+    assert (name in await only.disk.list("/data")) is (generation == 1)
+    await world.stop()
+
+
+def test_what_the_new_history_itself_removes_goes_though_the_old_one_wrote_it() -> None:
+    async def program(_: SimulatedLoop) -> None:
+        world = partition_world.World(brokers=1)
+        await world.start(min_isr=1)
+        only = world.brokers[1]
+        await only.produce(b"a")
+        await recover(world, world.image)
+        await world.commit(ev.MetadataEvent(remove_topic=ev.RemoveTopic(topic_id=TOPIC_ID)))
+        only.replicas._files.keep_all()  # the process dies before it is gone
+        name = f"{TOPIC}-0.{TOPIC_ID.hex()}-delete"
+        assert await metadata_of(only, name) == PartitionMetadata(TOPIC_ID, "cluster", 2)
+        await only.stop(clean=True)
+        await only.start()
+        assert name not in await only.disk.list("/data")
+        await world.stop()
+
+    simulate(program, seed=1)

@@ -358,8 +358,11 @@ class TestRegistration:
         with pytest.raises(DuplicateBrokerError):
             await fixture.register()
 
-    def test_a_newer_generation_is_remembered_and_ends_what_the_older_one_had_begun(self) -> None:
-        """A stray of a history that is over is nobody's to remove."""
+    @pytest.mark.parametrize("learns_first", ["by the image", "by registering", "while it opens"])
+    def test_a_newer_generation_is_remembered_and_ends_what_the_older_one_had_begun(
+        self, learns_first: str
+    ) -> None:
+        """A stray of a history that is over is nobody's to remove, whoever told of the new one."""
 
         async def program(_: SimulatedLoop) -> None:
             disk = await formatted(("/d1", D1))
@@ -367,6 +370,13 @@ class TestRegistration:
             made = Fixture(disk, await LogDirectories.open(config("/d1"), disk))
             await made.opened()
             assert f"gone-0.{GONE.hex()}.stray" in await disk.list("/d1")
+            if learns_first == "by registering":
+                made.client.quorum_generation = 2
+                made.hear(error=Error(code=ErrorCode.ERROR_CODE_FENCED))
+                await made.settle()
+                assert len(made.client.registered) == 2
+            elif learns_first == "while it opens":  # it was told when it set them aside
+                await made.directories.learn_generation(2)
             await made.replicas.on_generation(2)
             await asyncio.sleep(config().stray_delete_delay_ms / 500)
             assert f"gone-0.{GONE.hex()}.stray" in await disk.list("/d1")

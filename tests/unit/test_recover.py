@@ -151,6 +151,9 @@ def peer(voter: VoterImage = OTHERS[0], **changed: Any) -> Peer:
 
 LOST = [Peer(one.endpoint, None) for one in OTHERS]
 END = survivor().image.offset
+#: It was removed, or never added: what it holds is whole all the same.
+OBSERVER = {"identity": Identity(CLUSTER, 104, b"ob" * 8, 1), "endpoint": "voter-104:7093"}
+MAJORITY = [peer(one, past_bootstrap=True, last_epoch=5) for one in OTHERS]
 
 
 @pytest.mark.parametrize(
@@ -162,6 +165,7 @@ END = survivor().image.offset
         ({}, [peer(quorum_generation=2)], "recovered without it"),
         ({}, [peer(directory_id=ME.directory_id)], "copy of this disk"),
         ({}, [peer(past_bootstrap=True)], "they are a majority"),
+        (OBSERVER, MAJORITY, "2 of 3 voters answer, and this node is none"),
         ({"image": replace(survivor().image, voters=(ME,))}, [], "the only voter already"),
         ({"bootstrap_end": END}, LOST, "no history"),
         ({"hard_state": HardState(epoch=EPOCH_MAX - 1)}, LOST, "no epochs"),
@@ -186,6 +190,10 @@ def test_it_refuses(disk: dict[str, Any], peers: list[Peer], because: str) -> No
 )
 def test_who_has_less_or_is_a_stranger_speaks_against_nothing(peers: list[Peer]) -> None:
     assert refusals(survivor(), peers) == []
+
+
+def test_a_disk_that_is_no_voters_may_be_all_that_is_left() -> None:
+    assert refusals(survivor(**OBSERVER), [MAJORITY[0], LOST[1]]) == []
 
 
 def test_a_voter_of_a_history_that_is_over_speaks_against_nothing() -> None:

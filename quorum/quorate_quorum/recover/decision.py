@@ -69,6 +69,11 @@ def refusals(survivor: Survivor, peers: Sequence[Peer]) -> list[str]:
             f"{alive} other voters of {voters} answer: with this node they are a majority, and"
             " nothing is lost. Start it"
         )
+    if not found and not survivor.is_voter and alive >= majority(voters):
+        found.append(
+            f"{alive} of {voters} voters answer, and this node is none: they are a majority, and"
+            " about to elect a leader"
+        )
     return found
 
 
