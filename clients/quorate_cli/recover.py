@@ -210,8 +210,9 @@ def _lines(document: dict[str, Any]) -> list[str]:
         )
         if document["done"]:
             lines.append(
-                "Start this node, then the brokers. A lost voter that comes back is refused:"
-                " format its disk with --new-voter, and add it with `quorate quorum add-voter`"
+                "Start this node, then the brokers, all of them. Recover no other voter: give each"
+                " an empty disk, format it with --new-voter, and add it with"
+                " `quorate quorum add-voter`"
             )
     return lines
 

@@ -366,6 +366,24 @@ def test_an_empty_log_leads_only_if_all_who_had_records_say_so() -> None:
     assert never_written.elected() == 0
 
 
+def test_the_wait_for_the_others_begins_when_the_first_is_back() -> None:
+    """After a night without brokers the first to be started must not win by seconds."""
+    waiting = power_cut([], last_isr=(0, 1))
+    assert waiting.tick() == []
+    assert waiting.asked(3_600_000) == []
+    waiting.unfence(0)
+    assert waiting.asked() == []
+    assert waiting.asked(59_000) == []
+    waiting.unfence(1)
+    assert waiting.asked() == [0, 1]
+    alone = power_cut([], last_isr=(0, 1))
+    assert alone.tick() == []
+    assert alone.asked(3_600_000) == []
+    alone.unfence(0)
+    assert alone.asked() == []
+    assert alone.asked(60_000) == [0]
+
+
 def test_an_answer_of_an_older_registration_does_not_count() -> None:
     waiting = power_cut([0, 1, 2])
     waiting.asked()

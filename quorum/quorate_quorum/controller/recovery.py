@@ -80,6 +80,7 @@ class Recover:
 class _Waiting:
     """A partition that nobody can lead without loss."""
 
+    #: Since when a replica has been back, and the others were waited for.
     since_ms: int
     #: By broker: the broker_epoch that was asked, when first, and when last.
     asked: dict[int, tuple[int, int, int]] = field(default_factory=dict)
@@ -107,7 +108,7 @@ class _Waiting:
 class Recovery:
     """The way back for partitions whose ISR and ELR are empty, or whose topic allows loss.
 
-    Lives as long as a reign. It waits until all of last_isr are back, or for
+    Lives as long as a reign. It waits until all of last_isr are back, or until one has been for
     unclean.recovery.wait.ms (not at all where unclean election is allowed), asks those that are
     back for the ends of their logs, and lets the furthest lead; ties go by order of assignment.
     An empty log may lead only if all who may have had records have answered: a wiped disk is no
@@ -176,6 +177,8 @@ class Recovery:
         if waiting is None:
             waiting = self._leaderless[key] = _Waiting(now_ms)
         back = [b for b in partition.broker_ids if image.is_eligible(partition, b)]
+        if not back:
+            waiting.since_ms = now_ms  # the first to come back has the others to wait for
         waited = now_ms - waiting.since_ms >= self._wait_ms
         if not back or not (unclean or waited or all(b in back for b in partition.last_isr)):
             return []
