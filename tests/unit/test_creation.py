@@ -197,6 +197,23 @@ def test_more_partitions_than_were_said_can_not_follow() -> None:
         built(made)
 
 
+def test_a_topic_that_had_to_wait_for_the_next_turn_is_checked_again_there() -> None:
+    """Others are served between the turns, and may have taken its name."""
+    image = brokers([0, 1])
+    creation = Creation(asked(("a", 3), ("b", 3), ("c", 3)), events_max=8)
+    image, _ = turns(image, creation, most=1)
+    assert sorted(image.topic_ids) == ["a"]
+    other = asked(("b", 1))
+    other.topics[0].topic_id = topic_id(9)
+    image = replayed(image, create_topics(image, other, context(image)).events)
+    image, _ = turns(image, creation)
+    assert sorted(image.topic_ids) == ["a", "b", "c"]
+    codes = [result.error.code for result in creation.response.topics]
+    none = ErrorCode.ERROR_CODE_NONE
+    assert codes == [none, ErrorCode.ERROR_CODE_TOPIC_EXISTS, none]
+    assert [result.name for result in creation.response.topics] == ["a", "b", "c"]
+
+
 # The driver.
 
 
@@ -346,5 +363,40 @@ def test_a_leaders_proposals_are_cut_into_turns_and_answered_together() -> None:
         refused = await world.controller.alter_partitions(fenced)
         assert refused.response.error.code == ErrorCode.ERROR_CODE_FENCED
         assert refused.response.request_id == 7
+
+    in_a_world(program)
+
+
+def test_what_a_full_log_left_half_made_takes_no_name_for_good() -> None:
+    """Who asked is told that the outcome is unknown; he may ask for fewer partitions now."""
+
+    async def program(world: World) -> None:
+        await world.unfenced(2)
+        making = asyncio.ensure_future(world.controller.create_topics(large()))
+        active = world.controller._active
+        assert active is not None
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert active.reign.pending.forming
+        world.raft.room = 0
+        with pytest.raises(OutcomeUnknownError):
+            await making
+        world.raft.room = None
+        small = await world.controller.create_topics(asked(("big", 1)))
+        assert small.response.topics[0].error.code == ErrorCode.ERROR_CODE_NONE
+        assert not world.controller.image.forming
+
+    in_a_world(program)
+
+
+def test_a_small_request_leaves_alone_what_another_is_making() -> None:
+    async def program(world: World) -> None:
+        await world.unfenced(2)
+        making = asyncio.ensure_future(world.controller.create_topics(large()))
+        for _ in range(3):
+            await asyncio.sleep(0)
+        small = await world.controller.create_topics(asked(("small", 1)))
+        assert small.response.topics[0].error.code == ErrorCode.ERROR_CODE_NONE
+        assert (await making).response.topics[0].num_partitions == 450
 
     in_a_world(program)

@@ -117,6 +117,39 @@ def test_who_joins_a_walk_under_way_is_looked_for_one_whole_lap() -> None:
     assert leads(image, 0) == 0
 
 
+def test_a_topic_that_came_after_the_walk_began_counts_for_who_joins_it_later() -> None:
+    """It leads there: were it not looked at, a lost tail would be trusted, or the dead would lead
+    for good.
+    """
+    image = fenced(with_topics(brokers([0, 1, 2]), topics=4, partitions=5), 2)
+    settling = Settling(looked_max=3, changed_max=100)
+    settling.begin([2])
+    image, _, _ = step(settling, image)
+    for number in (0, 9):  # before where the walk stands, and behind
+        image = built(
+            topic_event(number, f"new{number}"), partition_made(number, 0, [0, 1]), on=image
+        )
+    image = fenced(image, 0)
+    settling.begin([0])
+    while settling.is_busy:
+        image, _, _ = step(settling, image)
+    assert leads(image, 0) == 0
+
+
+def test_a_walk_goes_on_where_it_is_when_topics_went_and_somebody_joins() -> None:
+    image = fenced(with_topics(brokers([0, 1, 2]), topics=4, partitions=5), 2)
+    settling = Settling(looked_max=8, changed_max=100)
+    settling.begin([2])
+    image, _, _ = step(settling, image)
+    gone = [ev.MetadataEvent(remove_topic=ev.RemoveTopic(topic_id=topic_id(n))) for n in (1, 2)]
+    image = built(*gone, topic_event(0, "new"), partition_made(0, 0, [0, 1]), on=image)
+    image = fenced(image, 0)
+    settling.begin([0])
+    while settling.is_busy:
+        image, _, _ = step(settling, image)
+    assert leads(image, 0) == 0
+
+
 def test_topics_may_come_and_go_under_a_walk() -> None:
     image = fenced(with_topics(brokers([0, 1]), topics=3, partitions=8), 0)
     settling = Settling(looked_max=5, changed_max=5)

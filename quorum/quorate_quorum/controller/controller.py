@@ -164,6 +164,8 @@ class Controller:
         active = self._reigning()
         creation = Creation(request)
         if creation.fits_in_a_turn(active.reign.pending):
+            if not active.creating.locked():
+                active.reign.decide(abandon)  # or what was left half made would hold its name
             decided = await self.run(creation.next)
             assert decided.response, "all of it fitted"
             return Decided(creation.response, decided.apply_offset)

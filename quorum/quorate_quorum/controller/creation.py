@@ -52,6 +52,8 @@ class _Wanted:
     configs: dict[str, str]
     assignments: list[list[int]]
     result: admin.CreatedTopic
+    #: Of all its events.
+    size: int = 0
     #: How many partitions are made; None: not even the topic.
     made: int | None = None
 
@@ -130,6 +132,7 @@ class Creation:
             if self._wanted is None and not self._take_next(turn):
                 break
             if self._wanted is not None and not self._make(turn, self._wanted):
+                self._put_back(self._wanted)
                 break
         is_done = self._wanted is None and self._asked == len(self._request.topics)
         if self._request.validate_only:
@@ -153,6 +156,13 @@ class Creation:
         except QuorateError as error:
             result.error.CopyFrom(to_wire(error))
         return True
+
+    def _put_back(self, wanted: _Wanted) -> None:
+        """Look at a topic anew in the next turn: its name may be taken by then."""
+        self._asked -= 1
+        del self.response.topics[-1]
+        self._size -= wanted.size
+        self._wanted = None
 
     def _checked(
         self, turn: _Turn, new: admin.NewTopic, result: admin.CreatedTopic
@@ -210,6 +220,7 @@ class Creation:
                 f"one request may make {BATCH_BYTES_MAX} bytes of metadata; create fewer topics"
                 " or partitions at a time"
             )
+        wanted.size = size
         self._size += size
 
     def _make(self, turn: _Turn, wanted: _Wanted) -> bool:

@@ -9,6 +9,7 @@ at, a broker that came back is not unfenced.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -101,7 +102,10 @@ class Settling:
 
     def next(self, image: MetadataImage) -> Slice:
         """Return the next step; asked again without `took`, the same one for the image of then."""
-        part = Slice(place=self._place or _lap(image, 0), looks=dict(self._looks))
+        place = self._place or _lap(image, 0)
+        if any(look.since is None for look in self._looks.values()):
+            place = _renewed(image, place)
+        part = Slice(place=place, looks=dict(self._looks))
         assert part.place is not None
         for broker_id, look in self._looks.items():
             if look.since is None:
@@ -167,3 +171,15 @@ def _changed(
 
 def _lap(image: MetadataImage, number: int) -> _Place:
     return _Place(number, sorted([*image.topics, *image.forming]))
+
+
+def _renewed(image: MetadataImage, place: _Place) -> _Place:
+    """The same place among the topics of now: one made since the lap began may count on a broker
+    whose state has changed since.
+    """
+    if place.is_lap_over:
+        return place
+    now, current = _lap(image, place.lap), place.topics[place.at]
+    at = bisect_left(now.topics, current)
+    is_there = at < len(now.topics) and now.topics[at] == current
+    return replace(now, at=at, partition=place.partition if is_there else 0)
