@@ -34,7 +34,7 @@ from quorate_quorum.node.environment import Environment
 from quorate_quorum.node.identify import NodeService
 from quorate_quorum.node.process import NodeFailed
 from quorate_quorum.raft.bootstrap import metadata_directory
-from quorate_quorum.raft.joining import join
+from quorate_quorum.raft.joining import check_one_recovery, join
 from quorate_quorum.raft.messages import QuorumStatus, ReplicaStatus
 from quorate_quorum.raft.node import RaftNode
 
@@ -155,6 +155,11 @@ class QuorumServer:
         )
         self._rooms = rooms = _Rooms(self, identity, self._log)
         await rooms.raft.start()
+        if identity.quorum_generation > 1:
+            others = [one for one in config.quorum_bootstrap_servers if one != config.advertised]
+            await check_one_recovery(
+                environment.network, others, identity, rooms.raft.history.bootstrap_hash
+            )
         rooms.snapshotting.begin()
         try:
             self._listener = await environment.network.serve(config.listeners[0], rooms.services)

@@ -361,6 +361,27 @@ def test_the_survivor_leads_alone_and_what_it_held_is_there() -> None:
     in_a_world(program)
 
 
+def test_of_two_that_were_recovered_only_the_first_runs() -> None:
+    """Brokers would take the two histories for one: they have the same generation."""
+
+    async def program(world: World) -> None:
+        first = await a_history(world)
+        second = world.voters[1]
+        for machine in (first, second):
+            found = await read(machine)
+            await recover.carry_out(machine.disk, found, plan(found, LOST))
+        servers = tuple(machine.endpoint for machine in world.voters)
+        await first.start(quorum_bootstrap_servers=servers)
+        await world.controller(first)
+        with pytest.raises(ConfigError, match="a recovery of its own"):
+            await second.start(quorum_bootstrap_servers=servers)
+        first.kill()
+        await first.start(quorum_bootstrap_servers=servers)
+        await world.controller(first)
+
+    in_a_world(program)
+
+
 @pytest.mark.parametrize("by_power", [False, True], ids=["process", "power"])
 def test_a_crash_at_any_write_leaves_the_old_history_or_one_that_recover_completes(
     by_power: bool,

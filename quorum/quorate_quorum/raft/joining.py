@@ -83,6 +83,28 @@ async def ask_generation(network: Network, servers: Sequence[str], cluster_id: s
     return newest if is_led else 0
 
 
+async def check_one_recovery(
+    network: Network, servers: Sequence[str], identity: Identity, bootstrap_hash: bytes
+) -> None:
+    """Raise ConfigError if a server is of another history with our generation: two voters were
+    recovered, each while the other did not run. Brokers know histories by generation only: they
+    would follow both, and remove what one of them does not know.
+    """
+    answers = await asyncio.gather(*(_ask(network, server) for server in servers))
+    for server, answer in zip(servers, answers, strict=True):
+        if answer is None or not (answer.bootstrap_hash and bootstrap_hash):
+            continue
+        told = (answer.cluster_id, answer.quorum_generation)
+        if told != (identity.cluster_id, identity.quorum_generation):
+            continue
+        if answer.bootstrap_hash != bootstrap_hash:
+            raise ConfigError(
+                f"node {answer.node_id} at {server} began quorum_generation {told[1]} too, by a"
+                " recovery of its own: one history only can go on. Stop one of the two, give it an"
+                " empty disk formatted with --new-voter, and add it to the other"
+            )
+
+
 async def _ask(network: Network, server: str) -> DescribeNodeResponse | None:
     connection = network.connect(server, purpose="control")
     try:

@@ -253,6 +253,7 @@ class RaftNode:
             leader_directory_id=heard.leader.directory_id if heard else b"",
             leader_endpoint=heard.endpoint if heard else "",
             last_epoch=ledger.last_epoch,
+            bootstrap_hash=self._history.bootstrap_hash,
         )
 
     # --- from start to stop ---------------------------------------------------------------------
