@@ -12,7 +12,6 @@ import contextlib
 import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
-from contextvars import Context
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -264,7 +263,7 @@ class _Doing:
         disk.slow_sync = 0.05
         found = await self._until(lambda: machine.is_up and bool(self._unsynced(machine)))
         disk.slow_sync = 0.0
-        if not found:
+        if not found or disk is not machine.disk:  # it may have been replaced meanwhile
             return False
         path, position, size = self.chance.choice(self._unsynced(machine))
         self.quorum.kill(machine)
@@ -332,15 +331,18 @@ class _Doing:
     # -- operators
 
     async def transfer(self) -> bool:
-        """The leader gives its reign away."""
+        """The leader hands over for silence, or makes way for a voter that an operator names."""
         leader = self.quorum.leader
         if leader is None or leader.server is None or leader.process is None:
             return False
-        if not leader.process.runs:
+        if not leader.process.runs or leader.death is None:
             return False
-        hand_over = partial(leader.server.raft.hand_over, for_silence=self.fault.level < 0.3)
-        context: Context = leader.process.context()
-        context.run(hand_over)
+        if self.fault.level < 0.3:
+            leader.process.context().run(partial(leader.server.raft.hand_over, for_silence=True))
+            return True
+        named = self.other.node_id if self.fault.level < 0.8 else None
+        task = leader.process.spawn(_transfer(leader.server, named))
+        await asyncio.wait((task, leader.death), timeout=10, return_when=asyncio.FIRST_COMPLETED)
         return True
 
     async def voter_added(self) -> bool:
@@ -369,6 +371,12 @@ class _Doing:
         task = process.spawn(_take_snapshot(server, taken))
         await asyncio.wait((task, death), timeout=10, return_when=asyncio.FIRST_COMPLETED)
         return bool(taken)
+
+
+async def _transfer(server: QuorumServer, named: int | None) -> None:
+    """Ask for it, unless it can't be."""
+    with contextlib.suppress(QuorateError):
+        await server.raft.transfer(named)
 
 
 async def _take_snapshot(server: QuorumServer, taken: list[SnapshotId]) -> None:
