@@ -202,6 +202,22 @@ def test_a_topic_is_created_the_controller_killed_and_life_goes_on() -> None:
         in_a_world(program, seed=seed)
 
 
+def test_voters_that_see_their_leader_die_do_not_wait_for_a_fetch_timeout() -> None:
+    """A deadline that comes sooner than the timer that was set moves the timer."""
+
+    async def program(world: World) -> None:
+        await world.start()
+        first = await world.controller()
+        others = [machine for machine in world.voters if machine is not first]
+        await asyncio.sleep(pause_s)
+        first.kill()
+        took = await world.until(lambda: any(m.server.is_controller for m in others))
+        assert took < first.config().quorum_fetch_timeout_ms / 1000 / 4
+
+    for pause_s in (5.0, 5.3, 5.6, 5.9, 6.2):  # wherever the timers stand then
+        in_a_world(program)
+
+
 def test_an_isr_change_converges_though_the_controller_dies_with_the_answer() -> None:
     """K15: the reply is lost; the repeat is refused by partition_epoch, or makes the change."""
 
