@@ -294,10 +294,10 @@ async def _check_voter(
         state = await read_state(disk, directory)
     except StorageError:
         return faults  # said by check_file
-    if walk.epochs.last > max(state.epoch, epoch):
+    if walk.chain.epoch > max(state.epoch, epoch):
         is_there = await disk.exists(f"{directory}/{QUORUM_STATE}")
         said = f"it says epoch {state.epoch}" if is_there else "it is missing"
-        what = f"{said}, and the log has epoch {walk.epochs.last}"
+        what = f"{said}, and the log has epoch {walk.chain.epoch}"
         faults.append(Fault(f"{directory}/{QUORUM_STATE}", None, what))
     return faults
 

@@ -260,7 +260,7 @@ async def test_a_file_of_another_name_is_not_it() -> None:
     disk = await a_disk()
     other = snapshots.path_of(DIRECTORY, SnapshotId(121, 3))
     await put(disk, WHOLE, other)
-    with pytest.raises(CorruptRecordError, match="is named"):
+    with pytest.raises(CorruptRecordError, match="its name another"):
         await snapshots.read_start(disk, other)
 
 

@@ -54,6 +54,11 @@ class EpochChain:
         self._epoch: int | None = -1
         self._has_begun = False
 
+    @property
+    def epoch(self) -> int:
+        """The epoch of the last batch that was inspected, by the EpochStarts; -1: none was."""
+        return -1 if self._epoch is None else self._epoch
+
     def inspect(self, header: BatchHeader, batch: Buffer) -> None:
         """Take in the next batch; CorruptRecordError if it does not belong there.
 

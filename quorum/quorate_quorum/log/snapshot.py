@@ -311,7 +311,9 @@ def _start_of(path: str, header: BatchHeader, batch: Buffer) -> SnapshotStart:
     named = id_of(name) or id_of_part(name)
     if SnapshotId(start.offset, start.epoch) != named or header.leader_epoch != start.epoch:
         raise _corrupt(
-            path, f"it says offset {start.offset} and epoch {start.epoch}, and is named {named}"
+            path,
+            f"it says offset {start.offset} and epoch {start.epoch}, its first batch says epoch"
+            f" {header.leader_epoch}, and its name another",
         )
     return start
 
