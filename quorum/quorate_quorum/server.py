@@ -155,16 +155,13 @@ class QuorumServer:
         )
         self._rooms = rooms = _Rooms(self, identity, self._log)
         await rooms.raft.start()
-        if identity.quorum_generation > 1:
-            others = [one for one in config.quorum_bootstrap_servers if one != config.advertised]
-            await check_one_recovery(
-                environment.network, others, identity, rooms.raft.history.bootstrap_hash
-            )
+        await self._check_one_recovery(identity, rooms.raft)
         rooms.snapshotting.begin()
         try:
             self._listener = await environment.network.serve(config.listeners[0], rooms.services)
         except OSError as error:
             raise ConfigError(f"voter {config.node_id} can't listen: {error}") from error
+        await self._check_one_recovery(identity, rooms.raft)  # one that starts in this moment too
         log.info(
             "voter_started",
             node=config.node_id,
@@ -172,6 +169,13 @@ class QuorumServer:
             endpoint=self.endpoint,
             log_end_offset=self._log.log_end_offset,
         )
+
+    async def _check_one_recovery(self, identity: Identity, raft: RaftNode) -> None:
+        if identity.quorum_generation > 1:
+            mine = (self.config.advertised, *self.config.listeners)
+            others = [one for one in self.config.quorum_bootstrap_servers if one not in mine]
+            bootstrap_hash = raft.history.bootstrap_hash
+            await check_one_recovery(self.environment.network, others, identity, bootstrap_hash)
 
     # -- stop
 

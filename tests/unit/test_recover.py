@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import random
 from dataclasses import replace
@@ -378,6 +379,18 @@ def test_of_two_that_were_recovered_only_the_first_runs() -> None:
         first.kill()
         await first.start(quorum_bootstrap_servers=servers)
         await world.controller(first)
+
+        # Nor both, where neither listens yet when the other looks.
+        first.kill()
+        world.network.cut({first.name}, {second.name})
+        starting = asyncio.gather(
+            *(one.start(quorum_bootstrap_servers=servers) for one in (first, second)),
+            return_exceptions=True,
+        )
+        await asyncio.sleep(0.9)
+        world.network.heal()
+        started = await starting
+        assert any(isinstance(one, ConfigError) for one in started)
 
     in_a_world(program)
 
