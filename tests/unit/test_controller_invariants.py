@@ -15,11 +15,16 @@ import pytest
 
 from quorate.v1 import admin_pb2 as admin
 from quorate_quorum.controller import brokers as decide
+from quorate_quorum.controller.creation import Creation, abandon
 from quorate_quorum.controller.outcome import Context, Outcome
 from quorate_quorum.controller.partitions import alter_partitions
 from quorate_quorum.controller.recovery import Recover, Recovery, recover
 from quorate_quorum.controller.settling import Settling
-from quorate_quorum.controller.topics import alter_configs, raise_internal_topics
+from quorate_quorum.controller.topics import (
+    alter_configs,
+    delete_topics,
+    raise_internal_topics,
+)
 from quorate_quorum.metadata.delta import MetadataDelta, replayed
 from quorate_quorum.metadata.image import EMPTY, MetadataImage, PartitionImage, TopicImage
 from quorate_quorum.v1 import controller_pb2 as wire
@@ -34,6 +39,8 @@ from tests.unit.metadata_builders import (
 
 Key = tuple[bytes, int]
 BROKERS = 5
+FIRST_TOPICS = 4
+TOPICS_MAX = 9
 
 
 class Cluster:
@@ -47,6 +54,8 @@ class Cluster:
         self.holders: dict[Key, set[int]] = {}
         self.recovery = Recovery(unclean_recovery_wait_ms=3)
         self.settling = Settling(looked_max=4, changed_max=1)
+        #: One that is made in turns, with all else between.
+        self.creation: Creation | None = None
         self.now_ms = 0
         for broker in range(BROKERS):
             self.register(broker)
@@ -81,6 +90,8 @@ class Cluster:
         if self.chance.random() < 0.2:
             self.settling = Settling(looked_max=4, changed_max=1)
             self.settling.begin(sorted(self.image.brokers))
+            self.creation = None
+            self.take(abandon(self.image, self.context()))
         self.settle(self.chance.randint(0, 6))
 
     def settle(self, steps: int) -> None:
@@ -98,22 +109,21 @@ class Cluster:
             for index, partition in enumerate(topic.partitions):
                 old = before.partition(topic.id, index)
                 self.check((topic.id, index), topic, old, partition)
+        for forming in self.image.sorted_forming():
+            for partition in forming.topic.partitions:
+                self.check_members(partition)
 
     def check(
         self, key: Key, topic: TopicImage, old: PartitionImage | None, new: PartitionImage
     ) -> None:
-        new.check()
-        settled = {b for b in range(BROKERS) if self.settling.is_settled(b)}
-        for member in new.isr:
-            fenced = not self.image.is_unfenced(member)
-            assert not (fenced and member in settled), "a fenced broker is in no ISR, once settled"
+        settled = self.check_members(new)
         if old is not None:
             assert new.leader_epoch >= old.leader_epoch
             assert new.partition_epoch >= old.partition_epoch
             assert (new == old) == (new.partition_epoch == old.partition_epoch)
             if new.leader != old.leader:
                 assert new.leader_epoch > old.leader_epoch
-        holders = self.holders.setdefault(key, set(new.isr))
+        holders = self.holders.setdefault(key, {*new.isr, *new.elr})
         if old is not None and new.recovered_epoch != old.recovered_epoch:
             holders.clear()
             holders.update(new.isr)
@@ -135,6 +145,15 @@ class Cluster:
             assert not new.elr, "an ISR that is enough has no ELR"
             if new.leader >= 0:
                 holders.intersection_update(new.isr)
+
+    def check_members(self, new: PartitionImage) -> set[int]:
+        """Check an ISR; return the brokers that are settled."""
+        new.check()
+        settled = {b for b in range(BROKERS) if self.settling.is_settled(b)}
+        for member in new.isr:
+            fenced = not self.image.is_unfenced(member)
+            assert not (fenced and member in settled), "a fenced broker is in no ISR, once settled"
+        return settled
 
     def loses(self, broker: int, *, unsynced_only: bool) -> None:
         for key, holders in self.holders.items():
@@ -228,6 +247,34 @@ class Cluster:
         del broker
         self.take(raise_internal_topics(self.image, self.context()))
 
+    def make(self, broker: int) -> None:
+        """A topic comes, two events in a turn, before or behind where a walk stands."""
+        del broker
+        if self.creation is None and len(self.image.topics) < TOPICS_MAX:
+            number = self.chance.randrange(FIRST_TOPICS + 1, 250)
+            new = admin.NewTopic(
+                name=f"n{number}",
+                topic_id=topic_id(number),
+                num_partitions=self.chance.randint(1, 4),
+                replication_factor=3,
+            )
+            self.creation = Creation(admin.CreateTopicsRequest(topics=[new]), events_max=2)
+        if self.creation is not None:
+            outcome = self.creation.next(self.image, self.context())
+            self.take(outcome)
+            if outcome.response:
+                self.creation = None
+
+    def delete(self, broker: int) -> None:
+        del broker
+        gone = [name for name in self.image.topic_ids if name.startswith("n")]
+        if gone:
+            name = self.chance.choice(sorted(gone))
+            topic_id = self.image.topic_ids[name]
+            self.holders = {key: held for key, held in self.holders.items() if key[0] != topic_id}
+            request = admin.DeleteTopicsRequest(topics=[name])
+            self.take(delete_topics(self.image, request, self.context()))
+
     def recover(self, broker: int) -> None:
         del broker
         self.now_ms += 1
@@ -271,6 +318,10 @@ class Cluster:
                 self.raise_internal,
                 self.recover,
                 self.recover,
+                self.make,
+                self.make,
+                self.make,
+                self.delete,
                 self.settle_on,
                 self.settle_on,
             ]
