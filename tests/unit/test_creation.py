@@ -101,6 +101,20 @@ def test_a_turn_is_bounded_and_a_small_topic_is_never_cut() -> None:
     assert [result.num_partitions for result in creation.response.topics] == [3] * 20
 
 
+def test_a_turn_is_bounded_where_all_topics_are_refused() -> None:
+    image = brokers([0, 1])
+    creation = Creation(asked(*((f"no/{n}", 1) for n in range(30))), events_max=8)
+    answered = 0
+    is_done = False
+    while not is_done:
+        outcome = creation.next(image, context(image))
+        assert outcome.events == ()
+        is_done = outcome.response
+        assert len(creation.response.topics) - answered <= 8
+        answered = len(creation.response.topics)
+    assert answered == 30
+
+
 def test_what_is_shown_at_the_end_is_told_by_the_delta() -> None:
     """Who follows deltas learns of every partition, with the batch that completes the topic."""
     image = brokers([0, 1])
