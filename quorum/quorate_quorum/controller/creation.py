@@ -128,11 +128,10 @@ class Creation:
         the request given up.
         """
         turn = _Turn(image, context)
-        first = self._asked
+        most = self._asked + self._events_max  # those that are refused take time, too
         while len(turn.events) < self._events_max:
-            if self._wanted is None:  # those that are refused make no events, and take time
-                if self._asked - first >= self._events_max or not self._take_next(turn):
-                    break
+            if self._wanted is None and (self._asked == most or not self._take_next(turn)):
+                break
             if self._wanted is not None and not self._make(turn, self._wanted):
                 self._put_back(self._wanted)
                 break
