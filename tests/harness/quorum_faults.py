@@ -217,6 +217,18 @@ class _Doing:
     async def power_loss_of_all(self) -> bool:
         return await self._down(self.quorum.machines, self.quorum.cut_power)
 
+    async def power_loss_amid_syncs(self) -> bool:
+        """Much is written and little synced when the lights go out: what was told must be there."""
+        machines = self.quorum.machines
+        disks = [one.disk for one in machines]
+        for disk in disks:
+            disk.slow_sync = 0.05 + 0.25 * self.fault.level
+        found = await self._until(lambda: any(self._unsynced(one) for one in machines))
+        await asyncio.sleep(self.chance.uniform(0, 0.6))
+        for disk in disks:
+            disk.slow_sync = 0.0
+        return await self._down(machines, self.quorum.cut_power) and found
+
     async def clean_restart(self) -> bool:
         one = self.someone
         was_up = one.is_up
@@ -410,6 +422,7 @@ KINDS: dict[str, Kind] = {
     "kill of all": Kind(2, _Doing.kill_all),
     "power loss of one": Kind(4, _Doing.power_loss),
     "power loss of all": Kind(2, _Doing.power_loss_of_all),
+    "power loss amid syncs": Kind(3, _Doing.power_loss_amid_syncs),
     "clean restart": Kind(3, _Doing.clean_restart),
     "pause": Kind(5, _Doing.pause),
     "torn write": Kind(3, _Doing.torn_write),

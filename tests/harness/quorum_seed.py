@@ -207,7 +207,7 @@ class _World:
                 "elections": len(self.rules.leaders),
                 "truncations": self.rules.truncations - self.rules.snapshots.installed,
                 "pauses": injected["pause"],
-                "power losses": injected["power loss of one"] + injected["power loss of all"],
+                "power losses": sum(n for kind, n in injected.items() if kind.startswith("power")),
                 "snapshots taken": self.rules.snapshots.taken,
                 "snapshots installed": self.rules.snapshots.installed,
                 "snapshots loaded": self.rules.snapshots_loaded,
