@@ -348,6 +348,24 @@ def test_flush_on_ack_cannot_change() -> None:
     assert not alter(image, flush_on_ack="true")[1]
 
 
+def test_an_elr_is_void_before_the_isr_may_commit_alone_wherever_the_log_ends() -> None:
+    """A large Outcome is several batches: with the first of them alone nobody may count on an
+    ELR that lacks what the ISR has committed (K5).
+    """
+    image = brokers([0, 1, 2], fenced=[1, 2])
+    for number in (1, 2, 3):
+        name = f"t{number}"
+        image = with_partition(image, [0, 1, 2], isr=[0], elr=[1], number=number, name=name)
+    request = admin.AlterConfigsRequest(set={"min.insync.replicas": "1"})
+    events = alter_configs(image, request, context(image)).events
+    assert len(events) == 4
+    for end in range(len(events) + 1):
+        cut = replayed(image, events[:end])
+        for topic in cut.sorted_topics():
+            (partition,) = topic.partitions
+            assert not partition.elr or len(partition.isr) < cut.min_isr(topic, partition)
+
+
 def test_a_lower_min_isr_that_the_isr_meets_voids_the_elr() -> None:
     image = with_partition(brokers([0, 1, 2], fenced=[1, 2]), [0, 1, 2], isr=[0], elr=[1])
     lower, _ = alter(image, min_insync_replicas="1")
