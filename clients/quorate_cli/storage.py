@@ -23,6 +23,7 @@ from quorate.cluster import default_network
 from quorate.errors import NetworkError
 from quorate_cli import offline, offline_verify
 from quorate_cli.session import SAID_NO, Output, check_output, fail, leave_on, usage_error
+from quorate_quorum.generations import ask_generation
 from quorate_quorum.log.disk import Disk
 from quorate_quorum.log.identity import (
     CLUSTER_ID,
@@ -279,7 +280,7 @@ async def _format_new_voter(node: QuorumConfig, cluster_id: str, *, force: bool)
     joining.check_servers(node)
     network = default_network()
     try:
-        await joining.ask_generation(network, node.quorum_bootstrap_servers, cluster_id)
+        await ask_generation(network, node.quorum_bootstrap_servers, cluster_id)
     finally:
         await network.close()
     await _format(node, cluster_id, [], force=force)

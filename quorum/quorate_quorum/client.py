@@ -46,6 +46,7 @@ from quorate.network import Connection, Method
 from quorate.record import batch as record_batch
 from quorate.v1.common_pb2 import ErrorCode
 from quorate_quorum.forwarding import Forwarding, ForwardLimits, NotSentError
+from quorate_quorum.generations import ask_generation
 from quorate_quorum.log.identity import GENERATION_MAX
 from quorate_quorum.metadata.delta import MetadataDelta
 from quorate_quorum.metadata.image import MetadataImage
@@ -58,6 +59,7 @@ from quorate_quorum.methods import (
     WATCH,
 )
 from quorate_quorum.node.bell import Bell
+from quorate_quorum.node.config import ConfigError
 from quorate_quorum.node.environment import Environment
 from quorate_quorum.node.features import UnknownLevelError
 from quorate_quorum.v1.controller_pb2 import (
@@ -79,6 +81,8 @@ log = structlog.get_logger(__name__)
 
 Q = TypeVar("Q")
 R = TypeVar("R")
+#: So often all voters are asked for their generation, beside the one that is watched.
+GENERATION_LOOK_MS = 30_000
 #: Answers of one who is not the controller of our history: nothing was done.
 _ANOTHERS = (ErrorCode.ERROR_CODE_NOT_CONTROLLER, ErrorCode.ERROR_CODE_WRONG_CLUSTER)
 #: Answers that carry a hint at the controller beside NOT_CONTROLLER.
@@ -170,6 +174,9 @@ class QuorumClient:
             cluster_id, self._connections.get, ForwardLimits(), lambda: self.quorum_generation
         )
         self._leader_news = Bell()  # rung once: news of the leader replaces it
+        #: Somebody leads in it, so nothing older is believed; 0: not asked yet.
+        self._newest_generation = 0
+        self._looking: asyncio.Task[None] | None = None
         self._watching: asyncio.Task[None] | None = None
         self._stopped = False
 
@@ -201,13 +208,16 @@ class QuorumClient:
         assert self._watching is None, "a client starts once"
         self._watching = asyncio.create_task(self._watch_for_good(), name="quorum-watch")
         self._watching.add_done_callback(self._watch_ended)
+        self._looking = asyncio.create_task(self._look_for_good(), name="quorum-generations")
+        self._looking.add_done_callback(self._watch_ended)
 
     async def stop(self) -> None:
         """End all streams and fail all who wait; safe to call twice."""
         self._stopped = True
-        if self._watching is not None:
-            self._watching.cancel()
-            await asyncio.wait([self._watching])
+        for task in (self._watching, self._looking):
+            if task is not None:
+                task.cancel()
+                await asyncio.wait([task])
         for heartbeat in list(self._heartbeats):
             await heartbeat.close()
         if self._alter is not None:
@@ -474,6 +484,22 @@ class QuorumClient:
         for heartbeat in self._heartbeats:
             heartbeat.controller_moved("")
 
+    async def _look_for_good(self) -> None:
+        """Ask all voters for their generation: a lost majority that came back leads its own, and
+        whoever was down while the quorum was recovered would never hear of the newer one there.
+        """
+        while True:
+            newest = 0
+            try:
+                if len(self._voters.known) > 1:
+                    newest = await ask_generation(
+                        self._environment.network, self._voters.known, self._cluster_id
+                    )
+            except ConfigError as error:
+                log.warning("a voter of another cluster is asked", reason=str(error))
+            self._newest_generation = max(newest, self._newest_generation)
+            await asyncio.sleep(GENERATION_LOOK_MS / 1000)
+
     # -- watch
 
     async def _watch_for_good(self) -> None:
@@ -564,6 +590,11 @@ class QuorumClient:
         """
         told = header.quorum_generation
         self._learn_generation(told)
+        if told < self._newest_generation:
+            raise WrongClusterError(
+                f"that voter is of quorum_generation {told}, and somebody leads in"
+                f" {self._newest_generation}: the quorum was recovered without it"
+            )
         if told == self.quorum_generation:
             return 0
         if told > self.quorum_generation and (header.reload or self._loader.jumps_into == told):
@@ -853,6 +884,11 @@ class _Voters:
         self._bootstrap = tuple(dict.fromkeys(bootstrap))
         self._endpoints = self._bootstrap
         self._chance = chance
+
+    @property
+    def known(self) -> tuple[str, ...]:
+        """All endpoints, those of the image first."""
+        return self._endpoints
 
     def learn(self, endpoints: Sequence[str]) -> None:
         self._endpoints = tuple(dict.fromkeys((*endpoints, *self._bootstrap)))

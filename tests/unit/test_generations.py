@@ -19,6 +19,7 @@ from quorate_broker.directories import LogDirectories
 from quorate_broker.replica_files import KEPT, METADATA_FILE, PartitionMetadata
 from quorate_broker.strays import Strays
 from quorate_quorum.client import QuorumClient
+from quorate_quorum.generations import ask_generation
 from quorate_quorum.log.disk import read_whole, replace_whole
 from quorate_quorum.log.events import encode_events
 from quorate_quorum.log.identity import Identity, read_identity, write_identity
@@ -28,7 +29,6 @@ from quorate_quorum.metadata.recovered import recovered
 from quorate_quorum.metadata.watch import Watch
 from quorate_quorum.methods import DESCRIBE_NODE
 from quorate_quorum.node.environment import Environment
-from quorate_quorum.raft.joining import ask_generation
 from quorate_quorum.v1 import controller_pb2 as wire
 from quorate_quorum.v1 import events_pb2 as ev
 from quorate_quorum.v1.controller_pb2 import WatchHeader, WatchRequest
@@ -109,6 +109,37 @@ def test_a_broker_follows_the_quorum_into_a_newer_generation() -> None:
         await world.client.register(wire.RegisterRequest(broker_id=1))
 
     in_a_world(program)
+
+
+def test_who_watches_a_lost_majority_that_came_back_hears_of_the_newer_generation() -> None:
+    """It was down during the recovery, and two of the three whom it knows lead the old history."""
+
+    async def program(world: World) -> None:
+        survivor = await replaced_alone(world, 2)
+        world.client._voters.other_than = others_than(world, survivor)  # type: ignore[method-assign]
+        await world.client.start()
+        await world.client.wait_applied(2, timeout_ms=1000)
+        assert world.client.quorum_generation == 1
+        world.client._voters.other_than = lambda _: survivor  # type: ignore[method-assign]
+        await until(lambda: world.client.quorum_generation == 2)
+
+    in_a_world(program)
+
+
+async def replaced_alone(world: World, generation: int) -> str:
+    """The last voter was recovered; return its endpoint."""
+    world.voters[2].kill()
+    told = Told(generation, leader=102)
+    survivor = FakeVoter(world.network, 102, generation)
+    survivor.raft.lead(5)
+    handlers = {**survivor.handlers(), **told.handlers()}
+    survivor.handlers = lambda: handlers  # type: ignore[method-assign]
+    await survivor.start()
+    return survivor.endpoint
+
+
+def others_than(world: World, survivor: str) -> Any:
+    return lambda _: next(v.endpoint for v in world.voters if v.endpoint != survivor)
 
 
 def test_a_newer_generation_counts_even_where_its_epochs_are_lower() -> None:

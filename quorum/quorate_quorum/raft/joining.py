@@ -12,18 +12,14 @@ from dataclasses import replace
 
 import structlog
 
-from quorate.errors import QuorateError
 from quorate.network import Network
+from quorate_quorum.generations import ask, ask_generation
 from quorate_quorum.log.disk import Disk
-from quorate_quorum.log.identity import GENERATION_MAX, Identity, write_identity
-from quorate_quorum.methods import DESCRIBE_NODE
+from quorate_quorum.log.identity import Identity, write_identity
 from quorate_quorum.node.config import ConfigError, QuorumConfig
-from quorate_quorum.raft.finder import leader_in
-from quorate_quorum.v1.raft_pb2 import DescribeNodeRequest, DescribeNodeResponse
 
 log = structlog.get_logger(__name__)
 
-ASK_TIMEOUT_MS = 1000
 ASK_AGAIN_MS = 500
 #: So often it is said that nobody answers.
 LOG_EVERY = 20
@@ -59,30 +55,6 @@ async def join(network: Network, disk: Disk, config: QuorumConfig, identity: Ide
     return joined
 
 
-async def ask_generation(network: Network, servers: Sequence[str], cluster_id: str) -> int:
-    """Return the newest generation that a server names, if one of it hears a leader; else 0.
-
-    Older ones are histories that are over, though their voters may have elected each other.
-    ConfigError if one is of another cluster.
-    """
-    newest, is_led = 0, False
-    answers = await asyncio.gather(*(_ask(network, server) for server in servers))
-    for server, answer in zip(servers, answers, strict=True):
-        if answer is None or answer.quorum_generation > GENERATION_MAX:
-            continue
-        if answer.cluster_id != cluster_id:
-            raise ConfigError(
-                f"{server} is of cluster {answer.cluster_id[:100]!r}, and this disk was formatted "
-                f"for cluster {cluster_id!r}: set quorum.bootstrap.servers right, or format the "
-                "disk with the right --cluster-id"
-            )
-        if answer.quorum_generation > newest:
-            newest, is_led = answer.quorum_generation, False
-        if answer.quorum_generation == newest:
-            is_led = is_led or leader_in(answer) is not None
-    return newest if is_led else 0
-
-
 async def check_one_recovery(
     network: Network, servers: Sequence[str], identity: Identity, bootstrap_hash: bytes
 ) -> None:
@@ -90,7 +62,7 @@ async def check_one_recovery(
     recovered, each while the other did not run. Brokers know histories by generation only: they
     would follow both, and remove what one of them does not know.
     """
-    answers = await asyncio.gather(*(_ask(network, server) for server in servers))
+    answers = await asyncio.gather(*(ask(network, server) for server in servers))
     for server, answer in zip(servers, answers, strict=True):
         if answer is None or not (answer.bootstrap_hash and bootstrap_hash):
             continue
@@ -103,16 +75,3 @@ async def check_one_recovery(
                 " recovery of its own: one history only can go on. Stop one of the two, give it an"
                 " empty disk formatted with --new-voter, and add it to the other"
             )
-
-
-async def _ask(network: Network, server: str) -> DescribeNodeResponse | None:
-    connection = network.connect(server, purpose="control")
-    try:
-        return await connection.unary(
-            DESCRIBE_NODE, DescribeNodeRequest(), timeout_ms=ASK_TIMEOUT_MS
-        )
-    except QuorateError as error:
-        log.debug("a bootstrap server does not answer", server=server, error=str(error))
-        return None
-    finally:
-        await connection.close()
