@@ -805,6 +805,29 @@ def test_forwarded_calls_are_decided_in_their_order_and_answered_each_with_its_i
     in_a_world(program)
 
 
+def test_a_fault_of_ours_in_one_forwarded_call_costs_the_others_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """They share one stream: were it broken, nobody would know what became of theirs."""
+
+    async def program(world: World) -> None:
+        await world.unfenced(1)
+
+        def describe() -> admin.DescribeQuorumResponse:
+            raise KeyError("a fault")
+
+        monkeypatch.setattr(world.controller, "_describe", describe)
+        broken = wire.ForwardRequest(request_id=7, method=DESCRIBE_QUORUM.path, deadline_ms=1000)
+        message = wire.ForwardRequests(requests=[creation(1), broken, creation(2)])
+        answers = {answer.request_id: answer for answer in await world.forward_all([message])}
+        assert sorted(answers) == [1, 2, 7]
+        assert isinstance(from_wire(answers[7].error), OutcomeUnknownError)
+        assert not answers[1].error.code
+        assert not answers[2].error.code
+
+    in_a_world(program)
+
+
 def test_a_request_id_said_twice_is_two_requests_and_the_service_keeps_none() -> None:
     async def program(world: World) -> None:
         await world.unfenced(1)

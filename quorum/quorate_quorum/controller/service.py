@@ -241,6 +241,11 @@ class ControllerService:
             )
         except QuorateError as error:
             return ForwardResponse(error=to_wire(error), request_id=request.request_id)
+        except Exception as error:
+            # A fault of ours in one call must not break the stream of all others.
+            log.exception("forwarded_call_failed", method=request.method)
+            unknown = OutcomeUnknownError(f"the controller failed in {request.method}: {error!r}")
+            return ForwardResponse(error=to_wire(unknown), request_id=request.request_id)
         return ForwardResponse(
             request_id=request.request_id,
             response=forwarded.method.encode_response(decided.response),
