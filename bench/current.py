@@ -16,7 +16,7 @@ from quorate.errors import raise_if_error
 from quorate.methods import CREATE_TOPICS
 from quorate.v1.admin_pb2 import CreateTopicsRequest
 from quorate_cli.local import Node
-from quorate_quorum.client import HeartbeatStream, QuorumClient
+from quorate_quorum.client.client import HeartbeatStream, QuorumClient
 from quorate_quorum.metadata.delta import MetadataDelta
 from quorate_quorum.metadata.image import MetadataImage
 from quorate_quorum.v1.controller_pb2 import HeartbeatRequest, HeartbeatResponse, RegisterRequest

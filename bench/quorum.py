@@ -22,7 +22,7 @@ from bench.voters import PATIENCE_S, Voters, ask, door, running, set_once
 from quorate.errors import QuorateError
 from quorate.methods import DESCRIBE_QUORUM
 from quorate.v1.admin_pb2 import CreateTopicsRequest, DescribeQuorumRequest
-from quorate_quorum.client import QuorumClient
+from quorate_quorum.client.client import QuorumClient
 from quorate_quorum.controller import brokers
 from quorate_quorum.controller.creation import Creation
 from quorate_quorum.controller.outcome import Context, split

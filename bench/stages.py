@@ -18,8 +18,8 @@ from typing import NamedTuple
 from bench.traced_voter import TRACE
 from bench.voters import Voters, ask, door, running, set_once
 from quorate_cli.local import Node
-from quorate_quorum.client import QuorumClient
-from quorate_quorum.forwarding import ForwardStream
+from quorate_quorum.client.client import QuorumClient
+from quorate_quorum.client.forwarding import ForwardStream
 
 Figures = dict[str, list[float]]
 Marks = Sequence[tuple[float, str]]

@@ -17,7 +17,7 @@ from quorate.grpc_network import GrpcNetwork
 from quorate.methods import ALTER_CONFIGS
 from quorate.v1.admin_pb2 import AlterConfigsRequest
 from quorate_cli.local import LocalCluster, Shape, free_port
-from quorate_quorum.client import QuorumClient
+from quorate_quorum.client.client import QuorumClient
 from quorate_quorum.log.real_disk import RealDisk
 from quorate_quorum.node.environment import Environment
 from quorate_quorum.node.process import loop_factory

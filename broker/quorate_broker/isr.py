@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from quorate_broker.partition.leader import Proposal
     from quorate_broker.partition.partition import Partition
     from quorate_broker.replicas import Key, Replicas
-    from quorate_quorum.client import QuorumClient
+    from quorate_quorum.client.client import QuorumClient
 
 log_line = structlog.get_logger(__name__)
 

@@ -24,7 +24,7 @@ from quorate_quorum.metadata.configs import TopicConfig
 from quorate_quorum.metadata.image import EMPTY
 
 if TYPE_CHECKING:
-    from quorate_quorum.client import QuorumClient
+    from quorate_quorum.client.client import QuorumClient
     from quorate_quorum.metadata.delta import MetadataDelta
     from quorate_quorum.metadata.image import MetadataImage, PartitionImage, TopicImage
     from quorate_quorum.node.config import BrokerConfig

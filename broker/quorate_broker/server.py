@@ -27,7 +27,7 @@ from quorate_broker.service.fetch import FetchLimits
 from quorate_broker.service.produce import ProduceLimits
 from quorate_broker.service.records import ProducerIds, RecordsLimits, RecordsService
 from quorate_broker.service.replica import ReplicaService
-from quorate_quorum.client import QuorumClient, QuorumClientConfig
+from quorate_quorum.client.client import QuorumClient, QuorumClientConfig
 from quorate_quorum.node.config import ConfigError
 from quorate_quorum.node.identify import NodeService
 from quorate_quorum.node.process import NodeFailed

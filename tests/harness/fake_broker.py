@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from quorate.network import Listener
-from quorate_quorum.client import HeartbeatStream, QuorumClient
+from quorate_quorum.client.client import HeartbeatStream, QuorumClient
 from quorate_quorum.metadata.delta import MetadataDelta
 from quorate_quorum.metadata.image import MetadataImage
 from quorate_quorum.node.environment import Environment

@@ -17,8 +17,8 @@ from quorate.errors import (
     to_wire,
 )
 from quorate.network import Method, Stream
-from quorate_quorum import forwarding
-from quorate_quorum.forwarding import Forwarding, ForwardLimits, NotSentError
+from quorate_quorum.client import forwarding
+from quorate_quorum.client.forwarding import Forwarding, ForwardLimits, NotSentError
 from quorate_quorum.v1 import controller_pb2 as wire
 from quorate_testing.simulated.loop import SimulatedLoop, simulate
 

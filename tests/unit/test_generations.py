@@ -18,7 +18,7 @@ from quorate.v1.admin_pb2 import CreateTopicsRequest
 from quorate_broker.directories import LogDirectories
 from quorate_broker.replica_files import KEPT, METADATA_FILE, PartitionMetadata
 from quorate_broker.strays import Strays
-from quorate_quorum.client import QuorumClient
+from quorate_quorum.client.client import QuorumClient
 from quorate_quorum.generations import ask_generation
 from quorate_quorum.log.disk import read_whole, replace_whole
 from quorate_quorum.log.events import encode_events
@@ -120,7 +120,7 @@ def test_who_watches_a_lost_majority_that_came_back_hears_of_the_newer_generatio
         await world.client.start()
         await world.client.wait_applied(2, timeout_ms=1000)
         assert world.client.quorum_generation == 1
-        world.client._voters.other_than = lambda _: survivor  # type: ignore[method-assign]
+        world.client._voters.other_than = lambda _: survivor  # type: ignore[assignment, method-assign]
         await until(lambda: world.client.quorum_generation == 2)
 
     in_a_world(program)

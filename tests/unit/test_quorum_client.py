@@ -24,8 +24,8 @@ from quorate.errors import (
 from quorate.methods import CREATE_TOPICS
 from quorate.network import Handler, Method, Peer
 from quorate.v1.admin_pb2 import CreatedTopic, CreateTopicsRequest, CreateTopicsResponse
-from quorate_quorum.client import QuorumClient
-from quorate_quorum.forwarding import ForwardLimits
+from quorate_quorum.client.client import QuorumClient
+from quorate_quorum.client.forwarding import ForwardLimits
 from quorate_quorum.metadata.delta import MetadataDelta
 from quorate_quorum.metadata.image import MetadataImage
 from quorate_quorum.metadata.watch import Watch

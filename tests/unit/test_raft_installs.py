@@ -14,7 +14,7 @@ import pytest
 from quorate.errors import OverloadedError, QuorateError, StoppingError, raise_if_error
 from quorate.methods import DELETE_TOPICS
 from quorate.v1 import admin_pb2
-from quorate_quorum.client import QuorumClient
+from quorate_quorum.client.client import QuorumClient
 from quorate_quorum.controller.outcome import Outcome
 from quorate_quorum.log import snapshot as files
 from quorate_quorum.log.snapshot import SnapshotId

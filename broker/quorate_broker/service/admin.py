@@ -82,7 +82,7 @@ if TYPE_CHECKING:
         UpdateFeatureRequest,
     )
     from quorate_broker.publisher import Publisher
-    from quorate_quorum.client import QuorumClient
+    from quorate_quorum.client.client import QuorumClient
     from quorate_quorum.metadata.image import MetadataImage, TopicImage
 
 Q = TypeVar("Q")

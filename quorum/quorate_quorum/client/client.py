@@ -17,8 +17,6 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-import random
-from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
@@ -42,10 +40,12 @@ from quorate.errors import (
     raise_if_error,
 )
 from quorate.frame import Frame
-from quorate.network import Connection, Method
+from quorate.network import Method
 from quorate.record import batch as record_batch
 from quorate.v1.common_pb2 import ErrorCode
-from quorate_quorum.forwarding import Forwarding, ForwardLimits, NotSentError
+from quorate_quorum.client.altering import AlterStream
+from quorate_quorum.client.forwarding import Forwarding, ForwardLimits, NotSentError
+from quorate_quorum.client.reaching import Backoff, Connections, Deadline, Lag, Voters
 from quorate_quorum.generations import ask_generation
 from quorate_quorum.log.identity import GENERATION_MAX
 from quorate_quorum.metadata.delta import MetadataDelta
@@ -53,7 +53,6 @@ from quorate_quorum.metadata.image import MetadataImage
 from quorate_quorum.metadata.loader import Loaded, Loader, turns
 from quorate_quorum.methods import (
     ALLOCATE_PRODUCER_IDS,
-    ALTER_PARTITIONS,
     HEARTBEAT,
     REGISTER,
     WATCH,
@@ -156,8 +155,8 @@ class QuorumClient:
         self._cluster_id = cluster_id
         self._node_id = node_id
         self._fail = fail
-        self._connections = _Connections(environment, self._config.connections_max)
-        self._voters = _Voters(bootstrap, environment.chance)
+        self._connections = Connections(environment, self._config.connections_max)
+        self._voters = Voters(bootstrap, environment.chance)
         self._asked = ""
         self._leader = _Leader()
         self._loader = Loader(known=environment.features)
@@ -167,9 +166,9 @@ class QuorumClient:
         self._listeners: list[ImageListener] = []
         self._applied_waiters: list[tuple[int, int, asyncio.Future[None]]] = []
         self._waiter_count = 0
-        self._lag = _Lag(self._config.watch_lag_max_ms)
+        self._lag = Lag(self._config.watch_lag_max_ms)
         self._heartbeats: list[HeartbeatStream] = []
-        self._alter: _AlterStream | None = None
+        self._alter: AlterStream | None = None
         self._forwarding = Forwarding(
             cluster_id, self._connections.get, ForwardLimits(), lambda: self.quorum_generation
         )
@@ -295,7 +294,7 @@ class QuorumClient:
         if stream is None or not stream.is_open or stream.endpoint != self._leader.endpoint:
             self._drop_alter_stream()
             connection = self._connections.get(self._leader.endpoint)
-            stream = self._alter = _AlterStream(
+            stream = self._alter = AlterStream(
                 self._leader.endpoint, connection, self._config.alter_in_flight_max
             )
         request.quorum_generation = self.quorum_generation
@@ -320,7 +319,7 @@ class QuorumClient:
         Raises QuorumUnavailableError if no controller was found, OverloadedError if too much is
         under way, InvalidRequestError if the request is too large, and what the controller raises.
         """
-        deadline = _Deadline(timeout_ms)
+        deadline = Deadline(timeout_ms)
         asked = ForwardRequest(
             method=method.path, request=method.encode_request(request), principal=principal
         )
@@ -336,7 +335,7 @@ class QuorumClient:
         request = AllocateProducerIdsRequest(
             cluster_id=self._cluster_id, broker_id=broker_id, broker_epoch=broker_epoch
         )
-        deadline = _Deadline(self._config.allocate_timeout_ms)
+        deadline = Deadline(self._config.allocate_timeout_ms)
         backoff = self._backoff()
         while True:
             request.quorum_generation = self.quorum_generation
@@ -405,7 +404,7 @@ class QuorumClient:
             raise _NotAnswered(endpoint, from_wire(response.error))
         return response
 
-    async def _forward_once(self, request: ForwardRequest, deadline: _Deadline) -> ForwardResponse:
+    async def _forward_once(self, request: ForwardRequest, deadline: Deadline) -> ForwardResponse:
         """Send to the controller, when found. Only a refusal allows another try."""
         backoff = self._backoff()
         while True:
@@ -525,7 +524,7 @@ class QuorumClient:
         log.error("watch_failed", exc_info=error)
         self._fail(f"the metadata image cannot be followed: {error!r}")
 
-    async def _watch_once(self, endpoint: str, backoff: _Backoff) -> None:
+    async def _watch_once(self, endpoint: str, backoff: Backoff) -> None:
         """Follow one voter until it ends, is silent for too long, or lags.
 
         A snapshot or reload that the last voter did not end is begun anew: two voters' parts
@@ -629,9 +628,9 @@ class QuorumClient:
             self._alter.abort()
             self._alter = None
 
-    def _backoff(self) -> _Backoff:
+    def _backoff(self) -> Backoff:
         config = self._config
-        return _Backoff(config.backoff_min_ms, config.backoff_max_ms, self._environment.chance)
+        return Backoff(config.backoff_min_ms, config.backoff_max_ms, self._environment.chance)
 
     def _check_open(self) -> None:
         if self._stopped:
@@ -705,7 +704,7 @@ class HeartbeatStream:
             if not self._is_moving:
                 await backoff.wait(self._moved)
 
-    async def _session(self, endpoint: str, backoff: _Backoff) -> None:
+    async def _session(self, endpoint: str, backoff: Backoff) -> None:
         loop = asyncio.get_running_loop()
         stream = self._client._connections.get(endpoint).stream(HEARTBEAT, self._beats())
         try:
@@ -754,83 +753,6 @@ class HeartbeatStream:
             self._client._fail(f"the heartbeat cannot go on: {task.exception()!r}")
 
 
-class _AlterStream:
-    """AlterPartitions to one controller: many requests in flight, answered in any order."""
-
-    def __init__(self, endpoint: str, connection: Connection, in_flight_max: int) -> None:
-        self.endpoint = endpoint
-        self.is_open = True
-        self._in_flight_max = in_flight_max
-        self._next_id = 1
-        self._pending: dict[int, asyncio.Future[AlterPartitionsResponse]] = {}
-        self._outbox: deque[AlterPartitionsRequest] = deque()
-        self._filled = asyncio.Event()
-        self._task = asyncio.create_task(self._run(connection), name="quorum-alter")
-        self._task.add_done_callback(self._ended)
-
-    async def ask(
-        self, request: AlterPartitionsRequest, timeout_ms: int
-    ) -> AlterPartitionsResponse:
-        """Send, and wait for the answer with our request_id."""
-        if len(self._pending) >= self._in_flight_max:
-            raise OverloadedError(f"{len(self._pending)} AlterPartitions are in flight already")
-        asked = AlterPartitionsRequest()
-        asked.CopyFrom(request)
-        asked.request_id = number = self._next_id
-        self._next_id += 1
-        answer: asyncio.Future[AlterPartitionsResponse]
-        answer = self._pending[number] = asyncio.get_running_loop().create_future()
-        self._outbox.append(asked)
-        self._filled.set()
-        try:
-            async with asyncio.timeout(timeout_ms / 1000):
-                response = await answer
-        except TimeoutError:
-            raise DeadlineExceededError(
-                f"the controller at {self.endpoint} gave no answer within {timeout_ms} ms"
-            ) from None
-        finally:
-            self._pending.pop(number, None)
-        response.request_id = request.request_id
-        return response
-
-    def abort(self) -> None:
-        """Close the stream; who waits on it is told that it broke."""
-        self.is_open = False
-        self._task.cancel()
-
-    async def closed(self) -> None:
-        await asyncio.wait([self._task])
-
-    async def _run(self, connection: Connection) -> None:
-        stream = connection.stream(ALTER_PARTITIONS, self._requests())
-        async with aclosing(stream):
-            async for response in stream:
-                answer = self._pending.get(response.request_id)
-                if answer is not None and not answer.done():
-                    answer.set_result(response)
-
-    async def _requests(self) -> AsyncIterator[AlterPartitionsRequest]:
-        while True:
-            while self._outbox:
-                yield self._outbox.popleft()
-            self._filled.clear()
-            await self._filled.wait()
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        """Whatever ended the stream, all who wait learn it: the task's failure is theirs."""
-        self.is_open = False
-        cause = None if task.cancelled() else task.exception()
-        error: QuorateError
-        if isinstance(cause, QuorateError):
-            error = cause
-        else:
-            error = StreamBrokenError(f"the stream to {self.endpoint} ended: {cause or 'closed'}")
-        for answer in self._pending.values():
-            if not answer.done():
-                answer.set_exception(error)
-
-
 class _NotAnswered(Exception):
     """Whom we took for the controller did not answer as one."""
 
@@ -838,123 +760,6 @@ class _NotAnswered(Exception):
         super().__init__(str(reason))
         self.endpoint = endpoint
         self.reason = reason
-
-
-class _Connections:
-    """One control connection an endpoint; the oldest goes when there are too many."""
-
-    def __init__(self, environment: Environment, count_max: int) -> None:
-        self._network = environment.network
-        self._count_max = count_max
-        self._open: dict[str, Connection] = {}
-        self._closing: dict[asyncio.Task[None], None] = {}
-
-    def get(self, endpoint: str) -> Connection:
-        found = self._open.get(endpoint)
-        if found is None:
-            if len(self._open) >= self._count_max:
-                self.drop(next(iter(self._open)))
-            found = self._open[endpoint] = self._network.connect(endpoint, purpose="control")
-        return found
-
-    def drop(self, endpoint: str) -> None:
-        """Break the connection; the next get makes a new one."""
-        connection = self._open.pop(endpoint, None)
-        if connection is not None:
-            task = asyncio.create_task(connection.close(), name="quorum-connection-close")
-            self._closing[task] = None
-            task.add_done_callback(self._closed)
-
-    async def close(self) -> None:
-        for endpoint in list(self._open):
-            self.drop(endpoint)
-        while self._closing:
-            await asyncio.wait(list(self._closing))
-
-    def _closed(self, task: asyncio.Task[None]) -> None:
-        del self._closing[task]
-        if not task.cancelled() and task.exception() is not None:
-            log.warning("connection_close_failed", exc_info=task.exception())
-
-
-class _Voters:
-    """Endpoints of voters: those of the image first, those of the configuration always."""
-
-    def __init__(self, bootstrap: Sequence[str], chance: random.Random) -> None:
-        self._bootstrap = tuple(dict.fromkeys(bootstrap))
-        self._endpoints = self._bootstrap
-        self._chance = chance
-
-    @property
-    def known(self) -> tuple[str, ...]:
-        """All endpoints, those of the image first."""
-        return self._endpoints
-
-    def learn(self, endpoints: Sequence[str]) -> None:
-        self._endpoints = tuple(dict.fromkeys((*endpoints, *self._bootstrap)))
-
-    def other_than(self, endpoint: str) -> str:
-        """Return one by chance, another than `endpoint` where there is another."""
-        others = [known for known in self._endpoints if known != endpoint]
-        return self._chance.choice(others) if others else self._endpoints[0]
-
-
-class _Lag:
-    """How long the voter that we watch has not known what a heartbeat told us."""
-
-    def __init__(self, lag_max_ms: int) -> None:
-        self._lag_max_s = lag_max_ms / 1000
-        self._target = 0
-        self._told_at = 0.0
-
-    def told(self, high_watermark: int, applied: int, now: float) -> None:
-        """Take the controller's high watermark as the next mark, when the last was reached."""
-        if self._target <= applied < high_watermark:
-            self._target, self._told_at = high_watermark, now
-
-    def check(self, high_watermark: int, opened_at: float, now: float) -> None:
-        """Raise StreamBrokenError if the voter, watched since `opened_at`, lags for too long."""
-        waited = now - max(self._told_at, opened_at)
-        if high_watermark < self._target and waited > self._lag_max_s:
-            raise StreamBrokenError(
-                f"the voter's high watermark is {high_watermark}, and the controller told of "
-                f"{self._target} {waited:.1f} s ago"
-            )
-
-
-class _Backoff:
-    """Waits that double from try to try, with jitter; reset by success."""
-
-    def __init__(self, least_ms: int, most_ms: int, chance: random.Random) -> None:
-        self._least_ms = least_ms
-        self._most_ms = most_ms
-        self._chance = chance
-        self._next_ms = least_ms
-
-    def reset(self) -> None:
-        self._next_ms = self._least_ms
-
-    async def wait(self, sooner: Bell | None = None) -> None:
-        """Wait for the next time, or until `sooner` rings."""
-        delay_ms = self._next_ms * self._chance.uniform(0.5, 1.0)
-        self._next_ms = min(self._next_ms * 2, self._most_ms)
-        if sooner is None:
-            await asyncio.sleep(delay_ms / 1000)
-        else:
-            await sooner.wait(delay_ms)
-
-
-class _Deadline:
-    """A moment of the loop's clock."""
-
-    def __init__(self, timeout_ms: int) -> None:
-        self._at = asyncio.get_running_loop().time() + timeout_ms / 1000
-
-    @property
-    def left_ms(self) -> int:
-        """Milliseconds left, 0 or more; fits an uint32."""
-        left_s = self._at - asyncio.get_running_loop().time()
-        return min(max(0, int(left_s * 1000)), 0xFFFF_FFFF)
 
 
 async def _once(request: Q) -> AsyncIterator[Q]:

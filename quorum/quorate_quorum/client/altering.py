@@ -1,0 +1,95 @@
+"""AlterPartitions on one stream to the controller."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+
+from quorate.errors import (
+    DeadlineExceededError,
+    OverloadedError,
+    QuorateError,
+    StreamBrokenError,
+)
+from quorate.network import Connection
+from quorate_quorum.methods import ALTER_PARTITIONS
+from quorate_quorum.v1.controller_pb2 import AlterPartitionsRequest, AlterPartitionsResponse
+
+
+class AlterStream:
+    """AlterPartitions to one controller: many requests in flight, answered in any order."""
+
+    def __init__(self, endpoint: str, connection: Connection, in_flight_max: int) -> None:
+        self.endpoint = endpoint
+        self.is_open = True
+        self._in_flight_max = in_flight_max
+        self._next_id = 1
+        self._pending: dict[int, asyncio.Future[AlterPartitionsResponse]] = {}
+        self._outbox: deque[AlterPartitionsRequest] = deque()
+        self._filled = asyncio.Event()
+        self._task = asyncio.create_task(self._run(connection), name="quorum-alter")
+        self._task.add_done_callback(self._ended)
+
+    async def ask(
+        self, request: AlterPartitionsRequest, timeout_ms: int
+    ) -> AlterPartitionsResponse:
+        """Send, and wait for the answer with our request_id."""
+        if len(self._pending) >= self._in_flight_max:
+            raise OverloadedError(f"{len(self._pending)} AlterPartitions are in flight already")
+        asked = AlterPartitionsRequest()
+        asked.CopyFrom(request)
+        asked.request_id = number = self._next_id
+        self._next_id += 1
+        answer: asyncio.Future[AlterPartitionsResponse]
+        answer = self._pending[number] = asyncio.get_running_loop().create_future()
+        self._outbox.append(asked)
+        self._filled.set()
+        try:
+            async with asyncio.timeout(timeout_ms / 1000):
+                response = await answer
+        except TimeoutError:
+            raise DeadlineExceededError(
+                f"the controller at {self.endpoint} gave no answer within {timeout_ms} ms"
+            ) from None
+        finally:
+            self._pending.pop(number, None)
+        response.request_id = request.request_id
+        return response
+
+    def abort(self) -> None:
+        """Close the stream; who waits on it is told that it broke."""
+        self.is_open = False
+        self._task.cancel()
+
+    async def closed(self) -> None:
+        await asyncio.wait([self._task])
+
+    async def _run(self, connection: Connection) -> None:
+        stream = connection.stream(ALTER_PARTITIONS, self._requests())
+        async with aclosing(stream):
+            async for response in stream:
+                answer = self._pending.get(response.request_id)
+                if answer is not None and not answer.done():
+                    answer.set_result(response)
+
+    async def _requests(self) -> AsyncIterator[AlterPartitionsRequest]:
+        while True:
+            while self._outbox:
+                yield self._outbox.popleft()
+            self._filled.clear()
+            await self._filled.wait()
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """Whatever ended the stream, all who wait learn it: the task's failure is theirs."""
+        self.is_open = False
+        cause = None if task.cancelled() else task.exception()
+        error: QuorateError
+        if isinstance(cause, QuorateError):
+            error = cause
+        else:
+            error = StreamBrokenError(f"the stream to {self.endpoint} ended: {cause or 'closed'}")
+        for answer in self._pending.values():
+            if not answer.done():
+                answer.set_exception(error)
