@@ -7,10 +7,11 @@ from collections.abc import Sequence
 
 import pytest
 
-from quorate.errors import OutcomeUnknownError
+from quorate.errors import OutcomeUnknownError, OverloadedError
 from quorate.v1 import admin_pb2 as admin
 from quorate.v1.common_pb2 import ErrorCode
 from quorate_quorum.controller import brokers as decide
+from quorate_quorum.controller import controller
 from quorate_quorum.controller.creation import Creation, abandon
 from quorate_quorum.controller.topics import DELETED_PER_TURN
 from quorate_quorum.metadata.delta import MetadataDelta, replayed
@@ -412,5 +413,25 @@ def test_a_small_request_leaves_alone_what_another_is_making() -> None:
         small = await world.controller.create_topics(asked(("small", 1)))
         assert small.response.topics[0].error.code == ErrorCode.ERROR_CODE_NONE
         assert (await making).response.topics[0].num_partitions == 450
+
+    in_a_world(program)
+
+
+@pytest.mark.parametrize("bound", ["CREATIONS_MAX", "CREATION_BYTES_MAX"])
+def test_large_requests_are_bounded_also_when_their_callers_have_gone(
+    bound: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def program(world: World) -> None:
+        await world.unfenced(2)
+        most = 2 if bound == "CREATIONS_MAX" else 2 * large("one").ByteSize()
+        monkeypatch.setattr(controller, bound, most)
+        for name in ("one", "two"):
+            making = asyncio.ensure_future(world.controller.create_topics(large(name)))
+            await asyncio.sleep(0)
+            making.cancel()
+        with pytest.raises(OverloadedError, match="wait already"):
+            await world.controller.create_topics(large("six"))
+        await world.until(lambda: world.controller.image.topic_named("two") is not None)
+        await world.controller.create_topics(large("six"))
 
     in_a_world(program)

@@ -45,6 +45,8 @@ log = structlog.get_logger(__name__)
 R = TypeVar("R")
 
 CREATIONS_MAX = 100
+#: They go on when their callers have gone, and with them what bounded their bytes.
+CREATION_BYTES_MAX = 64 << 20
 
 
 class ControllerRaft(Proposer, Protocol):
@@ -94,7 +96,8 @@ class Controller:
         self._snapshotting: Snapshotting | None = None
         self._active: _Active | None = None
         self._ending: dict[asyncio.Task[None], None] = {}
-        self._creating: dict[asyncio.Task[int], None] = {}
+        #: With the bytes of the request.
+        self._creating: dict[asyncio.Task[int], int] = {}
         self._is_broken = False
         self._raft: ControllerRaft
         self._describe: Callable[[], DescribeQuorumResponse]
@@ -169,10 +172,14 @@ class Controller:
             decided = await self.run(creation.next)
             assert decided.response, "all of it fitted"
             return Decided(creation.response, decided.apply_offset)
-        if len(self._creating) >= CREATIONS_MAX:
-            raise OverloadedError(f"{CREATIONS_MAX} large requests for topics wait already")
+        size, held = request.ByteSize(), sum(self._creating.values())
+        if len(self._creating) >= CREATIONS_MAX or held + size > CREATION_BYTES_MAX:
+            raise OverloadedError(
+                f"{len(self._creating)} large requests for topics of {held} bytes wait already: at"
+                f" most {CREATIONS_MAX} of {CREATION_BYTES_MAX} bytes may"
+            )
         task = asyncio.create_task(self._create(active, creation), name="create topics")
-        self._creating[task] = None
+        self._creating[task] = size
         task.add_done_callback(self._created)
         return Decided(creation.response, await asyncio.shield(task))
 
