@@ -13,7 +13,7 @@ SEED       ?=
 QUORUM_SEEDS = $(if $(filter file default undefined,$(origin SEEDS)),700,$(SEEDS))
 STATE      ?=
 
-.PHONY: setup demo test lint check proto sim sim-quorum crash-points mutants bench clean
+.PHONY: setup demo test lint check proto sim sim-quorum sim-raft crash-points mutants bench clean
 
 setup: $(VENV)/.installed
 
@@ -48,6 +48,9 @@ mutants: setup
 
 sim-quorum: setup
 	@$(BIN)/python -m tests.simulation.quorum_run $(if $(SEED),--seed $(SEED),--seeds $(QUORUM_SEEDS) --first-seed $(FIRST_SEED)) $(if $(STATE),--state $(STATE)) $(ARGS)
+
+sim-raft: setup
+	@$(BIN)/python -m tests.simulation.raft_run $(if $(SEED),--seed $(SEED),--seeds $(if $(filter file default undefined,$(origin SEEDS)),5000,$(SEEDS)) --first-seed $(FIRST_SEED))
 
 crash-points: setup
 	@$(BIN)/python -m tests.simulation.quorum_crashes --seeds $(if $(filter file default undefined,$(origin SEEDS)),5,$(SEEDS)) $(ARGS)
