@@ -11,7 +11,7 @@ import typer
 
 from quorate import Admin, ClusterDescription, FeatureDescription
 from quorate.cluster import default_network
-from quorate.errors import NetworkError, QuorumUnavailableError
+from quorate.errors import NetworkError, QuorumUnavailableError, RequestTimedOutError
 from quorate.methods import IDENTIFY
 from quorate.v1.node_pb2 import IdentifyRequest
 from quorate_cli.session import (
@@ -70,7 +70,8 @@ def info(
     if as_json:
         print_json(_info(described, found))
         return
-    sys.stdout.write(f"cluster {described.cluster_id}, controller {described.controller}\n")
+    controller = _controller(described.controller)
+    sys.stdout.write(f"cluster {described.cluster_id}, {controller}\n")
     print_table(
         ("broker", "rack", "host", "endpoint", "state", "broker epoch"),
         [
@@ -117,14 +118,14 @@ def health(
 
     async def main() -> dict[str, Any]:
         async with admin_at(bootstrap, timeout) as admin:
-            return await _health(admin)
+            return await _health(admin, timeout)
 
     found = run(main, timeout=timeout)
     if as_json:
         print_json(found)
     else:
         sys.stdout.write(
-            f"controller {found['controller']}, {len(found['offline'])} partitions offline, "
+            f"{_controller(found['controller'])}, {len(found['offline'])} partitions offline, "
             f"{len(found['under_min_isr'])} under min ISR, "
             f"{len(found['under_replicated'])} under-replicated, "
             f"{len(found['fenced_brokers'])} brokers fenced\n"
@@ -136,10 +137,15 @@ def health(
         raise typer.Exit(SAID_NO)
 
 
-async def _health(admin: Admin) -> dict[str, Any]:
+def _controller(id_: int) -> str:
+    return f"controller {id_}" if id_ >= 0 else "no controller (a majority of voters must run)"
+
+
+async def _health(admin: Admin, timeout: float) -> dict[str, Any]:
     try:
-        controller = (await admin.describe_quorum()).leader
-    except QuorumUnavailableError:
+        async with asyncio.timeout(timeout / 2):  # the rest is for what needs no quorum
+            controller = (await admin.describe_quorum()).leader
+    except (QuorumUnavailableError, RequestTimedOutError, TimeoutError):
         controller = -1
     cluster = await admin.describe_cluster()
     topics = await admin.describe_topics()

@@ -6,7 +6,7 @@ import asyncio
 import re
 import sys
 from collections.abc import Awaitable, Callable
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import typer
 
@@ -27,6 +27,8 @@ from quorate_cli.storage import VOTER
 
 GONE = re.compile(r"(?P<id>[0-9]{1,9})(:(?P<directory>[0-9a-f]{32}))?")
 ASK_AGAIN_S = 0.2
+
+Done = TypeVar("Done")
 
 
 def add_voter(
@@ -76,14 +78,22 @@ def remove_voter(
     match = GONE.fullmatch(voter)
     if match is None:
         usage_error(f"a voter is ID or ID:DIRECTORY_ID with 32 hex digits, not {voter!r}")
-    done = _changed(
-        lambda admin: admin.remove_voter(int(match["id"]), match["directory"]), bootstrap, timeout
-    )
+    done, other = _changed(lambda admin: _removed(admin, match), bootstrap, timeout)
     if done.already:
-        _tell(done, f"{voter} is no voter already", as_json=as_json)
+        but = f"; {match['id']} with directory {other} is one, and stays" if other else ""
+        _tell(done, f"{voter} is no voter already{but}", as_json=as_json)
     else:
         text = f"{done.voter_id} with directory {done.directory_id} is no voter any more"
         _tell(done, text, as_json=as_json)
+
+
+async def _removed(admin: Admin, match: re.Match[str]) -> tuple[VoterChange, str | None]:
+    """Return what was done, and which other disk of that id goes on voting."""
+    done = await admin.remove_voter(int(match["id"]), match["directory"])
+    if not done.already or match["directory"] is None:
+        return done, None
+    voters = (await admin.describe_quorum()).voters
+    return done, next((one.directory_id for one in voters if one.id == done.voter_id), None)
 
 
 def _tell(done: VoterChange, text: str, *, as_json: bool) -> None:
@@ -94,12 +104,10 @@ def _tell(done: VoterChange, text: str, *, as_json: bool) -> None:
         sys.stdout.write(text + "\n")
 
 
-def _changed(
-    change: Callable[[Admin], Awaitable[VoterChange]], bootstrap: str, timeout: float
-) -> VoterChange:
+def _changed(change: Callable[[Admin], Awaitable[Done]], bootstrap: str, timeout: float) -> Done:
     """Ask until it is done; when the time is over, the quorum's last word is the error."""
 
-    async def main() -> VoterChange:
+    async def main() -> Done:
         until = asyncio.get_running_loop().time() + timeout
         async with admin_at(bootstrap, timeout) as admin:
             while True:

@@ -59,7 +59,7 @@ def recover(
     else:
         sys.stdout.write("".join(f"{line}\n" for line in _lines(document)))
     if document["refused"]:
-        fail("; ".join(document["refused"]), SAID_NO)
+        fail("refused: " + "\n  and ".join(document["refused"]), SAID_NO)
 
 
 async def _recover(path: str, *, dry_run: bool, timeout_ms: int) -> dict[str, Any]:
@@ -101,6 +101,10 @@ async def _claim(
         lock = await disk.lock(directory)
     except BlockingIOError:
         raise ConfigError(in_use) from None
+    except FileNotFoundError:
+        raise ConfigError(
+            f"{directory} is not there: name the log.dirs of a voter whose disk survived"
+        ) from None
     stack.callback(lock.release)
     return []
 

@@ -88,7 +88,11 @@ def run(main: Callable[[], Coroutine[Any, Any, T]], *, timeout: float, bounded: 
     try:
         return asyncio.run(_bounded(main, milliseconds(timeout), bounded=bounded))
     except TimeoutError:
-        fail(f"no answer within {timeout:g} s (--timeout)", NO_ANSWER)
+        fail(
+            f"no answer within {timeout:g} s (--timeout); perhaps the quorum has no leader: "
+            "`quorate cluster info`, which needs none, tells",
+            NO_ANSWER,
+        )
     except (QuorumUnavailableError, RequestTimedOutError) as error:
         fail(str(error), NO_ANSWER)
     except PeerError as error:

@@ -92,6 +92,12 @@ async def test_recover_with_commands_and_grow_back_to_three(losing: LocalCluster
 
     cluster.kill(SURVIVOR, RETURNS, WIPED)
     cluster.died()
+    servers = ("--bootstrap", cluster.bootstrap_servers)
+    health = run_process("cluster", "health", *servers)
+    assert (health.status, health.out.split(" (")[0]) == (1, "no controller"), health
+    asked = run_process("quorum", "describe", *servers, "--timeout", "1")
+    assert asked.status == 3
+    assert "quorate cluster info" in asked.err
     shutil.rmtree(cluster.nodes[WIPED].folder / "data" / "__cluster_metadata-0")
     looked = recover(cluster, SURVIVOR, "--dry-run")
     assert (looked.status, looked.json["done"]) == (0, False)

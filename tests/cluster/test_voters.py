@@ -174,6 +174,8 @@ def test_a_wiped_disk_comes_back_as_a_new_voter(
         assert ids(after["voters"]) == [100, 101, 102]
         new = next(one["directory_id"] for one in after["voters"] if one["id"] == victim)
         assert new == named.rpartition(":")[2] != old
+        said = quorum("remove-voter", f"{victim}:{old}").out
+        assert f"{victim} with directory {new} is one, and stays" in said
 
 
 def test_the_leader_removes_itself_and_comes_back(

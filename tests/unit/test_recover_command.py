@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -119,3 +121,30 @@ def test_the_text_says_the_same(config: Path) -> None:
     assert "its log ends at" in done.stdout
     assert "no answer: taken for lost" in done.stdout
     assert "would begin quorum_generation 2" in done.stdout
+
+
+@pytest.mark.parametrize("more", [(), ("--dry-run",)])
+def test_a_directory_that_is_not_there_is_named_with_what_to_do(
+    config: Path, more: tuple[str, ...]
+) -> None:
+    shutil.rmtree(config.parent / "v1")
+    done = CliRunner().invoke(app, ["quorum", "recover", "--config", str(config), *more])
+    assert done.exit_code == 1
+    assert str(config.parent / "v1") in done.stderr
+    assert "Errno" not in done.stderr
+
+
+def test_each_reason_of_a_refusal_has_a_line_of_its_own(config: Path) -> None:
+    if not os.path.exists("/proc/locks"):
+        pytest.skip("where the system has no list of locks, a dry run can't tell")
+    recover(config)
+    with (config.parent / "v1" / ".lock").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = CliRunner().invoke(
+            app, ["quorum", "recover", "--config", str(config), "--dry-run", "--timeout", "1"]
+        )
+    assert done.exit_code == 1
+    first, second = done.stderr.splitlines()
+    assert first.startswith("quorate: refused: ")
+    assert "in use" in first
+    assert second.startswith("  and ")
