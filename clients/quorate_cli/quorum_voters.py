@@ -11,7 +11,7 @@ from typing import Annotated, TypeVar
 import typer
 
 from quorate import Admin, VoterChange
-from quorate.errors import OverloadedError
+from quorate.errors import InvalidRequestError, OverloadedError
 from quorate_cli.session import (
     DEFAULT_BOOTSTRAP,
     Bootstrap,
@@ -53,7 +53,7 @@ def add_voter(
         usage_error(f"a voter is ID@HOST:PORT:DIRECTORY_ID with 32 hex digits, not {voter!r}")
     endpoint = match["endpoint"]
     done = _changed(
-        lambda admin: admin.add_voter(int(match["id"]), match["directory"], endpoint),
+        lambda admin: _added(admin, int(match["id"]), match["directory"], endpoint),
         bootstrap,
         timeout,
     )
@@ -85,6 +85,18 @@ def remove_voter(
     else:
         text = f"{done.voter_id} with directory {done.directory_id} is no voter any more"
         _tell(done, text, as_json=as_json)
+
+
+async def _added(admin: Admin, voter_id: int, directory: str, endpoint: str) -> VoterChange:
+    """Add it, but not with an address mistyped: nobody would reach it once it leads."""
+    for one in (await admin.describe_quorum()).observers:
+        is_it = (one.id, one.directory_id) == (voter_id, directory)
+        if is_it and one.endpoint not in ("", endpoint):
+            raise InvalidRequestError(
+                f"node {voter_id} says that it listens at {one.endpoint}, not at {endpoint}: add "
+                "it there, or set its advertised.listeners and restart it"
+            )
+    return await admin.add_voter(voter_id, directory, endpoint)
 
 
 async def _removed(admin: Admin, match: re.Match[str]) -> tuple[VoterChange, str | None]:

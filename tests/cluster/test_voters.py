@@ -13,7 +13,7 @@ import pytest
 from quorate import Admin
 from quorate.errors import QuorateError, TopicExistsError
 from quorate_cli.local import LocalCluster, Node, Shape, free_port
-from tests.cluster.support import PATIENCE_S, Answer, run_here, started
+from tests.cluster.support import PATIENCE_S, Answer, run_here, started, until
 
 Command = Callable[..., Answer]
 
@@ -120,12 +120,26 @@ def started_anew(cluster: LocalCluster, command: Command, node_id: int) -> str:
     return line.split()[-1]
 
 
+def assert_refused_elsewhere(quorum: Command, named: str) -> None:
+    """An address mistyped is told before the node votes; so it is known where it listens."""
+    node, _, rest = named.partition("@")
+
+    async def follows() -> bool:
+        return int(node) in ids((await asyncio.to_thread(described, quorum))["observers"])
+
+    asyncio.run(until(follows, f"{node} follows"))
+    refused = quorum("add-voter", f"{node}@127.0.0.1:9:{rest.rpartition(':')[2]}")
+    assert refused.status == 1
+    assert f"listens at {rest.rpartition(':')[0]}, not at 127.0.0.1:9" in refused.err
+
+
 def test_from_three_voters_to_five_and_back(
     growing: LocalCluster, command: Command, quorum: Command
 ) -> None:
     with Writing(growing, "grow"):
         for node_id in (103, 104):
             named = started_anew(growing, command, node_id)
+            assert_refused_elsewhere(quorum, named)
             added = quorum("add-voter", named)
             assert (added.status, added.err) == (0, "")
             assert added.out == f"{node_id} at {growing.nodes[node_id].endpoint} is a voter\n"
