@@ -35,7 +35,7 @@ async def ask_generation(network: Network, servers: Sequence[str], cluster_id: s
             continue
         if answer.cluster_id != cluster_id:
             raise ConfigError(
-                f"{server} is of cluster {answer.cluster_id[:100]!r}, and this node's disk is for "
+                f"{server} is of cluster {answer.cluster_id[:100]!r}, and this disk is for "
                 f"cluster {cluster_id!r}: set quorum.bootstrap.servers right, or format the "
                 "disk with the right --cluster-id"
             )
