@@ -636,11 +636,21 @@ MUTANTS = (
     ),
     Mutant(
         "R35",
+        "a change that leaves a majority heard, but behind and without a vote",
+        CHANGING,
+        "    last = progress.last_caught_up_ms\n",
+        "    last = progress.last_fetch_ms\n",
+        (
+            f"{CHANGES}::test_a_voter_that_is_heard_but_behind_is_not_made_the_one_that_a_majority_needs",
+        ),
+    ),
+    Mutant(
+        "R35",
         "a change that leaves a majority silent",
         CHANGING,
-        "if len(voters.voters) - len(silent) < voters.majority:",
+        "if len(voters.voters) - len(late) < voters.majority:",
         "if False:",
-        (f"{CHANGES}::test_a_majority_of_the_voters_that_are_left_is_heard",),
+        (f"{CHANGES}::test_a_majority_of_the_voters_that_are_left_has_caught_up",),
     ),
     Mutant(
         "R33",
@@ -840,8 +850,8 @@ MUTANTS = (
         "R32",
         "a new voter that had caught up long ago",
         CHANGING,
-        "    if caught_up_ms < 0 or caught_up_ms + raft.timing.fetch_timeout_ms < raft.now_ms:",
-        "    if caught_up_ms < 0:",
+        "    return last >= 0 and last + raft.timing.fetch_timeout_ms > raft.now_ms",
+        "    return last >= 0",
         (f"{CHANGES}::test_a_voter_that_has_not_caught_up_is_not_added",),
     ),
     Mutant(

@@ -68,7 +68,7 @@ def test_no_change_before_the_one_before_is_committed() -> None:
         ((2, 3), (2, 3), True),
     ],
 )
-def test_a_majority_of_the_voters_that_are_left_is_heard(
+def test_a_majority_of_the_voters_that_are_left_has_caught_up(
     heard: tuple[int, ...], left: tuple[int, ...], allowed: bool
 ) -> None:
     """R35: no change may leave the quorum in a state that it can't get out of."""
@@ -83,6 +83,19 @@ def test_a_majority_of_the_voters_that_are_left_is_heard(
     with pytest.raises(OverloadedError, match="a majority must be"):
         propose(made, *left)
     assert made.raft.ledger.voters == voters(1, 2, 3)
+
+
+def test_a_voter_that_is_heard_but_behind_is_not_made_the_one_that_a_majority_needs() -> None:
+    """R35: it may not vote yet, and without a leader it never could (sim-raft, seed 10142)."""
+    made = serving_leader()
+    made.now_ms += 1_001
+    made.fetch(2, 1, 0, number=2)
+    made.fetch(3, made.raft.ledger.log_end_offset, made.epoch, number=2)
+    with pytest.raises(OverloadedError, match=r"\[2\] are not heard or have not caught up"):
+        propose(made, 1, 2)
+    made.fetch(2, made.raft.ledger.log_end_offset, made.epoch, number=2)
+    propose(made, 1, 2)
+    assert made.raft.ledger.voters == voters(1, 2)
 
 
 def test_who_is_heard_is_judged_at_the_time_of_now() -> None:
