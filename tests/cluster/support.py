@@ -163,11 +163,13 @@ def is_alive(pid: int) -> bool:
         return False
 
 
-async def create(cluster: LocalCluster, name: str, partitions: int = 3, **configs: str) -> None:
-    """Create a topic of three replicas."""
+async def create(
+    cluster: LocalCluster, name: str, partitions: int = 3, *, replicas: int = 3, **configs: str
+) -> None:
+    """Create a topic."""
     async with Admin(bootstrap_servers=cluster.bootstrap_servers) as admin:
         named = {key.replace("_", "."): value for key, value in configs.items()}
-        await admin.create_topic(name, partitions, 3, named)
+        await admin.create_topic(name, partitions, replicas, named)
 
 
 async def describe(cluster: LocalCluster, name: str) -> TopicDescription:

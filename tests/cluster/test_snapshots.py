@@ -52,7 +52,7 @@ async def test_a_voter_and_a_broker_that_were_away_go_on_by_a_snapshot(small: Lo
     others = [one.id for one in small.voters if one.id != voter]
     number = 0
     while min(log_start(small, one) for one in others) == 0:
-        await create(small, f"more-{number}", 1)
+        await create(small, f"more-{number}", 1, replicas=2)
         number += 1
         assert number < 200, "nothing is cut"
     assert log_start(small, voter) == 0
