@@ -49,6 +49,7 @@ SHUTDOWN_NEWS_MS = 100
 HOLD_LOOK_MS = 20
 #: What start() says when the voter was stopped meanwhile.
 STOPPED_EARLY = "stopped before it had started"
+STOPPED_LATE = "it could not stop cleanly in time"
 
 
 class QuorumServer:
@@ -189,6 +190,9 @@ class QuorumServer:
         try:
             async with asyncio.timeout(STOP_MAX_S):
                 await self._close_all()
+        except TimeoutError:
+            log.exception("stop_failed", node=self.config.node_id, waited_s=STOP_MAX_S)
+            self._failure = self._failure or STOPPED_LATE
         except Exception as error:
             log.exception("stop_failed", node=self.config.node_id)
             self._failure = self._failure or f"it could not stop cleanly: {error!r}"

@@ -298,18 +298,17 @@ class _Doing:
 
     async def slow_sync(self) -> bool:
         self.machine.disk.slow_sync = 0.02 + 0.8 * self.fault.level
-        await self.lasts()
-        self.machine.disk.slow_sync = 0.0
-        return True
+        return await self._excused()
 
     async def slow_disk(self) -> bool:
         self.machine.disk.slow = 0.005 + 0.1 * self.fault.level
-        await self.lasts()
-        self.machine.disk.slow = 0.0
-        return True
+        return await self._excused()
 
     async def _excused(self) -> bool:
-        """While this lasts its voter may stop itself; the supervisor starts it again."""
+        """While this lasts its voter may stop itself, or with a slow disk stop too late.
+
+        The supervisor starts it again.
+        """
         machine, kind = self.machine, self.fault.kind
         machine.excuses[kind] += 1
         await self.lasts()
