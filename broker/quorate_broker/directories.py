@@ -196,6 +196,7 @@ async def _open_one(
     except BlockingIOError:
         raise ConfigError(f"{path} is in use by another process") from None
     try:
+        await disk.sync_directory(path)  # who wrote the identity may have died before its sync
         return HeldDirectory(path, identity, await read_run(disk, path), lock)
     except StorageError as error:  # a version of the run file that this program does not know
         lock.release()

@@ -145,6 +145,7 @@ class QuorumServer:
         directory = config.log_dirs[0]
         identity = await read_identity(environment.disk, directory, node_id=config.node_id)
         self._lock = await _locked(environment.disk, directory)
+        await environment.disk.sync_directory(directory)  # the identity may be no sync's yet
         if not identity.quorum_generation:
             identity = await join(environment.network, environment.disk, config, identity)
         self._log = await open_metadata_log(

@@ -32,6 +32,7 @@ RECOVER = "tests/unit/test_recover.py"
 GENERATIONS = "tests/unit/test_generations.py"
 CHANGING = "quorum/quorate_quorum/raft/changing.py"
 NODE = "quorum/quorate_quorum/raft/node.py"
+SERVER = "tests/unit/test_quorum_server.py"
 CHANGES = "tests/unit/test_raft_voter_changes.py"
 SCHEDULES = "tests/unit/test_raft_voter_schedules.py"
 FINDING = "tests/unit/test_raft_finding.py"
@@ -741,6 +742,17 @@ MUTANTS = (
         "    if sync:\n        await disk.sync_directory",
         "    if False:\n        await disk.sync_directory",
         (f"{DISK}::test_a_small_file_is_replaced_whole_or_not_at_all",),
+    ),
+    Mutant(
+        "R6",
+        "what a killed process renamed is believed before its name is synced",
+        NODE,
+        "        await disk.sync_directory(directory)\n",
+        "        pass\n",
+        (
+            f"{SERVER}::test_a_vote_whose_name_was_not_synced_by_who_died_is_durable"
+            "_once_the_next_one_runs",
+        ),
     ),
     Mutant(
         "R9",

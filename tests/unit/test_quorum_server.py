@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -21,11 +22,14 @@ from quorate.methods import CREATE_TOPICS, DESCRIBE_QUORUM
 from quorate.network import Answered, Refused
 from quorate.v1 import admin_pb2 as admin
 from quorate.v1.common_pb2 import ErrorCode
+from quorate_quorum.log.disk import replace_whole
 from quorate_quorum.log.identity import Identity
 from quorate_quorum.node.config import ConfigError, QuorumConfig
 from quorate_quorum.node.environment import Environment
 from quorate_quorum.node.process import NodeFailed
-from quorate_quorum.raft.bootstrap import format_voter
+from quorate_quorum.raft.bootstrap import format_voter, metadata_directory
+from quorate_quorum.raft.messages import HardState, ReplicaKey
+from quorate_quorum.raft.storage import QUORUM_STATE, encode_state, read_state
 from quorate_quorum.raft.voters import Voter
 from quorate_quorum.server import QuorumServer
 from quorate_quorum.v1 import controller_pb2 as wire
@@ -168,6 +172,33 @@ def in_a_world(program: Program, *, voters: int = 3, seed: int = 1) -> None:
             assert broker.failures == []
 
     simulate(run, seed=seed, time_max_s=300)
+
+
+@pytest.mark.parametrize("chance", range(8))
+def test_a_vote_whose_name_was_not_synced_by_who_died_is_durable_once_the_next_one_runs(
+    chance: int,
+) -> None:
+    """Else it could be told, forgotten with the power, and given again (R1; sim-quorum 5697)."""
+    state = HardState(5, ReplicaKey(101, bytes([101]) * 16))
+    directory = metadata_directory(DATA)
+
+    async def program(world: World) -> None:
+        voter = world.voters[0]
+        disk = voter.disk = SimulatedDisk(random.Random(chance))
+        members = [Voter(m.node_id, m.directory_id, m.endpoint) for m in world.voters]
+        identity = Identity(CLUSTER, voter.node_id, voter.directory_id, 1)
+        await format_voter(disk, DATA, identity, members, {})
+        disk.hook = lambda name, _: disk.crash_process() if name == "sync_directory" else None
+        with suppress(OSError):
+            await replace_whole(disk, f"{directory}/{QUORUM_STATE}", encode_state(state))
+        disk.hook = None
+        assert await read_state(disk, directory) == state
+        await voter.start()
+        voter.process.kill()
+        disk.lose_power()
+        assert (await read_state(disk, directory)).epoch == 5
+
+    in_a_world(program)
 
 
 def test_three_voters_elect_one_controller() -> None:

@@ -264,6 +264,9 @@ class RaftNode:
         directory = metadata_directory(self.config.log_dirs[0])
         disk = self._environment.disk
         await make_durably(disk, directory)  # of a new voter there is nothing yet
+        # A process that was killed between a rename and the sync of the name leaves a vote, or a
+        # snapshot, that reads well and is on no disk (law 6).
+        await disk.sync_directory(directory)
         hard_state = await read_state(disk, directory)
         identity = self._identity
         start = await self._snapshots.open(
