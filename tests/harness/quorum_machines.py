@@ -89,8 +89,8 @@ class Machine:
 
     @property
     def controller(self) -> Controller | None:
-        """The controller of its voter, once there is one."""
-        if self.server is None or not self.is_up or self.server._rooms is None:
+        """The controller of its voter, once that has begun: nobody reaches it before."""
+        if self.raft is None or self.server is None or self.server._rooms is None:
             return None
         return self.server._rooms.controller
 
