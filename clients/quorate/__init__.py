@@ -19,8 +19,9 @@ from quorate.model import (
     TopicPartition,
     VoterChange,
 )
+from quorate.producer.delivery import Delivery
 from quorate.producer.partitioner import RoundRobinPartitioner
-from quorate.producer.producer import Delivery, Producer
+from quorate.producer.producer import Producer
 
 __version__ = "0.1.0"
 

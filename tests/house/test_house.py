@@ -45,6 +45,7 @@ MACHINES = [
     "broker/quorate_broker/partition/follower.py",
     "broker/quorate_broker/partition/producers.py",
     "clients/quorate/producer/accumulator.py",
+    "clients/quorate/producer/partition_queue.py",
     "clients/quorate/consumer/subscription.py",
 ]
 

@@ -16,12 +16,8 @@ from quorate.errors import (
     QuorateError,
     UnknownProducerIdError,
 )
-from quorate.producer.accumulator import (
-    Accumulator,
-    AccumulatorConfig,
-    Batch,
-    ProducerIdentity,
-)
+from quorate.producer.accumulator import Accumulator, AccumulatorConfig
+from quorate.producer.partition_queue import Batch, ProducerIdentity
 from quorate.record.batch import check, parse_header, records
 from quorate_broker.partition.producers import Producers
 

@@ -15,7 +15,6 @@ became of each batch. Its laws:
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -27,6 +26,7 @@ from quorate.errors import (
 )
 from quorate.errors import UnknownProducerIdError as UnknownProducer
 from quorate.model import Header
+from quorate.producer.partition_queue import Batch, PartitionQueue, ProducerIdentity, comes_after
 from quorate.record.batch import BatchBuilder
 
 SEQUENCE_END = 1 << 31  # sequences wrap here
@@ -44,115 +44,6 @@ class AccumulatorConfig:
     max_in_flight: int
     codec: int
     idempotent: bool
-
-
-@dataclass(frozen=True, slots=True)
-class ProducerIdentity:
-    """Under which id and epoch a partition's batches are numbered."""
-
-    producer_id: int
-    producer_epoch: int
-
-
-class Batch:
-    """Records of one partition that travel together, and what became of them."""
-
-    __slots__ = (
-        "append_time_ms",
-        "attempts",
-        "base_offset",
-        "base_sequence",
-        "builder",
-        "bytes",
-        "callbacks",
-        "deadline",
-        "done",
-        "encoded",
-        "error",
-        "number",
-        "observed",
-        "opened_at",
-        "queue",
-        "refusal",
-        "sent_at",
-        "urgent",
-    )
-
-    def __init__(
-        self, queue: PartitionQueue, builder: BatchBuilder, now: float, deadline: float
-    ) -> None:
-        self.queue = queue
-        #: Counts the batches of a partition: their order, whatever their sequences.
-        self.number = queue.batches_opened
-        self.builder = builder
-        self.bytes = 0
-        self.opened_at = now
-        self.deadline = deadline
-        self.sent_at = 0.0
-        self.attempts = 0
-        self.base_sequence = -1
-        self.encoded: bytes | None = None
-        self.urgent = False
-        self.done = False
-        self.observed = 0
-        self.error: QuorateError | None = None
-        #: Why it had to be sent again, the last time.
-        self.refusal: QuorateError | None = None
-        self.base_offset = -1
-        self.append_time_ms = -1
-        self.callbacks: list[Callable[[], object]] = []
-
-    @property
-    def count(self) -> int:
-        """Records in the batch."""
-        return self.builder.count
-
-
-class PartitionQueue:
-    """The batches of one partition, in order: in flight, then ready, then the open one."""
-
-    __slots__ = (
-        "batches_opened",
-        "carrier",
-        "has_gap",
-        "identity",
-        "in_flight",
-        "next_sequence",
-        "open",
-        "partition",
-        "ready",
-        "retry_at",
-        "topic",
-        "topic_id",
-    )
-
-    def __init__(self, topic: str, topic_id: bytes, partition: int) -> None:
-        self.topic = topic
-        self.topic_id = topic_id
-        self.partition = partition
-        self.batches_opened = 0
-        #: A broker proved that a sequence is missing: nothing is sent until nothing is in flight.
-        self.has_gap = False
-        self.open: Batch | None = None
-        self.ready: deque[Batch] = deque()
-        self.in_flight: list[Batch] = []
-        #: Whose stream carries what is in flight; a new leader waits until the old one's is back.
-        self.carrier: object = None
-        self.retry_at = 0.0
-        self.identity: ProducerIdentity | None = None
-        self.next_sequence = 0
-
-    def batches(self) -> Iterator[Batch]:
-        """Every batch that is not done, oldest first."""
-        yield from self.in_flight
-        yield from self.ready
-        if self.open is not None:
-            yield self.open
-
-    @property
-    def is_retrying(self) -> bool:
-        """A batch that was sent before waits to be sent again."""
-        return bool(self.ready) and self.ready[0].attempts > 0
 
 
 class Accumulator:
@@ -308,7 +199,7 @@ class Accumulator:
         """In flight are only batches that come before the next one: resending goes on in order."""
         following = queue.ready[0]
         return queue.identity is not None and all(
-            _comes_after(following, batch) for batch in queue.in_flight
+            comes_after(following, batch) for batch in queue.in_flight
         )
 
     def _next(self, queue: PartitionQueue, now: float, may_linger: bool) -> Batch | None:
@@ -371,7 +262,7 @@ class Accumulator:
         queue = batch.queue
         batch.refusal = error
         is_first = queue.in_flight[0] is batch and not (
-            queue.is_retrying and _comes_after(batch, queue.ready[0])
+            queue.is_retrying and comes_after(batch, queue.ready[0])
         )
         queue.in_flight.remove(batch)
         self._put_back(queue, batch)
@@ -414,7 +305,7 @@ class Accumulator:
         """Insert by age among those that wait to be sent again."""
         index = 0
         for waiting in queue.ready:
-            if waiting.attempts == 0 or _comes_after(waiting, batch):
+            if waiting.attempts == 0 or comes_after(waiting, batch):
                 break
             index += 1
         queue.ready.insert(index, batch)
@@ -461,8 +352,3 @@ class Accumulator:
         callbacks, batch.callbacks = batch.callbacks, []
         for callback in callbacks:
             callback()
-
-
-def _comes_after(one: Batch, other: Batch) -> bool:
-    """Whether `one` follows `other` in their partition."""
-    return one.number > other.number
