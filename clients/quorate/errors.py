@@ -12,7 +12,9 @@
       NotEnoughReplicasError      retriable: nothing was written
       NotEnoughReplicasAfterAppendError   retriable: written, and may yet commit
       CorruptRecordError          bytes that are not what their checksum or header says
-      OffsetOutOfRangeError  OffsetNotAvailableError
+      OffsetOutOfRangeError       no such offset is held
+        LogTruncatedError         what was read before the position is gone
+      OffsetNotAvailableError
       OutOfOrderSequenceError  UnknownProducerIdError  ProducerFencedError
       OutcomeUnknownError         it may have happened, or not
         DeliveryTimeoutError
@@ -166,6 +168,20 @@ class OffsetOutOfRangeError(QuorateError):
     """The offset lies below log_start_offset or above log_end_offset."""
 
     code = ErrorCode.ERROR_CODE_OFFSET_OUT_OF_RANGE
+
+
+class LogTruncatedError(OffsetOutOfRangeError):
+    """The log was cut below the position: records that were read are gone (KIP-320).
+
+    `safe_offset` is the first offset that may hold another record than the one read there, -1 if
+    it is not known. Seek to it, and what was written in the place of the lost records is read.
+    """
+
+    code = ErrorCode.ERROR_CODE_LOG_TRUNCATED
+
+    def __init__(self, message: str, *, safe_offset: int = -1) -> None:
+        super().__init__(message)
+        self.safe_offset = safe_offset
 
 
 class OffsetNotAvailableError(QuorateError):

@@ -35,6 +35,8 @@ from quorate.v1.records_pb2 import (
     ProduceResponse,
     ProduceResult,
 )
+from quorate_broker.partition.divergence import Divergence
+from quorate_broker.partition.reading import DivergedError
 from quorate_broker.service.fetch import FetchLimits
 from quorate_broker.service.produce import ProduceLimits
 from quorate_broker.service.records import ProducerIds, RecordsLimits, RecordsService
@@ -76,6 +78,7 @@ class FakePartition:
     calls: list[Produce] = field(default_factory=list)
     wakes: list[Callable[[], None]] = field(default_factory=list)
     fetches: list[int] = field(default_factory=list)
+    last_epochs: list[int] = field(default_factory=list)
     error: Exception | None = None
     record_bytes: int = 1
 
@@ -93,9 +96,16 @@ class FakePartition:
         return outcome
 
     async def fetch(
-        self, offset: int, *, bytes_max: int, leader_epoch: int, at_least_one: bool
+        self,
+        offset: int,
+        *,
+        bytes_max: int,
+        leader_epoch: int,
+        last_epoch: int,
+        at_least_one: bool,
     ) -> Fetched:
         self.fetches.append(offset)
+        self.last_epochs.append(last_epoch)
         await asyncio.sleep(0)
         if self.error is not None:
             raise self.error
@@ -508,6 +518,43 @@ class TestFetch:
         assert not waiting.done()
         replicas.partitions[0].move(b"d")
         assert payloads(await waiting) == {0: b"cd"}
+        await stream.aclose()
+
+    async def test_a_past_that_is_not_ours_is_told_with_where_it_leaves_the_log(self) -> None:
+        partition = FakePartition(b"ab", 2)
+        partition.error = DivergedError("cut", Divergence(3, 1))
+        requests = Requests()
+        stream = service(FakeReplicas(p0=partition)).fetch(requests, PEER)
+        request = fetch_request(1, (0, 2), wait_ms=FOREVER)
+        request.partitions[0].last_fetched_epoch = 5
+        requests.send(request)
+        [told] = (await anext(stream)).header.partitions
+        assert partition.last_epochs == [5]
+        assert told.error.code == ErrorCode.ERROR_CODE_LOG_TRUNCATED
+        assert (told.divergence.epoch, told.divergence.end_offset) == (3, 1)
+        partition.error = None
+        requests.send(fetch_request(2, (0, 1), wait_ms=FOREVER))
+        assert payloads(await anext(stream)) == {0: b"b"}
+        assert partition.last_epochs == [5, -1]  # not given: not compared
+        await stream.aclose()
+
+    async def test_of_a_large_session_only_what_moved_is_looked_at_and_told(self) -> None:
+        many = {f"p{number}": FakePartition(b"a", 1) for number in range(300)}
+        requests = Requests()
+        stream = service(FakeReplicas(**many)).fetch(requests, PEER)
+        requests.send(fetch_request(1, *((number, 1) for number in range(300)), wait_ms=FOREVER))
+        waiting = asyncio.ensure_future(anext(stream))
+        for _ in range(40):
+            await settle()
+        assert not waiting.done()
+        many["p7"].move(b"b")
+        assert {7: b"b"}.items() <= payloads(await waiting).items()
+        requests.send(fetch_request(2, (7, 2), wait_ms=FOREVER))
+        waiting = asyncio.ensure_future(anext(stream))
+        await settle()
+        many["p9"].move(b"c")
+        assert payloads(await waiting) == {9: b"c"}
+        assert [len(one.fetches) for one in many.values() if len(one.fetches) > 1] == [3, 2]
         await stream.aclose()
 
     async def test_an_empty_answer_comes_after_max_wait(self) -> None:

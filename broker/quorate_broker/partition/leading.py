@@ -18,6 +18,7 @@ from quorate.errors import (
     UnknownLeaderEpochError,
 )
 from quorate_broker.partition import admission, guarded
+from quorate_broker.partition.divergence import divergence
 from quorate_broker.partition.host import loop_ms
 from quorate_broker.partition.leader import Leader, Proposal, ReplicaStream
 from quorate_broker.v1.replica_pb2 import ReplicaDiverging, ReplicaFetchPartition
@@ -86,12 +87,9 @@ def _diverging(partition: Partition, fetch_offset: int, last_epoch: int) -> Repl
     start, end = partition.log_start_offset, partition.log_end_offset
     if fetch_offset < start:
         raise OffsetOutOfRangeError(f"{partition.name}: {fetch_offset} is below the start {start}")
-    if last_epoch >= 0 and fetch_offset > start:
-        epochs = partition.log.epochs
-        asked = min(last_epoch, epochs.last)
-        epoch, epoch_end = epochs.end_offset_for(asked, end) or (-1, start)
-        if epoch < last_epoch or epoch_end < fetch_offset:
-            return ReplicaDiverging(epoch=epoch, end_offset=epoch_end)
+    found = divergence(partition.log.epochs, start, end, fetch_offset, last_epoch)
+    if found is not None:
+        return ReplicaDiverging(epoch=found.epoch, end_offset=found.end_offset)
     if fetch_offset > end:
         raise OffsetOutOfRangeError(f"{partition.name}: {fetch_offset} is above the end {end}")
     return None

@@ -194,20 +194,24 @@ class Partition:
         *,
         bytes_max: int,
         leader_epoch: int,
+        last_epoch: int = -1,
         at_least_one: bool = True,
         from_follower: bool = False,
     ) -> Fetched:
         """Return whole batches from `offset` on, below the high watermark.
 
+        `last_epoch` is that of the last record that the reader knows below `offset`, -1: not known.
         Empty in [high_watermark, log_end_offset]. Raises OffsetOutOfRangeError below the log's
-        start or above its end, NotLeaderError (unless `from_follower`), FencedLeaderEpochError,
-        UnknownLeaderEpochError, StorageError.
+        start or above its end, DivergedError if the log holds other records below `offset`,
+        NotLeaderError (unless `from_follower`), FencedLeaderEpochError, UnknownLeaderEpochError,
+        StorageError.
         """
         return await reading.fetch(
             self,
             offset,
             bytes_max=bytes_max,
             leader_epoch=leader_epoch,
+            last_epoch=last_epoch,
             at_least_one=at_least_one,
             from_follower=from_follower,
         )

@@ -7,9 +7,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from quorate.errors import InvalidRequestError, OffsetNotAvailableError, OffsetOutOfRangeError
+from quorate.errors import (
+    InvalidRequestError,
+    LogTruncatedError,
+    OffsetNotAvailableError,
+    OffsetOutOfRangeError,
+    UnknownLeaderEpochError,
+)
 from quorate_broker.partition import admission, guarded
 from quorate_broker.partition.checks import NO_TIMESTAMP
+from quorate_broker.partition.divergence import Divergence, divergence
+from quorate_broker.partition.waiters import hinted
 
 if TYPE_CHECKING:
     from quorate_broker.partition.partition import Partition
@@ -26,18 +34,30 @@ class Fetched(NamedTuple):
     log_start_offset: int
 
 
+class DivergedError(LogTruncatedError):
+    """The reader's past is not ours."""
+
+    def __init__(self, message: str, divergence: Divergence) -> None:
+        super().__init__(message)
+        self.divergence = divergence
+
+
 async def fetch(
     partition: Partition,
     offset: int,
     *,
     bytes_max: int,
     leader_epoch: int,
+    last_epoch: int = -1,
     at_least_one: bool = True,
     from_follower: bool = False,
 ) -> Fetched:
     """See Partition.fetch."""
     admission.check_reader(partition, leader_epoch, from_follower)
+    role = partition.role
     high_watermark, start = partition.high_watermark, partition.log_start_offset
+    if offset >= start and partition.is_leader:
+        _check_past(partition, offset, last_epoch)
     if not start <= offset <= partition.log_end_offset:
         if partition.is_follower and offset > partition.log_end_offset:
             raise OffsetNotAvailableError(f"{partition.name}: this replica has not {offset} yet")
@@ -47,7 +67,29 @@ async def fetch(
     if offset >= high_watermark or (bytes_max <= 0 and not at_least_one):
         return Fetched(b"", high_watermark, start)
     batches = await guarded.read_batches(partition, offset, high_watermark, bytes_max, at_least_one)
+    if partition.role is not role:  # the log may have been cut under the read
+        raise admission.not_leader(partition)
     return Fetched(batches, high_watermark, partition.log_start_offset)
+
+
+def _check_past(partition: Partition, offset: int, last_epoch: int) -> None:
+    """Raise DivergedError if the log holds other records below `offset` than the reader knows."""
+    if last_epoch > partition.leader_epoch:  # we are behind: our log proves nothing
+        raise hinted(
+            UnknownLeaderEpochError(
+                f"{partition.name}: a record of leader_epoch {last_epoch} was read, and "
+                f"{partition.leader_epoch} is known here; retry"
+            ),
+            partition.hint,
+        )
+    start, end = partition.log_start_offset, partition.log_end_offset
+    found = divergence(partition.log.epochs, start, end, offset, last_epoch)
+    if found is not None:
+        raise DivergedError(
+            f"{partition.name}: the record before offset {offset} was of leader_epoch "
+            f"{last_epoch}; this log's leader_epoch {found.epoch} ends at {found.end_offset}",
+            found,
+        )
 
 
 async def list_offset(
@@ -65,7 +107,8 @@ async def list_offset(
         )
     high_watermark = leader.high_watermark
     if timestamp_ms == LATEST:
-        return (high_watermark, NO_TIMESTAMP, leader.leader_epoch)
+        # The epoch of the record before it, so that a reader can tell of its past (KIP-320).
+        return (high_watermark, NO_TIMESTAMP, _epoch_at(partition, high_watermark - 1))
     if timestamp_ms < 0:
         raise InvalidRequestError(f"timestamp {timestamp_ms}: only -2, -1 and 0 or more are")
     with partition.guard:

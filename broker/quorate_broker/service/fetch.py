@@ -6,19 +6,21 @@ before it. The client moves positions, nobody else: a partition that was answere
 out of turn until a request names it again, or until a request comes that can only have been sent
 when the answer was there. So two requests in flight never read a record twice, and a client that
 dropped an answer gets it again. Partitions take turns; only those that something happened to are
-looked at.
+looked at, and no step costs as much as the session is large.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 from contextlib import aclosing, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from quorate.errors import InvalidRequestError, NetworkError, QuorateError
 from quorate.frame import Frame
-from quorate.v1.records_pb2 import FetchedPartition, FetchHeader
+from quorate.v1.records_pb2 import Divergence, FetchedPartition, FetchHeader
+from quorate_broker.partition.reading import DivergedError
 from quorate_broker.partition.waiters import hint_of
 from quorate_broker.service.answers import error_of, locate
 
@@ -56,6 +58,7 @@ class _Position:
     offset: int
     leader_epoch: int
     bytes_max: int
+    last_epoch: int = -1
     version: int = 0
     #: The request that named it last, by number of arrival: answers to earlier ones leave it out.
     named_by: int = 0
@@ -107,6 +110,26 @@ class _Look:
         )
 
 
+@dataclass(slots=True)
+class _Answer:
+    """The answer that is being made: the looks that are worth telling, and what they come to."""
+
+    looks: dict[Key, _Look] = field(default_factory=dict)
+    size: int = 0
+    news: int = 0
+
+    def add(self, key: Key, look: _Look) -> None:
+        self.looks[key] = look
+        self.size += look.size
+        self.news += look.is_news
+
+    def drop(self, key: Key) -> None:
+        look = self.looks.pop(key, None)
+        if look is not None:
+            self.size -= look.size
+            self.news -= look.is_news
+
+
 @dataclass(frozen=True, slots=True)
 class _Wanted:
     """A request that is not answered yet; `number` counts them as they arrive."""
@@ -126,12 +149,14 @@ class FetchSession:
         self._replicas = replicas
         self._limits = limits
         self._positions: dict[Key, _Position] = {}
-        #: Partitions to look at, in turn; a dict, for it is ordered and holds each once.
-        self._due: dict[Key, None] = {}
+        #: Partitions to look at, in turn. Ordered dicts: the first of a dict that is emptied from
+        #: its front is found behind all the gaps.
+        self._due: OrderedDict[Key, None] = OrderedDict()
         #: Partitions whose last look ended in an error: looked at again with each request.
         self._failing: dict[Key, None] = {}
         #: Partitions that are out of turn, with the number of the request that was answered.
-        self._sent: dict[Key, int] = {}
+        self._sent: OrderedDict[Key, int] = OrderedDict()
+        self._answer = _Answer()
         self._wanted: list[_Wanted] = []
         self._arrived = 0
         self._last_request_id = -1
@@ -226,6 +251,7 @@ class FetchSession:
         if position is not None:
             position.version += 1
             position.stop_watching()
+            self._answer.drop(key)
             self._due.pop(key, None)
             self._failing.pop(key, None)
             self._sent.pop(key, None)
@@ -243,6 +269,9 @@ class FetchSession:
         position.offset = named.fetch_offset
         position.leader_epoch = named.leader_epoch
         position.bytes_max = named.max_bytes
+        known = named.HasField("last_fetched_epoch")
+        position.last_epoch = named.last_fetched_epoch if known else -1
+        self._answer.drop(key)
         position.version += 1
         position.named_by = self._arrived
         position.is_sent = False
@@ -269,19 +298,15 @@ class FetchSession:
         """Look until there is enough to say, or the client has waited long enough."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + wanted.wait_ms / 1000
-        looks: dict[Key, _Look] = {}
+        answer = self._answer = _Answer()
         while True:
             self._changed.clear()
-            is_full = await self._look(looks, wanted)
-            looks = {key: look for key, look in looks.items() if look.is_current}
-            size = sum(look.size for look in looks.values())
-            is_enough = is_full or 0 < size >= wanted.min_bytes
+            is_full = await self._look(answer, wanted)
+            is_enough = is_full or 0 < answer.size >= wanted.min_bytes
             left = deadline - loop.time()
-            if is_enough or left <= 0 or self._is_hurried:
-                return self._answer(wanted, looks)
-            if any(look.is_news for look in looks.values()):
-                return self._answer(wanted, looks)
-            if size:  # not enough: let more come before what grew is read again
+            if is_enough or left <= 0 or self._is_hurried or answer.news:
+                return self._frame(wanted, answer)
+            if answer.size:  # not enough: let more come before what grew is read again
                 await asyncio.sleep(min(left, self._limits.look_interval_ms / 1000))
             await self._wait_until(deadline)
 
@@ -298,30 +323,57 @@ class FetchSession:
         finally:
             timer.cancel()
 
-    async def _look(self, looks: dict[Key, _Look], wanted: _Wanted) -> bool:
+    async def _look(self, answer: _Answer, wanted: _Wanted) -> bool:
         """Read due partitions in turn; True if records are there that no longer fit."""
-        for index, key in enumerate(list(self._due), 1):
-            if index % LOOKS_IN_A_ROW_MAX == 0:
-                await asyncio.sleep(0)  # a look need not wait for anything, and others must run
-            position = self._positions.get(key)
-            if position is None or position.is_sent:
-                self._due.pop(key, None)
-                continue
-            if position.named_by > wanted.number or key not in self._due:
-                continue
-            looks.pop(key, None)
-            size = sum(look.size for look in looks.values())
-            if 0 < size >= wanted.max_bytes:
-                return True
-            del self._due[key]
-            version = position.version
-            left = max(wanted.max_bytes - size, 0)
-            found = await self._read_one(key, position, left, size == 0)
-            looks[key] = look = _Look(position, version, found)
-            if size and not look.size and look.is_current and _has_records(position, found):
-                self._due[key] = None
-                return True
-        return False
+        later: list[Key] = []
+        try:
+            for index in range(1, len(self._due) + 1):
+                if index % LOOKS_IN_A_ROW_MAX == 0:
+                    await asyncio.sleep(0)  # a look need not wait, and others must run
+                if not self._due:
+                    return False
+                key = self._due.popitem(last=False)[0]
+                position = self._positions.get(key)
+                if position is None or position.is_sent:
+                    continue
+                if position.named_by > wanted.number:
+                    later.append(key)
+                    continue
+                answer.drop(key)
+                if not await self._look_at(answer, wanted, key, position):
+                    self._put_first(key)
+                    return True
+            return False
+        finally:
+            for key in reversed(later):
+                self._put_first(key)
+
+    def _put_first(self, key: Key) -> None:
+        if key in self._positions:
+            self._due[key] = None
+            self._due.move_to_end(key, last=False)
+
+    async def _look_at(
+        self, answer: _Answer, wanted: _Wanted, key: Key, position: _Position
+    ) -> bool:
+        """Add to the answer what one partition has; False if it has records that do not fit."""
+        size = answer.size
+        if 0 < size >= wanted.max_bytes:
+            return False
+        version = position.version
+        found = await self._read_one(key, position, max(wanted.max_bytes - size, 0), size == 0)
+        look = _Look(position, version, found)
+        if not look.is_current:
+            return True
+        if isinstance(found, QuorateError):
+            self._failing[key] = None
+            if look.is_news:
+                answer.add(key, look)
+            return True
+        position.told_error = 0
+        if look.size or look.has_new_bound:
+            answer.add(key, look)
+        return look.size > 0 or size == 0 or position.offset >= found.high_watermark
 
     async def _read_one(
         self, key: Key, position: _Position, bytes_max: int, is_first: bool
@@ -333,6 +385,7 @@ class FetchSession:
                 position.offset,
                 bytes_max=min(position.bytes_max, bytes_max),
                 leader_epoch=position.leader_epoch,
+                last_epoch=position.last_epoch,
                 at_least_one=is_first,
             )
         except QuorateError as error:
@@ -352,33 +405,25 @@ class FetchSession:
         position.watched = partition
         position.unwatch = partition.watch(wake)
 
-    def _answer(self, wanted: _Wanted, looks: dict[Key, _Look]) -> Frame[FetchHeader]:
+    def _frame(self, wanted: _Wanted, answer: _Answer) -> Frame[FetchHeader]:
         """Return what is worth telling, and remember that it was told."""
         header = FetchHeader(request_id=wanted.request_id)
         pieces: list[bytes] = []
-        for key, look in looks.items():
+        for key, look in answer.looks.items():
             position, found = look.position, look.found
             if isinstance(found, QuorateError):
-                self._failing[key] = None
-                if look.is_news:
-                    header.partitions.append(_failed(position, found))
-                    position.told_error = found.code
+                header.partitions.append(_failed(position, found))
+                position.told_error = found.code
                 continue
-            position.told_error = 0
             if found.batches:
                 pieces.append(found.batches)
                 position.is_sent = True
                 self._sent[key] = wanted.number
-            elif not look.has_new_bound:
-                continue
             header.partitions.append(_fetched(position, found))
             position.told_high_watermark = found.high_watermark
             position.told_log_start = found.log_start_offset
+        self._answer = _Answer()
         return Frame(header, tuple(pieces))
-
-
-def _has_records(position: _Position, found: Fetched | QuorateError) -> bool:
-    return not isinstance(found, QuorateError) and position.offset < found.high_watermark
 
 
 def _failed(position: _Position, error: QuorateError) -> FetchedPartition:
@@ -390,6 +435,9 @@ def _failed(position: _Position, error: QuorateError) -> FetchedPartition:
         log_start_offset=-1,
         leader=hint_of(error),
         fetch_offset=position.offset,
+        divergence=Divergence(epoch=error.divergence.epoch, end_offset=error.divergence.end_offset)
+        if isinstance(error, DivergedError)
+        else None,
     )
 
 

@@ -84,6 +84,8 @@ class _ErrorCodeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorCode.V
     ERROR_CODE_UNKNOWN_BROKER: _ErrorCode.ValueType  # 36
     ERROR_CODE_POLICY_VIOLATION: _ErrorCode.ValueType  # 37
     ERROR_CODE_SNAPSHOT_NOT_FOUND: _ErrorCode.ValueType  # 38
+    ERROR_CODE_LOG_TRUNCATED: _ErrorCode.ValueType  # 39
+    """the log was cut below what the caller has read"""
 
 class ErrorCode(_ErrorCode, metaclass=_ErrorCodeEnumTypeWrapper):
     """What a request came to. The numbers are part of the protocol and are never reused.
@@ -151,6 +153,8 @@ ERROR_CODE_STOPPING: ErrorCode.ValueType  # 35
 ERROR_CODE_UNKNOWN_BROKER: ErrorCode.ValueType  # 36
 ERROR_CODE_POLICY_VIOLATION: ErrorCode.ValueType  # 37
 ERROR_CODE_SNAPSHOT_NOT_FOUND: ErrorCode.ValueType  # 38
+ERROR_CODE_LOG_TRUNCATED: ErrorCode.ValueType  # 39
+"""the log was cut below what the caller has read"""
 Global___ErrorCode: _TypeAlias = ErrorCode  # noqa: Y015
 
 @_typing.final

@@ -231,12 +231,15 @@ class FetchPartition(_message.Message):
     FETCH_OFFSET_FIELD_NUMBER: _builtins.int
     LEADER_EPOCH_FIELD_NUMBER: _builtins.int
     MAX_BYTES_FIELD_NUMBER: _builtins.int
+    LAST_FETCHED_EPOCH_FIELD_NUMBER: _builtins.int
     topic_id: _builtins.bytes
     partition: _builtins.int
     fetch_offset: _builtins.int
     leader_epoch: _builtins.int
     """the client's view; -1: do not check"""
     max_bytes: _builtins.int
+    last_fetched_epoch: _builtins.int
+    """Of the last record that the client knows below fetch_offset; absent: do not compare the past."""
     def __init__(
         self,
         *,
@@ -245,12 +248,15 @@ class FetchPartition(_message.Message):
         fetch_offset: _builtins.int = ...,
         leader_epoch: _builtins.int = ...,
         max_bytes: _builtins.int = ...,
+        last_fetched_epoch: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_last_fetched_epoch", b"_last_fetched_epoch", "last_fetched_epoch", b"last_fetched_epoch"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["fetch_offset", b"fetch_offset", "leader_epoch", b"leader_epoch", "max_bytes", b"max_bytes", "partition", b"partition", "topic_id", b"topic_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_last_fetched_epoch", b"_last_fetched_epoch", "fetch_offset", b"fetch_offset", "last_fetched_epoch", b"last_fetched_epoch", "leader_epoch", b"leader_epoch", "max_bytes", b"max_bytes", "partition", b"partition", "topic_id", b"topic_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__last_fetched_epoch: _TypeAlias = _typing.Literal["last_fetched_epoch"]  # noqa: Y015
+    _WhichOneofArgType__last_fetched_epoch: _TypeAlias = _typing.Literal["_last_fetched_epoch", b"_last_fetched_epoch"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__last_fetched_epoch) -> _WhichOneofReturnType__last_fetched_epoch | None: ...
 
 Global___FetchPartition: _TypeAlias = FetchPartition  # noqa: Y015
 
@@ -315,6 +321,7 @@ class FetchedPartition(_message.Message):
     SIZE_FIELD_NUMBER: _builtins.int
     LEADER_FIELD_NUMBER: _builtins.int
     FETCH_OFFSET_FIELD_NUMBER: _builtins.int
+    DIVERGENCE_FIELD_NUMBER: _builtins.int
     topic_id: _builtins.bytes
     partition: _builtins.int
     high_watermark: _builtins.int
@@ -327,6 +334,10 @@ class FetchedPartition(_message.Message):
     def error(self) -> _common_pb2.Error: ...
     @_builtins.property
     def leader(self) -> _common_pb2.LeaderHint: ...
+    @_builtins.property
+    def divergence(self) -> Global___Divergence:
+        """with LOG_TRUNCATED"""
+
     def __init__(
         self,
         *,
@@ -338,14 +349,41 @@ class FetchedPartition(_message.Message):
         size: _builtins.int = ...,
         leader: _common_pb2.LeaderHint | None = ...,
         fetch_offset: _builtins.int = ...,
+        divergence: Global___Divergence | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "leader", b"leader"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["divergence", b"divergence", "error", b"error", "leader", b"leader"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "fetch_offset", b"fetch_offset", "high_watermark", b"high_watermark", "leader", b"leader", "log_start_offset", b"log_start_offset", "partition", b"partition", "size", b"size", "topic_id", b"topic_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["divergence", b"divergence", "error", b"error", "fetch_offset", b"fetch_offset", "high_watermark", b"high_watermark", "leader", b"leader", "log_start_offset", b"log_start_offset", "partition", b"partition", "size", b"size", "topic_id", b"topic_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___FetchedPartition: _TypeAlias = FetchedPartition  # noqa: Y015
+
+@_typing.final
+class Divergence(_message.Message):
+    """Where the leader's log leaves the past that a client told of (KIP-320)."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EPOCH_FIELD_NUMBER: _builtins.int
+    END_OFFSET_FIELD_NUMBER: _builtins.int
+    epoch: _builtins.int
+    """the leader's largest one that is not above the client's; -1: none"""
+    end_offset: _builtins.int
+    """where that epoch ends in the leader's log"""
+    def __init__(
+        self,
+        *,
+        epoch: _builtins.int = ...,
+        end_offset: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_offset", b"end_offset", "epoch", b"epoch"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Divergence: _TypeAlias = Divergence  # noqa: Y015
 
 @_typing.final
 class ListOffsetsRequest(_message.Message):
@@ -433,6 +471,7 @@ class ListedOffset(_message.Message):
     """-1: no record that late"""
     timestamp_ms: _builtins.int
     leader_epoch: _builtins.int
+    """of the record at the offset; for latest, of the one before it"""
     @_builtins.property
     def error(self) -> _common_pb2.Error: ...
     @_builtins.property
