@@ -30,7 +30,7 @@ from quorate import Admin, Producer
 from quorate.errors import QuorateError
 from quorate_cli import bench
 from quorate_cli.local import LocalCluster, Shape, free_port
-from quorate_quorum.node.process import set_up_logs
+from quorate_quorum.node.logs import set_up_logs
 
 PATIENCE_S = 60.0
 Figures = dict[str, list[float]]

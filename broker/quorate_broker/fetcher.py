@@ -200,7 +200,9 @@ class LeaderStream:
                 except QuorateError as error:
                     reason = f"{type(error).__name__}: {error}"
                 self._is_open = False
-                log_line.info("replica stream ended", leader=self.leader, reason=reason)
+                log_line.info(
+                    "replica stream ended", leader=self.leader, reason=reason, repeats=True
+                )
             await asyncio.sleep(self._fetchers.backoff_s())
 
     async def _session(self, endpoint: str) -> None:
@@ -339,7 +341,12 @@ class LeaderStream:
             self._bytes_held -= len(batches)
             self._written.set()
         if refused is not None and self._is_carried(following):
-            log_line.info("not replicated", partition=following.partition.name, reason=refused)
+            log_line.info(
+                "not replicated",
+                partition=following.partition.name,
+                reason=refused,
+                repeats=True,
+            )
             await asyncio.sleep(self._fetchers.backoff_s())
         if refused is not None or not is_bare:
             following.must_name = True

@@ -153,7 +153,7 @@ class IsrKeeper:
         try:
             response = await self._client.alter_partitions(request)
         except QuorateError as error:
-            log_line.info("isr proposals without an answer", reason=str(error))
+            log_line.info("isr proposals without an answer", reason=str(error), repeats=True)
             answers: dict[Key, AlteredPartition] = {}
         else:
             answers = {(a.topic_id, a.partition): a for a in response.partitions}
@@ -196,7 +196,12 @@ def _decided(partition: Partition, proposal: Proposal, answer: AlteredPartition 
         partition.isr_lost(proposal)
         return False
     if answer.error.code in REFUSALS:
-        log_line.info("isr refused", partition=partition.name, reason=answer.error.message)
+        log_line.info(
+            "isr refused",
+            partition=partition.name,
+            reason=answer.error.message,
+            repeats=True,
+        )
         partition.isr_refused(proposal)
     else:
         partition.isr_committed(

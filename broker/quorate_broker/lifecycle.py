@@ -221,7 +221,7 @@ class Lifecycle:
             try:
                 await self._client.wait_applied(offset, timeout_ms=CATCH_UP_LOG_MS)
             except RequestTimedOutError as error:
-                log.info("image_lags", reason=str(error))
+                log.info("image_lags", reason=str(error), repeats=True)
             else:
                 return
 
@@ -254,7 +254,7 @@ class Lifecycle:
     def _heard(self, response: HeartbeatResponse) -> None:
         """Take an answer of the controller; NOT_CONTROLLER never gets here."""
         if response.error.code != ErrorCode.ERROR_CODE_NONE:
-            log.warning("heartbeat_refused", reason=response.error.message)
+            log.warning("heartbeat_refused", reason=response.error.message, repeats=True)
             if response.error.code == ErrorCode.ERROR_CODE_FENCED and not self._wants_shutdown:
                 self._own("register-again", self._register_again())
             return
@@ -284,7 +284,12 @@ class Lifecycle:
             try:
                 last_epoch, log_end_offset = self._replicas.replica_end(one.topic_id, one.partition)
             except QuorateError as error:  # not here, or offline: it is no candidate
-                log.info("replica_end_unknown", partition=one.partition, reason=str(error))
+                log.info(
+                    "replica_end_unknown",
+                    partition=one.partition,
+                    reason=str(error),
+                    repeats=True,
+                )
                 continue
             ends.append(
                 ReplicaEnd(

@@ -11,13 +11,14 @@ from quorate_cli.session import SAID_NO, fail
 from quorate_quorum.log.real_disk import RealDisk
 from quorate_quorum.node.config import BrokerConfig, QuorumConfig, load
 from quorate_quorum.node.environment import Environment
+from quorate_quorum.node.logs import set_up_logs
 from quorate_quorum.node.process import (
+    LOGS_WAIT_S,
     NodeFailed,
     Server,
     collect_garbage_rarely,
     keep_freed_memory,
     run,
-    set_up_logs,
 )
 from quorate_quorum.server import QuorumServer
 
@@ -72,10 +73,11 @@ def run_embedded(cluster: LocalCluster) -> None:
         return nodes
 
     with (cluster.folder / "output.log").open("a") as output:  # standard output is announce()'s
-        set_up_logs("info", output)
+        writer = set_up_logs("info", output)
         keep_freed_memory()
         collect_garbage_rarely()
         status = run(start)
+        writer.drain(LOGS_WAIT_S)
         if status:
             fail(f"it ended with status {status}:\n{_end_of(cluster)}", SAID_NO)
 

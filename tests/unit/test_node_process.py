@@ -16,6 +16,8 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from quorate import __version__
+from quorate_quorum.node import process
 from quorate_quorum.node.config import ConfigError, QuorumConfig
 from quorate_quorum.node.process import (
     NodeFailed,
@@ -83,7 +85,9 @@ def test_a_node_that_stops_by_itself_is_clean() -> None:
     assert run(FakeServer(life).start) == 0
 
 
-def test_a_second_signal_does_not_wait() -> None:
+def test_a_second_signal_does_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "SIGNALS_APART_S", 0.0)
+
     class Slow(FakeServer):
         async def stop(self) -> None:
             self.calls.append("stop")
@@ -95,6 +99,16 @@ def test_a_second_signal_does_not_wait() -> None:
     server = Slow(life)
     assert run(server.start) == 70
     assert server.calls == ["stop", "fail: told to stop again before a clean stop was done"]
+
+
+def test_two_signals_at_once_are_one_order() -> None:
+    async def life(server: FakeServer) -> None:
+        os.kill(os.getpid(), signal.SIGINT)  # of the terminal
+        os.kill(os.getpid(), signal.SIGTERM)  # of the parent process
+
+    server = FakeServer(life)
+    assert run(server.start) == 0
+    assert server.calls == ["stop"]
 
 
 def test_a_signal_while_starting_gives_up_the_start() -> None:
@@ -205,7 +219,7 @@ class SlowClock(asyncio.SelectorEventLoop):
         return super().time() + self.jumped_s
 
 
-def test_a_stall_is_counted_and_logged_at_most_once_a_second() -> None:
+def test_a_stall_is_counted_and_logged_at_most_once_a_minute() -> None:
     async def watch() -> StallWatch:
         loop = asyncio.get_running_loop()
         assert isinstance(loop, SlowClock)
@@ -305,7 +319,15 @@ def test_a_process_logs_json_to_standard_error_and_exits_cleanly() -> None:
     found = node(*SETTINGS)
     assert (found.returncode, found.stdout) == (0, ""), found.stderr
     lines = [json.loads(line) for line in found.stderr.splitlines()]
-    assert [line["event"] for line in lines] == ["started", "told to stop", "stopped cleanly"]
+    assert [line["event"] for line in lines] == [
+        "starting",
+        "started",
+        "told to stop",
+        "stopped cleanly",
+    ]
+    starting = lines.pop(0)
+    assert starting["version"] == __version__
+    assert starting["settings"]["listeners"] == ["127.0.0.1:0"]
     assert lines[0]["level"] == "info"
     assert lines[0]["verbosity"] == "NONE"
     assert lines[0]["grpc"] is False
@@ -323,9 +345,9 @@ def test_a_process_says_aloud_that_nothing_is_encrypted() -> None:
         "--set",
         "allow.insecure.listeners=true",
     )
-    first = json.loads(found.stderr.splitlines()[0])
-    assert first["level"] == "warning"
-    assert first["listeners"] == ["0.0.0.0:0"]
+    warning = json.loads(found.stderr.splitlines()[1])
+    assert warning["level"] == "warning"
+    assert warning["listeners"] == ["0.0.0.0:0"]
 
 
 def test_a_wrong_configuration_exits_with_78() -> None:

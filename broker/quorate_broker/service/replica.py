@@ -434,7 +434,7 @@ class ReplicaSession:
             raise self._defect
         if failure is None:
             return None
-        log_line.info("replica stream refused", reason=str(failure))
+        log_line.info("replica stream refused", reason=str(failure), repeats=True)
         return Frame(ReplicaFetchHeader(error=to_wire(failure)))
 
     def _is_silent(self, now: float) -> bool:

@@ -247,13 +247,18 @@ class QuorumClient:
             try:
                 response = await self._ask_controller(REGISTER, asked)
             except _NotAnswered as failure:
-                log.info("registration_waits", endpoint=failure.endpoint, reason=str(failure))
+                log.info(
+                    "registration_waits",
+                    endpoint=failure.endpoint,
+                    reason=str(failure),
+                    repeats=True,
+                )
                 await backoff.wait()
                 continue
             try:
                 raise_if_error(response.error)
             except (QuorumUnavailableError, OutcomeUnknownError) as error:
-                log.info("registration_waits", reason=str(error))
+                log.info("registration_waits", reason=str(error), repeats=True)
                 await backoff.wait()
                 continue
             except QuorateError as error:
@@ -264,7 +269,11 @@ class QuorumClient:
             self._learn_generation(response.quorum_generation)
             if self.quorum_generation == response.quorum_generation:
                 return response
-            log.info("registration_waits", reason="the watch follows another quorum_generation")
+            log.info(
+                "registration_waits",
+                reason="the watch follows another quorum_generation",
+                repeats=True,
+            )
             await backoff.wait()
 
     def heartbeat(
@@ -495,7 +504,7 @@ class QuorumClient:
                         self._environment.network, self._voters.known, self._cluster_id
                     )
             except ConfigError as error:
-                log.warning("a voter of another cluster is asked", reason=str(error))
+                log.warning("a voter of another cluster is asked", reason=str(error), repeats=True)
             self._newest_generation = max(newest, self._newest_generation)
             await asyncio.sleep(GENERATION_LOOK_MS / 1000)
 
@@ -510,7 +519,7 @@ class QuorumClient:
                 await self._watch_once(endpoint, backoff)
             except (QuorateError, TimeoutError) as error:
                 reason = str(error) or f"silent for {self._config.watch_silence_max_ms} ms"
-                log.info("watch_moves", endpoint=endpoint, reason=reason)
+                log.info("watch_moves", endpoint=endpoint, reason=reason, repeats=True)
             await backoff.wait()
 
     def _watch_ended(self, task: asyncio.Task[None]) -> None:
@@ -694,11 +703,13 @@ class HeartbeatStream:
                 await self._session(self._endpoint, backoff)
             except TimeoutError:
                 if not self._is_moving:
-                    log.info("heartbeat_silent", endpoint=self._endpoint)
+                    log.info("heartbeat_silent", endpoint=self._endpoint, repeats=True)
                     client._forget_leader(self._endpoint)
                     client._connections.drop(self._endpoint)
             except QuorateError as error:
-                log.info("heartbeat_broken", endpoint=self._endpoint, reason=str(error))
+                log.info(
+                    "heartbeat_broken", endpoint=self._endpoint, reason=str(error), repeats=True
+                )
                 if not self._was_answered:  # else it is asked once more before the others
                     client._forget_leader(self._endpoint)
             if not self._is_moving:

@@ -20,7 +20,7 @@ from quorate.errors import NotControllerError, OverloadedError, UnknownServerErr
 from quorate.v1 import admin_pb2 as admin
 from quorate.v1.admin_pb2 import DescribeQuorumRequest, DescribeQuorumResponse
 from quorate.v1.common_pb2 import ErrorCode
-from quorate_quorum.controller import brokers, features, partitions, topics, voters
+from quorate_quorum.controller import brokers, changes, features, partitions, topics, voters
 from quorate_quorum.controller.creation import Creation, abandon
 from quorate_quorum.controller.leases import LeaseConfig, Leases
 from quorate_quorum.controller.outcome import Context, Outcome
@@ -380,6 +380,8 @@ class Controller:
 
     def _applied(self, delta: MetadataDelta, image: MetadataImage) -> None:
         if self._active is not None:
+            for event, fields in changes.lines(delta, image):
+                log.info(event, **fields)
             self._active.reign.committed(image.offset)
             self._active.leases.committed(delta, image)
 

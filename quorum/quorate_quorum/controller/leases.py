@@ -307,7 +307,8 @@ class Leases:
         broker = self._reign.pending.brokers.get(broker_id)
         if broker is None or broker.fenced:
             return
-        log.warning("broker_fenced", broker=broker_id, reason=reason)
+        say = log.info if broker.shutting_down else log.warning  # a clean leave is no warning
+        say("broker_fenced", broker=broker_id, reason=reason)
         changed = self._decide("fence", lambda i, c: brokers.fence(i, broker_id, c))
         if changed is None:
             self._fences_put_off[broker_id] = broker.epoch, reason
@@ -377,7 +378,9 @@ class Leases:
         try:
             return self._reign.decide(decision)
         except (NotControllerError, OverloadedError, OutcomeUnknownError) as error:
-            log.info("decision_dropped", what=what, reason=str(error))  # seen again at a tick
+            log.info(
+                "decision_dropped", what=what, reason=str(error), repeats=True
+            )  # seen again at a tick
             return None
         except Exception as error:
             log.exception("decision_failed", what=what)

@@ -93,7 +93,7 @@ class Snapshotting:
         try:
             await self._take(image)
         except OverloadedError as error:
-            log.warning("snapshot_not_taken", offset=image.offset, error=str(error))
+            log.warning("snapshot_not_taken", offset=image.offset, error=str(error), repeats=True)
             await asyncio.sleep(RETRY_MS / 1000)
             self._due = self._due or self._image
             self._is_due.set()

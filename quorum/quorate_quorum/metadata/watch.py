@@ -157,7 +157,7 @@ class Watch:
                     await bell.wait(self._config.silence_max_ms)
             yield self._refusal(refusal)
         except QuorateError as error:
-            log.warning("watch_ended", peer=peer.address, error=str(error))
+            log.warning("watch_ended", peer=peer.address, error=str(error), repeats=True)
             yield self._refusal(error)
         finally:
             del self._waiting[bell]

@@ -414,6 +414,11 @@ def _impossible(config: NodeConfig) -> Iterable[tuple[str, ...]]:
             yield from _not_above(config, name, "socket.request.max.bytes")
 
 
+def settings(config: NodeConfig) -> dict[str, Any]:
+    """Return every setting of a node by its dotted name, as it is in force."""
+    return {name.replace("_", "."): value for name, value in msgspec.structs.asdict(config).items()}
+
+
 def _impossible_addresses(config: NodeConfig) -> Iterable[tuple[str, ...]]:
     if not config.listeners:
         yield "listeners must name at least one host:port", "listeners"

@@ -15,22 +15,27 @@ import asyncio
 import contextlib
 import ctypes
 import gc
-import logging
 import os
+import platform
 import signal
 import sys
 import threading
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from typing import Any, Final, NoReturn, Protocol, TextIO, TypeVar
+from typing import Any, Final, NoReturn, Protocol, TypeVar
 
 import structlog
 
-from quorate_quorum.node.config import ConfigError, NodeConfig, load
+from quorate import __version__
+from quorate_quorum.node.config import ConfigError, NodeConfig, load, settings
+from quorate_quorum.node.logs import set_up_logs
 
 EXIT_CLEAN: Final = 0
 EXIT_FAILED: Final = 70  # EX_SOFTWARE of sysexits.h
 EXIT_CONFIG: Final = 78  # EX_CONFIG
 EXIT_WAIT_S: Final = 5.0  # how long what is left of a failed node may take to end
+#: Signals that come closer together are one order: a terminal and a parent process may both send.
+SIGNALS_APART_S: Final = 0.5
+LOGS_WAIT_S: Final = 1.0  # how long the last lines of the log may take to be written
 
 log = structlog.get_logger(__name__)
 
@@ -75,12 +80,17 @@ def main(
     except ConfigError as error:
         return _refuse(str(error))
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # our log says it better; before its import
-    set_up_logs(config.log_level)
+    writer = set_up_logs(config.log_level)
+    log.info(
+        "starting", version=__version__, python=platform.python_version(), settings=settings(config)
+    )
     keep_freed_memory()
     collect_garbage_rarely()
     if config.is_insecure:
         log.warning("listeners are open to others and not encrypted", listeners=config.listeners)
-    return run(lambda: start(config))
+    status = run(lambda: start(config))
+    writer.drain(LOGS_WAIT_S)
+    return status
 
 
 def leave(status: int) -> NoReturn:
@@ -141,7 +151,7 @@ class _Life:
         self._start = start
         self._server: Server | None = None
         self._failure: str | None = None
-        self._signals = 0
+        self._signalled_at: float | None = None
         self._ending = asyncio.Event()  # a signal came, or the loop met an error
 
     async def live(self) -> None:
@@ -151,12 +161,10 @@ class _Life:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._signalled, number)
         ending = asyncio.ensure_future(self._ending.wait())
-        stalls = asyncio.ensure_future(StallWatch().run())
         try:
             await self._live(ending)
         finally:
             await _cancel(ending)
-            await _cancel(stalls)
         if self._failure is not None:
             raise NodeFailed(self._failure)
 
@@ -169,6 +177,8 @@ class _Life:
         if self._failure is not None:
             server.fail(self._failure)
         stopped = asyncio.ensure_future(server.stopped())
+        # Not before: the imports of a start hold up the loop, and that delays no caller.
+        stalls = asyncio.ensure_future(StallWatch().run())
         try:
             await asyncio.wait((stopped, ending), return_when=asyncio.FIRST_COMPLETED)
             if not stopped.done() and self._failure is None:
@@ -176,12 +186,18 @@ class _Life:
             await stopped
         finally:
             await _cancel(stopped)
+            await _cancel(stalls)
 
     def _signalled(self, number: signal.Signals) -> None:
-        self._signals += 1
+        now = asyncio.get_running_loop().time()
+        is_first = self._signalled_at is None
+        if self._signalled_at is None:
+            self._signalled_at = now
+        elif now - self._signalled_at < SIGNALS_APART_S:
+            return
         log.info("told to stop", signal=signal.Signals(number).name)
         self._ending.set()
-        if self._signals > 1 and self._server is not None:
+        if not is_first and self._server is not None:
             self._server.fail("told to stop again before a clean stop was done")
 
     def _met(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
@@ -205,12 +221,13 @@ class _Life:
 class StallWatch:
     """Counts and logs the times when the event loop did not run for more than 50 ms.
 
-    It looks every 20 ms, so a stall under 70 ms may pass unseen. Logs at most once a second.
+    It looks every 20 ms, so a stall under 70 ms may pass unseen. It logs at most once a minute,
+    with the number of stalls since the last line and the longest of them.
     """
 
     INTERVAL_S: Final = 0.02
     STALL_S: Final = 0.05
-    LOG_INTERVAL_S: Final = 1.0
+    LOG_INTERVAL_S: Final = 60.0
 
     def __init__(self) -> None:
         #: Stalls seen so far, and the longest of them.
@@ -221,7 +238,7 @@ class StallWatch:
         """Watch until cancelled."""
         loop = asyncio.get_running_loop()
         logged_at = -self.LOG_INTERVAL_S
-        unlogged = 0
+        unlogged: list[float] = []
         while True:
             due = loop.time() + self.INTERVAL_S
             await asyncio.sleep(self.INTERVAL_S)
@@ -230,14 +247,17 @@ class StallWatch:
             if late <= self.STALL_S:
                 continue
             self.count += 1
-            unlogged += 1
+            unlogged.append(late)
             self.longest_ms = max(self.longest_ms, late * 1000)
             if now - logged_at >= self.LOG_INTERVAL_S:
                 log.warning(
-                    "the event loop stalled", ms=round(late * 1000), stalls=unlogged, all=self.count
+                    "the event loop stalled",
+                    longest_ms=round(max(unlogged) * 1000),
+                    stalls=len(unlogged),
+                    stalls_since_start=self.count,
                 )
                 logged_at = now
-                unlogged = 0
+                unlogged.clear()
 
 
 def collect_garbage_rarely() -> None:
@@ -270,41 +290,6 @@ def keep_freed_memory() -> bool:
     # Half as much is all that glibc allows on most machines for what it maps.
     mapped = mallopt(_M_MMAP_THRESHOLD, size) or mallopt(_M_MMAP_THRESHOLD, size // 2)
     return bool(mapped and mallopt(_M_TRIM_THRESHOLD, size) and mallopt(_M_ARENA_MAX, 1))
-
-
-def set_up_logs(level: str, stream: TextIO | None = None) -> None:
-    """Log to standard error, or `stream`: readable on a terminal, else a line of JSON each."""
-    stream = stream or sys.stderr
-    shared: list[Any] = [
-        structlog.contextvars.merge_contextvars,
-        structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-    ]
-    if stream.isatty():
-        # Its own way to show exceptions draws all locals: with an image among them that holds up
-        # the event loop for a minute.
-        plain = structlog.dev.plain_traceback
-        last: list[Any] = [structlog.dev.ConsoleRenderer(exception_formatter=plain)]
-    else:
-        last = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
-    threshold = logging.getLevelNamesMapping()[level.upper()]
-    structlog.configure(
-        processors=[*shared, *last],
-        wrapper_class=structlog.make_filtering_bound_logger(threshold),
-        logger_factory=structlog.PrintLoggerFactory(stream),
-        cache_logger_on_first_use=True,
-    )
-    # What libraries say by the standard library's logging takes the same form.
-    handler = logging.StreamHandler(stream)
-    handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=shared,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
-        )
-    )
-    root = logging.getLogger()
-    root.handlers[:] = [handler]
-    root.setLevel(max(threshold, logging.WARNING))
 
 
 class _Parser(argparse.ArgumentParser):

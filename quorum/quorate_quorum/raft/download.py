@@ -204,5 +204,6 @@ def _failed(install: Install, error: Exception, pause_ms: int) -> int:
         leader=install.endpoint,
         error=f"{type(error).__name__}: {error}",
         again_after_ms=pause_ms,
+        repeats=True,
     )
     return pause_ms

@@ -65,7 +65,12 @@ class Finder:
             History(answer.cluster_id, answer.quorum_generation, b"")
         )
         if refusal is not None:
-            log.warning("a node of another cluster was asked", endpoint=endpoint, error=refusal)
+            log.warning(
+                "a node of another cluster was asked",
+                endpoint=endpoint,
+                error=refusal,
+                repeats=True,
+            )
         elif (found := leader_in(answer)) is not None:
             self._tell_if_earlier(found)
             self._step(found)

@@ -22,7 +22,6 @@ log = structlog.get_logger(__name__)
 
 ASK_AGAIN_MS = 500
 #: So often it is said that nobody answers.
-LOG_EVERY = 20
 
 
 def check_servers(config: QuorumConfig) -> None:
@@ -41,13 +40,13 @@ async def join(network: Network, disk: Disk, config: QuorumConfig, identity: Ide
     """
     check_servers(config)
     others = [one for one in config.quorum_bootstrap_servers if one != config.advertised]
-    tries = 0
     while not (generation := await ask_generation(network, others, identity.cluster_id)):
-        if tries % LOG_EVERY == 0:
-            log.warning(
-                "a new voter waits for one that hears a leader", node=config.node_id, asked=others
-            )
-        tries += 1
+        log.warning(
+            "a new voter waits for one that hears a leader",
+            node=config.node_id,
+            asked=others,
+            repeats=True,
+        )
         await asyncio.sleep(ASK_AGAIN_MS / 1000)
     joined = replace(identity, quorum_generation=generation)
     await write_identity(disk, config.log_dirs[0], joined)

@@ -486,6 +486,8 @@ class RaftNode:
             epoch=change.epoch,
             leader=change.leader_id,
             reason=change.reason,
+            # Without a majority a voter asks for pre-votes again and again.
+            repeats=change.role == "prospective",
         )
         told = (change.leader_id, change.epoch, change.endpoint)
         if told != self._told_leader:

@@ -57,7 +57,7 @@ class Taking:
         except (OSError, DiskFullError) as error:
             if isinstance(error, OSError) and not is_full(error):
                 raise
-            log.warning("no room for a snapshot", snapshot=snapshot, error=str(error))
+            log.warning("no room for a snapshot", snapshot=snapshot, error=str(error), repeats=True)
             return
         self._node.step(SnapshotTaken(snapshot))
         await self._cut(snapshot.offset)

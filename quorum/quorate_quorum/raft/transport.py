@@ -177,7 +177,7 @@ class Transport:
         except NetworkError as error:
             log.debug("raft fetch stream broke", session=session.number, error=str(error))
         except (CorruptRecordError, InvalidRequestError, UnsupportedError) as error:
-            log.warning("raft fetch answer is damaged", session=session.number, error=str(error))
+            log.warning("raft fetch answer is damaged", error=str(error), repeats=True)
         self._step(FetchBroken(session.number, refused))
 
     async def _carry_out(self, call: Call) -> None:
@@ -193,7 +193,7 @@ class Transport:
         except NetworkError as error:
             log.debug("raft call failed", to=call.to.id, error=str(error))
         except QuorateError as error:
-            log.warning("raft call refused", to=call.to.id, error=str(error))
+            log.warning("raft call refused", to=call.to.id, error=str(error), repeats=True)
         else:
             if event is not None:
                 self._step(event)
