@@ -47,6 +47,7 @@ from quorate.model import (
     VoterChange,
 )
 from quorate.network import Method, Q, R
+from quorate.owner import Owner
 from quorate.v1 import admin_pb2 as wire
 
 INT32_MAX = (1 << 31) - 1  # what the wire can say; the controller knows the real bounds
@@ -95,13 +96,15 @@ class Admin:
         self._bootstrap = bootstrap_servers
         self._client_id = client_id
         self._timeout_ms = request_timeout_ms
+        self._owner = Owner("admin")
         self._cluster: Cluster | None = None
 
     async def start(self) -> None:
         """Connect; QuorumUnavailableError if nobody answers within request_timeout_ms."""
         if self._cluster is not None:
             return
-        cluster = Cluster(self._bootstrap, client_id=self._client_id)
+        self._owner.bind()
+        cluster = Cluster(self._bootstrap, client_id=self._client_id, owner=self._owner)
         try:
             await cluster.start(timeout_ms=self._timeout_ms)
         except BaseException:
@@ -111,9 +114,11 @@ class Admin:
 
     async def stop(self) -> None:
         """Close."""
+        self._owner.check()
         if self._cluster is not None:
             await self._cluster.stop()
             self._cluster = None
+            self._owner = Owner("admin")  # it may be started again, in another loop too
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -332,6 +337,7 @@ class Admin:
     def _running(self) -> Cluster:
         if self._cluster is None:
             raise ClosedError("this admin is not running; call start() or use `async with`")
+        self._owner.check_alive()
         return self._cluster
 
     async def _call(self, method: Method[Q, R], request: Q, *, safe_to_repeat: bool = True) -> R:

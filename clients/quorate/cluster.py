@@ -23,8 +23,8 @@ from quorate.errors import (
     PeerRefusedError,
     QuorateError,
     QuorumUnavailableError,
-    UnknownServerError,
     UnknownTopicError,
+    WrongLoopError,
     from_wire,
 )
 from quorate.methods import METADATA
@@ -39,6 +39,7 @@ from quorate.network import (
     current_network,
     current_wall_clock_ms,
 )
+from quorate.owner import Owner
 from quorate.v1.admin_pb2 import MetadataRequest, MetadataResponse, PartitionMetadata, TopicMetadata
 from quorate.v1.common_pb2 import ErrorCode, LeaderHint
 
@@ -139,7 +140,15 @@ def system_wall_clock_ms() -> int:
 class Cluster:
     """Brokers, topics and leaders as one client knows them."""
 
-    def __init__(self, bootstrap_servers: str | Sequence[str], *, client_id: str) -> None:
+    def __init__(
+        self,
+        bootstrap_servers: str | Sequence[str],
+        *,
+        client_id: str,
+        owner: Owner | None = None,
+    ) -> None:
+        #: Of the client that this view belongs to; it sees the ends of our tasks too.
+        self.owner = owner or Owner("client")
         self.bootstrap = parse_servers(bootstrap_servers)
         _keep_quiet()
         self.client_id = client_id
@@ -165,7 +174,6 @@ class Cluster:
         self._avoided: dict[str, None] = {}
         self._looked_at = -QUIET_S
         self._looks_without_news = 0
-        self._failed: list[Callable[[QuorateError], None]] = []
         self._last_error: QuorateError | None = None
         self._closed = False
         #: Requests for metadata, numbered as they are sent, and the latest one answered.
@@ -174,13 +182,14 @@ class Cluster:
 
     async def start(self, *, timeout_ms: int = 30000) -> None:
         """Ask the bootstrap servers until one answers; QuorumUnavailableError after timeout_ms."""
+        self.owner.bind()
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout_ms / 1000
         while True:
             try:
                 await self.refresh()
                 break
-            except (ClosedError, InvalidRequestError):
+            except (ClosedError, InvalidRequestError, WrongLoopError):
                 raise
             except QuorateError as error:
                 if loop.time() >= deadline:
@@ -189,15 +198,12 @@ class Cluster:
                         f"(last: {error}); is the cluster running, is the address right?"
                     ) from error
                 await asyncio.sleep(RETRY_BACKOFF_S[-1])
-        self._keeper = asyncio.create_task(self._keep_fresh(), name="quorate-metadata")
+        self._keeper = self.owner.spawn(self._keep_fresh(), "metadata")
 
     async def stop(self) -> None:
         """Close every connection."""
         self._closed = True
-        for task in (self._refresh, self._keeper):
-            if task is not None:
-                task.cancel()
-                await asyncio.gather(task, return_exceptions=True)
+        await self.owner.end(self._refresh, self._keeper)
         for connection in list(self._connections.values()):
             await connection.close()
         self._connections.clear()
@@ -207,10 +213,6 @@ class Cluster:
     def on_change(self, callback: Callable[[], None]) -> None:
         """Call back after each answer that changed a leader, a topic or a broker."""
         self._changed.append(callback)
-
-    def on_failure(self, callback: Callable[[QuorateError], None]) -> None:
-        """Call back if this view of the cluster fails for good: a bug of ours."""
-        self._failed.append(callback)
 
     def connection(self, endpoint: str, purpose: Purpose = "data") -> Connection:
         """Return the one connection to an endpoint for a purpose."""
@@ -295,9 +297,11 @@ class Cluster:
 
         At most one look is under way or planned, and looks that bring no news get rarer.
         """
-        if self._closed or (self._refresh is not None and not self._refresh.done()):
+        if self._closed or self.owner.failure is not None:
             return
-        self._refresh = asyncio.create_task(self._refresh_soon(), name="quorate-refresh")
+        if self._refresh is not None and not self._refresh.done():
+            return
+        self._refresh = self.owner.spawn(self._refresh_soon(), "refresh")
 
     async def refresh(self) -> None:
         """Ask brokers in turn until one answers; raise the last error if none does."""
@@ -354,7 +358,8 @@ class Cluster:
 
     def _check_open(self) -> None:
         if self._closed:
-            raise ClosedError("this client was stopped")
+            raise ClosedError(f"this {self.owner.what} was stopped; make a new one")
+        self.owner.check_alive()
 
     async def _look(self) -> None:
         """Wait for the look that is under way or planned, or for a new one."""
@@ -376,11 +381,6 @@ class Cluster:
         except QuorateError as error:
             self._last_error = error
             log.debug("metadata refresh failed", error=str(error))
-        except Exception as error:
-            log.exception("the view of the cluster failed")
-            self._last_error = UnknownServerError(f"the view of the cluster failed: {error!r}")
-            for callback in self._failed:
-                callback(self._last_error)
         finally:
             self._looked_at = loop.time()
 

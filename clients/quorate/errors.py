@@ -28,6 +28,7 @@
       OverloadedError             retriable: a bound was reached
       UnsupportedError  AuthorizationError  StoppingError  SnapshotNotFoundError
       ClosedError                 the client was stopped
+      WrongLoopError              used from another event loop, thread or process (a RuntimeError)
       NetworkError                below: what the seam to the wire raises, and nothing else
         PeerRefusedError  StreamBrokenError  DeadlineExceededError  PeerError
 
@@ -310,6 +311,10 @@ class SnapshotNotFoundError(QuorateError):
 
 class ClosedError(QuorateError):
     """The client was stopped, or was never started."""
+
+
+class WrongLoopError(QuorateError, RuntimeError):
+    """The client is used from another event loop, thread or process than it was started in."""
 
 
 class NetworkError(QuorateError):

@@ -27,6 +27,7 @@ from quorate.errors import (
     PeerError,
     PeerRefusedError,
     StreamBrokenError,
+    WrongLoopError,
 )
 from quorate.methods import IDENTIFY
 from quorate.network import (
@@ -127,15 +128,9 @@ class GrpcNetwork:
         self._options = options or GrpcOptions()
         self._connections: dict[int, GrpcConnection] = {}
         self._connections_made = 0
-        self._process_id = os.getpid()
 
     def connect(self, endpoint: str, *, purpose: Purpose = "data") -> GrpcConnection:
         """Return a connection of its own: no two share a TCP connection, whatever their purpose."""
-        if os.getpid() != self._process_id:
-            raise RuntimeError(
-                "this process was forked after the network was made, and gRPC does not survive a "
-                "fork: make clients in the process that uses them"
-            )
         self._connections_made += 1
         number = self._connections_made
         connection = GrpcConnection(
@@ -147,6 +142,7 @@ class GrpcNetwork:
     async def serve(self, endpoint: str, services: Sequence[Service]) -> GrpcListener:
         """Listen; raise OSError naming the endpoint if the port is in use."""
         host, _port = _split(endpoint)
+        _check_fork()
         server = _grpc().aio.server(options=self._options.server_arguments())
         handlers = {
             method.path: _rpc_handler(method, handler)
@@ -253,6 +249,7 @@ class GrpcConnection:
         if self._closed:
             raise StreamBrokenError(f"the connection to {self._endpoint} was closed here")
         if self._channel is None:
+            _check_fork()
             try:
                 target = _target(self._endpoint)
             except ValueError as error:  # whoever told of it, nobody listens there
@@ -540,6 +537,27 @@ def _bind_error(endpoint: str, text: str) -> OSError:
             return OSError(errno.EADDRINUSE, f"port {port} is in use (to listen on {endpoint})")
         return OSError(error.errno, f"cannot listen on {endpoint}: {text}")
     return OSError(errno.EADDRNOTAVAIL, f"cannot listen on {endpoint}: {text}")
+
+
+#: The process in which gRPC works, from its first channel or server on.
+_grpc_process: int | None = None
+
+
+def _check_fork() -> None:
+    """Raise WrongLoopError in a child that was forked from a process that used gRPC.
+
+    The threads that gRPC waits with are not in the child: its calls would hang. Its own support of
+    forks does not cover asyncio.
+    """
+    global _grpc_process
+    if _grpc_process is None:
+        _grpc_process = os.getpid()
+    if _grpc_process != os.getpid():
+        raise WrongLoopError(
+            "this process was forked from one that already used Quorate, and gRPC does not survive "
+            'a fork: start the child with "spawn" or "forkserver" '
+            '(multiprocessing.get_context("spawn")), or fork before the first client is started'
+        )
 
 
 @functools.cache

@@ -233,13 +233,6 @@ def test_grpc_is_imported_at_the_first_connection_only() -> None:
         assert done.stdout.strip() == wanted
 
 
-def test_a_network_does_not_survive_a_fork(monkeypatch: pytest.MonkeyPatch) -> None:
-    network = GrpcNetwork()
-    monkeypatch.setattr(os, "getpid", lambda: -1)
-    with pytest.raises(RuntimeError, match="fork"):
-        network.connect("127.0.0.1:1")
-
-
 def test_options_are_checked() -> None:
     with pytest.raises(ValueError, match="message_bytes_max must be 1 or more, not 0"):
         GrpcOptions(message_bytes_max=0)

@@ -19,6 +19,7 @@ from quorate.errors import (
     UnsupportedError,
 )
 from quorate.model import AnyRecord, OffsetAndTimestamp, Record, TopicPartition
+from quorate.owner import Owner
 from quorate.record.batch import check, records, split
 from quorate.serializers import decoder
 
@@ -101,6 +102,7 @@ class Consumer:
         self._manual = False
         self._seen_topics = False
         self._listener: Any = None
+        self._owner = Owner("consumer")
         self._cluster: Cluster | None = None
         self._fetcher: Fetcher | None = None
         self._current: PartitionState | None = None
@@ -114,11 +116,12 @@ class Consumer:
 
     async def start(self) -> None:
         """Connect and, with topics, subscribe; QuorumUnavailableError if nobody answers."""
+        self._owner.bind()
         if self._closed:
             raise ClosedError("this consumer was stopped; make a new one")
         if self._cluster is not None:
             return
-        cluster = Cluster(self._bootstrap, client_id=self._client_id)
+        cluster = Cluster(self._bootstrap, client_id=self._client_id, owner=self._owner)
         try:
             cluster.all_topics = self._pattern is not None
             cluster.want(self._topics)
@@ -139,6 +142,7 @@ class Consumer:
 
     async def stop(self) -> None:
         """Close; safe to call twice."""
+        self._owner.check()
         if self._closed or self._cluster is None or self._fetcher is None:
             self._closed = True
             return
@@ -146,6 +150,7 @@ class Consumer:
         self._fetcher.arrived.set()
         await self._fetcher.stop()
         await self._cluster.stop()
+        await self._owner.end_all()
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -328,6 +333,7 @@ class Consumer:
         await self._fetcher.arrived.wait()
 
     def _check_running(self) -> None:
+        self._owner.check()
         if self._closed or self._fetcher is None:
             raise ClosedError("this consumer is not running; call start() or use `async with`")
         if self._fetcher.failure is not None:

@@ -8,7 +8,7 @@ not wanted now (paused, buffered enough, led by another broker).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass
 
@@ -23,7 +23,6 @@ from quorate.errors import (
     QuorateError,
     RequestTimedOutError,
     StreamBrokenError,
-    UnknownServerError,
     UnknownTopicError,
     from_wire,
     raise_if_error,
@@ -79,28 +78,18 @@ class Fetcher:
         self._lookup: asyncio.Task[None] | None = None
         self.failure: QuorateError | None = None
         cluster.on_change(self.wake)
-        cluster.on_failure(self.fail)
+        cluster.owner.on_failure(self.fail)
 
     def start(self) -> None:
         """Begin to fetch."""
-        self._ticker = asyncio.create_task(self._guard(self._tick), name="quorate-consumer-tick")
+        self._ticker = self.cluster.owner.spawn(self._tick(), "consumer-tick")
 
     async def stop(self) -> None:
         """End every stream."""
-        tasks = [task for task in (self._ticker, self._lookup) if task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self.cluster.owner.end(self._ticker, self._lookup)
         for stream in list(self._streams.values()):
             await stream.stop()
         self._streams.clear()
-
-    async def _guard(self, work: Callable[[], Awaitable[None]]) -> None:
-        try:
-            await work()
-        except Exception as error:
-            log.exception("the consumer failed")
-            self.fail(UnknownServerError(f"the consumer failed: {error!r}"))
 
     def wake(self) -> None:
         """Positions, leaders or buffers changed: see what to fetch."""
@@ -108,9 +97,7 @@ class Fetcher:
         if any(state.needs_offset for state in states) and (
             self._lookup is None or self._lookup.done()
         ):
-            self._lookup = asyncio.create_task(
-                self._guard(self._find_offsets), name="quorate-offsets"
-            )
+            self._lookup = self.cluster.owner.spawn(self._find_offsets(), "offsets")
         for state in states:
             endpoint = self.endpoint_of(state)
             if endpoint and endpoint not in self._streams and not state.needs_offset:
@@ -137,7 +124,8 @@ class Fetcher:
         )
 
     def fail(self, error: QuorateError) -> None:
-        """A bug of ours: the next read raises it."""
+        """Nothing works for this consumer any more: the next read raises it."""
+        log.error("the consumer failed", error=str(error), exc_info=error.__cause__)
         self.failure = error
         self.arrived.set()
 
@@ -322,7 +310,7 @@ class BrokerFetches:
         self._cut = False
         self._breaks = 0
         self._reader: asyncio.Task[None] | None = None
-        self._task = asyncio.create_task(self._run(), name=f"quorate-fetch-{endpoint}")
+        self._task = fetcher.cluster.owner.spawn(self._stream_for_good(), f"fetch-{endpoint}")
 
     @property
     def is_unused(self) -> bool:
@@ -335,8 +323,7 @@ class BrokerFetches:
 
     async def stop(self) -> None:
         """End the stream."""
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
+        await self.fetcher.cluster.owner.end(self._task)
 
     def tick(self, now: float) -> bool:
         """Break a stream that is silent too long; return whether it is silent already."""
@@ -349,13 +336,6 @@ class BrokerFetches:
             if self._reader is not None:
                 self._reader.cancel()
         return silence >= STALL_S
-
-    async def _run(self) -> None:
-        try:
-            await self._stream_for_good()
-        except Exception as error:
-            log.exception("the consumer failed", broker=self.endpoint)
-            self.fetcher.fail(UnknownServerError(f"the consumer failed: {error!r}"))
 
     async def _stream_for_good(self) -> None:
         while True:

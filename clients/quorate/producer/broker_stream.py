@@ -10,13 +10,10 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Protocol
 
-import structlog
-
 from quorate.errors import (
     DeadlineExceededError,
     QuorateError,
     StreamBrokenError,
-    UnknownServerError,
     from_wire,
 )
 from quorate.frame import Frame
@@ -29,7 +26,6 @@ from quorate.v1.records_pb2 import ProduceHeader, ProducePartition, ProduceResul
 if TYPE_CHECKING:
     from quorate.cluster import Cluster
 
-log = structlog.get_logger(__name__)
 
 REQUEST_BYTES_MAX = 1 << 20
 #: Per broker, of which it has shown no sign of having read them; those under min ISR do not count.
@@ -79,7 +75,7 @@ class BrokerStream:
         self._cut = False
         self._is_first = True
         self._reader: asyncio.Task[None] | None = None
-        self._task = asyncio.create_task(self._run(), name=f"quorate-produce-{endpoint}")
+        self._task = sender.cluster.owner.spawn(self._stream_for_good(), f"produce-{endpoint}")
 
     @property
     def is_idle(self) -> bool:
@@ -101,8 +97,7 @@ class BrokerStream:
         """End the stream; what is in flight is not answered any more."""
         if self._timer is not None:
             self._timer.cancel()
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
+        await self.sender.cluster.owner.end(self._task)
 
     def tick(self, now: float) -> bool:
         """Take back what another broker leads by now; break a stream that is silent too long.
@@ -132,13 +127,6 @@ class BrokerStream:
             if self._reader is not None:
                 self._reader.cancel()
         return True
-
-    async def _run(self) -> None:
-        try:
-            await self._stream_for_good()
-        except Exception as error:
-            log.exception("the producer failed", broker=self.endpoint)
-            self.sender.fail(UnknownServerError(f"the producer failed: {error!r}"))
 
     async def _stream_for_good(self) -> None:
         while True:

@@ -17,6 +17,7 @@ from quorate.errors import (
     RecordTooLargeError,
 )
 from quorate.model import Header, RecordMetadata
+from quorate.owner import Owner
 from quorate.producer.accumulator import Accumulator, AccumulatorConfig
 from quorate.producer.delivery import Delivery, batch_done
 from quorate.producer.partition_queue import Batch, PartitionQueue
@@ -103,6 +104,7 @@ class Producer:
         self._encode_key: Encode | None = encoder(key_serializer)
         self._encode_value: Encode | None = encoder(value_serializer)
         self._accumulator = Accumulator(self._config)
+        self._owner = Owner("producer")
         self._cluster: Cluster | None = None
         self._sender: Sender | None = None
         self._sticky: dict[str, Sticky] = {}
@@ -118,11 +120,12 @@ class Producer:
 
     async def start(self) -> None:
         """Connect; QuorumUnavailableError if no bootstrap server answers in request_timeout_ms."""
+        self._owner.bind()
         if self._closing:
             raise ClosedError("this producer was stopped; make a new one")
         if self._cluster is not None:
             return
-        cluster = Cluster(self._bootstrap, client_id=self._client_id)
+        cluster = Cluster(self._bootstrap, client_id=self._client_id, owner=self._owner)
         try:
             await cluster.start(timeout_ms=self._request_timeout_ms)
         except BaseException:
@@ -139,6 +142,7 @@ class Producer:
 
     async def stop(self) -> None:
         """Flush, then close. What cannot be delivered has failed after delivery_timeout_ms."""
+        self._owner.check()
         if self._cluster is None or self._closing:
             return
         self._closing = True
@@ -149,6 +153,7 @@ class Producer:
             self._accumulator.fail_all(ClosedError("the producer was stopped"))
             await self._sender.stop()
             await self._cluster.stop()
+            await self._owner.end_all()
             while self._room:
                 waiter = self._room.popleft()
                 if not waiter.done():
@@ -180,6 +185,7 @@ class Producer:
         Raises UnknownTopicError, InvalidPartitionsError, RecordTooLargeError, ClosedError, and
         what a serializer raises.
         """
+        self._owner.check()
         cluster = self._cluster
         if cluster is None or self._closing:
             raise ClosedError("this producer is not running; call start() or use `async with`")
@@ -275,6 +281,7 @@ class Producer:
 
     async def flush(self) -> None:
         """Wait until every record sent so far is acknowledged or has failed; without lingering."""
+        self._owner.check()
         assert self._sender is not None or not self._accumulator.unfinished()
         if self._sender is None:
             return
@@ -288,6 +295,7 @@ class Producer:
 
     async def partitions_for(self, topic: str) -> set[int]:
         """Return the numbers of a topic's partitions."""
+        self._owner.check()
         if self._cluster is None:
             raise ClosedError("this producer is not running; call start() or use `async with`")
         return set((await self._cluster.topic(topic)).numbers)

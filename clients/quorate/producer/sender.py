@@ -8,7 +8,6 @@ instead of queues.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 import structlog
@@ -21,7 +20,6 @@ from quorate.errors import (
     QuorateError,
     StorageError,
     UnknownProducerIdError,
-    UnknownServerError,
     UnknownTopicError,
     raise_if_error,
 )
@@ -63,33 +61,24 @@ class Sender:
         #: Why nothing can be sent any more; None while all is well.
         self.failure: QuorateError | None = None
         cluster.on_change(self.wake)
-        cluster.on_failure(self.fail)
+        cluster.owner.on_failure(self.fail)
 
     def start(self) -> None:
         """Begin to send."""
-        self._ticker = asyncio.create_task(self._guard(self._tick), name="quorate-producer-tick")
+        self._ticker = self.cluster.owner.spawn(self._tick(), "producer-tick")
 
     async def stop(self) -> None:
         """End every stream."""
-        tasks = [task for task in (self._ticker, self._identity) if task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self.cluster.owner.end(self._ticker, self._identity)
         for stream in list(self._streams.values()):
             await stream.stop()
         self._streams.clear()
 
     def fail(self, error: QuorateError) -> None:
-        """Fail what is buffered and all that comes: a bug of ours, not of the cluster's."""
+        """Fail what is buffered and all that comes: nothing works for this producer any more."""
+        log.error("the producer failed", error=str(error), exc_info=error.__cause__)
         self.failure = error
         self.accumulator.fail_all(error)
-
-    async def _guard(self, work: Callable[[], Awaitable[None]]) -> None:
-        try:
-            await work()
-        except Exception as error:
-            log.exception("the producer failed")
-            self.fail(UnknownServerError(f"the producer failed: {error!r}"))
 
     def opened(self, queue: PartitionQueue, *, is_urgent: bool) -> None:
         """A batch was opened, or may not wait any longer: tell the one stream that it is for."""
@@ -199,9 +188,7 @@ class Sender:
 
     def _ask_identity(self) -> None:
         if self._identity is None or self._identity.done():
-            self._identity = asyncio.create_task(
-                self._guard(self._get_identity), name="quorate-producer-id"
-            )
+            self._identity = self.cluster.owner.spawn(self._get_identity(), "producer-id")
 
     async def _get_identity(self) -> None:
         attempts = 0

@@ -1,0 +1,221 @@
+"""Where a client lives, and what works for it in the background.
+
+A Producer, a Consumer, an Admin has one Owner, and shares it with its Cluster. The rules:
+
+* The client is bound to the event loop, and so to the thread and the process, in which it was
+  started. Use from elsewhere is a WrongLoopError at once: an asyncio future that is waited for in
+  another loop never wakes its waiter.
+* Every background task is begun by `spawn`. The end of each is seen: an exception fails the whole
+  client with that cause, and so does a cancellation that the client did not ask for, as at the end
+  of asyncio.run. After that nothing works for the client, so whatever waits is told.
+* What waits inside the client waits in `wait`, or is woken by `on_failure`: it ends with the
+  answer, with the failure of the client, or at its deadline.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+from quorate.errors import ClosedError, QuorateError, UnknownServerError, WrongLoopError
+
+T = TypeVar("T")
+
+#: How long the end of a cancelled task is waited for; a task that is slower is left to itself.
+END_TIMEOUT_S = 5.0
+
+#: Grows in a forked child: what was bound before belongs to the parent.
+_forks = 0
+
+
+def _forked() -> None:
+    global _forks
+    _forks += 1
+
+
+os.register_at_fork(after_in_child=_forked)
+
+
+class Owner:
+    """The life of one client: its event loop, its background tasks, its failure. See the module.
+
+    `what` names the client in errors, as in "this producer".
+    """
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+        #: Why nothing works any more; None while all is well. Set once.
+        self.failure: QuorateError | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._born_after = _forks
+        self._tasks: dict[asyncio.Task[Any], None] = {}
+        #: Tasks that were asked to end: their cancellation is no failure.
+        self._ending: dict[asyncio.Task[Any], None] = {}
+        self._waiters: dict[asyncio.Future[Any], None] = {}
+        self._failed: list[Callable[[QuorateError], None]] = []
+
+    # -- the event loop --------------------------------------------------------------------------
+
+    def bind(self) -> None:
+        """Belong to the running event loop from now on; WrongLoopError if it is another's."""
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+            self._born_after = _forks
+        self.check()
+
+    def check(self) -> None:
+        """Raise WrongLoopError unless this is the loop, thread and process of the client.
+
+        A client that was not started yet may be prepared anywhere.
+        """
+        if self._loop is None:
+            return
+        try:
+            running = asyncio.get_running_loop()
+        except RuntimeError:
+            running = None
+        if running is not self._loop or self._born_after != _forks:
+            raise self._wrong_loop(running)
+
+    @property
+    def is_in_this_process(self) -> bool:
+        """Whether this process started the client, and is not a child that was forked since."""
+        return self._born_after == _forks
+
+    def _wrong_loop(self, running: asyncio.AbstractEventLoop | None) -> WrongLoopError:
+        assert self._loop is not None
+        if self._born_after != _forks:
+            return WrongLoopError(
+                f"this {self.what} was started before this process was forked, and its connections "
+                f"belong to the parent: make a new {self.what} here, in a child that "
+                'multiprocessing starts with "spawn" or "forkserver" (gRPC does not survive a fork)'
+            )
+        if self._loop.is_closed():
+            return WrongLoopError(
+                f"the event loop that this {self.what} was started in is closed: use and stop it "
+                f"inside one asyncio.run(), or make a new {self.what} in each"
+            )
+        found = "outside of any event loop" if running is None else "in another event loop"
+        return WrongLoopError(
+            f"this {self.what} is used {found} than the one that it was started in: from "
+            "another thread pass the call on with asyncio.run_coroutine_threadsafe(call, loop), "
+            f"in another loop make another {self.what}"
+        )
+
+    # -- background tasks ------------------------------------------------------------------------
+
+    def spawn(self, work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
+        """Run `work` in the background; if it fails, or is cancelled by others, we have failed."""
+        task = asyncio.get_running_loop().create_task(work, name=f"quorate-{name}")
+        self._tasks[task] = None
+        task.add_done_callback(self._ended)
+        return task
+
+    def cancel(self, task: asyncio.Task[Any]) -> None:
+        """Ask a task to end, without waiting for it."""
+        if task in self._tasks:
+            self._ending[task] = None
+            task.cancel()
+
+    async def end(self, *tasks: asyncio.Task[Any] | None) -> None:
+        """End these tasks; return when they have ended, at the latest after END_TIMEOUT_S.
+
+        A task that waits for its own end is passed over. None stands for a task not begun yet.
+        """
+        here = asyncio.current_task()
+        waited = [task for task in tasks if task is not None and task is not here]
+        for task in waited:
+            self.cancel(task)
+        if waited:
+            await asyncio.wait(waited, timeout=END_TIMEOUT_S)
+
+    async def end_all(self) -> None:
+        """End every task that is left, and fail all that still waits: the client is stopped."""
+        await self.end(*self._tasks)
+        self._tell_waiters(ClosedError(f"this {self.what} was stopped"))
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.pop(task, None)
+        was_asked = task in self._ending
+        self._ending.pop(task, None)
+        if task.cancelled():
+            if not was_asked:
+                self.fail(
+                    ClosedError(
+                        f"this {self.what} works no more: its background task {task.get_name()} "
+                        "was cancelled, as at the end of asyncio.run(); stop it (`async with`) "
+                        "before the program's main coroutine returns"
+                    )
+                )
+            return
+        error = task.exception()
+        if error is None:
+            return
+        if isinstance(error, QuorateError):
+            self.fail(error)
+            return
+        failure = UnknownServerError(
+            f"this {self.what} failed in its task {task.get_name()}: {error!r}; this is a fault of "
+            f"the library: make a new {self.what} to go on, and report it"
+        )
+        failure.__cause__ = error
+        self.fail(failure)
+
+    # -- failure ---------------------------------------------------------------------------------
+
+    def on_failure(self, callback: Callable[[QuorateError], None]) -> None:
+        """Call back when the client has failed for good; at once if it has already."""
+        self._failed.append(callback)
+        if self.failure is not None:
+            callback(self.failure)
+
+    def fail(self, error: QuorateError) -> None:
+        """Nothing works from now on: tell whatever waits. Only the first failure counts."""
+        if self.failure is not None:
+            return
+        self.failure = error
+        self._tell_waiters(error)
+        for callback in list(self._failed):
+            callback(error)
+
+    def check_alive(self) -> None:
+        """Raise the failure, if there is one; and WrongLoopError as `check` does."""
+        self.check()
+        if self.failure is not None:
+            raise self.failure.with_traceback(None)
+
+    # -- waits -----------------------------------------------------------------------------------
+
+    async def wait(
+        self,
+        future: asyncio.Future[T],
+        *,
+        timeout_s: float | None,
+        late: Callable[[], QuorateError],
+    ) -> T:
+        """Return what a future brings, no later than `timeout_s`, then raise what `late` makes.
+
+        Ends with the client's failure too. None: as long as the caller likes, for reads only.
+        The future is the caller's own: it is cancelled with the wait.
+        """
+        if self.failure is not None:
+            future.cancel()
+            raise self.failure.with_traceback(None)
+        self._waiters[future] = None
+        try:
+            async with asyncio.timeout(timeout_s) as timeout:
+                return await future
+        except TimeoutError:
+            if not timeout.expired():
+                raise
+            raise late() from None
+        finally:
+            self._waiters.pop(future, None)
+
+    def _tell_waiters(self, error: QuorateError) -> None:
+        for future in list(self._waiters):
+            if not future.done():
+                future.set_exception(error)
+        self._waiters.clear()
