@@ -13,6 +13,7 @@ import functools
 import os
 import re
 import socket
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -144,6 +145,7 @@ class GrpcNetwork:
         host, _port = _split(endpoint)
         _check_fork()
         server = _grpc().aio.server(options=self._options.server_arguments())
+        _held.add(server)
         handlers = {
             method.path: _rpc_handler(method, handler)
             for service in services
@@ -257,6 +259,7 @@ class GrpcConnection:
             self._channel = _grpc().aio.insecure_channel(
                 target, options=self._options.channel_arguments()
             )
+            _held.add(self._channel)
         return self._channel
 
 
@@ -539,8 +542,21 @@ def _bind_error(endpoint: str, text: str) -> OSError:
     return OSError(errno.EADDRNOTAVAIL, f"cannot listen on {endpoint}: {text}")
 
 
-#: The process in which gRPC works, from its first channel or server on.
-_grpc_process: int | None = None
+#: What gRPC holds for this process; in a forked child, what it held for the parent.
+_held: weakref.WeakSet[Any] = weakref.WeakSet()
+_kept_for_parent: list[Any] = []
+_was_forked = False
+
+
+def _forked() -> None:
+    """In a forked child: gRPC's threads are not here, so its objects must not even be freed."""
+    global _was_forked
+    _kept_for_parent.extend(_held)
+    _was_forked = _was_forked or _is_grpc_in_use
+
+
+os.register_at_fork(after_in_child=_forked)
+_is_grpc_in_use = False
 
 
 def _check_fork() -> None:
@@ -549,10 +565,9 @@ def _check_fork() -> None:
     The threads that gRPC waits with are not in the child: its calls would hang. Its own support of
     forks does not cover asyncio.
     """
-    global _grpc_process
-    if _grpc_process is None:
-        _grpc_process = os.getpid()
-    if _grpc_process != os.getpid():
+    global _is_grpc_in_use
+    _is_grpc_in_use = True
+    if _was_forked:
         raise WrongLoopError(
             "this process was forked from one that already used Quorate, and gRPC does not survive "
             'a fork: start the child with "spawn" or "forkserver" '
