@@ -6,11 +6,11 @@ import asyncio
 from collections import deque
 from collections.abc import Iterable, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import structlog
 
-from quorate.cluster import Cluster, TopicView, check_timeout, no_security
+from quorate.cluster import Cluster, TopicView
 from quorate.errors import (
     ClosedError,
     InvalidPartitionsError,
@@ -25,6 +25,25 @@ from quorate.producer.partitioner import Partitioner, Sticky, partition_for_key
 from quorate.producer.sender import Sender
 from quorate.record.compression import codec_named
 from quorate.serializers import Encode, encoder
+from quorate.settings import (
+    BYTES_MAX,
+    CLIENT_ID,
+    DAY_MS,
+    INT64_MAX,
+    PARTITION,
+    RECORD_TIMESTAMP_MS,
+    SECURITY,
+    SERVERS,
+    TIMEOUT_MS,
+    Coder,
+    Flag,
+    Function,
+    Number,
+    OneOf,
+    Text,
+    Whole,
+    checked,
+)
 
 log = structlog.get_logger(__name__)
 
@@ -50,41 +69,30 @@ class Producer:
             await producer.send_and_wait("invoice", b"9.50", key=b"customer-42")
     """
 
+    @checked
     def __init__(
         self,
         *,
-        bootstrap_servers: str | Sequence[str] = "localhost:7092",
-        client_id: str = "quorate-python",
-        acks: str | int = "all",
-        enable_idempotence: bool | None = None,
-        compression_type: str | None = None,
-        max_batch_size: int = 131072,
-        linger_ms: float = 5,
-        buffer_memory: int = 33554432,
-        request_timeout_ms: int = 30000,
-        delivery_timeout_ms: int = 120000,
-        max_in_flight: int = 5,
-        partitioner: Partitioner | None = None,
-        key_serializer: object | None = None,
-        value_serializer: object | None = None,
-        security: object | None = None,
+        bootstrap_servers: Annotated[str | Sequence[str], SERVERS] = "localhost:7092",
+        client_id: Annotated[str, CLIENT_ID] = "quorate-python",
+        acks: Annotated[str | int, OneOf(("all", 1, 0, -1), "replicas that must have it")] = "all",
+        enable_idempotence: Annotated[bool | None, Flag("a retry writes nothing twice")] = None,
+        compression_type: Annotated[str | None, Text('"none" or "zstd"')] = None,
+        max_batch_size: Annotated[int, BYTES_MAX] = 131072,
+        linger_ms: Annotated[float, Number(0, DAY_MS, "how long to wait for company")] = 5,
+        buffer_memory: Annotated[int, Whole(1, INT64_MAX, "bytes on their way")] = 33554432,
+        request_timeout_ms: Annotated[int, TIMEOUT_MS] = 30000,
+        delivery_timeout_ms: Annotated[int, TIMEOUT_MS] = 120000,
+        max_in_flight: Annotated[int, Whole(1, 5, "unacknowledged batches a partition")] = 5,
+        partitioner: Annotated[
+            Partitioner | None, Function(takes="key, partitions, available")
+        ] = None,
+        key_serializer: Annotated[object | None, Coder("serialize")] = None,
+        value_serializer: Annotated[object | None, Coder("serialize")] = None,
+        security: Annotated[object | None, SECURITY] = None,
     ) -> None:
-        no_security(security)
-        if acks not in ACKS:
-            raise ValueError(f'acks must be "all", 1 or 0, not {acks!r}')
         if enable_idempotence and ACKS[acks] != -1:
             raise ValueError(f'enable_idempotence=True needs acks="all", not {acks!r}')
-        if linger_ms < 0:
-            raise ValueError(f"linger_ms must be 0 or more, not {linger_ms}")
-        if not 1 <= max_in_flight <= 5:
-            raise ValueError(f"max_in_flight must be 1 to 5, not {max_in_flight}")
-        if max_batch_size < 1 or buffer_memory < 1:
-            raise ValueError(
-                "max_batch_size and buffer_memory must be 1 byte or more, "
-                f"not {max_batch_size} and {buffer_memory}"
-            )
-        check_timeout("request_timeout_ms", request_timeout_ms)
-        check_timeout("delivery_timeout_ms", delivery_timeout_ms)
         self._bootstrap = bootstrap_servers
         self._client_id = client_id
         self._acks = ACKS[acks]
@@ -205,11 +213,8 @@ class Producer:
             value = _as_bytes("value", value)
         if timestamp_ms is None:
             timestamp_ms = cluster.wall_clock_ms()
-        elif not isinstance(timestamp_ms, int):
-            raise TypeError(
-                f"timestamp_ms must be a whole number of milliseconds since 1970, "
-                f"not {timestamp_ms!r}"
-            )
+        else:
+            timestamp_ms = RECORD_TIMESTAMP_MS.check("send", "timestamp_ms", timestamp_ms)
         pairs = _as_headers(headers) if headers else ()
         size = (len(key) if key else 0) + (len(value) if value else 0) + 32
         accumulator = self._accumulator
@@ -315,16 +320,19 @@ class Producer:
 
     def _choose(self, view: TopicView, key: bytes | None, partition: int | None) -> int:
         if partition is not None:
-            if not isinstance(partition, int):
-                raise TypeError(f"partition must be a whole number or None, not {partition!r}")
-            if not 0 <= partition < len(view.numbers):
+            partition = PARTITION.check("send", "partition", partition)
+            if partition >= len(view.numbers):
                 raise InvalidPartitionsError(
                     f"topic {view.name!r} has partitions 0 to {len(view.numbers) - 1}, "
                     f"and no partition {partition}"
                 )
             return partition
         if self._partitioner is not None:
-            chosen = self._partitioner(key, view.numbers, view.available)
+            chosen = PARTITION.check(
+                "send",
+                "what the partitioner returns",
+                self._partitioner(key, view.numbers, view.available),
+            )
             if chosen not in view.numbers:
                 raise InvalidPartitionsError(
                     f"the partitioner chose {chosen!r} for topic {view.name!r}, "
