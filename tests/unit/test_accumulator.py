@@ -10,15 +10,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quorate.errors import (
+    ClosedError,
     DeliveryTimeoutError,
     NotLeaderError,
+    OutcomeUnknownError,
     OutOfOrderSequenceError,
     QuorateError,
+    RecordTooLargeError,
     UnknownProducerIdError,
+    UnknownTopicError,
 )
 from quorate.producer.accumulator import Accumulator, AccumulatorConfig
 from quorate.producer.partition_queue import Batch, ProducerIdentity
-from quorate.record.batch import check, parse_header, records
+from quorate.record.batch import BatchBuilder, check, parse_header, records
 from quorate_broker.partition.producers import Producers
 
 TOPIC = b"t" * 16
@@ -191,8 +195,11 @@ class ModelBroker:
     def __init__(self) -> None:
         self.producers = Producers()
         self.log: list[bytes] = []
+        self.batch_bytes_max = 1 << 20
 
     def take(self, data: bytes) -> int:
+        if len(data) > self.batch_bytes_max:  # looked at before all else, as a broker does
+            raise RecordTooLargeError(f"{len(data)} bytes")
         header = replace(check(data, from_producer=True), base_offset=len(self.log))
         original = self.producers.staging().check(header)
         if original is not None:
@@ -205,20 +212,22 @@ class ModelBroker:
 class World:
     """Two partitions; each batch in flight is answered in the order of its sending."""
 
-    def __init__(self, *, max_in_flight: int) -> None:
-        self.a = accumulator(max_in_flight=max_in_flight, delivery_timeout_s=50)
+    def __init__(self, *, max_in_flight: int, batch_bytes_max: int = 100) -> None:
+        self.a = accumulator(
+            max_in_flight=max_in_flight, delivery_timeout_s=50, batch_bytes_max=batch_bytes_max
+        )
         self.queues = [self.a.queue("t", TOPIC, number) for number in range(2)]
         self.brokers = [ModelBroker(), ModelBroker()]
         self.wire: list[list[tuple[Batch, bytes]]] = [[], []]
-        self.sent: list[list[tuple[bytes, Batch]]] = [[], []]
+        self.sent: list[list[tuple[bytes, Batch, int]]] = [[], []]
         self.now = 0.0
         self.made = 0
 
     def send(self, partition: int) -> None:
         value = b"%030d" % self.made
         self.made += 1
-        batch, _, _ = self.a.append(self.queues[partition], self.now, 0, None, value, ())
-        self.sent[partition].append((value, batch))
+        batch, index, _ = self.a.append(self.queues[partition], self.now, 0, None, value, ())
+        self.sent[partition].append((value, batch, index))
 
     def drain(self) -> None:
         for batch in drain(self.a, self.now):
@@ -244,8 +253,11 @@ class World:
                 error = error or NotLeaderError("the answer was lost")
         if batch.done:
             return
+        batch.is_uncertain |= fate == "lost"
         if error is None:
             self.a.succeeded(batch, offset, -1)
+        elif isinstance(error, RecordTooLargeError):
+            self.a.split(batch, error)
         elif fate == "failed":
             self.a.failed(batch, error)
         else:
@@ -254,6 +266,7 @@ class World:
     def break_stream(self, partition: int) -> None:
         broken, self.wire[partition] = self.wire[partition], []
         for batch, _ in broken:
+            batch.is_uncertain = True
             self.a.retry(batch, NotLeaderError("broken"), self.now, 0.1)
 
     def finish(self) -> None:
@@ -265,6 +278,17 @@ class World:
             if not self.a.unfinished():
                 break
         assert not self.a.unfinished(), "it goes round in circles"
+
+    def check(self, how: str) -> None:
+        assert self.a.bytes_used == 0
+        for broker, sent in zip(self.brokers, self.sent, strict=True):
+            assert len(set(broker.log)) == len(broker.log), f"doubled ({how})"
+            assert broker.log == sorted(broker.log)
+            for value, batch, index in sent:
+                holder, _ = batch.holder(index)
+                assert holder.done
+                if holder.error is None:
+                    assert value in broker.log
 
 
 STEPS = st.one_of(
@@ -299,27 +323,192 @@ def test_nothing_lost_doubled_or_out_of_order(steps: list[tuple[str, int]], widt
         else:
             world.answer(partition, step)
     world.finish()
-    assert world.a.bytes_used == 0
-    for broker, sent in zip(world.brokers, world.sent, strict=True):
-        assert len(set(broker.log)) == len(broker.log), f"doubled (forgot: {forgot})"
-        assert broker.log == sorted(broker.log)
-        for value, batch in sent:
-            if batch.error is None:
-                assert value in broker.log
+    world.check(f"forgot: {forgot}")
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(
+        st.one_of(STEPS, st.tuples(st.just("bound"), st.sampled_from([90, 150, 300, 1000]))),
+        max_size=60,
+    ),
+    st.integers(1, 5),
+)
+def test_nothing_lost_doubled_or_out_of_order_when_batches_are_split(
+    steps: list[tuple[str, int]], width: int
+) -> None:
+    world = World(max_in_flight=width, batch_bytes_max=400)
+    for step, argument in steps:
+        if step == "send":
+            for _ in range(3):
+                world.send(argument)
+        elif step == "drain":
+            world.drain()
+        elif step == "break":
+            world.break_stream(argument)
+        elif step == "bound":
+            for broker in world.brokers:
+                broker.batch_bytes_max = argument
+        elif step == "wait":
+            world.now += argument
+            world.a.expire(world.now)
+        elif step != "forget":
+            world.answer(argument, step)
+    world.finish()
+    world.check("split")
+
+
+def test_a_batch_that_is_too_large_goes_on_in_parts_with_its_sequences() -> None:
+    a = accumulator(batch_bytes_max=500)
+    fill(a, 12)
+    first, second = drain_all(a)
+    assert (first.count, second.count) == (11, 1)
+    a.split(first, RecordTooLargeError("x"))
+    a.retry(second, OutOfOrderSequenceError("x"), 0, 0)  # it came where the first one was missing
+    again = drain_all(a)
+    assert again[-1] is second
+    headers = [parse_header(batch.encoded or b"") for batch in again]
+    spans = [(one.base_sequence, one.count) for one in headers]
+    assert spans == [(0, 4), (4, 4), (8, 3), (11, 1)]
+    assert {one.producer_epoch for one in headers} == {0}
+    for offset, batch in enumerate(again):
+        a.succeeded(batch, offset * 10, -1)
+    for index in range(11):
+        assert first.holder(index) == (again[index // 4], index % 4)
+    assert a.bytes_used == 0
+
+
+def test_what_follows_a_batch_that_was_too_large_begins_smaller() -> None:
+    a = accumulator(batch_bytes_max=400)
+    fill(a, 8)
+    (batch, *_) = drain_all(a)
+    a.split(batch, RecordTooLargeError("x"))
+    (later, *_) = fill(a, 5, 1)
+    assert later.bytes_max == batch.builder.size // 2
+    assert later.count == 2
+
+
+def test_a_record_that_is_too_large_by_itself_fails_alone() -> None:
+    a = accumulator(batch_bytes_max=300)
+    first, second = fill(a, 2)[0], a.queue("t", TOPIC, 0)
+    a.append(second, 0, 0, None, bytes(1000), ())
+    a.append(second, 0, 0, None, b"small", ())
+    sent = drain_all(a)
+    error = RecordTooLargeError("1000 bytes")
+    a.split(sent[1], error)
+    assert sent[1].error is error
+    assert [batch.done for batch in sent] == [False, True, False]
+    assert first is sent[0]
+
+
+def test_what_may_have_been_written_is_not_split_but_its_outcome_is_unknown() -> None:
+    """Its sequences are taken then: its parts would be refused as a gap, and written twice."""
+    a = accumulator(batch_bytes_max=300)
+    (batch, *_) = fill(a, 3)
+    drain(a)
+    batch.is_uncertain = True
+    a.retry(batch, NotLeaderError("the answer was lost"), 0, 0)
+    assert drain(a) == [batch]
+    a.split(batch, RecordTooLargeError("max.message.bytes was lowered"))
+    assert isinstance(batch.error, OutcomeUnknownError)
+    assert "may have been written; now: max.message.bytes was lowered" in str(batch.error)
+
+
+def test_what_no_message_carries_fails_alone_and_takes_no_sequence(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("quorate.producer.accumulator.WIRE_BATCH_BYTES_MAX", 500)
+    a = accumulator(batch_bytes_max=1000)
+    queue = a.queue("t", TOPIC, 0)
+    (large, _, _) = a.append(queue, 0, 0, None, bytes(2000), ())
+    many = [a.append(queue, 0, 0, None, b"%030d" % number, ())[0] for number in range(20)]
+    sent = drain_all(a)
+    assert isinstance(large.error, RecordTooLargeError)
+    assert "a message of the wire carries a batch of 500" in str(large.error)
+    assert many[0].parts
+    assert [batch.base_sequence for batch in sent] == [0, 8, 16]
+
+
+def test_a_request_names_a_bounded_number_of_partitions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("quorate.producer.accumulator.REQUEST_BATCHES_MAX", 3)
+    a = accumulator()
+    for partition in range(5):
+        a.append(a.queue("t", TOPIC, partition), 0, 0, None, b"v", ())
+    assert [len(drain(a)), len(drain(a))] == [3, 2]
+
+
+def test_a_partition_that_was_dropped_goes_on_under_a_higher_epoch() -> None:
+    """Its sequences begin at 0 again: under the same epoch a broker takes them for duplicates."""
+    a = accumulator()
+    (batch,) = fill(a, 1)
+    drain(a)
+    a.succeeded(batch, 0, -1)
+    a.drop(a.queue("t", TOPIC, 0), is_gone=False)
+    fill(a, 1)
+    (again,) = drain(a)
+    header = parse_header(again.encoded or b"")
+    assert (header.producer_id, header.producer_epoch, header.base_sequence) == (7, 1, 0)
+
+
+def test_a_topic_made_again_takes_over_in_order_what_was_surely_not_written() -> None:
+    a = accumulator()
+    old = a.queue("t", TOPIC, 0)
+    in_flight, lost, *waiting = fill(a, 4)
+    drain(a)
+    drain(a)
+    lost.is_uncertain = True
+    a.retry(lost, NotLeaderError("the answer was lost"), 0, 0)
+    new = a.queue("t", b"u" * 16, 0)
+    newest = a.append(new, 0, 0, None, b"newest", ())[0]
+    a.move(old, new)
+    assert drain_all(a) == [lost]  # in flight may still come back: nothing newer goes first
+    a.failed(lost, UnknownTopicError("gone"))
+    a.retry(in_flight, UnknownTopicError("gone"), 0, 0)
+    a.move(old, new)
+    assert drain_all(a) == [in_flight, *waiting, newest]
+    assert [batch.base_sequence for batch in (in_flight, *waiting, newest)] == [0, 1, 2, 3]
+
+
+def test_closed_is_what_was_not_sent_and_unknown_what_was() -> None:
+    a = accumulator()
+    sent, unsent = fill(a, 2)
+    drain(a)
+    a.close(ClosedError("stopped"))
+    assert isinstance(sent.error, OutcomeUnknownError)
+    assert isinstance(unsent.error, ClosedError)
+    with pytest.raises(ClosedError, match="stopped"):
+        fill(a, 1)
+
+
+def test_a_batch_that_is_done_keeps_no_bytes() -> None:
+    a = accumulator()
+    acknowledged, failed = fill(a, 2)
+    drain_all(a)
+    a.succeeded(acknowledged, 0, -1)
+    a.failed(failed, NotLeaderError("x"))
+    for batch in (acknowledged, failed):
+        assert batch.encoded is None
+        assert batch.count == 1
+        with pytest.raises(AssertionError, match="released"):
+            batch.builder.build()
 
 
 def test_a_batch_that_cannot_be_encoded_fails_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     a = accumulator()
     bad, good = fill(a, 2)
 
-    def broken(*_: object, **__: object) -> bytes:
-        raise RuntimeError("no codec")
+    real = type(bad.builder).build
+
+    def broken(builder: BatchBuilder, **settings: Any) -> bytes:
+        if builder is bad.builder:
+            raise RuntimeError("no codec")
+        return real(builder, **settings)
 
     with monkeypatch.context() as patch:
         patch.setattr(type(bad.builder), "build", broken)
-        assert drain(a) == []
+        assert drain(a) == [good]
     assert bad.done
     assert "no codec" in str(bad.error)
-    assert drain(a) == [good]
+    assert good.base_sequence == 0  # the other one's sequences were never on the wire
     a.succeeded(good, 0, -1)
     assert a.bytes_used == 0

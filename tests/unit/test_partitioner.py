@@ -51,19 +51,19 @@ def test_round_robin_takes_turns_among_those_with_a_leader() -> None:
     assert [partitioner(None, (0, 1, 2), ()) for _ in range(3)] == [1, 2, 0]
 
 
-def test_sticky_stays_until_a_batch_is_done() -> None:
-    sticky = Sticky(random.Random(1))
+def test_sticky_stays_until_it_moves_on() -> None:
+    sticky = Sticky(random.Random(1), 100)
     partitions = (0, 1, 2)
     first = sticky.partition(partitions, partitions)
     assert {sticky.partition(partitions, partitions) for _ in range(100)} == {first}
-    sticky.batch_done(partitions, partitions)
+    sticky.move_on(partitions, partitions)
     second = sticky.partition(partitions, partitions)
     assert second != first
     assert {sticky.partition(partitions, partitions) for _ in range(100)} == {second}
 
 
 def test_sticky_leaves_a_partition_whose_leader_is_gone() -> None:
-    sticky = Sticky(random.Random(1))
+    sticky = Sticky(random.Random(1), 100)
     first = sticky.partition((0, 1, 2), (0, 1, 2))
     others = tuple(partition for partition in (0, 1, 2) if partition != first)
     moved = sticky.partition((0, 1, 2), others)
@@ -72,19 +72,19 @@ def test_sticky_leaves_a_partition_whose_leader_is_gone() -> None:
 
 
 def test_sticky_without_any_leader_waits_on_some_partition() -> None:
-    sticky = Sticky(random.Random(1))
+    sticky = Sticky(random.Random(1), 100)
     assert sticky.partition((0, 1), ()) in (0, 1)
-    sticky.batch_done((0,), (0,))
+    sticky.move_on((0,), (0,))
     assert sticky.partition((0,), (0,)) == 0
-    sticky.batch_done((0,), (0,))
+    sticky.move_on((0,), (0,))
     assert sticky.partition((0,), (0,)) == 0
 
 
 def test_sticky_reaches_every_partition() -> None:
-    sticky = Sticky(random.Random(7))
+    sticky = Sticky(random.Random(7), 100)
     partitions = tuple(range(5))
     seen = set()
     for _ in range(200):
         seen.add(sticky.partition(partitions, partitions))
-        sticky.batch_done(partitions, partitions)
+        sticky.move_on(partitions, partitions)
     assert seen == set(partitions)

@@ -295,10 +295,15 @@ def test_an_impossible_record_leaves_nothing_behind() -> None:
 @pytest.mark.parametrize(
     ("record", "text"),
     [
-        ({"topic": b"t"}, "name must be a string of 1 to 249 characters, not b't'"),
-        ({"topic": None}, "name must be a string of 1 to 249 characters, not None"),
+        ({"topic": b"t"}, "name must be a string, not b't'"),
+        ({"topic": None}, "name must be a string, not None"),
         ({"timestamp_ms": 1.5}, "milliseconds since 1970, not 1.5"),
-        ({"partition": "0"}, "partition must be a whole number from 0 to 2147483647, not '0'"),
+        ({"timestamp_ms": True}, "milliseconds since 1970, not True"),
+        ({"topic": ["t"]}, r"name must be a string, not \['t'\]"),
+        ({"partition": "0"}, "partition must be a whole number or None, not '0'"),
+        ({"partition": False}, "partition must be a whole number or None, not False"),
+        ({"partition": 0.0}, "partition must be a whole number or None, not 0.0"),
+        ({"headers": 7}, "pairs of a string and bytes or None, not 7"),
         ({"headers": {"a": b"b"}}, "pairs of a string and bytes or None, not 'a'"),
         ({"headers": [("a", "b")]}, r"pairs of a string and bytes or None, not \('a', 'b'\)"),
     ],
@@ -322,26 +327,6 @@ def test_an_unknown_topic_is_an_error_that_says_what_to_do() -> None:
             with pytest.raises(UnknownTopicError, match="quorate topic create nope"):
                 await p.send("nope", b"x")
             assert sum(broker.metadata_asked for broker in cluster.brokers) < 30
-
-    with_cluster(program)
-
-
-def test_a_topic_deleted_and_made_again_gets_only_new_records() -> None:
-    async def program(cluster: FakeCluster) -> None:
-        cluster.add_topic("t")
-        async with producer(cluster) as p:
-            await p.send_and_wait("t", b"old")
-            cluster.delete_topic("t")
-            topic = cluster.add_topic("t")
-            with pytest.raises(UnknownTopicError):
-                await p.send_and_wait("t", b"lost")
-            await asyncio.sleep(1)
-            await p.send_and_wait("t", b"new")
-            cluster.delete_topic("t")
-            with pytest.raises(UnknownTopicError):
-                await p.send_and_wait("t", b"lost")
-        assert topic.partitions[0].values() == [b"new"]
-        assert asyncio.get_running_loop().time() < 10
 
     with_cluster(program)
 
@@ -394,9 +379,25 @@ def test_partitioners_serializers_and_send_many() -> None:
         async with producer(cluster, partitioner=RoundRobinPartitioner()) as p:
             places = [(await p.send_and_wait("t", b"x")).partition for _ in range(4)]
             assert sorted(places) == [0, 1, 2, 3]
-        async with producer(cluster, partitioner=lambda *_: 9) as p:
-            with pytest.raises(InvalidPartitionsError, match="chose 9"):
-                await p.send("t", b"x")
+        for chosen in (9, 1.0, True, "1", None):
+            async with producer(cluster, partitioner=lambda *_, chosen=chosen: chosen) as p:
+                with pytest.raises(InvalidPartitionsError, match=f"chose {chosen!r}"):
+                    await p.send("t", b"x")
+                await p.send_and_wait("t", b"x", partition=0)
+
+    with_cluster(program)
+
+
+@pytest.mark.parametrize("made", ["text", None, 7])
+def test_a_serializer_that_returns_no_bytes_is_named(made: object) -> None:
+    """A serializer without `return` would make a tombstone of every value."""
+
+    async def program(cluster: FakeCluster) -> None:
+        cluster.add_topic("t")
+        async with producer(cluster, value_serializer=lambda _: made) as p:
+            with pytest.raises(TypeError, match="value_serializer must return bytes"):
+                await p.send("t", 1)
+            await p.send_and_wait("t", None)
 
     with_cluster(program)
 
@@ -435,10 +436,10 @@ def test_nobody_answers_at_start() -> None:
     [
         ({"acks": 2}, "acks must be"),
         ({"acks": 1, "enable_idempotence": True}, 'needs acks="all"'),
-        ({"linger_ms": -1}, "linger_ms must be a number from 0 to 86400000, not -1"),
-        ({"max_in_flight": 6}, "max_in_flight must be a whole number from 1 to 5, not 6"),
+        ({"linger_ms": -1}, "linger_ms must be 0 or more, not -1"),
+        ({"max_in_flight": 6}, "max_in_flight must be 1 to 5, not 6"),
         ({"buffer_memory": 0}, "buffer_memory"),
-        ({"delivery_timeout_ms": 0}, "delivery_timeout_ms must be a whole number from 1 to"),
+        ({"delivery_timeout_ms": 0}, "delivery_timeout_ms must be above 0"),
     ],
 )
 def test_impossible_settings_say_what_is_wrong(settings: dict[str, Any], text: str) -> None:

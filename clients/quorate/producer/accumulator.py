@@ -10,6 +10,10 @@ became of each batch. Its laws:
   UnknownProducerId, with nothing earlier of that partition open): then the partition waits for
   all its batches in flight, and goes on under the next producer_epoch from sequence 0; what is
   late under the old one is fenced.
+* A batch that is too large, and was surely not written, goes on in parts, which share its sequences
+  and its place; a record that is too large by itself fails alone.
+* A partition's queue may be dropped when nothing is on its way. Whatever is sent there later has
+  a higher epoch: a sequence of the old one, given again, would look like a duplicate.
 * Bytes count against the buffer from append to the batch's end, whatever that end is.
 """
 
@@ -20,17 +24,30 @@ from dataclasses import dataclass
 
 from quorate.errors import (
     DeliveryTimeoutError,
+    OutcomeUnknownError,
     OutOfOrderSequenceError,
     QuorateError,
+    RecordTooLargeError,
     UnknownServerError,
 )
 from quorate.errors import UnknownProducerIdError as UnknownProducer
 from quorate.model import Header
-from quorate.producer.partition_queue import Batch, PartitionQueue, ProducerIdentity, comes_after
-from quorate.record.batch import BatchBuilder
+from quorate.producer.partition_queue import (
+    PRODUCER_EPOCH_MAX,
+    Batch,
+    PartitionQueue,
+    ProducerIdentity,
+    comes_after,
+)
+from quorate.producer.split import parts_of
+from quorate.record.batch import DECOMPRESSED_BYTES_MAX, BatchBuilder
+from quorate.record.record import record_bytes_max
 
-SEQUENCE_END = 1 << 31  # sequences wrap here
-PRODUCER_EPOCH_MAX = 32767
+#: What a request may hold beside one batch, before the next request begins.
+REQUEST_BYTES_MAX = 1 << 20
+REQUEST_BATCHES_MAX = 4096
+#: A batch on the wire: a message of 64 MiB holds it, what goes with it, and the header.
+WIRE_BATCH_BYTES_MAX = (64 << 20) - 2 * REQUEST_BYTES_MAX
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +71,8 @@ class Accumulator:
         self.identity: ProducerIdentity | None = None
         self.bytes_used = 0
         self.flushes = 0
+        #: Why nothing is taken any more; None while the producer works.
+        self.closed: QuorateError | None = None
         self._queues: dict[tuple[str, int], PartitionQueue] = {}
         #: Queues that hold something, in order of their last turn.
         self._active: dict[PartitionQueue, None] = {}
@@ -63,10 +82,14 @@ class Accumulator:
     def queue(self, topic: str, topic_id: bytes, partition: int) -> PartitionQueue:
         """Return the queue of a partition; a topic made again under its name gets a new one."""
         found = self._queues.get((topic, partition))
-        if found is None or found.topic_id != topic_id:
-            found = PartitionQueue(topic, topic_id, partition)
-            self._queues[topic, partition] = found
-        return found
+        if found is not None and found.topic_id == topic_id:
+            return found
+        made = PartitionQueue(topic, topic_id, partition, self.config.batch_bytes_max)
+        if found is not None and not found.is_empty:
+            made.predecessor = found
+            made.batches_opened = found.batches_opened
+        self._queues[topic, partition] = made
+        return made
 
     def has_room(self, size: int) -> bool:
         """Whether `size` more bytes fit."""
@@ -83,23 +106,25 @@ class Accumulator:
     ) -> tuple[Batch, int, bool]:
         """Add a record; return its batch, its index there, and whether a batch became ready.
 
-        Raises what the builder raises for an impossible record; then all is as it was.
+        Raises `closed`, and what the builder raises for an impossible record; then all is as it
+        was.
         """
+        if self.closed is not None:
+            raise self.closed.with_traceback(None)
         batch = queue.open
-        if batch is not None:
-            size = (len(key) if key else 0) + (len(value) if value else 0) + 32
-            if batch.builder.size + size <= self.config.batch_bytes_max:
-                return batch, self.add(batch, timestamp_ms, key, value, headers), False
-        fresh = Batch(
-            queue, BatchBuilder(codec=self.config.codec), now, now + self.config.delivery_timeout_s
-        )
+        if batch is not None and batch.builder.size + record_bytes_max(key, value, headers) <= (
+            batch.bytes_max
+        ):
+            return batch, self.add(batch, timestamp_ms, key, value, headers), False
+        builder = BatchBuilder(codec=self.config.codec)
+        deadline = now + self.config.delivery_timeout_s
+        fresh = Batch(queue, builder, now, deadline, (queue.batches_opened,))
         index = self.add(fresh, timestamp_ms, key, value, headers)
-        if batch is not None:
-            queue.ready.append(batch)
+        completed = queue.complete()
         queue.open = fresh
         queue.batches_opened += 1
         self._active[queue] = None
-        return fresh, index, batch is not None
+        return fresh, index, completed
 
     def add(
         self,
@@ -139,22 +164,20 @@ class Accumulator:
             return []
         taken: list[Batch] = []
         size = 0
+        lingers_since = now - self.config.linger_s if may_linger and not self.flushes else None
         for queue in list(self._active):
-            if size >= bytes_max:
+            if size >= bytes_max or len(taken) >= REQUEST_BATCHES_MAX:
                 break
-            if not self._may_send(queue, now) or not is_ours(queue):
+            if not queue.may_send(now, self.config.max_in_flight) or not is_ours(queue):
                 continue
             if queue.in_flight and queue.carrier is not carrier:
                 continue  # first learn what became of those, or the order is lost
-            batch = self._next(queue, now, may_linger)
+            batch = self._next_encoded(queue, lingers_since)
             if batch is None:
                 continue
             queue.carrier = carrier
-            try:
-                self._send(queue, batch, now)
-            except Exception as error:  # ours or a codec's: this batch only, and never silently
-                self._finish(batch, UnknownServerError(f"a batch can't be encoded: {error!r}"))
-                continue
+            batch.attempts += 1
+            queue.in_flight.append(batch)
             taken.append(batch)
             size += len(batch.encoded or b"")
             del self._active[queue]
@@ -185,62 +208,25 @@ class Accumulator:
         """Every batch that is not done yet."""
         return [batch for queue in self._active for batch in queue.batches()]
 
-    def _may_send(self, queue: PartitionQueue, now: float) -> bool:
-        if (
-            queue.has_gap
-            or queue.retry_at > now
-            or len(queue.in_flight) >= self.config.max_in_flight
-        ):
-            return False
-        return not (queue.is_retrying and queue.in_flight and not self._same_run(queue))
-
-    @staticmethod
-    def _same_run(queue: PartitionQueue) -> bool:
-        """In flight are only batches that come before the next one: resending goes on in order."""
-        following = queue.ready[0]
-        return queue.identity is not None and all(
-            comes_after(following, batch) for batch in queue.in_flight
-        )
-
-    def _next(self, queue: PartitionQueue, now: float, may_linger: bool) -> Batch | None:
-        if queue.ready:
-            return queue.ready.popleft()
-        batch = queue.open
-        if batch is None:
-            return None
-        lingers = (
-            may_linger
-            and not batch.urgent
-            and not self.flushes
-            and now < batch.opened_at + self.config.linger_s
-        )
-        if lingers:
-            return None
-        queue.open = None
-        return batch
-
-    def _send(self, queue: PartitionQueue, batch: Batch, now: float) -> None:
-        if self.config.idempotent and batch.base_sequence < 0:
-            if queue.identity is None:
-                queue.identity = self.identity
-                queue.next_sequence = 0
-            self._number(queue, batch)
-        if batch.encoded is None:
-            batch.encoded = batch.builder.build()
-        batch.attempts += 1
-        batch.sent_at = now
-        queue.in_flight.append(batch)
-
-    @staticmethod
-    def _number(queue: PartitionQueue, batch: Batch) -> None:
-        assert queue.identity is not None
-        batch.base_sequence = queue.next_sequence
-        queue.next_sequence = (queue.next_sequence + batch.count) % SEQUENCE_END
-        builder = batch.builder
-        builder.producer_id = queue.identity.producer_id
-        builder.producer_epoch = queue.identity.producer_epoch
-        builder.base_sequence = batch.base_sequence
-        batch.encoded = None
+    def _next_encoded(self, queue: PartitionQueue, lingers_since: float | None) -> Batch | None:
+        """Take the next batch that the wire carries; what it does not carry fails or is split."""
+        while (batch := queue.take_next(lingers_since)) is not None:
+            if self.config.idempotent and batch.base_sequence < 0:
+                assert self.identity is not None or queue.identity is not None
+                queue.number(batch, self.identity)
+            try:
+                batch.encoded = batch.encoded or batch.builder.build()
+                too_large = _too_large(len(batch.encoded), batch.builder.size)
+            except Exception as error:  # ours or a codec's: this batch only, and never silently
+                queue.unnumber(batch)
+                self._finish(batch, UnknownServerError(f"a batch can't be encoded: {error!r}"))
+                continue
+            if not too_large:
+                return batch
+            queue.unnumber(batch)
+            queue.put_back(batch)
+            self.split(batch, RecordTooLargeError(too_large))
+        return None
 
     # -- what became of it ---------------------------------------------------------------------
 
@@ -252,7 +238,9 @@ class Accumulator:
         self._finish(batch, None)
 
     def failed(self, batch: Batch, error: QuorateError) -> None:
-        """The batch will not be sent again."""
+        """The batch will not be sent again; if an attempt may have written it, that is told."""
+        if batch.is_uncertain and not isinstance(error, OutcomeUnknownError):
+            error = _unknown(batch, error)
         self._finish(batch, error)
 
     def retry(self, batch: Batch, error: QuorateError, now: float, backoff_s: float) -> None:
@@ -265,12 +253,70 @@ class Accumulator:
             queue.is_retrying and comes_after(batch, queue.ready[0])
         )
         queue.in_flight.remove(batch)
-        self._put_back(queue, batch)
+        queue.put_back(batch)
         proves_a_gap = isinstance(error, OutOfOrderSequenceError | UnknownProducer)
         if is_first and proves_a_gap:
             queue.has_gap = True
         queue.retry_at = max(queue.retry_at, now + backoff_s)
         self._restart_after_gap(queue)
+
+    def split(self, batch: Batch, error: QuorateError) -> None:
+        """Send a batch that was refused for its size again, in parts of at most half of it.
+
+        Later batches of the partition begin as small. A single record fails, and so does what an
+        earlier attempt may have written: its sequences are not free.
+        """
+        queue = batch.queue
+        if batch.done:
+            return
+        if batch.count == 1 or batch.is_uncertain:
+            self.failed(batch, error)
+            return
+        queue.batch_bytes_max = min(queue.batch_bytes_max, batch.builder.size // 2)
+        if queue.open is not None:
+            queue.open.bytes_max = queue.batch_bytes_max
+        batch.refusal = error
+        parts = parts_of(batch, queue.batch_bytes_max)
+        batch.replace_by(parts)
+        self.bytes_used += sum(part.bytes for part in parts)
+        self._leave(batch)
+        for part in parts:
+            queue.put_back(part)
+        self._restart_after_gap(queue)
+        self._tell(batch)
+
+    def move(self, old: PartitionQueue, new: PartitionQueue) -> None:
+        """The topic was made again under its name: take over what was surely not written.
+
+        What is in flight may come back; until then nothing newer is sent.
+        """
+        for batch in list(old.batches()):
+            if batch in old.in_flight or batch.is_uncertain:
+                continue
+            old.remove(batch)
+            batch.queue = new
+            batch.attempts = 0
+            batch.base_sequence = -1
+            batch.encoded = None
+            new.put_back(batch)
+            self._active[new] = None
+        if old.is_empty:
+            self._active.pop(old, None)
+
+    def drop(self, queue: PartitionQueue, *, is_gone: bool) -> None:
+        """Forget a partition of which nothing is on its way; `is_gone`: its topic was deleted."""
+        assert queue.is_empty, "records of that partition are on their way"
+        if self._queues.get((queue.topic, queue.partition)) is queue:
+            del self._queues[queue.topic, queue.partition]
+        used, identity = queue.identity, self.identity
+        if is_gone or used is None or identity is None:
+            return
+        if identity.producer_id != used.producer_id:
+            return
+        if used.producer_epoch >= PRODUCER_EPOCH_MAX:
+            self.identity = None  # a new id is asked for
+        elif used.producer_epoch >= identity.producer_epoch:
+            self.identity = ProducerIdentity(used.producer_id, used.producer_epoch + 1)
 
     def expire(self, now: float) -> list[Batch]:
         """Fail every batch past its delivery timeout, oldest first; return them."""
@@ -296,59 +342,57 @@ class Accumulator:
             )
         return expired
 
-    def fail_all(self, error: QuorateError) -> None:
-        """Fail whatever is left, when the producer stops."""
+    def close(self, error: QuorateError) -> None:
+        """Take nothing more, and fail whatever is left: of what was sent the outcome is unknown."""
+        self.closed = self.closed or error
         for batch in self.unfinished():
-            self._finish(batch, error)
-
-    def _put_back(self, queue: PartitionQueue, batch: Batch) -> None:
-        """Insert by age among those that wait to be sent again."""
-        index = 0
-        for waiting in queue.ready:
-            if waiting.attempts == 0 or comes_after(waiting, batch):
-                break
-            index += 1
-        queue.ready.insert(index, batch)
+            batch.is_uncertain |= batch in batch.queue.in_flight
+            self.failed(batch, error)
 
     def _restart_after_gap(self, queue: PartitionQueue) -> None:
-        """Go on under the next epoch from 0: nothing from the gap on was written.
-
-        Nothing earlier is open, so a gap proves that the batch before it was lost (it expired, or
-        failed for good), and what follows the gap could not have been written either. Batches
-        in flight behind it meet the same gap and come back first.
-        """
-        if not queue.has_gap or queue.in_flight:
-            return
-        queue.has_gap = False
-        identity = queue.identity
-        assert identity is not None, "a gap was answered to a batch without a sequence"
-        if identity.producer_epoch < PRODUCER_EPOCH_MAX:
-            queue.identity = ProducerIdentity(identity.producer_id, identity.producer_epoch + 1)
-        else:
+        if queue.has_gap and not queue.in_flight and not queue.restart():
             self.identity = None  # a new id is asked for; the queue takes it at the next send
-            queue.identity = None
-        queue.next_sequence = 0
-        for waiting in queue.ready:
-            waiting.base_sequence = -1
-            waiting.encoded = None
 
     def _finish(self, batch: Batch, error: QuorateError | None) -> None:
         if batch.done:
             return
-        queue = batch.queue
-        if batch in queue.in_flight:
-            queue.in_flight.remove(batch)
-        elif batch is queue.open:
-            queue.open = None
-        elif batch in queue.ready:
-            queue.ready.remove(batch)
-        batch.done = True
         batch.error = error
+        self._leave(batch)
+        self._restart_after_gap(batch.queue)
+        if batch.queue.is_empty:
+            self._active.pop(batch.queue, None)
+        self._tell(batch)
+
+    def _leave(self, batch: Batch) -> None:
+        """The batch is no more on its way, and lets go of its bytes."""
+        batch.queue.remove(batch)
+        batch.done = True
         batch.encoded = None
+        batch.builder.release()
         self.bytes_used -= batch.bytes
-        self._restart_after_gap(queue)
-        if not queue.in_flight and not queue.ready and queue.open is None:
-            self._active.pop(queue, None)
-        callbacks, batch.callbacks = batch.callbacks, []
-        for callback in callbacks:
+
+    @staticmethod
+    def _tell(batch: Batch) -> None:
+        if batch.on_end is not None and not batch.parts:
+            batch.on_end(batch)
+        batch.on_end = batch.observed = None
+        for callback in batch.take_callbacks():
             callback()
+
+
+def _unknown(batch: Batch, error: QuorateError) -> OutcomeUnknownError:
+    unknown = OutcomeUnknownError(
+        f"{batch.count} records for {batch.queue.topic}-{batch.queue.partition} were sent and not "
+        f"acknowledged, and may have been written; now: {error}"
+    )
+    unknown.__cause__ = error
+    return unknown
+
+
+def _too_large(size: int, raw_size: int) -> str:
+    """Return why no broker could take a batch, or no consumer read it; empty if they can."""
+    if size > WIRE_BATCH_BYTES_MAX:
+        return f"{size} bytes; a message of the wire carries a batch of {WIRE_BATCH_BYTES_MAX}"
+    if raw_size > DECOMPRESSED_BYTES_MAX:
+        return f"{raw_size} bytes before compression; {DECOMPRESSED_BYTES_MAX} are allowed"
+    return ""

@@ -18,7 +18,7 @@ from quorate.errors import (
 )
 from quorate.frame import Frame
 from quorate.methods import PRODUCE
-from quorate.producer.accumulator import Accumulator
+from quorate.producer.accumulator import REQUEST_BYTES_MAX, Accumulator
 from quorate.producer.partition_queue import Batch, PartitionQueue
 from quorate.v1.common_pb2 import ErrorCode
 from quorate.v1.records_pb2 import ProduceHeader, ProducePartition, ProduceResult
@@ -26,8 +26,6 @@ from quorate.v1.records_pb2 import ProduceHeader, ProducePartition, ProduceResul
 if TYPE_CHECKING:
     from quorate.cluster import Cluster
 
-
-REQUEST_BYTES_MAX = 1 << 20
 #: Per broker, of which it has shown no sign of having read them; those under min ISR do not count.
 UNREAD_REQUESTS_MAX = 5
 UNREAD_S = 0.1  # after so long a request counts as read, or one stuck partition stops the others
@@ -54,7 +52,6 @@ class StreamOwner(Protocol):
     ) -> None: ...
     def wake(self) -> None: ...
     def refresh(self) -> None: ...
-    def fail(self, error: QuorateError) -> None: ...
 
 
 class BrokerStream:

@@ -4,76 +4,167 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Generator
-from contextvars import copy_context
-from typing import Any
+from contextvars import Context, copy_context
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
+from quorate.errors import DeliveryTimeoutError, QuorateError
 from quorate.model import RecordMetadata
-from quorate.producer.partition_queue import Batch
+
+if TYPE_CHECKING:
+    from quorate.owner import Owner
+    from quorate.producer.partition_queue import Batch
+
+#: A batch ends at its deadline, by the sender. Whoever waits for it this long after has no sender.
+END_GRACE_S = 5.0
 
 
 class Delivery(Awaitable[RecordMetadata]):
-    """What becomes of one record: await it, or ask it later.
+    """What becomes of one record: await it, ask it later, or give it to asyncio.wait.
 
     Nobody has to await it. It resolves to a RecordMetadata, or raises the QuorateError that
-    kept the record from being acknowledged (DeliveryTimeoutError: it may have been written).
+    kept the record from being acknowledged (OutcomeUnknownError: it may have been written). It is
+    never cancelled: what is sent is sent.
     """
 
-    __slots__ = ("_batch", "_index", "_seen", "_timestamp_ms")
+    __slots__ = ("_batch", "_callbacks", "_index", "_owner", "_timestamp_ms")
 
-    def __init__(self, batch: Batch, index: int, timestamp_ms: int) -> None:
+    def __init__(self, batch: Batch, index: int, timestamp_ms: int, owner: Owner) -> None:
         self._batch = batch
         self._index = index
         self._timestamp_ms = timestamp_ms
-        self._seen = False
+        self._owner = owner
+        self._callbacks: list[_Callback] | None = None
 
     def done(self) -> bool:
         """Whether the record was acknowledged or has failed."""
-        return self._batch.done
+        return self._current().done
+
+    def cancelled(self) -> bool:
+        """Return False: a delivery cannot be cancelled."""
+        return False
 
     def result(self) -> RecordMetadata:
         """Return where the record lies, or raise why it was not acknowledged.
 
         asyncio.InvalidStateError if that is not known yet.
         """
-        self._observe()
+        error = self.exception()
+        if error is not None:
+            raise error.with_traceback(None)
         batch = self._batch
-        if not batch.done:
-            raise asyncio.InvalidStateError("the record is not acknowledged yet")
-        if batch.error is not None:
-            raise batch.error.with_traceback(None)
         offset = batch.base_offset + self._index if batch.base_offset >= 0 else -1
         timestamp = batch.append_time_ms if batch.append_time_ms >= 0 else self._timestamp_ms
         return RecordMetadata(batch.queue.topic, batch.queue.partition, offset, timestamp)
 
-    def add_done_callback(self, callback: Callable[[Delivery], object]) -> None:
+    def exception(self) -> QuorateError | None:
+        """Return why the record was not acknowledged; None if it was.
+
+        asyncio.InvalidStateError if that is not known yet.
+        """
+        batch = self._observed()
+        if not batch.done:
+            raise asyncio.InvalidStateError("the record is not acknowledged yet")
+        return batch.error
+
+    def add_done_callback(
+        self, callback: Callable[[Delivery], object], *, context: Context | None = None
+    ) -> None:
         """Call back in the event loop when it is done; at once (soon) if it is already."""
-        self._observe()
-        loop = asyncio.get_running_loop()
-        if self._batch.done:
-            loop.call_soon(callback, self)
-        else:
-            context = copy_context()
-            self._batch.callbacks.append(lambda: loop.call_soon(callback, self, context=context))
+        self._owner.check()
+        batch = self._observed()
+        context = context or copy_context()
+        if batch.done:
+            asyncio.get_running_loop().call_soon(callback, self, context=context)
+            return
+        added = _Callback(self, callback, context)
+        self._callbacks = [*(self._callbacks or ()), added]
+        batch.callbacks[added] = None
+
+    def remove_done_callback(self, callback: Callable[[Delivery], object]) -> int:
+        """Do not call back any more; return how often that would have been."""
+        removed = [one for one in self._callbacks or () if one.callback == callback]
+        for one in removed:
+            self._current().callbacks.pop(one, None)
+        self._callbacks = [one for one in self._callbacks or () if one not in removed] or None
+        return len(removed)
 
     def __await__(self) -> Generator[Any, None, RecordMetadata]:
-        self._observe()
-        if not self._batch.done:
-            yield from batch_done(self._batch).__await__()
+        self._owner.check()
+        while not self._observed().done:
+            yield from _end_of(self._batch).__await__()
         return self.result()
 
-    def _observe(self) -> None:
-        if not self._seen:
-            self._seen = True
-            self._batch.observed += 1
+    def _current(self) -> Batch:
+        """Return the batch that carries the record now: a part, if the one before was split."""
+        batch = self._batch
+        if batch.parts:
+            batch, self._index = batch.holder(self._index)
+            self._batch = batch
+        return batch
+
+    def _observed(self) -> Batch:
+        """Return the batch; it remembers that this record's end was asked for."""
+        batch = self._current()
+        if not batch.done:
+            if batch.observed is None:
+                batch.observed = set()
+            batch.observed.add(self._index)
+        return batch
+
+    def _batch_done(self, told: _Callback) -> None:
+        batch = self._current()
+        if not batch.done:  # it was split
+            batch.callbacks[told] = None
+            return
+        self._callbacks = [one for one in self._callbacks or () if one is not told] or None
+        asyncio.get_running_loop().call_soon(told.callback, self, context=told.context)
 
 
-async def batch_done(batch: Batch) -> None:
-    """Wait for a batch's end; one future per waiter, so cancelling one leaves the others."""
-    if batch.done:
-        return
-    waiter = asyncio.get_running_loop().create_future()
-    batch.callbacks.append(lambda: _resolve(waiter))
-    await waiter
+class _Callback:
+    """One call back that was asked for; what a batch is to call when it is done."""
+
+    __slots__ = ("callback", "context", "delivery")
+
+    def __init__(
+        self, delivery: Delivery, callback: Callable[[Delivery], object], context: Context
+    ) -> None:
+        self.delivery = delivery
+        self.callback = callback
+        self.context = context
+
+    def __call__(self) -> None:
+        self.delivery._batch_done(self)
+
+
+async def until_done(batch: Batch) -> None:
+    """Wait until a batch has its outcome, and so have the parts that it was split into."""
+    if not batch.done:
+        await _end_of(batch)
+    for part in batch.parts:
+        await until_done(part)
+
+
+async def _end_of(batch: Batch) -> None:
+    """Wait for a batch's end; one future per waiter, so cancelling one leaves the others.
+
+    DeliveryTimeoutError long after the batch's own deadline: whatever keeps it is broken.
+    """
+    loop = asyncio.get_running_loop()
+    waiter = loop.create_future()
+    wake = partial(_resolve, waiter)
+    batch.callbacks[wake] = None
+    timer = loop.call_at(batch.deadline + END_GRACE_S, wake)
+    try:
+        await waiter
+    finally:
+        timer.cancel()
+        batch.callbacks.pop(wake, None)
+    if not batch.done:
+        raise DeliveryTimeoutError(
+            f"{batch.count} records for {batch.queue.topic}-{batch.queue.partition} were not "
+            "acknowledged in time, and may have been written"
+        )
 
 
 def _resolve(waiter: asyncio.Future[None]) -> None:

@@ -5,12 +5,16 @@ Values of the accumulator, which decides over them.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 from quorate.errors import QuorateError
-from quorate.record.batch import BatchBuilder
+from quorate.record.batch import SEQUENCE_MAX, BatchBuilder
+
+PRODUCER_EPOCH_MAX = 32767
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,81 +26,134 @@ class ProducerIdentity:
 
 
 class Batch:
-    """Records of one partition that travel together, and what became of them."""
+    """Records of one partition that travel together, and what became of them.
+
+    A batch that was too large is done with `parts`: they carry its records on, and their ends are
+    its records' ends. A batch that is done keeps no bytes, so a Delivery may be kept at no cost.
+    """
 
     __slots__ = (
+        "_part_starts",
         "append_time_ms",
         "attempts",
         "base_offset",
         "base_sequence",
         "builder",
         "bytes",
+        "bytes_max",
         "callbacks",
         "deadline",
         "done",
         "encoded",
         "error",
+        "is_uncertain",
         "number",
         "observed",
+        "on_end",
         "opened_at",
+        "parts",
         "queue",
         "refusal",
-        "sent_at",
         "urgent",
     )
 
     def __init__(
-        self, queue: PartitionQueue, builder: BatchBuilder, now: float, deadline: float
+        self,
+        queue: PartitionQueue,
+        builder: BatchBuilder,
+        now: float,
+        deadline: float,
+        number: tuple[int, ...],
     ) -> None:
         self.queue = queue
-        #: Counts the batches of a partition: their order, whatever their sequences.
-        self.number = queue.batches_opened
+        #: The order of a partition's batches, whatever their sequences; a part's continues its
+        #: batch's, as 7, 7.0, 7.1, 8 do.
+        self.number = number
         self.builder = builder
+        #: Of the records, as they count against the buffer.
         self.bytes = 0
+        #: Where the next batch begins.
+        self.bytes_max = queue.batch_bytes_max
         self.opened_at = now
         self.deadline = deadline
-        self.sent_at = 0.0
         self.attempts = 0
+        #: An attempt ended without proof that nothing was written.
+        self.is_uncertain = False
         self.base_sequence = -1
         self.encoded: bytes | None = None
         self.urgent = False
         self.done = False
-        self.observed = 0
+        #: The records whose Delivery was asked for before the end.
+        self.observed: set[int] | None = None
         self.error: QuorateError | None = None
         #: Why it had to be sent again, the last time.
         self.refusal: QuorateError | None = None
         self.base_offset = -1
         self.append_time_ms = -1
-        self.callbacks: list[Callable[[], object]] = []
+        #: Called when it is done, each once; a dict, so that a waiter that gives up costs nothing.
+        self.callbacks: dict[Callable[[], object], None] = {}
+        #: Called before those, unless it was split: its parts have it then.
+        self.on_end: Callable[[Batch], object] | None = None
+        #: The batches that carry its records on, and the first record of each.
+        self.parts: Sequence[Batch] = ()
+        self._part_starts: Sequence[int] = ()
 
     @property
     def count(self) -> int:
         """Records in the batch."""
         return self.builder.count
 
+    def holder(self, index: int) -> tuple[Batch, int]:
+        """Return the batch that carries a record now, and the record's index there."""
+        batch = self
+        while batch.parts:
+            part = bisect_right(batch._part_starts, index) - 1
+            index -= batch._part_starts[part]
+            batch = batch.parts[part]
+        return batch, index
+
+    def replace_by(self, parts: Sequence[Batch]) -> None:
+        """Let parts carry its records on."""
+        self.parts = parts
+        self._part_starts = [0, *accumulate(part.count for part in parts[:-1])]
+
+    def take_callbacks(self) -> list[Callable[[], object]]:
+        """Return whom to tell that it is done, and forget them."""
+        told = list(self.callbacks)
+        self.callbacks.clear()
+        return told
+
 
 class PartitionQueue:
     """The batches of one partition, in order: in flight, then ready, then the open one."""
 
     __slots__ = (
+        "batch_bytes_max",
         "batches_opened",
         "carrier",
+        "gone_at",
         "has_gap",
         "identity",
         "in_flight",
         "next_sequence",
         "open",
         "partition",
+        "partition_count",
+        "predecessor",
         "ready",
         "retry_at",
         "topic",
         "topic_id",
     )
 
-    def __init__(self, topic: str, topic_id: bytes, partition: int) -> None:
+    def __init__(self, topic: str, topic_id: bytes, partition: int, batch_bytes_max: int) -> None:
         self.topic = topic
         self.topic_id = topic_id
         self.partition = partition
+        #: Of the topic when a record was last sent to it; -1: not known.
+        self.partition_count = -1
+        #: As configured, until a broker refuses one that is too large: then of what it may take.
+        self.batch_bytes_max = batch_bytes_max
         self.batches_opened = 0
         #: A broker proved that a sequence is missing: nothing is sent until nothing is in flight.
         self.has_gap = False
@@ -108,6 +165,11 @@ class PartitionQueue:
         self.retry_at = 0.0
         self.identity: ProducerIdentity | None = None
         self.next_sequence = 0
+        #: When the topic was first missed.
+        self.gone_at: float | None = None
+        #: The queue of the deleted topic whose name this one's has: what it has in flight may come
+        #: back, and goes first.
+        self.predecessor: PartitionQueue | None = None
 
     def batches(self) -> Iterator[Batch]:
         """Every batch that is not done, oldest first."""
@@ -120,6 +182,117 @@ class PartitionQueue:
     def is_retrying(self) -> bool:
         """A batch that was sent before waits to be sent again."""
         return bool(self.ready) and self.ready[0].attempts > 0
+
+    @property
+    def is_empty(self) -> bool:
+        """Nothing is on its way."""
+        return not self.in_flight and not self.ready and self.open is None
+
+    # -- out -----------------------------------------------------------------------------------
+
+    def may_send(self, now: float, in_flight_max: int) -> bool:
+        """Whether the next batch may go; it must not overtake what may have to be sent again."""
+        if self.has_gap or self.retry_at > now or len(self.in_flight) >= in_flight_max:
+            return False
+        if self.predecessor is not None:
+            if self.predecessor.in_flight:
+                return False
+            self.predecessor = None
+        return not (self.is_retrying and self.in_flight and not self._is_same_run)
+
+    @property
+    def _is_same_run(self) -> bool:
+        """In flight are only batches that come before the next one: resending goes on in order."""
+        following = self.ready[0]
+        return self.identity is not None and all(
+            comes_after(following, batch) for batch in self.in_flight
+        )
+
+    def take_next(self, lingers_since: float | None) -> Batch | None:
+        """Take the next batch; not the open one if it was opened after `lingers_since`."""
+        if self.ready:
+            return self.ready.popleft()
+        batch = self.open
+        if batch is None:
+            return None
+        if lingers_since is not None and not batch.urgent and lingers_since < batch.opened_at:
+            return None
+        self.open = None
+        return batch
+
+    # -- in ------------------------------------------------------------------------------------
+
+    def complete(self) -> bool:
+        """Add no more to the open batch; return whether there is one."""
+        batch, self.open = self.open, None
+        if batch is None:
+            return False
+        self.ready.append(batch)
+        return True
+
+    def put_back(self, batch: Batch) -> None:
+        """Insert a batch by age among those that are ready."""
+        index = 0
+        for waiting in self.ready:
+            if comes_after(waiting, batch):
+                break
+            index += 1
+        self.ready.insert(index, batch)
+
+    def remove(self, batch: Batch) -> None:
+        """The batch is no more on its way."""
+        if batch in self.in_flight:
+            self.in_flight.remove(batch)
+        elif batch is self.open:
+            self.open = None
+        elif batch in self.ready:
+            self.ready.remove(batch)
+
+    # -- sequences -----------------------------------------------------------------------------
+
+    def number(self, batch: Batch, identity: ProducerIdentity | None) -> None:
+        """Give a batch the next sequences, under `identity` if the queue has none yet."""
+        if self.identity is None:
+            self.identity = identity
+            self.next_sequence = 0
+        assert self.identity is not None
+        batch.base_sequence = self.next_sequence
+        self.next_sequence = (self.next_sequence + batch.count) & SEQUENCE_MAX
+        builder = batch.builder
+        builder.producer_id = self.identity.producer_id
+        builder.producer_epoch = self.identity.producer_epoch
+        builder.base_sequence = batch.base_sequence
+        batch.encoded = None
+
+    def unnumber(self, batch: Batch) -> None:
+        """Take back the sequences of the batch that was numbered last, if it was never sent."""
+        if batch.base_sequence >= 0 and not batch.attempts:
+            self.next_sequence = batch.base_sequence
+            batch.base_sequence = -1
+        batch.encoded = None
+
+    def restart(self) -> bool:
+        """Go on under the next epoch from 0: nothing from the gap on was written.
+
+        Nothing earlier is open, so a gap proves that the batch before it was lost (it expired, or
+        failed for good), and what follows the gap could not have been written either. Batches
+        in flight behind it meet the same gap and come back first. Returns False if the producer id
+        has no epoch left.
+        """
+        assert self.has_gap, "only a gap proves that nothing was written"
+        assert not self.in_flight, "what is in flight behind a gap comes back first"
+        assert self.identity is not None, "a gap was answered to a batch without a sequence"
+        self.has_gap = False
+        self.next_sequence = 0
+        for waiting in self.ready:
+            waiting.base_sequence = -1
+            waiting.encoded = None
+        used = self.identity
+        if used.producer_epoch >= PRODUCER_EPOCH_MAX:
+            self.identity = None
+            return False
+        self.identity = ProducerIdentity(used.producer_id, used.producer_epoch + 1)
+        return True
 
 
 def comes_after(one: Batch, other: Batch) -> bool:

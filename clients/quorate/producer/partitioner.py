@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from random import Random
 
+    from quorate.producer.partition_queue import Batch, PartitionQueue
+
 Partitioner = Callable[[bytes | None, Sequence[int], Sequence[int]], int]
 
 _MASK = 0xFFFFFFFF
@@ -65,32 +67,56 @@ class RoundRobinPartitioner:
 
 
 class Sticky:
-    """Keep one topic's records without a key on one partition until a batch is done.
+    """Keep one topic's records without a key on one partition until it has had its share of bytes.
 
-    Whole batches then alternate between partitions, rather than each getting a few records.
+    Whole batches then alternate between partitions, rather than each getting a few records; and a
+    partition whose broker is slow, so that its batches are larger, does not get more (KIP-794).
     """
 
-    def __init__(self, chance: Random) -> None:
+    def __init__(self, chance: Random, share_bytes: int) -> None:
         self._chance = chance
+        self._share_bytes = share_bytes
+        self._spent = 0
         self._partition = -1
-        self._available: Sequence[int] | None = None
+        #: The partitions with a leader when it was chosen; None if there was none. While a topic's
+        #: are these very ones, `queue` is where the next record goes.
+        self.available: Sequence[int] | None = None
+        self.queue: PartitionQueue | None = None
+        #: The last batch opened there, to be counted when the next one is.
+        self.batch: Batch | None = None
 
     def partition(self, partitions: Sequence[int], available: Sequence[int]) -> int:
-        """Return the partition of now; it changes after `batch_done`, or if its leader is gone.
+        """Return the partition of now; it changes after `move_on`, or if its leader is gone.
 
         The sequences are taken not to change: pass another one when the leaders change.
         """
-        if available is self._available:
+        if available is self.available:
             return self._partition
         candidates = available or partitions
         if self._partition not in candidates:
-            self._partition = candidates[self._chance.randrange(len(candidates))]
-        self._available = available
+            self._stay(candidates[self._chance.randrange(len(candidates))])
+        self.available = available or None
         return self._partition
 
-    def batch_done(self, partitions: Sequence[int], available: Sequence[int]) -> None:
-        """Move on: another partition with a leader, if there is another."""
+    def move_on(self, partitions: Sequence[int], available: Sequence[int]) -> None:
+        """Take another partition with a leader, if there is another."""
         candidates = available or partitions
         others = [candidate for candidate in candidates if candidate != self._partition]
-        self._available = available
-        self._partition = self._chance.choice(others or candidates)
+        self.available = available or None
+        self._stay(self._chance.choice(others or candidates))
+
+    def _stay(self, partition: int) -> None:
+        self._partition = partition
+        self._spent = 0
+        self.batch = None
+
+    def count(self) -> None:
+        """Count the last batch, to which nothing is added any more."""
+        if self.batch is not None:
+            self._spent += self.batch.bytes
+            self.batch = None
+
+    @property
+    def had_its_share(self) -> bool:
+        """As many bytes as a batch may have went to the partition of now."""
+        return self._spent >= self._share_bytes

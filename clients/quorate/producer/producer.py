@@ -3,49 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+import logging
 from collections.abc import Iterable, Sequence
 from types import TracebackType
-from typing import Annotated, Any, Self
+from typing import Any, Self
 
-import structlog
-
-from quorate.cluster import Cluster, TopicView
-from quorate.errors import (
-    ClosedError,
-    InvalidPartitionsError,
-    RecordTooLargeError,
-)
+from quorate.cluster import Cluster, TopicView, check_timeout, no_security
+from quorate.errors import ClosedError
 from quorate.model import Header, RecordMetadata
 from quorate.owner import Owner
 from quorate.producer.accumulator import Accumulator, AccumulatorConfig
-from quorate.producer.delivery import Delivery, batch_done
+from quorate.producer.arguments import as_bytes, as_headers, as_timestamp
+from quorate.producer.delivery import Delivery, until_done
 from quorate.producer.partition_queue import Batch, PartitionQueue
-from quorate.producer.partitioner import Partitioner, Sticky, partition_for_key
+from quorate.producer.partitioner import Partitioner, Sticky
+from quorate.producer.room import Room
+from quorate.producer.routes import Routes
 from quorate.producer.sender import Sender
 from quorate.record.compression import codec_named
+from quorate.record.record import RECORD_OVERHEAD_MAX, headers_bytes_max
 from quorate.serializers import Encode, encoder
-from quorate.settings import (
-    BYTES_MAX,
-    CLIENT_ID,
-    DAY_MS,
-    INT64_MAX,
-    PARTITION,
-    RECORD_TIMESTAMP_MS,
-    SECURITY,
-    SERVERS,
-    TIMEOUT_MS,
-    Coder,
-    Flag,
-    Function,
-    Number,
-    OneOf,
-    Text,
-    Whole,
-    checked,
-)
 
-log = structlog.get_logger(__name__)
+log = logging.getLogger(__name__)
 
 ACKS = {"all": -1, -1: -1, 0: 0, 1: 1}
 
@@ -69,30 +48,41 @@ class Producer:
             await producer.send_and_wait("invoice", b"9.50", key=b"customer-42")
     """
 
-    @checked
     def __init__(
         self,
         *,
-        bootstrap_servers: Annotated[str | Sequence[str], SERVERS] = "localhost:7092",
-        client_id: Annotated[str, CLIENT_ID] = "quorate-python",
-        acks: Annotated[str | int, OneOf(("all", 1, 0, -1), "replicas that must have it")] = "all",
-        enable_idempotence: Annotated[bool | None, Flag("a retry writes nothing twice")] = None,
-        compression_type: Annotated[str | None, Text('"none" or "zstd"')] = None,
-        max_batch_size: Annotated[int, BYTES_MAX] = 131072,
-        linger_ms: Annotated[float, Number(0, DAY_MS, "how long to wait for company")] = 5,
-        buffer_memory: Annotated[int, Whole(1, INT64_MAX, "bytes on their way")] = 33554432,
-        request_timeout_ms: Annotated[int, TIMEOUT_MS] = 30000,
-        delivery_timeout_ms: Annotated[int, TIMEOUT_MS] = 120000,
-        max_in_flight: Annotated[int, Whole(1, 5, "unacknowledged batches a partition")] = 5,
-        partitioner: Annotated[
-            Partitioner | None, Function(takes="key, partitions, available")
-        ] = None,
-        key_serializer: Annotated[object | None, Coder("serialize")] = None,
-        value_serializer: Annotated[object | None, Coder("serialize")] = None,
-        security: Annotated[object | None, SECURITY] = None,
+        bootstrap_servers: str | Sequence[str] = "localhost:7092",
+        client_id: str = "quorate-python",
+        acks: str | int = "all",
+        enable_idempotence: bool | None = None,
+        compression_type: str | None = None,
+        max_batch_size: int = 131072,
+        linger_ms: float = 5,
+        buffer_memory: int = 33554432,
+        request_timeout_ms: int = 30000,
+        delivery_timeout_ms: int = 120000,
+        max_in_flight: int = 5,
+        partitioner: Partitioner | None = None,
+        key_serializer: object | None = None,
+        value_serializer: object | None = None,
+        security: object | None = None,
     ) -> None:
+        no_security(security)
+        if acks not in ACKS:
+            raise ValueError(f'acks must be "all", 1 or 0, not {acks!r}')
         if enable_idempotence and ACKS[acks] != -1:
             raise ValueError(f'enable_idempotence=True needs acks="all", not {acks!r}')
+        if linger_ms < 0:
+            raise ValueError(f"linger_ms must be 0 or more, not {linger_ms}")
+        if not 1 <= max_in_flight <= 5:
+            raise ValueError(f"max_in_flight must be 1 to 5, not {max_in_flight}")
+        if max_batch_size < 1 or buffer_memory < 1:
+            raise ValueError(
+                "max_batch_size and buffer_memory must be 1 byte or more, "
+                f"not {max_batch_size} and {buffer_memory}"
+            )
+        check_timeout("request_timeout_ms", request_timeout_ms)
+        check_timeout("delivery_timeout_ms", delivery_timeout_ms)
         self._bootstrap = bootstrap_servers
         self._client_id = client_id
         self._acks = ACKS[acks]
@@ -112,24 +102,21 @@ class Producer:
         self._encode_key: Encode | None = encoder(key_serializer)
         self._encode_value: Encode | None = encoder(value_serializer)
         self._accumulator = Accumulator(self._config)
+        self._room = Room(self._accumulator)
         self._owner = Owner("producer")
         self._cluster: Cluster | None = None
         self._sender: Sender | None = None
+        self._routes: Routes | None = None
         self._sticky: dict[str, Sticky] = {}
-        #: What _choose and _queue say for a record without a key, until a batch is done or the
-        #: partitions with leaders change: a short cut on the hot path.
-        self._stuck: dict[str, tuple[Sequence[int], PartitionQueue]] = {}
-        self._room: deque[asyncio.Future[None]] = deque()
-        self._queues: dict[str, tuple[TopicView, dict[int, PartitionQueue]]] = {}
         self._must_yield = False
-        self._closing = False
+        self._stopped: asyncio.Event | None = None
         #: Records that failed while nobody had asked for their Delivery.
         self.undelivered = 0
 
     async def start(self) -> None:
         """Connect; QuorumUnavailableError if no bootstrap server answers in request_timeout_ms."""
         self._owner.bind()
-        if self._closing:
+        if self._stopped is not None:
             raise ClosedError("this producer was stopped; make a new one")
         if self._cluster is not None:
             return
@@ -140,32 +127,42 @@ class Producer:
             await cluster.stop()
             raise
         self._cluster = cluster
+        self._routes = Routes(cluster, self._accumulator, self._partitioner)
+        self._sticky = self._routes.sticky
         self._sender = Sender(
             cluster,
             self._accumulator,
+            self._routes,
             acks=self._acks,
             request_timeout_ms=self._request_timeout_ms,
         )
+        self._owner.on_failure(self._room.close)
         self._sender.start()
 
     async def stop(self) -> None:
         """Flush, then close. What cannot be delivered has failed after delivery_timeout_ms."""
         self._owner.check()
-        if self._cluster is None or self._closing:
+        if self._stopped is not None:
+            await self._stopped.wait()
             return
-        self._closing = True
+        self._stopped = asyncio.Event()
+        if self._cluster is None or self._sender is None:
+            self._stopped.set()
+            return
+        stopped = ClosedError("this producer was stopped; make a new one")
+        # Nothing is taken from now on: what is taken after the flush would never be sent.
+        self._accumulator.closed = self._accumulator.closed or stopped
+        self._room.close(stopped)
         try:
             await self.flush()
         finally:
-            assert self._sender is not None
-            self._accumulator.fail_all(ClosedError("the producer was stopped"))
-            await self._sender.stop()
-            await self._cluster.stop()
-            await self._owner.end_all()
-            while self._room:
-                waiter = self._room.popleft()
-                if not waiter.done():
-                    waiter.set_result(None)
+            self._accumulator.close(stopped)
+            try:
+                await self._sender.stop()
+                await self._cluster.stop()
+                await self._owner.end_all()
+            finally:
+                self._stopped.set()
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -195,53 +192,68 @@ class Producer:
         """
         self._owner.check()
         cluster = self._cluster
-        if cluster is None or self._closing:
+        if cluster is None:
             raise ClosedError("this producer is not running; call start() or use `async with`")
         if self._must_yield:  # before the record is taken: whoever is cancelled here sent nothing
             self._must_yield = False
             await asyncio.sleep(0)
-        view = cluster.topics.get(topic)
+        try:
+            view = cluster.topics.get(topic)
+        except TypeError:  # it has no hash
+            raise TypeError(f"a topic's name must be a string, not {topic!r}") from None
         if view is None:
-            view = await cluster.topic(topic)
+            view = await self._topic(topic)
         if self._encode_key is not None and key is not None:
             key = self._encode_key(topic, key)
+            if key.__class__ is not bytes:
+                key = as_bytes("key", key, self._encode_key)
+        elif key.__class__ is not bytes and key is not None:
+            key = as_bytes("key", key, None)
         if self._encode_value is not None and value is not None:
             value = self._encode_value(topic, value)
-        if key.__class__ is not bytes and key is not None:
-            key = _as_bytes("key", key)
-        if value.__class__ is not bytes and value is not None:
-            value = _as_bytes("value", value)
+            if value.__class__ is not bytes:
+                value = as_bytes("value", value, self._encode_value)
+        elif value.__class__ is not bytes and value is not None:
+            value = as_bytes("value", value, None)
         if timestamp_ms is None:
             timestamp_ms = cluster.wall_clock_ms()
-        else:
-            timestamp_ms = RECORD_TIMESTAMP_MS.check("send", "timestamp_ms", timestamp_ms)
-        pairs = _as_headers(headers) if headers else ()
-        size = (len(key) if key else 0) + (len(value) if value else 0) + 32
+        elif timestamp_ms.__class__ is not int:
+            timestamp_ms = as_timestamp(timestamp_ms)
+        size = (len(key) if key else 0) + (len(value) if value else 0) + RECORD_OVERHEAD_MAX
+        pairs: Sequence[Header] = ()
+        if headers:
+            pairs = as_headers(headers)
+            size += headers_bytes_max(pairs)
         accumulator = self._accumulator
-        if self._room or accumulator.bytes_used + size > accumulator.config.buffer_bytes_max:
-            await self._wait_for_room(size)
+        if (
+            self._room.waiting
+            or accumulator.bytes_used + size > accumulator.config.buffer_bytes_max
+        ):
+            assert self._sender is not None
+            self._sender.wake()
+            await self._room.wait(size)
             view = cluster.topics.get(topic, view)
-        sender = self._sender
-        assert sender is not None
-        if sender.failure is not None:
-            raise sender.failure.with_traceback(None)
-        stuck = self._stuck.get(topic)
-        if key is None and partition is None and stuck is not None and stuck[0] is view.available:
-            queue = stuck[1]
+        # From here on nothing waits: what happens while we do is seen.
+        if accumulator.closed is not None:
+            raise accumulator.closed.with_traceback(None)
+        sticky = self._sticky.get(topic) if key is None and partition is None else None
+        if sticky is not None and sticky.available is view.available:
+            queue = sticky.queue
+            assert queue is not None
         else:
-            queue = self._queue(view, self._choose(view, key, partition))
+            assert self._routes is not None
+            queue = self._routes.choose(view, key, partition)
+            sticky = self._sticky.get(topic) if key is None and partition is None else None
         batch = queue.open
-        if batch is not None and batch.builder.size + size <= accumulator.config.batch_bytes_max:
+        if batch is not None and batch.builder.size + size <= batch.bytes_max:
             index = accumulator.add(batch, timestamp_ms, key, value, pairs)
         else:
-            now = asyncio.get_running_loop().time()
-            batch, index, completed = accumulator.append(
-                queue, now, timestamp_ms, key, value, pairs
-            )
-            self._batch_opened(batch, view, completed)
-        if self._room:
-            self._give_room()
-        return Delivery(batch, index, timestamp_ms)
+            if sticky is not None:
+                queue = self._move_on(view, queue)
+            batch, index = self._append(queue, timestamp_ms, key, value, pairs)
+            if sticky is not None:
+                sticky.batch = batch
+        return Delivery(batch, index, timestamp_ms, self._owner)
 
     async def send_many(
         self,
@@ -257,7 +269,7 @@ class Producer:
             raise ValueError(
                 f"send_many got {len(values)} values and {len(keys)} keys; they must match"
             )
-        shared = _as_headers(headers) if headers else None
+        shared = as_headers(headers) if headers else None
         send = self.send
         if keys is None:
             return [
@@ -287,14 +299,13 @@ class Producer:
     async def flush(self) -> None:
         """Wait until every record sent so far is acknowledged or has failed; without lingering."""
         self._owner.check()
-        assert self._sender is not None or not self._accumulator.unfinished()
         if self._sender is None:
             return
         self._accumulator.flushes += 1
         self._sender.wake()
         try:
             for batch in self._accumulator.unfinished():
-                await batch_done(batch)
+                await until_done(batch)
         finally:
             self._accumulator.flushes -= 1
 
@@ -303,131 +314,60 @@ class Producer:
         self._owner.check()
         if self._cluster is None:
             raise ClosedError("this producer is not running; call start() or use `async with`")
-        return set((await self._cluster.topic(topic)).numbers)
+        return set((await self._topic(topic)).numbers)
 
     # -- inside ----------------------------------------------------------------------------------
 
-    def _queue(self, view: TopicView, partition: int) -> PartitionQueue:
-        """Return a partition's queue, kept by its topic's view: a topic made again has another."""
-        known = self._queues.get(view.name)
-        if known is None or known[0] is not view:
-            known = self._queues[view.name] = (view, {})
-        queue = known[1].get(partition)
-        if queue is None:
-            queue = self._accumulator.queue(view.name, view.topic_id, partition)
-            known[1][partition] = queue
+    async def _topic(self, topic: str) -> TopicView:
+        """Return what is known of a topic, asking for it if need be; it is in use from now on."""
+        assert self._cluster is not None
+        assert self._routes is not None
+        if self._accumulator.closed is not None:
+            raise self._accumulator.closed.with_traceback(None)
+        view = await self._cluster.topic(topic)
+        self._routes.use(view)
+        return view
+
+    def _move_on(self, view: TopicView, queue: PartitionQueue) -> PartitionQueue:
+        """Begin the next batch of records without a key, elsewhere if this partition had enough."""
+        assert self._routes is not None
+        left, queue = queue, self._routes.begin(view, queue)
+        if queue is not left and left.complete():
+            self._opened(left, completed=True)
         return queue
 
-    def _choose(self, view: TopicView, key: bytes | None, partition: int | None) -> int:
-        if partition is not None:
-            partition = PARTITION.check("send", "partition", partition)
-            if partition >= len(view.numbers):
-                raise InvalidPartitionsError(
-                    f"topic {view.name!r} has partitions 0 to {len(view.numbers) - 1}, "
-                    f"and no partition {partition}"
-                )
-            return partition
-        if self._partitioner is not None:
-            chosen = PARTITION.check(
-                "send",
-                "what the partitioner returns",
-                self._partitioner(key, view.numbers, view.available),
-            )
-            if chosen not in view.numbers:
-                raise InvalidPartitionsError(
-                    f"the partitioner chose {chosen!r} for topic {view.name!r}, "
-                    f"which has partitions 0 to {len(view.numbers) - 1}"
-                )
-            return chosen
-        if key is not None:
-            return partition_for_key(key, len(view.numbers))
-        sticky = self._sticky.get(view.name)
-        if sticky is None:
-            assert self._cluster is not None
-            sticky = self._sticky[view.name] = Sticky(self._cluster.chance)
-        return sticky.partition(view.numbers, view.available)
+    def _append(
+        self,
+        queue: PartitionQueue,
+        timestamp_ms: int,
+        key: bytes | None,
+        value: bytes | None,
+        headers: Sequence[Header],
+    ) -> tuple[Batch, int]:
+        now = asyncio.get_running_loop().time()
+        batch, index, completed = self._accumulator.append(
+            queue, now, timestamp_ms, key, value, headers
+        )
+        if index == 0:
+            batch.on_end = self._batch_ended
+        self._opened(queue, completed=completed)
+        return batch, index
 
-    def _batch_opened(self, batch: Batch, view: TopicView, completed: bool) -> None:
-        """A batch begins: watch its end, tell the sender, and let it run if one became full."""
-        batch.callbacks.append(lambda: self._batch_ended(batch))
+    def _opened(self, queue: PartitionQueue, *, completed: bool) -> None:
+        """A batch begins: tell the sender, and let it run if one became full."""
         assert self._sender is not None
-        self._sender.opened(batch.queue, is_urgent=completed)
-        if completed:
-            self._must_yield = True
-            self._stuck.pop(view.name, None)
-            sticky = self._sticky.get(view.name)
-            if sticky is not None:
-                sticky.batch_done(view.numbers, view.available)
-                if view.available:
-                    chosen = sticky.partition(view.numbers, view.available)
-                    self._stuck[view.name] = (view.available, self._queue(view, chosen))
+        self._sender.opened(queue, is_urgent=completed)
+        self._must_yield |= completed
 
     def _batch_ended(self, batch: Batch) -> None:
-        unobserved = batch.count - batch.observed
+        unobserved = batch.count - len(batch.observed or ())
         if batch.error is not None and unobserved:
             self.undelivered += unobserved
             log.error(
-                "records were not delivered, and nobody awaits them",
-                topic=batch.queue.topic,
-                partition=batch.queue.partition,
-                records=unobserved,
-                error=str(batch.error),
+                "%d records for %s-%d were not delivered, and nobody awaits them: %s",
+                unobserved,
+                batch.queue.topic,
+                batch.queue.partition,
+                batch.error,
             )
-        self._give_room()
-
-    def _give_room(self) -> None:
-        """Let the first of those that wait look again; it lets the next one look when it is in."""
-        if self._accumulator.bytes_used >= self._config.buffer_bytes_max:
-            return
-        while self._room:
-            waiter = self._room.popleft()
-            if not waiter.done():
-                waiter.set_result(None)
-                return
-
-    async def _wait_for_room(self, size: int) -> None:
-        if size > self._config.buffer_bytes_max:
-            raise RecordTooLargeError(
-                f"a record of {size} bytes is larger than buffer_memory, "
-                f"{self._config.buffer_bytes_max} bytes"
-            )
-        assert self._sender is not None
-        self._accumulator.flushes += 1  # what fills the buffer must not linger
-        is_first = True
-        try:
-            self._sender.wake()
-            while (is_first and self._room) or not self._accumulator.has_room(size):
-                waiter = asyncio.get_running_loop().create_future()
-                # Who was first and did not fit stays first.
-                (self._room.append if is_first else self._room.appendleft)(waiter)
-                is_first = False
-                await waiter
-                if self._closing:
-                    raise ClosedError("the producer was stopped while the record waited for room")
-        except BaseException:
-            self._give_room()  # the turn that was given to us is the next one's
-            raise
-        finally:
-            self._accumulator.flushes -= 1
-
-
-def _as_headers(headers: Iterable[Header]) -> tuple[Header, ...]:
-    pairs = tuple(headers)
-    for pair in pairs:
-        match pair:
-            case (str(), bytes() | None):
-                continue
-        raise TypeError(
-            f"headers must be pairs of a string and bytes or None, not {pair!r}; "
-            'for example [("source", b"shop")]'
-        )
-    return pairs
-
-
-def _as_bytes(name: str, value: Any) -> bytes:
-    if isinstance(value, bytes | bytearray | memoryview):
-        return bytes(value)
-    raise TypeError(
-        f"{name} must be bytes or None, not {type(value).__name__}; "
-        f"pass {name}_serializer to the producer for other types"
-    )
+        self._room.give()

@@ -8,19 +8,26 @@ instead of queues.
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import TYPE_CHECKING
 
-import structlog
-
 from quorate.errors import (
+    CorruptRecordError,
+    InvalidRequestError,
+    NotEnoughReplicasError,
     NotLeaderError,
     OutcomeUnknownError,
     OutOfOrderSequenceError,
+    OverloadedError,
     PeerError,
+    PeerRefusedError,
     QuorateError,
+    RecordTooLargeError,
+    StoppingError,
     StorageError,
     UnknownProducerIdError,
     UnknownTopicError,
+    UnsupportedError,
     raise_if_error,
 )
 from quorate.methods import INIT_PRODUCER_ID
@@ -31,10 +38,14 @@ from quorate.v1.records_pb2 import InitProducerIdRequest, ProduceResult
 
 if TYPE_CHECKING:
     from quorate.cluster import Cluster
+    from quorate.producer.routes import Routes
 
-log = structlog.get_logger(__name__)
+log = logging.getLogger(__name__)
 
 TICK_S = 0.1
+#: How long a topic may be missing before what waits for it fails: one that was made again just now
+#: may not be known everywhere.
+GONE_WAIT_S = 3.0
 #: Statuses of the wire that asking again does not change.
 FINAL_STATUSES = (
     "UNIMPLEMENTED",
@@ -43,23 +54,42 @@ FINAL_STATUSES = (
     "INVALID_ARGUMENT",
     "RESOURCE_EXHAUSTED",
 )
+#: Answers that prove that this attempt wrote nothing. After any other, the batch may be there.
+NOT_WRITTEN = (
+    NotLeaderError,
+    NotEnoughReplicasError,
+    OverloadedError,
+    StoppingError,
+    UnknownTopicError,
+    InvalidRequestError,
+    CorruptRecordError,
+    UnsupportedError,
+    OutOfOrderSequenceError,
+    UnknownProducerIdError,
+    PeerRefusedError,
+)
 
 
 class Sender:
     """All produce streams of one producer."""
 
     def __init__(
-        self, cluster: Cluster, accumulator: Accumulator, *, acks: int, request_timeout_ms: int
+        self,
+        cluster: Cluster,
+        accumulator: Accumulator,
+        routes: Routes,
+        *,
+        acks: int,
+        request_timeout_ms: int,
     ) -> None:
         self.cluster = cluster
         self.accumulator = accumulator
+        self.routes = routes
         self.acks = acks
         self.request_timeout_ms = request_timeout_ms
         self._streams: dict[str, BrokerStream] = {}
         self._ticker: asyncio.Task[None] | None = None
         self._identity: asyncio.Task[None] | None = None
-        #: Why nothing can be sent any more; None while all is well.
-        self.failure: QuorateError | None = None
         cluster.on_change(self.wake)
         cluster.owner.on_failure(self.fail)
 
@@ -76,12 +106,13 @@ class Sender:
 
     def fail(self, error: QuorateError) -> None:
         """Fail what is buffered and all that comes: nothing works for this producer any more."""
-        log.error("the producer failed", error=str(error), exc_info=error.__cause__)
-        self.failure = error
-        self.accumulator.fail_all(error)
+        log.error("the producer failed: %s", error, exc_info=error.__cause__)
+        self.accumulator.close(error)
 
     def opened(self, queue: PartitionQueue, *, is_urgent: bool) -> None:
         """A batch was opened, or may not wait any longer: tell the one stream that it is for."""
+        if self.cluster.owner.failure is not None:
+            return
         if self.accumulator.config.idempotent and self.accumulator.identity is None:
             self._ask_identity()
         stream = self._stream_of(queue)
@@ -103,12 +134,14 @@ class Sender:
 
     def wake(self) -> None:
         """Leaders may have changed, or anything be ready to be sent."""
+        if self.cluster.owner.failure is not None:
+            return
         if self.accumulator.config.idempotent and self.accumulator.identity is None:
             self._ask_identity()
         homeless = False
         for queue in self.accumulator.waiting():
             if self._is_gone(queue):
-                self._fail_unsent(queue)
+                homeless |= self._rehome(queue)
             elif self._stream_of(queue) is None:
                 homeless = True
         for stream in self._streams.values():
@@ -133,15 +166,43 @@ class Sender:
     def _is_gone(self, queue: PartitionQueue) -> bool:
         """The topic was deleted: it was known once, and the latest metadata has it no more."""
         topic = self.cluster.topics.get(queue.topic)
-        return topic is None or topic.topic_id != queue.topic_id
+        if topic is None or topic.topic_id != queue.topic_id:
+            return True
+        queue.gone_at = None
+        return False
 
-    def _fail_unsent(self, queue: PartitionQueue) -> None:
-        """Fail what waits for a deleted topic; what is in flight is answered by its broker."""
+    def _rehome(self, queue: PartitionQueue) -> bool:
+        """Send what waits for a deleted topic to the one that was made again under its name.
+
+        Its name is what the user said. If there is none for a while, or it has other partitions,
+        what waits fails; what is in flight is answered by its broker. Returns whether to look
+        again.
+        """
+        topic = self.cluster.topics.get(queue.topic)
+        if topic is None:
+            now = asyncio.get_running_loop().time()
+            queue.gone_at = now if queue.gone_at is None else queue.gone_at
+            if now < queue.gone_at + GONE_WAIT_S:
+                self.cluster.want((queue.topic,))
+                return True
+            self._fail_unsent(queue, f"topic {queue.topic!r} was deleted")
+            return False
+        if queue.partition_count not in (-1, len(topic.numbers)):
+            self._fail_unsent(
+                queue,
+                f"topic {queue.topic!r} was deleted, and made again with {len(topic.numbers)} "
+                f"partitions instead of {queue.partition_count}; send the records again",
+            )
+            return False
+        successor = self.routes.queue(topic, queue.partition)
+        self.accumulator.move(queue, successor)
+        self._fail_unsent(queue, f"topic {queue.topic!r} was deleted, and made again")
+        return False
+
+    def _fail_unsent(self, queue: PartitionQueue, why: str) -> None:
         for batch in list(queue.batches()):
             if batch not in queue.in_flight:
-                self.accumulator.failed(
-                    batch, UnknownTopicError(f"topic {queue.topic!r} was deleted")
-                )
+                self.accumulator.failed(batch, UnknownTopicError(why))
 
     def settle(
         self, batch: Batch, error: QuorateError | None, result: ProduceResult, endpoint: str
@@ -162,8 +223,13 @@ class Sender:
         self.wake()
 
     def lost(self, batch: Batch, error: QuorateError, *, backoff_s: float | None = None) -> None:
-        """Send a batch again, or fail it, as its error says."""
+        """Send a batch again, whole or in parts, or fail it, as its error says."""
         if batch.done:
+            return
+        if not isinstance(error, NOT_WRITTEN):
+            batch.is_uncertain = True
+        if isinstance(error, RecordTooLargeError):
+            self.accumulator.split(batch, error)
             return
         if not self._is_worth_a_retry(batch, error):
             self.accumulator.failed(batch, error)
@@ -174,11 +240,10 @@ class Sender:
         self.accumulator.retry(batch, error, now, backoff_s)
 
     def _is_worth_a_retry(self, batch: Batch, error: QuorateError) -> bool:
-        if self.acks == 0 and not isinstance(error, NotLeaderError):
+        if isinstance(error, NotLeaderError | UnknownTopicError):
+            return True  # a topic that is gone for good is noticed before it is sent again
+        if self.acks == 0:
             return False  # at most once
-        if isinstance(error, UnknownTopicError):
-            topic = self.cluster.topics.get(batch.queue.topic)
-            return topic is not None and topic.topic_id == batch.queue.topic_id
         if isinstance(error, OutOfOrderSequenceError | UnknownProducerIdError):
             return self.accumulator.config.idempotent and batch.base_sequence >= 0
         if isinstance(error, PeerError):
@@ -201,7 +266,7 @@ class Sender:
                 )
                 raise_if_error(response.error)
             except QuorateError as error:
-                log.debug("no producer id yet", error=str(error))
+                log.debug("no producer id yet: %s", error)
                 await asyncio.sleep(min(BACKOFF_S * 2**attempts, BACKOFF_MAX_S))
                 attempts = min(attempts + 1, 5)
             else:
@@ -218,6 +283,7 @@ class Sender:
             await asyncio.sleep(TICK_S)
             now = loop.time()
             self.accumulator.expire(now)
+            self.routes.forget_unused(now)
             stalled = False
             for endpoint, stream in list(self._streams.items()):
                 stalled |= stream.tick(now)

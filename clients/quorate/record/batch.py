@@ -202,9 +202,25 @@ class BatchBuilder:
         self.count = index + 1
         return index
 
+    def records(self) -> Iterator[RawRecord]:
+        """Yield the records so far; their offsets are their places in the batch."""
+        return decode_records(
+            b"".join(self._pieces),
+            0,
+            count=self.count,
+            base_offset=0,
+            last_offset_delta=self.count - 1,
+            base_timestamp=self._base_timestamp,
+            log_append_time=None,
+        )
+
+    def release(self) -> None:
+        """Let go of the records' bytes: nothing is built or read any more; count and size stay."""
+        self._pieces = []
+
     def build(self, *, base_offset: int = 0, leader_epoch: int = NONE) -> bytes:
         """Return the batch. It may be built again, with another sequence too."""
-        assert self.count, "a batch has at least one record"
+        assert self._pieces, "a batch has at least one record, and is not released"
         pieces = self._pieces
         size = self.size
         codec = self.codec

@@ -24,6 +24,8 @@ INT64_MAX: Final = (1 << 63) - 1
 
 #: length, attributes, two deltas, two lengths and a header count, a byte each.
 RECORD_BYTES_MIN: Final = 7
+#: What a record has beside its key, value and headers: those fields at their longest.
+RECORD_OVERHEAD_MAX: Final = 32
 
 
 class RawRecord(NamedTuple):
@@ -34,6 +36,21 @@ class RawRecord(NamedTuple):
     key: bytes | None
     value: bytes | None
     headers: tuple[Header, ...]
+
+
+def record_bytes_max(key: bytes | None, value: bytes | None, headers: Sequence[Header]) -> int:
+    """Return a size that the record's bytes do not exceed, whatever its place in a batch."""
+    size = (len(key) if key else 0) + (len(value) if value else 0) + RECORD_OVERHEAD_MAX
+    return size + headers_bytes_max(headers) if headers else size
+
+
+def headers_bytes_max(headers: Sequence[Header]) -> int:
+    """Return a size that the headers' bytes do not exceed.
+
+    >>> headers_bytes_max([("trace", b"12"), ("é", None)])
+    29
+    """
+    return sum(len(name.encode()) + len(value or b"") + 10 for name, value in headers)
 
 
 def encode_varint(value: int) -> bytes:

@@ -1,0 +1,91 @@
+"""Who waits for room in a producer's buffer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING
+
+from quorate.errors import OverloadedError, QuorateError, RecordTooLargeError
+
+if TYPE_CHECKING:
+    from quorate.producer.accumulator import Accumulator
+
+
+class Room:
+    """The senders that wait until their record fits into the buffer, in the order of their coming.
+
+    One is woken at a time, so that a large record is not overtaken for ever. Its turn is passed on
+    in the next turn of the loop, whatever it does with it: an error of its own after the wait must
+    not leave all the others waiting.
+    """
+
+    def __init__(self, accumulator: Accumulator) -> None:
+        self._accumulator = accumulator
+        self.waiting: deque[asyncio.Future[None]] = deque()
+
+    async def wait(self, size: int) -> None:
+        """Return when `size` bytes fit; the caller takes them before it waits for anything else.
+
+        Raises RecordTooLargeError, OverloadedError after the delivery timeout, and what `close`
+        was given.
+        """
+        accumulator = self._accumulator
+        config = accumulator.config
+        if size > config.buffer_bytes_max:
+            raise RecordTooLargeError(
+                f"a record of {size} bytes is larger than buffer_memory, "
+                f"{config.buffer_bytes_max} bytes"
+            )
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + config.delivery_timeout_s
+        is_first = True
+        accumulator.flushes += 1  # what fills the buffer must not linger
+        try:
+            while (is_first and self.waiting) or not accumulator.has_room(size):
+                waiter = loop.create_future()
+                # Who was first and did not fit stays first.
+                (self.waiting.append if is_first else self.waiting.appendleft)(waiter)
+                is_first = False
+                await self._turn(waiter, deadline)
+        finally:
+            accumulator.flushes -= 1
+            loop.call_soon(self.give)
+
+    async def _turn(self, waiter: asyncio.Future[None], deadline: float) -> None:
+        timer = waiter.get_loop().call_at(deadline, self._give_up, waiter)
+        try:
+            await waiter
+        except BaseException:
+            if waiter in self.waiting:
+                self.waiting.remove(waiter)
+            raise
+        finally:
+            timer.cancel()
+
+    def give(self) -> None:
+        """There may be room: let the first of those that wait look again."""
+        if self._accumulator.bytes_used >= self._accumulator.config.buffer_bytes_max:
+            return
+        while self.waiting:
+            waiter = self.waiting.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                return
+
+    def close(self, error: QuorateError) -> None:
+        """There will be no room: fail all that wait."""
+        while self.waiting:
+            waiter = self.waiting.popleft()
+            if not waiter.done():
+                waiter.set_exception(error)
+
+    def _give_up(self, waiter: asyncio.Future[None]) -> None:
+        if not waiter.done():
+            config = self._accumulator.config
+            waiter.set_exception(
+                OverloadedError(
+                    f"the record was not sent: the buffer of {config.buffer_bytes_max} bytes "
+                    f"(buffer_memory) was full for {config.delivery_timeout_s * 1000:.0f} ms"
+                )
+            )

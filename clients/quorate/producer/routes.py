@@ -1,0 +1,137 @@
+"""Which partition, and so which queue, a record goes to; for every topic in use.
+
+Waits for nothing. A topic that is gone, or to which nothing was sent for minutes, is forgotten,
+here and in the view of the cluster: a producer that works with many short-lived topics must not ask
+for all of them for ever.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from quorate.errors import InvalidPartitionsError
+from quorate.producer.arguments import as_partition
+from quorate.producer.partitioner import Partitioner, Sticky, partition_for_key
+
+if TYPE_CHECKING:
+    from quorate.cluster import Cluster, TopicView
+    from quorate.producer.accumulator import Accumulator
+    from quorate.producer.partition_queue import PartitionQueue
+
+#: Looks at whether a topic is in use; one that was idle at so many in a row is forgotten.
+IDLE_LOOK_S = 60.0
+IDLE_LOOKS_MAX = 5
+
+
+class Routes:
+    """The queues of the topics in use, and the partition that records without a key go to."""
+
+    def __init__(
+        self, cluster: Cluster, accumulator: Accumulator, partitioner: Partitioner | None
+    ) -> None:
+        self._cluster = cluster
+        self._accumulator = accumulator
+        self._partitioner = partitioner
+        self.queues: dict[str, tuple[TopicView, dict[int, PartitionQueue]]] = {}
+        self.sticky: dict[str, Sticky] = {}
+        self._looked_at = 0.0
+        #: Of each topic: the batches ever opened at the last look, and the looks without a new one.
+        self._idle: dict[str, tuple[int, int]] = {}
+
+    def queue(self, view: TopicView, partition: int) -> PartitionQueue:
+        """Return a partition's queue, kept by its topic's view: a topic made again has another."""
+        queues = self.use(view)
+        queue = queues.get(partition)
+        if queue is None:
+            queue = self._accumulator.queue(view.name, view.topic_id, partition)
+            queues[partition] = queue
+        queue.partition_count = len(view.numbers)
+        return queue
+
+    def use(self, view: TopicView) -> dict[int, PartitionQueue]:
+        """Return the queues of a topic, which is in use from now on."""
+        known = self.queues.get(view.name)
+        if known is None or known[0] is not view:
+            known = self.queues[view.name] = (view, {})
+        return known[1]
+
+    def choose(self, view: TopicView, key: bytes | None, partition: int | None) -> PartitionQueue:
+        """Return the queue for a record; by its partition, the partitioner, its key, or in turns.
+
+        TypeError or InvalidPartitionsError if there is no such partition.
+        """
+        if partition is not None:
+            partition = as_partition(partition)
+            if not 0 <= partition < len(view.numbers):
+                raise InvalidPartitionsError(
+                    f"topic {view.name!r} has partitions 0 to {len(view.numbers) - 1}, "
+                    f"and no partition {partition}"
+                )
+        elif self._partitioner is not None:
+            chosen = self._partitioner(key, view.numbers, view.available)
+            try:
+                partition = as_partition(chosen)
+            except TypeError:
+                partition = -1
+            if partition not in view.numbers:
+                raise InvalidPartitionsError(
+                    f"the partitioner chose {chosen!r} for topic {view.name!r}, "
+                    f"which has partitions 0 to {len(view.numbers) - 1}"
+                )
+        elif key is not None:
+            partition = partition_for_key(key, len(view.numbers))
+        else:
+            return self._without_key(view)
+        return self.queue(view, partition)
+
+    def _without_key(self, view: TopicView) -> PartitionQueue:
+        sticky = self.sticky.get(view.name)
+        if sticky is None:
+            share = self._accumulator.config.batch_bytes_max
+            sticky = self.sticky[view.name] = Sticky(self._cluster.chance, share)
+        queue = self.queue(view, sticky.partition(view.numbers, view.available))
+        sticky.queue = queue
+        return queue
+
+    def begin(self, view: TopicView, queue: PartitionQueue) -> PartitionQueue:
+        """A record without a key has no room in the open batch of its queue: say where it goes.
+
+        To another partition, once this one has had its share. The batch that it leaves is full.
+        """
+        sticky = self.sticky[view.name]
+        is_full = queue.open is not None
+        sticky.count()
+        if not is_full and not sticky.had_its_share:
+            return queue
+        sticky.move_on(view.numbers, view.available)
+        return self._without_key(view)
+
+    # -- what is not in use any more -------------------------------------------------------------
+
+    def forget_unused(self, now: float) -> None:
+        """Forget topics that are gone and, each minute, count those that are idle."""
+        for name, (view, queues) in list(self.queues.items()):
+            if view.is_gone and name not in self._cluster.topics and _are_empty(queues):
+                self._forget(name, is_gone=True)
+        if now < self._looked_at + IDLE_LOOK_S:
+            return
+        self._looked_at = now
+        for name, (_, queues) in list(self.queues.items()):
+            opened = sum(queue.batches_opened for queue in queues.values())
+            before, looks = self._idle.get(name, (-1, 0))
+            looks = looks + 1 if opened == before and _are_empty(queues) else 0
+            self._idle[name] = (opened, looks)
+            if looks >= IDLE_LOOKS_MAX:
+                self._forget(name, is_gone=False)
+
+    def _forget(self, name: str, *, is_gone: bool) -> None:
+        _, queues = self.queues.pop(name)
+        for queue in queues.values():
+            self._accumulator.drop(queue, is_gone=is_gone)
+        self.sticky.pop(name, None)
+        self._idle.pop(name, None)
+        self._cluster.release(name)
+
+
+def _are_empty(queues: dict[int, PartitionQueue]) -> bool:
+    return all(queue.is_empty for queue in queues.values())

@@ -1,0 +1,52 @@
+"""A batch that is too large, cut into parts that carry its records on.
+
+The parts share out the batch's sequences, in order and without a gap, so what follows it in its
+partition keeps its own (KIP-126). That is safe only for a batch that was surely not written.
+"""
+
+from __future__ import annotations
+
+from quorate.producer.partition_queue import Batch
+from quorate.record.batch import SEQUENCE_MAX, BatchBuilder
+from quorate.record.record import record_bytes_max
+
+
+def parts_of(batch: Batch, bytes_max: int) -> list[Batch]:
+    """Return batches of at most `bytes_max` (or of one record) with this one's records, in order.
+
+    They have what is the batch's: its place in the order, deadline, attempts, sequences.
+    """
+    parts: list[Batch] = []
+    builder: BatchBuilder | None = None
+    for record in batch.builder.records():
+        size = record_bytes_max(record.key, record.value, record.headers)
+        if builder is None or builder.size + size > bytes_max:
+            builder = BatchBuilder(codec=batch.builder.codec)
+            parts.append(_part(batch, builder, len(parts), record.offset))
+        before = builder.size
+        builder.append(record.timestamp_ms, record.key, record.value, record.headers)
+        parts[-1].bytes += builder.size - before
+    _share_observed(batch, parts)
+    return parts
+
+
+def _part(batch: Batch, builder: BatchBuilder, place: int, start: int) -> Batch:
+    part = Batch(batch.queue, builder, batch.opened_at, batch.deadline, (*batch.number, place))
+    part.attempts = batch.attempts
+    part.refusal = batch.refusal
+    part.urgent = batch.urgent
+    part.on_end = batch.on_end
+    if batch.base_sequence >= 0:
+        part.base_sequence = (batch.base_sequence + start) & SEQUENCE_MAX
+        builder.producer_id = batch.builder.producer_id
+        builder.producer_epoch = batch.builder.producer_epoch
+        builder.base_sequence = part.base_sequence
+    return part
+
+
+def _share_observed(batch: Batch, parts: list[Batch]) -> None:
+    start = 0
+    for part in parts:
+        seen = {index - start for index in batch.observed or () if 0 <= index - start < part.count}
+        part.observed = seen or None
+        start += part.count
