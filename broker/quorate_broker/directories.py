@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
 
 from quorate.errors import StorageError
 from quorate_broker.replica_files import LogDirectory
+from quorate_quorum.log.disk_errors import is_of_disk, is_passing, storage_error
 from quorate_quorum.log.identity import Identity, read_identity, write_identity
 from quorate_quorum.log.run_file import (
     Run,
@@ -26,12 +28,15 @@ from quorate_quorum.node.config import ConfigError
 from quorate_quorum.v1.events_pb2 import Directory
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Callable, Collection
 
     from quorate_quorum.log.disk import Disk, Lock
     from quorate_quorum.node.config import BrokerConfig
 
 log = structlog.get_logger(__name__)
+
+#: How long to wait for room before something is tried again that must be written.
+ROOM_RETRY_S = 1.0
 
 
 @dataclass(slots=True)
@@ -68,6 +73,8 @@ class LogDirectories:
         self._found = found
         #: A registration and an image may both tell of a newer one.
         self._learning = asyncio.Lock()
+        #: Called with the id and the reason whenever one is given up, on whatever path.
+        self.on_lost: Callable[[bytes, str], None] = _ignore
 
     @classmethod
     async def open(cls, config: BrokerConfig, disk: Disk) -> LogDirectories:
@@ -82,6 +89,8 @@ class LogDirectories:
                 try:
                     found.append(await _open_one(path, found, config.node_id, disk))
                 except OSError as error:
+                    if is_passing(error):  # that says nothing of the disk
+                        raise storage_error(path, error) from error
                     log.error("log_directory_unreadable", directory=path, reason=str(error))
                     last_error = error
             if not found:
@@ -138,7 +147,7 @@ class LogDirectories:
             )
         if generation > known:
             identity = replace(directory.identity, quorum_generation=generation)
-            await self._on(directory, write_identity(self._disk, directory.path, identity))
+            await self._on(directory, lambda: write_identity(self._disk, directory.path, identity))
             directory.identity = identity
 
     async def begin_run(self) -> None:
@@ -147,7 +156,7 @@ class LogDirectories:
         Until then the verdict on the older run stays, for a crash to find it again.
         """
         for directory in self.working:
-            await self._on(directory, begin_run(self._disk, directory.path))
+            await self._on(directory, partial(begin_run, self._disk, directory.path))
             directory.has_begun = not directory.has_failed
 
     async def lose(self, directory_id: bytes, reason: str) -> bool:
@@ -157,14 +166,26 @@ class LogDirectories:
                 log.error("log_directory_failed", directory=directory.path, reason=reason)
                 await _remember_failure(self._disk, directory)
                 directory.has_failed = True
+                self.on_lost(directory_id, reason)
                 return True
         return False
 
-    async def mark_clean(self) -> None:
-        """Say that this run stopped cleanly; call it when all logs are synced and closed."""
+    async def mark_clean(self, *, but: Collection[bytes] = ()) -> None:
+        """Say that this run stopped cleanly; call it when all logs are synced and closed.
+
+        Not of those `but` in which one was not. One that has no room for the mark goes without:
+        then the next start trusts what was written as long as the machine stays up.
+        """
         for directory in self.working:
-            if directory.has_begun:
-                await self._on(directory, write_marker(self._disk, directory.path))
+            if not directory.has_begun or directory.id in but:
+                continue
+            try:
+                await write_marker(self._disk, directory.path)
+            except OSError as error:
+                if is_of_disk(error):
+                    await self.lose(directory.id, str(error))
+                else:
+                    log.warning("no_mark", directory=directory.path, reason=str(error))
 
     def unlock(self) -> None:
         """Let other processes have them; safe to call twice."""
@@ -173,12 +194,17 @@ class LogDirectories:
                 directory.is_unlocked = True
                 directory.lock.release()
 
-    async def _on(self, directory: HeldDirectory, work: Awaitable[None]) -> None:
-        """Do something on a directory; where its disk fails, it is lost."""
-        try:
-            await work
-        except OSError as error:
-            await self.lose(directory.id, str(error))
+    async def _on(self, directory: HeldDirectory, work: Callable[[], Awaitable[None]]) -> None:
+        """Do what must be done on a directory; wait for room, and lose it where its disk fails."""
+        while True:
+            try:
+                return await work()
+            except OSError as error:
+                if not is_passing(error):
+                    await self.lose(directory.id, str(error))
+                    return
+                log.error("waiting for room", directory=directory.path, reason=str(error))
+            await asyncio.sleep(ROOM_RETRY_S)
 
 
 async def _open_one(
@@ -204,6 +230,10 @@ async def _open_one(
     except BaseException:
         lock.release()
         raise
+
+
+def _ignore(directory_id: bytes, reason: str) -> None:
+    """Nobody listens yet; failed_ids says it."""
 
 
 async def _remember_failure(disk: Disk, directory: HeldDirectory) -> None:

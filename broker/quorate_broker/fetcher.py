@@ -26,6 +26,7 @@ from quorate_broker.v1.replica_pb2 import (
     ReplicaFetchRequest,
     ReplicaOpen,
 )
+from quorate_quorum.log.disk_errors import TryAgainError
 
 if TYPE_CHECKING:
     from quorate.frame import Frame
@@ -354,7 +355,13 @@ class LeaderStream:
     async def _note_position(self, following: _Following) -> None:
         """Name the position of now in the next request, if this stream's leader still leads."""
         partition = following.partition
-        position = await partition.fetch_position()
+        try:
+            position = await partition.fetch_position()
+        except TryAgainError as error:
+            log_line.info("not named", partition=partition.name, reason=str(error))
+            await asyncio.sleep(self._fetchers.backoff_s())
+            following.must_name = self._is_carried(following)
+            return
         if position is not None and position.leader == self.leader and self._is_carried(following):
             following.named = position
             self._forgotten.pop(partition.key, None)

@@ -97,6 +97,7 @@ class Lifecycle:
         self._publisher = publisher
         self._replicas.cluster_id = self._directories.cluster_id
         self._replicas.on_directory_failed = self.directory_failed
+        self._directories.on_lost = self._lost
         apply_offset = await self._register()
         self._heartbeat = self._client.heartbeat(self._state, self._heard)
         self._own("open", self._open(apply_offset, publisher))
@@ -191,7 +192,6 @@ class Lifecycle:
         """Once the image has passed the registration: let this run begin, and open the logs."""
         await self._catch_up(apply_offset)
         await self._directories.begin_run()
-        self._tell_failures()
         self._replicas.directories = self._directories.for_replicas
         self._replicas.incarnation = self._incarnation
         self._replicas.broker_epoch = self.broker_epoch
@@ -308,10 +308,13 @@ class Lifecycle:
     # Failed disks
 
     async def _lose(self, directory_id: bytes, reason: str) -> None:
-        if await self._directories.lose(directory_id, reason):
-            self._tell_failures()
+        await self._directories.lose(directory_id, reason)
 
-    def _tell_failures(self) -> None:
+    def _lost(self, directory_id: bytes, reason: str) -> None:
+        """One was given up, whoever met the error: its replicas and the controller are told."""
+        if self._is_stopped:
+            return
+        self._replicas.directory_failed(directory_id, reason)
         if not self._directories.working:
             self._fail("the last log directory failed")
         elif self._directories.failed_ids:

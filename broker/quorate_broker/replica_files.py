@@ -15,7 +15,9 @@ import structlog
 
 from quorate.errors import StorageError
 from quorate_quorum.log.disk import read_whole, replace_whole
-from quorate_quorum.log.log import DiskFullError, LogCorruptError, is_full
+from quorate_quorum.log.disk_errors import done_without, is_of_disk, storage_error
+from quorate_quorum.log.identity import FILE_NAME as IDENTITY_FILE
+from quorate_quorum.log.log import LogCorruptError
 from quorate_quorum.log.run_file import UNKNOWN, Run
 
 if TYPE_CHECKING:
@@ -30,6 +32,8 @@ METADATA_FILE = "partition.metadata"
 #: Suffixes of directories that are on their way out: removed here, or found to be another's.
 DELETED = "-delete"
 STRAY = ".stray"
+#: No file system that we know takes a longer name.
+NAME_BYTES_MAX = 255
 #: Suffix of one that stood in the way and is of a history that is over: it stays.
 KEPT = ".kept"
 
@@ -109,7 +113,7 @@ class ReplicaFiles:
     async def make(self, path: str, topic_id: bytes) -> None:
         """Make a replica's directory with the file that says whose it is, if it is not there.
 
-        DiskFullError, or StorageError.
+        TryAgainError, ReopenError, or StorageError if the disk fails.
         """
         if await self._disk.exists(f"{path}/{METADATA_FILE}"):
             return  # ours: another topic's directory was moved away when the log was opened
@@ -118,29 +122,44 @@ class ReplicaFiles:
             await self._disk.make_directory(path)
             await replace_whole(self._disk, f"{path}/{METADATA_FILE}", metadata.encode())
         except OSError as error:
-            if is_full(error):
-                raise DiskFullError(f"{path}: the disk is full: {error}") from error
-            raise StorageError(f"{path}: can't be made: {error}") from error
+            raise storage_error(f"{path}: can't be made", error, nothing_done=True) from error
 
-    async def remove(self, directory_id: bytes, name: str, topic_id: bytes) -> None:
-        """Rename a replica's directory at once, so that the name is free, then remove it."""
+    async def check_directory(self, directory: LogDirectory) -> None:
+        """Raise StorageError unless that log directory is still there.
+
+        What is missing in one that was unmounted is not missing: it must not be made anew.
+        """
+        try:
+            if await self._disk.exists(f"{directory.path}/{IDENTITY_FILE}"):
+                return
+        except OSError as error:
+            raise storage_error(directory.path, error) from error
+        raise StorageError(f"{directory.path} has no {IDENTITY_FILE} any more")
+
+    async def remove(self, directory_id: bytes, name: str, topic_id: bytes) -> bool:
+        """Rename a replica's directory at once, so that the name is free, then remove it.
+
+        Tells whether the name is free. One that is not is moved by make_room when the name is
+        wanted, or set aside by the next start.
+        """
         directory = self._host.directories.get(directory_id)
         if directory is None or directory_id in self._host.failed_directories:
-            return
+            return False
         source = f"{directory.path}/{name}"
-        target = f"{source}.{topic_id.hex()}{DELETED}"
+        target = f"{directory.path}/{name_on_the_way_out(name, topic_id, DELETED)}"
         try:
             if not await self._disk.exists(source):
-                return
+                return True
             await self._take_over(source)  # it is this history that removes it
             if await self._disk.exists(target):
                 await self._disk.remove_directory(target)
             await self._disk.rename(source, target)
             await self._disk.sync_directory(directory.path)
         except OSError as error:
-            self._host.directory_failed(directory_id, f"{source}: can't be removed: {error}")
-            return
+            self._not_removed(directory_id, source, error)
+            return False
         self._own_removal(self._remove(directory_id, target))
+        return True
 
     async def make_room(self, directory_id: bytes, path: str, topic_id: bytes) -> None:
         """Rename a directory of our name that is another topic's: deleted and made again (K25).
@@ -158,7 +177,7 @@ class ReplicaFiles:
         if metadata.quorum_generation != self._host.quorum_generation:
             await self._keep(path, metadata)
             return
-        target = f"{path}.{metadata.topic_id.hex()}{STRAY}"
+        target = _beside(path, metadata.topic_id, STRAY)
         if await self._disk.exists(target):
             await self._disk.remove_directory(target)
         await self._disk.rename(path, target)
@@ -169,22 +188,29 @@ class ReplicaFiles:
 
     async def sweep(self, directory_id: bytes, directory: LogDirectory) -> None:
         """Finish removals that a crash interrupted, but none that an older history decided."""
+        path = directory.path
         try:
-            for name in await self._disk.list(directory.path):
+            names = await self._disk.list(path)
+            for name in names:
                 path = f"{directory.path}/{name}"
-                if not name.endswith(DELETED):
-                    continue
-                metadata = await self._metadata(path)
-                if metadata and metadata.quorum_generation != self._host.quorum_generation:
-                    log.warning("kept_of_another_history", path=path)
-                    continue
-                await self._disk.remove_directory(path)
+                if name.endswith(DELETED):
+                    await self._sweep_one(directory_id, path)
         except OSError as error:
-            self._host.directory_failed(directory_id, f"can't be swept: {error}")
+            self._host.directory_failed(directory_id, f"{path}: can't be swept: {error}")
+
+    async def _sweep_one(self, directory_id: bytes, path: str) -> None:
+        try:
+            metadata = await self._metadata(path)
+            if metadata and metadata.quorum_generation != self._host.quorum_generation:
+                log.warning("kept_of_another_history", path=path)
+                return
+            await self._disk.remove_directory(path)
+        except OSError as error:
+            self._not_removed(directory_id, path, error)
 
     async def _keep(self, path: str, metadata: PartitionMetadata) -> None:
         """Make room beside what a history that is over has left: this one does not judge it."""
-        target = f"{path}.{metadata.topic_id.hex()}.{metadata.quorum_generation}{KEPT}"
+        target = _beside(path, metadata.topic_id, f".{metadata.quorum_generation}{KEPT}")
         await self._disk.rename(path, target)
         await self._disk.sync_directory(path.rpartition("/")[0])
         log.warning("kept_of_another_history", path=path, moved_to=target)
@@ -197,11 +223,15 @@ class ReplicaFiles:
         return PartitionMetadata.decode(await read_whole(self._disk, file))
 
     async def _take_over(self, path: str) -> None:
-        """Let a directory of an older history say that it is of this one."""
+        """Let a directory of an older history say that it is of this one.
+
+        Without room for that it goes on saying the older one, and so is kept longer than need be.
+        """
         metadata = await self._metadata(path)
         if metadata and metadata.quorum_generation < self._host.quorum_generation:
             ours = replace(metadata, quorum_generation=self._host.quorum_generation)
-            await replace_whole(self._disk, f"{path}/{METADATA_FILE}", ours.encode())
+            with done_without(METADATA_FILE, path):
+                await replace_whole(self._disk, f"{path}/{METADATA_FILE}", ours.encode())
 
     def _own_removal(self, removal: Coroutine[Any, Any, None]) -> None:
         self._removals = [task for task in self._removals if not task.done()]
@@ -214,4 +244,33 @@ class ReplicaFiles:
         except FileNotFoundError:
             pass  # another removal of the same name was faster
         except OSError as error:
+            self._not_removed(directory_id, path, error)
+
+    def _not_removed(self, directory_id: bytes, path: str, error: OSError) -> None:
+        """What can't be removed stays for the next start, unless it is the disk that fails."""
+        if is_of_disk(error):
             self._host.directory_failed(directory_id, f"{path}: can't be removed: {error}")
+        else:
+            log.error("not removed", path=path, reason=str(error))
+
+
+def name_on_the_way_out(name: str, topic_id: bytes, ending: str) -> str:
+    """Return the name under which a replica's directory waits to be removed.
+
+    A file system takes NAME_BYTES_MAX; of a topic's name only the start is kept where it is long,
+    for the id tells topics apart.
+
+    >>> name_on_the_way_out("invoice-0", bytes(16), DELETED)
+    'invoice-0.00000000000000000000000000000000-delete'
+    >>> len(name_on_the_way_out("x" * 249 + "-9999", bytes(16), DELETED))
+    255
+    """
+    rest = f".{topic_id.hex()}{ending}"
+    topic, dash, number = name.rpartition("-")
+    room = NAME_BYTES_MAX - len(dash) - len(number) - len(rest)
+    return f"{topic[:room]}{dash}{number}{rest}"
+
+
+def _beside(path: str, topic_id: bytes, ending: str) -> str:
+    directory, _, name = path.rpartition("/")
+    return f"{directory}/{name_on_the_way_out(name, topic_id, ending)}"

@@ -17,7 +17,9 @@ from quorate.v1.common_pb2 import LeaderHint
 from quorate_broker.partition.partition import Failure, Partition, PartitionLimits
 from quorate_broker.partition.producers import Producers
 from quorate_broker.partition.waiters import hinted
+from quorate_broker.reopening import Reopening
 from quorate_broker.replica_files import LogDirectory, ReplicaFiles
+from quorate_quorum.log.disk_errors import ReopenError, TryAgainError, storage_error
 from quorate_quorum.log.log import Log, LogConfig, LogCorruptError
 from quorate_quorum.log.run_file import UNKNOWN, Run
 from quorate_quorum.metadata.configs import TopicConfig
@@ -90,9 +92,16 @@ class Replicas:
         #: Of them, those whose bytes are not what was written: fetched again once nobody counts
         #: on them (law 7).
         self._corrupt: dict[Key, None] = {}
+        #: Where those ended that are opened again in this run: what is below was there.
+        self._ends: dict[Key, int] = {}
         self._listeners: list[RoleListener] = []
         self._configs: dict[bytes, TopicConfig] = {}
         self._files = ReplicaFiles(self)
+        #: One image, or one reopening, at a time: two must not open the same log.
+        self._carrying_out = asyncio.Lock()
+        self._reopening = Reopening(self._reopen, fail)
+        #: Directories in which a log could not be closed durably: their stop was not clean.
+        self.unclean_directories: set[bytes] = set()
         self._checkpoints: asyncio.Task[None] | None = None
         self._checkpointing = asyncio.Lock()
         self._has_loaded = False
@@ -168,17 +177,18 @@ class Replicas:
 
     async def load(self, image: MetadataImage) -> None:
         """Open the logs of all replicas that the image places here, and give them their roles."""
-        self.image = image
-        await self.on_generation(self.quorum_generation)
-        for directory_id, directory in self.directories.items():
-            await self._files.sweep(directory_id, directory)
-        keys = [
-            (topic.id, index)
-            for topic in image.sorted_topics()
-            for index in range(len(topic.partitions))
-        ]
-        await self._reconcile(keys)
-        self._has_loaded = True
+        async with self._carrying_out:
+            self.image = image
+            await self.on_generation(self.quorum_generation)
+            for directory_id, directory in self.directories.items():
+                await self._files.sweep(directory_id, directory)
+            keys = [
+                (topic.id, index)
+                for topic in image.sorted_topics()
+                for index in range(len(topic.partitions))
+            ]
+            await self._reconcile(keys)
+            self._has_loaded = True
         self._checkpoints = asyncio.create_task(self._checkpoint(), name="high watermarks")
         self._checkpoints.add_done_callback(self._checkpoints_ended)
 
@@ -188,6 +198,10 @@ class Replicas:
         The first image of a newer generation removes nothing: what it does not know may be all
         that is left of what the lost voters had decided.
         """
+        async with self._carrying_out:
+            await self._apply(delta, image)
+
+    async def _apply(self, delta: MetadataDelta, image: MetadataImage) -> None:
         if delta.generation:
             await self.on_generation(delta.generation)
             self.quorum_generation = delta.generation
@@ -218,7 +232,9 @@ class Replicas:
             async with self._checkpointing:  # a write that is cancelled half way fails its log
                 self._checkpoints.cancel()
             await asyncio.wait([self._checkpoints])
+        await self._reopening.stop()
         await _each(self.all(), lambda partition: partition.close(clean=clean))
+        self._note_unclean()
         await self._files.stop()
 
     # PartitionHost
@@ -252,12 +268,15 @@ class Replicas:
 
         A corrupt replica is fetched again once it is out of the ISR. One that leads takes its
         directory with it too: nothing else makes the controller elect another. One whose
-        invariant broke asks for another leader, and is opened again when there is one.
+        invariant broke, or whose log must be opened again, asks for another leader, and is opened
+        again when there is one.
         """
         for listener in self._listeners:
             listener.role_changed(partition)
         if failure == "storage" or (failure == "corrupt" and self._is_leader(partition.key)):
             self.directory_failed(partition.directory_id, reason)
+        elif failure == "replica":
+            self._reopening.want(partition.key)
 
     def directory_failed(self, directory_id: bytes, reason: str) -> None:
         """A log directory's disk failed: all replicas on it are offline from now on."""
@@ -292,9 +311,11 @@ class Replicas:
             if not await self._clear_corrupt(key, topic, directory_id):
                 return
             partition = None
-        if partition is not None and partition.failure == "broken":
-            if state.leader == self.broker_id:
+        if partition is not None and partition.failure in ("broken", "replica"):
+            if state.leader == self.broker_id and not self._may_lead_on(partition, state):
                 return  # the ISR keeper asks the controller for another leader
+            self._unopened[key] = "it is being opened again"
+            self._ends[key] = partition.log.log_end_offset
             await self._close(partition)
             partition = None
         if partition is None:
@@ -325,13 +346,22 @@ class Replicas:
             return None
         path = f"{directory.path}/{topic.name}-{index}"
         try:
+            if key in self._unopened:
+                await self._files.check_directory(directory)
             await self._files.make_room(directory_id, path, topic.id)
             # What is opened again was written in this very run: its end is yet to be synced.
             run = UNKNOWN if self._has_loaded else directory.run
             log, producers = await self._open_log(path, topic, run)
+            if log.log_end_offset < self._ends.get(key, 0):
+                await log.close(clean=False)
+                raise LogCorruptError(
+                    f"{path} ends at {log.log_end_offset}, and ended at {self._ends[key]} before"
+                    " it was opened again"
+                )
         except (StorageError, OSError) as error:
             return await self._did_not_open(topic, index, directory_id, error)
         self._unopened.pop(key, None)
+        self._ends.pop(key, None)
         partition = Partition(
             topic.id,
             topic.name,
@@ -355,11 +385,18 @@ class Replicas:
     async def _did_not_open(
         self, topic: TopicImage, index: int, directory_id: bytes, error: Exception
     ) -> Partition | None:
-        """Bad bytes cost this replica, a bad disk the directory (laws 6 and 7)."""
+        """Bad bytes cost this replica, a bad disk the directory (laws 6 and 7); what is neither
+        costs some time.
+        """
         key = (topic.id, index)
         name = f"{topic.name}-{index}"
+        if isinstance(error, OSError):
+            error = storage_error(name, error)
         log_line.error("replica did not open", partition=name, reason=str(error))
         self._unopened[key] = str(error)
+        if isinstance(error, ReopenError | TryAgainError):
+            self._reopening.want(key)
+            return None
         if not isinstance(error, LogCorruptError):
             self.directory_failed(directory_id, str(error))
             return None
@@ -378,7 +415,12 @@ class Replicas:
             return False
         log_line.warning("fetching a corrupt replica again", partition=name)
         await self._drop(key)
-        await self._files.remove(directory_id, name, topic.id)
+        if not await self._files.remove(directory_id, name, topic.id):
+            self._corrupt[key] = None
+            self._unopened[key] = "it is corrupt, and can't be removed"
+            if directory_id not in self.failed_directories:
+                self._reopening.want(key)
+            return False
         self._corrupt.pop(key, None)
         return True
 
@@ -386,6 +428,7 @@ class Replicas:
         """Let go of a replica and remove its directory, renamed at once so the name is free."""
         self._unopened.pop(key, None)
         self._corrupt.pop(key, None)
+        self._ends.pop(key, None)
         partition = self._partitions.get(key)
         if partition is None:
             return
@@ -403,6 +446,7 @@ class Replicas:
                 continue
             self._unopened.pop(key, None)
             self._corrupt.pop(key, None)
+            self._ends.pop(key, None)
             if key in held:
                 partition = self._partitions[key]
                 log_line.warning(
@@ -420,7 +464,26 @@ class Replicas:
         for listener in self._listeners:
             listener.removed(partition)
 
+    async def _reopen(self, keys: Sequence[Key]) -> None:
+        async with self._carrying_out:
+            await self._reconcile(keys)
+
     # inside: small
+
+    def _may_lead_on(self, partition: Partition, state: PartitionImage) -> bool:
+        """Whether a leader may be opened again in its reign: nobody else can be elected."""
+        return partition.failure == "replica" and set(state.isr) <= {self.broker_id}
+
+    def _note_unclean(self) -> None:
+        """The stop of a directory with a log that was not closed durably was not clean."""
+        for partition in self.all():
+            if partition.offline is not None:
+                self.unclean_directories.add(partition.directory_id)
+        for key in self._unopened:
+            state = self.image.partition(*key)
+            directory_id = None if state is None else state.directory_of(self.broker_id)
+            if directory_id is not None:
+                self.unclean_directories.add(directory_id)
 
     def _is_leader(self, key: Key) -> bool:
         state = self.image.partition(*key)

@@ -268,7 +268,7 @@ class _Rooms:
         for directory_id, reason in self.replicas.failed_directories.items():
             await self._directories.lose(directory_id, reason)
         if clean and self.publisher.has_loaded:
-            await self._directories.mark_clean()
+            await self._directories.mark_clean(but=self.replicas.unclean_directories)
 
     async def _allocate_producer_ids(self) -> range:
         return await self.client.allocate_producer_ids(

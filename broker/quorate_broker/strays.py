@@ -12,8 +12,15 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from quorate_broker.replica_files import DELETED, METADATA_FILE, STRAY, PartitionMetadata
+from quorate_broker.replica_files import (
+    DELETED,
+    METADATA_FILE,
+    STRAY,
+    PartitionMetadata,
+    name_on_the_way_out,
+)
 from quorate_quorum.log.disk import read_whole
+from quorate_quorum.log.disk_errors import is_of_disk
 
 if TYPE_CHECKING:
     from quorate_broker.directories import HeldDirectory, LogDirectories
@@ -57,7 +64,7 @@ class Strays:
             try:
                 await self._disk.remove_directory(f"{directory.path}/{name}")
             except OSError as error:
-                await self._directories.lose(directory.id, f"{directory.path}: {error}")
+                await self._failed(directory, name, error)
             else:
                 log.info("stray_removed", directory=directory.path, name=name)
 
@@ -68,18 +75,36 @@ class Strays:
         for name in await self._disk.list(directory.path):
             if name.endswith(DELETED):
                 continue  # on its way out already; the replicas see to it
-            metadata = await self._metadata(directory, name)
-            if metadata is None or not self._is_ours(directory, name, metadata):
-                continue
-            if name.endswith(STRAY):
-                self._set_aside.append((directory, name))
-            elif not _is_placed(image, metadata, name, broker_id, directory.id):
-                target = f"{name}.{metadata.topic_id.hex()}{STRAY}"
-                await self._rename(directory, name, target)
-                self._set_aside.append((directory, target))
-                has_renamed = True
+            try:
+                has_renamed |= await self._look_at(directory, name, image, broker_id)
+            except OSError as error:
+                await self._failed(directory, name, error)
         if has_renamed:
             await self._disk.sync_directory(directory.path)
+
+    async def _look_at(
+        self, directory: HeldDirectory, name: str, image: MetadataImage, broker_id: int
+    ) -> bool:
+        """Set one aside if it is no longer placed here; tell whether it was renamed."""
+        metadata = await self._metadata(directory, name)
+        if metadata is None or not self._is_ours(directory, name, metadata):
+            return False
+        if name.endswith(STRAY):
+            self._set_aside.append((directory, name))
+            return False
+        if _is_placed(image, metadata, name, broker_id, directory.id):
+            return False
+        target = name_on_the_way_out(name, metadata.topic_id, STRAY)
+        await self._rename(directory, name, target)
+        self._set_aside.append((directory, target))
+        return True
+
+    async def _failed(self, directory: HeldDirectory, name: str, error: OSError) -> None:
+        """What is about this one name costs nothing but the room that it takes."""
+        if is_of_disk(error):
+            await self._directories.lose(directory.id, f"{directory.path}/{name}: {error}")
+        else:
+            log.error("stray_stays", directory=directory.path, name=name, reason=str(error))
 
     async def _metadata(self, directory: HeldDirectory, name: str) -> PartitionMetadata | None:
         """Return whose a directory is; None for what we can't tell, which is left alone."""

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Self
+from typing import Annotated, Self, cast
 
-from quorate.cluster import Cluster, no_security
+from quorate.cluster import Cluster
 from quorate.errors import (
     ClosedError,
     InvalidPartitionsError,
@@ -48,23 +47,64 @@ from quorate.model import (
 )
 from quorate.network import Method, Q, R
 from quorate.owner import Owner
+from quorate.settings import (
+    CLIENT_ID,
+    INT32_MAX,
+    SECURITY,
+    SERVERS,
+    TIMEOUT_MS,
+    TOPIC,
+    Assignments,
+    Configs,
+    Flag,
+    Names,
+    SeveralOf,
+    Text,
+    Whole,
+    check_fields,
+    checked,
+)
 from quorate.v1 import admin_pb2 as wire
 
-INT32_MAX = (1 << 31) - 1  # what the wire can say; the controller knows the real bounds
-
 ONE_BROKER_TIMEOUT_MS = 5000
+
+ConfigValue = str | int | float | bool
+
+#: What the wire can say; the controller knows the real bounds.
+PARTITIONS = Whole(
+    -INT32_MAX,
+    INT32_MAX,
+    allowed="1 or more (-1: the cluster's default), and no more than any cluster can hold",
+    error=InvalidPartitionsError,
+)
+REPLICATION_FACTOR = Whole(
+    -INT32_MAX,
+    INT32_MAX,
+    allowed="1 to the number of brokers (-1: the cluster's default)",
+    error=InvalidReplicationFactorError,
+)
+VOTER_ID = Whole(0, INT32_MAX, error=InvalidRequestError)
+DIRECTORY_ID = Text(
+    "of a voter's disk, as `quorate storage format --new-voter` printed it",
+    pattern="[0-9a-f]{32}",
+    allowed="32 hex digits",
+    error=InvalidRequestError,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewTopic:
     """A topic to create; -1 means the cluster's default."""
 
-    name: str
-    num_partitions: int = -1
-    replication_factor: int = -1
-    configs: Mapping[str, str] = field(default_factory=dict)
+    name: Annotated[str, TOPIC]
+    num_partitions: Annotated[int, PARTITIONS] = -1
+    replication_factor: Annotated[int, REPLICATION_FACTOR] = -1
+    configs: Annotated[Mapping[str, ConfigValue], Configs()] = field(default_factory=dict)
     #: Explicit placement instead: the broker ids of each partition, the preferred leader first.
-    assignments: Sequence[Sequence[int]] = ()
+    assignments: Annotated[Sequence[Sequence[int]], Assignments()] = ()
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,17 +122,15 @@ class Admin:
     with TopicExistsError if the first one was carried out.
     """
 
+    @checked
     def __init__(
         self,
         *,
-        bootstrap_servers: str | Sequence[str] = "localhost:7092",
-        client_id: str = "quorate-python",
-        request_timeout_ms: int = 30000,
-        security: object | None = None,
+        bootstrap_servers: Annotated[str | Sequence[str], SERVERS] = "localhost:7092",
+        client_id: Annotated[str, CLIENT_ID] = "quorate-python",
+        request_timeout_ms: Annotated[int, TIMEOUT_MS] = 30000,
+        security: Annotated[object | None, SECURITY] = None,
     ) -> None:
-        no_security(security)
-        if request_timeout_ms <= 0:
-            raise ValueError(f"request_timeout_ms must be above 0, not {request_timeout_ms}")
         self._bootstrap = bootstrap_servers
         self._client_id = client_id
         self._timeout_ms = request_timeout_ms
@@ -134,13 +172,14 @@ class Admin:
 
     # -- topics ----------------------------------------------------------------------------------
 
+    @checked
     async def create_topic(
         self,
-        name: str,
-        num_partitions: int = -1,
-        replication_factor: int = -1,
-        configs: Mapping[str, str] | None = None,
-        assignments: Sequence[Sequence[int]] = (),
+        name: Annotated[str, TOPIC],
+        num_partitions: Annotated[int, PARTITIONS] = -1,
+        replication_factor: Annotated[int, REPLICATION_FACTOR] = -1,
+        configs: Annotated[Mapping[str, ConfigValue] | None, Configs()] = None,
+        assignments: Annotated[Sequence[Sequence[int]], Assignments()] = (),
     ) -> TopicDescription:
         """Create a topic and return it as it was placed.
 
@@ -157,8 +196,12 @@ class Admin:
         )
         return (await self.create_topics([topic]))[0]
 
+    @checked
     async def create_topics(
-        self, topics: Sequence[NewTopic], *, validate_only: bool = False
+        self,
+        topics: Annotated[Sequence[NewTopic], SeveralOf(NewTopic)],
+        *,
+        validate_only: Annotated[bool, Flag("create nothing")] = False,
     ) -> list[TopicDescription]:
         """Create topics, each by itself; the first error is raised after all were tried.
 
@@ -179,25 +222,28 @@ class Admin:
         described = await self.describe_topics([topic.name for topic in topics])
         return [described[topic.name] for topic in topics]
 
-    async def delete_topics(self, topics: Iterable[str]) -> None:
+    @checked
+    async def delete_topics(self, topics: Annotated[Iterable[str], Names()]) -> None:
         """Delete topics and all their records; UnknownTopicError if one is not there."""
-        request = wire.DeleteTopicsRequest(topics=_names(topics), timeout_ms=self._timeout_ms)
+        request = wire.DeleteTopicsRequest(topics=topics, timeout_ms=self._timeout_ms)
         response = await self._call(DELETE_TOPICS, request, safe_to_repeat=False)
         for deleted in response.topics:
             raise_if_error(deleted.error)
 
-    async def list_topics(self, *, internal: bool = False) -> list[str]:
+    @checked
+    async def list_topics(self, *, internal: Annotated[bool, Flag("too")] = False) -> list[str]:
         """Return the names of all topics, sorted; internal ones only if asked for."""
         response = await self._call(DESCRIBE_TOPICS, wire.DescribeTopicsRequest())
         return sorted(
             one.topic.name for one in response.topics if internal or not one.topic.internal
         )
 
+    @checked
     async def describe_topics(
-        self, topics: Iterable[str] | None = None
+        self, topics: Annotated[Iterable[str] | None, Names()] = None
     ) -> dict[str, TopicDescription]:
         """Return topics by name, all of them by default; UnknownTopicError names a missing one."""
-        names = [] if topics is None else _names(topics)
+        names = [] if topics is None else list(topics)
         if topics is not None and not names:
             return {}
         response = await self._call(DESCRIBE_TOPICS, wire.DescribeTopicsRequest(topics=names))
@@ -207,7 +253,10 @@ class Admin:
             found[described.topic.name] = _topic(described)
         return found
 
-    async def describe_configs(self, topic: str | None = None) -> list[ConfigDescription]:
+    @checked
+    async def describe_configs(
+        self, topic: Annotated[str | None, TOPIC] = None
+    ) -> list[ConfigDescription]:
         """Return the settings in force for a topic, or the cluster's topic defaults."""
         response = await self._call(
             DESCRIBE_CONFIGS, wire.DescribeConfigsRequest(topic=topic or "")
@@ -215,15 +264,18 @@ class Admin:
         raise_if_error(response.error)
         return [ConfigDescription(one.name, one.value, one.source) for one in response.entries]
 
+    @checked
     async def alter_configs(
         self,
-        topic: str | None = None,
+        topic: Annotated[str | None, TOPIC] = None,
         *,
-        set: Mapping[str, str] | None = None,  # the word that users know
-        remove: Iterable[str] = (),
+        set: Annotated[Mapping[str, ConfigValue] | None, Configs()] = None,  # users know the word
+        remove: Annotated[Iterable[str], Names()] = (),
     ) -> None:
         """Change settings of a topic, or of the cluster's topic defaults if none is named."""
-        request = wire.AlterConfigsRequest(topic=topic or "", set=set or {}, remove=list(remove))
+        request = wire.AlterConfigsRequest(
+            topic=topic or "", set=cast(Mapping[str, str], set or {}), remove=remove
+        )
         response = await self._call(ALTER_CONFIGS, request, safe_to_repeat=False)
         raise_if_error(response.error)
 
@@ -272,20 +324,24 @@ class Admin:
             for one in response.features
         ]
 
-    async def update_feature(self, name: str, level: int) -> int:
+    @checked
+    async def update_feature(
+        self, name: Annotated[str, Text()], level: Annotated[int, Whole(0, INT32_MAX)]
+    ) -> int:
         """Raise a feature of the whole cluster for good; return the level in force, safe to repeat.
 
         UnsupportedError names the registered brokers and voters that do not know the level;
         InvalidRequestError for a lower one than is in force.
         """
-        if not 0 <= level <= INT32_MAX:
-            raise ValueError(f"a level is 0 to {INT32_MAX}, not {level}")
         request = wire.UpdateFeatureRequest(name=name, level=level)
         response = await self._call(UPDATE_FEATURE, request)
         raise_if_error(response.error)
         return response.level
 
-    async def transfer_leadership(self, voter_id: int | None = None) -> LeadershipTransfer:
+    @checked
+    async def transfer_leadership(
+        self, voter_id: Annotated[int | None, VOTER_ID] = None
+    ) -> LeadershipTransfer:
         """Give leadership of the quorum to that voter, or to the most caught-up one by default.
 
         Returns when it leads. To a named voter it is safe to repeat: one that leads already goes
@@ -293,15 +349,20 @@ class Admin:
         OverloadedError (retriable) if it did not catch up in time, and the old leader goes on;
         QuorumUnavailableError without a leader.
         """
-        named = None if voter_id is None else _voter_id(voter_id)
-        request = wire.TransferLeadershipRequest(voter_id=named)
+        request = wire.TransferLeadershipRequest(voter_id=voter_id)
         response = await self._call(
             TRANSFER_LEADERSHIP, request, safe_to_repeat=voter_id is not None
         )
         raise_if_error(response.error)
         return LeadershipTransfer(response.leader, response.already)
 
-    async def add_voter(self, voter_id: int, directory_id: str, endpoint: str) -> VoterChange:
+    @checked
+    async def add_voter(
+        self,
+        voter_id: Annotated[int, VOTER_ID],
+        directory_id: Annotated[str, DIRECTORY_ID],
+        endpoint: Annotated[str, Text("host:port")],
+    ) -> VoterChange:
         """Make a node that has caught up as an observer a voter; returns when that is committed.
 
         `directory_id` is the 32 hex digits that `quorate storage format --new-voter` printed. Safe
@@ -310,23 +371,28 @@ class Admin:
         InvalidRequestError if that id is a voter on another disk: remove it first.
         """
         request = wire.AddVoterRequest(
-            voter_id=_voter_id(voter_id),
-            directory_id=_directory_id(directory_id),
+            voter_id=voter_id,
+            directory_id=bytes.fromhex(directory_id),
             endpoint=endpoint,
         )
         response = await self._call(ADD_VOTER, request)
         raise_if_error(response.error)
         return VoterChange(voter_id, directory_id, response.already)
 
-    async def remove_voter(self, voter_id: int, directory_id: str | None = None) -> VoterChange:
+    @checked
+    async def remove_voter(
+        self,
+        voter_id: Annotated[int, VOTER_ID],
+        directory_id: Annotated[str | None, DIRECTORY_ID] = None,
+    ) -> VoterChange:
         """Take a voter out of the quorum, also the one that leads; returns when it is committed.
 
         With `directory_id` only that disk of it; safe to repeat. OverloadedError (retriable) while
         another change is under way, or if a majority of those that would be left is not heard;
         InvalidRequestError for the only voter.
         """
-        named = b"" if directory_id is None else _directory_id(directory_id)
-        request = wire.RemoveVoterRequest(voter_id=_voter_id(voter_id), directory_id=named)
+        named = b"" if directory_id is None else bytes.fromhex(directory_id)
+        request = wire.RemoveVoterRequest(voter_id=voter_id, directory_id=named)
         response = await self._call(REMOVE_VOTER, request)
         raise_if_error(response.error)
         gone = response.directory_id or named
@@ -360,42 +426,13 @@ class Admin:
             ) from error
 
 
-def _names(topics: Iterable[str]) -> list[str]:
-    """Return names of topics; TypeError for one string, whose letters would be taken for names."""
-    if isinstance(topics, str):
-        raise TypeError(f"topics must be a list of names, not the string {topics!r}")
-    return list(topics)
-
-
-def _voter_id(voter_id: int) -> int:
-    if not 0 <= voter_id <= INT32_MAX:
-        raise InvalidRequestError(f"a voter's id is 0 to {INT32_MAX}, not {voter_id}")
-    return voter_id
-
-
-def _directory_id(text: str) -> bytes:
-    if re.fullmatch("[0-9a-f]{32}", text) is None:
-        raise InvalidRequestError(f"a directory id is 32 hex digits, not {text!r}")
-    return bytes.fromhex(text)
-
-
 def _new_topic(topic: NewTopic, topic_id: bytes) -> wire.NewTopic:
-    if not -INT32_MAX <= topic.num_partitions <= INT32_MAX:
-        raise InvalidPartitionsError(
-            f"num_partitions must be 1 or more (-1: the cluster's default), "
-            f"not {topic.num_partitions}, which is more than any cluster can hold"
-        )
-    if not -INT32_MAX <= topic.replication_factor <= INT32_MAX:
-        raise InvalidReplicationFactorError(
-            "replication_factor must be 1 to the number of brokers (-1: the cluster's default), "
-            f"not {topic.replication_factor}"
-        )
     return wire.NewTopic(
         name=topic.name,
         topic_id=topic_id,
         num_partitions=topic.num_partitions,
         replication_factor=topic.replication_factor,
-        configs=dict(topic.configs),
+        configs=cast(Mapping[str, str], topic.configs),
         assignments=[wire.ReplicaAssignment(replicas=list(one)) for one in topic.assignments],
     )
 

@@ -40,6 +40,7 @@ from quorate.network import (
     current_wall_clock_ms,
 )
 from quorate.owner import Owner
+from quorate.settings import SERVERS, TOPIC
 from quorate.v1.admin_pb2 import MetadataRequest, MetadataResponse, PartitionMetadata, TopicMetadata
 from quorate.v1.common_pb2 import ErrorCode, LeaderHint
 
@@ -53,25 +54,6 @@ NOBODY_ANSWERS_WAIT_S = 30.0
 #: Between looks that bring no news; the first one after news, or after a quiet time, is at once.
 LOOK_INTERVALS_S = (0.0, 0.02, 0.05, 0.1, 0.2, 0.5)
 QUIET_S = 2.0
-
-
-def parse_servers(servers: str | Sequence[str]) -> tuple[str, ...]:
-    """Return the endpoints of a bootstrap list, or raise ValueError saying which is wrong.
-
-    >>> parse_servers("a:1, b:2")
-    ('a:1', 'b:2')
-    """
-    listed = servers.split(",") if isinstance(servers, str) else list(servers)
-    endpoints = tuple(one.strip() for one in listed if one.strip())
-    for endpoint in endpoints:
-        host, _, port = endpoint.rpartition(":")
-        if not host or not port.isdigit() or not 0 < int(port) < 65536:
-            raise ValueError(
-                f"bootstrap_servers must be host:port with a port of 1 to 65535, not {endpoint!r}"
-            )
-    if not endpoints:
-        raise ValueError(f"bootstrap_servers must name one host:port or more, not {servers!r}")
-    return endpoints
 
 
 @dataclass(slots=True)
@@ -149,7 +131,7 @@ class Cluster:
     ) -> None:
         #: Of the client that this view belongs to; it sees the ends of our tasks too.
         self.owner = owner or Owner("client")
-        self.bootstrap = parse_servers(bootstrap_servers)
+        self.bootstrap = SERVERS.check("Cluster", "bootstrap_servers", bootstrap_servers)
         _keep_quiet()
         self.client_id = client_id
         self.network = default_network()
@@ -232,8 +214,7 @@ class Cluster:
         """
         fresh = [name for name in names if name not in self._wanted]
         for name in fresh:
-            if not isinstance(name, str):
-                raise TypeError(f"a topic's name must be a string, not {name!r}")
+            TOPIC.check("a call", "a topic's name", name)
         self._wanted.update(dict.fromkeys(fresh))
         return bool(fresh)
 
@@ -480,18 +461,3 @@ class Cluster:
     def _tell(self) -> None:
         for callback in list(self._changed):
             callback()
-
-
-def check_timeout(name: str, value: int) -> None:
-    """Raise ValueError unless a number of milliseconds is above 0."""
-    if value <= 0:
-        raise ValueError(f"{name} must be above 0 ms, not {value}")
-
-
-def no_security(security: object) -> None:
-    """Refuse what is not there yet, rather than pretend."""
-    if security is not None:
-        raise InvalidRequestError(
-            "security is not there yet: TLS and authentication come with a later release; "
-            "leave security=None and keep the cluster on a network that you trust"
-        )

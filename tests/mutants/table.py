@@ -769,11 +769,37 @@ MUTANTS = (
         "the epoch of an append that found no room stays",
         LOG,
         "                self.epochs.truncate_from_end(self.log_end_offset)\n"
-        "                raise DiskFullError",
-        "                raise DiskFullError",
+        "                raise storage_error",
+        "                raise storage_error",
         (
             "tests/unit/test_log_recovery.py::test_a_full_disk_fails_the_append_and_opens_again_while_still_full",
         ),
+    ),
+    Mutant(
+        "R9",
+        "a sync that found no room is tried again",
+        "quorum/quorate_quorum/log/disk_errors.py",
+        "if error.errno is None or isinstance(error, SyncError):",
+        "if error.errno is None:",
+        ("tests/unit/test_disk_errors.py::test_every_error_of_a_sync_is_the_disks",),
+    ),
+    Mutant(
+        "R9",
+        "a replica opens again with less than it had, and goes on",
+        "broker/quorate_broker/replicas.py",
+        "if log.log_end_offset < self._ends.get(key, 0):",
+        "if False:",
+        (
+            "tests/unit/test_disk_errors.py::test_the_only_replica_does_not_lead_on_with_less_than_it_had",
+        ),
+    ),
+    Mutant(
+        "R11",
+        "a directory that was unmounted is begun anew",
+        "broker/quorate_broker/replicas.py",
+        "            if key in self._unopened:\n                await self._files.check_directory",
+        "            if False:\n                await self._files.check_directory",
+        ("tests/unit/test_disk_errors.py::test_a_directory_that_was_unmounted_is_not_begun_anew",),
     ),
     Mutant(
         "R18",

@@ -19,6 +19,7 @@ from quorate_broker.partition.partition import Partition, Produced
 from quorate_broker.replica_files import LogDirectory
 from quorate_broker.replicas import Replicas
 from quorate_broker.service.replica import ReplicaService
+from quorate_quorum.log.identity import Identity, write_identity
 from quorate_quorum.metadata.delta import MetadataDelta
 from quorate_quorum.metadata.image import EMPTY, PartitionImage
 from quorate_quorum.node.config import BrokerConfig
@@ -71,7 +72,8 @@ class Broker:
         """Begin a new incarnation: load, register."""
         self.incarnations += 1
         self.incarnation = bytes([self.id, self.incarnations]) * 8
-        await self.disk.make_directory("/data")
+        identity = Identity("cluster", self.id, directory_id(self.id), 1)
+        await write_identity(self.disk, "/data", identity)
         config = BrokerConfig(
             node_id=self.id,
             listeners=(self.endpoint,),

@@ -245,7 +245,7 @@ def test_offsets_by_time_and_at_both_ends() -> None:
             assert await c.end_offsets([T0, T1]) == {T0: 3, T1: 0}
             found = await c.offsets_for_times({T0: START_MS + 1, T1: START_MS})
             assert found == {T0: OffsetAndTimestamp(1, START_MS + 1), T1: None}
-            with pytest.raises(ValueError, match="0 or more"):
+            with pytest.raises(ValueError, match="whole number from 0 to"):
                 await c.offsets_for_times({T0: -3})
             with pytest.raises(UnknownTopicError, match="no partition 7"):
                 await c.end_offsets([TopicPartition("t", 7)])
@@ -305,7 +305,7 @@ def _stop(c: Consumer) -> asyncio.Task[None]:
 
 
 def test_groups_are_not_there_yet() -> None:
-    with pytest.raises(UnsupportedError, match="groups are not there yet"):
+    with pytest.raises(UnsupportedError, match="groups, which are not there yet"):
         Consumer("t", group_id="g")
 
 
@@ -315,12 +315,10 @@ def test_groups_are_not_there_yet() -> None:
         ({"auto_offset_reset": "never"}, '"earliest", "latest" or "none", not'),
         ({"isolation_level": "x"}, "isolation_level"),
         ({"max_poll_records": 0}, "max_poll_records"),
-        ({"fetch_max_wait_ms": 0}, "fetch_max_wait_ms must be above 0"),
-        ({"bootstrap_servers": "nowhere"}, None),
+        ({"fetch_max_wait_ms": 0}, "fetch_max_wait_ms must be a whole number from 1"),
+        ({"bootstrap_servers": "nowhere"}, "HOST:PORT"),
     ],
 )
-def test_impossible_settings_say_what_is_wrong(settings: dict[str, Any], text: str | None) -> None:
-    if text is None:
-        return  # addresses are looked at by start()
+def test_impossible_settings_say_what_is_wrong(settings: dict[str, Any], text: str) -> None:
     with pytest.raises(ValueError, match=text):
         Consumer(**settings)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -246,6 +247,10 @@ class FakeReplicas:
         self.image = MetadataImage()
         self.on_directory_failed: Any = None
         self.on_generation: Any = None
+        self.failed_directories: list[bytes] = []
+
+    def directory_failed(self, directory_id: bytes, reason: str) -> None:
+        self.failed_directories.append(directory_id)
 
     @property
     def fenced(self) -> bool:
@@ -281,7 +286,7 @@ class Fixture:
         self.publisher = FakePublisher()
         self.failures: list[str] = []
         self.lifecycle = Lifecycle(
-            config("/d1", **options),
+            config("/d1", **{"stray_delete_delay_ms": 1, **options}),
             disk=disk,
             features=SUPPORTED,
             incarnation=OURS,
@@ -481,6 +486,68 @@ class TestFailedDisks:
         fixture.replicas.on_directory_failed(D2, "sync")
         await fixture.settle()
         assert "last log directory" in fixture.failures[0]
+
+    @pytest.mark.parametrize("path", ["begin", "learn", "set aside", "remove strays"])
+    async def test_one_that_is_given_up_is_told_on_every_path(
+        self, fixture: Fixture, path: str
+    ) -> None:
+        """To the controller and to the replicas in it, whoever met the error."""
+        if path == "begin":
+            self.fail(fixture, "/d1/run")
+        if path in ("set aside", "remove strays"):
+            await replica(fixture.disk, "/d1/gone-0", GONE)
+        if path == "set aside":
+            self.fail(fixture, "/d1/gone-0")
+        await fixture.register()
+        fixture.client.image = image(22, broker(20))
+        if path == "remove strays":
+            self.fail(fixture, f"/d1/gone-0.{GONE.hex()}.stray")
+        await fixture.settle()
+        fixture.apply(image(22, broker(20)))
+        if path == "learn":
+            self.fail(fixture, "/d1/meta.properties")
+            await fixture.replicas.on_generation(2)
+        async with asyncio.timeout(5):
+            while not fixture.replicas.failed_directories:  # noqa: ASYNC110
+                await asyncio.sleep(0.001)
+        await fixture.settle()
+        assert fixture.replicas.failed_directories == [D1]
+        assert list(fixture.last_beat.failed_directories) == [D1]
+
+    def fail(self, fixture: Fixture, start: str) -> None:
+        def hook(name: str, path: str) -> None:
+            if path.startswith(start) and name != "read":
+                raise OSError(errno.EIO, "for the test", path)
+
+        fixture.disk.hook = hook
+
+    @pytest.mark.parametrize("has_run_before", [True, False])
+    async def test_a_run_begins_on_a_full_disk(
+        self, fixture: Fixture, has_run_before: bool
+    ) -> None:
+        """In place where there is a run file, else as soon as there is room."""
+        if has_run_before:
+            await begin_run(fixture.disk, "/d1")
+            await begin_run(fixture.disk, "/d2")
+            await write_marker(fixture.disk, "/d1")
+            fixture.disk.lose_power()
+        await fixture.directories.learn_generation(1)
+        fixture.disk.fill(0)
+        await fixture.register()
+        fixture.client.image = image(22, broker(20))
+        await fixture.settle()
+        if not has_run_before:
+            assert fixture.publisher.started is None
+            fixture.disk.fill(None)
+            async with asyncio.timeout(5):
+                while fixture.publisher.started is None:  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+        assert fixture.publisher.started is not None
+        assert fixture.directories.failed_ids == []
+        run = await read_run(fixture.disk, "/d1")
+        assert (run.same_boot, run.marker_present, run.sync_failed) == (True, False, False)
+        await fixture.directories.mark_clean()
+        assert fixture.directories.failed_ids == []
 
 
 class TestLeave:

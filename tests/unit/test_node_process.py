@@ -6,6 +6,7 @@ import asyncio
 import gc
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -20,11 +21,13 @@ from quorate import __version__
 from quorate_quorum.node import process
 from quorate_quorum.node.config import ConfigError, QuorumConfig
 from quorate_quorum.node.process import (
+    OPEN_FILES_MAX,
     NodeFailed,
     StallWatch,
     collect_garbage_rarely,
     configure,
     keep_freed_memory,
+    raise_open_files,
     run,
 )
 
@@ -242,6 +245,17 @@ def test_a_stall_is_counted_and_logged_at_most_once_a_minute() -> None:
 
 def test_freed_memory_is_kept_where_there_is_glibc() -> None:
     assert keep_freed_memory() is True or not sys.platform.startswith("linux")
+
+
+def test_as_many_files_may_be_open_as_the_system_allows() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(256, soft), hard))
+        allowed = raise_open_files()
+        assert allowed == resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        assert allowed == hard or allowed >= OPEN_FILES_MAX
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_the_garbage_collector_passes_over_everything_rarely() -> None:

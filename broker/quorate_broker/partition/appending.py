@@ -27,7 +27,7 @@ from quorate_broker.partition.checks import NO_TIMESTAMP
 from quorate_broker.partition.host import loop_ms
 from quorate_broker.partition.leader import Leader
 from quorate_broker.partition.waiters import hinted
-from quorate_quorum.log.log import DiskFullError
+from quorate_quorum.log.disk_errors import TryAgainError
 
 if TYPE_CHECKING:
     from quorate.record.batch import BatchHeader
@@ -139,7 +139,7 @@ async def _drain(partition: Partition) -> None:
             async with partition.lock:
                 await _append_queued(partition)
     except StorageError as error:
-        partition.take_offline("storage", str(error))
+        guarded.failed(partition, error)
     except Exception as error:  # a defect or broken invariant: this replica only (law 11)
         log_line.exception("append failed", partition=partition.name)
         partition.take_offline("broken", f"{type(error).__name__}: {error}")
@@ -160,7 +160,7 @@ async def _append_queued(partition: Partition) -> None:
         if writes:
             await guarded.prepare(partition)
             await partition.log.append(writes)
-    except DiskFullError as error:
+    except TryAgainError as error:
         _note_room(partition, error)
         for entry in taken:
             entry.refuse(hinted(StorageError(f"nothing was written: {error}"), partition.hint))
@@ -179,7 +179,7 @@ async def _append_queued(partition: Partition) -> None:
     _appended(partition, leader, accepted, grew=bool(writes))
 
 
-def _note_room(partition: Partition, error: DiskFullError | None) -> None:
+def _note_room(partition: Partition, error: TryAgainError | None) -> None:
     """Say once that there is no room, and once that there is again."""
     if partition.is_full == (error is not None):
         return

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, TypeVar
 
 from quorate.errors import CorruptRecordError, StorageError
 from quorate_broker.partition import admission
-from quorate_quorum.log.log import DiskFullError, LogCorruptError
+from quorate_quorum.log.disk_errors import ReopenError, TryAgainError
+from quorate_quorum.log.log import LogCorruptError
 
 if TYPE_CHECKING:
+    from quorate_broker.partition.host import Failure
     from quorate_broker.partition.partition import Partition
 
 T = TypeVar("T")
@@ -49,11 +51,12 @@ async def read(partition: Partition, reading: Awaitable[T]) -> T:
     """Await a read of the log; what it finds wrong takes the replica offline (law 7)."""
     try:
         return await reading
+    except TryAgainError:
+        raise  # the replica stays
     except StorageError as error:
         if partition.is_closed:  # it was closed under the read: that is no fault of the disk
             raise admission.not_leader(partition) from error
-        is_corrupt = isinstance(error, LogCorruptError)
-        partition.take_offline("corrupt" if is_corrupt else "storage", str(error))
+        failed(partition, error)
     raise partition.offline_error()
 
 
@@ -61,15 +64,23 @@ async def write(partition: Partition, writing: Awaitable[object]) -> bool:
     """Await a write; tell whether it went well. A failure takes the replica offline."""
     try:
         await writing
-    except DiskFullError:
+    except TryAgainError:
         raise  # the replica stays, and tries again
-    except (LogCorruptError, CorruptRecordError) as error:
-        partition.take_offline("corrupt", str(error))
-        return False
-    except StorageError as error:
-        partition.take_offline("storage", str(error))
+    except (StorageError, CorruptRecordError) as error:
+        failed(partition, error)
         return False
     return True
+
+
+def failed(partition: Partition, error: StorageError | CorruptRecordError) -> None:
+    """Take the replica offline, and with it what the error is about: see disk_errors."""
+    if isinstance(error, LogCorruptError | CorruptRecordError):
+        failure: Failure = "corrupt"
+    elif isinstance(error, ReopenError | TryAgainError):
+        failure = "replica"
+    else:
+        failure = "storage"
+    partition.take_offline(failure, str(error))
 
 
 async def sync_if_asked(partition: Partition) -> None:

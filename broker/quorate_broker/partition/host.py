@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Literal, Protocol
 if TYPE_CHECKING:
     from quorate_broker.partition.partition import Partition
 
-#: storage: the disk failed (its directory is lost); corrupt: bytes below what was synced are not
-#: what was written; broken: an invariant, or a defect of ours.
-Failure = Literal["storage", "corrupt", "broken"]
+#: storage: the disk failed (its directory is lost); replica: its log is to be opened again, the
+#: disk is good; corrupt: bytes below what was synced are not what was written; broken: an
+#: invariant, or a defect of ours.
+Failure = Literal["storage", "replica", "corrupt", "broken"]
 
 
 class PartitionHost(Protocol):

@@ -22,10 +22,14 @@ from quorate_broker.partition.divergence import divergence
 from quorate_broker.partition.host import loop_ms
 from quorate_broker.partition.leader import Leader, Proposal, ReplicaStream
 from quorate_broker.v1.replica_pb2 import ReplicaDiverging, ReplicaFetchPartition
+from quorate_quorum.log.disk_errors import TryAgainError
 
 if TYPE_CHECKING:
     from quorate_broker.partition.partition import Partition
     from quorate_quorum.metadata.image import PartitionImage
+
+#: How long a sync waits that this process had no open files for.
+SYNC_AGAIN_S = 0.1
 
 
 # --- reign ----------------------------------------------------------------------------------------
@@ -129,13 +133,17 @@ async def _sync_behind(partition: Partition) -> None:
             isinstance(partition.role, Leader)
             and partition.log.synced_end < partition.log.log_end_offset
         ):
-            await partition.log.sync()
+            try:
+                await partition.log.sync()
+            except TryAgainError:
+                await asyncio.sleep(SYNC_AGAIN_S)
+                continue
             leader = partition.role  # perhaps of a later reign: what is synced is a fact for it too
             if isinstance(leader, Leader):
                 leader.saved(min(partition.log.synced_end, leader.log_end_offset))
                 advance(partition, leader)
     except StorageError as error:
-        partition.take_offline("storage", str(error))
+        guarded.failed(partition, error)
     except AssertionError as error:
         partition.take_offline("broken", f"a broken invariant: {error}")
     finally:

@@ -269,8 +269,8 @@ class Partition:
 
     @property
     def must_resign(self) -> bool:
-        """Whether it is to lead and can't, for an invariant broke: another must be elected."""
-        return self.failure == "broken" and self.leader == self.host.broker_id
+        """Whether it is to lead and can't, though its disk is good: another must be elected."""
+        return self.failure in ("broken", "replica") and self.leader == self.host.broker_id
 
     def isr_committed(
         self, proposal: Proposal, leader_epoch: int, partition_epoch: int, isr: Sequence[int]
@@ -387,7 +387,7 @@ class Partition:
             self.checkpointed = known
         except StorageError as error:
             if not self.is_closed:
-                self.take_offline("storage", str(error))
+                guarded.failed(self, error)
 
     async def close(self, *, clean: bool) -> None:
         """Fail what waits, wait for the append under way, close the log. Safe to call twice."""
@@ -405,7 +405,7 @@ class Partition:
             try:
                 await self.log.close(clean=clean and self.offline is None)
             except StorageError as error:
-                self.take_offline("storage", str(error))
+                guarded.failed(self, error)
         appending.refuse_queue(self)
         self.wake_all()
 

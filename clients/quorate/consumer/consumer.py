@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import inspect
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Any, NoReturn, Self
+from typing import Annotated, Any, NoReturn, Self
 
-from quorate.cluster import Cluster, check_timeout, no_security
+from quorate.cluster import Cluster
 from quorate.consumer.fetcher import EARLIEST, LATEST, FetchConfig, Fetcher
 from quorate.consumer.subscription import UNKNOWN, PartitionState, Reset, Subscription
 from quorate.errors import (
@@ -22,11 +22,42 @@ from quorate.model import AnyRecord, OffsetAndTimestamp, Record, TopicPartition
 from quorate.owner import Owner
 from quorate.record.batch import check, records, split
 from quorate.serializers import decoder
+from quorate.settings import (
+    BYTES_MAX,
+    CLIENT_ID,
+    INT32_MAX,
+    OFFSET,
+    SECURITY,
+    SERVERS,
+    TIMEOUT_MS,
+    TIMESTAMP_MS,
+    TOPIC,
+    ByPartition,
+    Coder,
+    Flag,
+    Names,
+    NotThereYet,
+    Number,
+    OneOf,
+    Partition,
+    Partitions,
+    Pattern,
+    Text,
+    Whole,
+    checked,
+)
 
 #: So many records may be read from the buffer before other tasks get their turn.
 TURNS_BETWEEN_YIELDS = 512
 LISTENER_CALLS = ("on_partitions_revoked", "on_partitions_assigned")
 POLICIES: dict[str, Reset] = {"earliest": "earliest", "latest": "latest", "none": "none"}
+
+#: What all names of groups say until there are any.
+GROUPS = NotThereYet(
+    "needs consumer groups, which are not there yet: leave it None and use assign() or "
+    "subscribe(), which then reads every partition",
+    UnsupportedError,
+)
 
 
 class Consumer:
@@ -38,52 +69,33 @@ class Consumer:
     records are seen.
     """
 
+    @checked
     def __init__(
         self,
-        *topics: str,
-        bootstrap_servers: str | Sequence[str] = "localhost:7092",
-        group_id: str | None = None,
-        group_instance_id: str | None = None,
-        client_id: str = "quorate-python",
-        client_rack: str | None = None,
-        auto_offset_reset: str = "latest",
-        enable_auto_commit: bool = True,
-        auto_commit_interval_ms: int = 5000,
-        max_poll_records: int = 500,
-        fetch_min_bytes: int = 1,
-        fetch_max_bytes: int = 16777216,
-        fetch_max_wait_ms: int = 500,
-        max_partition_fetch_bytes: int = 1048576,
-        session_timeout_ms: int = 45000,
-        max_poll_interval_ms: int = 300000,
+        *topics: Annotated[str, TOPIC],
+        bootstrap_servers: Annotated[str | Sequence[str], SERVERS] = "localhost:7092",
+        group_id: Annotated[str | None, GROUPS] = None,
+        group_instance_id: Annotated[str | None, GROUPS] = None,
+        client_id: Annotated[str, CLIENT_ID] = "quorate-python",
+        client_rack: Annotated[str | None, Text("where this program runs")] = None,
+        auto_offset_reset: Annotated[str, OneOf(tuple(POLICIES), "where to begin")] = "latest",
+        enable_auto_commit: Annotated[bool, Flag("with a group")] = True,
+        auto_commit_interval_ms: Annotated[int, TIMEOUT_MS] = 5000,
+        max_poll_records: Annotated[int, Whole(1, INT32_MAX, "of one getmany()")] = 500,
+        fetch_min_bytes: Annotated[int, Whole(0, INT32_MAX, "worth an answer at once")] = 1,
+        fetch_max_bytes: Annotated[int, BYTES_MAX] = 16777216,
+        fetch_max_wait_ms: Annotated[int, TIMEOUT_MS] = 500,
+        max_partition_fetch_bytes: Annotated[int, BYTES_MAX] = 1048576,
+        session_timeout_ms: Annotated[int, TIMEOUT_MS] = 45000,
+        max_poll_interval_ms: Annotated[int, TIMEOUT_MS] = 300000,
         assignor: object | None = None,
-        isolation_level: str = "read_uncommitted",
-        key_deserializer: object | None = None,
-        value_deserializer: object | None = None,
-        security: object | None = None,
+        isolation_level: Annotated[
+            str, OneOf(("read_uncommitted", "read_committed"), "which records are seen")
+        ] = "read_uncommitted",
+        key_deserializer: Annotated[object | None, Coder("deserialize")] = None,
+        value_deserializer: Annotated[object | None, Coder("deserialize")] = None,
+        security: Annotated[object | None, SECURITY] = None,
     ) -> None:
-        no_security(security)
-        if group_id is not None or group_instance_id is not None:
-            raise UnsupportedError(
-                f"consumer groups are not there yet (group_id={group_id!r}): leave group_id=None "
-                "and use assign() or subscribe(), which then reads every partition"
-            )
-        if auto_offset_reset not in POLICIES:
-            raise ValueError(
-                'auto_offset_reset must be "earliest", "latest" or "none", '
-                f"not {auto_offset_reset!r}"
-            )
-        if isolation_level not in ("read_uncommitted", "read_committed"):
-            raise ValueError(
-                'isolation_level must be "read_uncommitted" or "read_committed", '
-                f"not {isolation_level!r}"
-            )
-        if max_poll_records < 1 or fetch_max_bytes < 1 or max_partition_fetch_bytes < 1:
-            raise ValueError(
-                "max_poll_records, fetch_max_bytes and max_partition_fetch_bytes must be 1 or "
-                f"more, not {max_poll_records}, {fetch_max_bytes}, {max_partition_fetch_bytes}"
-            )
-        check_timeout("fetch_max_wait_ms", fetch_max_wait_ms)
         self._bootstrap = bootstrap_servers
         self._client_id = client_id
         self._max_poll_records = max_poll_records
@@ -190,16 +202,18 @@ class Consumer:
                 return record
             await self._wait()
 
+    @checked
     async def getmany(
-        self, *partitions: TopicPartition, timeout_ms: int = 0, max_records: int | None = None
+        self,
+        *partitions: Annotated[TopicPartition, Partition()],
+        timeout_ms: Annotated[float, Number(0, INT32_MAX, "wait for the first")] = 0,
+        max_records: Annotated[int | None, Whole(1, INT32_MAX, "of one answer")] = None,
     ) -> dict[TopicPartition, list[AnyRecord]]:
         """Return up to max_records (max_poll_records) of what is there, by partition.
 
         Waits up to timeout_ms for the first. Names of partitions limit it to these.
         """
         limit = self._max_poll_records if max_records is None else max_records
-        if limit < 1:
-            raise ValueError(f"max_records must be 1 or more, not {limit}")
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout_ms / 1000
         only = frozenset(partitions)
@@ -344,10 +358,11 @@ class Consumer:
 
     # -- what to read ----------------------------------------------------------------------------
 
+    @checked
     def subscribe(
         self,
-        topics: Sequence[str] = (),
-        pattern: str | None = None,
+        topics: Annotated[Sequence[str], Names(what="topics")] = (),
+        pattern: Annotated[str | None, Pattern()] = None,
         listener: object | None = None,
     ) -> None:
         """Read all partitions of these topics, or of every topic whose whole name matches.
@@ -358,8 +373,6 @@ class Consumer:
         """
         if bool(topics) == (pattern is not None):
             raise ValueError("subscribe takes topics or a pattern, one of them")
-        if isinstance(topics, str):
-            raise TypeError(f"subscribe takes a list of topics, not the string {topics!r}")
         for name in LISTENER_CALLS:
             if inspect.iscoroutinefunction(getattr(listener, name, None)):
                 raise TypeError(f"the listener's {name} must be a plain function, not async")
@@ -380,7 +393,8 @@ class Consumer:
         self._topics, self._pattern, self._manual = (), None, False
         self._assign({}, late=False)
 
-    def assign(self, partitions: Iterable[TopicPartition]) -> None:
+    @checked
+    def assign(self, partitions: Annotated[Iterable[TopicPartition], Partitions()]) -> None:
         """Read exactly these partitions; those that stay keep their positions.
 
         UnknownTopicError if a topic that is known has no such partition.
@@ -468,22 +482,26 @@ class Consumer:
 
     # -- positions -------------------------------------------------------------------------------
 
-    def seek(self, partition: TopicPartition, offset: int) -> None:
+    @checked
+    def seek(
+        self, partition: Annotated[TopicPartition, Partition()], offset: Annotated[int, OFFSET]
+    ) -> None:
         """Read on from `offset`, 0 or more."""
-        if offset < 0:
-            raise ValueError(f"offset must be 0 or more, not {offset}; see seek_to_beginning")
         self._state(partition).seek(offset)
         self._wake()
 
-    def seek_to_beginning(self, *partitions: TopicPartition) -> None:
+    @checked
+    def seek_to_beginning(self, *partitions: Annotated[TopicPartition, Partition()]) -> None:
         """Read on from the first record held; of all assigned partitions if none is named."""
         self._seek_to("earliest", partitions)
 
-    def seek_to_end(self, *partitions: TopicPartition) -> None:
+    @checked
+    def seek_to_end(self, *partitions: Annotated[TopicPartition, Partition()]) -> None:
         """Read on from the high watermark of now; of all assigned partitions if none is named."""
         self._seek_to("latest", partitions)
 
-    async def position(self, partition: TopicPartition) -> int:
+    @checked
+    async def position(self, partition: Annotated[TopicPartition, Partition()]) -> int:
         """Return the offset of the next record, looking it up if it is not known yet."""
         while (state := self._state(partition)).position == UNKNOWN:
             if state.error is not None:
@@ -492,12 +510,14 @@ class Consumer:
             await self._wait()
         return state.position
 
-    def pause(self, *partitions: TopicPartition) -> None:
+    @checked
+    def pause(self, *partitions: Annotated[TopicPartition, Partition()]) -> None:
         """Read nothing of these until resume()."""
         for partition in partitions:
             self._state(partition).paused = True
 
-    def resume(self, *partitions: TopicPartition) -> None:
+    @checked
+    def resume(self, *partitions: Annotated[TopicPartition, Partition()]) -> None:
         """Read on."""
         for partition in partitions:
             self._state(partition).paused = False
@@ -507,29 +527,32 @@ class Consumer:
         """Return the partitions that are paused."""
         return frozenset(k for k, state in self._subscription.states.items() if state.paused)
 
-    def highwater(self, partition: TopicPartition) -> int | None:
+    @checked
+    def highwater(self, partition: Annotated[TopicPartition, Partition()]) -> int | None:
         """Return the high watermark as the last fetch told it, None before the first."""
         mark = self._state(partition).high_watermark
         return None if mark == UNKNOWN else mark
 
+    @checked
     async def beginning_offsets(
-        self, partitions: Iterable[TopicPartition]
+        self, partitions: Annotated[Iterable[TopicPartition], Partitions()]
     ) -> dict[TopicPartition, int]:
         """Return the first offset held, of each."""
         return await self._offsets(partitions, EARLIEST)
 
-    async def end_offsets(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
+    @checked
+    async def end_offsets(
+        self, partitions: Annotated[Iterable[TopicPartition], Partitions()]
+    ) -> dict[TopicPartition, int]:
         """Return the high watermark, of each."""
         return await self._offsets(partitions, LATEST)
 
+    @checked
     async def offsets_for_times(
-        self, timestamps: dict[TopicPartition, int]
+        self, timestamps: Annotated[Mapping[TopicPartition, int], ByPartition(TIMESTAMP_MS)]
     ) -> dict[TopicPartition, OffsetAndTimestamp | None]:
         """Return the first record at or after each time (ms since 1970), None if there is none."""
-        for partition, timestamp in timestamps.items():
-            if timestamp < 0:
-                raise ValueError(f"a timestamp must be 0 or more, not {timestamp} ({partition})")
-        listed = await self._running_fetcher().list_offsets(timestamps)
+        listed = await self._running_fetcher().list_offsets(dict(timestamps))
         return {
             key: OffsetAndTimestamp(one.offset, one.timestamp_ms) if one.offset >= 0 else None
             for key, one in listed.items()
@@ -540,7 +563,8 @@ class Consumer:
         ends = await self.end_offsets(self.assignment())
         return {key: max(0, ends[key] - await self.position(key)) for key in sorted(ends)}
 
-    async def partitions_for(self, topic: str) -> set[int]:
+    @checked
+    async def partitions_for(self, topic: Annotated[str, TOPIC]) -> set[int]:
         """Return the numbers of a topic's partitions."""
         return set((await self._running_cluster().topic(topic)).numbers)
 

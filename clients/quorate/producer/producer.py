@@ -6,9 +6,9 @@ import asyncio
 import logging
 from collections.abc import Iterable, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
-from quorate.cluster import Cluster, TopicView, check_timeout, no_security
+from quorate.cluster import Cluster, TopicView
 from quorate.errors import ClosedError
 from quorate.model import Header, RecordMetadata
 from quorate.owner import Owner
@@ -23,6 +23,23 @@ from quorate.producer.sender import Sender
 from quorate.record.compression import codec_named
 from quorate.record.record import RECORD_OVERHEAD_MAX, headers_bytes_max
 from quorate.serializers import Encode, encoder
+from quorate.settings import (
+    BYTES_MAX,
+    CLIENT_ID,
+    DAY_MS,
+    INT64_MAX,
+    SECURITY,
+    SERVERS,
+    TIMEOUT_MS,
+    Coder,
+    Flag,
+    Function,
+    Number,
+    OneOf,
+    Text,
+    Whole,
+    checked,
+)
 
 log = logging.getLogger(__name__)
 
@@ -48,41 +65,30 @@ class Producer:
             await producer.send_and_wait("invoice", b"9.50", key=b"customer-42")
     """
 
+    @checked
     def __init__(
         self,
         *,
-        bootstrap_servers: str | Sequence[str] = "localhost:7092",
-        client_id: str = "quorate-python",
-        acks: str | int = "all",
-        enable_idempotence: bool | None = None,
-        compression_type: str | None = None,
-        max_batch_size: int = 131072,
-        linger_ms: float = 5,
-        buffer_memory: int = 33554432,
-        request_timeout_ms: int = 30000,
-        delivery_timeout_ms: int = 120000,
-        max_in_flight: int = 5,
-        partitioner: Partitioner | None = None,
-        key_serializer: object | None = None,
-        value_serializer: object | None = None,
-        security: object | None = None,
+        bootstrap_servers: Annotated[str | Sequence[str], SERVERS] = "localhost:7092",
+        client_id: Annotated[str, CLIENT_ID] = "quorate-python",
+        acks: Annotated[str | int, OneOf(("all", 1, 0, -1), "replicas that must have it")] = "all",
+        enable_idempotence: Annotated[bool | None, Flag("a retry writes nothing twice")] = None,
+        compression_type: Annotated[str | None, Text('"none" or "zstd"')] = None,
+        max_batch_size: Annotated[int, BYTES_MAX] = 131072,
+        linger_ms: Annotated[float, Number(0, DAY_MS, "how long to wait for company")] = 5,
+        buffer_memory: Annotated[int, Whole(1, INT64_MAX, "bytes on their way")] = 33554432,
+        request_timeout_ms: Annotated[int, TIMEOUT_MS] = 30000,
+        delivery_timeout_ms: Annotated[int, TIMEOUT_MS] = 120000,
+        max_in_flight: Annotated[int, Whole(1, 5, "unacknowledged batches a partition")] = 5,
+        partitioner: Annotated[
+            Partitioner | None, Function(takes="key, partitions, available")
+        ] = None,
+        key_serializer: Annotated[object | None, Coder("serialize")] = None,
+        value_serializer: Annotated[object | None, Coder("serialize")] = None,
+        security: Annotated[object | None, SECURITY] = None,
     ) -> None:
-        no_security(security)
-        if acks not in ACKS:
-            raise ValueError(f'acks must be "all", 1 or 0, not {acks!r}')
         if enable_idempotence and ACKS[acks] != -1:
             raise ValueError(f'enable_idempotence=True needs acks="all", not {acks!r}')
-        if linger_ms < 0:
-            raise ValueError(f"linger_ms must be 0 or more, not {linger_ms}")
-        if not 1 <= max_in_flight <= 5:
-            raise ValueError(f"max_in_flight must be 1 to 5, not {max_in_flight}")
-        if max_batch_size < 1 or buffer_memory < 1:
-            raise ValueError(
-                "max_batch_size and buffer_memory must be 1 byte or more, "
-                f"not {max_batch_size} and {buffer_memory}"
-            )
-        check_timeout("request_timeout_ms", request_timeout_ms)
-        check_timeout("delivery_timeout_ms", delivery_timeout_ms)
         self._bootstrap = bootstrap_servers
         self._client_id = client_id
         self._acks = ACKS[acks]

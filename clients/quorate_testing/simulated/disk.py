@@ -16,12 +16,14 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from quorate_quorum.log.disk import Buffer, File, Lock
+from quorate_quorum.log.disk import Buffer, File, Lock, SyncError, syncing
 
 #: Called as an operation begins, with its name and path; may crash the disk, or raise.
 Hook = Callable[[str, str], None]
 #: What a device writes whole or not at all.
 SECTOR = 512
+#: The longest name that a directory takes.
+NAME_BYTES_MAX = 255
 
 
 @dataclass(eq=False, slots=True)
@@ -137,13 +139,14 @@ class SimulatedFile:
     async def sync(self) -> None:
         self._check_open()
         covered = list(self._inode.pending)
-        await self._disk.begin("sync", self._path)
+        with syncing():
+            await self._disk.begin("sync", self._path)
         self._check_open()
         inode = self._inode
         if self._disk.take_sync_failure():
             # The kernel marks the pages clean: they read well, and no later sync writes them.
             inode.pending = [change for change in inode.pending if change not in covered]
-            raise OSError(errno.EIO, "simulated: the sync failed", self._path)
+            raise SyncError(errno.EIO, "simulated: the sync failed", self._path)
         for change in covered:
             if change in inode.pending:  # a second sync at the same time may have been first
                 _apply(inode.durable, change)
@@ -290,6 +293,7 @@ class SimulatedDisk:
             if not create:
                 raise FileNotFoundError(errno.ENOENT, "simulated: no such file", path)
             await self.begin("create", path)
+            _check_name(path)
             node = _Inode()
             directory.do(_Entry(name, node))
         if isinstance(node, _Directory):
@@ -307,6 +311,7 @@ class SimulatedDisk:
 
     async def make_directory(self, path: str) -> None:
         await self.begin("make_directory", path)
+        _check_name(path)
         here = self._root
         parents = []
         for name in _parts(path):
@@ -318,12 +323,14 @@ class SimulatedDisk:
             if isinstance(node, _Inode):
                 raise NotADirectoryError(errno.ENOTDIR, "simulated: is a file", path)
             here = node
-        await self.begin("sync_directory", path)
+        with syncing():
+            await self.begin("sync_directory", path)
         for parent in parents:
             parent.sync(len(parent.pending))
 
     async def rename(self, source: str, target: str) -> None:
         await self.begin("rename", source)
+        _check_name(target)
         from_directory, old = self._place(source)
         to_directory, new = self._place(target)
         node = from_directory.cached.get(old)
@@ -350,7 +357,8 @@ class SimulatedDisk:
     async def sync_directory(self, path: str) -> None:
         directory = self._directory(path)
         covered = len(directory.pending)
-        await self.begin("sync_directory", path)
+        with syncing():
+            await self.begin("sync_directory", path)
         directory.sync(covered)
 
     async def lock(self, directory: str) -> Lock:
@@ -468,6 +476,11 @@ class SimulatedDisk:
         if isinstance(node, _Directory):
             raise IsADirectoryError(errno.EISDIR, "simulated: is a directory", path)
         return node
+
+
+def _check_name(path: str) -> None:
+    if any(len(name.encode()) > NAME_BYTES_MAX for name in _parts(path)):
+        raise OSError(errno.ENAMETOOLONG, "simulated: a name is too long", path)
 
 
 def _parts(path: str) -> list[str]:

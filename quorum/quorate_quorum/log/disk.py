@@ -1,16 +1,32 @@
 """The seam to the file system.
 
 Paths are plain strings with "/" between the parts. Every method may raise OSError and nothing
-else; whoever calls decides what a failed disk means (law 6). The real one is in
+else, SyncError where a sync failed; disk_errors says what each means (law 6). The real one is in
 quorate_quorum.log.real_disk, the simulated one in quorate_testing.simulated.disk.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Protocol
 
 Buffer = bytes | bytearray | memoryview
+
+
+class SyncError(OSError):
+    """A sync failed: what it was to cover may be on no medium, however well it reads."""
+
+
+@contextmanager
+def syncing() -> Iterator[None]:
+    """Around a sync, once its file or directory is open: its errors are SyncErrors."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise SyncError(error.errno, error.strerror, error.filename) from error
 
 
 class File(Protocol):

@@ -21,13 +21,13 @@ Whether the last run stopped cleanly is a matter of the log directory: see run_f
 only what `recovered` says of a cut; it is never a reason not to look at the tail.
 
 Appends, cuts and rolls take their turns; reads overlap them. After the first failed write or sync
-everything raises StorageError: open the log again to find out what is there.
+everything raises StorageError: open the log again to find out what is there. What the error was
+about says who must: ReopenError means this log alone, StorageError the disk (disk_errors).
 """
 
 from __future__ import annotations
 
 import asyncio
-import errno
 import struct
 from bisect import bisect_right
 from collections import OrderedDict
@@ -48,6 +48,13 @@ from quorate.errors import (
 from quorate.record.batch import BatchHeader, records
 from quorate_quorum.log import epochs as epoch_file
 from quorate_quorum.log.disk import Buffer, Disk, File, read_whole, replace_whole
+from quorate_quorum.log.disk_errors import (
+    ReopenError,
+    TryAgainError,
+    done_without,
+    is_passing,
+    storage_error,
+)
 from quorate_quorum.log.epochs import EpochCache
 from quorate_quorum.log.run_file import UNKNOWN, Run
 from quorate_quorum.log.segment import (
@@ -85,10 +92,6 @@ _SNAPSHOT_VERSION = 1
 
 class LogCorruptError(StorageError):
     """Bytes that had survived a sync are not what they were (law 7)."""
-
-
-class DiskFullError(StorageError):
-    """There is no room for an append; the log is as it was, and goes on when there is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,7 +174,8 @@ class Log:
         self._syncing = asyncio.Lock()
         self._slot_writing = asyncio.Lock()
         self._rolled: asyncio.Task[None] | None = None
-        self._failure: str | None = None
+        #: What ended its use.
+        self._failure: StorageError | None = None
         self._closed = False
         #: Entries of the directory that no directory sync has covered yet.
         self._unsynced_names = False
@@ -224,15 +228,19 @@ class Log:
 
         `run` is what the log directory remembers of its last run. `inspect` looks at every batch
         (so it goes with verify_all), and what it refuses is bad. LogCorruptError if bytes below
-        the last known sync are bad, StorageError if the disk fails.
+        the last known sync are bad, ReopenError if it may go well later, or its files alone are to
+        blame, StorageError if the disk fails.
         """
         assert inspect is None or config.verify_all
         opened = cls(disk, directory, config, observer)
         try:
             await _Recovery(opened, run, inspect).carry_out()
-        except (OSError, CorruptRecordError) as error:
+        except OSError as error:
             await opened._close_files()
-            raise StorageError(f"{directory}: can't open the log: {error}") from error
+            raise storage_error(f"{directory}: can't open the log", error) from error
+        except CorruptRecordError as error:
+            await opened._close_files()
+            raise LogCorruptError(f"{directory}: can't open the log: {error}") from error
         except BaseException:
             await opened._close_files()
             raise
@@ -242,7 +250,7 @@ class Log:
         """Append batches, whose headers carry their final offsets and epochs; one write for all.
 
         They are in the page cache when it returns, and only then does log_end_offset move.
-        DiskFullError leaves the log as it was; any other failure ends its use.
+        TryAgainError leaves the log as it was; any other failure ends its use.
         """
         if not batches:
             return
@@ -266,10 +274,10 @@ class Log:
                 index = await segment.loaded_index()
                 position = await segment.file.append(pieces)
             except OSError as error:
-                if not is_full(error):
+                if not is_passing(error):
                     raise
                 self.epochs.truncate_from_end(self.log_end_offset)
-                raise DiskFullError(f"{self._directory}: the disk is full: {error}") from error
+                raise storage_error(self._directory, error, nothing_done=True) from error
             assert position == segment.size, (position, segment.size)
             segment.size += size
             assert segment.file.size == segment.size, "headers and pieces differ in size"
@@ -313,9 +321,7 @@ class Log:
         except (OSError, CorruptRecordError) as error:
             if truncations != self.truncations or offset < self.log_start_offset:
                 return b""
-            if isinstance(error, OSError):
-                raise StorageError(f"{self._directory}: can't read: {error}") from error
-            raise LogCorruptError(f"{self._directory}: {error}") from error
+            raise self._read_error("can't read", error) from error
         return found if truncations == self.truncations else b""
 
     async def sync(self) -> int:
@@ -354,7 +360,7 @@ class Log:
             await self._end_cut()
             self._start_recent()
             self.epochs.truncate_from_end(end_offset)
-            await self._write_epochs()
+            await self._write_epochs_if_possible()
             await self._reload_observer()
 
     async def truncate_fully_and_start_at(self, offset: int) -> None:
@@ -372,10 +378,11 @@ class Log:
             self.log_start_offset = self.log_end_offset = self.synced_end = offset
             self.high_watermark = offset
             await self._new_segment()
-            await self._write_epochs()
+            await self._write_epochs_if_possible()
             await self._end_cut()
             async with self._slot_writing:
-                await self._write_synced(offset, sync=True)
+                with done_without("synced", self._directory):  # it was lowered above
+                    await self._write_synced(offset, sync=True)
             await self._reload_observer()
 
     async def delete_segments_below(self, offset: int) -> int:
@@ -391,11 +398,7 @@ class Log:
                 await self._drop(segment)
                 count += 1
             if count and self.epochs.truncate_from_start(self.log_start_offset):
-                try:
-                    await self._write_epochs()
-                except OSError as error:
-                    if not is_full(error):  # an older one is cut to size when it is read
-                        raise
+                await self._write_epochs_if_possible()
         return count
 
     async def offset_for_time(self, timestamp_ms: int, *, end: int) -> tuple[int, int] | None:
@@ -419,8 +422,7 @@ class Log:
         except (OSError, CorruptRecordError) as error:
             if truncations != self.truncations:
                 return None
-            kind = StorageError if isinstance(error, OSError) else LogCorruptError
-            raise kind(f"{self._directory}: can't search: {error}") from error
+            raise self._read_error("can't search", error) from error
         return None
 
     async def segments(self) -> list[SegmentInfo]:
@@ -430,7 +432,7 @@ class Log:
             try:
                 newest = await segment.max_timestamp()
             except (OSError, CorruptRecordError) as error:
-                raise StorageError(f"{self._directory}: can't read: {error}") from error
+                raise self._read_error("can't read", error) from error
             end = min(next_base, self.log_end_offset)
             found.append(SegmentInfo(segment.base_offset, end, segment.size, newest))
             self._used_index_of(segment)
@@ -439,16 +441,16 @@ class Log:
     async def roll(self) -> None:
         """Close the active segment, if it has records, and begin a new one.
 
-        DiskFullError leaves the log as it was.
+        TryAgainError leaves the log as it was.
         """
         async with self._exclusive("roll"):
             if self._segments and self._segments[-1].size:
                 try:
                     await self._roll()
                 except OSError as error:
-                    if not is_full(error):
+                    if not is_passing(error):
                         raise
-                    raise DiskFullError(f"{self._directory}: the disk is full: {error}") from error
+                    raise storage_error(self._directory, error, nothing_done=True) from error
 
     async def checkpoint_high_watermark(self, offset: int, epoch: int) -> None:
         """Remember a high watermark and the leader_epoch under which it was learnt."""
@@ -458,11 +460,8 @@ class Log:
             return
         async with self._exclusive("checkpoint"):
             if self.high_watermark == offset:
-                try:
+                with done_without("high watermark", self._directory):  # an older one is a bound too
                     self._unsynced_names |= await self._high_watermark_slot.write(offset, epoch)
-                except OSError as error:
-                    if not is_full(error):  # an older one is a lower bound, too
-                        raise
 
     async def close(self, *, clean: bool) -> None:
         """Close the files; if `clean`, first make everything durable, StorageError if it can't."""
@@ -480,15 +479,20 @@ class Log:
             await self._close_files()
 
     async def _prepare_stop(self) -> None:
+        """Sync all records, and leave what makes the next start quick where there is room."""
         async with self._exclusive("close"):
-            await self._segments[-1].write_index()
-            await self._write_snapshot()
-            await self._remove_old_snapshots()
-            await self._high_watermark_slot.write(self.high_watermark, self.hw_epoch, sync=True)
+            with done_without("index", self._directory):
+                await self._segments[-1].write_index()
+            with done_without("producers", self._directory):
+                await self._write_snapshot()
+                await self._remove_old_snapshots()
+            with done_without("high watermark", self._directory):
+                await self._high_watermark_slot.write(self.high_watermark, self.hw_epoch, sync=True)
             self._unsynced_names = True
         await self.sync()
         async with self._exclusive("close"), self._slot_writing:
-            await self._write_synced(self.synced_end, sync=True)
+            with done_without("synced", self._directory):  # an older one is a lower bound
+                await self._write_synced(self.synced_end, sync=True)
 
     # Writing.
 
@@ -499,30 +503,38 @@ class Log:
             self._check_usable()
             try:
                 yield
-            except DiskFullError:
+            except TryAgainError:
                 raise
             except StorageError as error:
-                self._failure = self._failure or str(error)
+                self._failure = self._failure or error
                 raise
-            except OSError as error:
-                raise self._fail(f"{what} failed: {error}") from error
-            except CorruptRecordError as error:
-                self._fail(f"{what} failed: {error}")
-                raise LogCorruptError(f"{self._directory}: {what} failed: {error}") from error
+            except (OSError, CorruptRecordError) as error:
+                raise self._fail(f"{what} failed", error) from error
             except BaseException:
-                self._failure = self._failure or f"{what} was interrupted"
+                self._failure = self._failure or ReopenError(f"{what} was interrupted")
                 raise
 
-    def _fail(self, reason: str) -> StorageError:
-        self._failure = self._failure or reason
-        log.error("log failed", directory=self._directory, reason=reason)
-        return StorageError(f"{self._directory}: {reason}")
+    def _fail(self, what: str, error: OSError | CorruptRecordError) -> StorageError:
+        """End the use of this log; return what to raise."""
+        if isinstance(error, CorruptRecordError):
+            failure: StorageError = LogCorruptError(f"{self._directory}: {what}: {error}")
+        else:
+            failure = storage_error(f"{self._directory}: {what}", error)
+        self._failure = self._failure or failure
+        log.error("log failed", directory=self._directory, reason=str(failure))
+        return failure
+
+    def _read_error(self, what: str, error: OSError | CorruptRecordError) -> StorageError:
+        """Return what to raise for a read; the log may be read and written as before."""
+        if isinstance(error, CorruptRecordError):
+            return LogCorruptError(f"{self._directory}: {what}: {error}")
+        return storage_error(f"{self._directory}: {what}", error, nothing_done=True)
 
     def _check_usable(self) -> None:
         if self._failure is not None:
-            raise StorageError(f"{self._directory}: failed before: {self._failure}")
+            raise type(self._failure)(f"{self._directory}: failed before: {self._failure}")
         if self._closed:
-            raise StorageError(f"{self._directory}: the log is closed")
+            raise ReopenError(f"{self._directory}: the log is closed")
 
     async def _segment_for(self, size: int, end_offset: int) -> Segment:
         """Return the active segment, a new one if the append would not fit."""
@@ -575,8 +587,10 @@ class Log:
             await self._rolled
             self._check_usable()
         closing = self._segments[-1]
-        await closing.write_index()
-        await self._write_snapshot()
+        with done_without("index", self._directory):
+            await closing.write_index()
+        with done_without("producers", self._directory):
+            await self._write_snapshot()
         await self._new_segment()
         self._used_index_of(closing)
         log.info("segment rolled", directory=self._directory, base_offset=self.log_end_offset)
@@ -585,6 +599,8 @@ class Log:
     async def _sync_rolled(self, end: int) -> None:
         try:
             await self._sync_to(end)
+        except TryAgainError:
+            return  # the next sync covers it
         except StorageError:
             assert self._failure is not None  # the next call of the owner tells him
 
@@ -598,6 +614,13 @@ class Log:
         path = f"{self._directory}/{epoch_file.FILE_NAME}"
         await replace_whole(self._disk, path, self.epochs.encode(), sync=False)
         self._unsynced_names = True
+
+    async def _write_epochs_if_possible(self) -> None:
+        """After a cut or at open: one that is too old is noticed when it is read, and an append of
+        a new epoch writes it first.
+        """
+        with done_without("epochs", self._directory):
+            await self._write_epochs()
 
     # Reading.
 
@@ -702,7 +725,7 @@ class Log:
                 try:
                     await self._sync_names()
                 except OSError as error:
-                    raise self._fail(f"sync of the directory failed: {error}") from error
+                    raise self._sync_error("sync of the directory failed", error) from error
                 await self._note_synced(target, truncations)
 
     async def _note_synced(self, end: int, truncations: int) -> None:
@@ -713,16 +736,22 @@ class Log:
             if truncations == self.truncations and end > self.synced_end:
                 self.synced_end = end
                 try:
-                    await self._write_synced(end)
+                    with done_without("synced", self._directory):  # an older one is a lower bound
+                        await self._write_synced(end)
                 except OSError as error:
-                    raise self._fail(f"sync failed: {error}") from error
+                    raise self._fail("sync failed", error) from error
 
     async def _sync_segment(self, segment: Segment) -> None:
         try:
             await segment.file.sync()
         except OSError as error:
             if segment in self._segments:  # else it was removed, and needs none
-                raise self._fail(f"sync failed: {error}") from error
+                raise self._sync_error("sync failed", error) from error
+
+    def _sync_error(self, what: str, error: OSError) -> StorageError:
+        """Return what to raise; a sync that did not even begin may be tried again."""
+        passing = storage_error(f"{self._directory}: {what}", error, nothing_done=True)
+        return passing if isinstance(passing, TryAgainError) else self._fail(what, error)
 
     def _end_to_sync(self, end: int) -> int:
         """A closed segment's sync stops at its end; any other covers all that is appended."""
@@ -1152,7 +1181,7 @@ class _Recovery:
         owner.high_watermark = max(offset, owner.log_start_offset)
         if self._config.track_synced and self._synced < end:
             await self._write_tail_again()
-        await owner._write_epochs()
+        await owner._write_epochs_if_possible()
 
     async def _write_tail_again(self) -> None:
         """What reads well may be on no disk (law 6): write all above `synced`, then sync it."""
@@ -1181,8 +1210,3 @@ def _first_at(batch: bytes, header: BatchHeader, timestamp_ms: int) -> tuple[int
                 return record.offset, record.timestamp_ms
         return None
     return header.base_offset, header.max_timestamp
-
-
-def is_full(error: OSError) -> bool:
-    """Whether there is no room: on the disk, in the quota, or in the size that a file may have."""
-    return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

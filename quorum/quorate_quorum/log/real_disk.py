@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from quorate_quorum.log.disk import Buffer, File, Lock
+from quorate_quorum.log.disk import Buffer, File, Lock, syncing
 
 T = TypeVar("T")
 
@@ -118,7 +118,8 @@ class RealFile:
 
     async def sync(self) -> None:
         self._check_open()
-        await self._in_thread(_fdatasync, self._descriptor)
+        with syncing():
+            await self._in_thread(_fdatasync, self._descriptor)
 
     async def close(self) -> None:
         if self._closed:
@@ -291,7 +292,8 @@ def _make_directory(path: str) -> None:
 def _sync_directory(path: str) -> None:
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        os.fsync(descriptor)
+        with syncing():
+            os.fsync(descriptor)
     finally:
         os.close(descriptor)
 

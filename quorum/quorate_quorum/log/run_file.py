@@ -5,6 +5,9 @@ One `run` file and one `clean-stop` marker a log directory (not a log). A start 
 reports them when it registers; they stay as they are, so that a second start after a crash during
 loading reads the same verdict (KAFKA-10471), until the registration is applied: then `begin_run`
 writes this boot's id, and only after that removes the marker, before the first append.
+
+The file is made once, in one sector, and then has its size: on a disk without room it is written
+in place. A device writes a sector whole or not at all, and a damaged file is noticed.
 """
 
 from __future__ import annotations
@@ -15,11 +18,13 @@ from crc32c import crc32c
 
 from quorate.errors import StorageError
 from quorate_quorum.log.disk import Disk, read_whole, replace_whole
+from quorate_quorum.log.disk_errors import Scope, scope_of
 
 RUN_FILE = "run"
 MARKER_FILE = "clean-stop"
 _VERSION = "1"
 _NONE = "none"
+_FILE_BYTES = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +91,25 @@ async def _write(
     disk: Disk, log_dir: str, boot_id: str | None, *, sync_failed: bool, sync: bool
 ) -> None:
     body = f"version={_VERSION}\nboot.id={boot_id or _NONE}\nsync.failed={sync_failed}\n".encode()
-    content = body + f"crc={crc32c(body):08x}\n".encode()
-    await replace_whole(disk, f"{log_dir}/{RUN_FILE}", content, sync=sync)
+    content = (body + f"crc={crc32c(body):08x}\n".encode()).ljust(_FILE_BYTES, b"\n")
+    path = f"{log_dir}/{RUN_FILE}"
+    try:
+        await replace_whole(disk, path, content, sync=sync)
+    except OSError as error:
+        has_place = await disk.exists(path) and await disk.size(path) == len(content)
+        if scope_of(error) is not Scope.ROOM or not has_place:
+            raise
+        await _overwrite(disk, path, content, sync=sync)
+
+
+async def _overwrite(disk: Disk, path: str, content: bytes, *, sync: bool) -> None:
+    file = await disk.open(path)
+    try:
+        await file.overwrite(0, content)
+        if sync:
+            await file.sync()
+    finally:
+        await file.close()
 
 
 def decode(path: str, content: bytes) -> tuple[str | None, bool] | None:

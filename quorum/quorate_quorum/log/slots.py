@@ -11,8 +11,8 @@ import struct
 
 from crc32c import crc32c
 
-from quorate.errors import StorageError
 from quorate_quorum.log.disk import Disk, File, read_whole
+from quorate_quorum.log.disk_errors import ReopenError
 
 #: One sector a slot: a device writes a sector whole or not at all.
 SLOT_BYTES = 512
@@ -43,7 +43,7 @@ class SlotFile:
         self.is_half_lowered = False
 
     async def load(self) -> None:
-        """Read what is there; StorageError for a version that is not known."""
+        """Read what is there; ReopenError for a version that is not known."""
         if not await self._disk.exists(self._path):
             return
         content = await read_whole(self._disk, self._path)
@@ -60,10 +60,14 @@ class SlotFile:
         """Write the next slot, or both durably if `sync`; return whether that made the file."""
         made = False
         if self._file is None:
-            made = not await self._disk.exists(self._path)
             file = await self._disk.open(self._path, create=True)
-            if file.size < 2 * SLOT_BYTES:
-                await file.append((bytes(2 * SLOT_BYTES - file.size),))
+            made = file.size < 2 * SLOT_BYTES
+            if made:
+                try:
+                    await file.append((bytes(2 * SLOT_BYTES - file.size),))
+                except BaseException:
+                    await file.close()
+                    raise
             self._file = file
         await self._write_next(offset, epoch)
         if sync:
@@ -95,7 +99,7 @@ class SlotFile:
         if magic != _MAGIC or CRC.unpack(data[SLOT.size :])[0] != crc32c(body):
             return None
         if version != VERSION:
-            raise StorageError(
+            raise ReopenError(
                 f"{self._path} has version {version}; this program knows {VERSION}: "
                 "start the newer program that wrote it"
             )

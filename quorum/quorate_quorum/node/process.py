@@ -17,6 +17,7 @@ import ctypes
 import gc
 import os
 import platform
+import resource
 import signal
 import sys
 import threading
@@ -84,6 +85,7 @@ def main(
     log.info(
         "starting", version=__version__, python=platform.python_version(), settings=settings(config)
     )
+    raise_open_files()
     keep_freed_memory()
     collect_garbage_rarely()
     if config.is_insecure:
@@ -267,6 +269,23 @@ def collect_garbage_rarely() -> None:
     partitions, and with Python's thresholds there is one each time some thousands were added.
     """
     gc.set_threshold(10_000, 10, 10)
+
+
+#: No node has more files and connections open; some systems refuse a limit without end.
+OPEN_FILES_MAX: Final = 1 << 20
+
+
+def raise_open_files() -> int:
+    """Let this process open as many files as it may; return how many that is.
+
+    The usual soft limit of 1,024 is there for programs that use select(); nobody here does.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = OPEN_FILES_MAX if hard == resource.RLIM_INFINITY else min(hard, OPEN_FILES_MAX)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(ValueError, OSError):  # some systems allow less than they say
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
 _M_TRIM_THRESHOLD: Final = -1

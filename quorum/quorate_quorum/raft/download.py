@@ -21,7 +21,7 @@ from quorate.errors import (
     raise_if_error,
 )
 from quorate.network import Connection, Network
-from quorate_quorum.log.log import is_full
+from quorate_quorum.log.disk_errors import is_passing
 from quorate_quorum.log.snapshot import Download, SnapshotId
 from quorate_quorum.methods import FETCH_SNAPSHOT
 from quorate_quorum.node.features import Known
@@ -121,7 +121,7 @@ class Downloads:
             else:
                 await self._fetch(install, download)
         except (CorruptRecordError, UnsupportedError, OSError) as error:
-            if isinstance(error, OSError) and not is_full(error):
+            if isinstance(error, OSError) and not is_passing(error):
                 raise
             await download.discard()
             return _failed(install, error, RESTART_MS)

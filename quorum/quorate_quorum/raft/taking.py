@@ -13,7 +13,8 @@ from typing import Protocol
 
 import structlog
 
-from quorate_quorum.log.log import DiskFullError, Log, is_full
+from quorate_quorum.log.disk_errors import TryAgainError, is_passing
+from quorate_quorum.log.log import Log
 from quorate_quorum.log.snapshot import VERSION, SnapshotId
 from quorate_quorum.raft.bootstrap import read_bootstrap_hash
 from quorate_quorum.raft.messages import Event, History, LogCut, SnapshotTaken
@@ -54,8 +55,8 @@ class Taking:
             if not self._node.history.bootstrap_hash:
                 self._node.learn_bootstrap_hash(await read_bootstrap_hash(self._log))
             await self._snapshots.take(self._start(snapshot), events)
-        except (OSError, DiskFullError) as error:
-            if isinstance(error, OSError) and not is_full(error):
+        except (OSError, TryAgainError) as error:
+            if isinstance(error, OSError) and not is_passing(error):
                 raise
             log.warning("no room for a snapshot", snapshot=snapshot, error=str(error), repeats=True)
             return

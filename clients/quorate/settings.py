@@ -1,0 +1,531 @@
+"""What may be given to a call: each argument is declared once, where it stands in the signature.
+
+    @checked
+    def __init__(
+        self,
+        *,
+        linger_ms: Annotated[float, Number(0, DAY_MS, doc="how long a record may wait")] = 5,
+    ) -> None: ...
+
+`checked` checks every argument that has a rule when the call is made, and hands it on in its plain
+form (a whole float as an int). So a value that the wire cannot carry is refused where it is given,
+and never found by a background task, which would take the client with it. None is allowed where
+the type says so. A wrong type is a TypeError, a wrong value a ValueError (or the rule's own error):
+both name the call, the argument, what was given and what is allowed.
+
+On a hot path a rule is called by hand: ``PARTITION.check("send", "partition", value)``.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import inspect
+import math
+import operator
+import re
+import types
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, ParamSpec, Protocol, TypeVar, Union, get_args, get_origin
+from typing import get_type_hints as type_hints
+
+from quorate.errors import InvalidPartitionsError, InvalidRequestError, InvalidTimestampError
+from quorate.model import TopicPartition
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+INT32_MAX = (1 << 31) - 1
+UINT32_MAX = (1 << 32) - 1
+INT64_MAX = (1 << 63) - 1
+DAY_MS = 24 * 3600 * 1000
+GIVEN_CHARS_MAX = 120
+
+
+class Rule(Protocol):
+    """What one argument may be."""
+
+    def check(self, call: str, name: str, given: Any) -> Any:
+        """Return the value in its plain form; TypeError or ValueError if it may not be."""
+
+
+def refused(call: str, name: str, allowed: str, given: object) -> str:
+    """Return the one sentence of all refusals.
+
+    >>> refused("Producer", "acks", '"all", 1 or 0', 2)
+    'Producer: acks must be "all", 1 or 0, not 2'
+    """
+    text = repr(given)
+    if len(text) > GIVEN_CHARS_MAX:
+        text = text[:GIVEN_CHARS_MAX] + "..."
+    if not isinstance(given, str | int | float | bytes | type(None)):
+        text += f" ({type(given).__name__})"
+    return f"{call}: {name} must be {allowed}, not {text}"
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """A whole number in a range, both ends included; True and False are none.
+
+    >>> Whole(1, 5).check("call", "n", 2.0)
+    2
+    """
+
+    least: int
+    most: int
+    doc: str = ""
+    #: What to say instead of the range, where a number in it has a meaning of its own.
+    allowed: str = ""
+    error: type[Exception] = ValueError
+
+    def check(self, call: str, name: str, given: Any) -> int:
+        if given.__class__ is int and self.least <= given <= self.most:
+            return int(given)
+        value = _whole(given)
+        if value is None:
+            raise TypeError(refused(call, name, self._said, given))
+        if not self.least <= value <= self.most:
+            raise self.error(refused(call, name, self._said, given))
+        return value
+
+    @property
+    def _said(self) -> str:
+        return self.allowed or f"a whole number from {self.least} to {self.most}"
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    """A number in a range, both ends included; infinity and NaN are in none."""
+
+    least: float
+    most: float
+    doc: str = ""
+
+    def check(self, call: str, name: str, given: Any) -> float:
+        said = f"a number from {self.least:g} to {self.most:.16g}"
+        if isinstance(given, bool) or not isinstance(given, int | float):
+            whole = _whole(given)
+            if whole is None:
+                raise TypeError(refused(call, name, said, given))
+            given = whole
+        if not self.least <= given <= self.most:
+            raise ValueError(refused(call, name, said, given))
+        return given  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """True or False, and nothing that only counts as one."""
+
+    doc: str = ""
+
+    def check(self, call: str, name: str, given: Any) -> bool:
+        if not isinstance(given, bool):
+            raise TypeError(refused(call, name, "True or False", given))
+        return given
+
+
+@dataclass(frozen=True, slots=True)
+class OneOf:
+    """One of a few values; 1, 1.0 and True are three."""
+
+    values: tuple[Any, ...]
+    doc: str = ""
+
+    def check(self, call: str, name: str, given: Any) -> Any:
+        for value in self.values:
+            if given.__class__ is value.__class__ and given == value:
+                return given
+        *most, last = [f'"{one}"' if isinstance(one, str) else repr(one) for one in self.values]
+        said = f"{', '.join(most)} or {last}" if most else last
+        raise ValueError(refused(call, name, said, given))
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A string, by default not an empty one."""
+
+    doc: str = ""
+    chars_max: int = 1000
+    may_be_empty: bool = False
+    #: A regular expression for the whole of it, and what it allows in words.
+    pattern: str = ""
+    allowed: str = ""
+    error: type[Exception] = ValueError
+
+    def check(self, call: str, name: str, given: Any) -> str:
+        said = f"a string of {0 if self.may_be_empty else 1} to {self.chars_max} characters"
+        if not isinstance(given, str):
+            raise TypeError(refused(call, name, self.allowed or said, given))
+        if len(given) > self.chars_max or not (given or self.may_be_empty):
+            raise self.error(refused(call, name, self.allowed or said, given))
+        if self.pattern and re.fullmatch(self.pattern, given) is None:
+            raise self.error(refused(call, name, self.allowed or said, given))
+        return given
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """Several strings; one string is none, whose letters would be taken for names."""
+
+    doc: str = ""
+    what: str = "names"
+
+    def check(self, call: str, name: str, given: Any) -> list[str]:
+        if isinstance(given, str):
+            raise TypeError(
+                f"{call}: {name} must be a list of {self.what}, not the string {given!r}"
+            )
+        said = f"a list of {self.what}, each a string"
+        if isinstance(given, bytes | Mapping) or not isinstance(given, Iterable):
+            raise TypeError(refused(call, name, said, given))
+        listed = list(given)
+        for one in listed:
+            if not isinstance(one, str):
+                raise TypeError(refused(call, name, said, one))
+        return listed
+
+
+@dataclass(frozen=True, slots=True)
+class Servers:
+    """Addresses: "host:port", several with commas between them, or a list of them."""
+
+    doc: str = "brokers to ask first"
+
+    def check(self, call: str, name: str, given: Any) -> tuple[str, ...]:
+        said = '"HOST:PORT", several as "HOST:PORT,HOST:PORT" or a list of them'
+        listed: list[Any]
+        if isinstance(given, str):
+            listed = given.split(",")
+        elif isinstance(given, Iterable) and not isinstance(given, bytes | Mapping):
+            listed = list(given)
+        else:
+            raise TypeError(refused(call, name, said, given))
+        for one in listed:
+            if not isinstance(one, str):
+                raise TypeError(refused(call, name, said, one))
+        endpoints = tuple(one.strip() for one in listed if one.strip())
+        if not endpoints:
+            raise ValueError(refused(call, name, said, given))
+        for endpoint in endpoints:
+            host, _, port = endpoint.rpartition(":")
+            if not host or not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+                raise ValueError(refused(call, name, f"{said}, with ports of 1 to 65535", endpoint))
+        return endpoints
+
+
+@dataclass(frozen=True, slots=True)
+class Configs:
+    """Configurations by name; numbers and truth values are written as the cluster reads them.
+
+    >>> Configs().check("create_topic", "configs", {"retention.ms": 1000, "flush.on.ack": True})
+    {'retention.ms': '1000', 'flush.on.ack': 'true'}
+    """
+
+    doc: str = ""
+
+    def check(self, call: str, name: str, given: Any) -> dict[str, str]:
+        said = 'a mapping of names to values, as {"retention.ms": "60000"}'
+        if not isinstance(given, Mapping):
+            raise TypeError(refused(call, name, said, given))
+        written = {}
+        for key, value in given.items():
+            if not isinstance(key, str):
+                raise TypeError(refused(call, f"a name in {name}", "a string", key))
+            if isinstance(value, bool):
+                value = "true" if value else "false"
+            elif (whole := _whole(value)) is not None:
+                value = str(whole)
+            elif isinstance(value, float) and math.isfinite(value):
+                value = repr(value)
+            if not isinstance(value, str):
+                place = f"{name}[{key!r}]"
+                raise TypeError(refused(call, place, "a string, a number or True or False", value))
+            written[key] = value
+        return written
+
+
+@dataclass(frozen=True, slots=True)
+class Coder:
+    """A serializer or deserializer: an object with that method, or a plain function.
+
+    A class is refused, though it can be called: what was meant is one of its objects.
+    """
+
+    method: str  # "serialize" or "deserialize"
+    doc: str = ""
+
+    def check(self, call: str, name: str, given: Any) -> Any:
+        arguments = "topic, value" if self.method == "serialize" else "topic, data"
+        said = f"an object with {self.method}({arguments}), or a function"
+        if isinstance(given, type) and hasattr(given, self.method):
+            said = f"an object, as {given.__name__}(), and not the class"
+            raise TypeError(refused(call, name, said, given))
+        if not (callable(given) or callable(getattr(given, self.method, None))):
+            raise TypeError(refused(call, name, said, given))
+        return given
+
+
+@dataclass(frozen=True, slots=True)
+class Function:
+    """Something that can be called."""
+
+    doc: str = ""
+    takes: str = ""
+
+    def check(self, call: str, name: str, given: Any) -> Any:
+        if not callable(given):
+            raise TypeError(refused(call, name, f"a function ({self.takes})", given))
+        return given
+
+
+@dataclass(frozen=True, slots=True)
+class NotThereYet:
+    """A setting whose name is kept for a later release: nothing but None is taken."""
+
+    why: str
+    error: type[Exception] = InvalidRequestError
+
+    def check(self, call: str, name: str, given: Any) -> None:
+        raise self.error(f"{call}: {name} {self.why}")
+
+
+@dataclass(frozen=True, slots=True)
+class Partition:
+    """A TopicPartition, or a pair of a topic's name and a partition's number."""
+
+    doc: str = ""
+
+    def check(self, call: str, name: str, given: Any) -> TopicPartition:
+        match given:
+            case (str() as topic, number) if topic:
+                return TopicPartition(
+                    topic, PARTITION.check(call, f"the partition in {name}", number)
+                )
+        raise TypeError(refused(call, name, 'TopicPartition("topic", number)', given))
+
+
+@dataclass(frozen=True, slots=True)
+class Partitions:
+    """Several TopicPartitions."""
+
+    doc: str = ""
+
+    def check(self, call: str, name: str, given: Any) -> list[TopicPartition]:
+        if isinstance(given, str | bytes | TopicPartition) or not isinstance(given, Iterable):
+            raise TypeError(refused(call, name, "a list of TopicPartition", given))
+        return [Partition().check(call, name, one) for one in given]
+
+
+@dataclass(frozen=True, slots=True)
+class ByPartition:
+    """A mapping of TopicPartitions to values."""
+
+    of: Rule
+    doc: str = ""
+
+    def check(self, call: str, name: str, given: Any) -> dict[TopicPartition, Any]:
+        if not isinstance(given, Mapping):
+            raise TypeError(refused(call, name, "a mapping by TopicPartition", given))
+        return {
+            Partition().check(call, f"a key of {name}", key): self.of.check(
+                call, f"{name}[{key!r}]", value
+            )
+            for key, value in given.items()
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Pattern:
+    """A regular expression, as a string."""
+
+    doc: str = ""
+
+    def check(self, call: str, name: str, given: Any) -> str:
+        said = "a regular expression, as a string"
+        if not isinstance(given, str):
+            raise TypeError(refused(call, name, said, given))
+        try:
+            re.compile(given)
+        except re.error as error:
+            raise ValueError(f"{refused(call, name, said, given)}: {error}") from None
+        return given
+
+
+@dataclass(frozen=True, slots=True)
+class SeveralOf:
+    """A list of objects of one class."""
+
+    kind: type
+    doc: str = ""
+
+    def check(self, call: str, name: str, given: Any) -> list[Any]:
+        said = f"a list of {self.kind.__name__}"
+        if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
+            raise TypeError(refused(call, name, said, given))
+        listed = list(given)
+        for one in listed:
+            if not isinstance(one, self.kind):
+                raise TypeError(refused(call, name, said, one))
+        return listed
+
+
+@dataclass(frozen=True, slots=True)
+class Assignments:
+    """Lists of broker ids, one list a partition."""
+
+    doc: str = ""
+
+    def check(self, call: str, name: str, given: Any) -> list[list[int]]:
+        said = "a list of lists of broker ids, one list a partition"
+        if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
+            raise TypeError(refused(call, name, said, given))
+        listed = list(given)
+        for one in listed:
+            if isinstance(one, str | bytes | Mapping) or not isinstance(one, Iterable):
+                raise TypeError(refused(call, name, said, one))
+        broker = Whole(0, INT32_MAX)
+        return [
+            [broker.check(call, f"a broker id in {name}", broker_id) for broker_id in one]
+            for one in listed
+        ]
+
+
+#: Arguments that several calls have.
+PARTITION = Whole(0, INT32_MAX, "number of a partition", error=InvalidPartitionsError)
+OFFSET = Whole(0, INT64_MAX, "offset of a record")
+TIMESTAMP_MS = Whole(0, INT64_MAX, "milliseconds since 1970")
+RECORD_TIMESTAMP_MS = Whole(
+    0, INT64_MAX, allowed="whole milliseconds since 1970", error=InvalidTimestampError
+)
+TIMEOUT_MS = Whole(1, INT32_MAX, "milliseconds")
+BYTES_MAX = Whole(1, INT32_MAX, "bytes")
+SERVERS = Servers()
+CLIENT_ID = Text("names the program in the logs of brokers")
+TOPIC = Text("a topic's name", chars_max=249)
+SECURITY = NotThereYet(
+    "is not there yet: TLS and authentication come with a later release; leave it None, and keep "
+    "the cluster on a network that you trust"
+)
+
+
+def checked(call: Callable[P, T]) -> Callable[P, T]:
+    """Check what is given to `call` by the rules in its signature. See the module."""
+    if inspect.iscoroutinefunction(call):
+
+        @functools.wraps(call)
+        async def wait(*args: P.args, **kwargs: P.kwargs) -> Any:
+            plain, named = _checked(call, args, kwargs)
+            return await call(*plain, **named)
+
+        return wait  # type: ignore[return-value]
+
+    @functools.wraps(call)
+    def run(*args: P.args, **kwargs: P.kwargs) -> T:
+        plain, named = _checked(call, args, kwargs)
+        return call(*plain, **named)
+
+    return run
+
+
+def check_fields(value: Any) -> None:
+    """Check the fields of a frozen dataclass by the rules in its annotations, once it is made."""
+    kind: Any = type(value)
+    for name, (rule, is_optional) in _rules(kind).items():
+        given = getattr(value, name)
+        if given is not None or not is_optional:
+            object.__setattr__(value, name, rule.check(kind.__name__, name, given))
+
+
+def settings_of(call: Callable[..., Any]) -> dict[str, tuple[Rule, Any]]:
+    """Return the rule and the default of each argument that has a rule."""
+    parameters = inspect.signature(call).parameters
+    rules = _rules(inspect.unwrap(call))
+    return {name: (rule, parameters[name].default) for name, (rule, _) in rules.items()}
+
+
+def _checked(
+    call: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    signature = _signature(call)
+    rules = _rules(call)
+    where = _name(call)
+    for name in kwargs:
+        if name not in signature.parameters and not _takes_any(call):
+            near = difflib.get_close_matches(name, signature.parameters, 1)
+            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(rules)}"
+            raise TypeError(f"{where}: there is no argument {name}; {hint}")
+    bound = signature.bind(*args, **kwargs)
+    arguments = bound.arguments
+    for name in arguments:
+        found = rules.get(name)
+        if found is None:
+            continue
+        rule, is_optional = found
+        given = arguments[name]
+        if given is None and is_optional:
+            continue
+        if name in _many(call):
+            arguments[name] = tuple(rule.check(where, name, one) for one in given)
+        else:
+            arguments[name] = rule.check(where, name, given)
+    return bound.args, bound.kwargs
+
+
+@functools.cache
+def _signature(call: Callable[..., Any]) -> inspect.Signature:
+    return inspect.signature(call)
+
+
+@functools.cache
+def _many(call: Callable[..., Any]) -> frozenset[str]:
+    """Arguments as in *topics: the rule is for each of them."""
+    return frozenset(
+        name
+        for name, one in _signature(call).parameters.items()
+        if one.kind is inspect.Parameter.VAR_POSITIONAL
+    )
+
+
+@functools.cache
+def _takes_any(call: Callable[..., Any]) -> bool:
+    return any(
+        one.kind is inspect.Parameter.VAR_KEYWORD for one in _signature(call).parameters.values()
+    )
+
+
+def _name(call: Callable[..., Any]) -> str:
+    """Return "Producer" for its constructor, "Admin.create_topic" for a method."""
+    return call.__qualname__.removesuffix(".__init__")
+
+
+@functools.cache
+def _rules(call: Any) -> dict[str, tuple[Rule, bool]]:
+    """Return each argument's rule, and whether it may be None."""
+    found = {}
+    for name, hint in type_hints(call, include_extras=True).items():
+        if get_origin(hint) is not Annotated:
+            continue
+        kind, *notes = get_args(hint)
+        is_optional = get_origin(kind) in (Union, types.UnionType) and type(None) in get_args(kind)
+        for note in notes:
+            if hasattr(note, "check"):
+                found[name] = (note, is_optional)
+    return found
+
+
+def _whole(given: Any) -> int | None:
+    """Return a whole number as an int (numpy's too), None if it is none.
+
+    >>> _whole(5.0), _whole(5.5), _whole(True), _whole(float("inf"))
+    (5, None, None, None)
+    """
+    if isinstance(given, bool):
+        return None
+    if isinstance(given, float):
+        return int(given) if math.isfinite(given) and given.is_integer() else None
+    try:
+        return operator.index(given)
+    except TypeError:
+        return None
