@@ -2,32 +2,11 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Iterable
 from typing import Any
 
 from quorate.model import Header
 from quorate.serializers import Encode
-
-
-def whole_number(name: str, value: Any, allowed: str) -> int:
-    """Return an int, also of a number type of others (numpy); TypeError for all else, and bools."""
-    if not isinstance(value, bool):
-        try:
-            return operator.index(value)
-        except TypeError:
-            pass
-    raise TypeError(f"{name} must be {allowed}, not {value!r}")
-
-
-def as_timestamp(value: Any) -> int:
-    """Return a record's time; TypeError unless it is a whole number."""
-    return whole_number("timestamp_ms", value, "a whole number of milliseconds since 1970")
-
-
-def as_partition(value: Any) -> int:
-    """Return a partition; TypeError unless it is a whole number."""
-    return whole_number("partition", value, "a whole number or None")
 
 
 def as_bytes(name: str, value: Any, encode: Encode | None) -> bytes:

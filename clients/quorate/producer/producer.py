@@ -13,7 +13,7 @@ from quorate.errors import ClosedError
 from quorate.model import Header, RecordMetadata
 from quorate.owner import Owner
 from quorate.producer.accumulator import Accumulator, AccumulatorConfig
-from quorate.producer.arguments import as_bytes, as_headers, as_timestamp
+from quorate.producer.arguments import as_bytes, as_headers
 from quorate.producer.delivery import Delivery, until_done
 from quorate.producer.partition_queue import Batch, PartitionQueue
 from quorate.producer.partitioner import Partitioner, Sticky
@@ -28,9 +28,11 @@ from quorate.settings import (
     CLIENT_ID,
     DAY_MS,
     INT64_MAX,
+    RECORD_TIMESTAMP_MS,
     SECURITY,
     SERVERS,
     TIMEOUT_MS,
+    TOPIC,
     Coder,
     Flag,
     Function,
@@ -206,7 +208,7 @@ class Producer:
         try:
             view = cluster.topics.get(topic)
         except TypeError:  # it has no hash
-            raise TypeError(f"a topic's name must be a string, not {topic!r}") from None
+            view = cluster.topics.get(TOPIC.check("send", "a topic's name", topic))
         if view is None:
             view = await self._topic(topic)
         if self._encode_key is not None and key is not None:
@@ -223,8 +225,8 @@ class Producer:
             value = as_bytes("value", value, None)
         if timestamp_ms is None:
             timestamp_ms = cluster.wall_clock_ms()
-        elif timestamp_ms.__class__ is not int:
-            timestamp_ms = as_timestamp(timestamp_ms)
+        else:
+            timestamp_ms = RECORD_TIMESTAMP_MS.check("send", "timestamp_ms", timestamp_ms)
         size = (len(key) if key else 0) + (len(value) if value else 0) + RECORD_OVERHEAD_MAX
         pairs: Sequence[Header] = ()
         if headers:

@@ -10,8 +10,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from quorate.errors import InvalidPartitionsError
-from quorate.producer.arguments import as_partition
 from quorate.producer.partitioner import Partitioner, Sticky, partition_for_key
+from quorate.settings import PARTITION
 
 if TYPE_CHECKING:
     from quorate.cluster import Cluster, TopicView
@@ -61,18 +61,15 @@ class Routes:
         TypeError or InvalidPartitionsError if there is no such partition.
         """
         if partition is not None:
-            partition = as_partition(partition)
-            if not 0 <= partition < len(view.numbers):
+            partition = PARTITION.check("send", "partition", partition)
+            if partition >= len(view.numbers):
                 raise InvalidPartitionsError(
                     f"topic {view.name!r} has partitions 0 to {len(view.numbers) - 1}, "
                     f"and no partition {partition}"
                 )
         elif self._partitioner is not None:
             chosen = self._partitioner(key, view.numbers, view.available)
-            try:
-                partition = as_partition(chosen)
-            except TypeError:
-                partition = -1
+            partition = PARTITION.check("send", "what the partitioner returns", chosen)
             if partition not in view.numbers:
                 raise InvalidPartitionsError(
                     f"the partitioner chose {chosen!r} for topic {view.name!r}, "
