@@ -24,6 +24,7 @@ from quorate.errors import (
     QuorateError,
     QuorumUnavailableError,
     UnknownTopicError,
+    WrongClusterError,
     WrongLoopError,
     from_wire,
 )
@@ -171,7 +172,7 @@ class Cluster:
             try:
                 await self.refresh()
                 break
-            except (ClosedError, InvalidRequestError, WrongLoopError):
+            except (ClosedError, InvalidRequestError, WrongClusterError, WrongLoopError):
                 raise
             except QuorateError as error:
                 if loop.time() >= deadline:
@@ -387,9 +388,7 @@ class Cluster:
             self.request_refresh()
 
     def _take(self, response: MetadataResponse) -> None:
-        if self.cluster_id and response.cluster_id != self.cluster_id:
-            log.warning("another cluster answers", was=self.cluster_id, now=response.cluster_id)
-            self.image_offset = -1
+        self._check_cluster(response.cluster_id)
         is_stale = response.image_offset < self.image_offset
         self.image_offset = max(self.image_offset, response.image_offset)
         self.cluster_id = response.cluster_id
@@ -411,6 +410,23 @@ class Cluster:
         if has_news:
             self._looks_without_news = 0
         self._tell()
+
+    def _check_cluster(self, told: str) -> None:
+        """Fail for good if another cluster answers, as one that was started anew at the address.
+
+        All that the client knows (topic ids, epochs, positions, producer id, sequences) is of the
+        old cluster; in the new one it names other records, or none, and would do so unnoticed.
+        """
+        if self.cluster_id in ("", told):
+            return
+        what = self.owner.what
+        error = WrongClusterError(
+            f"this {what} was started with the cluster {self.cluster_id!r}, and now the cluster "
+            f"{told!r} answers at {', '.join(self.bootstrap)}: was it set up anew, or is the "
+            f"address another's? What the {what} knows is of the old cluster: make a new {what}"
+        )
+        self.owner.fail(error)
+        raise error
 
     def _take_topic(self, topic: TopicMetadata, is_stale: bool) -> bool:
         """Take what an answer says of a topic; return whether it is news."""

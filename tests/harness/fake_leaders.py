@@ -265,6 +265,7 @@ class FakeCluster:
         self.spoil: Callable[[bytes], bytes] = lambda data: data
         self.image_offset = 0
         self.topics_made = 0
+        self.cluster_id = "fake"
 
     async def start(self) -> None:
         for broker in self.brokers:
@@ -283,6 +284,12 @@ class FakeCluster:
         )
         self.topics[name] = topic
         return topic
+
+    def start_anew(self) -> None:
+        """Another cluster listens at the same addresses: empty, and its ids begin from 0 again."""
+        self.topics.clear()
+        self.cluster_id += "'"
+        self.image_offset = self.producer_ids = 0
 
     def delete_topic(self, name: str) -> None:
         self.image_offset += 1
@@ -307,7 +314,7 @@ class FakeCluster:
 
     def metadata(self, request: admin_pb2.MetadataRequest) -> admin_pb2.MetadataResponse:
         response = admin_pb2.MetadataResponse(
-            cluster_id="fake", controller=0, image_offset=self.image_offset
+            cluster_id=self.cluster_id, controller=0, image_offset=self.image_offset
         )
         for broker in self.brokers:
             response.brokers.add(broker_id=broker.id, endpoint=broker.endpoint)

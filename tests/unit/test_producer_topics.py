@@ -9,7 +9,13 @@ from typing import Any
 import pytest
 
 from quorate import Delivery, Producer
-from quorate.errors import OutcomeUnknownError, QuorateError, RecordTooLargeError, UnknownTopicError
+from quorate.errors import (
+    OutcomeUnknownError,
+    QuorateError,
+    RecordTooLargeError,
+    UnknownTopicError,
+    WrongClusterError,
+)
 from tests.harness.fake_leaders import FakeCluster, with_cluster
 
 
@@ -296,5 +302,46 @@ def test_what_an_earlier_attempt_may_have_written_fails_as_unknown() -> None:
             cluster.move("t", 0, 1)
             with pytest.raises(OutcomeUnknownError, match="may have been written; now: lowered"):
                 await sending
+
+    with_cluster(program)
+
+
+@pytest.mark.parametrize("settings", [{}, {"acks": 1}, {"acks": 0}])
+def test_a_producer_refuses_to_go_on_in_another_cluster(settings: dict[str, Any]) -> None:
+    """Its producer id is another's there, who would get its batches back as duplicates."""
+
+    async def program(cluster: FakeCluster) -> None:
+        cluster.add_topic("t")
+        async with producer(cluster, **settings) as old:
+            await old.send_and_wait("t", b"in the old cluster")
+            cluster.start_anew()
+            topic = cluster.add_topic("t")
+            async with producer(cluster, **settings) as new:
+                await new.send_and_wait("t", b"new 1")
+                with pytest.raises(WrongClusterError, match=r"'fake', and now the cluster \"fake'"):
+                    await old.send_and_wait("t", b"old 1")
+                with pytest.raises(WrongClusterError, match="make a new producer"):
+                    await old.send("t", b"old 2")
+                await new.send_and_wait("t", b"new 2")
+            assert topic.partitions[0].values() == [b"new 1", b"new 2"]
+
+    with_cluster(program)
+
+
+def test_what_was_sent_when_another_cluster_answers_has_an_unknown_outcome() -> None:
+    async def program(cluster: FakeCluster) -> None:
+        cluster.add_topic("t")
+        cluster.fault = lambda *_: "lose"
+        async with producer(cluster, max_in_flight=1) as p:
+            sent = await p.send("t", b"x")
+            await asyncio.sleep(0.1)
+            unsent = await p.send("t", b"y")
+            cluster.start_anew()
+            cluster.add_topic("t")
+            await asyncio.sleep(2)
+            with pytest.raises(OutcomeUnknownError, match="may have been written"):
+                sent.result()
+            with pytest.raises(WrongClusterError):
+                unsent.result()
 
     with_cluster(program)
