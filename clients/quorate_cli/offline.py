@@ -23,7 +23,7 @@ from quorate_broker.partition.producers import Producers as ProducerState
 from quorate_broker.replica_files import METADATA_FILE, PartitionMetadata
 from quorate_cli.event_fields import fields_of
 from quorate_quorum.log import epochs as epoch_file
-from quorate_quorum.log import run_file, snapshot
+from quorate_quorum.log import observer, run_file, snapshot
 from quorate_quorum.log.disk import Disk, read_whole
 from quorate_quorum.log.events import decode_events
 from quorate_quorum.log.identity import FILE_NAME as IDENTITY_FILE
@@ -33,7 +33,6 @@ from quorate_quorum.log.log import (
     CUTTING_FILE,
     HIGH_WATERMARK_FILE,
     SYNCED_FILE,
-    unpack_observer_snapshot,
 )
 from quorate_quorum.log.real_disk import LOCK_FILE
 from quorate_quorum.log.segment import INDEX, LOG, SNAPSHOT, TIME_INDEX, Segment, offset_of
@@ -513,7 +512,7 @@ async def producer_snapshot(disk: Disk, path: str) -> tuple[int, int, bytes]:
     """Return (offset, epoch, state) of a snapshot of a partition's producers; DamagedError or
     CorruptRecordError unless it is whole and of the offset that it is named by.
     """
-    found = unpack_observer_snapshot(await small_file(disk, path))
+    found = observer.unpack(await small_file(disk, path))
     if found is None:
         raise DamagedError("it is not a whole snapshot of producers (version 1)")
     if found[0] != offset_of(path.rpartition("/")[2], SNAPSHOT):

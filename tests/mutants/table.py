@@ -776,6 +776,16 @@ MUTANTS = (
         ),
     ),
     Mutant(
+        "R8",
+        "a snapshot of what producers wrote before a cut is believed after it",
+        LOG,
+        "if offset > self.log_start_offset and epoch != self.epochs.epoch_at(offset - 1):",
+        "if False:",
+        (
+            "tests/unit/test_log_turns.py::test_a_snapshot_of_a_history_that_was_cut_is_not_believed",
+        ),
+    ),
+    Mutant(
         "R9",
         "a sync that found no room is tried again",
         "quorum/quorate_quorum/log/disk_errors.py",

@@ -300,6 +300,7 @@ def config(chance: random.Random) -> LogConfig:
         index_interval_bytes=chance.choice([0, 100, 400]),
         track_synced=chance.random() < 0.5,
         verify_all=chance.random() < 0.5,
+        snapshot_batches=chance.choice([1, 3, 1000]),
     )
 
 

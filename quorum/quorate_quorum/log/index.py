@@ -11,9 +11,14 @@ import struct
 import sys
 from array import array
 from bisect import bisect_left, bisect_right
+from collections.abc import Iterator
+from itertools import islice
+from operator import lt
 
 OFFSET_ENTRY = struct.Struct(">II")
 TIME_ENTRY = struct.Struct(">qI")
+#: So many entries are taken over from disk in one turn of the loop.
+PIECE_ROWS = 16_384
 
 
 class SegmentIndex:
@@ -86,19 +91,29 @@ class SegmentIndex:
         self._note_time()
         return _interleave((self._times, 8), (self._time_offsets, 4))
 
-    def load(self, offsets: bytes, times: bytes, segment_bytes: int) -> None:
-        """Take over entries from disk, up to the first that can't be."""
-        for offset, position in _entries(OFFSET_ENTRY, offsets):
+    def load(self, offsets: bytes, times: bytes, segment_bytes: int) -> Iterator[None]:
+        """Take over entries from disk, up to the first that can't be; a turn's work at each step.
+
+        A full index has some 260,000 of each kind.
+        """
+        for last_offsets, positions in _pieces(offsets, "I", "I"):
             last_offset, last_position = self.last_entry
-            if offset <= last_offset or not last_position < position < segment_bytes:
+            good = min(_rising(last_offset, last_offsets), _rising(last_position, positions))
+            good = bisect_left(positions, segment_bytes, 0, good)
+            self._offsets.extend(last_offsets[:good])
+            self._positions.extend(positions[:good])
+            if good < len(positions):
                 break
-            self._offsets.append(offset)
-            self._positions.append(position)
-        for time, offset in _entries(TIME_ENTRY, times):
-            if self._times and (time <= self._times[-1] or offset <= self._time_offsets[-1]):
+            yield
+        for some_times, time_offsets in _pieces(times, "q", "I"):
+            last_time = self._times[-1] if self._times else -(1 << 63) - 1
+            last_offset = self._time_offsets[-1] if self._times else -1
+            good = min(_rising(last_time, some_times), _rising(last_offset, time_offsets))
+            self._times.extend(some_times[:good])
+            self._time_offsets.extend(time_offsets[:good])
+            if good < len(some_times):
                 break
-            self._times.append(time)
-            self._time_offsets.append(offset)
+            yield
         if not self._times:
             del self._offsets[:], self._positions[:]  # the two are written together
         self.truncate((1 << 32) - 1)
@@ -129,6 +144,42 @@ def _interleave(*columns: tuple[array[int], int]) -> bytes:
     return bytes(rows)
 
 
-def _entries(layout: struct.Struct, content: bytes) -> list[tuple[int, int]]:
-    whole = len(content) - len(content) % layout.size
-    return list(layout.iter_unpack(content[:whole]))
+def _pieces(content: bytes, *types: str) -> Iterator[list[array[int]]]:
+    """Yield columns of big-endian integers, some rows at a time; no row that is not whole.
+
+    >>> list(_pieces(bytes.fromhex("0000000100000003000000020000000400"), "I", "I"))
+    [[array('I', [1, 2]), array('I', [3, 4])]]
+    """
+    sizes = [array(one).itemsize for one in types]
+    width = sum(sizes)
+    whole = len(content) - len(content) % width
+    for start in range(0, whole, PIECE_ROWS * width):
+        stop = min(start + PIECE_ROWS * width, whole)
+        rows = (stop - start) // width
+        columns: list[array[int]] = []
+        for one, size in zip(types, sizes, strict=True):
+            data = bytearray(rows * size)
+            for byte in range(size):
+                data[byte::size] = content[start + byte : stop : width]
+            column: array[int] = array(one, bytes(data))
+            if sys.byteorder == "little":
+                column.byteswap()
+            columns.append(column)
+            start += size
+        yield columns
+
+
+def _rising(before: int, column: array[int]) -> int:
+    """Return how many entries, from the first, grow strictly, from `before` on.
+
+    >>> _rising(0, array("I", [1, 2, 3])), _rising(0, array("I", [1, 3, 3, 4]))
+    (3, 2)
+    >>> _rising(1, array("I", [1, 2, 3])), _rising(0, array("I"))
+    (0, 0)
+    """
+    if not column or column[0] <= before:
+        return 0
+    if all(map(lt, column, islice(column, 1, None))):
+        return len(column)
+    rises = zip(column, islice(column, 1, None), strict=False)
+    return next(at for at, (one, after) in enumerate(rises, 1) if one >= after)

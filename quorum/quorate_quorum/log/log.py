@@ -28,16 +28,13 @@ about says who must: ReopenError means this log alone, StorageError the disk (di
 from __future__ import annotations
 
 import asyncio
-import struct
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import Protocol
 
 import structlog
-from crc32c import crc32c
 
 from quorate.errors import (
     CorruptRecordError,
@@ -56,13 +53,13 @@ from quorate_quorum.log.disk_errors import (
     storage_error,
 )
 from quorate_quorum.log.epochs import EpochCache
+from quorate_quorum.log.observer import Observer, ObserverSnapshots
 from quorate_quorum.log.run_file import UNKNOWN, Run
 from quorate_quorum.log.segment import (
     BATCH_BYTES_MAX,
     INDEX,
     LOG,
     RELATIVE_MAX,
-    SNAPSHOT,
     TIME_INDEX,
     Inspect,
     Segment,
@@ -85,9 +82,8 @@ READERS_MAX = 32
 INDEXES_MAX = 4
 #: Rewriting the tail copies this much at a time.
 _COPY_BYTES = 1024 * 1024
-_SNAPSHOT_HEADER = struct.Struct(">4sIqqI")  # what it is, version, offset, epoch before it, crc
-_SNAPSHOT_MAGIC = b"QSNP"
-_SNAPSHOT_VERSION = 1
+#: Batches noted, or records decoded, in one turn of the loop: a few milliseconds.
+_TURN_MAX = 512
 
 
 class LogCorruptError(StorageError):
@@ -106,6 +102,10 @@ class LogConfig:
     track_synced: bool = False
     #: Check every batch at open, not only those that no sync is known to have covered.
     verify_all: bool = False
+    #: The observer's state is written down after so many batches, or bytes of them: what is
+    #: replayed after a cut, or at open, is about that much.
+    snapshot_batches: int = 20_000
+    snapshot_bytes: int = 64 << 20
 
     def __post_init__(self) -> None:
         if not 1 <= self.segment_bytes <= RELATIVE_MAX:
@@ -114,22 +114,6 @@ class LogConfig:
             raise ValueError(
                 f"index_interval_bytes must be 0 or more, not {self.index_interval_bytes}"
             )
-
-
-class Observer(Protocol):
-    """State that follows the log, such as what producers have written."""
-
-    def observe(self, header: BatchHeader) -> None:
-        """Take in an appended or replayed batch; they come in order."""
-
-    def reset(self) -> None:
-        """Forget everything: a reload follows."""
-
-    def snapshot(self) -> bytes:
-        """Return the state as bytes."""
-
-    def restore(self, data: bytes) -> None:
-        """Take over a snapshot's state."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +150,9 @@ class Log:
         self._directory = directory
         self._config = config
         self._observer = observer
+        self._snapshots = ObserverSnapshots(disk, directory)
+        #: Batches, and their bytes, that the newest snapshot does not have.
+        self._unsaved_batches = self._unsaved_bytes = 0
         self._segments: list[Segment] = []
         self._bases: list[int] = []
         self._synced_slot = SlotFile(disk, f"{directory}/{SYNCED_FILE}")
@@ -281,18 +268,23 @@ class Log:
             assert position == segment.size, (position, segment.size)
             segment.size += size
             assert segment.file.size == segment.size, "headers and pieces differ in size"
-            for header, _ in batches:
+            for number, (header, _) in enumerate(batches, 1):
                 segment.add_to(index, position, header)
                 position += header.size
                 self._recent_offsets.append(header.end_offset)
                 self._recent_positions.append(position)
                 if self._observer is not None:
                     self._observer.observe(header)
+                if number % _TURN_MAX == 0:
+                    await asyncio.sleep(0)
             self._changed = True
             if len(self._recent_offsets) > RECENT_BATCHES_MAX:
-                del self._recent_offsets[: RECENT_BATCHES_MAX // 2]
-                del self._recent_positions[: RECENT_BATCHES_MAX // 2]
+                del self._recent_offsets[: -RECENT_BATCHES_MAX // 2]
+                del self._recent_positions[: -RECENT_BATCHES_MAX // 2]
             self.log_end_offset = expected
+            self._unsaved_batches += len(batches)
+            self._unsaved_bytes += size
+            await self._save_observer_if_due()
 
     async def read(
         self, offset: int, *, end: int, bytes_max: int, at_least_one: bool = True
@@ -352,7 +344,7 @@ class Log:
             await self._lower_slots(end_offset)
             for last in reversed(self._segments[at + 1 :]):
                 await self._drop(last)
-            await self._remove_snapshots_above(end_offset)
+            self._unsynced_names |= await self._snapshots.remove_above(end_offset)
             await segment.remove_index_files()
             self._unsynced_names = True
             await self._sync_names()
@@ -371,7 +363,7 @@ class Log:
                 await self._lower_slots(min(self.log_start_offset, offset))
                 for last in reversed(self._segments[1:]):
                     await self._drop(last)
-                await self._remove_snapshots_above(-1)
+                self._unsynced_names |= await self._snapshots.remove_above(-1)
                 await self._move_emptied(self._segments.pop(), offset)
                 self._bases.pop()
             self.epochs = EpochCache()
@@ -410,9 +402,12 @@ class Log:
                 if segment.base_offset >= end:
                     break
                 try:
-                    if await segment.max_timestamp() < timestamp_ms:
+                    newest = await segment.max_timestamp()
+                    self._used_index_of(segment)
+                    if newest < timestamp_ms:
                         continue
                     found = await self._search_time(segment, timestamp_ms, end)
+                    self._used_index_of(segment)
                 except (OSError, CorruptRecordError):
                     if segment in self._segments:
                         raise
@@ -484,8 +479,7 @@ class Log:
             with done_without("index", self._directory):
                 await self._segments[-1].write_index()
             with done_without("producers", self._directory):
-                await self._write_snapshot()
-                await self._remove_old_snapshots()
+                await self._save_observer()
             with done_without("high watermark", self._directory):
                 await self._high_watermark_slot.write(self.high_watermark, self.hw_epoch, sync=True)
             self._unsynced_names = True
@@ -590,7 +584,7 @@ class Log:
         with done_without("index", self._directory):
             await closing.write_index()
         with done_without("producers", self._directory):
-            await self._write_snapshot()
+            await self._save_observer()
         await self._new_segment()
         self._used_index_of(closing)
         log.info("segment rolled", directory=self._directory, base_offset=self.log_end_offset)
@@ -646,16 +640,20 @@ class Log:
             if known is not None and known[0] is segment:
                 position = known[1]
             else:
-                position = await segment.position_of(offset)
-                self._used_index_of(segment)
+                position = await self._position_of(segment, offset)
             if position < segment.size:
                 return await self._read_at(segment, position, offset, end, bytes_max, at_least_one)
             at += 1  # compaction may leave the end of a segment's offsets without records
         return b""
 
+    async def _position_of(self, segment: Segment, offset: int) -> int:
+        position = await segment.position_of(offset)
+        self._used_index_of(segment)
+        return position
+
     def _used_index_of(self, segment: Segment) -> None:
         """Keep the indexes of the few closed segments that were used last."""
-        if segment is self._segments[-1]:
+        if segment is self._segments[-1] or segment.index is None:
             return
         self._indexed[segment.base_offset] = segment
         self._indexed.move_to_end(segment.base_offset)
@@ -701,7 +699,7 @@ class Log:
                     return None
                 if header.max_timestamp >= timestamp_ms:
                     batch = await segment.file.read_at(where, header.size)
-                    found = _first_at(batch, header, timestamp_ms)
+                    found = await _first_at(batch, header, timestamp_ms)
                     if found is not None and found[0] < end:
                         return found
             if chunk.bad is not None:
@@ -850,94 +848,64 @@ class Log:
         """Restore the newest snapshot at or below the end, then replay the headers above it."""
         if self._observer is None:
             return
-        self._observer.reset()
-        offset = self.log_start_offset
-        for start in reversed(await self._snapshots()):
-            state = await self._read_snapshot(start)
-            if state is not None:
-                self._observer.restore(state)
-                offset = start
-                break
-        await self._visit(offset, self._observer.observe)
-
-    async def _visit(self, offset: int, visit: Callable[[BatchHeader], None]) -> None:
-        """Call `visit` with the header of each batch that ends above `offset`, in order."""
+        offset = await self._restore_observer(self._observer)
+        self._unsaved_batches = self._unsaved_bytes = 0
         for segment, next_base in self._with_next_base():
             if next_base <= offset:
                 continue
-            position = await segment.position_of(offset)
+            position = await self._position_of(segment, offset)
             while position < segment.size:
                 chunk = await segment.scan(position, checked=False)
                 for _, header in chunk.found:
-                    visit(header)
+                    self._observer.observe(header)
                 if chunk.bad is not None:
                     raise CorruptRecordError(f"{segment.file.path}: {chunk.bad}")
+                self._unsaved_batches += len(chunk.found)
+                self._unsaved_bytes += chunk.position - position
                 position = chunk.position
+        await self._save_observer_if_due()
 
-    async def _snapshots(self) -> list[int]:
-        """Offsets of the snapshots on disk, in order."""
-        if not await self._disk.exists(self._directory):
-            return []
-        offsets = [offset_of(name, SNAPSHOT) for name in await self._disk.list(self._directory)]
-        return sorted(offset for offset in offsets if offset is not None)
+    async def _restore_observer(self, observer: Observer) -> int:
+        """Restore the newest snapshot that is good; return where to replay from."""
+        for offset in reversed(await self._snapshots.offsets()):
+            if not self.log_start_offset <= offset <= self.log_end_offset:
+                continue
+            found = await self._snapshots.read(offset)
+            if found is None:
+                continue
+            epoch, state = found
+            if offset > self.log_start_offset and epoch != self.epochs.epoch_at(offset - 1):
+                continue  # of a history that was cut
+            observer.reset()
+            with suppress(CorruptRecordError):  # another release wrote it: it can be built again
+                observer.restore(state)
+                return offset
+        observer.reset()
+        return self.log_start_offset
 
-    def _snapshot_path(self, offset: int) -> str:
-        return f"{self._directory}/{file_name(offset, SNAPSHOT)}"
+    async def _save_observer_if_due(self) -> None:
+        if (
+            self._unsaved_batches >= self._config.snapshot_batches
+            or self._unsaved_bytes >= self._config.snapshot_bytes
+        ):
+            self._unsaved_batches = self._unsaved_bytes = 0
+            with done_without("producers", self._directory):
+                await self._save_observer()
 
-    async def _write_snapshot(self) -> None:
+    async def _save_observer(self) -> None:
         if self._observer is None:
             return
-        state = self._observer.snapshot()
         end = self.log_end_offset
-        header = _SNAPSHOT_HEADER.pack(
-            _SNAPSHOT_MAGIC, _SNAPSHOT_VERSION, end, self.epochs.epoch_at(end - 1), crc32c(state)
-        )
-        # Not synced: it tells by its CRC and epoch whether it is whole and of this history.
-        await replace_whole(self._disk, self._snapshot_path(end), header + state, sync=False)
+        self._unsaved_batches = self._unsaved_bytes = 0
+        await self._snapshots.write(end, self.epochs.epoch_at(end - 1), self._observer.snapshot())
+        await self._snapshots.thin(self.log_start_offset, end, self._bases)
         self._unsynced_names = True
-
-    async def _read_snapshot(self, offset: int) -> bytes | None:
-        if not self.log_start_offset <= offset <= self.log_end_offset:
-            return None
-        content = await read_whole(self._disk, self._snapshot_path(offset))
-        found = unpack_observer_snapshot(content)
-        if found is None:
-            return None
-        at, epoch, state = found
-        is_of_this_history = offset == self.log_start_offset or epoch == self.epochs.epoch_at(
-            offset - 1
-        )
-        return state if at == offset and is_of_this_history else None
-
-    async def _remove_snapshots_above(self, end: int) -> None:
-        for offset in await self._snapshots():
-            if offset > end:
-                await self._disk.remove(self._snapshot_path(offset))
-                self._unsynced_names = True
-
-    async def _remove_old_snapshots(self) -> None:
-        """Keep the newest, and those at the start of a segment."""
-        for offset in (await self._snapshots())[:-1]:
-            if offset not in self._bases:
-                await self._disk.remove(self._snapshot_path(offset))
 
     async def _close_files(self) -> None:
         await self._synced_slot.close()
         await self._high_watermark_slot.close()
         for segment in self._segments:
             await segment.file.close()
-
-
-def unpack_observer_snapshot(content: bytes) -> tuple[int, int, bytes] | None:
-    """Return (offset, epoch before it, state) of a snapshot of an observer's state; None if it is
-    damaged or of another version.
-    """
-    if len(content) < _SNAPSHOT_HEADER.size:
-        return None
-    magic, version, offset, epoch, crc = _SNAPSHOT_HEADER.unpack_from(content)
-    state = content[_SNAPSHOT_HEADER.size :]
-    is_ours = (magic, version, crc) == (_SNAPSHOT_MAGIC, _SNAPSHOT_VERSION, crc32c(state))
-    return (offset, epoch, state) if is_ours else None
 
 
 class _Recovery:
@@ -1176,7 +1144,7 @@ class _Recovery:
             await owner._end_cut()
         owner._start_recent()
         owner.epochs.truncate_from_end(end)
-        await owner._remove_snapshots_above(end)
+        owner._unsynced_names |= await owner._snapshots.remove_above(end)
         offset, owner.hw_epoch = owner._high_watermark_slot.value or (0, -1)
         owner.high_watermark = max(offset, owner.log_start_offset)
         if self._config.track_synced and self._synced < end:
@@ -1189,7 +1157,7 @@ class _Recovery:
         for segment, next_base in owner._with_next_base():
             if next_base <= self._synced:
                 continue
-            position = await segment.position_of(self._synced)
+            position = await owner._position_of(segment, self._synced)
             while position < segment.size:
                 length = min(_COPY_BYTES, segment.size - position)
                 data = await segment.file.read_at(position, length)
@@ -1198,15 +1166,17 @@ class _Recovery:
         await owner._sync_to(owner.log_end_offset)
 
 
-def _first_at(batch: bytes, header: BatchHeader, timestamp_ms: int) -> tuple[int, int] | None:
+async def _first_at(batch: bytes, header: BatchHeader, timestamp_ms: int) -> tuple[int, int] | None:
     """Return the first record at or after a time, None if the header promised too much.
 
     Only its producer and its consumers vouch for what is in a batch (law 8): of one that does not
     decode, or whose codec is not here, the header answers.
     """
     with suppress(CorruptRecordError, UnsupportedError):
-        for record in records(batch):
+        for number, record in enumerate(records(batch, header), 1):
             if record.timestamp_ms >= timestamp_ms:
                 return record.offset, record.timestamp_ms
+            if number % _TURN_MAX == 0:
+                await asyncio.sleep(0)
         return None
     return header.base_offset, header.max_timestamp

@@ -6,6 +6,7 @@ the log is stopped cleanly, and what a crash leaves without them is scanned when
 
 from __future__ import annotations
 
+import asyncio
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,8 +17,12 @@ from quorate_quorum.log.disk import Buffer, Disk, File, read_whole, replace_whol
 from quorate_quorum.log.index import SegmentIndex
 
 LOG, INDEX, TIME_INDEX, SNAPSHOT = ".log", ".index", ".timeindex", ".snapshot"
-#: A scan reads this much at a time, or one whole batch where that is larger.
-CHUNK_BYTES = 1024 * 1024
+#: A scan reads this much at a time, or one whole batch where that is larger; between two chunks
+#: the loop has a turn. It takes a few milliseconds to look at so many batches.
+CHUNK_BYTES = 64 * 1024
+CHUNK_BATCHES_MAX = 256
+#: Where a batch is looked for, its index entry is not further away than this as a rule.
+LOOKUP_BYTES = 8 * 1024
 #: No batch is larger; a length beyond it is not one.
 BATCH_BYTES_MAX = 256 * 1024 * 1024
 #: Relative offsets and positions have four bytes, in Kafka's signed.
@@ -83,14 +88,37 @@ class Segment:
         """Return an empty index of this segment's kind."""
         return SegmentIndex(self._index_interval_bytes)
 
-    async def scan(self, position: int, *, checked: bool, inspect: Inspect | None = None) -> Chunk:
+    async def scan(
+        self,
+        position: int,
+        *,
+        checked: bool,
+        inspect: Inspect | None = None,
+        bytes_max: int = CHUNK_BYTES,
+    ) -> Chunk:
         """Return the batches of the next chunk from `position`; with `checked`, their CRC holds,
-        and `inspect` finds nothing wrong with them.
+        and `inspect` finds nothing wrong with them. A chunk of many batches ends the turn.
         """
-        data = await self.file.read_at(position, min(CHUNK_BYTES, self.size - position))
+        data = await self.file.read_at(position, min(bytes_max, self.size - position))
+        chunk = self._look_at(data, position, checked=checked, inspect=inspect)
+        if chunk is None:
+            header = parse_header(data)
+            data = await self.file.read_at(position, header.size)
+            chunk = self._look_at(data, position, checked=checked, inspect=inspect)
+            assert chunk is not None, "a whole batch was read"
+        if len(chunk.found) > CHUNK_BATCHES_MAX // 4 or len(data) >= CHUNK_BYTES:
+            await asyncio.sleep(0)
+        return chunk
+
+    def _look_at(
+        self, data: bytes, position: int, *, checked: bool, inspect: Inspect | None
+    ) -> Chunk | None:
+        """Return the batches in `data`, which was read at `position`; None if it holds but a part
+        of the first one.
+        """
         chunk = Chunk([], position)
         at = 0
-        while at < len(data):
+        while at < len(data) and len(chunk.found) < CHUNK_BATCHES_MAX:
             try:
                 header = parse_header(data, at)
             except CorruptRecordError as error:
@@ -103,13 +131,11 @@ class Segment:
                 chunk.bad = f"a batch at byte {chunk.position} says {size} bytes"
                 break
             if at + size > len(data):
-                if at:
-                    break
-                data = await self.file.read_at(position, size)
+                return chunk if at else None
             if checked:
                 try:
                     batch = memoryview(data)[at : at + size]
-                    check(batch)
+                    check(batch, header)
                     if inspect is not None:
                         inspect(header, batch)
                 except CorruptRecordError as error:
@@ -172,7 +198,8 @@ class Segment:
             path = self.path(ending)
             there = await self._disk.exists(path)
             contents.append(await read_whole(self._disk, path) if there else b"")
-        index.load(contents[0], contents[1], self.size)
+        for _ in index.load(contents[0], contents[1], self.size):
+            await asyncio.sleep(0)
         last_offset, position = index.last_entry
         if last_offset >= 0 and not await self.names_a_batch(last_offset, position):
             return self.new_index()
@@ -209,7 +236,7 @@ class Segment:
             await self.remove_index_files()
             return await self.position_of(offset)
         while position < self.size:
-            chunk = await self.scan(position, checked=False)
+            chunk = await self.scan(position, checked=False, bytes_max=LOOKUP_BYTES)
             for where, header in chunk.found:
                 if header.end_offset > offset:
                     return where

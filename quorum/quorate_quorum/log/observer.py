@@ -1,0 +1,118 @@
+"""State that follows the log, such as what producers have written, and its snapshots.
+
+The state is built from the batches, so a cut or an open replays them: from the newest snapshot at
+or below the end on. A snapshot is taken so often that little is replayed, and old ones are
+thinned out so that they are few and a deep cut still finds one near. Each lies in a file named by
+the offset that it ends at; it tells by its CRC, and by the epoch of the record before that offset,
+whether it is whole and of this history. Nothing is lost with one that is not.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Container, Sequence
+from typing import Protocol
+
+from crc32c import crc32c
+
+from quorate.record.batch import BatchHeader
+from quorate_quorum.log.disk import Disk, read_whole, replace_whole
+from quorate_quorum.log.segment import SNAPSHOT, file_name, offset_of
+
+HEADER = struct.Struct(
+    ">"
+    "4s"  # what it is
+    "I"  # version
+    "q"  # offset: all below it is in the state
+    "q"  # epoch of the record before it
+    "I"  # crc: CRC-32C of the state, which follows
+)
+VERSION = 1
+_MAGIC = b"QSNP"
+
+
+class Observer(Protocol):
+    """State that follows the log."""
+
+    def observe(self, header: BatchHeader) -> None:
+        """Take in an appended or replayed batch; they come in order."""
+
+    def reset(self) -> None:
+        """Forget everything: a reload follows."""
+
+    def snapshot(self) -> bytes:
+        """Return the state as bytes."""
+
+    def restore(self, data: bytes) -> None:
+        """Take over a snapshot's state; CorruptRecordError, and no state, if it is not one."""
+
+
+def unpack(content: bytes) -> tuple[int, int, bytes] | None:
+    """Return (offset, epoch before it, state); None if it is damaged or of another version."""
+    if len(content) < HEADER.size:
+        return None
+    magic, version, offset, epoch, crc = HEADER.unpack_from(content)
+    state = content[HEADER.size :]
+    is_ours = (magic, version, crc) == (_MAGIC, VERSION, crc32c(state))
+    return (offset, epoch, state) if is_ours else None
+
+
+def superfluous(offsets: Sequence[int], end: int) -> list[int]:
+    """Return which snapshots may go: the gaps between the rest are no wider than they are old.
+
+    So of n there stay about log2(n), and a cut that takes the last d offsets replays about d more.
+
+    >>> superfluous([10, 20, 30, 40, 50, 60, 70, 80], end=80)
+    [20, 30, 50]
+    """
+    found: list[int] = []
+    kept: list[int] = []
+    for offset in reversed(offsets):
+        while len(kept) > 1 and kept[-2] - offset <= end - kept[-2]:
+            found.append(kept.pop())
+        kept.append(offset)
+    return sorted(found)
+
+
+class ObserverSnapshots:
+    """The snapshots in one log's directory. What is made or removed here is not synced."""
+
+    def __init__(self, disk: Disk, directory: str) -> None:
+        self._disk = disk
+        self._directory = directory
+
+    async def offsets(self) -> list[int]:
+        """Return at which offsets there are snapshots, in order."""
+        if not await self._disk.exists(self._directory):
+            return []
+        names = await self._disk.list(self._directory)
+        return sorted(o for o in (offset_of(name, SNAPSHOT) for name in names) if o is not None)
+
+    async def write(self, offset: int, epoch: int, state: bytes) -> None:
+        """Write one; OSError."""
+        header = HEADER.pack(_MAGIC, VERSION, offset, epoch, crc32c(state))
+        await replace_whole(self._disk, self._path(offset), header + state, sync=False)
+
+    async def read(self, offset: int) -> tuple[int, bytes] | None:
+        """Return (epoch before it, state) of one, None if it is damaged."""
+        found = unpack(await read_whole(self._disk, self._path(offset)))
+        return None if found is None or found[0] != offset else found[1:]
+
+    async def remove_above(self, end: int) -> bool:
+        """Remove those that hold more than a log up to `end`; tell whether there were any."""
+        above = [offset for offset in await self.offsets() if offset > end]
+        for offset in above:
+            await self._disk.remove(self._path(offset))
+        return bool(above)
+
+    async def thin(self, start: int, end: int, kept: Container[int]) -> None:
+        """Remove what a log from `start` to `end` has no use for, but none of `kept`: the starts
+        of segments.
+        """
+        offsets = [offset for offset in await self.offsets() if offset not in kept]
+        below = [offset for offset in offsets if offset < start]
+        for offset in below + superfluous(offsets[len(below) :], end):
+            await self._disk.remove(self._path(offset))
+
+    def _path(self, offset: int) -> str:
+        return f"{self._directory}/{file_name(offset, SNAPSHOT)}"
