@@ -122,7 +122,9 @@ class BrokerServer:
         self._directories = directories = await LogDirectories.open(config, environment.disk)
         self._rooms = rooms = _Rooms(self, directories)
         try:
-            self._listener = await environment.network.serve(config.listeners[0], rooms.services)
+            self._listener = await environment.network.serve(
+                config.listeners[0], rooms.services, cluster_id=directories.cluster_id
+            )
         except OSError as error:
             raise ConfigError(f"broker {config.node_id} can't listen: {error}") from error
         rooms.replicas.subscribe(rooms.fetchers)

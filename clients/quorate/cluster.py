@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import NoReturn
 
 import structlog
 
@@ -202,7 +203,9 @@ class Cluster:
         self._check_open()
         found = self._connections.get((endpoint, purpose))
         if found is None:
-            found = self.network.connect(endpoint, purpose=purpose)
+            found = self.network.connect(
+                endpoint, purpose=purpose, cluster_id=lambda: self.cluster_id
+            )
             self._connections[endpoint, purpose] = found
         return found
 
@@ -329,11 +332,15 @@ class Cluster:
         carried out (nobody listened there).
         """
         last: QuorateError = QuorumUnavailableError("no broker is known")
+        others: dict[str, WrongClusterError] = {}
         for endpoint in self._candidates():
             try:
                 response = await self.connection(endpoint, "control").unary(
                     method, request, timeout_ms=timeout_ms
                 )
+            except WrongClusterError as error:
+                self.avoid(endpoint)
+                others[endpoint] = error
             except NetworkError as error:
                 self.avoid(endpoint)
                 if not safe_to_repeat and not isinstance(error, PeerRefusedError):
@@ -343,7 +350,24 @@ class Cluster:
                 self._avoided.pop(endpoint, None)
                 self._last_answer = endpoint
                 return response
+        if others:
+            self._found_another_cluster(", ".join(others), str(next(iter(others.values()))))
         raise last
+
+    def _found_another_cluster(self, where: str, found: str) -> NoReturn:
+        """None of ours answers, and another cluster listens where ours did: go on no more.
+
+        What was learnt of our cluster (producer id, positions, epochs, topic ids) means something
+        else there: a producer id that both clusters gave makes a broker take new records for
+        copies of others, and acknowledge what it never wrote.
+        """
+        error = WrongClusterError(
+            f"this {self.owner.what} works with cluster {self.cluster_id}, and another cluster "
+            f"answers at {where} ({found}): it may have been formatted anew, or the address is "
+            f"wrong; to work with the other cluster make a new {self.owner.what}"
+        )
+        self.owner.fail(error)
+        raise error
 
     def _candidates(self) -> list[str]:
         """Known endpoints: who answered last, then the others by chance, then the bootstrap."""
@@ -388,7 +412,8 @@ class Cluster:
             self.request_refresh()
 
     def _take(self, response: MetadataResponse) -> None:
-        self._check_cluster(response.cluster_id)
+        if self.cluster_id and response.cluster_id != self.cluster_id:
+            self._found_another_cluster(self._last_answer, f"cluster {response.cluster_id}")
         is_stale = response.image_offset < self.image_offset
         self.image_offset = max(self.image_offset, response.image_offset)
         self.cluster_id = response.cluster_id
@@ -410,23 +435,6 @@ class Cluster:
         if has_news:
             self._looks_without_news = 0
         self._tell()
-
-    def _check_cluster(self, told: str) -> None:
-        """Fail for good if another cluster answers, as one that was started anew at the address.
-
-        All that the client knows (topic ids, epochs, positions, producer id, sequences) is of the
-        old cluster; in the new one it names other records, or none, and would do so unnoticed.
-        """
-        if self.cluster_id in ("", told):
-            return
-        what = self.owner.what
-        error = WrongClusterError(
-            f"this {what} was started with the cluster {self.cluster_id!r}, and now the cluster "
-            f"{told!r} answers at {', '.join(self.bootstrap)}: was it set up anew, or is the "
-            f"address another's? What the {what} knows is of the old cluster: make a new {what}"
-        )
-        self.owner.fail(error)
-        raise error
 
     def _take_topic(self, topic: TopicMetadata, is_stale: bool) -> bool:
         """Take what an answer says of a topic; return whether it is news."""

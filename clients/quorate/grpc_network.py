@@ -27,13 +27,16 @@ from quorate.errors import (
     NetworkError,
     PeerError,
     PeerRefusedError,
+    QuorateError,
     StreamBrokenError,
+    WrongClusterError,
     WrongLoopError,
 )
 from quorate.methods import IDENTIFY
 from quorate.network import (
     Answered,
     Handler,
+    Head,
     Method,
     NoAnswer,
     Peer,
@@ -41,6 +44,8 @@ from quorate.network import (
     Purpose,
     Refused,
     Service,
+    any_cluster,
+    wrong_cluster,
 )
 from quorate.v1 import node_pb2
 
@@ -57,6 +62,8 @@ log = structlog.get_logger(__name__)
 
 #: Trailers have a limit of their own: an error's text is cut before it.
 DETAILS_CHARS_MAX = 1000
+#: In the metadata of a call: the cluster that it is meant for.
+CLUSTER_ID_KEY = "quorate-cluster-id"
 #: How long a stop may last beyond its grace, for handlers that are slow to be cancelled.
 STOP_SLACK_S = 2.0
 #: Between two dials of one probe.
@@ -130,24 +137,32 @@ class GrpcNetwork:
         self._connections: dict[int, GrpcConnection] = {}
         self._connections_made = 0
 
-    def connect(self, endpoint: str, *, purpose: Purpose = "data") -> GrpcConnection:
+    def connect(
+        self,
+        endpoint: str,
+        *,
+        purpose: Purpose = "data",
+        cluster_id: Callable[[], str] = any_cluster,
+    ) -> GrpcConnection:
         """Return a connection of its own: no two share a TCP connection, whatever their purpose."""
         self._connections_made += 1
         number = self._connections_made
         connection = GrpcConnection(
-            endpoint, self._options, lambda: self._connections.pop(number, None)
+            endpoint, self._options, cluster_id, lambda: self._connections.pop(number, None)
         )
         self._connections[number] = connection
         return connection
 
-    async def serve(self, endpoint: str, services: Sequence[Service]) -> GrpcListener:
+    async def serve(
+        self, endpoint: str, services: Sequence[Service], *, cluster_id: str = ""
+    ) -> GrpcListener:
         """Listen; raise OSError naming the endpoint if the port is in use."""
         host, _port = _split(endpoint)
         _check_fork()
         server = _grpc().aio.server(options=self._options.server_arguments())
         _held.add(server)
         handlers = {
-            method.path: _rpc_handler(method, handler)
+            method.path: _rpc_handler(method, handler, cluster_id)
             for service in services
             for method, handler in service.handlers().items()
         }
@@ -201,7 +216,14 @@ class GrpcNetwork:
 class GrpcConnection:
     """One channel to one endpoint, made at the first call."""
 
-    def __init__(self, endpoint: str, options: GrpcOptions, forget: Callable[[], object]) -> None:
+    def __init__(
+        self,
+        endpoint: str,
+        options: GrpcOptions,
+        cluster_id: Callable[[], str],
+        forget: Callable[[], object],
+    ) -> None:
+        self._cluster_id = cluster_id
         self._endpoint = endpoint
         self._options = options
         self._forget = forget
@@ -213,11 +235,13 @@ class GrpcConnection:
     async def unary(self, method: Method[Q, R], request: Q, *, timeout_ms: int) -> R:
         """Send one request, return its response."""
         start = self._open_channel().unary_unary(method.path, None, None)
-        call = start(method.encode_request(request), timeout=timeout_ms / 1000)
+        call = start(
+            method.encode_request(request), timeout=timeout_ms / 1000, metadata=self._metadata()
+        )
         try:
             answer = await call
         except _grpc().aio.AioRpcError as error:
-            raise _network_error(error, self._endpoint, method.path) from None
+            raise _call_error(error, self._endpoint, method.path) from None
         except asyncio.CancelledError:
             call.cancel()
             if self._closed and not _is_being_cancelled():
@@ -227,7 +251,8 @@ class GrpcConnection:
 
     def stream(self, method: Method[Q, R], requests: AsyncIterator[Q]) -> GrpcStream[R]:
         """Open a stream; its owner must close it."""
-        call = self._open_channel().stream_stream(method.path, None, None)(None)
+        start = self._open_channel().stream_stream(method.path, None, None)
+        call = start(None, metadata=self._metadata())
         self._streams_opened += 1
         number = self._streams_opened
         stream = GrpcStream(
@@ -246,6 +271,10 @@ class GrpcConnection:
             stream.abandon()
         if self._channel is not None:
             await self._channel.close(None)
+
+    def _metadata(self) -> tuple[tuple[str, str], ...]:
+        cluster_id = self._cluster_id()
+        return ((CLUSTER_ID_KEY, cluster_id),) if cluster_id else ()
 
     def _open_channel(self) -> grpc.aio.Channel:
         if self._closed:
@@ -295,7 +324,7 @@ class GrpcStream(Generic[R]):
         except _grpc().aio.AioRpcError as error:
             await self.aclose()
             self._raise_request_error()
-            raise _network_error(error, self._endpoint, self._method.path) from None
+            raise _call_error(error, self._endpoint, self._method.path) from None
         except asyncio.CancelledError:
             stopped_by_owner = _is_being_cancelled()
             await self.aclose()
@@ -384,12 +413,16 @@ def _table(handlers: Mapping[str, RpcHandler]) -> grpc.GenericRpcHandler[Any, An
     return Table()
 
 
-def _rpc_handler(method: Method[Any, Any], handler: Handler) -> RpcHandler:
+def _rpc_handler(method: Method[Any, Any], handler: Handler, cluster_id: str) -> RpcHandler:
     if not method.streams_requests and not method.streams_responses:
-        unary: RpcHandler = _grpc().unary_unary_rpc_method_handler(_unary(method, handler))
+        unary: RpcHandler = _grpc().unary_unary_rpc_method_handler(
+            _unary(method, handler, cluster_id)
+        )
         return unary
     assert method.streams_responses, f"{method.path}: a stream of requests has one of responses"
-    stream: RpcHandler = _grpc().stream_stream_rpc_method_handler(_streamed(method, handler))
+    stream: RpcHandler = _grpc().stream_stream_rpc_method_handler(
+        _streamed(method, handler, cluster_id)
+    )
     return stream
 
 
@@ -397,11 +430,16 @@ class _UnreadableError(Exception):
     """What the caller sent does not decode."""
 
 
-def _unary(method: Method[Any, Any], handler: Handler) -> Callable[[bytes, Any], Awaitable[bytes]]:
+def _unary(
+    method: Method[Any, Any], handler: Handler, cluster_id: str
+) -> Callable[[bytes, Any], Awaitable[bytes]]:
     async def handle(data: bytes, context: Any) -> bytes:
+        await _refuse_other_cluster(method, context, cluster_id)
         try:
             request = _decode_request(method, data)
-            response = await handler(request, Peer(context.peer()))
+            left_s = context.time_remaining()
+            timeout_ms = 0 if left_s is None else max(1, int(left_s * 1000))
+            response = await handler(request, Peer(context.peer(), timeout_ms=timeout_ms))
             return method.encode_response(response)
         except Exception as error:
             await _abort(context, method, error)
@@ -409,8 +447,11 @@ def _unary(method: Method[Any, Any], handler: Handler) -> Callable[[bytes, Any],
     return handle
 
 
-def _streamed(method: Method[Any, Any], handler: Handler) -> Callable[[Any, Any], Awaitable[None]]:
+def _streamed(
+    method: Method[Any, Any], handler: Handler, cluster_id: str
+) -> Callable[[Any, Any], Awaitable[None]]:
     async def handle(_requests: Any, context: Any) -> None:
+        await _refuse_other_cluster(method, context, cluster_id)
         requests = _Requests(method, context)
         try:
             argument = requests if method.streams_requests else await requests.only()
@@ -422,6 +463,14 @@ def _streamed(method: Method[Any, Any], handler: Handler) -> Callable[[Any, Any]
             await _abort(context, method, requests.error or error)
 
     return handle
+
+
+async def _refuse_other_cluster(method: Method[Any, Any], context: Any, ours: str) -> None:
+    for key, value in context.invocation_metadata() or ():
+        if key == CLUSTER_ID_KEY:
+            refusal = wrong_cluster(Head(method.path, value), ours)
+            if refusal is not None:
+                await context.abort(_grpc().StatusCode.FAILED_PRECONDITION, refusal)
 
 
 class _Requests:
@@ -486,13 +535,15 @@ def _decode_response(method: Method[Any, R], data: bytes, endpoint: str) -> R:
         ) from None
 
 
-def _network_error(error: grpc.aio.AioRpcError, endpoint: str, path: str) -> NetworkError:
-    """Return which of the four errors of the seam a status is."""
+def _call_error(error: grpc.aio.AioRpcError, endpoint: str, path: str) -> QuorateError:
+    """Return which of the errors of the seam a status is."""
     code = _grpc().StatusCode
     status, details = error.code(), error.details() or ""
     text = f"{path} at {endpoint}: {details}"
     if status is code.UNAVAILABLE and _NEVER_CONNECTED.search(details):
         return PeerRefusedError(f"nobody listens at {endpoint} ({path})")
+    if status is code.FAILED_PRECONDITION:
+        return WrongClusterError(text)
     if status in (code.UNAVAILABLE, code.CANCELLED):
         return StreamBrokenError(text)
     if status is code.DEADLINE_EXCEEDED:

@@ -2,7 +2,8 @@
 
 Three implementations: gRPC (quorate.grpc_network, the only importer of grpc), in-process
 (quorate_testing) and simulated (quorate_testing.simulated). All of them carry encoded bytes.
-Calls raise PeerRefusedError, StreamBrokenError, DeadlineExceededError or PeerError, nothing else.
+Calls raise PeerRefusedError, StreamBrokenError, DeadlineExceededError or PeerError, and
+WrongClusterError where another cluster listens than the call is meant for; nothing else.
 """
 
 from __future__ import annotations
@@ -41,11 +42,40 @@ class Method(Generic[Q, R]):
 
 
 @dataclass(frozen=True, slots=True)
+class Head:
+    """What goes before the messages of a call."""
+
+    path: str
+    #: The cluster that the call is meant for; a listener of another one refuses it before any
+    #: service sees it (WrongClusterError). Empty: whoever listens there.
+    cluster_id: str = ""
+    #: How long the caller waits for the answer of a unary call; 0: a stream.
+    timeout_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Peer:
     """Who calls, as far as the wire knows."""
 
     address: str
     principal: str = "ANONYMOUS"
+    #: How long the caller of a unary call still waits; 0: it did not say.
+    timeout_ms: int = 0
+
+
+def any_cluster() -> str:
+    """Name no cluster: for those who only learn by the call whom they have found."""
+    return ""
+
+
+def wrong_cluster(head: Head, ours: str) -> str | None:
+    """Return why a listener of cluster `ours` refuses a call, None if it does not."""
+    if not head.cluster_id or not ours or head.cluster_id == ours:
+        return None
+    return (
+        f"{head.path} was meant for cluster {head.cluster_id}, and cluster {ours} listens at this "
+        "address; nothing was done"
+    )
 
 
 class Stream(Protocol[R_co]):
@@ -124,10 +154,19 @@ class Listener(Protocol):
 class Network(Protocol):
     """The door to other nodes."""
 
-    def connect(self, endpoint: str, *, purpose: Purpose = "data") -> Connection: ...
+    def connect(
+        self,
+        endpoint: str,
+        *,
+        purpose: Purpose = "data",
+        cluster_id: Callable[[], str] = any_cluster,
+    ) -> Connection:
+        """Return a lazy connection, whose calls are meant for that cluster."""
 
-    async def serve(self, endpoint: str, services: Sequence[Service]) -> Listener:
-        """Listen; raise OSError naming the endpoint if the port is in use."""
+    async def serve(
+        self, endpoint: str, services: Sequence[Service], *, cluster_id: str = ""
+    ) -> Listener:
+        """Listen as that cluster; raise OSError naming the endpoint if the port is in use."""
 
     async def probe(self, endpoint: str, *, timeout_ms: int) -> ProbeResult:
         """Ask who is there (Node/Identify), by a bare connect first where that tells more."""

@@ -22,18 +22,22 @@ from quorate.errors import (
     PeerError,
     PeerRefusedError,
     StreamBrokenError,
+    WrongClusterError,
 )
 from quorate.methods import IDENTIFY
 from quorate.network import (
     Answered,
     Connection,
     Handler,
+    Head,
     Method,
     NoAnswer,
     Peer,
     ProbeResult,
     Refused,
     Service,
+    any_cluster,
+    wrong_cluster,
 )
 from quorate.v1 import node_pb2
 
@@ -179,11 +183,13 @@ class CallConnection:
     def __init__(
         self,
         endpoint: str,
-        open_call: Callable[[str], End],
+        open_call: Callable[[Head], End],
         forget: Callable[[CallConnection], object],
         *,
+        cluster_id: Callable[[], str] = any_cluster,
         message_bytes_max: int = MESSAGE_BYTES_MAX,
     ) -> None:
+        self._cluster_id = cluster_id
         self.endpoint = endpoint
         self._open_call = open_call
         self._forget = forget
@@ -194,7 +200,7 @@ class CallConnection:
 
     async def unary(self, method: Method[Q, R], request: Q, *, timeout_ms: int) -> R:
         """Send one request, return its response."""
-        number, end = self._start(method)
+        number, end = self._start(method, timeout_ms)
         late = DeadlineExceededError(f"{method.path} at {self.endpoint}: none in {timeout_ms} ms")
         timer = asyncio.get_running_loop().call_later(timeout_ms / 1000, end.fail, late)
         try:
@@ -240,10 +246,10 @@ class CallConnection:
                 "INTERNAL", f"{self.endpoint} answered {method.path} unreadably: {error}"
             ) from None
 
-    def _start(self, method: Method[Any, Any]) -> tuple[int, End]:
+    def _start(self, method: Method[Any, Any], timeout_ms: int = 0) -> tuple[int, End]:
         if self._is_closed:
             raise StreamBrokenError(f"the connection to {self.endpoint} was closed here")
-        end = self._open_call(method.path)
+        end = self._open_call(Head(method.path, self._cluster_id(), timeout_ms))
         self._opened += 1
         self._open[self._opened] = end
         return self._opened, end
@@ -349,8 +355,10 @@ class Switchboard:
         services: Sequence[Service],
         spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
         *,
+        cluster_id: str = "",
         message_bytes_max: int = MESSAGE_BYTES_MAX,
     ) -> None:
+        self._cluster_id = cluster_id
         self._spawn = spawn
         self._message_bytes_max = message_bytes_max
         self._table: Mapping[str, tuple[Method[Any, Any], Handler]] = {
@@ -362,13 +370,17 @@ class Switchboard:
         self._taken = 0
         self._is_stopping = False
 
-    def take(self, path: str, end: End, peer: Peer) -> None:
-        """Begin to answer a call."""
+    def take(self, head: Head, end: End, address: str) -> None:
+        """Begin to answer a call from that address."""
         if self._is_stopping:
             return end.finish(StreamBrokenError("the peer is stopping"))
-        if path not in self._table:
-            return end.finish(PeerError("UNIMPLEMENTED", f"no method {path}"))
-        method, handler = self._table[path]
+        refusal = wrong_cluster(head, self._cluster_id)
+        if refusal is not None:
+            return end.finish(WrongClusterError(refusal))
+        if head.path not in self._table:
+            return end.finish(PeerError("UNIMPLEMENTED", f"no method {head.path}"))
+        method, handler = self._table[head.path]
+        peer = Peer(address, timeout_ms=head.timeout_ms)
         task = self._spawn(self._answer(method, handler, end, peer))
         self._taken += 1
         number = self._taken

@@ -13,7 +13,7 @@ from itertools import count
 from typing import Any
 
 from quorate.errors import PeerRefusedError, StreamBrokenError
-from quorate.network import Peer, ProbeResult, Purpose, Service
+from quorate.network import Head, ProbeResult, Purpose, Service, any_cluster
 from quorate_testing.call import (
     MESSAGE_BYTES_MAX,
     CallConnection,
@@ -33,18 +33,27 @@ class InProcessNetwork:
         self._connections: dict[CallConnection, None] = {}
         self._ports = count(40_000)
 
-    def connect(self, endpoint: str, *, purpose: Purpose = "data") -> CallConnection:
+    def connect(
+        self,
+        endpoint: str,
+        *,
+        purpose: Purpose = "data",
+        cluster_id: Callable[[], str] = any_cluster,
+    ) -> CallConnection:
         """Return a lazy connection: an address that nobody serves yet may be served later."""
         connection = CallConnection(
             endpoint,
-            lambda path: self._open_call(endpoint, path),
+            lambda head: self._open_call(endpoint, head),
             lambda closed: self._connections.pop(closed, None),
+            cluster_id=cluster_id,
             message_bytes_max=self._message_bytes_max,
         )
         self._connections[connection] = None
         return connection
 
-    async def serve(self, endpoint: str, services: Sequence[Service]) -> InProcessListener:
+    async def serve(
+        self, endpoint: str, services: Sequence[Service], *, cluster_id: str = ""
+    ) -> InProcessListener:
         """Listen; raise OSError naming the endpoint if the port is in use."""
         host, _colon, port = endpoint.rpartition(":")
         if port == "0":
@@ -53,7 +62,10 @@ class InProcessNetwork:
             raise OSError(errno.EADDRINUSE, f"port {port} is in use (to listen on {endpoint})")
         loop = asyncio.get_running_loop()
         switchboard = Switchboard(
-            services, loop.create_task, message_bytes_max=self._message_bytes_max
+            services,
+            loop.create_task,
+            cluster_id=cluster_id,
+            message_bytes_max=self._message_bytes_max,
         )
         listener = InProcessListener(endpoint, loop, switchboard, self._listeners)
         self._listeners[endpoint] = listener
@@ -68,15 +80,15 @@ class InProcessNetwork:
         for connection in list(self._connections):
             await connection.close()
 
-    def _open_call(self, endpoint: str, path: str) -> End:
+    def _open_call(self, endpoint: str, head: Head) -> End:
         listener = self._listeners.get(endpoint)
         if listener is None or listener.loop.is_closed():
-            return refused_call(PeerRefusedError(f"nobody listens at {endpoint} ({path})"))
+            return refused_call(PeerRefusedError(f"nobody listens at {endpoint} ({head.path})"))
         here = asyncio.get_running_loop()
         client = End(_Wire(here, listener.loop))
         server = End(_Wire(listener.loop, here))
         client.peer, server.peer = server, client
-        client.post(0, listener.take, path, server)
+        client.post(0, listener.take, head, server)
         return client
 
 
@@ -118,7 +130,7 @@ class InProcessListener:
         """host:port as bound."""
         return self._endpoint
 
-    def take(self, path: str, end: End) -> None:
+    def take(self, head: Head, end: End) -> None:
         """Begin to answer a call, on this listener's loop."""
         if self._listeners.get(self._endpoint) is not self:
             end.finish(StreamBrokenError(f"{self._endpoint} has stopped"))
@@ -126,7 +138,7 @@ class InProcessListener:
         self._ends = {number: end for number, end in self._ends.items() if not end.is_over}
         self._taken += 1
         self._ends[self._taken] = end
-        self._switchboard.take(path, end, Peer("in-process"))
+        self._switchboard.take(head, end, "in-process")
 
     async def stop(self, grace_ms: int) -> None:
         """Take no new calls, wait up to grace_ms for open ones, then cancel them."""

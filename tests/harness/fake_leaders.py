@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any, TypeVar
@@ -100,7 +100,9 @@ class FakeBroker:
         self.metadata_asked = 0
 
     async def start(self) -> None:
-        self.listener = await self.cluster.network.serve(self.endpoint, [self])
+        self.listener = await self.cluster.network.serve(
+            self.endpoint, [self], cluster_id=self.cluster.cluster_id
+        )
 
     async def kill(self) -> None:
         assert self.listener is not None
@@ -269,6 +271,13 @@ class FakeCluster:
 
     async def start(self) -> None:
         for broker in self.brokers:
+            await broker.start()
+
+    async def become_another(self, *, brokers: Sequence[FakeBroker] | None = None) -> None:
+        """Brokers of another cluster take these addresses, by default all: what is open breaks."""
+        self.start_anew()
+        for broker in self.brokers if brokers is None else brokers:
+            await broker.kill()
             await broker.start()
 
     @property

@@ -1,4 +1,4 @@
-"""Faults that others had (R1-R45 of the list of pitfalls), each as one change of our source."""
+"""Faults that others had (R1-R45, K1-K26 of the list of pitfalls), each as one change of ours."""
 
 from __future__ import annotations
 
@@ -960,5 +960,26 @@ MUTANTS = (
         "        if asyncio.get_running_loop() is not self._loop:",
         "        if False:",
         (f"{CLOCKS}::test_a_node_is_touched_by_its_own_loop_alone",),
+    ),
+    Mutant(
+        "K25",
+        "a listener takes calls that are meant for another cluster",
+        "clients/quorate/network.py",
+        "    if not head.cluster_id or not ours or head.cluster_id == ours:",
+        "    if True:",
+        (
+            "tests/unit/test_network_contract.py::test_a_call_for_another_cluster_reaches_no_service",
+            "tests/unit/test_client_cluster.py::test_a_client_goes_on_with_no_other_cluster_at_the_address_of_its_own",
+        ),
+    ),
+    Mutant(
+        "K25",
+        "a client goes on in another cluster with what it learnt in its own",
+        "clients/quorate/cluster.py",
+        "        if self.cluster_id and response.cluster_id != self.cluster_id:",
+        "        if False:",
+        (
+            "tests/unit/test_client_cluster.py::test_an_answer_that_names_another_cluster_is_not_taken",
+        ),
     ),
 )

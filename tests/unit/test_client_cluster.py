@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+from typing import Any
 
 import pytest
 
 import quorate
 from quorate import Admin, Consumer, Producer
 from quorate.cluster import Cluster
-from quorate.errors import UnknownTopicError
+from quorate.errors import UnknownTopicError, WrongClusterError
 from quorate.v1.admin_pb2 import MetadataRequest
 from quorate.v1.common_pb2 import LeaderHint
 from tests.harness.fake_leaders import FakeCluster, with_cluster
@@ -132,3 +133,58 @@ async def test_one_string_is_not_taken_for_names_of_a_letter_each() -> None:
         await admin.delete_topics("events")
     with pytest.raises(TypeError, match="list of names, not the string 'events'"):
         await admin.describe_topics("events")
+
+
+def test_a_client_goes_on_with_no_other_cluster_at_the_address_of_its_own() -> None:
+    async def program(fake: FakeCluster) -> None:
+        fake.add_topic("t")
+        settings: dict[str, Any] = {"bootstrap_servers": fake.bootstrap}
+        async with (
+            Admin(**settings) as admin,
+            Producer(delivery_timeout_ms=20000, **settings) as old,
+            Consumer("t", auto_offset_reset="earliest", **settings) as reader,
+        ):
+            await old.send_and_wait("t", b"in the old cluster")
+            await reader.getone()
+            await fake.become_another()
+            topic = fake.add_topic("t")  # of the same id, by chance
+            async with Producer(**settings) as new:
+                await new.send_and_wait("t", b"new")  # with the same producer id
+            named = r"works with cluster fake, and another cluster answers at .*fake'"
+            for _ in range(2):
+                with pytest.raises(WrongClusterError, match=named):
+                    await old.send_and_wait("t", b"old")
+                with pytest.raises(WrongClusterError, match=named):
+                    await reader.getone()
+                with pytest.raises(WrongClusterError, match=named):
+                    await admin.list_topics()
+            assert topic.partitions[0].values() == [b"new"]
+
+    with_cluster(program)
+
+
+def test_a_client_goes_on_while_a_broker_of_its_own_cluster_answers() -> None:
+    async def program(fake: FakeCluster) -> None:
+        topic = fake.add_topic("t")
+        async with Producer(bootstrap_servers=fake.bootstrap) as producer:
+            await producer.send_and_wait("t", b"0")
+            await fake.become_another(brokers=fake.brokers[:1])
+            fake.cluster_id = "fake"
+            fake.topics["t"] = topic
+            fake.move("t", 0, 1)
+            assert (await producer.send_and_wait("t", b"1")).offset == 1
+
+    with_cluster(program)
+
+
+def test_an_answer_that_names_another_cluster_is_not_taken() -> None:
+    async def program(fake: FakeCluster) -> None:
+        view = Cluster(fake.bootstrap, client_id="c")
+        await view.start()
+        fake.cluster_id = "another"
+        with pytest.raises(WrongClusterError, match=r"works with cluster fake.*cluster another"):
+            await view.refresh()
+        assert view.cluster_id == "fake"
+        await view.stop()
+
+    with_cluster(program)

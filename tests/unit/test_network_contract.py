@@ -13,6 +13,7 @@ from quorate.errors import (
     PeerError,
     PeerRefusedError,
     StreamBrokenError,
+    WrongClusterError,
 )
 from quorate.grpc_network import GrpcNetwork, GrpcOptions
 from quorate.network import Answered, Listener, Network, Refused
@@ -39,7 +40,7 @@ Run = Callable[[Program], None]
 
 async def _serve_and_run(client: Network, server: Network, endpoint: str, program: Program) -> None:
     service = EchoService()
-    listener = await server.serve(endpoint, [service])
+    listener = await server.serve(endpoint, [service], cluster_id="ours")
     try:
         await program(client, listener, service)
     finally:
@@ -351,5 +352,33 @@ def test_closing_a_connection_breaks_what_is_open_on_it(run: Run) -> None:
         with pytest.raises(StreamBrokenError):
             await connection.unary(ECHO, "a", timeout_ms=1000)
         await service.both_closed.wait()
+
+    run(program)
+
+
+@pytest.mark.parametrize("named", ["theirs", "ours", ""])
+def test_a_call_for_another_cluster_reaches_no_service(run: Run, named: str) -> None:
+    async def program(network: Network, listener: Listener, service: EchoService) -> None:
+        connection = network.connect(listener.endpoint, cluster_id=lambda: named)
+        if named != "theirs":
+            assert await connection.unary(ECHO, "a", timeout_ms=5000) == "a"
+            async with aclosing(connection.stream(STREAM, requests_of("a"))) as stream:
+                assert [text async for text in stream] == ["a"]
+            return
+        with pytest.raises(WrongClusterError, match="meant for cluster theirs, and cluster ours"):
+            await connection.unary(ECHO, "a", timeout_ms=5000)
+        async with aclosing(connection.stream(STREAM, requests_of("a"))) as stream:
+            with pytest.raises(WrongClusterError, match="meant for cluster theirs"):
+                await anext(stream)
+        assert not service.peers
+        assert not service.closed
+
+    run(program)
+
+
+def test_a_service_learns_how_long_the_caller_waits(run: Run) -> None:
+    async def program(network: Network, listener: Listener, service: EchoService) -> None:
+        await network.connect(listener.endpoint).unary(ECHO, "a", timeout_ms=5000)
+        assert 1 <= service.peers[0].timeout_ms <= 5000
 
     run(program)

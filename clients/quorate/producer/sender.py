@@ -28,6 +28,7 @@ from quorate.errors import (
     UnknownProducerIdError,
     UnknownTopicError,
     UnsupportedError,
+    WrongClusterError,
     raise_if_error,
 )
 from quorate.methods import INIT_PRODUCER_ID
@@ -248,8 +249,11 @@ class Sender:
             return self.accumulator.config.idempotent and batch.base_sequence >= 0
         if isinstance(error, PeerError):
             return error.status not in FINAL_STATUSES
-        # Lost leadership, or an offline replica: another broker may say what became of it.
-        return error.retriable or isinstance(error, OutcomeUnknownError | StorageError)
+        # Lost leadership, or an offline replica: another broker may say what became of it. Another
+        # cluster's address: nothing was done, and the next look at the cluster tells the rest.
+        return error.retriable or isinstance(
+            error, OutcomeUnknownError | StorageError | WrongClusterError
+        )
 
     def _ask_identity(self) -> None:
         if self._identity is None or self._identity.done():

@@ -23,7 +23,7 @@ from itertools import count
 from typing import Any, Literal
 
 from quorate.errors import PeerRefusedError, StreamBrokenError
-from quorate.network import Peer, ProbeResult, Purpose, Service
+from quorate.network import Head, ProbeResult, Purpose, Service, any_cluster
 from quorate_testing.call import (
     MESSAGE_BYTES_MAX,
     CallConnection,
@@ -199,7 +199,7 @@ class SimulatedNetwork:
     # -- for hosts and connections --
 
     def listen(
-        self, process: Process, endpoint: str, services: Sequence[Service]
+        self, process: Process, endpoint: str, services: Sequence[Service], cluster_id: str = ""
     ) -> SimulatedListener:
         host, _colon, port = endpoint.rpartition(":")
         if port == "0":
@@ -214,6 +214,7 @@ class SimulatedNetwork:
             self._listeners,
             self._close_connections,
             self.message_bytes_max,
+            cluster_id,
         )
         self._listeners[endpoint] = listener
         process.at_death(listener.unregister)
@@ -318,7 +319,13 @@ class SimulatedHost:
         self._connections: dict[CallConnection, None] = {}
         process.at_death(lambda: network.lost(process))
 
-    def connect(self, endpoint: str, *, purpose: Purpose = "data") -> CallConnection:
+    def connect(
+        self,
+        endpoint: str,
+        *,
+        purpose: Purpose = "data",
+        cluster_id: Callable[[], str] = any_cluster,
+    ) -> CallConnection:
         """Return a lazy connection: a simulated TCP connection at the first call, and after each
         break at the next.
         """
@@ -332,14 +339,17 @@ class SimulatedHost:
             endpoint,
             opener.open_call,
             forget,
+            cluster_id=cluster_id,
             message_bytes_max=self._network.message_bytes_max,
         )
         self._connections[connection] = None
         return connection
 
-    async def serve(self, endpoint: str, services: Sequence[Service]) -> SimulatedListener:
+    async def serve(
+        self, endpoint: str, services: Sequence[Service], *, cluster_id: str = ""
+    ) -> SimulatedListener:
         """Listen in this process; raise OSError naming the endpoint if the port is in use."""
-        return self._network.listen(self._process, endpoint, services)
+        return self._network.listen(self._process, endpoint, services, cluster_id)
 
     async def probe(self, endpoint: str, *, timeout_ms: int) -> ProbeResult:
         """Ask who is there, over a connection of its own."""
@@ -363,6 +373,7 @@ class SimulatedListener:
         listeners: dict[str, SimulatedListener],
         stopped: Callable[[SimulatedListener], None],
         message_bytes_max: int,
+        cluster_id: str,
     ) -> None:
         self._stopped = stopped
         self.process = process
@@ -372,16 +383,18 @@ class SimulatedListener:
         def spawn(coroutine: Coroutine[Any, Any, None]) -> Any:
             return loop.create_task(coroutine, context=process.context())
 
-        self._switchboard = Switchboard(services, spawn, message_bytes_max=message_bytes_max)
+        self._switchboard = Switchboard(
+            services, spawn, cluster_id=cluster_id, message_bytes_max=message_bytes_max
+        )
 
     @property
     def endpoint(self) -> str:
         """host:port as bound."""
         return self._endpoint
 
-    def take(self, path: str, end: End, peer: Peer) -> None:
+    def take(self, head: Head, end: End, address: str) -> None:
         """Begin to answer a call in the listening process."""
-        self._switchboard.take(path, end, peer)
+        self._switchboard.take(head, end, address)
 
     def is_unary(self, path: str) -> bool:
         """Whether a call of that method is one request and one response."""
@@ -408,10 +421,10 @@ class _Opener:
         self._endpoint = endpoint
         self._tcp: _Tcp | None = None
 
-    def open_call(self, path: str) -> End:
+    def open_call(self, head: Head) -> End:
         if self._tcp is None or not self._tcp.is_usable:
             self._tcp = self._network.open_tcp(self._client, self._endpoint)
-        return self._tcp.open_call(path)
+        return self._tcp.open_call(head)
 
     def close(self) -> None:
         if self._tcp is not None:
@@ -456,29 +469,29 @@ class _Tcp:
         """Whether the client knows of nothing that broke it."""
         return not self._is_client_gone
 
-    def open_call(self, path: str) -> End:
+    def open_call(self, head: Head) -> End:
         """Return the client's end of a new call."""
-        to_server, server = self._ways(path)
+        to_server, server = self._ways(head)
         client = End(to_server)
         client.peer, server.peer = server, client
         self._calls = [call for call in self._calls if not (call[0].is_over and call[1].is_over)]
         self._calls.append((client, server))
-        to_server(0, self._take, path, server)
+        to_server(0, self._take, head, server)
         return client
 
-    def _ways(self, path: str) -> tuple[Post, End]:
+    def _ways(self, head: Head) -> tuple[Post, End]:
         """Return how a call goes to the server, and the end that it comes out at."""
         quality = self._network.quality(self.client.name, self.server_name)
         to_server, server = self._to_server, End(self._to_client)
         if not (quality.duplication or quality.reordering):
             return to_server, server
         listener = self._network.listener(self._endpoint)
-        if listener is None or not listener.is_unary(path):
+        if listener is None or not listener.is_unary(head.path):
             return to_server, server
         if held_s := self._network.late_s(quality, quality.reordering):
             to_server = partial(self._later, held_s)
         if again_s := self._network.late_s(quality, quality.duplication):
-            server = _Twice(self._to_client, partial(self._again, again_s, path))
+            server = _Twice(self._to_client, partial(self._again, again_s, head))
         return to_server, server
 
     def _later(
@@ -487,17 +500,17 @@ class _Tcp:
         when = self._network.time() + held_s
         self._network.call_at(when, self._to_server, size, deliver, *arguments)
 
-    def _again(self, again_s: float, path: str, requests: list[bytes]) -> None:
-        self._network.call_at(self._network.time() + again_s, self._take_again, path, requests)
+    def _again(self, again_s: float, head: Head, requests: list[bytes]) -> None:
+        self._network.call_at(self._network.time() + again_s, self._take_again, head, requests)
 
-    def _take_again(self, path: str, requests: list[bytes]) -> None:
+    def _take_again(self, head: Head, requests: list[bytes]) -> None:
         """Whoever listens now carries the call out once more; nobody reads the answer."""
         listener = self._network.listener(self._endpoint)
         if listener is None or self._network.is_cut(self.client.name, self.server_name):
             return
         end, nobody = End(nowhere), End(nowhere)
         end.peer = nobody
-        listener.take(path, end, Peer(self.client.name))
+        listener.take(head, end, self.client.name)
         for data in requests:
             end.arrived(data)
         end.was_finished(None)
@@ -589,11 +602,11 @@ class _Tcp:
         if not self._is_server_gone:
             deliver(*arguments)
 
-    def _take(self, path: str, end: End) -> None:
+    def _take(self, head: Head, end: End) -> None:
         listener = self._listener
         assert listener is not None
         if self._network.listener(self._endpoint) is listener:
-            listener.take(path, end, Peer(self.client.name))
+            listener.take(head, end, self.client.name)
         else:
             end.finish(StreamBrokenError(f"{self._endpoint} has stopped"))
 
