@@ -73,6 +73,8 @@ class Accumulator:
         self.flushes = 0
         #: Why nothing is taken any more; None while the producer works.
         self.closed: QuorateError | None = None
+        #: Records that were on their way when it was closed.
+        self.abandoned = 0
         self._queues: dict[tuple[str, int], PartitionQueue] = {}
         #: Queues that hold something, in order of their last turn.
         self._active: dict[PartitionQueue, None] = {}
@@ -346,6 +348,7 @@ class Accumulator:
         """Take nothing more, and fail whatever is left: of what was sent the outcome is unknown."""
         self.closed = self.closed or error
         for batch in self.unfinished():
+            self.abandoned += batch.count
             batch.is_uncertain |= batch in batch.queue.in_flight
             self.failed(batch, error)
 

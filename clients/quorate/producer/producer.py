@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import weakref
 from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import Annotated, Any, Self
@@ -15,6 +16,7 @@ from quorate.owner import Owner
 from quorate.producer.accumulator import Accumulator, AccumulatorConfig
 from quorate.producer.arguments import as_bytes, as_headers
 from quorate.producer.delivery import Delivery, until_done
+from quorate.producer.forgotten import Remains
 from quorate.producer.partition_queue import Batch, PartitionQueue
 from quorate.producer.partitioner import Partitioner, Sticky
 from quorate.producer.room import Room
@@ -118,6 +120,8 @@ class Producer:
         self._sticky: dict[str, Sticky] = {}
         self._must_yield = False
         self._stopped: asyncio.Event | None = None
+        #: Warns if this object is gone before it was stopped, also at the interpreter's end.
+        self._unstopped: weakref.finalize[[], Producer] | None = None
         #: Records that failed while nobody had asked for their Delivery.
         self.undelivered = 0
 
@@ -145,6 +149,9 @@ class Producer:
             request_timeout_ms=self._request_timeout_ms,
         )
         self._owner.on_failure(self._room.close)
+        loop = asyncio.get_running_loop()
+        remains = Remains(loop, cluster, self._sender, self._accumulator)
+        self._unstopped = weakref.finalize(self, remains.tell)
         self._sender.start()
 
     async def stop(self) -> None:
@@ -157,6 +164,8 @@ class Producer:
         if self._cluster is None or self._sender is None:
             self._stopped.set()
             return
+        if self._unstopped is not None:
+            self._unstopped.detach()
         stopped = ClosedError("this producer was stopped; make a new one")
         # Nothing is taken from now on: what is taken after the flush would never be sent.
         self._accumulator.closed = self._accumulator.closed or stopped

@@ -1,0 +1,51 @@
+"""A producer that was started and never stopped, and is garbage now, or the interpreter ends."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from quorate.cluster import Cluster
+    from quorate.producer.accumulator import Accumulator
+    from quorate.producer.sender import Sender
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Remains:
+    """What a producer leaves behind; holds no reference to it."""
+
+    loop: asyncio.AbstractEventLoop
+    cluster: Cluster
+    sender: Sender
+    accumulator: Accumulator
+
+    def tell(self) -> None:
+        """Say how many records were lost, and end what still works for nobody.
+
+        While its loop runs, a producer lives until its records are delivered: none are lost then.
+        """
+        if not self.cluster.owner.is_in_this_process:
+            return  # it is the parent's
+        lost = self.accumulator.abandoned + sum(one.count for one in self.accumulator.unfinished())
+        text = (
+            f"a Producer for {', '.join(self.cluster.bootstrap)} was never stopped, and {lost} of "
+            "its records were not delivered; use `async with Producer(...)`, or await stop()"
+        )
+        log.warning("%s", text)
+        if not self.loop.is_closed():
+            self.loop.call_soon_threadsafe(self._begin_to_end)
+        warnings.warn(text, ResourceWarning, stacklevel=2)
+
+    def _begin_to_end(self) -> None:
+        self.cluster.owner.spawn(self._end(), "forgotten")
+
+    async def _end(self) -> None:
+        await self.sender.stop()
+        await self.cluster.stop()
+        await self.cluster.owner.end_all()
