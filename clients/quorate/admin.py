@@ -27,19 +27,24 @@ from quorate.methods import (
     DESCRIBE_CLUSTER,
     DESCRIBE_CONFIGS,
     DESCRIBE_FEATURES,
+    DESCRIBE_HEALTH,
     DESCRIBE_QUORUM,
     DESCRIBE_TOPICS,
     REMOVE_VOTER,
     TRANSFER_LEADERSHIP,
+    UNREGISTER_BROKER,
     UPDATE_FEATURE,
 )
 from quorate.model import (
     BrokerDescription,
     ClusterDescription,
+    ClusterHealth,
     FeatureDescription,
     LeadershipTransfer,
     NodeLevels,
+    NodeTrouble,
     PartitionDescription,
+    PartitionTrouble,
     QuorumDescription,
     QuorumReplicaDescription,
     TopicDescription,
@@ -308,6 +313,40 @@ class Admin:
             tuple(map(_quorum_replica, response.observers)),
         )
 
+    async def describe_health(self) -> ClusterHealth:
+        """Return what is not well, as the controller sees it; QuorumUnavailableError without one.
+
+        Voters that are not heard or behind, brokers that are fenced or shutting down, partitions
+        without a leader, under min ISR or under-replicated.
+        """
+        request = wire.DescribeHealthRequest(timeout_ms=self._timeout_ms)
+        response = await self._call(DESCRIBE_HEALTH, request)
+        raise_if_error(response.error)
+        return ClusterHealth(
+            response.controller,
+            tuple(
+                NodeTrouble(
+                    "voter" if one.voter else "broker", one.id, one.endpoint, one.state, one.reason
+                )
+                for one in response.nodes
+            ),
+            _partition_trouble(response.offline),
+            _partition_trouble(response.under_min_isr),
+            _partition_trouble(response.under_replicated),
+        )
+
+    async def unregister_broker(self, broker_id: int) -> None:
+        """Forget a broker that is gone for good; returns when that is committed.
+
+        UnknownBrokerError if it is not registered; InvalidRequestError while its process is heard,
+        or while partitions have replicas on it.
+        """
+        if not 0 <= broker_id <= INT32_MAX:
+            raise InvalidRequestError(f"a broker's id is 0 to {INT32_MAX}, not {broker_id}")
+        request = wire.UnregisterBrokerRequest(broker_id=broker_id)
+        response = await self._call(UNREGISTER_BROKER, request, safe_to_repeat=False)
+        raise_if_error(response.error)
+
     async def describe_features(self) -> list[FeatureDescription]:
         """Return the features with the level in force, and which levels each node knows."""
         response = await self._call(DESCRIBE_FEATURES, wire.DescribeFeaturesRequest())
@@ -435,6 +474,10 @@ def _new_topic(topic: NewTopic, topic_id: bytes) -> wire.NewTopic:
         configs=cast(Mapping[str, str], topic.configs),
         assignments=[wire.ReplicaAssignment(replicas=list(one)) for one in topic.assignments],
     )
+
+
+def _partition_trouble(trouble: wire.PartitionTrouble) -> PartitionTrouble:
+    return PartitionTrouble(trouble.count, tuple(trouble.examples))
 
 
 def _topic(described: wire.DescribedTopic) -> TopicDescription:

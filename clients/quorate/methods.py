@@ -64,6 +64,14 @@ ADD_VOTER = message_method(
 REMOVE_VOTER = message_method(
     "/quorate.v1.Admin/RemoveVoter", admin.RemoveVoterRequest, admin.RemoveVoterResponse
 )
+UNREGISTER_BROKER = message_method(
+    "/quorate.v1.Admin/UnregisterBroker",
+    admin.UnregisterBrokerRequest,
+    admin.UnregisterBrokerResponse,
+)
+DESCRIBE_HEALTH = message_method(
+    "/quorate.v1.Admin/DescribeHealth", admin.DescribeHealthRequest, admin.DescribeHealthResponse
+)
 TRANSFER_LEADERSHIP = message_method(
     "/quorate.v1.Admin/TransferLeadership",
     admin.TransferLeadershipRequest,

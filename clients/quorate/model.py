@@ -132,6 +132,53 @@ class QuorumDescription:
 
 
 @dataclass(frozen=True, slots=True)
+class NodeTrouble:
+    """A node that is not as it should be.
+
+    `kind` is "voter" or "broker"; `state` is "not_heard" or "behind" of a voter, "fenced",
+    "shutting_down" or "failed_directory" of a broker.
+    """
+
+    kind: str
+    id: int
+    endpoint: str
+    state: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.id} at {self.endpoint} {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionTrouble:
+    """How many partitions are in one kind of trouble, and up to 100 of them as TOPIC-PARTITION."""
+
+    count: int = 0
+    examples: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterHealth:
+    """What is not well in the cluster, as its controller sees it.
+
+    offline: no leader. under_min_isr: acks="all" is refused. under_replicated: a replica is not in
+    the ISR.
+    """
+
+    controller: int
+    nodes: tuple[NodeTrouble, ...] = ()
+    offline: PartitionTrouble = PartitionTrouble()
+    under_min_isr: PartitionTrouble = PartitionTrouble()
+    under_replicated: PartitionTrouble = PartitionTrouble()
+
+    @property
+    def healthy(self) -> bool:
+        """Whether there is a controller, every node does its work, and every replica is in sync."""
+        troubles = (self.offline, self.under_min_isr, self.under_replicated)
+        return self.controller >= 0 and not self.nodes and not any(t.count for t in troubles)
+
+
+@dataclass(frozen=True, slots=True)
 class NodeLevels:
     """Which levels of a feature a node's program knows, both ends included.
 

@@ -1,4 +1,4 @@
-"""`quorate cluster`: info, health, config, features."""
+"""`quorate cluster`: info, health, config, features, unregister."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Annotated, Any
 
 import typer
 
-from quorate import Admin, ClusterDescription, FeatureDescription
+from quorate import ClusterDescription, FeatureDescription
 from quorate.cluster import default_network
-from quorate.errors import NetworkError, QuorumUnavailableError, RequestTimedOutError
+from quorate.errors import NetworkError
 from quorate.methods import IDENTIFY
 from quorate.v1.node_pb2 import IdentifyRequest
+from quorate_cli.health import health
 from quorate_cli.session import (
     DEFAULT_BOOTSTRAP,
-    SAID_NO,
     Bootstrap,
     Output,
     Timeout,
@@ -30,6 +30,7 @@ from quorate_cli.session import (
 from quorate_cli.topic import Configs, parse_configs
 
 app = typer.Typer(no_args_is_help=True, help="Look at the cluster as a whole.")
+app.command()(health)
 
 
 async def pids(endpoints: list[str]) -> list[int | None]:
@@ -107,68 +108,29 @@ def _info(described: ClusterDescription, found: list[int | None]) -> dict[str, A
     }
 
 
-@app.command()
-def health(
-    bootstrap: Bootstrap = DEFAULT_BOOTSTRAP,
-    output: Output = "text",
-    timeout: Timeout = 10.0,
-) -> None:
-    """Exit 0 only with a controller, no offline partition, and nothing under min ISR."""
-    as_json = check_output(output)
-
-    async def main() -> dict[str, Any]:
-        async with admin_at(bootstrap, timeout) as admin:
-            return await _health(admin, timeout)
-
-    found = run(main, timeout=timeout)
-    if as_json:
-        print_json(found)
-    else:
-        sys.stdout.write(
-            f"{_controller(found['controller'])}, {len(found['offline'])} partitions offline, "
-            f"{len(found['under_min_isr'])} under min ISR, "
-            f"{len(found['under_replicated'])} under-replicated, "
-            f"{len(found['fenced_brokers'])} brokers fenced\n"
-        )
-        for word in ("offline", "under_min_isr"):
-            for name in found[word]:
-                sys.stdout.write(f"{word.replace('_', ' ')}: {name}\n")
-    if not found["healthy"]:
-        raise typer.Exit(SAID_NO)
-
-
 def _controller(id_: int) -> str:
     return f"controller {id_}" if id_ >= 0 else "no controller (a majority of voters must run)"
 
 
-async def _health(admin: Admin, timeout: float) -> dict[str, Any]:
-    try:
-        async with asyncio.timeout(timeout / 2):  # the rest is for what needs no quorum
-            controller = (await admin.describe_quorum()).leader
-    except (QuorumUnavailableError, RequestTimedOutError, TimeoutError):
-        controller = -1
-    cluster = await admin.describe_cluster()
-    topics = await admin.describe_topics()
-    offline, under_min_isr, under_replicated = [], [], []
-    for name, topic in sorted(topics.items()):
-        configs = {one.name: one.value for one in await admin.describe_configs(name)}
-        configured = int(configs.get("min.insync.replicas", "1"))
-        for one in topic.partitions:
-            label = f"{name}-{one.partition}"
-            if one.leader < 0:
-                offline.append(label)
-            if len(one.isr) < min(configured, len(one.replicas)):
-                under_min_isr.append(label)
-            if len(one.isr) < len(one.replicas):
-                under_replicated.append(label)
-    return {
-        "healthy": controller >= 0 and not offline and not under_min_isr,
-        "controller": controller,
-        "offline": offline,
-        "under_min_isr": under_min_isr,
-        "under_replicated": under_replicated,
-        "fenced_brokers": [one.id for one in cluster.brokers if one.fenced],
-    }
+@app.command()
+def unregister(
+    broker: Annotated[int, typer.Argument(metavar="ID", min=0, help="The broker.")],
+    bootstrap: Bootstrap = DEFAULT_BOOTSTRAP,
+    output: Output = "text",
+    timeout: Timeout = 10.0,
+) -> None:
+    """Forget a broker that is gone for good; refused while it runs or holds replicas."""
+    as_json = check_output(output)
+
+    async def main() -> None:
+        async with admin_at(bootstrap, timeout) as admin:
+            await admin.unregister_broker(broker)
+
+    run(main, timeout=timeout)
+    if as_json:
+        print_json({"unregistered": broker})
+    else:
+        sys.stdout.write(f"broker {broker} is not registered any more\n")
 
 
 @app.command()

@@ -353,4 +353,6 @@ def _replica(replica: ReplicaStatus, now_ms: int) -> QuorumReplica:
         log_end_offset=replica.log_end_offset,
         lag=replica.lag,
         last_caught_up_ms=-1 if caught_up < 0 else max(now_ms - caught_up, 0),
+        heard=replica.heard,
+        caught_up=replica.caught_up,
     )

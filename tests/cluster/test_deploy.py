@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from quorate_cli.local import HOST, free_port
-from tests.cluster.support import run_process, until
+from tests.cluster.support import Answer, run_process, until
 
 PAGE = Path(__file__).parents[2] / "deploy" / "three-machines"
 MACHINES = ("machine-a", "machine-b", "machine-c")
@@ -56,17 +56,19 @@ def test_three_machines_by_hand(tmp_path: Path) -> None:
     assert (formatted.returncode, formatted.stderr) == (0, "")
 
     with contextlib.ExitStack() as stack:
-        nodes = []
-        for machine in MACHINES:
-            for line in here(start, machine).splitlines():
-                output = stack.enter_context((tmp_path / machine / "output").open("ab"))
-                nodes.append(
-                    subprocess.Popen(
-                        [BIN / line.split()[0], *line.split()[1:]], stdout=output, stderr=output
-                    )
-                )
-                stack.callback(nodes[-1].wait)
-                stack.callback(nodes[-1].kill)
+
+        def launch(line: str, machine: str) -> subprocess.Popen[bytes]:
+            output = stack.enter_context((tmp_path / machine / "output").open("ab"))
+            command = [str(BIN / line.split()[0]), *line.split()[1:]]
+            node = subprocess.Popen(command, stdout=output, stderr=output)
+            stack.callback(node.wait)
+            stack.callback(node.kill)
+            return node
+
+        def lines_of(machine: str) -> list[str]:
+            return here(start, machine).splitlines()
+
+        nodes = [launch(line, machine) for machine in MACHINES for line in lines_of(machine)]
         servers = ",".join(ports[f"{machine}:7092"] for machine in MACHINES)
 
         def alive() -> bool:
@@ -79,6 +81,23 @@ def test_three_machines_by_hand(tmp_path: Path) -> None:
             env=path, capture_output=True, text=True, timeout=60, check=False,
         )  # fmt: skip
         assert (looked.returncode, looked.stderr) == (0, ""), looked
+
+        def health(*more: str) -> Answer:
+            return run_process("cluster", "health", "--bootstrap", servers, *more)
+
+        for i, machine in enumerate(MACHINES[:2]):  # as the page says: health, then the next one
+            assert health("--wait", "30").status == 0
+            voter, broker = nodes[2 * i : 2 * i + 2]
+            for node in (broker, voter):
+                node.send_signal(signal.SIGTERM)
+                assert node.wait(30) == 0
+            found = health("-o", "json", "--timeout", "20")
+            assert (found.status, found.json["healthy"]) == (1, False)
+            assert [(one["kind"], one["id"], one["state"]) for one in found.json["nodes"]] == [
+                ("voter", 100 + i, "not_heard"), ("broker", i, "fenced"),
+            ]  # fmt: skip
+            nodes[2 * i : 2 * i + 2] = [launch(line, machine) for line in lines_of(machine)]
+        assert health("--wait", "30").out.startswith("healthy, controller ")
         for node in reversed(nodes):
             node.send_signal(signal.SIGTERM)
         assert [node.wait(30) for node in nodes] == [0] * 6

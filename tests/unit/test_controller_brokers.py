@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from quorate.errors import InvalidRequestError, UnknownBrokerError
+from quorate.v1 import admin_pb2 as admin
 from quorate.v1.common_pb2 import ErrorCode
 from quorate_quorum.controller import brokers as decide
 from quorate_quorum.metadata.delta import replayed
@@ -18,6 +18,7 @@ from tests.unit.metadata_builders import (
     decided,
     directory_id,
     incarnation,
+    partition_made,
     the_partition,
     topic_id,
     with_partition,
@@ -334,16 +335,56 @@ def test_a_failed_directory_takes_its_replicas_out() -> None:
 # The rest.
 
 
-def test_only_a_fenced_broker_without_replicas_is_forgotten() -> None:
-    image = with_partition(brokers([0, 1], fenced=[1]), [0])
-    with pytest.raises(InvalidRequestError, match="alive"):
-        decide.unregister(image, 0, context(image))
-    with pytest.raises(InvalidRequestError, match="orders-0"):
-        decide.unregister(fence(image, 0), 0, context(image))
-    with pytest.raises(UnknownBrokerError):
-        decide.unregister(image, 9, context(image))
-    after = replayed(image, decide.unregister(image, 1, context(image)).events)
-    assert sorted(after.brokers) == [0]
+def unregister(
+    image: MetadataImage, broker: int, *, lives: bool = False
+) -> tuple[MetadataImage, str]:
+    """The image afterwards, and why nothing was done."""
+    request = admin.UnregisterBrokerRequest(broker_id=broker)
+    outcome = decide.unregister(image, request, session_lives=lives)
+    return replayed(image, outcome.events), outcome.response.error.message
+
+
+def test_a_fenced_broker_without_replicas_is_unregistered() -> None:
+    after, why_not = unregister(brokers([0, 1], fenced=[1]), 1)
+    assert (sorted(after.brokers), why_not) == ([0], "")
+    assert "not registered" in unregister(after, 1)[1]
+
+
+def test_a_broker_that_runs_is_not_unregistered_fenced_or_not() -> None:
+    image = brokers([0, 1], fenced=[1])
+    for broker in (0, 1):
+        after, why_not = unregister(image, broker, lives=broker == 1)
+        assert after == image
+        assert f"broker {broker} at b{broker}:9092 runs: stop it first" in why_not
+
+
+def test_a_broker_that_holds_replicas_is_not_unregistered_until_they_are_gone() -> None:
+    image = with_partition(brokers([0, 1]), [0, 1])
+    image = fence(image, 0)
+    after, why_not = unregister(image, 0)
+    assert after == image
+    assert "broker 0 still holds 1 replicas" in why_not
+    assert "empty disk" in why_not
+    gone = built(ev.MetadataEvent(remove_topic=ev.RemoveTopic(topic_id=topic_id(1))), on=image)
+    assert sorted(unregister(gone, 0)[0].brokers) == [1]
+
+
+def test_a_replica_of_a_topic_that_is_still_being_made_counts_too() -> None:
+    image = brokers([0, 1])
+    topic = ev.Topic(topic_id=topic_id(1), name="big", partitions=2)
+    image = built(ev.MetadataEvent(topic=topic), partition_made(1, 0, [0, 1]), on=image)
+    assert dict(image.replica_counts) == {0: 1, 1: 1}
+    assert "holds 1 replicas" in unregister(fence(image, 0), 0)[1]
+
+
+def test_ids_of_voters_and_brokers_are_one_space() -> None:
+    voters = ev.Voters(voters=[ev.Voter(id=7, directory_id=b"v" * 16, endpoint="v7:7093")])
+    image = built(ev.MetadataEvent(voters=voters))
+    after, response = register(image, request(7))
+    assert after == image
+    assert response.error.code == ErrorCode.ERROR_CODE_INVALID_REQUEST
+    assert "node.id 7 is the id of the voter at v7:7093" in response.error.message
+    assert "another node.id" in response.error.message
 
 
 def test_producer_ids_are_given_out_once() -> None:

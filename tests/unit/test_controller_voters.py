@@ -14,6 +14,7 @@ from quorate_quorum.controller.voters import VOTERS_MAX, add_voter, remove_voter
 from quorate_quorum.metadata.delta import replayed
 from quorate_quorum.metadata.image import EMPTY, MetadataImage, VoterImage
 from quorate_quorum.node.features import SUPPORTED, Known, Levels
+from tests.unit.metadata_builders import brokers
 
 
 def disk(number: int) -> bytes:
@@ -134,3 +135,10 @@ def test_the_only_voter_stays() -> None:
     assert outcome.events == ()
     with pytest.raises(InvalidRequestError, match="add another before"):
         raise from_wire(outcome.response.error)
+
+
+def test_a_broker_s_id_is_not_given_to_a_voter() -> None:
+    image = replace(brokers([4]), voters=IMAGE.voters)
+    outcome = add_voter(image, adding(4), HEARD)
+    assert outcome.events == ()
+    assert "broker 4 at b4:9092 is registered" in outcome.response.error.message

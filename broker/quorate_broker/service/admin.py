@@ -29,11 +29,13 @@ from quorate.methods import (
     DESCRIBE_CLUSTER,
     DESCRIBE_CONFIGS,
     DESCRIBE_FEATURES,
+    DESCRIBE_HEALTH,
     DESCRIBE_QUORUM,
     DESCRIBE_TOPICS,
     METADATA,
     REMOVE_VOTER,
     TRANSFER_LEADERSHIP,
+    UNREGISTER_BROKER,
     UPDATE_FEATURE,
 )
 from quorate.v1.admin_pb2 import (
@@ -50,6 +52,7 @@ from quorate.v1.admin_pb2 import (
     DescribeConfigsResponse,
     DescribedTopic,
     DescribeFeaturesResponse,
+    DescribeHealthResponse,
     DescribeQuorumResponse,
     DescribeTopicsResponse,
     MetadataResponse,
@@ -57,6 +60,7 @@ from quorate.v1.admin_pb2 import (
     RemoveVoterResponse,
     TopicMetadata,
     TransferLeadershipResponse,
+    UnregisterBrokerResponse,
     UpdateFeatureResponse,
 )
 from quorate_broker.service.answers import TOPIC_ID_BYTES, error_of
@@ -74,11 +78,13 @@ if TYPE_CHECKING:
         DescribeClusterRequest,
         DescribeConfigsRequest,
         DescribeFeaturesRequest,
+        DescribeHealthRequest,
         DescribeQuorumRequest,
         DescribeTopicsRequest,
         MetadataRequest,
         RemoveVoterRequest,
         TransferLeadershipRequest,
+        UnregisterBrokerRequest,
         UpdateFeatureRequest,
     )
     from quorate_broker.publisher import Publisher
@@ -135,6 +141,8 @@ class AdminService:
             DESCRIBE_CONFIGS: self.describe_configs,
             DESCRIBE_CLUSTER: self.describe_cluster,
             DESCRIBE_QUORUM: self.describe_quorum,
+            DESCRIBE_HEALTH: self.describe_health,
+            UNREGISTER_BROKER: self.unregister_broker,
             DESCRIBE_FEATURES: self.describe_features,
             UPDATE_FEATURE: self.update_feature,
             TRANSFER_LEADERSHIP: self.transfer_leadership,
@@ -245,6 +253,22 @@ class AdminService:
             return await self._forward(DESCRIBE_QUORUM, request, peer, 0)
         except QuorateError as error:
             return DescribeQuorumResponse(error=error_of(error), leader=-1)
+
+    async def describe_health(
+        self, request: DescribeHealthRequest, peer: Peer
+    ) -> DescribeHealthResponse:
+        try:
+            return await self._forward(DESCRIBE_HEALTH, request, peer, request.timeout_ms)
+        except QuorateError as error:
+            return DescribeHealthResponse(error=error_of(error), controller=-1)
+
+    async def unregister_broker(
+        self, request: UnregisterBrokerRequest, peer: Peer
+    ) -> UnregisterBrokerResponse:
+        try:
+            return await self._forward(UNREGISTER_BROKER, request, peer, 0)
+        except QuorateError as error:
+            return UnregisterBrokerResponse(error=error_of(error))
 
     async def describe_features(
         self, request: DescribeFeaturesRequest, peer: Peer

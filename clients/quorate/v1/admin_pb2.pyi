@@ -803,6 +803,8 @@ class QuorumReplica(_message.Message):
     LOG_END_OFFSET_FIELD_NUMBER: _builtins.int
     LAG_FIELD_NUMBER: _builtins.int
     LAST_CAUGHT_UP_MS_FIELD_NUMBER: _builtins.int
+    HEARD_FIELD_NUMBER: _builtins.int
+    CAUGHT_UP_FIELD_NUMBER: _builtins.int
     id: _builtins.int
     directory_id: _builtins.bytes
     endpoint: _builtins.str
@@ -810,6 +812,10 @@ class QuorumReplica(_message.Message):
     lag: _builtins.int
     last_caught_up_ms: _builtins.int
     """milliseconds ago; -1: never"""
+    heard: _builtins.bool
+    """within the last fetch timeout, and its stream stands"""
+    caught_up: _builtins.bool
+    """heard, and had all within the last fetch timeout"""
     def __init__(
         self,
         *,
@@ -819,10 +825,12 @@ class QuorumReplica(_message.Message):
         log_end_offset: _builtins.int = ...,
         lag: _builtins.int = ...,
         last_caught_up_ms: _builtins.int = ...,
+        heard: _builtins.bool = ...,
+        caught_up: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["directory_id", b"directory_id", "endpoint", b"endpoint", "id", b"id", "lag", b"lag", "last_caught_up_ms", b"last_caught_up_ms", "log_end_offset", b"log_end_offset"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["caught_up", b"caught_up", "directory_id", b"directory_id", "endpoint", b"endpoint", "heard", b"heard", "id", b"id", "lag", b"lag", "last_caught_up_ms", b"last_caught_up_ms", "log_end_offset", b"log_end_offset"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1135,3 +1143,172 @@ class RemoveVoterResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RemoveVoterResponse: _TypeAlias = RemoveVoterResponse  # noqa: Y015
+
+@_typing.final
+class UnregisterBrokerRequest(_message.Message):
+    """Forget a broker that is gone for good. INVALID_REQUEST while it runs or holds replicas."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BROKER_ID_FIELD_NUMBER: _builtins.int
+    broker_id: _builtins.int
+    def __init__(
+        self,
+        *,
+        broker_id: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["broker_id", b"broker_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UnregisterBrokerRequest: _TypeAlias = UnregisterBrokerRequest  # noqa: Y015
+
+@_typing.final
+class UnregisterBrokerResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ERROR_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def error(self) -> _common_pb2.Error:
+        """UNKNOWN_BROKER: it is not registered"""
+
+    def __init__(
+        self,
+        *,
+        error: _common_pb2.Error | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UnregisterBrokerResponse: _TypeAlias = UnregisterBrokerResponse  # noqa: Y015
+
+@_typing.final
+class DescribeHealthRequest(_message.Message):
+    """Whether all is well, as the controller sees it: nothing named below, all is well."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TIMEOUT_MS_FIELD_NUMBER: _builtins.int
+    timeout_ms: _builtins.int
+    """how long to look for the controller"""
+    def __init__(
+        self,
+        *,
+        timeout_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["timeout_ms", b"timeout_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DescribeHealthRequest: _TypeAlias = DescribeHealthRequest  # noqa: Y015
+
+@_typing.final
+class DescribeHealthResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ERROR_FIELD_NUMBER: _builtins.int
+    CONTROLLER_FIELD_NUMBER: _builtins.int
+    NODES_FIELD_NUMBER: _builtins.int
+    OFFLINE_FIELD_NUMBER: _builtins.int
+    UNDER_MIN_ISR_FIELD_NUMBER: _builtins.int
+    UNDER_REPLICATED_FIELD_NUMBER: _builtins.int
+    controller: _builtins.int
+    @_builtins.property
+    def error(self) -> _common_pb2.Error: ...
+    @_builtins.property
+    def nodes(self) -> _containers.RepeatedCompositeFieldContainer[Global___NodeTrouble]: ...
+    @_builtins.property
+    def offline(self) -> Global___PartitionTrouble:
+        """no leader"""
+
+    @_builtins.property
+    def under_min_isr(self) -> Global___PartitionTrouble:
+        """acks=all is refused"""
+
+    @_builtins.property
+    def under_replicated(self) -> Global___PartitionTrouble:
+        """a replica is not in the ISR"""
+
+    def __init__(
+        self,
+        *,
+        error: _common_pb2.Error | None = ...,
+        controller: _builtins.int = ...,
+        nodes: _abc.Iterable[Global___NodeTrouble] | None = ...,
+        offline: Global___PartitionTrouble | None = ...,
+        under_min_isr: Global___PartitionTrouble | None = ...,
+        under_replicated: Global___PartitionTrouble | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "offline", b"offline", "under_min_isr", b"under_min_isr", "under_replicated", b"under_replicated"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["controller", b"controller", "error", b"error", "nodes", b"nodes", "offline", b"offline", "under_min_isr", b"under_min_isr", "under_replicated", b"under_replicated"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DescribeHealthResponse: _TypeAlias = DescribeHealthResponse  # noqa: Y015
+
+@_typing.final
+class NodeTrouble(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    VOTER_FIELD_NUMBER: _builtins.int
+    ENDPOINT_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    id: _builtins.int
+    voter: _builtins.bool
+    """else a broker"""
+    endpoint: _builtins.str
+    state: _builtins.str
+    """"not_heard", "behind"; "fenced", "shutting_down", "failed_directory" """
+    reason: _builtins.str
+    """goes on the sentence "broker 2 at HOST:PORT ..." """
+    def __init__(
+        self,
+        *,
+        id: _builtins.int = ...,
+        voter: _builtins.bool = ...,
+        endpoint: _builtins.str = ...,
+        state: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoint", b"endpoint", "id", b"id", "reason", b"reason", "state", b"state", "voter", b"voter"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NodeTrouble: _TypeAlias = NodeTrouble  # noqa: Y015
+
+@_typing.final
+class PartitionTrouble(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COUNT_FIELD_NUMBER: _builtins.int
+    EXAMPLES_FIELD_NUMBER: _builtins.int
+    count: _builtins.int
+    @_builtins.property
+    def examples(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """TOPIC-PARTITION: at most 100 of them, the longest in trouble first"""
+
+    def __init__(
+        self,
+        *,
+        count: _builtins.int = ...,
+        examples: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "examples", b"examples"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PartitionTrouble: _TypeAlias = PartitionTrouble  # noqa: Y015

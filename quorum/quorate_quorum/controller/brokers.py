@@ -16,6 +16,7 @@ from quorate.errors import (
     UnknownBrokerError,
     to_wire,
 )
+from quorate.v1 import admin_pb2 as admin
 from quorate_quorum.controller.features import check_knows
 from quorate_quorum.controller.outcome import Context, Outcome
 from quorate_quorum.metadata.delta import ID_BYTES
@@ -87,6 +88,13 @@ def _check_registration(image: MetadataImage, request: wire.RegisterRequest) -> 
         )
     if any(len(directory_id) != ID_BYTES for directory_id in ids):
         raise InvalidRequestError("a directory id has 16 bytes")
+    voter = next((one for one in image.voters if one.id == request.broker_id), None)
+    if voter is not None:
+        raise InvalidRequestError(
+            f"node.id {voter.id} is the id of the voter at {voter.endpoint}: voters and brokers"
+            " share one space of ids. Give this broker another node.id (its log.dirs must be"
+            " formatted with it)"
+        )
     check_knows(image, f"broker {request.broker_id}", from_wire(request.features))
     for other in image.sorted_brokers():
         if other.id != request.broker_id and any(other.directory(i) is not None for i in ids):
@@ -222,24 +230,37 @@ def directories_failed(
     return Outcome((_change(broker, failed_directories=news),), True)
 
 
-def unregister(image: MetadataImage, broker_id: int, context: Context) -> Outcome[None]:
-    """Forget a broker. Raises UnknownBrokerError, or InvalidRequestError while it is unfenced or
-    a partition is assigned to it.
+def unregister(
+    image: MetadataImage, request: admin.UnregisterBrokerRequest, *, session_lives: bool
+) -> Outcome[admin.UnregisterBrokerResponse]:
+    """Forget a broker: UNKNOWN_BROKER, or INVALID_REQUEST while its process is heard or partitions
+    have replicas on it.
+
+    Kafka forgets one with replicas too. Here the registration holds what is known of the
+    directories that the replicas lie in: without it, a disk that came back under the same id after
+    it had lost a tail would be trusted.
     """
-    del context
-    broker = image.brokers.get(broker_id)
+    broker = image.brokers.get(request.broker_id)
+    error: QuorateError | None = None
     if broker is None:
-        raise UnknownBrokerError(f"broker {broker_id} is not registered")
-    if not broker.fenced:
-        raise InvalidRequestError(f"broker {broker_id} is alive; stop it first")
-    for topic in image.all_topics():
-        for index, partition in enumerate(topic.partitions):
-            if partition.directory_of(broker_id) is not None:
-                raise InvalidRequestError(
-                    f"{topic.name}-{index} has a replica on broker {broker_id}; move it first"
-                )
+        error = UnknownBrokerError(f"broker {request.broker_id} is not registered")
+    elif not broker.fenced or session_lives:
+        error = InvalidRequestError(
+            f"broker {broker.id} at {broker.endpoint} runs: stop it first, and wait until it is"
+            " fenced (`quorate cluster info`)"
+        )
+    elif replicas := image.replica_counts.get(broker.id, 0):
+        error = InvalidRequestError(
+            f"broker {broker.id} still holds {replicas} replicas of partitions: delete their"
+            f" topics, or start a broker with node.id {broker.id} again, on an empty disk if its"
+            " own is gone: it fetches what it lacks from the other replicas"
+        )
+    if error is not None:
+        return Outcome((), admin.UnregisterBrokerResponse(error=to_wire(error)))
+    assert broker is not None
     gone = ev.UnregisterBroker(broker_id=broker.id, broker_epoch=broker.epoch)
-    return Outcome((ev.MetadataEvent(unregister_broker=gone),), None)
+    event = ev.MetadataEvent(unregister_broker=gone)
+    return Outcome((event,), admin.UnregisterBrokerResponse())
 
 
 def allocate_producer_ids(

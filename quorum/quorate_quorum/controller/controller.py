@@ -22,6 +22,7 @@ from quorate.v1.admin_pb2 import DescribeQuorumRequest, DescribeQuorumResponse
 from quorate.v1.common_pb2 import ErrorCode
 from quorate_quorum.controller import brokers, changes, features, partitions, topics, voters
 from quorate_quorum.controller.creation import Creation, abandon
+from quorate_quorum.controller.health import PartitionHealth, describe_health
 from quorate_quorum.controller.leases import LeaseConfig, Leases
 from quorate_quorum.controller.outcome import Context, Outcome
 from quorate_quorum.controller.reign import Decided, Decision, Proposer, Reign
@@ -94,6 +95,7 @@ class Controller:
         self._listeners: list[Callable[[MetadataDelta, MetadataImage], None]] = []
         self._wakers: list[Callable[[], None]] = []
         self._snapshotting: Snapshotting | None = None
+        self._partition_health = PartitionHealth()
         self._active: _Active | None = None
         self._ending: dict[asyncio.Task[None], None] = {}
         #: With the bytes of the request.
@@ -247,6 +249,28 @@ class Controller:
         await self._reigning().reign.confirm()
         return Decided(self._describe(), 0)
 
+    async def describe_health(
+        self, request: admin.DescribeHealthRequest
+    ) -> Decided[admin.DescribeHealthResponse]:
+        """Tell what is not well, once it is sure to be the leader."""
+        active = self._reigning()
+        await active.reign.confirm()
+        response = describe_health(
+            self.image, self._describe(), self._partition_health, active.leases.why_fenced
+        )
+        return Decided(response, 0)
+
+    async def unregister_broker(
+        self, request: admin.UnregisterBrokerRequest
+    ) -> Decided[admin.UnregisterBrokerResponse]:
+        """Forget a broker that is gone for good."""
+        leases = self._reigning().leases
+        return await self.run(
+            lambda image, _: brokers.unregister(
+                image, request, session_lives=leases.is_alive(request.broker_id)
+            )
+        )
+
     async def describe_features(
         self, request: admin.DescribeFeaturesRequest
     ) -> Decided[admin.DescribeFeaturesResponse]:
@@ -379,6 +403,7 @@ class Controller:
     # -- small things
 
     def _applied(self, delta: MetadataDelta, image: MetadataImage) -> None:
+        self._partition_health.applied(delta, image)
         if self._active is not None:
             for event, fields in changes.lines(delta, image):
                 log.info(event, **fields)

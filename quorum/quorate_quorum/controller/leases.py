@@ -177,6 +177,23 @@ class Leases:
         """Whether a broker's registered incarnation is heard, or was a moment ago."""
         return self._liveness.session_lives(broker_id)
 
+    def why_fenced(self, broker: BrokerImage) -> str:
+        """Return what keeps a fenced broker from being unfenced."""
+        session = self._sessions.get(broker.id)
+        if session is None or session.broker_epoch != broker.epoch:
+            return "it does not run, or cannot reach the controller"
+        if session.wants_shutdown:
+            return "it is shutting down"
+        if session.wants_fence:
+            return "it is starting, and has not opened its logs yet"
+        why_not = brokers.may_unfence(
+            self._reign.pending,
+            broker.id,
+            session.applied_offset,
+            outcome_end=self._outcome_end(broker.id),
+        )
+        return why_not or "it comes back at this moment"
+
     def registered(self, request: RegisterRequest) -> None:
         """A registration has committed: the lease begins."""
         broker = self._reign.pending.brokers.get(request.broker_id)

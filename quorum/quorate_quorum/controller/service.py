@@ -34,9 +34,11 @@ from quorate.methods import (
     CREATE_TOPICS,
     DELETE_TOPICS,
     DESCRIBE_FEATURES,
+    DESCRIBE_HEALTH,
     DESCRIBE_QUORUM,
     REMOVE_VOTER,
     TRANSFER_LEADERSHIP,
+    UNREGISTER_BROKER,
     UPDATE_FEATURE,
 )
 from quorate.network import Handler, Method, Peer
@@ -108,6 +110,8 @@ class ControllerService:
                 _Forwarded(DELETE_TOPICS, controller.delete_topics),
                 _decided(ALTER_CONFIGS, controller, topics.alter_configs),
                 _Forwarded(DESCRIBE_QUORUM, controller.describe_quorum),
+                _Forwarded(DESCRIBE_HEALTH, controller.describe_health),
+                _Forwarded(UNREGISTER_BROKER, controller.unregister_broker),
                 _Forwarded(DESCRIBE_FEATURES, controller.describe_features),
                 _Forwarded(UPDATE_FEATURE, controller.update_feature),
                 _Forwarded(TRANSFER_LEADERSHIP, controller.transfer_leadership),

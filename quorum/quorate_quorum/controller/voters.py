@@ -92,6 +92,11 @@ def _check_may_come(image: MetadataImage, voter: VoterImage, heard: Heard) -> No
             f"gone, remove it first: quorate quorum remove-voter {voter.id}:"
             f"{same.directory_id.hex()}"
         )
+    if voter.id in image.brokers:
+        raise InvalidRequestError(
+            f"broker {voter.id} at {image.brokers[voter.id].endpoint} is registered: voters and"
+            " brokers share one space of ids. Format the new voter with another node.id"
+        )
     if len(image.voters) >= VOTERS_MAX:
         raise InvalidRequestError(f"there are {len(image.voters)} voters; at most {VOTERS_MAX}")
     known = heard.get((voter.id, voter.directory_id))

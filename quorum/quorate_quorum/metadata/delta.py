@@ -6,7 +6,8 @@ image disagree about the past, and the node stops rather than go on with a wrong
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from rpds import HashTrieMap
@@ -68,6 +69,8 @@ class MetadataDelta:
         self._next_producer_id = image.next_producer_id
         self._topics_created = image.topics_created
         self._partitions_created = image.partitions_created
+        #: By how much the count of replicas of a broker has changed.
+        self._replicas_moved: Counter[int] = Counter()
         self._drafts: dict[bytes, _Draft] = {}
         # dicts as ordered sets
         self._changed_brokers: dict[int, None] = {}
@@ -175,6 +178,7 @@ class MetadataDelta:
             next_producer_id=self._next_producer_id,
             partitions_created=self._partitions_created,
             topics_created=self._topics_created,
+            replica_counts=counted(self.image.replica_counts, self._replicas_moved),
         )
 
     def settle(self) -> None:
@@ -274,6 +278,8 @@ class MetadataDelta:
     def _replay_removal(self, event: ev.RemoveTopic) -> None:
         draft = self._draft(event.topic_id)
         topic = draft.finish()
+        for partition in topic.partitions:
+            self._replicas_moved.subtract(partition.broker_ids)
         del self._drafts[topic.id]
         if draft.forming:
             return  # nobody has seen it
@@ -292,6 +298,7 @@ class MetadataDelta:
         partition = partition_image(event)
         partition.check()
         draft.partitions.append(partition)
+        self._replicas_moved.update(partition.broker_ids)
         self._partitions_created += 1
         if not draft.forming:
             self._changed_partitions[event.topic_id, event.partition] = None
@@ -312,6 +319,9 @@ class MetadataDelta:
             assert new.recovered_epoch == new.leader_epoch != NEVER, "recovered by this election"
             assert new.leader != NO_LEADER, "a recovery elects"
         draft.partitions[event.partition] = new
+        if new.replicas is not old.replicas:
+            self._replicas_moved.subtract(old.broker_ids)
+            self._replicas_moved.update(new.broker_ids)
         if not draft.forming:
             self._changed_partitions[event.topic_id, event.partition] = None
 
@@ -342,6 +352,15 @@ def _configured(
     configs: HashTrieMap[str, str], name: str, value: str | None
 ) -> HashTrieMap[str, str]:
     return configs.discard(name) if value is None else configs.insert(name, value)
+
+
+def counted(counts: HashTrieMap[int, int], moved: Mapping[int, int]) -> HashTrieMap[int, int]:
+    """Return counts after these differences; those that fall to 0 are left out."""
+    for key, difference in moved.items():
+        count = counts.get(key, 0) + difference
+        assert count >= 0, f"broker {key} has {count} replicas"
+        counts = counts.insert(key, count) if count else counts.discard(key)
+    return counts
 
 
 def replayed(

@@ -194,6 +194,9 @@ class MetadataImage:
     next_producer_id: int = 0
     partitions_created: int = 0
     topics_created: int = 0
+    #: How many replicas are assigned to each broker, of forming topics too; brokers with none are
+    #: left out.
+    replica_counts: HashTrieMap[int, int] = field(default_factory=_empty)
 
     def sorted_brokers(self) -> list[BrokerImage]:
         """Return all registered brokers, by id."""

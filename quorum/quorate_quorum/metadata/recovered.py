@@ -8,6 +8,7 @@ that no committed record is lost while a replica that has it lives.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from typing import Final
 
@@ -38,6 +39,12 @@ def recovered(image: MetadataImage, voter: VoterImage, *, epoch_seen: int) -> Me
     assert epoch_seen >= image.epoch, (epoch_seen, image.epoch)
     brokers = {broker.id: replace(broker, fenced=True) for broker in image.sorted_brokers()}
     topics = {topic.id: _leaderless(topic) for topic in image.sorted_topics()}
+    replicas = Counter(
+        broker_id
+        for topic in topics.values()
+        for partition in topic.partitions
+        for broker_id in partition.broker_ids
+    )
     return replace(
         image,
         offset=image.offset + OFFSETS_PASSED,
@@ -46,6 +53,7 @@ def recovered(image: MetadataImage, voter: VoterImage, *, epoch_seen: int) -> Me
         brokers=HashTrieMap(brokers),
         topics=HashTrieMap(topics),
         forming=EMPTY.forming,  # nobody has seen them
+        replica_counts=HashTrieMap(replicas),
         next_producer_id=min(image.next_producer_id + PRODUCER_IDS_PASSED, PRODUCER_ID_MAX),
     )
 

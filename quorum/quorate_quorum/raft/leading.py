@@ -275,6 +275,7 @@ def _progress_of(raft: Raft, leader: Leader, replica: ReplicaKey, endpoint: str)
             return None
         progress = leader.replicas[replica] = Progress()
     progress.heard_ms = raft.now_ms
+    progress.is_connected = True
     progress.endpoint = endpoint or progress.endpoint
     return progress
 
@@ -314,7 +315,10 @@ def fetch_abandoned(raft: Raft, event: FetchAbandoned) -> None:
     """Nobody waits for that answer any more."""
     if isinstance(raft.role, Leader):
         progress = raft.role.replicas.get(event.stream.replica)
-        if progress and progress.parked and progress.parked.stream == event.stream:
+        if progress is None or progress.stream != event.stream:
+            return
+        progress.is_connected = False
+        if progress.parked and progress.parked.stream == event.stream:
             progress.parked = None
 
 

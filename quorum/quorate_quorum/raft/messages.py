@@ -509,6 +509,8 @@ class ReplicaStatus:
     log_end_offset: int
     lag: int
     last_caught_up_ms: int  # the loop's clock; -1: never
+    heard: bool  # within the last fetch timeout, and its stream stands
+    caught_up: bool  # heard, and had all within the last fetch timeout
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,6 +34,8 @@ class Progress:
     last_caught_up_ms: int = -1
     #: When any request of it came, one that diverges too.
     heard_ms: int = -1
+    #: Whether its stream stands; a process that is gone is known by that at once.
+    is_connected: bool = False
     endpoint: str = ""  # as it said itself when it opened its stream
     _leader_end_at_fetch: int = 0
     _superseded: deque[bytes] = field(default_factory=lambda: deque(maxlen=INCARNATIONS_MAX))

@@ -46,11 +46,26 @@ def leader_heard(raft: Raft) -> LeaderFound | None:
 def _status_of(
     raft: Raft, key: ReplicaKey, endpoint: str, replicas: dict[ReplicaKey, Progress]
 ) -> ReplicaStatus:
-    end, caught_up_ms = -1, -1
+    end = raft.ledger.log_end_offset
+    if key == raft.me and isinstance(raft.role, Leader):
+        return ReplicaStatus(key.id, key.directory_id, endpoint, end, 0, raft.now_ms, True, True)
     if key == raft.me:
-        end = raft.ledger.log_end_offset
-        caught_up_ms = raft.now_ms if isinstance(raft.role, Leader) else -1
-    elif key in replicas:
-        end, caught_up_ms = replicas[key].log_end_offset, replicas[key].last_caught_up_ms
-    lag = raft.ledger.log_end_offset - end if end >= 0 else -1
-    return ReplicaStatus(key.id, key.directory_id, endpoint, end, lag, caught_up_ms)
+        return ReplicaStatus(key.id, key.directory_id, endpoint, end, 0, -1, False, False)
+    progress = replicas.get(key, Progress(log_end_offset=-1))
+    its_end, caught_up_ms = progress.log_end_offset, progress.last_caught_up_ms
+    heard = progress.is_connected and _is_recent(raft, progress.heard_ms)
+    return ReplicaStatus(
+        key.id,
+        key.directory_id,
+        endpoint,
+        its_end,
+        end - its_end if its_end >= 0 else -1,
+        caught_up_ms,
+        heard,
+        heard and _is_recent(raft, caught_up_ms),
+    )
+
+
+def _is_recent(raft: Raft, at_ms: int) -> bool:
+    """Return whether something that happened then lies within a fetch timeout."""
+    return at_ms >= 0 and at_ms + raft.timing.fetch_timeout_ms > raft.now_ms

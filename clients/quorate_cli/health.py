@@ -1,0 +1,135 @@
+"""`quorate cluster health`: may the next machine be taken down?"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from quorate import Admin, ClusterHealth
+from quorate.errors import QuorateError, QuorumUnavailableError, RequestTimedOutError
+from quorate_cli.session import (
+    DEFAULT_BOOTSTRAP,
+    SAID_NO,
+    Bootstrap,
+    Output,
+    Timeout,
+    admin_at,
+    check_output,
+    print_json,
+    run,
+)
+
+NO_CONTROLLER = "no controller (a majority of the voters must run and reach each other)"
+ASK_AGAIN_S = 0.5
+EXAMPLES_SHOWN = 10
+WAIT_MAX_S = 24 * 3600
+
+
+def health(
+    wait: Annotated[
+        float,
+        typer.Option(
+            "--wait", metavar="SECONDS", min=0, max=WAIT_MAX_S, help="Wait so long to be healthy."
+        ),
+    ] = 0.0,
+    bootstrap: Bootstrap = DEFAULT_BOOTSTRAP,
+    output: Output = "text",
+    timeout: Timeout = 10.0,
+) -> None:
+    """Exit 0 only if all is well: a controller, every voter heard and caught up, no broker fenced
+    or shutting down, no partition offline, under min ISR or under-replicated. Else say what is not.
+    """
+    as_json = check_output(output)
+
+    async def ask() -> ClusterHealth:
+        async with admin_at(bootstrap, timeout) as admin:
+            return await _health(admin, timeout)
+
+    async def main() -> ClusterHealth:
+        loop = asyncio.get_running_loop()
+        until = loop.time() + wait
+        while True:
+            try:
+                found = await asyncio.wait_for(ask(), timeout + 0.5)
+            except (QuorateError, TimeoutError):  # no broker answers
+                if loop.time() >= until:
+                    raise
+            else:
+                if found.healthy or loop.time() >= until:
+                    return found
+            await asyncio.sleep(min(ASK_AGAIN_S, max(0.0, until - loop.time())))
+
+    found = run(main, timeout=timeout, bounded=False)
+    if as_json:
+        print_json(_json(found))
+    else:
+        sys.stdout.write("".join(f"{line}\n" for line in lines(found)))
+    if not found.healthy:
+        raise typer.Exit(SAID_NO)
+
+
+async def _health(admin: Admin, timeout: float) -> ClusterHealth:
+    """Ask the controller. Without one the answer is that there is none: a broker has answered."""
+    await admin.describe_cluster()
+    try:
+        async with asyncio.timeout(timeout / 2):
+            return await admin.describe_health()
+    except (QuorumUnavailableError, RequestTimedOutError, TimeoutError):
+        return ClusterHealth(controller=-1)
+
+
+def lines(found: ClusterHealth) -> list[str]:
+    """Return what is printed: the verdict, then a reason a line."""
+    if found.controller < 0:
+        return [f"{NO_CONTROLLER}; what else is wrong only a controller knows"]
+    word = "healthy" if found.healthy else "not healthy"
+    return [f"{word}, controller {found.controller}", *_reasons(found)]
+
+
+def _reasons(found: ClusterHealth) -> list[str]:
+    if found.controller < 0:
+        return [NO_CONTROLLER]
+    reasons = [str(one) for one in found.nodes]
+    for trouble, what in (
+        (found.offline, "without a leader"),
+        (found.under_min_isr, "under min ISR"),
+        (found.under_replicated, "under-replicated"),
+    ):
+        if trouble.count:
+            shown = ", ".join(trouble.examples[:EXAMPLES_SHOWN])
+            more = trouble.count - EXAMPLES_SHOWN
+            noun = "partition" if trouble.count == 1 else "partitions"
+            tail = f" and {more} more" if more > 0 else ""
+            reasons.append(f"{trouble.count} {noun} {what}: {shown}{tail}")
+    return reasons
+
+
+def _json(found: ClusterHealth) -> dict[str, Any]:
+    """Return one document. The lists of partitions hold 100 at most; `counts` are of all."""
+    return {
+        "healthy": found.healthy,
+        "controller": found.controller,
+        "reasons": _reasons(found),
+        "nodes": [
+            {
+                "kind": one.kind,
+                "id": one.id,
+                "endpoint": one.endpoint,
+                "state": one.state,
+                "reason": one.reason,
+            }
+            for one in found.nodes
+        ],
+        "fenced_brokers": [one.id for one in found.nodes if one.state == "fenced"],
+        "offline": list(found.offline.examples),
+        "under_min_isr": list(found.under_min_isr.examples),
+        "under_replicated": list(found.under_replicated.examples),
+        "counts": {
+            "offline": found.offline.count,
+            "under_min_isr": found.under_min_isr.count,
+            "under_replicated": found.under_replicated.count,
+        },
+    }

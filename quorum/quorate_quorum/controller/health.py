@@ -1,0 +1,140 @@
+"""Whether all is well with the cluster: for `quorate cluster health`.
+
+Partitions in trouble are kept as sets that follow the image, change by change, so that no question
+costs a walk over all partitions. What is wrong with nodes is read off the image, the quorum and
+the leases when it is asked for: there are few.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
+
+from quorate.v1 import admin_pb2 as admin
+from quorate_quorum.metadata.delta import CLUSTER, MetadataDelta
+from quorate_quorum.metadata.image import (
+    NO_LEADER,
+    BrokerImage,
+    MetadataImage,
+    PartitionImage,
+    TopicImage,
+)
+
+EXAMPLES_MAX = 100
+
+Key = tuple[bytes, int]
+
+
+class PartitionHealth:
+    """The partitions in trouble.
+
+    Each set keeps the order in which they came into it. A partition under min ISR lacks a replica
+    in its ISR, so it is under-replicated as well: a change of min.insync.replicas concerns those
+    only, not all partitions.
+    """
+
+    def __init__(self) -> None:
+        self.offline: dict[Key, None] = {}
+        self.under_min_isr: dict[Key, None] = {}
+        self.under_replicated: dict[Key, None] = {}
+
+    def applied(self, delta: MetadataDelta, image: MetadataImage) -> None:
+        """Follow one change of the image."""
+        for topic in delta.removed_topics:
+            for index in range(len(topic.partitions)):
+                self._forget((topic.id, index))
+        for key in delta.changed_partitions:
+            self._look(image, key)
+        configured = set(delta.changed_configs)
+        if configured:
+            is_all = CLUSTER in configured
+            for key in [k for k in self.under_replicated if is_all or k[0] in configured]:
+                self._look(image, key)
+
+    def _look(self, image: MetadataImage, key: Key) -> None:
+        topic = image.topics.get(key[0])
+        partition = image.partition(*key)
+        if topic is None or partition is None:
+            self._forget(key)
+            return
+        _put(self.offline, key, partition.leader == NO_LEADER)
+        _put(self.under_replicated, key, len(partition.isr) < len(partition.replicas))
+        _put(self.under_min_isr, key, _is_under_min_isr(image, topic, partition))
+
+    def _forget(self, key: Key) -> None:
+        for one in (self.offline, self.under_min_isr, self.under_replicated):
+            one.pop(key, None)
+
+
+def _put(found: dict[Key, None], key: Key, is_in: bool) -> None:
+    if is_in:
+        found.setdefault(key)
+    else:
+        found.pop(key, None)
+
+
+def _is_under_min_isr(image: MetadataImage, topic: TopicImage, partition: PartitionImage) -> bool:
+    """Return whether a commit is refused; the configuration is read only where a replica lacks."""
+    lacks = len(partition.isr) < len(partition.replicas)
+    return lacks and len(partition.isr) < image.min_isr(topic, partition)
+
+
+def describe_health(
+    image: MetadataImage,
+    quorum: admin.DescribeQuorumResponse,
+    partitions: PartitionHealth,
+    why_fenced: Callable[[BrokerImage], str],
+) -> admin.DescribeHealthResponse:
+    """Return all that is not well; `why_fenced` tells what keeps a fenced broker from its work."""
+    return admin.DescribeHealthResponse(
+        controller=quorum.leader,
+        nodes=[*_voters(quorum), *_brokers(image, why_fenced)],
+        offline=_examples(image, partitions.offline),
+        under_min_isr=_examples(image, partitions.under_min_isr),
+        under_replicated=_examples(image, partitions.under_replicated),
+    )
+
+
+def _voters(quorum: admin.DescribeQuorumResponse) -> Iterator[admin.NodeTrouble]:
+    for one in quorum.voters:
+        if one.caught_up:
+            continue
+        state, reason = "not_heard", "is not heard: it does not run, or cannot reach the controller"
+        if one.heard:
+            state = "behind"
+            reason = f"has not caught up: it lacks {one.lag} records of the metadata log"
+        elif one.last_caught_up_ms < 0:
+            reason = "has not been heard by this controller: it does not run, or cannot reach it"
+        yield admin.NodeTrouble(
+            id=one.id, voter=True, endpoint=one.endpoint, state=state, reason=reason
+        )
+
+
+def _brokers(
+    image: MetadataImage, why_fenced: Callable[[BrokerImage], str]
+) -> Iterator[admin.NodeTrouble]:
+    for broker in image.sorted_brokers():
+        failed = sum(directory.failed for directory in broker.directories)
+        if broker.fenced:
+            state, reason = "fenced", f"is fenced: {why_fenced(broker)}"
+        elif broker.shutting_down:
+            state, reason = "shutting_down", "is shutting down"
+        elif failed:
+            state = "failed_directory"
+            reason = (
+                f"has given up {failed} of its {len(broker.directories)} log directories: its log"
+                " says why"
+            )
+        else:
+            continue
+        yield admin.NodeTrouble(id=broker.id, endpoint=broker.endpoint, state=state, reason=reason)
+
+
+def _examples(image: MetadataImage, found: Mapping[Key, None]) -> admin.PartitionTrouble:
+    return admin.PartitionTrouble(
+        count=len(found),
+        examples=[
+            f"{image.topics[topic_id].name}-{index}"
+            for topic_id, index in islice(found, EXAMPLES_MAX)
+        ],
+    )
