@@ -787,6 +787,35 @@ MUTANTS = (
     ),
     Mutant(
         "R9",
+        "a file is closed for want of descriptors before what was written is synced",
+        "quorum/quorate_quorum/log/descriptors.py",
+        "            if not victim.is_synced:\n",
+        "            if False:\n",
+        (
+            "tests/unit/test_descriptors.py::test_what_was_written_is_synced_before_its_file_is_closed",
+            "tests/unit/test_descriptors.py::test_a_file_whose_sync_failed_when_it_was_closed_is_of_no_use",
+        ),
+    ),
+    Mutant(
+        "R9",
+        "a sync that failed for want of descriptors is forgotten",
+        REAL_DISK,
+        "        if self._sync_failure is not None:\n",
+        "        if False:\n",
+        (
+            "tests/unit/test_descriptors.py::test_a_file_whose_sync_failed_when_it_was_closed_is_of_no_use",
+        ),
+    ),
+    Mutant(
+        "R11",
+        "another file at its path is taken for the one that was open",
+        REAL_DISK,
+        "            if (found.st_dev, found.st_ino) != self._identity:\n",
+        "            if False:\n",
+        ("tests/unit/test_descriptors.py::test_another_file_at_its_path_is_not_taken_for_it",),
+    ),
+    Mutant(
+        "R9",
         "a sync that found no room is tried again",
         "quorum/quorate_quorum/log/disk_errors.py",
         "if error.errno is None or isinstance(error, SyncError):",

@@ -19,7 +19,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from quorate_quorum.log.disk import Buffer, File, Lock, syncing
+from quorate_quorum.log.descriptors import Descriptors
+from quorate_quorum.log.disk import Buffer, File, Lock, SyncError, syncing
 
 T = TypeVar("T")
 
@@ -41,14 +42,21 @@ _fdatasync: Callable[[int], None] = getattr(os, "fdatasync", os.fsync)
 
 
 class RealFile:
-    """A file of the operating system."""
+    """A file of the operating system. Its descriptor may be taken away between two operations."""
 
-    def __init__(self, disk: RealDisk, path: str, descriptor: int) -> None:
+    def __init__(self, disk: RealDisk, path: str, descriptor: int, flags: int) -> None:
         self._disk = disk
         self._path = path
+        #: -1: it was taken away.
         self._descriptor = descriptor
+        self._flags = flags & ~os.O_CREAT
+        found = os.fstat(descriptor)
+        self._identity = (found.st_dev, found.st_ino)
+        #: How often it was changed, and how many of these changes a sync has covered.
+        self._changes = self._synced_changes = 0
+        self._sync_failure: SyncError | None = None
         #: Where the next append goes; runs ahead of the file while appends wait their turn.
-        self._size = os.fstat(descriptor).st_size
+        self._size = found.st_size
         self._order = asyncio.Lock()
         #: Operations in the pool: the descriptor must not be closed, and so reused, under them.
         self._in_pool = 0
@@ -68,20 +76,23 @@ class RealFile:
     async def append(self, pieces: Sequence[Buffer]) -> int:
         self._check_open()
         length = sum(map(len, pieces))
-        if self._order.locked() or length > APPEND_IN_LINE_BYTES_MAX or self._appends_for_pool:
+        is_taken = self._descriptor < 0 or self._order.locked()
+        if is_taken or length > APPEND_IN_LINE_BYTES_MAX or self._appends_for_pool:
             self._appends_for_pool = max(0, self._appends_for_pool - 1)
             async with self._order:
-                self._check_open()
+                await self._ready()
                 position = self._size
                 self._size += length
                 try:
-                    await self._in_thread(_write_all, self._descriptor, pieces, position, length)
+                    await self._change(_write_all, pieces, position, length)
                 except OSError:
                     self._size = position
                     raise
                 return position
+        self._disk.descriptors.used(self)
         position = self._size
         started = time.perf_counter()
+        self._changes += 1
         _write_all(self._descriptor, pieces, position, length)
         self._size = position + length
         if time.perf_counter() - started > APPEND_IN_LINE_SECONDS_MAX:
@@ -93,6 +104,7 @@ class RealFile:
         length = min(length, self._size - position)
         if length <= 0:
             return b""
+        await self._ready()
         if length <= READ_IN_LINE_BYTES_MAX and self._is_cached(position, length):
             found = os.pread(self._descriptor, length, position)
             if len(found) == length:
@@ -102,24 +114,27 @@ class RealFile:
     async def overwrite(self, position: int, data: Buffer) -> None:
         self._check_open()
         async with self._order:
-            self._check_open()
+            await self._ready()
             if len(data) <= APPEND_IN_LINE_BYTES_MAX:
+                self._changes += 1
                 _overwrite_all(self._descriptor, data, position)
             else:
-                await self._in_thread(_overwrite_all, self._descriptor, data, position)
+                await self._change(_overwrite_all, data, position)
             self._size = max(self._size, position + len(data))
 
     async def truncate(self, size: int) -> None:
         self._check_open()
         async with self._order:
-            self._check_open()
-            await self._in_thread(os.ftruncate, self._descriptor, size)
+            await self._ready()
+            await self._change(os.ftruncate, size)
             self._size = size
 
     async def sync(self) -> None:
-        self._check_open()
+        await self._ready()
+        covered = self._changes
         with syncing():
             await self._in_thread(_fdatasync, self._descriptor)
+        self._synced_changes = max(self._synced_changes, covered)
 
     async def close(self) -> None:
         if self._closed:
@@ -128,11 +143,62 @@ class RealFile:
         while self._in_pool:
             self._idle = asyncio.get_running_loop().create_future()
             await self._idle
-        os.close(self._descriptor)
+        self.release()
+
+    # for Descriptors
+
+    @property
+    def is_idle(self) -> bool:
+        return not self._in_pool and not self._order.locked()
+
+    @property
+    def is_synced(self) -> bool:
+        return self._changes == self._synced_changes
+
+    def release(self) -> None:
+        self._disk.descriptors.gone(self)
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+    async def settle(self) -> None:
+        try:
+            await self.sync()
+        except SyncError as error:
+            self._sync_failure = error  # nobody waits for it: whoever uses the file next is told
+            self._synced_changes = self._changes
+        except OSError:
+            return  # it was closed, or can't be opened: it is not settled
+
+    async def _ready(self) -> None:
+        """Have a descriptor; nothing may wait between this and its use."""
+        self._check_open()
+        if self._descriptor < 0:
+            await self._disk.descriptors.make_room()
+            self._check_open()
+        if self._descriptor < 0:
+            descriptor = self._disk.descriptors.open(self._path, self._flags)
+            found = os.fstat(descriptor)
+            if (found.st_dev, found.st_ino) != self._identity:
+                os.close(descriptor)
+                raise OSError(errno.ENOENT, "another file is there now", self._path)
+            self._descriptor = descriptor
+        self._disk.descriptors.used(self)
 
     def _check_open(self) -> None:
         if self._closed:
             raise OSError(errno.EBADF, "the file is closed", self._path)
+        if self._sync_failure is not None:
+            failure = self._sync_failure
+            raise SyncError(failure.errno, failure.strerror, self._path)
+
+    async def _change(self, work: Callable[..., T], *arguments: object) -> T:
+        """Change the file in the pool; a sync that begins meanwhile may not cover it."""
+        self._changes += 1
+        try:
+            return await self._in_thread(work, self._descriptor, *arguments)
+        finally:
+            self._changes += 1
 
     def _is_cached(self, position: int, length: int) -> bool:
         """Probe the page cache. A page dropped between two probes costs one short wait."""
@@ -180,9 +246,13 @@ class RealLock:
 
 
 class RealDisk:
-    """The machine's own file system. Close it to end its threads."""
+    """The machine's own file system. Close it to end its threads.
 
-    def __init__(self, *, threads: int = 8) -> None:
+    It keeps at most `open_max` files open; None: half of what this process may.
+    """
+
+    def __init__(self, *, threads: int = 8, open_max: int | None = None) -> None:
+        self.descriptors = Descriptors(open_max)
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="disk")
         #: Whether reads may ask the page cache; cleared where that is not supported.
         self.probes = True
@@ -192,8 +262,7 @@ class RealDisk:
         return asyncio.get_running_loop().run_in_executor(self._pool, work, *arguments)
 
     async def open(self, path: str, *, create: bool = False) -> File:
-        flags = os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if create else 0)
-        return RealFile(self, path, os.open(path, flags, 0o644))
+        return await self._open(path, os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if create else 0))
 
     async def exists(self, path: str) -> bool:
         return os.path.exists(path)
@@ -233,6 +302,12 @@ class RealDisk:
         found = os.statvfs(path)
         return found.f_bavail * found.f_frsize
 
+    async def _open(self, path: str, flags: int) -> File:
+        await self.descriptors.make_room()
+        file = RealFile(self, path, self.descriptors.open(path, flags), flags)
+        self.descriptors.used(file)
+        return file
+
     def boot_id(self) -> str | None:
         return self._boot_id
 
@@ -246,7 +321,7 @@ class ReadOnlyDisk(RealDisk):
     async def open(self, path: str, *, create: bool = False) -> File:
         if create:
             raise _read_only(path)
-        return RealFile(self, path, os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+        return await self._open(path, os.O_RDONLY | os.O_CLOEXEC)
 
     async def make_directory(self, path: str) -> None:
         raise _read_only(path)

@@ -1,0 +1,208 @@
+"""A disk keeps few files open, and nobody who uses them notices."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import random
+import resource
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from quorate.errors import StorageError
+from quorate.record.batch import BatchBuilder, BatchHeader, parse_header
+from quorate_quorum.log import real_disk
+from quorate_quorum.log.descriptors import OPEN_MAX, OPEN_MIN, share_of_limit
+from quorate_quorum.log.disk import File, SyncError
+from quorate_quorum.log.log import Log, LogConfig
+from quorate_quorum.log.real_disk import RealDisk
+
+FEW = 4
+
+
+@pytest.fixture
+async def disk() -> AsyncIterator[RealDisk]:
+    disk = RealDisk(open_max=FEW)
+    yield disk
+    disk.close()
+
+
+def open_in(folder: Path) -> int:
+    """Count the descriptors that this process has in a folder."""
+    count = 0
+    for entry in Path("/proc/self/fd").iterdir():
+        try:
+            count += str(folder) in os.readlink(entry)
+        except FileNotFoundError:
+            continue
+    return count
+
+
+async def made(disk: RealDisk, folder: Path, count: int) -> list[File]:
+    return [await disk.open(f"{folder}/f{number}", create=True) for number in range(count)]
+
+
+@pytest.mark.parametrize("seed", range(5))
+async def test_files_are_used_in_any_order_and_few_are_open(
+    disk: RealDisk, tmp_path: Path, seed: int
+) -> None:
+    chance = random.Random(seed)
+    files = await made(disk, tmp_path, 5 * FEW)
+    contents = [bytearray() for _ in files]
+    for step in range(600):
+        at = chance.randrange(len(files))
+        file, content = files[at], contents[at]
+        match chance.randrange(6):
+            case 0 | 1:
+                data = chance.randbytes(chance.randrange(1, 50))
+                assert await file.append((data,)) == len(content)
+                content += data
+            case 2:
+                position = chance.randrange(len(content) + 1)
+                await file.overwrite(position, b"over")
+                content[position : position + 4] = b"over"
+            case 3:
+                size = chance.randrange(len(content) + 1)
+                await file.truncate(size)
+                del content[size:]
+            case 4:
+                await file.sync()
+            case _:
+                assert await file.read_at(0, 10_000) == content
+        assert file.size == len(content)
+        assert len(disk.descriptors) <= FEW
+        if step % 50 == 0:
+            assert open_in(tmp_path) <= FEW
+    for file, content in zip(files, contents, strict=True):
+        assert await file.read_at(0, 10_000) == content
+        await file.close()
+        await file.close()
+    assert open_in(tmp_path) == len(disk.descriptors) == 0
+
+
+async def test_files_used_at_once_are_not_taken_away(disk: RealDisk, tmp_path: Path) -> None:
+    files = await made(disk, tmp_path, 5 * FEW)
+    piece = bytes(real_disk.APPEND_IN_LINE_BYTES_MAX + 1)  # so it goes to the pool
+
+    async def use(file: File) -> None:
+        for number in range(4):
+            assert await file.append((bytes([number]),)) == number * (len(piece) + 1)
+            await file.append((piece,))
+            await file.sync()
+            assert (await file.read_at(number * (len(piece) + 1), 1))[0] == number
+
+    await asyncio.gather(*(use(file) for file in files))
+    for file in files:
+        await file.close()
+    assert open_in(tmp_path) == 0
+
+
+async def test_what_was_written_is_synced_before_its_file_is_closed(
+    disk: RealDisk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a write that fails later is told to nobody: a later sync would succeed."""
+    synced: list[int] = []
+    monkeypatch.setattr(real_disk, "_fdatasync", synced.append)
+    files = await made(disk, tmp_path, FEW)
+    for file in files:
+        await file.append((b"x",))
+    more = await disk.open(f"{tmp_path}/more", create=True)
+    assert len(synced) == 1
+    for file in (*files, more):
+        await file.close()
+
+
+async def test_a_file_whose_sync_failed_when_it_was_closed_is_of_no_use(
+    disk: RealDisk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(descriptor: int) -> None:
+        raise OSError(errno.EIO, "for the test")
+
+    first, *others = await made(disk, tmp_path, FEW)
+    await first.append((b"x",))
+    for file in others:
+        await file.append((b"x",))
+    monkeypatch.setattr(real_disk, "_fdatasync", fails)
+    more = await disk.open(f"{tmp_path}/more", create=True)
+    monkeypatch.setattr(real_disk, "_fdatasync", os.fdatasync)
+    for use in (first.sync, lambda: first.append((b"y",)), lambda: first.read_at(0, 1)):
+        with pytest.raises(SyncError):
+            await use()
+    await more.append((b"y",))
+    for file in (first, *others, more):
+        await file.close()
+
+
+async def test_another_file_at_its_path_is_not_taken_for_it(disk: RealDisk, tmp_path: Path) -> None:
+    first = await disk.open(f"{tmp_path}/first", create=True)
+    await first.append((b"mine",))
+    await first.sync()
+    others = await made(disk, tmp_path, FEW)
+    (tmp_path / "other").write_bytes(b"not mine")
+    (tmp_path / "other").rename(tmp_path / "first")
+    with pytest.raises(FileNotFoundError):
+        await first.read_at(0, 4)
+    for file in (first, *others):
+        await file.close()
+
+
+async def test_a_process_without_descriptors_gives_up_idle_ones(tmp_path: Path) -> None:
+    disk = RealDisk(open_max=10_000)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    used = len(os.listdir("/proc/self/fd"))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (used + 30, hard))
+    try:
+        files = await made(disk, tmp_path, 200)
+        for file in files:
+            await file.append((b"x",))
+            await file.sync()
+            assert await file.read_at(0, 9) == b"x"
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    for file in files:
+        await file.close()
+    disk.close()
+
+
+def test_a_disk_takes_half_of_what_the_process_may_open() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (1000, hard))
+        assert share_of_limit() == 500
+        resource.setrlimit(resource.RLIMIT_NOFILE, (90, hard))
+        assert share_of_limit() == OPEN_MIN
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert OPEN_MIN <= share_of_limit() <= OPEN_MAX
+
+
+def batch(offset: int) -> tuple[BatchHeader, list[bytes]]:
+    builder = BatchBuilder()
+    builder.append(1, None, b"v")
+    data = builder.build(base_offset=offset, leader_epoch=1)
+    return parse_header(data), [data]
+
+
+async def test_many_logs_share_few_open_files(disk: RealDisk, tmp_path: Path) -> None:
+    config = LogConfig(segment_bytes=300)
+    logs = [await Log.open(disk, f"{tmp_path}/t-{number}", config) for number in range(12)]
+    for offset in range(12):
+        for log in logs:
+            await log.append([batch(offset)])
+            await log.checkpoint_high_watermark(offset, 1)
+        assert open_in(tmp_path) <= FEW + 1, "a sync opens a directory"
+    for log in logs:
+        assert await log.offset_for_time(1, end=12) == (0, 1)
+        await log.truncate(9)
+        await log.sync()
+        await log.close(clean=True)
+    assert open_in(tmp_path) == 0
+    for number in range(12):
+        log = await Log.open(disk, f"{tmp_path}/t-{number}", config)
+        assert log.log_end_offset == 9
+        await log.close(clean=True)
+    with pytest.raises(StorageError):
+        await log.append([batch(9)])
