@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Annotated, Self, cast
+from typing import Annotated, Any, Self, cast
 
 from quorate.cluster import Cluster
 from quorate.errors import (
@@ -70,8 +71,12 @@ from quorate.settings import (
     checked,
 )
 from quorate.v1 import admin_pb2 as wire
+from quorate.v1.common_pb2 import ErrorCode
 
+#: A silent broker does not use up the time of the others.
 ONE_BROKER_TIMEOUT_MS = 5000
+#: After a broker found no controller; brokers themselves wait for one as long as they may.
+TRY_AGAIN_S = 0.25
 
 ConfigValue = str | int | float | bool
 
@@ -446,23 +451,39 @@ class Admin:
         return self._cluster
 
     async def _call(self, method: Method[Q, R], request: Q, *, safe_to_repeat: bool = True) -> R:
+        """Ask until a broker answers that has found a controller, for request_timeout_ms in all."""
         cluster = self._running()
-        timeout_ms = self._timeout_ms
-        if safe_to_repeat:  # a broker that is silent does not use up the time of the others
-            timeout_ms = min(timeout_ms, ONE_BROKER_TIMEOUT_MS)
-        try:
-            return await cluster.ask_any(
-                method, request, timeout_ms=timeout_ms, safe_to_repeat=safe_to_repeat
-            )
-        except (PeerRefusedError, PeerError):
-            raise
-        except NetworkError as error:
-            if safe_to_repeat:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._timeout_ms / 1000
+        while True:
+            left_ms = max(1, int((deadline - loop.time()) * 1000))
+            try:
+                response = await cluster.ask_any(
+                    method,
+                    request,
+                    timeout_ms=left_ms,
+                    one_broker_ms=ONE_BROKER_TIMEOUT_MS if safe_to_repeat else None,
+                    safe_to_repeat=safe_to_repeat,
+                )
+            except (PeerRefusedError, PeerError):
                 raise
-            raise OutcomeUnknownError(
-                f"{method.path} was sent, and no answer came ({error}); "
-                "look whether it was carried out before you repeat it"
-            ) from error
+            except NetworkError as error:
+                if safe_to_repeat:
+                    raise
+                raise OutcomeUnknownError(
+                    f"{method.path} was sent, and no answer came ({error}); "
+                    "look whether it was carried out before you repeat it"
+                ) from error
+            if not _found_no_controller(response) or loop.time() + TRY_AGAIN_S >= deadline:
+                return response
+            await asyncio.sleep(TRY_AGAIN_S)
+
+
+def _found_no_controller(response: Any) -> bool:
+    """Whether the broker says that it could not reach a controller: then nothing was done."""
+    errors = [one.error for one in getattr(response, "topics", ()) if hasattr(one, "error")]
+    errors += [response.error] if hasattr(response, "error") else []
+    return any(error.code == ErrorCode.ERROR_CODE_QUORUM_UNAVAILABLE for error in errors)
 
 
 def _new_topic(topic: NewTopic, topic_id: bytes) -> wire.NewTopic:

@@ -21,6 +21,7 @@ from quorate.errors import (
     ClosedError,
     InvalidRequestError,
     NetworkError,
+    PeerError,
     PeerRefusedError,
     QuorateError,
     QuorumUnavailableError,
@@ -49,6 +50,7 @@ from quorate.v1.common_pb2 import ErrorCode, LeaderHint
 log = structlog.get_logger(__name__)
 
 METADATA_TIMEOUT_MS = 1000  # one broker's time to answer before the next is asked
+REFRESH_TIMEOUT_MS = 30_000  # of one look, over all brokers
 METADATA_AGE_MAX_S = 30.0
 RETRY_BACKOFF_S = (0.02, 0.05, 0.1, 0.2)  # between rounds over all known brokers
 UNKNOWN_TOPIC_WAIT_S = 3.0  # a topic made just now may not be known everywhere
@@ -156,6 +158,8 @@ class Cluster:
         self._changed: list[Callable[[], None]] = []
         self._last_answer = ""
         self._avoided: dict[str, None] = {}
+        #: What came of the last call to each broker that has not answered since.
+        self._said: dict[str, NetworkError] = {}
         self._looked_at = -QUIET_S
         self._looks_without_news = 0
         self._last_error: QuorateError | None = None
@@ -171,15 +175,16 @@ class Cluster:
         deadline = loop.time() + timeout_ms / 1000
         while True:
             try:
-                await self.refresh()
+                left_ms = max(1, int((deadline - loop.time()) * 1000))
+                await self.refresh(timeout_ms=left_ms)
                 break
             except (ClosedError, InvalidRequestError, WrongClusterError, WrongLoopError):
                 raise
             except QuorateError as error:
-                if loop.time() >= deadline:
+                if loop.time() + RETRY_BACKOFF_S[-1] >= deadline:
                     raise QuorumUnavailableError(
                         f"none of {', '.join(self.bootstrap)} answered within {timeout_ms} ms "
-                        f"(last: {error}); is the cluster running, is the address right?"
+                        f"({error}); is the cluster running, is the address right?"
                     ) from error
                 await asyncio.sleep(RETRY_BACKOFF_S[-1])
         self._keeper = self.owner.spawn(self._keep_fresh(), "metadata")
@@ -304,12 +309,14 @@ class Cluster:
             return
         self._refresh = self.owner.spawn(self._refresh_soon(), "refresh")
 
-    async def refresh(self) -> None:
-        """Ask brokers in turn until one answers; raise the last error if none does."""
+    async def refresh(self, *, timeout_ms: int = REFRESH_TIMEOUT_MS) -> None:
+        """Ask brokers in turn until one answers; raise what each said if none does."""
         self._check_open()
         self.asked = number = self.asked + 1
         request = MetadataRequest(topics=list(self._wanted), all_topics=self.all_topics)
-        response = await self.ask_any(METADATA, request, timeout_ms=METADATA_TIMEOUT_MS)
+        response = await self.ask_any(
+            METADATA, request, timeout_ms=timeout_ms, one_broker_ms=METADATA_TIMEOUT_MS
+        )
         if not self._closed:
             self.answered = max(self.answered, number)
             self._take(response)
@@ -324,19 +331,26 @@ class Cluster:
         request: Q,
         *,
         timeout_ms: int,
+        one_broker_ms: int | None = None,
         safe_to_repeat: bool = True,
     ) -> R:
-        """Call one known broker after another until one answers.
+        """Call one known broker after another until one answers, for `timeout_ms` in all.
 
-        A call that may not be repeated goes on to the next broker only while it was surely not
-        carried out (nobody listened there).
+        One that is silent for `one_broker_ms` does not use up the time of the others. A call that
+        may not be repeated goes on to the next broker only while it was surely not carried out
+        (nobody listened there). If none answers, the error says what came of each.
         """
-        last: QuorateError = QuorumUnavailableError("no broker is known")
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout_ms / 1000
+        last: NetworkError | None = None
         others: dict[str, WrongClusterError] = {}
         for endpoint in self._candidates():
+            left_ms = int((deadline - loop.time()) * 1000)
+            if left_ms <= 0:
+                break
             try:
                 response = await self.connection(endpoint, "control").unary(
-                    method, request, timeout_ms=timeout_ms
+                    method, request, timeout_ms=min(left_ms, one_broker_ms or left_ms)
                 )
             except WrongClusterError as error:
                 self.avoid(endpoint)
@@ -345,14 +359,24 @@ class Cluster:
                 self.avoid(endpoint)
                 if not safe_to_repeat and not isinstance(error, PeerRefusedError):
                     raise
-                last = error
+                last = self._said[endpoint] = error
             else:
                 self._avoided.pop(endpoint, None)
+                self._said.pop(endpoint, None)
                 self._last_answer = endpoint
                 return response
         if others:
             self._found_another_cluster(", ".join(others), str(next(iter(others.values()))))
-        raise last
+        if isinstance(last, PeerError):
+            raise last
+        listed = self._candidates()
+        self._said = {one: self._said[one] for one in listed if one in self._said}
+        if len(self._said) == 1 and last is not None:
+            raise last
+        answers = "; ".join(f"{endpoint}: {error}" for endpoint, error in self._said.items())
+        raise QuorumUnavailableError(
+            f"no broker answered {method.path}: {answers or 'there was no time to ask one'}"
+        )
 
     def _found_another_cluster(self, where: str, found: str) -> NoReturn:
         """None of ours answers, and another cluster listens where ours did: go on no more.

@@ -485,7 +485,7 @@ def test_a_forwarded_call_gives_up_when_no_controller_is_found() -> None:
     async def program(world: World) -> None:
         for voter in world.voters:
             voter.raft.lose(-1, 2)
-        with pytest.raises(QuorumUnavailableError, match="nothing was sent"):
+        with pytest.raises(QuorumUnavailableError, match=r"nothing was done: .* v101:9093: not me"):
             await forward(world, timeout_ms=500)
 
     in_a_world(program)
@@ -787,7 +787,9 @@ def test_producer_ids_are_asked_for_a_bounded_time() -> None:
     async def program(world: World) -> None:
         for voter in world.voters:
             voter.kill()
-        with pytest.raises(QuorumUnavailableError, match="no producer ids"):
+        with pytest.raises(
+            QuorumUnavailableError, match=r"gave producer ids within .* v101:9093: nobody listens"
+        ):
             await world.client.allocate_producer_ids(1, 5)
         assert world.loop.time() < 15
 

@@ -154,7 +154,7 @@ class AdminService:
 
     async def metadata(self, request: MetadataRequest, peer: Peer) -> MetadataResponse:
         self._check_count(len(request.topics) + len(request.topic_ids))
-        image = await self._image()
+        image = await self._image(peer)
         if request.all_topics:
             topics = [_topic(topic) for topic in image.sorted_topics()]
         else:
@@ -176,7 +176,7 @@ class AdminService:
         self, request: DescribeTopicsRequest, peer: Peer
     ) -> DescribeTopicsResponse:
         self._check_count(len(request.topics))
-        image = await self._image()
+        image = await self._image(peer)
         names = list(request.topics) or sorted(image.topic_ids)
         return DescribeTopicsResponse(topics=[_described(image, name) for name in names])
 
@@ -185,7 +185,7 @@ class AdminService:
     ) -> DescribeConfigsResponse:
         """Every setting of a topic, or of the cluster, with its source."""
         try:
-            image = await self._image()
+            image = await self._image(peer)
             if request.topic:
                 entries = _of_topic(_known(image, request.topic).configs, image.configs)
             else:
@@ -197,7 +197,7 @@ class AdminService:
     async def describe_cluster(
         self, request: DescribeClusterRequest, peer: Peer
     ) -> DescribeClusterResponse:
-        image = await self._image()
+        image = await self._image(peer)
         return DescribeClusterResponse(
             cluster_id=self._cluster_id,
             controller=self._client.leader_id,
@@ -313,6 +313,7 @@ class AdminService:
         """
         loop = asyncio.get_running_loop()
         wait_ms = min(timeout_ms or self._limits.timeout_ms, self._limits.timeout_ms_max)
+        wait_ms = _answered_in_time(wait_ms, peer)
         deadline = loop.time() + wait_ms / 1000
         if self._forwards >= self._limits.forwards_max:
             raise OverloadedError(f"{self._forwards} calls wait for the controller already")
@@ -328,10 +329,11 @@ class AdminService:
             await self._publisher.wait_applied(self._client.image.offset, timeout_ms=left_ms)
         return response
 
-    async def _image(self) -> MetadataImage:
+    async def _image(self, peer: Peer) -> MetadataImage:
         if not self._ready.is_set():
+            wait_ms = _answered_in_time(self._limits.ready_timeout_ms, peer)
             try:
-                async with asyncio.timeout(self._limits.ready_timeout_ms / 1000):
+                async with asyncio.timeout(wait_ms / 1000):
                     await self._ready.wait()
             except TimeoutError:
                 raise QuorumUnavailableError(
@@ -345,6 +347,11 @@ class AdminService:
             raise InvalidRequestError(
                 f"a request names {count} topics; {self._limits.topics_max} are allowed"
             )
+
+
+def _answered_in_time(wait_ms: int, peer: Peer) -> int:
+    """Return how long to wait so that the caller still hears why it was in vain."""
+    return min(wait_ms, peer.timeout_ms * 4 // 5) if peer.timeout_ms else wait_ms
 
 
 def _known(image: MetadataImage, name: str) -> TopicImage:

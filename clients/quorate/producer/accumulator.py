@@ -69,6 +69,8 @@ class Accumulator:
     def __init__(self, config: AccumulatorConfig) -> None:
         self.config = config
         self.identity: ProducerIdentity | None = None
+        #: Why nothing can be sent yet, for the error of what expires meanwhile.
+        self.hindrance: QuorateError | None = None
         self.bytes_used = 0
         self.flushes = 0
         #: Why nothing is taken any more; None while the producer works.
@@ -334,12 +336,13 @@ class Accumulator:
                 if batch.attempts
                 else "was never sent"
             )
+            why = batch.refusal or (None if batch.attempts else self.hindrance)
             self._finish(
                 batch,
                 DeliveryTimeoutError(
                     f"{batch.count} records for {batch.queue.topic}-{batch.queue.partition} were "
                     f"not acknowledged within {self.config.delivery_timeout_s * 1000:.0f} ms; "
-                    f"their batch {how}" + (f" (last: {batch.refusal})" if batch.refusal else "")
+                    f"their batch {how}" + (f" (last: {why})" if why else "")
                 ),
             )
         return expired

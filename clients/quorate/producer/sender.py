@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 TICK_S = 0.1
+IDENTITY_TIMEOUT_MS = 2000  # of one broker; it says itself sooner if it finds no controller
 #: How long a topic may be missing before what waits for it fails: one that was made again just now
 #: may not be known everywhere.
 GONE_WAIT_S = 3.0
@@ -266,14 +267,17 @@ class Sender:
                 response = await self.cluster.ask_any(
                     INIT_PRODUCER_ID,
                     InitProducerIdRequest(producer_id=-1, producer_epoch=-1),
-                    timeout_ms=min(self.request_timeout_ms, 2000),
+                    timeout_ms=self.request_timeout_ms,
+                    one_broker_ms=IDENTITY_TIMEOUT_MS,
                 )
                 raise_if_error(response.error)
             except QuorateError as error:
                 log.debug("no producer id yet: %s", error)
+                self.accumulator.hindrance = error
                 await asyncio.sleep(min(BACKOFF_S * 2**attempts, BACKOFF_MAX_S))
                 attempts = min(attempts + 1, 5)
             else:
+                self.accumulator.hindrance = None
                 self.accumulator.identity = ProducerIdentity(
                     response.producer_id, response.producer_epoch
                 )

@@ -45,7 +45,7 @@ from quorate.record import batch as record_batch
 from quorate.v1.common_pb2 import ErrorCode
 from quorate_quorum.client.altering import AlterStream
 from quorate_quorum.client.forwarding import Forwarding, ForwardLimits, NotSentError
-from quorate_quorum.client.reaching import Backoff, Connections, Deadline, Lag, Voters
+from quorate_quorum.client.reaching import Answers, Backoff, Connections, Deadline, Lag, Voters
 from quorate_quorum.generations import ask_generation
 from quorate_quorum.log.identity import GENERATION_MAX
 from quorate_quorum.metadata.delta import MetadataDelta
@@ -103,7 +103,8 @@ class QuorumClientConfig:
     request_timeout_ms: int = 2000
     #: For one AlterPartitions: a commit takes a round of the quorum.
     alter_timeout_ms: int = 5000
-    allocate_timeout_ms: int = 10_000
+    #: Below the time that a producer gives one broker, so that it learns the cause.
+    allocate_timeout_ms: int = 1500
     backoff_min_ms: int = 20
     backoff_max_ms: int = 500
     alter_in_flight_max: int = 64
@@ -346,6 +347,7 @@ class QuorumClient:
         )
         deadline = Deadline(self._config.allocate_timeout_ms)
         backoff = self._backoff()
+        answers = Answers()
         while True:
             request.quorum_generation = self.quorum_generation
             reason: QuorateError
@@ -356,12 +358,17 @@ class QuorumClient:
                 return range(first, first + response.count)
             except _NotAnswered as failure:
                 reason = failure.reason
+                answers.add(failure.endpoint, reason)
             except QuorateError as error:
                 if not error.retriable and not isinstance(error, OutcomeUnknownError):
                     raise
                 reason = error
+                answers.add("the controller", reason)
             if deadline.left_ms <= 0:
-                raise QuorumUnavailableError(f"no producer ids were given: {reason}") from reason
+                raise QuorumUnavailableError(
+                    f"no controller gave producer ids within {deadline.timeout_ms} ms: a majority "
+                    f"of the voters must run and reach each other ({answers})"
+                ) from reason
             await backoff.wait()
 
     async def wait_applied(self, offset: int, *, timeout_ms: int) -> None:
@@ -416,23 +423,29 @@ class QuorumClient:
     async def _forward_once(self, request: ForwardRequest, deadline: Deadline) -> ForwardResponse:
         """Send to the controller, when found. Only a refusal allows another try."""
         backoff = self._backoff()
+        answers = Answers()
         while True:
             self._check_open()
             news = self._leader_news
             left_ms = deadline.left_ms
             if left_ms <= 0:
-                raise QuorumUnavailableError("no controller was found in time; nothing was sent")
+                raise QuorumUnavailableError(
+                    f"no controller was found within {deadline.timeout_ms} ms, and nothing was "
+                    f"done: a majority of the voters must run and reach each other ({answers})"
+                )
             endpoint = self._controller_or_voter()
             try:
                 response = await self._forwarding.ask(endpoint, request, left_ms)
-            except NotSentError:
+            except NotSentError as error:
                 self._forget_leader(endpoint)
+                answers.add(endpoint, error)
             except OutcomeUnknownError as error:
                 self._forget_leader(endpoint)
                 raise OutcomeUnknownError(f"{request.method}: {error}") from error
             else:
                 if response.error.code not in _ANOTHERS:
                     return response
+                answers.add(endpoint, response.error.message)
                 self._follow_hint(endpoint, response.leader_id, response.leader_endpoint)
             await backoff.wait(news)
             if news is not self._leader_news:

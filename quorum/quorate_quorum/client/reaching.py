@@ -120,10 +120,25 @@ class Backoff:
             await sooner.wait(delay_ms)
 
 
+class Answers:
+    """What each voter said that was asked for the controller: the cause, for the error."""
+
+    def __init__(self) -> None:
+        self._said: dict[str, str] = {}
+
+    def add(self, endpoint: str, said: object) -> None:
+        self._said[endpoint] = str(said)
+
+    def __str__(self) -> str:
+        answers = "; ".join(f"{endpoint}: {said}" for endpoint, said in self._said.items())
+        return f"voters that were asked: {answers or 'none'}"
+
+
 class Deadline:
     """A moment of the loop's clock."""
 
     def __init__(self, timeout_ms: int) -> None:
+        self.timeout_ms = timeout_ms
         self._at = asyncio.get_running_loop().time() + timeout_ms / 1000
 
     @property

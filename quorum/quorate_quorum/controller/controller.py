@@ -416,10 +416,9 @@ class Controller:
 
     def _reigning(self) -> _Active:
         if self._active is None:
-            raise NotControllerError(
-                f"voter {self._node_id} is not the controller; voter {self._raft.leader_id} "
-                "leads as far as it knows"
-            )
+            leader = self._raft.leader_id
+            known = f"voter {leader} leads as far as it knows" if leader >= 0 else "none is known"
+            raise NotControllerError(f"voter {self._node_id} is not the controller; {known}")
         return self._active
 
     def _context(self, next_offset: int) -> Context:
