@@ -247,7 +247,7 @@ class Cluster:
         started = loop.time()
         while True:
             self.want((name,))
-            await self._look()
+            await self.look()
             found = self.topics.get(name)
             if found is not None:
                 return found
@@ -407,7 +407,7 @@ class Cluster:
             raise ClosedError(f"this {self.owner.what} was stopped; make a new one")
         self.owner.check_alive()
 
-    async def _look(self) -> None:
+    async def look(self) -> None:
         """Wait for the look that is under way or planned, or for a new one."""
         self._check_open()
         self.request_refresh()

@@ -12,6 +12,7 @@
       NotEnoughReplicasError      retriable: nothing was written
       NotEnoughReplicasAfterAppendError   retriable: written, and may yet commit
       CorruptRecordError          bytes that are not what their checksum or header says
+      DeserializationError        bytes that the consumer's deserializer refuses
       OffsetOutOfRangeError       no such offset is held
         LogTruncatedError         what was read before the position is gone
       OffsetNotAvailableError
@@ -39,6 +40,7 @@ what is allowed and what to do.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 from quorate.v1 import common_pb2
@@ -163,6 +165,35 @@ class CorruptRecordError(QuorateError):
     """Bytes that are not what their checksum, header or length says."""
 
     code = ErrorCode.ERROR_CODE_CORRUPT_RECORD
+
+
+class DeserializationError(QuorateError):
+    """A consumer's deserializer refused a record; what it raised is the cause.
+
+    `key` and `value` are the record's bytes. The record is next again: seek to `offset` + 1 to go
+    past it.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        topic: str,
+        partition: int,
+        offset: int,
+        timestamp_ms: int,
+        key: bytes | None,
+        value: bytes | None,
+        headers: Sequence[tuple[str, bytes | None]],
+    ) -> None:
+        super().__init__(message)
+        self.topic = topic
+        self.partition = partition
+        self.offset = offset
+        self.timestamp_ms = timestamp_ms
+        self.key = key
+        self.value = value
+        self.headers = headers
 
 
 class OffsetOutOfRangeError(QuorateError):

@@ -9,6 +9,7 @@ from random import Random
 from typing import Any, TypeVar
 
 from quorate.errors import (
+    LogTruncatedError,
     NotLeaderError,
     OffsetOutOfRangeError,
     QuorateError,
@@ -26,11 +27,13 @@ from quorate.network import (
     current_network,
     current_wall_clock_ms,
 )
-from quorate.record.batch import BatchBuilder, BatchHeader, check, records, stamp
+from quorate.record.batch import BatchBuilder, BatchHeader, check, parse_header, records, stamp
 from quorate.record.record import RawRecord
 from quorate.v1 import admin_pb2, common_pb2
 from quorate.v1 import records_pb2 as wire
+from quorate_broker.partition.divergence import divergence
 from quorate_broker.partition.producers import Producers
+from quorate_quorum.log.epochs import EpochCache
 from quorate_testing.in_process import InProcessListener, InProcessNetwork
 from quorate_testing.simulated.loop import simulate
 
@@ -61,6 +64,18 @@ class FakePartition:
         self.producers.observe(header)
         self.batches.append((header, bytes(stamped)))
         return header.base_offset
+
+    @property
+    def epochs(self) -> EpochCache:
+        return EpochCache(
+            (parse_header(data).leader_epoch, h.base_offset) for h, data in self.batches
+        )
+
+    def cut(self, end: int) -> None:
+        """Lose all from `end` on, as after an election of a replica that had no more."""
+        self.batches = [one for one in self.batches if one[0].end_offset <= end]
+        assert self.end == end, "batches are cut whole"
+        self.leader_epoch += 1
 
     def write(self, *values: bytes | None, key: bytes | None = None) -> None:
         builder = BatchBuilder()
@@ -97,6 +112,7 @@ class FakeBroker:
         self.running.set()
         self.produced: list[wire.ProduceHeader] = []
         self.fetched: list[wire.FetchRequest] = []
+        self.listed: list[wire.ListOffsetsRequest] = []
         self.metadata_asked = 0
 
     async def start(self) -> None:
@@ -178,27 +194,29 @@ class FakeBroker:
     async def fetch(
         self, requests: AsyncIterator[wire.FetchRequest], peer: Peer
     ) -> AsyncIterator[Frame[wire.FetchHeader]]:
-        session: dict[tuple[bytes, int], int] = {}
+        session: dict[tuple[bytes, int], wire.FetchPartition] = {}
         async for request in requests:
             self.fetched.append(request)
             for one in request.forgotten:
                 session.pop((one.topic_id, one.partition), None)
             for one in request.partitions:
-                session[one.topic_id, one.partition] = one.fetch_offset
+                session[one.topic_id, one.partition] = one
             await self.running.wait()
             if self.cluster.delay_s:
                 await asyncio.sleep(self.cluster.delay_s)
             yield await self._fetched(request, session)
 
     async def _fetched(
-        self, request: wire.FetchRequest, session: dict[tuple[bytes, int], int]
+        self, request: wire.FetchRequest, session: dict[tuple[bytes, int], wire.FetchPartition]
     ) -> Frame[wire.FetchHeader]:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + request.max_wait_ms / 1000
         while True:
             parts, pieces = [], []
-            for (topic_id, number), offset in session.items():
-                part, data = self._fetch_one(topic_id, number, offset)
+            left = request.max_bytes
+            for asked in list(session.values()):
+                part, data = self._fetch_one(asked, min(asked.max_bytes, left))
+                left -= len(data)
                 if data or part.error.code:
                     parts.append(part)
                     pieces.append(data)
@@ -208,20 +226,31 @@ class FakeBroker:
             await asyncio.sleep(0.01)
 
     def _fetch_one(
-        self, topic_id: bytes, number: int, offset: int
+        self, asked: wire.FetchPartition, bytes_max: int
     ) -> tuple[wire.FetchedPartition, bytes]:
+        topic_id, number, offset = asked.topic_id, asked.partition, asked.fetch_offset
         part = wire.FetchedPartition(topic_id=topic_id, partition=number, fetch_offset=offset)
         try:
             _, found = self.cluster.find(topic_id, number)
             if found.leader != self.id:
                 part.leader.CopyFrom(self.cluster.hint(found))
                 raise NotLeaderError(f"{self.endpoint} does not lead")
+            last_epoch = asked.last_fetched_epoch if asked.HasField("last_fetched_epoch") else -1
+            left = divergence(found.epochs, found.start, found.end, offset, last_epoch)
+            if left is not None:
+                part.divergence.epoch, part.divergence.end_offset = left
+                raise LogTruncatedError(f"{offset} after epoch {last_epoch}: {left}")
             if not found.start <= offset <= found.end:
                 raise OffsetOutOfRangeError(f"{offset} is not in [{found.start}, {found.end}]")
         except QuorateError as error:
             part.error.CopyFrom(to_wire(error))
             return part, b""
-        data = b"".join(batch for header, batch in found.batches if header.end_offset > offset)
+        batches = [batch for header, batch in found.batches if header.end_offset > offset]
+        data = b""
+        for batch in batches:
+            if data and len(data) + len(batch) > bytes_max:
+                break
+            data += batch
         data = self.cluster.spoil(data)
         part.high_watermark, part.log_start_offset, part.size = found.end, found.start, len(data)
         return part, data
@@ -229,12 +258,16 @@ class FakeBroker:
     async def list_offsets(
         self, request: wire.ListOffsetsRequest, peer: Peer
     ) -> wire.ListOffsetsResponse:
+        self.listed.append(request)
         await self.running.wait()
+        if self.cluster.delay_s:
+            await asyncio.sleep(self.cluster.delay_s)
         response = wire.ListOffsetsResponse()
         for asked in request.partitions:
             one = response.partitions.add(
                 topic_id=asked.topic_id, partition=asked.partition, offset=-1, timestamp_ms=-1
             )
+            one.leader_epoch = -1
             try:
                 _, found = self.cluster.find(asked.topic_id, asked.partition)
                 if found.leader != self.id:
@@ -242,10 +275,11 @@ class FakeBroker:
             except QuorateError as error:
                 one.error.CopyFrom(to_wire(error))
                 continue
+            one.high_watermark = found.end
             if asked.timestamp_ms == -2:
                 one.offset = found.start
             elif asked.timestamp_ms == -1:
-                one.offset = found.end
+                one.offset, one.leader_epoch = found.end, found.epochs.epoch_at(found.end - 1)
             else:
                 for record in found.records():
                     if record.timestamp_ms >= asked.timestamp_ms:

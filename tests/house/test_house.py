@@ -46,7 +46,11 @@ MACHINES = [
     "broker/quorate_broker/partition/producers.py",
     "clients/quorate/producer/accumulator.py",
     "clients/quorate/producer/partition_queue.py",
+    "clients/quorate/consumer/buffer.py",
+    "clients/quorate/consumer/positions.py",
+    "clients/quorate/consumer/session.py",
     "clients/quorate/consumer/subscription.py",
+    "broker/quorate_broker/partition/divergence.py",
 ]
 
 

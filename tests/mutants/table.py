@@ -50,6 +50,16 @@ PRE_VOTES = "tests/unit/test_raft_pre_votes.py"
 NETWORKS = "tests/simulation/test_quorum_networks.py"
 DAMAGE = "tests/simulation/test_quorum_damage.py"
 REJOIN = "tests/simulation/test_quorum_rejoin.py"
+READING = "broker/quorate_broker/partition/reading.py"
+READER_PAST = "tests/unit/test_reader_past.py"
+CONSUMER = "clients/quorate/consumer/consumer.py"
+CONSUMER_STATE = "clients/quorate/consumer/positions.py"
+SUBSCRIPTION = "clients/quorate/consumer/subscription.py"
+BUFFER = "clients/quorate/consumer/buffer.py"
+FETCH_STREAM = "clients/quorate/consumer/stream.py"
+CONSUMER_POSITIONS = "tests/unit/test_consumer_positions.py"
+CONSUMER_FAULTS = "tests/unit/test_consumer_faults.py"
+CONSUMER_MACHINES = "tests/unit/test_consumer_machines.py"
 
 
 class Mutant(NamedTuple):
@@ -1009,6 +1019,73 @@ MUTANTS = (
         "        if False:",
         (
             "tests/unit/test_client_cluster.py::test_an_answer_that_names_another_cluster_is_not_taken",
+        ),
+    ),
+    Mutant(
+        "K4",
+        "a consumer does not tell the epoch of its last record",
+        FETCH_STREAM,
+        "last_fetched_epoch=state.fetch_epoch if state.fetch_epoch >= 0 else None,",
+        "last_fetched_epoch=None,",
+        (
+            f"{CONSUMER_POSITIONS}::test_what_has_the_place_of_lost_records_is_read_and_not_passed_over",
+        ),
+    ),
+    Mutant(
+        "K4",
+        "a leader does not compare a reader's past",
+        READING,
+        "    if offset >= start and partition.is_leader:\n",
+        "    if False:\n",
+        (f"{READER_PAST}::test_a_reader_whose_past_is_not_in_the_log_is_told_where_it_leaves_it",),
+    ),
+    Mutant(
+        "K4",
+        "a position that was cut is passed over in silence",
+        FETCH_STREAM,
+        '        if self._config.policy == "none":\n            state.error = LogTruncatedError(',
+        "        if False:\n            state.error = LogTruncatedError(",
+        (
+            f"{CONSUMER_POSITIONS}::test_without_a_policy_a_cut_log_is_told_with_the_safe_offset_until_the_user_seeks",
+        ),
+    ),
+    Mutant(
+        "K4",
+        "a reader goes on where the log was cut, above records that it never read",
+        CONSUMER_STATE,
+        "        return max(min(end_offset, self.position, *gone), 0)",
+        "        return self.position",
+        (
+            f"{CONSUMER_POSITIONS}::test_what_has_the_place_of_lost_records_is_read_and_not_passed_over",
+        ),
+    ),
+    Mutant(
+        "C1",
+        "start returns before the positions are fixed",
+        CONSUMER,
+        "            await self._settle(list(self._subscription.states.values()))\n        except",
+        "        except",
+        (f"{CONSUMER_POSITIONS}::test_what_is_written_after_the_call_returned_is_read",),
+    ),
+    Mutant(
+        "C1",
+        "a partition that appears later begins at its end",
+        SUBSCRIPTION,
+        'reset: Reset = "earliest" if late and self.policy != "none" else self.policy',
+        "reset: Reset = self.policy",
+        (
+            "tests/unit/test_consumer.py::test_latest_begins_at_the_end_and_a_later_partition_at_its_beginning",
+        ),
+    ),
+    Mutant(
+        "C2",
+        "what unread partitions hold stops the fetching of those that are read",
+        BUFFER,
+        "        if not self.is_full:\n            return dropped\n",
+        "        if True:\n            return dropped\n",
+        (
+            f"{CONSUMER_FAULTS}::test_what_other_partitions_hold_does_not_stop_the_one_that_is_read",
+            f"{CONSUMER_MACHINES}::test_no_partition_that_is_read_starves_whatever_others_hold",
         ),
     ),
 )

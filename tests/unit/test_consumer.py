@@ -11,6 +11,7 @@ from quorate import Consumer, OffsetAndTimestamp, TopicPartition
 from quorate.errors import (
     ClosedError,
     CorruptRecordError,
+    DeserializationError,
     InvalidRequestError,
     OffsetOutOfRangeError,
     UnknownTopicError,
@@ -164,9 +165,12 @@ def test_what_a_deserializer_refuses_is_next_again_and_seek_goes_past() -> None:
             got = await c.getmany(timeout_ms=1000)
             assert [record.value for record in got[T0]] == [1]  # not lost by the error behind it
             for _ in range(2):
-                with pytest.raises(ValueError, match="Expecting") as raised:
+                with pytest.raises(DeserializationError, match="offset 1 of t-0") as raised:
                     await c.getone()
-                assert "offset 1" in raised.value.__notes__[0]
+                assert isinstance(raised.value.__cause__, ValueError)
+                assert (raised.value.topic, raised.value.partition) == T0
+                assert (raised.value.offset, raised.value.value) == (1, b"{")
+                assert (raised.value.key, raised.value.headers) == (None, ())
             assert await c.position(T0) == 1
             c.seek(T0, 2)
             assert await values(c, 1) == [3]

@@ -193,6 +193,7 @@ class RecordsService:
             offset=offset,
             timestamp_ms=timestamp_ms,
             leader_epoch=leader_epoch,
+            high_watermark=found.high_watermark,
         )
 
     def _open(

@@ -3,24 +3,35 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import contextlib
+from collections.abc import (
+    Callable,
+    Collection,
+    Coroutine,
+    Generator,
+    Iterable,
+    Mapping,
+    Sequence,
+)
 from types import TracebackType
 from typing import Annotated, Any, NoReturn, Self
 
 from quorate.cluster import Cluster
-from quorate.consumer.fetcher import EARLIEST, LATEST, FetchConfig, Fetcher
-from quorate.consumer.subscription import UNKNOWN, PartitionState, Reset, Subscription
+from quorate.consumer.assignment import Assignment
+from quorate.consumer.deserialization import RecordReader
+from quorate.consumer.fetcher import Fetcher
+from quorate.consumer.offsets import EARLIEST, LATEST, TIMEOUT_S
+from quorate.consumer.positions import UNKNOWN, PartitionState, Reset
+from quorate.consumer.stream import FetchConfig
+from quorate.consumer.subscription import Change, Subscription
 from quorate.errors import (
     ClosedError,
     InvalidRequestError,
-    UnknownTopicError,
+    RequestTimedOutError,
     UnsupportedError,
 )
-from quorate.model import AnyRecord, OffsetAndTimestamp, Record, TopicPartition
+from quorate.model import AnyRecord, OffsetAndTimestamp, TopicPartition
 from quorate.owner import Owner
-from quorate.record.batch import check, records, split
 from quorate.serializers import decoder
 from quorate.settings import (
     BYTES_MAX,
@@ -48,9 +59,9 @@ from quorate.settings import (
 )
 
 #: So many records may be read from the buffer before other tasks get their turn.
-TURNS_BETWEEN_YIELDS = 512
-LISTENER_CALLS = ("on_partitions_revoked", "on_partitions_assigned")
+RECORDS_BETWEEN_YIELDS = 512
 POLICIES: dict[str, Reset] = {"earliest": "earliest", "latest": "latest", "none": "none"}
+ALL: frozenset[TopicPartition] = frozenset()
 
 #: What all names of groups say until there are any.
 GROUPS = NotThereYet(
@@ -58,6 +69,21 @@ GROUPS = NotThereYet(
     "subscribe(), which then reads every partition",
     UnsupportedError,
 )
+
+
+class Positioned:
+    """What a call returns that says where to read: awaited, the positions are known and fixed.
+
+    Not awaited, they are looked up in the background.
+    """
+
+    __slots__ = ("_settle",)
+
+    def __init__(self, settle: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        self._settle = settle
+
+    def __await__(self) -> Generator[Any, None, None]:
+        return self._settle().__await__()
 
 
 class Consumer:
@@ -105,29 +131,27 @@ class Consumer:
             max_wait_ms=fetch_max_wait_ms,
             max_partition_bytes=max_partition_fetch_bytes,
             client_rack=client_rack or "",
+            policy=POLICIES[auto_offset_reset],
         )
-        self._decode_key = decoder(key_deserializer)
-        self._decode_value = decoder(value_deserializer)
+        self._reader = RecordReader(decoder(key_deserializer), decoder(value_deserializer))
         self._subscription = Subscription(POLICIES[auto_offset_reset])
-        self._topics: tuple[str, ...] = topics
-        self._pattern: re.Pattern[str] | None = None
-        self._manual = False
-        self._seen_topics = False
-        self._listener: Any = None
+        self._assignment = Assignment(self._subscription, self._assigned)
+        if topics:
+            self._assignment.subscribe(topics, None)
         self._owner = Owner("consumer")
         self._cluster: Cluster | None = None
         self._fetcher: Fetcher | None = None
-        self._current: PartitionState | None = None
-        self._assigned: tuple[TopicPartition, ...] = ()
-        self._subscribed_at = 0
-        self._listener_error: Exception | None = None
-        self._turns = 0
+        self._read_since_yield = 0
         self._closed = False
 
     # -- life ------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Connect and, with topics, subscribe; QuorumUnavailableError if nobody answers."""
+        """Connect, subscribe, and fix the positions: what is acknowledged afterwards is read.
+
+        A partition that has no leader by then is not waited for; its position is looked up once it
+        has one. QuorumUnavailableError if nobody answers, UnknownTopicError.
+        """
         self._owner.bind()
         if self._closed:
             raise ClosedError("this consumer was stopped; make a new one")
@@ -135,22 +159,27 @@ class Consumer:
             return
         cluster = Cluster(self._bootstrap, client_id=self._client_id, owner=self._owner)
         try:
-            cluster.all_topics = self._pattern is not None
-            cluster.want(self._topics)
+            self._assignment.prepare(cluster)
             await cluster.start()
-            for topic in self._topics:
+            for topic in self._assignment.topics:
                 await cluster.topic(topic)
+            self._cluster = cluster
+            fetcher = self._fetcher = Fetcher(
+                cluster,
+                self._subscription,
+                self._config,
+                self._reader,
+                self._assignment.look_again,
+            )
+            self._assignment.follow(cluster)
+            fetcher.start()
+            await self._settle(list(self._subscription.states.values()))
         except BaseException:
+            if self._fetcher is not None:
+                await self._fetcher.stop()
             await cluster.stop()
+            self._cluster = self._fetcher = None
             raise
-        self._cluster = cluster
-        self._fetcher = Fetcher(cluster, self._subscription, self._config)
-        cluster.on_change(self._topics_changed)
-        if self._manual:
-            self.assign(self._assigned)
-        self._topics_changed()
-        self._fetcher.start()
-        self._fetcher.wake()
 
     async def stop(self) -> None:
         """Close; safe to call twice."""
@@ -159,7 +188,7 @@ class Consumer:
             self._closed = True
             return
         self._closed = True
-        self._fetcher.arrived.set()
+        self._fetcher.arrived.ring()
         await self._fetcher.stop()
         await self._cluster.stop()
         await self._owner.end_all()
@@ -192,15 +221,20 @@ class Consumer:
             raise
 
     async def getone(self) -> AnyRecord:
-        """Return the next record; wait for it."""
+        """Return the next record; wait for it.
+
+        Raises DeserializationError, CorruptRecordError, OffsetOutOfRangeError, LogTruncatedError:
+        each of one partition, which is read on from the same position afterwards, in its turn.
+        """
         while True:
-            self._turns += 1
-            if not self._turns % TURNS_BETWEEN_YIELDS:
-                await asyncio.sleep(0)
-            record = self._next()
+            await self._let_others_run()
+            fetcher = self._running_fetcher()
+            fetcher.asked_for(ALL)
+            record = fetcher.reading.take_one()
             if record is not None:
+                self._read_since_yield += 1
                 return record
-            await self._wait()
+            await self._wait(None)
 
     @checked
     async def getmany(
@@ -211,149 +245,49 @@ class Consumer:
     ) -> dict[TopicPartition, list[AnyRecord]]:
         """Return up to max_records (max_poll_records) of what is there, by partition.
 
-        Waits up to timeout_ms for the first. Names of partitions limit it to these.
+        Waits up to timeout_ms for the first. Names of partitions limit it to these. Raises what
+        getone raises, unless there are records: these come first.
         """
         limit = self._max_poll_records if max_records is None else max_records
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout_ms / 1000
         only = frozenset(partitions)
         while True:
-            found = self._take_many(only, limit)
-            left = deadline - loop.time()
-            if found or left <= 0:
-                if not found:
-                    await asyncio.sleep(0)  # a loop of polls must not stop the fetching
+            await self._let_others_run()
+            fetcher = self._running_fetcher()
+            fetcher.asked_for(only)
+            found = fetcher.reading.take(only, limit)
+            if found:
+                self._read_since_yield += sum(map(len, found.values()))
                 return found
-            try:
-                async with asyncio.timeout(left):
-                    await self._wait()
-            except TimeoutError:
+            left = deadline - loop.time()
+            if left <= 0:
+                fetcher.found_nothing()
+                await asyncio.sleep(0)  # a loop of polls must not stop the fetching
                 return {}
+            await self._wait(left)
 
-    def _take_many(
-        self, only: frozenset[TopicPartition], limit: int
-    ) -> dict[TopicPartition, list[AnyRecord]]:
-        found: dict[TopicPartition, list[AnyRecord]] = {}
-        while limit > 0:
-            try:
-                record = self._next(only, may_raise=not found)
-            except Exception:
-                if found:
-                    break  # first what was read before it; then it is met again
-                raise
-            if record is None:
-                break
-            assert self._current is not None
-            found.setdefault(self._current.topic_partition, []).append(record)
-            limit -= 1
-        return found
+    async def _let_others_run(self) -> None:
+        """A loop of reads that never finds the buffer empty must not stop the event loop."""
+        if self._read_since_yield >= RECORDS_BETWEEN_YIELDS:
+            self._read_since_yield = 0
+            await asyncio.sleep(0)
 
-    def _next(
-        self, only: frozenset[TopicPartition] = frozenset(), *, may_raise: bool = True
-    ) -> AnyRecord | None:
-        """Return the next record that is here, None if there is none."""
-        self._check_running()
-        while True:
-            state = self._current
-            if (
-                state is not None
-                and state.reading is not None
-                and not state.paused
-                and (not only or state.topic_partition in only)
-            ):
-                try:
-                    record = next(state.reading, None)
-                except Exception:
-                    # Nothing is skipped in silence: the same record is next again.
-                    state.seek(state.position)
-                    self._wake()
-                    raise
-                if record is not None:
-                    state.position = record.offset + 1
-                    return record
-                self._finish(state)
-            elif not self._open_next(only, may_raise):
-                return None
-
-    def _finish(self, state: PartitionState) -> None:
-        """All of a partition's taken bytes were read: the position is behind them."""
-        state.reading = None
-        if not state.buffered:
-            state.position = state.fetch_offset
-        self._subscription.had_turn(state)
-        self._wake()
-
-    def _open_next(self, only: frozenset[TopicPartition], may_raise: bool) -> bool:
-        for state in self._subscription.turns():
-            if only and state.topic_partition not in only:
-                continue
-            if state.reading is None:
-                payload = state.take()
-                if payload is not None:
-                    state.reading = self._decode(state, payload)
-            if state.reading is not None:
-                self._current = state
-                return True
-            if state.error is not None and may_raise:
-                error, state.error = state.error, None
-                raise error
-        return False
-
-    def _decode(self, state: PartitionState, payload: memoryview) -> Iterator[AnyRecord]:
-        topic, partition = state.topic_partition
-        decode_key, decode_value = self._decode_key, self._decode_value
-        position = state.position
-        offset = position
-        try:
-            for _, batch in split(payload):
-                header = check(batch)
-                if header.end_offset <= position or header.is_control:
-                    continue
-                offset = max(position, header.base_offset)
-                timestamp_type, leader_epoch = header.timestamp_type, header.leader_epoch
-                for raw in records(batch):
-                    offset = raw.offset
-                    if offset < position:
-                        continue
-                    key, value = raw.key, raw.value
-                    if decode_key is not None and key is not None:
-                        key = decode_key(topic, key)
-                    if decode_value is not None and value is not None:
-                        value = decode_value(topic, value)
-                    yield Record(
-                        topic,
-                        partition,
-                        offset,
-                        raw.timestamp_ms,
-                        timestamp_type,
-                        key,
-                        value,
-                        raw.headers,
-                        leader_epoch,
-                    )
-        except Exception as error:
-            state.position = max(state.position, offset)
-            error.add_note(
-                f"in {topic}-{partition} at offset {state.position}, which is read again next; "
-                f"seek() to {state.position + 1} to go on behind it"
+    async def _wait(self, timeout_s: float | None) -> None:
+        """Wait until there may be something to read; None: for as long as the user does."""
+        fetcher = self._running_fetcher()
+        fetcher.found_nothing()
+        with contextlib.suppress(RequestTimedOutError):
+            await self._owner.wait(
+                fetcher.arrived.next_ring(), timeout_s=timeout_s, late=RequestTimedOutError
             )
-            raise
-
-    async def _wait(self) -> None:
-        self._check_running()
-        assert self._fetcher is not None
-        self._fetcher.arrived.clear()
-        self._fetcher.wake()
-        await self._fetcher.arrived.wait()
 
     def _check_running(self) -> None:
-        self._owner.check()
+        self._owner.check_alive()
         if self._closed or self._fetcher is None:
             raise ClosedError("this consumer is not running; call start() or use `async with`")
-        if self._fetcher.failure is not None:
-            raise self._fetcher.failure
-        if self._listener_error is not None:
-            error, self._listener_error = self._listener_error, None
+        error, self._assignment.listener_error = self._assignment.listener_error, None
+        if error is not None:
             raise error
 
     # -- what to read ----------------------------------------------------------------------------
@@ -364,164 +298,121 @@ class Consumer:
         topics: Annotated[Sequence[str], Names(what="topics")] = (),
         pattern: Annotated[str | None, Pattern()] = None,
         listener: object | None = None,
-    ) -> None:
+    ) -> Positioned:
         """Read all partitions of these topics, or of every topic whose whole name matches.
 
         Partitions and matching topics that appear later are read from their beginning. The
         listener's on_partitions_assigned(list) and on_partitions_revoked(list) are called if it
         has them; they must be plain functions, and what they raise comes out of the next read.
+        On a started consumer, await the call to have the positions fixed.
         """
-        if bool(topics) == (pattern is not None):
-            raise ValueError("subscribe takes topics or a pattern, one of them")
-        for name in LISTENER_CALLS:
-            if inspect.iscoroutinefunction(getattr(listener, name, None)):
-                raise TypeError(f"the listener's {name} must be a plain function, not async")
-        self._manual = False
-        self._seen_topics = False
-        self._topics = tuple(topics)
-        self._pattern = None if pattern is None else re.compile(pattern)
-        self._listener = listener
-        if self._cluster is not None:
-            self._cluster.all_topics = self._pattern is not None
-            self._cluster.want(self._topics)
-            self._subscribed_at = self._cluster.asked
-            self._cluster.request_refresh()
-            self._topics_changed()
+        self._owner.check()
+        self._assignment.subscribe(topics, pattern, listener)
+        return Positioned(self._settle_all)
 
     def unsubscribe(self) -> None:
         """Read nothing."""
-        self._topics, self._pattern, self._manual = (), None, False
-        self._assign({}, late=False)
+        self._owner.check()
+        self._assignment.unsubscribe()
 
     @checked
-    def assign(self, partitions: Annotated[Iterable[TopicPartition], Partitions()]) -> None:
+    def assign(self, partitions: Annotated[Iterable[TopicPartition], Partitions()]) -> Positioned:
         """Read exactly these partitions; those that stay keep their positions.
 
-        UnknownTopicError if a topic that is known has no such partition.
+        UnknownTopicError if a topic that is known has no such partition. On a started consumer,
+        await the call to have the positions fixed.
         """
-        self._manual = True
-        self._topics, self._pattern = (), None
-        self._assigned = tuple(map(TopicPartition._make, partitions))
-        if self._cluster is None:
-            return  # start() takes it up
-        wanted = {}
-        for key in self._assigned:
-            cluster = self._running_cluster()
-            cluster.want((key.topic,))
-            topic = cluster.topics.get(key.topic)
-            if topic is not None and not 0 <= key.partition < len(topic.partitions):
-                raise UnknownTopicError(
-                    f"topic {key.topic!r} has partitions 0 to {len(topic.partitions) - 1}, "
-                    f"and no partition {key.partition}"
-                )
-            # A topic that is not known yet gets its id when the next look at the cluster tells.
-            wanted[key] = topic.topic_id if topic is not None else b""
-        self._assign(wanted, late=False)
-        if any(not topic_id for topic_id in wanted.values()):
-            self._running_cluster().request_refresh()
+        self._owner.check()
+        self._assignment.assign(partitions)
+        return Positioned(self._settle_all)
 
     def assignment(self) -> frozenset[TopicPartition]:
         """Return the partitions that are read."""
         return frozenset(self._subscription.states)
 
-    def _topics_changed(self) -> None:
-        cluster = self._cluster
-        if cluster is None:
-            return
-        if self._manual:
-            self._name_topics(cluster)
-            return
-        names = [
-            name
-            for name in sorted(cluster.topics)
-            if name in self._topics
-            or (
-                self._pattern is not None
-                and not cluster.topics[name].is_internal
-                and self._pattern.fullmatch(name) is not None
-            )
-        ]
-        wanted = {
-            TopicPartition(name, number): cluster.topics[name].topic_id
-            for name in names
-            for number in cluster.topics[name].numbers
-        }
-        self._assign(wanted, late=self._seen_topics)
-        # From the first answer on that was asked for with this subscription, all else is new.
-        self._seen_topics = self._seen_topics or cluster.answered > self._subscribed_at
+    def _assigned(self, change: Change) -> None:
+        if self._fetcher is not None:
+            self._fetcher.assigned(change)
+            self._fetcher.arrived.ring()  # a listener may have raised
 
-    def _name_topics(self, cluster: Cluster) -> None:
-        """Give assigned partitions the topic id that was not known at assign().
+    async def _settle_all(self) -> None:
+        await self._assignment.known()
+        await self._settle(list(self._subscription.states.values()))
 
-        A topic that was deleted and made again is read from its beginning.
-        """
-        wanted = {}
-        for key, state in self._subscription.states.items():
-            topic = cluster.topics.get(key.topic)
-            if topic is not None and not state.topic_id:
-                state.topic_id = topic.topic_id
-            wanted[key] = topic.topic_id if topic is not None else state.topic_id
-        self._assign(wanted, late=True)
-
-    def _assign(self, wanted: dict[TopicPartition, bytes], *, late: bool) -> None:
-        before = set(self._subscription.states)
-        if not self._subscription.assign(wanted.items(), late=late):
-            return
-        revoked = [key for key in sorted(before) if key not in wanted]
-        assigned = [key for key in wanted if key not in before]
-        for name, keys in zip(LISTENER_CALLS, (revoked, assigned), strict=True):
-            call = getattr(self._listener, name, None)
-            if call is not None and keys:
-                try:
-                    call(keys)
-                except Exception as error:  # we may be in a task of ours: the next read tells
-                    self._listener_error = error
-                    if self._fetcher is not None:
-                        self._fetcher.arrived.set()
-        self._wake()
+    async def _settle(self, states: Collection[PartitionState]) -> None:
+        if self._fetcher is not None:
+            await self._fetcher.offsets.settle(states)
 
     # -- positions -------------------------------------------------------------------------------
 
     @checked
     def seek(
-        self, partition: Annotated[TopicPartition, Partition()], offset: Annotated[int, OFFSET]
+        self,
+        partition: Annotated[TopicPartition, Partition()],
+        offset: Annotated[int, OFFSET],
+        leader_epoch: Annotated[int | None, Whole(0, INT32_MAX, "of the record before")] = None,
     ) -> None:
-        """Read on from `offset`, 0 or more."""
-        self._state(partition).seek(offset)
-        self._wake()
+        """Read on from `offset`, 0 or more.
+
+        `leader_epoch` is that of the last record that was read before it, if it is known: then
+        LogTruncatedError (or auto_offset_reset) tells if that record is not in the log any more.
+        """
+        state = self._state(partition)
+        state.seek(offset, UNKNOWN if leader_epoch is None else leader_epoch)
+        self._changed(state)
 
     @checked
-    def seek_to_beginning(self, *partitions: Annotated[TopicPartition, Partition()]) -> None:
+    def seek_to_beginning(self, *partitions: Annotated[TopicPartition, Partition()]) -> Positioned:
         """Read on from the first record held; of all assigned partitions if none is named."""
-        self._seek_to("earliest", partitions)
+        states = self._states(partitions)
+        for state in states:
+            self._seek_to("earliest", state)
+        return Positioned(lambda: self._settle(states))
 
     @checked
-    def seek_to_end(self, *partitions: Annotated[TopicPartition, Partition()]) -> None:
-        """Read on from the high watermark of now; of all assigned partitions if none is named."""
-        self._seek_to("latest", partitions)
+    def seek_to_end(self, *partitions: Annotated[TopicPartition, Partition()]) -> Positioned:
+        """Read on from the high watermark of now; of all assigned partitions if none is named.
+
+        Awaited, it returns when that is fixed: all that is acknowledged afterwards is read, and
+        nothing that was acknowledged before the call. Not awaited, it takes the high watermark as
+        the leader told it last: so nothing that is acknowledged after the call is missed either.
+        """
+        states = self._states(partitions)
+        for state in states:
+            if not state.seek_to_known_end():
+                state.seek_to("latest")
+            self._changed(state)
+        return Positioned(lambda: self._settle_at_end(states))
 
     @checked
     async def position(self, partition: Annotated[TopicPartition, Partition()]) -> int:
-        """Return the offset of the next record, looking it up if it is not known yet."""
-        while (state := self._state(partition)).position == UNKNOWN:
+        """Return the offset of the next record, looking it up if it is not known yet.
+
+        RequestTimedOutError if its leader does not tell.
+        """
+        state = self._state(partition)
+        if state.position == UNKNOWN:
+            await self._running_fetcher().offsets.settle([state], leaderless_wait_s=TIMEOUT_S)
+            state = self._state(partition)
             if state.error is not None:
                 error, state.error = state.error, None
+                self._changed(state)
                 raise error
-            await self._wait()
         return state.position
 
     @checked
     def pause(self, *partitions: Annotated[TopicPartition, Partition()]) -> None:
         """Read nothing of these until resume()."""
-        for partition in partitions:
-            self._state(partition).paused = True
+        for state in [self._state(partition) for partition in partitions]:
+            state.paused = True
+            self._changed(state)
 
     @checked
     def resume(self, *partitions: Annotated[TopicPartition, Partition()]) -> None:
         """Read on."""
-        for partition in partitions:
-            self._state(partition).paused = False
-        self._wake()
+        for state in [self._state(partition) for partition in partitions]:
+            state.paused = False
+            self._changed(state)
 
     def paused(self) -> frozenset[TopicPartition]:
         """Return the partitions that are paused."""
@@ -552,7 +443,7 @@ class Consumer:
         self, timestamps: Annotated[Mapping[TopicPartition, int], ByPartition(TIMESTAMP_MS)]
     ) -> dict[TopicPartition, OffsetAndTimestamp | None]:
         """Return the first record at or after each time (ms since 1970), None if there is none."""
-        listed = await self._running_fetcher().list_offsets(dict(timestamps))
+        listed = await self._running_fetcher().offsets.list_offsets(dict(timestamps))
         return {
             key: OffsetAndTimestamp(one.offset, one.timestamp_ms) if one.offset >= 0 else None
             for key, one in listed.items()
@@ -580,13 +471,22 @@ class Consumer:
         self, partitions: Iterable[TopicPartition], time: int
     ) -> dict[TopicPartition, int]:
         wanted = dict.fromkeys(partitions, time)
-        listed = await self._running_fetcher().list_offsets(wanted)
+        listed = await self._running_fetcher().offsets.list_offsets(wanted)
         return {key: listed[key].offset for key in wanted}
 
-    def _seek_to(self, reset: Reset, partitions: Sequence[TopicPartition]) -> None:
-        for partition in partitions or tuple(self._subscription.states):
-            self._state(partition).seek_to(reset)
-        self._wake()
+    def _seek_to(self, reset: Reset, state: PartitionState) -> None:
+        state.seek_to(reset)
+        self._changed(state)
+
+    async def _settle_at_end(self, states: Collection[PartitionState]) -> None:
+        for state in states:
+            if not state.needs_offset:
+                self._seek_to("latest", state)
+        await self._settle(states)
+
+    def _states(self, partitions: Sequence[TopicPartition]) -> list[PartitionState]:
+        self._owner.check()
+        return [self._state(one) for one in partitions or tuple(self._subscription.states)]
 
     def _state(self, partition: TopicPartition) -> PartitionState:
         state = self._subscription.states.get(TopicPartition._make(partition))
@@ -597,6 +497,10 @@ class Consumer:
             )
         return state
 
+    def _changed(self, state: PartitionState) -> None:
+        if self._fetcher is not None and not self._closed:
+            self._fetcher.changed(state)
+
     def _running_cluster(self) -> Cluster:
         self._check_running()
         assert self._cluster is not None
@@ -606,7 +510,3 @@ class Consumer:
         self._check_running()
         assert self._fetcher is not None
         return self._fetcher
-
-    def _wake(self) -> None:
-        if self._fetcher is not None and not self._closed:
-            self._fetcher.wake()

@@ -1,0 +1,189 @@
+"""What a consumer is to read: topics, a pattern, or partitions by name, as the cluster changes."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from quorate.consumer.subscription import Change, Subscription
+from quorate.errors import UnknownTopicError
+from quorate.model import TopicPartition
+
+if TYPE_CHECKING:
+    from quorate.cluster import Cluster
+
+LISTENER_CALLS = ("on_partitions_revoked", "on_partitions_assigned")
+
+
+class Assignment:
+    """Follows the view of the cluster; `assigned` is told which partitions come and go."""
+
+    def __init__(self, subscription: Subscription, assigned: Callable[[Change], None]) -> None:
+        self.topics: tuple[str, ...] = ()
+        self._pattern: re.Pattern[str] | None = None
+        self._partitions: tuple[TopicPartition, ...] | None = None
+        self._subscription = subscription
+        self._assigned = assigned
+        self._listener: Any = None
+        self._cluster: Cluster | None = None
+        #: The look at the cluster that the subscription was made after; and whether one came since.
+        self._made_at = 0
+        self._is_seen = False
+        #: What the listener raised, until a read tells it.
+        self.listener_error: Exception | None = None
+
+    @property
+    def _wants_all_topics(self) -> bool:
+        return self._pattern is not None
+
+    # -- what the user says ----------------------------------------------------------------------
+
+    def subscribe(
+        self, topics: Sequence[str], pattern: str | None, listener: object | None = None
+    ) -> None:
+        """Read all partitions of these topics, or of those whose whole name matches."""
+        if bool(topics) == (pattern is not None):
+            raise ValueError("subscribe takes topics or a pattern, one of them")
+        for name in LISTENER_CALLS:
+            if inspect.iscoroutinefunction(getattr(listener, name, None)):
+                raise TypeError(f"the listener's {name} must be a plain function, not async")
+        self._pattern = None if pattern is None else re.compile(pattern)
+        self.topics, self._partitions, self._listener = tuple(topics), None, listener
+        self._is_seen = False
+        if self._cluster is not None:
+            self._made_at = self._cluster.asked
+            self._look()
+            self.cluster_changed()
+
+    def unsubscribe(self) -> None:
+        """Read nothing."""
+        self.topics, self._pattern, self._partitions = (), None, None
+        self._assign({}, late=False)
+
+    def assign(self, partitions: Iterable[TopicPartition]) -> None:
+        """Read exactly these partitions; UnknownTopicError if a topic has no such partition."""
+        named = tuple(map(TopicPartition._make, partitions))
+        if self._cluster is not None:
+            for key in named:
+                _check_exists(self._cluster, key)
+        self.topics, self._pattern, self._partitions = (), None, named
+        if self._cluster is None:
+            return
+        self._cluster.want({key.topic for key in named})
+        known = self._cluster.topics
+        # A topic that is not known yet gets its id when the next look at the cluster tells.
+        wanted = {key: known[key.topic].topic_id if key.topic in known else b"" for key in named}
+        self._assign(wanted, late=False)
+        if not all(wanted.values()):
+            self._look()
+
+    # -- what the cluster says -------------------------------------------------------------------
+
+    def prepare(self, cluster: Cluster) -> None:
+        """Say which topics the view of the cluster must know."""
+        cluster.all_topics = self._wants_all_topics
+        cluster.want(self.topics)
+
+    def follow(self, cluster: Cluster) -> None:
+        """Take up what was said before there was a view of the cluster."""
+        self._cluster = cluster
+        cluster.on_change(self.cluster_changed)
+        if self._partitions is not None:
+            self.assign(self._partitions)
+        self.cluster_changed()
+
+    async def known(self) -> None:
+        """Return when a look at the cluster has told all that the subscription asks for.
+
+        Raises UnknownTopicError, QuorumUnavailableError.
+        """
+        if self._cluster is None:
+            return
+        for name in self.topics:
+            await self._cluster.topic(name)
+        while self._wants_all_topics and self._cluster.answered <= self._made_at:
+            await self._cluster.look()
+
+    def look_again(self) -> None:
+        """Look for topics and partitions that are new; cheap where nothing has changed."""
+        if self._cluster is not None and (self.topics or self._wants_all_topics):
+            self._look()
+
+    def _look(self) -> None:
+        assert self._cluster is not None
+        self.prepare(self._cluster)
+        self._cluster.request_refresh()
+
+    def cluster_changed(self) -> None:
+        """The view of the cluster has news: read what is new, stop reading what is gone."""
+        cluster = self._cluster
+        if cluster is None:
+            return
+        if self._partitions is not None:
+            self._name_topics(cluster)
+            return
+        wanted = {
+            TopicPartition(name, number): cluster.topics[name].topic_id
+            for name in self._names(cluster)
+            for number in cluster.topics[name].numbers
+        }
+        self._assign(wanted, late=self._is_seen)
+        # From the first answer on that was asked for with this subscription, all else is new.
+        self._is_seen = self._is_seen or cluster.answered > self._made_at
+
+    def _names(self, cluster: Cluster) -> list[str]:
+        if self._pattern is None:
+            return sorted(name for name in set(self.topics) if name in cluster.topics)
+        return sorted(
+            name
+            for name, topic in cluster.topics.items()
+            if not topic.is_internal and self._pattern.fullmatch(name) is not None
+        )
+
+    def _name_topics(self, cluster: Cluster) -> None:
+        """Give assigned partitions the topic id that was not known at assign().
+
+        A topic that was deleted and made again is read from its beginning.
+        """
+        wanted = {}
+        for key, state in self._subscription.states.items():
+            topic = cluster.topics.get(key.topic)
+            if topic is not None and not state.topic_id:
+                state.topic_id = topic.topic_id
+            wanted[key] = topic.topic_id if topic is not None else state.topic_id
+        self._assign(wanted, late=True)
+
+    def _assign(self, wanted: dict[TopicPartition, bytes], *, late: bool) -> None:
+        change = self._subscription.assign(wanted, late=late)
+        if not change.removed and not change.added:
+            return
+        self._assigned(change)
+        came = {state.topic_partition for state in change.added}
+        went = {state.topic_partition for state in change.removed}
+        for name, keys in zip(LISTENER_CALLS, (went - came, came - went), strict=True):
+            call = getattr(self._listener, name, None)
+            if call is not None and keys:
+                try:
+                    call(sorted(keys))
+                except Exception as error:  # we may be in a task of ours: the next read tells
+                    self.listener_error = _tellable(name, error)
+
+
+def _check_exists(cluster: Cluster, key: TopicPartition) -> None:
+    topic = cluster.topics.get(key.topic)
+    if topic is not None and not 0 <= key.partition < len(topic.partitions):
+        raise UnknownTopicError(
+            f"topic {key.topic!r} has partitions 0 to {len(topic.partitions) - 1}, "
+            f"and no partition {key.partition}"
+        )
+
+
+def _tellable(call: str, error: Exception) -> Exception:
+    """Return what a read may raise: the end of an iteration would end the user's loop unseen."""
+    if not isinstance(error, StopIteration | StopAsyncIteration):
+        return error
+    told = RuntimeError(f"the listener's {call} raised {error!r}")
+    told.__cause__ = error
+    return told

@@ -1,0 +1,111 @@
+"""From a broker's bytes to the records that a user gets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from quorate.errors import CorruptRecordError, DeserializationError
+from quorate.model import AnyRecord, Record
+from quorate.record.batch import HEADER_BYTES, check, parse_header, records
+
+if TYPE_CHECKING:
+    from quorate.consumer.positions import Batch, PartitionState
+    from quorate.model import TopicPartition
+    from quorate.record.batch import BatchHeader
+    from quorate.record.record import RawRecord
+    from quorate.serializers import Decode
+
+
+def whole_batches(data: memoryview) -> tuple[list[Batch], int]:
+    """Return the batches of a fetch answer, and their bytes; the last one may be cut.
+
+    CorruptRecordError if a header is impossible. The CRC is looked at when they are read.
+    """
+    found: list[Batch] = []
+    position = 0
+    while position + HEADER_BYTES <= len(data):
+        header = parse_header(data, position)
+        end = position + header.size
+        if end > len(data):
+            break
+        found.append((header, data[position:end]))
+        position = end
+    return found, position
+
+
+class RecordReader:
+    """Makes records, with the user's deserializers."""
+
+    def __init__(self, decode_key: Decode | None, decode_value: Decode | None) -> None:
+        self._decode_key = decode_key
+        self._decode_value = decode_value
+
+    def read(self, state: PartitionState) -> Iterator[AnyRecord]:
+        """Yield the records of a partition's chunk from its position on, and move the position.
+
+        What raises leaves the position at its record, and the chunk as it is: so the same record is
+        next again, and a seek goes past it. Raises DeserializationError, CorruptRecordError.
+        """
+        topic, partition = state.topic_partition
+        decode_key, decode_value = self._decode_key, self._decode_value
+        chunk = state.chunk
+        while chunk:
+            header, batch = chunk[0]
+            if header.end_offset > state.position and not header.is_control:
+                _check(state.topic_partition, batch, header)
+                timestamp_type, epoch = header.timestamp_type, header.leader_epoch
+                state.reads(header)
+                for raw in records(batch, header):
+                    offset, timestamp_ms, key, value, headers = raw
+                    if offset < state.position:
+                        continue
+                    try:
+                        if decode_key is not None and key is not None:
+                            key = decode_key(topic, key)
+                        if decode_value is not None and value is not None:
+                            value = decode_value(topic, value)
+                    except Exception as error:
+                        raise _refused(state, raw, error) from error
+                    state.position, state.position_epoch = offset + 1, epoch
+                    yield Record(
+                        topic,
+                        partition,
+                        offset,
+                        timestamp_ms,
+                        timestamp_type,
+                        key,
+                        value,
+                        headers,
+                        epoch,
+                    )
+            chunk.popleft()
+            state.passes(header)
+
+
+def _check(topic_partition: TopicPartition, batch: memoryview, header: BatchHeader) -> None:
+    try:
+        check(batch, header)
+    except CorruptRecordError as error:
+        error.add_note(
+            f"in {topic_partition.topic}-{topic_partition.partition}; it is fetched again next"
+        )
+        raise
+
+
+def _refused(state: PartitionState, raw: RawRecord, error: Exception) -> DeserializationError:
+    # The records before it in the batch may have been skipped by a gap: it is the next one now.
+    state.position = raw.offset
+    topic, partition = state.topic_partition
+    return DeserializationError(
+        f"the record at offset {raw.offset} of {topic}-{partition} does not deserialize: "
+        f"{type(error).__name__}: {error}. It is next again; its bytes are in this error's key and "
+        f"value, and seek(TopicPartition({topic!r}, {partition}), {raw.offset + 1}) goes past it",
+        topic=topic,
+        partition=partition,
+        offset=raw.offset,
+        timestamp_ms=raw.timestamp_ms,
+        key=raw.key,
+        value=raw.value,
+        headers=raw.headers,
+    )

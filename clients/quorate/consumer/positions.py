@@ -1,0 +1,176 @@
+"""Where a consumer stands in one partition. A machine: no clock, no wire.
+
+    position          the offset of the next record that the user gets
+    fetch_offset      the next offset to ask a broker for
+    between them      held: fetched, and not read by the user yet
+
+Both come with the leader_epoch of the record just below them, which the next fetch tells: so a log
+that was cut, and has grown again since, is noticed (KIP-320).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Literal
+
+from quorate.errors import QuorateError
+from quorate.model import AnyRecord, TopicPartition
+from quorate.record.batch import BatchHeader
+
+Reset = Literal["earliest", "latest", "none"]
+Batch = tuple[BatchHeader, memoryview]
+UNKNOWN = -1
+#: So many epochs of what the user has read are remembered.
+EPOCHS_MAX = 32
+
+
+@dataclass(slots=True, eq=False)
+class PartitionState:
+    """One assigned partition."""
+
+    topic_partition: TopicPartition
+    topic_id: bytes
+    #: Where to begin when the position is not known: by the consumer's policy, or by a seek.
+    reset: Reset = "latest"
+    position: int = UNKNOWN
+    position_epoch: int = UNKNOWN
+    fetch_offset: int = UNKNOWN
+    fetch_epoch: int = UNKNOWN
+    #: Grows whenever another fetch than the one before must be asked for, so that an answer to an
+    #: older one is known as such, even if the offset is the same again.
+    version: int = 0
+    high_watermark: int = UNKNOWN
+    log_start_offset: int = UNKNOWN
+    paused: bool = False
+    #: A fetch failed: not asked again for a moment.
+    is_backing_off: bool = False
+    #: What it held was dropped for others; not fetched until the user asks for it.
+    is_resting: bool = False
+    #: Told to the user by the next read, then forgotten.
+    error: QuorateError | None = None
+    #: What the answers brought, in order; the batches of the first are being read.
+    chunk: deque[Batch] = field(default_factory=deque)
+    chunk_bytes: int = 0
+    #: The records of the chunk; the user is in their midst.
+    reading: Iterator[AnyRecord] | None = None
+    ahead: deque[tuple[deque[Batch], int]] = field(default_factory=deque)
+    ahead_bytes: int = 0
+    #: Of what the user has read since the last seek: epochs, and the first offset seen of each.
+    epochs: list[tuple[int, int]] = field(default_factory=list)
+
+    @property
+    def needs_offset(self) -> bool:
+        """The position must be looked up before anything can be fetched."""
+        return self.fetch_offset == UNKNOWN and self.error is None
+
+    @property
+    def held_bytes(self) -> int:
+        """All that is fetched and not read to its end."""
+        return self.chunk_bytes + self.ahead_bytes
+
+    @property
+    def is_readable(self) -> bool:
+        """There is something for the user: records, or an error."""
+        return not self.paused and bool(self.chunk or self.ahead or self.error is not None)
+
+    def is_wanted(self, ahead_bytes_max: int) -> bool:
+        """More of it should be fetched."""
+        return (
+            not self.paused
+            and self.fetch_offset != UNKNOWN
+            and self.ahead_bytes < ahead_bytes_max
+            and not self.is_backing_off
+            and not self.is_resting
+            and self.error is None
+        )
+
+    # -- where to read ---------------------------------------------------------------------------
+
+    def seek(self, offset: int, epoch: int = UNKNOWN) -> None:
+        """Go to an offset; `epoch` is that of the last record before it, if it is known.
+
+        What is held of the records from there on is kept.
+        """
+        self.error = None
+        self.is_backing_off = self.is_resting = False
+        is_held = self.position != UNKNOWN and self.position <= offset < self.fetch_offset
+        if is_held and epoch == UNKNOWN and self.held_bytes:
+            if offset != self.position:
+                self.position, self.position_epoch = offset, UNKNOWN
+            return
+        self._drop_held()
+        self.position, self.position_epoch = offset, epoch
+        self.epochs = [(epoch, offset)] if epoch != UNKNOWN else []
+        self.fetch_again()
+
+    def seek_to_known_end(self) -> bool:
+        """Go to the high watermark as it was told last; False if it never was."""
+        end = self.high_watermark
+        if end == UNKNOWN:
+            return False
+        self.seek(end, self.fetch_epoch if end == self.fetch_offset else UNKNOWN)
+        return True
+
+    def seek_to(self, reset: Reset) -> None:
+        """Go to one end, to be looked up; what is held is dropped."""
+        self.seek(UNKNOWN)
+        self.reset = reset
+
+    def found(self, offset: int, epoch: int, version: int) -> None:
+        """The offset that was looked up, if nobody has sought elsewhere since."""
+        if version == self.version and self.fetch_offset == UNKNOWN:
+            self.seek(offset, epoch)
+
+    def fetch_again(self) -> None:
+        """Ask again from the position on; what is held is dropped."""
+        self._drop_held()
+        self.fetch_offset, self.fetch_epoch = self.position, self.position_epoch
+        self.version += 1
+
+    def _drop_held(self) -> None:
+        self.chunk, self.reading = deque(), None
+        self.ahead.clear()
+        self.chunk_bytes = self.ahead_bytes = 0
+
+    # -- what came, and what is read -------------------------------------------------------------
+
+    def fetched(self, batches: list[Batch], size: int) -> None:
+        """Take whole batches that begin at or below fetch_offset."""
+        self.ahead.append((deque(batches), size))
+        self.ahead_bytes += size
+        last = batches[-1][0]
+        self.fetch_offset, self.fetch_epoch = last.end_offset, last.leader_epoch
+        self.version += 1
+
+    def take(self) -> None:
+        """Begin with the next of what is held."""
+        self.chunk, self.chunk_bytes = self.ahead.popleft()
+        self.ahead_bytes -= self.chunk_bytes
+
+    def finish(self) -> None:
+        """All that was taken is read."""
+        self.chunk_bytes = 0
+        self.reading = None
+
+    def reads(self, header: BatchHeader) -> None:
+        """The user comes to the records of this batch."""
+        epoch = header.leader_epoch
+        if not self.epochs or self.epochs[-1][0] < epoch:
+            self.epochs.append((epoch, max(self.position, header.base_offset)))
+            del self.epochs[:-EPOCHS_MAX]
+
+    def passes(self, header: BatchHeader) -> None:
+        """The user is behind this batch, whether it had records for them or not."""
+        if header.end_offset > self.position:
+            self.position, self.position_epoch = header.end_offset, header.leader_epoch
+
+    def safe_offset(self, epoch: int, end_offset: int) -> int:
+        """Return the first offset that may hold another record now than the user read there.
+
+        `epoch` is the leader's largest one that is not above that of the position, and ends at
+        `end_offset`: what was read of a later epoch is gone, wherever that epoch began.
+        """
+        gone = [start for known, start in self.epochs if known > epoch]
+        return max(min(end_offset, self.position, *gone), 0)

@@ -1,0 +1,109 @@
+"""What the user takes out of the buffer, record by record."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from quorate.errors import CorruptRecordError, QuorateError
+
+if TYPE_CHECKING:
+    from quorate.consumer.buffer import Buffer
+    from quorate.consumer.deserialization import RecordReader
+    from quorate.consumer.positions import PartitionState
+    from quorate.consumer.subscription import Subscription
+    from quorate.model import AnyRecord, TopicPartition
+
+
+class Reading:
+    """Takes records in turn. `had_turn` is called with each partition that others may follow now.
+
+    An error belongs to one partition. It is raised at its turn, and the partition then stands
+    behind the others: a program that goes on reading gets their records, and the error again.
+    """
+
+    def __init__(
+        self,
+        buffer: Buffer,
+        subscription: Subscription,
+        reader: RecordReader,
+        had_turn: Callable[[PartitionState], None],
+    ) -> None:
+        self._buffer = buffer
+        self._subscription = subscription
+        self._reader = reader
+        self._had_turn = had_turn
+
+    def take_one(self) -> AnyRecord | None:
+        """Return the next record that is here, None if there is none."""
+        while (state := self._buffer.first()) is not None:
+            try:
+                record = next(self._records(state), None)
+            except QuorateError as error:
+                self._raised(state, error)
+                raise
+            if record is not None:
+                return record
+            self._finish(state)
+        return None
+
+    def take(
+        self, only: Collection[TopicPartition], limit: int
+    ) -> dict[TopicPartition, list[AnyRecord]]:
+        """Return up to `limit` records that are here; only of these partitions if any is named."""
+        found: dict[TopicPartition, list[AnyRecord]] = {}
+        left = limit
+        for state in self._turns(only):
+            records = found.get(state.topic_partition, [])
+            before = len(records)
+            try:
+                # What was taken before an error stays in the list, and the position is behind it.
+                records.extend(islice(self._records(state), left))
+            except QuorateError as error:
+                state.reading = None
+                if not records and not found:
+                    self._raised(state, error)
+                    raise
+                left = 0  # first what was read before it; then it is met again
+            if records:
+                found[state.topic_partition] = records
+            taken = len(records) - before
+            if taken < left:
+                self._finish(state)
+            left -= taken
+            if left <= 0:
+                break
+        return found
+
+    def _turns(self, only: Collection[TopicPartition]) -> Iterator[PartitionState]:
+        if only:
+            while turns := self._buffer.in_turn(only, self._subscription.states):
+                yield from turns
+        while (state := self._buffer.first()) is not None and not only:
+            yield state
+
+    def _records(self, state: PartitionState) -> Iterator[AnyRecord]:
+        """Return the rest of the chunk, or the next chunk; without one raise the error."""
+        if state.reading is not None:
+            return state.reading
+        if not state.chunk:
+            if not state.ahead:
+                assert state.error is not None, "who has a turn has something to read"
+                raise state.error.with_traceback(None)
+            state.take()
+        state.reading = self._reader.read(state)
+        return state.reading
+
+    def _finish(self, state: PartitionState) -> None:
+        """All of the chunk is read."""
+        state.finish()
+        self._had_turn(state)
+
+    def _raised(self, state: PartitionState, error: QuorateError) -> None:
+        state.reading = None
+        if error is state.error:
+            state.error = None
+        elif isinstance(error, CorruptRecordError):
+            state.fetch_again()
+        self._had_turn(state)
