@@ -16,7 +16,7 @@ import structlog
 from quorate.errors import StorageError
 from quorate_broker.replica_files import LogDirectory
 from quorate_quorum.log.disk_errors import is_of_disk, is_passing, storage_error
-from quorate_quorum.log.identity import Identity, read_identity, write_identity
+from quorate_quorum.log.identity import Identity, is_of_voter, read_identity, write_identity
 from quorate_quorum.log.run_file import (
     Run,
     begin_run,
@@ -212,6 +212,11 @@ async def _open_one(
 ) -> HeldDirectory:
     cluster_id = others[0].identity.cluster_id if others else None
     identity = await read_identity(disk, path, cluster_id=cluster_id, node_id=node_id)
+    if await is_of_voter(disk, path):
+        raise ConfigError(
+            f"{path} is the disk of voter {identity.node_id}: start it with quorate-quorum, or give"
+            " this broker another node.id and log.dirs of its own"
+        )
     for other in others:
         if other.id == identity.directory_id:
             raise ConfigError(

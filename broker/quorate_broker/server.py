@@ -15,7 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from quorate.errors import DuplicateBrokerError, UnsupportedError, WrongClusterError
+from quorate.errors import (
+    DuplicateBrokerError,
+    InvalidRequestError,
+    UnsupportedError,
+    WrongClusterError,
+)
 from quorate_broker.directories import LogDirectories
 from quorate_broker.fetcher import Fetchers
 from quorate_broker.isr import IsrKeeper
@@ -134,7 +139,12 @@ class BrokerServer:
         await rooms.client.start()
         try:
             await rooms.lifecycle.register(self._advertised(self.endpoint), rooms.publisher)
-        except (DuplicateBrokerError, UnsupportedError, WrongClusterError) as error:
+        except (
+            DuplicateBrokerError,
+            InvalidRequestError,
+            UnsupportedError,
+            WrongClusterError,
+        ) as error:
             raise ConfigError(f"broker {config.node_id} was refused: {error}") from error
 
     def _advertised(self, bound: str) -> str:

@@ -27,7 +27,7 @@ from quorate_quorum.log import observer, run_file, snapshot
 from quorate_quorum.log.disk import Disk, read_whole
 from quorate_quorum.log.events import decode_events
 from quorate_quorum.log.identity import FILE_NAME as IDENTITY_FILE
-from quorate_quorum.log.identity import read_identity
+from quorate_quorum.log.identity import METADATA_DIRECTORY, read_identity
 from quorate_quorum.log.index import OFFSET_ENTRY, TIME_ENTRY
 from quorate_quorum.log.log import (
     CUTTING_FILE,
@@ -38,7 +38,6 @@ from quorate_quorum.log.real_disk import LOCK_FILE
 from quorate_quorum.log.segment import INDEX, LOG, SNAPSHOT, TIME_INDEX, Segment, offset_of
 from quorate_quorum.log.slots import SLOT_BYTES, SlotFile
 from quorate_quorum.node.config import ConfigError
-from quorate_quorum.raft.bootstrap import METADATA_DIRECTORY
 from quorate_quorum.raft.storage import QUORUM_STATE, decode_state
 
 Row = dict[str, Any]

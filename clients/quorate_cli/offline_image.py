@@ -17,13 +17,12 @@ from quorate_cli.offline import DamagedError, NotOursError
 from quorate_quorum.log import snapshot
 from quorate_quorum.log.disk import Disk
 from quorate_quorum.log.identity import FILE_NAME as IDENTITY_FILE
-from quorate_quorum.log.identity import read_identity
+from quorate_quorum.log.identity import METADATA_DIRECTORY, read_identity
 from quorate_quorum.log.log import SYNCED_FILE
 from quorate_quorum.log.segment import LOG, file_name, offset_of
 from quorate_quorum.log.snapshot import SnapshotId
 from quorate_quorum.metadata.image import MetadataImage
 from quorate_quorum.metadata.loader import Loader
-from quorate_quorum.raft.bootstrap import METADATA_DIRECTORY
 from quorate_quorum.v1.events_pb2 import SnapshotStart
 
 

@@ -29,6 +29,7 @@ from quorate_quorum.log.identity import (
     CLUSTER_ID,
     FILE_NAME,
     Identity,
+    is_of_voter,
     read_identity,
     write_identity,
 )
@@ -312,8 +313,9 @@ async def _format(node: NodeConfig, cluster_id: str, voters: list[Voter], *, for
             await _format_one(disk, one, node, cluster_id, voters)
         for one in directories:
             found = await read_identity(disk, one)
+            kind = "voter" if await is_of_voter(disk, one) else "broker"
             sys.stdout.write(
-                f"{one}: node {found.node_id} of cluster {found.cluster_id}, "
+                f"{one}: {kind} {found.node_id} of cluster {found.cluster_id}, "
                 f"directory {found.directory_id.hex()}\n"
             )
     finally:

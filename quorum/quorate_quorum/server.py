@@ -24,7 +24,7 @@ from quorate_quorum.controller.service import ControllerService
 from quorate_quorum.controller.snapshotting import SnapshotConfig, Snapshotting
 from quorate_quorum.log.disk import Disk, Lock
 from quorate_quorum.log.epoch_chain import open_metadata_log
-from quorate_quorum.log.identity import Identity, read_identity
+from quorate_quorum.log.identity import Identity, is_of_voter, read_identity
 from quorate_quorum.log.log import Log, LogConfig
 from quorate_quorum.log.snapshot import SnapshotId
 from quorate_quorum.metadata.image import MetadataImage
@@ -147,6 +147,7 @@ class QuorumServer:
         self._lock = await _locked(environment.disk, directory)
         await environment.disk.sync_directory(directory)  # the identity may be no sync's yet
         if not identity.quorum_generation:
+            await _check_is_of_voter(environment.disk, directory, config)
             identity = await join(environment.network, environment.disk, config, identity)
         self._log = await open_metadata_log(
             environment.disk,
@@ -314,6 +315,17 @@ class _Snapshots:
 
     def parts(self, snapshot: tuple[int, int]) -> AsyncGenerator[bytes, None]:
         return self._raft.snapshot_parts(SnapshotId(*snapshot))
+
+
+async def _check_is_of_voter(disk: Disk, directory: str, config: QuorumConfig) -> None:
+    """Raise ConfigError for a disk that was formatted as a broker's: it would wait for ever."""
+    if not await is_of_voter(disk, directory):
+        raise ConfigError(
+            f"{directory} was formatted without --initial-voters, --standalone or --new-voter, as"
+            " a broker's. Remove it, and format it as a voter's: --initial-voters or --standalone"
+            " for a new cluster, --new-voter to follow one that runs. If this node is a broker,"
+            " start it with quorate-broker"
+        )
 
 
 async def _locked(disk: Disk, directory: str) -> Lock:

@@ -12,8 +12,9 @@ import pytest
 from quorate import Admin, Producer
 from quorate.errors import QuorateError, TopicExistsError
 from quorate_broker.server import BrokerServer
-from quorate_quorum.log.identity import Identity, read_identity, write_identity
+from quorate_quorum.log.identity import Identity, read_identity
 from quorate_quorum.node.features import SUPPORTED
+from quorate_quorum.raft.bootstrap import format_new_voter
 from quorate_quorum.recover import recover
 from quorate_quorum.recover.decision import plan, refusals
 from quorate_quorum.recover.survivor import read_survivor
@@ -128,7 +129,7 @@ def test_the_quorum_grows_back_to_three_on_new_disks_and_outlives_the_survivor(s
             node.disk = SimulatedDisk(random.Random(seed), latency_max=0.001)
             directory_id = world.chance.randbytes(16)
             identity = Identity(cluster.cluster_id, node.node_id, directory_id, 0)
-            await write_identity(node.disk, DATA, identity)
+            await format_new_voter(node.disk, DATA, identity)
             cluster.start(node.name)
             await cluster.spawn_client(partial(add_voter, world, node, directory_id))
         await until(lambda: all_serve(world, 2))

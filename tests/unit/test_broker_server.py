@@ -38,6 +38,7 @@ from quorate_quorum.metadata.watch import Watch
 from quorate_quorum.node.config import BrokerConfig, ConfigError
 from quorate_quorum.node.environment import Environment
 from quorate_quorum.node.process import NodeFailed
+from quorate_quorum.raft.bootstrap import format_new_voter
 from quorate_quorum.v1.events_pb2 import BrokerChange, MetadataEvent, UnregisterBroker
 from quorate_testing.in_process import InProcessListener, InProcessNetwork
 from quorate_testing.simulated.disk import SimulatedDisk
@@ -386,6 +387,7 @@ def test_a_broker_answers_probes_before_there_is_a_controller() -> None:
         ("empty", "not formatted"),
         ("cluster", "refused"),
         ("node", "node"),
+        ("voter", "/data is the disk of voter 0: start it with quorate-quorum"),
         ("port", "in use"),
         ("directory", "in use by another process"),
     ],
@@ -400,6 +402,10 @@ def test_a_broker_that_cannot_start_says_why(case: str, said: str) -> None:
             await world.format(0)
             disk = world.disks[0]
             await write_identity(disk, "/data", Identity(CLUSTER, 5, b"d" * 16, 0))
+        elif case == "voter":
+            identity = Identity(CLUSTER, 0, b"d" * 16, 0)
+            world.disks[0] = SimulatedDisk(random.Random(5))
+            await format_new_voter(world.disks[0], "/data", identity)
         elif case == "port":
             await world.brokers_up(1)
             await world.format(1)

@@ -310,6 +310,13 @@ def test_a_setting_of_the_other_kind_of_node_is_refused(tmp_path: Path) -> None:
             "--set replica.lag.time.max.ms=300: replica.fetch.wait.max.ms (250) must not be above "
             "1/2 of replica.lag.time.max.ms (300)",
         ),
+        (
+            BrokerConfig,
+            ("advertised.listeners=a:7093", "quorum.bootstrap.servers=a:7093,b:7093"),
+            "--set advertised.listeners=a:7093, --set quorum.bootstrap.servers=a:7093,b:7093, "
+            "FILE: quorum.bootstrap.servers names a:7093, where this broker itself listens: "
+            "voters listen there. If this node is a voter, format it with --initial-voters, ",
+        ),
     ],
 )
 def test_an_impossible_pair_is_named(

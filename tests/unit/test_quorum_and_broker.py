@@ -12,7 +12,7 @@ from quorate import Admin, Consumer, Producer
 from quorate.network import current_chance, current_network, current_wall_clock_ms
 from quorate_broker.server import BrokerServer
 from quorate_quorum.log.identity import Identity, write_identity
-from quorate_quorum.node.config import BrokerConfig, QuorumConfig
+from quorate_quorum.node.config import BrokerConfig, ConfigError, QuorumConfig
 from quorate_quorum.node.environment import Environment
 from quorate_quorum.node.process import NodeFailed
 from quorate_quorum.raft.bootstrap import format_voter
@@ -153,5 +153,22 @@ def test_the_cluster_comes_back_after_a_clean_stop_and_after_a_power_cut(
                 await server.stopped()
         await world.start()
         assert await read(2) == [b"first", b"second"]
+
+    in_a_world(program)
+
+
+def test_a_broker_with_the_id_of_a_voter_stops_and_says_what_to_do() -> None:
+    async def program(world: World) -> None:
+        world.disks[-1] = SimulatedDisk(random.Random(3))
+        await write_identity(world.disks[-1], "/data", Identity("c1", 100, b"x" * 16, 0))
+        config = BrokerConfig(
+            node_id=100,
+            listeners=("b100:7092",),
+            log_dirs=("/data",),
+            quorum_bootstrap_servers=(VOTER,),
+        )
+        twin = BrokerServer(config, world.environment(-1))
+        with pytest.raises(ConfigError, match=r"node\.id 100 is the id of the voter at v100:7093"):
+            await twin.start()
 
     in_a_world(program)

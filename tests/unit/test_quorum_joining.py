@@ -12,10 +12,10 @@ import structlog
 
 from quorate_cli.storage import format_broker
 from quorate_quorum.log.disk import replace_whole
-from quorate_quorum.log.identity import Identity, read_identity, write_identity
+from quorate_quorum.log.identity import Identity, read_identity
 from quorate_quorum.node.config import ConfigError
 from quorate_quorum.node.process import NodeFailed
-from quorate_quorum.raft.bootstrap import metadata_directory
+from quorate_quorum.raft.bootstrap import format_new_voter, metadata_directory
 from quorate_quorum.raft.storage import QUORUM_STATE, encode_state, read_state
 from quorate_testing.simulated.disk import SimulatedDisk
 from tests.cluster.support import run_here
@@ -27,7 +27,8 @@ NEW = 103
 async def new_voter(world: World, node_id: int = NEW, *, cluster_id: str = CLUSTER) -> Machine:
     """A machine as `storage format --new-voter` leaves it."""
     machine = Machine(world, node_id)
-    await write_identity(machine.disk, DATA, Identity(cluster_id, node_id, machine.directory_id, 0))
+    identity = Identity(cluster_id, node_id, machine.directory_id, 0)
+    await format_new_voter(machine.disk, DATA, identity)
     return machine
 
 
@@ -193,6 +194,19 @@ def test_a_disk_of_a_broker_is_not_taken_for_a_new_voters() -> None:
         with pytest.raises(ConfigError, match="belongs to node 1"):
             await machine.start(quorum_bootstrap_servers=servers(world))
         machine.disk = SimulatedDisk(random.Random(1))
+
+    in_a_world(program)
+
+
+def test_a_voter_formatted_as_a_broker_says_how_to_format_it() -> None:
+    """It did wait for ever: neither an initial voter nor a new one."""
+
+    async def program(world: World) -> None:
+        await world.start()
+        machine = Machine(world, NEW)
+        await format_broker(CLUSTER, NEW, [DATA], disk=machine.disk, chance=random.Random(1))
+        with pytest.raises(ConfigError, match="formatted without --initial-voters, --standalone"):
+            await machine.start(quorum_bootstrap_servers=servers(world))
 
     in_a_world(program)
 

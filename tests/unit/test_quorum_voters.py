@@ -22,9 +22,9 @@ from quorate.methods import ADD_VOTER, REMOVE_VOTER
 from quorate.v1 import admin_pb2 as admin
 from quorate_quorum.controller.voters import remove_voter
 from quorate_quorum.log import snapshot as files
-from quorate_quorum.log.identity import Identity, write_identity
+from quorate_quorum.log.identity import Identity
 from quorate_quorum.node.config import QuorumConfig
-from quorate_quorum.raft.bootstrap import metadata_directory
+from quorate_quorum.raft.bootstrap import format_new_voter, metadata_directory
 from quorate_testing.simulated.disk import SimulatedDisk
 from tests.harness.fake_broker import FakeBroker
 from tests.unit.test_quorum_joining import NEW, new_voter, servers
@@ -180,7 +180,7 @@ def test_a_wiped_disk_comes_back_as_a_new_voter_under_the_same_id() -> None:
         victim.disk = SimulatedDisk(random.Random(7), latency_max=0.001)
         victim.directory_id = b"\x77" * 16
         identity = Identity(CLUSTER, victim.node_id, victim.directory_id, 0)
-        await write_identity(victim.disk, DATA, identity)
+        await format_new_voter(victim.disk, DATA, identity)
         await victim.start(quorum_bootstrap_servers=servers(world))
         with pytest.raises(InvalidRequestError, match=f"{victim.node_id}:{old.hex()}"):
             await add(world, broker, victim)

@@ -23,6 +23,8 @@ from quorate_quorum.log.disk import Disk, read_whole, replace_whole
 from quorate_quorum.node.config import ConfigError
 
 FILE_NAME: Final = "meta.properties"
+#: Where the metadata log lies: in every voter's directory from its formatting on, in no broker's.
+METADATA_DIRECTORY: Final = "__cluster_metadata-0"
 VERSION: Final = 1
 BYTES_MAX: Final = 4096
 #: No quorum is recovered so often: who claims a later generation is not believed.
@@ -92,6 +94,11 @@ async def read_identity(
             "point log.dirs elsewhere, or set node.id right"
         )
     return identity
+
+
+async def is_of_voter(disk: Disk, directory: str) -> bool:
+    """Return whether a directory was formatted for a voter, and not for a broker."""
+    return await disk.exists(f"{directory}/{METADATA_DIRECTORY}")
 
 
 async def write_identity(disk: Disk, directory: str, identity: Identity) -> None:

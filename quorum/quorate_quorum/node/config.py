@@ -408,6 +408,15 @@ def _impossible(config: NodeConfig) -> Iterable[tuple[str, ...]]:
                 "quorum.bootstrap.servers must name at least one voter, as host:port",
                 "quorum.bootstrap.servers",
             )
+        if config.advertised in config.quorum_bootstrap_servers:
+            yield (
+                f"quorum.bootstrap.servers names {config.advertised}, where this broker itself "
+                "listens: voters listen there. If this node is a voter, format it with "
+                "--initial-voters, --standalone or --new-voter",
+                "quorum.bootstrap.servers",
+                "advertised.listeners",
+                "listeners",
+            )
         yield from _not_above(config, "replica.fetch.wait.max.ms", "replica.lag.time.max.ms", 2)
         yield from _not_above(config, "stream.queued.max.bytes", "queued.max.bytes")
         for name in ("fetch.max.bytes", "replica.fetch.max.bytes"):

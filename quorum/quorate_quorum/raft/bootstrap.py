@@ -14,14 +14,13 @@ from quorate.record import batch as record_batch
 from quorate_quorum.log.disk import Disk
 from quorate_quorum.log.epoch_chain import open_metadata_log
 from quorate_quorum.log.events import encode_events
-from quorate_quorum.log.identity import FILE_NAME, Identity, write_identity
+from quorate_quorum.log.identity import FILE_NAME, METADATA_DIRECTORY, Identity, write_identity
 from quorate_quorum.log.log import Log, LogConfig
 from quorate_quorum.node.config import ConfigError
 from quorate_quorum.raft.voters import Voter
 from quorate_quorum.v1 import events_pb2
 
 #: Where the metadata log lies in the first log directory.
-METADATA_DIRECTORY = "__cluster_metadata-0"
 METADATA_VERSION = 1
 
 
@@ -96,7 +95,7 @@ async def format_new_voter(disk: Disk, log_dir: str, identity: Identity) -> None
 
     OSError or StorageError if the disk fails.
     """
-    await make_durably(disk, log_dir)
+    await make_durably(disk, metadata_directory(log_dir))
     await write_identity(disk, log_dir, identity)
 
 
