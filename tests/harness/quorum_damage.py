@@ -8,8 +8,6 @@ from dataclasses import dataclass
 
 from quorate.errors import CorruptRecordError
 from quorate.record.batch import complete_prefix, split
-from quorate_quorum.log.log import SYNCED_FILE
-from quorate_quorum.log.slots import SlotFile
 from quorate_quorum.raft.bootstrap import metadata_directory
 from quorate_quorum.raft.storage import QUORUM_STATE
 from quorate_testing.simulated.disk import SimulatedDisk
@@ -36,29 +34,43 @@ class Damage:
         return self.position < len(content) and content[self.position] == self.value
 
 
-async def flip_below_the_sync(disk: SimulatedDisk, chance: random.Random) -> Damage | None:
-    """Flip a bit of a voter's disk while it is down; None if there is nothing to flip."""
-    synced = SlotFile(disk, f"{DIRECTORY}/{SYNCED_FILE}")
-    await synced.load()
-    end = synced.value[0] if synced.value is not None else 0
+def flip_below_the_sync(disk: SimulatedDisk, end: int, chance: random.Random) -> Damage | None:
+    """Flip a bit of a voter's disk while it is down; None if there is nothing to flip.
+
+    `end` is what the voter told to be synced, whatever its disk remembers of that.
+    """
     files = [path for path, size in disk.files() if size]
     snapshots = [path for path in files if path.endswith(".snapshot")]
     wholes = [path for path in (f"{DIRECTORY}/{QUORUM_STATE}", *snapshots[-1:]) if path in files]
-    places = [
-        (path, start, size)
-        for path in files
-        if path.startswith(DIRECTORY) and path.endswith(".log")
-        for start, size in _batches_below(disk.content(path), end)
-    ]
     if wholes and chance.random() < 0.4:
         path = chance.choice(wholes)
-        places = [(path, 0, len(disk.content(path)))]
-    if not places:
-        return None
-    path, start, size = chance.choice(places)
+        return _flip(disk, path, 0, len(disk.content(path)), chance)
+    if chance.random() < 0.5:
+        return flip_newest_told(disk, end, chance)
+    places = _told(disk, end)
+    return _flip(disk, *chance.choice(places), chance) if places else None
+
+
+def flip_newest_told(disk: SimulatedDisk, end: int, chance: random.Random) -> Damage | None:
+    """Flip a bit of the newest record that was told to be synced: others may lack it."""
+    places = _told(disk, end)
+    return _flip(disk, *places[-1], chance) if places else None
+
+
+def _flip(disk: SimulatedDisk, path: str, start: int, size: int, chance: random.Random) -> Damage:
     position = start + chance.randrange(size)
     disk.flip_bit(path, position, chance.randrange(8))
     return Damage(disk, path, position, disk.content(path)[position])
+
+
+def _told(disk: SimulatedDisk, end: int) -> list[tuple[str, int, int]]:
+    """Return path, position and size of the batches below `end`, in their order."""
+    return [
+        (path, start, size)
+        for path, _ in disk.files()
+        if path.startswith(DIRECTORY) and path.endswith(".log")
+        for start, size in _batches_below(disk.content(path), end)
+    ]
 
 
 def _batches_below(content: bytes, end: int) -> list[tuple[int, int]]:

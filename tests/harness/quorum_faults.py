@@ -371,6 +371,10 @@ class _Doing:
     async def bit_flip_below_sync(self) -> bool:
         return await self.operator.damage(self.someone, self.chance, self.fault.seconds)
 
+    async def bit_flip_in_the_dark(self) -> bool:
+        one, seconds = self.someone, self.fault.seconds
+        return await self.operator.damage(one, self.chance, seconds, all_dark=True)
+
     async def snapshot(self) -> bool:
         """A voter takes a snapshot now."""
         server, process, death = self.machine.server, self.machine.process, self.machine.death
@@ -427,6 +431,7 @@ KINDS: dict[str, Kind] = {
     "torn write": Kind(3, _Doing.torn_write),
     "bit flip above the sync": Kind(2, _Doing.bit_flip_above_sync),
     "bit flip below the sync": Kind(2, _Doing.bit_flip_below_sync),
+    "power loss of all and a bit flip": Kind(2, _Doing.bit_flip_in_the_dark),
     "failed sync": Kind(2, _Doing.failed_sync),
     "full disk": Kind(2, _Doing.full_disk),
     "slow sync": Kind(3, _Doing.slow_sync),

@@ -82,16 +82,27 @@ class Operator:
             await self._replace(machine, voters, seconds)
             return True
 
-    async def damage(self, machine: Machine, chance: random.Random, seconds: float) -> bool:
-        """Flip a bit of what was synced: the voter must not run with it (R7), and is replaced."""
+    async def damage(
+        self, machine: Machine, chance: random.Random, seconds: float, *, all_dark: bool = False
+    ) -> bool:
+        """Flip a bit of what was synced: the voter must not run with it (R7), and is replaced.
+
+        With `all_dark` the power of all goes at the same time: the promise is one damaged disk,
+        and any number of power losses.
+        """
         async with self._lock:
             voters = await self._voters()
             if len(voters) < VOTERS_TO_WIPE_MIN or machine.raft is None:
                 return False
             machine.excuses["damaged disk"] += 1
+            told = machine.raft.ledger.synced_end
+            dark = self._quorum.machines if all_dark else []
+            for one in dark:
+                self._quorum.cut_power(one)
             self._quorum.kill(machine)
-            damage = await flip_below_the_sync(machine.disk, chance)
-            self._quorum.let_go(machine)
+            damage = flip_below_the_sync(machine.disk, told, chance)
+            for one in [machine, *dark]:
+                self._quorum.let_go(one)
             await asyncio.sleep(START_S + seconds)
             if damage is not None and damage.is_there and machine.raft is not None:
                 raise Violation(f"{machine.name} runs with a damaged {damage.path}")

@@ -775,6 +775,42 @@ MUTANTS = (
         ),
     ),
     Mutant(
+        "R7",
+        "a power loss may forget how far the log is synced: damage counts as a tail",
+        LOG,
+        "self._synced_slot.advance(end, self.epochs.epoch_at(end - 1))",
+        "self._synced_slot.write(end, self.epochs.epoch_at(end - 1))",
+        (
+            "tests/unit/test_log_recovery.py::test_what_a_sync_has_told_is_never_taken_for_a_tail",
+            "tests/simulation/test_quorum_damage.py"
+            "::test_one_damaged_record_and_a_power_loss_of_all_lose_nothing_committed",
+        ),
+    ),
+    Mutant(
+        "R7",
+        "acknowledgements after a kill count on a synced end that only the page cache has",
+        LOG,
+        "        elif owner._synced_slot.value is not None:\n"
+        "            await owner._advance_synced(end)\n",
+        "",
+        (
+            "tests/unit/test_log_recovery.py"
+            "::test_a_kill_in_the_sync_of_synced_leaves_it_to_be_made_sure_at_open",
+        ),
+    ),
+    Mutant(
+        "R8",
+        "the oldest segment goes before the name of the next one is on the disk",
+        LOG,
+        "                # First the names of what stays: a power loss may keep a removal alone.\n"
+        "                await self._sync_names()\n",
+        "",
+        (
+            "tests/unit/test_log_recovery.py"
+            "::test_the_oldest_segment_stays_until_the_name_of_the_next_is_durable",
+        ),
+    ),
+    Mutant(
         "R9",
         "the epoch of an append that found no room stays",
         LOG,

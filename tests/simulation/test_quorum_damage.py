@@ -12,7 +12,7 @@ from quorate_quorum.raft import elections
 from quorate_testing.simulated.disk import SimulatedDisk
 from tests.harness import quorum_operators
 from tests.harness.invariants import Violation
-from tests.harness.quorum_damage import DIRECTORY, Damage
+from tests.harness.quorum_damage import DIRECTORY, Damage, flip_newest_told
 from tests.harness.quorum_faults import Fault
 from tests.harness.quorum_seed import run_seed
 
@@ -34,7 +34,7 @@ def test_no_voter_runs_with_a_flipped_bit_in_what_was_synced() -> None:
 
 
 def test_a_voter_that_does_run_with_damage_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def unnoticed(disk: SimulatedDisk, _: random.Random) -> Damage:
+    def unnoticed(disk: SimulatedDisk, _end: int, _: random.Random) -> Damage:
         """A lower bound that is damaged is none; the other slot is read."""
         path = f"{DIRECTORY}/{SYNCED_FILE}"
         disk.flip_bit(path, 100)
@@ -55,6 +55,23 @@ AMNESIA = [
     Fault(8.7, "disk emptied, same directory", 0, 1, 0.1, PLANNED, 3),
     Fault(9.0, "kill", 1, 0, 6.0, PLANNED, 4),
 ]
+
+
+#: Voter 2 misses what voters 0 and 1 commit; all go dark, 0 has a damaged record, 1 stays down.
+DARK = [
+    *AMNESIA[:2],
+    Fault(8.7, "power loss of all and a bit flip", 0, 1, 0.1, PLANNED, 3),
+    Fault(8.71, "kill", 1, 0, 6.0, PLANNED, 4),
+]
+
+
+def test_one_damaged_record_and_a_power_loss_of_all_lose_nothing_committed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A voter that took a damaged record for an unsynced tail would vote without it."""
+    monkeypatch.setattr(quorum_operators, "flip_below_the_sync", flip_newest_told)
+    outcomes = [run_seed(seed, DARK) for seed in range(0, 12, 2)]
+    assert sum(one.injected["power loss of all and a bit flip"] for one in outcomes) >= 4
 
 
 def test_an_emptied_disk_elects_nobody_and_catches_up() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from dataclasses import replace
 
@@ -78,6 +79,83 @@ async def test_a_flipped_bit_above_is_cut_with_all_that_follows(
     assert log.recovered.cut_bytes == positions[-1] - positions[at]
     if (field, at) not in [("length", 13)]:  # a length that is too small leaves bytes behind it
         assert log.recovered.lossy == lossy
+    await log.close(clean=False)
+
+
+@pytest.mark.parametrize("seed", range(20))
+async def test_what_a_sync_has_told_is_never_taken_for_a_tail(seed: int) -> None:
+    """A power loss brings no older `synced` back: a damaged record below is seen as damaged."""
+    disk = SimulatedDisk(random.Random(seed))
+    await disk.make_directory("/data")
+    log = await Log.open(disk, PATH, METADATA)
+    positions = [0]
+    for offset in range(4):
+        header, pieces = batch(offset)
+        await log.append([(header, pieces)])
+        positions.append(positions[-1] + header.size)
+        await log.sync()
+    disk.lose_power()
+    disk.flip_bit(FIRST, positions[3] + HEADER_FIELDS["payload"])
+    with pytest.raises(LogCorruptError, match="had survived a sync"):
+        await Log.open(disk, PATH, METADATA)
+
+
+@pytest.mark.parametrize("seed", range(20))
+async def test_a_kill_in_the_sync_of_synced_leaves_it_to_be_made_sure_at_open(seed: int) -> None:
+    """The page cache showed it at open; what is acknowledged then must be on the disk."""
+    disk = SimulatedDisk(random.Random(seed))
+    await disk.make_directory("/data")
+    log = await Log.open(disk, PATH, METADATA)
+    header, pieces = batch(0)
+    await log.append([(header, pieces)])
+    await log.sync()
+    header, pieces = batch(1)
+    await log.append([(header, pieces)])
+
+    def kill(operation: str, path: str) -> None:
+        if operation == "sync" and path.endswith("/synced"):
+            disk.crash_process()
+
+    disk.hook = kill
+    with pytest.raises(StorageError):
+        await log.sync()
+    disk.hook = None
+    log = await Log.open(disk, PATH, METADATA)
+    assert log.synced_end == 2, "told to be safe"
+    disk.lose_power()
+    disk.flip_bit(FIRST, header.size + HEADER_FIELDS["payload"])
+    with pytest.raises(LogCorruptError, match="had survived a sync"):
+        await Log.open(disk, PATH, METADATA)
+
+
+async def test_the_oldest_segment_stays_until_the_name_of_the_next_is_durable(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A power loss could keep the removal alone. The sync of names may be one that a roll began."""
+    disk = await new_disk()
+    log = await Log.open(disk, PATH, LogConfig(segment_bytes=100))
+    for offset in range(2):
+        header, pieces = batch(offset)
+        await log.append([(header, pieces)])
+        await log.sync()
+        await asyncio.sleep(0)  # the sync that the roll began finds nothing to do
+    may_go_on = asyncio.Event()
+    sync_directory = disk.sync_directory
+
+    async def held(path: str) -> None:
+        if f"{2:020}.log" in disk.names(PATH):
+            await may_go_on.wait()
+        await sync_directory(path)
+
+    monkeypatch.setattr(disk, "sync_directory", held)
+    header, pieces = batch(2)
+    await log.append([(header, pieces)])
+    deleting = asyncio.create_task(log.delete_segments_below(2))
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert await disk.exists(FIRST)
+    may_go_on.set()
+    assert await deleting == 2
     await log.close(clean=False)
 
 

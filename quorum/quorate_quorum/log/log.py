@@ -4,9 +4,11 @@ A directory holds segments, their indexes, the leader-epoch checkpoint, snapshot
 state, and two slot files: `synced`, the end offset that is known to have survived a sync, and
 `high-watermark`. The rules that keep it true:
 
-* `synced` moves only after a sync has succeeded and need not be synced itself: an old one is only
-  a lower bound. Before a cut below it, the lower end is written there *and* synced. So at open,
-  whatever is bad below it is corruption (law 7), and whatever is bad above it is a tail to cut.
+* `synced` moves only after a sync of the log has succeeded, and is itself synced before `sync`
+  returns: nothing above it was ever told to be safe. Before a cut below it, the lower end is
+  written there and synced. So at open, whatever is bad below it is corruption (law 7), and
+  whatever is bad above it is a tail to cut. (An older one, after a power loss, would make a tail
+  out of a damaged record that a majority counts on: docs/guarantees.md.)
 * A cut is synced before the next append: bytes that were cut never come back between newer ones
   (R8). Whole segments go last first, so that what a crash leaves is a prefix. While a cut is under
   way there is a file `cutting`: whoever finds it at open syncs what he sees before he goes on, for
@@ -49,6 +51,7 @@ from quorate_quorum.log.disk_errors import (
     ReopenError,
     TryAgainError,
     done_without,
+    is_of_disk,
     is_passing,
     storage_error,
 )
@@ -160,6 +163,7 @@ class Log:
         self._writing = asyncio.Lock()
         self._syncing = asyncio.Lock()
         self._slot_writing = asyncio.Lock()
+        self._naming = asyncio.Lock()
         self._rolled: asyncio.Task[None] | None = None
         #: What ended its use.
         self._failure: StorageError | None = None
@@ -182,7 +186,8 @@ class Log:
         self.log_end_offset = 0
         #: How often the log was cut; whoever began something before a cut compares it.
         self.truncations = 0
-        #: One past the last record that survived a sync that succeeded.
+        #: One past the last record that survived a sync that succeeded, as the slot says durably
+        #: (of a log that was opened without track_synced: from the first sync on).
         self.synced_end = 0
         #: A lower bound from the checkpoint; then whatever the owner sets.
         self.high_watermark = 0
@@ -344,7 +349,8 @@ class Log:
             await self._lower_slots(end_offset)
             for last in reversed(self._segments[at + 1 :]):
                 await self._drop(last)
-            self._unsynced_names |= await self._snapshots.remove_above(end_offset)
+            if await self._snapshots.remove_above(end_offset):
+                self._unsynced_names = True
             await segment.remove_index_files()
             self._unsynced_names = True
             await self._sync_names()
@@ -363,7 +369,8 @@ class Log:
                 await self._lower_slots(min(self.log_start_offset, offset))
                 for last in reversed(self._segments[1:]):
                     await self._drop(last)
-                self._unsynced_names |= await self._snapshots.remove_above(-1)
+                if await self._snapshots.remove_above(-1):
+                    self._unsynced_names = True
                 await self._move_emptied(self._segments.pop(), offset)
                 self._bases.pop()
             self.epochs = EpochCache()
@@ -374,7 +381,7 @@ class Log:
             await self._end_cut()
             async with self._slot_writing:
                 with done_without("synced", self._directory):  # it was lowered above
-                    await self._write_synced(offset, sync=True)
+                    await self._replace_synced(offset)
             await self._reload_observer()
 
     async def delete_segments_below(self, offset: int) -> int:
@@ -384,6 +391,9 @@ class Log:
         """
         count = 0
         async with self._exclusive("delete"):
+            if len(self._segments) > 1 and self._bases[1] <= offset:
+                # First the names of what stays: a power loss may keep a removal alone.
+                await self._sync_names()
             while len(self._segments) > 1 and self._bases[1] <= offset:
                 segment = self._segments[0]
                 self.log_start_offset = self._bases[1]
@@ -456,7 +466,8 @@ class Log:
         async with self._exclusive("checkpoint"):
             if self.high_watermark == offset:
                 with done_without("high watermark", self._directory):  # an older one is a bound too
-                    self._unsynced_names |= await self._high_watermark_slot.write(offset, epoch)
+                    if await self._high_watermark_slot.write(offset, epoch):
+                        self._unsynced_names = True
 
     async def close(self, *, clean: bool) -> None:
         """Close the files; if `clean`, first make everything durable, StorageError if it can't."""
@@ -486,7 +497,7 @@ class Log:
         await self.sync()
         async with self._exclusive("close"), self._slot_writing:
             with done_without("synced", self._directory):  # an older one is a lower bound
-                await self._write_synced(self.synced_end, sync=True)
+                await self._advance_synced(self.synced_end)
 
     # Writing.
 
@@ -534,6 +545,9 @@ class Log:
         """Return the active segment, a new one if the append would not fit."""
         if not self._segments:
             await self._make_directory()
+            # No acknowledgement is to fail for its room.
+            if self._config.track_synced and await self._synced_slot.reserve():
+                self._unsynced_names = True
             await self._new_segment()
         active = self._segments[-1]
         grows_too_far = active.size + size > self._config.segment_bytes
@@ -732,12 +746,14 @@ class Log:
         """
         async with self._slot_writing:
             if truncations == self.truncations and end > self.synced_end:
-                self.synced_end = end
                 try:
-                    with done_without("synced", self._directory):  # an older one is a lower bound
-                        await self._write_synced(end)
+                    await self._advance_synced(end)
                 except OSError as error:
-                    raise self._fail("sync failed", error) from error
+                    if self._config.track_synced or is_of_disk(error):
+                        raise self._sync_error("sync failed", error) from error
+                    log.warning("done without", what="synced", directory=self._directory)
+                if truncations == self.truncations:  # else the cut lowers the slot next
+                    self.synced_end = end
 
     async def _sync_segment(self, segment: Segment) -> None:
         try:
@@ -757,23 +773,29 @@ class Log:
         return end if end <= active_base else self.log_end_offset
 
     async def _sync_names(self) -> None:
-        if self._unsynced_parent:
-            await self._disk.sync_directory(self._directory.rpartition("/")[0] or "/")
-            self._unsynced_parent = False
-        if self._unsynced_names:
-            self._unsynced_names = False
-            try:
-                await self._disk.sync_directory(self._directory)
-            except BaseException:
-                self._unsynced_names = True
-                raise
+        """Return when every name of now is durable; a sync under way may be another's."""
+        async with self._naming:
+            if self._unsynced_parent:
+                await self._disk.sync_directory(self._directory.rpartition("/")[0] or "/")
+                self._unsynced_parent = False
+            if self._unsynced_names:
+                self._unsynced_names = False
+                try:
+                    await self._disk.sync_directory(self._directory)
+                except BaseException:
+                    self._unsynced_names = True
+                    raise
 
-    async def _write_synced(self, end: int, *, sync: bool = False) -> None:
-        made = await self._synced_slot.write(end, self.epochs.epoch_at(end - 1), sync=sync)
-        if made:
+    async def _advance_synced(self, end: int) -> None:
+        if await self._synced_slot.advance(end, self.epochs.epoch_at(end - 1)):
             self._unsynced_names = True
-            if sync:
-                await self._sync_names()
+            await self._sync_names()
+
+    async def _replace_synced(self, end: int) -> None:
+        """Durably, in both slots: after a cut neither may promise what is gone."""
+        if await self._synced_slot.write(end, self.epochs.epoch_at(end - 1), sync=True):
+            self._unsynced_names = True
+            await self._sync_names()
 
     # Cutting.
 
@@ -819,7 +841,7 @@ class Log:
         async with self._slot_writing:
             synced = self._synced_slot.value
             if synced is not None and synced[0] > end:
-                await self._write_synced(end, sync=True)
+                await self._replace_synced(end)
         known = self._high_watermark_slot.value
         if known is not None and known[0] > end:
             await self._high_watermark_slot.write(end, known[1], sync=True)
@@ -1147,9 +1169,17 @@ class _Recovery:
         owner._unsynced_names |= await owner._snapshots.remove_above(end)
         offset, owner.hw_epoch = owner._high_watermark_slot.value or (0, -1)
         owner.high_watermark = max(offset, owner.log_start_offset)
-        if self._config.track_synced and self._synced < end:
-            await self._write_tail_again()
+        if self._config.track_synced:
+            await self._make_synced_sure(end)
         await owner._write_epochs_if_possible()
+
+    async def _make_synced_sure(self, end: int) -> None:
+        """Acknowledgements count on `synced`; only the page cache may have it, after a kill."""
+        owner = self._log
+        if self._synced < end:
+            await self._write_tail_again()
+        elif owner._synced_slot.value is not None:
+            await owner._advance_synced(end)
 
     async def _write_tail_again(self) -> None:
         """What reads well may be on no disk (law 6): write all above `synced`, then sync it."""

@@ -1,7 +1,7 @@
 """A small file that holds two numbers, overwritten in place and never half written.
 
 It has two slots in two sectors, written in turn; each carries a sequence number and a CRC, and
-the newest good one counts. So a write needs no rename and no sync: a torn one leaves the other.
+the newest good one counts. So a write needs no rename: a torn one leaves the other.
 A log keeps two such files: `synced` (end offset, epoch) and `high-watermark` (offset, epoch).
 """
 
@@ -58,6 +58,31 @@ class SlotFile:
 
     async def write(self, offset: int, epoch: int, *, sync: bool = False) -> bool:
         """Write the next slot, or both durably if `sync`; return whether that made the file."""
+        file, made = await self._opened()
+        await self._write_next(file, offset, epoch)
+        if sync:
+            # Into both slots: whatever happens to the next writes, nothing older comes back.
+            await file.sync()
+            await self._write_next(file, offset, epoch)
+            await file.sync()
+        return made
+
+    async def advance(self, offset: int, epoch: int) -> bool:
+        """Write the next slot durably; return whether that made the file.
+
+        One sync is enough where the value never falls: a torn write leaves a lower bound.
+        """
+        file, made = await self._opened()
+        await self._write_next(file, offset, epoch)
+        await file.sync()
+        return made
+
+    async def reserve(self) -> bool:
+        """Take the room that it needs; return whether that made the file."""
+        return (await self._opened())[1]
+
+    async def _opened(self) -> tuple[File, bool]:
+        """Return the file, and whether it had to be made."""
         made = False
         if self._file is None:
             file = await self._disk.open(self._path, create=True)
@@ -69,20 +94,13 @@ class SlotFile:
                     await file.close()
                     raise
             self._file = file
-        await self._write_next(offset, epoch)
-        if sync:
-            # Into both slots: whatever happens to the next writes, nothing older comes back.
-            await self._file.sync()
-            await self._write_next(offset, epoch)
-            await self._file.sync()
-        return made
+        return self._file, made
 
-    async def _write_next(self, offset: int, epoch: int) -> None:
-        assert self._file is not None
+    async def _write_next(self, file: File, offset: int, epoch: int) -> None:
         sequence = self._sequence + 1
         body = SLOT.pack(_MAGIC, VERSION, sequence, offset, epoch)
         data = body + CRC.pack(crc32c(body))
-        await self._file.overwrite(sequence % 2 * SLOT_BYTES, data)
+        await file.overwrite(sequence % 2 * SLOT_BYTES, data)
         self._sequence = sequence
         self.value = (offset, epoch)
 
