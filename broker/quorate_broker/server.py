@@ -261,7 +261,11 @@ class _Rooms:
         self.replica = ReplicaService(self.replicas)
         self.services = (
             NodeService(
-                directories.cluster_id, config.node_id, server.incarnation, config.local_cluster
+                "broker",
+                directories.cluster_id,
+                config.node_id,
+                server.incarnation,
+                config.local_cluster,
             ),
             self.records,
             AdminService(

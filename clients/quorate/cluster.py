@@ -46,6 +46,7 @@ from quorate.owner import Owner
 from quorate.settings import SERVERS, TOPIC
 from quorate.v1.admin_pb2 import MetadataRequest, MetadataResponse, PartitionMetadata, TopicMetadata
 from quorate.v1.common_pb2 import ErrorCode, LeaderHint
+from quorate.wrong_address import knows_no_such_call, what_listens
 
 log = structlog.get_logger(__name__)
 
@@ -314,9 +315,17 @@ class Cluster:
         self._check_open()
         self.asked = number = self.asked + 1
         request = MetadataRequest(topics=list(self._wanted), all_topics=self.all_topics)
-        response = await self.ask_any(
-            METADATA, request, timeout_ms=timeout_ms, one_broker_ms=METADATA_TIMEOUT_MS
-        )
+        try:
+            response = await self.ask_any(
+                METADATA, request, timeout_ms=timeout_ms, one_broker_ms=METADATA_TIMEOUT_MS
+            )
+        except PeerError as error:
+            if not knows_no_such_call(error):
+                raise
+            wrong = [one for one, said in self._said.items() if knows_no_such_call(said)]
+            raise InvalidRequestError(
+                await what_listens(self.network, wrong[0], "broker")
+            ) from error
         if not self._closed:
             self.answered = max(self.answered, number)
             self._take(response)

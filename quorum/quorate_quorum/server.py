@@ -283,7 +283,11 @@ class _Rooms:
         self.controller.when_applied(self.snapshotting)
         self.services: Sequence[Service] = (
             NodeService(
-                identity.cluster_id, config.node_id, server.incarnation, config.local_cluster
+                "voter",
+                identity.cluster_id,
+                config.node_id,
+                server.incarnation,
+                config.local_cluster,
             ),
             *self.raft.services,
             ControllerService(

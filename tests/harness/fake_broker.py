@@ -66,7 +66,7 @@ class FakeBroker:
         return bool(self.answers) and not self.last.fenced and not self.last.HasField("error")
 
     async def start(self) -> None:
-        node = NodeService(self.cluster_id, self.node_id, self.incarnation, tell_pid=False)
+        node = NodeService("broker", self.cluster_id, self.node_id, self.incarnation, False)
         self.listener = await self.environment.network.serve(self.endpoint, [node])
         self.client.subscribe(self)
         await self.client.start()

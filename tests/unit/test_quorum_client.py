@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from quorate.errors import (
     DuplicateBrokerError,
@@ -37,6 +38,7 @@ from quorate_quorum.methods import (
     REGISTER,
 )
 from quorate_quorum.node.environment import Environment
+from quorate_quorum.node.identify import NodeService
 from quorate_quorum.v1 import controller_pb2 as wire
 from quorate_quorum.v1.events_pb2 import Feature, MetadataEvent, Voter, Voters
 from quorate_testing.in_process import InProcessListener, InProcessNetwork
@@ -792,5 +794,22 @@ def test_producer_ids_are_asked_for_a_bounded_time() -> None:
         ):
             await world.client.allocate_producer_ids(1, 5)
         assert world.loop.time() < 15
+
+    in_a_world(program)
+
+
+def test_a_broker_with_the_address_of_a_broker_for_a_voter_says_so_in_its_log() -> None:
+    async def program(world: World) -> None:
+        for number, one in enumerate(world.voters):
+            one.kill()
+            broker = NodeService("broker", "c1", number, b"run", False)
+            await world.network.serve(one.endpoint, [broker])
+        with capture_logs() as logs:
+            registering = asyncio.ensure_future(world.client.register(wire.RegisterRequest()))
+            await asyncio.sleep(1)
+            registering.cancel()
+            await asyncio.wait([registering])
+        said = {log["reason"] for log in logs if log["event"] == "no_voter_at_bootstrap_server"}
+        assert any("v100:9093 is the address of broker 0 of cluster c1" in one for one in said)
 
     in_a_world(program)

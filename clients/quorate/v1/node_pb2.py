@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15quorate/v1/node.proto\x12\nquorate.v1\"\x11\n\x0fIdentifyRequest\"Y\n\x10IdentifyResponse\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x0f\n\x07node_id\x18\x02 \x01(\x05\x12\x13\n\x0bincarnation\x18\x03 \x01(\x0c\x12\x0b\n\x03pid\x18\x04 \x01(\x03\x32M\n\x04Node\x12\x45\n\x08Identify\x12\x1b.quorate.v1.IdentifyRequest\x1a\x1c.quorate.v1.IdentifyResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15quorate/v1/node.proto\x12\nquorate.v1\"\x11\n\x0fIdentifyRequest\"g\n\x10IdentifyResponse\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x0f\n\x07node_id\x18\x02 \x01(\x05\x12\x13\n\x0bincarnation\x18\x03 \x01(\x0c\x12\x0b\n\x03pid\x18\x04 \x01(\x03\x12\x0c\n\x04role\x18\x05 \x01(\t2M\n\x04Node\x12\x45\n\x08Identify\x12\x1b.quorate.v1.IdentifyRequest\x1a\x1c.quorate.v1.IdentifyResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,7 +34,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_IDENTIFYREQUEST']._serialized_start=37
   _globals['_IDENTIFYREQUEST']._serialized_end=54
   _globals['_IDENTIFYRESPONSE']._serialized_start=56
-  _globals['_IDENTIFYRESPONSE']._serialized_end=145
-  _globals['_NODE']._serialized_start=147
-  _globals['_NODE']._serialized_end=224
+  _globals['_IDENTIFYRESPONSE']._serialized_end=159
+  _globals['_NODE']._serialized_start=161
+  _globals['_NODE']._serialized_end=238
 # @@protoc_insertion_point(module_scope)

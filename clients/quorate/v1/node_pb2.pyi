@@ -39,12 +39,15 @@ class IdentifyResponse(_message.Message):
     NODE_ID_FIELD_NUMBER: _builtins.int
     INCARNATION_FIELD_NUMBER: _builtins.int
     PID_FIELD_NUMBER: _builtins.int
+    ROLE_FIELD_NUMBER: _builtins.int
     cluster_id: _builtins.str
     node_id: _builtins.int
     incarnation: _builtins.bytes
     """one run of the process"""
     pid: _builtins.int
     """0 unless the caller is on the same machine"""
+    role: _builtins.str
+    """"broker" or "voter" """
     def __init__(
         self,
         *,
@@ -52,10 +55,11 @@ class IdentifyResponse(_message.Message):
         node_id: _builtins.int = ...,
         incarnation: _builtins.bytes = ...,
         pid: _builtins.int = ...,
+        role: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_id", b"cluster_id", "incarnation", b"incarnation", "node_id", b"node_id", "pid", b"pid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_id", b"cluster_id", "incarnation", b"incarnation", "node_id", b"node_id", "pid", b"pid", "role", b"role"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

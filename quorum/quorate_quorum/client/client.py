@@ -43,6 +43,7 @@ from quorate.frame import Frame
 from quorate.network import Method
 from quorate.record import batch as record_batch
 from quorate.v1.common_pb2 import ErrorCode
+from quorate.wrong_address import knows_no_such_call, what_listens
 from quorate_quorum.client.altering import AlterStream
 from quorate_quorum.client.forwarding import Forwarding, ForwardLimits, NotSentError
 from quorate_quorum.client.reaching import Answers, Backoff, Connections, Deadline, Lag, Voters
@@ -409,6 +410,12 @@ class QuorumClient:
             self._forget_leader(endpoint)
             if isinstance(error, DeadlineExceededError):
                 self._connections.drop(endpoint)
+            if knows_no_such_call(error):
+                found = await what_listens(self._environment.network, endpoint, "voter")
+                log.warning(
+                    "no_voter_at_bootstrap_server", endpoint=endpoint, reason=found, repeats=True
+                )
+                raise _NotAnswered(endpoint, QuorumUnavailableError(found)) from error
             raise _NotAnswered(endpoint, error) from error
         if response.error.code == ErrorCode.ERROR_CODE_NOT_CONTROLLER:
             self._follow_hint(endpoint, response.leader_id, response.leader_endpoint)

@@ -18,12 +18,15 @@ from quorate.v1 import node_pb2
 class NodeService:
     """Answers Identify.
 
+    `role`: "broker" or "voter", for a caller that has the address of the wrong one.
     `tell_pid`: tell callers on the same machine the process id (local clusters only).
     """
 
-    def __init__(self, cluster_id: str, node_id: int, incarnation: bytes, tell_pid: bool) -> None:
+    def __init__(
+        self, role: str, cluster_id: str, node_id: int, incarnation: bytes, tell_pid: bool
+    ) -> None:
         self._identity = node_pb2.IdentifyResponse(
-            cluster_id=cluster_id, node_id=node_id, incarnation=incarnation
+            cluster_id=cluster_id, node_id=node_id, incarnation=incarnation, role=role
         )
         self._tell_pid = tell_pid
 
