@@ -60,6 +60,9 @@ FETCH_STREAM = "clients/quorate/consumer/stream.py"
 CONSUMER_POSITIONS = "tests/unit/test_consumer_positions.py"
 CONSUMER_FAULTS = "tests/unit/test_consumer_faults.py"
 CONSUMER_MACHINES = "tests/unit/test_consumer_machines.py"
+ACCUMULATOR = "clients/quorate/producer/accumulator.py"
+ACCUMULATIONS = "tests/unit/test_accumulator.py"
+TOPICS = "tests/unit/test_producer_topics.py"
 
 
 class Mutant(NamedTuple):
@@ -1122,6 +1125,70 @@ MUTANTS = (
         (
             f"{CONSUMER_FAULTS}::test_what_other_partitions_hold_does_not_stop_the_one_that_is_read",
             f"{CONSUMER_MACHINES}::test_no_partition_that_is_read_starves_whatever_others_hold",
+        ),
+    ),
+    Mutant(
+        "K21",
+        "a batch that an earlier attempt may have written is split, and its parts are sent as new",
+        ACCUMULATOR,
+        "        if batch.count == 1 or batch.is_uncertain:",
+        "        if batch.count == 1:",
+        (
+            f"{ACCUMULATIONS}::test_what_may_have_been_written_is_not_split_but_its_outcome_is_unknown",
+        ),
+    ),
+    Mutant(
+        "K21",
+        "the parts of a batch that was too large take other sequences than the batch had",
+        "clients/quorate/producer/split.py",
+        "        part.base_sequence = (batch.base_sequence + start) & SEQUENCE_MAX",
+        "        part.base_sequence = batch.base_sequence",
+        (
+            f"{ACCUMULATIONS}::test_a_batch_that_is_too_large_goes_on_in_parts_with_its_sequences",
+            f"{ACCUMULATIONS}::test_nothing_lost_doubled_or_out_of_order_when_batches_are_split",
+        ),
+    ),
+    Mutant(
+        "K21",
+        "a partition that was forgotten begins again at sequence 0 of the same epoch",
+        ACCUMULATOR,
+        "        elif used.producer_epoch >= identity.producer_epoch:",
+        "        elif False:",
+        (
+            f"{ACCUMULATIONS}::test_a_partition_that_was_dropped_goes_on_under_a_higher_epoch",
+            f"{TOPICS}::test_a_topic_that_is_idle_for_minutes_is_forgotten_and_can_be_used_again",
+        ),
+    ),
+    Mutant(
+        "K26",
+        "what may have been written fails as if it was not",
+        ACCUMULATOR,
+        "        if batch.is_uncertain and not isinstance(error, OutcomeUnknownError):",
+        "        if False:",
+        (
+            f"{ACCUMULATIONS}::test_closed_is_what_was_not_sent_and_unknown_what_was",
+            f"{TOPICS}::test_what_an_earlier_attempt_may_have_written_fails_as_unknown",
+        ),
+    ),
+    Mutant(
+        "K26",
+        "what may be in a deleted topic is written to the one made again, too",
+        ACCUMULATOR,
+        "            if batch in old.in_flight or batch.is_uncertain:",
+        "            if batch in old.in_flight:",
+        (
+            f"{ACCUMULATIONS}::test_a_topic_made_again_takes_over_in_order_what_was_surely_not_written",
+            f"{TOPICS}::test_what_may_be_in_the_deleted_topic_is_not_sent_to_the_new_one",
+        ),
+    ),
+    Mutant(
+        "K26",
+        "a topic made again gets newer records before older ones that come back",
+        "clients/quorate/producer/partition_queue.py",
+        "            if self.predecessor.in_flight:",
+        "            if False:",
+        (
+            f"{ACCUMULATIONS}::test_a_topic_made_again_takes_over_in_order_what_was_surely_not_written",
         ),
     ),
 )

@@ -345,3 +345,20 @@ def test_what_was_sent_when_another_cluster_answers_has_an_unknown_outcome() -> 
                 unsent.result()
 
     with_cluster(program)
+
+
+def test_a_topic_that_was_forgotten_while_a_record_waits_is_asked_for_again() -> None:
+    async def program(cluster: FakeCluster) -> None:
+        topic = cluster.add_topic("t")
+        async with producer(cluster) as p:
+            await p.send_and_wait("t", b"1")
+            cluster.move("t", 0, -1)
+            waiting = asyncio.ensure_future(p.send_and_wait("t", b"2"))
+            await asyncio.sleep(1)
+            assert p._cluster is not None
+            p._cluster.release("t")
+            cluster.move("t", 0, 1)
+            await waiting
+        assert topic.partitions[0].values() == [b"1", b"2"]
+
+    with_cluster(program)

@@ -265,3 +265,29 @@ def test_a_delivery_that_is_kept_keeps_no_bytes() -> None:
             assert kept[-1].result().offset == 299
 
     with_cluster(program)
+
+
+def test_two_starts_at_once_make_one_client_and_a_stop_meanwhile_ends_it() -> None:
+    async def program(cluster: FakeCluster) -> None:
+        cluster.add_topic("t")
+        before = asyncio.all_tasks()
+        p = producer(cluster)
+        await asyncio.gather(p.start(), p.start())
+        names = [task.get_name() for task in asyncio.all_tasks() - before]
+        assert names.count("quorate-producer-tick") == 1
+        await p.stop()
+        for broker in cluster.brokers:
+            broker.running.clear()
+        q = producer(cluster)
+        starting = asyncio.ensure_future(q.start())
+        await asyncio.sleep(0.1)
+        await q.stop()
+        for broker in cluster.brokers:
+            broker.running.set()
+        with pytest.raises(ClosedError, match="was stopped"):
+            await starting
+        await asyncio.sleep(1)
+        left = {task.get_name() for task in asyncio.all_tasks() - before}
+        assert not [name for name in left if name.startswith("quorate-")]
+
+    with_cluster(program)

@@ -92,9 +92,14 @@ class BrokerStream:
 
     async def stop(self) -> None:
         """End the stream; what is in flight is not answered any more."""
+        self.leave()
+        await self.sender.cluster.owner.end(self._task)
+
+    def leave(self) -> None:
+        """End the stream, without waiting for it."""
         if self._timer is not None:
             self._timer.cancel()
-        await self.sender.cluster.owner.end(self._task)
+        self.sender.cluster.owner.cancel(self._task)
 
     def tick(self, now: float) -> bool:
         """Take back what another broker leads by now; break a stream that is silent too long.

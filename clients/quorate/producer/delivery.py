@@ -49,10 +49,9 @@ class Delivery(Awaitable[RecordMetadata]):
 
         asyncio.InvalidStateError if that is not known yet.
         """
-        error = self.exception()
-        if error is not None:
-            raise error.with_traceback(None)
-        batch = self._batch
+        batch = self._ended()
+        if batch.error is not None:
+            raise batch.error.with_traceback(None)
         offset = batch.base_offset + self._index if batch.base_offset >= 0 else -1
         timestamp = batch.append_time_ms if batch.append_time_ms >= 0 else self._timestamp_ms
         return RecordMetadata(batch.queue.topic, batch.queue.partition, offset, timestamp)
@@ -62,10 +61,7 @@ class Delivery(Awaitable[RecordMetadata]):
 
         asyncio.InvalidStateError if that is not known yet.
         """
-        batch = self._observed()
-        if not batch.done:
-            raise asyncio.InvalidStateError("the record is not acknowledged yet")
-        return batch.error
+        return self._ended().error
 
     def add_done_callback(
         self, callback: Callable[[Delivery], object], *, context: Context | None = None
@@ -90,9 +86,10 @@ class Delivery(Awaitable[RecordMetadata]):
         return len(removed)
 
     def __await__(self) -> Generator[Any, None, RecordMetadata]:
-        self._owner.check()
-        while not self._observed().done:
-            yield from _end_of(self._batch).__await__()
+        if not self._batch.done or self._batch.parts:
+            self._owner.check()
+            while not self._observed().done:
+                yield from _end_of(self._batch).__await__()
         return self.result()
 
     def _current(self) -> Batch:
@@ -101,6 +98,14 @@ class Delivery(Awaitable[RecordMetadata]):
         if batch.parts:
             batch, self._index = batch.holder(self._index)
             self._batch = batch
+        return batch
+
+    def _ended(self) -> Batch:
+        batch = self._batch
+        if not batch.done or batch.parts:
+            batch = self._observed()
+            if not batch.done:
+                raise asyncio.InvalidStateError("the record is not acknowledged yet")
         return batch
 
     def _observed(self) -> Batch:

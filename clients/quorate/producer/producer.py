@@ -119,6 +119,7 @@ class Producer:
         self._routes: Routes | None = None
         self._sticky: dict[str, Sticky] = {}
         self._must_yield = False
+        self._starting = asyncio.Lock()
         self._stopped: asyncio.Event | None = None
         #: Warns if this object is gone before it was stopped, also at the interpreter's end.
         self._unstopped: weakref.finalize[[], Producer] | None = None
@@ -128,13 +129,16 @@ class Producer:
     async def start(self) -> None:
         """Connect; QuorumUnavailableError if no bootstrap server answers in request_timeout_ms."""
         self._owner.bind()
-        if self._stopped is not None:
-            raise ClosedError("this producer was stopped; make a new one")
-        if self._cluster is not None:
-            return
+        async with self._starting:
+            self._check_not_stopped()
+            if self._cluster is None:
+                await self._start()
+
+    async def _start(self) -> None:
         cluster = Cluster(self._bootstrap, client_id=self._client_id, owner=self._owner)
         try:
             await cluster.start(timeout_ms=self._request_timeout_ms)
+            self._check_not_stopped()  # meanwhile
         except BaseException:
             await cluster.stop()
             raise
@@ -153,6 +157,10 @@ class Producer:
         remains = Remains(loop, cluster, self._sender, self._accumulator)
         self._unstopped = weakref.finalize(self, remains.tell)
         self._sender.start()
+
+    def _check_not_stopped(self) -> None:
+        if self._stopped is not None:
+            raise ClosedError("this producer was stopped; make a new one")
 
     async def stop(self) -> None:
         """Flush, then close. What cannot be delivered has failed after delivery_timeout_ms."""

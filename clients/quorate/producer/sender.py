@@ -69,6 +69,7 @@ NOT_WRITTEN = (
     OutOfOrderSequenceError,
     UnknownProducerIdError,
     PeerRefusedError,
+    WrongClusterError,
 )
 
 
@@ -297,7 +298,7 @@ class Sender:
                 stalled |= stream.tick(now)
                 if stream.is_idle and endpoint not in self.cluster.brokers.values():
                     del self._streams[endpoint]
-                    await stream.stop()
+                    stream.leave()  # a tick that waits expires nothing
             if stalled:
                 self.refresh()
             self.wake()
