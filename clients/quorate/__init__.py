@@ -1,5 +1,7 @@
 """Quorate: a Kafka-style replicated commit log. See README.md for a first program."""
 
+import logging
+
 from quorate.admin import Admin, ConfigDescription, NewTopic
 from quorate.consumer.consumer import Consumer
 from quorate.errors import QuorateError
@@ -25,6 +27,9 @@ from quorate.model import (
 from quorate.producer.delivery import Delivery
 from quorate.producer.partitioner import RoundRobinPartitioner
 from quorate.producer.producer import Producer
+
+# A library is silent until its program says what becomes of logs.
+logging.getLogger("quorate").addHandler(logging.NullHandler())
 
 __version__ = "0.1.0"
 

@@ -9,13 +9,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NoReturn
-
-import structlog
 
 from quorate.errors import (
     ClosedError,
@@ -48,7 +45,7 @@ from quorate.v1.admin_pb2 import MetadataRequest, MetadataResponse, PartitionMet
 from quorate.v1.common_pb2 import ErrorCode, LeaderHint
 from quorate.wrong_address import knows_no_such_call, what_listens
 
-log = structlog.get_logger(__name__)
+log = logging.getLogger(__name__)
 
 METADATA_TIMEOUT_MS = 1000  # one broker's time to answer before the next is asked
 REFRESH_TIMEOUT_MS = 30_000  # of one look, over all brokers
@@ -97,18 +94,6 @@ class TopicView:
             self.available = available
 
 
-def _keep_quiet() -> None:
-    """Warnings on standard error, unless the program has said what becomes of logs.
-
-    structlog by itself would print debug lines on a user's standard output.
-    """
-    if not structlog.is_configured():
-        structlog.configure(
-            wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
-            logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),  # of that moment
-        )
-
-
 def default_network() -> Network:
     """Return the network of the context, by default a new gRPC one."""
     network = current_network.get()
@@ -137,7 +122,6 @@ class Cluster:
         #: Of the client that this view belongs to; it sees the ends of our tasks too.
         self.owner = owner or Owner("client")
         self.bootstrap = SERVERS.check("Cluster", "bootstrap_servers", bootstrap_servers)
-        _keep_quiet()
         self.client_id = client_id
         self.network = default_network()
         self.owns_network = current_network.get() is None
@@ -435,7 +419,7 @@ class Cluster:
             self._last_error = None
         except QuorateError as error:
             self._last_error = error
-            log.debug("metadata refresh failed", error=str(error))
+            log.debug("a look at the cluster failed: %s", error)
         finally:
             self._looked_at = loop.time()
 

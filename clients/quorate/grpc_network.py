@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import functools
+import logging
 import os
 import re
 import socket
@@ -18,8 +19,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
-
-import structlog
 
 from quorate.errors import (
     DeadlineExceededError,
@@ -58,7 +57,7 @@ if TYPE_CHECKING:
 Q = TypeVar("Q")
 R = TypeVar("R")
 
-log = structlog.get_logger(__name__)
+log = logging.getLogger(__name__)
 
 #: Trailers have a limit of their own: an error's text is cut before it.
 DETAILS_CHARS_MAX = 1000
@@ -399,7 +398,7 @@ class GrpcListener:
             async with asyncio.timeout(grace_ms / 1000 + STOP_SLACK_S):
                 await self._server.stop(grace_ms / 1000)
         except TimeoutError:
-            log.warning("calls did not end when cancelled", endpoint=self._endpoint)
+            log.warning("calls at %s did not end when they were cancelled", self._endpoint)
 
 
 # -- the server's side of a call -------------------------------------------------------------
@@ -509,9 +508,9 @@ async def _abort(context: Any, method: Method[Any, Any], error: Exception) -> No
         raise error
     text = f"{type(error).__name__}: {error}"[:DETAILS_CHARS_MAX]
     if isinstance(error, _UnreadableError | InvalidRequestError):  # the caller's fault, not ours
-        log.warning("unreadable request", method=method.path, peer=context.peer(), error=text)
+        log.warning("an unreadable %s came from %s: %s", method.path, context.peer(), text)
         await context.abort(grpc_.StatusCode.INVALID_ARGUMENT, str(error)[:DETAILS_CHARS_MAX])
-    log.error("a call failed", method=method.path, peer=context.peer(), exc_info=error)
+    log.error("%s from %s failed", method.path, context.peer(), exc_info=error)
     await context.abort(grpc_.StatusCode.INTERNAL, text)
     raise AssertionError("abort returns never")
 
@@ -543,7 +542,7 @@ def _call_error(error: grpc.aio.AioRpcError, endpoint: str, path: str) -> Quorat
     if status is code.UNAVAILABLE and _NEVER_CONNECTED.search(details):
         return PeerRefusedError(f"nobody listens at {endpoint} ({path})")
     if status is code.FAILED_PRECONDITION:
-        return WrongClusterError(text)
+        return WrongClusterError(details)
     if status in (code.UNAVAILABLE, code.CANCELLED):
         return StreamBrokenError(text)
     if status is code.DEADLINE_EXCEEDED:

@@ -42,6 +42,7 @@ def main_options(
 ) -> None:
     """Start clusters, administer them, look inside."""
     # What the client library warns of goes where diagnostics go: standard output is for answers.
+    logging.basicConfig(level=logging.WARNING, format="quorate: %(message)s", stream=sys.stderr)
     structlog.configure(
         wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
         logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),

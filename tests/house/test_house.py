@@ -98,6 +98,17 @@ def test_only_one_module_imports_grpc() -> None:
     assert ours == ["clients/quorate/grpc_network.py"]
 
 
+def test_the_client_library_logs_through_the_standard_library() -> None:
+    """A program that uses the library decides by `logging` what becomes of its logs."""
+    importers = [
+        str(path.relative_to(ROOT))
+        for path in sources()
+        if path.is_relative_to(ROOT / "clients/quorate")
+        and re.search(r"^\s*(?:import|from) structlog", path.read_text(), re.MULTILINE)
+    ]
+    assert importers == []
+
+
 def test_nothing_is_left_for_later() -> None:
     """No FIXME, no TODO: what is not there says so to the user, or is in the README."""
     words = re.compile(r"\b(FIXME|TODO|XXX|HACK)\b")

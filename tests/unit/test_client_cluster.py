@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -188,3 +190,13 @@ def test_an_answer_that_names_another_cluster_is_not_taken() -> None:
         await view.stop()
 
     with_cluster(program)
+
+
+def test_the_library_is_silent_until_the_program_configures_logging() -> None:
+    program = "import logging, quorate; logging.getLogger('quorate.x').error('broken')"
+    said = []
+    for configure in ("", "logging.basicConfig(); "):
+        code = program.replace("logging.getL", configure + "logging.getL")
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        said.append("broken" in done.stderr)
+    assert said == [False, True]

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, NamedTuple
-
-import structlog
 
 from quorate.consumer.bell import Bell
 from quorate.consumer.positions import UNKNOWN
@@ -40,7 +39,7 @@ if TYPE_CHECKING:
     from quorate.consumer.subscription import Subscription
     from quorate.model import TopicPartition
 
-log = structlog.get_logger(__name__)
+log = logging.getLogger(__name__)
 
 EARLIEST, LATEST = -2, -1
 #: The time for an answer, and for positions to be known.
@@ -127,7 +126,7 @@ class Offsets:
                     "their leaders do not answer"
                 )
             if now >= deadlines[0] and not any(map(self._endpoint_of, unknown)):
-                log.warning("positions are not known", partitions=_names(unknown), leader=-1)
+                log.warning("no leader tells the positions in %s yet", _names(unknown))
                 return
             left = min(one for one in deadlines if one > now) - now
             with contextlib.suppress(RequestTimedOutError):

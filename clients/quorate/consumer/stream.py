@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-
-import structlog
 
 from quorate.consumer.deserialization import whole_batches
 from quorate.consumer.positions import UNKNOWN
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
     from quorate.consumer.positions import PartitionState, Reset
     from quorate.frame import Frame
 
-log = structlog.get_logger(__name__)
+log = logging.getLogger(__name__)
 
 BACKOFF_S = 0.03
 BACKOFF_MAX_S = 0.5
@@ -112,7 +111,7 @@ class BrokerStream:
                 await self._wake.wait()
                 continue
             error = await self._one_stream(first)
-            log.debug("fetch stream ended", broker=self.endpoint, error=str(error))
+            log.debug("the fetch stream of %s ended: %s", self.endpoint, error)
             self.session.restart()
             self._breaks += 1
             self._cluster.request_refresh()
@@ -260,11 +259,13 @@ class BrokerStream:
             )
             return
         log.warning(
-            "the log was cut below the position: records that were read are gone",
-            partition=f"{topic}-{partition}",
-            position=position,
-            reads_on_from=safe_offset,
-            reason=part.error.message,
+            "the log of %s-%d was cut below the position %d: records that were read are gone, "
+            "reading goes on from %d (%s)",
+            topic,
+            partition,
+            position,
+            safe_offset,
+            part.error.message,
         )
         state.seek(safe_offset)
 
@@ -275,11 +276,11 @@ class BrokerStream:
             state.error = error
         else:
             log.warning(
-                "the position does not exist any more",
-                partition=state.topic_partition,
-                position=state.position,
-                reset_to=self._config.policy,
-                reason=str(error),
+                "the position %d in %s-%d does not exist any more: reading goes on from %s (%s)",
+                state.position,
+                *state.topic_partition,
+                self._config.policy,
+                error,
             )
             state.seek_to(self._config.policy)
 
