@@ -22,6 +22,7 @@ from quorate.errors import (
     StorageError,
 )
 from quorate.network import Service
+from quorate_quorum.log.disk_errors import is_passing
 from quorate_quorum.log.events import encode_events
 from quorate_quorum.log.identity import Identity
 from quorate_quorum.log.log import Log
@@ -598,11 +599,16 @@ class RaftNode:
         """Return the size of a snapshot and some of its bytes from `position`, one at least.
 
         SnapshotNotFoundError if it is not there (any more), InvalidRequestError if the position
-        or bytes_max is none, StoppingError if the disk fails.
+        or bytes_max is none, OverloadedError if this process can't open it now, StoppingError if
+        the disk fails.
         """
         try:
             return await self._snapshots.read(snapshot, position, bytes_max)
         except OSError as error:
+            if is_passing(error):
+                raise OverloadedError(
+                    f"node {self._me.id} can't read its snapshot now: {error}"
+                ) from error
             self._fail(f"can't read a snapshot: {error}", error)
             raise StoppingError(f"node {self._me.id} can't read its snapshot: {error}") from error
 

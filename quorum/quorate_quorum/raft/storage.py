@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 
+import structlog
 from crc32c import crc32c
 from google.protobuf.message import DecodeError
 
@@ -18,6 +19,7 @@ from quorate.errors import CorruptRecordError, StorageError
 from quorate.record import batch as record_batch
 from quorate.record.batch import BatchHeader, parse_header
 from quorate_quorum.log.disk import Disk, read_whole, replace_whole
+from quorate_quorum.log.disk_errors import ProcessLimitError, Scope, scope_of
 from quorate_quorum.log.epoch_chain import epoch_started_by
 from quorate_quorum.log.epochs import misfit
 from quorate_quorum.log.events import EVENTS_BYTES_MAX, decode_events
@@ -39,6 +41,8 @@ from quorate_quorum.raft.messages import (
 from quorate_quorum.raft.voters import Voter, VoterSet
 from quorate_quorum.v1.events_pb2 import MetadataEvent
 
+log_line = structlog.get_logger(__name__)
+
 Buffer = bytes | bytearray | memoryview
 
 QUORUM_STATE = "quorum-state"
@@ -55,6 +59,9 @@ STATE = struct.Struct(
 )
 CRC = struct.Struct(">I")  # CRC-32C of all before it
 SCAN_BYTES = 1 << 20
+#: A second in all: longer silence costs a leader its reign anyway.
+TRIES_MAX = 20
+TRY_AGAIN_S = 0.05
 #: The first byte of an encoded MetadataEvent that holds Voters: field 2, length-delimited.
 VOTERS_TAG = 0x12
 FEATURE_TAG = 0x1A  # and one that holds a Feature: field 3
@@ -228,7 +235,12 @@ def _reaches(log: Log, below: Below) -> bool:
 
 
 class Storage:
-    """Carries out saves; completions come back as events, in the order of the saves."""
+    """Carries out saves; completions come back as events, in the order of the saves.
+
+    What fails because this process has too much open is tried again for a while: nothing was done.
+    Without room a voter stops, as it does when its disk fails: it could neither vote nor follow,
+    and one that leads would let nobody else.
+    """
 
     def __init__(self, disk: Disk, log: Log, directory: str, step: Callable[[Event], None]) -> None:
         self._disk = disk
@@ -267,12 +279,13 @@ class Storage:
         state, self._hard_state = self._hard_state, None
         saves, self._saves = self._saves, []
         if state is not None:
-            await replace_whole(self._disk, self._path, encode_state(state[0]))
+            content = encode_state(state[0])
+            await _patiently(lambda: replace_whole(self._disk, self._path, content))
             self._step(HardStateSaved(state[1]))
         for save in saves:
             await self._write(save)
         if saves:
-            await self._log.sync()
+            await _patiently(self._log.sync)
             last = saves[-1]
             self._step(Saved(last.epoch, last.end_offset, last.truncations))
 
@@ -283,8 +296,27 @@ class Storage:
             await self._log.truncate(save.truncate_to)
             assert self._log.log_end_offset == save.truncate_to, "a cut lies between batches"
         if save.batches:
-            await self._log.append(_pieces(save.batches))
+            pieces = _pieces(save.batches)
+            await _patiently(lambda: self._log.append(pieces))
             self._step(Written(self._log.log_end_offset, save.truncations))
+
+
+async def _patiently(work: Callable[[], Awaitable[object]]) -> None:
+    """Do it; where this process is at a limit that changes nothing, try again for a while."""
+    for _ in range(TRIES_MAX - 1):
+        try:
+            await work()
+        except ProcessLimitError as error:
+            reason = str(error)
+        except OSError as error:
+            if scope_of(error) is not Scope.PROCESS:
+                raise
+            reason = str(error)
+        else:
+            return
+        log_line.warning("a save is tried again", reason=reason)
+        await asyncio.sleep(TRY_AGAIN_S)
+    await work()
 
 
 def _pieces(
