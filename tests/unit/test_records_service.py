@@ -557,6 +557,27 @@ class TestFetch:
         assert [len(one.fetches) for one in many.values() if len(one.fetches) > 1] == [3, 2]
         await stream.aclose()
 
+    async def test_a_large_request_and_its_answers_leave_turns_to_others(self) -> None:
+        many = {f"p{number}": FakePartition(b"a", 1) for number in range(2500)}
+        requests = Requests()
+        stream = service(FakeReplicas(**many)).fetch(requests, PEER)
+        requests.send(fetch_request(1, *((number, 1) for number in range(2500)), wait_ms=FOREVER))
+        waiting = asyncio.ensure_future(anext(stream))
+        turns = 0
+        while not waiting.done():
+            await asyncio.sleep(0)
+            turns += 1
+        assert turns > 2500 / 250  # to name them alone
+        told = [one.partition for one in (await waiting).header.partitions]
+        assert told == list(range(1000))
+        requests.send(fetch_request(2, wait_ms=FOREVER))
+        told += [one.partition for one in (await anext(stream)).header.partitions]
+        requests.send(fetch_request(3, wait_ms=FOREVER))
+        many["p7"].move(b"b")  # the rest is told with the next news
+        told += [one.partition for one in (await anext(stream)).header.partitions]
+        assert sorted(told) == sorted([*range(2500), 7])
+        await stream.aclose()
+
     async def test_an_empty_answer_comes_after_max_wait(self) -> None:
         replicas = FakeReplicas(p0=FakePartition(b"ab", 2))
         requests = Requests()

@@ -35,6 +35,10 @@ Key = tuple[bytes, int]
 
 #: Partitions of one session that are looked at before others have their turn of the loop.
 LOOKS_IN_A_ROW_MAX = 64
+#: Partitions that are named or forgotten before others have their turn.
+CHANGES_IN_A_ROW_MAX = 250
+#: Partitions that one answer tells of.
+TOLD_MAX = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,7 +176,7 @@ class FetchSession:
         try:
             async with closing:
                 async for request in requests:
-                    self._take(request)
+                    await self._take(request)
                     while len(self._wanted) >= self._limits.requests_max:
                         self._answered.clear()
                         await self._answered.wait()
@@ -216,7 +220,7 @@ class FetchSession:
 
     # What requests change
 
-    def _take(self, request: FetchRequest) -> None:
+    async def _take(self, request: FetchRequest) -> None:
         if request.request_id <= self._last_request_id:
             raise InvalidRequestError(
                 f"request_id must grow on a stream: {request.request_id} after "
@@ -226,10 +230,13 @@ class FetchSession:
         if self._stopping:
             return
         self._arrived += 1
-        for forgotten in request.forgotten:
+        # An answer that is made meanwhile is to an earlier request: it leaves out what is named.
+        for index, forgotten in enumerate(request.forgotten, 1):
             self._forget((forgotten.topic_id, forgotten.partition))
-        for named in request.partitions:
+            await _let_others_run(index)
+        for index, named in enumerate(request.partitions, 1):
             self._name(named)
+            await _let_others_run(index)
         self._due.update(self._failing)
         self._failing.clear()
         self._repeat_unmoved()
@@ -358,7 +365,7 @@ class FetchSession:
     ) -> bool:
         """Add to the answer what one partition has; False if it has records that do not fit."""
         size = answer.size
-        if 0 < size >= wanted.max_bytes:
+        if 0 < size >= wanted.max_bytes or len(answer.looks) >= TOLD_MAX:
             return False
         version = position.version
         found = await self._read_one(key, position, max(wanted.max_bytes - size, 0), size == 0)
@@ -424,6 +431,11 @@ class FetchSession:
             position.told_log_start = found.log_start_offset
         self._answer = _Answer()
         return Frame(header, tuple(pieces))
+
+
+async def _let_others_run(index: int) -> None:
+    if index % CHANGES_IN_A_ROW_MAX == 0:
+        await asyncio.sleep(0)
 
 
 def _failed(position: _Position, error: QuorateError) -> FetchedPartition:
