@@ -12,7 +12,7 @@ import random
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 from quorate.errors import (
     ClosedError,
@@ -56,6 +56,14 @@ NOBODY_ANSWERS_WAIT_S = 30.0
 #: Between looks that bring no news; the first one after news, or after a quiet time, is at once.
 LOOK_INTERVALS_S = (0.0, 0.02, 0.05, 0.1, 0.2, 0.5)
 QUIET_S = 2.0
+
+
+class _Known(NamedTuple):
+    """What was asked for, and the image that told it: offset and epoch."""
+
+    asked_for: tuple[tuple[str, ...], bool]
+    offset: int
+    epoch: int
 
 
 @dataclass(slots=True)
@@ -152,6 +160,10 @@ class Cluster:
         #: Requests for metadata, numbered as they are sent, and the latest one answered.
         self.asked = 0
         self.answered = 0
+        #: The latest one answered before that.
+        self.answered_before = 0
+        #: The last answer that told all that was asked for.
+        self._known: _Known | None = None
 
     async def start(self, *, timeout_ms: int = 30000) -> None:
         """Ask the bootstrap servers until one answers; QuorumUnavailableError after timeout_ms."""
@@ -258,6 +270,7 @@ class Cluster:
         """Forget a topic that is not in use any more; it is looked up again when it is."""
         self._wanted.pop(name, None)
         self.topic_errors.pop(name, None)
+        self._known = None
         self._forget(name)
 
     def partition(self, name: str, partition: int) -> PartitionView | None:
@@ -298,7 +311,11 @@ class Cluster:
         """Ask brokers in turn until one answers; raise what each said if none does."""
         self._check_open()
         self.asked = number = self.asked + 1
-        request = MetadataRequest(topics=list(self._wanted), all_topics=self.all_topics)
+        asked_for = (tuple(self._wanted), self.all_topics)
+        request = MetadataRequest(topics=asked_for[0], all_topics=self.all_topics)
+        if self._known is not None and self._known.asked_for == asked_for:
+            request.known_image_offset = self._known.offset
+            request.known_image_epoch = self._known.epoch
         try:
             response = await self.ask_any(
                 METADATA, request, timeout_ms=timeout_ms, one_broker_ms=METADATA_TIMEOUT_MS
@@ -311,8 +328,11 @@ class Cluster:
                 await what_listens(self.network, wrong[0], "broker")
             ) from error
         if not self._closed:
-            self.answered = max(self.answered, number)
+            self.answered_before, self.answered = self.answered, max(self.answered, number)
             self._take(response)
+            # What was released or wanted meanwhile is in no answer to this.
+            if asked_for == (tuple(self._wanted), self.all_topics):
+                self._known = _Known(asked_for, response.image_offset, response.image_epoch)
 
     def avoid(self, endpoint: str) -> None:
         """Ask this broker last from now on: it is silent, or does not answer."""
@@ -431,6 +451,9 @@ class Cluster:
     def _take(self, response: MetadataResponse) -> None:
         if self.cluster_id and response.cluster_id != self.cluster_id:
             self._found_another_cluster(self._last_answer, f"cluster {response.cluster_id}")
+        if response.unchanged:
+            self.controller = response.controller
+            return
         is_stale = response.image_offset < self.image_offset
         self.image_offset = max(self.image_offset, response.image_offset)
         self.cluster_id = response.cluster_id

@@ -359,6 +359,10 @@ class FakeCluster:
         response = admin_pb2.MetadataResponse(
             cluster_id=self.cluster_id, controller=0, image_offset=self.image_offset
         )
+        is_known = request.HasField("known_image_offset")
+        if is_known and request.known_image_offset == self.image_offset:
+            response.unchanged = True
+            return response
         for broker in self.brokers:
             response.brokers.add(broker_id=broker.id, endpoint=broker.endpoint)
         for name in sorted(self.topics) if request.all_topics else request.topics:

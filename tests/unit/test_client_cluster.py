@@ -14,6 +14,7 @@ import quorate
 from quorate import Admin, Consumer, Producer
 from quorate.cluster import Cluster
 from quorate.errors import UnknownTopicError, WrongClusterError
+from quorate.v1 import admin_pb2
 from quorate.v1.admin_pb2 import MetadataRequest
 from quorate.v1.common_pb2 import LeaderHint
 from tests.harness.fake_leaders import FakeCluster, with_cluster
@@ -66,6 +67,38 @@ def test_a_silent_broker_is_asked_last() -> None:
         for _ in range(5):
             await view.refresh()
         assert asyncio.get_running_loop().time() - before < 0.1
+        await view.stop()
+
+    with_cluster(program)
+
+
+def test_a_look_that_finds_the_same_image_is_told_nothing_else() -> None:
+    async def program(cluster: FakeCluster) -> None:
+        cluster.add_topic("t", 3)
+        view = Cluster(cluster.bootstrap, client_id="test")
+        await view.start()
+        await view.topic("t")
+        asked: list[admin_pb2.MetadataRequest] = []
+        answers: list[admin_pb2.MetadataResponse] = []
+        metadata = cluster.metadata
+
+        def watched(request: admin_pb2.MetadataRequest) -> admin_pb2.MetadataResponse:
+            asked.append(request)
+            answers.append(metadata(request))
+            return answers[-1]
+
+        cluster.metadata = watched  # type: ignore[method-assign]
+        await view.refresh()
+        await view.refresh()
+        assert answers[-1].unchanged
+        assert len(view.topics["t"].partitions) == 3
+        cluster.move("t", 0, 1)
+        await view.refresh()  # another image: all of it
+        assert not answers[-1].unchanged
+        assert view.topics["t"].partitions[0].leader == 1
+        view.want(["u"])  # another question: all of it
+        await view.refresh()
+        assert not asked[-1].HasField("known_image_offset")
         await view.stop()
 
     with_cluster(program)
@@ -173,6 +206,7 @@ def test_a_client_goes_on_while_a_broker_of_its_own_cluster_answers() -> None:
             await fake.become_another(brokers=fake.brokers[:1])
             fake.cluster_id = "fake"
             fake.topics["t"] = topic
+            fake.image_offset += 10  # it went on meanwhile
             fake.move("t", 0, 1)
             assert (await producer.send_and_wait("t", b"1")).offset == 1
 

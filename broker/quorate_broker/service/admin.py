@@ -155,6 +155,17 @@ class AdminService:
     async def metadata(self, request: MetadataRequest, peer: Peer) -> MetadataResponse:
         self._check_count(len(request.topics) + len(request.topic_ids))
         image = await self._image(peer)
+        if request.HasField("known_image_offset") and (image.offset, image.epoch) == (
+            request.known_image_offset,
+            request.known_image_epoch,
+        ):
+            return MetadataResponse(
+                cluster_id=self._cluster_id,
+                controller=self._client.leader_id,
+                image_offset=image.offset,
+                image_epoch=image.epoch,
+                unchanged=True,
+            )
         if request.all_topics:
             topics = [_topic(topic) for topic in image.sorted_topics()]
         else:
@@ -170,6 +181,7 @@ class AdminService:
             ],
             topics=topics,
             image_offset=image.offset,
+            image_epoch=image.epoch,
         )
 
     async def describe_topics(

@@ -14,6 +14,7 @@ from quorate.model import TopicPartition
 if TYPE_CHECKING:
     from quorate.cluster import Cluster
 
+BEFORE_ANY_LOOK = -1
 LISTENER_CALLS = ("on_partitions_revoked", "on_partitions_assigned")
 
 
@@ -28,9 +29,8 @@ class Assignment:
         self._assigned = assigned
         self._listener: Any = None
         self._cluster: Cluster | None = None
-        #: The look at the cluster that the subscription was made after; and whether one came since.
-        self._made_at = 0
-        self._is_seen = False
+        #: The look at the cluster that the subscription was made after.
+        self._made_at = BEFORE_ANY_LOOK
         #: What the listener raised, until a read tells it.
         self.listener_error: Exception | None = None
 
@@ -51,7 +51,6 @@ class Assignment:
                 raise TypeError(f"the listener's {name} must be a plain function, not async")
         self._pattern = None if pattern is None else re.compile(pattern)
         self.topics, self._partitions, self._listener = tuple(topics), None, listener
-        self._is_seen = False
         if self._cluster is not None:
             self._made_at = self._cluster.asked
             self._look()
@@ -92,7 +91,9 @@ class Assignment:
         cluster.on_change(self.cluster_changed)
         if self._partitions is not None:
             self.assign(self._partitions)
+        self._made_at = cluster.asked
         self.cluster_changed()
+        self._made_at = BEFORE_ANY_LOOK  # the view knew all that it was prepared for
 
     async def known(self) -> None:
         """Return when a look at the cluster has told all that the subscription asks for.
@@ -129,9 +130,8 @@ class Assignment:
             for name in self._names(cluster)
             for number in cluster.topics[name].numbers
         }
-        self._assign(wanted, late=self._is_seen)
-        # From the first answer on that was asked for with this subscription, all else is new.
-        self._is_seen = self._is_seen or cluster.answered > self._made_at
+        # After the first answer that was asked for with this subscription, all else is new.
+        self._assign(wanted, late=cluster.answered_before > self._made_at)
 
     def _names(self, cluster: Cluster) -> list[str]:
         if self._pattern is None:

@@ -28,7 +28,14 @@ class MetadataRequest(_message.Message):
     TOPICS_FIELD_NUMBER: _builtins.int
     ALL_TOPICS_FIELD_NUMBER: _builtins.int
     TOPIC_IDS_FIELD_NUMBER: _builtins.int
+    KNOWN_IMAGE_OFFSET_FIELD_NUMBER: _builtins.int
+    KNOWN_IMAGE_EPOCH_FIELD_NUMBER: _builtins.int
     all_topics: _builtins.bool
+    known_image_offset: _builtins.int
+    """The image that the caller asked the same of before: if it is still the one of now, the answer
+    says so and names no brokers and topics.
+    """
+    known_image_epoch: _builtins.int
     @_builtins.property
     def topics(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """empty with all_topics false: brokers only"""
@@ -41,12 +48,16 @@ class MetadataRequest(_message.Message):
         topics: _abc.Iterable[_builtins.str] | None = ...,
         all_topics: _builtins.bool = ...,
         topic_ids: _abc.Iterable[_builtins.bytes] | None = ...,
+        known_image_offset: _builtins.int | None = ...,
+        known_image_epoch: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_known_image_offset", b"_known_image_offset", "known_image_offset", b"known_image_offset"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["all_topics", b"all_topics", "topic_ids", b"topic_ids", "topics", b"topics"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_known_image_offset", b"_known_image_offset", "all_topics", b"all_topics", "known_image_epoch", b"known_image_epoch", "known_image_offset", b"known_image_offset", "topic_ids", b"topic_ids", "topics", b"topics"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__known_image_offset: _TypeAlias = _typing.Literal["known_image_offset"]  # noqa: Y015
+    _WhichOneofArgType__known_image_offset: _TypeAlias = _typing.Literal["_known_image_offset", b"_known_image_offset"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__known_image_offset) -> _WhichOneofReturnType__known_image_offset | None: ...
 
 Global___MetadataRequest: _TypeAlias = MetadataRequest  # noqa: Y015
 
@@ -59,11 +70,17 @@ class MetadataResponse(_message.Message):
     BROKERS_FIELD_NUMBER: _builtins.int
     TOPICS_FIELD_NUMBER: _builtins.int
     IMAGE_OFFSET_FIELD_NUMBER: _builtins.int
+    IMAGE_EPOCH_FIELD_NUMBER: _builtins.int
+    UNCHANGED_FIELD_NUMBER: _builtins.int
     cluster_id: _builtins.str
     controller: _builtins.int
     """id of the quorum's leader, -1 if unknown"""
     image_offset: _builtins.int
     """grows; a client never goes back to an older leader_epoch"""
+    image_epoch: _builtins.int
+    """the quorum's epoch of the last record before image_offset"""
+    unchanged: _builtins.bool
+    """nothing else is told"""
     @_builtins.property
     def brokers(self) -> _containers.RepeatedCompositeFieldContainer[Global___BrokerEndpoint]:
         """unfenced ones"""
@@ -78,10 +95,12 @@ class MetadataResponse(_message.Message):
         brokers: _abc.Iterable[Global___BrokerEndpoint] | None = ...,
         topics: _abc.Iterable[Global___TopicMetadata] | None = ...,
         image_offset: _builtins.int = ...,
+        image_epoch: _builtins.int = ...,
+        unchanged: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["brokers", b"brokers", "cluster_id", b"cluster_id", "controller", b"controller", "image_offset", b"image_offset", "topics", b"topics"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["brokers", b"brokers", "cluster_id", b"cluster_id", "controller", b"controller", "image_epoch", b"image_epoch", "image_offset", b"image_offset", "topics", b"topics", "unchanged", b"unchanged"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
