@@ -25,7 +25,12 @@ from quorate.errors import (
 from quorate.v1.common_pb2 import ErrorCode
 from quorate_broker.strays import Strays
 from quorate_quorum.node.features import to_wire
-from quorate_quorum.v1.controller_pb2 import HeartbeatRequest, RegisterRequest, ReplicaEnd
+from quorate_quorum.v1.controller_pb2 import (
+    HeartbeatRequest,
+    LossyReplica,
+    RegisterRequest,
+    ReplicaEnd,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -76,6 +81,7 @@ class Lifecycle:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._notify_offset = 0
         self._is_open = False  # the logs of the image are open
+        self._losses_known = 0
         self._wants_shutdown = False
         self._is_stopped = False
         self._ends_wanted: list[PartitionId] = []
@@ -98,6 +104,7 @@ class Lifecycle:
         self._replicas.cluster_id = self._directories.cluster_id
         self._replicas.on_directory_failed = self.directory_failed
         self._directories.on_lost = self._lost
+        self._replicas.losses.on_found = self._push_if_open
         apply_offset = await self._register()
         self._heartbeat = self._client.heartbeat(self._state, self._heard)
         self._own("open", self._open(apply_offset, publisher))
@@ -123,6 +130,9 @@ class Lifecycle:
         if self._notify_offset and image.offset >= self._notify_offset:
             self._notify_offset = 0
             self._push()
+        if self._losses_known != len(self._replicas.losses):
+            self._losses_known = len(self._replicas.losses)
+            self._push()  # some are settled: tell of the next ones, or that there are none
 
     def directory_failed(self, directory_id: bytes, reason: str) -> None:
         """A directory's disk failed: remembered on disk first, then told; the last one stops us."""
@@ -245,11 +255,20 @@ class Lifecycle:
             broker_epoch=self.broker_epoch,
             incarnation=self._incarnation,
             applied_offset=self._publisher.applied_offset,
-            want_fence=not self._is_open,
+            want_fence=not self._is_open or len(self._replicas.losses) > 0,
             want_shutdown=self._wants_shutdown,
             failed_directories=self._directories.failed_ids,
             replica_ends=self._take_ends(),
+            lossy_replicas=self._lossy(),
         )
+
+    def _lossy(self) -> list[LossyReplica]:
+        """Return replicas that are lossy and trusted; none before the logs are open."""
+        return self._replicas.losses.to_tell(self._replicas.image) if self._is_open else []
+
+    def _push_if_open(self) -> None:
+        if self._is_open:
+            self._push()
 
     def _heard(self, response: HeartbeatResponse) -> None:
         """Take an answer of the controller; NOT_CONTROLLER never gets here."""

@@ -36,6 +36,8 @@ STRAY = ".stray"
 NAME_BYTES_MAX = 255
 #: Suffix of one that stood in the way and is of a history that is over: it stays.
 KEPT = ".kept"
+#: Suffix of one that does not tell whose it is any more: it stays.
+DAMAGED = ".damaged"
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,14 +163,20 @@ class ReplicaFiles:
         self._own_removal(self._remove(directory_id, target))
         return True
 
-    async def make_room(self, directory_id: bytes, path: str, topic_id: bytes) -> None:
+    async def make_room(
+        self, directory_id: bytes, path: str, topic_id: bytes, *, salvage: bool = False
+    ) -> None:
         """Rename a directory of our name that is another topic's: deleted and made again (K25).
 
-        One of ours that an older history wrote is taken over into this one.
+        One of ours that an older history wrote is taken over into this one. With `salvage`, one
+        that does not tell whose it is goes out of the way, and stays.
         """
         if not await self._disk.exists(f"{path}/{METADATA_FILE}"):
             return
         metadata = await self._metadata(path)
+        if metadata is None and salvage:
+            await self._set_aside(path, _beside(path, topic_id, DAMAGED))
+            return
         if metadata is None:  # it was replaced atomically: whose it is, nobody can tell any more
             raise LogCorruptError(f"{path}/{METADATA_FILE} is damaged")
         if metadata.topic_id == topic_id:
@@ -178,13 +186,16 @@ class ReplicaFiles:
             await self._keep(path, metadata)
             return
         target = _beside(path, metadata.topic_id, STRAY)
+        await self._set_aside(path, target)
+        delay = self._host.config.stray_delete_delay_ms / 1000
+        self._own_removal(self._remove(directory_id, target, delay))
+
+    async def _set_aside(self, path: str, target: str) -> None:
         if await self._disk.exists(target):
             await self._disk.remove_directory(target)
         await self._disk.rename(path, target)
         await self._disk.sync_directory(path.rpartition("/")[0])
-        log.warning("a directory of another topic is in the way", path=path, moved_to=target)
-        delay = self._host.config.stray_delete_delay_ms / 1000
-        self._own_removal(self._remove(directory_id, target, delay))
+        log.warning("a directory that is not ours is in the way", path=path, moved_to=target)
 
     async def sweep(self, directory_id: bytes, directory: LogDirectory) -> None:
         """Finish removals that a crash interrupted, but none that an older history decided."""

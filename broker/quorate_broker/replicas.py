@@ -12,21 +12,25 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import structlog
 
-from quorate.errors import NotLeaderError, StorageError, UnknownTopicError
+from quorate.errors import CorruptRecordError, NotLeaderError, StorageError, UnknownTopicError
 from quorate.v1.common_pb2 import LeaderHint
+from quorate_broker.inventory import Inventory
+from quorate_broker.losses import Losses, counts_on
 from quorate_broker.partition.partition import Failure, Partition, PartitionLimits
 from quorate_broker.partition.producers import Producers
 from quorate_broker.partition.waiters import hinted
 from quorate_broker.reopening import Reopening
 from quorate_broker.replica_files import LogDirectory, ReplicaFiles
-from quorate_quorum.log.disk_errors import ReopenError, TryAgainError, storage_error
+from quorate_quorum.log.disk_errors import ReopenError, TryAgainError, is_passing, storage_error
 from quorate_quorum.log.log import Log, LogConfig, LogCorruptError
-from quorate_quorum.log.run_file import UNKNOWN, Run
+from quorate_quorum.log.run_file import THIS_RUN, Run
 from quorate_quorum.metadata.configs import TopicConfig
 from quorate_quorum.metadata.image import EMPTY
 
 if TYPE_CHECKING:
+    from quorate.record.batch import BatchHeader
     from quorate_quorum.client.client import QuorumClient
+    from quorate_quorum.log.disk import Buffer
     from quorate_quorum.metadata.delta import MetadataDelta
     from quorate_quorum.metadata.image import MetadataImage, PartitionImage, TopicImage
     from quorate_quorum.node.config import BrokerConfig
@@ -39,6 +43,8 @@ Item = TypeVar("Item")
 
 #: Logs that are opened, or change roles, at the same time.
 PARALLEL = 16
+#: How long to wait before a file that could not be read for now is tried again.
+RETRY_S = 1.0
 
 
 class RoleListener(Protocol):
@@ -89,11 +95,16 @@ class Replicas:
         self._partitions: dict[Key, Partition] = {}
         #: Held, but their logs did not open.
         self._unopened: dict[Key, str] = {}
-        #: Of them, those whose bytes are not what was written: fetched again once nobody counts
-        #: on them (law 7).
-        self._corrupt: dict[Key, None] = {}
         #: Where those ended that are opened again in this run: what is below was there.
         self._ends: dict[Key, int] = {}
+        #: Held, and with less than they had: without a role while the controller counts on them.
+        self.losses = Losses()
+        self._inventories: dict[bytes, Inventory] = {}
+        #: To be cut at the first bad batch before they are used again, once nobody counts on them;
+        #: and what the replica then owes (see Partition.owed).
+        self._corrupt: dict[Key, tuple[int, int] | None] = {}
+        self._salvages: dict[Key, asyncio.Task[None]] = {}
+        self._salvaging = asyncio.Lock()
         self._listeners: list[RoleListener] = []
         self._configs: dict[bytes, TopicConfig] = {}
         self._files = ReplicaFiles(self)
@@ -180,13 +191,14 @@ class Replicas:
         async with self._carrying_out:
             self.image = image
             await self.on_generation(self.quorum_generation)
-            for directory_id, directory in self.directories.items():
-                await self._files.sweep(directory_id, directory)
             keys = [
                 (topic.id, index)
                 for topic in image.sorted_topics()
                 for index in range(len(topic.partitions))
             ]
+            for directory_id, directory in self.directories.items():
+                await self._files.sweep(directory_id, directory)
+                await self._open_inventory(directory_id, directory, keys)
             await self._reconcile(keys)
             self._has_loaded = True
         self._checkpoints = asyncio.create_task(self._checkpoint(), name="high watermarks")
@@ -233,9 +245,16 @@ class Replicas:
                 self._checkpoints.cancel()
             await asyncio.wait([self._checkpoints])
         await self._reopening.stop()
+        salvages = list(self._salvages.values())
+        for salvage in salvages:
+            salvage.cancel()
+        if salvages:
+            await asyncio.wait(salvages)
         await _each(self.all(), lambda partition: partition.close(clean=clean))
         self._note_unclean()
         await self._files.stop()
+        for inventory in self._inventories.values():
+            await inventory.close()
 
     # PartitionHost
 
@@ -258,6 +277,12 @@ class Replicas:
         """Make the replica's directory with the file that says whose it is."""
         path = f"{self.directories[partition.directory_id].path}/{partition.name}"
         await self._files.make(path, partition.topic_id)
+        if not partition.is_noted:
+            await self._inventories[partition.directory_id].make_room()
+
+    async def written(self, partition: Partition) -> None:
+        """Remember, outside its directory, that the replica was written."""
+        await self._inventories[partition.directory_id].note(partition.key)
 
     def isr_wanted(self, partition: Partition) -> None:
         for listener in self._listeners:
@@ -266,16 +291,19 @@ class Replicas:
     def failed(self, partition: Partition, failure: Failure, reason: str) -> None:
         """A replica went offline; a bad disk takes its whole directory with it.
 
-        A corrupt replica is fetched again once it is out of the ISR. One that leads takes its
-        directory with it too: nothing else makes the controller elect another. One whose
-        invariant broke, or whose log must be opened again, asks for another leader, and is opened
-        again when there is one.
+        A corrupt replica is told to the controller, and follows again once nobody counts on it.
+        One whose invariant broke, or whose log must be opened again, asks for another leader, and
+        is opened again when there is one.
         """
         for listener in self._listeners:
             listener.role_changed(partition)
-        if failure == "storage" or (failure == "corrupt" and self._is_leader(partition.key)):
+        if failure == "storage":
             self.directory_failed(partition.directory_id, reason)
         elif failure == "replica":
+            self._reopening.want(partition.key)
+        elif failure == "corrupt" and self._partitions.get(partition.key) is partition:
+            self.losses.found(partition.key, partition.name, reason)
+            self._corrupt[partition.key] = partition.owed
             self._reopening.want(partition.key)
 
     def directory_failed(self, directory_id: bytes, reason: str) -> None:
@@ -307,10 +335,6 @@ class Replicas:
             partition = None
         if directory_id is None:
             return
-        if key in self._corrupt or (partition is not None and partition.failure == "corrupt"):
-            if not await self._clear_corrupt(key, topic, directory_id):
-                return
-            partition = None
         if partition is not None and partition.failure in ("broken", "replica"):
             if state.leader == self.broker_id and not self._may_lead_on(partition, state):
                 return  # the ISR keeper asks the controller for another leader
@@ -318,18 +342,21 @@ class Replicas:
             self._ends[key] = partition.log.log_end_offset
             await self._close(partition)
             partition = None
-        if partition is None:
+        if partition is None and key not in self._corrupt:
             partition = await self._open(topic, key[1], directory_id)
+        await self._look_at_losses(key, partition, topic, state)
         if partition is not None:
             await self._follow(partition, topic, state)
 
     async def _follow(self, partition: Partition, topic: TopicImage, state: PartitionImage) -> None:
+        is_trusted = partition.key not in self.losses
         try:
             changed = await partition.follow_image(
                 state,
                 self._config_of(topic),
                 self.image.min_isr(topic, state),
-                may_lead=not self.fenced,
+                may_lead=is_trusted and not self.fenced,
+                may_follow=is_trusted,
             )
         except StorageError:
             return  # a broken invariant: it is offline now, and was reported (law 11)
@@ -338,7 +365,22 @@ class Replicas:
                 listener.role_changed(partition)
 
     async def _open(self, topic: TopicImage, index: int, directory_id: bytes) -> Partition | None:
-        """Open a replica's log; None, and a reason kept, if it can't be."""
+        """Open a replica; None, and a reason kept, if it can't be."""
+        partition = await self._made(topic, index, directory_id, salvage=False)
+        if partition is not None:
+            self._partitions[partition.key] = partition
+            if partition.log.recovered.damaged:
+                reason = partition.log.recovered.damaged
+                self.losses.found(partition.key, partition.name, reason)
+            await self._compare_with_inventory(partition)
+        return partition
+
+    async def _made(
+        self, topic: TopicImage, index: int, directory_id: bytes, *, salvage: bool
+    ) -> Partition | None:
+        """Open a replica's log, and join it with a partition; None, and a reason kept, if it can't
+        be. `salvage`: of a corrupt log the good batches are kept, up to the first bad one.
+        """
         key = (topic.id, index)
         directory = self.directories.get(directory_id)
         if directory is None or directory_id in self.failed_directories:
@@ -348,21 +390,22 @@ class Replicas:
         try:
             if key in self._unopened:
                 await self._files.check_directory(directory)
-            await self._files.make_room(directory_id, path, topic.id)
+            await self._files.make_room(directory_id, path, topic.id, salvage=salvage)
             # What is opened again was written in this very run: its end is yet to be synced.
-            run = UNKNOWN if self._has_loaded else directory.run
-            log, producers = await self._open_log(path, topic, run)
-            if log.log_end_offset < self._ends.get(key, 0):
+            run = THIS_RUN if self._has_loaded else directory.run
+            log, producers = await self._open_log(path, topic, index, run, salvage=salvage)
+            if log.log_end_offset < self._ends.get(key, 0) and not salvage:
                 await log.close(clean=False)
                 raise LogCorruptError(
                     f"{path} ends at {log.log_end_offset}, and ended at {self._ends[key]} before"
                     " it was opened again"
                 )
         except (StorageError, OSError) as error:
-            return await self._did_not_open(topic, index, directory_id, error)
+            self._did_not_open(topic, index, directory_id, error)
+            return None
         self._unopened.pop(key, None)
         self._ends.pop(key, None)
-        partition = Partition(
+        return Partition(
             topic.id,
             topic.name,
             index,
@@ -372,19 +415,38 @@ class Replicas:
             directory_id=directory_id,
             limits=self._limits,
         )
-        self._partitions[key] = partition
-        return partition
 
-    async def _open_log(self, path: str, topic: TopicImage, run: Run) -> tuple[Log, Producers]:
+    async def _open_log(
+        self, path: str, topic: TopicImage, index: int, run: Run, *, salvage: bool
+    ) -> tuple[Log, Producers]:
         config = self._config_of(topic)
-        producers = Producers(self.config.partition_producers_max)
-        log_config = LogConfig(segment_bytes=config.segment_bytes, track_synced=config.flush_on_ack)
-        disk = self.environment.disk
-        return await Log.open(disk, path, log_config, observer=producers, run=run), producers
+        epoch_max = topic.partitions[index].leader_epoch
 
-    async def _did_not_open(
+        def has_been(header: BatchHeader, _: Buffer) -> None:
+            """The CRC does not cover a batch's epoch; it is of a leader that the image knows."""
+            if header.leader_epoch > epoch_max:
+                raise CorruptRecordError(f"the batch is of leader_epoch {header.leader_epoch}")
+
+        producers = Producers(self.config.partition_producers_max)
+        log_config = LogConfig(
+            segment_bytes=config.segment_bytes,
+            track_synced=config.flush_on_ack,
+            verify_all=salvage,
+            salvage=salvage,
+        )
+        inspect = has_been if salvage else None
+        disk = self.environment.disk
+        log = await Log.open(disk, path, log_config, observer=producers, run=run, inspect=inspect)
+        if log.last_epoch > epoch_max:
+            await log.close(clean=False)
+            raise LogCorruptError(
+                f"{path}: it ends in leader_epoch {log.last_epoch}, which never was"
+            )
+        return log, producers
+
+    def _did_not_open(
         self, topic: TopicImage, index: int, directory_id: bytes, error: Exception
-    ) -> Partition | None:
+    ) -> None:
         """Bad bytes cost this replica, a bad disk the directory (laws 6 and 7); what is neither
         costs some time.
         """
@@ -396,39 +458,158 @@ class Replicas:
         self._unopened[key] = str(error)
         if isinstance(error, ReopenError | TryAgainError):
             self._reopening.want(key)
-            return None
+            return
         if not isinstance(error, LogCorruptError):
             self.directory_failed(directory_id, str(error))
-            return None
-        self._corrupt[key] = None
-        if await self._clear_corrupt(key, topic, directory_id):
-            return await self._open(topic, index, directory_id)
-        return None
+            return
+        self._corrupt.setdefault(key, None)
+        self.losses.found(key, name, str(error))
 
-    async def _clear_corrupt(self, key: Key, topic: TopicImage, directory_id: bytes) -> bool:
-        """Remove a corrupt replica once nobody counts on it; tell whether that is done."""
+    # inside: replicas that have less than they had
+
+    async def _open_inventory(
+        self, directory_id: bytes, directory: LogDirectory, keys: Sequence[Key]
+    ) -> None:
+        placed = [
+            key
+            for key in keys
+            if (state := self.image.partition(*key)) is not None
+            and state.directory_of(self.broker_id) == directory_id
+        ]
+        while directory_id not in self._inventories:
+            try:
+                self._inventories[directory_id] = await Inventory.open(
+                    self.environment.disk, directory.path, placed, has_run=directory.run.has_begun
+                )
+            except OSError as error:
+                reason = f"the inventory of {directory.path} can't be read: {error}"
+                if not is_passing(error):
+                    self.directory_failed(directory_id, reason)
+                    return
+                log_line.error("waiting for what passes", reason=reason)
+                await asyncio.sleep(RETRY_S)
+
+    async def _compare_with_inventory(self, partition: Partition) -> None:
+        """What was written and has no log is lost; what has a log was written."""
+        inventory = self._inventories[partition.directory_id]
+        partition.is_noted = inventory.has(partition.key)
+        if partition.is_noted and not partition.log.has_segments:
+            self.losses.found(partition.key, partition.name, "it was written, and its log is gone")
+        elif partition.log.has_segments and not partition.is_noted:
+            try:
+                await inventory.make_room()
+                await self.written(partition)
+                partition.is_noted = True
+            except TryAgainError:
+                pass  # the next append notes it
+            except StorageError as error:
+                self.directory_failed(partition.directory_id, str(error))
+
+    async def _look_at_losses(
+        self, key: Key, partition: Partition | None, topic: TopicImage, state: PartitionImage
+    ) -> None:
+        """Tell of a lossy replica while the controller counts on it; then let it follow again."""
         name = f"{topic.name}-{key[1]}"
-        if self._is_leader(key):
-            self.directory_failed(directory_id, f"{name} is corrupt, and was elected")
-            return False
-        if self._may_lead(key):
-            return False
-        log_line.warning("fetching a corrupt replica again", partition=name)
-        await self._drop(key)
-        if not await self._files.remove(directory_id, name, topic.id):
-            self._corrupt[key] = None
-            self._unopened[key] = "it is corrupt, and can't be removed"
-            if directory_id not in self.failed_directories:
-                self._reopening.want(key)
-            return False
-        self._corrupt.pop(key, None)
-        return True
+        is_trusted = counts_on(state, self.broker_id)
+        if partition is not None and partition.owed is not None:
+            await self._look_at_what_is_owed(partition, state)
+        if key in self.losses and is_trusted:
+            self.losses.on_found()  # the state is another one now: tell of this one
+        elif key in self.losses:
+            self.losses.settled(key)
+            if partition is not None and partition.offline is None and partition.owed is None:
+                await self._forget_loss(partition)
+        if key in self._corrupt:
+            if is_trusted:
+                self.losses.found(key, name, "it is corrupt")
+            else:
+                self._salvage_soon(key)
+
+    async def _forget_loss(self, partition: Partition) -> None:
+        """The controller knows: what was lost is not to be told again at the next start."""
+        try:
+            if not partition.log.has_segments:
+                await self._inventories[partition.directory_id].forget(partition.key)
+                partition.is_noted = False
+            await partition.log.forget_damage()
+        except (StorageError, OSError) as error:
+            self.directory_failed(partition.directory_id, str(error))
+
+    async def _look_at_what_is_owed(self, partition: Partition, state: PartitionImage) -> None:
+        """A repaired follower may have been taken into the ISR for what it had before."""
+        assert partition.owed is not None
+        epoch, end = partition.owed
+        is_trusted = counts_on(state, self.broker_id)
+        if partition.log_end_offset >= end or (state.leader_epoch != epoch and not is_trusted):
+            partition.owed = None
+            await self._forget_loss(partition)
+        elif is_trusted:
+            reason = f"it was repaired, and has not caught up with its former end {end} yet"
+            self.losses.found(partition.key, partition.name, reason)
+
+    def _salvage_soon(self, key: Key) -> None:
+        """Do it in the background, once at a time: the log is read as a whole."""
+        if key not in self._salvages:
+            salvage = asyncio.create_task(self._salvage(key), name="salvage a replica")
+            self._salvages[key] = salvage
+            salvage.add_done_callback(lambda done: self._salvage_ended(key, done))
+
+    async def _salvage(self, key: Key) -> None:
+        """Keep what is good of a corrupt replica on which nobody counts, and let it follow.
+
+        Images are carried out meanwhile.
+        """
+        async with self._salvaging:
+            async with self._carrying_out:
+                found = self._to_salvage(key)
+                if found is None:
+                    return
+                topic, directory_id = found
+                before = self._partitions.get(key)
+                if before is not None:
+                    self._unopened[key] = "what is good of it is looked for"
+                    await self._close(before)
+            partition = await self._made(topic, key[1], directory_id, salvage=True)
+            if partition is None:
+                return
+            async with self._carrying_out:
+                now = self._to_salvage(key)
+                if now is None or now[1] != directory_id or key in self._partitions:
+                    await partition.close(clean=False)
+                    return  # it went elsewhere, or is counted on again: the image says what follows
+                partition.owed = self._corrupt.pop(key)
+                self._partitions[key] = partition
+                log_line.warning(
+                    "replica_salvaged", partition=partition.name, end=partition.log_end_offset
+                )
+                await self._compare_with_inventory(partition)
+                self.losses.settled(key)
+                if partition.owed is None:
+                    await self._forget_loss(partition)
+                await self._reconcile_one(key)
+
+    def _to_salvage(self, key: Key) -> tuple[TopicImage, bytes] | None:
+        """Return the topic and the directory of a corrupt replica that may be cut now."""
+        topic, state = self.image.topics.get(key[0]), self.image.partition(*key)
+        if topic is None or state is None or key not in self._corrupt:
+            return None
+        directory_id = state.directory_of(self.broker_id)
+        if directory_id is None or counts_on(state, self.broker_id):
+            return None
+        return topic, directory_id
+
+    def _salvage_ended(self, key: Key, task: asyncio.Task[None]) -> None:
+        del self._salvages[key]
+        if not task.cancelled() and task.exception() is not None:
+            log_line.error("salvage failed", exc_info=task.exception())
+            self._fail(f"a replica can't be salvaged: {task.exception()!r}")
 
     async def _drop(self, key: Key) -> None:
         """Let go of a replica and remove its directory, renamed at once so the name is free."""
         self._unopened.pop(key, None)
         self._corrupt.pop(key, None)
         self._ends.pop(key, None)
+        self.losses.settled(key)
         partition = self._partitions.get(key)
         if partition is None:
             return
@@ -439,7 +620,7 @@ class Replicas:
     async def _let_go(self) -> None:
         """Close the replicas that the image does not place where they are; their files stay."""
         held = {key: one.directory_id for key, one in self._partitions.items()}
-        for key in dict.fromkeys((*held, *self._unopened, *self._corrupt)):
+        for key in dict.fromkeys((*held, *self._unopened)):
             state = self.image.partition(*key)
             placed = None if state is None else state.directory_of(self.broker_id)
             if placed is not None and placed == held.get(key, placed):
@@ -447,6 +628,7 @@ class Replicas:
             self._unopened.pop(key, None)
             self._corrupt.pop(key, None)
             self._ends.pop(key, None)
+            self.losses.settled(key)
             if key in held:
                 partition = self._partitions[key]
                 log_line.warning(
@@ -485,15 +667,6 @@ class Replicas:
             if directory_id is not None:
                 self.unclean_directories.add(directory_id)
 
-    def _is_leader(self, key: Key) -> bool:
-        state = self.image.partition(*key)
-        return state is not None and state.leader == self.broker_id and not self.fenced
-
-    def _may_lead(self, key: Key) -> bool:
-        """Whether the controller may count on this replica having all that is committed."""
-        state = self.image.partition(*key)
-        return state is not None and self.broker_id in (*state.isr, *state.elr, *state.last_isr)
-
     def _config_of(self, topic: TopicImage) -> TopicConfig:
         config = self._configs.get(topic.id)
         if config is None:
@@ -514,6 +687,9 @@ class Replicas:
             async with self._checkpointing:
                 for partition in self.all():
                     await partition.checkpoint()
+                    owed = partition.owed
+                    if owed is not None and partition.log_end_offset >= owed[1]:
+                        self._reopening.want(partition.key)
 
     def _checkpoints_ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and task.exception() is not None:

@@ -18,6 +18,7 @@ from quorate.errors import CorruptRecordError, QuorateError
 from quorate.record import batch as record_batch
 from quorate.record import compression
 from quorate.record.batch import BatchHeader
+from quorate_broker import inventory
 from quorate_broker.partition.producers import SNAPSHOT_BATCH, SNAPSHOT_HEAD, SNAPSHOT_PRODUCER
 from quorate_broker.partition.producers import Producers as ProducerState
 from quorate_broker.replica_files import METADATA_FILE, PartitionMetadata
@@ -31,6 +32,7 @@ from quorate_quorum.log.identity import METADATA_DIRECTORY, read_identity
 from quorate_quorum.log.index import OFFSET_ENTRY, TIME_ENTRY
 from quorate_quorum.log.log import (
     CUTTING_FILE,
+    DAMAGED_FILE,
     HIGH_WATERMARK_FILE,
     SYNCED_FILE,
 )
@@ -99,6 +101,8 @@ _NAMED = {
     SYNCED_FILE: "slots",
     HIGH_WATERMARK_FILE: "slots",
     CUTTING_FILE: "marker",
+    DAMAGED_FILE: "marker",
+    inventory.FILE_NAME: "inventory",
     LOCK_FILE: "marker",
 }
 _ENDINGS = {
@@ -495,6 +499,14 @@ async def _quorum_state_rows(disk: Disk, path: str, _: Bounds) -> AsyncGenerator
     }
 
 
+async def _inventory_rows(disk: Disk, path: str, _: Bounds) -> AsyncGenerator[Row, None]:
+    written, damaged = inventory.decode(await read_whole(disk, path))
+    if damaged:
+        raise DamagedError(f"{damaged}: the next start takes every replica without a log for lost")
+    for topic_id, partition in written:
+        yield {"kind": "inventory", "topic_id": topic_id.hex(), "partition": partition}
+
+
 async def _partition_rows(disk: Disk, path: str, _: Bounds) -> AsyncGenerator[Row, None]:
     found = PartitionMetadata.decode(await small_file(disk, path))
     if found is None:
@@ -569,6 +581,7 @@ _READERS: dict[str, Callable[[Disk, str, Bounds], AsyncGenerator[Row, None]]] = 
     "run": _run_rows,
     "quorum-state": _quorum_state_rows,
     "partition-metadata": _partition_rows,
+    "inventory": _inventory_rows,
     "producer-snapshot": _producer_rows,
     "snapshot": _snapshot_rows,
     "snapshot-part": _snapshot_rows,

@@ -16,7 +16,7 @@ from quorate_quorum.log.epoch_chain import EpochChain
 from quorate_quorum.log.epochs import EpochCache
 from quorate_quorum.log.events import decode_events
 from quorate_quorum.log.index import OFFSET_ENTRY, TIME_ENTRY
-from quorate_quorum.log.log import CUTTING_FILE, HIGH_WATERMARK_FILE, SYNCED_FILE
+from quorate_quorum.log.log import CUTTING_FILE, DAMAGED_FILE, HIGH_WATERMARK_FILE, SYNCED_FILE
 from quorate_quorum.log.segment import (
     INDEX,
     LOG,
@@ -131,6 +131,10 @@ def _leftovers(directory: str, names: list[str], bases: list[int]) -> list[Row]:
     found = []
     if CUTTING_FILE in names:
         found.append(note(f"{directory}/{CUTTING_FILE}", "a cut was under way when it stopped"))
+    if DAMAGED_FILE in names:
+        found.append(
+            note(f"{directory}/{DAMAGED_FILE}", "a start found the log damaged, and cut it")
+        )
     for name in names:
         for ending in (INDEX, TIME_INDEX):
             base = offset_of(name, ending)

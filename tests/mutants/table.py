@@ -64,6 +64,12 @@ ACCUMULATOR = "clients/quorate/producer/accumulator.py"
 ACCUMULATIONS = "tests/unit/test_accumulator.py"
 TOPICS = "tests/unit/test_producer_topics.py"
 
+REPLICAS = "broker/quorate_broker/replicas.py"
+LOSSY_CLUSTER = "tests/simulation/test_cluster_damage.py"
+CONTROLLER_LOSSY = "tests/unit/test_controller_lossy.py"
+LOG_DAMAGE = "tests/unit/test_log_damage.py"
+LOSSES = "tests/unit/test_losses.py"
+
 
 class Mutant(NamedTuple):
     """`old` occurs exactly once in the file; the named tests fail once it is `new`."""
@@ -875,7 +881,7 @@ MUTANTS = (
         "R9",
         "a replica opens again with less than it had, and goes on",
         "broker/quorate_broker/replicas.py",
-        "if log.log_end_offset < self._ends.get(key, 0):",
+        "if log.log_end_offset < self._ends.get(key, 0) and not salvage:",
         "if False:",
         (
             "tests/unit/test_disk_errors.py::test_the_only_replica_does_not_lead_on_with_less_than_it_had",
@@ -1190,5 +1196,124 @@ MUTANTS = (
         (
             f"{ACCUMULATIONS}::test_a_topic_made_again_takes_over_in_order_what_was_surely_not_written",
         ),
+    ),
+    Mutant(
+        "L1",
+        "a lossy replica is not reported",
+        "broker/quorate_broker/lifecycle.py",
+        "            lossy_replicas=self._lossy(),\n",
+        "",
+        (f"{LOSSY_CLUSTER}::test_a_damaged_replica_that_comes_back_first_costs_nothing",),
+    ),
+    Mutant(
+        "L1",
+        "a broker is unfenced before its lossy replicas are settled",
+        "broker/quorate_broker/lifecycle.py",
+        "want_fence=not self._is_open or len(self._replicas.losses) > 0,",
+        "want_fence=not self._is_open,",
+        (
+            "tests/unit/test_lifecycle.py::test_it_stays_fenced_until_its_lossy_replicas_are_settled",
+        ),
+    ),
+    Mutant(
+        "L2",
+        "a lossy replica stays in the ELR",
+        "quorum/quorate_quorum/controller/lossy.py",
+        "if broker_id not in old.isr and broker_id not in old.elr:",
+        "if broker_id not in old.isr:",
+        (
+            f"{CONTROLLER_LOSSY}::test_a_lossy_replica_leaves_the_elr_and_is_no_clean_leader",
+            f"{LOSSY_CLUSTER}::test_a_damaged_replica_that_comes_back_first_costs_nothing",
+        ),
+    ),
+    Mutant(
+        "L2",
+        "a replica that leaves the ISR for its damage enters the ELR",
+        "quorum/quorate_quorum/controller/lossy.py",
+        "leader=leader, lossy=(broker_id,))",
+        "leader=leader)",
+        (f"{CONTROLLER_LOSSY}::test_a_lossy_replica_leaves_the_isr_and_enters_no_elr",),
+    ),
+    Mutant(
+        "L2",
+        "a loss is believed of a state in which the replica has caught up",
+        "quorum/quorate_quorum/controller/lossy.py",
+        "        if old.partition_epoch == one.partition_epoch:\n",
+        "        if True:\n",
+        (f"{CONTROLLER_LOSSY}::test_what_was_told_of_an_older_state_is_passed_over",),
+    ),
+    Mutant(
+        "L3",
+        "a missing directory is trusted",
+        REPLICAS,
+        "if partition.is_noted and not partition.log.has_segments:",
+        "if False:",
+        (f"{LOSSY_CLUSTER}::test_a_damaged_replica_that_comes_back_first_costs_nothing",),
+    ),
+    Mutant(
+        "L3",
+        "an inventory that is gone says that nothing was written",
+        "broker/quorate_broker/inventory.py",
+        "            if has_run:\n",
+        "            if False:\n",
+        (
+            "tests/unit/test_inventory.py::test_one_that_is_gone_means_that_all_was_written_if_there_was_a_run",
+        ),
+    ),
+    Mutant(
+        "L3",
+        "the first append counts before it is noted",
+        "broker/quorate_broker/partition/guarded.py",
+        "        await partition.host.written(partition)\n",
+        "",
+        (f"{LOSSY_CLUSTER}::test_a_damaged_replica_that_comes_back_first_costs_nothing",),
+    ),
+    Mutant(
+        "L4",
+        "what open cuts is not told",
+        LOG,
+        "if self._config.salvage or (self._run.tail_intact and not is_last_write):",
+        "if self._config.salvage:",
+        (f"{LOG_DAMAGE}::test_any_flipped_bit_of_a_completed_write_is_damage",),
+    ),
+    Mutant(
+        "L4",
+        "an end below the high watermark's checkpoint is not told",
+        LOG,
+        "if known is not None and known[0] > end and is_sure:",
+        "if False:",
+        (f"{LOG_DAMAGE}::test_an_end_below_what_was_committed_is_damage",),
+    ),
+    Mutant(
+        "L4",
+        "damage is forgotten by a crash between the cut and the telling",
+        LOG,
+        "        if DAMAGED_FILE in names:\n",
+        "        if False:\n",
+        (f"{LOG_DAMAGE}::test_damage_is_told_at_each_open_until_it_is_forgotten",),
+    ),
+    Mutant(
+        "L4",
+        "a changed length passes for a write that a kill interrupted",
+        "quorum/quorate_quorum/log/torn.py",
+        "    return not await _has_a_later_batch(file, position + _BEFORE, size, next_offset)\n",
+        "    return True\n",
+        (f"{LOG_DAMAGE}::test_any_flipped_bit_of_a_completed_write_is_damage",),
+    ),
+    Mutant(
+        "L5",
+        "a lossy replica takes its role before the controller knows",
+        REPLICAS,
+        "        is_trusted = partition.key not in self.losses\n",
+        "        is_trusted = True\n",
+        (f"{LOSSES}::test_a_lossy_replica_takes_no_role_while_the_image_counts_on_it",),
+    ),
+    Mutant(
+        "L5",
+        "a repaired follower is taken into the ISR for what it had",
+        REPLICAS,
+        "        elif is_trusted:\n            reason",
+        "        elif False:\n            reason",
+        (f"{LOSSES}::test_a_repaired_follower_is_not_trusted_for_what_it_had_before",),
     ),
 )

@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from quorate.errors import QuorumUnavailableError
@@ -20,6 +21,7 @@ from quorate_broker.replica_files import LogDirectory
 from quorate_broker.replicas import Replicas
 from quorate_broker.service.replica import ReplicaService
 from quorate_quorum.log.identity import Identity, write_identity
+from quorate_quorum.log.run_file import THIS_RUN, UNKNOWN, Run
 from quorate_quorum.metadata.delta import MetadataDelta
 from quorate_quorum.metadata.image import EMPTY, PartitionImage
 from quorate_quorum.node.config import BrokerConfig
@@ -85,7 +87,7 @@ class Broker:
         environment = Environment(network, self.disk, lambda: NOW_MS, random.Random(self.id))
         client: Any = self
         self.replicas = Replicas(config, environment, client, self.failures.append)
-        self.replicas.directories = {directory_id(self.id): LogDirectory("/data")}
+        self.replicas.directories = {directory_id(self.id): LogDirectory("/data", self._last_run)}
         self.replicas.cluster_id = "cluster"
         self.replicas.incarnation = self.incarnation
         self.fetchers = Fetchers(self.replicas, self.failures.append)
@@ -97,6 +99,10 @@ class Broker:
         await self.replicas.load(self.world.image)
         self.isr.start()
         self.world.running[self.id] = self
+
+    @property
+    def _last_run(self) -> Run:
+        return UNKNOWN if self.incarnations == 1 else replace(THIS_RUN, has_begun=True)
 
     async def stop(self, *, clean: bool = False) -> None:
         """End this incarnation. A stop that is not clean loses what a process has."""

@@ -329,8 +329,9 @@ async def test_the_only_replica_does_not_lead_on_with_less_than_it_had(world: Wo
     await leader.produce(b"a")
     leader.partition.take_offline("replica", "for the test")
     leader.disk.put(f"/data/invoice-0/{0:020d}.log", b"")
-    await until(lambda: leader.replicas.failed_directories != {})
+    await until(lambda: (TOPIC_ID, 0) in leader.replicas.losses)
     assert leader.replicas.find(TOPIC_ID, 0) is None
+    assert leader.replicas.failed_directories == {}
 
 
 async def test_a_directory_that_was_unmounted_is_not_begun_anew(world: World) -> None:

@@ -16,6 +16,7 @@ from quorate.errors import DuplicateBrokerError, RequestTimedOutError, StorageEr
 from quorate.v1.common_pb2 import Error, ErrorCode
 from quorate_broker.directories import LogDirectories
 from quorate_broker.lifecycle import Lifecycle
+from quorate_broker.losses import TOLD_MAX, Losses
 from quorate_broker.replica_files import PartitionMetadata
 from quorate_broker.strays import Strays
 from quorate_quorum.log.disk import replace_whole
@@ -245,6 +246,7 @@ class FakeReplicas:
         self.cluster_id = ""
         self.directories: dict[bytes, Any] = {}
         self.image = MetadataImage()
+        self.losses = Losses()
         self.on_directory_failed: Any = None
         self.on_generation: Any = None
         self.failed_directories: list[bytes] = []
@@ -445,6 +447,31 @@ class TestHeartbeats:
         fixture.hear(ends_wanted=wanted)
         assert len(fixture.last_beat.replica_ends) == 1
 
+    async def test_many_lossy_replicas_are_told_in_slices_each_when_the_one_before_is_settled(
+        self, fixture: Fixture
+    ) -> None:
+        count = 3 * TOLD_MAX
+        state = placed().partitions[0]
+        topic = TopicImage(TOPIC, "t", (state,) * count)
+        await fixture.opened()
+        for index in range(count):
+            fixture.replicas.losses.found((TOPIC, index), f"t-{index}", "cut")
+        told: list[int] = []
+        for offset in range(23, 26):
+            fixture.apply(image(offset, broker(20), topic=topic))
+            slice_ = [one.partition for one in fixture.last_beat.lossy_replicas]
+            assert len(slice_) == TOLD_MAX
+            told += slice_
+            for index in slice_:
+                fixture.replicas.losses.settled((TOPIC, index))
+        assert told == list(range(count))
+
+    async def test_one_found_while_it_runs_is_told_at_once(self, fixture: Fixture) -> None:
+        await fixture.opened()
+        fixture.apply(image(23, broker(20), topic=placed()))
+        fixture.replicas.losses.found((TOPIC, 0), "t-0", "a bad batch")
+        assert len(fixture.last_beat.lossy_replicas) == 1
+
     async def test_one_who_is_told_fenced_registers_again(self, fixture: Fixture) -> None:
         await fixture.opened()
         refusal = Error(code=ErrorCode.ERROR_CODE_FENCED, message="unknown epoch")
@@ -592,3 +619,20 @@ class TestLeave:
 
     async def test_one_that_never_registered_has_nobody_to_ask(self, short: Fixture) -> None:
         await short.lifecycle.leave()
+
+
+async def test_it_stays_fenced_until_its_lossy_replicas_are_settled(fixture: Fixture) -> None:
+    await fixture.register()
+    fixture.replicas.losses.found((TOPIC, 0), "t-0", "found while the logs are opened")
+    assert not fixture.client.state().lossy_replicas, "not before all logs were looked at"
+    trusted = image(22, broker(20), topic=placed())
+    fixture.client.image = trusted
+    await fixture.settle()
+    fixture.apply(trusted)
+    [told] = fixture.last_beat.lossy_replicas
+    assert (told.topic_id, told.partition, told.partition_epoch) == (TOPIC, 0, 0)
+    assert fixture.last_beat.want_fence
+    fixture.replicas.losses.settled((TOPIC, 0))
+    fixture.apply(image(23, broker(20), topic=placed()))
+    assert not fixture.last_beat.lossy_replicas
+    assert not fixture.last_beat.want_fence

@@ -160,6 +160,7 @@ async def _append_queued(partition: Partition) -> None:
         if writes:
             await guarded.prepare(partition)
             await partition.log.append(writes)
+            await guarded.note_written(partition)
     except TryAgainError as error:
         _note_room(partition, error)
         for entry in taken:

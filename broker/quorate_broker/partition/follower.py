@@ -67,6 +67,8 @@ class Follower:
     high_watermark: int
     #: The leader_epoch under which high_watermark was learnt.
     high_watermark_epoch: int
+    #: The leader has taken a position of ours as one of its own past: it may count on what we have.
+    has_matched: bool = False
 
     def answered(
         self, *, leader_epoch: int, base_offset: int, log_end_offset: int, has_batches: bool

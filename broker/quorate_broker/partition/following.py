@@ -149,6 +149,9 @@ async def _append_fetched(
             return partition.offline
         if not await guarded.write(partition, guarded.sync_if_asked(partition)):
             return partition.offline
+        if not await guarded.write(partition, guarded.note_written(partition)):
+            return partition.offline
+    role.has_matched = True
     if partition.role is not role:
         return "the leader changed during the append"
     if role.learn(fetched.high_watermark, partition.log.log_end_offset):
@@ -193,7 +196,9 @@ async def _start_at(partition: Partition, role: Follower, step: StartAt) -> None
     if step.drops_committed:
         await _lower_high_watermark(partition, role, step.offset)
     await guarded.prepare(partition)
-    if await guarded.write(partition, partition.log.truncate_fully_and_start_at(step.offset)):
+    if not await guarded.write(partition, partition.log.truncate_fully_and_start_at(step.offset)):
+        return
+    if await guarded.write(partition, guarded.note_written(partition)):
         role.started_at(step.offset)
         partition.set_high_watermark(step.offset, role.high_watermark_epoch)
         partition.wake_all()

@@ -89,6 +89,13 @@ async def sync_if_asked(partition: Partition) -> None:
         await partition.log.sync()
 
 
+async def note_written(partition: Partition) -> None:
+    """After the first append, and before it counts for anybody: see PartitionHost.written."""
+    if not partition.is_noted:
+        await partition.host.written(partition)
+        partition.is_noted = True
+
+
 async def prepare(partition: Partition) -> None:
     """Before the first append: see PartitionHost.prepare."""
     if not partition.is_prepared:

@@ -31,6 +31,9 @@ class PartitionHost(Protocol):
     async def prepare(self, partition: Partition) -> None:
         """Make the replica's directory and say whose it is, before the first append."""
 
+    async def written(self, partition: Partition) -> None:
+        """Remember, outside its directory, that it was written: before that is acknowledged."""
+
     def isr_wanted(self, partition: Partition) -> None:
         """A replica may enter the ISR: propose soon."""
 

@@ -91,6 +91,11 @@ class Partition:
         self.watches = Watches()
         self.replica_watches = Watches()
         self.is_prepared = False
+        #: The first append is remembered outside the replica's directory.
+        self.is_noted = False
+        #: A follower that lost what it had acknowledged in this leader_epoch: its leader may have
+        #: proposed it for the ISR before it heard of that. (leader_epoch, end that it had)
+        self.owed: tuple[int, int] | None = None
         self.checkpointed = (log.high_watermark, log.hw_epoch)
         self.is_closed = False
         # appending.py
@@ -306,11 +311,18 @@ class Partition:
     # roles
 
     async def follow_image(
-        self, state: PartitionImage, config: TopicConfig, min_isr: int, *, may_lead: bool
+        self,
+        state: PartitionImage,
+        config: TopicConfig,
+        min_isr: int,
+        *,
+        may_lead: bool,
+        may_follow: bool = True,
     ) -> bool:
         """Take the role that the image gives this broker; return whether the role changed.
 
-        `may_lead`: this broker is unfenced, as it sees itself. Waits for the append under way.
+        `may_lead`: this broker is unfenced, as it sees itself. `may_follow`: the controller knows
+        what this replica has lost. Waits for the append under way.
         """
         self._config = config
         is_same_reign = (
@@ -318,6 +330,7 @@ class Partition:
             and self.state is not None
             and state.leader_epoch == self.state.leader_epoch
             and (may_lead or not self.is_leader)
+            and (may_follow or not self.is_follower)
         )
         self.state = state
         if self.offline is not None:
@@ -333,17 +346,19 @@ class Partition:
             if self.offline is not None or self.is_closed:
                 return True
             with self.guard:
-                self._begin_role(state, min_isr, may_lead=may_lead)
+                self._begin_role(state, min_isr, may_lead=may_lead, may_follow=may_follow)
         self.wake_all()
         return had_role or self.role is not None
 
-    def _begin_role(self, state: PartitionImage, min_isr: int, *, may_lead: bool) -> None:
+    def _begin_role(
+        self, state: PartitionImage, min_isr: int, *, may_lead: bool, may_follow: bool
+    ) -> None:
         if state.leader == self.host.broker_id:
             if not may_lead:
                 return
             leading.begin(self, state, min_isr)
             self._log_role("leader")
-        elif state.leader >= 0:
+        elif state.leader >= 0 and may_follow:
             following.begin(self, state)
             self._log_role("follower")
 
@@ -415,6 +430,8 @@ class Partition:
             return
         self.offline, self.failure = reason, failure
         log_line.error("replica offline", partition=self.name, failure=failure, reason=reason)
+        if isinstance(self.role, Follower) and self.role.has_matched:
+            self.owed = (self.role.leader_epoch, self.log.log_end_offset)
         self._end_role()
         appending.refuse_queue(self)
         self.wake_all()

@@ -112,6 +112,7 @@ class ReplicaFetchPartition(_message.Message):
     LAST_FETCHED_EPOCH_FIELD_NUMBER: _builtins.int
     LOG_START_OFFSET_FIELD_NUMBER: _builtins.int
     HIGH_WATERMARK_FIELD_NUMBER: _builtins.int
+    WAS_CORRUPT_FIELD_NUMBER: _builtins.int
     topic_id: _builtins.bytes
     partition: _builtins.int
     leader_epoch: _builtins.int
@@ -123,6 +124,8 @@ class ReplicaFetchPartition(_message.Message):
     log_start_offset: _builtins.int
     high_watermark: _builtins.int
     """the follower's; the leader answers when it has a higher one"""
+    was_corrupt: _builtins.bool
+    """what the leader sent from this offset did not pass its CRC"""
     def __init__(
         self,
         *,
@@ -133,10 +136,11 @@ class ReplicaFetchPartition(_message.Message):
         last_fetched_epoch: _builtins.int = ...,
         log_start_offset: _builtins.int = ...,
         high_watermark: _builtins.int = ...,
+        was_corrupt: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["fetch_offset", b"fetch_offset", "high_watermark", b"high_watermark", "last_fetched_epoch", b"last_fetched_epoch", "leader_epoch", b"leader_epoch", "log_start_offset", b"log_start_offset", "partition", b"partition", "topic_id", b"topic_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fetch_offset", b"fetch_offset", "high_watermark", b"high_watermark", "last_fetched_epoch", b"last_fetched_epoch", "leader_epoch", b"leader_epoch", "log_start_offset", b"log_start_offset", "partition", b"partition", "topic_id", b"topic_id", "was_corrupt", b"was_corrupt"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

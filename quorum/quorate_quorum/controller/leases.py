@@ -34,6 +34,7 @@ from quorate_quorum.controller.liveness import (
     Liveness,
     LivenessConfig,
 )
+from quorate_quorum.controller.lossy import LOSSY_PER_MESSAGE_MAX, replicas_lossy
 from quorate_quorum.controller.outcome import Context, Outcome
 from quorate_quorum.controller.recovery import AskEnds, Recover, Recovery, recover_all
 from quorate_quorum.controller.reign import Decision, Reign
@@ -46,6 +47,7 @@ from quorate_quorum.node.environment import Environment
 from quorate_quorum.v1.controller_pb2 import (
     HeartbeatRequest,
     HeartbeatResponse,
+    LossyReplica,
     PartitionId,
     RegisterRequest,
 )
@@ -263,6 +265,11 @@ class Leases:
                     image, broker_id, failed, context
                 ),
             )
+        if len(request.lossy_replicas) > LOSSY_PER_MESSAGE_MAX:
+            session.end(InvalidRequestError("more lossy replicas than one heartbeat may name"))
+            return
+        if request.lossy_replicas:
+            self._distrust(broker_id, list(request.lossy_replicas))
         if request.replica_ends:
             self._recovery.answered(broker_id, session.broker_epoch, request.replica_ends)
         if session.wants_shutdown:
@@ -342,6 +349,11 @@ class Leases:
             log.info("broker_shuts_down", broker=broker_id)
         elif broker.shutting_down and self._settling.is_settled(broker_id):
             self._settle_from([broker_id])  # it may go by now where it had to stay
+
+    def _distrust(self, broker_id: int, told: Sequence[LossyReplica]) -> None:
+        count = self._decide("distrust", lambda i, c: replicas_lossy(i, broker_id, told, c))
+        if count:
+            log.warning("replicas_lossy", broker=broker_id, trusted_until_now=count)
 
     def _recover(self, effects: Iterable[AskEnds | Recover]) -> None:
         chosen: list[Recover] = []

@@ -291,7 +291,12 @@ def _altered(
     isr = [member.broker_id for member in proposal.isr]
     resigns = leader not in isr  # it can't serve: the first of the others leads
     new = moved(
-        image, topic, old, isr=isr, leader=clean_leader(image, old, isr) if resigns else leader
+        image,
+        topic,
+        old,
+        isr=isr,
+        leader=clean_leader(image, old, isr) if resigns else leader,
+        lossy=(leader,) if resigns and proposal.lossy else (),
     )
     if new.last_isr and len(new.isr) >= image.min_isr(topic, new):
         grown = replace(new, last_isr=())

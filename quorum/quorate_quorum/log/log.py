@@ -18,6 +18,9 @@ state, and two slot files: `synced`, the end offset that is known to have surviv
 * With `track_synced`, bytes above `synced` are written again and synced before use: a sync that
   failed may have left pages that read well and are nowhere else (law 6).
 * Everything else (indexes, epochs, snapshots) can be built again from the batches.
+* What completed writes had put there and is gone (within a boot: a bad batch that no kill explains;
+  in any: an end below the high watermark's checkpoint) is told in `recovered.damaged`. It stays
+  told, by the file `damaged`, until the owner says that nobody counts on this log any more.
 
 Whether the last run stopped cleanly is a matter of the log directory: see run_file. It decides
 only what `recovered` says of a cut; it is never a reason not to look at the tail.
@@ -71,12 +74,15 @@ from quorate_quorum.log.segment import (
     walk,
 )
 from quorate_quorum.log.slots import SlotFile
+from quorate_quorum.log.torn import is_torn
 
 log = structlog.get_logger(__name__)
 
 SYNCED_FILE = "synced"
 HIGH_WATERMARK_FILE = "high-watermark"
 CUTTING_FILE = "cutting"
+#: Made before a damaged end is cut: whoever finds it at open knows that this log had more.
+DAMAGED_FILE = "damaged"
 #: How many of the newest batches' positions are kept: reads at the end need no index.
 RECENT_BATCHES_MAX = 4096
 #: How many readers' next positions are kept: a reader that goes on needs no index either.
@@ -109,6 +115,9 @@ class LogConfig:
     #: replayed after a cut, or at open, is about that much.
     snapshot_batches: int = 20_000
     snapshot_bytes: int = 64 << 20
+    #: Keep the good batches of a log that is corrupt below what was synced, and say that it is
+    #: damaged. Goes with verify_all.
+    salvage: bool = False
 
     def __post_init__(self) -> None:
         if not 1 <= self.segment_bytes <= RELATIVE_MAX:
@@ -131,6 +140,9 @@ class Recovered:
     cut_bytes: int
     #: Whole batches may have been cut: it was not just the write that a crash interrupted.
     lossy: bool
+    #: Why less is there than completed writes had put there, though the last run's tail should be
+    #: intact; "": that is not so.
+    damaged: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -468,6 +480,19 @@ class Log:
                 with done_without("high watermark", self._directory):  # an older one is a bound too
                     if await self._high_watermark_slot.write(offset, epoch):
                         self._unsynced_names = True
+
+    @property
+    def has_segments(self) -> bool:
+        """Whether anything was ever appended here."""
+        return bool(self._segments)
+
+    async def forget_damage(self) -> None:
+        """Nobody counts any more on what this log had: the next open is not to tell of it."""
+        path = f"{self._directory}/{DAMAGED_FILE}"
+        if await self._disk.exists(path):
+            async with self._exclusive("forgetting damage"):
+                await self._disk.remove(path)
+                await self._disk.sync_directory(self._directory)
 
     async def close(self, *, clean: bool) -> None:
         """Close the files; if `clean`, first make everything durable, StorageError if it can't."""
@@ -940,6 +965,8 @@ class _Recovery:
         self._config = opened._config
         self._cut_bytes = 0
         self._lossy = False
+        #: See Recovered.
+        self._damaged = ""
         #: A cut was under way, or is now.
         self._cutting = False
         #: All below survived a sync: what is bad there is corruption.
@@ -951,6 +978,8 @@ class _Recovery:
         owner = self._log
         if await owner._disk.exists(owner._directory):
             await self._find()
+        if self._config.salvage:
+            await self._give_up_synced()
         if owner._segments:
             await self._check()
             await self._finish()
@@ -958,7 +987,11 @@ class _Recovery:
         else:
             await self._without_segments()
         owner.recovered = Recovered(
-            self._run.marker_present, self._run.same_boot, self._cut_bytes, self._lossy
+            self._run.marker_present,
+            self._run.same_boot,
+            self._cut_bytes,
+            self._lossy,
+            self._damaged,
         )
         if self._cut_bytes:
             log.warning(
@@ -967,6 +1000,7 @@ class _Recovery:
                 log_end_offset=owner.log_end_offset,
                 cut_bytes=self._cut_bytes,
                 lossy=self._lossy,
+                damaged=self._damaged or None,
             )
 
     async def _find(self) -> None:
@@ -981,6 +1015,8 @@ class _Recovery:
             if is_orphan or name.endswith(".tmp"):
                 await owner._disk.remove(f"{owner._directory}/{name}")
         self._cutting = CUTTING_FILE in names
+        if DAMAGED_FILE in names:
+            self._damaged = "an earlier start found it damaged"
         for base in bases:
             file = await owner._disk.open(f"{owner._directory}/{file_name(base, LOG)}")
             owner._add_segment(base, file)
@@ -999,7 +1035,10 @@ class _Recovery:
         if synced is not None and synced[0] > 0:
             self._synced = synced[0]
             raise self._corrupt("there is no segment")
-        if owner._high_watermark_slot.value is not None:
+        known = owner._high_watermark_slot.value
+        if known is not None:
+            if known[0] > 0:
+                await self._say_damaged(f"there is no segment; {known[0]} was committed")
             await owner._high_watermark_slot.write(0, -1, sync=True)
 
     async def _check(self) -> None:
@@ -1107,12 +1146,15 @@ class _Recovery:
         if end < self._synced:
             raise self._corrupt(f"{owner._segments[at].file.path}: {bad}")
         fits = owner._segments[at].base_offset <= end
+        segment = owner._segments[at]
         is_last_write = (
             fits
             and at == len(owner._segments) - 1
-            and await self._reaches_the_end(owner._segments[at], position)
+            and await is_torn(segment.file, position, segment.size, end)
         )
         self._lossy = not (self._run.same_boot and is_last_write)
+        if self._config.salvage or (self._run.tail_intact and not is_last_write):
+            await self._say_damaged(f"from offset {end} on: {bad}")
         self._cutting = True
         await owner._say_cutting()
         owner.log_end_offset = end
@@ -1124,13 +1166,21 @@ class _Recovery:
             self._cut_bytes += segment.size - position
             await segment.cut(position, end)
 
-    async def _reaches_the_end(self, segment: Segment, position: int) -> bool:
-        """Tell whether nothing follows the batch at `position`, by what is left of its length."""
-        start = await segment.file.read_at(position, 12)
-        if len(start) < 12:
-            return True
-        length = int.from_bytes(start[8:], "big", signed=True)
-        return length >= 0 and position + 12 + length >= segment.size
+    async def _say_damaged(self, reason: str) -> None:
+        """Before anything is cut: the next start would find nothing wrong with what is left."""
+        owner = self._log
+        self._damaged = self._damaged or reason
+        file = await owner._disk.open(f"{owner._directory}/{DAMAGED_FILE}", create=True)
+        await file.close()
+        await owner._disk.sync_directory(owner._directory)
+
+    async def _give_up_synced(self) -> None:
+        """What was synced is not what it was: judge each batch by itself."""
+        owner = self._log
+        synced = owner._synced_slot.value
+        if synced is not None and synced[0] > 0:
+            await self._say_damaged(f"not all below the synced end {synced[0]} is good")
+            await owner._synced_slot.write(0, -1, sync=True)
 
     def _compare_epochs(self, known: EpochCache) -> None:
         """The CRC does not cover a batch's epoch; the checkpoint says it once more."""
@@ -1150,6 +1200,7 @@ class _Recovery:
         end = owner.log_end_offset
         owner.synced_end = self._synced
         slots = (owner._synced_slot, owner._high_watermark_slot)
+        await self._compare_high_watermark(end)
         must_lower = any(
             slot.is_half_lowered or (slot.value is not None and slot.value[0] > end)
             for slot in slots
@@ -1180,6 +1231,13 @@ class _Recovery:
             await self._write_tail_again()
         elif owner._synced_slot.value is not None:
             await owner._advance_synced(end)
+
+    async def _compare_high_watermark(self, end: int) -> None:
+        """A cut lowers the checkpoint first, so one above the end means that records are gone."""
+        known = self._log._high_watermark_slot.value
+        is_sure = self._run.tail_intact or self._config.track_synced
+        if known is not None and known[0] > end and is_sure:
+            await self._say_damaged(f"the log ends at {end}; {known[0]} was committed")
 
     async def _write_tail_again(self) -> None:
         """What reads well may be on no disk (law 6): write all above `synced`, then sync it."""

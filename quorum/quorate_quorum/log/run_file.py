@@ -39,6 +39,8 @@ class Run:
     sync_failed: bool
     #: The running kernel is the one of boot_id, so its page cache still has all writes.
     same_boot: bool
+    #: There was a last run at all, as far as the directory knows.
+    has_begun: bool = False
 
     @property
     def tail_intact(self) -> bool:
@@ -48,6 +50,8 @@ class Run:
 
 #: What is assumed of a directory of which nothing is known.
 UNKNOWN = Run(marker_present=False, boot_id=None, sync_failed=False, same_boot=False)
+#: What is known of a log that was closed, not cleanly, and is opened again within one run.
+THIS_RUN = Run(marker_present=False, boot_id=None, sync_failed=False, same_boot=True)
 
 
 async def read_run(disk: Disk, log_dir: str) -> Run:
@@ -58,10 +62,12 @@ async def read_run(disk: Disk, log_dir: str) -> Run:
         return Run(marker_present, None, sync_failed=False, same_boot=False)
     found = decode(path, await read_whole(disk, path))
     if found is None:  # it was replaced atomically, so its medium is bad: trust nothing
-        return Run(marker_present=False, boot_id=None, sync_failed=True, same_boot=False)
+        return Run(
+            marker_present=False, boot_id=None, sync_failed=True, same_boot=False, has_begun=True
+        )
     boot_id, sync_failed = found
     same_boot = boot_id is not None and boot_id == disk.boot_id()
-    return Run(marker_present, boot_id, sync_failed, same_boot)
+    return Run(marker_present, boot_id, sync_failed, same_boot, has_begun=True)
 
 
 async def begin_run(disk: Disk, log_dir: str) -> None:

@@ -135,6 +135,36 @@ class ReplicaEnd(_message.Message):
 Global___ReplicaEnd: _TypeAlias = ReplicaEnd  # noqa: Y015
 
 @_typing.final
+class LossyReplica(_message.Message):
+    """A replica that has less than it had, or can't be read: cut at a bad batch, its directory gone,
+    offline. It is in no ISR and no ELR until it has caught up.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOPIC_ID_FIELD_NUMBER: _builtins.int
+    PARTITION_FIELD_NUMBER: _builtins.int
+    PARTITION_EPOCH_FIELD_NUMBER: _builtins.int
+    topic_id: _builtins.bytes
+    partition: _builtins.int
+    partition_epoch: _builtins.int
+    """of the broker's image: what it told of an older state is history"""
+    def __init__(
+        self,
+        *,
+        topic_id: _builtins.bytes = ...,
+        partition: _builtins.int = ...,
+        partition_epoch: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["partition", b"partition", "partition_epoch", b"partition_epoch", "topic_id", b"topic_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LossyReplica: _TypeAlias = LossyReplica  # noqa: Y015
+
+@_typing.final
 class HeartbeatRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -148,6 +178,7 @@ class HeartbeatRequest(_message.Message):
     FAILED_DIRECTORIES_FIELD_NUMBER: _builtins.int
     REPLICA_ENDS_FIELD_NUMBER: _builtins.int
     QUORUM_GENERATION_FIELD_NUMBER: _builtins.int
+    LOSSY_REPLICAS_FIELD_NUMBER: _builtins.int
     cluster_id: _builtins.str
     """first message"""
     broker_id: _builtins.int
@@ -169,6 +200,10 @@ class HeartbeatRequest(_message.Message):
     def replica_ends(self) -> _containers.RepeatedCompositeFieldContainer[Global___ReplicaEnd]:
         """answer to ends_wanted"""
 
+    @_builtins.property
+    def lossy_replicas(self) -> _containers.RepeatedCompositeFieldContainer[Global___LossyReplica]:
+        """at most 50, told until the image counts on them no more"""
+
     def __init__(
         self,
         *,
@@ -182,10 +217,11 @@ class HeartbeatRequest(_message.Message):
         failed_directories: _abc.Iterable[_builtins.bytes] | None = ...,
         replica_ends: _abc.Iterable[Global___ReplicaEnd] | None = ...,
         quorum_generation: _builtins.int = ...,
+        lossy_replicas: _abc.Iterable[Global___LossyReplica] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_offset", b"applied_offset", "broker_epoch", b"broker_epoch", "broker_id", b"broker_id", "cluster_id", b"cluster_id", "failed_directories", b"failed_directories", "incarnation", b"incarnation", "quorum_generation", b"quorum_generation", "replica_ends", b"replica_ends", "want_fence", b"want_fence", "want_shutdown", b"want_shutdown"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_offset", b"applied_offset", "broker_epoch", b"broker_epoch", "broker_id", b"broker_id", "cluster_id", b"cluster_id", "failed_directories", b"failed_directories", "incarnation", b"incarnation", "lossy_replicas", b"lossy_replicas", "quorum_generation", b"quorum_generation", "replica_ends", b"replica_ends", "want_fence", b"want_fence", "want_shutdown", b"want_shutdown"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -297,11 +333,14 @@ class AlterPartition(_message.Message):
     LEADER_EPOCH_FIELD_NUMBER: _builtins.int
     PARTITION_EPOCH_FIELD_NUMBER: _builtins.int
     ISR_FIELD_NUMBER: _builtins.int
+    LOSSY_FIELD_NUMBER: _builtins.int
     topic_id: _builtins.bytes
     partition: _builtins.int
     leader_epoch: _builtins.int
     partition_epoch: _builtins.int
     """the state on which this is proposed"""
+    lossy: _builtins.bool
+    """the leader leaves, for its own replica is damaged"""
     @_builtins.property
     def isr(self) -> _containers.RepeatedCompositeFieldContainer[Global___IsrMember]: ...
     def __init__(
@@ -312,10 +351,11 @@ class AlterPartition(_message.Message):
         leader_epoch: _builtins.int = ...,
         partition_epoch: _builtins.int = ...,
         isr: _abc.Iterable[Global___IsrMember] | None = ...,
+        lossy: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["isr", b"isr", "leader_epoch", b"leader_epoch", "partition", b"partition", "partition_epoch", b"partition_epoch", "topic_id", b"topic_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["isr", b"isr", "leader_epoch", b"leader_epoch", "lossy", b"lossy", "partition", b"partition", "partition_epoch", b"partition_epoch", "topic_id", b"topic_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,218 @@
+"""Which replicas were ever written in a log directory, remembered outside their own directories.
+
+A replica whose directory is gone looks like one that was never written, and an empty log is elected
+as readily as any other. So the first append of a replica is noted here, durably, before it counts
+as an acknowledgement. One file a log directory, of slots that are written once:
+
+    magic, kind, topic id, partition, crc, end mark
+
+The slots are made before the append, as zeros: noting it needs no room on a disk that is full. A
+slot without its end mark is a write that a crash interrupted, and counts for nothing. Any other
+slot that is bad is damage, and so is a file that is gone: then every replica that is placed here
+and has no log is taken for lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import structlog
+from crc32c import crc32c
+
+from quorate_quorum.log.disk import read_whole, replace_whole
+from quorate_quorum.log.disk_errors import done_without, storage_error
+
+if TYPE_CHECKING:
+    from quorate_quorum.log.disk import Disk, File
+
+log = structlog.get_logger(__name__)
+
+FILE_NAME = "replicas"
+BODY = struct.Struct(
+    ">"
+    "3s"  # what it is, and of which version
+    "c"  # W: was written; F: is forgotten
+    "16s"  # topic id
+    "i"  # partition
+)
+CRC = struct.Struct(">I")
+MAGIC = b"QR1"
+WRITTEN, FORGOTTEN = b"W", b"F"
+END_MARK = b"\xa5\xa5\xa5\xa5"
+SLOT_BYTES = BODY.size + CRC.size + len(END_MARK)
+#: So many slots are made at a time.
+SLOTS_ADDED = 128
+#: The file is written anew once so many of its slots say nothing any more.
+STALE_MAX = 10_000
+
+Key = tuple[bytes, int]
+
+
+class Inventory:
+    """The inventory of one log directory. Use `Inventory.open`.
+
+    Invariant: a key in `_written` is in a slot that was synced.
+    """
+
+    def __init__(self, disk: Disk, directory: str) -> None:
+        self._disk = disk
+        self._path = f"{directory}/{FILE_NAME}"
+        self._file: File | None = None
+        self._written: dict[Key, None] = {}
+        #: Slots that are used, and slots that the file has.
+        self._used = self._made = 0
+        #: To be written next: several callers share one sync.
+        self._pending: list[tuple[bytes, Key]] = []
+        #: Slots that were promised to appends under way.
+        self._promised = 0
+        self._writing = asyncio.Lock()
+        #: Why not all is known of what was written; "": all is.
+        self.damaged = ""
+
+    @classmethod
+    async def open(
+        cls, disk: Disk, directory: str, placed: Iterable[Key], *, has_run: bool
+    ) -> Inventory:
+        """Read it, and write it anew with what is placed there now.
+
+        `has_run`: a broker ran on this directory before, so there must be one. If it is damaged,
+        all that is placed here counts as written. Without room it stays as it is. Raises OSError.
+        """
+        opened = cls(disk, directory)
+        await opened._read(has_run=has_run)
+        kept = placed
+        if opened.damaged:
+            log.error("inventory_damaged", path=opened._path, reason=opened.damaged)
+        else:
+            kept = [key for key in placed if key in opened._written]
+        opened._written = dict.fromkeys(kept)
+        with done_without("a new inventory", directory):
+            await opened._write_whole()
+        return opened
+
+    def has(self, key: Key) -> bool:
+        """Whether a replica was written here, as far as is known."""
+        return key in self._written
+
+    async def make_room(self) -> None:
+        """Promise a slot, before an append that is to be noted. TryAgainError, StorageError."""
+        self._promised += 1
+        if self._made - self._used >= self._promised:
+            return
+        try:
+            async with self._writing:
+                file = await self._opened()
+                missing = self._used + self._promised - self._made
+                if missing > 0:
+                    count = max(missing, SLOTS_ADDED)
+                    await file.append((bytes(count * SLOT_BYTES),))
+                    self._made += count
+        except OSError as error:
+            self._promised -= 1
+            raise storage_error(self._path, error, nothing_done=True) from error
+
+    async def note(self, key: Key) -> None:
+        """Remember that a replica has been written; durable when it returns. StorageError."""
+        self._promised = max(self._promised - 1, 0)
+        if key not in self._written:
+            await self._say(WRITTEN, key)
+
+    async def forget(self, key: Key) -> None:
+        """What was written of a replica is known to be lost, or not wanted any more."""
+        if key in self._written:
+            await self._say(FORGOTTEN, key)
+
+    async def close(self) -> None:
+        if self._file is not None:
+            await self._file.close()
+            self._file = None
+
+    # inside
+
+    async def _say(self, kind: bytes, key: Key) -> None:
+        entry = (kind, key)
+        self._pending.append(entry)
+        try:
+            async with self._writing:
+                if entry in self._pending:  # else the caller before us wrote it too
+                    await self._write_pending()
+        except OSError as error:
+            raise storage_error(self._path, error) from error
+
+    async def _write_pending(self) -> None:
+        pending, self._pending = self._pending, []
+        try:
+            file = await self._opened()
+            data = b"".join(_encode(kind, key) for kind, key in pending)
+            await file.overwrite(self._used * SLOT_BYTES, data)
+            self._used += len(pending)
+            self._made = max(self._made, self._used)
+            await file.sync()
+        except BaseException:
+            self._pending = pending + self._pending  # whoever waits for it tries, and fails, too
+            raise
+        for kind, key in pending:
+            _take(self._written, kind, key)
+        if self._used > STALE_MAX + 2 * len(self._written):
+            with done_without("a shorter inventory", self._path):
+                await self._write_whole()
+
+    async def _opened(self) -> File:
+        if self._file is None:
+            self._file = await self._disk.open(self._path, create=True)
+        return self._file
+
+    async def _read(self, *, has_run: bool) -> None:
+        if not await self._disk.exists(self._path):
+            if has_run:
+                self.damaged = "it is gone"
+            return
+        content = await read_whole(self._disk, self._path)
+        self._written, self.damaged = decode(content)
+        self._used = self._made = -(-len(content) // SLOT_BYTES)
+
+    async def _write_whole(self) -> None:
+        data = b"".join(_encode(WRITTEN, key) for key in self._written)
+        await replace_whole(self._disk, self._path, data + bytes(SLOTS_ADDED * SLOT_BYTES))
+        self._used, self._made = len(self._written), len(self._written) + SLOTS_ADDED
+        await self.close()  # what is open is the older file
+
+
+def decode(content: bytes) -> tuple[dict[Key, None], str]:
+    """Return what a file says was written, and why it is damaged; "": it is not."""
+    written: dict[Key, None] = {}
+    damaged = ""
+    content += bytes(-len(content) % SLOT_BYTES)  # a crash amid the making of slots
+    for start in range(0, len(content), SLOT_BYTES):
+        slot = content[start : start + SLOT_BYTES]
+        if slot[-1] == 0:
+            continue
+        found = _decode(slot)
+        if found is None:
+            damaged = f"the slot at byte {start} is bad"
+        else:
+            _take(written, *found)
+    return written, damaged
+
+
+def _take(written: dict[Key, None], kind: bytes, key: Key) -> None:
+    if kind == WRITTEN:
+        written[key] = None
+    else:
+        written.pop(key, None)
+
+
+def _encode(kind: bytes, key: Key) -> bytes:
+    body = BODY.pack(MAGIC, kind, *key)
+    return body + CRC.pack(crc32c(body)) + END_MARK
+
+
+def _decode(slot: bytes) -> tuple[bytes, Key] | None:
+    body = slot[: BODY.size]
+    if CRC.unpack_from(slot, BODY.size)[0] != crc32c(body) or not slot.endswith(END_MARK):
+        return None
+    magic, kind, topic_id, partition = BODY.unpack(body)
+    return (kind, (topic_id, partition)) if magic == MAGIC else None

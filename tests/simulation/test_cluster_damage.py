@@ -1,0 +1,364 @@
+"""Replicas that come back with less than they had: damaged, gone, cut; with 1 to 3 of them.
+
+What fewer than min ISR of the replicas lose is lost nowhere. Where all are damaged, the partition
+comes back with what is left, and the controller says that something may be lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any
+
+import pytest
+
+from quorate import Admin, Consumer, Producer
+from quorate.record.batch import split
+from quorate_broker.inventory import FILE_NAME
+from quorate_broker.partition.partition import Partition
+from quorate_broker.server import BrokerServer
+from quorate_quorum.metadata.image import PartitionImage
+from quorate_quorum.server import QuorumServer
+from quorate_testing.simulated.cluster import ClusterShape, SimulatedCluster, SimulatedNode
+from quorate_testing.simulated.loop import SimulatedLoop, simulate
+from tests.harness.world import logs
+
+pytestmark = [pytest.mark.simulation, pytest.mark.timeout(120)]
+
+TOPIC = "t"
+REPLICA = "/data/t-0"
+LOG = f"{REPLICA}/00000000000000000000.log"
+
+
+class Scene:
+    """A cluster with a topic of one partition, and what was acknowledged in it."""
+
+    def __init__(self, loop: SimulatedLoop, *, replicas: int, configs: dict[str, str]) -> None:
+        self.loop = loop
+        self.replicas = replicas
+        self.configs = configs
+        self.cluster = SimulatedCluster(
+            loop,
+            ClusterShape(
+                brokers=max(replicas, 1), voter_settings={"unclean_recovery_wait_ms": 5_000}
+            ),
+        )
+        self.acked: dict[int, bytes] = {}
+        self.sent = 0
+
+    # what is done
+
+    async def begin(self) -> None:
+        await self.cluster.format()
+        self.cluster.start_all()
+        await self.until(self.all_unfenced, "all brokers are unfenced")
+
+        async def make() -> None:
+            async with Admin(bootstrap_servers=self.cluster.bootstrap_servers) as admin:
+                await admin.create_topic(TOPIC, 1, self.replicas, self.configs)
+
+        await self.cluster.spawn_client(make)
+
+    async def produce(self, count: int, *, timeout_ms: int = 30_000) -> None:
+        """Send and await one record after another: one batch each."""
+
+        async def run() -> None:
+            async with Producer(
+                bootstrap_servers=self.cluster.bootstrap_servers, delivery_timeout_ms=timeout_ms
+            ) as producer:
+                for _ in range(count):
+                    value = b"%d" % self.sent
+                    self.sent += 1
+                    found = await producer.send_and_wait(TOPIC, value, partition=0)
+                    self.acked[found.offset] = value
+
+        await self.cluster.spawn_client(run)
+
+    async def read(self) -> dict[int, bytes]:
+        """Return all that a consumer gets, by offset."""
+        found: dict[int, bytes] = {}
+
+        async def run() -> None:
+            async with Consumer(
+                TOPIC,
+                bootstrap_servers=self.cluster.bootstrap_servers,
+                auto_offset_reset="earliest",
+            ) as consumer:
+                while got := await consumer.getmany(timeout_ms=3_000):
+                    for records in got.values():
+                        found.update((r.offset, r.value or b"") for r in records)
+
+        await self.cluster.spawn_client(run)
+        return found
+
+    async def kill_all(self) -> None:
+        """Kill -9 of all brokers at once; return when the controller has fenced them."""
+        for node in self.cluster.brokers:
+            self.cluster.kill(node.name)
+        await self.until(lambda: self.state.leader < 0, "nobody leads")
+
+    async def until(self, condition: Callable[[], bool], what: str) -> None:
+        try:
+            async with asyncio.timeout(60):
+                while not condition():  # noqa: ASYNC110  (any condition, not an event)
+                    await asyncio.sleep(0.0005)
+        except TimeoutError:
+            raise AssertionError(f"not within 60 s: {what}; {self.state}") from None
+
+    async def whole(self) -> None:
+        """Wait until every replica is in the ISR."""
+        await self.until(
+            lambda: self.all_unfenced() and len(self.state.isr) == self.replicas, "the ISR is whole"
+        )
+
+    # what is seen
+
+    def all_unfenced(self) -> bool:
+        return all(
+            isinstance(node.server, BrokerServer) and not node.server.is_fenced
+            for node in self.cluster.brokers
+        )
+
+    @property
+    def state(self) -> PartitionImage:
+        for node in self.cluster.voters:
+            if isinstance(node.server, QuorumServer) and node.server.is_controller:
+                topic = node.server.image.topic_named(TOPIC)
+                assert topic is not None
+                return topic.partitions[0]
+        raise AssertionError("no voter leads")
+
+    def node(self, broker_id: int) -> SimulatedNode:
+        return self.cluster.nodes[f"broker-{broker_id}"]
+
+    def replica(self, broker_id: int) -> Partition:
+        server = self.node(broker_id).server
+        assert isinstance(server, BrokerServer)
+        [found] = [one for one in server.replicas.all() if one.topic == TOPIC]
+        return found
+
+    def logs_are_equal(self) -> bool:
+        contents = {
+            self.node(replica.broker_id).disk.content(LOG) for replica in self.state.replicas
+        }
+        return len(contents) == 1
+
+    def position_of(self, broker_id: int, offset: int) -> int:
+        """Where the batch at that offset begins in a replica's file."""
+        content = self.node(broker_id).disk.content(LOG)
+        return sum(header.size for header, _ in split(content) if header.end_offset <= offset)
+
+
+def opens_logs(node: SimulatedNode) -> bool:
+    """Whether a broker has come so far that it opens its logs, or has."""
+    server = node.server
+    return isinstance(server, BrokerServer) and bool(
+        server.endpoint and server.replicas.directories
+    )
+
+
+async def flip(scene: Scene, broker_id: int, offset: int = 20) -> None:
+    """One bit of one record."""
+    at = scene.position_of(broker_id, offset)
+    scene.node(broker_id).disk.flip_bit(LOG, at + 64)
+
+
+async def flip_length(scene: Scene, broker_id: int) -> None:
+    """The length of a batch amid the log: as if the last write had been torn."""
+    scene.node(broker_id).disk.flip_bit(LOG, scene.position_of(broker_id, 20) + 10, 4)
+
+
+async def flip_last(scene: Scene, broker_id: int) -> None:
+    end = len(list(split(scene.node(broker_id).disk.content(LOG))))
+    await flip(scene, broker_id, end - 1)
+
+
+async def flip_epoch(scene: Scene, broker_id: int) -> None:
+    """A leader_epoch that never was, which no CRC covers, in the last batch."""
+    end = len(list(split(scene.node(broker_id).disk.content(LOG))))
+    scene.node(broker_id).disk.flip_bit(LOG, scene.position_of(broker_id, end - 1) + 13, 3)
+
+
+async def lose_directory(scene: Scene, broker_id: int) -> None:
+    await scene.node(broker_id).disk.remove_directory(REPLICA)
+
+
+async def lose_log(scene: Scene, broker_id: int) -> None:
+    """The directory stays, and nothing of what was written."""
+    await scene.node(broker_id).disk.remove(LOG)
+
+
+async def lose_all(scene: Scene, broker_id: int) -> None:
+    """The directory, and the file that knows of it."""
+    await lose_directory(scene, broker_id)
+    await scene.node(broker_id).disk.remove(f"/data/{FILE_NAME}")
+
+
+Damage = Callable[[Scene, int], Awaitable[None]]
+DAMAGES: Sequence[Damage] = (
+    flip,
+    flip_length,
+    flip_last,
+    flip_epoch,
+    lose_directory,
+    lose_log,
+    lose_all,
+)
+each_damage = pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
+
+
+def play(
+    act: Callable[[Scene], Coroutine[Any, Any, None]],
+    *,
+    replicas: int = 3,
+    configs: dict[str, str] | None = None,
+    seed: int = 1,
+) -> None:
+    """Begin a scene and play it."""
+
+    async def program(loop: SimulatedLoop) -> None:
+        scene = Scene(loop, replicas=replicas, configs=configs or {})
+        await scene.begin()
+        await act(scene)
+
+    with logs(verbose=False):
+        simulate(program, seed)
+
+
+@each_damage
+@pytest.mark.parametrize("replicas", [2, 3])
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_damaged_replica_that_comes_back_first_costs_nothing(
+    damage: Damage, replicas: int, seed: int
+) -> None:
+    async def act(scene: Scene) -> None:
+        await scene.produce(50)
+        await scene.kill_all()
+        first = (*scene.state.isr, *scene.state.elr)[0]
+        await damage(scene, first)
+        scene.cluster.start(f"broker-{first}")
+        await asyncio.sleep(3)
+        assert scene.state.leader != first, "what it has left must not be taken for all"
+        scene.cluster.start_all()
+        await scene.whole()
+        await scene.produce(1)
+        assert await scene.read() == scene.acked
+        assert scene.state.recovered_epoch < 0, "nothing was lost, and nothing is said to be"
+        await scene.until(scene.logs_are_equal, "the damaged replica has everything again")
+
+    play(act, replicas=replicas, seed=seed)
+
+
+@each_damage
+def test_it_is_told_again_by_a_broker_that_died_before_it_could_tell(damage: Damage) -> None:
+    """The first start cuts the log; the second one finds nothing bad in what is left."""
+
+    async def act(scene: Scene) -> None:
+        await scene.produce(50)
+        await scene.kill_all()
+        first = (*scene.state.isr, *scene.state.elr)[0]
+        await damage(scene, first)
+        cluster, name = scene.cluster, f"broker-{first}"
+        voters = [node.name for node in cluster.voters]
+        cluster.start(name)
+        await scene.until(lambda: opens_logs(cluster.nodes[name]), "its registration is applied")
+        cluster.network.cut([name], voters)
+        await asyncio.sleep(2)
+        cluster.kill(name)
+        cluster.network.heal()
+        cluster.start(name)
+        await asyncio.sleep(3)
+        assert scene.state.leader != first
+        cluster.start_all()
+        await scene.whole()
+        assert await scene.read() == scene.acked
+
+    play(act)
+
+
+@each_damage
+@pytest.mark.parametrize("replicas", [1, 2, 3])
+def test_where_all_are_damaged_the_partition_comes_back_and_the_loss_is_told(
+    damage: Damage, replicas: int
+) -> None:
+    async def act(scene: Scene) -> None:
+        await scene.produce(50)
+        await scene.kill_all()
+        for broker_id in range(replicas):
+            await damage(scene, broker_id)
+        scene.cluster.start_all()
+        await scene.whole()
+        assert scene.state.recovered_epoch >= 0
+        await scene.produce(1)
+        found = await scene.read()
+        assert all(scene.acked[offset] == value for offset, value in found.items())
+        assert len(found) >= 1
+        await scene.until(scene.logs_are_equal, "all have the same")
+
+    play(act, replicas=replicas)
+
+
+@pytest.mark.parametrize("replicas", [1, 2, 3])
+def test_a_kill_of_all_without_damage_is_no_loss_and_is_not_told_as_one(replicas: int) -> None:
+    async def act(scene: Scene) -> None:
+        for count in (1, 20):
+            await scene.produce(count)
+            await scene.kill_all()
+            scene.cluster.start_all()
+            await scene.whole()
+        assert await scene.read() == scene.acked
+        assert scene.state.recovered_epoch < 0
+
+    play(act, replicas=replicas)
+
+
+def test_a_replica_that_was_never_written_is_not_lossy() -> None:
+    async def act(scene: Scene) -> None:
+        await scene.kill_all()
+        scene.cluster.start_all()
+        await scene.whole()
+        assert scene.state.recovered_epoch < 0
+
+    play(act)
+
+
+@pytest.mark.parametrize("replicas", [2, 3])
+def test_a_corrupt_replica_in_the_elr_is_fetched_again(replicas: int) -> None:
+    """Cut short below what was synced: the log does not open."""
+
+    async def act(scene: Scene) -> None:
+        await scene.produce(20)
+        other = next(b for b in scene.state.isr if b != scene.state.leader)
+        others = [b for b in scene.state.isr if b != scene.state.leader]
+        for broker_id in others:
+            await scene.cluster.stop(f"broker-{broker_id}")
+        await scene.until(lambda: len(scene.state.isr) == 1, "they have left")
+        disk = scene.node(other).disk
+        disk.put(LOG, disk.content(LOG)[:200])
+        for broker_id in others:
+            scene.cluster.start(f"broker-{broker_id}")
+        await scene.whole()
+        await scene.produce(1)
+        assert await scene.read() == scene.acked
+        await scene.until(scene.logs_are_equal, "it has everything again")
+
+    play(act, replicas=replicas)
+
+
+def test_with_flush_on_ack_a_power_loss_of_all_and_one_lost_directory_lose_nothing() -> None:
+    async def act(scene: Scene) -> None:
+        await scene.produce(30)
+        for node in scene.cluster.brokers:
+            scene.cluster.lose_power(node.name)
+        await scene.until(lambda: scene.state.leader < 0, "nobody leads")
+        first = (*scene.state.isr, *scene.state.elr)[0]
+        await lose_directory(scene, first)
+        scene.cluster.start(f"broker-{first}")
+        await asyncio.sleep(3)
+        assert scene.state.leader != first
+        scene.cluster.start_all()
+        await scene.whole()
+        assert await scene.read() == scene.acked
+        assert scene.state.recovered_epoch < 0
+
+    play(act, configs={"flush.on.ack": "true"})

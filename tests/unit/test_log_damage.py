@@ -1,0 +1,187 @@
+"""What a log says at open of what its completed writes had put there and is gone."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from contextlib import suppress
+
+import pytest
+
+from quorate.errors import StorageError
+from quorate.record.batch import BatchBuilder, BatchHeader, parse_header
+from quorate_quorum.log.log import DAMAGED_FILE, Log, LogConfig, LogCorruptError
+from quorate_quorum.log.run_file import UNKNOWN, Run
+from quorate_testing.simulated.disk import SimulatedDisk
+
+PATH = "/data/t-0"
+FIRST = f"{PATH}/00000000000000000000.log"
+SAME_BOOT = Run(marker_present=False, boot_id="boot-1", sync_failed=False, same_boot=True)
+STOPPED = Run(marker_present=True, boot_id="boot-1", sync_failed=False, same_boot=False)
+PLAIN = LogConfig()
+SALVAGE = LogConfig(verify_all=True, salvage=True)
+
+
+def batch(offset: int, *, value: bytes = b"v" * 40) -> tuple[BatchHeader, Sequence[bytes]]:
+    builder = BatchBuilder()
+    builder.append(1_700_000_000_000 + offset, b"k", value)
+    data = builder.build(base_offset=offset, leader_epoch=1)
+    return parse_header(data), (data,)
+
+
+async def filled(
+    *, end: int, committed: int = 0, config: LogConfig = PLAIN, clean: bool = False
+) -> tuple[SimulatedDisk, list[int]]:
+    """Return a disk with a log that was closed, and the positions of its batches and its end."""
+    disk = SimulatedDisk(random.Random(1))
+    await disk.make_directory("/data")
+    log = await Log.open(disk, PATH, config)
+    positions = [0]
+    for offset in range(end):
+        header, pieces = batch(offset)
+        await log.append([(header, pieces)])
+        positions.append(positions[-1] + header.size)
+    if committed:
+        await log.checkpoint_high_watermark(committed, 1)
+    await log.close(clean=clean)
+    return disk, positions
+
+
+async def reopened(disk: SimulatedDisk, run: Run, config: LogConfig = PLAIN) -> Log:
+    log = await Log.open(disk, PATH, config, run=run)
+    await log.close(clean=False)
+    return log
+
+
+async def test_any_flipped_bit_of_a_completed_write_is_damage() -> None:
+    """Of the last batch too, which a torn write would leave without its end. The epoch, which no
+    CRC covers, is compared with that of the partition.
+    """
+    for at in (2, 4):
+        for byte in range(109):
+            for bit in (0, 3, 7):
+                disk, positions = await filled(end=5)
+                assert positions[1] == 109
+                disk.flip_bit(FIRST, positions[at] + byte, bit)
+                log = await reopened(disk, SAME_BOOT)
+                if 12 <= byte < 16:
+                    assert log.last_epoch != 1 or log.recovered.damaged
+                else:
+                    assert log.recovered.damaged, (at, byte, bit)
+                    assert log.log_end_offset == at
+
+
+async def test_a_write_that_a_kill_interrupted_is_no_damage_wherever_it_ends() -> None:
+    _, positions = await filled(end=5)
+    for size in range(positions[3], positions[5] + 1):
+        disk, _ = await filled(end=5)
+        disk.put(FIRST, disk.content(FIRST)[:size])
+        assert not (await reopened(disk, SAME_BOOT)).recovered.damaged, size
+
+
+async def test_a_torn_batch_of_records_that_hold_batches_is_no_damage() -> None:
+    """Its bytes look like batches, but not like those that would follow here."""
+    inner = b"".join(batch(offset)[1][0] for offset in range(5))
+    disk, _ = await filled(end=5)
+    torn = batch(5, value=inner + b"x" * 100)[1][0][:-50]
+    disk.put(FIRST, disk.content(FIRST) + torn)
+    log = await reopened(disk, SAME_BOOT)
+    assert (log.log_end_offset, log.recovered.damaged) == (5, "")
+    assert log.recovered.cut_bytes == len(torn)
+
+
+async def test_an_end_below_what_was_committed_is_damage() -> None:
+    disk, positions = await filled(end=5, committed=4)
+    disk.put(FIRST, disk.content(FIRST)[: positions[4]])
+    assert not (await reopened(disk, SAME_BOOT)).recovered.damaged
+    disk.put(FIRST, disk.content(FIRST)[: positions[3]])
+    assert "4 was committed" in (await reopened(disk, SAME_BOOT)).recovered.damaged
+
+
+async def test_a_segment_that_is_gone_is_damage() -> None:
+    disk, _ = await filled(end=5, committed=4)
+    await disk.remove(FIRST)
+    log = await reopened(disk, SAME_BOOT)
+    assert not log.has_segments
+    assert "4 was committed" in log.recovered.damaged
+
+
+async def test_a_bad_batch_after_a_clean_stop_is_damage_though_the_slot_is_lost() -> None:
+    disk, positions = await filled(end=5, clean=True)
+    await disk.remove(f"{PATH}/synced")
+    disk.flip_bit(FIRST, positions[3] + 64)
+    assert (await reopened(disk, STOPPED)).recovered.damaged
+
+
+async def test_a_tail_that_the_power_took_is_not_called_damage() -> None:
+    """The controller hears of it by the directory; with flush.on.ack it was never acknowledged."""
+    disk, positions = await filled(end=5)
+    disk.flip_bit(FIRST, positions[3] + 64)
+    log = await reopened(disk, UNKNOWN)
+    assert log.recovered.lossy
+    assert not log.recovered.damaged
+
+
+async def test_with_flush_on_ack_an_end_below_what_was_committed_is_damage_in_any_boot() -> None:
+    config = LogConfig(track_synced=True)
+    disk, positions = await filled(end=5, committed=4, config=config)
+    disk.put(FIRST, disk.content(FIRST)[: positions[3]])
+    assert (await reopened(disk, UNKNOWN, config)).recovered.damaged
+
+
+async def test_damage_is_told_at_each_open_until_it_is_forgotten() -> None:
+    """A crash after the cut, and before anybody was told, must not make it whole."""
+    disk, positions = await filled(end=5)
+    disk.flip_bit(FIRST, positions[2] + 64)
+    for _ in range(2):
+        assert (await reopened(disk, SAME_BOOT)).recovered.damaged
+    log = await Log.open(disk, PATH, PLAIN, run=SAME_BOOT)
+    await log.forget_damage()
+    await log.close(clean=False)
+    assert not (await reopened(disk, SAME_BOOT)).recovered.damaged
+
+
+async def test_damage_is_noted_durably_before_the_cut() -> None:
+    """Wherever the power fails during an open, the next one sees the bad batch, or the note."""
+    for stop in range(40):
+        disk, positions = await filled(end=5, clean=True)
+        await disk.remove(f"{PATH}/synced")
+        disk.flip_bit(FIRST, positions[2] + 64)
+        left = [stop]
+
+        def hook(name: str, path: str, left: list[int] = left) -> None:
+            left[0] -= 1
+            if left[0] < 0:
+                raise OSError("the power fails")
+
+        disk.hook = hook
+        with suppress(StorageError):
+            await Log.open(disk, PATH, PLAIN, run=STOPPED)
+        disk.hook = None
+        disk.lose_power()
+        log = await Log.open(disk, PATH, PLAIN, run=STOPPED)
+        assert log.recovered.damaged, stop
+        await log.close(clean=False)
+
+
+async def test_a_corrupt_log_is_salvaged_up_to_the_first_bad_batch() -> None:
+    disk, positions = await filled(end=5, clean=True)
+    disk.flip_bit(FIRST, positions[3] + 64)
+    flipped = disk.content(FIRST)
+    disk.put(FIRST, flipped[: positions[4]])  # the end is gone, so what was synced is not there
+    with pytest.raises(LogCorruptError):
+        await Log.open(disk, PATH, PLAIN, run=STOPPED)
+    log = await Log.open(disk, PATH, SALVAGE, run=STOPPED)
+    assert (log.log_end_offset, log.recovered.damaged != "") == (3, True)
+    await log.append([batch(3)])
+    await log.close(clean=False)
+    log = await reopened(disk, SAME_BOOT)
+    assert (log.log_end_offset, log.recovered.damaged != "") == (4, True)
+    assert DAMAGED_FILE in disk.names(PATH)
+
+
+async def test_salvage_finds_a_bad_batch_below_what_was_synced() -> None:
+    disk, positions = await filled(end=5, config=LogConfig(index_interval_bytes=50), clean=True)
+    disk.flip_bit(FIRST, positions[1] + 64)
+    assert (await reopened(disk, STOPPED)).log_end_offset == 5, "nobody looks there at a start"
+    assert (await reopened(disk, STOPPED, SALVAGE)).log_end_offset == 1
