@@ -28,7 +28,7 @@ from rich.table import Table
 from quorate import Admin, Consumer, Delivery, Producer, TopicDescription
 from quorate.errors import QuorateError
 from quorate_cli.local import LocalCluster, Node, Shape, free_port
-from quorate_cli.session import console, fail, usage_error
+from quorate_cli.session import SAID_NO, console, fail, usage_error
 from quorate_cli.up import cluster_folder
 from quorate_cli.workload import AckTimes
 
@@ -105,6 +105,8 @@ def demo(
             cluster.start()
             try:
                 verdict = asyncio.run(_tell(cluster, records, started))
+            except (QuorateError, TimeoutError) as error:  # here: the folder with the logs stays
+                fail(f"the demo could not go on: {error or 'no answer'}", SAID_NO)
             finally:
                 statuses = cluster.stop()
             for node_id, status in statuses.items():
@@ -115,8 +117,6 @@ def demo(
                     console.print(last, markup=False)
     except (ValueError, OSError) as error:
         usage_error(str(error))
-    except (QuorateError, TimeoutError) as error:
-        fail(f"the demo could not go on: {error or 'no answer'}", 1)
     if not verdict.is_clean or not verdict.is_in_sync or any(statuses.values()):
         raise typer.Exit(1)
 

@@ -62,14 +62,14 @@ class EmbeddedNodes:
             await asyncio.gather(*waits, return_exceptions=True)
 
 
-def run_embedded(cluster: LocalCluster) -> None:
+def run_embedded(cluster: LocalCluster, *, is_temporary: bool) -> None:
     """Run until SIGINT or SIGTERM; end the command with status 1 if a node failed."""
     from quorate_cli.up import announce
 
     async def start() -> Server:
         nodes = EmbeddedNodes(cluster)
         await nodes.start()
-        announce(cluster)
+        announce(cluster, is_temporary=is_temporary)
         return nodes
 
     with (cluster.folder / "output.log").open("a") as output:  # standard output is announce()'s

@@ -17,7 +17,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from quorate.cluster import Cluster
@@ -28,6 +28,7 @@ from quorate_cli.storage import format_broker, format_voters
 
 FIRST_VOTER_ID = 100
 PORT_STEP = 100
+ANY_PORT = 0
 PR_SET_PDEATHSIG = 1
 MEMORY = "cluster.json"
 HOST = "127.0.0.1"
@@ -35,7 +36,7 @@ HOST = "127.0.0.1"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
-    """How many nodes, in which racks, on which ports."""
+    """How many nodes, in which racks, on which ports; port 0: any that are free."""
 
     voters: int = 3
     brokers: int = 3
@@ -48,10 +49,10 @@ class Shape:
         if not 1 <= self.brokers <= 99:
             raise ValueError(f"--brokers must be 1 to 99, not {self.brokers}")
         highest = self.port + 1 + PORT_STEP * (max(self.voters, self.brokers) - 1)
-        if not self.port >= 1 or highest > 65535:
+        if not self.port >= ANY_PORT or highest > 65535:
             raise ValueError(
-                f"--port must be 1 to 65535 for every node, not {self.port}; the last node "
-                f"would listen on {highest}"
+                f"--port must be 1 to 65535 for every node (0: any that are free), not {self.port};"
+                f" the last node would listen on {highest}"
             )
         if len(self.racks) > self.brokers:
             raise ValueError(
@@ -80,7 +81,7 @@ class LocalCluster:
 
     def __init__(self, folder: Path, shape: Shape) -> None:
         self.folder = folder
-        self.shape = _remembered(folder, shape)
+        self.shape = _placed(_remembered(folder, shape))
         self.cluster_id = ""
         self.nodes: dict[int, Node] = {node.id: node for node in self._plan()}
         self.processes: dict[int, subprocess.Popen[bytes]] = {}
@@ -287,8 +288,8 @@ def check_port_free(endpoint: str) -> None:
             probe.bind((host, int(port)))
         except OSError as error:
             raise OSError(
-                f"{endpoint} cannot be used ({error.strerror}); choose another --port, or stop "
-                "what listens there"
+                f"{endpoint} cannot be used ({error.strerror}); choose another --port (0: any), or "
+                "stop what listens there"
             ) from None
 
 
@@ -319,6 +320,13 @@ def process_cpu_seconds(pid: int) -> float | None:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+def _placed(shape: Shape) -> Shape:
+    """Return the shape with ports that are free at this moment, if any will do."""
+    if shape.port != ANY_PORT:
+        return shape
+    return replace(shape, port=free_port(max(shape.voters, shape.brokers)))
+
+
 def _remembered(folder: Path, shape: Shape) -> Shape:
     """Return the shape of the cluster that lies there already, else the one asked for.
 
@@ -339,6 +347,8 @@ def _remembered(folder: Path, shape: Shape) -> Shape:
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{memory} is not what `quorate up` wrote: {error!r}") from None
     for name in ("voters", "brokers", "racks", "port"):
+        if name == "port" and shape.port == ANY_PORT:
+            continue
         if getattr(shape, name) not in (getattr(old, name), getattr(Shape(), name)):
             raise ValueError(
                 f"--{name}: the cluster in {folder} was made with {getattr(old, name)}, which "

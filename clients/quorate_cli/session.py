@@ -29,7 +29,7 @@ from quorate.v1.common_pb2 import ErrorCode
 
 T = TypeVar("T")
 
-SAID_NO, WRONG_USAGE, NO_ANSWER = 1, 2, 3
+DONE, SAID_NO, WRONG_USAGE, NO_ANSWER = 0, 1, 2, 3
 
 Bootstrap = Annotated[
     str,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import shutil
 import signal
 import sys
 import tempfile
@@ -16,10 +17,11 @@ import typer
 
 from quorate.errors import QuorateError
 from quorate_cli.local import LocalCluster, Node, Shape
-from quorate_cli.session import NO_ANSWER, SAID_NO, fail, stderr, usage_error
+from quorate_cli.session import DONE, NO_ANSWER, SAID_NO, fail, stderr, usage_error
 from quorate_quorum.node.config import ConfigError
 
 WATCH_S = 0.2
+READY_S = 30.0
 
 
 def up(
@@ -31,7 +33,9 @@ def up(
     data: Annotated[
         Path | None, typer.Option("--data", help="Keep the data here; else a temporary folder.")
     ] = None,
-    port: Annotated[int, typer.Option("--port", help="Broker i listens on port + 100 i.")] = 7092,
+    port: Annotated[
+        int, typer.Option("--port", help="Broker i listens on port + 100 i; 0: any that are free.")
+    ] = 7092,
     embedded: Annotated[
         bool, typer.Option("--embedded", help="All nodes in this one process.")
     ] = False,
@@ -50,52 +54,88 @@ def up(
             if embedded:
                 from quorate_cli.embedded import run_embedded
 
-                run_embedded(cluster)
+                run_embedded(cluster, is_temporary=data is None)
             else:
-                _run_processes(cluster)
+                _run_processes(cluster, is_temporary=data is None)
     except (ValueError, OSError, ConfigError) as error:
         usage_error(str(error))
 
 
 @contextlib.contextmanager
 def cluster_folder(data: Path | None) -> Iterator[Path]:
-    """Yield the folder to keep data in, or a temporary one that is removed at the end."""
+    """Yield the folder to keep data in, or a temporary one that is removed at the end.
+
+    It stays where the command ends by `fail`, or typer.Exit: what was said names logs in it.
+    """
     if data is not None:
         yield data.absolute()
         return
-    with tempfile.TemporaryDirectory(prefix="quorate-", ignore_cleanup_errors=True) as folder:
-        yield Path(folder)
+    folder = Path(tempfile.mkdtemp(prefix="quorate-"))
+    try:
+        yield folder
+    except typer.Exit:
+        say_kept(folder)
+        raise
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    shutil.rmtree(folder, ignore_errors=True)
 
 
-def announce(cluster: LocalCluster) -> None:
-    """Print the address, on a line of its own that scripts can wait for."""
+def say_kept(folder: Path) -> None:
+    """Say on standard error that a temporary folder stays."""
+    stderr.print(
+        f"the folder of this cluster is kept, with the logs: {folder}", markup=False, soft_wrap=True
+    )
+
+
+def announce(cluster: LocalCluster, *, is_temporary: bool = False) -> None:
+    """Print the address, on a line of its own that scripts can wait for; then what is where, and
+    what to try next.
+    """
+    servers = cluster.bootstrap_servers
+    stays = "removed at the end; --data DIR keeps it" if is_temporary else "kept"
+    here = "" if cluster.shape.port == Shape().port else f"export QUORATE_BOOTSTRAP={servers}\n  "
     sys.stdout.write(
-        f"{len(cluster.voters)} voters and {len(cluster.brokers)} brokers are ready: "
-        f"{cluster.bootstrap_servers}\n"
+        f"{len(cluster.voters)} voters and {len(cluster.brokers)} brokers are ready: {servers}\n"
+        f"data: {cluster.folder} ({stays})\n"
+        f"logs: {cluster.folder}/*/output.log, one of each node\n"
+        "try, in another terminal:\n"
+        f"  {here}quorate cluster health\n"
+        "  quorate topic create events -p 6\n"
+        "  seq 1000 | quorate topic produce events\n"
+        "  quorate topic consume events --from-beginning --until-end\n"
+        "Ctrl-C stops it\n"
     )
     sys.stdout.flush()
 
 
-def _run_processes(cluster: LocalCluster) -> None:
+def _run_processes(cluster: LocalCluster, *, is_temporary: bool) -> None:
     asked_to_stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda _number, _frame: asked_to_stop.set())
     cluster.start()
+    is_ready = False
     try:
-        if asyncio.run(_is_ready(cluster, asked_to_stop)):
-            announce(cluster)
+        is_ready = asyncio.run(_is_ready(cluster, asked_to_stop))
+        if is_ready:
+            announce(cluster, is_temporary=is_temporary)
             _watch(cluster, asked_to_stop)
     except (QuorateError, TimeoutError) as error:
-        fail(str(error) or "the cluster was not ready within 30 s", NO_ANSWER)
+        fail(str(error) or f"the cluster was not ready within {READY_S:g} s", NO_ANSWER)
     finally:
-        for node_id, status in cluster.stop().items():
-            if status != 0:
-                _tell_end(cluster.nodes[node_id], status)
+        unclean = {node: status for node, status in cluster.stop().items() if status != 0}
+        for node_id, status in unclean.items():
+            _tell_end(cluster.nodes[node_id], status)
+    if not is_ready:
+        fail("stopped before it was ready", DONE)
+    if unclean:
+        raise typer.Exit(DONE)  # their logs are named: they must stay
 
 
 async def _is_ready(cluster: LocalCluster, asked_to_stop: asyncio.Event) -> bool:
     """Wait until the cluster is ready; False if a signal came first."""
-    ready = asyncio.create_task(cluster.wait_ready())
+    ready = asyncio.create_task(cluster.wait_ready(timeout=READY_S))
     while not asked_to_stop.is_set():
         await asyncio.wait((ready,), timeout=WATCH_S)
         if ready.done():

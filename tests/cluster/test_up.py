@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import signal
 import socket
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 
 from quorate import Admin, Consumer, Producer
 from quorate_cli.cluster import pids
-from quorate_cli.local import free_port
+from quorate_cli.local import LocalCluster, Shape, free_port
 from tests.cluster.support import Up, is_alive, run_process, until
 
 
@@ -115,12 +116,33 @@ def test_every_node_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
         asyncio.run(until(lambda: not any(map(is_alive, children)), "the end of the children"))
 
 
-def test_it_can_be_stopped_before_it_is_ready(tmp_path: Path) -> None:
-    up = Up("--data", str(tmp_path / "data"), "--port", str(free_port(3)))
-    with up:
+def test_a_start_that_is_interrupted_keeps_the_logs_that_it_names(tmp_path: Path) -> None:
+    with Up("--port", "0", env={"TMPDIR": str(tmp_path)}) as up:
         asyncio.run(until(lambda: bool(nodes_of(up.process.pid)), "the first node"))
-        asyncio.run(until(lambda: (tmp_path / "data" / "cluster.json").exists(), "its memory"))
         assert up.stop() in (0, -signal.SIGINT)
+        said = "".join(up.err)
+        (folder,) = tmp_path.iterdir()
+        assert f"is kept, with the logs: {folder}" in said
+        for log in re.findall(r"what it printed is in (\S+)", said):
+            assert Path(log).exists()
+        assert (folder / "broker-0" / "output.log").exists()
+
+
+def test_port_0_takes_free_ones_and_what_is_where_follows_the_address(tmp_path: Path) -> None:
+    with Up("--voters", "1", "--brokers", "1", "--port", "0", "--data", str(tmp_path)) as up:
+        servers = up.ready().rpartition(" ")[2].strip()
+        assert not servers.endswith(":7092")
+        assert up.process.stdout is not None
+        lines = [up.process.stdout.readline() for _ in range(9)]
+        assert lines[0] == f"data: {tmp_path} (kept)\n"
+        assert str(tmp_path) in lines[1]
+        assert "output.log" in lines[1]
+        assert f"  export QUORATE_BOOTSTRAP={servers}\n" in lines
+        assert lines[-1] == "Ctrl-C stops it\n"
+        assert up.stop() == 0
+    shape = Shape(voters=1, brokers=1, port=0)
+    again = LocalCluster(tmp_path, shape)  # the same ports: endpoints are in the metadata
+    assert again.bootstrap_servers == servers
 
 
 def test_a_port_in_use_is_named(tmp_path: Path) -> None:
@@ -138,6 +160,7 @@ def test_a_port_in_use_is_named(tmp_path: Path) -> None:
         (["--voters", "0"], "--voters must be 1 to 9, not 0"),
         (["--brokers", "-1"], "--brokers must be 1 to 99, not -1"),
         (["--port", "70000"], "--port must be 1 to 65535"),
+        (["--port", "-1"], "--port must be 1 to 65535"),
         (["--racks", "A,B,C,D", "--brokers", "3"], "--racks names 4 racks"),
     ],
 )
