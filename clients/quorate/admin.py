@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Annotated, Any, Self, cast
 
@@ -93,7 +93,7 @@ REPLICATION_FACTOR = Whole(
     allowed="1 to the number of brokers (-1: the cluster's default)",
     error=InvalidReplicationFactorError,
 )
-VOTER_ID = Whole(0, INT32_MAX, error=InvalidRequestError)
+NODE_ID = Whole(0, INT32_MAX, error=InvalidRequestError)
 DIRECTORY_ID = Text(
     "of a voter's disk, as `quorate storage format --new-voter` printed it",
     pattern="[0-9a-f]{32}",
@@ -230,7 +230,10 @@ class Admin:
         if validate_only:
             return []
         described = await self.describe_topics([topic.name for topic in topics])
-        return [described[topic.name] for topic in topics]
+        return [
+            replace(described[topic.name], warnings=tuple(created.warnings))
+            for topic, created in zip(topics, response.topics, strict=True)
+        ]
 
     @checked
     async def delete_topics(self, topics: Annotated[Iterable[str], Names()]) -> None:
@@ -281,13 +284,17 @@ class Admin:
         *,
         set: Annotated[Mapping[str, ConfigValue] | None, Configs()] = None,  # users know the word
         remove: Annotated[Iterable[str], Names()] = (),
-    ) -> None:
-        """Change settings of a topic, or of the cluster's topic defaults if none is named."""
+    ) -> tuple[str, ...]:
+        """Change settings of a topic, or of the cluster's topic defaults if none is named.
+
+        Returns a sentence for each that is kept and has no effect in this release.
+        """
         request = wire.AlterConfigsRequest(
             topic=topic or "", set=cast(Mapping[str, str], set or {}), remove=remove
         )
         response = await self._call(ALTER_CONFIGS, request, safe_to_repeat=False)
         raise_if_error(response.error)
+        return tuple(response.warnings)
 
     # -- cluster and quorum ----------------------------------------------------------------------
 
@@ -340,14 +347,13 @@ class Admin:
             _partition_trouble(response.under_replicated),
         )
 
-    async def unregister_broker(self, broker_id: int) -> None:
+    @checked
+    async def unregister_broker(self, broker_id: Annotated[int, NODE_ID]) -> None:
         """Forget a broker that is gone for good; returns when that is committed.
 
         UnknownBrokerError if it is not registered; InvalidRequestError while its process is heard,
         or while partitions have replicas on it.
         """
-        if not 0 <= broker_id <= INT32_MAX:
-            raise InvalidRequestError(f"a broker's id is 0 to {INT32_MAX}, not {broker_id}")
         request = wire.UnregisterBrokerRequest(broker_id=broker_id)
         response = await self._call(UNREGISTER_BROKER, request, safe_to_repeat=False)
         raise_if_error(response.error)
@@ -384,7 +390,7 @@ class Admin:
 
     @checked
     async def transfer_leadership(
-        self, voter_id: Annotated[int | None, VOTER_ID] = None
+        self, voter_id: Annotated[int | None, NODE_ID] = None
     ) -> LeadershipTransfer:
         """Give leadership of the quorum to that voter, or to the most caught-up one by default.
 
@@ -403,7 +409,7 @@ class Admin:
     @checked
     async def add_voter(
         self,
-        voter_id: Annotated[int, VOTER_ID],
+        voter_id: Annotated[int, NODE_ID],
         directory_id: Annotated[str, DIRECTORY_ID],
         endpoint: Annotated[str, Text("host:port")],
     ) -> VoterChange:
@@ -426,7 +432,7 @@ class Admin:
     @checked
     async def remove_voter(
         self,
-        voter_id: Annotated[int, VOTER_ID],
+        voter_id: Annotated[int, NODE_ID],
         directory_id: Annotated[str | None, DIRECTORY_ID] = None,
     ) -> VoterChange:
         """Take a voter out of the quorum, also the one that leads; returns when it is committed.

@@ -79,6 +79,8 @@ class TopicDescription:
     partitions: tuple[PartitionDescription, ...]
     configs: Mapping[str, str] = field(default_factory=dict)
     internal: bool = False
+    #: Of create_topic: settings that are kept and have no effect in this release.
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ from quorate_cli.session import (
     print_table,
     run,
     usage_error,
+    warn,
 )
 from quorate_cli.topic import Configs, parse_configs
 
@@ -153,7 +154,7 @@ def config(
     async def main() -> list[dict[str, str]]:
         async with admin_at(bootstrap, timeout) as admin:
             if configs or remove:
-                await admin.alter_configs(set=configs, remove=remove or ())
+                warn(await admin.alter_configs(set=configs, remove=remove or ()))
             entries = await admin.describe_configs(topic or None)
             return [{"name": one.name, "value": one.value, "source": one.source} for one in entries]
 

@@ -10,7 +10,7 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Annotated, Any, NoReturn, TypeVar
 
 import typer
@@ -127,6 +127,12 @@ def _no_more_output() -> NoReturn:
     """Who read our output has enough, as `head` does."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at the end
     raise typer.Exit(0)
+
+
+def warn(messages: Iterable[str]) -> None:
+    """Say on standard error what was done, and will not do what one might think."""
+    for message in messages:
+        stderr.print(f"quorate: warning: {message}", style="yellow", markup=False, soft_wrap=True)
 
 
 def fail(message: str, status: int) -> NoReturn:

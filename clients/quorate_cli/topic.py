@@ -26,6 +26,7 @@ from quorate_cli.session import (
     run,
     stderr,
     usage_error,
+    warn,
 )
 
 app = typer.Typer(no_args_is_help=True, help="Create, look at, write and read topics.")
@@ -89,6 +90,7 @@ def create(
             return await admin.create_topic(name, partitions, replication_factor, configs)
 
     topic = run(main, timeout=timeout)
+    warn(topic.warnings)
     if as_json:
         print_json(describe_json(topic))
     else:
@@ -157,7 +159,7 @@ def alter(
 
     async def main() -> None:
         async with admin_at(bootstrap, timeout) as admin:
-            await admin.alter_configs(name, set=configs, remove=remove or ())
+            warn(await admin.alter_configs(name, set=configs, remove=remove or ()))
 
     run(main, timeout=timeout)
     if as_json:

@@ -130,7 +130,9 @@ def test_topic_produce_counts_and_consume_prints_a_line_a_record(quorate: Comman
 def test_a_topic_is_listed_altered_and_deleted(quorate: Command) -> None:
     quorate("topic", "create", "brief")
     assert "brief" in quorate("topic", "list", "-o", "json").json
-    assert quorate("topic", "alter", "brief", "-c", "max.message.bytes=2000").status == 0
+    assert quorate("topic", "alter", "brief", "-c", "max.message.bytes=2000").err == ""
+    kept = quorate("topic", "alter", "brief", "-c", "retention.ms=1")
+    assert (kept.status, kept.err.count("has no effect in this release")) == (0, 1)
     described = quorate("topic", "describe", "brief", "-o", "json").json
     assert described["configs"]["max.message.bytes"] == "2000"
     assert quorate("topic", "delete", "brief").status == 0

@@ -330,6 +330,16 @@ def test_configs_change_and_go() -> None:
     assert image.configs["num.partitions"] == "3"
 
 
+def test_what_is_set_and_has_no_effect_yet_is_said_in_the_answer() -> None:
+    image = with_partition(brokers([0]), [0])
+    for topic in ("orders", ""):
+        request = admin.AlterConfigsRequest(
+            topic=topic, set={"retention.ms": "5", "max.message.bytes": "2048"}
+        )
+        (warning,) = alter_configs(image, request, context(image)).response.warnings
+        assert warning.startswith("retention.ms is kept, and has no effect")
+
+
 def test_a_change_of_configs_is_all_or_nothing() -> None:
     image = with_partition(brokers([0]), [0])
     after, error = alter(image, retention_ms="5", segment_ms="never")

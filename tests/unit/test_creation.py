@@ -435,3 +435,18 @@ def test_large_requests_are_bounded_also_when_their_callers_have_gone(
         await world.controller.create_topics(large("six"))
 
     in_a_world(program)
+
+
+def test_what_is_set_and_has_no_effect_yet_is_said_once_in_the_answer_of_each_try() -> None:
+    """Also of a topic that is made in several turns, and of the same call again."""
+    image = brokers([0, 1])
+    for _ in range(2):
+        creation = Creation(asked(("orders", 5)), events_max=3)
+        while True:
+            outcome = creation.next(image, context(image))
+            image = replayed(image, outcome.events)
+            if outcome.response:
+                break
+        (result,) = creation.response.topics
+        (warning,) = result.warnings
+        assert warning.startswith("retention.ms is kept, and has no effect")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 from quorate.errors import InvalidConfigError
@@ -12,6 +15,7 @@ from quorate_quorum.metadata.configs import (
     check_config,
     effective,
     effective_min_isr,
+    warnings_of,
 )
 
 
@@ -101,3 +105,29 @@ def test_every_setting_has_a_meaning_and_a_default_that_it_accepts() -> None:
 
 def test_a_commit_needs_no_more_replicas_than_there_are() -> None:
     assert [effective_min_isr(2, replicas) for replicas in (1, 2, 3)] == [1, 2, 2]
+
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("name", [name for name, spec in CONFIGS.items() if spec.scope == "topic"])
+def test_a_setting_is_acted_on_or_says_that_it_is_not_yet(name: str) -> None:
+    """Whoever begins to act on one takes its sentence away, and must."""
+    if CONFIGS[name].parse.__qualname__.startswith("_one_of") and name == "compression.type":
+        return  # the one value that it may have asks for nothing
+    table = ROOT / "quorum/quorate_quorum/metadata/configs.py"
+    lists = (table, ROOT / "quorum/quorate_quorum/node/config.py")
+    word = re.compile(rf"\b{name.replace('.', '[._]')}\b")
+    acts = any(
+        word.search(path.read_text())
+        for folder in ("broker", "quorum")
+        for path in (ROOT / folder).rglob("*.py")
+        if path not in lists
+    )
+    assert bool(warnings_of([name])) != acts
+
+
+def test_a_setting_without_effect_says_what_does_not_happen() -> None:
+    assert warnings_of(["retention.ms", "max.message.bytes", "no.such"]) == [
+        "retention.ms is kept, and has no effect in this release: old records are not deleted"
+    ]

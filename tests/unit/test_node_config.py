@@ -10,7 +10,14 @@ import msgspec
 import pytest
 
 from quorate_quorum.metadata.configs import CONFIGS
-from quorate_quorum.node.config import BrokerConfig, ConfigError, NodeConfig, QuorumConfig, load
+from quorate_quorum.node.config import (
+    BrokerConfig,
+    ConfigError,
+    NodeConfig,
+    QuorumConfig,
+    load,
+    without_effect,
+)
 
 BROKER = """
 node.id = 1
@@ -337,6 +344,15 @@ def test_listening_to_others_is_allowed_when_asked_for(tmp_path: Path) -> None:
 def test_this_machine_alone_is_not_insecure(tmp_path: Path, listener: str) -> None:
     sets = (f"listeners={listener}",)
     assert not load(QuorumConfig, file_with(tmp_path, QUORUM), {}, sets).is_insecure
+
+
+def test_what_is_taken_and_has_no_effect_is_said(tmp_path: Path) -> None:
+    path = file_with(tmp_path, QUORUM)
+    assert without_effect(load(QuorumConfig, path, {})) == []
+    sets = ("log.dirs=/a,/b", "listeners=127.0.0.1:1,127.0.0.1:2")
+    listeners, log_dirs = without_effect(load(QuorumConfig, path, {}, sets))
+    assert "only the first, 127.0.0.1:1, is served" in listeners
+    assert "uses only the first, /a" in log_dirs
 
 
 @pytest.mark.parametrize("kind", [QuorumConfig, BrokerConfig])

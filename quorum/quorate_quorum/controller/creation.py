@@ -32,7 +32,7 @@ from quorate_quorum.controller.topics import (
     places_of,
     replication_factor,
 )
-from quorate_quorum.metadata.configs import check_config, typed
+from quorate_quorum.metadata.configs import check_config, typed, warnings_of
 from quorate_quorum.metadata.delta import ID_BYTES
 from quorate_quorum.metadata.image import NEVER, BrokerImage, MetadataImage
 from quorate_quorum.v1 import events_pb2 as ev
@@ -154,6 +154,8 @@ class Creation:
                     f"one request creates at most {TOPICS_PER_REQUEST_MAX} topics"
                 )
             self._wanted = self._checked(turn, new, result)
+            del result.warnings[:]  # an earlier try of this call has them already
+            result.warnings.extend(warnings_of(new.configs))
         except QuorateError as error:
             result.error.CopyFrom(to_wire(error))
         return True

@@ -20,7 +20,7 @@ from quorate.v1 import admin_pb2 as admin
 from quorate_quorum.controller.outcome import Context, Outcome
 from quorate_quorum.controller.partitions import good_directory, moved, partition_changed
 from quorate_quorum.controller.placement import Place, fill, ring
-from quorate_quorum.metadata.configs import check_config, spec_of, typed
+from quorate_quorum.metadata.configs import check_config, spec_of, typed, warnings_of
 from quorate_quorum.metadata.delta import replayed
 from quorate_quorum.metadata.image import (
     INTERNAL_PREFIX,
@@ -166,13 +166,14 @@ def alter_configs(
         events = _config_events(image, request)
     except QuorateError as error:
         return Outcome((), admin.AlterConfigsResponse(error=to_wire(error)))
+    response = admin.AlterConfigsResponse(warnings=warnings_of(request.set))
     if request.validate_only:
-        return Outcome((), admin.AlterConfigsResponse())
+        return Outcome((), response)
     after = replayed(image, events)
     if any(event.config.name == MIN_ISR for event in events):
         # First, for the log may end between: what an ISR then commits alone, its ELR lacks.
         events = [*_voided(after), *events]
-    return Outcome(tuple(events), admin.AlterConfigsResponse())
+    return Outcome(tuple(events), response)
 
 
 def _config_events(

@@ -8,8 +8,8 @@ Kafka's. Stands at the bottom of the metadata room: the image reads it, and so d
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from quorate.errors import InvalidConfigError
@@ -36,6 +36,8 @@ class ConfigSpec:
     allowed: str
     doc: str
     scope: Scope = "topic"
+    #: What does not happen yet although the setting is kept; empty: it is acted on.
+    not_yet: str = ""
 
     def parsed(self, text: str) -> Value:
         """Return the typed value; InvalidConfigError names what was given and what is allowed."""
@@ -114,8 +116,21 @@ def _ratio(name: str, default: float, doc: str) -> ConfigSpec:
     return ConfigSpec(name, default, parse, "a number, 0 to 1", doc)
 
 
+#: What the settings say that are kept, and that nothing acts on yet. One is taken out of here when
+#: the program acts on it.
+_NOT_YET: Mapping[str, str] = {
+    **dict.fromkeys(
+        ("cleanup.policy", "retention.bytes", "retention.ms"), "old records are not deleted"
+    ),
+    **dict.fromkeys(
+        ("delete.retention.ms", "min.cleanable.dirty.ratio", "min.compaction.lag.ms"),
+        "topics are not compacted",
+    ),
+    "segment.ms": "segments roll by size alone",
+}
+
 CONFIGS: Mapping[str, ConfigSpec] = {
-    spec.name: spec
+    spec.name: replace(spec, not_yet=_NOT_YET.get(spec.name, ""))
     for spec in (
         _cleanup_policy(),
         _one_of(
@@ -226,6 +241,19 @@ def check_config(name: str, text: str, *, of_topic: bool) -> str:
     """Check one setting; return its value in canonical form. Raises InvalidConfigError."""
     spec = spec_of(name, of_topic=of_topic)
     return spec.shown(spec.parsed(text))
+
+
+def warnings_of(names: Iterable[str]) -> list[str]:
+    """Return a sentence for each of these settings that is kept and has no effect yet.
+
+    >>> warnings_of(["segment.ms", "max.message.bytes"])
+    ['segment.ms is kept, and has no effect in this release: segments roll by size alone']
+    """
+    return [
+        f"{name} is kept, and has no effect in this release: {CONFIGS[name].not_yet}"
+        for name in sorted(names)
+        if name in CONFIGS and CONFIGS[name].not_yet
+    ]
 
 
 def effective(

@@ -423,6 +423,22 @@ def _impossible(config: NodeConfig) -> Iterable[tuple[str, ...]]:
             yield from _not_above(config, name, "socket.request.max.bytes")
 
 
+def without_effect(config: NodeConfig) -> list[str]:
+    """Return a sentence for each value that is taken and that nothing acts on yet."""
+    found = []
+    if len(config.listeners) > 1:
+        found.append(
+            f"listeners: only the first, {config.listeners[0]}, is served in this release; the"
+            f" others are not: {', '.join(config.listeners[1:])}"
+        )
+    if isinstance(config, QuorumConfig) and len(config.log_dirs) > 1:
+        found.append(
+            f"log.dirs: a voter uses only the first, {config.log_dirs[0]}; the others are not:"
+            f" {', '.join(config.log_dirs[1:])}"
+        )
+    return found
+
+
 def settings(config: NodeConfig) -> dict[str, Any]:
     """Return every setting of a node by its dotted name, as it is in force."""
     return {name.replace("_", "."): value for name, value in msgspec.structs.asdict(config).items()}

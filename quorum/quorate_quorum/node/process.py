@@ -27,7 +27,7 @@ from typing import Any, Final, NoReturn, Protocol, TypeVar
 import structlog
 
 from quorate import __version__
-from quorate_quorum.node.config import ConfigError, NodeConfig, load, settings
+from quorate_quorum.node.config import ConfigError, NodeConfig, load, settings, without_effect
 from quorate_quorum.node.logs import set_up_logs
 
 EXIT_CLEAN: Final = 0
@@ -85,6 +85,8 @@ def main(
     log.info(
         "starting", version=__version__, python=platform.python_version(), settings=settings(config)
     )
+    for sentence in without_effect(config):
+        log.warning("setting_without_effect", reason=sentence)
     raise_open_files()
     keep_freed_memory()
     collect_garbage_rarely()
