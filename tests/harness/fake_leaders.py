@@ -12,6 +12,7 @@ from quorate.errors import (
     LogTruncatedError,
     NotLeaderError,
     OffsetOutOfRangeError,
+    OverloadedError,
     QuorateError,
     UnknownTopicError,
     to_wire,
@@ -199,15 +200,36 @@ class FakeBroker:
             self.fetched.append(request)
             for one in request.forgotten:
                 session.pop((one.topic_id, one.partition), None)
-            for one in request.partitions:
-                session[one.topic_id, one.partition] = one
+            refused = self._name(session, request)
             await self.running.wait()
             if self.cluster.delay_s:
                 await asyncio.sleep(self.cluster.delay_s)
-            yield await self._fetched(request, session)
+            answer = await self._fetched(request, session, bool(refused))
+            answer.header.partitions.extend(refused)
+            yield answer
+
+    def _name(
+        self, session: dict[tuple[bytes, int], wire.FetchPartition], request: wire.FetchRequest
+    ) -> list[wire.FetchedPartition]:
+        """Take what is named; return the answers to those that find no room."""
+        refused = []
+        for one in request.partitions:
+            key = (one.topic_id, one.partition)
+            if key in session or len(session) < self.cluster.session_partitions_max:
+                session[key] = one
+                continue
+            part = wire.FetchedPartition(
+                topic_id=one.topic_id, partition=one.partition, fetch_offset=one.fetch_offset
+            )
+            part.error.CopyFrom(to_wire(OverloadedError("no room")))
+            refused.append(part)
+        return refused
 
     async def _fetched(
-        self, request: wire.FetchRequest, session: dict[tuple[bytes, int], wire.FetchPartition]
+        self,
+        request: wire.FetchRequest,
+        session: dict[tuple[bytes, int], wire.FetchPartition],
+        is_urgent: bool,
     ) -> Frame[wire.FetchHeader]:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + request.max_wait_ms / 1000
@@ -220,7 +242,7 @@ class FakeBroker:
                 if data or part.error.code:
                     parts.append(part)
                     pieces.append(data)
-            if parts or loop.time() >= deadline:
+            if parts or is_urgent or loop.time() >= deadline:
                 header = wire.FetchHeader(request_id=request.request_id, partitions=parts)
                 return Frame(header, pieces)
             await asyncio.sleep(0.01)
@@ -297,6 +319,7 @@ class FakeCluster:
         self.hints = True
         self.delay_s = 0.0
         self.break_next = False
+        self.session_partitions_max = 10_000
         self.fault: Fault = lambda _topic, _partition, _batch: None
         self.spoil: Callable[[bytes], bytes] = lambda data: data
         self.image_offset = 0

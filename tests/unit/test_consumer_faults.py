@@ -198,6 +198,24 @@ def test_what_other_partitions_hold_does_not_stop_the_one_that_is_read(how: str)
     with_cluster(program)
 
 
+def test_more_partitions_than_a_session_has_room_for_are_read_by_several_streams() -> None:
+    async def program(cluster: FakeCluster) -> None:
+        cluster.session_partitions_max = 5
+        topic = cluster.add_topic("t", 40)
+        for partition in topic.partitions:
+            partition.write(b"1")
+        async with consumer(cluster, "t") as c:
+            assert await values(c, 40) == [b"1"] * 40
+            for partition in topic.partitions:
+                partition.write(b"2")
+            assert await values(c, 40) == [b"2"] * 40
+            for broker in cluster.brokers:
+                firsts = [request for request in broker.fetched if request.client_id]
+                assert len(firsts) == 4  # a stream each for 20 partitions
+
+    with_cluster(program)
+
+
 # -- waits -----------------------------------------------------------------------------------------
 
 

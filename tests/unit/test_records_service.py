@@ -758,13 +758,21 @@ class TestFetch:
         assert payloads(await waiting) == {1: b"x"}
         await stream.aclose()
 
-    async def test_a_session_is_bounded(self) -> None:
+    async def test_a_session_is_bounded_and_serves_those_that_it_has_room_for(self) -> None:
         requests = Requests()
         limits = FetchLimits(session_partitions_max=2)
-        stream = service(FakeReplicas(), fetch=limits).fetch(requests, PEER)
-        requests.send(fetch_request(1, (0, 0), (1, 0), (2, 0)))
-        with pytest.raises(InvalidRequestError, match="at most 2"):
-            await anext(stream)
+        many = {f"p{number}": FakePartition(b"a", 1) for number in range(4)}
+        stream = service(FakeReplicas(**many), fetch=limits).fetch(requests, PEER)
+        requests.send(fetch_request(1, (0, 0), (1, 1)))
+        requests.send(fetch_request(2, (2, 0), (3, 0), wait_ms=FOREVER))
+        first, second = (await anext(stream)).header, (await anext(stream)).header
+        assert [one.partition for one in first.partitions] == [0, 1]
+        assert [(one.partition, one.error.code) for one in second.partitions] == [
+            (number, ErrorCode.ERROR_CODE_OVERLOADED) for number in (2, 3)
+        ]
+        requests.send(fetch_request(3, (2, 0), forgotten=(0,), wait_ms=FOREVER))
+        assert payloads(await anext(stream)) == {2: b"a"}
+        await stream.aclose()
 
     async def test_request_ids_grow(self) -> None:
         requests = Requests()

@@ -17,7 +17,7 @@ from contextlib import aclosing, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from quorate.errors import InvalidRequestError, NetworkError, QuorateError
+from quorate.errors import InvalidRequestError, NetworkError, OverloadedError, QuorateError
 from quorate.frame import Frame
 from quorate.v1.records_pb2 import Divergence, FetchedPartition, FetchHeader
 from quorate_broker.partition.reading import DivergedError
@@ -39,6 +39,8 @@ LOOKS_IN_A_ROW_MAX = 64
 CHANGES_IN_A_ROW_MAX = 250
 #: Partitions that one answer tells of.
 TOLD_MAX = 1000
+#: Partitions without room in the session that wait to be told so.
+REFUSED_MAX = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,6 +163,8 @@ class FetchSession:
         #: Partitions that are out of turn, with the number of the request that was answered.
         self._sent: OrderedDict[Key, int] = OrderedDict()
         self._answer = _Answer()
+        #: Partitions that found no room: the number of the request that named them, and the offset.
+        self._refused: dict[Key, tuple[int, int]] = {}
         self._wanted: list[_Wanted] = []
         self._arrived = 0
         self._last_request_id = -1
@@ -268,10 +272,8 @@ class FetchSession:
         position = self._positions.get(key)
         if position is None:
             if len(self._positions) >= self._limits.session_partitions_max:
-                raise InvalidRequestError(
-                    f"a fetch session holds at most {self._limits.session_partitions_max} "
-                    "partitions: forget some, or open another stream"
-                )
+                self._refuse(key, named.fetch_offset)
+                return
             position = self._positions[key] = _Position(named.topic_id, named.partition, 0, 0, 0)
         position.offset = named.fetch_offset
         position.leader_epoch = named.leader_epoch
@@ -285,6 +287,15 @@ class FetchSession:
         position.told_error = 0
         self._sent.pop(key, None)
         self._due[key] = None
+
+    def _refuse(self, key: Key, offset: int) -> None:
+        """Tell, with the answer to this request, that there is no room; the others are served."""
+        if len(self._refused) >= REFUSED_MAX:
+            raise InvalidRequestError(
+                f"a fetch session holds at most {self._limits.session_partitions_max} partitions, "
+                f"and {REFUSED_MAX} more were named: open another stream"
+            )
+        self._refused[key] = (self._arrived, offset)
 
     def _repeat_unmoved(self) -> None:
         """Put back in turn what was sent so long ago that the client has the answer by now.
@@ -311,7 +322,7 @@ class FetchSession:
             is_full = await self._look(answer, wanted)
             is_enough = is_full or 0 < answer.size >= wanted.min_bytes
             left = deadline - loop.time()
-            if is_enough or left <= 0 or self._is_hurried or answer.news:
+            if is_enough or left <= 0 or self._is_hurried or answer.news or self._refused:
                 return self._frame(wanted, answer)
             if answer.size:  # not enough: let more come before what grew is read again
                 await asyncio.sleep(min(left, self._limits.look_interval_ms / 1000))
@@ -430,7 +441,28 @@ class FetchSession:
             position.told_high_watermark = found.high_watermark
             position.told_log_start = found.log_start_offset
         self._answer = _Answer()
+        header.partitions.extend(self._refusals(wanted))
         return Frame(header, tuple(pieces))
+
+    def _refusals(self, wanted: _Wanted) -> list[FetchedPartition]:
+        told = [(key, of) for key, of in self._refused.items() if of[0] <= wanted.number]
+        for key, _ in told:
+            del self._refused[key]
+        return [_no_room(key, of[1], self._limits.session_partitions_max) for key, of in told]
+
+
+def _no_room(key: Key, offset: int, allowed: int) -> FetchedPartition:
+    error = OverloadedError(
+        f"a fetch session holds at most {allowed} partitions: open another stream for the rest"
+    )
+    return FetchedPartition(
+        topic_id=key[0],
+        partition=key[1],
+        error=error_of(error),
+        high_watermark=-1,
+        log_start_offset=-1,
+        fetch_offset=offset,
+    )
 
 
 async def _let_others_run(index: int) -> None:

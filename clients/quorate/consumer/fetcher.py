@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 TICK_S = 0.1
 #: Between looks for topics and partitions that are new.
 LOOK_INTERVAL_S = 2.0
-#: Partitions of one stream: what a broker's fetch session takes; more go into another stream.
-SESSION_PARTITIONS_MAX = 10_000
 
 
 class Fetcher:
@@ -170,11 +168,20 @@ class Fetcher:
     def _stream_with_room(self, endpoint: str) -> BrokerStream:
         listed = self._streams.setdefault(endpoint, [])
         for stream in listed:
-            if len(stream.session) < SESSION_PARTITIONS_MAX:
+            if len(stream.session) < stream.partitions_max:
                 return stream
-        stream = BrokerStream(self._cluster, endpoint, self._config, self.buffer, self.changed)
+        stream = BrokerStream(
+            self._cluster, endpoint, self._config, self.buffer, self.changed, self._no_room
+        )
         listed.append(stream)
         return stream
+
+    def _no_room(self, state: PartitionState) -> None:
+        """The broker takes fewer partitions on a stream: fetch this one on another."""
+        full = self._homes[state]
+        self._leave_home(state)
+        full.partitions_max = max(1, len(full.session))
+        self._place(state)
 
     async def _tick(self) -> None:
         loop = asyncio.get_running_loop()

@@ -53,6 +53,10 @@ class FetchSession:
     def __len__(self) -> int:
         return len(self._members)
 
+    def members(self) -> list[PartitionState]:
+        """Return the partitions that are fetched here."""
+        return list(self._members.values())
+
     @property
     def awaits_answer(self) -> bool:
         """A request is under way."""

@@ -17,6 +17,8 @@ from quorate.errors import (
     DeadlineExceededError,
     LogTruncatedError,
     OffsetOutOfRangeError,
+    OverloadedError,
+    PeerError,
     QuorateError,
     StreamBrokenError,
     from_wire,
@@ -37,6 +39,11 @@ BACKOFF_S = 0.03
 BACKOFF_MAX_S = 0.5
 STALL_S = 1.0  # silent for so long beyond fetch_max_wait_ms: somebody else may lead by now
 BREAK_AFTER_S = 5.0
+#: Partitions of one stream, before the broker says that there is room for fewer.
+SESSION_PARTITIONS_MAX = 10_000
+#: A broker that ends so many streams in a row for what we ask will not have it: the user is told.
+REFUSALS_MAX = 5
+REFUSALS = ("INVALID_ARGUMENT", "UNIMPLEMENTED")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +59,11 @@ class FetchConfig:
 
 
 class BrokerStream:
-    """See the module. `changed` is called with each partition that an answer said something of."""
+    """See the module.
+
+    `changed` is called with each partition that an answer said something of, `no_room` with one
+    that the broker's session has no room for.
+    """
 
     def __init__(
         self,
@@ -61,13 +72,17 @@ class BrokerStream:
         config: FetchConfig,
         buffer: Buffer,
         changed: Callable[[PartitionState], None],
+        no_room: Callable[[PartitionState], None],
     ) -> None:
         self.endpoint = endpoint
+        #: Partitions that the broker takes on this stream, as far as we know.
+        self.partitions_max = SESSION_PARTITIONS_MAX
         self.session = FetchSession(config.max_partition_bytes)
         self._cluster = cluster
         self._config = config
         self._buffer = buffer
         self._changed = changed
+        self._no_room = no_room
         self._wake = asyncio.Event()
         self._asked_at = 0.0
         self._is_first = True
@@ -114,8 +129,17 @@ class BrokerStream:
             log.debug("the fetch stream of %s ended: %s", self.endpoint, error)
             self.session.restart()
             self._breaks += 1
+            if isinstance(error, PeerError) and error.status in REFUSALS:
+                self._refused(error)
             self._cluster.request_refresh()
             await asyncio.sleep(min(BACKOFF_S * 2 ** min(self._breaks - 1, 4), BACKOFF_MAX_S))
+
+    def _refused(self, error: PeerError) -> None:
+        if self._breaks >= REFUSALS_MAX:
+            self._breaks = 0
+            for state in self.session.members():
+                state.error = error
+                self._changed(state)
 
     async def _one_stream(self, first: Asked) -> QuorateError:
         self._is_first = True
@@ -231,6 +255,8 @@ class BrokerStream:
             self._truncated(state, part)
         elif isinstance(error, OffsetOutOfRangeError):
             self._out_of_range(state, error)
+        elif isinstance(error, OverloadedError):
+            self._no_room(state)
         elif not error.retriable:
             state.error = error
         elif not self._cluster.learn(*state.topic_partition, part.leader):
