@@ -190,11 +190,11 @@ class Cluster:
         """Close every connection."""
         self._closed = True
         await self.owner.end(self._refresh, self._keeper)
-        for connection in list(self._connections.values()):
-            await connection.close()
-        self._connections.clear()
+        connections, self._connections = list(self._connections.values()), {}
         if self.owns_network:
-            await self.network.close()
+            await self.network.close()  # and all connections with it
+        else:
+            await asyncio.gather(*(one.close() for one in connections))
 
     def on_change(self, callback: Callable[[], None]) -> None:
         """Call back after each answer that changed a leader, a topic or a broker."""

@@ -8,6 +8,7 @@ that finishes or cancels it, for gRPC collects none that is forgotten.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import functools
 import logging
@@ -65,6 +66,8 @@ DETAILS_CHARS_MAX = 1000
 CLUSTER_ID_KEY = "quorate-cluster-id"
 #: How long a stop may last beyond its grace, for handlers that are slow to be cancelled.
 STOP_SLACK_S = 2.0
+#: For the answer to the last call of a connection, so long a dead peer delays its end.
+LAST_CALL_TIMEOUT_S = 0.2
 #: Between two dials of one probe.
 PROBE_AGAIN_S = 0.01
 
@@ -208,8 +211,7 @@ class GrpcNetwork:
 
     async def close(self) -> None:
         """Close every connection that this network made."""
-        for connection in list(self._connections.values()):
-            await connection.close()
+        await asyncio.gather(*(one.close_at_the_end() for one in list(self._connections.values())))
 
 
 class GrpcConnection:
@@ -229,6 +231,8 @@ class GrpcConnection:
         self._channel: grpc.aio.Channel | None = None
         self._streams: dict[int, GrpcStream[Any]] = {}
         self._streams_opened = 0
+        #: A call was ended by us: gRPC may yet have to tell of it.
+        self._has_cancelled = False
         self._closed = False
 
     async def unary(self, method: Method[Q, R], request: Q, *, timeout_ms: int) -> R:
@@ -243,6 +247,7 @@ class GrpcConnection:
             raise _call_error(error, self._endpoint, method.path) from None
         except asyncio.CancelledError:
             call.cancel()
+            self._has_cancelled = True
             if self._closed and not _is_being_cancelled():
                 raise StreamBrokenError(_closed_text(self._endpoint, method.path)) from None
             raise
@@ -254,6 +259,7 @@ class GrpcConnection:
         call = start(None, metadata=self._metadata())
         self._streams_opened += 1
         number = self._streams_opened
+        self._has_cancelled = True  # as nearly every stream is, sooner or later
         stream = GrpcStream(
             call, method, requests, self._endpoint, lambda: self._streams.pop(number, None)
         )
@@ -270,6 +276,27 @@ class GrpcConnection:
             stream.abandon()
         if self._channel is not None:
             await self._channel.close(None)
+
+    async def close_at_the_end(self) -> None:
+        """Close, and leave nothing of it to the event loop that comes after this one."""
+        for stream in list(self._streams.values()):
+            stream.abandon()
+        if self._has_cancelled and self._channel is not None and not self._closed:
+            await self._hear_of_the_ends(self._channel)
+        await self.close()
+
+    async def _hear_of_the_ends(self, channel: grpc.aio.Channel) -> None:
+        """Wait until gRPC has told this loop of the calls that were cancelled.
+
+        It tells the loop that began a call, in its own time. If that loop is closed by then, as
+        after asyncio.run(), the next loop of the process meets the event, fails in its place, and
+        leaves what was queued behind it unread. One more call on the same connection is answered
+        after the ends of all before it.
+        """
+        ask = channel.unary_unary(IDENTIFY.path, None, None)
+        request = IDENTIFY.encode_request(node_pb2.IdentifyRequest())
+        with contextlib.suppress(_grpc().aio.AioRpcError):
+            await ask(request, timeout=LAST_CALL_TIMEOUT_S)
 
     def _metadata(self) -> tuple[tuple[str, str], ...]:
         cluster_id = self._cluster_id()

@@ -265,3 +265,32 @@ async def test_a_port_that_is_just_closing_is_dialled_again_until_it_refuses() -
     network = GrpcNetwork()
     assert await network.probe(endpoint, timeout_ms=5000) == Refused()
     await network.close()
+
+
+LOOPS = """
+import asyncio, sys
+from quorate.grpc_network import GrpcNetwork
+from tests.unit.network_services import STREAM
+
+async def forever():
+    yield "a"
+    await asyncio.Event().wait()
+
+async def main():
+    network = GrpcNetwork()
+    stream = network.connect(sys.argv[1]).stream(STREAM, forever())
+    assert await anext(stream) == "a"
+    await stream.aclose()
+    await network.close()
+
+for _ in range(40):
+    asyncio.run(main())
+"""
+
+
+def test_a_network_that_was_closed_leaves_nothing_to_the_next_event_loop() -> None:
+    with server_process() as (_, endpoint):
+        done = subprocess.run(
+            [sys.executable, "-c", LOOPS, endpoint], capture_output=True, text=True, timeout=60
+        )
+    assert (done.returncode, done.stderr) == (0, "")
