@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Annotated, Any, Self, cast
 
-from quorate.cluster import Cluster
+from quorate.cluster import METADATA_TIMEOUT_MS, Cluster
 from quorate.errors import (
     ClosedError,
     InvalidPartitionsError,
@@ -18,6 +18,7 @@ from quorate.errors import (
     OutcomeUnknownError,
     PeerError,
     PeerRefusedError,
+    WrongClusterError,
     raise_if_error,
 )
 from quorate.methods import (
@@ -31,6 +32,7 @@ from quorate.methods import (
     DESCRIBE_HEALTH,
     DESCRIBE_QUORUM,
     DESCRIBE_TOPICS,
+    METADATA,
     REMOVE_VOTER,
     TRANSFER_LEADERSHIP,
     UNREGISTER_BROKER,
@@ -71,10 +73,13 @@ from quorate.settings import (
     checked,
 )
 from quorate.v1 import admin_pb2 as wire
+from quorate.v1.admin_pb2 import MetadataRequest
 from quorate.v1.common_pb2 import ErrorCode
 
 #: A silent broker does not use up the time of the others.
 ONE_BROKER_TIMEOUT_MS = 5000
+#: How long a new topic is waited for at brokers that lag behind, and how often they are asked.
+KNOWN_BY_ALL_S, KNOWN_AGAIN_S = 5.0, 0.02
 #: After a broker found no controller; brokers themselves wait for one as long as they may.
 TRY_AGAIN_S = 0.25
 
@@ -215,25 +220,51 @@ class Admin:
     ) -> list[TopicDescription]:
         """Create topics, each by itself; the first error is raised after all were tried.
 
-        With validate_only nothing is created, and an empty list is returned.
+        Returns when every broker that answers knows them, so that whoever is told of a topic finds
+        it. With validate_only nothing is created, and an empty list is returned.
         """
         cluster = self._running()
+        deadline = self._deadline()
         request = wire.CreateTopicsRequest(
             topics=[_new_topic(topic, cluster.chance.randbytes(16)) for topic in topics],
             validate_only=validate_only,
             timeout_ms=self._timeout_ms,
         )
         # The topic ids are ours, so a repeat of this very request returns the first result.
-        response = await self._call(CREATE_TOPICS, request, safe_to_repeat=True)
+        response = await self._call(CREATE_TOPICS, request, deadline=deadline)
         for created in response.topics:
             raise_if_error(created.error)
         if validate_only:
             return []
-        described = await self.describe_topics([topic.name for topic in topics])
+        await self._known_by_all([created.topic_id for created in response.topics], deadline)
+        names = [topic.name for topic in topics]
+        described = await self._described(names, deadline)
         return [
-            replace(described[topic.name], warnings=tuple(created.warnings))
-            for topic, created in zip(topics, response.topics, strict=True)
+            replace(described[name], warnings=tuple(created.warnings))
+            for name, created in zip(names, response.topics, strict=True)
         ]
+
+    async def _known_by_all(self, topic_ids: Sequence[bytes], deadline: float) -> None:
+        """Wait until each broker knows these topics; one that does not answer is passed over."""
+        cluster = self._running()
+        loop = asyncio.get_running_loop()
+        request = MetadataRequest(topic_ids=topic_ids)
+        deadline = min(deadline, loop.time() + KNOWN_BY_ALL_S)
+
+        async def known_by(endpoint: str) -> None:
+            connection = cluster.connection(endpoint, "control")
+            while (left_ms := int((deadline - loop.time()) * 1000)) > 0:
+                try:
+                    told = await connection.unary(
+                        METADATA, request, timeout_ms=min(left_ms, METADATA_TIMEOUT_MS)
+                    )
+                except (NetworkError, WrongClusterError):
+                    return
+                if not any(one.error.code for one in told.topics):
+                    return
+                await asyncio.sleep(KNOWN_AGAIN_S)
+
+        await asyncio.gather(*map(known_by, dict.fromkeys(cluster.brokers.values())))
 
     @checked
     async def delete_topics(self, topics: Annotated[Iterable[str], Names()]) -> None:
@@ -259,7 +290,13 @@ class Admin:
         names = [] if topics is None else list(topics)
         if topics is not None and not names:
             return {}
-        response = await self._call(DESCRIBE_TOPICS, wire.DescribeTopicsRequest(topics=names))
+        return await self._described(names, self._deadline())
+
+    async def _described(
+        self, names: Sequence[str], deadline: float
+    ) -> dict[str, TopicDescription]:
+        request = wire.DescribeTopicsRequest(topics=names)
+        response = await self._call(DESCRIBE_TOPICS, request, deadline=deadline)
         found = {}
         for described in response.topics:
             raise_if_error(described.topic.error)
@@ -456,11 +493,21 @@ class Admin:
         self._owner.check_alive()
         return self._cluster
 
-    async def _call(self, method: Method[Q, R], request: Q, *, safe_to_repeat: bool = True) -> R:
+    def _deadline(self) -> float:
+        return asyncio.get_running_loop().time() + self._timeout_ms / 1000
+
+    async def _call(
+        self,
+        method: Method[Q, R],
+        request: Q,
+        *,
+        safe_to_repeat: bool = True,
+        deadline: float | None = None,
+    ) -> R:
         """Ask until a broker answers that has found a controller, for request_timeout_ms in all."""
         cluster = self._running()
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + self._timeout_ms / 1000
+        deadline = self._deadline() if deadline is None else deadline
         while True:
             left_ms = max(1, int((deadline - loop.time()) * 1000))
             try:
