@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import structlog
@@ -42,6 +43,8 @@ BACKOFF_MS_MIN, BACKOFF_MS_MAX = 50, 200
 SILENT_WAITS = 8
 #: Answers for one partition that wait for the one before; an honest leader sends far fewer.
 PENDING_MAX = 1000
+#: Partitions that one request names, and that one turn of the loop begins to follow.
+NAMED_MAX = 500
 
 
 @dataclass(slots=True)
@@ -212,7 +215,7 @@ class LeaderStream:
         silence = SILENT_WAITS * self._config.replica_fetch_wait_max_ms / 1000
         connection = self._replicas.environment.network.connect(endpoint, purpose="data")
         try:
-            self._begin()
+            await self._begin()
             stream = connection.stream(REPLICA_FETCH, self._requests())
             async with aclosing(stream), asyncio.timeout(silence) as timeout:
                 async for frame in stream:
@@ -224,15 +227,17 @@ class LeaderStream:
             self._is_open = False
             await connection.close()
 
-    def _begin(self) -> None:
+    async def _begin(self) -> None:
         """A new stream knows nothing: every partition is named when it can be."""
         self._is_open = True
         self._broker_epoch = self._replicas.broker_epoch
         self._named.clear()
         self._forgotten.clear()
-        for following in list(self._following.values()):
+        for count, following in enumerate(list(self._following.values()), 1):
             following.named = None
             self._name(following)
+            if count % NAMED_MAX == 0:
+                await asyncio.sleep(0)
 
     async def _requests(self) -> AsyncIterator[ReplicaFetchRequest]:
         """Yield what changed as soon as something has, and at least every max_wait_ms."""
@@ -243,11 +248,11 @@ class LeaderStream:
         while self._is_open and self._broker_epoch == self._replicas.broker_epoch:
             number += 1
             self._changed.clear()
-            named, self._named = self._named, {}
+            named = [self._named.pop(key) for key in list(islice(self._named, NAMED_MAX))]
             forgotten, self._forgotten = self._forgotten, {}
             yield ReplicaFetchRequest(
                 open=opened,
-                partitions=named.values(),
+                partitions=named,
                 forgotten=[
                     ReplicaFetchPartition(topic_id=topic_id, partition=partition)
                     for topic_id, partition in forgotten
@@ -257,6 +262,8 @@ class LeaderStream:
                 request_number=number,
             )
             opened = None
+            if self._named:
+                continue
             timer = loop.call_later(wait_ms / 1000, self._changed.set)
             try:
                 await self._changed.wait()

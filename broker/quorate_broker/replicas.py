@@ -157,6 +157,11 @@ class Replicas:
         """Return a partition if it is held and open here."""
         return self._partitions.get((topic_id, partition))
 
+    @property
+    def held(self) -> int:
+        """How many partitions are held and open here."""
+        return len(self._partitions)
+
     def all(self) -> Iterable[Partition]:
         """Return all partitions held and open, in the order of their opening."""
         return tuple(self._partitions.values())

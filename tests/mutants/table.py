@@ -1316,4 +1316,12 @@ MUTANTS = (
         "        elif False:\n            reason",
         (f"{LOSSES}::test_a_repaired_follower_is_not_trusted_for_what_it_had_before",),
     ),
+    Mutant(
+        "K18",
+        "a batch is acknowledged that no consumer can decompress",
+        "broker/quorate_broker/partition/checks.py",
+        "    if bound > record_batch.DECOMPRESSED_BYTES_MAX:",
+        "    if bound < 0:",
+        ("tests/unit/test_record_hostile.py::test_a_batch_is_accepted_just_when_it_can_be_read",),
+    ),
 )

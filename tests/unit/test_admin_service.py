@@ -205,6 +205,14 @@ class TestReads:
         assert [(one.broker_id, one.fenced) for one in response.brokers] == [(0, False), (1, True)]
         assert response.quorum_generation == 2
 
+    async def test_a_topic_that_is_named_twice_is_refused(self) -> None:
+        service = Fixture().service
+        for request in (MetadataRequest(topics=["a", "a"]), MetadataRequest(topic_ids=[A, A])):
+            with pytest.raises(InvalidRequestError, match="twice; name each"):
+                await service.metadata(request, PEER)
+        with pytest.raises(InvalidRequestError, match="a twice; name each"):
+            await service.describe_topics(DescribeTopicsRequest(topics=["a", "a"]), PEER)
+
     async def test_requests_that_name_too_much_are_refused(self) -> None:
         service = Fixture(topics_max=1).service
         with pytest.raises(InvalidRequestError, match="2 topics"):

@@ -14,9 +14,10 @@ from crc32c import crc32c
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from quorate.errors import CorruptRecordError, UnsupportedError
+from quorate.errors import CorruptRecordError, RecordTooLargeError, UnsupportedError
 from quorate.record import compression
 from quorate.record.batch import (
+    DECOMPRESSED_BYTES_MAX,
     HEADER,
     HEADER_BYTES,
     BatchBuilder,
@@ -36,7 +37,10 @@ from quorate.record.compression import (
     codec_named,
     compress,
     decompress,
+    zstd_size_bound,
 )
+from quorate_broker.partition.checks import from_producer
+from quorate_quorum.metadata.configs import DEFAULT_TOPIC_CONFIG
 
 FIELDS = (
     "base_offset",
@@ -193,13 +197,13 @@ def test_an_impossible_header_is_named(changes: dict[str, int], words: str) -> N
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"base_offset": 5}, "base_offset is 5, not 0"),
         ({"last_offset_delta": 25}, "20 records, and last_offset_delta 25"),
         ({"attributes": 0x08}, "only a broker sets"),
         ({"attributes": 0x20}, "only a broker sets"),
         ({"attributes": 0x40}, "only a broker sets"),
-        ({"producer_id": 4}, "all or none"),
-        ({"base_sequence": 0}, "all or none"),
+        ({"producer_id": 4}, "both must be 0 or more where there is a producer_id"),
+        ({"producer_id": 4, "producer_epoch": 1}, "both must be 0 or more"),
+        ({"producer_id": 4, "base_sequence": 1}, "both must be 0 or more"),
     ],
 )
 def test_what_a_log_may_hold_a_producer_may_not_send(changes: dict[str, int], words: str) -> None:
@@ -207,6 +211,27 @@ def test_what_a_log_may_hold_a_producer_may_not_send(changes: dict[str, int], wo
     check(batch)
     with pytest.raises(CorruptRecordError, match=words):
         check(batch, from_producer=True)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"base_sequence": 0},
+        {"producer_epoch": 0, "base_sequence": 0},
+        {"producer_id": 4, "producer_epoch": 0, "base_sequence": 7},
+    ],
+    ids=["aiokafka without idempotence", "KafkaJS without idempotence", "idempotent"],
+)
+def test_epoch_and_sequence_count_only_where_there_is_a_producer_id(
+    changes: dict[str, int],
+) -> None:
+    check(with_fields(BATCHES[NONE], **changes), from_producer=True)
+
+
+@pytest.mark.parametrize("changes", [{"base_offset": 5}, {"base_offset": -1}, {"leader_epoch": 9}])
+def test_a_producers_base_offset_and_leader_epoch_say_nothing(changes: dict[str, int]) -> None:
+    header = check(with_fields(BATCHES[NONE], **changes), from_producer=True)
+    assert (header.base_offset, header.leader_epoch) == (0, -1)
 
 
 def test_a_wrong_crc_says_both() -> None:
@@ -294,12 +319,14 @@ def test_a_bomb_stops_at_the_bound() -> None:
     assert len(bomb) < 64 << 10
 
     def read() -> None:
-        with pytest.raises(CorruptRecordError, match="more than 1048576 bytes"):
+        with pytest.raises(
+            CorruptRecordError, match="may decompress to 268435456 bytes; 1048576 are allowed"
+        ):
             decompress(ZSTD, bomb, 1 << 20)
 
     assert peak_bytes(read) < 4 << 20
     batch = with_body(bomb, codec=ZSTD)
-    with pytest.raises(CorruptRecordError, match="more than 65536 bytes"):
+    with pytest.raises(CorruptRecordError, match="65536 are allowed"):
         records(batch, size_max=1 << 16)
 
 
@@ -320,6 +347,38 @@ def test_a_frame_that_wants_a_huge_window_is_refused() -> None:
     for descriptor in (b"\x00\x89", b"\x00\xff", b"\xe0" + (1 << 40).to_bytes(8, "little")):
         with pytest.raises(CorruptRecordError, match="window"):
             decompress(ZSTD, b"\x28\xb5\x2f\xfd" + descriptor + raw_block, 1 << 20)
+
+
+def test_many_small_blocks_are_refused_without_walking_them_all() -> None:
+    """Each is three bytes: a megabyte of them held up the broker's loop for a second."""
+    header = b"\x28\xb5\x2f\xfd\x00\x50"
+    empty = (0).to_bytes(3, "little")
+    last = (1).to_bytes(3, "little")
+    assert zstd_size_bound(header + empty * 8_000 + last) == 0
+    for hostile in (
+        header + empty * 300_000 + last,
+        (header + last) * 100_000,
+        b"\x50\x2a\x4d\x18\0\0\0\0" * 100_000,
+    ):
+        with pytest.raises(CorruptRecordError, match="more than 8192 blocks"):
+            zstd_size_bound(hostile)
+
+
+def test_a_batch_is_accepted_just_when_it_can_be_read() -> None:
+    """One bound on both sides: what was acknowledged can be read."""
+    config = DEFAULT_TOPIC_CONFIG
+    for size, fits in ((DECOMPRESSED_BYTES_MAX - 100, True), (DECOMPRESSED_BYTES_MAX + 1, False)):
+        builder = BatchBuilder(codec=ZSTD)
+        builder.append(1, None, bytes(size))
+        batch = builder.build()
+        if fits:
+            from_producer(batch, config, 10)
+            assert len(next(records(batch)).value or b"") == size
+        else:
+            with pytest.raises(RecordTooLargeError, match="67108864 are allowed"):
+                from_producer(batch, config, 10)
+            with pytest.raises(CorruptRecordError, match="67108864 are allowed"):
+                records(batch)
 
 
 def test_frames_may_follow_each_other() -> None:

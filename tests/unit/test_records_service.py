@@ -141,6 +141,10 @@ class FakeReplicas:
     def __init__(self, **partitions: FakePartition) -> None:
         self.partitions = {int(name[1:]): partition for name, partition in partitions.items()}
 
+    @property
+    def held(self) -> int:
+        return len(self.partitions)
+
     def get(self, topic_id: bytes, partition: int) -> FakePartition:
         if topic_id != TOPIC or partition not in self.partitions:
             raise UnknownTopicError(f"no partition {partition}")
@@ -179,11 +183,16 @@ def service(
     produce: ProduceLimits | None = None,
     fetch: FetchLimits | None = None,
     allocate: Callable[[], Any] | None = None,
+    list_partitions_max: int = 10_000,
 ) -> RecordsService:
     async def none() -> range:
         raise QuorumUnavailableError("no controller")
 
-    limits = RecordsLimits(produce=produce or ProduceLimits(), fetch=fetch or FetchLimits())
+    limits = RecordsLimits(
+        produce=produce or ProduceLimits(),
+        fetch=fetch or FetchLimits(),
+        list_partitions_max=list_partitions_max,
+    )
     return RecordsService(cast(Any, replicas), ProducerIds(allocate or none), limits)
 
 
@@ -813,15 +822,36 @@ class TestFetch:
 
 
 class TestListOffsets:
+    async def test_a_partition_that_is_named_twice_is_refused(self) -> None:
+        """Ten thousand times one lookup by time held a broker's loop for 45 s."""
+        asked = [
+            ListOffsetsPartition(topic_id=TOPIC, partition=0, timestamp_ms=time) for time in (1, 2)
+        ]
+        replicas = FakeReplicas(p0=FakePartition(b"abcd", 3))
+        with pytest.raises(InvalidRequestError, match="-0 twice; name each"):
+            await service(replicas).list_offsets(ListOffsetsRequest(partitions=asked), PEER)
+
+    async def test_as_many_partitions_as_are_held_may_always_be_named(self) -> None:
+        replicas = FakeReplicas(**{f"p{i}": FakePartition(b"", 0) for i in range(4)})
+        asked = [
+            ListOffsetsPartition(topic_id=TOPIC, partition=i, timestamp_ms=-2) for i in range(5)
+        ]
+        bounded = service(replicas, list_partitions_max=2)
+        found = await bounded.list_offsets(ListOffsetsRequest(partitions=asked[:4]), PEER)
+        assert [one.error.code for one in found.partitions] == [0] * 4
+        with pytest.raises(InvalidRequestError, match="5 partitions are named at once; 4 are"):
+            await bounded.list_offsets(ListOffsetsRequest(partitions=asked), PEER)
+
     async def test_each_partition_is_answered_for_itself(self) -> None:
-        replicas = FakeReplicas(p0=FakePartition(b"abcd", 3, log_start_offset=1))
+        logs = [FakePartition(b"abcd", 3, log_start_offset=1) for _ in range(3)]
+        replicas = FakeReplicas(p0=logs[0], p2=logs[1], p3=logs[2])
         request = ListOffsetsRequest(
             partitions=[
                 ListOffsetsPartition(topic_id=TOPIC, partition=0, timestamp_ms=-2),
-                ListOffsetsPartition(topic_id=TOPIC, partition=0, timestamp_ms=-1),
+                ListOffsetsPartition(topic_id=TOPIC, partition=2, timestamp_ms=-1),
                 ListOffsetsPartition(topic_id=TOPIC, partition=1, timestamp_ms=-1),
                 ListOffsetsPartition(topic_id=TOPIC, partition=-1, timestamp_ms=-1),
-                ListOffsetsPartition(topic_id=TOPIC, partition=0, timestamp_ms=-3),
+                ListOffsetsPartition(topic_id=TOPIC, partition=3, timestamp_ms=-3),
             ]
         )
         response = await service(replicas).list_offsets(request, PEER)

@@ -150,7 +150,9 @@ async def _drain(partition: Partition) -> None:
 async def _append_queued(partition: Partition) -> None:
     leader = partition.role
     taken = _take_queued(partition)
-    if not isinstance(leader, Leader):
+    if partition.config.compacts:
+        taken = await _with_keys(taken)
+    if not isinstance(leader, Leader) or partition.role is not leader:
         for entry in taken:
             entry.refuse(admission.not_leader(partition))
         return
@@ -178,6 +180,20 @@ async def _append_queued(partition: Partition) -> None:
         return
     _note_room(partition, None)
     _appended(partition, leader, accepted, grew=bool(writes))
+
+
+async def _with_keys(taken: list[Queued]) -> list[Queued]:
+    """Refuse the batches in which a record lacks a key; return the others."""
+    passed: list[Queued] = []
+    for entry in taken:
+        try:
+            record_batch.check(entry.batch, from_producer=True)
+            await checks.check_keys(entry.batch)
+        except QuorateError as error:
+            entry.refuse(error)
+        else:
+            passed.append(entry)
+    return passed
 
 
 def _note_room(partition: Partition, error: TryAgainError | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,8 @@ Buffer = bytes | bytearray | memoryview
 Write = tuple["BatchHeader", Sequence[Buffer]]
 
 NO_TIMESTAMP = -1
+#: Decoding so many takes about 2 ms.
+RECORDS_A_TURN = 1_000
 
 
 def from_producer(
@@ -36,17 +39,22 @@ def from_producer(
             f"a batch of {len(batch)} bytes; max.message.bytes is {config.max_message_bytes}"
         )
     header = record_batch.check(batch, from_producer=True)
+    bound = record_batch.decompressed_size_bound(batch, header)
+    if bound > record_batch.DECOMPRESSED_BYTES_MAX:  # no consumer could read it
+        raise RecordTooLargeError(
+            f"a batch that may decompress to {bound} bytes; "
+            f"{record_batch.DECOMPRESSED_BYTES_MAX} are allowed: send smaller batches"
+        )
     if header.is_transactional:
         raise InvalidRequestError("a transactional batch: transactions are not known here")
-    if config.compacts:
-        _check_keys(batch)
     if config.message_timestamp_type == "LogAppendTime":
         stamped = record_batch.with_log_append_time(batch, now_ms)
         return record_batch.parse_header(stamped), stamped, now_ms
-    bound = now_ms + config.message_timestamp_after_max_ms
-    if header.max_timestamp > bound:
+    latest_ms = now_ms + config.message_timestamp_after_max_ms
+    if header.max_timestamp > latest_ms:
         raise InvalidTimestampError(
-            f"timestamp {header.max_timestamp} lies beyond {bound} (message.timestamp.after.max.ms)"
+            f"timestamp {header.max_timestamp} lies beyond {latest_ms} "
+            "(message.timestamp.after.max.ms)"
         )
     return header, batch, NO_TIMESTAMP
 
@@ -73,8 +81,14 @@ def from_leader(
     return writes
 
 
-def _check_keys(batch: Buffer) -> None:
-    """A compacted topic keeps the last record of each key, so each record must have one."""
-    for record in record_batch.records(batch):
+async def check_keys(batch: Buffer) -> None:
+    """Check that each record has a key: a compacted topic keeps the last record of each.
+
+    Decodes the batch, with a turn of the loop now and then. Raises InvalidRequestError, and what
+    `records` raises.
+    """
+    for number, record in enumerate(record_batch.records(batch)):
         if record.key is None:
             raise InvalidRequestError("a record without a key, on a topic that is compacted")
+        if number % RECORDS_A_TURN == RECORDS_A_TURN - 1:
+            await asyncio.sleep(0)

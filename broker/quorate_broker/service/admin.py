@@ -63,7 +63,12 @@ from quorate.v1.admin_pb2 import (
     UnregisterBrokerResponse,
     UpdateFeatureResponse,
 )
-from quorate_broker.service.answers import TOPIC_ID_BYTES, error_of
+from quorate_broker.service.answers import (
+    PARTITIONS_A_TURN,
+    TOPIC_ID_BYTES,
+    error_of,
+    refuse_duplicates,
+)
 from quorate_quorum.metadata.configs import CONFIGS, effective
 
 if TYPE_CHECKING:
@@ -167,10 +172,11 @@ class AdminService:
                 unchanged=True,
             )
         if request.all_topics:
-            topics = [_topic(topic) for topic in image.sorted_topics()]
+            topics = [await _topic(topic) for topic in image.sorted_topics()]
         else:
-            topics = [_topic_named(image, name) for name in request.topics]
-            topics += [_topic_of_id(image, topic_id) for topic_id in request.topic_ids]
+            refuse_duplicates((*request.topics, *request.topic_ids))
+            topics = [await _topic_named(image, name) for name in request.topics]
+            topics += [await _topic_of_id(image, topic_id) for topic_id in request.topic_ids]
         return MetadataResponse(
             cluster_id=self._cluster_id,
             controller=self._client.leader_id,
@@ -189,8 +195,9 @@ class AdminService:
     ) -> DescribeTopicsResponse:
         self._check_count(len(request.topics))
         image = await self._image(peer)
+        refuse_duplicates(request.topics)
         names = list(request.topics) or sorted(image.topic_ids)
-        return DescribeTopicsResponse(topics=[_described(image, name) for name in names])
+        return DescribeTopicsResponse(topics=[await _described(image, name) for name in names])
 
     async def describe_configs(
         self, request: DescribeConfigsRequest, peer: Peer
@@ -373,29 +380,28 @@ def _known(image: MetadataImage, name: str) -> TopicImage:
     return topic
 
 
-def _topic_named(image: MetadataImage, name: str) -> TopicMetadata:
+async def _topic_named(image: MetadataImage, name: str) -> TopicMetadata:
     try:
-        return _topic(_known(image, name))
+        return await _topic(_known(image, name))
     except UnknownTopicError as error:
         return TopicMetadata(name=name, error=to_wire(error))
 
 
-def _topic_of_id(image: MetadataImage, topic_id: bytes) -> TopicMetadata:
+async def _topic_of_id(image: MetadataImage, topic_id: bytes) -> TopicMetadata:
     topic = image.topics.get(topic_id)
     if topic is not None:
-        return _topic(topic)
+        return await _topic(topic)
     error: QuorateError = UnknownTopicError(f"no topic has the id {topic_id[:16].hex()}")
     if len(topic_id) != TOPIC_ID_BYTES:
         error = InvalidRequestError(f"a topic id has {TOPIC_ID_BYTES} bytes, not {len(topic_id)}")
     return TopicMetadata(topic_id=topic_id, error=to_wire(error))
 
 
-def _topic(topic: TopicImage) -> TopicMetadata:
-    return TopicMetadata(
-        name=topic.name,
-        topic_id=topic.id,
-        internal=topic.is_internal,
-        partitions=[
+async def _topic(topic: TopicImage) -> TopicMetadata:
+    """Describe a topic, some partitions in each turn of the loop."""
+    found = TopicMetadata(name=topic.name, topic_id=topic.id, internal=topic.is_internal)
+    for first in range(0, len(topic.partitions), PARTITIONS_A_TURN):
+        found.partitions.extend(
             PartitionMetadata(
                 partition=index,
                 leader=partition.leader,
@@ -405,15 +411,18 @@ def _topic(topic: TopicImage) -> TopicMetadata:
                 elr=partition.elr,
                 partition_epoch=partition.partition_epoch,
             )
-            for index, partition in enumerate(topic.partitions)
-        ],
-    )
+            for index, partition in enumerate(
+                topic.partitions[first : first + PARTITIONS_A_TURN], first
+            )
+        )
+        await asyncio.sleep(0)
+    return found
 
 
-def _described(image: MetadataImage, name: str) -> DescribedTopic:
+async def _described(image: MetadataImage, name: str) -> DescribedTopic:
     topic = image.topic_named(name)
     configs = {} if topic is None else {key: topic.configs[key] for key in sorted(topic.configs)}
-    return DescribedTopic(topic=_topic_named(image, name), configs=configs)
+    return DescribedTopic(topic=await _topic_named(image, name), configs=configs)
 
 
 def _of_topic(own: Mapping[str, str], cluster: Mapping[str, str]) -> list[ConfigEntry]:

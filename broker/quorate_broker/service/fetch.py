@@ -22,7 +22,11 @@ from quorate.frame import Frame
 from quorate.v1.records_pb2 import Divergence, FetchedPartition, FetchHeader
 from quorate_broker.partition.reading import DivergedError
 from quorate_broker.partition.waiters import hint_of
-from quorate_broker.service.answers import error_of, locate
+from quorate_broker.service.answers import (
+    error_of,
+    locate,
+    refuse_duplicates,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -238,6 +242,7 @@ class FetchSession:
         for index, forgotten in enumerate(request.forgotten, 1):
             self._forget((forgotten.topic_id, forgotten.partition))
             await _let_others_run(index)
+        refuse_duplicates((n.topic_id, n.partition) for n in request.partitions)
         for index, named in enumerate(request.partitions, 1):
             self._name(named)
             await _let_others_run(index)

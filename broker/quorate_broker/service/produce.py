@@ -26,7 +26,7 @@ from quorate.errors import (
 )
 from quorate.v1.records_pb2 import ProduceResult
 from quorate_broker.partition.waiters import hint_of
-from quorate_broker.service.answers import error_of, locate
+from quorate_broker.service.answers import PARTITIONS_A_TURN, check_count, error_of, locate
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -122,7 +122,7 @@ class ProduceStream:
         try:
             async with closing:
                 async for frame in requests:
-                    self._take(frame)
+                    await self._take(frame)
                     await self._room()
         except NetworkError:
             pass  # the client went away; what it sent is in the partitions' hands
@@ -170,7 +170,7 @@ class ProduceStream:
             self._taken.clear()
             await self._taken.wait()
 
-    def _take(self, frame: Frame[ProduceHeader]) -> None:
+    async def _take(self, frame: Frame[ProduceHeader]) -> None:
         """Hand each batch of a request to its partition, in the order of the request."""
         header, payload = frame.header, frame.payload
         self._check_framing(header, len(payload))
@@ -189,6 +189,8 @@ class ProduceStream:
                 continue
             named[key] = None
             self._produce(header, index, wanted, batch)
+            if len(named) % PARTITIONS_A_TURN == 0:
+                await asyncio.sleep(0)
 
     def _check_framing(self, header: ProduceHeader, payload_bytes: int) -> None:
         if header.request_id <= self._last_request_id:
@@ -197,11 +199,7 @@ class ProduceStream:
                 f"{self._last_request_id}"
             )
         self._last_request_id = header.request_id
-        if len(header.partitions) > self._limits.request_partitions_max:
-            raise InvalidRequestError(
-                f"a request names {len(header.partitions)} partitions; "
-                f"{self._limits.request_partitions_max} are allowed"
-            )
+        check_count(len(header.partitions), self._limits.request_partitions_max, self._replicas)
         named_bytes = sum(wanted.size for wanted in header.partitions)
         if named_bytes != payload_bytes:
             raise InvalidRequestError(

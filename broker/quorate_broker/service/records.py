@@ -18,7 +18,12 @@ from quorate.v1.records_pb2 import (
     ProduceResponse,
 )
 from quorate_broker.partition.waiters import hint_of
-from quorate_broker.service.answers import error_of, locate
+from quorate_broker.service.answers import (
+    check_count,
+    error_of,
+    locate,
+    refuse_duplicates,
+)
 from quorate_broker.service.fetch import FetchLimits, FetchSession
 from quorate_broker.service.produce import ByteBudget, ProduceLimits, ProduceStream
 
@@ -137,14 +142,13 @@ class RecordsService:
                 yield answer
 
     async def list_offsets(self, request: ListOffsetsRequest, peer: Peer) -> ListOffsetsResponse:
-        allowed = self._limits.list_partitions_max
-        if len(request.partitions) > allowed:
-            raise InvalidRequestError(
-                f"{len(request.partitions)} partitions are named; {allowed} are allowed"
-            )
-        return ListOffsetsResponse(
-            partitions=[await self._list_offset(wanted) for wanted in request.partitions]
-        )
+        check_count(len(request.partitions), self._limits.list_partitions_max, self._replicas)
+        refuse_duplicates((p.topic_id, p.partition) for p in request.partitions)
+        listed = []
+        for wanted in request.partitions:
+            listed.append(await self._list_offset(wanted))
+            await asyncio.sleep(0)  # what lies in memory is found without a wait
+        return ListOffsetsResponse(partitions=listed)
 
     async def init_producer_id(
         self, request: InitProducerIdRequest, peer: Peer

@@ -18,7 +18,6 @@ import structlog
 
 from quorate.errors import (
     FencedError,
-    InvalidRequestError,
     NetworkError,
     NotLeaderError,
     QuorateError,
@@ -29,6 +28,7 @@ from quorate.errors import (
 from quorate.frame import Frame
 from quorate_broker.methods import REPLICA_FETCH
 from quorate_broker.partition.leader import ReplicaStream
+from quorate_broker.service.answers import PARTITIONS_A_TURN
 from quorate_broker.v1.replica_pb2 import ReplicaFetched, ReplicaFetchHeader
 
 if TYPE_CHECKING:
@@ -158,7 +158,7 @@ class ReplicaSession:
         try:
             async with closing:
                 async for request in requests:
-                    self._take(request)
+                    await self._take(request)
                     while len(self._answers) >= ANSWERS_MAX:
                         self._sent.clear()
                         await self._sent.wait()
@@ -180,7 +180,7 @@ class ReplicaSession:
             self._changed.clear()
             if self._ended or self._is_silent(loop.time()):
                 return self._last_frame()
-            self._look()
+            await self._look()
             now = loop.time()
             is_lingering = self._linger_until is not None and now < self._linger_until
             if self._answers or self._ready or (self._linger_until and not is_lingering):
@@ -211,7 +211,7 @@ class ReplicaSession:
 
     # what requests say
 
-    def _take(self, request: ReplicaFetchRequest) -> None:
+    async def _take(self, request: ReplicaFetchRequest) -> None:
         now_ms = int(asyncio.get_running_loop().time() * 1000)
         stream = self.stream
         if stream is None:
@@ -224,8 +224,11 @@ class ReplicaSession:
         self._wait_ms = min(max(request.max_wait_ms, WAIT_MS_MIN), WAIT_MS_MAX)
         for forgotten in request.forgotten:
             self._forget((forgotten.topic_id, forgotten.partition))
-        for named in request.partitions:
+        for count, named in enumerate(request.partitions, 1):
             self._name(stream, named, now_ms)
+            if count % PARTITIONS_A_TURN == 0:
+                self._changed.set()
+                await asyncio.sleep(0)
         self._changed.set()
 
     def _open(self, opened: ReplicaOpen, now_ms: int) -> ReplicaStream:
@@ -273,8 +276,6 @@ class ReplicaSession:
             answer.diverging.CopyFrom(diverging)
             self._answers.append(answer)
             return
-        if len(self._positions) >= self._replicas.config.request_partitions_max:
-            raise InvalidRequestError(f"a stream of more than {len(self._positions)} partitions")
         self._positions[key] = _Position(
             partition,
             named.leader_epoch,
@@ -311,26 +312,28 @@ class ReplicaSession:
         self._due[key] = None
         self._changed.set()
 
-    def _look(self) -> None:
-        """Look at the partitions to which something happened, in turn."""
+    async def _look(self) -> None:
+        """Look at the partitions to which something happened, some in each turn of the loop."""
         share = max(CHUNK_BYTES_MIN, min(FRAME_BYTES, self._bytes_max // max(1, len(self._due))))
-        for key in list(self._due):
+        for count, key in enumerate(list(self._due), 1):
+            if count % PARTITIONS_A_TURN == 0:
+                await asyncio.sleep(0)
             position = self._positions.get(key)
             if position is None or position.is_sent:
-                del self._due[key]
+                self._due.pop(key, None)
             elif self._lost(key, position):
                 continue
             elif position.partition.log_end_offset > position.offset:
                 if self._bytes_out >= 2 * self._bytes_max or len(self._reads) >= READS_MAX:
                     continue  # stays due: there is room again when the follower acknowledges
-                del self._due[key]
+                self._due.pop(key, None)
                 self._start_read(key, position, share)
             elif self._has_new_bounds(position):
                 if self._linger_until is None:
                     now = asyncio.get_running_loop().time()
                     self._linger_until = now + HIGH_WATERMARK_LINGER_MS / 1000
             else:
-                del self._due[key]
+                self._due.pop(key, None)
 
     def _lost(self, key: Key, position: _Position) -> bool:
         """Tell the follower if we no longer lead as it thinks."""

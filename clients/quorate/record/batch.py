@@ -252,10 +252,11 @@ class BatchBuilder:
         return _with_crc(batch)
 
 
-def parse_header(buffer: Buffer, position: int = 0) -> BatchHeader:
+def parse_header(buffer: Buffer, position: int = 0, *, from_producer: bool = False) -> BatchHeader:
     """Return the header at `position`; only its 61 bytes need be there.
 
-    CorruptRecordError if it is cut or impossible. The CRC is `check`'s.
+    With `from_producer`, base_offset is 0 and leader_epoch -1 whatever the bytes say: the leader
+    stamps both. CorruptRecordError if it is cut or impossible. The CRC is `check`'s.
     """
     try:
         fields = HEADER.unpack_from(buffer, position)
@@ -266,7 +267,10 @@ def parse_header(buffer: Buffer, position: int = 0) -> BatchHeader:
         ) from None
     if fields[3] != MAGIC:
         raise CorruptRecordError(f"a batch at byte {position} has magic {fields[3]}, not {MAGIC}")
-    header = BatchHeader(*fields[:3], *fields[4:])
+    base_offset, batch_length, leader_epoch = fields[:3]
+    if from_producer:
+        base_offset, leader_epoch = 0, NONE
+    header = BatchHeader(base_offset, batch_length, leader_epoch, *fields[4:])
     wrong = _impossible(header)
     if wrong:
         raise CorruptRecordError(f"a batch at byte {position} is impossible: {wrong}")
@@ -313,11 +317,11 @@ def check(
 ) -> BatchHeader:
     """Return the header of exactly one batch whose arithmetic and CRC hold.
 
-    `header`: as parsed from these bytes already. With `from_producer`, it must also be what only a
+    `header`: as parsed from these bytes already. With `from_producer`, it must also be what a
     producer may send: every offset of it has a record, and no mark of a leader or of compaction.
     Raises CorruptRecordError.
     """
-    header = header or parse_header(batch)
+    header = header or parse_header(batch, from_producer=from_producer)
     if header.size != len(batch):
         raise CorruptRecordError(f"a batch says {header.size} bytes, and has {len(batch)}")
     crc = crc32c(memoryview(batch)[_BEFORE_CRC_COVERS:])
@@ -354,6 +358,16 @@ def with_log_append_time(batch: Buffer, now_ms: int) -> bytes:
     return _with_crc(changed)
 
 
+def decompressed_size_bound(batch: Buffer, header: BatchHeader) -> int:
+    """Return a number of bytes that the batch's records cannot exceed, without decompressing.
+
+    `records` refuses a batch whose bound is above its `size_max`, so whoever accepts a batch asks
+    the same question first: what was acknowledged can be read. UnsupportedError for a codec that
+    is not there, CorruptRecordError for compressed bytes that cannot be.
+    """
+    return compression.size_bound(header.codec, memoryview(batch)[HEADER_BYTES:])
+
+
 def records(
     batch: Buffer,
     header: BatchHeader | None = None,
@@ -363,9 +377,8 @@ def records(
     """Yield the records of one batch, decoding each when it is asked for.
 
     `header`: as parsed from these bytes already. The CRC is not looked at: `check` the batch
-    first. CorruptRecordError for impossible bytes,
-    or if they decompress to more than `size_max` bytes; UnsupportedError for a codec that is not
-    there.
+    first. CorruptRecordError for impossible bytes, or if `decompressed_size_bound` is above
+    `size_max`; UnsupportedError for a codec that is not there.
     """
     header = header or parse_header(batch)
     if header.size != len(batch):
@@ -419,16 +432,15 @@ def _less_than_none(header: BatchHeader) -> str | None:
 
 def _impossible_from_producer(header: BatchHeader) -> str | None:
     """Return what no producer sends, or None."""
-    if header.base_offset != 0:
-        return f"base_offset is {header.base_offset}, not 0"
     if header.count < 1 or header.last_offset_delta != header.count - 1:
         return f"{header.count} records, and last_offset_delta {header.last_offset_delta}"
     if header.attributes & (LOG_APPEND_TIME | CONTROL | DELETE_HORIZON):
         return f"attributes {header.attributes:#06x} has bits that only a broker sets"
-    of_producer = (header.producer_id, header.producer_epoch, header.base_sequence)
-    if min(of_producer) < 0 and max(of_producer) >= 0:
-        return "producer_id {}, producer_epoch {}, base_sequence {}: all or none".format(
-            *of_producer
+    if header.producer_id >= 0 and min(header.producer_epoch, header.base_sequence) < 0:
+        return (
+            f"producer_id {header.producer_id} comes with producer_epoch {header.producer_epoch} "
+            f"and base_sequence {header.base_sequence}; both must be 0 or more where there is a "
+            "producer_id"
         )
     return None
 

@@ -32,7 +32,10 @@ CODECS: Final[Mapping[str, int]] = MappingProxyType({"none": NONE, "zstd": ZSTD}
 ZSTD_LEVEL: Final = 3  # zstd's own default, and Kafka's
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 _ZSTD_BLOCK_BYTES_MAX = 128 * 1024  # RFC 8878, 3.1.1.2.4
-_ZSTD_WINDOW_BYTES_MAX = 8 << 20  # what RFC 8878, 3.1.1.1.2 asks every decoder to allow
+#: What a decoder may be made to hold; RFC 8878, 3.1.1.1.2 asks every decoder to allow 8 MiB.
+_ZSTD_WINDOW_BYTES_MAX = 64 << 20
+#: Walking one costs about half a microsecond; 64 MiB need 512.
+_ZSTD_BLOCKS_MAX = 8192
 _RLE = 1  # block types: 0 raw, 1 one byte repeated, 2 compressed
 
 
@@ -53,41 +56,53 @@ def compress(codec: int, data: Buffer) -> bytes:
     raise _unsupported(codec)
 
 
-def decompress(codec: int, data: Buffer, size_max: int) -> bytes:
-    """Return what was compressed, of at most `size_max` bytes.
+def size_bound(codec: int, data: Buffer) -> int:
+    """Return a number of bytes that `data` cannot decompress to more than, from its headers.
 
-    Memory: the output twice, and the decoder's window; the output is bounded by `size_max` and by
-    what the blocks that are really there can hold, the window by 8 MiB or `size_max`, whichever
-    is more. Raises CorruptRecordError beyond that and for bytes that do not decompress,
+    Exact without a codec, and for frames that say their size, as ours do. Costs as much as there
+    are blocks, at most `_ZSTD_BLOCKS_MAX`. Raises CorruptRecordError for headers that cannot be,
     UnsupportedError for a codec that is not there.
     """
     if codec == NONE:
-        if len(data) > size_max:
-            raise _too_large(size_max)
-        return bytes(data)
+        return len(data)
     if codec != ZSTD:
         raise _unsupported(codec)
-    bound = zstd_size_bound(data, window_bytes_max=max(size_max, _ZSTD_WINDOW_BYTES_MAX))
-    output = bytearray(min(bound, size_max))
+    return zstd_size_bound(data)
+
+
+def decompress(codec: int, data: Buffer, size_max: int) -> bytes:
+    """Return what was compressed.
+
+    Memory: the output twice, at most `size_bound` of the data, and the decoder's window of at
+    most 64 MiB. Raises CorruptRecordError if `size_bound` is above `size_max`, and for bytes that
+    do not decompress; UnsupportedError for a codec that is not there.
+    """
+    bound = size_bound(codec, data)
+    if bound > size_max:
+        raise _too_large(bound, size_max)
+    if codec == NONE:
+        return bytes(data)
+    output = bytearray(bound)
     try:
         size = cramjam.zstd.decompress_into(data, output)
     except cramjam.DecompressionError as error:
-        if bound > size_max and "whole buffer" in str(error):
-            raise _too_large(size_max) from None
         raise CorruptRecordError(f"zstd data does not decompress: {error}") from None
     return bytes(memoryview(output)[:size])
 
 
-def zstd_size_bound(data: Buffer, *, window_bytes_max: int) -> int:
+def zstd_size_bound(data: Buffer) -> int:
     """Return a number of bytes that the frames in `data` cannot exceed, without decompressing.
 
-    Reads frame and block headers only (RFC 8878, 3.1.1). Raises CorruptRecordError if a frame is
-    cut, or asks the decoder for a window of more than `window_bytes_max`.
+    Reads frame and block headers only (RFC 8878, 3.1.1). A frame holds what its header says, or
+    what its blocks can hold, whichever is less: the decoder refuses a frame that says a wrong
+    size. Raises CorruptRecordError if a frame is cut, asks the decoder for a window of more than
+    64 MiB, or if there are more than `_ZSTD_BLOCKS_MAX` blocks and frames.
     """
     position = bound = 0
+    blocks_left = _ZSTD_BLOCKS_MAX
     try:
         while position < len(data):
-            position, frame_bound = _zstd_frame(data, position, window_bytes_max)
+            position, frame_bound, blocks_left = _zstd_frame(data, position, blocks_left - 1)
             bound += frame_bound
     except IndexError:
         position = len(data) + 1
@@ -96,12 +111,14 @@ def zstd_size_bound(data: Buffer, *, window_bytes_max: int) -> int:
     return bound
 
 
-def _zstd_frame(data: Buffer, position: int, window_bytes_max: int) -> tuple[int, int]:
-    """Return the position after a frame, and the most bytes that it can hold."""
+def _zstd_frame(data: Buffer, position: int, blocks_left: int) -> tuple[int, int, int]:
+    """Return the position after a frame, the most bytes that it holds, and the blocks left."""
     magic = bytes(data[position : position + 4])
     if magic[1:] == b"\x2a\x4d\x18" and magic[0] & 0xF0 == 0x50:  # a skippable frame
+        if blocks_left < 0:
+            raise _too_many_blocks()
         size = bytes(data[position + 4 : position + 8])
-        return position + 8 + int.from_bytes(size, "little"), 0
+        return position + 8 + int.from_bytes(size, "little"), 0, blocks_left
     if magic != _ZSTD_MAGIC:
         raise CorruptRecordError(f"zstd data has no frame at byte {position}")
     descriptor = data[position + 4]
@@ -115,27 +132,42 @@ def _zstd_frame(data: Buffer, position: int, window_bytes_max: int) -> tuple[int
         window = (1 << (10 + exponent)) // 8 * (8 + mantissa)
         position += 1
     position += (0, 1, 2, 4)[descriptor & 3]  # id of a dictionary; the decoder refuses it
-    if window is None:
-        window = int.from_bytes(data[position : position + size_bytes], "little")
-        window += 256 if size_bytes == 2 else 0
-    if window > window_bytes_max:
+    content: int | None = None
+    if size_bytes:
+        content = int.from_bytes(data[position : position + size_bytes], "little")
+        content += 256 if size_bytes == 2 else 0
+    window = window if window is not None else content
+    if window is None or window > _ZSTD_WINDOW_BYTES_MAX:
         raise CorruptRecordError(
-            f"zstd data wants a window of {window} bytes; at most {window_bytes_max} are allowed"
+            f"zstd data wants a window of {window} bytes; "
+            f"at most {_ZSTD_WINDOW_BYTES_MAX} are allowed"
         )
-    position, bound = _zstd_blocks(data, position + size_bytes)
-    return position + (4 if descriptor & 4 else 0), bound
+    position, bound, blocks_left = _zstd_blocks(data, position + size_bytes, blocks_left)
+    if content is not None:
+        bound = min(bound, content)
+    return position + (4 if descriptor & 4 else 0), bound, blocks_left
 
 
-def _zstd_blocks(data: Buffer, position: int) -> tuple[int, int]:
-    """Return the position after a frame's last block, and the most bytes the blocks can hold."""
+def _zstd_blocks(data: Buffer, position: int, blocks_left: int) -> tuple[int, int, int]:
+    """Return the position after a frame's last block, what the blocks can hold, blocks left."""
     bound = 0
     while True:
+        blocks_left -= 1
+        if blocks_left < 0:
+            raise _too_many_blocks()
         header = data[position] | data[position + 1] << 8 | data[position + 2] << 16
         kind, size = header >> 1 & 3, header >> 3
         bound += min(size, _ZSTD_BLOCK_BYTES_MAX) if kind <= _RLE else _ZSTD_BLOCK_BYTES_MAX
         position += 3 + (1 if kind == _RLE else size)
         if header & 1:
-            return position, bound
+            return position, bound, blocks_left
+
+
+def _too_many_blocks() -> CorruptRecordError:
+    return CorruptRecordError(
+        f"zstd data has more than {_ZSTD_BLOCKS_MAX} blocks and frames; "
+        "compress a batch in one piece"
+    )
 
 
 def _there() -> str:
@@ -147,5 +179,5 @@ def _unsupported(codec: int) -> UnsupportedError:
     return UnsupportedError(f"compression {name} is not supported; there is {_there()}")
 
 
-def _too_large(size_max: int) -> CorruptRecordError:
-    return CorruptRecordError(f"a batch decompresses to more than {size_max} bytes")
+def _too_large(bound: int, size_max: int) -> CorruptRecordError:
+    return CorruptRecordError(f"a batch may decompress to {bound} bytes; {size_max} are allowed")
