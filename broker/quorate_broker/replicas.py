@@ -652,8 +652,9 @@ class Replicas:
             listener.removed(partition)
 
     async def _reopen(self, keys: Sequence[Key]) -> None:
-        async with self._carrying_out:
-            await self._reconcile(keys)
+        for key in keys:  # one by one: an image must not wait for all of them
+            async with self._carrying_out:
+                await self._reconcile([key])
 
     # inside: small
 
