@@ -10,7 +10,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, NoReturn
 
@@ -272,6 +272,11 @@ class Cluster:
         self.topic_errors.pop(name, None)
         self._known = None
         self._forget(name)
+
+    def keep(self, names: Collection[str]) -> None:
+        """Release all topics but these."""
+        for name in [name for name in self._wanted if name not in names]:
+            self.release(name)
 
     def partition(self, name: str, partition: int) -> PartitionView | None:
         """Return what is known of a partition, None if the topic or number is not known."""

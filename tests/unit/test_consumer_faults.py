@@ -257,6 +257,41 @@ def test_a_leader_that_takes_long_is_not_asked_for_offsets_again() -> None:
     with_cluster(program)
 
 
+def test_two_starts_at_once_are_one_and_a_stop_during_start_ends_it() -> None:
+    async def program(cluster: FakeCluster) -> None:
+        cluster.add_topic("t").partitions[0].write(b"v")
+        c = consumer(cluster, "t")
+        await asyncio.gather(c.start(), c.start())
+        assert await values(c, 1) == [b"v"]
+        await asyncio.gather(c.stop(), c.stop())
+        for wait_s in (0.0, 0.1):
+            cluster.delay_s = 0.2
+            c = consumer(cluster, "t")
+            starting = asyncio.ensure_future(c.start())
+            await asyncio.sleep(wait_s)
+            await c.stop()
+            with pytest.raises(ClosedError):
+                await starting
+        ours = [task for task in asyncio.all_tasks() if task.get_name().startswith("quorate-")]
+        assert ours == []
+
+    with_cluster(program)
+
+
+def test_a_start_that_failed_may_be_tried_again() -> None:
+    async def program(cluster: FakeCluster) -> None:
+        cluster.add_topic("t").partitions[0].write(b"v")
+        c = consumer(cluster, "t")
+        cluster.delay_s = 40.0  # no position is told in time
+        with pytest.raises(RequestTimedOutError, match="t-0"):
+            await c.start()
+        cluster.delay_s = 0.0
+        async with c:
+            assert await values(c, 1) == [b"v"]
+
+    with_cluster(program)
+
+
 def test_offsets_that_nobody_tells_are_waited_for_until_the_deadline() -> None:
     async def program(cluster: FakeCluster) -> None:
         cluster.add_topic("t")

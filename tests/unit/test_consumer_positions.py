@@ -9,6 +9,7 @@ import pytest
 
 from quorate import Consumer, TopicPartition
 from quorate.errors import LogTruncatedError, RequestTimedOutError
+from quorate.v1.admin_pb2 import MetadataRequest, MetadataResponse
 from tests.harness.fake_leaders import FakeCluster, FakePartition, with_cluster
 
 T0 = TopicPartition("t", 0)
@@ -216,6 +217,29 @@ def test_a_topic_made_again_is_read_within_seconds_however_long_it_was_gone() ->
             before = asyncio.get_running_loop().time()
             assert await values(c, 1) == [b"new"]
             assert asyncio.get_running_loop().time() - before < 4
+
+    with_cluster(program)
+
+
+def test_topics_that_were_asked_of_once_are_not_looked_for_for_ever() -> None:
+    async def program(cluster: FakeCluster) -> None:
+        cluster.add_topic("t")
+        async with consumer(cluster, "t") as c:
+            for number in range(20):
+                name = f"short-{number}"
+                cluster.add_topic(name).partitions[0].write(b"v")
+                assert await c.end_offsets([TopicPartition(name, 0)]) == {(name, 0): 1}
+                cluster.delete_topic(name)
+            asked: list[int] = []
+            metadata = cluster.metadata
+
+            def watched(request: MetadataRequest) -> MetadataResponse:
+                asked.append(len(request.topics))
+                return metadata(request)
+
+            cluster.metadata = watched  # type: ignore[method-assign]
+            assert await c.getmany(timeout_ms=400_000) == {}
+            assert (asked[0], asked[-1]) == (21, 1)
 
     with_cluster(program)
 

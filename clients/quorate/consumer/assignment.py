@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from quorate.cluster import Cluster
 
 BEFORE_ANY_LOOK = -1
+LOOKS_BETWEEN_RELEASES = 150  # five minutes
 LISTENER_CALLS = ("on_partitions_revoked", "on_partitions_assigned")
 
 
@@ -31,6 +32,7 @@ class Assignment:
         self._cluster: Cluster | None = None
         #: The look at the cluster that the subscription was made after.
         self._made_at = BEFORE_ANY_LOOK
+        self._looks = 0
         #: What the listener raised, until a read tells it.
         self.listener_error: Exception | None = None
 
@@ -95,6 +97,11 @@ class Assignment:
         self.cluster_changed()
         self._made_at = BEFORE_ANY_LOOK  # the view knew all that it was prepared for
 
+    def leave(self) -> None:
+        """There is no view of the cluster any more; what the user said stays."""
+        self._cluster = None
+        self._subscription.assign({}, late=False)
+
     async def known(self) -> None:
         """Return when a look at the cluster has told all that the subscription asks for.
 
@@ -109,7 +116,12 @@ class Assignment:
 
     def look_again(self) -> None:
         """Look for topics and partitions that are new; cheap where nothing has changed."""
-        if self._cluster is not None and (self.topics or self._wants_all_topics):
+        if self._cluster is None:
+            return
+        self._looks += 1
+        if self._looks % LOOKS_BETWEEN_RELEASES == 0:  # others were asked of once, long ago
+            self._cluster.keep({*self.topics, *(key.topic for key in self._subscription.states)})
+        if self.topics or self._wants_all_topics:
             self._look()
 
     def _look(self) -> None:

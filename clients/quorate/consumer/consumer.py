@@ -142,7 +142,8 @@ class Consumer:
         self._cluster: Cluster | None = None
         self._fetcher: Fetcher | None = None
         self._read_since_yield = 0
-        self._closed = False
+        self._starting = asyncio.Lock()
+        self._stopped: asyncio.Event | None = None
 
     # -- life ------------------------------------------------------------------------------------
 
@@ -153,18 +154,22 @@ class Consumer:
         has one. QuorumUnavailableError if nobody answers, UnknownTopicError.
         """
         self._owner.bind()
-        if self._closed:
-            raise ClosedError("this consumer was stopped; make a new one")
-        if self._cluster is not None:
-            return
-        cluster = Cluster(self._bootstrap, client_id=self._client_id, owner=self._owner)
+        async with self._starting:
+            self._check_not_stopped()
+            if self._cluster is None:
+                await self._start(
+                    Cluster(self._bootstrap, client_id=self._client_id, owner=self._owner)
+                )
+
+    async def _start(self, cluster: Cluster) -> None:
         try:
             self._assignment.prepare(cluster)
             await cluster.start()
             for topic in self._assignment.topics:
                 await cluster.topic(topic)
+            self._check_not_stopped()  # meanwhile
             self._cluster = cluster
-            fetcher = self._fetcher = Fetcher(
+            self._fetcher = Fetcher(
                 cluster,
                 self._subscription,
                 self._config,
@@ -172,9 +177,10 @@ class Consumer:
                 self._assignment.look_again,
             )
             self._assignment.follow(cluster)
-            fetcher.start()
+            self._fetcher.start()
             await self._settle(list(self._subscription.states.values()))
         except BaseException:
+            self._assignment.leave()
             if self._fetcher is not None:
                 await self._fetcher.stop()
             await cluster.stop()
@@ -182,16 +188,24 @@ class Consumer:
             raise
 
     async def stop(self) -> None:
-        """Close; safe to call twice."""
+        """Close; safe to call twice, and while it starts."""
         self._owner.check()
-        if self._closed or self._cluster is None or self._fetcher is None:
-            self._closed = True
+        if self._stopped is not None:
+            await self._stopped.wait()
             return
-        self._closed = True
-        self._fetcher.arrived.ring()
-        await self._fetcher.stop()
-        await self._cluster.stop()
-        await self._owner.end_all()
+        self._stopped = asyncio.Event()
+        try:
+            if self._cluster is not None and self._fetcher is not None:
+                self._fetcher.arrived.ring()
+                await self._fetcher.stop()
+                await self._cluster.stop()
+                await self._owner.end_all()
+        finally:
+            self._stopped.set()
+
+    def _check_not_stopped(self) -> None:
+        if self._stopped is not None:
+            raise ClosedError("this consumer was stopped; make a new one")
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -211,12 +225,12 @@ class Consumer:
         return self
 
     async def __anext__(self) -> AnyRecord:
-        if self._closed:
+        if self._stopped is not None:
             raise StopAsyncIteration
         try:
             return await self.getone()
         except ClosedError:
-            if self._closed:
+            if self._stopped is not None:
                 raise StopAsyncIteration from None
             raise
 
@@ -284,7 +298,7 @@ class Consumer:
 
     def _check_running(self) -> None:
         self._owner.check_alive()
-        if self._closed or self._fetcher is None:
+        if self._stopped is not None or self._fetcher is None:
             raise ClosedError("this consumer is not running; call start() or use `async with`")
         error, self._assignment.listener_error = self._assignment.listener_error, None
         if error is not None:
@@ -498,7 +512,7 @@ class Consumer:
         return state
 
     def _changed(self, state: PartitionState) -> None:
-        if self._fetcher is not None and not self._closed:
+        if self._fetcher is not None and self._stopped is None:
             self._fetcher.changed(state)
 
     def _running_cluster(self) -> Cluster:
