@@ -11,13 +11,14 @@ from typing import Annotated, Any, Self, cast
 from quorate.cluster import METADATA_TIMEOUT_MS, Cluster
 from quorate.errors import (
     ClosedError,
+    DeadlineExceededError,
     InvalidPartitionsError,
     InvalidReplicationFactorError,
     InvalidRequestError,
     NetworkError,
     OutcomeUnknownError,
-    PeerError,
-    PeerRefusedError,
+    QuorumUnavailableError,
+    StreamBrokenError,
     WrongClusterError,
     raise_if_error,
 )
@@ -82,6 +83,9 @@ ONE_BROKER_TIMEOUT_MS = 5000
 KNOWN_BY_ALL_S, KNOWN_AGAIN_S = 5.0, 0.02
 #: After a broker found no controller; brokers themselves wait for one as long as they may.
 TRY_AGAIN_S = 0.25
+
+#: A call that ended so may have been carried out.
+UNKNOWN_OUTCOMES = StreamBrokenError | DeadlineExceededError
 
 ConfigValue = str | int | float | bool
 
@@ -508,6 +512,7 @@ class Admin:
         cluster = self._running()
         loop = asyncio.get_running_loop()
         deadline = self._deadline() if deadline is None else deadline
+        refused: R | None = None
         while True:
             left_ms = max(1, int((deadline - loop.time()) * 1000))
             try:
@@ -518,10 +523,12 @@ class Admin:
                     one_broker_ms=ONE_BROKER_TIMEOUT_MS if safe_to_repeat else None,
                     safe_to_repeat=safe_to_repeat,
                 )
-            except (PeerRefusedError, PeerError):
-                raise
-            except NetworkError as error:
-                if safe_to_repeat:
+            except (NetworkError, QuorumUnavailableError) as error:
+                if refused is not None and (
+                    safe_to_repeat or isinstance(error, QuorumUnavailableError)
+                ):
+                    return refused  # which says why
+                if safe_to_repeat or not isinstance(error, UNKNOWN_OUTCOMES):
                     raise
                 raise OutcomeUnknownError(
                     f"{method.path} was sent, and no answer came ({error}); "
@@ -529,6 +536,7 @@ class Admin:
                 ) from error
             if not _found_no_controller(response) or loop.time() + TRY_AGAIN_S >= deadline:
                 return response
+            refused = response
             await asyncio.sleep(TRY_AGAIN_S)
 
 

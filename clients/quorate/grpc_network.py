@@ -537,6 +537,8 @@ async def _abort(context: Any, method: Method[Any, Any], error: Exception) -> No
     if isinstance(error, _UnreadableError | InvalidRequestError):  # the caller's fault, not ours
         log.warning("an unreadable %s came from %s: %s", method.path, context.peer(), text)
         await context.abort(grpc_.StatusCode.INVALID_ARGUMENT, str(error)[:DETAILS_CHARS_MAX])
+    if isinstance(error, QuorateError) and error.retriable:  # not now: the caller may ask another
+        await context.abort(grpc_.StatusCode.UNAVAILABLE, str(error)[:DETAILS_CHARS_MAX])
     log.error("%s from %s failed", method.path, context.peer(), exc_info=error)
     await context.abort(grpc_.StatusCode.INTERNAL, text)
     raise AssertionError("abort returns never")

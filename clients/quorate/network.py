@@ -130,7 +130,7 @@ ProbeResult = Refused | NoAnswer | Answered
 #: A handler takes (request | async iterator of requests, Peer) and is a coroutine or, for
 #: methods that stream responses, an async generator. It may raise any QuorateError that the
 #: service maps to the response's error field itself; what escapes becomes PeerError("INTERNAL"),
-#: an InvalidRequestError PeerError("INVALID_ARGUMENT").
+#: an InvalidRequestError PeerError("INVALID_ARGUMENT"), a retriable error StreamBrokenError.
 Handler = Callable[[Any, Peer], Any]
 
 

@@ -213,6 +213,7 @@ def produce(
             acks=acks if acks == "all" else int(acks),
             compression_type=compression,
             request_timeout_ms=milliseconds(timeout),
+            delivery_timeout_ms=milliseconds(timeout),
         ) as producer:
             return await _produce_lines(producer, name, source, key_separator)
 

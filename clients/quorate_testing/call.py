@@ -21,6 +21,7 @@ from quorate.errors import (
     NetworkError,
     PeerError,
     PeerRefusedError,
+    QuorateError,
     StreamBrokenError,
     WrongClusterError,
 )
@@ -432,6 +433,8 @@ class Switchboard:
         except Exception as error:
             if requests.error is not None:
                 return end.finish(requests.error)
+            if isinstance(error, QuorateError) and error.retriable and not end.is_over:
+                return end.finish(StreamBrokenError(str(error)[:DETAILS_CHARS_MAX]))
             if end.is_over:
                 return None  # the caller is gone: nobody is left to be told
             log.error("a call failed", method=method.path, peer=peer.address, exc_info=error)

@@ -48,6 +48,7 @@ class EchoService:
         self.closing = asyncio.Event()
         self.both_closed = asyncio.Event()
         self.peers: list[Peer] = []
+        self.refusal: Exception | None = None
 
     def handlers(self) -> Mapping[Method[Any, Any], Handler]:
         return {
@@ -66,6 +67,8 @@ class EchoService:
 
     async def echo(self, request: str, peer: Peer) -> str:
         self.peers.append(peer)
+        if self.refusal is not None:
+            raise self.refusal
         return request
 
     async def fail(self, request: str, _peer: Peer) -> str:

@@ -12,6 +12,7 @@ from quorate.errors import (
     DeadlineExceededError,
     PeerError,
     PeerRefusedError,
+    QuorumUnavailableError,
     StreamBrokenError,
     WrongClusterError,
 )
@@ -380,5 +381,17 @@ def test_a_service_learns_how_long_the_caller_waits(run: Run) -> None:
     async def program(network: Network, listener: Listener, service: EchoService) -> None:
         await network.connect(listener.endpoint).unary(ECHO, "a", timeout_ms=5000)
         assert 1 <= service.peers[0].timeout_ms <= 5000
+
+    run(program)
+
+
+def test_an_error_that_may_pass_is_no_failure_of_the_peer(run: Run) -> None:
+    """A broker that has just started says so; the caller asks another one, or later."""
+
+    async def program(network: Network, listener: Listener, service: EchoService) -> None:
+        service.refusal = QuorumUnavailableError("not caught up yet")
+        connection = network.connect(listener.endpoint)
+        with pytest.raises(StreamBrokenError, match="not caught up yet"):
+            await connection.unary(ECHO, "a", timeout_ms=5000)
 
     run(program)

@@ -205,7 +205,8 @@ class BrokerConfig(NodeConfig, frozen=True, kw_only=True, forbid_unknown_fields=
     #: For one change of ISRs, which takes a round of the quorum.
     alter_partitions_timeout_ms: Milliseconds = 5000
     alter_partitions_in_flight_max: Count = 64
-    producer_ids_timeout_ms: Milliseconds = 10_000
+    #: Below what a producer gives one broker (2 s), so that it learns why there are none.
+    producer_ids_timeout_ms: Milliseconds = 1_500
     #: Admin calls on their way to the controller.
     forward_in_flight_max: Count = 1000
 
