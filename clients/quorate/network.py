@@ -1,6 +1,6 @@
 """The seam to the wire: what every client and server knows of the network.
 
-Three implementations: gRPC (quorate.grpc_network, the only importer of grpc), in-process
+Three implementations: gRPC (quorate.grpc_network), in-process
 (quorate_testing) and simulated (quorate_testing.simulated). All of them carry encoded bytes.
 Calls raise PeerRefusedError, StreamBrokenError, DeadlineExceededError or PeerError, and
 WrongClusterError where another cluster listens than the call is meant for; nothing else.

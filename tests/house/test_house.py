@@ -95,7 +95,7 @@ def test_only_one_module_imports_grpc() -> None:
     ]
     # Tests may: what they send by hand must not go through our own seam.
     ours = [path for path in importers if not path.startswith("tests/")]
-    assert ours == ["clients/quorate/grpc_network.py"]
+    assert ours == ["clients/quorate/grpc_library.py"]
 
 
 def test_the_client_library_logs_through_the_standard_library() -> None:

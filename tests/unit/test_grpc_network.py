@@ -219,7 +219,7 @@ async def test_control_and_data_are_separate_tcp_connections() -> None:
 def test_grpc_is_imported_at_the_first_connection_only() -> None:
     program = (
         "import os, sys, quorate.grpc_network as n; n.GrpcNetwork(); "
-        "assert 'grpc' not in sys.modules; n._grpc(); assert 'grpc' in sys.modules; "
+        "assert 'grpc' not in sys.modules; n.library(); assert 'grpc' in sys.modules; "
         "print(os.environ['GRPC_VERBOSITY'])"
     )
     environment = {k: v for k, v in os.environ.items() if k != "GRPC_VERBOSITY"}

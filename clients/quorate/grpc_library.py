@@ -1,0 +1,154 @@
+"""The gRPC library: the only module that imports it, and only at the first connect or serve.
+
+Also what its use in a process means (forks), its options, and the addresses that it takes.
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import os
+import socket
+import weakref
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from quorate.errors import WrongLoopError
+
+if TYPE_CHECKING:
+    import grpc
+    import grpc.aio
+
+    Channel = grpc.aio.Channel
+    Server = grpc.aio.Server
+    RpcError = grpc.aio.AioRpcError
+    RpcHandler = grpc.RpcMethodHandler[Any, Any]
+    GenericRpcHandler = grpc.GenericRpcHandler[Any, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GrpcOptions:
+    """The bounds of a GrpcNetwork. Times in milliseconds; defaults suit local networks."""
+
+    message_bytes_max: int = 64 * 1024 * 1024
+    reconnect_backoff_initial_ms: int = 50
+    #: Also the longest that one attempt to connect may take.
+    reconnect_backoff_min_ms: int = 500
+    reconnect_backoff_max_ms: int = 200
+    #: Calls open at once on one connection; more of them wait.
+    calls_per_connection_max: int = 1000
+    keepalive_time_ms: int = 10_000
+    keepalive_timeout_ms: int = 5_000
+
+    def __post_init__(self) -> None:
+        for name in self.__slots__:
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be 1 or more, not {getattr(self, name)}")
+
+    def _common(self) -> list[tuple[str, int]]:
+        return [
+            ("grpc.max_send_message_length", self.message_bytes_max),
+            ("grpc.max_receive_message_length", self.message_bytes_max),
+            ("grpc.keepalive_time_ms", self.keepalive_time_ms),
+            ("grpc.keepalive_timeout_ms", self.keepalive_timeout_ms),
+            ("grpc.keepalive_permit_without_calls", 1),
+            ("grpc.http2.max_pings_without_data", 0),
+        ]
+
+    def channel_arguments(self) -> list[tuple[str, int]]:
+        """Return what a channel is made with."""
+        return [
+            *self._common(),
+            ("grpc.initial_reconnect_backoff_ms", self.reconnect_backoff_initial_ms),
+            ("grpc.min_reconnect_backoff_ms", self.reconnect_backoff_min_ms),
+            ("grpc.max_reconnect_backoff_ms", self.reconnect_backoff_max_ms),
+            ("grpc.dns_min_time_between_resolutions_ms", 1000),
+            # Control and data, and the nodes of an embedded cluster, share no TCP connection.
+            ("grpc.use_local_subchannel_pool", 1),
+            ("grpc.enable_http_proxy", 0),
+            ("grpc.enable_retries", 0),
+        ]
+
+    def server_arguments(self) -> list[tuple[str, int]]:
+        """Return what a server is made with."""
+        return [
+            *self._common(),
+            # Else a second server binds the same port, without an error.
+            ("grpc.so_reuseport", 0),
+            ("grpc.max_concurrent_streams", self.calls_per_connection_max),
+            ("grpc.http2.min_ping_interval_without_data_ms", 1000),
+            ("grpc.http2.max_ping_strikes", 0),
+        ]
+
+
+def split_endpoint(endpoint: str) -> tuple[str, int]:
+    """Return host and port; ValueError if it is no endpoint."""
+    host, colon, port = endpoint.rpartition(":")
+    if not colon or not host or not port.isdigit() or int(port) > 65535:
+        raise ValueError(f"an endpoint is host:port, not {endpoint!r}")
+    return host, int(port)
+
+
+def target_of(endpoint: str) -> str:
+    """Return the address to dial or bind: "localhost" is 127.0.0.1, on both sides.
+
+    It resolves to ::1 as well, where another process may listen.
+    """
+    host, port = split_endpoint(endpoint)
+    return f"127.0.0.1:{port}" if host == "localhost" else endpoint
+
+
+def bind_error(endpoint: str, text: str) -> OSError:
+    """Return why a port could not be had: gRPC says only that it could not, so we try."""
+    host, port = split_endpoint(target_of(endpoint))
+    try:
+        socket.create_server((host.strip("[]"), port)).close()
+    except OSError as error:
+        text = error.strerror or str(error)
+        if error.errno == errno.EADDRINUSE:
+            return OSError(errno.EADDRINUSE, f"port {port} is in use (to listen on {endpoint})")
+        return OSError(error.errno, f"cannot listen on {endpoint}: {text}")
+    return OSError(errno.EADDRNOTAVAIL, f"cannot listen on {endpoint}: {text}")
+
+
+#: What gRPC holds for this process; in a forked child, what it held for the parent.
+held: weakref.WeakSet[Any] = weakref.WeakSet()
+_kept_for_parent: list[Any] = []
+_was_forked = False
+
+
+def _forked() -> None:
+    """In a forked child: gRPC's threads are not here, so its objects must not even be freed."""
+    global _was_forked
+    _kept_for_parent.extend(held)
+    _was_forked = _was_forked or _is_grpc_in_use
+
+
+os.register_at_fork(after_in_child=_forked)
+_is_grpc_in_use = False
+
+
+def check_fork() -> None:
+    """Raise WrongLoopError in a child that was forked from a process that used gRPC.
+
+    The threads that gRPC waits with are not in the child: its calls would hang. Its own support of
+    forks does not cover asyncio.
+    """
+    global _is_grpc_in_use
+    _is_grpc_in_use = True
+    if _was_forked:
+        raise WrongLoopError(
+            "this process was forked from one that already used Quorate, and gRPC does not survive "
+            'a fork: start the child with "spawn" or "forkserver" '
+            '(multiprocessing.get_context("spawn")), or fork before the first client is started'
+        )
+
+
+@functools.cache
+def library() -> Any:
+    """Import gRPC, once, silenced: our own log says better what it prints."""
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    import grpc
+    import grpc.aio
+
+    return grpc
