@@ -21,7 +21,13 @@ from quorate_broker.partition.producers import Producers
 from quorate_broker.partition.waiters import hinted
 from quorate_broker.reopening import Reopening
 from quorate_broker.replica_files import LogDirectory, ReplicaFiles
-from quorate_quorum.log.disk_errors import ReopenError, TryAgainError, is_passing, storage_error
+from quorate_quorum.log.disk_errors import (
+    ReopenError,
+    TryAgainError,
+    blames_disk,
+    is_passing,
+    storage_error,
+)
 from quorate_quorum.log.log import Log, LogConfig, LogCorruptError
 from quorate_quorum.log.run_file import THIS_RUN, Run
 from quorate_quorum.metadata.configs import TopicConfig
@@ -341,13 +347,10 @@ class Replicas:
         if directory_id is None:
             return
         if partition is not None and partition.failure in ("broken", "replica"):
-            if state.leader == self.broker_id and not self._may_lead_on(partition, state):
-                return  # the ISR keeper asks the controller for another leader
-            self._unopened[key] = "it is being opened again"
-            self._ends[key] = partition.log.log_end_offset
-            await self._close(partition)
-            partition = None
-        if partition is None and key not in self._corrupt:
+            if not await self._open_again(partition, topic, state):
+                return
+            partition = self._partitions.get(key)
+        elif partition is None and key not in self._corrupt:
             partition = await self._open(topic, key[1], directory_id)
         await self._look_at_losses(key, partition, topic, state)
         if partition is not None:
@@ -368,6 +371,31 @@ class Replicas:
         if changed:
             for listener in self._listeners:
                 listener.role_changed(partition)
+
+    async def _open_again(
+        self, failed: Partition, topic: TopicImage, state: PartitionImage
+    ) -> bool:
+        """Open a replica again whose disk is good; False while it stays as it is.
+
+        One that is to lead meanwhile asks for another leader, by the ISR keeper.
+        """
+        await self._follow(failed, topic, state)
+        if failed.must_resign and not self._may_lead_on(failed, state):
+            for listener in self._listeners:
+                listener.role_changed(failed)
+            return False
+        key = failed.key
+        self._unopened[key] = "it is being opened again"
+        self._ends[key] = failed.log.log_end_offset
+        await failed.close(clean=False)
+        opened = await self._open(topic, key[1], failed.directory_id)
+        if opened is None and key not in self._corrupt:
+            return False
+        for listener in self._listeners:
+            listener.removed(failed)
+        if opened is None:
+            del self._partitions[key]
+        return True
 
     async def _open(self, topic: TopicImage, index: int, directory_id: bytes) -> Partition | None:
         """Open a replica; None, and a reason kept, if it can't be."""
@@ -505,10 +533,9 @@ class Replicas:
                 await inventory.make_room()
                 await self.written(partition)
                 partition.is_noted = True
-            except TryAgainError:
-                pass  # the next append notes it
-            except StorageError as error:
-                self.directory_failed(partition.directory_id, str(error))
+            except StorageError as error:  # else the next append notes it
+                if blames_disk(error):
+                    self.directory_failed(partition.directory_id, str(error))
 
     async def _look_at_losses(
         self, key: Key, partition: Partition | None, topic: TopicImage, state: PartitionImage
@@ -538,7 +565,10 @@ class Replicas:
                 partition.is_noted = False
             await partition.log.forget_damage()
         except (StorageError, OSError) as error:
-            self.directory_failed(partition.directory_id, str(error))
+            if blames_disk(error):
+                self.directory_failed(partition.directory_id, str(error))
+            else:
+                log_line.warning("loss_not_forgotten", partition=partition.name, reason=str(error))
 
     async def _look_at_what_is_owed(self, partition: Partition, state: PartitionImage) -> None:
         """A repaired follower may have been taken into the ISR for what it had before."""

@@ -10,6 +10,7 @@ import pytest
 
 from quorate.errors import QuorateError, StorageError
 from quorate.record.batch import BatchBuilder, BatchHeader, parse_header
+from quorate_broker.partition.host import Failure
 from quorate_broker.replica_files import DELETED, KEPT, NAME_BYTES_MAX, STRAY, name_on_the_way_out
 from quorate_quorum.log.disk import SyncError
 from quorate_quorum.log.disk_errors import (
@@ -307,6 +308,44 @@ async def test_a_leader_whose_log_must_be_opened_again_hands_over_first(pair: Wo
     await until(lambda: leader.partition.log_end_offset == 2)
     assert leader.partition is not failed
     await until(lambda: pair.state.isr == (1, 2))
+
+
+@pytest.mark.parametrize("failure", ["broken", "replica"])
+async def test_a_replica_that_is_elected_out_of_use_hands_over(
+    pair: World, failure: Failure
+) -> None:
+    """It was elected before anybody heard of that: else nobody would lead for good."""
+    leader, follower = pair.brokers[1], pair.brokers[2]
+    await leader.produce(b"a")
+    await until(lambda: follower.partition.log_end_offset == 1)
+    follower.partition.take_offline(failure, "for the test")
+    await pair.change(leader=2)
+    await until(lambda: pair.state.leader == 1)
+    await leader.produce(b"b")
+    await until(lambda: follower.partition.log_end_offset == 2)
+
+
+async def test_a_replica_that_does_not_open_again_hands_over_and_tries_on(pair: World) -> None:
+    leader, follower = pair.brokers[1], pair.brokers[2]
+    await leader.produce(b"a")
+    await until(lambda: follower.partition.log_end_offset == 1)
+
+    tries: list[str] = []
+
+    def hook(name: str, path: str) -> None:
+        if name == "open" and path.endswith(".log"):
+            tries.append(path)
+            raise OSError(errno.EACCES, "for the test", path)
+
+    follower.disk.hook = hook
+    follower.partition.take_offline("replica", "for the test")
+    await until(lambda: bool(tries))
+    await pair.change(leader=2)
+    await until(lambda: pair.state.leader == 1)
+    assert follower.replicas.failed_directories == {}
+    follower.disk.hook = None
+    await leader.produce(b"b")
+    await until(lambda: follower.partition.log_end_offset == 2)
 
 
 async def test_a_replica_that_opens_again_with_less_is_corrupt(pair: World) -> None:

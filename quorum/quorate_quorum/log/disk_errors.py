@@ -96,6 +96,11 @@ def is_of_disk(error: OSError) -> bool:
     return scope_of(error) is Scope.DIRECTORY
 
 
+def blames_disk(error: OSError | StorageError) -> bool:
+    """Whether the disk is to be given up, for an error of a log too: a bare StorageError."""
+    return is_of_disk(error) if isinstance(error, OSError) else type(error) is StorageError
+
+
 def storage_error(text: str, error: OSError, *, nothing_done: bool = False) -> StorageError:
     """Return what to raise for an error, by its scope: a bare StorageError means the disk.
 
