@@ -13,6 +13,7 @@ from quorate.errors import (
     CorruptRecordError,
     DeserializationError,
     RequestTimedOutError,
+    WrongClusterError,
 )
 from tests.harness.fake_leaders import START_MS, FakeCluster, with_cluster
 
@@ -235,6 +236,21 @@ def test_a_background_task_that_is_cancelled_by_others_is_told_to_who_reads() ->
         with pytest.raises(ClosedError, match="cancelled"):
             await c.getmany(timeout_ms=1000)
         await c.stop()
+
+    with_cluster(program)
+
+
+def test_another_cluster_at_the_address_is_told_to_who_reads() -> None:
+    async def program(cluster: FakeCluster) -> None:
+        cluster.add_topic("t")
+        async with consumer(cluster, "t") as c:
+            reading = asyncio.ensure_future(c.getone())
+            await asyncio.sleep(1)
+            await cluster.become_another()
+            cluster.add_topic("t").partitions[0].write(b"of another")
+            with pytest.raises(WrongClusterError):
+                async with asyncio.timeout(60):
+                    await reading
 
     with_cluster(program)
 

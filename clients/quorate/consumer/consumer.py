@@ -5,22 +5,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import (
-    Callable,
     Collection,
-    Coroutine,
-    Generator,
     Iterable,
     Mapping,
     Sequence,
 )
 from types import TracebackType
-from typing import Annotated, Any, NoReturn, Self
+from typing import Annotated, NoReturn, Self
 
 from quorate.cluster import Cluster
 from quorate.consumer.assignment import Assignment
 from quorate.consumer.deserialization import RecordReader
 from quorate.consumer.fetcher import Fetcher
 from quorate.consumer.offsets import EARLIEST, LATEST, TIMEOUT_S
+from quorate.consumer.positioned import Positioned
 from quorate.consumer.positions import UNKNOWN, PartitionState, Reset
 from quorate.consumer.stream import FetchConfig
 from quorate.consumer.subscription import Change, Subscription
@@ -71,28 +69,14 @@ GROUPS = NotThereYet(
 )
 
 
-class Positioned:
-    """What a call returns that says where to read: awaited, the positions are known and fixed.
-
-    Not awaited, they are looked up in the background.
-    """
-
-    __slots__ = ("_settle",)
-
-    def __init__(self, settle: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        self._settle = settle
-
-    def __await__(self) -> Generator[Any, None, None]:
-        return self._settle().__await__()
-
-
 class Consumer:
     """Read records from topics, in order within each partition.
 
     Iterate it (``async for record in consumer``) or call ``getone``/``getmany``. Positional
     arguments are topics to subscribe to. ``auto_offset_reset`` says where a partition without a
-    position begins: "earliest", "latest", or "none" (OffsetOutOfRangeError). Only committed
-    records are seen.
+    position begins: "earliest", "latest", or "none" (OffsetOutOfRangeError). Where a log was cut
+    below the position, "earliest" and "latest" read on from there, and "none" raises
+    LogTruncatedError. Only committed records are seen.
     """
 
     @checked
@@ -241,13 +225,15 @@ class Consumer:
         each of one partition, which is read on from the same position afterwards, in its turn.
         """
         while True:
-            await self._let_others_run()
+            if self._read_since_yield >= RECORDS_BETWEEN_YIELDS:
+                await self._let_others_run()
+                self._running_fetcher().asked_for(ALL)
             fetcher = self._running_fetcher()
-            fetcher.asked_for(ALL)
             record = fetcher.reading.take_one()
             if record is not None:
                 self._read_since_yield += 1
                 return record
+            fetcher.asked_for(ALL)
             await self._wait(None)
 
     @checked
@@ -267,7 +253,8 @@ class Consumer:
         deadline = loop.time() + timeout_ms / 1000
         only = frozenset(partitions)
         while True:
-            await self._let_others_run()
+            if self._read_since_yield >= RECORDS_BETWEEN_YIELDS:
+                await self._let_others_run()
             fetcher = self._running_fetcher()
             fetcher.asked_for(only)
             found = fetcher.reading.take(only, limit)
@@ -283,9 +270,8 @@ class Consumer:
 
     async def _let_others_run(self) -> None:
         """A loop of reads that never finds the buffer empty must not stop the event loop."""
-        if self._read_since_yield >= RECORDS_BETWEEN_YIELDS:
-            self._read_since_yield = 0
-            await asyncio.sleep(0)
+        self._read_since_yield = 0
+        await asyncio.sleep(0)
 
     async def _wait(self, timeout_s: float | None) -> None:
         """Wait until there may be something to read; None: for as long as the user does."""
