@@ -273,6 +273,7 @@ class _Rooms:
                 self.client,
                 self.publisher,
                 self.lifecycle.caught_up,
+                environment.wall_clock_ms,
                 AdminLimits(forwards_max=config.forward_in_flight_max),
             ),
             self.replica,

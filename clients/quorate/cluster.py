@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -88,6 +89,8 @@ class TopicView:
     is_internal: bool = False
     #: Deleted, or made again under its name: another view has its place.
     is_gone: bool = False
+    #: When it was made, as time of the event loop, not too early; infinity: not known.
+    created_at: float = math.inf
     #: All partition numbers, and those that have a leader; replaced when that changes.
     numbers: tuple[int, ...] = ()
     available: tuple[int, ...] = ()
@@ -164,6 +167,8 @@ class Cluster:
         self.answered_before = 0
         #: The last answer that told all that was asked for.
         self._known: _Known | None = None
+        #: The clock of the broker whose answer is taken.
+        self._answered_ms = 0
 
     async def start(self, *, timeout_ms: int = 30000) -> None:
         """Ask the bootstrap servers until one answers; QuorumUnavailableError after timeout_ms."""
@@ -459,6 +464,7 @@ class Cluster:
         if response.unchanged:
             self.controller = response.controller
             return
+        self._answered_ms = response.now_ms
         is_stale = response.image_offset < self.image_offset
         self.image_offset = max(self.image_offset, response.image_offset)
         self.cluster_id = response.cluster_id
@@ -490,6 +496,10 @@ class Cluster:
                 return False  # that topic was deleted since, and made again
             self._forget(topic.name)
             known = TopicView(topic.name, topic.topic_id, is_internal=topic.internal)
+            if topic.created_ms:
+                # The cluster's clocks say how old it is, so ours may be wrong.
+                age_s = (self._answered_ms - topic.created_ms + 1) / 1000
+                known.created_at = asyncio.get_running_loop().time() - age_s
             self.topics[topic.name] = known
             self._names[topic.topic_id] = topic.name
             has_news = True

@@ -95,6 +95,7 @@ class FakePartition:
 class FakeTopic:
     topic_id: bytes
     partitions: list[FakePartition]
+    created_ms: int
 
 
 #: What a fault says of one batch: None (go on), an error, or "lose" (append, and say nothing).
@@ -347,6 +348,7 @@ class FakeCluster:
         topic = FakeTopic(
             bytes([self.topics_made]) * 16,
             [FakePartition(number % len(self.brokers)) for number in range(partitions)],
+            self.now_ms,
         )
         self.topics[name] = topic
         return topic
@@ -356,6 +358,11 @@ class FakeCluster:
         self.topics.clear()
         self.cluster_id += "'"
         self.image_offset = self.producer_ids = 0
+
+    @property
+    def now_ms(self) -> int:
+        """The brokers' clocks, which are an hour behind those of clients."""
+        return START_MS - 3_600_000 + int(asyncio.get_running_loop().time() * 1000)
 
     def delete_topic(self, name: str) -> None:
         self.image_offset += 1
@@ -380,7 +387,10 @@ class FakeCluster:
 
     def metadata(self, request: admin_pb2.MetadataRequest) -> admin_pb2.MetadataResponse:
         response = admin_pb2.MetadataResponse(
-            cluster_id=self.cluster_id, controller=0, image_offset=self.image_offset
+            cluster_id=self.cluster_id,
+            controller=0,
+            image_offset=self.image_offset,
+            now_ms=self.now_ms,
         )
         is_known = request.HasField("known_image_offset")
         if is_known and request.known_image_offset == self.image_offset:
@@ -394,7 +404,7 @@ class FakeCluster:
             if topic is None:
                 told.error.CopyFrom(to_wire(UnknownTopicError(name)))
                 continue
-            told.topic_id = topic.topic_id
+            told.topic_id, told.created_ms = topic.topic_id, topic.created_ms
             for number, one in enumerate(topic.partitions):
                 told.partitions.add(
                     partition=number, leader=one.leader, leader_epoch=one.leader_epoch

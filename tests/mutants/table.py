@@ -1180,8 +1180,8 @@ MUTANTS = (
         "K26",
         "what may be in a deleted topic is written to the one made again, too",
         ACCUMULATOR,
-        "            if batch in old.in_flight or batch.is_uncertain:",
-        "            if batch in old.in_flight:",
+        "            if batch in old.in_flight or batch.is_uncertain or batch.opened_at < made_at:",
+        "            if batch in old.in_flight or batch.opened_at < made_at:",
         (
             f"{ACCUMULATIONS}::test_a_topic_made_again_takes_over_in_order_what_was_surely_not_written",
             f"{TOPICS}::test_what_may_be_in_the_deleted_topic_is_not_sent_to_the_new_one",

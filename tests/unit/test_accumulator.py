@@ -460,13 +460,22 @@ def test_a_topic_made_again_takes_over_in_order_what_was_surely_not_written() ->
     a.retry(lost, NotLeaderError("the answer was lost"), 0, 0)
     new = a.queue("t", b"u" * 16, 0)
     newest = a.append(new, 0, 0, None, b"newest", ())[0]
-    a.move(old, new)
+    a.move(old, new, 0)
     assert drain_all(a) == [lost]  # in flight may still come back: nothing newer goes first
     a.failed(lost, UnknownTopicError("gone"))
     a.retry(in_flight, UnknownTopicError("gone"), 0, 0)
-    a.move(old, new)
+    a.move(old, new, 0)
     assert drain_all(a) == [in_flight, *waiting, newest]
     assert [batch.base_sequence for batch in (in_flight, *waiting, newest)] == [0, 1, 2, 3]
+
+
+def test_a_topic_made_again_does_not_take_what_was_sent_before_it_was_made() -> None:
+    a = accumulator()
+    old = a.queue("t", TOPIC, 0)
+    (before,), (after,) = fill(a, 1, 5), fill(a, 1, 7)
+    new = a.queue("t", b"u" * 16, 0)
+    a.move(old, new, 6)
+    assert (before.queue, after.queue) == (old, new)
 
 
 def test_closed_is_what_was_not_sent_and_unknown_what_was() -> None:

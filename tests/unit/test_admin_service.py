@@ -72,7 +72,13 @@ def topic(topic_id: bytes, name: str, configs: dict[str, str] | None = None) -> 
         leader_epoch=4,
         partition_epoch=9,
     )
-    return TopicImage(topic_id, name, (partition, partition), HashTrieMap(configs or {}))
+    return TopicImage(
+        topic_id,
+        name,
+        (partition, partition),
+        HashTrieMap(configs or {}),
+        created_ms=1_700_000_000_000,
+    )
 
 
 IMAGE = MetadataImage(
@@ -125,6 +131,7 @@ class Fixture:
             cast(Any, self.client),
             cast(Any, self.publisher),
             self.ready,
+            lambda: 1_700_000_005_000,
             AdminLimits(**limits),
         )
 
@@ -140,6 +147,7 @@ class TestReads:
             77,
         )
         assert [one.broker_id for one in response.brokers] == [0]
+        assert response.now_ms - response.topics[0].created_ms == 5_000
         found = [(one.name, one.topic_id, one.error.code) for one in response.topics]
         assert found == [
             ("zoo", A, ErrorCode.ERROR_CODE_NONE),

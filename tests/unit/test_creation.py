@@ -79,6 +79,14 @@ def test_a_large_topic_is_seen_whole_or_not_at_all() -> None:
     assert not image.forming
 
 
+def test_a_topic_says_when_it_was_made_after_a_snapshot_too() -> None:
+    start = brokers([0, 1, 2])
+    image, _ = turns(start, Creation(asked(("big", 25), ("small", 1)), events_max=4))
+    for seen in (image, snapshot_of(image)):
+        made = [topic.created_ms for topic in seen.sorted_topics()]
+        assert made == [context(start).now_ms] * 2
+
+
 def test_turns_of_any_size_make_the_same_topics() -> None:
     start = brokers([0, 1, 2], disks=2)
     request = asked(("a", 3), ("big", 25), ("b", 1), ("c", 2))

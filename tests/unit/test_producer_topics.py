@@ -186,11 +186,36 @@ def test_a_topic_made_again_may_be_missing_for_a_while() -> None:
         async with producer(cluster) as p:
             await p.send_and_wait("t", b"old")
             cluster.delete_topic("t")
+            topic = cluster.add_topic("t")
+            del cluster.topics["t"]
+            await asyncio.sleep(0.1)
             sending = asyncio.ensure_future(p.send_and_wait("t", b"new"))
             await asyncio.sleep(1)
-            topic = cluster.add_topic("t")
+            cluster.topics["t"] = topic
+            cluster.image_offset += 1
             await sending
             assert topic.partitions[0].values() == [b"new"]
+
+    with_cluster(program)
+
+
+def test_what_was_sent_before_a_topic_was_made_again_is_not_sent_to_it() -> None:
+    """The clocks of the cluster and of the client may be hours apart."""
+
+    async def program(cluster: FakeCluster) -> None:
+        cluster.add_topic("t")
+        async with producer(cluster) as p:
+            await p.send_and_wait("t", b"old")
+            cluster.move("t", 0, -1)
+            before = await p.send("t", b"before")
+            await asyncio.sleep(1)
+            cluster.delete_topic("t")
+            await asyncio.sleep(0.5)
+            topic = cluster.add_topic("t")
+            with pytest.raises(UnknownTopicError, match="after the record was sent, and made"):
+                await before
+            await p.send_and_wait("t", b"after")
+        assert topic.partitions[0].values() == [b"after"]
 
     with_cluster(program)
 
@@ -220,7 +245,9 @@ def test_what_may_be_in_the_deleted_topic_is_not_sent_to_the_new_one() -> None:
             await asyncio.sleep(0.005)
             cluster.delete_topic("t")
             topic = cluster.add_topic("t")
-            with pytest.raises(OutcomeUnknownError, match="deleted, and made again"):
+            with pytest.raises(
+                OutcomeUnknownError, match="deleted after the record was sent, and made"
+            ):
                 await sending
             await p.send_and_wait("t", b"new")
             assert topic.partitions[0].values() == [b"new"]

@@ -72,7 +72,7 @@ from quorate_broker.service.answers import (
 from quorate_quorum.metadata.configs import CONFIGS, effective
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from quorate.network import Handler, Method, Peer
     from quorate.v1.admin_pb2 import (
@@ -127,12 +127,14 @@ class AdminService:
         client: QuorumClient,
         publisher: Publisher,
         ready: asyncio.Event,
+        wall_clock_ms: Callable[[], int],
         limits: AdminLimits | None = None,
     ) -> None:
         self._cluster_id = cluster_id
         self._client = client
         self._publisher = publisher
         self._ready = ready
+        self._wall_clock_ms = wall_clock_ms
         self._limits = limits or AdminLimits()
         self._forwards = 0
 
@@ -188,6 +190,7 @@ class AdminService:
             topics=topics,
             image_offset=image.offset,
             image_epoch=image.epoch,
+            now_ms=self._wall_clock_ms(),
         )
 
     async def describe_topics(
@@ -399,7 +402,12 @@ async def _topic_of_id(image: MetadataImage, topic_id: bytes) -> TopicMetadata:
 
 async def _topic(topic: TopicImage) -> TopicMetadata:
     """Describe a topic, some partitions in each turn of the loop."""
-    found = TopicMetadata(name=topic.name, topic_id=topic.id, internal=topic.is_internal)
+    found = TopicMetadata(
+        name=topic.name,
+        topic_id=topic.id,
+        internal=topic.is_internal,
+        created_ms=topic.created_ms,
+    )
     for first in range(0, len(topic.partitions), PARTITIONS_A_TURN):
         found.partitions.extend(
             PartitionMetadata(

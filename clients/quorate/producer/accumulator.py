@@ -289,13 +289,14 @@ class Accumulator:
         self._restart_after_gap(queue)
         self._tell(batch)
 
-    def move(self, old: PartitionQueue, new: PartitionQueue) -> None:
-        """The topic was made again under its name: take over what was surely not written.
+    def move(self, old: PartitionQueue, new: PartitionQueue, made_at: float) -> None:
+        """The topic was made again under its name: take over what was sent to it since `made_at`.
 
-        What is in flight may come back; until then nothing newer is sent.
+        Not what may have been written to the old one. What is in flight may come back; until then
+        nothing newer is sent.
         """
         for batch in list(old.batches()):
-            if batch in old.in_flight or batch.is_uncertain:
+            if batch in old.in_flight or batch.is_uncertain or batch.opened_at < made_at:
                 continue
             old.remove(batch)
             batch.queue = new

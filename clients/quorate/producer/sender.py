@@ -177,9 +177,9 @@ class Sender:
     def _rehome(self, queue: PartitionQueue) -> bool:
         """Send what waits for a deleted topic to the one that was made again under its name.
 
-        Its name is what the user said. If there is none for a while, or it has other partitions,
-        what waits fails; what is in flight is answered by its broker. Returns whether to look
-        again.
+        A record goes to the topic that had the name when it was sent. If there is none for a while,
+        or it has other partitions, what waits fails; what is in flight is answered by its broker.
+        Returns whether to look again.
         """
         topic = self.cluster.topics.get(queue.topic)
         if topic is None:
@@ -198,8 +198,10 @@ class Sender:
             )
             return False
         successor = self.routes.queue(topic, queue.partition)
-        self.accumulator.move(queue, successor)
-        self._fail_unsent(queue, f"topic {queue.topic!r} was deleted, and made again")
+        self.accumulator.move(queue, successor, topic.created_at)
+        self._fail_unsent(
+            queue, f"topic {queue.topic!r} was deleted after the record was sent, and made again"
+        )
         return False
 
     def _fail_unsent(self, queue: PartitionQueue, why: str) -> None:

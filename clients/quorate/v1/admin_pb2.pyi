@@ -72,6 +72,7 @@ class MetadataResponse(_message.Message):
     IMAGE_OFFSET_FIELD_NUMBER: _builtins.int
     IMAGE_EPOCH_FIELD_NUMBER: _builtins.int
     UNCHANGED_FIELD_NUMBER: _builtins.int
+    NOW_MS_FIELD_NUMBER: _builtins.int
     cluster_id: _builtins.str
     controller: _builtins.int
     """id of the quorum's leader, -1 if unknown"""
@@ -81,6 +82,8 @@ class MetadataResponse(_message.Message):
     """the quorum's epoch of the last record before image_offset"""
     unchanged: _builtins.bool
     """nothing else is told"""
+    now_ms: _builtins.int
+    """the clock of the broker that answers"""
     @_builtins.property
     def brokers(self) -> _containers.RepeatedCompositeFieldContainer[Global___BrokerEndpoint]:
         """unfenced ones"""
@@ -97,10 +100,11 @@ class MetadataResponse(_message.Message):
         image_offset: _builtins.int = ...,
         image_epoch: _builtins.int = ...,
         unchanged: _builtins.bool = ...,
+        now_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["brokers", b"brokers", "cluster_id", b"cluster_id", "controller", b"controller", "image_epoch", b"image_epoch", "image_offset", b"image_offset", "topics", b"topics", "unchanged", b"unchanged"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["brokers", b"brokers", "cluster_id", b"cluster_id", "controller", b"controller", "image_epoch", b"image_epoch", "image_offset", b"image_offset", "now_ms", b"now_ms", "topics", b"topics", "unchanged", b"unchanged"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -141,9 +145,12 @@ class TopicMetadata(_message.Message):
     TOPIC_ID_FIELD_NUMBER: _builtins.int
     PARTITIONS_FIELD_NUMBER: _builtins.int
     INTERNAL_FIELD_NUMBER: _builtins.int
+    CREATED_MS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     topic_id: _builtins.bytes
     internal: _builtins.bool
+    created_ms: _builtins.int
+    """by the clock of the controller; 0: not known"""
     @_builtins.property
     def error(self) -> _common_pb2.Error: ...
     @_builtins.property
@@ -156,10 +163,11 @@ class TopicMetadata(_message.Message):
         topic_id: _builtins.bytes = ...,
         partitions: _abc.Iterable[Global___PartitionMetadata] | None = ...,
         internal: _builtins.bool = ...,
+        created_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "internal", b"internal", "name", b"name", "partitions", b"partitions", "topic_id", b"topic_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_ms", b"created_ms", "error", b"error", "internal", b"internal", "name", b"name", "partitions", b"partitions", "topic_id", b"topic_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -217,7 +217,7 @@ class Creation:
         last = len(wanted.assignments) - 1
         sample = self._partition(turn, wanted, last, is_sample=True)
         size = (size_of(sample) + _SLACK_BYTES) * len(wanted.assignments)
-        size += sum(map(size_of, _heads(wanted)))
+        size += sum(map(size_of, _heads(wanted, turn.context.now_ms)))
         if self._size + size > BATCH_BYTES_MAX - 1024:
             raise InvalidRequestError(
                 f"one request may make {BATCH_BYTES_MAX} bytes of metadata; create fewer topics"
@@ -232,7 +232,9 @@ class Creation:
         is_large = wanted.made is not None or wanted.left > self._events_max
         if not is_large and wanted.left > room:
             return False  # whole, in the next turn
-        events = _heads(wanted, forming=is_large) if wanted.made is None else []
+        events = (
+            _heads(wanted, turn.context.now_ms, forming=is_large) if wanted.made is None else []
+        )
         first = wanted.made or 0
         end = min(len(wanted.assignments), max(first + 1, first + room - len(events)))
         try:
@@ -304,10 +306,10 @@ def abandon(image: MetadataImage, context: Context) -> Outcome[int]:
     return Outcome(tuple(events), len(events))
 
 
-def _heads(wanted: _Wanted, *, forming: bool = True) -> list[ev.MetadataEvent]:
+def _heads(wanted: _Wanted, now_ms: int, *, forming: bool = True) -> list[ev.MetadataEvent]:
     """Return the events that stand before a topic's partitions."""
     follow = len(wanted.assignments) if forming else 0
-    topic = ev.Topic(topic_id=wanted.id, name=wanted.name, partitions=follow)
+    topic = ev.Topic(topic_id=wanted.id, name=wanted.name, partitions=follow, created_ms=now_ms)
     return [
         ev.MetadataEvent(topic=topic),
         *(

@@ -42,7 +42,7 @@ class _Draft:
     forming: int = 0
 
     def finish(self) -> TopicImage:
-        return TopicImage(self.topic.id, self.topic.name, tuple(self.partitions), self.configs)
+        return replace(self.topic, partitions=tuple(self.partitions), configs=self.configs)
 
 
 class MetadataDelta:
@@ -257,7 +257,7 @@ class MetadataDelta:
         assert event.topic_id not in self._forming, "a topic id is new"
         assert event.topic_id not in self._drafts, "a topic id is new"
         assert event.partitions >= 0, "a number of partitions"
-        topic = TopicImage(event.topic_id, event.name)
+        topic = TopicImage(event.topic_id, event.name, created_ms=event.created_ms)
         draft = self._drafts[topic.id] = _Draft(topic, [], topic.configs, event.partitions)
         self._topics_created += 1
         if not draft.forming:

@@ -158,6 +158,8 @@ class TopicImage:
     name: str
     partitions: tuple[PartitionImage, ...] = ()
     configs: HashTrieMap[str, str] = field(default_factory=_empty)
+    #: By the clock of the controller that made it; 0: not known.
+    created_ms: int = 0
 
     @property
     def is_internal(self) -> bool:
@@ -292,7 +294,14 @@ def _event(**fields: object) -> ev.MetadataEvent:
 
 
 def _topic_events(topic: TopicImage, expected: int) -> Iterator[ev.MetadataEvent]:
-    yield _event(topic=ev.Topic(topic_id=topic.id, name=topic.name, partitions=expected))
+    yield _event(
+        topic=ev.Topic(
+            topic_id=topic.id,
+            name=topic.name,
+            partitions=expected,
+            created_ms=topic.created_ms,
+        )
+    )
     for name in sorted(topic.configs):
         yield _event(config=ev.Config(topic_id=topic.id, name=name, value=topic.configs[name]))
     for index, partition in enumerate(topic.partitions):

@@ -403,22 +403,26 @@ class Topic(_message.Message):
     TOPIC_ID_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
     PARTITIONS_FIELD_NUMBER: _builtins.int
+    CREATED_MS_FIELD_NUMBER: _builtins.int
     topic_id: _builtins.bytes
     name: _builtins.str
     partitions: _builtins.int
     """How many Partition events follow, in any number of batches, until anybody sees the topic; 0: it
     is seen at once. RemoveTopic gives up one that was not seen yet.
     """
+    created_ms: _builtins.int
+    """When it was made, by the clock of the controller."""
     def __init__(
         self,
         *,
         topic_id: _builtins.bytes = ...,
         name: _builtins.str = ...,
         partitions: _builtins.int = ...,
+        created_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "partitions", b"partitions", "topic_id", b"topic_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_ms", b"created_ms", "name", b"name", "partitions", b"partitions", "topic_id", b"topic_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
