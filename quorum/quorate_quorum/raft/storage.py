@@ -58,7 +58,7 @@ STATE = struct.Struct(
     "i"  # first epoch in which it voted; 0: none
 )
 CRC = struct.Struct(">I")  # CRC-32C of all before it
-SCAN_BYTES = 1 << 20
+SCAN_BYTES = 1 << 16  # of the log at open; between two of them the loop has a turn
 #: A second in all: longer silence costs a leader its reign anyway.
 TRIES_MAX = 20
 TRY_AGAIN_S = 0.05
@@ -190,6 +190,7 @@ async def read_ledger(
             raise StorageError(f"the metadata log can't be read at {ledger.log_end_offset}")
         for batch in batches:
             _append_read(ledger, batch)
+        await asyncio.sleep(0)
     if below is not None:
         ledger.snapshot = below
         ledger.high_watermark = max(ledger.high_watermark, below.offset)
