@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from quorate import ClusterDescription, FeatureDescription
-from quorate.cluster import default_network
+from quorate.brokers import default_network
 from quorate.errors import NetworkError
 from quorate.methods import IDENTIFY
 from quorate.v1.node_pb2 import IdentifyRequest

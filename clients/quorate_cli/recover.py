@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from quorate.cluster import default_network
+from quorate.brokers import default_network
 from quorate.errors import QuorateError
 from quorate_cli import offline
 from quorate_cli.session import (

@@ -19,7 +19,7 @@ from typing import Annotated
 
 import typer
 
-from quorate.cluster import default_network
+from quorate.brokers import default_network
 from quorate.errors import NetworkError
 from quorate_cli import offline, offline_verify
 from quorate_cli.session import SAID_NO, Output, check_output, fail, leave_on, usage_error

@@ -44,6 +44,7 @@ MACHINES = [
     "broker/quorate_broker/partition/leader.py",
     "broker/quorate_broker/partition/follower.py",
     "broker/quorate_broker/partition/producers.py",
+    "clients/quorate/topic_views.py",
     "clients/quorate/producer/accumulator.py",
     "clients/quorate/producer/partition_queue.py",
     "clients/quorate/consumer/buffer.py",

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import Annotated, Any, Self
 
-from quorate.cluster import Cluster, TopicView
+from quorate.cluster import Cluster
 from quorate.errors import ClosedError
 from quorate.model import Header, RecordMetadata
 from quorate.owner import Owner
@@ -44,6 +44,7 @@ from quorate.settings import (
     Whole,
     checked,
 )
+from quorate.topic_views import TopicView
 
 log = logging.getLogger(__name__)
 
