@@ -39,6 +39,10 @@ log_line = structlog.get_logger(__name__)
 
 #: Between two streams to one leader, and before a partition that was refused is named again.
 BACKOFF_MS_MIN, BACKOFF_MS_MAX = 50, 200
+#: How long a stream that carries nothing more waits until its last request is taken.
+LEAVE_MAX_S = 0.5
+#: Before a leader is asked again for a batch that did not pass its CRC.
+CORRUPT_RETRY_S = 1.0
 #: Frames come at least every replica.fetch.wait.max.ms; so many of those without one is silence.
 SILENT_WAITS = 8
 #: Answers for one partition that wait for the one before; an honest leader sends far fewer.
@@ -103,7 +107,7 @@ class Fetchers:
             if stream.is_empty:
                 del self._streams[leader]
                 self._ended = [task for task in self._ended if not task.done()]
-                self._ended.extend(stream.cancel())
+                self._ended.extend(stream.leave())
 
     def isr_wanted(self, partition: Partition) -> None:
         """Not ours."""
@@ -144,6 +148,8 @@ class LeaderStream:
         self._named: dict[Key, ReplicaFetchPartition] = {}
         self._forgotten: dict[Key, None] = {}
         self._changed = asyncio.Event()
+        #: The leader has every request that says what is carried no more.
+        self._all_told = asyncio.Event()
         #: Bytes that came and are not written yet.
         self._bytes_held = 0
         self._written = asyncio.Event()
@@ -160,8 +166,26 @@ class LeaderStream:
         self._task = asyncio.create_task(self._run(), name=f"replicate from {self.leader}")
         self._task.add_done_callback(self._ended)
 
+    def leave(self) -> list[asyncio.Task[None]]:
+        """End it once the leader was told what it carries no more; return what is still to end."""
+        if not self._is_open:
+            return self.cancel()
+        leaving = asyncio.create_task(self._leave(), name=f"leave {self.leader}")
+        tasks = [*self._ending, leaving, *([self._task] if self._task is not None else [])]
+        return [task for task in tasks if not task.done()]
+
+    async def _leave(self) -> None:
+        try:
+            async with asyncio.timeout(LEAVE_MAX_S):
+                await self._all_told.wait()
+        except TimeoutError:
+            log_line.info("replica stream left untold", leader=self.leader)
+        finally:
+            self.cancel()
+
     def cancel(self) -> list[asyncio.Task[None]]:
         """End it; return the tasks that are still to end."""
+        self._is_open = False  # the leader hears no more of what is carried
         for key in list(self._following):
             self.remove(key)
         tasks = [*self._ending, *([self._task] if self._task is not None else [])]
@@ -187,6 +211,7 @@ class LeaderStream:
             self._ending = [task for task in self._ending if not task.done()]
             self._ending.append(following.task)
         self._forgotten[key] = None
+        self._all_told.clear()
         self._changed.set()
 
     # the stream
@@ -262,6 +287,8 @@ class LeaderStream:
                 request_number=number,
             )
             opened = None
+            if not self._forgotten:
+                self._all_told.set()  # the request before was taken
             if self._named:
                 continue
             timer = loop.call_later(wait_ms / 1000, self._changed.set)
@@ -355,7 +382,9 @@ class LeaderStream:
                 reason=refused,
                 repeats=True,
             )
-            await asyncio.sleep(self._fetchers.backoff_s())
+            # A bad batch is the same again, until another leads or repairs it.
+            is_corrupt = following.partition.was_corrupt
+            await asyncio.sleep(CORRUPT_RETRY_S if is_corrupt else self._fetchers.backoff_s())
         if refused is not None or not is_bare:
             following.must_name = True
 
@@ -399,4 +428,5 @@ def _wire(partition: Partition, position: FetchPosition) -> ReplicaFetchPartitio
         last_fetched_epoch=position.last_fetched_epoch,
         log_start_offset=position.log_start_offset,
         high_watermark=position.high_watermark,
+        was_corrupt=position.was_corrupt,
     )

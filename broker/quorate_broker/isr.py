@@ -178,6 +178,7 @@ def _alter(partition: Partition, proposal: Proposal) -> AlterPartition:
             IsrMember(broker_id=broker_id, broker_epoch=broker_epoch)
             for broker_id, broker_epoch in proposal.members
         ],
+        lossy=proposal.is_lossy,
     )
 
 

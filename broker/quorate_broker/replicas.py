@@ -31,7 +31,7 @@ from quorate_quorum.log.disk_errors import (
 from quorate_quorum.log.log import Log, LogConfig, LogCorruptError
 from quorate_quorum.log.run_file import THIS_RUN, Run
 from quorate_quorum.metadata.configs import TopicConfig
-from quorate_quorum.metadata.image import EMPTY
+from quorate_quorum.metadata.image import EMPTY, NO_LEADER
 
 if TYPE_CHECKING:
     from quorate.record.batch import BatchHeader
@@ -149,7 +149,7 @@ class Replicas:
             endpoint=self.endpoint_of(state.leader),
         )
         reason = self._unopened.get((topic_id, partition))
-        if reason is not None:
+        if reason is not None and state.leader in (self.broker_id, NO_LEADER):
             raise hinted(StorageError(f"the replica is offline here: {reason}"), hint)
         raise hinted(
             NotLeaderError(
@@ -346,6 +346,8 @@ class Replicas:
             partition = None
         if directory_id is None:
             return
+        if partition is not None and partition.damage and state.leader != self.broker_id:
+            partition.take_offline("corrupt", partition.damage)  # it is repaired as a follower
         if partition is not None and partition.failure in ("broken", "replica"):
             if not await self._open_again(partition, topic, state):
                 return

@@ -1324,4 +1324,43 @@ MUTANTS = (
         "    if bound < 0:",
         ("tests/unit/test_record_hostile.py::test_a_batch_is_accepted_just_when_it_can_be_read",),
     ),
+    Mutant(
+        "L6",
+        "a leader with a bad batch serves it for ever",
+        "broker/quorate_broker/partition/damage.py",
+        "        if reason is not None and truncations == log.truncations:\n",
+        "        if False:\n",
+        (
+            f"{LOSSY_CLUSTER}::test_a_leader_with_a_bad_batch_gives_way_to_a_good_copy_and_is_repaired",
+        ),
+    ),
+    Mutant(
+        "L6",
+        "a leader that gave way for its damage is trusted as a follower",
+        REPLICAS,
+        "if partition is not None and partition.damage and state.leader != self.broker_id:",
+        "if False:",
+        (
+            f"{LOSSY_CLUSTER}::test_a_leader_with_a_bad_batch_gives_way_to_a_good_copy_and_is_repaired",
+        ),
+    ),
+    Mutant(
+        "L6",
+        "a leader that leaves the ISR for its damage enters the ELR",
+        "quorum/quorate_quorum/controller/partitions.py",
+        "lossy=(leader,) if resigns and proposal.lossy else (),",
+        "lossy=(),",
+        (f"{CONTROLLER_LOSSY}::test_a_leader_that_leaves_for_its_damage_enters_no_elr",),
+    ),
+    Mutant(
+        "L7",
+        "an offline replica counts as caught up by the requests of its stream",
+        "broker/quorate_broker/partition/leader.py",
+        "        if progress.has_left:\n            return True\n",
+        "",
+        (
+            "tests/unit/test_partition_leader.py"
+            "::test_a_follower_that_leaves_a_partition_out_of_its_stream_is_out_of_sync_at_once",
+        ),
+    ),
 )

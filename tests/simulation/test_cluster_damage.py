@@ -12,10 +12,12 @@ from typing import Any
 
 import pytest
 
-from quorate import Admin, Consumer, Producer
+from quorate import Admin, Consumer, Producer, TopicPartition
+from quorate.errors import CorruptRecordError
 from quorate.record.batch import split
 from quorate_broker.inventory import FILE_NAME
-from quorate_broker.partition.partition import Partition
+from quorate_broker.partition import damage
+from quorate_broker.partition.partition import Failure, Partition
 from quorate_broker.server import BrokerServer
 from quorate_quorum.metadata.image import PartitionImage
 from quorate_quorum.server import QuorumServer
@@ -204,7 +206,7 @@ DAMAGES: Sequence[Damage] = (
     lose_log,
     lose_all,
 )
-each_damage = pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
+each_damage = pytest.mark.parametrize("harm", DAMAGES, ids=lambda harm: harm.__name__)
 
 
 def play(
@@ -229,13 +231,13 @@ def play(
 @pytest.mark.parametrize("replicas", [2, 3])
 @pytest.mark.parametrize("seed", [1, 2])
 def test_a_damaged_replica_that_comes_back_first_costs_nothing(
-    damage: Damage, replicas: int, seed: int
+    harm: Damage, replicas: int, seed: int
 ) -> None:
     async def act(scene: Scene) -> None:
         await scene.produce(50)
         await scene.kill_all()
         first = (*scene.state.isr, *scene.state.elr)[0]
-        await damage(scene, first)
+        await harm(scene, first)
         scene.cluster.start(f"broker-{first}")
         await asyncio.sleep(3)
         assert scene.state.leader != first, "what it has left must not be taken for all"
@@ -250,14 +252,14 @@ def test_a_damaged_replica_that_comes_back_first_costs_nothing(
 
 
 @each_damage
-def test_it_is_told_again_by_a_broker_that_died_before_it_could_tell(damage: Damage) -> None:
+def test_it_is_told_again_by_a_broker_that_died_before_it_could_tell(harm: Damage) -> None:
     """The first start cuts the log; the second one finds nothing bad in what is left."""
 
     async def act(scene: Scene) -> None:
         await scene.produce(50)
         await scene.kill_all()
         first = (*scene.state.isr, *scene.state.elr)[0]
-        await damage(scene, first)
+        await harm(scene, first)
         cluster, name = scene.cluster, f"broker-{first}"
         voters = [node.name for node in cluster.voters]
         cluster.start(name)
@@ -279,13 +281,13 @@ def test_it_is_told_again_by_a_broker_that_died_before_it_could_tell(damage: Dam
 @each_damage
 @pytest.mark.parametrize("replicas", [1, 2, 3])
 def test_where_all_are_damaged_the_partition_comes_back_and_the_loss_is_told(
-    damage: Damage, replicas: int
+    harm: Damage, replicas: int
 ) -> None:
     async def act(scene: Scene) -> None:
         await scene.produce(50)
         await scene.kill_all()
         for broker_id in range(replicas):
-            await damage(scene, broker_id)
+            await harm(scene, broker_id)
         scene.cluster.start_all()
         await scene.whole()
         assert scene.state.recovered_epoch >= 0
@@ -362,3 +364,124 @@ def test_with_flush_on_ack_a_power_loss_of_all_and_one_lost_directory_lose_nothi
         assert scene.state.recovered_epoch < 0
 
     play(act, configs={"flush.on.ack": "true"})
+
+
+def test_a_leader_with_a_bad_batch_gives_way_to_a_good_copy_and_is_repaired() -> None:
+    """A follower that needs the batch finds it."""
+
+    async def act(scene: Scene) -> None:
+        leader = scene.state.leader
+        behind = next(b for b in (2, 1, 0) if b != leader)
+        scene.cluster.kill(f"broker-{behind}")
+        await scene.until(lambda: behind not in scene.state.isr, "it has left the ISR")
+        await scene.produce(100)
+        await flip(scene, leader, 50)
+        scene.cluster.start(f"broker-{behind}")
+        await scene.until(lambda: scene.state.leader != leader, "another leads")
+        await scene.whole()
+        assert scene.state.recovered_epoch < 0
+        assert await scene.read() == scene.acked
+        await scene.until(scene.logs_are_equal, "the bad batch is gone")
+
+    play(act)
+
+
+def test_a_consumer_that_meets_a_bad_batch_gets_the_good_copy() -> None:
+    """It is told once, and reads on from the leader that follows."""
+
+    async def act(scene: Scene) -> None:
+        await scene.produce(100)
+        leader = scene.state.leader
+        await flip(scene, leader, 50)
+        found: dict[int, bytes | None] = {}
+        errors: list[CorruptRecordError] = []
+
+        async def read_all() -> None:
+            async with Consumer(
+                TOPIC,
+                bootstrap_servers=scene.cluster.bootstrap_servers,
+                auto_offset_reset="earliest",
+            ) as consumer:
+                while len(found) < 100:
+                    try:
+                        record = await consumer.getone()
+                    except CorruptRecordError as error:
+                        errors.append(error)
+                        await asyncio.sleep(0.2)
+                    else:
+                        found[record.offset] = record.value
+
+        await scene.cluster.spawn_client(read_all)
+        assert found == scene.acked
+        assert 1 <= len(errors) < 20
+        assert scene.state.leader != leader
+        await scene.whole()
+        await scene.until(scene.logs_are_equal, "the bad batch is gone")
+        assert scene.state.recovered_epoch < 0
+
+    play(act)
+
+
+def test_a_complaint_about_a_good_batch_changes_nothing() -> None:
+    async def act(scene: Scene) -> None:
+        await scene.produce(10)
+        leader = scene.state.leader
+        partition = scene.replica(leader)
+        for offset in range(-1, 12):
+            damage.suspect(partition, offset)
+            await asyncio.sleep(1.5)
+        assert partition.damage is None
+        assert (scene.state.leader, len(scene.state.isr)) == (leader, 3)
+
+    play(act)
+
+
+def test_the_only_copy_with_a_bad_batch_leads_on_and_serves_the_rest() -> None:
+    """Whoever needs the bad batch is told; the followers wait for it."""
+
+    async def act(scene: Scene) -> None:
+        leader = scene.state.leader
+        others = [b for b in range(3) if b != leader]
+        for broker_id in others:
+            scene.cluster.kill(f"broker-{broker_id}")
+        await scene.until(lambda: scene.state.isr == (leader,), "it is alone")
+        await scene.produce(100)
+        await flip(scene, leader, 50)
+        for broker_id in others:
+            scene.cluster.start(f"broker-{broker_id}")
+        await asyncio.sleep(10)
+        assert (scene.state.leader, scene.state.isr) == (leader, (leader,))
+        assert {scene.replica(b).log_end_offset for b in others} == {50}, "all before it is there"
+        found: list[int] = []
+
+        async def read_behind_it() -> None:
+            async with Consumer(
+                bootstrap_servers=scene.cluster.bootstrap_servers, auto_offset_reset="earliest"
+            ) as consumer:
+                consumer.assign([TopicPartition(TOPIC, 0)])
+                consumer.seek(TopicPartition(TOPIC, 0), 50)
+                with pytest.raises(CorruptRecordError):
+                    await consumer.getone()
+                consumer.seek(TopicPartition(TOPIC, 0), 51)
+                found.extend([(await consumer.getone()).offset for _ in range(49)])
+
+        await scene.cluster.spawn_client(read_behind_it)
+        assert found == list(range(51, 100))
+        await scene.produce(1)
+
+    play(act, configs={"min.insync.replicas": "1"})
+
+
+@pytest.mark.parametrize("failure", ["corrupt", "broken"])
+def test_an_offline_replica_leaves_the_isr_of_an_idle_partition_at_once(failure: Failure) -> None:
+    async def act(scene: Scene) -> None:
+        await scene.produce(5)
+        await asyncio.sleep(30)
+        follower = next(b for b in scene.state.isr if b != scene.state.leader)
+        before = scene.loop.world_time()
+        scene.replica(follower).take_offline(failure, "for the test")
+        await scene.until(lambda: follower not in scene.state.isr, "it has left")
+        assert scene.loop.world_time() - before < 1
+        await scene.whole()
+
+    play(act)

@@ -45,6 +45,7 @@ async def test_a_lossy_replica_takes_no_role_while_the_image_counts_on_it(world:
         await world.brokers[1].produce(b"%d" % number)
     follower = world.brokers[2]
     await caught_up(world, 2)
+    world.on_alter = no_controller
     await follower.stop()
     content = bytearray(follower.disk.content(LOG))
     content[65] ^= 1
@@ -70,6 +71,7 @@ async def test_a_corrupt_replica_is_cut_at_the_first_bad_batch_and_fetched_again
         await world.brokers[1].produce(b"%d" % number)
     follower = world.brokers[2]
     await caught_up(world, 2)
+    world.on_alter = no_controller
     await damaged(follower, 150)
     await world.register(follower)
     assert KEY in follower.replicas.losses

@@ -345,3 +345,28 @@ def test_what_an_old_incarnation_asked_for_says_nothing_of_the_new_one() -> None
     fetch(leader, stream_of(2, epoch=200), 10, now_ms=9_000)
 
     assert leader.replicas[2].caught_up_ms < 5_000
+
+
+def test_a_follower_that_leaves_a_partition_out_of_its_stream_is_out_of_sync_at_once() -> None:
+    """The stream goes on for other partitions, and its requests say nothing of this one."""
+    leader = leader_of(1, 2, 3)
+    append(leader, 10)
+    second, third = stream_of(2), stream_of(3)
+    fetch(leader, second, 10)
+    fetch(leader, third, 10)
+    assert leader.propose(1, 101, eligible) is None
+
+    assert not leader.follower_left(stream_of(3, number=2)), "it never came on that stream"
+    assert leader.follower_left(third)
+    assert not leader.follower_left(third)
+    third.last_request_ms = second.last_request_ms = 5
+    proposal = leader.propose(5, 101, eligible)
+    assert proposal is not None
+    assert proposal.isr == (1, 2)
+    leader.committed(8, (1, 2), 5)
+    assert leader.propose(6, 101, eligible) is None
+
+    fetch(leader, third, 10, now_ms=7)
+    back = leader.propose(7, 101, eligible)
+    assert back is not None
+    assert back.isr == (1, 2, 3)

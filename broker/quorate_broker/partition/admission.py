@@ -51,7 +51,7 @@ def check_epoch(partition: Partition, theirs: int, ours: int, *, must_say: bool)
 
 def not_leader(partition: Partition) -> QuorateError:
     """Return what to tell who took us for the leader."""
-    if partition.offline is not None:
+    if partition.offline is not None and not others_may_lead(partition):
         return partition.offline_error()
     return hinted(
         NotLeaderError(
@@ -60,6 +60,12 @@ def not_leader(partition: Partition) -> QuorateError:
         ),
         partition.hint,
     )
+
+
+def others_may_lead(partition: Partition) -> bool:
+    """Whether a client that comes again finds another leader, now or soon."""
+    state, own_id = partition.state, partition.host.broker_id
+    return state is not None and any(b != own_id for b in (*state.isr, *state.elr))
 
 
 def outcome_unknown(partition: Partition, why: str) -> OutcomeUnknownError:

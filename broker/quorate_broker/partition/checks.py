@@ -61,24 +61,27 @@ def from_producer(
 
 def from_leader(
     batches: Buffer, *, log_end_offset: int, last_epoch: int, leader_epoch: int
-) -> list[Write]:
-    """Return what to append of a leader's batches: whole, unbroken, and following our log.
-
-    Raises CorruptRecordError: a follower trusts its leader's decisions, not its bytes.
+) -> tuple[list[Write], str | None]:
+    """Return what to append of a leader's batches: whole, unbroken, and following our log; and
+    what is wrong with the next one: a follower trusts its leader's decisions, not its bytes.
     """
     writes: list[Write] = []
     offset, epoch = log_end_offset, last_epoch
-    for _, batch in record_batch.split(batches):
-        header = record_batch.check(batch)
-        if header.base_offset != offset:
-            raise CorruptRecordError(f"a batch at {header.base_offset}; {offset} is next")
-        if not epoch <= header.leader_epoch <= leader_epoch:
-            raise CorruptRecordError(
-                f"a batch of leader_epoch {header.leader_epoch}; {epoch} to {leader_epoch} may be"
-            )
-        writes.append((header, (batch,)))
-        offset, epoch = header.end_offset, header.leader_epoch
-    return writes
+    try:
+        for _, batch in record_batch.split(batches):
+            header = record_batch.check(batch)
+            if header.base_offset != offset:
+                return writes, f"a batch at {header.base_offset}; {offset} is next"
+            if not epoch <= header.leader_epoch <= leader_epoch:
+                return writes, (
+                    f"a batch of leader_epoch {header.leader_epoch}; "
+                    f"{epoch} to {leader_epoch} may be"
+                )
+            writes.append((header, (batch,)))
+            offset, epoch = header.end_offset, header.leader_epoch
+    except CorruptRecordError as error:
+        return writes, str(error)
+    return writes, None
 
 
 async def check_keys(batch: Buffer) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
 
-from quorate.errors import CorruptRecordError, StorageError, from_wire
+from quorate.errors import StorageError, from_wire
 from quorate.v1.common_pb2 import ErrorCode
 from quorate_broker.partition import checks, guarded
 from quorate_broker.partition.follower import Append, Follower, Ignore, Refuse, StartAt, Truncate
@@ -33,12 +33,14 @@ class FetchPosition(NamedTuple):
     last_fetched_epoch: int
     log_start_offset: int
     high_watermark: int
+    was_corrupt: bool = False
 
 
 def begin(partition: Partition, state: PartitionImage) -> None:
     """Follow the image's leader from here on."""
     log = partition.log
     partition.leader_log_start = -1
+    partition.was_corrupt = False
     partition.role = Follower(
         leader=state.leader,
         leader_epoch=state.leader_epoch,
@@ -65,6 +67,7 @@ async def fetch_position(partition: Partition) -> FetchPosition | None:
             partition.log.last_epoch,
             partition.log.log_start_offset,
             role.high_watermark,
+            partition.was_corrupt,
         )
 
 
@@ -134,15 +137,12 @@ async def _take(
 async def _append_fetched(
     partition: Partition, role: Follower, fetched: ReplicaFetched, batches: Buffer
 ) -> str | None:
-    try:
-        writes = checks.from_leader(
-            batches,
-            log_end_offset=partition.log.log_end_offset,
-            last_epoch=partition.log.last_epoch,
-            leader_epoch=role.leader_epoch,
-        )
-    except CorruptRecordError as error:
-        return f"the leader sent what is no good: {error}"
+    writes, fault = checks.from_leader(
+        batches,
+        log_end_offset=partition.log.log_end_offset,
+        last_epoch=partition.log.last_epoch,
+        leader_epoch=role.leader_epoch,
+    )
     if writes:
         await guarded.prepare(partition)
         if not await guarded.write(partition, partition.log.append(writes)):
@@ -159,7 +159,9 @@ async def _append_fetched(
         partition.watches.wake()
     partition.log.hw_epoch = role.high_watermark_epoch
     await _follow_log_start(partition, role, fetched.log_start_offset)
-    return None
+    if len(batches):
+        partition.was_corrupt = fault is not None  # the next position tells the leader
+    return None if fault is None else f"the leader sent what is no good: {fault}"
 
 
 async def _follow_log_start(partition: Partition, role: Follower, log_start_offset: int) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Awaitable
 from typing import TYPE_CHECKING, TypeVar
 
 from quorate.errors import CorruptRecordError, StorageError
-from quorate_broker.partition import admission
+from quorate_broker.partition import admission, damage
 from quorate_quorum.log.disk_errors import ReopenError, TryAgainError
 from quorate_quorum.log.log import LogCorruptError
 
@@ -53,6 +53,14 @@ async def read(partition: Partition, reading: Awaitable[T]) -> T:
         return await reading
     except TryAgainError:
         raise  # the replica stays
+    except LogCorruptError as error:
+        if partition.is_leader and not partition.is_closed:
+            damage.found(partition, str(error))
+            raise CorruptRecordError(
+                f"{partition.name}: a batch is damaged on the disk of its leader, broker "
+                f"{partition.host.broker_id}; what else there is can be read: {error}"
+            ) from error
+        failed(partition, error)
     except StorageError as error:
         if partition.is_closed:  # it was closed under the read: that is no fault of the disk
             raise admission.not_leader(partition) from error

@@ -44,6 +44,8 @@ class ReplicaProgress:
     #: The last fetch that named this partition, and where the leader's end was then.
     fetched_ms: int = 0
     leader_end_then: int = 1 << 62
+    #: Its stream goes on without this partition: the replica is offline, or gone.
+    has_left: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,8 @@ class Proposal:
     partition_epoch: int
     #: (broker_id, broker_epoch), in order of broker_id.
     members: tuple[tuple[int, int], ...]
+    #: The leader leaves itself out because its log is damaged.
+    is_lossy: bool = False
 
     @property
     def isr(self) -> tuple[int, ...]:
@@ -173,10 +177,22 @@ class Leader:
         if fetch_offset >= self.log_end_offset:
             progress.caught_up_ms = max(progress.caught_up_ms, now_ms)
         progress.stream = stream
+        progress.has_left = False
         progress.log_end_offset = fetch_offset
         progress.log_start_offset = log_start_offset
         progress.fetched_ms = now_ms
         progress.leader_end_then = self.log_end_offset
+        return True
+
+    def follower_left(self, stream: ReplicaStream) -> bool:
+        """A follower fetches this partition no more, though its stream goes on; tell if that is
+        news. Each request of a stream speaks for all partitions that it carries, but for those.
+        """
+        progress = self.replicas.get(stream.replica_id)
+        if progress is None or progress.stream is not stream or progress.has_left:
+            return False
+        progress.caught_up_ms = self.caught_up_ms(progress)
+        progress.has_left = True
         return True
 
     def advance(self) -> bool:
@@ -289,7 +305,9 @@ class Leader:
 
     def caught_up_ms(self, progress: ReplicaProgress) -> int:
         """When the replica last had all that we had (Kafka's rule, computed when asked)."""
-        if progress.stream is not None and progress.log_end_offset >= self.log_end_offset:
+        is_carried = progress.stream is not None and not progress.has_left
+        if is_carried and progress.log_end_offset >= self.log_end_offset:
+            assert progress.stream is not None
             return max(progress.caught_up_ms, progress.stream.last_request_ms)
         return progress.caught_up_ms
 
@@ -314,6 +332,8 @@ class Leader:
         return eligible_epoch(broker_id) if stream is None else stream.broker_epoch
 
     def _is_out_of_sync(self, progress: ReplicaProgress, now_ms: int) -> bool:
+        if progress.has_left:
+            return True
         if UNKNOWN < progress.log_end_offset < self.high_watermark:
             return True  # a member that has less than what is committed has lost its tail
         return now_ms - self.caught_up_ms(progress) > self.lag_ms

@@ -17,7 +17,7 @@ from quorate.errors import (
     StorageError,
     UnknownLeaderEpochError,
 )
-from quorate_broker.partition import admission, guarded
+from quorate_broker.partition import admission, damage, guarded
 from quorate_broker.partition.divergence import divergence
 from quorate_broker.partition.host import loop_ms
 from quorate_broker.partition.leader import Leader, Proposal, ReplicaStream
@@ -77,6 +77,8 @@ def follower_fetch(
     diverging = _diverging(partition, request.fetch_offset, request.last_fetched_epoch)
     if diverging is not None:
         return diverging
+    if request.was_corrupt:
+        damage.suspect(partition, request.fetch_offset)
     with partition.guard:
         offset, start = request.fetch_offset, request.log_start_offset
         if leader.record_fetch(stream, offset, start, now_ms):
@@ -84,6 +86,12 @@ def follower_fetch(
             if leader.wants_to_expand:
                 partition.host.isr_wanted(partition)
     return None
+
+
+def follower_left(partition: Partition, stream: ReplicaStream) -> None:
+    """See Partition.follower_left."""
+    if isinstance(partition.role, Leader) and partition.role.follower_left(stream):
+        partition.host.isr_wanted(partition)
 
 
 def _diverging(partition: Partition, fetch_offset: int, last_epoch: int) -> ReplicaDiverging | None:
@@ -172,7 +180,9 @@ def propose_isr(
 ) -> Proposal | None:
     """See Partition.propose_isr."""
     if partition.must_resign:
-        return _resignation(partition, eligible_epoch)
+        resignation = _resignation(partition, eligible_epoch)
+        if resignation is not None or partition.damage is None:
+            return resignation  # the only copy of a damaged log leads on
     if not isinstance(partition.role, Leader):
         return None
     with partition.guard:
@@ -187,7 +197,8 @@ def _resignation(partition: Partition, eligible_epoch: Callable[[int], int]) -> 
     members = tuple(member for member in others if member[1] >= 0)
     if not members:
         return None
-    return Proposal(state.leader_epoch, state.partition_epoch, members)
+    is_lossy = partition.damage is not None
+    return Proposal(state.leader_epoch, state.partition_epoch, members, is_lossy=is_lossy)
 
 
 def isr_committed(

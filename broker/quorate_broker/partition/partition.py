@@ -91,11 +91,18 @@ class Partition:
         self.watches = Watches()
         self.replica_watches = Watches()
         self.is_prepared = False
+        #: A follower: what the leader sent for the position of now did not pass its CRC.
+        self.was_corrupt = False
         #: The first append is remembered outside the replica's directory.
         self.is_noted = False
         #: A follower that lost what it had acknowledged in this leader_epoch: its leader may have
         #: proposed it for the ISR before it heard of that. (leader_epoch, end that it had)
         self.owed: tuple[int, int] | None = None
+        # damage.py
+        #: The bad batch that was found in a leader's log.
+        self.damage: str | None = None
+        self.look_task: asyncio.Task[None] | None = None
+        self.look_again_ms = 0
         self.checkpointed = (log.high_watermark, log.hw_epoch)
         self.is_closed = False
         # appending.py
@@ -249,6 +256,10 @@ class Partition:
         """
         return leading.follower_fetch(self, stream, request, now_ms)
 
+    def follower_left(self, stream: ReplicaStream) -> None:
+        """A follower's stream goes on without this partition: it leaves the ISR."""
+        leading.follower_left(self, stream)
+
     async def read_for_follower(self, offset: int, *, leader_epoch: int, bytes_max: int) -> bytes:
         """Return whole batches from `offset` up to the log's end, at least one if there is one."""
         return await leading.read_for_follower(
@@ -274,8 +285,9 @@ class Partition:
 
     @property
     def must_resign(self) -> bool:
-        """Whether it is to lead and can't, though its disk is good: another must be elected."""
-        return self.failure in ("broken", "replica") and self.leader == self.host.broker_id
+        """Whether it is to lead and can't, or not all of it: another should be elected."""
+        cannot = self.failure in ("broken", "replica") or self.damage is not None
+        return cannot and self.leader == self.host.broker_id
 
     def isr_committed(
         self, proposal: Proposal, leader_epoch: int, partition_epoch: int, isr: Sequence[int]
@@ -415,8 +427,9 @@ class Partition:
             if clean:
                 await self.checkpoint()
             self.is_closed = True
-            if self.sync_task is not None:
-                await asyncio.wait([self.sync_task])
+            tasks = [task for task in (self.sync_task, self.look_task) if task is not None]
+            if tasks:
+                await asyncio.wait(tasks)
             try:
                 await self.log.close(clean=clean and self.offline is None)
             except StorageError as error:

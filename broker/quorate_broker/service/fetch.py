@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from quorate.errors import InvalidRequestError, NetworkError, OverloadedError, QuorateError
 from quorate.frame import Frame
 from quorate.v1.records_pb2 import Divergence, FetchedPartition, FetchHeader
+from quorate_broker.partition import damage
 from quorate_broker.partition.reading import DivergedError
 from quorate_broker.partition.waiters import hint_of
 from quorate_broker.service.answers import (
@@ -285,6 +286,9 @@ class FetchSession:
         position.bytes_max = named.max_bytes
         known = named.HasField("last_fetched_epoch")
         position.last_epoch = named.last_fetched_epoch if known else -1
+        partition = self._replicas.find(*key) if named.was_corrupt else None
+        if partition is not None:
+            damage.suspect(partition, named.fetch_offset)
         self._answer.drop(key)
         position.version += 1
         position.named_by = self._arrived

@@ -223,7 +223,11 @@ class ReplicaSession:
         self._bytes_max = max(min(request.max_bytes, most), FRAME_BYTES)
         self._wait_ms = min(max(request.max_wait_ms, WAIT_MS_MIN), WAIT_MS_MAX)
         for forgotten in request.forgotten:
-            self._forget((forgotten.topic_id, forgotten.partition))
+            key = (forgotten.topic_id, forgotten.partition)
+            self._forget(key)
+            partition = self._replicas.find(*key)
+            if partition is not None:
+                partition.follower_left(stream)
         for count, named in enumerate(request.partitions, 1):
             self._name(stream, named, now_ms)
             if count % PARTITIONS_A_TURN == 0:

@@ -48,6 +48,8 @@ class PartitionState:
     is_backing_off: bool = False
     #: What it held was dropped for others; not fetched until the user asks for it.
     is_resting: bool = False
+    #: Where a batch did not pass its CRC: the broker is told, with the next fetch from there.
+    corrupt_at: int = UNKNOWN
     #: Told to the user by the next read, then forgotten.
     error: QuorateError | None = None
     #: What the answers brought, in order; the batches of the first are being read.

@@ -105,5 +105,6 @@ class Reading:
         if error is state.error:
             state.error = None
         elif isinstance(error, CorruptRecordError):
+            state.corrupt_at = state.position
             state.fetch_again()
         self._had_turn(state)

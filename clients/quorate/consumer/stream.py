@@ -204,6 +204,7 @@ class BrokerStream:
                     leader_epoch=view.leader_epoch if view is not None else -1,
                     max_bytes=config.max_partition_bytes,
                     last_fetched_epoch=state.fetch_epoch if state.fetch_epoch >= 0 else None,
+                    was_corrupt=state.fetch_offset == state.corrupt_at,
                 )
             )
         return request
