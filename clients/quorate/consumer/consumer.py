@@ -7,7 +7,6 @@ import contextlib
 from collections.abc import (
     Collection,
     Iterable,
-    Mapping,
     Sequence,
 )
 from types import TracebackType
@@ -17,9 +16,10 @@ from quorate.cluster import Cluster
 from quorate.consumer.assignment import Assignment
 from quorate.consumer.deserialization import RecordReader
 from quorate.consumer.fetcher import Fetcher
-from quorate.consumer.offsets import EARLIEST, LATEST, TIMEOUT_S
+from quorate.consumer.offsets import TIMEOUT_S
 from quorate.consumer.positioned import Positioned
 from quorate.consumer.positions import UNKNOWN, PartitionState, Reset
+from quorate.consumer.questions import Questions
 from quorate.consumer.stream import FetchConfig
 from quorate.consumer.subscription import Change, Subscription
 from quorate.errors import (
@@ -28,7 +28,7 @@ from quorate.errors import (
     RequestTimedOutError,
     UnsupportedError,
 )
-from quorate.model import AnyRecord, OffsetAndTimestamp, TopicPartition
+from quorate.model import AnyRecord, TopicPartition
 from quorate.owner import Owner
 from quorate.serializers import decoder
 from quorate.settings import (
@@ -39,9 +39,7 @@ from quorate.settings import (
     SECURITY,
     SERVERS,
     TIMEOUT_MS,
-    TIMESTAMP_MS,
     TOPIC,
-    ByPartition,
     Coder,
     Flag,
     Names,
@@ -69,7 +67,7 @@ GROUPS = NotThereYet(
 )
 
 
-class Consumer:
+class Consumer(Questions):
     """Read records from topics, in order within each partition.
 
     Iterate it (``async for record in consumer``) or call ``getone``/``getmany``. Positional
@@ -424,40 +422,10 @@ class Consumer:
         mark = self._state(partition).high_watermark
         return None if mark == UNKNOWN else mark
 
-    @checked
-    async def beginning_offsets(
-        self, partitions: Annotated[Iterable[TopicPartition], Partitions()]
-    ) -> dict[TopicPartition, int]:
-        """Return the first offset held, of each."""
-        return await self._offsets(partitions, EARLIEST)
-
-    @checked
-    async def end_offsets(
-        self, partitions: Annotated[Iterable[TopicPartition], Partitions()]
-    ) -> dict[TopicPartition, int]:
-        """Return the high watermark, of each."""
-        return await self._offsets(partitions, LATEST)
-
-    @checked
-    async def offsets_for_times(
-        self, timestamps: Annotated[Mapping[TopicPartition, int], ByPartition(TIMESTAMP_MS)]
-    ) -> dict[TopicPartition, OffsetAndTimestamp | None]:
-        """Return the first record at or after each time (ms since 1970), None if there is none."""
-        listed = await self._running_fetcher().offsets.list_offsets(dict(timestamps))
-        return {
-            key: OffsetAndTimestamp(one.offset, one.timestamp_ms) if one.offset >= 0 else None
-            for key, one in listed.items()
-        }
-
     async def lag(self) -> dict[TopicPartition, int]:
         """Return how many offsets each assigned partition is behind its high watermark."""
         ends = await self.end_offsets(self.assignment())
         return {key: max(0, ends[key] - await self.position(key)) for key in sorted(ends)}
-
-    @checked
-    async def partitions_for(self, topic: Annotated[str, TOPIC]) -> set[int]:
-        """Return the numbers of a topic's partitions."""
-        return set((await self._running_cluster().topic(topic)).numbers)
 
     async def commit(self, offsets: object | None = None) -> NoReturn:
         """Not there yet: committed offsets come with groups."""
@@ -466,13 +434,6 @@ class Consumer:
     async def committed(self, partition: TopicPartition) -> NoReturn:
         """Not there yet: committed offsets come with groups."""
         raise UnsupportedError("committed() needs a consumer group, and groups are not there yet")
-
-    async def _offsets(
-        self, partitions: Iterable[TopicPartition], time: int
-    ) -> dict[TopicPartition, int]:
-        wanted = dict.fromkeys(partitions, time)
-        listed = await self._running_fetcher().offsets.list_offsets(wanted)
-        return {key: listed[key].offset for key in wanted}
 
     def _seek_to(self, reset: Reset, state: PartitionState) -> None:
         state.seek_to(reset)
@@ -500,11 +461,6 @@ class Consumer:
     def _changed(self, state: PartitionState) -> None:
         if self._fetcher is not None and self._stopped is None:
             self._fetcher.changed(state)
-
-    def _running_cluster(self) -> Cluster:
-        self._check_running()
-        assert self._cluster is not None
-        return self._cluster
 
     def _running_fetcher(self) -> Fetcher:
         self._check_running()

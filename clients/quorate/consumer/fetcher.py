@@ -41,7 +41,7 @@ class Fetcher:
         reader: RecordReader,
         look_again: Callable[[], None],
     ) -> None:
-        self._cluster = cluster
+        self.cluster = cluster
         self._subscription = subscription
         self._config = config
         self._look_again = look_again
@@ -58,15 +58,15 @@ class Fetcher:
 
     def start(self) -> None:
         """Begin to fetch."""
-        owner = self._cluster.owner
-        self._cluster.on_change(self._leaders_changed)
+        owner = self.cluster.owner
+        self.cluster.on_change(self._leaders_changed)
         owner.on_failure(self._failed)
         self._ticker = owner.spawn(self._tick(), "consumer-tick")
 
     async def stop(self) -> None:
         """End every stream."""
         self.offsets.stop()
-        await self._cluster.owner.end(self._ticker)
+        await self.cluster.owner.end(self._ticker)
         streams = [stream for listed in self._streams.values() for stream in listed]
         self._streams.clear()
         await asyncio.gather(*(stream.stop() for stream in streams))
@@ -125,10 +125,10 @@ class Fetcher:
 
     def endpoint_of(self, state: PartitionState) -> str:
         """Return where a partition's leader listens; empty if nobody leads."""
-        topic = self._cluster.topics.get(state.topic_partition.topic)
+        topic = self.cluster.topics.get(state.topic_partition.topic)
         if topic is None or topic.topic_id != state.topic_id:
             return ""
-        view = self._cluster.partition(*state.topic_partition)
+        view = self.cluster.partition(*state.topic_partition)
         return view.endpoint if view is not None and view.leader >= 0 else ""
 
     def _leaders_changed(self) -> None:
@@ -139,7 +139,7 @@ class Fetcher:
 
     def _place_all(self) -> None:
         self._is_placing = False
-        if self._cluster.owner.failure is not None:
+        if self.cluster.owner.failure is not None:
             return
         for state in self._subscription.states.values():
             self._place(state)
@@ -171,7 +171,7 @@ class Fetcher:
             if len(stream.session) < stream.partitions_max:
                 return stream
         stream = BrokerStream(
-            self._cluster, endpoint, self._config, self.buffer, self.changed, self._no_room
+            self.cluster, endpoint, self._config, self.buffer, self.changed, self._no_room
         )
         listed.append(stream)
         return stream
@@ -195,10 +195,10 @@ class Fetcher:
             is_stalled = False
             for endpoint, listed in list(self._streams.items()):
                 is_stalled |= sum(stream.tick(now) for stream in listed) > 0
-                if endpoint not in self._cluster.brokers.values():
+                if endpoint not in self.cluster.brokers.values():
                     await self._remove_unused(endpoint, listed)
             if is_stalled or self._homeless:
-                self._cluster.request_refresh()
+                self.cluster.request_refresh()
 
     async def _remove_unused(self, endpoint: str, listed: list[BrokerStream]) -> None:
         if not any(len(stream.session) for stream in listed):
