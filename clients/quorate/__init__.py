@@ -2,13 +2,14 @@
 
 import logging
 
-from quorate.admin import Admin, ConfigDescription, NewTopic
+from quorate.admin import Admin
 from quorate.consumer.consumer import Consumer
 from quorate.errors import QuorateError
 from quorate.model import (
     BrokerDescription,
     ClusterDescription,
     ClusterHealth,
+    ConfigDescription,
     FeatureDescription,
     LeadershipTransfer,
     NodeLevels,
@@ -24,6 +25,7 @@ from quorate.model import (
     TopicPartition,
     VoterChange,
 )
+from quorate.new_topic import NewTopic
 from quorate.producer.delivery import Delivery
 from quorate.producer.partitioner import RoundRobinPartitioner
 from quorate.producer.producer import Producer

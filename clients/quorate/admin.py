@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from types import TracebackType
 from typing import Annotated, Any, Self, cast
 
+from quorate import descriptions, methods
 from quorate.cluster import METADATA_TIMEOUT_MS, Cluster
 from quorate.errors import (
     ClosedError,
     DeadlineExceededError,
-    InvalidPartitionsError,
-    InvalidReplicationFactorError,
     InvalidRequestError,
     NetworkError,
     OutcomeUnknownError,
@@ -22,39 +21,29 @@ from quorate.errors import (
     WrongClusterError,
     raise_if_error,
 )
-from quorate.methods import (
-    ADD_VOTER,
-    ALTER_CONFIGS,
-    CREATE_TOPICS,
-    DELETE_TOPICS,
-    DESCRIBE_CLUSTER,
-    DESCRIBE_CONFIGS,
-    DESCRIBE_FEATURES,
-    DESCRIBE_HEALTH,
-    DESCRIBE_QUORUM,
-    DESCRIBE_TOPICS,
-    METADATA,
-    REMOVE_VOTER,
-    TRANSFER_LEADERSHIP,
-    UNREGISTER_BROKER,
-    UPDATE_FEATURE,
-)
 from quorate.model import (
     BrokerDescription,
     ClusterDescription,
     ClusterHealth,
+    ConfigDescription,
     FeatureDescription,
     LeadershipTransfer,
     NodeLevels,
     NodeTrouble,
-    PartitionDescription,
-    PartitionTrouble,
     QuorumDescription,
-    QuorumReplicaDescription,
     TopicDescription,
     VoterChange,
 )
 from quorate.network import Method, Q, R
+from quorate.new_topic import (
+    PARTITIONS,
+    REPLICATION_FACTOR,
+    Assignments,
+    Configs,
+    ConfigValue,
+    NewTopic,
+)
+from quorate.new_topic import to_wire as new_topic_to_wire
 from quorate.owner import Owner
 from quorate.settings import (
     CLIENT_ID,
@@ -63,14 +52,11 @@ from quorate.settings import (
     SERVERS,
     TIMEOUT_MS,
     TOPIC,
-    Assignments,
-    Configs,
     Flag,
     Names,
     SeveralOf,
     Text,
     Whole,
-    check_fields,
     checked,
 )
 from quorate.v1 import admin_pb2 as wire
@@ -87,21 +73,6 @@ TRY_AGAIN_S = 0.25
 #: A call that ended so may have been carried out.
 UNKNOWN_OUTCOMES = StreamBrokenError | DeadlineExceededError
 
-ConfigValue = str | int | float | bool
-
-#: What the wire can say; the controller knows the real bounds.
-PARTITIONS = Whole(
-    -INT32_MAX,
-    INT32_MAX,
-    allowed="1 or more (-1: the cluster's default), and no more than any cluster can hold",
-    error=InvalidPartitionsError,
-)
-REPLICATION_FACTOR = Whole(
-    -INT32_MAX,
-    INT32_MAX,
-    allowed="1 to the number of brokers (-1: the cluster's default)",
-    error=InvalidReplicationFactorError,
-)
 NODE_ID = Whole(0, INT32_MAX, error=InvalidRequestError)
 DIRECTORY_ID = Text(
     "of a voter's disk, as `quorate storage format --new-voter` printed it",
@@ -109,30 +80,6 @@ DIRECTORY_ID = Text(
     allowed="32 hex digits",
     error=InvalidRequestError,
 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NewTopic:
-    """A topic to create; -1 means the cluster's default."""
-
-    name: Annotated[str, TOPIC]
-    num_partitions: Annotated[int, PARTITIONS] = -1
-    replication_factor: Annotated[int, REPLICATION_FACTOR] = -1
-    configs: Annotated[Mapping[str, ConfigValue], Configs()] = field(default_factory=dict)
-    #: Explicit placement instead: the broker ids of each partition, the preferred leader first.
-    assignments: Annotated[Sequence[Sequence[int]], Assignments()] = ()
-
-    def __post_init__(self) -> None:
-        check_fields(self)
-
-
-@dataclass(frozen=True, slots=True)
-class ConfigDescription:
-    """A setting and where its value comes from: "topic", "cluster" or "default"."""
-
-    name: str
-    value: str
-    source: str
 
 
 class Admin:
@@ -230,12 +177,12 @@ class Admin:
         cluster = self._running()
         deadline = self._deadline()
         request = wire.CreateTopicsRequest(
-            topics=[_new_topic(topic, cluster.chance.randbytes(16)) for topic in topics],
+            topics=[new_topic_to_wire(topic, cluster.chance.randbytes(16)) for topic in topics],
             validate_only=validate_only,
             timeout_ms=self._timeout_ms,
         )
         # The topic ids are ours, so a repeat of this very request returns the first result.
-        response = await self._call(CREATE_TOPICS, request, deadline=deadline)
+        response = await self._call(methods.CREATE_TOPICS, request, deadline=deadline)
         for created in response.topics:
             raise_if_error(created.error)
         if validate_only:
@@ -260,7 +207,7 @@ class Admin:
             while (left_ms := int((deadline - loop.time()) * 1000)) > 0:
                 try:
                     told = await connection.unary(
-                        METADATA, request, timeout_ms=min(left_ms, METADATA_TIMEOUT_MS)
+                        methods.METADATA, request, timeout_ms=min(left_ms, METADATA_TIMEOUT_MS)
                     )
                 except (NetworkError, WrongClusterError):
                     return
@@ -274,14 +221,14 @@ class Admin:
     async def delete_topics(self, topics: Annotated[Iterable[str], Names()]) -> None:
         """Delete topics and all their records; UnknownTopicError if one is not there."""
         request = wire.DeleteTopicsRequest(topics=topics, timeout_ms=self._timeout_ms)
-        response = await self._call(DELETE_TOPICS, request, safe_to_repeat=False)
+        response = await self._call(methods.DELETE_TOPICS, request, safe_to_repeat=False)
         for deleted in response.topics:
             raise_if_error(deleted.error)
 
     @checked
     async def list_topics(self, *, internal: Annotated[bool, Flag("too")] = False) -> list[str]:
         """Return the names of all topics, sorted; internal ones only if asked for."""
-        response = await self._call(DESCRIBE_TOPICS, wire.DescribeTopicsRequest())
+        response = await self._call(methods.DESCRIBE_TOPICS, wire.DescribeTopicsRequest())
         return sorted(
             one.topic.name for one in response.topics if internal or not one.topic.internal
         )
@@ -300,11 +247,11 @@ class Admin:
         self, names: Sequence[str], deadline: float
     ) -> dict[str, TopicDescription]:
         request = wire.DescribeTopicsRequest(topics=names)
-        response = await self._call(DESCRIBE_TOPICS, request, deadline=deadline)
+        response = await self._call(methods.DESCRIBE_TOPICS, request, deadline=deadline)
         found = {}
         for described in response.topics:
             raise_if_error(described.topic.error)
-            found[described.topic.name] = _topic(described)
+            found[described.topic.name] = descriptions.topic(described)
         return found
 
     @checked
@@ -313,7 +260,7 @@ class Admin:
     ) -> list[ConfigDescription]:
         """Return the settings in force for a topic, or the cluster's topic defaults."""
         response = await self._call(
-            DESCRIBE_CONFIGS, wire.DescribeConfigsRequest(topic=topic or "")
+            methods.DESCRIBE_CONFIGS, wire.DescribeConfigsRequest(topic=topic or "")
         )
         raise_if_error(response.error)
         return [ConfigDescription(one.name, one.value, one.source) for one in response.entries]
@@ -333,7 +280,7 @@ class Admin:
         request = wire.AlterConfigsRequest(
             topic=topic or "", set=cast(Mapping[str, str], set or {}), remove=remove
         )
-        response = await self._call(ALTER_CONFIGS, request, safe_to_repeat=False)
+        response = await self._call(methods.ALTER_CONFIGS, request, safe_to_repeat=False)
         raise_if_error(response.error)
         return tuple(response.warnings)
 
@@ -341,7 +288,7 @@ class Admin:
 
     async def describe_cluster(self) -> ClusterDescription:
         """Return who is registered, and which voter is controller (-1: unknown)."""
-        response = await self._call(DESCRIBE_CLUSTER, wire.DescribeClusterRequest())
+        response = await self._call(methods.DESCRIBE_CLUSTER, wire.DescribeClusterRequest())
         return ClusterDescription(
             response.cluster_id,
             response.controller,
@@ -355,15 +302,15 @@ class Admin:
 
     async def describe_quorum(self) -> QuorumDescription:
         """Return the metadata quorum as its leader sees it; QuorumUnavailableError without one."""
-        response = await self._call(DESCRIBE_QUORUM, wire.DescribeQuorumRequest())
+        response = await self._call(methods.DESCRIBE_QUORUM, wire.DescribeQuorumRequest())
         raise_if_error(response.error)
         return QuorumDescription(
             response.leader,
             response.epoch,
             response.quorum_generation,
             response.high_watermark,
-            tuple(map(_quorum_replica, response.voters)),
-            tuple(map(_quorum_replica, response.observers)),
+            tuple(map(descriptions.quorum_replica, response.voters)),
+            tuple(map(descriptions.quorum_replica, response.observers)),
         )
 
     async def describe_health(self) -> ClusterHealth:
@@ -373,7 +320,7 @@ class Admin:
         without a leader, under min ISR or under-replicated.
         """
         request = wire.DescribeHealthRequest(timeout_ms=self._timeout_ms)
-        response = await self._call(DESCRIBE_HEALTH, request)
+        response = await self._call(methods.DESCRIBE_HEALTH, request)
         raise_if_error(response.error)
         return ClusterHealth(
             response.controller,
@@ -383,9 +330,9 @@ class Admin:
                 )
                 for one in response.nodes
             ),
-            _partition_trouble(response.offline),
-            _partition_trouble(response.under_min_isr),
-            _partition_trouble(response.under_replicated),
+            descriptions.partition_trouble(response.offline),
+            descriptions.partition_trouble(response.under_min_isr),
+            descriptions.partition_trouble(response.under_replicated),
         )
 
     @checked
@@ -396,12 +343,12 @@ class Admin:
         or while partitions have replicas on it.
         """
         request = wire.UnregisterBrokerRequest(broker_id=broker_id)
-        response = await self._call(UNREGISTER_BROKER, request, safe_to_repeat=False)
+        response = await self._call(methods.UNREGISTER_BROKER, request, safe_to_repeat=False)
         raise_if_error(response.error)
 
     async def describe_features(self) -> list[FeatureDescription]:
         """Return the features with the level in force, and which levels each node knows."""
-        response = await self._call(DESCRIBE_FEATURES, wire.DescribeFeaturesRequest())
+        response = await self._call(methods.DESCRIBE_FEATURES, wire.DescribeFeaturesRequest())
         raise_if_error(response.error)
         return [
             FeatureDescription(
@@ -425,7 +372,7 @@ class Admin:
         InvalidRequestError for a lower one than is in force.
         """
         request = wire.UpdateFeatureRequest(name=name, level=level)
-        response = await self._call(UPDATE_FEATURE, request)
+        response = await self._call(methods.UPDATE_FEATURE, request)
         raise_if_error(response.error)
         return response.level
 
@@ -442,7 +389,7 @@ class Admin:
         """
         request = wire.TransferLeadershipRequest(voter_id=voter_id)
         response = await self._call(
-            TRANSFER_LEADERSHIP, request, safe_to_repeat=voter_id is not None
+            methods.TRANSFER_LEADERSHIP, request, safe_to_repeat=voter_id is not None
         )
         raise_if_error(response.error)
         return LeadershipTransfer(response.leader, response.already)
@@ -466,7 +413,7 @@ class Admin:
             directory_id=bytes.fromhex(directory_id),
             endpoint=endpoint,
         )
-        response = await self._call(ADD_VOTER, request)
+        response = await self._call(methods.ADD_VOTER, request)
         raise_if_error(response.error)
         return VoterChange(voter_id, directory_id, response.already)
 
@@ -484,7 +431,7 @@ class Admin:
         """
         named = b"" if directory_id is None else bytes.fromhex(directory_id)
         request = wire.RemoveVoterRequest(voter_id=voter_id, directory_id=named)
-        response = await self._call(REMOVE_VOTER, request)
+        response = await self._call(methods.REMOVE_VOTER, request)
         raise_if_error(response.error)
         gone = response.directory_id or named
         return VoterChange(voter_id, gone.hex(), response.already)
@@ -545,50 +492,3 @@ def _found_no_controller(response: Any) -> bool:
     errors = [one.error for one in getattr(response, "topics", ()) if hasattr(one, "error")]
     errors += [response.error] if hasattr(response, "error") else []
     return any(error.code == ErrorCode.ERROR_CODE_QUORUM_UNAVAILABLE for error in errors)
-
-
-def _new_topic(topic: NewTopic, topic_id: bytes) -> wire.NewTopic:
-    return wire.NewTopic(
-        name=topic.name,
-        topic_id=topic_id,
-        num_partitions=topic.num_partitions,
-        replication_factor=topic.replication_factor,
-        configs=cast(Mapping[str, str], topic.configs),
-        assignments=[wire.ReplicaAssignment(replicas=list(one)) for one in topic.assignments],
-    )
-
-
-def _partition_trouble(trouble: wire.PartitionTrouble) -> PartitionTrouble:
-    return PartitionTrouble(trouble.count, tuple(trouble.examples))
-
-
-def _topic(described: wire.DescribedTopic) -> TopicDescription:
-    topic = described.topic
-    return TopicDescription(
-        topic.name,
-        topic.topic_id.hex(),
-        tuple(
-            PartitionDescription(
-                one.partition,
-                one.leader,
-                one.leader_epoch,
-                tuple(one.replicas),
-                tuple(one.isr),
-                tuple(one.elr),
-            )
-            for one in topic.partitions
-        ),
-        dict(described.configs),
-        topic.internal,
-    )
-
-
-def _quorum_replica(one: wire.QuorumReplica) -> QuorumReplicaDescription:
-    return QuorumReplicaDescription(
-        one.id,
-        one.directory_id.hex(),
-        one.endpoint,
-        one.log_end_offset,
-        one.lag,
-        one.last_caught_up_ms,
-    )

@@ -220,3 +220,12 @@ class LeadershipTransfer:
 
     leader: int
     already: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigDescription:
+    """A setting and where its value comes from: "topic", "cluster" or "default"."""
+
+    name: str
+    value: str
+    source: str

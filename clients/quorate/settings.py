@@ -82,7 +82,7 @@ class Whole:
     def check(self, call: str, name: str, given: Any) -> int:
         if given.__class__ is int and self.least <= given <= self.most:
             return int(given)
-        value = _whole(given)
+        value = whole_number(given)
         if value is None:
             raise TypeError(refused(call, name, self._said, given))
         if not self.least <= value <= self.most:
@@ -105,7 +105,7 @@ class Number:
     def check(self, call: str, name: str, given: Any) -> float:
         said = f"a number from {self.least:g} to {self.most:.16g}"
         if isinstance(given, bool) or not isinstance(given, int | float):
-            whole = _whole(given)
+            whole = whole_number(given)
             if whole is None:
                 raise TypeError(refused(call, name, said, given))
             given = whole
@@ -213,37 +213,6 @@ class Servers:
             if not host or not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
                 raise ValueError(refused(call, name, f"{said}, with ports of 1 to 65535", endpoint))
         return endpoints
-
-
-@dataclass(frozen=True, slots=True)
-class Configs:
-    """Configurations by name; numbers and truth values are written as the cluster reads them.
-
-    >>> Configs().check("create_topic", "configs", {"retention.ms": 1000, "flush.on.ack": True})
-    {'retention.ms': '1000', 'flush.on.ack': 'true'}
-    """
-
-    doc: str = ""
-
-    def check(self, call: str, name: str, given: Any) -> dict[str, str]:
-        said = 'a mapping of names to values, as {"retention.ms": "60000"}'
-        if not isinstance(given, Mapping):
-            raise TypeError(refused(call, name, said, given))
-        written = {}
-        for key, value in given.items():
-            if not isinstance(key, str):
-                raise TypeError(refused(call, f"a name in {name}", "a string", key))
-            if isinstance(value, bool):
-                value = "true" if value else "false"
-            elif (whole := _whole(value)) is not None:
-                value = str(whole)
-            elif isinstance(value, float) and math.isfinite(value):
-                value = repr(value)
-            if not isinstance(value, str):
-                place = f"{name}[{key!r}]"
-                raise TypeError(refused(call, place, "a string, a number or True or False", value))
-            written[key] = value
-        return written
 
 
 @dataclass(frozen=True, slots=True)
@@ -371,27 +340,6 @@ class SeveralOf:
         return listed
 
 
-@dataclass(frozen=True, slots=True)
-class Assignments:
-    """Lists of broker ids, one list a partition."""
-
-    doc: str = ""
-
-    def check(self, call: str, name: str, given: Any) -> list[list[int]]:
-        said = "a list of lists of broker ids, one list a partition"
-        if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
-            raise TypeError(refused(call, name, said, given))
-        listed = list(given)
-        for one in listed:
-            if isinstance(one, str | bytes | Mapping) or not isinstance(one, Iterable):
-                raise TypeError(refused(call, name, said, one))
-        broker = Whole(0, INT32_MAX)
-        return [
-            [broker.check(call, f"a broker id in {name}", broker_id) for broker_id in one]
-            for one in listed
-        ]
-
-
 #: Arguments that several calls have.
 PARTITION = Whole(0, INT32_MAX, "number of a partition", error=InvalidPartitionsError)
 OFFSET = Whole(0, INT64_MAX, "offset of a record")
@@ -515,10 +463,10 @@ def _rules(call: Any) -> dict[str, tuple[Rule, bool]]:
     return found
 
 
-def _whole(given: Any) -> int | None:
+def whole_number(given: Any) -> int | None:
     """Return a whole number as an int (numpy's too), None if it is none.
 
-    >>> _whole(5.0), _whole(5.5), _whole(True), _whole(float("inf"))
+    >>> whole_number(5.0), whole_number(5.5), whole_number(True), whole_number(float("inf"))
     (5, None, None, None)
     """
     if isinstance(given, bool):

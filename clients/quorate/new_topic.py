@@ -1,0 +1,108 @@
+"""A topic to create, and what its configurations may be given as."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any, cast
+
+from quorate.errors import InvalidPartitionsError, InvalidReplicationFactorError
+from quorate.settings import INT32_MAX, TOPIC, Whole, check_fields, refused, whole_number
+from quorate.v1 import admin_pb2 as wire
+
+ConfigValue = str | int | float | bool
+
+
+@dataclass(frozen=True, slots=True)
+class Configs:
+    """Configurations by name; numbers and truth values are written as the cluster reads them.
+
+    >>> Configs().check("create_topic", "configs", {"retention.ms": 1000, "flush.on.ack": True})
+    {'retention.ms': '1000', 'flush.on.ack': 'true'}
+    """
+
+    doc: str = ""
+
+    def check(self, call: str, name: str, given: Any) -> dict[str, str]:
+        said = 'a mapping of names to values, as {"retention.ms": "60000"}'
+        if not isinstance(given, Mapping):
+            raise TypeError(refused(call, name, said, given))
+        written = {}
+        for key, value in given.items():
+            if not isinstance(key, str):
+                raise TypeError(refused(call, f"a name in {name}", "a string", key))
+            if isinstance(value, bool):
+                value = "true" if value else "false"
+            elif (whole := whole_number(value)) is not None:
+                value = str(whole)
+            elif isinstance(value, float) and math.isfinite(value):
+                value = repr(value)
+            if not isinstance(value, str):
+                place = f"{name}[{key!r}]"
+                raise TypeError(refused(call, place, "a string, a number or True or False", value))
+            written[key] = value
+        return written
+
+
+@dataclass(frozen=True, slots=True)
+class Assignments:
+    """Lists of broker ids, one list a partition."""
+
+    doc: str = ""
+
+    def check(self, call: str, name: str, given: Any) -> list[list[int]]:
+        said = "a list of lists of broker ids, one list a partition"
+        if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
+            raise TypeError(refused(call, name, said, given))
+        listed = list(given)
+        for one in listed:
+            if isinstance(one, str | bytes | Mapping) or not isinstance(one, Iterable):
+                raise TypeError(refused(call, name, said, one))
+        broker = Whole(0, INT32_MAX)
+        return [
+            [broker.check(call, f"a broker id in {name}", broker_id) for broker_id in one]
+            for one in listed
+        ]
+
+
+#: What the wire can say; the controller knows the real bounds.
+PARTITIONS = Whole(
+    -INT32_MAX,
+    INT32_MAX,
+    allowed="1 or more (-1: the cluster's default), and no more than any cluster can hold",
+    error=InvalidPartitionsError,
+)
+REPLICATION_FACTOR = Whole(
+    -INT32_MAX,
+    INT32_MAX,
+    allowed="1 to the number of brokers (-1: the cluster's default)",
+    error=InvalidReplicationFactorError,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewTopic:
+    """A topic to create; -1 means the cluster's default."""
+
+    name: Annotated[str, TOPIC]
+    num_partitions: Annotated[int, PARTITIONS] = -1
+    replication_factor: Annotated[int, REPLICATION_FACTOR] = -1
+    configs: Annotated[Mapping[str, ConfigValue], Configs()] = field(default_factory=dict)
+    #: Explicit placement instead: the broker ids of each partition, the preferred leader first.
+    assignments: Annotated[Sequence[Sequence[int]], Assignments()] = ()
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
+def to_wire(topic: NewTopic, topic_id: bytes) -> wire.NewTopic:
+    """Return the wire's form of a topic to create."""
+    return wire.NewTopic(
+        name=topic.name,
+        topic_id=topic_id,
+        num_partitions=topic.num_partitions,
+        replication_factor=topic.replication_factor,
+        configs=cast(Mapping[str, str], topic.configs),
+        assignments=[wire.ReplicaAssignment(replicas=list(one)) for one in topic.assignments],
+    )
