@@ -17,6 +17,7 @@ from quorate.v1.common_pb2 import LeaderHint
 from quorate_broker.inventory import Inventory
 from quorate_broker.losses import Losses, counts_on
 from quorate_broker.partition.partition import Failure, Partition, PartitionLimits
+from quorate_broker.partition.producer_memory import ProducerLimits, ProducerMemory
 from quorate_broker.partition.producers import Producers
 from quorate_broker.partition.waiters import hinted
 from quorate_broker.reopening import Reopening
@@ -123,6 +124,15 @@ class Replicas:
         self._checkpointing = asyncio.Lock()
         self._has_loaded = False
         self._limits = PartitionLimits(waiters_max=config.partition_waiting_max)
+        #: Shared by all partitions; its clock is told by ProducerExpiry.
+        self.producer_memory = ProducerMemory(
+            ProducerLimits(
+                expiration_ms=config.producer_id_expiration_ms,
+                partition_producers_max=config.partition_producers_max,
+                partition_bytes_max=config.partition_producer_state_max_bytes,
+                broker_bytes_max=config.producer_state_max_bytes,
+            )
+        )
 
     # what is held
 
@@ -462,7 +472,7 @@ class Replicas:
             if header.leader_epoch > epoch_max:
                 raise CorruptRecordError(f"the batch is of leader_epoch {header.leader_epoch}")
 
-        producers = Producers(self.config.partition_producers_max)
+        producers = Producers(self.producer_memory)
         log_config = LogConfig(
             segment_bytes=config.segment_bytes,
             track_synced=config.flush_on_ack,

@@ -25,6 +25,7 @@ from quorate_broker.directories import LogDirectories
 from quorate_broker.fetcher import Fetchers
 from quorate_broker.isr import IsrKeeper
 from quorate_broker.lifecycle import Lifecycle
+from quorate_broker.producer_expiry import ProducerExpiry
 from quorate_broker.publisher import Publisher
 from quorate_broker.replicas import Replicas
 from quorate_broker.service.admin import AdminLimits, AdminService
@@ -135,6 +136,7 @@ class BrokerServer:
         rooms.replicas.subscribe(rooms.fetchers)
         rooms.replicas.subscribe(rooms.isr)
         rooms.isr.start()
+        rooms.producer_expiry.start()
         rooms.client.subscribe(rooms.publisher)
         await rooms.client.start()
         try:
@@ -211,6 +213,7 @@ class BrokerServer:
             await listener.stop(0 if self._failure else STREAMS_GRACE_MS)
         await rooms.fetchers.stop()
         await rooms.isr.stop()
+        await rooms.producer_expiry.stop()
         await rooms.lifecycle.stop()
         await rooms.publisher.stop()
 
@@ -244,6 +247,7 @@ class _Rooms:
         self.replicas = Replicas(config, environment, self.client, server.fail)
         self.fetchers = Fetchers(self.replicas, server.fail)
         self.isr = IsrKeeper(self.replicas, self.client, server.fail)
+        self.producer_expiry = ProducerExpiry(self.replicas, server.fail)
         self.lifecycle = Lifecycle(
             config,
             disk=environment.disk,

@@ -19,8 +19,8 @@ from quorate.record import batch as record_batch
 from quorate.record import compression
 from quorate.record.batch import BatchHeader
 from quorate_broker import inventory
-from quorate_broker.partition.producers import SNAPSHOT_BATCH, SNAPSHOT_HEAD, SNAPSHOT_PRODUCER
 from quorate_broker.partition.producers import Producers as ProducerState
+from quorate_broker.partition.producers import producers_in
 from quorate_broker.replica_files import METADATA_FILE, PartitionMetadata
 from quorate_cli.event_fields import fields_of
 from quorate_quorum.log import epochs as epoch_file
@@ -534,32 +534,17 @@ async def producer_snapshot(disk: Disk, path: str) -> tuple[int, int, bytes]:
 
 async def _producer_rows(disk: Disk, path: str, bounds: Bounds) -> AsyncGenerator[Row, None]:
     offset, epoch, state = await producer_snapshot(disk, path)
-    _, _, count = SNAPSHOT_HEAD.unpack_from(state)
-    yield {"kind": "producer-snapshot", "offset": offset, "epoch": epoch, "producers": count}
-    at = SNAPSHOT_HEAD.size
-    for _ in range(count):
-        producer_id, producer_epoch, held = SNAPSHOT_PRODUCER.unpack_from(state, at)
-        at += SNAPSHOT_PRODUCER.size
-        known = [
-            SNAPSHOT_BATCH.unpack_from(state, at + n * SNAPSHOT_BATCH.size) for n in range(held)
-        ]
-        at += held * SNAPSHOT_BATCH.size
+    known = list(producers_in(state))
+    yield {"kind": "producer-snapshot", "offset": offset, "epoch": epoch, "producers": len(known)}
+    for one in known:
         if not bounds.is_spent:
             bounds.take()
             yield {
                 "kind": "producer",
-                "producer_id": producer_id,
-                "producer_epoch": producer_epoch,
-                "batches": [
-                    dict(
-                        zip(
-                            ("base_sequence", "last_sequence", "base_offset", "last_offset"),
-                            one,
-                            strict=True,
-                        )
-                    )
-                    for one in known
-                ],
+                "producer_id": one.producer_id,
+                "producer_epoch": one.state.epoch,
+                "silent_ms": one.silent_ms,
+                "batches": [batch._asdict() for batch in one.state.batches],
             }
 
 

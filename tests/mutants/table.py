@@ -70,6 +70,9 @@ CONTROLLER_LOSSY = "tests/unit/test_controller_lossy.py"
 LOG_DAMAGE = "tests/unit/test_log_damage.py"
 LOSSES = "tests/unit/test_losses.py"
 
+PRODUCERS = "broker/quorate_broker/partition/producers.py"
+PRODUCER_MEMORY = "tests/unit/test_producer_memory.py"
+
 
 class Mutant(NamedTuple):
     """`old` occurs exactly once in the file; the named tests fail once it is `new`."""
@@ -83,6 +86,76 @@ class Mutant(NamedTuple):
 
 
 MUTANTS = (
+    Mutant(
+        "K21",
+        "a producer is forgotten for the number of others, however lately it was heard",
+        PRODUCERS,
+        "(KEPT_MS if is_wanted else",
+        "(-1 if is_wanted else",
+        (
+            f"{PRODUCER_MEMORY}::test_a_producer_is_forgotten_by_time_and_never_by_the_number_of_others",
+        ),
+    ),
+    Mutant(
+        "K21",
+        "whom a partition has forgotten it takes for new, whatever was sent before",
+        PRODUCERS,
+        "if in_doubt_ms and not self._producers.remembers(in_doubt_ms):",
+        "if False:",
+        (
+            f"{PRODUCER_MEMORY}::test_sequence_0_of_a_forgotten_producer_is_not_new_if_it_may_have_been_written",
+            f"{PRODUCER_MEMORY}::test_nothing_is_written_twice_whatever_is_forgotten",
+        ),
+    ),
+    Mutant(
+        "K21",
+        "a replica that lacks the beginning of the log takes its memory for whole",
+        PRODUCERS,
+        "NEVER if offset == 0 else self.now_ms",
+        "NEVER",
+        (
+            f"{PRODUCER_MEMORY}::test_a_replica_that_lacks_the_beginning_of_the_log_does_not_know_who_wrote_there",
+        ),
+    ),
+    Mutant(
+        "K21",
+        "a new producer is taken though there is no memory for it",
+        PRODUCERS,
+        "        while not self.has_room(more):",
+        "        while False:",
+        (
+            f"{PRODUCER_MEMORY}::test_at_the_bound_in_bytes_a_new_producer_is_refused_and_an_old_one_goes_on",
+        ),
+    ),
+    Mutant(
+        "K21",
+        "producers are forgotten while their broker stood still, before it reads what they sent",
+        "broker/quorate_broker/partition/producer_memory.py",
+        "min(loop_ms - self._told_ms, 2 * TICK_MS)",
+        "loop_ms - self._told_ms",
+        (
+            f"{PRODUCER_MEMORY}::test_the_time_is_that_of_the_broker_at_work_not_of_records_or_of_a_paused_process",
+        ),
+    ),
+    Mutant(
+        "K21",
+        "a producer that is not known counts as proof that its batch was not written",
+        "clients/quorate/producer/partition_queue.py",
+        "            waiting.is_uncertain &= self.is_forgotten",
+        "            waiting.is_uncertain = False",
+        (
+            f"{ACCUMULATIONS}::test_an_unknown_producer_is_no_proof_for_what_an_earlier_attempt_may_have_written",
+            f"{ACCUMULATIONS}::test_nothing_doubled_when_brokers_forget_the_producer_under_a_retry",
+        ),
+    ),
+    Mutant(
+        "K21",
+        "a producer does not say that its batch may have been written before",
+        "clients/quorate/producer/broker_stream.py",
+        "    if not batch.is_uncertain:\n        return 0\n",
+        "    if True:\n        return 0\n",
+        (f"{ACCUMULATIONS}::test_nothing_doubled_when_brokers_forget_the_producer_under_a_retry",),
+    ),
     Mutant(
         "R1",
         "a vote is spoken before it is on disk",

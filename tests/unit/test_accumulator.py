@@ -17,12 +17,15 @@ from quorate.errors import (
     OutOfOrderSequenceError,
     QuorateError,
     RecordTooLargeError,
+    StreamBrokenError,
     UnknownProducerIdError,
     UnknownTopicError,
 )
 from quorate.producer.accumulator import Accumulator, AccumulatorConfig
+from quorate.producer.broker_stream import in_doubt_ms
 from quorate.producer.partition_queue import Batch, ProducerIdentity
 from quorate.record.batch import BatchBuilder, check, parse_header, records
+from quorate_broker.partition.producer_memory import ProducerLimits, ProducerMemory
 from quorate_broker.partition.producers import Producers
 
 TOPIC = b"t" * 16
@@ -193,15 +196,17 @@ class ModelBroker:
     """A partition's log, and copies of batches that are still on their way to it."""
 
     def __init__(self) -> None:
-        self.producers = Producers()
+        #: It forgets whoever was silent for a quarter of an hour.
+        self.memory = ProducerMemory(ProducerLimits(partition_producers_max=0))
+        self.producers = Producers(self.memory)
         self.log: list[bytes] = []
         self.batch_bytes_max = 1 << 20
 
-    def take(self, data: bytes) -> int:
+    def take(self, data: bytes, in_doubt: int = 0) -> int:
         if len(data) > self.batch_bytes_max:  # looked at before all else, as a broker does
             raise RecordTooLargeError(f"{len(data)} bytes")
         header = replace(check(data, from_producer=True), base_offset=len(self.log))
-        original = self.producers.staging().check(header)
+        original = self.producers.staging().check(header, in_doubt_ms=in_doubt)
         if original is not None:
             return original.base_offset
         self.producers.observe(header)
@@ -212,13 +217,17 @@ class ModelBroker:
 class World:
     """Two partitions; each batch in flight is answered in the order of its sending."""
 
-    def __init__(self, *, max_in_flight: int, batch_bytes_max: int = 100) -> None:
+    def __init__(
+        self, *, max_in_flight: int, batch_bytes_max: int = 100, delivery_timeout_s: float = 50
+    ) -> None:
         self.a = accumulator(
-            max_in_flight=max_in_flight, delivery_timeout_s=50, batch_bytes_max=batch_bytes_max
+            max_in_flight=max_in_flight,
+            delivery_timeout_s=delivery_timeout_s,
+            batch_bytes_max=batch_bytes_max,
         )
         self.queues = [self.a.queue("t", TOPIC, number) for number in range(2)]
         self.brokers = [ModelBroker(), ModelBroker()]
-        self.wire: list[list[tuple[Batch, bytes]]] = [[], []]
+        self.wire: list[list[tuple[Batch, bytes, int]]] = [[], []]
         self.sent: list[list[tuple[bytes, Batch, int]]] = [[], []]
         self.now = 0.0
         self.made = 0
@@ -232,21 +241,22 @@ class World:
     def drain(self) -> None:
         for batch in drain(self.a, self.now):
             assert batch.encoded is not None
-            self.wire[batch.queue.partition].append((batch, batch.encoded))
+            sent = (batch, batch.encoded, in_doubt_ms(batch, self.now))
+            self.wire[batch.queue.partition].append(sent)
             assert len(batch.queue.in_flight) <= self.a.config.max_in_flight
 
     def answer(self, partition: int, fate: str) -> None:
         """The oldest request arrives: "ok", "lost" (written, no answer), "refused", "failed"."""
         if not self.wire[partition]:
             return
-        batch, data = self.wire[partition].pop(0)
+        batch, data, in_doubt = self.wire[partition].pop(0)
         error: QuorateError | None = None
         offset = -1
         if fate in ("refused", "failed"):
             error = NotLeaderError("not written")
         else:
             try:
-                offset = self.brokers[partition].take(data)
+                offset = self.brokers[partition].take(data, in_doubt)
             except QuorateError as refused:
                 error = refused
             if fate == "lost":
@@ -265,9 +275,17 @@ class World:
 
     def break_stream(self, partition: int) -> None:
         broken, self.wire[partition] = self.wire[partition], []
-        for batch, _ in broken:
+        for batch, _, _ in broken:
             batch.is_uncertain = True
             self.a.retry(batch, NotLeaderError("broken"), self.now, 0.1)
+
+    def forget(self) -> None:
+        """Long silence: what is under way is lost, and the brokers forget the producer."""
+        self.now += 20 * 60
+        for partition, broker in enumerate(self.brokers):
+            self.break_stream(partition)
+            broker.memory.now_ms += 20 * 60_000
+            broker.producers.forget()
 
     def finish(self) -> None:
         for _ in range(400):
@@ -356,6 +374,65 @@ def test_nothing_lost_doubled_or_out_of_order_when_batches_are_split(
             world.answer(argument, step)
     world.finish()
     world.check("split")
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(STEPS, max_size=60), st.integers(1, 5))
+def test_nothing_doubled_when_brokers_forget_the_producer_under_a_retry(
+    steps: list[tuple[str, int]], width: int
+) -> None:
+    world = World(max_in_flight=width, delivery_timeout_s=1e9)
+    for step, argument in steps:
+        if step == "send":
+            world.send(argument)
+        elif step == "drain":
+            world.drain()
+        elif step == "break":
+            world.break_stream(argument)
+        elif step == "forget":
+            world.forget()
+        elif step != "wait":
+            world.answer(argument, step)
+    world.finish()
+    world.check("forgot")
+
+
+def refuse(a: Accumulator, batch: Batch, error: QuorateError) -> None:
+    a.retry(batch, error, 0, 0)
+
+
+def test_an_unknown_producer_is_no_proof_for_what_an_earlier_attempt_may_have_written() -> None:
+    a = accumulator()
+    first, second, third = fill(a, 3)
+    assert drain_all(a) == [first, second, third]
+    first.is_uncertain = second.is_uncertain = True
+    for batch, error in ((first, StreamBrokenError), (second, StreamBrokenError)):
+        refuse(a, batch, error("x"))
+    refuse(a, third, NotLeaderError("x"))
+    assert drain_all(a) == [first, second, third]
+    refuse(a, first, UnknownProducerIdError("forgotten"))
+    assert not first.done, "what is in flight behind it comes back first"
+    refuse(a, second, UnknownProducerIdError("forgotten"))
+    refuse(a, third, UnknownProducerIdError("forgotten"))
+    for batch in (first, second):
+        assert isinstance(batch.error, OutcomeUnknownError)
+        assert "may have been written; now: " in str(batch.error)
+    assert drain_all(a) == [third]
+    header = parse_header(third.encoded or b"")
+    assert (header.producer_epoch, header.base_sequence) == (1, 0)
+
+
+def test_a_gap_proves_that_nothing_was_written_whatever_became_of_earlier_attempts() -> None:
+    a = accumulator()
+    (batch,) = fill(a, 1)
+    drain(a)
+    batch.is_uncertain = True
+    refuse(a, batch, StreamBrokenError("x"))
+    drain(a, 5)
+    assert in_doubt_ms(batch, 7) == 7001
+    refuse(a, batch, OutOfOrderSequenceError("0 is next"))
+    assert drain(a, 9) == [batch]
+    assert in_doubt_ms(batch, 9) == 0
 
 
 def test_a_batch_that_is_too_large_goes_on_in_parts_with_its_sequences() -> None:

@@ -23,6 +23,7 @@ from quorate.errors import (
     UnknownProducerIdError,
     UnknownTopicError,
 )
+from quorate.record.batch import split, stamp
 from quorate_broker.partition.leader import ReplicaStream
 from quorate_broker.partition.waiters import hint_of
 from quorate_broker.v1.replica_pb2 import ReplicaFetchPartition
@@ -325,3 +326,26 @@ async def test_a_fenced_broker_does_not_lead(world: World) -> None:
     await world.fence(1, fenced=False)
 
     assert broker.partition.is_leader
+
+
+@pytest.mark.parametrize("timestamp_type", ["CreateTime", "LogAppendTime"])
+@pytest.mark.parametrize("policy", ["delete", "compact"])
+async def test_a_batch_of_another_library_is_stamped_over_and_can_be_read(
+    timestamp_type: str, policy: str
+) -> None:
+    """It says no producer id, a sequence all the same, and any offset and leader_epoch."""
+    world = World(brokers=1)
+    configs = {"message.timestamp.type": timestamp_type, "cleanup.policy": policy}
+    await world.start(min_isr=1, configs=configs)
+    broker = world.brokers[1]
+    for sequence in (0, 0):
+        foreign = bytearray(batch_of(b"a", epoch=-1, sequence=sequence))
+        stamp(foreign, base_offset=-1, leader_epoch=-9)
+        await broker.partition.produce(
+            memoryview(foreign), leader_epoch=-1, acks=-1, timeout_ms=10_000, appended=lambda: None
+        )
+    fetched = await broker.partition.fetch(0, bytes_max=1 << 20, leader_epoch=-1)
+    headers = [header for header, _ in split(fetched.batches)]
+    assert [(one.base_offset, one.leader_epoch) for one in headers] == [(0, 0), (1, 0)]
+    assert values_of(fetched.batches) == [b"a", b"a"]
+    await world.stop()

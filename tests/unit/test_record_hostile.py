@@ -185,8 +185,8 @@ def test_any_header_field_does_no_harm(field: str, value: int) -> None:
         ({"max_timestamp": 2**63 - 1}, "max_timestamp 9223372036854775807"),
         ({"leader_epoch": -2}, "leader_epoch -2 is less than -1"),
         ({"producer_id": -2}, "producer_id -2"),
-        ({"producer_epoch": -2}, "producer_epoch -2"),
-        ({"base_sequence": -2}, "base_sequence -2"),
+        ({"producer_id": 4, "producer_epoch": -2}, "producer_epoch -2"),
+        ({"producer_id": 4, "base_sequence": -2}, "base_sequence -2"),
     ],
 )
 def test_an_impossible_header_is_named(changes: dict[str, int], words: str) -> None:
@@ -225,7 +225,9 @@ def test_what_a_log_may_hold_a_producer_may_not_send(changes: dict[str, int], wo
 def test_epoch_and_sequence_count_only_where_there_is_a_producer_id(
     changes: dict[str, int],
 ) -> None:
-    check(with_fields(BATCHES[NONE], **changes), from_producer=True)
+    batch = with_fields(BATCHES[NONE], **changes)
+    for header in (check(batch, from_producer=True), check(batch)):
+        assert header.last_sequence == (-1 if header.producer_id == -1 else 26)
 
 
 @pytest.mark.parametrize("changes", [{"base_offset": 5}, {"base_offset": -1}, {"leader_epoch": 9}])

@@ -89,6 +89,7 @@ class FakePartition:
         leader_epoch: int,
         acks: int,
         timeout_ms: int,
+        in_doubt_ms: int,
         appended: Callable[[], None],
     ) -> asyncio.Future[Produced]:
         outcome: asyncio.Future[Produced] = asyncio.get_running_loop().create_future()

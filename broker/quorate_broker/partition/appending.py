@@ -55,6 +55,7 @@ class Queued:
     batch: Buffer
     leader_epoch: int
     acks: int
+    in_doubt_ms: int
     deadline_ms: int
     appended: Callable[[], None]
     future: asyncio.Future[Produced]
@@ -93,13 +94,14 @@ def enqueue(
     leader_epoch: int,
     acks: int,
     timeout_ms: int,
+    in_doubt_ms: int,
     appended: Callable[[], None],
 ) -> asyncio.Future[Produced]:
     """See Partition.produce."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[Produced] = loop.create_future()
     deadline_ms = int(loop.time() * 1000) + timeout_ms
-    entry = Queued(batch, leader_epoch, acks, deadline_ms, appended, future)
+    entry = Queued(batch, leader_epoch, acks, in_doubt_ms, deadline_ms, appended, future)
     if len(partition.queue) >= partition.limits.queue_max:
         entry.refuse(
             OverloadedError(f"{partition.name}: {len(partition.queue)} batches are queued")
@@ -187,8 +189,8 @@ async def _with_keys(taken: list[Queued]) -> list[Queued]:
     passed: list[Queued] = []
     for entry in taken:
         try:
-            record_batch.check(entry.batch, from_producer=True)
-            await checks.check_keys(entry.batch)
+            header = record_batch.check(entry.batch, from_producer=True)
+            await checks.check_keys(entry.batch, header)
         except QuorateError as error:
             entry.refuse(error)
         else:
@@ -244,7 +246,7 @@ def _accept_one(
     checked = checks.from_producer(entry.batch, partition.config, partition.host.wall_clock_ms())
     header, entry.batch, entry.append_time_ms = checked
     header = replace(header, base_offset=offset, leader_epoch=leader.leader_epoch)
-    original = staging.check(header)
+    original = staging.check(header, in_doubt_ms=entry.in_doubt_ms)
     if original is not None:
         entry.base_offset, entry.end_offset = original.base_offset, original.end_offset
         return None

@@ -49,7 +49,7 @@ def from_producer(
         raise InvalidRequestError("a transactional batch: transactions are not known here")
     if config.message_timestamp_type == "LogAppendTime":
         stamped = record_batch.with_log_append_time(batch, now_ms)
-        return record_batch.parse_header(stamped), stamped, now_ms
+        return record_batch.parse_header(stamped, from_producer=True), stamped, now_ms
     latest_ms = now_ms + config.message_timestamp_after_max_ms
     if header.max_timestamp > latest_ms:
         raise InvalidTimestampError(
@@ -84,13 +84,13 @@ def from_leader(
     return writes, None
 
 
-async def check_keys(batch: Buffer) -> None:
+async def check_keys(batch: Buffer, header: BatchHeader) -> None:
     """Check that each record has a key: a compacted topic keeps the last record of each.
 
     Decodes the batch, with a turn of the loop now and then. Raises InvalidRequestError, and what
     `records` raises.
     """
-    for number, record in enumerate(record_batch.records(batch)):
+    for number, record in enumerate(record_batch.records(batch, header)):
         if record.key is None:
             raise InvalidRequestError("a record without a key, on a topic that is compacted")
         if number % RECORDS_A_TURN == RECORDS_A_TURN - 1:

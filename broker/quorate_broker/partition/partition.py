@@ -180,14 +180,15 @@ class Partition:
         leader_epoch: int,
         acks: int,
         timeout_ms: int,
+        in_doubt_ms: int = 0,
         appended: Callable[[], None],
     ) -> asyncio.Future[Produced]:
         """Queue a batch; batches are appended in the order of the calls. Never blocks or raises.
 
         `leader_epoch` is the client's view, -1: do not check; `acks` is -1 (all), 0 or 1;
-        `timeout_ms` bounds the wait for the commit. `appended` is called once, when the bytes
-        are in the log or refused. The future ends with Produced or a QuorateError; hint_of(error)
-        says who leads where that is the reason.
+        `timeout_ms` bounds the wait for the commit; `in_doubt_ms`: see Staging.check. `appended`
+        is called once, when the bytes are in the log or refused. The future ends with Produced or
+        a QuorateError; hint_of(error) says who leads where that is the reason.
         """
         return appending.enqueue(
             self,
@@ -195,6 +196,7 @@ class Partition:
             leader_epoch=leader_epoch,
             acks=acks,
             timeout_ms=timeout_ms,
+            in_doubt_ms=in_doubt_ms,
             appended=appended,
         )
 

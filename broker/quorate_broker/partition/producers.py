@@ -2,12 +2,24 @@
 
 A machine. Producers implements the log's Observer: every appended or replayed batch is observed
 in order, on leaders and followers alike, so the window survives a change of leader. Staging
-checks batches that are about to be appended together.
+checks batches that are about to be appended together. Its laws:
+
+* A batch that is in the log is never taken for a new one. A producer that was heard within
+  KEPT_MS is never forgotten, on leaders and followers alike; where there is no room for another
+  one, a new producer is refused, and may try again.
+* What was forgotten is remembered as one time: when the last of the forgotten was heard. A client
+  says how long ago it first sent a batch that may have been written. If its producer is not known
+  and was perhaps forgotten since then, nobody can tell whether the batch was written, and that is
+  the answer (UnknownProducerId). Otherwise it was not written.
+* Time is that of the broker at work (ProducerMemory), kept over restarts by the snapshots. What
+  is replayed counts as heard now. So replicas may remember longer than each other, and the leader
+  of now decides; what it accepts, the followers observe.
 """
 
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from typing import NamedTuple, Protocol
 
 from crc32c import crc32c
@@ -16,9 +28,11 @@ from quorate.errors import (
     CorruptRecordError,
     InvalidRequestError,
     OutOfOrderSequenceError,
+    OverloadedError,
     ProducerFencedError,
     UnknownProducerIdError,
 )
+from quorate_broker.partition.producer_memory import KEPT_MS, PRODUCER_BYTES, ProducerMemory
 
 #: The window: no more unacknowledged batches per producer and partition.
 BATCHES_REMEMBERED = 5
@@ -27,27 +41,40 @@ SEQUENCE_MASK = 0x7FFFFFFF
 NO_PRODUCER = -1
 #: Where a duplicate older than the window lies is not remembered; that it is there, is.
 UNKNOWN_OFFSET = -1
+#: How long a batch may be under way between its client's clock and ours.
+TRANSIT_MS = 5 * 60 * 1000
+#: Producers that one call of `forget` lets go: a turn of the loop stays short.
+FORGET_MAX = 1_000
 
-SNAPSHOT_VERSION = 1
+SNAPSHOT_VERSION = 2
 SNAPSHOT_HEAD = struct.Struct(
     ">"
     "H"  # version
     "I"  # crc: CRC-32C of all that follows
-    "I"  # number of producers, least recently seen first
+    "q"  # the partition's clock
+    "q"  # forgotten_ms, or BLANK
+    "I"  # number of producers, least recently heard first
 )
-SNAPSHOT_PRODUCER = struct.Struct(
+#: A producer, in memory and in snapshots; its batches follow, oldest first.
+PRODUCER = struct.Struct(
     ">"
     "q"  # producer_id
-    "i"  # producer_epoch
-    "B"  # number of batches, oldest first
+    "h"  # producer_epoch
+    "q"  # when it was heard last, by the partition's clock
+    "B"  # number of batches
 )
-SNAPSHOT_BATCH = struct.Struct(
+BATCH = struct.Struct(
     ">"
     "i"  # base_sequence
-    "i"  # last_sequence
+    "i"  # last_offset_delta
     "q"  # base_offset
-    "q"  # last_offset
 )
+#: No producer was ever forgotten here; no batch was ever seen, so that cannot be told.
+NEVER, BLANK = -1, -2
+
+_HEARD = struct.Struct(">q")
+_HEARD_AT = 10  # bytes before it in PRODUCER
+_COUNT_AT = 18
 
 
 class Sequenced(Protocol):
@@ -86,12 +113,7 @@ class Producer(NamedTuple):
 
     def after(self, batch: Sequenced) -> Producer:
         """Return the state with `batch` appended; a newer epoch forgets the older one's."""
-        remembered = Remembered(
-            batch.base_sequence,
-            last_sequence(batch),
-            batch.base_offset,
-            batch.base_offset + batch.last_offset_delta,
-        )
+        remembered = _remembered(batch.base_sequence, batch.last_offset_delta, batch.base_offset)
         if batch.producer_epoch != self.epoch:
             return Producer(batch.producer_epoch, (remembered,))
         return Producer(self.epoch, (*self.batches[1 - BATCHES_REMEMBERED :], remembered))
@@ -148,19 +170,44 @@ def last_sequence(batch: Sequenced) -> int:
     return (batch.base_sequence + batch.last_offset_delta) & SEQUENCE_MASK
 
 
-class Producers:
-    """The producers of one partition, at most `producers_max`: the longest silent goes first."""
+def _remembered(base_sequence: int, last_offset_delta: int, base_offset: int) -> Remembered:
+    return Remembered(
+        base_sequence,
+        (base_sequence + last_offset_delta) & SEQUENCE_MASK,
+        base_offset,
+        base_offset + last_offset_delta,
+    )
 
-    def __init__(self, producers_max: int = 5_000) -> None:
-        self.producers_max = producers_max
-        self._known: dict[int, Producer] = {}  # least recently seen first
+
+def _unpack(packed: bytes) -> Producer:
+    batches = BATCH.iter_unpack(packed[PRODUCER.size :])
+    return Producer(PRODUCER.unpack_from(packed)[1], tuple(_remembered(*one) for one in batches))
+
+
+class Producers:
+    """The producers of one partition. Each is kept as bytes: there may be very many."""
+
+    def __init__(self, memory: ProducerMemory | None = None) -> None:
+        self._memory = memory or ProducerMemory()
+        self._known: dict[int, bytes] = {}  # least recently heard first
+        #: The partition's clock, less the broker's: snapshots carry it over restarts.
+        self._clock_ahead_ms = 0
+        #: When the last of those that were forgotten was heard; NEVER, or BLANK before the first
+        #: batch is seen.
+        self._forgotten_ms = BLANK
 
     def __len__(self) -> int:
         return len(self._known)
 
     def get(self, producer_id: int) -> Producer | None:
         """Return what is known of a producer."""
-        return self._known.get(producer_id)
+        packed = self._known.get(producer_id)
+        return None if packed is None else _unpack(packed)
+
+    @property
+    def now_ms(self) -> int:
+        """The partition's clock: milliseconds of work of the brokers that held this replica."""
+        return self._memory.now_ms + self._clock_ahead_ms
 
     def staging(self) -> Staging:
         """Return a check of batches that will be appended together, in the order checked."""
@@ -169,62 +216,157 @@ class Producers:
     # Observer of the log
 
     def observe(self, header: Sequenced) -> None:
-        """Remember a batch that is in the log now."""
-        if header.producer_id == NO_PRODUCER:
+        """Remember a batch that is in the log now, however many producers there are: the leader
+        that took it decided over the bound.
+        """
+        if self._forgotten_ms == BLANK:
+            self.begin(header.base_offset)
+        producer_id = header.producer_id
+        if producer_id == NO_PRODUCER:
             return
-        known = self._known.pop(header.producer_id, None)
-        state = known if known is not None else Producer(header.producer_epoch, ())
-        self._known[header.producer_id] = state.after(header)
-        while len(self._known) > self.producers_max:
-            del self._known[next(iter(self._known))]
+        epoch = header.producer_epoch
+        known = self._known.pop(producer_id, None)
+        if known is None:
+            self._memory.count += 1
+            kept = b""
+        elif PRODUCER.unpack_from(known)[1] != epoch:
+            kept = b""
+        else:
+            kept = known[PRODUCER.size :][(1 - BATCHES_REMEMBERED) * BATCH.size :]
+        count = len(kept) // BATCH.size + 1
+        self._known[producer_id] = (
+            PRODUCER.pack(producer_id, epoch, self.now_ms, count)
+            + kept
+            + BATCH.pack(header.base_sequence, header.last_offset_delta, header.base_offset)
+        )
 
     def reset(self) -> None:
         """Forget all; the log is about to be read again."""
+        self._memory.count -= len(self._known)
         self._known.clear()
+        self._forgotten_ms = BLANK
 
     def snapshot(self) -> bytes:
         """Return the state as bytes, with version and checksum."""
-        body = [struct.pack(">I", len(self._known))]
-        for producer_id, state in self._known.items():
-            body.append(SNAPSHOT_PRODUCER.pack(producer_id, state.epoch, len(state.batches)))
-            body.extend(SNAPSHOT_BATCH.pack(*batch) for batch in state.batches)
-        data = b"".join(body)
-        return struct.pack(">HI", SNAPSHOT_VERSION, crc32c(data)) + data
+        head = SNAPSHOT_HEAD.pack(
+            SNAPSHOT_VERSION, 0, self.now_ms, self._forgotten_ms, len(self._known)
+        )
+        body = b"".join((head[6:], *self._known.values()))
+        return struct.pack(">HI", SNAPSHOT_VERSION, crc32c(body)) + body
 
     def restore(self, data: bytes) -> None:
         """Replace the state by a snapshot's; CorruptRecordError, and no state, if it is not one."""
-        self._known.clear()
-        if len(data) < SNAPSHOT_HEAD.size:
-            raise CorruptRecordError(f"a producer snapshot of {len(data)} bytes is cut")
-        version, checksum, count = SNAPSHOT_HEAD.unpack_from(data)
-        if version != SNAPSHOT_VERSION:
-            raise CorruptRecordError(
-                f"a producer snapshot of version {version}; we know {SNAPSHOT_VERSION}"
-            )
-        if crc32c(memoryview(data)[6:]) != checksum:
-            raise CorruptRecordError("a producer snapshot does not match its checksum")
-        try:
-            self._known = _read_producers(data, count)
-        except struct.error:
-            raise CorruptRecordError("a producer snapshot is cut") from None
+        self.reset()
+        clock_ms, forgotten_ms, known = _read_snapshot(data)
+        self._known = known
+        self._memory.count += len(known)
+        self._clock_ahead_ms = clock_ms - self._memory.now_ms
+        self._forgotten_ms = forgotten_ms
+
+    # what is forgotten
+
+    def begin(self, offset: int) -> None:
+        """The first batch that is seen lies at `offset`: what lay below it is not remembered."""
+        if self._forgotten_ms == BLANK:
+            self._forgotten_ms = NEVER if offset == 0 else self.now_ms
+
+    def heard(self, producer_id: int) -> None:
+        """A producer repeats a batch: it lives."""
+        known = self._known.pop(producer_id, None)
+        if known is not None:
+            now = _HEARD.pack(self.now_ms)
+            self._known[producer_id] = known[:_HEARD_AT] + now + known[_COUNT_AT:]
+
+    def remembers(self, ago_ms: int) -> bool:
+        """Whether every producer that was heard within that time is known for sure."""
+        if self._forgotten_ms == NEVER:
+            return True
+        return self._forgotten_ms < self.now_ms - ago_ms - TRANSIT_MS
+
+    def forget(self, *, room_for: int = 1) -> int:
+        """Forget who was silent for too long, at most FORGET_MAX of them; return how many."""
+        limits = self._memory.limits
+        excess = len(self._known) - limits.partition_producers_max
+        is_full = not self.has_room(room_for)
+        now = self.now_ms
+        gone: list[int] = []
+        for producer_id, packed in self._known.items():
+            (heard,) = _HEARD.unpack_from(packed, _HEARD_AT)
+            is_wanted = is_full or len(gone) < excess
+            if now - heard <= (KEPT_MS if is_wanted else max(limits.expiration_ms, KEPT_MS)):
+                break
+            gone.append(producer_id)
+            self._forgotten_ms = max(self._forgotten_ms, heard)
+            if len(gone) == FORGET_MAX:
+                break
+        for producer_id in gone:
+            del self._known[producer_id]
+        self._memory.count -= len(gone)
+        return len(gone)
+
+    def has_room(self, more: int) -> bool:
+        """Whether so many new producers may be taken."""
+        size = (len(self._known) + more) * PRODUCER_BYTES
+        return size <= self._memory.limits.partition_bytes_max and self._memory.has_room(more)
+
+    def check_room(self, more: int) -> None:
+        """Make room for so many new producers, or raise OverloadedError."""
+        while not self.has_room(more):
+            if not self.forget(room_for=more):
+                limits = self._memory.limits
+                raise OverloadedError(
+                    f"{len(self._known)} producers are remembered here and {self._memory.count} on "
+                    f"this broker; at {PRODUCER_BYTES} bytes each, "
+                    f"{limits.partition_bytes_max} and {limits.broker_bytes_max} are allowed, and "
+                    f"none was silent for {KEPT_MS // 60_000} minutes. Use fewer producers that "
+                    "live longer, or send again later"
+                )
 
 
-def _read_producers(data: bytes, count: int) -> dict[int, Producer]:
-    known: dict[int, Producer] = {}
-    position = SNAPSHOT_HEAD.size
+class ReadProducer(NamedTuple):
+    """A producer as a snapshot holds it."""
+
+    producer_id: int
+    silent_ms: int
+    state: Producer
+
+
+def producers_in(data: bytes) -> Iterator[ReadProducer]:
+    """Yield the producers of a snapshot; CorruptRecordError if it is not whole."""
+    clock_ms, _, known = _read_snapshot(data)
+    for producer_id, packed in known.items():
+        (heard,) = _HEARD.unpack_from(packed, _HEARD_AT)
+        yield ReadProducer(producer_id, clock_ms - heard, _unpack(packed))
+
+
+def _read_snapshot(data: bytes) -> tuple[int, int, dict[int, bytes]]:
+    """Return (clock, forgotten_ms, producers); the states are not looked into."""
+    if len(data) < SNAPSHOT_HEAD.size:
+        raise CorruptRecordError(f"a producer snapshot of {len(data)} bytes is cut")
+    version, checksum, clock_ms, forgotten_ms, count = SNAPSHOT_HEAD.unpack_from(data)
+    if version != SNAPSHOT_VERSION:
+        raise CorruptRecordError(
+            f"a producer snapshot of version {version}; we know {SNAPSHOT_VERSION}"
+        )
+    if crc32c(memoryview(data)[6:]) != checksum:
+        raise CorruptRecordError("a producer snapshot does not match its checksum")
+    known: dict[int, bytes] = {}
+    position, size = SNAPSHOT_HEAD.size, len(data)
+    read_id, fixed, each = _HEARD.unpack_from, PRODUCER.size, BATCH.size
     for _ in range(count):
-        producer_id, epoch, batch_count = SNAPSHOT_PRODUCER.unpack_from(data, position)
-        position += SNAPSHOT_PRODUCER.size
-        batches: list[Remembered] = []
-        for _ in range(batch_count):
-            batches.append(Remembered(*SNAPSHOT_BATCH.unpack_from(data, position)))
-            position += SNAPSHOT_BATCH.size
-        if not 1 <= batch_count <= BATCHES_REMEMBERED:
-            raise CorruptRecordError(f"a producer snapshot has {batch_count} batches of one")
-        known[producer_id] = Producer(epoch, tuple(batches))
-    if position != len(data):
-        raise CorruptRecordError(f"a producer snapshot has {len(data) - position} bytes too many")
-    return known
+        if position + fixed > size:
+            raise CorruptRecordError("a producer snapshot is cut")
+        held = data[position + _COUNT_AT]
+        if not 1 <= held <= BATCHES_REMEMBERED:
+            raise CorruptRecordError(f"a producer snapshot has {held} batches of one producer")
+        end = position + fixed + held * each
+        known[read_id(data, position)[0]] = data[position:end]
+        position = end
+    if position != size:
+        raise CorruptRecordError(
+            f"a producer snapshot has {size} bytes, and its producers {position}"
+        )
+    return clock_ms, forgotten_ms, known
 
 
 class Staging:
@@ -236,12 +378,14 @@ class Staging:
     def __init__(self, producers: Producers) -> None:
         self._producers = producers
         self._staged: dict[int, Producer] = {}
+        self._new_count = 0
 
-    def check(self, batch: Sequenced) -> Remembered | None:
+    def check(self, batch: Sequenced, *, in_doubt_ms: int = 0) -> Remembered | None:
         """Return the original of a duplicate, or None and count the batch as appended.
 
-        `batch.base_offset` is where it will lie. Raises ProducerFencedError,
-        OutOfOrderSequenceError, UnknownProducerIdError, InvalidRequestError.
+        `batch.base_offset` is where it will lie. `in_doubt_ms`: how long ago it was sent the first
+        time, if that may have written it; 0: it was not. Raises ProducerFencedError,
+        OutOfOrderSequenceError, UnknownProducerIdError, OverloadedError, InvalidRequestError.
         """
         producer_id = batch.producer_id
         if producer_id == NO_PRODUCER:
@@ -253,15 +397,35 @@ class Staging:
             )
         state = self._staged.get(producer_id) or self._producers.get(producer_id)
         if state is None:
-            if batch.base_sequence != 0:
-                raise UnknownProducerIdError(
-                    f"producer {producer_id} is not known here and starts at sequence "
-                    f"{batch.base_sequence}; only 0 may"
-                )
+            self._producers.begin(batch.base_offset)
+            self._admit(batch, in_doubt_ms)
             state = Producer(batch.producer_epoch, ())
         else:
             original = state.check(batch)
             if original is not None:
+                self._producers.heard(producer_id)
                 return original
         self._staged[producer_id] = state.after(batch)
         return None
+
+    def _admit(self, batch: Sequenced, in_doubt_ms: int) -> None:
+        """Raise unless a producer that is not known may begin with this batch."""
+        producer_id, sequence = batch.producer_id, batch.base_sequence
+        if in_doubt_ms and not self._producers.remembers(in_doubt_ms):
+            raise UnknownProducerIdError(
+                f"producer {producer_id} is not known here, and may have been forgotten since its "
+                f"batch of sequence {sequence} was first sent, {in_doubt_ms} ms ago: whether that "
+                "was written can't be told"
+            )
+        if sequence != 0 and in_doubt_ms:
+            raise OutOfOrderSequenceError(
+                f"producer {producer_id}: sequence {sequence} came, and 0 is next: nothing of it "
+                "was written"
+            )
+        if sequence != 0:
+            raise UnknownProducerIdError(
+                f"producer {producer_id} is not known here and starts at sequence {sequence}; "
+                "only 0 may"
+            )
+        self._producers.check_room(self._new_count + 1)
+        self._new_count += 1

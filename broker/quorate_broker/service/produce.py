@@ -247,6 +247,7 @@ class ProduceStream:
             leader_epoch=wanted.leader_epoch,
             acks=header.acks,
             timeout_ms=min(header.timeout_ms, self._limits.timeout_ms_max),
+            in_doubt_ms=wanted.in_doubt_ms,
             appended=charge,
         )
 

@@ -6,10 +6,11 @@ became of each batch. Its laws:
 * Order holds within a partition, under retry too: while a batch waits to be sent again, nothing
   behind it is sent before everything in flight of that partition has been answered.
 * A batch keeps its sequence over all attempts, so that a broker can tell it is a duplicate. It
-  gets another one only when a broker has proved that it was not written (OutOfOrderSequence or
-  UnknownProducerId, with nothing earlier of that partition open): then the partition waits for
-  all its batches in flight, and goes on under the next producer_epoch from sequence 0; what is
-  late under the old one is fenced.
+  gets another one only when it was surely not written, and nothing earlier of that partition is
+  open. OutOfOrderSequence proves it. UnknownProducerId (the broker has forgotten the producer)
+  proves it only for a batch that no earlier attempt may have written; any other one fails with
+  OutcomeUnknown. Then the partition waits for all its batches in flight, and goes on under the
+  next producer_epoch from sequence 0; what is late under the old one is fenced.
 * A batch that is too large, and was surely not written, goes on in parts, which share its sequences
   and its place; a record that is too large by itself fails alone.
 * A partition's queue may be dropped when nothing is on its way. Whatever is sent there later has
@@ -180,6 +181,8 @@ class Accumulator:
             if batch is None:
                 continue
             queue.carrier = carrier
+            if not batch.attempts:
+                batch.first_sent_at = now
             batch.attempts += 1
             queue.in_flight.append(batch)
             taken.append(batch)
@@ -261,6 +264,7 @@ class Accumulator:
         proves_a_gap = isinstance(error, OutOfOrderSequenceError | UnknownProducer)
         if is_first and proves_a_gap:
             queue.has_gap = True
+            queue.is_forgotten = isinstance(error, UnknownProducer)
         queue.retry_at = max(queue.retry_at, now + backoff_s)
         self._restart_after_gap(queue)
 
@@ -357,8 +361,13 @@ class Accumulator:
             self.failed(batch, error)
 
     def _restart_after_gap(self, queue: PartitionQueue) -> None:
-        if queue.has_gap and not queue.in_flight and not queue.restart():
+        if not queue.has_gap or queue.in_flight:
+            return
+        if not queue.restart():
             self.identity = None  # a new id is asked for; the queue takes it at the next send
+        for batch in [batch for batch in queue.ready if batch.is_uncertain]:
+            assert batch.refusal is not None
+            self.failed(batch, batch.refusal)
 
     def _finish(self, batch: Batch, error: QuorateError | None) -> None:
         if batch.done:

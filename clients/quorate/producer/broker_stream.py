@@ -32,6 +32,7 @@ UNREAD_S = 0.1  # after so long a request counts as read, or one stuck partition
 BACKOFF_S = 0.03
 BACKOFF_MAX_S = 0.5
 STALL_S = 0.4  # a broker that is silent so long may have lost its leadership: look again
+UINT32_MAX = (1 << 32) - 1
 ANSWER_GRACE_S = 1.0  # a broker that is alive says itself that a request timed out
 
 
@@ -235,9 +236,9 @@ class BrokerStream:
         self._requests[request_id] = list(batches)
         self._sent_at[request_id] = now
         self._unread[request_id] = now
-        return self._frame(request_id, batches)
+        return self._frame(request_id, batches, now)
 
-    def _frame(self, request_id: int, batches: list[Batch]) -> Frame[ProduceHeader]:
+    def _frame(self, request_id: int, batches: list[Batch], now: float) -> Frame[ProduceHeader]:
         header = ProduceHeader(
             request_id=request_id,
             acks=self.sender.acks,
@@ -256,6 +257,7 @@ class BrokerStream:
                     partition=queue.partition,
                     leader_epoch=view.leader_epoch if view is not None else -1,
                     size=len(batch.encoded),
+                    in_doubt_ms=in_doubt_ms(batch, now),
                 )
             )
             pieces.append(batch.encoded)
@@ -271,3 +273,10 @@ class BrokerStream:
             self._timer.cancel()
         loop = asyncio.get_running_loop()
         self._timer = loop.call_later(max(seconds, 0.001), self._wake.set)
+
+
+def in_doubt_ms(batch: Batch, now: float) -> int:
+    """Return how long ago a batch was sent first, if that may have written it; else 0."""
+    if not batch.is_uncertain:
+        return 0
+    return min(int((now - batch.first_sent_at) * 1000) + 1, UINT32_MAX)

@@ -46,6 +46,7 @@ class Batch:
         "done",
         "encoded",
         "error",
+        "first_sent_at",
         "is_uncertain",
         "number",
         "observed",
@@ -77,6 +78,7 @@ class Batch:
         self.opened_at = now
         self.deadline = deadline
         self.attempts = 0
+        self.first_sent_at = 0.0
         #: An attempt ended without proof that nothing was written.
         self.is_uncertain = False
         self.base_sequence = -1
@@ -135,6 +137,7 @@ class PartitionQueue:
         "has_gap",
         "identity",
         "in_flight",
+        "is_forgotten",
         "next_sequence",
         "open",
         "partition",
@@ -157,6 +160,8 @@ class PartitionQueue:
         self.batches_opened = 0
         #: A broker proved that a sequence is missing: nothing is sent until nothing is in flight.
         self.has_gap = False
+        #: The gap is one of the broker's memory: it does not tell what was written before.
+        self.is_forgotten = False
         self.open: Batch | None = None
         self.ready: deque[Batch] = deque()
         self.in_flight: list[Batch] = []
@@ -276,8 +281,9 @@ class PartitionQueue:
 
         Nothing earlier is open, so a gap proves that the batch before it was lost (it expired, or
         failed for good), and what follows the gap could not have been written either. Batches
-        in flight behind it meet the same gap and come back first. Returns False if the producer id
-        has no epoch left.
+        in flight behind it meet the same gap and come back first. Where the broker has forgotten
+        the producer, that holds only for what no earlier attempt may have written: the rest stays
+        uncertain, and must not be sent again. Returns False if the producer id has no epoch left.
         """
         assert self.has_gap, "only a gap proves that nothing was written"
         assert not self.in_flight, "what is in flight behind a gap comes back first"
@@ -287,6 +293,8 @@ class PartitionQueue:
         for waiting in self.ready:
             waiting.base_sequence = -1
             waiting.encoded = None
+            waiting.is_uncertain &= self.is_forgotten
+        self.is_forgotten = False
         used = self.identity
         if used.producer_epoch >= PRODUCER_EPOCH_MAX:
             self.identity = None

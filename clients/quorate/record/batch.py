@@ -123,8 +123,8 @@ class BatchHeader:
 
     @property
     def last_sequence(self) -> int:
-        """The last record's sequence, -1 without one; sequences wrap at 2**31."""
-        if self.base_sequence == NONE:
+        """The last record's sequence, -1 without a producer_id; sequences wrap at 2**31."""
+        if self.producer_id == NONE:
             return NONE
         return (self.base_sequence + self.last_offset_delta) & SEQUENCE_MAX
 
@@ -424,7 +424,10 @@ def _impossible(header: BatchHeader) -> str | None:
 
 
 def _less_than_none(header: BatchHeader) -> str | None:
-    for name in ("leader_epoch", "producer_id", "producer_epoch", "base_sequence"):
+    names: Sequence[str] = ("leader_epoch", "producer_id")
+    if header.producer_id != NONE:  # else clients fill in the other two as they like
+        names = (*names, "producer_epoch", "base_sequence")
+    for name in names:
         if getattr(header, name) < NONE:
             return f"{name} {getattr(header, name)} is less than -1"
     return None

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from quorate.v1 import common_pb2 as quorate_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18quorate/v1/records.proto\x12\nquorate.v1\x1a\x17quorate/v1/common.proto\"J\n\x0cProduceFrame\x12)\n\x06header\x18\x01 \x01(\x0b\x32\x19.quorate.v1.ProduceHeader\x12\x0f\n\x07payload\x18\x0f \x01(\x0c\"\x8a\x01\n\rProduceHeader\x12\x12\n\nrequest_id\x18\x01 \x01(\x04\x12\x0c\n\x04\x61\x63ks\x18\x02 \x01(\x11\x12\x12\n\ntimeout_ms\x18\x03 \x01(\r\x12\x30\n\npartitions\x18\x04 \x03(\x0b\x32\x1c.quorate.v1.ProducePartition\x12\x11\n\tclient_id\x18\x05 \x01(\t\"[\n\x10ProducePartition\x12\x10\n\x08topic_id\x18\x01 \x01(\x0c\x12\x11\n\tpartition\x18\x02 \x01(\x05\x12\x14\n\x0cleader_epoch\x18\x03 \x01(\x05\x12\x0c\n\x04size\x18\x04 \x01(\r\"=\n\x0fProduceResponse\x12*\n\x07results\x18\x01 \x03(\x0b\x32\x19.quorate.v1.ProduceResult\"\xc7\x01\n\rProduceResult\x12\x12\n\nrequest_id\x18\x01 \x01(\x04\x12\r\n\x05index\x18\x02 \x01(\r\x12 \n\x05\x65rror\x18\x03 \x01(\x0b\x32\x11.quorate.v1.Error\x12\x13\n\x0b\x62\x61se_offset\x18\x04 \x01(\x03\x12\x1a\n\x12log_append_time_ms\x18\x05 \x01(\x03\x12\x18\n\x10log_start_offset\x18\x06 \x01(\x03\x12&\n\x06leader\x18\x07 \x01(\x0b\x32\x16.quorate.v1.LeaderHint\"\xe4\x01\n\x0c\x46\x65tchRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\x04\x12\x13\n\x0bmax_wait_ms\x18\x02 \x01(\r\x12\x11\n\tmin_bytes\x18\x03 \x01(\r\x12\x11\n\tmax_bytes\x18\x04 \x01(\r\x12.\n\npartitions\x18\x05 \x03(\x0b\x32\x1a.quorate.v1.FetchPartition\x12-\n\tforgotten\x18\x06 \x03(\x0b\x32\x1a.quorate.v1.FetchPartition\x12\x11\n\tclient_id\x18\x07 \x01(\t\x12\x13\n\x0b\x63lient_rack\x18\x08 \x01(\t\"\xc1\x01\n\x0e\x46\x65tchPartition\x12\x10\n\x08topic_id\x18\x01 \x01(\x0c\x12\x11\n\tpartition\x18\x02 \x01(\x05\x12\x14\n\x0c\x66\x65tch_offset\x18\x03 \x01(\x03\x12\x14\n\x0cleader_epoch\x18\x04 \x01(\x05\x12\x11\n\tmax_bytes\x18\x05 \x01(\r\x12\x1f\n\x12last_fetched_epoch\x18\x06 \x01(\x05H\x00\x88\x01\x01\x12\x13\n\x0bwas_corrupt\x18\x07 \x01(\x08\x42\x15\n\x13_last_fetched_epoch\"F\n\nFetchFrame\x12\'\n\x06header\x18\x01 \x01(\x0b\x32\x17.quorate.v1.FetchHeader\x12\x0f\n\x07payload\x18\x0f \x01(\x0c\"S\n\x0b\x46\x65tchHeader\x12\x12\n\nrequest_id\x18\x01 \x01(\x04\x12\x30\n\npartitions\x18\x02 \x03(\x0b\x32\x1c.quorate.v1.FetchedPartition\"\x83\x02\n\x10\x46\x65tchedPartition\x12\x10\n\x08topic_id\x18\x01 \x01(\x0c\x12\x11\n\tpartition\x18\x02 \x01(\x05\x12 \n\x05\x65rror\x18\x03 \x01(\x0b\x32\x11.quorate.v1.Error\x12\x16\n\x0ehigh_watermark\x18\x04 \x01(\x03\x12\x18\n\x10log_start_offset\x18\x05 \x01(\x03\x12\x0c\n\x04size\x18\x06 \x01(\r\x12&\n\x06leader\x18\x07 \x01(\x0b\x32\x16.quorate.v1.LeaderHint\x12\x14\n\x0c\x66\x65tch_offset\x18\x08 \x01(\x03\x12*\n\ndivergence\x18\t \x01(\x0b\x32\x16.quorate.v1.Divergence\"/\n\nDivergence\x12\r\n\x05\x65poch\x18\x01 \x01(\x05\x12\x12\n\nend_offset\x18\x02 \x01(\x03\"J\n\x12ListOffsetsRequest\x12\x34\n\npartitions\x18\x01 \x03(\x0b\x32 .quorate.v1.ListOffsetsPartition\"g\n\x14ListOffsetsPartition\x12\x10\n\x08topic_id\x18\x01 \x01(\x0c\x12\x11\n\tpartition\x18\x02 \x01(\x05\x12\x14\n\x0ctimestamp_ms\x18\x03 \x01(\x03\x12\x14\n\x0cleader_epoch\x18\x04 \x01(\x05\"C\n\x13ListOffsetsResponse\x12,\n\npartitions\x18\x01 \x03(\x0b\x32\x18.quorate.v1.ListedOffset\"\xe9\x01\n\x0cListedOffset\x12\x10\n\x08topic_id\x18\x01 \x01(\x0c\x12\x11\n\tpartition\x18\x02 \x01(\x05\x12 \n\x05\x65rror\x18\x03 \x01(\x0b\x32\x11.quorate.v1.Error\x12\x0e\n\x06offset\x18\x04 \x01(\x03\x12\x14\n\x0ctimestamp_ms\x18\x05 \x01(\x03\x12\x14\n\x0cleader_epoch\x18\x06 \x01(\x05\x12&\n\x06leader\x18\x07 \x01(\x0b\x32\x16.quorate.v1.LeaderHint\x12\x1b\n\x0ehigh_watermark\x18\x08 \x01(\x03H\x00\x88\x01\x01\x42\x11\n\x0f_high_watermark\"D\n\x15InitProducerIdRequest\x12\x13\n\x0bproducer_id\x18\x01 \x01(\x03\x12\x16\n\x0eproducer_epoch\x18\x02 \x01(\x05\"g\n\x16InitProducerIdResponse\x12 \n\x05\x65rror\x18\x01 \x01(\x0b\x32\x11.quorate.v1.Error\x12\x13\n\x0bproducer_id\x18\x02 \x01(\x03\x12\x16\n\x0eproducer_epoch\x18\x03 \x01(\x05\x32\xb7\x02\n\x07Records\x12\x44\n\x07Produce\x12\x18.quorate.v1.ProduceFrame\x1a\x1b.quorate.v1.ProduceResponse(\x01\x30\x01\x12=\n\x05\x46\x65tch\x12\x18.quorate.v1.FetchRequest\x1a\x16.quorate.v1.FetchFrame(\x01\x30\x01\x12N\n\x0bListOffsets\x12\x1e.quorate.v1.ListOffsetsRequest\x1a\x1f.quorate.v1.ListOffsetsResponse\x12W\n\x0eInitProducerId\x12!.quorate.v1.InitProducerIdRequest\x1a\".quorate.v1.InitProducerIdResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18quorate/v1/records.proto\x12\nquorate.v1\x1a\x17quorate/v1/common.proto\"J\n\x0cProduceFrame\x12)\n\x06header\x18\x01 \x01(\x0b\x32\x19.quorate.v1.ProduceHeader\x12\x0f\n\x07payload\x18\x0f \x01(\x0c\"\x8a\x01\n\rProduceHeader\x12\x12\n\nrequest_id\x18\x01 \x01(\x04\x12\x0c\n\x04\x61\x63ks\x18\x02 \x01(\x11\x12\x12\n\ntimeout_ms\x18\x03 \x01(\r\x12\x30\n\npartitions\x18\x04 \x03(\x0b\x32\x1c.quorate.v1.ProducePartition\x12\x11\n\tclient_id\x18\x05 \x01(\t\"p\n\x10ProducePartition\x12\x10\n\x08topic_id\x18\x01 \x01(\x0c\x12\x11\n\tpartition\x18\x02 \x01(\x05\x12\x14\n\x0cleader_epoch\x18\x03 \x01(\x05\x12\x0c\n\x04size\x18\x04 \x01(\r\x12\x13\n\x0bin_doubt_ms\x18\x05 \x01(\r\"=\n\x0fProduceResponse\x12*\n\x07results\x18\x01 \x03(\x0b\x32\x19.quorate.v1.ProduceResult\"\xc7\x01\n\rProduceResult\x12\x12\n\nrequest_id\x18\x01 \x01(\x04\x12\r\n\x05index\x18\x02 \x01(\r\x12 \n\x05\x65rror\x18\x03 \x01(\x0b\x32\x11.quorate.v1.Error\x12\x13\n\x0b\x62\x61se_offset\x18\x04 \x01(\x03\x12\x1a\n\x12log_append_time_ms\x18\x05 \x01(\x03\x12\x18\n\x10log_start_offset\x18\x06 \x01(\x03\x12&\n\x06leader\x18\x07 \x01(\x0b\x32\x16.quorate.v1.LeaderHint\"\xe4\x01\n\x0c\x46\x65tchRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\x04\x12\x13\n\x0bmax_wait_ms\x18\x02 \x01(\r\x12\x11\n\tmin_bytes\x18\x03 \x01(\r\x12\x11\n\tmax_bytes\x18\x04 \x01(\r\x12.\n\npartitions\x18\x05 \x03(\x0b\x32\x1a.quorate.v1.FetchPartition\x12-\n\tforgotten\x18\x06 \x03(\x0b\x32\x1a.quorate.v1.FetchPartition\x12\x11\n\tclient_id\x18\x07 \x01(\t\x12\x13\n\x0b\x63lient_rack\x18\x08 \x01(\t\"\xc1\x01\n\x0e\x46\x65tchPartition\x12\x10\n\x08topic_id\x18\x01 \x01(\x0c\x12\x11\n\tpartition\x18\x02 \x01(\x05\x12\x14\n\x0c\x66\x65tch_offset\x18\x03 \x01(\x03\x12\x14\n\x0cleader_epoch\x18\x04 \x01(\x05\x12\x11\n\tmax_bytes\x18\x05 \x01(\r\x12\x1f\n\x12last_fetched_epoch\x18\x06 \x01(\x05H\x00\x88\x01\x01\x12\x13\n\x0bwas_corrupt\x18\x07 \x01(\x08\x42\x15\n\x13_last_fetched_epoch\"F\n\nFetchFrame\x12\'\n\x06header\x18\x01 \x01(\x0b\x32\x17.quorate.v1.FetchHeader\x12\x0f\n\x07payload\x18\x0f \x01(\x0c\"S\n\x0b\x46\x65tchHeader\x12\x12\n\nrequest_id\x18\x01 \x01(\x04\x12\x30\n\npartitions\x18\x02 \x03(\x0b\x32\x1c.quorate.v1.FetchedPartition\"\x83\x02\n\x10\x46\x65tchedPartition\x12\x10\n\x08topic_id\x18\x01 \x01(\x0c\x12\x11\n\tpartition\x18\x02 \x01(\x05\x12 \n\x05\x65rror\x18\x03 \x01(\x0b\x32\x11.quorate.v1.Error\x12\x16\n\x0ehigh_watermark\x18\x04 \x01(\x03\x12\x18\n\x10log_start_offset\x18\x05 \x01(\x03\x12\x0c\n\x04size\x18\x06 \x01(\r\x12&\n\x06leader\x18\x07 \x01(\x0b\x32\x16.quorate.v1.LeaderHint\x12\x14\n\x0c\x66\x65tch_offset\x18\x08 \x01(\x03\x12*\n\ndivergence\x18\t \x01(\x0b\x32\x16.quorate.v1.Divergence\"/\n\nDivergence\x12\r\n\x05\x65poch\x18\x01 \x01(\x05\x12\x12\n\nend_offset\x18\x02 \x01(\x03\"J\n\x12ListOffsetsRequest\x12\x34\n\npartitions\x18\x01 \x03(\x0b\x32 .quorate.v1.ListOffsetsPartition\"g\n\x14ListOffsetsPartition\x12\x10\n\x08topic_id\x18\x01 \x01(\x0c\x12\x11\n\tpartition\x18\x02 \x01(\x05\x12\x14\n\x0ctimestamp_ms\x18\x03 \x01(\x03\x12\x14\n\x0cleader_epoch\x18\x04 \x01(\x05\"C\n\x13ListOffsetsResponse\x12,\n\npartitions\x18\x01 \x03(\x0b\x32\x18.quorate.v1.ListedOffset\"\xe9\x01\n\x0cListedOffset\x12\x10\n\x08topic_id\x18\x01 \x01(\x0c\x12\x11\n\tpartition\x18\x02 \x01(\x05\x12 \n\x05\x65rror\x18\x03 \x01(\x0b\x32\x11.quorate.v1.Error\x12\x0e\n\x06offset\x18\x04 \x01(\x03\x12\x14\n\x0ctimestamp_ms\x18\x05 \x01(\x03\x12\x14\n\x0cleader_epoch\x18\x06 \x01(\x05\x12&\n\x06leader\x18\x07 \x01(\x0b\x32\x16.quorate.v1.LeaderHint\x12\x1b\n\x0ehigh_watermark\x18\x08 \x01(\x03H\x00\x88\x01\x01\x42\x11\n\x0f_high_watermark\"D\n\x15InitProducerIdRequest\x12\x13\n\x0bproducer_id\x18\x01 \x01(\x03\x12\x16\n\x0eproducer_epoch\x18\x02 \x01(\x05\"g\n\x16InitProducerIdResponse\x12 \n\x05\x65rror\x18\x01 \x01(\x0b\x32\x11.quorate.v1.Error\x12\x13\n\x0bproducer_id\x18\x02 \x01(\x03\x12\x16\n\x0eproducer_epoch\x18\x03 \x01(\x05\x32\xb7\x02\n\x07Records\x12\x44\n\x07Produce\x12\x18.quorate.v1.ProduceFrame\x1a\x1b.quorate.v1.ProduceResponse(\x01\x30\x01\x12=\n\x05\x46\x65tch\x12\x18.quorate.v1.FetchRequest\x1a\x16.quorate.v1.FetchFrame(\x01\x30\x01\x12N\n\x0bListOffsets\x12\x1e.quorate.v1.ListOffsetsRequest\x1a\x1f.quorate.v1.ListOffsetsResponse\x12W\n\x0eInitProducerId\x12!.quorate.v1.InitProducerIdRequest\x1a\".quorate.v1.InitProducerIdResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,35 +37,35 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PRODUCEHEADER']._serialized_start=142
   _globals['_PRODUCEHEADER']._serialized_end=280
   _globals['_PRODUCEPARTITION']._serialized_start=282
-  _globals['_PRODUCEPARTITION']._serialized_end=373
-  _globals['_PRODUCERESPONSE']._serialized_start=375
-  _globals['_PRODUCERESPONSE']._serialized_end=436
-  _globals['_PRODUCERESULT']._serialized_start=439
-  _globals['_PRODUCERESULT']._serialized_end=638
-  _globals['_FETCHREQUEST']._serialized_start=641
-  _globals['_FETCHREQUEST']._serialized_end=869
-  _globals['_FETCHPARTITION']._serialized_start=872
-  _globals['_FETCHPARTITION']._serialized_end=1065
-  _globals['_FETCHFRAME']._serialized_start=1067
-  _globals['_FETCHFRAME']._serialized_end=1137
-  _globals['_FETCHHEADER']._serialized_start=1139
-  _globals['_FETCHHEADER']._serialized_end=1222
-  _globals['_FETCHEDPARTITION']._serialized_start=1225
-  _globals['_FETCHEDPARTITION']._serialized_end=1484
-  _globals['_DIVERGENCE']._serialized_start=1486
-  _globals['_DIVERGENCE']._serialized_end=1533
-  _globals['_LISTOFFSETSREQUEST']._serialized_start=1535
-  _globals['_LISTOFFSETSREQUEST']._serialized_end=1609
-  _globals['_LISTOFFSETSPARTITION']._serialized_start=1611
-  _globals['_LISTOFFSETSPARTITION']._serialized_end=1714
-  _globals['_LISTOFFSETSRESPONSE']._serialized_start=1716
-  _globals['_LISTOFFSETSRESPONSE']._serialized_end=1783
-  _globals['_LISTEDOFFSET']._serialized_start=1786
-  _globals['_LISTEDOFFSET']._serialized_end=2019
-  _globals['_INITPRODUCERIDREQUEST']._serialized_start=2021
-  _globals['_INITPRODUCERIDREQUEST']._serialized_end=2089
-  _globals['_INITPRODUCERIDRESPONSE']._serialized_start=2091
-  _globals['_INITPRODUCERIDRESPONSE']._serialized_end=2194
-  _globals['_RECORDS']._serialized_start=2197
-  _globals['_RECORDS']._serialized_end=2508
+  _globals['_PRODUCEPARTITION']._serialized_end=394
+  _globals['_PRODUCERESPONSE']._serialized_start=396
+  _globals['_PRODUCERESPONSE']._serialized_end=457
+  _globals['_PRODUCERESULT']._serialized_start=460
+  _globals['_PRODUCERESULT']._serialized_end=659
+  _globals['_FETCHREQUEST']._serialized_start=662
+  _globals['_FETCHREQUEST']._serialized_end=890
+  _globals['_FETCHPARTITION']._serialized_start=893
+  _globals['_FETCHPARTITION']._serialized_end=1086
+  _globals['_FETCHFRAME']._serialized_start=1088
+  _globals['_FETCHFRAME']._serialized_end=1158
+  _globals['_FETCHHEADER']._serialized_start=1160
+  _globals['_FETCHHEADER']._serialized_end=1243
+  _globals['_FETCHEDPARTITION']._serialized_start=1246
+  _globals['_FETCHEDPARTITION']._serialized_end=1505
+  _globals['_DIVERGENCE']._serialized_start=1507
+  _globals['_DIVERGENCE']._serialized_end=1554
+  _globals['_LISTOFFSETSREQUEST']._serialized_start=1556
+  _globals['_LISTOFFSETSREQUEST']._serialized_end=1630
+  _globals['_LISTOFFSETSPARTITION']._serialized_start=1632
+  _globals['_LISTOFFSETSPARTITION']._serialized_end=1735
+  _globals['_LISTOFFSETSRESPONSE']._serialized_start=1737
+  _globals['_LISTOFFSETSRESPONSE']._serialized_end=1804
+  _globals['_LISTEDOFFSET']._serialized_start=1807
+  _globals['_LISTEDOFFSET']._serialized_end=2040
+  _globals['_INITPRODUCERIDREQUEST']._serialized_start=2042
+  _globals['_INITPRODUCERIDREQUEST']._serialized_end=2110
+  _globals['_INITPRODUCERIDRESPONSE']._serialized_start=2112
+  _globals['_INITPRODUCERIDRESPONSE']._serialized_end=2215
+  _globals['_RECORDS']._serialized_start=2218
+  _globals['_RECORDS']._serialized_end=2529
 # @@protoc_insertion_point(module_scope)

@@ -86,6 +86,7 @@ class ProducePartition(_message.Message):
     PARTITION_FIELD_NUMBER: _builtins.int
     LEADER_EPOCH_FIELD_NUMBER: _builtins.int
     SIZE_FIELD_NUMBER: _builtins.int
+    IN_DOUBT_MS_FIELD_NUMBER: _builtins.int
     topic_id: _builtins.bytes
     """16 bytes"""
     partition: _builtins.int
@@ -93,6 +94,8 @@ class ProducePartition(_message.Message):
     """the client's view; -1: do not check"""
     size: _builtins.int
     """bytes of its one batch in the payload"""
+    in_doubt_ms: _builtins.int
+    """How long ago it was sent the first time, if that may have written it; 0: nothing did."""
     def __init__(
         self,
         *,
@@ -100,10 +103,11 @@ class ProducePartition(_message.Message):
         partition: _builtins.int = ...,
         leader_epoch: _builtins.int = ...,
         size: _builtins.int = ...,
+        in_doubt_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["leader_epoch", b"leader_epoch", "partition", b"partition", "size", b"size", "topic_id", b"topic_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["in_doubt_ms", b"in_doubt_ms", "leader_epoch", b"leader_epoch", "partition", b"partition", "size", b"size", "topic_id", b"topic_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

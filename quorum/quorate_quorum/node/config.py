@@ -28,6 +28,8 @@ GIB: Final = 1 << 30
 
 NodeId = Annotated[int, Meta(ge=0, le=(1 << 31) - 1)]
 Milliseconds = Annotated[int, Meta(ge=1, le=7 * 24 * 3600 * 1000)]
+#: 15 minutes to a year.
+ExpirationMilliseconds = Annotated[int, Meta(ge=15 * 60 * 1000, le=365 * 24 * 3600 * 1000)]
 Bytes = Annotated[int, Meta(ge=KIB, le=64 * GIB)]
 #: A single message, so it must fit what both sides of a connection take.
 MessageBytes = Annotated[int, Meta(ge=64 * KIB, le=GIB)]
@@ -190,8 +192,15 @@ class BrokerConfig(NodeConfig, frozen=True, kw_only=True, forbid_unknown_fields=
     request_partitions_max: Count = 10_000
     #: The longest that acks=all may wait.
     produce_timeout_max_ms: Milliseconds = 600_000
-    #: Producers remembered per partition; the longest silent is forgotten first.
+    #: A partition forgets a producer that has sent it nothing for so long. None is forgotten
+    #: within 15 minutes.
+    producer_id_expiration_ms: ExpirationMilliseconds = 24 * 3600 * 1000
+    #: Where a partition remembers more producers, those silent for 15 minutes go.
     partition_producers_max: Count = 10_000
+    #: Memory for what is remembered of producers: of one partition, and of all. A new producer
+    #: that does not fit is refused, and tries again.
+    partition_producer_state_max_bytes: Bytes = 8 * MIB
+    producer_state_max_bytes: Bytes = 256 * MIB
 
     #: Of one fetch answer, whatever the client asks for; one larger batch goes alone.
     fetch_max_bytes: MessageBytes = 16 * MIB

@@ -1,0 +1,64 @@
+"""Tells the producers of all partitions the time, and lets them forget the silent ones."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from quorate_broker.partition.host import loop_ms
+from quorate_broker.partition.producer_memory import TICK_MS
+from quorate_broker.partition.producers import FORGET_MAX
+
+if TYPE_CHECKING:
+    from quorate_broker.replicas import Replicas
+
+#: Ticks from one look at all partitions to the next.
+TICKS_PER_LOOK = 12
+#: Partitions that are looked at before others have their turn of the loop.
+LOOKS_IN_A_ROW_MAX = 64
+
+
+class ProducerExpiry:
+    """The clock of a broker's ProducerMemory, from start() to stop()."""
+
+    def __init__(self, replicas: Replicas, fail: Callable[[str], None]) -> None:
+        self._replicas = replicas
+        self._fail = fail
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._run(), name="producer expiry")
+        self._task.add_done_callback(self._ended)
+
+    async def stop(self) -> None:
+        """End it. Safe to call twice, and without a start."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+    async def _run(self) -> None:
+        memory = self._replicas.producer_memory
+        ticks = 0
+        while True:
+            memory.tick(loop_ms())
+            ticks += 1
+            if ticks % TICKS_PER_LOOK == 0:
+                await self._look()
+            await asyncio.sleep(TICK_MS / 1000)
+
+    async def _look(self) -> None:
+        """Let every partition forget, and count again, without those that were closed."""
+        for number, partition in enumerate(self._replicas.all(), 1):
+            for _ in range(0, len(partition.producers), FORGET_MAX):
+                if partition.producers.forget() < FORGET_MAX:
+                    break
+                await asyncio.sleep(0)
+            if number % LOOKS_IN_A_ROW_MAX == 0:
+                await asyncio.sleep(0)
+        held = sum(len(partition.producers) for partition in self._replicas.all())
+        self._replicas.producer_memory.count = held
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and task.exception() is not None:
+            self._fail(f"producers can't be forgotten: {task.exception()!r}")
