@@ -36,6 +36,7 @@ from quorate.model import (
 )
 from quorate.network import Method, Q, R
 from quorate.new_topic import (
+    NEW_NAME,
     PARTITIONS,
     REPLICATION_FACTOR,
     Assignments,
@@ -141,7 +142,7 @@ class Admin:
     @checked
     async def create_topic(
         self,
-        name: Annotated[str, TOPIC],
+        name: Annotated[str, NEW_NAME],
         num_partitions: Annotated[int, PARTITIONS] = -1,
         replication_factor: Annotated[int, REPLICATION_FACTOR] = -1,
         configs: Annotated[Mapping[str, ConfigValue] | None, Configs()] = None,

@@ -126,7 +126,10 @@ class Brokers:
         self._said = {one: self._said[one] for one in listed if one in self._said}
         if len(self._said) == 1 and last is not None:
             raise last
-        answers = "; ".join(f"{endpoint}: {error}" for endpoint, error in self._said.items())
+        answers = "; ".join(
+            str(error) if endpoint in str(error) else f"{endpoint}: {error}"
+            for endpoint, error in self._said.items()
+        )
         raise QuorumUnavailableError(
             f"no broker answered {method.path}: {answers or 'there was no time to ask one'}"
         )

@@ -103,8 +103,8 @@ class Cluster(Brokers, TopicViews):
             except QuorateError as error:
                 if loop.time() + RETRY_BACKOFF_S[-1] >= deadline:
                     raise QuorumUnavailableError(
-                        f"none of {', '.join(self.bootstrap)} answered within {timeout_ms} ms "
-                        f"({error}); is the cluster running, is the address right?"
+                        f"no answer within {timeout_ms} ms: is the cluster running, is the address "
+                        f"right? {error}"
                     ) from error
                 await asyncio.sleep(RETRY_BACKOFF_S[-1])
         self._keeper = self.owner.spawn(self._keep_fresh(), "metadata")

@@ -7,8 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, cast
 
-from quorate.errors import InvalidPartitionsError, InvalidReplicationFactorError
-from quorate.settings import INT32_MAX, TOPIC, Whole, check_fields, refused, whole_number
+from quorate.errors import (
+    InvalidPartitionsError,
+    InvalidReplicationFactorError,
+    InvalidTopicError,
+)
+from quorate.settings import INT32_MAX, Text, Whole, check_fields, refused, whole_number
 from quorate.v1 import admin_pb2 as wire
 
 ConfigValue = str | int | float | bool
@@ -67,6 +71,8 @@ class Assignments:
 
 
 #: What the wire can say; the controller knows the real bounds.
+#: The controller says what else may not be in it.
+NEW_NAME = Text("a topic's name", chars_max=249, error=InvalidTopicError)
 PARTITIONS = Whole(
     -INT32_MAX,
     INT32_MAX,
@@ -85,7 +91,7 @@ REPLICATION_FACTOR = Whole(
 class NewTopic:
     """A topic to create; -1 means the cluster's default."""
 
-    name: Annotated[str, TOPIC]
+    name: Annotated[str, NEW_NAME]
     num_partitions: Annotated[int, PARTITIONS] = -1
     replication_factor: Annotated[int, REPLICATION_FACTOR] = -1
     configs: Annotated[Mapping[str, ConfigValue], Configs()] = field(default_factory=dict)

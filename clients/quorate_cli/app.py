@@ -15,6 +15,7 @@ app = typer.Typer(
     name="quorate",
     help="A Kafka-style replicated commit log: start clusters, administer them, look inside.",
     no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},  # every command below has them too
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich" if sys.stderr.isatty() else None,  # piped, plain: errors too

@@ -9,10 +9,16 @@ from typing import Annotated, Any
 import typer
 
 from quorate import Admin, ClusterHealth
-from quorate.errors import QuorateError, QuorumUnavailableError, RequestTimedOutError
+from quorate.errors import (
+    DeadlineExceededError,
+    QuorateError,
+    QuorumUnavailableError,
+    RequestTimedOutError,
+)
 from quorate_cli.session import (
     DEFAULT_BOOTSTRAP,
     SAID_NO,
+    TIMEOUT_SLACK_S,
     Bootstrap,
     Output,
     Timeout,
@@ -44,54 +50,63 @@ def health(
     """
     as_json = check_output(output)
 
-    async def ask() -> ClusterHealth:
+    async def ask() -> tuple[ClusterHealth, str]:
         async with admin_at(bootstrap, timeout) as admin:
             return await _health(admin, timeout)
 
-    async def main() -> ClusterHealth:
+    async def main() -> tuple[ClusterHealth, str]:
         loop = asyncio.get_running_loop()
         until = loop.time() + wait
         while True:
             try:
-                found = await asyncio.wait_for(ask(), timeout + 0.5)
+                found, why = await asyncio.wait_for(ask(), timeout + TIMEOUT_SLACK_S)
             except (QuorateError, TimeoutError):  # no broker answers
                 if loop.time() >= until:
                     raise
             else:
                 if found.healthy or loop.time() >= until:
-                    return found
+                    return found, why
             await asyncio.sleep(min(ASK_AGAIN_S, max(0.0, until - loop.time())))
 
-    found = run(main, timeout=timeout, bounded=False)
+    found, why = run(main, timeout=timeout, bounded=False)
+    reasons = _reasons(found, why)
     if as_json:
-        print_json(_json(found))
+        print_json(_json(found, reasons))
     else:
-        sys.stdout.write("".join(f"{line}\n" for line in lines(found)))
+        sys.stdout.write("".join(f"{line}\n" for line in _lines(found, reasons)))
     if not found.healthy:
         raise typer.Exit(SAID_NO)
 
 
-async def _health(admin: Admin, timeout: float) -> ClusterHealth:
-    """Ask the controller. Without one the answer is that there is none: a broker has answered."""
+async def _health(admin: Admin, timeout: float) -> tuple[ClusterHealth, str]:
+    """Ask the controller. Without one the answer is that there is none, and what a broker says of
+    it, for a broker has answered.
+    """
     await admin.describe_cluster()
     try:
         async with asyncio.timeout(timeout / 2):
-            return await admin.describe_health()
-    except (QuorumUnavailableError, RequestTimedOutError, TimeoutError):
-        return ClusterHealth(controller=-1)
+            return await admin.describe_health(), ""
+    except (QuorumUnavailableError, RequestTimedOutError, DeadlineExceededError) as error:
+        return ClusterHealth(controller=-1), str(error)
+    except TimeoutError:
+        return ClusterHealth(controller=-1), ""
 
 
-def lines(found: ClusterHealth) -> list[str]:
+def _lines(found: ClusterHealth, reasons: list[str]) -> list[str]:
     """Return what is printed: the verdict, then a reason a line."""
     if found.controller < 0:
-        return [f"{NO_CONTROLLER}; what else is wrong only a controller knows"]
+        return reasons
     word = "healthy" if found.healthy else "not healthy"
-    return [f"{word}, controller {found.controller}", *_reasons(found)]
+    return [f"{word}, controller {found.controller}", *reasons]
 
 
-def _reasons(found: ClusterHealth) -> list[str]:
+def _reasons(found: ClusterHealth, why: str) -> list[str]:
     if found.controller < 0:
-        return [NO_CONTROLLER]
+        return [
+            NO_CONTROLLER,
+            *([why] if why else []),
+            "what else is wrong only a controller knows",
+        ]
     reasons = [str(one) for one in found.nodes]
     for trouble, what in (
         (found.offline, "without a leader"),
@@ -107,12 +122,12 @@ def _reasons(found: ClusterHealth) -> list[str]:
     return reasons
 
 
-def _json(found: ClusterHealth) -> dict[str, Any]:
+def _json(found: ClusterHealth, reasons: list[str]) -> dict[str, Any]:
     """Return one document. The lists of partitions hold 100 at most; `counts` are of all."""
     return {
         "healthy": found.healthy,
         "controller": found.controller,
-        "reasons": _reasons(found),
+        "reasons": reasons,
         "nodes": [
             {
                 "kind": one.kind,

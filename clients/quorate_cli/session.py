@@ -17,7 +17,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from quorate import Admin
+from quorate import Admin, TopicDescription
 from quorate.errors import (
     NetworkError,
     PeerError,
@@ -43,6 +43,8 @@ Bootstrap = Annotated[
 Output = Annotated[str, typer.Option("--output", "-o", metavar="text|json", help="How to print.")]
 Timeout = Annotated[float, typer.Option("--timeout", help="Seconds to wait for an answer.")]
 
+Name = Annotated[str, typer.Argument(metavar="NAME", help="The topic.")]
+
 DEFAULT_BOOTSTRAP = "localhost:7092"
 #: The client itself ends within --timeout and says what was wrong; this is the time for that.
 TIMEOUT_SLACK_S = 0.5
@@ -67,6 +69,15 @@ def usage_error(message: str) -> NoReturn:
 def admin_at(bootstrap: str, timeout: float) -> Admin:
     """Return an Admin that asks there and waits for so many seconds; not started."""
     return Admin(bootstrap_servers=bootstrap, request_timeout_ms=milliseconds(timeout))
+
+
+async def must_exist(name: str, bootstrap: str, timeout: float) -> TopicDescription:
+    """Return a topic; UnknownTopicError at once, where clients wait a while for it to be made."""
+    async with (
+        asyncio.timeout(timeout + TIMEOUT_SLACK_S),
+        admin_at(bootstrap, timeout) as admin,
+    ):
+        return (await admin.describe_topics([name]))[name]
 
 
 def milliseconds(timeout: float) -> int:
@@ -103,10 +114,23 @@ def run(main: Callable[[], Coroutine[Any, Any, T]], *, timeout: float, bounded: 
         fail(f"{error} [{code_name(error)}]", SAID_NO)
     except BrokenPipeError:
         _no_more_output()
-    except (ValueError, OSError) as error:
+    except OSError as error:
+        usage_error(os_reason(error))
+    except ValueError as error:
         usage_error(str(error))
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
+
+
+def os_reason(error: OSError) -> str:
+    """Return what the system refused, of which file.
+
+    >>> os_reason(FileNotFoundError(2, "No such file or directory", "/no/such"))
+    '/no/such: No such file or directory'
+    """
+    if error.filename is None or error.strerror is None:
+        return str(error)
+    return f"{os.fsdecode(error.filename)}: {error.strerror}"
 
 
 def leave_on(main: Callable[[], object]) -> None:
@@ -115,7 +139,9 @@ def leave_on(main: Callable[[], object]) -> None:
         main()
     except BrokenPipeError:
         _no_more_output()
-    except (QuorateError, OSError) as error:
+    except OSError as error:
+        fail(os_reason(error), SAID_NO)
+    except QuorateError as error:
         fail(str(error), SAID_NO)
     except ValueError as error:
         usage_error(str(error))
@@ -137,8 +163,13 @@ def warn(messages: Iterable[str]) -> None:
 
 def fail(message: str, status: int) -> NoReturn:
     """Say why on standard error, and leave."""
-    stderr.print(f"quorate: {message}", style="red", markup=False, soft_wrap=True)
+    say(message)
     raise typer.Exit(status)
+
+
+def say(message: str) -> None:
+    """Say on standard error what went wrong."""
+    stderr.print(f"quorate: {message}", style="red", markup=False, soft_wrap=True)
 
 
 def code_name(error: QuorateError) -> str:
@@ -162,13 +193,29 @@ def print_table(
 ) -> None:
     """Print a rich table in a terminal, plain columns where the output is piped."""
     if not console.is_terminal:
-        for row in (columns, *rows):
-            sys.stdout.write("\t".join(str(cell) for cell in row) + "\n")
+        sys.stdout.write(aligned([columns, *rows]))
         return
     table = Table(*columns, title=title, header_style="bold")
     for row in rows:
         table.add_row(*(str(cell) for cell in row))
     console.print(table)
+
+
+def aligned(rows: Sequence[Sequence[object]]) -> str:
+    """Return rows as columns of one width each; an empty cell is a dash.
+
+    >>> print(aligned([("id", "rack"), (100, ""), (1, "A")]), end="")
+    id   rack
+    100  -
+    1    A
+    """
+    cells = [[str(cell) or "-" for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return "".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        + "\n"
+        for row in cells
+    )
 
 
 async def _bounded(

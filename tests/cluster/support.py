@@ -189,10 +189,12 @@ async def whole(cluster: LocalCluster, name: str) -> None:
         await until(is_whole, f"every replica of {name} in sync")
 
 
-async def write(cluster: LocalCluster, name: str, values: Sequence[bytes]) -> None:
+async def write(
+    cluster: LocalCluster, name: str, values: Sequence[bytes], *, partition: int | None = None
+) -> None:
     """Write records, each acknowledged by all in-sync replicas."""
     async with Producer(bootstrap_servers=cluster.bootstrap_servers) as producer:
-        for delivery in [await producer.send(name, value) for value in values]:
+        for delivery in [await producer.send(name, value, partition=partition) for value in values]:
             await delivery
 
 

@@ -427,7 +427,7 @@ def test_stop_flushes_and_then_refuses() -> None:
 def test_nobody_answers_at_start() -> None:
     async def program(cluster: FakeCluster) -> None:
         p = Producer(bootstrap_servers="nobody:1", request_timeout_ms=500)
-        with pytest.raises(QuorumUnavailableError, match="none of nobody:1 answered"):
+        with pytest.raises(QuorumUnavailableError, match=r"no answer within .* nobody:1"):
             await p.start()
 
     with_cluster(program)

@@ -12,7 +12,12 @@ import pytest
 
 from quorate import Admin, Consumer, NewTopic, Producer, TopicPartition
 from quorate.cluster import Cluster
-from quorate.errors import InvalidPartitionsError, InvalidRequestError, QuorateError
+from quorate.errors import (
+    InvalidPartitionsError,
+    InvalidRequestError,
+    InvalidTopicError,
+    QuorateError,
+)
 from quorate.serializers import Json, String
 from quorate.settings import Whole, checked, settings_of
 from tests.harness.fake_leaders import FakeCluster, with_cluster
@@ -182,10 +187,12 @@ async def test_a_rule_is_checked_by_name_and_by_place_and_none_only_where_it_may
         lambda a: a.add_voter(1, "f" * 31, "h:1"),
         lambda a: a.remove_voter(True),
         lambda a: a.remove_voter(-1),
+        lambda a: a.unregister_broker("1"),
+        lambda a: a.unregister_broker(-1),
     ],
 )
 async def test_every_call_of_admin_checks_before_it_asks(call: Callable[[Any], Any]) -> None:
-    with pytest.raises((TypeError, ValueError, InvalidRequestError)):
+    with pytest.raises((TypeError, ValueError, InvalidRequestError, InvalidTopicError)):
         await call(Admin(bootstrap_servers="localhost:1"))
 
 

@@ -1,0 +1,215 @@
+"""`quorate topic consume`: print a topic's records."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Callable
+from typing import Annotated, Any
+
+import typer
+
+from quorate import Consumer, TopicDescription, TopicPartition
+from quorate.errors import InvalidPartitionsError, OffsetOutOfRangeError, RequestTimedOutError
+from quorate_cli import record_text
+from quorate_cli.record_text import AnyRecord
+from quorate_cli.session import (
+    DEFAULT_BOOTSTRAP,
+    Bootstrap,
+    Name,
+    Output,
+    Timeout,
+    check_output,
+    milliseconds,
+    must_exist,
+    print_json,
+    run,
+    usage_error,
+)
+
+#: How long one look for more records takes.
+LOOK_MS = 500
+
+
+def consume(
+    name: Name,
+    from_beginning: Annotated[
+        bool, typer.Option("--from-beginning", help="Start at the first record held.")
+    ] = False,
+    offset: Annotated[
+        int | None, typer.Option("--offset", min=0, help="Start here; with --partition.")
+    ] = None,
+    from_time: Annotated[
+        str | None,
+        typer.Option(
+            "--from-time",
+            metavar="TIME",
+            help="Start at the first record of that time: 2026-01-31T12:00:00 (UTC, unless it "
+            "names a zone), or milliseconds since 1970.",
+        ),
+    ] = None,
+    partition: Annotated[
+        list[int] | None,
+        typer.Option("--partition", min=0, help="Only this one; may be repeated."),
+    ] = None,
+    pattern: Annotated[
+        str | None,
+        typer.Option(
+            "--format",
+            metavar="TEXT",
+            help="Print each record so: {topic} {partition} {offset} {timestamp_ms} {time} {key} "
+            "{value} {headers}; \\t is a tab.",
+        ),
+    ] = None,
+    group: Annotated[str | None, typer.Option("--group", help="Not there yet.")] = None,
+    count: Annotated[int | None, typer.Option("--count", min=1, help="Stop after so many.")] = None,
+    until_end: Annotated[
+        bool, typer.Option("--until-end", help="Stop at the end as it is at the start.")
+    ] = False,
+    bootstrap: Bootstrap = DEFAULT_BOOTSTRAP,
+    output: Output = "text",
+    timeout: Timeout = 10.0,
+) -> None:
+    r"""Print a topic's records, a line each; without --count or --until-end, for good.
+
+    Text: partition, offset, the key if there is one, and the value, between tabs. Null is \N;
+    line breaks and control characters are escaped. JSON has them as they are.
+    """
+    write = _writer(check_output(output), pattern)
+    if sum((from_beginning, offset is not None, from_time is not None)) > 1:
+        usage_error("--from-beginning, --offset and --from-time exclude each other")
+    if offset is not None and not partition:
+        usage_error("--offset needs --partition: each partition has offsets of its own")
+    since_ms = None if from_time is None else _or_usage(record_text.milliseconds_of, from_time)
+
+    async def main() -> None:
+        topic = await must_exist(name, bootstrap, timeout)
+        chosen = _partitions(topic, partition)
+        consumer = Consumer(
+            bootstrap_servers=bootstrap,
+            group_id=group,
+            auto_offset_reset=_policy(from_beginning, offset),
+        )
+        if len(chosen) == len(topic.partitions):
+            consumer.subscribe([name])  # partitions that come later, too
+        else:
+            consumer.assign(chosen)
+        async with asyncio.timeout(timeout):
+            await consumer.start()
+        try:
+            async with asyncio.timeout(timeout):
+                await _go_to(consumer, chosen, offset, since_ms)
+            await _print(consumer, write, count=count, until_end=until_end, timeout=timeout)
+        finally:
+            await consumer.stop()
+
+    run(main, timeout=timeout, bounded=False)
+
+
+def _writer(as_json: bool, pattern: str | None) -> Callable[[AnyRecord], None]:
+    if as_json:
+        if pattern is not None:
+            usage_error("--format is for text: leave it out with -o json")
+        return lambda record: print_json(record_text.as_json(record))
+    printed = record_text.plain if pattern is None else _or_usage(record_text.template, pattern)
+
+    def write(record: AnyRecord) -> None:
+        sys.stdout.write(printed(record) + "\n")
+        sys.stdout.flush()
+
+    return write
+
+
+def _or_usage(read: Callable[[str], Any], given: str) -> Any:
+    try:
+        return read(given)
+    except ValueError as error:
+        usage_error(str(error))
+
+
+def _policy(from_beginning: bool, offset: int | None) -> str:
+    """Return what becomes of a position that is not in the log; an offset that was named is not
+    changed behind the user's back.
+    """
+    if offset is not None:
+        return "none"
+    return "earliest" if from_beginning else "latest"
+
+
+def _partitions(topic: TopicDescription, asked: list[int] | None) -> list[TopicPartition]:
+    """Return the partitions to read; InvalidPartitionsError names one that is not there."""
+    count = len(topic.partitions)
+    for number in asked or ():
+        if number >= count:
+            raise InvalidPartitionsError(
+                f"topic {topic.name!r} has partitions 0 to {count - 1}, and no {number}"
+            )
+    return [TopicPartition(topic.name, one) for one in sorted(set(asked or range(count)))]
+
+
+async def _go_to(
+    consumer: Consumer,
+    chosen: list[TopicPartition],
+    offset: int | None,
+    since_ms: int | None,
+) -> None:
+    if offset is not None:
+        begins, ends = await consumer.beginning_offsets(chosen), await consumer.end_offsets(chosen)
+        for one in chosen:
+            if not begins[one] <= offset <= ends[one]:
+                raise OffsetOutOfRangeError(
+                    f"{one.topic}-{one.partition} begins at offset {begins[one]} and ends before "
+                    f"{ends[one]}; --offset {offset} is outside"
+                )
+            consumer.seek(one, offset)
+    elif since_ms is not None:
+        found = await consumer.offsets_for_times(dict.fromkeys(chosen, since_ms))
+        late = [one for one, at in found.items() if at is None]
+        for one, at in found.items():
+            if at is not None:
+                consumer.seek(one, at.offset)
+        if late:
+            await consumer.seek_to_end(*late)
+
+
+async def _print(
+    consumer: Consumer,
+    write: Callable[[AnyRecord], None],
+    *,
+    count: int | None,
+    until_end: bool,
+    timeout: float,
+) -> None:
+    written = 0
+    records = _until_end(consumer, timeout) if until_end else aiter(consumer)
+    async for record in records:
+        write(record)
+        written += 1
+        if count is not None and written >= count:
+            return
+
+
+async def _until_end(consumer: Consumer, timeout: float) -> AsyncIterator[AnyRecord]:
+    """Yield what the partitions hold now.
+
+    RequestTimedOutError if nothing comes of what is there for `timeout` seconds.
+    """
+    loop = asyncio.get_running_loop()
+    async with asyncio.timeout(timeout):
+        ends = await consumer.end_offsets(consumer.assignment())
+        left = [one for one, end in sorted(ends.items()) if await consumer.position(one) < end]
+    heard_at = loop.time()
+    while left:
+        look_ms = min(LOOK_MS, milliseconds(timeout))
+        for one, found in (await consumer.getmany(timeout_ms=look_ms)).items():
+            heard_at = loop.time()
+            for record in found:
+                if record.offset < ends[one]:
+                    yield record
+        left = [one for one in left if await consumer.position(one) < ends[one]]
+        if left and loop.time() - heard_at > timeout:
+            first = left[0]
+            raise RequestTimedOutError(
+                f"{len(left)} partitions, {first.topic}-{first.partition} among them, gave no "
+                f"record for {timeout:g} s though they hold more: see `quorate cluster health`"
+            )

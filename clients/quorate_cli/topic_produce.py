@@ -1,0 +1,159 @@
+"""`quorate topic produce`: lines of a file or of standard input become records."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, BinaryIO
+
+import typer
+
+from quorate import Delivery, Producer
+from quorate.errors import DeliveryTimeoutError, QuorateError
+from quorate_cli.session import (
+    DEFAULT_BOOTSTRAP,
+    NO_ANSWER,
+    SAID_NO,
+    Bootstrap,
+    Name,
+    Output,
+    Timeout,
+    check_output,
+    milliseconds,
+    must_exist,
+    print_json,
+    run,
+    say,
+    usage_error,
+)
+
+#: Lines that are taken while others wait for their acknowledgement.
+LINES_AHEAD = 20_000
+
+
+@dataclass(slots=True)
+class _Tally:
+    """What became of the lines so far."""
+
+    acked: int = 0
+    failed: int = 0
+    #: A record was not acknowledged in time: those that follow would not be, either.
+    has_timed_out: bool = False
+    waiting: list[Delivery] = field(default_factory=list)
+
+    async def settle(self) -> None:
+        """Wait for every record that was sent; say why the first one failed."""
+        waiting, self.waiting = self.waiting, []
+        for delivery in waiting:
+            try:
+                await delivery
+                self.acked += 1
+            except QuorateError as error:
+                self.note(error)
+
+    def note(self, error: QuorateError) -> None:
+        """A record has failed."""
+        if not self.failed:
+            say(str(error))
+        self.failed += 1
+        self.has_timed_out = self.has_timed_out or isinstance(error, DeliveryTimeoutError)
+
+
+def produce(
+    name: Name,
+    file: Annotated[
+        Path | None, typer.Option("--file", help="Read this file, not standard input.")
+    ] = None,
+    key_separator: Annotated[
+        str | None, typer.Option("--key-separator", help="Splits a line into key and value.")
+    ] = None,
+    acks: Annotated[str, typer.Option("--acks", help="all, 1 or 0.")] = "all",
+    compression: Annotated[str, typer.Option("--compression", help="none or zstd.")] = "none",
+    bootstrap: Bootstrap = DEFAULT_BOOTSTRAP,
+    output: Output = "text",
+    timeout: Timeout = 10.0,
+) -> None:
+    """Write each line of standard input as a record; tell how many were acknowledged.
+
+    A record that is not acknowledged within --timeout has failed; then no more lines are read, and
+    the exit status is 3.
+    """
+    as_json = check_output(output)
+    if acks not in ("all", "1", "0"):
+        usage_error(f"--acks must be all, 1 or 0, not {acks!r}")
+    if key_separator == "":
+        usage_error("--key-separator must not be empty")
+
+    async def main() -> _Tally:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout
+        await must_exist(name, bootstrap, timeout)
+        source = file.open("rb") if file is not None else sys.stdin.buffer
+        left_ms = max(1, milliseconds(timeout) - round((timeout - deadline + loop.time()) * 1000))
+        producer = Producer(
+            bootstrap_servers=bootstrap,
+            acks=acks if acks == "all" else int(acks),
+            compression_type=compression,
+            request_timeout_ms=left_ms,
+            delivery_timeout_ms=left_ms,
+        )
+        async with producer:
+            return await _produce_lines(producer, name, source, key_separator)
+
+    tally = run(main, timeout=timeout, bounded=False)
+    if as_json:
+        print_json({"acked": tally.acked, "failed": tally.failed})
+    else:
+        sys.stdout.write(f"{tally.acked} records acknowledged, {tally.failed} failed\n")
+    if tally.has_timed_out:
+        raise typer.Exit(NO_ANSWER)
+    if tally.failed:
+        raise typer.Exit(SAID_NO)
+
+
+async def _produce_lines(
+    producer: Producer, name: str, source: BinaryIO, key_separator: str | None
+) -> _Tally:
+    tally = _Tally()
+    loop = asyncio.get_running_loop()
+    lines = _lines(source)
+    while not tally.has_timed_out and (
+        chunk := await loop.run_in_executor(None, _next_lines, lines)
+    ):
+        for line in chunk:
+            key, value = _split_key(line, key_separator)
+            try:
+                tally.waiting.append(await producer.send(name, value, key))
+            except QuorateError as error:  # this record alone: too large, or no room in time
+                tally.note(error)
+                if tally.has_timed_out:
+                    break
+        if len(tally.waiting) >= LINES_AHEAD:
+            await tally.settle()
+    await tally.settle()
+    return tally
+
+
+def _lines(source: BinaryIO) -> Iterator[bytes]:
+    for line in source:
+        yield line.rstrip(b"\r\n")
+
+
+def _next_lines(lines: Iterator[bytes]) -> list[bytes]:
+    """Return what can be read without waiting for more than the first line."""
+    chunk = []
+    for line in lines:
+        chunk.append(line)
+        if len(chunk) >= (1000 if not sys.stdin.isatty() else 1):
+            break
+    return chunk
+
+
+def _split_key(line: bytes, separator: str | None) -> tuple[bytes | None, bytes]:
+    if separator is None:
+        return None, line
+    key, found, value = line.partition(separator.encode())
+    return (key, value) if found else (None, line)
