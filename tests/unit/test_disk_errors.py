@@ -319,7 +319,7 @@ async def test_a_replica_that_is_elected_out_of_use_hands_over(
     await leader.produce(b"a")
     await until(lambda: follower.partition.log_end_offset == 1)
     follower.partition.take_offline(failure, "for the test")
-    await pair.change(leader=2)
+    await pair.change(isr=(1, 2), leader=2)
     await until(lambda: pair.state.leader == 1)
     await leader.produce(b"b")
     await until(lambda: follower.partition.log_end_offset == 2)
@@ -340,7 +340,7 @@ async def test_a_replica_that_does_not_open_again_hands_over_and_tries_on(pair: 
     follower.disk.hook = hook
     follower.partition.take_offline("replica", "for the test")
     await until(lambda: bool(tries))
-    await pair.change(leader=2)
+    await pair.change(isr=(1, 2), leader=2)
     await until(lambda: pair.state.leader == 1)
     assert follower.replicas.failed_directories == {}
     follower.disk.hook = None
