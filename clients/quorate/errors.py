@@ -53,63 +53,81 @@ class QuorateError(Exception):
     code: ClassVar[ErrorCode.ValueType] = ErrorCode.ERROR_CODE_UNKNOWN
     retriable: ClassVar[bool] = False
     stale_metadata: ClassVar[bool] = False
+    #: What to do, for whoever reads the traceback: a note on the error, beside its message.
+    advice: ClassVar[str] = ""
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*args)
+        if self.advice:
+            self.add_note(self.advice)
 
 
 class UnknownServerError(QuorateError):
     """The server failed in a way that it did not foresee; its log says more."""
 
+    advice = "Look into the server's log, and report it."
+
 
 class InvalidRequestError(QuorateError):
     """A field is impossible; the message names it and what is allowed."""
 
+    advice = "Correct what the message names; the same call fails again."
     code = ErrorCode.ERROR_CODE_INVALID_REQUEST
 
 
 class InvalidTopicError(InvalidRequestError):
     """A topic's name is not 1 to 249 of the characters a-z A-Z 0-9 . _ -."""
 
+    advice = "Choose another name."
     code = ErrorCode.ERROR_CODE_INVALID_TOPIC
 
 
 class InvalidPartitionsError(InvalidRequestError):
     """A number of partitions, or a partition, that cannot be."""
 
+    advice = "Give a number of partitions, or a partition, that can be."
     code = ErrorCode.ERROR_CODE_INVALID_PARTITIONS
 
 
 class InvalidReplicationFactorError(InvalidRequestError):
     """A replication factor below 1 or above the number of brokers."""
 
+    advice = "Give 1 to the number of brokers, or start more brokers."
     code = ErrorCode.ERROR_CODE_INVALID_REPLICATION_FACTOR
 
 
 class InvalidConfigError(InvalidRequestError):
     """A configuration name or value that is not known or not allowed here."""
 
+    advice = "Correct the name or the value; describe_configs() lists those that there are."
     code = ErrorCode.ERROR_CODE_INVALID_CONFIG
 
 
 class InvalidTimestampError(InvalidRequestError):
     """A record's timestamp lies further in the future than the topic allows."""
 
+    advice = "Correct the record's timestamp or the clock that it comes from."
     code = ErrorCode.ERROR_CODE_INVALID_TIMESTAMP
 
 
 class RecordTooLargeError(InvalidRequestError):
     """A record or batch is larger than ``max.message.bytes`` or the producer's buffer."""
 
+    advice = "Send less in one record, or raise the limit that the message names."
     code = ErrorCode.ERROR_CODE_RECORD_TOO_LARGE
 
 
 class PolicyViolationError(InvalidRequestError):
     """The request is well formed, but the cluster's rules forbid it."""
 
+    advice = "Keep to the rule that the message names, or have it changed."
     code = ErrorCode.ERROR_CODE_POLICY_VIOLATION
 
 
 class UnknownTopicError(QuorateError):
     """No topic or partition of that name or id is known to the node asked."""
 
+    advice = "Create the topic, or correct its name; list_topics() shows all."
     code = ErrorCode.ERROR_CODE_UNKNOWN_TOPIC
     retriable = True
     stale_metadata = True
@@ -118,18 +136,21 @@ class UnknownTopicError(QuorateError):
 class TopicExistsError(QuorateError):
     """A topic of that name exists already."""
 
+    advice = "Choose another name, or delete that topic first."
     code = ErrorCode.ERROR_CODE_TOPIC_EXISTS
 
 
 class UnknownBrokerError(QuorateError):
     """No broker of that id is registered."""
 
+    advice = "Correct the id; `quorate cluster info` lists the brokers."
     code = ErrorCode.ERROR_CODE_UNKNOWN_BROKER
 
 
 class NotLeaderError(QuorateError):
     """The node asked does not lead that partition; the leader hint says who does."""
 
+    advice = "Look the leader up and ask it; producers and consumers do so themselves."
     code = ErrorCode.ERROR_CODE_NOT_LEADER
     retriable = True
     stale_metadata = True
@@ -138,18 +159,21 @@ class NotLeaderError(QuorateError):
 class FencedLeaderEpochError(NotLeaderError):
     """The caller's leader_epoch is older than the leader's (KIP-320)."""
 
+    advice = "Look the leader up again: there is a newer epoch."
     code = ErrorCode.ERROR_CODE_FENCED_LEADER_EPOCH
 
 
 class UnknownLeaderEpochError(NotLeaderError):
     """The caller's leader_epoch is newer than that of the node asked: retry (KIP-320)."""
 
+    advice = "Ask again: that node has not heard of the epoch yet."
     code = ErrorCode.ERROR_CODE_UNKNOWN_LEADER_EPOCH
 
 
 class NotEnoughReplicasError(QuorateError):
     """The ISR is smaller than min.insync.replicas: nothing was written."""
 
+    advice = "Send again when more replicas are in sync; `quorate cluster health` says which lack."
     code = ErrorCode.ERROR_CODE_NOT_ENOUGH_REPLICAS
     retriable = True
 
@@ -157,6 +181,7 @@ class NotEnoughReplicasError(QuorateError):
 class NotEnoughReplicasAfterAppendError(QuorateError):
     """Written by the leader, then the ISR shrank below min.insync.replicas: it may yet commit."""
 
+    advice = "Read whether it was kept, or send again if a copy does no harm."
     code = ErrorCode.ERROR_CODE_NOT_ENOUGH_REPLICAS_AFTER_APPEND
     retriable = True
 
@@ -164,6 +189,7 @@ class NotEnoughReplicasAfterAppendError(QuorateError):
 class CorruptRecordError(QuorateError):
     """Bytes that are not what their checksum, header or length says."""
 
+    advice = "Check the disk that it comes from (`quorate storage verify`), or who wrote it."
     code = ErrorCode.ERROR_CODE_CORRUPT_RECORD
 
 
@@ -173,6 +199,8 @@ class DeserializationError(QuorateError):
     `key` and `value` are the record's bytes. The record is next again: seek to `offset` + 1 to go
     past it.
     """
+
+    advice = "Seek behind the record to go on without it, or read its raw bytes from the error."
 
     def __init__(
         self,
@@ -199,6 +227,7 @@ class DeserializationError(QuorateError):
 class OffsetOutOfRangeError(QuorateError):
     """The offset lies below log_start_offset or above log_end_offset."""
 
+    advice = "Seek to an offset that is held; beginning_offsets() and end_offsets() tell."
     code = ErrorCode.ERROR_CODE_OFFSET_OUT_OF_RANGE
 
 
@@ -209,6 +238,7 @@ class LogTruncatedError(OffsetOutOfRangeError):
     it is not known. Seek to it, and what was written in the place of the lost records is read.
     """
 
+    advice = "Seek to safe_offset to read on from where the log was cut."
     code = ErrorCode.ERROR_CODE_LOG_TRUNCATED
 
     def __init__(self, message: str, *, safe_offset: int = -1) -> None:
@@ -219,6 +249,7 @@ class LogTruncatedError(OffsetOutOfRangeError):
 class OffsetNotAvailableError(QuorateError):
     """A new leader does not know its high watermark yet: retry."""
 
+    advice = "Ask again: the leader was elected just now."
     code = ErrorCode.ERROR_CODE_OFFSET_NOT_AVAILABLE
     retriable = True
 
@@ -226,34 +257,41 @@ class OffsetNotAvailableError(QuorateError):
 class OutOfOrderSequenceError(QuorateError):
     """A batch of an idempotent producer does not follow the one before it."""
 
+    advice = "Make a new producer; what was sent before that is acknowledged stands."
     code = ErrorCode.ERROR_CODE_OUT_OF_ORDER_SEQUENCE
 
 
 class UnknownProducerIdError(QuorateError):
     """The partition holds no state of that producer_id; it may start at sequence 0 only."""
 
+    advice = "Make a new producer; what was sent before that is acknowledged stands."
     code = ErrorCode.ERROR_CODE_UNKNOWN_PRODUCER_ID
 
 
 class ProducerFencedError(QuorateError):
     """A newer producer_epoch of the same producer_id has written."""
 
+    advice = "Stop this producer: a newer one goes on in its place."
     code = ErrorCode.ERROR_CODE_PRODUCER_FENCED
 
 
 class OutcomeUnknownError(QuorateError):
     """The request may have been carried out, or not: look before you repeat it."""
 
+    advice = "Look whether it was carried out before you repeat it."
     code = ErrorCode.ERROR_CODE_OUTCOME_UNKNOWN
 
 
 class DeliveryTimeoutError(OutcomeUnknownError):
     """A record was not acknowledged within delivery_timeout_ms; it may have been written."""
 
+    advice = "Look whether the record is there before you send it again."
+
 
 class RequestTimedOutError(QuorateError):
     """No answer in time."""
 
+    advice = "Ask again, or give it more time."
     code = ErrorCode.ERROR_CODE_REQUEST_TIMED_OUT
     retriable = True
 
@@ -261,6 +299,7 @@ class RequestTimedOutError(QuorateError):
 class QuorumUnavailableError(QuorateError):
     """No controller answers: a majority of voters is needed."""
 
+    advice = "Ask again; if it lasts, see that a majority of the voters run and reach each other."
     code = ErrorCode.ERROR_CODE_QUORUM_UNAVAILABLE
     retriable = True
 
@@ -268,48 +307,56 @@ class QuorumUnavailableError(QuorateError):
 class NotControllerError(QuorumUnavailableError):
     """The voter asked is not the controller."""
 
+    advice = "Ask the voter that leads."
     code = ErrorCode.ERROR_CODE_NOT_CONTROLLER
 
 
 class FencedError(QuorateError):
     """The caller's broker_epoch, incarnation or fencing forbids this."""
 
+    advice = "Register again, or stop: another one has this place."
     code = ErrorCode.ERROR_CODE_FENCED
 
 
 class DuplicateBrokerError(FencedError):
     """Another living process holds this broker id."""
 
+    advice = "Stop the other process, or give this one a node.id of its own."
     code = ErrorCode.ERROR_CODE_DUPLICATE_BROKER
 
 
 class IneligibleReplicaError(FencedError):
     """A proposed ISR member is fenced, shutting down or of another incarnation (KIP-841)."""
 
+    advice = "Propose the ISR again without it, or wait until it is back."
     code = ErrorCode.ERROR_CODE_INELIGIBLE_REPLICA
 
 
 class StalePartitionEpochError(FencedError):
     """The change was proposed on an older state of the partition."""
 
+    advice = "Read the partition's state of now, and decide anew."
     code = ErrorCode.ERROR_CODE_STALE_PARTITION_EPOCH
 
 
 class WrongClusterError(QuorateError):
     """The node asked belongs to another cluster or quorum_generation."""
 
+    advice = "Correct the address, or make a new client for that cluster."
     code = ErrorCode.ERROR_CODE_WRONG_CLUSTER
 
 
 class StorageError(QuorateError):
     """The disk failed, or is full."""
 
+    advice = "Make room on the node's disk, or replace it; its log says more."
     code = ErrorCode.ERROR_CODE_STORAGE
 
 
 class OverloadedError(QuorateError):
     """A bound was reached: try again later."""
 
+    advice = "Ask again later, or ask for less at once."
     code = ErrorCode.ERROR_CODE_OVERLOADED
     retriable = True
 
@@ -317,18 +364,21 @@ class OverloadedError(QuorateError):
 class UnsupportedError(QuorateError):
     """Known, but not there yet."""
 
+    advice = "Do without it, or use a version that has it."
     code = ErrorCode.ERROR_CODE_UNSUPPORTED
 
 
 class AuthorizationError(QuorateError):
     """The principal may not do this."""
 
+    advice = "Have the principal allowed to do this."
     code = ErrorCode.ERROR_CODE_AUTHORIZATION
 
 
 class StoppingError(QuorateError):
     """The node is stopping: ask another."""
 
+    advice = "Ask another node."
     code = ErrorCode.ERROR_CODE_STOPPING
     retriable = True
     stale_metadata = True
@@ -337,20 +387,26 @@ class StoppingError(QuorateError):
 class SnapshotNotFoundError(QuorateError):
     """The snapshot asked for is not there any more."""
 
+    advice = "Ask for the newest snapshot."
     code = ErrorCode.ERROR_CODE_SNAPSHOT_NOT_FOUND
 
 
 class ClosedError(QuorateError):
     """The client was stopped, or was never started."""
 
+    advice = "Make a new client, and use it between start() and stop()."
+
 
 class WrongLoopError(QuorateError, RuntimeError):
     """The client is used from another event loop, thread or process than it was started in."""
+
+    advice = "Use the client in the event loop in which it was started."
 
 
 class NetworkError(QuorateError):
     """What the seam to the wire raises (quorate.network), and nothing else."""
 
+    advice = "See that the node runs and can be reached."
     retriable = True
     stale_metadata = True
 
@@ -358,18 +414,25 @@ class NetworkError(QuorateError):
 class PeerRefusedError(NetworkError):
     """Nobody listens there: the call was surely not carried out."""
 
+    advice = "See that a node runs at that address."
+
 
 class StreamBrokenError(NetworkError):
     """The connection broke: the call may have been carried out."""
+
+    advice = "Ask again, if a repetition does no harm."
 
 
 class DeadlineExceededError(NetworkError):
     """No answer within the call's timeout: it may have been carried out."""
 
+    advice = "Ask again, if a repetition does no harm, or give it more time."
+
 
 class PeerError(NetworkError):
     """The peer answered with a status of the wire, not of ours (unknown method, too large...)."""
 
+    advice = "Look into that node's log."
     retriable = False
 
     def __init__(self, status: str, message: str) -> None:

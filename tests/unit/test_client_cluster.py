@@ -13,7 +13,13 @@ import pytest
 import quorate
 from quorate import Admin, Consumer, Producer
 from quorate.cluster import Cluster
-from quorate.errors import UnknownTopicError, WrongClusterError
+from quorate.errors import (
+    QuorateError,
+    UnknownTopicError,
+    WrongClusterError,
+    from_wire,
+    to_wire,
+)
 from quorate.v1 import admin_pb2
 from quorate.v1.admin_pb2 import MetadataRequest
 from quorate.v1.common_pb2 import LeaderHint
@@ -234,3 +240,15 @@ def test_the_library_is_silent_until_the_program_configures_logging() -> None:
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
         said.append("broken" in done.stderr)
     assert said == [False, True]
+
+
+def test_every_error_says_what_to_do() -> None:
+    kinds: list[type[QuorateError]] = [QuorateError]
+    for kind in kinds:
+        kinds += kind.__subclasses__()
+    ours = [kind for kind in kinds[1:] if kind.__module__ == "quorate.errors"]
+    assert len(ours) > 40
+    assert [kind for kind in ours if not vars(kind).get("advice")] == []
+    error = from_wire(to_wire(UnknownTopicError("no topic is named t")))
+    assert error.__notes__ == [UnknownTopicError.advice]
+    assert str(error) == "no topic is named t"

@@ -379,7 +379,9 @@ def _answered_in_time(wait_ms: int, peer: Peer) -> int:
 def _known(image: MetadataImage, name: str) -> TopicImage:
     topic = image.topic_named(name)
     if topic is None:
-        raise UnknownTopicError(f"no topic is named {name[:249]!r}")
+        raise UnknownTopicError(
+            f"no topic is named {name[:249]!r}; list_topics() and `quorate topic list` show all"
+        )
     return topic
 
 

@@ -179,7 +179,9 @@ class Creation:
             return None
         check_name(new.name, internal=self._internal)
         if new.name in image.topic_ids or new.name in self._names:
-            raise TopicExistsError(f"topic {new.name!r} exists")
+            raise TopicExistsError(
+                f"topic {new.name!r} exists already: choose another name, or delete that one first"
+            )
         if any(one.topic.name == new.name for one in image.sorted_forming()):
             raise OverloadedError(f"a topic {new.name!r} is just being made: ask again")
         configs = _configs(image, new.configs)
