@@ -1276,7 +1276,10 @@ MUTANTS = (
         "broker/quorate_broker/lifecycle.py",
         "            lossy_replicas=self._lossy(),\n",
         "",
-        (f"{LOSSY_CLUSTER}::test_a_damaged_replica_that_comes_back_first_costs_nothing",),
+        (
+            "tests/unit/test_lifecycle.py::test_it_stays_fenced_until_its_lossy_replicas_are_settled",
+            f"{LOSSY_CLUSTER}::test_a_damaged_replica_that_comes_back_first_costs_nothing",
+        ),
     ),
     Mutant(
         "L1",

@@ -100,10 +100,12 @@ class Scene:
         await self.until(lambda: self.state.leader < 0, "nobody leads")
 
     async def until(self, condition: Callable[[], bool], what: str) -> None:
+        pause = 0.0005
         try:
             async with asyncio.timeout(60):
-                while not condition():  # noqa: ASYNC110  (any condition, not an event)
-                    await asyncio.sleep(0.0005)
+                while not condition():
+                    await asyncio.sleep(pause)
+                    pause = min(pause * 1.05, 0.1)
         except TimeoutError:
             raise AssertionError(f"not within 60 s: {what}; {self.state}") from None
 
