@@ -118,6 +118,8 @@ def _take_queued(partition: Partition) -> list[Queued]:
     for entry in partition.queue:
         if count and size + len(entry.batch) > partition.limits.append_bytes_max:
             break
+        if count >= checks.BATCHES_A_TURN:
+            break
         size += len(entry.batch)
         count += 1
     taken, partition.queue = partition.queue[:count], partition.queue[count:]

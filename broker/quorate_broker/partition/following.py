@@ -137,12 +137,14 @@ async def _take(
 async def _append_fetched(
     partition: Partition, role: Follower, fetched: ReplicaFetched, batches: Buffer
 ) -> str | None:
-    writes, fault = checks.from_leader(
+    writes, fault = await checks.from_leader(
         batches,
         log_end_offset=partition.log.log_end_offset,
         last_epoch=partition.log.last_epoch,
         leader_epoch=role.leader_epoch,
     )
+    if partition.role is not role:
+        return "the leader changed during the check"
     if writes:
         await guarded.prepare(partition)
         if not await guarded.write(partition, partition.log.append(writes)):
