@@ -226,6 +226,8 @@ async def _open_one(
         lock = await disk.lock(path)
     except BlockingIOError:
         raise ConfigError(f"{path} is in use by another process") from None
+    except PermissionError:
+        raise ConfigError(f"{path} cannot be used: this process may not write there") from None
     try:
         await disk.sync_directory(path)  # who wrote the identity may have died before its sync
         return HeldDirectory(path, identity, await read_run(disk, path), lock)

@@ -70,9 +70,9 @@ class Assignments:
         ]
 
 
-#: What the wire can say; the controller knows the real bounds.
 #: The controller says what else may not be in it.
 NEW_NAME = Text("a topic's name", chars_max=249, error=InvalidTopicError)
+#: What the wire can say; the controller knows the real bounds.
 PARTITIONS = Whole(
     -INT32_MAX,
     INT32_MAX,

@@ -28,7 +28,7 @@ from rich.table import Table
 from quorate import Admin, Consumer, Delivery, Producer, TopicDescription
 from quorate.errors import QuorateError
 from quorate_cli.local import LocalCluster, Node, Shape, free_port
-from quorate_cli.session import SAID_NO, console, fail, usage_error
+from quorate_cli.session import SAID_NO, console, fail, os_reason, usage_error
 from quorate_cli.up import cluster_folder
 from quorate_cli.workload import AckTimes
 
@@ -115,7 +115,9 @@ def demo(
                     console.print(f"[red]{node.name} did not end cleanly: status {status}")
                     last = (node.folder / "output.log").read_text(errors="replace")[-2000:]
                     console.print(last, markup=False)
-    except (ValueError, OSError) as error:
+    except OSError as error:
+        usage_error(os_reason(error))
+    except ValueError as error:
         usage_error(str(error))
     if not verdict.is_clean or not verdict.is_in_sync or any(statuses.values()):
         raise typer.Exit(1)

@@ -103,6 +103,8 @@ class LocalCluster:
 
     def prepare(self) -> None:
         """Format what is empty and write every node's configuration; OSError if a port is taken."""
+        if self.folder.exists() and not self.folder.is_dir():
+            raise ValueError(f"--data must be a folder, and {self.folder} is a file")
         self.folder.mkdir(parents=True, exist_ok=True)
         for node in self.nodes.values():
             check_port_free(node.endpoint)

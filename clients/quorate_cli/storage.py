@@ -22,7 +22,15 @@ import typer
 from quorate.brokers import default_network
 from quorate.errors import NetworkError
 from quorate_cli import offline, offline_verify
-from quorate_cli.session import SAID_NO, Output, check_output, fail, leave_on, usage_error
+from quorate_cli.session import (
+    SAID_NO,
+    Output,
+    check_output,
+    fail,
+    leave_on,
+    os_reason,
+    usage_error,
+)
 from quorate_quorum.generations import ask_generation
 from quorate_quorum.log.disk import Disk
 from quorate_quorum.log.identity import (
@@ -155,7 +163,7 @@ def format_storage(
     except ConfigError as error:
         fail(str(error), SAID_NO)
     except OSError as error:
-        fail(f"the disk: {error}", SAID_NO)
+        fail(os_reason(error), SAID_NO)
 
 
 @app.command()

@@ -17,7 +17,7 @@ import typer
 
 from quorate.errors import QuorateError
 from quorate_cli.local import LocalCluster, Node, Shape
-from quorate_cli.session import DONE, NO_ANSWER, SAID_NO, fail, stderr, usage_error
+from quorate_cli.session import DONE, NO_ANSWER, SAID_NO, fail, os_reason, stderr, usage_error
 from quorate_quorum.node.config import ConfigError
 
 WATCH_S = 0.2
@@ -57,7 +57,9 @@ def up(
                 run_embedded(cluster, is_temporary=data is None)
             else:
                 _run_processes(cluster, is_temporary=data is None)
-    except (ValueError, OSError, ConfigError) as error:
+    except OSError as error:
+        usage_error(os_reason(error))
+    except (ValueError, ConfigError) as error:
         usage_error(str(error))
 
 

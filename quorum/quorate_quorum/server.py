@@ -337,6 +337,8 @@ async def _locked(disk: Disk, directory: str) -> Lock:
         return await disk.lock(directory)
     except BlockingIOError:
         raise ConfigError(f"{directory} is in use by another process") from None
+    except PermissionError:
+        raise ConfigError(f"{directory} cannot be used: this process may not write there") from None
 
 
 def _lease_config(config: QuorumConfig) -> LeaseConfig:

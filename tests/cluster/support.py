@@ -172,6 +172,12 @@ async def create(
         await admin.create_topic(name, partitions, replicas, named)
 
 
+async def create_on(cluster: LocalCluster, name: str, broker: int) -> None:
+    """Create a topic of one partition whose only replica is on that broker."""
+    async with Admin(bootstrap_servers=cluster.bootstrap_servers) as admin:
+        await admin.create_topic(name, assignments=[[broker]])
+
+
 async def describe(cluster: LocalCluster, name: str) -> TopicDescription:
     """Return the topic as it is now."""
     async with Admin(bootstrap_servers=cluster.bootstrap_servers) as admin:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -14,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from quorate_cli.local import LocalCluster, free_port
-from tests.cluster.support import Answer, create, run_process, write
+from tests.cluster.support import Answer, create, create_on, run_process, write
 
 Command = Callable[..., Answer]
 README = Path(__file__).parents[2] / "README.md"
@@ -334,3 +335,25 @@ def test_a_reader_that_has_enough_ends_the_command_without_a_word(
         process.stdout.close()
         assert process.stderr.read() == b""
         assert process.wait(30) == 0
+
+
+def test_what_a_silent_leader_does_not_answer_ends_at_the_timeout_with_status_3(
+    quorate: Command, cluster: LocalCluster
+) -> None:
+    """Records that it does not acknowledge, and records that it holds and does not give."""
+    asyncio.run(create_on(cluster, "silent", 2))
+    assert quorate("topic", "produce", "silent", stdin=b"one\n").status == 0
+    cluster.signal(2, signal.SIGSTOP)
+    try:
+        others = ",".join(one.endpoint for one in cluster.brokers[:2])
+        for arguments in (
+            ["topic", "produce", "silent", "-o", "json"],
+            ["topic", "consume", "silent", "--from-beginning", "--until-end"],
+        ):
+            said = quorate(*arguments, "--timeout", "2", bootstrap=others, stdin=b"two\nthree\n")
+            assert said.status == 3, said
+            assert said.err.startswith("quorate: ")
+            assert "Traceback" not in said.err
+    finally:
+        cluster.signal(2, signal.SIGCONT)
+        assert quorate("cluster", "health", "--wait", "30").status == 0

@@ -154,6 +154,17 @@ def test_a_port_in_use_is_named(tmp_path: Path) -> None:
     assert "--port" in said.err
 
 
+def test_a_folder_that_cannot_be_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("x")
+    for data, words in (
+        (str(file), f"--data must be a folder, and {file} is a file"),
+        ("/proc/nope", "/proc/nope: No such file or directory"),
+    ):
+        said = run_process("up", "--data", data, "--port", "0")
+        assert (said.status, said.out, said.err) == (2, "", f"quorate: {words}\n")
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -194,3 +194,17 @@ async def test_a_huge_file_is_not_read(disk: FewFiles) -> None:
     assert (
         await said(disk, UnreadableIdentityError) == f"{PATH} has 5000 bytes; at most 4096 are ours"
     )
+
+
+@pytest.mark.parametrize("error", [NotADirectoryError, PermissionError])
+async def test_what_is_no_directory_of_ours_is_a_wrong_configuration(
+    disk: FewFiles, error: type[OSError], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def size(path: str) -> int:
+        raise error(1, "said the system", path)
+
+    monkeypatch.setattr(disk, "size", size)
+    assert await said(disk, NotFormattedError) == (
+        "data cannot be used: said the system. log.dirs names directories that this process may "
+        "read and write"
+    )

@@ -149,8 +149,11 @@ def test_a_node_that_fails_says_why() -> None:
     ],
 )
 def test_a_start_that_fails_gives_its_status(error: Exception, status: int) -> None:
-    with capture_logs():
+    with capture_logs() as logs:
         assert run(starting(error)) == status
+    is_ours = isinstance(error, AssertionError)  # where in our program says something
+    assert ("exc_info" in logs[-1] or "exception" in logs[-1]) == is_ours
+    assert is_ours or str(error) in logs[-1]["reason"] or "disk is gone" in logs[-1]["reason"]
 
 
 def test_an_error_in_a_callback_fails_the_node() -> None:
@@ -375,7 +378,7 @@ def test_a_failed_process_ends_although_a_thread_hangs() -> None:
     assert found.returncode == 70
     last = json.loads(found.stderr.splitlines()[-1])
     assert last["event"] == "the node failed"
-    assert "Input/output error" in last["exception"]
+    assert "Input/output error" in last["reason"]
 
 
 def test_a_process_without_assertions_is_refused() -> None:

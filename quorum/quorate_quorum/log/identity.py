@@ -80,6 +80,11 @@ async def read_identity(
             f"{directory} is not formatted: it has no {FILE_NAME}. If this node is new, run "
             f"`quorate storage format`; if it is not, its disk is missing"
         ) from None
+    except (NotADirectoryError, PermissionError) as error:
+        raise NotFormattedError(
+            f"{directory} cannot be used: {error.strerror}. log.dirs names directories that this "
+            "process may read and write"
+        ) from None
     if size > BYTES_MAX:
         raise UnreadableIdentityError(f"{path} has {size} bytes; at most {BYTES_MAX} are ours")
     identity = _parse(path, await read_whole(disk, path))

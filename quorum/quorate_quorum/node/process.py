@@ -27,6 +27,7 @@ from typing import Any, Final, NoReturn, Protocol, TypeVar
 import structlog
 
 from quorate import __version__
+from quorate.errors import StorageError
 from quorate_quorum.node.config import ConfigError, NodeConfig, load, settings, without_effect
 from quorate_quorum.node.logs import set_up_logs
 
@@ -140,6 +141,9 @@ def run(start: Callable[[], Awaitable[Server]]) -> int:
         return EXIT_CONFIG
     except NodeFailed as error:
         log.error("the node failed", reason=error.reason)
+        return EXIT_FAILED
+    except (StorageError, OSError) as error:  # not ours: where in our program says nothing
+        log.error("the node failed", reason=str(error))
         return EXIT_FAILED
     except Exception:
         log.exception("the node failed")
