@@ -22,7 +22,7 @@ from quorate_quorum.log.identity import Identity, read_identity
 from quorate_quorum.node.config import ConfigError, QuorumConfig
 from quorate_quorum.node.environment import Environment
 from quorate_quorum.node.process import NodeFailed
-from quorate_quorum.raft.bootstrap import format_new_voter
+from quorate_quorum.raft.bootstrap import format_new_voter, make_durably, metadata_directory
 from quorate_quorum.raft.raft import Raft
 from quorate_quorum.server import STOPPED_EARLY, STOPPED_LATE, QuorumServer
 from quorate_testing.simulated.disk import SimulatedDisk
@@ -164,6 +164,7 @@ class Quorum:
         """As replace_disk, but what comes is as on the day of the format: the same directory id."""
         self.kill(machine)
         disk = self._new_disk()
+        await make_durably(disk, metadata_directory(DATA))  # a new voter's has no file in it
         for path, content in machine.formatted:
             await disk.make_directory(path.rpartition("/")[0])
             await replace_whole(disk, path, content)
