@@ -274,7 +274,9 @@ class LeaderStream:
             number += 1
             self._changed.clear()
             named = [self._named.pop(key) for key in list(islice(self._named, NAMED_MAX))]
-            forgotten, self._forgotten = self._forgotten, {}
+            forgotten = list(islice(self._forgotten, NAMED_MAX))
+            for key in forgotten:
+                del self._forgotten[key]
             yield ReplicaFetchRequest(
                 open=opened,
                 partitions=named,
@@ -289,7 +291,7 @@ class LeaderStream:
             opened = None
             if not self._forgotten:
                 self._all_told.set()  # the request before was taken
-            if self._named:
+            if self._named or self._forgotten:
                 continue
             timer = loop.call_later(wait_ms / 1000, self._changed.set)
             try:

@@ -68,7 +68,9 @@ def encode(frame: Frame[H]) -> bytes:
     )
 
 
-def decoder(header_type: type[H]) -> Callable[[bytes], Frame[H]]:
+def decoder(
+    header_type: type[H], *, header_bytes_max: int | None = None
+) -> Callable[[bytes], Frame[H]]:
     """Return a function from bytes to a frame with that header; its payload is a view on them.
 
     The function raises InvalidRequestError for anything that is not such a frame.
@@ -77,6 +79,11 @@ def decoder(header_type: type[H]) -> Callable[[bytes], Frame[H]]:
     def decode(data: bytes) -> Frame[H]:
         view = memoryview(data)
         header_bytes, position = _field(view, 0, HEADER_TAG[0])
+        if header_bytes_max is not None and len(header_bytes) > header_bytes_max:
+            raise InvalidRequestError(
+                f"a frame's header of {len(header_bytes)} bytes; {header_bytes_max} are allowed: "
+                "send several frames"
+            )
         try:
             header = header_type.FromString(bytes(header_bytes))
         except DecodeError as error:

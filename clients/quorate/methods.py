@@ -7,6 +7,9 @@ from quorate.v1 import admin_pb2 as admin
 from quorate.v1 import node_pb2 as node
 from quorate.v1 import records_pb2 as records
 
+#: Requests that name topics: 10,000 of the longest names fit.
+NAMES_BYTES_MAX = 3 << 20
+
 IDENTIFY = message_method("/quorate.v1.Node/Identify", node.IdentifyRequest, node.IdentifyResponse)
 
 PRODUCE = framed_requests(
@@ -23,16 +26,28 @@ INIT_PRODUCER_ID = message_method(
 )
 
 METADATA = message_method(
-    "/quorate.v1.Admin/Metadata", admin.MetadataRequest, admin.MetadataResponse
+    "/quorate.v1.Admin/Metadata",
+    admin.MetadataRequest,
+    admin.MetadataResponse,
+    request_bytes_max=NAMES_BYTES_MAX,
 )
 CREATE_TOPICS = message_method(
-    "/quorate.v1.Admin/CreateTopics", admin.CreateTopicsRequest, admin.CreateTopicsResponse
+    "/quorate.v1.Admin/CreateTopics",
+    admin.CreateTopicsRequest,
+    admin.CreateTopicsResponse,
+    request_bytes_max=NAMES_BYTES_MAX,
 )
 DELETE_TOPICS = message_method(
-    "/quorate.v1.Admin/DeleteTopics", admin.DeleteTopicsRequest, admin.DeleteTopicsResponse
+    "/quorate.v1.Admin/DeleteTopics",
+    admin.DeleteTopicsRequest,
+    admin.DeleteTopicsResponse,
+    request_bytes_max=NAMES_BYTES_MAX,
 )
 DESCRIBE_TOPICS = message_method(
-    "/quorate.v1.Admin/DescribeTopics", admin.DescribeTopicsRequest, admin.DescribeTopicsResponse
+    "/quorate.v1.Admin/DescribeTopics",
+    admin.DescribeTopicsRequest,
+    admin.DescribeTopicsResponse,
+    request_bytes_max=NAMES_BYTES_MAX,
 )
 ALTER_CONFIGS = message_method(
     "/quorate.v1.Admin/AlterConfigs", admin.AlterConfigsRequest, admin.AlterConfigsResponse

@@ -48,6 +48,7 @@ FORWARD = message_method(
     "/quorate_quorum.v1.Controller/Forward",
     controller.ForwardRequests,
     controller.ForwardResponses,
+    request_bytes_max=64 << 20,  # of few fields: what is forwarded is parsed one by one
     streams_requests=True,
     streams_responses=True,
 )

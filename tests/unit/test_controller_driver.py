@@ -24,7 +24,13 @@ from quorate.errors import (
     from_wire,
     raise_if_error,
 )
-from quorate.methods import CREATE_TOPICS, DESCRIBE_QUORUM, METADATA, TRANSFER_LEADERSHIP
+from quorate.methods import (
+    CREATE_TOPICS,
+    DELETE_TOPICS,
+    DESCRIBE_QUORUM,
+    METADATA,
+    TRANSFER_LEADERSHIP,
+)
 from quorate.v1 import admin_pb2 as admin
 from quorate.v1.common_pb2 import ErrorCode
 from quorate_quorum.controller.controller import Controller
@@ -876,5 +882,22 @@ def test_an_abandoned_stream_of_requests_leaves_nothing_behind() -> None:
         await asyncio.sleep(0.1)
         tasks = [task.get_name() for task in asyncio.all_tasks()]
         assert not [name for name in tasks if "answer" in name]
+
+    in_a_world(program)
+
+
+def test_a_request_that_names_too_much_is_refused_as_a_whole() -> None:
+    """An error for each of a million topics would hold the loop for seconds."""
+
+    async def program(world: World) -> None:
+        topics = admin.CreateTopicsRequest(topics=[admin.NewTopic()] * 10_001)
+        names = admin.DeleteTopicsRequest(topics=["t"] * 10_001)
+        for method, request in ((CREATE_TOPICS, topics), (DELETE_TOPICS, names)):
+            answer = await world.forward(method.path, request.SerializeToString())
+            assert isinstance(from_wire(answer.error), InvalidRequestError)
+            assert "10001" in answer.error.message
+        proposals = wire.AlterPartitionsRequest(partitions=[wire.AlterPartition()] * 10_001)
+        with pytest.raises(InvalidRequestError, match="10000 are allowed"):
+            await world.controller.alter_partitions(proposals)
 
     in_a_world(program)

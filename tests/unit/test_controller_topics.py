@@ -293,6 +293,18 @@ def test_one_request_deletes_so_many_topics_and_refuses_the_rest() -> None:
     assert "at most 1000" in refused.message
 
 
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [(["retention.ms"] * 2, "removed twice"), (["retention.ms"] * 1001, "1001 configs")],
+)
+def test_configs_are_removed_once_and_not_too_many_at_once(names: list[str], words: str) -> None:
+    image = with_partition(brokers([0]), [0], name="a", number=1)
+    request = admin.AlterConfigsRequest(topic="a", remove=names)
+    outcome = alter_configs(image, request, context(image))
+    assert outcome.events == ()
+    assert words in outcome.response.error.message
+
+
 def test_internal_topics_are_not_deleted() -> None:
     image, _ = create(brokers([0]), new("__consumer_offsets"), internal=True)
     request = admin.DeleteTopicsRequest(topics=["__consumer_offsets"])

@@ -16,7 +16,12 @@ from typing import Protocol, TypeVar
 
 import structlog
 
-from quorate.errors import NotControllerError, OverloadedError, UnknownServerError
+from quorate.errors import (
+    InvalidRequestError,
+    NotControllerError,
+    OverloadedError,
+    UnknownServerError,
+)
 from quorate.v1 import admin_pb2 as admin
 from quorate.v1.admin_pb2 import DescribeQuorumRequest, DescribeQuorumResponse
 from quorate.v1.common_pb2 import ErrorCode
@@ -46,6 +51,8 @@ log = structlog.get_logger(__name__)
 R = TypeVar("R")
 
 CREATIONS_MAX = 100
+#: Topics or partitions that one request may name.
+NAMED_MAX = 10_000
 #: They go on when their callers have gone, and with them what bounded their bytes.
 CREATION_BYTES_MAX = 64 << 20
 
@@ -166,6 +173,7 @@ class Controller:
 
         Such a one goes on when its caller has gone.
         """
+        _check_named(len(request.topics))
         active = self._reigning()
         creation = Creation(request)
         if creation.fits_in_a_turn(active.reign.pending):
@@ -202,6 +210,7 @@ class Controller:
         self, request: AlterPartitionsRequest
     ) -> Decided[AlterPartitionsResponse]:
         """Decide what a leader proposes, some partitions in each turn of the loop."""
+        _check_named(len(request.partitions))
         parts = partitions.parts_of(request)
         if len(parts) == 1:
             return await self.run(partial(_altered, request))
@@ -212,6 +221,7 @@ class Controller:
         self, request: admin.DeleteTopicsRequest
     ) -> Decided[admin.DeleteTopicsResponse]:
         """Delete topics, some in each turn of the loop."""
+        _check_named(len(request.topics) + len(request.topic_ids))
         parts = topics.parts_of(request)
         if len(parts) == 1:
             return await self.run(partial(_deleted, request))
@@ -433,6 +443,14 @@ class Controller:
         del self._ending[task]
         if not task.cancelled() and task.exception() is not None:
             self._fail(f"the leases did not end: {task.exception()!r}")
+
+
+def _check_named(count: int) -> None:
+    """Refuse a request as a whole: an error for each of what it names would take seconds."""
+    if count > NAMED_MAX:
+        raise InvalidRequestError(
+            f"a request names {count} topics or partitions; {NAMED_MAX} are allowed: send several"
+        )
 
 
 def _contradiction(error: AssertionError) -> UnknownServerError:

@@ -270,6 +270,9 @@ class Leases:
             return
         if request.lossy_replicas:
             self._distrust(broker_id, list(request.lossy_replicas))
+        if len(request.replica_ends) > ENDS_PER_MESSAGE_MAX:
+            session.end(InvalidRequestError("more ends of replicas than one heartbeat may tell"))
+            return
         if request.replica_ends:
             self._recovery.answered(broker_id, session.broker_epoch, request.replica_ends)
         if session.wants_shutdown:

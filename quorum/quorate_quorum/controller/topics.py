@@ -34,6 +34,7 @@ NAME = re.compile(r"[a-zA-Z0-9._-]{1,249}")
 NAME_LENGTH_MAX = 249
 PARTITIONS_MAX = 10_000
 TOPICS_PER_REQUEST_MAX = 1_000
+CONFIGS_PER_REQUEST_MAX = 1_000
 #: A topic has many partitions to forget.
 DELETED_PER_TURN = 50
 DEFAULT_REPLICATION_MAX = 3
@@ -182,10 +183,17 @@ def _config_events(
     topic = image.topic_named(request.topic) if request.topic else None
     if request.topic and topic is None:
         raise UnknownTopicError(f"no topic {request.topic!r}")
+    count = len(request.set) + len(request.remove)
+    if count > CONFIGS_PER_REQUEST_MAX:
+        raise InvalidRequestError(
+            f"a request names {count} configs; {CONFIGS_PER_REQUEST_MAX} are allowed"
+        )
     topic_id, now = (b"", image.configs) if topic is None else (topic.id, topic.configs)
     wanted: dict[str, str | None] = {}
     for name in request.remove:
         spec_of(name, of_topic=topic is not None)
+        if name in wanted:
+            raise InvalidRequestError(f"{name} is removed twice in one request")
         wanted[name] = None
     for name in sorted(request.set):
         if name in wanted:
