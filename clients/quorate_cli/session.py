@@ -19,6 +19,7 @@ from rich.table import Table
 
 from quorate import Admin, TopicDescription
 from quorate.errors import (
+    DeadlineExceededError,
     NetworkError,
     PeerError,
     QuorateError,
@@ -98,10 +99,11 @@ def run(main: Callable[[], Coroutine[Any, Any, T]], *, timeout: float, bounded: 
     """
     try:
         return asyncio.run(_bounded(main, milliseconds(timeout), bounded=bounded))
-    except TimeoutError:
+    except (TimeoutError, DeadlineExceededError) as error:
         fail(
             f"no answer within {timeout:g} s (--timeout); perhaps the quorum has no leader: "
-            "`quorate cluster info`, which needs none, tells",
+            "`quorate cluster info`, which needs none, tells"
+            + (f" ({error})" if str(error) else ""),
             NO_ANSWER,
         )
     except (QuorumUnavailableError, RequestTimedOutError) as error:

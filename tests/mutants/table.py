@@ -1439,4 +1439,26 @@ MUTANTS = (
             "::test_a_follower_that_leaves_a_partition_out_of_its_stream_is_out_of_sync_at_once",
         ),
     ),
+    Mutant(
+        "O1",
+        "a broker is forgotten while replicas lie in its directories, and with it what they lost",
+        "quorum/quorate_quorum/controller/brokers.py",
+        "elif replicas := image.replica_counts.get(broker.id, 0):",
+        "elif replicas := 0:",
+        (
+            "tests/unit/test_controller_brokers.py"
+            "::test_a_broker_that_holds_replicas_is_not_unregistered_until_they_are_gone",
+        ),
+    ),
+    Mutant(
+        "O2",
+        "a voter whose process is gone counts as heard until a timeout",
+        "quorum/quorate_quorum/raft/leading.py",
+        "        progress.is_connected = False\n",
+        "",
+        (
+            "tests/unit/test_cluster_health.py"
+            "::test_a_voter_is_heard_while_its_stream_stands_and_for_a_fetch_timeout",
+        ),
+    ),
 )

@@ -279,6 +279,8 @@ class ForwardStream:
     def _no_answer(
         self, number: int, reason: str, nobody_there: bool = False
     ) -> NotSentError | OutcomeUnknownError:
-        if nobody_there or number in self._outbox:
+        if nobody_there:
+            return NotSentError(f"nobody listens at {self.endpoint}")
+        if number in self._outbox:
             return NotSentError(f"nothing was sent to {self.endpoint} {reason}")
         return OutcomeUnknownError(f"it was sent to {self.endpoint}, and not answered {reason}")

@@ -130,7 +130,10 @@ class Answers:
         self._said[endpoint] = str(said)
 
     def __str__(self) -> str:
-        answers = "; ".join(f"{endpoint}: {said}" for endpoint, said in self._said.items())
+        answers = "; ".join(
+            said if endpoint in said else f"{endpoint}: {said}"
+            for endpoint, said in self._said.items()
+        )
         return f"voters that were asked: {answers or 'none'}"
 
 
