@@ -41,7 +41,7 @@ proto: setup
 	proto/generate.sh
 
 sim: setup
-	@$(BIN)/python -m tests.simulation.run $(if $(SEED),--seed $(SEED),--seeds $(SEEDS) --first-seed $(FIRST_SEED))
+	@$(BIN)/python -m tests.simulation.run $(if $(SEED),--seed $(SEED),--seeds $(SEEDS) --first-seed $(FIRST_SEED)) $(if $(STATE),--state $(STATE)) $(ARGS)
 
 mutants: setup
 	@$(BIN)/python -m tests.mutants.run $(ARGS)

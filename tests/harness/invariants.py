@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from quorate.record.batch import split
 from quorate_broker.partition.partition import Partition
 from quorate_broker.server import BrokerServer
+from quorate_quorum.metadata.image import NEVER
 from quorate_quorum.raft.node import RaftNode
 from quorate_quorum.server import QuorumServer
 from quorate_testing.simulated.cluster import SimulatedCluster, SimulatedNode
@@ -25,6 +26,8 @@ class Invariants:
     """Remembers what was seen, and compares what is seen now with it."""
 
     cluster: SimulatedCluster
+    #: Whether a fault explains that a node stopped itself.
+    is_excused: Callable[[SimulatedNode], bool] = lambda _: False
     quorum_leaders: dict[int, Run] = field(default_factory=dict)
     leaders: dict[tuple[bytes, int, int], Run] = field(default_factory=dict)
     quorum_marks: dict[Run, int] = field(default_factory=dict)
@@ -32,7 +35,8 @@ class Invariants:
     marks: dict[tuple[Run, bytes, int, int], int] = field(default_factory=dict)
     committed_epochs: dict[int, int | None] = field(default_factory=dict)
     #: Epoch of the last record below a high watermark, whichever replica had it first.
-    record_epochs: dict[tuple[bytes, int, int], int] = field(default_factory=dict)
+    #: A lossy election, which is told, may begin another past.
+    record_epochs: dict[tuple[bytes, int, int, int], int] = field(default_factory=dict)
     checks: int = 0
 
     def check(self) -> None:
@@ -42,7 +46,7 @@ class Invariants:
             node = self.cluster.nodes.get(name)
             if node is None:
                 continue
-            if node.failure is not None:
+            if node.failure is not None and not self.is_excused(node):
                 raise Violation(f"{node.name} stopped itself: {node.failure}")
             server = node.server
             if server is None or not node.is_running or not has_started(server):
@@ -102,14 +106,17 @@ class Invariants:
         if log.log_start_offset < mark <= log.log_end_offset:
             # Two logs that agree on the epoch of a record agree on all before it.
             epoch = log.epochs.epoch_at(mark - 1)
-            agreed = self.record_epochs.setdefault((topic_id, number, mark), epoch)
+            recovered = NEVER if partition.state is None else partition.state.recovered_epoch
+            agreed = self.record_epochs.setdefault((topic_id, number, recovered, mark), epoch)
             if agreed != epoch:
                 raise Violation(
                     f"{run}: committed offset {mark - 1} of {partition.name} has epoch {epoch}, "
                     f"elsewhere {agreed}"
                 )
 
-    async def check_logs_match(self) -> None:
+    async def check_logs_match(
+        self, is_intact: Callable[[SimulatedNode, Partition], bool] = lambda _node, _partition: True
+    ) -> None:
         """Compare, byte for byte, what all living replicas hold below their high watermarks."""
         await self._compare_quorum_logs()
         replicas: dict[tuple[bytes, int], list[tuple[str, Partition]]] = {}
@@ -117,7 +124,8 @@ class Invariants:
             if isinstance(node.server, BrokerServer) and has_started(node.server):
                 for partition in partitions_of(node.server):
                     key = (partition.topic_id, partition.partition)
-                    replicas.setdefault(key, []).append((node.name, partition))
+                    if is_intact(node, partition):
+                        replicas.setdefault(key, []).append((node.name, partition))
         for copies in replicas.values():
             end = min(copy.high_watermark for _, copy in copies)
             contents = [(name, await _read_all(copy, end)) for name, copy in copies]

@@ -10,39 +10,27 @@ import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import structlog
 
-from quorate import Admin, Consumer, Delivery, Producer, TopicPartition
-from quorate.errors import QuorateError
+from quorate_broker.partition.partition import Partition
 from quorate_broker.server import BrokerServer
-from quorate_testing.simulated.cluster import ClusterShape, SimulatedCluster
+from quorate_quorum.metadata.image import NEVER, PartitionImage
+from quorate_quorum.server import QuorumServer
+from quorate_testing.simulated.cluster import DATA, ClusterShape, SimulatedCluster, SimulatedNode
 from quorate_testing.simulated.loop import SimulatedLoop, current_process, simulate
+from tests.harness.cluster_clients import PARTITIONS, TOPIC, Clients
+from tests.harness.cluster_damage import Damages
+from tests.harness.cluster_faults import Fault, Nemesis, draw_plan
+from tests.harness.cluster_history import judge
+from tests.harness.cluster_shape import Shape, draw_shape
 from tests.harness.invariants import Invariants, Violation, partitions_of
-from tests.harness.nemesis import Nemesis
 
-TOPIC = "events"
-PARTITIONS = 3
-FAULTS_S = 44.0
-SIMULATED_S = 60.0
+USUAL = Shape()
+FAULTS_S = 20.0
+SIMULATED_S = 28.0
 RECOVERY_S = 120.0
-
-
-@dataclass(slots=True)
-class History:
-    """What the producer was told and the consumer has seen."""
-
-    sent: dict[bytes, Delivery] = field(default_factory=dict)
-    order: dict[int, list[bytes]] = field(default_factory=dict)
-    acked: dict[bytes, tuple[int, int]] = field(default_factory=dict)
-    failed: dict[bytes, QuorateError] = field(default_factory=dict)
-    #: What lies at (partition, offset), by whoever read it first.
-    seen: dict[tuple[int, int], bytes] = field(default_factory=dict)
-    reads: int = 0
-    #: Seconds at which something was acknowledged.
-    acked_at: list[float] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -50,6 +38,7 @@ class Outcome:
     """What a seed did."""
 
     seed: int
+    shape: str = ""
     sent: int = 0
     acked: int = 0
     failed: int = 0
@@ -57,14 +46,29 @@ class Outcome:
     elections: int = 0
     leader_changes: int = 0
     checks: int = 0
+    #: What else happened, to be added up.
+    counters: Counter[str] = field(default_factory=Counter)
     injected: Counter[str] = field(default_factory=Counter)
     #: A digest of who ran when: the same for the same seed, in any process.
     trace: str = ""
 
 
-def run_seed(seed: int, *, verbose: bool = False) -> Outcome:
-    """Run one seed; raise Violation, or SimulationError if something failed unseen."""
-    return run_faults(lambda world: world.nemesis.run(FAULTS_S), seed, verbose=verbose)
+def plan_of(seed: int) -> list[Fault]:
+    """Return the faults that a seed stands for."""
+    return draw_plan(random.Random(f"plan {seed}"), FAULTS_S)
+
+
+def shape_of(seed: int) -> Shape:
+    """Return what is simulated under that seed."""
+    return draw_shape(random.Random(f"shape {seed}"))
+
+
+def run_seed(seed: int, plan: list[Fault] | None = None, *, verbose: bool = False) -> Outcome:
+    """Run a seed, or a part of its plan; raise Violation, or SimulationError."""
+    faults = plan_of(seed) if plan is None else plan
+    return run_faults(
+        lambda world: world.nemesis.run(faults), seed, verbose=verbose, shape=shape_of(seed)
+    )
 
 
 def run_faults(
@@ -73,12 +77,12 @@ def run_faults(
     *,
     verbose: bool = False,
     simulated_s: float = SIMULATED_S,
-    syncs_on_ack: bool | None = None,
+    shape: Shape = USUAL,
 ) -> Outcome:
     """Run the same world with faults of one's own, while records are produced and consumed."""
 
     def program(loop: SimulatedLoop) -> Coroutine[Any, Any, Outcome]:
-        return World(loop, seed, faults, simulated_s, syncs_on_ack, verbose=verbose).run()
+        return World(loop, seed, faults, simulated_s, shape, verbose=verbose).run()
 
     with logs(verbose=verbose):
         return simulate(program, seed)
@@ -116,41 +120,41 @@ class World:
         seed: int,
         faults: Callable[[World], Awaitable[None]],
         simulated_s: float,
-        syncs_on_ack: bool | None,
+        shape: Shape,
         *,
         verbose: bool,
     ) -> None:
         self.loop = loop
         self.faults = faults
         self.simulated_s = simulated_s
+        self.shape = shape
         self.trace = hashlib.sha256()
         self.seed = seed
         self.verbose = verbose
         self.chance = random.Random(loop.chance.getrandbits(64))
         self.cluster = SimulatedCluster(loop, ClusterShape(racks=("R1", "R2")))
-        self.history = History()
-        self.invariants = Invariants(self.cluster)
-        drawn = self.chance.random() < 0.4
-        self.syncs_on_ack = drawn if syncs_on_ack is None else syncs_on_ack
-        self.nemesis = Nemesis(
-            self.cluster,
-            random.Random(loop.chance.getrandbits(64)),
-            brokers_may_all_lose_power=self.syncs_on_ack,
-            told=self.tell,
-            all_in_sync=self._all_in_sync,
-        )
-        self.stop = False
+        self.clients = Clients(self.cluster, shape, random.Random(loop.chance.getrandbits(64)))
+        self.history = self.clients.history
+        self.damages = Damages(shape, self._all_in_sync)
+        self.nemesis = Nemesis(self.cluster, TOPIC, self.damages, self.tell)
+        self.invariants = Invariants(self.cluster, self.nemesis.is_excused)
+        self.clients.is_damaged = lambda: bool(self.damages.hurt)
+        self.clients.is_loss_possible = lambda: self.damages.exceeded
 
     def tell(self, what: str) -> None:
         if self.verbose:
             print(f"{self.loop.time():10.3f}  {what}", flush=True)
 
     async def run(self) -> Outcome:
+        self.tell(str(self.shape))
         await self.cluster.format()
         self.cluster.start_all()
         self.loop.on_instant = self._instant_ends
         try:
             return await self._run()
+        except BaseException as error:
+            error.add_note(f"at {self.loop.time():.6f} s, {self.shape}")
+            raise
         finally:
             self.loop.on_instant = None
 
@@ -159,27 +163,53 @@ class World:
         self.invariants.check()
 
     async def _run(self) -> Outcome:
+        cluster, clients = self.cluster, self.clients
         await self._all_unfenced()
-        await self.cluster.spawn_client(self._create_topic, "admin")
+        await cluster.spawn_client(clients.create_topic, "admin")
         self.tell("topic created")
-        producing = self.cluster.spawn_client(self._produce, "producer")
-        consuming = self.cluster.spawn_client(self._consume, "consumer")
+        producing = cluster.spawn_client(clients.produce, "producer")
+        consuming = cluster.spawn_client(clients.consume, "consumer")
+        churning: Any = None
+        if self.shape.recreates:
+            until_s = self.loop.time() + FAULTS_S
+            churning = cluster.spawn_client(lambda: clients.churn(until_s), "churn")
         await self.faults(self)
         self.nemesis.heal()
         self.tell("healed")
+        if churning is not None:
+            await self._within(churning, "the topic is not made again")
         await asyncio.sleep(max(0.0, self.simulated_s - 4 - self.loop.time()))
-        self.stop = True
-        async with asyncio.timeout(RECOVERY_S):
-            await producing
+        clients.stop = True
+        await self._within(producing, "the producer does not come to its end")
         self.tell("producer done")
-        async with asyncio.timeout(RECOVERY_S):
-            await self.cluster.spawn_client(self._read_all, "reader")
+        await self._until(self._all_in_sync, "replicas are not in sync again")
+        self.tell("in sync")
+        reading = cluster.spawn_client(clients.read_all, "reader")
+        await self._within(reading, "the topic can't be read to its end")
+        final = {value for values in self.history.final.values() for value in values}
+        await self._until(
+            lambda: self.damages.exceeded or final <= self.history.live.keys(),
+            "the consumer has not seen all",
+        )
         consuming.cancel()
         await asyncio.gather(consuming, return_exceptions=True)
         await asyncio.sleep(max(0.0, self.simulated_s - self.loop.time()))
-        await self.invariants.check_logs_match()
+        await self.invariants.check_logs_match(self._is_intact)
         self._judge()
         return self._outcome()
+
+    async def _within(self, task: Any, otherwise: str) -> None:
+        done, _ = await asyncio.wait([task], timeout=RECOVERY_S)
+        if not done:
+            raise Violation(f"{otherwise} within {RECOVERY_S} s of the last fault")
+        task.result()
+
+    async def _until(self, holds: Callable[[], bool], otherwise: str) -> None:
+        until_s = self.loop.time() + RECOVERY_S
+        while not holds():
+            if self.loop.time() > until_s:
+                raise Violation(f"{otherwise} within {RECOVERY_S} s of the last fault")
+            await asyncio.sleep(0.1)
 
     async def _all_unfenced(self) -> None:
         while True:
@@ -187,109 +217,6 @@ class World:
             if all(isinstance(one, BrokerServer) and not one.is_fenced for one in servers):
                 return
             await asyncio.sleep(0.01)
-
-    async def _create_topic(self) -> None:
-        # min.insync.replicas is the cluster's default, 2.
-        configs = {"flush.on.ack": "true"} if self.syncs_on_ack else {}
-        async with Admin(bootstrap_servers=self.cluster.bootstrap_servers) as admin:
-            while True:
-                try:
-                    await admin.create_topic(TOPIC, PARTITIONS, 3, configs)
-                    return
-                except QuorateError as error:
-                    if not error.retriable:
-                        raise
-                    await asyncio.sleep(0.1)
-
-    async def _produce(self) -> None:
-        history = self.history
-        async with Producer(
-            bootstrap_servers=self.cluster.bootstrap_servers, delivery_timeout_ms=60_000
-        ) as producer:
-            number = 0
-            while not self.stop:
-                for _ in range(self.chance.choice((1, 1, 3, 10))):
-                    partition = self.chance.randrange(PARTITIONS)
-                    value = b"%d" % number
-                    number += 1
-                    delivery = await producer.send(TOPIC, value, partition=partition)
-                    history.sent[value] = delivery
-                    history.order.setdefault(partition, []).append(value)
-                    delivery.add_done_callback(partial(self._noted, value))
-                await asyncio.sleep(self.chance.uniform(0.0, 0.15))
-            await producer.flush()
-        await asyncio.sleep(0)
-
-    def _noted(self, value: bytes, delivery: Delivery) -> None:
-        try:
-            metadata = delivery.result()
-        except QuorateError as error:
-            self.history.failed[value] = error
-            return
-        self.history.acked[value] = (metadata.partition, metadata.offset)
-        self.history.acked_at.append(self.loop.time())
-
-    async def _consume(self) -> None:
-        last: dict[int, int] = {}
-        async with Consumer(
-            TOPIC, bootstrap_servers=self.cluster.bootstrap_servers, auto_offset_reset="earliest"
-        ) as consumer:
-            async for record in consumer:
-                if record.offset <= last.get(record.partition, -1):
-                    raise Violation(
-                        f"the consumer of {TOPIC}-{record.partition} went from offset "
-                        f"{last[record.partition]} to {record.offset}"
-                    )
-                last[record.partition] = record.offset
-                assert record.value is not None
-                self._saw(record.partition, record.offset, record.value)
-
-    def _saw(self, partition: int, offset: int, value: bytes) -> None:
-        self.history.reads += 1
-        before = self.history.seen.setdefault((partition, offset), value)
-        if before != value:
-            raise Violation(f"{TOPIC}-{partition} offset {offset} was {before!r}, now {value!r}")
-
-    async def _read_all(self) -> None:
-        async with Consumer(
-            TOPIC, bootstrap_servers=self.cluster.bootstrap_servers, auto_offset_reset="earliest"
-        ) as consumer:
-            ends = await consumer.end_offsets(
-                [TopicPartition(TOPIC, number) for number in range(PARTITIONS)]
-            )
-            found: dict[int, list[bytes]] = {number: [] for number in range(PARTITIONS)}
-            while any([await consumer.position(p) < end for p, end in sorted(ends.items())]):
-                for partition, records in (await consumer.getmany(timeout_ms=1000)).items():
-                    for record in records:
-                        assert record.value is not None
-                        self._saw(record.partition, record.offset, record.value)
-                        found[partition.partition].append(record.value)
-        self.final = found
-
-    def _judge(self) -> None:
-        """Nothing acknowledged is missing, doubled, elsewhere or out of order."""
-        history = self.history
-        for partition, values in self.final.items():
-            if len(set(values)) != len(values):
-                doubled = [v for v, n in Counter(values).items() if n > 1]
-                raise Violation(f"{TOPIC}-{partition}: {doubled[:5]} were written twice")
-            numbers = [int(value) for value in values]
-            if numbers != sorted(numbers):
-                raise Violation(f"{TOPIC}-{partition}: records are out of order")
-        final = {value: partition for partition, values in self.final.items() for value in values}
-        for value, (partition, offset) in history.acked.items():
-            if final.get(value) != partition:
-                raise Violation(
-                    f"{value!r} was acknowledged at {TOPIC}-{partition} offset {offset}, "
-                    f"and is lost"
-                )
-            if history.seen.get((partition, offset)) != value:
-                raise Violation(f"{value!r} was acknowledged at another offset than {offset}")
-        if not history.acked:
-            raise Violation("nothing was committed")
-        if history.failed and len(history.failed) > len(history.acked):
-            first = next(iter(history.failed.values()))
-            raise Violation(f"more failed than was acknowledged: {first!r}")
 
     def _all_in_sync(self) -> bool:
         """Whether every broker knows every ISR as whole, its own incarnation in it.
@@ -301,13 +228,56 @@ class World:
         for node in self.cluster.brokers:
             if not isinstance(node.server, BrokerServer) or node.server.is_fenced:
                 return False
-            whole += sum(len(one.isr) == 3 for one in partitions_of(node.server))
-        return whole == 3 * PARTITIONS
+            for partition in partitions_of(node.server):
+                whole += len(partition.isr) == self.shape.replication_factor
+        return whole == self.shape.replication_factor * PARTITIONS
+
+    def _is_intact(self, node: SimulatedNode, partition: Partition) -> bool:
+        return not self.damages.is_damaged(node, f"{DATA}/{partition.name}")
+
+    def _judge(self) -> None:
+        partitions = enumerate(self._partitions())
+        told_lost = {number for number, one in partitions if one.recovered_epoch != NEVER}
+        if told_lost and not self.damages.exceeded:
+            raise Violation(f"a lossy election in {told_lost}, and too little was damaged for that")
+        judge(
+            self.history,
+            told_lost,
+            recreates=self.shape.recreates,
+            is_patient=self.shape.is_patient and self.shape.min_isr < self.shape.replication_factor,
+        )
+
+    def _partitions(self) -> list[PartitionImage]:
+        """Return the topic's partitions as the newest image has them."""
+        images = [
+            node.server._rooms.controller.image
+            for node in self.cluster.voters
+            if isinstance(node.server, QuorumServer) and node.server._rooms is not None
+        ]
+        topic = max(images, key=lambda image: image.offset).topic_named(TOPIC)
+        assert topic is not None
+        return list(topic.partitions)
 
     def _outcome(self) -> Outcome:
-        history = self.history
+        history, clients = self.history, self.clients
+        counters = Counter(
+            {
+                f"shape: rf {self.shape.replication_factor} min {self.shape.min_isr}": 1,
+                "shape: flush on ack": int(self.shape.syncs_on_ack),
+                "shape: short delivery timeout": int(not self.shape.is_patient),
+                "calls cancelled": clients.cancelled,
+                "topics made again": clients.recreated,
+                "records given up": len(history.unsure),
+                "more damaged than promised": int(self.damages.exceeded),
+                "partitions lossy, and told": sum(
+                    one.recovered_epoch != NEVER for one in self._partitions()
+                ),
+                **{f"consumer was told {name}": n for name, n in history.told.items()},
+            }
+        )
         return Outcome(
             self.seed,
+            str(self.shape),
             sent=len(history.sent),
             acked=len(history.acked),
             failed=len(history.failed),
@@ -315,6 +285,7 @@ class World:
             elections=len(self.invariants.quorum_leaders),
             leader_changes=len(self.invariants.leaders),
             checks=self.invariants.checks,
+            counters=+counters,
             injected=self.nemesis.injected,
             trace=self.trace.hexdigest(),
         )

@@ -11,23 +11,18 @@ line of that file. A seed that fails is told with its plan, and shrunk to the fa
 from __future__ import annotations
 
 import argparse
-import json
-import multiprocessing
-import os
 import sys
-import threading
 import time
 import traceback
 from collections import Counter
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from tests.harness.quorum_faults import Fault
 from tests.harness.quorum_scenarios import SCENARIOS
 from tests.harness.quorum_seed import broken_rule, plan_of, run_seed, shortest
+from tests.simulation.many import Result, results
 
 #: Below so many seeds chance may stay below a floor.
 FLOORS_FROM_SEEDS = 50
@@ -66,23 +61,25 @@ class _Run:
 
     def of(self, seeds: range, shrink: bool) -> int:
         started = time.monotonic()
-        done = _read(self.state, self.scenario)
-        todo = [seed for seed in seeds if seed not in done]
-        if len(todo) < len(seeds):
-            print(f"{len(seeds) - len(todo)} of {len(seeds)} seeds are done already")
-        for result in _results(todo, self.scenario, self.workers):
+        done: dict[int, Result] = {}
+        earlier = 0
+        run = partial(_result, scenario=self.scenario)
+        for result, was_done in results(
+            seeds, run, workers=self.workers, state=self.state, scenario=self.scenario
+        ):
             done[result["seed"]] = result
-            if self.state is not None:
-                _remember(self.state, result)
+            earlier += was_done
             if result["failure"]:
                 print(f"seed {result['seed']} failed:\n{result['failure']}", flush=True)
         seconds = time.monotonic() - started
-        if todo:
-            rate = len(todo) / seconds * 3600
-            print(f"{len(todo)} seeds in {seconds:.0f} s, {rate:.0f} an hour")
-        results = [done[seed] for seed in seeds]
-        bad = [result["seed"] for result in results if result["failure"]]
-        is_low = _report([result for result in results if not result["failure"]], self.scenario)
+        if earlier:
+            print(f"{earlier} of {len(seeds)} seeds are done already")
+        if earlier < len(seeds):
+            count = len(seeds) - earlier
+            print(f"{count} seeds in {seconds:.0f} s, {count / seconds * 3600:.0f} an hour")
+        found = [done[seed] for seed in seeds]
+        bad = [result["seed"] for result in found if result["failure"]]
+        is_low = _report([result for result in found if not result["failure"]], self.scenario)
         if bad:
             print(f"{len(bad)} seeds failed: {bad}")
             if shrink:
@@ -90,55 +87,8 @@ class _Run:
         return 1 if bad or is_low else 0
 
 
-def _read(state: Path | None, scenario: str) -> dict[int, dict[str, Any]]:
-    """Return what is done; a last line that was cut off is not, and a failure is tried again."""
-    done: dict[int, dict[str, Any]] = {}
-    if state is None or not state.exists():
-        return done
-    for line in state.read_text().splitlines():
-        try:
-            result = json.loads(line)
-        except ValueError:
-            continue
-        if not result["failure"] and result["scenario"] == scenario:
-            done[result["seed"]] = result
-    return done
-
-
-def _remember(state: Path, result: dict[str, Any]) -> None:
-    with state.open("a+b") as file:
-        if file.tell():
-            file.seek(-1, os.SEEK_END)
-            if file.read(1) != b"\n":  # killed in the middle of a line
-                file.write(b"\n")
-        file.write(json.dumps(result).encode() + b"\n")
-
-
-def _results(seeds: list[int], scenario: str, workers: int) -> Iterator[dict[str, Any]]:
-    if workers == 1:
-        yield from (_result(seed, scenario) for seed in seeds)
-        return
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_die_with_us) as pool:
-        futures = [pool.submit(_result, seed, scenario) for seed in seeds]
-        for future in as_completed(futures):
-            yield future.result()
-
-
-def _die_with_us() -> None:
-    """Let no worker outlive a run that was killed."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def wait() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=wait, daemon=True).start()
-
-
-def _result(seed: int, scenario: str) -> dict[str, Any]:
-    result: dict[str, Any] = {"seed": seed, "scenario": scenario, "failure": ""}
+def _result(seed: int, scenario: str) -> Result:
+    result: Result = {"seed": seed, "failure": ""}
     try:
         outcome = run_seed(seed, scenario=scenario)
     except Exception as error:
@@ -147,7 +97,7 @@ def _result(seed: int, scenario: str) -> dict[str, Any]:
     return result | {"counters": outcome.counters, "injected": outcome.injected}
 
 
-def _report(results: list[dict[str, Any]], scenario: str) -> bool:
+def _report(results: list[Result], scenario: str) -> bool:
     """Print the totals; return whether one is below its floor."""
     counters: Counter[str] = Counter()
     injected: Counter[str] = Counter()

@@ -1,4 +1,9 @@
-"""`make sim SEEDS=1000 FIRST_SEED=0`, `make sim SEED=123`: many seeds, or one told aloud."""
+"""`make sim SEEDS=1000 FIRST_SEED=0 [STATE=FILE]`, `make sim SEED=123`: seeds of whole clusters.
+
+With --state a run can be stopped at any time and goes on where it was. The first seed that fails is
+shrunk to the faults that it takes; `--seed 123 --only 3,7` replays those of its plan. A run of many
+seeds in which a kind of fault never happened has failed too.
+"""
 
 from __future__ import annotations
 
@@ -7,57 +12,112 @@ import sys
 import time
 import traceback
 from collections import Counter
-from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
 
-from tests.harness.world import Outcome, run_seed
+from tests.harness.cluster_faults import KINDS, Fault
+from tests.harness.quorum_seed import broken_rule, shortest
+from tests.harness.world import plan_of, run_seed, shape_of
+from tests.simulation.many import Result, results
+
+#: Below so many seeds chance may pass over a kind of fault.
+FLOORS_FROM_SEEDS = 200
+SUMS = ("sent", "acked", "failed", "read", "elections", "leader_changes", "checks")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, help="run this one, and tell what happens")
+    parser.add_argument("--only", help="numbers of the faults of its plan, with --seed")
     parser.add_argument("--seeds", type=int, default=200)
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--state", type=Path, help="where what is done is remembered")
+    parser.add_argument("--no-shrink", action="store_true", help="only say which seeds fail")
     options = parser.parse_args()
     if options.seed is not None:
-        print(run_seed(options.seed, verbose=True))
+        plan = plan_of(options.seed)
+        if options.only is not None:
+            plan = [plan[int(number)] for number in options.only.split(",") if number]
+        print(run_seed(options.seed, plan, verbose=True))
         return 0
-    return _many(range(options.first_seed, options.first_seed + options.seeds), options.workers)
+    seeds = range(options.first_seed, options.first_seed + options.seeds)
+    return _many(seeds, options.workers, options.state, shrink=not options.no_shrink)
 
 
-def _many(seeds: range, workers: int) -> int:
+def _many(seeds: range, workers: int, state: Path | None, *, shrink: bool) -> int:
     started = time.monotonic()
+    earlier = 0
     bad: list[int] = []
-    total = Outcome(-1)
-    injected: Counter[str] = Counter()
-    with ProcessPoolExecutor(workers) as pool:
-        for seed, found in zip(seeds, pool.map(_one, seeds), strict=True):
-            if isinstance(found, str):
-                bad.append(seed)
-                print(f"seed {seed} failed:\n{found}", flush=True)
-                continue
-            injected.update(found.injected)
-            for name in ("sent", "acked", "failed", "read", "elections", "leader_changes"):
-                setattr(total, name, getattr(total, name) + getattr(found, name))
+    passed: list[Result] = []
+    for result, was_done in results(
+        seeds, _result, workers=workers, state=state, scenario="cluster"
+    ):
+        earlier += was_done
+        if not result["failure"]:
+            passed.append(result)
+            continue
+        bad.append(result["seed"])
+        print(f"seed {result['seed']} failed:\n{result['failure']}", flush=True)
     seconds = time.monotonic() - started
-    print(f"{len(seeds)} seeds in {seconds:.0f} s, {len(seeds) / seconds * 3600:.0f} an hour")
-    print(
-        f"records sent {total.sent}, acknowledged {total.acked}, failed {total.failed}, "
-        f"read {total.read}; reigns of the quorum {total.elections}, "
-        f"of partitions {total.leader_changes}"
-    )
-    for name, count in injected.most_common():
-        print(f"  {count:6} {name}")
+    count = len(seeds) - earlier
+    print(f"{count} seeds in {seconds:.0f} s, {count / seconds * 3600:.0f} an hour")
+    is_low = _report(passed, earlier)
     if bad:
-        print(f"{len(bad)} failed; replay with: make sim SEED={bad[0]}   (all: {bad})")
-    return 1 if bad else 0
+        print(f"{len(bad)} failed; replay with: make sim SEED={bad[0]}   (all: {sorted(bad)})")
+        if shrink:
+            _shrink(bad[0])
+    return 1 if bad or is_low else 0
 
 
-def _one(seed: int) -> Outcome | str:
+def _result(seed: int) -> Result:
+    result: Result = {"seed": seed, "failure": ""}
     try:
-        return run_seed(seed)
-    except BaseException:
-        return traceback.format_exc(limit=12)
+        outcome = run_seed(seed)
+    except Exception as error:
+        told = f"{broken_rule(error)}\n{traceback.format_exc(limit=12)}"
+        return result | {"failure": told}
+    sums = {name: getattr(outcome, name) for name in SUMS}
+    return result | {"counters": outcome.counters + Counter(sums), "injected": outcome.injected}
+
+
+def _report(passed: list[Result], earlier: int) -> bool:
+    """Print what happened in all; return whether a kind of fault never did."""
+    counters: Counter[str] = Counter()
+    injected: Counter[str] = Counter()
+    for result in passed:
+        counters.update(result["counters"])
+        injected.update(result["injected"])
+    print(f"{len(passed)} seeds passed, {earlier} of them in an earlier run; in all:")
+    for name in sorted(counters):
+        print(f"  {counters[name]:10}  {name}")
+    print(f"faults, of {len(KINDS)} kinds:")
+    for name in KINDS:
+        print(f"  {injected[name]:10}  {name}")
+    never = [name for name in KINDS if not injected[name]]
+    if len(passed) < FLOORS_FROM_SEEDS or not never:
+        return False
+    print(f"these never happened: {', '.join(never)}")
+    return True
+
+
+def _shrink(seed: int) -> None:
+    plan = plan_of(seed)
+    rule = _broken_by(seed, plan)
+    # Another failure of a part of the plan would be another fault, and may hide this one.
+    kept = shortest(plan, lambda part: _broken_by(seed, part) == rule, tries_max=60)
+    numbers = ",".join(str(plan.index(fault)) for fault in kept)
+    print(f"seed {seed} ({shape_of(seed)}) breaks {rule} with these faults of {len(plan)} already:")
+    for fault in kept:
+        print(f"  {fault}")
+    print(f"replay: python -m tests.simulation.run --seed {seed} --only {numbers}")
+
+
+def _broken_by(seed: int, plan: list[Fault]) -> str | None:
+    try:
+        run_seed(seed, plan)
+    except Exception as error:
+        return broken_rule(error)
+    return None
 
 
 if __name__ == "__main__":

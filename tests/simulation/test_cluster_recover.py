@@ -110,7 +110,7 @@ def test_the_last_voter_begins_anew_brokers_keep_their_data_and_the_lost_disturb
         assert epoch_of(survivor) == reign
         assert await refused_while_leading(world, survivor)
 
-    run_faults(faults, seed, simulated_s=40.0, syncs_on_ack=False)
+    run_faults(faults, seed, simulated_s=40.0)
 
 
 @pytest.mark.parametrize("seed", range(2))
@@ -140,7 +140,7 @@ def test_the_quorum_grows_back_to_three_on_new_disks_and_outlives_the_survivor(s
         cluster.start(survivor.name)
         await until(lambda: all_serve(world, 2))
 
-    run_faults(faults, seed, simulated_s=40.0, syncs_on_ack=False)
+    run_faults(faults, seed, simulated_s=40.0)
 
 
 async def add_voter(world: World, node: SimulatedNode, directory_id: bytes) -> None:
@@ -182,7 +182,7 @@ def test_what_the_survivor_never_heard_of_is_kept_by_those_who_have_it(seed: int
         kept = [await node.disk.exists(f"{DATA}/{LATE}-0") for node in cluster.brokers]
         assert kept == [True, True, True]
 
-    run_faults(faults, seed, simulated_s=120.0, syncs_on_ack=False)
+    run_faults(faults, seed, simulated_s=120.0)
 
 
 async def make_late_topic(world: World) -> None:

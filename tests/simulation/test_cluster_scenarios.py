@@ -10,6 +10,7 @@ import pytest
 from quorate_broker.server import BrokerServer
 from quorate_quorum.server import QuorumServer
 from quorate_testing.simulated.cluster import SimulatedNode
+from tests.harness.cluster_shape import Shape
 from tests.harness.invariants import partitions_of
 from tests.harness.world import World, run_faults
 
@@ -131,5 +132,5 @@ def test_all_six_killed_at_once_come_back_with_all(seed: int, *, syncs_on_ack: b
             await asyncio.sleep(4)
             assert len(world.history.acked) > before
 
-    outcome = run_faults(faults, seed, simulated_s=26, syncs_on_ack=syncs_on_ack)
+    outcome = run_faults(faults, seed, simulated_s=26, shape=Shape(syncs_on_ack=syncs_on_ack))
     assert outcome.failed == 0

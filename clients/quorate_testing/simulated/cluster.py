@@ -12,10 +12,11 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from quorate.errors import QuorateError
 from quorate.network import current_chance, current_network, current_wall_clock_ms
 from quorate_broker.server import BrokerServer
 from quorate_cli.storage import format_broker, format_voters
-from quorate_quorum.node.config import BrokerConfig, QuorumConfig
+from quorate_quorum.node.config import BrokerConfig, ConfigError, QuorumConfig
 from quorate_quorum.node.environment import Environment
 from quorate_quorum.node.process import NodeFailed
 from quorate_quorum.server import QuorumServer
@@ -152,6 +153,7 @@ class SimulatedCluster:
             node.process.kill()
         node.server = None
         node.disk.lose_power()
+        node.gone.set()
 
     def pause(self, name: str) -> None:
         """SIGSTOP."""
@@ -211,6 +213,8 @@ class SimulatedCluster:
             await server.stopped()
         except NodeFailed as error:
             node.failure = error.reason
+        except (OSError, ConfigError, QuorateError) as error:
+            node.failure = str(error) or repr(error)
         finally:
             if node.server is server:
                 node.server = None

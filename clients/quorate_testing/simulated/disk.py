@@ -283,6 +283,15 @@ class SimulatedDisk:
         inode.durable[:] = data
         inode.pending.clear()
 
+    def lose_directory(self, path: str) -> None:
+        """Take a directory and all in it away, durably, as a hand from outside would."""
+        directory, name = self._place(path)
+        for change in list(directory.pending):
+            _enter(directory.durable, change)  # a change under way could bring the name back
+        directory.pending.clear()
+        for entries in (directory.cached, directory.durable):
+            entries.pop(name, None)
+
     # The Disk protocol.
 
     async def open(self, path: str, *, create: bool = False) -> File:

@@ -1,0 +1,229 @@
+"""The programs that use a simulated cluster: producer, consumer, administrator."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import TypeVar
+
+from quorate import Admin, Consumer, Delivery, Producer, TopicPartition
+from quorate.errors import (
+    CorruptRecordError,
+    LogTruncatedError,
+    OffsetOutOfRangeError,
+    QuorateError,
+    TopicExistsError,
+    UnknownTopicError,
+)
+from quorate.model import AnyRecord
+from quorate_testing.simulated.cluster import SimulatedCluster
+from tests.harness.cluster_history import History
+from tests.harness.cluster_shape import Shape
+from tests.harness.invariants import Violation
+
+T = TypeVar("T")
+
+TOPIC = "events"
+PARTITIONS = 3
+#: For what an administrator asks again until it is done.
+ADMIN_S = 60.0
+
+
+class Clients:
+    """See the module. Each method is the main program of a process of its own."""
+
+    def __init__(self, cluster: SimulatedCluster, shape: Shape, chance: random.Random) -> None:
+        self.cluster, self.shape, self.chance = cluster, shape, chance
+        self.history = History()
+        #: Records may be lost or unreadable for a while; the consumer may be told so.
+        self.is_damaged: Callable[[], bool] = lambda: False
+        self.is_loss_possible: Callable[[], bool] = lambda: False
+        self.stop = False
+        self.recreated = 0
+        self.cancelled = 0
+        self._number = 0
+
+    # -- producer
+
+    async def produce(self) -> None:
+        shape = self.shape
+        async with Producer(
+            bootstrap_servers=self.cluster.bootstrap_servers,
+            delivery_timeout_ms=shape.delivery_timeout_ms,
+            request_timeout_ms=shape.request_timeout_ms,
+            max_batch_size=shape.max_batch_size,
+        ) as producer:
+            while not self.stop:
+                for _ in range(self.chance.choice((1, 1, 3, 10))):
+                    await self._send(producer)
+                if shape.cancels and self.chance.random() < 0.1:
+                    await self._given_up(producer.flush())
+                await asyncio.sleep(self.chance.uniform(0.0, 0.3))
+            await producer.flush()
+        await asyncio.sleep(0)
+
+    async def _send(self, producer: Producer) -> None:
+        partition = self.chance.randrange(PARTITIONS)
+        value = b"%d" % self._number
+        self._number += 1
+        sending = producer.send(TOPIC, value, partition=partition)
+        try:
+            if self.shape.cancels and self.chance.random() < 0.1:
+                delivery = await self._given_up(sending)
+            else:
+                delivery = await sending
+        except QuorateError as error:
+            self.history.failed[value] = error
+            return
+        if delivery is None:
+            self.history.unsure[value] = None
+            return
+        self.history.sent[value] = delivery
+        delivery.add_done_callback(partial(self._noted, value))
+
+    async def _given_up(self, call: Awaitable[T]) -> T | None:
+        """Await it for a moment; None if it was cancelled."""
+        task = asyncio.ensure_future(call)
+        await asyncio.sleep(self.chance.choice((0.0, 0.0, 0.001, 0.01)))
+        task.cancel()
+        try:
+            return await task
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            return None
+
+    def _noted(self, value: bytes, delivery: Delivery) -> None:
+        try:
+            metadata = delivery.result()
+        except QuorateError as error:
+            self.history.failed[value] = error
+            return
+        self.history.acked[value] = (metadata.partition, metadata.offset)
+        self.history.acked_at.append(self.cluster.loop.time())
+
+    # -- consumers
+
+    async def consume(self) -> None:
+        """Read all that is written, for as long as the cluster lives."""
+        last: dict[int, int] = {}
+        async with Consumer(
+            TOPIC, bootstrap_servers=self.cluster.bootstrap_servers, auto_offset_reset="earliest"
+        ) as consumer:
+            while True:
+                record = await self._next(consumer)
+                if record is None:
+                    continue
+                may_go_back = self.shape.recreates or self.is_loss_possible()
+                if record.offset <= last.get(record.partition, -1) and not may_go_back:
+                    raise Violation(
+                        f"the consumer of {TOPIC}-{record.partition} went from offset "
+                        f"{last[record.partition]} to {record.offset}"
+                    )
+                last[record.partition] = record.offset
+                assert record.value is not None
+                self.history.live[record.value] = None
+                self._saw(record.partition, record.offset, record.value)
+
+    async def _next(self, consumer: Consumer) -> AnyRecord | None:
+        """Return the next record; None if its caller gave up, or was told of an error."""
+        try:
+            if self.shape.cancels and self.chance.random() < 0.2:
+                return await self._given_up(consumer.getone())
+            return await consumer.getone()
+        except QuorateError as error:
+            if not self._may_be_told(error):
+                raise
+            self.history.told[type(error).__name__] += 1
+            await asyncio.sleep(0.1)
+            return None
+
+    def _may_be_told(self, error: QuorateError) -> bool:
+        if self.shape.recreates:
+            return True
+        if isinstance(error, LogTruncatedError | OffsetOutOfRangeError):
+            return self.is_loss_possible()
+        return isinstance(error, CorruptRecordError) and self.is_damaged()
+
+    def _saw(self, partition: int, offset: int, value: bytes) -> None:
+        self.history.reads += 1
+        before = self.history.seen.setdefault((partition, offset), value)
+        if before != value and not self.shape.recreates and not self.is_loss_possible():
+            raise Violation(f"{TOPIC}-{partition} offset {offset} was {before!r}, now {value!r}")
+
+    async def read_all(self) -> None:
+        """Read the topic as it is in the end, from its start."""
+        history = self.history
+        history.final = {number: [] for number in range(PARTITIONS)}
+        async with Consumer(
+            TOPIC, bootstrap_servers=self.cluster.bootstrap_servers, auto_offset_reset="earliest"
+        ) as consumer:
+            partitions = [TopicPartition(TOPIC, number) for number in range(PARTITIONS)]
+            ends = await self._again(lambda: consumer.end_offsets(partitions))
+            while any([await consumer.position(p) < end for p, end in sorted(ends.items())]):
+                for records in (await self._some_of(consumer)).values():
+                    for record in records:
+                        assert record.value is not None
+                        self._saw(record.partition, record.offset, record.value)
+                        history.final[record.partition].append(record.value)
+                        history.final_at[(record.partition, record.offset)] = record.value
+
+    async def _some_of(self, consumer: Consumer) -> dict[TopicPartition, list[AnyRecord]]:
+        try:
+            return await consumer.getmany(timeout_ms=1000)
+        except QuorateError as error:
+            if not self._may_be_told(error):
+                raise
+            await asyncio.sleep(0.1)
+            return {}
+
+    # -- administrator
+
+    async def create_topic(self) -> None:
+        shape = self.shape
+        configs = {"min.insync.replicas": shape.min_isr, "flush.on.ack": shape.syncs_on_ack}
+        async with Admin(bootstrap_servers=self.cluster.bootstrap_servers) as admin:
+
+            async def create() -> None:
+                try:
+                    await admin.create_topic(TOPIC, PARTITIONS, shape.replication_factor, configs)
+                except TopicExistsError:
+                    if not shape.recreates:
+                        raise
+
+            await self._again(create)
+
+    async def churn(self, until_s: float) -> None:
+        """Delete the topic and make it again, now and then, and once at the end."""
+        while self.cluster.loop.time() < until_s:
+            await asyncio.sleep(self.chance.uniform(1, 8))
+            await self.recreate()
+
+    async def recreate(self) -> None:
+        async with Admin(bootstrap_servers=self.cluster.bootstrap_servers) as admin:
+
+            async def delete() -> None:
+                try:
+                    await admin.delete_topics([TOPIC])
+                except UnknownTopicError:
+                    return  # an earlier try did it
+
+            await self._again(delete)
+        self.history.next_at_deletion = self._number
+        await asyncio.sleep(self.chance.choice((0.0, 0.0, 0.5)))
+        await self.create_topic()
+        self.history.first_of_topic = self._number
+        self.recreated += 1
+
+    async def _again(self, ask: Callable[[], Awaitable[T]]) -> T:
+        until_s = self.cluster.loop.time() + ADMIN_S
+        while True:
+            try:
+                return await ask()
+            except QuorateError as error:
+                if not error.retriable and not self.shape.recreates:
+                    raise
+                if self.cluster.loop.time() > until_s:
+                    raise
+                await asyncio.sleep(0.1)

@@ -1,0 +1,86 @@
+"""What the clients of a simulated cluster were told and saw, and what may be said of it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from quorate import Delivery
+from quorate.errors import OutcomeUnknownError, QuorateError
+from tests.harness.invariants import Violation
+
+
+@dataclass(slots=True)
+class History:
+    """What the producer was told and the consumers have seen. A value is the number of a send."""
+
+    sent: dict[bytes, Delivery] = field(default_factory=dict)
+    #: value -> (partition, offset)
+    acked: dict[bytes, tuple[int, int]] = field(default_factory=dict)
+    failed: dict[bytes, QuorateError] = field(default_factory=dict)
+    #: Given up by their caller before anybody was told.
+    unsure: dict[bytes, None] = field(default_factory=dict)
+    #: What lies at (partition, offset), by whoever read it first.
+    seen: dict[tuple[int, int], bytes] = field(default_factory=dict)
+    #: What the consumer that lives all the time has seen.
+    live: dict[bytes, None] = field(default_factory=dict)
+    reads: int = 0
+    #: Seconds at which something was acknowledged.
+    acked_at: list[float] = field(default_factory=list)
+    #: Errors that the consumer was told, by type.
+    told: Counter[str] = field(default_factory=Counter)
+    #: Partition -> its values in the order of the log, as read at the end.
+    final: dict[int, list[bytes]] = field(default_factory=dict)
+    #: Where they were read.
+    final_at: dict[tuple[int, int], bytes] = field(default_factory=dict)
+    #: Sends from this number on were begun after the topic was made for the last time.
+    first_of_topic: int = 0
+    #: The first send that was not begun when the topic was deleted for the last time.
+    next_at_deletion: int = 0
+
+
+def judge(history: History, told_lost: set[int], *, recreates: bool, is_patient: bool) -> None:
+    """Raise Violation unless the log holds what was acknowledged: once, in order, at its offset.
+
+    `told_lost`: partitions of which the controller says that acknowledged records may be lost.
+    """
+    for partition, values in history.final.items():
+        if len(set(values)) != len(values):
+            doubled = [value for value, n in Counter(values).items() if n > 1]
+            raise Violation(f"partition {partition}: {doubled[:5]} were written twice")
+        numbers = [int(value) for value in values]
+        if numbers != sorted(numbers) and partition not in told_lost:
+            raise Violation(f"partition {partition}: records are out of order")
+        # One that was being sent meanwhile may have met the new topic.
+        if recreates and numbers and numbers[0] < history.next_at_deletion - 1:
+            raise Violation(f"partition {partition}: {numbers[0]} was sent to the topic before")
+    final = {value: partition for partition, values in history.final.items() for value in values}
+    _check_acknowledged(history, final, told_lost)
+    _check_failed(history, final)
+    missed = [value for value in final if value not in history.live]
+    if missed and not recreates and not told_lost:
+        raise Violation(f"the consumer has not seen {len(missed)} records: {missed[:5]}")
+    if not history.acked:
+        raise Violation("nothing was committed")
+    if is_patient and not recreates and len(history.failed) > len(history.acked):
+        first = next(iter(history.failed.values()))
+        raise Violation(f"more failed than was acknowledged: {first!r}")
+
+
+def _check_acknowledged(history: History, final: dict[bytes, int], told_lost: set[int]) -> None:
+    for value, (partition, offset) in history.acked.items():
+        if int(value) < history.first_of_topic or partition in told_lost:
+            continue
+        if final.get(value) != partition:
+            raise Violation(
+                f"{value!r} was acknowledged at partition {partition} offset {offset}, and is lost"
+            )
+        if history.final_at.get((partition, offset)) != value:
+            raise Violation(f"{value!r} was acknowledged at another offset than {offset}")
+
+
+def _check_failed(history: History, final: dict[bytes, int]) -> None:
+    """What failed for good was not written; only an unknown outcome may have been."""
+    for value, error in history.failed.items():
+        if value in final and not isinstance(error, OutcomeUnknownError):
+            raise Violation(f"{value!r} failed with {error!r}, and was written")

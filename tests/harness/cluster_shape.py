@@ -1,0 +1,63 @@
+"""What a seed of the cluster is: its topic, its clients, and how much damage it must survive."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shape:
+    """Drawn from the seed before anything runs."""
+
+    replication_factor: int = 3
+    min_isr: int = 2
+    #: flush.on.ack: brokers may lose their power together.
+    syncs_on_ack: bool = False
+    delivery_timeout_ms: int = 60_000
+    request_timeout_ms: int = 30_000
+    max_batch_size: int = 131_072
+    #: Callers give up their calls and go on.
+    cancels: bool = False
+    #: The topic is deleted and made again while it is written and read.
+    recreates: bool = False
+    #: More is damaged than is promised to survive: what is lost must be told.
+    beyond: bool = False
+
+    @property
+    def damaged_max(self) -> int:
+        """Brokers whose disks may be damaged together without a loss: fewer than min ISR."""
+        return self.min_isr - 1
+
+    @property
+    def is_patient(self) -> bool:
+        """Whether the producer waits longer than any fault lasts."""
+        return self.delivery_timeout_ms >= 30_000
+
+    def __str__(self) -> str:
+        words = [f"rf {self.replication_factor} min {self.min_isr}"]
+        words += ["flush on ack"] if self.syncs_on_ack else []
+        words += [] if self.is_patient else [f"delivery in {self.delivery_timeout_ms} ms"]
+        named = ("cancels", "recreates", "beyond")
+        return ", ".join(words + [name for name in named if getattr(self, name)])
+
+
+#: (replication factor, min ISR), the default most often.
+REPLICATION = ((3, 2), (3, 2), (3, 2), (3, 3), (3, 1), (2, 2), (2, 1), (1, 1))
+
+
+def draw_shape(chance: random.Random) -> Shape:
+    """Return what a seed stands for."""
+    replication_factor, min_isr = chance.choice(REPLICATION)
+    recreates = chance.random() < 0.2
+    return Shape(
+        replication_factor=replication_factor,
+        min_isr=min_isr,
+        syncs_on_ack=chance.random() < 0.4,
+        delivery_timeout_ms=chance.choice((60_000, 60_000, 60_000, 300, 800, 2000)),
+        request_timeout_ms=chance.choice((30_000, 30_000, 200, 1000)),
+        max_batch_size=chance.choice((131_072, 131_072, 200, 1)),
+        cancels=chance.random() < 0.3,
+        recreates=recreates,
+        beyond=not recreates and chance.random() < 0.15,
+    )
