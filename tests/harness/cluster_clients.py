@@ -209,8 +209,8 @@ class Clients:
                 except UnknownTopicError:
                     return  # an earlier try did it
 
+            self.history.next_at_deletion = self._number
             await self._again(delete)
-        self.history.next_at_deletion = self._number
         await asyncio.sleep(self.chance.choice((0.0, 0.0, 0.5)))
         await self.create_topic()
         self.history.first_of_topic = self._number

@@ -51,17 +51,22 @@ class Damages:
 
     shape: Shape
     all_in_sync: Callable[[], bool]
+    now_s: Callable[[], float]
     hurt: dict[str, list[Damage]] = field(default_factory=dict)
     #: More brokers were hurt at a time than is promised to survive.
     exceeded: bool = False
+    _last_s: float = -1.0
 
     def may_hurt(self, node: SimulatedNode) -> bool:
         """Whether this broker may be hurt now; it then counts as hurt."""
-        if self.hurt and self.all_in_sync() and not self._is_any_there():
+        now_s = self.now_s()
+        # Of what is hurt in this same instant nobody knows yet.
+        if now_s > self._last_s and self.all_in_sync() and not self._is_any_there():
             self.hurt.clear()
         allowed = 3 if self.shape.beyond else self.shape.damaged_max
         if node.name not in self.hurt and len(self.hurt) >= allowed:
             return False
+        self._last_s = now_s
         self.hurt.setdefault(node.name, [])
         self.exceeded |= len(self.hurt) > self.shape.damaged_max
         return True

@@ -179,6 +179,7 @@ class _Doing:
 
     async def _down(self, nodes: Sequence[SimulatedNode], how: Callable[[str], None]) -> bool:
         """Take nodes down, and start them in any order, up to a second apart."""
+        self.nemesis.told(f"down: {' '.join(node.name for node in nodes)}")
         for node in nodes:
             self.nemesis.down(node, how)
         await self.lasts()

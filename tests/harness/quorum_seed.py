@@ -9,6 +9,7 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from quorate_testing.simulated.loop import SimulatedLoop, SimulationError, simulate
 from tests.harness.invariants import Violation
@@ -19,6 +20,8 @@ from tests.harness.quorum_machines import Quorum
 from tests.harness.quorum_rules import Rules
 from tests.harness.quorum_scenarios import SCENARIOS, Scenario
 from tests.harness.world import logs
+
+F = TypeVar("F")
 
 SIMULATED_S = 60.0
 FAULTS_S = 46.0
@@ -97,8 +100,8 @@ def broken_rule(error: BaseException) -> str:
 
 
 def shortest(
-    plan: list[Fault], fails: Callable[[list[Fault]], bool], tries_max: int = 150
-) -> list[Fault]:
+    plan: list[F], fails: Callable[[list[F]], bool], tries_max: int = 150
+) -> list[F]:
     """Return a part of the plan that still fails, and not without any of its pieces (ddmin)."""
     pieces, tries = 2, 0
     while len(plan) >= 2 and tries < tries_max:

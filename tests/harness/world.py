@@ -135,7 +135,7 @@ class World:
         self.cluster = SimulatedCluster(loop, ClusterShape(racks=("R1", "R2")))
         self.clients = Clients(self.cluster, shape, random.Random(loop.chance.getrandbits(64)))
         self.history = self.clients.history
-        self.damages = Damages(shape, self._all_in_sync)
+        self.damages = Damages(shape, self._all_in_sync, loop.time)
         self.nemesis = Nemesis(self.cluster, TOPIC, self.damages, self.tell)
         self.invariants = Invariants(self.cluster, self.nemesis.is_excused)
         self.clients.is_damaged = lambda: bool(self.damages.hurt)
