@@ -311,3 +311,19 @@ async def test_a_run_file_of_another_version_is_refused() -> None:
     disk.put("/data/run", body + f"crc={crc32c(body):08x}\n".encode())
     with pytest.raises(StorageError, match="version 2"):
         await read_run(disk, "/data")
+
+
+@pytest.mark.parametrize(("byte", "bit"), [(7, 0), (7, 1), (9, 4), (11, 3), (26, 0), (26, 7)])
+async def test_a_flipped_bit_in_offsets_or_length_of_an_open_log_is_told(
+    byte: int, bit: int
+) -> None:
+    """Else it is a batch that is not to be read yet, for ever; or records are passed over."""
+    disk = await new_disk()
+    positions = await filled(disk, LogConfig(), synced=10, end=10)
+    log = await Log.open(disk, PATH, LogConfig())
+    disk.flip_bit(FIRST, positions[3] + byte, bit)
+    assert await log.read(0, end=10, bytes_max=positions[3])
+    for _ in range(2):
+        with pytest.raises(LogCorruptError):
+            await log.read(3, end=10, bytes_max=10_000)
+    await log.close(clean=False)

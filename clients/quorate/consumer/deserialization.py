@@ -17,20 +17,32 @@ if TYPE_CHECKING:
     from quorate.serializers import Decode
 
 
-def whole_batches(data: memoryview) -> tuple[list[Batch], int]:
+def whole_batches(data: memoryview, fetch_offset: int) -> tuple[list[Batch], int]:
     """Return the batches of a fetch answer, and their bytes; the last one may be cut.
 
-    CorruptRecordError if a header is impossible. The CRC is looked at when they are read.
+    They follow one another from fetch_offset on: an offset is in no CRC, and records that a flipped
+    bit in one hides would be passed over without a word. CorruptRecordError if the first batch is
+    not whole or not the one with fetch_offset, or if a header is impossible. The CRC is looked at
+    when they are read.
     """
     found: list[Batch] = []
-    position = 0
+    position, expected = 0, fetch_offset
     while position + HEADER_BYTES <= len(data):
         header = parse_header(data, position)
         end = position + header.size
         if end > len(data):
             break
+        if found and header.base_offset != expected:
+            break  # it is the first one of the next answer
+        if not header.base_offset <= expected < header.end_offset:
+            raise CorruptRecordError(
+                f"where offset {expected} should be is a batch of offsets "
+                f"{header.base_offset} to {header.last_offset}"
+            )
         found.append((header, data[position:end]))
-        position = end
+        position, expected = end, header.end_offset
+    if not found:
+        raise CorruptRecordError(f"{len(data)} bytes hold no whole batch of offset {fetch_offset}")
     return found, position
 
 

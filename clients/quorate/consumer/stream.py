@@ -238,15 +238,13 @@ class BrokerStream:
 
     def _fetched(self, state: PartitionState, data: memoryview) -> None:
         try:
-            batches, size = whole_batches(data)
+            batches, size = whole_batches(data, state.fetch_offset)
         except CorruptRecordError as error:
             state.error = error
+            state.corrupt_at = state.fetch_offset  # the next request tells the leader
             state.fetch_again()
         else:
-            if batches and batches[-1][0].end_offset > state.fetch_offset:
-                state.fetched(batches, size)
-            else:
-                state.version += 1  # nothing of use: ask again
+            state.fetched(batches, size)
         self._changed(state)
 
     def _failed(self, state: PartitionState, part: FetchedPartition) -> None:

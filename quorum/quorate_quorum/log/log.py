@@ -47,7 +47,7 @@ from quorate.errors import (
     StorageError,
     UnsupportedError,
 )
-from quorate.record.batch import BatchHeader, records
+from quorate.record.batch import HEADER_BYTES, BatchHeader, check, parse_header, records
 from quorate_quorum.log import epochs as epoch_file
 from quorate_quorum.log.disk import Buffer, Disk, File, read_whole, replace_whole
 from quorate_quorum.log.disk_errors import (
@@ -713,10 +713,13 @@ class Log:
         data = await segment.file.read_at(position, min(length, segment.size - position))
         start, stop, next_offset, wanted = walk(data, offset=offset, end=end, bytes_max=bytes_max)
         if wanted:
-            data = await segment.file.read_at(position + start, wanted)
+            position += start
+            data = await segment.file.read_at(position, wanted)
             start, stop, next_offset, wanted = walk(
                 data, offset=offset, end=end, bytes_max=bytes_max
             )
+        if stop == start and truncations == self.truncations:
+            await self._check_batch_at(segment, position + start, offset)
         if stop - start > bytes_max and not at_least_one:
             return b""
         if stop > start and truncations == self.truncations:  # else it may lie amid a batch now
@@ -724,6 +727,24 @@ class Log:
             if len(self._readers) > READERS_MAX:
                 self._readers.popitem(last=False)
         return data if stop - start == len(data) else data[start:stop]
+
+    async def _check_batch_at(self, segment: Segment, position: int, offset: int) -> None:
+        """CorruptRecordError if the batch with `offset`, which can't be read, is damaged.
+
+        A flipped bit in its length, or in its offsets, would else look like a batch that is not to
+        be read yet, for ever.
+        """
+        header = parse_header(await segment.file.read_at(position, HEADER_BYTES))
+        if position + header.size > segment.size:
+            raise CorruptRecordError(
+                f"the batch with offset {offset} says {header.size} bytes, and "
+                f"{segment.size - position} follow"
+            )
+        check(await segment.file.read_at(position, header.size), header)
+        if not header.base_offset <= offset < header.end_offset:
+            raise CorruptRecordError(
+                f"where offset {offset} should be lies a batch of {header.base_offset}"
+            )
 
     async def _search_time(
         self, segment: Segment, timestamp_ms: int, end: int

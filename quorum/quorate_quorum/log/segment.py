@@ -264,17 +264,23 @@ def walk(data: bytes, *, offset: int, end: int, bytes_max: int) -> tuple[int, in
 
     Those from `offset`'s on that end at or below `end`, whole, at most `bytes_max` bytes after
     the first. If the first is cut, start == stop and bytes wanted says how long it is.
-    CorruptRecordError for a length that can't be.
+    CorruptRecordError for a length that can't be, and where one batch does not follow the other:
+    offsets lie outside the CRC, and readers would pass over records without a word.
     """
     at = 0
     start = -1
     next_offset = offset
+    expected = -1
     while at + HEADER_BYTES <= len(data):
         base_offset, length = _START.unpack_from(data, at)
         (delta,) = _DELTA.unpack_from(data, at + _DELTA_AT)
         if not HEADER_BYTES - _BEFORE_LENGTH <= length <= BATCH_BYTES_MAX or delta < 0:
             raise CorruptRecordError(f"impossible batch where offset {next_offset} should be")
-        batch_end = base_offset + delta + 1
+        if base_offset != expected and (at or base_offset > offset):
+            raise CorruptRecordError(
+                f"a batch has offset {base_offset} where {max(expected, offset)} should be"
+            )
+        batch_end = expected = base_offset + delta + 1
         stop = at + length + _BEFORE_LENGTH
         if batch_end > offset:
             if batch_end > end:

@@ -1,0 +1,37 @@
+"""What a consumer makes of the bytes of a fetch answer: only batches that follow one another."""
+
+from __future__ import annotations
+
+import pytest
+
+from quorate.consumer.deserialization import whole_batches
+from quorate.errors import CorruptRecordError
+from quorate.record.batch import BatchBuilder
+
+BASE_OFFSET_AT, LENGTH_AT, LAST_DELTA_AT = 7, 9, 26
+
+
+def batch(base_offset: int) -> bytearray:
+    builder = BatchBuilder()
+    builder.append(0, None, b"a value")
+    return bytearray(builder.build(base_offset=base_offset, leader_epoch=0))
+
+
+def offsets(data: bytearray, fetch_offset: int) -> list[int]:
+    batches, _ = whole_batches(memoryview(data), fetch_offset)
+    return [header.base_offset for header, _ in batches]
+
+
+@pytest.mark.parametrize("byte", [BASE_OFFSET_AT, LENGTH_AT, LAST_DELTA_AT])
+def test_a_first_batch_that_is_not_the_one_asked_for_is_corrupt(byte: int) -> None:
+    """Asked for again it would be the same, for ever, and nobody would be told."""
+    data = batch(8)
+    data[byte] ^= 1
+    with pytest.raises(CorruptRecordError):
+        whole_batches(memoryview(data), 8)
+
+
+def test_a_later_batch_that_does_not_follow_is_left_for_the_next_answer() -> None:
+    assert offsets(batch(8) + batch(9) + batch(10), 8) == [8, 9, 10]
+    assert offsets(batch(8) + batch(10), 8) == [8]
+    assert offsets(batch(8) + batch(9)[:70], 8) == [8]
