@@ -99,9 +99,7 @@ def broken_rule(error: BaseException) -> str:
     return f"{type(error).__name__}{where}"
 
 
-def shortest(
-    plan: list[F], fails: Callable[[list[F]], bool], tries_max: int = 150
-) -> list[F]:
+def shortest(plan: list[F], fails: Callable[[list[F]], bool], tries_max: int = 150) -> list[F]:
     """Return a part of the plan that still fails, and not without any of its pieces (ddmin)."""
     pieces, tries = 2, 0
     while len(plan) >= 2 and tries < tries_max:

@@ -8,7 +8,7 @@ from quorate.consumer.deserialization import whole_batches
 from quorate.errors import CorruptRecordError
 from quorate.record.batch import BatchBuilder
 
-BASE_OFFSET_AT, LENGTH_AT, LAST_DELTA_AT = 7, 9, 26
+BASE_OFFSET_AT, LENGTH_AT, MAGIC_AT = 7, 9, 16
 
 
 def batch(base_offset: int) -> bytearray:
@@ -22,7 +22,7 @@ def offsets(data: bytearray, fetch_offset: int) -> list[int]:
     return [header.base_offset for header, _ in batches]
 
 
-@pytest.mark.parametrize("byte", [BASE_OFFSET_AT, LENGTH_AT, LAST_DELTA_AT])
+@pytest.mark.parametrize("byte", [BASE_OFFSET_AT, LENGTH_AT])
 def test_a_first_batch_that_is_not_the_one_asked_for_is_corrupt(byte: int) -> None:
     """Asked for again it would be the same, for ever, and nobody would be told."""
     data = batch(8)
@@ -35,3 +35,14 @@ def test_a_later_batch_that_does_not_follow_is_left_for_the_next_answer() -> Non
     assert offsets(batch(8) + batch(9) + batch(10), 8) == [8, 9, 10]
     assert offsets(batch(8) + batch(10), 8) == [8]
     assert offsets(batch(8) + batch(9)[:70], 8) == [8]
+    assert offsets(batch(8) + batch(9)[:20], 8) == [8]
+
+
+@pytest.mark.parametrize("byte", [BASE_OFFSET_AT, LENGTH_AT, MAGIC_AT])
+def test_a_later_batch_that_is_no_good_hides_none_before_it(byte: int) -> None:
+    """The leader is told of the offset of the first batch that is no good, not of the answer's."""
+    bad = batch(9)
+    bad[byte] ^= 1
+    assert offsets(batch(8) + bad, 8) == [8]
+    with pytest.raises(CorruptRecordError):
+        whole_batches(memoryview(bad), 9)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from quorate.errors import CorruptRecordError, DeserializationError
 from quorate.model import AnyRecord, Record
-from quorate.record.batch import HEADER_BYTES, check, parse_header, records
+from quorate.record.batch import check, parse_header, records
 
 if TYPE_CHECKING:
     from quorate.consumer.positions import Batch, PartitionState
@@ -21,29 +21,39 @@ def whole_batches(data: memoryview, fetch_offset: int) -> tuple[list[Batch], int
     """Return the batches of a fetch answer, and their bytes; the last one may be cut.
 
     They follow one another from fetch_offset on: an offset is in no CRC, and records that a flipped
-    bit in one hides would be passed over without a word. CorruptRecordError if the first batch is
-    not whole or not the one with fetch_offset, or if a header is impossible. The CRC is looked at
+    bit in one hides would be passed over without a word. The first that is no good ends them, and
+    will be the first of the next answer; then CorruptRecordError says why. The CRC is looked at
     when they are read.
     """
     found: list[Batch] = []
     position, expected = 0, fetch_offset
-    while position + HEADER_BYTES <= len(data):
-        header = parse_header(data, position)
+    while position < len(data):
+        try:
+            header = _following(data, position, expected)
+        except CorruptRecordError:
+            if found:
+                break
+            raise
         end = position + header.size
-        if end > len(data):
-            break
-        if found and header.base_offset != expected:
-            break  # it is the first one of the next answer
-        if not header.base_offset <= expected < header.end_offset:
-            raise CorruptRecordError(
-                f"where offset {expected} should be is a batch of offsets "
-                f"{header.base_offset} to {header.last_offset}"
-            )
         found.append((header, data[position:end]))
         position, expected = end, header.end_offset
-    if not found:
-        raise CorruptRecordError(f"{len(data)} bytes hold no whole batch of offset {fetch_offset}")
     return found, position
+
+
+def _following(data: memoryview, position: int, expected: int) -> BatchHeader:
+    """Return the header of the whole batch that has the offset `expected`."""
+    header = parse_header(data, position)
+    if not header.base_offset <= expected < header.end_offset:
+        raise CorruptRecordError(
+            f"where offset {expected} should be is a batch of offsets "
+            f"{header.base_offset} to {header.last_offset}"
+        )
+    if header.size > len(data) - position:
+        raise CorruptRecordError(
+            f"the batch with offset {expected} says {header.size} bytes, and "
+            f"{len(data) - position} came"
+        )
+    return header
 
 
 class RecordReader:
