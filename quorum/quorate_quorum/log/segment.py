@@ -274,11 +274,14 @@ def walk(data: bytes, *, offset: int, end: int, bytes_max: int) -> tuple[int, in
     while at + HEADER_BYTES <= len(data):
         base_offset, length = _START.unpack_from(data, at)
         (delta,) = _DELTA.unpack_from(data, at + _DELTA_AT)
-        if not HEADER_BYTES - _BEFORE_LENGTH <= length <= BATCH_BYTES_MAX or delta < 0:
-            raise CorruptRecordError(f"impossible batch where offset {next_offset} should be")
-        if base_offset != expected and (at or base_offset > offset):
+        is_possible = HEADER_BYTES - _BEFORE_LENGTH <= length <= BATCH_BYTES_MAX and delta >= 0
+        follows = base_offset == expected or (at == 0 and base_offset <= offset)
+        if not (is_possible and follows):
+            if start >= 0:
+                break  # first what is good; who asks for this one is told
             raise CorruptRecordError(
-                f"a batch has offset {base_offset} where {max(expected, offset)} should be"
+                f"a batch of offset {base_offset} and length {length} where offset "
+                f"{max(expected, offset)} should be"
             )
         batch_end = expected = base_offset + delta + 1
         stop = at + length + _BEFORE_LENGTH
