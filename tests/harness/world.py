@@ -63,11 +63,20 @@ def shape_of(seed: int) -> Shape:
     return draw_shape(random.Random(f"shape {seed}"))
 
 
-def run_seed(seed: int, plan: list[Fault] | None = None, *, verbose: bool = False) -> Outcome:
-    """Run a seed, or a part of its plan; raise Violation, or SimulationError."""
+def run_seed(
+    seed: int,
+    plan: list[Fault] | None = None,
+    *,
+    shape: Shape | None = None,
+    verbose: bool = False,
+) -> Outcome:
+    """Run a seed, or with another plan or shape; raise Violation, or SimulationError."""
     faults = plan_of(seed) if plan is None else plan
     return run_faults(
-        lambda world: world.nemesis.run(faults), seed, verbose=verbose, shape=shape_of(seed)
+        lambda world: world.nemesis.run(faults),
+        seed,
+        verbose=verbose,
+        shape=shape_of(seed) if shape is None else shape,
     )
 
 

@@ -11,8 +11,9 @@ from quorate_broker.partition.leader import Leader
 from quorate_broker.partition.producers import Producer
 from quorate_testing.simulated.loop import SimulationError
 from tests.harness.cluster_faults import Fault
+from tests.harness.cluster_shape import Shape
 from tests.harness.invariants import Violation
-from tests.harness.world import run_faults
+from tests.harness.world import run_seed
 
 #: A Violation, perhaps of a task that nobody waited for.
 BROKEN = (Violation, SimulationError, ExceptionGroup)
@@ -23,11 +24,14 @@ def run(kinds: Iterable[str], seeds: Iterable[int]) -> None:
     """Run seeds with these faults in turn; each lasts until after the next has begun."""
     named = list(kinds)
     for seed in seeds:
-        plan = [
-            Fault(2.0 + 0.7 * n, named[n % len(named)], 0.9, 0.13 * n % 1, 100 * seed + n)
-            for n in range(24)
-        ]
-        run_faults(lambda world, plan=plan: world.nemesis.run(plan), seed)
+        run_seed(
+            seed,
+            [
+                Fault(2.0 + 0.7 * n, named[n % len(named)], 0.9, 0.13 * n % 1, 100 * seed + n)
+                for n in range(24)
+            ],
+            shape=Shape(),
+        )
 
 
 def test_a_replica_that_lost_records_and_is_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
