@@ -7,11 +7,13 @@ import random
 from array import array
 from collections.abc import Awaitable, Callable, Iterator
 from itertools import pairwise
+from typing import TypeVar
 
 import pytest
 
 from quorate.errors import CorruptRecordError
 from quorate.record.batch import BatchBuilder, BatchHeader, parse_header
+from quorate.record.compression import ZSTD
 from quorate_quorum.log import segment as segment_module
 from quorate_quorum.log.index import OFFSET_ENTRY, PIECE_ROWS, TIME_ENTRY, SegmentIndex
 from quorate_quorum.log.log import INDEXES_MAX, Log, LogConfig
@@ -20,6 +22,7 @@ from quorate_quorum.log.segment import CHUNK_BATCHES_MAX
 from quorate_testing.simulated.disk import SimulatedDisk
 
 PATH = "/data/t-0"
+T = TypeVar("T")
 BATCHES = 8 * CHUNK_BATCHES_MAX
 
 
@@ -295,3 +298,27 @@ def test_an_index_is_loaded_in_turns() -> None:
     for number in range(3 * PIECE_ROWS):
         index.add(number, number * 20 + 1, 20, number)
     assert sum(1 for _ in SegmentIndex(10).load(*rows(index), 1 << 30)) >= 4
+
+
+async def test_a_large_batch_is_searched_for_a_time_in_a_thread() -> None:
+    """Decompressing and reading 64 MiB in one turn would stop the broker for all others."""
+    in_threads: list[object] = []
+
+    class Watched(SimulatedDisk):
+        async def in_thread(self, work: Callable[..., T], *arguments: object) -> T:
+            in_threads.append(work)
+            return await super().in_thread(work, *arguments)
+
+    disk = Watched(random.Random(1))
+    log = await Log.open(disk, "/log", LogConfig())
+    for number, count in enumerate((3, 5_000)):
+        builder = BatchBuilder(codec=ZSTD)
+        for index in range(count):
+            builder.append(1_000 * number + index, None, b"x" * 20)
+        batch = builder.build(base_offset=log.log_end_offset, leader_epoch=0)
+        await log.append([(parse_header(batch), [batch])])
+    assert await log.offset_for_time(2, end=log.log_end_offset) == (2, 2)
+    assert not in_threads
+    assert await log.offset_for_time(5_000, end=log.log_end_offset) == (4_003, 5_000)
+    assert in_threads
+    await log.close(clean=False)

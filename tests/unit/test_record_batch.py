@@ -14,6 +14,7 @@ from quorate.record.batch import (
     BatchBuilder,
     check,
     complete_prefix,
+    find_by_time,
     parse_header,
     records,
     split,
@@ -235,3 +236,26 @@ def test_the_complete_prefix_ends_where_a_batch_ends(data: st.DataObject) -> Non
     assert len(list(split(joined[: complete_prefix(joined[:cut])]))) == ends.index(
         complete_prefix(joined[:cut])
     )
+
+
+@given(
+    st.lists(st.tuples(st.integers(-200, 200_000), st.binary(max_size=200)), min_size=1),
+    st.integers(-300, 200_100),
+    st.sampled_from([NONE, ZSTD]),
+    st.booleans(),
+)
+def test_a_search_by_time_finds_what_decoding_every_record_finds(
+    made: list[tuple[int, bytes]], wanted: int, codec: int, log_append_time: bool
+) -> None:
+    builder = BatchBuilder(codec=codec)
+    for delta, value in made:
+        builder.append(1_000_000 + delta, value or None, value, [("h", value)])
+    batch = builder.build(base_offset=70)
+    if log_append_time:
+        batch = with_log_append_time(batch, 1_000_000)
+    late = (
+        (record.offset, record.timestamp_ms)
+        for record in records(batch)
+        if record.timestamp_ms >= 1_000_000 + wanted
+    )
+    assert find_by_time(batch, parse_header(batch), 1_000_000 + wanted) == next(late, None)

@@ -23,6 +23,7 @@ from quorate.record.batch import (
     BatchBuilder,
     check,
     complete_prefix,
+    find_by_time,
     parse_header,
     records,
     split,
@@ -93,6 +94,8 @@ def drain(batch: bytes) -> None:
         lambda: list(split(batch)),
         lambda: complete_prefix(batch),
         lambda: list(records(batch, size_max=1 << 20)),
+        lambda: find_by_time(batch, parse_header(batch), 1 << 60),
+        lambda: find_by_time(batch, parse_header(batch), 0),
     )
     for action in actions:
         try:

@@ -25,6 +25,7 @@ from quorate.record.record import (
     decode_records,
     encode_record,
 )
+from quorate.record.record import find_by_time as record_by_time
 
 Buffer = bytes | bytearray | memoryview
 
@@ -381,15 +382,7 @@ def records(
     `size_max`; UnsupportedError for a codec that is not there.
     """
     header = header or parse_header(batch)
-    if header.size != len(batch):
-        raise CorruptRecordError(f"a batch says {header.size} bytes, and has {len(batch)}")
-    position = HEADER_BYTES
-    if header.codec == compression.NONE:
-        data = bytes(batch)
-    else:
-        compressed = memoryview(batch)[HEADER_BYTES:]
-        data = compression.decompress(header.codec, compressed, size_max)
-        position = 0
+    data, position = _record_bytes(batch, header, size_max)
     return decode_records(
         data,
         position,
@@ -399,6 +392,36 @@ def records(
         base_timestamp=header.base_timestamp,
         log_append_time=(header.max_timestamp if header.attributes & LOG_APPEND_TIME else None),
     )
+
+
+def find_by_time(batch: Buffer, header: BatchHeader, timestamp_ms: int) -> tuple[int, int] | None:
+    """Return (offset, timestamp) of the first record at or after a time, None if there is none.
+
+    Raises what `records` raises, for as much as it looks at.
+    """
+    if header.attributes & LOG_APPEND_TIME:  # all records have the same
+        first = next(records(batch, header), None)
+        is_late = first is not None and first.timestamp_ms >= timestamp_ms
+        return (first.offset, first.timestamp_ms) if first is not None and is_late else None
+    data, position = _record_bytes(batch, header, DECOMPRESSED_BYTES_MAX)
+    return record_by_time(
+        data,
+        position,
+        count=header.count,
+        base_offset=header.base_offset,
+        base_timestamp=header.base_timestamp,
+        timestamp_ms=timestamp_ms,
+    )
+
+
+def _record_bytes(batch: Buffer, header: BatchHeader, size_max: int) -> tuple[bytes, int]:
+    """Return bytes that hold the records, decompressed, and where in them the records begin."""
+    if header.size != len(batch):
+        raise CorruptRecordError(f"a batch says {header.size} bytes, and has {len(batch)}")
+    if header.codec == compression.NONE:
+        return bytes(batch), HEADER_BYTES
+    compressed = memoryview(batch)[HEADER_BYTES:]
+    return compression.decompress(header.codec, compressed, size_max), 0
 
 
 def _impossible(header: BatchHeader) -> str | None:

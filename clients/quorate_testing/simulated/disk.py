@@ -15,8 +15,11 @@ import errno
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from quorate_quorum.log.disk import Buffer, File, Lock, SyncError, syncing
+
+T = TypeVar("T")
 
 #: Called as an operation begins, with its name and path; may crash the disk, or raise.
 Hook = Callable[[str, str], None]
@@ -213,6 +216,11 @@ class SimulatedDisk:
         self.process = 1
         self.under_way: list[_UnderWay] = []
         self.locks: dict[str, SimulatedLock] = {}
+
+    async def in_thread(self, work: Callable[..., T], *arguments: object) -> T:
+        """Do work; a simulation has no threads, and knows no long turns."""
+        await asyncio.sleep(0)
+        return work(*arguments)
 
     # What a test does to it.
 

@@ -7,11 +7,12 @@ quorate_quorum.log.real_disk, the simulated one in quorate_testing.simulated.dis
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 Buffer = bytes | bytearray | memoryview
+T = TypeVar("T")
 
 
 class SyncError(OSError):
@@ -68,6 +69,9 @@ class Lock(Protocol):
 
 class Disk(Protocol):
     """A file system, and the machine that it is on."""
+
+    def in_thread(self, work: Callable[..., T], *arguments: object) -> Awaitable[T]:
+        """Do work that takes longer than a turn of the loop may, and that waits for nothing."""
 
     async def open(self, path: str, *, create: bool = False) -> File:
         """Open for reading and writing; FileNotFoundError if absent and not `create`."""

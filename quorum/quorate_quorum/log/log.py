@@ -47,7 +47,14 @@ from quorate.errors import (
     StorageError,
     UnsupportedError,
 )
-from quorate.record.batch import HEADER_BYTES, BatchHeader, check, parse_header, records
+from quorate.record.batch import (
+    HEADER_BYTES,
+    BatchHeader,
+    check,
+    decompressed_size_bound,
+    find_by_time,
+    parse_header,
+)
 from quorate_quorum.log import epochs as epoch_file
 from quorate_quorum.log.disk import Buffer, Disk, File, read_whole, replace_whole
 from quorate_quorum.log.disk_errors import (
@@ -91,8 +98,10 @@ READERS_MAX = 32
 INDEXES_MAX = 4
 #: Rewriting the tail copies this much at a time.
 _COPY_BYTES = 1024 * 1024
-#: Batches noted, or records decoded, in one turn of the loop: a few milliseconds.
+#: Batches noted in one turn of the loop: a few milliseconds.
 _TURN_MAX = 512
+#: A larger batch is searched for a time in a thread.
+SEARCHED_IN_A_TURN_BYTES = 32 * 1024
 
 
 class LogCorruptError(StorageError):
@@ -759,13 +768,27 @@ class Log:
                     return None
                 if header.max_timestamp >= timestamp_ms:
                     batch = await segment.file.read_at(where, header.size)
-                    found = await _first_at(batch, header, timestamp_ms)
+                    found = await self._first_at(batch, header, timestamp_ms)
                     if found is not None and found[0] < end:
                         return found
             if chunk.bad is not None:
                 raise CorruptRecordError(chunk.bad)
             position = chunk.position
         return None
+
+    async def _first_at(
+        self, batch: bytes, header: BatchHeader, timestamp_ms: int
+    ) -> tuple[int, int] | None:
+        """Return the first record at or after a time, None if the header promised too much.
+
+        Only its producer and its consumers vouch for what is in a batch (law 8): of one that does
+        not decode, or whose codec is not here, the header answers.
+        """
+        with suppress(CorruptRecordError, UnsupportedError):
+            if decompressed_size_bound(batch, header) <= SEARCHED_IN_A_TURN_BYTES:
+                return find_by_time(batch, header, timestamp_ms)
+            return await self._disk.in_thread(find_by_time, batch, header, timestamp_ms)
+        return header.base_offset, header.max_timestamp
 
     # Syncing.
 
@@ -1273,19 +1296,3 @@ class _Recovery:
                 await segment.file.overwrite(position, data)
                 position += length
         await owner._sync_to(owner.log_end_offset)
-
-
-async def _first_at(batch: bytes, header: BatchHeader, timestamp_ms: int) -> tuple[int, int] | None:
-    """Return the first record at or after a time, None if the header promised too much.
-
-    Only its producer and its consumers vouch for what is in a batch (law 8): of one that does not
-    decode, or whose codec is not here, the header answers.
-    """
-    with suppress(CorruptRecordError, UnsupportedError):
-        for number, record in enumerate(records(batch, header), 1):
-            if record.timestamp_ms >= timestamp_ms:
-                return record.offset, record.timestamp_ms
-            if number % _TURN_MAX == 0:
-                await asyncio.sleep(0)
-        return None
-    return header.base_offset, header.max_timestamp
