@@ -290,6 +290,9 @@ class Replicas:
     def wall_clock_ms(self) -> int:
         return self.environment.wall_clock_ms()
 
+    def in_thread(self, work: Callable[..., Item], *arguments: object) -> Awaitable[Item]:
+        return self.environment.disk.in_thread(work, *arguments)
+
     def endpoint_of(self, broker_id: int) -> str:
         broker = self.image.brokers.get(broker_id)
         return "" if broker is None else broker.endpoint

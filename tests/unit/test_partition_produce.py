@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import errno
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import pytest
 
@@ -24,6 +25,7 @@ from quorate.errors import (
     UnknownTopicError,
 )
 from quorate.record.batch import split, stamp
+from quorate_broker.partition import checks
 from quorate_broker.partition.leader import ReplicaStream
 from quorate_broker.partition.waiters import hint_of
 from quorate_broker.v1.replica_pb2 import ReplicaFetchPartition
@@ -348,4 +350,32 @@ async def test_a_batch_of_another_library_is_stamped_over_and_can_be_read(
     headers = [header for header, _ in split(fetched.batches)]
     assert [(one.base_offset, one.leader_epoch) for one in headers] == [(0, 0), (1, 0)]
     assert values_of(fetched.batches) == [b"a", b"a"]
+    await world.stop()
+
+
+async def test_a_large_batch_is_decoded_in_a_thread_and_keeps_its_place(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = World(brokers=1)
+    await world.start(min_isr=1, configs={"cleanup.policy": "compact"})
+    broker = world.brokers[1]
+    in_threads: list[object] = []
+
+    async def in_thread(work: Callable[..., Any], *arguments: object) -> Any:
+        in_threads.append(work)
+        await asyncio.sleep(0.05)
+        return work(*arguments)
+
+    monkeypatch.setattr(broker.disk, "in_thread", in_thread)
+    large = b"x" * checks.DECODED_IN_A_TURN_BYTES
+    results = await asyncio.gather(
+        broker.produce(b"a"),
+        broker.produce(large),
+        broker.produce(large, key=None),  # type: ignore[arg-type]
+        broker.produce(b"b"),
+        return_exceptions=True,
+    )
+    assert in_threads == [checks.check_keys] * 2
+    assert isinstance(results[2], InvalidRequestError)
+    assert await read_all(broker) == [b"a", large, b"b"]
     await world.stop()

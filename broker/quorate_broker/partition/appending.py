@@ -155,7 +155,7 @@ async def _append_queued(partition: Partition) -> None:
     leader = partition.role
     taken = _take_queued(partition)
     if partition.config.compacts:
-        taken = await _with_keys(taken)
+        taken = await _with_keys(partition, taken)
     if not isinstance(leader, Leader) or partition.role is not leader:
         for entry in taken:
             entry.refuse(admission.not_leader(partition))
@@ -186,13 +186,18 @@ async def _append_queued(partition: Partition) -> None:
     _appended(partition, leader, accepted, grew=bool(writes))
 
 
-async def _with_keys(taken: list[Queued]) -> list[Queued]:
+async def _with_keys(partition: Partition, taken: list[Queued]) -> list[Queued]:
     """Refuse the batches in which a record lacks a key; return the others."""
     passed: list[Queued] = []
     for entry in taken:
         try:
             header = record_batch.check(entry.batch, from_producer=True)
-            await checks.check_keys(entry.batch, header)
+            size = record_batch.decompressed_size_bound(entry.batch, header)
+            if size <= checks.DECODED_IN_A_TURN_BYTES:
+                checks.check_keys(entry.batch, header)
+                await asyncio.sleep(0)
+            else:
+                await partition.host.in_thread(checks.check_keys, entry.batch, header)
         except QuorateError as error:
             entry.refuse(error)
         else:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from quorate_broker.partition.partition import Partition
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
 #: disk is good; corrupt: bytes below what was synced are not what was written; broken: an
 #: invariant, or a defect of ours.
 Failure = Literal["storage", "replica", "corrupt", "broken"]
+
+
+T = TypeVar("T")
 
 
 class PartitionHost(Protocol):
@@ -25,6 +29,9 @@ class PartitionHost(Protocol):
         """replica.lag.time.max.ms."""
 
     def wall_clock_ms(self) -> int: ...
+    def in_thread(self, work: Callable[..., T], *arguments: object) -> Awaitable[T]:
+        """Do work that takes longer than a turn of the loop may."""
+
     def endpoint_of(self, broker_id: int) -> str:
         """Return a broker's endpoint; "" if unknown."""
 
