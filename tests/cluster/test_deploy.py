@@ -11,6 +11,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from quorate_cli.local import HOST, free_port
 from tests.cluster.support import Answer, run_process, until
 
@@ -19,6 +21,7 @@ MACHINES = ("machine-a", "machine-b", "machine-c")
 BIN = Path(sys.executable).parent
 
 
+@pytest.mark.timeout(400)  # twenty processes start one after the other
 def test_three_machines_by_hand(tmp_path: Path) -> None:
     base = free_port(3)
     ports = {
@@ -51,7 +54,7 @@ def test_three_machines_by_hand(tmp_path: Path) -> None:
     path = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}"}
     formatted = subprocess.run(
         ["bash", "-euc", "\n".join(script)],
-        env=path, capture_output=True, text=True, timeout=60, check=False,
+        env=path, capture_output=True, text=True, timeout=180, check=False,
     )  # fmt: skip
     assert (formatted.returncode, formatted.stderr) == (0, "")
 
@@ -78,7 +81,7 @@ def test_three_machines_by_hand(tmp_path: Path) -> None:
         asyncio.run(until(alive, "three brokers alive"))
         looked = subprocess.run(
             ["bash", "-euc", here(look, MACHINES[0])],
-            env=path, capture_output=True, text=True, timeout=60, check=False,
+            env=path, capture_output=True, text=True, timeout=180, check=False,
         )  # fmt: skip
         assert (looked.returncode, looked.stderr) == (0, ""), looked
 
