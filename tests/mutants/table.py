@@ -1440,6 +1440,17 @@ MUTANTS = (
         ),
     ),
     Mutant(
+        "L8",
+        "a replica that lost nearly all leads at once, while others with more are on their way back",
+        "quorum/quorate_quorum/controller/lossy.py",
+        "new = replace(new, last_isr=new.broker_ids)",
+        "pass",
+        (
+            f"{CONTROLLER_LOSSY}"
+            "::test_a_lossy_replica_does_not_lead_before_the_others_are_back_or_were_waited_for",
+        ),
+    ),
+    Mutant(
         "O1",
         "a broker is forgotten while replicas lie in its directories, and with it what they lost",
         "quorum/quorate_quorum/controller/brokers.py",

@@ -92,6 +92,18 @@ def test_where_no_lossless_replica_is_left_the_furthest_leads_and_the_loss_is_ma
         assert state.recovered_epoch == state.leader_epoch
 
 
+def test_a_lossy_replica_does_not_lead_before_the_others_are_back_or_were_waited_for() -> None:
+    """It was the last in the ISR, and may have less now than those that were behind it."""
+    image = with_partition(brokers([0, 1, 2], fenced=[1]), [0, 1, 2], isr=[], elr=[0], leader=-1)
+    image = told(image, 0)
+    recovery = Recovery(60_000)
+    recovery.changed(image, [KEY])
+    for now_ms in range(0, 60_000, 1_000):
+        assert not recovery.tick(image, now_ms), "broker 1 is not back yet"
+    asked = {e.broker_id for e in recovery.tick(image, 60_000) if isinstance(e, AskEnds)}
+    assert asked == {0, 2}
+
+
 def test_a_leader_that_leaves_for_its_damage_enters_no_elr() -> None:
     image = with_partition(brokers([0, 1, 2]), [0, 1, 2], isr=[0, 1])
     state = the_partition(image)

@@ -2,12 +2,14 @@
 
 The broker tells of each before it is unfenced, and at once while it runs. Such a replica leaves ISR
 and ELR: elected, it would make the others cut to its end. It comes back as any replica does, by
-catching up. Where no lossless replica is left, Recovery elects one of the lossy ones.
+catching up. Where no lossless replica is left, Recovery elects the furthest of all replicas, and
+waits for all: what this one has lost may be more than what the others lack.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from quorate_quorum.controller.outcome import Context, Outcome
 from quorate_quorum.controller.partitions import clean_leader, moved, partition_changed
@@ -55,4 +57,7 @@ def without(
         leader = clean_leader(image, old, isr)
         if leader >= 0 and leader not in isr:
             isr = (*isr, leader)
-    return moved(image, topic, old, isr=isr, leader=leader, lossy=(broker_id,))
+    new = moved(image, topic, old, isr=isr, leader=leader, lossy=(broker_id,))
+    if not new.isr and not new.elr:
+        new = replace(new, last_isr=new.broker_ids)
+    return new
