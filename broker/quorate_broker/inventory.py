@@ -97,6 +97,10 @@ class Inventory:
         """Whether a replica was written here, as far as is known."""
         return key in self._written
 
+    def is_sure_of(self, key: Key) -> bool:
+        """Whether it is known that a replica was written here."""
+        return key in self._written and not self.damaged
+
     async def make_room(self) -> None:
         """Promise a slot, before an append that is to be noted. TryAgainError, StorageError."""
         self._promised += 1

@@ -19,6 +19,7 @@ from quorate_quorum.log.disk_errors import done_without, is_of_disk, storage_err
 from quorate_quorum.log.identity import FILE_NAME as IDENTITY_FILE
 from quorate_quorum.log.log import LogCorruptError
 from quorate_quorum.log.run_file import UNKNOWN, Run
+from quorate_quorum.log.segment import LOG
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -119,12 +120,15 @@ class ReplicaFiles:
         """
         if await self._disk.exists(f"{path}/{METADATA_FILE}"):
             return  # ours: another topic's directory was moved away when the log was opened
-        metadata = PartitionMetadata(topic_id, self._host.cluster_id, self._host.quorum_generation)
         try:
             await self._disk.make_directory(path)
-            await replace_whole(self._disk, f"{path}/{METADATA_FILE}", metadata.encode())
+            await self._write_metadata(path, topic_id)
         except OSError as error:
             raise storage_error(f"{path}: can't be made", error, nothing_done=True) from error
+
+    async def _write_metadata(self, path: str, topic_id: bytes) -> None:
+        metadata = PartitionMetadata(topic_id, self._host.cluster_id, self._host.quorum_generation)
+        await replace_whole(self._disk, f"{path}/{METADATA_FILE}", metadata.encode())
 
     async def check_directory(self, directory: LogDirectory) -> None:
         """Raise StorageError unless that log directory is still there.
@@ -164,21 +168,34 @@ class ReplicaFiles:
         return True
 
     async def make_room(
-        self, directory_id: bytes, path: str, topic_id: bytes, *, salvage: bool = False
+        self,
+        directory_id: bytes,
+        path: str,
+        topic_id: bytes,
+        *,
+        is_noted: bool = False,
+        salvage: bool = False,
     ) -> None:
         """Rename a directory of our name that is another topic's: deleted and made again (K25).
 
-        One of ours that an older history wrote is taken over into this one. With `salvage`, one
-        that does not tell whose it is goes out of the way, and stays.
+        One of ours that an older history wrote is taken over into this one. One that does not tell
+        whose it is is ours if it `is_noted` that this replica was written: what had stood in the
+        way went before that. Else it goes out of the way, with `salvage`, and stays.
         """
-        if not await self._disk.exists(f"{path}/{METADATA_FILE}"):
+        if not await self._disk.exists(path):
             return
         metadata = await self._metadata(path)
+        if metadata is None and is_noted:
+            log.warning("whose a directory is was not in it", path=path)
+            await self._write_metadata(path, topic_id)
+            return
+        if metadata is None and not any(name.endswith(LOG) for name in await self._disk.list(path)):
+            return  # a crash amid its making
         if metadata is None and salvage:
             await self._set_aside(path, _beside(path, topic_id, DAMAGED))
             return
         if metadata is None:  # it was replaced atomically: whose it is, nobody can tell any more
-            raise LogCorruptError(f"{path}/{METADATA_FILE} is damaged")
+            raise LogCorruptError(f"{path}/{METADATA_FILE} is damaged, or gone")
         if metadata.topic_id == topic_id:
             await self._take_over(path)
             return

@@ -438,7 +438,10 @@ class Replicas:
         try:
             if key in self._unopened:
                 await self._files.check_directory(directory)
-            await self._files.make_room(directory_id, path, topic.id, salvage=salvage)
+            is_noted = self._inventories[directory_id].is_sure_of(key)
+            await self._files.make_room(
+                directory_id, path, topic.id, is_noted=is_noted, salvage=salvage
+            )
             # What is opened again was written in this very run: its end is yet to be synced.
             run = THIS_RUN if self._has_loaded else directory.run
             log, producers = await self._open_log(path, topic, index, run, salvage=salvage)

@@ -1441,13 +1441,24 @@ MUTANTS = (
     ),
     Mutant(
         "L8",
-        "a replica that lost nearly all leads at once, while others with more are on their way back",
+        "a replica that lost nearly all leads at once, while others are on their way back",
         "quorum/quorate_quorum/controller/lossy.py",
         "new = replace(new, last_isr=new.broker_ids)",
         "pass",
         (
             f"{CONTROLLER_LOSSY}"
             "::test_a_lossy_replica_does_not_lead_before_the_others_are_back_or_were_waited_for",
+        ),
+    ),
+    Mutant(
+        "L9",
+        "a log that does not say whose it is is taken for that of the topic made again",
+        "broker/quorate_broker/replica_files.py",
+        "if metadata is None and is_noted:",
+        "if metadata is None:",
+        (
+            "tests/simulation/test_cluster_damage.py"
+            "::test_the_log_of_a_deleted_topic_without_owner_file_is_not_that_of_its_successor",
         ),
     ),
     Mutant(

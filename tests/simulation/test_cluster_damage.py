@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
 from quorate import Admin, Consumer, Producer, TopicPartition
-from quorate.errors import CorruptRecordError
+from quorate.errors import CorruptRecordError, QuorateError
 from quorate.record.batch import split
 from quorate_broker.inventory import FILE_NAME
 from quorate_broker.partition import damage
 from quorate_broker.partition.partition import Failure, Partition
+from quorate_broker.replica_files import METADATA_FILE
 from quorate_broker.server import BrokerServer
 from quorate_quorum.metadata.image import PartitionImage
 from quorate_quorum.server import QuorumServer
@@ -347,6 +349,88 @@ def test_a_corrupt_replica_in_the_elr_is_fetched_again(replicas: int) -> None:
         await scene.until(scene.logs_are_equal, "it has everything again")
 
     play(act, replicas=replicas)
+
+
+async def flip_owner(scene: Scene, broker_id: int) -> None:
+    """One bit of the file that says whose the replica's directory is."""
+    scene.node(broker_id).disk.flip_bit(f"{REPLICA}/{METADATA_FILE}", 3)
+
+
+async def lose_owner(scene: Scene, broker_id: int) -> None:
+    await scene.node(broker_id).disk.remove(f"{REPLICA}/{METADATA_FILE}")
+
+
+@pytest.mark.parametrize("harm", [flip_owner, lose_owner])
+@pytest.mark.parametrize("replicas", [1, 3])
+def test_a_log_whose_owner_file_is_bad_or_gone_loses_nothing(harm: Damage, replicas: int) -> None:
+    """The inventory says that this replica was written here: so the log there is its own."""
+
+    async def act(scene: Scene) -> None:
+        await scene.produce(30)
+        await scene.kill_all()
+        for broker_id in range(replicas):
+            await harm(scene, broker_id)
+        scene.cluster.start_all()
+        await scene.whole()
+        await scene.produce(1)
+        assert await scene.read() == scene.acked
+        assert scene.state.recovered_epoch < 0
+
+    play(act, replicas=replicas)
+
+
+@pytest.mark.parametrize("harm", [flip_owner, lose_owner])
+def test_the_log_of_a_deleted_topic_without_owner_file_is_not_that_of_its_successor(
+    harm: Damage,
+) -> None:
+    """The broker was away when the topic was deleted and made again."""
+
+    async def act(scene: Scene) -> None:
+        await scene.produce(30)
+        cluster = scene.cluster
+
+        async def make_again() -> None:
+            async with Admin(bootstrap_servers=cluster.bootstrap_servers) as admin:
+                await admin.delete_topics([TOPIC])
+                making = asyncio.create_task(admin.create_topic(TOPIC, 1, 3))
+                await asyncio.sleep(0.3)
+                cluster.kill("broker-2")
+                cluster.network.heal()
+                with suppress(QuorateError):  # broker 2 does not know it yet
+                    await making
+
+        cluster.network.cut(["broker-2"], [node.name for node in cluster.voters])
+        await cluster.spawn_client(make_again)
+        scene.acked.clear()
+        await scene.produce(10)
+        await harm(scene, 2)
+        cluster.start("broker-2")
+        await scene.whole()
+        await scene.until(scene.logs_are_equal, "all have the records of the new topic")
+
+    play(act)
+
+
+def test_a_lossy_replica_waits_for_others_that_may_have_more() -> None:
+    """With min ISR 1 it was alone in the ISR; the others lack only what came after them."""
+
+    async def act(scene: Scene) -> None:
+        await scene.produce(20)
+        leader = scene.state.leader
+        for broker_id in {0, 1, 2} - {leader}:
+            scene.cluster.kill(f"broker-{broker_id}")
+        await scene.until(lambda: scene.state.isr == (leader,), "it is alone")
+        await scene.produce(5)
+        await scene.kill_all()
+        await lose_directory(scene, leader)
+        scene.cluster.start(f"broker-{leader}")
+        await asyncio.sleep(3)
+        scene.cluster.start_all()
+        await scene.whole()
+        assert scene.state.recovered_epoch >= 0
+        assert set(await scene.read()) >= set(range(20))
+
+    play(act, configs={"min.insync.replicas": "1"})
 
 
 def test_with_flush_on_ack_a_power_loss_of_all_and_one_lost_directory_lose_nothing() -> None:
