@@ -22,5 +22,5 @@ def test_there_are_mutants_of_twenty_five_pitfalls() -> None:
     pitfalls = {mutant.pitfall for mutant in MUTANTS}
     assert len(pitfalls) >= 25
     # quorum, records, consumers, losses, operators
-    known = {"R": 45, "K": 26, "C": 2, "L": 7, "O": 2}
+    known = {"R": 45, "K": 26, "C": 2, "L": 12, "O": 2}
     assert pitfalls <= {f"{kind}{n}" for kind, last in known.items() for n in range(1, last + 1)}
