@@ -101,29 +101,41 @@ class Admin:
         self._bootstrap = bootstrap_servers
         self._client_id = client_id
         self._timeout_ms = request_timeout_ms
+        #: One from each stop to the next: it may be started again, in another loop too.
         self._owner = Owner("admin")
+        self._starting = asyncio.Lock()
         self._cluster: Cluster | None = None
 
     async def start(self) -> None:
         """Connect; QuorumUnavailableError if nobody answers within request_timeout_ms."""
-        if self._cluster is not None:
-            return
-        self._owner.bind()
-        cluster = Cluster(self._bootstrap, client_id=self._client_id, owner=self._owner)
-        try:
-            await cluster.start(timeout_ms=self._timeout_ms)
-        except BaseException:
-            await cluster.stop()
-            raise
-        self._cluster = cluster
+        owner = self._owner
+        owner.bind()
+        async with self._starting:
+            self._check_not_stopped(owner)
+            if self._cluster is not None:
+                return
+            cluster = Cluster(self._bootstrap, client_id=self._client_id, owner=owner)
+            try:
+                await cluster.start(timeout_ms=self._timeout_ms)
+                self._check_not_stopped(owner)
+            except BaseException:
+                await cluster.stop()
+                raise
+            self._cluster = cluster
+
+    def _check_not_stopped(self, owner: Owner) -> None:
+        if self._owner is not owner:
+            raise ClosedError("this admin was stopped while it started")
 
     async def stop(self) -> None:
-        """Close."""
+        """Close; safe to call twice, and while it starts. It may be started again."""
         self._owner.check()
-        if self._cluster is not None:
-            await self._cluster.stop()
-            self._cluster = None
-            self._owner = Owner("admin")  # it may be started again, in another loop too
+        cluster, self._cluster = self._cluster, None
+        owner, self._owner = self._owner, Owner("admin")
+        self._starting = asyncio.Lock()
+        if cluster is not None:
+            await cluster.stop()
+        await owner.end_all()
 
     async def __aenter__(self) -> Self:
         await self.start()

@@ -66,6 +66,56 @@ async def _in(use: Callable[[Any], Awaitable[Any]], client: object) -> object:
     return await use(client)
 
 
+@pytest.mark.parametrize("kind", [Admin, Consumer, Producer])
+def test_a_stop_while_it_starts_ends_the_start_and_leaves_nothing(
+    kind: type[Admin | Consumer | Producer],
+) -> None:
+    async def program(cluster: FakeCluster) -> None:
+        ended: list[object] = []
+        for turns in range(40):
+            client = kind(bootstrap_servers=cluster.bootstrap)
+            starting = asyncio.ensure_future(client.start())
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            await asyncio.gather(client.stop(), client.stop())
+            ended += await asyncio.gather(starting, return_exceptions=True)
+            assert _our_tasks() == [], turns
+        assert {type(one) for one in ended} == {ClosedError, type(None)}, ended
+
+    with_cluster(program)
+
+
+@pytest.mark.parametrize("kind", [Admin, Consumer, Producer])
+def test_two_starts_at_once_are_one(kind: type[Admin | Consumer | Producer]) -> None:
+    async def program(cluster: FakeCluster) -> None:
+        client = kind(bootstrap_servers=cluster.bootstrap)
+        await asyncio.gather(client.start(), client.start())
+        await client.stop()
+        assert _our_tasks() == []
+
+    with_cluster(program)
+
+
+def _our_tasks() -> list[asyncio.Task[Any]]:
+    return [task for task in asyncio.all_tasks() if task.get_name().startswith("quorate-")]
+
+
+def test_an_admin_that_was_stopped_while_it_started_may_be_started_again() -> None:
+    async def program(cluster: FakeCluster) -> None:
+        admin = Admin(bootstrap_servers=cluster.bootstrap)
+        first = asyncio.ensure_future(admin.start())
+        await asyncio.sleep(0)
+        await admin.stop()
+        second = asyncio.ensure_future(admin.start())
+        with pytest.raises(ClosedError):
+            await first
+        await second
+        await admin.stop()
+        assert _our_tasks() == []
+
+    with_cluster(program)
+
+
 def test_a_client_of_a_closed_loop_says_so() -> None:
     owner = Owner("producer")
 
