@@ -6,10 +6,11 @@ as an acknowledgement. One file a log directory, of slots that are written once:
 
     magic, kind, topic id, partition, crc, end mark
 
-The slots are made before the append, as zeros: noting it needs no room on a disk that is full. A
-slot without its end mark is a write that a crash interrupted, and counts for nothing. Any other
-slot that is bad is damage, and so is a file that is gone: then every replica that is placed here
-and has no log is taken for lost.
+The slots are made before the append, as zeros: noting it needs no room on a disk that is full. The
+last one stays free, so that a file that was cut, or emptied, is known by its end. A slot without
+its end mark is a write that a crash interrupted, and counts for nothing. Any other slot that is bad
+is damage, and so is a file that was cut or is gone: then every replica that is placed here and has
+no log is taken for lost.
 """
 
 from __future__ import annotations
@@ -104,16 +105,11 @@ class Inventory:
     async def make_room(self) -> None:
         """Promise a slot, before an append that is to be noted. TryAgainError, StorageError."""
         self._promised += 1
-        if self._made - self._used >= self._promised:
+        if self._made - self._used > self._promised:
             return
         try:
             async with self._writing:
-                file = await self._opened()
-                missing = self._used + self._promised - self._made
-                if missing > 0:
-                    count = max(missing, SLOTS_ADDED)
-                    await file.append((bytes(count * SLOT_BYTES),))
-                    self._made += count
+                await self._make_slots(self._promised)
         except OSError as error:
             self._promised -= 1
             raise storage_error(self._path, error, nothing_done=True) from error
@@ -149,11 +145,11 @@ class Inventory:
     async def _write_pending(self) -> None:
         pending, self._pending = self._pending, []
         try:
+            await self._make_slots(len(pending))  # what is forgotten was promised none
             file = await self._opened()
             data = b"".join(_encode(kind, key) for kind, key in pending)
             await file.overwrite(self._used * SLOT_BYTES, data)
             self._used += len(pending)
-            self._made = max(self._made, self._used)
             await file.sync()
         except BaseException:
             self._pending = pending + self._pending  # whoever waits for it tries, and fails, too
@@ -163,6 +159,16 @@ class Inventory:
         if self._used > STALE_MAX + 2 * len(self._written):
             with done_without("a shorter inventory", self._path):
                 await self._write_whole()
+
+    async def _make_slots(self, needed: int) -> None:
+        """Make slots if fewer are free, the last one aside; durable before any of them is used."""
+        missing = self._used + needed + 1 - self._made
+        if missing > 0:
+            file = await self._opened()
+            count = max(missing, SLOTS_ADDED)
+            await file.append((bytes(count * SLOT_BYTES),))
+            await file.sync()
+            self._made += count
 
     async def _opened(self) -> File:
         if self._file is None:
@@ -180,16 +186,21 @@ class Inventory:
 
     async def _write_whole(self) -> None:
         data = b"".join(_encode(WRITTEN, key) for key in self._written)
-        await replace_whole(self._disk, self._path, data + bytes(SLOTS_ADDED * SLOT_BYTES))
-        self._used, self._made = len(self._written), len(self._written) + SLOTS_ADDED
+        slots = len(self._written) + SLOTS_ADDED + 1
+        await replace_whole(self._disk, self._path, data.ljust(slots * SLOT_BYTES, b"\0"))
+        self._used, self._made = len(self._written), slots
         await self.close()  # what is open is the older file
 
 
 def decode(content: bytes) -> tuple[dict[Key, None], str]:
     """Return what a file says was written, and why it is damaged; "": it is not."""
     written: dict[Key, None] = {}
-    damaged = ""
-    content += bytes(-len(content) % SLOT_BYTES)  # a crash amid the making of slots
+    whole = len(content) // SLOT_BYTES * SLOT_BYTES
+    last, amid = content[:whole][-SLOT_BYTES:], content[whole:]
+    # A crash amid the making of slots leaves zeros behind the last one.
+    is_cut = not last or any(last) or any(amid)
+    damaged = f"it was cut, at byte {len(content)} or before" if is_cut else ""
+    content = content[:whole]
     for start in range(0, len(content), SLOT_BYTES):
         slot = content[start : start + SLOT_BYTES]
         if slot[-1] == 0:

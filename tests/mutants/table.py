@@ -1338,6 +1338,14 @@ MUTANTS = (
     ),
     Mutant(
         "L3",
+        "an inventory that was cut says that what is missing was not written",
+        "broker/quorate_broker/inventory.py",
+        "    is_cut = not last or any(last) or any(amid)\n",
+        "    is_cut = False\n",
+        ("tests/unit/test_inventory.py::test_one_that_is_cut_anywhere_means_that_all_was_written",),
+    ),
+    Mutant(
+        "L3",
         "the first append counts before it is noted",
         "broker/quorate_broker/partition/guarded.py",
         "        await partition.host.written(partition)\n",

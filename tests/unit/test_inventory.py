@@ -91,6 +91,31 @@ async def test_any_flipped_bit_of_a_slot_means_that_all_was_written() -> None:
         assert known(await opened(disk)) == KEYS, byte
 
 
+@pytest.mark.parametrize("count", [0, 3, SLOTS_ADDED - 1, SLOTS_ADDED, SLOTS_ADDED + 1])
+async def test_one_that_is_cut_anywhere_means_that_all_was_written(count: int) -> None:
+    keys = [(bytes([number]) * 16, number) for number in range(1, count + 1)]
+    disk = await new_disk()
+    await noted(disk, *keys)
+    content = disk.content(PATH)
+    for length in {0, 1, *range(SLOT_BYTES, (count + 1) * SLOT_BYTES, SLOT_BYTES // 2)}:
+        disk.put(PATH, content[:length])
+        assert known(await opened(disk)) == KEYS, length
+    disk.put(PATH, content)
+    assert known(await opened(disk)) == [key for key in KEYS if key in keys]
+
+
+async def test_a_slot_stays_free_at_the_end_whatever_is_forgotten() -> None:
+    disk = await new_disk()
+    inventory = await noted(disk, *KEYS[:4])
+    for _ in range(SLOTS_ADDED):
+        await inventory.forget(KEYS[0])
+        await inventory.make_room()
+        await inventory.note(KEYS[0])
+        assert disk.content(PATH).endswith(bytes(SLOT_BYTES))
+    await inventory.forget(KEYS[0])
+    assert known(await opened(disk)) == KEYS[1:4]
+
+
 async def test_a_note_that_a_crash_interrupted_counts_for_nothing() -> None:
     for kept in range(SLOT_BYTES):
         disk = await new_disk()
