@@ -11,6 +11,7 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
+from contextvars import Context
 from dataclasses import dataclass, field
 
 from quorate_testing.simulated.cluster import SimulatedCluster, SimulatedNode
@@ -49,7 +50,7 @@ def draw_plan(chance: random.Random, until_s: float) -> list[Fault]:
         seconds = chance.choice((0.1, 0.5, 1.0, 2.0, 4.0)) * chance.uniform(0.5, 1.2)
         level, seed = round(chance.random(), 3), chance.getrandbits(32)
         plan.append(Fault(round(now_s, 3), kind, round(seconds, 3), level, seed))
-        now_s += chance.uniform(0.1, 1.6)
+        now_s += chance.uniform(0.05, 1.2)
     return plan
 
 
@@ -100,6 +101,10 @@ class Nemesis:
     def is_excused(self, node: SimulatedNode) -> bool:
         """Whether a fault of its disk explains that a node stopped itself."""
         return self.excuses[node.name] > 0
+
+    def excuse_ends(self, node: SimulatedNode) -> None:
+        """A fault of its disk explains no more that it stops itself."""
+        self.excuses[node.name] -= 1
 
     # -- down and up
 
@@ -283,8 +288,7 @@ class _Doing:
         self.nemesis.excuses[node.name] += 1
         await self.lasts()
         node.disk.mend()
-        await asyncio.sleep(STOP_S)
-        self.nemesis.excuses[node.name] -= 1
+        self.cluster.loop.call_later(STOP_S, self.nemesis.excuse_ends, node, context=Context())
         return True
 
     async def flip_log(self) -> bool:

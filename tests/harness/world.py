@@ -28,8 +28,8 @@ from tests.harness.cluster_shape import Shape, draw_shape
 from tests.harness.invariants import Invariants, Violation, partitions_of
 
 USUAL = Shape()
-FAULTS_S = 20.0
-SIMULATED_S = 28.0
+FAULTS_S = 14.0
+SIMULATED_S = 20.0
 RECOVERY_S = 120.0
 
 
