@@ -370,6 +370,18 @@ class Replicas:
         await self._look_at_losses(key, partition, topic, state)
         if partition is not None:
             await self._follow(partition, topic, state)
+            if partition.is_leader and partition.log.lost_start is not None:
+                await self._accept_start(partition)
+
+    async def _accept_start(self, partition: Partition) -> None:
+        """It was elected with what it has: the loss was told, and is not to be told again."""
+        try:
+            await partition.log.accept_start()
+        except StorageError as error:
+            if blames_disk(error):
+                self.directory_failed(partition.directory_id, str(error))
+            else:
+                log_line.warning("start_not_accepted", partition=partition.name, reason=str(error))
 
     async def _follow(self, partition: Partition, topic: TopicImage, state: PartitionImage) -> None:
         is_trusted = partition.key not in self.losses

@@ -34,6 +34,7 @@ from quorate_quorum.log.log import (
     CUTTING_FILE,
     DAMAGED_FILE,
     HIGH_WATERMARK_FILE,
+    LOG_START_FILE,
     SYNCED_FILE,
 )
 from quorate_quorum.log.real_disk import LOCK_FILE
@@ -100,6 +101,7 @@ _NAMED = {
     QUORUM_STATE: "quorum-state",
     SYNCED_FILE: "slots",
     HIGH_WATERMARK_FILE: "slots",
+    LOG_START_FILE: "slots",
     CUTTING_FILE: "marker",
     DAMAGED_FILE: "marker",
     inventory.FILE_NAME: "inventory",

@@ -16,7 +16,13 @@ from quorate_quorum.log.epoch_chain import EpochChain
 from quorate_quorum.log.epochs import EpochCache
 from quorate_quorum.log.events import decode_events
 from quorate_quorum.log.index import OFFSET_ENTRY, TIME_ENTRY
-from quorate_quorum.log.log import CUTTING_FILE, DAMAGED_FILE, HIGH_WATERMARK_FILE, SYNCED_FILE
+from quorate_quorum.log.log import (
+    CUTTING_FILE,
+    DAMAGED_FILE,
+    HIGH_WATERMARK_FILE,
+    LOG_START_FILE,
+    SYNCED_FILE,
+)
 from quorate_quorum.log.segment import (
     INDEX,
     LOG,
@@ -265,7 +271,7 @@ async def _check_together(
                     path, await offline.epochs_of(disk, path), walk, locked
                 ):
                     yield fault.row()
-            elif name in (SYNCED_FILE, HIGH_WATERMARK_FILE):
+            elif name in (SYNCED_FILE, HIGH_WATERMARK_FILE, LOG_START_FILE):
                 for row in _compare_slot(path, await offline.slots_of(disk, path), walk, locked):
                     yield row
             elif offset_of(name, SNAPSHOT) is not None:

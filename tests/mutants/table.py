@@ -67,6 +67,7 @@ TOPICS = "tests/unit/test_producer_topics.py"
 REPLICAS = "broker/quorate_broker/replicas.py"
 LOSSY_CLUSTER = "tests/simulation/test_cluster_damage.py"
 CONTROLLER_LOSSY = "tests/unit/test_controller_lossy.py"
+LOG_CHAIN = "tests/unit/test_log_chain.py"
 LOG_DAMAGE = "tests/unit/test_log_damage.py"
 LOSSES = "tests/unit/test_losses.py"
 
@@ -1468,6 +1469,30 @@ MUTANTS = (
             "tests/simulation/test_cluster_damage.py"
             "::test_the_log_of_a_deleted_topic_without_owner_file_is_not_that_of_its_successor",
         ),
+    ),
+    Mutant(
+        "L10",
+        "a log that has lost its first segments is taken for one whose start has moved",
+        "quorum/quorate_quorum/log/log.py",
+        "if owner.log_start_offset <= known:",
+        "if owner.log_start_offset >= 0:",
+        (f"{LOG_CHAIN}::test_a_log_without_its_first_segments_tells_where_it_had_begun",),
+    ),
+    Mutant(
+        "L10",
+        "a gap between two closed segments is passed over",
+        "quorum/quorate_quorum/log/chain.py",
+        "if end == next_base:",
+        "if end <= next_base:",
+        (f"{LOG_CHAIN}::test_a_segment_that_is_gone_from_the_middle_is_corruption",),
+    ),
+    Mutant(
+        "L10",
+        "segments go before the log's start has moved durably",
+        "quorum/quorate_quorum/log/log.py",
+        "await self._write_start(self._bases[bisect_right(self._bases, offset) - 1])",
+        "pass",
+        (f"{LOG_CHAIN}::test_a_start_that_moved_is_no_loss_wherever_a_crash_interrupts_it",),
     ),
     Mutant(
         "O1",

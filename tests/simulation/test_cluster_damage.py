@@ -63,7 +63,7 @@ class Scene:
 
         await self.cluster.spawn_client(make)
 
-    async def produce(self, count: int, *, timeout_ms: int = 30_000) -> None:
+    async def produce(self, count: int, *, timeout_ms: int = 30_000, filling: bytes = b"") -> None:
         """Send and await one record after another: one batch each."""
 
         async def run() -> None:
@@ -71,7 +71,7 @@ class Scene:
                 bootstrap_servers=self.cluster.bootstrap_servers, delivery_timeout_ms=timeout_ms
             ) as producer:
                 for _ in range(count):
-                    value = b"%d" % self.sent
+                    value = b"%d" % self.sent + filling
                     self.sent += 1
                     found = await producer.send_and_wait(TOPIC, value, partition=0)
                     self.acked[found.offset] = value
@@ -409,6 +409,56 @@ def test_the_log_of_a_deleted_topic_without_owner_file_is_not_that_of_its_succes
         await scene.until(scene.logs_are_equal, "all have the records of the new topic")
 
     play(act)
+
+
+async def lose_first_segment(scene: Scene, broker_id: int) -> None:
+    await scene.node(broker_id).disk.remove(LOG)
+
+
+async def lose_middle_segment(scene: Scene, broker_id: int) -> None:
+    await scene.node(broker_id).disk.remove(f"{REPLICA}/{20:020d}.log")
+
+
+async def cut_middle_segment(scene: Scene, broker_id: int) -> None:
+    disk, path = scene.node(broker_id).disk, f"{REPLICA}/{20:020d}.log"
+    disk.put(path, disk.content(path)[:500_000])
+
+
+@pytest.mark.parametrize("harm", [lose_first_segment, lose_middle_segment, cut_middle_segment])
+@pytest.mark.parametrize("replicas", [1, 3])
+def test_a_log_that_lost_one_of_its_segments(harm: Damage, replicas: int) -> None:
+    """The other replicas drop what a leader does not have, and its consumers pass over it: so it
+    is fetched again. An only copy goes on with what can be told to be whole.
+    """
+
+    async def act(scene: Scene) -> None:
+        await scene.produce(60, filling=b"x" * 50_000)
+        assert (await scene.node(0).disk.list(REPLICA)).count(f"{40:020d}.log") == 1
+        await asyncio.sleep(6)
+        await scene.kill_all()
+        first = (*scene.state.isr, *scene.state.elr)[0]
+        await harm(scene, first)
+        scene.cluster.start(f"broker-{first}")
+        await asyncio.sleep(3)
+        scene.cluster.start_all()
+        await scene.whole()
+        await scene.produce(1)
+        found = await scene.read()
+        if replicas == 3:
+            assert found == scene.acked
+            assert scene.state.recovered_epoch < 0
+            await scene.until(scene.logs_are_equal, "the damaged replica has everything again")
+            return
+        assert scene.state.recovered_epoch >= 0
+        rest = range(20, 61) if harm is lose_first_segment else range(20)
+        assert set(found) >= set(rest)
+        epoch = scene.state.recovered_epoch
+        await scene.kill_all()
+        scene.cluster.start_all()
+        await scene.whole()
+        assert scene.state.recovered_epoch == epoch, "it is told once"
+
+    play(act, replicas=replicas, configs={"segment.bytes": "1048576"})
 
 
 def test_a_lossy_replica_waits_for_others_that_may_have_more() -> None:

@@ -57,6 +57,8 @@ async def fetch_position(partition: Partition) -> FetchPosition | None:
         if not isinstance(role, Follower):
             return None
         with partition.guard:
+            if partition.log.lost_start is not None:  # nobody counts on us, and the leader has more
+                await _start_at(partition, role, StartAt(partition.log.lost_start))
             is_synced = await guarded.write(partition, guarded.sync_if_asked(partition))
             if not is_synced or partition.role is not role:
                 return None

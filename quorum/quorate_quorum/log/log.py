@@ -1,8 +1,8 @@
 """The log on disk: one implementation for the metadata log and for every partition.
 
 A directory holds segments, their indexes, the leader-epoch checkpoint, snapshots of an observer's
-state, and two slot files: `synced`, the end offset that is known to have survived a sync, and
-`high-watermark`. The rules that keep it true:
+state, and slot files: `synced`, the end offset that is known to have survived a sync,
+`high-watermark`, and `log-start` once the log begins above 0. The rules that keep it true:
 
 * `synced` moves only after a sync of the log has succeeded, and is itself synced before `sync`
   returns: nothing above it was ever told to be safe. Before a cut below it, the lower end is
@@ -17,6 +17,9 @@ state, and two slot files: `synced`, the end offset that is known to have surviv
   everything from the first that does not is cut, whatever valid bytes follow.
 * With `track_synced`, bytes above `synced` are written again and synced before use: a sync that
   failed may have left pages that read well and are nowhere else (law 6).
+* The log begins at or below `log-start`, and each segment ends where the next one begins. One that
+  begins higher has lost its first segments (`lost_start`), one with a gap is corrupt: records would
+  be passed over in silence, and what a leader has not is dropped by its followers.
 * Everything else (indexes, epochs, snapshots) can be built again from the batches.
 * What completed writes had put there and is gone (within a boot: a bad batch that no kill explains;
   in any: an end below the high watermark's checkpoint) is told in `recovered.damaged`. It stays
@@ -56,6 +59,7 @@ from quorate.record.batch import (
     parse_header,
 )
 from quorate_quorum.log import epochs as epoch_file
+from quorate_quorum.log.chain import gap_after
 from quorate_quorum.log.disk import Buffer, Disk, File, read_whole, replace_whole
 from quorate_quorum.log.disk_errors import (
     ReopenError,
@@ -87,6 +91,7 @@ log = structlog.get_logger(__name__)
 
 SYNCED_FILE = "synced"
 HIGH_WATERMARK_FILE = "high-watermark"
+LOG_START_FILE = "log-start"
 CUTTING_FILE = "cutting"
 #: Made before a damaged end is cut: whoever finds it at open knows that this log had more.
 DAMAGED_FILE = "damaged"
@@ -181,6 +186,7 @@ class Log:
         self._bases: list[int] = []
         self._synced_slot = SlotFile(disk, f"{directory}/{SYNCED_FILE}")
         self._high_watermark_slot = SlotFile(disk, f"{directory}/{HIGH_WATERMARK_FILE}")
+        self._start_slot = SlotFile(disk, f"{directory}/{LOG_START_FILE}")
         self._writing = asyncio.Lock()
         self._syncing = asyncio.Lock()
         self._slot_writing = asyncio.Lock()
@@ -203,6 +209,8 @@ class Log:
         self.recovered = Recovered(False, False, 0, False)
         #: First offset held.
         self.log_start_offset = 0
+        #: Where it had begun, if segments at its start are gone.
+        self.lost_start: int | None = None
         #: One past the last record.
         self.log_end_offset = 0
         #: How often the log was cut; whoever began something before a cut compares it.
@@ -386,6 +394,9 @@ class Log:
         """Drop every record; the next one appended has `offset`."""
         async with self._exclusive("truncate"):
             await self._begin_cut(self.log_start_offset)
+            known = self._known_start()
+            if offset > known:
+                await self._write_start(offset)
             if self._segments:
                 await self._lower_slots(min(self.log_start_offset, offset))
                 for last in reversed(self._segments[1:]):
@@ -400,6 +411,9 @@ class Log:
             await self._new_segment()
             await self._write_epochs_if_possible()
             await self._end_cut()
+            if offset < known:
+                await self._write_start(offset)
+            self.lost_start = None
             async with self._slot_writing:
                 with done_without("synced", self._directory):  # it was lowered above
                     await self._replace_synced(offset)
@@ -415,6 +429,7 @@ class Log:
             if len(self._segments) > 1 and self._bases[1] <= offset:
                 # First the names of what stays: a power loss may keep a removal alone.
                 await self._sync_names()
+                await self._write_start(self._bases[bisect_right(self._bases, offset) - 1])
             while len(self._segments) > 1 and self._bases[1] <= offset:
                 segment = self._segments[0]
                 self.log_start_offset = self._bases[1]
@@ -502,6 +517,13 @@ class Log:
             async with self._exclusive("forgetting damage"):
                 await self._disk.remove(path)
                 await self._disk.sync_directory(self._directory)
+
+    async def accept_start(self) -> None:
+        """Nobody has what is missing at the start: the log begins where it does."""
+        if self.lost_start is not None:
+            async with self._exclusive("accepting the start"):
+                await self._write_start(self.log_start_offset)
+                self.lost_start = None
 
     async def close(self, *, clean: bool) -> None:
         """Close the files; if `clean`, first make everything durable, StorageError if it can't."""
@@ -691,7 +713,9 @@ class Log:
                 position = await self._position_of(segment, offset)
             if position < segment.size:
                 return await self._read_at(segment, position, offset, end, bytes_max, at_least_one)
-            at += 1  # compaction may leave the end of a segment's offsets without records
+            if at + 1 < len(self._segments):
+                raise CorruptRecordError(f"{segment.file.path} ends below offset {offset}")
+            at += 1
         return b""
 
     async def _position_of(self, segment: Segment, offset: int) -> int:
@@ -866,6 +890,16 @@ class Log:
             self._unsynced_names = True
             await self._sync_names()
 
+    def _known_start(self) -> int:
+        """Where the log begins at the latest."""
+        return 0 if self._start_slot.value is None else self._start_slot.value[0]
+
+    async def _write_start(self, offset: int) -> None:
+        """Durably: before segments at the start go, or after the log began again below them."""
+        if await self._start_slot.write(offset, -1, sync=True):
+            self._unsynced_names = True
+            await self._sync_names()
+
     # Cutting.
 
     async def _move_emptied(self, segment: Segment, offset: int) -> None:
@@ -995,6 +1029,7 @@ class Log:
     async def _close_files(self) -> None:
         await self._synced_slot.close()
         await self._high_watermark_slot.close()
+        await self._start_slot.close()
         for segment in self._segments:
             await segment.file.close()
 
@@ -1066,6 +1101,7 @@ class _Recovery:
             owner._add_segment(base, file)
         await owner._synced_slot.load()
         await owner._high_watermark_slot.load()
+        await owner._start_slot.load()
         if bases:
             owner.log_start_offset = owner.log_end_offset = bases[0]
         # Whoever made these names may have crashed before a sync of the directory.
@@ -1093,8 +1129,13 @@ class _Recovery:
         # The epoch of the last synced record; None if there is no such record.
         epoch = slot[1] if slot is not None and slot[0] > owner.log_start_offset else None
         known = await self._known_epochs(epoch)
+        await self._check_start()
         from_start = self._config.verify_all or known is None
         first = 0 if from_start else bisect_right(owner._bases, self._synced) - 1
+        for at in range(first):
+            gap = await gap_after(owner._segments[at], owner._bases[at + 1])
+            if gap is not None:
+                raise self._corrupt(gap)
         position = await self._scan_start(owner._segments[first], from_start=from_start)
         if not from_start and known is not None:
             owner.epochs = EpochCache(e for e in known.entries if e[1] < self._synced)
@@ -1107,6 +1148,17 @@ class _Recovery:
             raise self._corrupt(f"the last batch below it is not of epoch {epoch}")
         if self._config.verify_all and known is not None:
             self._compare_epochs(known)
+
+    async def _check_start(self) -> None:
+        owner = self._log
+        known = owner._known_start()
+        if owner.log_start_offset <= known:
+            return
+        found = f"it begins at {owner.log_start_offset}, and had begun at {known}"
+        if self._config.verify_all and not self._config.salvage:
+            raise self._corrupt(found)
+        await self._say_damaged(found)
+        owner.lost_start = known
 
     async def _known_epochs(self, epoch: int | None) -> EpochCache | None:
         """Return the checkpoint, None if it is not that of the log that was synced."""
@@ -1142,10 +1194,8 @@ class _Recovery:
         for at in range(first, len(owner._segments)):
             segment = owner._segments[at]
             if self._expected is not None and segment.base_offset != self._expected:
-                if not self._may_skip(segment.base_offset):
-                    await self._cut(at, 0, f"no segment begins at {self._expected}")
-                    return
-                self._expected = segment.base_offset
+                await self._cut(at, 0, f"no segment begins at {self._expected}")
+                return
             segment.index = index = segment.index or segment.new_index()
             while position < segment.size:
                 chunk = await segment.scan(position, checked=True, inspect=self._inspect)
@@ -1165,17 +1215,12 @@ class _Recovery:
             position = 0
         owner.log_end_offset = self._expected if self._expected is not None else self._synced
 
-    def _may_skip(self, base_offset: int) -> bool:
-        """Compaction leaves gaps; it works far below what was synced, never on a metadata log."""
-        assert self._expected is not None
-        return not self._config.verify_all and self._expected < base_offset <= self._synced
-
     def _misfit(self, segment: Segment, header: BatchHeader) -> str | None:
         """Return why a good batch can't be the next one of this log, or None."""
         offset = header.base_offset
         if self._expected is None:
             self._expected = offset
-        if offset != self._expected and not self._may_skip(offset):
+        if offset != self._expected:
             return f"a batch has offset {offset} where {self._expected} should be"
         if header.leader_epoch < self._log.epochs.epoch_at(offset):
             return f"the batch at {offset} is of epoch {header.leader_epoch}, older than the last"

@@ -28,6 +28,8 @@ BATCH_BYTES_MAX = 256 * 1024 * 1024
 #: Relative offsets and positions have four bytes, in Kafka's signed.
 RELATIVE_MAX = (1 << 31) - 1
 
+#: Relative last offset, position.
+INDEX_ENTRY = struct.Struct(">II")
 #: What a walk over batches needs: base_offset, batch_length; and at byte 23 last_offset_delta.
 _START = struct.Struct(">qi")
 _DELTA = struct.Struct(">i")
@@ -204,6 +206,21 @@ class Segment:
         if last_offset >= 0 and not await self.names_a_batch(last_offset, position):
             return self.new_index()
         return index
+
+    async def last_entry_on_disk(self) -> tuple[int, int]:
+        """Return the last entry of the offset index on disk, as it is; (-1, 0) if there is none."""
+        path = self.path(INDEX)
+        if not await self._disk.exists(path):
+            return -1, 0
+        file = await self._disk.open(path)
+        try:
+            entry = await file.read_at(max(file.size - INDEX_ENTRY.size, 0), INDEX_ENTRY.size)
+        finally:
+            await file.close()
+        if len(entry) < INDEX_ENTRY.size:
+            return -1, 0
+        last_offset, position = INDEX_ENTRY.unpack(entry)
+        return last_offset, position
 
     async def names_a_batch(self, last_offset: int, position: int) -> bool:
         """Tell whether a batch with this relative last offset lies at `position`."""

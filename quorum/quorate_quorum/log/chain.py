@@ -1,0 +1,36 @@
+"""Does each segment end where the next one begins? A closed segment may have lost its end, or be
+gone, and nothing else of the log tells.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from quorate_quorum.log.segment import Segment
+
+
+async def gap_after(segment: Segment, next_base: int) -> str | None:
+    """Return what is wrong between a closed segment and the next one; None if nothing is.
+
+    Reads from the last entry of its index on: the batches before that are not looked at.
+    """
+    position = await _near_the_end(segment)
+    end = segment.base_offset
+    while position < segment.size:
+        chunk = await segment.scan(position, checked=False)
+        if chunk.bad is not None:
+            return f"{segment.file.path}: {chunk.bad}"
+        end = chunk.found[-1][1].end_offset
+        position = chunk.position
+    if end == next_base:
+        return None
+    return f"{segment.file.path} ends at {end}, and the next segment begins at {next_base}"
+
+
+async def _near_the_end(segment: Segment) -> int:
+    """Return where a batch lies, by the last entry of the index on disk; 0 if it names none."""
+    last_offset, position = await segment.last_entry_on_disk()
+    if position < segment.size and await segment.names_a_batch(last_offset, position):
+        return position
+    return 0
