@@ -204,10 +204,10 @@ async def test_opening_a_partition_reads_of_what_was_synced_only_the_end_of_each
     disk.hook = lambda name, path: reads.append(path) if name == "read" else None
     log = await Log.open(disk, PATH, config)
     assert log.log_end_offset == 500
+    disk.hook = None
     closed = len(await log.segments()) - 1
     assert closed == 20
     assert len([path for path in reads if path.endswith(".log")]) <= 2 * closed + 4
-    disk.hook = None
     await log.close(clean=False)
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from quorate.errors import CorruptRecordError
 from quorate.record.batch import HEADER_BYTES, BatchHeader, check, parse_header
 from quorate_quorum.log.disk import Buffer, Disk, File, read_whole, replace_whole
-from quorate_quorum.log.index import SegmentIndex
+from quorate_quorum.log.index import OFFSET_ENTRY, SegmentIndex
 
 LOG, INDEX, TIME_INDEX, SNAPSHOT = ".log", ".index", ".timeindex", ".snapshot"
 #: A scan reads this much at a time, or one whole batch where that is larger; between two chunks
@@ -28,8 +28,6 @@ BATCH_BYTES_MAX = 256 * 1024 * 1024
 #: Relative offsets and positions have four bytes, in Kafka's signed.
 RELATIVE_MAX = (1 << 31) - 1
 
-#: Relative last offset, position.
-INDEX_ENTRY = struct.Struct(">II")
 #: What a walk over batches needs: base_offset, batch_length; and at byte 23 last_offset_delta.
 _START = struct.Struct(">qi")
 _DELTA = struct.Struct(">i")
@@ -214,12 +212,12 @@ class Segment:
             return -1, 0
         file = await self._disk.open(path)
         try:
-            entry = await file.read_at(max(file.size - INDEX_ENTRY.size, 0), INDEX_ENTRY.size)
+            entry = await file.read_at(max(file.size - OFFSET_ENTRY.size, 0), OFFSET_ENTRY.size)
         finally:
             await file.close()
-        if len(entry) < INDEX_ENTRY.size:
+        if len(entry) < OFFSET_ENTRY.size:
             return -1, 0
-        last_offset, position = INDEX_ENTRY.unpack(entry)
+        last_offset, position = OFFSET_ENTRY.unpack(entry)
         return last_offset, position
 
     async def names_a_batch(self, last_offset: int, position: int) -> bool:
