@@ -195,8 +195,11 @@ class Operator:
 
 
 def _has_caught_up(machine: Machine, offset: int) -> bool:
+    """On its disk, too: a power loss would bring back that it was behind."""
     raft = machine.raft
-    return raft is not None and not raft.hard_state.is_behind and raft.ledger.synced_end >= offset
+    if raft is None or raft._saved_version != raft._hard_state_version:
+        return False
+    return not raft.hard_state.is_behind and raft.ledger.synced_end >= offset
 
 
 async def _caught(
