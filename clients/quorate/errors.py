@@ -283,9 +283,16 @@ class OutcomeUnknownError(QuorateError):
 
 
 class DeliveryTimeoutError(OutcomeUnknownError):
-    """A record was not acknowledged within delivery_timeout_ms; it may have been written."""
+    """A record was not acknowledged within delivery_timeout_ms.
 
-    advice = "Look whether the record is there before you send it again."
+    ``may_be_written`` is False where it is certain that it was not: it was never sent, or every
+    broker that was asked refused it before the append. Sending it again doubles nothing then.
+    """
+
+    advice = (
+        "Unless may_be_written is False, look whether the record is there before you repeat it."
+    )
+    may_be_written = True
 
 
 class RequestTimedOutError(QuorateError):

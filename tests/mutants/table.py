@@ -1241,6 +1241,16 @@ MUTANTS = (
     ),
     Mutant(
         "K26",
+        "a batch that expires after an attempt in doubt says that it was not written",
+        "clients/quorate/producer/accumulator.py",
+        "            may_be_written = batch.is_uncertain or batch in batch.queue.in_flight\n",
+        "            may_be_written = False\n",
+        (
+            "tests/unit/test_accumulator.py::test_a_batch_that_expires_says_whether_an_attempt_may_have_written_it",
+        ),
+    ),
+    Mutant(
+        "K26",
         "what may have been written fails as if it was not",
         ACCUMULATOR,
         "        if batch.is_uncertain and not isinstance(error, OutcomeUnknownError):",

@@ -164,9 +164,30 @@ def test_batches_expire_in_order_in_flight_or_not() -> None:
     assert all(isinstance(batch.error, DeliveryTimeoutError) for batch in batches)
     assert "sent 1 times, and may" in str(batches[0].error)
     assert "never sent" in str(batches[1].error)
+    assert [may_be_written(batch) for batch in batches] == [True, False, False]
     a.retry(batches[0], NotLeaderError("late"), 100, 0)
     a.succeeded(batches[0], 0, -1)
     assert not a.unfinished()
+
+
+def may_be_written(batch: Batch) -> bool:
+    assert isinstance(batch.error, DeliveryTimeoutError)
+    return batch.error.may_be_written
+
+
+@pytest.mark.parametrize("is_uncertain", [False, True])
+def test_a_batch_that_expires_says_whether_an_attempt_may_have_written_it(
+    is_uncertain: bool,
+) -> None:
+    a = accumulator()
+    (batch,) = fill(a, 1)
+    drain(a)
+    batch.is_uncertain = is_uncertain
+    a.retry(batch, NotLeaderError("not here"), 0, 1)
+    assert a.expire(100) == [batch]
+    assert may_be_written(batch) == is_uncertain
+    became = "may have been" if is_uncertain else "was not"
+    assert f"sent 1 times, and {became} written (last: not here" in str(batch.error)
 
 
 def test_bytes_on_the_wire_never_change_when_a_batch_ends_early() -> None:

@@ -147,7 +147,7 @@ async def test_a_newer_version_is_refused(disk: FewFiles) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
-        (b"version=1\n", b"", "has no version; this release reads version 1 only"),
+        (b"version=1\n", b"", "has no version; every release writes one, so it is damaged"),
         (b"node.id=7\n", b"", "node.id is missing"),
         (b"node.id=7", b"node.id=seven", "node.id must be a whole number of at most 9 digits"),
         (b"node.id=7", b"node.id=-7", "not '-7'"),
@@ -167,6 +167,14 @@ async def test_garbage_is_named(disk: FewFiles, old: bytes, new: bytes, words: s
     message = await said(disk, UnreadableIdentityError)
     assert message.startswith(PATH)
     assert words in message
+
+
+async def test_an_empty_one_is_damaged_not_of_another_release(disk: FewFiles) -> None:
+    disk.files[PATH] = b""
+    assert await said(disk, UnreadableIdentityError) == (
+        f"{PATH} is empty; every release writes one, so it is damaged: put back a copy, or take "
+        "this directory for lost and format a new one"
+    )
 
 
 async def test_every_flipped_bit_is_found(disk: FewFiles) -> None:

@@ -176,6 +176,29 @@ def test_a_lost_answer_and_an_expiry_in_flight() -> None:
     with_cluster(program)
 
 
+@pytest.mark.parametrize(
+    ("error", "may_be_written"),
+    [
+        (StorageError("nothing was written: the disk is full"), False),
+        (NotEnoughReplicasError("x"), False),
+        (OutcomeUnknownError("the append failed"), True),
+    ],
+)
+def test_a_record_that_expires_after_refusals_alone_was_not_written(
+    error: QuorateError, may_be_written: bool
+) -> None:
+    async def program(cluster: FakeCluster) -> None:
+        cluster.add_topic("t")
+        async with producer(cluster, delivery_timeout_ms=2000) as p:
+            cluster.fault = lambda *_: error
+            with pytest.raises(DeliveryTimeoutError) as raised:
+                await p.send_and_wait("t", b"1")
+            assert raised.value.may_be_written == may_be_written, raised.value
+            cluster.fault = lambda *_: None
+
+    with_cluster(program)
+
+
 def test_undelivered_records_are_counted_unless_someone_awaits_them() -> None:
     async def program(cluster: FakeCluster) -> None:
         cluster.add_topic("t")

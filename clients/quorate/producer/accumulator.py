@@ -336,20 +336,19 @@ class Accumulator:
             if now >= batch.deadline
         ]
         for batch in expired:
-            how = (
-                f"was sent {batch.attempts} times, and may have been written"
-                if batch.attempts
-                else "was never sent"
-            )
+            may_be_written = batch.is_uncertain or batch in batch.queue.in_flight
+            how = "was never sent"
+            if batch.attempts:
+                became = "may have been" if may_be_written else "was not"
+                how = f"was sent {batch.attempts} times, and {became} written"
             why = batch.refusal or (None if batch.attempts else self.hindrance)
-            self._finish(
-                batch,
-                DeliveryTimeoutError(
-                    f"{batch.count} records for {batch.queue.topic}-{batch.queue.partition} were "
-                    f"not acknowledged within {self.config.delivery_timeout_s * 1000:.0f} ms; "
-                    f"their batch {how}" + (f" (last: {why})" if why else "")
-                ),
+            error = DeliveryTimeoutError(
+                f"{batch.count} records for {batch.queue.topic}-{batch.queue.partition} were "
+                f"not acknowledged within {self.config.delivery_timeout_s * 1000:.0f} ms; "
+                f"their batch {how}" + (f" (last: {why})" if why else "")
             )
+            error.may_be_written = may_be_written
+            self._finish(batch, error)
         return expired
 
     def close(self, error: QuorateError) -> None:

@@ -62,6 +62,7 @@ NOT_WRITTEN = (
     NotEnoughReplicasError,
     OverloadedError,
     StoppingError,
+    StorageError,  # offline, or no room: after an append that failed, a broker says it is unknown
     UnknownTopicError,
     InvalidRequestError,
     CorruptRecordError,

@@ -133,10 +133,14 @@ def _parse(path: str, data: bytes) -> Identity:
             )
         values[name] = value
     version = values.pop("version", None)
-    if version != str(VERSION):
-        said = "no version" if version is None else f"version {version[:20]!r}"
+    if version is None:
         raise UnreadableIdentityError(
-            f"{path} has {said}; this release reads version {VERSION} only. "
+            f"{path} {'has no version' if data else 'is empty'}; every release writes one, so it "
+            "is damaged: put back a copy, or take this directory for lost and format a new one"
+        )
+    if version != str(VERSION):
+        raise UnreadableIdentityError(
+            f"{path} has version {version[:20]!r}; this release reads version {VERSION} only. "
             "A newer release may have written it: run that one"
         )
     unknown = sorted(values.keys() - _VALUES.keys())
