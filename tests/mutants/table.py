@@ -1460,13 +1460,13 @@ MUTANTS = (
     ),
     Mutant(
         "L8",
-        "a replica that lost nearly all leads at once, while others are on their way back",
+        "a wiped replica, the last of the ISR, leads before all others have told what they hold",
         "quorum/quorate_quorum/controller/lossy.py",
         "new = replace(new, last_isr=new.broker_ids)",
         "pass",
         (
             f"{CONTROLLER_LOSSY}"
-            "::test_a_lossy_replica_does_not_lead_before_the_others_are_back_or_were_waited_for",
+            "::test_a_wiped_last_member_is_no_candidate_before_all_others_have_answered",
         ),
     ),
     Mutant(
@@ -1478,6 +1478,28 @@ MUTANTS = (
         (
             "tests/simulation/test_cluster_damage.py"
             "::test_the_log_of_a_deleted_topic_without_owner_file_is_not_that_of_its_successor",
+        ),
+    ),
+    Mutant(
+        "L8",
+        "the first lossy replica is elected before those that had left the ISR are back",
+        "quorum/quorate_quorum/controller/recovery.py",
+        "all(b in back for b in partition.broker_ids)",
+        "all(b in back for b in partition.last_isr)",
+        (
+            "tests/unit/test_controller_partitions.py"
+            "::test_a_replica_that_had_left_the_isr_is_waited_for_too",
+        ),
+    ),
+    Mutant(
+        "L8",
+        "a replica whose log is being repaired is passed over after seconds",
+        "quorum/quorate_quorum/controller/recovery.py",
+        "if not all(waited and waiting.is_hopeless(broker, now_ms) for broker in silent):",
+        "if not all(waiting.is_hopeless(broker, now_ms) for broker in silent):",
+        (
+            "tests/unit/test_controller_partitions.py"
+            "::test_a_question_is_asked_again_and_at_last_done_without",
         ),
     ),
     Mutant(

@@ -256,6 +256,40 @@ def test_a_damaged_replica_that_comes_back_first_costs_nothing(
 
 
 @each_damage
+@pytest.mark.parametrize("broker_ids_late", [(0, 1, 2), (2, 1, 0)])
+def test_a_lossy_last_member_of_the_isr_waits_for_the_others(
+    harm: Damage, broker_ids_late: Sequence[int]
+) -> None:
+    """At min ISR 1: only what it alone had acknowledged may be lost, and that is told."""
+
+    async def act(scene: Scene) -> None:
+        await scene.produce(50)
+        last = scene.state.leader
+        others = [b for b in broker_ids_late if b != last]
+        for broker_id in others:
+            scene.cluster.kill(f"broker-{broker_id}")
+        await scene.until(lambda: scene.state.isr == (last,), "it is alone")
+        await scene.produce(5)
+        await scene.kill_all()
+        await harm(scene, last)
+        scene.cluster.start(f"broker-{last}")
+        for broker_id in others:
+            await asyncio.sleep(2)
+            assert scene.state.leader < 0, "the first to come back must not win by seconds"
+            scene.cluster.start(f"broker-{broker_id}")
+        await scene.whole()
+        await scene.produce(1)
+        found = await scene.read()
+        assert {offset: found.get(offset) for offset in range(50)} == {
+            offset: scene.acked[offset] for offset in range(50)
+        }
+        assert scene.state.recovered_epoch >= 0, "what is lost is told"
+        await scene.until(scene.logs_are_equal, "all have the same")
+
+    play(act, configs={"min.insync.replicas": "1"})
+
+
+@each_damage
 def test_it_is_told_again_by_a_broker_that_died_before_it_could_tell(harm: Damage) -> None:
     """The first start cuts the log; the second one finds nothing bad in what is left."""
 

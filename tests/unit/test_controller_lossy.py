@@ -104,6 +104,26 @@ def test_a_lossy_replica_does_not_lead_before_the_others_are_back_or_were_waited
     assert asked == {0, 2}
 
 
+def test_a_wiped_last_member_is_no_candidate_before_all_others_have_answered() -> None:
+    """At min ISR 1: what all three had acknowledged is not given up for an empty log."""
+    image = brokers([0, 1, 2], fenced=[0, 2])
+    image = told(with_partition(image, [0, 1, 2], isr=[], elr=[1], leader=-1), 1)
+    recovery = Recovery(60_000)
+    recovery.changed(image, [KEY])
+    for now_ms in (0, 1_000, 59_900):
+        assert recovery.tick(image, now_ms) == []
+    asked = [e.broker_id for e in recovery.tick(image, 60_000) if isinstance(e, AskEnds)]
+    assert asked == [1], "the wait has an end"
+    empty = wire.ReplicaEnd(topic_id=KEY[0], partition=0, last_epoch=-1, log_end_offset=0)
+    recovery.answered(1, image.brokers[1].epoch, [empty])
+    assert recovery.tick(image, 120_000) == []
+    some = wire.ReplicaEnd(topic_id=KEY[0], partition=0, last_epoch=0, log_end_offset=1)
+    recovery.answered(1, image.brokers[1].epoch, [some])
+    [effect] = recovery.tick(image, 120_100)
+    assert isinstance(effect, Recover)
+    assert effect.leader == 1
+
+
 def test_a_leader_that_leaves_for_its_damage_enters_no_elr() -> None:
     image = with_partition(brokers([0, 1, 2]), [0, 1, 2], isr=[0, 1])
     state = the_partition(image)

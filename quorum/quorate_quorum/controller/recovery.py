@@ -108,11 +108,13 @@ class _Waiting:
 class Recovery:
     """The way back for partitions whose ISR and ELR are empty, or whose topic allows loss.
 
-    Lives as long as a reign. It waits until all of last_isr are back, or until one has been for
-    unclean.recovery.wait.ms (not at all where unclean election is allowed), asks those that are
-    back for the ends of their logs, and lets the furthest lead; ties go by order of assignment.
-    An empty log may lead only if all who may have had records have answered: a wiped disk is no
-    candidate. All images given are the pending one.
+    Lives as long as a reign. It waits until all replicas are back and have told the ends of their
+    logs, or until one has been back for unclean.recovery.wait.ms (not at all where unclean election
+    is allowed). Then the furthest leads; ties go by order of assignment. It does not wait for
+    last_isr alone: at min ISR 1 that may be one wiped disk, while a replica that had left the ISR
+    holds nearly all. A replica that is back and silent may be being repaired, so it is waited for
+    as long as one that is away. An empty log may lead only if all who may have had records have
+    answered: a wiped disk is no candidate. All images given are the pending one.
     """
 
     def __init__(self, unclean_recovery_wait_ms: int = 60_000) -> None:
@@ -179,8 +181,8 @@ class Recovery:
         back = [b for b in partition.broker_ids if image.is_eligible(partition, b)]
         if not back:
             waiting.since_ms = now_ms  # the first to come back has the others to wait for
-        waited = now_ms - waiting.since_ms >= self._wait_ms
-        if not back or not (unclean or waited or all(b in back for b in partition.last_isr)):
+        waited = unclean or now_ms - waiting.since_ms >= self._wait_ms
+        if not back or not (waited or all(b in back for b in partition.broker_ids)):
             return []
         ends = {
             b: waiting.ends[b][1]
@@ -189,7 +191,7 @@ class Recovery:
         }
         silent = [image.brokers[b] for b in back if b not in ends]
         ask = [broker.id for broker in silent if waiting.must_ask(broker, now_ms)]
-        if not all(waiting.is_hopeless(broker, now_ms) for broker in silent):
+        if not all(waited and waiting.is_hopeless(broker, now_ms) for broker in silent):
             return ask
         return self._furthest(topic, key, partition, ends) or ask
 
