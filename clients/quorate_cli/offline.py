@@ -31,6 +31,7 @@ from quorate_quorum.log.identity import FILE_NAME as IDENTITY_FILE
 from quorate_quorum.log.identity import METADATA_DIRECTORY, read_identity
 from quorate_quorum.log.index import OFFSET_ENTRY, TIME_ENTRY
 from quorate_quorum.log.log import (
+    CORRUPT_FILE,
     CUTTING_FILE,
     DAMAGED_FILE,
     HIGH_WATERMARK_FILE,
@@ -102,6 +103,7 @@ _NAMED = {
     SYNCED_FILE: "slots",
     HIGH_WATERMARK_FILE: "slots",
     LOG_START_FILE: "slots",
+    CORRUPT_FILE: "marker",
     CUTTING_FILE: "marker",
     DAMAGED_FILE: "marker",
     inventory.FILE_NAME: "inventory",

@@ -1527,6 +1527,17 @@ MUTANTS = (
         (f"{LOG_CHAIN}::test_a_start_that_moved_is_no_loss_wherever_a_crash_interrupts_it",),
     ),
     Mutant(
+        "L11",
+        "a bad batch is forgotten by a leader that dies between its resignation and its repair",
+        "broker/quorate_broker/isr.py",
+        "if proposal.is_lossy:  # it must",
+        "if False:  # it must",
+        (
+            "tests/simulation/test_cluster_damage.py"
+            "::test_a_leader_that_resigned_for_its_damage_and_died_before_its_repair_is_repaired",
+        ),
+    ),
+    Mutant(
         "O1",
         "a broker is forgotten while replicas lie in its directories, and with it what they lost",
         "quorum/quorate_quorum/controller/brokers.py",

@@ -556,6 +556,29 @@ def test_a_leader_with_a_bad_batch_gives_way_to_a_good_copy_and_is_repaired() ->
     play(act)
 
 
+def test_a_leader_that_resigned_for_its_damage_and_died_before_its_repair_is_repaired() -> None:
+    """The bad batch lies where an open does not look."""
+
+    async def act(scene: Scene) -> None:
+        await scene.produce(60)
+        for node in scene.cluster.brokers:
+            await scene.cluster.stop(node.name)
+        scene.cluster.start_all()
+        await scene.whole()
+        leader = scene.state.leader
+        await flip(scene, leader, 30)
+        damage.suspect(scene.replica(leader), 30)
+        await scene.until(lambda: scene.state.leader != leader, "another leads")
+        scene.cluster.kill(f"broker-{leader}")
+        scene.cluster.start(f"broker-{leader}")
+        await scene.whole()
+        await scene.until(scene.logs_are_equal, "the bad batch is gone")
+        assert await scene.read() == scene.acked
+        assert scene.state.recovered_epoch < 0
+
+    play(act)
+
+
 def test_a_consumer_that_meets_a_bad_batch_gets_the_good_copy() -> None:
     """It is told once, and reads on from the leader that follows."""
 

@@ -106,6 +106,22 @@ async def test_a_segment_that_is_gone_is_damage() -> None:
     assert "4 was committed" in log.recovered.damaged
 
 
+async def test_a_bad_batch_that_was_found_is_remembered_until_it_is_cut() -> None:
+    disk, positions = await filled(end=5, clean=True)
+    log = await Log.open(disk, PATH, PLAIN, run=SAME_BOOT)
+    disk.flip_bit(FIRST, positions[2] + 70)
+    await log.note_corrupt(False)
+    await log.note_corrupt(True)
+    await log.close(clean=False)
+    disk.lose_power()
+    for _ in range(2):
+        with pytest.raises(LogCorruptError, match="found a bad batch"):
+            await reopened(disk, SAME_BOOT)
+    log = await reopened(disk, SAME_BOOT, SALVAGE)
+    assert log.log_end_offset == 2
+    assert (await reopened(disk, SAME_BOOT)).log_end_offset == 2
+
+
 async def test_a_bad_batch_after_a_clean_stop_is_damage_though_the_slot_is_lost() -> None:
     disk, positions = await filled(end=5, clean=True)
     await disk.remove(f"{PATH}/synced")

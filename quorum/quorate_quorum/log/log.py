@@ -95,6 +95,8 @@ LOG_START_FILE = "log-start"
 CUTTING_FILE = "cutting"
 #: Made before a damaged end is cut: whoever finds it at open knows that this log had more.
 DAMAGED_FILE = "damaged"
+#: A bad batch was found where open does not look: only `salvage`, which looks at all, may open it.
+CORRUPT_FILE = "corrupt"
 #: How many of the newest batches' positions are kept: reads at the end need no index.
 RECENT_BATCHES_MAX = 4096
 #: How many readers' next positions are kept: a reader that goes on needs no index either.
@@ -517,6 +519,19 @@ class Log:
             async with self._exclusive("forgetting damage"):
                 await self._disk.remove(path)
                 await self._disk.sync_directory(self._directory)
+
+    async def note_corrupt(self, is_corrupt: bool) -> None:
+        """Remember durably that a bad batch was found below what open looks at, or forget it."""
+        path = f"{self._directory}/{CORRUPT_FILE}"
+        try:
+            if is_corrupt:
+                file = await self._disk.open(path, create=True)
+                await file.close()
+            elif await self._disk.exists(path):
+                await self._disk.remove(path)
+            await self._disk.sync_directory(self._directory)
+        except OSError as error:
+            raise storage_error(path, error, nothing_done=True) from error
 
     async def accept_start(self) -> None:
         """Nobody has what is missing at the start: the log begins where it does."""
@@ -1046,6 +1061,8 @@ class _Recovery:
         self._lossy = False
         #: See Recovered.
         self._damaged = ""
+        #: An earlier run found a bad batch.
+        self._was_corrupt = False
         #: A cut was under way, or is now.
         self._cutting = False
         #: All below survived a sync: what is bad there is corruption.
@@ -1059,12 +1076,16 @@ class _Recovery:
             await self._find()
         if self._config.salvage:
             await self._give_up_synced()
+        elif self._was_corrupt:
+            raise self._corrupt("an earlier run found a bad batch")
         if owner._segments:
             await self._check()
             await self._finish()
             await owner._reload_observer()
         else:
             await self._without_segments()
+        if self._was_corrupt:
+            await owner.note_corrupt(False)  # what was bad is cut, durably
         owner.recovered = Recovered(
             self._run.marker_present,
             self._run.same_boot,
@@ -1094,6 +1115,7 @@ class _Recovery:
             if is_orphan or name.endswith(".tmp"):
                 await owner._disk.remove(f"{owner._directory}/{name}")
         self._cutting = CUTTING_FILE in names
+        self._was_corrupt = CORRUPT_FILE in names
         if DAMAGED_FILE in names:
             self._damaged = "an earlier start found it damaged"
         for base in bases:
