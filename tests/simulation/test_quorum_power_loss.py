@@ -17,7 +17,7 @@ from tests.harness.world import logs
 
 TOPICS = 4
 #: More than a run has.
-SYNCS_MAX = 60
+SYNCS_MAX = 100
 PER_TEST = 10
 
 
