@@ -10,6 +10,7 @@ import typer
 
 from quorate import __version__
 from quorate_cli import bench, cluster, demo, quorum, storage, topic, up
+from quorate_quorum.node.streams import open_standard_streams
 
 app = typer.Typer(
     name="quorate",
@@ -18,7 +19,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},  # every command below has them too
     add_completion=False,
     pretty_exceptions_enable=False,
-    rich_markup_mode="rich" if sys.stderr.isatty() else None,  # piped, plain: errors too
+    # Piped, plain: errors too. None: it is closed.
+    rich_markup_mode="rich" if sys.stderr is not None and sys.stderr.isatty() else None,
 )
 app.command("up")(up.up)
 app.command("demo")(demo.demo)
@@ -53,4 +55,5 @@ def main_options(
 
 def main() -> None:
     """Run the command; the entry point of the package."""
+    open_standard_streams()
     app()

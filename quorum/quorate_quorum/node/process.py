@@ -30,6 +30,7 @@ from quorate import __version__
 from quorate.errors import StorageError
 from quorate_quorum.node.config import ConfigError, NodeConfig, load, settings, without_effect
 from quorate_quorum.node.logs import set_up_logs
+from quorate_quorum.node.streams import open_standard_streams
 
 EXIT_CLEAN: Final = 0
 EXIT_FAILED: Final = 70  # EX_SOFTWARE of sysexits.h
@@ -75,6 +76,7 @@ def main(
 
     `arguments` are the command line's where None. Import grpc in `start`, not before.
     """
+    open_standard_streams()
     if sys.flags.optimize:
         return _refuse("python -O removes the checks that stop a node before it does harm")
     try:
