@@ -476,6 +476,18 @@ def test_a_batch_that_is_too_large_goes_on_in_parts_with_its_sequences() -> None
     assert a.bytes_used == 0
 
 
+def test_parts_are_in_doubt_since_their_batch_was_sent_first_and_not_since_ever() -> None:
+    """A broker that forgot anybody since then can't tell; for a longer time it never could."""
+    a = accumulator(batch_bytes_max=500)
+    fill(a, 12)
+    first, _ = drain_all(a, 1000)
+    a.split(first, RecordTooLargeError("x"))
+    for part in first.parts:
+        assert part.first_sent_at == first.first_sent_at == 1000
+        part.is_uncertain = True
+        assert in_doubt_ms(part, 1003) == 3001
+
+
 def test_what_follows_a_batch_that_was_too_large_begins_smaller() -> None:
     a = accumulator(batch_bytes_max=400)
     fill(a, 8)

@@ -325,6 +325,25 @@ async def test_a_replica_that_is_elected_out_of_use_hands_over(
     await until(lambda: follower.partition.log_end_offset == 2)
 
 
+@pytest.mark.parametrize("name", ["make_directory", "append"])
+async def test_a_disk_that_fails_at_a_followers_first_append_is_given_up(
+    pair: World, name: str
+) -> None:
+    """Before a replica's first write its directory is made, and its slot in the inventory."""
+    leader, follower = pair.brokers[1], pair.brokers[2]
+
+    def hook(operation: str, path: str) -> None:
+        if operation == name and not path.endswith(".log"):
+            raise OSError(errno.EIO, "for the test", path)
+
+    inventory = next(iter(follower.replicas._inventories.values()))
+    inventory._made = inventory._used
+    follower.disk.hook = hook
+    await leader.produce(b"a")
+    await until(lambda: len(follower.replicas.failed_directories) == 1)
+    assert follower.partition.failure == "storage"
+
+
 async def test_a_replica_that_does_not_open_again_hands_over_and_tries_on(pair: World) -> None:
     leader, follower = pair.brokers[1], pair.brokers[2]
     await leader.produce(b"a")

@@ -148,7 +148,8 @@ async def _append_fetched(
     if partition.role is not role:
         return "the leader changed during the check"
     if writes:
-        await guarded.prepare(partition)
+        if not await guarded.write(partition, guarded.prepare(partition)):
+            return partition.offline
         if not await guarded.write(partition, partition.log.append(writes)):
             return partition.offline
         if not await guarded.write(partition, guarded.sync_if_asked(partition)):
@@ -201,7 +202,8 @@ async def _start_at(partition: Partition, role: Follower, step: StartAt) -> None
     )
     if step.drops_committed:
         await _lower_high_watermark(partition, role, step.offset)
-    await guarded.prepare(partition)
+    if not await guarded.write(partition, guarded.prepare(partition)):
+        return
     if not await guarded.write(partition, partition.log.truncate_fully_and_start_at(step.offset)):
         return
     if await guarded.write(partition, guarded.note_written(partition)):

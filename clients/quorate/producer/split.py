@@ -14,7 +14,8 @@ from quorate.record.record import record_bytes_max
 def parts_of(batch: Batch, bytes_max: int) -> list[Batch]:
     """Return batches of at most `bytes_max` (or of one record) with this one's records, in order.
 
-    They have what is the batch's: its place in the order, deadline, attempts, sequences.
+    They have what is the batch's: its place in the order, deadline, attempts and when the first
+    one was, sequences.
     """
     parts: list[Batch] = []
     builder: BatchBuilder | None = None
@@ -33,6 +34,7 @@ def parts_of(batch: Batch, bytes_max: int) -> list[Batch]:
 def _part(batch: Batch, builder: BatchBuilder, place: int, start: int) -> Batch:
     part = Batch(batch.queue, builder, batch.opened_at, batch.deadline, (*batch.number, place))
     part.attempts = batch.attempts
+    part.first_sent_at = batch.first_sent_at
     part.refusal = batch.refusal
     part.urgent = batch.urgent
     part.on_end = batch.on_end
