@@ -168,8 +168,8 @@ class TestLog:
         for name in await disk.list(PATH):
             if name.endswith((".index", ".timeindex")):
                 await disk.remove(f"{PATH}/{name}")
-        disk.flip_bit(f"{PATH}/{0:020d}.log", 16, bit=5)
         log = await Log.open(disk, PATH, LogConfig(segment_bytes=250))
+        disk.flip_bit(f"{PATH}/{0:020d}.log", 16, bit=5)
         with pytest.raises(LogCorruptError):
             await log.segments()
         await log.close(clean=False)
