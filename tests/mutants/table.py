@@ -1538,6 +1538,16 @@ MUTANTS = (
         ),
     ),
     Mutant(
+        "L12",
+        "a batch whose length has changed is a torn write if another torn write follows it",
+        "quorum/quorate_quorum/log/torn.py",
+        "last = range(max(left - HEADER_BYTES, 0), left + 1)",
+        "last = range(left, left + 1)",
+        (
+            "tests/unit/test_log_damage.py::test_a_changed_length_is_damage_though_a_torn_write_follows",
+        ),
+    ),
+    Mutant(
         "O1",
         "a broker is forgotten while replicas lie in its directories, and with it what they lost",
         "quorum/quorate_quorum/controller/brokers.py",

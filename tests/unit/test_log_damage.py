@@ -79,6 +79,14 @@ async def test_a_write_that_a_kill_interrupted_is_no_damage_wherever_it_ends() -
         assert not (await reopened(disk, SAME_BOOT)).recovered.damaged, size
 
 
+async def test_a_changed_length_is_damage_though_a_torn_write_follows() -> None:
+    for torn in range(108):
+        disk, positions = await filled(end=5)
+        disk.flip_bit(FIRST, positions[4] + 10, 4)
+        disk.put(FIRST, disk.content(FIRST) + batch(5)[1][0][:torn])
+        assert (await reopened(disk, SAME_BOOT)).recovered.damaged, torn
+
+
 async def test_a_torn_batch_of_records_that_hold_batches_is_no_damage() -> None:
     """Its bytes look like batches, but not like those that would follow here."""
     inner = b"".join(batch(offset)[1][0] for offset in range(5))

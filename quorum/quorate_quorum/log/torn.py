@@ -10,6 +10,7 @@ the length, so where the length is what has changed, the CRC still tells where t
 from __future__ import annotations
 
 import re
+from itertools import islice
 
 from crc32c import crc32c
 
@@ -44,17 +45,33 @@ async def is_torn(file: File, position: int, size: int, next_offset: int) -> boo
 
 
 async def _is_whole(file: File, position: int, size: int) -> bool:
-    """Tell whether a batch that says to be longer ends at `size`, by its CRC."""
+    """Tell whether a batch that says to be longer ends before `size`, by its CRC: at any of the
+    last bytes, where a torn write may follow it, or where the next batch may begin.
+    """
     head = await file.read_at(position, HEADER_BYTES)
     if len(head) < HEADER_BYTES:
         return False
+    wanted = int.from_bytes(head[_CRC_COVERS_FROM - 4 : _CRC_COVERS_FROM], "big")
     crc = 0
     at = position + _CRC_COVERS_FROM
     while at < size:
         data = await file.read_at(at, min(_READ_BYTES, size - at))
-        crc = crc32c(data, crc)
+        looked_at = 0
+        for end in _ends(data, head[:4], size - at):
+            crc = crc32c(data[looked_at:end], crc)
+            looked_at = end
+            if crc == wanted:
+                return True
         at += len(data)
-    return crc == int.from_bytes(head[_CRC_COVERS_FROM - 4 : _CRC_COVERS_FROM], "big")
+    return False
+
+
+def _ends(data: bytes, offset_prefix: bytes, left: int) -> list[int]:
+    """Where in `data` a batch may end; `left`: the bytes from its start to the end of the file."""
+    starts = re.finditer(b"(?=" + re.escape(offset_prefix) + b")", data[:left])
+    found = {start.start() for start in islice(starts, _CHECKED_MAX)}
+    last = range(max(left - HEADER_BYTES, 0), left + 1)
+    return sorted({*found, *(end for end in last if end <= len(data)), len(data)} - {0})
 
 
 async def _has_a_later_batch(file: File, position: int, size: int, after: int) -> bool:
