@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from quorate.errors import QuorateError, StorageError
+from quorate.errors import QuorateError
 from quorate.v1.common_pb2 import ErrorCode
 from quorate_quorum.v1.controller_pb2 import (
     AlteredPartition,
@@ -149,8 +149,6 @@ class IsrKeeper:
             partitions=[_alter(partition, proposal) for partition, proposal in proposed],
         )
         for partition, proposal in proposed:
-            if proposal.is_lossy:  # it must not be forgotten between this and the repair
-                await _note_corrupt(partition, is_corrupt=True)
             log_line.info("isr proposed", partition=partition.name, isr=proposal.isr)
         try:
             response = await self._client.alter_partitions(request)
@@ -159,11 +157,6 @@ class IsrKeeper:
             answers: dict[Key, AlteredPartition] = {}
         else:
             answers = {(a.topic_id, a.partition): a for a in response.partitions}
-        for partition, proposal in proposed:
-            answer = answers.get(partition.key)
-            leads_on = answer is not None and answer.leader == self._replicas.broker_id
-            if proposal.is_lossy and leads_on:  # and must be opened as it is
-                await _note_corrupt(partition, is_corrupt=False)
         lost = [
             partition
             for partition, proposal in proposed
@@ -173,13 +166,6 @@ class IsrKeeper:
             await asyncio.sleep(RETRY_MS / 1000)
             self._soon.update((partition.key, partition) for partition in lost)
             self._wake.set()
-
-
-async def _note_corrupt(partition: Partition, *, is_corrupt: bool) -> None:
-    try:
-        await partition.log.note_corrupt(is_corrupt)
-    except StorageError as error:
-        log_line.warning("damage_not_noted", partition=partition.name, reason=str(error))
 
 
 def _alter(partition: Partition, proposal: Proposal) -> AlterPartition:

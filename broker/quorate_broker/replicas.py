@@ -112,6 +112,8 @@ class Replicas:
         self._corrupt: dict[Key, tuple[int, int] | None] = {}
         self._salvages: dict[Key, asyncio.Task[None]] = {}
         self._salvaging = asyncio.Lock()
+        #: Corrupt replicas that are being noted on the disk.
+        self._notes: dict[Key, asyncio.Task[None]] = {}
         self._listeners: list[RoleListener] = []
         self._configs: dict[bytes, TopicConfig] = {}
         self._files = ReplicaFiles(self)
@@ -269,8 +271,8 @@ class Replicas:
         salvages = list(self._salvages.values())
         for salvage in salvages:
             salvage.cancel()
-        if salvages:
-            await asyncio.wait(salvages)
+        if under_way := [*salvages, *self._notes.values()]:
+            await asyncio.wait(under_way)
         await _each(self.all(), lambda partition: partition.close(clean=clean))
         self._note_unclean()
         await self._files.stop()
@@ -326,9 +328,8 @@ class Replicas:
         elif failure == "replica":
             self._reopening.want(partition.key)
         elif failure == "corrupt" and self._partitions.get(partition.key) is partition:
-            self.losses.found(partition.key, partition.name, reason)
             self._corrupt[partition.key] = partition.owed
-            self._reopening.want(partition.key)
+            self._note_corrupt_soon(partition, reason)
 
     def directory_failed(self, directory_id: bytes, reason: str) -> None:
         """A log directory's disk failed: all replicas on it are offline from now on."""
@@ -359,8 +360,10 @@ class Replicas:
             partition = None
         if directory_id is None:
             return
-        if partition is not None and partition.damage and state.leader != self.broker_id:
-            partition.take_offline("corrupt", partition.damage)  # it is repaired as a follower
+        is_led_elsewhere = state.leader not in (self.broker_id, NO_LEADER)
+        if partition is not None and partition.damage and is_led_elsewhere:
+            # It is repaired as a follower. Not without a leader: it may be the only copy.
+            partition.take_offline("corrupt", partition.damage)
         if partition is not None and partition.failure in ("broken", "replica"):
             if not await self._open_again(partition, topic, state):
                 return
@@ -458,6 +461,7 @@ class Replicas:
             run = THIS_RUN if self._has_loaded else directory.run
             log, producers = await self._open_log(path, topic, index, run, salvage=salvage)
             if log.log_end_offset < self._ends.get(key, 0) and not salvage:
+                await log.note_corrupt()  # the next start does not know where it had ended
                 await log.close(clean=False)
                 raise LogCorruptError(
                     f"{path} ends at {log.log_end_offset}, and ended at {self._ends[key]} before"
@@ -501,6 +505,7 @@ class Replicas:
         disk = self.environment.disk
         log = await Log.open(disk, path, log_config, observer=producers, run=run, inspect=inspect)
         if log.last_epoch > epoch_max:
+            await log.note_corrupt()  # one day the image may know a leader of that epoch
             await log.close(clean=False)
             raise LogCorruptError(
                 f"{path}: it ends in leader_epoch {log.last_epoch}, which never was"
@@ -581,7 +586,7 @@ class Replicas:
             self.losses.settled(key)
             if partition is not None and partition.offline is None and partition.owed is None:
                 await self._forget_loss(partition)
-        if key in self._corrupt:
+        if key in self._corrupt and key not in self._notes:
             if is_trusted:
                 self.losses.found(key, name, "it is corrupt")
             else:
@@ -611,6 +616,31 @@ class Replicas:
         elif is_trusted:
             reason = f"it was repaired, and has not caught up with its former end {end} yet"
             self.losses.found(partition.key, partition.name, reason)
+
+    def _note_corrupt_soon(self, partition: Partition, reason: str) -> None:
+        """Remember on the disk that a replica is corrupt, then tell of it: see Log.note_corrupt."""
+        key = partition.key
+        note = asyncio.create_task(self._note_corrupt(partition, reason), name="note a corruption")
+        self._notes[key] = note
+        note.add_done_callback(lambda done: self._noted(key, done))
+
+    async def _note_corrupt(self, partition: Partition, reason: str) -> None:
+        if partition.note_task is not None:
+            await asyncio.wait([partition.note_task])
+        try:
+            await partition.log.note_corrupt()
+        except StorageError as error:  # told all the same: nobody may count on it
+            log_line.error("corruption_not_noted", partition=partition.name, reason=str(error))
+            if blames_disk(error):
+                self.directory_failed(partition.directory_id, str(error))
+        if self._partitions.get(partition.key) is partition:
+            self.losses.found(partition.key, partition.name, reason)
+
+    def _noted(self, key: Key, task: asyncio.Task[None]) -> None:
+        self._notes.pop(key, None)
+        if not task.cancelled() and task.exception() is not None:
+            self._fail(f"a corrupt replica can't be noted: {task.exception()!r}")
+        self._reopening.want(key)
 
     def _salvage_soon(self, key: Key) -> None:
         """Do it in the background, once at a time: the log is read as a whole."""

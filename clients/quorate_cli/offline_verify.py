@@ -17,6 +17,7 @@ from quorate_quorum.log.epochs import EpochCache
 from quorate_quorum.log.events import decode_events
 from quorate_quorum.log.index import OFFSET_ENTRY, TIME_ENTRY
 from quorate_quorum.log.log import (
+    CORRUPT_FILE,
     CUTTING_FILE,
     DAMAGED_FILE,
     HIGH_WATERMARK_FILE,
@@ -140,6 +141,10 @@ def _leftovers(directory: str, names: list[str], bases: list[int]) -> list[Row]:
     if DAMAGED_FILE in names:
         found.append(
             note(f"{directory}/{DAMAGED_FILE}", "a start found the log damaged, and cut it")
+        )
+    if CORRUPT_FILE in names:
+        found.append(
+            note(f"{directory}/{CORRUPT_FILE}", "a bad batch was found; the next start cuts it off")
         )
     for name in names:
         for ending in (INDEX, TIME_INDEX):

@@ -1528,13 +1528,53 @@ MUTANTS = (
     ),
     Mutant(
         "L11",
-        "a bad batch is forgotten by a leader that dies between its resignation and its repair",
-        "broker/quorate_broker/isr.py",
-        "if proposal.is_lossy:  # it must",
-        "if False:  # it must",
+        "a leader with a bad batch resigns before its disk says that the log is corrupt",
+        "broker/quorate_broker/partition/leading.py",
+        "return resignation if partition.is_damage_noted else None",
+        "return resignation",
+        (f"{LOSSES}::test_a_leader_that_can_not_note_its_damage_does_not_resign",),
+    ),
+    Mutant(
+        "L11",
+        "the only copy of a damaged log is noted as corrupt, and cut at the next start",
+        "broker/quorate_broker/partition/leading.py",
+        "is_wanted = state.isr != (partition.host.broker_id,)",
+        "is_wanted = True",
+        (f"{LOSSES}::test_the_only_copy_of_a_damaged_log_is_not_noted_as_corrupt",),
+    ),
+    Mutant(
+        "L11",
+        "a damaged leader that nobody replaced is cut at its bad batch",
+        "broker/quorate_broker/replicas.py",
+        "is_led_elsewhere = state.leader not in (self.broker_id, NO_LEADER)",
+        "is_led_elsewhere = state.leader != self.broker_id",
         (
-            "tests/simulation/test_cluster_damage.py"
-            "::test_a_leader_that_resigned_for_its_damage_and_died_before_its_repair_is_repaired",
+            f"{LOSSES}::test_a_damaged_leader_that_nobody_replaced_keeps_its_log",
+            f"{LOSSY_CLUSTER}"
+            "::test_a_damaged_only_copy_that_is_fenced_for_a_moment_loses_nothing_more",
+        ),
+    ),
+    Mutant(
+        "L11",
+        "a replica that is found corrupt in use is told before it is noted",
+        "broker/quorate_broker/replicas.py",
+        "            await partition.log.note_corrupt()\n",
+        "            pass\n",
+        (
+            "tests/unit/test_losses.py"
+            "::test_a_corrupt_follower_is_noted_on_the_disk_before_it_is_told",
+        ),
+    ),
+    Mutant(
+        "L11",
+        "a log that was found corrupt in use is trusted by the next start",
+        "quorum/quorate_quorum/log/log.py",
+        "if self._is_noted_corrupt and not self._config.salvage:",
+        "if False:",
+        (
+            f"{LOG_DAMAGE}::test_a_log_that_was_found_corrupt_in_use_opens_for_salvage_alone",
+            f"{LOSSY_CLUSTER}"
+            "::test_a_bad_batch_is_not_forgotten_by_a_leader_that_dies_before_the_repair",
         ),
     ),
     Mutant(

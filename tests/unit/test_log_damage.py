@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import random
 from collections.abc import Sequence
 from contextlib import suppress
@@ -10,7 +11,8 @@ import pytest
 
 from quorate.errors import StorageError
 from quorate.record.batch import BatchBuilder, BatchHeader, parse_header
-from quorate_quorum.log.log import DAMAGED_FILE, Log, LogConfig, LogCorruptError
+from quorate_quorum.log.disk_errors import TryAgainError
+from quorate_quorum.log.log import CORRUPT_FILE, DAMAGED_FILE, Log, LogConfig, LogCorruptError
 from quorate_quorum.log.run_file import UNKNOWN, Run
 from quorate_testing.simulated.disk import SimulatedDisk
 
@@ -118,12 +120,12 @@ async def test_a_bad_batch_that_was_found_is_remembered_until_it_is_cut() -> Non
     disk, positions = await filled(end=5, clean=True)
     log = await Log.open(disk, PATH, PLAIN, run=SAME_BOOT)
     disk.flip_bit(FIRST, positions[2] + 70)
-    await log.note_corrupt(False)
-    await log.note_corrupt(True)
+    await log.forget_corrupt()
+    await log.note_corrupt()
     await log.close(clean=False)
     disk.lose_power()
     for _ in range(2):
-        with pytest.raises(LogCorruptError, match="found a bad batch"):
+        with pytest.raises(LogCorruptError, match="a bad batch was found"):
             await reopened(disk, SAME_BOOT)
     log = await reopened(disk, SAME_BOOT, SALVAGE)
     assert log.log_end_offset == 2
@@ -209,3 +211,72 @@ async def test_salvage_finds_a_bad_batch_below_what_was_synced() -> None:
     disk.flip_bit(FIRST, positions[1] + 64)
     assert (await reopened(disk, STOPPED)).log_end_offset == 5, "nobody looks there at a start"
     assert (await reopened(disk, STOPPED, SALVAGE)).log_end_offset == 1
+
+
+async def noted_corrupt() -> SimulatedDisk:
+    """A disk with a log in use with a bad batch below what was synced, when the power fails."""
+    disk, positions = await filled(end=5, config=LogConfig(index_interval_bytes=50), clean=True)
+    log = await Log.open(disk, PATH, PLAIN, run=STOPPED)
+    disk.flip_bit(FIRST, positions[1] + 64)
+    await log.note_corrupt()
+    await log.close(clean=False)
+    disk.lose_power()
+    return disk
+
+
+async def test_a_log_that_was_found_corrupt_in_use_opens_for_salvage_alone() -> None:
+    """An open looks only above `synced`: the bad batch would be trusted again."""
+    disk = await noted_corrupt()
+    for run in (UNKNOWN, SAME_BOOT, STOPPED):
+        with pytest.raises(LogCorruptError, match="not been repaired"):
+            await Log.open(disk, PATH, PLAIN, run=run)
+    log = await reopened(disk, UNKNOWN, SALVAGE)
+    assert (log.log_end_offset, log.recovered.damaged != "") == (1, True)
+    log = await reopened(disk, SAME_BOOT)
+    assert (log.log_end_offset, log.recovered.damaged != "") == (1, True), "told until forgotten"
+
+
+async def test_a_corruption_stays_noted_until_the_bad_batch_is_gone_for_good() -> None:
+    """Wherever the power fails in a salvage: the next open is refused, or finds good batches."""
+    for stop in range(60):
+        disk = await noted_corrupt()
+        left = [stop]
+
+        def hook(name: str, path: str, left: list[int] = left) -> None:
+            left[0] -= 1
+            if left[0] < 0:
+                raise OSError("the power fails")
+
+        disk.hook = hook
+        with suppress(StorageError):
+            await reopened(disk, UNKNOWN, SALVAGE)
+        disk.hook = None
+        disk.lose_power()
+        with suppress(LogCorruptError):
+            log = await reopened(disk, UNKNOWN)
+            assert (log.log_end_offset, log.recovered.damaged != "") == (1, True), stop
+    assert CORRUPT_FILE not in disk.names(PATH)
+
+
+async def test_the_only_copy_forgets_that_it_is_corrupt() -> None:
+    disk = await noted_corrupt()
+    log = await reopened(disk, UNKNOWN, SALVAGE)
+    for is_noted in (True, True, False, False):
+        await (log.note_corrupt() if is_noted else log.forget_corrupt())
+        assert (CORRUPT_FILE in disk.names(PATH)) == is_noted
+
+
+async def test_a_note_that_can_not_be_made_leaves_the_log_as_it_was() -> None:
+    disk, _ = await filled(end=5)
+    log = await Log.open(disk, PATH, PLAIN, run=SAME_BOOT)
+
+    def full(name: str, path: str) -> None:
+        if path.endswith(CORRUPT_FILE):
+            raise OSError(errno.ENOSPC, "no room")
+
+    disk.hook = full
+    with pytest.raises(TryAgainError):
+        await log.note_corrupt()
+    disk.hook = None
+    await log.append([batch(5)])
+    await log.close(clean=False)

@@ -3,7 +3,10 @@
 A leader does not compute the CRC of what it sends; those who receive it do, and say so. Then the
 batch is looked at here, for the bytes may have changed on the way. If it is bad on this disk, the
 leader gives way to another member of the ISR, whose copy is good, and is repaired as a follower.
-Without another member it leads on: it serves what is good, and who reads the bad batch is told.
+Before it gives way it notes on its disk that its log is corrupt: if it dies before the repair, the
+next start would look only at the log's end, and trust the bad batch again. Without another member
+it leads on, without that note, which would cost what is good behind the bad batch: it serves what
+is good, and who reads the bad batch is told.
 
 Functions over the replica of partition.py, which holds all state.
 """

@@ -11,6 +11,8 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+import structlog
+
 from quorate.errors import (
     NotEnoughReplicasAfterAppendError,
     OffsetOutOfRangeError,
@@ -27,6 +29,8 @@ from quorate_quorum.log.disk_errors import TryAgainError
 if TYPE_CHECKING:
     from quorate_broker.partition.partition import Partition
     from quorate_quorum.metadata.image import PartitionImage
+
+log_line = structlog.get_logger(__name__)
 
 #: How long a sync waits that this process had no open files for.
 SYNC_AGAIN_S = 0.1
@@ -181,8 +185,12 @@ def propose_isr(
     """See Partition.propose_isr."""
     if partition.must_resign:
         resignation = _resignation(partition, eligible_epoch)
-        if resignation is not None or partition.damage is None:
-            return resignation  # the only copy of a damaged log leads on
+        if partition.damage is None:
+            return resignation
+        _keep_note(partition)
+        if resignation is not None:
+            return resignation if partition.is_damage_noted else None
+        # the only copy of a damaged log leads on
     if not isinstance(partition.role, Leader):
         return None
     with partition.guard:
@@ -199,6 +207,34 @@ def _resignation(partition: Partition, eligible_epoch: Callable[[int], int]) -> 
         return None
     is_lossy = partition.damage is not None
     return Proposal(state.leader_epoch, state.partition_epoch, members, is_lossy=is_lossy)
+
+
+def _keep_note(partition: Partition) -> None:
+    """Note on the disk that the log is corrupt while another member of the ISR has what is good;
+    not of the only copy, see damage.py. One that is changed is looked at again.
+    """
+    state = partition.state
+    assert state is not None
+    is_wanted = state.isr != (partition.host.broker_id,)
+    if is_wanted != partition.is_damage_noted and partition.note_task is None:
+        partition.note_task = asyncio.get_running_loop().create_task(
+            _change_note(partition, is_wanted=is_wanted), name=f"note damage of {partition.name}"
+        )
+
+
+async def _change_note(partition: Partition, *, is_wanted: bool) -> None:
+    log = partition.log
+    try:
+        await (log.note_corrupt() if is_wanted else log.forget_corrupt())
+    except TryAgainError as error:  # the ISR keeper looks again
+        log_line.warning("damage_not_noted", partition=partition.name, reason=str(error))
+    except StorageError as error:
+        guarded.failed(partition, error)
+    else:
+        partition.is_damage_noted = is_wanted
+        partition.host.isr_wanted(partition)
+    finally:
+        partition.note_task = None
 
 
 def isr_committed(

@@ -101,6 +101,9 @@ class Partition:
         # damage.py
         #: The bad batch that was found in a leader's log.
         self.damage: str | None = None
+        #: It is remembered on the disk: the leader may resign.
+        self.is_damage_noted = False
+        self.note_task: asyncio.Task[None] | None = None
         self.look_task: asyncio.Task[None] | None = None
         self.look_again_ms = 0
         self.checkpointed = (log.high_watermark, log.hw_epoch)
@@ -429,7 +432,8 @@ class Partition:
             if clean:
                 await self.checkpoint()
             self.is_closed = True
-            tasks = [task for task in (self.sync_task, self.look_task) if task is not None]
+            under_way = (self.sync_task, self.look_task, self.note_task)
+            tasks = [task for task in under_way if task is not None]
             if tasks:
                 await asyncio.wait(tasks)
             try:

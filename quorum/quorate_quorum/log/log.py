@@ -24,6 +24,8 @@ state, and slot files: `synced`, the end offset that is known to have survived a
 * What completed writes had put there and is gone (within a boot: a bad batch that no kill explains;
   in any: an end below the high watermark's checkpoint) is told in `recovered.damaged`. It stays
   told, by the file `damaged`, until the owner says that nobody counts on this log any more.
+* Bytes that are found to be bad while the log is in use may lie where no open looks. The file
+  `corrupt` remembers them: the log is corrupt at every open until it has been salvaged.
 
 Whether the last run stopped cleanly is a matter of the log directory: see run_file. It decides
 only what `recovered` says of a cut; it is never a reason not to look at the tail.
@@ -95,7 +97,8 @@ LOG_START_FILE = "log-start"
 CUTTING_FILE = "cutting"
 #: Made before a damaged end is cut: whoever finds it at open knows that this log had more.
 DAMAGED_FILE = "damaged"
-#: A bad batch was found where open does not look: only `salvage`, which looks at all, may open it.
+#: Made when bytes of a log in use are found to be bad: an open that checks only the end would not
+#: find them again. Such a log opens for salvage alone, which removes the file.
 CORRUPT_FILE = "corrupt"
 #: How many of the newest batches' positions are kept: reads at the end need no index.
 RECENT_BATCHES_MAX = 4096
@@ -514,24 +517,39 @@ class Log:
 
     async def forget_damage(self) -> None:
         """Nobody counts any more on what this log had: the next open is not to tell of it."""
-        path = f"{self._directory}/{DAMAGED_FILE}"
-        if await self._disk.exists(path):
+        if await self._disk.exists(f"{self._directory}/{DAMAGED_FILE}"):
             async with self._exclusive("forgetting damage"):
-                await self._disk.remove(path)
-                await self._disk.sync_directory(self._directory)
+                await self._remove_note(DAMAGED_FILE)
 
-    async def note_corrupt(self, is_corrupt: bool) -> None:
-        """Remember durably that a bad batch was found below what open looks at, or forget it."""
-        path = f"{self._directory}/{CORRUPT_FILE}"
+    async def note_corrupt(self) -> None:
+        """Remember durably that bytes of this log are bad: it must be salvaged before it is opened.
+
+        Also of a log that has failed. A StorageError leaves the log as it was.
+        """
         try:
-            if is_corrupt:
-                file = await self._disk.open(path, create=True)
-                await file.close()
-            elif await self._disk.exists(path):
-                await self._disk.remove(path)
-            await self._disk.sync_directory(self._directory)
+            await self._make_note(CORRUPT_FILE)
         except OSError as error:
-            raise storage_error(path, error, nothing_done=True) from error
+            what = f"{self._directory}: can't note that it is corrupt"
+            raise storage_error(what, error, nothing_done=True) from error
+
+    async def forget_corrupt(self) -> None:
+        """It is the only copy: the next open is not to cut what is good behind the bad bytes."""
+        try:
+            await self._remove_note(CORRUPT_FILE)
+        except OSError as error:
+            what = f"{self._directory}: can't forget that it is corrupt"
+            raise storage_error(what, error, nothing_done=True) from error
+
+    async def _make_note(self, name: str) -> None:
+        file = await self._disk.open(f"{self._directory}/{name}", create=True)
+        await file.close()
+        await self._disk.sync_directory(self._directory)
+
+    async def _remove_note(self, name: str) -> None:
+        path = f"{self._directory}/{name}"
+        if await self._disk.exists(path):
+            await self._disk.remove(path)
+            await self._disk.sync_directory(self._directory)
 
     async def accept_start(self) -> None:
         """Nobody has what is missing at the start: the log begins where it does."""
@@ -1061,8 +1079,7 @@ class _Recovery:
         self._lossy = False
         #: See Recovered.
         self._damaged = ""
-        #: An earlier run found a bad batch.
-        self._was_corrupt = False
+        self._is_noted_corrupt = False
         #: A cut was under way, or is now.
         self._cutting = False
         #: All below survived a sync: what is bad there is corruption.
@@ -1076,16 +1093,14 @@ class _Recovery:
             await self._find()
         if self._config.salvage:
             await self._give_up_synced()
-        elif self._was_corrupt:
-            raise self._corrupt("an earlier run found a bad batch")
         if owner._segments:
             await self._check()
             await self._finish()
             await owner._reload_observer()
         else:
             await self._without_segments()
-        if self._was_corrupt:
-            await owner.note_corrupt(False)  # what was bad is cut, durably
+        if self._is_noted_corrupt:  # no batch that is left is bad
+            await owner._remove_note(CORRUPT_FILE)
         owner.recovered = Recovered(
             self._run.marker_present,
             self._run.same_boot,
@@ -1115,9 +1130,14 @@ class _Recovery:
             if is_orphan or name.endswith(".tmp"):
                 await owner._disk.remove(f"{owner._directory}/{name}")
         self._cutting = CUTTING_FILE in names
-        self._was_corrupt = CORRUPT_FILE in names
         if DAMAGED_FILE in names:
             self._damaged = "an earlier start found it damaged"
+        self._is_noted_corrupt = CORRUPT_FILE in names
+        if self._is_noted_corrupt and not self._config.salvage:
+            raise LogCorruptError(
+                f"{owner._directory}: a bad batch was found in it while it was in use, and it has"
+                " not been repaired since"
+            )
         for base in bases:
             file = await owner._disk.open(f"{owner._directory}/{file_name(base, LOG)}")
             owner._add_segment(base, file)
@@ -1279,16 +1299,15 @@ class _Recovery:
 
     async def _say_damaged(self, reason: str) -> None:
         """Before anything is cut: the next start would find nothing wrong with what is left."""
-        owner = self._log
         self._damaged = self._damaged or reason
-        file = await owner._disk.open(f"{owner._directory}/{DAMAGED_FILE}", create=True)
-        await file.close()
-        await owner._disk.sync_directory(owner._directory)
+        await self._log._make_note(DAMAGED_FILE)
 
     async def _give_up_synced(self) -> None:
         """What was synced is not what it was: judge each batch by itself."""
         owner = self._log
         synced = owner._synced_slot.value
+        if self._is_noted_corrupt:
+            await self._say_damaged("a bad batch was found in it while it was in use")
         if synced is not None and synced[0] > 0:
             await self._say_damaged(f"not all below the synced end {synced[0]} is good")
             await owner._synced_slot.write(0, -1, sync=True)
