@@ -122,6 +122,7 @@ async def test_a_removed_topic_is_told_of_no_more(world: World) -> None:
     await world.brokers[1].produce(b"a")
     follower = world.brokers[2]
     await caught_up(world, 2)
+    world.on_alter = no_controller
     follower.partition.take_offline("corrupt", "for the test")
     await until(lambda: KEY in follower.replicas.losses)
     await world.commit(ev.MetadataEvent(remove_topic=ev.RemoveTopic(topic_id=TOPIC_ID)))
