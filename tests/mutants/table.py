@@ -1433,7 +1433,7 @@ MUTANTS = (
         "L6",
         "a leader that gave way for its damage is trusted as a follower",
         REPLICAS,
-        "if partition is not None and partition.damage and state.leader != self.broker_id:",
+        "if partition is not None and partition.damage and is_led_elsewhere:",
         "if False:",
         (
             f"{LOSSY_CLUSTER}::test_a_leader_with_a_bad_batch_gives_way_to_a_good_copy_and_is_repaired",
