@@ -85,7 +85,7 @@ class InvalidTopicError(InvalidRequestError):
 class InvalidPartitionsError(InvalidRequestError):
     """A number of partitions, or a partition, that cannot be."""
 
-    advice = "Give a number of partitions, or a partition, that can be."
+    advice = "Use a partition, or a number of partitions, within the range that the message names."
     code = ErrorCode.ERROR_CODE_INVALID_PARTITIONS
 
 
@@ -401,7 +401,7 @@ class SnapshotNotFoundError(QuorateError):
 class ClosedError(QuorateError):
     """The client was stopped, or was never started."""
 
-    advice = "Make a new client, and use it between start() and stop()."
+    advice = "Call start() before the first use; after stop(), make a new client."
 
 
 class WrongLoopError(QuorateError, RuntimeError):

@@ -76,13 +76,13 @@ NEW_NAME = Text("a topic's name", chars_max=249, error=InvalidTopicError)
 PARTITIONS = Whole(
     -INT32_MAX,
     INT32_MAX,
-    allowed="1 or more (-1: the cluster's default), and no more than any cluster can hold",
+    allowed="a whole number, 1 or more (-1: the cluster's default), not above the cluster's bound",
     error=InvalidPartitionsError,
 )
 REPLICATION_FACTOR = Whole(
     -INT32_MAX,
     INT32_MAX,
-    allowed="1 to the number of brokers (-1: the cluster's default)",
+    allowed="a whole number from 1 to the number of brokers (-1: the cluster's default)",
     error=InvalidReplicationFactorError,
 )
 

@@ -187,6 +187,10 @@ class Names:
         return listed
 
 
+#: A name that is looked up with one of these, as a URL has them, fails only after the time-out.
+NOT_IN_A_HOST = frozenset("/@?# \t\r\n")
+
+
 @dataclass(frozen=True, slots=True)
 class Servers:
     """Addresses: "host:port", several with commas between them, or a list of them."""
@@ -210,7 +214,11 @@ class Servers:
             raise ValueError(refused(call, name, said, given))
         for endpoint in endpoints:
             host, _, port = endpoint.rpartition(":")
-            if not host or not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+            if (
+                not host
+                or set(host) & NOT_IN_A_HOST
+                or not (port.isascii() and port.isdigit() and 0 < int(port) < 65536)
+            ):
                 raise ValueError(refused(call, name, f"{said}, with ports of 1 to 65535", endpoint))
         return endpoints
 

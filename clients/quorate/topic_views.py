@@ -83,7 +83,7 @@ class TopicViews:
         """
         fresh = [name for name in names if name not in self._wanted]
         for name in fresh:
-            TOPIC.check("a call", "a topic's name", name)
+            TOPIC.check("a topic", "its name", name)
         self._wanted.update(dict.fromkeys(fresh))
         return bool(fresh)
 

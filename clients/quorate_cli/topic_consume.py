@@ -34,7 +34,8 @@ LOOK_MS = 500
 def consume(
     name: Name,
     from_beginning: Annotated[
-        bool, typer.Option("--from-beginning", help="Start at the first record held.")
+        bool,
+        typer.Option("--from-beginning", help="Start at the first record held, not at the end."),
     ] = False,
     offset: Annotated[
         int | None, typer.Option("--offset", min=0, help="Start here; with --partition.")

@@ -465,3 +465,17 @@ class TestNames:
         await world.commit(ev.MetadataEvent(remove_topic=ev.RemoveTopic(topic_id=topic_id)))
         assert broker.replicas.failed_directories == {}
         await until(lambda: not [n for n in broker.disk.names("/data") if n.startswith("xxx")])
+
+
+async def test_a_batch_that_is_refused_on_a_full_disk_is_no_sign_of_room(world: World) -> None:
+    leader = world.brokers[1]
+    leader.disk.fill(0)
+    with pytest.raises(QuorateError):
+        await leader.produce(b"a")
+    assert leader.partition.is_full
+    with pytest.raises(QuorateError):
+        await leader.produce(b"out of its turn", producer_id=1, epoch=0, sequence=5)
+    assert leader.partition.is_full
+    leader.disk.fill(None)
+    await leader.produce(b"b")
+    assert not leader.partition.is_full

@@ -198,5 +198,11 @@ async def test_every_call_of_admin_checks_before_it_asks(call: Callable[[Any], A
 
 def test_a_name_that_is_no_string_never_gets_into_the_looks_at_the_cluster() -> None:
     view = Cluster("localhost:1", client_id="c")
-    with pytest.raises(TypeError, match="a topic's name must be a string"):
+    with pytest.raises(TypeError, match="a topic: its name must be a string"):
         view.want((b"t",))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("address", ["http://localhost:7092", "a@b:1", "a b:1"])
+def test_an_address_that_no_host_can_have_is_refused_where_it_is_given(address: str) -> None:
+    with pytest.raises(ValueError, match=r"bootstrap_servers must be .*not"):
+        Producer(bootstrap_servers=address)

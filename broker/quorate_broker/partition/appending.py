@@ -182,7 +182,8 @@ async def _append_queued(partition: Partition) -> None:
                 admission.outcome_unknown(partition, "leadership was lost during the append")
             )
         return
-    _note_room(partition, None)
+    if writes:  # a batch that was refused shows nothing of the disk
+        _note_room(partition, None)
     _appended(partition, leader, accepted, grew=bool(writes))
 
 
@@ -210,10 +211,16 @@ def _note_room(partition: Partition, error: TryAgainError | None) -> None:
     if partition.is_full == (error is not None):
         return
     partition.is_full = error is not None
+    # On a disk that is nearly full small batches go in and large ones do not: said once a minute.
     if error is not None:
-        log_line.error("no room: nothing is taken", partition=partition.name, reason=str(error))
+        log_line.error(
+            "no room: nothing is taken",
+            partition=partition.name,
+            reason=str(error),
+            repeats=True,
+        )
     else:
-        log_line.info("there is room again", partition=partition.name)
+        log_line.info("there is room again", partition=partition.name, repeats=True)
 
 
 def _accept(

@@ -428,6 +428,8 @@ class Controller:
         if self._active is None:
             leader = self._raft.leader_id
             known = f"voter {leader} leads as far as it knows" if leader >= 0 else "none is known"
+            if leader == self._node_id:
+                known = "it leads the quorum, and its reign as controller has not begun"
             raise NotControllerError(f"voter {self._node_id} is not the controller; {known}")
         return self._active
 

@@ -236,7 +236,7 @@ class Leases:
         if self._is_over:
             return
         if is_newest and session.was_told_to_go:
-            self._fence(session.broker_id, "it was told that it may go, and left")
+            self._fence(session.broker_id, "it asked to leave, was allowed to, and left")
         else:
             self._carry_out(
                 self._liveness.stream_broken(

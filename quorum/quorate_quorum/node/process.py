@@ -115,7 +115,10 @@ def leave(status: int) -> NoReturn:
 
 def configure(kind: type[C], arguments: Sequence[str] | None, env: Mapping[str, str]) -> C:
     """Return what --config, the environment and --set say; ConfigError for a wrong usage too."""
-    parser = _Parser(description=f"Run one node ({kind.__name__}) in the foreground.")
+    parser = _Parser(
+        description="Run one node in the foreground; it logs to standard error, "
+        "with its settings in the first line. SIGTERM and Ctrl-C stop it cleanly."
+    )
     parser.add_argument("--config", metavar="FILE", help="its configuration, in TOML")
     parser.add_argument(
         "--set",
