@@ -16,6 +16,7 @@ from quorate.errors import CorruptRecordError, NotLeaderError, StorageError, Unk
 from quorate.v1.common_pb2 import LeaderHint
 from quorate_broker.inventory import Inventory
 from quorate_broker.losses import Losses, counts_on
+from quorate_broker.partition.admission import has_other_leaders
 from quorate_broker.partition.partition import Failure, Partition, PartitionLimits
 from quorate_broker.partition.producer_memory import ProducerLimits, ProducerMemory
 from quorate_broker.partition.producers import Producers
@@ -161,7 +162,8 @@ class Replicas:
             endpoint=self.endpoint_of(state.leader),
         )
         reason = self._unopened.get((topic_id, partition))
-        if reason is not None and state.leader in (self.broker_id, NO_LEADER):
+        is_asked = state.leader in (self.broker_id, NO_LEADER)
+        if reason is not None and is_asked and not has_other_leaders(state, self.broker_id):
             raise hinted(StorageError(f"the replica is offline here: {reason}"), hint)
         raise hinted(
             NotLeaderError(

@@ -14,6 +14,7 @@ from quorate.errors import (
     LogTruncatedError,
     OffsetOutOfRangeError,
     QuorateError,
+    StorageError,
     TopicExistsError,
     UnknownTopicError,
 )
@@ -144,6 +145,8 @@ class Clients:
             return True
         if isinstance(error, LogTruncatedError | OffsetOutOfRangeError):
             return self.is_loss_possible()
+        if isinstance(error, StorageError):  # the only replica of all that is committed is offline
+            return True
         return isinstance(error, CorruptRecordError) and self.is_damaged()
 
     def _saw(self, partition: int, offset: int, value: bytes) -> None:

@@ -197,9 +197,11 @@ class World:
         await self._within(reading, "the topic can't be read to its end")
         final = {value for values in self.history.final.values() for value in values}
         await self._until(
-            lambda: self.damages.exceeded or final <= self.history.live.keys(),
+            lambda: self.damages.exceeded or consuming.done() or final <= self.history.live.keys(),
             "the consumer has not seen all",
         )
+        if consuming.done():
+            consuming.result()  # what ended it
         consuming.cancel()
         await asyncio.gather(consuming, return_exceptions=True)
         await asyncio.sleep(max(0.0, self.simulated_s - self.loop.time()))

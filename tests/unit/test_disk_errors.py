@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
-from quorate.errors import QuorateError, StorageError
+from quorate.errors import NotLeaderError, QuorateError, StorageError
 from quorate.record.batch import BatchBuilder, BatchHeader, parse_header
 from quorate_broker.partition.host import Failure
 from quorate_broker.replica_files import DELETED, KEPT, NAME_BYTES_MAX, STRAY, name_on_the_way_out
@@ -365,6 +365,30 @@ async def test_a_replica_that_does_not_open_again_hands_over_and_tries_on(pair: 
     follower.disk.hook = None
     await leader.produce(b"b")
     await until(lambda: follower.partition.log_end_offset == 2)
+
+
+async def test_who_asks_a_replica_that_does_not_open_comes_again_while_another_may_lead(
+    pair: World,
+) -> None:
+    """A StorageError would end a consumer, or a batch, that another leader serves in a moment."""
+    follower = pair.brokers[2]
+    await pair.brokers[1].produce(b"a")
+    await until(lambda: follower.partition.log_end_offset == 1)
+    pair.on_alter = no_controller
+
+    def hook(name: str, path: str) -> None:
+        if name == "open" and path.endswith(".log"):
+            raise OSError(errno.EACCES, "for the test", path)
+
+    follower.disk.hook = hook
+    follower.partition.take_offline("replica", "for the test")
+    await until(lambda: follower.replicas.find(TOPIC_ID, 0) is None)
+    await pair.change(isr=(1, 2), leader=2)
+    with pytest.raises(NotLeaderError):
+        follower.replicas.get(TOPIC_ID, 0)
+    await pair.change(isr=(2,))
+    with pytest.raises(StorageError, match="offline here"):
+        follower.replicas.get(TOPIC_ID, 0)
 
 
 async def test_a_replica_that_opens_again_with_less_is_corrupt(pair: World) -> None:

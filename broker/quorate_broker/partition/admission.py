@@ -20,6 +20,7 @@ from quorate_broker.partition.waiters import hinted
 if TYPE_CHECKING:
     from quorate.errors import QuorateError
     from quorate_broker.partition.partition import Partition
+    from quorate_quorum.metadata.image import PartitionImage
 
 
 def require_leader(partition: Partition, leader_epoch: int, *, must_say: bool = False) -> Leader:
@@ -64,8 +65,13 @@ def not_leader(partition: Partition) -> QuorateError:
 
 def others_may_lead(partition: Partition) -> bool:
     """Whether a client that comes again finds another leader, now or soon."""
-    state, own_id = partition.state, partition.host.broker_id
-    return state is not None and any(b != own_id for b in (*state.isr, *state.elr))
+    state = partition.state
+    return state is not None and has_other_leaders(state, partition.host.broker_id)
+
+
+def has_other_leaders(state: PartitionImage, broker_id: int) -> bool:
+    """Whether another replica than this broker's has all that is committed."""
+    return any(one != broker_id for one in (*state.isr, *state.elr))
 
 
 def outcome_unknown(partition: Partition, why: str) -> OutcomeUnknownError:
