@@ -279,7 +279,10 @@ class _Doing:
         return await self._excused(node)
 
     async def failed_sync(self) -> bool:
+        """Nobody knows what is on the medium then: of a broker it counts as damage."""
         (node,) = self.some(1)
+        if not (node.is_voter or self.nemesis.damages.may_hurt(node)):
+            return False
         node.disk.fail_next_sync()
         return await self._excused(node)
 

@@ -255,6 +255,8 @@ class World:
             self.history,
             told_lost,
             recreates=self.shape.recreates,
+            # How old a topic is, a broker says by its own clock and the controller's.
+            clocks_agree=not self.nemesis.injected["clock jump"],
             is_patient=self.shape.is_patient and self.shape.min_isr < self.shape.replication_factor,
         )
 
