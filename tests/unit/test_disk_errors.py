@@ -380,9 +380,11 @@ async def test_who_asks_a_replica_that_does_not_open_comes_again_while_another_m
         if name == "open" and path.endswith(".log"):
             raise OSError(errno.EACCES, "for the test", path)
 
+    await follower.stop()
     follower.disk.hook = hook
-    follower.partition.take_offline("replica", "for the test")
-    await until(lambda: follower.replicas.find(TOPIC_ID, 0) is None)
+    await follower.start()
+    await pair.register(follower)
+    assert follower.replicas.find(TOPIC_ID, 0) is None
     await pair.change(isr=(1, 2), leader=2)
     with pytest.raises(NotLeaderError):
         follower.replicas.get(TOPIC_ID, 0)
