@@ -191,6 +191,8 @@ class World:
         clients.stop = True
         await self._within(producing, "the producer does not come to its end")
         self.tell("producer done")
+        if self.damages.exceeded:
+            await self._restart_brokers_if_stuck()
         await self._until(self._all_in_sync, "replicas are not in sync again")
         self.tell("in sync")
         reading = cluster.spawn_client(clients.read_all, "reader")
@@ -208,6 +210,17 @@ class World:
         await self.invariants.check_logs_match(self._is_intact)
         self._judge()
         return self._outcome()
+
+    async def _restart_brokers_if_stuck(self) -> None:
+        """What an operator does where the only copy of a record is damaged: it is cut, and told."""
+        for _ in range(150):
+            if self._all_in_sync():
+                return
+            await asyncio.sleep(0.1)
+        self.tell("brokers are restarted")
+        for node in self.cluster.brokers:
+            self.cluster.kill(node.name)
+        self.cluster.start_all()
 
     async def _within(self, task: Any, otherwise: str) -> None:
         done, _ = await asyncio.wait([task], timeout=RECOVERY_S)
