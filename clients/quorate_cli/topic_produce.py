@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, BinaryIO
+from typing import Annotated, BinaryIO, Final, cast
 
 import typer
 
@@ -32,6 +32,8 @@ from quorate_cli.session import (
 
 #: Lines that are taken while others wait for their acknowledgement.
 LINES_AHEAD = 20_000
+#: Read at once, at most.
+READ_BYTES: Final = 64 << 10
 
 
 @dataclass(slots=True)
@@ -119,10 +121,8 @@ async def _produce_lines(
 ) -> _Tally:
     tally = _Tally()
     loop = asyncio.get_running_loop()
-    lines = _lines(source)
-    while not tally.has_timed_out and (
-        chunk := await loop.run_in_executor(None, _next_lines, lines)
-    ):
+    lines = Lines(source)
+    while not tally.has_timed_out and (chunk := await loop.run_in_executor(None, lines.next)):
         for line in chunk:
             key, value = _split_key(line, key_separator)
             try:
@@ -137,19 +137,27 @@ async def _produce_lines(
     return tally
 
 
-def _lines(source: BinaryIO) -> Iterator[bytes]:
-    for line in source:
-        yield line.rstrip(b"\r\n")
+class Lines:
+    """The lines of a file or pipe, as soon as they are there: `tail -f log | quorate topic produce`
+    sends each line when it is written.
+    """
 
+    def __init__(self, source: BinaryIO) -> None:
+        self._source = cast(io.BufferedReader, source)
+        self._rest: list[bytes] = []
 
-def _next_lines(lines: Iterator[bytes]) -> list[bytes]:
-    """Return what can be read without waiting for more than the first line."""
-    chunk = []
-    for line in lines:
-        chunk.append(line)
-        if len(chunk) >= (1000 if not sys.stdin.isatty() else 1):
-            break
-    return chunk
+    def next(self) -> list[bytes]:
+        """Wait for a line; return it and what follows without a wait. Empty at the end."""
+        while data := self._source.read1(READ_BYTES):
+            head, newline, tail = data.rpartition(b"\n")
+            if not newline:
+                self._rest.append(data)
+                continue
+            whole = b"".join((*self._rest, head))
+            self._rest = [tail] if tail else []
+            return [line.rstrip(b"\r") for line in whole.split(b"\n")]
+        last, self._rest = b"".join(self._rest), []
+        return [last.rstrip(b"\r")] if last else []
 
 
 def _split_key(line: bytes, separator: str | None) -> tuple[bytes | None, bytes]:
