@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from quorate.record.batch import split
 from quorate_broker.partition.partition import Partition
 from quorate_broker.server import BrokerServer
+from quorate_quorum.log.log import Log
 from quorate_quorum.metadata.image import NEVER
 from quorate_quorum.raft.node import RaftNode
 from quorate_quorum.server import QuorumServer
@@ -31,8 +32,9 @@ class Invariants:
     quorum_leaders: dict[int, Run] = field(default_factory=dict)
     leaders: dict[tuple[bytes, int, int], Run] = field(default_factory=dict)
     quorum_marks: dict[Run, int] = field(default_factory=dict)
-    #: High watermark of a replica, by run, topic id, partition and leader_epoch.
-    marks: dict[tuple[Run, bytes, int, int], int] = field(default_factory=dict)
+    #: Log and high watermark of a replica, by run, topic id, partition and leader_epoch. A log that
+    #: is opened again within the run, because it is damaged, is another one.
+    marks: dict[tuple[Run, bytes, int, int], tuple[Log, int]] = field(default_factory=dict)
     committed_epochs: dict[int, int | None] = field(default_factory=dict)
     #: Epoch of the last record below a high watermark, whichever replica had it first.
     #: A lossy election, which is told, may begin another past.
@@ -90,7 +92,9 @@ class Invariants:
                         f"in leader_epoch {partition.leader_epoch}"
                     )
             mark = partition.high_watermark
-            before = self.marks.get((run, *key), -1)
+            log, before = self.marks.get((run, *key), (partition.log, -1))
+            if log is not partition.log:
+                before = -1
             if mark != before:
                 self._high_watermark_moved(run, partition, before, mark)
 
@@ -101,8 +105,8 @@ class Invariants:
                 f"{run}: the high watermark of {partition.name} went from {before} to {mark} "
                 f"within leader_epoch {partition.leader_epoch}"
             )
-        self.marks[(run, topic_id, number, partition.leader_epoch)] = mark
         log = partition.log
+        self.marks[(run, topic_id, number, partition.leader_epoch)] = log, mark
         if log.log_start_offset < mark <= log.log_end_offset:
             # Two logs that agree on the epoch of a record agree on all before it.
             epoch = log.epochs.epoch_at(mark - 1)
