@@ -148,6 +148,8 @@ class World:
         self.nemesis = Nemesis(self.cluster, TOPIC, self.damages, self.tell)
         self.invariants = Invariants(self.cluster, self.nemesis.is_excused)
         self.clients.is_damaged = lambda: bool(self.damages.hurt)
+        #: A voter became a quorum of its own (`quorum recover`).
+        self.has_recovered = False
         self.clients.is_loss_possible = lambda: self.damages.exceeded
 
     def tell(self, what: str) -> None:
@@ -262,6 +264,8 @@ class World:
     def _judge(self) -> None:
         partitions = enumerate(self._partitions())
         told_lost = {number for number, one in partitions if one.recovered_epoch != NEVER}
+        if self.has_recovered and not self.damages.exceeded:
+            told_lost = set()  # a recovery of the quorum elects all anew, and loses nothing
         if told_lost and not self.damages.exceeded:
             raise Violation(f"a lossy election in {told_lost}, and too little was damaged for that")
         judge(

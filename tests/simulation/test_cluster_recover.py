@@ -37,6 +37,7 @@ async def recovered(world: World, node: SimulatedNode) -> list[str]:
     refused = refusals(found, peers)
     if not refused:
         await recover.carry_out(disk, found, plan(found, peers))
+        world.has_recovered = True
     return refused
 
 
