@@ -87,8 +87,10 @@ class Clients:
     async def _given_up(self, call: Awaitable[T]) -> T | None:
         """Await it for a moment; None if it was cancelled."""
         task = asyncio.ensure_future(call)
-        await asyncio.sleep(self.chance.choice((0.0, 0.0, 0.001, 0.01)))
-        task.cancel()
+        try:
+            await asyncio.sleep(self.chance.choice((0.0, 0.0, 0.001, 0.01)))
+        finally:
+            task.cancel()
         try:
             return await task
         except asyncio.CancelledError:
