@@ -262,8 +262,7 @@ class World:
         return not self.damages.is_damaged(node, f"{DATA}/{partition.name}")
 
     def _judge(self) -> None:
-        partitions = enumerate(self._partitions())
-        told_lost = {number for number, one in partitions if one.recovered_epoch != NEVER}
+        told_lost = self._told_lost()
         if self.has_recovered and not self.damages.exceeded:
             told_lost = set()  # a recovery of the quorum elects all anew, and loses nothing
         if told_lost and not self.damages.exceeded:
@@ -276,6 +275,11 @@ class World:
             clocks_agree=not self.nemesis.injected["clock jump"],
             is_patient=self.shape.is_patient and self.shape.min_isr < self.shape.replication_factor,
         )
+
+    def _told_lost(self) -> set[int]:
+        """Return the partitions of which the controller says that records may be lost."""
+        partitions = enumerate(self._partitions())
+        return {number for number, one in partitions if one.recovered_epoch != NEVER}
 
     def _partitions(self) -> list[PartitionImage]:
         """Return the topic's partitions as the newest image has them."""
