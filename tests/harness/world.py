@@ -201,7 +201,9 @@ class World:
         await self._within(reading, "the topic can't be read to its end")
         final = {value for values in self.history.final.values() for value in values}
         await self._until(
-            lambda: self.damages.exceeded or consuming.done() or final <= self.history.live.keys(),
+            lambda: (
+                bool(self._told_lost()) or consuming.done() or final <= self.history.live.keys()
+            ),
             "the consumer has not seen all",
         )
         if consuming.done():
