@@ -517,7 +517,7 @@ class Replicas:
     def _did_not_open(
         self, topic: TopicImage, index: int, directory_id: bytes, error: Exception
     ) -> None:
-        """Bad bytes cost this replica, a bad disk the directory (laws 6 and 7); what is neither
+        """Bad bytes cost this replica, a bad disk the directory; what is neither
         costs some time.
         """
         key = (topic.id, index)

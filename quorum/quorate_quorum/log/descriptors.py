@@ -5,7 +5,7 @@ file of the Disk seam is opened again when it is used; its owner does not notice
 
 * What was written is synced before its file is closed here. The kernel tells of a write that
   failed later only to descriptors that were open meanwhile, or to the next one, once: a sync of
-  a file that was closed in between could succeed though its bytes are lost (law 6). If that sync
+  a file that was closed in between could succeed though its bytes are lost. If that sync
   fails, the file remembers it and is of no use any more.
 * A file that is opened again is the same one, not what lies at its path by then.
 """

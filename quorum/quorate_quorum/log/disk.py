@@ -1,7 +1,7 @@
 """The seam to the file system.
 
 Paths are plain strings with "/" between the parts. Every method may raise OSError and nothing
-else, SyncError where a sync failed; disk_errors says what each means (law 6). The real one is in
+else, SyncError where a sync failed; disk_errors says what each means. The real one is in
 quorate_quorum.log.real_disk, the simulated one in quorate_testing.simulated.disk.
 """
 

@@ -10,7 +10,7 @@ scope of an error says how much of a node it takes with it:
 
 An errno that the table does not name counts as the disk's: to leave a good disk costs a copy, to
 stay on a bad one costs records. After a sync that failed nobody knows what is on the medium, so
-every SyncError is the disk's, whatever its errno (law 6).
+every SyncError is the disk's, whatever its errno.
 """
 
 from __future__ import annotations

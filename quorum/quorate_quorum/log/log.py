@@ -6,7 +6,7 @@ state, and slot files: `synced`, the end offset that is known to have survived a
 
 * `synced` moves only after a sync of the log has succeeded, and is itself synced before `sync`
   returns: nothing above it was ever told to be safe. Before a cut below it, the lower end is
-  written there and synced. So at open, whatever is bad below it is corruption (law 7), and
+  written there and synced. So at open, whatever is bad below it is corruption, and
   whatever is bad above it is a tail to cut. (An older one, after a power loss, would make a tail
   out of a damaged record that a majority counts on: docs/guarantees.md.)
 * A cut is synced before the next append: bytes that were cut never come back between newer ones
@@ -838,7 +838,7 @@ class Log:
     ) -> tuple[int, int] | None:
         """Return the first record at or after a time, None if the header promised too much.
 
-        Only its producer and its consumers vouch for what is in a batch (law 8): of one that does
+        Only its producer and its consumers vouch for what is in a batch: of one that does
         not decode, or whose codec is not here, the header answers.
         """
         with suppress(CorruptRecordError, UnsupportedError):
