@@ -13,6 +13,9 @@ SEED       ?=
 QUORUM_SEEDS = $(if $(filter file default undefined,$(origin SEEDS)),700,$(SEEDS))
 STATE      ?=
 
+# Every node that a test or the demo starts would compile all modules again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: setup demo test lint check proto sim sim-quorum sim-raft crash-points mutants bench clean
 
 setup: $(VENV)/.installed

@@ -19,11 +19,16 @@ SMALL = (
 )
 
 
+def last(disk: Path, pattern: str, size_min: int = 1) -> Path:
+    """Return the last file of that name that has so many bytes: a new segment has none yet."""
+    return [path for path in sorted(disk.glob(pattern)) if path.stat().st_size >= size_min][-1]
+
+
 def flip(pattern: str, position: int) -> Callable[[Path], Path]:
-    """Return what flips a bit of the last file of that name, and returns its path."""
+    """Return what flips a bit of the last file of that name that has it, and returns its path."""
 
     def damage(disk: Path) -> Path:
-        path = sorted(disk.glob(pattern))[-1]
+        path = last(disk, pattern, position + 1)
         data = bytearray(path.read_bytes())
         data[position] ^= 1
         path.write_bytes(data)
@@ -36,7 +41,7 @@ def cut(pattern: str) -> Callable[[Path], Path]:
     """Return what cuts the last file of that name in half, and returns its path."""
 
     def damage(disk: Path) -> Path:
-        path = sorted(disk.glob(pattern))[-1]
+        path = last(disk, pattern)
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
         return path
 
