@@ -13,7 +13,7 @@ import time
 
 from bench.voters import PATIENCE_S, Voters, ask, door, new_client, running
 from quorate.errors import raise_if_error
-from quorate.methods import CREATE_TOPICS
+from quorate.net.methods import CREATE_TOPICS
 from quorate.v1.admin_pb2 import CreateTopicsRequest
 from quorate_cli.local import Node
 from quorate_quorum.client.client import HeartbeatStream, QuorumClient

@@ -20,19 +20,19 @@ from typing import NamedTuple
 
 from bench.voters import PATIENCE_S, Voters, ask, door, running, set_once
 from quorate.errors import QuorateError
-from quorate.methods import DESCRIBE_QUORUM
+from quorate.net.methods import DESCRIBE_QUORUM
 from quorate.v1.admin_pb2 import CreateTopicsRequest, DescribeQuorumRequest
 from quorate_quorum.client.client import QuorumClient
-from quorate_quorum.controller import brokers
-from quorate_quorum.controller.creation import Creation
-from quorate_quorum.controller.outcome import Context, split
-from quorate_quorum.controller.settling import Settling
+from quorate_quorum.controller.decisions import brokers
+from quorate_quorum.controller.decisions.creation import Creation
+from quorate_quorum.controller.decisions.outcome import Context, split
+from quorate_quorum.controller.decisions.settling import Settling
 from quorate_quorum.log.events import encode_events
 from quorate_quorum.metadata.delta import replayed
 from quorate_quorum.metadata.image import EMPTY, BrokerImage, DirectoryImage, MetadataImage
 from quorate_quorum.metadata.loader import Loader
 from quorate_quorum.node.process import collect_garbage_rarely
-from quorate_quorum.raft.storage import parse_batches
+from quorate_quorum.raft.driver.storage import parse_batches
 from quorate_quorum.v1.events_pb2 import MetadataEvent
 
 Figures = dict[str, list[float]]

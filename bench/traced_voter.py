@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from quorate_quorum.__main__ import start
-from quorate_quorum.controller.controller import Controller
-from quorate_quorum.controller.service import ControllerService
+from quorate_quorum.controller.driver.controller import Controller
+from quorate_quorum.controller.driver.service import ControllerService
 from quorate_quorum.log.log import Log
 from quorate_quorum.node import process
 from quorate_quorum.node.config import QuorumConfig
-from quorate_quorum.raft.messages import FetchAnswered, FetchReceived, Saved, Written
-from quorate_quorum.raft.node import RaftNode
+from quorate_quorum.raft.driver.node import RaftNode
+from quorate_quorum.raft.machine.messages import FetchAnswered, FetchReceived, Saved, Written
 
 TRACE = "trace.json"
 #: Most marks kept: beyond, the first ones are enough.

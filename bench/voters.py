@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from quorate.errors import QuorateError
-from quorate.grpc_network import GrpcNetwork
-from quorate.methods import ALTER_CONFIGS
+from quorate.net.grpc_network import GrpcNetwork
+from quorate.net.methods import ALTER_CONFIGS
 from quorate.v1.admin_pb2 import AlterConfigsRequest
 from quorate_cli.local import LocalCluster, Shape, free_port
 from quorate_quorum.client.client import QuorumClient

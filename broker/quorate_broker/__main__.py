@@ -10,7 +10,7 @@ from quorate_quorum.node.environment import Environment
 async def start(config: BrokerConfig) -> process.Server:
     """Start a broker on this machine's network and disks."""
     # grpc is imported here, when the process has set what grpc reads at its import.
-    from quorate.grpc_network import GrpcNetwork, GrpcOptions
+    from quorate.net.grpc_network import GrpcNetwork, GrpcOptions
     from quorate_broker.server import BrokerServer
     from quorate_quorum.log.real_disk import RealDisk
 

@@ -23,7 +23,7 @@ from quorate.errors import (
     RequestTimedOutError,
 )
 from quorate.v1.common_pb2 import ErrorCode
-from quorate_broker.strays import Strays
+from quorate_broker.files.strays import Strays
 from quorate_quorum.node.features import to_wire
 from quorate_quorum.v1.controller_pb2 import (
     HeartbeatRequest,
@@ -35,7 +35,7 @@ from quorate_quorum.v1.controller_pb2 import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
-    from quorate_broker.directories import LogDirectories
+    from quorate_broker.files.directories import LogDirectories
     from quorate_broker.publisher import Publisher
     from quorate_broker.replicas import Replicas
     from quorate_quorum.client.client import HeartbeatStream, QuorumClient

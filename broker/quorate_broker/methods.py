@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from quorate.network import framed_responses
+from quorate.net.network import framed_responses
 from quorate_broker.v1 import replica_pb2 as replica
 
 REPLICA_FETCH = framed_responses(

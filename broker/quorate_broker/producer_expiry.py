@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from quorate_broker.partition.host import loop_ms
-from quorate_broker.partition.producer_memory import TICK_MS
-from quorate_broker.partition.producers import FORGET_MAX
+from quorate_broker.replica.host import loop_ms
+from quorate_broker.replica.producer_memory import TICK_MS
+from quorate_broker.replica.producers import FORGET_MAX
 
 if TYPE_CHECKING:
     from quorate_broker.replicas import Replicas

@@ -14,15 +14,15 @@ import structlog
 
 from quorate.errors import CorruptRecordError, NotLeaderError, StorageError, UnknownTopicError
 from quorate.v1.common_pb2 import LeaderHint
-from quorate_broker.inventory import Inventory
+from quorate_broker.files.inventory import Inventory
+from quorate_broker.files.replica_files import LogDirectory, ReplicaFiles
 from quorate_broker.losses import Losses, counts_on
-from quorate_broker.partition.admission import has_other_leaders
-from quorate_broker.partition.partition import Failure, Partition, PartitionLimits
-from quorate_broker.partition.producer_memory import ProducerLimits, ProducerMemory
-from quorate_broker.partition.producers import Producers
-from quorate_broker.partition.waiters import hinted
 from quorate_broker.reopening import Reopening
-from quorate_broker.replica_files import LogDirectory, ReplicaFiles
+from quorate_broker.replica.admission import has_other_leaders
+from quorate_broker.replica.partition import Failure, Partition, PartitionLimits
+from quorate_broker.replica.producer_memory import ProducerLimits, ProducerMemory
+from quorate_broker.replica.producers import Producers
+from quorate_broker.replica.waiters import hinted
 from quorate_quorum.log.disk_errors import (
     ReopenError,
     TryAgainError,

@@ -21,18 +21,18 @@ from quorate.errors import (
     UnsupportedError,
     WrongClusterError,
 )
-from quorate_broker.directories import LogDirectories
-from quorate_broker.fetcher import Fetchers
-from quorate_broker.isr import IsrKeeper
+from quorate_broker.files.directories import LogDirectories
 from quorate_broker.lifecycle import Lifecycle
+from quorate_broker.listeners.grpc.admin import AdminLimits, AdminService
+from quorate_broker.listeners.grpc.fetch import FetchLimits
+from quorate_broker.listeners.grpc.produce import ProduceLimits
+from quorate_broker.listeners.grpc.records import ProducerIds, RecordsLimits, RecordsService
 from quorate_broker.producer_expiry import ProducerExpiry
 from quorate_broker.publisher import Publisher
 from quorate_broker.replicas import Replicas
-from quorate_broker.service.admin import AdminLimits, AdminService
-from quorate_broker.service.fetch import FetchLimits
-from quorate_broker.service.produce import ProduceLimits
-from quorate_broker.service.records import ProducerIds, RecordsLimits, RecordsService
-from quorate_broker.service.replica import ReplicaService
+from quorate_broker.replication.fetcher import Fetchers
+from quorate_broker.replication.isr import IsrKeeper
+from quorate_broker.replication.service import ReplicaService
 from quorate_quorum.client.client import QuorumClient, QuorumClientConfig
 from quorate_quorum.node.config import ConfigError
 from quorate_quorum.node.identify import NodeService
@@ -41,7 +41,7 @@ from quorate_quorum.node.process import NodeFailed
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
-    from quorate.network import Listener
+    from quorate.net.network import Listener
     from quorate_quorum.node.config import BrokerConfig
     from quorate_quorum.node.environment import Environment
 

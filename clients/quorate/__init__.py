@@ -2,7 +2,8 @@
 
 import logging
 
-from quorate.admin import Admin
+from quorate.admin.admin import Admin
+from quorate.admin.new_topic import NewTopic
 from quorate.consumer.consumer import Consumer
 from quorate.errors import QuorateError
 from quorate.model import (
@@ -25,7 +26,6 @@ from quorate.model import (
     TopicPartition,
     VoterChange,
 )
-from quorate.new_topic import NewTopic
 from quorate.producer.delivery import Delivery
 from quorate.producer.partitioner import RoundRobinPartitioner
 from quorate.producer.producer import Producer

@@ -411,7 +411,7 @@ class WrongLoopError(QuorateError, RuntimeError):
 
 
 class NetworkError(QuorateError):
-    """What the seam to the wire raises (quorate.network), and nothing else."""
+    """What the seam to the wire raises (quorate.net.network), and nothing else."""
 
     advice = "See that the node runs and can be reached."
     retriable = True

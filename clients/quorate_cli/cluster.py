@@ -10,9 +10,9 @@ from typing import Annotated, Any
 import typer
 
 from quorate import ClusterDescription, FeatureDescription
-from quorate.brokers import default_network
+from quorate.cluster.brokers import default_network
 from quorate.errors import NetworkError
-from quorate.methods import IDENTIFY
+from quorate.net.methods import IDENTIFY
 from quorate.v1.node_pb2 import IdentifyRequest
 from quorate_cli.health import health
 from quorate_cli.session import (

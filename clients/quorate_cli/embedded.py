@@ -87,7 +87,7 @@ def _end_of(cluster: LocalCluster) -> str:
 
 
 def _server(node: Node) -> QuorumServer | BrokerServer:
-    from quorate.grpc_network import GrpcNetwork
+    from quorate.net.grpc_network import GrpcNetwork
 
     environment = Environment(network=GrpcNetwork(), disk=RealDisk())
     config = str(node.folder / "config.toml")

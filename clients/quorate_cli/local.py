@@ -20,9 +20,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from quorate.cluster import Cluster
+from quorate.cluster.cluster import Cluster
 from quorate.errors import QuorateError, QuorumUnavailableError
-from quorate.methods import DESCRIBE_CLUSTER
+from quorate.net.methods import DESCRIBE_CLUSTER
 from quorate.v1.admin_pb2 import DescribeClusterRequest, DescribeClusterResponse
 from quorate_cli.storage import format_broker, format_voters
 

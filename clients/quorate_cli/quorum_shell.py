@@ -10,10 +10,10 @@ from typing import Annotated
 
 import typer
 
-from quorate_cli.image_shell import ImageShell, LeaveShell, ShellError, path_text, words_of
-from quorate_cli.image_tree import tree_of
-from quorate_cli.offline import DamagedError, note
-from quorate_cli.offline_image import Found, read_image
+from quorate_cli.inspect.dump import DamagedError, note
+from quorate_cli.inspect.image import Found, read_image
+from quorate_cli.inspect.image_shell import ImageShell, LeaveShell, ShellError, path_text, words_of
+from quorate_cli.inspect.image_tree import tree_of
 from quorate_cli.session import SAID_NO, Output, check_output, fail, leave_on, stderr
 from quorate_quorum.log.real_disk import ReadOnlyDisk
 from quorate_quorum.node.config import ConfigError

@@ -14,9 +14,9 @@ from typing import Annotated, Any
 
 import typer
 
-from quorate.brokers import default_network
+from quorate.cluster.brokers import default_network
 from quorate.errors import QuorateError
-from quorate_cli import offline
+from quorate_cli.inspect import dump as offline
 from quorate_cli.session import (
     SAID_NO,
     Output,

@@ -19,9 +19,10 @@ from typing import Annotated
 
 import typer
 
-from quorate.brokers import default_network
+from quorate.cluster.brokers import default_network
 from quorate.errors import NetworkError
-from quorate_cli import offline, offline_verify
+from quorate_cli.inspect import dump as offline
+from quorate_cli.inspect import verify as offline_verify
 from quorate_cli.session import (
     SAID_NO,
     Output,
@@ -45,9 +46,9 @@ from quorate_quorum.log.real_disk import ReadOnlyDisk, RealDisk
 from quorate_quorum.metadata.configs import CONFIGS
 from quorate_quorum.methods import DESCRIBE_NODE
 from quorate_quorum.node.config import BrokerConfig, ConfigError, NodeConfig, QuorumConfig, load
-from quorate_quorum.raft import joining
-from quorate_quorum.raft.bootstrap import format_new_voter, format_voter
-from quorate_quorum.raft.voters import Voter
+from quorate_quorum.raft.driver import joining
+from quorate_quorum.raft.driver.bootstrap import format_new_voter, format_voter
+from quorate_quorum.raft.machine.voters import Voter
 from quorate_quorum.v1.raft_pb2 import DescribeNodeRequest
 
 app = typer.Typer(no_args_is_help=True, help="Make a node's disk ready; look at what is on it.")

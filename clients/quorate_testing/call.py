@@ -25,8 +25,8 @@ from quorate.errors import (
     StreamBrokenError,
     WrongClusterError,
 )
-from quorate.methods import IDENTIFY
-from quorate.network import (
+from quorate.net.methods import IDENTIFY
+from quorate.net.network import (
     Answered,
     Connection,
     Handler,

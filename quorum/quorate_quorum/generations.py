@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import structlog
 
 from quorate.errors import QuorateError
-from quorate.network import Network
+from quorate.net.network import Network
 from quorate_quorum.log.identity import GENERATION_MAX
 from quorate_quorum.methods import DESCRIBE_NODE
 from quorate_quorum.node.config import ConfigError

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from quorate.network import framed_responses, message_method
+from quorate.net.network import framed_responses, message_method
 from quorate_quorum.v1 import controller_pb2 as controller
 from quorate_quorum.v1 import raft_pb2 as raft
 

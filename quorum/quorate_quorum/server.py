@@ -16,27 +16,27 @@ from collections.abc import AsyncGenerator, Sequence
 import structlog
 
 from quorate.errors import StorageError
-from quorate.network import Listener, Service
+from quorate.net.network import Listener, Service
 from quorate.v1.admin_pb2 import DescribeQuorumResponse, QuorumReplica
-from quorate_quorum.controller.controller import Controller
-from quorate_quorum.controller.leases import LeaseConfig
-from quorate_quorum.controller.service import ControllerService
-from quorate_quorum.controller.snapshotting import SnapshotConfig, Snapshotting
+from quorate_quorum.controller.driver.controller import Controller
+from quorate_quorum.controller.driver.leases import LeaseConfig
+from quorate_quorum.controller.driver.service import ControllerService
+from quorate_quorum.controller.driver.snapshotting import SnapshotConfig, Snapshotting
 from quorate_quorum.log.disk import Disk, Lock
-from quorate_quorum.log.epoch_chain import open_metadata_log
 from quorate_quorum.log.identity import Identity, is_of_voter, read_identity
 from quorate_quorum.log.log import Log, LogConfig
-from quorate_quorum.log.snapshot import SnapshotId
 from quorate_quorum.metadata.image import MetadataImage
 from quorate_quorum.metadata.watch import Watch, WatchConfig
+from quorate_quorum.metadata_log import open_metadata_log
 from quorate_quorum.node.config import ConfigError, QuorumConfig
 from quorate_quorum.node.environment import Environment
 from quorate_quorum.node.identify import NodeService
 from quorate_quorum.node.process import NodeFailed
-from quorate_quorum.raft.bootstrap import metadata_directory
-from quorate_quorum.raft.joining import check_one_recovery, join
-from quorate_quorum.raft.messages import QuorumStatus, ReplicaStatus
-from quorate_quorum.raft.node import RaftNode
+from quorate_quorum.raft.driver.bootstrap import metadata_directory
+from quorate_quorum.raft.driver.joining import check_one_recovery, join
+from quorate_quorum.raft.driver.node import RaftNode
+from quorate_quorum.raft.machine.messages import QuorumStatus, ReplicaStatus
+from quorate_quorum.snapshots.snapshot_file import SnapshotId
 
 log = structlog.get_logger(__name__)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from quorate.network import Listener
+from quorate.net.network import Listener
 from quorate_quorum.client.client import HeartbeatStream, QuorumClient
 from quorate_quorum.metadata.delta import MetadataDelta
 from quorate_quorum.metadata.image import MetadataImage

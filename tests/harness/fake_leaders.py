@@ -18,9 +18,9 @@ from quorate.errors import (
     to_wire,
 )
 from quorate.errors import StreamBrokenError as Broken
-from quorate.frame import Frame
-from quorate.methods import FETCH, INIT_PRODUCER_ID, LIST_OFFSETS, METADATA, PRODUCE
-from quorate.network import (
+from quorate.net.frame import Frame
+from quorate.net.methods import FETCH, INIT_PRODUCER_ID, LIST_OFFSETS, METADATA, PRODUCE
+from quorate.net.network import (
     Handler,
     Method,
     Peer,
@@ -32,8 +32,8 @@ from quorate.record.batch import BatchBuilder, BatchHeader, check, parse_header,
 from quorate.record.record import RawRecord
 from quorate.v1 import admin_pb2, common_pb2
 from quorate.v1 import records_pb2 as wire
-from quorate_broker.partition.divergence import divergence
-from quorate_broker.partition.producers import Producers
+from quorate_broker.replica.divergence import divergence
+from quorate_broker.replica.producers import Producers
 from quorate_quorum.log.epochs import EpochCache
 from quorate_testing.in_process import InProcessListener, InProcessNetwork
 from quorate_testing.simulated.loop import simulate

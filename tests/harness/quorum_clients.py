@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from quorate.errors import NotControllerError, OutcomeUnknownError, QuorateError
-from quorate_quorum.controller.controller import Controller
-from quorate_quorum.controller.outcome import Context, Outcome
+from quorate_quorum.controller.decisions.outcome import Context, Outcome
+from quorate_quorum.controller.driver.controller import Controller
 from quorate_quorum.metadata.image import MetadataImage
 from quorate_quorum.v1.events_pb2 import Config, MetadataEvent
 from tests.harness.quorum_machines import Machine, Quorum

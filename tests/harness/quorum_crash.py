@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
-from quorate_quorum.raft.raft import Raft
+from quorate_quorum.raft.machine.raft import Raft
 from quorate_testing.simulated.loop import SimulatedLoop, simulate
 from tests.harness.invariants import Violation
 from tests.harness.quorum_clients import KEYS, Clients, Kind

@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from quorate.errors import QuorateError
-from quorate_quorum.log.snapshot import SnapshotId
 from quorate_quorum.server import QuorumServer
+from quorate_quorum.snapshots.snapshot_file import SnapshotId
 from quorate_testing.simulated.network import LinkQuality
 from tests.harness.quorum_machines import Machine, Quorum
 from tests.harness.quorum_operators import Operator

@@ -16,14 +16,14 @@ from typing import Any
 
 from quorate.errors import QuorateError
 from quorate_cli.storage import format_voters
-from quorate_quorum.controller.controller import Controller
+from quorate_quorum.controller.driver.controller import Controller
 from quorate_quorum.log.disk import replace_whole
 from quorate_quorum.log.identity import Identity, read_identity
 from quorate_quorum.node.config import ConfigError, QuorumConfig
 from quorate_quorum.node.environment import Environment
 from quorate_quorum.node.process import NodeFailed
-from quorate_quorum.raft.bootstrap import format_new_voter, make_durably, metadata_directory
-from quorate_quorum.raft.raft import Raft
+from quorate_quorum.raft.driver.bootstrap import format_new_voter, make_durably, metadata_directory
+from quorate_quorum.raft.machine.raft import Raft
 from quorate_quorum.server import STOPPED_EARLY, STOPPED_LATE, QuorumServer
 from quorate_testing.simulated.disk import SimulatedDisk
 from quorate_testing.simulated.loop import Process, SimulatedLoop

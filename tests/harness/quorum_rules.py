@@ -15,10 +15,10 @@ from quorate.record import batch as record_batch
 from quorate_quorum.log.events import decode_events
 from quorate_quorum.metadata.image import MetadataImage
 from quorate_quorum.metadata.loader import Loaded
-from quorate_quorum.raft.messages import Batch, HardState, ReplicaKey
-from quorate_quorum.raft.raft import Raft
-from quorate_quorum.raft.roles import Leader
-from quorate_quorum.raft.voters import VoterSet
+from quorate_quorum.raft.machine.messages import Batch, HardState, ReplicaKey
+from quorate_quorum.raft.machine.raft import Raft
+from quorate_quorum.raft.machine.roles import Leader
+from quorate_quorum.raft.machine.voters import VoterSet
 from tests.harness.invariants import Violation
 from tests.harness.quorum_machines import Machine, Quorum
 from tests.harness.quorum_snapshots import SnapshotRules

@@ -12,12 +12,12 @@ from crc32c import crc32c
 
 from quorate.errors import CorruptRecordError
 from quorate.record import batch as record_batch
-from quorate_quorum.log import snapshot as files
 from quorate_quorum.log.events import decode_events
-from quorate_quorum.log.snapshot import SnapshotId
-from quorate_quorum.raft.bootstrap import metadata_directory
-from quorate_quorum.raft.messages import Below
-from quorate_quorum.raft.raft import Raft
+from quorate_quorum.raft.driver.bootstrap import metadata_directory
+from quorate_quorum.raft.machine.messages import Below
+from quorate_quorum.raft.machine.raft import Raft
+from quorate_quorum.snapshots import snapshot_file as files
+from quorate_quorum.snapshots.snapshot_file import SnapshotId
 from tests.harness.invariants import Violation
 from tests.harness.quorum_machines import DATA, Machine
 

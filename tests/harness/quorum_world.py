@@ -13,18 +13,18 @@ from dataclasses import dataclass, field
 
 from quorate.errors import NotControllerError, OverloadedError
 from quorate.record import batch as record_batch
-from quorate_quorum.log.epoch_chain import open_metadata_log
 from quorate_quorum.log.events import decode_events
 from quorate_quorum.log.identity import Identity, read_identity
 from quorate_quorum.log.log import LogConfig
+from quorate_quorum.metadata_log import open_metadata_log
 from quorate_quorum.node.config import QuorumConfig
 from quorate_quorum.node.environment import Environment
-from quorate_quorum.raft.bootstrap import format_voter, metadata_directory
-from quorate_quorum.raft.messages import Event, Ready
-from quorate_quorum.raft.node import RaftNode
-from quorate_quorum.raft.raft import Raft
-from quorate_quorum.raft.roles import Leader
-from quorate_quorum.raft.voters import Voter
+from quorate_quorum.raft.driver.bootstrap import format_voter, metadata_directory
+from quorate_quorum.raft.driver.node import RaftNode
+from quorate_quorum.raft.machine.messages import Event, Ready
+from quorate_quorum.raft.machine.raft import Raft
+from quorate_quorum.raft.machine.roles import Leader
+from quorate_quorum.raft.machine.voters import Voter
 from quorate_quorum.v1.events_pb2 import Config, MetadataEvent
 from quorate_testing.simulated.disk import SimulatedDisk
 from quorate_testing.simulated.loop import Process, SimulatedLoop

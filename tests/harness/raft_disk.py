@@ -8,9 +8,9 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, field
 
-from quorate_quorum.raft.ledger import Ledger
-from quorate_quorum.raft.messages import Batch, Below, HardState, Save
-from quorate_quorum.raft.voters import VoterSet
+from quorate_quorum.raft.machine.ledger import Ledger
+from quorate_quorum.raft.machine.messages import Batch, Below, HardState, Save
+from quorate_quorum.raft.machine.voters import VoterSet
 
 
 @dataclass

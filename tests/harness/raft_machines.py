@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from quorate_quorum.raft.ledger import Ledger
-from quorate_quorum.raft.messages import (
+from quorate_quorum.raft.machine.ledger import Ledger
+from quorate_quorum.raft.machine.messages import (
     Applied,
     Batch,
     BeginEpochRequest,
@@ -38,10 +38,10 @@ from quorate_quorum.raft.messages import (
     VoteResponse,
     Written,
 )
-from quorate_quorum.raft.raft import Raft
-from quorate_quorum.raft.status import leader_heard
-from quorate_quorum.raft.timing import Timing
-from quorate_quorum.raft.voters import Voter, VoterSet
+from quorate_quorum.raft.machine.raft import Raft
+from quorate_quorum.raft.machine.status import leader_heard
+from quorate_quorum.raft.machine.timing import Timing
+from quorate_quorum.raft.machine.voters import Voter, VoterSet
 
 
 def directory(voter_id: int) -> bytes:

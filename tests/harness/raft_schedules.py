@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from quorate.errors import QuorateError
-from quorate_quorum.raft.messages import LogCut, SnapshotTaken
+from quorate_quorum.raft.machine.messages import LogCut, SnapshotTaken
 from tests.harness.invariants import Violation
 from tests.harness.raft_machines import voters
 from tests.harness.raft_world import Run, World

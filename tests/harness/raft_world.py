@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
-from quorate_quorum.raft.messages import (
+from quorate_quorum.raft.machine.messages import (
     Applied,
     Batch,
     BeginEpochRequest,
@@ -48,11 +48,11 @@ from quorate_quorum.raft.messages import (
     VoteResponse,
     Written,
 )
-from quorate_quorum.raft.raft import Raft
-from quorate_quorum.raft.roles import Leader
-from quorate_quorum.raft.status import leader_heard
-from quorate_quorum.raft.timing import Timing
-from quorate_quorum.raft.voters import VoterSet
+from quorate_quorum.raft.machine.raft import Raft
+from quorate_quorum.raft.machine.roles import Leader
+from quorate_quorum.raft.machine.status import leader_heard
+from quorate_quorum.raft.machine.timing import Timing
+from quorate_quorum.raft.machine.voters import VoterSet
 from tests.harness.invariants import Violation
 from tests.harness.raft_disk import Disk
 from tests.harness.raft_machines import batch, key, voters

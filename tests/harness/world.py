@@ -14,7 +14,7 @@ from typing import Any
 
 import structlog
 
-from quorate_broker.partition.partition import Partition
+from quorate_broker.replica.partition import Partition
 from quorate_broker.server import BrokerServer
 from quorate_quorum.metadata.image import NEVER, PartitionImage
 from quorate_quorum.server import QuorumServer

@@ -15,43 +15,43 @@ ROOT = Path(__file__).parents[2]
 SOURCES = ("clients", "quorum", "broker")
 WAITING = {"asyncio", "grpc", "time", "random", "socket", "os", "pathlib", "threading"}
 MACHINES = [
-    "quorum/quorate_quorum/raft/messages.py",
-    "quorum/quorate_quorum/raft/voters.py",
-    "quorum/quorate_quorum/raft/progress.py",
-    "quorum/quorate_quorum/raft/roles.py",
-    "quorum/quorate_quorum/raft/timing.py",
-    "quorum/quorate_quorum/raft/elections.py",
-    "quorum/quorate_quorum/raft/following.py",
-    "quorum/quorate_quorum/raft/leading.py",
-    "quorum/quorate_quorum/raft/changing.py",
-    "quorum/quorate_quorum/raft/status.py",
-    "quorum/quorate_quorum/raft/raft.py",
+    "quorum/quorate_quorum/raft/machine/messages.py",
+    "quorum/quorate_quorum/raft/machine/voters.py",
+    "quorum/quorate_quorum/raft/machine/progress.py",
+    "quorum/quorate_quorum/raft/machine/roles.py",
+    "quorum/quorate_quorum/raft/machine/timing.py",
+    "quorum/quorate_quorum/raft/machine/elections.py",
+    "quorum/quorate_quorum/raft/machine/following.py",
+    "quorum/quorate_quorum/raft/machine/leading.py",
+    "quorum/quorate_quorum/raft/machine/changing.py",
+    "quorum/quorate_quorum/raft/machine/status.py",
+    "quorum/quorate_quorum/raft/machine/raft.py",
     "quorum/quorate_quorum/metadata/image.py",
     "quorum/quorate_quorum/metadata/delta.py",
     "quorum/quorate_quorum/metadata/recovered.py",
     "quorum/quorate_quorum/recover/decision.py",
-    "quorum/quorate_quorum/controller/outcome.py",
-    "quorum/quorate_quorum/controller/topics.py",
-    "quorum/quorate_quorum/controller/creation.py",
-    "quorum/quorate_quorum/controller/brokers.py",
-    "quorum/quorate_quorum/controller/features.py",
-    "quorum/quorate_quorum/controller/voters.py",
-    "quorum/quorate_quorum/controller/partitions.py",
-    "quorum/quorate_quorum/controller/recovery.py",
-    "quorum/quorate_quorum/controller/settling.py",
-    "quorum/quorate_quorum/controller/placement.py",
-    "quorum/quorate_quorum/controller/liveness.py",
-    "broker/quorate_broker/partition/leader.py",
-    "broker/quorate_broker/partition/follower.py",
-    "broker/quorate_broker/partition/producers.py",
-    "clients/quorate/topic_views.py",
+    "quorum/quorate_quorum/controller/decisions/outcome.py",
+    "quorum/quorate_quorum/controller/decisions/topics.py",
+    "quorum/quorate_quorum/controller/decisions/creation.py",
+    "quorum/quorate_quorum/controller/decisions/brokers.py",
+    "quorum/quorate_quorum/controller/decisions/features.py",
+    "quorum/quorate_quorum/controller/decisions/voters.py",
+    "quorum/quorate_quorum/controller/decisions/partitions.py",
+    "quorum/quorate_quorum/controller/decisions/recovery.py",
+    "quorum/quorate_quorum/controller/decisions/settling.py",
+    "quorum/quorate_quorum/controller/decisions/placement.py",
+    "quorum/quorate_quorum/controller/decisions/liveness.py",
+    "broker/quorate_broker/replica/leader.py",
+    "broker/quorate_broker/replica/follower.py",
+    "broker/quorate_broker/replica/producers.py",
+    "clients/quorate/cluster/topic_views.py",
     "clients/quorate/producer/accumulator.py",
     "clients/quorate/producer/partition_queue.py",
     "clients/quorate/consumer/buffer.py",
     "clients/quorate/consumer/positions.py",
     "clients/quorate/consumer/session.py",
     "clients/quorate/consumer/subscription.py",
-    "broker/quorate_broker/partition/divergence.py",
+    "broker/quorate_broker/replica/divergence.py",
 ]
 
 
@@ -96,7 +96,7 @@ def test_only_one_module_imports_grpc() -> None:
     ]
     # Tests may: what they send by hand must not go through our own seam.
     ours = [path for path in importers if not path.startswith("tests/")]
-    assert ours == ["clients/quorate/grpc_library.py"]
+    assert ours == ["clients/quorate/net/grpc_library.py"]
 
 
 def test_the_client_library_logs_through_the_standard_library() -> None:

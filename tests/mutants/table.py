@@ -4,75 +4,75 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-RAFT = "quorum/quorate_quorum/raft/raft.py"
-ELECTIONS = "quorum/quorate_quorum/raft/elections.py"
-LEADING = "quorum/quorate_quorum/raft/leading.py"
-FOLLOWING = "quorum/quorate_quorum/raft/following.py"
-LEDGER = "quorum/quorate_quorum/raft/ledger.py"
-STORAGE = "quorum/quorate_quorum/raft/storage.py"
-TAKING = "quorum/quorate_quorum/raft/taking.py"
-SNAPSHOTS_OF_A_VOTER = "quorum/quorate_quorum/raft/snapshots.py"
-VOTERS = "quorum/quorate_quorum/raft/voters.py"
+RAFT = "quorum/quorate_quorum/raft/machine/raft.py"
+ELECTIONS = "quorum/quorate_quorum/raft/machine/elections.py"
+LEADING = "quorum/quorate_quorum/raft/machine/leading.py"
+FOLLOWING = "quorum/quorate_quorum/raft/machine/following.py"
+LEDGER = "quorum/quorate_quorum/raft/machine/ledger.py"
+STORAGE = "quorum/quorate_quorum/raft/driver/storage.py"
+TAKING = "quorum/quorate_quorum/raft/driver/taking.py"
+SNAPSHOTS_OF_A_VOTER = "quorum/quorate_quorum/raft/driver/snapshots.py"
+VOTERS = "quorum/quorate_quorum/raft/machine/voters.py"
 
 WATCH = "quorum/quorate_quorum/metadata/watch.py"
 RECOVERED = "quorum/quorate_quorum/metadata/recovered.py"
 SURVIVOR = "quorum/quorate_quorum/recover/survivor.py"
 DECISION = "quorum/quorate_quorum/recover/decision.py"
-CHAIN = "quorum/quorate_quorum/log/epoch_chain.py"
+CHAIN = "quorum/quorate_quorum/metadata_log.py"
 
-PAPER = "tests/unit/test_raft_paper.py"
-PITFALLS = "tests/unit/test_raft_pitfalls.py"
-DISK = "tests/unit/test_raft_storage.py"
-SNAPSHOTS = "tests/unit/test_raft_snapshots.py"
-SNAPSHOT_RULES = "tests/unit/test_raft_snapshot_rules.py"
-INSTALLS = "tests/unit/test_raft_installs.py"
+PAPER = "tests/unit/quorate_quorum/raft/test_paper.py"
+PITFALLS = "tests/unit/quorate_quorum/raft/test_pitfalls.py"
+DISK = "tests/unit/quorate_quorum/raft/test_storage.py"
+SNAPSHOTS = "tests/unit/quorate_quorum/raft/test_snapshots.py"
+SNAPSHOT_RULES = "tests/unit/quorate_quorum/raft/test_snapshot_rules.py"
+INSTALLS = "tests/unit/quorate_quorum/raft/test_installs.py"
 INSTALL_CRASHES = "tests/simulation/test_quorum_install_crashes.py"
-EPOCHS = "tests/unit/test_raft_epochs_met.py"
-RECOVER = "tests/unit/test_recover.py"
-GENERATIONS = "tests/unit/test_generations.py"
-CHANGING = "quorum/quorate_quorum/raft/changing.py"
-NODE = "quorum/quorate_quorum/raft/node.py"
-SERVER = "tests/unit/test_quorum_server.py"
-CHANGES = "tests/unit/test_raft_voter_changes.py"
-SCHEDULES = "tests/unit/test_raft_voter_schedules.py"
-FINDING = "tests/unit/test_raft_finding.py"
-REVIEWED_CHANGES = "tests/unit/test_review_quorum_changes.py"
-REVIEWED_BEHIND = "tests/unit/test_review_quorum_behind.py"
-LOG_EPOCHS = "tests/unit/test_metadata_log_epochs.py"
+EPOCHS = "tests/unit/quorate_quorum/raft/test_epochs_met.py"
+RECOVER = "tests/unit/quorate_quorum/recover/test_recover.py"
+GENERATIONS = "tests/unit/quorate_quorum/client/test_generations.py"
+CHANGING = "quorum/quorate_quorum/raft/machine/changing.py"
+NODE = "quorum/quorate_quorum/raft/driver/node.py"
+SERVER = "tests/unit/quorate_quorum/test_server.py"
+CHANGES = "tests/unit/quorate_quorum/raft/test_voter_changes.py"
+SCHEDULES = "tests/unit/quorate_quorum/raft/test_voter_schedules.py"
+FINDING = "tests/unit/quorate_quorum/raft/test_finding.py"
+REVIEWED_CHANGES = "tests/unit/quorate_quorum/raft/test_changes_of_voters.py"
+REVIEWED_BEHIND = "tests/unit/quorate_quorum/raft/test_behind.py"
+LOG_EPOCHS = "tests/unit/quorate_quorum/test_metadata_log.py"
 FILES = "quorum/quorate_quorum/log/disk.py"
 LOG = "quorum/quorate_quorum/log/log.py"
 REAL_DISK = "quorum/quorate_quorum/log/real_disk.py"
-TIMING = "quorum/quorate_quorum/raft/timing.py"
-REIGN = "quorum/quorate_quorum/controller/reign.py"
-CLOCKS = "tests/unit/test_quorum_clocks.py"
-TRANSFER = "tests/unit/test_raft_transfer.py"
-PRE_VOTES = "tests/unit/test_raft_pre_votes.py"
+TIMING = "quorum/quorate_quorum/raft/machine/timing.py"
+REIGN = "quorum/quorate_quorum/controller/driver/reign.py"
+CLOCKS = "tests/unit/quorate_quorum/raft/test_clocks.py"
+TRANSFER = "tests/unit/quorate_quorum/raft/test_transfer.py"
+PRE_VOTES = "tests/unit/quorate_quorum/raft/test_pre_votes.py"
 NETWORKS = "tests/simulation/test_quorum_networks.py"
 DAMAGE = "tests/simulation/test_quorum_damage.py"
 REJOIN = "tests/simulation/test_quorum_rejoin.py"
-READING = "broker/quorate_broker/partition/reading.py"
-READER_PAST = "tests/unit/test_reader_past.py"
+READING = "broker/quorate_broker/replica/reading.py"
+READER_PAST = "tests/unit/quorate_broker/replica/test_reader_past.py"
 CONSUMER = "clients/quorate/consumer/consumer.py"
 CONSUMER_STATE = "clients/quorate/consumer/positions.py"
 SUBSCRIPTION = "clients/quorate/consumer/subscription.py"
 BUFFER = "clients/quorate/consumer/buffer.py"
 FETCH_STREAM = "clients/quorate/consumer/stream.py"
-CONSUMER_POSITIONS = "tests/unit/test_consumer_positions.py"
-CONSUMER_FAULTS = "tests/unit/test_consumer_faults.py"
-CONSUMER_MACHINES = "tests/unit/test_consumer_machines.py"
+CONSUMER_POSITIONS = "tests/unit/quorate/consumer/test_positions.py"
+CONSUMER_FAULTS = "tests/unit/quorate/consumer/test_faults.py"
+CONSUMER_MACHINES = "tests/unit/quorate/consumer/test_machines.py"
 ACCUMULATOR = "clients/quorate/producer/accumulator.py"
-ACCUMULATIONS = "tests/unit/test_accumulator.py"
-TOPICS = "tests/unit/test_producer_topics.py"
+ACCUMULATIONS = "tests/unit/quorate/producer/test_accumulator.py"
+TOPICS = "tests/unit/quorate/producer/test_topics.py"
 
 REPLICAS = "broker/quorate_broker/replicas.py"
 LOSSY_CLUSTER = "tests/simulation/test_cluster_damage.py"
-CONTROLLER_LOSSY = "tests/unit/test_controller_lossy.py"
-LOG_CHAIN = "tests/unit/test_log_chain.py"
-LOG_DAMAGE = "tests/unit/test_log_damage.py"
-LOSSES = "tests/unit/test_losses.py"
+CONTROLLER_LOSSY = "tests/unit/quorate_quorum/controller/test_lossy.py"
+LOG_CHAIN = "tests/unit/quorate_quorum/log/test_chain.py"
+LOG_DAMAGE = "tests/unit/quorate_quorum/log/test_damage.py"
+LOSSES = "tests/unit/quorate_broker/test_losses.py"
 
-PRODUCERS = "broker/quorate_broker/partition/producers.py"
-PRODUCER_MEMORY = "tests/unit/test_producer_memory.py"
+PRODUCERS = "broker/quorate_broker/replica/producers.py"
+PRODUCER_MEMORY = "tests/unit/quorate_broker/replica/test_producer_memory.py"
 
 
 class Mutant(NamedTuple):
@@ -131,7 +131,7 @@ MUTANTS = (
     Mutant(
         "K21",
         "producers are forgotten while their broker stood still, before it reads what they sent",
-        "broker/quorate_broker/partition/producer_memory.py",
+        "broker/quorate_broker/replica/producer_memory.py",
         "min(loop_ms - self._told_ms, 2 * TICK_MS)",
         "loop_ms - self._told_ms",
         (
@@ -360,7 +360,7 @@ MUTANTS = (
         ELECTIONS,
         "isinstance(role, Follower) and raft.now_ms < role.fresh_until_ms",
         "False",
-        ("tests/unit/test_raft_pre_votes.py",),
+        ("tests/unit/quorate_quorum/raft/test_pre_votes.py",),
     ),
     Mutant(
         "R24",
@@ -671,7 +671,9 @@ MUTANTS = (
         NODE,
         "if not task.cancelled() and (error := task.exception()) is not None:",
         "if not task.cancelled() and (error := task.exception()) is not None and not task.done():",
-        ("tests/unit/test_quorum_stalls.py::test_a_voter_whose_applying_fails_stops_and_says_so",),
+        (
+            "tests/unit/quorate_quorum/node/test_stalls.py::test_a_voter_whose_applying_fails_stops_and_says_so",
+        ),
     ),
     Mutant(
         "R31",
@@ -721,11 +723,11 @@ MUTANTS = (
     Mutant(
         "R33",
         "a wiped disk counts in the place of the old one",
-        "quorum/quorate_quorum/controller/voters.py",
+        "quorum/quorate_quorum/controller/decisions/voters.py",
         "if same.directory_id == voter.directory_id:",
         "if True:",
         (
-            "tests/unit/test_controller_voters.py::test_the_same_id_on_another_disk_is_refused_and_told_what_to_do",
+            "tests/unit/quorate_quorum/controller/test_voters.py::test_the_same_id_on_another_disk_is_refused_and_told_what_to_do",
         ),
     ),
     Mutant(
@@ -812,9 +814,9 @@ MUTANTS = (
         "            await segment.file.sync()\n        except OSError as error:\n"
         "            return await segment.file.sync()\n",
         (
-            "tests/unit/test_log_recovery.py"
+            "tests/unit/quorate_quorum/log/test_recovery.py"
             "::test_after_a_failed_sync_nothing_is_acknowledged_until_it_is_written_again",
-            "tests/unit/test_quorum_server.py::test_a_failed_sync_stops_the_voter_and_says_why",
+            "tests/unit/quorate_quorum/test_server.py::test_a_failed_sync_stops_the_voter_and_says_why",
         ),
     ),
     Mutant(
@@ -854,7 +856,7 @@ MUTANTS = (
         "            os.ftruncate(descriptor, position)",
         "            pass",
         (
-            "tests/unit/test_disk_real_and_simulated.py::test_a_short_write_leaves_the_file_as_it_was",
+            "tests/unit/quorate_testing/simulated/test_disk.py::test_a_short_write_leaves_the_file_as_it_was",
         ),
     ),
     Mutant(
@@ -864,7 +866,7 @@ MUTANTS = (
         "self._synced_slot.advance(end, self.epochs.epoch_at(end - 1))",
         "self._synced_slot.write(end, self.epochs.epoch_at(end - 1))",
         (
-            "tests/unit/test_log_recovery.py::test_what_a_sync_has_told_is_never_taken_for_a_tail",
+            "tests/unit/quorate_quorum/log/test_recovery.py::test_what_a_sync_has_told_is_never_taken_for_a_tail",
             "tests/simulation/test_quorum_damage.py"
             "::test_one_damaged_record_and_a_power_loss_of_all_lose_nothing_committed",
         ),
@@ -877,7 +879,7 @@ MUTANTS = (
         "            await owner._advance_synced(end)\n",
         "",
         (
-            "tests/unit/test_log_recovery.py"
+            "tests/unit/quorate_quorum/log/test_recovery.py"
             "::test_a_kill_in_the_sync_of_synced_leaves_it_to_be_made_sure_at_open",
         ),
     ),
@@ -889,7 +891,7 @@ MUTANTS = (
         "                await self._sync_names()\n",
         "",
         (
-            "tests/unit/test_log_recovery.py"
+            "tests/unit/quorate_quorum/log/test_recovery.py"
             "::test_the_oldest_segment_stays_until_the_name_of_the_next_is_durable",
         ),
     ),
@@ -901,7 +903,7 @@ MUTANTS = (
         "                raise storage_error",
         "                raise storage_error",
         (
-            "tests/unit/test_log_recovery.py::test_a_full_disk_fails_the_append_and_opens_again_while_still_full",
+            "tests/unit/quorate_quorum/log/test_recovery.py::test_a_full_disk_fails_the_append_and_opens_again_while_still_full",
         ),
     ),
     Mutant(
@@ -911,7 +913,7 @@ MUTANTS = (
         "if offset > self.log_start_offset and epoch != self.epochs.epoch_at(offset - 1):",
         "if False:",
         (
-            "tests/unit/test_log_turns.py::test_a_snapshot_of_a_history_that_was_cut_is_not_believed",
+            "tests/unit/quorate_quorum/log/test_turns.py::test_a_snapshot_of_a_history_that_was_cut_is_not_believed",
         ),
     ),
     Mutant(
@@ -921,8 +923,8 @@ MUTANTS = (
         "            if not victim.is_synced:\n",
         "            if False:\n",
         (
-            "tests/unit/test_descriptors.py::test_what_was_written_is_synced_before_its_file_is_closed",
-            "tests/unit/test_descriptors.py::test_a_file_whose_sync_failed_when_it_was_closed_is_of_no_use",
+            "tests/unit/quorate_quorum/log/test_descriptors.py::test_what_was_written_is_synced_before_its_file_is_closed",
+            "tests/unit/quorate_quorum/log/test_descriptors.py::test_a_file_whose_sync_failed_when_it_was_closed_is_of_no_use",
         ),
     ),
     Mutant(
@@ -932,7 +934,7 @@ MUTANTS = (
         "        if self._sync_failure is not None:\n",
         "        if False:\n",
         (
-            "tests/unit/test_descriptors.py::test_a_file_whose_sync_failed_when_it_was_closed_is_of_no_use",
+            "tests/unit/quorate_quorum/log/test_descriptors.py::test_a_file_whose_sync_failed_when_it_was_closed_is_of_no_use",
         ),
     ),
     Mutant(
@@ -941,7 +943,9 @@ MUTANTS = (
         REAL_DISK,
         "            if (found.st_dev, found.st_ino) != self._identity:\n",
         "            if False:\n",
-        ("tests/unit/test_descriptors.py::test_another_file_at_its_path_is_not_taken_for_it",),
+        (
+            "tests/unit/quorate_quorum/log/test_descriptors.py::test_another_file_at_its_path_is_not_taken_for_it",
+        ),
     ),
     Mutant(
         "R9",
@@ -949,7 +953,9 @@ MUTANTS = (
         "quorum/quorate_quorum/log/disk_errors.py",
         "if error.errno is None or isinstance(error, SyncError):",
         "if error.errno is None:",
-        ("tests/unit/test_disk_errors.py::test_every_error_of_a_sync_is_the_disks",),
+        (
+            "tests/unit/quorate_quorum/log/test_disk_errors.py::test_every_error_of_a_sync_is_the_disks",
+        ),
     ),
     Mutant(
         "R9",
@@ -958,7 +964,7 @@ MUTANTS = (
         "if log.log_end_offset < self._ends.get(key, 0) and not salvage:",
         "if False:",
         (
-            "tests/unit/test_disk_errors.py::test_the_only_replica_does_not_lead_on_with_less_than_it_had",
+            "tests/unit/quorate_quorum/log/test_disk_errors.py::test_the_only_replica_does_not_lead_on_with_less_than_it_had",
         ),
     ),
     Mutant(
@@ -967,7 +973,9 @@ MUTANTS = (
         "broker/quorate_broker/replicas.py",
         "            if key in self._unopened:\n                await self._files.check_directory",
         "            if False:\n                await self._files.check_directory",
-        ("tests/unit/test_disk_errors.py::test_a_directory_that_was_unmounted_is_not_begun_anew",),
+        (
+            "tests/unit/quorate_quorum/log/test_disk_errors.py::test_a_directory_that_was_unmounted_is_not_begun_anew",
+        ),
     ),
     Mutant(
         "R18",
@@ -975,7 +983,9 @@ MUTANTS = (
         REIGN,
         "                waiter.done.set_exception(waiter.failure)",
         "                waiter.done.set_result(None)",
-        ("tests/unit/test_controller_driver.py::test_losing_the_reign_tells_each_what_is_known",),
+        (
+            "tests/unit/quorate_quorum/controller/test_driver.py::test_losing_the_reign_tells_each_what_is_known",
+        ),
     ),
     Mutant(
         "R21",
@@ -1122,22 +1132,22 @@ MUTANTS = (
     Mutant(
         "K25",
         "a listener takes calls that are meant for another cluster",
-        "clients/quorate/network.py",
+        "clients/quorate/net/network.py",
         "    if not head.cluster_id or not ours or head.cluster_id == ours:",
         "    if True:",
         (
-            "tests/unit/test_network_contract.py::test_a_call_for_another_cluster_reaches_no_service",
-            "tests/unit/test_client_cluster.py::test_a_client_goes_on_with_no_other_cluster_at_the_address_of_its_own",
+            "tests/unit/quorate/net/test_network_contract.py::test_a_call_for_another_cluster_reaches_no_service",
+            "tests/unit/quorate/cluster/test_cluster.py::test_a_client_goes_on_with_no_other_cluster_at_the_address_of_its_own",
         ),
     ),
     Mutant(
         "K25",
         "a client goes on in another cluster with what it learnt in its own",
-        "clients/quorate/cluster.py",
+        "clients/quorate/cluster/cluster.py",
         "        if self.cluster_id and response.cluster_id != self.cluster_id:",
         "        if False:",
         (
-            "tests/unit/test_client_cluster.py::test_an_answer_that_names_another_cluster_is_not_taken",
+            "tests/unit/quorate/cluster/test_cluster.py::test_an_answer_that_names_another_cluster_is_not_taken",
         ),
     ),
     Mutant(
@@ -1193,7 +1203,7 @@ MUTANTS = (
         'reset: Reset = "earliest" if late and self.policy != "none" else self.policy',
         "reset: Reset = self.policy",
         (
-            "tests/unit/test_consumer.py::test_latest_begins_at_the_end_and_a_later_partition_at_its_beginning",
+            "tests/unit/quorate/consumer/test_consumer.py::test_latest_begins_at_the_end_and_a_later_partition_at_its_beginning",
         ),
     ),
     Mutant(
@@ -1246,7 +1256,7 @@ MUTANTS = (
         "            may_be_written = batch.is_uncertain or batch in batch.queue.in_flight\n",
         "            may_be_written = False\n",
         (
-            "tests/unit/test_accumulator.py::test_a_batch_that_expires_says_whether_an_attempt_may_have_written_it",
+            "tests/unit/quorate/producer/test_accumulator.py::test_a_batch_that_expires_says_whether_an_attempt_may_have_written_it",
         ),
     ),
     Mutant(
@@ -1288,7 +1298,7 @@ MUTANTS = (
         "            lossy_replicas=self._lossy(),\n",
         "",
         (
-            "tests/unit/test_lifecycle.py::test_it_stays_fenced_until_its_lossy_replicas_are_settled",
+            "tests/unit/quorate_broker/test_lifecycle.py::test_it_stays_fenced_until_its_lossy_replicas_are_settled",
             f"{LOSSY_CLUSTER}::test_a_damaged_replica_that_comes_back_first_costs_nothing",
         ),
     ),
@@ -1299,13 +1309,13 @@ MUTANTS = (
         "want_fence=not self._is_open or len(self._replicas.losses) > 0,",
         "want_fence=not self._is_open,",
         (
-            "tests/unit/test_lifecycle.py::test_it_stays_fenced_until_its_lossy_replicas_are_settled",
+            "tests/unit/quorate_broker/test_lifecycle.py::test_it_stays_fenced_until_its_lossy_replicas_are_settled",
         ),
     ),
     Mutant(
         "L2",
         "a lossy replica stays in the ELR",
-        "quorum/quorate_quorum/controller/lossy.py",
+        "quorum/quorate_quorum/controller/decisions/lossy.py",
         "if broker_id not in old.isr and broker_id not in old.elr:",
         "if broker_id not in old.isr:",
         (
@@ -1316,7 +1326,7 @@ MUTANTS = (
     Mutant(
         "L2",
         "a replica that leaves the ISR for its damage enters the ELR",
-        "quorum/quorate_quorum/controller/lossy.py",
+        "quorum/quorate_quorum/controller/decisions/lossy.py",
         "leader=leader, lossy=(broker_id,))",
         "leader=leader)",
         (f"{CONTROLLER_LOSSY}::test_a_lossy_replica_leaves_the_isr_and_enters_no_elr",),
@@ -1324,7 +1334,7 @@ MUTANTS = (
     Mutant(
         "L2",
         "a loss is believed of a state in which the replica has caught up",
-        "quorum/quorate_quorum/controller/lossy.py",
+        "quorum/quorate_quorum/controller/decisions/lossy.py",
         "        if old.partition_epoch == one.partition_epoch:\n",
         "        if True:\n",
         (f"{CONTROLLER_LOSSY}::test_what_was_told_of_an_older_state_is_passed_over",),
@@ -1340,25 +1350,27 @@ MUTANTS = (
     Mutant(
         "L3",
         "an inventory that is gone says that nothing was written",
-        "broker/quorate_broker/inventory.py",
+        "broker/quorate_broker/files/inventory.py",
         "            if has_run:\n",
         "            if False:\n",
         (
-            "tests/unit/test_inventory.py::test_one_that_is_gone_means_that_all_was_written_if_there_was_a_run",
+            "tests/unit/quorate_broker/files/test_inventory.py::test_one_that_is_gone_means_that_all_was_written_if_there_was_a_run",
         ),
     ),
     Mutant(
         "L3",
         "an inventory that was cut says that what is missing was not written",
-        "broker/quorate_broker/inventory.py",
+        "broker/quorate_broker/files/inventory.py",
         "    is_cut = not last or any(last) or any(amid)\n",
         "    is_cut = False\n",
-        ("tests/unit/test_inventory.py::test_one_that_is_cut_anywhere_means_that_all_was_written",),
+        (
+            "tests/unit/quorate_broker/files/test_inventory.py::test_one_that_is_cut_anywhere_means_that_all_was_written",
+        ),
     ),
     Mutant(
         "L3",
         "the first append counts before it is noted",
-        "broker/quorate_broker/partition/guarded.py",
+        "broker/quorate_broker/replica/guarded.py",
         "        await partition.host.written(partition)\n",
         "",
         (f"{LOSSY_CLUSTER}::test_a_damaged_replica_that_comes_back_first_costs_nothing",),
@@ -1414,15 +1426,17 @@ MUTANTS = (
     Mutant(
         "K18",
         "a batch is acknowledged that no consumer can decompress",
-        "broker/quorate_broker/partition/checks.py",
+        "broker/quorate_broker/replica/checks.py",
         "    if bound > record_batch.DECOMPRESSED_BYTES_MAX:",
         "    if bound < 0:",
-        ("tests/unit/test_record_hostile.py::test_a_batch_is_accepted_just_when_it_can_be_read",),
+        (
+            "tests/unit/quorate/record/test_hostile.py::test_a_batch_is_accepted_just_when_it_can_be_read",
+        ),
     ),
     Mutant(
         "L6",
         "a leader with a bad batch serves it for ever",
-        "broker/quorate_broker/partition/damage.py",
+        "broker/quorate_broker/replica/damage.py",
         "        if reason is not None and truncations == log.truncations:\n",
         "        if False:\n",
         (
@@ -1442,7 +1456,7 @@ MUTANTS = (
     Mutant(
         "L6",
         "a leader that leaves the ISR for its damage enters the ELR",
-        "quorum/quorate_quorum/controller/partitions.py",
+        "quorum/quorate_quorum/controller/decisions/partitions.py",
         "lossy=(leader,) if resigns and proposal.lossy else (),",
         "lossy=(),",
         (f"{CONTROLLER_LOSSY}::test_a_leader_that_leaves_for_its_damage_enters_no_elr",),
@@ -1450,18 +1464,18 @@ MUTANTS = (
     Mutant(
         "L7",
         "an offline replica counts as caught up by the requests of its stream",
-        "broker/quorate_broker/partition/leader.py",
+        "broker/quorate_broker/replica/leader.py",
         "        if progress.has_left:\n            return True\n",
         "",
         (
-            "tests/unit/test_partition_leader.py"
+            "tests/unit/quorate_broker/replica/test_leader.py"
             "::test_a_follower_that_leaves_a_partition_out_of_its_stream_is_out_of_sync_at_once",
         ),
     ),
     Mutant(
         "L8",
         "a wiped replica, the last of the ISR, leads before all others have told what they hold",
-        "quorum/quorate_quorum/controller/lossy.py",
+        "quorum/quorate_quorum/controller/decisions/lossy.py",
         "new = replace(new, last_isr=new.broker_ids)",
         "pass",
         (
@@ -1472,7 +1486,7 @@ MUTANTS = (
     Mutant(
         "L9",
         "a log that does not say whose it is is taken for that of the topic made again",
-        "broker/quorate_broker/replica_files.py",
+        "broker/quorate_broker/files/replica_files.py",
         "if metadata is None and is_noted:",
         "if metadata is None:",
         (
@@ -1483,22 +1497,22 @@ MUTANTS = (
     Mutant(
         "L8",
         "the first lossy replica is elected before those that had left the ISR are back",
-        "quorum/quorate_quorum/controller/recovery.py",
+        "quorum/quorate_quorum/controller/decisions/recovery.py",
         "all(b in back for b in partition.broker_ids)",
         "all(b in back for b in partition.last_isr)",
         (
-            "tests/unit/test_controller_partitions.py"
+            "tests/unit/quorate_quorum/controller/test_partitions.py"
             "::test_a_replica_that_had_left_the_isr_is_waited_for_too",
         ),
     ),
     Mutant(
         "L8",
         "a replica whose log is being repaired is passed over after seconds",
-        "quorum/quorate_quorum/controller/recovery.py",
+        "quorum/quorate_quorum/controller/decisions/recovery.py",
         "if not all(waited and waiting.is_hopeless(broker, now_ms) for broker in silent):",
         "if not all(waiting.is_hopeless(broker, now_ms) for broker in silent):",
         (
-            "tests/unit/test_controller_partitions.py"
+            "tests/unit/quorate_quorum/controller/test_partitions.py"
             "::test_a_question_is_asked_again_and_at_last_done_without",
         ),
     ),
@@ -1529,7 +1543,7 @@ MUTANTS = (
     Mutant(
         "L11",
         "a leader with a bad batch resigns before its disk says that the log is corrupt",
-        "broker/quorate_broker/partition/leading.py",
+        "broker/quorate_broker/replica/leading.py",
         "return resignation if partition.is_damage_noted else None",
         "return resignation",
         (f"{LOSSES}::test_a_leader_that_can_not_note_its_damage_does_not_resign",),
@@ -1537,7 +1551,7 @@ MUTANTS = (
     Mutant(
         "L11",
         "the only copy of a damaged log is noted as corrupt, and cut at the next start",
-        "broker/quorate_broker/partition/leading.py",
+        "broker/quorate_broker/replica/leading.py",
         "is_wanted = state.isr != (partition.host.broker_id,)",
         "is_wanted = True",
         (f"{LOSSES}::test_the_only_copy_of_a_damaged_log_is_not_noted_as_corrupt",),
@@ -1561,7 +1575,7 @@ MUTANTS = (
         "            await partition.log.note_corrupt()\n",
         "            pass\n",
         (
-            "tests/unit/test_losses.py"
+            "tests/unit/quorate_broker/test_losses.py"
             "::test_a_corrupt_follower_is_noted_on_the_disk_before_it_is_told",
         ),
     ),
@@ -1584,28 +1598,28 @@ MUTANTS = (
         "last = range(max(left - HEADER_BYTES, 0), left + 1)",
         "last = range(left, left + 1)",
         (
-            "tests/unit/test_log_damage.py::test_a_changed_length_is_damage_though_a_torn_write_follows",
+            "tests/unit/quorate_quorum/log/test_damage.py::test_a_changed_length_is_damage_though_a_torn_write_follows",
         ),
     ),
     Mutant(
         "O1",
         "a broker is forgotten while replicas lie in its directories, and with it what they lost",
-        "quorum/quorate_quorum/controller/brokers.py",
+        "quorum/quorate_quorum/controller/decisions/brokers.py",
         "elif replicas := image.replica_counts.get(broker.id, 0):",
         "elif replicas := 0:",
         (
-            "tests/unit/test_controller_brokers.py"
+            "tests/unit/quorate_quorum/controller/test_brokers.py"
             "::test_a_broker_that_holds_replicas_is_not_unregistered_until_they_are_gone",
         ),
     ),
     Mutant(
         "O2",
         "a voter whose process is gone counts as heard until a timeout",
-        "quorum/quorate_quorum/raft/leading.py",
+        "quorum/quorate_quorum/raft/machine/leading.py",
         "        progress.is_connected = False\n",
         "",
         (
-            "tests/unit/test_cluster_health.py"
+            "tests/unit/quorate_quorum/controller/test_health.py"
             "::test_a_voter_is_heard_while_its_stream_stands_and_for_a_fetch_timeout",
         ),
     ),

@@ -16,10 +16,10 @@ import pytest
 from quorate import Admin, Consumer, Producer, TopicPartition
 from quorate.errors import CorruptRecordError, QuorateError
 from quorate.record.batch import split
-from quorate_broker.inventory import FILE_NAME
-from quorate_broker.partition import damage
-from quorate_broker.partition.partition import Failure, Partition
-from quorate_broker.replica_files import METADATA_FILE
+from quorate_broker.files.inventory import FILE_NAME
+from quorate_broker.files.replica_files import METADATA_FILE
+from quorate_broker.replica import damage
+from quorate_broker.replica.partition import Failure, Partition
 from quorate_broker.server import BrokerServer
 from quorate_quorum.metadata.image import PartitionImage
 from quorate_quorum.server import QuorumServer

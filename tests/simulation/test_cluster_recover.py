@@ -14,7 +14,7 @@ from quorate.errors import QuorateError, TopicExistsError
 from quorate_broker.server import BrokerServer
 from quorate_quorum.log.identity import Identity, read_identity
 from quorate_quorum.node.features import SUPPORTED
-from quorate_quorum.raft.bootstrap import format_new_voter
+from quorate_quorum.raft.driver.bootstrap import format_new_voter
 from quorate_quorum.recover import recover
 from quorate_quorum.recover.decision import plan, refusals
 from quorate_quorum.recover.survivor import read_survivor

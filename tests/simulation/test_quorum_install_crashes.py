@@ -10,12 +10,12 @@ from functools import partial
 import pytest
 import structlog
 
-from quorate_quorum.log import snapshot as files
-from quorate_quorum.raft.bootstrap import metadata_directory
+from quorate_quorum.raft.driver.bootstrap import metadata_directory
+from quorate_quorum.snapshots import snapshot_file as files
 from quorate_quorum.v1.events_pb2 import Config, MetadataEvent
 from tests.harness.quorum_snapshots import is_whole
-from tests.unit.test_quorum_server import DATA, Machine, World, in_a_world
-from tests.unit.test_raft_installs import SMALL, agree, start_all, take, write
+from tests.unit.quorate_quorum.raft.test_installs import SMALL, agree, start_all, take, write
+from tests.unit.quorate_quorum.test_server import DATA, Machine, World, in_a_world
 
 pytestmark = [pytest.mark.simulation, pytest.mark.timeout(300)]
 

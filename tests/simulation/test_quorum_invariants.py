@@ -15,10 +15,10 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from quorate_quorum.raft.messages import Batch, HardState
-from quorate_quorum.raft.raft import Raft
-from quorate_quorum.raft.roles import Leader
-from quorate_quorum.raft.voters import VoterSet
+from quorate_quorum.raft.machine.messages import Batch, HardState
+from quorate_quorum.raft.machine.raft import Raft
+from quorate_quorum.raft.machine.roles import Leader
+from quorate_quorum.raft.machine.voters import VoterSet
 from quorate_testing.simulated.loop import SimulatedLoop, SimulationError, simulate
 from tests.harness.invariants import Violation
 from tests.harness.quorum_clients import Clients

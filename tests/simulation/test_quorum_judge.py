@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from quorate_quorum.raft.node import RaftNode
+from quorate_quorum.raft.driver.node import RaftNode
 from tests.harness import quorum_seed
 from tests.harness.invariants import Violation
 from tests.harness.quorum_clients import Operation

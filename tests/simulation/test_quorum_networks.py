@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import structlog
 
-from quorate_quorum.raft.timing import Timing
+from quorate_quorum.raft.machine.timing import Timing
 from quorate_testing.simulated.loop import SimulatedLoop, simulate
 from tests.harness.quorum_world import QuorumWorld, SimulatedVoter
 

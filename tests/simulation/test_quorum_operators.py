@@ -9,10 +9,10 @@ from collections.abc import Callable
 import pytest
 
 from quorate.errors import QuorateError
-from quorate_quorum.controller.controller import Controller
-from quorate_quorum.controller.outcome import Outcome
+from quorate_quorum.controller.decisions.outcome import Outcome
+from quorate_quorum.controller.driver.controller import Controller
 from quorate_quorum.metadata.image import MetadataImage, VoterImage, voters_event
-from quorate_quorum.raft import changing
+from quorate_quorum.raft.machine import changing
 from quorate_quorum.v1.events_pb2 import MetadataEvent
 from quorate_testing.simulated.loop import SimulatedLoop, simulate
 from tests.harness.quorum_machines import Machine, Quorum

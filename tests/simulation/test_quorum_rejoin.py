@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from quorate_quorum.raft import elections
-from quorate_quorum.raft.elections import hears_a_leader
-from quorate_quorum.raft.raft import Raft
+from quorate_quorum.raft.machine import elections
+from quorate_quorum.raft.machine.elections import hears_a_leader
+from quorate_quorum.raft.machine.raft import Raft
 from tests.harness.invariants import Violation
 from tests.harness.quorum_faults import Fault
 from tests.harness.quorum_rejoin import ACTS, WAYS

@@ -12,8 +12,8 @@ import structlog
 from quorate.errors import InvalidRequestError, NotControllerError
 from quorate_quorum.log.events import decode_events
 from quorate_quorum.methods import DESCRIBE_NODE, FETCH_SNAPSHOT, VOTE
-from quorate_quorum.raft.bootstrap import metadata_directory
-from quorate_quorum.raft.storage import read_state
+from quorate_quorum.raft.driver.bootstrap import metadata_directory
+from quorate_quorum.raft.driver.storage import read_state
 from quorate_quorum.v1 import raft_pb2
 from quorate_quorum.v1.events_pb2 import Config, MetadataEvent
 from quorate_testing.simulated.disk import SimulatedDisk

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from quorate_quorum.raft.ledger import Ledger
-from quorate_quorum.raft.raft import Raft
+from quorate_quorum.raft.machine.ledger import Ledger
+from quorate_quorum.raft.machine.raft import Raft
 from tests.harness.invariants import Violation
 from tests.harness.raft_schedules import run_schedule
 

@@ -12,7 +12,7 @@ from quorate.errors import UnknownTopicError
 from quorate.model import TopicPartition
 
 if TYPE_CHECKING:
-    from quorate.cluster import Cluster
+    from quorate.cluster.cluster import Cluster
 
 BEFORE_ANY_LOOK = -1
 LOOKS_BETWEEN_RELEASES = 150  # five minutes

@@ -12,7 +12,8 @@ from collections.abc import (
 from types import TracebackType
 from typing import Annotated, NoReturn, Self
 
-from quorate.cluster import Cluster
+from quorate.aio.owner import Owner
+from quorate.cluster.cluster import Cluster
 from quorate.consumer.assignment import Assignment
 from quorate.consumer.deserialization import RecordReader
 from quorate.consumer.fetcher import Fetcher
@@ -29,7 +30,6 @@ from quorate.errors import (
     UnsupportedError,
 )
 from quorate.model import AnyRecord, TopicPartition
-from quorate.owner import Owner
 from quorate.serializers import decoder
 from quorate.settings import (
     BYTES_MAX,

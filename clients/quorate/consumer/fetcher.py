@@ -18,7 +18,7 @@ from quorate.consumer.stream import BrokerStream, FetchConfig
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
-    from quorate.cluster import Cluster
+    from quorate.cluster.cluster import Cluster
     from quorate.consumer.deserialization import RecordReader
     from quorate.consumer.positions import PartitionState
     from quorate.consumer.subscription import Change, Subscription

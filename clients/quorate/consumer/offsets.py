@@ -24,7 +24,7 @@ from quorate.errors import (
     UnknownTopicError,
     from_wire,
 )
-from quorate.methods import LIST_OFFSETS
+from quorate.net.methods import LIST_OFFSETS
 from quorate.v1.common_pb2 import ErrorCode
 from quorate.v1.records_pb2 import (
     ListedOffset,
@@ -34,7 +34,7 @@ from quorate.v1.records_pb2 import (
 )
 
 if TYPE_CHECKING:
-    from quorate.cluster import Cluster
+    from quorate.cluster.cluster import Cluster
     from quorate.consumer.positions import PartitionState
     from quorate.consumer.subscription import Subscription
     from quorate.model import TopicPartition

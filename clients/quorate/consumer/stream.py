@@ -23,15 +23,15 @@ from quorate.errors import (
     StreamBrokenError,
     from_wire,
 )
-from quorate.methods import FETCH
+from quorate.net.methods import FETCH
 from quorate.v1.common_pb2 import ErrorCode
 from quorate.v1.records_pb2 import FetchedPartition, FetchHeader, FetchPartition, FetchRequest
 
 if TYPE_CHECKING:
-    from quorate.cluster import Cluster
+    from quorate.cluster.cluster import Cluster
     from quorate.consumer.buffer import Buffer
     from quorate.consumer.positions import PartitionState, Reset
-    from quorate.frame import Frame
+    from quorate.net.frame import Frame
 
 log = logging.getLogger(__name__)
 

@@ -16,15 +16,15 @@ from quorate.errors import (
     StreamBrokenError,
     from_wire,
 )
-from quorate.frame import Frame
-from quorate.methods import PRODUCE
+from quorate.net.frame import Frame
+from quorate.net.methods import PRODUCE
 from quorate.producer.accumulator import REQUEST_BYTES_MAX, Accumulator
 from quorate.producer.partition_queue import Batch, PartitionQueue
 from quorate.v1.common_pb2 import ErrorCode
 from quorate.v1.records_pb2 import ProduceHeader, ProducePartition, ProduceResult
 
 if TYPE_CHECKING:
-    from quorate.cluster import Cluster
+    from quorate.cluster.cluster import Cluster
 
 #: Per broker, of which it has shown no sign of having read them; those under min ISR do not count.
 UNREAD_REQUESTS_MAX = 5

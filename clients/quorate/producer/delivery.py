@@ -12,7 +12,7 @@ from quorate.errors import DeliveryTimeoutError, QuorateError
 from quorate.model import RecordMetadata
 
 if TYPE_CHECKING:
-    from quorate.owner import Owner
+    from quorate.aio.owner import Owner
     from quorate.producer.partition_queue import Batch
 
 #: A batch ends at its deadline, by the sender. Whoever waits for it this long after has no sender.

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from quorate.cluster import Cluster
+    from quorate.cluster.cluster import Cluster
     from quorate.producer.accumulator import Accumulator
     from quorate.producer.sender import Sender
 

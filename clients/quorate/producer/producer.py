@@ -9,10 +9,11 @@ from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import Annotated, Any, Self
 
-from quorate.cluster import Cluster
+from quorate.aio.owner import Owner
+from quorate.cluster.cluster import Cluster
+from quorate.cluster.topic_views import TopicView
 from quorate.errors import ClosedError
 from quorate.model import Header, RecordMetadata
-from quorate.owner import Owner
 from quorate.producer.accumulator import Accumulator, AccumulatorConfig
 from quorate.producer.arguments import as_bytes, as_headers
 from quorate.producer.delivery import Delivery, until_done
@@ -44,7 +45,6 @@ from quorate.settings import (
     Whole,
     checked,
 )
-from quorate.topic_views import TopicView
 
 log = logging.getLogger(__name__)
 

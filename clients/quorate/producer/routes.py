@@ -14,10 +14,10 @@ from quorate.producer.partitioner import Partitioner, Sticky, partition_for_key
 from quorate.settings import PARTITION
 
 if TYPE_CHECKING:
-    from quorate.cluster import Cluster
+    from quorate.cluster.cluster import Cluster
+    from quorate.cluster.topic_views import TopicView
     from quorate.producer.accumulator import Accumulator
     from quorate.producer.partition_queue import PartitionQueue
-    from quorate.topic_views import TopicView
 
 #: Looks at whether a topic is in use; one that was idle at so many in a row is forgotten.
 IDLE_LOOK_S = 60.0

@@ -31,14 +31,14 @@ from quorate.errors import (
     WrongClusterError,
     raise_if_error,
 )
-from quorate.methods import INIT_PRODUCER_ID
+from quorate.net.methods import INIT_PRODUCER_ID
 from quorate.producer.accumulator import Accumulator
 from quorate.producer.broker_stream import BACKOFF_MAX_S, BACKOFF_S, BrokerStream
 from quorate.producer.partition_queue import Batch, PartitionQueue, ProducerIdentity
 from quorate.v1.records_pb2 import InitProducerIdRequest, ProduceResult
 
 if TYPE_CHECKING:
-    from quorate.cluster import Cluster
+    from quorate.cluster.cluster import Cluster
     from quorate.producer.routes import Routes
 
 log = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from quorate.errors import QuorateError
-from quorate.network import current_chance, current_network, current_wall_clock_ms
+from quorate.net.network import current_chance, current_network, current_wall_clock_ms
 from quorate_broker.server import BrokerServer
 from quorate_cli.storage import format_broker, format_voters
 from quorate_quorum.node.config import BrokerConfig, ConfigError, QuorumConfig

@@ -23,7 +23,7 @@ from itertools import count
 from typing import Any, Literal
 
 from quorate.errors import PeerRefusedError, StreamBrokenError
-from quorate.network import Head, ProbeResult, Purpose, Service, any_cluster
+from quorate.net.network import Head, ProbeResult, Purpose, Service, any_cluster
 from quorate_testing.call import (
     MESSAGE_BYTES_MAX,
     CallConnection,

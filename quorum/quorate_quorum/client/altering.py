@@ -13,7 +13,7 @@ from quorate.errors import (
     QuorateError,
     StreamBrokenError,
 )
-from quorate.network import Connection
+from quorate.net.network import Connection
 from quorate_quorum.methods import ALTER_PARTITIONS
 from quorate_quorum.v1.controller_pb2 import AlterPartitionsRequest, AlterPartitionsResponse
 

@@ -39,11 +39,11 @@ from quorate.errors import (
     from_wire,
     raise_if_error,
 )
-from quorate.frame import Frame
-from quorate.network import Method
+from quorate.net.frame import Frame
+from quorate.net.network import Method
+from quorate.net.wrong_address import knows_no_such_call, what_listens
 from quorate.record import batch as record_batch
 from quorate.v1.common_pb2 import ErrorCode
-from quorate.wrong_address import knows_no_such_call, what_listens
 from quorate_quorum.client.altering import AlterStream
 from quorate_quorum.client.forwarding import Forwarding, ForwardLimits, NotSentError
 from quorate_quorum.client.reaching import Answers, Backoff, Connections, Deadline, Lag, Voters

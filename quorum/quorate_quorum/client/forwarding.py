@@ -23,7 +23,7 @@ from quorate.errors import (
     QuorateError,
     StreamBrokenError,
 )
-from quorate.network import Connection
+from quorate.net.network import Connection
 from quorate.v1.common_pb2 import ErrorCode
 from quorate_quorum.methods import FORWARD
 from quorate_quorum.v1.controller_pb2 import (

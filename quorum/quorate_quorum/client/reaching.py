@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import structlog
 
 from quorate.errors import StreamBrokenError
-from quorate.network import Connection
+from quorate.net.network import Connection
 from quorate_quorum.node.bell import Bell
 from quorate_quorum.node.environment import Environment
 

@@ -28,8 +28,8 @@ from quorate.errors import (
     WrongClusterError,
     to_wire,
 )
-from quorate.frame import Frame
-from quorate.network import Handler, Method, Peer
+from quorate.net.frame import Frame
+from quorate.net.network import Handler, Method, Peer
 from quorate.record import batch as record_batch
 from quorate_quorum.methods import WATCH
 from quorate_quorum.node.bell import Bell

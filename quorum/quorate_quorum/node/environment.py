@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from quorate_quorum.node.features import SUPPORTED, Known
 
 if TYPE_CHECKING:
-    from quorate.network import Network
+    from quorate.net.network import Network
     from quorate_quorum.log.disk import Disk
 
 

@@ -10,8 +10,8 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from quorate.methods import IDENTIFY
-from quorate.network import Handler, Method, Peer
+from quorate.net.methods import IDENTIFY
+from quorate.net.network import Handler, Method, Peer
 from quorate.v1 import node_pb2
 
 

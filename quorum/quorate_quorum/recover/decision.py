@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from quorate_quorum.log.snapshot import SnapshotId
 from quorate_quorum.metadata.recovered import EPOCHS_PASSED, recovered
-from quorate_quorum.raft.messages import EPOCH_LEAP_MAX, EPOCH_MAX
-from quorate_quorum.raft.voters import majority
+from quorate_quorum.raft.machine.messages import EPOCH_LEAP_MAX, EPOCH_MAX
+from quorate_quorum.raft.machine.voters import majority
+from quorate_quorum.snapshots.snapshot_file import SnapshotId
 
 if TYPE_CHECKING:
     from quorate_quorum.metadata.image import MetadataImage

@@ -16,17 +16,17 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from quorate.errors import QuorateError
-from quorate.network import Network
-from quorate_quorum.log import snapshot as files
+from quorate.net.network import Network
 from quorate_quorum.log.disk import Disk, replace_whole
 from quorate_quorum.log.identity import write_identity
-from quorate_quorum.log.snapshot import VERSION as SNAPSHOT_VERSION
 from quorate_quorum.methods import DESCRIBE_NODE
-from quorate_quorum.raft.bootstrap import metadata_directory
-from quorate_quorum.raft.messages import HardState
-from quorate_quorum.raft.storage import QUORUM_STATE, encode_state
+from quorate_quorum.raft.driver.bootstrap import metadata_directory
+from quorate_quorum.raft.driver.storage import QUORUM_STATE, encode_state
+from quorate_quorum.raft.machine.messages import HardState
 from quorate_quorum.recover.decision import Peer, Plan, Said
 from quorate_quorum.recover.survivor import Survivor
+from quorate_quorum.snapshots import snapshot_file as files
+from quorate_quorum.snapshots.snapshot_file import VERSION as SNAPSHOT_VERSION
 from quorate_quorum.v1.events_pb2 import SnapshotStart
 from quorate_quorum.v1.raft_pb2 import DescribeNodeRequest
 

@@ -13,21 +13,21 @@ from dataclasses import dataclass
 
 from quorate.errors import StorageError
 from quorate.record.batch import BatchHeader
-from quorate_quorum.log import snapshot as files
 from quorate_quorum.log.disk import Disk
-from quorate_quorum.log.epoch_chain import EpochChain
 from quorate_quorum.log.identity import Identity, read_identity
 from quorate_quorum.log.log import SYNCED_FILE
 from quorate_quorum.log.segment import LOG, Segment, file_name, offset_of
 from quorate_quorum.log.slots import SlotFile
-from quorate_quorum.log.snapshot import SnapshotId
 from quorate_quorum.metadata.image import MetadataImage, VoterImage
 from quorate_quorum.metadata.loader import Loader
+from quorate_quorum.metadata_log import EpochChain
 from quorate_quorum.node.config import ConfigError, QuorumConfig
 from quorate_quorum.node.features import Known
-from quorate_quorum.raft.bootstrap import bootstrap_hash, metadata_directory
-from quorate_quorum.raft.messages import HardState
-from quorate_quorum.raft.storage import read_state
+from quorate_quorum.raft.driver.bootstrap import bootstrap_hash, metadata_directory
+from quorate_quorum.raft.driver.storage import read_state
+from quorate_quorum.raft.machine.messages import HardState
+from quorate_quorum.snapshots import snapshot_file as files
+from quorate_quorum.snapshots.snapshot_file import SnapshotId
 from quorate_quorum.v1.events_pb2 import SnapshotStart
 
 

@@ -1,0 +1,250 @@
+"""The log directories of a broker: whose they are, how their last run ended, which ones failed.
+
+A directory is locked for the whole run: the lock proves that an older process with the same
+directory is gone, which is why the controller lets this one take over at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+import structlog
+
+from quorate.errors import StorageError
+from quorate_broker.files.replica_files import LogDirectory
+from quorate_quorum.log.disk_errors import is_of_disk, is_passing, storage_error
+from quorate_quorum.log.identity import Identity, is_of_voter, read_identity, write_identity
+from quorate_quorum.log.run_file import (
+    Run,
+    begin_run,
+    read_run,
+    set_sync_failed,
+    write_marker,
+)
+from quorate_quorum.node.config import ConfigError
+from quorate_quorum.v1.events_pb2 import Directory
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Collection
+
+    from quorate_quorum.log.disk import Disk, Lock
+    from quorate_quorum.node.config import BrokerConfig
+
+log = structlog.get_logger(__name__)
+
+#: How long to wait for room before something is tried again that must be written.
+ROOM_RETRY_S = 1.0
+
+
+@dataclass(slots=True)
+class HeldDirectory:
+    """One locked log directory; `run` is the verdict on the run before this one."""
+
+    path: str
+    identity: Identity
+    run: Run
+    lock: Lock
+    has_begun: bool = False  # this run's own verdict stands: what is written now is there
+    has_failed: bool = False
+    is_unlocked: bool = False
+
+    @property
+    def id(self) -> bytes:
+        return self.identity.directory_id
+
+    def registered(self) -> Directory:
+        """Return what the controller is told of it."""
+        return Directory(
+            directory_id=self.id,
+            tail_intact=self.has_begun or self.run.tail_intact,
+            sync_failed=not self.has_begun and self.run.sync_failed,
+        )
+
+
+class LogDirectories:
+    """All log directories of a broker that could be read at its start."""
+
+    def __init__(self, disk: Disk, found: list[HeldDirectory]) -> None:
+        assert found, "a broker has at least one log directory"
+        self._disk = disk
+        self._found = found
+        #: A registration and an image may both tell of a newer one.
+        self._learning = asyncio.Lock()
+        #: Called with the id and the reason whenever one is given up, on whatever path.
+        self.on_lost: Callable[[bytes, str], None] = _ignore
+
+    @classmethod
+    async def open(cls, config: BrokerConfig, disk: Disk) -> LogDirectories:
+        """Lock and read them. One that its disk cannot read is left out, if another is left.
+
+        Raises ConfigError (not formatted, another cluster's or node's, in use) or StorageError.
+        """
+        found: list[HeldDirectory] = []
+        last_error: OSError | None = None
+        try:
+            for path in config.log_dirs:
+                try:
+                    found.append(await _open_one(path, found, config.node_id, disk))
+                except OSError as error:
+                    if is_passing(error):  # that says nothing of the disk
+                        raise storage_error(path, error) from error
+                    log.error("log_directory_unreadable", directory=path, reason=str(error))
+                    last_error = error
+            if not found:
+                raise StorageError(f"no log directory can be read: {last_error}")
+        except BaseException:
+            for directory in found:
+                directory.lock.release()
+            raise
+        return cls(disk, found)
+
+    @property
+    def cluster_id(self) -> str:
+        return self._found[0].identity.cluster_id
+
+    @property
+    def quorum_generation(self) -> int:
+        """The newest history that any of them has followed; 0: none yet."""
+        return max(directory.identity.quorum_generation for directory in self._found)
+
+    @property
+    def for_replicas(self) -> dict[bytes, LogDirectory]:
+        """Directory id to what the replicas need of it, of those that work."""
+        return {
+            directory.id: LogDirectory(directory.path, directory.run) for directory in self.working
+        }
+
+    @property
+    def working(self) -> list[HeldDirectory]:
+        return [directory for directory in self._found if not directory.has_failed]
+
+    @property
+    def failed_ids(self) -> list[bytes]:
+        return [directory.id for directory in self._found if directory.has_failed]
+
+    def registered(self) -> list[Directory]:
+        """Return what a registration says: one that failed in this run is not named."""
+        return [directory.registered() for directory in self.working]
+
+    async def learn_generation(self, generation: int) -> None:
+        """Remember the quorum_generation; refuse to go back to an older one.
+
+        Raises ConfigError: those voters were replaced by a recovery that this broker has seen.
+        """
+        async with self._learning:
+            for directory in self.working:
+                await self._learn(directory, generation)
+
+    async def _learn(self, directory: HeldDirectory, generation: int) -> None:
+        known = directory.identity.quorum_generation
+        if generation < known:
+            raise ConfigError(
+                f"{directory.path} has followed quorum_generation {known}, and the voters "
+                f"asked are of {generation}: they were replaced; ask the others"
+            )
+        if generation > known:
+            identity = replace(directory.identity, quorum_generation=generation)
+            await self._on(directory, lambda: write_identity(self._disk, directory.path, identity))
+            directory.identity = identity
+
+    async def begin_run(self) -> None:
+        """Let this run's verdict stand. Only once the registration is applied, before any append.
+
+        Until then the verdict on the older run stays, for a crash to find it again.
+        """
+        for directory in self.working:
+            await self._on(directory, partial(begin_run, self._disk, directory.path))
+            directory.has_begun = not directory.has_failed
+
+    async def lose(self, directory_id: bytes, reason: str) -> bool:
+        """Remember on disk, before anybody is told, that one failed; False if it was known."""
+        for directory in self.working:
+            if directory.id == directory_id:
+                log.error("log_directory_failed", directory=directory.path, reason=reason)
+                await _remember_failure(self._disk, directory)
+                directory.has_failed = True
+                self.on_lost(directory_id, reason)
+                return True
+        return False
+
+    async def mark_clean(self, *, but: Collection[bytes] = ()) -> None:
+        """Say that this run stopped cleanly; call it when all logs are synced and closed.
+
+        Not of those `but` in which one was not. One that has no room for the mark goes without:
+        then the next start trusts what was written as long as the machine stays up.
+        """
+        for directory in self.working:
+            if not directory.has_begun or directory.id in but:
+                continue
+            try:
+                await write_marker(self._disk, directory.path)
+            except OSError as error:
+                if is_of_disk(error):
+                    await self.lose(directory.id, str(error))
+                else:
+                    log.warning("no_mark", directory=directory.path, reason=str(error))
+
+    def unlock(self) -> None:
+        """Let other processes have them; safe to call twice."""
+        for directory in self._found:
+            if not directory.is_unlocked:
+                directory.is_unlocked = True
+                directory.lock.release()
+
+    async def _on(self, directory: HeldDirectory, work: Callable[[], Awaitable[None]]) -> None:
+        """Do what must be done on a directory; wait for room, and lose it where its disk fails."""
+        while True:
+            try:
+                return await work()
+            except OSError as error:
+                if not is_passing(error):
+                    await self.lose(directory.id, str(error))
+                    return
+                log.error("waiting for room", directory=directory.path, reason=str(error))
+            await asyncio.sleep(ROOM_RETRY_S)
+
+
+async def _open_one(
+    path: str, others: list[HeldDirectory], node_id: int, disk: Disk
+) -> HeldDirectory:
+    cluster_id = others[0].identity.cluster_id if others else None
+    identity = await read_identity(disk, path, cluster_id=cluster_id, node_id=node_id)
+    if await is_of_voter(disk, path):
+        raise ConfigError(
+            f"{path} is the disk of voter {identity.node_id}: start it with quorate-quorum, or give"
+            " this broker another node.id and log.dirs of its own"
+        )
+    for other in others:
+        if other.id == identity.directory_id:
+            raise ConfigError(
+                f"{path} and {other.path} have the same directory.id: one is a copy of the other"
+            )
+    try:
+        lock = await disk.lock(path)
+    except BlockingIOError:
+        raise ConfigError(f"{path} is in use by another process") from None
+    except PermissionError:
+        raise ConfigError(f"{path} cannot be used: this process may not write there") from None
+    try:
+        await disk.sync_directory(path)  # who wrote the identity may have died before its sync
+        return HeldDirectory(path, identity, await read_run(disk, path), lock)
+    except StorageError as error:  # a version of the run file that this program does not know
+        lock.release()
+        raise ConfigError(str(error)) from None
+    except BaseException:
+        lock.release()
+        raise
+
+
+def _ignore(directory_id: bytes, reason: str) -> None:
+    """Nobody listens yet; failed_ids says it."""
+
+
+async def _remember_failure(disk: Disk, directory: HeldDirectory) -> None:
+    try:
+        await set_sync_failed(disk, directory.path)
+    except OSError as error:
+        log.error("sync_failed_not_written", directory=directory.path, reason=str(error))

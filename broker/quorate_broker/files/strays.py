@@ -1,0 +1,153 @@
+"""Directories of replicas that the cluster no longer places here: set aside, later removed.
+
+They were deleted or moved while this broker was away. Never in haste: only an image that has
+passed this broker's registration decides, only about directories that this very cluster and
+quorum_generation wrote, and what is set aside stays for a while under another name.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import structlog
+
+from quorate_broker.files.replica_files import (
+    DELETED,
+    METADATA_FILE,
+    STRAY,
+    PartitionMetadata,
+    name_on_the_way_out,
+)
+from quorate_quorum.log.disk import read_whole
+from quorate_quorum.log.disk_errors import is_of_disk
+
+if TYPE_CHECKING:
+    from quorate_broker.files.directories import HeldDirectory, LogDirectories
+    from quorate_quorum.log.disk import Disk
+    from quorate_quorum.metadata.image import MetadataImage
+
+log = structlog.get_logger(__name__)
+
+METADATA_BYTES_MAX = 4096
+
+
+class Strays:
+    """The strays of one start."""
+
+    def __init__(
+        self, disk: Disk, directories: LogDirectories, cluster_id: str, quorum_generation: int
+    ) -> None:
+        self._disk = disk
+        self._directories = directories
+        self._cluster_id = cluster_id
+        #: Whose image decides.
+        self.quorum_generation = quorum_generation
+        self._set_aside: list[tuple[HeldDirectory, str]] = []
+
+    async def set_aside(self, image: MetadataImage, broker_id: int) -> None:
+        """Rename what the image does not place here; call it before the logs are opened."""
+        for directory in self._directories.working:
+            try:
+                await self._look_through(directory, image, broker_id)
+            except OSError as error:
+                await self._directories.lose(directory.id, f"{directory.path}: {error}")
+
+    async def remove_after(self, delay_ms: int) -> None:
+        """Remove what was set aside, now or at an earlier start, after the delay."""
+        if not self._set_aside:
+            return
+        await asyncio.sleep(delay_ms / 1000)
+        for directory, name in self._set_aside:
+            if directory.has_failed:
+                continue
+            try:
+                await self._disk.remove_directory(f"{directory.path}/{name}")
+            except OSError as error:
+                await self._failed(directory, name, error)
+            else:
+                log.info("stray_removed", directory=directory.path, name=name)
+
+    async def _look_through(
+        self, directory: HeldDirectory, image: MetadataImage, broker_id: int
+    ) -> None:
+        has_renamed = False
+        for name in await self._disk.list(directory.path):
+            if name.endswith(DELETED):
+                continue  # on its way out already; the replicas see to it
+            try:
+                has_renamed |= await self._look_at(directory, name, image, broker_id)
+            except OSError as error:
+                await self._failed(directory, name, error)
+        if has_renamed:
+            await self._disk.sync_directory(directory.path)
+
+    async def _look_at(
+        self, directory: HeldDirectory, name: str, image: MetadataImage, broker_id: int
+    ) -> bool:
+        """Set one aside if it is no longer placed here; tell whether it was renamed."""
+        metadata = await self._metadata(directory, name)
+        if metadata is None or not self._is_ours(directory, name, metadata):
+            return False
+        if name.endswith(STRAY):
+            self._set_aside.append((directory, name))
+            return False
+        if _is_placed(image, metadata, name, broker_id, directory.id):
+            return False
+        target = name_on_the_way_out(name, metadata.topic_id, STRAY)
+        await self._rename(directory, name, target)
+        self._set_aside.append((directory, target))
+        return True
+
+    async def _failed(self, directory: HeldDirectory, name: str, error: OSError) -> None:
+        """What is about this one name costs nothing but the room that it takes."""
+        if is_of_disk(error):
+            await self._directories.lose(directory.id, f"{directory.path}/{name}: {error}")
+        else:
+            log.error("stray_stays", directory=directory.path, name=name, reason=str(error))
+
+    async def _metadata(self, directory: HeldDirectory, name: str) -> PartitionMetadata | None:
+        """Return whose a directory is; None for what we can't tell, which is left alone."""
+        path = f"{directory.path}/{name}/{METADATA_FILE}"
+        if not await self._disk.exists(path):
+            return None
+        if await self._disk.size(path) > METADATA_BYTES_MAX:
+            return None
+        return PartitionMetadata.decode(await read_whole(self._disk, path))
+
+    def _is_ours(self, directory: HeldDirectory, name: str, metadata: PartitionMetadata) -> bool:
+        wrote = (metadata.cluster_id, metadata.quorum_generation)
+        if wrote == (self._cluster_id, self.quorum_generation):
+            return True
+        log.info(
+            "kept_of_another_history",
+            directory=directory.path,
+            name=name,
+            cluster_id=metadata.cluster_id,
+            quorum_generation=metadata.quorum_generation,
+        )
+        return False
+
+    async def _rename(self, directory: HeldDirectory, name: str, target: str) -> None:
+        if await self._disk.exists(f"{directory.path}/{target}"):
+            await self._disk.remove_directory(f"{directory.path}/{target}")
+        await self._disk.rename(f"{directory.path}/{name}", f"{directory.path}/{target}")
+        log.warning("stray_set_aside", directory=directory.path, name=name, target=target)
+
+
+def _is_placed(
+    image: MetadataImage,
+    metadata: PartitionMetadata,
+    name: str,
+    broker_id: int,
+    directory_id: bytes,
+) -> bool:
+    """Whether the image places the replica of that directory on this broker and disk."""
+    topic = image.topics.get(metadata.topic_id)
+    if topic is None:
+        return False
+    prefix, _, number = name.rpartition("-")
+    if prefix != topic.name or not number.isdecimal():
+        return False
+    partition = image.partition(topic.id, int(number))
+    return partition is not None and partition.directory_of(broker_id) == directory_id

@@ -1,0 +1,431 @@
+"""Idempotence: what a partition remembers of each producer, rebuilt from the log's batch headers.
+
+A machine. Producers implements the log's Observer: every appended or replayed batch is observed
+in order, on leaders and followers alike, so the window survives a change of leader. Staging
+checks batches that are about to be appended together. Its laws:
+
+* A batch that is in the log is never taken for a new one. A producer that was heard within
+  KEPT_MS is never forgotten, on leaders and followers alike; where there is no room for another
+  one, a new producer is refused, and may try again.
+* What was forgotten is remembered as one time: when the last of the forgotten was heard. A client
+  says how long ago it first sent a batch that may have been written. If its producer is not known
+  and was perhaps forgotten since then, nobody can tell whether the batch was written, and that is
+  the answer (UnknownProducerId). Otherwise it was not written.
+* Time is that of the broker at work (ProducerMemory), kept over restarts by the snapshots. What
+  is replayed counts as heard now. So replicas may remember longer than each other, and the leader
+  of now decides; what it accepts, the followers observe.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from typing import NamedTuple, Protocol
+
+from crc32c import crc32c
+
+from quorate.errors import (
+    CorruptRecordError,
+    InvalidRequestError,
+    OutOfOrderSequenceError,
+    OverloadedError,
+    ProducerFencedError,
+    UnknownProducerIdError,
+)
+from quorate_broker.replica.producer_memory import KEPT_MS, PRODUCER_BYTES, ProducerMemory
+
+#: The window: no more unacknowledged batches per producer and partition.
+BATCHES_REMEMBERED = 5
+#: Sequences are 31-bit and wrap to 0.
+SEQUENCE_MASK = 0x7FFFFFFF
+NO_PRODUCER = -1
+#: Where a duplicate older than the window lies is not remembered; that it is there, is.
+UNKNOWN_OFFSET = -1
+#: How long a batch may be under way between its client's clock and ours.
+TRANSIT_MS = 5 * 60 * 1000
+#: Producers that one call of `forget` lets go: a turn of the loop stays short.
+FORGET_MAX = 1_000
+
+SNAPSHOT_VERSION = 2
+SNAPSHOT_HEAD = struct.Struct(
+    ">"
+    "H"  # version
+    "I"  # crc: CRC-32C of all that follows
+    "q"  # the partition's clock
+    "q"  # forgotten_ms, or BLANK
+    "I"  # number of producers, least recently heard first
+)
+#: A producer, in memory and in snapshots; its batches follow, oldest first.
+PRODUCER = struct.Struct(
+    ">"
+    "q"  # producer_id
+    "h"  # producer_epoch
+    "q"  # when it was heard last, by the partition's clock
+    "B"  # number of batches
+)
+BATCH = struct.Struct(
+    ">"
+    "i"  # base_sequence
+    "i"  # last_offset_delta
+    "q"  # base_offset
+)
+#: No producer was ever forgotten here; no batch was ever seen, so that cannot be told.
+NEVER, BLANK = -1, -2
+
+_HEARD = struct.Struct(">q")
+_HEARD_AT = 10  # bytes before it in PRODUCER
+_COUNT_AT = 18
+
+
+class Sequenced(Protocol):
+    """What is read of a batch header."""
+
+    @property
+    def producer_id(self) -> int: ...
+    @property
+    def producer_epoch(self) -> int: ...
+    @property
+    def base_sequence(self) -> int: ...
+    @property
+    def base_offset(self) -> int: ...
+    @property
+    def last_offset_delta(self) -> int: ...
+
+
+class Remembered(NamedTuple):
+    """One batch of a producer, and where it lies."""
+
+    base_sequence: int
+    last_sequence: int
+    base_offset: int
+    last_offset: int
+
+    @property
+    def end_offset(self) -> int:
+        return self.last_offset + 1
+
+
+class Producer(NamedTuple):
+    """What is known of one producer_id: its epoch and its last batches, oldest first."""
+
+    epoch: int
+    batches: tuple[Remembered, ...]
+
+    def after(self, batch: Sequenced) -> Producer:
+        """Return the state with `batch` appended; a newer epoch forgets the older one's."""
+        remembered = _remembered(batch.base_sequence, batch.last_offset_delta, batch.base_offset)
+        if batch.producer_epoch != self.epoch:
+            return Producer(batch.producer_epoch, (remembered,))
+        return Producer(self.epoch, (*self.batches[1 - BATCHES_REMEMBERED :], remembered))
+
+    def check(self, batch: Sequenced) -> Remembered | None:
+        """Return the original if `batch` is a duplicate, None if it comes next; raise else."""
+        producer_id = batch.producer_id
+        if batch.producer_epoch < self.epoch:
+            raise ProducerFencedError(
+                f"producer {producer_id}: epoch {batch.producer_epoch} was replaced by {self.epoch}"
+            )
+        if batch.producer_epoch > self.epoch:
+            if batch.base_sequence != 0:
+                raise OutOfOrderSequenceError(
+                    f"producer {producer_id}: sequence {batch.base_sequence} begins the new epoch "
+                    f"{batch.producer_epoch}; only 0 may"
+                )
+            return None
+        span = (batch.base_sequence, last_sequence(batch))
+        for known in reversed(self.batches):
+            if (known.base_sequence, known.last_sequence) == span:
+                return known
+        expected = next_sequence(self.batches[-1].last_sequence)
+        if self._is_before_the_window(span[1], expected):
+            # Sequences are taken without gaps, so it was written, before all that we remember.
+            # Called a gap, it would make its producer write it again under the next epoch.
+            oldest = self.batches[0]
+            return Remembered(*span, UNKNOWN_OFFSET, oldest.base_offset - 1)
+        if batch.base_sequence != expected:
+            raise OutOfOrderSequenceError(
+                f"producer {producer_id} epoch {self.epoch}: sequence {batch.base_sequence} came, "
+                f"and {expected} is next"
+            )
+        return None
+
+    def _is_before_the_window(self, last: int, expected: int) -> bool:
+        """Whether a batch that ends with sequence `last` ended before the oldest remembered."""
+        window = (expected - self.batches[0].base_sequence) & SEQUENCE_MASK
+        behind = (expected - 1 - last) & SEQUENCE_MASK
+        return window <= behind < SEQUENCE_MASK // 2
+
+
+def next_sequence(last: int) -> int:
+    """Return the sequence after `last`.
+
+    >>> next_sequence(2**31 - 1)
+    0
+    """
+    return (last + 1) & SEQUENCE_MASK
+
+
+def last_sequence(batch: Sequenced) -> int:
+    """Return the sequence of a batch's last record."""
+    return (batch.base_sequence + batch.last_offset_delta) & SEQUENCE_MASK
+
+
+def _remembered(base_sequence: int, last_offset_delta: int, base_offset: int) -> Remembered:
+    return Remembered(
+        base_sequence,
+        (base_sequence + last_offset_delta) & SEQUENCE_MASK,
+        base_offset,
+        base_offset + last_offset_delta,
+    )
+
+
+def _unpack(packed: bytes) -> Producer:
+    batches = BATCH.iter_unpack(packed[PRODUCER.size :])
+    return Producer(PRODUCER.unpack_from(packed)[1], tuple(_remembered(*one) for one in batches))
+
+
+class Producers:
+    """The producers of one partition. Each is kept as bytes: there may be very many."""
+
+    def __init__(self, memory: ProducerMemory | None = None) -> None:
+        self._memory = memory or ProducerMemory()
+        self._known: dict[int, bytes] = {}  # least recently heard first
+        #: The partition's clock, less the broker's: snapshots carry it over restarts.
+        self._clock_ahead_ms = 0
+        #: When the last of those that were forgotten was heard; NEVER, or BLANK before the first
+        #: batch is seen.
+        self._forgotten_ms = BLANK
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def get(self, producer_id: int) -> Producer | None:
+        """Return what is known of a producer."""
+        packed = self._known.get(producer_id)
+        return None if packed is None else _unpack(packed)
+
+    @property
+    def now_ms(self) -> int:
+        """The partition's clock: milliseconds of work of the brokers that held this replica."""
+        return self._memory.now_ms + self._clock_ahead_ms
+
+    def staging(self) -> Staging:
+        """Return a check of batches that will be appended together, in the order checked."""
+        return Staging(self)
+
+    # Observer of the log
+
+    def observe(self, header: Sequenced) -> None:
+        """Remember a batch that is in the log now, however many producers there are: the leader
+        that took it decided over the bound.
+        """
+        if self._forgotten_ms == BLANK:
+            self.begin(header.base_offset)
+        producer_id = header.producer_id
+        if producer_id == NO_PRODUCER:
+            return
+        epoch = header.producer_epoch
+        known = self._known.pop(producer_id, None)
+        if known is None:
+            self._memory.count += 1
+            kept = b""
+        elif PRODUCER.unpack_from(known)[1] != epoch:
+            kept = b""
+        else:
+            kept = known[PRODUCER.size :][(1 - BATCHES_REMEMBERED) * BATCH.size :]
+        count = len(kept) // BATCH.size + 1
+        self._known[producer_id] = (
+            PRODUCER.pack(producer_id, epoch, self.now_ms, count)
+            + kept
+            + BATCH.pack(header.base_sequence, header.last_offset_delta, header.base_offset)
+        )
+
+    def reset(self) -> None:
+        """Forget all; the log is about to be read again."""
+        self._memory.count -= len(self._known)
+        self._known.clear()
+        self._forgotten_ms = BLANK
+
+    def snapshot(self) -> bytes:
+        """Return the state as bytes, with version and checksum."""
+        head = SNAPSHOT_HEAD.pack(
+            SNAPSHOT_VERSION, 0, self.now_ms, self._forgotten_ms, len(self._known)
+        )
+        body = b"".join((head[6:], *self._known.values()))
+        return struct.pack(">HI", SNAPSHOT_VERSION, crc32c(body)) + body
+
+    def restore(self, data: bytes) -> None:
+        """Replace the state by a snapshot's; CorruptRecordError, and no state, if it is not one."""
+        self.reset()
+        clock_ms, forgotten_ms, known = _read_snapshot(data)
+        self._known = known
+        self._memory.count += len(known)
+        self._clock_ahead_ms = clock_ms - self._memory.now_ms
+        self._forgotten_ms = forgotten_ms
+
+    # what is forgotten
+
+    def begin(self, offset: int) -> None:
+        """The first batch that is seen lies at `offset`: what lay below it is not remembered."""
+        if self._forgotten_ms == BLANK:
+            self._forgotten_ms = NEVER if offset == 0 else self.now_ms
+
+    def heard(self, producer_id: int) -> None:
+        """A producer repeats a batch: it lives."""
+        known = self._known.pop(producer_id, None)
+        if known is not None:
+            now = _HEARD.pack(self.now_ms)
+            self._known[producer_id] = known[:_HEARD_AT] + now + known[_COUNT_AT:]
+
+    def remembers(self, ago_ms: int) -> bool:
+        """Whether every producer that was heard within that time is known for sure."""
+        if self._forgotten_ms == NEVER:
+            return True
+        return self._forgotten_ms < self.now_ms - ago_ms - TRANSIT_MS
+
+    def forget(self, *, room_for: int = 1) -> int:
+        """Forget who was silent for too long, at most FORGET_MAX of them; return how many."""
+        limits = self._memory.limits
+        excess = len(self._known) - limits.partition_producers_max
+        is_full = not self.has_room(room_for)
+        now = self.now_ms
+        gone: list[int] = []
+        for producer_id, packed in self._known.items():
+            (heard,) = _HEARD.unpack_from(packed, _HEARD_AT)
+            is_wanted = is_full or len(gone) < excess
+            if now - heard <= (KEPT_MS if is_wanted else max(limits.expiration_ms, KEPT_MS)):
+                break
+            gone.append(producer_id)
+            self._forgotten_ms = max(self._forgotten_ms, heard)
+            if len(gone) == FORGET_MAX:
+                break
+        for producer_id in gone:
+            del self._known[producer_id]
+        self._memory.count -= len(gone)
+        return len(gone)
+
+    def has_room(self, more: int) -> bool:
+        """Whether so many new producers may be taken."""
+        size = (len(self._known) + more) * PRODUCER_BYTES
+        return size <= self._memory.limits.partition_bytes_max and self._memory.has_room(more)
+
+    def check_room(self, more: int) -> None:
+        """Make room for so many new producers, or raise OverloadedError."""
+        while not self.has_room(more):
+            if not self.forget(room_for=more):
+                limits = self._memory.limits
+                raise OverloadedError(
+                    f"{len(self._known)} producers are remembered here and {self._memory.count} on "
+                    f"this broker; at {PRODUCER_BYTES} bytes each, "
+                    f"{limits.partition_bytes_max} and {limits.broker_bytes_max} are allowed, and "
+                    f"none was silent for {KEPT_MS // 60_000} minutes. Use fewer producers that "
+                    "live longer, or send again later"
+                )
+
+
+class ReadProducer(NamedTuple):
+    """A producer as a snapshot holds it."""
+
+    producer_id: int
+    silent_ms: int
+    state: Producer
+
+
+def producers_in(data: bytes) -> Iterator[ReadProducer]:
+    """Yield the producers of a snapshot; CorruptRecordError if it is not whole."""
+    clock_ms, _, known = _read_snapshot(data)
+    for producer_id, packed in known.items():
+        (heard,) = _HEARD.unpack_from(packed, _HEARD_AT)
+        yield ReadProducer(producer_id, clock_ms - heard, _unpack(packed))
+
+
+def _read_snapshot(data: bytes) -> tuple[int, int, dict[int, bytes]]:
+    """Return (clock, forgotten_ms, producers); the states are not looked into."""
+    if len(data) < SNAPSHOT_HEAD.size:
+        raise CorruptRecordError(f"a producer snapshot of {len(data)} bytes is cut")
+    version, checksum, clock_ms, forgotten_ms, count = SNAPSHOT_HEAD.unpack_from(data)
+    if version != SNAPSHOT_VERSION:
+        raise CorruptRecordError(
+            f"a producer snapshot of version {version}; we know {SNAPSHOT_VERSION}"
+        )
+    if crc32c(memoryview(data)[6:]) != checksum:
+        raise CorruptRecordError("a producer snapshot does not match its checksum")
+    known: dict[int, bytes] = {}
+    position, size = SNAPSHOT_HEAD.size, len(data)
+    read_id, fixed, each = _HEARD.unpack_from, PRODUCER.size, BATCH.size
+    for _ in range(count):
+        if position + fixed > size:
+            raise CorruptRecordError("a producer snapshot is cut")
+        held = data[position + _COUNT_AT]
+        if not 1 <= held <= BATCHES_REMEMBERED:
+            raise CorruptRecordError(f"a producer snapshot has {held} batches of one producer")
+        end = position + fixed + held * each
+        known[read_id(data, position)[0]] = data[position:end]
+        position = end
+    if position != size:
+        raise CorruptRecordError(
+            f"a producer snapshot has {size} bytes, and its producers {position}"
+        )
+    return clock_ms, forgotten_ms, known
+
+
+class Staging:
+    """Checks batches against the log's state plus those accepted before them, and then is dropped.
+
+    The log observes what it really wrote, so a failed append leaves no trace here.
+    """
+
+    def __init__(self, producers: Producers) -> None:
+        self._producers = producers
+        self._staged: dict[int, Producer] = {}
+        self._new_count = 0
+
+    def check(self, batch: Sequenced, *, in_doubt_ms: int = 0) -> Remembered | None:
+        """Return the original of a duplicate, or None and count the batch as appended.
+
+        `batch.base_offset` is where it will lie. `in_doubt_ms`: how long ago it was sent the first
+        time, if that may have written it; 0: it was not. Raises ProducerFencedError,
+        OutOfOrderSequenceError, UnknownProducerIdError, OverloadedError, InvalidRequestError.
+        """
+        producer_id = batch.producer_id
+        if producer_id == NO_PRODUCER:
+            return None
+        if producer_id < 0 or batch.producer_epoch < 0 or batch.base_sequence < 0:
+            raise InvalidRequestError(
+                f"a batch of producer {producer_id} has epoch {batch.producer_epoch} and "
+                f"sequence {batch.base_sequence}; all must be 0 or more"
+            )
+        state = self._staged.get(producer_id) or self._producers.get(producer_id)
+        if state is None:
+            self._producers.begin(batch.base_offset)
+            self._admit(batch, in_doubt_ms)
+            state = Producer(batch.producer_epoch, ())
+        else:
+            original = state.check(batch)
+            if original is not None:
+                self._producers.heard(producer_id)
+                return original
+        self._staged[producer_id] = state.after(batch)
+        return None
+
+    def _admit(self, batch: Sequenced, in_doubt_ms: int) -> None:
+        """Raise unless a producer that is not known may begin with this batch."""
+        producer_id, sequence = batch.producer_id, batch.base_sequence
+        if in_doubt_ms and not self._producers.remembers(in_doubt_ms):
+            raise UnknownProducerIdError(
+                f"producer {producer_id} is not known here, and may have been forgotten since its "
+                f"batch of sequence {sequence} was first sent, {in_doubt_ms} ms ago: whether that "
+                "was written can't be told"
+            )
+        if sequence != 0 and in_doubt_ms:
+            raise OutOfOrderSequenceError(
+                f"producer {producer_id}: sequence {sequence} came, and 0 is next: nothing of it "
+                "was written"
+            )
+        if sequence != 0:
+            raise UnknownProducerIdError(
+                f"producer {producer_id} is not known here and starts at sequence {sequence}; "
+                "only 0 may"
+            )
+        self._producers.check_room(self._new_count + 1)
+        self._new_count += 1

@@ -1,0 +1,217 @@
+"""Keeps the ISRs of the partitions that this broker leads true, by asking the controller.
+
+Looks at every led partition now and then, and at once at one whose follower has caught up. What
+to ask is the Leader machine's decision; this groups the proposals, sends them, and hands the
+answers back. A proposal without a deciding answer is asked again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+import structlog
+
+from quorate.errors import QuorateError
+from quorate.v1.common_pb2 import ErrorCode
+from quorate_quorum.v1.controller_pb2 import (
+    AlteredPartition,
+    AlterPartition,
+    AlterPartitionsRequest,
+    IsrMember,
+)
+
+if TYPE_CHECKING:
+    from quorate_broker.replica.leader import Proposal
+    from quorate_broker.replica.partition import Partition
+    from quorate_broker.replicas import Key, Replicas
+    from quorate_quorum.client.client import QuorumClient
+
+log_line = structlog.get_logger(__name__)
+
+#: How often every led partition is looked at, unless the lag time asks for more.
+LOOK_INTERVAL_MS = 1000
+#: Until a proposal without an answer is asked again.
+RETRY_MS = 200
+PROPOSALS_MAX = 1000  # in one request
+REQUESTS_MAX = 16  # in flight
+
+#: The controller looked at it and said no; anything else decides nothing.
+REFUSALS = (
+    ErrorCode.ERROR_CODE_INELIGIBLE_REPLICA,
+    ErrorCode.ERROR_CODE_INVALID_REQUEST,
+)
+
+Proposed = tuple["Partition", "Proposal"]
+
+
+class IsrKeeper:
+    """See the module. A RoleListener of Replicas; subscribe it before start()."""
+
+    def __init__(
+        self, replicas: Replicas, client: QuorumClient, fail: Callable[[str], None]
+    ) -> None:
+        self._replicas = replicas
+        self._client = client
+        self._fail = fail
+        self._led: dict[Key, Partition] = {}
+        self._soon: dict[Key, Partition] = {}
+        self._wake = asyncio.Event()
+        self._requests = 0
+        self._asking: list[asyncio.Task[None]] = []
+        self._task: asyncio.Task[None] | None = None
+
+    # RoleListener
+
+    def role_changed(self, partition: Partition) -> None:
+        if partition.must_resign:
+            self._led[partition.key] = partition
+            self.isr_wanted(partition)
+        elif partition.is_leader:
+            self._led[partition.key] = partition
+        else:
+            self.removed(partition)
+
+    def removed(self, partition: Partition) -> None:
+        self._led.pop(partition.key, None)
+        self._soon.pop(partition.key, None)
+
+    def isr_wanted(self, partition: Partition) -> None:
+        self._soon[partition.key] = partition
+        self._wake.set()
+
+    # its life
+
+    def start(self) -> None:
+        """Begin to look, for good."""
+        self._task = asyncio.create_task(self._run(), name="isr keeper")
+        self._task.add_done_callback(partial(_ended, self._fail))
+
+    async def stop(self) -> None:
+        """Ask nothing more. Safe to call twice."""
+        tasks = [task for task in (self._task, *self._asking) if task is not None]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        interval = min(LOOK_INTERVAL_MS, max(self._replicas.lag_ms // 2, 1)) / 1000
+        look_at = loop.time() + interval
+        while True:
+            timer = loop.call_at(look_at, self._wake.set)
+            await self._wake.wait()
+            timer.cancel()
+            self._wake.clear()
+            wanted, self._soon = self._soon, {}
+            if loop.time() >= look_at:
+                wanted = dict(self._led)
+                look_at = loop.time() + interval
+            self._propose(list(wanted.values()))
+
+    def _propose(self, partitions: Sequence[Partition]) -> None:
+        self._asking = [task for task in self._asking if not task.done()]
+        if self._replicas.broker_epoch < 0 or len(self._asking) >= REQUESTS_MAX:
+            return  # the next look comes soon enough
+        proposed = list(self._proposals(partitions))
+        for start in range(0, len(proposed), PROPOSALS_MAX):
+            task = asyncio.create_task(
+                self._ask(proposed[start : start + PROPOSALS_MAX]), name="alter partitions"
+            )
+            task.add_done_callback(partial(_ended, self._fail))
+            self._asking.append(task)
+
+    def _proposals(self, partitions: Sequence[Partition]) -> list[Proposed]:
+        now_ms = int(asyncio.get_running_loop().time() * 1000)
+        found: list[Proposed] = []
+        for partition in partitions:
+            try:
+                proposal = partition.propose_isr(
+                    now_ms,
+                    self._replicas.broker_epoch,
+                    partial(self._replicas.eligible_epoch, partition),
+                )
+            except QuorateError:
+                continue  # a broken invariant: it is offline now, and was reported
+            if proposal is not None:
+                found.append((partition, proposal))
+        return found
+
+    async def _ask(self, proposed: Sequence[Proposed]) -> None:
+        self._requests += 1
+        request = AlterPartitionsRequest(
+            broker_id=self._replicas.broker_id,
+            broker_epoch=self._replicas.broker_epoch,
+            request_id=self._requests,
+            partitions=[_alter(partition, proposal) for partition, proposal in proposed],
+        )
+        for partition, proposal in proposed:
+            log_line.info("isr proposed", partition=partition.name, isr=proposal.isr)
+        try:
+            response = await self._client.alter_partitions(request)
+        except QuorateError as error:
+            log_line.info("isr proposals without an answer", reason=str(error), repeats=True)
+            answers: dict[Key, AlteredPartition] = {}
+        else:
+            answers = {(a.topic_id, a.partition): a for a in response.partitions}
+        lost = [
+            partition
+            for partition, proposal in proposed
+            if not _answered(partition, proposal, answers.get(partition.key))
+        ]
+        if lost:
+            await asyncio.sleep(RETRY_MS / 1000)
+            self._soon.update((partition.key, partition) for partition in lost)
+            self._wake.set()
+
+
+def _alter(partition: Partition, proposal: Proposal) -> AlterPartition:
+    return AlterPartition(
+        topic_id=partition.topic_id,
+        partition=partition.partition,
+        leader_epoch=proposal.leader_epoch,
+        partition_epoch=proposal.partition_epoch,
+        isr=[
+            IsrMember(broker_id=broker_id, broker_epoch=broker_epoch)
+            for broker_id, broker_epoch in proposal.members
+        ],
+        lossy=proposal.is_lossy,
+    )
+
+
+def _answered(partition: Partition, proposal: Proposal, answer: AlteredPartition | None) -> bool:
+    """Hand an answer to its partition; False if it decides nothing."""
+    try:
+        return _decided(partition, proposal, answer)
+    except QuorateError:
+        return True  # a broken invariant: it is offline now, and was reported
+
+
+def _decided(partition: Partition, proposal: Proposal, answer: AlteredPartition | None) -> bool:
+    if answer is None or (
+        answer.error.code != ErrorCode.ERROR_CODE_NONE and answer.error.code not in REFUSALS
+    ):
+        partition.isr_lost(proposal)
+        return False
+    if answer.error.code in REFUSALS:
+        log_line.info(
+            "isr refused",
+            partition=partition.name,
+            reason=answer.error.message,
+            repeats=True,
+        )
+        partition.isr_refused(proposal)
+    else:
+        partition.isr_committed(
+            proposal, answer.leader_epoch, answer.partition_epoch, tuple(answer.isr)
+        )
+    return True
+
+
+def _ended(fail: Callable[[str], None], task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and task.exception() is not None:
+        log_line.error("isr keeper failed", exc_info=task.exception())
+        fail(f"the ISRs can't be kept: {task.exception()!r}")

@@ -1,0 +1,172 @@
+"""Whom a client asks: brokers, the connections to them, and one after another until one answers."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Sequence
+from typing import NoReturn
+
+from quorate.aio.owner import Owner
+from quorate.errors import (
+    ClosedError,
+    NetworkError,
+    PeerError,
+    PeerRefusedError,
+    QuorumUnavailableError,
+    WrongClusterError,
+)
+from quorate.net.network import (
+    Connection,
+    Method,
+    Network,
+    Purpose,
+    Q,
+    R,
+    current_chance,
+    current_network,
+)
+from quorate.settings import SERVERS
+
+
+def default_network() -> Network:
+    """Return the network of the context, by default a new gRPC one."""
+    network = current_network.get()
+    if network is not None:
+        return network
+    from quorate.net.grpc_network import GrpcNetwork
+
+    return GrpcNetwork()
+
+
+class Brokers:
+    """The brokers of one cluster, as one client reaches them."""
+
+    def __init__(
+        self, bootstrap_servers: str | Sequence[str], *, client_id: str, owner: Owner | None = None
+    ) -> None:
+        #: Of the client that works with these brokers; it sees the ends of our tasks too.
+        self.owner = owner or Owner("client")
+        self.bootstrap = SERVERS.check("Cluster", "bootstrap_servers", bootstrap_servers)
+        self.client_id = client_id
+        self.network = default_network()
+        self.owns_network = current_network.get() is None
+        self.chance = current_chance.get() or random.Random()
+        #: Empty until the first answer; then no other cluster is worked with.
+        self.cluster_id = ""
+        #: Where each broker listens.
+        self.brokers: dict[int, str] = {}
+        self._connections: dict[tuple[str, Purpose], Connection] = {}
+        self._last_answer = ""
+        self._avoided: dict[str, None] = {}
+        #: What came of the last call to each broker that has not answered since.
+        self._said: dict[str, NetworkError] = {}
+        self._closed = False
+
+    def connection(self, endpoint: str, purpose: Purpose = "data") -> Connection:
+        """Return the one connection to an endpoint for a purpose."""
+        self._check_open()
+        found = self._connections.get((endpoint, purpose))
+        if found is None:
+            found = self.network.connect(
+                endpoint, purpose=purpose, cluster_id=lambda: self.cluster_id
+            )
+            self._connections[endpoint, purpose] = found
+        return found
+
+    def avoid(self, endpoint: str) -> None:
+        """Ask this broker last from now on: it is silent, or does not answer."""
+        self._avoided[endpoint] = None
+
+    async def ask_any(
+        self,
+        method: Method[Q, R],
+        request: Q,
+        *,
+        timeout_ms: int,
+        one_broker_ms: int | None = None,
+        safe_to_repeat: bool = True,
+    ) -> R:
+        """Call one known broker after another until one answers, for `timeout_ms` in all.
+
+        One that is silent for `one_broker_ms` does not use up the time of the others. A call that
+        may not be repeated goes on to the next broker only while it was surely not carried out
+        (nobody listened there). If none answers, the error says what came of each.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout_ms / 1000
+        last: NetworkError | None = None
+        others: dict[str, WrongClusterError] = {}
+        for endpoint in self._candidates():
+            left_ms = int((deadline - loop.time()) * 1000)
+            if left_ms <= 0:
+                break
+            try:
+                response = await self.connection(endpoint, "control").unary(
+                    method, request, timeout_ms=min(left_ms, one_broker_ms or left_ms)
+                )
+            except WrongClusterError as error:
+                self.avoid(endpoint)
+                others[endpoint] = error
+            except NetworkError as error:
+                self.avoid(endpoint)
+                if not safe_to_repeat and not isinstance(error, PeerRefusedError):
+                    raise
+                last = self._said[endpoint] = error
+            else:
+                self._avoided.pop(endpoint, None)
+                self._said.pop(endpoint, None)
+                self._last_answer = endpoint
+                return response
+        if others:
+            self._found_another_cluster(", ".join(others), str(next(iter(others.values()))))
+        if isinstance(last, PeerError):
+            raise last
+        listed = self._candidates()
+        self._said = {one: self._said[one] for one in listed if one in self._said}
+        if len(self._said) == 1 and last is not None:
+            raise last
+        answers = "; ".join(
+            str(error) if endpoint in str(error) else f"{endpoint}: {error}"
+            for endpoint, error in self._said.items()
+        )
+        raise QuorumUnavailableError(
+            f"no broker answered {method.path}: {answers or 'there was no time to ask one'}"
+        )
+
+    def _found_another_cluster(self, where: str, found: str) -> NoReturn:
+        """None of ours answers, and another cluster listens where ours did: go on no more.
+
+        What was learnt of our cluster (producer id, positions, epochs, topic ids) means something
+        else there: a producer id that both clusters gave makes a broker take new records for
+        copies of others, and acknowledge what it never wrote.
+        """
+        error = WrongClusterError(
+            f"this {self.owner.what} works with cluster {self.cluster_id}, and another cluster "
+            f"answers at {where} ({found}): it may have been formatted anew, or the address is "
+            f"wrong; to work with the other cluster make a new {self.owner.what}"
+        )
+        self.owner.fail(error)
+        raise error
+
+    def _candidates(self) -> list[str]:
+        """Known endpoints: who answered last, then the others by chance, then the bootstrap."""
+        known = list(dict.fromkeys(self.brokers.values()))
+        self.chance.shuffle(known)
+        first = [self._last_answer] if self._last_answer else []
+        listed = dict.fromkeys((*first, *known, *self.bootstrap))
+        self._avoided = {one: None for one in self._avoided if one in listed}
+        return sorted(listed, key=self._avoided.__contains__)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ClosedError(f"this {self.owner.what} was stopped; make a new one")
+        self.owner.check_alive()
+
+    async def close_connections(self) -> None:
+        """Break what is open."""
+        connections, self._connections = list(self._connections.values()), {}
+        if self.owns_network:
+            await self.network.close()  # and all connections with it
+        else:
+            await asyncio.gather(*(one.close() for one in connections))

@@ -1,0 +1,400 @@
+"""The Network over gRPC.
+
+gRPC carries bytes here; what they mean is the Method's affair, on both sides. So unreadable
+bytes are an answer (INVALID_ARGUMENT, PeerError), never a crash. Every call object has an owner
+that finishes or cancels it, for gRPC collects none that is forgotten.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import re
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from quorate.errors import (
+    DeadlineExceededError,
+    NetworkError,
+    PeerError,
+    PeerRefusedError,
+    QuorateError,
+    StreamBrokenError,
+    WrongClusterError,
+)
+from quorate.net.grpc_library import (
+    GrpcOptions,
+    bind_error,
+    check_fork,
+    held,
+    library,
+    split_endpoint,
+    target_of,
+)
+from quorate.net.grpc_service import CLUSTER_ID_KEY, rpc_handler, table
+from quorate.net.methods import IDENTIFY
+from quorate.net.network import (
+    Answered,
+    Method,
+    NoAnswer,
+    ProbeResult,
+    Purpose,
+    Refused,
+    Service,
+    any_cluster,
+)
+from quorate.v1 import node_pb2
+
+if TYPE_CHECKING:
+    from quorate.net.grpc_library import Channel, RpcError, Server
+
+__all__ = ["GrpcNetwork", "GrpcOptions"]
+
+Q = TypeVar("Q")
+R = TypeVar("R")
+
+log = logging.getLogger(__name__)
+
+#: How long a stop may last beyond its grace, for handlers that are slow to be cancelled.
+STOP_SLACK_S = 2.0
+#: For the answer to the last call of a connection, so long a dead peer delays its end.
+LAST_CALL_TIMEOUT_S = 0.2
+#: Between two dials of one probe.
+PROBE_AGAIN_S = 0.01
+
+#: gRPC says UNAVAILABLE for a call that never left and for one that broke half way; only its
+#: text tells. A channel that never connected has sent nothing.
+_NEVER_CONNECTED = re.compile(r"failed to connect to all addresses.*refused", re.I | re.S)
+
+
+class GrpcNetwork:
+    """The Network of real processes. Belongs to one event loop."""
+
+    def __init__(self, options: GrpcOptions | None = None) -> None:
+        self._options = options or GrpcOptions()
+        self._connections: dict[int, GrpcConnection] = {}
+        self._connections_made = 0
+
+    def connect(
+        self,
+        endpoint: str,
+        *,
+        purpose: Purpose = "data",
+        cluster_id: Callable[[], str] = any_cluster,
+    ) -> GrpcConnection:
+        """Return a connection of its own: no two share a TCP connection, whatever their purpose."""
+        self._connections_made += 1
+        number = self._connections_made
+        connection = GrpcConnection(
+            endpoint, self._options, cluster_id, lambda: self._connections.pop(number, None)
+        )
+        self._connections[number] = connection
+        return connection
+
+    async def serve(
+        self, endpoint: str, services: Sequence[Service], *, cluster_id: str = ""
+    ) -> GrpcListener:
+        """Listen; raise OSError naming the endpoint if the port is in use."""
+        host, _port = split_endpoint(endpoint)
+        check_fork()
+        server = library().aio.server(options=self._options.server_arguments())
+        held.add(server)
+        handlers = {
+            method.path: rpc_handler(method, handler, cluster_id)
+            for service in services
+            for method, handler in service.handlers().items()
+        }
+        server.add_generic_rpc_handlers((table(handlers),))
+        try:
+            port = server.add_insecure_port(target_of(endpoint))
+        except RuntimeError as error:
+            raise bind_error(endpoint, str(error)) from None
+        await server.start()
+        return GrpcListener(f"{host}:{port}", server)
+
+    async def probe(self, endpoint: str, *, timeout_ms: int) -> ProbeResult:
+        """Connect with plain TCP, which tells refused from silent; then ask who is there.
+
+        A process that dies closes its listening port last, or not first: whoever connects and then
+        hears nothing but the end has met such a port, so it dials again while there is time.
+        """
+        deadline = asyncio.get_running_loop().time() + timeout_ms / 1000
+        try:
+            async with asyncio.timeout_at(deadline):
+                while True:
+                    host, port = split_endpoint(target_of(endpoint))
+                    _reader, writer = await asyncio.open_connection(host.strip("[]"), port)
+                    writer.close()
+                    try:
+                        return await self._identify(endpoint, deadline)
+                    except NetworkError:
+                        await asyncio.sleep(PROBE_AGAIN_S)
+        except ConnectionRefusedError:
+            return Refused()
+        except (OSError, TimeoutError, ValueError):  # ValueError: no such address can be
+            return NoAnswer()
+
+    async def _identify(self, endpoint: str, deadline: float) -> Answered:
+        left_ms = int((deadline - asyncio.get_running_loop().time()) * 1000)
+        connection = self.connect(endpoint, purpose="control")
+        try:
+            answer = await connection.unary(
+                IDENTIFY, node_pb2.IdentifyRequest(), timeout_ms=max(1, left_ms)
+            )
+        finally:
+            await connection.close()
+        return Answered(answer.node_id, answer.incarnation)
+
+    async def close(self) -> None:
+        """Close every connection that this network made."""
+        await asyncio.gather(*(one.close_at_the_end() for one in list(self._connections.values())))
+
+
+class GrpcConnection:
+    """One channel to one endpoint, made at the first call."""
+
+    def __init__(
+        self,
+        endpoint: str,
+        options: GrpcOptions,
+        cluster_id: Callable[[], str],
+        forget: Callable[[], object],
+    ) -> None:
+        self._cluster_id = cluster_id
+        self._endpoint = endpoint
+        self._options = options
+        self._forget = forget
+        self._channel: Channel | None = None
+        self._streams: dict[int, GrpcStream[Any]] = {}
+        self._streams_opened = 0
+        #: A call was ended by us: gRPC may yet have to tell of it.
+        self._has_cancelled = False
+        self._closed = False
+
+    async def unary(self, method: Method[Q, R], request: Q, *, timeout_ms: int) -> R:
+        """Send one request, return its response."""
+        start = self._open_channel().unary_unary(method.path, None, None)
+        call = start(
+            method.encode_request(request), timeout=timeout_ms / 1000, metadata=self._metadata()
+        )
+        try:
+            answer = await call
+        except library().aio.AioRpcError as error:
+            raise _call_error(error, self._endpoint, method.path) from None
+        except asyncio.CancelledError:
+            call.cancel()
+            self._has_cancelled = True
+            if self._closed and not _is_being_cancelled():
+                raise StreamBrokenError(_closed_text(self._endpoint, method.path)) from None
+            raise
+        return _decode_response(method, answer, self._endpoint)
+
+    def stream(self, method: Method[Q, R], requests: AsyncIterator[Q]) -> GrpcStream[R]:
+        """Open a stream; its owner must close it."""
+        start = self._open_channel().stream_stream(method.path, None, None)
+        call = start(None, metadata=self._metadata())
+        self._streams_opened += 1
+        number = self._streams_opened
+        self._has_cancelled = True  # as nearly every stream is, sooner or later
+        stream = GrpcStream(
+            call, method, requests, self._endpoint, lambda: self._streams.pop(number, None)
+        )
+        self._streams[number] = stream
+        return stream
+
+    async def close(self) -> None:
+        """Break what is open on it."""
+        if self._closed:
+            return
+        self._closed = True
+        self._forget()
+        for stream in list(self._streams.values()):
+            stream.abandon()
+        if self._channel is not None:
+            await self._channel.close(None)
+
+    async def close_at_the_end(self) -> None:
+        """Close, and leave nothing of it to the event loop that comes after this one."""
+        for stream in list(self._streams.values()):
+            stream.abandon()
+        if self._has_cancelled and self._channel is not None and not self._closed:
+            await self._hear_of_the_ends(self._channel)
+        await self.close()
+
+    async def _hear_of_the_ends(self, channel: Channel) -> None:
+        """Wait until gRPC has told this loop of the calls that were cancelled.
+
+        It tells the loop that began a call, in its own time. If that loop is closed by then, as
+        after asyncio.run(), the next loop of the process meets the event, fails in its place, and
+        leaves what was queued behind it unread. One more call on the same connection is answered
+        after the ends of all before it.
+        """
+        ask = channel.unary_unary(IDENTIFY.path, None, None)
+        request = IDENTIFY.encode_request(node_pb2.IdentifyRequest())
+        with contextlib.suppress(library().aio.AioRpcError):
+            await ask(request, timeout=LAST_CALL_TIMEOUT_S)
+
+    def _metadata(self) -> tuple[tuple[str, str], ...]:
+        cluster_id = self._cluster_id()
+        return ((CLUSTER_ID_KEY, cluster_id),) if cluster_id else ()
+
+    def _open_channel(self) -> Channel:
+        if self._closed:
+            raise StreamBrokenError(f"the connection to {self._endpoint} was closed here")
+        if self._channel is None:
+            check_fork()
+            try:
+                target = target_of(self._endpoint)
+            except ValueError as error:  # whoever told of it, nobody listens there
+                raise PeerRefusedError(str(error)) from None
+            self._channel = library().aio.insecure_channel(
+                target, options=self._options.channel_arguments()
+            )
+            held.add(self._channel)
+        return self._channel
+
+
+class GrpcStream(Generic[R]):
+    """An open stream: reads for its owner, while a task of its own writes the requests."""
+
+    def __init__(
+        self,
+        call: Any,
+        method: Method[Q, R],
+        requests: AsyncIterator[Q],
+        endpoint: str,
+        forget: Callable[[], object],
+    ) -> None:
+        self._call = call
+        self._method = method
+        self._endpoint = endpoint
+        self._forget = forget
+        self._request_error: BaseException | None = None
+        self._ended = False
+        self._pump = asyncio.create_task(self._send(requests), name=f"requests of {method.path}")
+
+    def __aiter__(self) -> GrpcStream[R]:
+        return self
+
+    async def __anext__(self) -> R:
+        if self._ended:
+            raise StopAsyncIteration
+        try:
+            data = await self._call.read()
+            if data is not library().aio.EOF:
+                return _decode_response(self._method, data, self._endpoint)
+        except library().aio.AioRpcError as error:
+            await self.aclose()
+            self._raise_request_error()
+            raise _call_error(error, self._endpoint, self._method.path) from None
+        except asyncio.CancelledError:
+            stopped_by_owner = _is_being_cancelled()
+            await self.aclose()
+            if stopped_by_owner:
+                raise
+            self._raise_request_error()
+            raise StreamBrokenError(_closed_text(self._endpoint, self._method.path)) from None
+        except PeerError:
+            await self.aclose()
+            raise
+        await self.aclose()
+        self._raise_request_error()
+        raise StopAsyncIteration
+
+    async def aclose(self) -> None:
+        """Cancel the stream if it is still open; return when the requests are closed."""
+        self._ended = True
+        self._forget()
+        self.abandon()
+        if asyncio.current_task() is not self._pump:
+            await asyncio.wait((self._pump,))
+
+    def abandon(self) -> None:
+        """Cancel the call and the sending, without waiting for either."""
+        self._call.cancel()
+        if asyncio.current_task() is not self._pump:
+            self._pump.cancel()
+
+    def _raise_request_error(self) -> None:
+        if self._request_error is not None:
+            raise self._request_error
+
+    async def _send(self, requests: AsyncIterator[Any]) -> None:
+        try:
+            async for request in requests:
+                await self._call.write(self._method.encode_request(request))
+            await self._call.done_writing()
+        except (library().aio.AioRpcError, asyncio.InvalidStateError):
+            pass  # the stream has ended: the reader learns how
+        except Exception as error:
+            self._request_error = error
+            self._call.cancel()
+        finally:
+            await self._close_requests(requests)
+
+    async def _close_requests(self, requests: AsyncIterator[Any]) -> None:
+        close = getattr(requests, "aclose", None)
+        if close is None:
+            return
+        try:
+            await close()
+        except Exception as error:
+            self._request_error = self._request_error or error
+            self._call.cancel()
+
+
+class GrpcListener:
+    """A served endpoint."""
+
+    def __init__(self, endpoint: str, server: Server) -> None:
+        self._endpoint = endpoint
+        self._server = server
+
+    @property
+    def endpoint(self) -> str:
+        """host:port as bound."""
+        return self._endpoint
+
+    async def stop(self, grace_ms: int) -> None:
+        """Take no new calls, wait up to grace_ms for open ones, then cancel them."""
+        try:
+            async with asyncio.timeout(grace_ms / 1000 + STOP_SLACK_S):
+                await self._server.stop(grace_ms / 1000)
+        except TimeoutError:
+            log.warning("calls at %s did not end when they were cancelled", self._endpoint)
+
+
+def _decode_response(method: Method[Any, R], data: bytes, endpoint: str) -> R:
+    try:
+        return method.decode_response(data)
+    except Exception as error:
+        raise PeerError(
+            "INTERNAL", f"{endpoint} answered {method.path} with bytes that do not parse: {error}"
+        ) from None
+
+
+def _call_error(error: RpcError, endpoint: str, path: str) -> QuorateError:
+    """Return which of the errors of the seam a status is."""
+    code = library().StatusCode
+    status, details = error.code(), error.details() or ""
+    text = f"{path} at {endpoint}: {details}"
+    if status is code.UNAVAILABLE and _NEVER_CONNECTED.search(details):
+        return PeerRefusedError(f"nobody listens at {endpoint} ({path})")
+    if status is code.FAILED_PRECONDITION:
+        return WrongClusterError(details)
+    if status in (code.UNAVAILABLE, code.CANCELLED):
+        return StreamBrokenError(text)
+    if status is code.DEADLINE_EXCEEDED:
+        return DeadlineExceededError(text)
+    return PeerError(status.name, text)
+
+
+def _closed_text(endpoint: str, path: str) -> str:
+    return f"{path} at {endpoint}: the connection was closed on this side"
+
+
+def _is_being_cancelled() -> bool:
+    """Whether somebody cancelled this task; gRPC raises CancelledError for its own ends too."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

@@ -1,0 +1,42 @@
+"""What listens at an address that knows none of our calls."""
+
+from __future__ import annotations
+
+from quorate.errors import NetworkError, PeerError, WrongClusterError
+from quorate.net.methods import IDENTIFY
+from quorate.net.network import Network
+from quorate.v1 import node_pb2
+
+ASK_TIMEOUT_MS = 1000
+#: Where the addresses of each kind of node stand.
+LISTED = {
+    "broker": "give the address of a broker, one of those that `quorate cluster info` lists",
+    "voter": "give the addresses of the voters, as `quorate quorum describe` lists them",
+}
+
+
+def knows_no_such_call(error: NetworkError) -> bool:
+    """Whether somebody listens there who does not serve this call at all."""
+    return isinstance(error, PeerError) and error.status == "UNIMPLEMENTED"
+
+
+async def what_listens(network: Network, endpoint: str, wanted: str) -> str:
+    """Return who listens at an address where a "broker" or a "voter" should, and what to give."""
+    connection = network.connect(endpoint, purpose="control")
+    try:
+        found = await connection.unary(
+            IDENTIFY, node_pb2.IdentifyRequest(), timeout_ms=ASK_TIMEOUT_MS
+        )
+    except (NetworkError, WrongClusterError):
+        return f"what listens at {endpoint} is no node of Quorate: {LISTED[wanted]}"
+    finally:
+        await connection.close()
+    if found.role in ("", wanted):
+        return (
+            f"node {found.node_id} at {endpoint} is a {wanted} of another version of Quorate: it "
+            "does not know this call"
+        )
+    return (
+        f"{endpoint} is the address of {found.role} {found.node_id} of cluster "
+        f"{found.cluster_id}, and not of a {wanted}: {LISTED[wanted]}"
+    )

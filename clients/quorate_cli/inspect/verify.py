@@ -1,0 +1,349 @@
+"""Checking a node's files against themselves and each other; nothing is written."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+from quorate.errors import CorruptRecordError, QuorateError, StorageError
+from quorate.record.batch import BatchHeader
+from quorate_cli.inspect import dump as offline
+from quorate_cli.inspect.dump import Bounds, DamagedError, Fault, Row
+from quorate_quorum.log import epochs as epoch_file
+from quorate_quorum.log.disk import Disk
+from quorate_quorum.log.epochs import EpochCache
+from quorate_quorum.log.events import decode_events
+from quorate_quorum.log.index import OFFSET_ENTRY, TIME_ENTRY
+from quorate_quorum.log.log import (
+    CORRUPT_FILE,
+    CUTTING_FILE,
+    DAMAGED_FILE,
+    HIGH_WATERMARK_FILE,
+    LOG_START_FILE,
+    SYNCED_FILE,
+)
+from quorate_quorum.log.segment import (
+    INDEX,
+    LOG,
+    SNAPSHOT,
+    TIME_INDEX,
+    Segment,
+    file_name,
+    offset_of,
+)
+from quorate_quorum.metadata_log import EpochChain
+from quorate_quorum.raft.driver.storage import QUORUM_STATE, read_state
+from quorate_quorum.snapshots import snapshot_file as snapshot
+from quorate_quorum.snapshots.snapshot_file import SnapshotId
+
+
+def note(file: str, what: str) -> Row:
+    """Return a row that says what is worth knowing and no fault."""
+    return {"kind": "note", "file": file, "what": what}
+
+
+class _Walk:
+    """What has been seen of one log, segment by segment."""
+
+    def __init__(self, newest: SnapshotId | None = None) -> None:
+        self.epochs = EpochCache()
+        #: Of a metadata log: what vouches for the epochs.
+        self.chain = EpochChain(newest)
+        self.start: int | None = None
+        #: Where the next batch must begin.
+        self.end = 0
+
+    def begin(self, path: str, base: int) -> list[Fault]:
+        """Take in a segment's name."""
+        if self.start is None:
+            self.start = self.end = base
+        expected, self.end = self.end, base
+        if base == expected:
+            return []
+        return [Fault(path, 0, f"it begins at offset {base}, and {expected} is the next")]
+
+    def wrong_place(self, header: BatchHeader) -> str | None:
+        """Return why the next batch can't stand here, or None."""
+        if header.base_offset != self.end:
+            return f"a batch at offset {header.base_offset}, and {self.end} is the next"
+        if header.leader_epoch < self.epochs.last:
+            return f"epoch {header.leader_epoch} after epoch {self.epochs.last}"
+        return None
+
+    def step(self, header: BatchHeader) -> None:
+        """Take in the next batch, be it as it may: what follows is compared with it."""
+        self.epochs.assign(header.leader_epoch, header.base_offset)
+        self.end = max(self.end, header.end_offset)
+
+
+async def check_file(disk: Disk, path: str, *, locked: bool) -> AsyncGenerator[Row, None]:
+    """Yield the faults and notes of one file, looked at by itself."""
+    kind = offline.kind_of(path)
+    if kind == "segment":
+        walk = _Walk()
+        async with aclosing(_check_segment(disk, path, walk, is_last=True, locked=locked)) as rows:
+            async for row in rows:
+                yield row
+    elif kind == "snapshot":
+        try:
+            await snapshot.verify(disk, path, decode=True)
+        except QuorateError as error:
+            yield Fault(path, None, str(error)).row()
+    elif kind == "snapshot-part":
+        yield note(path, "half a snapshot: the next start removes it")
+    elif kind not in ("unknown", "marker"):
+        async with aclosing(offline.rows(disk, path, Bounds())) as rows:
+            async for row in rows:
+                if row["kind"] == "fault":
+                    yield row
+
+
+async def check_directory(
+    disk: Disk, directory: str, names: list[str], *, locked: bool
+) -> AsyncGenerator[Row, None]:
+    """Yield the faults and notes of a directory's files, and of how they fit together."""
+    bases = sorted(base for name in names if (base := offset_of(name, LOG)) is not None)
+    for row in _leftovers(directory, names, bases):
+        yield row
+    walk = _Walk(_newest(names))
+    segments = [file_name(base, LOG) for base in bases]
+    others = [name for name in names if not name.endswith((LOG, INDEX, TIME_INDEX))]
+    for name in (*others, *segments):
+        path = f"{directory}/{name}"
+        found = (
+            check_file(disk, path, locked=locked)
+            if name in others
+            else _check_segment(disk, path, walk, is_last=name == segments[-1], locked=locked)
+        )
+        try:
+            async with aclosing(found) as rows:
+                async for row in rows:
+                    yield row
+        except FileNotFoundError:
+            if not locked:
+                raise
+            yield note(path, "it went while this was read")
+    async with aclosing(_check_together(disk, directory, names, walk, locked=locked)) as rows:
+        async for row in rows:
+            yield row
+
+
+def _newest(names: list[str]) -> SnapshotId | None:
+    whole = [found for name in names if (found := snapshot.id_of(name)) is not None]
+    return max(whole, default=None)
+
+
+def _leftovers(directory: str, names: list[str], bases: list[int]) -> list[Row]:
+    """Return what crashes leave lying, and the next start sweeps away."""
+    found = []
+    if CUTTING_FILE in names:
+        found.append(note(f"{directory}/{CUTTING_FILE}", "a cut was under way when it stopped"))
+    if DAMAGED_FILE in names:
+        found.append(
+            note(f"{directory}/{DAMAGED_FILE}", "a start found the log damaged, and cut it")
+        )
+    if CORRUPT_FILE in names:
+        found.append(
+            note(f"{directory}/{CORRUPT_FILE}", "a bad batch was found; the next start cuts it off")
+        )
+    for name in names:
+        for ending in (INDEX, TIME_INDEX):
+            base = offset_of(name, ending)
+            if base is not None and base not in bases:
+                found.append(note(f"{directory}/{name}", "an index without its segment"))
+    return found
+
+
+async def _check_segment(
+    disk: Disk, path: str, walk: _Walk, *, is_last: bool, locked: bool
+) -> AsyncGenerator[Row, None]:
+    segment = await offline.open_segment(disk, path)
+    is_metadata = offline.is_metadata_log(path)
+    position = 0
+    try:
+        for fault in walk.begin(path, segment.base_offset):
+            yield fault.row()
+        indexes = [
+            _IndexCheck(disk, segment, path.removesuffix(LOG) + INDEX, is_time=False),
+            _IndexCheck(disk, segment, path.removesuffix(LOG) + TIME_INDEX, is_time=True),
+        ]
+        for fault in [fault for index in indexes for fault in await index.load()]:
+            yield fault.row()
+        async with aclosing(offline.batches(segment)) as batches:
+            async for position, header, wrong in batches:
+                torn = wrong is not None and position + header.size == segment.size
+                if torn and is_last and locked:
+                    yield note(path, f"byte {position}: the last write is under way, or torn")
+                    return
+                wrong = wrong or walk.wrong_place(header)
+                if is_metadata:
+                    wrong = wrong or await _wrong_events(segment, position, header, walk.chain)
+                walk.step(header)
+                if wrong is not None:
+                    yield Fault(path, position, wrong).row()
+                for fault in [one for index in indexes for one in index.step(position, header)]:
+                    yield fault.row()
+                position += header.size
+        for fault in [fault for index in indexes for fault in index.finish()]:
+            yield fault.row()
+    except CorruptRecordError as error:
+        if is_last and locked:
+            yield note(path, f"byte {position}: the last write is under way, or torn: {error}")
+        else:
+            what = f"{error}; {segment.size - position} bytes to the end are no batches"
+            yield Fault(path, position, what).row()
+    finally:
+        await segment.file.close()
+
+
+async def _wrong_events(
+    segment: Segment, position: int, header: BatchHeader, chain: EpochChain
+) -> str | None:
+    batch = await segment.file.read_at(position, header.size)
+    try:
+        decode_events(batch)
+        chain.inspect(header, batch)
+    except QuorateError as error:
+        return str(error)
+    return None
+
+
+class _IndexCheck:
+    """Compares an index with the batches of its segment, in one pass over both."""
+
+    def __init__(self, disk: Disk, segment: Segment, path: str, *, is_time: bool) -> None:
+        self._disk = disk
+        self._base = segment.base_offset
+        self._path = path
+        self._layout = TIME_ENTRY if is_time else OFFSET_ENTRY
+        self._is_time = is_time
+        self._data = b""
+        self._at = 0
+
+    async def load(self) -> list[Fault]:
+        """Read it; one that is not there yet is fine."""
+        if not await self._disk.exists(self._path):
+            return []
+        try:
+            self._data = await offline.small_file(self._disk, self._path)
+        except DamagedError as error:
+            return [Fault(self._path, None, str(error))]
+        extra = len(self._data) % self._layout.size
+        if extra:
+            whole = len(self._data) - extra
+            self._data = self._data[:whole]
+            return [Fault(self._path, whole, f"{extra} bytes at its end are no entry")]
+        return []
+
+    def step(self, position: int, header: BatchHeader) -> list[Fault]:
+        """Compare the entries that the next batch must account for."""
+        faults = []
+        while self._at < len(self._data):
+            entry = self._layout.unpack_from(self._data, self._at)
+            if self._is_time:
+                time, relative = entry
+                here, there = header.last_offset, self._base + relative
+                found, said = header.max_timestamp, time
+                name = f"offset {there}, timestamp {said}"
+            else:
+                relative, there = entry
+                here, found, said = position, header.last_offset, self._base + relative
+                name = f"offset {said}, position {there}"
+            if there > here:
+                break
+            if there < here or found != said:
+                faults.append(Fault(self._path, self._at, f"no batch has {name}"))
+            self._at += self._layout.size
+        return faults
+
+    def finish(self) -> list[Fault]:
+        """Return what is wrong with entries that no batch accounted for."""
+        left = (len(self._data) - self._at) // self._layout.size
+        if not left:
+            return []
+        return [Fault(self._path, self._at, f"{left} entries lie beyond the segment's last batch")]
+
+
+async def _check_together(
+    disk: Disk, directory: str, names: list[str], walk: _Walk, *, locked: bool
+) -> AsyncGenerator[Row, None]:
+    """Compare epochs, slots and snapshots with the log that was walked."""
+    for name in names:
+        path = f"{directory}/{name}"
+        try:
+            if name == epoch_file.FILE_NAME and walk.start is not None:
+                for fault in _compare_epochs(
+                    path, await offline.epochs_of(disk, path), walk, locked
+                ):
+                    yield fault.row()
+            elif name in (SYNCED_FILE, HIGH_WATERMARK_FILE, LOG_START_FILE):
+                for row in _compare_slot(path, await offline.slots_of(disk, path), walk, locked):
+                    yield row
+            elif offset_of(name, SNAPSHOT) is not None:
+                for fault in _compare_producers(
+                    path, await offline.producer_snapshot(disk, path), walk
+                ):
+                    yield fault.row()
+        except (DamagedError, QuorateError, FileNotFoundError):
+            continue  # said by check_file, or gone meanwhile
+    if walk.epochs.entries and epoch_file.FILE_NAME not in names:
+        path = f"{directory}/{epoch_file.FILE_NAME}"
+        yield Fault(path, None, "it is missing, and the log has batches").row()
+    if offline.is_metadata_log(directory):
+        for fault in await _check_voter(disk, directory, walk, _newest(names)):
+            yield fault.row()
+
+
+async def _check_voter(
+    disk: Disk, directory: str, walk: _Walk, newest: SnapshotId | None
+) -> list[Fault]:
+    """A log above 0 has its snapshot. The state is on disk before a record of its epoch, but a
+    snapshot may come before it.
+    """
+    faults = []
+    offset, epoch = newest or (0, 0)
+    if (walk.start or 0) > offset:
+        what = f"the log begins at {walk.start}, and no snapshot reaches up to it"
+        faults.append(Fault(directory, None, what))
+    try:
+        state = await read_state(disk, directory)
+    except StorageError:
+        return faults  # said by check_file
+    if walk.chain.epoch > max(state.epoch, epoch):
+        is_there = await disk.exists(f"{directory}/{QUORUM_STATE}")
+        said = f"it says epoch {state.epoch}" if is_there else "it is missing"
+        what = f"{said}, and the log has epoch {walk.chain.epoch}"
+        faults.append(Fault(f"{directory}/{QUORUM_STATE}", None, what))
+    return faults
+
+
+def _compare_slot(path: str, value: tuple[int, int] | None, walk: _Walk, locked: bool) -> list[Row]:
+    if value is None or value[0] <= walk.end:
+        return []
+    if locked:
+        return [note(path, "it moved on while this was read")]
+    return [Fault(path, None, f"it says offset {value[0]}, and the log ends at {walk.end}").row()]
+
+
+def _compare_producers(path: str, found: tuple[int, int, bytes], walk: _Walk) -> list[Fault]:
+    offset, epoch, _ = found
+    if walk.start is None or not walk.start < offset <= walk.end:
+        return []
+    of_log = walk.epochs.epoch_at(offset - 1)
+    return [] if epoch == of_log else [Fault(path, None, f"epoch {epoch}; the log has {of_log}")]
+
+
+def _compare_epochs(path: str, said: EpochCache, walk: _Walk, locked: bool) -> list[Fault]:
+    """The checkpoint is written before the batch: it may lead by one entry at the log's end."""
+    assert walk.start is not None
+    leading = [entry for entry in said.entries if entry[1] >= walk.end]
+    if walk.end > walk.start:
+        said.truncate_from_start(walk.start)
+    known = [entry for entry in said.entries if entry[1] < walk.end]
+    faults = []
+    if known != walk.epochs.entries:
+        what = f"it says (epoch, start) {known[:20]}, and the log has {walk.epochs.entries[:20]}"
+        faults.append(Fault(path, None, what))
+    if len(leading) > 1 and not locked:
+        faults.append(Fault(path, None, f"{len(leading)} epochs begin beyond the log's end"))
+    return faults

@@ -1,0 +1,285 @@
+"""Brokers: registered, fenced, unfenced, shutting down, and what each does to partitions.
+
+A fenced broker is in no ISR and leads nothing. The decisions here say what becomes of the broker;
+what that asks of partitions follows in the log, slice by slice (settling.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from quorate.errors import (
+    DuplicateBrokerError,
+    FencedError,
+    InvalidRequestError,
+    QuorateError,
+    UnknownBrokerError,
+    to_wire,
+)
+from quorate.v1 import admin_pb2 as admin
+from quorate_quorum.controller.decisions.features import check_knows
+from quorate_quorum.controller.decisions.outcome import Context, Outcome
+from quorate_quorum.metadata.delta import ID_BYTES
+from quorate_quorum.metadata.image import BrokerImage, DirectoryImage, MetadataImage, broker_event
+from quorate_quorum.node.features import from_wire
+from quorate_quorum.v1 import controller_pb2 as wire
+from quorate_quorum.v1 import events_pb2 as ev
+
+DIRECTORIES_MAX = 64
+NAME_LENGTH_MAX = 255
+PRODUCER_IDS_BLOCK = 1_000
+PRODUCER_ID_MAX = (1 << 63) - 1
+
+
+def register(
+    image: MetadataImage,
+    request: wire.RegisterRequest,
+    context: Context,
+    *,
+    old_session_lives: bool,
+) -> Outcome[wire.RegisterResponse]:
+    """Register an incarnation of a broker; the same incarnation again gets the same answer.
+
+    `old_session_lives`: whether the controller still hears the incarnation that is registered.
+    One that brings a directory of the old one takes over at once, for it holds the directory's
+    lock; another is refused as DUPLICATE_BROKER while the old session lives.
+    """
+    try:
+        _check_registration(image, request)
+        old = image.brokers.get(request.broker_id)
+        if old is not None and old.incarnation == request.incarnation:
+            return Outcome((), _registered(old.epoch, image.offset))
+        if old is not None and old_session_lives and not _share_a_directory(old, request):
+            raise DuplicateBrokerError(
+                f"broker {old.id} is held by a living process at {old.endpoint} with other"
+                " directories; stop that one, or give this one another node.id"
+            )
+    except QuorateError as error:
+        return Outcome((), wire.RegisterResponse(error=to_wire(error), broker_epoch=-1))
+    broker = _broker(request, context.next_offset, old)
+    event = ev.MetadataEvent(register_broker=broker_event(broker))
+    return Outcome((event,), _registered(broker.epoch, context.next_offset + 1))
+
+
+def _registered(broker_epoch: int, apply_offset: int) -> wire.RegisterResponse:
+    return wire.RegisterResponse(broker_epoch=broker_epoch, apply_offset=apply_offset)
+
+
+def _share_a_directory(old: BrokerImage, request: wire.RegisterRequest) -> bool:
+    return any(old.directory(given.directory_id) is not None for given in request.directories)
+
+
+def _check_registration(image: MetadataImage, request: wire.RegisterRequest) -> None:
+    if request.broker_id < 0:
+        raise InvalidRequestError(f"a broker id is 0 or more, not {request.broker_id}")
+    if len(request.incarnation) != ID_BYTES:
+        raise InvalidRequestError("an incarnation has 16 bytes")
+    if not _is_endpoint(request.endpoint):
+        raise InvalidRequestError(
+            f"a broker names the endpoint it listens at, host:port, not {request.endpoint[:100]!r}"
+        )
+    for name in ("endpoint", "rack", "host"):
+        if len(getattr(request, name)) > NAME_LENGTH_MAX:
+            raise InvalidRequestError(f"{name} is longer than {NAME_LENGTH_MAX}")
+    ids = [directory.directory_id for directory in request.directories]
+    if not 1 <= len(ids) <= DIRECTORIES_MAX or len(set(ids)) != len(ids):
+        raise InvalidRequestError(
+            f"a broker has 1 to {DIRECTORIES_MAX} different directories, not {len(ids)}"
+        )
+    if any(len(directory_id) != ID_BYTES for directory_id in ids):
+        raise InvalidRequestError("a directory id has 16 bytes")
+    voter = next((one for one in image.voters if one.id == request.broker_id), None)
+    if voter is not None:
+        raise InvalidRequestError(
+            f"node.id {voter.id} is the id of the voter at {voter.endpoint}: voters and brokers"
+            " share one space of ids. Give this broker another node.id (its log.dirs must be"
+            " formatted with it)"
+        )
+    check_knows(image, f"broker {request.broker_id}", from_wire(request.features))
+    for other in image.sorted_brokers():
+        if other.id != request.broker_id and any(other.directory(i) is not None for i in ids):
+            raise InvalidRequestError(
+                f"a directory of broker {request.broker_id} belongs to broker {other.id}:"
+                " was a disk copied?"
+            )
+
+
+def _is_endpoint(text: str) -> bool:
+    """Whether others can dial it: they would all stumble over one that is no address."""
+    host, _, port = text.rpartition(":")
+    is_port = port.isascii() and port.isdecimal() and len(port) <= 5 and int(port) <= 65535
+    return is_port and bool(host) and host.isprintable() and " " not in host
+
+
+def _broker(request: wire.RegisterRequest, epoch: int, old: BrokerImage | None) -> BrokerImage:
+    # KIP-966 compares the broker_epoch of the clean stop with the last registration. Here the
+    # marker of a directory outlives a registration whose run never began, and is still right.
+    return BrokerImage(
+        id=request.broker_id,
+        epoch=epoch,
+        incarnation=request.incarnation,
+        endpoint=request.endpoint,
+        rack=request.rack,
+        host=request.host,
+        directories=tuple(
+            _verdict(d, None if old is None else old.directory(d.directory_id))
+            for d in request.directories
+        ),
+        fenced=True,
+        shutting_down=False,
+        features=tuple(sorted(from_wire(request.features).items())),
+    )
+
+
+def _verdict(told: ev.Directory, old: DirectoryImage | None) -> DirectoryImage:
+    """What an older registration said of a directory stands until unfencing has carried it out:
+    a short run that ended well says nothing of what was lost before it.
+    """
+    if old is None:
+        return DirectoryImage(told.directory_id, told.tail_intact, told.sync_failed)
+    return DirectoryImage(
+        told.directory_id,
+        told.tail_intact and old.tail_intact,
+        told.sync_failed or old.sync_failed or old.failed,
+    )
+
+
+def _change(broker: BrokerImage, **fields: object) -> ev.MetadataEvent:
+    return ev.MetadataEvent(
+        broker_change=ev.BrokerChange(
+            broker_id=broker.id,
+            broker_epoch=broker.epoch,
+            **fields,  # type: ignore[arg-type]
+        )
+    )
+
+
+def fence(image: MetadataImage, broker_id: int, context: Context) -> Outcome[bool]:
+    """Trust a broker no more: it will leave every ISR, and all that it led gets a new leader_epoch.
+
+    Response: whether it was unfenced until now.
+    """
+    del context
+    broker = image.brokers.get(broker_id)
+    if broker is None or broker.fenced:
+        return Outcome((), False)
+    return Outcome((_change(broker, fenced=True),), True)
+
+
+def may_unfence(
+    image: MetadataImage, broker_id: int, applied_offset: int, *, outcome_end: int | None
+) -> str | None:
+    """Return why a broker may not be unfenced yet, or None if it may.
+
+    `applied_offset`: what it says it has applied. `outcome_end`: one past all that its
+    registration or fencing asked of partitions; None while that is not all proposed.
+    """
+    broker = image.brokers.get(broker_id)
+    if broker is None:
+        return "it is not registered"
+    if broker.shutting_down:
+        return "it is shutting down"
+    if all(directory.failed for directory in broker.directories):
+        return "all its log directories failed"
+    if outcome_end is None:
+        return "partitions still count on its former self"
+    if applied_offset < outcome_end:
+        return f"it has applied the metadata log to {applied_offset}, not yet {outcome_end}"
+    return None
+
+
+def unfence(image: MetadataImage, broker_id: int, context: Context) -> Outcome[bool]:
+    """Trust a broker: it may lead where nobody does. The caller asked may_unfence.
+
+    Response: whether it was fenced until now.
+    """
+    del context
+    broker = image.brokers.get(broker_id)
+    if broker is None or not broker.fenced:
+        return Outcome((), False)
+    return Outcome((_change(broker, fenced=False),), True)
+
+
+def shut_down(image: MetadataImage, broker_id: int, context: Context) -> Outcome[bool]:
+    """Let a broker that wants to stop go: others will lead, and it leaves ISRs, but where it is the
+    last member it stays, and leads, until it is fenced. Response: whether it is news.
+    """
+    del context
+    broker = image.brokers.get(broker_id)
+    if broker is None or broker.fenced or broker.shutting_down:
+        return Outcome((), False)
+    return Outcome((_change(broker, shutting_down=True),), True)
+
+
+def directories_failed(
+    image: MetadataImage, broker_id: int, directory_ids: Iterable[bytes], context: Context
+) -> Outcome[bool]:
+    """Name directories as failed: replicas there are offline, and will leave ISR and ELR.
+
+    Directories that the broker did not register, or that are known to have failed, are passed
+    over. Response: whether there was news.
+    """
+    del context
+    broker = image.brokers.get(broker_id)
+    if broker is None:
+        return Outcome((), False)
+    told = dict.fromkeys(directory_ids)
+    news = [d.id for d in broker.directories if d.id in told and not d.failed]
+    if not news:
+        return Outcome((), False)
+    return Outcome((_change(broker, failed_directories=news),), True)
+
+
+def unregister(
+    image: MetadataImage, request: admin.UnregisterBrokerRequest, *, session_lives: bool
+) -> Outcome[admin.UnregisterBrokerResponse]:
+    """Forget a broker: UNKNOWN_BROKER, or INVALID_REQUEST while its process is heard or partitions
+    have replicas on it.
+
+    Kafka forgets one with replicas too. Here the registration holds what is known of the
+    directories that the replicas lie in: without it, a disk that came back under the same id after
+    it had lost a tail would be trusted.
+    """
+    broker = image.brokers.get(request.broker_id)
+    error: QuorateError | None = None
+    if broker is None:
+        error = UnknownBrokerError(f"broker {request.broker_id} is not registered")
+    elif not broker.fenced or session_lives:
+        error = InvalidRequestError(
+            f"broker {broker.id} at {broker.endpoint} runs: stop it first, and wait until it is"
+            " fenced (`quorate cluster info`)"
+        )
+    elif replicas := image.replica_counts.get(broker.id, 0):
+        error = InvalidRequestError(
+            f"broker {broker.id} still holds {replicas} replicas of partitions: delete their"
+            f" topics, or start a broker with node.id {broker.id} again, on an empty disk if its"
+            " own is gone: it fetches what it lacks from the other replicas"
+        )
+    if error is not None:
+        return Outcome((), admin.UnregisterBrokerResponse(error=to_wire(error)))
+    assert broker is not None
+    gone = ev.UnregisterBroker(broker_id=broker.id, broker_epoch=broker.epoch)
+    event = ev.MetadataEvent(unregister_broker=gone)
+    return Outcome((event,), admin.UnregisterBrokerResponse())
+
+
+def allocate_producer_ids(
+    image: MetadataImage, request: wire.AllocateProducerIdsRequest, context: Context
+) -> Outcome[wire.AllocateProducerIdsResponse]:
+    """Give a registered broker the next block of producer ids; none is ever given twice."""
+    del context
+    broker = image.brokers.get(request.broker_id)
+    if broker is None or broker.epoch != request.broker_epoch:
+        error = FencedError(
+            f"broker {request.broker_id} is not registered with broker_epoch {request.broker_epoch}"
+        )
+        return Outcome((), wire.AllocateProducerIdsResponse(error=to_wire(error)))
+    first = image.next_producer_id
+    if first > PRODUCER_ID_MAX - PRODUCER_IDS_BLOCK:
+        error = FencedError("all producer ids are given out")
+        return Outcome((), wire.AllocateProducerIdsResponse(error=to_wire(error)))
+    ids = ev.ProducerIds(next_producer_id=first + PRODUCER_IDS_BLOCK)
+    return Outcome(
+        (ev.MetadataEvent(producer_ids=ids),),
+        wire.AllocateProducerIdsResponse(first_producer_id=first, count=PRODUCER_IDS_BLOCK),
+    )

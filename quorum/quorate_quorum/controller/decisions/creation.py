@@ -1,0 +1,401 @@
+"""Topics are created, some events in each turn of the loop.
+
+Each topic of a request has its own result, so a request may be cut between topics. A topic that is
+larger than a turn is cut, too: its Topic event says how many Partition events follow, and nobody
+sees it before the last of them. One that its controller left half made is given up by the next:
+whoever asked was told that the outcome is unknown, and asks again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from quorate.errors import (
+    InvalidPartitionsError,
+    InvalidReplicationFactorError,
+    InvalidRequestError,
+    NotEnoughReplicasError,
+    OverloadedError,
+    QuorateError,
+    TopicExistsError,
+    to_wire,
+)
+from quorate.v1 import admin_pb2 as admin
+from quorate_quorum.controller.decisions.outcome import BATCH_BYTES_MAX, Context, Outcome, size_of
+from quorate_quorum.controller.decisions.placement import place
+from quorate_quorum.controller.decisions.topics import (
+    FLUSH_ON_ACK,
+    PARTITIONS_MAX,
+    TOPICS_PER_REQUEST_MAX,
+    check_name,
+    places_of,
+    replication_factor,
+)
+from quorate_quorum.metadata.configs import check_config, typed, warnings_of
+from quorate_quorum.metadata.delta import ID_BYTES
+from quorate_quorum.metadata.image import NEVER, BrokerImage, MetadataImage
+from quorate_quorum.v1 import events_pb2 as ev
+
+#: Events of one turn: a few milliseconds of work.
+EVENTS_MAX = 100
+#: Room for larger numbers than those of the event that a size is estimated by.
+_SLACK_BYTES = 8
+
+
+@dataclass(slots=True)
+class _Wanted:
+    """A topic that can be made, and how far it is."""
+
+    id: bytes
+    name: str
+    configs: dict[str, str]
+    assignments: list[list[int]]
+    result: admin.CreatedTopic
+    #: Of all its events.
+    size: int = 0
+    #: How many partitions are made; None: not even the topic.
+    made: int | None = None
+
+    @property
+    def left(self) -> int:
+        """How many events are left."""
+        if self.made is None:
+            return 1 + len(self.configs) + len(self.assignments)
+        return len(self.assignments) - self.made
+
+
+@dataclass(slots=True)
+class _Turn:
+    """What one turn decides: on an image, and on what it made itself."""
+
+    image: MetadataImage
+    context: Context
+    events: list[ev.MetadataEvent] = field(default_factory=list)
+    #: Whether a replica there would be in sync, by broker and directory.
+    eligible: dict[tuple[int, bytes], bool] = field(default_factory=dict)
+
+    def is_eligible(self, broker: BrokerImage, directory_id: bytes) -> bool:
+        key = broker.id, directory_id
+        if key not in self.eligible:
+            directory = broker.directory(directory_id)
+            stays = not broker.fenced and not broker.shutting_down
+            self.eligible[key] = stays and directory is not None and not directory.failed
+        return self.eligible[key]
+
+
+class Creation:
+    """One CreateTopics request. `internal`: by the cluster itself, which may use names that begin
+    with "__".
+
+    A repeat with the same topic id returns the first result. While fewer brokers are unfenced
+    than a topic needs replicas, it fails with NOT_ENOUGH_REPLICAS, which is retriable.
+    """
+
+    def __init__(
+        self,
+        request: admin.CreateTopicsRequest,
+        *,
+        internal: bool = False,
+        events_max: int = EVENTS_MAX,
+    ) -> None:
+        #: Complete when `next` has said so.
+        self.response = admin.CreateTopicsResponse()
+        self._request = request
+        self._internal = internal
+        self._events_max = events_max
+        self._asked = 0
+        self._wanted: _Wanted | None = None
+        self._size = 0
+        #: Made by this request, or only counted, where it is to be validated.
+        self._names: dict[str, bytes] = {}
+        self._results: dict[bytes, admin.CreatedTopic] = {}
+        self._ahead = (0, 0)
+        self._loads: dict[bytes, int] | None = None
+
+    def fits_in_a_turn(self, image: MetadataImage) -> bool:
+        """Whether the whole request is decided by the first `next`."""
+        default = int(typed("num.partitions", {}, image.configs))
+        events = 0
+        for new in self._request.topics:
+            partitions = default if new.num_partitions == -1 else new.num_partitions
+            # its Topic event, its configs, and flush.on.ack, if it takes that from the cluster
+            events += 2 + len(new.configs) + max(partitions, len(new.assignments))
+        return events <= self._events_max
+
+    def next(self, image: MetadataImage, context: Context) -> Outcome[bool]:
+        """Decide some more; response: whether that is all. What it returns must be proposed, or
+        the request given up.
+        """
+        turn = _Turn(image, context)
+        most = self._asked + self._events_max  # those that are refused take time, too
+        while len(turn.events) < self._events_max:
+            if self._wanted is None and (self._asked == most or not self._take_next(turn)):
+                break
+            if self._wanted is not None and not self._make(turn, self._wanted):
+                self._put_back(self._wanted)
+                break
+        is_done = self._wanted is None and self._asked == len(self._request.topics)
+        if self._request.validate_only:
+            return Outcome((), is_done)
+        self._ahead = (0, 0)  # the next image has it
+        return Outcome(tuple(turn.events), is_done)
+
+    def _take_next(self, turn: _Turn) -> bool:
+        """Look at the next topic of the request; return whether there was one."""
+        if self._asked == len(self._request.topics):
+            return False
+        new = self._request.topics[self._asked]
+        self._asked += 1
+        result = self.response.topics.add(name=new.name, topic_id=new.topic_id)
+        try:
+            if self._asked > TOPICS_PER_REQUEST_MAX:
+                raise InvalidRequestError(
+                    f"one request creates at most {TOPICS_PER_REQUEST_MAX} topics"
+                )
+            self._wanted = self._checked(turn, new, result)
+            del result.warnings[:]  # an earlier try of this call has them already
+            result.warnings.extend(warnings_of(new.configs))
+        except QuorateError as error:
+            result.error.CopyFrom(to_wire(error))
+        return True
+
+    def _put_back(self, wanted: _Wanted) -> None:
+        """Look at a topic anew in the next turn: its name may be taken by then."""
+        self._asked -= 1
+        del self.response.topics[-1]
+        self._size -= wanted.size
+        self._wanted = None
+
+    def _checked(
+        self, turn: _Turn, new: admin.NewTopic, result: admin.CreatedTopic
+    ) -> _Wanted | None:
+        """Return what to make; None if an earlier try of this very call made it."""
+        image = turn.image
+        topic_id = new.topic_id or turn.context.new_id()
+        if len(topic_id) != ID_BYTES:
+            raise InvalidRequestError(f"a topic id has {ID_BYTES} bytes, not {len(topic_id)}")
+        if self._was_made(image, topic_id, new.name, result):
+            return None
+        check_name(new.name, internal=self._internal)
+        if new.name in image.topic_ids or new.name in self._names:
+            raise TopicExistsError(
+                f"topic {new.name!r} exists already: choose another name, or delete that one first"
+            )
+        if any(one.topic.name == new.name for one in image.sorted_forming()):
+            raise OverloadedError(f"a topic {new.name!r} is just being made: ask again")
+        configs = _configs(image, new.configs)
+        topics, partitions = self._ahead
+        assignments = (
+            _explicit(image, new)
+            if new.assignments
+            else _placed(image, new, image.topics_created + topics, partitions)
+        )
+        wanted = _Wanted(topic_id, new.name, configs, assignments, result)
+        self._check_size(turn, wanted)
+        return wanted
+
+    def _was_made(
+        self, image: MetadataImage, topic_id: bytes, name: str, result: admin.CreatedTopic
+    ) -> bool:
+        if topic_id in image.forming:
+            raise OverloadedError(f"topic {name!r} is just being made: ask again")
+        topic = image.topics.get(topic_id)
+        earlier = self._results.get(topic_id)
+        if topic is None and earlier is None:
+            return False
+        known = earlier.name if topic is None and earlier is not None else ""
+        known = known if topic is None else topic.name
+        if known != name:
+            raise InvalidRequestError(f"that topic id belongs to topic {known!r}")
+        if topic is not None:
+            _describe(result, topic_id, len(topic.partitions), len(topic.partitions[0].replicas))
+        elif earlier is not None:
+            result.CopyFrom(earlier)
+        return True
+
+    def _check_size(self, turn: _Turn, wanted: _Wanted) -> None:
+        """All that one request makes is bounded; an event of the last partition tells how much."""
+        last = len(wanted.assignments) - 1
+        sample = self._partition(turn, wanted, last, is_sample=True)
+        size = (size_of(sample) + _SLACK_BYTES) * len(wanted.assignments)
+        size += sum(map(size_of, _heads(wanted, turn.context.now_ms)))
+        if self._size + size > BATCH_BYTES_MAX - 1024:
+            raise InvalidRequestError(
+                f"one request may make {BATCH_BYTES_MAX} bytes of metadata; create fewer topics"
+                " or partitions at a time"
+            )
+        wanted.size = size
+        self._size += size
+
+    def _make(self, turn: _Turn, wanted: _Wanted) -> bool:
+        """Make the topic, or a part of it; return whether the turn may go on with another."""
+        room = self._events_max - len(turn.events)
+        is_large = wanted.made is not None or wanted.left > self._events_max
+        if not is_large and wanted.left > room:
+            return False  # whole, in the next turn
+        events = (
+            _heads(wanted, turn.context.now_ms, forming=is_large) if wanted.made is None else []
+        )
+        first = wanted.made or 0
+        end = min(len(wanted.assignments), max(first + 1, first + room - len(events)))
+        try:
+            events += [self._partition(turn, wanted, index) for index in range(first, end)]
+        except NotEnoughReplicasError as error:
+            self._give_up(turn, wanted, error)
+            return True
+        turn.events += events
+        topics, partitions = self._ahead
+        self._ahead = topics + (wanted.made is None), partitions + end - first
+        wanted.made = end
+        if end == len(wanted.assignments):
+            self._finish(wanted)
+        return True
+
+    def _finish(self, wanted: _Wanted) -> None:
+        _describe(wanted.result, wanted.id, len(wanted.assignments), len(wanted.assignments[0]))
+        self._names[wanted.name] = wanted.id
+        self._results[wanted.id] = wanted.result
+        self._wanted = None
+
+    def _give_up(self, turn: _Turn, wanted: _Wanted, error: QuorateError) -> None:
+        wanted.result.error.CopyFrom(to_wire(error))
+        if wanted.made is not None:
+            turn.events.append(ev.MetadataEvent(remove_topic=ev.RemoveTopic(topic_id=wanted.id)))
+        self._wanted = None
+
+    def _partition(
+        self, turn: _Turn, wanted: _Wanted, index: int, *, is_sample: bool = False
+    ) -> ev.MetadataEvent:
+        """Return a new partition: whoever is alive is in sync with nothing, and the first leads."""
+        assignment = wanted.assignments[index]
+        partition = ev.Partition(
+            topic_id=wanted.id, partition=index, leader=-1, recovered_epoch=NEVER
+        )
+        for broker_id in assignment:
+            broker = turn.image.brokers[broker_id]
+            directory_id = self._directory(turn, broker, is_sample=is_sample)
+            partition.replicas.add(broker_id=broker_id, directory_id=directory_id)
+            if turn.is_eligible(broker, directory_id):
+                partition.isr.append(broker_id)
+        if not partition.isr:
+            raise NotEnoughReplicasError(
+                f"none of brokers {assignment} is alive; a partition needs one to begin with"
+            )
+        partition.leader = partition.isr[0]
+        return ev.MetadataEvent(partition=partition)
+
+    def _directory(self, turn: _Turn, broker: BrokerImage, *, is_sample: bool) -> bytes:
+        """Choose the least loaded directory of a broker, the first of equals."""
+        if len(broker.directories) == 1 or is_sample:
+            return broker.directories[0].id
+        if self._loads is None:
+            self._loads = _loads(turn.image)
+        loads = self._loads
+        working = [d for d in broker.directories if not d.failed] or list(broker.directories)
+        chosen = min(working, key=lambda directory: loads.get(directory.id, 0)).id
+        loads[chosen] = loads.get(chosen, 0) + 1
+        return chosen
+
+
+def abandon(image: MetadataImage, context: Context) -> Outcome[int]:
+    """Give up topics that were left half made. Response: how many."""
+    del context
+    events = [
+        ev.MetadataEvent(remove_topic=ev.RemoveTopic(topic_id=forming.topic.id))
+        for forming in image.sorted_forming()
+    ]
+    return Outcome(tuple(events), len(events))
+
+
+def _heads(wanted: _Wanted, now_ms: int, *, forming: bool = True) -> list[ev.MetadataEvent]:
+    """Return the events that stand before a topic's partitions."""
+    follow = len(wanted.assignments) if forming else 0
+    topic = ev.Topic(topic_id=wanted.id, name=wanted.name, partitions=follow, created_ms=now_ms)
+    return [
+        ev.MetadataEvent(topic=topic),
+        *(
+            ev.MetadataEvent(config=ev.Config(topic_id=wanted.id, name=name, value=value))
+            for name, value in wanted.configs.items()
+        ),
+    ]
+
+
+def _describe(result: admin.CreatedTopic, topic_id: bytes, partitions: int, factor: int) -> None:
+    result.topic_id = topic_id
+    result.num_partitions = partitions
+    result.replication_factor = factor
+
+
+def _loads(image: MetadataImage) -> dict[bytes, int]:
+    loads: dict[bytes, int] = {}
+    for topic in image.all_topics():
+        for partition in topic.partitions:
+            for replica in partition.replicas:
+                loads[replica.directory_id] = loads.get(replica.directory_id, 0) + 1
+    return loads
+
+
+def _configs(image: MetadataImage, given: Mapping[str, str]) -> dict[str, str]:
+    configs = {name: check_config(name, given[name], of_topic=True) for name in sorted(given)}
+    if FLUSH_ON_ACK not in configs and FLUSH_ON_ACK in image.configs:
+        # fixed now: the cluster's default of this moment becomes the topic's own
+        configs[FLUSH_ON_ACK] = image.configs[FLUSH_ON_ACK]
+    return configs
+
+
+def _explicit(image: MetadataImage, new: admin.NewTopic) -> list[list[int]]:
+    assignments = [list(given.replicas) for given in new.assignments]
+    _check_partitions(len(assignments))
+    if new.num_partitions not in (-1, 0, len(assignments)):
+        raise InvalidPartitionsError(
+            f"num_partitions is {new.num_partitions}, but {len(assignments)} are assigned"
+        )
+    factor = len(assignments[0])
+    if new.replication_factor not in (-1, 0, factor):
+        raise InvalidReplicationFactorError(
+            f"replication_factor is {new.replication_factor}, but {factor} replicas are assigned"
+        )
+    for index, replicas in enumerate(assignments):
+        if not replicas or len(set(replicas)) != len(replicas):
+            raise InvalidRequestError(
+                f"partition {index} must be assigned to different brokers, not {replicas}"
+            )
+        if len(replicas) != factor:
+            raise InvalidReplicationFactorError(
+                f"partition {index} has {len(replicas)} replicas, partition 0 has {factor}"
+            )
+        unknown = [b for b in replicas if b not in image.brokers]
+        if unknown:
+            raise InvalidRequestError(
+                f"partition {index} is assigned to brokers {unknown}, which are not registered;"
+                f" {sorted(image.brokers)} are"
+            )
+    return assignments
+
+
+def _placed(
+    image: MetadataImage, new: admin.NewTopic, topics_created: int, ahead: int
+) -> list[list[int]]:
+    """Return where the partitions lie, after `ahead` more partitions than the image has."""
+    partitions = new.num_partitions
+    if partitions == -1:
+        partitions = int(typed("num.partitions", {}, image.configs))
+    _check_partitions(partitions)
+    factor = replication_factor(image, new.replication_factor)
+    places = places_of(image)
+    if factor > len(places):
+        raise NotEnoughReplicasError(
+            f"replication_factor {factor} needs as many live brokers, and {len(places)} of"
+            f" {len(image.brokers)} are unfenced now: try again soon"
+        )
+    start = (image.partitions_created + ahead) % len(places)
+    return place(places, partitions, factor, start, topics_created)
+
+
+def _check_partitions(partitions: int) -> None:
+    if not 1 <= partitions <= PARTITIONS_MAX:
+        raise InvalidPartitionsError(
+            f"num_partitions must be 1 to {PARTITIONS_MAX} (-1: the cluster's default), not"
+            f" {partitions}"
+        )

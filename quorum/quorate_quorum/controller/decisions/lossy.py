@@ -1,0 +1,63 @@
+"""Replicas that a broker tells to be lossy: they have less than they had, or can't be read.
+
+The broker tells of each before it is unfenced, and at once while it runs. Such a replica leaves ISR
+and ELR: elected, it would make the others cut to its end. It comes back as any replica does, by
+catching up. Where no lossless replica is left, Recovery elects the furthest of all replicas, and
+waits for all: what this one has lost may be more than what the others lack.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from quorate_quorum.controller.decisions.outcome import Context, Outcome
+from quorate_quorum.controller.decisions.partitions import clean_leader, moved, partition_changed
+from quorate_quorum.metadata.image import MetadataImage, PartitionImage, TopicImage
+from quorate_quorum.v1 import controller_pb2 as wire
+from quorate_quorum.v1 import events_pb2 as ev
+
+#: In one heartbeat: what is decided in one turn of the loop.
+LOSSY_PER_MESSAGE_MAX = 50
+
+
+def replicas_lossy(
+    image: MetadataImage, broker_id: int, told: Sequence[wire.LossyReplica], context: Context
+) -> Outcome[int]:
+    """Trust these replicas of a broker no more. Response: how many had been trusted.
+
+    What is told of an older state of a partition is passed over: the replica may have caught up
+    since. The broker tells again, of the state that it sees then.
+    """
+    del context
+    events: list[ev.MetadataEvent] = []
+    seen: set[tuple[bytes, int]] = set()
+    for one in told:
+        key = (one.topic_id, one.partition)
+        topic, old = image.topics.get(key[0]), image.partition(*key)
+        if topic is None or old is None or key in seen:
+            continue
+        seen.add(key)
+        if old.partition_epoch == one.partition_epoch:
+            new = without(image, topic, old, broker_id)
+            if new is not old:
+                events.append(partition_changed(topic, key[1], old, new))
+    return Outcome(tuple(events), len(events))
+
+
+def without(
+    image: MetadataImage, topic: TopicImage, old: PartitionImage, broker_id: int
+) -> PartitionImage:
+    """Return what becomes of a partition when a broker's replica is lossy."""
+    if broker_id not in old.isr and broker_id not in old.elr:
+        return old
+    isr: tuple[int, ...] = tuple(b for b in old.isr if b != broker_id)
+    leader = old.leader
+    if leader == broker_id:
+        leader = clean_leader(image, old, isr)
+        if leader >= 0 and leader not in isr:
+            isr = (*isr, leader)
+    new = moved(image, topic, old, isr=isr, leader=leader, lossy=(broker_id,))
+    if not new.isr and not new.elr:
+        new = replace(new, last_isr=new.broker_ids)
+    return new

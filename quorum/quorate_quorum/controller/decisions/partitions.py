@@ -1,0 +1,362 @@
+"""Leaders, ISR and ELR: what becomes of a partition when its replicas come, go and fall behind.
+
+Every change of a partition's state is made by `moved`, which keeps the books of KIP-966: while the
+ISR is under min ISR the high watermark stands still, so who leaves then still has all that was
+acknowledged and enters the ELR; at min ISR or more the ELR is void. Leaders are elected from the
+ISR, then from the ELR; what may lose records goes through `Recovery` and is marked for good.
+
+A leader must take its ISR from the image and not from the answer to AlterPartition: the image
+comes in order, and a raised min.insync.replicas may stand before the change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from quorate.errors import (
+    FencedError,
+    FencedLeaderEpochError,
+    IneligibleReplicaError,
+    InvalidRequestError,
+    NotLeaderError,
+    QuorateError,
+    StalePartitionEpochError,
+    UnknownLeaderEpochError,
+    UnknownTopicError,
+    to_wire,
+)
+from quorate_quorum.controller.decisions.outcome import Context, Outcome
+from quorate_quorum.metadata.image import (
+    NO_LEADER,
+    BrokerImage,
+    MetadataImage,
+    PartitionImage,
+    ReplicaImage,
+    TopicImage,
+    change_event,
+)
+from quorate_quorum.v1 import controller_pb2 as wire
+from quorate_quorum.v1 import events_pb2 as ev
+
+Key = tuple[bytes, int]
+
+#: Proposals of a leader that are decided in one turn of the loop.
+ALTERED_PER_TURN = 50
+
+
+# The books.
+
+
+def moved(
+    image: MetadataImage,
+    topic: TopicImage,
+    old: PartitionImage,
+    *,
+    isr: Iterable[int],
+    leader: int,
+    lossy: Sequence[int] = (),
+    replicas: tuple[ReplicaImage, ...] | None = None,
+) -> PartitionImage:
+    """Return the next state of a partition with this ISR and leader; `old` if nothing differs.
+
+    `lossy`: brokers whose replica may have lost a tail; those that leave ISR or ELR so enter
+    last_isr.
+    """
+    members = set(isr)
+    left = {*old.isr, *old.elr} - members
+    unsure = set(lossy)
+    new = PartitionImage(
+        replicas=old.replicas if replicas is None else replicas,
+        isr=_assigned(old, members),
+        leader=leader,
+        leader_epoch=old.leader_epoch if leader == old.leader else old.leader_epoch + 1,
+        partition_epoch=old.partition_epoch + 1,
+        adding=tuple(b for b in old.adding if b not in members),
+        removing=old.removing,
+        elr=_assigned(old, left - unsure),
+        last_isr=_assigned(old, {*old.last_isr, *(left & unsure)}),
+        recovered_epoch=old.recovered_epoch,
+    )
+    if new.elr and len(new.isr) >= image.min_isr(topic, new):
+        new = replace(new, elr=())
+    return old if _is_same(old, new) else new
+
+
+def _is_same(old: PartitionImage, new: PartitionImage) -> bool:
+    """Whether nothing differs but the partition_epoch."""
+    return (
+        old.leader == new.leader
+        and old.isr == new.isr
+        and old.elr == new.elr
+        and old.last_isr == new.last_isr
+        and old.adding == new.adding
+        and old.replicas == new.replicas
+    )
+
+
+def _assigned(partition: PartitionImage, members: set[int]) -> tuple[int, ...]:
+    """Return the members in order of assignment; sets themselves are never iterated."""
+    return tuple([r.broker_id for r in partition.replicas if r.broker_id in members])
+
+
+def clean_leader(image: MetadataImage, partition: PartitionImage, isr: Sequence[int]) -> int:
+    """Return who may lead without loss: first of the ISR, else of the ELR, in order of assignment;
+    NO_LEADER if nobody.
+    """
+    for members in (isr, partition.elr):
+        for broker_id in partition.broker_ids:
+            if broker_id in members and image.is_eligible(partition, broker_id):
+                return broker_id
+    return NO_LEADER
+
+
+def elect(image: MetadataImage, topic: TopicImage, old: PartitionImage) -> PartitionImage:
+    """Give a leaderless partition a leader, if one is there that loses nothing."""
+    if old.leader != NO_LEADER:
+        return old
+    leader = clean_leader(image, old, old.isr)
+    if leader == NO_LEADER:
+        return old
+    return moved(image, topic, old, isr=(*old.isr, leader), leader=leader)
+
+
+def settled(
+    image: MetadataImage, topic: TopicImage, index: int, old: PartitionImage, broker_id: int
+) -> PartitionImage:
+    """Return what must become of a partition given the state of one broker in the image.
+
+    A fenced broker, or one whose directory failed, leaves the ISR; one that is shutting down does,
+    except as the last member. It stops to lead. It leaves the ELR if lossy. A replica whose
+    directory is not registered gets another while somebody else has its records. Once done, the
+    same call changes nothing: so the next controller completes what this one began.
+    """
+    broker = image.brokers[broker_id]
+    directory_id = old.directory_of(broker_id)
+    if directory_id is None:
+        return old
+    directory = broker.directory(directory_id)
+    online = not broker.fenced and directory is not None and not directory.failed
+    if online and not broker.shutting_down:
+        return old
+    if directory is not None and broker_id not in old.isr and broker_id not in old.elr:
+        return old
+    lossy = () if _is_lossless(image, topic, broker, directory_id) else (broker_id,)
+    if directory is not None and not lossy and broker_id not in old.isr:
+        return old
+    isr: tuple[int, ...] = tuple(b for b in old.isr if b != broker_id)
+    leader = old.leader
+    if leader == broker_id:
+        leader = clean_leader(image, old, isr)
+        if leader not in (NO_LEADER, *isr):
+            isr = (*isr, leader)
+    loses_leader = old.leader == broker_id and leader == NO_LEADER
+    if online and (loses_leader or not isr or broker_id not in old.isr):
+        return old  # the last member serves until it is gone
+    new = moved(image, topic, old, isr=isr, leader=leader, lossy=lossy)
+    if directory is None and (new.isr or new.elr):
+        new = moved(
+            image,
+            topic,
+            old,
+            isr=isr,
+            leader=leader,
+            lossy=lossy,
+            replicas=redirected(old, broker, index),
+        )
+    return new
+
+
+def _is_lossless(
+    image: MetadataImage, topic: TopicImage, broker: BrokerImage, directory_id: bytes
+) -> bool:
+    directory = broker.directory(directory_id)
+    if directory is None or directory.sync_failed or directory.failed:
+        return False
+    return directory.tail_intact or bool(image.config_value(topic, "flush.on.ack"))
+
+
+def redirected(
+    partition: PartitionImage, broker: BrokerImage, index: int
+) -> tuple[ReplicaImage, ...]:
+    """Name another directory of a broker for its replica; unchanged if none of them works."""
+    directory_id = good_directory(broker, index)
+    if directory_id is None:
+        return partition.replicas
+    return tuple(
+        ReplicaImage(broker.id, directory_id) if replica.broker_id == broker.id else replica
+        for replica in partition.replicas
+    )
+
+
+def good_directory(broker: BrokerImage, turn: int) -> bytes | None:
+    """Return a directory for a new replica, in turn; best one whose last sync did not fail."""
+    working = [d for d in broker.directories if not d.failed]
+    best = [d for d in working if not d.sync_failed] or working
+    return best[turn % len(best)].id if best else None
+
+
+def partition_changed(
+    topic: TopicImage, index: int, old: PartitionImage, new: PartitionImage
+) -> ev.MetadataEvent:
+    """Return the event of a change."""
+    return ev.MetadataEvent(partition_change=change_event(topic.id, index, old, new))
+
+
+# AlterPartition.
+
+
+def alter_partitions(
+    image: MetadataImage, request: wire.AlterPartitionsRequest, context: Context
+) -> Outcome[wire.AlterPartitionsResponse]:
+    """Decide what a leader proposes for the ISRs of its partitions; each has its own result."""
+    del context  # decisions have one shape
+    response = wire.AlterPartitionsResponse(request_id=request.request_id)
+    broker = image.brokers.get(request.broker_id)
+    if broker is None or broker.epoch != request.broker_epoch or broker.fenced:
+        error = FencedError(
+            f"broker {request.broker_id} with broker_epoch {request.broker_epoch} is not registered"
+            " or fenced"
+        )
+        response.error.CopyFrom(to_wire(error))
+        return Outcome((), response)
+    events: list[ev.MetadataEvent] = []
+    seen: set[Key] = set()
+    for proposal in request.partitions:
+        key = (proposal.topic_id, proposal.partition)
+        result = response.partitions.add(topic_id=key[0], partition=key[1])
+        state = image.partition(*key)
+        try:
+            if key in seen:
+                raise InvalidRequestError("one request names the partition twice")
+            seen.add(key)
+            changes, state = _altered(image, request.broker_id, proposal)
+            events.extend(changes)
+        except QuorateError as error:
+            result.error.CopyFrom(to_wire(error))
+        _tell(result, state)
+    return Outcome(tuple(events), response)
+
+
+def parts_of(request: wire.AlterPartitionsRequest) -> list[wire.AlterPartitionsRequest]:
+    """Cut a request into what is decided in one turn of the loop each."""
+    proposals = request.partitions
+    if len(proposals) <= ALTERED_PER_TURN:
+        return [request]
+    return [
+        wire.AlterPartitionsRequest(
+            request_id=request.request_id,
+            broker_id=request.broker_id,
+            broker_epoch=request.broker_epoch,
+            partitions=proposals[first : first + ALTERED_PER_TURN],
+        )
+        for first in range(0, len(proposals), ALTERED_PER_TURN)
+    ]
+
+
+def joined(responses: Sequence[wire.AlterPartitionsResponse]) -> wire.AlterPartitionsResponse:
+    """Return the answers to the parts as one; the first refusal of a whole part is that of all,
+    for what was decided before it the leader learns from the image.
+    """
+    whole = wire.AlterPartitionsResponse()
+    for response in responses:
+        if response.HasField("error"):
+            return response
+        whole.MergeFrom(response)
+    return whole
+
+
+def _tell(result: wire.AlteredPartition, state: PartitionImage | None) -> None:
+    """Say how the partition now is; of a refused one too, so that its leader can go on."""
+    if state is None:
+        result.leader = NO_LEADER
+        return
+    result.leader = state.leader
+    result.leader_epoch = state.leader_epoch
+    result.partition_epoch = state.partition_epoch
+    result.isr.extend(state.isr)
+
+
+def _altered(
+    image: MetadataImage, leader: int, proposal: wire.AlterPartition
+) -> tuple[list[ev.MetadataEvent], PartitionImage]:
+    topic = image.topics.get(proposal.topic_id)
+    old = image.partition(proposal.topic_id, proposal.partition)
+    if topic is None or old is None:
+        raise UnknownTopicError(
+            f"no partition {proposal.partition} of topic id {proposal.topic_id.hex()}"
+        )
+    _check_proposal(image, old, leader, proposal)
+    index = proposal.partition
+    isr = [member.broker_id for member in proposal.isr]
+    resigns = leader not in isr  # it can't serve: the first of the others leads
+    new = moved(
+        image,
+        topic,
+        old,
+        isr=isr,
+        leader=clean_leader(image, old, isr) if resigns else leader,
+        lossy=(leader,) if resigns and proposal.lossy else (),
+    )
+    if new.last_isr and len(new.isr) >= image.min_isr(topic, new):
+        grown = replace(new, last_isr=())
+        new = replace(grown, partition_epoch=old.partition_epoch + 1)
+    events = [] if new is old else [partition_changed(topic, index, old, new)]
+    # A leader that was the last member while shutting down may go once somebody has joined.
+    left = settled(image, topic, index, new, leader)
+    if left is not new:
+        events.append(partition_changed(topic, index, new, left))
+    return events, left
+
+
+def _check_proposal(
+    image: MetadataImage, old: PartitionImage, leader: int, proposal: wire.AlterPartition
+) -> None:
+    if old.leader != leader:
+        raise NotLeaderError(
+            f"broker {leader} does not lead; broker {old.leader} does, in leader_epoch"
+            f" {old.leader_epoch}"
+        )
+    given = proposal.leader_epoch
+    if given != old.leader_epoch:
+        kind = FencedLeaderEpochError if given < old.leader_epoch else UnknownLeaderEpochError
+        raise kind(f"leader_epoch is {old.leader_epoch}, not {given}")
+    if proposal.partition_epoch != old.partition_epoch:
+        raise StalePartitionEpochError(
+            f"partition_epoch is {old.partition_epoch}, not {proposal.partition_epoch}"
+        )
+    ids = [member.broker_id for member in proposal.isr]
+    if leader not in ids and (not ids or not set(ids) <= set(old.isr)):
+        raise InvalidRequestError(
+            f"the proposed ISR {ids} lacks the leader {leader}: one that resigns leaves it to"
+            f" others of the ISR {list(old.isr)}, and adds none"
+        )
+    if len(set(ids)) != len(ids) or not set(ids) <= set(old.broker_ids):
+        raise InvalidRequestError(
+            f"the proposed ISR {ids} must name each of some replicas {list(old.broker_ids)} once"
+        )
+    for member in proposal.isr:
+        why = _ineligible(image, old, member, leader)
+        if why:
+            raise IneligibleReplicaError(f"broker {member.broker_id} {why}")
+
+
+def _ineligible(
+    image: MetadataImage, partition: PartitionImage, member: wire.IsrMember, leader: int
+) -> str | None:
+    """Return why a broker may not be in the ISR (KIP-841, KIP-903). The leader itself may be
+    shutting down: as the last member it needs somebody to hand over to.
+    """
+    broker = image.brokers.get(member.broker_id)
+    if broker is None:
+        return "is not registered"
+    if broker.epoch != member.broker_epoch:
+        return f"has broker_epoch {broker.epoch}, not {member.broker_epoch}"
+    if broker.fenced:
+        return "is fenced"
+    if broker.shutting_down and broker.id != leader:
+        return "is shutting down"
+    directory = broker.directory(partition.directory_of(broker.id) or b"")
+    if directory is None or directory.failed:
+        return "has lost that replica's directory"
+    return None

@@ -1,0 +1,226 @@
+"""Recovery: an election that may lose records, when nobody is left who surely has all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice
+
+from quorate_quorum.controller.decisions.outcome import Context, Outcome
+from quorate_quorum.controller.decisions.partitions import Key, moved, partition_changed, redirected
+from quorate_quorum.metadata.image import (
+    NO_LEADER,
+    BrokerImage,
+    MetadataImage,
+    PartitionImage,
+    TopicImage,
+)
+from quorate_quorum.v1 import controller_pb2 as wire
+
+#: An answer of a log's end that does not come is asked for again, and at last done without.
+ASK_AGAIN_MS = 1_000
+ANSWERS_WAIT_MS = 5_000
+#: Partitions without a leader that are looked at, and that are given one, in one tick at most;
+#: the others in the next ones.
+LEADERLESS_PER_TICK = 1_000
+RECOVERED_PER_TICK = 50
+
+
+def recover(
+    image: MetadataImage, topic_id: bytes, partition: int, leader: int, context: Context
+) -> Outcome[bool]:
+    """Let `leader` lead though acknowledged records may be lost: recovered_epoch says so for good.
+
+    Response: whether it was done; it is not if the partition has a leader by now, or is gone, or
+    the chosen broker may not lead.
+    """
+    del context
+    topic = image.topics.get(topic_id)
+    old = image.partition(topic_id, partition)
+    if topic is None or old is None or old.leader != NO_LEADER:
+        return Outcome((), False)
+    if not image.is_eligible(old, leader):
+        return Outcome((), False)
+    new = moved(image, topic, replace(old, isr=(), elr=()), isr=(leader,), leader=leader)
+    replicas = new.replicas
+    for broker_id in old.broker_ids:
+        broker = image.brokers.get(broker_id)
+        if broker is not None and broker.directory(old.directory_of(broker_id) or b"") is None:
+            replicas = redirected(replace(new, replicas=replicas), broker, partition)
+    new = replace(new, replicas=replicas, recovered_epoch=new.leader_epoch)
+    return Outcome((partition_changed(topic, partition, old, new),), True)
+
+
+def recover_all(image: MetadataImage, chosen: Sequence[Recover], context: Context) -> Outcome[bool]:
+    """Decide `recover` for several partitions, each by itself. Response: whether any was done."""
+    outcomes = [recover(image, c.topic_id, c.partition, c.leader, context) for c in chosen]
+    events = tuple(event for outcome in outcomes for event in outcome.events)
+    return Outcome(events, bool(events))
+
+
+@dataclass(frozen=True, slots=True)
+class AskEnds:
+    """Ask a broker, on its heartbeat stream, for (last_epoch, log_end_offset) of these."""
+
+    broker_id: int
+    partitions: tuple[Key, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Recover:
+    """Decide `recover` for this partition, and say the reason loudly."""
+
+    topic_id: bytes
+    partition: int
+    leader: int
+    reason: str
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """A partition that nobody can lead without loss."""
+
+    #: Since when a replica has been back, and the others were waited for.
+    since_ms: int
+    #: By broker: the broker_epoch that was asked, when first, and when last.
+    asked: dict[int, tuple[int, int, int]] = field(default_factory=dict)
+    #: By broker: the broker_epoch that answered, and its (last_epoch, log_end_offset).
+    ends: dict[int, tuple[int, tuple[int, int]]] = field(default_factory=dict)
+
+    def must_ask(self, broker: BrokerImage, now_ms: int) -> bool:
+        """Whether to ask a broker now: not yet asked, or so long ago that the answer is lost."""
+        epoch, first_ms, last_ms = self.asked.get(broker.id, (-1, now_ms, now_ms))
+        if epoch == broker.epoch and now_ms - last_ms < ASK_AGAIN_MS:
+            return False
+        self.asked[broker.id] = (
+            broker.epoch,
+            first_ms if epoch == broker.epoch else now_ms,
+            now_ms,
+        )
+        return True
+
+    def is_hopeless(self, broker: BrokerImage, now_ms: int) -> bool:
+        """Whether a broker was asked long ago and did not answer: it is done without."""
+        epoch, first_ms, _ = self.asked.get(broker.id, (-1, now_ms, now_ms))
+        return epoch == broker.epoch and now_ms - first_ms >= ANSWERS_WAIT_MS
+
+
+class Recovery:
+    """The way back for partitions whose ISR and ELR are empty, or whose topic allows loss.
+
+    Lives as long as a reign. It waits until all replicas are back and have told the ends of their
+    logs, or until one has been back for unclean.recovery.wait.ms (not at all where unclean election
+    is allowed). Then the furthest leads; ties go by order of assignment. It does not wait for
+    last_isr alone: at min ISR 1 that may be one wiped disk, while a replica that had left the ISR
+    holds nearly all. A replica that is back and silent may be being repaired, so it is waited for
+    as long as one that is away. An empty log may lead only if all who may have had records have
+    answered: a wiped disk is no candidate. All images given are the pending one.
+    """
+
+    def __init__(self, unclean_recovery_wait_ms: int = 60_000) -> None:
+        self._wait_ms = unclean_recovery_wait_ms
+        self._leaderless: dict[Key, _Waiting | None] = {}
+
+    def changed(self, image: MetadataImage, partitions: Iterable[Key]) -> None:
+        """These partitions changed, or are new to this reign; whoever is without a leader is
+        looked at in each tick.
+        """
+        for key in partitions:
+            partition = image.partition(*key)
+            if partition is not None and partition.leader == NO_LEADER:
+                self._leaderless.setdefault(key, None)
+            elif self._leaderless:
+                self._leaderless.pop(key, None)
+
+    def answered(self, broker_id: int, broker_epoch: int, ends: Iterable[wire.ReplicaEnd]) -> None:
+        """A broker told the ends of its logs; what nobody asked for is passed over."""
+        for end in ends:
+            waiting = self._leaderless.get((end.topic_id, end.partition))
+            if waiting is not None and broker_id in waiting.asked:
+                waiting.ends[broker_id] = (broker_epoch, (end.last_epoch, end.log_end_offset))
+
+    def tick(self, image: MetadataImage, now_ms: int) -> list[AskEnds | Recover]:
+        """Return what to ask and whom to elect, by what is known now. Where many partitions have
+        no leader they are looked at in turn.
+        """
+        questions: dict[int, list[Key]] = {}
+        recovers: list[AskEnds | Recover] = []
+        for key in list(islice(self._leaderless, LEADERLESS_PER_TICK)):
+            topic, partition = image.topics.get(key[0]), image.partition(*key)
+            if topic is None or partition is None or partition.leader != NO_LEADER:
+                del self._leaderless[key]
+                continue
+            self._leaderless[key] = self._leaderless.pop(key)  # behind the others
+            found = self._look(image, topic, key, partition, now_ms)
+            if isinstance(found, Recover):
+                recovers.append(found)
+                if len(recovers) == RECOVERED_PER_TICK:
+                    break
+            else:
+                for broker_id in found:
+                    questions.setdefault(broker_id, []).append(key)
+        asks = [AskEnds(broker_id, tuple(questions[broker_id])) for broker_id in sorted(questions)]
+        return [*asks, *recovers]
+
+    def _look(
+        self,
+        image: MetadataImage,
+        topic: TopicImage,
+        key: Key,
+        partition: PartitionImage,
+        now_ms: int,
+    ) -> Recover | list[int]:
+        """Return the election of one partition, or whom to ask first."""
+        unclean = bool(image.config_value(topic, "unclean.leader.election.enable"))
+        if (partition.isr or partition.elr) and not unclean:
+            self._leaderless[key] = None  # somebody with all records may come back
+            return []
+        waiting = self._leaderless[key]
+        if waiting is None:
+            waiting = self._leaderless[key] = _Waiting(now_ms)
+        back = [b for b in partition.broker_ids if image.is_eligible(partition, b)]
+        if not back:
+            waiting.since_ms = now_ms  # the first to come back has the others to wait for
+        waited = unclean or now_ms - waiting.since_ms >= self._wait_ms
+        if not back or not (waited or all(b in back for b in partition.broker_ids)):
+            return []
+        ends = {
+            b: waiting.ends[b][1]
+            for b in back
+            if b in waiting.ends and waiting.ends[b][0] == image.brokers[b].epoch
+        }
+        silent = [image.brokers[b] for b in back if b not in ends]
+        ask = [broker.id for broker in silent if waiting.must_ask(broker, now_ms)]
+        if not all(waited and waiting.is_hopeless(broker, now_ms) for broker in silent):
+            return ask
+        return self._furthest(topic, key, partition, ends) or ask
+
+    def _furthest(
+        self,
+        topic: TopicImage,
+        key: Key,
+        partition: PartitionImage,
+        ends: dict[int, tuple[int, int]],
+    ) -> Recover | None:
+        """Return the election of who has most; None if those who answered may not lead."""
+        holders = (*partition.isr, *partition.elr, *partition.last_isr)
+        if not all(b in ends for b in holders):
+            ends = {b: end for b, end in ends.items() if end[1] > 0}
+        if not ends:
+            return None
+
+        def rank(broker: int) -> tuple[bool, tuple[int, int], int]:
+            """A batch's epoch lies outside its CRC: one that never was is damage, and no merit."""
+            epoch_has_been = ends[broker][0] <= partition.leader_epoch
+            return epoch_has_been, ends[broker], -partition.broker_ids.index(broker)
+
+        leader = max(ends, key=rank)
+        told = ", ".join(f"broker {b}: epoch {e}, end {o}" for b, (e, o) in ends.items())
+        return Recover(
+            key[0],
+            key[1],
+            leader,
+            f"{topic.name}-{key[1]} may have lost acknowledged records: ISR"
+            f" {list(partition.isr)}, ELR {list(partition.elr)} and last ISR"
+            f" {list(partition.last_isr)} could not lead; of {told}, broker {leader} has most",
+        )

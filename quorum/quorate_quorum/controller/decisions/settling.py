@@ -1,0 +1,185 @@
+"""What a broker's state asks of partitions, in slices: to let it go, or to let it lead.
+
+A broker's own event stands first in the log; then each partition that counts on it changes by an
+event of its own, some in each turn of the loop, for one broker may lead ten thousand. What is left
+to do can be read off the image (a fenced broker leads still): a new reign looks at all brokers, so
+what one controller left half done the next one completes. Until all partitions have been looked
+at, a broker that came back is not unfenced.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+
+from quorate_quorum.controller.decisions.partitions import Key, elect, partition_changed, settled
+from quorate_quorum.metadata.image import NO_LEADER, MetadataImage, PartitionImage, TopicImage
+from quorate_quorum.v1 import events_pb2 as ev
+
+#: Partitions looked at, and changed, in one slice: a few milliseconds of work.
+LOOKED_MAX = 2_000
+CHANGED_MAX = 50
+
+
+def asked(
+    image: MetadataImage, topic: TopicImage, index: int, old: PartitionImage, broker_id: int
+) -> PartitionImage:
+    """Return what must become of a partition given the state of one of its brokers."""
+    new = settled(image, topic, index, old, broker_id)
+    return elect(image, topic, old) if new is old else new
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where the walk over all partitions stands; it goes round in laps while there is work."""
+
+    lap: int
+    #: The topics of this lap, in order of their ids.
+    topics: Sequence[bytes]
+    at: int = 0
+    partition: int = 0
+
+    @property
+    def position(self) -> tuple[int, bytes, int]:
+        """Comparable over laps, whatever topics came and went."""
+        if self.at == len(self.topics):
+            return self.lap + 1, b"", 0
+        return self.lap, self.topics[self.at] if self.at or self.partition else b"", self.partition
+
+    @property
+    def is_lap_over(self) -> bool:
+        return self.at == len(self.topics)
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """One broker that is looked for: until the walk is where it was, one lap later."""
+
+    since: tuple[int, bytes, int] | None = None
+    has_changed: bool = False
+
+    def is_over(self, position: tuple[int, bytes, int]) -> bool:
+        if self.since is None:
+            return False
+        lap, topic_id, partition = self.since
+        return position >= (lap + 1, topic_id, partition)
+
+
+@dataclass(slots=True)
+class Slice:
+    """One step of the walk, to be proposed; it counts once `took` was told."""
+
+    events: list[ev.MetadataEvent] = field(default_factory=list)
+    #: Partitions that were looked at and have no leader.
+    leaderless: list[Key] = field(default_factory=list)
+    place: _Place | None = None
+    looks: dict[int, _Look] = field(default_factory=dict)
+
+
+class Settling:
+    """See the module. Lives one reign; the images given are the pending one."""
+
+    def __init__(self, *, looked_max: int = LOOKED_MAX, changed_max: int = CHANGED_MAX) -> None:
+        self._looked_max = looked_max
+        self._changed_max = changed_max
+        self._place: _Place | None = None
+        self._looks: dict[int, _Look] = {}
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether partitions are left to look at."""
+        return bool(self._looks)
+
+    def is_settled(self, broker_id: int) -> bool:
+        """Whether all partitions have been looked at since the broker's state last changed."""
+        return broker_id not in self._looks
+
+    def begin(self, broker_ids: Iterable[int]) -> None:
+        """These brokers' state changed, or is not known to have been looked at."""
+        for broker_id in broker_ids:
+            self._looks[broker_id] = _Look()
+
+    def next(self, image: MetadataImage) -> Slice:
+        """Return the next step; asked again without `took`, the same one for the image of then."""
+        place = self._place or _lap(image, 0)
+        if any(look.since is None for look in self._looks.values()):
+            place = _renewed(image, place)
+        part = Slice(place=place, looks=dict(self._looks))
+        assert part.place is not None
+        for broker_id, look in self._looks.items():
+            if look.since is None:
+                part.looks[broker_id] = replace(look, since=part.place.position)
+        left = self._looked_max
+        while left > 0 and len(part.events) < self._changed_max:
+            place = part.place
+            if all(look.is_over(place.position) for look in part.looks.values()):
+                break
+            if place.is_lap_over:
+                part.place = _lap(image, place.lap + 1)
+                left -= 1
+                continue
+            left -= 1 + self._look_at(image, part, place, left)
+        return part
+
+    def took(self, part: Slice) -> dict[int, bool]:
+        """A step was proposed. Return the brokers that are settled by it: whether partitions
+        changed for them.
+        """
+        assert part.place is not None
+        done = {b: k.has_changed for b, k in part.looks.items() if k.is_over(part.place.position)}
+        self._looks = {b: look for b, look in part.looks.items() if b not in done}
+        self._place = part.place if self._looks else None
+        return done
+
+    def _look_at(self, image: MetadataImage, part: Slice, place: _Place, most: int) -> int:
+        """Look at partitions of one topic, and move on; return how many."""
+        topic = image.seen_or_forming(place.topics[place.at])
+        index = place.partition
+        end = 0 if topic is None else min(len(topic.partitions), index + most)
+        while topic is not None and index < end and len(part.events) < self._changed_max:
+            state = topic.partitions[index]
+            for broker_id in state.broker_ids:
+                if broker_id in part.looks:
+                    state = _changed(image, topic, index, state, broker_id, part)
+            if state.leader == NO_LEADER:
+                part.leaderless.append((topic.id, index))
+            index += 1
+        is_whole = topic is None or index >= len(topic.partitions)
+        part.place = (
+            replace(place, at=place.at + 1, partition=0)
+            if is_whole
+            else replace(place, partition=index)
+        )
+        return index - place.partition
+
+
+def _changed(
+    image: MetadataImage,
+    topic: TopicImage,
+    index: int,
+    old: PartitionImage,
+    broker_id: int,
+    part: Slice,
+) -> PartitionImage:
+    new = asked(image, topic, index, old, broker_id)
+    if new is not old:
+        part.events.append(partition_changed(topic, index, old, new))
+        part.looks[broker_id] = replace(part.looks[broker_id], has_changed=True)
+    return new
+
+
+def _lap(image: MetadataImage, number: int) -> _Place:
+    return _Place(number, sorted([*image.topics, *image.forming]))
+
+
+def _renewed(image: MetadataImage, place: _Place) -> _Place:
+    """The same place among the topics of now: one made since the lap began may count on a broker
+    whose state has changed since.
+    """
+    if place.is_lap_over:
+        return place
+    now, current = _lap(image, place.lap), place.topics[place.at]
+    at = bisect_left(now.topics, current)
+    is_there = at < len(now.topics) and now.topics[at] == current
+    return replace(now, at=at, partition=place.partition if is_there else 0)

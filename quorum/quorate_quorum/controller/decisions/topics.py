@@ -1,0 +1,270 @@
+"""Topics: deleted, configured; internal ones raised as brokers join. See creation.py, too."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+from quorate.errors import (
+    InvalidReplicationFactorError,
+    InvalidRequestError,
+    InvalidTopicError,
+    NotEnoughReplicasError,
+    PolicyViolationError,
+    QuorateError,
+    UnknownTopicError,
+    to_wire,
+)
+from quorate.v1 import admin_pb2 as admin
+from quorate_quorum.controller.decisions.outcome import Context, Outcome
+from quorate_quorum.controller.decisions.partitions import good_directory, moved, partition_changed
+from quorate_quorum.controller.decisions.placement import Place, fill, ring
+from quorate_quorum.metadata.configs import check_config, spec_of, typed, warnings_of
+from quorate_quorum.metadata.delta import replayed
+from quorate_quorum.metadata.image import (
+    INTERNAL_PREFIX,
+    MetadataImage,
+    PartitionImage,
+    ReplicaImage,
+)
+from quorate_quorum.v1 import events_pb2 as ev
+
+NAME = re.compile(r"[a-zA-Z0-9._-]{1,249}")
+NAME_LENGTH_MAX = 249
+PARTITIONS_MAX = 10_000
+TOPICS_PER_REQUEST_MAX = 1_000
+CONFIGS_PER_REQUEST_MAX = 1_000
+#: A topic has many partitions to forget.
+DELETED_PER_TURN = 50
+DEFAULT_REPLICATION_MAX = 3
+MIN_ISR = "min.insync.replicas"
+FLUSH_ON_ACK = "flush.on.ack"
+
+
+def check_name(name: str, *, internal: bool = False) -> None:
+    """Check a new topic's name; InvalidTopicError says what is wrong with it."""
+    if not name:
+        raise InvalidTopicError("a topic needs a name")
+    if len(name) > NAME_LENGTH_MAX:
+        raise InvalidTopicError(
+            f"a topic's name has at most {NAME_LENGTH_MAX} characters; {name[:20]}... has"
+            f" {len(name)}"
+        )
+    if name in (".", ".."):
+        raise InvalidTopicError(f"a topic cannot be named {name!r}: it names a directory")
+    if not NAME.fullmatch(name):
+        wrong = next(c for c in name if not NAME.fullmatch(c))
+        raise InvalidTopicError(
+            f"a topic's name has only a-z A-Z 0-9 . _ and -; {name!r} has {wrong!r}"
+        )
+    if name.startswith(INTERNAL_PREFIX) and not internal:
+        raise InvalidTopicError(f"names that begin with __ are Quorate's own; {name!r} does")
+
+
+def replication_factor(image: MetadataImage, asked: int) -> int:
+    """Return how many replicas a new topic gets; -1 asks for the cluster's default.
+
+    That default is the lesser of 3 and the registered brokers, unless configured. Raises
+    InvalidReplicationFactorError.
+    """
+    registered = len(image.brokers)
+    if not registered:
+        raise NotEnoughReplicasError("no broker is registered yet: try again soon")
+    factor = asked
+    if asked == -1:
+        factor = default_factor(image)
+    if factor < 1:
+        raise InvalidReplicationFactorError(
+            f"replication_factor must be 1 or more (-1: the cluster's default), not {factor}"
+        )
+    if factor > registered:
+        raise InvalidReplicationFactorError(
+            f"replication_factor {factor} is more than the {registered} registered brokers"
+        )
+    return factor
+
+
+def default_factor(image: MetadataImage) -> int:
+    """The cluster's default: as configured, which may be more than there are brokers."""
+    configured = int(typed("default.replication.factor", {}, image.configs))
+    return configured if configured > 0 else min(DEFAULT_REPLICATION_MAX, len(image.brokers))
+
+
+def places_of(image: MetadataImage) -> list[Place]:
+    """Return the brokers that may be given replicas: alive, staying, with a working disk."""
+    return [
+        Place(broker.id, broker.rack, broker.host)
+        for broker in image.sorted_brokers()
+        if not broker.fenced
+        and not broker.shutting_down
+        and any(not directory.failed for directory in broker.directories)
+    ]
+
+
+def delete_topics(
+    image: MetadataImage, request: admin.DeleteTopicsRequest, context: Context
+) -> Outcome[admin.DeleteTopicsResponse]:
+    """Delete topics by name and by id; each has its own result.
+
+    Those beyond TOPICS_PER_REQUEST_MAX are refused: 10,000 at once held the loop up for 0.2 s.
+    """
+    del context
+    response = admin.DeleteTopicsResponse()
+    gone: dict[bytes, None] = {}
+    asked: list[tuple[str, bytes]] = [
+        (name, image.topic_ids.get(name, b"")) for name in request.topics
+    ]
+    asked += [("", topic_id) for topic_id in request.topic_ids]
+    for count, (name, topic_id) in enumerate(asked):
+        topic = image.topics.get(topic_id)
+        result = response.topics.add(name=name if topic is None else topic.name, topic_id=topic_id)
+        error: QuorateError
+        if count >= TOPICS_PER_REQUEST_MAX:
+            error = InvalidRequestError(
+                f"one request deletes at most {TOPICS_PER_REQUEST_MAX} topics; ask again for the"
+                " rest"
+            )
+            result.error.CopyFrom(to_wire(error))
+        elif topic is None or topic_id in gone:
+            error = UnknownTopicError(f"no topic {name or topic_id.hex()!r}")
+            result.error.CopyFrom(to_wire(error))
+        elif topic.is_internal:
+            error = PolicyViolationError(f"topic {topic.name!r} is Quorate's own")
+            result.error.CopyFrom(to_wire(error))
+        else:
+            gone[topic_id] = None
+    events = [ev.MetadataEvent(remove_topic=ev.RemoveTopic(topic_id=i)) for i in gone]
+    return Outcome(tuple(events), response)
+
+
+def parts_of(request: admin.DeleteTopicsRequest) -> list[admin.DeleteTopicsRequest]:
+    """Cut a request into what is decided in one turn of the loop each; one with too many topics
+    stays whole, for it is refused in part.
+    """
+    asked = [(name, b"") for name in request.topics] + [("", i) for i in request.topic_ids]
+    if not DELETED_PER_TURN < len(asked) <= TOPICS_PER_REQUEST_MAX:
+        return [request]
+    return [
+        admin.DeleteTopicsRequest(
+            topics=[name for name, topic_id in part if not topic_id],
+            topic_ids=[topic_id for _, topic_id in part if topic_id],
+        )
+        for first in range(0, len(asked), DELETED_PER_TURN)
+        if (part := asked[first : first + DELETED_PER_TURN])
+    ]
+
+
+def alter_configs(
+    image: MetadataImage, request: admin.AlterConfigsRequest, context: Context
+) -> Outcome[admin.AlterConfigsResponse]:
+    """Set and remove configs of a topic, or (topic empty) the cluster's defaults; all or nothing.
+
+    Where a lower min.insync.replicas lets an ISR commit alone, its ELR is void in the same Outcome.
+    """
+    del context
+    try:
+        events = _config_events(image, request)
+    except QuorateError as error:
+        return Outcome((), admin.AlterConfigsResponse(error=to_wire(error)))
+    response = admin.AlterConfigsResponse(warnings=warnings_of(request.set))
+    if request.validate_only:
+        return Outcome((), response)
+    after = replayed(image, events)
+    if any(event.config.name == MIN_ISR for event in events):
+        # First, for the log may end between: what an ISR then commits alone, its ELR lacks.
+        events = [*_voided(after), *events]
+    return Outcome(tuple(events), response)
+
+
+def _config_events(
+    image: MetadataImage, request: admin.AlterConfigsRequest
+) -> list[ev.MetadataEvent]:
+    topic = image.topic_named(request.topic) if request.topic else None
+    if request.topic and topic is None:
+        raise UnknownTopicError(f"no topic {request.topic!r}")
+    count = len(request.set) + len(request.remove)
+    if count > CONFIGS_PER_REQUEST_MAX:
+        raise InvalidRequestError(
+            f"a request names {count} configs; {CONFIGS_PER_REQUEST_MAX} are allowed"
+        )
+    topic_id, now = (b"", image.configs) if topic is None else (topic.id, topic.configs)
+    wanted: dict[str, str | None] = {}
+    for name in request.remove:
+        spec_of(name, of_topic=topic is not None)
+        if name in wanted:
+            raise InvalidRequestError(f"{name} is removed twice in one request")
+        wanted[name] = None
+    for name in sorted(request.set):
+        if name in wanted:
+            raise InvalidRequestError(f"{name} is both set and removed")
+        wanted[name] = check_config(name, request.set[name], of_topic=topic is not None)
+    if topic is not None and FLUSH_ON_ACK in wanted and _flushes(wanted) != _flushes(now):
+        raise PolicyViolationError(
+            f"{FLUSH_ON_ACK} is fixed when a topic is created: what was written under one value"
+            " cannot be trusted under the other"
+        )
+    events = []
+    for name, value in wanted.items():
+        if value != now.get(name):
+            config = ev.Config(topic_id=topic_id, name=name)
+            if value is not None:
+                config.value = value
+            events.append(ev.MetadataEvent(config=config))
+    return events
+
+
+def _flushes(configs: Mapping[str, str | None] | Mapping[str, str]) -> bool:
+    return configs.get(FLUSH_ON_ACK) == "true"
+
+
+def _voided(image: MetadataImage) -> Iterator[ev.MetadataEvent]:
+    """Yield the changes of partitions whose ISR is now enough without their ELR."""
+    for topic in image.all_topics():
+        for index, old in enumerate(topic.partitions):
+            if old.elr:
+                new = moved(image, topic, old, isr=old.isr, leader=old.leader)
+                if new is not old:
+                    yield partition_changed(topic, index, old, new)
+
+
+def raise_internal_topics(image: MetadataImage, context: Context) -> Outcome[int]:
+    """Give internal topics more replicas as brokers join, up to the default replication factor.
+
+    So a cluster that began with one broker keeps what its groups committed when that one goes.
+    New replicas are `adding` until they are in the ISR. Response: how many partitions were raised.
+    """
+    del context
+    places = places_of(image)
+    circle = ring(places)
+    events: list[ev.MetadataEvent] = []
+    for topic in image.sorted_topics():
+        if not topic.is_internal or not image.brokers:
+            continue
+        target = min(default_factor(image), len(places))
+        for index, old in enumerate(topic.partitions):
+            if len(old.replicas) < target:
+                new = _raised(image, circle, index, old, target)
+                events.append(partition_changed(topic, index, old, new))
+    return Outcome(tuple(events), len(events))
+
+
+def _raised(
+    image: MetadataImage, circle: list[Place], index: int, old: PartitionImage, target: int
+) -> PartitionImage:
+    chosen = []
+    for broker_id in old.broker_ids:
+        broker = image.brokers[broker_id]
+        chosen.append(Place(broker.id, broker.rack, broker.host))
+    added = [p.broker_id for p in fill(chosen, circle, index, target)[len(chosen) :]]
+    replicas = list(old.replicas)
+    for broker_id in added:
+        directory_id = good_directory(image.brokers[broker_id], index)
+        assert directory_id is not None, "only brokers with a working directory are places"
+        replicas.append(ReplicaImage(broker_id, directory_id))
+    return replace(
+        old,
+        replicas=tuple(replicas),
+        adding=(*old.adding, *added),
+        partition_epoch=old.partition_epoch + 1,
+    )

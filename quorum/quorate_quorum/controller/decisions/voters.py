@@ -1,0 +1,109 @@
+"""Voters come and go, one at a time, by decisions on the pending image (KIP-853).
+
+A voter is an id and a directory. What only Raft knows (whether the last change is committed,
+whether a new voter has caught up, who is heard) it checks itself before it appends the event.
+"""
+
+from __future__ import annotations
+
+from quorate.errors import InvalidRequestError, OverloadedError, QuorateError, to_wire
+from quorate.v1 import admin_pb2 as admin
+from quorate_quorum.controller.decisions.features import Heard, check_knows
+from quorate_quorum.controller.decisions.outcome import Outcome
+from quorate_quorum.metadata.image import MetadataImage, VoterImage, voters_event
+from quorate_quorum.node.config import wrong_address
+from quorate_quorum.v1.events_pb2 import MetadataEvent
+
+#: More make every commit slower, and no cluster safer.
+VOTERS_MAX = 15
+ENDPOINT_LENGTH_MAX = 255
+DIRECTORY_ID_BYTES = 16
+INT32_MAX = 2**31 - 1
+
+
+def add_voter(
+    image: MetadataImage, request: admin.AddVoterRequest, heard: Heard
+) -> Outcome[admin.AddVoterResponse]:
+    """Add a voter that has caught up as an observer, or move one to another endpoint."""
+    voter = VoterImage(request.voter_id, request.directory_id, request.endpoint)
+    if voter in image.voters:
+        return Outcome((), admin.AddVoterResponse(already=True))
+    try:
+        _check_voter(voter)
+        _check_may_come(image, voter, heard)
+    except QuorateError as error:
+        return Outcome((), admin.AddVoterResponse(error=to_wire(error)))
+    others = [one for one in image.voters if one.id != voter.id]
+    return Outcome((_changed(*others, voter),), admin.AddVoterResponse())
+
+
+def remove_voter(
+    image: MetadataImage, request: admin.RemoveVoterRequest
+) -> Outcome[admin.RemoveVoterResponse]:
+    """Remove a voter; without a directory id, whichever disk of that id is a voter's."""
+    named = request.directory_id
+    gone = [v for v in image.voters if v.id == request.voter_id and named in (b"", v.directory_id)]
+    if not gone:
+        return Outcome((), admin.RemoveVoterResponse(already=True))
+    directory_id = gone[0].directory_id
+    if len(image.voters) == 1:
+        error = InvalidRequestError(
+            f"voter {request.voter_id} is the only one: add another before you remove it"
+        )
+        return Outcome((), admin.RemoveVoterResponse(error=to_wire(error)))
+    others = [one for one in image.voters if one not in gone]
+    return Outcome((_changed(*others),), admin.RemoveVoterResponse(directory_id=directory_id))
+
+
+def _changed(*voters: VoterImage) -> MetadataEvent:
+    return MetadataEvent(voters=voters_event(tuple(sorted(voters, key=lambda voter: voter.id))))
+
+
+def _check_voter(voter: VoterImage) -> None:
+    if not 0 <= voter.id <= INT32_MAX:
+        raise InvalidRequestError(f"a voter's id is 0 to {INT32_MAX}, not {voter.id}")
+    if len(voter.directory_id) != DIRECTORY_ID_BYTES:
+        raise InvalidRequestError(
+            f"voter {voter.id}: a directory id has {DIRECTORY_ID_BYTES} bytes, not "
+            f"{len(voter.directory_id)}"
+        )
+    if len(voter.endpoint) > ENDPOINT_LENGTH_MAX:
+        raise InvalidRequestError(
+            f"voter {voter.id}: an endpoint has at most {ENDPOINT_LENGTH_MAX} characters, not "
+            f"{len(voter.endpoint)}"
+        )
+    wrong = wrong_address(voter.endpoint, port_min=1)
+    if wrong is not None:
+        raise InvalidRequestError(f"voter {voter.id}: {wrong}")
+
+
+def _check_may_come(image: MetadataImage, voter: VoterImage, heard: Heard) -> None:
+    """Raise InvalidRequestError, UnsupportedError, or OverloadedError (retriable)."""
+    there = {one.endpoint: one.id for one in image.voters if one.id != voter.id}
+    if voter.endpoint in there:
+        other = there[voter.endpoint]
+        raise InvalidRequestError(f"{voter.endpoint} is where voter {other} listens")
+    same = next((one for one in image.voters if one.id == voter.id), None)
+    if same is not None:
+        if same.directory_id == voter.directory_id:
+            return  # it moves, or listens elsewhere
+        raise InvalidRequestError(
+            f"voter {voter.id} is there with directory {same.directory_id.hex()}: if that disk is "
+            f"gone, remove it first: quorate quorum remove-voter {voter.id}:"
+            f"{same.directory_id.hex()}"
+        )
+    if voter.id in image.brokers:
+        raise InvalidRequestError(
+            f"broker {voter.id} at {image.brokers[voter.id].endpoint} is registered: voters and"
+            " brokers share one space of ids. Format the new voter with another node.id"
+        )
+    if len(image.voters) >= VOTERS_MAX:
+        raise InvalidRequestError(f"there are {len(image.voters)} voters; at most {VOTERS_MAX}")
+    known = heard.get((voter.id, voter.directory_id))
+    if known is None:
+        raise OverloadedError(
+            f"node {voter.id} with directory {voter.directory_id.hex()} does not fetch from the "
+            "controller: start it on a disk made by `quorate storage format --new-voter`, look "
+            "for it among the observers of `quorate quorum describe`, and ask again"
+        )
+    check_knows(image, f"voter {voter.id}", known)

@@ -1,0 +1,421 @@
+"""The Controller service: what brokers ask of the controller, as bytes and back.
+
+It checks who asks (cluster, generation), hands the question to the controller, and turns what
+comes out into the answer's error field. Whoever asks a voter that is not the controller is told
+who is. Public admin messages arrive inside Forward only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import aclosing, contextmanager
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import structlog
+from google.protobuf.message import DecodeError
+
+from quorate.errors import (
+    InvalidRequestError,
+    NetworkError,
+    NotControllerError,
+    OutcomeUnknownError,
+    OverloadedError,
+    QuorateError,
+    RequestTimedOutError,
+    UnsupportedError,
+    WrongClusterError,
+    to_wire,
+)
+from quorate.net.methods import (
+    ADD_VOTER,
+    ALTER_CONFIGS,
+    CREATE_TOPICS,
+    DELETE_TOPICS,
+    DESCRIBE_FEATURES,
+    DESCRIBE_HEALTH,
+    DESCRIBE_QUORUM,
+    REMOVE_VOTER,
+    TRANSFER_LEADERSHIP,
+    UNREGISTER_BROKER,
+    UPDATE_FEATURE,
+)
+from quorate.net.network import Handler, Method, Peer
+from quorate_quorum.controller.decisions import brokers, topics
+from quorate_quorum.controller.decisions.outcome import Context, Outcome
+from quorate_quorum.controller.decisions.voters import remove_voter
+from quorate_quorum.controller.driver.controller import Controller
+from quorate_quorum.controller.driver.reign import Decided
+from quorate_quorum.metadata.image import MetadataImage
+from quorate_quorum.methods import (
+    ALLOCATE_PRODUCER_IDS,
+    ALTER_PARTITIONS,
+    FORWARD,
+    HEARTBEAT,
+    REGISTER,
+)
+from quorate_quorum.v1.controller_pb2 import (
+    AllocateProducerIdsRequest,
+    AllocateProducerIdsResponse,
+    AlterPartitionsRequest,
+    AlterPartitionsResponse,
+    ForwardRequest,
+    ForwardRequests,
+    ForwardResponse,
+    ForwardResponses,
+    HeartbeatRequest,
+    HeartbeatResponse,
+    RegisterRequest,
+    RegisterResponse,
+)
+
+log = structlog.get_logger(__name__)
+
+Q = TypeVar("Q")
+R = TypeVar("R")
+#: Answers that tell who the controller is.
+H = TypeVar("H", RegisterResponse, HeartbeatResponse, ForwardResponse, AllocateProducerIdsResponse)
+
+ALTERS_IN_FLIGHT_MAX = 64
+FORWARDS_IN_FLIGHT_MAX = 1000
+#: Of one message: a caller that sends more is at fault, and its stream is broken.
+FORWARDS_PER_MESSAGE_MAX = 1000
+DEADLINE_MAX_MS = 600_000
+
+
+class ControllerService:
+    """Serves the controller of one voter."""
+
+    def __init__(
+        self,
+        cluster_id: str,
+        quorum_generation: int,
+        controller: Controller,
+        *,
+        requests_max: int = 10_000,
+        forwarded_bytes_max: int = 64 << 20,
+    ) -> None:
+        self._cluster_id = cluster_id
+        self._generation = quorum_generation
+        self._controller = controller
+        self._requests_max = requests_max
+        self._requests = 0
+        self._forwarded_bytes_max = forwarded_bytes_max
+        self._forwarded_bytes = 0
+        self._forwarded: Mapping[str, _Forwarded[Any, Any]] = {
+            forwarded.method.path: forwarded
+            for forwarded in (
+                _Forwarded(CREATE_TOPICS, controller.create_topics),
+                _Forwarded(DELETE_TOPICS, controller.delete_topics),
+                _decided(ALTER_CONFIGS, controller, topics.alter_configs),
+                _Forwarded(DESCRIBE_QUORUM, controller.describe_quorum),
+                _Forwarded(DESCRIBE_HEALTH, controller.describe_health),
+                _Forwarded(UNREGISTER_BROKER, controller.unregister_broker),
+                _Forwarded(DESCRIBE_FEATURES, controller.describe_features),
+                _Forwarded(UPDATE_FEATURE, controller.update_feature),
+                _Forwarded(TRANSFER_LEADERSHIP, controller.transfer_leadership),
+                _Forwarded(ADD_VOTER, controller.add_voter),
+                _decided(
+                    REMOVE_VOTER, controller, lambda image, request, _: remove_voter(image, request)
+                ),
+            )
+        }
+
+    def handlers(self) -> Mapping[Method[Any, Any], Handler]:
+        return {
+            REGISTER: self.register,
+            HEARTBEAT: self.heartbeat,
+            ALTER_PARTITIONS: self.alter_partitions,
+            FORWARD: self.forward,
+            ALLOCATE_PRODUCER_IDS: self.allocate_producer_ids,
+        }
+
+    # -- calls
+
+    async def register(self, request: RegisterRequest, peer: Peer) -> RegisterResponse:
+        try:
+            self._check_history(request.cluster_id, request.quorum_generation)
+            with self._counted():
+                decided = await self._controller.register(request)
+            response = decided.response
+        except QuorateError as error:
+            response = RegisterResponse(error=to_wire(error))
+        if request.cluster_id == self._cluster_id:
+            response.quorum_generation = self._generation
+        return self._with_hint(response)
+
+    async def allocate_producer_ids(
+        self, request: AllocateProducerIdsRequest, peer: Peer
+    ) -> AllocateProducerIdsResponse:
+        try:
+            self._check_history(request.cluster_id, request.quorum_generation)
+            with self._counted():
+                decided = await self._controller.run(
+                    lambda image, context: brokers.allocate_producer_ids(image, request, context)
+                )
+        except QuorateError as error:
+            return self._with_hint(AllocateProducerIdsResponse(error=to_wire(error)))
+        return self._with_hint(decided.response)
+
+    # -- streams
+
+    async def alter_partitions(
+        self, requests: AsyncIterator[AlterPartitionsRequest], peer: Peer
+    ) -> AsyncIterator[AlterPartitionsResponse]:
+        replies = answered_each(requests, self._alter, ALTERS_IN_FLIGHT_MAX)
+        async with aclosing(replies):
+            async for group in replies:
+                for reply in group:
+                    yield reply
+
+    async def forward(
+        self, requests: AsyncIterator[ForwardRequests], peer: Peer
+    ) -> AsyncIterator[ForwardResponses]:
+        first = await anext(aiter(requests), None)
+        if first is None:
+            return
+        try:
+            self._check_history(first.cluster_id, first.quorum_generation)
+        except WrongClusterError as error:
+            yield ForwardResponses(error=to_wire(error))
+            return
+        replies = answered_each(_one_by_one(first, requests), self._forward, FORWARDS_IN_FLIGHT_MAX)
+        async with aclosing(replies):
+            async for group in replies:
+                yield ForwardResponses(responses=group)
+
+    async def heartbeat(
+        self, requests: AsyncIterator[HeartbeatRequest], peer: Peer
+    ) -> AsyncIterator[HeartbeatResponse]:
+        """Serve one broker's lease: what it says is stepped in as it comes, and whatever it must
+        know is sent in the turn of the loop in which it is decided.
+        """
+        first = await anext(aiter(requests), None)
+        if first is None:
+            return
+        try:
+            self._check_history(first.cluster_id, first.quorum_generation)
+            session = self._controller.open_session(first)
+        except QuorateError as error:
+            yield self._with_hint(HeartbeatResponse(error=to_wire(error)))
+            return
+        listening = asyncio.create_task(self._listen(requests, session.take, session.end))
+        try:
+            while not session.is_over:
+                session.bell.reset()
+                yield session.answer()
+                if not session.is_over:
+                    await session.bell.wait(session.interval_ms)
+            if session.failure is not None:
+                yield self._with_hint(HeartbeatResponse(error=to_wire(session.failure)))
+        finally:
+            session.close()
+            listening.cancel()
+            await asyncio.wait([listening])
+        if not listening.cancelled():
+            listening.result()  # a fault of ours in what the broker said is not kept secret
+
+    # -- small things
+
+    async def _alter(self, request: AlterPartitionsRequest) -> AlterPartitionsResponse:
+        try:
+            self._check_generation(request.quorum_generation)
+            with self._counted():
+                decided = await self._controller.alter_partitions(request)
+        except QuorateError as error:
+            return AlterPartitionsResponse(error=to_wire(error), request_id=request.request_id)
+        return decided.response
+
+    async def _forward(self, request: ForwardRequest) -> ForwardResponse:
+        try:
+            forwarded = self._forwarded.get(request.method)
+            if forwarded is None:
+                raise UnsupportedError(f"the controller does not serve {request.method[:200]!r}")
+            if request.deadline_ms == 0:
+                raise RequestTimedOutError("the caller's time was over; nothing was done")
+            with self._counted(), self._held(len(request.request)):
+                decided = await _in_time(
+                    forwarded.answer(decoded(forwarded.method, request.request)),
+                    request.deadline_ms,
+                )
+        except NotControllerError as error:
+            return self._with_hint(
+                ForwardResponse(error=to_wire(error), request_id=request.request_id)
+            )
+        except QuorateError as error:
+            return ForwardResponse(error=to_wire(error), request_id=request.request_id)
+        except Exception as error:
+            # A fault of ours in one call must not break the stream of all others.
+            log.exception("forwarded_call_failed", method=request.method)
+            unknown = OutcomeUnknownError(f"the controller failed in {request.method}: {error!r}")
+            return ForwardResponse(error=to_wire(unknown), request_id=request.request_id)
+        return ForwardResponse(
+            request_id=request.request_id,
+            response=forwarded.method.encode_response(decided.response),
+            apply_offset=decided.apply_offset,
+        )
+
+    async def _listen(
+        self,
+        requests: AsyncIterator[HeartbeatRequest],
+        take: Callable[[HeartbeatRequest], None],
+        end: Callable[[], None],
+    ) -> None:
+        try:
+            async for request in requests:
+                take(request)
+        except NetworkError as error:
+            log.debug("heartbeat_stream_broke", reason=str(error))
+        finally:
+            end()
+
+    def _check_history(self, cluster_id: str, generation: int) -> None:
+        if cluster_id != self._cluster_id:
+            raise WrongClusterError(
+                f"this quorum is of cluster {self._cluster_id!r}, not {cluster_id[:100]!r}"
+            )
+        self._check_generation(generation)
+
+    def _check_generation(self, generation: int) -> None:
+        """Refuse who follows another history; 0: who follows none yet."""
+        if generation not in (0, self._generation):
+            raise WrongClusterError(
+                f"this quorum's generation is {self._generation}, not {generation}"
+            )
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        if self._requests >= self._requests_max:
+            raise OverloadedError(
+                f"the controller has {self._requests} requests to answer, and takes no more"
+            )
+        self._requests += 1
+        try:
+            yield
+        finally:
+            self._requests -= 1
+
+    @contextmanager
+    def _held(self, size: int) -> Iterator[None]:
+        """Count the bytes of a forwarded request while it is answered."""
+        if self._forwarded_bytes + size > self._forwarded_bytes_max:
+            raise OverloadedError(
+                f"the controller holds {self._forwarded_bytes} bytes of requests, and takes no "
+                f"{size} more: at most {self._forwarded_bytes_max}"
+            )
+        self._forwarded_bytes += size
+        try:
+            yield
+        finally:
+            self._forwarded_bytes -= size
+
+    def _with_hint(self, response: H) -> H:
+        """Say who the controller is, as far as this voter knows."""
+        response.leader_id, response.leader_endpoint = self._controller.leader_hint
+        return response
+
+
+@dataclass(frozen=True, slots=True)
+class _Forwarded(Generic[Q, R]):
+    """An admin method that the controller serves inside Forward."""
+
+    method: Method[Q, R]
+    answer: Callable[[Q], Awaitable[Decided[R]]]
+
+
+def _decided(
+    method: Method[Q, R],
+    controller: Controller,
+    decide: Callable[[MetadataImage, Q, Context], Outcome[R]],
+) -> _Forwarded[Q, R]:
+    """Return the method that is answered by one decision on the image."""
+    return _Forwarded(
+        method,
+        lambda request: controller.run(lambda image, context: decide(image, request, context)),
+    )
+
+
+def decoded(method: Method[Q, Any], data: bytes) -> Q:
+    """Return a forwarded request; InvalidRequestError if its bytes are none."""
+    try:
+        return method.decode_request(data)
+    except DecodeError as error:
+        raise InvalidRequestError(f"the request of {method.path} does not parse: {error}") from None
+
+
+async def _in_time(answer: Awaitable[R], deadline_ms: int) -> R:
+    """Await an answer for as long as the caller does; what is under way then goes on."""
+    try:
+        async with asyncio.timeout(min(deadline_ms, DEADLINE_MAX_MS) / 1000):
+            return await answer
+    except TimeoutError:
+        raise OutcomeUnknownError(
+            f"the change was not committed within {deadline_ms} ms; it may be later"
+        ) from None
+
+
+async def _one_by_one(
+    first: ForwardRequests, rest: AsyncIterator[ForwardRequests]
+) -> AsyncIterator[ForwardRequest]:
+    """Yield the requests of all messages; InvalidRequestError if one holds too many."""
+    message: ForwardRequests | None = first
+    while message is not None:
+        if len(message.requests) > FORWARDS_PER_MESSAGE_MAX:
+            raise InvalidRequestError(
+                f"a message of {len(message.requests)} forwarded requests: at most "
+                f"{FORWARDS_PER_MESSAGE_MAX} may come in one"
+            )
+        for request in message.requests:
+            yield request
+        message = await anext(rest, None)
+
+
+async def answered_each(
+    requests: AsyncIterator[Q], answer: Callable[[Q], Awaitable[R]], in_flight_max: int
+) -> AsyncGenerator[list[R], None]:
+    """Yield the answers of all requests in the order in which they are ready.
+
+    A group is what became ready since the last was taken. Requests are begun in the order in
+    which they come, and no more than `in_flight_max` are read ahead of the answers that were
+    taken. `answer` raises nothing but by a fault of its own. What `requests` raises, but for a
+    stream that broke, is raised when all that came before has its answer.
+    """
+    ready: list[R] = []
+    news = asyncio.Event()
+    free = asyncio.Semaphore(in_flight_max)
+
+    async def answer_one(request: Q) -> None:
+        reply = await answer(request)
+        ready.append(reply)  # to the list of then: others were yielded meanwhile
+        news.set()
+
+    async def answer_all() -> None:
+        failure: Exception | None = None
+        async with asyncio.TaskGroup() as group:
+            try:
+                async for request in requests:
+                    await free.acquire()
+                    group.create_task(answer_one(request))
+            except NetworkError:
+                pass  # a stream that breaks has no more requests
+            except Exception as error:
+                failure = error
+        if failure is not None:
+            raise failure
+
+    answering = asyncio.create_task(answer_all())
+    answering.add_done_callback(lambda _: news.set())
+    try:
+        while ready or not answering.done():
+            await news.wait()
+            news.clear()
+            group, ready = ready, []
+            if group:
+                yield group
+            for _ in group:
+                free.release()
+        answering.result()
+    finally:
+        answering.cancel()
+        await asyncio.wait([answering])

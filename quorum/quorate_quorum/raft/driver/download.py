@@ -1,0 +1,209 @@
+"""Downloading the snapshot that the machine wants, chunk after chunk, from the leader of now.
+
+One task for the life of the node. What has come stays until another snapshot is wanted, so the
+next leader goes on where the last one was stopped. A file is believed only whole: checked, synced,
+renamed, its directory synced; then the machine is told, and decides whether it still wants it.
+What fails is named in the log, and tried again while the machine wants it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Protocol
+
+import structlog
+
+from quorate.errors import (
+    CorruptRecordError,
+    DeadlineExceededError,
+    QuorateError,
+    UnsupportedError,
+    raise_if_error,
+)
+from quorate.net.network import Connection, Network
+from quorate_quorum.log.disk_errors import is_passing
+from quorate_quorum.methods import FETCH_SNAPSHOT
+from quorate_quorum.node.features import Known
+from quorate_quorum.raft.driver.snapshots import Snapshots
+from quorate_quorum.raft.driver.storage import read_below
+from quorate_quorum.raft.driver.wire import to_history
+from quorate_quorum.raft.machine.messages import Below, Downloaded, Event, History, Install
+from quorate_quorum.snapshots.snapshot_file import Download, SnapshotId
+from quorate_quorum.v1 import raft_pb2
+
+log = structlog.get_logger(__name__)
+
+#: Until the next try of a chunk.
+RETRY_MS = 200
+#: Until a whole download is begun again: what came was damaged, or found no room.
+RESTART_MS = 2000
+
+
+class Downloading(Protocol):
+    """What the task needs of the node."""
+
+    @property
+    def history(self) -> History: ...
+    @property
+    def snapshot(self) -> SnapshotId | None:
+        """The newest that the machine has taken up."""
+
+    def learn_bootstrap_hash(self, bootstrap_hash: bytes) -> None: ...
+    def step(self, event: Event) -> None: ...
+
+
+class Downloads:
+    """`run` is the task; `want` tells it what the machine wants now.
+
+    `chunk_bytes`: the most that one answer brings, and less where the wire is too slow for so much;
+    `timeout_ms`: for one answer.
+    """
+
+    def __init__(
+        self,
+        node: Downloading,
+        snapshots: Snapshots,
+        network: Network,
+        known: Known,
+        *,
+        chunk_bytes: int,
+        timeout_ms: int,
+    ) -> None:
+        self._node = node
+        self._snapshots = snapshots
+        self._network = network
+        self._known = known
+        self._chunk_bytes = self._chunk_bytes_max = chunk_bytes
+        self._timeout_ms = timeout_ms
+        self._wanted: Install | None = None
+        self._changed = asyncio.Event()
+        self._download: Download | None = None
+        #: The last that was finished; the machine may want it again later.
+        self._whole: Below | None = None
+        self._connection: tuple[str, Connection] | None = None
+
+    def want(self, install: Install | None) -> None:
+        """Fetch this and nothing else; None: fetch nothing."""
+        if install != self._wanted:
+            self._wanted = install
+            self._changed.set()
+
+    async def run(self) -> None:
+        """Work for good. OSError when the disk fails, UnknownLevelError: the node stops then."""
+        try:
+            while True:
+                self._changed.clear()
+                pause_ms = None if self._wanted is None else await self._go_on(self._wanted)
+                await self._pause(pause_ms)
+        finally:
+            await self._disconnect()
+            if self._download is not None:
+                await self._download.discard()
+
+    async def _pause(self, pause_ms: int | None) -> None:
+        """Wait so long, or until something else is wanted; None: only for that."""
+        waiting = asyncio.ensure_future(self._changed.wait())
+        try:
+            if pause_ms != 0:
+                await asyncio.wait((waiting,), timeout=pause_ms and pause_ms / 1000)
+        finally:
+            waiting.cancel()
+
+    async def _go_on(self, install: Install) -> int:
+        """Come one step further; return how long to wait before the next one."""
+        if self._whole is not None and self._whole.id == install.snapshot:
+            await self._offer(self._whole)
+            return RETRY_MS
+        download = await self._download_of(install.snapshot)
+        try:
+            if download.is_complete:
+                await self._finish(download)
+            else:
+                await self._fetch(install, download)
+        except (CorruptRecordError, UnsupportedError, OSError) as error:
+            if isinstance(error, OSError) and not is_passing(error):
+                raise
+            await download.discard()
+            return _failed(install, error, RESTART_MS)
+        except QuorateError as error:
+            if isinstance(error, DeadlineExceededError):
+                self._chunk_bytes = max(self._chunk_bytes // 2, 1)
+            await self._disconnect()
+            return _failed(install, error, RETRY_MS)
+        return 0
+
+    async def _download_of(self, snapshot: SnapshotId) -> Download:
+        download = self._download
+        if download is None or download.snapshot != snapshot:
+            if download is not None:
+                await download.discard()
+            download = self._download = self._snapshots.download(snapshot)
+        return download
+
+    async def _fetch(self, install: Install, download: Download) -> None:
+        """Ask for the next chunk, and write it."""
+        request = raft_pb2.FetchSnapshotRequest(
+            history=to_history(self._node.history),
+            epoch=install.epoch,
+            snapshot=raft_pb2.SnapshotId(
+                offset=install.snapshot.offset, epoch=install.snapshot.epoch
+            ),
+            position=download.position,
+            max_bytes=self._chunk_bytes,
+        )
+        connection = await self._connect(install.endpoint)
+        answer = await connection.unary(FETCH_SNAPSHOT, request, timeout_ms=self._timeout_ms)
+        raise_if_error(answer.error)
+        named = SnapshotId(answer.snapshot.offset, answer.snapshot.epoch)
+        if named != install.snapshot or len(answer.chunk) > self._chunk_bytes:
+            raise CorruptRecordError(
+                f"{len(answer.chunk)} bytes of snapshot {named} came; asked for were at most"
+                f" {self._chunk_bytes} of {install.snapshot}"
+            )
+        await download.add(answer.position, answer.chunk, size=answer.size)
+        self._chunk_bytes = min(self._chunk_bytes * 2, self._chunk_bytes_max)
+
+    async def _finish(self, download: Download) -> None:
+        # Before it has its name: what we could not begin with must not be found at the next start.
+        below = await read_below(download.snapshot, download.parts(), self._known)
+        history = self._node.history
+        start = await download.finish(
+            cluster_id=history.cluster_id,
+            quorum_generation=history.quorum_generation,
+            bootstrap_hash=history.bootstrap_hash,
+        )
+        self._download = None
+        self._node.learn_bootstrap_hash(start.bootstrap_hash)
+        self._whole = below
+        await self._offer(below)
+
+    async def _offer(self, below: Below) -> None:
+        """Tell the machine; once it goes on from there, older snapshots are of no use."""
+        self._node.step(Downloaded(below))
+        if self._node.snapshot == below.id:
+            self._whole = None
+            log.info("raft snapshot installed", snapshot=below.id)
+            await self._snapshots.keep(below.id)
+
+    async def _connect(self, endpoint: str) -> Connection:
+        if self._connection is None or self._connection[0] != endpoint:
+            await self._disconnect()
+            self._connection = endpoint, self._network.connect(endpoint, purpose="data")
+        return self._connection[1]
+
+    async def _disconnect(self) -> None:
+        known, self._connection = self._connection, None
+        if known is not None:
+            await known[1].close()
+
+
+def _failed(install: Install, error: Exception, pause_ms: int) -> int:
+    log.warning(
+        "raft snapshot not downloaded",
+        snapshot=install.snapshot,
+        leader=install.endpoint,
+        error=f"{type(error).__name__}: {error}",
+        again_after_ms=pause_ms,
+        repeats=True,
+    )
+    return pause_ms

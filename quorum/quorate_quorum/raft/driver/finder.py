@@ -1,0 +1,100 @@
+"""Asking other nodes who leads (DescribeNode): for the machine, and for a disk that is new."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import structlog
+
+from quorate.errors import DeadlineExceededError, QuorateError
+from quorate_quorum.methods import DESCRIBE_NODE
+from quorate_quorum.raft.driver.transport import Transport
+from quorate_quorum.raft.machine.messages import Event, History, LeaderFound, ReplicaKey
+from quorate_quorum.v1.raft_pb2 import DescribeNodeRequest, DescribeNodeResponse
+
+log = structlog.get_logger(__name__)
+
+#: Asked at one time; of more the machine asks again.
+ASKED_MAX = 32
+ENDPOINT_LENGTH_MAX = 300
+
+
+class Finder:
+    """Carries out FindLeader: one question at a time to each endpoint."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        history: History,
+        timeout_ms: int,
+        step: Callable[[Event], None],
+        spawn: Callable[[Any, str], asyncio.Task[None]],
+        epoch: Callable[[], int],
+    ) -> None:
+        self._transport = transport
+        self._history = history
+        self._timeout_ms = timeout_ms
+        self._step = step
+        self._spawn = spawn
+        self._epoch = epoch
+        self._asked: dict[str, None] = {}
+        self._told: tuple[int, int] | None = None
+
+    def ask(self, endpoint: str) -> None:
+        """Ask the node there; LeaderFound is stepped if it hears a leader of our history."""
+        if endpoint not in self._asked and len(self._asked) < ASKED_MAX:
+            self._asked[endpoint] = None
+            self._spawn(self._ask(endpoint), f"raft asks {endpoint} who leads")
+
+    async def _ask(self, endpoint: str) -> None:
+        connection = self._transport.connection(endpoint)
+        try:
+            answer = await connection.unary(
+                DESCRIBE_NODE, DescribeNodeRequest(), timeout_ms=self._timeout_ms
+            )
+        except QuorateError as error:
+            log.debug("not told who leads", endpoint=endpoint, error=str(error))
+            if isinstance(error, DeadlineExceededError):
+                self._transport.drop(endpoint, connection)
+            return
+        finally:
+            del self._asked[endpoint]
+        refusal = self._history.refusal_of(
+            History(answer.cluster_id, answer.quorum_generation, b"")
+        )
+        if refusal is not None:
+            log.warning(
+                "a node of another cluster was asked",
+                endpoint=endpoint,
+                error=refusal,
+                repeats=True,
+            )
+        elif (found := leader_in(answer)) is not None:
+            self._tell_if_earlier(found)
+            self._step(found)
+
+    def _tell_if_earlier(self, found: LeaderFound) -> None:
+        """Of a voter that stood in vain and was removed; as a voter it would end that reign."""
+        told = (found.epoch, self._epoch())
+        if found.epoch < told[1] and told != self._told:
+            self._told = told
+            log.warning(
+                "others hear a leader of an earlier epoch than this disk is in; if this goes on,"
+                " and this node was removed, it can follow again with a new disk only",
+                leader=found.leader.id,
+                epoch=found.epoch,
+                own_epoch=told[1],
+            )
+
+
+def leader_in(answer: DescribeNodeResponse) -> LeaderFound | None:
+    """Return the leader that a node hears, or is; None if it hears none."""
+    has_directory = len(answer.leader_directory_id) == 16
+    if answer.leader_id < 0 or not has_directory:
+        return None
+    if not 0 < len(answer.leader_endpoint) <= ENDPOINT_LENGTH_MAX:
+        return None
+    leader = ReplicaKey(answer.leader_id, answer.leader_directory_id)
+    return LeaderFound(answer.epoch, leader, answer.leader_endpoint)

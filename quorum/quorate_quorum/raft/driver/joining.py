@@ -1,0 +1,76 @@
+"""A disk that is still new (`storage format --new-voter`): which history is it going to follow?
+
+It has a cluster id and a directory id, and no generation: that of the quorum as it is now, which a
+node that hears a leader tells. A wrong cluster is refused before anything is fetched from it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
+
+import structlog
+
+from quorate.net.network import Network
+from quorate_quorum.generations import ask, ask_generation
+from quorate_quorum.log.disk import Disk
+from quorate_quorum.log.identity import Identity, write_identity
+from quorate_quorum.node.config import ConfigError, QuorumConfig
+
+log = structlog.get_logger(__name__)
+
+ASK_AGAIN_MS = 500
+#: So often it is said that nobody answers.
+
+
+def check_servers(config: QuorumConfig) -> None:
+    """Raise ConfigError unless there is somebody to ask."""
+    if not config.quorum_bootstrap_servers:
+        raise ConfigError(
+            f"node {config.node_id} is a new voter and knows nobody: set "
+            "quorum.bootstrap.servers to the endpoints of voters that run, as host:port"
+        )
+
+
+async def join(network: Network, disk: Disk, config: QuorumConfig, identity: Identity) -> Identity:
+    """Wait for a voter that hears a leader, and take up its generation, durably.
+
+    ConfigError without bootstrap servers, or if one of them is of another cluster.
+    """
+    check_servers(config)
+    others = [one for one in config.quorum_bootstrap_servers if one != config.advertised]
+    while not (generation := await ask_generation(network, others, identity.cluster_id)):
+        log.warning(
+            "a new voter waits for one that hears a leader",
+            node=config.node_id,
+            asked=others,
+            repeats=True,
+        )
+        await asyncio.sleep(ASK_AGAIN_MS / 1000)
+    joined = replace(identity, quorum_generation=generation)
+    await write_identity(disk, config.log_dirs[0], joined)
+    log.info("a new voter has found its quorum", node=config.node_id, generation=generation)
+    return joined
+
+
+async def check_one_recovery(
+    network: Network, servers: Sequence[str], identity: Identity, bootstrap_hash: bytes
+) -> None:
+    """Raise ConfigError if a server is of another history with our generation: two voters were
+    recovered, each while the other did not run. Brokers know histories by generation only: they
+    would follow both, and remove what one of them does not know.
+    """
+    answers = await asyncio.gather(*(ask(network, server) for server in servers))
+    for server, answer in zip(servers, answers, strict=True):
+        if answer is None or not (answer.bootstrap_hash and bootstrap_hash):
+            continue
+        told = (answer.cluster_id, answer.quorum_generation)
+        if told != (identity.cluster_id, identity.quorum_generation):
+            continue
+        if answer.bootstrap_hash != bootstrap_hash:
+            raise ConfigError(
+                f"node {answer.node_id} at {server} began quorum_generation {told[1]} too, by a"
+                " recovery of its own: one history only can go on. Stop one of the two, give it an"
+                " empty disk formatted with --new-voter, and add it to the other"
+            )

@@ -1,0 +1,255 @@
+"""The called side between voters: requests become events, and the machine's answers go back.
+
+It decides nothing but who may ask at all: a peer of another history is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any, Protocol
+
+from quorate.errors import (
+    InvalidRequestError,
+    OverloadedError,
+    QuorateError,
+    to_wire,
+)
+from quorate.net.frame import Frame
+from quorate.net.network import Handler, Method, Peer
+from quorate_quorum.methods import (
+    BEGIN_EPOCH,
+    DESCRIBE_NODE,
+    END_EPOCH,
+    FETCH_SNAPSHOT,
+    RAFT_FETCH,
+    VOTE,
+)
+from quorate_quorum.node.features import Known
+from quorate_quorum.node.features import from_wire as from_wire_features
+from quorate_quorum.raft.driver.callers import Asked
+from quorate_quorum.raft.driver.wire import check_history, error_of, fetch_header
+from quorate_quorum.raft.machine.messages import (
+    BeginEpochRequest,
+    BeginEpochRequested,
+    EndEpochRequest,
+    EndEpochRequested,
+    Event,
+    FetchAbandoned,
+    FetchReceived,
+    FetchReply,
+    FetchRequest,
+    History,
+    ReplicaKey,
+    StreamKey,
+    VoteRequest,
+    VoteRequested,
+)
+from quorate_quorum.snapshots.snapshot_file import SnapshotId
+from quorate_quorum.v1 import raft_pb2
+
+FETCH_STREAMS_MAX = 256
+ENDPOINT_LENGTH_MAX = 300
+
+
+class Voting(Protocol):
+    """What the service needs of the node."""
+
+    @property
+    def history(self) -> History: ...
+    async def ask(self, event: Callable[[int], Event]) -> Any:
+        """Step the event made for a caller's number; return the machine's answer to it."""
+
+    def asking(self, event: Callable[[int], Event]) -> Asked:
+        """Step the event made for a caller's number; its answers, as a context."""
+
+    def step(self, event: Event) -> None: ...
+    async def payload(self, reply: FetchReply) -> bytes | None:
+        """Return the batches of an answer; None if it must not be sent any more."""
+
+    def check_leads(self, epoch: int) -> None:
+        """Raise FencedLeaderEpochError or NotControllerError unless leading in that epoch."""
+
+    async def read_snapshot(
+        self, snapshot: SnapshotId, position: int, bytes_max: int
+    ) -> tuple[int, bytes]: ...
+    def learn_features(self, replica: ReplicaKey, known: Known) -> None: ...
+    def describe_node(self) -> raft_pb2.DescribeNodeResponse: ...
+
+
+class RaftService:
+    """The called side."""
+
+    def __init__(self, node: Voting) -> None:
+        self._node = node
+        self._streams = 0
+
+    def handlers(self) -> Mapping[Method[Any, Any], Handler]:
+        return {
+            VOTE: self.vote,
+            BEGIN_EPOCH: self.begin_epoch,
+            END_EPOCH: self.end_epoch,
+            RAFT_FETCH: self.fetch,
+            FETCH_SNAPSHOT: self.fetch_snapshot,
+            DESCRIBE_NODE: self.describe,
+        }
+
+    async def vote(self, message: raft_pb2.VoteRequest, peer: Peer) -> raft_pb2.VoteResponse:
+        """Answer a candidate."""
+        request = VoteRequest(
+            ReplicaKey(message.voter_id, message.voter_directory_id),
+            ReplicaKey(message.candidate_id, message.candidate_directory_id),
+            message.epoch,
+            message.last_epoch,
+            message.log_end_offset,
+            message.pre_vote,
+            message.leadership_transfer,
+        )
+        try:
+            check_history(self._node.history, message.history)
+            if len(message.candidate_directory_id) != 16:
+                raise InvalidRequestError("candidate_directory_id must have 16 bytes")
+            answer = await self._node.ask(lambda caller: VoteRequested(request, caller))
+        except QuorateError as error:
+            return raft_pb2.VoteResponse(error=to_wire(error), leader_id=-1)
+        return raft_pb2.VoteResponse(
+            epoch=answer.epoch,
+            leader_id=answer.leader_id,
+            granted=answer.granted,
+            leader_directory_id=answer.leader_directory_id,
+        )
+
+    async def begin_epoch(
+        self, message: raft_pb2.BeginEpochRequest, peer: Peer
+    ) -> raft_pb2.BeginEpochResponse:
+        """Take note of a leader."""
+        leader = ReplicaKey(message.leader_id, message.leader_directory_id)
+        request = BeginEpochRequest(message.epoch, leader, message.endpoint)
+        try:
+            check_history(self._node.history, message.history)
+            answer = await self._node.ask(lambda caller: BeginEpochRequested(request, caller))
+        except QuorateError as error:
+            return raft_pb2.BeginEpochResponse(error=to_wire(error), leader_id=-1)
+        return raft_pb2.BeginEpochResponse(
+            error=error_of(answer.refusal),
+            epoch=answer.epoch,
+            leader_id=answer.leader_id,
+            leader_directory_id=answer.leader_directory_id,
+        )
+
+    async def end_epoch(
+        self, message: raft_pb2.EndEpochRequest, peer: Peer
+    ) -> raft_pb2.EndEpochResponse:
+        """Take note of a leader's leave."""
+        request = EndEpochRequest(
+            message.epoch,
+            message.leader_id,
+            tuple(message.preferred_successors),
+            message.handed_over_for_silence,
+        )
+        try:
+            check_history(self._node.history, message.history)
+            answer = await self._node.ask(lambda caller: EndEpochRequested(request, caller))
+        except QuorateError as error:
+            return raft_pb2.EndEpochResponse(error=to_wire(error), leader_id=-1)
+        return raft_pb2.EndEpochResponse(
+            error=error_of(answer.refusal),
+            epoch=answer.epoch,
+            leader_id=answer.leader_id,
+            leader_directory_id=answer.leader_directory_id,
+        )
+
+    async def fetch(
+        self, requests: AsyncIterator[raft_pb2.RaftFetchRequest], peer: Peer
+    ) -> AsyncIterator[Frame[raft_pb2.RaftFetchHeader]]:
+        """Answer one replica's fetches, one after the other, until it goes."""
+        stream: StreamKey | None = None
+        endpoint = ""
+        self._streams += 1
+        try:
+            async for message in requests:
+                try:
+                    if stream is None:
+                        stream = self._admit(message)
+                        endpoint = message.open.endpoint[:ENDPOINT_LENGTH_MAX]
+                    asked = self._node.asking(_fetch_received(stream, message, endpoint))
+                except QuorateError as error:
+                    yield _fetch_error(error)
+                    return
+                with asked:
+                    interim = True
+                    while interim:
+                        frame = await self._next_frame(asked)
+                        if frame is None:
+                            return
+                        yield frame
+                        if frame.header.error.code:
+                            return
+                        interim = frame.header.interim
+        finally:
+            self._streams -= 1
+            if stream is not None:
+                self._node.step(FetchAbandoned(stream))
+
+    def _admit(self, message: raft_pb2.RaftFetchRequest) -> StreamKey:
+        if self._streams > FETCH_STREAMS_MAX:
+            raise OverloadedError(f"{FETCH_STREAMS_MAX} fetch streams are open already")
+        opened = message.open
+        check_history(self._node.history, opened.history)
+        if len(opened.directory_id) != 16 or not 0 < len(opened.incarnation) <= 64:
+            raise InvalidRequestError("a fetch stream opens with directory_id and incarnation")
+        replica = ReplicaKey(opened.replica_id, opened.directory_id)
+        self._node.learn_features(replica, from_wire_features(opened.features))
+        return StreamKey(replica, opened.incarnation, opened.stream_number)
+
+    async def _next_frame(self, asked: Asked) -> Frame[raft_pb2.RaftFetchHeader] | None:
+        """Return what a fetch is told next; None if nothing more may be said."""
+        try:
+            reply: FetchReply = await asked.answer()
+            payload = await self._node.payload(reply)
+        except QuorateError as error:
+            return _fetch_error(error)
+        if payload is None:
+            return None
+        return Frame(fetch_header(reply.response), (payload,) if payload else ())
+
+    async def fetch_snapshot(
+        self, message: raft_pb2.FetchSnapshotRequest, peer: Peer
+    ) -> raft_pb2.FetchSnapshotResponse:
+        """Hand out a chunk of a snapshot, as the leader of the caller's epoch."""
+        snapshot = SnapshotId(message.snapshot.offset, message.snapshot.epoch)
+        try:
+            check_history(self._node.history, message.history)
+            self._node.check_leads(message.epoch)
+            size, chunk = await self._node.read_snapshot(
+                snapshot, message.position, message.max_bytes
+            )
+        except QuorateError as error:
+            return raft_pb2.FetchSnapshotResponse(error=to_wire(error))
+        return raft_pb2.FetchSnapshotResponse(
+            snapshot=message.snapshot, position=message.position, size=size, chunk=chunk
+        )
+
+    async def describe(
+        self, message: raft_pb2.DescribeNodeRequest, peer: Peer
+    ) -> raft_pb2.DescribeNodeResponse:
+        """Say what this node is."""
+        return self._node.describe_node()
+
+
+def _fetch_error(error: QuorateError) -> Frame[raft_pb2.RaftFetchHeader]:
+    return Frame(raft_pb2.RaftFetchHeader(error=to_wire(error), leader_id=-1))
+
+
+def _fetch_received(
+    stream: StreamKey, message: raft_pb2.RaftFetchRequest, endpoint: str
+) -> Callable[[int], FetchReceived]:
+    """Return what makes the event of a caller's number."""
+    request = FetchRequest(
+        message.epoch,
+        message.fetch_offset,
+        message.last_fetched_epoch,
+        message.log_start_offset,
+        message.high_watermark,
+        message.round,
+    )
+    return lambda caller: FetchReceived(stream, request, caller, endpoint)

@@ -1,0 +1,94 @@
+"""Taking a snapshot: written whole and durable first, then the log is cut below it.
+
+The active segment is closed before, or nothing below could ever go; then the snapshot is written,
+then the machine knows it, then whole segments below it go, then older snapshots. A crash between
+any two of these leaves a snapshot at or above the log's start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import Protocol
+
+import structlog
+
+from quorate_quorum.log.disk_errors import TryAgainError, is_passing
+from quorate_quorum.log.log import Log
+from quorate_quorum.raft.driver.bootstrap import read_bootstrap_hash
+from quorate_quorum.raft.driver.snapshots import Snapshots
+from quorate_quorum.raft.machine.messages import Event, History, LogCut, SnapshotTaken
+from quorate_quorum.snapshots.snapshot_file import VERSION, SnapshotId
+from quorate_quorum.v1.events_pb2 import MetadataEvent, SnapshotStart
+
+log = structlog.get_logger(__name__)
+
+
+class Taker(Protocol):
+    """What it needs of the node."""
+
+    @property
+    def history(self) -> History: ...
+    def learn_bootstrap_hash(self, bootstrap_hash: bytes) -> None: ...
+    def step(self, event: Event) -> None: ...
+
+
+class Taking:
+    """`take` is the whole; `end` before the log is closed."""
+
+    def __init__(self, node: Taker, snapshots: Snapshots, metadata_log: Log) -> None:
+        self._node = node
+        self._snapshots = snapshots
+        self._log = metadata_log
+        #: Held while the log is worked on: an interrupted log is a broken one.
+        self._log_work = asyncio.Lock()
+        self._has_ended = False
+
+    async def take(self, snapshot: SnapshotId, events: Iterable[MetadataEvent]) -> None:
+        """Write the image of a committed and applied offset; cut the log.
+
+        On a full disk there is no snapshot, and the node goes on: the log says so itself, when
+        it has no room. Any other failure of the disk is raised: OSError or StorageError.
+        """
+        try:
+            await self._close_segment()
+            if not self._node.history.bootstrap_hash:
+                self._node.learn_bootstrap_hash(await read_bootstrap_hash(self._log))
+            await self._snapshots.take(self._start(snapshot), events)
+        except (OSError, TryAgainError) as error:
+            if isinstance(error, OSError) and not is_passing(error):
+                raise
+            log.warning("no room for a snapshot", snapshot=snapshot, error=str(error), repeats=True)
+            return
+        self._node.step(SnapshotTaken(snapshot))
+        await self._cut(snapshot.offset)
+        await self._snapshots.keep(snapshot)
+        log.info("snapshot taken", snapshot=snapshot, log_start_offset=self._log.log_start_offset)
+
+    async def end(self) -> None:
+        """Begin no more work on the log, and wait for what has begun."""
+        self._has_ended = True
+        async with self._log_work:
+            pass
+
+    def _start(self, snapshot: SnapshotId) -> SnapshotStart:
+        history = self._node.history
+        return SnapshotStart(
+            version=VERSION,
+            offset=snapshot.offset,
+            epoch=snapshot.epoch,
+            cluster_id=history.cluster_id,
+            quorum_generation=history.quorum_generation,
+            bootstrap_hash=history.bootstrap_hash,
+        )
+
+    async def _close_segment(self) -> None:
+        async with self._log_work:
+            if not self._has_ended:
+                await self._log.sync()  # the log never ends below a snapshot that was taken of it
+                await self._log.roll()
+
+    async def _cut(self, offset: int) -> None:
+        async with self._log_work:
+            if not self._has_ended and await self._log.delete_segments_below(offset):
+                self._node.step(LogCut(self._log.log_start_offset))

@@ -1,0 +1,283 @@
+"""The calling side between voters: one control connection a peer, one fetch stream to the leader.
+
+It decides nothing: what comes in becomes an event, with the number of the attempt or session that
+it belongs to, and the machine knows which are stale.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
+from typing import Any
+
+import structlog
+
+from quorate.errors import (
+    CorruptRecordError,
+    DeadlineExceededError,
+    InvalidRequestError,
+    NetworkError,
+    PeerRefusedError,
+    QuorateError,
+    UnsupportedError,
+)
+from quorate.net.network import Connection, Network
+from quorate.v1.common_pb2 import Error, ErrorCode
+from quorate_quorum.methods import (
+    BEGIN_EPOCH,
+    END_EPOCH,
+    RAFT_FETCH,
+    VOTE,
+)
+from quorate_quorum.node.features import Known
+from quorate_quorum.node.features import to_wire as to_wire_features
+from quorate_quorum.raft.driver.wire import (
+    KNOWN,
+    epoch_response,
+    fetch_request,
+    fetch_response,
+    to_history,
+)
+from quorate_quorum.raft.machine.messages import (
+    BeginEpochRequest,
+    Call,
+    EpochAnswered,
+    Event,
+    Fetch,
+    FetchAnswered,
+    FetchBroken,
+    History,
+    ReplicaKey,
+    VoteAnswered,
+    VoteRequest,
+    VoteResponse,
+)
+from quorate_quorum.v1 import raft_pb2
+
+log = structlog.get_logger(__name__)
+
+#: Calls under way to one voter; more are dropped, for the machine repeats what matters.
+CALLS_PER_PEER_MAX = 8
+CONNECTIONS_MAX = 64
+#: Fetches that the machine wants sent and the wire has not taken; one is the rule.
+FETCHES_WAITING_MAX = 8
+
+
+class Transport:
+    """The calling side."""
+
+    def __init__(
+        self,
+        network: Network,
+        me: ReplicaKey,
+        incarnation: bytes,
+        endpoint: str,
+        history: History,
+        features: Known,
+        call_timeout_ms: int,
+        step: Callable[[Event], None],
+        spawn: Callable[[Any, str], asyncio.Task[None]],
+    ) -> None:
+        self._network = network
+        self._me = me
+        self._incarnation = incarnation
+        self._endpoint = endpoint
+        self._history = history
+        self._features = to_wire_features(features)
+        self._call_timeout_ms = call_timeout_ms
+        self._step = step
+        self._spawn = spawn
+        self._connections: dict[str, Connection] = {}
+        self._calls: dict[int, list[asyncio.Task[None]]] = {}
+        self._session: _Session | None = None
+        self._closing: list[asyncio.Task[None]] = []
+
+    def call(self, call: Call) -> None:
+        """Send a request; its answer comes back as an event, its failure is the machine's time."""
+        running = [task for task in self._calls.get(call.to.id, []) if not task.done()]
+        if len(running) < CALLS_PER_PEER_MAX:
+            running.append(self._spawn(self._carry_out(call), f"raft call to {call.to.id}"))
+        self._calls[call.to.id] = running
+
+    def fetch(self, fetch: Fetch) -> None:
+        """Send a fetch on the stream of its session, opening it if it is new."""
+        if self._session is None or self._session.number != fetch.session:
+            self.keep_session(0)
+            session = _Session(fetch.session)
+            request = fetch_request(fetch.request)
+            request.open.CopyFrom(self._open(fetch.session))
+            session.put(request)
+            self._session = session
+            connection = self.connection(fetch.endpoint)
+            session.task = self._spawn(
+                self._follow(session, connection), f"raft fetch session {fetch.session}"
+            )
+        else:
+            self._session.put(fetch_request(fetch.request))
+
+    def keep_session(self, number: int) -> None:
+        """Close the stream of any other session."""
+        if self._session is not None and self._session.number != number:
+            session, self._session = self._session, None
+            if session.task is not None:
+                session.task.cancel()
+
+    async def flush(self, timeout_s: float) -> None:
+        """Wait for calls under way, but not for long."""
+        tasks = [task for tasks in self._calls.values() for task in tasks if not task.done()]
+        if tasks:
+            await asyncio.wait(tasks, timeout=timeout_s)
+
+    async def close(self) -> None:
+        """Break what is open; the tasks are the node's."""
+        self.keep_session(0)
+        for connection in self._connections.values():
+            await connection.close()
+        for task in self._closing:
+            await task
+
+    def connection(self, endpoint: str) -> Connection:
+        """Return the connection to that endpoint; it dials when it is used."""
+        connection = self._connections.get(endpoint)
+        if connection is None:
+            if len(self._connections) >= CONNECTIONS_MAX:
+                self.drop(*next(iter(self._connections.items())))
+            connection = self._network.connect(endpoint, purpose="control")
+            self._connections[endpoint] = connection
+        return connection
+
+    def drop(self, endpoint: str, connection: Connection) -> None:
+        """Let go of a connection, if it is the one of now: the next call dials anew."""
+        if self._connections.get(endpoint) is connection:
+            del self._connections[endpoint]
+            self._closing = [task for task in self._closing if not task.done()]
+            self._closing.append(self._spawn(connection.close(), "close a connection"))
+
+    def _open(self, number: int) -> raft_pb2.RaftOpen:
+        return raft_pb2.RaftOpen(
+            history=to_history(self._history),
+            replica_id=self._me.id,
+            directory_id=self._me.directory_id,
+            incarnation=self._incarnation,
+            stream_number=number,
+            endpoint=self._endpoint,
+            features=self._features,
+        )
+
+    async def _follow(self, session: _Session, connection: Connection) -> None:
+        refused = False
+        try:
+            async with aclosing(connection.stream(RAFT_FETCH, session.requests())) as frames:
+                async for frame in frames:
+                    if self._session is session:
+                        self._step(FetchAnswered(session.number, fetch_response(frame)))
+        except PeerRefusedError:
+            refused = True
+        except NetworkError as error:
+            log.debug("raft fetch stream broke", session=session.number, error=str(error))
+        except (CorruptRecordError, InvalidRequestError, UnsupportedError) as error:
+            log.warning("raft fetch answer is damaged", error=str(error), repeats=True)
+        self._step(FetchBroken(session.number, refused))
+
+    async def _carry_out(self, call: Call) -> None:
+        connection = self.connection(call.to.endpoint)
+        voter = ReplicaKey(call.to.id, call.to.directory_id)
+        try:
+            event = await self._ask(connection, voter, call)
+        except DeadlineExceededError:
+            # Its other end may be gone without a word (a half-open connection): TCP would send
+            # into it for a quarter of an hour.
+            log.debug("raft call not answered", to=call.to.id)
+            self.drop(call.to.endpoint, connection)
+        except NetworkError as error:
+            log.debug("raft call failed", to=call.to.id, error=str(error))
+        except QuorateError as error:
+            log.warning("raft call refused", to=call.to.id, error=str(error), repeats=True)
+        else:
+            if event is not None:
+                self._step(event)
+
+    async def _ask(self, connection: Connection, voter: ReplicaKey, call: Call) -> Event | None:
+        request, timeout_ms = call.request, self._call_timeout_ms
+        history = to_history(self._history)
+        if isinstance(request, VoteRequest):
+            vote = raft_pb2.VoteRequest(
+                history=history,
+                voter_id=request.voter.id,
+                voter_directory_id=request.voter.directory_id,
+                candidate_id=request.candidate.id,
+                candidate_directory_id=request.candidate.directory_id,
+                epoch=request.epoch,
+                last_epoch=request.last_epoch,
+                log_end_offset=request.log_end_offset,
+                pre_vote=request.pre_vote,
+                leadership_transfer=request.leadership_transfer,
+            )
+            answer = await connection.unary(VOTE, vote, timeout_ms=timeout_ms)
+            if self._is_refused(voter, answer.error):
+                return None
+            response = VoteResponse(
+                answer.epoch, answer.leader_id, answer.granted, answer.leader_directory_id
+            )
+            return VoteAnswered(voter, call.attempt, response)
+        if isinstance(request, BeginEpochRequest):
+            begin = raft_pb2.BeginEpochRequest(
+                history=history,
+                epoch=request.epoch,
+                leader_id=request.leader.id,
+                leader_directory_id=request.leader.directory_id,
+                endpoint=request.endpoint,
+            )
+            begun = await connection.unary(BEGIN_EPOCH, begin, timeout_ms=timeout_ms)
+            if begun.error.code not in KNOWN:
+                self._refuse(voter, begun.error)
+                return None
+            return EpochAnswered(voter, epoch_response(begun))
+        end = raft_pb2.EndEpochRequest(
+            history=history,
+            epoch=request.epoch,
+            leader_id=request.leader_id,
+            preferred_successors=request.preferred_successors,
+            handed_over_for_silence=request.handed_over_for_silence,
+        )
+        ended = await connection.unary(END_EPOCH, end, timeout_ms=timeout_ms)
+        if ended.error.code not in KNOWN:
+            self._refuse(voter, ended.error)
+            return None
+        return EpochAnswered(voter, epoch_response(ended))
+
+    def _is_refused(self, voter: ReplicaKey, error: Error) -> bool:
+        if error.code == ErrorCode.ERROR_CODE_NONE:
+            return False
+        self._refuse(voter, error)
+        return True
+
+    def _refuse(self, voter: ReplicaKey, error: Error) -> None:
+        is_stranger = error.code == ErrorCode.ERROR_CODE_WRONG_CLUSTER
+        tell = log.warning if is_stranger else log.debug
+        tell("a voter refuses us", voter=voter.id, code=error.code, error=error.message)
+
+
+class _Session:
+    """One fetch stream of ours: what still has to be sent on it."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.task: asyncio.Task[None] | None = None
+        self._waiting: list[raft_pb2.RaftFetchRequest] = []
+        self._wake = asyncio.Event()
+
+    def put(self, request: raft_pb2.RaftFetchRequest) -> None:
+        """Send; where the wire takes nothing, only the newest acknowledgement matters."""
+        if len(self._waiting) >= FETCHES_WAITING_MAX:
+            self._waiting.pop()
+        self._waiting.append(request)
+        self._wake.set()
+
+    async def requests(self) -> AsyncIterator[raft_pb2.RaftFetchRequest]:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._waiting:
+                yield self._waiting.pop(0)

@@ -1,0 +1,177 @@
+"""What the machine knows of its own log, without its bytes: ends, epochs, voters.
+
+The driver carries out appends and cuts later than the machine decides them; this is the log as it
+will be when all that was decided is done. `written_end` and `synced_end` say how far it is.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from typing import TYPE_CHECKING
+
+from quorate_quorum.raft.machine.messages import Batch, Below
+from quorate_quorum.raft.machine.voters import VoterSet
+
+if TYPE_CHECKING:
+    from quorate_quorum.snapshots.snapshot_file import SnapshotId
+
+
+class Ledger:
+    """Invariants: high_watermark, written_end and synced_end are never above log_end_offset; a log
+    that begins above 0 has a snapshot at or above its start, and none is above high_watermark.
+    """
+
+    __slots__ = (
+        "_epochs",
+        "_voters",
+        "bootstrap_end",
+        "high_watermark",
+        "log_end_offset",
+        "log_start_offset",
+        "snapshot",
+        "synced_end",
+        "truncations",
+        "written_end",
+    )
+
+    def __init__(self) -> None:
+        self.log_start_offset = 0
+        self.log_end_offset = 0
+        self.written_end = 0
+        self.synced_end = 0
+        #: Not on disk, as in Raft: a run begins with what is committed by definition (the bootstrap
+        #: batch, the newest snapshot) and learns the rest from a leader, or by leading.
+        self.high_watermark = 0
+        #: How often the log was cut: a completion from before a cut says nothing (R22).
+        self.truncations = 0
+        #: End of the batch that every initial voter was formatted with; 0: not held.
+        self.bootstrap_end = 0
+        #: The newest whole snapshot on our disk; None if there is none.
+        self.snapshot: Below | None = None
+        self._epochs: list[tuple[int, int]] = []  # (epoch, first offset), both ascending
+        self._voters: list[tuple[int, VoterSet]] = []  # (base offset of the batch, set)
+
+    @property
+    def last_epoch(self) -> int:
+        """Epoch of the last record; -1 if there is none."""
+        return self._epochs[-1][0] if self._epochs else -1
+
+    @property
+    def voters(self) -> VoterSet:
+        """The newest set in the log, committed or not (KIP-853: effective when appended)."""
+        return self._voters[-1][1] if self._voters else VoterSet()
+
+    @property
+    def are_voters_committed(self) -> bool:
+        """Whether the newest set can't be taken back any more."""
+        return not self._voters or self._voters[-1][0] < self.high_watermark
+
+    @property
+    def voters_before_change(self) -> VoterSet:
+        """The set that the newest change left behind, while that may still be taken back.
+
+        Empty if no change is open. As many as one can be: the next waits for its commit.
+        """
+        is_open = len(self._voters) > 1 and not self.are_voters_committed
+        return self._voters[-2][1] if is_open else VoterSet()
+
+    @property
+    def holds_only_bootstrap(self) -> bool:
+        """Whether it holds no history: the bootstrap batch at most, or not even that."""
+        return self.log_end_offset <= self.bootstrap_end
+
+    def begin_above(self, below: Below, *, log_start: int) -> None:
+        """Start from a snapshot, with a log from `log_start` on (R41).
+
+        What the log holds below the snapshot's end is appended as ever; the voters of those
+        batches are the snapshot's in the end.
+        """
+        assert self.log_end_offset == 0, "an empty ledger"
+        assert 0 < log_start <= below.offset, (log_start, below.offset)
+        self.snapshot = below
+        self.log_start_offset = self.log_end_offset = log_start
+        self._voters = [(log_start - 1, below.voters)]
+        self._epochs = [(below.epoch, log_start - 1)] if log_start == below.offset else []
+
+    def begin_anew(self, below: Below) -> None:
+        """Hold nothing but a snapshot: the log goes on at its end.
+
+        It is durable and committed, and so is all that it stands for: every end moves at once.
+        """
+        assert below.offset > self.high_watermark, (below.offset, self.high_watermark)
+        self.log_end_offset = 0
+        self.begin_above(below, log_start=below.offset)
+        self.high_watermark = self.written_end = self.synced_end = below.offset
+        self.bootstrap_end = 0
+        self.truncations += 1
+
+    def note_snapshot(self, snapshot: SnapshotId) -> None:
+        """A snapshot of what is committed here lies on our disk; older ones are of no use."""
+        if self.snapshot is None or self.snapshot.offset < snapshot.offset:
+            assert snapshot.offset <= self.high_watermark, (snapshot, self.high_watermark)
+            assert snapshot.epoch == self.epoch_before(snapshot.offset), snapshot
+            self.snapshot = Below(*snapshot, self._voters_before(snapshot.offset))
+
+    def cut_below(self, log_start: int) -> None:
+        """What lies below is gone from the log; the epoch of the record before it stays known."""
+        if log_start <= self.log_start_offset:
+            return  # said of a log that has begun anew meanwhile
+        assert self.snapshot is not None, "nothing is cut without a snapshot"
+        assert log_start <= self.snapshot.offset, (log_start, self.snapshot.offset)
+        epoch, voters = self.epoch_before(log_start), self._voters_before(log_start)
+        self._epochs = [(epoch, log_start - 1), *(e for e in self._epochs if e[1] >= log_start)]
+        self._voters = [(log_start - 1, voters), *(v for v in self._voters if v[0] >= log_start)]
+        self.log_start_offset = log_start
+
+    def append(self, batch: Batch) -> None:
+        """Add a batch at the end; offsets and epochs were checked by who calls."""
+        assert batch.base_offset == self.log_end_offset, (batch.base_offset, self.log_end_offset)
+        assert batch.epoch >= self.last_epoch, (batch.epoch, self.last_epoch)
+        if batch.epoch > self.last_epoch:
+            self._epochs.append((batch.epoch, batch.base_offset))
+        if batch.base_offset == 0 and batch.epoch == 0:
+            self.bootstrap_end = batch.end_offset
+            self.high_watermark = max(self.high_watermark, batch.end_offset)
+        if batch.voters is not None:
+            self._voters.append((batch.base_offset, batch.voters))
+        self.log_end_offset = batch.end_offset
+
+    def truncate(self, end_offset: int) -> None:
+        """Cut; a voter set that was cut off is taken back (R34)."""
+        assert self.high_watermark <= end_offset <= self.log_end_offset
+        self.log_end_offset = end_offset
+        self.written_end = min(self.written_end, end_offset)
+        self.synced_end = min(self.synced_end, end_offset)
+        self.truncations += 1
+        while self._epochs and self._epochs[-1][1] >= end_offset:
+            self._epochs.pop()
+        while self._voters and self._voters[-1][0] >= end_offset:
+            self._voters.pop()
+
+    def end_offset_for(self, epoch: int) -> tuple[int, int]:
+        """Return the newest epoch at or below the given one, and where it ends in this log.
+
+        (-1, log_start_offset) if every epoch held is newer.
+        """
+        index = bisect_right(self._epochs, epoch, key=lambda entry: entry[0])
+        if index == 0:
+            return -1, self.log_start_offset
+        end = self._epochs[index][1] if index < len(self._epochs) else self.log_end_offset
+        return self._epochs[index - 1][0], end
+
+    def _voters_before(self, offset: int) -> VoterSet:
+        """Return the set that the record before the offset was written under, or made."""
+        return next((s for base, s in reversed(self._voters) if base < offset), VoterSet())
+
+    def epoch_before(self, offset: int) -> int:
+        """Return the epoch of the record before the offset; -1 if there is none, or not known."""
+        index = bisect_right(self._epochs, offset - 1, key=lambda entry: entry[1])
+        return self._epochs[index - 1][0] if index else -1
+
+    def is_up_to_date(self, last_epoch: int, log_end_offset: int) -> bool:
+        """Say whether such a log is at least as complete as this one (Raft, 5.4.1)."""
+        return (last_epoch, log_end_offset) >= (self.last_epoch, self.log_end_offset)
+
+    def epochs(self) -> tuple[tuple[int, int], ...]:
+        """Return (epoch, first offset) pairs, oldest first."""
+        return tuple(self._epochs)

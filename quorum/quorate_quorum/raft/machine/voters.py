@@ -1,0 +1,64 @@
+"""Who counts: the voters, and the arithmetic of majorities."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from quorate_quorum.raft.machine.messages import ReplicaKey
+
+
+@dataclass(frozen=True, slots=True)
+class Voter:
+    """An id, the disk that it votes from, and where it listens."""
+
+    id: int
+    directory_id: bytes
+    endpoint: str
+
+
+@dataclass(frozen=True, slots=True)
+class VoterSet:
+    """The voters of one Voters event, in its order; ids are unique."""
+
+    voters: tuple[Voter, ...] = ()
+
+    def __contains__(self, replica: object) -> bool:
+        return any((voter.id, voter.directory_id) == replica for voter in self.voters)
+
+    def of_key(self, replica: ReplicaKey) -> Voter | None:
+        """Return the voter of that id *and* directory."""
+        return next((v for v in self.voters if (v.id, v.directory_id) == replica), None)
+
+    def by_id(self, voter_id: int) -> Voter | None:
+        return next((voter for voter in self.voters if voter.id == voter_id), None)
+
+    def others(self, me: ReplicaKey) -> tuple[Voter, ...]:
+        return tuple(v for v in self.voters if (v.id, v.directory_id) != me)
+
+    @property
+    def majority(self) -> int:
+        return majority(len(self.voters))
+
+
+def majority(voters: int) -> int:
+    """Return how many make a majority.
+
+    >>> [majority(count) for count in range(1, 8)]
+    [1, 2, 2, 3, 3, 4, 4]
+    """
+    return voters // 2 + 1
+
+
+def reached_by_majority(values: Iterable[int]) -> int:
+    """Return the greatest value that a majority has reached; one value per voter.
+
+    >>> reached_by_majority([7, 5, 9])
+    7
+    >>> reached_by_majority([7, 5, 9, 2])
+    5
+    """
+    descending = sorted(values, reverse=True)
+    return descending[len(descending) // 2]

@@ -1,0 +1,381 @@
+"""One broker's partition: what it takes, refuses, shows, and does when its disk or bytes fail."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+
+from quorate.errors import (
+    CorruptRecordError,
+    FencedLeaderEpochError,
+    InvalidRequestError,
+    InvalidTimestampError,
+    NotLeaderError,
+    OffsetOutOfRangeError,
+    OutOfOrderSequenceError,
+    QuorateError,
+    RecordTooLargeError,
+    StorageError,
+    UnknownLeaderEpochError,
+    UnknownProducerIdError,
+    UnknownTopicError,
+)
+from quorate.record.batch import split, stamp
+from quorate_broker.replica import checks
+from quorate_broker.replica.leader import ReplicaStream
+from quorate_broker.replica.waiters import hint_of
+from quorate_broker.v1.replica_pb2 import ReplicaFetchPartition
+from tests.unit.quorate_broker.builders import (
+    NOW_MS,
+    TOPIC_ID,
+    Broker,
+    World,
+    batch_of,
+    until,
+    values_of,
+)
+
+
+@pytest.fixture
+async def world() -> AsyncIterator[World]:
+    world = World(brokers=1)
+    await world.start(min_isr=1)
+    yield world
+    await world.stop()
+
+
+@pytest.fixture
+def broker(world: World) -> Broker:
+    return world.brokers[1]
+
+
+async def read_all(broker: Broker) -> list[bytes]:
+    fetched = await broker.partition.fetch(0, bytes_max=1 << 20, leader_epoch=-1)
+    return values_of(fetched.batches)
+
+
+async def test_produce_answers_with_the_place_of_the_batch(broker: Broker) -> None:
+    first = await broker.produce(b"a", b"b")
+    second = await broker.produce(b"c")
+
+    assert (first.base_offset, second.base_offset) == (0, 2)
+    assert first.log_append_time_ms == -1
+    assert await read_all(broker) == [b"a", b"b", b"c"]
+
+
+async def test_log_append_time_is_the_leaders_clock() -> None:
+    world = World(brokers=1)
+    await world.start(min_isr=1, configs={"message.timestamp.type": "LogAppendTime"})
+    produced = await world.brokers[1].produce(b"a", timestamp_ms=5)
+
+    assert produced.log_append_time_ms == NOW_MS
+    assert await read_all(world.brokers[1]) == [b"a"]
+    await world.stop()
+
+
+async def test_a_compacted_topic_refuses_records_without_a_key() -> None:
+    world = World(brokers=1)
+    await world.start(min_isr=1, configs={"cleanup.policy": "compact"})
+    partition = world.brokers[1].partition
+
+    with pytest.raises(InvalidRequestError, match="without a key"):
+        await partition.produce(
+            batch_of(b"a", key=None),
+            leader_epoch=-1,
+            acks=1,
+            timeout_ms=1000,
+            appended=lambda: None,
+        )
+    await world.stop()
+
+
+def with_changed_byte(batch: memoryview) -> memoryview:
+    data = bytearray(batch)
+    data[-1] ^= 1
+    return memoryview(bytes(data))
+
+
+@pytest.mark.parametrize(
+    ("batch", "error"),
+    [
+        (with_changed_byte(batch_of(b"a")), CorruptRecordError),
+        (batch_of(b"a")[:-1], CorruptRecordError),
+        (memoryview(b""), CorruptRecordError),
+        (memoryview(bytes(batch_of(b"a")) * 2), CorruptRecordError),
+        (batch_of(b"x" * (2 << 20)), RecordTooLargeError),
+        (batch_of(b"a", timestamp_ms=NOW_MS + (2 << 32)), InvalidTimestampError),
+        (batch_of(b"a", producer_id=7, epoch=0, sequence=4), UnknownProducerIdError),
+    ],
+    ids=["a bit", "cut", "empty", "two", "large", "in the future", "unknown producer"],
+)
+async def test_what_is_refused_leaves_its_neighbours_alone(
+    broker: Broker, batch: memoryview, error: type[QuorateError]
+) -> None:
+    appended: list[str] = []
+    before = broker.produce(b"before")
+    refused = broker.partition.produce(
+        batch, leader_epoch=-1, acks=-1, timeout_ms=1000, appended=lambda: appended.append("it")
+    )
+    after = broker.produce(b"after")
+
+    with pytest.raises(error):
+        await refused
+    await asyncio.gather(before, after)
+    assert appended == ["it"]
+    assert await read_all(broker) == [b"before", b"after"]
+
+
+async def test_k4_another_leader_epoch_is_told_apart(broker: Broker) -> None:
+    """K4 (KIP-320): an older view is fenced, a newer one means that we are behind."""
+    partition = broker.partition
+    await broker.world.change(raise_epoch=True)
+
+    with pytest.raises(FencedLeaderEpochError) as caught:
+        await partition.fetch(0, bytes_max=1, leader_epoch=0)
+    with pytest.raises(UnknownLeaderEpochError):
+        await partition.fetch(0, bytes_max=1, leader_epoch=2)
+    with pytest.raises(FencedLeaderEpochError):
+        await partition.produce(
+            batch_of(b"a"), leader_epoch=0, acks=1, timeout_ms=1, appended=lambda: None
+        )
+    hint = hint_of(caught.value)
+    assert hint is not None
+    assert (hint.leader, hint.leader_epoch) == (1, 1)
+
+
+async def test_fetch_between_the_high_watermark_and_the_end_is_empty() -> None:
+    world = World(brokers=2)
+    await world.start(min_isr=2)
+    one = world.brokers[1]
+    await one.produce(b"a")
+    await world.brokers[2].stop()
+    await one.produce(b"b", acks=1)
+
+    assert (one.partition.high_watermark, one.partition.log_end_offset) == (1, 2)
+    assert await read_all(one) == [b"a"]
+    for offset in (1, 2):
+        fetched = await one.partition.fetch(offset, bytes_max=1 << 20, leader_epoch=-1)
+        assert fetched.batches == b""
+    for offset in (-1, 3):
+        with pytest.raises(OffsetOutOfRangeError):
+            await one.partition.fetch(offset, bytes_max=1 << 20, leader_epoch=-1)
+    await world.stop()
+
+
+async def test_k18_reading_while_appending_shows_nothing_beyond_the_high_watermark() -> None:
+    """K18: a read at the end of the log races appends."""
+    world = World(brokers=2)
+    await world.start(min_isr=1)
+    one = world.brokers[1]
+    writing = [one.produce(b"%d" % number) for number in range(300)]
+    seen: list[bytes] = []
+    offset = 0
+    while len(seen) < 300:
+        fetched = await one.partition.fetch(offset, bytes_max=400, leader_epoch=-1)
+        values = values_of(fetched.batches)
+        offset += len(values)
+        assert offset <= fetched.high_watermark <= one.partition.high_watermark
+        seen.extend(values)
+        await asyncio.sleep(0)
+    await asyncio.gather(*writing)
+    assert seen == [b"%d" % number for number in range(300)]
+    await world.stop()
+
+
+async def test_k21_a_duplicate_waits_for_the_commit_of_the_original() -> None:
+    """K21: and gets the original's offset, five in flight, in one append or in several."""
+    world = World(brokers=2)
+    await world.start(min_isr=2)
+    one = world.brokers[1]
+    await world.brokers[2].stop()
+    first = [one.produce(b"%d" % n, producer_id=7, epoch=0, sequence=n) for n in range(5)]
+    await until(lambda: one.partition.log_end_offset == 5)
+    again = [one.produce(b"%d" % n, producer_id=7, epoch=0, sequence=n) for n in range(5)]
+    await asyncio.sleep(0.01)
+    assert not any(future.done() for future in (*first, *again))
+
+    await world.brokers[2].start()
+    await world.register(world.brokers[2])
+
+    assert [(await future).base_offset for future in again] == [0, 1, 2, 3, 4]
+    assert one.partition.log_end_offset == 5
+    with pytest.raises(OutOfOrderSequenceError):
+        await one.produce(b"x", producer_id=7, epoch=0, sequence=9)
+    await asyncio.gather(*first)
+    await world.stop()
+
+
+async def test_k21_the_window_outlives_a_restart_and_a_change_of_leader() -> None:
+    world = World(brokers=2)
+    await world.start(min_isr=1)
+    one, two = world.brokers.values()
+    for number in range(7):
+        await one.produce(b"%d" % number, producer_id=7, epoch=0, sequence=number)
+    await two.stop()
+    await two.start()
+    await world.register(two)
+    await world.change(leader=2)
+
+    again = await two.produce(b"3", producer_id=7, epoch=0, sequence=3)
+
+    assert again.base_offset == 3
+    assert two.partition.log_end_offset == 7
+    older = await two.produce(b"1", producer_id=7, epoch=0, sequence=1)
+    assert older.base_offset == -1  # it is there; where, is not remembered
+    assert two.partition.log_end_offset == 7
+    with pytest.raises(OutOfOrderSequenceError):
+        await two.produce(b"9", producer_id=7, epoch=0, sequence=9)
+    await world.stop()
+
+
+def fetch_of(offset: int, last_epoch: int, *, leader_epoch: int = 1) -> ReplicaFetchPartition:
+    return ReplicaFetchPartition(
+        topic_id=TOPIC_ID,
+        partition=0,
+        leader_epoch=leader_epoch,
+        fetch_offset=offset,
+        last_fetched_epoch=last_epoch,
+    )
+
+
+async def test_k8_a_fetch_that_diverges_or_is_stale_moves_no_state() -> None:
+    """K8: only a position whose past is ours counts."""
+    world = World(brokers=2)
+    await world.start(min_isr=1)
+    one = world.brokers[1]
+    await one.produce(b"a", b"b")
+    await world.brokers[2].stop()
+    await world.change(raise_epoch=True)
+    await one.produce(b"c", b"d", acks=1)
+    partition = one.partition
+    stream = ReplicaStream(2, 1, b"", 9, 0)
+
+    for request in (fetch_of(4, 0), fetch_of(4, 9), fetch_of(3, 0)):
+        diverging = partition.follower_fetch(stream, request, 0)
+        assert diverging is not None
+        assert (diverging.epoch, diverging.end_offset) in [(0, 2), (1, 4)]
+    for request, error in (
+        (fetch_of(4, 1, leader_epoch=0), FencedLeaderEpochError),
+        (fetch_of(4, 1, leader_epoch=2), UnknownLeaderEpochError),
+        (fetch_of(4, 1, leader_epoch=-1), FencedLeaderEpochError),
+        (fetch_of(-1, 1), OffsetOutOfRangeError),
+        (fetch_of(9, -1), OffsetOutOfRangeError),
+    ):
+        with pytest.raises(error):
+            partition.follower_fetch(stream, request, 0)
+    assert partition.high_watermark == 2
+    assert partition.follower_fetch(stream, fetch_of(4, 1), 0) is None
+    assert partition.high_watermark == 4
+    await world.stop()
+
+
+async def test_a_failed_disk_takes_its_directory_and_nothing_else(world: World) -> None:
+    broker = world.brokers[1]
+    lost: list[bytes] = []
+    broker.replicas.on_directory_failed = lambda directory, reason: lost.append(directory)
+    await broker.produce(b"a")
+
+    def fails(name: str, path: str) -> None:
+        if name == "append":
+            raise OSError(errno.EIO, "for the test", path)
+
+    broker.disk.hook = fails
+    with pytest.raises(QuorateError):
+        await broker.produce(b"b")
+    with pytest.raises(StorageError):
+        await broker.partition.fetch(0, bytes_max=1, leader_epoch=-1)
+
+    assert lost == [bytes([1]) * 16]
+    assert broker.failures == []
+    broker.disk.hook = None
+
+
+async def test_list_offset_knows_the_ends_and_times(broker: Broker) -> None:
+    await broker.produce(b"a", timestamp_ms=1000)
+    await broker.produce(b"b", timestamp_ms=2000)
+    partition = broker.partition
+
+    assert await partition.list_offset(-2, -1) == (0, -1, 0)
+    assert await partition.list_offset(-1, -1) == (2, -1, 0)
+    assert await partition.list_offset(1500, -1) == (1, 2000, 0)
+    assert await partition.list_offset(2500, -1) == (-1, -1, -1)
+
+
+async def test_who_does_not_lead_says_who_does() -> None:
+    world = World(brokers=2)
+    await world.start(min_isr=1)
+    two = world.brokers[2]
+
+    with pytest.raises(NotLeaderError) as caught:
+        await two.produce(b"a")
+    hint = hint_of(caught.value)
+    assert hint is not None
+    assert (hint.leader, hint.endpoint) == (1, "broker-1:9092")
+    with pytest.raises(UnknownTopicError):
+        two.replicas.get(bytes(16), 0)
+    await world.stop()
+
+
+async def test_a_fenced_broker_does_not_lead(world: World) -> None:
+    broker = world.brokers[1]
+    await world.fence(1)
+    assert not broker.partition.is_leader
+
+    await world.fence(1, fenced=False)
+
+    assert broker.partition.is_leader
+
+
+@pytest.mark.parametrize("timestamp_type", ["CreateTime", "LogAppendTime"])
+@pytest.mark.parametrize("policy", ["delete", "compact"])
+async def test_a_batch_of_another_library_is_stamped_over_and_can_be_read(
+    timestamp_type: str, policy: str
+) -> None:
+    """It says no producer id, a sequence all the same, and any offset and leader_epoch."""
+    world = World(brokers=1)
+    configs = {"message.timestamp.type": timestamp_type, "cleanup.policy": policy}
+    await world.start(min_isr=1, configs=configs)
+    broker = world.brokers[1]
+    for sequence in (0, 0):
+        foreign = bytearray(batch_of(b"a", epoch=-1, sequence=sequence))
+        stamp(foreign, base_offset=-1, leader_epoch=-9)
+        await broker.partition.produce(
+            memoryview(foreign), leader_epoch=-1, acks=-1, timeout_ms=10_000, appended=lambda: None
+        )
+    fetched = await broker.partition.fetch(0, bytes_max=1 << 20, leader_epoch=-1)
+    headers = [header for header, _ in split(fetched.batches)]
+    assert [(one.base_offset, one.leader_epoch) for one in headers] == [(0, 0), (1, 0)]
+    assert values_of(fetched.batches) == [b"a", b"a"]
+    await world.stop()
+
+
+async def test_a_large_batch_is_decoded_in_a_thread_and_keeps_its_place(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = World(brokers=1)
+    await world.start(min_isr=1, configs={"cleanup.policy": "compact"})
+    broker = world.brokers[1]
+    in_threads: list[object] = []
+
+    async def in_thread(work: Callable[..., Any], *arguments: object) -> Any:
+        in_threads.append(work)
+        await asyncio.sleep(0.05)
+        return work(*arguments)
+
+    monkeypatch.setattr(broker.disk, "in_thread", in_thread)
+    large = b"x" * checks.DECODED_IN_A_TURN_BYTES
+    results = await asyncio.gather(
+        broker.produce(b"a"),
+        broker.produce(large),
+        broker.produce(large, key=None),  # type: ignore[arg-type]
+        broker.produce(b"b"),
+        return_exceptions=True,
+    )
+    assert in_threads == [checks.check_keys] * 2
+    assert isinstance(results[2], InvalidRequestError)
+    assert await read_all(broker) == [b"a", large, b"b"]
+    await world.stop()

@@ -1,0 +1,319 @@
+"""Followers and leaders over real streams: Replicas, fetchers, the replica service, the ISR."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from quorate.errors import (
+    NotEnoughReplicasAfterAppendError,
+    NotEnoughReplicasError,
+    OutcomeUnknownError,
+    RequestTimedOutError,
+)
+from quorate_broker.replica.leader import Leader
+from quorate_broker.replica.waiters import hint_of
+from quorate_quorum.v1 import events_pb2 as ev
+from tests.unit.quorate_broker.builders import (
+    TOPIC_ID,
+    World,
+    batch_of,
+    no_controller,
+    until,
+    values_of,
+)
+
+
+@pytest.fixture
+async def world() -> AsyncIterator[World]:
+    world = World()
+    await world.start()
+    yield world
+    await world.stop()
+
+
+async def test_a_record_of_acks_all_is_on_every_in_sync_replica(world: World) -> None:
+    produced = await world.brokers[1].produce(b"a", b"b")
+
+    assert produced.base_offset == 0
+    for broker in world.brokers.values():
+        assert await broker.stored() == [b"a", b"b"]
+    await until(lambda: all(b.partition.high_watermark == 2 for b in world.brokers.values()))
+
+
+async def test_many_batches_arrive_in_order_and_each_is_answered(world: World) -> None:
+    futures = [world.brokers[1].produce(b"%d" % number) for number in range(200)]
+
+    answers = await asyncio.gather(*futures)
+
+    assert [answer.base_offset for answer in answers] == list(range(200))
+    expected = [b"%d" % number for number in range(200)]
+    for broker in world.brokers.values():
+        assert await broker.stored() == expected
+
+
+async def test_k1_a_follower_that_restarts_keeps_what_it_has_and_may_lead(world: World) -> None:
+    """K1 (KIP-101, 1): truncating to its own high watermark would lose an acknowledged record."""
+    await world.brokers[1].produce(b"acknowledged")
+    follower = world.brokers[2]
+    await follower.stop()
+    await follower.start()
+    assert await follower.stored() == [b"acknowledged"]
+    await world.register(follower)
+    await world.brokers[1].stop()
+    await world.change(leader=2, isr=[2, 3])
+
+    await world.brokers[2].produce(b"next")
+
+    assert await world.brokers[2].stored() == [b"acknowledged", b"next"]
+    assert await world.brokers[3].stored() == [b"acknowledged", b"next"]
+
+
+async def test_k2_after_both_crash_logs_are_equal_below_the_high_watermark(world: World) -> None:
+    """K2 (KIP-101, 2): the first one up writes at an offset where the other has another record."""
+    world.on_alter = no_controller
+    await world.brokers[1].produce(b"both")
+    await world.brokers[2].stop()
+    await world.brokers[3].stop()
+    await world.brokers[1].produce(b"only on 1", acks=1)
+    await world.brokers[1].stop()
+    await world.change(leader=-1)
+    world.on_alter = None
+    await world.brokers[2].start()
+    await world.register(world.brokers[2])
+    await world.brokers[3].start()
+    await world.register(world.brokers[3])
+    await world.change(leader=2, isr=[2, 3])
+    await world.brokers[2].produce(b"on 2 and 3")
+
+    await world.brokers[1].start()
+    await world.register(world.brokers[1])
+    await until(lambda: set(world.state.isr) == {1, 2, 3})
+    await world.brokers[2].produce(b"all")
+
+    for broker in world.brokers.values():
+        assert await broker.stored() == [b"both", b"on 2 and 3", b"all"]
+
+
+async def test_k3_three_failovers_with_few_records_end_in_equal_logs(world: World) -> None:
+    """K3 (KIP-279): a follower may know epochs that the new leader never saw."""
+    one, two, three = world.brokers.values()
+    await one.produce(b"a")
+    await world.change(leader=2, to=[2])  # 1 and 3 do not hear of it
+    await two.produce(b"only on 2", acks=1)
+    await world.change(leader=3, to=[3])
+    await three.produce(b"only on 3", acks=1)
+    await world.change(leader=1, to=[1, 2, 3])
+    await one.produce(b"b")
+
+    await until(lambda: all(b.partition.log_end_offset == 2 for b in world.brokers.values()))
+    for broker in world.brokers.values():
+        assert await broker.stored() == [b"a", b"b"]
+
+
+async def test_k9_elections_without_records_do_not_confuse_anybody(world: World) -> None:
+    """K9: epochs that left no record leave nothing to compare."""
+    await world.brokers[1].produce(b"a")
+    for leader in (2, 3, 1, 2):
+        await world.change(leader=leader)
+    await world.brokers[2].produce(b"b")
+
+    for broker in world.brokers.values():
+        assert await broker.stored() == [b"a", b"b"]
+
+
+async def test_k7_a_diverging_tail_is_never_shown(world: World) -> None:
+    """K7: an old leader takes no high watermark before its own tail is cut."""
+    one, two, _ = world.brokers.values()
+    await one.produce(b"committed")
+    await until(lambda: one.partition.high_watermark == 1)
+    await world.change(leader=2, to=[2, 3])
+    one.produce(b"uncommitted 1", b"uncommitted 2", acks=1)
+    await until(lambda: one.partition.log_end_offset == 3)
+    shown: list[int] = []
+
+    def look() -> None:
+        follower = one.partition
+        if follower.is_follower and follower.high_watermark > 1:
+            shown.append(follower.log.epochs.epoch_at(1))  # whose record would consumers read?
+
+    one.partition.watch(look)
+    await two.produce(b"x", b"y", acks=1)
+    await world.change(raise_epoch=True)
+    await two.produce(b"z")
+    await until(lambda: one.partition.high_watermark == 4)
+
+    assert shown
+    assert set(shown) == {1}
+    assert await one.stored() == [b"committed", b"x", b"y", b"z"]
+    fetched = await one.partition.fetch(
+        1, bytes_max=1 << 20, leader_epoch=-1, at_least_one=True, from_follower=True
+    )
+    assert values_of(fetched.batches) == [b"x", b"y", b"z"]
+
+
+async def test_k13_the_high_watermark_moves_when_a_dead_member_leaves_the_isr() -> None:
+    """K13: a produce that waits is completed by the shrink."""
+    world = World(lag_ms=300)
+    await world.start()
+    await world.brokers[1].produce(b"a")
+    await world.brokers[3].stop()
+
+    await world.brokers[1].produce(b"b")
+
+    assert set(world.state.isr) == {1, 2}
+    await world.stop()
+
+
+async def test_a_member_that_comes_back_is_taken_in_again() -> None:
+    world = World(lag_ms=300)
+    await world.start()
+    await world.brokers[3].stop()
+    await world.change(isr=[1, 2])
+    await world.brokers[1].produce(b"a")
+    await world.brokers[3].start()
+    await world.register(world.brokers[3])
+
+    await until(lambda: set(world.state.isr) == {1, 2, 3})
+
+    assert await world.brokers[3].stored() == [b"a"]
+    await world.stop()
+
+
+async def test_k16_nothing_commits_under_min_isr(world: World) -> None:
+    """K16: acks=all is refused before the append; acks=1 is written, and not committed."""
+    one = world.brokers[1]
+    await one.produce(b"a")
+    world.on_alter = no_controller
+    await world.change(isr=[1], elr=[2, 3])
+
+    with pytest.raises(NotEnoughReplicasError):
+        await one.produce(b"b")
+    await one.produce(b"c", acks=1)
+    await until(lambda: all(b.partition.log_end_offset == 2 for b in world.brokers.values()))
+
+    assert one.partition.high_watermark == 1
+
+
+async def test_k16_a_waiter_is_told_that_the_isr_shrank_after_the_append(world: World) -> None:
+    one = world.brokers[1]
+    world.on_alter = no_controller
+    await world.brokers[2].stop()
+    await world.brokers[3].stop()
+    waiting = one.produce(b"a")
+    await until(lambda: one.partition.log_end_offset == 1)
+
+    await world.change(isr=[1], elr=[2, 3])
+
+    with pytest.raises(NotEnoughReplicasAfterAppendError):
+        await waiting
+
+
+async def test_k17_a_leader_cut_off_commits_nothing_and_loses_its_tail(world: World) -> None:
+    """K17: a zombie leader acknowledges nothing with acks=all; after the heal its tail is gone."""
+    one, two, _ = world.brokers.values()
+    await one.produce(b"a")
+    await world.change(leader=2, isr=[2, 3], to=[2, 3])
+
+    zombie = one.produce(b"zombie", timeout_ms=200)
+    await two.produce(b"b")
+    with pytest.raises(RequestTimedOutError):
+        await zombie
+    assert one.partition.high_watermark == 1
+
+    await world.change(raise_epoch=True)
+    await until(lambda: one.partition.high_watermark == 2)
+    assert await one.stored() == [b"a", b"b"]
+
+
+async def test_who_waits_at_a_leader_that_loses_its_reign_learns_who_leads(world: World) -> None:
+    one = world.brokers[1]
+    await world.brokers[2].stop()
+    world.on_alter = no_controller
+    waiting = one.produce(b"a")
+    await until(lambda: one.partition.log_end_offset == 1)
+
+    await world.change(leader=3, isr=[3, 1])
+
+    with pytest.raises(OutcomeUnknownError) as caught:
+        await waiting
+    hint = hint_of(caught.value)
+    assert hint is not None
+    assert (hint.leader, hint.leader_epoch) == (3, 1)
+    assert hint.endpoint == world.brokers[3].endpoint
+
+
+async def test_flush_on_ack_counts_only_what_is_synced_on_every_replica() -> None:
+    world = World()
+    await world.start(min_isr=2, configs={"flush.on.ack": "true"})
+
+    await asyncio.gather(*(world.brokers[1].produce(b"%d" % n) for n in range(20)))
+
+    for broker in world.brokers.values():
+        assert broker.partition.log.synced_end == 20
+    await world.stop()
+
+
+async def test_with_flush_on_ack_a_reign_begins_with_what_is_synced(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Law 2: what the last reign had only written is not counted as ours in the next either."""
+    world = World()
+    await world.start(min_isr=2, configs={"flush.on.ack": "true"})
+    one, others = world.brokers[1], [world.brokers[2], world.brokers[3]]
+    await one.produce(b"synced")
+    log, gate = one.partition.log, asyncio.Event()
+    sync = log.sync
+
+    async def held() -> int:
+        await gate.wait()
+        return await sync()
+
+    monkeypatch.setattr(log, "sync", held)
+    waiting = one.produce(b"only written")
+    await until(lambda: all(b.partition.log.synced_end == 2 for b in others))
+    await world.change(raise_epoch=True)
+    with pytest.raises(OutcomeUnknownError):
+        await waiting
+    leader = one.partition.role
+    assert isinstance(leader, Leader)
+    await until(lambda: all(leader.replicas[b.id].log_end_offset == 2 for b in others))
+    assert (one.partition.log_end_offset, one.partition.high_watermark) == (2, 1)
+
+    gate.set()
+    await until(lambda: one.partition.high_watermark == 2)
+    await world.stop()
+
+
+async def test_k25_a_topic_made_again_under_its_name_starts_empty(world: World) -> None:
+    """K25: the old directory is out of the way before the new topic's is made."""
+    one = world.brokers[1]
+    await one.produce(b"old")
+    state, other_id = world.state, bytes(16)
+    await world.commit(
+        ev.MetadataEvent(remove_topic=ev.RemoveTopic(topic_id=TOPIC_ID)),
+        ev.MetadataEvent(topic=ev.Topic(topic_id=other_id, name="invoice")),
+        ev.MetadataEvent(
+            partition=ev.Partition(
+                topic_id=other_id,
+                partition=0,
+                replicas=[
+                    ev.Replica(broker_id=r.broker_id, directory_id=r.directory_id)
+                    for r in state.replicas
+                ],
+                isr=state.isr,
+                leader=2,
+                recovered_epoch=-1,
+            )
+        ),
+    )
+
+    partition = world.brokers[2].replicas.get(other_id, 0)
+    assert partition.log_end_offset == 0
+    await partition.produce(
+        batch_of(b"new"), leader_epoch=-1, acks=-1, timeout_ms=5000, appended=lambda: None
+    )
+    fetched = await partition.fetch(0, bytes_max=1 << 20, leader_epoch=-1, at_least_one=True)
+    assert values_of(fetched.batches) == [b"new"]

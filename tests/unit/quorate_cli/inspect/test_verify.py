@@ -1,0 +1,173 @@
+"""quorate storage verify: every kind of damage is found, and a sound disk has no fault."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from quorate.record.batch import parse_header
+from quorate_quorum.log.epochs import EpochCache, decode
+from quorate_quorum.log.events import encode_events
+from quorate_quorum.log.slots import SLOT_BYTES
+from quorate_quorum.raft.driver.storage import encode_state
+from quorate_quorum.raft.machine.messages import HardState
+from quorate_quorum.v1.events_pb2 import EpochStart, MetadataEvent
+from tests.unit.quorate_cli.inspect.test_dump import (
+    DAMAGED,
+    batch,
+    make_partition,
+    make_voter,
+    run,
+    snapshot_of,
+)
+
+
+def verified(path: Path) -> tuple[int, list[dict[str, Any]]]:
+    result = run("storage", "verify", str(path), "-o", "json")
+    rows = [json.loads(line) for line in result.stdout.splitlines()]
+    assert rows[-1]["kind"] == "verified", result.output
+    return result.exit_code, rows[:-1]
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Path:
+    asyncio.run(make_voter(tmp_path))
+    asyncio.run(make_partition(tmp_path / "t-0"))
+    assert verified(tmp_path) == (0, [])
+    return tmp_path
+
+
+def test_a_sound_disk_has_no_fault_and_is_left_as_it_was(disk: Path) -> None:
+    before = snapshot_of(disk)
+    assert run("storage", "verify", str(disk)).exit_code == 0
+    assert snapshot_of(disk) == before
+
+
+@pytest.mark.parametrize("pattern", DAMAGED)
+def test_a_damaged_file_is_named(disk: Path, pattern: str) -> None:
+    path = sorted(disk.glob(pattern))[0]
+    path.write_bytes(b"\xff" * 13)
+
+    for asked in (disk, path.parent, *([path] if path.suffix != ".index" else [])):
+        status, rows = verified(asked)
+        assert status == 1
+        assert str(path) in [row["file"] for row in rows if row["kind"] == "fault"]
+
+
+def test_a_flipped_bit_is_found_where_it_lies(disk: Path) -> None:
+    path = disk / "t-0" / "00000000000000000000.log"
+    data = bytearray(path.read_bytes())
+    data[200] ^= 1
+    path.write_bytes(data)
+    status, rows = verified(disk / "t-0")
+    assert status == 1
+    assert [(row["file"], row["position"]) for row in rows] == [(str(path), 0)]
+
+
+def test_a_segment_that_is_missing_is_found(disk: Path) -> None:
+    segments = sorted((disk / "t-0").glob("*.log"))
+    segments[1].unlink()
+    _, rows = verified(disk / "t-0")
+    assert any("is the next" in row["what"] for row in rows)
+
+
+def test_an_entry_of_an_index_that_names_no_batch_is_found(disk: Path) -> None:
+    for path in (next((disk / "t-0").glob("*.index")), next((disk / "t-0").glob("*.timeindex"))):
+        data = bytearray(path.read_bytes())
+        data[7] ^= 1
+        path.write_bytes(data)
+        _, rows = verified(disk / "t-0")
+        assert any(row["file"] == str(path) and "no batch has" in row["what"] for row in rows)
+
+
+def test_the_checkpoint_may_lead_by_one_entry_at_the_end(disk: Path) -> None:
+    path = disk / "t-0" / "leader-epoch-checkpoint"
+    known = decode(path.read_bytes())
+    assert known is not None
+    path.write_bytes(EpochCache([*known.entries, (9, 180)]).encode())
+    assert verified(disk / "t-0") == (0, [])
+    path.write_bytes(EpochCache([*known.entries, (9, 180), (10, 190)]).encode())
+    assert verified(disk / "t-0")[0] == 1
+    path.write_bytes(EpochCache(known.entries[:1]).encode())
+    assert verified(disk / "t-0")[0] == 1
+    path.unlink()
+    assert verified(disk / "t-0")[0] == 1
+
+
+def test_a_slot_torn_by_a_crash_is_legal_and_a_lost_end_is_not(disk: Path) -> None:
+    path = disk / "t-0" / "synced"
+    data = bytearray(path.read_bytes())
+    data[SLOT_BYTES + 9] ^= 1
+    path.write_bytes(data)
+    assert verified(disk / "t-0")[0] == 0
+    last = sorted((disk / "t-0").glob("*.log"))[-1]
+    last.write_bytes(b"")
+    assert any("the log ends at" in row["what"] for row in verified(disk / "t-0")[1])
+
+
+def test_a_torn_last_write_is_a_note_on_a_locked_directory_only(disk: Path) -> None:
+    last = sorted((disk / "t-0").glob("*.log"))[-1]
+    with last.open("ab") as file:
+        file.write(batch(180, 3, 4)[:70])
+    assert verified(disk)[0] == 1
+    descriptor = os.open(disk / ".lock", os.O_RDWR | os.O_CREAT)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        status, rows = verified(disk / "t-0")
+    finally:
+        os.close(descriptor)
+    assert status == 0
+    assert [(row["kind"], row["file"]) for row in rows] == [("note", str(last))]
+
+
+def test_a_log_above_0_without_its_snapshot_is_found(disk: Path) -> None:
+    metadata = disk / "__cluster_metadata-0"
+    (metadata / "00000000000000000000.log").rename(metadata / "00000000000000000009.log")
+    _, rows = verified(metadata)
+    assert any("no snapshot reaches up to it" in row["what"] for row in rows)
+
+
+def test_an_epoch_that_no_epoch_start_began_is_found(disk: Path) -> None:
+    """R7: a batch's epoch lies outside its CRC, and a voter does not start with such a log."""
+    path = disk / "__cluster_metadata-0" / "00000000000000000000.log"
+    data = bytearray(path.read_bytes())
+    data[15] ^= 4
+    path.write_bytes(data)
+    status, rows = verified(disk)
+    assert status == 1
+    assert (str(path), 0) in [(row["file"], row.get("position")) for row in rows]
+    said = [row["what"] for row in rows if row["file"] == str(path)]
+    assert len(said) == 1
+    assert "no EpochStart since epoch 0 begins that" in said[0]
+
+
+def test_a_quorum_state_that_is_older_than_the_log_is_found(disk: Path) -> None:
+    metadata = disk / "__cluster_metadata-0"
+    path = metadata / "00000000000000000000.log"
+    end = parse_header(path.read_bytes()).end_offset
+    event = MetadataEvent(epoch_start=EpochStart(epoch=3))
+    with path.open("ab") as file:
+        file.write(encode_events([event], base_offset=end, epoch=3, timestamp_ms=0))
+    (metadata / "leader-epoch-checkpoint").write_bytes(EpochCache([(0, 0), (3, end)]).encode())
+    assert verified(disk) == (0, [])
+    (metadata / "quorum-state").write_bytes(encode_state(HardState(2)))
+    _, rows = verified(disk)
+    assert [row["what"] for row in rows] == ["it says epoch 2, and the log has epoch 3"]
+    (metadata / "quorum-state").unlink()
+    _, rows = verified(disk)
+    assert [row["what"] for row in rows] == ["it is missing, and the log has epoch 3"]
+
+
+def test_the_folder_around_log_directories_is_refused_and_they_are_named(tmp_path: Path) -> None:
+    """Else a few files of it would be "verified", and the logs in it not looked at."""
+    asyncio.run(make_voter(tmp_path / "voter" / "data"))
+    for verb in ("verify", "dump"):
+        result = run("storage", verb, str(tmp_path / "voter"))
+        assert result.exit_code == 2
+        assert f"name one of those in it: {tmp_path}/voter/data" in result.stderr

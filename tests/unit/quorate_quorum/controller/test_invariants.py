@@ -1,0 +1,365 @@
+"""Random decisions: what must hold after each of them.
+
+A ghost keeps, for each partition, who holds all that was ever acknowledged, in the worst case:
+each time an ISR of at least min ISR has a leader, records are acknowledged that only its members
+hold; a lossy return, a wiped or failed disk holds nothing. Then ISR and ELR must always be among
+the holders, whatever happens, until a recovery says loudly that records may be lost.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+
+from quorate.v1 import admin_pb2 as admin
+from quorate_quorum.controller.decisions import brokers as decide
+from quorate_quorum.controller.decisions.creation import Creation, abandon
+from quorate_quorum.controller.decisions.outcome import Context, Outcome
+from quorate_quorum.controller.decisions.partitions import alter_partitions
+from quorate_quorum.controller.decisions.recovery import Recover, Recovery, recover
+from quorate_quorum.controller.decisions.settling import Settling
+from quorate_quorum.controller.decisions.topics import (
+    alter_configs,
+    delete_topics,
+    raise_internal_topics,
+)
+from quorate_quorum.metadata.delta import MetadataDelta, replayed
+from quorate_quorum.metadata.image import EMPTY, MetadataImage, PartitionImage, TopicImage
+from quorate_quorum.v1 import controller_pb2 as wire
+from tests.unit.quorate_quorum.metadata.builders import (
+    context,
+    create_topics,
+    directory_id,
+    every_partition,
+    incarnation,
+    topic_id,
+)
+
+Key = tuple[bytes, int]
+BROKERS = 5
+FIRST_TOPICS = 4
+TOPICS_MAX = 9
+
+
+class Cluster:
+    """A controller that decides at random, and the ghost."""
+
+    def __init__(self, seed: int) -> None:
+        self.chance = random.Random(seed)
+        self.image = EMPTY
+        self.runs = [0] * BROKERS
+        self.disks = [0] * BROKERS
+        self.holders: dict[Key, set[int]] = {}
+        self.recovery = Recovery(unclean_recovery_wait_ms=3)
+        self.settling = Settling(looked_max=4, changed_max=1)
+        #: One that is made in turns, with all else between.
+        self.creation: Creation | None = None
+        self.now_ms = 0
+        for broker in range(BROKERS):
+            self.register(broker)
+            self.settle(1_000)
+            self.unfence(broker)
+        flushed = {"flush.on.ack": "true"}
+        self.create("a", 1, {})
+        self.create("b", 2, flushed)
+        self.create("c", 3, {"unclean.leader.election.enable": "true"})
+        self.create("__internal", 4, {"min.insync.replicas": "3"}, factor=1)
+
+    def create(self, name: str, number: int, configs: dict[str, str], factor: int = 3) -> None:
+        new = admin.NewTopic(
+            name=name,
+            topic_id=topic_id(number),
+            num_partitions=3,
+            replication_factor=factor,
+            configs=configs,
+        )
+        request = admin.CreateTopicsRequest(topics=[new])
+        self.take(create_topics(self.image, request, context(self.image), internal=True))
+
+    # One decision: replay, check, let the ghost look.
+
+    def take_of(self, broker: int, outcome: Outcome[Any]) -> None:
+        """A decision about a broker: what it asks of partitions comes later, with all else between;
+        now and then another controller comes, who knows only the image.
+        """
+        if outcome.events:
+            self.settling.begin([broker])
+        self.take(outcome)
+        if self.chance.random() < 0.2:
+            self.settling = Settling(looked_max=4, changed_max=1)
+            self.settling.begin(sorted(self.image.brokers))
+            self.creation = None
+            self.take(abandon(self.image, self.context()))
+        self.settle(self.chance.randint(0, 6))
+
+    def settle(self, steps: int) -> None:
+        while self.settling.is_busy and steps:
+            part = self.settling.next(self.image)
+            for event in part.events:  # each is right by itself
+                self.take(Outcome((event,), None))
+            self.settling.took(part)
+            steps -= 1
+
+    def take(self, outcome: Outcome[Any]) -> None:
+        before = self.image
+        self.image = replayed(before, outcome.events)
+        for topic in self.image.sorted_topics():
+            for index, partition in enumerate(topic.partitions):
+                old = before.partition(topic.id, index)
+                self.check((topic.id, index), topic, old, partition)
+        for forming in self.image.sorted_forming():
+            for partition in forming.topic.partitions:
+                self.check_members(partition)
+
+    def check(
+        self, key: Key, topic: TopicImage, old: PartitionImage | None, new: PartitionImage
+    ) -> None:
+        settled = self.check_members(new)
+        if old is not None:
+            assert new.leader_epoch >= old.leader_epoch
+            assert new.partition_epoch >= old.partition_epoch
+            assert (new == old) == (new.partition_epoch == old.partition_epoch)
+            if new.leader != old.leader:
+                assert new.leader_epoch > old.leader_epoch
+        holders = self.holders.setdefault(key, {*new.isr, *new.elr})
+        if old is not None and new.recovered_epoch != old.recovered_epoch:
+            holders.clear()
+            holders.update(new.isr)
+        min_isr = self.image.min_isr(topic, new)
+        # Who came back lossy may stand there until its registration is settled, and can't lead.
+        assert set(new.isr) & settled <= holders, (key, new, holders)
+        assert set(new.elr) & settled <= holders, (key, new, holders)
+        if new.leader in settled:
+            assert new.leader in holders, (key, new, holders)
+        if (
+            old is not None
+            and new.partition_epoch == old.partition_epoch + 1  # AlterPartition may step twice
+            and len(new.isr) < min_isr
+            and new.recovered_epoch == old.recovered_epoch
+        ):
+            kept = {*new.isr, *new.elr, *new.last_isr}
+            assert {*old.isr, *old.elr} <= kept, "under min ISR nobody who held all is forgotten"
+        if len(new.isr) >= min_isr:
+            assert not new.elr, "an ISR that is enough has no ELR"
+            if new.leader >= 0:
+                holders.intersection_update(new.isr)
+
+    def check_members(self, new: PartitionImage) -> set[int]:
+        """Check an ISR; return the brokers that are settled."""
+        new.check()
+        settled = {b for b in range(BROKERS) if self.settling.is_settled(b)}
+        for member in new.isr:
+            fenced = not self.image.is_unfenced(member)
+            assert not (fenced and member in settled), "a fenced broker is in no ISR, once settled"
+        return settled
+
+    def loses(self, broker: int, *, unsynced_only: bool) -> None:
+        for key, holders in self.holders.items():
+            topic = self.image.topics[key[0]]
+            if not (unsynced_only and self.image.topic_config(topic).flush_on_ack):
+                holders.discard(broker)
+
+    # What may happen.
+
+    def register(self, broker: int) -> None:
+        self.runs[broker] += 1
+        kind = self.chance.choice(["clean", "clean", "lossy", "failed", "wiped"])
+        if kind == "wiped":
+            self.disks[broker] += 1
+        if kind != "clean":
+            self.loses(broker, unsynced_only=kind == "lossy")
+        request = wire.RegisterRequest(
+            broker_id=broker,
+            incarnation=incarnation(broker, self.runs[broker] % 250),
+            endpoint="b:1",
+            host=f"h{broker}",
+        )
+        request.directories.add(
+            directory_id=directory_id(broker, self.disks[broker] % 250),
+            tail_intact=kind == "clean",
+            sync_failed=kind == "failed",
+        )
+        outcome = decide.register(self.image, request, self.context(), old_session_lives=False)
+        self.take_of(broker, outcome)
+
+    def context(self) -> Context:
+        return context(self.image)
+
+    def unfence(self, broker: int) -> None:
+        end = 0 if self.settling.is_settled(broker) else None
+        if decide.may_unfence(self.image, broker, self.image.offset, outcome_end=end) is None:
+            self.take_of(broker, decide.unfence(self.image, broker, self.context()))
+
+    def fence(self, broker: int) -> None:
+        self.take_of(broker, decide.fence(self.image, broker, self.context()))
+
+    def shut_down(self, broker: int) -> None:
+        self.take_of(broker, decide.shut_down(self.image, broker, self.context()))
+        if self.settling.is_settled(broker) and self.image.brokers[broker].shutting_down:
+            self.settling.begin([broker])
+
+    def disk_fails(self, broker: int) -> None:
+        if self.chance.random() < 0.2:
+            self.loses(broker, unsynced_only=False)
+            ids = [d.id for d in self.image.brokers[broker].directories]
+            self.take_of(broker, decide.directories_failed(self.image, broker, ids, self.context()))
+
+    def alter(self, broker: int) -> None:
+        """A leader proposes: who joins has caught up with it."""
+        request = wire.AlterPartitionsRequest(
+            broker_id=broker, broker_epoch=self.image.brokers[broker].epoch
+        )
+        joined: list[tuple[Key, list[int]]] = []
+        for topic in self.image.sorted_topics():
+            for index, partition in enumerate(topic.partitions):
+                if partition.leader != broker or self.chance.random() < 0.3:
+                    continue
+                others = [b for b in partition.broker_ids if b != broker]
+                isr = [broker, *self.chance.sample(others, self.chance.randint(0, len(others)))]
+                request.partitions.add(
+                    topic_id=topic.id,
+                    partition=index,
+                    leader_epoch=partition.leader_epoch,
+                    partition_epoch=partition.partition_epoch,
+                    isr=[
+                        wire.IsrMember(broker_id=b, broker_epoch=self.image.brokers[b].epoch)
+                        for b in isr
+                    ],
+                )
+                joined.append(((topic.id, index), isr))
+        outcome = alter_partitions(self.image, request, self.context())
+        for (key, isr), result in zip(joined, outcome.response.partitions, strict=False):
+            if not result.error.code:
+                self.holders[key].update(isr)
+        self.take(outcome)
+
+    def configure(self, broker: int) -> None:
+        del broker
+        request = admin.AlterConfigsRequest(
+            topic=self.chance.choice(["", "a", "c"]),
+            set={"min.insync.replicas": self.chance.choice(["1", "2", "3"])},
+        )
+        self.take(alter_configs(self.image, request, self.context()))
+
+    def raise_internal(self, broker: int) -> None:
+        del broker
+        self.take(raise_internal_topics(self.image, self.context()))
+
+    def make(self, broker: int) -> None:
+        """A topic comes, two events in a turn, before or behind where a walk stands."""
+        del broker
+        if self.creation is None and len(self.image.topics) < TOPICS_MAX:
+            number = self.chance.randrange(FIRST_TOPICS + 1, 250)
+            new = admin.NewTopic(
+                name=f"n{number}",
+                topic_id=topic_id(number),
+                num_partitions=self.chance.randint(1, 4),
+                replication_factor=3,
+            )
+            self.creation = Creation(admin.CreateTopicsRequest(topics=[new]), events_max=2)
+        if self.creation is not None:
+            outcome = self.creation.next(self.image, self.context())
+            self.take(outcome)
+            if outcome.response:
+                self.creation = None
+
+    def delete(self, broker: int) -> None:
+        del broker
+        gone = [name for name in self.image.topic_ids if name.startswith("n")]
+        if gone:
+            name = self.chance.choice(sorted(gone))
+            topic_id = self.image.topic_ids[name]
+            self.holders = {key: held for key, held in self.holders.items() if key[0] != topic_id}
+            request = admin.DeleteTopicsRequest(topics=[name])
+            self.take(delete_topics(self.image, request, self.context()))
+
+    def recover(self, broker: int) -> None:
+        del broker
+        self.now_ms += 1
+        self.recovery.changed(self.image, every_partition(self.image))
+        for effect in self.recovery.tick(self.image, self.now_ms):
+            if isinstance(effect, Recover):
+                self.take(
+                    recover(
+                        self.image,
+                        effect.topic_id,
+                        effect.partition,
+                        effect.leader,
+                        self.context(),
+                    )
+                )
+                continue
+            ends = [
+                wire.ReplicaEnd(topic_id=t, partition=p, last_epoch=1, log_end_offset=5)
+                for t, p in effect.partitions
+            ]
+            epoch = self.image.brokers[effect.broker_id].epoch
+            self.recovery.answered(effect.broker_id, epoch, ends)
+
+    def settle_on(self, broker: int) -> None:
+        self.settle(5 * broker)
+
+    def happen(self) -> None:
+        what = self.chance.choice(
+            [
+                self.register,
+                self.unfence,
+                self.unfence,
+                self.unfence,
+                self.fence,
+                self.shut_down,
+                self.disk_fails,
+                self.alter,
+                self.alter,
+                self.alter,
+                self.configure,
+                self.raise_internal,
+                self.recover,
+                self.recover,
+                self.make,
+                self.make,
+                self.make,
+                self.delete,
+                self.settle_on,
+                self.settle_on,
+            ]
+        )
+        what(self.chance.randrange(BROKERS))
+
+
+def snapshot_of(image: MetadataImage) -> MetadataImage:
+    delta = MetadataDelta(EMPTY)
+    for event in image.to_events():
+        delta.replay(event)
+    return delta.finish(image.offset, image.epoch)
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_nothing_acknowledged_is_elected_away(seed: int) -> None:
+    cluster = Cluster(seed)
+    for _ in range(150):
+        cluster.happen()
+    assert snapshot_of(cluster.image) == cluster.image
+    # All come back: every partition has a leader again.
+    for broker in range(BROKERS):
+        cluster.register(broker)
+        cluster.settle(1_000)
+        cluster.unfence(broker)
+        cluster.settle(1_000)
+    for _ in range(10):
+        cluster.recover(0)
+    for topic in cluster.image.sorted_topics():
+        for partition in topic.partitions:
+            assert partition.leader >= 0 or not any(
+                cluster.image.is_eligible(partition, b) for b in partition.broker_ids
+            ), (topic.name, partition)
+
+
+def test_a_seed_gives_the_same_events() -> None:
+    first, second = Cluster(7), Cluster(7)
+    for _ in range(100):
+        first.happen()
+        second.happen()
+    assert list(first.image.to_events()) == list(second.image.to_events())

@@ -1,0 +1,336 @@
+"""What a broker's state asks of partitions, in slices that survive their controller."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from quorate_quorum.controller.decisions import brokers as decide
+from quorate_quorum.controller.decisions.recovery import (
+    RECOVERED_PER_TICK,
+    Recover,
+    Recovery,
+    recover_all,
+)
+from quorate_quorum.controller.decisions.settling import Settling, Slice
+from quorate_quorum.metadata.delta import replayed
+from quorate_quorum.metadata.image import MetadataImage
+from quorate_quorum.v1 import controller_pb2 as wire
+from quorate_quorum.v1 import events_pb2 as ev
+from tests.unit.quorate_quorum.controller.test_driver import World, in_a_world
+from tests.unit.quorate_quorum.metadata.builders import (
+    brokers,
+    built,
+    context,
+    directory_id,
+    every_partition,
+    incarnation,
+    partition_made,
+    settled,
+    topic_event,
+    topic_id,
+)
+
+
+def with_topics(image: MetadataImage, topics: int, partitions: int) -> MetadataImage:
+    events: list[ev.MetadataEvent] = []
+    for number in range(1, topics + 1):
+        events.append(topic_event(number, f"t{number}"))
+        events += [partition_made(number, i, [0, 1]) for i in range(partitions)]
+    return built(*events, on=image)
+
+
+def fenced(image: MetadataImage, broker: int) -> MetadataImage:
+    return replayed(image, decide.fence(image, broker, context(image)).events)
+
+
+def leads(image: MetadataImage, broker: int) -> int:
+    return sum(p.leader == broker for t in image.sorted_topics() for p in t.partitions)
+
+
+def step(settling: Settling, image: MetadataImage) -> tuple[MetadataImage, Slice, dict[int, bool]]:
+    part = settling.next(image)
+    return replayed(image, part.events), part, settling.took(part)
+
+
+def test_a_slice_is_bounded_in_what_it_looks_at_and_in_what_it_changes() -> None:
+    image = fenced(with_topics(brokers([0, 1]), topics=3, partitions=40), 0)
+    settling = Settling(looked_max=30, changed_max=7)
+    settling.begin([0])
+    steps = 0
+    while settling.is_busy:
+        image, part, _ = step(settling, image)
+        assert len(part.events) <= 7
+        steps += 1
+    assert steps >= 120 // 7
+    assert leads(image, 0) == 0
+    settling.begin([0])
+    looks = 0
+    while settling.is_busy:
+        image, part, done = step(settling, image)
+        assert not part.events
+        assert done in ({}, {0: False})
+        looks += 1
+    assert looks >= 120 // 30
+
+
+def test_slices_of_any_size_give_the_same_image_as_one() -> None:
+    image = fenced(with_topics(brokers([0, 1, 2]), topics=3, partitions=10), 0)
+    whole = Settling(looked_max=10_000, changed_max=10_000)
+    whole.begin([0])
+    at_once, _, done = step(whole, image)
+    assert done == {0: True}
+    assert settled(image, 0) == at_once
+
+
+def test_a_broker_is_settled_only_when_all_partitions_were_looked_at_since_it_changed() -> None:
+    image = with_topics(brokers([0, 1]), topics=2, partitions=10)
+    settling = Settling(looked_max=6, changed_max=100)
+    settling.begin([0])
+    for _ in range(3):
+        image, _, done = step(settling, image)
+        assert not done
+    image = fenced(image, 0)
+    settling.begin([0])  # what was looked at before was looked at in vain
+    assert not settling.is_settled(0)
+    while settling.is_busy:
+        image, _, _ = step(settling, image)
+    assert settling.is_settled(0)
+    assert leads(image, 0) == 0
+
+
+def test_who_joins_a_walk_under_way_is_looked_for_one_whole_lap() -> None:
+    image = with_topics(brokers([0, 1, 2]), topics=4, partitions=5)
+    settling = Settling(looked_max=3, changed_max=100)
+    image = fenced(image, 2)
+    settling.begin([2])
+    image, _, _ = step(settling, image)
+    image, _, _ = step(settling, image)
+    image = fenced(image, 0)
+    settling.begin([0])
+    ended: list[int] = []
+    while settling.is_busy:
+        image, _, done = step(settling, image)
+        ended += done
+    assert ended == [2, 0]
+    assert leads(image, 0) == 0
+
+
+def test_a_topic_that_came_after_the_walk_began_counts_for_who_joins_it_later() -> None:
+    """It leads there: were it not looked at, a lost tail would be trusted, or the dead would lead
+    for good.
+    """
+    image = fenced(with_topics(brokers([0, 1, 2]), topics=4, partitions=5), 2)
+    settling = Settling(looked_max=3, changed_max=100)
+    settling.begin([2])
+    image, _, _ = step(settling, image)
+    for number in (0, 9):  # before where the walk stands, and behind
+        image = built(
+            topic_event(number, f"new{number}"), partition_made(number, 0, [0, 1]), on=image
+        )
+    image = fenced(image, 0)
+    settling.begin([0])
+    while settling.is_busy:
+        image, _, _ = step(settling, image)
+    assert leads(image, 0) == 0
+
+
+def test_a_walk_goes_on_where_it_is_when_topics_went_and_somebody_joins() -> None:
+    image = fenced(with_topics(brokers([0, 1, 2]), topics=4, partitions=5), 2)
+    settling = Settling(looked_max=8, changed_max=100)
+    settling.begin([2])
+    image, _, _ = step(settling, image)
+    gone = [ev.MetadataEvent(remove_topic=ev.RemoveTopic(topic_id=topic_id(n))) for n in (1, 2)]
+    image = built(*gone, topic_event(0, "new"), partition_made(0, 0, [0, 1]), on=image)
+    image = fenced(image, 0)
+    settling.begin([0])
+    while settling.is_busy:
+        image, _, _ = step(settling, image)
+    assert leads(image, 0) == 0
+
+
+def test_topics_may_come_and_go_under_a_walk() -> None:
+    image = fenced(with_topics(brokers([0, 1]), topics=3, partitions=8), 0)
+    settling = Settling(looked_max=5, changed_max=5)
+    settling.begin([0])
+    image, _, _ = step(settling, image)
+    gone = ev.MetadataEvent(remove_topic=ev.RemoveTopic(topic_id=topic_id(1)))
+    image = built(gone, topic_event(9, "new"), partition_made(9, 0, [1]), on=image)
+    while settling.is_busy:
+        image, _, _ = step(settling, image)
+    assert leads(image, 0) == 0
+
+
+def test_a_step_that_was_not_proposed_is_taken_again() -> None:
+    """A full log refuses a batch: nothing of it may count as done."""
+    image = fenced(with_topics(brokers([0, 1]), topics=1, partitions=3), 0)
+    settling = Settling()
+    settling.begin([0])
+    first, second = settling.next(image), settling.next(image)
+    assert first.events == second.events
+    assert not settling.is_settled(0)
+
+
+@pytest.mark.parametrize("steps", [0, 1, 4])
+def test_what_one_controller_left_half_done_the_next_completes_from_the_image(steps: int) -> None:
+    image = fenced(with_topics(brokers([0, 1]), topics=2, partitions=20), 0)
+    done = settled(image, 0)
+    first = Settling(looked_max=100, changed_max=5)
+    first.begin([0])
+    for _ in range(steps):
+        image, _, _ = step(first, image)
+    successor = settled(image, 0, 1)
+    assert leads(successor, 0) == 0
+    assert successor.topics == done.topics
+
+
+def test_without_topics_a_broker_is_settled_at_once() -> None:
+    settling = Settling()
+    settling.begin([0])
+    _, part, done = step(settling, brokers([0]))
+    assert (part.events, done) == ([], {0: False})
+
+
+def test_partitions_without_a_leader_are_told() -> None:
+    image = fenced(with_topics(brokers([0, 1], fenced=[1]), topics=1, partitions=2), 0)
+    settling = Settling()
+    settling.begin([0, 1])
+    _, part, _ = step(settling, image)
+    assert part.leaderless == [(topic_id(1), 0), (topic_id(1), 1)]
+
+
+# The driver.
+
+
+def test_a_new_reign_completes_what_the_last_one_left_and_unfences_nobody_before() -> None:
+    """Law 5: a broker that leads in the image must not come back to it in the same epoch."""
+
+    async def program(world: World) -> None:
+        first, _ = await world.unfenced(2)
+        many = await world.create("many", partitions=120)
+        active = world.controller._active
+        assert active is not None
+        led = leads(world.controller.image, 0)
+        assert led == 60
+        # The reign ends with the fence proposed and committed, and nothing of what it asks.
+        active.leases._settle_some = lambda: False  # type: ignore[method-assign]
+        active.leases._fence(0, "test")
+        world.raft.commit()
+        assert leads(world.controller.image, 0) == led
+        session = active.leases._sessions[0]
+        session.applied_offset = 1 << 40
+        active.leases._unfence(session)
+        assert active.reign.pending.brokers[0].fenced, "not while partitions count on it"
+        world.raft.lose(101, 2)
+        world.raft.lead(3)
+        await world.until(lambda: leads(world.controller.image, 0) == 0)
+        await world.until(lambda: not world.controller.image.brokers[0].fenced)
+        assert first.broker_epoch >= 0
+        partitions = world.controller.image.topics[many].partitions
+        assert {(p.leader, p.leader_epoch) for p in partitions} == {(1, 0), (1, 1)}
+
+    in_a_world(program)
+
+
+def test_a_fence_of_many_partitions_goes_to_the_log_in_small_batches() -> None:
+    async def program(world: World) -> None:
+        await world.unfenced(2)
+        await world.create("many", partitions=240)
+        active = world.controller._active
+        assert active is not None
+        sizes: list[int] = []
+        told = active.reign.when_proposed
+
+        def count(events: Sequence[ev.MetadataEvent]) -> None:
+            sizes.append(len(events))
+            told(events)
+
+        active.reign.when_proposed = count
+        active.leases._fence(0, "test")
+        await world.until(lambda: leads(active.reign.pending, 0) == 0)
+        assert sizes[0] == 1
+        assert 1 < max(sizes) <= 50
+        assert sum(sizes) >= 241
+
+    in_a_world(program)
+
+
+def test_leaders_are_recovered_some_in_each_tick_and_all_in_the_end() -> None:
+    image = with_topics(brokers([0, 1]), topics=1, partitions=120)
+    for broker in (1, 0):
+        image = settled(fenced(image, broker), broker)
+    assert leads(image, -1) == 120
+    request = wire.RegisterRequest(broker_id=0, incarnation=incarnation(0, 2), endpoint="b0:1")
+    request.directories.add(directory_id=directory_id(0), tail_intact=False)
+    again = decide.register(image, request, context(image), old_session_lives=False)
+    image = settled(replayed(image, again.events), 0)
+    one = wire.RegisterRequest(broker_id=1, incarnation=incarnation(1, 2), endpoint="b1:1")
+    one.directories.add(directory_id=directory_id(1), tail_intact=False)
+    again = decide.register(image, one, context(image), old_session_lives=False)
+    image = settled(replayed(image, again.events), 1)
+    image = settled(replayed(image, decide.unfence(image, 0, context(image)).events), 0)
+    recovery = Recovery(unclean_recovery_wait_ms=0)
+    recovery.changed(image, every_partition(image))
+    elected: list[int] = []
+    for tick in range(60):
+        chosen = []
+        for effect in recovery.tick(image, tick * 100):
+            if isinstance(effect, Recover):
+                chosen.append(effect)
+                continue
+            ends = [
+                wire.ReplicaEnd(topic_id=t, partition=p, last_epoch=1, log_end_offset=5)
+                for t, p in effect.partitions
+            ]
+            recovery.answered(0, image.brokers[0].epoch, ends)
+        assert len(chosen) <= RECOVERED_PER_TICK
+        elected.append(len(chosen))
+        image = replayed(image, recover_all(image, chosen, context(image)).events)
+        recovery.changed(image, every_partition(image))
+    assert leads(image, 0) == 120
+    assert sum(elected) == 120
+
+
+def test_an_older_fencing_that_is_settled_says_nothing_of_a_newer_one() -> None:
+    async def program(world: World) -> None:
+        await world.unfenced(2)
+        await world.create("many", partitions=20)
+        active = world.controller._active
+        assert active is not None
+        leases = active.leases
+        leases._fence(0, "test")
+        await world.until(lambda: leads(world.controller.image, 0) == 0)
+        await world.until(lambda: not world.controller.image.brokers[0].fenced)
+        leases._settle_some = lambda: False  # type: ignore[method-assign]
+        leases._fence(0, "test, again")
+        session = leases._sessions[0]
+        session.applied_offset = 1 << 40
+        leases._unfence(session)
+        assert active.reign.pending.brokers[0].fenced
+
+    in_a_world(program)
+
+
+def test_who_shuts_down_goes_only_when_all_partitions_have_been_looked_at() -> None:
+    async def program(world: World) -> None:
+        await world.unfenced(2)
+        await world.create("many", partitions=20)
+        active = world.controller._active
+        assert active is not None
+        leases = active.leases
+        settle_some, leases._settle_some = leases._settle_some, lambda: False  # type: ignore[method-assign]
+        session = leases._sessions[0]
+        session.wants_shutdown = True
+        leases._shut_down(session)
+        world.raft.commit()
+        assert not leases._may_go(session)
+        assert not leases.answer(session).should_shut_down
+        leases._settle_some = settle_some  # type: ignore[method-assign]
+        await world.until(lambda: leads(world.controller.image, 0) == 0)
+        await world.until(lambda: leases._may_go(session))
+        leases._settle_some = lambda: False  # type: ignore[method-assign]
+        leases._shut_down(session)  # asked again, it is looked at again
+        assert not leases._may_go(session)
+
+    in_a_world(program)

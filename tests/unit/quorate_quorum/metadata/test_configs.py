@@ -1,0 +1,133 @@
+"""The table of topic configurations."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from quorate.errors import InvalidConfigError
+from quorate_quorum.metadata.configs import (
+    CONFIGS,
+    DEFAULT_TOPIC_CONFIG,
+    TopicConfig,
+    check_config,
+    effective,
+    effective_min_isr,
+    warnings_of,
+)
+
+
+def test_the_defaults_are_those_of_the_design() -> None:
+    config = DEFAULT_TOPIC_CONFIG
+    assert config.cleanup_policy == "delete"
+    assert config.retention_ms == 7 * 24 * 3600 * 1000
+    assert config.retention_bytes == -1
+    assert config.segment_bytes == 1 << 30
+    assert config.max_message_bytes == 1 << 20
+    assert config.min_insync_replicas == 2
+    assert config.flush_on_ack is False
+    assert config.unclean_leader_election_enable is False
+
+
+def test_a_topics_own_value_wins_over_the_clusters_over_the_default() -> None:
+    config = TopicConfig.of({"retention.ms": "1"}, {"retention.ms": "2", "segment.ms": "3"})
+    assert (config.retention_ms, config.segment_ms) == (1, 3)
+    assert effective("retention.ms", {"retention.ms": "1"}, {"retention.ms": "2"}) == ("1", "topic")
+    assert effective("retention.ms", {}, {"retention.ms": "2"}) == ("2", "cluster")
+    assert effective("flush.on.ack", {}, {}) == ("false", "default")
+
+
+def test_flush_on_ack_is_a_topics_own_for_good() -> None:
+    """A cluster default set later must not make an old replica pass for lossless."""
+    assert TopicConfig.of({}, {"flush.on.ack": "true"}).flush_on_ack is False
+    assert effective("flush.on.ack", {}, {"flush.on.ack": "true"}) == ("false", "default")
+    assert effective("flush.on.ack", None, {"flush.on.ack": "true"}) == ("true", "cluster")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "stored"),
+    [
+        ("cleanup.policy", "delete, compact", "compact,delete"),
+        ("cleanup.policy", "", ""),
+        ("retention.ms", "-1", "-1"),
+        ("flush.on.ack", "TRUE", "true"),
+        ("min.cleanable.dirty.ratio", "0.25", "0.25"),
+        ("message.timestamp.type", "LogAppendTime", "LogAppendTime"),
+    ],
+)
+def test_a_value_is_stored_in_one_form(name: str, text: str, stored: str) -> None:
+    assert check_config(name, text, of_topic=True) == stored
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("retention.ms", "-2"),
+        ("retention.ms", "seven"),
+        ("retention.ms", "1_000"),
+        ("retention.ms", "9" * 30),
+        ("retention.ms", "٣"),
+        ("min.insync.replicas", "0"),
+        ("segment.bytes", str(2**31)),
+        ("flush.on.ack", "yes"),
+        ("cleanup.policy", "burn"),
+        ("min.cleanable.dirty.ratio", "nan"),
+        ("min.cleanable.dirty.ratio", "1.5"),
+        ("compression.type", "zstd"),
+        ("message.timestamp.type", "createtime"),
+    ],
+)
+def test_a_wrong_value_names_the_setting_and_what_is_allowed(name: str, text: str) -> None:
+    with pytest.raises(InvalidConfigError, match=f"{name} must be .*, not"):
+        check_config(name, text, of_topic=True)
+
+
+def test_an_unknown_name_names_the_nearest() -> None:
+    with pytest.raises(InvalidConfigError, match=r"did you mean retention\.ms\?"):
+        check_config("retension.ms", "1", of_topic=True)
+    with pytest.raises(InvalidConfigError, match=r"known are cleanup\.policy"):
+        check_config("zzz", "1", of_topic=True)
+
+
+def test_what_is_the_clusters_cannot_be_set_on_a_topic() -> None:
+    with pytest.raises(InvalidConfigError, match="belongs to the cluster"):
+        check_config("num.partitions", "3", of_topic=True)
+    assert check_config("num.partitions", "3", of_topic=False) == "3"
+
+
+def test_every_setting_has_a_meaning_and_a_default_that_it_accepts() -> None:
+    for spec in CONFIGS.values():
+        assert spec.doc
+        assert spec.parsed(spec.shown(spec.default)) == spec.default
+
+
+def test_a_commit_needs_no_more_replicas_than_there_are() -> None:
+    assert [effective_min_isr(2, replicas) for replicas in (1, 2, 3)] == [1, 2, 2]
+
+
+ROOT = Path(__file__).parents[4]
+
+
+@pytest.mark.parametrize("name", [name for name, spec in CONFIGS.items() if spec.scope == "topic"])
+def test_a_setting_is_acted_on_or_says_that_it_is_not_yet(name: str) -> None:
+    """Whoever begins to act on one takes its sentence away, and must."""
+    if CONFIGS[name].parse.__qualname__.startswith("_one_of") and name == "compression.type":
+        return  # the one value that it may have asks for nothing
+    table = ROOT / "quorum/quorate_quorum/metadata/configs.py"
+    lists = (table, ROOT / "quorum/quorate_quorum/node/config.py")
+    word = re.compile(rf"\b{name.replace('.', '[._]')}\b")
+    acts = any(
+        word.search(path.read_text())
+        for folder in ("broker", "quorum")
+        for path in (ROOT / folder).rglob("*.py")
+        if path not in lists
+    )
+    assert bool(warnings_of([name])) != acts
+
+
+def test_a_setting_without_effect_says_what_does_not_happen() -> None:
+    assert warnings_of(["retention.ms", "max.message.bytes", "no.such"]) == [
+        "retention.ms is kept, and has no effect in this release: old records are not deleted"
+    ]
