@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from quorate.aio.tasks import Tasks
 from quorate.errors import (
     ClosedError,
     DuplicateBrokerError,
@@ -78,7 +79,7 @@ class Lifecycle:
         self._strays: Strays | None = None
         self._endpoint = ""
         self._heartbeat: HeartbeatStream | None = None
-        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._tasks = Tasks(self._task_failed)
         self._notify_offset = 0
         self._is_open = False  # the logs of the image are open
         self._losses_known = 0
@@ -171,11 +172,7 @@ class Lifecycle:
     async def stop(self) -> None:
         """End heartbeats and whatever is under way; safe to call twice."""
         self._is_stopped = True
-        tasks = list(self._tasks.values())
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+        await self._tasks.end_all()
         if self._heartbeat is not None:
             await self._heartbeat.close()
 
@@ -222,8 +219,8 @@ class Lifecycle:
     async def _enter(self, generation: int) -> None:
         """Remember the history that is followed now; what an older one set aside then stays."""
         is_over = self._strays is not None and self._strays.quorum_generation != generation
-        if is_over and "strays" in self._tasks:
-            self._tasks["strays"].cancel()
+        if is_over:
+            self._tasks.cancel(*self._tasks.named("lifecycle-strays"))
         await self._directories.learn_generation(generation)
 
     async def _catch_up(self, offset: int) -> None:
@@ -343,18 +340,15 @@ class Lifecycle:
 
     def _own(self, name: str, work: Coroutine[Any, Any, None]) -> None:
         """Run it, once at a time under that name; its failure is the broker's."""
-        if name in self._tasks:
+        name = f"lifecycle-{name}"
+        if self._tasks.named(name):
             work.close()
-            return
-        task = self._tasks[name] = asyncio.create_task(work, name=f"lifecycle-{name}")
-        task.add_done_callback(lambda done: self._ended(name, done))
+        else:
+            self._tasks.spawn(work, name)
 
-    def _ended(self, name: str, task: asyncio.Task[None]) -> None:
-        del self._tasks[name]
-        if task.cancelled():
+    def _task_failed(self, name: str, error: BaseException) -> None:
+        if isinstance(error, ClosedError):
             return
-        error = task.exception()
-        if error is None or isinstance(error, ClosedError):
-            return
-        log.error("lifecycle_failed", step=name, exc_info=error)
-        self._fail(f"the broker's life with the controller ended ({name}): {error}")
+        step = name.removeprefix("lifecycle-")
+        log.error("lifecycle_failed", step=step, exc_info=error)
+        self._fail(f"the broker's life with the controller ended ({step}): {error}")

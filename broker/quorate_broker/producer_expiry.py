@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from quorate_broker.replica.host import loop_ms
+from quorate.aio.clock import loop_ms
+from quorate.aio.tasks import Tasks
 from quorate_broker.replica.producer_memory import TICK_MS
 from quorate_broker.replica.producers import FORGET_MAX
 
@@ -24,18 +25,14 @@ class ProducerExpiry:
 
     def __init__(self, replicas: Replicas, fail: Callable[[str], None]) -> None:
         self._replicas = replicas
-        self._fail = fail
-        self._task: asyncio.Task[None] | None = None
+        self._tasks = Tasks(lambda _, error: fail(f"producers can't be forgotten: {error!r}"))
 
     def start(self) -> None:
-        self._task = asyncio.create_task(self._run(), name="producer expiry")
-        self._task.add_done_callback(self._ended)
+        self._tasks.spawn(self._run(), "producer expiry")
 
     async def stop(self) -> None:
         """End it. Safe to call twice, and without a start."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
+        await self._tasks.end_all()
 
     async def _run(self) -> None:
         memory = self._replicas.producer_memory
@@ -58,7 +55,3 @@ class ProducerExpiry:
                 await asyncio.sleep(0)
         held = sum(len(partition.producers) for partition in self._replicas.all())
         self._replicas.producer_memory.count = held
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and task.exception() is not None:
-            self._fail(f"producers can't be forgotten: {task.exception()!r}")

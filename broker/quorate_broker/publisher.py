@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from quorate.errors import OverloadedError, RequestTimedOutError
+from quorate.aio.reached_offset import ReachedOffset
+from quorate.aio.tasks import Tasks
+from quorate.errors import RequestTimedOutError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,15 +50,19 @@ class Publisher:
         self._queue_max = queue_max
         self._queue: deque[tuple[MetadataDelta, MetadataImage]] = deque()
         self._arrived = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
-        self._waiters: list[tuple[int, asyncio.Future[None]]] = []
-        #: One past the last metadata record that the replicas have carried out.
-        self.applied_offset = 0
+        self._tasks = Tasks(self._failed)
+        self._is_started = False
+        self._reached = ReachedOffset(WAITERS_MAX, "calls wait for this broker")
         self._has_loaded = False
+
+    @property
+    def applied_offset(self) -> int:
+        """One past the last metadata record that the replicas have carried out."""
+        return self._reached.offset
 
     def image_changed(self, delta: MetadataDelta, image: MetadataImage) -> None:
         """Queue an image; before start() there is nothing to carry it out on."""
-        if self._task is None:
+        if not self._is_started:
             return
         if len(self._queue) >= self._queue_max:
             self._fail(f"{len(self._queue)} metadata changes wait to be carried out")
@@ -66,9 +72,9 @@ class Publisher:
 
     def start(self, image: MetadataImage) -> None:
         """Open the logs of this image, then follow; from now on no image may be missed."""
-        assert self._task is None, "a publisher starts once"
-        self._task = asyncio.create_task(self._run(image), name="publisher")
-        self._task.add_done_callback(self._ended)
+        assert not self._is_started, "a publisher starts once"
+        self._is_started = True
+        self._tasks.spawn(self._run(image), "publisher")
 
     @property
     def has_loaded(self) -> bool:
@@ -77,30 +83,18 @@ class Publisher:
 
     async def wait_applied(self, offset: int, *, timeout_ms: int) -> None:
         """Return when all below `offset` is carried out; RequestTimedOutError if not in time."""
-        if self.applied_offset >= offset:
-            return
-        if len(self._waiters) >= WAITERS_MAX:
-            raise OverloadedError(f"{len(self._waiters)} calls wait for this broker already")
-        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        entry = (offset, waiter)
-        self._waiters.append(entry)
-        try:
-            async with asyncio.timeout(timeout_ms / 1000):
-                await waiter
-        except TimeoutError:
-            raise RequestTimedOutError(
+
+        def late() -> RequestTimedOutError:
+            return RequestTimedOutError(
                 f"this broker stands at metadata offset {self.applied_offset}, and did not reach "
                 f"{offset} within {timeout_ms} ms"
-            ) from None
-        finally:
-            if entry in self._waiters:
-                self._waiters.remove(entry)
+            )
+
+        await self._reached.wait(offset, timeout_ms=timeout_ms, late=late)
 
     async def stop(self) -> None:
         """Carry out nothing more; safe to call twice."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
+        await self._tasks.end_all()
 
     async def _run(self, image: MetadataImage) -> None:
         await self._replicas.load(image)
@@ -115,17 +109,9 @@ class Publisher:
             self._carried_out(image)
 
     def _carried_out(self, image: MetadataImage) -> None:
-        self.applied_offset = image.offset
+        self._reached.advance(image.offset)
         self._applied(image)
-        reached = [entry for entry in self._waiters if entry[0] <= image.offset]
-        for entry in reached:
-            self._waiters.remove(entry)
-            if not entry[1].done():
-                entry[1].set_result(None)
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        if task.cancelled():
-            return
-        error = task.exception()
+    def _failed(self, _: str, error: BaseException) -> None:
         log.error("publisher_failed", exc_info=error)
         self._fail(f"the metadata could not be carried out: {error!r}")

@@ -6,13 +6,15 @@ in the middle of a cut. Nothing is lost by that, so another try is all that is n
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
+
+from quorate.aio.backoff import Backoff
+from quorate.aio.tasks import Tasks
 
 Key = tuple[bytes, int]
 
-FIRST_DELAY_S = 1.0
-DELAY_MAX_S = 30.0
+FIRST_DELAY_MS = 1000
+DELAY_MAX_MS = 30_000
 
 
 class Reopening:
@@ -24,9 +26,8 @@ class Reopening:
         self, reopen: Callable[[list[Key]], Awaitable[None]], failed: Callable[[str], None]
     ) -> None:
         self._reopen = reopen
-        self._failed = failed
         self._wanted: dict[Key, None] = {}
-        self._task: asyncio.Task[None] | None = None
+        self._tasks = Tasks(lambda _, error: failed(f"replicas can't be opened again: {error!r}"))
         self._is_stopped = False
 
     def want(self, key: Key) -> None:
@@ -34,26 +35,17 @@ class Reopening:
         if self._is_stopped:
             return
         self._wanted[key] = None
-        if self._task is None:
-            self._task = asyncio.create_task(self._run(), name="open replicas again")
-            self._task.add_done_callback(self._ended)
+        if not self._tasks:
+            self._tasks.spawn(self._run(), "open replicas again")
 
     async def stop(self) -> None:
         """Open nothing any more. Safe to call twice."""
         self._is_stopped = True
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
+        await self._tasks.end_all()
 
     async def _run(self) -> None:
-        delay = FIRST_DELAY_S
+        backoff = Backoff(FIRST_DELAY_MS, DELAY_MAX_MS)
         while self._wanted:
-            await asyncio.sleep(delay)
+            await backoff.wait()
             wanted, self._wanted = self._wanted, {}
             await self._reopen(list(wanted))
-            delay = min(delay * 2, DELAY_MAX_S)
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._task = None
-        if not task.cancelled() and task.exception() is not None:
-            self._failed(f"replicas can't be opened again: {task.exception()!r}")

@@ -44,6 +44,7 @@ MACHINES = [
     "broker/quorate_broker/replica/leader.py",
     "broker/quorate_broker/replica/follower.py",
     "broker/quorate_broker/replica/producers.py",
+    "clients/quorate/aio/offset_waiters.py",
     "clients/quorate/cluster/topic_views.py",
     "clients/quorate/producer/accumulator.py",
     "clients/quorate/producer/partition_queue.py",

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from quorate.aio.clock import loop_ms
+from quorate.aio.tasks import Tasks
 from quorate.errors import QuorateError
 from quorate.v1.common_pb2 import ErrorCode
 from quorate_quorum.v1.controller_pb2 import (
@@ -60,8 +62,8 @@ class IsrKeeper:
         self._soon: dict[Key, Partition] = {}
         self._wake = asyncio.Event()
         self._requests = 0
-        self._asking: list[asyncio.Task[None]] = []
-        self._task: asyncio.Task[None] | None = None
+        self._looking = Tasks(self._failed)
+        self._asking = Tasks(self._failed)
 
     # RoleListener
 
@@ -86,16 +88,12 @@ class IsrKeeper:
 
     def start(self) -> None:
         """Begin to look, for good."""
-        self._task = asyncio.create_task(self._run(), name="isr keeper")
-        self._task.add_done_callback(partial(_ended, self._fail))
+        self._looking.spawn(self._run(), "isr keeper")
 
     async def stop(self) -> None:
         """Ask nothing more. Safe to call twice."""
-        tasks = [task for task in (self._task, *self._asking) if task is not None]
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+        await self._looking.end_all()
+        await self._asking.end_all()
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
@@ -113,19 +111,15 @@ class IsrKeeper:
             self._propose(list(wanted.values()))
 
     def _propose(self, partitions: Sequence[Partition]) -> None:
-        self._asking = [task for task in self._asking if not task.done()]
         if self._replicas.broker_epoch < 0 or len(self._asking) >= REQUESTS_MAX:
             return  # the next look comes soon enough
         proposed = list(self._proposals(partitions))
         for start in range(0, len(proposed), PROPOSALS_MAX):
-            task = asyncio.create_task(
-                self._ask(proposed[start : start + PROPOSALS_MAX]), name="alter partitions"
-            )
-            task.add_done_callback(partial(_ended, self._fail))
-            self._asking.append(task)
+            asked = proposed[start : start + PROPOSALS_MAX]
+            self._asking.spawn(self._ask(asked), "alter partitions")
 
     def _proposals(self, partitions: Sequence[Partition]) -> list[Proposed]:
-        now_ms = int(asyncio.get_running_loop().time() * 1000)
+        now_ms = loop_ms()
         found: list[Proposed] = []
         for partition in partitions:
             try:
@@ -166,6 +160,10 @@ class IsrKeeper:
             await asyncio.sleep(RETRY_MS / 1000)
             self._soon.update((partition.key, partition) for partition in lost)
             self._wake.set()
+
+    def _failed(self, _: str, error: BaseException) -> None:
+        log_line.error("isr keeper failed", exc_info=error)
+        self._fail(f"the ISRs can't be kept: {error!r}")
 
 
 def _alter(partition: Partition, proposal: Proposal) -> AlterPartition:
@@ -209,9 +207,3 @@ def _decided(partition: Partition, proposal: Proposal, answer: AlteredPartition 
             proposal, answer.leader_epoch, answer.partition_epoch, tuple(answer.isr)
         )
     return True
-
-
-def _ended(fail: Callable[[str], None], task: asyncio.Task[None]) -> None:
-    if not task.cancelled() and task.exception() is not None:
-        log_line.error("isr keeper failed", exc_info=task.exception())
-        fail(f"the ISRs can't be kept: {task.exception()!r}")

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from quorate.aio.clock import loop_ms
 from quorate.errors import (
     FencedError,
     NetworkError,
@@ -212,7 +213,7 @@ class ReplicaSession:
     # what requests say
 
     async def _take(self, request: ReplicaFetchRequest) -> None:
-        now_ms = int(asyncio.get_running_loop().time() * 1000)
+        now_ms = loop_ms()
         stream = self.stream
         if stream is None:
             stream = self._open(request.open, now_ms)

@@ -1,14 +1,13 @@
-"""Where a client lives, and what works for it in the background.
+"""The life of one client: its event loop, its background tasks, its failure.
 
 A Producer, a Consumer, an Admin has one Owner, and shares it with its Cluster. The rules:
 
-* The client is bound to the event loop, and so to the thread and the process, in which it was
-  started. Use from elsewhere is a WrongLoopError at once: an asyncio future that is waited for in
-  another loop never wakes its waiter.
-* Every background task is begun by `spawn`. The end of each is seen: an exception fails the whole
-  client with that cause, and so does a cancellation that the client did not ask for, as at the end
-  of asyncio.run. After that nothing works for the client, so whatever waits is told.
-* What waits inside the client waits in `wait`, or is woken by `on_failure`: it ends with the
+* A client belongs to the event loop in which it was started, and so to its thread and its process.
+  A call from elsewhere raises WrongLoopError at once: an asyncio future that is awaited in another
+  loop never wakes its waiter.
+* Every background task is begun by `spawn`. A task that raises fails the whole client with that
+  cause. So does a cancellation that the client did not ask for, as at the end of asyncio.run().
+* Every wait inside the client goes through `wait`, or is woken by `on_failure`. So it ends with the
   answer, with the failure of the client, or at its deadline.
 """
 
@@ -19,6 +18,7 @@ import os
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
+from quorate.aio.tasks import Tasks
 from quorate.errors import ClosedError, QuorateError, UnknownServerError, WrongLoopError
 
 T = TypeVar("T")
@@ -50,9 +50,7 @@ class Owner:
         self.failure: QuorateError | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._born_after = _forks
-        self._tasks: dict[asyncio.Task[Any], None] = {}
-        #: Tasks that were asked to end: their cancellation is no failure.
-        self._ending: dict[asyncio.Task[Any], None] = {}
+        self._tasks = Tasks(self._task_failed, on_cancelled=self._task_cancelled)
         self._waiters: dict[asyncio.Future[Any], None] = {}
         self._failed: list[Callable[[QuorateError], None]] = []
 
@@ -107,61 +105,44 @@ class Owner:
     # -- background tasks ------------------------------------------------------------------------
 
     def spawn(self, work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
-        """Run `work` in the background; if it fails, or is cancelled by others, we have failed."""
-        task = asyncio.get_running_loop().create_task(work, name=f"quorate-{name}")
-        self._tasks[task] = None
-        task.add_done_callback(self._ended)
-        return task
+        """Run `work` in the background; the client fails with it, or if others cancel it."""
+        return self._tasks.spawn(work, f"quorate-{name}")
 
     def cancel(self, task: asyncio.Task[Any]) -> None:
         """Ask a task to end, without waiting for it."""
-        if task in self._tasks:
-            self._ending[task] = None
-            task.cancel()
+        self._tasks.cancel(task)
 
     async def end(self, *tasks: asyncio.Task[Any] | None) -> None:
         """End these tasks; return when they have ended, at the latest after END_TIMEOUT_S.
 
         A task that waits for its own end is passed over. None stands for a task not begun yet.
         """
-        here = asyncio.current_task()
-        waited = [task for task in tasks if task is not None and task is not here]
-        for task in waited:
-            self.cancel(task)
-        if waited:
-            await asyncio.wait(waited, timeout=END_TIMEOUT_S)
+        await self._tasks.end(*tasks, timeout_s=END_TIMEOUT_S)
 
     async def end_all(self) -> None:
         """End every task that is left, and fail all that still waits: the client is stopped."""
-        await self.end(*self._tasks)
+        await self._tasks.end_all(timeout_s=END_TIMEOUT_S)
         self._tell_waiters(ClosedError(f"this {self.what} was stopped"))
 
-    def _ended(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.pop(task, None)
-        was_asked = task in self._ending
-        self._ending.pop(task, None)
-        if task.cancelled():
-            if not was_asked:
-                self.fail(
-                    ClosedError(
-                        f"this {self.what} works no more: its background task {task.get_name()} "
-                        "was cancelled, as at the end of asyncio.run(); stop it (`async with`) "
-                        "before the program's main coroutine returns"
-                    )
-                )
-            return
-        error = task.exception()
-        if error is None:
-            return
+    def _task_failed(self, name: str, error: BaseException) -> None:
         if isinstance(error, QuorateError):
             self.fail(error)
             return
         failure = UnknownServerError(
-            f"this {self.what} failed in its task {task.get_name()}: {error!r}; this is a fault of "
+            f"this {self.what} failed in its task {name}: {error!r}; this is a fault of "
             f"the library: make a new {self.what} to go on, and report it"
         )
         failure.__cause__ = error
         self.fail(failure)
+
+    def _task_cancelled(self, name: str) -> None:
+        self.fail(
+            ClosedError(
+                f"this {self.what} works no more: its background task {name} "
+                "was cancelled, as at the end of asyncio.run(); stop it (`async with`) "
+                "before the program's main coroutine returns"
+            )
+        )
 
     # -- failure ---------------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from quorate.consumer.bell import Bell
+from quorate.aio.bell import Bell
 from quorate.consumer.buffer import Buffer
 from quorate.consumer.offsets import Offsets
 from quorate.consumer.reading import Reading

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
-from quorate.consumer.bell import Bell
+from quorate.aio.bell import Bell
 from quorate.consumer.positions import UNKNOWN
 from quorate.errors import (
     NotLeaderError,

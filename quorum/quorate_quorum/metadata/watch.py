@@ -19,6 +19,7 @@ from typing import Any, Protocol
 
 import structlog
 
+from quorate.aio.bell import Bell
 from quorate.errors import (
     InvalidRequestError,
     OverloadedError,
@@ -32,7 +33,6 @@ from quorate.net.frame import Frame
 from quorate.net.network import Handler, Method, Peer
 from quorate.record import batch as record_batch
 from quorate_quorum.methods import WATCH
-from quorate_quorum.node.bell import Bell
 from quorate_quorum.v1.controller_pb2 import WatchHeader, WatchRequest
 
 log = structlog.get_logger(__name__)

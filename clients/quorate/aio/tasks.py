@@ -1,0 +1,89 @@
+"""Background tasks that have an owner, so that the end of each is seen."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+Task = asyncio.Task[Any]
+
+
+class Tasks:
+    """The background tasks of one object. A failure of one of them is never lost.
+
+    `on_failure(name, error)` is called in the loop when a task has raised. `on_cancelled(name)` is
+    called when a task was cancelled by something else than this object, as at the end of
+    asyncio.run(); without it, such an end is passed over, as a server's process is ending then.
+
+    The event loop keeps only weak references to tasks, and drops what a task raised if it has no
+    owner: so every task that nothing awaits belongs to one of these.
+    """
+
+    def __init__(
+        self,
+        on_failure: Callable[[str, BaseException], None],
+        *,
+        on_cancelled: Callable[[str], None] | None = None,
+    ) -> None:
+        self._on_failure = on_failure
+        self._on_cancelled = on_cancelled
+        #: The living ones -> whether this object asked it to end. In the order of their start.
+        self._living: dict[Task, bool] = {}
+
+    def __len__(self) -> int:
+        return len(self._living)
+
+    def __iter__(self) -> Iterator[Task]:
+        return iter(list(self._living))
+
+    def named(self, name: str) -> list[Task]:
+        """Return the living tasks of that name."""
+        return [task for task in self._living if task.get_name() == name]
+
+    def spawn(self, work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
+        """Run `work` in the background, under this name in reports."""
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        self._living[task] = False
+        task.add_done_callback(self._ended)
+        return task
+
+    def cancel(self, *tasks: Task) -> None:
+        """Ask these tasks to end, without waiting for it."""
+        for task in tasks:
+            if task in self._living:
+                self._living[task] = True
+                task.cancel()
+
+    async def end(self, *tasks: Task | None, timeout_s: float | None = None) -> None:
+        """End these tasks; return when they have ended, at the latest after the timeout.
+
+        None stands for a task that was not begun yet. The task that calls this is passed over: it
+        would wait for its own end.
+        """
+        here = asyncio.current_task()
+        others = [task for task in tasks if task is not None and task is not here]
+        self.cancel(*others)
+        if others:
+            await asyncio.wait(others, timeout=timeout_s)
+
+    async def end_all(self, *, timeout_s: float | None = None) -> None:
+        """End every living task, as `end` does. Safe to call twice."""
+        await self.end(*self._living, timeout_s=timeout_s)
+
+    async def ended(self) -> None:
+        """Return when no other task lives, without asking any to end."""
+        here = asyncio.current_task()
+        while others := [task for task in self._living if task is not here]:
+            await asyncio.wait(others)
+
+    def _ended(self, task: Task) -> None:
+        was_asked = self._living.pop(task)
+        if task.cancelled():
+            if not was_asked and self._on_cancelled is not None:
+                self._on_cancelled(task.get_name())
+            return
+        error = task.exception()
+        if error is not None:
+            self._on_failure(task.get_name(), error)
