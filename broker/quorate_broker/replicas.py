@@ -23,6 +23,7 @@ from quorate_broker.replica.partition import Failure, Partition, PartitionLimits
 from quorate_broker.replica.producer_memory import ProducerLimits, ProducerMemory
 from quorate_broker.replica.producers import Producers
 from quorate_broker.replica.waiters import hinted
+from quorate_quorum.configs import TopicConfig
 from quorate_quorum.log.disk_errors import (
     ReopenError,
     TryAgainError,
@@ -32,7 +33,6 @@ from quorate_quorum.log.disk_errors import (
 )
 from quorate_quorum.log.log import Log, LogConfig, LogCorruptError
 from quorate_quorum.log.run_file import THIS_RUN, Run
-from quorate_quorum.metadata.configs import TopicConfig
 from quorate_quorum.metadata.image import EMPTY, NO_LEADER
 
 if TYPE_CHECKING:

@@ -32,6 +32,7 @@ from quorate_cli.session import (
     os_reason,
     usage_error,
 )
+from quorate_quorum.configs import CONFIGS
 from quorate_quorum.generations import ask_generation
 from quorate_quorum.log.disk import Disk
 from quorate_quorum.log.identity import (
@@ -43,7 +44,6 @@ from quorate_quorum.log.identity import (
     write_identity,
 )
 from quorate_quorum.log.real_disk import ReadOnlyDisk, RealDisk
-from quorate_quorum.metadata.configs import CONFIGS
 from quorate_quorum.methods import DESCRIBE_NODE
 from quorate_quorum.node.config import BrokerConfig, ConfigError, NodeConfig, QuorumConfig, load
 from quorate_quorum.raft.driver import joining

@@ -16,7 +16,7 @@ from quorate.record import batch as record_batch
 
 if TYPE_CHECKING:
     from quorate.record.batch import BatchHeader
-    from quorate_quorum.metadata.configs import TopicConfig
+    from quorate_quorum.configs import TopicConfig
 
 Buffer = bytes | bytearray | memoryview
 Write = tuple["BatchHeader", Sequence[Buffer]]

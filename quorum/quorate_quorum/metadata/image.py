@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from rpds import HashTrieMap
 
-from quorate_quorum.metadata.configs import TopicConfig, effective_min_isr, typed
+from quorate_quorum.configs import TopicConfig, effective_min_isr, typed
 from quorate_quorum.node.features import Levels, from_wire, to_wire
 from quorate_quorum.v1 import events_pb2 as ev
 

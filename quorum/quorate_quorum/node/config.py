@@ -22,6 +22,8 @@ from typing import Annotated, Any, Final, Literal, TypeVar, get_args, get_origin
 import msgspec
 from msgspec import Meta
 
+from quorate_quorum.configs import CONFIGS
+
 KIB: Final = 1 << 10
 MIB: Final = 1 << 20
 GIB: Final = 1 << 30
@@ -45,35 +47,18 @@ _CLUSTERS: Final = (
     "it is a default of topics, and those are the cluster's, not a node's: "
     "seeded when the cluster is formatted, changed with `quorate cluster config`"
 )
-#: The names of topic configs that do not begin with `log.` (those that do are all meant).
-_TOPIC_CONFIGS: Final = frozenset(
+#: Kafka's topic configs that this release does not have. All that begin with `log.` are meant too.
+_KAFKAS_TOPIC_CONFIGS: Final = frozenset(
     (
-        "cleanup.policy",
-        "compression.type",
-        "default.replication.factor",
-        "delete.retention.ms",
         "file.delete.delay.ms",
         "flush.messages",
         "flush.ms",
-        "flush.on.ack",
         "index.interval.bytes",
         "max.compaction.lag.ms",
-        "max.message.bytes",
         "message.max.bytes",
-        "message.timestamp.after.max.ms",
         "message.timestamp.before.max.ms",
-        "message.timestamp.type",
-        "min.cleanable.dirty.ratio",
-        "min.compaction.lag.ms",
-        "min.insync.replicas",
-        "num.partitions",
-        "retention.bytes",
-        "retention.ms",
-        "segment.bytes",
         "segment.index.bytes",
         "segment.jitter.ms",
-        "segment.ms",
-        "unclean.leader.election.enable",
     )
 )
 
@@ -329,7 +314,7 @@ def _names(kind: type[NodeConfig]) -> list[str]:
 
 
 def _is_topic_config(name: str) -> bool:
-    return name in _TOPIC_CONFIGS or name.startswith("log.")
+    return name in CONFIGS or name in _KAFKAS_TOPIC_CONFIGS or name.startswith("log.")
 
 
 def _unknown(kind: type[NodeConfig], name: str, given: _Given, known: Iterable[str]) -> str:

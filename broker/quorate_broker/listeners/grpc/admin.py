@@ -69,7 +69,7 @@ from quorate_broker.operations.answers import (
     error_of,
     refuse_duplicates,
 )
-from quorate_quorum.metadata.configs import CONFIGS, effective
+from quorate_quorum.configs import CONFIGS, effective
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -22,17 +22,16 @@ from quorate.errors import (
     to_wire,
 )
 from quorate.v1 import admin_pb2 as admin
+from quorate_quorum.configs import ClusterConfig, check_config, fixed_at_creation, warnings_of
 from quorate_quorum.controller.decisions.outcome import BATCH_BYTES_MAX, Context, Outcome, size_of
 from quorate_quorum.controller.decisions.placement import place
 from quorate_quorum.controller.decisions.topics import (
-    FLUSH_ON_ACK,
     PARTITIONS_MAX,
     TOPICS_PER_REQUEST_MAX,
     check_name,
     places_of,
     replication_factor,
 )
-from quorate_quorum.metadata.configs import check_config, typed, warnings_of
 from quorate_quorum.metadata.delta import ID_BYTES
 from quorate_quorum.metadata.image import NEVER, BrokerImage, MetadataImage
 from quorate_quorum.v1 import events_pb2 as ev
@@ -115,12 +114,13 @@ class Creation:
 
     def fits_in_a_turn(self, image: MetadataImage) -> bool:
         """Whether the whole request is decided by the first `next`."""
-        default = int(typed("num.partitions", {}, image.configs))
+        default = ClusterConfig.of(image.configs).num_partitions
+        inherited = len(fixed_at_creation(image.configs))
         events = 0
         for new in self._request.topics:
             partitions = default if new.num_partitions == -1 else new.num_partitions
-            # its Topic event, its configs, and flush.on.ack, if it takes that from the cluster
-            events += 2 + len(new.configs) + max(partitions, len(new.assignments))
+            # its Topic event, its configs, and those that it takes from the cluster for good
+            events += 1 + len(new.configs) + inherited + max(partitions, len(new.assignments))
         return events <= self._events_max
 
     def next(self, image: MetadataImage, context: Context) -> Outcome[bool]:
@@ -337,11 +337,13 @@ def _loads(image: MetadataImage) -> dict[bytes, int]:
 
 
 def _configs(image: MetadataImage, given: Mapping[str, str]) -> dict[str, str]:
+    """Return a new topic's own values: those given, and what it inherits for good."""
     configs = {name: check_config(name, given[name], of_topic=True) for name in sorted(given)}
-    if FLUSH_ON_ACK not in configs and FLUSH_ON_ACK in image.configs:
-        # fixed now: the cluster's default of this moment becomes the topic's own
-        configs[FLUSH_ON_ACK] = image.configs[FLUSH_ON_ACK]
-    return configs
+    return configs | {
+        name: value
+        for name, value in fixed_at_creation(image.configs).items()
+        if name not in configs
+    }
 
 
 def _explicit(image: MetadataImage, new: admin.NewTopic) -> list[list[int]]:
@@ -380,7 +382,7 @@ def _placed(
     """Return where the partitions lie, after `ahead` more partitions than the image has."""
     partitions = new.num_partitions
     if partitions == -1:
-        partitions = int(typed("num.partitions", {}, image.configs))
+        partitions = ClusterConfig.of(image.configs).num_partitions
     _check_partitions(partitions)
     factor = replication_factor(image, new.replication_factor)
     places = places_of(image)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 
 from quorate.errors import (
@@ -17,10 +17,10 @@ from quorate.errors import (
     to_wire,
 )
 from quorate.v1 import admin_pb2 as admin
+from quorate_quorum.configs import ClusterConfig, check_config, refusal_of, spec_of, warnings_of
 from quorate_quorum.controller.decisions.outcome import Context, Outcome
 from quorate_quorum.controller.decisions.partitions import good_directory, moved, partition_changed
 from quorate_quorum.controller.decisions.placement import Place, fill, ring
-from quorate_quorum.metadata.configs import check_config, spec_of, typed, warnings_of
 from quorate_quorum.metadata.delta import replayed
 from quorate_quorum.metadata.image import (
     INTERNAL_PREFIX,
@@ -39,7 +39,6 @@ CONFIGS_PER_REQUEST_MAX = 1_000
 DELETED_PER_TURN = 50
 DEFAULT_REPLICATION_MAX = 3
 MIN_ISR = "min.insync.replicas"
-FLUSH_ON_ACK = "flush.on.ack"
 
 
 def check_name(name: str, *, internal: bool = False) -> None:
@@ -87,7 +86,7 @@ def replication_factor(image: MetadataImage, asked: int) -> int:
 
 def default_factor(image: MetadataImage) -> int:
     """The cluster's default: as configured, which may be more than there are brokers."""
-    configured = int(typed("default.replication.factor", {}, image.configs))
+    configured = ClusterConfig.of(image.configs).default_replication_factor
     return configured if configured > 0 else min(DEFAULT_REPLICATION_MAX, len(image.brokers))
 
 
@@ -199,11 +198,8 @@ def _config_events(
         if name in wanted:
             raise InvalidRequestError(f"{name} is both set and removed")
         wanted[name] = check_config(name, request.set[name], of_topic=topic is not None)
-    if topic is not None and FLUSH_ON_ACK in wanted and _flushes(wanted) != _flushes(now):
-        raise PolicyViolationError(
-            f"{FLUSH_ON_ACK} is fixed when a topic is created: what was written under one value"
-            " cannot be trusted under the other"
-        )
+    if topic is not None and (refusal := refusal_of(now, wanted)):
+        raise PolicyViolationError(refusal)
     events = []
     for name, value in wanted.items():
         if value != now.get(name):
@@ -212,10 +208,6 @@ def _config_events(
                 config.value = value
             events.append(ev.MetadataEvent(config=config))
     return events
-
-
-def _flushes(configs: Mapping[str, str | None] | Mapping[str, str]) -> bool:
-    return configs.get(FLUSH_ON_ACK) == "true"
 
 
 def _voided(image: MetadataImage) -> Iterator[ev.MetadataEvent]:

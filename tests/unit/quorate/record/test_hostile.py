@@ -41,7 +41,7 @@ from quorate.record.compression import (
     zstd_size_bound,
 )
 from quorate_broker.replica.checks import from_producer
-from quorate_quorum.metadata.configs import DEFAULT_TOPIC_CONFIG
+from quorate_quorum.configs import DEFAULT_TOPIC_CONFIG
 
 FIELDS = (
     "base_offset",

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from quorate_quorum.metadata.configs import CONFIGS
+from quorate_quorum.configs import CONFIGS
 from quorate_quorum.node.config import (
     BrokerConfig,
     ConfigError,

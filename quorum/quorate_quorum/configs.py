@@ -1,0 +1,360 @@
+"""Every configuration of topics and of the cluster, each declared once: as a field of TopicConfig
+or of ClusterConfig, with its default, what it may be, what it means and when it takes effect.
+
+All else follows from the two classes: the table CONFIGS, its checks, warnings and refusals. Names
+are Kafka's; a field has underscores where the name has dots. A topic's own value wins over the
+cluster's, which wins over the default.
+
+Stands below the node's own configuration, which refuses these names. The controller checks what is
+set, the image holds it, the brokers obey it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, Literal, TypeVar
+
+from quorate.errors import InvalidConfigError
+
+DAY_MS = 24 * 60 * 60 * 1000
+MIB = 1024 * 1024
+LONG_MAX = (1 << 63) - 1
+
+T = TypeVar("T")
+Value = int | float | bool | str
+Scope = Literal["topic", "created", "cluster"]
+
+
+@dataclass(frozen=True, slots=True)
+class Kind(Generic[T]):
+    """What a setting may be. `parse` raises ValueError for a text that is not allowed."""
+
+    parse: Callable[[str], T]
+    allowed: str
+
+
+def whole(low: int, high: int = LONG_MAX) -> Kind[int]:
+    """Return the kind of whole numbers from `low` to `high`."""
+
+    def parse(text: str) -> int:
+        # int() would take "1_000" and " 1 "; what is stored must read the same everywhere
+        if not text.removeprefix("-").isdecimal() or not text.isascii() or len(text) > 20:
+            raise ValueError(text)
+        value = int(text)
+        if not low <= value <= high:
+            raise ValueError(text)
+        return value
+
+    allowed = f"{low} to {high}" if high < LONG_MAX else f"a whole number, {low} or more"
+    return Kind(parse, allowed)
+
+
+def one_of(*choices: str) -> Kind[str]:
+    """Return the kind of these words."""
+
+    def parse(text: str) -> str:
+        if text not in choices:
+            raise ValueError(text)
+        return text
+
+    return Kind(parse, "one of " + ", ".join(map(repr, choices)))
+
+
+def _yes_or_no(text: str) -> bool:
+    word = text.strip().lower()
+    if word not in ("true", "false"):
+        raise ValueError(text)
+    return word == "true"
+
+
+def _share(text: str) -> float:
+    value = float(text)
+    if not 0.0 <= value <= 1.0:  # NaN fails too
+        raise ValueError(text)
+    return value
+
+
+def _policy(text: str) -> str:
+    parts = sorted({part.strip() for part in text.split(",") if part.strip()})
+    if not set(parts) <= {"compact", "delete"}:
+        raise ValueError(text)
+    return ",".join(parts)
+
+
+YES_OR_NO = Kind(_yes_or_no, "true or false")
+SHARE = Kind(_share, "a number, 0 to 1")
+POLICY = Kind(_policy, "'delete', 'compact', 'compact,delete', or '' to keep everything")
+
+
+def setting(default: T, kind: Kind[T], doc: str, *, fixed: str = "", not_yet: str = "") -> T:
+    """Declare a setting, as the default of a field. See ConfigSpec for `fixed` and `not_yet`."""
+    about = {"kind": kind, "doc": doc, "fixed": fixed, "not_yet": not_yet}
+    return dataclasses.field(default=default, metadata=about)
+
+
+_NOT_DELETED = "old records are not deleted"
+_NOT_COMPACTED = "topics are not compacted"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TopicConfig:
+    """Every setting of one topic. May be set on a topic, and as a default on the cluster.
+
+    A change takes effect on open logs and running replicas at once. The exceptions say so: `fixed`
+    ones are refused on a topic that there is, `not_yet` ones are kept with a warning.
+    """
+
+    cleanup_policy: str = setting(
+        "delete",
+        POLICY,
+        "What happens to old records: deleted by time and size, or the last of each key kept.",
+        not_yet=_NOT_DELETED,
+    )
+    compression_type: str = setting(
+        "producer",
+        one_of("producer"),
+        "Brokers move batches as they came: the producer chooses the codec.",
+    )
+    delete_retention_ms: int = setting(
+        DAY_MS,
+        whole(0),
+        "How long tombstones stay after the first compaction that saw them.",
+        not_yet=_NOT_COMPACTED,
+    )
+    flush_on_ack: bool = setting(
+        False,
+        YES_OR_NO,
+        "A record is synced to disk before it counts as written. Fixed at creation.",
+        fixed="what was written under one value cannot be trusted under the other",
+    )
+    max_message_bytes: int = setting(
+        MIB, whole(1024, 64 * MIB), "Largest batch of records, in bytes."
+    )
+    message_timestamp_after_max_ms: int = setting(
+        60 * 60 * 1000, whole(0), "How far in the future a record's timestamp may lie."
+    )
+    message_timestamp_type: str = setting(
+        "CreateTime",
+        one_of("CreateTime", "LogAppendTime"),
+        "Whose clock stamps records: the producer's, or the leader's at append.",
+    )
+    min_cleanable_dirty_ratio: float = setting(
+        0.5, SHARE, "Share of uncompacted bytes that compacts.", not_yet=_NOT_COMPACTED
+    )
+    min_compaction_lag_ms: int = setting(
+        0, whole(0), "How long a record stays uncompacted at least.", not_yet=_NOT_COMPACTED
+    )
+    min_insync_replicas: int = setting(
+        2,
+        whole(1, 1000),
+        "Replicas that must hold a record before it is committed; never more than there are.",
+    )
+    retention_bytes: int = setting(
+        -1, whole(-1), "Bytes kept per partition; -1: any.", not_yet=_NOT_DELETED
+    )
+    retention_ms: int = setting(
+        7 * DAY_MS, whole(-1), "How long to keep; -1: always.", not_yet=_NOT_DELETED
+    )
+    segment_bytes: int = setting(1024 * MIB, whole(MIB, 2048 * MIB - 1), "Bytes of one segment.")
+    segment_ms: int = setting(
+        7 * DAY_MS,
+        whole(1),
+        "Age at which a segment rolls.",
+        not_yet="segments roll by size alone",
+    )
+    unclean_leader_election_enable: bool = setting(
+        False,
+        YES_OR_NO,
+        "Prefer a leader that may have lost acknowledged records to no leader.",
+    )
+
+    @property
+    def compacts(self) -> bool:
+        """Whether the last record of each key is kept."""
+        return "compact" in self.cleanup_policy
+
+    @property
+    def deletes(self) -> bool:
+        """Whether old segments are deleted by time and size."""
+        return "delete" in self.cleanup_policy
+
+    @classmethod
+    def of(cls, own: Mapping[str, str], cluster: Mapping[str, str]) -> TopicConfig:
+        """Return the settings of a topic with these own values, over the cluster's defaults."""
+        return cls(**_values(cls, own, cluster))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterConfig:
+    """Every setting that only the cluster has. A change counts for topics created from then on."""
+
+    default_replication_factor: int = setting(
+        -1,
+        whole(-1, 1000),
+        "Replicas of a topic that does not say; -1: the lesser of 3 and the brokers.",
+    )
+    num_partitions: int = setting(1, whole(1, 10_000), "Partitions of a topic that does not say.")
+
+    @classmethod
+    def of(cls, cluster: Mapping[str, str]) -> ClusterConfig:
+        """Return the settings of a cluster with these values."""
+        return cls(**_values(cls, {}, cluster))
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigSpec:
+    """One row of the table: a setting by its name.
+
+    Its scope: "topic" may be set on a topic or on the cluster; "created" too, but a topic takes
+    it when it is created and keeps it; "cluster" only on the cluster.
+    """
+
+    name: str
+    default: Value
+    kind: Kind[Value]
+    doc: str
+    scope: Scope
+    #: Why it can't change on a topic that there is; empty: it can, at once.
+    fixed: str
+    #: What does not happen yet although the setting is kept; empty: it is acted on.
+    not_yet: str
+
+    def parsed(self, text: str) -> Value:
+        """Return the typed value; InvalidConfigError names what was given and what is allowed."""
+        try:
+            return self.kind.parse(text)
+        except ValueError:
+            raise InvalidConfigError(
+                f"{self.name} must be {self.kind.allowed}, not {text[:100]!r}"
+            ) from None
+
+    def shown(self, value: Value) -> str:
+        """Return a value as it is written in the log and shown to users."""
+        return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _rows(settings: type[TopicConfig | ClusterConfig]) -> Iterator[ConfigSpec]:
+    for one in dataclasses.fields(settings):
+        of_topic: Scope = "created" if one.metadata["fixed"] else "topic"
+        scope = of_topic if settings is TopicConfig else "cluster"
+        default: Any = one.default
+        yield ConfigSpec(_name_of(one), default, scope=scope, **one.metadata)
+
+
+def _values(
+    settings: type[TopicConfig | ClusterConfig], own: Mapping[str, str], cluster: Mapping[str, str]
+) -> dict[str, Any]:
+    """Return the value of each field."""
+    return {one.name: typed(_name_of(one), own, cluster) for one in dataclasses.fields(settings)}
+
+
+def _name_of(one: dataclasses.Field[Any]) -> str:
+    return one.name.replace("_", ".")
+
+
+#: Every setting by its name.
+CONFIGS: Mapping[str, ConfigSpec] = {
+    row.name: row for row in (*_rows(TopicConfig), *_rows(ClusterConfig))
+}
+DEFAULT_TOPIC_CONFIG = TopicConfig()
+
+
+def effective_min_isr(configured: int, replicas: int) -> int:
+    """Return how many in-sync replicas a commit needs: no more than are assigned.
+
+    `replicas` counts those assigned for good, not those still being added. One function for the
+    controller and for leaders, for they must agree on when the high watermark may move.
+
+    >>> effective_min_isr(2, 3), effective_min_isr(2, 1)
+    (2, 1)
+    """
+    return min(configured, replicas)
+
+
+def spec_of(name: str, *, of_topic: bool) -> ConfigSpec:
+    """Return the row of a name; InvalidConfigError names the nearest known one."""
+    spec = CONFIGS.get(name)
+    if spec is None:
+        near = difflib.get_close_matches(name[:100], list(CONFIGS), n=1, cutoff=0.5)
+        hint = f"; did you mean {near[0]}?" if near else f"; known are {', '.join(CONFIGS)}"
+        raise InvalidConfigError(f"no configuration is named {name[:100]!r}{hint}")
+    if of_topic and spec.scope == "cluster":
+        raise InvalidConfigError(f"{name} belongs to the cluster and cannot be set on a topic")
+    return spec
+
+
+def check_config(name: str, text: str, *, of_topic: bool) -> str:
+    """Check one setting; return its value in canonical form. Raises InvalidConfigError."""
+    spec = spec_of(name, of_topic=of_topic)
+    return spec.shown(spec.parsed(text))
+
+
+def warnings_of(names: Iterable[str]) -> list[str]:
+    """Return a sentence for each of these settings that is kept and has no effect yet.
+
+    >>> warnings_of(["segment.ms", "max.message.bytes"])
+    ['segment.ms is kept, and has no effect in this release: segments roll by size alone']
+    """
+    return [
+        f"{name} is kept, and has no effect in this release: {CONFIGS[name].not_yet}"
+        for name in sorted(names)
+        if name in CONFIGS and CONFIGS[name].not_yet
+    ]
+
+
+def fixed_at_creation(cluster: Mapping[str, str]) -> dict[str, str]:
+    """Return what a topic that is created now takes from the cluster, and keeps for good.
+
+    >>> fixed_at_creation({"flush.on.ack": "true", "retention.ms": "5"})
+    {'flush.on.ack': 'true'}
+    """
+    return {name: cluster[name] for name, row in CONFIGS.items() if row.fixed and name in cluster}
+
+
+def refusal_of(before: Mapping[str, str], after: Mapping[str, str | None]) -> str:
+    """Return why a topic's own values can't change so, "" if they can.
+
+    `after` has the values that are set, and None for each that is removed.
+
+    >>> refusal_of({"flush.on.ack": "true"}, {"flush.on.ack": None, "retention.ms": "5"})[:31]
+    'flush.on.ack is fixed when a to'
+    >>> refusal_of({}, {"flush.on.ack": "false"})
+    ''
+    """
+    for name, text in after.items():
+        row = CONFIGS[name]
+        own = {} if text is None else {name: text}
+        if row.fixed and typed(name, own, {}) != typed(name, before, {}):
+            return f"{name} is fixed when a topic is created: {row.fixed}"
+    return ""
+
+
+def effective(
+    name: str, own: Mapping[str, str] | None, cluster: Mapping[str, str]
+) -> tuple[str, str]:
+    """Return the value of a setting and its source: "topic", "cluster" or "default".
+
+    `own`: the topic's own values, or None for the cluster's view.
+    """
+    spec = CONFIGS[name]
+    if own is not None and name in own:
+        return own[name], "topic"
+    if name in cluster and (own is None or spec.scope != "created"):
+        return cluster[name], "cluster"
+    return spec.shown(spec.default), "default"
+
+
+def typed(name: str, own: Mapping[str, str], cluster: Mapping[str, str]) -> Value:
+    """Return the typed value of a setting of a topic, or (own empty) of the cluster.
+
+    What a topic takes at creation ("created") it never takes from the cluster later: whether a
+    replica was lossless must not change behind its back.
+    """
+    spec = CONFIGS[name]
+    text = own.get(name)
+    if text is None and spec.scope != "created":
+        text = cluster.get(name)
+    return spec.default if text is None else spec.parsed(text)
