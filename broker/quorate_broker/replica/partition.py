@@ -36,8 +36,8 @@ if TYPE_CHECKING:
         ReplicaFetched,
         ReplicaFetchPartition,
     )
+    from quorate_quorum.configs import TopicConfig
     from quorate_quorum.log.log import Log
-    from quorate_quorum.metadata.configs import TopicConfig
     from quorate_quorum.metadata.image import PartitionImage
 
 __all__ = [
@@ -342,6 +342,7 @@ class Partition:
         what this replica has lost. Waits for the append under way.
         """
         self._config = config
+        self.log.configure(segment_bytes=config.segment_bytes)
         is_same_reign = (
             self.role is not None
             and self.state is not None

@@ -42,7 +42,7 @@ from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 
@@ -557,6 +557,13 @@ class Log:
             async with self._exclusive("accepting the start"):
                 await self._write_start(self.log_start_offset)
                 self.lost_start = None
+
+    def configure(self, *, segment_bytes: int) -> None:
+        """Change how the open log is kept; the next append obeys it.
+
+        The rest of LogConfig belongs to how a log was written or opened: it can't change here.
+        """
+        self._config = replace(self._config, segment_bytes=segment_bytes)
 
     async def close(self, *, clean: bool) -> None:
         """Close the files; if `clean`, first make everything durable, StorageError if it can't."""

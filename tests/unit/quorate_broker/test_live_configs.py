@@ -1,0 +1,174 @@
+"""A config that is altered while its topic is in use takes effect at once, or the answer says why
+it does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from quorate.errors import QuorateError
+from quorate.v1 import admin_pb2 as admin
+from quorate_quorum.configs import CONFIGS
+from quorate_quorum.controller.decisions.creation import Creation
+from quorate_quorum.controller.decisions.outcome import Context
+from quorate_quorum.controller.decisions.recovery import Recovery
+from quorate_quorum.controller.decisions.topics import alter_configs
+from quorate_quorum.metadata.delta import replayed
+from quorate_quorum.v1 import events_pb2 as ev
+from tests.unit.quorate_broker.builders import (
+    NOW_MS,
+    TOPIC,
+    TOPIC_ID,
+    World,
+    batch_of,
+    until,
+)
+
+NEW_ID = bytes([7]) * 16
+#: How a test sees that a config is obeyed: something that must differ once it is altered.
+Effect = Callable[[World], Awaitable[Any]]
+
+
+async def produced(world: World, size: int = 10, ahead_ms: int = 0) -> str | int:
+    """Produce one record; return why it was refused, or the time that the leader gave it."""
+    future = world.brokers[1].partition.produce(
+        batch_of(bytes(size), timestamp_ms=NOW_MS + ahead_ms),
+        leader_epoch=-1,
+        acks=-1,
+        timeout_ms=10_000,
+        appended=lambda: None,
+    )
+    try:
+        return (await future).log_append_time_ms
+    except QuorateError as error:
+        return type(error).__name__
+
+
+async def a_large_batch(world: World) -> str | int:
+    return await produced(world, size=5_000)
+
+
+async def a_record_of_the_future(world: World) -> str | int:
+    return await produced(world, ahead_ms=1_000)
+
+
+async def segments_of_both_replicas(world: World) -> list[bool]:
+    """Append 1.2 MB; return for each replica whether a segment was closed meanwhile."""
+    replicas = [world.brokers[b].partition.log for b in (1, 2)]
+    await produced(world)  # the first record makes the first segment
+    await until(lambda: all(log.has_segments for log in replicas))
+    before = [len(await log.segments()) for log in replicas]
+    for _ in range(2):
+        assert await produced(world, size=600_000) == -1
+    await until(lambda: replicas[0].log_end_offset == replicas[1].log_end_offset)
+    after = [len(await log.segments()) for log in replicas]
+    return [now > then for then, now in zip(before, after, strict=True)]
+
+
+async def a_commit_by_the_leader_alone(world: World) -> str | int:
+    if 2 in world.running:
+        await world.brokers[2].stop()
+        await world.fence(2)
+        await world.change(isr=[1])
+    return await produced(world)
+
+
+async def an_election_that_may_lose_records(world: World) -> list[Any]:
+    """Return what the controller does when the only replica with all records is away."""
+    epoch = world.image.brokers[1].epoch
+    fenced = ev.BrokerChange(broker_id=1, broker_epoch=epoch, fenced=True)
+    gone = ev.PartitionChange(
+        topic_id=TOPIC_ID,
+        partition=0,
+        partition_epoch=world.state.partition_epoch + 1,
+        leader=-1,
+        leader_epoch=world.state.leader_epoch + 1,
+        isr=ev.BrokerSet(brokers=[1]),
+    )
+    image = replayed(
+        world.image,
+        [ev.MetadataEvent(broker_change=fenced), ev.MetadataEvent(partition_change=gone)],
+    )
+    recovery = Recovery()
+    recovery.changed(image, [(TOPIC_ID, 0)])
+    return list(recovery.tick(image, 0))
+
+
+def context(world: World) -> Context:
+    return Context(now_ms=NOW_MS, next_offset=world.image.offset, new_id=lambda: NEW_ID)
+
+
+async def a_topic_that_is_created_now(world: World) -> list[ev.MetadataEvent]:
+    new = admin.NewTopic(name="new", topic_id=NEW_ID, num_partitions=-1, replication_factor=-1)
+    creation = Creation(admin.CreateTopicsRequest(topics=[new]), internal=False, events_max=1000)
+    return list(creation.next(world.image, context(world)).events)
+
+
+#: For each config another value than its default, and what must differ when it is obeyed.
+ALTERED: dict[str, tuple[str, Effect | None]] = {
+    "cleanup.policy": ("", None),
+    "compression.type": ("producer", None),
+    "default.replication.factor": ("1", a_topic_that_is_created_now),
+    "delete.retention.ms": ("1", None),
+    "flush.on.ack": ("true", a_topic_that_is_created_now),
+    "max.message.bytes": ("1024", a_large_batch),
+    "message.timestamp.after.max.ms": ("0", a_record_of_the_future),
+    "message.timestamp.type": ("LogAppendTime", produced),
+    "min.cleanable.dirty.ratio": ("0.1", None),
+    "min.compaction.lag.ms": ("1", None),
+    "min.insync.replicas": ("2", a_commit_by_the_leader_alone),
+    "num.partitions": ("3", a_topic_that_is_created_now),
+    "retention.bytes": ("1", None),
+    "retention.ms": ("1", None),
+    "segment.bytes": ("1048576", segments_of_both_replicas),
+    "segment.ms": ("1", None),
+    "unclean.leader.election.enable": ("true", an_election_that_may_lose_records),
+}
+
+
+@pytest.fixture
+async def world() -> AsyncIterator[World]:
+    """A topic with two replicas and no config of its own."""
+    world = World(brokers=2)
+    await world.start(min_isr=1)
+    name = "min.insync.replicas"
+    await world.commit(
+        ev.MetadataEvent(config=ev.Config(name=name, value="1")),
+        ev.MetadataEvent(config=ev.Config(topic_id=TOPIC_ID, name=name)),
+    )
+    yield world
+    await world.stop()
+
+
+def test_every_config_is_tried() -> None:
+    assert ALTERED.keys() == CONFIGS.keys()
+
+
+@pytest.mark.parametrize("topic", [TOPIC, ""], ids=["topic", "cluster"])
+@pytest.mark.parametrize("name", CONFIGS)
+async def test_an_altered_config_takes_effect_at_once_or_the_answer_says_why_not(
+    world: World, name: str, topic: str
+) -> None:
+    spec = CONFIGS[name]
+    value, effect = ALTERED[name]
+    before = None if effect is None else await effect(world)
+    request = admin.AlterConfigsRequest(topic=topic, set={name: value})
+    outcome = alter_configs(world.image, request, context(world))
+    await world.commit(*outcome.events)
+
+    said = outcome.response.error.message
+    if topic and spec.scope == "cluster":
+        assert "belongs to the cluster" in said
+    elif topic and spec.fixed:
+        assert spec.fixed in said
+    elif spec.not_yet:
+        (warning,) = outcome.response.warnings
+        assert spec.not_yet in warning
+    elif effect is None:
+        assert spec.kind.allowed == f"one of {value!r}", "it can have no other value"
+    else:
+        assert not said
+        assert await effect(world) != before
