@@ -14,6 +14,7 @@ import time
 from bench.voters import PATIENCE_S, Voters, ask, door, new_client, running
 from quorate.errors import raise_if_error
 from quorate.net.methods import CREATE_TOPICS
+from quorate.net.principal import ANONYMOUS
 from quorate.v1.admin_pb2 import CreateTopicsRequest
 from quorate_cli.local import Node
 from quorate_quorum.client.client import HeartbeatStream, QuorumClient
@@ -120,7 +121,9 @@ async def _create(client: QuorumClient, first: int) -> None:
             num_partitions=PARTITIONS,
             replication_factor=3,
         )
-    answer = await client.forward(CREATE_TOPICS, request, principal="bench", timeout_ms=PATIENCE_MS)
+    answer = await client.forward(
+        CREATE_TOPICS, request, principal=ANONYMOUS, timeout_ms=PATIENCE_MS
+    )
     for topic in answer.topics:
         raise_if_error(topic.error)
 

@@ -21,6 +21,7 @@ from typing import NamedTuple
 from bench.voters import PATIENCE_S, Voters, ask, door, running, set_once
 from quorate.errors import QuorateError
 from quorate.net.methods import DESCRIBE_QUORUM
+from quorate.net.principal import ANONYMOUS
 from quorate.v1.admin_pb2 import CreateTopicsRequest, DescribeQuorumRequest
 from quorate_quorum.client.client import QuorumClient
 from quorate_quorum.controller.decisions import brokers
@@ -167,7 +168,7 @@ async def _whole(client: QuorumClient) -> None:
                 quorum = await client.forward(
                     DESCRIBE_QUORUM,
                     DescribeQuorumRequest(),
-                    principal="bench",
+                    principal=ANONYMOUS,
                     timeout_ms=ONE_TRY_MS,
                 )
                 if all(0 <= v.last_caught_up_ms < CAUGHT_UP_MS for v in quorum.voters):

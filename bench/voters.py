@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from quorate.errors import QuorateError
 from quorate.net.grpc_network import GrpcNetwork
 from quorate.net.methods import ALTER_CONFIGS
+from quorate.net.principal import ANONYMOUS
 from quorate.v1.admin_pb2 import AlterConfigsRequest
 from quorate_cli.local import LocalCluster, Shape, free_port
 from quorate_quorum.client.client import QuorumClient
@@ -119,4 +120,4 @@ async def _answered(client: QuorumClient) -> None:
 async def set_once(client: QuorumClient, value: int, *, timeout_ms: int = 10_000) -> None:
     """Set one of the cluster's configs: one event, one batch, decided, synced and committed."""
     request = AlterConfigsRequest(set={SETTING: str(3_600_000 + value)})
-    await client.forward(ALTER_CONFIGS, request, principal="bench", timeout_ms=timeout_ms)
+    await client.forward(ALTER_CONFIGS, request, principal=ANONYMOUS, timeout_ms=timeout_ms)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from quorate.errors import (
+    AuthorizationError,
     DuplicateBrokerError,
     InvalidRequestError,
     UnsupportedError,
@@ -142,6 +143,7 @@ class BrokerServer:
         try:
             await rooms.lifecycle.register(self._advertised(self.endpoint), rooms.publisher)
         except (
+            AuthorizationError,
             DuplicateBrokerError,
             InvalidRequestError,
             UnsupportedError,

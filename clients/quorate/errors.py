@@ -27,7 +27,9 @@
       WrongClusterError
       StorageError                the disk failed, or is full
       OverloadedError             retriable: a bound was reached
-      UnsupportedError  AuthorizationError  StoppingError  SnapshotNotFoundError
+      AuthorizationError          the principal may not do this
+        TopicAuthorizationFailedError  ClusterAuthorizationFailedError
+      UnsupportedError  StoppingError  SnapshotNotFoundError
       ClosedError                 the client was stopped
       WrongLoopError              used from another event loop, thread or process (a RuntimeError)
       NetworkError                below: what the seam to the wire raises, and nothing else
@@ -380,6 +382,18 @@ class AuthorizationError(QuorateError):
 
     advice = "Have the principal allowed to do this."
     code = ErrorCode.ERROR_CODE_AUTHORIZATION
+
+
+class TopicAuthorizationFailedError(AuthorizationError):
+    """The principal may not do this with that topic."""
+
+    code = ErrorCode.ERROR_CODE_TOPIC_AUTHORIZATION_FAILED
+
+
+class ClusterAuthorizationFailedError(AuthorizationError):
+    """The principal may not do this with the cluster."""
+
+    code = ErrorCode.ERROR_CODE_CLUSTER_AUTHORIZATION_FAILED
 
 
 class StoppingError(QuorateError):

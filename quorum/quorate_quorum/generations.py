@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import structlog
 
-from quorate.errors import QuorateError
+from quorate.errors import QuorateError, raise_if_error
 from quorate.net.network import Network
 from quorate_quorum.log.identity import GENERATION_MAX
 from quorate_quorum.methods import DESCRIBE_NODE
@@ -50,14 +50,16 @@ async def ask(network: Network, server: str) -> DescribeNodeResponse | None:
     """Return what a node says that it is; None if it does not answer in time."""
     connection = network.connect(server, purpose="control")
     try:
-        return await connection.unary(
+        answer = await connection.unary(
             DESCRIBE_NODE, DescribeNodeRequest(), timeout_ms=ASK_TIMEOUT_MS
         )
+        raise_if_error(answer.error)
     except QuorateError as error:
         log.debug("a bootstrap server does not answer", server=server, error=str(error))
         return None
     finally:
         await connection.close()
+    return answer
 
 
 def _hears_leader(answer: DescribeNodeResponse) -> bool:

@@ -265,6 +265,7 @@ class _Rooms:
                 watches_max=config.watches_max,
             ),
             snapshots=_Snapshots(self.raft),
+            authorizer=environment.authorizer,
         )
         generation = identity.quorum_generation
         self.controller.attach(
@@ -295,6 +296,7 @@ class _Rooms:
                 generation,
                 self.controller,
                 requests_max=config.controller_requests_max,
+                authorizer=environment.authorizer,
             ),
             self.watch,
         )

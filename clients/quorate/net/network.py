@@ -18,6 +18,7 @@ from google.protobuf.message import Message
 
 from quorate.errors import InvalidRequestError
 from quorate.net import frame
+from quorate.net.principal import ANONYMOUS, Principal
 
 Q = TypeVar("Q")
 R = TypeVar("R")
@@ -63,7 +64,7 @@ class Peer:
     """Who calls, as far as the wire knows."""
 
     address: str
-    principal: str = "ANONYMOUS"
+    principal: Principal = ANONYMOUS
     #: How long the caller of a unary call still waits; 0: it did not say.
     timeout_ms: int = 0
 

@@ -86,6 +86,10 @@ class _ErrorCodeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorCode.V
     ERROR_CODE_SNAPSHOT_NOT_FOUND: _ErrorCode.ValueType  # 38
     ERROR_CODE_LOG_TRUNCATED: _ErrorCode.ValueType  # 39
     """the log was cut below what the caller has read"""
+    ERROR_CODE_TOPIC_AUTHORIZATION_FAILED: _ErrorCode.ValueType  # 40
+    """the principal may not do this with that topic"""
+    ERROR_CODE_CLUSTER_AUTHORIZATION_FAILED: _ErrorCode.ValueType  # 41
+    """the principal may not do this with the cluster"""
 
 class ErrorCode(_ErrorCode, metaclass=_ErrorCodeEnumTypeWrapper):
     """What a request came to. The numbers are part of the protocol and are never reused.
@@ -155,6 +159,10 @@ ERROR_CODE_POLICY_VIOLATION: ErrorCode.ValueType  # 37
 ERROR_CODE_SNAPSHOT_NOT_FOUND: ErrorCode.ValueType  # 38
 ERROR_CODE_LOG_TRUNCATED: ErrorCode.ValueType  # 39
 """the log was cut below what the caller has read"""
+ERROR_CODE_TOPIC_AUTHORIZATION_FAILED: ErrorCode.ValueType  # 40
+"""the principal may not do this with that topic"""
+ERROR_CODE_CLUSTER_AUTHORIZATION_FAILED: ErrorCode.ValueType  # 41
+"""the principal may not do this with the cluster"""
 Global___ErrorCode: _TypeAlias = ErrorCode  # noqa: Y015
 
 @_typing.final

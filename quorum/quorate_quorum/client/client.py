@@ -41,6 +41,7 @@ from quorate.errors import (
 )
 from quorate.net.frame import Frame
 from quorate.net.network import Method
+from quorate.net.principal import Principal
 from quorate.net.wrong_address import knows_no_such_call, what_listens
 from quorate.record import batch as record_batch
 from quorate.v1.common_pb2 import ErrorCode
@@ -320,7 +321,7 @@ class QuorumClient:
         return response
 
     async def forward(
-        self, method: Method[Q, R], request: Q, *, principal: str, timeout_ms: int
+        self, method: Method[Q, R], request: Q, *, principal: Principal, timeout_ms: int
     ) -> R:
         """Pass an admin call on to the controller; return when this image shows its effect.
 
@@ -332,7 +333,7 @@ class QuorumClient:
         """
         deadline = Deadline(timeout_ms)
         asked = ForwardRequest(
-            method=method.path, request=method.encode_request(request), principal=principal
+            method=method.path, request=method.encode_request(request), principal=str(principal)
         )
         with self._forwarding.admitted(len(asked.request)):
             response = await self._forward_once(asked, deadline)

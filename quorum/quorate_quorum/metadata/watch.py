@@ -15,7 +15,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import structlog
 
@@ -33,9 +33,13 @@ from quorate.net.frame import Frame
 from quorate.net.network import Handler, Method, Peer
 from quorate.record import batch as record_batch
 from quorate_quorum.methods import WATCH
+from quorate_quorum.node.authorizer import ALLOW_ALL, CLUSTER_ACTION, Authorizer, Caller, Required
 from quorate_quorum.v1.controller_pb2 import WatchHeader, WatchRequest
 
 log = structlog.get_logger(__name__)
+
+
+REQUIRED: Final[Mapping[Method[Any, Any], Required]] = {WATCH: CLUSTER_ACTION}
 
 
 class WatchSource(Protocol):
@@ -91,6 +95,8 @@ class Watch:
     `epoch_at` tells the leader_epoch of the batch that holds an offset (None: not held).
     """
 
+    required = REQUIRED
+
     def __init__(
         self,
         cluster_id: str,
@@ -100,7 +106,9 @@ class Watch:
         config: WatchConfig | None = None,
         *,
         snapshots: SnapshotSource | None = None,
+        authorizer: Authorizer = ALLOW_ALL,
     ) -> None:
+        self._authorizer = authorizer
         self._snapshots = snapshots
         self._cluster_id = cluster_id
         self._generation = quorum_generation
@@ -128,6 +136,7 @@ class Watch:
     async def watch(self, request: WatchRequest, peer: Peer) -> AsyncIterator[Frame[WatchHeader]]:
         """Serve one watcher until it goes, or this voter has nothing fresh to tell."""
         try:
+            Caller(peer.principal, self._authorizer).check(REQUIRED[WATCH])
             self._admit(request)
         except QuorateError as error:
             yield self._refusal(error)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from quorate_quorum.node.authorizer import ALLOW_ALL, Authorizer
 from quorate_quorum.node.features import SUPPORTED, Known
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ class Environment:
     chance: random.Random = field(default_factory=random.SystemRandom)
     #: The feature levels that this program knows.
     features: Known = field(default_factory=lambda: SUPPORTED)
+    #: Decides what the node's callers may do.
+    authorizer: Authorizer = ALLOW_ALL
 
     def new_id(self) -> bytes:
         """Return 16 random bytes: an incarnation, directory, topic or request id."""

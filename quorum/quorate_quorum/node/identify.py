@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from quorate.net.methods import IDENTIFY
 from quorate.net.network import Handler, Method, Peer
 from quorate.v1 import node_pb2
+from quorate_quorum.node.authorizer import ANYONE
 
 
 class NodeService:
@@ -21,6 +22,8 @@ class NodeService:
     `role`: "broker" or "voter", for a caller that has the address of the wrong one.
     `tell_pid`: tell callers on the same machine the process id (local clusters only).
     """
+
+    required: Mapping[Method[Any, Any], Literal["anyone"]] = {IDENTIFY: ANYONE}
 
     def __init__(
         self, role: str, cluster_id: str, node_id: int, incarnation: bytes, tell_pid: bool

@@ -15,7 +15,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 
-from quorate.errors import QuorateError
+from quorate.errors import QuorateError, raise_if_error
 from quorate.net.network import Network
 from quorate_quorum.log.disk import Disk, replace_whole
 from quorate_quorum.log.identity import write_identity
@@ -51,6 +51,7 @@ async def _ask(network: Network, endpoint: str, timeout_ms: int) -> Peer:
     connection = network.connect(endpoint, purpose="control")
     try:
         answer = await connection.unary(DESCRIBE_NODE, DescribeNodeRequest(), timeout_ms=timeout_ms)
+        raise_if_error(answer.error)
     except QuorateError:
         return Peer(endpoint, None)
     finally:

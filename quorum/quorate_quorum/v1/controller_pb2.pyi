@@ -506,6 +506,7 @@ class ForwardRequest(_message.Message):
     request: _builtins.bytes
     """that method's encoded request"""
     principal: _builtins.str
+    """who asked the broker, as type:name ("User:alice")"""
     deadline_ms: _builtins.int
     """left when sent"""
     def __init__(

@@ -563,6 +563,7 @@ class DescribeNodeResponse(_message.Message):
     LEADER_ENDPOINT_FIELD_NUMBER: _builtins.int
     LAST_EPOCH_FIELD_NUMBER: _builtins.int
     BOOTSTRAP_HASH_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
     cluster_id: _builtins.str
     node_id: _builtins.int
     incarnation: _builtins.bytes
@@ -581,6 +582,10 @@ class DescribeNodeResponse(_message.Message):
     """of its last record; -1: none. With log_end_offset: who has more"""
     bootstrap_hash: _builtins.bytes
     """of its history; empty if not known"""
+    @_builtins.property
+    def error(self) -> _common_pb2.Error:
+        """the caller may not ask: nothing else is told"""
+
     def __init__(
         self,
         *,
@@ -598,10 +603,11 @@ class DescribeNodeResponse(_message.Message):
         leader_endpoint: _builtins.str = ...,
         last_epoch: _builtins.int = ...,
         bootstrap_hash: _builtins.bytes = ...,
+        error: _common_pb2.Error | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bootstrap_hash", b"bootstrap_hash", "cluster_id", b"cluster_id", "directory_id", b"directory_id", "epoch", b"epoch", "high_watermark", b"high_watermark", "incarnation", b"incarnation", "last_epoch", b"last_epoch", "leader_directory_id", b"leader_directory_id", "leader_endpoint", b"leader_endpoint", "leader_id", b"leader_id", "log_end_offset", b"log_end_offset", "node_id", b"node_id", "past_bootstrap", b"past_bootstrap", "quorum_generation", b"quorum_generation"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bootstrap_hash", b"bootstrap_hash", "cluster_id", b"cluster_id", "directory_id", b"directory_id", "epoch", b"epoch", "error", b"error", "high_watermark", b"high_watermark", "incarnation", b"incarnation", "last_epoch", b"last_epoch", "leader_directory_id", b"leader_directory_id", "leader_endpoint", b"leader_endpoint", "leader_id", b"leader_id", "log_end_offset", b"log_end_offset", "node_id", b"node_id", "past_bootstrap", b"past_bootstrap", "quorum_generation", b"quorum_generation"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -9,6 +9,7 @@ import pytest
 
 from quorate.errors import InvalidRequestError, UnsupportedError, raise_if_error
 from quorate.net.methods import DESCRIBE_FEATURES, UPDATE_FEATURE
+from quorate.net.principal import ANONYMOUS
 from quorate.v1 import admin_pb2 as admin
 from quorate_quorum.controller.decisions.outcome import Outcome
 from quorate_quorum.node.environment import Environment
@@ -41,7 +42,7 @@ async def start(machine: Machine, known: Known) -> None:
 async def ask(world: World, broker: FakeBroker, method: Any, request: Any) -> Any:
     process = world.loop.process(f"b{broker.node_id}")
     answer = await process.spawn(
-        broker.client.forward(method, request, principal="test", timeout_ms=5000)
+        broker.client.forward(method, request, principal=ANONYMOUS, timeout_ms=5000)
     )
     raise_if_error(answer.error)
     return answer

@@ -20,6 +20,7 @@ from quorate.errors import (
 )
 from quorate.net.methods import CREATE_TOPICS, DESCRIBE_QUORUM
 from quorate.net.network import Answered, Refused
+from quorate.net.principal import ANONYMOUS
 from quorate.v1 import admin_pb2 as admin
 from quorate.v1.common_pb2 import ErrorCode
 from quorate_quorum.log.disk import replace_whole
@@ -151,7 +152,9 @@ class World:
         for _ in range(20):
             try:
                 answer: admin.CreateTopicsResponse = await process.spawn(
-                    broker.client.forward(CREATE_TOPICS, request, principal="test", timeout_ms=5000)
+                    broker.client.forward(
+                        CREATE_TOPICS, request, principal=ANONYMOUS, timeout_ms=5000
+                    )
                 )
                 raise_if_error(answer.topics[0].error)
             except QuorateError:
@@ -444,7 +447,7 @@ def test_the_quorum_is_described() -> None:
             broker.client.forward(
                 DESCRIBE_QUORUM,
                 admin.DescribeQuorumRequest(),
-                principal="test",
+                principal=ANONYMOUS,
                 timeout_ms=1000,
             )
         )

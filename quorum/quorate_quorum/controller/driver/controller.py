@@ -180,7 +180,7 @@ class Controller:
 
         Such a one goes on when its caller has gone.
         """
-        _check_named(len(request.topics))
+        check_named(len(request.topics))
         active = self._reigning()
         creation = Creation(request)
         if creation.fits_in_a_turn(active.reign.pending):
@@ -217,7 +217,7 @@ class Controller:
         self, request: AlterPartitionsRequest
     ) -> Decided[AlterPartitionsResponse]:
         """Decide what a leader proposes, some partitions in each turn of the loop."""
-        _check_named(len(request.partitions))
+        check_named(len(request.partitions))
         parts = partitions.parts_of(request)
         if len(parts) == 1:
             return await self.run(partial(_altered, request))
@@ -228,7 +228,7 @@ class Controller:
         self, request: admin.DeleteTopicsRequest
     ) -> Decided[admin.DeleteTopicsResponse]:
         """Delete topics, some in each turn of the loop."""
-        _check_named(len(request.topics) + len(request.topic_ids))
+        check_named(len(request.topics) + len(request.topic_ids))
         parts = topics.parts_of(request)
         if len(parts) == 1:
             return await self.run(partial(_deleted, request))
@@ -454,7 +454,7 @@ class Controller:
             self._fail(f"the leases did not end: {task.exception()!r}")
 
 
-def _check_named(count: int) -> None:
+def check_named(count: int) -> None:
     """Refuse a request as a whole: an error for each of what it names would take seconds."""
     if count > NAMED_MAX:
         raise InvalidRequestError(

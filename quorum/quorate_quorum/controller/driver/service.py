@@ -10,13 +10,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import aclosing, contextmanager
-from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from functools import partial
+from typing import Any, Final, TypeVar
 
 import structlog
 from google.protobuf.message import DecodeError
 
 from quorate.errors import (
+    AuthorizationError,
     InvalidRequestError,
     NetworkError,
     NotControllerError,
@@ -28,26 +29,11 @@ from quorate.errors import (
     WrongClusterError,
     to_wire,
 )
-from quorate.net.methods import (
-    ADD_VOTER,
-    ALTER_CONFIGS,
-    CREATE_TOPICS,
-    DELETE_TOPICS,
-    DESCRIBE_FEATURES,
-    DESCRIBE_HEALTH,
-    DESCRIBE_QUORUM,
-    REMOVE_VOTER,
-    TRANSFER_LEADERSHIP,
-    UNREGISTER_BROKER,
-    UPDATE_FEATURE,
-)
 from quorate.net.network import Handler, Method, Peer
-from quorate_quorum.controller.decisions import brokers, topics
-from quorate_quorum.controller.decisions.outcome import Context, Outcome
-from quorate_quorum.controller.decisions.voters import remove_voter
+from quorate.net.principal import Principal
+from quorate_quorum.controller.decisions import brokers
+from quorate_quorum.controller.driver.admin_calls import admin_calls
 from quorate_quorum.controller.driver.controller import Controller
-from quorate_quorum.controller.driver.reign import Decided
-from quorate_quorum.metadata.image import MetadataImage
 from quorate_quorum.methods import (
     ALLOCATE_PRODUCER_IDS,
     ALTER_PARTITIONS,
@@ -55,6 +41,7 @@ from quorate_quorum.methods import (
     HEARTBEAT,
     REGISTER,
 )
+from quorate_quorum.node.authorizer import ALLOW_ALL, CLUSTER_ACTION, Authorizer, Caller, Required
 from quorate_quorum.v1.controller_pb2 import (
     AllocateProducerIdsRequest,
     AllocateProducerIdsResponse,
@@ -84,8 +71,20 @@ FORWARDS_PER_MESSAGE_MAX = 1000
 DEADLINE_MAX_MS = 600_000
 
 
+#: All calls come from brokers. What is inside Forward is judged besides, for its own principal.
+REQUIRED: Final[Mapping[Method[Any, Any], Required]] = {
+    REGISTER: CLUSTER_ACTION,
+    HEARTBEAT: CLUSTER_ACTION,
+    ALTER_PARTITIONS: CLUSTER_ACTION,
+    FORWARD: CLUSTER_ACTION,
+    ALLOCATE_PRODUCER_IDS: CLUSTER_ACTION,
+}
+
+
 class ControllerService:
     """Serves the controller of one voter."""
+
+    required = REQUIRED
 
     def __init__(
         self,
@@ -95,6 +94,7 @@ class ControllerService:
         *,
         requests_max: int = 10_000,
         forwarded_bytes_max: int = 64 << 20,
+        authorizer: Authorizer = ALLOW_ALL,
     ) -> None:
         self._cluster_id = cluster_id
         self._generation = quorum_generation
@@ -103,24 +103,8 @@ class ControllerService:
         self._requests = 0
         self._forwarded_bytes_max = forwarded_bytes_max
         self._forwarded_bytes = 0
-        self._forwarded: Mapping[str, _Forwarded[Any, Any]] = {
-            forwarded.method.path: forwarded
-            for forwarded in (
-                _Forwarded(CREATE_TOPICS, controller.create_topics),
-                _Forwarded(DELETE_TOPICS, controller.delete_topics),
-                _decided(ALTER_CONFIGS, controller, topics.alter_configs),
-                _Forwarded(DESCRIBE_QUORUM, controller.describe_quorum),
-                _Forwarded(DESCRIBE_HEALTH, controller.describe_health),
-                _Forwarded(UNREGISTER_BROKER, controller.unregister_broker),
-                _Forwarded(DESCRIBE_FEATURES, controller.describe_features),
-                _Forwarded(UPDATE_FEATURE, controller.update_feature),
-                _Forwarded(TRANSFER_LEADERSHIP, controller.transfer_leadership),
-                _Forwarded(ADD_VOTER, controller.add_voter),
-                _decided(
-                    REMOVE_VOTER, controller, lambda image, request, _: remove_voter(image, request)
-                ),
-            )
-        }
+        self._authorizer = authorizer
+        self._admin_calls = admin_calls(controller)
 
     def handlers(self) -> Mapping[Method[Any, Any], Handler]:
         return {
@@ -135,6 +119,7 @@ class ControllerService:
 
     async def register(self, request: RegisterRequest, peer: Peer) -> RegisterResponse:
         try:
+            self._check(REGISTER, peer)
             self._check_history(request.cluster_id, request.quorum_generation)
             with self._counted():
                 decided = await self._controller.register(request)
@@ -149,6 +134,7 @@ class ControllerService:
         self, request: AllocateProducerIdsRequest, peer: Peer
     ) -> AllocateProducerIdsResponse:
         try:
+            self._check(ALLOCATE_PRODUCER_IDS, peer)
             self._check_history(request.cluster_id, request.quorum_generation)
             with self._counted():
                 decided = await self._controller.run(
@@ -163,7 +149,7 @@ class ControllerService:
     async def alter_partitions(
         self, requests: AsyncIterator[AlterPartitionsRequest], peer: Peer
     ) -> AsyncIterator[AlterPartitionsResponse]:
-        replies = answered_each(requests, self._alter, ALTERS_IN_FLIGHT_MAX)
+        replies = answered_each(requests, partial(self._alter, peer), ALTERS_IN_FLIGHT_MAX)
         async with aclosing(replies):
             async for group in replies:
                 for reply in group:
@@ -176,8 +162,9 @@ class ControllerService:
         if first is None:
             return
         try:
+            self._check(FORWARD, peer)
             self._check_history(first.cluster_id, first.quorum_generation)
-        except WrongClusterError as error:
+        except (AuthorizationError, WrongClusterError) as error:
             yield ForwardResponses(error=to_wire(error))
             return
         replies = answered_each(_one_by_one(first, requests), self._forward, FORWARDS_IN_FLIGHT_MAX)
@@ -195,6 +182,7 @@ class ControllerService:
         if first is None:
             return
         try:
+            self._check(HEARTBEAT, peer)
             self._check_history(first.cluster_id, first.quorum_generation)
             session = self._controller.open_session(first)
         except QuorateError as error:
@@ -218,8 +206,9 @@ class ControllerService:
 
     # -- small things
 
-    async def _alter(self, request: AlterPartitionsRequest) -> AlterPartitionsResponse:
+    async def _alter(self, peer: Peer, request: AlterPartitionsRequest) -> AlterPartitionsResponse:
         try:
+            self._check(ALTER_PARTITIONS, peer)
             self._check_generation(request.quorum_generation)
             with self._counted():
                 decided = await self._controller.alter_partitions(request)
@@ -229,16 +218,15 @@ class ControllerService:
 
     async def _forward(self, request: ForwardRequest) -> ForwardResponse:
         try:
-            forwarded = self._forwarded.get(request.method)
-            if forwarded is None:
+            call = self._admin_calls.get(request.method)
+            if call is None:
                 raise UnsupportedError(f"the controller does not serve {request.method[:200]!r}")
             if request.deadline_ms == 0:
                 raise RequestTimedOutError("the caller's time was over; nothing was done")
             with self._counted(), self._held(len(request.request)):
-                decided = await _in_time(
-                    forwarded.answer(decoded(forwarded.method, request.request)),
-                    request.deadline_ms,
-                )
+                caller = Caller(Principal.parse(request.principal), self._authorizer)
+                asked = decoded(call.method, request.request)
+                decided = await _in_time(call.answer(caller, asked), request.deadline_ms)
         except NotControllerError as error:
             return self._with_hint(
                 ForwardResponse(error=to_wire(error), request_id=request.request_id)
@@ -252,7 +240,7 @@ class ControllerService:
             return ForwardResponse(error=to_wire(unknown), request_id=request.request_id)
         return ForwardResponse(
             request_id=request.request_id,
-            response=forwarded.method.encode_response(decided.response),
+            response=call.method.encode_response(decided.response),
             apply_offset=decided.apply_offset,
         )
 
@@ -269,6 +257,9 @@ class ControllerService:
             log.debug("heartbeat_stream_broke", reason=str(error))
         finally:
             end()
+
+    def _check(self, method: Method[Any, Any], peer: Peer) -> None:
+        Caller(peer.principal, self._authorizer).check(REQUIRED[method])
 
     def _check_history(self, cluster_id: str, generation: int) -> None:
         if cluster_id != self._cluster_id:
@@ -314,26 +305,6 @@ class ControllerService:
         """Say who the controller is, as far as this voter knows."""
         response.leader_id, response.leader_endpoint = self._controller.leader_hint
         return response
-
-
-@dataclass(frozen=True, slots=True)
-class _Forwarded(Generic[Q, R]):
-    """An admin method that the controller serves inside Forward."""
-
-    method: Method[Q, R]
-    answer: Callable[[Q], Awaitable[Decided[R]]]
-
-
-def _decided(
-    method: Method[Q, R],
-    controller: Controller,
-    decide: Callable[[MetadataImage, Q, Context], Outcome[R]],
-) -> _Forwarded[Q, R]:
-    """Return the method that is answered by one decision on the image."""
-    return _Forwarded(
-        method,
-        lambda request: controller.run(lambda image, context: decide(image, request, context)),
-    )
 
 
 def decoded(method: Method[Q, Any], data: bytes) -> Q:

@@ -8,7 +8,7 @@ from typing import Any
 
 import structlog
 
-from quorate.errors import DeadlineExceededError, QuorateError
+from quorate.errors import DeadlineExceededError, QuorateError, raise_if_error
 from quorate_quorum.methods import DESCRIBE_NODE
 from quorate_quorum.raft.driver.transport import Transport
 from quorate_quorum.raft.machine.messages import Event, History, LeaderFound, ReplicaKey
@@ -54,6 +54,7 @@ class Finder:
             answer = await connection.unary(
                 DESCRIBE_NODE, DescribeNodeRequest(), timeout_ms=self._timeout_ms
             )
+            raise_if_error(answer.error)
         except QuorateError as error:
             log.debug("not told who leads", endpoint=endpoint, error=str(error))
             if isinstance(error, DeadlineExceededError):

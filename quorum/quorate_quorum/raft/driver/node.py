@@ -150,7 +150,7 @@ class RaftNode:
         #: Who waits for a transfer -> the voter that was named.
         self._transfers: dict[asyncio.Future[int], int] = {}
         self._told_leader: tuple[int, int, str] | None = None
-        self.services: Sequence[Service] = (RaftService(self),)
+        self.services: Sequence[Service] = (RaftService(self, environment.authorizer),)
 
     # --- what others see ------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ It decides nothing but who may ask at all: a peer of another history is refused.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from quorate.errors import (
     InvalidRequestError,
@@ -23,6 +23,13 @@ from quorate_quorum.methods import (
     FETCH_SNAPSHOT,
     RAFT_FETCH,
     VOTE,
+)
+from quorate_quorum.node.authorizer import (
+    CLUSTER_ACTION,
+    DESCRIBE_CLUSTER,
+    Authorizer,
+    Caller,
+    Required,
 )
 from quorate_quorum.node.features import Known
 from quorate_quorum.node.features import from_wire as from_wire_features
@@ -49,6 +56,16 @@ from quorate_quorum.v1 import raft_pb2
 
 FETCH_STREAMS_MAX = 256
 ENDPOINT_LENGTH_MAX = 300
+
+
+REQUIRED: Final[Mapping[Method[Any, Any], Required]] = {
+    VOTE: CLUSTER_ACTION,
+    BEGIN_EPOCH: CLUSTER_ACTION,
+    END_EPOCH: CLUSTER_ACTION,
+    RAFT_FETCH: CLUSTER_ACTION,
+    FETCH_SNAPSHOT: CLUSTER_ACTION,
+    DESCRIBE_NODE: DESCRIBE_CLUSTER,
+}
 
 
 class Voting(Protocol):
@@ -79,8 +96,11 @@ class Voting(Protocol):
 class RaftService:
     """The called side."""
 
-    def __init__(self, node: Voting) -> None:
+    required = REQUIRED
+
+    def __init__(self, node: Voting, authorizer: Authorizer) -> None:
         self._node = node
+        self._authorizer = authorizer
         self._streams = 0
 
     def handlers(self) -> Mapping[Method[Any, Any], Handler]:
@@ -105,6 +125,7 @@ class RaftService:
             message.leadership_transfer,
         )
         try:
+            self._check(VOTE, peer)
             check_history(self._node.history, message.history)
             if len(message.candidate_directory_id) != 16:
                 raise InvalidRequestError("candidate_directory_id must have 16 bytes")
@@ -125,6 +146,7 @@ class RaftService:
         leader = ReplicaKey(message.leader_id, message.leader_directory_id)
         request = BeginEpochRequest(message.epoch, leader, message.endpoint)
         try:
+            self._check(BEGIN_EPOCH, peer)
             check_history(self._node.history, message.history)
             answer = await self._node.ask(lambda caller: BeginEpochRequested(request, caller))
         except QuorateError as error:
@@ -147,6 +169,7 @@ class RaftService:
             message.handed_over_for_silence,
         )
         try:
+            self._check(END_EPOCH, peer)
             check_history(self._node.history, message.history)
             answer = await self._node.ask(lambda caller: EndEpochRequested(request, caller))
         except QuorateError as error:
@@ -169,6 +192,7 @@ class RaftService:
             async for message in requests:
                 try:
                     if stream is None:
+                        self._check(RAFT_FETCH, peer)
                         stream = self._admit(message)
                         endpoint = message.open.endpoint[:ENDPOINT_LENGTH_MAX]
                     asked = self._node.asking(_fetch_received(stream, message, endpoint))
@@ -218,6 +242,7 @@ class RaftService:
         """Hand out a chunk of a snapshot, as the leader of the caller's epoch."""
         snapshot = SnapshotId(message.snapshot.offset, message.snapshot.epoch)
         try:
+            self._check(FETCH_SNAPSHOT, peer)
             check_history(self._node.history, message.history)
             self._node.check_leads(message.epoch)
             size, chunk = await self._node.read_snapshot(
@@ -233,7 +258,14 @@ class RaftService:
         self, message: raft_pb2.DescribeNodeRequest, peer: Peer
     ) -> raft_pb2.DescribeNodeResponse:
         """Say what this node is."""
+        try:
+            self._check(DESCRIBE_NODE, peer)
+        except QuorateError as error:
+            return raft_pb2.DescribeNodeResponse(error=to_wire(error), leader_id=-1)
         return self._node.describe_node()
+
+    def _check(self, method: Method[Any, Any], peer: Peer) -> None:
+        Caller(peer.principal, self._authorizer).check(REQUIRED[method])
 
 
 def _fetch_error(error: QuorateError) -> Frame[raft_pb2.RaftFetchHeader]:

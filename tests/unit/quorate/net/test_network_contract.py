@@ -18,6 +18,7 @@ from quorate.errors import (
 )
 from quorate.net.grpc_network import GrpcNetwork, GrpcOptions
 from quorate.net.network import Answered, Listener, Network, Refused
+from quorate.net.principal import ANONYMOUS
 from quorate_testing.in_process import InProcessNetwork
 from quorate_testing.simulated.loop import SimulatedLoop, simulate
 from quorate_testing.simulated.network import SimulatedNetwork
@@ -100,7 +101,7 @@ def test_a_unary_call_brings_the_response(run: Run) -> None:
     async def program(network: Network, listener: Listener, service: EchoService) -> None:
         connection = network.connect(listener.endpoint)
         assert await connection.unary(ECHO, "é", timeout_ms=5000) == "é"
-        assert service.peers[0].principal == "ANONYMOUS"
+        assert service.peers[0].principal == ANONYMOUS
 
     run(program)
 

@@ -26,6 +26,7 @@ from quorate.net.methods import (
     TRANSFER_LEADERSHIP,
 )
 from quorate.net.network import Method, Peer
+from quorate.net.principal import Principal
 from quorate.v1.admin_pb2 import (
     AddVoterRequest,
     AlterConfigsRequest,
@@ -53,7 +54,8 @@ from quorate_quorum.metadata.image import (
     TopicImage,
 )
 
-PEER = Peer("test", "User:ann")
+ANN = Principal("User", "ann")
+PEER = Peer("test", ANN)
 A, B = b"a" * 16, b"b" * 16
 
 
@@ -96,11 +98,11 @@ class FakeClient:
     image = IMAGE
 
     def __init__(self) -> None:
-        self.forwarded: list[tuple[str, object, str, int]] = []
+        self.forwarded: list[tuple[str, object, Principal, int]] = []
         self.answer: Any = None
 
     async def forward(
-        self, method: Method[Any, Any], request: Any, *, principal: str, timeout_ms: int
+        self, method: Method[Any, Any], request: Any, *, principal: Principal, timeout_ms: int
     ) -> Any:
         self.forwarded.append((method.path, request, principal, timeout_ms))
         if isinstance(self.answer, Exception):
@@ -240,7 +242,7 @@ class TestWrites:
         request = CreateTopicsRequest(topics=[NewTopic(name="n")], timeout_ms=1500)
         response = await fixture.service.create_topics(request, PEER)
         assert response.topics[0].name == "n"
-        assert fixture.client.forwarded == [(CREATE_TOPICS.path, request, "User:ann", 1500)]
+        assert fixture.client.forwarded == [(CREATE_TOPICS.path, request, ANN, 1500)]
         assert fixture.publisher.waited == [77]
 
     async def test_a_slow_broker_does_not_hide_what_was_decided(self) -> None:

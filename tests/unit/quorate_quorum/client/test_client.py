@@ -24,6 +24,7 @@ from quorate.errors import (
 )
 from quorate.net.methods import CREATE_TOPICS
 from quorate.net.network import Handler, Method, Peer
+from quorate.net.principal import ANONYMOUS
 from quorate.v1.admin_pb2 import CreatedTopic, CreateTopicsRequest, CreateTopicsResponse
 from quorate_quorum.client.client import QuorumClient
 from quorate_quorum.client.forwarding import ForwardLimits
@@ -448,7 +449,7 @@ def created(name: str = "orders") -> CreateTopicsRequest:
 
 async def forward(world: World, timeout_ms: int = 5000) -> CreateTopicsResponse:
     return await world.client.forward(
-        CREATE_TOPICS, created(), principal="p", timeout_ms=timeout_ms
+        CREATE_TOPICS, created(), principal=ANONYMOUS, timeout_ms=timeout_ms
     )
 
 
@@ -580,7 +581,9 @@ def test_calls_share_a_stream_and_each_gets_its_own_answer() -> None:
         world.voters[0].forwarded = named
         answers = await asyncio.gather(
             *(
-                world.client.forward(CREATE_TOPICS, created(f"t{n}"), principal="", timeout_ms=5000)
+                world.client.forward(
+                    CREATE_TOPICS, created(f"t{n}"), principal=ANONYMOUS, timeout_ms=5000
+                )
                 for n in range(100)
             )
         )
@@ -598,7 +601,7 @@ def test_calls_under_way_are_bounded_in_number_and_bytes() -> None:
         )
         with pytest.raises(InvalidRequestError, match="at most 60"):
             await world.client.forward(
-                CREATE_TOPICS, created("x" * 80), principal="", timeout_ms=100
+                CREATE_TOPICS, created("x" * 80), principal=ANONYMOUS, timeout_ms=100
             )
         waiting = [asyncio.ensure_future(forward(world, timeout_ms=300)) for _ in range(2)]
         await asyncio.sleep(0.1)
@@ -608,10 +611,10 @@ def test_calls_under_way_are_bounded_in_number_and_bytes() -> None:
             assert isinstance(answer, QuorumUnavailableError)
         large = created("x" * 40)
         asking = asyncio.ensure_future(
-            world.client.forward(CREATE_TOPICS, large, principal="", timeout_ms=300)
+            world.client.forward(CREATE_TOPICS, large, principal=ANONYMOUS, timeout_ms=300)
         )
         again = asyncio.ensure_future(
-            world.client.forward(CREATE_TOPICS, large, principal="", timeout_ms=300)
+            world.client.forward(CREATE_TOPICS, large, principal=ANONYMOUS, timeout_ms=300)
         )
         await asyncio.sleep(0.1)
         with pytest.raises(OverloadedError):

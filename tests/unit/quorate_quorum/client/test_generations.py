@@ -14,6 +14,8 @@ import pytest
 from quorate.errors import QuorumUnavailableError, WrongClusterError, to_wire
 from quorate.net.frame import Frame
 from quorate.net.methods import CREATE_TOPICS
+from quorate.net.network import Peer
+from quorate.net.principal import ANONYMOUS
 from quorate.v1.admin_pb2 import CreateTopicsRequest
 from quorate_broker.files.directories import LogDirectories
 from quorate_broker.files.replica_files import KEPT, METADATA_FILE, PartitionMetadata
@@ -43,7 +45,7 @@ from tests.unit.quorate_broker.test_lifecycle import D1, D2, config, formatted
 from tests.unit.quorate_quorum.client.test_client import CLUSTER, FakeVoter, World, in_a_world
 from tests.unit.quorate_quorum.metadata.test_watch import a_voter, in_virtual_time
 
-PEER: Any = None
+PEER = Peer("test")
 
 
 # Watch.
@@ -282,7 +284,9 @@ def test_whatever_a_broker_asks_of_the_controller_names_its_generation() -> None
         await asyncio.sleep(0.1)
         await client.allocate_producer_ids(1, 5)
         await client.alter_partitions(wire.AlterPartitionsRequest())
-        await client.forward(CREATE_TOPICS, CreateTopicsRequest(), principal="", timeout_ms=1000)
+        await client.forward(
+            CREATE_TOPICS, CreateTopicsRequest(), principal=ANONYMOUS, timeout_ms=1000
+        )
         assert seen == {"allocate": 1, "alter": 1, "forward": 1}
         assert leader.beats[-1].quorum_generation == 1
         await beating.close()
@@ -322,7 +326,7 @@ def test_a_voter_of_another_history_is_not_the_controller() -> None:
             await client.alter_partitions(wire.AlterPartitionsRequest())
         with pytest.raises(QuorumUnavailableError):
             await client.forward(
-                CREATE_TOPICS, CreateTopicsRequest(), principal="", timeout_ms=1000
+                CREATE_TOPICS, CreateTopicsRequest(), principal=ANONYMOUS, timeout_ms=1000
             )
         assert asked.count("forward") > 1
         heard: list[Any] = []

@@ -31,6 +31,7 @@ from quorate.net.methods import (
     METADATA,
     TRANSFER_LEADERSHIP,
 )
+from quorate.net.principal import ANONYMOUS
 from quorate.v1 import admin_pb2 as admin
 from quorate.v1.common_pb2 import ErrorCode
 from quorate_quorum.controller.decisions.outcome import Context, Outcome
@@ -135,7 +136,13 @@ class World:
 
     async def forward(self, method: str, request: bytes, **fields: Any) -> wire.ForwardResponse:
         asked = wire.ForwardRequest(
-            **{"method": method, "request": request, "deadline_ms": 5000, **fields}
+            **{
+                "method": method,
+                "request": request,
+                "principal": str(ANONYMOUS),
+                "deadline_ms": 5000,
+                **fields,
+            }
         )
         (answer,) = await self.forward_all([wire.ForwardRequests(requests=[asked])])
         return answer
@@ -785,7 +792,7 @@ def creation(number: int, **fields: Any) -> wire.ForwardRequest:
     request.topics.add(
         name=f"t{number}", topic_id=bytes([number]) * 16, num_partitions=1, replication_factor=-1
     )
-    given = {"request_id": number, "deadline_ms": 5000, **fields}
+    given = {"request_id": number, "deadline_ms": 5000, "principal": str(ANONYMOUS), **fields}
     return wire.ForwardRequest(
         method=CREATE_TOPICS.path, request=request.SerializeToString(), **given
     )
@@ -823,7 +830,12 @@ def test_a_fault_of_ours_in_one_forwarded_call_costs_the_others_nothing(
             raise KeyError("a fault")
 
         monkeypatch.setattr(world.controller, "_describe", describe)
-        broken = wire.ForwardRequest(request_id=7, method=DESCRIBE_QUORUM.path, deadline_ms=1000)
+        broken = wire.ForwardRequest(
+            request_id=7,
+            method=DESCRIBE_QUORUM.path,
+            principal=str(ANONYMOUS),
+            deadline_ms=1000,
+        )
         message = wire.ForwardRequests(requests=[creation(1), broken, creation(2)])
         answers = {answer.request_id: answer for answer in await world.forward_all([message])}
         assert sorted(answers) == [1, 2, 7]

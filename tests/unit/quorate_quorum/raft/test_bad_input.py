@@ -128,7 +128,12 @@ def forward(
     cluster_id: str = CLUSTER, count: int = 1, generation: int = 0, **changed: Any
 ) -> wire.ForwardRequests:
     method = "/quorate.v1.Admin/CreateTopics"
-    given: dict[str, Any] = {"request_id": 1, "method": method, "deadline_ms": 1_000}
+    given: dict[str, Any] = {
+        "request_id": 1,
+        "method": method,
+        "principal": "User:ANONYMOUS",
+        "deadline_ms": 1_000,
+    }
     one = wire.ForwardRequest(**(given | changed))
     return wire.ForwardRequests(
         cluster_id=cluster_id, requests=[one] * count, quorum_generation=generation
@@ -307,6 +312,8 @@ CASES = [
          "WRONG_CLUSTER"),
     Case("forward-of-an-unknown-method", FORWARD,
          lambda _: forward(method="/x" * 50_000), "UNSUPPORTED"),
+    Case("forward-of-no-principal", FORWARD, lambda _: forward(principal="ann"),
+         "INVALID_REQUEST"),
     Case("forward-of-garbage", FORWARD, lambda _: forward(request=GARBAGE), "INVALID_REQUEST"),
     Case("forward-without-time", FORWARD, lambda _: forward(deadline_ms=0), "REQUEST_TIMED_OUT"),
     Case("forward-too-many-at-once", FORWARD, lambda _: forward(count=1001), "broken"),

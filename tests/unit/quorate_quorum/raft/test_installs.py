@@ -13,6 +13,7 @@ import pytest
 
 from quorate.errors import OverloadedError, QuorateError, StoppingError, raise_if_error
 from quorate.net.methods import DELETE_TOPICS
+from quorate.net.principal import ANONYMOUS
 from quorate.v1 import admin_pb2
 from quorate_quorum.client.client import QuorumClient
 from quorate_quorum.controller.decisions.outcome import Outcome
@@ -337,7 +338,7 @@ async def forward(world: World, broker: FakeBroker, request: Any) -> None:
     """Ask through a broker, until it is done."""
     process = world.loop.process(f"b{broker.node_id}")
     while True:
-        work = broker.client.forward(DELETE_TOPICS, request, principal="test", timeout_ms=5000)
+        work = broker.client.forward(DELETE_TOPICS, request, principal=ANONYMOUS, timeout_ms=5000)
         try:
             answer = await process.spawn(work)
             raise_if_error(answer.topics[0].error)

@@ -19,6 +19,7 @@ from quorate.errors import (
     raise_if_error,
 )
 from quorate.net.methods import ADD_VOTER, REMOVE_VOTER
+from quorate.net.principal import ANONYMOUS
 from quorate.v1 import admin_pb2 as admin
 from quorate_quorum.controller.decisions.voters import remove_voter
 from quorate_quorum.log.identity import Identity
@@ -41,7 +42,7 @@ async def add(world: World, broker: FakeBroker, machine: Machine) -> admin.AddVo
     )
 
     async def ask() -> admin.AddVoterResponse:
-        return await broker.client.forward(ADD_VOTER, request, principal="t", timeout_ms=5000)
+        return await broker.client.forward(ADD_VOTER, request, principal=ANONYMOUS, timeout_ms=5000)
 
     return await _asked(world, broker, ask)
 
@@ -52,7 +53,9 @@ async def remove(
     request = admin.RemoveVoterRequest(voter_id=node_id, directory_id=directory_id)
 
     async def ask() -> admin.RemoveVoterResponse:
-        return await broker.client.forward(REMOVE_VOTER, request, principal="t", timeout_ms=5000)
+        return await broker.client.forward(
+            REMOVE_VOTER, request, principal=ANONYMOUS, timeout_ms=5000
+        )
 
     return await _asked(world, broker, ask)
 
@@ -146,7 +149,7 @@ def test_the_leader_removes_itself_and_tells_so(seed: int) -> None:
         began = world.loop.time()
         request = admin.RemoveVoterRequest(voter_id=leader.node_id)
         answer = await world.loop.process("b1").spawn(
-            broker.client.forward(REMOVE_VOTER, request, principal="t", timeout_ms=5000)
+            broker.client.forward(REMOVE_VOTER, request, principal=ANONYMOUS, timeout_ms=5000)
         )
         assert answer.error.code == 0
         assert (answer.already, answer.directory_id) == (False, leader.directory_id)
@@ -226,7 +229,7 @@ def test_a_node_that_does_not_follow_is_not_added() -> None:
             voter_id=machine.node_id, directory_id=machine.directory_id, endpoint=machine.endpoint
         )
         answer = await world.loop.process("b1").spawn(
-            broker.client.forward(ADD_VOTER, request, principal="t", timeout_ms=5000)
+            broker.client.forward(ADD_VOTER, request, principal=ANONYMOUS, timeout_ms=5000)
         )
         assert isinstance(from_wire(answer.error), OverloadedError)
         assert not isinstance(from_wire(answer.error), OutcomeUnknownError)

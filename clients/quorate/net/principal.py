@@ -1,0 +1,44 @@
+"""As whom a caller is known: a type and a name, as in Kafka ("User:alice")."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from quorate.errors import InvalidRequestError
+
+#: Of a principal's text, so that no caller fills a request or a log line with its name.
+TEXT_CHARS_MAX = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """The listener makes it once for each caller; a broker passes it on to the controller.
+
+    >>> str(Principal("User", "alice"))
+    'User:alice'
+    """
+
+    type: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.type}:{self.name}"
+
+    @classmethod
+    def parse(cls, text: str) -> Principal:
+        """Read type:name; InvalidRequestError if it is none. The name may hold a colon.
+
+        >>> Principal.parse("User:CN=alice")
+        Principal(type='User', name='CN=alice')
+        """
+        kind, colon, name = text.partition(":")
+        if not (kind and colon and name) or len(text) > TEXT_CHARS_MAX:
+            raise InvalidRequestError(
+                f"a principal must be type:name of at most {TEXT_CHARS_MAX} characters, "
+                f"not {text[:100]!r}"
+            )
+        return cls(kind, name)
+
+
+#: A caller whom nothing identifies: each caller, while no listener authenticates.
+ANONYMOUS = Principal("User", "ANONYMOUS")

@@ -1,0 +1,159 @@
+"""The admin calls that brokers pass on: judged for the principal that asked, then decided.
+
+A call on topics is judged topic by topic: those that are refused are left out of what is decided,
+and have their refusal in the answer, in the place of their result. Any other call is refused
+whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from quorate.errors import AuthorizationError, to_wire
+from quorate.net.methods import (
+    ADD_VOTER,
+    ALTER_CONFIGS,
+    CREATE_TOPICS,
+    DELETE_TOPICS,
+    DESCRIBE_FEATURES,
+    DESCRIBE_HEALTH,
+    DESCRIBE_QUORUM,
+    REMOVE_VOTER,
+    TRANSFER_LEADERSHIP,
+    UNREGISTER_BROKER,
+    UPDATE_FEATURE,
+)
+from quorate.net.network import Method
+from quorate.v1.admin_pb2 import (
+    AlterConfigsRequest,
+    AlterConfigsResponse,
+    CreatedTopic,
+    CreateTopicsRequest,
+    CreateTopicsResponse,
+    DeletedTopic,
+    DeleteTopicsRequest,
+    DeleteTopicsResponse,
+)
+from quorate_quorum.client.admin_calls import FORWARDED
+from quorate_quorum.controller.decisions import topics, voters
+from quorate_quorum.controller.driver.controller import Controller, check_named
+from quorate_quorum.controller.driver.reign import Decided
+from quorate_quorum.node.authorizer import Caller
+
+Q = TypeVar("Q")
+R = TypeVar("R")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class AdminCall(Generic[Q, R]):
+    """A forwarded method, and how the controller answers it."""
+
+    method: Method[Q, R]
+    answer: Callable[[Caller, Q], Awaitable[Decided[R]]]
+
+
+def admin_calls(controller: Controller) -> Mapping[str, AdminCall[Any, Any]]:
+    """Return the calls by their path."""
+    on_topics: list[AdminCall[Any, Any]] = [
+        AdminCall(CREATE_TOPICS, lambda caller, call: _create_topics(controller, caller, call)),
+        AdminCall(DELETE_TOPICS, lambda caller, call: _delete_topics(controller, caller, call)),
+        AdminCall(ALTER_CONFIGS, lambda caller, call: _alter_configs(controller, caller, call)),
+    ]
+    on_the_cluster: list[AdminCall[Any, Any]] = [
+        _whole(DESCRIBE_QUORUM, controller.describe_quorum),
+        _whole(DESCRIBE_HEALTH, controller.describe_health),
+        _whole(DESCRIBE_FEATURES, controller.describe_features),
+        _whole(UPDATE_FEATURE, controller.update_feature),
+        _whole(UNREGISTER_BROKER, controller.unregister_broker),
+        _whole(TRANSFER_LEADERSHIP, controller.transfer_leadership),
+        _whole(ADD_VOTER, controller.add_voter),
+        _whole(
+            REMOVE_VOTER,
+            lambda call: controller.run(lambda image, _: voters.remove_voter(image, call)),
+        ),
+    ]
+    return {call.method.path: call for call in (*on_topics, *on_the_cluster)}
+
+
+def _whole(method: Method[Q, R], answer: Callable[[Q], Awaitable[Decided[R]]]) -> AdminCall[Q, R]:
+    """Return a call that is refused or answered whole."""
+
+    def judged(caller: Caller, request: Q) -> Awaitable[Decided[R]]:
+        caller.check(FORWARDED[method])
+        return answer(request)
+
+    return AdminCall(method, judged)
+
+
+async def _create_topics(
+    controller: Controller, caller: Caller, request: CreateTopicsRequest
+) -> Decided[CreateTopicsResponse]:
+    """Whoever may create topics in the cluster needs no leave for each of them (as in Kafka)."""
+    check_named(len(request.topics))
+    required = FORWARDED[CREATE_TOPICS]
+    if caller.refusal(required) is None:
+        return await controller.create_topics(request)
+    refusals = [caller.refusal(required, topic.name) for topic in request.topics]
+    allowed = CreateTopicsRequest()
+    allowed.CopyFrom(request)
+    del allowed.topics[:]
+    allowed.topics.extend(_without_refused(request.topics, refusals))
+    decided = Decided(CreateTopicsResponse(), 0)
+    if allowed.topics:
+        decided = await controller.create_topics(allowed)
+    results = iter(decided.response.topics)
+    answered = [
+        next(results)
+        if refusal is None
+        else CreatedTopic(name=topic.name, topic_id=topic.topic_id, error=to_wire(refusal))
+        for topic, refusal in zip(request.topics, refusals, strict=True)
+    ]
+    return Decided(CreateTopicsResponse(topics=answered), decided.apply_offset)
+
+
+async def _delete_topics(
+    controller: Controller, caller: Caller, request: DeleteTopicsRequest
+) -> Decided[DeleteTopicsResponse]:
+    check_named(len(request.topics) + len(request.topic_ids))
+    required = FORWARDED[DELETE_TOPICS]
+    by_name = [caller.refusal(required, name) for name in request.topics]
+    # An id that no topic has is answered as such by the decision.
+    known = [controller.image.topics.get(topic_id) for topic_id in request.topic_ids]
+    by_id = [None if one is None else caller.refusal(required, one.name) for one in known]
+    if not any((*by_name, *by_id)):
+        return await controller.delete_topics(request)
+    allowed = DeleteTopicsRequest(
+        topics=_without_refused(request.topics, by_name),
+        topic_ids=_without_refused(request.topic_ids, by_id),
+        timeout_ms=request.timeout_ms,
+    )
+    decided = Decided(DeleteTopicsResponse(), 0)
+    if allowed.topics or allowed.topic_ids:
+        decided = await controller.delete_topics(allowed)
+    results = iter(decided.response.topics)
+    answered = [
+        next(results) if refusal is None else DeletedTopic(name=name, error=to_wire(refusal))
+        for name, refusal in zip(request.topics, by_name, strict=True)
+    ]
+    answered += [
+        next(results) if refusal is None else DeletedTopic(topic_id=one, error=to_wire(refusal))
+        for one, refusal in zip(request.topic_ids, by_id, strict=True)
+    ]
+    return Decided(DeleteTopicsResponse(topics=answered), decided.apply_offset)
+
+
+async def _alter_configs(
+    controller: Controller, caller: Caller, request: AlterConfigsRequest
+) -> Decided[AlterConfigsResponse]:
+    """Alter a topic's configs, or, where no topic is named, the cluster's defaults."""
+    caller.check(FORWARDED[ALTER_CONFIGS], request.topic or None)
+    return await controller.run(
+        lambda image, context: topics.alter_configs(image, request, context)
+    )
+
+
+def _without_refused(named: Sequence[T], refusals: Sequence[AuthorizationError | None]) -> list[T]:
+    return [one for one, refusal in zip(named, refusals, strict=True) if refusal is None]
