@@ -1,34 +1,37 @@
 """Quorate: a Kafka-style replicated commit log. See README.md for a first program."""
 
 import logging
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-from quorate.admin.admin import Admin
-from quorate.admin.new_topic import NewTopic
-from quorate.consumer.consumer import Consumer
-from quorate.errors import QuorateError
-from quorate.model import (
-    BrokerDescription,
-    ClusterDescription,
-    ClusterHealth,
-    ConfigDescription,
-    FeatureDescription,
-    LeadershipTransfer,
-    NodeLevels,
-    NodeTrouble,
-    OffsetAndTimestamp,
-    PartitionDescription,
-    PartitionTrouble,
-    QuorumDescription,
-    QuorumReplicaDescription,
-    Record,
-    RecordMetadata,
-    TopicDescription,
-    TopicPartition,
-    VoterChange,
-)
-from quorate.producer.delivery import Delivery
-from quorate.producer.partitioner import RoundRobinPartitioner
-from quorate.producer.producer import Producer
+if TYPE_CHECKING:
+    from quorate.admin.admin import Admin
+    from quorate.admin.new_topic import NewTopic
+    from quorate.consumer.consumer import Consumer
+    from quorate.errors import QuorateError
+    from quorate.model import (
+        BrokerDescription,
+        ClusterDescription,
+        ClusterHealth,
+        ConfigDescription,
+        FeatureDescription,
+        LeadershipTransfer,
+        NodeLevels,
+        NodeTrouble,
+        OffsetAndTimestamp,
+        PartitionDescription,
+        PartitionTrouble,
+        QuorumDescription,
+        QuorumReplicaDescription,
+        Record,
+        RecordMetadata,
+        TopicDescription,
+        TopicPartition,
+        VoterChange,
+    )
+    from quorate.producer.delivery import Delivery
+    from quorate.producer.partitioner import RoundRobinPartitioner
+    from quorate.producer.producer import Producer
 
 # A library is silent until its program says what becomes of logs.
 logging.getLogger("quorate").addHandler(logging.NullHandler())
@@ -63,3 +66,33 @@ __all__ = [
     "VoterChange",
     "__version__",
 ]
+
+#: Where the names are that are not in quorate.model. A name is imported when it is used: a program
+#: that only consumes need not load the producer.
+_HOMES = {
+    "Admin": "quorate.admin.admin",
+    "Consumer": "quorate.consumer.consumer",
+    "Delivery": "quorate.producer.delivery",
+    "NewTopic": "quorate.admin.new_topic",
+    "Producer": "quorate.producer.producer",
+    "QuorateError": "quorate.errors",
+    "RoundRobinPartitioner": "quorate.producer.partitioner",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a name of `__all__`, or a module: `quorate.errors` is there after `import quorate`."""
+    if name in __all__:
+        globals()[name] = found = getattr(import_module(_HOMES.get(name, "quorate.model")), name)
+        return found
+    if not name.startswith("_"):
+        try:
+            return import_module(f"quorate.{name}")
+        except ModuleNotFoundError as error:
+            if error.name != f"quorate.{name}":
+                raise  # the module is there, and what it needs is not
+    raise AttributeError(f"module 'quorate' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

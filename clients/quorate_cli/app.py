@@ -5,30 +5,34 @@ from __future__ import annotations
 import logging
 import sys
 
-import structlog
 import typer
 
 from quorate import __version__
-from quorate_cli import bench, cluster, demo, quorum, storage, topic, up
+from quorate_cli.lazy_group import MARKUP, Later, lazy_group
 from quorate_quorum.node.streams import open_standard_streams
+
+COMMANDS = {
+    "up": Later("up:up", "Start a local cluster of real processes; Ctrl-C stops it cleanly."),
+    "demo": Later(
+        "demo:demo", "Kill leaders while real data flows, and show that nothing is lost."
+    ),
+    "topic": Later("topic:app", "Create, look at, write and read topics."),
+    "cluster": Later("cluster:app", "Look at the cluster as a whole."),
+    "quorum": Later("quorum:app", "Look at the metadata quorum; change who votes and who leads."),
+    "storage": Later("storage:app", "Make a node's disk ready; look at what is on it."),
+    "bench": Later("bench:app", "Measure a cluster."),
+}
 
 app = typer.Typer(
     name="quorate",
+    cls=lazy_group(COMMANDS),
     help="A Kafka-style replicated commit log: start clusters, administer them, look inside.",
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},  # every command below has them too
     add_completion=False,
     pretty_exceptions_enable=False,
-    # Piped, plain: errors too. None: it is closed.
-    rich_markup_mode="rich" if sys.stderr is not None and sys.stderr.isatty() else None,
+    rich_markup_mode=MARKUP,
 )
-app.command("up")(up.up)
-app.command("demo")(demo.demo)
-app.add_typer(topic.app, name="topic")
-app.add_typer(cluster.app, name="cluster")
-app.add_typer(quorum.app, name="quorum")
-app.add_typer(storage.app, name="storage")
-app.add_typer(bench.app, name="bench")
 
 
 def _version(asked: bool) -> None:
@@ -44,13 +48,8 @@ def main_options(
     ),
 ) -> None:
     """Start clusters, administer them, look inside."""
-    # What the client library warns of goes where diagnostics go: standard output is for answers.
+    # Warnings of the client library go where diagnostics go: standard output is for answers.
     logging.basicConfig(level=logging.WARNING, format="quorate: %(message)s", stream=sys.stderr)
-    structlog.configure(
-        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
-        logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
-        cache_logger_on_first_use=False,
-    )
 
 
 def main() -> None:

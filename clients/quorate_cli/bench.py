@@ -24,14 +24,14 @@ import typer
 from quorate import Admin, Consumer, Producer
 from quorate.errors import QuorateError
 from quorate_cli.local import LocalCluster, Shape, free_port
-from quorate_cli.session import (
+from quorate_cli.output import (
     NO_ANSWER,
     Output,
     check_output,
     fail,
     print_json,
     print_table,
-    stderr,
+    tell,
     usage_error,
 )
 from quorate_cli.workload import AckTimes, produce_paced
@@ -114,7 +114,7 @@ async def _repeat(runs: int, one: Callable[[int], Awaitable[Run]], *, note: str 
     for number in range(runs):
         found.append(await one(number))
         shown = {k: round(v, 2) for k, v in found[-1].items() if isinstance(v, int | float)}
-        stderr.print(f"run {number + 1} of {runs}{note}: {shown}", style="dim", soft_wrap=True)
+        tell(f"run {number + 1} of {runs}{note}: {shown}", "dim")
     return found
 
 
@@ -378,7 +378,7 @@ def failover(
             run = _measure(partial(_failover_once, cluster, scenario, records_per_s, partitions))
         found.append(run)
         shown = {k: round(v, 1) for k, v in run.items() if isinstance(v, int | float)}
-        stderr.print(f"run {number + 1} of {runs}: {shown}", style="dim", soft_wrap=True)
+        tell(f"run {number + 1} of {runs}: {shown}", "dim")
     report(
         f"failover {scenario}",
         found,

@@ -14,24 +14,20 @@ from quorate.cluster.brokers import default_network
 from quorate.errors import NetworkError
 from quorate.net.methods import IDENTIFY
 from quorate.v1.node_pb2 import IdentifyRequest
-from quorate_cli.health import health
+from quorate_cli.lazy_group import Later, lazy_group
+from quorate_cli.output import Output, check_output, print_json, print_table, usage_error, warn
 from quorate_cli.session import (
     DEFAULT_BOOTSTRAP,
     Bootstrap,
-    Output,
+    Configs,
     Timeout,
     admin_at,
-    check_output,
-    print_json,
-    print_table,
+    ask,
+    parse_configs,
     run,
-    usage_error,
-    warn,
 )
-from quorate_cli.topic import Configs, parse_configs
 
-app = typer.Typer(no_args_is_help=True, help="Look at the cluster as a whole.")
-app.command()(health)
+app = typer.Typer(no_args_is_help=True, cls=lazy_group({"health": Later("health:health")}))
 
 
 async def pids(endpoints: list[str]) -> list[int | None]:
@@ -123,11 +119,7 @@ def unregister(
     """Forget a broker that is gone for good; refused while it runs or holds replicas."""
     as_json = check_output(output)
 
-    async def main() -> None:
-        async with admin_at(bootstrap, timeout) as admin:
-            await admin.unregister_broker(broker)
-
-    run(main, timeout=timeout)
+    ask(bootstrap, timeout, lambda admin: admin.unregister_broker(broker))
     if as_json:
         print_json({"unregistered": broker})
     else:

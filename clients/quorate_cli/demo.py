@@ -28,7 +28,7 @@ from rich.table import Table
 from quorate import Admin, Consumer, Delivery, Producer, TopicDescription
 from quorate.errors import QuorateError
 from quorate_cli.local import LocalCluster, Node, Shape, free_port
-from quorate_cli.session import SAID_NO, console, fail, os_reason, usage_error
+from quorate_cli.output import SAID_NO, console, fail, os_reason, usage_error
 from quorate_cli.up import cluster_folder
 from quorate_cli.workload import AckTimes
 
@@ -89,14 +89,14 @@ def demo(
     port: Annotated[int | None, typer.Option("--port", help="Default: any free one.")] = None,
     data: Annotated[Path | None, typer.Option("--data", help="Keep the data here.")] = None,
 ) -> None:
-    """Kill leaders while real data flows, and show that nothing is lost."""
+    """Run the command; app.py has its help."""
     if records is not None and records < 1:
         usage_error(f"--records must be 1 or more, not {records}")
     try:
         with cluster_folder(data) as folder:
             shape = Shape(voters=3, brokers=6, racks=RACKS, port=port or free_port(6))
             cluster = LocalCluster(folder, shape)
-            console.print(
+            console().print(
                 "[bold]Quorate demo[/bold]: 3 voters and 6 brokers in racks R1 and R2, "
                 "9 processes on this machine"
             )
@@ -112,9 +112,9 @@ def demo(
             for node_id, status in statuses.items():
                 if status != 0:  # told here: the folder, and what the node printed, may go now
                     node = cluster.nodes[node_id]
-                    console.print(f"[red]{node.name} did not end cleanly: status {status}")
+                    console().print(f"[red]{node.name} did not end cleanly: status {status}")
                     last = (node.folder / "output.log").read_text(errors="replace")[-2000:]
-                    console.print(last, markup=False)
+                    console().print(last, markup=False)
     except OSError as error:
         usage_error(os_reason(error))
     except ValueError as error:
@@ -125,15 +125,15 @@ def demo(
 
 async def _tell(cluster: LocalCluster, records: int | None, started: float) -> Verdict:
     await cluster.wait_ready()
-    console.print(f"  up and registered after {time.monotonic() - started:.1f} s")
+    console().print(f"  up and registered after {time.monotonic() - started:.1f} s")
     async with Admin(bootstrap_servers=cluster.bootstrap_servers) as admin:
         topic = await admin.create_topic(TOPIC, PARTITIONS, 3)
-        console.print(_placement_table(cluster, topic))
+        console().print(_placement_table(cluster, topic))
         rows = list(flights())
         progress = Progress(records or len(rows))
         progress.acked_rows = bytearray(progress.total)
         progress.isr.append(("before", topic))
-        console.print(
+        console().print(
             f"producing {progress.total:,} flights, keyed by aircraft, acks=all, "
             f"idempotent, at most {RATE_PER_S:,}/s"
         )
@@ -163,7 +163,7 @@ async def _produce(
                 ahead = number / RATE_PER_S - (loop.time() - started)
                 await asyncio.sleep(max(ahead, 0))
     if progress.acks.failed:
-        console.print(
+        console().print(
             f"[red]{len(progress.acks.failed)} not acknowledged: {progress.acks.failed[0]}"
         )
 
@@ -185,19 +185,19 @@ async def _break_things(cluster: LocalCluster, admin: Admin, progress: Progress)
     leads = Counter(one.leader for one in topic.partitions)
     victim = max(sorted(leads), key=lambda broker: leads[broker])
     led = [one.partition for one in topic.partitions if one.leader == victim]
-    console.print(f"  kill -9 of {_named(cluster, victim)}, which leads {_list(led)}")
+    console().print(f"  kill -9 of {_named(cluster, victim)}, which leads {_list(led)}")
     cluster.kill(victim)
     progress.kills.append((f"broker {victim}", loop.time(), led))
 
     await _until(progress, 0.45)
     progress.isr.append((f"without broker {victim}", await _describe(admin)))
     voter = (await admin.describe_quorum()).leader
-    console.print(f"  kill -9 of voter {voter}, the quorum's leader")
+    console().print(f"  kill -9 of voter {voter}, the quorum's leader")
     cluster.kill(voter)
     progress.kills.append((f"voter {voter}", loop.time(), list(range(PARTITIONS))))
 
     await _until(progress, 0.7)
-    console.print(f"  starting broker {victim} and voter {voter} again")
+    console().print(f"  starting broker {victim} and voter {voter} again")
     cluster.start([victim, voter])
 
 
@@ -227,7 +227,7 @@ async def _isr_restored(admin: Admin) -> TopicDescription:
 async def _read_back(
     cluster: LocalCluster, rows: list[tuple[bytes, bytes]], progress: Progress
 ) -> Verdict:
-    console.print("reading everything back")
+    console().print("reading everything back")
     verdict = Verdict(acked=progress.acks.acked)
     times_read = bytearray(progress.total)
     last_of_key: dict[bytes, int] = {}
@@ -290,7 +290,7 @@ def _print_result(cluster: LocalCluster, progress: Progress, verdict: Verdict) -
         isr.add_row(
             f"P{i}", *(" ".join(map(str, topic.partitions[i].isr)) for _, topic in progress.isr)
         )
-    console.print(isr)
+    console().print(isr)
     result = Table(title="What came of it", header_style="bold", show_header=False)
     for name, count in (
         ("records acknowledged", verdict.acked),
@@ -308,10 +308,10 @@ def _print_result(cluster: LocalCluster, progress: Progress, verdict: Verdict) -
         result.add_row(
             f"longest silence at the kill of {name}", f"{silence * 1000:.0f} ms (P{partition})"
         )
-    console.print(result)
+    console().print(result)
     if not verdict.is_in_sync:
-        console.print(f"[red bold]not every replica was in sync again within {SETTLE_S:.0f} s")
+        console().print(f"[red bold]not every replica was in sync again within {SETTLE_S:.0f} s")
     if verdict.is_clean:
-        console.print("[green]nothing was lost, duplicated or out of order")
+        console().print("[green]nothing was lost, duplicated or out of order")
     else:
-        console.print("[red bold]records were lost, duplicated or out of order")
+        console().print("[red bold]records were lost, duplicated or out of order")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Callable
 
+from quorate.net.grpc_network import GrpcNetwork
 from quorate_broker.server import BrokerServer
 from quorate_cli.local import LocalCluster, Node
-from quorate_cli.session import SAID_NO, fail
+from quorate_cli.output import SAID_NO, fail
 from quorate_quorum.log.real_disk import RealDisk
 from quorate_quorum.node.config import BrokerConfig, QuorumConfig, load
 from quorate_quorum.node.environment import Environment
@@ -62,17 +64,19 @@ class EmbeddedNodes:
             await asyncio.gather(*waits, return_exceptions=True)
 
 
-def run_embedded(cluster: LocalCluster, *, is_temporary: bool) -> None:
-    """Run until SIGINT or SIGTERM; end the command with status 1 if a node failed."""
-    from quorate_cli.up import announce
+def run_embedded(cluster: LocalCluster, announce: Callable[[], None]) -> None:
+    """Run until SIGINT or SIGTERM; end the command with status 1 if a node failed.
+
+    `announce` is called when every node is ready.
+    """
 
     async def start() -> Server:
         nodes = EmbeddedNodes(cluster)
         await nodes.start()
-        announce(cluster, is_temporary=is_temporary)
+        announce()
         return nodes
 
-    with (cluster.folder / "output.log").open("a") as output:  # standard output is announce()'s
+    with (cluster.folder / "output.log").open("a") as output:  # standard output is for announce()
         writer = set_up_logs("info", output)
         keep_freed_memory()
         collect_garbage_rarely()
@@ -87,8 +91,6 @@ def _end_of(cluster: LocalCluster) -> str:
 
 
 def _server(node: Node) -> QuorumServer | BrokerServer:
-    from quorate.net.grpc_network import GrpcNetwork
-
     environment = Environment(network=GrpcNetwork(), disk=RealDisk())
     config = str(node.folder / "config.toml")
     if node.kind == "voter":

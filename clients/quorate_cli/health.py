@@ -15,16 +15,13 @@ from quorate.errors import (
     QuorumUnavailableError,
     RequestTimedOutError,
 )
+from quorate_cli.output import SAID_NO, Output, check_output, print_json
 from quorate_cli.session import (
     DEFAULT_BOOTSTRAP,
-    SAID_NO,
     TIMEOUT_SLACK_S,
     Bootstrap,
-    Output,
     Timeout,
     admin_at,
-    check_output,
-    print_json,
     run,
 )
 

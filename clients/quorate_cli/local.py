@@ -24,7 +24,7 @@ from quorate.cluster.cluster import Cluster
 from quorate.errors import QuorateError, QuorumUnavailableError
 from quorate.net.methods import DESCRIBE_CLUSTER
 from quorate.v1.admin_pb2 import DescribeClusterRequest, DescribeClusterResponse
-from quorate_cli.storage import format_broker, format_voters
+from quorate_cli.node_disks import format_broker, format_voters
 
 FIRST_VOTER_ID = 100
 PORT_STEP = 100

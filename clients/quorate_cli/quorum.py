@@ -7,35 +7,27 @@ from typing import Annotated, Any
 
 import typer
 
-from quorate import LeadershipTransfer, QuorumDescription, QuorumReplicaDescription
-from quorate_cli import quorum_shell, quorum_voters
+from quorate import QuorumDescription, QuorumReplicaDescription
 from quorate_cli.cluster import pids
-from quorate_cli.recover import recover
-from quorate_cli.session import (
-    DEFAULT_BOOTSTRAP,
-    Bootstrap,
-    Output,
-    Timeout,
-    admin_at,
-    check_output,
-    print_json,
-    print_table,
-    run,
-)
+from quorate_cli.lazy_group import Later, lazy_group
+from quorate_cli.output import Output, check_output, print_json, print_table
+from quorate_cli.session import DEFAULT_BOOTSTRAP, Bootstrap, Timeout, admin_at, ask, run
 
 app = typer.Typer(
-    no_args_is_help=True, help="Look at the metadata quorum; change who votes and who leads."
+    no_args_is_help=True,
+    cls=lazy_group(
+        {
+            "recover": Later("recover:recover"),
+            "add-voter": Later("quorum_voters:add_voter"),
+            "remove-voter": Later("quorum_voters:remove_voter"),
+            # What follows PATH belongs to the shell: `quorum shell DIR find / -name leader`.
+            "shell": Later(
+                "quorum_shell:shell",
+                settings={"context_settings": {"allow_interspersed_args": False}},
+            ),
+        }
+    ),
 )
-app.command()(recover)
-app.command()(quorum_voters.add_voter)
-app.command()(quorum_voters.remove_voter)
-# What follows PATH belongs to the shell: `quorum shell DIR find / -name leader`.
-app.command(context_settings={"allow_interspersed_args": False})(quorum_shell.shell)
-
-
-@app.callback()
-def quorum() -> None:
-    """Look at the metadata quorum; change who votes and who leads."""
 
 
 @app.command()
@@ -111,11 +103,7 @@ def transfer(
     """Give leadership of the quorum to another voter. Safe to repeat where the voter is named."""
     as_json = check_output(output)
 
-    async def main() -> LeadershipTransfer:
-        async with admin_at(bootstrap, timeout) as admin:
-            return await admin.transfer_leadership(voter)
-
-    done = run(main, timeout=timeout)
+    done = ask(bootstrap, timeout, lambda admin: admin.transfer_leadership(voter))
     if as_json:
         print_json({"leader": done.leader, "already": done.already})
         return

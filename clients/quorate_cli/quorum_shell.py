@@ -10,11 +10,11 @@ from typing import Annotated
 
 import typer
 
-from quorate_cli.inspect.dump import DamagedError, note
+from quorate_cli.inspect.content import DamagedError
 from quorate_cli.inspect.image import Found, read_image
 from quorate_cli.inspect.image_shell import ImageShell, LeaveShell, ShellError, path_text, words_of
 from quorate_cli.inspect.image_tree import tree_of
-from quorate_cli.session import SAID_NO, Output, check_output, fail, leave_on, stderr
+from quorate_cli.output import SAID_NO, Output, check_output, fail, leave_on, note, say
 from quorate_quorum.log.real_disk import ReadOnlyDisk
 from quorate_quorum.node.config import ConfigError
 
@@ -102,7 +102,7 @@ def _carry_out(walk: ImageShell, words: list[str], limit: int) -> bool:
 
 
 def _failed(why: str) -> bool:
-    stderr.print(f"quorate: {why}", style="red", markup=False, soft_wrap=True)
+    say(why)
     return False
 
 

@@ -12,18 +12,9 @@ import typer
 
 from quorate import Admin, VoterChange
 from quorate.errors import InvalidRequestError, OverloadedError
-from quorate_cli.session import (
-    DEFAULT_BOOTSTRAP,
-    Bootstrap,
-    Output,
-    Timeout,
-    admin_at,
-    check_output,
-    print_json,
-    run,
-    usage_error,
-)
-from quorate_cli.storage import VOTER
+from quorate_cli.output import Output, check_output, print_json, usage_error
+from quorate_cli.session import DEFAULT_BOOTSTRAP, Bootstrap, Timeout, admin_at, run
+from quorate_cli.storage_format import VOTER
 
 GONE = re.compile(r"(?P<id>[0-9]{1,9})(:(?P<directory>[0-9a-f]{32}))?")
 ASK_AGAIN_S = 0.2

@@ -16,17 +16,9 @@ import typer
 
 from quorate.cluster.brokers import default_network
 from quorate.errors import QuorateError
-from quorate_cli.inspect import dump as offline
-from quorate_cli.session import (
-    SAID_NO,
-    Output,
-    Timeout,
-    check_output,
-    fail,
-    milliseconds,
-    print_json,
-    run,
-)
+from quorate_cli.inspect.node_files import is_locked
+from quorate_cli.output import SAID_NO, Output, check_output, fail, print_json
+from quorate_cli.session import Timeout, milliseconds, run
 from quorate_quorum.log.real_disk import ReadOnlyDisk, RealDisk
 from quorate_quorum.node.config import ConfigError, QuorumConfig, load
 from quorate_quorum.node.features import SUPPORTED
@@ -96,7 +88,7 @@ async def _claim(
     """
     in_use = f"{directory} is in use by another process: stop this node first"
     if dry_run:
-        return [in_use] if offline.is_locked(directory) else []
+        return [in_use] if is_locked(directory) else []
     try:
         lock = await disk.lock(directory)
     except BlockingIOError:

@@ -8,41 +8,24 @@ from typing import Annotated, Any
 import typer
 
 from quorate import TopicDescription
-from quorate_cli import topic_consume, topic_produce
+from quorate_cli.lazy_group import Later, lazy_group
+from quorate_cli.output import Output, check_output, print_json, print_table, usage_error, warn
 from quorate_cli.session import (
     DEFAULT_BOOTSTRAP,
     Bootstrap,
+    Configs,
     Name,
-    Output,
     Timeout,
-    admin_at,
-    check_output,
-    print_json,
-    print_table,
-    run,
-    usage_error,
-    warn,
+    ask,
+    parse_configs,
 )
 
-app = typer.Typer(no_args_is_help=True, help="Create, look at, write and read topics.")
-app.command()(topic_produce.produce)
-app.command()(topic_consume.consume)
-
-Configs = Annotated[
-    list[str] | None,
-    typer.Option("--config", "-c", metavar="NAME=VALUE", help="A setting; may be repeated."),
-]
-
-
-def parse_configs(configs: list[str] | None) -> dict[str, str]:
-    """Return name=value pairs as a dict; wrong usage if one has no "="."""
-    parsed = {}
-    for one in configs or []:
-        name, equals, value = one.partition("=")
-        if not equals or not name:
-            usage_error(f"--config takes NAME=VALUE, not {one!r}")
-        parsed[name] = value
-    return parsed
+app = typer.Typer(
+    no_args_is_help=True,
+    cls=lazy_group(
+        {"produce": Later("topic_produce:produce"), "consume": Later("topic_consume:consume")}
+    ),
+)
 
 
 def describe_json(topic: TopicDescription) -> dict[str, Any]:
@@ -81,11 +64,11 @@ def create(
     as_json = check_output(output)
     configs = parse_configs(config)
 
-    async def main() -> TopicDescription:
-        async with admin_at(bootstrap, timeout) as admin:
-            return await admin.create_topic(name, partitions, replication_factor, configs)
-
-    topic = run(main, timeout=timeout)
+    topic = ask(
+        bootstrap,
+        timeout,
+        lambda admin: admin.create_topic(name, partitions, replication_factor, configs),
+    )
     warn(topic.warnings)
     if as_json:
         print_json(describe_json(topic))
@@ -103,11 +86,7 @@ def list_topics(
     """List the topics."""
     as_json = check_output(output)
 
-    async def main() -> list[str]:
-        async with admin_at(bootstrap, timeout) as admin:
-            return await admin.list_topics(internal=internal)
-
-    names = run(main, timeout=timeout)
+    names = ask(bootstrap, timeout, lambda admin: admin.list_topics(internal=internal))
     if as_json:
         print_json(names)
     else:
@@ -125,11 +104,7 @@ def describe(
     """Show a topic's partitions: leader, replicas, ISR."""
     as_json = check_output(output)
 
-    async def main() -> TopicDescription:
-        async with admin_at(bootstrap, timeout) as admin:
-            return (await admin.describe_topics([name]))[name]
-
-    topic = run(main, timeout=timeout)
+    topic = ask(bootstrap, timeout, lambda admin: admin.describe_topics([name]))[name]
     if as_json:
         print_json(describe_json(topic))
     else:
@@ -153,11 +128,13 @@ def alter(
     if not configs and not remove:
         usage_error("alter takes --config NAME=VALUE or --remove NAME, at least one")
 
-    async def main() -> None:
-        async with admin_at(bootstrap, timeout) as admin:
-            warn(await admin.alter_configs(name, set=configs, remove=remove or ()))
-
-    run(main, timeout=timeout)
+    warn(
+        ask(
+            bootstrap,
+            timeout,
+            lambda admin: admin.alter_configs(name, set=configs, remove=remove or ()),
+        )
+    )
     if as_json:
         print_json({"altered": name})
 
@@ -172,11 +149,7 @@ def delete(
     """Delete topics and all their records."""
     as_json = check_output(output)
 
-    async def main() -> None:
-        async with admin_at(bootstrap, timeout) as admin:
-            await admin.delete_topics(names)
-
-    run(main, timeout=timeout)
+    ask(bootstrap, timeout, lambda admin: admin.delete_topics(names))
     if as_json:
         print_json({"deleted": names})
 

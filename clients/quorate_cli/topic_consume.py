@@ -12,19 +12,16 @@ import typer
 from quorate import Consumer, TopicDescription, TopicPartition
 from quorate.errors import InvalidPartitionsError, OffsetOutOfRangeError, RequestTimedOutError
 from quorate_cli import record_text
+from quorate_cli.output import Output, check_output, print_json, usage_error
 from quorate_cli.record_text import AnyRecord
 from quorate_cli.session import (
     DEFAULT_BOOTSTRAP,
     Bootstrap,
     Name,
-    Output,
     Timeout,
-    check_output,
     milliseconds,
     must_exist,
-    print_json,
     run,
-    usage_error,
 )
 
 #: How long one look for more records takes.

@@ -13,21 +13,23 @@ import typer
 
 from quorate import Delivery, Producer
 from quorate.errors import DeliveryTimeoutError, QuorateError
-from quorate_cli.session import (
-    DEFAULT_BOOTSTRAP,
+from quorate_cli.output import (
     NO_ANSWER,
     SAID_NO,
-    Bootstrap,
-    Name,
     Output,
-    Timeout,
     check_output,
-    milliseconds,
-    must_exist,
     print_json,
-    run,
     say,
     usage_error,
+)
+from quorate_cli.session import (
+    DEFAULT_BOOTSTRAP,
+    Bootstrap,
+    Name,
+    Timeout,
+    milliseconds,
+    must_exist,
+    run,
 )
 
 #: Lines that are taken while others wait for their acknowledgement.

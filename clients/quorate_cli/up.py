@@ -17,7 +17,7 @@ import typer
 
 from quorate.errors import QuorateError
 from quorate_cli.local import LocalCluster, Node, Shape
-from quorate_cli.session import DONE, NO_ANSWER, SAID_NO, fail, os_reason, stderr, usage_error
+from quorate_cli.output import DONE, NO_ANSWER, SAID_NO, fail, os_reason, tell, usage_error
 from quorate_quorum.node.config import ConfigError
 
 WATCH_S = 0.2
@@ -40,7 +40,7 @@ def up(
         bool, typer.Option("--embedded", help="All nodes in this one process.")
     ] = False,
 ) -> None:
-    """Start a local cluster of real processes; Ctrl-C stops it cleanly."""
+    """Run the command; app.py has its help."""
     try:
         shape = Shape(
             voters=voters,
@@ -52,9 +52,9 @@ def up(
             cluster = LocalCluster(folder, shape)
             cluster.prepare()
             if embedded:
-                from quorate_cli.embedded import run_embedded
+                from quorate_cli.embedded import run_embedded  # late: it imports both servers
 
-                run_embedded(cluster, is_temporary=data is None)
+                run_embedded(cluster, lambda: announce(cluster, is_temporary=data is None))
             else:
                 _run_processes(cluster, is_temporary=data is None)
     except OSError as error:
@@ -86,9 +86,7 @@ def cluster_folder(data: Path | None) -> Iterator[Path]:
 
 def say_kept(folder: Path) -> None:
     """Say on standard error that a temporary folder stays."""
-    stderr.print(
-        f"the folder of this cluster is kept, with the logs: {folder}", markup=False, soft_wrap=True
-    )
+    tell(f"the folder of this cluster is kept, with the logs: {folder}")
 
 
 def announce(cluster: LocalCluster, *, is_temporary: bool = False) -> None:
@@ -160,10 +158,8 @@ def _watch(cluster: LocalCluster, asked_to_stop: asyncio.Event) -> None:
 
 def _tell_end(node: Node, status: int) -> None:
     how = f"by signal {-status}" if status < 0 else f"with status {status}"
-    stderr.print(
+    tell(
         f"{node.name} ended {how} and is not started again; "
         f"what it printed is in {node.folder / 'output.log'}",
-        style="red",
-        markup=False,
-        soft_wrap=True,
+        "red",
     )

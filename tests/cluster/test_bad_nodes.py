@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from quorate_cli.local import HOST, free_port
-from quorate_cli.storage import format_broker
+from quorate_cli.node_disks import format_broker
 from tests.cluster.support import Answer, run_process
 
 CLUSTER = "a-cluster"

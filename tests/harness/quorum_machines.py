@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from quorate.errors import QuorateError
-from quorate_cli.storage import format_voters
+from quorate_cli.node_disks import format_voters
 from quorate_quorum.controller.driver.controller import Controller
 from quorate_quorum.log.disk import replace_whole
 from quorate_quorum.log.identity import Identity, read_identity

@@ -1,14 +1,13 @@
-"""Reading a node's files while it is stopped, or beside it while it runs.
+"""What a node's files say, as rows: one for each event, batch, record or entry.
 
-Nothing is written and no lock is taken. Files are read in pieces, so memory stays bounded
-whatever a file says of itself: by a chunk of a scan, one batch, or a small file's limit.
+Files are read in pieces, so memory stays bounded whatever a file says of itself: by a chunk of a
+scan, one batch, or a small file's limit.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import stat
 import sys
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
@@ -19,37 +18,30 @@ from quorate.record import batch as record_batch
 from quorate.record import compression
 from quorate.record.batch import BatchHeader
 from quorate_broker.files import inventory
-from quorate_broker.files.replica_files import METADATA_FILE, PartitionMetadata
-from quorate_broker.replica.producers import Producers as ProducerState
+from quorate_broker.files.replica_files import PartitionMetadata
 from quorate_broker.replica.producers import producers_in
 from quorate_cli.event_fields import fields_of
-from quorate_quorum.log import epochs as epoch_file
-from quorate_quorum.log import observer, run_file
+from quorate_cli.inspect.content import (
+    DamagedError,
+    batches,
+    epochs_of,
+    open_segment,
+    producer_snapshot,
+    slots_of,
+    small_file,
+)
+from quorate_cli.inspect.node_files import is_metadata_log, kind_of
+from quorate_quorum.log import run_file
 from quorate_quorum.log.disk import Disk, read_whole
 from quorate_quorum.log.events import decode_events
-from quorate_quorum.log.identity import FILE_NAME as IDENTITY_FILE
-from quorate_quorum.log.identity import METADATA_DIRECTORY, read_identity
+from quorate_quorum.log.identity import read_identity
 from quorate_quorum.log.index import OFFSET_ENTRY, TIME_ENTRY
-from quorate_quorum.log.log import (
-    CORRUPT_FILE,
-    CUTTING_FILE,
-    DAMAGED_FILE,
-    HIGH_WATERMARK_FILE,
-    LOG_START_FILE,
-    SYNCED_FILE,
-)
-from quorate_quorum.log.real_disk import LOCK_FILE
-from quorate_quorum.log.segment import INDEX, LOG, SNAPSHOT, TIME_INDEX, Segment, offset_of
-from quorate_quorum.log.slots import SLOT_BYTES, SlotFile
+from quorate_quorum.log.segment import INDEX, TIME_INDEX, offset_of
 from quorate_quorum.node.config import ConfigError
-from quorate_quorum.raft.driver.storage import QUORUM_STATE, decode_state
+from quorate_quorum.raft.driver.storage import decode_state
 from quorate_quorum.snapshots import snapshot_file as snapshot
 
 Row = dict[str, Any]
-
-#: Largest of the files that are read whole: an index of a 2 GiB segment stays below it, and so
-#: does a snapshot of a million producers.
-WHOLE_BYTES_MAX = 256 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,113 +55,6 @@ class Fault:
     def row(self) -> Row:
         """Return it as a row of output."""
         return {"kind": "fault", "file": self.file, "position": self.position, "what": self.what}
-
-
-class DamagedError(Exception):
-    """A file's content is not what its kind has; the text says what."""
-
-
-class NotOursError(ValueError):
-    """A path that names no file or directory of a node."""
-
-
-def kind_of(path: str) -> str:
-    """Return what a file is, by its name.
-
-    >>> kind_of("/data/t-0/00000000000000000042.index")
-    'offset-index'
-    >>> kind_of("holiday.jpg")
-    'unknown'
-    """
-    name = path.rpartition("/")[2]
-    if name in _NAMED:
-        return _NAMED[name]
-    if snapshot.id_of(name) is not None:
-        return "snapshot"
-    if snapshot.id_of_part(name) is not None:
-        return "snapshot-part"
-    for ending, kind in _ENDINGS.items():
-        if offset_of(name, ending) is not None:
-            return kind
-    return "unknown"
-
-
-_NAMED = {
-    IDENTITY_FILE: "identity",
-    run_file.RUN_FILE: "run",
-    run_file.MARKER_FILE: "marker",
-    METADATA_FILE: "partition-metadata",
-    epoch_file.FILE_NAME: "epochs",
-    QUORUM_STATE: "quorum-state",
-    SYNCED_FILE: "slots",
-    HIGH_WATERMARK_FILE: "slots",
-    LOG_START_FILE: "slots",
-    CORRUPT_FILE: "marker",
-    CUTTING_FILE: "marker",
-    DAMAGED_FILE: "marker",
-    inventory.FILE_NAME: "inventory",
-    LOCK_FILE: "marker",
-}
-_ENDINGS = {
-    LOG: "segment",
-    INDEX: "offset-index",
-    TIME_INDEX: "time-index",
-    SNAPSHOT: "producer-snapshot",
-}
-
-
-def is_metadata_log(path: str) -> bool:
-    """Whether a directory, or the one that a file lies in, is the metadata log's."""
-    parts = os.path.abspath(path).split("/")
-    return METADATA_DIRECTORY in parts[-2:]
-
-
-def is_directory(path: str) -> bool:
-    """Whether a path is a directory, and not a file; NotOursError if it is neither or absent."""
-    try:
-        mode = os.stat(path).st_mode
-    except FileNotFoundError:
-        raise NotOursError(f"{path}: there is no such file or directory") from None
-    if not stat.S_ISDIR(mode) and not stat.S_ISREG(mode):
-        raise NotOursError(f"{path} is neither a file nor a directory")
-    return stat.S_ISDIR(mode)
-
-
-def check_ours(path: str) -> bool:
-    """Return whether a path is a directory; NotOursError if it holds nothing of a node's."""
-    if not is_directory(path):
-        if kind_of(path) == "unknown":
-            raise NotOursError(
-                f"{path} has no name of a node's file; known are segments (.log), indexes, "
-                f"snapshots, {', '.join(sorted(_NAMED))}"
-            )
-        return False
-    found = directories(path)
-    within = [inner for inner, names in found[1:] if IDENTITY_FILE in names]
-    if within:
-        raise NotOursError(f"{path} is no log directory; name one of those in it: {within[0]}")
-    if all(kind_of(one) == "unknown" for _, names in found for one in names):
-        raise NotOursError(f"{path} is no log directory, nor one of a partition: it has no log")
-    return True
-
-
-def directories(path: str) -> list[tuple[str, list[str]]]:
-    """Return a directory and those below it that are logs, with the names of their files."""
-    found: list[tuple[str, list[str]]] = []
-    below: list[str] = []
-    names: list[str] = []
-    for name in sorted(os.listdir(path)):
-        (below if os.path.isdir(f"{path}/{name}") else names).append(name)
-    # What says little and belongs to the whole comes first, then batches.
-    names.sort(key=lambda name: (name[:1].isdigit(), name))
-    found.append((path, names))
-    for name in below:
-        inner = f"{path}/{name}"
-        held = sorted(one for one in os.listdir(inner) if os.path.isfile(f"{inner}/{one}"))
-        held.sort(key=lambda one: (one[:1].isdigit(), one))
-        if any(kind_of(one) != "unknown" for one in held):
-            found.append((inner, held))
-    return found
 
 
 def file_row(path: str) -> Row:
@@ -190,74 +75,6 @@ def _word(value: object) -> str:
     if isinstance(value, str) and value and value.isprintable() and " " not in value:
         return value
     return json.dumps(value, ensure_ascii=False)
-
-
-def note(text: str) -> None:
-    """Say on standard error what is no fault."""
-    sys.stderr.write(f"note: {text}\n")
-
-
-def is_locked(path: str) -> bool:
-    """Whether a running node holds the log directory of this path.
-
-    Asks the kernel's list of locks, for trying would take the lock from a node that starts just
-    then. Where there is no such list (other systems, other containers): False.
-    """
-    here = os.path.abspath(path)
-    for directory in (here, os.path.dirname(here), os.path.dirname(os.path.dirname(here))):
-        try:
-            inode = os.stat(f"{directory}/{LOCK_FILE}").st_ino
-            with open("/proc/locks", encoding="ascii") as locks:
-                held = [line.split() for line in locks]
-        except OSError:
-            continue
-        return any("FLOCK" in words and _ends_in(words, f":{inode}") for words in held)
-    return False
-
-
-def _ends_in(words: list[str], ending: str) -> bool:
-    return any(word.endswith(ending) for word in words)
-
-
-async def small_file(disk: Disk, path: str) -> bytes:
-    """Return a file that is read whole; DamagedError if it is larger than any of ours."""
-    size = await disk.size(path)
-    if size > WHOLE_BYTES_MAX:
-        raise DamagedError(f"it has {size} bytes; at most {WHOLE_BYTES_MAX} are possible")
-    return await read_whole(disk, path)
-
-
-async def open_segment(disk: Disk, path: str) -> Segment:
-    """Open a segment's file; the caller closes `.file`."""
-    directory, _, name = path.rpartition("/")
-    base = offset_of(name, LOG)
-    assert base is not None, name
-    return Segment(disk, directory or ".", base, await disk.open(path), 0)
-
-
-async def batches(segment: Segment) -> AsyncGenerator[tuple[int, BatchHeader, str | None], None]:
-    """Yield (position, header, what is wrong with its bytes) of each batch that can be found.
-
-    A batch whose checksum fails is passed over by what its header says. Where no header follows,
-    raises CorruptRecordError: nothing behind it can be found.
-    """
-    position = 0
-    while position < segment.size:
-        chunk = await segment.scan(position, checked=True)
-        for where, header in chunk.found:
-            yield where, header, None
-        position = chunk.position
-        if chunk.bad is None:
-            continue
-        header = record_batch.parse_header(
-            await segment.file.read_at(position, record_batch.HEADER_BYTES)
-        )
-        if position + header.size > segment.size:
-            raise CorruptRecordError(
-                f"a batch says {header.size} bytes, and {segment.size - position} are left"
-            )
-        yield position, header, chunk.bad
-        position += header.size
 
 
 @dataclass(slots=True)
@@ -282,7 +99,7 @@ class Bounds:
             self.count -= 1
 
 
-async def rows(disk: Disk, path: str, bounds: Bounds) -> AsyncGenerator[Row, None]:
+async def rows_of(disk: Disk, path: str, bounds: Bounds) -> AsyncGenerator[Row, None]:
     """Yield what a file says, a row each. A row of kind `fault` says where it can't be read."""
     try:
         async for row in _READERS[kind_of(path)](disk, path, bounds):
@@ -431,31 +248,9 @@ async def _time_index_rows(disk: Disk, path: str, bounds: Bounds) -> AsyncGenera
         raise DamagedError(f"{len(data) - whole} bytes at its end are no entry")
 
 
-async def epochs_of(disk: Disk, path: str) -> epoch_file.EpochCache:
-    """Return a leader-epoch checkpoint; DamagedError."""
-    found = epoch_file.decode(await small_file(disk, path))
-    if found is None:
-        raise DamagedError("it is not a whole leader-epoch checkpoint (version 1)")
-    return found
-
-
 async def _epoch_rows(disk: Disk, path: str, _: Bounds) -> AsyncGenerator[Row, None]:
     for epoch, start in (await epochs_of(disk, path)).entries:
         yield {"kind": "epoch", "epoch": epoch, "start_offset": start}
-
-
-async def slots_of(disk: Disk, path: str) -> tuple[int, int] | None:
-    """Return (offset, epoch) of a slot file, None before its first write; DamagedError if neither
-    slot is whole. One that a crash has torn is no damage: the other counts.
-    """
-    size = await disk.size(path)
-    if size != 2 * SLOT_BYTES and size > SLOT_BYTES * 4:
-        raise DamagedError(f"it has {size} bytes, not {2 * SLOT_BYTES}")
-    file = SlotFile(disk, path)
-    await file.load()
-    if file.value is None and any(await small_file(disk, path)):
-        raise DamagedError("neither of its two slots is whole")
-    return file.value
 
 
 async def _slot_rows(disk: Disk, path: str, _: Bounds) -> AsyncGenerator[Row, None]:
@@ -522,19 +317,6 @@ async def _partition_rows(disk: Disk, path: str, _: Bounds) -> AsyncGenerator[Ro
         "cluster_id": found.cluster_id,
         "quorum_generation": found.quorum_generation,
     }
-
-
-async def producer_snapshot(disk: Disk, path: str) -> tuple[int, int, bytes]:
-    """Return (offset, epoch, state) of a snapshot of a partition's producers; DamagedError or
-    CorruptRecordError unless it is whole and of the offset that it is named by.
-    """
-    found = observer.unpack(await small_file(disk, path))
-    if found is None:
-        raise DamagedError("it is not a whole snapshot of producers (version 1)")
-    if found[0] != offset_of(path.rpartition("/")[2], SNAPSHOT):
-        raise DamagedError(f"it says offset {found[0]}, and is named by another")
-    ProducerState().restore(found[2])
-    return found
 
 
 async def _producer_rows(disk: Disk, path: str, bounds: Bounds) -> AsyncGenerator[Row, None]:

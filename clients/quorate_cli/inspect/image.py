@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from quorate.errors import CorruptRecordError
 from quorate.record.batch import BatchHeader
-from quorate_cli.inspect import dump as offline
-from quorate_cli.inspect.dump import DamagedError, NotOursError
+from quorate_cli.inspect.content import DamagedError, batches, open_segment, slots_of
+from quorate_cli.inspect.node_files import NotOursError, is_directory, is_locked
 from quorate_quorum.log.disk import Disk
 from quorate_quorum.log.identity import FILE_NAME as IDENTITY_FILE
 from quorate_quorum.log.identity import METADATA_DIRECTORY, read_identity
@@ -81,15 +81,15 @@ async def read_image(disk: Disk, path: str) -> Found:
     NotOursError if it is none of these; DamagedError, CorruptRecordError or UnsupportedError if
     it can't be read up to what was durable; OSError.
     """
-    if not offline.is_directory(path):
+    if not is_directory(path):
         return await _of_snapshot(disk, path)
     below = f"{path}/{METADATA_DIRECTORY}"
     directory = below if os.path.isdir(below) else path
-    is_locked = offline.is_locked(directory)
+    held = is_locked(directory)
     try:
-        return await _of_log(disk, directory, is_locked=is_locked)
+        return await _of_log(disk, directory, is_locked=held)
     except (DamagedError, FileNotFoundError) as error:
-        if not is_locked:
+        if not held:
             raise
         raise DamagedError(
             f"{error}; a running node holds this directory and may just have changed it: try again"
@@ -153,7 +153,7 @@ async def _identity(disk: Disk, directory: str) -> tuple[str, int]:
 
 async def _synced(disk: Disk, directory: str) -> int:
     path = f"{directory}/{SYNCED_FILE}"
-    value = await offline.slots_of(disk, path) if await disk.exists(path) else None
+    value = await slots_of(disk, path) if await disk.exists(path) else None
     return 0 if value is None else value[0]
 
 
@@ -190,11 +190,11 @@ class _Reading:
 
         Only the last batch of the last segment may be torn: what has more behind it is damage.
         """
-        segment = await offline.open_segment(self._disk, path)
+        segment = await open_segment(self._disk, path)
         position = 0
         try:
-            async with aclosing(offline.batches(segment)) as batches:
-                async for position, header, wrong in batches:
+            async with aclosing(batches(segment)) as found:
+                async for position, header, wrong in found:
                     end = position + header.size
                     if wrong is not None and not (is_last and end == segment.size):
                         raise DamagedError(f"{path}, byte {position}: {wrong}")

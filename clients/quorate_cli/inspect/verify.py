@@ -7,8 +7,17 @@ from contextlib import aclosing
 
 from quorate.errors import CorruptRecordError, QuorateError, StorageError
 from quorate.record.batch import BatchHeader
-from quorate_cli.inspect import dump as offline
-from quorate_cli.inspect.dump import Bounds, DamagedError, Fault, Row
+from quorate_cli.inspect.content import (
+    DamagedError,
+    batches,
+    epochs_of,
+    open_segment,
+    producer_snapshot,
+    slots_of,
+    small_file,
+)
+from quorate_cli.inspect.dump import Bounds, Fault, Row, rows_of
+from quorate_cli.inspect.node_files import is_metadata_log, kind_of
 from quorate_quorum.log import epochs as epoch_file
 from quorate_quorum.log.disk import Disk
 from quorate_quorum.log.epochs import EpochCache
@@ -78,7 +87,7 @@ class _Walk:
 
 async def check_file(disk: Disk, path: str, *, locked: bool) -> AsyncGenerator[Row, None]:
     """Yield the faults and notes of one file, looked at by itself."""
-    kind = offline.kind_of(path)
+    kind = kind_of(path)
     if kind == "segment":
         walk = _Walk()
         async with aclosing(_check_segment(disk, path, walk, is_last=True, locked=locked)) as rows:
@@ -92,7 +101,7 @@ async def check_file(disk: Disk, path: str, *, locked: bool) -> AsyncGenerator[R
     elif kind == "snapshot-part":
         yield note(path, "half a snapshot: the next start removes it")
     elif kind not in ("unknown", "marker"):
-        async with aclosing(offline.rows(disk, path, Bounds())) as rows:
+        async with aclosing(rows_of(disk, path, Bounds())) as rows:
             async for row in rows:
                 if row["kind"] == "fault":
                     yield row
@@ -157,8 +166,8 @@ def _leftovers(directory: str, names: list[str], bases: list[int]) -> list[Row]:
 async def _check_segment(
     disk: Disk, path: str, walk: _Walk, *, is_last: bool, locked: bool
 ) -> AsyncGenerator[Row, None]:
-    segment = await offline.open_segment(disk, path)
-    is_metadata = offline.is_metadata_log(path)
+    segment = await open_segment(disk, path)
+    is_metadata = is_metadata_log(path)
     position = 0
     try:
         for fault in walk.begin(path, segment.base_offset):
@@ -169,8 +178,8 @@ async def _check_segment(
         ]
         for fault in [fault for index in indexes for fault in await index.load()]:
             yield fault.row()
-        async with aclosing(offline.batches(segment)) as batches:
-            async for position, header, wrong in batches:
+        async with aclosing(batches(segment)) as found:
+            async for position, header, wrong in found:
                 torn = wrong is not None and position + header.size == segment.size
                 if torn and is_last and locked:
                     yield note(path, f"byte {position}: the last write is under way, or torn")
@@ -225,7 +234,7 @@ class _IndexCheck:
         if not await self._disk.exists(self._path):
             return []
         try:
-            self._data = await offline.small_file(self._disk, self._path)
+            self._data = await small_file(self._disk, self._path)
         except DamagedError as error:
             return [Fault(self._path, None, str(error))]
         extra = len(self._data) % self._layout.size
@@ -272,24 +281,20 @@ async def _check_together(
         path = f"{directory}/{name}"
         try:
             if name == epoch_file.FILE_NAME and walk.start is not None:
-                for fault in _compare_epochs(
-                    path, await offline.epochs_of(disk, path), walk, locked
-                ):
+                for fault in _compare_epochs(path, await epochs_of(disk, path), walk, locked):
                     yield fault.row()
             elif name in (SYNCED_FILE, HIGH_WATERMARK_FILE, LOG_START_FILE):
-                for row in _compare_slot(path, await offline.slots_of(disk, path), walk, locked):
+                for row in _compare_slot(path, await slots_of(disk, path), walk, locked):
                     yield row
             elif offset_of(name, SNAPSHOT) is not None:
-                for fault in _compare_producers(
-                    path, await offline.producer_snapshot(disk, path), walk
-                ):
+                for fault in _compare_producers(path, await producer_snapshot(disk, path), walk):
                     yield fault.row()
         except (DamagedError, QuorateError, FileNotFoundError):
             continue  # said by check_file, or gone meanwhile
     if walk.epochs.entries and epoch_file.FILE_NAME not in names:
         path = f"{directory}/{epoch_file.FILE_NAME}"
         yield Fault(path, None, "it is missing, and the log has batches").row()
-    if offline.is_metadata_log(directory):
+    if is_metadata_log(directory):
         for fault in await _check_voter(disk, directory, walk, _newest(names)):
             yield fault.row()
 

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from quorate.errors import QuorateError
 from quorate.net.network import current_chance, current_network, current_wall_clock_ms
 from quorate_broker.server import BrokerServer
-from quorate_cli.storage import format_broker, format_voters
+from quorate_cli.node_disks import format_broker, format_voters
 from quorate_quorum.node.config import BrokerConfig, ConfigError, QuorumConfig
 from quorate_quorum.node.environment import Environment
 from quorate_quorum.node.process import NodeFailed

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from quorate.record import batch as record_batch
 from quorate_cli.app import app
-from quorate_cli.storage import format_voters
+from quorate_cli.node_disks import format_voters
 from quorate_quorum.log.events import encode_events
 from quorate_quorum.log.log import Log, LogConfig
 from quorate_quorum.log.real_disk import RealDisk

@@ -17,7 +17,7 @@ from quorate_broker.files.replica_files import PartitionMetadata
 from quorate_broker.replica.producers import Producers
 from quorate_cli.app import app
 from quorate_cli.event_fields import fields_of
-from quorate_cli.storage import format_voters
+from quorate_cli.node_disks import format_voters
 from quorate_quorum.log import run_file
 from quorate_quorum.log.log import Log, LogConfig
 from quorate_quorum.log.real_disk import ReadOnlyDisk, RealDisk

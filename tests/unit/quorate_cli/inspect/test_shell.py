@@ -16,7 +16,7 @@ from typer.testing import CliRunner, Result
 from quorate.record.batch import parse_header
 from quorate_cli.app import app
 from quorate_cli.inspect.image_shell import ImageShell, ShellError
-from quorate_cli.storage import format_voters
+from quorate_cli.node_disks import format_voters
 from quorate_quorum.log.events import encode_events
 from quorate_quorum.log.log import Log, LogConfig
 from quorate_quorum.log.real_disk import RealDisk

@@ -11,7 +11,7 @@ import pytest
 
 from quorate import Admin, ClusterHealth
 from quorate.errors import InvalidRequestError, QuorateError, UnknownBrokerError
-from quorate_cli.storage import format_broker
+from quorate_cli.node_disks import format_broker
 from quorate_quorum.controller.decisions.health import PartitionHealth
 from quorate_quorum.metadata.delta import MetadataDelta
 from quorate_quorum.metadata.image import EMPTY, MetadataImage

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import structlog
 
-from quorate_cli.storage import format_broker
+from quorate_cli.node_disks import format_broker
 from quorate_quorum.log.disk import replace_whole
 from quorate_quorum.log.identity import Identity, read_identity
 from quorate_quorum.node.config import ConfigError

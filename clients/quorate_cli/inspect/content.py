@@ -1,0 +1,102 @@
+"""Reading one of a node's files while it is stopped, or beside it while it runs.
+
+Nothing is written and no lock is taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+
+from quorate.errors import CorruptRecordError
+from quorate.record import batch as record_batch
+from quorate.record.batch import BatchHeader
+from quorate_broker.replica.producers import Producers as ProducerState
+from quorate_quorum.log import epochs as epoch_file
+from quorate_quorum.log import observer
+from quorate_quorum.log.disk import Disk, read_whole
+from quorate_quorum.log.segment import LOG, SNAPSHOT, Segment, offset_of
+from quorate_quorum.log.slots import SLOT_BYTES, SlotFile
+
+#: Largest of the files that are read whole: an index of a 2 GiB segment stays below it, and so
+#: does a snapshot of a million producers.
+WHOLE_BYTES_MAX = 256 * 1024 * 1024
+
+
+class DamagedError(Exception):
+    """A file's content is not what its kind has; the text says what."""
+
+
+async def small_file(disk: Disk, path: str) -> bytes:
+    """Return a file that is read whole; DamagedError if it is larger than any of ours."""
+    size = await disk.size(path)
+    if size > WHOLE_BYTES_MAX:
+        raise DamagedError(f"it has {size} bytes; at most {WHOLE_BYTES_MAX} are possible")
+    return await read_whole(disk, path)
+
+
+async def open_segment(disk: Disk, path: str) -> Segment:
+    """Open a segment's file; the caller closes `.file`."""
+    directory, _, name = path.rpartition("/")
+    base = offset_of(name, LOG)
+    assert base is not None, name
+    return Segment(disk, directory or ".", base, await disk.open(path), 0)
+
+
+async def batches(segment: Segment) -> AsyncGenerator[tuple[int, BatchHeader, str | None], None]:
+    """Yield (position, header, what is wrong with its bytes) of each batch that can be found.
+
+    A batch whose checksum fails is passed over by what its header says. Where no header follows,
+    raises CorruptRecordError: nothing behind it can be found.
+    """
+    position = 0
+    while position < segment.size:
+        chunk = await segment.scan(position, checked=True)
+        for where, header in chunk.found:
+            yield where, header, None
+        position = chunk.position
+        if chunk.bad is None:
+            continue
+        header = record_batch.parse_header(
+            await segment.file.read_at(position, record_batch.HEADER_BYTES)
+        )
+        if position + header.size > segment.size:
+            raise CorruptRecordError(
+                f"a batch says {header.size} bytes, and {segment.size - position} are left"
+            )
+        yield position, header, chunk.bad
+        position += header.size
+
+
+async def epochs_of(disk: Disk, path: str) -> epoch_file.EpochCache:
+    """Return a leader-epoch checkpoint; DamagedError."""
+    found = epoch_file.decode(await small_file(disk, path))
+    if found is None:
+        raise DamagedError("it is not a whole leader-epoch checkpoint (version 1)")
+    return found
+
+
+async def slots_of(disk: Disk, path: str) -> tuple[int, int] | None:
+    """Return (offset, epoch) of a slot file, None before its first write; DamagedError if neither
+    slot is whole. One that a crash has torn is no damage: the other counts.
+    """
+    size = await disk.size(path)
+    if size != 2 * SLOT_BYTES and size > SLOT_BYTES * 4:
+        raise DamagedError(f"it has {size} bytes, not {2 * SLOT_BYTES}")
+    file = SlotFile(disk, path)
+    await file.load()
+    if file.value is None and any(await small_file(disk, path)):
+        raise DamagedError("neither of its two slots is whole")
+    return file.value
+
+
+async def producer_snapshot(disk: Disk, path: str) -> tuple[int, int, bytes]:
+    """Return (offset, epoch, state) of a snapshot of a partition's producers; DamagedError or
+    CorruptRecordError unless it is whole and of the offset that it is named by.
+    """
+    found = observer.unpack(await small_file(disk, path))
+    if found is None:
+        raise DamagedError("it is not a whole snapshot of producers (version 1)")
+    if found[0] != offset_of(path.rpartition("/")[2], SNAPSHOT):
+        raise DamagedError(f"it says offset {found[0]}, and is named by another")
+    ProducerState().restore(found[2])
+    return found

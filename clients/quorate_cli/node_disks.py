@@ -1,0 +1,76 @@
+"""The disks of new nodes, made ready for their first start."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+
+from quorate_quorum.configs import CONFIGS
+from quorate_quorum.log.disk import Disk
+from quorate_quorum.log.identity import (
+    FILE_NAME,
+    Identity,
+    read_identity,
+    write_identity,
+)
+from quorate_quorum.log.real_disk import RealDisk
+from quorate_quorum.raft.driver.bootstrap import format_voter
+from quorate_quorum.raft.machine.voters import Voter
+
+FIRST_GENERATION = 1
+
+
+def seeded_configs() -> dict[str, str]:
+    """Return the cluster's defaults of topics, as they are written when it is formatted."""
+    return {
+        name: spec.shown(spec.default) for name, spec in CONFIGS.items() if spec.scope != "cluster"
+    }
+
+
+async def format_voters(
+    cluster_id: str,
+    voters: Sequence[tuple[int, str, str]],
+    *,
+    disk_of: Callable[[int], Disk] | None = None,
+    chance: random.Random | None = None,
+) -> None:
+    """Format all initial voters, given as (id, endpoint, log directory), of a new cluster."""
+    chance = chance or random.SystemRandom()
+    real = RealDisk() if disk_of is None else None
+    members = [Voter(node_id, chance.randbytes(16), endpoint) for node_id, endpoint, _ in voters]
+    try:
+        for member, (_, _, directory) in zip(members, voters, strict=True):
+            disk = real if real is not None else disk_of(member.id) if disk_of else None
+            assert disk is not None
+            identity = Identity(cluster_id, member.id, member.directory_id, FIRST_GENERATION)
+            await disk.make_directory(directory)
+            await format_voter(disk, directory, identity, members, seeded_configs())
+    finally:
+        if real is not None:
+            real.close()
+
+
+async def format_broker(
+    cluster_id: str,
+    node_id: int,
+    directories: Sequence[str],
+    *,
+    disk: Disk | None = None,
+    chance: random.Random | None = None,
+) -> None:
+    """Format the log directories of a broker; those that are its own already stay as they are."""
+    chance = chance or random.SystemRandom()
+    real = RealDisk() if disk is None else None
+    used = disk or real
+    assert used is not None
+    try:
+        for directory in directories:
+            if await used.exists(f"{directory}/{FILE_NAME}"):
+                await read_identity(used, directory, cluster_id=cluster_id, node_id=node_id)
+                continue
+            await write_identity(
+                used, directory, Identity(cluster_id, node_id, chance.randbytes(16), 0)
+            )
+    finally:
+        if real is not None:
+            real.close()

@@ -1,0 +1,142 @@
+"""What every command prints, and the exit status that it leaves.
+
+Exit status: 0 done; 1 the cluster said no; 2 wrong usage; 3 no answer within the timeout.
+Answers go to standard output, as text or as one JSON document; diagnostics to standard error.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+from quorate.errors import QuorateError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+DONE, SAID_NO, WRONG_USAGE, NO_ANSWER = 0, 1, 2, 3
+
+Output = Annotated[str, typer.Option("--output", "-o", metavar="text|json", help="How to print.")]
+
+
+def check_output(output: str) -> bool:
+    """Return whether to print JSON; wrong usage if the word is neither text nor json."""
+    if output not in ("text", "json"):
+        usage_error(f"--output must be text or json, not {output!r}")
+    return output == "json"
+
+
+def console(*, stderr: bool = False) -> Console:
+    """Return what prints with colours on a terminal, and plainly where the output is piped."""
+    from rich.console import Console  # late: the output of many commands needs none of it
+
+    return Console(stderr=stderr, highlight=False)
+
+
+def print_json(document: object) -> None:
+    """Print one JSON document."""
+    sys.stdout.write(json.dumps(document, ensure_ascii=False) + "\n")
+    sys.stdout.flush()
+
+
+def print_table(
+    columns: Sequence[str], rows: Sequence[Sequence[object]], title: str | None = None
+) -> None:
+    """Print a rich table in a terminal, plain columns where the output is piped."""
+    terminal = console()
+    if not terminal.is_terminal:
+        sys.stdout.write(aligned([columns, *rows]))
+        return
+    from rich.table import Table
+
+    table = Table(*columns, title=title, header_style="bold")
+    for row in rows:
+        table.add_row(*(str(cell) for cell in row))
+    terminal.print(table)
+
+
+def aligned(rows: Sequence[Sequence[object]]) -> str:
+    """Return rows as columns of one width each; an empty cell is a dash.
+
+    >>> print(aligned([("id", "rack"), (100, ""), (1, "A")]), end="")
+    id   rack
+    100  -
+    1    A
+    """
+    cells = [[str(cell) or "-" for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return "".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        + "\n"
+        for row in cells
+    )
+
+
+def tell(message: str, style: str = "") -> None:
+    """Print a line to standard error, in a style of rich."""
+    console(stderr=True).print(message, style=style, markup=False, soft_wrap=True)
+
+
+def say(message: str) -> None:
+    """Print to standard error what went wrong."""
+    tell(f"quorate: {message}", "red")
+
+
+def note(text: str) -> None:
+    """Print to standard error what is no fault."""
+    sys.stderr.write(f"note: {text}\n")
+
+
+def warn(messages: Iterable[str]) -> None:
+    """Print to standard error what was done, and will not do what one might think."""
+    for message in messages:
+        tell(f"quorate: warning: {message}", "yellow")
+
+
+def fail(message: str, status: int) -> NoReturn:
+    """Print to standard error why the command ends, and end it."""
+    say(message)
+    raise typer.Exit(status)
+
+
+def usage_error(message: str) -> NoReturn:
+    """Print what is wrong with the command line, and end with status 2."""
+    fail(message, WRONG_USAGE)
+
+
+def os_reason(error: OSError) -> str:
+    """Return what the system refused, of which file.
+
+    >>> os_reason(FileNotFoundError(2, "No such file or directory", "/no/such"))
+    '/no/such: No such file or directory'
+    """
+    if error.filename is None or error.strerror is None:
+        return str(error)
+    return f"{os.fsdecode(error.filename)}: {error.strerror}"
+
+
+def leave_on(main: Callable[[], object]) -> None:
+    """Run a command that asks no cluster; turn what it raises into a message and an exit status."""
+    try:
+        main()
+    except BrokenPipeError:
+        no_more_output()
+    except OSError as error:
+        fail(os_reason(error), SAID_NO)
+    except QuorateError as error:
+        fail(str(error), SAID_NO)
+    except ValueError as error:
+        usage_error(str(error))
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+
+
+def no_more_output() -> NoReturn:
+    """End with status 0: the reader of our output has closed it, as `head` does."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at the end
+    raise typer.Exit(0)

@@ -1,0 +1,196 @@
+"""`quorate storage format`: make a node's disk ready.
+
+Formatting is explicit, never at start: a majority of empty disks must not elect a leader.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import re
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from quorate.cluster.brokers import default_network
+from quorate.errors import NetworkError
+from quorate_cli.node_disks import FIRST_GENERATION, seeded_configs
+from quorate_cli.output import SAID_NO, fail, os_reason, usage_error
+from quorate_quorum.generations import ask_generation
+from quorate_quorum.log.identity import (
+    CLUSTER_ID,
+    FILE_NAME,
+    Identity,
+    is_of_voter,
+    read_identity,
+    write_identity,
+)
+from quorate_quorum.log.real_disk import RealDisk
+from quorate_quorum.methods import DESCRIBE_NODE
+from quorate_quorum.node.config import BrokerConfig, ConfigError, NodeConfig, QuorumConfig, load
+from quorate_quorum.raft.driver import joining
+from quorate_quorum.raft.driver.bootstrap import format_new_voter, format_voter
+from quorate_quorum.raft.machine.voters import Voter
+from quorate_quorum.v1.raft_pb2 import DescribeNodeRequest
+
+ASK_TIMEOUT_MS = 1000
+VOTER = re.compile(
+    r"(?P<id>[0-9]{1,9})@(?P<endpoint>[^@\s]+:[0-9]{1,5}):(?P<directory>[0-9a-f]{32})"
+)
+
+
+def format_storage(
+    config: Annotated[Path, typer.Option("--config", help="The node's configuration.")],
+    cluster_id: Annotated[str, typer.Option("--cluster-id", help="See storage random-id.")],
+    initial_voters: Annotated[
+        str,
+        typer.Option(
+            "--initial-voters",
+            metavar="ID@HOST:PORT:DIRECTORY_ID,...",
+            help="All voters of a new cluster, the same on each of them.",
+        ),
+    ] = "",
+    standalone: Annotated[
+        bool, typer.Option("--standalone", help="The only voter of a new cluster.")
+    ] = False,
+    new_voter: Annotated[
+        bool, typer.Option("--new-voter", help="A voter to be added to a cluster that runs.")
+    ] = False,
+    force: Annotated[
+        bool,
+        typer.Option("--ignore-formatted", help="Leave directories that are its own already."),
+    ] = False,
+) -> None:
+    """Format the log directories of one node: a voter, or with --cluster-id alone a broker."""
+    if sum((bool(initial_voters), standalone, new_voter)) > 1:
+        usage_error("--initial-voters, --standalone and --new-voter exclude each other")
+    if not CLUSTER_ID.fullmatch(cluster_id):
+        usage_error(
+            f"--cluster-id must be 1 to 64 of the characters a-z A-Z 0-9 _ -, not {cluster_id!r}"
+        )
+    try:
+        if new_voter:
+            joins = load(QuorumConfig, str(config), os.environ)
+            asyncio.run(_format_new_voter(joins, cluster_id, force=force))
+            return
+        kind = QuorumConfig if initial_voters or standalone else BrokerConfig
+        node: NodeConfig = load(kind, str(config), os.environ)
+        voters = _voters(node, initial_voters, standalone=standalone)
+        asyncio.run(_format(node, cluster_id, voters, force=force))
+    except ConfigError as error:
+        fail(str(error), SAID_NO)
+    except OSError as error:
+        fail(os_reason(error), SAID_NO)
+
+
+def _voters(node: NodeConfig, text: str, *, standalone: bool) -> list[Voter]:
+    if standalone:
+        return [Voter(node.node_id, random.SystemRandom().randbytes(16), node.advertised)]
+    voters = []
+    for one in filter(None, (part.strip() for part in text.split(","))):
+        match = VOTER.fullmatch(one)
+        if match is None:
+            usage_error(
+                "--initial-voters takes ID@HOST:PORT:DIRECTORY_ID with 32 hex digits at the end "
+                f"(see `quorate storage random-id`), not {one!r}"
+            )
+        voters.append(Voter(int(match["id"]), bytes.fromhex(match["directory"]), match["endpoint"]))
+    if text and node.node_id not in [voter.id for voter in voters]:
+        usage_error(
+            f"node.id is {node.node_id}, and --initial-voters names "
+            f"{', '.join(str(voter.id) for voter in voters)}"
+        )
+    return voters
+
+
+async def _format_new_voter(node: QuorumConfig, cluster_id: str, *, force: bool) -> None:
+    """Make a disk an observer's, and say how it becomes a voter's; it asks its way at its start."""
+    joining.check_servers(node)
+    network = default_network()
+    try:
+        await ask_generation(network, node.quorum_bootstrap_servers, cluster_id)
+    finally:
+        await network.close()
+    await _format(node, cluster_id, [], force=force)
+    disk = RealDisk()
+    try:
+        mine = await read_identity(disk, node.log_dirs[0])
+    finally:
+        disk.close()
+    sys.stdout.write(
+        "start it; once it has caught up it may be added:\n"
+        f"  quorate quorum add-voter {node.node_id}@{node.advertised}:{mine.directory_id.hex()}\n"
+    )
+
+
+async def _format(node: NodeConfig, cluster_id: str, voters: list[Voter], *, force: bool) -> None:
+    disk = RealDisk()
+    directories = node.log_dirs[:1] if isinstance(node, QuorumConfig) else node.log_dirs
+    try:
+        fresh = [one for one in directories if not await disk.exists(f"{one}/{FILE_NAME}")]
+        for one in directories:
+            if one not in fresh:  # it must be ours: WrongIdentityError says whose it is
+                await read_identity(disk, one, cluster_id=cluster_id, node_id=node.node_id)
+        if not fresh and not force:
+            raise ConfigError(
+                f"{', '.join(directories)}: formatted already, for this node and cluster; "
+                "nothing was changed (--ignore-formatted makes that no error)"
+            )
+        for one in fresh:
+            await _format_one(disk, one, node, cluster_id, voters)
+        for one in directories:
+            found = await read_identity(disk, one)
+            kind = "voter" if await is_of_voter(disk, one) else "broker"
+            sys.stdout.write(
+                f"{one}: {kind} {found.node_id} of cluster {found.cluster_id}, "
+                f"directory {found.directory_id.hex()}\n"
+            )
+    finally:
+        disk.close()
+
+
+async def _format_one(
+    disk: RealDisk, directory: str, node: NodeConfig, cluster_id: str, voters: list[Voter]
+) -> None:
+    if not voters:
+        directory_id = random.SystemRandom().randbytes(16)
+        identity = Identity(cluster_id, node.node_id, directory_id, 0)
+        if isinstance(node, QuorumConfig):
+            await format_new_voter(disk, directory, identity)
+        else:
+            await write_identity(disk, directory, identity)
+        return
+    await _refuse_if_running(node.node_id, voters)
+    mine = next(voter for voter in voters if voter.id == node.node_id)
+    identity = Identity(cluster_id, mine.id, mine.directory_id, FIRST_GENERATION)
+    await disk.make_directory(directory)
+    await format_voter(disk, directory, identity, voters, seeded_configs())
+
+
+async def _refuse_if_running(node_id: int, voters: list[Voter]) -> None:
+    """A voter of a cluster with a history must not start again from nothing under its old id."""
+    network = default_network()
+    try:
+        for voter in voters:
+            if voter.id == node_id:
+                continue
+            connection = network.connect(voter.endpoint, purpose="control")
+            try:
+                answer = await connection.unary(
+                    DESCRIBE_NODE, DescribeNodeRequest(), timeout_ms=ASK_TIMEOUT_MS
+                )
+            except NetworkError:
+                continue
+            finally:
+                await connection.close()
+            if answer.past_bootstrap:
+                raise ConfigError(
+                    f"voter {voter.id} at {voter.endpoint} has a metadata log of "
+                    f"{answer.log_end_offset} records already: this disk would be a new voter. "
+                    "Format it with --new-voter, then add it with `quorate quorum add-voter`"
+                )
+    finally:
+        await network.close()
