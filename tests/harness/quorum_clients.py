@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
-from quorate.errors import NotControllerError, OutcomeUnknownError, QuorateError
+from quorate.errors import OutcomeUnknownError, QuorateError
 from quorate_quorum.controller.decisions.outcome import Context, Outcome
 from quorate_quorum.controller.driver.controller import Controller
 from quorate_quorum.metadata.image import MetadataImage
@@ -105,7 +105,7 @@ async def _carry_out(controller: Controller, operation: Operation, through_log: 
         if operation.kind == "read":
             operation.found = await _read(controller, operation.key, through_log=through_log)
         else:
-            decided = await controller.run(_decision(operation))
+            decided = await controller.active().reign.run(_decision(operation))
             operation.has_written, operation.found = decided.response
     except OutcomeUnknownError:
         return "unknown"
@@ -117,11 +117,12 @@ async def _carry_out(controller: Controller, operation: Operation, through_log: 
 async def _read(controller: Controller, key: str, *, through_log: bool) -> str | None:
     """Read linearizably: by a decision without events, or by a round and then the image."""
     if through_log:
-        return (await controller.run(lambda image, _: Outcome((), image.configs.get(key)))).response
-    active = controller._active
-    if active is None:
-        raise NotControllerError("this voter does not lead")
-    await active.reign.confirm()
+        return (
+            await controller.active().reign.run(
+                lambda image, _: Outcome((), image.configs.get(key))
+            )
+        ).response
+    await controller.active().reign.confirm()
     return controller.image.configs.get(key)
 
 

@@ -213,15 +213,17 @@ async def _caught(
 
 async def _read_voters(controller: Controller) -> tuple[VoterImage, ...]:
     """Return them when all that was decided is committed, by who surely leads."""
-    return (await controller.run(lambda image, _: Outcome((), image.voters))).response
+    return (
+        await controller.active().reign.run(lambda image, _: Outcome((), image.voters))
+    ).response
 
 
 async def _add(controller: Controller, request: admin.AddVoterRequest) -> bool:
-    raise_if_error((await controller.add_voter(request)).response.error)
+    raise_if_error((await controller.active().add_voter(request)).response.error)
     return True
 
 
 async def _remove(controller: Controller, request: admin.RemoveVoterRequest) -> bool:
-    decided = await controller.run(lambda image, _: remove_voter(image, request))
+    decided = await controller.active().reign.run(lambda image, _: remove_voter(image, request))
     raise_if_error(decided.response.error)
     return True

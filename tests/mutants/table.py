@@ -43,7 +43,7 @@ FILES = "quorum/quorate_quorum/log/disk.py"
 LOG = "quorum/quorate_quorum/log/log.py"
 REAL_DISK = "quorum/quorate_quorum/log/real_disk.py"
 TIMING = "quorum/quorate_quorum/raft/machine/timing.py"
-REIGN = "quorum/quorate_quorum/controller/driver/reign.py"
+REACHED_OFFSET = "clients/quorate/aio/reached_offset.py"
 CLOCKS = "tests/unit/quorate_quorum/raft/test_clocks.py"
 TRANSFER = "tests/unit/quorate_quorum/raft/test_transfer.py"
 PRE_VOTES = "tests/unit/quorate_quorum/raft/test_pre_votes.py"
@@ -980,9 +980,9 @@ MUTANTS = (
     Mutant(
         "R18",
         "who waits is told of success when the reign ends",
-        REIGN,
-        "                waiter.done.set_exception(waiter.failure)",
-        "                waiter.done.set_result(None)",
+        REACHED_OFFSET,
+        "                future.set_exception(if_ended or error)",
+        "                future.set_result(None)",
         (
             "tests/unit/quorate_quorum/controller/test_driver.py::test_losing_the_reign_tells_each_what_is_known",
         ),

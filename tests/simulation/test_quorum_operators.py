@@ -103,6 +103,6 @@ async def _run(
     controller: Controller, wanted: Callable[[MetadataImage], tuple[VoterImage, ...]]
 ) -> None:
     with contextlib.suppress(QuorateError):
-        await controller.run(
+        await controller.active().reign.run(
             lambda image, _: Outcome((MetadataEvent(voters=voters_event(wanted(image))),), None)
         )

@@ -139,7 +139,7 @@ def test_the_controller_hears_of_every_voters_levels_by_its_fetch_stream() -> No
         assert run is not None
         await world.until(lambda: len(leader.server.raft.known_features) == 3)
         decide = admin.UpdateFeatureRequest(name=NAME, level=2)
-        refused = await leader.run(run.controller.update_feature(decide))
+        refused = await leader.run(run.controller.active().update_feature(decide))
         with pytest.raises(UnsupportedError, match=r"voter 102 \(knows 1 to 1\)"):
             raise_if_error(refused.response.error)
         await old.run(old.server.stop())
@@ -147,13 +147,13 @@ def test_the_controller_hears_of_every_voters_levels_by_its_fetch_stream() -> No
         await world.until(
             lambda: leader.server.raft.known_features[102, old.directory_id] == NEW, seconds=5
         )
-        done = await leader.run(run.controller.update_feature(decide))
+        done = await leader.run(run.controller.active().update_feature(decide))
         assert done.response.level == 2
-        again = await leader.run(run.controller.update_feature(decide))
+        again = await leader.run(run.controller.active().update_feature(decide))
         assert (again.response.level, again.apply_offset) == (2, done.apply_offset)
         await world.until(lambda: levels(world) == [2, 2, 2])
         back = admin.UpdateFeatureRequest(name=NAME, level=1)
-        lowered = await leader.run(run.controller.update_feature(back))
+        lowered = await leader.run(run.controller.active().update_feature(back))
         with pytest.raises(InvalidRequestError, match="never lowered"):
             raise_if_error(lowered.response.error)
 
@@ -164,6 +164,5 @@ def raise_level(leader: Machine) -> None:
     rooms = leader.server._rooms
     assert rooms is not None
     event = MetadataEvent(feature=Feature(name=NAME, level=2))
-    active = rooms.controller._active
-    assert active is not None
+    active = rooms.controller.active()
     active.reign.decide(lambda image, context: Outcome((event,), None))

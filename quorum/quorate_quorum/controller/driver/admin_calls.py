@@ -37,8 +37,8 @@ from quorate.v1.admin_pb2 import (
     DeleteTopicsResponse,
 )
 from quorate_quorum.client.admin_calls import FORWARDED
-from quorate_quorum.controller.decisions import topics, voters
-from quorate_quorum.controller.driver.controller import Controller, check_named
+from quorate_quorum.controller.decisions import topics
+from quorate_quorum.controller.driver.active import ActiveController, check_named
 from quorate_quorum.controller.driver.reign import Decided
 from quorate_quorum.node.authorizer import Caller
 
@@ -49,53 +49,32 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class AdminCall(Generic[Q, R]):
-    """A forwarded method, and how the controller answers it."""
+    """A forwarded method, and how the active controller answers it."""
 
     method: Method[Q, R]
-    answer: Callable[[Caller, Q], Awaitable[Decided[R]]]
+    answer: Callable[[Caller, ActiveController, Q], Awaitable[Decided[R]]]
 
 
-def admin_calls(controller: Controller) -> Mapping[str, AdminCall[Any, Any]]:
-    """Return the calls by their path."""
-    on_topics: list[AdminCall[Any, Any]] = [
-        AdminCall(CREATE_TOPICS, lambda caller, call: _create_topics(controller, caller, call)),
-        AdminCall(DELETE_TOPICS, lambda caller, call: _delete_topics(controller, caller, call)),
-        AdminCall(ALTER_CONFIGS, lambda caller, call: _alter_configs(controller, caller, call)),
-    ]
-    on_the_cluster: list[AdminCall[Any, Any]] = [
-        _whole(DESCRIBE_QUORUM, controller.describe_quorum),
-        _whole(DESCRIBE_HEALTH, controller.describe_health),
-        _whole(DESCRIBE_FEATURES, controller.describe_features),
-        _whole(UPDATE_FEATURE, controller.update_feature),
-        _whole(UNREGISTER_BROKER, controller.unregister_broker),
-        _whole(TRANSFER_LEADERSHIP, controller.transfer_leadership),
-        _whole(ADD_VOTER, controller.add_voter),
-        _whole(
-            REMOVE_VOTER,
-            lambda call: controller.run(lambda image, _: voters.remove_voter(image, call)),
-        ),
-    ]
-    return {call.method.path: call for call in (*on_topics, *on_the_cluster)}
-
-
-def _whole(method: Method[Q, R], answer: Callable[[Q], Awaitable[Decided[R]]]) -> AdminCall[Q, R]:
+def _whole(
+    method: Method[Q, R], answer: Callable[[ActiveController, Q], Awaitable[Decided[R]]]
+) -> AdminCall[Q, R]:
     """Return a call that is refused or answered whole."""
 
-    def judged(caller: Caller, request: Q) -> Awaitable[Decided[R]]:
+    def judged(caller: Caller, active: ActiveController, request: Q) -> Awaitable[Decided[R]]:
         caller.check(FORWARDED[method])
-        return answer(request)
+        return answer(active, request)
 
     return AdminCall(method, judged)
 
 
 async def _create_topics(
-    controller: Controller, caller: Caller, request: CreateTopicsRequest
+    caller: Caller, active: ActiveController, request: CreateTopicsRequest
 ) -> Decided[CreateTopicsResponse]:
     """Whoever may create topics in the cluster needs no leave for each of them (as in Kafka)."""
     check_named(len(request.topics))
     required = FORWARDED[CREATE_TOPICS]
     if caller.refusal(required) is None:
-        return await controller.create_topics(request)
+        return await active.create_topics(request)
     refusals = [caller.refusal(required, topic.name) for topic in request.topics]
     allowed = CreateTopicsRequest()
     allowed.CopyFrom(request)
@@ -103,7 +82,7 @@ async def _create_topics(
     allowed.topics.extend(_without_refused(request.topics, refusals))
     decided = Decided(CreateTopicsResponse(), 0)
     if allowed.topics:
-        decided = await controller.create_topics(allowed)
+        decided = await active.create_topics(allowed)
     results = iter(decided.response.topics)
     answered = [
         next(results)
@@ -115,16 +94,16 @@ async def _create_topics(
 
 
 async def _delete_topics(
-    controller: Controller, caller: Caller, request: DeleteTopicsRequest
+    caller: Caller, active: ActiveController, request: DeleteTopicsRequest
 ) -> Decided[DeleteTopicsResponse]:
     check_named(len(request.topics) + len(request.topic_ids))
     required = FORWARDED[DELETE_TOPICS]
     by_name = [caller.refusal(required, name) for name in request.topics]
     # An id that no topic has is answered as such by the decision.
-    known = [controller.image.topics.get(topic_id) for topic_id in request.topic_ids]
+    known = [active.reign.image.topics.get(topic_id) for topic_id in request.topic_ids]
     by_id = [None if one is None else caller.refusal(required, one.name) for one in known]
     if not any((*by_name, *by_id)):
-        return await controller.delete_topics(request)
+        return await active.delete_topics(request)
     allowed = DeleteTopicsRequest(
         topics=_without_refused(request.topics, by_name),
         topic_ids=_without_refused(request.topic_ids, by_id),
@@ -132,7 +111,7 @@ async def _delete_topics(
     )
     decided = Decided(DeleteTopicsResponse(), 0)
     if allowed.topics or allowed.topic_ids:
-        decided = await controller.delete_topics(allowed)
+        decided = await active.delete_topics(allowed)
     results = iter(decided.response.topics)
     answered = [
         next(results) if refusal is None else DeletedTopic(name=name, error=to_wire(refusal))
@@ -146,14 +125,32 @@ async def _delete_topics(
 
 
 async def _alter_configs(
-    controller: Controller, caller: Caller, request: AlterConfigsRequest
+    caller: Caller, active: ActiveController, request: AlterConfigsRequest
 ) -> Decided[AlterConfigsResponse]:
     """Alter a topic's configs, or, where no topic is named, the cluster's defaults."""
     caller.check(FORWARDED[ALTER_CONFIGS], request.topic or None)
-    return await controller.run(
+    return await active.reign.run(
         lambda image, context: topics.alter_configs(image, request, context)
     )
 
 
 def _without_refused(named: Sequence[T], refusals: Sequence[AuthorizationError | None]) -> list[T]:
     return [one for one, refusal in zip(named, refusals, strict=True) if refusal is None]
+
+
+_CALLS: Sequence[AdminCall[Any, Any]] = (
+    AdminCall(CREATE_TOPICS, _create_topics),
+    AdminCall(DELETE_TOPICS, _delete_topics),
+    AdminCall(ALTER_CONFIGS, _alter_configs),
+    _whole(DESCRIBE_QUORUM, ActiveController.describe_quorum),
+    _whole(DESCRIBE_HEALTH, ActiveController.describe_health),
+    _whole(DESCRIBE_FEATURES, ActiveController.describe_features),
+    _whole(UPDATE_FEATURE, ActiveController.update_feature),
+    _whole(UNREGISTER_BROKER, ActiveController.unregister_broker),
+    _whole(TRANSFER_LEADERSHIP, ActiveController.transfer_leadership),
+    _whole(ADD_VOTER, ActiveController.add_voter),
+    _whole(REMOVE_VOTER, ActiveController.remove_voter),
+)
+
+#: By the path of the method.
+ADMIN_CALLS: Mapping[str, AdminCall[Any, Any]] = {call.method.path: call for call in _CALLS}

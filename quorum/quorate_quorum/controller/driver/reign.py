@@ -1,35 +1,43 @@
-"""One reign of the controller: the pending image, what was proposed on it, and who waits.
+"""One reign of the controller: the pending image, what it proposed, and the requests that wait.
 
-Decisions are taken on the pending image (committed plus proposed), one after the other, without
-waiting; so each sees all before it. Nothing is told before it is committed, and a decision that
-proposed nothing is told only when all that it saw is committed and this is still the leader:
-otherwise a leader of yesterday would tell the news of yesterday (Redpanda 3003).
+A reign is the time in which this voter leads the quorum in one epoch. Each decision is taken on
+the pending image (committed plus proposed) without waiting, so it sees all decisions before it.
+
+An answer leaves only after its change is committed. An answer that proposed nothing leaves only
+after everything that the decision saw is committed and a round has shown that this voter still
+leads: a deposed leader would otherwise answer from an image that is out of date (Redpanda 3003).
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
+import structlog
+
+from quorate.aio.reached_offset import ReachedOffset
 from quorate.errors import (
     NotControllerError,
     OutcomeUnknownError,
     OverloadedError,
     QuorateError,
+    UnknownServerError,
 )
 from quorate_quorum.controller.decisions.outcome import Context, Outcome, split
 from quorate_quorum.metadata.delta import replayed
 from quorate_quorum.metadata.image import MetadataImage
 from quorate_quorum.v1.events_pb2 import MetadataEvent
 
+log = structlog.get_logger(__name__)
+
+Q = TypeVar("Q")
 R = TypeVar("R")
 Decision = Callable[[MetadataImage, Context], Outcome[R]]
 
 WAITERS_MAX = 10_000
-#: Events that a decision in many turns leaves uncommitted before it waits.
+#: A decision in many turns waits for a commit when so many events are not committed yet.
 UNCOMMITTED_MAX = 5_000
 
 
@@ -45,14 +53,17 @@ class Proposer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Decided(Generic[R]):
-    """An answer that is committed; whoever has applied `apply_offset` sees its effect."""
+    """An answer that may leave. An image at `apply_offset` or later shows its effect."""
 
     response: R
     apply_offset: int
 
 
 class Reign:
-    """Lives exactly as long as the reign; `pending.offset` is where the next proposal goes."""
+    """See the module. Made when this voter becomes the controller, dropped when it is not any more.
+
+    `fail` stops the node: one of the controller's own decisions broke an invariant.
+    """
 
     def __init__(
         self,
@@ -60,26 +71,42 @@ class Reign:
         image: MetadataImage,
         raft: Proposer,
         context: Callable[[int], Context],
+        fail: Callable[[str], None],
     ) -> None:
         self.epoch = epoch
-        #: All brokers' records below were committed before this reign decided anything.
-        self.start_offset = image.offset
+        #: The committed image.
+        self.image = image
+        #: The committed image plus all that is proposed: the next proposal goes to its offset.
         self.pending = image
-        self.committed_offset = image.offset
         self.is_over = False
-        #: A large Outcome was cut off by a full log: settling all brokers completes it.
+        #: A full log took only a part of a large Outcome. Settling all brokers completes it.
         self.is_torn = False
-        #: Told of each batch in the turn in which it is proposed.
-        self.when_proposed: Callable[[Sequence[MetadataEvent]], None] = _nobody
+        #: Called with each batch in the turn in which it is proposed.
+        self.when_proposed: Callable[[Sequence[MetadataEvent]], None] = _ignore
         self._raft = raft
         self._context = context
-        self._waiters: deque[_Waiter] = deque()
+        self._fail = fail
+        self._committed = ReachedOffset(WAITERS_MAX, "requests wait for their commit", image.offset)
+
+    def attempt(self, what: str, decision: Decision[R]) -> R | None:
+        """Decide something that no request asked for: fencing, unfencing, settling, elections.
+
+        Returns None if it could not be proposed. Its cause is still in the image, or is put off by
+        the caller, so a later tick decides it again. Brokers learn the decision by its commit.
+        """
+        try:
+            return self.decide(decision)
+        except (NotControllerError, OverloadedError, OutcomeUnknownError) as error:
+            log.info("decision_dropped", what=what, reason=str(error), repeats=True)
+        except Exception as error:
+            log.exception("decision_failed", what=what)
+            self._fail(f"the controller's decision to {what} broke: {error!r}")
+        return None
 
     def decide(self, decision: Decision[R]) -> R:
-        """Decide on the pending image and propose what comes out; the answer is not committed.
+        """Decide on the pending image and propose the events, without waiting for the commit.
 
-        For what the controller does of itself: nobody is told but by the commit. Raises what the
-        decision raises, NotControllerError and OverloadedError.
+        Raises what the decision raises, NotControllerError and OverloadedError.
         """
         self._check_reigns()
         outcome = decision(self.pending, self._context(self.pending.offset))
@@ -87,22 +114,22 @@ class Reign:
         return outcome.response
 
     async def run(self, decision: Decision[R]) -> Decided[R]:
-        """Decide, propose, and return when the answer may be told.
+        """Decide, propose, and return when the answer may leave.
 
-        Raises what the decision raises (once it is sure that it was ours to say so),
-        NotControllerError if nothing was proposed, OutcomeUnknownError if something was.
+        Raises what the decision raises, after a round has shown that this voter still leads; where
+        leadership is lost, NotControllerError if nothing was proposed, else OutcomeUnknownError;
+        UnknownServerError if the decision contradicts itself.
         """
-        if len(self._waiters) >= WAITERS_MAX:
-            raise OverloadedError(f"{len(self._waiters)} requests wait for their commit already")
+        self._committed.check_room()
         self._check_reigns()
         before = self.pending.offset
         try:
-            response = self.decide(decision)
+            response = self._decide_for_request(decision)
         except NotControllerError:
             if self.pending.offset > before or self.is_over:
                 raise OutcomeUnknownError("the reign ended amid a change") from None
             raise
-        except (OverloadedError, OutcomeUnknownError):
+        except (OverloadedError, OutcomeUnknownError, UnknownServerError):
             raise
         except QuorateError:
             await self._settle(before, has_proposed=False)
@@ -112,70 +139,82 @@ class Reign:
         return Decided(response, after)
 
     async def run_in_turns(self, step: Decision[bool]) -> int:
-        """Decide step after step, with a turn of the loop between, until one says that it was the
-        last; return one past all of it when that is committed.
+        """Decide step after step, one in each turn of the loop, until a step returns True; return
+        one past all events of the steps when they are committed.
 
-        Raises as `run`; where something was proposed already, OutcomeUnknownError.
+        Raises as `run`; OutcomeUnknownError if a part was proposed already.
         """
         has_proposed = is_done = False
         try:
             while not is_done:
                 before = self.pending.offset
-                is_done = self.decide(step)
+                is_done = self._decide_for_request(step)
                 has_proposed = has_proposed or self.pending.offset > before
-                if self.pending.offset - self.committed_offset > UNCOMMITTED_MAX:
+                if self.pending.offset - self.image.offset > UNCOMMITTED_MAX:
                     await self._settle(self.pending.offset, has_proposed=has_proposed)
                 await asyncio.sleep(0)
+            after = self.pending.offset
+            await self._settle(after, has_proposed=has_proposed)
         except (NotControllerError, OverloadedError) as error:
             if has_proposed:
                 raise OutcomeUnknownError(f"only a part of the change was made: {error}") from error
             raise
-        after = self.pending.offset
-        await self._settle(after, has_proposed=has_proposed)
         return after
 
-    async def run_parts(self, decisions: Sequence[Decision[R]]) -> Decided[list[R]]:
-        """Decide one after the other, with a turn of the loop between; tell all answers together.
+    async def run_parts(
+        self, decide: Callable[[MetadataImage, Q, Context], Outcome[R]], parts: Sequence[Q]
+    ) -> Decided[list[R]]:
+        """Decide the parts of a request, one in each turn of the loop; return all answers together.
 
-        For a request whose parts each have a result of their own. Raises as `run_in_turns`.
+        Raises as `run_in_turns`.
         """
+        if len(parts) == 1:
+            only = await self.run(lambda image, context: decide(image, parts[0], context))
+            return Decided([only.response], only.apply_offset)
         responses: list[R] = []
 
         def step(image: MetadataImage, context: Context) -> Outcome[bool]:
-            outcome = decisions[len(responses)](image, context)
+            outcome = decide(image, parts[len(responses)], context)
             responses.append(outcome.response)
-            return Outcome(outcome.events, len(responses) == len(decisions))
+            return Outcome(outcome.events, len(responses) == len(parts))
 
         end = await self.run_in_turns(step)
         return Decided(responses, end)
 
     async def confirm(self) -> None:
-        """Return when all that is decided so far is committed, and this is the leader still."""
+        """Return when everything decided so far is committed and this voter still leads."""
         await self._settle(self.pending.offset, has_proposed=False)
 
-    def committed(self, offset: int) -> None:
-        """Tell those whose change is below `offset`."""
-        self.committed_offset = offset
-        while self._waiters and self._waiters[0].offset <= offset:
-            waiter = self._waiters.popleft()
-            if not waiter.done.done():
-                waiter.done.set_result(None)
+    def committed(self, image: MetadataImage) -> None:
+        """Answer the requests that waited for this image."""
+        self.image = image
+        self._committed.advance(image.offset)
 
     def end(self) -> None:
-        """The reign is over: the pending image goes, and who waits learns what is known."""
+        """The reign is over: fail every request that waits for a commit."""
         self.is_over = True
-        for waiter in self._waiters:
-            if not waiter.done.done():
-                waiter.done.set_exception(waiter.failure)
-        self._waiters.clear()
+        self._committed.end(_not_controller())
+
+    def _decide_for_request(self, decision: Decision[R]) -> R:
+        """Decide. Refuse a request whose decision contradicts the image, rather than stop the node:
+        nothing was proposed, so the image is whole, and the same request would stop the next
+        controller too.
+        """
+        try:
+            return self.decide(decision)
+        except AssertionError as error:
+            log.exception("decision_refused")
+            raise UnknownServerError(
+                f"the controller's decision contradicts itself: {error}"
+            ) from error
 
     def _check_reigns(self) -> None:
         if self.is_over:
-            raise NotControllerError("this voter is not the controller any more")
+            raise _not_controller()
 
     def _propose(self, events: Sequence[MetadataEvent]) -> None:
         image, parts = self.pending, []
-        for part in split(events):  # all is asserted before any of it is proposed
+        for part in split(events):  # replay all of it, and so assert it, before proposing any
             image = replayed(image, part, epoch=self.epoch)
             parts.append((part, image))
         for number, (part, image) in enumerate(parts):
@@ -193,36 +232,21 @@ class Reign:
             self.when_proposed(part)
 
     async def _settle(self, offset: int, *, has_proposed: bool) -> None:
-        """Wait until all below `offset` is committed, and it is sure that this leader says so.
+        """Wait until everything below `offset` is committed and this voter is known to lead.
 
-        What is proposed proves that by its own commit; all else needs a round, also where an
-        earlier proposal commits meanwhile: it may have been acknowledged before we decided.
+        The commit of an own proposal proves both. Without one a round is needed, even if an earlier
+        proposal commits meanwhile: its acknowledgements may be older than this decision.
         """
         if not has_proposed:
             await self._raft.read_round()
             self._check_reigns()
-        if offset <= self.committed_offset:
-            return
-        failure: QuorateError = (
-            OutcomeUnknownError("the controller lost its reign before the change was committed")
-            if has_proposed
-            else NotControllerError("this voter is not the controller any more")
-        )
-        waiter = _Waiter(offset, asyncio.get_running_loop().create_future(), failure)
-        index = len(self._waiters)
-        while index and self._waiters[index - 1].offset > offset:  # a round took its time
-            index -= 1
-        self._waiters.insert(index, waiter)
-        await waiter.done
+        lost = OutcomeUnknownError("the controller lost its reign before the change was committed")
+        await self._committed.wait(offset, if_ended=lost if has_proposed else _not_controller())
 
 
-def _nobody(events: Sequence[MetadataEvent]) -> None:
-    """Nobody has asked to be told."""
+def _ignore(events: Sequence[MetadataEvent]) -> None:
+    """No part of the controller has subscribed."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Waiter:
-    offset: int
-    done: asyncio.Future[None]
-    #: What to raise if the reign ends first.
-    failure: QuorateError
+def _not_controller() -> NotControllerError:
+    return NotControllerError("this voter is not the controller any more")

@@ -32,8 +32,10 @@ from quorate.errors import (
 from quorate.net.network import Handler, Method, Peer
 from quorate.net.principal import Principal
 from quorate_quorum.controller.decisions import brokers
-from quorate_quorum.controller.driver.admin_calls import admin_calls
+from quorate_quorum.controller.driver.admin_calls import ADMIN_CALLS
 from quorate_quorum.controller.driver.controller import Controller
+from quorate_quorum.controller.driver.leases import Leases
+from quorate_quorum.controller.driver.sessions import Session
 from quorate_quorum.methods import (
     ALLOCATE_PRODUCER_IDS,
     ALTER_PARTITIONS,
@@ -104,7 +106,6 @@ class ControllerService:
         self._forwarded_bytes_max = forwarded_bytes_max
         self._forwarded_bytes = 0
         self._authorizer = authorizer
-        self._admin_calls = admin_calls(controller)
 
     def handlers(self) -> Mapping[Method[Any, Any], Handler]:
         return {
@@ -122,7 +123,7 @@ class ControllerService:
             self._check(REGISTER, peer)
             self._check_history(request.cluster_id, request.quorum_generation)
             with self._counted():
-                decided = await self._controller.register(request)
+                decided = await self._controller.active().register(request)
             response = decided.response
         except QuorateError as error:
             response = RegisterResponse(error=to_wire(error))
@@ -137,7 +138,7 @@ class ControllerService:
             self._check(ALLOCATE_PRODUCER_IDS, peer)
             self._check_history(request.cluster_id, request.quorum_generation)
             with self._counted():
-                decided = await self._controller.run(
+                decided = await self._controller.active().reign.run(
                     lambda image, context: brokers.allocate_producer_ids(image, request, context)
                 )
         except QuorateError as error:
@@ -175,8 +176,8 @@ class ControllerService:
     async def heartbeat(
         self, requests: AsyncIterator[HeartbeatRequest], peer: Peer
     ) -> AsyncIterator[HeartbeatResponse]:
-        """Serve one broker's lease: what it says is stepped in as it comes, and whatever it must
-        know is sent in the turn of the loop in which it is decided.
+        """Serve one broker's lease: step in each message of the broker as it comes, and send what
+        the broker must know in the turn of the loop in which it is committed.
         """
         first = await anext(aiter(requests), None)
         if first is None:
@@ -184,25 +185,26 @@ class ControllerService:
         try:
             self._check(HEARTBEAT, peer)
             self._check_history(first.cluster_id, first.quorum_generation)
-            session = self._controller.open_session(first)
+            leases = self._controller.active().leases
+            session = leases.open(first)
         except QuorateError as error:
             yield self._with_hint(HeartbeatResponse(error=to_wire(error)))
             return
-        listening = asyncio.create_task(self._listen(requests, session.take, session.end))
+        listening = asyncio.create_task(_listen(requests, leases, session))
         try:
             while not session.is_over:
                 session.bell.reset()
-                yield session.answer()
+                yield leases.answer(session)
                 if not session.is_over:
-                    await session.bell.wait(session.interval_ms)
+                    await session.bell.wait(leases.config.heartbeat_interval_ms)
             if session.failure is not None:
                 yield self._with_hint(HeartbeatResponse(error=to_wire(session.failure)))
         finally:
-            session.close()
+            leases.close(session)
             listening.cancel()
             await asyncio.wait([listening])
         if not listening.cancelled():
-            listening.result()  # a fault of ours in what the broker said is not kept secret
+            listening.result()  # raises if stepping in what the broker said has failed
 
     # -- small things
 
@@ -211,14 +213,14 @@ class ControllerService:
             self._check(ALTER_PARTITIONS, peer)
             self._check_generation(request.quorum_generation)
             with self._counted():
-                decided = await self._controller.alter_partitions(request)
+                decided = await self._controller.active().alter_partitions(request)
         except QuorateError as error:
             return AlterPartitionsResponse(error=to_wire(error), request_id=request.request_id)
         return decided.response
 
     async def _forward(self, request: ForwardRequest) -> ForwardResponse:
         try:
-            call = self._admin_calls.get(request.method)
+            call = ADMIN_CALLS.get(request.method)
             if call is None:
                 raise UnsupportedError(f"the controller does not serve {request.method[:200]!r}")
             if request.deadline_ms == 0:
@@ -226,7 +228,9 @@ class ControllerService:
             with self._counted(), self._held(len(request.request)):
                 caller = Caller(Principal.parse(request.principal), self._authorizer)
                 asked = decoded(call.method, request.request)
-                decided = await _in_time(call.answer(caller, asked), request.deadline_ms)
+                decided = await _in_time(
+                    call.answer(caller, self._controller.active(), asked), request.deadline_ms
+                )
         except NotControllerError as error:
             return self._with_hint(
                 ForwardResponse(error=to_wire(error), request_id=request.request_id)
@@ -243,20 +247,6 @@ class ControllerService:
             response=call.method.encode_response(decided.response),
             apply_offset=decided.apply_offset,
         )
-
-    async def _listen(
-        self,
-        requests: AsyncIterator[HeartbeatRequest],
-        take: Callable[[HeartbeatRequest], None],
-        end: Callable[[], None],
-    ) -> None:
-        try:
-            async for request in requests:
-                take(request)
-        except NetworkError as error:
-            log.debug("heartbeat_stream_broke", reason=str(error))
-        finally:
-            end()
 
     def _check(self, method: Method[Any, Any], peer: Peer) -> None:
         Caller(peer.principal, self._authorizer).check(REQUIRED[method])
@@ -305,6 +295,19 @@ class ControllerService:
         """Say who the controller is, as far as this voter knows."""
         response.leader_id, response.leader_endpoint = self._controller.leader_hint
         return response
+
+
+async def _listen(
+    requests: AsyncIterator[HeartbeatRequest], leases: Leases, session: Session
+) -> None:
+    """Step in what a broker says until its stream ends."""
+    try:
+        async for request in requests:
+            leases.take(session, request)
+    except NetworkError as error:
+        log.debug("heartbeat_stream_broke", reason=str(error))
+    finally:
+        session.end()
 
 
 def decoded(method: Method[Q, Any], data: bytes) -> Q:

@@ -13,13 +13,13 @@ from quorate.v1.common_pb2 import ErrorCode
 from quorate_quorum.controller.decisions import brokers as decide
 from quorate_quorum.controller.decisions.creation import Creation, abandon
 from quorate_quorum.controller.decisions.topics import DELETED_PER_TURN
-from quorate_quorum.controller.driver import controller
+from quorate_quorum.controller.driver import creations
 from quorate_quorum.metadata.delta import MetadataDelta, replayed
 from quorate_quorum.metadata.image import EMPTY, MetadataImage, VoterImage
 from quorate_quorum.metadata.recovered import recovered
 from quorate_quorum.v1 import controller_pb2 as wire
 from quorate_quorum.v1 import events_pb2 as ev
-from tests.unit.quorate_quorum.controller.test_driver import World, in_a_world
+from tests.unit.quorate_quorum.controller.builders import World, in_a_world
 from tests.unit.quorate_quorum.metadata.builders import (
     brokers,
     built,
@@ -249,9 +249,9 @@ def large(name: str = "big") -> admin.CreateTopicsRequest:
 def test_a_large_topic_is_answered_when_it_is_whole_and_others_are_served_between() -> None:
     async def program(world: World) -> None:
         await world.unfenced(2)
-        making = asyncio.ensure_future(world.controller.create_topics(large()))
+        making = asyncio.ensure_future(world.controller.active().create_topics(large()))
         await asyncio.sleep(0)
-        small = await world.controller.create_topics(asked(("small", 1)))
+        small = await world.controller.active().create_topics(asked(("small", 1)))
         decided = await making
         assert small.apply_offset < decided.apply_offset - 100
         assert decided.response.topics[0].num_partitions == 450
@@ -266,7 +266,7 @@ def test_a_large_topic_is_answered_when_it_is_whole_and_others_are_served_betwee
 def test_it_goes_on_when_its_caller_has_gone() -> None:
     async def program(world: World) -> None:
         await world.unfenced(2)
-        making = asyncio.ensure_future(world.controller.create_topics(large()))
+        making = asyncio.ensure_future(world.controller.active().create_topics(large()))
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         making.cancel()
@@ -279,7 +279,10 @@ def test_large_requests_take_turns() -> None:
     async def program(world: World) -> None:
         await world.unfenced(2)
         made = await asyncio.gather(
-            *(world.controller.create_topics(large(name)) for name in ("one", "two", "three"))
+            *(
+                world.controller.active().create_topics(large(name))
+                for name in ("one", "two", "three")
+            )
         )
         assert [one.response.topics[0].num_partitions for one in made] == [450] * 3
         assert not world.controller.image.forming
@@ -290,9 +293,8 @@ def test_large_requests_take_turns() -> None:
 def test_a_reign_that_ends_half_way_leaves_nothing_and_says_that_it_is_unknown() -> None:
     async def program(world: World) -> None:
         await world.unfenced(2)
-        making = asyncio.ensure_future(world.controller.create_topics(large()))
-        active = world.controller._active
-        assert active is not None
+        making = asyncio.ensure_future(world.controller.active().create_topics(large()))
+        active = world.controller.active()
         for _ in range(3):
             await asyncio.sleep(0)
         assert active.reign.pending.forming
@@ -304,7 +306,7 @@ def test_a_reign_that_ends_half_way_leaves_nothing_and_says_that_it_is_unknown()
         world.raft.lead(3)
         await world.until(lambda: not world.controller.image.forming)
         assert world.controller.image.topic_named("big") is None
-        again = await world.controller.create_topics(large())
+        again = await world.controller.active().create_topics(large())
         assert again.response.topics[0].num_partitions == 450
 
     in_a_world(program)
@@ -316,7 +318,7 @@ def test_a_reign_that_ends_half_way_leaves_nothing_and_says_that_it_is_unknown()
 def test_deletions_are_cut_into_turns_and_answered_together() -> None:
     async def program(world: World) -> None:
         await world.unfenced(1)
-        await world.controller.create_topics(
+        await world.controller.active().create_topics(
             admin.CreateTopicsRequest(
                 topics=[
                     admin.NewTopic(
@@ -329,8 +331,7 @@ def test_deletions_are_cut_into_turns_and_answered_together() -> None:
                 ]
             )
         )
-        active = world.controller._active
-        assert active is not None
+        active = world.controller.active()
         sizes: list[int] = []
         told = active.reign.when_proposed
 
@@ -343,7 +344,7 @@ def test_deletions_are_cut_into_turns_and_answered_together() -> None:
             topics=[f"t{n}" for n in range(60)] + ["t0"],
             topic_ids=[topic_id(n) for n in range(60, 120)],
         )
-        decided = await world.controller.delete_topics(request)
+        decided = await world.controller.active().delete_topics(request)
         assert [one.name for one in decided.response.topics][:2] == ["t0", "t1"]
         codes = [one.error.code for one in decided.response.topics]
         assert codes[60] == ErrorCode.ERROR_CODE_UNKNOWN_TOPIC
@@ -372,7 +373,7 @@ def test_a_leaders_proposals_are_cut_into_turns_and_answered_together() -> None:
                     isr=[wire.IsrMember(broker_id=0, broker_epoch=epochs[0])],
                 )
         assert len(request.partitions) == 120
-        decided = await world.controller.alter_partitions(request)
+        decided = await world.controller.active().alter_partitions(request)
         assert decided.response.request_id == 7
         assert [one.partition for one in decided.response.partitions] == [
             one.partition for one in request.partitions
@@ -383,7 +384,7 @@ def test_a_leaders_proposals_are_cut_into_turns_and_answered_together() -> None:
         fenced = wire.AlterPartitionsRequest()
         fenced.CopyFrom(request)
         fenced.broker_epoch += 1
-        refused = await world.controller.alter_partitions(fenced)
+        refused = await world.controller.active().alter_partitions(fenced)
         assert refused.response.error.code == ErrorCode.ERROR_CODE_FENCED
         assert refused.response.request_id == 7
 
@@ -395,9 +396,8 @@ def test_what_a_full_log_left_half_made_takes_no_name_for_good() -> None:
 
     async def program(world: World) -> None:
         await world.unfenced(2)
-        making = asyncio.ensure_future(world.controller.create_topics(large()))
-        active = world.controller._active
-        assert active is not None
+        making = asyncio.ensure_future(world.controller.active().create_topics(large()))
+        active = world.controller.active()
         for _ in range(3):
             await asyncio.sleep(0)
         assert active.reign.pending.forming
@@ -405,7 +405,7 @@ def test_what_a_full_log_left_half_made_takes_no_name_for_good() -> None:
         with pytest.raises(OutcomeUnknownError):
             await making
         world.raft.room = None
-        small = await world.controller.create_topics(asked(("big", 1)))
+        small = await world.controller.active().create_topics(asked(("big", 1)))
         assert small.response.topics[0].error.code == ErrorCode.ERROR_CODE_NONE
         assert not world.controller.image.forming
 
@@ -415,10 +415,10 @@ def test_what_a_full_log_left_half_made_takes_no_name_for_good() -> None:
 def test_a_small_request_leaves_alone_what_another_is_making() -> None:
     async def program(world: World) -> None:
         await world.unfenced(2)
-        making = asyncio.ensure_future(world.controller.create_topics(large()))
+        making = asyncio.ensure_future(world.controller.active().create_topics(large()))
         for _ in range(3):
             await asyncio.sleep(0)
-        small = await world.controller.create_topics(asked(("small", 1)))
+        small = await world.controller.active().create_topics(asked(("small", 1)))
         assert small.response.topics[0].error.code == ErrorCode.ERROR_CODE_NONE
         assert (await making).response.topics[0].num_partitions == 450
 
@@ -432,15 +432,15 @@ def test_large_requests_are_bounded_also_when_their_callers_have_gone(
     async def program(world: World) -> None:
         await world.unfenced(2)
         most = 2 if bound == "CREATIONS_MAX" else 2 * large("one").ByteSize()
-        monkeypatch.setattr(controller, bound, most)
+        monkeypatch.setattr(creations, bound, most)
         for name in ("one", "two"):
-            making = asyncio.ensure_future(world.controller.create_topics(large(name)))
+            making = asyncio.ensure_future(world.controller.active().create_topics(large(name)))
             await asyncio.sleep(0)
             making.cancel()
         with pytest.raises(OverloadedError, match="wait already"):
-            await world.controller.create_topics(large("six"))
+            await world.controller.active().create_topics(large("six"))
         await world.until(lambda: world.controller.image.topic_named("two") is not None)
-        await world.controller.create_topics(large("six"))
+        await world.controller.active().create_topics(large("six"))
 
     in_a_world(program)
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import random
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Any
 
@@ -34,166 +33,23 @@ from quorate.net.methods import (
 from quorate.net.principal import ANONYMOUS
 from quorate.v1 import admin_pb2 as admin
 from quorate.v1.common_pb2 import ErrorCode
-from quorate_quorum.controller.decisions.outcome import Context, Outcome
-from quorate_quorum.controller.driver.controller import Controller
-from quorate_quorum.controller.driver.leases import LeaseConfig
-from quorate_quorum.controller.driver.service import ControllerService, answered_each
-from quorate_quorum.metadata.image import MetadataImage
-from quorate_quorum.metadata.watch import Watch
-from quorate_quorum.methods import ALLOCATE_PRODUCER_IDS, ALTER_PARTITIONS, FORWARD, HEARTBEAT
-from quorate_quorum.node.environment import Environment
+from quorate_quorum.controller.decisions.outcome import Outcome
+from quorate_quorum.controller.driver.service import answered_each
+from quorate_quorum.methods import ALLOCATE_PRODUCER_IDS, ALTER_PARTITIONS, HEARTBEAT
 from quorate_quorum.v1 import controller_pb2 as wire
-from quorate_quorum.v1.events_pb2 import Feature, MetadataEvent, Voter, Voters
-from quorate_testing.in_process import InProcessListener, InProcessNetwork
+from quorate_quorum.v1.events_pb2 import MetadataEvent, Voter, Voters
+from quorate_testing.in_process import InProcessListener
 from quorate_testing.simulated.loop import SimulatedLoop, simulate
 from tests.harness.fake_broker import FakeBroker
-from tests.harness.fake_raft import AnyFeature, FakeRaft
-
-CLUSTER = "c1"
-ENDPOINT = "v100:9093"
-
-
-def feature(level: int, name: str = "x") -> MetadataEvent:
-    return MetadataEvent(feature=Feature(name=name, level=level))
-
-
-def one_event(level: int) -> Callable[[MetadataImage, Context], Outcome[int]]:
-    return lambda image, context: Outcome((feature(level),), level)
-
-
-def nothing(image: MetadataImage, context: Context) -> Outcome[int]:
-    return Outcome((), image.features.get("x", -1))
-
-
-class World:
-    """Voter 100 with a fake Raft; brokers as the test wants them."""
-
-    def __init__(self, loop: SimulatedLoop, config: LeaseConfig) -> None:
-        self.loop = loop
-        self.failures: list[str] = []
-        self.network = InProcessNetwork()
-        self.chance = random.Random(3)
-        self.environment = Environment(
-            network=self.network,
-            disk=None,  # type: ignore[arg-type]
-            wall_clock_ms=lambda: int(loop.time() * 1000),
-            chance=self.chance,
-            features=AnyFeature(),
-        )
-        self.controller = Controller(100, self.environment, config, self.failures.append)
-        self.raft = FakeRaft(self.controller, endpoint=ENDPOINT)
-        self.controller.attach(self.raft, lambda: admin.DescribeQuorumResponse(leader=100))
-        self.watch = Watch(CLUSTER, 1, self.raft, self.raft.epoch_at)
-        self.controller.when_news(self.watch.wake)
-        self.brokers: list[FakeBroker] = []
-
-    async def start(self) -> World:
-        service = self.service = ControllerService(CLUSTER, 1, self.controller)
-        self.raft.format()
-        await self.network.serve(ENDPOINT, [service, self.watch])
-        self.raft.lead(1)
-        self.connection = self.network.connect(ENDPOINT, purpose="control")
-        return self
-
-    async def broker(self, node_id: int, **options: Any) -> FakeBroker:
-        broker = FakeBroker(
-            self.environment, [ENDPOINT], cluster_id=CLUSTER, node_id=node_id, **options
-        )
-        self.brokers.append(broker)
-        await broker.start()
-        return broker
-
-    async def unfenced(self, count: int) -> list[FakeBroker]:
-        started = [await self.broker(node_id) for node_id in range(count)]
-        await self.until(lambda: all(broker.is_unfenced for broker in started))
-        return started
-
-    async def until(self, holds: Callable[[], bool], seconds: float = 10) -> float:
-        """Wait until something holds; return how long that took."""
-        started = self.loop.time()
-        while not holds():
-            assert self.loop.time() < started + seconds, "it never came to hold"
-            await asyncio.sleep(0.01)
-        return self.loop.time() - started
-
-    def broker_image(self, node_id: int) -> Any:
-        return self.controller.image.brokers[node_id]
-
-    async def create(self, name: str, partitions: int = 1, **configs: str) -> bytes:
-        request = admin.CreateTopicsRequest()
-        request.topics.add(
-            name=name,
-            topic_id=name.encode().ljust(16, b"\0"),
-            num_partitions=partitions,
-            replication_factor=-1,
-            configs=configs,
-        )
-        answer = await self.forward(CREATE_TOPICS.path, request.SerializeToString())
-        raise_if_error(answer.error)
-        created = admin.CreateTopicsResponse.FromString(answer.response).topics[0]
-        raise_if_error(created.error)
-        return created.topic_id
-
-    async def forward(self, method: str, request: bytes, **fields: Any) -> wire.ForwardResponse:
-        asked = wire.ForwardRequest(
-            **{
-                "method": method,
-                "request": request,
-                "principal": str(ANONYMOUS),
-                "deadline_ms": 5000,
-                **fields,
-            }
-        )
-        (answer,) = await self.forward_all([wire.ForwardRequests(requests=[asked])])
-        return answer
-
-    async def forward_all(
-        self, messages: Sequence[wire.ForwardRequests]
-    ) -> list[wire.ForwardResponse]:
-        """Send all on one stream, and return the answers as they came."""
-
-        async def requests() -> AsyncIterator[wire.ForwardRequests]:
-            for message in messages:
-                yield message
-
-        messages[0].cluster_id = messages[0].cluster_id or CLUSTER
-        answers: list[wire.ForwardResponse] = []
-        async with aclosing(self.connection.stream(FORWARD, requests())) as stream:
-            async for message in stream:
-                raise_if_error(message.error)
-                answers.extend(message.responses)
-        return answers
-
-    def partition(self, topic_id: bytes, index: int = 0) -> Any:
-        return self.controller.image.topics[topic_id].partitions[index]
-
-    def kill(self, broker: FakeBroker) -> None:
-        """As by kill -9: its port refuses, its streams break."""
-        assert isinstance(broker.listener, InProcessListener)
-        broker.listener.kill()
-        asyncio.ensure_future(broker.stop())  # noqa: RUF006
-
-    async def stop(self) -> None:
-        await self.controller.stop()
-        for broker in self.brokers:
-            await broker.stop()
-            assert broker.failures == []
-
-
-Program = Callable[[World], Coroutine[Any, Any, None]]
-
-
-def in_a_world(program: Program, config: LeaseConfig | None = None) -> None:
-    async def run(loop: SimulatedLoop) -> None:
-        world = await World(loop, config or LeaseConfig()).start()
-        try:
-            await asyncio.wait_for(program(world), 200)
-        finally:
-            await world.stop()
-        assert world.failures == []
-
-    simulate(run, seed=1, time_max_s=400)
-
+from tests.unit.quorate_quorum.controller.builders import (
+    CLUSTER,
+    ENDPOINT,
+    World,
+    feature,
+    in_a_world,
+    nothing,
+    one_event,
+)
 
 # -- deciding
 
@@ -201,7 +57,7 @@ def in_a_world(program: Program, config: LeaseConfig | None = None) -> None:
 def test_an_answer_is_told_when_it_is_committed() -> None:
     async def program(world: World) -> None:
         world.raft.commits_soon = False
-        asking = asyncio.ensure_future(world.controller.run(one_event(7)))
+        asking = asyncio.ensure_future(world.run(one_event(7)))
         await asyncio.sleep(1)
         assert not asking.done()
         assert "x" not in world.controller.image.features
@@ -216,8 +72,8 @@ def test_an_answer_is_told_when_it_is_committed() -> None:
 def test_each_decision_sees_all_that_was_decided_before_it() -> None:
     async def program(world: World) -> None:
         world.raft.commits_soon = False
-        first = asyncio.ensure_future(world.controller.run(one_event(7)))
-        second = asyncio.ensure_future(world.controller.run(nothing))
+        first = asyncio.ensure_future(world.run(one_event(7)))
+        second = asyncio.ensure_future(world.run(nothing))
         await asyncio.sleep(1)
         assert not second.done(), "what it saw is not committed"
         world.raft.commit()
@@ -230,7 +86,7 @@ def test_each_decision_sees_all_that_was_decided_before_it() -> None:
 def test_an_answer_without_events_needs_proof_that_this_is_still_the_leader() -> None:
     async def program(world: World) -> None:
         rounds = world.raft.rounds
-        await world.controller.run(nothing)
+        await world.run(nothing)
         assert world.raft.rounds == rounds + 1
 
     in_a_world(program)
@@ -239,8 +95,8 @@ def test_an_answer_without_events_needs_proof_that_this_is_still_the_leader() ->
 def test_losing_the_reign_tells_each_what_is_known() -> None:
     async def program(world: World) -> None:
         world.raft.commits_soon = False
-        proposed = asyncio.ensure_future(world.controller.run(one_event(7)))
-        depends = asyncio.ensure_future(world.controller.run(nothing))
+        proposed = asyncio.ensure_future(world.run(one_event(7)))
+        depends = asyncio.ensure_future(world.run(nothing))
         await asyncio.sleep(0.1)
         world.raft.lose(101, 2, "v101:9093")
         with pytest.raises(OutcomeUnknownError):
@@ -248,7 +104,7 @@ def test_losing_the_reign_tells_each_what_is_known() -> None:
         with pytest.raises(NotControllerError):
             await depends
         with pytest.raises(NotControllerError):
-            await world.controller.run(one_event(8))
+            await world.run(one_event(8))
         assert world.controller.leader_hint == (101, "v101:9093")
 
     in_a_world(program)
@@ -257,14 +113,14 @@ def test_losing_the_reign_tells_each_what_is_known() -> None:
 def test_a_new_reign_starts_from_what_is_committed() -> None:
     async def program(world: World) -> None:
         world.raft.commits_soon = False
-        lost = asyncio.ensure_future(world.controller.run(one_event(7)))
+        lost = asyncio.ensure_future(world.run(one_event(7)))
         await asyncio.sleep(0)
         world.raft.lose(101, 2)
         with pytest.raises(OutcomeUnknownError):
             await lost
         world.raft.commits_soon = True
         world.raft.lead(3)
-        assert (await world.controller.run(nothing)).response == -1
+        assert (await world.run(nothing)).response == -1
 
     in_a_world(program)
 
@@ -273,7 +129,7 @@ def test_a_large_outcome_is_several_batches_and_answered_when_the_last_commits()
     async def program(world: World) -> None:
         many = tuple(feature(1, name=f"{n:06}" + "y" * 2000) for n in range(3000))
         before = len(world.raft.batches)
-        decided = await world.controller.run(lambda image, context: Outcome(many, "done"))
+        decided = await world.run(lambda image, context: Outcome(many, "done"))
         batches = world.raft.batches[before:]
         assert len(batches) == 2
         assert all(len(batch) <= 4 << 20 for batch in batches)
@@ -288,12 +144,12 @@ def test_a_full_log_refuses_and_a_change_of_which_a_part_fitted_is_unknown() -> 
         many = tuple(feature(1, name=f"{n:06}" + "y" * 2000) for n in range(3000))
         world.raft.room = 0
         with pytest.raises(OverloadedError):
-            await world.controller.run(one_event(1))
+            await world.run(one_event(1))
         world.raft.room = 1
         with pytest.raises(OutcomeUnknownError, match="part"):
-            await world.controller.run(lambda image, context: Outcome(many, None))
+            await world.run(lambda image, context: Outcome(many, None))
         world.raft.room = None
-        assert (await world.controller.run(one_event(1))).response == 1
+        assert (await world.run(one_event(1))).response == 1
 
     in_a_world(program)
 
@@ -316,9 +172,9 @@ def test_a_decision_that_contradicts_the_image_is_refused_and_nothing_of_it_prop
         twice = MetadataEvent(voters=Voters(voters=[Voter(id=1), Voter(id=1)]))
         before = world.raft.log_end_offset
         with pytest.raises(UnknownServerError):
-            await world.controller.run(lambda image, context: Outcome((twice,), None))
+            await world.run(lambda image, context: Outcome((twice,), None))
         assert world.raft.log_end_offset == before
-        assert (await world.controller.run(one_event(1))).response == 1
+        assert (await world.run(one_event(1))).response == 1
 
     in_a_world(program)
 
@@ -542,7 +398,7 @@ def test_a_new_reign_fences_nobody_for_the_time_before_it() -> None:
 def test_a_controller_that_hears_nobody_hands_over() -> None:
     async def program(world: World) -> None:
         voters = [Voter(id=n, endpoint=f"v{n}:9093", directory_id=b"v" * 16) for n in (100, 101)]
-        await world.controller.run(
+        await world.run(
             lambda image, context: Outcome((MetadataEvent(voters=Voters(voters=voters)),), None)
         )
         world.raft.lose(101, 2)
@@ -826,10 +682,10 @@ def test_a_fault_of_ours_in_one_forwarded_call_costs_the_others_nothing(
     async def program(world: World) -> None:
         await world.unfenced(1)
 
-        def describe() -> admin.DescribeQuorumResponse:
+        async def read_round() -> int:
             raise KeyError("a fault")
 
-        monkeypatch.setattr(world.controller, "_describe", describe)
+        monkeypatch.setattr(world.raft, "read_round", read_round)
         broken = wire.ForwardRequest(
             request_id=7,
             method=DESCRIBE_QUORUM.path,
@@ -910,6 +766,6 @@ def test_a_request_that_names_too_much_is_refused_as_a_whole() -> None:
             assert "10001" in answer.error.message
         proposals = wire.AlterPartitionsRequest(partitions=[wire.AlterPartition()] * 10_001)
         with pytest.raises(InvalidRequestError, match="10000 are allowed"):
-            await world.controller.alter_partitions(proposals)
+            await world.controller.active().alter_partitions(proposals)
 
     in_a_world(program)

@@ -18,7 +18,7 @@ from quorate_quorum.metadata.delta import replayed
 from quorate_quorum.metadata.image import MetadataImage
 from quorate_quorum.v1 import controller_pb2 as wire
 from quorate_quorum.v1 import events_pb2 as ev
-from tests.unit.quorate_quorum.controller.test_driver import World, in_a_world
+from tests.unit.quorate_quorum.controller.builders import World, in_a_world
 from tests.unit.quorate_quorum.metadata.builders import (
     brokers,
     built,
@@ -209,18 +209,17 @@ def test_a_new_reign_completes_what_the_last_one_left_and_unfences_nobody_before
     async def program(world: World) -> None:
         first, _ = await world.unfenced(2)
         many = await world.create("many", partitions=120)
-        active = world.controller._active
-        assert active is not None
+        active = world.controller.active()
         led = leads(world.controller.image, 0)
         assert led == 60
         # The reign ends with the fence proposed and committed, and nothing of what it asks.
-        active.leases._settle_some = lambda: False  # type: ignore[method-assign]
-        active.leases._fence(0, "test")
+        active.leases.settler.take_step = lambda: False  # type: ignore[method-assign]
+        active.leases.fencing.fence(0, "test")
         world.raft.commit()
         assert leads(world.controller.image, 0) == led
-        session = active.leases._sessions[0]
+        session = world.session(0)
         session.applied_offset = 1 << 40
-        active.leases._unfence(session)
+        active.leases.unfence(session)
         assert active.reign.pending.brokers[0].fenced, "not while partitions count on it"
         world.raft.lose(101, 2)
         world.raft.lead(3)
@@ -237,8 +236,7 @@ def test_a_fence_of_many_partitions_goes_to_the_log_in_small_batches() -> None:
     async def program(world: World) -> None:
         await world.unfenced(2)
         await world.create("many", partitions=240)
-        active = world.controller._active
-        assert active is not None
+        active = world.controller.active()
         sizes: list[int] = []
         told = active.reign.when_proposed
 
@@ -247,7 +245,7 @@ def test_a_fence_of_many_partitions_goes_to_the_log_in_small_batches() -> None:
             told(events)
 
         active.reign.when_proposed = count
-        active.leases._fence(0, "test")
+        active.leases.fencing.fence(0, "test")
         await world.until(lambda: leads(active.reign.pending, 0) == 0)
         assert sizes[0] == 1
         assert 1 < max(sizes) <= 50
@@ -296,17 +294,16 @@ def test_an_older_fencing_that_is_settled_says_nothing_of_a_newer_one() -> None:
     async def program(world: World) -> None:
         await world.unfenced(2)
         await world.create("many", partitions=20)
-        active = world.controller._active
-        assert active is not None
+        active = world.controller.active()
         leases = active.leases
-        leases._fence(0, "test")
+        leases.fencing.fence(0, "test")
         await world.until(lambda: leads(world.controller.image, 0) == 0)
         await world.until(lambda: not world.controller.image.brokers[0].fenced)
-        leases._settle_some = lambda: False  # type: ignore[method-assign]
-        leases._fence(0, "test, again")
-        session = leases._sessions[0]
+        leases.settler.take_step = lambda: False  # type: ignore[method-assign]
+        leases.fencing.fence(0, "test, again")
+        session = world.session(0)
         session.applied_offset = 1 << 40
-        leases._unfence(session)
+        leases.unfence(session)
         assert active.reign.pending.brokers[0].fenced
 
     in_a_world(program)
@@ -316,21 +313,20 @@ def test_who_shuts_down_goes_only_when_all_partitions_have_been_looked_at() -> N
     async def program(world: World) -> None:
         await world.unfenced(2)
         await world.create("many", partitions=20)
-        active = world.controller._active
-        assert active is not None
+        active = world.controller.active()
         leases = active.leases
-        settle_some, leases._settle_some = leases._settle_some, lambda: False  # type: ignore[method-assign]
-        session = leases._sessions[0]
+        take_step, leases.settler.take_step = leases.settler.take_step, lambda: False  # type: ignore[method-assign]
+        session = world.session(0)
         session.wants_shutdown = True
-        leases._shut_down(session)
+        leases.shut_down(session)
         world.raft.commit()
-        assert not leases._may_go(session)
+        assert not leases.may_go(session)
         assert not leases.answer(session).should_shut_down
-        leases._settle_some = settle_some  # type: ignore[method-assign]
+        leases.settler.take_step = take_step  # type: ignore[method-assign]
         await world.until(lambda: leads(world.controller.image, 0) == 0)
-        await world.until(lambda: leases._may_go(session))
-        leases._settle_some = lambda: False  # type: ignore[method-assign]
-        leases._shut_down(session)  # asked again, it is looked at again
-        assert not leases._may_go(session)
+        await world.until(lambda: leases.may_go(session))
+        leases.settler.take_step = lambda: False  # type: ignore[method-assign]
+        leases.shut_down(session)  # asked again, it is looked at again
+        assert not leases.may_go(session)
 
     in_a_world(program)

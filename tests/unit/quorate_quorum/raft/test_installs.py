@@ -48,7 +48,7 @@ async def write(world: World, count: int, *among: Machine) -> None:
         while True:
             leader = await world.controller(*among)
             try:
-                decided = leader.server._rooms.controller.run(  # type: ignore[union-attr]
+                decided = leader.server._rooms.controller.active().reign.run(  # type: ignore[union-attr]
                     lambda *_, event=event: Outcome((event,), None)
                 )
                 await leader.run(decided)

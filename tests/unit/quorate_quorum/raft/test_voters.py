@@ -205,13 +205,12 @@ def test_one_voter_alone_becomes_three_and_knows_that_it_may_hand_over() -> None
         leader = await world.controller()
         broker = await world.broker(1)
         assert leader.server._rooms is not None
-        active = leader.server._rooms.controller._active
-        assert active is not None
-        assert not active.leases._liveness.has_other_voter
+        active = leader.server._rooms.controller.active()
+        assert not active.leases.liveness.has_other_voter
         new = await started(world, (101, 102))
         for machine in new:
             await add(world, broker, machine)
-        assert active.leases._liveness.has_other_voter
+        assert active.leases.liveness.has_other_voter
         leader.kill()
         await world.controller(*new)
         await world.create(broker, "t")
@@ -269,7 +268,9 @@ def test_a_change_that_its_leader_could_not_commit_is_undone() -> None:
 async def _removed(machine: Machine, request: admin.RemoveVoterRequest) -> QuorateError | None:
     assert machine.server._rooms is not None
     try:
-        await machine.server._rooms.controller.run(lambda image, _: remove_voter(image, request))
+        await machine.server._rooms.controller.active().reign.run(
+            lambda image, _: remove_voter(image, request)
+        )
     except QuorateError as error:
         return error
     return None
@@ -321,7 +322,7 @@ async def add_voter_at(machine: Machine, new: Machine) -> None:
     )
     assert machine.server._rooms is not None
     with contextlib.suppress(QuorateError):
-        await machine.server._rooms.controller.add_voter(request)
+        await machine.server._rooms.controller.active().add_voter(request)
 
 
 def test_a_new_voter_begins_with_a_snapshot_where_the_log_begins_later() -> None:

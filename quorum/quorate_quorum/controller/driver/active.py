@@ -1,0 +1,224 @@
+"""The voter that decides: the controller during one reign, with the requests that it answers.
+
+The decisions are pure functions of the pending image, in the package beside this one. The reign
+proposes their events, and lets an answer leave when its change is committed. Every method here
+that decides raises what Reign.run and Reign.run_in_turns raise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+import structlog
+
+from quorate.errors import InvalidRequestError, NotControllerError, OverloadedError
+from quorate.v1 import admin_pb2 as admin
+from quorate.v1.common_pb2 import ErrorCode
+from quorate_quorum.controller.decisions import (
+    brokers,
+    changes,
+    features,
+    partitions,
+    topics,
+    voters,
+)
+from quorate_quorum.controller.decisions.creation import Creation
+from quorate_quorum.controller.decisions.health import PartitionHealth, describe_health
+from quorate_quorum.controller.driver.creations import Creations
+from quorate_quorum.controller.driver.leases import LeaseRaft, Leases
+from quorate_quorum.controller.driver.reign import Decided, Proposer, Reign
+from quorate_quorum.metadata.delta import MetadataDelta
+from quorate_quorum.metadata.image import MetadataImage
+from quorate_quorum.node.features import Known
+from quorate_quorum.v1.controller_pb2 import (
+    AlterPartitionsRequest,
+    AlterPartitionsResponse,
+    RegisterRequest,
+    RegisterResponse,
+)
+
+log = structlog.get_logger(__name__)
+
+#: Topics or partitions that one request may name.
+NAMED_MAX = 10_000
+
+
+class ControllerRaft(Proposer, LeaseRaft, Protocol):
+    """The part of RaftNode that the controller needs."""
+
+    @property
+    def known_features(self) -> Mapping[tuple[int, bytes], Known]: ...
+    async def transfer(self, voter_id: int | None) -> int: ...
+
+
+class ActiveController:
+    """See the module. Made when this voter begins to decide, dropped when it stops to.
+
+    `describe_quorum`: what this voter knows about the quorum. `health` follows the committed image.
+    """
+
+    def __init__(
+        self,
+        node_id: int,
+        reign: Reign,
+        leases: Leases,
+        raft: ControllerRaft,
+        own_features: Known,
+        describe_quorum: Callable[[], admin.DescribeQuorumResponse],
+        health: PartitionHealth,
+    ) -> None:
+        self.reign = reign
+        self.leases = leases
+        self._node_id = node_id
+        self._raft = raft
+        self._own_features = own_features
+        self._describe_quorum = describe_quorum
+        self._health = health
+        self._creations = Creations(reign)
+
+    # -- the reign
+
+    def committed(self, delta: MetadataDelta, image: MetadataImage) -> None:
+        """An image is committed: log its changes and send the answers that waited for it."""
+        for event, fields in changes.lines(delta, image):
+            log.info(event, **fields)
+        self.reign.committed(image)
+        self.leases.committed(delta, image)
+
+    def end(self) -> None:
+        """The voter decides no more: fail the requests that wait, end the heartbeat streams."""
+        self.reign.end()
+        self.leases.end(NotControllerError(f"voter {self._node_id} is not the controller any more"))
+
+    async def ended(self) -> None:
+        """Return when all background tasks of the reign have ended."""
+        await self.leases.ended()
+        await self._creations.ended()
+
+    # -- requests
+
+    async def create_topics(
+        self, request: admin.CreateTopicsRequest
+    ) -> Decided[admin.CreateTopicsResponse]:
+        """Create topics."""
+        check_named(len(request.topics))
+        creation = Creation(request)
+        end = await self._creations.create(creation, request.ByteSize())
+        return Decided(creation.response, end)
+
+    async def alter_partitions(
+        self, request: AlterPartitionsRequest
+    ) -> Decided[AlterPartitionsResponse]:
+        """Decide what a leader proposes for the ISRs of its partitions."""
+        check_named(len(request.partitions))
+        parts = partitions.parts_of(request)
+        decided = await self.reign.run_parts(partitions.alter_partitions, parts)
+        return Decided(partitions.joined(decided.response), decided.apply_offset)
+
+    async def delete_topics(
+        self, request: admin.DeleteTopicsRequest
+    ) -> Decided[admin.DeleteTopicsResponse]:
+        """Delete topics."""
+        check_named(len(request.topics) + len(request.topic_ids))
+        decided = await self.reign.run_parts(topics.delete_topics, topics.parts_of(request))
+        response = admin.DeleteTopicsResponse()
+        for one in decided.response:
+            response.MergeFrom(one)
+        return Decided(response, decided.apply_offset)
+
+    async def register(self, request: RegisterRequest) -> Decided[RegisterResponse]:
+        """Register a broker; its lease begins when the registration is committed."""
+        decided = await self.reign.run(
+            lambda image, context: brokers.register(
+                image,
+                request,
+                context,
+                old_session_lives=self.leases.is_alive(request.broker_id),
+            )
+        )
+        if decided.response.error.code == ErrorCode.ERROR_CODE_NONE:
+            self.leases.registered(request.broker_id, request.incarnation)
+        return decided
+
+    async def unregister_broker(
+        self, request: admin.UnregisterBrokerRequest
+    ) -> Decided[admin.UnregisterBrokerResponse]:
+        """Forget a broker that is gone for good."""
+        return await self.reign.run(
+            lambda image, _: brokers.unregister(
+                image, request, session_lives=self.leases.is_alive(request.broker_id)
+            )
+        )
+
+    async def update_feature(
+        self, request: admin.UpdateFeatureRequest
+    ) -> Decided[admin.UpdateFeatureResponse]:
+        """Raise a feature's level, if every node knows the new level."""
+        return await self.reign.run(
+            lambda image, _: features.update_feature(image, request, self._raft.known_features)
+        )
+
+    async def add_voter(self, request: admin.AddVoterRequest) -> Decided[admin.AddVoterResponse]:
+        """Add a voter that has caught up."""
+        return await self.reign.run(
+            lambda image, _: voters.add_voter(image, request, self._raft.known_features)
+        )
+
+    async def remove_voter(
+        self, request: admin.RemoveVoterRequest
+    ) -> Decided[admin.RemoveVoterResponse]:
+        """Remove a voter."""
+        return await self.reign.run(lambda image, _: voters.remove_voter(image, request))
+
+    async def describe_quorum(
+        self, request: admin.DescribeQuorumRequest
+    ) -> Decided[admin.DescribeQuorumResponse]:
+        """Return the state of the quorum as its leader sees it."""
+        await self.reign.confirm()
+        return Decided(self._describe_quorum(), 0)
+
+    async def describe_health(
+        self, request: admin.DescribeHealthRequest
+    ) -> Decided[admin.DescribeHealthResponse]:
+        """Return everything that is not well."""
+        await self.reign.confirm()
+        response = describe_health(
+            self.reign.image, self._describe_quorum(), self._health, self.leases.why_fenced
+        )
+        return Decided(response, 0)
+
+    async def describe_features(
+        self, request: admin.DescribeFeaturesRequest
+    ) -> Decided[admin.DescribeFeaturesResponse]:
+        """Return the levels in force, and which levels each node knows."""
+        await self.reign.confirm()
+        response = features.describe_features(
+            self.reign.image, self._raft.known_features, self._own_features
+        )
+        return Decided(response, 0)
+
+    async def transfer_leadership(
+        self, request: admin.TransferLeadershipRequest
+    ) -> Decided[admin.TransferLeadershipResponse]:
+        """Hand leadership to another voter; return who leads then.
+
+        What was decided before is committed first, so that every caller learns its outcome. Raises
+        InvalidRequestError, and OverloadedError (retriable) if another voter than the named one
+        was elected.
+        """
+        await self.reign.confirm()
+        named = request.voter_id if request.HasField("voter_id") else None
+        leader = await self._raft.transfer(named)
+        if named not in (None, leader):
+            raise OverloadedError(f"voter {leader} was elected, not {named}: ask again")
+        response = admin.TransferLeadershipResponse(leader=leader, already=named == self._node_id)
+        return Decided(response, 0)
+
+
+def check_named(count: int) -> None:
+    """Refuse a request as a whole: an error for each item that it names would take seconds."""
+    if count > NAMED_MAX:
+        raise InvalidRequestError(
+            f"a request names {count} topics or partitions; {NAMED_MAX} are allowed: send several"
+        )

@@ -1,0 +1,64 @@
+"""CreateTopics requests, as the active controller carries them out."""
+
+from __future__ import annotations
+
+import asyncio
+
+from quorate.aio.tasks import Tasks
+from quorate.errors import OverloadedError
+from quorate_quorum.controller.decisions.creation import Creation, abandon
+from quorate_quorum.controller.driver.reign import Reign
+
+#: Large requests that may wait for each other. They go on when their callers have gone, so the
+#: bounds of the callers' connections do not hold for them.
+CREATIONS_MAX = 100
+CREATION_BYTES_MAX = 64 << 20
+
+
+class Creations:
+    """Decides a small request at once, and large ones one after the other, in many turns each."""
+
+    def __init__(self, reign: Reign) -> None:
+        self._reign = reign
+        #: Held by the large request that is being carried out. While it is free, a topic that is
+        #: half made belongs to a request that has failed.
+        self._turn = asyncio.Lock()
+        self._tasks = Tasks(lambda name, error: None)  # the caller gets the error
+        self._held_bytes = 0
+
+    async def create(self, creation: Creation, size: int) -> int:
+        """Create topics; return one past their events when they are committed.
+
+        `size`: the bytes of the request. Raises as Reign.run and Reign.run_in_turns.
+        """
+        if not creation.fits_in_a_turn(self._reign.pending):
+            return await self._create_large(creation, size)
+        if not self._turn.locked():
+            self._reign.decide(abandon)  # a topic left half made would keep its name taken
+        decided = await self._reign.run(creation.next)
+        assert decided.response, "all of it fitted"
+        return decided.apply_offset
+
+    async def ended(self) -> None:
+        """Return when every large request has ended."""
+        await self._tasks.ended()
+
+    async def _create_large(self, creation: Creation, size: int) -> int:
+        held = self._held_bytes
+        if len(self._tasks) >= CREATIONS_MAX or held + size > CREATION_BYTES_MAX:
+            raise OverloadedError(
+                f"{len(self._tasks)} large requests for topics of {held} bytes wait already: at"
+                f" most {CREATIONS_MAX} of {CREATION_BYTES_MAX} bytes may"
+            )
+        self._held_bytes += size
+        return await asyncio.shield(
+            self._tasks.spawn(self._create(creation, size), "create topics")
+        )
+
+    async def _create(self, creation: Creation, size: int) -> int:
+        try:
+            async with self._turn:
+                self._reign.decide(abandon)  # what the large request before this one left half made
+                return await self._reign.run_in_turns(creation.next)
+        finally:
+            self._held_bytes -= size

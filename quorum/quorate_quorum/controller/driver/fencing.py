@@ -1,0 +1,102 @@
+"""Carries out what the Liveness machine asks for: dial a broker, fence it, hand leadership over."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any, Protocol
+
+import structlog
+
+from quorate.net.network import Answered, Network, NoAnswer, Refused
+from quorate_quorum.controller.decisions import brokers
+from quorate_quorum.controller.decisions.liveness import Dial, Effect, Fence, HandOver, Liveness
+from quorate_quorum.controller.driver.reign import Reign
+
+log = structlog.get_logger(__name__)
+
+DIALS_AT_ONCE_MAX = 64
+
+
+class Leadership(Protocol):
+    """The part of RaftNode that gives leadership away."""
+
+    def hand_over(self, *, for_silence: bool) -> None: ...
+
+
+class Fencing:
+    """See the module.
+
+    `spawn` runs a background task of the reign; it returns without running it when the reign's
+    tasks are being cancelled.
+    """
+
+    def __init__(
+        self,
+        liveness: Liveness,
+        reign: Reign,
+        raft: Leadership,
+        network: Network,
+        spawn: Callable[[Coroutine[Any, Any, None], str], object],
+        *,
+        dial_timeout_ms: int,
+    ) -> None:
+        self._liveness = liveness
+        self._reign = reign
+        self._raft = raft
+        self._network = network
+        self._spawn = spawn
+        self._dial_timeout_ms = dial_timeout_ms
+        self._dials = asyncio.Semaphore(DIALS_AT_ONCE_MAX)
+        #: Fences that a full log refused, by broker: (broker_epoch, reason).
+        self._put_off: dict[int, tuple[int, str]] = {}
+
+    def carry_out(self, effects: Iterable[Effect]) -> None:
+        """Do what the machine asks for."""
+        for effect in effects:
+            match effect:
+                case Dial(broker_id, number):
+                    self._spawn(self._dial(broker_id, number), f"dial-{broker_id}")
+                case Fence(broker_id, reason):
+                    self.fence(broker_id, reason)
+                case HandOver(reason):
+                    log.warning("controller_hands_over", reason=reason)
+                    self._raft.hand_over(for_silence=True)
+
+    def fence(self, broker_id: int, reason: str) -> None:
+        """Fence a broker; if the log is full, once it has room."""
+        broker = self._reign.pending.brokers.get(broker_id)
+        if broker is None or broker.fenced:
+            return
+        say = log.info if broker.shutting_down else log.warning  # a clean leave is no warning
+        say("broker_fenced", broker=broker_id, reason=reason)
+        has_changed = self._reign.attempt("fence", lambda i, c: brokers.fence(i, broker_id, c))
+        if has_changed is None:
+            self._put_off[broker_id] = broker.epoch, reason
+        elif has_changed:
+            self._liveness.fenced(broker_id)
+
+    def fence_put_off(self) -> None:
+        """Fence the brokers whose fencing a full log refused, unless they registered since."""
+        put_off, self._put_off = self._put_off, {}
+        for broker_id, (epoch, reason) in put_off.items():
+            broker = self._reign.pending.brokers.get(broker_id)
+            if broker is not None and broker.epoch == epoch:
+                self.fence(broker_id, reason)
+
+    async def _dial(self, broker_id: int, number: int) -> None:
+        broker = self._reign.pending.brokers.get(broker_id)
+        if broker is None:
+            return
+        async with self._dials:
+            result = await self._network.probe(broker.endpoint, timeout_ms=self._dial_timeout_ms)
+        if self._reign.is_over:
+            return
+        match result:
+            case Refused():
+                effects = self._liveness.dial_refused(broker_id, number)
+            case NoAnswer():
+                effects = self._liveness.dial_unanswered(broker_id, number)
+            case Answered(_, incarnation):
+                effects = self._liveness.dial_answered(broker_id, number, incarnation)
+        self.carry_out(effects)

@@ -1,0 +1,118 @@
+"""Carries out what the brokers' states ask of partitions, in one reign.
+
+The Settling machine walks over all partitions; this driver proposes one slice of the walk in each
+turn of the event loop. It also remembers at which offset of the log the walk for a broker ended:
+a broker may be unfenced, or may stop, only after that offset is applied.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+
+from quorate.aio.bell import Bell
+from quorate_quorum.controller.decisions.outcome import Context, Outcome
+from quorate_quorum.controller.decisions.recovery import Recovery
+from quorate_quorum.controller.decisions.settling import Settling, Slice
+from quorate_quorum.controller.driver.reign import Reign
+from quorate_quorum.controller.driver.sessions import Sessions
+from quorate_quorum.metadata.image import MetadataImage
+from quorate_quorum.v1.events_pb2 import MetadataEvent
+
+
+class Settler:
+    """See the module. `retry_ms`: how long it waits when the log is full."""
+
+    def __init__(
+        self, reign: Reign, sessions: Sessions, recovery: Recovery, *, retry_ms: int, idle_ms: int
+    ) -> None:
+        self._reign = reign
+        self._sessions = sessions
+        self._recovery = recovery
+        self._retry_ms = retry_ms
+        self._idle_ms = idle_ms
+        self._settling = Settling()
+        self._has_work = Bell()
+        #: One past the last change that a broker's registration or fencing asked of partitions.
+        self._fencing_ends: dict[int, int] = {}
+        #: One past the last change that a broker's wish to shut down asked of partitions.
+        self.shutdown_ends: dict[int, int] = {}
+        reign.when_proposed = self._proposed
+
+    def fencing_end(self, broker_id: int) -> int | None:
+        """Return one past all that a broker's registration or fencing asked of partitions.
+
+        None while not all of it is proposed.
+        """
+        return self._fencing_ends.get(broker_id) if self.is_settled(broker_id) else None
+
+    def is_settled(self, broker_id: int) -> bool:
+        """Whether all that a broker's state asks of partitions is proposed."""
+        return self._settling.is_settled(broker_id)
+
+    def settle(self, broker_ids: Iterable[int]) -> None:
+        """Look at all partitions anew for these brokers."""
+        self._settling.begin(broker_ids)
+        self._has_work.ring()
+
+    def settle_all(self) -> None:
+        """Look at all partitions anew for all brokers."""
+        self.settle([broker.id for broker in self._reign.pending.sorted_brokers()])
+
+    def settle_torn(self) -> None:
+        """Complete an Outcome of which a full log took only a part."""
+        if self._reign.is_torn:
+            self._reign.is_torn = False
+            self.settle_all()
+
+    async def run(self) -> None:
+        """Propose slice after slice, as long as the reign lasts."""
+        while True:
+            self._has_work.reset()
+            while self._settling.is_busy:
+                if not self.take_step():
+                    await asyncio.sleep(self._retry_ms / 1000)  # the log is full
+                await asyncio.sleep(0)
+            await self._has_work.wait(self._idle_ms)
+
+    def take_step(self) -> bool:
+        """Propose the next slice; return whether the log took it."""
+
+        def step(image: MetadataImage, _: Context) -> Outcome[Slice]:
+            part = self._settling.next(image)
+            return Outcome(tuple(part.events), part)
+
+        part = self._reign.attempt("settle", step)
+        if part is None:
+            return False
+        self._recovery.changed(self._reign.pending, part.leaderless)
+        for broker_id, has_changed in self._settling.took(part).items():
+            self._settled(broker_id, has_changed)
+        return True
+
+    def _proposed(self, events: Sequence[MetadataEvent]) -> None:
+        """Settle the brokers whose state changes, whichever decision changed it."""
+        for event in events:
+            if event.HasField("broker_change"):
+                change = event.broker_change
+                self._state_changed(change.broker_id, is_fenced=change.fenced)
+            elif event.HasField("register_broker"):
+                self._state_changed(event.register_broker.broker_id, is_fenced=True)
+
+    def _state_changed(self, broker_id: int, *, is_fenced: bool) -> None:
+        if is_fenced:
+            self.shutdown_ends.pop(broker_id, None)  # its next run may shut down anew
+        self.settle([broker_id])
+
+    def _settled(self, broker_id: int, has_changed: bool) -> None:
+        broker = self._reign.pending.brokers.get(broker_id)
+        if broker is None:
+            return
+        end = self._reign.pending.offset
+        if broker.fenced:
+            self._fencing_ends[broker_id] = end
+        elif broker.shutting_down and (has_changed or broker_id not in self.shutdown_ends):
+            self.shutdown_ends[broker_id] = end
+        elif not broker.shutting_down:
+            return
+        self._sessions.ring_all()  # all brokers are asked to tell when they have applied it
