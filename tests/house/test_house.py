@@ -49,8 +49,8 @@ MACHINES = [
     "clients/quorate/producer/accumulator.py",
     "clients/quorate/producer/partition_queue.py",
     "clients/quorate/consumer/buffer.py",
-    "clients/quorate/consumer/positions.py",
-    "clients/quorate/consumer/session.py",
+    "clients/quorate/consumer/partition_state.py",
+    "clients/quorate/consumer/fetch_session.py",
     "clients/quorate/consumer/subscription.py",
     "broker/quorate_broker/replica/divergence.py",
 ]

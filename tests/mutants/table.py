@@ -53,10 +53,10 @@ REJOIN = "tests/simulation/test_quorum_rejoin.py"
 READING = "broker/quorate_broker/replica/reading.py"
 READER_PAST = "tests/unit/quorate_broker/replica/test_reader_past.py"
 CONSUMER = "clients/quorate/consumer/consumer.py"
-CONSUMER_STATE = "clients/quorate/consumer/positions.py"
+CONSUMER_STATE = "clients/quorate/consumer/partition_state.py"
 SUBSCRIPTION = "clients/quorate/consumer/subscription.py"
 BUFFER = "clients/quorate/consumer/buffer.py"
-FETCH_STREAM = "clients/quorate/consumer/stream.py"
+FETCH_STREAM = "clients/quorate/consumer/fetch_stream.py"
 CONSUMER_POSITIONS = "tests/unit/quorate/consumer/test_positions.py"
 CONSUMER_FAULTS = "tests/unit/quorate/consumer/test_faults.py"
 CONSUMER_MACHINES = "tests/unit/quorate/consumer/test_machines.py"
@@ -152,7 +152,7 @@ MUTANTS = (
     Mutant(
         "K21",
         "a producer does not say that its batch may have been written before",
-        "clients/quorate/producer/broker_stream.py",
+        "clients/quorate/producer/produce_stream.py",
         "    if not batch.is_uncertain:\n        return 0\n",
         "    if True:\n        return 0\n",
         (f"{ACCUMULATIONS}::test_nothing_doubled_when_brokers_forget_the_producer_under_a_retry",),
@@ -1230,7 +1230,7 @@ MUTANTS = (
     Mutant(
         "K21",
         "the parts of a batch that was too large take other sequences than the batch had",
-        "clients/quorate/producer/split.py",
+        "clients/quorate/producer/batch_split.py",
         "        part.base_sequence = (batch.base_sequence + start) & SEQUENCE_MAX",
         "        part.base_sequence = batch.base_sequence",
         (

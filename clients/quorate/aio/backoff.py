@@ -17,7 +17,8 @@ def backoff_ms(failures: int, first_ms: float, max_ms: float) -> float:
     >>> [backoff_ms(failures, 30, 500) for failures in (1, 2, 3, 6, 1_000_000)]
     [30.0, 60.0, 120.0, 500, 500]
     """
-    return min(first_ms * float(1 << min(failures - 1, 32)), max_ms)
+    doublings = min(max(failures - 1, 0), 32)
+    return min(first_ms * float(1 << doublings), max_ms)
 
 
 class Backoff:

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Collection, Mapping
 
-from quorate.consumer.positions import PartitionState
+from quorate.consumer.partition_state import PartitionState
 from quorate.model import TopicPartition
 
 

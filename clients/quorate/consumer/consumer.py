@@ -15,13 +15,13 @@ from typing import Annotated, NoReturn, Self
 from quorate.aio.owner import Owner
 from quorate.cluster.cluster import Cluster
 from quorate.consumer.assignment import Assignment
-from quorate.consumer.deserialization import RecordReader
+from quorate.consumer.fetch_stream import FetchConfig
 from quorate.consumer.fetcher import Fetcher
-from quorate.consumer.offsets import TIMEOUT_S
-from quorate.consumer.positioned import Positioned
-from quorate.consumer.positions import UNKNOWN, PartitionState, Reset
-from quorate.consumer.questions import Questions
-from quorate.consumer.stream import FetchConfig
+from quorate.consumer.offset_lookup import TIMEOUT_S
+from quorate.consumer.partition_state import UNKNOWN, PartitionState, Reset
+from quorate.consumer.pending_positions import PendingPositions
+from quorate.consumer.queries import ConsumerQueries
+from quorate.consumer.record_reader import RecordReader
 from quorate.consumer.subscription import Change, Subscription
 from quorate.errors import (
     ClosedError,
@@ -67,7 +67,7 @@ GROUPS = NotThereYet(
 )
 
 
-class Consumer(Questions):
+class Consumer(ConsumerQueries):
     """Read records from topics, in order within each partition.
 
     Iterate it (``async for record in consumer``) or call ``getone``/``getmany``. Positional
@@ -296,7 +296,7 @@ class Consumer(Questions):
         topics: Annotated[Sequence[str], Names(what="topics")] = (),
         pattern: Annotated[str | None, Pattern()] = None,
         listener: object | None = None,
-    ) -> Positioned:
+    ) -> PendingPositions:
         """Read all partitions of these topics, or of every topic whose whole name matches.
 
         Partitions and matching topics that appear later are read from their beginning. The
@@ -306,7 +306,7 @@ class Consumer(Questions):
         """
         self._owner.check()
         self._assignment.subscribe(topics, pattern, listener)
-        return Positioned(self._settle_all)
+        return PendingPositions(self._settle_all)
 
     def unsubscribe(self) -> None:
         """Read nothing."""
@@ -314,7 +314,9 @@ class Consumer(Questions):
         self._assignment.unsubscribe()
 
     @checked
-    def assign(self, partitions: Annotated[Iterable[TopicPartition], Partitions()]) -> Positioned:
+    def assign(
+        self, partitions: Annotated[Iterable[TopicPartition], Partitions()]
+    ) -> PendingPositions:
         """Read exactly these partitions; those that stay keep their positions.
 
         UnknownTopicError if a topic that is known has no such partition. On a started consumer,
@@ -322,7 +324,7 @@ class Consumer(Questions):
         """
         self._owner.check()
         self._assignment.assign(partitions)
-        return Positioned(self._settle_all)
+        return PendingPositions(self._settle_all)
 
     def assignment(self) -> frozenset[TopicPartition]:
         """Return the partitions that are read."""
@@ -360,15 +362,17 @@ class Consumer(Questions):
         self._changed(state)
 
     @checked
-    def seek_to_beginning(self, *partitions: Annotated[TopicPartition, Partition()]) -> Positioned:
+    def seek_to_beginning(
+        self, *partitions: Annotated[TopicPartition, Partition()]
+    ) -> PendingPositions:
         """Read on from the first record held; of all assigned partitions if none is named."""
         states = self._states(partitions)
         for state in states:
             self._seek_to("earliest", state)
-        return Positioned(lambda: self._settle(states))
+        return PendingPositions(lambda: self._settle(states))
 
     @checked
-    def seek_to_end(self, *partitions: Annotated[TopicPartition, Partition()]) -> Positioned:
+    def seek_to_end(self, *partitions: Annotated[TopicPartition, Partition()]) -> PendingPositions:
         """Read on from the high watermark of now; of all assigned partitions if none is named.
 
         Awaited, it returns when that is fixed: all that is acknowledged afterwards is read, and
@@ -380,7 +384,7 @@ class Consumer(Questions):
             if not state.seek_to_known_end():
                 state.seek_to("latest")
             self._changed(state)
-        return Positioned(lambda: self._settle_at_end(states))
+        return PendingPositions(lambda: self._settle_at_end(states))
 
     @checked
     async def position(self, partition: Annotated[TopicPartition, Partition()]) -> int:

@@ -10,17 +10,18 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from quorate.aio.bell import Bell
+from quorate.cluster.leader_stream import LeaderStreams
 from quorate.consumer.buffer import Buffer
-from quorate.consumer.offsets import Offsets
-from quorate.consumer.reading import Reading
-from quorate.consumer.stream import BrokerStream, FetchConfig
+from quorate.consumer.buffered_records import BufferedRecords
+from quorate.consumer.fetch_stream import FetchConfig, FetchStream
+from quorate.consumer.offset_lookup import OffsetLookup
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
     from quorate.cluster.cluster import Cluster
-    from quorate.consumer.deserialization import RecordReader
-    from quorate.consumer.positions import PartitionState
+    from quorate.consumer.partition_state import PartitionState
+    from quorate.consumer.record_reader import RecordReader
     from quorate.consumer.subscription import Change, Subscription
     from quorate.errors import QuorateError
     from quorate.model import TopicPartition
@@ -46,12 +47,12 @@ class Fetcher:
         self._config = config
         self._look_again = look_again
         self.buffer = Buffer(2 * config.max_bytes)
-        self.reading = Reading(self.buffer, subscription, reader, self.had_turn)
-        self.offsets = Offsets(cluster, subscription, self.endpoint_of, self.changed)
+        self.reading = BufferedRecords(self.buffer, subscription, reader, self.had_turn)
+        self.offsets = OffsetLookup(cluster, subscription, self.endpoint_of, self.changed)
         #: Rings when there may be something to read.
         self.arrived = Bell()
-        self._streams: dict[str, list[BrokerStream]] = {}
-        self._homes: dict[PartitionState, BrokerStream] = {}
+        self._streams: LeaderStreams[FetchStream] = LeaderStreams(cluster)
+        self._homes: dict[PartitionState, FetchStream] = {}
         self._homeless: dict[PartitionState, None] = {}
         self._is_placing = False
         self._ticker: asyncio.Task[None] | None = None
@@ -67,9 +68,7 @@ class Fetcher:
         """End every stream."""
         self.offsets.stop()
         await self.cluster.owner.end(self._ticker)
-        streams = [stream for listed in self._streams.values() for stream in listed]
-        self._streams.clear()
-        await asyncio.gather(*(stream.stop() for stream in streams))
+        await self._streams.stop()
 
     # -- what follows from a change ---------------------------------------------------------------
 
@@ -114,9 +113,7 @@ class Fetcher:
         if state.is_readable:
             self.arrived.ring()
         if was_full and not self.buffer.is_full:
-            for listed in self._streams.values():
-                for stream in listed:
-                    stream.wake()
+            self._streams.wake()
 
     def _failed(self, error: QuorateError) -> None:
         self.arrived.ring()
@@ -165,16 +162,15 @@ class Fetcher:
             home.session.remove(state)
             home.wake()
 
-    def _stream_with_room(self, endpoint: str) -> BrokerStream:
-        listed = self._streams.setdefault(endpoint, [])
-        for stream in listed:
+    def _stream_with_room(self, endpoint: str) -> FetchStream:
+        for stream in self._streams.to(endpoint):
             if len(stream.session) < stream.partitions_max:
                 return stream
-        stream = BrokerStream(
-            self.cluster, endpoint, self._config, self.buffer, self.changed, self._no_room
+        return self._streams.add(
+            FetchStream(
+                self.cluster, endpoint, self._config, self.buffer, self.changed, self._no_room
+            )
         )
-        listed.append(stream)
-        return stream
 
     def _no_room(self, state: PartitionState) -> None:
         """The broker takes fewer partitions on a stream: fetch this one on another."""
@@ -192,16 +188,5 @@ class Fetcher:
             if now - looked_at >= LOOK_INTERVAL_S:
                 looked_at = now
                 self._look_again()
-            is_stalled = False
-            for endpoint, listed in list(self._streams.items()):
-                is_stalled |= sum(stream.tick(now) for stream in listed) > 0
-                if endpoint not in self.cluster.brokers.values():
-                    await self._remove_unused(endpoint, listed)
-            if is_stalled or self._homeless:
+            if self._streams.tick(now) or self._homeless:
                 self.cluster.request_refresh()
-
-    async def _remove_unused(self, endpoint: str, listed: list[BrokerStream]) -> None:
-        if not any(len(stream.session) for stream in listed):
-            del self._streams[endpoint]
-            for stream in listed:
-                await stream.stop()

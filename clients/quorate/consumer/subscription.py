@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from quorate.consumer.positions import PartitionState, Reset
+from quorate.consumer.partition_state import PartitionState, Reset
 from quorate.model import TopicPartition
 
 

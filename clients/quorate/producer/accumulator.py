@@ -33,6 +33,7 @@ from quorate.errors import (
 )
 from quorate.errors import UnknownProducerIdError as UnknownProducer
 from quorate.model import Header
+from quorate.producer.batch_split import parts_of
 from quorate.producer.partition_queue import (
     PRODUCER_EPOCH_MAX,
     Batch,
@@ -40,7 +41,6 @@ from quorate.producer.partition_queue import (
     ProducerIdentity,
     comes_after,
 )
-from quorate.producer.split import parts_of
 from quorate.record.batch import DECOMPRESSED_BYTES_MAX, BatchBuilder
 from quorate.record.record import record_bytes_max
 

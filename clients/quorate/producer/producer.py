@@ -16,13 +16,13 @@ from quorate.errors import ClosedError
 from quorate.model import Header, RecordMetadata
 from quorate.producer.accumulator import Accumulator, AccumulatorConfig
 from quorate.producer.arguments import as_bytes, as_headers
+from quorate.producer.buffer_room import BufferRoom
 from quorate.producer.delivery import Delivery, until_done
-from quorate.producer.forgotten import Remains
 from quorate.producer.partition_queue import Batch, PartitionQueue
 from quorate.producer.partitioner import Partitioner, Sticky
-from quorate.producer.room import Room
 from quorate.producer.routes import Routes
 from quorate.producer.sender import Sender
+from quorate.producer.unstopped import UnstoppedProducer
 from quorate.record.compression import codec_named
 from quorate.record.record import RECORD_OVERHEAD_MAX, headers_bytes_max
 from quorate.serializers import Encode, encoder
@@ -113,7 +113,7 @@ class Producer:
         self._encode_key: Encode | None = encoder(key_serializer)
         self._encode_value: Encode | None = encoder(value_serializer)
         self._accumulator = Accumulator(self._config)
-        self._room = Room(self._accumulator)
+        self._room = BufferRoom(self._accumulator)
         self._owner = Owner("producer")
         self._cluster: Cluster | None = None
         self._sender: Sender | None = None
@@ -155,7 +155,7 @@ class Producer:
         )
         self._owner.on_failure(self._room.close)
         loop = asyncio.get_running_loop()
-        remains = Remains(loop, cluster, self._sender, self._accumulator)
+        remains = UnstoppedProducer(loop, cluster, self._sender, self._accumulator)
         self._unstopped = weakref.finalize(self, remains.tell)
         self._sender.start()
 

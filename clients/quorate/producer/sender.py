@@ -11,6 +11,8 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
+from quorate.aio.backoff import Backoff, backoff_ms
+from quorate.cluster.leader_stream import BACKOFF_MAX_MS, BACKOFF_MS, LeaderStreams
 from quorate.errors import (
     CorruptRecordError,
     InvalidRequestError,
@@ -33,8 +35,8 @@ from quorate.errors import (
 )
 from quorate.net.methods import INIT_PRODUCER_ID
 from quorate.producer.accumulator import Accumulator
-from quorate.producer.broker_stream import BACKOFF_MAX_S, BACKOFF_S, BrokerStream
 from quorate.producer.partition_queue import Batch, PartitionQueue, ProducerIdentity
+from quorate.producer.produce_stream import ProduceStream
 from quorate.v1.records_pb2 import InitProducerIdRequest, ProduceResult
 
 if TYPE_CHECKING:
@@ -91,7 +93,7 @@ class Sender:
         self.routes = routes
         self.acks = acks
         self.request_timeout_ms = request_timeout_ms
-        self._streams: dict[str, BrokerStream] = {}
+        self._streams: LeaderStreams[ProduceStream] = LeaderStreams(cluster)
         self._ticker: asyncio.Task[None] | None = None
         self._identity: asyncio.Task[None] | None = None
         cluster.on_change(self.wake)
@@ -104,9 +106,7 @@ class Sender:
     async def stop(self) -> None:
         """End every stream."""
         await self.cluster.owner.end(self._ticker, self._identity)
-        for stream in list(self._streams.values()):
-            await stream.stop()
-        self._streams.clear()
+        await self._streams.stop()
 
     def fail(self, error: QuorateError) -> None:
         """Fail what is buffered and all that comes: nothing works for this producer any more."""
@@ -127,14 +127,13 @@ class Sender:
         else:
             stream.wake_for_linger()
 
-    def _stream_of(self, queue: PartitionQueue) -> BrokerStream | None:
+    def _stream_of(self, queue: PartitionQueue) -> ProduceStream | None:
         endpoint = self.endpoint_of(queue)
         if not endpoint:
             return None
-        stream = self._streams.get(endpoint)
-        if stream is None:
-            stream = self._streams[endpoint] = BrokerStream(self, endpoint)
-        return stream
+        for stream in self._streams.to(endpoint):
+            return stream
+        return self._streams.add(ProduceStream(self, endpoint))
 
     def wake(self) -> None:
         """Leaders may have changed, or anything be ready to be sent."""
@@ -148,8 +147,7 @@ class Sender:
                 homeless |= self._rehome(queue)
             elif self._stream_of(queue) is None:
                 homeless = True
-        for stream in self._streams.values():
-            stream.wake()
+        self._streams.wake()
         if homeless:
             self.refresh()
 
@@ -223,12 +221,12 @@ class Sender:
             self.cluster.learn(queue.topic, queue.partition, result.leader)
         leader = self.endpoint_of(queue)
         knows_leader = leader not in ("", endpoint)
-        self.lost(batch, error, backoff_s=0.0 if knows_leader else None)
+        self.lost(batch, error, wait_ms=0.0 if knows_leader else None)
         if not batch.done and not knows_leader:
             self.refresh()
         self.wake()
 
-    def lost(self, batch: Batch, error: QuorateError, *, backoff_s: float | None = None) -> None:
+    def lost(self, batch: Batch, error: QuorateError, *, wait_ms: float | None = None) -> None:
         """Send a batch again, whole or in parts, or fail it, as its error says."""
         if batch.done:
             return
@@ -240,10 +238,10 @@ class Sender:
         if not self._is_worth_a_retry(batch, error):
             self.accumulator.failed(batch, error)
             return
-        if backoff_s is None:
-            backoff_s = min(BACKOFF_S * 2 ** min(batch.attempts - 1, 5), BACKOFF_MAX_S)
+        if wait_ms is None:
+            wait_ms = backoff_ms(batch.attempts, BACKOFF_MS, BACKOFF_MAX_MS)
         now = asyncio.get_running_loop().time()
-        self.accumulator.retry(batch, error, now, backoff_s)
+        self.accumulator.retry(batch, error, now, wait_ms / 1000)
 
     def _is_worth_a_retry(self, batch: Batch, error: QuorateError) -> bool:
         if isinstance(error, NotLeaderError | UnknownTopicError):
@@ -265,7 +263,7 @@ class Sender:
             self._identity = self.cluster.owner.spawn(self._get_identity(), "producer-id")
 
     async def _get_identity(self) -> None:
-        attempts = 0
+        backoff = Backoff(BACKOFF_MS, BACKOFF_MAX_MS)
         while True:
             try:
                 response = await self.cluster.ask_any(
@@ -278,8 +276,7 @@ class Sender:
             except QuorateError as error:
                 log.debug("no producer id yet: %s", error)
                 self.accumulator.hindrance = error
-                await asyncio.sleep(min(BACKOFF_S * 2**attempts, BACKOFF_MAX_S))
-                attempts = min(attempts + 1, 5)
+                await backoff.wait()
             else:
                 self.accumulator.hindrance = None
                 self.accumulator.identity = ProducerIdentity(
@@ -296,12 +293,6 @@ class Sender:
             now = loop.time()
             self.accumulator.expire(now)
             self.routes.forget_unused(now)
-            stalled = False
-            for endpoint, stream in list(self._streams.items()):
-                stalled |= stream.tick(now)
-                if stream.is_idle and endpoint not in self.cluster.brokers.values():
-                    del self._streams[endpoint]
-                    stream.leave()  # a tick that waits expires nothing
-            if stalled:
+            if self._streams.tick(now):
                 self.refresh()
             self.wake()

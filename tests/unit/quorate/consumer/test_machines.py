@@ -8,8 +8,8 @@ from collections import Counter, deque
 import pytest
 
 from quorate.consumer.buffer import Buffer
-from quorate.consumer.positions import UNKNOWN, Batch, PartitionState
-from quorate.consumer.session import CHANGES_MAX, FetchSession
+from quorate.consumer.fetch_session import CHANGES_MAX, FetchSession
+from quorate.consumer.partition_state import UNKNOWN, Batch, PartitionState
 from quorate.consumer.subscription import Subscription
 from quorate.model import TopicPartition
 from quorate.record.batch import BatchBuilder, parse_header

@@ -22,8 +22,8 @@ from quorate.errors import (
     UnknownTopicError,
 )
 from quorate.producer.accumulator import Accumulator, AccumulatorConfig
-from quorate.producer.broker_stream import in_doubt_ms
 from quorate.producer.partition_queue import Batch, ProducerIdentity
+from quorate.producer.produce_stream import in_doubt_ms
 from quorate.record.batch import BatchBuilder, check, parse_header, records
 from quorate_broker.replica.producer_memory import ProducerLimits, ProducerMemory
 from quorate_broker.replica.producers import Producers

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Annotated
 
-from quorate.consumer.offsets import EARLIEST, LATEST
+from quorate.consumer.offset_lookup import EARLIEST, LATEST
 from quorate.model import OffsetAndTimestamp, TopicPartition
 from quorate.settings import TIMESTAMP_MS, TOPIC, ByPartition, Partitions, checked
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from quorate.consumer.fetcher import Fetcher
 
 
-class Questions(ABC):
+class ConsumerQueries(ABC):
     """Asks the leaders, and moves no position."""
 
     @abstractmethod

@@ -14,8 +14,10 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
+from quorate.aio.backoff import backoff_ms
 from quorate.aio.bell import Bell
-from quorate.consumer.positions import UNKNOWN
+from quorate.cluster.leader_stream import BACKOFF_MAX_MS, BACKOFF_MS
+from quorate.consumer.partition_state import UNKNOWN
 from quorate.errors import (
     NotLeaderError,
     OffsetOutOfRangeError,
@@ -35,7 +37,7 @@ from quorate.v1.records_pb2 import (
 
 if TYPE_CHECKING:
     from quorate.cluster.cluster import Cluster
-    from quorate.consumer.positions import PartitionState
+    from quorate.consumer.partition_state import PartitionState
     from quorate.consumer.subscription import Subscription
     from quorate.model import TopicPartition
 
@@ -46,8 +48,6 @@ EARLIEST, LATEST = -2, -1
 TIMEOUT_S = 30.0
 #: After so long without an answer, somebody else may lead by now.
 SILENCE_S = 1.0
-BACKOFF_S = 0.03
-BACKOFF_MAX_S = 0.5
 #: A position in a partition that nobody leads is not waited for longer than this.
 LEADERLESS_WAIT_S = 5.0
 PARTITIONS_MAX = 1000  # in one request
@@ -61,7 +61,7 @@ class Listed(NamedTuple):
     refused: dict[TopicPartition, QuorateError]
 
 
-class Offsets:
+class OffsetLookup:
     """See the module.
 
     `endpoint_of` says where a partition's leader listens, "" if nobody leads; `changed` is called
@@ -203,8 +203,8 @@ class Offsets:
             return
         self._cluster.request_refresh()
         self._failures[endpoint] += 1
-        delay = min(BACKOFF_S * 2 ** min(self._failures[endpoint], 5), BACKOFF_MAX_S)
-        asyncio.get_running_loop().call_later(delay, self.look_soon)
+        delay_ms = backoff_ms(self._failures[endpoint], BACKOFF_MS, BACKOFF_MAX_MS)
+        asyncio.get_running_loop().call_later(delay_ms / 1000, self.look_soon)
 
     def _refuse(self, state: PartitionState, error: QuorateError) -> None:
         self._wanted.pop(state, None)
@@ -264,7 +264,7 @@ class Offsets:
                     raise answer
             if len(found) < len(wanted):
                 self._cluster.request_refresh()
-                await asyncio.sleep(BACKOFF_S)
+                await asyncio.sleep(BACKOFF_MS / 1000)
         return found
 
     async def _by_leader(

@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Remains:
+class UnstoppedProducer:
     """What a producer leaves behind; holds no reference to it."""
 
     loop: asyncio.AbstractEventLoop

@@ -10,7 +10,7 @@ from quorate.model import AnyRecord, Record
 from quorate.record.batch import check, parse_header, records
 
 if TYPE_CHECKING:
-    from quorate.consumer.positions import Batch, PartitionState
+    from quorate.consumer.partition_state import Batch, PartitionState
     from quorate.model import TopicPartition
     from quorate.record.batch import BatchHeader
     from quorate.record.record import RawRecord

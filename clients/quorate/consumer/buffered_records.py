@@ -10,13 +10,13 @@ from quorate.errors import CorruptRecordError, QuorateError
 
 if TYPE_CHECKING:
     from quorate.consumer.buffer import Buffer
-    from quorate.consumer.deserialization import RecordReader
-    from quorate.consumer.positions import PartitionState
+    from quorate.consumer.partition_state import PartitionState
+    from quorate.consumer.record_reader import RecordReader
     from quorate.consumer.subscription import Subscription
     from quorate.model import AnyRecord, TopicPartition
 
 
-class Reading:
+class BufferedRecords:
     """Takes records in turn. `had_turn` is called with each partition that others may follow now.
 
     An error belongs to one partition. It is raised at its turn, and the partition then stands

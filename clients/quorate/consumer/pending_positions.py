@@ -6,7 +6,7 @@ from collections.abc import Callable, Coroutine, Generator
 from typing import Any
 
 
-class Positioned:
+class PendingPositions:
     """Awaited, the positions are known and fixed; not awaited, they are looked up meanwhile."""
 
     __slots__ = ("_settle",)

@@ -1,17 +1,21 @@
-"""The fetch stream to one broker: carries out what its session (session.py) asks."""
+"""The fetch stream to one broker: sends what its session asks for, and takes the answers.
+
+What to ask is decided in fetch_session.py. Here an answer becomes batches that are held, another
+position, or an error that the user's next read raises.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from quorate.consumer.deserialization import whole_batches
-from quorate.consumer.positions import UNKNOWN
-from quorate.consumer.session import Asked, FetchSession
+from quorate.cluster.leader_stream import BACKOFF_MS, LeaderStream
+from quorate.consumer.fetch_session import Asked, FetchSession
+from quorate.consumer.partition_state import UNKNOWN
+from quorate.consumer.record_reader import whole_batches
 from quorate.errors import (
     CorruptRecordError,
     DeadlineExceededError,
@@ -20,9 +24,9 @@ from quorate.errors import (
     OverloadedError,
     PeerError,
     QuorateError,
-    StreamBrokenError,
     from_wire,
 )
+from quorate.net.frame import Frame
 from quorate.net.methods import FETCH
 from quorate.v1.common_pb2 import ErrorCode
 from quorate.v1.records_pb2 import FetchedPartition, FetchHeader, FetchPartition, FetchRequest
@@ -30,18 +34,17 @@ from quorate.v1.records_pb2 import FetchedPartition, FetchHeader, FetchPartition
 if TYPE_CHECKING:
     from quorate.cluster.cluster import Cluster
     from quorate.consumer.buffer import Buffer
-    from quorate.consumer.positions import PartitionState, Reset
-    from quorate.net.frame import Frame
+    from quorate.consumer.partition_state import PartitionState, Reset
 
 log = logging.getLogger(__name__)
 
-BACKOFF_S = 0.03
-BACKOFF_MAX_S = 0.5
-STALL_S = 1.0  # silent for so long beyond fetch_max_wait_ms: somebody else may lead by now
-BREAK_AFTER_S = 5.0
+#: A broker that is silent for so long beyond fetch_max_wait_ms may lead no more: look again.
+STALL_S = 1.0
+#: A stream that is silent for so long beyond fetch_max_wait_ms is cut.
+SILENCE_MAX_S = 5.0
 #: Partitions of one stream, before the broker says that there is room for fewer.
 SESSION_PARTITIONS_MAX = 10_000
-#: A broker that ends so many streams in a row for what we ask will not have it: the user is told.
+#: So many streams in a row that a broker ends for what they ask are no accident: tell the user.
 REFUSALS_MAX = 5
 REFUSALS = ("INVALID_ARGUMENT", "UNIMPLEMENTED")
 
@@ -58,8 +61,8 @@ class FetchConfig:
     policy: Reset
 
 
-class BrokerStream:
-    """See the module.
+class FetchStream(LeaderStream[FetchRequest, Frame[FetchHeader]]):
+    """One fetch stream to one broker, and the partitions that are fetched on it.
 
     `changed` is called with each partition that an answer said something of, `no_room` with one
     that the broker's session has no room for.
@@ -74,111 +77,63 @@ class BrokerStream:
         changed: Callable[[PartitionState], None],
         no_room: Callable[[PartitionState], None],
     ) -> None:
-        self.endpoint = endpoint
+        super().__init__(cluster, endpoint, FETCH, "fetch")
         #: Partitions that the broker takes on this stream, as far as we know.
         self.partitions_max = SESSION_PARTITIONS_MAX
         self.session = FetchSession(config.max_partition_bytes)
-        self._cluster = cluster
         self._config = config
         self._buffer = buffer
         self._changed = changed
         self._no_room = no_room
-        self._wake = asyncio.Event()
+        #: What opened the stream: its first request, until it is sent.
+        self._first: Asked | None = None
         self._asked_at = 0.0
-        self._is_first = True
-        self._is_cut = False
-        self._breaks = 0
-        self._reader: asyncio.Task[QuorateError] | None = None
-        self._task = cluster.owner.spawn(self._stream_for_good(), f"fetch-{endpoint}")
+        self._refusals = 0
 
-    def wake(self) -> None:
-        """There may be something to ask for."""
-        self._wake.set()
+    @property
+    def is_unused(self) -> bool:
+        """No partition is fetched here."""
+        return not len(self.session)
 
     def touch(self, state: PartitionState) -> None:
         """Something happened to a partition that is fetched here."""
         self.session.touch(state)
-        self._wake.set()
-
-    async def stop(self) -> None:
-        """End the stream."""
-        await self._cluster.owner.end(self._task)
+        self.wake()
 
     def tick(self, now: float) -> bool:
-        """Break a stream that is silent too long; return whether it is silent already."""
+        """Cut a stream that is silent for too long; return whether it is silent already."""
         if not self.session.awaits_answer:
             return False
         silence = now - self._asked_at - self._config.max_wait_ms / 1000
-        if silence >= BREAK_AFTER_S or (silence >= STALL_S and not len(self.session)):
-            self._cluster.avoid(self.endpoint)
-            self._is_cut = True
-            if self._reader is not None:
-                self._cluster.owner.cancel(self._reader)
+        if silence >= SILENCE_MAX_S or (silence >= STALL_S and self.is_unused):
+            self.cluster.avoid(self.endpoint)
+            self.cut(DeadlineExceededError(f"{self.endpoint} was silent"))
         return silence >= STALL_S
 
-    # -- the stream ------------------------------------------------------------------------------
-
-    async def _stream_for_good(self) -> None:
-        while True:
-            self._wake.clear()
-            first = self._next_request()
-            if first is None:
-                await self._wake.wait()
-                continue
-            error = await self._one_stream(first)
-            log.debug("the fetch stream of %s ended: %s", self.endpoint, error)
-            self.session.restart()
-            self._breaks += 1
-            if isinstance(error, PeerError) and error.status in REFUSALS:
-                self._refused(error)
-            self._cluster.request_refresh()
-            await asyncio.sleep(min(BACKOFF_S * 2 ** min(self._breaks - 1, 4), BACKOFF_MAX_S))
-
-    def _refused(self, error: PeerError) -> None:
-        if self._breaks >= REFUSALS_MAX:
-            self._breaks = 0
+    def broke(self, error: QuorateError) -> None:
+        self._first = None
+        self.session.restart()
+        if not isinstance(error, PeerError) or error.status not in REFUSALS:
+            return
+        self._refusals += 1
+        if self._refusals >= REFUSALS_MAX:
+            self._refusals = 0
             for state in self.session.members():
                 state.error = error
                 self._changed(state)
 
-    async def _one_stream(self, first: Asked) -> QuorateError:
-        self._is_first = True
-        owner = self._cluster.owner
-        reader = self._reader = owner.spawn(self._read(first), f"fetched-{self.endpoint}")
-        try:
-            await asyncio.wait([reader])
-        finally:
-            self._reader = None
-            await owner.end(reader)
-        if reader.cancelled():
-            return DeadlineExceededError(f"{self.endpoint} was silent")
-        return reader.result()
+    # -- requests --------------------------------------------------------------------------------
 
-    async def _read(self, first: Asked) -> QuorateError:
-        """Take answers until the stream ends; return why it did."""
-        connection = self._cluster.connection(self.endpoint)
-        try:
-            async with aclosing(connection.stream(FETCH, self._requests(first))) as frames:
-                async for frame in frames:
-                    self._breaks = 0
-                    self._take(frame)
-                    self._wake.set()
-        except QuorateError as error:
-            return error
-        return StreamBrokenError(f"{self.endpoint} ended the stream")
+    def has_work(self) -> bool:
+        if self._first is None and not self._buffer.is_full:
+            self._first = self.session.next_request()
+        return self._first is not None
 
-    async def _requests(self, first: Asked) -> AsyncIterator[FetchRequest]:
-        yield self._encoded(first)
-        while True:
-            self._wake.clear()
-            asked = self._next_request()
-            if asked is not None:
-                yield self._encoded(asked)
-            else:
-                await self._wake.wait()
-
-    def _next_request(self) -> Asked | None:
-        return None if self._buffer.is_full else self.session.next_request()
+    def next_request(self) -> FetchRequest | None:
+        asked, self._first = self._first, None
+        if asked is None and not self._buffer.is_full:
+            asked = self.session.next_request()
+        return None if asked is None else self._encoded(asked)
 
     def _encoded(self, asked: Asked) -> FetchRequest:
         self._asked_at = asyncio.get_running_loop().time()
@@ -188,14 +143,13 @@ class BrokerStream:
             max_wait_ms=config.max_wait_ms,
             min_bytes=config.min_bytes,
             max_bytes=config.max_bytes,
-            client_id=self._cluster.client_id if self._is_first else "",
-            client_rack=config.client_rack if self._is_first else "",
+            client_id=self.cluster.client_id if self.is_first_request else "",
+            client_rack=config.client_rack if self.is_first_request else "",
         )
-        self._is_first = False
         for topic_id, partition in asked.forgotten:
             request.forgotten.append(FetchPartition(topic_id=topic_id, partition=partition))
         for state in asked.named:
-            view = self._cluster.partition(*state.topic_partition)
+            view = self.cluster.partition(*state.topic_partition)
             request.partitions.append(
                 FetchPartition(
                     topic_id=state.topic_id,
@@ -211,13 +165,14 @@ class BrokerStream:
 
     # -- answers ---------------------------------------------------------------------------------
 
-    def _take(self, frame: Frame[FetchHeader]) -> None:
-        request_id = frame.header.request_id
+    def take(self, answer: Frame[FetchHeader]) -> None:
+        self._refusals = 0
+        request_id = answer.header.request_id
         self.session.answered(request_id)
         self._asked_at = asyncio.get_running_loop().time()
-        payload = frame.payload
+        payload = answer.payload
         position = 0
-        for part in frame.header.partitions:
+        for part in answer.header.partitions:
             data = payload[position : position + part.size]
             position += part.size
             state = self.session.awaits(
@@ -258,8 +213,8 @@ class BrokerStream:
             self._no_room(state)
         elif not error.retriable:
             state.error = error
-        elif not self._cluster.learn(*state.topic_partition, part.leader):
-            self._cluster.request_refresh()
+        elif not self.cluster.learn(*state.topic_partition, part.leader):
+            self.cluster.request_refresh()
             self._back_off(state)
         self._changed(state)
 
@@ -311,7 +266,7 @@ class BrokerStream:
 
     def _back_off(self, state: PartitionState) -> None:
         state.is_backing_off = True
-        asyncio.get_running_loop().call_later(BACKOFF_S, self._retry, state)
+        asyncio.get_running_loop().call_later(BACKOFF_MS / 1000, self._retry, state)
 
     def _retry(self, state: PartitionState) -> None:
         state.is_backing_off = False

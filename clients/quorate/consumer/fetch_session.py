@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from typing import NamedTuple
 
-from quorate.consumer.positions import PartitionState
+from quorate.consumer.partition_state import PartitionState
 
 Key = tuple[bytes, int]
 

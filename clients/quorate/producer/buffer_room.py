@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from quorate.producer.accumulator import Accumulator
 
 
-class Room:
+class BufferRoom:
     """The senders that wait until their record fits into the buffer, in the order of their coming.
 
     One is woken at a time, so that a large record is not overtaken for ever. Its turn is passed on
