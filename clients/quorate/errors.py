@@ -387,12 +387,14 @@ class AuthorizationError(QuorateError):
 class TopicAuthorizationFailedError(AuthorizationError):
     """The principal may not do this with that topic."""
 
+    advice = "Have the principal allowed to do this with the topic."
     code = ErrorCode.ERROR_CODE_TOPIC_AUTHORIZATION_FAILED
 
 
 class ClusterAuthorizationFailedError(AuthorizationError):
     """The principal may not do this with the cluster."""
 
+    advice = "Have the principal allowed to do this with the cluster."
     code = ErrorCode.ERROR_CODE_CLUSTER_AUTHORIZATION_FAILED
 
 
