@@ -16,6 +16,7 @@ from quorate.errors import raise_if_error
 from quorate.net.methods import CREATE_TOPICS
 from quorate.net.principal import ANONYMOUS
 from quorate.v1.admin_pb2 import CreateTopicsRequest
+from quorate.v1.common_pb2 import Listener
 from quorate_cli.local import Node
 from quorate_quorum.client.client import HeartbeatStream, QuorumClient
 from quorate_quorum.metadata.delta import MetadataDelta
@@ -92,7 +93,8 @@ async def _register(client: QuorumClient, broker_id: int) -> HeartbeatStream:
         RegisterRequest(
             broker_id=broker_id,
             incarnation=incarnation,
-            endpoint=f"127.0.0.1:{broker_id}",
+            listeners=[Listener(name="grpc", protocol="grpc", endpoint=f"127.0.0.1:{broker_id}")],
+            inter_broker_listener="grpc",
             host=f"host{broker_id}",
             directories=[Directory(directory_id=os.urandom(16))],
         )

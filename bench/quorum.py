@@ -32,6 +32,7 @@ from quorate_quorum.log.events import encode_events
 from quorate_quorum.metadata.delta import replayed
 from quorate_quorum.metadata.image import EMPTY, BrokerImage, DirectoryImage, MetadataImage
 from quorate_quorum.metadata.loader import Loader
+from quorate_quorum.node.listeners import parse
 from quorate_quorum.node.process import collect_garbage_rarely
 from quorate_quorum.raft.driver.storage import parse_batches
 from quorate_quorum.v1.events_pb2 import MetadataEvent
@@ -315,7 +316,8 @@ def _with_brokers() -> MetadataImage:
             number,
             number + 1,
             b"i" * 16,
-            f"b{number}:1",
+            (parse(f"b{number}:1"),),
+            "grpc",
             "",
             f"h{number}",
             (directory,),

@@ -26,6 +26,8 @@ from quorate.errors import (
 from quorate.v1.common_pb2 import ErrorCode
 from quorate_broker.files.strays import Strays
 from quorate_quorum.node.features import to_wire
+from quorate_quorum.node.listeners import inter_broker
+from quorate_quorum.node.listeners import to_wire as listener_to_wire
 from quorate_quorum.v1.controller_pb2 import (
     HeartbeatRequest,
     LossyReplica,
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
     from quorate_quorum.metadata.image import BrokerImage, MetadataImage
     from quorate_quorum.node.config import BrokerConfig
     from quorate_quorum.node.features import Known
+    from quorate_quorum.node.listeners import ListenerAddress
     from quorate_quorum.v1.controller_pb2 import HeartbeatResponse, PartitionId
 
 log = structlog.get_logger(__name__)
@@ -77,7 +80,7 @@ class Lifecycle:
         self._fail = fail
         self._publisher: Publisher | None = None
         self._strays: Strays | None = None
-        self._endpoint = ""
+        self._listeners: tuple[ListenerAddress, ...] = ()
         self._heartbeat: HeartbeatStream | None = None
         self._tasks = Tasks(self._task_failed)
         self._notify_offset = 0
@@ -95,12 +98,12 @@ class Lifecycle:
         self.unfenced = asyncio.Event()
         self.should_shut_down = asyncio.Event()
 
-    async def register(self, endpoint: str, publisher: Publisher) -> None:
-        """Register, begin heartbeats, and open the logs in the background.
+    async def register(self, listeners: tuple[ListenerAddress, ...], publisher: Publisher) -> None:
+        """Register these listeners, begin heartbeats, and open the logs in the background.
 
         Raises DuplicateBrokerError, WrongClusterError, InvalidRequestError, ConfigError.
         """
-        self._endpoint = endpoint
+        self._listeners = listeners
         self._publisher = publisher
         self._replicas.cluster_id = self._directories.cluster_id
         self._replicas.on_directory_failed = self.directory_failed
@@ -179,13 +182,15 @@ class Lifecycle:
     # Registration
 
     async def _register(self) -> int:
+        internal = inter_broker(self._listeners, self._config.inter_broker_listener_name)
         response = await self._client.register(
             RegisterRequest(
                 broker_id=self._config.node_id,
                 incarnation=self._incarnation,
-                endpoint=self._endpoint,
+                listeners=map(listener_to_wire, self._listeners),
+                inter_broker_listener=internal.name,
                 rack=self._config.broker_rack,
-                host=self._config.broker_host or self._endpoint.rpartition(":")[0],
+                host=self._config.broker_host or internal.host,
                 directories=self._directories.registered(),
                 features=to_wire(self._features),
             )

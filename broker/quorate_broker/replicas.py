@@ -156,11 +156,7 @@ class Replicas:
         state = self.image.partition(topic_id, partition)
         if state is None:
             raise UnknownTopicError(f"no topic {topic_id.hex()} with partition {partition} here")
-        hint = LeaderHint(
-            leader=state.leader,
-            leader_epoch=state.leader_epoch,
-            endpoint=self.endpoint_of(state.leader),
-        )
+        hint = LeaderHint(leader=state.leader, leader_epoch=state.leader_epoch)
         reason = self._unopened.get((topic_id, partition))
         is_asked = state.leader in (self.broker_id, NO_LEADER)
         if reason is not None and is_asked and not has_other_leaders(state, self.broker_id):

@@ -1,7 +1,7 @@
 """A broker: its rooms joined, from its locked directories to its clean end.
 
-    start   lock directories -> listen -> watch the quorum -> register   (then, in the background:
-            image has passed the registration -> logs opened -> unfenced)
+    start   lock directories -> open the listeners -> watch the quorum -> register
+            (then, in the background: image has passed the registration -> logs opened -> unfenced)
     stop    leave -> take nothing new -> end streams -> close logs, synced -> mark -> unlock
 
 It listens before it registers, for the controller dials it at once. What fails inside calls
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from quorate.net.network import Listener
     from quorate_quorum.node.config import BrokerConfig
     from quorate_quorum.node.environment import Environment
+    from quorate_quorum.node.listeners import ListenerAddress
 
 log = structlog.get_logger(__name__)
 
@@ -68,12 +69,18 @@ class BrokerServer:
         self._stopping: asyncio.Task[None] | None = None
         self._rooms: _Rooms | None = None
         self._directories: LogDirectories | None = None
-        self._listener: Listener | None = None
+        #: What is open, by the name of the listener.
+        self._listeners: dict[str, Listener] = {}
 
     @property
     def endpoint(self) -> str:
-        """host:port as bound; empty before it listens and after it has stopped."""
-        return "" if self._listener is None else self._listener.endpoint
+        """host:port as bound, where other nodes reach it; empty unless it listens."""
+        return self.endpoint_of(self.config.internal.name)
+
+    def endpoint_of(self, listener: str) -> str:
+        """Return the host:port at which a listener is bound; empty unless it listens."""
+        found = self._listeners.get(listener)
+        return "" if found is None else found.endpoint
 
     @property
     def replicas(self) -> Replicas:
@@ -129,9 +136,13 @@ class BrokerServer:
         self._directories = directories = await LogDirectories.open(config, environment.disk)
         self._rooms = rooms = _Rooms(self, directories)
         try:
-            self._listener = await environment.network.serve(
-                config.listeners[0], rooms.services, cluster_id=directories.cluster_id
-            )
+            for address in config.listener_addresses:
+                self._listeners[address.name] = await environment.network.serve(
+                    address.endpoint,
+                    rooms.services,
+                    cluster_id=directories.cluster_id,
+                    listener=address.name,
+                )
         except OSError as error:
             raise ConfigError(f"broker {config.node_id} can't listen: {error}") from error
         rooms.replicas.subscribe(rooms.fetchers)
@@ -141,7 +152,7 @@ class BrokerServer:
         rooms.client.subscribe(rooms.publisher)
         await rooms.client.start()
         try:
-            await rooms.lifecycle.register(self._advertised(self.endpoint), rooms.publisher)
+            await rooms.lifecycle.register(self._advertised(), rooms.publisher)
         except (
             AuthorizationError,
             DuplicateBrokerError,
@@ -151,12 +162,10 @@ class BrokerServer:
         ) as error:
             raise ConfigError(f"broker {config.node_id} was refused: {error}") from error
 
-    def _advertised(self, bound: str) -> str:
-        """What others dial; a port that was left open takes the one bound."""
-        if not self.config.advertised_listeners:
-            return bound
-        host, _, port = self.config.advertised.rpartition(":")
-        return f"{host}:{bound.rpartition(':')[2]}" if port == "0" else self.config.advertised
+    def _advertised(self) -> tuple[ListenerAddress, ...]:
+        """What others dial; a port that was left open is the one bound."""
+        told = self.config.advertised_addresses
+        return tuple(one.bound_at(self.endpoint_of(one.name)) for one in told)
 
     async def _or_failure(self, work: Coroutine[Any, Any, Any]) -> None:
         """Wait for the work, or raise NodeFailed when the node stops, or did."""
@@ -210,9 +219,9 @@ class BrokerServer:
         """Take nothing new, let open streams end, and end whatever writes."""
         rooms.records.stop()
         rooms.replica.stop()
-        if self._listener is not None:
-            listener, self._listener = self._listener, None
-            await listener.stop(0 if self._failure else STREAMS_GRACE_MS)
+        open_ones, self._listeners = list(self._listeners.values()), {}
+        grace_ms = 0 if self._failure else STREAMS_GRACE_MS
+        await asyncio.gather(*(one.stop(grace_ms) for one in open_ones))
         await rooms.fetchers.stop()
         await rooms.isr.stop()
         await rooms.producer_expiry.stop()

@@ -251,7 +251,7 @@ class LocalCluster:
         voters = ", ".join(json.dumps(voter.endpoint) for voter in self.voters)
         lines = [
             f"node.id = {node.id}",
-            f"listeners = [{json.dumps(node.endpoint)}]",
+            f"listeners = [{json.dumps(f'grpc://{node.endpoint}')}]",
             f"log.dirs = [{json.dumps(str(node.folder / 'data'))}]",
             f"quorum.bootstrap.servers = [{voters}]",
             "local.cluster = true",

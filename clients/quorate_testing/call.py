@@ -357,9 +357,11 @@ class Switchboard:
         spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
         *,
         cluster_id: str = "",
+        listener: str = "",
         message_bytes_max: int = MESSAGE_BYTES_MAX,
     ) -> None:
         self._cluster_id = cluster_id
+        self._listener = listener
         self._spawn = spawn
         self._message_bytes_max = message_bytes_max
         self._table: Mapping[str, tuple[Method[Any, Any], Handler]] = {
@@ -381,7 +383,7 @@ class Switchboard:
         if head.path not in self._table:
             return end.finish(PeerError("UNIMPLEMENTED", f"no method {head.path}"))
         method, handler = self._table[head.path]
-        peer = Peer(address, timeout_ms=head.timeout_ms)
+        peer = Peer(address, timeout_ms=head.timeout_ms, listener=self._listener)
         task = self._spawn(self._answer(method, handler, end, peer))
         self._taken += 1
         number = self._taken

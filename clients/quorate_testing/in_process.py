@@ -52,7 +52,12 @@ class InProcessNetwork:
         return connection
 
     async def serve(
-        self, endpoint: str, services: Sequence[Service], *, cluster_id: str = ""
+        self,
+        endpoint: str,
+        services: Sequence[Service],
+        *,
+        cluster_id: str = "",
+        listener: str = "",
     ) -> InProcessListener:
         """Listen; raise OSError naming the endpoint if the port is in use."""
         host, _colon, port = endpoint.rpartition(":")
@@ -65,11 +70,12 @@ class InProcessNetwork:
             services,
             loop.create_task,
             cluster_id=cluster_id,
+            listener=listener,
             message_bytes_max=self._message_bytes_max,
         )
-        listener = InProcessListener(endpoint, loop, switchboard, self._listeners)
-        self._listeners[endpoint] = listener
-        return listener
+        served = InProcessListener(endpoint, loop, switchboard, self._listeners)
+        self._listeners[endpoint] = served
+        return served
 
     async def probe(self, endpoint: str, *, timeout_ms: int) -> ProbeResult:
         """Ask who is there."""

@@ -161,7 +161,10 @@ class QuorumServer:
         await self._check_one_recovery(identity, rooms.raft)
         rooms.snapshotting.begin()
         try:
-            self._listener = await environment.network.serve(config.listeners[0], rooms.services)
+            address = config.listener_addresses[0]  # a voter has one
+            self._listener = await environment.network.serve(
+                address.endpoint, rooms.services, listener=address.name
+            )
         except OSError as error:
             raise ConfigError(f"voter {config.node_id} can't listen: {error}") from error
         await self._check_one_recovery(identity, rooms.raft)  # one that starts in this moment too
@@ -175,7 +178,7 @@ class QuorumServer:
 
     async def _check_one_recovery(self, identity: Identity, raft: RaftNode) -> None:
         if identity.quorum_generation > 1:
-            mine = (self.config.advertised, *self.config.listeners)
+            mine = (self.config.advertised, self.config.listener_addresses[0].endpoint)
             others = [one for one in self.config.quorum_bootstrap_servers if one not in mine]
             bootstrap_hash = raft.history.bootstrap_hash
             await check_one_recovery(self.environment.network, others, identity, bootstrap_hash)

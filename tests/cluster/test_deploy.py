@@ -47,7 +47,7 @@ def test_three_machines_by_hand(tmp_path: Path) -> None:
         for kind, node_id in (("voter", 100 + i), ("broker", i)):
             text = (PAGE / f"{kind}.toml").read_text()
             text = re.sub(r"node.id = \d+", f"node.id = {node_id}", text)
-            advertised = re.compile(r'(advertised.listeners = \[")machine-a')
+            advertised = re.compile(r'(advertised.listeners = \["grpc://)machine-a')
             text = advertised.sub(rf"\g<1>{machine}", text)
             (tmp_path / machine / f"{kind}.toml").write_text(here(text, machine))
         script.append(here(format_disks, machine))

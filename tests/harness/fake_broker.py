@@ -17,6 +17,7 @@ from quorate_quorum.v1.controller_pb2 import (
     ReplicaEnd,
 )
 from quorate_quorum.v1.events_pb2 import Directory
+from tests.harness.addresses import listening_at
 
 
 class FakeBroker:
@@ -78,7 +79,7 @@ class FakeBroker:
             RegisterRequest(
                 broker_id=self.node_id,
                 incarnation=self.incarnation,
-                endpoint=self.endpoint,
+                **listening_at(self.endpoint),
                 host=f"h{self.node_id}",
                 directories=[
                     Directory(directory_id=self.directory_id, tail_intact=self.tail_intact)

@@ -37,6 +37,7 @@ from quorate_broker.replica.producers import Producers
 from quorate_quorum.log.epochs import EpochCache
 from quorate_testing.in_process import InProcessListener, InProcessNetwork
 from quorate_testing.simulated.loop import simulate
+from tests.harness.addresses import listener
 
 T = TypeVar("T")
 START_MS = 1_700_000_000_000
@@ -380,9 +381,10 @@ class FakeCluster:
         raise UnknownTopicError(f"no topic {topic_id.hex()} with partition {partition}")
 
     def hint(self, partition: FakePartition) -> common_pb2.LeaderHint:
-        endpoint = f"b{partition.leader}:9092" if partition.leader >= 0 else ""
         return common_pb2.LeaderHint(
-            leader=partition.leader, leader_epoch=partition.leader_epoch, endpoint=endpoint
+            leader=partition.leader,
+            leader_epoch=partition.leader_epoch,
+            listener=listener(f"b{partition.leader}:9092") if partition.leader >= 0 else None,
         )
 
     def metadata(self, request: admin_pb2.MetadataRequest) -> admin_pb2.MetadataResponse:
@@ -397,7 +399,7 @@ class FakeCluster:
             response.unchanged = True
             return response
         for broker in self.brokers:
-            response.brokers.add(broker_id=broker.id, endpoint=broker.endpoint)
+            response.brokers.add(broker_id=broker.id, listener=listener(broker.endpoint))
         for name in sorted(self.topics) if request.all_topics else request.topics:
             told = response.topics.add(name=name)
             topic = self.topics.get(name)

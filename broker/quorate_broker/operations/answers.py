@@ -12,11 +12,14 @@ from quorate.errors import (
     QuorumUnavailableError,
     to_wire,
 )
+from quorate_quorum.node import listeners
 
 if TYPE_CHECKING:
-    from quorate.v1.common_pb2 import Error
+    from quorate.net.network import Peer
+    from quorate.v1.common_pb2 import Error, LeaderHint, Listener
     from quorate_broker.replica.partition import Partition
     from quorate_broker.replicas import Replicas
+    from quorate_quorum.metadata.image import BrokerImage, MetadataImage
 
 TOPIC_ID_BYTES = 16
 #: Of one request, in one turn of the loop: 1 to 3 ms.
@@ -69,6 +72,24 @@ def _shown(one: Hashable) -> str:
     parts = one if isinstance(one, tuple) else (one,)
     texts = [part.hex() if isinstance(part, bytes) else str(part)[:249] for part in parts]
     return "-".join(texts)
+
+
+def listener_for(peer: Peer, broker: BrokerImage) -> Listener | None:
+    """Return the listener by which a caller reaches a broker: of the name that it came in by.
+
+    None if that broker has no such listener. A caller whose network gives listeners no names is
+    told the one by which other nodes reach the broker.
+    """
+    found = broker.listener(peer.listener or broker.inter_broker_listener)
+    return None if found is None else listeners.to_wire(found)
+
+
+def address_hint(hint: LeaderHint, peer: Peer, image: MetadataImage) -> None:
+    """Say in a hint by which listener the caller reaches the leader."""
+    leader = image.brokers.get(hint.leader)
+    listener = None if leader is None else listener_for(peer, leader)
+    if listener is not None:
+        hint.listener.CopyFrom(listener)
 
 
 def error_of(error: QuorateError) -> Error:

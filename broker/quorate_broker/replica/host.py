@@ -32,9 +32,6 @@ class PartitionHost(Protocol):
     def in_thread(self, work: Callable[..., T], *arguments: object) -> Awaitable[T]:
         """Do work that takes longer than a turn of the loop may."""
 
-    def endpoint_of(self, broker_id: int) -> str:
-        """Return a broker's endpoint; "" if unknown."""
-
     async def prepare(self, partition: Partition) -> None:
         """Make the replica's directory and say whose it is, before the first append."""
 

@@ -170,9 +170,7 @@ class Partition:
     @property
     def hint(self) -> LeaderHint:
         """Who leads, for a caller who asked the wrong broker."""
-        leader = self.leader
-        endpoint = self.host.endpoint_of(leader) if leader >= 0 else ""
-        return LeaderHint(leader=leader, leader_epoch=self.leader_epoch, endpoint=endpoint)
+        return LeaderHint(leader=self.leader, leader_epoch=self.leader_epoch)
 
     # for producers: appending.py
 

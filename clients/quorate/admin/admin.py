@@ -308,7 +308,12 @@ class Admin:
             response.controller,
             tuple(
                 BrokerDescription(
-                    one.broker_id, one.rack, one.host, one.endpoint, one.fenced, one.broker_epoch
+                    one.broker_id,
+                    one.rack,
+                    one.host,
+                    one.listener.endpoint,
+                    one.fenced,
+                    one.broker_epoch,
                 )
                 for one in response.brokers
             ),

@@ -259,7 +259,7 @@ class Cluster(Brokers, TopicViews):
         self.image_offset = max(self.image_offset, response.image_offset)
         self.cluster_id = response.cluster_id
         self.controller = response.controller
-        self.brokers = {one.broker_id: one.endpoint for one in response.brokers}
+        self.brokers = {one.broker_id: one.listener.endpoint for one in response.brokers}
         self.racks = {one.broker_id: one.rack for one in response.brokers}
         now = asyncio.get_running_loop().time()
         told = Told(self.brokers, is_stale, now, response.now_ms)

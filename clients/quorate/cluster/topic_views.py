@@ -107,7 +107,7 @@ class TopicViews:
         view = self.partition(name, partition)
         if view is None or hint.leader < 0 or hint.leader_epoch <= view.leader_epoch:
             return False
-        endpoint = hint.endpoint or brokers.get(hint.leader, "")
+        endpoint = hint.listener.endpoint or brokers.get(hint.leader, "")
         if not endpoint:
             return False
         view.leader, view.leader_epoch, view.endpoint = hint.leader, hint.leader_epoch, endpoint

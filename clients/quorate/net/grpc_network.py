@@ -93,7 +93,12 @@ class GrpcNetwork:
         return connection
 
     async def serve(
-        self, endpoint: str, services: Sequence[Service], *, cluster_id: str = ""
+        self,
+        endpoint: str,
+        services: Sequence[Service],
+        *,
+        cluster_id: str = "",
+        listener: str = "",
     ) -> GrpcListener:
         """Listen; raise OSError naming the endpoint if the port is in use."""
         host, _port = split_endpoint(endpoint)
@@ -101,7 +106,7 @@ class GrpcNetwork:
         server = library().aio.server(options=self._options.server_arguments())
         held.add(server)
         handlers = {
-            method.path: rpc_handler(method, handler, cluster_id)
+            method.path: rpc_handler(method, handler, cluster_id, listener)
             for service in services
             for method, handler in service.handlers().items()
         }

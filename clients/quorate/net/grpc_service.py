@@ -32,16 +32,18 @@ def table(handlers: Mapping[str, RpcHandler]) -> GenericRpcHandler:
     return Table()
 
 
-def rpc_handler(method: Method[Any, Any], handler: Handler, cluster_id: str) -> RpcHandler:
+def rpc_handler(
+    method: Method[Any, Any], handler: Handler, cluster_id: str, listener: str
+) -> RpcHandler:
     """Return how gRPC calls a handler of ours; calls for another cluster do not reach it."""
     if not method.streams_requests and not method.streams_responses:
         unary: RpcHandler = library().unary_unary_rpc_method_handler(
-            _unary(method, handler, cluster_id)
+            _unary(method, handler, cluster_id, listener)
         )
         return unary
     assert method.streams_responses, f"{method.path}: a stream of requests has one of responses"
     stream: RpcHandler = library().stream_stream_rpc_method_handler(
-        _streamed(method, handler, cluster_id)
+        _streamed(method, handler, cluster_id, listener)
     )
     return stream
 
@@ -51,7 +53,7 @@ class _UnreadableError(Exception):
 
 
 def _unary(
-    method: Method[Any, Any], handler: Handler, cluster_id: str
+    method: Method[Any, Any], handler: Handler, cluster_id: str, listener: str
 ) -> Callable[[bytes, Any], Awaitable[bytes]]:
     async def handle(data: bytes, context: Any) -> bytes:
         await _refuse_other_cluster(method, context, cluster_id)
@@ -59,7 +61,8 @@ def _unary(
             request = _decode_request(method, data)
             left_s = context.time_remaining()
             timeout_ms = 0 if left_s is None else max(1, int(left_s * 1000))
-            response = await handler(request, Peer(context.peer(), timeout_ms=timeout_ms))
+            peer = Peer(context.peer(), timeout_ms=timeout_ms, listener=listener)
+            response = await handler(request, peer)
             return method.encode_response(response)
         except Exception as error:
             await _abort(context, method, error)
@@ -68,14 +71,15 @@ def _unary(
 
 
 def _streamed(
-    method: Method[Any, Any], handler: Handler, cluster_id: str
+    method: Method[Any, Any], handler: Handler, cluster_id: str, listener: str
 ) -> Callable[[Any, Any], Awaitable[None]]:
     async def handle(_requests: Any, context: Any) -> None:
         await _refuse_other_cluster(method, context, cluster_id)
         requests = _Requests(method, context)
         try:
             argument = requests if method.streams_requests else await requests.only()
-            async with aclosing(handler(argument, Peer(context.peer()))) as responses:
+            peer = Peer(context.peer(), listener=listener)
+            async with aclosing(handler(argument, peer)) as responses:
                 async for response in responses:
                     await context.write(method.encode_response(response))
         except Exception as error:

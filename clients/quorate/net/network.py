@@ -67,6 +67,8 @@ class Peer:
     principal: Principal = ANONYMOUS
     #: How long the caller of a unary call still waits; 0: it did not say.
     timeout_ms: int = 0
+    #: The name of the listener that the call came in by; empty: the listener has none.
+    listener: str = ""
 
 
 def any_cluster() -> str:
@@ -170,9 +172,17 @@ class Network(Protocol):
         """Return a lazy connection, whose calls are meant for that cluster."""
 
     async def serve(
-        self, endpoint: str, services: Sequence[Service], *, cluster_id: str = ""
+        self,
+        endpoint: str,
+        services: Sequence[Service],
+        *,
+        cluster_id: str = "",
+        listener: str = "",
     ) -> Listener:
-        """Listen as that cluster; raise OSError naming the endpoint if the port is in use."""
+        """Listen as that cluster; raise OSError naming the endpoint if the port is in use.
+
+        `listener`: the name of the listener, which the services find in Peer.listener.
+        """
 
     async def probe(self, endpoint: str, *, timeout_ms: int) -> ProbeResult:
         """Ask who is there (Node/Identify), by a bare connect first where that tells more."""

@@ -86,7 +86,7 @@ class MetadataResponse(_message.Message):
     """the clock of the broker that answers"""
     @_builtins.property
     def brokers(self) -> _containers.RepeatedCompositeFieldContainer[Global___BrokerEndpoint]:
-        """unfenced ones"""
+        """unfenced ones that have a listener for the caller"""
 
     @_builtins.property
     def topics(self) -> _containers.RepeatedCompositeFieldContainer[Global___TopicMetadata]: ...
@@ -115,22 +115,24 @@ class BrokerEndpoint(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     BROKER_ID_FIELD_NUMBER: _builtins.int
-    ENDPOINT_FIELD_NUMBER: _builtins.int
     RACK_FIELD_NUMBER: _builtins.int
+    LISTENER_FIELD_NUMBER: _builtins.int
     broker_id: _builtins.int
-    endpoint: _builtins.str
-    """host:port"""
     rack: _builtins.str
+    @_builtins.property
+    def listener(self) -> _common_pb2.Listener:
+        """of the name by which the caller came in"""
+
     def __init__(
         self,
         *,
         broker_id: _builtins.int = ...,
-        endpoint: _builtins.str = ...,
         rack: _builtins.str = ...,
+        listener: _common_pb2.Listener | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["listener", b"listener"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["broker_id", b"broker_id", "endpoint", b"endpoint", "rack", b"rack"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["broker_id", b"broker_id", "listener", b"listener", "rack", b"rack"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -747,31 +749,34 @@ class ClusterBroker(_message.Message):
     BROKER_ID_FIELD_NUMBER: _builtins.int
     RACK_FIELD_NUMBER: _builtins.int
     HOST_FIELD_NUMBER: _builtins.int
-    ENDPOINT_FIELD_NUMBER: _builtins.int
     FENCED_FIELD_NUMBER: _builtins.int
     BROKER_EPOCH_FIELD_NUMBER: _builtins.int
     SHUTTING_DOWN_FIELD_NUMBER: _builtins.int
+    LISTENER_FIELD_NUMBER: _builtins.int
     broker_id: _builtins.int
     rack: _builtins.str
     host: _builtins.str
-    endpoint: _builtins.str
     fenced: _builtins.bool
     broker_epoch: _builtins.int
     shutting_down: _builtins.bool
+    @_builtins.property
+    def listener(self) -> _common_pb2.Listener:
+        """for the caller; absent: it has none of that name"""
+
     def __init__(
         self,
         *,
         broker_id: _builtins.int = ...,
         rack: _builtins.str = ...,
         host: _builtins.str = ...,
-        endpoint: _builtins.str = ...,
         fenced: _builtins.bool = ...,
         broker_epoch: _builtins.int = ...,
         shutting_down: _builtins.bool = ...,
+        listener: _common_pb2.Listener | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["listener", b"listener"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["broker_epoch", b"broker_epoch", "broker_id", b"broker_id", "endpoint", b"endpoint", "fenced", b"fenced", "host", b"host", "rack", b"rack", "shutting_down", b"shutting_down"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["broker_epoch", b"broker_epoch", "broker_id", b"broker_id", "fenced", b"fenced", "host", b"host", "listener", b"listener", "rack", b"rack", "shutting_down", b"shutting_down"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1306,6 +1311,7 @@ class NodeTrouble(_message.Message):
     voter: _builtins.bool
     """else a broker"""
     endpoint: _builtins.str
+    """of a broker: for the caller, empty if it has none"""
     state: _builtins.str
     """"not_heard", "behind"; "fenced", "shutting_down", "failed_directory" """
     reason: _builtins.str

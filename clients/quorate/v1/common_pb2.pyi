@@ -196,23 +196,60 @@ class LeaderHint(_message.Message):
 
     LEADER_FIELD_NUMBER: _builtins.int
     LEADER_EPOCH_FIELD_NUMBER: _builtins.int
-    ENDPOINT_FIELD_NUMBER: _builtins.int
+    LISTENER_FIELD_NUMBER: _builtins.int
     leader: _builtins.int
     """-1: nobody"""
     leader_epoch: _builtins.int
-    endpoint: _builtins.str
-    """host:port, empty if unknown"""
+    @_builtins.property
+    def listener(self) -> Global___Listener:
+        """by which the caller reaches it; absent: not known, or it has none"""
+
     def __init__(
         self,
         *,
         leader: _builtins.int = ...,
         leader_epoch: _builtins.int = ...,
-        endpoint: _builtins.str = ...,
+        listener: Global___Listener | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["listener", b"listener"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoint", b"endpoint", "leader", b"leader", "leader_epoch", b"leader_epoch"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["leader", b"leader", "leader_epoch", b"leader_epoch", "listener", b"listener"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___LeaderHint: _TypeAlias = LeaderHint  # noqa: Y015
+
+@_typing.final
+class Listener(_message.Message):
+    """Where a broker listens. A broker registers all of its listeners; a client is told the one that
+    has the name of the listener that the client came in by.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    PROTOCOL_FIELD_NUMBER: _builtins.int
+    TLS_FIELD_NUMBER: _builtins.int
+    ENDPOINT_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """"external" """
+    protocol: _builtins.str
+    """"grpc" """
+    tls: _builtins.bool
+    endpoint: _builtins.str
+    """host:port to dial, an IPv6 literal in brackets"""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        protocol: _builtins.str = ...,
+        tls: _builtins.bool = ...,
+        endpoint: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoint", b"endpoint", "name", b"name", "protocol", b"protocol", "tls", b"tls"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Listener: _TypeAlias = Listener  # noqa: Y015

@@ -107,6 +107,7 @@ def _broker(broker: BrokerImage) -> Folder:
         "epoch": broker.epoch,
         "incarnation": broker.incarnation.hex(),
         "endpoint": broker.endpoint,
+        "listeners": {one.name: str(one) for one in broker.listeners},
         "rack": broker.rack,
         "host": broker.host,
         "fenced": broker.fenced,

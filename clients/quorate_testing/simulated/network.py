@@ -199,7 +199,12 @@ class SimulatedNetwork:
     # -- for hosts and connections --
 
     def listen(
-        self, process: Process, endpoint: str, services: Sequence[Service], cluster_id: str = ""
+        self,
+        process: Process,
+        endpoint: str,
+        services: Sequence[Service],
+        cluster_id: str = "",
+        name: str = "",
     ) -> SimulatedListener:
         host, _colon, port = endpoint.rpartition(":")
         if port == "0":
@@ -215,6 +220,7 @@ class SimulatedNetwork:
             self._close_connections,
             self.message_bytes_max,
             cluster_id,
+            name,
         )
         self._listeners[endpoint] = listener
         process.at_death(listener.unregister)
@@ -346,10 +352,15 @@ class SimulatedHost:
         return connection
 
     async def serve(
-        self, endpoint: str, services: Sequence[Service], *, cluster_id: str = ""
+        self,
+        endpoint: str,
+        services: Sequence[Service],
+        *,
+        cluster_id: str = "",
+        listener: str = "",
     ) -> SimulatedListener:
         """Listen in this process; raise OSError naming the endpoint if the port is in use."""
-        return self._network.listen(self._process, endpoint, services, cluster_id)
+        return self._network.listen(self._process, endpoint, services, cluster_id, listener)
 
     async def probe(self, endpoint: str, *, timeout_ms: int) -> ProbeResult:
         """Ask who is there, over a connection of its own."""
@@ -374,6 +385,7 @@ class SimulatedListener:
         stopped: Callable[[SimulatedListener], None],
         message_bytes_max: int,
         cluster_id: str,
+        name: str,
     ) -> None:
         self._stopped = stopped
         self.process = process
@@ -384,7 +396,11 @@ class SimulatedListener:
             return loop.create_task(coroutine, context=process.context())
 
         self._switchboard = Switchboard(
-            services, spawn, cluster_id=cluster_id, message_bytes_max=message_bytes_max
+            services,
+            spawn,
+            cluster_id=cluster_id,
+            listener=name,
+            message_bytes_max=message_bytes_max,
         )
 
     @property

@@ -1,6 +1,6 @@
 """Who a log directory belongs to: its file `meta.properties`, written by `quorate storage format`.
 
-    version=1
+    version=2
     cluster.id=...
     node.id=1
     directory.id=32 hex digits
@@ -25,7 +25,7 @@ from quorate_quorum.node.config import ConfigError
 FILE_NAME: Final = "meta.properties"
 #: Where the metadata log lies: in every voter's directory from its formatting on, in no broker's.
 METADATA_DIRECTORY: Final = "__cluster_metadata-0"
-VERSION: Final = 1
+VERSION: Final = 2
 BYTES_MAX: Final = 4096
 #: No quorum is recovered so often: who claims a later generation is not believed.
 GENERATION_MAX: Final = 10**9
@@ -137,6 +137,11 @@ def _parse(path: str, data: bytes) -> Identity:
         raise UnreadableIdentityError(
             f"{path} {'has no version' if data else 'is empty'}; every release writes one, so it "
             "is damaged: put back a copy, or take this directory for lost and format a new one"
+        )
+    if version == "1":
+        raise UnreadableIdentityError(
+            f"{path} has version '1', from before brokers could have several listeners: this"
+            f" release reads version {VERSION} only and converts nothing. Format a new directory"
         )
     if version != str(VERSION):
         raise UnreadableIdentityError(

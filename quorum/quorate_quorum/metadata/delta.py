@@ -25,6 +25,7 @@ from quorate_quorum.metadata.image import (
     partition_image,
 )
 from quorate_quorum.metadata.image import PartitionImage as Partition
+from quorate_quorum.node.features import UnknownLevelError
 from quorate_quorum.v1 import events_pb2 as ev
 
 ID_BYTES = 16
@@ -214,6 +215,12 @@ class MetadataDelta:
         assert offset is None or event.broker_epoch == offset, (
             f"broker_epoch {event.broker_epoch} stands at {offset}"
         )
+        if not event.listeners:
+            raise UnknownLevelError(
+                f"broker {event.broker_id} is registered without listeners: a program from before"
+                " brokers could have several wrote this metadata log, and this program does not"
+                " read it. Format new directories"
+            )
         old = self._brokers.get(event.broker_id)
         assert old is None or event.broker_epoch > old.epoch, "broker_epoch only grows"
         assert offset is None or event.fenced, "a registration starts fenced"

@@ -14,7 +14,9 @@ from typing import TypeVar
 from rpds import HashTrieMap
 
 from quorate_quorum.configs import TopicConfig, effective_min_isr, typed
+from quorate_quorum.node import listeners
 from quorate_quorum.node.features import Levels, from_wire, to_wire
+from quorate_quorum.node.listeners import ListenerAddress
 from quorate_quorum.v1 import events_pb2 as ev
 
 K = TypeVar("K")
@@ -67,7 +69,9 @@ class BrokerImage:
     id: int
     epoch: int
     incarnation: bytes
-    endpoint: str
+    listeners: tuple[ListenerAddress, ...]
+    #: The name of the listener by which other nodes reach this broker; one of `listeners`.
+    inter_broker_listener: str
     rack: str
     host: str
     directories: tuple[DirectoryImage, ...]
@@ -75,6 +79,17 @@ class BrokerImage:
     shutting_down: bool
     #: The feature levels that its program knows, by name; empty if it did not say.
     features: tuple[tuple[str, Levels], ...] = ()
+
+    @property
+    def endpoint(self) -> str:
+        """The host:port by which other nodes reach this broker."""
+        address = self.listener(self.inter_broker_listener)
+        assert address is not None, "a registration names its inter-broker listener"
+        return address.endpoint
+
+    def listener(self, name: str) -> ListenerAddress | None:
+        """Return the listener of that name, or None if this broker has none."""
+        return next((one for one in self.listeners if one.name == name), None)
 
     def directory(self, directory_id: bytes) -> DirectoryImage | None:
         """Return one of its directories, or None if it did not register that one."""
@@ -324,7 +339,8 @@ def broker_event(broker: BrokerImage) -> ev.RegisterBroker:
         broker_id=broker.id,
         broker_epoch=broker.epoch,
         incarnation=broker.incarnation,
-        endpoint=broker.endpoint,
+        listeners=map(listeners.to_wire, broker.listeners),
+        inter_broker_listener=broker.inter_broker_listener,
         rack=broker.rack,
         host=broker.host,
         directories=[
@@ -348,7 +364,8 @@ def broker_image(event: ev.RegisterBroker) -> BrokerImage:
         id=event.broker_id,
         epoch=event.broker_epoch,
         incarnation=event.incarnation,
-        endpoint=event.endpoint,
+        listeners=tuple(map(listeners.from_wire, event.listeners)),
+        inter_broker_listener=event.inter_broker_listener,
         rack=event.rack,
         host=event.host,
         directories=tuple(

@@ -12,7 +12,6 @@ Defaults of topics are not here: they are the cluster's, so that no two nodes ca
 from __future__ import annotations
 
 import difflib
-import ipaddress
 import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,6 +22,17 @@ import msgspec
 from msgspec import Meta
 
 from quorate_quorum.configs import CONFIGS
+from quorate_quorum.node.listeners import (
+    FORM,
+    ListenerAddress,
+    inter_broker,
+    is_loopback,
+    is_wildcard,
+    parse,
+    parse_all,
+    unsupported,
+    wrong_address,
+)
 
 KIB: Final = 1 << 10
 MIB: Final = 1 << 20
@@ -72,9 +82,10 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     #: Unique among brokers and voters alike.
     node_id: NodeId
-    #: Where to listen, as host:port; port 0 takes a free one. The first is served.
+    #: Where to listen, as [NAME=]PROTOCOL[+tls]://HOST:PORT; a bare HOST:PORT is grpc, NAME
+    #: defaults to the protocol, port 0 takes a free one.
     listeners: tuple[str, ...]
-    #: What others dial; listeners where empty.
+    #: What others dial: of the same names as listeners, and these where empty.
     advertised_listeners: tuple[str, ...] = ()
     #: Directories, each made ready by `quorate storage format`.
     log_dirs: tuple[str, ...]
@@ -99,14 +110,30 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     streams_max: Count = 10_000
 
     @property
+    def listener_addresses(self) -> tuple[ListenerAddress, ...]:
+        """Where to listen, in the order given."""
+        return parse_all(self.listeners, port_min=0)
+
+    @property
+    def advertised_addresses(self) -> tuple[ListenerAddress, ...]:
+        """What others dial, in the order of the listeners; a port may be 0 until it is bound."""
+        told = {one.name: one for one in parse_all(self.advertised_listeners)}
+        return tuple(told.get(one.name, one) for one in self.listener_addresses)
+
+    @property
+    def internal(self) -> ListenerAddress:
+        """By which other nodes of the cluster reach this one; its port may be 0 until bound."""
+        return inter_broker(self.advertised_addresses, "")
+
+    @property
     def advertised(self) -> str:
-        """The host:port that others dial; its port may be 0 until it is bound."""
-        return (self.advertised_listeners or self.listeners)[0]
+        """The host:port by which other nodes reach this one."""
+        return self.internal.endpoint
 
     @property
     def is_insecure(self) -> bool:
         """Whether it listens beyond this machine, which nothing encrypts."""
-        return any(not _is_loopback(_host(listener)) for listener in self.listeners)
+        return any(not is_loopback(one.host) for one in self.listener_addresses if not one.tls)
 
 
 class QuorumConfig(NodeConfig, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -153,8 +180,11 @@ class BrokerConfig(NodeConfig, frozen=True, kw_only=True, forbid_unknown_fields=
 
     #: Replicas of a partition go to different racks first, then to different hosts.
     broker_rack: str = ""
-    #: The host of the advertised listener where empty.
+    #: The host of the inter-broker listener where empty.
     broker_host: str = ""
+    #: The name of the listener by which brokers and voters reach this broker; the first of grpc
+    #: where empty.
+    inter_broker_listener_name: str = ""
 
     #: A follower that has not caught up for so long leaves the ISR.
     replica_lag_time_max_ms: Milliseconds = 10_000
@@ -211,9 +241,13 @@ class BrokerConfig(NodeConfig, frozen=True, kw_only=True, forbid_unknown_fields=
     controlled_shutdown_silence_max_ms: Milliseconds = 1000
 
     @property
+    def internal(self) -> ListenerAddress:
+        return inter_broker(self.advertised_addresses, self.inter_broker_listener_name)
+
+    @property
     def host(self) -> str:
         """The host that placement counts by."""
-        return self.broker_host or _host(self.advertised)
+        return self.broker_host or self.internal.host
 
 
 C = TypeVar("C", bound=NodeConfig)
@@ -421,11 +455,6 @@ def _impossible(config: NodeConfig) -> Iterable[tuple[str, ...]]:
 def without_effect(config: NodeConfig) -> list[str]:
     """Return a sentence for each value that is taken and that nothing acts on yet."""
     found = []
-    if len(config.listeners) > 1:
-        found.append(
-            f"listeners: only the first, {config.listeners[0]}, is served in this release; the"
-            f" others are not: {', '.join(config.listeners[1:])}"
-        )
     if isinstance(config, QuorumConfig) and len(config.log_dirs) > 1:
         found.append(
             f"log.dirs: a voter uses only the first, {config.log_dirs[0]}; the others are not:"
@@ -440,29 +469,48 @@ def settings(config: NodeConfig) -> dict[str, Any]:
 
 
 def _impossible_addresses(config: NodeConfig) -> Iterable[tuple[str, ...]]:
+    for address in config.quorum_bootstrap_servers:
+        wrong = wrong_address(address, port_min=1)
+        if wrong:
+            yield f"quorum.bootstrap.servers: {wrong}", "quorum.bootstrap.servers"
     if not config.listeners:
-        yield "listeners must name at least one host:port", "listeners"
-    for name in ("listeners", "advertised.listeners", "quorum.bootstrap.servers"):
-        for address in getattr(config, name.replace(".", "_")):
-            wrong = wrong_address(address, port_min=0 if name == "listeners" else 1)
-            if wrong:
-                yield f"{name}: {wrong}", name
-    advertised = config.advertised_listeners
-    if advertised and len(advertised) != len(config.listeners):
+        yield f"listeners must name at least one, as {FORM}", "listeners"
+    for name, port_min in (("listeners", 0), ("advertised.listeners", 1)):
+        wrong = _wrong_listeners(getattr(config, name.replace(".", "_")), port_min)
+        if wrong:
+            yield f"{name}: {wrong}", name
+    yield from _impossible_listeners(config)
+    yield from _impossible_advertised(config)
+
+
+def _wrong_listeners(texts: Sequence[str], port_min: int) -> str | None:
+    """Return what is wrong with one of two lists of listeners, taken for itself."""
+    try:
+        found = parse_all(texts, port_min=port_min)
+    except ValueError as error:
+        return str(error)
+    return next(filter(None, map(unsupported, found)), None)
+
+
+def _impossible_listeners(config: NodeConfig) -> Iterable[tuple[str, ...]]:
+    found = config.listener_addresses
+    bound: dict[str, ListenerAddress] = {}
+    for one in found:
+        other = bound.setdefault(one.endpoint, one)
+        if one.port and other is not one:
+            yield f"listeners: {other} and {one} are one address", "listeners"
+    if isinstance(config, QuorumConfig) and len(found) > 1:
         yield (
-            f"advertised.listeners has {len(advertised)} addresses, and listeners has "
-            f"{len(config.listeners)}: one for each is needed",
-            "advertised.listeners",
+            f"listeners: a voter has one listener, and {len(found)} are given:"
+            f" {', '.join(map(str, found))}",
             "listeners",
         )
-    for listener in advertised or config.listeners:
-        if _host(listener) in ("0.0.0.0", "::", ""):
-            yield (
-                f"{listener} is no address that others can dial: "
-                "set advertised.listeners to one that is",
-                "advertised.listeners",
-                "listeners",
-            )
+    if isinstance(config, BrokerConfig):
+        try:
+            inter_broker(found, config.inter_broker_listener_name)
+        except ValueError as error:
+            name = "inter.broker.listener.name"
+            yield f"{name}: {error}", name, "listeners"
     if config.is_insecure and not config.allow_insecure_listeners:
         yield (
             f"listeners {', '.join(config.listeners)} reach beyond this machine, and nothing is "
@@ -470,6 +518,32 @@ def _impossible_addresses(config: NodeConfig) -> Iterable[tuple[str, ...]]:
             "listeners",
             "allow.insecure.listeners",
         )
+
+
+def _impossible_advertised(config: NodeConfig) -> Iterable[tuple[str, ...]]:
+    names = "advertised.listeners", "listeners"
+    advertised = [parse(text) for text in config.advertised_listeners]
+    if advertised and len(advertised) != len(config.listeners):
+        yield (
+            f"advertised.listeners has {len(advertised)} addresses, and listeners has "
+            f"{len(config.listeners)}: one for each is needed",
+            *names,
+        )
+    known = {one.name for one in config.listener_addresses}
+    for one in advertised:
+        if one.name not in known:
+            yield (
+                f"advertised.listeners: {one} is of {one.name!r}, and listeners has"
+                f" {', '.join(sorted(known))}: both need the same names",
+                *names,
+            )
+    for one in config.advertised_addresses:
+        if is_wildcard(one.host):
+            yield (
+                f"{one.endpoint} is no address that others can dial: "
+                "set advertised.listeners to one that is",
+                *names,
+            )
 
 
 def _not_above(
@@ -480,36 +554,3 @@ def _not_above(
     if low_value * times > high_value:
         share = "" if times == 1 else f"1/{times} of "
         yield f"{low} ({low_value}) must not be above {share}{high} ({high_value})", low, high
-
-
-def _host(address: str) -> str:
-    return address.rpartition(":")[0].removeprefix("[").removesuffix("]")
-
-
-def wrong_address(address: str, *, port_min: int) -> str | None:
-    """Return what is wrong with a host:port, or None.
-
-    >>> wrong_address("localhost:7092", port_min=1)
-    >>> wrong_address("localhost", port_min=1)
-    "'localhost' must be host:port, with a port from 1 to 65535"
-    """
-    match = re.fullmatch(r"(\[[0-9A-Fa-f:.%\w]+\]|[^\s:\[\]/]+):([0-9]{1,5})", address)
-    if match is None or not port_min <= int(match[2]) <= 65535:
-        return f"{address!r} must be host:port, with a port from {port_min} to 65535"
-    return None
-
-
-def _is_loopback(host: str) -> bool:
-    """Whether only this machine reaches a listener there.
-
-    >>> _is_loopback("localhost"), _is_loopback("127.0.0.2"), _is_loopback("::1")
-    (True, True, True)
-    >>> _is_loopback("0.0.0.0"), _is_loopback("db.example.org")
-    (False, False)
-    """
-    if host.lower() == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

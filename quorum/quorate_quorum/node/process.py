@@ -19,6 +19,7 @@ import os
 import platform
 import resource
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
@@ -29,6 +30,7 @@ import structlog
 from quorate import __version__
 from quorate.errors import StorageError
 from quorate_quorum.node.config import ConfigError, NodeConfig, load, settings, without_effect
+from quorate_quorum.node.listeners import is_name
 from quorate_quorum.node.logs import set_up_logs
 from quorate_quorum.node.streams import open_standard_streams
 
@@ -81,6 +83,7 @@ def main(
         return _refuse("python -O removes the checks that stop a node before it does harm")
     try:
         config = configure(kind, arguments, os.environ)
+        check_resolves(config)
     except ConfigError as error:
         return _refuse(str(error))
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # our log says it better; before its import
@@ -130,6 +133,25 @@ def configure(kind: type[C], arguments: Sequence[str] | None, env: Mapping[str, 
     )
     parsed = parser.parse_args(arguments)
     return load(kind, parsed.config, env, parsed.sets)
+
+
+def check_resolves(config: NodeConfig) -> None:
+    """Raise ConfigError if others are to dial a name that this machine cannot resolve itself.
+
+    A node that advertises such a name would take part, and no client would ever reach it.
+    """
+    for address in config.advertised_addresses:
+        if not is_name(address.host):
+            continue
+        try:
+            socket.getaddrinfo(address.host, None)
+        except (OSError, UnicodeError) as error:  # UnicodeError: a label is empty or too long
+            name = "advertised.listeners" if config.advertised_listeners else "listeners"
+            reason = getattr(error, "strerror", error)
+            raise ConfigError(
+                f"{name}: {address} has a host that cannot be resolved here ({reason}), so clients"
+                " that are told it could not connect: give a name that resolves, or an IP address"
+            ) from None
 
 
 def run(start: Callable[[], Awaitable[Server]]) -> int:

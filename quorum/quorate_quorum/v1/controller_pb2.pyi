@@ -28,24 +28,30 @@ class RegisterRequest(_message.Message):
     QUORUM_GENERATION_FIELD_NUMBER: _builtins.int
     BROKER_ID_FIELD_NUMBER: _builtins.int
     INCARNATION_FIELD_NUMBER: _builtins.int
-    ENDPOINT_FIELD_NUMBER: _builtins.int
     RACK_FIELD_NUMBER: _builtins.int
     HOST_FIELD_NUMBER: _builtins.int
     DIRECTORIES_FIELD_NUMBER: _builtins.int
     FEATURES_FIELD_NUMBER: _builtins.int
+    LISTENERS_FIELD_NUMBER: _builtins.int
+    INTER_BROKER_LISTENER_FIELD_NUMBER: _builtins.int
     cluster_id: _builtins.str
     quorum_generation: _builtins.int
     """0: not known yet"""
     broker_id: _builtins.int
     incarnation: _builtins.bytes
-    endpoint: _builtins.str
     rack: _builtins.str
     host: _builtins.str
+    inter_broker_listener: _builtins.str
+    """the name of the one by which other nodes reach it"""
     @_builtins.property
     def directories(self) -> _containers.RepeatedCompositeFieldContainer[_events_pb2.Directory]: ...
     @_builtins.property
     def features(self) -> _containers.RepeatedCompositeFieldContainer[_events_pb2.FeatureLevels]:
         """what its program knows"""
+
+    @_builtins.property
+    def listeners(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.Listener]:
+        """as others dial them"""
 
     def __init__(
         self,
@@ -54,15 +60,16 @@ class RegisterRequest(_message.Message):
         quorum_generation: _builtins.int = ...,
         broker_id: _builtins.int = ...,
         incarnation: _builtins.bytes = ...,
-        endpoint: _builtins.str = ...,
         rack: _builtins.str = ...,
         host: _builtins.str = ...,
         directories: _abc.Iterable[_events_pb2.Directory] | None = ...,
         features: _abc.Iterable[_events_pb2.FeatureLevels] | None = ...,
+        listeners: _abc.Iterable[_common_pb2.Listener] | None = ...,
+        inter_broker_listener: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["broker_id", b"broker_id", "cluster_id", b"cluster_id", "directories", b"directories", "endpoint", b"endpoint", "features", b"features", "host", b"host", "incarnation", b"incarnation", "quorum_generation", b"quorum_generation", "rack", b"rack"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["broker_id", b"broker_id", "cluster_id", b"cluster_id", "directories", b"directories", "features", b"features", "host", b"host", "incarnation", b"incarnation", "inter_broker_listener", b"inter_broker_listener", "listeners", b"listeners", "quorum_generation", b"quorum_generation", "rack", b"rack"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

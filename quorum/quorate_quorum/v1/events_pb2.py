@@ -22,57 +22,58 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from quorate.v1 import common_pb2 as quorate_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1equorate_quorum/v1/events.proto\x12\x11quorate_quorum.v1\"\xc2\x06\n\rMetadataEvent\x12\x34\n\x0b\x65poch_start\x18\x01 \x01(\x0b\x32\x1d.quorate_quorum.v1.EpochStartH\x00\x12+\n\x06voters\x18\x02 \x01(\x0b\x32\x19.quorate_quorum.v1.VotersH\x00\x12-\n\x07\x66\x65\x61ture\x18\x03 \x01(\x0b\x32\x1a.quorate_quorum.v1.FeatureH\x00\x12+\n\x06\x63onfig\x18\x04 \x01(\x0b\x32\x19.quorate_quorum.v1.ConfigH\x00\x12<\n\x0fregister_broker\x18\x05 \x01(\x0b\x32!.quorate_quorum.v1.RegisterBrokerH\x00\x12\x38\n\rbroker_change\x18\x06 \x01(\x0b\x32\x1f.quorate_quorum.v1.BrokerChangeH\x00\x12@\n\x11unregister_broker\x18\x07 \x01(\x0b\x32#.quorate_quorum.v1.UnregisterBrokerH\x00\x12)\n\x05topic\x18\x08 \x01(\x0b\x32\x18.quorate_quorum.v1.TopicH\x00\x12\x36\n\x0cremove_topic\x18\t \x01(\x0b\x32\x1e.quorate_quorum.v1.RemoveTopicH\x00\x12\x31\n\tpartition\x18\n \x01(\x0b\x32\x1c.quorate_quorum.v1.PartitionH\x00\x12>\n\x10partition_change\x18\x0b \x01(\x0b\x32\".quorate_quorum.v1.PartitionChangeH\x00\x12\x36\n\x0cproducer_ids\x18\x0c \x01(\x0b\x32\x1e.quorate_quorum.v1.ProducerIdsH\x00\x12-\n\x07\x63reated\x18\r \x01(\x0b\x32\x1a.quorate_quorum.v1.CreatedH\x00\x12:\n\x0esnapshot_start\x18\x0e \x01(\x0b\x32 .quorate_quorum.v1.SnapshotStartH\x00\x12\x36\n\x0csnapshot_end\x18\x0f \x01(\x0b\x32\x1e.quorate_quorum.v1.SnapshotEndH\x00\x42\x07\n\x05\x65vent\"O\n\nEpochStart\x12\r\n\x05\x65poch\x18\x01 \x01(\x05\x12\x11\n\tleader_id\x18\x02 \x01(\x05\x12\x1f\n\x17handed_over_for_silence\x18\x03 \x01(\x08\";\n\x05Voter\x12\n\n\x02id\x18\x01 \x01(\x05\x12\x14\n\x0c\x64irectory_id\x18\x02 \x01(\x0c\x12\x10\n\x08\x65ndpoint\x18\x03 \x01(\t\"2\n\x06Voters\x12(\n\x06voters\x18\x01 \x03(\x0b\x32\x18.quorate_quorum.v1.Voter\"&\n\x07\x46\x65\x61ture\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05level\x18\x02 \x01(\x05\">\n\rFeatureLevels\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06lowest\x18\x02 \x01(\x05\x12\x0f\n\x07highest\x18\x03 \x01(\x05\"F\n\x06\x43onfig\x12\x10\n\x08topic_id\x18\x01 \x01(\x0c\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x12\n\x05value\x18\x03 \x01(\tH\x00\x88\x01\x01\x42\x08\n\x06_value\"[\n\tDirectory\x12\x14\n\x0c\x64irectory_id\x18\x01 \x01(\x0c\x12\x13\n\x0btail_intact\x18\x02 \x01(\x08\x12\x13\n\x0bsync_failed\x18\x03 \x01(\x08\x12\x0e\n\x06\x66\x61iled\x18\x04 \x01(\x08\"\x8a\x02\n\x0eRegisterBroker\x12\x11\n\tbroker_id\x18\x01 \x01(\x05\x12\x14\n\x0c\x62roker_epoch\x18\x02 \x01(\x03\x12\x13\n\x0bincarnation\x18\x03 \x01(\x0c\x12\x10\n\x08\x65ndpoint\x18\x04 \x01(\t\x12\x0c\n\x04rack\x18\x05 \x01(\t\x12\x0c\n\x04host\x18\x06 \x01(\t\x12\x31\n\x0b\x64irectories\x18\x07 \x03(\x0b\x32\x1c.quorate_quorum.v1.Directory\x12\x0e\n\x06\x66\x65nced\x18\x08 \x01(\x08\x12\x15\n\rshutting_down\x18\t \x01(\x08\x12\x32\n\x08\x66\x65\x61tures\x18\n \x03(\x0b\x32 .quorate_quorum.v1.FeatureLevels\"\xa1\x01\n\x0c\x42rokerChange\x12\x11\n\tbroker_id\x18\x01 \x01(\x05\x12\x14\n\x0c\x62roker_epoch\x18\x02 \x01(\x03\x12\x13\n\x06\x66\x65nced\x18\x03 \x01(\x08H\x00\x88\x01\x01\x12\x1a\n\rshutting_down\x18\x04 \x01(\x08H\x01\x88\x01\x01\x12\x1a\n\x12\x66\x61iled_directories\x18\x05 \x03(\x0c\x42\t\n\x07_fencedB\x10\n\x0e_shutting_down\";\n\x10UnregisterBroker\x12\x11\n\tbroker_id\x18\x01 \x01(\x05\x12\x14\n\x0c\x62roker_epoch\x18\x02 \x01(\x03\"O\n\x05Topic\x12\x10\n\x08topic_id\x18\x01 \x01(\x0c\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x12\n\npartitions\x18\x03 \x01(\x05\x12\x12\n\ncreated_ms\x18\x04 \x01(\x03\"\x1f\n\x0bRemoveTopic\x12\x10\n\x08topic_id\x18\x01 \x01(\x0c\"2\n\x07Replica\x12\x11\n\tbroker_id\x18\x01 \x01(\x05\x12\x14\n\x0c\x64irectory_id\x18\x02 \x01(\x0c\"\x84\x02\n\tPartition\x12\x10\n\x08topic_id\x18\x01 \x01(\x0c\x12\x11\n\tpartition\x18\x02 \x01(\x05\x12,\n\x08replicas\x18\x03 \x03(\x0b\x32\x1a.quorate_quorum.v1.Replica\x12\x0e\n\x06\x61\x64\x64ing\x18\x04 \x03(\x05\x12\x10\n\x08removing\x18\x05 \x03(\x05\x12\x0b\n\x03isr\x18\x06 \x03(\x05\x12\x0b\n\x03\x65lr\x18\x07 \x03(\x05\x12\x10\n\x08last_isr\x18\x08 \x03(\x05\x12\x0e\n\x06leader\x18\t \x01(\x05\x12\x14\n\x0cleader_epoch\x18\n \x01(\x05\x12\x17\n\x0fpartition_epoch\x18\x0b \x01(\x05\x12\x17\n\x0frecovered_epoch\x18\x0c \x01(\x05\"\x1c\n\tBrokerSet\x12\x0f\n\x07\x62rokers\x18\x01 \x03(\x05\";\n\x0bReplicaList\x12,\n\x08replicas\x18\x01 \x03(\x0b\x32\x1a.quorate_quorum.v1.Replica\"\xe3\x03\n\x0fPartitionChange\x12\x10\n\x08topic_id\x18\x01 \x01(\x0c\x12\x11\n\tpartition\x18\x02 \x01(\x05\x12\x17\n\x0fpartition_epoch\x18\x03 \x01(\x05\x12\x13\n\x06leader\x18\x04 \x01(\x05H\x00\x88\x01\x01\x12\x19\n\x0cleader_epoch\x18\x05 \x01(\x05H\x01\x88\x01\x01\x12\x1c\n\x0frecovered_epoch\x18\x06 \x01(\x05H\x02\x88\x01\x01\x12)\n\x03isr\x18\x07 \x01(\x0b\x32\x1c.quorate_quorum.v1.BrokerSet\x12)\n\x03\x65lr\x18\x08 \x01(\x0b\x32\x1c.quorate_quorum.v1.BrokerSet\x12.\n\x08last_isr\x18\t \x01(\x0b\x32\x1c.quorate_quorum.v1.BrokerSet\x12\x30\n\x08replicas\x18\n \x01(\x0b\x32\x1e.quorate_quorum.v1.ReplicaList\x12,\n\x06\x61\x64\x64ing\x18\x0b \x01(\x0b\x32\x1c.quorate_quorum.v1.BrokerSet\x12.\n\x08removing\x18\x0c \x01(\x0b\x32\x1c.quorate_quorum.v1.BrokerSetB\t\n\x07_leaderB\x0f\n\r_leader_epochB\x12\n\x10_recovered_epoch\"\'\n\x0bProducerIds\x12\x18\n\x10next_producer_id\x18\x01 \x01(\x03\"-\n\x07\x43reated\x12\x0e\n\x06topics\x18\x01 \x01(\x03\x12\x12\n\npartitions\x18\x02 \x01(\x03\"\x86\x01\n\rSnapshotStart\x12\x0f\n\x07version\x18\x01 \x01(\x05\x12\x0e\n\x06offset\x18\x02 \x01(\x03\x12\r\n\x05\x65poch\x18\x03 \x01(\x05\x12\x12\n\ncluster_id\x18\x04 \x01(\t\x12\x19\n\x11quorum_generation\x18\x05 \x01(\x03\x12\x16\n\x0e\x62ootstrap_hash\x18\x06 \x01(\x0c\"+\n\x0bSnapshotEnd\x12\x0c\n\x04size\x18\x01 \x01(\x03\x12\x0e\n\x06\x63rc32c\x18\x02 \x01(\x07\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1equorate_quorum/v1/events.proto\x12\x11quorate_quorum.v1\x1a\x17quorate/v1/common.proto\"\xc2\x06\n\rMetadataEvent\x12\x34\n\x0b\x65poch_start\x18\x01 \x01(\x0b\x32\x1d.quorate_quorum.v1.EpochStartH\x00\x12+\n\x06voters\x18\x02 \x01(\x0b\x32\x19.quorate_quorum.v1.VotersH\x00\x12-\n\x07\x66\x65\x61ture\x18\x03 \x01(\x0b\x32\x1a.quorate_quorum.v1.FeatureH\x00\x12+\n\x06\x63onfig\x18\x04 \x01(\x0b\x32\x19.quorate_quorum.v1.ConfigH\x00\x12<\n\x0fregister_broker\x18\x05 \x01(\x0b\x32!.quorate_quorum.v1.RegisterBrokerH\x00\x12\x38\n\rbroker_change\x18\x06 \x01(\x0b\x32\x1f.quorate_quorum.v1.BrokerChangeH\x00\x12@\n\x11unregister_broker\x18\x07 \x01(\x0b\x32#.quorate_quorum.v1.UnregisterBrokerH\x00\x12)\n\x05topic\x18\x08 \x01(\x0b\x32\x18.quorate_quorum.v1.TopicH\x00\x12\x36\n\x0cremove_topic\x18\t \x01(\x0b\x32\x1e.quorate_quorum.v1.RemoveTopicH\x00\x12\x31\n\tpartition\x18\n \x01(\x0b\x32\x1c.quorate_quorum.v1.PartitionH\x00\x12>\n\x10partition_change\x18\x0b \x01(\x0b\x32\".quorate_quorum.v1.PartitionChangeH\x00\x12\x36\n\x0cproducer_ids\x18\x0c \x01(\x0b\x32\x1e.quorate_quorum.v1.ProducerIdsH\x00\x12-\n\x07\x63reated\x18\r \x01(\x0b\x32\x1a.quorate_quorum.v1.CreatedH\x00\x12:\n\x0esnapshot_start\x18\x0e \x01(\x0b\x32 .quorate_quorum.v1.SnapshotStartH\x00\x12\x36\n\x0csnapshot_end\x18\x0f \x01(\x0b\x32\x1e.quorate_quorum.v1.SnapshotEndH\x00\x42\x07\n\x05\x65vent\"O\n\nEpochStart\x12\r\n\x05\x65poch\x18\x01 \x01(\x05\x12\x11\n\tleader_id\x18\x02 \x01(\x05\x12\x1f\n\x17handed_over_for_silence\x18\x03 \x01(\x08\";\n\x05Voter\x12\n\n\x02id\x18\x01 \x01(\x05\x12\x14\n\x0c\x64irectory_id\x18\x02 \x01(\x0c\x12\x10\n\x08\x65ndpoint\x18\x03 \x01(\t\"2\n\x06Voters\x12(\n\x06voters\x18\x01 \x03(\x0b\x32\x18.quorate_quorum.v1.Voter\"&\n\x07\x46\x65\x61ture\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05level\x18\x02 \x01(\x05\">\n\rFeatureLevels\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06lowest\x18\x02 \x01(\x05\x12\x0f\n\x07highest\x18\x03 \x01(\x05\"F\n\x06\x43onfig\x12\x10\n\x08topic_id\x18\x01 \x01(\x0c\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x12\n\x05value\x18\x03 \x01(\tH\x00\x88\x01\x01\x42\x08\n\x06_value\"[\n\tDirectory\x12\x14\n\x0c\x64irectory_id\x18\x01 \x01(\x0c\x12\x13\n\x0btail_intact\x18\x02 \x01(\x08\x12\x13\n\x0bsync_failed\x18\x03 \x01(\x08\x12\x0e\n\x06\x66\x61iled\x18\x04 \x01(\x08\"\xc6\x02\n\x0eRegisterBroker\x12\x11\n\tbroker_id\x18\x01 \x01(\x05\x12\x14\n\x0c\x62roker_epoch\x18\x02 \x01(\x03\x12\x13\n\x0bincarnation\x18\x03 \x01(\x0c\x12\x0c\n\x04rack\x18\x05 \x01(\t\x12\x0c\n\x04host\x18\x06 \x01(\t\x12\x31\n\x0b\x64irectories\x18\x07 \x03(\x0b\x32\x1c.quorate_quorum.v1.Directory\x12\x0e\n\x06\x66\x65nced\x18\x08 \x01(\x08\x12\x15\n\rshutting_down\x18\t \x01(\x08\x12\x32\n\x08\x66\x65\x61tures\x18\n \x03(\x0b\x32 .quorate_quorum.v1.FeatureLevels\x12\'\n\tlisteners\x18\x0b \x03(\x0b\x32\x14.quorate.v1.Listener\x12\x1d\n\x15inter_broker_listener\x18\x0c \x01(\tJ\x04\x08\x04\x10\x05\"\xa1\x01\n\x0c\x42rokerChange\x12\x11\n\tbroker_id\x18\x01 \x01(\x05\x12\x14\n\x0c\x62roker_epoch\x18\x02 \x01(\x03\x12\x13\n\x06\x66\x65nced\x18\x03 \x01(\x08H\x00\x88\x01\x01\x12\x1a\n\rshutting_down\x18\x04 \x01(\x08H\x01\x88\x01\x01\x12\x1a\n\x12\x66\x61iled_directories\x18\x05 \x03(\x0c\x42\t\n\x07_fencedB\x10\n\x0e_shutting_down\";\n\x10UnregisterBroker\x12\x11\n\tbroker_id\x18\x01 \x01(\x05\x12\x14\n\x0c\x62roker_epoch\x18\x02 \x01(\x03\"O\n\x05Topic\x12\x10\n\x08topic_id\x18\x01 \x01(\x0c\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x12\n\npartitions\x18\x03 \x01(\x05\x12\x12\n\ncreated_ms\x18\x04 \x01(\x03\"\x1f\n\x0bRemoveTopic\x12\x10\n\x08topic_id\x18\x01 \x01(\x0c\"2\n\x07Replica\x12\x11\n\tbroker_id\x18\x01 \x01(\x05\x12\x14\n\x0c\x64irectory_id\x18\x02 \x01(\x0c\"\x84\x02\n\tPartition\x12\x10\n\x08topic_id\x18\x01 \x01(\x0c\x12\x11\n\tpartition\x18\x02 \x01(\x05\x12,\n\x08replicas\x18\x03 \x03(\x0b\x32\x1a.quorate_quorum.v1.Replica\x12\x0e\n\x06\x61\x64\x64ing\x18\x04 \x03(\x05\x12\x10\n\x08removing\x18\x05 \x03(\x05\x12\x0b\n\x03isr\x18\x06 \x03(\x05\x12\x0b\n\x03\x65lr\x18\x07 \x03(\x05\x12\x10\n\x08last_isr\x18\x08 \x03(\x05\x12\x0e\n\x06leader\x18\t \x01(\x05\x12\x14\n\x0cleader_epoch\x18\n \x01(\x05\x12\x17\n\x0fpartition_epoch\x18\x0b \x01(\x05\x12\x17\n\x0frecovered_epoch\x18\x0c \x01(\x05\"\x1c\n\tBrokerSet\x12\x0f\n\x07\x62rokers\x18\x01 \x03(\x05\";\n\x0bReplicaList\x12,\n\x08replicas\x18\x01 \x03(\x0b\x32\x1a.quorate_quorum.v1.Replica\"\xe3\x03\n\x0fPartitionChange\x12\x10\n\x08topic_id\x18\x01 \x01(\x0c\x12\x11\n\tpartition\x18\x02 \x01(\x05\x12\x17\n\x0fpartition_epoch\x18\x03 \x01(\x05\x12\x13\n\x06leader\x18\x04 \x01(\x05H\x00\x88\x01\x01\x12\x19\n\x0cleader_epoch\x18\x05 \x01(\x05H\x01\x88\x01\x01\x12\x1c\n\x0frecovered_epoch\x18\x06 \x01(\x05H\x02\x88\x01\x01\x12)\n\x03isr\x18\x07 \x01(\x0b\x32\x1c.quorate_quorum.v1.BrokerSet\x12)\n\x03\x65lr\x18\x08 \x01(\x0b\x32\x1c.quorate_quorum.v1.BrokerSet\x12.\n\x08last_isr\x18\t \x01(\x0b\x32\x1c.quorate_quorum.v1.BrokerSet\x12\x30\n\x08replicas\x18\n \x01(\x0b\x32\x1e.quorate_quorum.v1.ReplicaList\x12,\n\x06\x61\x64\x64ing\x18\x0b \x01(\x0b\x32\x1c.quorate_quorum.v1.BrokerSet\x12.\n\x08removing\x18\x0c \x01(\x0b\x32\x1c.quorate_quorum.v1.BrokerSetB\t\n\x07_leaderB\x0f\n\r_leader_epochB\x12\n\x10_recovered_epoch\"\'\n\x0bProducerIds\x12\x18\n\x10next_producer_id\x18\x01 \x01(\x03\"-\n\x07\x43reated\x12\x0e\n\x06topics\x18\x01 \x01(\x03\x12\x12\n\npartitions\x18\x02 \x01(\x03\"\x86\x01\n\rSnapshotStart\x12\x0f\n\x07version\x18\x01 \x01(\x05\x12\x0e\n\x06offset\x18\x02 \x01(\x03\x12\r\n\x05\x65poch\x18\x03 \x01(\x05\x12\x12\n\ncluster_id\x18\x04 \x01(\t\x12\x19\n\x11quorum_generation\x18\x05 \x01(\x03\x12\x16\n\x0e\x62ootstrap_hash\x18\x06 \x01(\x0c\"+\n\x0bSnapshotEnd\x12\x0c\n\x04size\x18\x01 \x01(\x03\x12\x0e\n\x06\x63rc32c\x18\x02 \x01(\x07\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'quorate_quorum.v1.events_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_METADATAEVENT']._serialized_start=54
-  _globals['_METADATAEVENT']._serialized_end=888
-  _globals['_EPOCHSTART']._serialized_start=890
-  _globals['_EPOCHSTART']._serialized_end=969
-  _globals['_VOTER']._serialized_start=971
-  _globals['_VOTER']._serialized_end=1030
-  _globals['_VOTERS']._serialized_start=1032
-  _globals['_VOTERS']._serialized_end=1082
-  _globals['_FEATURE']._serialized_start=1084
-  _globals['_FEATURE']._serialized_end=1122
-  _globals['_FEATURELEVELS']._serialized_start=1124
-  _globals['_FEATURELEVELS']._serialized_end=1186
-  _globals['_CONFIG']._serialized_start=1188
-  _globals['_CONFIG']._serialized_end=1258
-  _globals['_DIRECTORY']._serialized_start=1260
-  _globals['_DIRECTORY']._serialized_end=1351
-  _globals['_REGISTERBROKER']._serialized_start=1354
-  _globals['_REGISTERBROKER']._serialized_end=1620
-  _globals['_BROKERCHANGE']._serialized_start=1623
-  _globals['_BROKERCHANGE']._serialized_end=1784
-  _globals['_UNREGISTERBROKER']._serialized_start=1786
-  _globals['_UNREGISTERBROKER']._serialized_end=1845
-  _globals['_TOPIC']._serialized_start=1847
-  _globals['_TOPIC']._serialized_end=1926
-  _globals['_REMOVETOPIC']._serialized_start=1928
-  _globals['_REMOVETOPIC']._serialized_end=1959
-  _globals['_REPLICA']._serialized_start=1961
-  _globals['_REPLICA']._serialized_end=2011
-  _globals['_PARTITION']._serialized_start=2014
-  _globals['_PARTITION']._serialized_end=2274
-  _globals['_BROKERSET']._serialized_start=2276
-  _globals['_BROKERSET']._serialized_end=2304
-  _globals['_REPLICALIST']._serialized_start=2306
-  _globals['_REPLICALIST']._serialized_end=2365
-  _globals['_PARTITIONCHANGE']._serialized_start=2368
-  _globals['_PARTITIONCHANGE']._serialized_end=2851
-  _globals['_PRODUCERIDS']._serialized_start=2853
-  _globals['_PRODUCERIDS']._serialized_end=2892
-  _globals['_CREATED']._serialized_start=2894
-  _globals['_CREATED']._serialized_end=2939
-  _globals['_SNAPSHOTSTART']._serialized_start=2942
-  _globals['_SNAPSHOTSTART']._serialized_end=3076
-  _globals['_SNAPSHOTEND']._serialized_start=3078
-  _globals['_SNAPSHOTEND']._serialized_end=3121
+  _globals['_METADATAEVENT']._serialized_start=79
+  _globals['_METADATAEVENT']._serialized_end=913
+  _globals['_EPOCHSTART']._serialized_start=915
+  _globals['_EPOCHSTART']._serialized_end=994
+  _globals['_VOTER']._serialized_start=996
+  _globals['_VOTER']._serialized_end=1055
+  _globals['_VOTERS']._serialized_start=1057
+  _globals['_VOTERS']._serialized_end=1107
+  _globals['_FEATURE']._serialized_start=1109
+  _globals['_FEATURE']._serialized_end=1147
+  _globals['_FEATURELEVELS']._serialized_start=1149
+  _globals['_FEATURELEVELS']._serialized_end=1211
+  _globals['_CONFIG']._serialized_start=1213
+  _globals['_CONFIG']._serialized_end=1283
+  _globals['_DIRECTORY']._serialized_start=1285
+  _globals['_DIRECTORY']._serialized_end=1376
+  _globals['_REGISTERBROKER']._serialized_start=1379
+  _globals['_REGISTERBROKER']._serialized_end=1705
+  _globals['_BROKERCHANGE']._serialized_start=1708
+  _globals['_BROKERCHANGE']._serialized_end=1869
+  _globals['_UNREGISTERBROKER']._serialized_start=1871
+  _globals['_UNREGISTERBROKER']._serialized_end=1930
+  _globals['_TOPIC']._serialized_start=1932
+  _globals['_TOPIC']._serialized_end=2011
+  _globals['_REMOVETOPIC']._serialized_start=2013
+  _globals['_REMOVETOPIC']._serialized_end=2044
+  _globals['_REPLICA']._serialized_start=2046
+  _globals['_REPLICA']._serialized_end=2096
+  _globals['_PARTITION']._serialized_start=2099
+  _globals['_PARTITION']._serialized_end=2359
+  _globals['_BROKERSET']._serialized_start=2361
+  _globals['_BROKERSET']._serialized_end=2389
+  _globals['_REPLICALIST']._serialized_start=2391
+  _globals['_REPLICALIST']._serialized_end=2450
+  _globals['_PARTITIONCHANGE']._serialized_start=2453
+  _globals['_PARTITIONCHANGE']._serialized_end=2936
+  _globals['_PRODUCERIDS']._serialized_start=2938
+  _globals['_PRODUCERIDS']._serialized_end=2977
+  _globals['_CREATED']._serialized_start=2979
+  _globals['_CREATED']._serialized_end=3024
+  _globals['_SNAPSHOTSTART']._serialized_start=3027
+  _globals['_SNAPSHOTSTART']._serialized_end=3161
+  _globals['_SNAPSHOTEND']._serialized_start=3163
+  _globals['_SNAPSHOTEND']._serialized_end=3206
 # @@protoc_insertion_point(module_scope)

@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from quorate.v1 import common_pb2 as _common_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -289,29 +290,34 @@ class RegisterBroker(_message.Message):
     BROKER_ID_FIELD_NUMBER: _builtins.int
     BROKER_EPOCH_FIELD_NUMBER: _builtins.int
     INCARNATION_FIELD_NUMBER: _builtins.int
-    ENDPOINT_FIELD_NUMBER: _builtins.int
     RACK_FIELD_NUMBER: _builtins.int
     HOST_FIELD_NUMBER: _builtins.int
     DIRECTORIES_FIELD_NUMBER: _builtins.int
     FENCED_FIELD_NUMBER: _builtins.int
     SHUTTING_DOWN_FIELD_NUMBER: _builtins.int
     FEATURES_FIELD_NUMBER: _builtins.int
+    LISTENERS_FIELD_NUMBER: _builtins.int
+    INTER_BROKER_LISTENER_FIELD_NUMBER: _builtins.int
     broker_id: _builtins.int
     broker_epoch: _builtins.int
     """the offset of this very record"""
     incarnation: _builtins.bytes
-    endpoint: _builtins.str
-    """advertised, for clients and brokers"""
     rack: _builtins.str
     host: _builtins.str
     fenced: _builtins.bool
     """true in a registration; a snapshot says how it was"""
     shutting_down: _builtins.bool
+    inter_broker_listener: _builtins.str
+    """the name of the one by which other nodes reach it"""
     @_builtins.property
     def directories(self) -> _containers.RepeatedCompositeFieldContainer[Global___Directory]: ...
     @_builtins.property
     def features(self) -> _containers.RepeatedCompositeFieldContainer[Global___FeatureLevels]:
         """none: of the first release, which did not say"""
+
+    @_builtins.property
+    def listeners(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.Listener]:
+        """as others dial them"""
 
     def __init__(
         self,
@@ -319,17 +325,18 @@ class RegisterBroker(_message.Message):
         broker_id: _builtins.int = ...,
         broker_epoch: _builtins.int = ...,
         incarnation: _builtins.bytes = ...,
-        endpoint: _builtins.str = ...,
         rack: _builtins.str = ...,
         host: _builtins.str = ...,
         directories: _abc.Iterable[Global___Directory] | None = ...,
         fenced: _builtins.bool = ...,
         shutting_down: _builtins.bool = ...,
         features: _abc.Iterable[Global___FeatureLevels] | None = ...,
+        listeners: _abc.Iterable[_common_pb2.Listener] | None = ...,
+        inter_broker_listener: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["broker_epoch", b"broker_epoch", "broker_id", b"broker_id", "directories", b"directories", "endpoint", b"endpoint", "features", b"features", "fenced", b"fenced", "host", b"host", "incarnation", b"incarnation", "rack", b"rack", "shutting_down", b"shutting_down"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["broker_epoch", b"broker_epoch", "broker_id", b"broker_id", "directories", b"directories", "features", b"features", "fenced", b"fenced", "host", b"host", "incarnation", b"incarnation", "inter_broker_listener", b"inter_broker_listener", "listeners", b"listeners", "rack", b"rack", "shutting_down", b"shutting_down"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -30,6 +30,7 @@ from quorate_quorum.v1 import controller_pb2 as wire
 from quorate_quorum.v1 import events_pb2 as ev
 from quorate_testing.in_process import InProcessNetwork
 from quorate_testing.simulated.disk import SimulatedDisk
+from tests.harness.addresses import listening_at
 
 TOPIC_ID = bytes(range(16))
 TOPIC = "invoice"
@@ -232,7 +233,7 @@ class World:
                     broker_id=broker.id,
                     broker_epoch=self.image.offset,
                     incarnation=broker.incarnation,
-                    endpoint=broker.endpoint,
+                    **listening_at(broker.endpoint),
                     directories=[ev.Directory(directory_id=directory_id(broker.id))],
                     fenced=True,
                 )

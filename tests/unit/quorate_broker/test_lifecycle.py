@@ -31,6 +31,7 @@ from quorate_quorum.metadata.image import (
 )
 from quorate_quorum.node.config import BrokerConfig, ConfigError
 from quorate_quorum.node.features import SUPPORTED
+from quorate_quorum.node.listeners import parse
 from quorate_quorum.v1.controller_pb2 import (
     HeartbeatRequest,
     HeartbeatResponse,
@@ -40,6 +41,7 @@ from quorate_quorum.v1.controller_pb2 import (
 )
 from quorate_testing.simulated.disk import SimulatedDisk
 from quorate_testing.simulated.loop import SimulatedLoop, simulate
+from tests.harness.addresses import listener
 
 OURS, THEIRS = b"i" * 16, b"j" * 16
 D1, D2 = b"1" * 16, b"2" * 16
@@ -274,7 +276,7 @@ class FakePublisher:
 
 
 def broker(epoch: int, incarnation: bytes = OURS, *, fenced: bool = True) -> BrokerImage:
-    return BrokerImage(3, epoch, incarnation, "h:1", "R1", "h", (), fenced, False)
+    return BrokerImage(3, epoch, incarnation, (parse("h:1"),), "grpc", "R1", "h", (), fenced, False)
 
 
 class Fixture:
@@ -299,7 +301,7 @@ class Fixture:
         )
 
     async def register(self) -> None:
-        await self.lifecycle.register("adv:7092", cast(Any, self.publisher))
+        await self.lifecycle.register((parse("adv:7092"),), cast(Any, self.publisher))
 
     async def opened(self) -> None:
         await self.register()
@@ -337,7 +339,8 @@ class TestRegistration:
         await fixture.register()
         [request] = fixture.client.registered
         assert (request.broker_id, request.incarnation, request.rack) == (3, OURS, "R1")
-        assert (request.endpoint, request.host) == ("adv:7092", "adv")
+        assert (list(request.listeners), request.host) == ([listener("adv:7092")], "adv")
+        assert request.inter_broker_listener == "grpc"
         assert [one.directory_id for one in request.directories] == [D1, D2]
 
     async def test_nothing_begins_before_the_image_has_passed_it(self, fixture: Fixture) -> None:

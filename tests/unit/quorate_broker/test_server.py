@@ -17,6 +17,7 @@ from quorate.net.methods import (
     CREATE_TOPICS,
     DELETE_TOPICS,
     DESCRIBE_CLUSTER,
+    DESCRIBE_HEALTH,
     FETCH,
     INIT_PRODUCER_ID,
     LIST_OFFSETS,
@@ -40,6 +41,7 @@ from quorate_quorum.node.environment import Environment
 from quorate_quorum.node.process import NodeFailed
 from quorate_quorum.raft.driver.bootstrap import format_new_voter
 from quorate_quorum.v1.events_pb2 import BrokerChange, MetadataEvent, UnregisterBroker
+from quorate_testing.call import CallConnection
 from quorate_testing.in_process import InProcessListener, InProcessNetwork
 from quorate_testing.simulated.disk import SimulatedDisk
 from quorate_testing.simulated.loop import SimulatedLoop, simulate
@@ -49,12 +51,24 @@ CLUSTER = "c1"
 VOTER = "v100:9093"
 
 
+class Dialled(InProcessNetwork):
+    """The network, and where calls went."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.endpoints: set[str] = set()
+
+    def connect(self, endpoint: str, **options: Any) -> CallConnection:
+        self.endpoints.add(endpoint)
+        return super().connect(endpoint, **options)
+
+
 class World:
     """Voter 100 with a fake Raft and a real controller; brokers on disks of their own."""
 
     def __init__(self, loop: SimulatedLoop) -> None:
         self.loop = loop
-        self.network = InProcessNetwork()
+        self.network = Dialled()
         self.seeds = count(1)
         self.failures: list[str] = []
         self.disks: dict[int, SimulatedDisk] = {}
@@ -138,8 +152,9 @@ class World:
     async def kill(self, node_id: int) -> None:
         """As by kill -9: the port refuses, the disk keeps what was written."""
         broker = self.brokers.pop(node_id)
-        assert isinstance(broker._listener, InProcessListener)
-        broker._listener.kill()
+        for listener in broker._listeners.values():
+            assert isinstance(listener, InProcessListener)
+            listener.kill()
         self.disks[node_id].crash_process()
         broker.fail("killed")
         with pytest.raises(NodeFailed, match="killed"):
@@ -613,5 +628,130 @@ def test_a_failed_sync_costs_the_directory_and_the_last_one_the_broker() -> None
             await broker.stopped()
         run = await read_run(world.disks[0], "/data")
         assert (run.sync_failed, run.marker_present) == (True, False)
+
+    in_a_world(program)
+
+
+def listening(node_id: int, *, is_external: bool = True) -> dict[str, Any]:
+    """Two listeners, of which the second is between brokers; or that one alone."""
+    external = (f"external=grpc://e{node_id}:9092",) if is_external else ()
+    return {
+        "listeners": (*external, f"internal=grpc://b{node_id}:9092"),
+        "inter_broker_listener_name": "internal",
+    }
+
+
+async def metadata_at(world: World, endpoint: str) -> admin.MetadataResponse:
+    request = admin.MetadataRequest(all_topics=True)
+    return await world.network.connect(endpoint).unary(METADATA, request, timeout_ms=5000)
+
+
+@pytest.mark.parametrize(("listener", "letter"), [("internal", "b"), ("external", "e")])
+def test_a_client_is_told_addresses_of_the_listener_that_it_came_in_by(
+    listener: str, letter: str
+) -> None:
+    async def program(world: World) -> None:
+        for node_id in range(2):
+            await world.format(node_id)
+            await world.start(node_id, **listening(node_id))
+        for broker in world.brokers.values():
+            await broker.unfenced()
+        topic_id = await world.create("invoice", min_insync_replicas="2")
+        assert not (await produce(world, topic_id, batch(b"a"))).error.code
+
+        response = await metadata_at(world, f"{letter}0:9092")
+        told = {one.broker_id: one.listener for one in response.brokers}
+        assert [told[i].endpoint for i in range(2)] == [f"{letter}0:9092", f"{letter}1:9092"]
+        assert {(one.name, one.protocol, one.tls) for one in told.values()} == {
+            (listener, "grpc", False)
+        }
+        client = world.network.connect(f"{letter}0:9092")
+        cluster = await client.unary(
+            DESCRIBE_CLUSTER, admin.DescribeClusterRequest(), timeout_ms=5000
+        )
+        assert [one.listener for one in cluster.brokers] == [told[0], told[1]]
+
+        leader = world.leader(topic_id)
+        producing = Producing(world.network.connect(f"{letter}{1 - leader}:9092"))
+        producing.send(topic_id, batch(b"b"))
+        result = await producing.result()
+        assert result.error.code == ErrorCode.ERROR_CODE_NOT_LEADER
+        assert (result.leader.leader, result.leader.listener) == (leader, told[leader])
+        await producing.close()
+
+        await world.kill(1 - leader)
+        await world.until(lambda: world.controller.image.brokers[1 - leader].fenced)
+        health = await world.network.connect(f"{letter}{leader}:9092").unary(
+            DESCRIBE_HEALTH, admin.DescribeHealthRequest(timeout_ms=3000), timeout_ms=5000
+        )
+        assert [one.endpoint for one in health.nodes] == [told[1 - leader].endpoint]
+
+    in_a_world(program)
+
+
+def test_nodes_reach_each_other_by_the_inter_broker_listener_only() -> None:
+    async def program(world: World) -> None:
+        for node_id in range(2):
+            await world.format(node_id)
+            await world.start(node_id, **listening(node_id))
+        for broker in world.brokers.values():
+            await broker.unfenced()
+        topic_id = await world.create("invoice", min_insync_replicas="2")
+        assert not (await produce(world, topic_id, batch(b"a"))).error.code  # by a replica's fetch
+        await world.kill(1)
+        await world.until(lambda: world.controller.image.brokers[1].fenced)
+        assert {endpoint[0] for endpoint in world.network.endpoints} <= {"b", "v"}
+        assert world.controller.image.brokers[0].endpoint == "b0:9092"
+        assert [str(one) for one in world.controller.image.brokers[0].listeners] == [
+            "external=grpc://e0:9092",
+            "internal=grpc://b0:9092",
+        ]
+
+    in_a_world(program)
+
+
+def test_a_broker_without_the_listener_of_a_client_is_not_told_to_it() -> None:
+    async def program(world: World) -> None:
+        for node_id in range(2):
+            await world.format(node_id)
+            await world.start(node_id, **listening(node_id, is_external=node_id == 0))
+        for broker in world.brokers.values():
+            await broker.unfenced()
+        response = await metadata_at(world, "e0:9092")
+        assert [one.broker_id for one in response.brokers] == [0]
+        cluster = await world.network.connect("e0:9092").unary(
+            DESCRIBE_CLUSTER, admin.DescribeClusterRequest(), timeout_ms=5000
+        )
+        assert [one.listener.endpoint for one in cluster.brokers] == ["e0:9092", ""]
+
+    in_a_world(program)
+
+
+def test_listeners_without_a_port_register_the_ports_that_they_got() -> None:
+    async def program(world: World) -> None:
+        await world.format(0)
+        listeners = ("b0:0", "out=grpc://[::1]:0")
+        broker = await world.start(0, listeners=listeners, broker_host="h0")
+        await broker.unfenced()
+        registered = world.controller.image.brokers[0]
+        bound = [broker.endpoint_of("grpc"), broker.endpoint_of("out")]
+        assert [one.endpoint for one in registered.listeners] == bound
+        assert (bound[0].rpartition(":")[0], bound[1].rpartition(":")[0]) == ("b0", "[::1]")
+        assert not any(endpoint.endswith(":0") for endpoint in bound)
+        assert registered.endpoint == broker.endpoint == bound[0]
+        response = await metadata_at(world, bound[1])
+        assert [one.listener.endpoint for one in response.brokers] == [bound[1]]
+
+    in_a_world(program)
+
+
+def test_a_broker_that_cannot_open_one_of_its_listeners_opens_none() -> None:
+    async def program(world: World) -> None:
+        await world.brokers_up(1)
+        await world.format(1)
+        with pytest.raises(ConfigError, match=r"can't listen: .*in use \(to listen on b0:9092\)"):
+            await world.start(1, listeners=("b1:9092", "out=grpc://b0:9092"))
+        taken = await world.network.serve("b1:9092", [])
+        await taken.stop(0)
 
     in_a_world(program)

@@ -67,6 +67,7 @@ from quorate_broker.operations.answers import (
     PARTITIONS_A_TURN,
     TOPIC_ID_BYTES,
     error_of,
+    listener_for,
     refuse_duplicates,
 )
 from quorate_quorum.configs import CONFIGS, effective
@@ -183,9 +184,9 @@ class AdminService:
             cluster_id=self._cluster_id,
             controller=self._client.leader_id,
             brokers=[
-                BrokerEndpoint(broker_id=broker.id, endpoint=broker.endpoint, rack=broker.rack)
+                BrokerEndpoint(broker_id=broker.id, listener=listener, rack=broker.rack)
                 for broker in image.sorted_brokers()
-                if not broker.fenced
+                if not broker.fenced and (listener := listener_for(peer, broker)) is not None
             ],
             topics=topics,
             image_offset=image.offset,
@@ -228,7 +229,7 @@ class AdminService:
                     broker_id=broker.id,
                     rack=broker.rack,
                     host=broker.host,
-                    endpoint=broker.endpoint,
+                    listener=listener_for(peer, broker),
                     fenced=broker.fenced,
                     broker_epoch=broker.epoch,
                     shutting_down=broker.shutting_down,
@@ -280,7 +281,13 @@ class AdminService:
         self, request: DescribeHealthRequest, peer: Peer
     ) -> DescribeHealthResponse:
         try:
-            return await self._forward(DESCRIBE_HEALTH, request, peer, request.timeout_ms)
+            answer = await self._forward(DESCRIBE_HEALTH, request, peer, request.timeout_ms)
+            brokers = self._client.image.brokers
+            for node in answer.nodes:
+                if not node.voter and node.id in brokers:
+                    listener = listener_for(peer, brokers[node.id])
+                    node.endpoint = "" if listener is None else listener.endpoint
+            return answer
         except QuorateError as error:
             return DescribeHealthResponse(error=error_of(error), controller=-1)
 

@@ -20,6 +20,7 @@ from quorate.v1.records_pb2 import (
 from quorate_broker.listeners.grpc.fetch import FetchLimits, FetchSession
 from quorate_broker.listeners.grpc.produce import ByteBudget, ProduceLimits, ProduceStream
 from quorate_broker.operations.answers import (
+    address_hint,
     check_count,
     error_of,
     locate,
@@ -34,18 +35,21 @@ if TYPE_CHECKING:
         Awaitable,
         Callable,
         Coroutine,
+        Iterable,
         Mapping,
     )
 
     from quorate.net.frame import Frame
     from quorate.net.network import Handler, Method, Peer
     from quorate.v1.records_pb2 import (
+        FetchedPartition,
         FetchHeader,
         FetchRequest,
         InitProducerIdRequest,
         ListOffsetsPartition,
         ListOffsetsRequest,
         ProduceHeader,
+        ProduceResult,
     )
     from quorate_broker.replicas import Replicas
 
@@ -131,6 +135,7 @@ class RecordsService:
         stream = ProduceStream(self._replicas, self._budget, self._limits.produce)
         async with self._open(stream, stream.read(requests)):
             while results := await stream.next_results():
+                self._address_hints(results, peer)
                 yield ProduceResponse(results=results)
 
     async def fetch(
@@ -139,6 +144,7 @@ class RecordsService:
         session = FetchSession(self._replicas, self._limits.fetch)
         async with self._open(session, session.read(requests)):
             while (answer := await session.next_answer()) is not None:
+                self._address_hints(answer.header.partitions, peer)
                 yield answer
 
     async def list_offsets(self, request: ListOffsetsRequest, peer: Peer) -> ListOffsetsResponse:
@@ -148,6 +154,7 @@ class RecordsService:
         for wanted in request.partitions:
             listed.append(await self._list_offset(wanted))
             await asyncio.sleep(0)  # what lies in memory is found without a wait
+        self._address_hints(listed, peer)
         return ListOffsetsResponse(partitions=listed)
 
     async def init_producer_id(
@@ -199,6 +206,13 @@ class RecordsService:
             leader_epoch=leader_epoch,
             high_watermark=found.high_watermark,
         )
+
+    def _address_hints(
+        self, results: Iterable[ProduceResult | FetchedPartition | ListedOffset], peer: Peer
+    ) -> None:
+        for result in results:
+            if result.HasField("leader"):
+                address_hint(result.leader, peer, self._replicas.image)
 
     def _open(
         self, stream: ProduceStream | FetchSession, reading: Coroutine[Any, Any, None]

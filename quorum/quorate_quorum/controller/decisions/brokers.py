@@ -21,6 +21,7 @@ from quorate_quorum.controller.decisions.features import check_knows
 from quorate_quorum.controller.decisions.outcome import Context, Outcome
 from quorate_quorum.metadata.delta import ID_BYTES
 from quorate_quorum.metadata.image import BrokerImage, DirectoryImage, MetadataImage, broker_event
+from quorate_quorum.node import listeners
 from quorate_quorum.node.features import from_wire
 from quorate_quorum.v1 import controller_pb2 as wire
 from quorate_quorum.v1 import events_pb2 as ev
@@ -74,11 +75,8 @@ def _check_registration(image: MetadataImage, request: wire.RegisterRequest) -> 
         raise InvalidRequestError(f"a broker id is 0 or more, not {request.broker_id}")
     if len(request.incarnation) != ID_BYTES:
         raise InvalidRequestError("an incarnation has 16 bytes")
-    if not _is_endpoint(request.endpoint):
-        raise InvalidRequestError(
-            f"a broker names the endpoint it listens at, host:port, not {request.endpoint[:100]!r}"
-        )
-    for name in ("endpoint", "rack", "host"):
+    _check_listeners(request)
+    for name in ("rack", "host"):
         if len(getattr(request, name)) > NAME_LENGTH_MAX:
             raise InvalidRequestError(f"{name} is longer than {NAME_LENGTH_MAX}")
     ids = [directory.directory_id for directory in request.directories]
@@ -104,11 +102,22 @@ def _check_registration(image: MetadataImage, request: wire.RegisterRequest) -> 
             )
 
 
-def _is_endpoint(text: str) -> bool:
-    """Whether others can dial it: they would all stumble over one that is no address."""
-    host, _, port = text.rpartition(":")
-    is_port = port.isascii() and port.isdecimal() and len(port) <= 5 and int(port) <= 65535
-    return is_port and bool(host) and host.isprintable() and " " not in host
+def _check_listeners(request: wire.RegisterRequest) -> None:
+    """Refuse what other nodes and clients could not dial: the address goes into every image."""
+    if not 1 <= len(request.listeners) <= listeners.LISTENERS_MAX:
+        raise InvalidRequestError(
+            f"a broker names 1 to {listeners.LISTENERS_MAX} listeners, not"
+            f" {len(request.listeners)}; programs from before brokers could have several named none"
+        )
+    if not request.inter_broker_listener:
+        raise InvalidRequestError("a broker names the listener by which other nodes reach it")
+    try:
+        addresses = [listeners.from_wire(told) for told in request.listeners]
+        listeners.inter_broker(addresses, request.inter_broker_listener)
+    except ValueError as error:
+        raise InvalidRequestError(str(error)) from None
+    if len({one.name for one in addresses}) < len(addresses):
+        raise InvalidRequestError("two listeners of a broker have one name")
 
 
 def _broker(request: wire.RegisterRequest, epoch: int, old: BrokerImage | None) -> BrokerImage:
@@ -118,7 +127,8 @@ def _broker(request: wire.RegisterRequest, epoch: int, old: BrokerImage | None) 
         id=request.broker_id,
         epoch=epoch,
         incarnation=request.incarnation,
-        endpoint=request.endpoint,
+        listeners=tuple(map(listeners.from_wire, request.listeners)),
+        inter_broker_listener=request.inter_broker_listener,
         rack=request.rack,
         host=request.host,
         directories=tuple(

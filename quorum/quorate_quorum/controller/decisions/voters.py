@@ -11,7 +11,7 @@ from quorate.v1 import admin_pb2 as admin
 from quorate_quorum.controller.decisions.features import Heard, check_knows
 from quorate_quorum.controller.decisions.outcome import Outcome
 from quorate_quorum.metadata.image import MetadataImage, VoterImage, voters_event
-from quorate_quorum.node.config import wrong_address
+from quorate_quorum.node.listeners import wrong_address
 from quorate_quorum.v1.events_pb2 import MetadataEvent
 
 #: More make every commit slower, and no cluster safer.

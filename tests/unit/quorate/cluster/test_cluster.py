@@ -23,6 +23,7 @@ from quorate.errors import (
 from quorate.v1 import admin_pb2
 from quorate.v1.admin_pb2 import MetadataRequest
 from quorate.v1.common_pb2 import LeaderHint
+from tests.harness.addresses import listener
 from tests.harness.fake_leaders import FakeCluster, with_cluster
 
 
@@ -33,7 +34,7 @@ def test_never_back_to_an_older_leader_or_a_deleted_topic() -> None:
         view = Cluster(fake.bootstrap, client_id="c")
         await view.start()
         await view.topic("t")
-        hint = LeaderHint(leader=1, leader_epoch=5, endpoint="b1:9092")
+        hint = LeaderHint(leader=1, leader_epoch=5, listener=listener("b1:9092"))
         assert view.learn("t", 0, hint)
         assert not view.learn("t", 0, hint)
         view._take(stale)

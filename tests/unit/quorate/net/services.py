@@ -81,7 +81,8 @@ class EchoService:
             self._closed("slow")
         return request
 
-    async def stream(self, requests: AsyncIterator[str], _peer: Peer) -> AsyncIterator[str]:
+    async def stream(self, requests: AsyncIterator[str], peer: Peer) -> AsyncIterator[str]:
+        self.peers.append(peer)
         try:
             async for request in requests:
                 yield request

@@ -42,7 +42,7 @@ Run = Callable[[Program], None]
 
 async def _serve_and_run(client: Network, server: Network, endpoint: str, program: Program) -> None:
     service = EchoService()
-    listener = await server.serve(endpoint, [service], cluster_id="ours")
+    listener = await server.serve(endpoint, [service], cluster_id="ours", listener="in")
     try:
         await program(client, listener, service)
     finally:
@@ -382,6 +382,17 @@ def test_a_service_learns_how_long_the_caller_waits(run: Run) -> None:
     async def program(network: Network, listener: Listener, service: EchoService) -> None:
         await network.connect(listener.endpoint).unary(ECHO, "a", timeout_ms=5000)
         assert 1 <= service.peers[0].timeout_ms <= 5000
+
+    run(program)
+
+
+def test_a_service_learns_by_which_listener_a_call_came(run: Run) -> None:
+    async def program(network: Network, listener: Listener, service: EchoService) -> None:
+        connection = network.connect(listener.endpoint)
+        await connection.unary(ECHO, "a", timeout_ms=5000)
+        async with aclosing(connection.stream(STREAM, requests_of("a"))) as stream:
+            assert await anext(stream) == "a"
+        assert [peer.listener for peer in service.peers] == ["in", "in"]
 
     run(program)
 

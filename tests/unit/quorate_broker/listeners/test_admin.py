@@ -53,6 +53,7 @@ from quorate_quorum.metadata.image import (
     ReplicaImage,
     TopicImage,
 )
+from quorate_quorum.node.listeners import parse
 
 ANN = Principal("User", "ann")
 PEER = Peer("test", ANN)
@@ -61,7 +62,16 @@ A, B = b"a" * 16, b"b" * 16
 
 def broker(broker_id: int, *, fenced: bool = False) -> BrokerImage:
     return BrokerImage(
-        broker_id, 10 + broker_id, b"i" * 16, f"h{broker_id}:7092", "R1", "h", (), fenced, False
+        broker_id,
+        10 + broker_id,
+        b"i" * 16,
+        (parse(f"h{broker_id}:7092"),),
+        "grpc",
+        "R1",
+        "h",
+        (),
+        fenced,
+        False,
     )
 
 

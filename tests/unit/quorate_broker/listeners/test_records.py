@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, cast
 
 import pytest
+from rpds import HashTrieMap
 
 from quorate.errors import (
     InvalidRequestError,
@@ -40,6 +41,8 @@ from quorate_broker.listeners.grpc.produce import ProduceLimits
 from quorate_broker.listeners.grpc.records import ProducerIds, RecordsLimits, RecordsService
 from quorate_broker.replica.divergence import Divergence
 from quorate_broker.replica.reading import DivergedError
+from quorate_quorum.metadata.image import BrokerImage, MetadataImage
+from quorate_quorum.node.listeners import parse_all
 
 TOPIC = b"t" * 16
 PEER = Peer("test")
@@ -141,6 +144,19 @@ class FakePartition:
 class FakeReplicas:
     def __init__(self, **partitions: FakePartition) -> None:
         self.partitions = {int(name[1:]): partition for name, partition in partitions.items()}
+        leader = BrokerImage(
+            2,
+            9,
+            b"i" * 16,
+            parse_all(("in=grpc://b:1", "out=grpc://b:2")),
+            "in",
+            "",
+            "b",
+            (),
+            False,
+            False,
+        )
+        self.image = MetadataImage(brokers=HashTrieMap({2: leader}))
 
     @property
     def held(self) -> int:
@@ -327,19 +343,24 @@ class TestProduce:
         with pytest.raises(StopAsyncIteration):
             await anext(stream)
 
-    async def test_an_error_carries_the_leader_where_it_is_known(self) -> None:
+    @pytest.mark.parametrize(
+        ("came_in_by", "told"), [("in", "b:1"), ("out", "b:2"), ("", "b:1"), ("other", "")]
+    )
+    async def test_an_error_carries_the_leader_where_the_caller_reaches_it(
+        self, came_in_by: str, told: str
+    ) -> None:
         replicas = FakeReplicas(p0=FakePartition())
         requests = Requests()
-        stream = service(replicas).produce(requests, PEER)
+        stream = service(replicas).produce(requests, replace(PEER, listener=came_in_by))
         requests.send(frame(0, (0, b"x")))
         waiting = asyncio.ensure_future(anext(stream))
         await settle()
         error = NotLeaderError("moved")
-        error.hint = LeaderHint(leader=2, leader_epoch=5, endpoint="b:1")  # type: ignore[attr-defined]
+        error.hint = LeaderHint(leader=2, leader_epoch=5)  # type: ignore[attr-defined]
         replicas.partitions[0].calls[0].outcome.set_exception(error)
         [result] = (await waiting).results
         assert result.error.code == ErrorCode.ERROR_CODE_NOT_LEADER
-        assert (result.leader.leader, result.leader.endpoint) == (2, "b:1")
+        assert (result.leader.leader, result.leader.listener.endpoint) == (2, told)
         assert result.base_offset == -1
         await stream.aclose()
 

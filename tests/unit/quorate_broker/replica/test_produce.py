@@ -314,7 +314,7 @@ async def test_who_does_not_lead_says_who_does() -> None:
         await two.produce(b"a")
     hint = hint_of(caught.value)
     assert hint is not None
-    assert (hint.leader, hint.endpoint) == (1, "broker-1:9092")
+    assert hint.leader == 1
     with pytest.raises(UnknownTopicError):
         two.replicas.get(bytes(16), 0)
     await world.stop()

@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 
 from quorate.v1 import admin_pb2 as admin
-from quorate.v1.common_pb2 import ErrorCode
+from quorate.v1.common_pb2 import ErrorCode, Listener
 from quorate_quorum.controller.decisions import brokers as decide
 from quorate_quorum.metadata.delta import replayed
 from quorate_quorum.metadata.image import MetadataImage
 from quorate_quorum.v1 import controller_pb2 as wire
 from quorate_quorum.v1 import events_pb2 as ev
+from tests.harness.addresses import listener, listening_at
 from tests.unit.quorate_quorum.metadata.builders import (
     brokers,
     built,
@@ -36,7 +37,7 @@ def request(
     return wire.RegisterRequest(
         broker_id=broker,
         incarnation=incarnation(broker, run),
-        endpoint=f"b{broker}:9092",
+        **listening_at(f"b{broker}:9092"),
         host=f"h{broker}",
         directories=[
             ev.Directory(
@@ -105,6 +106,9 @@ def bad(**fields: object) -> wire.RegisterRequest:
         if name == "directories":
             del given.directories[:]
             given.directories.extend(ev.Directory(directory_id=i) for i in value)  # type: ignore[attr-defined]
+        elif name == "listeners":
+            del given.listeners[:]
+            given.listeners.extend(value)  # type: ignore[arg-type]
         else:
             setattr(given, name, value)
     return given
@@ -115,7 +119,13 @@ def bad(**fields: object) -> wire.RegisterRequest:
     [
         bad(broker_id=-1),
         bad(incarnation=b"short"),
-        bad(endpoint=""),
+        bad(listeners=[]),
+        bad(listeners=[listener("b0:1", name) for name in ("grpc", "grpc")]),
+        bad(listeners=[listener("b0:1", f"n{i}") for i in range(17)], inter_broker_listener="n1"),
+        bad(listeners=[listener("b0")]),
+        bad(inter_broker_listener=""),
+        bad(inter_broker_listener="other"),
+        bad(listeners=[Listener(name="grpc", protocol="kafka", endpoint="b0:1")]),
         bad(rack="r" * 256),
         bad(directories=[]),
         bad(directories=[b"d" * 16, b"d" * 16]),
@@ -123,7 +133,23 @@ def bad(**fields: object) -> wire.RegisterRequest:
         bad(directories=[bytes([i]) * 16 for i in range(65)]),
         bad(directories=[directory_id(1)]),
     ],
-    ids=["id", "incarnation", "endpoint", "rack", "none", "twice", "short", "many", "another's"],
+    ids=[
+        "id",
+        "incarnation",
+        "no listener",
+        "one name",
+        "many listeners",
+        "no address",
+        "no inter-broker listener",
+        "unknown inter-broker listener",
+        "kafka between brokers",
+        "rack",
+        "none",
+        "twice",
+        "short",
+        "many",
+        "another's",
+    ],
 )
 def test_an_impossible_registration_is_refused(given: wire.RegisterRequest) -> None:
     image = brokers([1])

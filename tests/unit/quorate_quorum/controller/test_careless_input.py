@@ -25,11 +25,13 @@ def test_internal_topics_are_raised_as_far_as_there_are_brokers() -> None:
     assert sorted(partition.broker_ids) == [0, 1]
 
 
-@pytest.mark.parametrize("endpoint", ["", "b0", "b0:", ":9092", "b0:99999", "b0:x", "b 0:1"])
+@pytest.mark.parametrize(
+    "endpoint", ["", "b0", "b0:", ":9092", "b0:0", "b0:99999", "b0:x", "b 0:1"]
+)
 def test_a_broker_that_names_no_address_is_refused(endpoint: str) -> None:
     image = brokers([1])
     given = request(0)
-    given.endpoint = endpoint
+    given.listeners[0].endpoint = endpoint
     outcome = decide.register(image, given, context(image), old_session_lives=False)
     assert outcome.events == ()
     assert isinstance(from_wire(outcome.response.error), InvalidRequestError)

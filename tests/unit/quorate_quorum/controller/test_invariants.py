@@ -28,6 +28,7 @@ from quorate_quorum.controller.decisions.topics import (
 from quorate_quorum.metadata.delta import MetadataDelta, replayed
 from quorate_quorum.metadata.image import EMPTY, MetadataImage, PartitionImage, TopicImage
 from quorate_quorum.v1 import controller_pb2 as wire
+from tests.harness.addresses import listening_at
 from tests.unit.quorate_quorum.metadata.builders import (
     context,
     create_topics,
@@ -173,7 +174,7 @@ class Cluster:
         request = wire.RegisterRequest(
             broker_id=broker,
             incarnation=incarnation(broker, self.runs[broker] % 250),
-            endpoint="b:1",
+            **listening_at("b:1"),
             host=f"h{broker}",
         )
         request.directories.add(

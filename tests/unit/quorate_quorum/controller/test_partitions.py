@@ -13,6 +13,7 @@ from quorate_quorum.controller.decisions.recovery import AskEnds, Recover, Recov
 from quorate_quorum.metadata.delta import replayed
 from quorate_quorum.metadata.image import MetadataImage, PartitionImage
 from quorate_quorum.v1 import controller_pb2 as wire
+from tests.harness.addresses import listening_at
 from tests.unit.quorate_quorum.metadata.builders import (
     brokers,
     context,
@@ -438,7 +439,9 @@ def test_recovery_gives_up_on_a_directory_that_did_not_return() -> None:
     image = with_partition(brokers([0, 1]), [0, 1], isr=[0])
     for broker in (1, 0):
         image = decided(image, broker, decide.fence(image, broker, context(image)))
-    request = wire.RegisterRequest(broker_id=0, incarnation=incarnation(0, 2), endpoint="b0:1")
+    request = wire.RegisterRequest(
+        broker_id=0, incarnation=incarnation(0, 2), **listening_at("b0:1")
+    )
     request.directories.add(directory_id=directory_id(0, 5), tail_intact=True)
     outcome = decide.register(image, request, context(image), old_session_lives=False)
     image = decided(image, 0, outcome)
@@ -454,7 +457,9 @@ def test_recovery_gives_up_on_a_directory_that_did_not_return() -> None:
 def test_a_power_cut_of_a_single_broker_heals_by_itself() -> None:
     """A laptop that was switched off must come back."""
     image = with_partition(brokers([0]), [0])
-    request = wire.RegisterRequest(broker_id=0, incarnation=incarnation(0, 2), endpoint="b0:1")
+    request = wire.RegisterRequest(
+        broker_id=0, incarnation=incarnation(0, 2), **listening_at("b0:1")
+    )
     request.directories.add(directory_id=directory_id(0), tail_intact=False)
     outcome = decide.register(image, request, context(image), old_session_lives=False)
     waiting = Waiting(decided(image, 0, outcome))

@@ -18,6 +18,7 @@ from quorate_quorum.metadata.delta import replayed
 from quorate_quorum.metadata.image import MetadataImage
 from quorate_quorum.v1 import controller_pb2 as wire
 from quorate_quorum.v1 import events_pb2 as ev
+from tests.harness.addresses import listening_at
 from tests.unit.quorate_quorum.controller.builders import World, in_a_world
 from tests.unit.quorate_quorum.metadata.builders import (
     brokers,
@@ -259,11 +260,13 @@ def test_leaders_are_recovered_some_in_each_tick_and_all_in_the_end() -> None:
     for broker in (1, 0):
         image = settled(fenced(image, broker), broker)
     assert leads(image, -1) == 120
-    request = wire.RegisterRequest(broker_id=0, incarnation=incarnation(0, 2), endpoint="b0:1")
+    request = wire.RegisterRequest(
+        broker_id=0, incarnation=incarnation(0, 2), **listening_at("b0:1")
+    )
     request.directories.add(directory_id=directory_id(0), tail_intact=False)
     again = decide.register(image, request, context(image), old_session_lives=False)
     image = settled(replayed(image, again.events), 0)
-    one = wire.RegisterRequest(broker_id=1, incarnation=incarnation(1, 2), endpoint="b1:1")
+    one = wire.RegisterRequest(broker_id=1, incarnation=incarnation(1, 2), **listening_at("b1:1"))
     one.directories.add(directory_id=directory_id(1), tail_intact=False)
     again = decide.register(image, one, context(image), old_session_lives=False)
     image = settled(replayed(image, again.events), 1)

@@ -98,7 +98,7 @@ async def test_what_was_written_is_read(disk: FewFiles) -> None:
     wanted = await read_identity(cast(Disk, disk), "data", cluster_id="cluster-1", node_id=7)
     assert wanted == IDENTITY
     assert disk.files[PATH].startswith(
-        b"version=1\ncluster.id=cluster-1\nnode.id=7\n"
+        b"version=2\ncluster.id=cluster-1\nnode.id=7\n"
         b"directory.id=000102030405060708090a0b0c0d0e0f\nquorum.generation=3\ncrc32c="
     )
 
@@ -136,10 +136,18 @@ async def test_another_nodes_directory_is_refused(disk: FewFiles) -> None:
     )
 
 
-async def test_a_newer_version_is_refused(disk: FewFiles) -> None:
-    disk.files[PATH] = disk.files[PATH].replace(b"version=1", b"version=2") + b"new.name=x\n"
+async def test_the_format_from_before_listeners_had_names_is_refused(disk: FewFiles) -> None:
+    disk.files[PATH] = disk.files[PATH].replace(b"version=2", b"version=1")
     assert await said(disk, UnreadableIdentityError) == (
-        f"{PATH} has version '2'; this release reads version 1 only. "
+        f"{PATH} has version '1', from before brokers could have several listeners: this release "
+        "reads version 2 only and converts nothing. Format a new directory"
+    )
+
+
+async def test_a_newer_version_is_refused(disk: FewFiles) -> None:
+    disk.files[PATH] = disk.files[PATH].replace(b"version=2", b"version=3") + b"new.name=x\n"
+    assert await said(disk, UnreadableIdentityError) == (
+        f"{PATH} has version '3'; this release reads version 2 only. "
         "A newer release may have written it: run that one"
     )
 
@@ -147,7 +155,7 @@ async def test_a_newer_version_is_refused(disk: FewFiles) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
-        (b"version=1\n", b"", "has no version; every release writes one, so it is damaged"),
+        (b"version=2\n", b"", "has no version; every release writes one, so it is damaged"),
         (b"node.id=7\n", b"", "node.id is missing"),
         (b"node.id=7", b"node.id=seven", "node.id must be a whole number of at most 9 digits"),
         (b"node.id=7", b"node.id=-7", "not '-7'"),
@@ -158,7 +166,7 @@ async def test_a_newer_version_is_refused(disk: FewFiles) -> None:
         (b"directory.id=00", b"directory.id=0", "directory.id must be 32 hex digits"),
         (b"directory.id=00", b"directory.id=01", "is damaged"),
         (b"generation=3", b"generation=x", "quorum.generation must be a whole number"),
-        (b"crc32c=", b"other=1\ncrc32c=", "other is no name of version 1"),
+        (b"crc32c=", b"other=1\ncrc32c=", "other is no name of version 2"),
         (b"crc32c=", b"crc32c=x", "crc32c must be 8 hex digits"),
     ],
 )

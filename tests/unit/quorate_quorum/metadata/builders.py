@@ -12,6 +12,7 @@ from quorate_quorum.controller.decisions.settling import Settling
 from quorate_quorum.metadata.delta import replayed
 from quorate_quorum.metadata.image import EMPTY, MetadataImage, PartitionImage
 from quorate_quorum.v1 import events_pb2 as ev
+from tests.harness.addresses import listening_at
 
 RACKS: Mapping[int, str] = {0: "R1", 1: "R1", 2: "R1", 3: "R2", 4: "R2", 5: "R2"}
 
@@ -42,7 +43,7 @@ def register_event(
             broker_id=broker_id,
             broker_epoch=epoch,
             incarnation=incarnation(broker_id),
-            endpoint=f"b{broker_id}:9092",
+            **listening_at(f"b{broker_id}:9092"),
             rack=rack,
             host=host or f"h{broker_id}",
             directories=[

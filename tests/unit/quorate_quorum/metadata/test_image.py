@@ -12,6 +12,7 @@ from quorate_quorum.log.events import decode_events, encode_events
 from quorate_quorum.metadata.delta import MetadataDelta, replayed
 from quorate_quorum.metadata.image import EMPTY, MetadataImage, PartitionImage, ReplicaImage
 from quorate_quorum.metadata.loader import Loader
+from quorate_quorum.node.features import UnknownLevelError
 from quorate_quorum.v1 import events_pb2 as ev
 from tests.unit.quorate_quorum.metadata.builders import (
     brokers,
@@ -335,3 +336,11 @@ def test_a_partition_is_found_by_topic_id_only_where_it_is() -> None:
     assert image.partition(topic_id(1), 1) is None
     assert image.partition(topic_id(1), -1) is None
     assert image.partition(topic_id(8), 0) is None
+
+
+def test_a_registration_from_before_listeners_had_names_is_refused() -> None:
+    event = register_event(0, 0)
+    del event.register_broker.listeners[:]
+    batch = encode_events([event], base_offset=0, epoch=0, timestamp_ms=0)
+    with pytest.raises(UnknownLevelError, match="from before brokers could have several wrote"):
+        Loader().load(batch)

@@ -17,6 +17,7 @@ from quorate_quorum.node.features import Levels, UnknownLevelError, from_wire, t
 from quorate_quorum.raft.driver.storage import parse_batches
 from quorate_quorum.v1 import controller_pb2 as wire
 from quorate_quorum.v1 import events_pb2 as ev
+from tests.harness.addresses import listening_at
 
 NAME = "metadata.version"
 OLD, NEW = {NAME: Levels(1, 1)}, {NAME: Levels(1, 2)}
@@ -44,7 +45,7 @@ def cluster(
             broker_id=number,
             broker_epoch=image.offset,
             incarnation=bytes([number]) * 16,
-            endpoint=f"b{number}:1",
+            **listening_at(f"b{number}:1"),
             directories=[ev.Directory(directory_id=bytes([number]) * 16, tail_intact=True)],
             fenced=True,
             features=to_wire(known),
@@ -136,7 +137,7 @@ def test_a_broker_that_does_not_know_the_level_is_not_registered() -> None:
     request = wire.RegisterRequest(
         broker_id=7,
         incarnation=b"7" * 16,
-        endpoint="b7:1",
+        **listening_at("b7:1"),
         directories=[ev.Directory(directory_id=b"7" * 16)],
         features=to_wire(OLD),
     )

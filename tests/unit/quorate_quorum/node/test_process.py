@@ -373,6 +373,14 @@ def test_a_wrong_configuration_exits_with_78() -> None:
     assert found.stderr.startswith("wrong configuration: --set node.id=x: node.id must be ")
 
 
+@pytest.mark.parametrize("host", ["no-such-host.invalid", "a..b", "a" * 70])
+def test_a_name_that_cannot_be_resolved_is_refused(host: str) -> None:
+    found = node(*SETTINGS, "--set", f"advertised.listeners=grpc://{host}:1")
+    assert found.returncode == 78
+    said = f"wrong configuration: advertised.listeners: grpc://{host}:1 has a host that cannot be "
+    assert found.stderr.startswith(said + "resolved here (")
+
+
 def test_a_failed_process_ends_although_a_thread_hangs() -> None:
     found = node(*SETTINGS, "--set", "node.id=70")
     assert found.returncode == 70

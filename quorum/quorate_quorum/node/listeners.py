@@ -1,0 +1,224 @@
+"""Where a node listens: the form of a listener's address, and its wire format.
+
+    [NAME=]PROTOCOL[+tls]://HOST:PORT       or HOST:PORT, which is grpc
+
+Several listeners of one node differ by name. A client is told the addresses of the listener that
+it came in by, so brokers give the same name to the listeners of one network.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from quorate.v1 import common_pb2 as wire
+
+GRPC: Final = "grpc"
+KAFKA: Final = "kafka"
+FORM: Final = "[NAME=]PROTOCOL[+tls]://HOST:PORT or HOST:PORT"
+#: Bounds of what a broker registers, for it goes into every image.
+LISTENERS_MAX: Final = 16
+ENDPOINT_LENGTH_MAX: Final = 255
+NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
+_PROTOCOL: Final = re.compile(r"[a-z][a-z0-9]{0,15}")
+_ADDRESS: Final = re.compile(
+    rf"(?:(?:(?P<name>{NAME.pattern})=)?(?P<protocol>[^:/=+\s]+)(?P<tls>\+tls)?://)?"
+    r"(?P<endpoint>\S+)"
+)
+_ENDPOINT: Final = re.compile(r"(?:\[(?P<v6>[^\s\[\]]+)\]|(?P<host>[\w.-]+)):(?P<port>[0-9]{1,5})")
+
+
+@dataclass(frozen=True, slots=True)
+class ListenerAddress:
+    """One listener: where it is bound, or what others are told to dial.
+
+    `host` has no brackets; port 0 stands for a free one until the listener is bound.
+    """
+
+    name: str
+    protocol: str
+    tls: bool
+    host: str
+    port: int
+
+    @property
+    def endpoint(self) -> str:
+        """The host:port to dial or to bind, an IPv6 literal in brackets."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    def __str__(self) -> str:
+        name = "" if self.name == self.protocol else f"{self.name}="
+        return f"{name}{self.protocol}{'+tls' if self.tls else ''}://{self.endpoint}"
+
+    def bound_at(self, endpoint: str) -> ListenerAddress:
+        """Return this address with the port that the listener got, where it was left open."""
+        return self if self.port else replace(self, port=int(endpoint.rpartition(":")[2]))
+
+
+def parse(text: str, *, port_min: int = 1) -> ListenerAddress:
+    """Return the address that a text names; ValueError says what is wrong with it.
+
+    >>> parse("localhost:7092")
+    ListenerAddress(name='grpc', protocol='grpc', tls=False, host='localhost', port=7092)
+    >>> str(parse("external=grpc+tls://[::1]:7092"))
+    'external=grpc+tls://[::1]:7092'
+    >>> parse("grpc://localhost")
+    Traceback (most recent call last):
+    ValueError: 'grpc://localhost' must be [NAME=]PROTOCOL[+tls]://HOST:PORT or HOST:PORT, with \
+a port from 1 to 65535
+    """
+    match = _ADDRESS.fullmatch(text)
+    found = _split(match["endpoint"], port_min) if match else None
+    if match is None or found is None:
+        raise ValueError(f"{text!r} must be {FORM}, with a port from {port_min} to 65535")
+    protocol = match["protocol"] or GRPC
+    if protocol not in (GRPC, KAFKA):
+        raise ValueError(
+            f"{text!r}: no protocol has the name {protocol!r}; allowed are {GRPC} and, in a later"
+            f" release, {KAFKA}"
+        )
+    return ListenerAddress(match["name"] or protocol, protocol, bool(match["tls"]), *found)
+
+
+def parse_all(texts: Sequence[str], *, port_min: int = 1) -> tuple[ListenerAddress, ...]:
+    """Return the addresses of a node's list; ValueError if one is wrong, or two have one name.
+
+    >>> parse_all(["a=grpc://h:1", "a=grpc://h:2"])
+    Traceback (most recent call last):
+    ValueError: a=grpc://h:1 and a=grpc://h:2 have one name, 'a': every listener needs its own, \
+as NAME=PROTOCOL://HOST:PORT
+    """
+    found: dict[str, ListenerAddress] = {}
+    for address in (parse(text, port_min=port_min) for text in texts):
+        other = found.setdefault(address.name, address)
+        if other is not address:
+            raise ValueError(
+                f"{other} and {address} have one name, {address.name!r}: every listener needs its"
+                " own, as NAME=PROTOCOL://HOST:PORT"
+            )
+    return tuple(found.values())
+
+
+def unsupported(address: ListenerAddress) -> str | None:
+    """Return why this release cannot open a listener, None if it can.
+
+    >>> unsupported(parse("kafka://localhost:9092"))
+    'kafka://localhost:9092: Kafka listeners do not exist yet; use grpc'
+    """
+    if address.tls:  # first: a listener that asks for TLS must never be opened without it
+        return f"{address}: TLS does not exist yet, and a +tls listener is never opened without it"
+    if address.protocol != GRPC:
+        return f"{address}: Kafka listeners do not exist yet; use {GRPC}"
+    return None
+
+
+def inter_broker(addresses: Iterable[ListenerAddress], name: str) -> ListenerAddress:
+    """Return the listener by which other nodes reach a broker: the named, else the first of grpc.
+
+    >>> inter_broker([parse("kafka://h:1"), parse("grpc://h:2")], "").endpoint
+    'h:2'
+    >>> inter_broker([parse("kafka://h:1"), parse("grpc://h:2")], "kafka")
+    Traceback (most recent call last):
+    ValueError: 'kafka' is no listener that other nodes can dial; allowed are the grpc listeners: \
+grpc
+    """
+    speaking = [one for one in addresses if one.protocol == GRPC]
+    for address in speaking:
+        if name in ("", address.name):
+            return address
+    names = ", ".join(one.name for one in speaking) or "none"
+    raise ValueError(
+        f"{name!r} is no listener that other nodes can dial; allowed are the {GRPC} listeners:"
+        f" {names}"
+    )
+
+
+def wrong_address(address: str, *, port_min: int) -> str | None:
+    """Return what is wrong with a host:port, or None.
+
+    >>> wrong_address("localhost:7092", port_min=1)
+    >>> wrong_address("localhost", port_min=1)
+    "'localhost' must be host:port, with a port from 1 to 65535"
+    """
+    if _split(address, port_min) is None:
+        return f"{address!r} must be host:port, with a port from {port_min} to 65535"
+    return None
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches a listener there.
+
+    >>> is_loopback("localhost"), is_loopback("127.0.0.2"), is_loopback("::1")
+    (True, True, True)
+    >>> is_loopback("0.0.0.0"), is_loopback("db.example.org")
+    (False, False)
+    """
+    literal = _literal(host)
+    return host.lower() == "localhost" if literal is None else literal.is_loopback
+
+
+def is_wildcard(host: str) -> bool:
+    """Whether a host means every address of its machine, which no other machine can dial.
+
+    >>> is_wildcard("0.0.0.0"), is_wildcard("::"), is_wildcard("::1")
+    (True, True, False)
+    """
+    literal = _literal(host)
+    return literal is not None and literal.is_unspecified
+
+
+def is_name(host: str) -> bool:
+    """Whether a host must be resolved before it can be dialled.
+
+    >>> is_name("db.example.org"), is_name("10.0.0.1"), is_name("localhost")
+    (True, False, False)
+    """
+    return _literal(host) is None and host.lower() != "localhost"
+
+
+def to_wire(address: ListenerAddress) -> wire.Listener:
+    """Return the address as registrations, metadata answers and leader hints carry it."""
+    return wire.Listener(
+        name=address.name, protocol=address.protocol, tls=address.tls, endpoint=address.endpoint
+    )
+
+
+def from_wire(told: wire.Listener) -> ListenerAddress:
+    """Return an address that another node told; ValueError if it can be none.
+
+    A protocol that this release does not speak is taken: a newer broker may have such a listener.
+    """
+    found = _split(told.endpoint, 1)
+    if found is None or len(told.endpoint) > ENDPOINT_LENGTH_MAX:
+        raise ValueError(
+            f"the endpoint of a listener must be host:port, with a port from 1 to 65535 and at most"
+            f" {ENDPOINT_LENGTH_MAX} characters, not {told.endpoint[:100]!r}"
+        )
+    if not NAME.fullmatch(told.name) or not _PROTOCOL.fullmatch(told.protocol):
+        raise ValueError(
+            f"a listener has a name and a protocol, not {told.name[:100]!r} and"
+            f" {told.protocol[:100]!r}"
+        )
+    return ListenerAddress(told.name, told.protocol, told.tls, *found)
+
+
+def _split(endpoint: str, port_min: int) -> tuple[str, int] | None:
+    """Return host and port, the host without brackets; None if it is no address."""
+    match = _ENDPOINT.fullmatch(endpoint)
+    if match is None or not port_min <= int(match["port"]) <= 65535:
+        return None
+    host: str = match["v6"] or match["host"]
+    is_literal = _literal(host) is not None
+    if (match["v6"] or re.fullmatch(r"[0-9.]+", host)) and not is_literal:
+        return None  # digits and dots are an IPv4 address or nothing
+    return host, int(match["port"])
+
+
+def _literal(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        return ipaddress.ip_address(host)
+    except ValueError:
+        return None
