@@ -18,10 +18,11 @@ from quorate_broker.files.inventory import Inventory
 from quorate_broker.files.replica_files import LogDirectory, ReplicaFiles
 from quorate_broker.losses import Losses, counts_on
 from quorate_broker.reopening import Reopening
-from quorate_broker.replica.admission import has_other_leaders
-from quorate_broker.replica.partition import Failure, Partition, PartitionLimits
+from quorate_broker.replica.leader_replica import LeaderReplica
+from quorate_broker.replica.partition import Partition
 from quorate_broker.replica.producer_memory import ProducerLimits, ProducerMemory
 from quorate_broker.replica.producers import Producers
+from quorate_broker.replica.replica import Failure, Replica, has_other_leaders
 from quorate_broker.replica.waiters import hinted
 from quorate_quorum.configs import TopicConfig
 from quorate_quorum.log.disk_errors import (
@@ -126,7 +127,6 @@ class Replicas:
         self._checkpoints: asyncio.Task[None] | None = None
         self._checkpointing = asyncio.Lock()
         self._has_loaded = False
-        self._limits = PartitionLimits(waiters_max=config.partition_waiting_max)
         #: Shared by all partitions; its clock is told by ProducerExpiry.
         self.producer_memory = ProducerMemory(
             ProducerLimits(
@@ -256,7 +256,8 @@ class Replicas:
         await self._reconcile(list(keys))
         if delta.changed_brokers:  # one that was fenced may be fit for an ISR now
             for partition in self.all():
-                if partition.wants_to_expand:
+                role = partition.role
+                if isinstance(role, LeaderReplica) and role.machine.wants_to_expand:
                     self.isr_wanted(partition)
 
     async def close(self, *, clean: bool) -> None:
@@ -287,26 +288,20 @@ class Replicas:
     def lag_ms(self) -> int:
         return self.config.replica_lag_time_max_ms
 
-    def wall_clock_ms(self) -> int:
-        return self.environment.wall_clock_ms()
-
-    def in_thread(self, work: Callable[..., Item], *arguments: object) -> Awaitable[Item]:
-        return self.environment.disk.in_thread(work, *arguments)
-
     def endpoint_of(self, broker_id: int) -> str:
         broker = self.image.brokers.get(broker_id)
         return "" if broker is None else broker.endpoint
 
-    async def prepare(self, partition: Partition) -> None:
+    async def prepare(self, replica: Replica, *, is_noted: bool) -> None:
         """Make the replica's directory with the file that says whose it is."""
-        path = f"{self.directories[partition.directory_id].path}/{partition.name}"
-        await self._files.make(path, partition.topic_id)
-        if not partition.is_noted:
-            await self._inventories[partition.directory_id].make_room()
+        path = f"{self.directories[replica.directory_id].path}/{replica.name}"
+        await self._files.make(path, replica.topic_id)
+        if not is_noted:
+            await self._inventories[replica.directory_id].make_room()
 
-    async def written(self, partition: Partition) -> None:
+    async def written(self, replica: Replica) -> None:
         """Remember, outside its directory, that the replica was written."""
-        await self._inventories[partition.directory_id].note(partition.key)
+        await self._inventories[replica.directory_id].note(replica.key)
 
     def isr_wanted(self, partition: Partition) -> None:
         for listener in self._listeners:
@@ -359,9 +354,9 @@ class Replicas:
         if directory_id is None:
             return
         is_led_elsewhere = state.leader not in (self.broker_id, NO_LEADER)
-        if partition is not None and partition.damage and is_led_elsewhere:
+        if partition is not None and partition.damage.reason and is_led_elsewhere:
             # It is repaired as a follower. Not without a leader: it may be the only copy.
-            partition.take_offline("corrupt", partition.damage)
+            partition.take_offline("corrupt", partition.damage.reason)
         if partition is not None and partition.failure in ("broken", "replica"):
             if not await self._open_again(partition, topic, state):
                 return
@@ -478,7 +473,6 @@ class Replicas:
             producers,
             self,
             directory_id=directory_id,
-            limits=self._limits,
         )
 
     async def _open_log(
@@ -558,14 +552,14 @@ class Replicas:
     async def _compare_with_inventory(self, partition: Partition) -> None:
         """What was written and has no log is lost; what has a log was written."""
         inventory = self._inventories[partition.directory_id]
-        partition.is_noted = inventory.has(partition.key)
-        if partition.is_noted and not partition.log.has_segments:
+        is_noted = partition.replica_log.is_noted = inventory.has(partition.key)
+        if is_noted and not partition.log.has_segments:
             self.losses.found(partition.key, partition.name, "it was written, and its log is gone")
-        elif partition.log.has_segments and not partition.is_noted:
+        elif partition.log.has_segments and not is_noted:
             try:
                 await inventory.make_room()
                 await self.written(partition)
-                partition.is_noted = True
+                partition.replica_log.is_noted = True
             except StorageError as error:  # else the next append notes it
                 if blames_disk(error):
                     self.directory_failed(partition.directory_id, str(error))
@@ -595,7 +589,7 @@ class Replicas:
         try:
             if not partition.log.has_segments:
                 await self._inventories[partition.directory_id].forget(partition.key)
-                partition.is_noted = False
+                partition.replica_log.is_noted = False
             await partition.log.forget_damage()
         except (StorageError, OSError) as error:
             if blames_disk(error):
@@ -623,8 +617,8 @@ class Replicas:
         note.add_done_callback(lambda done: self._noted(key, done))
 
     async def _note_corrupt(self, partition: Partition, reason: str) -> None:
-        if partition.note_task is not None:
-            await asyncio.wait([partition.note_task])
+        if partition.damage.noting is not None:
+            await asyncio.wait([partition.damage.noting])
         try:
             await partition.log.note_corrupt()
         except StorageError as error:  # told all the same: nobody may count on it
@@ -780,7 +774,7 @@ class Replicas:
             await asyncio.sleep(interval)
             async with self._checkpointing:
                 for partition in self.all():
-                    await partition.checkpoint()
+                    await partition.replica_log.checkpoint()
                     owed = partition.owed
                     if owed is not None and partition.log_end_offset >= owed[1]:
                         self._reopening.want(partition.key)

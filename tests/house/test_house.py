@@ -41,6 +41,7 @@ MACHINES = [
     "quorum/quorate_quorum/controller/decisions/settling.py",
     "quorum/quorate_quorum/controller/decisions/placement.py",
     "quorum/quorate_quorum/controller/decisions/liveness.py",
+    "broker/quorate_broker/replica/in_sync_replicas.py",
     "broker/quorate_broker/replica/leader.py",
     "broker/quorate_broker/replica/follower.py",
     "broker/quorate_broker/replica/producers.py",

@@ -50,7 +50,7 @@ PRE_VOTES = "tests/unit/quorate_quorum/raft/test_pre_votes.py"
 NETWORKS = "tests/simulation/test_quorum_networks.py"
 DAMAGE = "tests/simulation/test_quorum_damage.py"
 REJOIN = "tests/simulation/test_quorum_rejoin.py"
-READING = "broker/quorate_broker/replica/reading.py"
+LEADER_REPLICA = "broker/quorate_broker/replica/leader_replica.py"
 READER_PAST = "tests/unit/quorate_broker/replica/test_reader_past.py"
 CONSUMER = "clients/quorate/consumer/consumer.py"
 CONSUMER_STATE = "clients/quorate/consumer/partition_state.py"
@@ -1163,9 +1163,9 @@ MUTANTS = (
     Mutant(
         "K4",
         "a leader does not compare a reader's past",
-        READING,
-        "    if offset >= start and partition.is_leader:\n",
-        "    if False:\n",
+        LEADER_REPLICA,
+        "        if offset >= start:\n",
+        "        if False:\n",
         (f"{READER_PAST}::test_a_reader_whose_past_is_not_in_the_log_is_told_where_it_leaves_it",),
     ),
     Mutant(
@@ -1343,7 +1343,7 @@ MUTANTS = (
         "L3",
         "a missing directory is trusted",
         REPLICAS,
-        "if partition.is_noted and not partition.log.has_segments:",
+        "if is_noted and not partition.log.has_segments:",
         "if False:",
         (f"{LOSSY_CLUSTER}::test_a_damaged_replica_that_comes_back_first_costs_nothing",),
     ),
@@ -1370,8 +1370,8 @@ MUTANTS = (
     Mutant(
         "L3",
         "the first append counts before it is noted",
-        "broker/quorate_broker/replica/guarded.py",
-        "        await partition.host.written(partition)\n",
+        "broker/quorate_broker/replica/replica_log.py",
+        "            await self._replica.host.written(self._replica)\n",
         "",
         (f"{LOSSY_CLUSTER}::test_a_damaged_replica_that_comes_back_first_costs_nothing",),
     ),
@@ -1447,7 +1447,7 @@ MUTANTS = (
         "L6",
         "a leader that gave way for its damage is trusted as a follower",
         REPLICAS,
-        "if partition is not None and partition.damage and is_led_elsewhere:",
+        "if partition is not None and partition.damage.reason and is_led_elsewhere:",
         "if False:",
         (
             f"{LOSSY_CLUSTER}::test_a_leader_with_a_bad_batch_gives_way_to_a_good_copy_and_is_repaired",
@@ -1543,17 +1543,17 @@ MUTANTS = (
     Mutant(
         "L11",
         "a leader with a bad batch resigns before its disk says that the log is corrupt",
-        "broker/quorate_broker/replica/leading.py",
-        "return resignation if partition.is_damage_noted else None",
+        "broker/quorate_broker/replica/partition.py",
+        "return resignation if self.damage.is_noted else None",
         "return resignation",
         (f"{LOSSES}::test_a_leader_that_can_not_note_its_damage_does_not_resign",),
     ),
     Mutant(
         "L11",
         "the only copy of a damaged log is noted as corrupt, and cut at the next start",
-        "broker/quorate_broker/replica/leading.py",
-        "is_wanted = state.isr != (partition.host.broker_id,)",
-        "is_wanted = True",
+        "broker/quorate_broker/replica/partition.py",
+        "is_wanted=self.state.isr != (self.broker_id,)",
+        "is_wanted=True",
         (f"{LOSSES}::test_the_only_copy_of_a_damaged_log_is_not_noted_as_corrupt",),
     ),
     Mutant(

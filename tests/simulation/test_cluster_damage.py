@@ -18,8 +18,8 @@ from quorate.errors import CorruptRecordError, QuorateError
 from quorate.record.batch import split
 from quorate_broker.files.inventory import FILE_NAME
 from quorate_broker.files.replica_files import METADATA_FILE
-from quorate_broker.replica import damage
-from quorate_broker.replica.partition import Failure, Partition
+from quorate_broker.replica.partition import Partition
+from quorate_broker.replica.replica import Failure
 from quorate_broker.server import BrokerServer
 from quorate_quorum.metadata.image import PartitionImage
 from quorate_quorum.server import QuorumServer
@@ -568,7 +568,7 @@ def test_a_bad_batch_is_not_forgotten_by_a_leader_that_dies_before_the_repair(se
         await scene.whole()
         leader = scene.state.leader
         await flip(scene, leader, 50)
-        damage.suspect(scene.replica(leader), 50)
+        scene.replica(leader).damage.suspect(50)
         await scene.until(lambda: scene.state.leader != leader, "it has resigned")
         scene.cluster.kill(f"broker-{leader}")
         scene.cluster.start(f"broker-{leader}")
@@ -587,8 +587,8 @@ def test_a_damaged_only_copy_that_is_fenced_for_a_moment_loses_nothing_more() ->
         await scene.produce(100)
         leader = scene.state.leader
         await flip(scene, leader, 50)
-        damage.suspect(scene.replica(leader), 50)
-        await scene.until(lambda: scene.replica(leader).damage is not None, "it is found")
+        scene.replica(leader).damage.suspect(50)
+        await scene.until(lambda: scene.replica(leader).damage.reason is not None, "it is found")
         voters = [node.name for node in scene.cluster.voters]
         scene.cluster.network.cut([f"broker-{leader}"], voters)
         await scene.until(lambda: scene.state.leader < 0, "it is fenced")
@@ -642,9 +642,9 @@ def test_a_complaint_about_a_good_batch_changes_nothing() -> None:
         leader = scene.state.leader
         partition = scene.replica(leader)
         for offset in range(-1, 12):
-            damage.suspect(partition, offset)
+            partition.damage.suspect(offset)
             await asyncio.sleep(1.5)
-        assert partition.damage is None
+        assert partition.damage.reason is None
         assert (scene.state.leader, len(scene.state.isr)) == (leader, 3)
 
     play(act)

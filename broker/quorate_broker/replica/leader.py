@@ -1,14 +1,16 @@
-"""What the leader of a partition knows and decides: who is in sync, and what is committed.
+"""What the leader of a partition knows and decides: which replicas are in sync, what is committed.
 
 A machine: it is told of appends, syncs, fetches, answers and image changes, and moves the high
-watermark. It lives exactly as long as one reign (one leader_epoch); Partition makes it and drops
-it. Times are milliseconds of any clock that never goes back, given by the caller.
+watermark. It lives exactly as long as one reign (one leader_epoch): LeaderReplica makes it and
+drops it. Times are milliseconds of any clock that never goes back, given by the caller.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+
+from quorate_broker.replica.in_sync_replicas import InSyncReplicas, Proposal
 
 #: The end of a replica that has not fetched in this reign.
 UNKNOWN = -1
@@ -26,7 +28,7 @@ class ReplicaStream:
     last_request_ms: int
 
     def is_older_than(self, other: ReplicaStream) -> bool:
-        """Tell whether `other` replaced this one: what still comes from here is history."""
+        """Tell whether `other` replaced this one: what still comes from here is out of date."""
         return (self.broker_epoch, self.stream_number) < (other.broker_epoch, other.stream_number)
 
 
@@ -34,8 +36,8 @@ class ReplicaStream:
 class ReplicaProgress:
     """What the leader knows of one other replica."""
 
-    #: It had all that the leader had, at this time. Starts with the reign, for a healthy
-    #: follower must not be thrown out because nobody has measured it yet.
+    #: It had all that the leader had, at this time. Starts with the reign: a healthy follower must
+    #: not leave the ISR because the new leader has not measured it yet.
     caught_up_ms: int
     #: Where its last fetch came from; its broker_epoch goes into AlterPartition (KIP-903).
     stream: ReplicaStream | None = None
@@ -48,31 +50,6 @@ class ReplicaProgress:
     has_left: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Proposal:
-    """An ISR that the controller was asked for, on the state `partition_epoch`."""
-
-    leader_epoch: int
-    partition_epoch: int
-    #: (broker_id, broker_epoch), in order of broker_id.
-    members: tuple[tuple[int, int], ...]
-    #: The leader leaves itself out because its log is damaged.
-    is_lossy: bool = False
-
-    @property
-    def isr(self) -> tuple[int, ...]:
-        return tuple(broker_id for broker_id, _ in self.members)
-
-
-def maximal_isr(*sets: Iterable[int]) -> tuple[int, ...]:
-    """Return the union, in order: whoever may be in the ISR by now, as the controller sees it.
-
-    >>> maximal_isr((3, 1), (2, 1))
-    (1, 2, 3)
-    """
-    return tuple(sorted({broker_id for members in sets for broker_id in members}))
-
-
 @dataclass(slots=True, kw_only=True)
 class Leader:
     """The reign of this broker over one leader_epoch of one partition.
@@ -83,30 +60,21 @@ class Leader:
 
     broker_id: int
     leader_epoch: int
-    #: Our log's end when the reign began. A new leader knows what is committed only when its
+    #: The log's end when the reign began. A new leader knows what is committed only when its
     #: high watermark has reached this offset.
     epoch_start_offset: int
     log_end_offset: int
-    #: What counts for ourselves: the log's end or, with flush.on.ack, its synced end.
+    #: What counts as this broker's own end: the log's end or, with flush.on.ack, its synced end.
     own_end: int
     high_watermark: int
-    partition_epoch: int
-    #: Committed by the controller, as far as we know.
-    isr: tuple[int, ...]
+    in_sync: InSyncReplicas
     min_isr: int
     lag_ms: int
+    #: The other replicas.
     replicas: dict[int, ReplicaProgress] = field(default_factory=dict)
-    #: Asked for, and neither committed nor refused. One at a time.
-    proposal: Proposal | None = None
-    #: The high watermark was found to hold in this very reign (law 4: under which epoch learnt).
+    #: The high watermark was found to hold in this very reign. Until then it is remembered with
+    #: the epoch of the reign in which it was learnt.
     is_confirmed: bool = False
-    _in_flight: bool = False
-    _lost_ms: int | None = None
-    #: Members of a refused proposal of which an earlier try had no answer: that try might still
-    #: be committed, so they count until the partition_epoch moves or so much time has passed
-    #: that it cannot be under way. {broker_id: when}
-    _doubtful: dict[int, int] = field(default_factory=dict)
-    _maximal: tuple[int, ...] = ()
 
     @classmethod
     def begin(  # noqa: PLR0913  (a reign starts from all of this)
@@ -132,33 +100,36 @@ class Leader:
             log_end_offset=log_end_offset,
             own_end=own_end,
             high_watermark=min(high_watermark, log_end_offset),
-            partition_epoch=partition_epoch,
-            isr=tuple(sorted(isr)),
+            in_sync=InSyncReplicas(
+                broker_id=broker_id,
+                partition_epoch=partition_epoch,
+                committed=tuple(sorted(isr)),
+                doubt_ms=2 * lag_ms,
+            ),
             min_isr=min_isr,
             lag_ms=lag_ms,
         )
         leader._assign(replicas, now_ms)
-        leader._recount()
         return leader
 
     # what happened
 
     def appended(self, log_end_offset: int) -> None:
-        """Our log grew. Who had all of it until now was caught up at its last request."""
+        """The log grew. A replica that had all of it so far had caught up at its last request."""
         assert log_end_offset >= self.log_end_offset
         for progress in self.replicas.values():
             progress.caught_up_ms = self.caught_up_ms(progress)
         self.log_end_offset = log_end_offset
 
     def saved(self, own_end: int) -> None:
-        """Our log is written (with flush.on.ack: synced) below this offset."""
+        """The log is written (with flush.on.ack: synced) below this offset."""
         assert own_end <= self.log_end_offset
         self.own_end = max(self.own_end, own_end)
 
     def record_fetch(
         self, stream: ReplicaStream, fetch_offset: int, log_start_offset: int, now_ms: int
     ) -> bool:
-        """Take the position of a follower whose past was found to be ours.
+        """Take the position of a follower whose past was found to be that of this log.
 
         Return False, and change nothing, if it is no replica or the stream was replaced.
         """
@@ -198,12 +169,13 @@ class Leader:
     def advance(self) -> bool:
         """Move the high watermark to the least end of the maximal ISR, if it may; tell if it did.
 
-        It does not move while the committed ISR is below min_isr (KIP-966, K16), nor past a
-        member that the controller may already have taken in (K12).
+        It does not move while the committed ISR is below min_isr: a record that fewer replicas
+        hold was promised to be on more of them (KIP-966). And it does not pass a member that the
+        controller may have taken in meanwhile: elected, that member would lack what is committed.
         """
         if len(self.isr) < self.min_isr:
             return False
-        least = min(self._end_of(broker_id) for broker_id in self._maximal)
+        least = min(self._end_of(broker_id) for broker_id in self.in_sync.maximal)
         if least < self.high_watermark:
             return False
         self.is_confirmed = True
@@ -219,69 +191,34 @@ class Leader:
     ) -> Proposal | None:
         """Return the ISR to ask for now, or None.
 
-        `broker_epoch` is our own; `eligible_epoch(broker_id)` is the broker_epoch of an
-        unfenced broker that is not shutting down, -1 for any other. A proposal without an
+        `broker_epoch` is that of this broker; `eligible_epoch(broker_id)` is the broker_epoch of
+        an unfenced broker that is not shutting down, -1 for any other. A proposal without an
         answer is returned again, the same, until it is answered or the image decides.
         """
-        self._forget_doubts(now_ms)
-        if self._in_flight:
-            return None
-        if self.proposal is None:
-            self.proposal = self._wanted(now_ms, broker_epoch, eligible_epoch)
-            self._recount()
-        self._in_flight = self.proposal is not None
-        return self.proposal
+        return self.in_sync.ask(now_ms, lambda: self._wanted(now_ms, broker_epoch, eligible_epoch))
 
     def committed(self, partition_epoch: int, isr: Sequence[int], now_ms: int) -> bool:
-        """The controller answered with a state; False if we know a newer one."""
-        return self.update(
-            partition_epoch,
-            isr,
-            (self.broker_id, *self.replicas),
-            now_ms,
-        )
-
-    def refused(self, proposal: Proposal) -> None:
-        """The controller will not have it: back to the committed ISR (KIP-841)."""
-        if proposal is not self.proposal:
-            return
-        if self._lost_ms is not None:
-            for broker_id in proposal.isr:
-                self._doubtful[broker_id] = self._lost_ms
-        self._drop_proposal()
-        self._recount()
-
-    def lost(self, proposal: Proposal, now_ms: int) -> None:
-        """No answer, or one that decides nothing: it stays proposed and is asked again."""
-        if proposal is self.proposal:
-            self._in_flight = False
-            self._lost_ms = now_ms
+        """The controller answered with a state; False if a newer one is known here."""
+        return self.update(partition_epoch, isr, (self.broker_id, *self.replicas), now_ms)
 
     def update(
         self, partition_epoch: int, isr: Sequence[int], replicas: Iterable[int], now_ms: int
     ) -> bool:
-        """Take a newer committed state of this same reign; False if it is not newer.
-
-        Whatever was proposed on an older state is committed in this one, or never will be.
-        """
-        if partition_epoch < self.partition_epoch:
+        """Take a newer committed state of this same reign; False if it is not newer."""
+        if partition_epoch < self.in_sync.partition_epoch:
             return False
         self._assign(replicas, now_ms)
-        if partition_epoch == self.partition_epoch:
+        if partition_epoch == self.in_sync.partition_epoch:
             return False  # the controller's answer came before the image: the ISR is known
-        self.partition_epoch = partition_epoch
-        self.isr = tuple(sorted(isr))
-        self._doubtful.clear()
-        self._drop_proposal()
-        self._recount()
+        self.in_sync.decided(partition_epoch, isr)
         return True
 
     # questions
 
     @property
-    def maximal_isr(self) -> tuple[int, ...]:
-        """Committed, proposed and doubtful members: all whom the controller may hold in the ISR."""
-        return self._maximal
+    def isr(self) -> tuple[int, ...]:
+        """The ISR as committed by the controller, as far as this leader knows."""
+        return self.in_sync.committed
 
     @property
     def has_enough_replicas(self) -> bool:
@@ -296,7 +233,7 @@ class Leader:
     @property
     def wants_to_expand(self) -> bool:
         """Whether a replica outside the ISR has reached the high watermark (a cheap hint)."""
-        if self.proposal is not None or len(self.isr) > len(self.replicas):
+        if self.in_sync.proposal is not None or len(self.isr) > len(self.replicas):
             return False
         return any(
             broker_id not in self.isr and self._has_reached(progress)
@@ -304,7 +241,7 @@ class Leader:
         )
 
     def caught_up_ms(self, progress: ReplicaProgress) -> int:
-        """When the replica last had all that we had (Kafka's rule, computed when asked)."""
+        """When the replica last had all that the leader had (Kafka's rule, computed when asked)."""
         is_carried = progress.stream is not None and not progress.has_left
         if is_carried and progress.log_end_offset >= self.log_end_offset:
             assert progress.stream is not None
@@ -324,7 +261,7 @@ class Leader:
             elif self._may_enter(broker_id, progress, now_ms, eligible_epoch):
                 members.append((broker_id, eligible_epoch(broker_id)))
         members.sort()
-        proposal = Proposal(self.leader_epoch, self.partition_epoch, tuple(members))
+        proposal = Proposal(self.leader_epoch, self.in_sync.partition_epoch, tuple(members))
         return None if proposal.isr == self.isr else proposal
 
     def _epoch_of(self, broker_id: int, eligible_epoch: Callable[[int], int]) -> int:
@@ -369,27 +306,7 @@ class Leader:
             if broker_id != self.broker_id
         }
 
-    def _drop_proposal(self) -> None:
-        self.proposal = None
-        self._in_flight = False
-        self._lost_ms = None
-
-    def _forget_doubts(self, now_ms: int) -> None:
-        if not self._doubtful:
-            return
-        self._doubtful = {
-            broker_id: lost_ms
-            for broker_id, lost_ms in self._doubtful.items()
-            if now_ms - lost_ms <= 2 * self.lag_ms
-        }
-        self._recount()
-
-    def _recount(self) -> None:
-        assert self.broker_id in self.isr, f"leader {self.broker_id} is not in its ISR {self.isr}"
-        proposed = self.proposal.isr if self.proposal is not None else ()
-        self._maximal = maximal_isr(self.isr, proposed, self._doubtful)
-
     def _assert_invariants(self, least: int) -> None:
         assert self.high_watermark <= self.own_end <= self.log_end_offset
         for broker_id in self.isr:
-            assert self._end_of(broker_id) >= least, f"{broker_id} lacks what we call committed"
+            assert self._end_of(broker_id) >= least, f"{broker_id} lacks what counts as committed"

@@ -31,7 +31,8 @@ from quorate_quorum.log.disk_errors import TryAgainError
 
 if TYPE_CHECKING:
     from quorate.net.frame import Frame
-    from quorate_broker.replica.partition import FetchPosition, Partition
+    from quorate_broker.replica.follower_replica import FetchPosition
+    from quorate_broker.replica.partition import Partition
     from quorate_broker.replicas import Key, Replicas
     from quorate_broker.v1.replica_pb2 import ReplicaFetchHeader
 
@@ -367,13 +368,16 @@ class LeaderStream:
     async def _carry_out(self, following: _Following) -> None:
         fetched, batches = following.pending.popleft()
         refused: str | None = None
+        follower = following.partition.follower
         is_bare = not batches and not fetched.HasField("diverging") and not fetched.error.code
         try:
             if not following.is_answered_by(fetched):
                 return
             if not is_bare:
                 following.named = None
-            refused = await following.partition.take_from_leader(fetched, batches)
+            if follower is None:
+                return
+            refused = await follower.take(fetched, batches)
         finally:
             self._bytes_held -= len(batches)
             self._written.set()
@@ -385,7 +389,7 @@ class LeaderStream:
                 repeats=True,
             )
             # A bad batch is the same again, until another leads or repairs it.
-            is_corrupt = following.partition.was_corrupt
+            is_corrupt = follower is not None and follower.was_corrupt
             await asyncio.sleep(CORRUPT_RETRY_S if is_corrupt else self._fetchers.backoff_s())
         if refused is not None or not is_bare:
             following.must_name = True
@@ -393,8 +397,10 @@ class LeaderStream:
     async def _note_position(self, following: _Following) -> None:
         """Name the position of now in the next request, if this stream's leader still leads."""
         partition = following.partition
+        if (follower := partition.follower) is None:
+            return
         try:
-            position = await partition.fetch_position()
+            position = await follower.fetch_position()
         except TryAgainError as error:
             log_line.info("not named", partition=partition.name, reason=str(error))
             await asyncio.sleep(self._fetchers.backoff_s())

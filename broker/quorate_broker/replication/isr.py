@@ -18,6 +18,7 @@ from quorate.aio.clock import loop_ms
 from quorate.aio.tasks import Tasks
 from quorate.errors import QuorateError
 from quorate.v1.common_pb2 import ErrorCode
+from quorate_broker.replica.leader_replica import LeaderReplica
 from quorate_quorum.v1.controller_pb2 import (
     AlteredPartition,
     AlterPartition,
@@ -26,7 +27,7 @@ from quorate_quorum.v1.controller_pb2 import (
 )
 
 if TYPE_CHECKING:
-    from quorate_broker.replica.leader import Proposal
+    from quorate_broker.replica.in_sync_replicas import Proposal
     from quorate_broker.replica.partition import Partition
     from quorate_broker.replicas import Key, Replicas
     from quorate_quorum.client.client import QuorumClient
@@ -189,21 +190,23 @@ def _answered(partition: Partition, proposal: Proposal, answer: AlteredPartition
 
 
 def _decided(partition: Partition, proposal: Proposal, answer: AlteredPartition | None) -> bool:
-    if answer is None or (
-        answer.error.code != ErrorCode.ERROR_CODE_NONE and answer.error.code not in REFUSALS
-    ):
-        partition.isr_lost(proposal)
+    role = partition.role
+    leader = role if isinstance(role, LeaderReplica) else None
+    if leader is not None and leader.leader_epoch != proposal.leader_epoch:
+        leader = None  # that reign is over, and the next one does not know the proposal
+    code = None if answer is None else answer.error.code
+    if answer is None or code not in (ErrorCode.ERROR_CODE_NONE, *REFUSALS):
+        if leader is not None:
+            leader.isr_lost(proposal)
         return False
-    if answer.error.code in REFUSALS:
+    if code in REFUSALS:
         log_line.info(
-            "isr refused",
-            partition=partition.name,
-            reason=answer.error.message,
-            repeats=True,
+            "isr refused", partition=partition.name, reason=answer.error.message, repeats=True
         )
-        partition.isr_refused(proposal)
-    else:
-        partition.isr_committed(
+        if leader is not None:
+            leader.isr_refused(proposal)
+    elif leader is not None:
+        leader.isr_committed(
             proposal, answer.leader_epoch, answer.partition_epoch, tuple(answer.isr)
         )
     return True

@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from quorate_broker.replica import damage
 from quorate_broker.replica.partition import Partition
 from quorate_quorum.log.log import CORRUPT_FILE
 from quorate_quorum.v1 import controller_pb2 as wire
@@ -157,7 +156,7 @@ async def test_a_leader_notes_its_damage_durably_before_it_resigns(world: World)
             no_controller(wanted)
 
     world.on_alter = on_alter
-    damage.suspect(leader.partition, 0)
+    leader.partition.damage.suspect(0)
     await until(lambda: len(resignations) > 0)
     assert all(resignations)
 
@@ -183,7 +182,7 @@ async def test_a_leader_that_can_not_note_its_damage_does_not_resign(world: Worl
             raise OSError(errno.ENOSPC, "no room")
 
     leader.disk.hook = full
-    damage.suspect(leader.partition, 0)
+    leader.partition.damage.suspect(0)
     await until(lambda: len(tries) >= 2)
     assert leader.partition.is_leader
     leader.disk.hook = None
@@ -194,11 +193,11 @@ async def test_the_only_copy_of_a_damaged_log_is_not_noted_as_corrupt(world: Wor
     """What is good behind the bad batch would be cut at the next start."""
     leader = await damaged_leader(world)
     world.on_alter = no_controller
-    damage.suspect(leader.partition, 0)
+    leader.partition.damage.suspect(0)
     await until(lambda: noted(leader))
     await world.change(isr=[1])
     await until(lambda: not noted(leader))
-    assert leader.partition.damage is not None
+    assert leader.partition.damage.reason is not None
     assert leader.partition.is_leader
 
 
@@ -207,8 +206,8 @@ async def test_a_damaged_leader_that_nobody_replaced_keeps_its_log(world: World)
     leader = await damaged_leader(world)
     world.on_alter = no_controller
     await world.change(isr=[1])
-    damage.suspect(leader.partition, 0)
-    await until(lambda: leader.partition.damage is not None)
+    leader.partition.damage.suspect(0)
+    await until(lambda: leader.partition.damage.reason is not None)
     await world.change(leader=-1, isr=[1])
     assert leader.partition.offline is None
     await world.change(leader=1)

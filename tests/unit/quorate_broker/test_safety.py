@@ -90,7 +90,7 @@ async def test_a_checkpoint_under_way_when_a_topic_is_removed_costs_no_disk(worl
     await leader.produce(b"a")
     partition = leader.partition
     leader.disk.slow = 0.05
-    checkpoint = asyncio.create_task(partition.checkpoint())
+    checkpoint = asyncio.create_task(partition.replica_log.checkpoint())
     await asyncio.sleep(0)
     await world.commit(ev.MetadataEvent(remove_topic=ev.RemoveTopic(topic_id=TOPIC_ID)))
     leader.disk.slow = 0.0

@@ -25,8 +25,7 @@ from quorate_broker.operations.answers import (
     locate,
     refuse_duplicates,
 )
-from quorate_broker.replica import damage
-from quorate_broker.replica.reading import DivergedError
+from quorate_broker.replica.leader_replica import DivergedError
 from quorate_broker.replica.waiters import hint_of
 
 if TYPE_CHECKING:
@@ -288,7 +287,7 @@ class FetchSession:
         position.last_epoch = named.last_fetched_epoch if known else -1
         partition = self._replicas.find(*key) if named.was_corrupt else None
         if partition is not None:
-            damage.suspect(partition, named.fetch_offset)
+            partition.damage.suspect(named.fetch_offset)
         self._answer.drop(key)
         position.version += 1
         position.named_by = self._arrived

@@ -10,7 +10,7 @@ from typing import Any, cast
 from quorate import Consumer
 from quorate.v1.records_pb2 import FetchPartition, FetchRequest
 from quorate_broker.listeners.grpc.fetch import FetchLimits, FetchSession
-from quorate_broker.replica.reading import Fetched
+from quorate_broker.replica.leader_replica import Fetched
 from tests.harness.fake_leaders import FakeCluster, with_cluster
 from tests.unit.quorate_broker.builders import batch_of
 

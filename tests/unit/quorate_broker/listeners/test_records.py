@@ -40,7 +40,7 @@ from quorate_broker.listeners.grpc.fetch import FetchLimits
 from quorate_broker.listeners.grpc.produce import ProduceLimits
 from quorate_broker.listeners.grpc.records import ProducerIds, RecordsLimits, RecordsService
 from quorate_broker.replica.divergence import Divergence
-from quorate_broker.replica.reading import DivergedError
+from quorate_broker.replica.leader_replica import DivergedError
 from quorate_quorum.metadata.image import BrokerImage, MetadataImage
 from quorate_quorum.node.listeners import parse_all
 

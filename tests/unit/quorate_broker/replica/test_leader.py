@@ -6,7 +6,8 @@ import random
 
 import pytest
 
-from quorate_broker.replica.leader import Leader, Proposal, ReplicaStream
+from quorate_broker.replica.in_sync_replicas import Proposal
+from quorate_broker.replica.leader import Leader, ReplicaStream
 
 LAG = 10_000
 
@@ -111,7 +112,7 @@ def test_k12_a_proposed_member_counts_before_it_is_committed() -> None:
     append(leader, 20)
     fetch(leader, two, 20)
     assert leader.high_watermark == 10
-    leader.lost(proposal, 0)
+    leader.in_sync.lost(proposal, 0)
     assert not leader.advance()
     assert leader.propose(500, 101, eligible) is proposal
 
@@ -144,9 +145,9 @@ def test_k12_a_refused_member_counts_on_if_an_earlier_try_was_lost() -> None:
     fetch(leader, three, 0)
     proposal = leader.propose(0, 101, eligible)
     assert proposal is not None
-    leader.lost(proposal, 0)
+    leader.in_sync.lost(proposal, 0)
     assert leader.propose(100, 101, eligible) is proposal
-    leader.refused(proposal)
+    leader.in_sync.refused(proposal)
     append(leader, 10)
     fetch(leader, two, 10, 200)
     assert leader.high_watermark == 0
@@ -168,9 +169,9 @@ def test_a_refused_proposal_reverts_to_the_committed_isr() -> None:
     append(leader, 10)
     fetch(leader, two, 10)
 
-    leader.refused(proposal)
+    leader.in_sync.refused(proposal)
 
-    assert leader.maximal_isr == (1, 2)
+    assert leader.in_sync.maximal == (1, 2)
     assert leader.advance()
 
 
@@ -312,24 +313,24 @@ def run_schedule(chance: random.Random, seed: int) -> None:
             case 3 if under_way:
                 proposal, _ = under_way.pop(chance.randrange(len(under_way)))
                 if proposal.partition_epoch != epoch:
-                    leader.lost(proposal, now)
+                    leader.in_sync.lost(proposal, now)
                 elif chance.random() < 0.3:
-                    leader.refused(proposal)
+                    leader.in_sync.refused(proposal)
                 else:
                     committed, epoch = proposal.isr, epoch + 1
                     if chance.random() < 0.5:
                         leader.committed(epoch, committed, now)
                         leader.advance()
                     else:
-                        leader.lost(proposal, now)
+                        leader.in_sync.lost(proposal, now)
             case 4:
                 leader.update(epoch, committed, (1, 2, 3), now)
                 leader.advance()
             case _ if under_way:
                 proposal, _ = under_way[-1]
-                leader.lost(proposal, now)
+                leader.in_sync.lost(proposal, now)
                 under_way = [entry for entry in under_way if now - entry[1] <= LAG]
-        assert set(committed) <= set(leader.maximal_isr), seed
+        assert set(committed) <= set(leader.in_sync.maximal), seed
         for broker_id in committed:
             held = leader.log_end_offset if broker_id == 1 else ends[broker_id]
             assert held >= leader.high_watermark, seed

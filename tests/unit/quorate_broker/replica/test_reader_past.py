@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from quorate.errors import UnknownLeaderEpochError
-from quorate_broker.replica.reading import DivergedError
+from quorate_broker.replica.leader_replica import DivergedError
 from tests.unit.quorate_broker.builders import Broker, World, values_of
 
 

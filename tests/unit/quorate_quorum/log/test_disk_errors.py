@@ -17,7 +17,7 @@ from quorate_broker.files.replica_files import (
     STRAY,
     name_on_the_way_out,
 )
-from quorate_broker.replica.host import Failure
+from quorate_broker.replica.replica import Failure
 from quorate_quorum.log.disk import SyncError
 from quorate_quorum.log.disk_errors import (
     TABLE,
@@ -255,7 +255,7 @@ class TestBroker:
         leader = world.brokers[1]
         await leader.produce(b"a")
         opens_fail(leader, number)
-        await leader.partition.checkpoint()
+        await leader.partition.replica_log.checkpoint()
         assert leader.replicas.failed_directories == {}
         assert leader.partition.offline is None
         await leader.produce(b"b")
@@ -493,7 +493,7 @@ class TestNames:
         topic = ev.Topic(topic_id=topic_id, name="x" * length)
         await world.commit(ev.MetadataEvent(topic=topic), ev.MetadataEvent(partition=partition))
         found = broker.replicas.get(topic_id, 0)
-        await broker.replicas.prepare(found)
+        await broker.replicas.prepare(found, is_noted=False)
         await world.commit(ev.MetadataEvent(remove_topic=ev.RemoveTopic(topic_id=topic_id)))
         assert broker.replicas.failed_directories == {}
         await until(lambda: not [n for n in broker.disk.names("/data") if n.startswith("xxx")])
@@ -504,10 +504,10 @@ async def test_a_batch_that_is_refused_on_a_full_disk_is_no_sign_of_room(world: 
     leader.disk.fill(0)
     with pytest.raises(QuorateError):
         await leader.produce(b"a")
-    assert leader.partition.is_full
+    assert leader.partition.as_leader().queue.is_full
     with pytest.raises(QuorateError):
         await leader.produce(b"out of its turn", producer_id=1, epoch=0, sequence=5)
-    assert leader.partition.is_full
+    assert leader.partition.as_leader().queue.is_full
     leader.disk.fill(None)
     await leader.produce(b"b")
-    assert not leader.partition.is_full
+    assert not leader.partition.as_leader().queue.is_full

@@ -1,0 +1,238 @@
+"""A replica that follows: from where it fetches, and what a leader's answer does to its log."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import structlog
+
+from quorate.errors import StorageError, from_wire
+from quorate.v1.common_pb2 import ErrorCode
+from quorate_broker.replica import checks
+from quorate_broker.replica.follower import Append, Follower, Ignore, Refuse, StartAt, Truncate
+
+if TYPE_CHECKING:
+    from quorate_broker.replica.checks import Buffer
+    from quorate_broker.replica.follower import Step
+    from quorate_broker.replica.replica import Replica
+    from quorate_broker.replica.replica_log import ReplicaLog
+    from quorate_broker.v1.replica_pb2 import ReplicaFetched
+    from quorate_quorum.metadata.image import PartitionImage
+
+log_line = structlog.get_logger(__name__)
+
+
+class FetchPosition(NamedTuple):
+    """From where a follower fetches: all below `offset` is written (flush.on.ack: synced)."""
+
+    leader: int
+    leader_epoch: int
+    offset: int
+    last_fetched_epoch: int
+    log_start_offset: int
+    high_watermark: int
+    was_corrupt: bool = False
+
+
+class FollowerReplica:
+    """One leader followed in one leader_epoch: the Follower machine decides, this writes.
+
+    It is made when the image names another leader or leader_epoch, and dropped at the next change
+    of role. Nothing below the high watermark is cut, except when an election since then may have
+    lost committed records (recovered_epoch).
+    """
+
+    def __init__(self, replica: Replica, log: ReplicaLog, state: PartitionImage) -> None:
+        self._replica = replica
+        self._replica_log = log
+        self._log = log.log
+        self.machine = Follower(
+            leader=state.leader,
+            leader_epoch=state.leader_epoch,
+            recovered_epoch=state.recovered_epoch,
+            high_watermark=min(self._log.high_watermark, self._log.log_end_offset),
+            high_watermark_epoch=self._log.hw_epoch,
+        )
+        self._log.high_watermark = self.machine.high_watermark
+        self.leader_epoch = state.leader_epoch
+        #: What the leader sent for the current position did not pass its CRC.
+        self.was_corrupt = False
+        #: The newest log start that the leader told.
+        self._leader_log_start = -1
+        self.is_over = False
+
+    def end(self) -> None:
+        """Follow this leader no more."""
+        self.is_over = True
+
+    async def fetch_position(self) -> FetchPosition | None:
+        """Return from where to fetch, None if this leader is followed no more.
+
+        With flush.on.ack, only when all that is in the log is synced: the fetch acknowledges it.
+        """
+        log = self._log
+        async with self._replica_log.lock:
+            if self.is_over:
+                return None
+            with self._replica_log.guard:
+                if log.lost_start is not None:  # nothing counts on this log: the leader has more
+                    await self._start_at(StartAt(log.lost_start))
+                is_synced = await self._replica_log.write(self._replica_log.sync_if_asked())
+                if not is_synced or self.is_over:
+                    return None
+            return FetchPosition(
+                self.machine.leader,
+                self.leader_epoch,
+                log.log_end_offset,
+                log.last_epoch,
+                log.log_start_offset,
+                self.machine.high_watermark,
+                self.was_corrupt,
+            )
+
+    async def take(self, fetched: ReplicaFetched, batches: Buffer) -> str | None:
+        """Do what a leader's answer asks for: append, cut, start again.
+
+        Returns None, or why nothing was done; the caller then waits a little before it asks again.
+        With flush.on.ack the batches are synced when this returns.
+        """
+        async with self._replica_log.lock:
+            if self.is_over:
+                return "this replica does not follow now"
+            try:
+                with self._replica_log.guard:
+                    return await self._take(fetched, batches)
+            except StorageError as error:
+                return str(error)
+
+    async def _take(self, fetched: ReplicaFetched, batches: Buffer) -> str | None:
+        code = fetched.error.code
+        if code not in (ErrorCode.ERROR_CODE_NONE, ErrorCode.ERROR_CODE_OFFSET_OUT_OF_RANGE):
+            return str(from_wire(fetched.error))
+        step = self._step(fetched, has_batches=len(batches) > 0)
+        match step:
+            case Append():
+                return await self._append(fetched, batches)
+            case Truncate():
+                await self._truncate(step)
+                return None
+            case StartAt():
+                await self._start_at(step)
+                return None
+            case Ignore():
+                return step.reason
+            case Refuse():
+                self._replica.take_offline("broken", step.reason)
+                return step.reason
+
+    def _step(self, fetched: ReplicaFetched, *, has_batches: bool) -> Step:
+        log = self._log
+        if fetched.HasField("diverging"):
+            return self.machine.diverged(
+                leader_epoch=fetched.leader_epoch,
+                epoch=fetched.diverging.epoch,
+                end_offset=fetched.diverging.end_offset,
+                log_start_offset=log.log_start_offset,
+                log_end_offset=log.log_end_offset,
+                end_offset_for=lambda epoch: log.epochs.end_offset_for(epoch, log.log_end_offset),
+            )
+        if fetched.error.code == ErrorCode.ERROR_CODE_OFFSET_OUT_OF_RANGE:
+            return self.machine.out_of_range(
+                leader_epoch=fetched.leader_epoch,
+                leader_log_start_offset=fetched.log_start_offset,
+                log_start_offset=log.log_start_offset,
+                log_end_offset=log.log_end_offset,
+            )
+        return self.machine.answered(
+            leader_epoch=fetched.leader_epoch,
+            base_offset=fetched.base_offset,
+            log_end_offset=log.log_end_offset,
+            has_batches=has_batches,
+        )
+
+    async def _append(self, fetched: ReplicaFetched, batches: Buffer) -> str | None:
+        log, machine = self._log, self.machine
+        writes, fault = await checks.from_leader(
+            batches,
+            log_end_offset=log.log_end_offset,
+            last_epoch=log.last_epoch,
+            leader_epoch=self.leader_epoch,
+        )
+        if self.is_over:
+            return "the leader changed during the check"
+        if writes and not await self._write(writes):
+            return self._replica.offline
+        machine.has_matched = True
+        if self.is_over:
+            return "the leader changed during the append"
+        if machine.learn(fetched.high_watermark, log.log_end_offset):
+            self._replica_log.set_high_watermark(
+                machine.high_watermark, machine.high_watermark_epoch
+            )
+            self._replica.watches.wake()
+        log.hw_epoch = machine.high_watermark_epoch
+        await self._follow_log_start(fetched.log_start_offset)
+        if len(batches):
+            self.was_corrupt = fault is not None  # the next position tells the leader
+        return None if fault is None else f"the leader sent what is no good: {fault}"
+
+    async def _write(self, writes: list[checks.Write]) -> bool:
+        log = self._replica_log
+        return (
+            await log.write(log.prepare())
+            and await log.write(self._log.append(writes))
+            and await log.write(log.sync_if_asked())
+            and await log.write(log.note_written())
+        )
+
+    async def _follow_log_start(self, log_start_offset: int) -> None:
+        """Drop whole segments that the leader has dropped, once per start that it tells."""
+        if log_start_offset <= self._leader_log_start:
+            return
+        self._leader_log_start = log_start_offset
+        if self._log.log_start_offset < log_start_offset <= self.machine.high_watermark:
+            await self._replica_log.write(self._log.delete_segments_below(log_start_offset))
+
+    async def _truncate(self, step: Truncate) -> None:
+        log_line.info(
+            "truncating",
+            partition=self._replica.name,
+            end_offset=step.end_offset,
+            log_end_offset=self._log.log_end_offset,
+            leader_epoch=self.leader_epoch,
+        )
+        if step.drops_committed:
+            await self._lower_high_watermark(step.end_offset)
+        if await self._replica_log.write(self._log.truncate(step.end_offset)):
+            self.machine.truncated(self._log.log_end_offset)
+
+    async def _start_at(self, step: StartAt) -> None:
+        log_line.warning(
+            "starting again where the leader's log starts",
+            partition=self._replica.name,
+            offset=step.offset,
+            log_end_offset=self._log.log_end_offset,
+        )
+        if step.drops_committed:
+            await self._lower_high_watermark(step.offset)
+        log, machine = self._replica_log, self.machine
+        if (
+            await log.write(log.prepare())
+            and await log.write(self._log.truncate_fully_and_start_at(step.offset))
+            and await log.write(log.note_written())
+        ):
+            machine.started_at(step.offset)
+            log.set_high_watermark(step.offset, machine.high_watermark_epoch)
+            self._replica.wake_all()
+
+    async def _lower_high_watermark(self, offset: int) -> None:
+        """Only across a recovered_epoch. Written down before the cut, not after."""
+        log_line.warning(
+            "dropping records that were committed before an election that could lose some",
+            partition=self._replica.name,
+            from_offset=offset,
+            to_offset=self.machine.high_watermark,
+            recovered_epoch=self.machine.recovered_epoch,
+        )
+        self.machine.truncated(offset)
+        await self._replica_log.lower_high_watermark(offset, self.machine.high_watermark_epoch)

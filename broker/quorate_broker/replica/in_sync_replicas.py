@@ -1,0 +1,121 @@
+"""The ISR of one reign: as it is committed, as it is asked for, and as large as it may be.
+
+A machine, and a part of the Leader. The controller decides the ISR; the leader proposes a change
+(AlterPartition) and learns the answer, or the next image, later. In between it does not know which
+of the two holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """An ISR that the controller was asked for, on the state `partition_epoch`."""
+
+    leader_epoch: int
+    partition_epoch: int
+    #: (broker_id, broker_epoch), in order of broker_id.
+    members: tuple[tuple[int, int], ...]
+    #: The leader leaves itself out because its log is damaged.
+    is_lossy: bool = False
+
+    @property
+    def isr(self) -> tuple[int, ...]:
+        return tuple(broker_id for broker_id, _ in self.members)
+
+
+def maximal_isr(*sets: Iterable[int]) -> tuple[int, ...]:
+    """Return the union, in order: all that may be in the ISR by now, as the controller sees it.
+
+    >>> maximal_isr((3, 1), (2, 1))
+    (1, 2, 3)
+    """
+    return tuple(sorted({broker_id for members in sets for broker_id in members}))
+
+
+@dataclass(slots=True, kw_only=True)
+class InSyncReplicas:
+    """See the module.
+
+    Invariant: every broker that the controller may hold in the ISR is in `maximal`. The controller
+    may elect any of them, so a record that one of them lacks must not count as committed.
+    """
+
+    broker_id: int
+    #: Of the state that `committed` is from.
+    partition_epoch: int
+    #: Committed by the controller, as far as this leader knows.
+    committed: tuple[int, ...]
+    #: After so long a proposal without an answer can't be on its way any more.
+    doubt_ms: int
+    maximal: tuple[int, ...] = ()
+    #: Asked for, and neither committed nor refused. One at a time.
+    proposal: Proposal | None = None
+    _is_in_flight: bool = False
+    _lost_ms: int | None = None
+    #: Members of a refused proposal of which an earlier try had no answer. That try might still be
+    #: committed, so they count until the partition_epoch moves, or doubt_ms have passed.
+    #: {broker_id: when the answer was lost}
+    _doubtful: dict[int, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._recount()
+
+    def ask(self, now_ms: int, wanted: Callable[[], Proposal | None]) -> Proposal | None:
+        """Return what to ask the controller now: what has no answer yet, else what is wanted."""
+        self._forget_doubts(now_ms)
+        if self._is_in_flight:
+            return None
+        if self.proposal is None:
+            self.proposal = wanted()
+            self._recount()
+        self._is_in_flight = self.proposal is not None
+        return self.proposal
+
+    def decided(self, partition_epoch: int, isr: Sequence[int]) -> None:
+        """Take a newer state. What was proposed on an older one is in it, or never will be."""
+        self.partition_epoch = partition_epoch
+        self.committed = tuple(sorted(isr))
+        self._doubtful.clear()
+        self._drop_proposal()
+        self._recount()
+
+    def refused(self, proposal: Proposal) -> None:
+        """The controller refused it: return to the committed ISR (KIP-841)."""
+        if proposal is not self.proposal:
+            return
+        if self._lost_ms is not None:
+            for broker_id in proposal.isr:
+                self._doubtful[broker_id] = self._lost_ms
+        self._drop_proposal()
+        self._recount()
+
+    def lost(self, proposal: Proposal, now_ms: int) -> None:
+        """No answer, or one that decides nothing: it stays proposed and is asked again."""
+        if proposal is self.proposal:
+            self._is_in_flight = False
+            self._lost_ms = now_ms
+
+    def _drop_proposal(self) -> None:
+        self.proposal = None
+        self._is_in_flight = False
+        self._lost_ms = None
+
+    def _forget_doubts(self, now_ms: int) -> None:
+        if not self._doubtful:
+            return
+        self._doubtful = {
+            broker_id: lost_ms
+            for broker_id, lost_ms in self._doubtful.items()
+            if now_ms - lost_ms <= self.doubt_ms
+        }
+        self._recount()
+
+    def _recount(self) -> None:
+        isr = self.committed
+        assert self.broker_id in isr, f"leader {self.broker_id} is not in its ISR {isr}"
+        proposed = self.proposal.isr if self.proposal is not None else ()
+        self.maximal = maximal_isr(isr, proposed, self._doubtful)

@@ -1,0 +1,358 @@
+"""A replica that leads: what producers, consumers and followers ask of it, in one reign."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
+
+from quorate.aio.clock import loop_ms
+from quorate.errors import (
+    CorruptRecordError,
+    InvalidRequestError,
+    LogTruncatedError,
+    OffsetNotAvailableError,
+    OffsetOutOfRangeError,
+    StorageError,
+    UnknownLeaderEpochError,
+)
+from quorate_broker.replica.checks import NO_TIMESTAMP
+from quorate_broker.replica.divergence import Divergence, divergence
+from quorate_broker.replica.leader import Leader, ReplicaStream
+from quorate_broker.replica.produce_queue import ProduceQueue
+from quorate_broker.replica.waiters import hinted
+from quorate_broker.v1.replica_pb2 import ReplicaDiverging, ReplicaFetchPartition
+from quorate_quorum.log.disk_errors import TryAgainError
+from quorate_quorum.log.log import LogCorruptError
+
+if TYPE_CHECKING:
+    from quorate_broker.replica.damage import Damage
+    from quorate_broker.replica.in_sync_replicas import Proposal
+    from quorate_broker.replica.producers import Producers
+    from quorate_broker.replica.replica import Replica
+    from quorate_broker.replica.replica_log import ReplicaLog
+    from quorate_quorum.metadata.image import PartitionImage
+
+T = TypeVar("T")
+
+#: The timestamps of ListOffsets that mean the ends of the log.
+EARLIEST = -2
+LATEST = -1
+#: How long a sync waits that this process had no open files for.
+SYNC_AGAIN_S = 0.1
+
+
+class Fetched(NamedTuple):
+    """Whole batches below the high watermark, and the bounds as they were when read."""
+
+    batches: bytes
+    high_watermark: int
+    log_start_offset: int
+
+
+class DivergedError(LogTruncatedError):
+    """The log holds other records than the reader knows."""
+
+    def __init__(self, message: str, divergence: Divergence) -> None:
+        super().__init__(message)
+        self.divergence = divergence
+
+
+class LeaderReplica:
+    """One reign over a partition: the Leader machine decides, this reads, syncs and answers.
+
+    It is made when this broker becomes the leader in a leader_epoch, and dropped at the next
+    change of role. After each wait it looks whether it `is_over`: what it read or wrote may then
+    be cut by a later leader.
+
+    With flush.on.ack this broker's own end counts for the high watermark when it is synced,
+    otherwise when it is written.
+    """
+
+    def __init__(
+        self,
+        replica: Replica,
+        log: ReplicaLog,
+        producers: Producers,
+        damage: Damage,
+        state: PartitionImage,
+        min_isr: int,
+    ) -> None:
+        self._replica = replica
+        self._replica_log = log
+        self._log = log.log
+        self.damage = damage
+        config = replica.host.config
+        self.machine = Leader.begin(
+            broker_id=config.node_id,
+            leader_epoch=state.leader_epoch,
+            log_end_offset=self._log.log_end_offset,
+            own_end=self._log.synced_end
+            if replica.config.flush_on_ack
+            else self._log.log_end_offset,
+            high_watermark=self._log.high_watermark,
+            partition_epoch=state.partition_epoch,
+            isr=state.isr,
+            replicas=state.broker_ids,
+            min_isr=min_isr,
+            lag_ms=config.replica_lag_time_max_ms,
+            now_ms=loop_ms(),
+        )
+        self._log.high_watermark = self.machine.high_watermark
+        self.leader_epoch = state.leader_epoch
+        self.queue = ProduceQueue(replica, log, self.machine, producers, self._count_own_end)
+        self._is_syncing = False
+        self.is_over = False
+        self._count_own_end()
+
+    def update(self, state: PartitionImage, min_isr: int) -> None:
+        """Take what the image says of the ISR and the replicas of this same reign."""
+        self.machine.min_isr = min_isr
+        self.machine.update(state.partition_epoch, state.isr, state.broker_ids, loop_ms())
+        self._isr_changed()
+
+    def end(self) -> None:
+        """The reign is over: what waits for a commit is told that its outcome is unknown."""
+        self.is_over = True
+        self.queue.end()
+
+    # consumers
+
+    async def fetch(
+        self, offset: int, *, bytes_max: int, last_epoch: int = -1, at_least_one: bool = True
+    ) -> Fetched:
+        """Return whole batches from `offset` on, below the high watermark.
+
+        `last_epoch` is that of the last record that the reader knows below `offset`, -1: not known.
+        Empty in [high_watermark, log_end_offset]. Raises OffsetOutOfRangeError below the log's
+        start or above its end, DivergedError if the log holds other records below `offset`,
+        UnknownLeaderEpochError, NotLeaderError, StorageError.
+        """
+        start, end = self._log.log_start_offset, self._log.log_end_offset
+        if offset >= start:
+            self._check_past(offset, last_epoch)
+        if not start <= offset <= end:
+            raise OffsetOutOfRangeError(
+                f"{self._replica.name}: offset {offset} is not in [{start}, {end}]"
+            )
+        high_watermark = self.machine.high_watermark
+        if offset >= high_watermark or (bytes_max <= 0 and not at_least_one):
+            return Fetched(b"", high_watermark, start)
+        batches = await self._read_batches(offset, high_watermark, bytes_max, at_least_one)
+        return Fetched(batches, high_watermark, self._log.log_start_offset)
+
+    def _check_past(self, offset: int, last_epoch: int) -> None:
+        """Raise DivergedError if the log holds other records below `offset` than the reader knows.
+
+        A reader that knows a later epoch proves that this broker is behind: its own log then
+        proves nothing about the reader's.
+        """
+        name = self._replica.name
+        if last_epoch > self.leader_epoch:
+            raise hinted(
+                UnknownLeaderEpochError(
+                    f"{name}: a record of leader_epoch {last_epoch} was read, and "
+                    f"{self.leader_epoch} is known here; retry"
+                ),
+                self._replica.hint,
+            )
+        start, end = self._log.log_start_offset, self._log.log_end_offset
+        found = divergence(self._log.epochs, start, end, offset, last_epoch)
+        if found is not None:
+            raise DivergedError(
+                f"{name}: the record before offset {offset} was of leader_epoch "
+                f"{last_epoch}; this log's leader_epoch {found.epoch} ends at {found.end_offset}",
+                found,
+            )
+
+    async def list_offset(self, timestamp_ms: int) -> tuple[int, int, int]:
+        """Return (offset, its timestamp, its leader_epoch) for a time; offset -1: none that late.
+
+        -2 is the log's start, -1 the high watermark. Raises OffsetNotAvailableError while a new
+        leader does not know its high watermark, and what `fetch` raises.
+        """
+        if timestamp_ms == EARLIEST:
+            start = self._log.log_start_offset
+            return (start, NO_TIMESTAMP, self._epoch_at(start))
+        high_watermark = self.machine.high_watermark
+        if not self.machine.knows_high_watermark:
+            raise OffsetNotAvailableError(
+                f"{self._replica.name}: the high watermark {high_watermark} is not yet known to be "
+                f"that of leader_epoch {self.leader_epoch}; retry"
+            )
+        if timestamp_ms == LATEST:
+            # The epoch of the record before it, so that a reader can prove its past (KIP-320).
+            return (high_watermark, NO_TIMESTAMP, self._epoch_at(high_watermark - 1))
+        if timestamp_ms < 0:
+            raise InvalidRequestError(f"timestamp {timestamp_ms}: only -2, -1 and 0 or more are")
+        with self._replica_log.guard:
+            found = await self._read(self._log.offset_for_time(timestamp_ms, end=high_watermark))
+        if found is None:
+            return (-1, NO_TIMESTAMP, -1)
+        return (found[0], found[1], self._epoch_at(found[0]))
+
+    def _epoch_at(self, offset: int) -> int:
+        return self._log.epochs.epoch_at(offset)
+
+    # followers
+
+    def follower_fetch(
+        self, stream: ReplicaStream, request: ReplicaFetchPartition, now_ms: int
+    ) -> ReplicaDiverging | None:
+        """Take a follower's position; return where its past leaves this log, None if it does not.
+
+        Only a fetch whose past is that of this log moves any state: a fetch that diverges, is out
+        of range, or comes from a replaced stream or another leader_epoch must not count as an
+        acknowledgement. Raises FencedLeaderEpochError, UnknownLeaderEpochError,
+        OffsetOutOfRangeError, StorageError.
+        """
+        self._replica.check_epoch(request.leader_epoch, self.leader_epoch)
+        if stream.replica_id not in self.machine.replicas:
+            raise UnknownLeaderEpochError(
+                f"{self._replica.name}: broker {stream.replica_id} is no replica that we know of; "
+                "retry"
+            )
+        diverging = self._diverging(request.fetch_offset, request.last_fetched_epoch)
+        if diverging is not None:
+            return diverging
+        if request.was_corrupt:
+            self.damage.suspect(request.fetch_offset)
+        with self._replica_log.guard:
+            offset, start = request.fetch_offset, request.log_start_offset
+            if self.machine.record_fetch(stream, offset, start, now_ms):
+                self._advance()
+                if self.machine.wants_to_expand:
+                    self._replica.isr_wanted()
+        return None
+
+    def follower_left(self, stream: ReplicaStream) -> None:
+        """A follower's stream goes on without this partition: it leaves the ISR."""
+        if self.machine.follower_left(stream):
+            self._replica.isr_wanted()
+
+    def _diverging(self, fetch_offset: int, last_epoch: int) -> ReplicaDiverging | None:
+        """Compare a follower's past with this log; OffsetOutOfRangeError where that cannot be."""
+        start, end, name = self._log.log_start_offset, self._log.log_end_offset, self._replica.name
+        if fetch_offset < start:
+            raise OffsetOutOfRangeError(f"{name}: {fetch_offset} is below the start {start}")
+        found = divergence(self._log.epochs, start, end, fetch_offset, last_epoch)
+        if found is not None:
+            return ReplicaDiverging(epoch=found.epoch, end_offset=found.end_offset)
+        if fetch_offset > end:
+            raise OffsetOutOfRangeError(f"{name}: {fetch_offset} is above the end {end}")
+        return None
+
+    async def read_for_follower(self, offset: int, *, bytes_max: int) -> bytes:
+        """Return whole batches from `offset` up to the log's end, at least one if there is one."""
+        return await self._read_batches(offset, self._log.log_end_offset, bytes_max, True)
+
+    # reading
+
+    async def _read_batches(
+        self, offset: int, end: int, bytes_max: int, at_least_one: bool
+    ) -> bytes:
+        return await self._read(
+            self._log.read(offset, end=end, bytes_max=bytes_max, at_least_one=at_least_one)
+        )
+
+    async def _read(self, reading: Awaitable[T]) -> T:
+        """Await a read of the log; what it finds wrong costs this replica at most."""
+        try:
+            found = await reading
+        except TryAgainError:
+            raise  # the replica stays
+        except LogCorruptError as error:
+            if self._replica.is_leader and not self._replica_log.is_closed:
+                self.damage.found(str(error))
+                raise CorruptRecordError(
+                    f"{self._replica.name}: a batch is damaged on the disk of its leader, broker "
+                    f"{self._replica.broker_id}; what else there is can be read: {error}"
+                ) from error
+            self._replica_log.failed(error)
+        except StorageError as error:
+            if self._replica_log.is_closed:  # closed under the read: that is no fault of the disk
+                raise self._replica.not_leader() from error
+            self._replica_log.failed(error)
+        else:
+            if self.is_over:  # the log may have been cut under the read
+                raise self._replica.not_leader()
+            return found
+        raise self._replica.offline_error()
+
+    # what is committed
+
+    def _count_own_end(self) -> None:
+        """Count the own end of this broker, which moved: the high watermark may follow."""
+        self._save_own_end()
+        self._advance()
+
+    def _save_own_end(self) -> None:
+        if not self._replica.config.flush_on_ack:
+            self.machine.saved(self._log.log_end_offset)
+            return
+        self.machine.saved(min(self._log.synced_end, self.machine.log_end_offset))
+        if not self._replica_log.is_synced and not self._is_syncing:
+            self._is_syncing = True
+            self._replica_log.start(self._sync_behind(), "sync")
+
+    async def _sync_behind(self) -> None:
+        """Sync until all that was appended is; appends during a sync share the next one."""
+        try:
+            while not self.is_over and not self._replica_log.is_synced:
+                try:
+                    await self._log.sync()
+                except TryAgainError:
+                    await asyncio.sleep(SYNC_AGAIN_S)
+                    continue
+                if not self.is_over:
+                    self.machine.saved(min(self._log.synced_end, self.machine.log_end_offset))
+                    self._advance()
+        finally:
+            self._is_syncing = False
+
+    def _advance(self) -> None:
+        """Move the high watermark as far as the ISR has come; answer what waited for that."""
+        moved = self.machine.advance()
+        if self.machine.is_confirmed:
+            self._log.hw_epoch = self.leader_epoch
+        if not moved:
+            return
+        self._replica_log.set_high_watermark(self.machine.high_watermark, self.leader_epoch)
+        self.queue.committed(self.machine.high_watermark)
+        self._replica.wake_all()
+
+    # the ISR
+
+    def isr_committed(
+        self, proposal: Proposal, leader_epoch: int, partition_epoch: int, isr: Sequence[int]
+    ) -> None:
+        """The controller answered a proposal with the current state."""
+        now_ms = loop_ms()
+        is_ours = leader_epoch == self.leader_epoch and self._replica.broker_id in isr
+        with self._replica_log.guard:
+            if is_ours and self.machine.committed(partition_epoch, isr, now_ms):
+                self._isr_changed()
+            else:
+                self.machine.in_sync.lost(proposal, now_ms)
+
+    def isr_refused(self, proposal: Proposal) -> None:
+        """The controller refused a proposal."""
+        with self._replica_log.guard:
+            self.machine.in_sync.refused(proposal)
+            self._advance()
+
+    def isr_lost(self, proposal: Proposal) -> None:
+        """A proposal has no answer that decides: it is asked again."""
+        self.machine.in_sync.lost(proposal, loop_ms())
+
+    def propose_isr(
+        self, now_ms: int, broker_epoch: int, eligible_epoch: Callable[[int], int]
+    ) -> Proposal | None:
+        """Return the ISR to ask the controller for now, if any. See Leader.propose."""
+        with self._replica_log.guard:
+            return self.machine.propose(now_ms, broker_epoch, eligible_epoch)
+
+    def _isr_changed(self) -> None:
+        if not self.machine.has_enough_replicas:
+            self.queue.isr_shrank()
+        self._advance()

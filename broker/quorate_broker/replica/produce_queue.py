@@ -1,0 +1,367 @@
+"""What producers send to one leader: queued, checked, appended, and then waiting for its commit."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, NamedTuple
+
+import structlog
+
+from quorate.aio.clock import loop_ms
+from quorate.aio.offset_waiters import OffsetWaiters
+from quorate.errors import (
+    NotEnoughReplicasAfterAppendError,
+    NotEnoughReplicasError,
+    OverloadedError,
+    QuorateError,
+    RequestTimedOutError,
+    StorageError,
+)
+from quorate.record import batch as record_batch
+from quorate_broker.replica import checks
+from quorate_broker.replica.checks import NO_TIMESTAMP
+from quorate_broker.replica.waiters import hinted
+from quorate_quorum.log.disk_errors import TryAgainError
+
+if TYPE_CHECKING:
+    from quorate.record.batch import BatchHeader
+    from quorate_broker.replica.checks import Buffer
+    from quorate_broker.replica.leader import Leader
+    from quorate_broker.replica.producers import Producers, Staging
+    from quorate_broker.replica.replica import Replica
+    from quorate_broker.replica.replica_log import ReplicaLog
+
+log_line = structlog.get_logger(__name__)
+
+ACKS_ALL = -1
+#: Batches of one partition that are queued; what comes beyond is refused.
+QUEUE_MAX = 10_000
+#: Bytes of one append to the log; the rest of the queue makes the next one.
+APPEND_BYTES_MAX = 8 << 20
+
+
+class Produced(NamedTuple):
+    """Where an appended batch lies. log_append_time_ms is -1 with CreateTime."""
+
+    base_offset: int
+    log_append_time_ms: int
+    log_start_offset: int
+
+
+@dataclass(slots=True)
+class Queued:
+    """A batch on its way: into the log, then perhaps waiting for its commit."""
+
+    batch: Buffer
+    acks: int
+    in_doubt_ms: int
+    deadline_ms: int
+    appended: Callable[[], None]
+    future: asyncio.Future[Produced]
+    base_offset: int = -1
+    end_offset: int = -1
+    append_time_ms: int = NO_TIMESTAMP
+
+    def refuse(self, error: QuorateError) -> None:
+        self.written()
+        if not self.future.done():
+            self.future.set_exception(error)
+
+    def written(self) -> None:
+        """Let go of the bytes."""
+        appended, self.appended, self.batch = self.appended, _nothing, b""
+        appended()
+
+    def done(self, log_start_offset: int) -> None:
+        if not self.future.done():
+            self.future.set_result(
+                Produced(self.base_offset, self.append_time_ms, log_start_offset)
+            )
+
+
+def _nothing() -> None:
+    pass
+
+
+class ProduceQueue:
+    """The batches of producers in one reign. The rules:
+
+    * Batches enter the log in the order of the calls; all that is queued makes one write.
+    * A batch with acks=all waits for the commit of its own offset in this reign. The waits end
+      with the reign: a later leader's high watermark may pass the offset with another record.
+    * A batch that was handed to the log and is not known to be committed has an unknown outcome.
+      Everything before that is refused, and was not written.
+    """
+
+    def __init__(
+        self,
+        replica: Replica,
+        log: ReplicaLog,
+        leader: Leader,
+        producers: Producers,
+        count_own_end: Callable[[], None],
+    ) -> None:
+        self._replica = replica
+        self._log = log
+        self._leader = leader
+        self._producers = producers
+        #: Called after each append: this broker's own end counts for the high watermark too.
+        self._count_own_end = count_own_end
+        self._queue: list[Queued] = []
+        self._is_draining = False
+        self._waiters: OffsetWaiters[Queued] = OffsetWaiters(
+            replica.host.config.partition_waiting_max, "batches wait for their commit"
+        )
+        self._timer: asyncio.TimerHandle | None = None
+        self._is_over = False
+        #: There was no room on the disk for the last append.
+        self.is_full = False
+
+    def produce(
+        self,
+        batch: memoryview,
+        *,
+        acks: int,
+        timeout_ms: int,
+        in_doubt_ms: int = 0,
+        appended: Callable[[], None],
+    ) -> asyncio.Future[Produced]:
+        """Queue a batch. Never blocks or raises.
+
+        `acks` is -1 (all), 0 or 1; `timeout_ms` bounds the wait for the commit; `in_doubt_ms`: see
+        Staging.check. `appended` is called once, when the bytes are in the log or refused. The
+        future ends with Produced or a QuorateError; hint_of(error) names the leader where that is
+        the reason.
+        """
+        future: asyncio.Future[Produced] = asyncio.get_running_loop().create_future()
+        entry = Queued(batch, acks, in_doubt_ms, loop_ms() + timeout_ms, appended, future)
+        if len(self._queue) >= QUEUE_MAX:
+            entry.refuse(
+                OverloadedError(f"{self._replica.name}: {len(self._queue)} batches are queued")
+            )
+            return future
+        self._queue.append(entry)
+        if not self._is_draining:
+            self._is_draining = True
+            self._log.start(self._drain(), "append")
+        return future
+
+    def committed(self, high_watermark: int) -> None:
+        """All below the high watermark is committed: answer the batches that waited for it."""
+        for entry in self._waiters.reached(high_watermark):
+            entry.done(self._log.log.log_start_offset)
+
+    def isr_shrank(self) -> None:
+        """The ISR is below min.insync.replicas: what waits is not committed in time, if at all."""
+        for entry in self._waiters.take_all():
+            entry.refuse(
+                NotEnoughReplicasAfterAppendError(
+                    f"{self._replica.name}: written, then the ISR shrank to {self._leader.isr}, "
+                    f"below min.insync.replicas {self._leader.min_isr}; it may yet commit"
+                )
+            )
+
+    def end(self) -> None:
+        """The reign is over: the outcome of what waits for its commit is unknown.
+
+        What is queued is refused when its turn comes, after the append under way.
+        """
+        self._is_over = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        for entry in self._waiters.take_all():
+            entry.refuse(self._replica.outcome_unknown("leadership was lost before the commit"))
+
+    def refuse_queued(self) -> None:
+        """Refuse all that is not yet on its way into the log."""
+        queue, self._queue = self._queue, []
+        for entry in queue:
+            entry.refuse(self._replica.not_leader())
+
+    # into the log
+
+    async def _drain(self) -> None:
+        """Append what is queued until nothing is; alive only that long."""
+        try:
+            while self._queue:
+                async with self._log.lock:
+                    await self._append_queued()
+        finally:
+            self._is_draining = False
+
+    async def _append_queued(self) -> None:
+        taken = self._take_queued()
+        if self._replica.config.compacts and not self._is_over:
+            taken = await self._with_keys(taken)
+        if self._is_over:
+            for entry in taken:
+                entry.refuse(self._replica.not_leader())
+            return
+        accepted: list[Queued] = []
+        try:
+            writes = self._accept(taken, accepted)
+            if writes:
+                await self._log.prepare()
+                await self._log.log.append(writes)
+                await self._log.note_written()
+        except TryAgainError as error:
+            self._note_room(error)
+            for entry in taken:
+                entry.refuse(
+                    hinted(StorageError(f"nothing was written: {error}"), self._replica.hint)
+                )
+            return
+        except BaseException as error:
+            for entry in taken:
+                entry.refuse(self._replica.outcome_unknown(f"the append failed: {error}"))
+            raise
+        if self._is_over:
+            for entry in accepted:
+                entry.refuse(self._replica.outcome_unknown("leadership was lost during the append"))
+            return
+        if writes:  # a batch that was refused shows nothing of the disk
+            self._note_room(None)
+        self._appended(accepted, grew=bool(writes))
+
+    def _take_queued(self) -> list[Queued]:
+        size = count = 0
+        for entry in self._queue:
+            if count and size + len(entry.batch) > APPEND_BYTES_MAX:
+                break
+            if count >= checks.BATCHES_A_TURN:
+                break
+            size += len(entry.batch)
+            count += 1
+        taken, self._queue = self._queue[:count], self._queue[count:]
+        return taken
+
+    async def _with_keys(self, taken: list[Queued]) -> list[Queued]:
+        """Refuse the batches in which a record lacks a key; return the others."""
+        passed: list[Queued] = []
+        for entry in taken:
+            try:
+                header = record_batch.check(entry.batch, from_producer=True)
+                size = record_batch.decompressed_size_bound(entry.batch, header)
+                if size <= checks.DECODED_IN_A_TURN_BYTES:
+                    checks.check_keys(entry.batch, header)
+                    await asyncio.sleep(0)
+                else:
+                    disk = self._replica.host.environment.disk
+                    await disk.in_thread(checks.check_keys, entry.batch, header)
+            except QuorateError as error:
+                entry.refuse(error)
+            else:
+                passed.append(entry)
+        return passed
+
+    def _note_room(self, error: TryAgainError | None) -> None:
+        """Log once that there is no room, and once that there is again.
+
+        Small batches go into a disk that is nearly full, and large ones do not: `repeats` keeps
+        these lines to one a minute.
+        """
+        if self.is_full == (error is not None):
+            return
+        self.is_full = error is not None
+        name = self._replica.name
+        if error is not None:
+            log_line.error(
+                "no room: nothing is taken", partition=name, reason=str(error), repeats=True
+            )
+        else:
+            log_line.info("there is room again", partition=name, repeats=True)
+
+    def _accept(
+        self, taken: list[Queued], accepted: list[Queued]
+    ) -> list[tuple[BatchHeader, Sequence[Buffer]]]:
+        """Check the batches one by one; return what to append, and fill `accepted`."""
+        staging = self._producers.staging()
+        writes: list[tuple[BatchHeader, Sequence[Buffer]]] = []
+        offset = self._log.log.log_end_offset
+        waiting = len(self._waiters)
+        for entry in taken:
+            try:
+                if entry.acks == ACKS_ALL and waiting >= self._waiters.waiters_max:
+                    raise OverloadedError(
+                        f"{self._replica.name}: {waiting} batches wait for their commit"
+                    )
+                write = self._accept_one(entry, staging, offset)
+            except QuorateError as error:
+                entry.refuse(error)
+                continue
+            if write is not None:
+                writes.append(write)
+                offset = write[0].end_offset
+            waiting += entry.acks == ACKS_ALL
+            accepted.append(entry)
+        return writes
+
+    def _accept_one(
+        self, entry: Queued, staging: Staging, offset: int
+    ) -> tuple[BatchHeader, Sequence[Buffer]] | None:
+        """Check one batch and stamp it; None for a duplicate, placed where its original is."""
+        leader = self._leader
+        if entry.acks == ACKS_ALL and not leader.has_enough_replicas:
+            raise NotEnoughReplicasError(
+                f"{self._replica.name}: the ISR {leader.isr} is below min.insync.replicas "
+                f"{leader.min_isr}; nothing was written"
+            )
+        now_ms = self._replica.host.environment.wall_clock_ms()
+        checked = checks.from_producer(entry.batch, self._replica.config, now_ms)
+        header, entry.batch, entry.append_time_ms = checked
+        header = replace(header, base_offset=offset, leader_epoch=leader.leader_epoch)
+        original = staging.check(header, in_doubt_ms=entry.in_doubt_ms)
+        if original is not None:
+            entry.base_offset, entry.end_offset = original.base_offset, original.end_offset
+            return None
+        entry.base_offset, entry.end_offset = offset, header.end_offset
+        batch = entry.batch
+        prefix = record_batch.stamped_prefix(
+            batch, base_offset=offset, leader_epoch=leader.leader_epoch
+        )
+        return header, (prefix, memoryview(batch)[len(prefix) :])
+
+    def _appended(self, accepted: list[Queued], *, grew: bool) -> None:
+        """The log has them: answer, count this broker's own end, wake the followers."""
+        start = self._log.log.log_start_offset
+        if grew:
+            self._leader.appended(self._log.log.log_end_offset)
+        for entry in accepted:
+            entry.written()
+            if entry.acks != ACKS_ALL:
+                entry.done(start)
+            elif entry.end_offset <= self._leader.high_watermark:
+                entry.done(start)  # a duplicate of what is committed
+            else:
+                self._waiters.add(entry.end_offset, entry, deadline_ms=entry.deadline_ms)
+        self._count_own_end()
+        self._arm_timer()
+        if grew:
+            self._replica.replica_watches.wake()
+
+    # deadlines
+
+    def _arm_timer(self) -> None:
+        deadline_ms = self._waiters.next_deadline_ms
+        if deadline_ms is None:
+            return
+        when = (deadline_ms + 1) / 1000  # not a rounding error too early
+        if self._timer is not None:
+            if self._timer.when() <= when:
+                return
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_at(when, self._expire)
+
+    def _expire(self) -> None:
+        self._timer = None
+        for entry in self._waiters.expired(loop_ms()):
+            text = f"{self._replica.name}: written at {entry.base_offset}, not committed in time"
+            entry.refuse(
+                RequestTimedOutError(text)
+                if self._leader.has_enough_replicas
+                else NotEnoughReplicasAfterAppendError(text)
+            )
+        self._arm_timer()
