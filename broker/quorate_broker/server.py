@@ -24,10 +24,11 @@ from quorate.errors import (
 )
 from quorate_broker.files.directories import LogDirectories
 from quorate_broker.lifecycle import Lifecycle
-from quorate_broker.listeners.grpc.admin import AdminLimits, AdminService
-from quorate_broker.listeners.grpc.fetch import FetchLimits
-from quorate_broker.listeners.grpc.produce import ProduceLimits
-from quorate_broker.listeners.grpc.records import ProducerIds, RecordsLimits, RecordsService
+from quorate_broker.listeners.grpc.admin import AdminService
+from quorate_broker.listeners.grpc.records import RecordsService
+from quorate_broker.operations.admin import Admin
+from quorate_broker.operations.metadata import Metadata
+from quorate_broker.operations.producer_ids import ProducerIds
 from quorate_broker.producer_expiry import ProducerExpiry
 from quorate_broker.publisher import Publisher
 from quorate_broker.replicas import Replicas
@@ -270,10 +271,14 @@ class _Rooms:
             fail=server.fail,
         )
         self.publisher = Publisher(self.replicas, applied=self.lifecycle.applied, fail=server.fail)
+        authorizer = environment.authorizer
         self.records = RecordsService(
-            self.replicas, ProducerIds(self._allocate_producer_ids), _records_limits(config)
+            self.replicas,
+            ProducerIds(self._allocate_producer_ids, authorizer),
+            config,
+            authorizer,
         )
-        self.replica = ReplicaService(self.replicas)
+        self.replica = ReplicaService(self.replicas, authorizer)
         self.services = (
             NodeService(
                 "broker",
@@ -285,11 +290,9 @@ class _Rooms:
             self.records,
             AdminService(
                 directories.cluster_id,
-                self.client,
-                self.publisher,
-                self.lifecycle.caught_up,
+                Metadata(self.client, self.lifecycle.caught_up, authorizer),
+                Admin(self.client, self.publisher, config.forward_in_flight_max),
                 environment.wall_clock_ms,
-                AdminLimits(forwards_max=config.forward_in_flight_max),
             ),
             self.replica,
         )
@@ -318,25 +321,4 @@ def _client_config(config: BrokerConfig) -> QuorumClientConfig:
         backoff_min_ms=config.reconnect_backoff_ms,
         backoff_max_ms=config.reconnect_backoff_max_ms,
         alter_in_flight_max=config.alter_partitions_in_flight_max,
-    )
-
-
-def _records_limits(config: BrokerConfig) -> RecordsLimits:
-    return RecordsLimits(
-        produce=ProduceLimits(
-            stream_bytes_max=config.stream_queued_max_bytes,
-            broker_bytes_max=config.queued_max_bytes,
-            waiting_max=config.stream_waiting_max,
-            results_max=config.stream_results_max,
-            request_partitions_max=config.request_partitions_max,
-            timeout_ms_max=config.produce_timeout_max_ms,
-        ),
-        fetch=FetchLimits(
-            session_partitions_max=config.fetch_session_partitions_max,
-            requests_max=config.fetch_in_flight_max,
-            answer_bytes_max=config.fetch_max_bytes,
-            wait_ms_max=config.fetch_wait_max_ms,
-        ),
-        list_partitions_max=config.request_partitions_max,
-        streams_max=config.streams_max,
     )

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import aclosing, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
@@ -28,9 +28,10 @@ from quorate.errors import (
 )
 from quorate.net.frame import Frame
 from quorate_broker.methods import REPLICA_FETCH
-from quorate_broker.operations.answers import PARTITIONS_A_TURN
+from quorate_broker.operations.partitions import PARTITIONS_A_TURN
 from quorate_broker.replica.leader import ReplicaStream
 from quorate_broker.v1.replica_pb2 import ReplicaFetched, ReplicaFetchHeader
+from quorate_quorum.node.authorizer import ALLOW_ALL, CLUSTER_ACTION, Caller
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
         ReplicaFetchRequest,
         ReplicaOpen,
     )
+    from quorate_quorum.node.authorizer import Authorizer, Required
 
 log_line = structlog.get_logger(__name__)
 
@@ -75,11 +77,17 @@ class _Position:
     bytes_out: int = 0
 
 
+REQUIRED: Final[Mapping[Method[Any, Any], Required]] = {REPLICA_FETCH: CLUSTER_ACTION}
+
+
 class ReplicaService:
     """See the module."""
 
-    def __init__(self, replicas: Replicas) -> None:
+    required = REQUIRED
+
+    def __init__(self, replicas: Replicas, authorizer: Authorizer = ALLOW_ALL) -> None:
         self._replicas = replicas
+        self._authorizer = authorizer
         #: The session of each follower; a newer stream replaces the older one.
         self._sessions: dict[int, ReplicaSession] = {}
         self._stopping = False
@@ -96,7 +104,8 @@ class ReplicaService:
     async def fetch(
         self, requests: AsyncIterator[ReplicaFetchRequest], peer: Peer
     ) -> AsyncGenerator[Frame[ReplicaFetchHeader], None]:
-        session = ReplicaSession(self._replicas, self._enter)
+        caller = Caller(peer.principal, self._authorizer)
+        session = ReplicaSession(self._replicas, caller, self._enter)
         if self._stopping:
             session.stop()
         reader = asyncio.create_task(session.read(requests), name="replica stream")
@@ -129,9 +138,13 @@ class ReplicaSession:
     """The state of one follower's stream; the service owns it and closes it."""
 
     def __init__(
-        self, replicas: Replicas, enter: Callable[[ReplicaSession, ReplicaStream], None]
+        self,
+        replicas: Replicas,
+        caller: Caller,
+        enter: Callable[[ReplicaSession, ReplicaStream], None],
     ) -> None:
         self._replicas = replicas
+        self._caller = caller
         self._enter = enter
         self.stream: ReplicaStream | None = None
         self._positions: dict[Key, _Position] = {}
@@ -213,6 +226,7 @@ class ReplicaSession:
     # what requests say
 
     async def _take(self, request: ReplicaFetchRequest) -> None:
+        self._caller.check(REQUIRED[REPLICA_FETCH])
         now_ms = loop_ms()
         stream = self.stream
         if stream is None:

@@ -303,6 +303,7 @@ class Admin:
     async def describe_cluster(self) -> ClusterDescription:
         """Return who is registered, and which voter is controller (-1: unknown)."""
         response = await self._call(methods.DESCRIBE_CLUSTER, wire.DescribeClusterRequest())
+        raise_if_error(response.error)
         return ClusterDescription(
             response.cluster_id,
             response.controller,

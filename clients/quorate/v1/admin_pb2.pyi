@@ -719,12 +719,15 @@ class DescribeClusterResponse(_message.Message):
     BROKERS_FIELD_NUMBER: _builtins.int
     IMAGE_OFFSET_FIELD_NUMBER: _builtins.int
     QUORUM_GENERATION_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
     cluster_id: _builtins.str
     controller: _builtins.int
     image_offset: _builtins.int
     quorum_generation: _builtins.int
     @_builtins.property
     def brokers(self) -> _containers.RepeatedCompositeFieldContainer[Global___ClusterBroker]: ...
+    @_builtins.property
+    def error(self) -> _common_pb2.Error: ...
     def __init__(
         self,
         *,
@@ -733,10 +736,11 @@ class DescribeClusterResponse(_message.Message):
         brokers: _abc.Iterable[Global___ClusterBroker] | None = ...,
         image_offset: _builtins.int = ...,
         quorum_generation: _builtins.int = ...,
+        error: _common_pb2.Error | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["brokers", b"brokers", "cluster_id", b"cluster_id", "controller", b"controller", "image_offset", b"image_offset", "quorum_generation", b"quorum_generation"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["brokers", b"brokers", "cluster_id", b"cluster_id", "controller", b"controller", "error", b"error", "image_offset", b"image_offset", "quorum_generation", b"quorum_generation"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

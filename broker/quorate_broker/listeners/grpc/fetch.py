@@ -15,18 +15,16 @@ import asyncio
 from collections import OrderedDict
 from contextlib import aclosing, nullcontext
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from quorate.errors import InvalidRequestError, NetworkError, OverloadedError, QuorateError
 from quorate.net.frame import Frame
 from quorate.v1.records_pb2 import Divergence, FetchedPartition, FetchHeader
-from quorate_broker.operations.answers import (
-    error_of,
-    locate,
-    refuse_duplicates,
-)
+from quorate_broker.listeners.grpc.answers import error_of
+from quorate_broker.operations.partitions import locate, refuse_duplicates
 from quorate_broker.replica.leader_replica import DivergedError
 from quorate_broker.replica.waiters import hint_of
+from quorate_quorum.node.authorizer import Caller, Operation, Required, ResourceType
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -34,29 +32,22 @@ if TYPE_CHECKING:
     from quorate.v1.records_pb2 import FetchPartition, FetchRequest
     from quorate_broker.replica.partition import Fetched, Partition
     from quorate_broker.replicas import Replicas
+    from quorate_quorum.node.config import BrokerConfig
 
 Key = tuple[bytes, int]
+
+REQUIRED: Final = Required(Operation.READ, ResourceType.TOPIC)
 
 #: Partitions of one session that are looked at before others have their turn of the loop.
 LOOKS_IN_A_ROW_MAX = 64
 #: Partitions that are named or forgotten before others have their turn.
 CHANGES_IN_A_ROW_MAX = 250
+#: While fewer than min_bytes are there, the log is not read again more often than this.
+LOOK_INTERVAL_MS = 10
 #: Partitions that one answer tells of.
 TOLD_MAX = 1000
 #: Partitions without room in the session that wait to be told so.
 REFUSED_MAX = 10_000
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FetchLimits:
-    """Bounds of a Fetch stream."""
-
-    session_partitions_max: int = 10_000
-    requests_max: int = 2  # in flight on a stream; the rest waits unread
-    answer_bytes_max: int = 16 << 20
-    wait_ms_max: int = 60_000
-    #: While fewer than min_bytes are there, the log is not read again more often than this.
-    look_interval_ms: int = 10
 
 
 @dataclass(slots=True)
@@ -155,9 +146,10 @@ class _Wanted:
 class FetchSession:
     """The state of one stream; the service owns it and closes it."""
 
-    def __init__(self, replicas: Replicas, limits: FetchLimits) -> None:
+    def __init__(self, replicas: Replicas, caller: Caller, config: BrokerConfig) -> None:
         self._replicas = replicas
-        self._limits = limits
+        self._caller = caller
+        self._config = config
         self._positions: dict[Key, _Position] = {}
         #: Partitions to look at, in turn. Ordered dicts: the first of a dict that is emptied from
         #: its front is found behind all the gaps.
@@ -185,7 +177,7 @@ class FetchSession:
             async with closing:
                 async for request in requests:
                     await self._take(request)
-                    while len(self._wanted) >= self._limits.requests_max:
+                    while len(self._wanted) >= self._config.fetch_in_flight_max:
                         self._answered.clear()
                         await self._answered.wait()
         except NetworkError:
@@ -249,7 +241,7 @@ class FetchSession:
         self._due.update(self._failing)
         self._failing.clear()
         self._repeat_unmoved()
-        bytes_max = min(request.max_bytes, self._limits.answer_bytes_max)
+        bytes_max = min(request.max_bytes, self._config.fetch_max_bytes)
         self._wanted.append(
             _Wanted(
                 self._arrived,
@@ -257,7 +249,7 @@ class FetchSession:
                 bool(request.partitions),
                 min(request.min_bytes, bytes_max),
                 bytes_max,
-                min(request.max_wait_ms, self._limits.wait_ms_max),
+                min(request.max_wait_ms, self._config.fetch_wait_max_ms),
             )
         )
         self._changed.set()
@@ -276,7 +268,7 @@ class FetchSession:
         key = (named.topic_id, named.partition)
         position = self._positions.get(key)
         if position is None:
-            if len(self._positions) >= self._limits.session_partitions_max:
+            if len(self._positions) >= self._config.fetch_session_partitions_max:
                 self._refuse(key, named.fetch_offset)
                 return
             position = self._positions[key] = _Position(named.topic_id, named.partition, 0, 0, 0)
@@ -299,8 +291,9 @@ class FetchSession:
     def _refuse(self, key: Key, offset: int) -> None:
         """Tell, with the answer to this request, that there is no room; the others are served."""
         if len(self._refused) >= REFUSED_MAX:
+            most = self._config.fetch_session_partitions_max
             raise InvalidRequestError(
-                f"a fetch session holds at most {self._limits.session_partitions_max} partitions, "
+                f"a fetch session holds at most {most} partitions, "
                 f"and {REFUSED_MAX} more were named: open another stream"
             )
         self._refused[key] = (self._arrived, offset)
@@ -312,7 +305,7 @@ class FetchSession:
         """
         while self._sent:
             key, number = next(iter(self._sent.items()))
-            if number > self._arrived - self._limits.requests_max:
+            if number > self._arrived - self._config.fetch_in_flight_max:
                 return
             del self._sent[key]
             self._positions[key].is_sent = False
@@ -333,7 +326,7 @@ class FetchSession:
             if is_enough or left <= 0 or self._is_hurried or answer.news or self._refused:
                 return self._frame(wanted, answer)
             if answer.size:  # not enough: let more come before what grew is read again
-                await asyncio.sleep(min(left, self._limits.look_interval_ms / 1000))
+                await asyncio.sleep(min(left, LOOK_INTERVAL_MS / 1000))
             await self._wait_until(deadline)
 
     @property
@@ -405,7 +398,7 @@ class FetchSession:
         self, key: Key, position: _Position, bytes_max: int, is_first: bool
     ) -> Fetched | QuorateError:
         try:
-            partition = locate(self._replicas, *key, position.leader_epoch)
+            partition = locate(self._replicas, self._caller, REQUIRED, *key, position.leader_epoch)
             self._watch(key, position, partition)
             return await partition.fetch(
                 position.offset,
@@ -456,7 +449,7 @@ class FetchSession:
         told = [(key, of) for key, of in self._refused.items() if of[0] <= wanted.number]
         for key, _ in told:
             del self._refused[key]
-        return [_no_room(key, of[1], self._limits.session_partitions_max) for key, of in told]
+        return [_no_room(key, of[1], self._config.fetch_session_partitions_max) for key, of in told]
 
 
 def _no_room(key: Key, offset: int, allowed: int) -> FetchedPartition:

@@ -12,8 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from contextlib import aclosing, nullcontext
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from quorate.errors import (
     InvalidRequestError,
@@ -25,8 +24,10 @@ from quorate.errors import (
     UnknownServerError,
 )
 from quorate.v1.records_pb2 import ProduceResult
-from quorate_broker.operations.answers import PARTITIONS_A_TURN, check_count, error_of, locate
+from quorate_broker.listeners.grpc.answers import error_of
+from quorate_broker.operations.partitions import PARTITIONS_A_TURN, check_count, locate
 from quorate_broker.replica.waiters import hint_of
+from quorate_quorum.node.authorizer import Caller, Operation, Required, ResourceType
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -35,26 +36,12 @@ if TYPE_CHECKING:
     from quorate.v1.records_pb2 import ProduceHeader, ProducePartition
     from quorate_broker.replica.partition import Produced
     from quorate_broker.replicas import Replicas
+    from quorate_quorum.node.config import BrokerConfig
 
+REQUIRED: Final = Required(Operation.WRITE, ResourceType.TOPIC)
 ACKS = (-1, 0, 1)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProduceLimits:
-    """Bounds of the Produce streams of a broker."""
-
-    #: Bytes read and not yet appended, of one stream and of all. A stream stops reading at
-    #: the bound, so each may pass it by one frame.
-    stream_bytes_max: int = 16 << 20
-    broker_bytes_max: int = 64 << 20
-    #: Batches of one stream that wait for their outcome; more are refused one by one.
-    waiting_max: int = 65_536
-    #: Results that the client has not taken yet; a stream stops reading at the bound.
-    results_max: int = 8_192
-    #: Results in one response, and partitions in one request.
-    response_results_max: int = 4_096
-    request_partitions_max: int = 10_000
-    timeout_ms_max: int = 600_000
+#: Results in one response.
+RESPONSE_RESULTS_MAX = 4_096
 
 
 class ByteBudget:
@@ -102,11 +89,14 @@ class _Charge:
 class ProduceStream:
     """The state of one stream; the service owns it and closes it."""
 
-    def __init__(self, replicas: Replicas, budget: ByteBudget, limits: ProduceLimits) -> None:
+    def __init__(
+        self, replicas: Replicas, caller: Caller, budget: ByteBudget, config: BrokerConfig
+    ) -> None:
         self._replicas = replicas
+        self._caller = caller
         self._budget = budget
-        self._limits = limits
-        self._own_budget = ByteBudget(limits.stream_bytes_max)
+        self._config = config
+        self._own_budget = ByteBudget(config.stream_queued_max_bytes)
         self._ready: deque[ProduceResult] = deque()
         self._waiting = 0
         self._last_request_id = -1
@@ -144,7 +134,7 @@ class ProduceStream:
                 return []
             self._changed.clear()
             await self._changed.wait()
-        count = min(len(self._ready), self._limits.response_results_max)
+        count = min(len(self._ready), RESPONSE_RESULTS_MAX)
         taken = [self._ready.popleft() for _ in range(count)]
         self._taken.set()
         return taken
@@ -166,7 +156,7 @@ class ProduceStream:
     async def _room(self) -> None:
         await self._own_budget.room()
         await self._budget.room()
-        while len(self._ready) >= self._limits.results_max:
+        while len(self._ready) >= self._config.stream_results_max:
             self._taken.clear()
             await self._taken.wait()
 
@@ -199,7 +189,7 @@ class ProduceStream:
                 f"{self._last_request_id}"
             )
         self._last_request_id = header.request_id
-        check_count(len(header.partitions), self._limits.request_partitions_max, self._replicas)
+        check_count(len(header.partitions), self._config.request_partitions_max, self._replicas)
         named_bytes = sum(wanted.size for wanted in header.partitions)
         if named_bytes != payload_bytes:
             raise InvalidRequestError(
@@ -236,17 +226,24 @@ class ProduceStream:
             raise InvalidRequestError(f"acks must be -1 (all), 0 or 1, not {header.acks}")
         if not self._reading:
             raise StoppingError("this broker is stopping: ask the partition's next leader")
-        if self._waiting >= self._limits.waiting_max:
+        if self._waiting >= self._config.stream_waiting_max:
             raise OverloadedError(
                 f"{self._waiting} batches of this stream wait for their outcome; "
                 "no more are taken until some are done"
             )
-        partition = locate(self._replicas, wanted.topic_id, wanted.partition, wanted.leader_epoch)
+        partition = locate(
+            self._replicas,
+            self._caller,
+            REQUIRED,
+            wanted.topic_id,
+            wanted.partition,
+            wanted.leader_epoch,
+        )
         return partition.produce(
             batch,
             leader_epoch=wanted.leader_epoch,
             acks=header.acks,
-            timeout_ms=min(header.timeout_ms, self._limits.timeout_ms_max),
+            timeout_ms=min(header.timeout_ms, self._config.produce_timeout_max_ms),
             in_doubt_ms=wanted.in_doubt_ms,
             appended=charge,
         )

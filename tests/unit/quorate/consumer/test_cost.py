@@ -8,9 +8,12 @@ from types import FrameType
 from typing import Any, cast
 
 from quorate import Consumer
+from quorate.net.principal import ANONYMOUS
 from quorate.v1.records_pb2 import FetchPartition, FetchRequest
-from quorate_broker.listeners.grpc.fetch import FetchLimits, FetchSession
+from quorate_broker.listeners.grpc.fetch import FetchSession
 from quorate_broker.replica.leader_replica import Fetched
+from quorate_quorum.node.authorizer import ALLOW_ALL, Caller
+from quorate_quorum.node.config import BrokerConfig
 from tests.harness.fake_leaders import FakeCluster, with_cluster
 from tests.unit.quorate_broker.builders import batch_of
 
@@ -64,6 +67,8 @@ def test_reading_costs_the_same_with_one_partition_and_with_hundreds() -> None:
 class Idle:
     """A partition at whose end a fetch waits."""
 
+    topic = "zoo"
+
     def __init__(self) -> None:
         self.end = 0
         self.wakes: list[Any] = []
@@ -90,7 +95,8 @@ async def calls_to_serve(partitions: int) -> int:
         while True:
             yield await queue.get()
 
-    session = FetchSession(cast(Any, Replicas()), FetchLimits())
+    config = BrokerConfig(node_id=0, listeners=("b0:7092",), log_dirs=("/data",))
+    session = FetchSession(cast(Any, Replicas()), Caller(ANONYMOUS, ALLOW_ALL), config)
     reading = asyncio.create_task(session.read(requests()))
     named = [
         FetchPartition(topic_id=b"t" * 16, partition=n, leader_epoch=-1, max_bytes=9)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import pytest
 from rpds import HashTrieMap
@@ -45,7 +45,9 @@ from quorate.v1.admin_pb2 import (
     TransferLeadershipRequest,
 )
 from quorate.v1.common_pb2 import ErrorCode
-from quorate_broker.listeners.grpc.admin import AdminLimits, AdminService
+from quorate_broker.listeners.grpc.admin import AdminService
+from quorate_broker.operations.admin import TIMEOUT_MS, TIMEOUT_MS_MAX, Admin
+from quorate_broker.operations.metadata import TOPICS_MAX, Metadata
 from quorate_quorum.metadata.image import (
     BrokerImage,
     MetadataImage,
@@ -53,8 +55,11 @@ from quorate_quorum.metadata.image import (
     ReplicaImage,
     TopicImage,
 )
+from quorate_quorum.node.authorizer import ALLOW_ALL
 from quorate_quorum.node.listeners import parse
 
+Q = TypeVar("Q")
+R = TypeVar("R")
 ANN = Principal("User", "ann")
 PEER = Peer("test", ANN)
 A, B = b"a" * 16, b"b" * 16
@@ -132,20 +137,24 @@ class FakePublisher:
 
 
 class Fixture:
-    def __init__(self, *, ready: bool = True, **limits: int) -> None:
+    def __init__(self, *, ready: bool = True, in_flight_max: int = 1000) -> None:
         self.client = FakeClient()
         self.publisher = FakePublisher()
         self.ready = asyncio.Event()
         if ready:
             self.ready.set()
+        client, publisher = cast(Any, self.client), cast(Any, self.publisher)
         self.service = AdminService(
             "cluster-1",
-            cast(Any, self.client),
-            cast(Any, self.publisher),
-            self.ready,
+            Metadata(client, self.ready, ALLOW_ALL),
+            Admin(client, publisher, in_flight_max),
             lambda: 1_700_000_005_000,
-            AdminLimits(**limits),
         )
+
+    async def call(self, method: Method[Q, R], request: Q) -> R:
+        """Call a method of the service as the listener does."""
+        answer: R = await self.service.handlers()[method](request, PEER)
+        return answer
 
 
 class TestReads:
@@ -192,10 +201,11 @@ class TestReads:
         assert (await waiting).image_offset == 77
 
     async def test_a_broker_that_never_catches_up_says_so(self) -> None:
-        fixture = Fixture(ready=False, ready_timeout_ms=1)
+        fixture = Fixture(ready=False)
+        hurried = Peer("test", ANN, timeout_ms=1)
         with pytest.raises(QuorumUnavailableError, match="caught up"):
-            await fixture.service.metadata(MetadataRequest(), PEER)
-        configs = await fixture.service.describe_configs(DescribeConfigsRequest(), PEER)
+            await fixture.service.metadata(MetadataRequest(), hurried)
+        configs = await fixture.service.describe_configs(DescribeConfigsRequest(), hurried)
         assert configs.error.code == ErrorCode.ERROR_CODE_QUORUM_UNAVAILABLE
 
     async def test_describe_topics(self) -> None:
@@ -234,14 +244,14 @@ class TestReads:
             await service.describe_topics(DescribeTopicsRequest(topics=["a", "a"]), PEER)
 
     async def test_requests_that_name_too_much_are_refused(self) -> None:
-        service = Fixture(topics_max=1).service
-        with pytest.raises(InvalidRequestError, match="2 topics"):
-            await service.metadata(MetadataRequest(topics=["a"], topic_ids=[A]), PEER)
+        fixture = Fixture()
+        names = [str(number) for number in range(TOPICS_MAX)]
+        with pytest.raises(InvalidRequestError, match="10001 topics"):
+            await fixture.service.metadata(MetadataRequest(topics=names, topic_ids=[A]), PEER)
         with pytest.raises(InvalidRequestError):
-            await service.describe_topics(DescribeTopicsRequest(topics=["a", "b"]), PEER)
-        created = await service.create_topics(
-            CreateTopicsRequest(topics=[NewTopic(name="a"), NewTopic(name="b")]), PEER
-        )
+            await fixture.service.describe_topics(DescribeTopicsRequest(topics=[*names, "b"]), PEER)
+        topics = [NewTopic(name=name) for name in (*names, "b")]
+        created = await fixture.call(CREATE_TOPICS, CreateTopicsRequest(topics=topics))
         assert created.topics[0].error.code == ErrorCode.ERROR_CODE_INVALID_REQUEST
 
 
@@ -250,7 +260,7 @@ class TestWrites:
         fixture = Fixture()
         fixture.client.answer = CreateTopicsResponse(topics=[CreatedTopic(name="n")])
         request = CreateTopicsRequest(topics=[NewTopic(name="n")], timeout_ms=1500)
-        response = await fixture.service.create_topics(request, PEER)
+        response = await fixture.call(CREATE_TOPICS, request)
         assert response.topics[0].name == "n"
         assert fixture.client.forwarded == [(CREATE_TOPICS.path, request, ANN, 1500)]
         assert fixture.publisher.waited == [77]
@@ -259,7 +269,7 @@ class TestWrites:
         fixture = Fixture()
         fixture.publisher.error = RequestTimedOutError("slow")
         fixture.client.answer = CreateTopicsResponse(topics=[CreatedTopic(name="n")])
-        response = await fixture.service.create_topics(CreateTopicsRequest(), PEER)
+        response = await fixture.call(CREATE_TOPICS, CreateTopicsRequest())
         assert response.topics[0].name == "n"
 
     @pytest.mark.parametrize(
@@ -273,27 +283,26 @@ class TestWrites:
     async def test_failures_are_in_the_response(self, error: QuorateError, code: int) -> None:
         fixture = Fixture()
         fixture.client.answer = error
-        service = fixture.service
-        created = await service.create_topics(
-            CreateTopicsRequest(topics=[NewTopic(name="n", topic_id=A)]), PEER
+        created = await fixture.call(
+            CREATE_TOPICS, CreateTopicsRequest(topics=[NewTopic(name="n", topic_id=A)])
         )
         assert [(one.name, one.topic_id, one.error.code) for one in created.topics] == [
             ("n", A, code)
         ]
-        deleted = await service.delete_topics(
-            DeleteTopicsRequest(topics=["n"], topic_ids=[B]), PEER
+        deleted = await fixture.call(
+            DELETE_TOPICS, DeleteTopicsRequest(topics=["n"], topic_ids=[B])
         )
         assert [(one.name, one.topic_id, one.error.code) for one in deleted.topics] == [
             ("n", b"", code),
             ("", B, code),
         ]
-        assert (await service.alter_configs(AlterConfigsRequest(), PEER)).error.code == code
-        quorum = await service.describe_quorum(DescribeQuorumRequest(), PEER)
+        assert (await fixture.call(ALTER_CONFIGS, AlterConfigsRequest())).error.code == code
+        quorum = await fixture.call(DESCRIBE_QUORUM, DescribeQuorumRequest())
         assert (quorum.error.code, quorum.leader) == (code, -1)
-        moved = await service.transfer_leadership(TransferLeadershipRequest(voter_id=7), PEER)
+        moved = await fixture.call(TRANSFER_LEADERSHIP, TransferLeadershipRequest(voter_id=7))
         assert (moved.error.code, moved.leader) == (code, -1)
-        added = await service.add_voter(AddVoterRequest(voter_id=7), PEER)
-        gone = await service.remove_voter(RemoveVoterRequest(voter_id=7), PEER)
+        added = await fixture.call(ADD_VOTER, AddVoterRequest(voter_id=7))
+        gone = await fixture.call(REMOVE_VOTER, RemoveVoterRequest(voter_id=7))
         assert (added.error.code, gone.error.code) == (code, code)
         assert [path for path, *_ in fixture.client.forwarded] == [
             CREATE_TOPICS.path,
@@ -306,15 +315,16 @@ class TestWrites:
         ]
 
     async def test_timeouts_are_bounded(self) -> None:
-        fixture = Fixture(timeout_ms=30_000, timeout_ms_max=40_000)
+        fixture = Fixture()
         fixture.client.answer = AlterConfigsResponse()
-        await fixture.service.alter_configs(AlterConfigsRequest(), PEER)
+        await fixture.call(ALTER_CONFIGS, AlterConfigsRequest())
         fixture.client.answer = CreateTopicsResponse()
         request = CreateTopicsRequest(timeout_ms=4_000_000_000)
-        await fixture.service.create_topics(request, PEER)
-        assert [timeout for *_, timeout in fixture.client.forwarded] == [30_000, 40_000]
+        await fixture.call(CREATE_TOPICS, request)
+        waits = [timeout for *_, timeout in fixture.client.forwarded]
+        assert waits == [TIMEOUT_MS, TIMEOUT_MS_MAX]
 
     async def test_calls_on_their_way_to_the_controller_are_bounded(self) -> None:
-        fixture = Fixture(forwards_max=0)
-        answer = await fixture.service.alter_configs(AlterConfigsRequest(), PEER)
+        fixture = Fixture(in_flight_max=0)
+        answer = await fixture.call(ALTER_CONFIGS, AlterConfigsRequest())
         assert answer.error.code == ErrorCode.ERROR_CODE_OVERLOADED

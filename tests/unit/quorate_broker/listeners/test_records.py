@@ -36,12 +36,13 @@ from quorate.v1.records_pb2 import (
     ProduceResponse,
     ProduceResult,
 )
-from quorate_broker.listeners.grpc.fetch import FetchLimits
-from quorate_broker.listeners.grpc.produce import ProduceLimits
-from quorate_broker.listeners.grpc.records import ProducerIds, RecordsLimits, RecordsService
+from quorate_broker.listeners.grpc.records import RecordsService
+from quorate_broker.operations.producer_ids import ProducerIds
 from quorate_broker.replica.divergence import Divergence
 from quorate_broker.replica.leader_replica import DivergedError
 from quorate_quorum.metadata.image import BrokerImage, MetadataImage
+from quorate_quorum.node.authorizer import ALLOW_ALL
+from quorate_quorum.node.config import BrokerConfig
 from quorate_quorum.node.listeners import parse_all
 
 TOPIC = b"t" * 16
@@ -75,6 +76,7 @@ class Produce:
 class FakePartition:
     """Records are single bytes, one an offset."""
 
+    topic = "zoo"
     records: bytes = b""
     high_watermark: int = 0
     log_start_offset: int = 0
@@ -196,21 +198,19 @@ class Requests:
 
 def service(
     replicas: FakeReplicas,
+    bounds: dict[str, int] | None = None,
     *,
-    produce: ProduceLimits | None = None,
-    fetch: FetchLimits | None = None,
     allocate: Callable[[], Any] | None = None,
-    list_partitions_max: int = 10_000,
 ) -> RecordsService:
+    """`bounds` are settings of the broker."""
+
     async def none() -> range:
         raise QuorumUnavailableError("no controller")
 
-    limits = RecordsLimits(
-        produce=produce or ProduceLimits(),
-        fetch=fetch or FetchLimits(),
-        list_partitions_max=list_partitions_max,
-    )
-    return RecordsService(cast(Any, replicas), ProducerIds(allocate or none), limits)
+    settings: dict[str, Any] = {"node_id": 0, "listeners": ("b0:7092",), "log_dirs": ("/data",)}
+    config = BrokerConfig(**(settings | (bounds or {})))
+    producer_ids = ProducerIds(allocate or none, ALLOW_ALL)
+    return RecordsService(cast(Any, replicas), producer_ids, config, ALLOW_ALL)
 
 
 def frame(request_id: int, *batches: tuple[int, bytes], acks: int = -1) -> Frame[ProduceHeader]:
@@ -272,8 +272,8 @@ class TestProduce:
         """Bytes count until appended, not until acknowledged."""
         replicas = FakeReplicas(p0=FakePartition(), p1=FakePartition())
         requests = Requests()
-        limits = ProduceLimits(stream_bytes_max=10)
-        stream = service(replicas, produce=limits).produce(requests, PEER)
+        limits = {"stream_queued_max_bytes": 10}
+        stream = service(replicas, limits).produce(requests, PEER)
         waiting = asyncio.ensure_future(anext(stream))
         for number in range(50):
             requests.send(frame(number, (0, b"x" * 10)))
@@ -287,12 +287,12 @@ class TestProduce:
         assert result.request_id == 50
         await stream.aclose()
 
-    @pytest.mark.parametrize("bound", ["stream_bytes_max", "broker_bytes_max"])
+    @pytest.mark.parametrize("bound", ["stream_queued_max_bytes", "queued_max_bytes"])
     async def test_reading_stops_at_the_bound_of_bytes_not_appended(self, bound: str) -> None:
         replicas = FakeReplicas(p0=FakePartition())
         requests = Requests()
-        limits = ProduceLimits(**{bound: 10})
-        stream = service(replicas, produce=limits).produce(requests, PEER)
+        limits = {bound: 10}
+        stream = service(replicas, limits).produce(requests, PEER)
         waiting = asyncio.ensure_future(anext(stream))
         for number in range(5):
             requests.send(frame(number, (0, b"x" * 6)))
@@ -307,8 +307,8 @@ class TestProduce:
 
     async def test_a_client_that_does_not_read_its_results_is_not_read_either(self) -> None:
         requests = Requests()
-        limits = ProduceLimits(results_max=4)
-        stream = service(FakeReplicas(), produce=limits).produce(requests, PEER)
+        limits = {"stream_results_max": 4}
+        stream = service(FakeReplicas(), limits).produce(requests, PEER)
         for number in range(100):
             requests.send(frame(number, (0, b"x")))
         first = await results(stream)
@@ -436,8 +436,8 @@ class TestProduce:
     @pytest.mark.parametrize("case", ["too few", "too many", "id", "partitions"])
     async def test_lying_framing_ends_the_stream_and_nothing_else(self, case: str) -> None:
         replicas = FakeReplicas(p0=FakePartition())
-        limits = ProduceLimits(request_partitions_max=3)
-        records = service(replicas, produce=limits)
+        limits = {"request_partitions_max": 3}
+        records = service(replicas, limits)
         requests = Requests()
         stream = records.produce(requests, PEER)
         good = frame(1, (0, b"abc"))
@@ -791,9 +791,9 @@ class TestFetch:
 
     async def test_a_session_is_bounded_and_serves_those_that_it_has_room_for(self) -> None:
         requests = Requests()
-        limits = FetchLimits(session_partitions_max=2)
+        limits = {"fetch_session_partitions_max": 2}
         many = {f"p{number}": FakePartition(b"a", 1) for number in range(4)}
-        stream = service(FakeReplicas(**many), fetch=limits).fetch(requests, PEER)
+        stream = service(FakeReplicas(**many), limits).fetch(requests, PEER)
         requests.send(fetch_request(1, (0, 0), (1, 1)))
         requests.send(fetch_request(2, (2, 0), (3, 0), wait_ms=FOREVER))
         first, second = (await anext(stream)).header, (await anext(stream)).header
@@ -858,7 +858,7 @@ class TestListOffsets:
         asked = [
             ListOffsetsPartition(topic_id=TOPIC, partition=i, timestamp_ms=-2) for i in range(5)
         ]
-        bounded = service(replicas, list_partitions_max=2)
+        bounded = service(replicas, {"request_partitions_max": 2})
         found = await bounded.list_offsets(ListOffsetsRequest(partitions=asked[:4]), PEER)
         assert [one.error.code for one in found.partitions] == [0] * 4
         with pytest.raises(InvalidRequestError, match="5 partitions are named at once; 4 are"):

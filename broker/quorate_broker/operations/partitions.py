@@ -1,35 +1,34 @@
-"""What the answers of all services share: finding a partition, and saying what went wrong."""
+"""How an operation finds the partitions that its caller names, and what a request may name."""
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable
 from typing import TYPE_CHECKING
 
-from quorate.errors import (
-    InvalidRequestError,
-    NetworkError,
-    QuorateError,
-    QuorumUnavailableError,
-    to_wire,
-)
-from quorate_quorum.node import listeners
+from quorate.errors import InvalidRequestError, QuorateError
 
 if TYPE_CHECKING:
-    from quorate.net.network import Peer
-    from quorate.v1.common_pb2 import Error, LeaderHint, Listener
     from quorate_broker.replica.partition import Partition
     from quorate_broker.replicas import Replicas
-    from quorate_quorum.metadata.image import BrokerImage, MetadataImage
+    from quorate_quorum.node.authorizer import Caller, Required
 
 TOPIC_ID_BYTES = 16
 #: Of one request, in one turn of the loop: 1 to 3 ms.
 PARTITIONS_A_TURN = 200
 
 
-def locate(replicas: Replicas, topic_id: bytes, partition: int, leader_epoch: int) -> Partition:
-    """Return the partition that a request names.
+def locate(
+    replicas: Replicas,
+    caller: Caller,
+    required: Required,
+    topic_id: bytes,
+    partition: int,
+    leader_epoch: int,
+) -> Partition:
+    """Return the partition that a request names, if the caller may use its topic.
 
-    Raises InvalidRequestError for what can't be, else what Replicas.get raises.
+    Raises InvalidRequestError for what can't be, TopicAuthorizationFailedError, else what
+    Replicas.get raises.
     """
     if len(topic_id) != TOPIC_ID_BYTES:
         raise InvalidRequestError(f"topic_id must be {TOPIC_ID_BYTES} bytes, not {len(topic_id)}")
@@ -37,7 +36,16 @@ def locate(replicas: Replicas, topic_id: bytes, partition: int, leader_epoch: in
         raise InvalidRequestError(f"partition must be 0 or more, not {partition}")
     if leader_epoch < -1:
         raise InvalidRequestError(f"leader_epoch must be -1 or more, not {leader_epoch}")
-    return replicas.get(topic_id, partition)
+    try:
+        found = replicas.get(topic_id, partition)
+    except QuorateError:
+        # A caller that may not use the topic is not told either who leads its partition.
+        topic = replicas.image.topics.get(topic_id)
+        if topic is not None:
+            caller.check(required, topic.name)
+        raise
+    caller.check(required, found.topic)
+    return found
 
 
 def check_count(named: int, allowed: int, replicas: Replicas) -> None:
@@ -72,28 +80,3 @@ def _shown(one: Hashable) -> str:
     parts = one if isinstance(one, tuple) else (one,)
     texts = [part.hex() if isinstance(part, bytes) else str(part)[:249] for part in parts]
     return "-".join(texts)
-
-
-def listener_for(peer: Peer, broker: BrokerImage) -> Listener | None:
-    """Return the listener by which a caller reaches a broker: of the name that it came in by.
-
-    None if that broker has no such listener. A caller whose network gives listeners no names is
-    told the one by which other nodes reach the broker.
-    """
-    found = broker.listener(peer.listener or broker.inter_broker_listener)
-    return None if found is None else listeners.to_wire(found)
-
-
-def address_hint(hint: LeaderHint, peer: Peer, image: MetadataImage) -> None:
-    """Say in a hint by which listener the caller reaches the leader."""
-    leader = image.brokers.get(hint.leader)
-    listener = None if leader is None else listener_for(peer, leader)
-    if listener is not None:
-        hint.listener.CopyFrom(listener)
-
-
-def error_of(error: QuorateError) -> Error:
-    """Return the wire's form; a broken way to the quorum is the quorum's absence to a client."""
-    if isinstance(error, NetworkError):
-        return to_wire(QuorumUnavailableError(f"the controller could not be asked: {error}"))
-    return to_wire(error)

@@ -1,0 +1,38 @@
+"""What the answers of all gRPC services share: errors, and the listener a caller came in by."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from quorate.errors import NetworkError, QuorateError, QuorumUnavailableError, to_wire
+from quorate_quorum.node import listeners
+
+if TYPE_CHECKING:
+    from quorate.net.network import Peer
+    from quorate.v1.common_pb2 import Error, LeaderHint, Listener
+    from quorate_quorum.metadata.image import BrokerImage, MetadataImage
+
+
+def listener_for(peer: Peer, broker: BrokerImage) -> Listener | None:
+    """Return the listener by which a caller reaches a broker: of the name that it came in by.
+
+    None if that broker has no such listener. A caller whose network gives listeners no names is
+    told the one by which other nodes reach the broker.
+    """
+    found = broker.listener(peer.listener or broker.inter_broker_listener)
+    return None if found is None else listeners.to_wire(found)
+
+
+def address_hint(hint: LeaderHint, peer: Peer, image: MetadataImage) -> None:
+    """Say in a hint by which listener the caller reaches the leader."""
+    leader = image.brokers.get(hint.leader)
+    listener = None if leader is None else listener_for(peer, leader)
+    if listener is not None:
+        hint.listener.CopyFrom(listener)
+
+
+def error_of(error: QuorateError) -> Error:
+    """Return the wire's form; a broken way to the quorum is the quorum's absence to a client."""
+    if isinstance(error, NetworkError):
+        return to_wire(QuorumUnavailableError(f"the controller could not be asked: {error}"))
+    return to_wire(error)

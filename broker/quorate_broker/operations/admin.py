@@ -1,0 +1,83 @@
+"""Admin calls that only the controller may decide: passed on with the principal that asks.
+
+The controller judges the principal and decides. A broker returns the answer when it has carried
+out the effect itself, so that the caller's next step may come here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import TYPE_CHECKING, TypeVar
+
+from quorate.errors import OverloadedError, RequestTimedOutError
+
+if TYPE_CHECKING:
+    from quorate.net.network import Method
+    from quorate.net.principal import Principal
+    from quorate_broker.publisher import Publisher
+    from quorate_quorum.client.client import QuorumClient
+
+Q = TypeVar("Q")
+R = TypeVar("R")
+
+#: What a caller gets who names no timeout, and the longest that one may name.
+TIMEOUT_MS = 30_000
+TIMEOUT_MS_MAX = 300_000
+
+
+class Admin:
+    """`in_flight_max`: calls on their way to the controller."""
+
+    def __init__(
+        self,
+        client: QuorumClient,
+        publisher: Publisher,
+        in_flight_max: int,
+    ) -> None:
+        self._client = client
+        self._publisher = publisher
+        self._in_flight_max = in_flight_max
+        self._in_flight = 0
+
+    async def forward(
+        self,
+        method: Method[Q, R],
+        request: Q,
+        principal: Principal,
+        *,
+        timeout_ms: int,
+        caller_timeout_ms: int,
+    ) -> R:
+        """Ask the controller; return when this broker has carried out the effect.
+
+        A broker that is slow to do so answers all the same: what is decided is decided.
+        `timeout_ms` is what the request names, 0 for none; `caller_timeout_ms` how long the caller
+        waits for its answer, 0 if it did not say. Raises what QuorumClient.forward raises.
+        """
+        loop = asyncio.get_running_loop()
+        wait_ms = min(timeout_ms or TIMEOUT_MS, TIMEOUT_MS_MAX)
+        wait_ms = answered_in_time(wait_ms, caller_timeout_ms)
+        deadline = loop.time() + wait_ms / 1000
+        if self._in_flight >= self._in_flight_max:
+            raise OverloadedError(f"{self._in_flight} calls wait for the controller already")
+        self._in_flight += 1
+        try:
+            response = await self._client.forward(
+                method, request, principal=principal, timeout_ms=wait_ms
+            )
+        finally:
+            self._in_flight -= 1
+        left_ms = max(0, int((deadline - loop.time()) * 1000))
+        with suppress(RequestTimedOutError):
+            await self._publisher.wait_applied(self._client.image.offset, timeout_ms=left_ms)
+        return response
+
+
+def answered_in_time(wait_ms: int, caller_timeout_ms: int) -> int:
+    """Return how long to wait so that the caller still hears why it was in vain.
+
+    >>> answered_in_time(5000, 1000), answered_in_time(5000, 0)
+    (800, 5000)
+    """
+    return min(wait_ms, caller_timeout_ms * 4 // 5) if caller_timeout_ms else wait_ms

@@ -1,0 +1,192 @@
+"""What a broker tells of the cluster from its own image: topics, brokers, configs.
+
+The answers are the image's own values, which are immutable: a listener turns them into bytes, some
+in each turn of the loop. A topic that the caller may not see is refused by its name whether it
+exists or not, and is left out where the caller asks for all topics.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from quorate.errors import (
+    InvalidRequestError,
+    QuorateError,
+    QuorumUnavailableError,
+    UnknownTopicError,
+)
+from quorate_broker.operations.admin import answered_in_time
+from quorate_broker.operations.partitions import TOPIC_ID_BYTES, refuse_duplicates
+from quorate_quorum.configs import CONFIGS, effective
+from quorate_quorum.node.authorizer import (
+    DESCRIBE_CLUSTER,
+    Caller,
+    Operation,
+    Required,
+    ResourceType,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from quorate.net.principal import Principal
+    from quorate_quorum.client.client import QuorumClient
+    from quorate_quorum.metadata.image import BrokerImage, MetadataImage, TopicImage
+    from quorate_quorum.node.authorizer import Authorizer
+
+#: Of topics: of their names, partitions and own configs.
+TOPICS_REQUIRED: Final = Required(Operation.DESCRIBE, ResourceType.TOPIC)
+CONFIGS_REQUIRED: Final = Required(Operation.DESCRIBE_CONFIGS, ResourceType.TOPIC)
+CLUSTER_REQUIRED: Final = DESCRIBE_CLUSTER
+#: Topics that one request may name.
+TOPICS_MAX = 10_000
+#: How long a read waits for a broker that has just started to know the cluster.
+READY_TIMEOUT_MS = 5_000
+
+
+class TopicMissing(NamedTuple):
+    """A topic that was asked for, by its name or by its id, and cannot be told of."""
+
+    name: str
+    topic_id: bytes
+    error: QuorateError
+
+
+class ConfigFound(NamedTuple):
+    """A setting as it is in force; `source` is "topic", "cluster" or "default"."""
+
+    name: str
+    value: str
+    source: str
+
+
+class Metadata:
+    """`ready` is set once the image has passed this broker's registration.
+
+    Reads wait for it: a broker that comes back must not tell what it knew long ago.
+    """
+
+    def __init__(
+        self,
+        client: QuorumClient,
+        ready: asyncio.Event,
+        authorizer: Authorizer,
+    ) -> None:
+        self._client = client
+        self._ready = ready
+        self._authorizer = authorizer
+
+    @property
+    def controller_id(self) -> int:
+        """The quorum's leader; -1: not known."""
+        return self._client.leader_id
+
+    @property
+    def quorum_generation(self) -> int:
+        return self._client.quorum_generation
+
+    @property
+    def brokers(self) -> Mapping[int, BrokerImage]:
+        """The brokers as far as this one knows, whether it has caught up or not."""
+        return self._client.image.brokers
+
+    async def image(self, caller_timeout_ms: int) -> MetadataImage:
+        """Return the image of now; QuorumUnavailableError if this broker has not caught up.
+
+        `caller_timeout_ms`: how long the caller waits for its answer; 0: it did not say.
+        """
+        if not self._ready.is_set():
+            wait_ms = answered_in_time(READY_TIMEOUT_MS, caller_timeout_ms)
+            try:
+                async with asyncio.timeout(wait_ms / 1000):
+                    await self._ready.wait()
+            except TimeoutError:
+                raise QuorumUnavailableError(
+                    "this broker has not caught up with the cluster's metadata yet: "
+                    "ask another one, or later"
+                ) from None
+        return self._client.image
+
+    def all_topics(self, image: MetadataImage, principal: Principal) -> list[TopicImage]:
+        """Return the topics that the principal may see, by name."""
+        caller = Caller(principal, self._authorizer)
+        return [
+            topic
+            for topic in image.sorted_topics()
+            if caller.refusal(TOPICS_REQUIRED, topic.name) is None
+        ]
+
+    def topics(
+        self,
+        image: MetadataImage,
+        principal: Principal,
+        names: Sequence[str],
+        topic_ids: Sequence[bytes] = (),
+    ) -> list[TopicImage | TopicMissing]:
+        """Return the topics that are named, then those of the ids, in their order."""
+        refuse_duplicates((*names, *topic_ids))
+        caller = Caller(principal, self._authorizer)
+        found = [_named(image, caller, name) for name in names]
+        return found + [_of_id(image, caller, topic_id) for topic_id in topic_ids]
+
+    def configs(self, image: MetadataImage, principal: Principal, name: str) -> list[ConfigFound]:
+        """Return every setting of a topic or, where the name is empty, of the cluster."""
+        Caller(principal, self._authorizer).check(CONFIGS_REQUIRED, name or None)
+        if not name:
+            return [_config(one, {}, image.configs) for one in sorted(CONFIGS)]
+        topic = image.topic_named(name)
+        if topic is None:
+            raise _unknown(name)
+        return _of_topic(topic.configs, image.configs)
+
+    async def cluster(self, principal: Principal, caller_timeout_ms: int) -> MetadataImage:
+        """Return the image to a caller that may see every broker, fenced ones too."""
+        Caller(principal, self._authorizer).check(CLUSTER_REQUIRED)
+        return await self.image(caller_timeout_ms)
+
+
+def check_count(named: int) -> None:
+    """Raise InvalidRequestError if a request names more topics than it may."""
+    if named > TOPICS_MAX:
+        raise InvalidRequestError(f"a request names {named} topics; {TOPICS_MAX} are allowed")
+
+
+def _named(image: MetadataImage, caller: Caller, name: str) -> TopicImage | TopicMissing:
+    refusal = caller.refusal(TOPICS_REQUIRED, name)
+    if refusal is not None:
+        return TopicMissing(name, b"", refusal)
+    return image.topic_named(name) or TopicMissing(name, b"", _unknown(name))
+
+
+def _of_id(image: MetadataImage, caller: Caller, topic_id: bytes) -> TopicImage | TopicMissing:
+    topic = image.topics.get(topic_id)
+    error: QuorateError | None
+    if topic is not None:
+        error = caller.refusal(TOPICS_REQUIRED, topic.name)
+        if error is None:
+            return topic
+    elif len(topic_id) != TOPIC_ID_BYTES:
+        error = InvalidRequestError(f"a topic id has {TOPIC_ID_BYTES} bytes, not {len(topic_id)}")
+    else:
+        error = UnknownTopicError(f"no topic has the id {topic_id.hex()}")
+    return TopicMissing("", topic_id, error)
+
+
+def _unknown(name: str) -> UnknownTopicError:
+    return UnknownTopicError(
+        f"no topic is named {name[:249]!r}; list_topics() and `quorate topic list` show all"
+    )
+
+
+def _of_topic(own: Mapping[str, str], cluster: Mapping[str, str]) -> list[ConfigFound]:
+    """A setting that a topic takes when it is created never comes from the cluster later."""
+    return [
+        _config(name, own, {} if CONFIGS[name].scope == "created" else cluster)
+        for name in sorted(CONFIGS)
+        if CONFIGS[name].scope != "cluster"
+    ]
+
+
+def _config(name: str, own: Mapping[str, str], cluster: Mapping[str, str]) -> ConfigFound:
+    return ConfigFound(name, *effective(name, own, cluster))

@@ -1,0 +1,79 @@
+"""ListOffsets: the offset of a time, the earliest and the latest one, of many partitions."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from quorate.errors import InvalidRequestError, QuorateError
+from quorate_broker.operations.partitions import check_count, locate, refuse_duplicates
+from quorate_quorum.node.authorizer import Caller, Operation, Required, ResourceType
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from quorate.net.principal import Principal
+    from quorate_broker.replicas import Replicas
+    from quorate_quorum.node.authorizer import Authorizer
+
+REQUIRED: Final = Required(Operation.DESCRIBE, ResourceType.TOPIC)
+EARLIEST_TIMESTAMP = -2
+
+
+class OffsetAsked(NamedTuple):
+    """The first record at or after a time; -2: the earliest one, -1: the high watermark."""
+
+    topic_id: bytes
+    partition: int
+    timestamp_ms: int
+    leader_epoch: int
+
+
+class OffsetFound(NamedTuple):
+    """An offset of -1: no record is that late."""
+
+    offset: int
+    timestamp_ms: int
+    leader_epoch: int
+    high_watermark: int
+
+
+class Offsets:
+    """`partitions_max`: how many one request may name, besides as many as are held here."""
+
+    def __init__(self, replicas: Replicas, authorizer: Authorizer, partitions_max: int) -> None:
+        self._replicas = replicas
+        self._authorizer = authorizer
+        self._partitions_max = partitions_max
+
+    def check_count(self, named: int) -> None:
+        """Raise InvalidRequestError if a request names more partitions than it may."""
+        check_count(named, self._partitions_max, self._replicas)
+
+    async def find(
+        self, principal: Principal, asked: Sequence[OffsetAsked]
+    ) -> list[OffsetFound | QuorateError]:
+        """Return what is found for each partition, in their order.
+
+        Raises InvalidRequestError if one is named twice.
+        """
+        refuse_duplicates((one.topic_id, one.partition) for one in asked)
+        caller = Caller(principal, self._authorizer)
+        found = []
+        for one in asked:
+            found.append(await self._find(caller, one))
+            await asyncio.sleep(0)  # what lies in memory is found without a wait
+        return found
+
+    async def _find(self, caller: Caller, asked: OffsetAsked) -> OffsetFound | QuorateError:
+        topic_id, index, timestamp_ms, leader_epoch = asked
+        try:
+            if timestamp_ms < EARLIEST_TIMESTAMP:
+                raise InvalidRequestError(
+                    f"timestamp_ms must be -2 (earliest), -1 (latest) or a time, not {timestamp_ms}"
+                )
+            partition = locate(self._replicas, caller, REQUIRED, topic_id, index, leader_epoch)
+            found = await partition.list_offset(timestamp_ms, leader_epoch)
+        except QuorateError as error:
+            return error
+        return OffsetFound(*found, partition.high_watermark)

@@ -1,0 +1,409 @@
+"""Every call of a voter and of a broker declares what it requires, and refuses whoever may not."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from contextlib import aclosing
+from typing import Any
+
+from google.protobuf.message import Message
+
+import quorate.net.methods
+import quorate_broker.methods
+import quorate_quorum.methods
+from quorate.net.frame import Frame
+from quorate.net.methods import (
+    ADD_VOTER,
+    ALTER_CONFIGS,
+    CREATE_TOPICS,
+    DELETE_TOPICS,
+    DESCRIBE_CLUSTER,
+    DESCRIBE_CONFIGS,
+    DESCRIBE_FEATURES,
+    DESCRIBE_HEALTH,
+    DESCRIBE_QUORUM,
+    DESCRIBE_TOPICS,
+    FETCH,
+    IDENTIFY,
+    INIT_PRODUCER_ID,
+    LIST_OFFSETS,
+    METADATA,
+    PRODUCE,
+    REMOVE_VOTER,
+    TRANSFER_LEADERSHIP,
+    UNREGISTER_BROKER,
+    UPDATE_FEATURE,
+)
+from quorate.net.network import Handler, Method, Peer, Service
+from quorate.net.principal import ANONYMOUS, Principal
+from quorate.record.batch import BatchBuilder
+from quorate.v1 import admin_pb2 as admin
+from quorate.v1 import records_pb2 as records
+from quorate.v1.common_pb2 import Error, ErrorCode
+from quorate_broker.methods import REPLICA_FETCH
+from quorate_broker.server import BrokerServer
+from quorate_broker.v1 import replica_pb2 as replica
+from quorate_quorum.log.identity import Identity, write_identity
+from quorate_quorum.methods import (
+    ALLOCATE_PRODUCER_IDS,
+    ALTER_PARTITIONS,
+    BEGIN_EPOCH,
+    DESCRIBE_NODE,
+    END_EPOCH,
+    FETCH_SNAPSHOT,
+    FORWARD,
+    HEARTBEAT,
+    RAFT_FETCH,
+    REGISTER,
+    VOTE,
+    WATCH,
+)
+from quorate_quorum.node.authorizer import (
+    ANYONE,
+    CLUSTER,
+    Operation,
+    Required,
+    Resource,
+    ResourceType,
+)
+from quorate_quorum.node.config import BrokerConfig, QuorumConfig
+from quorate_quorum.node.environment import Environment
+from quorate_quorum.raft.driver.bootstrap import format_voter
+from quorate_quorum.raft.machine.voters import Voter
+from quorate_quorum.server import QuorumServer
+from quorate_quorum.v1 import controller_pb2 as controller
+from quorate_quorum.v1 import raft_pb2 as raft
+from quorate_testing.in_process import InProcessListener, InProcessNetwork
+from quorate_testing.simulated.disk import SimulatedDisk
+from quorate_testing.simulated.loop import SimulatedLoop, simulate
+
+VOTER, BROKER = "v100:7093", "b0:7092"
+MALLORY = Principal("User", "mallory")
+ZOO = b"zoo".ljust(16, b"\0")
+TOPIC_REFUSED = ErrorCode.ERROR_CODE_TOPIC_AUTHORIZATION_FAILED
+CLUSTER_REFUSED = ErrorCode.ERROR_CODE_CLUSTER_AUTHORIZATION_FAILED
+
+
+class Rules:
+    """Everyone may do everything, but Mallory only what the test allows; asks are kept."""
+
+    def __init__(self) -> None:
+        self.allowed: set[tuple[Operation, Resource]] = set()
+        self.asked: list[tuple[Principal, Operation, Resource]] = []
+
+    def authorize(self, principal: Principal, operation: Operation, resource: Resource) -> bool:
+        self.asked.append((principal, operation, resource))
+        return principal != MALLORY or (operation, resource) in self.allowed
+
+
+class Network(InProcessNetwork):
+    """Keeps the services that nodes serve, so that a test calls them as any principal."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.services: dict[str, Sequence[Service]] = {}
+
+    async def serve(
+        self, endpoint: str, services: Sequence[Service], **options: str
+    ) -> InProcessListener:
+        self.services[endpoint] = services
+        return await super().serve(endpoint, services, **options)
+
+
+class World:
+    """A voter and a broker with the topic zoo, each with rules of its own."""
+
+    def __init__(self, loop: SimulatedLoop) -> None:
+        self.loop = loop
+        self.network = Network()
+        self.voter_rules, self.broker_rules = Rules(), Rules()
+
+    def environment(self, seed: int, disk: SimulatedDisk, rules: Rules) -> Environment:
+        return Environment(
+            network=self.network,
+            disk=disk,
+            wall_clock_ms=lambda: 1_700_000_000_000 + int(self.loop.time() * 1000),
+            chance=random.Random(seed),
+            authorizer=rules,
+        )
+
+    async def start(self) -> None:
+        voter_disk, broker_disk = SimulatedDisk(random.Random(1)), SimulatedDisk(random.Random(2))
+        directory_id = b"v" * 16
+        voters = [Voter(100, directory_id, VOTER)]
+        await format_voter(voter_disk, "/data", Identity("c1", 100, directory_id, 1), voters, {})
+        await write_identity(broker_disk, "/data", Identity("c1", 0, b"b" * 16, 0))
+        self.voter = QuorumServer(
+            QuorumConfig(node_id=100, listeners=(VOTER,), log_dirs=("/data",)),
+            self.environment(1, voter_disk, self.voter_rules),
+        )
+        self.broker = BrokerServer(
+            BrokerConfig(
+                node_id=0,
+                listeners=(BROKER,),
+                log_dirs=("/data",),
+                quorum_bootstrap_servers=(VOTER,),
+            ),
+            self.environment(2, broker_disk, self.broker_rules),
+        )
+        await self.voter.start()
+        await self.broker.start()
+        await self.broker.unfenced()
+        created = await self.call(CREATE_TOPICS, creation("zoo"), ANONYMOUS)
+        assert codes(created) == {ErrorCode.ERROR_CODE_NONE}
+
+    async def stop(self) -> None:
+        await self.broker.stop()
+        await self.voter.stop()
+        await self.network.close()
+
+    @property
+    def services(self) -> list[Any]:
+        return [service for served in self.network.services.values() for service in served]
+
+    def handler(self, method: Method[Any, Any]) -> Handler:
+        tables = (service.handlers() for service in self.services)
+        found: Handler = next(table[method] for table in tables if method in table)
+        return found
+
+    async def call(self, method: Method[Any, Any], request: Any, principal: Principal) -> Any:
+        """Return the answer, of a stream the first one."""
+        peer = Peer("test", principal, timeout_ms=5000)
+        if not method.streams_responses:
+            return await self.handler(method)(request, peer)
+        asked = once(request) if method.streams_requests else request
+        async with aclosing(self.handler(method)(asked, peer)) as answers:
+            return await anext(answers)
+
+    @property
+    def state(self) -> tuple[Any, ...]:
+        """What a call that is refused must not change."""
+        image = self.voter.image
+        held = self.broker.replicas.get(ZOO, 0)
+        return image.offset, image.epoch, self.voter.raft.epoch, held.log_end_offset
+
+
+async def once(request: Any) -> AsyncIterator[Any]:
+    yield request
+    await asyncio.Event().wait()
+
+
+def in_a_world(program: Callable[[World], Coroutine[Any, Any, None]]) -> None:
+    async def run(loop: SimulatedLoop) -> None:
+        world = World(loop)
+        await world.start()
+        await program(world)
+        await world.stop()
+
+    simulate(run, seed=1, time_max_s=600)
+
+
+def creation(*names: str) -> admin.CreateTopicsRequest:
+    request = admin.CreateTopicsRequest()
+    for name in names:
+        topic_id = name.encode().ljust(16, b"\0")
+        request.topics.add(name=name, topic_id=topic_id, num_partitions=1, replication_factor=1)
+    return request
+
+
+def produced() -> Frame[records.ProduceHeader]:
+    builder = BatchBuilder()
+    builder.append(1_700_000_000_000, None, b"x")
+    batch = builder.build()
+    header = records.ProduceHeader(request_id=1, acks=1, timeout_ms=1000)
+    header.partitions.add(topic_id=ZOO, partition=0, leader_epoch=-1, size=len(batch))
+    return Frame(header, (bytes(batch),))
+
+
+def fetch() -> records.FetchRequest:
+    asked = records.FetchPartition(topic_id=ZOO, leader_epoch=-1, max_bytes=1000)
+    return records.FetchRequest(request_id=1, max_bytes=1000, partitions=[asked])
+
+
+def offsets() -> records.ListOffsetsRequest:
+    asked = records.ListOffsetsPartition(topic_id=ZOO, timestamp_ms=-1, leader_epoch=-1)
+    return records.ListOffsetsRequest(partitions=[asked])
+
+
+#: A request of each call that not everyone may make.
+REQUESTS: dict[Method[Any, Any], Any] = {
+    PRODUCE: produced(),
+    FETCH: fetch(),
+    LIST_OFFSETS: offsets(),
+    INIT_PRODUCER_ID: records.InitProducerIdRequest(producer_id=-1, producer_epoch=-1),
+    METADATA: admin.MetadataRequest(topics=["zoo"]),
+    DESCRIBE_TOPICS: admin.DescribeTopicsRequest(topics=["zoo"]),
+    DESCRIBE_CONFIGS: admin.DescribeConfigsRequest(topic="zoo"),
+    DESCRIBE_CLUSTER: admin.DescribeClusterRequest(),
+    CREATE_TOPICS: creation("new"),
+    DELETE_TOPICS: admin.DeleteTopicsRequest(topics=["zoo"]),
+    ALTER_CONFIGS: admin.AlterConfigsRequest(topic="zoo", set={"retention.ms": "60000"}),
+    DESCRIBE_QUORUM: admin.DescribeQuorumRequest(),
+    DESCRIBE_HEALTH: admin.DescribeHealthRequest(),
+    DESCRIBE_FEATURES: admin.DescribeFeaturesRequest(),
+    UPDATE_FEATURE: admin.UpdateFeatureRequest(name="metadata.version", level=1),
+    UNREGISTER_BROKER: admin.UnregisterBrokerRequest(broker_id=9),
+    TRANSFER_LEADERSHIP: admin.TransferLeadershipRequest(voter_id=9),
+    ADD_VOTER: admin.AddVoterRequest(voter_id=9),
+    REMOVE_VOTER: admin.RemoveVoterRequest(voter_id=9),
+    REPLICA_FETCH: replica.ReplicaFetchRequest(),
+    VOTE: raft.VoteRequest(),
+    BEGIN_EPOCH: raft.BeginEpochRequest(),
+    END_EPOCH: raft.EndEpochRequest(),
+    RAFT_FETCH: raft.RaftFetchRequest(),
+    FETCH_SNAPSHOT: raft.FetchSnapshotRequest(),
+    DESCRIBE_NODE: raft.DescribeNodeRequest(),
+    REGISTER: controller.RegisterRequest(cluster_id="c1"),
+    HEARTBEAT: controller.HeartbeatRequest(cluster_id="c1"),
+    ALTER_PARTITIONS: controller.AlterPartitionsRequest(),
+    FORWARD: controller.ForwardRequests(cluster_id="x"),
+    ALLOCATE_PRODUCER_IDS: controller.AllocateProducerIdsRequest(cluster_id="c1"),
+    WATCH: controller.WatchRequest(cluster_id="x"),
+}
+
+
+def every_method() -> set[Method[Any, Any]]:
+    modules = (quorate.net.methods, quorate_quorum.methods, quorate_broker.methods)
+    return {one for module in modules for one in vars(module).values() if isinstance(one, Method)}
+
+
+def codes(answer: Any) -> set[int]:
+    """Return the codes of all errors in an answer; NONE stands for an answer without one."""
+    message = answer.header if isinstance(answer, Frame) else answer
+    return {error.code for error in errors_in(message)} or {ErrorCode.ERROR_CODE_NONE}
+
+
+def errors_in(message: Message) -> Iterator[Error]:
+    for field, value in message.ListFields():
+        if field.message_type is None or isinstance(value, str | bytes):
+            continue
+        for one in value if field.is_repeated else (value,):
+            if isinstance(one, Error):
+                yield one
+            elif isinstance(one, Message):
+                yield from errors_in(one)
+
+
+def test_every_call_of_every_service_declares_what_it_requires() -> None:
+    async def program(world: World) -> None:
+        served: dict[Method[Any, Any], Any] = {}
+        for service in world.services:
+            handlers = service.handlers()
+            assert set(handlers) == set(service.required), f"{service} declares other calls"
+            served.update(service.required)
+        assert set(served) == every_method()
+        assert {type(one) for one in served.values()} == {Required, str}
+        assert [method for method, one in served.items() if one == ANYONE] == [IDENTIFY]
+        assert set(REQUESTS) == set(served) - {IDENTIFY}, "a call has no case below"
+
+    in_a_world(program)
+
+
+def test_every_call_refuses_whoever_may_not_and_does_nothing() -> None:
+    async def program(world: World) -> None:
+        required = {m: one for service in world.services for m, one in service.required.items()}
+        for method, request in REQUESTS.items():
+            before = world.state
+            answer = await world.call(method, request, MALLORY)
+            is_topic = required[method].resource_type is ResourceType.TOPIC
+            assert codes(answer) == {TOPIC_REFUSED if is_topic else CLUSTER_REFUSED}, method.path
+            assert world.state == before, method.path
+        for method, request in REQUESTS.items():
+            answer = await world.call(method, request, ANONYMOUS)
+            assert not codes(answer) & {TOPIC_REFUSED, CLUSTER_REFUSED}, method.path
+
+    in_a_world(program)
+
+
+def test_a_call_that_is_passed_on_is_judged_at_the_controller_by_its_original_principal() -> None:
+    async def program(world: World) -> None:
+        world.broker_rules.asked.clear()
+        request = admin.UnregisterBrokerRequest(broker_id=0)
+        answer = await world.call(UNREGISTER_BROKER, request, MALLORY)
+        assert codes(answer) == {CLUSTER_REFUSED}
+        assert (MALLORY, Operation.ALTER, CLUSTER) in world.voter_rules.asked
+        assert (ANONYMOUS, Operation.ALTER, CLUSTER) not in world.voter_rules.asked
+        assert world.broker_rules.asked == []
+
+    in_a_world(program)
+
+
+def topic(name: str) -> Resource:
+    return Resource(ResourceType.TOPIC, name)
+
+
+def results(answer: Any) -> list[tuple[str, int]]:
+    return [(one.name, one.error.code) for one in answer.topics]
+
+
+def test_topics_of_one_request_are_judged_one_by_one() -> None:
+    async def program(world: World) -> None:
+        rules = world.voter_rules
+        rules.allowed.add((Operation.CREATE, topic("mine")))
+        request = creation("hers", "mine", "his")
+        answer = await world.call(CREATE_TOPICS, request, MALLORY)
+        assert results(answer) == [("hers", TOPIC_REFUSED), ("mine", 0), ("his", TOPIC_REFUSED)]
+        assert set(world.voter.image.topic_ids) == {"zoo", "mine"}
+
+        rules.allowed.add((Operation.DELETE, topic("mine")))
+        deletion = admin.DeleteTopicsRequest(
+            topics=["zoo", "mine"], topic_ids=[ZOO, b"x" * 16], timeout_ms=5000
+        )
+        answer = await world.call(DELETE_TOPICS, deletion, MALLORY)
+        unknown = ErrorCode.ERROR_CODE_UNKNOWN_TOPIC
+        assert results(answer) == [
+            ("zoo", TOPIC_REFUSED),
+            ("mine", 0),
+            ("", TOPIC_REFUSED),
+            ("", unknown),
+        ]
+        assert set(world.voter.image.topic_ids) == {"zoo"}
+
+    in_a_world(program)
+
+
+def test_whoever_may_create_in_the_cluster_needs_no_leave_for_each_topic() -> None:
+    async def program(world: World) -> None:
+        world.voter_rules.allowed.add((Operation.CREATE, CLUSTER))
+        answer = await world.call(CREATE_TOPICS, creation("a", "b"), MALLORY)
+        assert results(answer) == [("a", 0), ("b", 0)]
+
+    in_a_world(program)
+
+
+def test_configs_of_the_cluster_are_no_topics() -> None:
+    async def program(world: World) -> None:
+        defaults = admin.AlterConfigsRequest(set={"retention.ms": "60000"})
+        assert codes(await world.call(ALTER_CONFIGS, defaults, MALLORY)) == {CLUSTER_REFUSED}
+        world.voter_rules.allowed.add((Operation.ALTER_CONFIGS, CLUSTER))
+        assert codes(await world.call(ALTER_CONFIGS, defaults, MALLORY)) == {0}
+        answer = await world.call(DESCRIBE_CONFIGS, admin.DescribeConfigsRequest(), MALLORY)
+        assert codes(answer) == {CLUSTER_REFUSED}
+
+    in_a_world(program)
+
+
+def test_all_topics_are_those_that_the_caller_may_see() -> None:
+    async def program(world: World) -> None:
+        await world.call(CREATE_TOPICS, creation("ark"), ANONYMOUS)
+        world.broker_rules.allowed.add((Operation.DESCRIBE, topic("ark")))
+        for method, request in (
+            (METADATA, admin.MetadataRequest(all_topics=True)),
+            (DESCRIBE_TOPICS, admin.DescribeTopicsRequest()),
+        ):
+            answer = await world.call(method, request, MALLORY)
+            names = [getattr(one, "name", "") or one.topic.name for one in answer.topics]
+            assert names == ["ark"]
+
+    in_a_world(program)
+
+
+def test_a_topic_that_the_caller_may_not_see_looks_the_same_as_none() -> None:
+    async def program(world: World) -> None:
+        for name in ("zoo", "nothing"):
+            request = admin.MetadataRequest(topics=[name])
+            assert results(await world.call(METADATA, request, MALLORY)) == [(name, TOPIC_REFUSED)]
+
+    in_a_world(program)
