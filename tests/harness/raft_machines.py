@@ -172,10 +172,17 @@ class Machine:
         high_watermark: int = 0,
         number: int = 1,
         incarnation: bytes = b"a",
+        is_behind: bool = False,
     ) -> list[FetchReply]:
         """A fetch arrives; return what is answered at once."""
         request = FetchRequest(
-            self.epoch if epoch is None else epoch, offset, last_epoch, 0, high_watermark, round
+            self.epoch if epoch is None else epoch,
+            offset,
+            last_epoch,
+            0,
+            high_watermark,
+            round,
+            is_behind,
         )
         stream = StreamKey(key(replica), incarnation, number)
         said = self.step(FetchReceived(stream, request, replica))

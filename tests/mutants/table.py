@@ -42,6 +42,7 @@ LOG_EPOCHS = "tests/unit/quorate_quorum/test_metadata_log.py"
 FILES = "quorum/quorate_quorum/log/disk.py"
 LOG = "quorum/quorate_quorum/log/log.py"
 REAL_DISK = "quorum/quorate_quorum/log/real_disk.py"
+PROGRESS = "quorum/quorate_quorum/raft/machine/progress.py"
 TIMING = "quorum/quorate_quorum/raft/machine/timing.py"
 REACHED_OFFSET = "clients/quorate/aio/reached_offset.py"
 CLOCKS = "tests/unit/quorate_quorum/raft/test_clocks.py"
@@ -692,6 +693,14 @@ MUTANTS = (
         "if not raft.ledger.are_voters_committed:",
         "if False:",
         (f"{CHANGES}::test_no_change_before_the_one_before_is_committed",),
+    ),
+    Mutant(
+        "R35",
+        "A node that gives no votes yet is made a voter",
+        PROGRESS,
+        "        if self.is_behind:\n",
+        "        if False:\n",
+        (f"{CHANGES}::test_a_node_that_gives_no_votes_yet_is_not_added",),
     ),
     Mutant(
         "R32",

@@ -310,6 +310,7 @@ class RaftFetchRequest(_message.Message):
     LOG_START_OFFSET_FIELD_NUMBER: _builtins.int
     HIGH_WATERMARK_FIELD_NUMBER: _builtins.int
     ROUND_FIELD_NUMBER: _builtins.int
+    IS_BEHIND_FIELD_NUMBER: _builtins.int
     epoch: _builtins.int
     fetch_offset: _builtins.int
     """the follower's synced end"""
@@ -318,6 +319,8 @@ class RaftFetchRequest(_message.Message):
     high_watermark: _builtins.int
     round: _builtins.int
     """echo of the leader's newest round"""
+    is_behind: _builtins.bool
+    """its disk may have forgotten something: it gives no votes yet"""
     @_builtins.property
     def open(self) -> Global___RaftOpen:
         """first request of a stream only"""
@@ -332,10 +335,11 @@ class RaftFetchRequest(_message.Message):
         log_start_offset: _builtins.int = ...,
         high_watermark: _builtins.int = ...,
         round: _builtins.int = ...,
+        is_behind: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["open", b"open"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "fetch_offset", b"fetch_offset", "high_watermark", b"high_watermark", "last_fetched_epoch", b"last_fetched_epoch", "log_start_offset", b"log_start_offset", "open", b"open", "round", b"round"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "fetch_offset", b"fetch_offset", "high_watermark", b"high_watermark", "is_behind", b"is_behind", "last_fetched_epoch", b"last_fetched_epoch", "log_start_offset", b"log_start_offset", "open", b"open", "round", b"round"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -283,5 +283,6 @@ def _fetch_received(
         message.log_start_offset,
         message.high_watermark,
         message.round,
+        message.is_behind,
     )
     return lambda caller: FetchReceived(stream, request, caller, endpoint)

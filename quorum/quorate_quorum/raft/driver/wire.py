@@ -68,6 +68,7 @@ def fetch_request(request: FetchRequest) -> raft_pb2.RaftFetchRequest:
         log_start_offset=request.log_start_offset,
         high_watermark=request.high_watermark,
         round=request.round,
+        is_behind=request.is_behind,
     )
 
 

@@ -53,7 +53,8 @@ def _check_caught_up(raft: Raft, leader: Leader, voter: Voter) -> None:
     if not _is_caught_up(raft, progress):
         raise OverloadedError(
             f"node {voter.id} has not caught up as an observer: it holds"
-            f" {progress.log_end_offset} of {raft.ledger.log_end_offset} records; ask again"
+            f" {progress.log_end_offset} of {raft.ledger.log_end_offset} records"
+            f"{' and gives no votes yet' if progress.is_behind else ''}; ask again"
         )
 
 

@@ -73,6 +73,7 @@ def fetch(raft: Raft, follower: Follower) -> None:
         ledger.log_start_offset,
         ledger.high_watermark,
         follower.round,
+        raft.hard_state.is_behind,
     )
     follower.is_waiting = True
     follower.repeat_at_ms = -1

@@ -190,6 +190,8 @@ class FetchRequest:
     log_start_offset: int
     high_watermark: int
     round: int
+    #: The replica's disk may have forgotten what it acknowledged: it gives no votes yet.
+    is_behind: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,8 @@ class Progress:
     parked: ParkedFetch | None = None
     last_fetch_ms: int = -1
     last_caught_up_ms: int = -1
+    #: It gives no votes yet: its disk may have forgotten what it acknowledged.
+    is_behind: bool = False
     #: When any request of it came, one that diverges too.
     heard_ms: int = -1
     #: Whether its stream stands; a process that is gone is known by that at once.
@@ -58,8 +60,17 @@ class Progress:
         return True
 
     def record(self, request: FetchRequest, leader_end: int, now_ms: int) -> None:
-        """Note a fetch whose past matches ours (caught up: Kafka's rule, DESIGN section 7)."""
-        if request.fetch_offset >= leader_end:
+        """Note a fetch whose past matches ours.
+
+        A replica is caught up by Kafka's rule: it asks for what the log did not hold when its last
+        fetch came. One that is behind is not, whatever it holds: it gives no votes. If it became a
+        voter now and this leader died, the other voters might need its vote, and it would wait for
+        a leader to bring it up.
+        """
+        self.is_behind = request.is_behind
+        if self.is_behind:
+            pass
+        elif request.fetch_offset >= leader_end:
             self.last_caught_up_ms = now_ms
         elif self.last_fetch_ms >= 0 and request.fetch_offset >= self._leader_end_at_fetch:
             self.last_caught_up_ms = max(self.last_caught_up_ms, self.last_fetch_ms)

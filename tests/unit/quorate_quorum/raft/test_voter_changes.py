@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from quorate.errors import InvalidRequestError, NotControllerError, OverloadedError
-from quorate_quorum.raft.machine.messages import Applied, FetchResponse
+from quorate_quorum.raft.machine.messages import Applied, Fetch, FetchResponse
 from quorate_quorum.raft.machine.voters import Voter, VoterSet
 from tests.harness.raft_machines import (
     Machine,
@@ -38,6 +38,28 @@ def test_a_voter_that_has_not_caught_up_is_not_added() -> None:
     made.fetch(4, made.raft.ledger.log_end_offset, made.epoch, number=2)
     propose(made, 1, 2, 3, 4)
     assert made.raft.ledger.voters == voters(1, 2, 3, 4)
+
+
+def test_a_node_that_gives_no_votes_yet_is_not_added() -> None:
+    """If the leader died right after, the others could need its vote, and it would wait for a
+    leader: there would be none for ever (`make sim-quorum SEED=1000194`).
+    """
+    made = serving_leader()
+    end = made.raft.ledger.log_end_offset
+    made.fetch(4, end, made.epoch, is_behind=True)
+    made.fetch(4, end, made.epoch, is_behind=True)
+    with pytest.raises(OverloadedError, match=f"{end} of {end} records and gives no votes yet"):
+        propose(made, 1, 2, 3, 4)
+    made.fetch(4, end, made.epoch)
+    propose(made, 1, 2, 3, 4)
+    assert made.raft.ledger.voters == voters(1, 2, 3, 4)
+
+
+@pytest.mark.parametrize("is_behind", [True, False])
+def test_a_follower_says_with_each_fetch_whether_it_gives_votes(is_behind: bool) -> None:
+    made = follower(3, 2, 5, log=(0, 1, 1), is_behind=is_behind)
+    asked = made.answered(FetchResponse(made.epoch, 2, made.raft.ledger.log_end_offset, 0))
+    assert [m.request.is_behind for m in asked if isinstance(m, Fetch)] == [is_behind]
 
 
 @pytest.mark.parametrize("ids", [(1,), (), (1, 2, 3), (1, 2, 9), (1, 2, 2)])
