@@ -34,6 +34,7 @@ from quorate_quorum.methods import (
 from quorate_quorum.v1 import controller_pb2 as wire
 from quorate_quorum.v1 import raft_pb2 as raft
 from quorate_quorum.v1.events_pb2 import Directory
+from tests.harness.addresses import listening_at
 from tests.unit.quorate_quorum.test_server import CLUSTER, Machine, World, in_a_world
 
 STRANGER = 999
@@ -118,7 +119,7 @@ def registration(**changed: Any) -> wire.RegisterRequest:
         "cluster_id": CLUSTER,
         "broker_id": 7,
         "incarnation": b"n" * 16,
-        "endpoint": "broker:9092",
+        **listening_at("broker:9092"),
         "directories": [Directory(directory_id=b"d" * 16)],
     }
     return wire.RegisterRequest(**(given | changed))
@@ -288,7 +289,7 @@ CASES = [
     Case("register-without-incarnation", REGISTER,
          lambda _: registration(incarnation=b""), "INVALID_REQUEST"),
     Case("register-a-huge-endpoint", REGISTER,
-         lambda _: registration(endpoint="h" * 100_000 + ":1"), "INVALID_REQUEST"),
+         lambda _: registration(**listening_at("h" * 100_000 + ":1")), "INVALID_REQUEST"),
     Case("register-without-directories", REGISTER,
          lambda _: registration(directories=[]), "INVALID_REQUEST"),
     Case("register-garbage", REGISTER, lambda _: GARBAGE, "broken"),
