@@ -40,7 +40,7 @@ REVIEWED_CHANGES = "tests/unit/quorate_quorum/raft/test_changes_of_voters.py"
 REVIEWED_BEHIND = "tests/unit/quorate_quorum/raft/test_behind.py"
 LOG_EPOCHS = "tests/unit/quorate_quorum/test_metadata_log.py"
 FILES = "quorum/quorate_quorum/log/disk.py"
-LOG = "quorum/quorate_quorum/log/log.py"
+LOG_ROOM = "quorum/quorate_quorum/log"
 REAL_DISK = "quorum/quorate_quorum/log/real_disk.py"
 PROGRESS = "quorum/quorate_quorum/raft/machine/progress.py"
 TIMING = "quorum/quorate_quorum/raft/machine/timing.py"
@@ -818,7 +818,7 @@ MUTANTS = (
     Mutant(
         "R5",
         "a sync that failed is tried again",
-        LOG,
+        f"{LOG_ROOM}/syncing.py",
         "            await segment.file.sync()\n        except OSError as error:\n",
         "            await segment.file.sync()\n        except OSError as error:\n"
         "            return await segment.file.sync()\n",
@@ -871,9 +871,9 @@ MUTANTS = (
     Mutant(
         "R7",
         "a power loss may forget how far the log is synced: damage counts as a tail",
-        LOG,
-        "self._synced_slot.advance(end, self.epochs.epoch_at(end - 1))",
-        "self._synced_slot.write(end, self.epochs.epoch_at(end - 1))",
+        f"{LOG_ROOM}/checkpoints.py",
+        "self._synced.advance(end, self._extent.epoch_before(end))",
+        "self._synced.write(end, self._extent.epoch_before(end))",
         (
             "tests/unit/quorate_quorum/log/test_recovery.py::test_what_a_sync_has_told_is_never_taken_for_a_tail",
             "tests/simulation/test_quorum_damage.py"
@@ -883,9 +883,9 @@ MUTANTS = (
     Mutant(
         "R7",
         "acknowledgements after a kill count on a synced end that only the page cache has",
-        LOG,
-        "        elif owner._synced_slot.value is not None:\n"
-        "            await owner._advance_synced(end)\n",
+        f"{LOG_ROOM}/recovery.py",
+        "        elif self._checkpoints.known_synced is not None:\n"
+        "            await self._checkpoints.advance_synced(self._extent.end)\n",
         "",
         (
             "tests/unit/quorate_quorum/log/test_recovery.py"
@@ -895,9 +895,9 @@ MUTANTS = (
     Mutant(
         "R8",
         "the oldest segment goes before the name of the next one is on the disk",
-        LOG,
-        "                # First the names of what stays: a power loss may keep a removal alone.\n"
-        "                await self._sync_names()\n",
+        f"{LOG_ROOM}/truncation.py",
+        "        # First the names of what stays: a power loss may keep a removal alone.\n"
+        "        await self._directory.sync()\n",
         "",
         (
             "tests/unit/quorate_quorum/log/test_recovery.py"
@@ -907,10 +907,9 @@ MUTANTS = (
     Mutant(
         "R9",
         "the epoch of an append that found no room stays",
-        LOG,
-        "                self.epochs.truncate_from_end(self.log_end_offset)\n"
-        "                raise storage_error",
-        "                raise storage_error",
+        f"{LOG_ROOM}/appending.py",
+        "            extent.epochs.truncate_from_end(extent.end)\n            raise storage_error",
+        "            raise storage_error",
         (
             "tests/unit/quorate_quorum/log/test_recovery.py::test_a_full_disk_fails_the_append_and_opens_again_while_still_full",
         ),
@@ -918,17 +917,27 @@ MUTANTS = (
     Mutant(
         "R8",
         "a snapshot of what producers wrote before a cut is believed after it",
-        LOG,
-        "if offset > self.log_start_offset and epoch != self.epochs.epoch_at(offset - 1):",
+        f"{LOG_ROOM}/observed.py",
+        "if offset > extent.start and epoch != extent.epoch_before(offset):",
         "if False:",
         (
             "tests/unit/quorate_quorum/log/test_turns.py::test_a_snapshot_of_a_history_that_was_cut_is_not_believed",
         ),
     ),
     Mutant(
+        "R8",
+        "a position that was found before a cut is kept for the next reader",
+        f"{LOG_ROOM}/reading.py",
+        "if stop > start and truncations == self._extent.truncations:",
+        "if stop > start:",
+        (
+            "tests/unit/quorate_quorum/log/test_reading.py::test_a_read_that_a_cut_overtook_leaves_no_position_behind",
+        ),
+    ),
+    Mutant(
         "R9",
         "a file is closed for want of descriptors before what was written is synced",
-        "quorum/quorate_quorum/log/descriptors.py",
+        f"{LOG_ROOM}/descriptors.py",
         "            if not victim.is_synced:\n",
         "            if False:\n",
         (
@@ -959,7 +968,7 @@ MUTANTS = (
     Mutant(
         "R9",
         "a sync that found no room is tried again",
-        "quorum/quorate_quorum/log/disk_errors.py",
+        f"{LOG_ROOM}/disk_errors.py",
         "if error.errno is None or isinstance(error, SyncError):",
         "if error.errno is None:",
         (
@@ -1387,7 +1396,7 @@ MUTANTS = (
     Mutant(
         "L4",
         "what open cuts is not told",
-        LOG,
+        f"{LOG_ROOM}/recovery.py",
         "if self._config.salvage or (self._run.tail_intact and not is_last_write):",
         "if self._config.salvage:",
         (f"{LOG_DAMAGE}::test_any_flipped_bit_of_a_completed_write_is_damage",),
@@ -1395,7 +1404,7 @@ MUTANTS = (
     Mutant(
         "L4",
         "an end below the high watermark's checkpoint is not told",
-        LOG,
+        f"{LOG_ROOM}/recovery.py",
         "if known is not None and known[0] > end and is_sure:",
         "if False:",
         (f"{LOG_DAMAGE}::test_an_end_below_what_was_committed_is_damage",),
@@ -1403,7 +1412,7 @@ MUTANTS = (
     Mutant(
         "L4",
         "damage is forgotten by a crash between the cut and the telling",
-        LOG,
+        f"{LOG_ROOM}/recovery.py",
         "        if DAMAGED_FILE in names:\n",
         "        if False:\n",
         (f"{LOG_DAMAGE}::test_damage_is_told_at_each_open_until_it_is_forgotten",),
@@ -1411,7 +1420,7 @@ MUTANTS = (
     Mutant(
         "L4",
         "a changed length passes for a write that a kill interrupted",
-        "quorum/quorate_quorum/log/torn.py",
+        f"{LOG_ROOM}/torn.py",
         "    return not await _has_a_later_batch(file, position + _BEFORE, size, next_offset)\n",
         "    return True\n",
         (f"{LOG_DAMAGE}::test_any_flipped_bit_of_a_completed_write_is_damage",),
@@ -1528,15 +1537,15 @@ MUTANTS = (
     Mutant(
         "L10",
         "a log that has lost its first segments is taken for one whose start has moved",
-        "quorum/quorate_quorum/log/log.py",
-        "if owner.log_start_offset <= known:",
-        "if owner.log_start_offset >= 0:",
+        f"{LOG_ROOM}/recovery.py",
+        "if start <= known:",
+        "if start >= 0:",
         (f"{LOG_CHAIN}::test_a_log_without_its_first_segments_tells_where_it_had_begun",),
     ),
     Mutant(
         "L10",
         "a gap between two closed segments is passed over",
-        "quorum/quorate_quorum/log/chain.py",
+        f"{LOG_ROOM}/chain.py",
         "if end == next_base:",
         "if end <= next_base:",
         (f"{LOG_CHAIN}::test_a_segment_that_is_gone_from_the_middle_is_corruption",),
@@ -1544,8 +1553,8 @@ MUTANTS = (
     Mutant(
         "L10",
         "segments go before the log's start has moved durably",
-        "quorum/quorate_quorum/log/log.py",
-        "await self._write_start(self._bases[bisect_right(self._bases, offset) - 1])",
+        f"{LOG_ROOM}/truncation.py",
+        "await self._checkpoints.move_start(segments.bases[at])",
         "pass",
         (f"{LOG_CHAIN}::test_a_start_that_moved_is_no_loss_wherever_a_crash_interrupts_it",),
     ),
@@ -1591,8 +1600,8 @@ MUTANTS = (
     Mutant(
         "L11",
         "a log that was found corrupt in use is trusted by the next start",
-        "quorum/quorate_quorum/log/log.py",
-        "if self._is_noted_corrupt and not self._config.salvage:",
+        f"{LOG_ROOM}/recovery.py",
+        "if self._is_marked_corrupt and not self._config.salvage:",
         "if False:",
         (
             f"{LOG_DAMAGE}::test_a_log_that_was_found_corrupt_in_use_opens_for_salvage_alone",
@@ -1603,7 +1612,7 @@ MUTANTS = (
     Mutant(
         "L12",
         "a batch whose length has changed is a torn write if another torn write follows it",
-        "quorum/quorate_quorum/log/torn.py",
+        f"{LOG_ROOM}/torn.py",
         "last = range(max(left - HEADER_BYTES, 0), left + 1)",
         "last = range(left, left + 1)",
         (

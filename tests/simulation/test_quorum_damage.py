@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from quorate_quorum.log.log import SYNCED_FILE
+from quorate_quorum.log.directory import SYNCED_FILE
 from quorate_quorum.raft.machine import elections
 from quorate_testing.simulated.disk import SimulatedDisk
 from tests.harness import quorum_operators

@@ -9,9 +9,7 @@ from quorate_broker.files import inventory
 from quorate_broker.files.replica_files import METADATA_FILE
 from quorate_quorum.log import epochs as epoch_file
 from quorate_quorum.log import run_file
-from quorate_quorum.log.identity import FILE_NAME as IDENTITY_FILE
-from quorate_quorum.log.identity import METADATA_DIRECTORY
-from quorate_quorum.log.log import (
+from quorate_quorum.log.directory import (
     CORRUPT_FILE,
     CUTTING_FILE,
     DAMAGED_FILE,
@@ -19,6 +17,8 @@ from quorate_quorum.log.log import (
     LOG_START_FILE,
     SYNCED_FILE,
 )
+from quorate_quorum.log.identity import FILE_NAME as IDENTITY_FILE
+from quorate_quorum.log.identity import METADATA_DIRECTORY
 from quorate_quorum.log.real_disk import LOCK_FILE
 from quorate_quorum.log.segment import INDEX, LOG, SNAPSHOT, TIME_INDEX, offset_of
 from quorate_quorum.raft.driver.storage import QUORUM_STATE

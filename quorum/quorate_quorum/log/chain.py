@@ -4,10 +4,7 @@ gone, and nothing else of the log tells.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from quorate_quorum.log.segment import Segment
+from quorate_quorum.log.segment import Segment
 
 
 async def gap_after(segment: Segment, next_base: int) -> str | None:

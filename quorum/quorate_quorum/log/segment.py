@@ -10,6 +10,7 @@ import asyncio
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from quorate.errors import CorruptRecordError
 from quorate.record.batch import HEADER_BYTES, BatchHeader, check, parse_header
@@ -181,11 +182,14 @@ class Segment:
 
     async def _complete(self, index: SegmentIndex) -> None:
         """Note in the index what it does not cover yet."""
-        position = index.last_entry[1]
+        await self.replay(index.last_entry[1], partial(self.add_to, index))
+
+    async def replay(self, position: int, note: Callable[[int, BatchHeader], None]) -> None:
+        """Call `note` with each batch from `position` on, and where it lies."""
         while position < self.size:
             chunk = await self.scan(position, checked=False)
             for where, header in chunk.found:
-                self.add_to(index, where, header)
+                note(where, header)
             position = chunk.position
             if chunk.bad is not None:
                 raise CorruptRecordError(f"{self.file.path}: {chunk.bad}")

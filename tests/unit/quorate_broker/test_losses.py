@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from quorate_broker.replica.partition import Partition
-from quorate_quorum.log.log import CORRUPT_FILE
+from quorate_quorum.log.directory import CORRUPT_FILE
 from quorate_quorum.v1 import controller_pb2 as wire
 from quorate_quorum.v1 import events_pb2 as ev
 from tests.unit.quorate_broker.builders import TOPIC_ID, Broker, World, no_controller, until

@@ -5,8 +5,7 @@ while they are read, and broken invariants, which are one replica's affair (law 
 from __future__ import annotations
 
 import asyncio
-import random
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from typing import Any
 
 import msgspec
@@ -16,11 +15,9 @@ from quorate.errors import PeerRefusedError, QuorateError, StorageError
 from quorate.net.grpc_network import GrpcNetwork
 from quorate.net.methods import IDENTIFY
 from quorate.record import batch as record_batch
-from quorate.record.batch import BatchBuilder, BatchHeader, check, parse_header
+from quorate.record.batch import BatchBuilder, check
 from quorate_broker.replica.leader import Leader
-from quorate_quorum.log.log import Log, LogConfig
 from quorate_quorum.v1 import events_pb2 as ev
-from quorate_testing.simulated.disk import SimulatedDisk
 from tests.unit.quorate_broker.builders import NOW_MS, TOPIC_ID, World, until, values_of
 
 
@@ -41,13 +38,6 @@ def garbage_batch() -> memoryview:
     forged = record_batch._with_crc(data)
     check(forged, from_producer=True)
     return memoryview(forged)
-
-
-def one(base_offset: int, epoch: int = 1, *, size: int = 30) -> tuple[BatchHeader, Sequence[bytes]]:
-    builder = BatchBuilder()
-    builder.append(NOW_MS, None, bytes(size))
-    data = builder.build(base_offset=base_offset, leader_epoch=epoch)
-    return parse_header(data), (data,)
 
 
 async def test_a_batch_whose_records_do_not_decode_costs_no_disk(world: World) -> None:
@@ -199,49 +189,6 @@ async def test_a_follower_with_a_full_disk_catches_up_when_there_is_room(world: 
 
     await until(lambda: follower.partition.log_end_offset == 2)
     assert follower.replicas.failed_directories == {}
-
-
-async def test_a_full_disk_leaves_a_log_as_it_was() -> None:
-    disk = SimulatedDisk(random.Random(1))
-    await disk.make_directory("/data")
-    log = await Log.open(disk, "/data/t-0", LogConfig(segment_bytes=300))
-    for offset in range(4):
-        await log.append([one(offset, epoch=1)])
-    disk.fill(0)
-    for _ in range(3):
-        with pytest.raises(StorageError, match="full"):
-            await log.append([one(4, epoch=2)])
-    assert (log.log_end_offset, log.last_epoch) == (4, 1)
-    disk.fill(None)
-    await log.append([one(4, epoch=3)])
-    await log.close(clean=True)
-    again = await Log.open(disk, "/data/t-0", LogConfig(segment_bytes=300))
-    assert (again.log_end_offset, again.epochs.entries) == (5, [(1, 0), (3, 4)])
-    await again.close(clean=True)
-
-
-async def test_a_read_that_a_cut_overtook_leaves_no_position_behind() -> None:
-    """Else a later reader would start in the middle of a batch, and call the log corrupt."""
-    disk = SimulatedDisk(random.Random(1))
-    await disk.make_directory("/data")
-    log = await Log.open(disk, "/data/t-0", LogConfig(track_synced=False))
-    for offset in range(10):
-        await log.append([one(offset)])
-    log._recent_offsets, log._recent_positions = [], []  # as of older records
-    disk.slow = 0.01
-    reading = asyncio.create_task(log.read(0, end=10, bytes_max=400))
-    await asyncio.sleep(0.015)
-    cut = asyncio.create_task(log.truncate(1))
-    await reading
-    await cut
-    disk.slow = 0.0
-    assert not any(position > log.size for _, position in log._readers.values())
-    for offset in range(1, 10):
-        await log.append([one(offset, epoch=2, size=47)])
-    log._recent_offsets, log._recent_positions = [], []
-    for offset in range(10):
-        assert parse_header(await log.read(offset, end=10, bytes_max=1)).base_offset == offset
-    await log.close(clean=False)
 
 
 async def test_an_endpoint_that_is_none_is_a_peer_that_refuses() -> None:

@@ -7,7 +7,8 @@ import random
 import pytest
 
 from quorate.errors import StorageError
-from quorate_quorum.log.log import LOG_START_FILE, Log, LogConfig, LogCorruptError
+from quorate_quorum.log.directory import LOG_START_FILE
+from quorate_quorum.log.log import Log, LogConfig, LogCorruptError
 from quorate_testing.simulated.disk import SimulatedDisk
 from tests.unit.quorate_quorum.log.test_damage import PATH, SALVAGE, SAME_BOOT, batch, reopened
 
@@ -59,17 +60,6 @@ async def test_a_closed_segment_that_was_cut_short_is_corruption(
         await disk.remove(segment(2).replace(".log", ".index"))
     with pytest.raises(LogCorruptError):
         await reopened(disk, SAME_BOOT, SMALL)
-
-
-async def test_a_read_never_passes_over_records_that_are_not_there() -> None:
-    """The file was cut while the log was open, and its index does not help."""
-    disk = await eight_records(clean=True)
-    log = await Log.open(disk, PATH, SMALL, run=SAME_BOOT)
-    log._segments[1].size = 109
-    assert await log.read(2, end=8, bytes_max=1)
-    with pytest.raises(LogCorruptError, match="ends below offset 3"):
-        await log.read(3, end=8, bytes_max=1000)
-    await log.close(clean=False)
 
 
 async def test_a_log_without_its_first_segments_tells_where_it_had_begun() -> None:

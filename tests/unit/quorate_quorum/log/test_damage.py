@@ -11,8 +11,9 @@ import pytest
 
 from quorate.errors import StorageError
 from quorate.record.batch import BatchBuilder, BatchHeader, parse_header
+from quorate_quorum.log.directory import CORRUPT_FILE, DAMAGED_FILE
 from quorate_quorum.log.disk_errors import TryAgainError
-from quorate_quorum.log.log import CORRUPT_FILE, DAMAGED_FILE, Log, LogConfig, LogCorruptError
+from quorate_quorum.log.log import Log, LogConfig, LogCorruptError
 from quorate_quorum.log.run_file import UNKNOWN, Run
 from quorate_testing.simulated.disk import SimulatedDisk
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import random
 from array import array
 from collections.abc import Awaitable, Callable, Iterator
@@ -16,9 +17,10 @@ from quorate.record.batch import BatchBuilder, BatchHeader, parse_header
 from quorate.record.compression import ZSTD
 from quorate_quorum.log import segment as segment_module
 from quorate_quorum.log.index import OFFSET_ENTRY, PIECE_ROWS, TIME_ENTRY, SegmentIndex
-from quorate_quorum.log.log import INDEXES_MAX, Log, LogConfig
+from quorate_quorum.log.log import Log, LogConfig
 from quorate_quorum.log.observer import ObserverSnapshots, superfluous
 from quorate_quorum.log.segment import CHUNK_BATCHES_MAX
+from quorate_quorum.log.segments import INDEXES_MAX
 from quorate_testing.simulated.disk import SimulatedDisk
 
 PATH = "/data/t-0"
@@ -228,11 +230,18 @@ async def test_a_full_disk_costs_the_snapshot_and_not_the_append() -> None:
     await log.close(clean=False)
 
 
+def indexes_in_memory() -> int:
+    gc.collect()
+    return sum(isinstance(one, SegmentIndex) for one in gc.get_objects())
+
+
 async def test_lookups_by_time_keep_few_indexes() -> None:
     disk = await new_disk()
     config = LogConfig(segment_bytes=1000, index_interval_bytes=100)
     log = await filled(disk, config, 300, at_once=1)
     await log.close(clean=True)
+    del log
+    before = indexes_in_memory()
     log = await Log.open(disk, PATH, config, observer=Seen())
     looks: tuple[Callable[[], Awaitable[object]], ...] = (
         lambda: log.offset_for_time(10**9, end=300),
@@ -242,9 +251,8 @@ async def test_lookups_by_time_keep_few_indexes() -> None:
     )
     for look in looks:
         await look()
-        held = sum(segment.index is not None for segment in log._segments)
-        assert len(log._segments) > 4 * INDEXES_MAX
-        assert held <= INDEXES_MAX + 1
+        assert len(await log.segments()) > 4 * INDEXES_MAX
+        assert indexes_in_memory() - before <= INDEXES_MAX + 1
     assert await log.offset_for_time(1150, end=300) == (150, 1150)
     await log.close(clean=False)
 

@@ -1,0 +1,139 @@
+"""Appends to a log: one write for all batches of a call, a new segment when one is full."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import structlog
+
+from quorate.record.batch import BatchHeader
+from quorate_quorum.log.config import LogConfig
+from quorate_quorum.log.disk import Buffer
+from quorate_quorum.log.disk_errors import done_without, is_passing, storage_error
+from quorate_quorum.log.index import SegmentIndex
+from quorate_quorum.log.observed import ObservedState
+from quorate_quorum.log.parts import Parts
+from quorate_quorum.log.reading import Reader
+from quorate_quorum.log.segment import BATCH_BYTES_MAX, RELATIVE_MAX, Segment
+from quorate_quorum.log.syncing import Syncer
+
+log = structlog.get_logger(__name__)
+
+#: Batches noted in one turn of the loop: a few milliseconds.
+_TURN_MAX = 512
+
+Batches = Sequence[tuple[BatchHeader, Sequence[Buffer]]]
+
+
+class Appender:
+    """Appends to one log; the caller holds the turn to write."""
+
+    def __init__(
+        self,
+        parts: Parts,
+        config: LogConfig,
+        syncer: Syncer,
+        reader: Reader,
+        observed: ObservedState | None,
+    ) -> None:
+        self._parts = parts
+        self._path = parts.directory.path
+        self._segments = parts.segments
+        self._extent = parts.extent
+        self._syncer = syncer
+        self._reader = reader
+        self._observed = observed
+        self.config = config
+
+    async def append(self, batches: Batches) -> None:
+        """Append batches; see Log.append. Until they are written nothing has changed but the
+        epochs, and those are taken back if there is no room.
+        """
+        extent = self._extent
+        size = 0
+        expected = extent.end
+        epoch = extent.epochs.last
+        pieces: list[Buffer] = []
+        for header, parts in batches:
+            assert header.base_offset == expected, (header.base_offset, expected)
+            assert header.leader_epoch >= epoch, (header.leader_epoch, epoch)
+            assert header.size <= BATCH_BYTES_MAX, header.size
+            expected = header.end_offset
+            epoch = header.leader_epoch
+            size += header.size
+            pieces.extend(parts)
+        try:
+            segment = await self._segment_for(size, expected)
+            if epoch != extent.epochs.last:
+                await self._note_epochs(batches)
+            index = await segment.loaded_index()
+            position = await segment.file.append(pieces)
+        except OSError as error:
+            if not is_passing(error):
+                raise
+            extent.epochs.truncate_from_end(extent.end)
+            raise storage_error(self._path, error, nothing_done=True) from error
+        assert position == segment.size, (position, segment.size)
+        segment.size += size
+        assert segment.file.size == segment.size, "headers and pieces differ in size"
+        await self._note_written(segment, index, position, batches)
+        extent.is_changed = True
+        extent.end = expected
+        if self._observed is not None:
+            await self._observed.save_if_due()
+
+    async def _note_written(
+        self, segment: Segment, index: SegmentIndex, position: int, batches: Batches
+    ) -> None:
+        """Note where the batches lie, before a reader may ask for them."""
+        for number, (header, _) in enumerate(batches, 1):
+            segment.add_to(index, position, header)
+            position += header.size
+            self._reader.recent.add(header.end_offset, position)
+            if self._observed is not None:
+                self._observed.observe(header)
+            if number % _TURN_MAX == 0:
+                await asyncio.sleep(0)
+        self._reader.recent.thin_out()
+
+    async def _segment_for(self, size: int, end_offset: int) -> Segment:
+        """Return the active segment, a new one if the append would not fit."""
+        if not self._segments.all:
+            await self._parts.directory.make()
+            if self.config.track_synced:
+                await self._parts.checkpoints.reserve_synced()
+            await self._begin_segment()
+        active = self._segments.active
+        grows_too_far = active.size + size > self.config.segment_bytes
+        if active.size and (grows_too_far or end_offset - 1 - active.base_offset > RELATIVE_MAX):
+            await self.roll()
+        return self._segments.active
+
+    async def _note_epochs(self, batches: Batches) -> None:
+        for header, _ in batches:
+            self._extent.epochs.assign(header.leader_epoch, header.base_offset)
+        await self._parts.epoch_file.write(self._extent.epochs)
+
+    async def roll(self) -> None:
+        """Close the active segment, and begin a new one; the closed one is synced in the
+        background, one at a time. OSError: if that is passing, the log is as it was.
+        """
+        await self._syncer.wait_for_background()
+        closing = self._segments.active
+        await self.save_indexes()
+        await self._begin_segment()
+        self._segments.used_index_of(closing)
+        log.info("segment rolled", directory=self._path, base_offset=self._extent.end)
+        self._syncer.sync_in_background(self._extent.end)
+
+    async def save_indexes(self) -> None:
+        """Leave beside the active segment what makes the next open quick, where there is room."""
+        with done_without("index", self._path):
+            await self._segments.active.write_index()
+        if self._observed is not None:
+            await self._observed.save()
+
+    async def _begin_segment(self) -> None:
+        await self._segments.begin()
+        self._reader.restart()

@@ -1,0 +1,37 @@
+"""How a log is kept, and opened."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from quorate_quorum.configs import DEFAULT_TOPIC_CONFIG
+from quorate_quorum.log.segment import RELATIVE_MAX
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogConfig:
+    """How a log is kept, and opened. Log.configure changes what can change on an open log."""
+
+    #: A segment is closed before it would grow beyond this; at most 2 GiB - 1.
+    segment_bytes: int = DEFAULT_TOPIC_CONFIG.segment_bytes
+    #: Bytes between two entries of the offset index.
+    index_interval_bytes: int = 4096
+    #: Acknowledgements wait for syncs (the metadata log, flush.on.ack): write the tail again.
+    track_synced: bool = False
+    #: Check every batch at open, not only those that no sync is known to have covered.
+    verify_all: bool = False
+    #: The observer's state is written down after so many batches, or bytes of them: what is
+    #: replayed after a cut, or at open, is about that much.
+    snapshot_batches: int = 20_000
+    snapshot_bytes: int = 64 << 20
+    #: Keep the good batches of a log that is corrupt below what was synced, and say that it is
+    #: damaged. Goes with verify_all.
+    salvage: bool = False
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.segment_bytes <= RELATIVE_MAX:
+            raise ValueError(f"segment_bytes must be 1 to {RELATIVE_MAX}, not {self.segment_bytes}")
+        if self.index_interval_bytes < 0:
+            raise ValueError(
+                f"index_interval_bytes must be 0 or more, not {self.index_interval_bytes}"
+            )

@@ -1,0 +1,75 @@
+"""One writer of a log at a time, and none after the first failure."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import structlog
+
+from quorate.errors import CorruptRecordError, StorageError
+from quorate_quorum.log.disk_errors import ReopenError, TryAgainError, storage_error
+
+log = structlog.get_logger(__name__)
+
+
+class LogCorruptError(StorageError):
+    """Bytes that had survived a sync are not what they were."""
+
+
+class Guard:
+    """What may use the log now. A write that fails half way leaves a log that only an open can
+    judge: after it, every use raises that failure again. A failed read changes nothing.
+    """
+
+    def __init__(self, directory: str) -> None:
+        self._directory = directory
+        self._writing = asyncio.Lock()
+        #: What ended the use of the log.
+        self.failure: StorageError | None = None
+        self.is_closed = False
+
+    def check(self) -> None:
+        """Raise if the log can't be used any more."""
+        if self.failure is not None:
+            raise type(self.failure)(f"{self._directory}: failed before: {self.failure}")
+        if self.is_closed:
+            raise ReopenError(f"{self._directory}: the log is closed")
+
+    @asynccontextmanager
+    async def exclusive(self, what: str) -> AsyncIterator[None]:
+        """Hold the turn to write; any failure but a TryAgainError ends the use of the log."""
+        async with self._writing:
+            self.check()
+            try:
+                yield
+            except TryAgainError:
+                raise
+            except StorageError as error:
+                self.failure = self.failure or error
+                raise
+            except (OSError, CorruptRecordError) as error:
+                raise self.fail(f"{what} failed", error) from error
+            except BaseException:
+                self.failure = self.failure or ReopenError(f"{what} was interrupted")
+                raise
+
+    def fail(self, what: str, error: OSError | CorruptRecordError) -> StorageError:
+        """End the use of the log; return what to raise."""
+        failure = self._error(what, error, nothing_done=False)
+        self.failure = self.failure or failure
+        log.error("log failed", directory=self._directory, reason=str(failure))
+        return failure
+
+    def read_error(self, what: str, error: OSError | CorruptRecordError) -> StorageError:
+        """Return what to raise for a read; the log may be used as before."""
+        return self._error(what, error, nothing_done=True)
+
+    def _error(
+        self, what: str, error: OSError | CorruptRecordError, *, nothing_done: bool
+    ) -> StorageError:
+        text = f"{self._directory}: {what}"
+        if isinstance(error, CorruptRecordError):
+            return LogCorruptError(f"{text}: {error}")
+        return storage_error(text, error, nothing_done=nothing_done)

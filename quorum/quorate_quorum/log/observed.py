@@ -1,0 +1,76 @@
+"""The observer of one log, kept in step with its batches."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+from quorate.errors import CorruptRecordError
+from quorate.record.batch import BatchHeader
+from quorate_quorum.log.config import LogConfig
+from quorate_quorum.log.disk_errors import done_without
+from quorate_quorum.log.observer import Observer
+from quorate_quorum.log.parts import Parts
+
+
+class ObservedState:
+    """An observer in step with its log, and the snapshots that keep a reload short."""
+
+    def __init__(self, observer: Observer, parts: Parts, config: LogConfig) -> None:
+        self._observer = observer
+        self._parts = parts
+        self._extent = parts.extent
+        self._batches_max = config.snapshot_batches
+        self._bytes_max = config.snapshot_bytes
+        #: Batches, and their bytes, that the newest snapshot does not have.
+        self._unsaved_batches = self._unsaved_bytes = 0
+
+    def observe(self, header: BatchHeader) -> None:
+        """Show an appended batch to the observer."""
+        self._observer.observe(header)
+        self._unsaved_batches += 1
+        self._unsaved_bytes += header.size
+
+    async def reload(self) -> None:
+        """Restore the newest snapshot at or below the end, then replay the headers above it."""
+        offset = await self._restore()
+        self._unsaved_batches = self._unsaved_bytes = 0
+        segments = self._parts.segments
+        for segment, next_base in segments.with_next_base():
+            if next_base > offset:
+                position = await segments.position_of(segment, offset)
+                await segment.replay(position, lambda _, header: self.observe(header))
+        await self.save_if_due()
+
+    async def save_if_due(self) -> None:
+        """Take a snapshot if a reload would replay more than it should."""
+        if self._unsaved_batches >= self._batches_max or self._unsaved_bytes >= self._bytes_max:
+            await self.save()
+
+    async def save(self) -> None:
+        """Take a snapshot at the end of the log, if possible: the state can be built again."""
+        with done_without("producers", self._parts.directory.path):
+            end = self._extent.end
+            self._unsaved_batches = self._unsaved_bytes = 0
+            state = self._observer.snapshot()
+            await self._parts.snapshots.write(end, self._extent.epoch_before(end), state)
+            await self._parts.snapshots.thin(self._extent.start, end, self._parts.segments.bases)
+            self._parts.directory.changed()
+
+    async def _restore(self) -> int:
+        """Restore the newest snapshot that is good; return where to replay from."""
+        extent = self._extent
+        for offset in reversed(await self._parts.snapshots.offsets()):
+            if not extent.start <= offset <= extent.end:
+                continue
+            found = await self._parts.snapshots.read(offset)
+            if found is None:
+                continue
+            epoch, state = found
+            if offset > extent.start and epoch != extent.epoch_before(offset):
+                continue  # of a history that was cut
+            self._observer.reset()
+            with suppress(CorruptRecordError):  # another release wrote it: it can be built again
+                self._observer.restore(state)
+                return offset
+        self._observer.reset()
+        return extent.start

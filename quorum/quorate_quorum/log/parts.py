@@ -1,0 +1,41 @@
+"""The parts of one log, joined: an open fills them from the disk, then the log works with them."""
+
+from __future__ import annotations
+
+from quorate_quorum.log.checkpoints import Checkpoints
+from quorate_quorum.log.config import LogConfig
+from quorate_quorum.log.directory import CUTTING_FILE, Directory
+from quorate_quorum.log.disk import Disk
+from quorate_quorum.log.extent import EpochFile, Extent
+from quorate_quorum.log.guard import Guard
+from quorate_quorum.log.observer import ObserverSnapshots
+from quorate_quorum.log.segments import Segments
+
+
+class Parts:
+    """See the module. What two of the log's roles use is here; what one uses is that role's own."""
+
+    def __init__(self, disk: Disk, path: str, config: LogConfig) -> None:
+        self.directory = Directory(disk, path)
+        self.extent = Extent()
+        self.guard = Guard(path)
+        self.segments = Segments(self.directory, self.extent, config.index_interval_bytes)
+        self.checkpoints = Checkpoints(self.directory, self.extent)
+        self.epoch_file = EpochFile(self.directory)
+        self.snapshots = ObserverSnapshots(disk, path)
+
+    async def mark_cut(self) -> None:
+        """Say on the disk that a cut is under way: see CUTTING_FILE."""
+        await self.directory.make()
+        await self.directory.mark(CUTTING_FILE)
+
+    async def finish_cut(self) -> None:
+        """Make the cut durable, as it is seen now; only then is it no longer under way."""
+        self.directory.changed()
+        await self.directory.sync()
+        await self.segments.active.file.sync()
+        await self.directory.unmark(CUTTING_FILE)
+
+    async def close(self) -> None:
+        await self.checkpoints.close()
+        await self.segments.close()

@@ -1,0 +1,175 @@
+"""Finding the bytes of whole batches: at the end of a log by memory, further back by index."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import OrderedDict
+
+from quorate.errors import CorruptRecordError
+from quorate.record.batch import HEADER_BYTES, check, parse_header
+from quorate_quorum.log.extent import Extent
+from quorate_quorum.log.segment import Segment, walk
+from quorate_quorum.log.segments import Segments
+
+#: How many of the newest batches' positions are kept: reads at the end need no index.
+RECENT_BATCHES_MAX = 4096
+#: How many readers' next positions are kept: a reader that goes on needs no index either.
+READERS_MAX = 32
+#: A read of older batches fetches at least this much, for it looks for the batch in it.
+_READ_BYTES_MIN = 4096
+
+
+class RecentBatches:
+    """Where the newest batches of the active segment lie.
+
+    `_offsets` are where they end, the first is where the oldest begins; `_positions` are the same
+    places in bytes. The two grow in step. Empty where not even the end of the log is known.
+    """
+
+    def __init__(self) -> None:
+        self._offsets: list[int] = []
+        self._positions: list[int] = []
+
+    def restart(self, end_offset: int, position: int) -> None:
+        """Know the end of the log and nothing else; it lies at `position`."""
+        self._offsets = [end_offset]
+        self._positions = [position]
+
+    def forget(self) -> None:
+        self._offsets = []
+        self._positions = []
+
+    def add(self, end_offset: int, position: int) -> None:
+        """Note a batch that ends there."""
+        self._offsets.append(end_offset)
+        self._positions.append(position)
+
+    def thin_out(self) -> None:
+        """Forget the older half if there are too many."""
+        if len(self._offsets) > RECENT_BATCHES_MAX:
+            del self._offsets[: -RECENT_BATCHES_MAX // 2]
+            del self._positions[: -RECENT_BATCHES_MAX // 2]
+
+    def holds(self, offset: int) -> bool:
+        return bool(self._offsets) and offset >= self._offsets[0]
+
+    def find(self, offset: int, end: int, bytes_max: int, *, at_least_one: bool) -> tuple[int, int]:
+        """Return from where to where the batches lie that a read asks for; see Reader.read.
+
+        >>> recent = RecentBatches()
+        >>> recent.restart(10, 0); recent.add(12, 100); recent.add(15, 300)
+        >>> recent.find(11, 15, 1000, at_least_one=True)
+        (0, 300)
+        >>> recent.find(11, 14, 1000, at_least_one=True)
+        (0, 100)
+        >>> recent.find(13, 14, 1000, at_least_one=True)
+        (100, 100)
+        """
+        offsets, positions = self._offsets, self._positions
+        first = bisect_right(offsets, offset) - 1
+        start = positions[first]
+        last = min(bisect_right(offsets, end) - 1, bisect_right(positions, start + bytes_max) - 1)
+        if last <= first:
+            if not at_least_one or offsets[first + 1] > end:
+                return start, start
+            last = first + 1
+        return start, positions[last]
+
+
+class Reader:
+    """Reads one log. A cut may overtake a read: the caller then drops what was found."""
+
+    def __init__(self, segments: Segments, extent: Extent) -> None:
+        self._segments = segments
+        self._extent = extent
+        self.recent = RecentBatches()
+        #: By the offset that a reader will ask for next: (base offset of the segment, position).
+        self._next: OrderedDict[int, tuple[int, int]] = OrderedDict()
+        if segments.all:
+            self.restart()
+
+    def restart(self) -> None:
+        """Begin anew at the end of the log: there is a new active segment, or a shorter one."""
+        self.recent.restart(self._extent.end, self._segments.active.size)
+
+    def forget(self) -> None:
+        """Forget every position: a cut begins."""
+        self.recent.forget()
+        self._next.clear()
+
+    async def read(self, offset: int, end: int, bytes_max: int, *, at_least_one: bool) -> bytes:
+        """Return whole batches from the one that holds `offset`, all ending at or below `end`.
+
+        At most `bytes_max` bytes; with `at_least_one` the first batch even if it is larger. Ends
+        at a segment's end. OSError, CorruptRecordError.
+        """
+        if not self.recent.holds(offset):
+            return await self._read_older(offset, end, bytes_max, at_least_one)
+        start, stop = self.recent.find(offset, end, bytes_max, at_least_one=at_least_one)
+        if start == stop:
+            return b""
+        return await self._segments.active.file.read_at(start, stop - start)
+
+    async def _read_older(self, offset: int, end: int, bytes_max: int, at_least_one: bool) -> bytes:
+        segments = self._segments
+        at = segments.at(offset)
+        while at < len(segments.all):
+            segment = segments.all[at]
+            base_offset, position = self._next.pop(offset, (-1, 0))
+            if base_offset != segment.base_offset:
+                position = await segments.position_of(segment, offset)
+            if position < segment.size:
+                return await self._read_at(segment, position, offset, end, bytes_max, at_least_one)
+            if at + 1 < len(segments.all):
+                raise CorruptRecordError(f"{segment.file.path} ends below offset {offset}")
+            at += 1
+        return b""
+
+    async def _read_at(
+        self,
+        segment: Segment,
+        position: int,
+        offset: int,
+        end: int,
+        bytes_max: int,
+        at_least_one: bool,
+    ) -> bytes:
+        truncations = self._extent.truncations
+        length = max(bytes_max, _READ_BYTES_MIN)
+        data = await segment.file.read_at(position, min(length, segment.size - position))
+        start, stop, next_offset, wanted = walk(data, offset=offset, end=end, bytes_max=bytes_max)
+        if wanted:
+            position += start
+            data = await segment.file.read_at(position, wanted)
+            start, stop, next_offset, wanted = walk(
+                data, offset=offset, end=end, bytes_max=bytes_max
+            )
+        if stop == start and truncations == self._extent.truncations:
+            await _check_batch_at(segment, position + start, offset)
+        if stop - start > bytes_max and not at_least_one:
+            return b""
+        if stop > start and truncations == self._extent.truncations:
+            # Not after a cut: the position may lie in the middle of a batch by now.
+            self._next[next_offset] = (segment.base_offset, position + stop)
+            if len(self._next) > READERS_MAX:
+                self._next.popitem(last=False)
+        return data if stop - start == len(data) else data[start:stop]
+
+
+async def _check_batch_at(segment: Segment, position: int, offset: int) -> None:
+    """CorruptRecordError if the batch with `offset`, which can't be read, is damaged.
+
+    A flipped bit in its length, or in its offsets, would otherwise look for ever like a batch that
+    may not be read yet.
+    """
+    header = parse_header(await segment.file.read_at(position, HEADER_BYTES))
+    if position + header.size > segment.size:
+        raise CorruptRecordError(
+            f"the batch with offset {offset} says {header.size} bytes, and "
+            f"{segment.size - position} follow"
+        )
+    check(await segment.file.read_at(position, header.size), header)
+    if not header.base_offset <= offset < header.end_offset:
+        raise CorruptRecordError(
+            f"where offset {offset} should be lies a batch of {header.base_offset}"
+        )

@@ -1,0 +1,336 @@
+"""What a log on disk turns out to hold when it is opened, and what has to go.
+
+* Batches above `synced` must be good and follow one another; all from the first that is not on is
+  cut, whatever valid bytes follow. Below `synced` the same is corruption, and the open fails.
+* With `track_synced`, bytes above `synced` are written again and synced before use: after a sync
+  that failed, pages may read well and be on no medium.
+* Each segment must end where the next begins, or records would be passed over in silence. A log
+  that begins above `log-start` has lost its first segments (`lost_start`): a leader has not got
+  them, so its followers would drop theirs.
+* Everything else (indexes, epochs, snapshots) is built again from the batches.
+* What completed writes had put there and is gone (within a boot: a bad batch that no kill explains;
+  in any: an end below the high watermark's checkpoint) is told in `Recovered.damaged`. The marker
+  `damaged` is made before anything is cut, and stays until the owner says that no other node counts
+  on this log any more: the next start would find nothing wrong with what is left.
+
+Whether the last run stopped cleanly is a matter of the log directory: see run_file. It decides
+only what is told of a cut; it is never a reason not to look at the tail.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import structlog
+
+from quorate_quorum.log.chain import gap_after
+from quorate_quorum.log.config import LogConfig
+from quorate_quorum.log.directory import CORRUPT_FILE, CUTTING_FILE, DAMAGED_FILE
+from quorate_quorum.log.epochs import EpochCache
+from quorate_quorum.log.guard import LogCorruptError
+from quorate_quorum.log.parts import Parts
+from quorate_quorum.log.run_file import Run
+from quorate_quorum.log.scan import GoodEnd, Scan
+from quorate_quorum.log.segment import INDEX, LOG, TIME_INDEX, Inspect, Segment, offset_of
+from quorate_quorum.log.syncing import Syncer
+from quorate_quorum.log.torn import is_torn
+
+log = structlog.get_logger(__name__)
+
+#: Rewriting the tail copies this much at a time.
+_COPY_BYTES = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """What an open found."""
+
+    #: The directory's last run had stopped cleanly.
+    was_clean: bool
+    #: The machine has not been booted since: completed writes are all there.
+    same_boot: bool
+    #: Bytes at the end that were no valid batches, and are gone.
+    cut_bytes: int
+    #: Whole batches may have been cut: it was not just the write that a crash interrupted.
+    lossy: bool
+    #: Why less is there than completed writes had put there, though the last run's tail should be
+    #: intact; "": that is not so.
+    damaged: str = ""
+
+
+class Recovery:
+    """One open of a log: fills its parts with what is there and is to be believed."""
+
+    def __init__(
+        self,
+        parts: Parts,
+        config: LogConfig,
+        syncer: Syncer,
+        run: Run,
+        inspect: Inspect | None,
+    ) -> None:
+        self._parts = parts
+        self._directory = parts.directory
+        self._extent = parts.extent
+        self._segments = parts.segments
+        self._checkpoints = parts.checkpoints
+        self._config = config
+        self._syncer = syncer
+        self._run = run
+        self._inspect = inspect
+        self._cut_bytes = 0
+        self._lossy = False
+        #: See Recovered.
+        self._damaged = ""
+        self._is_marked_corrupt = False
+        #: A cut was under way, or is now.
+        self._is_cutting = False
+        #: All below survived a sync: what is bad there is corruption.
+        self._synced = 0
+
+    async def carry_out(self) -> None:
+        """Find what is there, cut what is bad, and make the rest sure."""
+        if await self._directory.disk.exists(self._directory.path):
+            await self._find()
+        if self._config.salvage:
+            await self._give_up_synced()
+        if not self._segments.all:
+            await self._expect_nothing()
+            return
+        await self._check()
+        await self._finish()
+
+    async def conclude(self) -> Recovered:
+        """The log can be used now: say what was found."""
+        if self._is_marked_corrupt:  # no batch that is left is bad
+            await self._directory.unmark_durably(CORRUPT_FILE)
+        if self._cut_bytes:
+            log.warning(
+                "log cut at open",
+                directory=self._directory.path,
+                log_end_offset=self._extent.end,
+                cut_bytes=self._cut_bytes,
+                lossy=self._lossy,
+                damaged=self._damaged or None,
+            )
+        run = self._run
+        return Recovered(
+            run.marker_present, run.same_boot, self._cut_bytes, self._lossy, self._damaged
+        )
+
+    # What is there
+
+    async def _find(self) -> None:
+        """Open what is there, and sweep away what crashes left behind."""
+        directory = self._directory
+        names = await directory.disk.list(directory.path)
+        found = (offset_of(name, LOG) for name in names)
+        bases = sorted(base for base in found if base is not None)
+        for name in names:
+            indexed = [offset_of(name, ending) for ending in (INDEX, TIME_INDEX)]
+            is_orphan = any(base is not None and base not in bases for base in indexed)
+            if is_orphan or name.endswith(".tmp"):
+                await directory.disk.remove(directory.file(name))
+        self._is_cutting = CUTTING_FILE in names
+        if DAMAGED_FILE in names:
+            self._damaged = "an earlier start found it damaged"
+        self._is_marked_corrupt = CORRUPT_FILE in names
+        if self._is_marked_corrupt and not self._config.salvage:
+            raise LogCorruptError(
+                f"{directory.path}: a bad batch was found in it while it was in use, and it has"
+                " not been repaired since"
+            )
+        for base in bases:
+            await self._segments.open(base)
+        await self._checkpoints.load()
+        if bases:
+            self._extent.start = self._extent.end = bases[0]
+        directory.distrust()
+        self._extent.is_changed = not self._run.marker_present
+
+    async def _give_up_synced(self) -> None:
+        """What was synced is not what it was: judge each batch by itself."""
+        synced = self._checkpoints.known_synced
+        if self._is_marked_corrupt:
+            await self._mark_damaged("a bad batch was found in it while it was in use")
+        if synced is not None and synced[0] > 0:
+            await self._mark_damaged(f"not all below the synced end {synced[0]} is good")
+            await self._checkpoints.forget_synced()
+
+    async def _expect_nothing(self) -> None:
+        """There is no segment: then no checkpoint may promise a record."""
+        synced = self._checkpoints.known_synced
+        if synced is not None and synced[0] > 0:
+            self._synced = synced[0]
+            raise self._corrupt("there is no segment")
+        known = self._checkpoints.known_high_watermark
+        if known is not None:
+            if known[0] > 0:
+                await self._mark_damaged(f"there is no segment; {known[0]} was committed")
+            await self._checkpoints.forget_high_watermark()
+
+    # What of it is good
+
+    async def _check(self) -> None:
+        """Find the end of the good batches; raise if it lies below what was synced."""
+        extent, segments = self._extent, self._segments
+        slot = self._checkpoints.known_synced
+        self._synced = max(slot[0] if slot is not None else 0, extent.start)
+        # The epoch of the last synced record; None if there is no such record.
+        epoch = slot[1] if slot is not None and slot[0] > extent.start else None
+        known = await self._known_epochs(epoch)
+        await self._check_start()
+        from_start = self._config.verify_all or known is None
+        first = 0 if from_start else segments.at(self._synced)
+        for at in range(first):
+            gap = await gap_after(segments.all[at], segments.bases[at + 1])
+            if gap is not None:
+                raise self._corrupt(gap)
+        position = await self._scan_start(segments.all[first], from_start=from_start)
+        if not from_start and known is not None:
+            extent.epochs = EpochCache(e for e in known.entries if e[1] < self._synced)
+        expected = segments.bases[first] if position == 0 else None
+        scan = Scan(segments, extent.epochs, self._inspect, expected)
+        end = await scan.run(first, position)
+        if end.bad is not None:
+            await self._cut(end, end.bad)
+        else:
+            extent.end = self._synced if end.offset is None else end.offset
+        if extent.end < self._synced:
+            raise self._corrupt(f"the log ends at {extent.end}")
+        if epoch is not None and extent.epoch_before(self._synced) != epoch:
+            raise self._corrupt(f"the last batch below it is not of epoch {epoch}")
+        if self._config.verify_all and known is not None:
+            self._compare_epochs(known)
+
+    async def _check_start(self) -> None:
+        start, known = self._extent.start, self._checkpoints.known_start
+        if start <= known:
+            return
+        found = f"it begins at {start}, and had begun at {known}"
+        if self._config.verify_all and not self._config.salvage:
+            raise self._corrupt(found)
+        await self._mark_damaged(found)
+        self._extent.lost_start = known
+
+    async def _known_epochs(self, epoch: int | None) -> EpochCache | None:
+        """Return the epochs' checkpoint, None if it is not that of the log that was synced."""
+        start = self._extent.start
+        known = await self._parts.epoch_file.read()
+        if epoch is None:
+            return EpochCache()  # everything is scanned: no need of it
+        if known is None or known.epoch_at(self._synced - 1) != epoch:
+            return None
+        known.truncate_from_start(start)
+        if known.entries[0][1] > start:
+            return None  # a deletion came undone: the oldest batches are not in it
+        return known
+
+    async def _scan_start(self, segment: Segment, *, from_start: bool) -> int:
+        """Give the first segment its index; return the position from which to scan."""
+        segment.index = segment.new_index()
+        if from_start:
+            return 0
+        index = await segment.index_on_disk()
+        index.truncate(self._synced - segment.base_offset)
+        if not await segment.names_a_batch(*index.last_entry):
+            return 0
+        segment.index = index
+        return index.last_entry[1]
+
+    def _compare_epochs(self, known: EpochCache) -> None:
+        """The CRC does not cover a batch's epoch; the checkpoint says it once more."""
+        scanned = [e for e in self._extent.epochs.entries if e[1] < self._synced]
+        expected = [e for e in known.entries if e[1] < self._synced]
+        if expected and scanned != expected:
+            raise self._corrupt(f"epochs are {scanned}, and were {expected}")
+
+    def _corrupt(self, found: str) -> LogCorruptError:
+        return LogCorruptError(
+            f"{self._directory.path}: all below offset {self._synced} had survived a sync, but: "
+            f"{found}. Take the disk out of service and let the replica be fetched again"
+        )
+
+    # What has to go
+
+    async def _cut(self, good: GoodEnd, bad: str) -> None:
+        """End the log where the good batches end, or before that segment if they do not fit it."""
+        segments, at = self._segments, good.at
+        segment = segments.all[at]
+        end = segment.base_offset if good.offset is None else good.offset
+        if end < self._synced:
+            raise self._corrupt(f"{segment.file.path}: {bad}")
+        fits = segment.base_offset <= end
+        is_last_write = (
+            fits
+            and at == len(segments.all) - 1
+            and await is_torn(segment.file, good.position, segment.size, end)
+        )
+        self._lossy = not (self._run.same_boot and is_last_write)
+        if self._config.salvage or (self._run.tail_intact and not is_last_write):
+            await self._mark_damaged(f"from offset {end} on: {bad}")
+        self._is_cutting = True
+        await self._parts.mark_cut()
+        self._extent.end = end
+        for last in reversed(segments.all[at + 1 if fits else at :]):
+            self._cut_bytes += last.size
+            await segments.drop(last)
+        if fits:
+            self._cut_bytes += segment.size - good.position
+            await segment.cut(good.position, end)
+
+    async def _mark_damaged(self, reason: str) -> None:
+        """Before anything is cut: the next start would find nothing wrong with what is left."""
+        self._damaged = self._damaged or reason
+        await self._directory.mark_durably(DAMAGED_FILE)
+
+    # What is left
+
+    async def _finish(self) -> None:
+        """Make the log what it says of itself, durably where that was in doubt."""
+        extent, checkpoints = self._extent, self._checkpoints
+        end = extent.end
+        checkpoints.synced_end = self._synced
+        await self._compare_high_watermark()
+        if checkpoints.must_be_lowered(end) and not self._is_cutting:
+            self._is_cutting = True
+            await self._parts.mark_cut()
+        await checkpoints.lower(end)
+        if self._is_cutting:
+            await checkpoints.write_again()
+            await self._parts.finish_cut()
+        extent.epochs.truncate_from_end(end)
+        if await self._parts.snapshots.remove_above(end):
+            self._directory.changed()
+        offset, checkpoints.hw_epoch = checkpoints.known_high_watermark or (0, -1)
+        checkpoints.high_watermark = max(offset, extent.start)
+        if self._config.track_synced:
+            await self._make_synced_sure()
+        await self._parts.epoch_file.write_if_possible(extent.epochs)
+
+    async def _compare_high_watermark(self) -> None:
+        """A cut lowers the checkpoint first, so one above the end means that records are gone."""
+        known, end = self._checkpoints.known_high_watermark, self._extent.end
+        is_sure = self._run.tail_intact or self._config.track_synced
+        if known is not None and known[0] > end and is_sure:
+            await self._mark_damaged(f"the log ends at {end}; {known[0]} was committed")
+
+    async def _make_synced_sure(self) -> None:
+        """Acknowledgements count on `synced`; only the page cache may have it, after a kill."""
+        if self._synced < self._extent.end:
+            await self._write_tail_again()
+        elif self._checkpoints.known_synced is not None:
+            await self._checkpoints.advance_synced(self._extent.end)
+
+    async def _write_tail_again(self) -> None:
+        """What reads well may be on no medium: write all above `synced` again, then sync it."""
+        for segment, next_base in self._segments.with_next_base():
+            if next_base <= self._synced:
+                continue
+            position = await self._segments.position_of(segment, self._synced)
+            while position < segment.size:
+                length = min(_COPY_BYTES, segment.size - position)
+                data = await segment.file.read_at(position, length)
+                await segment.file.overwrite(position, data)
+                position += length
+        await self._syncer.sync_to(self._extent.end)

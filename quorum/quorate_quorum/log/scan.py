@@ -1,0 +1,86 @@
+"""The search, at open, for the end of a log's good batches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from quorate.record.batch import BatchHeader
+from quorate_quorum.log.epochs import EpochCache
+from quorate_quorum.log.segment import RELATIVE_MAX, Inspect, Segment
+from quorate_quorum.log.segments import Segments
+
+
+@dataclass(frozen=True, slots=True)
+class GoodEnd:
+    """Where the good batches of a log end."""
+
+    #: One past the last good batch; None if the scan found none, and began inside a segment.
+    offset: int | None
+    #: The segment, by its place, and the position in it.
+    at: int
+    position: int
+    #: What is wrong with what follows; None: nothing follows.
+    bad: str | None
+
+
+class Scan:
+    """One scan: each batch must be good, follow the one before, and be of no older epoch.
+
+    What it passes is noted in the indexes of the segments, and in `epochs`.
+    """
+
+    def __init__(
+        self,
+        segments: Segments,
+        epochs: EpochCache,
+        inspect: Inspect | None,
+        expected: int | None,
+    ) -> None:
+        self._segments = segments
+        self._epochs = epochs
+        self._inspect = inspect
+        #: Where the next batch must begin; None where the scan starts inside a segment.
+        self._expected = expected
+
+    async def run(self, first: int, position: int) -> GoodEnd:
+        """Look at all batches from `position` of segment `first`, to the first bad one."""
+        for at in range(first, len(self._segments.all)):
+            segment = self._segments.all[at]
+            if self._expected is not None and segment.base_offset != self._expected:
+                bad: str | None = f"no segment begins at {self._expected}"
+                return GoodEnd(self._expected, at, 0, bad)
+            position, bad = await self._pass(segment, position)
+            if bad is not None:
+                return GoodEnd(self._expected, at, position, bad)
+            position = 0
+        return GoodEnd(self._expected, len(self._segments.all), 0, None)
+
+    async def _pass(self, segment: Segment, position: int) -> tuple[int, str | None]:
+        """Go through one segment; return where its good batches end, and what is wrong there."""
+        segment.index = index = segment.index or segment.new_index()
+        while position < segment.size:
+            chunk = await segment.scan(position, checked=True, inspect=self._inspect)
+            for where, header in chunk.found:
+                misfit = self._misfit(segment, header)
+                if misfit is not None:
+                    return where, misfit
+                segment.add_to(index, where, header)
+                self._epochs.assign(header.leader_epoch, header.base_offset)
+                self._expected = header.end_offset
+            position = chunk.position
+            if chunk.bad is not None:
+                return position, chunk.bad
+        return position, None
+
+    def _misfit(self, segment: Segment, header: BatchHeader) -> str | None:
+        """Return why a good batch can't be the next one of this log, or None."""
+        offset = header.base_offset
+        if self._expected is None:
+            self._expected = offset
+        if offset != self._expected:
+            return f"a batch has offset {offset} where {self._expected} should be"
+        if header.leader_epoch < self._epochs.epoch_at(offset):
+            return f"the batch at {offset} is of epoch {header.leader_epoch}, older than the last"
+        if not 0 <= header.last_offset - segment.base_offset <= RELATIVE_MAX:
+            return f"the batch at {offset} is not one of segment {segment.base_offset}"
+        return None

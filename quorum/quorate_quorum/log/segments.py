@@ -1,0 +1,130 @@
+"""The segments of one log, oldest first. The last one is active: appends go there."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import OrderedDict
+from dataclasses import dataclass
+
+from quorate_quorum.log.directory import Directory
+from quorate_quorum.log.disk import File
+from quorate_quorum.log.extent import Extent
+from quorate_quorum.log.segment import LOG, Segment, file_name
+
+#: Of how many closed segments the indexes stay in memory (at most 5 MiB each).
+INDEXES_MAX = 4
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentInfo:
+    """A segment, as retention looks at it."""
+
+    base_offset: int
+    end_offset: int
+    size: int
+    max_timestamp: int
+
+
+class Segments:
+    """See the module. `all` and `bases`, their base offsets, change together.
+
+    Each segment ends where the next begins. So that a crash leaves no gap, segments are removed
+    from one end only, each durably before the next.
+    """
+
+    def __init__(self, directory: Directory, extent: Extent, index_interval_bytes: int) -> None:
+        self._directory = directory
+        self._extent = extent
+        self._index_interval_bytes = index_interval_bytes
+        self.all: list[Segment] = []
+        self.bases: list[int] = []
+        #: Closed segments whose index is in memory, the last used one last.
+        self._indexed: OrderedDict[int, Segment] = OrderedDict()
+
+    @property
+    def active(self) -> Segment:
+        return self.all[-1]
+
+    @property
+    def size(self) -> int:
+        """Bytes of all segments."""
+        return sum(segment.size for segment in self.all)
+
+    def at(self, offset: int) -> int:
+        """Return the place in `all` of the segment that holds `offset`; -1 if it lies below all."""
+        return bisect_right(self.bases, offset) - 1
+
+    def with_next_base(self) -> list[tuple[Segment, int]]:
+        """Each segment, with where the next begins; the last has one past the end of the log."""
+        if not self.all:
+            return []
+        next_bases = [*self.bases[1:], self._extent.end + 1]
+        return list(zip(self.all, next_bases, strict=True))
+
+    async def open(self, base_offset: int) -> None:
+        """Open the next segment that is on the disk."""
+        self._add(base_offset, await self._directory.disk.open(self._path(base_offset)))
+
+    async def begin(self) -> None:
+        """Make a new active segment at the end of the log."""
+        await self._directory.make()
+        base_offset = self._extent.end
+        file = await self._directory.disk.open(self._path(base_offset), create=True)
+        segment = self._add(base_offset, file)
+        segment.index = segment.new_index()
+        self._directory.changed()
+
+    async def drop(self, segment: Segment) -> None:
+        """Remove the first or the last segment durably."""
+        at = self.all.index(segment)
+        del self.all[at], self.bases[at]
+        self._indexed.pop(segment.base_offset, None)
+        await segment.remove()
+        self._directory.changed()
+        await self._directory.sync()
+
+    async def move_last(self, offset: int) -> None:
+        """Empty the only segment and let it begin at `offset`; it is closed then.
+
+        A crash at any point leaves one of the two: a log without a segment would forget where it
+        was.
+        """
+        segment = self.all.pop()
+        self.bases.pop()
+        await segment.cut(0, segment.base_offset)
+        await segment.file.sync()
+        await segment.file.close()
+        if segment.base_offset != offset:
+            await self._directory.disk.rename(segment.path(LOG), self._path(offset))
+        self._directory.changed()
+        await self._directory.sync()
+
+    async def position_of(self, segment: Segment, offset: int) -> int:
+        """Return Segment.position_of, and keep the index that it loaded for a while."""
+        position = await segment.position_of(offset)
+        self.used_index_of(segment)
+        return position
+
+    def used_index_of(self, segment: Segment) -> None:
+        """Keep the indexes of the few closed segments that were used last."""
+        if segment is self.all[-1] or segment.index is None:
+            return
+        self._indexed[segment.base_offset] = segment
+        self._indexed.move_to_end(segment.base_offset)
+        if len(self._indexed) > INDEXES_MAX:
+            self._indexed.popitem(last=False)[1].unload_index()
+
+    async def close(self) -> None:
+        for segment in self.all:
+            await segment.file.close()
+
+    def _add(self, base_offset: int, file: File) -> Segment:
+        interval_bytes = self._index_interval_bytes
+        directory = self._directory
+        segment = Segment(directory.disk, directory.path, base_offset, file, interval_bytes)
+        self.all.append(segment)
+        self.bases.append(base_offset)
+        return segment
+
+    def _path(self, base_offset: int) -> str:
+        return self._directory.file(file_name(base_offset, LOG))

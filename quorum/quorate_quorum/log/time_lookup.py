@@ -1,0 +1,77 @@
+"""Which record is the first at or after a time: by the time indexes, then batch by batch."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+from quorate.errors import CorruptRecordError, UnsupportedError
+from quorate.record.batch import BatchHeader, decompressed_size_bound, find_by_time
+from quorate_quorum.log.disk import Disk
+from quorate_quorum.log.segment import Segment
+from quorate_quorum.log.segments import Segments
+
+#: A larger batch is searched for a time in a thread.
+SEARCHED_IN_A_TURN_BYTES = 32 * 1024
+
+
+async def first_at(
+    disk: Disk, segments: Segments, timestamp_ms: int, end: int
+) -> tuple[int, int] | None:
+    """Return (offset, timestamp) of the first record below `end` at or after the timestamp.
+
+    OSError, CorruptRecordError.
+    """
+    for segment in list(segments.all):
+        if segment.base_offset >= end:
+            return None
+        try:
+            newest = await segment.max_timestamp()
+            segments.used_index_of(segment)
+            if newest < timestamp_ms:
+                continue
+            found = await _search(disk, segment, timestamp_ms, end)
+            segments.used_index_of(segment)
+        except (OSError, CorruptRecordError):
+            if segment in segments.all:
+                raise
+            continue  # it was removed meanwhile
+        if found is not None:
+            return found
+    return None
+
+
+async def _search(
+    disk: Disk, segment: Segment, timestamp_ms: int, end: int
+) -> tuple[int, int] | None:
+    index = await segment.loaded_index()
+    first = segment.base_offset + index.floor_of_time(timestamp_ms)
+    position = await segment.position_of(first)
+    while position < segment.size:
+        chunk = await segment.scan(position, checked=False)
+        for where, header in chunk.found:
+            if header.base_offset >= end:
+                return None
+            if header.max_timestamp >= timestamp_ms:
+                batch = await segment.file.read_at(where, header.size)
+                found = await _first_in(disk, batch, header, timestamp_ms)
+                if found is not None and found[0] < end:
+                    return found
+        if chunk.bad is not None:
+            raise CorruptRecordError(chunk.bad)
+        position = chunk.position
+    return None
+
+
+async def _first_in(
+    disk: Disk, batch: bytes, header: BatchHeader, timestamp_ms: int
+) -> tuple[int, int] | None:
+    """Return the first record of a batch, None if the header promised too much.
+
+    Brokers do not look into batches: producers may write one that does not decode, or whose codec
+    is not installed here. Of such a one the header answers.
+    """
+    with suppress(CorruptRecordError, UnsupportedError):
+        if decompressed_size_bound(batch, header) <= SEARCHED_IN_A_TURN_BYTES:
+            return find_by_time(batch, header, timestamp_ms)
+        return await disk.in_thread(find_by_time, batch, header, timestamp_ms)
+    return header.base_offset, header.max_timestamp
