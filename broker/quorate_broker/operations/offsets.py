@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from quorate.net.principal import Principal
     from quorate_broker.replicas import Replicas
     from quorate_quorum.node.authorizer import Authorizer
+    from quorate_quorum.node.config import BrokerConfig
 
 REQUIRED: Final = Required(Operation.DESCRIBE, ResourceType.TOPIC)
 EARLIEST_TIMESTAMP = -2
@@ -39,16 +40,16 @@ class OffsetFound(NamedTuple):
 
 
 class Offsets:
-    """`partitions_max`: how many one request may name, besides as many as are held here."""
+    """The operation, for all clients of a broker."""
 
-    def __init__(self, replicas: Replicas, authorizer: Authorizer, partitions_max: int) -> None:
+    def __init__(self, replicas: Replicas, config: BrokerConfig, authorizer: Authorizer) -> None:
         self._replicas = replicas
+        self._config = config
         self._authorizer = authorizer
-        self._partitions_max = partitions_max
 
     def check_count(self, named: int) -> None:
         """Raise InvalidRequestError if a request names more partitions than it may."""
-        check_count(named, self._partitions_max, self._replicas)
+        check_count(named, self._config.request_partitions_max, self._replicas)
 
     async def find(
         self, principal: Principal, asked: Sequence[OffsetAsked]

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from quorate.errors import NetworkError, QuorateError, QuorumUnavailableError, to_wire
+from quorate.v1.common_pb2 import LeaderHint
+from quorate_broker.replica.waiters import hint_of
 from quorate_quorum.node import listeners
 
 if TYPE_CHECKING:
     from quorate.net.network import Peer
-    from quorate.v1.common_pb2 import Error, LeaderHint, Listener
-    from quorate_quorum.metadata.image import BrokerImage, MetadataImage
+    from quorate.v1.common_pb2 import Error, Listener
+    from quorate_broker.replicas import Replicas
+    from quorate_quorum.metadata.image import BrokerImage
 
 
 def listener_for(peer: Peer, broker: BrokerImage) -> Listener | None:
@@ -23,12 +27,24 @@ def listener_for(peer: Peer, broker: BrokerImage) -> Listener | None:
     return None if found is None else listeners.to_wire(found)
 
 
-def address_hint(hint: LeaderHint, peer: Peer, image: MetadataImage) -> None:
-    """Say in a hint by which listener the caller reaches the leader."""
-    leader = image.brokers.get(hint.leader)
-    listener = None if leader is None else listener_for(peer, leader)
-    if listener is not None:
-        hint.listener.CopyFrom(listener)
+@dataclass(frozen=True, slots=True)
+class Hints:
+    """Says who leads, beside an error, to a caller that asked the wrong broker (KIP-951)."""
+
+    peer: Peer
+    replicas: Replicas
+
+    def of(self, error: QuorateError) -> LeaderHint | None:
+        """Return the error's hint, with the listener by which the caller reaches the leader."""
+        known = hint_of(error)
+        if known is None:
+            return None
+        hint = LeaderHint(leader=known.leader, leader_epoch=known.leader_epoch)
+        leader = self.replicas.image.brokers.get(known.leader)
+        listener = None if leader is None else listener_for(self.peer, leader)
+        if listener is not None:
+            hint.listener.CopyFrom(listener)
+        return hint
 
 
 def error_of(error: QuorateError) -> Error:

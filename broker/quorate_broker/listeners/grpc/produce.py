@@ -1,10 +1,8 @@
-"""One Produce stream: frames in, batches into their partitions, results out as they get ready.
+"""One Produce stream: frames in, and results out as they get ready.
 
-Each batch enters its partition's queue in the turn of the loop in which its frame was read, so
-the order within a partition is the order on the stream. Results are gathered per turn of the
-loop into one response. What bounds a stream is bytes that are not yet appended, never requests
-that are not yet answered: a partition under min ISR holds back nobody else. The end of a stream
-cancels nothing: what was appended lives on, only nobody hears of it.
+A frame's batches enter their partitions' queues in the turn of the loop in which it was read, so
+the order within a partition is the order on the stream. The results of one turn of the loop leave
+in one response.
 """
 
 from __future__ import annotations
@@ -12,93 +10,42 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from contextlib import aclosing, nullcontext
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
-from quorate.errors import (
-    InvalidRequestError,
-    NetworkError,
-    OutcomeUnknownError,
-    OverloadedError,
-    QuorateError,
-    StoppingError,
-    UnknownServerError,
-)
+from quorate.errors import InvalidRequestError, NetworkError, QuorateError
 from quorate.v1.records_pb2 import ProduceResult
 from quorate_broker.listeners.grpc.answers import error_of
-from quorate_broker.operations.partitions import PARTITIONS_A_TURN, check_count, locate
-from quorate_broker.replica.waiters import hint_of
-from quorate_quorum.node.authorizer import Caller, Operation, Required, ResourceType
+from quorate_broker.operations.partitions import PARTITIONS_A_TURN
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from quorate.net.frame import Frame
-    from quorate.v1.records_pb2 import ProduceHeader, ProducePartition
+    from quorate.net.network import Peer
+    from quorate.v1.records_pb2 import ProduceHeader
+    from quorate_broker.listeners.grpc.answers import Hints
+    from quorate_broker.operations.produce import Produce
     from quorate_broker.replica.partition import Produced
-    from quorate_broker.replicas import Replicas
-    from quorate_quorum.node.config import BrokerConfig
 
-REQUIRED: Final = Required(Operation.WRITE, ResourceType.TOPIC)
-ACKS = (-1, 0, 1)
 #: Results in one response.
 RESPONSE_RESULTS_MAX = 4_096
 
-
-class ByteBudget:
-    """Bytes that a broker has read from its producers and not yet appended."""
-
-    def __init__(self, bytes_max: int) -> None:
-        self.bytes_max = bytes_max
-        self.held = 0
-        self._waiting: deque[asyncio.Future[None]] = deque()
-
-    def take(self, size: int) -> None:
-        self.held += size
-
-    def give_back(self, size: int) -> None:
-        self.held -= size
-        if self.held < self.bytes_max:
-            while self._waiting:
-                waiter = self._waiting.popleft()
-                if not waiter.done():
-                    waiter.set_result(None)
-
-    async def room(self) -> None:
-        """Wait until fewer bytes than the bound are held."""
-        while self.held >= self.bytes_max:
-            waiter = asyncio.get_running_loop().create_future()
-            self._waiting.append(waiter)
-            await waiter
-
-
-class _Charge:
-    """The bytes of one batch, given back once: when it is appended or refused."""
-
-    __slots__ = ("_size", "_stream")
-
-    def __init__(self, stream: ProduceStream, size: int) -> None:
-        self._stream = stream
-        self._size = size
-
-    def __call__(self) -> None:
-        size, self._size = self._size, 0
-        if size:
-            self._stream.give_back(size)
+#: The request that a batch came in, and its place there.
+BatchTag = tuple[int, int]
 
 
 class ProduceStream:
-    """The state of one stream; the service owns it and closes it."""
+    """The state of one stream; the service owns it and closes it.
 
-    def __init__(
-        self, replicas: Replicas, caller: Caller, budget: ByteBudget, config: BrokerConfig
-    ) -> None:
-        self._replicas = replicas
-        self._caller = caller
-        self._budget = budget
-        self._config = config
-        self._own_budget = ByteBudget(config.stream_queued_max_bytes)
+    `results_max`: results that the client has not taken; no frame is read beyond them.
+    """
+
+    def __init__(self, produce: Produce, peer: Peer, hints: Hints, results_max: int) -> None:
+        self._produce = produce
+        self._session = produce.session(peer.principal, self._completed)
+        self._hints = hints
+        self._results_max = results_max
         self._ready: deque[ProduceResult] = deque()
-        self._waiting = 0
         self._last_request_id = -1
         self._reading = True
         self._is_open = True
@@ -119,8 +66,7 @@ class ProduceStream:
         except QuorateError as error:
             self._failure = error
         finally:
-            self._reading = False
-            self._changed.set()
+            self.stop()
 
     async def next_results(self) -> list[ProduceResult]:
         """Return what got ready, as soon as something is; an empty list at the stream's end.
@@ -128,7 +74,7 @@ class ProduceStream:
         Raises InvalidRequestError, after all results, if a request's framing lied.
         """
         while not self._ready:
-            if not self._reading and not self._waiting:
+            if not self._reading and not self._session.waiting:
                 if self._failure is not None:
                     raise self._failure
                 return []
@@ -142,21 +88,17 @@ class ProduceStream:
     def stop(self) -> None:
         """Take no more; next_results ends once every batch that was taken has its result."""
         self._reading = False
+        self._session.stop()
         self._changed.set()
 
     def close(self) -> None:
-        """Nobody asks for results any more; the batches that were taken live on."""
+        """Keep no results: the client takes no more. The batches that were taken live on."""
         self._ready.clear()
         self._is_open = False
 
-    def give_back(self, size: int) -> None:
-        self._own_budget.give_back(size)
-        self._budget.give_back(size)
-
     async def _room(self) -> None:
-        await self._own_budget.room()
-        await self._budget.room()
-        while len(self._ready) >= self._config.stream_results_max:
+        await self._session.room()
+        while len(self._ready) >= self._results_max:
             self._taken.clear()
             await self._taken.wait()
 
@@ -164,6 +106,7 @@ class ProduceStream:
         """Hand each batch of a request to its partition, in the order of the request."""
         header, payload = frame.header, frame.payload
         self._check_framing(header, len(payload))
+        request_id, acks, timeout_ms = header.request_id, header.acks, header.timeout_ms
         named: dict[tuple[bytes, int], None] = {}
         position = 0
         for index, wanted in enumerate(header.partitions):
@@ -175,10 +118,18 @@ class ProduceStream:
                     f"partition {wanted.partition} is named twice in one request; "
                     "a request carries at most one batch a partition"
                 )
-                self._add(header.request_id, index, error)
+                self._completed((request_id, index), error)
                 continue
             named[key] = None
-            self._produce(header, index, wanted, batch)
+            self._session.start(
+                (request_id, index),
+                *key,
+                batch,
+                leader_epoch=wanted.leader_epoch,
+                acks=acks,
+                timeout_ms=timeout_ms,
+                in_doubt_ms=wanted.in_doubt_ms,
+            )
             if len(named) % PARTITIONS_A_TURN == 0:
                 await asyncio.sleep(0)
 
@@ -189,98 +140,34 @@ class ProduceStream:
                 f"{self._last_request_id}"
             )
         self._last_request_id = header.request_id
-        check_count(len(header.partitions), self._config.request_partitions_max, self._replicas)
+        self._produce.check_count(len(header.partitions))
         named_bytes = sum(wanted.size for wanted in header.partitions)
         if named_bytes != payload_bytes:
             raise InvalidRequestError(
                 f"a request's partitions name {named_bytes} bytes, its payload has {payload_bytes}"
             )
 
-    def _produce(
-        self, header: ProduceHeader, index: int, wanted: ProducePartition, batch: memoryview
-    ) -> None:
-        """Start one batch; its result comes by the future that the partition gives."""
-        charge = _Charge(self, len(batch))
-        self._own_budget.take(len(batch))
-        self._budget.take(len(batch))
-        try:
-            outcome = self._start(header, wanted, batch, charge)
-        except QuorateError as error:
-            charge()
-            self._add(header.request_id, index, error)
-            return
-        self._waiting += 1
-        request_id = header.request_id
+    def _completed(self, tag: BatchTag, outcome: Produced | QuorateError) -> None:
+        if self._is_open:
+            self._ready.append(self._result(tag, outcome))
+            self._changed.set()
 
-        def done(outcome: asyncio.Future[Produced]) -> None:
-            charge()
-            self._waiting -= 1
-            self._add(request_id, index, _outcome_of(outcome))
-
-        outcome.add_done_callback(done)
-
-    def _start(
-        self, header: ProduceHeader, wanted: ProducePartition, batch: memoryview, charge: _Charge
-    ) -> asyncio.Future[Produced]:
-        if header.acks not in ACKS:
-            raise InvalidRequestError(f"acks must be -1 (all), 0 or 1, not {header.acks}")
-        if not self._reading:
-            raise StoppingError("this broker is stopping: ask the partition's next leader")
-        if self._waiting >= self._config.stream_waiting_max:
-            raise OverloadedError(
-                f"{self._waiting} batches of this stream wait for their outcome; "
-                "no more are taken until some are done"
+    def _result(self, tag: BatchTag, outcome: Produced | QuorateError) -> ProduceResult:
+        request_id, index = tag
+        if isinstance(outcome, QuorateError):
+            return ProduceResult(
+                request_id=request_id,
+                index=index,
+                error=error_of(outcome),
+                base_offset=-1,
+                log_append_time_ms=-1,
+                log_start_offset=-1,
+                leader=self._hints.of(outcome),
             )
-        partition = locate(
-            self._replicas,
-            self._caller,
-            REQUIRED,
-            wanted.topic_id,
-            wanted.partition,
-            wanted.leader_epoch,
-        )
-        return partition.produce(
-            batch,
-            leader_epoch=wanted.leader_epoch,
-            acks=header.acks,
-            timeout_ms=min(header.timeout_ms, self._config.produce_timeout_max_ms),
-            in_doubt_ms=wanted.in_doubt_ms,
-            appended=charge,
-        )
-
-    def _add(self, request_id: int, index: int, outcome: Produced | QuorateError) -> None:
-        if not self._is_open:
-            return
-        self._ready.append(_result(request_id, index, outcome))
-        self._changed.set()
-
-
-def _outcome_of(outcome: asyncio.Future[Produced]) -> Produced | QuorateError:
-    if outcome.cancelled():
-        return OutcomeUnknownError("the partition was closed before the outcome was known")
-    error = outcome.exception()
-    if error is None:
-        return outcome.result()
-    if isinstance(error, QuorateError):
-        return error
-    return UnknownServerError(f"{type(error).__name__}: {error}")
-
-
-def _result(request_id: int, index: int, outcome: Produced | QuorateError) -> ProduceResult:
-    if isinstance(outcome, QuorateError):
         return ProduceResult(
             request_id=request_id,
             index=index,
-            error=error_of(outcome),
-            base_offset=-1,
-            log_append_time_ms=-1,
-            log_start_offset=-1,
-            leader=hint_of(outcome),
+            base_offset=outcome.base_offset,
+            log_append_time_ms=outcome.log_append_time_ms,
+            log_start_offset=outcome.log_start_offset,
         )
-    return ProduceResult(
-        request_id=request_id,
-        index=index,
-        base_offset=outcome.base_offset,
-        log_append_time_ms=outcome.log_append_time_ms,
-        log_start_offset=outcome.log_start_offset,
-    )

@@ -6,6 +6,7 @@ The streams are in produce.py and fetch.py; this is their door, and the two smal
 from __future__ import annotations
 
 import asyncio
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from quorate.errors import QuorateError, StoppingError
@@ -16,34 +17,25 @@ from quorate.v1.records_pb2 import (
     ListOffsetsResponse,
     ProduceResponse,
 )
-from quorate_broker.listeners.grpc import fetch, produce
-from quorate_broker.listeners.grpc.answers import address_hint, error_of
-from quorate_broker.listeners.grpc.fetch import FetchSession
-from quorate_broker.listeners.grpc.produce import ByteBudget, ProduceStream
-from quorate_broker.operations import offsets, producer_ids
+from quorate_broker.listeners.grpc.answers import Hints, error_of
+from quorate_broker.listeners.grpc.fetch import FetchStream
+from quorate_broker.listeners.grpc.produce import ProduceStream
+from quorate_broker.operations import fetch, offsets, produce, producer_ids
+from quorate_broker.operations.fetch import Fetch
 from quorate_broker.operations.offsets import OffsetAsked, OffsetFound, Offsets
-from quorate_broker.replica.waiters import hint_of
-from quorate_quorum.node.authorizer import Caller
+from quorate_broker.operations.produce import Produce
 
 if TYPE_CHECKING:
-    from collections.abc import (
-        AsyncGenerator,
-        AsyncIterator,
-        Coroutine,
-        Iterable,
-        Mapping,
-    )
+    from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 
     from quorate.net.frame import Frame
     from quorate.net.network import Handler, Method, Peer
     from quorate.v1.records_pb2 import (
-        FetchedPartition,
         FetchHeader,
         FetchRequest,
         InitProducerIdRequest,
         ListOffsetsRequest,
         ProduceHeader,
-        ProduceResult,
     )
     from quorate_broker.operations.producer_ids import ProducerIds
     from quorate_broker.replicas import Replicas
@@ -71,13 +63,13 @@ class RecordsService:
         authorizer: Authorizer,
     ) -> None:
         self._replicas = replicas
-        self._producer_ids = producer_ids
-        self._offsets = Offsets(replicas, authorizer, config.request_partitions_max)
         self._config = config
-        self._authorizer = authorizer
-        self._budget = ByteBudget(config.queued_max_bytes)
+        self._produce = Produce(replicas, config, authorizer)
+        self._fetch = Fetch(replicas, config, authorizer)
+        self._offsets = Offsets(replicas, config, authorizer)
+        self._producer_ids = producer_ids
         #: Open streams by a number, in the order of their opening.
-        self._streams: dict[int, ProduceStream | FetchSession] = {}
+        self._streams: dict[int, ProduceStream | FetchStream] = {}
         self._opened = 0
         self._stopping = False
 
@@ -98,21 +90,18 @@ class RecordsService:
     async def produce(
         self, requests: AsyncIterator[Frame[ProduceHeader]], peer: Peer
     ) -> AsyncGenerator[ProduceResponse, None]:
-        caller = Caller(peer.principal, self._authorizer)
-        stream = ProduceStream(self._replicas, caller, self._budget, self._config)
-        async with self._open(stream, stream.read(requests)):
+        hints = Hints(peer, self._replicas)
+        stream = ProduceStream(self._produce, peer, hints, self._config.stream_results_max)
+        async with self._open(stream, requests):
             while results := await stream.next_results():
-                self._address_hints(results, peer)
                 yield ProduceResponse(results=results)
 
     async def fetch(
         self, requests: AsyncIterator[FetchRequest], peer: Peer
     ) -> AsyncGenerator[Frame[FetchHeader], None]:
-        caller = Caller(peer.principal, self._authorizer)
-        session = FetchSession(self._replicas, caller, self._config)
-        async with self._open(session, session.read(requests)):
-            while (answer := await session.next_answer()) is not None:
-                self._address_hints(answer.header.partitions, peer)
+        stream = FetchStream(self._fetch, peer, Hints(peer, self._replicas), self._config)
+        async with self._open(stream, requests):
+            while (answer := await stream.next_answer()) is not None:
                 yield answer
 
     async def list_offsets(self, request: ListOffsetsRequest, peer: Peer) -> ListOffsetsResponse:
@@ -122,8 +111,8 @@ class RecordsService:
             for one in request.partitions
         ]
         found = await self._offsets.find(peer.principal, asked)
-        listed = [_listed(*one) for one in zip(asked, found, strict=True)]
-        self._address_hints(listed, peer)
+        hints = Hints(peer, self._replicas)
+        listed = [_listed(*pair, hints) for pair in zip(asked, found, strict=True)]
         return ListOffsetsResponse(partitions=listed)
 
     async def init_producer_id(
@@ -137,24 +126,29 @@ class RecordsService:
             return InitProducerIdResponse(error=error_of(error), producer_id=-1, producer_epoch=-1)
         return InitProducerIdResponse(producer_id=found.id, producer_epoch=found.epoch)
 
-    def _address_hints(
-        self, results: Iterable[ProduceResult | FetchedPartition | ListedOffset], peer: Peer
-    ) -> None:
-        for result in results:
-            if result.HasField("leader"):
-                address_hint(result.leader, peer, self._replicas.image)
-
-    def _open(
-        self, stream: ProduceStream | FetchSession, reading: Coroutine[Any, Any, None]
-    ) -> _OpenStream:
+    @asynccontextmanager
+    async def _open(
+        self, stream: ProduceStream | FetchStream, requests: AsyncIterator[Any]
+    ) -> AsyncGenerator[None, None]:
+        """Own a stream and its reader for as long as the stream is open."""
         if self._stopping or len(self._streams) >= self._config.streams_max:
-            reading.close()
             raise StoppingError("this broker takes no more streams: ask another")
         self._opened += 1
-        return _OpenStream(self._streams, self._opened, stream, reading)
+        number = self._opened
+        reader = asyncio.create_task(stream.read(requests), name=f"stream-{number}")
+        self._streams[number] = stream
+        try:
+            yield
+        finally:
+            del self._streams[number]
+            reader.cancel()
+            await asyncio.wait([reader])
+            stream.close()
+        if not reader.cancelled():
+            reader.result()  # raises a defect: a reader ends only at the client's end
 
 
-def _listed(asked: OffsetAsked, found: OffsetFound | QuorateError) -> ListedOffset:
+def _listed(asked: OffsetAsked, found: OffsetFound | QuorateError, hints: Hints) -> ListedOffset:
     if isinstance(found, QuorateError):
         return ListedOffset(
             topic_id=asked.topic_id,
@@ -163,7 +157,7 @@ def _listed(asked: OffsetAsked, found: OffsetFound | QuorateError) -> ListedOffs
             offset=-1,
             timestamp_ms=-1,
             leader_epoch=-1,
-            leader=hint_of(found),
+            leader=hints.of(found),
         )
     return ListedOffset(
         topic_id=asked.topic_id,
@@ -173,33 +167,3 @@ def _listed(asked: OffsetAsked, found: OffsetFound | QuorateError) -> ListedOffs
         leader_epoch=found.leader_epoch,
         high_watermark=found.high_watermark,
     )
-
-
-class _OpenStream:
-    """Owns a stream's reader for as long as the stream is open."""
-
-    def __init__(
-        self,
-        streams: dict[int, ProduceStream | FetchSession],
-        number: int,
-        stream: ProduceStream | FetchSession,
-        reading: Coroutine[Any, Any, None],
-    ) -> None:
-        self._streams = streams
-        self._number = number
-        self._stream = stream
-        self._reader = asyncio.create_task(reading, name=f"stream-{number}")
-        streams[number] = stream
-
-    async def __aenter__(self) -> None:
-        pass
-
-    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        del self._streams[self._number]
-        self._reader.cancel()
-        await asyncio.wait([self._reader])
-        self._stream.close()
-        if not self._reader.cancelled():
-            failure = self._reader.exception()
-            if failure is not None and kind is None:
-                raise failure  # a defect: a reader ends only at the client's end

@@ -8,11 +8,13 @@ from types import FrameType
 from typing import Any, cast
 
 from quorate import Consumer
-from quorate.net.principal import ANONYMOUS
+from quorate.net.network import Peer
 from quorate.v1.records_pb2 import FetchPartition, FetchRequest
-from quorate_broker.listeners.grpc.fetch import FetchSession
+from quorate_broker.listeners.grpc.answers import Hints
+from quorate_broker.listeners.grpc.fetch import FetchStream
+from quorate_broker.operations.fetch import Fetch
 from quorate_broker.replica.leader_replica import Fetched
-from quorate_quorum.node.authorizer import ALLOW_ALL, Caller
+from quorate_quorum.node.authorizer import ALLOW_ALL
 from quorate_quorum.node.config import BrokerConfig
 from tests.harness.fake_leaders import FakeCluster, with_cluster
 from tests.unit.quorate_broker.builders import batch_of
@@ -96,7 +98,9 @@ async def calls_to_serve(partitions: int) -> int:
             yield await queue.get()
 
     config = BrokerConfig(node_id=0, listeners=("b0:7092",), log_dirs=("/data",))
-    session = FetchSession(cast(Any, Replicas()), Caller(ANONYMOUS, ALLOW_ALL), config)
+    replicas, peer = cast(Any, Replicas()), Peer("test")
+    fetch = Fetch(replicas, config, ALLOW_ALL)
+    session = FetchStream(fetch, peer, Hints(peer, replicas), config)
     reading = asyncio.create_task(session.read(requests()))
     named = [
         FetchPartition(topic_id=b"t" * 16, partition=n, leader_epoch=-1, max_bytes=9)

@@ -1,0 +1,354 @@
+"""Fetch: what one consumer reads from many partitions, within budgets, and when it is answered.
+
+A session holds the consumer's positions. Partitions take turns; only those that something happened
+to are looked at, so no step costs as much as the session is large. The consumer moves positions,
+nothing else does: a partition that was answered with records is out of turn until the consumer
+names it again, or the listener puts it back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from quorate.errors import QuorateError
+from quorate_broker.operations.partitions import locate
+from quorate_quorum.node.authorizer import Caller, Operation, Required, ResourceType
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from quorate.net.principal import Principal
+    from quorate_broker.replica.partition import Fetched, Partition
+    from quorate_broker.replicas import Replicas
+    from quorate_quorum.node.authorizer import Authorizer
+    from quorate_quorum.node.config import BrokerConfig
+
+Key = tuple[bytes, int]
+
+REQUIRED: Final = Required(Operation.READ, ResourceType.TOPIC)
+#: Partitions of one session that are looked at before others have their turn of the loop.
+LOOKS_IN_A_ROW_MAX = 64
+#: While fewer than min_bytes are there, the log is not read again more often than this.
+LOOK_INTERVAL_MS = 10
+#: Partitions that one answer tells of.
+TOLD_MAX = 1000
+
+
+@dataclass(slots=True)
+class Position:
+    """Where the consumer stands in one partition."""
+
+    topic_id: bytes
+    partition: int
+    offset: int = 0
+    leader_epoch: int = -1
+    bytes_max: int = 0
+    last_epoch: int = -1
+    #: Grows with every change that the consumer makes: a look at an older position is no answer.
+    version: int = 0
+    #: The request that named it last, by number of arrival: answers to earlier ones leave it out.
+    named_by: int = 0
+    #: Records were sent from this position: out of turn.
+    is_sent: bool = False
+    told_error: int = 0
+    told_high_watermark: int = -1
+    told_log_start: int = -1
+    watched: Partition | None = None
+    unwatch: Callable[[], None] | None = None
+
+    def stop_watching(self) -> None:
+        if self.unwatch is not None:
+            self.unwatch()
+        self.watched = self.unwatch = None
+
+    def was_told(self, found: Fetched | QuorateError) -> None:
+        """Remember what the consumer knows now, so that only news is told."""
+        if isinstance(found, QuorateError):
+            self.told_error = found.code
+            return
+        self.is_sent = self.is_sent or bool(found.batches)
+        self.told_high_watermark = found.high_watermark
+        self.told_log_start = found.log_start_offset
+
+
+@dataclass(slots=True)
+class Look:
+    """What one look at one partition found, from the position that `version` names."""
+
+    position: Position
+    version: int
+    found: Fetched | QuorateError
+
+    @property
+    def is_current(self) -> bool:
+        return self.position.version == self.version
+
+    @property
+    def size(self) -> int:
+        return 0 if isinstance(self.found, QuorateError) else len(self.found.batches)
+
+    @property
+    def is_news(self) -> bool:
+        """An error or a new log start that the consumer does not know yet."""
+        if isinstance(self.found, QuorateError):
+            return self.found.code != self.position.told_error
+        told = self.position.told_log_start
+        return told >= 0 and told != self.found.log_start_offset
+
+    @property
+    def has_new_bound(self) -> bool:
+        if isinstance(self.found, QuorateError):
+            return False
+        return (self.found.high_watermark, self.found.log_start_offset) != (
+            self.position.told_high_watermark,
+            self.position.told_log_start,
+        )
+
+
+@dataclass(slots=True)
+class _Answer:
+    """The answer that is being made: the looks that are worth telling, and what they come to."""
+
+    looks: dict[Key, Look] = field(default_factory=dict)
+    size: int = 0
+    news: int = 0
+
+    def add(self, key: Key, look: Look) -> None:
+        self.looks[key] = look
+        self.size += look.size
+        self.news += look.is_news
+
+    def drop(self, key: Key) -> None:
+        look = self.looks.pop(key, None)
+        if look is not None:
+            self.size -= look.size
+            self.news -= look.is_news
+
+
+class Wanted(NamedTuple):
+    """What one request asks for; `number` counts requests as they arrive."""
+
+    number: int
+    min_bytes: int
+    max_bytes: int
+    wait_ms: int
+
+
+class Fetch:
+    """The operation, for all consumers of a broker."""
+
+    def __init__(self, replicas: Replicas, config: BrokerConfig, authorizer: Authorizer) -> None:
+        self._replicas = replicas
+        self._config = config
+        self._authorizer = authorizer
+
+    def session(self, principal: Principal) -> FetchSession:
+        """Begin what one consumer reads on one connection."""
+        return FetchSession(self._replicas, Caller(principal, self._authorizer))
+
+    def wanted(self, number: int, min_bytes: int, max_bytes: int, wait_ms: int) -> Wanted:
+        """Return what a request asks for, within the broker's bounds."""
+        max_bytes = min(max_bytes, self._config.fetch_max_bytes)
+        wait_ms = min(wait_ms, self._config.fetch_wait_max_ms)
+        return Wanted(number, min(min_bytes, max_bytes), max_bytes, wait_ms)
+
+
+class FetchSession:
+    """The positions of one consumer. `changed` is set when there is something new to look at."""
+
+    def __init__(self, replicas: Replicas, caller: Caller) -> None:
+        self._replicas = replicas
+        self._caller = caller
+        self.changed = asyncio.Event()
+        self._positions: dict[Key, Position] = {}
+        #: Partitions to look at, in turn. Ordered dicts: the first of a dict that is emptied from
+        #: its front is found behind all the gaps.
+        self._due: OrderedDict[Key, None] = OrderedDict()
+        #: Partitions whose last look ended in an error: looked at again with each request.
+        self._failing: dict[Key, None] = {}
+        self._answer = _Answer()
+
+    # What the consumer changes
+
+    def __len__(self) -> int:
+        return len(self._positions)
+
+    def __contains__(self, key: Key) -> bool:
+        return key in self._positions
+
+    def name(
+        self,
+        key: Key,
+        offset: int,
+        *,
+        leader_epoch: int,
+        bytes_max: int,
+        last_epoch: int = -1,
+        was_corrupt: bool = False,
+        named_by: int = 0,
+    ) -> None:
+        """Set the position in a partition, and have it looked at.
+
+        `last_epoch` is that of the last record which the consumer knows below the offset, -1: do
+        not compare the past. `was_corrupt`: what was sent from here did not pass its CRC.
+        """
+        position = self._positions.get(key)
+        if position is None:
+            position = self._positions[key] = Position(*key)
+        position.offset = offset
+        position.leader_epoch = leader_epoch
+        position.bytes_max = bytes_max
+        position.last_epoch = last_epoch
+        partition = self._replicas.find(*key) if was_corrupt else None
+        if partition is not None:
+            partition.damage.suspect(offset)
+        self._answer.drop(key)
+        position.version += 1
+        position.named_by = named_by
+        position.is_sent = False
+        position.told_error = 0
+        self._due[key] = None
+
+    def forget(self, key: Key) -> None:
+        """Leave a partition out from now on, of an answer that is being made too."""
+        position = self._positions.pop(key, None)
+        if position is not None:
+            position.version += 1
+            position.stop_watching()
+            self._answer.drop(key)
+            self._due.pop(key, None)
+            self._failing.pop(key, None)
+
+    def put_in_turn(self, key: Key) -> None:
+        """Send again from the position that was answered with records."""
+        self._positions[key].is_sent = False
+        self._due[key] = None
+
+    def look_at_failing(self) -> None:
+        """Look again at the partitions whose last look ended in an error."""
+        self._due.update(self._failing)
+        self._failing.clear()
+
+    def close(self) -> None:
+        """Let go of every partition."""
+        for position in self._positions.values():
+            position.stop_watching()
+        self._positions.clear()
+        self._due.clear()
+
+    # What an answer is made of
+
+    async def collect(self, wanted: Wanted, is_hurried: Callable[[], bool]) -> dict[Key, Look]:
+        """Look until there is enough to tell, or the consumer has waited long enough.
+
+        Positions that a later request named are left out. `is_hurried`: answer with what is there;
+        it is asked when `changed` was set. What is returned counts as told.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + wanted.wait_ms / 1000
+        answer = self._answer = _Answer()
+        while True:
+            self.changed.clear()
+            is_full = await self._look(answer, wanted)
+            is_enough = is_full or 0 < answer.size >= wanted.min_bytes
+            left = deadline - loop.time()
+            if is_enough or left <= 0 or answer.news or is_hurried():
+                break
+            if answer.size:  # not enough: let more come before what grew is read again
+                await asyncio.sleep(min(left, LOOK_INTERVAL_MS / 1000))
+            await self._wait_until(deadline)
+        self._answer = _Answer()
+        for look in answer.looks.values():
+            look.position.was_told(look.found)
+        return answer.looks
+
+    async def _wait_until(self, deadline: float) -> None:
+        """Wait for a partition to move or the session to change, until the deadline."""
+        timer = asyncio.get_running_loop().call_at(deadline, self.changed.set)
+        try:
+            await self.changed.wait()
+        finally:
+            timer.cancel()
+
+    async def _look(self, answer: _Answer, wanted: Wanted) -> bool:
+        """Read due partitions in turn; True if records are there that no longer fit."""
+        later: list[Key] = []
+        try:
+            for index in range(1, len(self._due) + 1):
+                if index % LOOKS_IN_A_ROW_MAX == 0:
+                    await asyncio.sleep(0)  # a look need not wait, and others must run
+                if not self._due:
+                    return False
+                key = self._due.popitem(last=False)[0]
+                position = self._positions.get(key)
+                if position is None or position.is_sent:
+                    continue
+                if position.named_by > wanted.number:
+                    later.append(key)
+                    continue
+                answer.drop(key)
+                if not await self._look_at(answer, wanted, key, position):
+                    self._put_first(key)
+                    return True
+            return False
+        finally:
+            for key in reversed(later):
+                self._put_first(key)
+
+    def _put_first(self, key: Key) -> None:
+        if key in self._positions:
+            self._due[key] = None
+            self._due.move_to_end(key, last=False)
+
+    async def _look_at(self, answer: _Answer, wanted: Wanted, key: Key, position: Position) -> bool:
+        """Add to the answer what one partition has; False if it has records that do not fit."""
+        size = answer.size
+        if 0 < size >= wanted.max_bytes or len(answer.looks) >= TOLD_MAX:
+            return False
+        version = position.version
+        found = await self._read_one(key, position, max(wanted.max_bytes - size, 0), size == 0)
+        look = Look(position, version, found)
+        if not look.is_current:
+            return True
+        if isinstance(found, QuorateError):
+            self._failing[key] = None
+            if look.is_news:
+                answer.add(key, look)
+            return True
+        position.told_error = 0
+        if look.size or look.has_new_bound:
+            answer.add(key, look)
+        return look.size > 0 or size == 0 or position.offset >= found.high_watermark
+
+    async def _read_one(
+        self, key: Key, position: Position, bytes_max: int, is_first: bool
+    ) -> Fetched | QuorateError:
+        try:
+            partition = locate(self._replicas, self._caller, REQUIRED, *key, position.leader_epoch)
+            self._watch(key, position, partition)
+            return await partition.fetch(
+                position.offset,
+                bytes_max=min(position.bytes_max, bytes_max),
+                leader_epoch=position.leader_epoch,
+                last_epoch=position.last_epoch,
+                at_least_one=is_first,
+            )
+        except QuorateError as error:
+            return error
+
+    def _watch(self, key: Key, position: Position, partition: Partition) -> None:
+        """Be woken by that partition; what is known by this key may be another one by now."""
+        if position.watched is partition:
+            return
+        position.stop_watching()
+
+        def wake() -> None:
+            if self._positions.get(key) is position and not position.is_sent:
+                self._due[key] = None
+                self.changed.set()
+
+        position.watched = partition
+        position.unwatch = partition.watch(wake)

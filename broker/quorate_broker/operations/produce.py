@@ -1,0 +1,208 @@
+"""Produce: batches into their partitions within budgets of bytes, and an outcome for each.
+
+What bounds a producer is bytes that are not yet appended, never batches that are not yet
+acknowledged: a partition under min ISR holds up no other partition. The end of a session cancels
+nothing: a batch that was taken is appended, and its outcome is told to no one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
+
+from quorate.errors import (
+    InvalidRequestError,
+    OutcomeUnknownError,
+    OverloadedError,
+    QuorateError,
+    StoppingError,
+    UnknownServerError,
+)
+from quorate_broker.operations.partitions import check_count, locate
+from quorate_quorum.node.authorizer import Caller, Operation, Required, ResourceType
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from quorate.net.principal import Principal
+    from quorate_broker.replica.partition import Produced
+    from quorate_broker.replicas import Replicas
+    from quorate_quorum.node.authorizer import Authorizer
+    from quorate_quorum.node.config import BrokerConfig
+
+REQUIRED: Final = Required(Operation.WRITE, ResourceType.TOPIC)
+ACKS = (-1, 0, 1)
+
+Tag = TypeVar("Tag")
+
+
+class ByteBudget:
+    """Bytes that a broker has read from its producers and not yet appended."""
+
+    def __init__(self, bytes_max: int) -> None:
+        self.bytes_max = bytes_max
+        self.held = 0
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    def take(self, size: int) -> None:
+        self.held += size
+
+    def give_back(self, size: int) -> None:
+        self.held -= size
+        if self.held < self.bytes_max:
+            while self._waiting:
+                waiter = self._waiting.popleft()
+                if not waiter.done():
+                    waiter.set_result(None)
+
+    async def room(self) -> None:
+        """Wait until fewer bytes than the bound are held."""
+        while self.held >= self.bytes_max:
+            waiter = asyncio.get_running_loop().create_future()
+            self._waiting.append(waiter)
+            await waiter
+
+
+class Produce:
+    """The operation, for all producers of a broker."""
+
+    def __init__(self, replicas: Replicas, config: BrokerConfig, authorizer: Authorizer) -> None:
+        self._replicas = replicas
+        self._config = config
+        self._authorizer = authorizer
+        self._budget = ByteBudget(config.queued_max_bytes)
+
+    def session(
+        self,
+        principal: Principal,
+        completed: Callable[[Tag, Produced | QuorateError], None],
+    ) -> ProduceSession[Tag]:
+        """Begin what one producer does on one connection."""
+        caller = Caller(principal, self._authorizer)
+        return ProduceSession(self._replicas, self._config, caller, self._budget, completed)
+
+    def check_count(self, named: int) -> None:
+        """Raise InvalidRequestError if a request names more partitions than it may."""
+        check_count(named, self._config.request_partitions_max, self._replicas)
+
+
+class ProduceSession(Generic[Tag]):
+    """What one producer has under way on one connection.
+
+    `completed` is called once for each batch, with the tag that the batch was given: within
+    `start` if the batch is refused at once, else in a later turn of the loop.
+    """
+
+    def __init__(
+        self,
+        replicas: Replicas,
+        config: BrokerConfig,
+        caller: Caller,
+        budget: ByteBudget,
+        completed: Callable[[Tag, Produced | QuorateError], None],
+    ) -> None:
+        self._replicas = replicas
+        self._config = config
+        self._caller = caller
+        self._budget = budget
+        self._own_budget = ByteBudget(config.stream_queued_max_bytes)
+        self._completed = completed
+        self._is_stopping = False
+        #: Batches that wait for their outcome.
+        self.waiting = 0
+
+    def start(
+        self,
+        tag: Tag,
+        topic_id: bytes,
+        partition: int,
+        batch: memoryview,
+        *,
+        leader_epoch: int,
+        acks: int,
+        timeout_ms: int,
+        in_doubt_ms: int = 0,
+    ) -> None:
+        """Put one batch into its partition's queue: the order of the calls is the order there.
+
+        The session holds `batch` until it is appended; see Partition.produce for the rest.
+        """
+        charge = _Charge(self, len(batch))
+        self._own_budget.take(len(batch))
+        self._budget.take(len(batch))
+        try:
+            self._check(acks)
+            found = locate(
+                self._replicas, self._caller, REQUIRED, topic_id, partition, leader_epoch
+            )
+            outcome = found.produce(
+                batch,
+                leader_epoch=leader_epoch,
+                acks=acks,
+                timeout_ms=min(timeout_ms, self._config.produce_timeout_max_ms),
+                in_doubt_ms=in_doubt_ms,
+                appended=charge,
+            )
+        except QuorateError as error:
+            charge()
+            self._completed(tag, error)
+            return
+        self.waiting += 1
+
+        def done(outcome: asyncio.Future[Produced]) -> None:
+            charge()
+            self.waiting -= 1
+            self._completed(tag, _outcome_of(outcome))
+
+        outcome.add_done_callback(done)
+
+    async def room(self) -> None:
+        """Wait until the bytes of this session, and of the broker, are within their bounds."""
+        await self._own_budget.room()
+        await self._budget.room()
+
+    def stop(self) -> None:
+        """Take no more batches; those that were taken go on."""
+        self._is_stopping = True
+
+    def give_back(self, size: int) -> None:
+        self._own_budget.give_back(size)
+        self._budget.give_back(size)
+
+    def _check(self, acks: int) -> None:
+        if acks not in ACKS:
+            raise InvalidRequestError(f"acks must be -1 (all), 0 or 1, not {acks}")
+        if self._is_stopping:
+            raise StoppingError("this broker is stopping: ask the partition's next leader")
+        if self.waiting >= self._config.stream_waiting_max:
+            raise OverloadedError(
+                f"{self.waiting} batches of this stream wait for their outcome; "
+                "no more are taken until some are done"
+            )
+
+
+class _Charge:
+    """The bytes of one batch, given back once: when it is appended or refused."""
+
+    __slots__ = ("_session", "_size")
+
+    def __init__(self, session: ProduceSession[Tag], size: int) -> None:
+        self._session = session
+        self._size = size
+
+    def __call__(self) -> None:
+        size, self._size = self._size, 0
+        if size:
+            self._session.give_back(size)
+
+
+def _outcome_of(outcome: asyncio.Future[Produced]) -> Produced | QuorateError:
+    if outcome.cancelled():
+        return OutcomeUnknownError("the partition was closed before the outcome was known")
+    error = outcome.exception()
+    if error is None:
+        return outcome.result()
+    if isinstance(error, QuorateError):
+        return error
+    return UnknownServerError(f"{type(error).__name__}: {error}")
