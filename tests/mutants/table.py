@@ -1271,8 +1271,8 @@ MUTANTS = (
         "K26",
         "a batch that expires after an attempt in doubt says that it was not written",
         "clients/quorate/producer/accumulator.py",
-        "            may_be_written = batch.is_uncertain or batch in batch.queue.in_flight\n",
-        "            may_be_written = False\n",
+        "    may_be_written = batch.is_uncertain or batch in batch.queue.in_flight\n",
+        "    may_be_written = False\n",
         (
             "tests/unit/quorate/producer/test_accumulator.py::test_a_batch_that_expires_says_whether_an_attempt_may_have_written_it",
         ),
@@ -1291,7 +1291,7 @@ MUTANTS = (
     Mutant(
         "K26",
         "what may be in a deleted topic is written to the one made again, too",
-        ACCUMULATOR,
+        "clients/quorate/producer/partition_queue.py",
         "            if batch in old.in_flight or batch.is_uncertain or batch.opened_at < made_at:",
         "            if batch in old.in_flight or batch.opened_at < made_at:",
         (

@@ -1,14 +1,13 @@
-"""The administrator's door: topics, cluster, quorum."""
+"""The admin as users see it: topics, cluster, quorum."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from types import TracebackType
-from typing import Annotated, Any, Self, cast
+from typing import Annotated, ClassVar, cast
 
-from quorate.admin import descriptions
+from quorate.admin import controller_calls, descriptions
 from quorate.admin.new_topic import (
     NEW_NAME,
     PARTITIONS,
@@ -19,28 +18,17 @@ from quorate.admin.new_topic import (
     NewTopic,
 )
 from quorate.admin.new_topic import to_wire as new_topic_to_wire
+from quorate.aio.clock import Deadline
 from quorate.aio.owner import Owner
-from quorate.cluster.cluster import METADATA_TIMEOUT_MS, Cluster
-from quorate.errors import (
-    ClosedError,
-    DeadlineExceededError,
-    InvalidRequestError,
-    NetworkError,
-    OutcomeUnknownError,
-    QuorumUnavailableError,
-    StreamBrokenError,
-    WrongClusterError,
-    raise_if_error,
-)
+from quorate.cluster.client import Client
+from quorate.cluster.cluster import Cluster
+from quorate.errors import InvalidRequestError, raise_if_error
 from quorate.model import (
-    BrokerDescription,
     ClusterDescription,
     ClusterHealth,
     ConfigDescription,
     FeatureDescription,
     LeadershipTransfer,
-    NodeLevels,
-    NodeTrouble,
     QuorumDescription,
     TopicDescription,
     VoterChange,
@@ -62,18 +50,6 @@ from quorate.settings import (
     checked,
 )
 from quorate.v1 import admin_pb2 as wire
-from quorate.v1.admin_pb2 import MetadataRequest
-from quorate.v1.common_pb2 import ErrorCode
-
-#: A silent broker does not use up the time of the others.
-ONE_BROKER_TIMEOUT_MS = 5000
-#: How long a new topic is waited for at brokers that lag behind, and how often they are asked.
-KNOWN_BY_ALL_S, KNOWN_AGAIN_S = 5.0, 0.02
-#: After a broker found no controller; brokers themselves wait for one as long as they may.
-TRY_AGAIN_S = 0.25
-
-#: A call that ended so may have been carried out.
-UNKNOWN_OUTCOMES = StreamBrokenError | DeadlineExceededError
 
 NODE_ID = Whole(0, INT32_MAX, error=InvalidRequestError)
 DIRECTORY_ID = Text(
@@ -84,11 +60,13 @@ DIRECTORY_ID = Text(
 )
 
 
-class Admin:
+class Admin(Client):
     """Administer a cluster. Calls that change something are sent once: if the answer is lost,
     they raise OutcomeUnknownError, and a repeat of create_topic with the same call is refused
     with TopicExistsError if the first one was carried out.
     """
+
+    _what: ClassVar[str] = "admin"
 
     @checked
     def __init__(
@@ -99,56 +77,31 @@ class Admin:
         request_timeout_ms: Annotated[int, TIMEOUT_MS] = 30000,
         security: Annotated[object | None, SECURITY] = None,
     ) -> None:
-        self._bootstrap = bootstrap_servers
-        self._client_id = client_id
+        super().__init__(bootstrap_servers, client_id)
         self._timeout_ms = request_timeout_ms
-        #: One from each stop to the next: it may be started again, in another loop too.
-        self._owner = Owner("admin")
-        self._starting = asyncio.Lock()
-        self._cluster: Cluster | None = None
 
     async def start(self) -> None:
         """Connect; QuorumUnavailableError if nobody answers within request_timeout_ms."""
-        owner = self._owner
-        owner.bind()
-        async with self._starting:
-            self._check_not_stopped(owner)
-            if self._cluster is not None:
-                return
-            cluster = Cluster(self._bootstrap, client_id=self._client_id, owner=owner)
-            try:
-                await cluster.start(timeout_ms=self._timeout_ms)
-                self._check_not_stopped(owner)
-            except BaseException:
-                await cluster.stop()
-                raise
-            self._cluster = cluster
+        await self._start_once()
 
-    def _check_not_stopped(self, owner: Owner) -> None:
-        if self._owner is not owner:
-            raise ClosedError("this admin was stopped while it started")
+    async def _begin(self, cluster: Cluster, owner: Owner) -> None:
+        await cluster.start(timeout_ms=self._timeout_ms)
+        self._check_not_stopped(owner)
+        self._cluster = cluster
 
     async def stop(self) -> None:
         """Close; safe to call twice, and while it starts. It may be started again."""
         self._owner.check()
         cluster, self._cluster = self._cluster, None
-        owner, self._owner = self._owner, Owner("admin")
+        # It may be started again in another loop, so nothing of this life is kept.
+        owner, self._owner = self._owner, Owner(self._what)
         self._starting = asyncio.Lock()
         if cluster is not None:
             await cluster.stop()
         await owner.end_all()
 
-    async def __aenter__(self) -> Self:
-        await self.start()
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        await self.stop()
+    async def _end(self) -> None:
+        """Nothing of it works in the background."""
 
     # -- topics ----------------------------------------------------------------------------------
 
@@ -188,20 +141,18 @@ class Admin:
         Returns when every broker that answers knows them, so that whoever is told of a topic finds
         it. With validate_only nothing is created, and an empty list is returned.
         """
-        cluster = self._running()
-        deadline = self._deadline()
+        cluster, deadline = self._running(), Deadline(self._timeout_ms)
         request = wire.CreateTopicsRequest(
             topics=[new_topic_to_wire(topic, cluster.chance.randbytes(16)) for topic in topics],
             validate_only=validate_only,
             timeout_ms=self._timeout_ms,
         )
         # The topic ids are ours, so a repeat of this very request returns the first result.
-        response = await self._call(methods.CREATE_TOPICS, request, deadline=deadline)
-        for created in response.topics:
-            raise_if_error(created.error)
+        response = await self._ask(methods.CREATE_TOPICS, request, deadline=deadline)
         if validate_only:
             return []
-        await self._known_by_all([created.topic_id for created in response.topics], deadline)
+        topic_ids = [created.topic_id for created in response.topics]
+        await controller_calls.wait_until_known(cluster, topic_ids, deadline)
         names = [topic.name for topic in topics]
         described = await self._described(names, deadline)
         return [
@@ -209,40 +160,16 @@ class Admin:
             for name, created in zip(names, response.topics, strict=True)
         ]
 
-    async def _known_by_all(self, topic_ids: Sequence[bytes], deadline: float) -> None:
-        """Wait until each broker knows these topics; one that does not answer is passed over."""
-        cluster = self._running()
-        loop = asyncio.get_running_loop()
-        request = MetadataRequest(topic_ids=topic_ids)
-        deadline = min(deadline, loop.time() + KNOWN_BY_ALL_S)
-
-        async def known_by(endpoint: str) -> None:
-            connection = cluster.connection(endpoint, "control")
-            while (left_ms := int((deadline - loop.time()) * 1000)) > 0:
-                try:
-                    told = await connection.unary(
-                        methods.METADATA, request, timeout_ms=min(left_ms, METADATA_TIMEOUT_MS)
-                    )
-                except (NetworkError, WrongClusterError):
-                    return
-                if not any(one.error.code for one in told.topics):
-                    return
-                await asyncio.sleep(KNOWN_AGAIN_S)
-
-        await asyncio.gather(*map(known_by, dict.fromkeys(cluster.brokers.values())))
-
     @checked
     async def delete_topics(self, topics: Annotated[Iterable[str], Names()]) -> None:
         """Delete topics and all their records; UnknownTopicError if one is not there."""
         request = wire.DeleteTopicsRequest(topics=topics, timeout_ms=self._timeout_ms)
-        response = await self._call(methods.DELETE_TOPICS, request, safe_to_repeat=False)
-        for deleted in response.topics:
-            raise_if_error(deleted.error)
+        await self._ask(methods.DELETE_TOPICS, request, safe_to_repeat=False)
 
     @checked
     async def list_topics(self, *, internal: Annotated[bool, Flag("too")] = False) -> list[str]:
         """Return the names of all topics, sorted; internal ones only if asked for."""
-        response = await self._call(methods.DESCRIBE_TOPICS, wire.DescribeTopicsRequest())
+        response = await self._ask(methods.DESCRIBE_TOPICS, wire.DescribeTopicsRequest())
         return sorted(
             one.topic.name for one in response.topics if internal or not one.topic.internal
         )
@@ -255,13 +182,13 @@ class Admin:
         names = [] if topics is None else list(topics)
         if topics is not None and not names:
             return {}
-        return await self._described(names, self._deadline())
+        return await self._described(names, Deadline(self._timeout_ms))
 
     async def _described(
-        self, names: Sequence[str], deadline: float
+        self, names: Sequence[str], deadline: Deadline
     ) -> dict[str, TopicDescription]:
         request = wire.DescribeTopicsRequest(topics=names)
-        response = await self._call(methods.DESCRIBE_TOPICS, request, deadline=deadline)
+        response = await self._ask(methods.DESCRIBE_TOPICS, request, deadline=deadline)
         found = {}
         for described in response.topics:
             raise_if_error(described.topic.error)
@@ -273,10 +200,9 @@ class Admin:
         self, topic: Annotated[str | None, TOPIC] = None
     ) -> list[ConfigDescription]:
         """Return the settings in force for a topic, or the cluster's topic defaults."""
-        response = await self._call(
+        response = await self._ask(
             methods.DESCRIBE_CONFIGS, wire.DescribeConfigsRequest(topic=topic or "")
         )
-        raise_if_error(response.error)
         return [ConfigDescription(one.name, one.value, one.source) for one in response.entries]
 
     @checked
@@ -294,44 +220,20 @@ class Admin:
         request = wire.AlterConfigsRequest(
             topic=topic or "", set=cast(Mapping[str, str], set or {}), remove=remove
         )
-        response = await self._call(methods.ALTER_CONFIGS, request, safe_to_repeat=False)
-        raise_if_error(response.error)
+        response = await self._ask(methods.ALTER_CONFIGS, request, safe_to_repeat=False)
         return tuple(response.warnings)
 
     # -- cluster and quorum ----------------------------------------------------------------------
 
     async def describe_cluster(self) -> ClusterDescription:
         """Return who is registered, and which voter is controller (-1: unknown)."""
-        response = await self._call(methods.DESCRIBE_CLUSTER, wire.DescribeClusterRequest())
-        raise_if_error(response.error)
-        return ClusterDescription(
-            response.cluster_id,
-            response.controller,
-            tuple(
-                BrokerDescription(
-                    one.broker_id,
-                    one.rack,
-                    one.host,
-                    one.listener.endpoint,
-                    one.fenced,
-                    one.broker_epoch,
-                )
-                for one in response.brokers
-            ),
-        )
+        response = await self._ask(methods.DESCRIBE_CLUSTER, wire.DescribeClusterRequest())
+        return descriptions.cluster(response)
 
     async def describe_quorum(self) -> QuorumDescription:
         """Return the metadata quorum as its leader sees it; QuorumUnavailableError without one."""
-        response = await self._call(methods.DESCRIBE_QUORUM, wire.DescribeQuorumRequest())
-        raise_if_error(response.error)
-        return QuorumDescription(
-            response.leader,
-            response.epoch,
-            response.quorum_generation,
-            response.high_watermark,
-            tuple(map(descriptions.quorum_replica, response.voters)),
-            tuple(map(descriptions.quorum_replica, response.observers)),
-        )
+        response = await self._ask(methods.DESCRIBE_QUORUM, wire.DescribeQuorumRequest())
+        return descriptions.quorum(response)
 
     async def describe_health(self) -> ClusterHealth:
         """Return what is not well, as the controller sees it; QuorumUnavailableError without one.
@@ -340,20 +242,7 @@ class Admin:
         without a leader, under min ISR or under-replicated.
         """
         request = wire.DescribeHealthRequest(timeout_ms=self._timeout_ms)
-        response = await self._call(methods.DESCRIBE_HEALTH, request)
-        raise_if_error(response.error)
-        return ClusterHealth(
-            response.controller,
-            tuple(
-                NodeTrouble(
-                    "voter" if one.voter else "broker", one.id, one.endpoint, one.state, one.reason
-                )
-                for one in response.nodes
-            ),
-            descriptions.partition_trouble(response.offline),
-            descriptions.partition_trouble(response.under_min_isr),
-            descriptions.partition_trouble(response.under_replicated),
-        )
+        return descriptions.health(await self._ask(methods.DESCRIBE_HEALTH, request))
 
     @checked
     async def unregister_broker(self, broker_id: Annotated[int, NODE_ID]) -> None:
@@ -363,24 +252,12 @@ class Admin:
         or while partitions have replicas on it.
         """
         request = wire.UnregisterBrokerRequest(broker_id=broker_id)
-        response = await self._call(methods.UNREGISTER_BROKER, request, safe_to_repeat=False)
-        raise_if_error(response.error)
+        await self._ask(methods.UNREGISTER_BROKER, request, safe_to_repeat=False)
 
     async def describe_features(self) -> list[FeatureDescription]:
         """Return the features with the level in force, and which levels each node knows."""
-        response = await self._call(methods.DESCRIBE_FEATURES, wire.DescribeFeaturesRequest())
-        raise_if_error(response.error)
-        return [
-            FeatureDescription(
-                one.name,
-                one.level,
-                tuple(
-                    NodeLevels("voter" if n.voter else "broker", n.id, n.lowest, n.highest)
-                    for n in one.nodes
-                ),
-            )
-            for one in response.features
-        ]
+        response = await self._ask(methods.DESCRIBE_FEATURES, wire.DescribeFeaturesRequest())
+        return descriptions.features(response)
 
     @checked
     async def update_feature(
@@ -392,9 +269,7 @@ class Admin:
         InvalidRequestError for a lower one than is in force.
         """
         request = wire.UpdateFeatureRequest(name=name, level=level)
-        response = await self._call(methods.UPDATE_FEATURE, request)
-        raise_if_error(response.error)
-        return response.level
+        return (await self._ask(methods.UPDATE_FEATURE, request)).level
 
     @checked
     async def transfer_leadership(
@@ -408,10 +283,9 @@ class Admin:
         QuorumUnavailableError without a leader.
         """
         request = wire.TransferLeadershipRequest(voter_id=voter_id)
-        response = await self._call(
+        response = await self._ask(
             methods.TRANSFER_LEADERSHIP, request, safe_to_repeat=voter_id is not None
         )
-        raise_if_error(response.error)
         return LeadershipTransfer(response.leader, response.already)
 
     @checked
@@ -433,8 +307,7 @@ class Admin:
             directory_id=bytes.fromhex(directory_id),
             endpoint=endpoint,
         )
-        response = await self._call(methods.ADD_VOTER, request)
-        raise_if_error(response.error)
+        response = await self._ask(methods.ADD_VOTER, request)
         return VoterChange(voter_id, directory_id, response.already)
 
     @checked
@@ -451,64 +324,24 @@ class Admin:
         """
         named = b"" if directory_id is None else bytes.fromhex(directory_id)
         request = wire.RemoveVoterRequest(voter_id=voter_id, directory_id=named)
-        response = await self._call(methods.REMOVE_VOTER, request)
-        raise_if_error(response.error)
+        response = await self._ask(methods.REMOVE_VOTER, request)
         gone = response.directory_id or named
         return VoterChange(voter_id, gone.hex(), response.already)
 
     # -- inside ----------------------------------------------------------------------------------
 
-    def _running(self) -> Cluster:
-        if self._cluster is None:
-            raise ClosedError("this admin is not running; call start() or use `async with`")
-        self._owner.check_alive()
-        return self._cluster
-
-    def _deadline(self) -> float:
-        return asyncio.get_running_loop().time() + self._timeout_ms / 1000
-
-    async def _call(
+    async def _ask(
         self,
         method: Method[Q, R],
         request: Q,
         *,
         safe_to_repeat: bool = True,
-        deadline: float | None = None,
+        deadline: Deadline | None = None,
     ) -> R:
-        """Ask until a broker answers that has found a controller, for request_timeout_ms in all."""
+        """Return the answer, within request_timeout_ms in all; raise the error that it names."""
         cluster = self._running()
-        loop = asyncio.get_running_loop()
-        deadline = self._deadline() if deadline is None else deadline
-        refused: R | None = None
-        while True:
-            left_ms = max(1, int((deadline - loop.time()) * 1000))
-            try:
-                response = await cluster.ask_any(
-                    method,
-                    request,
-                    timeout_ms=left_ms,
-                    one_broker_ms=ONE_BROKER_TIMEOUT_MS if safe_to_repeat else None,
-                    safe_to_repeat=safe_to_repeat,
-                )
-            except (NetworkError, QuorumUnavailableError) as error:
-                if refused is not None and (
-                    safe_to_repeat or isinstance(error, QuorumUnavailableError)
-                ):
-                    return refused  # which says why
-                if safe_to_repeat or not isinstance(error, UNKNOWN_OUTCOMES):
-                    raise
-                raise OutcomeUnknownError(
-                    f"{method.path} was sent, and no answer came ({error}); "
-                    "look whether it was carried out before you repeat it"
-                ) from error
-            if not _found_no_controller(response) or loop.time() + TRY_AGAIN_S >= deadline:
-                return response
-            refused = response
-            await asyncio.sleep(TRY_AGAIN_S)
-
-
-def _found_no_controller(response: Any) -> bool:
-    """Whether the broker says that it could not reach a controller: then nothing was done."""
-    errors = [one.error for one in getattr(response, "topics", ()) if hasattr(one, "error")]
-    errors += [response.error] if hasattr(response, "error") else []
-    return any(error.code == ErrorCode.ERROR_CODE_QUORUM_UNAVAILABLE for error in errors)
+        self._owner.check_alive()
+        deadline = deadline or Deadline(self._timeout_ms)
+        return await controller_calls.ask(
+            cluster, method, request, deadline, safe_to_repeat=safe_to_repeat
+        )

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from quorate.model import (
+    BrokerDescription,
+    ClusterDescription,
+    ClusterHealth,
+    FeatureDescription,
+    NodeLevels,
+    NodeTrouble,
     PartitionDescription,
     PartitionTrouble,
+    QuorumDescription,
     QuorumReplicaDescription,
     TopicDescription,
 )
 from quorate.v1 import admin_pb2 as wire
 
 
-def partition_trouble(trouble: wire.PartitionTrouble) -> PartitionTrouble:
-    """How many partitions are in a trouble, and some of them."""
-    return PartitionTrouble(trouble.count, tuple(trouble.examples))
-
-
 def topic(described: wire.DescribedTopic) -> TopicDescription:
-    """A topic as the answering broker knows it."""
+    """Return a topic as the answering broker knows it."""
     topic = described.topic
     return TopicDescription(
         topic.name,
@@ -38,8 +40,38 @@ def topic(described: wire.DescribedTopic) -> TopicDescription:
     )
 
 
-def quorum_replica(one: wire.QuorumReplica) -> QuorumReplicaDescription:
-    """A voter or observer as the quorum's leader sees it."""
+def cluster(response: wire.DescribeClusterResponse) -> ClusterDescription:
+    """Return the registered brokers, and the controller."""
+    return ClusterDescription(
+        response.cluster_id,
+        response.controller,
+        tuple(
+            BrokerDescription(
+                one.broker_id,
+                one.rack,
+                one.host,
+                one.listener.endpoint,
+                one.fenced,
+                one.broker_epoch,
+            )
+            for one in response.brokers
+        ),
+    )
+
+
+def quorum(response: wire.DescribeQuorumResponse) -> QuorumDescription:
+    """Return the metadata quorum as its leader sees it."""
+    return QuorumDescription(
+        response.leader,
+        response.epoch,
+        response.quorum_generation,
+        response.high_watermark,
+        tuple(map(_quorum_replica, response.voters)),
+        tuple(map(_quorum_replica, response.observers)),
+    )
+
+
+def _quorum_replica(one: wire.QuorumReplica) -> QuorumReplicaDescription:
     return QuorumReplicaDescription(
         one.id,
         one.directory_id.hex(),
@@ -48,3 +80,40 @@ def quorum_replica(one: wire.QuorumReplica) -> QuorumReplicaDescription:
         one.lag,
         one.last_caught_up_ms,
     )
+
+
+def health(response: wire.DescribeHealthResponse) -> ClusterHealth:
+    """Return what is not well, as the controller sees it."""
+    return ClusterHealth(
+        response.controller,
+        tuple(
+            NodeTrouble(_kind(one.voter), one.id, one.endpoint, one.state, one.reason)
+            for one in response.nodes
+        ),
+        _partition_trouble(response.offline),
+        _partition_trouble(response.under_min_isr),
+        _partition_trouble(response.under_replicated),
+    )
+
+
+def _partition_trouble(trouble: wire.PartitionTrouble) -> PartitionTrouble:
+    return PartitionTrouble(trouble.count, tuple(trouble.examples))
+
+
+def features(response: wire.DescribeFeaturesResponse) -> list[FeatureDescription]:
+    """Return each feature with the level in force, and the levels that each node knows."""
+    return [
+        FeatureDescription(
+            one.name,
+            one.level,
+            tuple(
+                NodeLevels(_kind(node.voter), node.id, node.lowest, node.highest)
+                for node in one.nodes
+            ),
+        )
+        for one in response.features
+    ]
+
+
+def _kind(is_voter: bool) -> str:
+    return "voter" if is_voter else "broker"

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING
 
 from quorate.aio.bell import Bell
@@ -15,6 +16,7 @@ from quorate.consumer.buffer import Buffer
 from quorate.consumer.buffered_records import BufferedRecords
 from quorate.consumer.fetch_stream import FetchConfig, FetchStream
 from quorate.consumer.offset_lookup import OffsetLookup
+from quorate.errors import RequestTimedOutError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -93,6 +95,14 @@ class Fetcher:
         """A read found nothing."""
         for state in self.buffer.found_nothing():
             self._follow(state, was_full=True)
+
+    async def wait(self, timeout_s: float | None) -> None:
+        """A read found nothing: wait until there may be something. None: as long as it takes."""
+        self.found_nothing()
+        with contextlib.suppress(RequestTimedOutError):
+            await self.cluster.owner.wait(
+                self.arrived.next_ring(), timeout_s=timeout_s, late=RequestTimedOutError
+            )
 
     def assigned(self, change: Change) -> None:
         """Partitions came and went."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Annotated
 
+from quorate.cluster.client import Client
 from quorate.consumer.offset_lookup import EARLIEST, LATEST
 from quorate.model import OffsetAndTimestamp, TopicPartition
 from quorate.settings import TIMESTAMP_MS, TOPIC, ByPartition, Partitions, checked
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from quorate.consumer.fetcher import Fetcher
 
 
-class ConsumerQueries(ABC):
+class ConsumerQueries(Client):
     """Asks the leaders, and moves no position."""
 
     @abstractmethod

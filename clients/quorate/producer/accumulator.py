@@ -193,19 +193,9 @@ class Accumulator:
 
     def linger_ends(self, now: float, is_ours: Callable[[PartitionQueue], bool]) -> float | None:
         """Return when the first open or backing-off batch may be sent, None if there is none."""
-        ends: float | None = None
-        for queue in self._active:
-            if not is_ours(queue):
-                continue
-            if queue.ready or queue.has_gap:
-                end = queue.retry_at if queue.retry_at > now else None
-            elif queue.open is not None:
-                end = max(queue.open.opened_at + self.config.linger_s, queue.retry_at)
-            else:
-                end = None
-            if end is not None and (ends is None or end < ends):
-                ends = end
-        return ends
+        linger_s = self.config.linger_s
+        ends = [queue.waits_until(now, linger_s) for queue in self._active if is_ours(queue)]
+        return min((end for end in ends if end is not None), default=None)
 
     def waiting(self) -> Iterator[PartitionQueue]:
         """Queues that hold something."""
@@ -299,15 +289,7 @@ class Accumulator:
         Not what may have been written to the old one. What is in flight may come back; until then
         nothing newer is sent.
         """
-        for batch in list(old.batches()):
-            if batch in old.in_flight or batch.is_uncertain or batch.opened_at < made_at:
-                continue
-            old.remove(batch)
-            batch.queue = new
-            batch.attempts = 0
-            batch.base_sequence = -1
-            batch.encoded = None
-            new.put_back(batch)
+        if new.take_over(old, made_at):
             self._active[new] = None
         if old.is_empty:
             self._active.pop(old, None)
@@ -329,26 +311,9 @@ class Accumulator:
 
     def expire(self, now: float) -> list[Batch]:
         """Fail every batch past its delivery timeout, oldest first; return them."""
-        expired = [
-            batch
-            for queue in list(self._active)
-            for batch in list(queue.batches())
-            if now >= batch.deadline
-        ]
+        expired = [batch for batch in self.unfinished() if now >= batch.deadline]
         for batch in expired:
-            may_be_written = batch.is_uncertain or batch in batch.queue.in_flight
-            how = "was never sent"
-            if batch.attempts:
-                became = "may have been" if may_be_written else "was not"
-                how = f"was sent {batch.attempts} times, and {became} written"
-            why = batch.refusal or (None if batch.attempts else self.hindrance)
-            error = DeliveryTimeoutError(
-                f"{batch.count} records for {batch.queue.topic}-{batch.queue.partition} were "
-                f"not acknowledged within {self.config.delivery_timeout_s * 1000:.0f} ms; "
-                f"their batch {how}" + (f" (last: {why})" if why else "")
-            )
-            error.may_be_written = may_be_written
-            self._finish(batch, error)
+            self._finish(batch, _timed_out(batch, self.config.delivery_timeout_s, self.hindrance))
         return expired
 
     def close(self, error: QuorateError) -> None:
@@ -402,6 +367,24 @@ def _unknown(batch: Batch, error: QuorateError) -> OutcomeUnknownError:
     )
     unknown.__cause__ = error
     return unknown
+
+
+def _timed_out(
+    batch: Batch, timeout_s: float, hindrance: QuorateError | None
+) -> DeliveryTimeoutError:
+    may_be_written = batch.is_uncertain or batch in batch.queue.in_flight
+    how = "was never sent"
+    if batch.attempts:
+        became = "may have been" if may_be_written else "was not"
+        how = f"was sent {batch.attempts} times, and {became} written"
+    why = batch.refusal or (None if batch.attempts else hindrance)
+    error = DeliveryTimeoutError(
+        f"{batch.count} records for {batch.queue.topic}-{batch.queue.partition} were "
+        f"not acknowledged within {timeout_s * 1000:.0f} ms; "
+        f"their batch {how}" + (f" (last: {why})" if why else "")
+    )
+    error.may_be_written = may_be_written
+    return error
 
 
 def _too_large(size: int, raw_size: int) -> str:

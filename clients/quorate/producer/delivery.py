@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Generator
 from contextvars import Context, copy_context
 from functools import partial
@@ -14,6 +15,8 @@ from quorate.model import RecordMetadata
 if TYPE_CHECKING:
     from quorate.aio.owner import Owner
     from quorate.producer.partition_queue import Batch
+
+log = logging.getLogger(__name__)
 
 #: A batch ends at its deadline, by the sender. Whoever waits for it this long after has no sender.
 END_GRACE_S = 5.0
@@ -140,6 +143,21 @@ class _Callback:
 
     def __call__(self) -> None:
         self.delivery._batch_done(self)
+
+
+def count_undelivered(batch: Batch) -> int:
+    """Return how many records of a batch failed while nobody awaits them, and log them."""
+    unobserved = batch.count - len(batch.observed or ())
+    if batch.error is None or not unobserved:
+        return 0
+    log.error(
+        "%d records for %s-%d were not delivered, and nobody awaits them: %s",
+        unobserved,
+        batch.queue.topic,
+        batch.queue.partition,
+        batch.error,
+    )
+    return unobserved
 
 
 async def until_done(batch: Batch) -> None:

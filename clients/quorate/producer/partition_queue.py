@@ -213,6 +213,17 @@ class PartitionQueue:
             comes_after(following, batch) for batch in self.in_flight
         )
 
+    def waits_until(self, now: float, linger_s: float) -> float | None:
+        """Return when the next batch may be sent: its linger, or its backoff, is over then.
+
+        None if that does not depend on time.
+        """
+        if self.ready or self.has_gap:
+            return self.retry_at if self.retry_at > now else None
+        if self.open is None:
+            return None
+        return max(self.open.opened_at + linger_s, self.retry_at)
+
     def take_next(self, lingers_since: float | None) -> Batch | None:
         """Take the next batch; not the open one if it was opened after `lingers_since`."""
         if self.ready:
@@ -243,6 +254,25 @@ class PartitionQueue:
                 break
             index += 1
         self.ready.insert(index, batch)
+
+    def take_over(self, old: PartitionQueue, made_at: float) -> bool:
+        """Take from the queue of a deleted topic what was sent since `made_at`; return if any was.
+
+        A batch that may have been written to the deleted topic stays there: here it would be
+        written twice.
+        """
+        has_taken = False
+        for batch in list(old.batches()):
+            if batch in old.in_flight or batch.is_uncertain or batch.opened_at < made_at:
+                continue
+            old.remove(batch)
+            batch.queue = self
+            batch.attempts = 0
+            batch.base_sequence = -1
+            batch.encoded = None
+            self.put_back(batch)
+            has_taken = True
+        return has_taken
 
     def remove(self, batch: Batch) -> None:
         """The batch is no more on its way."""

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import weakref
 from collections.abc import Iterable, Sequence
-from types import TracebackType
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, ClassVar
 
 from quorate.aio.owner import Owner
+from quorate.cluster.client import Client
 from quorate.cluster.cluster import Cluster
 from quorate.cluster.topic_views import TopicView
-from quorate.errors import ClosedError
 from quorate.model import Header, RecordMetadata
 from quorate.producer.accumulator import Accumulator, AccumulatorConfig
 from quorate.producer.arguments import as_bytes, as_headers
 from quorate.producer.buffer_room import BufferRoom
-from quorate.producer.delivery import Delivery, until_done
+from quorate.producer.delivery import Delivery, count_undelivered, until_done
 from quorate.producer.partition_queue import Batch, PartitionQueue
 from quorate.producer.partitioner import Partitioner, Sticky
 from quorate.producer.routes import Routes
@@ -46,12 +44,10 @@ from quorate.settings import (
     checked,
 )
 
-log = logging.getLogger(__name__)
-
 ACKS = {"all": -1, -1: -1, 0: 0, 1: 1}
 
 
-class Producer:
+class Producer(Client):
     """Write records to topics.
 
     ``acks``: "all" (every in-sync replica has it), 1 (the leader has it) or 0 (sent, nothing
@@ -69,6 +65,8 @@ class Producer:
         async with Producer(bootstrap_servers="localhost:7092") as producer:
             await producer.send_and_wait("invoice", b"9.50", key=b"customer-42")
     """
+
+    _what: ClassVar[str] = "producer"
 
     @checked
     def __init__(
@@ -94,8 +92,7 @@ class Producer:
     ) -> None:
         if enable_idempotence and ACKS[acks] != -1:
             raise ValueError(f'enable_idempotence=True needs acks="all", not {acks!r}')
-        self._bootstrap = bootstrap_servers
-        self._client_id = client_id
+        super().__init__(bootstrap_servers, client_id)
         self._acks = ACKS[acks]
         self._request_timeout_ms = request_timeout_ms
         idempotent = self._acks == -1 if enable_idempotence is None else enable_idempotence
@@ -114,14 +111,11 @@ class Producer:
         self._encode_value: Encode | None = encoder(value_serializer)
         self._accumulator = Accumulator(self._config)
         self._room = BufferRoom(self._accumulator)
-        self._owner = Owner("producer")
-        self._cluster: Cluster | None = None
-        self._sender: Sender | None = None
-        self._routes: Routes | None = None
+        #: Both from the start on.
+        self._sender: Sender
+        self._routes: Routes
         self._sticky: dict[str, Sticky] = {}
         self._must_yield = False
-        self._starting = asyncio.Lock()
-        self._stopped: asyncio.Event | None = None
         #: Warns if this object is gone before it was stopped, also at the interpreter's end.
         self._unstopped: weakref.finalize[[], Producer] | None = None
         #: Records that failed while nobody had asked for their Delivery.
@@ -129,20 +123,15 @@ class Producer:
 
     async def start(self) -> None:
         """Connect; QuorumUnavailableError if no bootstrap server answers in request_timeout_ms."""
-        self._owner.bind()
-        async with self._starting:
-            self._check_not_stopped()
-            if self._cluster is None:
-                await self._start()
+        await self._start_once()
 
-    async def _start(self) -> None:
-        cluster = Cluster(self._bootstrap, client_id=self._client_id, owner=self._owner)
-        try:
-            await cluster.start(timeout_ms=self._request_timeout_ms)
-            self._check_not_stopped()  # meanwhile
-        except BaseException:
-            await cluster.stop()
-            raise
+    async def stop(self) -> None:
+        """Flush, then close. What cannot be delivered has failed after delivery_timeout_ms."""
+        await self._stop_once()
+
+    async def _begin(self, cluster: Cluster, owner: Owner) -> None:
+        await cluster.start(timeout_ms=self._request_timeout_ms)
+        self._check_not_stopped(owner)
         self._cluster = cluster
         self._routes = Routes(cluster, self._accumulator, self._partitioner)
         self._sticky = self._routes.sticky
@@ -159,23 +148,10 @@ class Producer:
         self._unstopped = weakref.finalize(self, remains.tell)
         self._sender.start()
 
-    def _check_not_stopped(self) -> None:
-        if self._stopped is not None:
-            raise ClosedError("this producer was stopped; make a new one")
-
-    async def stop(self) -> None:
-        """Flush, then close. What cannot be delivered has failed after delivery_timeout_ms."""
-        self._owner.check()
-        if self._stopped is not None:
-            await self._stopped.wait()
-            return
-        self._stopped = asyncio.Event()
-        if self._cluster is None or self._sender is None:
-            self._stopped.set()
-            return
+    async def _end(self) -> None:
         if self._unstopped is not None:
             self._unstopped.detach()
-        stopped = ClosedError("this producer was stopped; make a new one")
+        stopped = self._stopped_error()
         # Nothing is taken from now on: what is taken after the flush would never be sent.
         self._accumulator.closed = self._accumulator.closed or stopped
         self._room.close(stopped)
@@ -183,24 +159,7 @@ class Producer:
             await self.flush()
         finally:
             self._accumulator.close(stopped)
-            try:
-                await self._sender.stop()
-                await self._cluster.stop()
-                await self._owner.end_all()
-            finally:
-                self._stopped.set()
-
-    async def __aenter__(self) -> Self:
-        await self.start()
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        await self.stop()
+            await self._sender.stop()
 
     async def send(  # noqa: C901, PLR0912 - one hot path
         self,
@@ -219,7 +178,7 @@ class Producer:
         self._owner.check()
         cluster = self._cluster
         if cluster is None:
-            raise ClosedError("this producer is not running; call start() or use `async with`")
+            raise self._not_running_error()
         if self._must_yield:  # before the record is taken: whoever is cancelled here sent nothing
             self._must_yield = False
             await asyncio.sleep(0)
@@ -228,7 +187,7 @@ class Producer:
         except TypeError:  # it has no hash
             view = cluster.topics.get(TOPIC.check("send", "a topic's name", topic))
         if view is None:
-            view = await self._topic(topic)
+            view = await self._routes.find(topic)
         if self._encode_key is not None and key is not None:
             key = self._encode_key(topic, key)
             if key.__class__ is not bytes:
@@ -255,7 +214,6 @@ class Producer:
             self._room.waiting
             or accumulator.bytes_used + size > accumulator.config.buffer_bytes_max
         ):
-            assert self._sender is not None
             self._sender.wake()
             await self._room.wait(size)
             view = cluster.topics.get(topic, view)
@@ -267,7 +225,6 @@ class Producer:
             queue = sticky.queue
             assert queue is not None
         else:
-            assert self._routes is not None
             queue = self._routes.choose(view, key, partition)
             sticky = self._sticky.get(topic) if key is None and partition is None else None
         batch = queue.open
@@ -318,14 +275,13 @@ class Producer:
         """Send a record, without lingering, and wait until it is acknowledged."""
         delivery = await self.send(topic, value, key, partition, timestamp_ms, headers)
         delivery._batch.urgent = True
-        assert self._sender is not None
         self._sender.opened(delivery._batch.queue, is_urgent=True)
         return await delivery
 
     async def flush(self) -> None:
         """Wait until every record sent so far is acknowledged or has failed; without lingering."""
         self._owner.check()
-        if self._sender is None:
+        if self._cluster is None:
             return
         self._accumulator.flushes += 1
         self._sender.wake()
@@ -338,25 +294,13 @@ class Producer:
     async def partitions_for(self, topic: str) -> set[int]:
         """Return the numbers of a topic's partitions."""
         self._owner.check()
-        if self._cluster is None:
-            raise ClosedError("this producer is not running; call start() or use `async with`")
-        return set((await self._topic(topic)).numbers)
+        self._running()
+        return set((await self._routes.find(topic)).numbers)
 
     # -- inside ----------------------------------------------------------------------------------
 
-    async def _topic(self, topic: str) -> TopicView:
-        """Return what is known of a topic, asking for it if need be; it is in use from now on."""
-        assert self._cluster is not None
-        assert self._routes is not None
-        if self._accumulator.closed is not None:
-            raise self._accumulator.closed.with_traceback(None)
-        view = await self._cluster.topic(topic)
-        self._routes.use(view)
-        return view
-
     def _move_on(self, view: TopicView, queue: PartitionQueue) -> PartitionQueue:
         """Begin the next batch of records without a key, elsewhere if this partition had enough."""
-        assert self._routes is not None
         left, queue = queue, self._routes.begin(view, queue)
         if queue is not left and left.complete():
             self._opened(left, completed=True)
@@ -381,19 +325,9 @@ class Producer:
 
     def _opened(self, queue: PartitionQueue, *, completed: bool) -> None:
         """A batch begins: tell the sender, and let it run if one became full."""
-        assert self._sender is not None
         self._sender.opened(queue, is_urgent=completed)
         self._must_yield |= completed
 
     def _batch_ended(self, batch: Batch) -> None:
-        unobserved = batch.count - len(batch.observed or ())
-        if batch.error is not None and unobserved:
-            self.undelivered += unobserved
-            log.error(
-                "%d records for %s-%d were not delivered, and nobody awaits them: %s",
-                unobserved,
-                batch.queue.topic,
-                batch.queue.partition,
-                batch.error,
-            )
+        self.undelivered += count_undelivered(batch)
         self._room.give()

@@ -1,6 +1,6 @@
 """Which partition, and so which queue, a record goes to; for every topic in use.
 
-Waits for nothing. A topic that is gone, or to which nothing was sent for minutes, is forgotten,
+A topic that is gone, or to which nothing was sent for minutes, is forgotten,
 here and in the view of the cluster: a producer that works with many short-lived topics must not ask
 for all of them for ever.
 """
@@ -38,6 +38,17 @@ class Routes:
         self._looked_at = 0.0
         #: Of each topic: the batches ever opened at the last look, and the looks without a new one.
         self._idle: dict[str, tuple[int, int]] = {}
+
+    async def find(self, topic: str) -> TopicView:
+        """Return what is known of a topic, asking for it if need be; it is in use from now on.
+
+        Raises UnknownTopicError, QuorumUnavailableError, and why the producer works no more.
+        """
+        if self._accumulator.closed is not None:
+            raise self._accumulator.closed.with_traceback(None)
+        view = await self._cluster.topic(topic)
+        self.use(view)
+        return view
 
     def queue(self, view: TopicView, partition: int) -> PartitionQueue:
         """Return a partition's queue, kept by its topic's view: a topic made again has another."""

@@ -1,0 +1,110 @@
+"""Calls of an admin: sent to any broker, and passed on by it to the controller where need be."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from quorate.aio.clock import Deadline
+from quorate.cluster.cluster import METADATA_TIMEOUT_MS
+from quorate.errors import (
+    DeadlineExceededError,
+    NetworkError,
+    OutcomeUnknownError,
+    QuorumUnavailableError,
+    StreamBrokenError,
+    WrongClusterError,
+    raise_if_error,
+)
+from quorate.net import methods
+from quorate.net.network import Method, Q, R
+from quorate.v1.admin_pb2 import MetadataRequest
+from quorate.v1.common_pb2 import Error, ErrorCode
+
+if TYPE_CHECKING:
+    from quorate.cluster.cluster import Cluster
+
+#: A broker that is silent must not use up the time of the others.
+ONE_BROKER_TIMEOUT_MS = 5000
+#: Between tries while brokers find no controller. A broker waits for one itself before it says so.
+TRY_AGAIN_S = 0.25
+#: How long a new topic is waited for at brokers that lag behind, and how often they are asked.
+KNOWN_BY_ALL_MS, KNOWN_AGAIN_S = 5000, 0.02
+#: A call that ended so may have been carried out.
+UNKNOWN_OUTCOMES = StreamBrokenError | DeadlineExceededError
+
+
+async def ask(
+    cluster: Cluster, method: Method[Q, R], request: Q, deadline: Deadline, *, safe_to_repeat: bool
+) -> R:
+    """Ask one broker after another until one answers that has found a controller.
+
+    A call that is not safe to repeat is sent once. Raises the first error that the answer names,
+    OutcomeUnknownError if such a call was sent and no answer came.
+    """
+    refused: R | None = None
+    while True:
+        try:
+            response = await cluster.ask_any(
+                method,
+                request,
+                timeout_ms=max(1, deadline.left_ms),
+                one_broker_ms=ONE_BROKER_TIMEOUT_MS if safe_to_repeat else None,
+                safe_to_repeat=safe_to_repeat,
+            )
+        except (NetworkError, QuorumUnavailableError) as error:
+            if refused is not None and (
+                safe_to_repeat or isinstance(error, QuorumUnavailableError)
+            ):
+                return _checked(refused)  # which says why
+            if safe_to_repeat or not isinstance(error, UNKNOWN_OUTCOMES):
+                raise
+            raise OutcomeUnknownError(
+                f"{method.path} was sent, and no answer came ({error}); "
+                "look whether it was carried out before you repeat it"
+            ) from error
+        if not _found_no_controller(response) or deadline.left_s <= TRY_AGAIN_S:
+            return _checked(response)
+        refused = response
+        await asyncio.sleep(TRY_AGAIN_S)
+
+
+async def wait_until_known(
+    cluster: Cluster, topic_ids: Sequence[bytes], deadline: Deadline
+) -> None:
+    """Wait until each broker knows these topics. One that does not answer is passed over."""
+    request = MetadataRequest(topic_ids=topic_ids)
+    until = Deadline(min(deadline.left_ms, KNOWN_BY_ALL_MS))
+
+    async def known_by(endpoint: str) -> None:
+        connection = cluster.connection(endpoint, "control")
+        while (left_ms := until.left_ms) > 0:
+            try:
+                told = await connection.unary(
+                    methods.METADATA, request, timeout_ms=min(left_ms, METADATA_TIMEOUT_MS)
+                )
+            except (NetworkError, WrongClusterError):
+                return
+            if not any(one.error.code for one in told.topics):
+                return
+            await asyncio.sleep(KNOWN_AGAIN_S)
+
+    await asyncio.gather(*map(known_by, dict.fromkeys(cluster.brokers.values())))
+
+
+def _errors(response: Any) -> list[Error]:
+    """Return the errors of an answer: of the call, and of each topic that it is about."""
+    errors = [response.error] if hasattr(response, "error") else []
+    return errors + [one.error for one in getattr(response, "topics", ()) if hasattr(one, "error")]
+
+
+def _checked(response: R) -> R:
+    for error in _errors(response):
+        raise_if_error(error)
+    return response
+
+
+def _found_no_controller(response: Any) -> bool:
+    """Whether the broker says that it could not reach a controller: then nothing was done."""
+    return any(error.code == ErrorCode.ERROR_CODE_QUORUM_UNAVAILABLE for error in _errors(response))

@@ -1,0 +1,118 @@
+"""The life of a client, which is the same for a producer, a consumer and an admin."""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from types import TracebackType
+from typing import ClassVar, Self
+
+from quorate.aio.owner import Owner
+from quorate.cluster.cluster import Cluster
+from quorate.errors import ClosedError
+
+
+class Client(ABC):
+    """Started once and stopped once, in one event loop; `async with` does both.
+
+    Several tasks may start and stop it at the same time: the first start connects, and every stop
+    returns when the first one is done.
+    """
+
+    #: What this client is, in errors: "producer".
+    _what: ClassVar[str]
+
+    def __init__(self, bootstrap_servers: str | Sequence[str], client_id: str) -> None:
+        self._bootstrap = bootstrap_servers
+        self._client_id = client_id
+        self._owner = Owner(self._what)
+        self._cluster: Cluster | None = None
+        self._starting = asyncio.Lock()
+        #: Set when the stop is done; None before the stop begins.
+        self._stopped: asyncio.Event | None = None
+
+    @abstractmethod
+    async def start(self) -> None:
+        """Connect."""
+
+    @abstractmethod
+    async def stop(self) -> None:
+        """Close."""
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.stop()
+
+    # -- what the subclass does in between -------------------------------------------------------
+
+    @abstractmethod
+    async def _begin(self, cluster: Cluster, owner: Owner) -> None:
+        """Connect, set `_cluster`, begin to work. What it awaits may be followed by a stop:
+        `_check_not_stopped` raises then.
+        """
+
+    @abstractmethod
+    async def _end(self) -> None:
+        """End the work, while the cluster can still be reached."""
+
+    # -- starting and stopping -------------------------------------------------------------------
+
+    async def _start_once(self) -> None:
+        owner = self._owner
+        owner.bind()
+        async with self._starting:
+            self._check_not_stopped(owner)
+            if self._cluster is not None:
+                return
+            cluster = Cluster(self._bootstrap, client_id=self._client_id, owner=owner)
+            try:
+                await self._begin(cluster, owner)
+            except BaseException:
+                await cluster.stop()
+                raise
+
+    def _check_not_stopped(self, owner: Owner) -> None:
+        if self._stopped is not None:
+            raise self._stopped_error()
+        if self._owner is not owner:
+            raise ClosedError(f"this {self._what} was stopped while it started")
+
+    def _stopped_error(self) -> ClosedError:
+        return ClosedError(f"this {self._what} was stopped; make a new one")
+
+    async def _stop_once(self) -> None:
+        self._owner.check()
+        if self._stopped is not None:
+            await self._stopped.wait()
+            return
+        self._stopped = asyncio.Event()
+        try:
+            if self._cluster is not None:
+                await self._end_all(self._cluster)
+        finally:
+            self._stopped.set()
+
+    async def _end_all(self, cluster: Cluster) -> None:
+        try:
+            await self._end()
+        finally:
+            await cluster.stop()
+            await self._owner.end_all()
+
+    def _running(self) -> Cluster:
+        """Return the cluster; ClosedError if the client was not started."""
+        if self._cluster is None:
+            raise self._not_running_error()
+        return self._cluster
+
+    def _not_running_error(self) -> ClosedError:
+        return ClosedError(f"this {self._what} is not running; call start() or use `async with`")

@@ -1,0 +1,226 @@
+"""Which partitions a consumer reads, and from where: what its user says, and what is so."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from typing import Annotated, NoReturn
+
+from quorate.consumer.assignment import Assignment
+from quorate.consumer.fetcher import Fetcher
+from quorate.consumer.offset_lookup import TIMEOUT_S
+from quorate.consumer.partition_state import UNKNOWN, PartitionState, Reset
+from quorate.consumer.pending_positions import PendingPositions
+from quorate.consumer.queries import ConsumerQueries
+from quorate.consumer.subscription import Change, Subscription
+from quorate.errors import InvalidRequestError, UnsupportedError
+from quorate.model import TopicPartition
+from quorate.settings import (
+    INT32_MAX,
+    OFFSET,
+    Names,
+    Partition,
+    Partitions,
+    Pattern,
+    Whole,
+    checked,
+)
+
+
+class ConsumerPositions(ConsumerQueries):
+    """The part of a consumer that says what to read. Every call works before start() too."""
+
+    def __init__(
+        self, bootstrap_servers: str | Sequence[str], client_id: str, policy: Reset
+    ) -> None:
+        super().__init__(bootstrap_servers, client_id)
+        self._subscription = Subscription(policy)
+        self._assignment = Assignment(self._subscription, self._assigned)
+        self._fetcher: Fetcher | None = None
+
+    # -- what to read ----------------------------------------------------------------------------
+
+    @checked
+    def subscribe(
+        self,
+        topics: Annotated[Sequence[str], Names(what="topics")] = (),
+        pattern: Annotated[str | None, Pattern()] = None,
+        listener: object | None = None,
+    ) -> PendingPositions:
+        """Read all partitions of these topics, or of every topic whose whole name matches.
+
+        Partitions and matching topics that appear later are read from their beginning. The
+        listener's on_partitions_assigned(list) and on_partitions_revoked(list) are called if it
+        has them; they must be plain functions, and what they raise comes out of the next read.
+        On a started consumer, await the call to have the positions fixed.
+        """
+        self._owner.check()
+        self._assignment.subscribe(topics, pattern, listener)
+        return PendingPositions(self._settle_all)
+
+    def unsubscribe(self) -> None:
+        """Read nothing."""
+        self._owner.check()
+        self._assignment.unsubscribe()
+
+    @checked
+    def assign(
+        self, partitions: Annotated[Iterable[TopicPartition], Partitions()]
+    ) -> PendingPositions:
+        """Read exactly these partitions; those that stay keep their positions.
+
+        UnknownTopicError if a topic that is known has no such partition. On a started consumer,
+        await the call to have the positions fixed.
+        """
+        self._owner.check()
+        self._assignment.assign(partitions)
+        return PendingPositions(self._settle_all)
+
+    def assignment(self) -> frozenset[TopicPartition]:
+        """Return the partitions that are read."""
+        return frozenset(self._subscription.states)
+
+    def _assigned(self, change: Change) -> None:
+        if self._fetcher is not None:
+            self._fetcher.assigned(change)
+            self._fetcher.arrived.ring()  # a listener may have raised
+
+    async def _settle_all(self) -> None:
+        """Return when the positions in all assigned partitions are known, or refused."""
+        await self._assignment.known()
+        await self._settle(list(self._subscription.states.values()))
+
+    async def _settle(self, states: Collection[PartitionState]) -> None:
+        if self._fetcher is not None:
+            await self._fetcher.offsets.settle(states)
+
+    # -- positions -------------------------------------------------------------------------------
+
+    @checked
+    def seek(
+        self,
+        partition: Annotated[TopicPartition, Partition()],
+        offset: Annotated[int, OFFSET],
+        leader_epoch: Annotated[int | None, Whole(0, INT32_MAX, "of the record before")] = None,
+    ) -> None:
+        """Read on from `offset`, 0 or more.
+
+        `leader_epoch` is that of the last record that was read before it, if it is known: then
+        LogTruncatedError (or auto_offset_reset) tells if that record is not in the log any more.
+        """
+        state = self._state(partition)
+        state.seek(offset, UNKNOWN if leader_epoch is None else leader_epoch)
+        self._changed(state)
+
+    @checked
+    def seek_to_beginning(
+        self, *partitions: Annotated[TopicPartition, Partition()]
+    ) -> PendingPositions:
+        """Read on from the first record held; of all assigned partitions if none is named."""
+        states = self._states(partitions)
+        for state in states:
+            self._seek_to("earliest", state)
+        return PendingPositions(lambda: self._settle(states))
+
+    @checked
+    def seek_to_end(self, *partitions: Annotated[TopicPartition, Partition()]) -> PendingPositions:
+        """Read on from the high watermark of now; of all assigned partitions if none is named.
+
+        Awaited, it returns when that is fixed: all that is acknowledged afterwards is read, and
+        nothing that was acknowledged before the call. Not awaited, it takes the high watermark as
+        the leader told it last: so nothing that is acknowledged after the call is missed either.
+        """
+        states = self._states(partitions)
+        for state in states:
+            if not state.seek_to_known_end():
+                state.seek_to("latest")
+            self._changed(state)
+        return PendingPositions(lambda: self._settle_at_end(states))
+
+    @checked
+    async def position(self, partition: Annotated[TopicPartition, Partition()]) -> int:
+        """Return the offset of the next record, looking it up if it is not known yet.
+
+        RequestTimedOutError if its leader does not tell.
+        """
+        state = self._state(partition)
+        if state.position == UNKNOWN:
+            await self._running_fetcher().offsets.settle([state], leaderless_wait_s=TIMEOUT_S)
+            state = self._state(partition)
+            if state.error is not None:
+                error, state.error = state.error, None
+                self._changed(state)
+                raise error
+        return state.position
+
+    @checked
+    def pause(self, *partitions: Annotated[TopicPartition, Partition()]) -> None:
+        """Read nothing of these until resume()."""
+        for state in [self._state(partition) for partition in partitions]:
+            state.paused = True
+            self._changed(state)
+
+    @checked
+    def resume(self, *partitions: Annotated[TopicPartition, Partition()]) -> None:
+        """Read on."""
+        for state in [self._state(partition) for partition in partitions]:
+            state.paused = False
+            self._changed(state)
+
+    def paused(self) -> frozenset[TopicPartition]:
+        """Return the partitions that are paused."""
+        return frozenset(k for k, state in self._subscription.states.items() if state.paused)
+
+    @checked
+    def highwater(self, partition: Annotated[TopicPartition, Partition()]) -> int | None:
+        """Return the high watermark as the last fetch told it, None before the first."""
+        mark = self._state(partition).high_watermark
+        return None if mark == UNKNOWN else mark
+
+    async def lag(self) -> dict[TopicPartition, int]:
+        """Return how many offsets each assigned partition is behind its high watermark."""
+        ends = await self.end_offsets(self.assignment())
+        return {key: max(0, ends[key] - await self.position(key)) for key in sorted(ends)}
+
+    async def commit(self, offsets: object | None = None) -> NoReturn:
+        """Not there yet: committed offsets come with groups."""
+        raise UnsupportedError("commit() needs a consumer group, and groups are not there yet")
+
+    async def committed(self, partition: TopicPartition) -> NoReturn:
+        """Not there yet: committed offsets come with groups."""
+        raise UnsupportedError("committed() needs a consumer group, and groups are not there yet")
+
+    def _seek_to(self, reset: Reset, state: PartitionState) -> None:
+        state.seek_to(reset)
+        self._changed(state)
+
+    async def _settle_at_end(self, states: Collection[PartitionState]) -> None:
+        for state in states:
+            if not state.needs_offset:
+                self._seek_to("latest", state)
+        await self._settle(states)
+
+    def _states(self, partitions: Sequence[TopicPartition]) -> list[PartitionState]:
+        self._owner.check()
+        return [self._state(one) for one in partitions or tuple(self._subscription.states)]
+
+    def _state(self, partition: TopicPartition) -> PartitionState:
+        state = self._subscription.states.get(TopicPartition._make(partition))
+        if state is None:
+            raise InvalidRequestError(
+                f"{partition[0]}-{partition[1]} is not assigned to this consumer; assigned are "
+                f"{sorted(self._subscription.states)}"
+            )
+        return state
+
+    def _changed(self, state: PartitionState) -> None:
+        if self._fetcher is not None and self._stopped is None:
+            self._fetcher.changed(state)
+
+    def _running_fetcher(self) -> Fetcher:
+        self._owner.check_alive()
+        if self._stopped is not None or self._fetcher is None:
+            raise self._not_running_error()
+        error, self._assignment.listener_error = self._assignment.listener_error, None
+        if error is not None:
+            raise error
+        return self._fetcher
