@@ -11,7 +11,7 @@ fail(): the node stops without the courtesies, and says why.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -38,50 +38,36 @@ from quorate_broker.replication.service import ReplicaService
 from quorate_quorum.client.client import QuorumClient, QuorumClientConfig
 from quorate_quorum.node.config import ConfigError
 from quorate_quorum.node.identify import NodeService
-from quorate_quorum.node.process import NodeFailed
+from quorate_quorum.node.server import NodeServer
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
-
-    from quorate.net.network import Listener
     from quorate_quorum.node.config import BrokerConfig
     from quorate_quorum.node.environment import Environment
     from quorate_quorum.node.listeners import ListenerAddress
 
 log = structlog.get_logger(__name__)
 
-#: Open streams have so long to end by themselves once the broker takes nothing new.
-STREAMS_GRACE_MS = 300
-#: Everything but the leave and the logs ends within this, so that all is over in 5 s.
+#: Everything but the leave and the logs ends within this, so that a stop is over in 5 s.
 ROOMS_STOP_MAX_S = 1.5
+#: Closing and syncing all logs may take so long; a disk that hangs must not hold up the process.
+LOGS_CLOSE_MAX_S = 10.0
 
 
-class BrokerServer:
-    """See the module. start() once; then stop() or fail(), and stopped() tells the end."""
+class BrokerServer(NodeServer["BrokerConfig"]):
+    """A broker; start() returns when it is registered, and waits for a controller until then.
+
+    Its logs are opened, and it is unfenced, after that.
+    """
+
+    role = "broker"
 
     def __init__(self, config: BrokerConfig, environment: Environment) -> None:
-        self.config = config
-        self.environment = environment
-        #: This run of the broker.
-        self.incarnation = environment.new_id()
-        self._failure: str | None = None
-        self._failed = asyncio.Event()
-        self._done = asyncio.Event()
-        self._stopping: asyncio.Task[None] | None = None
+        leave_max_s = config.controlled_shutdown_timeout_ms / 1000
+        super().__init__(
+            config, environment, stop_max_s=leave_max_s + ROOMS_STOP_MAX_S + LOGS_CLOSE_MAX_S
+        )
         self._rooms: _Rooms | None = None
         self._directories: LogDirectories | None = None
-        #: What is open, by the name of the listener.
-        self._listeners: dict[str, Listener] = {}
-
-    @property
-    def endpoint(self) -> str:
-        """host:port as bound, where other nodes reach it; empty unless it listens."""
-        return self.endpoint_of(self.config.internal.name)
-
-    def endpoint_of(self, listener: str) -> str:
-        """Return the host:port at which a listener is bound; empty unless it listens."""
-        found = self._listeners.get(listener)
-        return "" if found is None else found.endpoint
 
     @property
     def replicas(self) -> Replicas:
@@ -94,58 +80,18 @@ class BrokerServer:
         """Whether the controller trusts this broker with nothing yet, or not any more."""
         return self._rooms is None or self._rooms.lifecycle.is_fenced
 
-    async def start(self) -> None:
-        """Listen, register, and return; opening logs and being unfenced come later.
-
-        Waits for a controller for as long as it takes. Raises ConfigError, or NodeFailed if it
-        was stopped meanwhile; then nothing is left open.
-        """
-        try:
-            await self._or_failure(self._start())
-        except BaseException:
-            self._failed.set()
-            await asyncio.shield(self._stop_once())
-            raise
-
     async def unfenced(self) -> None:
         """Return when it is unfenced and may lead; NodeFailed if it stops before."""
         assert self._rooms is not None, "the broker has not started"
-        await self._or_failure(self._rooms.lifecycle.unfenced.wait())
+        await self._unless_ending(self._rooms.lifecycle.unfenced.wait())
 
-    async def stop(self) -> None:
-        """Stop cleanly, in less than 5 s; safe to call twice."""
-        await asyncio.shield(self._stop_once())
+    # -- start
 
-    def fail(self, reason: str) -> None:
-        """Stop now, not cleanly; stopped() then raises NodeFailed."""
-        if self._failure is None and not self._done.is_set():
-            self._failure = reason
-            log.error("broker_failed", node_id=self.config.node_id, reason=reason)
-            self._failed.set()
-            self._stop_once()
-
-    async def stopped(self) -> None:
-        """Return when it has stopped; raise NodeFailed if it failed."""
-        await self._done.wait()
-        if self._failure is not None:
-            raise NodeFailed(self._failure)
-
-    # Start
-
-    async def _start(self) -> None:
-        config, environment = self.config, self.environment
-        self._directories = directories = await LogDirectories.open(config, environment.disk)
+    async def _open(self) -> None:
+        config = self.config
+        self._directories = directories = await LogDirectories.open(config, self.environment.disk)
         self._rooms = rooms = _Rooms(self, directories)
-        try:
-            for address in config.listener_addresses:
-                self._listeners[address.name] = await environment.network.serve(
-                    address.endpoint,
-                    rooms.services,
-                    cluster_id=directories.cluster_id,
-                    listener=address.name,
-                )
-        except OSError as error:
-            raise ConfigError(f"broker {config.node_id} can't listen: {error}") from error
+        await self._listen(rooms.services, directories.cluster_id)
         rooms.replicas.subscribe(rooms.fetchers)
         rooms.replicas.subscribe(rooms.isr)
         rooms.isr.start()
@@ -168,77 +114,36 @@ class BrokerServer:
         told = self.config.advertised_addresses
         return tuple(one.bound_at(self.endpoint_of(one.name)) for one in told)
 
-    async def _or_failure(self, work: Coroutine[Any, Any, Any]) -> None:
-        """Wait for the work, or raise NodeFailed when the node stops, or did."""
-        task = asyncio.create_task(work)
-        failed = asyncio.create_task(self._failed.wait())
-        try:
-            await asyncio.wait((task, failed), return_when=asyncio.FIRST_COMPLETED)
-            if task.done() and not self._failed.is_set():
-                task.result()
-                return
-        finally:
-            for one in (task, failed):
-                one.cancel()
-            await asyncio.wait((task, failed))
-        raise NodeFailed(self._failure or "stopped before it had started")
+    # -- stop
 
-    # Stop
-
-    def _stop_once(self) -> asyncio.Task[None]:
-        if self._stopping is None:
-            self._stopping = asyncio.create_task(self._stop(), name="stop")
-        return self._stopping
-
-    async def _stop(self) -> None:
-        try:
-            await self._close_all()
-        except Exception as error:
-            log.exception("stop_failed", node_id=self.config.node_id)
-            self._failure = self._failure or f"it could not stop cleanly: {error!r}"
-        finally:
-            if self._directories is not None:
-                self._directories.unlock()
-            self._done.set()
-
-    async def _close_all(self) -> None:
+    async def _close(self) -> None:
         rooms = self._rooms
         if rooms is None:
             return
-        await self._leave(rooms)
-        self._failed.set()  # whoever waits for this broker to be unfenced waits in vain
-        nobody_writes = False
+        await self._unless_failed(rooms.lifecycle.leave)
+        are_writers_gone = False
         try:
             async with asyncio.timeout(ROOMS_STOP_MAX_S):
                 await self._stop_rooms(rooms)
-            nobody_writes = True
+            are_writers_gone = True
         finally:
-            await rooms.close_logs(clean=nobody_writes and self._failure is None)
+            await rooms.close_logs(clean=are_writers_gone and self._failure is None)
             await rooms.client.stop()
 
     async def _stop_rooms(self, rooms: _Rooms) -> None:
         """Take nothing new, let open streams end, and end whatever writes."""
         rooms.records.stop()
         rooms.replica.stop()
-        open_ones, self._listeners = list(self._listeners.values()), {}
-        grace_ms = 0 if self._failure else STREAMS_GRACE_MS
-        await asyncio.gather(*(one.stop(grace_ms) for one in open_ones))
+        await self._stop_listening()
         await rooms.fetchers.stop()
         await rooms.isr.stop()
         await rooms.producer_expiry.stop()
         await rooms.lifecycle.stop()
         await rooms.publisher.stop()
 
-    async def _leave(self, rooms: _Rooms) -> None:
-        """Ask for leave, unless the node failed; a failure meanwhile ends the wait."""
-        if self._failed.is_set():
-            return
-        leaving = asyncio.create_task(rooms.lifecycle.leave())
-        failed = asyncio.create_task(self._failed.wait())
-        await asyncio.wait((leaving, failed), return_when=asyncio.FIRST_COMPLETED)
-        leaving.cancel()
-        failed.cancel()
-        await asyncio.wait((leaving, failed))
+    def _release(self) -> None:
+        if self._directories is not None:
+            self._directories.unlock()
 
 
 class _Rooms:

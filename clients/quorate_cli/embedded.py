@@ -16,12 +16,12 @@ from quorate_quorum.node.environment import Environment
 from quorate_quorum.node.logs import set_up_logs
 from quorate_quorum.node.process import (
     LOGS_WAIT_S,
-    NodeFailed,
     Server,
     collect_garbage_rarely,
     keep_freed_memory,
     run,
 )
+from quorate_quorum.node.server import NodeFailed
 from quorate_quorum.server import QuorumServer
 
 

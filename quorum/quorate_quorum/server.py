@@ -16,7 +16,7 @@ from collections.abc import AsyncGenerator, Sequence
 import structlog
 
 from quorate.errors import StorageError
-from quorate.net.network import Listener, Service
+from quorate.net.network import Service
 from quorate.v1.admin_pb2 import DescribeQuorumResponse, QuorumReplica
 from quorate_quorum.controller.driver.controller import Controller
 from quorate_quorum.controller.driver.leases import LeaseConfig
@@ -31,7 +31,7 @@ from quorate_quorum.metadata_log import open_metadata_log
 from quorate_quorum.node.config import ConfigError, QuorumConfig
 from quorate_quorum.node.environment import Environment
 from quorate_quorum.node.identify import NodeService
-from quorate_quorum.node.process import NodeFailed
+from quorate_quorum.node.server import NodeServer
 from quorate_quorum.raft.driver.bootstrap import metadata_directory
 from quorate_quorum.raft.driver.joining import check_one_recovery, join
 from quorate_quorum.raft.driver.node import RaftNode
@@ -42,38 +42,21 @@ log = structlog.get_logger(__name__)
 
 #: A stop that takes longer leaves as if killed.
 STOP_MAX_S = 4.5
-#: Open streams have so long to end by themselves.
-STREAMS_GRACE_MS = 300
 #: Brokers that are told to stop together with us have so long to say so.
 SHUTDOWN_NEWS_MS = 100
 HOLD_LOOK_MS = 20
-#: What start() says when the voter was stopped meanwhile.
-STOPPED_EARLY = "stopped before it had started"
-STOPPED_LATE = "it could not stop cleanly in time"
 
 
-class QuorumServer:
-    """See the module. start() once; then stop() or fail(), and stopped() tells the end."""
+class QuorumServer(NodeServer[QuorumConfig]):
+    """A voter; start() returns when it takes part in the quorum, a leader comes later."""
+
+    role = "voter"
 
     def __init__(self, config: QuorumConfig, environment: Environment) -> None:
-        self.config = config
-        self.environment = environment
-        #: This run of the voter.
-        self.incarnation = environment.new_id()
-        self._failure: str | None = None
-        self._ending = asyncio.Event()
-        self._done = asyncio.Event()
-        self._starting: asyncio.Task[None] | None = None
-        self._stopping: asyncio.Task[None] | None = None
+        super().__init__(config, environment, stop_max_s=STOP_MAX_S)
         self._rooms: _Rooms | None = None
         self._lock: Lock | None = None
         self._log: Log | None = None
-        self._listener: Listener | None = None
-
-    @property
-    def endpoint(self) -> str:
-        """host:port as bound; empty before it listens and after it has stopped."""
-        return "" if self._listener is None else self._listener.endpoint
 
     @property
     def raft(self) -> RaftNode:
@@ -101,46 +84,9 @@ class QuorumServer:
         assert self._rooms is not None, "the voter has not started"
         return await self._rooms.take_snapshot(self.image)
 
-    async def start(self) -> None:
-        """Take part in the quorum, and return; a leader comes later.
-
-        Raises ConfigError, NodeFailed if it was stopped meanwhile, StorageError or OSError; then
-        nothing is left open.
-        """
-        assert self._starting is None, "a voter starts once"
-        self._starting = asyncio.create_task(self._start(), name="start")
-        ending = asyncio.create_task(self._ending.wait())
-        try:
-            await asyncio.wait((self._starting, ending), return_when=asyncio.FIRST_COMPLETED)
-            if self._ending.is_set():
-                raise NodeFailed(self._failure or STOPPED_EARLY)
-            self._starting.result()
-        except BaseException:
-            await asyncio.shield(self._stop_once())
-            raise
-        finally:
-            ending.cancel()
-
-    async def stop(self) -> None:
-        """Stop cleanly, in less than 5 s; safe to call twice."""
-        await asyncio.shield(self._stop_once())
-
-    def fail(self, reason: str) -> None:
-        """Stop now, not cleanly; stopped() then raises NodeFailed."""
-        if self._failure is None and not self._done.is_set():
-            self._failure = reason
-            log.error("voter_failed", node=self.config.node_id, reason=reason)
-            self._stop_once()
-
-    async def stopped(self) -> None:
-        """Return when it has stopped; raise NodeFailed if it failed."""
-        await self._done.wait()
-        if self._failure is not None:
-            raise NodeFailed(self._failure)
-
     # -- start
 
-    async def _start(self) -> None:
+    async def _open(self) -> None:
         config, environment = self.config, self.environment
         directory = config.log_dirs[0]
         identity = await read_identity(environment.disk, directory, node_id=config.node_id)
@@ -160,13 +106,7 @@ class QuorumServer:
         await rooms.raft.start()
         await self._check_one_recovery(identity, rooms.raft)
         rooms.snapshotting.begin()
-        try:
-            address = config.listener_addresses[0]  # a voter has one
-            self._listener = await environment.network.serve(
-                address.endpoint, rooms.services, listener=address.name
-            )
-        except OSError as error:
-            raise ConfigError(f"voter {config.node_id} can't listen: {error}") from error
+        await self._listen(rooms.services)
         await self._check_one_recovery(identity, rooms.raft)  # one that starts in this moment too
         log.info(
             "voter_started",
@@ -185,48 +125,26 @@ class QuorumServer:
 
     # -- stop
 
-    def _stop_once(self) -> asyncio.Task[None]:
-        if self._stopping is None:
-            self._ending.set()
-            self._stopping = asyncio.create_task(self._stop(), name="stop")
-        return self._stopping
-
-    async def _stop(self) -> None:
-        try:
-            async with asyncio.timeout(STOP_MAX_S):
-                await self._close_all()
-        except TimeoutError:
-            log.exception("stop_failed", node=self.config.node_id, waited_s=STOP_MAX_S)
-            self._failure = self._failure or STOPPED_LATE
-        except Exception as error:
-            log.exception("stop_failed", node=self.config.node_id)
-            self._failure = self._failure or f"it could not stop cleanly: {error!r}"
-        finally:
-            if self._lock is not None:
-                self._lock.release()
-            self._done.set()
-
-    async def _close_all(self) -> None:
-        if self._starting is not None and not self._starting.done():
-            self._starting.cancel()
-            await asyncio.wait([self._starting])
+    async def _close(self) -> None:
         rooms = self._rooms
         if rooms is not None:
-            await self._hold(rooms.controller)
+            await self._unless_failed(lambda: self._hold(rooms.controller))
             await rooms.snapshotting.stop()
             await rooms.raft.stop()
             await rooms.controller.stop()
             rooms.watch.stop()
-        if self._listener is not None:
-            listener, self._listener = self._listener, None
-            await listener.stop(0 if self._failure else STREAMS_GRACE_MS)
+        await self._stop_listening()
         if self._log is not None:
             await self._close_log(self._log)
+
+    def _release(self) -> None:
+        if self._lock is not None:
+            self._lock.release()
 
     async def _hold(self, controller: Controller) -> None:
         """Stay while brokers are leaving, for they need the quorum to let them go."""
         waited_ms = 0
-        while self._failure is None and waited_ms < self.config.shutdown_hold_max_ms:
+        while waited_ms < self.config.shutdown_hold_max_ms:
             awaits_news = waited_ms < SHUTDOWN_NEWS_MS and controller.has_brokers
             if not awaits_news and not controller.has_brokers_shutting_down:
                 return

@@ -21,10 +21,10 @@ from quorate_quorum.log.disk import replace_whole
 from quorate_quorum.log.identity import Identity, read_identity
 from quorate_quorum.node.config import ConfigError, QuorumConfig
 from quorate_quorum.node.environment import Environment
-from quorate_quorum.node.process import NodeFailed
+from quorate_quorum.node.server import STOPPED_EARLY, STOPPED_LATE, NodeFailed
 from quorate_quorum.raft.driver.bootstrap import format_new_voter, make_durably, metadata_directory
 from quorate_quorum.raft.machine.raft import Raft
-from quorate_quorum.server import STOPPED_EARLY, STOPPED_LATE, QuorumServer
+from quorate_quorum.server import QuorumServer
 from quorate_testing.simulated.disk import SimulatedDisk
 from quorate_testing.simulated.loop import Process, SimulatedLoop
 from quorate_testing.simulated.network import LinkQuality, SimulatedNetwork

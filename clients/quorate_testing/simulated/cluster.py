@@ -18,7 +18,7 @@ from quorate_broker.server import BrokerServer
 from quorate_cli.node_disks import format_broker, format_voters
 from quorate_quorum.node.config import BrokerConfig, ConfigError, QuorumConfig
 from quorate_quorum.node.environment import Environment
-from quorate_quorum.node.process import NodeFailed
+from quorate_quorum.node.server import NodeFailed
 from quorate_quorum.server import QuorumServer
 from quorate_testing.simulated.disk import SimulatedDisk
 from quorate_testing.simulated.loop import Process, SimulatedLoop

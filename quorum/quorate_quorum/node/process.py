@@ -32,6 +32,7 @@ from quorate.errors import StorageError
 from quorate_quorum.node.config import ConfigError, NodeConfig, load, settings, without_effect
 from quorate_quorum.node.listeners import is_name
 from quorate_quorum.node.logs import set_up_logs
+from quorate_quorum.node.server import NodeFailed
 from quorate_quorum.node.streams import open_standard_streams
 
 EXIT_CLEAN: Final = 0
@@ -43,14 +44,6 @@ SIGNALS_APART_S: Final = 0.5
 LOGS_WAIT_S: Final = 1.0  # how long the last lines of the log may take to be written
 
 log = structlog.get_logger(__name__)
-
-
-class NodeFailed(Exception):
-    """A node stopped itself, not cleanly; the reason says why."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
 
 
 class Server(Protocol):

@@ -14,7 +14,7 @@ from quorate_broker.server import BrokerServer
 from quorate_quorum.log.identity import Identity, write_identity
 from quorate_quorum.node.config import BrokerConfig, ConfigError, QuorumConfig
 from quorate_quorum.node.environment import Environment
-from quorate_quorum.node.process import NodeFailed
+from quorate_quorum.node.server import NodeFailed
 from quorate_quorum.raft.driver.bootstrap import format_voter
 from quorate_quorum.raft.machine.voters import Voter
 from quorate_quorum.server import QuorumServer

@@ -38,7 +38,7 @@ from quorate_quorum.log.run_file import read_run
 from quorate_quorum.metadata.watch import Watch
 from quorate_quorum.node.config import BrokerConfig, ConfigError
 from quorate_quorum.node.environment import Environment
-from quorate_quorum.node.process import NodeFailed
+from quorate_quorum.node.server import NodeFailed
 from quorate_quorum.raft.driver.bootstrap import format_new_voter
 from quorate_quorum.v1.events_pb2 import BrokerChange, MetadataEvent, UnregisterBroker
 from quorate_testing.call import CallConnection

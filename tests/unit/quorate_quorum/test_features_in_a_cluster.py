@@ -14,7 +14,7 @@ from quorate.v1 import admin_pb2 as admin
 from quorate_quorum.controller.decisions.outcome import Outcome
 from quorate_quorum.node.environment import Environment
 from quorate_quorum.node.features import Known, Levels, UnknownLevelError
-from quorate_quorum.node.process import NodeFailed
+from quorate_quorum.node.server import NodeFailed
 from quorate_quorum.server import QuorumServer
 from quorate_quorum.v1.events_pb2 import Feature, MetadataEvent
 from tests.harness.fake_broker import FakeBroker

@@ -27,7 +27,7 @@ from quorate_quorum.log.disk import replace_whole
 from quorate_quorum.log.identity import Identity
 from quorate_quorum.node.config import ConfigError, QuorumConfig
 from quorate_quorum.node.environment import Environment
-from quorate_quorum.node.process import NodeFailed
+from quorate_quorum.node.server import NodeFailed
 from quorate_quorum.raft.driver.bootstrap import format_voter, metadata_directory
 from quorate_quorum.raft.driver.storage import QUORUM_STATE, encode_state, read_state
 from quorate_quorum.raft.machine.messages import HardState, ReplicaKey

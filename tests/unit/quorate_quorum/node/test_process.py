@@ -22,7 +22,6 @@ from quorate_quorum.node import process
 from quorate_quorum.node.config import ConfigError, QuorumConfig
 from quorate_quorum.node.process import (
     OPEN_FILES_MAX,
-    NodeFailed,
     StallWatch,
     collect_garbage_rarely,
     configure,
@@ -30,6 +29,7 @@ from quorate_quorum.node.process import (
     raise_open_files,
     run,
 )
+from quorate_quorum.node.server import NodeFailed
 
 Life = Callable[["FakeServer"], Coroutine[Any, Any, None]]
 

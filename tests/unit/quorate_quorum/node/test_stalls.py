@@ -9,7 +9,7 @@ from typing import NoReturn
 import pytest
 
 from quorate_quorum.node.config import QuorumConfig
-from quorate_quorum.node.process import NodeFailed
+from quorate_quorum.node.server import NodeFailed
 from tests.unit.quorate_quorum.test_server import World, in_a_world
 
 #: The shortest that is waited for a leader, and for an election.

@@ -20,7 +20,7 @@ from quorate_quorum.controller.decisions.outcome import Outcome
 from quorate_quorum.metadata.delta import MetadataDelta
 from quorate_quorum.metadata.image import MetadataImage
 from quorate_quorum.node.environment import Environment
-from quorate_quorum.node.process import NodeFailed
+from quorate_quorum.node.server import NodeFailed
 from quorate_quorum.raft.driver.bootstrap import metadata_directory
 from quorate_quorum.snapshots import snapshot_file as files
 from quorate_quorum.snapshots.snapshot_file import SnapshotId

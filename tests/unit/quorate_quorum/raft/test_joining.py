@@ -14,7 +14,7 @@ from quorate_cli.node_disks import format_broker
 from quorate_quorum.log.disk import replace_whole
 from quorate_quorum.log.identity import Identity, read_identity
 from quorate_quorum.node.config import ConfigError
-from quorate_quorum.node.process import NodeFailed
+from quorate_quorum.node.server import NodeFailed
 from quorate_quorum.raft.driver.bootstrap import format_new_voter, metadata_directory
 from quorate_quorum.raft.driver.storage import QUORUM_STATE, encode_state, read_state
 from quorate_testing.simulated.disk import SimulatedDisk

@@ -1,0 +1,197 @@
+"""The life of a node: it starts once, it stops once, and it says how it ended.
+
+    start()    runs _open(); if that fails, everything is closed again before start() raises
+    stop()     runs _close(), which takes leave of the other nodes;  stopped() then returns
+    fail()     runs _close() without that courtesy;                  stopped() then raises
+
+Voters and brokers are such nodes. Each of them says in _open(), _close() and _release() what it is
+made of; when these run, and what becomes of their errors, is decided here alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, ClassVar, Final, Generic, TypeVar
+
+import structlog
+
+from quorate.net.network import Listener, Service
+from quorate_quorum.node.config import ConfigError, NodeConfig
+from quorate_quorum.node.environment import Environment
+
+log = structlog.get_logger(__name__)
+
+C = TypeVar("C", bound=NodeConfig)
+
+#: Open streams have so long to end by themselves, unless the node failed.
+STREAMS_GRACE_MS: Final = 300
+#: What start() says if the node was stopped meanwhile.
+STOPPED_EARLY: Final = "stopped before it had started"
+STOPPED_LATE: Final = "it could not stop cleanly in time"
+
+
+class NodeFailed(Exception):
+    """A node stopped itself, not cleanly; the reason says why."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class NodeServer(ABC, Generic[C]):
+    """One run of a node. See the module.
+
+    _close() runs once, after _open() has ended or was cancelled, at whatever point: it closes what
+    was opened so far. _release() runs last, even if _close() failed or took more than
+    `stop_max_s`: it gives back the locks, and does not wait.
+    """
+
+    #: What the node is, in log lines and errors.
+    role: ClassVar[str]
+
+    def __init__(self, config: C, environment: Environment, *, stop_max_s: float) -> None:
+        self.config = config
+        self.environment = environment
+        #: This run of the node. Another run on the same disk has another incarnation.
+        self.incarnation = environment.new_id()
+        self._stop_max_s = stop_max_s
+        #: Why the node ends, where that is no clean stop; set once.
+        self._failure: str | None = None
+        self._failed = asyncio.Event()
+        self._ending = asyncio.Event()
+        self._done = asyncio.Event()
+        self._opening: asyncio.Task[None] | None = None
+        self._stopping: asyncio.Task[None] | None = None
+        #: The open listeners, by name.
+        self._listeners: dict[str, Listener] = {}
+
+    @property
+    def endpoint(self) -> str:
+        """host:port as bound, where other nodes reach it; empty unless it listens."""
+        return self.endpoint_of(self.config.internal.name)
+
+    def endpoint_of(self, listener: str) -> str:
+        """Return the host:port at which a listener is bound; empty unless it listens."""
+        found = self._listeners.get(listener)
+        return "" if found is None else found.endpoint
+
+    async def start(self) -> None:
+        """Open the node, and return.
+
+        Raises ConfigError, NodeFailed if it was stopped meanwhile, StorageError or OSError; then
+        nothing is left open.
+        """
+        assert self._opening is None, f"a {self.role} starts once"
+        self._opening = asyncio.create_task(self._open(), name="start")
+        try:
+            await self._unless_ending(self._opening)
+        except BaseException:
+            await asyncio.shield(self._stop_once())
+            raise
+
+    async def stop(self) -> None:
+        """Stop cleanly; safe to call twice."""
+        await asyncio.shield(self._stop_once())
+
+    def fail(self, reason: str) -> None:
+        """Stop now, not cleanly; stopped() then raises NodeFailed."""
+        if self._failure is None and not self._done.is_set():
+            self._failure = reason
+            log.error(f"{self.role}_failed", node=self.config.node_id, reason=reason)
+            self._failed.set()
+            self._stop_once()
+
+    async def stopped(self) -> None:
+        """Return when it has stopped; raise NodeFailed if it failed."""
+        await self._done.wait()
+        if self._failure is not None:
+            raise NodeFailed(self._failure)
+
+    # -- what a node is made of
+
+    @abstractmethod
+    async def _open(self) -> None:
+        """Lock and open everything; start() returns when this does."""
+
+    @abstractmethod
+    async def _close(self) -> None:
+        """Close what is open: with the courtesies, unless the node failed."""
+
+    @abstractmethod
+    def _release(self) -> None:
+        """Give the locks back, if they were taken."""
+
+    # -- for those who say it
+
+    async def _listen(self, services: Sequence[Service], cluster_id: str = "") -> None:
+        """Open every listener of the configuration, all with these services."""
+        try:
+            for address in self.config.listener_addresses:
+                self._listeners[address.name] = await self.environment.network.serve(
+                    address.endpoint, services, cluster_id=cluster_id, listener=address.name
+                )
+        except OSError as error:
+            raise ConfigError(f"{self.role} {self.config.node_id} can't listen: {error}") from error
+
+    async def _stop_listening(self) -> None:
+        """Take no new calls; open ones have a moment to end, unless the node failed."""
+        listeners, self._listeners = list(self._listeners.values()), {}
+        grace_ms = STREAMS_GRACE_MS if self._failure is None else 0
+        await asyncio.gather(*(one.stop(grace_ms) for one in listeners))
+
+    async def _unless_ending(self, work: Awaitable[Any]) -> None:
+        """Wait for the work; NodeFailed if the node begins to stop before it is done."""
+        if not await _done_before(self._ending, work):
+            raise NodeFailed(self._failure or STOPPED_EARLY)
+
+    async def _unless_failed(self, courtesy: Callable[[], Awaitable[Any]]) -> None:
+        """Do what belongs to a clean stop only; a failure meanwhile cancels it."""
+        if self._failure is None:
+            await _done_before(self._failed, courtesy())
+
+    # -- the end
+
+    def _stop_once(self) -> asyncio.Task[None]:
+        if self._stopping is None:
+            self._ending.set()
+            self._stopping = asyncio.create_task(self._stop(), name="stop")
+        return self._stopping
+
+    async def _stop(self) -> None:
+        try:
+            async with asyncio.timeout(self._stop_max_s):
+                if self._opening is not None and not self._opening.done():
+                    self._opening.cancel()
+                    await asyncio.wait([self._opening])
+                await self._close()
+        except TimeoutError:
+            log.exception("stop_failed", node=self.config.node_id, waited_s=self._stop_max_s)
+            self._failure = self._failure or STOPPED_LATE
+        except Exception as error:
+            log.exception("stop_failed", node=self.config.node_id)
+            self._failure = self._failure or f"it could not stop cleanly: {error!r}"
+        finally:
+            self._release()
+            self._done.set()
+
+
+async def _done_before(event: asyncio.Event, work: Awaitable[Any]) -> bool:
+    """Wait for the work, and raise what it raises; return False if the event comes first.
+
+    The work is then cancelled, and has ended when this returns.
+    """
+    task, comes = asyncio.ensure_future(work), asyncio.ensure_future(event.wait())
+    try:
+        await asyncio.wait((task, comes), return_when=asyncio.FIRST_COMPLETED)
+        if event.is_set():
+            return False
+        task.result()
+        return True
+    finally:
+        task.cancel()
+        comes.cancel()
+        await asyncio.wait((task, comes))
+        if not task.cancelled():
+            task.exception()  # seen: else the loop would report it as an error that nobody handled
