@@ -48,6 +48,7 @@ class EchoService:
         self.closing = asyncio.Event()
         self.both_closed = asyncio.Event()
         self.peers: list[Peer] = []
+        self.stream_peers: list[Peer] = []
         self.refusal: Exception | None = None
 
     def handlers(self) -> Mapping[Method[Any, Any], Handler]:
@@ -82,7 +83,7 @@ class EchoService:
         return request
 
     async def stream(self, requests: AsyncIterator[str], peer: Peer) -> AsyncIterator[str]:
-        self.peers.append(peer)
+        self.stream_peers.append(peer)
         try:
             async for request in requests:
                 yield request

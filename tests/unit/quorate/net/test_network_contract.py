@@ -392,7 +392,8 @@ def test_a_service_learns_by_which_listener_a_call_came(run: Run) -> None:
         await connection.unary(ECHO, "a", timeout_ms=5000)
         async with aclosing(connection.stream(STREAM, requests_of("a"))) as stream:
             assert await anext(stream) == "a"
-        assert [peer.listener for peer in service.peers] == ["in", "in"]
+        peers = [*service.peers, *service.stream_peers]
+        assert [peer.listener for peer in peers] == ["in", "in"]
 
     run(program)
 
