@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     from quorate_broker.files.directories import LogDirectories
     from quorate_broker.publisher import Publisher
-    from quorate_broker.replicas import Replicas
+    from quorate_broker.replicas.replicas import Replicas
     from quorate_quorum.client.client import HeartbeatStream, QuorumClient
     from quorate_quorum.log.disk import Disk
     from quorate_quorum.metadata.image import BrokerImage, MetadataImage

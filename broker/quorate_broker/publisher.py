@@ -20,7 +20,7 @@ from quorate.errors import RequestTimedOutError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from quorate_broker.replicas import Replicas
+    from quorate_broker.replicas.reconciler import Reconciler
     from quorate_quorum.metadata.delta import MetadataDelta
     from quorate_quorum.metadata.image import MetadataImage
 
@@ -38,13 +38,13 @@ class Publisher:
 
     def __init__(
         self,
-        replicas: Replicas,
+        reconciler: Reconciler,
         *,
         applied: Callable[[MetadataImage], None],
         fail: Callable[[str], None],
         queue_max: int = QUEUE_MAX,
     ) -> None:
-        self._replicas = replicas
+        self._reconciler = reconciler
         self._applied = applied
         self._fail = fail
         self._queue_max = queue_max
@@ -97,7 +97,7 @@ class Publisher:
         await self._tasks.end_all()
 
     async def _run(self, image: MetadataImage) -> None:
-        await self._replicas.load(image)
+        await self._reconciler.load(image)
         self._has_loaded = True
         self._carried_out(image)
         while True:
@@ -105,7 +105,7 @@ class Publisher:
                 self._arrived.clear()
                 await self._arrived.wait()
             delta, image = self._queue.popleft()
-            await self._replicas.apply(delta, image)
+            await self._reconciler.apply(delta, image)
             self._carried_out(image)
 
     def _carried_out(self, image: MetadataImage) -> None:

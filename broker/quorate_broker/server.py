@@ -29,9 +29,10 @@ from quorate_broker.listeners.grpc.records import RecordsService
 from quorate_broker.operations.admin import Admin
 from quorate_broker.operations.metadata import Metadata
 from quorate_broker.operations.producer_ids import ProducerIds
-from quorate_broker.producer_expiry import ProducerExpiry
 from quorate_broker.publisher import Publisher
-from quorate_broker.replicas import Replicas
+from quorate_broker.replicas.producer_expiry import ProducerExpiry
+from quorate_broker.replicas.reconciler import Reconciler
+from quorate_broker.replicas.replicas import Replicas
 from quorate_broker.replication.fetcher import Fetchers
 from quorate_broker.replication.isr import IsrKeeper
 from quorate_broker.replication.service import ReplicaService
@@ -161,7 +162,8 @@ class _Rooms:
             config=_client_config(config),
             quorum_generation=directories.quorum_generation,
         )
-        self.replicas = Replicas(config, environment, self.client, server.fail)
+        self.replicas = Replicas(config, environment, self.client)
+        self.reconciler = Reconciler(self.replicas, server.fail)
         self.fetchers = Fetchers(self.replicas, server.fail)
         self.isr = IsrKeeper(self.replicas, self.client, server.fail)
         self.producer_expiry = ProducerExpiry(self.replicas, server.fail)
@@ -175,7 +177,9 @@ class _Rooms:
             replicas=self.replicas,
             fail=server.fail,
         )
-        self.publisher = Publisher(self.replicas, applied=self.lifecycle.applied, fail=server.fail)
+        self.publisher = Publisher(
+            self.reconciler, applied=self.lifecycle.applied, fail=server.fail
+        )
         authorizer = environment.authorizer
         self.records = RecordsService(
             self.replicas,
@@ -204,11 +208,11 @@ class _Rooms:
 
     async def close_logs(self, *, clean: bool) -> None:
         """Close every log, synced where `clean`; mark the directories of which all were."""
-        await self.replicas.close(clean=clean)
+        await self.reconciler.close(clean=clean)
         for directory_id, reason in self.replicas.failed_directories.items():
             await self._directories.lose(directory_id, reason)
         if clean and self.publisher.has_loaded:
-            await self._directories.mark_clean(but=self.replicas.unclean_directories)
+            await self._directories.mark_clean(but=self.reconciler.unclean_directories)
 
     async def _allocate_producer_ids(self) -> range:
         return await self.client.allocate_producer_ids(

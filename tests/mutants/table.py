@@ -65,12 +65,14 @@ ACCUMULATOR = "clients/quorate/producer/accumulator.py"
 ACCUMULATIONS = "tests/unit/quorate/producer/test_accumulator.py"
 TOPICS = "tests/unit/quorate/producer/test_topics.py"
 
-REPLICAS = "broker/quorate_broker/replicas.py"
+RECONCILER = "broker/quorate_broker/replicas/reconciler.py"
+OPENER = "broker/quorate_broker/replicas/opener.py"
+REPAIRS = "broker/quorate_broker/replicas/repairs.py"
 LOSSY_CLUSTER = "tests/simulation/test_cluster_damage.py"
 CONTROLLER_LOSSY = "tests/unit/quorate_quorum/controller/test_lossy.py"
 LOG_CHAIN = "tests/unit/quorate_quorum/log/test_chain.py"
 LOG_DAMAGE = "tests/unit/quorate_quorum/log/test_damage.py"
-LOSSES = "tests/unit/quorate_broker/test_losses.py"
+LOSSES = "tests/unit/quorate_broker/replicas/test_losses.py"
 
 PRODUCERS = "broker/quorate_broker/replica/producers.py"
 PRODUCER_MEMORY = "tests/unit/quorate_broker/replica/test_producer_memory.py"
@@ -978,7 +980,7 @@ MUTANTS = (
     Mutant(
         "R9",
         "a replica opens again with less than it had, and goes on",
-        "broker/quorate_broker/replicas.py",
+        OPENER,
         "if log.log_end_offset < self._ends.get(key, 0) and not salvage:",
         "if False:",
         (
@@ -988,9 +990,9 @@ MUTANTS = (
     Mutant(
         "R11",
         "a directory that was unmounted is begun anew",
-        "broker/quorate_broker/replicas.py",
-        "            if key in self._unopened:\n                await self._files.check_directory",
-        "            if False:\n                await self._files.check_directory",
+        OPENER,
+        "            if key in replicas.unopened:\n                await replicas.files.check",
+        "            if False:\n                await replicas.files.check",
         (
             "tests/unit/quorate_quorum/log/test_disk_errors.py::test_a_directory_that_was_unmounted_is_not_begun_anew",
         ),
@@ -1360,7 +1362,7 @@ MUTANTS = (
     Mutant(
         "L3",
         "a missing directory is trusted",
-        REPLICAS,
+        OPENER,
         "if is_noted and not partition.log.has_segments:",
         "if False:",
         (f"{LOSSY_CLUSTER}::test_a_damaged_replica_that_comes_back_first_costs_nothing",),
@@ -1428,15 +1430,15 @@ MUTANTS = (
     Mutant(
         "L5",
         "a lossy replica takes its role before the controller knows",
-        REPLICAS,
-        "        is_trusted = partition.key not in self.losses\n",
+        RECONCILER,
+        "        is_trusted = partition.key not in self.replicas.losses\n",
         "        is_trusted = True\n",
         (f"{LOSSES}::test_a_lossy_replica_takes_no_role_while_the_image_counts_on_it",),
     ),
     Mutant(
         "L5",
         "a repaired follower is taken into the ISR for what it had",
-        REPLICAS,
+        REPAIRS,
         "        elif is_trusted:\n            reason",
         "        elif False:\n            reason",
         (f"{LOSSES}::test_a_repaired_follower_is_not_trusted_for_what_it_had_before",),
@@ -1464,7 +1466,7 @@ MUTANTS = (
     Mutant(
         "L6",
         "a leader that gave way for its damage is trusted as a follower",
-        REPLICAS,
+        RECONCILER,
         "if partition is not None and partition.damage.reason and is_led_elsewhere:",
         "if False:",
         (
@@ -1577,9 +1579,9 @@ MUTANTS = (
     Mutant(
         "L11",
         "a damaged leader that nobody replaced is cut at its bad batch",
-        "broker/quorate_broker/replicas.py",
-        "is_led_elsewhere = state.leader not in (self.broker_id, NO_LEADER)",
-        "is_led_elsewhere = state.leader != self.broker_id",
+        RECONCILER,
+        "is_led_elsewhere = state.leader not in (self._broker_id, NO_LEADER)",
+        "is_led_elsewhere = state.leader != self._broker_id",
         (
             f"{LOSSES}::test_a_damaged_leader_that_nobody_replaced_keeps_its_log",
             f"{LOSSY_CLUSTER}"
@@ -1589,11 +1591,11 @@ MUTANTS = (
     Mutant(
         "L11",
         "a replica that is found corrupt in use is told before it is noted",
-        "broker/quorate_broker/replicas.py",
-        "            await partition.log.note_corrupt()\n",
-        "            pass\n",
+        REPAIRS,
+        "                await partition.log.note_corrupt()\n",
+        "                pass\n",
         (
-            "tests/unit/quorate_broker/test_losses.py"
+            "tests/unit/quorate_broker/replicas/test_losses.py"
             "::test_a_corrupt_follower_is_noted_on_the_disk_before_it_is_told",
         ),
     ),

@@ -12,8 +12,8 @@ import pytest
 from quorate import Admin, Consumer, Producer
 from quorate.errors import OutcomeUnknownError, QuorateError
 from quorate.model import RecordMetadata
-from quorate_broker.producer_expiry import TICKS_PER_LOOK
 from quorate_broker.replica.producer_memory import TICK_MS
+from quorate_broker.replicas.producer_expiry import TICKS_PER_LOOK
 from quorate_broker.server import BrokerServer
 from quorate_testing.simulated.cluster import ClusterShape, SimulatedCluster
 from quorate_testing.simulated.loop import SimulatedLoop, simulate

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 
 import pytest
 
-from quorate_broker.losses import Losses
 from quorate_broker.replica.leader import Leader
 from quorate_broker.replica.producers import Producer
+from quorate_broker.replicas.losses import Losses
 from quorate_testing.simulated.loop import SimulationError
 from tests.harness.cluster_faults import Fault
 from tests.harness.cluster_shape import Shape

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from quorate.net.principal import Principal
-    from quorate_broker.replicas import Replicas
+    from quorate_broker.replicas.replicas import Replicas
     from quorate_quorum.node.authorizer import Authorizer
     from quorate_quorum.node.config import BrokerConfig
 

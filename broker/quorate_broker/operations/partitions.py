@@ -9,7 +9,7 @@ from quorate.errors import InvalidRequestError, QuorateError
 
 if TYPE_CHECKING:
     from quorate_broker.replica.partition import Partition
-    from quorate_broker.replicas import Replicas
+    from quorate_broker.replicas.replicas import Replicas
     from quorate_quorum.node.authorizer import Caller, Required
 
 TOPIC_ID_BYTES = 16

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from quorate.net.principal import Principal
     from quorate_broker.replica.partition import Produced
-    from quorate_broker.replicas import Replicas
+    from quorate_broker.replicas.replicas import Replicas
     from quorate_quorum.node.authorizer import Authorizer
     from quorate_quorum.node.config import BrokerConfig
 

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from quorate.net.network import Handler, Method, Peer
     from quorate_broker.replica.partition import Partition
-    from quorate_broker.replicas import Key, Replicas
+    from quorate_broker.replicas.replicas import Key, Replicas
     from quorate_broker.v1.replica_pb2 import (
         ReplicaFetchPartition,
         ReplicaFetchRequest,

@@ -16,7 +16,8 @@ from quorate.record.batch import BatchBuilder, records, split
 from quorate.v1.common_pb2 import Error, ErrorCode
 from quorate_broker.files.replica_files import LogDirectory
 from quorate_broker.replica.partition import Partition, Produced
-from quorate_broker.replicas import Replicas
+from quorate_broker.replicas.reconciler import Reconciler
+from quorate_broker.replicas.replicas import Replicas
 from quorate_broker.replication.fetcher import Fetchers
 from quorate_broker.replication.isr import IsrKeeper
 from quorate_broker.replication.service import ReplicaService
@@ -87,7 +88,8 @@ class Broker:
         network = self.world.network_of(f"broker-{self.id}")
         environment = Environment(network, self.disk, lambda: NOW_MS, random.Random(self.id))
         client: Any = self
-        self.replicas = Replicas(config, environment, client, self.failures.append)
+        self.replicas = Replicas(config, environment, client)
+        self.reconciler = Reconciler(self.replicas, self.failures.append)
         self.replicas.directories = {directory_id(self.id): LogDirectory("/data", self._last_run)}
         self.replicas.cluster_id = "cluster"
         self.replicas.incarnation = self.incarnation
@@ -97,7 +99,7 @@ class Broker:
         self.replicas.subscribe(self.isr)
         self.service = ReplicaService(self.replicas)
         self.listener = await network.serve(self.endpoint, [self.service])
-        await self.replicas.load(self.world.image)
+        await self.reconciler.load(self.world.image)
         self.isr.start()
         self.world.running[self.id] = self
 
@@ -112,7 +114,7 @@ class Broker:
         await self.listener.stop(0)
         await self.isr.stop()
         await self.fetchers.stop()
-        await self.replicas.close(clean=clean)
+        await self.reconciler.close(clean=clean)
         if not clean:
             self.disk.crash_process()
 
@@ -224,7 +226,7 @@ class World:
             self.image = delta.finish(offset, max(self.image.epoch, 0))
             for broker in list(self.running.values()):
                 if to is None or broker.id in to:
-                    await broker.replicas.apply(delta, self.image)
+                    await broker.reconciler.apply(delta, self.image)
 
     async def register(self, broker: Broker) -> None:
         await self.commit(

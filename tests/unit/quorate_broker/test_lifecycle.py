@@ -18,7 +18,7 @@ from quorate_broker.files.directories import LogDirectories
 from quorate_broker.files.replica_files import PartitionMetadata
 from quorate_broker.files.strays import Strays
 from quorate_broker.lifecycle import Lifecycle
-from quorate_broker.losses import TOLD_MAX, Losses
+from quorate_broker.replicas.losses import TOLD_MAX, Losses
 from quorate_quorum.log.disk import replace_whole
 from quorate_quorum.log.identity import Identity, read_identity, write_identity
 from quorate_quorum.log.run_file import begin_run, read_run, set_sync_failed, write_marker

@@ -93,7 +93,7 @@ async def test_a_clean_stop_during_a_checkpoint_is_clean(world: World) -> None:
     leader = world.brokers[1]
     await leader.produce(b"a")
     replicas: Any = leader.replicas
-    replicas._checkpoints.cancel()
+    await leader.reconciler.checkpoints.stop()
     replicas.config = msgspec.structs.replace(
         replicas.config, replica_high_watermark_checkpoint_interval_ms=1
     )
@@ -105,9 +105,9 @@ async def test_a_clean_stop_during_a_checkpoint_is_clean(world: World) -> None:
 
     leader.disk.slow = 0.05
     leader.disk.hook = hook
-    replicas._checkpoints = asyncio.create_task(replicas._checkpoint())
+    leader.reconciler.checkpoints.start()
     await writing.wait()
-    await leader.replicas.close(clean=True)
+    await leader.reconciler.close(clean=True)
     leader.disk.slow = 0.0
 
     assert leader.replicas.failed_directories == {}
@@ -226,6 +226,6 @@ async def test_a_stranger_found_while_running_is_removed_in_time(world: World) -
     replicas: Any = broker.replicas
     replicas.config = msgspec.structs.replace(replicas.config, stray_delete_delay_ms=1)
     await broker.produce(b"a")
-    await replicas._files.make_room(bytes([1]) * 16, "/data/invoice-0", bytes(16))
-    await until(lambda: all(task.done() for task in replicas._files._removals))
+    await replicas.files.make_room(bytes([1]) * 16, "/data/invoice-0", bytes(16))
+    await until(lambda: all(task.done() for task in replicas.files._removals))
     assert not [name for name in await broker.disk.list("/data") if "invoice" in name]

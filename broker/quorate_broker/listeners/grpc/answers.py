@@ -13,7 +13,7 @@ from quorate_quorum.node import listeners
 if TYPE_CHECKING:
     from quorate.net.network import Peer
     from quorate.v1.common_pb2 import Error, Listener
-    from quorate_broker.replicas import Replicas
+    from quorate_broker.replicas.replicas import Replicas
     from quorate_quorum.metadata.image import BrokerImage
 
 

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
         ProduceHeader,
     )
     from quorate_broker.operations.producer_ids import ProducerIds
-    from quorate_broker.replicas import Replicas
+    from quorate_broker.replicas.replicas import Replicas
     from quorate_quorum.node.authorizer import Authorizer, Required
     from quorate_quorum.node.config import BrokerConfig
 

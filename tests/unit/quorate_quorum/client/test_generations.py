@@ -443,7 +443,7 @@ async def recover(world: partition_world.World, survivor: MetadataImage) -> list
         remembered.clear()
         broker.quorum_generation = 2
         broker.replicas.on_generation = remember
-        await broker.replicas.apply(delta, image)
+        await broker.reconciler.apply(delta, image)
     return remembered
 
 
@@ -601,7 +601,7 @@ def test_what_the_new_history_itself_removes_goes_though_the_old_one_wrote_it() 
         await only.produce(b"a")
         await recover(world, world.image)
         await world.commit(ev.MetadataEvent(remove_topic=ev.RemoveTopic(topic_id=TOPIC_ID)))
-        only.replicas._files.keep_all()  # the process dies before it is gone
+        only.replicas.files.keep_all()  # the process dies before it is gone
         name = f"{TOPIC}-0.{TOPIC_ID.hex()}-delete"
         assert await metadata_of(only, name) == PartitionMetadata(TOPIC_ID, "cluster", 2)
         await only.stop(clean=True)

@@ -342,7 +342,7 @@ async def test_a_disk_that_fails_at_a_followers_first_append_is_given_up(
         if operation == name and not path.endswith(".log"):
             raise OSError(errno.EIO, "for the test", path)
 
-    inventory = next(iter(follower.replicas._inventories.values()))
+    inventory = next(iter(follower.replicas.inventories.values()))
     inventory._made = inventory._used
     follower.disk.hook = hook
     await leader.produce(b"a")

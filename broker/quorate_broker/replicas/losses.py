@@ -2,8 +2,8 @@
 
 A replica is lossy when its log was cut at a bad batch, ends below what it knew to be committed,
 was written and is gone, or can't be read. Elected, it would make the others cut to its end. So it
-takes no role, and this broker stays fenced if it is, until the image counts on it no more: it is
-in neither ISR nor ELR. Then it is an ordinary replica that has to catch up.
+takes no role, and this broker, if it is fenced, stays fenced, until the image counts on it no
+more: it is in neither ISR nor ELR. Then it is an ordinary replica that has to catch up.
 """
 
 from __future__ import annotations
@@ -33,12 +33,15 @@ def counts_on(state: PartitionImage, broker_id: int) -> bool:
 
 
 class Losses:
-    """See the module. Replicas finds and settles them, the lifecycle tells of them."""
+    """What is known of losses. Repairs finds and settles them, heartbeats tell of them."""
 
     def __init__(self) -> None:
         self._reasons: dict[Key, str] = {}
         #: Called when there is one more to tell of.
-        self.on_found: Callable[[], None] = _nobody
+        self.on_found: Callable[[], None] = _ignore
+        #: Replicas that are to be cut at the first bad batch before they are used again, once the
+        #: controller counts on them no more; and what the replica then owes (Partition.owed).
+        self.corrupt: dict[Key, tuple[int, int] | None] = {}
 
     def __contains__(self, key: object) -> bool:
         return key in self._reasons
@@ -54,8 +57,13 @@ class Losses:
             self.on_found()
 
     def settled(self, key: Key) -> None:
-        """The controller counts on it no more, or it is not held here any more."""
+        """The controller counts on it no more."""
         self._reasons.pop(key, None)
+
+    def dropped(self, key: Key) -> None:
+        """The replica is not held here any more."""
+        self.settled(key)
+        self.corrupt.pop(key, None)
 
     def to_tell(self, image: MetadataImage) -> list[LossyReplica]:
         """Return what the next heartbeat says, of the states in the image."""
@@ -73,5 +81,5 @@ class Losses:
         return told
 
 
-def _nobody() -> None:
-    """Nobody tells of it yet; it waits."""
+def _ignore() -> None:
+    """No listener yet: what was found waits."""

@@ -12,7 +12,7 @@ from quorate_broker.replica.producer_memory import TICK_MS
 from quorate_broker.replica.producers import FORGET_MAX
 
 if TYPE_CHECKING:
-    from quorate_broker.replicas import Replicas
+    from quorate_broker.replicas.replicas import Replicas
 
 #: Ticks from one look at all partitions to the next.
 TICKS_PER_LOOK = 12

@@ -1,0 +1,3 @@
+from quorate_broker.replicas.replicas import Key, Replicas
+
+__all__ = ["Key", "Replicas"]

@@ -1,0 +1,277 @@
+"""Brings what this broker holds in line with the image: opened, given roles, closed, removed.
+
+The image says which partitions are held and where. The Publisher calls `apply` with each image,
+one at a time and in order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, TypeVar
+
+import structlog
+
+from quorate.errors import StorageError
+from quorate_broker.replica.leader_replica import LeaderReplica
+from quorate_broker.replicas.checkpoints import Checkpoints
+from quorate_broker.replicas.opener import Opener
+from quorate_broker.replicas.reopening import Reopening
+from quorate_broker.replicas.repairs import Repairs
+from quorate_quorum.metadata.image import NO_LEADER
+
+if TYPE_CHECKING:
+    from quorate_broker.replica.partition import Partition
+    from quorate_broker.replica.replica import Failure
+    from quorate_broker.replicas.replicas import Key, Replicas
+    from quorate_quorum.metadata.delta import MetadataDelta
+    from quorate_quorum.metadata.image import MetadataImage, PartitionImage, TopicImage
+
+log_line = structlog.get_logger(__name__)
+
+Item = TypeVar("Item")
+
+#: Logs that are opened, or change roles, at the same time.
+PARALLEL = 16
+
+
+class Reconciler:
+    """See the module. `fail` stops the broker."""
+
+    def __init__(self, replicas: Replicas, fail: Callable[[str], None]) -> None:
+        self.replicas = replicas
+        #: Directories in which a log could not be closed durably: their stop was not clean.
+        self.unclean_directories: set[bytes] = set()
+        #: One image, or one reopening, at a time: two must not open the same log.
+        self._changing = asyncio.Lock()
+        self._reopening = Reopening(self._reopen, fail)
+        self._opener = Opener(replicas, self._reopening.want)
+        self._repairs = Repairs(
+            replicas, self._opener, self._changing, self._reconcile, self._reopening.want, fail
+        )
+        self.checkpoints = Checkpoints(replicas, self._reopening.want, fail)
+        self._broker_id = replicas.broker_id
+        replicas.on_offline = self._went_offline
+
+    # images
+
+    async def load(self, image: MetadataImage) -> None:
+        """Open the logs of all replicas that the image places here, and give them their roles."""
+        replicas = self.replicas
+        async with self._changing:
+            replicas.image = image
+            await replicas.on_generation(replicas.quorum_generation)
+            keys = [
+                (topic.id, index)
+                for topic in image.sorted_topics()
+                for index in range(len(topic.partitions))
+            ]
+            for directory_id, directory in replicas.directories.items():
+                await replicas.files.sweep(directory_id, directory)
+                await self._opener.open_inventory(directory_id, directory, keys)
+            await _each(keys, self._reconcile)
+            self._opener.has_loaded = True
+        self.checkpoints.start()
+
+    async def apply(self, delta: MetadataDelta, image: MetadataImage) -> None:
+        """Carry out one image: what is removed first, then what changed. A topic that was deleted
+        and made again under its name needs the name of its directory.
+
+        The first image of a newer generation removes nothing: what it does not know may be all
+        that is left of what the lost voters had decided.
+        """
+        async with self._changing:
+            await self._apply(delta, image)
+
+    async def _apply(self, delta: MetadataDelta, image: MetadataImage) -> None:
+        replicas = self.replicas
+        if delta.generation:
+            await replicas.on_generation(delta.generation)
+            replicas.quorum_generation = delta.generation
+            replicas.files.keep_all()  # what was to go may be what this history counts on
+        replicas.image = image
+        if delta.generation:
+            await self._let_go()
+        for topic in delta.removed_topics:
+            replicas.forget_config(topic.id)
+            for index in range(len(topic.partitions)):
+                await self._drop((topic.id, index))
+        await _each(self._changed(delta), self._reconcile)
+        if delta.changed_brokers:  # one that was fenced may be fit for an ISR now
+            for partition in replicas.all():
+                role = partition.role
+                if isinstance(role, LeaderReplica) and role.machine.wants_to_expand:
+                    replicas.isr_wanted(partition)
+
+    def _changed(self, delta: MetadataDelta) -> Iterable[Key]:
+        """Return the partitions that a change may concern, each once."""
+        held = [partition.key for partition in self.replicas.all()]
+        keys = dict.fromkeys(delta.changed_partitions)
+        for topic_id in delta.changed_configs:
+            self.replicas.forget_config(topic_id)
+            keys.update((key, None) for key in held if topic_id in (b"", key[0]))
+        if self._broker_id in delta.changed_brokers:
+            keys.update(dict.fromkeys(held))
+            keys.update(dict.fromkeys(self.replicas.unopened))
+        return keys
+
+    async def close(self, *, clean: bool) -> None:
+        """Close all logs; with `clean`, durably. Safe to call twice."""
+        await self.checkpoints.stop()
+        await self._reopening.stop()
+        await self._repairs.stop()
+        await _each(self.replicas.all(), lambda partition: partition.close(clean=clean))
+        self._note_unclean()
+        await self.replicas.files.stop()
+        for inventory in self.replicas.inventories.values():
+            await inventory.close()
+
+    def _note_unclean(self) -> None:
+        """The stop of a directory with a log that was not closed durably was not clean."""
+        for partition in self.replicas.all():
+            if partition.offline is not None:
+                self.unclean_directories.add(partition.directory_id)
+        for key in self.replicas.unopened:
+            state = self.replicas.image.partition(*key)
+            directory_id = None if state is None else state.directory_of(self._broker_id)
+            if directory_id is not None:
+                self.unclean_directories.add(directory_id)
+
+    # one partition
+
+    async def _reconcile(self, key: Key) -> None:
+        replicas = self.replicas
+        topic, state = replicas.image.topics.get(key[0]), replicas.image.partition(*key)
+        if topic is None or state is None:
+            return
+        directory_id = state.directory_of(self._broker_id)
+        partition = replicas.find(*key)
+        if directory_id is None or (partition and partition.directory_id != directory_id):
+            await self._drop(key)
+            partition = None
+        if directory_id is None:
+            return
+        is_led_elsewhere = state.leader not in (self._broker_id, NO_LEADER)
+        if partition is not None and partition.damage.reason and is_led_elsewhere:
+            # It is repaired as a follower. Not without a leader: it may be the only copy.
+            partition.take_offline("corrupt", partition.damage.reason)
+        if partition is not None and partition.failure in ("broken", "replica"):
+            if not await self._open_again(partition, topic, state):
+                return
+            partition = replicas.find(*key)
+        elif partition is None and key not in replicas.losses.corrupt:
+            partition = await self._opener.open(topic, key[1], directory_id)
+        await self._repairs.look_at(key, partition, topic, state)
+        if partition is not None:
+            await self._follow(partition, topic, state)
+            if partition.is_leader and partition.log.lost_start is not None:
+                await self._repairs.accept_start(partition)
+
+    async def _follow(self, partition: Partition, topic: TopicImage, state: PartitionImage) -> None:
+        is_trusted = partition.key not in self.replicas.losses
+        try:
+            changed = await partition.follow_image(
+                state,
+                self.replicas.config_of(topic),
+                self.replicas.image.min_isr(topic, state),
+                may_lead=is_trusted and not self.replicas.fenced,
+                may_follow=is_trusted,
+            )
+        except StorageError:
+            return  # a broken invariant: it is offline now, and was reported
+        if changed:
+            self.replicas.role_changed(partition)
+
+    async def _open_again(
+        self, failed: Partition, topic: TopicImage, state: PartitionImage
+    ) -> bool:
+        """Open a replica again whose disk is good; False while it stays as it is.
+
+        One that is to lead meanwhile asks for another leader, by the ISR keeper. Where nothing
+        else can be elected, it is opened again in its reign.
+        """
+        await self._follow(failed, topic, state)
+        may_lead_on = failed.failure == "replica" and set(state.isr) <= {self._broker_id}
+        if failed.must_resign and not may_lead_on:
+            self.replicas.role_changed(failed)
+            return False
+        await self._opener.close_to_open_again(failed)
+        opened = await self._opener.open(topic, failed.partition, failed.directory_id)
+        if opened is None and failed.key not in self.replicas.losses.corrupt:
+            return False
+        self.replicas.removed(failed)
+        if opened is None:
+            self.replicas.forget(failed)
+        return True
+
+    def _went_offline(self, partition: Partition, failure: Failure, reason: str) -> None:
+        """A replica is out of use though its disk is good.
+
+        A corrupt one is told to the controller, and follows again once nothing counts on it. One
+        whose log must be opened again is opened soon; one whose invariant broke, with the next
+        image that gives the partition another leader.
+        """
+        if failure == "replica":
+            self._reopening.want(partition.key)
+        elif failure == "corrupt" and self.replicas.is_held(partition):
+            self._repairs.found_corrupt(partition, reason)
+
+    async def _reopen(self, keys: Sequence[Key]) -> None:
+        for key in keys:  # one by one: an image must not wait for all of them
+            async with self._changing:
+                await self._reconcile(key)
+
+    # removal
+
+    async def _drop(self, key: Key) -> None:
+        """Let go of a replica and remove its directory, renamed at once so the name is free."""
+        self._forget(key)
+        partition = self.replicas.find(*key)
+        if partition is None:
+            return
+        await self.replicas.close(partition)
+        log_line.info("replica removed", partition=partition.name)
+        await self.replicas.files.remove(partition.directory_id, partition.name, partition.topic_id)
+
+    async def _let_go(self) -> None:
+        """Close the replicas that the image does not place where they are; their files stay."""
+        replicas = self.replicas
+        held = {partition.key: partition for partition in replicas.all()}
+        for key in dict.fromkeys((*held, *replicas.unopened)):
+            state = replicas.image.partition(*key)
+            placed = None if state is None else state.directory_of(self._broker_id)
+            partition = held.get(key)
+            if placed is not None and (partition is None or partition.directory_id == placed):
+                continue
+            self._forget(key)
+            if partition is not None:
+                log_line.warning(
+                    "kept_of_another_history",
+                    directory=replicas.directories[partition.directory_id].path,
+                    name=partition.name,
+                    quorum_generation=replicas.quorum_generation,
+                )
+                await replicas.close(partition)
+
+    def _forget(self, key: Key) -> None:
+        self._opener.forget(key)
+        self.replicas.losses.dropped(key)
+
+
+async def _each(items: Iterable[Item], work: Callable[[Item], Awaitable[None]]) -> None:
+    """Do the work on each item, at most PARALLEL at a time; the first error ends it.
+
+    Work that waits for nothing gives the loop a turn after so many items: there may be thousands.
+    """
+    held = list(items)
+    queue = iter(held)
+
+    async def worker() -> None:
+        for number, item in enumerate(queue):
+            if number:
+                await asyncio.sleep(0)
+            await work(item)
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(min(PARALLEL, len(held))):
+            group.create_task(worker())

@@ -1,0 +1,196 @@
+"""Replicas with less than they had: told to the controller, then cut to what is good, and followed.
+
+found -> noted on the disk -> told (Losses) -> the controller counts on it no more
+-> a corrupt log is salvaged up to its first bad batch -> it follows like any other
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+import structlog
+
+from quorate.aio.tasks import Tasks
+from quorate.errors import StorageError
+from quorate_broker.replicas.losses import counts_on
+from quorate_quorum.log.disk_errors import blames_disk
+
+if TYPE_CHECKING:
+    from quorate_broker.replica.partition import Partition
+    from quorate_broker.replicas.opener import Opener
+    from quorate_broker.replicas.replicas import Key, Replicas
+    from quorate_quorum.metadata.image import PartitionImage, TopicImage
+
+log_line = structlog.get_logger(__name__)
+
+
+class Repairs:
+    """See the module. `reconcile` gives a salvaged replica its role.
+
+    `changing` is held while an image is carried out. A salvage reads the log as a whole, so it
+    runs in the background, one at a time, and images are carried out meanwhile.
+    """
+
+    def __init__(
+        self,
+        replicas: Replicas,
+        opener: Opener,
+        changing: asyncio.Lock,
+        reconcile: Callable[[Key], Awaitable[None]],
+        want_again: Callable[[Key], None],
+        fail: Callable[[str], None],
+    ) -> None:
+        self._replicas = replicas
+        self._losses = replicas.losses
+        self._opener = opener
+        self._changing = changing
+        self._reconcile = reconcile
+        self._want_again = want_again
+        self._fail = fail
+        self._salvaging = asyncio.Lock()
+        #: Salvages that run or wait for their turn.
+        self._salvages: dict[Key, None] = {}
+        #: Corrupt replicas that are being noted on the disk.
+        self._notes: dict[Key, None] = {}
+        self._salvage_tasks = Tasks(self._salvage_failed)
+        self._note_tasks = Tasks(
+            lambda _, error: fail(f"a corrupt replica can't be noted: {error!r}")
+        )
+
+    async def stop(self) -> None:
+        """Give up the salvages; wait for the notes. Safe to call twice."""
+        await self._salvage_tasks.end_all()
+        await self._note_tasks.ended()
+
+    # looked at with each image
+
+    async def look_at(
+        self, key: Key, partition: Partition | None, topic: TopicImage, state: PartitionImage
+    ) -> None:
+        """Tell of a lossy replica while the controller counts on it; then let it follow again."""
+        name = f"{topic.name}-{key[1]}"
+        is_trusted = counts_on(state, self._replicas.broker_id)
+        if partition is not None and partition.owed is not None:
+            await self._look_at_what_is_owed(partition, state)
+        if key in self._losses and is_trusted:
+            self._losses.on_found()  # the state is another one now: tell of this one
+        elif key in self._losses:
+            self._losses.settled(key)
+            if partition is not None and partition.offline is None and partition.owed is None:
+                await self._forget_loss(partition)
+        if key in self._losses.corrupt and key not in self._notes:
+            if is_trusted:
+                self._losses.found(key, name, "it is corrupt")
+            elif key not in self._salvages:
+                self._salvages[key] = None
+                self._salvage_tasks.spawn(self._salvage(key), "salvage a replica")
+
+    async def _forget_loss(self, partition: Partition) -> None:
+        """The controller knows: what was lost is not to be told again at the next start."""
+        try:
+            if not partition.log.has_segments:
+                await self._replicas.inventories[partition.directory_id].forget(partition.key)
+                partition.replica_log.is_noted = False
+            await partition.log.forget_damage()
+        except (StorageError, OSError) as error:
+            self._replicas.done_without(partition, "loss_not_forgotten", error)
+
+    async def _look_at_what_is_owed(self, partition: Partition, state: PartitionImage) -> None:
+        """A repaired follower may have been taken into the ISR for what it had before."""
+        assert partition.owed is not None
+        epoch, end = partition.owed
+        is_trusted = counts_on(state, self._replicas.broker_id)
+        if partition.log_end_offset >= end or (state.leader_epoch != epoch and not is_trusted):
+            partition.owed = None
+            await self._forget_loss(partition)
+        elif is_trusted:
+            reason = f"it was repaired, and has not caught up with its former end {end} yet"
+            self._losses.found(partition.key, partition.name, reason)
+
+    async def accept_start(self, partition: Partition) -> None:
+        """It was elected with what it has: the loss was told, and is not to be told again."""
+        try:
+            await partition.log.accept_start()
+        except StorageError as error:
+            self._replicas.done_without(partition, "start_not_accepted", error)
+
+    # found corrupt in use
+
+    def found_corrupt(self, partition: Partition, reason: str) -> None:
+        """Note on the disk that a replica is corrupt, and then tell of it.
+
+        Told first, it could be forgotten by a crash: see Log.note_corrupt.
+        """
+        self._losses.corrupt[partition.key] = partition.owed
+        self._notes[partition.key] = None
+        self._note_tasks.spawn(self._note_corrupt(partition, reason), "note a corruption")
+
+    async def _note_corrupt(self, partition: Partition, reason: str) -> None:
+        try:
+            if partition.damage.noting is not None:
+                await asyncio.wait([partition.damage.noting])
+            try:
+                await partition.log.note_corrupt()
+            except StorageError as error:  # told all the same: nothing may count on it
+                log_line.error("corruption_not_noted", partition=partition.name, reason=str(error))
+                if blames_disk(error):
+                    self._replicas.directory_failed(partition.directory_id, str(error))
+            if self._replicas.is_held(partition):
+                self._losses.found(partition.key, partition.name, reason)
+        finally:
+            del self._notes[partition.key]
+            self._want_again(partition.key)
+
+    # salvage
+
+    async def _salvage(self, key: Key) -> None:
+        """Keep what is good of a corrupt replica that nothing counts on, and let it follow."""
+        try:
+            async with self._salvaging:
+                async with self._changing:
+                    found = self._to_salvage(key)
+                    if found is None:
+                        return
+                    before = self._replicas.find(*key)
+                    if before is not None:
+                        self._replicas.unopened[key] = "what is good of it is looked for"
+                        await self._replicas.close(before)
+                topic, directory_id = found
+                partition = await self._opener.make(topic, key[1], directory_id, salvage=True)
+                if partition is None:
+                    return
+                async with self._changing:
+                    now = self._to_salvage(key)
+                    if now is None or now[1] != directory_id or self._replicas.find(*key):
+                        await partition.close(clean=False)
+                        return  # it went elsewhere, or is counted on again: the image decides
+                    await self._salvaged(partition)
+        finally:
+            del self._salvages[key]
+
+    async def _salvaged(self, partition: Partition) -> None:
+        partition.owed = self._losses.corrupt.pop(partition.key)
+        self._replicas.add(partition)
+        log_line.warning("replica_salvaged", partition=partition.name, end=partition.log_end_offset)
+        await self._opener.compare_with_inventory(partition)
+        self._losses.settled(partition.key)
+        if partition.owed is None:
+            await self._forget_loss(partition)
+        await self._reconcile(partition.key)
+
+    def _to_salvage(self, key: Key) -> tuple[TopicImage, bytes] | None:
+        """Return the topic and the directory of a corrupt replica that may be cut now."""
+        image, broker_id = self._replicas.image, self._replicas.broker_id
+        topic, state = image.topics.get(key[0]), image.partition(*key)
+        if topic is None or state is None or key not in self._losses.corrupt:
+            return None
+        directory_id = state.directory_of(broker_id)
+        if directory_id is None or counts_on(state, broker_id):
+            return None
+        return topic, directory_id
+
+    def _salvage_failed(self, _: str, error: BaseException) -> None:
+        log_line.error("salvage failed", exc_info=error)
+        self._fail(f"a replica can't be salvaged: {error!r}")

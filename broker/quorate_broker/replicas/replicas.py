@@ -1,0 +1,281 @@
+"""The replicas that this broker holds: found by their partition, on the directories that work.
+
+The Reconciler opens, changes and removes them as the image says. Whatever must know about roles
+(the fetchers, the ISR keeper) is a RoleListener.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable
+from typing import TYPE_CHECKING, Protocol
+
+import structlog
+
+from quorate.errors import NotLeaderError, StorageError, UnknownTopicError
+from quorate.v1.common_pb2 import LeaderHint
+from quorate_broker.files.replica_files import LogDirectory, ReplicaFiles
+from quorate_broker.replica.partition import Partition
+from quorate_broker.replica.producer_memory import ProducerLimits, ProducerMemory
+from quorate_broker.replica.replica import Failure, Replica, has_other_leaders
+from quorate_broker.replica.waiters import hinted
+from quorate_broker.replicas.losses import Losses
+from quorate_quorum.log.disk_errors import blames_disk
+from quorate_quorum.metadata.image import EMPTY, NO_LEADER
+
+if TYPE_CHECKING:
+    from quorate_broker.files.inventory import Inventory
+    from quorate_quorum.client.client import QuorumClient
+    from quorate_quorum.configs import TopicConfig
+    from quorate_quorum.metadata.image import MetadataImage, TopicImage
+    from quorate_quorum.node.config import BrokerConfig
+    from quorate_quorum.node.environment import Environment
+
+log_line = structlog.get_logger(__name__)
+
+#: Topic id and number of a partition.
+Key = tuple[bytes, int]
+
+
+class RoleListener(Protocol):
+    """Follows which partitions lead, follow and go. Called in the loop; must not wait."""
+
+    def role_changed(self, partition: Partition) -> None:
+        """It leads, follows (another leader or leader_epoch) or does neither now."""
+
+    def removed(self, partition: Partition) -> None:
+        """It is no longer held here."""
+
+    def isr_wanted(self, partition: Partition) -> None:
+        """Its ISR should be looked at soon."""
+
+
+class Replicas:
+    """See the module. It is the PartitionHost of its partitions.
+
+    Lifecycle sets `directories`, `cluster_id` and `quorum_generation` before the logs are opened,
+    `broker_epoch` and `incarnation` once the registration is applied and the run file says so:
+    before that nothing leads, fetches or appends.
+    """
+
+    def __init__(
+        self, config: BrokerConfig, environment: Environment, client: QuorumClient
+    ) -> None:
+        self.config = config
+        self.environment = environment
+        self.client = client
+        #: As the Reconciler carries it out.
+        self.image: MetadataImage = EMPTY
+        self.cluster_id = ""
+        self.broker_epoch = -1
+        self.incarnation = b""
+        #: Of `image`; what is written names it.
+        self.quorum_generation = client.quorum_generation
+        #: Called before an image of another generation is carried out: it must survive a crash.
+        self.on_generation: Callable[[int], Awaitable[None]] = _ignore_generation
+        #: By directory id.
+        self.directories: dict[bytes, LogDirectory] = {}
+        #: Directories that failed since the start, and why (reported by heartbeat).
+        self.failed_directories: dict[bytes, str] = {}
+        #: Called when a directory fails; lifecycle's.
+        self.on_directory_failed: Callable[[bytes, str], None] = _ignore_directory
+        #: Called when a replica goes offline though its disk is good; the Reconciler's.
+        self.on_offline: Callable[[Partition, Failure, str], None] = _ignore_offline
+        self.files = ReplicaFiles(self)
+        #: Which replicas were ever written, by directory id.
+        self.inventories: dict[bytes, Inventory] = {}
+        self.losses = Losses()
+        #: Held, but their logs did not open, and why.
+        self.unopened: dict[Key, str] = {}
+        #: Shared by all partitions; its clock is told by ProducerExpiry.
+        self.producer_memory = ProducerMemory(
+            ProducerLimits(
+                expiration_ms=config.producer_id_expiration_ms,
+                partition_producers_max=config.partition_producers_max,
+                partition_bytes_max=config.partition_producer_state_max_bytes,
+                broker_bytes_max=config.producer_state_max_bytes,
+            )
+        )
+        self._partitions: dict[Key, Partition] = {}
+        self._listeners: list[RoleListener] = []
+        self._configs: dict[bytes, TopicConfig] = {}
+
+    # what is held
+
+    def get(self, topic_id: bytes, partition: int) -> Partition:
+        """Return a partition held here, offline ones too.
+
+        Raises UnknownTopicError, NotLeaderError (hint_of names the leader), StorageError.
+        """
+        found = self._partitions.get((topic_id, partition))
+        if found is not None:
+            return found
+        state = self.image.partition(topic_id, partition)
+        if state is None:
+            raise UnknownTopicError(f"no topic {topic_id.hex()} with partition {partition} here")
+        hint = LeaderHint(leader=state.leader, leader_epoch=state.leader_epoch)
+        reason = self.unopened.get((topic_id, partition))
+        is_asked = state.leader in (self.broker_id, NO_LEADER)
+        if reason is not None and is_asked and not has_other_leaders(state, self.broker_id):
+            raise hinted(StorageError(f"the replica is offline here: {reason}"), hint)
+        raise hinted(
+            NotLeaderError(
+                f"broker {self.broker_id} holds no replica of {topic_id.hex()}-{partition}; "
+                f"broker {state.leader} leads"
+            ),
+            hint,
+        )
+
+    def find(self, topic_id: bytes, partition: int) -> Partition | None:
+        """Return a partition if it is held and open here."""
+        return self._partitions.get((topic_id, partition))
+
+    @property
+    def held(self) -> int:
+        """How many partitions are held and open here."""
+        return len(self._partitions)
+
+    def all(self) -> Iterable[Partition]:
+        """Return all partitions held and open, in the order of their opening."""
+        return tuple(self._partitions.values())
+
+    def is_held(self, partition: Partition) -> bool:
+        """Whether it is this object that is held, and not another one opened since."""
+        return self._partitions.get(partition.key) is partition
+
+    def replica_end(self, topic_id: bytes, partition: int) -> tuple[int, int]:
+        """Return (last_epoch, log_end_offset) for an election that looks at ends.
+
+        Raises what get() raises, and StorageError if the replica is offline.
+        """
+        found = self.get(topic_id, partition)
+        if found.offline is not None:
+            raise found.offline_error()
+        return found.log.last_epoch, found.log.log_end_offset
+
+    def subscribe(self, listener: RoleListener) -> None:
+        """Tell `listener` of every role from now on, and of those that there are."""
+        self._listeners.append(listener)
+        for partition in self.all():
+            listener.role_changed(partition)
+
+    # what the image says
+
+    @property
+    def broker_id(self) -> int:
+        return self.config.node_id
+
+    @property
+    def lag_ms(self) -> int:
+        return self.config.replica_lag_time_max_ms
+
+    @property
+    def fenced(self) -> bool:
+        """Whether this broker, as it sees itself, must not lead."""
+        broker = self.image.brokers.get(self.broker_id)
+        return broker is None or broker.fenced or broker.epoch != self.broker_epoch
+
+    def eligible_epoch(self, partition: Partition, broker_id: int) -> int:
+        """Return the broker_epoch of a broker that may be in the ISR, -1 if it may not."""
+        state = self.image.partition(*partition.key)
+        if state is None or not self.image.is_eligible(state, broker_id):
+            return -1
+        return self.image.brokers[broker_id].epoch
+
+    def endpoint_of(self, broker_id: int) -> str:
+        broker = self.image.brokers.get(broker_id)
+        return "" if broker is None else broker.endpoint
+
+    def config_of(self, topic: TopicImage) -> TopicConfig:
+        config = self._configs.get(topic.id)
+        if config is None:
+            config = self._configs[topic.id] = self.image.topic_config(topic)
+        return config
+
+    def forget_config(self, topic_id: bytes) -> None:
+        """The topic's configuration changed; b"": that of the cluster, and so of every topic."""
+        if topic_id:
+            self._configs.pop(topic_id, None)
+        else:
+            self._configs.clear()
+
+    # changes
+
+    def add(self, partition: Partition) -> None:
+        """Hold an open replica; in place of the one that was held before, if there was one."""
+        self._partitions[partition.key] = partition
+
+    def forget(self, partition: Partition) -> None:
+        """Hold a replica no more."""
+        del self._partitions[partition.key]
+
+    async def close(self, partition: Partition) -> None:
+        """Close a replica and hold it no more; its directory stays."""
+        self.forget(partition)
+        await partition.close(clean=False)
+        self.removed(partition)
+
+    def removed(self, partition: Partition) -> None:
+        """Tell the listeners that a replica is held no more."""
+        for listener in self._listeners:
+            listener.removed(partition)
+
+    def role_changed(self, partition: Partition) -> None:
+        """Tell the listeners that a replica has another role."""
+        for listener in self._listeners:
+            listener.role_changed(partition)
+
+    # PartitionHost
+
+    async def prepare(self, replica: Replica, *, is_noted: bool) -> None:
+        """Make the replica's directory with the file that says whose it is."""
+        path = f"{self.directories[replica.directory_id].path}/{replica.name}"
+        await self.files.make(path, replica.topic_id)
+        if not is_noted:
+            await self.inventories[replica.directory_id].make_room()
+
+    async def written(self, replica: Replica) -> None:
+        """Remember, outside its directory, that the replica was written."""
+        await self.inventories[replica.directory_id].note(replica.key)
+
+    def isr_wanted(self, partition: Partition) -> None:
+        for listener in self._listeners:
+            listener.isr_wanted(partition)
+
+    def failed(self, partition: Partition, failure: Failure, reason: str) -> None:
+        """A replica went offline; a bad disk takes its whole directory with it."""
+        self.role_changed(partition)
+        if failure == "storage":
+            self.directory_failed(partition.directory_id, reason)
+        else:
+            self.on_offline(partition, failure, reason)
+
+    def directory_failed(self, directory_id: bytes, reason: str) -> None:
+        """A log directory's disk failed: all replicas on it are offline from now on."""
+        if directory_id in self.failed_directories or directory_id not in self.directories:
+            return
+        self.failed_directories[directory_id] = reason
+        path = self.directories[directory_id].path
+        log_line.error("log directory failed", path=path, reason=reason)
+        for partition in self.all():
+            if partition.directory_id == directory_id:
+                partition.take_offline("storage", f"{path} failed: {reason}")
+        self.on_directory_failed(directory_id, reason)
+
+    def done_without(self, partition: Partition, event: str, error: OSError | StorageError) -> None:
+        """Log what was not written of a replica, and costs it nothing; a bad disk fails."""
+        if blames_disk(error):
+            self.directory_failed(partition.directory_id, str(error))
+        else:
+            log_line.warning(event, partition=partition.name, reason=str(error))
+
+
+async def _ignore_generation(generation: int) -> None:
+    """No listener yet."""
+
+
+def _ignore_directory(directory_id: bytes, reason: str) -> None:
+    """No listener yet; failed_directories keeps it."""
+
+
+def _ignore_offline(partition: Partition, failure: Failure, reason: str) -> None:
+    """No listener yet: nothing is open."""
