@@ -23,6 +23,7 @@ from quorate.v1.common_pb2 import LeaderHint
 from quorate_broker.replica.waiters import Watches, hinted
 
 if TYPE_CHECKING:
+    from quorate.aio.turns import Turns
     from quorate_quorum.configs import TopicConfig
     from quorate_quorum.metadata.image import PartitionImage
     from quorate_quorum.node.config import BrokerConfig
@@ -41,6 +42,8 @@ class ReplicaHost(Protocol):
 
     config: BrokerConfig
     environment: Environment
+    #: One request may bring batches for a thousand partitions: their appends share the turns.
+    append_turns: Turns
 
     async def prepare(self, replica: Replica, *, is_noted: bool) -> None:
         """Make the replica's directory and say whose it is, before the first append.

@@ -14,6 +14,9 @@ from quorate.aio.tasks import Tasks
 if TYPE_CHECKING:
     from quorate_broker.replicas.replicas import Key, Replicas
 
+#: High watermarks that are written down in one turn of the loop: some milliseconds.
+CHECKPOINTS_A_TURN = 20
+
 
 class Checkpoints:
     """See the module. It also sees when a repaired replica has caught up with its former end."""
@@ -46,7 +49,9 @@ class Checkpoints:
         while True:
             await asyncio.sleep(interval_ms / 1000)
             async with self._writing:
-                for partition in self._replicas.all():
+                for number, partition in enumerate(self._replicas.all()):
+                    if number % CHECKPOINTS_A_TURN == 0:
+                        await asyncio.sleep(0)
                     await partition.replica_log.checkpoint()
                     owed = partition.owed
                     if owed is not None and partition.log_end_offset >= owed[1]:

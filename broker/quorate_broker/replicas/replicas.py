@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
+from quorate.aio.turns import Turns
 from quorate.errors import NotLeaderError, StorageError, UnknownTopicError
 from quorate.v1.common_pb2 import LeaderHint
 from quorate_broker.files.replica_files import LogDirectory, ReplicaFiles
 from quorate_broker.replica.partition import Partition
+from quorate_broker.replica.produce_queue import APPEND_UNITS_A_TURN
 from quorate_broker.replica.producer_memory import ProducerLimits, ProducerMemory
 from quorate_broker.replica.replica import Failure, Replica, has_other_leaders
 from quorate_broker.replica.waiters import hinted
@@ -95,6 +97,8 @@ class Replicas:
                 broker_bytes_max=config.producer_state_max_bytes,
             )
         )
+        #: See ReplicaHost.
+        self.append_turns = Turns(APPEND_UNITS_A_TURN)
         self._partitions: dict[Key, Partition] = {}
         self._listeners: list[RoleListener] = []
         self._configs: dict[bytes, TopicConfig] = {}

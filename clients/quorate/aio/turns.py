@@ -25,7 +25,8 @@ class Turns:
     async def take(self, units: int = 1) -> None:
         """Return when `units` more may be done in this turn.
 
-        Work that is larger than a turn's share has a turn of its own. A cancelled wait takes nothing.
+        Work that is larger than a turn's share has a turn of its own. A cancelled wait takes
+        nothing.
         """
         loop = asyncio.get_running_loop()
         if not self._waiting and self._fits(units):

@@ -27,14 +27,17 @@ from quorate.errors import (
 from quorate.record.batch import split, stamp
 from quorate_broker.replica import checks
 from quorate_broker.replica.leader import ReplicaStream
+from quorate_broker.replica.produce_queue import APPEND_UNITS, APPEND_UNITS_A_TURN
 from quorate_broker.replica.waiters import hint_of
 from quorate_broker.v1.replica_pb2 import ReplicaFetchPartition
+from quorate_quorum.v1 import events_pb2 as ev
 from tests.unit.quorate_broker.builders import (
     NOW_MS,
     TOPIC_ID,
     Broker,
     World,
     batch_of,
+    directory_id,
     until,
     values_of,
 )
@@ -379,3 +382,43 @@ async def test_a_large_batch_is_decoded_in_a_thread_and_keeps_its_place(
     assert isinstance(results[2], InvalidRequestError)
     assert await read_all(broker) == [b"a", large, b"b"]
     await world.stop()
+
+
+async def test_batches_for_many_partitions_are_appended_in_several_turns(world: World) -> None:
+    """One request may name a thousand partitions: heartbeats must not wait for all of them."""
+    count = 200
+    replica = ev.Replica(broker_id=1, directory_id=directory_id(1))
+    made = (
+        ev.Partition(
+            topic_id=TOPIC_ID,
+            partition=index,
+            replicas=[replica],
+            isr=[1],
+            leader=1,
+            recovered_epoch=-1,
+        )
+        for index in range(1, count)
+    )
+    await world.commit(*(ev.MetadataEvent(partition=partition) for partition in made))
+    loop = asyncio.get_running_loop()
+    appended = [0]
+    handles: list[asyncio.Handle] = []
+
+    def next_turn() -> None:
+        appended.append(0)
+        handles[:] = [loop.call_soon(next_turn)]
+
+    def count_one() -> None:
+        appended[-1] += 1
+
+    next_turn()
+    queues = [world.brokers[1].replicas.get(TOPIC_ID, i).as_leader().queue for i in range(count)]
+    await asyncio.gather(
+        *(
+            queue.produce(batch_of(b"a"), acks=1, timeout_ms=10_000, appended=count_one)
+            for queue in queues
+        )
+    )
+    handles[0].cancel()
+    assert sum(appended) == count
+    assert max(appended) <= APPEND_UNITS_A_TURN // APPEND_UNITS
