@@ -22,7 +22,7 @@ from quorate_quorum.log.log import Log
 from quorate_quorum.node import process
 from quorate_quorum.node.config import QuorumConfig
 from quorate_quorum.raft.driver.node import RaftNode
-from quorate_quorum.raft.machine.messages import FetchAnswered, FetchReceived, Saved, Written
+from quorate_quorum.raft.machine.events import FetchAnswered, FetchReceived, Saved, Written
 
 TRACE = "trace.json"
 #: Most marks kept: beyond, the first ones are enough.

@@ -35,7 +35,7 @@ from quorate_quorum.node.server import NodeServer
 from quorate_quorum.raft.driver.bootstrap import metadata_directory
 from quorate_quorum.raft.driver.joining import check_one_recovery, join
 from quorate_quorum.raft.driver.node import RaftNode
-from quorate_quorum.raft.machine.messages import QuorumStatus, ReplicaStatus
+from quorate_quorum.raft.machine.status import QuorumStatus, ReplicaStatus
 from quorate_quorum.snapshots.snapshot_file import SnapshotId
 
 log = structlog.get_logger(__name__)

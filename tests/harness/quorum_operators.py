@@ -197,7 +197,7 @@ class Operator:
 def _has_caught_up(machine: Machine, offset: int) -> bool:
     """On its disk, too: a power loss would bring back that it was behind."""
     raft = machine.raft
-    if raft is None or raft._saved_version != raft._hard_state_version:
+    if raft is None or not raft.state.is_saved:
         return False
     return not raft.hard_state.is_behind and raft.ledger.synced_end >= offset
 

@@ -15,10 +15,11 @@ from quorate.record import batch as record_batch
 from quorate_quorum.log.events import decode_events
 from quorate_quorum.metadata.image import MetadataImage
 from quorate_quorum.metadata.loader import Loaded
-from quorate_quorum.raft.machine.messages import Batch, HardState, ReplicaKey
+from quorate_quorum.raft.machine.hard_state import HardState
+from quorate_quorum.raft.machine.leader import Leader
+from quorate_quorum.raft.machine.ledger import Batch
 from quorate_quorum.raft.machine.raft import Raft
-from quorate_quorum.raft.machine.roles import Leader
-from quorate_quorum.raft.machine.voters import VoterSet
+from quorate_quorum.raft.machine.voters import ReplicaKey, VoterSet
 from tests.harness.invariants import Violation
 from tests.harness.quorum_machines import Machine, Quorum
 from tests.harness.quorum_snapshots import SnapshotRules
@@ -81,7 +82,7 @@ class Rules:
         role = raft.role
         if isinstance(role, Leader) and self.reigns.get(role.epoch) is not role:
             self._reign_began(machine, raft, role)
-        if raft._saved_version == raft._hard_state_version and raft.hard_state is not run.saved:
+        if raft.state.is_saved and raft.hard_state is not run.saved:
             self._saved(machine, raft, run)
         self.snapshots.look(machine, raft)
         ledger = raft.ledger
@@ -121,7 +122,7 @@ class Rules:
             run.applied_end = offset
             self._loaded(machine, controller.image)
 
-        append = raft.append
+        append = raft.state.append
 
         def appended(batch: Batch) -> None:
             self._appended(machine, raft, batch)
@@ -132,7 +133,7 @@ class Rules:
         controller._show = shown  # type: ignore[method-assign]
         controller.committed = committed  # type: ignore[method-assign]
         controller.snapshot_end = snapshot_end  # type: ignore[method-assign]
-        raft.append = appended  # type: ignore[method-assign]
+        raft.state.append = appended  # type: ignore[method-assign]
         return run
 
     # -- one rule each

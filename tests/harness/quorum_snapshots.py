@@ -14,7 +14,7 @@ from quorate.errors import CorruptRecordError
 from quorate.record import batch as record_batch
 from quorate_quorum.log.events import decode_events
 from quorate_quorum.raft.driver.bootstrap import metadata_directory
-from quorate_quorum.raft.machine.messages import Below
+from quorate_quorum.raft.machine.ledger import Below
 from quorate_quorum.raft.machine.raft import Raft
 from quorate_quorum.snapshots import snapshot_file as files
 from quorate_quorum.snapshots.snapshot_file import SnapshotId
@@ -38,14 +38,14 @@ class SnapshotRules:
     def begin(self, machine: Machine, raft: Raft) -> None:
         """Follow a run that begins now."""
         self.known[machine.name, machine.runs] = raft.ledger.snapshot
-        begin_anew = raft.begin_anew
+        begin_anew = raft.state.begin_anew
 
         def installed(below: Below) -> None:
             begin_anew(below)
             self.installed += 1
             self.known[machine.name, machine.runs] = below
 
-        raft.begin_anew = installed  # type: ignore[method-assign]
+        raft.state.begin_anew = installed  # type: ignore[method-assign]
 
     def look(self, machine: Machine, raft: Raft) -> None:
         """Raise Violation if the log begins above what the snapshots on its disk stand for."""

@@ -21,9 +21,10 @@ from quorate_quorum.node.config import QuorumConfig
 from quorate_quorum.node.environment import Environment
 from quorate_quorum.raft.driver.bootstrap import format_voter, metadata_directory
 from quorate_quorum.raft.driver.node import RaftNode
-from quorate_quorum.raft.machine.messages import Event, Ready
+from quorate_quorum.raft.machine.events import Event
+from quorate_quorum.raft.machine.leader import Leader
 from quorate_quorum.raft.machine.raft import Raft
-from quorate_quorum.raft.machine.roles import Leader
+from quorate_quorum.raft.machine.ready import Ready
 from quorate_quorum.raft.machine.voters import Voter
 from quorate_quorum.v1.events_pb2 import Config, MetadataEvent
 from quorate_testing.simulated.disk import SimulatedDisk

@@ -8,8 +8,9 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, field
 
-from quorate_quorum.raft.machine.ledger import Ledger
-from quorate_quorum.raft.machine.messages import Batch, Below, HardState, Save
+from quorate_quorum.raft.machine.hard_state import HardState
+from quorate_quorum.raft.machine.ledger import Batch, Below, Ledger
+from quorate_quorum.raft.machine.ready import Save
 from quorate_quorum.raft.machine.voters import VoterSet
 
 

@@ -5,43 +5,45 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from quorate_quorum.raft.machine.ledger import Ledger
-from quorate_quorum.raft.machine.messages import (
+from quorate_quorum.raft.machine.events import (
     Applied,
-    Batch,
-    BeginEpochRequest,
     BeginEpochRequested,
-    Call,
-    EndEpochRequest,
     EndEpochRequested,
     EpochAnswered,
     Event,
-    Fetch,
     FetchAbandoned,
     FetchAnswered,
     FetchReceived,
-    FetchReply,
-    FetchRequest,
-    FetchResponse,
-    FindLeader,
-    HardState,
     HardStateSaved,
-    Message,
-    Ready,
-    ReplicaKey,
-    Reply,
     Saved,
-    StreamKey,
     VoteAnswered,
-    VoteRequest,
     VoteRequested,
-    VoteResponse,
     Written,
 )
+from quorate_quorum.raft.machine.hard_state import HardState
+from quorate_quorum.raft.machine.leader import Leader
+from quorate_quorum.raft.machine.ledger import Batch, Ledger
+from quorate_quorum.raft.machine.messages import (
+    BeginEpochRequest,
+    EndEpochRequest,
+    FetchRequest,
+    FetchResponse,
+    StreamKey,
+    VoteRequest,
+    VoteResponse,
+)
 from quorate_quorum.raft.machine.raft import Raft
-from quorate_quorum.raft.machine.status import leader_heard
+from quorate_quorum.raft.machine.ready import (
+    Call,
+    Fetch,
+    FetchReply,
+    FindLeader,
+    Message,
+    Ready,
+    Reply,
+)
 from quorate_quorum.raft.machine.timing import Timing
-from quorate_quorum.raft.machine.voters import Voter, VoterSet
+from quorate_quorum.raft.machine.voters import ReplicaKey, Voter, VoterSet
 
 
 def directory(voter_id: int) -> bytes:
@@ -130,6 +132,11 @@ class Machine:
     @property
     def role(self) -> str:
         return type(self.raft.role).__name__.lower()
+
+    @property
+    def reign(self) -> Leader:
+        assert isinstance(self.raft.role, Leader)
+        return self.raft.role
 
     @property
     def epoch(self) -> int:
@@ -341,7 +348,7 @@ class Cluster:
         target = int(message.endpoint.removeprefix("host").partition(":")[0])
         if self._is_cut(sender, target):
             return False
-        heard = leader_heard(self.machines[target].raft)
+        heard = self.machines[target].raft.leader_heard()
         if heard is not None:
             self.machines[sender].step(heard)
         return heard is not None

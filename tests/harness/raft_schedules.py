@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from quorate.errors import QuorateError
-from quorate_quorum.raft.machine.messages import LogCut, SnapshotTaken
+from quorate_quorum.raft.machine.events import LogCut, SnapshotTaken
 from tests.harness.invariants import Violation
 from tests.harness.raft_machines import voters
 from tests.harness.raft_world import Run, World
@@ -81,7 +81,7 @@ def _check_is_whole(world: World) -> None:
     if ledger.high_watermark != ledger.log_end_offset:
         raise Violation(f"leader {leader.name} does not commit what it holds")
     for run in world.runs:
-        if not run.raft.is_voter() and run.raft.epoch > leader.raft.epoch:
+        if not run.raft.state.is_voter() and run.raft.epoch > leader.raft.epoch:
             continue
         heard, committed = run.raft.leader_id, run.raft.high_watermark
         if (heard, committed) != (leader.node.id, ledger.high_watermark):

@@ -13,46 +13,48 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
-from quorate_quorum.raft.machine.messages import (
+from quorate_quorum.raft.machine.events import (
     Applied,
-    Batch,
-    BeginEpochRequest,
     BeginEpochRequested,
-    Call,
     Downloaded,
-    EndEpochRequest,
     EndEpochRequested,
     EpochAnswered,
-    EpochResponse,
     Event,
-    Fetch,
     FetchAnswered,
     FetchBroken,
     FetchReceived,
-    FetchReply,
-    FetchResponse,
-    FindLeader,
-    HardState,
     HardStateSaved,
+    Saved,
+    VoteAnswered,
+    VoteRequested,
+    Written,
+)
+from quorate_quorum.raft.machine.hard_state import HardState
+from quorate_quorum.raft.machine.leader import Leader
+from quorate_quorum.raft.machine.ledger import Batch
+from quorate_quorum.raft.machine.messages import (
+    BeginEpochRequest,
+    EndEpochRequest,
+    EpochResponse,
+    FetchResponse,
+    StreamKey,
+    VoteRequest,
+    VoteResponse,
+)
+from quorate_quorum.raft.machine.raft import Raft
+from quorate_quorum.raft.machine.ready import (
+    Call,
+    Fetch,
+    FetchReply,
+    FindLeader,
     Install,
     Message,
     Ready,
-    ReplicaKey,
     Reply,
     Save,
-    Saved,
-    StreamKey,
-    VoteAnswered,
-    VoteRequest,
-    VoteRequested,
-    VoteResponse,
-    Written,
 )
-from quorate_quorum.raft.machine.raft import Raft
-from quorate_quorum.raft.machine.roles import Leader
-from quorate_quorum.raft.machine.status import leader_heard
 from quorate_quorum.raft.machine.timing import Timing
-from quorate_quorum.raft.machine.voters import VoterSet
+from quorate_quorum.raft.machine.voters import ReplicaKey, VoterSet
 from tests.harness.invariants import Violation
 from tests.harness.raft_disk import Disk
 from tests.harness.raft_machines import batch, key, voters
@@ -261,7 +263,7 @@ class Link:
 
     def _find(self, run: Run, message: FindLeader) -> None:
         asked = self._world.run_at(message.endpoint)
-        heard = leader_heard(asked.raft) if self.is_open(run, asked) else None
+        heard = asked.raft.leader_heard() if self.is_open(run, asked) else None
         if heard is not None:
             self._world.after(self._delay_ms(), partial(self._deliver, asked, run, heard))
 

@@ -5,9 +5,16 @@ from __future__ import annotations
 from typing import NamedTuple
 
 RAFT = "quorum/quorate_quorum/raft/machine/raft.py"
-ELECTIONS = "quorum/quorate_quorum/raft/machine/elections.py"
-LEADING = "quorum/quorate_quorum/raft/machine/leading.py"
-FOLLOWING = "quorum/quorate_quorum/raft/machine/following.py"
+ROLE = "quorum/quorate_quorum/raft/machine/role.py"
+LEADER = "quorum/quorate_quorum/raft/machine/leader.py"
+FOLLOWER = "quorum/quorate_quorum/raft/machine/follower.py"
+STATE = "quorum/quorate_quorum/raft/machine/state.py"
+CANDIDATE = "quorum/quorate_quorum/raft/machine/candidate.py"
+VOTER_CHANGE = "quorum/quorate_quorum/raft/machine/voter_change.py"
+PROGRESS_OF_REPLICAS = "quorum/quorate_quorum/raft/machine/replicas.py"
+ROUNDS = "quorum/quorate_quorum/raft/machine/rounds.py"
+HARD_STATE = "quorum/quorate_quorum/raft/machine/hard_state.py"
+TRANSFERRING = "quorum/quorate_quorum/raft/machine/transfer.py"
 LEDGER = "quorum/quorate_quorum/raft/machine/ledger.py"
 STORAGE = "quorum/quorate_quorum/raft/driver/storage.py"
 TAKING = "quorum/quorate_quorum/raft/driver/taking.py"
@@ -30,7 +37,6 @@ INSTALL_CRASHES = "tests/simulation/test_quorum_install_crashes.py"
 EPOCHS = "tests/unit/quorate_quorum/raft/test_epochs_met.py"
 RECOVER = "tests/unit/quorate_quorum/recover/test_recover.py"
 GENERATIONS = "tests/unit/quorate_quorum/client/test_generations.py"
-CHANGING = "quorum/quorate_quorum/raft/machine/changing.py"
 NODE = "quorum/quorate_quorum/raft/driver/node.py"
 SERVER = "tests/unit/quorate_quorum/test_server.py"
 CHANGES = "tests/unit/quorate_quorum/raft/test_voter_changes.py"
@@ -163,41 +169,42 @@ MUTANTS = (
     Mutant(
         "R1",
         "a vote is spoken before it is on disk",
-        RAFT,
-        "if self._saved_version != self._hard_state_version:\n            return\n",
+        STATE,
+        "if not self.is_saved:\n            return\n",
         "if False:\n            return\n",
         (f"{PAPER}::test_a_vote_is_on_disk_before_it_is_spoken",),
     ),
     Mutant(
         "R2",
         "the vote is forgotten within its epoch",
-        ELECTIONS,
-        "return raft.hard_state.voted_for == request.candidate and raft.leader_id == -1",
-        "return raft.leader_id == -1",
+        ROLE,
+        "return state.hard_state.voted_for == request.candidate and self.leader == NOBODY",
+        "return self.leader == NOBODY",
         (f"{PAPER}::test_each_voter_votes_once_in_an_epoch_first_come_first_served",),
     ),
     Mutant(
         "R3",
         "leads again in the same epoch after a restart",
-        ELECTIONS,
-        "if raft.hard_state.voted_for == raft.me:",
+        RAFT,
+        "if state.hard_state.voted_for == state.me:",
         "if False:",
         (f"{PITFALLS}::test_who_stood_in_an_epoch_starts_resigned_in_it_and_never_leads_in_it",),
     ),
     Mutant(
         "R4",
         "a leader counts what it has not synced",
-        LEADING,
-        "raft.me, raft.ledger.synced_end)",
-        "raft.me, raft.ledger.log_end_offset)",
+        PROGRESS_OF_REPLICAS,
+        "me, synced_end = self._state.me, self._state.ledger.synced_end",
+        "me, synced_end = self._state.me, self._state.ledger.log_end_offset",
         (f"{PITFALLS}::test_what_is_not_synced_does_not_count_though_it_is_served",),
     ),
     Mutant(
         "R4",
         "a follower acknowledges what it has not synced",
-        FOLLOWING,
-        "        ledger.synced_end,\n        ledger.epoch_before(ledger.synced_end),",
-        "        ledger.log_end_offset,\n        ledger.epoch_before(ledger.log_end_offset),",
+        FOLLOWER,
+        "            ledger.synced_end,\n            ledger.epoch_before(ledger.synced_end),",
+        "            ledger.log_end_offset,\n"
+        "            ledger.epoch_before(ledger.log_end_offset),",
         (f"{PITFALLS}::test_a_slow_sync_makes_the_follower_repeat_its_last_synced_offset",),
     ),
     Mutant(
@@ -235,7 +242,7 @@ MUTANTS = (
     Mutant(
         "R7",
         "a batch's epoch is believed as a peer sends it",
-        FOLLOWING,
+        FOLLOWER,
         "if misfit(batch.epoch, batch.epoch_start, epoch) is not None:",
         "if batch.epoch < epoch:",
         (
@@ -253,23 +260,23 @@ MUTANTS = (
     Mutant(
         "R12",
         "records of older epochs are committed by counting",
-        LEADING,
-        "if end <= leader.epoch_start_offset or end <= raft.ledger.high_watermark:",
-        "if end <= raft.ledger.high_watermark:",
+        LEADER,
+        "if end <= self.epoch_start_offset or end <= state.ledger.high_watermark:",
+        "if end <= state.ledger.high_watermark:",
         (f"{PAPER}::test_a_new_leader_commits_nothing_until_a_record_of_its_own_epoch",),
     ),
     Mutant(
         "R13",
         "the check of the own epoch is off by one",
-        LEADING,
-        "if end <= leader.epoch_start_offset or",
-        "if end < leader.epoch_start_offset or",
+        LEADER,
+        "if end <= self.epoch_start_offset or",
+        "if end < self.epoch_start_offset or",
         (f"{PAPER}::test_a_new_leader_commits_nothing_until_a_record_of_its_own_epoch",),
     ),
     Mutant(
         "R14",
         "the high watermark goes back",
-        RAFT,
+        STATE,
         "self.ledger.high_watermark = max(self.ledger.high_watermark, offset)",
         "self.ledger.high_watermark = offset",
         (f"{PAPER}::test_the_high_watermark_never_goes_back",),
@@ -277,34 +284,34 @@ MUTANTS = (
     Mutant(
         "R15",
         "a diverging fetch moves progress",
-        LEADING,
-        "        _answer(raft, fetch, other_past)\n        return",
-        "        progress.record(fetch.request, raft.ledger.log_end_offset, raft.now_ms)\n"
-        "        _answer(raft, fetch, other_past)\n        return",
+        LEADER,
+        "            self._answer_fetch(fetch, other_past)\n            return",
+        "            progress.record(request, state.ledger.log_end_offset, state.now_ms)\n"
+        "            self._answer_fetch(fetch, other_past)\n            return",
         (f"{PITFALLS}::test_a_diverging_fetch_moves_no_progress",),
     ),
     Mutant(
         "R15",
         "an older stream moves progress",
-        LEADING,
-        "if not progress.admits(fetch.stream):",
+        LEADER,
+        "if not progress.admits(stream):",
         "if False:",
         (f"{PITFALLS}::test_a_request_of_an_older_stream_moves_no_state",),
     ),
     Mutant(
         "R16",
         "an answer to another offset is taken",
-        FOLLOWING,
-        "if response.base_offset == raft.ledger.log_end_offset:",
+        FOLLOWER,
+        "if response.base_offset == state.ledger.log_end_offset:",
         "if True:",
         (f"{PITFALLS}::test_an_answer_to_a_fetch_from_another_offset_is_not_taken",),
     ),
     Mutant(
         "R17",
         "a cut below the high watermark",
-        FOLLOWING,
-        "elif end < raft.ledger.high_watermark:",
-        "elif False:",
+        FOLLOWER,
+        "        if end < ledger.high_watermark:",
+        "        if False:",
         (f"{PITFALLS}::test_a_cut_below_the_high_watermark_stops_the_node",),
     ),
     Mutant(
@@ -342,7 +349,7 @@ MUTANTS = (
     Mutant(
         "R22",
         "a sync from before a cut is credited",
-        RAFT,
+        STATE,
         "if event.truncations != ledger.truncations or event.epoch != self.epoch:",
         "if False:",
         (f"{PITFALLS}::test_a_completion_from_before_a_cut_is_not_credited_to_what_replaced_it",),
@@ -350,8 +357,8 @@ MUTANTS = (
     Mutant(
         "R23",
         "no check of the quorum",
-        LEADING,
-        "if raft.now_ms >= leader.heard_ms + raft.timing.check_quorum_ms:",
+        LEADER,
+        "if state.now_ms >= self.rounds.heard_ms + state.timing.check_quorum_ms:",
         "if False:",
         (
             f"{PITFALLS}::test_a_leader_that_no_majority_echoes_resigns_after_one_and_a_half_fetch_timeouts",
@@ -360,73 +367,73 @@ MUTANTS = (
     Mutant(
         "R24",
         "a follower grants pre-votes while it hears its leader",
-        ELECTIONS,
-        "isinstance(role, Follower) and raft.now_ms < role.fresh_until_ms",
-        "False",
+        FOLLOWER,
+        "return self.state.now_ms < self.fresh_until_ms",
+        "return False",
         ("tests/unit/quorate_quorum/raft/test_pre_votes.py",),
     ),
     Mutant(
         "R24",
         "a leader grants pre-votes",
-        ELECTIONS,
-        "return isinstance(role, Leader) or (",
-        "return (",
+        LEADER,
+        "    def hears_a_leader(self) -> bool:\n        return True",
+        "    def hears_a_leader(self) -> bool:\n        return False",
         (f"{PITFALLS}::test_a_leader_denies_pre_votes_to_the_most_complete_of_logs",),
     ),
     Mutant(
         "R24",
         "answers to earlier attempts are counted",
-        ELECTIONS,
-        "or role.attempt != event.attempt:",
-        "or False:",
+        CANDIDATE,
+        "if event.attempt != self.attempt or",
+        "if",
         (f"{PITFALLS}::test_an_answer_to_an_earlier_attempt_is_not_counted",),
     ),
     Mutant(
         "R25",
         "it stands without having asked",
-        ELECTIONS,
-        "elif raft.is_sole_voter() or transfer:",
-        "elif True:",
+        ROLE,
+        "if state.is_sole_voter() or is_transfer:",
+        "if True:",
         (f"{PITFALLS}::test_an_isolated_voter_does_not_raise_its_epoch_and_disturbs_nobody",),
     ),
     Mutant(
         "R28",
         "one seed, one timeout",
-        RAFT,
-        "+ self.me.id * 7919)",
+        STATE,
+        "+ self.me.id * _SPREAD)",
         ")",
         (f"{PITFALLS}::test_two_voters_with_one_seed_wait_differently",),
     ),
     Mutant(
         "R29",
         "the first successor waits as the others do",
-        ELECTIONS,
-        "if successors[:1] == (raft.me.id,):",
-        "if False:",
+        ROLE,
+        "if self._successors(request)[:1] != (self.state.me.id,):",
+        "if True:",
         (f"{PITFALLS}::test_the_first_successor_stands_at_once_and_the_others_wait",),
     ),
     Mutant(
         "R30",
         "a reign is told before its own record is committed",
-        LEADING,
-        "return raft.ledger.high_watermark > leader.epoch_start_offset",
+        LEADER,
+        "return self.state.ledger.high_watermark > self.epoch_start_offset",
         "return True",
         (f"{PAPER}::test_nobody_is_told_of_a_high_watermark_that_is_not_of_this_epoch",),
     ),
     Mutant(
         "R33",
         "directories do not tell voters of one id apart",
-        ELECTIONS,
-        "request.voter == raft.me\n",
-        "request.voter.id == raft.me.id\n",
+        ROLE,
+        "request.voter == state.me and",
+        "request.voter.id == state.me.id and",
         (f"{PITFALLS}::test_votes_that_are_refused_by_everybody",),
     ),
     Mutant(
         "R33",
         "a disk that forgot gives votes",
-        ELECTIONS,
-        "if request.epoch < raft.epoch or _is_amnesiac_before(raft, request):",
-        "if request.epoch < raft.epoch:",
+        ROLE,
+        "        if self._may_have_forgotten(request):\n",
+        "        if False:\n",
         (f"{PITFALLS}::test_a_voter_that_holds_only_the_bootstrap_batch_elects_no_history",),
     ),
     Mutant(
@@ -450,9 +457,9 @@ MUTANTS = (
     Mutant(
         "R8",
         "the old log stays below an installed snapshot",
-        RAFT,
-        "self._truncate_to, self._begin_at = None, below.offset",
-        "self._truncate_to = None",
+        STATE,
+        "self.outbox.truncate_to, self.outbox.begin_at = None, below.offset",
+        "self.outbox.truncate_to = None",
         (
             f"{SNAPSHOT_RULES}::test_what_is_installed_moves_every_end_at_once_and_the_log_begins_anew",
         ),
@@ -486,7 +493,7 @@ MUTANTS = (
     Mutant(
         "R39",
         "who stands exactly at the log's start is sent the snapshot again",
-        LEADING,
+        LEADER,
         "(request.fetch_offset < start or epoch < 0)",
         "(request.fetch_offset <= start or epoch < 0)",
         (
@@ -523,9 +530,9 @@ MUTANTS = (
     Mutant(
         "R40",
         "a download that nobody waits for any more is installed",
-        FOLLOWING,
-        "isinstance(follower, Follower) and follower.install == event.below.id",
-        "isinstance(follower, Follower)",
+        FOLLOWER,
+        "if self.install is not None and self.install.snapshot == event.below.id:",
+        "if True:",
         (
             f"{SNAPSHOT_RULES}::test_a_download_that_is_done_too_late_drops_nothing_that_was_acknowledged",
         ),
@@ -533,7 +540,7 @@ MUTANTS = (
     Mutant(
         "R40",
         "a snapshot at or below the high watermark is taken up",
-        FOLLOWING,
+        FOLLOWER,
         "follows = snapshot.offset > ledger.high_watermark",
         "follows = True",
         (f"{SNAPSHOT_RULES}::test_a_snapshot_that_no_honest_leader_names_is_not_taken_up",),
@@ -541,9 +548,9 @@ MUTANTS = (
     Mutant(
         "R40",
         "a newer snapshot does not replace the download of an older one",
-        FOLLOWING,
-        "if follower.install is None or follower.install < snapshot:",
-        "if follower.install is None:",
+        FOLLOWER,
+        "if self.install is None or self.install.snapshot < snapshot:",
+        "if self.install is None:",
         (
             f"{SNAPSHOT_RULES}::test_a_newer_snapshot_of_the_leader_replaces_the_download_and_an_older_one_does_not",
         ),
@@ -559,7 +566,7 @@ MUTANTS = (
     Mutant(
         "R41",
         "who parted from us below our log is told to cut there",
-        LEADING,
+        LEADER,
         "(request.fetch_offset < start or epoch < 0)",
         "request.fetch_offset < start",
         (
@@ -569,7 +576,7 @@ MUTANTS = (
     Mutant(
         "R41",
         "who is below our log is given it from where it begins",
-        LEADING,
+        LEADER,
         "if ledger.snapshot is not None and start > 0 and (",
         "if False and (",
         (
@@ -579,17 +586,17 @@ MUTANTS = (
     Mutant(
         "R36",
         "no vote for a candidate that we do not know",
-        ELECTIONS,
-        "return replica in raft.ledger.voters or not hears_a_leader(raft)",
-        "return replica in raft.ledger.voters",
+        ROLE,
+        "return replica in self.state.ledger.voters or not self.hears_a_leader()",
+        "return replica in self.state.ledger.voters",
         (f"{PITFALLS}::test_a_vote_for_a_candidate_outside_our_voter_set_is_possible",),
     ),
     Mutant(
         "R42",
         "a read before the own epoch's first commit",
-        LEADING,
-        "    if not has_committed_own(raft, leader):\n        return  # it may",
-        "    if False:\n        return  # it may",
+        ROUNDS,
+        "while may_confirm and self.reads",
+        "while self.reads",
         (
             f"{PAPER}::test_a_read_waits_for_a_record_of_the_epoch_and_for_a_majority_that_heard_of_it",
         ),
@@ -597,16 +604,16 @@ MUTANTS = (
     Mutant(
         "R43",
         "a read takes a round that was given already",
-        RAFT,
-        "        self.round += 1\n        read = leader",
-        "        read = leader",
+        ROUNDS,
+        "        self._state.round += 1\n        read = ",
+        "        read = ",
         (f"{PITFALLS}::test_a_read_id_is_never_given_twice_not_even_in_another_reign",),
     ),
     Mutant(
         "R25",
         "who is no voter moves the epoch of those that hear a leader",
-        ELECTIONS,
-        "return replica in raft.ledger.voters or not hears_a_leader(raft)",
+        ROLE,
+        "return replica in self.state.ledger.voters or not self.hears_a_leader()",
         "return True",
         (
             f"{EPOCHS}::test_a_strangers_epoch_is_taken_only_if_it_stands_or_leads_and_we_hear_no_leader",
@@ -615,17 +622,17 @@ MUTANTS = (
     Mutant(
         "R25",
         "an observer's fetch deposes the leader",
-        LEADING,
-        "is_heeded = stream.replica in raft.ledger.voters and stream.replica != raft.me",
-        "is_heeded = stream.replica != raft.me",
+        ROLE,
+        "is_heeded = replica in state.ledger.voters and replica != state.me",
+        "is_heeded = replica != state.me",
         (f"{EPOCHS}::test_a_refused_epoch_is_answered_invalid",),
     ),
     Mutant(
         "R25",
         "one message uses up the epochs",
-        RAFT,
-        "if not is_heeded or epoch > min(furthest, EPOCH_MAX):",
-        "if not is_heeded or epoch > EPOCH_MAX:",
+        STATE,
+        "return is_heeded and self.epoch < epoch <= min(furthest, EPOCH_MAX)",
+        "return is_heeded and self.epoch < epoch <= EPOCH_MAX",
         (f"{EPOCHS}::test_a_higher_epoch_of_a_member_is_taken_as_far_as_a_leap_goes",),
     ),
     Mutant(
@@ -663,9 +670,9 @@ MUTANTS = (
     Mutant(
         "R25",
         "who is no voter stands",
-        ELECTIONS,
-        "if not raft.may_stand() or raft.hard_state.is_behind:",
-        "if raft.hard_state.is_behind:",
+        ROLE,
+        "if not state.may_stand() or state.hard_state.is_behind:",
+        "if state.hard_state.is_behind:",
         (f"{FINDING}::test_a_new_disk_finds_each_leader_in_turn_and_never_stands",),
     ),
     Mutant(
@@ -691,8 +698,8 @@ MUTANTS = (
     Mutant(
         "R32",
         "a change while another waits for its commit",
-        CHANGING,
-        "if not raft.ledger.are_voters_committed:",
+        VOTER_CHANGE,
+        "if not state.ledger.are_voters_committed:",
         "if False:",
         (f"{CHANGES}::test_no_change_before_the_one_before_is_committed",),
     ),
@@ -707,8 +714,8 @@ MUTANTS = (
     Mutant(
         "R32",
         "a change before a record of the own epoch is committed",
-        RAFT,
-        "if not leading.has_committed_own(self, leader):",
+        LEADER,
+        "if not self.has_committed_own():",
         "if False:",
         (
             f"{SCHEDULES}::test_two_leaders_with_a_change_each_never_both_commit",
@@ -718,7 +725,7 @@ MUTANTS = (
     Mutant(
         "R32",
         "two voters change at once",
-        CHANGING,
+        VOTER_CHANGE,
         "len(added) + len(gone) + len(moved) != 1:",
         "len(added) + len(gone) + len(moved) < 1:",
         (f"{CHANGES}::test_voters_change_one_at_a_time",),
@@ -726,9 +733,9 @@ MUTANTS = (
     Mutant(
         "R33",
         "a leader on another disk is taken for the one that we know",
-        FOLLOWING,
-        "voter = raft.ledger.voters.of_key(leader)",
-        "voter = raft.ledger.voters.by_id(leader.id)",
+        ROLE,
+        "voter = self.state.ledger.voters.of_key(leader)",
+        "voter = self.state.ledger.voters.by_id(leader.id)",
         (f"{FINDING}::test_a_hint_at_a_leader_that_we_do_not_know_makes_us_ask_who_gave_it",),
     ),
     Mutant(
@@ -744,9 +751,9 @@ MUTANTS = (
     Mutant(
         "R35",
         "a change that leaves a majority heard, but behind and without a vote",
-        CHANGING,
-        "    last = progress.last_caught_up_ms\n",
-        "    last = progress.last_fetch_ms\n",
+        VOTER_CHANGE,
+        "replicas.of(voter.key).last_caught_up_ms",
+        "replicas.of(voter.key).last_fetch_ms",
         (
             f"{CHANGES}::test_a_voter_that_is_heard_but_behind_is_not_made_the_one_that_a_majority_needs",
         ),
@@ -754,7 +761,7 @@ MUTANTS = (
     Mutant(
         "R35",
         "a change that leaves a majority silent",
-        CHANGING,
+        VOTER_CHANGE,
         "if len(voters.voters) - len(late) < voters.majority:",
         "if False:",
         (f"{CHANGES}::test_a_majority_of_the_voters_that_are_left_has_caught_up",),
@@ -762,9 +769,9 @@ MUTANTS = (
     Mutant(
         "R33",
         "a snapshot is fetched before it is on disk that the disk may have forgotten",
-        RAFT,
-        "        if self._saved_version != self._hard_state_version:\n            return None",
-        "        if False:\n            return None",
+        STATE,
+        "        if not self.is_saved:\n            install = None\n",
+        "        if False:\n            install = None\n",
         (
             f"{SNAPSHOT_RULES}::test_nothing_is_downloaded_before_it_is_on_disk_that_the_disk_may_have_forgotten",
         ),
@@ -772,7 +779,7 @@ MUTANTS = (
     Mutant(
         "R37",
         "a leader whose removal is on its own disk alone does not stand",
-        RAFT,
+        STATE,
         "return self.is_voter() or self.me in self.ledger.voters_before_change",
         "return self.is_voter()",
         (
@@ -782,17 +789,17 @@ MUTANTS = (
     Mutant(
         "R37",
         "who is removed counts its own vote",
-        ELECTIONS,
-        "if sum(one in voters for one in role.granted) < voters.majority:",
-        "if len(role.granted) < voters.majority:",
+        CANDIDATE,
+        "if sum(one in voters for one in self.granted) < voters.majority:",
+        "if len(self.granted) < voters.majority:",
         (f"{REVIEWED_CHANGES}::test_who_is_removed_does_not_count_itself_when_it_stands",),
     ),
     Mutant(
         "R33",
         "a disk that may have forgotten runs after the high watermark for ever",
-        FOLLOWING,
-        "follower.catch_up_to = follower.catch_up_to or response.high_watermark",
-        "follower.catch_up_to = response.high_watermark",
+        FOLLOWER,
+        "self.catch_up_to = self.catch_up_to or response.high_watermark",
+        "self.catch_up_to = response.high_watermark",
         (
             f"{REVIEWED_BEHIND}::test_a_voter_that_fell_behind_votes_again_though_the_high_watermark_runs_ahead_of_it",
         ),
@@ -800,8 +807,8 @@ MUTANTS = (
     Mutant(
         "R37",
         "a leader that removed itself leads on",
-        LEADING,
-        "is_removed = not raft.is_voter() and raft.ledger.are_voters_committed",
+        LEADER,
+        "is_removed = not state.is_voter() and state.ledger.are_voters_committed",
         "is_removed = False",
         (
             f"{CHANGES}::test_a_leader_that_removed_itself_does_not_count_itself_and_resigns_at_the_commit",
@@ -810,9 +817,9 @@ MUTANTS = (
     Mutant(
         "R37",
         "it resigns before its removal is committed",
-        LEADING,
-        "is_removed = not raft.is_voter() and raft.ledger.are_voters_committed",
-        "is_removed = not raft.is_voter()",
+        LEADER,
+        "is_removed = not state.is_voter() and state.ledger.are_voters_committed",
+        "is_removed = not state.is_voter()",
         (
             f"{CHANGES}::test_a_leader_that_removed_itself_does_not_count_itself_and_resigns_at_the_commit",
         ),
@@ -1037,47 +1044,47 @@ MUTANTS = (
     Mutant(
         "R29",
         "proposals are taken while leadership goes",
-        RAFT,
-        "        if leader.transfer is not None:\n            raise OverloadedError(",
+        LEADER,
+        "        if self.transfer is not None:\n            raise OverloadedError(",
         "        if False:\n            raise OverloadedError(",
         (f"{TRANSFER}::test_ignore_proposal",),
     ),
     Mutant(
         "R29",
         "leadership goes to a voter that lacks records",
-        LEADING,
-        "    if progress.log_end_offset == raft.ledger.log_end_offset:\n        end_reign",
-        "    if True:\n        end_reign",
+        TRANSFERRING,
+        "return progress.log_end_offset == state.ledger.log_end_offset",
+        "return True",
         (f"{TRANSFER}::test_to_slow_follower",),
     ),
     Mutant(
         "R29",
         "leadership goes to a voter that is silent",
-        LEADING,
-        "    if progress is None or not is_heard(raft, progress):",
-        "    if progress is None:",
+        TRANSFERRING,
+        "    if not replicas.is_recent(progress.last_fetch_ms):",
+        "    if False:",
         (f"{TRANSFER}::test_to_a_voter_that_is_silent",),
     ),
     Mutant(
         "R29",
         "a transfer never ends",
-        LEADING,
-        "    if current is not None and raft.now_ms >= current.deadline_ms:",
-        "    if False:",
+        LEADER,
+        "if self.transfer is not None and state.now_ms >= self.transfer.deadline_ms:",
+        "if False:",
         (f"{TRANSFER}::test_timeout",),
     ),
     Mutant(
         "R29",
         "who asks again puts the end of a transfer off",
-        LEADING,
-        "    if current is not None and current.to.id == voter_id:\n        return",
-        "    if False:\n        return",
+        LEADER,
+        "if current is not None and current.to.id == voter_id:",
+        "if False:",
         (f"{TRANSFER}::test_second_transfer_to_same_node",),
     ),
     Mutant(
         "R32",
         "a new voter that has not caught up",
-        CHANGING,
+        VOTER_CHANGE,
         "    for voter in added:\n        _check_caught_up",
         "    for voter in ():\n        _check_caught_up",
         (f"{CHANGES}::test_a_voter_that_has_not_caught_up_is_not_added",),
@@ -1085,41 +1092,41 @@ MUTANTS = (
     Mutant(
         "R32",
         "a new voter that had caught up long ago",
-        CHANGING,
-        "    return last >= 0 and last + raft.timing.fetch_timeout_ms > raft.now_ms",
-        "    return last >= 0",
+        PROGRESS_OF_REPLICAS,
+        "return at_ms >= 0 and at_ms + self._state.timing.fetch_timeout_ms > self._state.now_ms",
+        "return at_ms >= 0",
         (f"{CHANGES}::test_a_voter_that_has_not_caught_up_is_not_added",),
     ),
     Mutant(
         "R33",
         "a disk that forgot votes for a log that may lack what it acknowledged",
-        ELECTIONS,
-        "    return raft.hard_state.is_behind\n",
-        "    return False\n",
+        ROLE,
+        "        return state.hard_state.is_behind\n",
+        "        return False\n",
         (f"{DAMAGE}::test_an_emptied_disk_elects_nobody_and_catches_up",),
     ),
     Mutant(
         "R33",
         "the first vote of a disk is not remembered",
-        RAFT,
-        "        if state.voted_for is not None and not state.first_vote_epoch:",
-        "        if False:",
+        HARD_STATE,
+        "first = self.first_vote_epoch or self.epoch",
+        "first = self.first_vote_epoch",
         (f"{PITFALLS}::test_the_first_vote_of_a_disk_is_remembered_with_it_and_never_changed",),
     ),
     Mutant(
         "R33",
         "a disk that voted in an epoch refuses its logs for ever",
-        ELECTIONS,
-        "    if request.last_epoch <= 0 or 0 < first_vote <= request.last_epoch:",
-        "    if request.last_epoch <= 0:",
+        ROLE,
+        "if request.last_epoch <= 0 or 0 < first_vote <= request.last_epoch:",
+        "if request.last_epoch <= 0:",
         (f"{PITFALLS}::test_a_disk_that_voted_before_grants_to_logs_of_that_epoch_and_later",),
     ),
     Mutant(
         "R33",
         "a disk that forgot stands",
-        ELECTIONS,
-        "    if not raft.may_stand() or raft.hard_state.is_behind:",
-        "    if not raft.may_stand():",
+        ROLE,
+        "if not state.may_stand() or state.hard_state.is_behind:",
+        "if not state.may_stand():",
         (
             f"{PITFALLS}::test_a_voter_that_holds_only_the_bootstrap_batch_elects_no_history",
             f"{PITFALLS}::test_it_votes_and_stands_again_once_it_has_fetched_to_a_high_watermark_of_a_leader",
@@ -1128,9 +1135,9 @@ MUTANTS = (
     Mutant(
         "R25",
         "whoever comes back is granted pre-votes",
-        ELECTIONS,
-        "        return not hears_a_leader(raft)  # KIP-996",
-        "        return True  # KIP-996",
+        ROLE,
+        "            return not self.hears_a_leader()\n",
+        "            return True\n",
         (f"{REJOIN}::test_who_comes_back_changes_no_leader",),
     ),
     Mutant(
@@ -1635,7 +1642,7 @@ MUTANTS = (
     Mutant(
         "O2",
         "a voter whose process is gone counts as heard until a timeout",
-        "quorum/quorate_quorum/raft/machine/leading.py",
+        LEADER,
         "        progress.is_connected = False\n",
         "",
         (

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from quorate_quorum.log.directory import SYNCED_FILE
-from quorate_quorum.raft.machine import elections
+from quorate_quorum.raft.machine.role import Role
 from quorate_testing.simulated.disk import SimulatedDisk
 from tests.harness import quorum_operators
 from tests.harness.invariants import Violation
@@ -83,10 +83,10 @@ def test_an_emptied_disk_elects_nobody_and_catches_up() -> None:
 def test_without_the_rule_it_elects_a_log_that_lacks_what_was_committed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def never(_raft: Any, _request: Any) -> bool:
+    def never(_role: Any, _request: Any) -> bool:
         return False
 
-    monkeypatch.setattr(elections, "_is_amnesiac_before", never)
+    monkeypatch.setattr(Role, "_may_have_forgotten", never)
     with pytest.raises(Violation, match="without the committed record"):
         _run_seeds(range(0, 10, 2))
 

@@ -11,13 +11,15 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass, replace
 
 import pytest
 
-from quorate_quorum.raft.machine.messages import Batch, HardState
+from quorate_quorum.raft.machine.hard_state import HardState
+from quorate_quorum.raft.machine.leader import Leader
+from quorate_quorum.raft.machine.ledger import Batch
 from quorate_quorum.raft.machine.raft import Raft
-from quorate_quorum.raft.machine.roles import Leader
 from quorate_quorum.raft.machine.voters import VoterSet
 from quorate_testing.simulated.loop import SimulatedLoop, SimulationError, simulate
 from tests.harness.invariants import Violation
@@ -60,30 +62,32 @@ def raft_of(machine: Machine) -> Raft:
 
 
 def set_state(raft: Raft, state: HardState) -> None:
-    raft.hard_state = state
+    raft.state.hard_state = state
 
 
 # -- what breaks each rule
 
 
 def another_leads(world: World) -> None:
-    raft_of(world.follower).role = replace(world.reign)
+    raft_of(world.follower).role = copy(world.reign)
 
 
 def leads_twice(world: World) -> None:
-    raft_of(world.leader).role = replace(world.reign)
+    raft_of(world.leader).role = copy(world.reign)
 
 
 def leads_without_what_is_committed(world: World) -> None:
     raft = raft_of(world.follower)
     set_state(raft, replace(raft.hard_state, epoch=raft.epoch + 1))
     raft.ledger.log_end_offset = world.rules.committed_end - 1
-    raft.role = replace(world.reign, epoch=raft.epoch)
+    reign = copy(world.reign)
+    reign.epoch = raft.epoch
+    raft.role = reign
 
 
 def appends_another_batch(world: World) -> None:
     (base, epoch), _ = max(world.rules.batches.items())
-    raft_of(world.follower).append(Batch(base, base + 1, epoch, b"another"))
+    raft_of(world.follower).state.append(Batch(base, base + 1, epoch, b"another"))
 
 
 def applies_another_batch(world: World) -> None:
@@ -127,7 +131,7 @@ def two_changes_wait(world: World) -> None:
 def change_voters(world: World, change: Callable[[VoterSet], VoterSet]) -> None:
     raft = raft_of(world.leader)
     base = raft.ledger.log_end_offset
-    raft.append(Batch(base, base + 1, raft.epoch, b"voters", change(raft.ledger.voters)))
+    raft.state.append(Batch(base, base + 1, raft.epoch, b"voters", change(raft.ledger.voters)))
 
 
 def log_begins_above_nothing(world: World) -> None:

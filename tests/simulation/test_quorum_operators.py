@@ -12,7 +12,7 @@ from quorate.errors import QuorateError
 from quorate_quorum.controller.decisions.outcome import Outcome
 from quorate_quorum.controller.driver.controller import Controller
 from quorate_quorum.metadata.image import MetadataImage, VoterImage, voters_event
-from quorate_quorum.raft.machine import changing
+from quorate_quorum.raft.machine import voter_change
 from quorate_quorum.v1.events_pb2 import MetadataEvent
 from quorate_testing.simulated.loop import SimulatedLoop, simulate
 from tests.harness.quorum_machines import Machine, Quorum
@@ -77,7 +77,7 @@ def test_a_voter_that_changes_two_at_once_breaks_the_rule(
     changes: list[tuple[int, ...]], rule: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """R32: the world sees it, should the machine allow it."""
-    monkeypatch.setattr(changing, "check_may_change_voters", lambda *_: None)
+    monkeypatch.setattr(voter_change, "check_may_change_voters", lambda *_: None)
 
     async def program(loop: SimulatedLoop) -> None:
         quorum, _ = await led(loop, 5)

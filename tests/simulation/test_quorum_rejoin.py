@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from quorate_quorum.raft.machine import elections
-from quorate_quorum.raft.machine.elections import hears_a_leader
-from quorate_quorum.raft.machine.raft import Raft
+from quorate_quorum.raft.machine import role
+from quorate_quorum.raft.machine.follower import Follower
+from quorate_quorum.raft.machine.role import Role
+from quorate_quorum.raft.machine.transitions import ToCandidate, Transition
 from tests.harness.invariants import Violation
 from tests.harness.quorum_faults import Fault
 from tests.harness.quorum_rejoin import ACTS, WAYS
@@ -32,38 +33,43 @@ def test_every_way_to_be_away_is_drawn_with_all_that_may_happen_meanwhile() -> N
     assert {kind.partition(", ")[2] for kind in kinds} == {"", *ACTS}
 
 
-def _stands_at_once(raft: Raft, reason: str) -> None:
-    elections._become_candidate(raft, reason, transfer=False, for_silence=False)
+def _stands_at_once(reason: str) -> Transition:
+    return ToCandidate(reason)
 
 
-def _heeds_anybody(_raft: Raft, _replica: object) -> bool:
+def _heeds_anybody(_role: Role, _replica: object) -> bool:
     return True
 
 
-def _forgets_that_it_heard(raft: Raft) -> bool:
-    return raft.leader_id == raft.me.id and hears_a_leader(raft)
+def _forgets_that_it_heard(_role: Role) -> bool:
+    return False
 
 
 @pytest.mark.parametrize(
-    ("rule", "without", "kind"),
+    ("where", "rule", "without", "kind"),
     [
-        pytest.param("_become_prospective", _stands_at_once, "cut off", id="no pre-votes"),
+        pytest.param(role, "ToProspective", _stands_at_once, "cut off", id="no pre-votes"),
         pytest.param(
+            Follower,
             "hears_a_leader",
             _forgets_that_it_heard,
             "cut from the leader",
             id="all grant pre-votes",
         ),
         pytest.param(
-            "_is_heeded", _heeds_anybody, "kill, removed with a later epoch", id="all are heeded"
+            Role, "_heeds", _heeds_anybody, "kill, removed with a later epoch", id="all are heeded"
         ),
     ],
 )
 def test_without_the_rule_it_does(
-    rule: str, without: Callable[..., Any], kind: str, monkeypatch: pytest.MonkeyPatch
+    where: object,
+    rule: str,
+    without: Callable[..., Any],
+    kind: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     plan = [Fault(3.0 + 9 * n, kind, n % 3, (n + 1) % 3, 3.0, 0.4, n) for n in range(4)]
     run_seed(2, plan, scenario="rejoin")
-    monkeypatch.setattr(elections, rule, without)
+    monkeypatch.setattr(where, rule, without)
     with pytest.raises(Violation, match="came back"):
         run_seed(2, plan, scenario="rejoin")

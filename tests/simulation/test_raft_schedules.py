@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from quorate_quorum.raft.machine.ledger import Ledger
-from quorate_quorum.raft.machine.raft import Raft
+from quorate_quorum.raft.machine.state import State
 from tests.harness.invariants import Violation
 from tests.harness.raft_schedules import run_schedule
 
@@ -56,7 +56,7 @@ def _no_change_waits(patch: pytest.MonkeyPatch) -> None:
 
 
 def _only_voters_stand(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Raft, "may_stand", Raft.is_voter)
+    patch.setattr(State, "may_stand", State.is_voter)
 
 
 def _any_log_is_complete(patch: pytest.MonkeyPatch) -> None:

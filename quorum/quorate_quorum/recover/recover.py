@@ -22,7 +22,7 @@ from quorate_quorum.log.identity import write_identity
 from quorate_quorum.methods import DESCRIBE_NODE
 from quorate_quorum.raft.driver.bootstrap import metadata_directory
 from quorate_quorum.raft.driver.storage import QUORUM_STATE, encode_state
-from quorate_quorum.raft.machine.messages import HardState
+from quorate_quorum.raft.machine.hard_state import HardState
 from quorate_quorum.recover.decision import Peer, Plan, Said
 from quorate_quorum.recover.survivor import Survivor
 from quorate_quorum.snapshots import snapshot_file as files

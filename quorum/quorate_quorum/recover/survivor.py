@@ -25,7 +25,7 @@ from quorate_quorum.node.config import ConfigError, QuorumConfig
 from quorate_quorum.node.features import Known
 from quorate_quorum.raft.driver.bootstrap import bootstrap_hash, metadata_directory
 from quorate_quorum.raft.driver.storage import read_state
-from quorate_quorum.raft.machine.messages import HardState
+from quorate_quorum.raft.machine.hard_state import HardState
 from quorate_quorum.snapshots import snapshot_file as files
 from quorate_quorum.snapshots.snapshot_file import SnapshotId
 from quorate_quorum.v1.events_pb2 import SnapshotStart

@@ -24,7 +24,9 @@ from quorate_quorum.raft.driver.storage import (
     parse_batches,
     read_ledger,
 )
-from quorate_quorum.raft.machine.messages import Batch, Below, FetchResponse, HardState
+from quorate_quorum.raft.machine.hard_state import HardState
+from quorate_quorum.raft.machine.ledger import Batch, Below
+from quorate_quorum.raft.machine.messages import FetchResponse
 from quorate_quorum.raft.machine.voters import Voter, VoterSet
 from quorate_quorum.server import QuorumServer
 from quorate_quorum.snapshots.snapshot_file import SnapshotId

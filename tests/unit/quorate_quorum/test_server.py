@@ -30,8 +30,8 @@ from quorate_quorum.node.environment import Environment
 from quorate_quorum.node.server import NodeFailed
 from quorate_quorum.raft.driver.bootstrap import format_voter, metadata_directory
 from quorate_quorum.raft.driver.storage import QUORUM_STATE, encode_state, read_state
-from quorate_quorum.raft.machine.messages import HardState, ReplicaKey
-from quorate_quorum.raft.machine.voters import Voter
+from quorate_quorum.raft.machine.hard_state import HardState
+from quorate_quorum.raft.machine.voters import ReplicaKey, Voter
 from quorate_quorum.server import QuorumServer
 from quorate_quorum.v1 import controller_pb2 as wire
 from quorate_testing.simulated.disk import SimulatedDisk

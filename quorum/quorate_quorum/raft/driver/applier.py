@@ -14,7 +14,8 @@ from quorate.errors import SnapshotNotFoundError
 from quorate.record import batch as record_batch
 from quorate_quorum.log.log import Log
 from quorate_quorum.raft.driver.snapshots import Snapshots
-from quorate_quorum.raft.machine.messages import Applied, Event, Ready, Reign
+from quorate_quorum.raft.machine.events import Applied, Event
+from quorate_quorum.raft.machine.ready import Ready, Reign
 from quorate_quorum.snapshots.snapshot_file import SnapshotId
 
 if TYPE_CHECKING:

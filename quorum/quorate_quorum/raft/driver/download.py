@@ -24,10 +24,13 @@ from quorate.net.network import Connection, Network
 from quorate_quorum.log.disk_errors import is_passing
 from quorate_quorum.methods import FETCH_SNAPSHOT
 from quorate_quorum.node.features import Known
+from quorate_quorum.node.history import History
 from quorate_quorum.raft.driver.snapshots import Snapshots
 from quorate_quorum.raft.driver.storage import read_below
 from quorate_quorum.raft.driver.wire import to_history
-from quorate_quorum.raft.machine.messages import Below, Downloaded, Event, History, Install
+from quorate_quorum.raft.machine.events import Downloaded, Event
+from quorate_quorum.raft.machine.ledger import Below
+from quorate_quorum.raft.machine.ready import Install
 from quorate_quorum.snapshots.snapshot_file import Download, SnapshotId
 from quorate_quorum.v1 import raft_pb2
 

@@ -10,8 +10,10 @@ import structlog
 
 from quorate.errors import DeadlineExceededError, QuorateError, raise_if_error
 from quorate_quorum.methods import DESCRIBE_NODE
+from quorate_quorum.node.history import History
 from quorate_quorum.raft.driver.transport import Transport
-from quorate_quorum.raft.machine.messages import Event, History, LeaderFound, ReplicaKey
+from quorate_quorum.raft.machine.events import Event, LeaderFound
+from quorate_quorum.raft.machine.voters import ReplicaKey
 from quorate_quorum.v1.raft_pb2 import DescribeNodeRequest, DescribeNodeResponse
 
 log = structlog.get_logger(__name__)

@@ -29,6 +29,7 @@ from quorate_quorum.log.log import Log
 from quorate_quorum.node.config import QuorumConfig
 from quorate_quorum.node.environment import Environment
 from quorate_quorum.node.features import Known
+from quorate_quorum.node.history import History
 from quorate_quorum.raft.driver.applier import Applier
 from quorate_quorum.raft.driver.bootstrap import (
     make_durably,
@@ -50,25 +51,21 @@ from quorate_quorum.raft.driver.storage import (
 )
 from quorate_quorum.raft.driver.taking import Taking
 from quorate_quorum.raft.driver.transport import Transport
-from quorate_quorum.raft.machine.ledger import Ledger
-from quorate_quorum.raft.machine.messages import (
-    Batch,
-    Below,
+from quorate_quorum.raft.machine.events import Event
+from quorate_quorum.raft.machine.ledger import Batch, Below, Ledger
+from quorate_quorum.raft.machine.raft import Raft
+from quorate_quorum.raft.machine.ready import (
     Call,
-    Event,
     Fetch,
     FetchReply,
     FindLeader,
-    History,
     Message,
-    QuorumStatus,
     Ready,
-    ReplicaKey,
     RoleChange,
 )
-from quorate_quorum.raft.machine.raft import Raft
-from quorate_quorum.raft.machine.status import leader_heard
+from quorate_quorum.raft.machine.status import QuorumStatus
 from quorate_quorum.raft.machine.timing import Timing
+from quorate_quorum.raft.machine.voters import ReplicaKey
 from quorate_quorum.snapshots.snapshot_file import SnapshotId
 from quorate_quorum.v1 import raft_pb2
 from quorate_quorum.v1.events_pb2 import EpochStart, MetadataEvent
@@ -239,7 +236,7 @@ class RaftNode:
         """Return what probes and `format` ask for; StoppingError before start()."""
         if not self._is_started:
             raise StoppingError(f"node {self._me.id} has not started")
-        ledger, heard = self._raft.ledger, leader_heard(self._raft)
+        ledger, heard = self._raft.ledger, self._raft.leader_heard()
         return raft_pb2.DescribeNodeResponse(
             cluster_id=self._identity.cluster_id,
             node_id=self._me.id,

@@ -33,24 +33,26 @@ from quorate_quorum.node.authorizer import (
 )
 from quorate_quorum.node.features import Known
 from quorate_quorum.node.features import from_wire as from_wire_features
+from quorate_quorum.node.history import History
 from quorate_quorum.raft.driver.callers import Asked
 from quorate_quorum.raft.driver.wire import check_history, error_of, fetch_header
-from quorate_quorum.raft.machine.messages import (
-    BeginEpochRequest,
+from quorate_quorum.raft.machine.events import (
     BeginEpochRequested,
-    EndEpochRequest,
     EndEpochRequested,
     Event,
     FetchAbandoned,
     FetchReceived,
-    FetchReply,
-    FetchRequest,
-    History,
-    ReplicaKey,
-    StreamKey,
-    VoteRequest,
     VoteRequested,
 )
+from quorate_quorum.raft.machine.messages import (
+    BeginEpochRequest,
+    EndEpochRequest,
+    FetchRequest,
+    StreamKey,
+    VoteRequest,
+)
+from quorate_quorum.raft.machine.ready import FetchReply
+from quorate_quorum.raft.machine.voters import ReplicaKey
 from quorate_quorum.snapshots.snapshot_file import SnapshotId
 from quorate_quorum.v1 import raft_pb2
 

@@ -25,19 +25,11 @@ from quorate_quorum.log.events import EVENTS_BYTES_MAX, decode_events
 from quorate_quorum.log.log import Log
 from quorate_quorum.metadata_log import epoch_started_by
 from quorate_quorum.node.features import Known
-from quorate_quorum.raft.machine.ledger import Ledger
-from quorate_quorum.raft.machine.messages import (
-    Batch,
-    Below,
-    Event,
-    HardState,
-    HardStateSaved,
-    ReplicaKey,
-    Save,
-    Saved,
-    Written,
-)
-from quorate_quorum.raft.machine.voters import Voter, VoterSet
+from quorate_quorum.raft.machine.events import Event, HardStateSaved, Saved, Written
+from quorate_quorum.raft.machine.hard_state import HardState
+from quorate_quorum.raft.machine.ledger import Batch, Below, Ledger
+from quorate_quorum.raft.machine.ready import Save
+from quorate_quorum.raft.machine.voters import ReplicaKey, Voter, VoterSet
 from quorate_quorum.snapshots.snapshot_file import SnapshotId
 from quorate_quorum.v1.events_pb2 import MetadataEvent
 

@@ -15,9 +15,10 @@ import structlog
 
 from quorate_quorum.log.disk_errors import TryAgainError, is_passing
 from quorate_quorum.log.log import Log
+from quorate_quorum.node.history import History
 from quorate_quorum.raft.driver.bootstrap import read_bootstrap_hash
 from quorate_quorum.raft.driver.snapshots import Snapshots
-from quorate_quorum.raft.machine.messages import Event, History, LogCut, SnapshotTaken
+from quorate_quorum.raft.machine.events import Event, LogCut, SnapshotTaken
 from quorate_quorum.snapshots.snapshot_file import VERSION, SnapshotId
 from quorate_quorum.v1.events_pb2 import MetadataEvent, SnapshotStart
 

@@ -32,6 +32,7 @@ from quorate_quorum.methods import (
 )
 from quorate_quorum.node.features import Known
 from quorate_quorum.node.features import to_wire as to_wire_features
+from quorate_quorum.node.history import History
 from quorate_quorum.raft.driver.wire import (
     KNOWN,
     epoch_response,
@@ -39,20 +40,16 @@ from quorate_quorum.raft.driver.wire import (
     fetch_response,
     to_history,
 )
-from quorate_quorum.raft.machine.messages import (
-    BeginEpochRequest,
-    Call,
+from quorate_quorum.raft.machine.events import (
     EpochAnswered,
     Event,
-    Fetch,
     FetchAnswered,
     FetchBroken,
-    History,
-    ReplicaKey,
     VoteAnswered,
-    VoteRequest,
-    VoteResponse,
 )
+from quorate_quorum.raft.machine.messages import BeginEpochRequest, VoteRequest, VoteResponse
+from quorate_quorum.raft.machine.ready import Call, Fetch
+from quorate_quorum.raft.machine.voters import ReplicaKey
 from quorate_quorum.v1 import raft_pb2
 
 log = structlog.get_logger(__name__)

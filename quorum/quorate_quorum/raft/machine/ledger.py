@@ -1,19 +1,42 @@
 """What the machine knows of its own log, without its bytes: ends, epochs, voters.
 
-The driver carries out appends and cuts later than the machine decides them; this is the log as it
-will be when all that was decided is done. `written_end` and `synced_end` say how far it is.
+The driver carries out appends and cuts later than the machine decides them. The ledger is the log
+as it will be when all that was decided is done; `written_end` and `synced_end` say how far the
+disk is.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import NamedTuple
 
-from quorate_quorum.raft.machine.messages import Batch, Below
 from quorate_quorum.raft.machine.voters import VoterSet
+from quorate_quorum.snapshots.snapshot_file import SnapshotId
 
-if TYPE_CHECKING:
-    from quorate_quorum.snapshots.snapshot_file import SnapshotId
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """A batch of the metadata log whose CRC was checked, with what the machine must know of it."""
+
+    base_offset: int
+    end_offset: int
+    epoch: int
+    data: bytes
+    voters: VoterSet | None = None  # of the newest Voters event in it
+    epoch_start: int | None = None  # the epoch that its EpochStart event begins
+
+
+class Below(NamedTuple):
+    """What the machine must know of a snapshot: it stands for the log below `offset`."""
+
+    offset: int
+    epoch: int  # of the record before it
+    voters: VoterSet
+
+    @property
+    def id(self) -> SnapshotId:
+        return SnapshotId(self.offset, self.epoch)
 
 
 class Ledger:
@@ -35,21 +58,29 @@ class Ledger:
     )
 
     def __init__(self) -> None:
+        #: The first offset that the log holds; what lies below is in the snapshot.
         self.log_start_offset = 0
         self.log_end_offset = 0
+        #: Below it every record is in the page cache, and may be read and sent.
         self.written_end = 0
+        #: Below it every record survives a power loss, and may be acknowledged and counted.
         self.synced_end = 0
         #: Not on disk, as in Raft: a run begins with what is committed by definition (the bootstrap
         #: batch, the newest snapshot) and learns the rest from a leader, or by leading.
         self.high_watermark = 0
-        #: How often the log was cut: a completion from before a cut says nothing (R22).
+        #: How often the log was cut. A completion from before a cut is of records that were
+        #: replaced since, and says nothing of those that replaced them.
         self.truncations = 0
         #: End of the batch that every initial voter was formatted with; 0: not held.
         self.bootstrap_end = 0
         #: The newest whole snapshot on our disk; None if there is none.
         self.snapshot: Below | None = None
-        self._epochs: list[tuple[int, int]] = []  # (epoch, first offset), both ascending
-        self._voters: list[tuple[int, VoterSet]] = []  # (base offset of the batch, set)
+        #: (epoch, first offset), both ascending. The first entry may be of the record before the
+        #: log's start: followers that stand exactly there are compared with it.
+        self._epochs: list[tuple[int, int]] = []
+        #: (base offset of the batch, set), ascending. The older sets are kept, as a cut of the log
+        #: takes the newest back.
+        self._voters: list[tuple[int, VoterSet]] = []
 
     @property
     def last_epoch(self) -> int:
@@ -81,7 +112,7 @@ class Ledger:
         return self.log_end_offset <= self.bootstrap_end
 
     def begin_above(self, below: Below, *, log_start: int) -> None:
-        """Start from a snapshot, with a log from `log_start` on (R41).
+        """Start from a snapshot, with a log from `log_start` on.
 
         What the log holds below the snapshot's end is appended as ever; the voters of those
         batches are the snapshot's in the end.
@@ -124,7 +155,7 @@ class Ledger:
         self.log_start_offset = log_start
 
     def append(self, batch: Batch) -> None:
-        """Add a batch at the end; offsets and epochs were checked by who calls."""
+        """Add a batch at the end; the caller has checked its offset and epoch."""
         assert batch.base_offset == self.log_end_offset, (batch.base_offset, self.log_end_offset)
         assert batch.epoch >= self.last_epoch, (batch.epoch, self.last_epoch)
         if batch.epoch > self.last_epoch:
@@ -137,7 +168,10 @@ class Ledger:
         self.log_end_offset = batch.end_offset
 
     def truncate(self, end_offset: int) -> None:
-        """Cut; a voter set that was cut off is taken back (R34)."""
+        """Cut the end off, and take back the epochs and voters of the records that go.
+
+        A voter set that stayed would count voters which no majority ever agreed to (KIP-853).
+        """
         assert self.high_watermark <= end_offset <= self.log_end_offset
         self.log_end_offset = end_offset
         self.written_end = min(self.written_end, end_offset)
@@ -169,7 +203,11 @@ class Ledger:
         return self._epochs[index - 1][0] if index else -1
 
     def is_up_to_date(self, last_epoch: int, log_end_offset: int) -> bool:
-        """Say whether such a log is at least as complete as this one (Raft, 5.4.1)."""
+        """Say whether such a log is at least as complete as this one (Raft, 5.4.1).
+
+        The epoch counts first. A longer log of an older epoch may lack what a newer epoch
+        committed.
+        """
         return (last_epoch, log_end_offset) >= (self.last_epoch, self.log_end_offset)
 
     def epochs(self) -> tuple[tuple[int, int], ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 
+from quorate_quorum.raft.machine.events import FetchReceived
 from quorate_quorum.raft.machine.messages import FetchRequest, StreamKey
 
 #: Superseded incarnations of one replica that a leader remembers.
@@ -15,20 +16,23 @@ INCARNATIONS_MAX = 8
 class ParkedFetch:
     """A fetch that waits for something to say."""
 
-    stream: StreamKey
-    request: FetchRequest
-    caller: int
+    event: FetchReceived
     deadline_ms: int
     told_high_watermark: int  # what the replica knows of ours
 
 
 @dataclass(slots=True)
 class Progress:
-    """log_end_offset moves only by a fetch whose past matched ours (R15, K8)."""
+    """What one replica holds and has heard, by its fetches of this epoch. Times: -1 is never."""
 
+    #: It holds our records below this offset, synced. It moves only by a fetch whose past matched
+    #: ours: a replica whose log diverges holds other records there, and must not count.
     log_end_offset: int = 0
-    round: int = 0  # newest round of ours that it echoed, in this epoch
+    #: The newest round of ours that it echoed.
+    round: int = 0
+    #: The newest fetch stream; what comes late on an older one would set the progress back.
     stream: StreamKey | None = None
+    #: Its fetch that has no answer yet. One at most: it asks again only after the answer.
     parked: ParkedFetch | None = None
     last_fetch_ms: int = -1
     last_caught_up_ms: int = -1
@@ -62,10 +66,10 @@ class Progress:
     def record(self, request: FetchRequest, leader_end: int, now_ms: int) -> None:
         """Note a fetch whose past matches ours.
 
-        A replica is caught up by Kafka's rule: it asks for what the log did not hold when its last
-        fetch came. One that is behind is not, whatever it holds: it gives no votes. If it became a
-        voter now and this leader died, the other voters might need its vote, and it would wait for
-        a leader to bring it up.
+        Caught up, by Kafka's rule: it asks for our end, or for what was our end when it asked
+        last. Under load no fetch ever names the end of now. A replica that is behind is not caught
+        up, whatever it holds: it gives no votes. If it became a voter now and this leader died, the
+        other voters might need its vote, and it would wait for a leader to bring it up.
         """
         self.is_behind = request.is_behind
         if self.is_behind:

@@ -1,76 +1,79 @@
-"""What one voter can tell of the quorum: for DescribeQuorum, and who looks for the leader."""
+"""What one replica can tell of the quorum, for DescribeQuorum."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
-from quorate_quorum.raft.machine import elections
-from quorate_quorum.raft.machine.messages import (
-    LeaderFound,
-    QuorumStatus,
-    ReplicaKey,
-    ReplicaStatus,
-)
+from quorate_quorum.raft.machine.leader import Leader
 from quorate_quorum.raft.machine.progress import Progress
-from quorate_quorum.raft.machine.roles import Leader
-
-if TYPE_CHECKING:
-    from quorate_quorum.raft.machine.raft import Raft
+from quorate_quorum.raft.machine.role import Role
+from quorate_quorum.raft.machine.voters import ReplicaKey
 
 
-def quorum_status(raft: Raft) -> QuorumStatus:
+@dataclass(frozen=True, slots=True)
+class ReplicaStatus:
+    """A voter or observer as the leader sees it; others see ends of -1."""
+
+    id: int
+    directory_id: bytes
+    endpoint: str
+    log_end_offset: int
+    lag: int
+    last_caught_up_ms: int  # the loop's clock; -1: never
+    heard: bool  # within the last fetch timeout, and its stream stands
+    caught_up: bool  # heard, and had all within the last fetch timeout
+
+
+@dataclass(frozen=True, slots=True)
+class QuorumStatus:
+    """For DescribeQuorum."""
+
+    leader_id: int
+    epoch: int
+    high_watermark: int
+    voters: tuple[ReplicaStatus, ...] = ()
+    observers: tuple[ReplicaStatus, ...] = ()
+
+
+def quorum_status(role: Role) -> QuorumStatus:
     """Return leader, epoch and replicas; of other replicas' progress only a leader knows."""
-    replicas = raft.role.replicas if isinstance(raft.role, Leader) else {}
-    voters = raft.ledger.voters.voters
-    keys = [ReplicaKey(voter.id, voter.directory_id) for voter in voters]
+    state = role.state
+    known = role.replicas.known if isinstance(role, Leader) else {}
+    voters = state.ledger.voters.voters
+    keys = [voter.key for voter in voters]
     return QuorumStatus(
-        raft.leader_id,
-        raft.epoch,
-        raft.high_watermark,
+        role.leader.id,
+        state.epoch,
+        state.ledger.high_watermark,
+        tuple(_of_voter(role, voter.key, voter.endpoint) for voter in voters),
         tuple(
-            _status_of(raft, key, v.endpoint, replicas) for key, v in zip(keys, voters, strict=True)
-        ),
-        tuple(
-            _status_of(raft, key, progress.endpoint, replicas)
-            for key, progress in replicas.items()
+            _of_other(role, key, progress.endpoint, progress)
+            for key, progress in known.items()
             if key not in keys
         ),
     )
 
 
-def leader_heard(raft: Raft) -> LeaderFound | None:
-    """Return the leader to tell those who look for it; None unless it is heard now.
+def _of_voter(role: Role, key: ReplicaKey, endpoint: str) -> ReplicaStatus:
+    state, leads = role.state, isinstance(role, Leader)
+    if key == state.me:
+        end, now_ms = state.ledger.log_end_offset, state.now_ms if leads else -1
+        return ReplicaStatus(key.id, key.directory_id, endpoint, end, 0, now_ms, leads, leads)
+    known = role.replicas.known if isinstance(role, Leader) else {}
+    return _of_other(role, key, endpoint, known.get(key, Progress(log_end_offset=-1)))
 
-    What was true a while ago would send them to a leader that is gone.
-    """
-    if not elections.hears_a_leader(raft):
-        return None
-    return LeaderFound(raft.epoch, raft.leader, raft.leader_endpoint)
 
-
-def _status_of(
-    raft: Raft, key: ReplicaKey, endpoint: str, replicas: dict[ReplicaKey, Progress]
-) -> ReplicaStatus:
-    end = raft.ledger.log_end_offset
-    if key == raft.me and isinstance(raft.role, Leader):
-        return ReplicaStatus(key.id, key.directory_id, endpoint, end, 0, raft.now_ms, True, True)
-    if key == raft.me:
-        return ReplicaStatus(key.id, key.directory_id, endpoint, end, 0, -1, False, False)
-    progress = replicas.get(key, Progress(log_end_offset=-1))
-    its_end, caught_up_ms = progress.log_end_offset, progress.last_caught_up_ms
-    heard = progress.is_connected and _is_recent(raft, progress.heard_ms)
+def _of_other(role: Role, key: ReplicaKey, endpoint: str, progress: Progress) -> ReplicaStatus:
+    end, caught_up_ms = progress.log_end_offset, progress.last_caught_up_ms
+    recent_ms = role.state.now_ms - role.state.timing.fetch_timeout_ms
+    heard = progress.is_connected and progress.heard_ms >= 0 and progress.heard_ms > recent_ms
     return ReplicaStatus(
         key.id,
         key.directory_id,
         endpoint,
-        its_end,
-        end - its_end if its_end >= 0 else -1,
+        end,
+        role.state.ledger.log_end_offset - end if end >= 0 else -1,
         caught_up_ms,
         heard,
-        heard and _is_recent(raft, caught_up_ms),
+        heard and caught_up_ms >= 0 and caught_up_ms > recent_ms,
     )
-
-
-def _is_recent(raft: Raft, at_ms: int) -> bool:
-    """Return whether something that happened then lies within a fetch timeout."""
-    return at_ms >= 0 and at_ms + raft.timing.fetch_timeout_ms > raft.now_ms

@@ -1,4 +1,4 @@
-"""How long a voter waits for what, and how much a leader lets wait for the others."""
+"""How long a replica waits, and how much a leader keeps for its followers."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 #: A follower whose sync takes longer repeats its last synced offset, so that it is not forgotten.
 REPEAT_MS = 200
+#: A process that starts listens for a leader first: its stand could disturb one that is fine.
 FRESH_START_MS = (200, 500)
-#: A leader whose process is gone is followed by an election this soon.
+#: When a leader's process is gone, its followers stand this soon.
 REFUSED_MS = (50, 150)
 #: An observer silent for so many fetch timeouts is forgotten, and its place is free.
 OBSERVER_SILENCE_FETCH_TIMEOUTS = 5
@@ -30,4 +31,9 @@ class Timing:
 
     @property
     def check_quorum_ms(self) -> int:
+        """How long a leader leads without a majority: as long as its followers wait at most.
+
+        Longer, a leader that reaches too few voters would stay, and its followers would not hear
+        of another one.
+        """
         return self.fetch_timeout_ms * 3 // 2

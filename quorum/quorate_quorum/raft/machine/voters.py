@@ -1,13 +1,25 @@
-"""Who counts: the voters, and the arithmetic of majorities."""
+"""Who counts: replicas, the voters among them, and the arithmetic of majorities."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
-if TYPE_CHECKING:
-    from quorate_quorum.raft.machine.messages import ReplicaKey
+
+class ReplicaKey(NamedTuple):
+    """A replica is its id *and* its disk.
+
+    The same id on another disk has forgotten what the first one acknowledged and voted. Counted
+    as the same replica, it could complete a majority that never existed (KIP-853).
+    """
+
+    id: int
+    directory_id: bytes
+
+
+#: Stands for a leader that is not known.
+NOBODY = ReplicaKey(-1, b"")
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +29,10 @@ class Voter:
     id: int
     directory_id: bytes
     endpoint: str
+
+    @property
+    def key(self) -> ReplicaKey:
+        return ReplicaKey(self.id, self.directory_id)
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,8 @@ from quorate_quorum.log import run_file
 from quorate_quorum.log.log import Log, LogConfig
 from quorate_quorum.log.real_disk import ReadOnlyDisk, RealDisk
 from quorate_quorum.raft.driver.storage import encode_state
-from quorate_quorum.raft.machine.messages import HardState, ReplicaKey
+from quorate_quorum.raft.machine.hard_state import HardState
+from quorate_quorum.raft.machine.voters import ReplicaKey
 from quorate_quorum.snapshots import snapshot_file as snapshot
 from quorate_quorum.v1 import events_pb2 as ev
 

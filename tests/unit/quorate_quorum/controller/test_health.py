@@ -123,7 +123,7 @@ def test_a_voter_is_heard_while_its_stream_stands_and_for_a_fetch_timeout() -> N
     assert state(leader, 2) == (False, False)  # its stream broke: its process is gone
     leader.fetch(2, leader.raft.ledger.log_end_offset, leader.epoch)
     assert state(leader, 2) == (True, True)
-    leader.tick(after_ms=leader.raft.timing.fetch_timeout_ms)
+    leader.tick(after_ms=leader.raft.state.timing.fetch_timeout_ms)
     assert state(leader, 2) == (False, False)
 
 
@@ -133,7 +133,7 @@ def test_a_voter_that_fetches_without_having_all_is_behind() -> None:
     leader.raft.propose(batch(end, leader.epoch), leader.now_ms)
     leader.drain()
     leader.fetch(3, end, leader.epoch)
-    leader.tick(after_ms=leader.raft.timing.fetch_timeout_ms)
+    leader.tick(after_ms=leader.raft.state.timing.fetch_timeout_ms)
     leader.fetch(3, end, leader.epoch)
     assert state(leader, 3) == (True, False)
 

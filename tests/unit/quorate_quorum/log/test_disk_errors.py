@@ -31,7 +31,8 @@ from quorate_quorum.log.disk_errors import (
 )
 from quorate_quorum.log.log import Log, LogConfig, LogCorruptError
 from quorate_quorum.raft.driver.storage import Storage, read_state
-from quorate_quorum.raft.machine.messages import HardState, HardStateSaved
+from quorate_quorum.raft.machine.events import HardStateSaved
+from quorate_quorum.raft.machine.hard_state import HardState
 from quorate_quorum.v1 import events_pb2 as ev
 from quorate_testing.simulated.disk import Hook, SimulatedDisk
 from tests.unit.quorate_broker.builders import TOPIC_ID, Broker, World, no_controller, until

@@ -13,7 +13,8 @@ from quorate.errors import CorruptRecordError, StorageError
 from quorate_quorum.raft.driver.applier import Applier
 from quorate_quorum.raft.driver.snapshots import Snapshots
 from quorate_quorum.raft.driver.storage import read_below
-from quorate_quorum.raft.machine.messages import Event, Ready
+from quorate_quorum.raft.machine.events import Event
+from quorate_quorum.raft.machine.ready import Ready
 from quorate_quorum.snapshots import snapshot_file as files
 from quorate_quorum.snapshots.snapshot_file import SnapshotId
 from quorate_quorum.v1 import events_pb2 as ev

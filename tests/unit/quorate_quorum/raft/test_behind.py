@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from quorate_quorum.raft.machine.messages import (
-    DivergingEpoch,
-    Fetch,
-    FetchResponse,
-    HardStateSaved,
-    Saved,
-)
+from quorate_quorum.raft.machine.events import HardStateSaved, Saved
+from quorate_quorum.raft.machine.messages import DivergingEpoch, FetchResponse
+from quorate_quorum.raft.machine.ready import Fetch
 from tests.harness.raft_machines import Machine, batch, follower
 
 
@@ -40,7 +36,7 @@ def test_who_says_that_it_has_caught_up_can_vote_already() -> None:
     asked = made.step(Saved(made.epoch, 4, made.raft.ledger.truncations))
     assert not made.raft.hard_state.is_behind
     assert asked == []  # not before that is on disk
-    (fetch,) = made.step(HardStateSaved(made.raft._hard_state_version))
+    (fetch,) = made.step(HardStateSaved(made.readies[-1].hard_state_version))
     assert isinstance(fetch, Fetch)
     assert fetch.request.fetch_offset == 4
 

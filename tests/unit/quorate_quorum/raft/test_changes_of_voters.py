@@ -56,7 +56,7 @@ def whose_removal_is_open(*left: int) -> Machine:
     """Voter 1 of 1, 2, 3 has written a record that leaves only those voters, and started again."""
     made = machine()
     end = made.raft.ledger.log_end_offset
-    made.raft.append(batch(end, 0, members=voters(*left)))
+    made.raft.state.append(batch(end, 0, members=voters(*left)))
     made.drain()
     return made
 
@@ -86,9 +86,9 @@ def test_who_is_removed_for_good_does_not_stand(since: str) -> None:
     made = whose_removal_is_open(2, 3)
     end = made.raft.ledger.log_end_offset
     if since == "committed":
-        made.raft.raise_high_watermark(end)
+        made.raft.state.raise_high_watermark(end)
     else:
-        made.raft.append(batch(end, 0, members=voters(2, 3, 4)))
+        made.raft.state.append(batch(end, 0, members=voters(2, 3, 4)))
     made.drain()
     made.due()
     assert made.role == "unattached"

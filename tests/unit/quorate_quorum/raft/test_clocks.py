@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from quorate_quorum.raft.machine.messages import Written
+from quorate_quorum.raft.machine.events import Written
 from tests.harness.raft_machines import leader
 from tests.unit.quorate_quorum.test_server import World, in_a_world
 

@@ -9,18 +9,10 @@ from collections.abc import Callable
 
 import pytest
 
-from quorate_quorum.raft.machine.messages import (
-    EPOCH_LEAP_MAX,
-    EPOCH_MAX,
-    EpochAnswered,
-    EpochResponse,
-    FetchAnswered,
-    FetchResponse,
-    Refusal,
-    Reply,
-    VoteAnswered,
-    VoteResponse,
-)
+from quorate_quorum.raft.machine.events import EpochAnswered, FetchAnswered, VoteAnswered
+from quorate_quorum.raft.machine.hard_state import EPOCH_LEAP_MAX, EPOCH_MAX
+from quorate_quorum.raft.machine.messages import EpochResponse, FetchResponse, Refusal, VoteResponse
+from quorate_quorum.raft.machine.ready import Reply
 from tests.harness.raft_machines import Machine, directory, follower, key, machine, serving_leader
 
 LED = 1
@@ -114,7 +106,7 @@ def test_the_leader_that_we_fetch_from_moves_us_by_a_leap_at_most() -> None:
 
 def test_an_answer_on_a_fetch_stream_that_was_given_up_moves_nothing() -> None:
     made = _fresh_follower()
-    old = made.raft.sessions
+    old = made.raft.state.sessions
     made.begin_epoch(3, LED + 1)
     made.step(FetchAnswered(old, FetchResponse(LED + 2, 2, 1)))
     assert (made.role, made.epoch) == ("follower", LED + 1)

@@ -5,17 +5,10 @@ from __future__ import annotations
 import pytest
 
 from quorate_quorum.raft.driver.finder import leader_in
-from quorate_quorum.raft.machine.messages import (
-    EPOCH_LEAP_MAX,
-    EPOCH_MAX,
-    FetchResponse,
-    FindLeader,
-    LeaderFound,
-    Message,
-    VoteAnswered,
-    VoteResponse,
-)
-from quorate_quorum.raft.machine.status import leader_heard
+from quorate_quorum.raft.machine.events import LeaderFound, VoteAnswered
+from quorate_quorum.raft.machine.hard_state import EPOCH_LEAP_MAX, EPOCH_MAX
+from quorate_quorum.raft.machine.messages import FetchResponse, VoteResponse
+from quorate_quorum.raft.machine.ready import FindLeader, Message
 from quorate_quorum.v1.raft_pb2 import DescribeNodeResponse
 from tests.harness.raft_machines import (
     Cluster,
@@ -78,10 +71,10 @@ def test_news_of_an_older_epoch_or_of_ourselves_change_nothing(make: object) -> 
 def test_who_follows_a_leader_of_that_epoch_already_keeps_to_its_stream(leader: int) -> None:
     """Also while it is not heard: of one epoch there is one leader, and its answer may come."""
     made = follower(1, 2, 1)
-    session = made.raft.role.session  # type: ignore[union-attr]
+    session = made.raft.role.session
     made.step(LeaderFound(1, key(leader), f"host{leader}:1"))
     assert made.raft.leader_id == 2
-    assert made.raft.role.session == session  # type: ignore[union-attr]
+    assert made.raft.role.session == session
 
 
 @pytest.mark.parametrize("by", [EPOCH_LEAP_MAX + 1, EPOCH_MAX])
@@ -115,15 +108,15 @@ def test_who_hears_a_leader_is_not_led_away_by_other_news() -> None:
 
 def test_only_who_hears_a_leader_names_one() -> None:
     """What was true a while ago would send others to a leader that is gone."""
-    assert leader_heard(serving_leader().raft) == LeaderFound(1, key(1), "host1:1")
+    assert serving_leader().raft.leader_heard() == LeaderFound(1, key(1), "host1:1")
     made = follower(1, leader=2)
-    assert leader_heard(made.raft) is None
+    assert made.raft.leader_heard() is None
     made.answered(FetchResponse(1, 2, 1))
-    assert leader_heard(made.raft) == LeaderFound(1, key(2), "host2:1")
+    assert made.raft.leader_heard() == LeaderFound(1, key(2), "host2:1")
     made.now_ms += 1_001
-    made.raft.now_ms = made.now_ms
-    assert leader_heard(made.raft) is None
-    assert leader_heard(machine().raft) is None
+    made.raft.state.now_ms = made.now_ms
+    assert made.raft.leader_heard() is None
+    assert machine().raft.leader_heard() is None
 
 
 @pytest.mark.parametrize(
@@ -135,7 +128,7 @@ def test_a_hint_at_a_leader_that_we_do_not_know_makes_us_ask_who_gave_it(
     """R33: an id on another disk is another voter, and may listen elsewhere."""
     made = machine()
     made.due()
-    attempt = made.raft.role.attempt  # type: ignore[union-attr]
+    attempt = made.raft.role.attempt  # type: ignore[attr-defined]
     response = VoteResponse(0, leader_id, False, of_directory)
     assert asked(made.step(VoteAnswered(key(2), attempt, response))) == ["host2:1"]
     assert made.role == "prospective"
@@ -177,7 +170,11 @@ def test_a_removed_voter_that_never_saw_its_removal_causes_no_change_of_leader(s
     among.run(20_000)
     outside = among.machines[gone]
     assert (among.leading, among.machines[leads].epoch) == ([leads], epoch)
-    assert (outside.role, outside.epoch, outside.raft.is_voter()) == ("follower", epoch, False)
+    assert (outside.role, outside.epoch, outside.raft.state.is_voter()) == (
+        "follower",
+        epoch,
+        False,
+    )
 
 
 @pytest.mark.parametrize("seed", range(6))

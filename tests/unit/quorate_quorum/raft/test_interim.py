@@ -13,8 +13,9 @@ import pytest
 from quorate.errors import OverloadedError, StoppingError
 from quorate_quorum.raft.driver import callers as callers_module
 from quorate_quorum.raft.driver.callers import Callers
-from quorate_quorum.raft.machine.messages import DivergingEpoch, Fetch, FetchReply, FetchResponse
-from quorate_quorum.raft.machine.roles import Follower
+from quorate_quorum.raft.machine.follower import Follower
+from quorate_quorum.raft.machine.messages import DivergingEpoch, FetchResponse
+from quorate_quorum.raft.machine.ready import Fetch, FetchReply
 from quorate_quorum.snapshots.snapshot_file import SnapshotId
 from tests.harness.raft_machines import Machine, batch, follower, serving_leader
 
@@ -78,7 +79,7 @@ def test_a_read_is_not_told_as_news_for_only_an_answer_brings_the_next_fetch() -
     made.raft.read(made.now_ms)
     (answer,) = replies(list(made.drain()))
     assert (answer.caller, answer.response.interim) == (2, False)
-    assert answer.response.round == made.raft.round
+    assert answer.response.round == made.raft.state.round
 
 
 # --- the follower ---------------------------------------------------------------------------------
@@ -133,10 +134,10 @@ def test_news_of_another_end_than_ours_commits_nothing() -> None:
 )
 def test_news_with_what_only_an_answer_may_hold_is_no_leaders(changed: dict[str, object]) -> None:
     made = caught_up()
-    before = made.raft.role.session  # type: ignore[union-attr]
+    before = made.raft.role.session
     made.answered(news(**changed))
     assert made.raft.ledger.log_end_offset == 3
-    assert made.raft.role.session > before, "the stream is not believed any more"  # type: ignore[union-attr]
+    assert made.raft.role.session > before, "the stream is not believed any more"
 
 
 # --- who waits in the process ---------------------------------------------------------------------

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from quorate_quorum.raft.machine.messages import FetchReply, FetchResponse, Refusal
+from quorate_quorum.raft.machine.messages import FetchResponse, Refusal
+from quorate_quorum.raft.machine.ready import FetchReply
 from tests.harness.raft_machines import follower, machine, serving_leader
 
 
@@ -46,7 +47,7 @@ def test_a_leader_that_nobody_succeeds_reigns_again_as_one_handed_over() -> None
 def test_a_fetch_that_a_newer_stream_supersedes_is_answered() -> None:
     made = serving_leader()
     end = made.raft.ledger.log_end_offset
-    round_now = made.raft.round
+    round_now = made.raft.state.round
     made.fetch(2, end, made.epoch, number=1, high_watermark=end, round=round_now)
     made.sent.clear()
     made.fetch(2, end, made.epoch, number=2, high_watermark=end, round=round_now)

@@ -5,19 +5,15 @@ from __future__ import annotations
 import pytest
 
 from quorate.errors import NotControllerError
+from quorate_quorum.raft.machine.events import HardStateSaved, Saved, VoteRequested
 from quorate_quorum.raft.machine.messages import (
     BeginEpochRequest,
-    Call,
     DivergingEpoch,
-    Fetch,
     FetchResponse,
-    HardStateSaved,
     Refusal,
-    Reply,
-    Saved,
     VoteRequest,
-    VoteRequested,
 )
+from quorate_quorum.raft.machine.ready import Call, Fetch, Reply
 from tests.harness.raft_machines import (
     batch,
     candidate,

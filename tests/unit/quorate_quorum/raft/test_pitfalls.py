@@ -4,29 +4,30 @@ from __future__ import annotations
 
 import pytest
 
-from quorate_quorum.raft.machine.leading import OBSERVERS_MAX
-from quorate_quorum.raft.machine.messages import (
-    EPOCH_MAX,
-    Call,
-    DivergingEpoch,
-    EndEpochRequest,
-    Fetch,
+from quorate_quorum.node.history import History
+from quorate_quorum.raft.machine.events import (
     FetchAbandoned,
     FetchBroken,
-    FetchReply,
-    FetchResponse,
     HardStateSaved,
-    History,
-    Refusal,
-    ReplicaKey,
     Saved,
-    StreamKey,
     VoteAnswered,
-    VoteRequest,
-    VoteResponse,
     Written,
 )
-from quorate_quorum.raft.machine.roles import Follower, Leader
+from quorate_quorum.raft.machine.follower import Follower
+from quorate_quorum.raft.machine.hard_state import EPOCH_MAX
+from quorate_quorum.raft.machine.leader import Leader
+from quorate_quorum.raft.machine.messages import (
+    DivergingEpoch,
+    EndEpochRequest,
+    FetchResponse,
+    Refusal,
+    StreamKey,
+    VoteRequest,
+    VoteResponse,
+)
+from quorate_quorum.raft.machine.ready import Call, Fetch, FetchReply
+from quorate_quorum.raft.machine.replicas import OBSERVERS_MAX
+from quorate_quorum.raft.machine.voters import ReplicaKey
 from tests.harness.raft_machines import (
     Machine,
     batch,
@@ -94,7 +95,7 @@ def test_votes_that_are_refused_by_everybody(
 def test_a_pre_vote_that_is_denied_names_the_leader_and_the_asker_follows() -> None:
     made = machine()
     made.due()
-    attempt = made.raft.role.attempt  # type: ignore[union-attr]
+    attempt = made.raft.role.attempt  # type: ignore[attr-defined]
     made.step(VoteAnswered(key(2), attempt, VoteResponse(0, 3, False, directory(3))))
     assert (made.role, made.raft.leader_id) == ("follower", 3)
 
@@ -102,7 +103,7 @@ def test_a_pre_vote_that_is_denied_names_the_leader_and_the_asker_follows() -> N
 def test_an_answer_to_an_earlier_attempt_is_not_counted() -> None:
     """Redpanda #18394: what was granted before the epoch or the attempt changed counts no more."""
     made = candidate(1, (1, 2, 3))
-    old = made.raft.role.attempt  # type: ignore[union-attr]
+    old = made.raft.role.attempt  # type: ignore[attr-defined]
     made.due()
     made.due()
     made.step(VoteAnswered(key(2), old, VoteResponse(made.epoch, -1, True)))
@@ -202,8 +203,8 @@ def test_a_leader_outside_the_voter_set_does_not_count_itself() -> None:
     made = serving_leader(1, (1, 2, 3))
     role = made.raft.role
     assert isinstance(role, Leader)
-    assert role.majority_end(voters(2, 3, 4), key(1), 99) == 2
-    assert role.majority_round(voters(2, 3), key(1), 99) == 0
+    assert role.replicas.majority_end(voters(2, 3, 4)) == 2
+    assert role.replicas.majority_round(voters(2, 3)) == 0
 
 
 # --- fetches at the leader (R15, R22) -------------------------------------------------------------
@@ -214,7 +215,7 @@ def test_a_diverging_fetch_moves_no_progress() -> None:
     made = leader(log=[0, 1, 1], epoch=1)
     made.fetch(2, 4, 1)
     assert isinstance(made.raft.role, Leader)
-    assert made.raft.role.replicas[key(2)].log_end_offset == 0
+    assert made.raft.role.replicas.of(key(2)).log_end_offset == 0
     assert made.raft.high_watermark == 1
 
 
@@ -581,7 +582,7 @@ def test_nothing_is_said_with_an_epoch_that_is_not_on_disk() -> None:
 def test_directories_tell_voters_of_one_id_apart() -> None:
     """R33."""
     made = candidate()
-    attempt = made.raft.role.attempt  # type: ignore[union-attr]
+    attempt = made.raft.role.attempt  # type: ignore[attr-defined]
     stranger = ReplicaKey(2, directory(99))
     made.step(VoteAnswered(stranger, attempt, VoteResponse(1, -1, True)))
     assert made.role == "candidate"
@@ -636,7 +637,7 @@ def test_a_single_voter_keeps_its_epoch_through_any_pause() -> None:
 def test_an_echo_proves_only_that_the_leader_was_heard_after_it_issued_that_round() -> None:
     made = serving_leader()
     assert isinstance(made.raft.role, Leader)
-    issued, begun = made.raft.role.check_round, made.now_ms
+    issued, begun = made.raft.role.rounds.check_round, made.now_ms
     made.now_ms = begun + 1000
     made.fetch(2, 2, 1, high_watermark=2, round=issued)
     made.now_ms = begun + 1500

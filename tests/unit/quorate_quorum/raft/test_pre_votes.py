@@ -10,13 +10,11 @@ from typing import Any
 
 import pytest
 
-from quorate_quorum.raft.machine.messages import (
-    EPOCH_LEAP_MAX,
-    FetchBroken,
-    FetchResponse,
-    ReplicaKey,
-)
-from quorate_quorum.raft.machine.roles import Follower
+from quorate_quorum.raft.machine.events import FetchBroken
+from quorate_quorum.raft.machine.follower import Follower
+from quorate_quorum.raft.machine.hard_state import EPOCH_LEAP_MAX
+from quorate_quorum.raft.machine.messages import FetchResponse
+from quorate_quorum.raft.machine.voters import ReplicaKey
 from tests.harness.raft_machines import Machine, candidate, leader, machine, serving_leader
 
 EPOCH = 4

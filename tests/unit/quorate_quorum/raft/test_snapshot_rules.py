@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import pytest
 
-from quorate_quorum.raft.machine.messages import (
-    Below,
-    DivergingEpoch,
+from quorate_quorum.raft.machine.events import (
     Downloaded,
-    Fetch,
     FetchAnswered,
-    FetchResponse,
     HardStateSaved,
     LogCut,
     Saved,
     SnapshotTaken,
     Written,
 )
+from quorate_quorum.raft.machine.ledger import Below
+from quorate_quorum.raft.machine.messages import DivergingEpoch, FetchResponse
+from quorate_quorum.raft.machine.ready import Fetch
 from quorate_quorum.raft.machine.timing import REPEAT_MS
 from quorate_quorum.snapshots.snapshot_file import SnapshotId
 from tests.harness.raft_machines import (
@@ -67,7 +66,7 @@ def test_a_leader_whose_log_is_cut_answers_by_batches_divergence_or_snapshot(
     """R39: exactly at the snapshot's end the log goes on. R41: it is cut though others probe it."""
     made = cut_leader(log_start)
     made.tick(1000)
-    before = made.raft.role.replicas[key(2)].log_end_offset  # type: ignore[union-attr]
+    before = made.reign.replicas.of(key(2)).log_end_offset
     told = made.fetch(2, offset, last_epoch, number=2)
     if not told:
         told = [m for m in made.due() if hasattr(m, "response")]  # type: ignore[misc]
@@ -76,7 +75,7 @@ def test_a_leader_whose_log_is_cut_answers_by_batches_divergence_or_snapshot(
     assert response.snapshot == (SnapshotId(6, 2) if expected == "snapshot" else None)
     if expected is not None:
         assert told[0].end == 0
-        progress = made.raft.role.replicas[key(2)]  # type: ignore[union-attr]
+        progress = made.reign.replicas.of(key(2))
         assert progress.log_end_offset == before, "it moves no state"
 
 
@@ -93,7 +92,7 @@ def test_a_round_echoed_with_a_fetch_below_the_log_counts() -> None:
     for _ in range(20):
         made.now_ms += 200
         for replica in (2, 3):
-            made.fetch(replica, 1, 0, round=made.raft.round, number=2)
+            made.fetch(replica, 1, 0, round=made.raft.state.round, number=2)
         made.tick()
     assert made.role == "leader"
 
@@ -183,10 +182,10 @@ def test_a_snapshot_that_no_honest_leader_names_is_not_taken_up(snapshot: Snapsh
     made.answered(FetchResponse(4, 2, 3, 3))
     assert made.raft.high_watermark == 3
     made.drain()
-    session = made.raft.role.session  # type: ignore[union-attr]
+    session = made.raft.role.session
     said = made.answered(answer(made, snapshot))
     assert said == [], "nothing is asked of it for a while"
-    assert made.raft.role.session != session  # type: ignore[union-attr]
+    assert made.raft.role.session != session
     assert wanted(made) is None
     made.step(below(snapshot))
     assert made.raft.ledger.log_end_offset == 3
@@ -243,7 +242,7 @@ def test_what_was_not_handed_out_before_an_install_is_not_written_after_it() -> 
     """R8: neither a cut of the old log nor a batch on its end belongs to the one that begins."""
     made = follower(log=(0, 1, 1), epoch=4)
     made.drain()
-    session = made.raft.role.session  # type: ignore[union-attr]
+    session = made.raft.role.session
 
     def told(response: FetchResponse) -> None:
         made.raft.step(FetchAnswered(session, response), 0)

@@ -35,17 +35,11 @@ from quorate_quorum.raft.driver.storage import (
     read_ledger,
     read_state,
 )
-from quorate_quorum.raft.machine.messages import (
-    Below,
-    Event,
-    HardState,
-    HardStateSaved,
-    ReplicaKey,
-    Save,
-    Saved,
-    Written,
-)
-from quorate_quorum.raft.machine.voters import Voter, VoterSet
+from quorate_quorum.raft.machine.events import Event, HardStateSaved, Saved, Written
+from quorate_quorum.raft.machine.hard_state import HardState
+from quorate_quorum.raft.machine.ledger import Below
+from quorate_quorum.raft.machine.ready import Save
+from quorate_quorum.raft.machine.voters import ReplicaKey, Voter, VoterSet
 from quorate_quorum.v1.events_pb2 import Config, EpochStart, MetadataEvent, Voters
 from quorate_testing.simulated.disk import SimulatedDisk
 from quorate_testing.simulated.loop import SimulatedLoop, simulate

@@ -9,7 +9,8 @@ from __future__ import annotations
 import pytest
 
 from quorate.errors import InvalidRequestError, NotControllerError, OverloadedError
-from quorate_quorum.raft.machine.messages import Call, EndEpochRequest, Message
+from quorate_quorum.raft.machine.messages import EndEpochRequest
+from quorate_quorum.raft.machine.ready import Call, Message
 from tests.harness.raft_machines import (
     Cluster,
     Machine,
@@ -61,7 +62,7 @@ def behind(made: Machine, *ids: int) -> None:
 
 def catch_up(made: Machine, voter_id: int) -> list[Message]:
     before = len(made.sent)
-    made.fetch(voter_id, made.raft.ledger.log_end_offset, made.epoch, round=made.raft.round)
+    made.fetch(voter_id, made.raft.ledger.log_end_offset, made.epoch, round=made.raft.state.round)
     return made.sent[before:]
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from quorate.errors import InvalidRequestError, NotControllerError, OverloadedError
-from quorate_quorum.raft.machine.messages import Applied, Fetch, FetchResponse
+from quorate_quorum.raft.machine.events import Applied
+from quorate_quorum.raft.machine.messages import FetchResponse
+from quorate_quorum.raft.machine.ready import Fetch
 from quorate_quorum.raft.machine.voters import Voter, VoterSet
 from tests.harness.raft_machines import (
     Machine,

@@ -125,9 +125,9 @@ def test_a_voter_that_only_knows_itself_to_be_an_observer_gives_its_vote() -> No
     the vote of 3, which does not.
     """
     knows = follower(2, leader=1, ids=(1, 2))
-    knows.raft.append(batch(1, 1, members=voters(1, 2, 3)))
+    knows.raft.state.append(batch(1, 1, members=voters(1, 2, 3)))
     learner = machine(3, (1, 2), (0, 1), epoch=1)
-    assert not learner.raft.is_voter()
+    assert not learner.raft.state.is_voter()
     assert learner.ask_vote(2, 1, last_epoch=1, end=3, pre_vote=True).granted
     assert learner.ask_vote(2, 2, last_epoch=1, end=3).granted
 

@@ -26,7 +26,7 @@ from quorate_quorum.metadata.recovered import (
 from quorate_quorum.node.config import ConfigError
 from quorate_quorum.node.features import SUPPORTED
 from quorate_quorum.raft.driver.bootstrap import metadata_directory
-from quorate_quorum.raft.machine.messages import EPOCH_MAX, HardState
+from quorate_quorum.raft.machine.hard_state import EPOCH_MAX, HardState
 from quorate_quorum.recover import recover
 from quorate_quorum.recover.decision import Peer, Said, plan, refusals
 from quorate_quorum.recover.survivor import Survivor, read_survivor

@@ -1,0 +1,137 @@
+"""The roles of a replica that wants to be elected: first it asks, then it stands."""
+
+from __future__ import annotations
+
+from quorate_quorum.raft.machine.events import Event, HardStateSaved, VoteAnswered
+from quorate_quorum.raft.machine.messages import EndEpochRequest, VoteRequest
+from quorate_quorum.raft.machine.ready import Call
+from quorate_quorum.raft.machine.role import Role
+from quorate_quorum.raft.machine.state import State
+from quorate_quorum.raft.machine.transitions import ToLeader, ToUnattached, Transition
+from quorate_quorum.raft.machine.voters import ReplicaKey
+
+
+class _Election(Role):
+    """What both have: an attempt, the votes that were granted to it, and a timeout."""
+
+    def __init__(self, state: State) -> None:
+        super().__init__(state)
+        state.attempts += 1
+        self.attempt = state.attempts
+        self.timeout_at_ms = state.election_timeout_at()
+        self.granted: list[ReplicaKey] = []
+
+    def deadline(self) -> int:
+        return self.timeout_at_ms
+
+    def tick(self) -> Transition | None:
+        if self.state.now_ms >= self.timeout_at_ms:
+            return self._stand("the election timeout passed")
+        return None
+
+    def settle(self) -> Transition | None:
+        """A vote request can show that this disk forgot something: then it must not be elected."""
+        if not self.state.hard_state.is_behind:
+            return None
+        return ToUnattached(self.state.epoch, "it holds less than the quorum's history")
+
+    def step(self, event: Event) -> Transition | None:
+        if isinstance(event, VoteAnswered) and event.response.epoch <= self.state.epoch:
+            return self._vote_answered(event)
+        return super().step(event)
+
+    def _vote_answered(self, event: VoteAnswered) -> Transition | None:
+        # A vote for an earlier attempt was given in another epoch, or before a newer log was seen.
+        if event.attempt != self.attempt or event.voter not in self.state.ledger.voters:
+            return None
+        if event.response.granted:
+            return self._count(event.voter)
+        return self._denied(event)
+
+    def _denied(self, event: VoteAnswered) -> Transition | None:
+        return None
+
+    def _count(self, voter: ReplicaKey) -> Transition | None:
+        """Count a vote, our own too, if it is a voter's: a removed replica has none."""
+        if voter not in self.granted:
+            self.granted.append(voter)
+        voters = self.state.ledger.voters
+        if sum(one in voters for one in self.granted) < voters.majority:
+            return None
+        return self._won()
+
+    def _won(self) -> Transition | None:
+        raise NotImplementedError
+
+    def _ask_for_votes(self, *, pre_vote: bool, is_transfer: bool = False) -> None:
+        state = self.state
+        for voter in state.ledger.voters.others(state.me):
+            request = VoteRequest(
+                voter.key,
+                state.me,
+                state.epoch,
+                state.ledger.last_epoch,
+                state.ledger.log_end_offset,
+                pre_vote,
+                is_transfer,
+            )
+            state.send(Call(voter, request, self.attempt))
+
+
+class Prospective(_Election):
+    """Asks whether it would be elected, before it disturbs the others with a new epoch (KIP-996).
+
+    Without the question a voter that comes back from a cut would end, by its raised epoch, the
+    reign of a leader that all others hear (Raft dissertation, 9.6).
+    """
+
+    def __init__(self, state: State) -> None:
+        super().__init__(state)
+        self.granted.append(state.me)
+
+    def begin(self) -> None:
+        self._ask_for_votes(pre_vote=True)
+        self.state.ask_who_leads()
+
+    def _denied(self, event: VoteAnswered) -> Transition | None:
+        """A voter that denies may hear a leader: follow that one instead."""
+        voter = self.state.ledger.voters.of_key(event.voter)
+        if voter is None or event.response.epoch != self.state.epoch:
+            return None
+        return self._hint(event.response.leader, voter.endpoint)
+
+    def _won(self) -> Transition | None:
+        return self._raise_epoch("a majority would vote")
+
+
+class Candidate(_Election):
+    """Stands in its epoch. Its own vote is in `granted` only once it is on disk.
+
+    A candidate that counted it earlier, and crashed, could vote for another one in this epoch.
+    """
+
+    def __init__(self, state: State, *, is_transfer: bool, for_silence: bool) -> None:
+        super().__init__(state)
+        self._is_transfer = is_transfer
+        self._for_silence = for_silence
+        if for_silence:
+            state.silenced_epoch = state.epoch  # for another try, should this one fail
+
+    def begin(self) -> None:
+        self._ask_for_votes(pre_vote=False, is_transfer=self._is_transfer)
+
+    def step(self, event: Event) -> Transition | None:
+        if isinstance(event, HardStateSaved) and self.state.is_saved:
+            return self._count(self.state.me)
+        return super().step(event)
+
+    def check(self) -> None:
+        assert self.state.hard_state.voted_for == self.state.me
+
+    def _won(self) -> Transition | None:
+        if self.state.me not in self.granted:
+            return None
+        return ToLeader(self._for_silence)
+
+    def _succeed(self, request: EndEpochRequest) -> Transition | None:
+        return None  # it stands already

@@ -1,0 +1,64 @@
+"""How a leader knows that a majority still hears it: for check-quorum, and for reads.
+
+A leader numbers rounds and tells the newest one in every answer; a replica echoes it in its next
+fetch. An echo proves that its sender was in our epoch after we issued that round.
+"""
+
+from __future__ import annotations
+
+from quorate.errors import OverloadedError
+from quorate_quorum.raft.machine.state import State
+
+READS_MAX = 10_000
+
+
+class Rounds:
+    """The rounds of one reign. Their numbers go on from those of earlier reigns."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+        #: When a majority was last known to hear us: the issue of the newest round it echoed. Not
+        #: the time of the echo, which may have been long on its way.
+        self.heard_ms = state.now_ms
+        #: Fetches that have not heard of this round are answered at once.
+        self.urgent_round = 0
+        #: Reads that wait for their round, oldest first.
+        self.reads: list[int] = []
+        self._issue_check()
+
+    def _issue_check(self) -> None:
+        self._state.round += 1
+        #: The round whose echo by a majority proves that it heard us after check_since_ms.
+        self.check_round = self._state.round
+        self.check_since_ms = self._state.now_ms
+
+    def check_may_read(self) -> None:
+        """Raise OverloadedError if too many reads wait."""
+        if len(self.reads) >= READS_MAX:
+            raise OverloadedError(f"{READS_MAX} reads wait for the voters already")
+
+    def begin_read(self) -> int:
+        """Issue a round for a linearizable read, and return it as the read's id.
+
+        Its own round: a majority that echoes it heard us after the read came, so no newer leader
+        had been elected by then (Raft dissertation, 6.4).
+        """
+        self._state.round += 1
+        read = self.urgent_round = self._state.round
+        self.reads.append(read)
+        return read
+
+    def heard(self, heard: int, *, may_confirm: bool) -> None:
+        """Note the newest round that a majority has heard.
+
+        Reads wait until the first record of this epoch is committed (`may_confirm`): before, the
+        leader may not know yet what its predecessors committed (Raft, section 8).
+        """
+        state = self._state
+        if heard >= self.check_round:
+            self.heard_ms = max(self.heard_ms, self.check_since_ms)
+            if self.check_since_ms < state.now_ms:
+                self._issue_check()
+        while may_confirm and self.reads and self.reads[0] <= heard:
+            read = self.reads.pop(0)
+            state.outbox.confirmed_reads.append((read, state.ledger.high_watermark))

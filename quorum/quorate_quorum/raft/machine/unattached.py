@@ -1,0 +1,52 @@
+"""The roles of a replica that knows no leader of its epoch and does not stand in it."""
+
+from __future__ import annotations
+
+from quorate_quorum.raft.machine.messages import EndEpochRequest
+from quorate_quorum.raft.machine.role import Role
+from quorate_quorum.raft.machine.state import State
+from quorate_quorum.raft.machine.timing import REFUSED_MS
+from quorate_quorum.raft.machine.transitions import Transition
+
+
+class Unattached(Role):
+    """Knows no leader of its epoch; it may have voted in it."""
+
+    def __init__(self, state: State, timeout_at_ms: int) -> None:
+        super().__init__(state)
+        #: When the election timeout passes, and an election begins.
+        self.timeout_at_ms = timeout_at_ms
+
+    def deadline(self) -> int:
+        return self.timeout_at_ms
+
+    def tick(self) -> Transition | None:
+        if self.state.now_ms >= self.timeout_at_ms:
+            return self._stand("the election timeout passed")
+        return None
+
+    def _wait_for_a_leader(self, reason: str) -> Transition | None:
+        self._ask_voters_who_leads()
+        self.timeout_at_ms = self.state.election_timeout_at()
+        return None
+
+    def _succeed(self, request: EndEpochRequest) -> Transition | None:
+        """Leave time to those that the leader named before us, each a little more."""
+        successors, state, me = self._successors(request), self.state, self.state.me.id
+        if successors[:1] != (me,):
+            before_us = successors.index(me) if me in successors else len(successors)
+            wait_ms = before_us * REFUSED_MS[1] + state.draw(*REFUSED_MS)
+            self.timeout_at_ms = state.now_ms + wait_ms
+        return super()._succeed(request)
+
+
+class Resigned(Unattached):
+    """Voted for itself in this epoch, and will not lead in it (any more).
+
+    What it wrote as that epoch's leader may be lost from its disk. A second reign in the same epoch
+    could give one (offset, epoch) to two records, and logs that agree there would differ
+    (KAFKA-10527).
+    """
+
+    def check(self) -> None:
+        assert self.state.hard_state.voted_for == self.state.me
