@@ -1,7 +1,12 @@
 # The two commands of the README are `make demo` and `make test`; both work from a bare clone
-# with Python 3.11 and make: they build a virtual environment in .venv and install into it.
+# with Python 3.11 or newer and make: they build a virtual environment in .venv and install into it.
 
-PYTHON ?= python3.11
+# The first of these that is new enough and can build a virtual environment; make PYTHON=... names
+# another. Each is run, for a name may be there and fail: pyenv has one for versions not in use.
+PYTHONS := python3.14 python3.13 python3.12 python3.11 python3
+NEW_ENOUGH := import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))
+PYTHON ?= $(shell for python in $(PYTHONS); do \
+	$$python -c '$(NEW_ENOUGH)' >/dev/null 2>&1 && { echo $$python; break; }; done)
 VENV   := .venv
 BIN    := $(VENV)/bin
 SOURCES := clients quorum broker tests bench
@@ -21,7 +26,10 @@ unexport PYTHONDONTWRITEBYTECODE
 setup: $(VENV)/.installed
 
 $(VENV)/.installed: pyproject.toml constraints.txt
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@test -x $(BIN)/python || { python='$(PYTHON)'; test -n "$$python" || \
+		{ echo 'No Python of 3.11 or newer that has the module venv is in PATH (tried:' \
+			'$(PYTHONS)). Install one, or name it: make PYTHON=/path/to/python' >&2; exit 1; }; \
+		$$python -m venv $(VENV); }
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,demo]'
 	@touch $@
 
