@@ -14,14 +14,9 @@ from typing import Any
 
 from quorate.errors import PeerRefusedError, StreamBrokenError
 from quorate.net.network import Head, ProbeResult, Purpose, Service, any_cluster
-from quorate_testing.call import (
-    MESSAGE_BYTES_MAX,
-    CallConnection,
-    End,
-    Switchboard,
-    probe,
-    refused_call,
-)
+from quorate_testing.call import MESSAGE_BYTES_MAX, End, refused_call
+from quorate_testing.call_connection import CallConnection, probe
+from quorate_testing.switchboard import Switchboard
 
 
 class InProcessNetwork:

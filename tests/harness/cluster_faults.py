@@ -15,7 +15,7 @@ from contextvars import Context
 from dataclasses import dataclass, field
 
 from quorate_testing.simulated.cluster import SimulatedCluster, SimulatedNode
-from quorate_testing.simulated.network import LinkQuality
+from quorate_testing.simulated.links import LinkQuality
 from tests.harness.cluster_damage import Damages, flip, replica_directories
 
 RESTART_S = 0.7

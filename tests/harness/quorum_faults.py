@@ -18,7 +18,7 @@ from functools import partial
 from quorate.errors import QuorateError
 from quorate_quorum.server import QuorumServer
 from quorate_quorum.snapshots.snapshot_file import SnapshotId
-from quorate_testing.simulated.network import LinkQuality
+from quorate_testing.simulated.links import LinkQuality
 from tests.harness.quorum_machines import Machine, Quorum
 from tests.harness.quorum_operators import Operator
 

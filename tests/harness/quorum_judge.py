@@ -15,8 +15,9 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Any
 
-from quorate_testing import linearizability
-from quorate_testing.linearizability import UNKNOWN, Unknown
+from quorate_testing.linearizability.check import check
+from quorate_testing.linearizability.history import UNKNOWN, Unknown
+from quorate_testing.linearizability.history import Operation as Told
 from tests.harness.invariants import Violation
 from tests.harness.quorum_clients import KEYS, Kind, Operation
 
@@ -64,7 +65,7 @@ class Cell:
 
 def judge_by_answers(history: list[Operation]) -> None:
     """Raise Violation unless the answers are linearizable."""
-    verdict = linearizability.check(
+    verdict = check(
         Cell(), map(_as_told, enumerate(_that_may_matter(history))), key=_key, steps_max=STEPS_MAX
     )
     if verdict.outcome == "violation":
@@ -77,13 +78,13 @@ def _that_may_matter(history: list[Operation]) -> list[Operation]:
     return [one for one in history if one.status != "fail"]
 
 
-def _as_told(numbered: tuple[int, Operation]) -> linearizability.Operation:
+def _as_told(numbered: tuple[int, Operation]) -> Told:
     number, one = numbered
     call = Call(one.kind, one.key, one.expected, one.value)
     if one.status == "ok":
         answer = one.has_written, one.found
-        return linearizability.Operation(number, one.invoked_s, one.returned_s, call, answer)
-    return linearizability.Operation(number, one.invoked_s, None, call)
+        return Told(number, one.invoked_s, one.returned_s, call, answer)
+    return Told(number, one.invoked_s, None, call)
 
 
 def _key(input: Any) -> Hashable:

@@ -26,8 +26,9 @@ from quorate_quorum.raft.driver.bootstrap import format_new_voter, make_durably,
 from quorate_quorum.raft.machine.raft import Raft
 from quorate_quorum.server import QuorumServer
 from quorate_testing.simulated.disk import SimulatedDisk
+from quorate_testing.simulated.links import LinkQuality
 from quorate_testing.simulated.loop import Process, SimulatedLoop
-from quorate_testing.simulated.network import LinkQuality, SimulatedNetwork
+from quorate_testing.simulated.network import SimulatedNetwork
 from tests.harness.invariants import Violation
 
 CLUSTER_ID = "simulated"

@@ -14,76 +14,34 @@ import contextlib
 import errno
 import random
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TypeVar
 
 from quorate_quorum.log.disk import Buffer, File, Lock, SyncError, syncing
+from quorate_testing.simulated.disk_content import (
+    Directory,
+    Entry,
+    Inode,
+    Truncate,
+    Write,
+    apply,
+    enter,
+    lose_power,
+)
 
 T = TypeVar("T")
 
 #: Called as an operation begins, with its name and path; may crash the disk, or raise.
 Hook = Callable[[str, str], None]
-#: What a device writes whole or not at all.
-SECTOR = 512
 #: The longest name that a directory takes.
 NAME_BYTES_MAX = 255
-
-
-@dataclass(eq=False, slots=True)
-class _Write:
-    position: int
-    data: bytes
-
-
-@dataclass(eq=False, slots=True)
-class _Truncate:
-    size: int
-
-
-@dataclass(eq=False, slots=True)
-class _Inode:
-    """A file's content: as seen, as it would be after a power loss, and what lies between."""
-
-    cached: bytearray = field(default_factory=bytearray)
-    durable: bytearray = field(default_factory=bytearray)
-    pending: list[_Write | _Truncate] = field(default_factory=list)
-
-    def do(self, change: _Write | _Truncate) -> None:
-        _apply(self.cached, change)
-        self.pending.append(change)
-
-
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    """A change of a directory: `name` now means `node`, and `gone` means nothing any more."""
-
-    name: str | None
-    node: _Inode | _Directory | None
-    gone: str | None = None
-
-
-@dataclass(eq=False, slots=True)
-class _Directory:
-    cached: dict[str, _Inode | _Directory] = field(default_factory=dict)
-    durable: dict[str, _Inode | _Directory] = field(default_factory=dict)
-    pending: list[_Entry] = field(default_factory=list)
-
-    def do(self, change: _Entry) -> None:
-        _enter(self.cached, change)
-        self.pending.append(change)
-
-    def sync(self, covered: int) -> None:
-        """Make the first `covered` changes durable."""
-        for change in self.pending[:covered]:
-            _enter(self.durable, change)
-        del self.pending[:covered]
 
 
 @dataclass(eq=False, slots=True)
 class _UnderWay:
     """A write that has begun; a crash may leave any first part of it."""
 
-    inode: _Inode
+    inode: Inode
     position: int
     data: bytes
 
@@ -91,7 +49,7 @@ class _UnderWay:
 class SimulatedFile:
     """An open file of one simulated process."""
 
-    def __init__(self, disk: SimulatedDisk, path: str, inode: _Inode) -> None:
+    def __init__(self, disk: SimulatedDisk, path: str, inode: Inode) -> None:
         self._disk = disk
         self._path = path
         self._inode = inode
@@ -136,7 +94,7 @@ class SimulatedFile:
             self._check_open()
             await self._disk.begin("truncate", self._path)
             self._check_open()
-            self._inode.do(_Truncate(size))
+            self._inode.do(Truncate(size))
             self._size = size
 
     async def sync(self) -> None:
@@ -152,7 +110,7 @@ class SimulatedFile:
             raise SyncError(errno.EIO, "simulated: the sync failed", self._path)
         for change in covered:
             if change in inode.pending:  # a second sync at the same time may have been first
-                _apply(inode.durable, change)
+                apply(inode.durable, change)
                 inode.pending.remove(change)
 
     async def close(self) -> None:
@@ -170,12 +128,12 @@ class SimulatedFile:
         except asyncio.CancelledError:
             # The kernel finishes what it was given, whoever still waits for it.
             if under_way in self._disk.under_way:
-                self._inode.do(_Write(position, data))
+                self._inode.do(Write(position, data))
             raise
         finally:
             with contextlib.suppress(ValueError):
                 self._disk.under_way.remove(under_way)
-        self._inode.do(_Write(position, data))
+        self._inode.do(Write(position, data))
 
     def _check_open(self) -> None:
         if self._closed or self._process != self._disk.process:
@@ -202,7 +160,7 @@ class SimulatedDisk:
         self, chance: random.Random, *, latency_max: float = 0.0, hook: Hook | None = None
     ) -> None:
         self._chance = chance
-        self._root = _Directory()
+        self._root = Directory()
         self._boot = 1
         self._failing_syncs = 0
         self._space: int | None = None
@@ -229,7 +187,7 @@ class SimulatedDisk:
         for write in self.under_way:
             kept = self._chance.randint(0, len(write.data))
             if kept:
-                write.inode.do(_Write(write.position, write.data[:kept]))
+                write.inode.do(Write(write.position, write.data[:kept]))
         self.under_way.clear()
         self.locks.clear()
         self.process += 1
@@ -239,7 +197,7 @@ class SimulatedDisk:
         self.crash_process()
         self._boot += 1
         self._failing_syncs = 0
-        self._lose(self._root)
+        lose_power(self._root, self._chance)
 
     def flip_bit(self, path: str, position: int, bit: int = 0) -> None:
         """Flip a bit on the medium and in the page cache."""
@@ -268,7 +226,7 @@ class SimulatedDisk:
             (path, change.position, len(change.data))
             for path, inode in self._files("", self._root)
             for change in inode.pending
-            if isinstance(change, _Write) and change.data
+            if isinstance(change, Write) and change.data
         ]
 
     def files(self) -> Sequence[tuple[str, int]]:
@@ -278,7 +236,7 @@ class SimulatedDisk:
     def names(self, directory: str) -> tuple[str, ...]:
         """Return what lies in a directory, as a process would see it; nothing if there is none."""
         found = self._find(directory)
-        return tuple(found.cached) if isinstance(found, _Directory) else ()
+        return tuple(found.cached) if isinstance(found, Directory) else ()
 
     def content(self, path: str) -> bytes:
         """Return a file's bytes as a process would see them."""
@@ -295,7 +253,7 @@ class SimulatedDisk:
         """Take a directory and all in it away, durably, as a hand from outside would."""
         directory, name = self._place(path)
         for change in list(directory.pending):
-            _enter(directory.durable, change)  # a change under way could bring the name back
+            enter(directory.durable, change)  # a change under way could bring the name back
         directory.pending.clear()
         for entries in (directory.cached, directory.durable):
             entries.pop(name, None)
@@ -311,9 +269,9 @@ class SimulatedDisk:
                 raise FileNotFoundError(errno.ENOENT, "simulated: no such file", path)
             await self.begin("create", path)
             _check_name(path)
-            node = _Inode()
-            directory.do(_Entry(name, node))
-        if isinstance(node, _Directory):
+            node = Inode()
+            directory.do(Entry(name, node))
+        if isinstance(node, Directory):
             raise IsADirectoryError(errno.EISDIR, "simulated: is a directory", path)
         return SimulatedFile(self, path, node)
 
@@ -335,9 +293,9 @@ class SimulatedDisk:
             parents.append(here)
             node = here.cached.get(name)
             if node is None:
-                node = _Directory()
-                here.do(_Entry(name, node))
-            if isinstance(node, _Inode):
+                node = Directory()
+                here.do(Entry(name, node))
+            if isinstance(node, Inode):
                 raise NotADirectoryError(errno.ENOTDIR, "simulated: is a file", path)
             here = node
         with syncing():
@@ -354,22 +312,22 @@ class SimulatedDisk:
         if node is None:
             raise FileNotFoundError(errno.ENOENT, "simulated: no such file", source)
         if from_directory is to_directory:
-            from_directory.do(_Entry(new, node, gone=old))
+            from_directory.do(Entry(new, node, gone=old))
         else:
-            to_directory.do(_Entry(new, node))
-            from_directory.do(_Entry(None, None, gone=old))
+            to_directory.do(Entry(new, node))
+            from_directory.do(Entry(None, None, gone=old))
 
     async def remove(self, path: str) -> None:
         await self.begin("remove", path)
         self._inode(path)
         directory, name = self._place(path)
-        directory.do(_Entry(None, None, gone=name))
+        directory.do(Entry(None, None, gone=name))
 
     async def remove_directory(self, path: str) -> None:
         await self.begin("remove_directory", path)
         self._directory(path)
         directory, name = self._place(path)
-        directory.do(_Entry(None, None, gone=name))
+        directory.do(Entry(None, None, gone=name))
 
     async def sync_directory(self, path: str) -> None:
         directory = self._directory(path)
@@ -421,76 +379,40 @@ class SimulatedDisk:
             raise OSError(errno.ENOSPC, "simulated: no space left", path)
         self._space -= grown
 
-    def _files(self, path: str, directory: _Directory) -> Iterator[tuple[str, _Inode]]:
+    def _files(self, path: str, directory: Directory) -> Iterator[tuple[str, Inode]]:
         for name in sorted(directory.cached):
             node = directory.cached[name]
             inside = f"{path}/{name}"
-            if isinstance(node, _Directory):
+            if isinstance(node, Directory):
                 yield from self._files(inside, node)
             else:
                 yield inside, node
 
-    def _lose(self, directory: _Directory) -> None:
-        for change in directory.pending:
-            if self._chance.random() < 0.5:
-                _enter(directory.durable, change)
-        directory.pending.clear()
-        directory.cached = dict(directory.durable)
-        for name in sorted(directory.cached):
-            node = directory.cached[name]
-            if isinstance(node, _Directory):
-                self._lose(node)
-            else:
-                self._lose_bytes(node)
-
-    def _lose_bytes(self, inode: _Inode) -> None:
-        for change in inode.pending:
-            fate = self._chance.random()
-            if fate < 0.4:
-                _apply(inode.durable, change)
-            elif fate < 0.7 and isinstance(change, _Write):
-                self._apply_sectors(inode.durable, change)
-        inode.pending.clear()
-        inode.cached = bytearray(inode.durable)
-
-    def _apply_sectors(self, content: bytearray, write: _Write) -> None:
-        """Keep some sectors of a write; the file's new size may have been written, or not."""
-        end = write.position + len(write.data)
-        if self._chance.random() < 0.5 and len(content) < end:
-            content.extend(bytes(end - len(content)))
-        start = write.position
-        while start < end:
-            stop = min(end, (start // SECTOR + 1) * SECTOR)
-            if self._chance.random() < 0.5:
-                first = start - write.position
-                _apply(content, _Write(start, write.data[first : first + stop - start]))
-            start = stop
-
-    def _place(self, path: str) -> tuple[_Directory, str]:
+    def _place(self, path: str) -> tuple[Directory, str]:
         parent, _, name = path.rstrip("/").rpartition("/")
         return self._directory(parent), name
 
-    def _find(self, path: str) -> _Inode | _Directory | None:
-        here: _Inode | _Directory = self._root
+    def _find(self, path: str) -> Inode | Directory | None:
+        here: Inode | Directory = self._root
         for name in _parts(path):
-            if isinstance(here, _Inode) or name not in here.cached:
+            if isinstance(here, Inode) or name not in here.cached:
                 return None
             here = here.cached[name]
         return here
 
-    def _directory(self, path: str) -> _Directory:
+    def _directory(self, path: str) -> Directory:
         node = self._find(path)
         if node is None:
             raise FileNotFoundError(errno.ENOENT, "simulated: no such directory", path)
-        if isinstance(node, _Inode):
+        if isinstance(node, Inode):
             raise NotADirectoryError(errno.ENOTDIR, "simulated: is a file", path)
         return node
 
-    def _inode(self, path: str) -> _Inode:
+    def _inode(self, path: str) -> Inode:
         node = self._find(path)
         if node is None:
             raise FileNotFoundError(errno.ENOENT, "simulated: no such file", path)
-        if isinstance(node, _Directory):
+        if isinstance(node, Directory):
             raise IsADirectoryError(errno.EISDIR, "simulated: is a directory", path)
         return node
 
@@ -502,22 +424,3 @@ def _check_name(path: str) -> None:
 
 def _parts(path: str) -> list[str]:
     return [part for part in path.split("/") if part]
-
-
-def _apply(content: bytearray, change: _Write | _Truncate) -> None:
-    if isinstance(change, _Truncate):
-        if change.size < len(content):
-            del content[change.size :]
-        else:
-            content.extend(bytes(change.size - len(content)))
-        return
-    if len(content) < change.position:
-        content.extend(bytes(change.position - len(content)))
-    content[change.position : change.position + len(change.data)] = change.data
-
-
-def _enter(entries: dict[str, _Inode | _Directory], change: _Entry) -> None:
-    if change.gone is not None:
-        entries.pop(change.gone, None)
-    if change.name is not None and change.node is not None:
-        entries[change.name] = change.node

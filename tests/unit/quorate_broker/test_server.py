@@ -41,7 +41,7 @@ from quorate_quorum.node.environment import Environment
 from quorate_quorum.node.server import NodeFailed
 from quorate_quorum.raft.driver.bootstrap import format_new_voter
 from quorate_quorum.v1.events_pb2 import BrokerChange, MetadataEvent, UnregisterBroker
-from quorate_testing.call import CallConnection
+from quorate_testing.call_connection import CallConnection
 from quorate_testing.in_process import InProcessListener, InProcessNetwork
 from quorate_testing.simulated.disk import SimulatedDisk
 from quorate_testing.simulated.loop import SimulatedLoop, simulate

@@ -27,8 +27,9 @@ from quorate.net.network import (
     Refused,
     Stream,
 )
+from quorate_testing.simulated.links import LinkQuality
 from quorate_testing.simulated.loop import SimulatedLoop, SimulationError, simulate
-from quorate_testing.simulated.network import LinkQuality, SimulatedNetwork
+from quorate_testing.simulated.network import SimulatedNetwork
 from tests.unit.quorate.net.services import ECHO, STREAM, EchoService
 
 

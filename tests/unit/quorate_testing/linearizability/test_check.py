@@ -12,20 +12,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from quorate_testing.linearizability import (
-    UNKNOWN,
+from quorate_testing.linearizability.check import assert_linearizable, check
+from quorate_testing.linearizability.history import UNKNOWN, History, Operation
+from quorate_testing.linearizability.models import (
     Append,
     AppendList,
     Cas,
-    History,
     Model,
-    Operation,
     Read,
     Register,
     Write,
-    assert_linearizable,
     by_key,
-    check,
 )
 
 #: (invoked, returned or None, input[, output]): what one process did, in order.

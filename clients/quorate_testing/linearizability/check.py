@@ -1,0 +1,183 @@
+"""Could one register, list, ... have given these answers? A checker of histories.
+
+A history is linearizable if its operations can be put in one order, each at a moment between its
+invocation and its return, in which a simple model gives the same outputs (Herlihy and Wing 1990).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from quorate_testing.linearizability.history import Operation
+from quorate_testing.linearizability.models import Model
+from quorate_testing.linearizability.search import Budget, Moment, OutOfSteps, Search, Stuck
+
+#: Calls of a model's step for one check; 2,000 operations of 8 busy processes need some 200,000.
+STEPS_MAX = 5_000_000
+#: Further calls that may be spent on making a violation small.
+SHRINK_STEPS_MAX = 500_000
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """Why a history is not linearizable.
+
+    `conflict` is the smallest explanation: even if everything else after `since` had an unknown
+    outcome, these could not be put in an order; had any one of them, the rest could (as far as the
+    steps for making it small went). What returned after `operation` counts as not returned yet.
+    `since` is a moment WINDOW returns before, and `states_since` the states that were possible
+    then; it is None if the explanation is one from the beginning.
+    """
+
+    operation: Operation  # the first, by return, that has no place
+    states: tuple[Hashable, ...]  # possible when it returned; at most STATES_TOLD of them
+    conflict: tuple[Operation, ...]
+    since: float | None
+    states_since: tuple[Hashable, ...]  # at most STATES_TOLD
+    key: Hashable = None
+
+    def __str__(self) -> str:
+        of = "" if self.key is None else f" (of {self.key!r})"
+        since = "the beginning" if self.since is None else f"{self.since:g}"
+        return "\n".join(
+            [
+                f"not linearizable{of}: no place for {self.operation}",
+                f"  possible states when it returned: {_listed(self.states)}",
+                f"  possible states at {since}: {_listed(self.states_since)}",
+                "  no order from there explains together:",
+                *(f"    {operation}" for operation in self.conflict),
+            ]
+        )
+
+
+def _listed(states: tuple[Hashable, ...]) -> str:
+    return ", ".join(map(repr, states))
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """`unknown`: the steps did not suffice, and nothing is proven. It is not true of false."""
+
+    outcome: Literal["linearizable", "violation", "unknown"]
+    steps: int
+    violation: Violation | None = None
+
+    def __bool__(self) -> bool:
+        raise TypeError("a verdict has three values: compare its outcome")
+
+
+def check(
+    model: Model,
+    history: Iterable[Operation],
+    *,
+    key: Callable[[Any], Hashable] | None = None,
+    steps_max: int = STEPS_MAX,
+) -> Verdict:
+    """Say whether the history is linearizable by the model; with `key`, object by object.
+
+    `key` gives the object of an input; objects must be independent, and each begins in the model's
+    initial state. `steps_max` bounds the calls of the model's step over all objects together, and
+    with them time and memory; making a violation small may take SHRINK_STEPS_MAX more.
+    """
+    budget = Budget(steps_max)
+    verdict = Verdict("linearizable", 0)
+    for name, operations in _objects(history, key):
+        try:
+            begin = Moment(None, [(model.initial, 0)])
+            stuck = Search(model, operations, budget, begin).run()
+        except OutOfSteps:
+            # A violation of another object would be worth more, but there are no steps to find it.
+            return Verdict("unknown", budget.spent)
+        if stuck is not None:
+            violation = replace(_explain(model, operations, stuck), key=name)
+            return Verdict("violation", budget.spent, violation)
+        verdict = Verdict("linearizable", budget.spent)
+    return verdict
+
+
+def assert_linearizable(
+    model: Model,
+    history: Iterable[Operation],
+    *,
+    key: Callable[[Any], Hashable] | None = None,
+    steps_max: int = STEPS_MAX,
+) -> Verdict:
+    """Return the verdict if it is good; raise AssertionError if it is bad, or not known."""
+    verdict = check(model, history, key=key, steps_max=steps_max)
+    if verdict.outcome == "violation":
+        raise AssertionError(str(verdict.violation))
+    if verdict.outcome == "unknown":
+        raise AssertionError(f"not known if linearizable: {verdict.steps} steps did not suffice")
+    return verdict
+
+
+def _objects(
+    history: Iterable[Operation], key: Callable[[Any], Hashable] | None
+) -> list[tuple[Hashable, dict[int, Operation]]]:
+    """Return the operations of each object, numbered."""
+    objects: dict[Hashable, dict[int, Operation]] = {}
+    for number, operation in enumerate(history):
+        name = None if key is None else key(operation.input)
+        objects.setdefault(name, {})[number] = operation
+    return list(objects.items())
+
+
+def _explain(model: Model, operations: dict[int, Operation], stuck: Stuck) -> Violation:
+    """Return the violation with the smallest conflict that the steps suffice for.
+
+    Relaxing an operation only makes a history easier to explain. So one pass in which each is
+    tried is enough, chunks of them first: what could not be relaxed then cannot be later.
+    """
+    window = _window(operations, stuck)
+    budget = Budget(SHRINK_STEPS_MAX)
+    size = max(1, len(window) // 2)
+    while size:
+        known = [n for n, operation in window.items() if operation != operation.relaxed()]
+        for first in range(0, len(known), size):
+            chunk = known[first : first + size]
+            relaxed = window | {number: window[number].relaxed() for number in chunk}
+            if _is_violation(model, relaxed, budget, stuck.window):
+                window = relaxed
+        size //= 2
+    conflict = tuple(operations[n] for n, op in window.items() if op != op.relaxed())
+    return Violation(
+        operations[stuck.number],
+        stuck.before.states,
+        conflict,
+        stuck.window.time,
+        stuck.window.states,
+    )
+
+
+def _window(operations: dict[int, Operation], stuck: Stuck) -> dict[int, Operation]:
+    """Return what was open when the window began or was invoked since, until the end.
+
+    What returned after the one without a place need not be placed; but where it is, its output
+    must be explained.
+    """
+    end = operations[stuck.number].returned
+    assert end is not None
+    since = float("-inf") if stuck.window.time is None else stuck.window.time
+    were_open = {number for number, _bit in stuck.window.open}
+    return {
+        number: operation
+        if operation.returned is not None and (operation.returned, number) <= (end, stuck.number)
+        else replace(operation, returned=None)
+        for number, operation in operations.items()
+        if number in were_open or since < operation.invoked <= end
+    }
+
+
+def _is_violation(
+    model: Model, operations: dict[int, Operation], budget: Budget, begin: Moment
+) -> bool:
+    """Return whether it is shown to be one within a tenth of the steps that are left."""
+    attempt = Budget((budget.steps_max - budget.spent) // 10)
+    try:
+        return Search(model, operations, attempt, begin).run() is not None
+    except OutOfSteps:
+        return False
+    finally:
+        budget.spent += attempt.spent

@@ -1,0 +1,98 @@
+"""What was called and what came back: the operations of a history."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import Any
+
+
+class Unknown(Enum):
+    """The output of an operation of which nobody heard: any output explains it."""
+
+    UNKNOWN = "unknown"
+
+    def __repr__(self) -> str:
+        return "?"
+
+
+UNKNOWN = Unknown.UNKNOWN
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One call: from its invocation to its return, if it returned.
+
+    Times are any numbers with one order for all processes; operations whose ends have the same
+    time overlap. `returned` is None, and the output UNKNOWN, if the outcome is not known: it may
+    have taken effect at any time since, may still do so, or never. What surely had no effect is
+    left out of a history.
+    """
+
+    process: Hashable
+    invoked: float
+    returned: float | None
+    input: Any
+    output: Any = UNKNOWN
+
+    def __post_init__(self) -> None:
+        if self.returned is not None and self.returned < self.invoked:
+            raise ValueError(f"{self} returned before it was invoked")
+
+    @property
+    def is_known(self) -> bool:
+        return self.returned is not None
+
+    def relaxed(self) -> Operation:
+        """Return it as one of which nobody heard: a history with it is easier to explain."""
+        return replace(self, returned=None, output=UNKNOWN)
+
+    def is_twin_of(self, other: Operation) -> bool:
+        """Return whether neither returned, and what is known of them is the same."""
+        unknown = not self.is_known and not other.is_known
+        return unknown and (self.input, self.output) == (other.input, other.output)
+
+    def __str__(self) -> str:
+        until = "..." if self.returned is None else f"{self.returned:g}"
+        return f"[{self.invoked:g}, {until}] process {self.process}: {self.input} -> {self.output}"
+
+
+class History:
+    """Writes operations down as they happen; their times are the order of the calls.
+
+    >>> history = History()
+    >>> call = history.invoked(1, "open the door")
+    >>> history.returned(call, "it is open")
+    >>> print(history.operations()[0])
+    [1, 2] process 1: open the door -> it is open
+    """
+
+    def __init__(self) -> None:
+        self._operations: dict[int, Operation] = {}
+        self._now = 0
+
+    def __len__(self) -> int:
+        return len(self._operations)
+
+    def invoked(self, process: Hashable, input: Any) -> int:
+        """Note that a call begins; return its number, for one of the next three."""
+        self._now += 1
+        self._operations[self._now] = Operation(process, self._now, None, input)
+        return self._now
+
+    def returned(self, number: int, output: Any) -> None:
+        """Note the answer."""
+        self._now += 1
+        operation = self._operations[number]
+        if operation.is_known:
+            raise ValueError(f"{operation} returned already")
+        self._operations[number] = replace(operation, returned=self._now, output=output)
+
+    def had_no_effect(self, number: int) -> None:
+        """Note that it surely was not, and never will be, carried out; if unsure say nothing."""
+        del self._operations[number]
+
+    def operations(self) -> list[Operation]:
+        """Return what was noted; what has not returned is of unknown outcome."""
+        return list(self._operations.values())

@@ -1,0 +1,126 @@
+"""What a disk holds: the bytes and names that are durable, and those that a power loss may take."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+
+#: What a device writes whole or not at all.
+SECTOR = 512
+
+
+@dataclass(eq=False, slots=True)
+class Write:
+    """Bytes written into a file."""
+
+    position: int
+    data: bytes
+
+
+@dataclass(eq=False, slots=True)
+class Truncate:
+    """A file cut or lengthened to a size."""
+
+    size: int
+
+
+@dataclass(eq=False, slots=True)
+class Inode:
+    """A file's content: as seen, as it would be after a power loss, and what lies between."""
+
+    cached: bytearray = field(default_factory=bytearray)
+    durable: bytearray = field(default_factory=bytearray)
+    pending: list[Write | Truncate] = field(default_factory=list)
+
+    def do(self, change: Write | Truncate) -> None:
+        apply(self.cached, change)
+        self.pending.append(change)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A change of a directory: `name` now means `node`, and `gone` means nothing any more."""
+
+    name: str | None
+    node: Inode | Directory | None
+    gone: str | None = None
+
+
+@dataclass(eq=False, slots=True)
+class Directory:
+    """The names in a directory: as seen, as after a power loss, and what lies between."""
+
+    cached: dict[str, Inode | Directory] = field(default_factory=dict)
+    durable: dict[str, Inode | Directory] = field(default_factory=dict)
+    pending: list[Entry] = field(default_factory=list)
+
+    def do(self, change: Entry) -> None:
+        enter(self.cached, change)
+        self.pending.append(change)
+
+    def sync(self, covered: int) -> None:
+        """Make the first `covered` changes durable."""
+        for change in self.pending[:covered]:
+            enter(self.durable, change)
+        del self.pending[:covered]
+
+
+def lose_power(directory: Directory, chance: random.Random) -> None:
+    """Go back to what was durable, plus any part of what no sync has covered."""
+    for change in directory.pending:
+        if chance.random() < 0.5:
+            enter(directory.durable, change)
+    directory.pending.clear()
+    directory.cached = dict(directory.durable)
+    for name in sorted(directory.cached):
+        node = directory.cached[name]
+        if isinstance(node, Directory):
+            lose_power(node, chance)
+        else:
+            _lose_bytes(node, chance)
+
+
+def _lose_bytes(inode: Inode, chance: random.Random) -> None:
+    for change in inode.pending:
+        fate = chance.random()
+        if fate < 0.4:
+            apply(inode.durable, change)
+        elif fate < 0.7 and isinstance(change, Write):
+            _apply_sectors(inode.durable, change, chance)
+    inode.pending.clear()
+    inode.cached = bytearray(inode.durable)
+
+
+def _apply_sectors(content: bytearray, write: Write, chance: random.Random) -> None:
+    """Keep some sectors of a write; the file's new size may have been written, or not."""
+    end = write.position + len(write.data)
+    if chance.random() < 0.5 and len(content) < end:
+        content.extend(bytes(end - len(content)))
+    start = write.position
+    while start < end:
+        stop = min(end, (start // SECTOR + 1) * SECTOR)
+        if chance.random() < 0.5:
+            first = start - write.position
+            apply(content, Write(start, write.data[first : first + stop - start]))
+        start = stop
+
+
+def apply(content: bytearray, change: Write | Truncate) -> None:
+    """Carry out a change of a file's bytes."""
+    if isinstance(change, Truncate):
+        if change.size < len(content):
+            del content[change.size :]
+        else:
+            content.extend(bytes(change.size - len(content)))
+        return
+    if len(content) < change.position:
+        content.extend(bytes(change.position - len(content)))
+    content[change.position : change.position + len(change.data)] = change.data
+
+
+def enter(entries: dict[str, Inode | Directory], change: Entry) -> None:
+    """Carry out a change of a directory's names."""
+    if change.gone is not None:
+        entries.pop(change.gone, None)
+    if change.name is not None and change.node is not None:
+        entries[change.name] = change.node

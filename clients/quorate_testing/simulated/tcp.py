@@ -1,0 +1,291 @@
+"""A simulated TCP connection: a wire in each direction that keeps the order, and calls on it."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+from quorate.errors import PeerRefusedError, StreamBrokenError
+from quorate.net.network import Head
+from quorate_testing.call import End, Post, nowhere
+from quorate_testing.simulated.links import Links
+from quorate_testing.simulated.listener import SimulatedListener
+from quorate_testing.simulated.loop import Process
+
+#: An attempt to connect that nobody answers fails after this, as gRPC's does by our options.
+CONNECT_TIMEOUT_S = 0.5
+
+
+class TcpConnection:
+    """One simulated TCP connection with the calls on it.
+
+    Nothing of a call leaves before the connection is established, so a call that was refused, or
+    could not connect, was surely not carried out.
+    """
+
+    def __init__(
+        self,
+        links: Links,
+        listeners: Mapping[str, SimulatedListener],
+        client: Process,
+        endpoint: str,
+        forget: Callable[[], object],
+    ) -> None:
+        self.client = client
+        self._links = links
+        self._listeners = listeners
+        self._endpoint = endpoint
+        self._forget = forget
+        #: Whoever listened as the client's knock arrived.
+        self._listener: SimulatedListener | None = None
+        self._is_established = False
+        self._unsent: list[tuple[int, Callable[..., None], tuple[Any, ...]]] = []
+        self._is_client_gone = False
+        self._is_server_gone = False
+        self._calls: list[tuple[End, End]] = []
+        found = listeners.get(endpoint)
+        #: Who is dialled: known by name even while nobody listens there.
+        self.server_name = found.process.name if found else endpoint.rpartition(":")[0]
+        self._there = Wire(links, client.name, self.server_name)
+        self._back = Wire(links, self.server_name, client.name)
+        self._there(0, self._knock)
+        links.call_at(links.time() + CONNECT_TIMEOUT_S, self._give_up)
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether the client knows of nothing that broke it."""
+        return not self._is_client_gone
+
+    def open_call(self, head: Head) -> End:
+        """Return the client's end of a new call."""
+        to_server, server = self._ways(head)
+        client = End(to_server)
+        client.peer, server.peer = server, client
+        self._calls = [call for call in self._calls if not (call[0].is_over and call[1].is_over)]
+        self._calls.append((client, server))
+        to_server(0, self._take, head, server)
+        return client
+
+    def _ways(self, head: Head) -> tuple[Post, End]:
+        """Return how a call goes to the server, and the end that it comes out at."""
+        quality = self._links.quality(self.client.name, self.server_name)
+        to_server, server = self._to_server, End(self._to_client)
+        if not (quality.duplication or quality.reordering):
+            return to_server, server
+        listener = self._listeners.get(self._endpoint)
+        if listener is None or not listener.is_unary(head.path):
+            return to_server, server
+        if held_s := self._links.late_s(quality, quality.reordering):
+            to_server = partial(self._later, held_s)
+        if again_s := self._links.late_s(quality, quality.duplication):
+            server = Twice(self._to_client, partial(self._again, again_s, head))
+        return to_server, server
+
+    def _later(
+        self, held_s: float, size: int, deliver: Callable[..., None], *arguments: Any
+    ) -> None:
+        when = self._links.time() + held_s
+        self._links.call_at(when, self._to_server, size, deliver, *arguments)
+
+    def _again(self, again_s: float, head: Head, requests: list[bytes]) -> None:
+        self._links.call_at(self._links.time() + again_s, self._take_again, head, requests)
+
+    def _take_again(self, head: Head, requests: list[bytes]) -> None:
+        """Whoever listens now carries the call out once more; nobody reads the answer."""
+        listener = self._listeners.get(self._endpoint)
+        if listener is None or self._links.is_cut(self.client.name, self.server_name):
+            return
+        end, nobody = End(nowhere), End(nowhere)
+        end.peer = nobody
+        listener.take(head, end, self.client.name)
+        for data in requests:
+            end.arrived(data)
+        end.was_finished(None)
+
+    def close(self) -> None:
+        """The client lets go; the server hears of it."""
+        self._there(0, self._break_server)
+        self._is_client_gone = True
+        self._forget_if_gone()
+
+    # -- faults --
+
+    def resume(self) -> None:
+        """Go on where a cut held things back."""
+        self._there.resume()
+        self._back.resume()
+
+    def reset(self) -> None:
+        """Break it at both sides, now."""
+        self._break_client(StreamBrokenError(f"connection to {self._endpoint} reset"))
+        self._break_server()
+
+    def vanish(self, *, noticed_by_client: bool) -> None:
+        """Break it at one side; nothing passes any more, and the other side is not told."""
+        self._there.close()
+        self._back.close()
+        if noticed_by_client:
+            self._break_client(StreamBrokenError(f"connection to {self._endpoint} reset"))
+        else:
+            self._break_server()
+
+    def died(self, process: Process) -> None:
+        """A process died: its kernel tells the other side."""
+        if process is self.client:
+            self.close()
+        elif self._listener is not None and process is self._listener.process:
+            self._close_at_server()
+
+    def stopped(self, listener: SimulatedListener) -> None:
+        """A listener has stopped: it closes what was connected to it."""
+        if listener is self._listener:
+            self._close_at_server()
+
+    def _close_at_server(self) -> None:
+        self._is_server_gone = True
+        self._back(0, self._break_client, StreamBrokenError(f"{self._endpoint} is gone"))
+        self._forget_if_gone()
+
+    # -- what is sent --
+
+    def _to_server(self, size: int, deliver: Callable[..., None], *arguments: Any) -> None:
+        if not self._is_established:
+            self._unsent.append((size, deliver, arguments))
+        elif self.client.is_alive:
+            self._links.leaves("send", size, self.client.name, self.server_name)
+            if self.client.is_alive:
+                self._there(size, self._at_server, deliver, arguments)
+
+    def _to_client(self, size: int, deliver: Callable[..., None], *arguments: Any) -> None:
+        if not self._is_server_gone:
+            self._links.leaves("reply", size, self.server_name, self.client.name)
+        if not self._is_server_gone:
+            self._back(size, deliver, *arguments)
+
+    # -- what arrives --
+
+    def _knock(self) -> None:
+        """The client would connect: somebody listens, or the kernel refuses."""
+        self._listener = self._listeners.get(self._endpoint)
+        if self._listener is None:
+            self._is_server_gone = True
+            refusal = PeerRefusedError(f"nobody listens at {self._endpoint}")
+            self._back(0, self._break_client, refusal)
+        else:
+            self._back(0, self._establish)
+
+    def _establish(self) -> None:
+        self._is_established = True
+        unsent, self._unsent = self._unsent, []
+        for size, deliver, arguments in unsent:
+            self._to_server(size, deliver, *arguments)
+
+    def _give_up(self) -> None:
+        if not self._is_established:
+            self._is_server_gone = True
+            self._break_client(StreamBrokenError(f"cannot connect to {self._endpoint}: no answer"))
+
+    def _at_server(self, deliver: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+        if not self._is_server_gone:
+            deliver(*arguments)
+
+    def _take(self, head: Head, end: End) -> None:
+        listener = self._listener
+        assert listener is not None
+        if self._listeners.get(self._endpoint) is listener:
+            listener.take(head, end, self.client.name)
+        else:
+            end.finish(StreamBrokenError(f"{self._endpoint} has stopped"))
+
+    def _break_client(self, error: Exception) -> None:
+        self._is_client_gone = True
+        for client, _server in self._calls:
+            client.broke(error)
+        self._forget_if_gone()
+
+    def _break_server(self) -> None:
+        if not self._is_server_gone:
+            self._is_server_gone = True
+            for _client, server in self._calls:
+                server.broke(StreamBrokenError(f"connection from {self.client.name} lost"))
+        self._forget_if_gone()
+
+    def _forget_if_gone(self) -> None:
+        if self._is_client_gone and self._is_server_gone:
+            self._there.close()
+            self._back.close()
+            self._forget()
+
+
+class Twice(End):
+    """The server's end of a unary call; it remembers what came, to be carried out again."""
+
+    def __init__(self, post: Post, again: Callable[[list[bytes]], None]) -> None:
+        super().__init__(post)
+        self._again = again
+        self._requests: list[bytes] = []
+
+    def arrived(self, data: bytes) -> None:
+        self._requests.append(data)
+        super().arrived(data)
+
+    def was_finished(self, failure: Exception | None) -> None:
+        super().was_finished(failure)
+        if failure is None:
+            self._again(self._requests)
+
+
+class Wire:
+    """One direction of a TCP connection: in order, delayed, held back while cut."""
+
+    def __init__(self, links: Links, source: str, target: str) -> None:
+        self._links = links
+        self._source = source
+        self._target = target
+        self._waiting: deque[tuple[float, Callable[..., None], tuple[Any, ...]]] = deque()
+        self._is_waking = False
+        self._is_closed = False
+        self._arrival_s = 0.0
+
+    def __call__(self, size: int, deliver: Callable[..., None], *arguments: Any) -> None:
+        if self._is_closed:
+            return
+        quality = self._links.quality(self._source, self._target)
+        now_s = self._links.time()
+        sending_s = size / quality.bytes_per_s if quality.bytes_per_s else 0.0
+        arrival_s = max(now_s + self._links.delay_s(quality), self._arrival_s) + sending_s
+        self._arrival_s = arrival_s
+        self._waiting.append((arrival_s, deliver, arguments))
+        self._wake_at_next()
+
+    def resume(self) -> None:
+        """A cut may have healed: what was held back comes after one more delay."""
+        if self._waiting and not self._is_waking:
+            quality = self._links.quality(self._source, self._target)
+            self._is_waking = True
+            now_s = self._links.time()
+            self._links.call_at(now_s + self._links.delay_s(quality), self._arrive)
+
+    def close(self) -> None:
+        """Nothing arrives any more."""
+        self._is_closed = True
+        self._waiting.clear()
+
+    def _wake_at_next(self) -> None:
+        if self._waiting and not self._is_waking and not self._is_held():
+            self._is_waking = True
+            self._links.call_at(self._waiting[0][0], self._arrive)
+
+    def _arrive(self) -> None:
+        self._is_waking = False
+        while self._waiting and self._waiting[0][0] <= self._links.time():
+            if self._is_held():
+                return
+            _when, deliver, arguments = self._waiting.popleft()
+            deliver(*arguments)
+        self._wake_at_next()
+
+    def _is_held(self) -> bool:
+        return self._links.is_cut(self._source, self._target)

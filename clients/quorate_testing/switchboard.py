@@ -1,0 +1,186 @@
+"""The side of the services in calls without gRPC: it takes calls and answers them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import aclosing
+from typing import Any
+
+import structlog
+
+from quorate.errors import (
+    InvalidRequestError,
+    PeerError,
+    QuorateError,
+    StreamBrokenError,
+    WrongClusterError,
+)
+from quorate.net.network import (
+    Handler,
+    Head,
+    Method,
+    Peer,
+    Service,
+    wrong_cluster,
+)
+from quorate_testing.call import MESSAGE_BYTES_MAX, End, too_large
+
+log = structlog.get_logger(__name__)
+
+DETAILS_CHARS_MAX = 1000
+
+
+class Switchboard:
+    """What listens at one endpoint: takes calls, and owns the tasks that answer them."""
+
+    def __init__(
+        self,
+        services: Sequence[Service],
+        spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
+        *,
+        cluster_id: str = "",
+        listener: str = "",
+        message_bytes_max: int = MESSAGE_BYTES_MAX,
+    ) -> None:
+        self._cluster_id = cluster_id
+        self._listener = listener
+        self._spawn = spawn
+        self._message_bytes_max = message_bytes_max
+        self._table: Mapping[str, tuple[Method[Any, Any], Handler]] = {
+            method.path: (method, handler)
+            for service in services
+            for method, handler in service.handlers().items()
+        }
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._taken = 0
+        self._is_stopping = False
+
+    def take(self, head: Head, end: End, address: str) -> None:
+        """Begin to answer a call from that address."""
+        if self._is_stopping:
+            return end.finish(StreamBrokenError("the peer is stopping"))
+        refusal = wrong_cluster(head, self._cluster_id)
+        if refusal is not None:
+            return end.finish(WrongClusterError(refusal))
+        if head.path not in self._table:
+            return end.finish(PeerError("UNIMPLEMENTED", f"no method {head.path}"))
+        method, handler = self._table[head.path]
+        peer = Peer(address, timeout_ms=head.timeout_ms, listener=self._listener)
+        task = self._spawn(self._answer(method, handler, end, peer))
+        self._taken += 1
+        number = self._taken
+        self._tasks[number] = task
+        end.when_broken = task.cancel
+        task.add_done_callback(lambda _task: self._tasks.pop(number, None))
+        return None
+
+    def is_unary(self, path: str) -> bool:
+        """Whether that method is known, and is one request and one response."""
+        known = self._table.get(path)
+        return known is not None and not (known[0].streams_requests or known[0].streams_responses)
+
+    async def stop(self, grace_ms: int) -> None:
+        """Take no new calls, wait up to grace_ms for open ones, then cancel them."""
+        self._is_stopping = True
+        mine = asyncio.current_task()
+        tasks = [task for task in self._tasks.values() if task is not mine]
+        if tasks and grace_ms > 0:
+            await asyncio.wait(tasks, timeout=grace_ms / 1000)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            _done, stuck = await asyncio.wait(tasks, timeout=2.0)
+            if stuck:
+                log.warning("calls did not end when cancelled", calls=len(stuck))
+
+    def cancel_all(self) -> None:
+        """Stop without grace or waiting."""
+        self._is_stopping = True
+        for task in list(self._tasks.values()):
+            task.cancel()
+
+    async def _answer(
+        self, method: Method[Any, Any], handler: Handler, end: End, peer: Peer
+    ) -> None:
+        requests = _Requests(method, end)
+        try:
+            await self._run(method, handler, requests, end, peer)
+            end.finish()
+        except asyncio.CancelledError:
+            end.finish(StreamBrokenError(f"the peer ended {method.path}"))
+            raise
+        except PeerError as error:
+            end.finish(error)
+        except InvalidRequestError as error:  # the caller's fault, not ours
+            text = f"{type(error).__name__}: {error}"[:DETAILS_CHARS_MAX]
+            end.finish(requests.error or PeerError("INVALID_ARGUMENT", text))
+        except Exception as error:
+            if requests.error is not None:
+                return end.finish(requests.error)
+            if isinstance(error, QuorateError) and error.retriable and not end.is_over:
+                return end.finish(StreamBrokenError(str(error)[:DETAILS_CHARS_MAX]))
+            if end.is_over:
+                return None  # the caller is gone: nobody is left to be told
+            log.error("a call failed", method=method.path, peer=peer.address, exc_info=error)
+            if isinstance(error, AssertionError):
+                # A broken invariant is nobody's answer: a simulation ends with it.
+                asyncio.get_running_loop().call_exception_handler(
+                    {"message": f"{method.path} broke an invariant", "exception": error}
+                )
+            text = f"{type(error).__name__}: {error}"[:DETAILS_CHARS_MAX]
+            end.finish(PeerError("INTERNAL", text))
+        return None
+
+    async def _run(
+        self,
+        method: Method[Any, Any],
+        handler: Handler,
+        requests: _Requests,
+        end: End,
+        peer: Peer,
+    ) -> None:
+        argument = requests if method.streams_requests else await requests.only()
+        if not method.streams_responses:
+            await self._respond(method, end, await handler(argument, peer))
+            return
+        async with aclosing(handler(argument, peer)) as responses:
+            async for response in responses:
+                await self._respond(method, end, response)
+
+    async def _respond(self, method: Method[Any, Any], end: End, response: Any) -> None:
+        data = method.encode_response(response)
+        if len(data) > self._message_bytes_max:
+            raise too_large(method, len(data), self._message_bytes_max)
+        await end.write(data)
+
+
+class _Requests:
+    """The requests of one call, decoded: what a service iterates over."""
+
+    def __init__(self, method: Method[Any, Any], end: End) -> None:
+        self._method = method
+        self._end = end
+        self.error: PeerError | None = None
+
+    def __aiter__(self) -> _Requests:
+        return self
+
+    async def __anext__(self) -> Any:
+        data = await self._end.read()
+        if data is None:
+            raise StopAsyncIteration
+        try:
+            return self._method.decode_request(data)
+        except Exception as error:  # whatever a decoder makes of hostile bytes
+            self.error = PeerError("INVALID_ARGUMENT", f"the request does not parse: {error}")
+            raise self.error from None
+
+    async def aclose(self) -> None:
+        """Nothing is held: the call belongs to its switchboard."""
+
+    async def only(self) -> Any:
+        async for request in self:
+            return request
+        self.error = PeerError("INVALID_ARGUMENT", "the call has no request")
+        raise self.error
