@@ -5,10 +5,10 @@ The streams are in produce.py and fetch.py; this is their door, and the two smal
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
 
+from quorate.aio.beside import beside
 from quorate.errors import QuorateError, StoppingError
 from quorate.net.methods import FETCH, INIT_PRODUCER_ID, LIST_OFFSETS, PRODUCE
 from quorate.v1.records_pb2 import (
@@ -135,17 +135,13 @@ class RecordsService:
             raise StoppingError("this broker takes no more streams: ask another")
         self._opened += 1
         number = self._opened
-        reader = asyncio.create_task(stream.read(requests), name=f"stream-{number}")
         self._streams[number] = stream
         try:
-            yield
+            async with beside(stream.read(requests), f"stream-{number}"):
+                yield
         finally:
             del self._streams[number]
-            reader.cancel()
-            await asyncio.wait([reader])
             stream.close()
-        if not reader.cancelled():
-            reader.result()  # raises a defect: a reader ends only at the client's end
 
 
 def _listed(asked: OffsetAsked, found: OffsetFound | QuorateError, hints: Hints) -> ListedOffset:

@@ -16,6 +16,7 @@ from typing import Any, Final, TypeVar
 import structlog
 from google.protobuf.message import DecodeError
 
+from quorate.aio.beside import beside
 from quorate.errors import (
     AuthorizationError,
     InvalidRequestError,
@@ -190,21 +191,17 @@ class ControllerService:
         except QuorateError as error:
             yield self._with_hint(HeartbeatResponse(error=to_wire(error)))
             return
-        listening = asyncio.create_task(_listen(requests, leases, session))
         try:
-            while not session.is_over:
-                session.bell.reset()
-                yield leases.answer(session)
-                if not session.is_over:
-                    await session.bell.wait(leases.config.heartbeat_interval_ms)
-            if session.failure is not None:
-                yield self._with_hint(HeartbeatResponse(error=to_wire(session.failure)))
+            async with beside(_listen(requests, leases, session), "heartbeat stream"):
+                while not session.is_over:
+                    session.bell.reset()
+                    yield leases.answer(session)
+                    if not session.is_over:
+                        await session.bell.wait(leases.config.heartbeat_interval_ms)
+                if session.failure is not None:
+                    yield self._with_hint(HeartbeatResponse(error=to_wire(session.failure)))
         finally:
             leases.close(session)
-            listening.cancel()
-            await asyncio.wait([listening])
-        if not listening.cancelled():
-            listening.result()  # raises if stepping in what the broker said has failed
 
     # -- small things
 

@@ -1,0 +1,263 @@
+"""Where one follower stands in each partition, and what is sent to it next.
+
+A position is an acknowledgement, and leave to send what follows. What was sent is not sent again,
+and nothing after it, until the follower names the partition again: so at most one chunk of each
+partition is under way, and a follower that is slow with one of them holds up no other. Bytes go
+from the log into the frame as they are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from quorate.aio.tasks import Tasks
+from quorate.errors import NotLeaderError, QuorateError, to_wire
+from quorate.net.frame import Frame
+from quorate_broker.operations.partitions import PARTITIONS_A_TURN
+from quorate_broker.v1.replica_pb2 import ReplicaFetched, ReplicaFetchHeader
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from quorate_broker.replica.leader import ReplicaStream
+    from quorate_broker.replica.partition import Partition
+    from quorate_broker.replicas.replicas import Key, Replicas
+    from quorate_broker.v1.replica_pb2 import ReplicaFetchPartition
+
+#: A frame is sent when so much is ready: messages of this size cost least per byte.
+FRAME_BYTES = 1 << 20
+#: A partition's share of a turn, however many have something.
+CHUNK_BYTES_MIN = 64 << 10
+#: A higher high watermark without batches waits so long for batches to ride with.
+HIGH_WATERMARK_LINGER_MS = 5
+READS_MAX = 64  # of one session, at the same time
+
+
+@dataclass(slots=True)
+class _Position:
+    """Where a follower stands in one partition; replaced when it is named again."""
+
+    partition: Partition
+    leader_epoch: int
+    offset: int
+    #: What the follower knows, by its own word or by ours.
+    high_watermark: int
+    log_start_offset: int
+    unwatch: Callable[[], None]
+    #: Batches are being read or were sent: nothing more until it is named again.
+    is_sent: bool = False
+    bytes_out: int = 0
+
+
+class FollowerPositions:
+    """The partitions of one follower's stream.
+
+    `failed` is told of a read that ended in a defect. `changed` is set when there is something
+    new to look at, `taken` when a frame took the answers that were ready.
+    """
+
+    def __init__(self, replicas: Replicas, failed: Callable[[BaseException], None]) -> None:
+        self._replicas = replicas
+        self.changed = asyncio.Event()
+        self.taken = asyncio.Event()
+        #: Bytes that may be under way, as the follower has room for them.
+        self.bytes_max = FRAME_BYTES
+        #: When high watermarks that wait for batches leave without; None: none waits.
+        self.linger_until: float | None = None
+        #: Refusals and divergences, which go out with the next frame.
+        self.answers: list[ReplicaFetched] = []
+        self._positions: dict[Key, _Position] = {}
+        #: Partitions to look at, in turn; a dict, for it is ordered and holds each once.
+        self._due: dict[Key, None] = {}
+        #: Answers with batches.
+        self._ready: list[tuple[_Position, ReplicaFetched, bytes]] = []
+        self._reads = Tasks(lambda _, defect: failed(defect))
+        #: Bytes read or sent that the follower has not acknowledged.
+        self._bytes_out = 0
+
+    async def close(self) -> None:
+        """Let go of every partition and end the reads."""
+        for key in list(self._positions):
+            self.forget(key)
+        await self._reads.end_all()
+
+    # what the follower says
+
+    def name(self, stream: ReplicaStream, named: ReplicaFetchPartition, now_ms: int) -> None:
+        """Take a position; what is wrong with it is the answer."""
+        key = (named.topic_id, named.partition)
+        self.forget(key)
+        try:
+            partition = self._replicas.get(*key)
+            diverging = partition.follower_fetch(stream, named, now_ms)
+        except QuorateError as error:
+            self._refuse(named, error)
+            return
+        if diverging is not None:
+            answer = _answer(partition, named.leader_epoch, named.fetch_offset)
+            answer.diverging.CopyFrom(diverging)
+            self.answers.append(answer)
+            return
+        self._positions[key] = _Position(
+            partition,
+            named.leader_epoch,
+            named.fetch_offset,
+            named.high_watermark,
+            named.log_start_offset,
+            partition.watch_end(lambda: self._wake(key)),
+        )
+        self._due[key] = None
+
+    def _refuse(self, named: ReplicaFetchPartition, error: QuorateError) -> None:
+        partition = self._replicas.find(named.topic_id, named.partition)
+        self.answers.append(
+            ReplicaFetched(
+                topic_id=named.topic_id,
+                partition=named.partition,
+                error=to_wire(error),
+                leader_epoch=named.leader_epoch,
+                base_offset=named.fetch_offset,
+                log_start_offset=-1 if partition is None else partition.log_start_offset,
+            )
+        )
+
+    def forget(self, key: Key) -> None:
+        position = self._positions.pop(key, None)
+        if position is not None:
+            position.unwatch()
+            self._bytes_out -= position.bytes_out
+            self._due.pop(key, None)
+
+    # what is sent
+
+    def is_due(self, now: float) -> bool:
+        """Whether there is something to send: news, or a high watermark that waited long enough."""
+        has_lingered = self.linger_until is not None and now >= self.linger_until
+        return bool(self.answers or self._ready) or has_lingered
+
+    def _wake(self, key: Key) -> None:
+        self._due[key] = None
+        self.changed.set()
+
+    async def look(self) -> None:
+        """Look at the partitions to which something happened, some in each turn of the loop."""
+        share = max(CHUNK_BYTES_MIN, min(FRAME_BYTES, self.bytes_max // max(1, len(self._due))))
+        for count, key in enumerate(list(self._due), 1):
+            if count % PARTITIONS_A_TURN == 0:
+                await asyncio.sleep(0)
+            position = self._positions.get(key)
+            if position is None or position.is_sent:
+                self._due.pop(key, None)
+            elif self._lost(key, position):
+                continue
+            elif position.partition.log_end_offset > position.offset:
+                if self._bytes_out >= 2 * self.bytes_max or len(self._reads) >= READS_MAX:
+                    continue  # stays due: there is room again when the follower acknowledges
+                self._due.pop(key, None)
+                self._start_read(key, position, share)
+            elif self._has_new_bounds(position):
+                if self.linger_until is None:
+                    now = asyncio.get_running_loop().time()
+                    self.linger_until = now + HIGH_WATERMARK_LINGER_MS / 1000
+            else:
+                self._due.pop(key, None)
+
+    def _lost(self, key: Key, position: _Position) -> bool:
+        """Tell the follower if we no longer lead as it thinks."""
+        partition = position.partition
+        if partition.is_leader and partition.leader_epoch == position.leader_epoch:
+            return False
+        self.forget(key)
+        answer = _answer(partition, position.leader_epoch, position.offset)
+        text = f"{partition.name}: leader {partition.leader}, leader_epoch {partition.leader_epoch}"
+        answer.error.CopyFrom(to_wire(NotLeaderError(text)))
+        self.answers.append(answer)
+        return True
+
+    def _has_new_bounds(self, position: _Position) -> bool:
+        partition = position.partition
+        known = min(partition.high_watermark, position.offset)
+        return (
+            known > position.high_watermark
+            or partition.log_start_offset > position.log_start_offset
+        )
+
+    def _start_read(self, key: Key, position: _Position, bytes_max: int) -> None:
+        position.is_sent = True
+        read = self._reads.spawn(self._read(key, position, bytes_max), "replica read")
+        # Not sooner: a partition that waits for one of READS_MAX would look in vain, and stay.
+        read.add_done_callback(lambda _: self.changed.set())
+
+    async def _read(self, key: Key, position: _Position, bytes_max: int) -> None:
+        """Read what follows a position; a cold disk delays this partition only."""
+        partition = position.partition
+        try:
+            batches = await partition.read_for_follower(
+                position.offset, leader_epoch=position.leader_epoch, bytes_max=bytes_max
+            )
+        except QuorateError as error:
+            batches = b""
+            if self._positions.get(key) is position:
+                self.forget(key)
+                answer = _answer(partition, position.leader_epoch, position.offset)
+                answer.error.CopyFrom(to_wire(error))
+                self.answers.append(answer)
+        if self._positions.get(key) is not position:
+            return
+        if not batches:
+            position.is_sent = False
+            self._due[key] = None  # removed under the read: the next look tells more
+            return
+        position.bytes_out = len(batches)
+        self._bytes_out += len(batches)
+        answer = _answer(partition, position.leader_epoch, position.offset)
+        answer.size = len(batches)
+        self._ready.append((position, answer, batches))
+
+    def frame(self, request_number: int) -> Frame[ReplicaFetchHeader]:
+        """Return what is ready as one frame of about FRAME_BYTES."""
+        header = ReplicaFetchHeader(request_number=request_number)
+        header.partitions.extend(self.answers)
+        self.answers.clear()
+        self.taken.set()
+        pieces: list[bytes] = []
+        size = taken = 0
+        for position, answer, batches in self._ready:
+            if self._positions.get((answer.topic_id, answer.partition)) is not position:
+                taken += 1  # named again, or forgotten, since it was read
+                continue
+            if size and size + len(batches) > FRAME_BYTES:
+                break
+            size += len(batches)
+            taken += 1
+            header.partitions.append(answer)
+            pieces.append(batches)
+        del self._ready[:taken]
+        self._add_bounds(header)
+        return Frame(header, tuple(pieces))
+
+    def _add_bounds(self, header: ReplicaFetchHeader) -> None:
+        """Add the high watermarks that wait for a frame to ride with."""
+        self.linger_until = None
+        for key in list(self._due):
+            position = self._positions.get(key)
+            if position is None or position.is_sent or not self._has_new_bounds(position):
+                continue
+            header.partitions.append(
+                _answer(position.partition, position.leader_epoch, position.offset)
+            )
+            position.high_watermark = min(position.partition.high_watermark, position.offset)
+            position.log_start_offset = position.partition.log_start_offset
+
+
+def _answer(partition: Partition, leader_epoch: int, offset: int) -> ReplicaFetched:
+    return ReplicaFetched(
+        topic_id=partition.topic_id,
+        partition=partition.partition,
+        leader_epoch=leader_epoch,
+        base_offset=offset,
+        high_watermark=partition.high_watermark,
+        log_start_offset=partition.log_start_offset,
+    )
