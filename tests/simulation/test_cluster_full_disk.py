@@ -110,9 +110,8 @@ def test_a_replica_cuts_its_tail_on_a_full_disk(seed: int) -> None:
         builder = BatchBuilder()
         builder.append(1, None, b"a tail that nobody else has")
         (partition,) = broker(node).replicas.all()
-        partition.produce(
+        partition.as_leader().queue.produce(
             memoryview(builder.build()),
-            leader_epoch=-1,
             acks=1,
             timeout_ms=1000,
             appended=lambda: None,

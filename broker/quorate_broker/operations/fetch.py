@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from quorate.net.principal import Principal
-    from quorate_broker.replica.partition import Fetched, Partition
+    from quorate_broker.replica.leader_replica import Fetched
+    from quorate_broker.replica.partition import Partition
     from quorate_broker.replicas.replicas import Replicas
     from quorate_quorum.node.authorizer import Authorizer
     from quorate_quorum.node.config import BrokerConfig
@@ -329,10 +330,9 @@ class FetchSession:
         try:
             partition = locate(self._replicas, self._caller, REQUIRED, *key, position.leader_epoch)
             self._watch(key, position, partition)
-            return await partition.fetch(
+            return await partition.as_leader(position.leader_epoch).fetch(
                 position.offset,
                 bytes_max=min(position.bytes_max, bytes_max),
-                leader_epoch=position.leader_epoch,
                 last_epoch=position.last_epoch,
                 at_least_one=is_first,
             )
@@ -351,4 +351,4 @@ class FetchSession:
                 self.changed.set()
 
         position.watched = partition
-        position.unwatch = partition.watch(wake)
+        position.unwatch = partition.watches.add(wake)

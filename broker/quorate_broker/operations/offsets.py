@@ -74,7 +74,7 @@ class Offsets:
                     f"timestamp_ms must be -2 (earliest), -1 (latest) or a time, not {timestamp_ms}"
                 )
             partition = locate(self._replicas, caller, REQUIRED, topic_id, index, leader_epoch)
-            found = await partition.list_offset(timestamp_ms, leader_epoch)
+            found = await partition.as_leader(leader_epoch).list_offset(timestamp_ms)
         except QuorateError as error:
             return error
         return OffsetFound(*found, partition.high_watermark)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from quorate.net.principal import Principal
-    from quorate_broker.replica.partition import Produced
+    from quorate_broker.replica.produce_queue import Produced
     from quorate_broker.replicas.replicas import Replicas
     from quorate_quorum.node.authorizer import Authorizer
     from quorate_quorum.node.config import BrokerConfig
@@ -126,7 +126,7 @@ class ProduceSession(Generic[Tag]):
     ) -> None:
         """Put one batch into its partition's queue: the order of the calls is the order there.
 
-        The session holds `batch` until it is appended; see Partition.produce for the rest.
+        The session holds `batch` until it is appended; see ProduceQueue.produce for the rest.
         """
         charge = _Charge(self, len(batch))
         self._own_budget.take(len(batch))
@@ -136,9 +136,8 @@ class ProduceSession(Generic[Tag]):
             found = locate(
                 self._replicas, self._caller, REQUIRED, topic_id, partition, leader_epoch
             )
-            outcome = found.produce(
+            outcome = found.as_leader(leader_epoch).queue.produce(
                 batch,
-                leader_epoch=leader_epoch,
                 acks=acks,
                 timeout_ms=min(timeout_ms, self._config.produce_timeout_max_ms),
                 in_doubt_ms=in_doubt_ms,

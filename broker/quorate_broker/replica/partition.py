@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
-from quorate.errors import QuorateError
 from quorate_broker.replica.damage import Damage
 from quorate_broker.replica.follower_replica import FollowerReplica
 from quorate_broker.replica.in_sync_replicas import Proposal
-from quorate_broker.replica.leader_replica import Fetched, LeaderReplica
-from quorate_broker.replica.produce_queue import Produced
+from quorate_broker.replica.leader_replica import LeaderReplica
 from quorate_broker.replica.replica import Failure, Replica, ReplicaHost
 from quorate_broker.replica.replica_log import ReplicaLog
 
@@ -24,8 +21,6 @@ if TYPE_CHECKING:
     from quorate_quorum.configs import TopicConfig
     from quorate_quorum.log.log import Log
     from quorate_quorum.metadata.image import PartitionImage
-
-__all__ = ["Failure", "Fetched", "Partition", "Produced"]
 
 log_line = structlog.get_logger(__name__)
 
@@ -228,46 +223,6 @@ class Partition(Replica):
         return role
 
     # until all callers use as_leader
-
-    def produce(
-        self,
-        batch: memoryview,
-        *,
-        leader_epoch: int,
-        acks: int,
-        timeout_ms: int,
-        in_doubt_ms: int = 0,
-        appended: Callable[[], None],
-    ) -> asyncio.Future[Produced]:
-        try:
-            queue = self.as_leader(leader_epoch).queue
-        except QuorateError as error:
-            future: asyncio.Future[Produced] = asyncio.get_running_loop().create_future()
-            future.set_exception(error)
-            appended()
-            return future
-        return queue.produce(
-            batch, acks=acks, timeout_ms=timeout_ms, in_doubt_ms=in_doubt_ms, appended=appended
-        )
-
-    async def fetch(
-        self,
-        offset: int,
-        *,
-        bytes_max: int,
-        leader_epoch: int,
-        last_epoch: int = -1,
-        at_least_one: bool = True,
-    ) -> Fetched:
-        return await self.as_leader(leader_epoch).fetch(
-            offset, bytes_max=bytes_max, last_epoch=last_epoch, at_least_one=at_least_one
-        )
-
-    async def list_offset(self, timestamp_ms: int, leader_epoch: int) -> tuple[int, int, int]:
-        return await self.as_leader(leader_epoch).list_offset(timestamp_ms)
-
-    def watch(self, wake: Callable[[], None]) -> Callable[[], None]:
-        return self.watches.add(wake)
 
     def follower_fetch(
         self, stream: ReplicaStream, request: ReplicaFetchPartition, now_ms: int

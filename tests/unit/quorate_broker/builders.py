@@ -15,7 +15,8 @@ from quorate.net.network import Network
 from quorate.record.batch import BatchBuilder, records, split
 from quorate.v1.common_pb2 import Error, ErrorCode
 from quorate_broker.files.replica_files import LogDirectory
-from quorate_broker.replica.partition import Partition, Produced
+from quorate_broker.replica.partition import Partition
+from quorate_broker.replica.produce_queue import Produced
 from quorate_broker.replicas.reconciler import Reconciler
 from quorate_broker.replicas.replicas import Replicas
 from quorate_broker.replication.fetcher import Fetchers
@@ -134,9 +135,8 @@ class Broker:
     def produce(
         self, *values: bytes, acks: int = -1, timeout_ms: int = 10_000, **producer: int
     ) -> asyncio.Future[Produced]:
-        return self.partition.produce(
+        return self.partition.as_leader().queue.produce(
             batch_of(*values, **producer),  # type: ignore[arg-type]
-            leader_epoch=-1,
             acks=acks,
             timeout_ms=timeout_ms,
             appended=lambda: None,

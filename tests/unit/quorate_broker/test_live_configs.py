@@ -34,12 +34,15 @@ Effect = Callable[[World], Awaitable[Any]]
 
 async def produced(world: World, size: int = 10, ahead_ms: int = 0) -> str | int:
     """Produce one record; return why it was refused, or the time that the leader gave it."""
-    future = world.brokers[1].partition.produce(
-        batch_of(bytes(size), timestamp_ms=NOW_MS + ahead_ms),
-        leader_epoch=-1,
-        acks=-1,
-        timeout_ms=10_000,
-        appended=lambda: None,
+    future = (
+        world.brokers[1]
+        .partition.as_leader()
+        .queue.produce(
+            batch_of(bytes(size), timestamp_ms=NOW_MS + ahead_ms),
+            acks=-1,
+            timeout_ms=10_000,
+            appended=lambda: None,
+        )
     )
     try:
         return (await future).log_append_time_ms

@@ -43,11 +43,11 @@ def garbage_batch() -> memoryview:
 async def test_a_batch_whose_records_do_not_decode_costs_no_disk(world: World) -> None:
     """Brokers do not decode (law 8), so anybody can write one; a search by time meets it."""
     leader = world.brokers[1]
-    produced = await leader.partition.produce(
-        garbage_batch(), leader_epoch=-1, acks=-1, timeout_ms=5_000, appended=lambda: None
+    produced = await leader.partition.as_leader().queue.produce(
+        garbage_batch(), acks=-1, timeout_ms=5_000, appended=lambda: None
     )
 
-    found = await leader.partition.list_offset(NOW_MS, -1)
+    found = await leader.partition.as_leader().list_offset(NOW_MS)
 
     assert found[:2] == (produced.base_offset, NOW_MS)
     assert leader.partition.offline is None
@@ -65,7 +65,7 @@ async def test_a_read_under_way_when_a_topic_is_removed_costs_no_disk(world: Wor
 
     leader.disk.slow = 0.05
     leader.disk.hook = hook
-    fetch = asyncio.create_task(leader.partition.fetch(0, bytes_max=1000, leader_epoch=-1))
+    fetch = asyncio.create_task(leader.partition.as_leader().fetch(0, bytes_max=1000))
     await reading.wait()
     await world.commit(ev.MetadataEvent(remove_topic=ev.RemoveTopic(topic_id=TOPIC_ID)))
     leader.disk.slow = 0.0
@@ -170,9 +170,7 @@ async def test_a_full_disk_refuses_and_recovers(world: World) -> None:
     with pytest.raises(StorageError, match="full"):
         await leader.produce(b"b")
     assert leader.partition.offline is None
-    assert values_of((await leader.partition.fetch(0, bytes_max=999, leader_epoch=-1)).batches) == [
-        b"a"
-    ]
+    assert values_of((await leader.partition.as_leader().fetch(0, bytes_max=999)).batches) == [b"a"]
     leader.disk.fill(None)
     assert (await leader.produce(b"c")).base_offset == 1
     assert await leader.stored() == [b"a", b"c"]

@@ -19,7 +19,7 @@ from quorate.net.frame import Frame
 from quorate.v1.records_pb2 import Divergence, FetchedPartition, FetchHeader
 from quorate_broker.listeners.grpc.answers import error_of
 from quorate_broker.operations.partitions import refuse_duplicates
-from quorate_broker.replica.leader_replica import DivergedError
+from quorate_broker.replica.leader_replica import DivergedError, Fetched
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from quorate.v1.records_pb2 import FetchPartition, FetchRequest
     from quorate_broker.listeners.grpc.answers import Hints
     from quorate_broker.operations.fetch import Fetch, Key, Look, Position, Wanted
-    from quorate_broker.replica.partition import Fetched
     from quorate_quorum.node.config import BrokerConfig
 
 #: Partitions that are named or forgotten before others have their turn.

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from quorate.v1.records_pb2 import ProduceHeader
     from quorate_broker.listeners.grpc.answers import Hints
     from quorate_broker.operations.produce import Produce
-    from quorate_broker.replica.partition import Produced
+    from quorate_broker.replica.produce_queue import Produced
 
 #: Results in one response.
 RESPONSE_RESULTS_MAX = 4_096

@@ -78,7 +78,14 @@ class Idle:
     async def fetch(self, offset: int, **_: object) -> Any:
         return Fetched(b"x" * (self.end - offset), self.end, 0)
 
-    def watch(self, wake: Any) -> Any:
+    def as_leader(self, _: int) -> Idle:
+        return self
+
+    @property
+    def watches(self) -> Idle:
+        return self
+
+    def add(self, wake: Any) -> Any:
         self.wakes.append(wake)
         return lambda: None
 

@@ -91,7 +91,6 @@ class FakePartition:
         self,
         batch: memoryview,
         *,
-        leader_epoch: int,
         acks: int,
         timeout_ms: int,
         in_doubt_ms: int,
@@ -106,7 +105,6 @@ class FakePartition:
         offset: int,
         *,
         bytes_max: int,
-        leader_epoch: int,
         last_epoch: int,
         at_least_one: bool,
     ) -> Fetched:
@@ -121,7 +119,18 @@ class FakePartition:
         found = found[: max(bytes_max, 1 if at_least_one else 0)]
         return Fetched(found, self.high_watermark, self.log_start_offset)
 
-    def watch(self, wake: Callable[[], None]) -> Callable[[], None]:
+    def as_leader(self, leader_epoch: int) -> FakePartition:
+        return self
+
+    @property
+    def queue(self) -> FakePartition:
+        return self
+
+    @property
+    def watches(self) -> FakePartition:
+        return self
+
+    def add(self, wake: Callable[[], None]) -> Callable[[], None]:
         self.wakes.append(wake)
         return lambda: self.wakes.remove(wake)
 
@@ -135,7 +144,7 @@ class FakePartition:
         for wake in list(self.wakes):
             wake()
 
-    async def list_offset(self, timestamp_ms: int, leader_epoch: int) -> tuple[int, int, int]:
+    async def list_offset(self, timestamp_ms: int) -> tuple[int, int, int]:
         if self.error is not None:
             raise self.error
         if timestamp_ms == -2:

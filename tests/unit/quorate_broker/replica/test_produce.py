@@ -57,7 +57,7 @@ def broker(world: World) -> Broker:
 
 
 async def read_all(broker: Broker) -> list[bytes]:
-    fetched = await broker.partition.fetch(0, bytes_max=1 << 20, leader_epoch=-1)
+    fetched = await broker.partition.as_leader().fetch(0, bytes_max=1 << 20)
     return values_of(fetched.batches)
 
 
@@ -86,9 +86,8 @@ async def test_a_compacted_topic_refuses_records_without_a_key() -> None:
     partition = world.brokers[1].partition
 
     with pytest.raises(InvalidRequestError, match="without a key"):
-        await partition.produce(
+        await partition.as_leader().queue.produce(
             batch_of(b"a", key=None),
-            leader_epoch=-1,
             acks=1,
             timeout_ms=1000,
             appended=lambda: None,
@@ -120,8 +119,8 @@ async def test_what_is_refused_leaves_its_neighbours_alone(
 ) -> None:
     appended: list[str] = []
     before = broker.produce(b"before")
-    refused = broker.partition.produce(
-        batch, leader_epoch=-1, acks=-1, timeout_ms=1000, appended=lambda: appended.append("it")
+    refused = broker.partition.as_leader().queue.produce(
+        batch, acks=-1, timeout_ms=1000, appended=lambda: appended.append("it")
     )
     after = broker.produce(b"after")
 
@@ -138,12 +137,12 @@ async def test_k4_another_leader_epoch_is_told_apart(broker: Broker) -> None:
     await broker.world.change(raise_epoch=True)
 
     with pytest.raises(FencedLeaderEpochError) as caught:
-        await partition.fetch(0, bytes_max=1, leader_epoch=0)
+        await partition.as_leader(0).fetch(0, bytes_max=1)
     with pytest.raises(UnknownLeaderEpochError):
-        await partition.fetch(0, bytes_max=1, leader_epoch=2)
+        await partition.as_leader(2).fetch(0, bytes_max=1)
     with pytest.raises(FencedLeaderEpochError):
-        await partition.produce(
-            batch_of(b"a"), leader_epoch=0, acks=1, timeout_ms=1, appended=lambda: None
+        await partition.as_leader(0).queue.produce(
+            batch_of(b"a"), acks=1, timeout_ms=1, appended=lambda: None
         )
     hint = hint_of(caught.value)
     assert hint is not None
@@ -161,11 +160,11 @@ async def test_fetch_between_the_high_watermark_and_the_end_is_empty() -> None:
     assert (one.partition.high_watermark, one.partition.log_end_offset) == (1, 2)
     assert await read_all(one) == [b"a"]
     for offset in (1, 2):
-        fetched = await one.partition.fetch(offset, bytes_max=1 << 20, leader_epoch=-1)
+        fetched = await one.partition.as_leader().fetch(offset, bytes_max=1 << 20)
         assert fetched.batches == b""
     for offset in (-1, 3):
         with pytest.raises(OffsetOutOfRangeError):
-            await one.partition.fetch(offset, bytes_max=1 << 20, leader_epoch=-1)
+            await one.partition.as_leader().fetch(offset, bytes_max=1 << 20)
     await world.stop()
 
 
@@ -178,7 +177,7 @@ async def test_k18_reading_while_appending_shows_nothing_beyond_the_high_waterma
     seen: list[bytes] = []
     offset = 0
     while len(seen) < 300:
-        fetched = await one.partition.fetch(offset, bytes_max=400, leader_epoch=-1)
+        fetched = await one.partition.as_leader().fetch(offset, bytes_max=400)
         values = values_of(fetched.batches)
         offset += len(values)
         assert offset <= fetched.high_watermark <= one.partition.high_watermark
@@ -290,7 +289,7 @@ async def test_a_failed_disk_takes_its_directory_and_nothing_else(world: World) 
     with pytest.raises(QuorateError):
         await broker.produce(b"b")
     with pytest.raises(StorageError):
-        await broker.partition.fetch(0, bytes_max=1, leader_epoch=-1)
+        await broker.partition.as_leader().fetch(0, bytes_max=1)
 
     assert lost == [bytes([1]) * 16]
     assert broker.failures == []
@@ -302,10 +301,10 @@ async def test_list_offset_knows_the_ends_and_times(broker: Broker) -> None:
     await broker.produce(b"b", timestamp_ms=2000)
     partition = broker.partition
 
-    assert await partition.list_offset(-2, -1) == (0, -1, 0)
-    assert await partition.list_offset(-1, -1) == (2, -1, 0)
-    assert await partition.list_offset(1500, -1) == (1, 2000, 0)
-    assert await partition.list_offset(2500, -1) == (-1, -1, -1)
+    assert await partition.as_leader().list_offset(-2) == (0, -1, 0)
+    assert await partition.as_leader().list_offset(-1) == (2, -1, 0)
+    assert await partition.as_leader().list_offset(1500) == (1, 2000, 0)
+    assert await partition.as_leader().list_offset(2500) == (-1, -1, -1)
 
 
 async def test_who_does_not_lead_says_who_does() -> None:
@@ -346,10 +345,10 @@ async def test_a_batch_of_another_library_is_stamped_over_and_can_be_read(
     for sequence in (0, 0):
         foreign = bytearray(batch_of(b"a", epoch=-1, sequence=sequence))
         stamp(foreign, base_offset=-1, leader_epoch=-9)
-        await broker.partition.produce(
-            memoryview(foreign), leader_epoch=-1, acks=-1, timeout_ms=10_000, appended=lambda: None
+        await broker.partition.as_leader().queue.produce(
+            memoryview(foreign), acks=-1, timeout_ms=10_000, appended=lambda: None
         )
-    fetched = await broker.partition.fetch(0, bytes_max=1 << 20, leader_epoch=-1)
+    fetched = await broker.partition.as_leader().fetch(0, bytes_max=1 << 20)
     headers = [header for header, _ in split(fetched.batches)]
     assert [(one.base_offset, one.leader_epoch) for one in headers] == [(0, 0), (1, 0)]
     assert values_of(fetched.batches) == [b"a", b"a"]

@@ -32,9 +32,7 @@ async def broker() -> AsyncIterator[Broker]:
 async def test_a_reader_whose_past_is_in_the_log_reads_on(
     broker: Broker, offset: int, last_epoch: int
 ) -> None:
-    found = await broker.partition.fetch(
-        offset, bytes_max=1000, leader_epoch=2, last_epoch=last_epoch
-    )
+    found = await broker.partition.as_leader(2).fetch(offset, bytes_max=1000, last_epoch=last_epoch)
     values = values_of(found.batches)
     assert values == ([b"a", b"b"] if offset < 2 else []) + ([b"c", b"d"] if offset < 4 else [])
 
@@ -52,17 +50,17 @@ async def test_a_reader_whose_past_is_not_in_the_log_is_told_where_it_leaves_it(
     broker: Broker, offset: int, last_epoch: int, epoch: int, end_offset: int
 ) -> None:
     with pytest.raises(DivergedError) as raised:
-        await broker.partition.fetch(offset, bytes_max=1000, leader_epoch=2, last_epoch=last_epoch)
+        await broker.partition.as_leader(2).fetch(offset, bytes_max=1000, last_epoch=last_epoch)
     assert raised.value.divergence == (epoch, end_offset)
 
 
 async def test_a_leader_that_is_behind_the_readers_past_proves_nothing(broker: Broker) -> None:
     with pytest.raises(UnknownLeaderEpochError, match="retry"):
-        await broker.partition.fetch(3, bytes_max=1000, leader_epoch=-1, last_epoch=5)
+        await broker.partition.as_leader().fetch(3, bytes_max=1000, last_epoch=5)
 
 
 async def test_the_latest_offset_comes_with_the_epoch_of_the_record_before_it(
     broker: Broker,
 ) -> None:
     await broker.world.change(raise_epoch=True)
-    assert await broker.partition.list_offset(-1, 3) == (4, -1, 2)
+    assert await broker.partition.as_leader(3).list_offset(-1) == (4, -1, 2)

@@ -138,7 +138,7 @@ async def test_k7_a_diverging_tail_is_never_shown(world: World) -> None:
         if follower.is_follower and follower.high_watermark > 1:
             shown.append(follower.log.epochs.epoch_at(1))  # whose record would consumers read?
 
-    one.partition.watch(look)
+    one.partition.watches.add(look)
     await two.produce(b"x", b"y", acks=1)
     await world.change(raise_epoch=True)
     await two.produce(b"z")
@@ -309,8 +309,8 @@ async def test_k25_a_topic_made_again_under_its_name_starts_empty(world: World) 
 
     partition = world.brokers[2].replicas.get(other_id, 0)
     assert partition.log_end_offset == 0
-    await partition.produce(
-        batch_of(b"new"), leader_epoch=-1, acks=-1, timeout_ms=5000, appended=lambda: None
+    await partition.as_leader().queue.produce(
+        batch_of(b"new"), acks=-1, timeout_ms=5000, appended=lambda: None
     )
-    fetched = await partition.fetch(0, bytes_max=1 << 20, leader_epoch=-1, at_least_one=True)
+    fetched = await partition.as_leader().fetch(0, bytes_max=1 << 20, at_least_one=True)
     assert values_of(fetched.batches) == [b"new"]

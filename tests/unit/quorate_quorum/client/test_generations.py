@@ -460,9 +460,8 @@ async def test_what_a_newer_history_does_not_know_or_places_elsewhere_is_kept() 
     first = world.brokers[1]
     await first.produce(b"a")
     gone = first.replicas.get(GONE, 0)
-    await gone.produce(
+    await gone.as_leader().queue.produce(
         partition_world.batch_of(b"b"),
-        leader_epoch=-1,
         acks=1,
         timeout_ms=1000,
         appended=lambda: None,
@@ -486,9 +485,8 @@ async def test_what_a_newer_history_does_not_know_or_places_elsewhere_is_kept() 
     assert kept in await first.disk.list("/data")
     first.replicas.broker_epoch = world.image.brokers[1].epoch
     await world.fence(1, fenced=False)
-    await fresh.produce(
+    await fresh.as_leader().queue.produce(
         partition_world.batch_of(b"c"),
-        leader_epoch=-1,
         acks=1,
         timeout_ms=1000,
         appended=lambda: None,
