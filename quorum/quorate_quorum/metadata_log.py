@@ -1,10 +1,10 @@
 """Which epochs the batches of a metadata log may name.
 
-A batch's leader_epoch lies outside its CRC (the format is Kafka's), so a flipped bit in it would be
-believed: a log with a too high last epoch is "the most complete" and wins elections that it must
-lose (R7). But every epoch begins with an EpochStart event, and that is under the CRC: a batch is
-of the epoch of the newest EpochStart at or before it, of epoch 0 before the first, and right above
-a snapshot of the snapshot's.
+A batch's leader_epoch lies outside its CRC (the format is Kafka's). If a flipped bit in it were
+believed, a log with a too high last epoch would be "the most complete", win elections that it must
+lose, and take committed records with it. But every epoch begins with an EpochStart event, which the
+CRC covers: a batch is of the epoch of the newest EpochStart at or before it, of epoch 0 before the
+first, and right above a snapshot of the snapshot's.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class EpochChain:
     def inspect(self, header: BatchHeader, batch: Buffer) -> None:
         """Take in the next batch; CorruptRecordError if it does not belong there.
 
-        Whoever goes on after that compares what follows with what the EpochStarts say.
+        A caller that goes on compares what follows with what the EpochStarts say.
         """
         if not self._has_begun:
             self._has_begun = True
@@ -90,7 +90,7 @@ class EpochChain:
 async def open_metadata_log(disk: Disk, directory: str, config: LogConfig) -> Log:
     """Open a metadata log, each batch of it checked.
 
-    LogCorruptError if what had survived a sync is damaged; what is bad above that is cut (law 7).
+    LogCorruptError if what had survived a sync is damaged; what is bad above that is cut.
     StorageError if the disk fails.
     """
     assert config.verify_all

@@ -881,8 +881,8 @@ MUTANTS = (
         "R7",
         "a power loss may forget how far the log is synced: damage counts as a tail",
         f"{LOG_ROOM}/checkpoints.py",
-        "self._synced.advance(end, self._extent.epoch_before(end))",
-        "self._synced.write(end, self._extent.epoch_before(end))",
+        "self.synced_slot.advance(end, self._extent.epoch_before(end))",
+        "self.synced_slot.write(end, self._extent.epoch_before(end))",
         (
             "tests/unit/quorate_quorum/log/test_recovery.py::test_what_a_sync_has_told_is_never_taken_for_a_tail",
             "tests/simulation/test_quorum_damage.py"
@@ -893,7 +893,7 @@ MUTANTS = (
         "R7",
         "acknowledgements after a kill count on a synced end that only the page cache has",
         f"{LOG_ROOM}/recovery.py",
-        "        elif self._checkpoints.known_synced is not None:\n"
+        "        elif self._checkpoints.synced_slot.value is not None:\n"
         "            await self._checkpoints.advance_synced(self._extent.end)\n",
         "",
         (

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 import structlog
 
 from quorate.record.batch import BatchHeader
-from quorate_quorum.log.config import LogConfig
 from quorate_quorum.log.disk import Buffer
 from quorate_quorum.log.disk_errors import done_without, is_passing, storage_error
 from quorate_quorum.log.index import SegmentIndex
@@ -30,12 +29,7 @@ class Appender:
     """Appends to one log; the caller holds the turn to write."""
 
     def __init__(
-        self,
-        parts: Parts,
-        config: LogConfig,
-        syncer: Syncer,
-        reader: Reader,
-        observed: ObservedState | None,
+        self, parts: Parts, syncer: Syncer, reader: Reader, observed: ObservedState | None
     ) -> None:
         self._parts = parts
         self._path = parts.directory.path
@@ -44,7 +38,6 @@ class Appender:
         self._syncer = syncer
         self._reader = reader
         self._observed = observed
-        self.config = config
 
     async def append(self, batches: Batches) -> None:
         """Append batches; see Log.append. Until they are written nothing has changed but the
@@ -101,11 +94,11 @@ class Appender:
         """Return the active segment, a new one if the append would not fit."""
         if not self._segments.all:
             await self._parts.directory.make()
-            if self.config.track_synced:
+            if self._parts.config.track_synced:
                 await self._parts.checkpoints.reserve_synced()
             await self._begin_segment()
         active = self._segments.active
-        grows_too_far = active.size + size > self.config.segment_bytes
+        grows_too_far = active.size + size > self._parts.config.segment_bytes
         if active.size and (grows_too_far or end_offset - 1 - active.base_offset > RELATIVE_MAX):
             await self.roll()
         return self._segments.active
@@ -117,12 +110,17 @@ class Appender:
 
     async def roll(self) -> None:
         """Close the active segment, and begin a new one; the closed one is synced in the
-        background, one at a time. OSError: if that is passing, the log is as it was.
+        background, one at a time. TryAgainError leaves the log as it was.
         """
         await self._syncer.wait_for_background()
         closing = self._segments.active
-        await self.save_indexes()
-        await self._begin_segment()
+        try:
+            await self.save_indexes()
+            await self._begin_segment()
+        except OSError as error:
+            if not is_passing(error):
+                raise
+            raise storage_error(self._path, error, nothing_done=True) from error
         self._segments.used_index_of(closing)
         log.info("segment rolled", directory=self._path, base_offset=self._extent.end)
         self._syncer.sync_in_background(self._extent.end)

@@ -1,5 +1,5 @@
 """Does each segment end where the next one begins? A closed segment may have lost its end, or be
-gone, and nothing else of the log tells.
+gone, and nothing else in the log shows it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ async def gap_after(segment: Segment, next_base: int) -> str | None:
 
 
 async def _near_the_end(segment: Segment) -> int:
-    """Return where a batch lies, by the last entry of the index on disk; 0 if it names none."""
+    """Return where a late batch lies: the last entry of the index on disk says so, or 0."""
     last_offset, position = await segment.last_entry_on_disk()
     if position < segment.size and await segment.names_a_batch(last_offset, position):
         return position

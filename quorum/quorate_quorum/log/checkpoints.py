@@ -31,9 +31,10 @@ class Checkpoints:
     def __init__(self, directory: Directory, extent: Extent) -> None:
         self._directory = directory
         self._extent = extent
-        self._synced = SlotFile(directory.disk, directory.file(SYNCED_FILE))
-        self._high_watermark = SlotFile(directory.disk, directory.file(HIGH_WATERMARK_FILE))
-        self._start = SlotFile(directory.disk, directory.file(LOG_START_FILE))
+        self.synced_slot = SlotFile(directory.disk, directory.file(SYNCED_FILE))
+        self.high_watermark_slot = SlotFile(directory.disk, directory.file(HIGH_WATERMARK_FILE))
+        self._start_slot = SlotFile(directory.disk, directory.file(LOG_START_FILE))
+        self._slots = (self.synced_slot, self.high_watermark_slot, self._start_slot)
         #: Held while `synced` is written. A roll waits for a sync, so this can't be the writers'
         #: lock; a cut counts itself first, then waits for this: so no sync notes more than is left.
         self._writing_synced = asyncio.Lock()
@@ -46,23 +47,18 @@ class Checkpoints:
         self.hw_epoch = -1
 
     async def load(self) -> None:
-        for slot in (self._synced, self._high_watermark, self._start):
+        for slot in self._slots:
             await slot.load()
 
     async def close(self) -> None:
-        for slot in (self._synced, self._high_watermark, self._start):
+        for slot in self._slots:
             await slot.close()
 
-    # `synced`
-
-    @property
-    def known_synced(self) -> tuple[int, int] | None:
-        """(end, epoch of the record before it) as the slot says; None if it says nothing."""
-        return self._synced.value
+    # `synced`: (end, epoch of the record before it)
 
     async def reserve_synced(self) -> None:
         """Take the room of the slot now: no acknowledgement is to fail for lack of it."""
-        self._made(await self._synced.reserve())
+        self._made(await self.synced_slot.reserve())
 
     async def note_synced(self, end: int, truncations: int, *, is_promise: bool) -> None:
         """Note a sync that began when `truncations` cuts had been counted.
@@ -88,7 +84,7 @@ class Checkpoints:
                 await self.advance_synced(self.synced_end)
 
     async def advance_synced(self, end: int) -> None:
-        made = await self._synced.advance(end, self._extent.epoch_before(end))
+        made = await self.synced_slot.advance(end, self._extent.epoch_before(end))
         await self._made_durably(made)
 
     async def replace_synced(self, end: int) -> None:
@@ -97,39 +93,28 @@ class Checkpoints:
             with done_without("synced", self._directory.path):
                 await self._replace_synced(end)
 
-    async def forget_synced(self) -> None:
-        await self._synced.write(0, -1, sync=True)
-
     async def _replace_synced(self, end: int) -> None:
         """Write both slots durably: after a cut neither may promise what is gone."""
-        made = await self._synced.write(end, self._extent.epoch_before(end), sync=True)
+        made = await self.synced_slot.write(end, self._extent.epoch_before(end), sync=True)
         await self._made_durably(made)
 
-    # `high-watermark`
-
-    @property
-    def known_high_watermark(self) -> tuple[int, int] | None:
-        """(offset, epoch) as the slot says; None if it says nothing."""
-        return self._high_watermark.value
+    # `high-watermark`: (offset, epoch)
 
     async def save_high_watermark(self, offset: int, epoch: int, *, sync: bool = False) -> None:
         """Write a high watermark down, if possible: an older one is a lower bound."""
         with done_without("high watermark", self._directory.path):
-            self._made(await self._high_watermark.write(offset, epoch, sync=sync))
-
-    async def forget_high_watermark(self) -> None:
-        await self._high_watermark.write(0, -1, sync=True)
+            self._made(await self.high_watermark_slot.write(offset, epoch, sync=sync))
 
     # `log-start`
 
     @property
     def known_start(self) -> int:
         """Where the log begins at the latest."""
-        return 0 if self._start.value is None else self._start.value[0]
+        return 0 if self._start_slot.value is None else self._start_slot.value[0]
 
     async def move_start(self, offset: int) -> None:
         """Durably: before segments at the start go, or after the log began again below them."""
-        await self._made_durably(await self._start.write(offset, -1, sync=True))
+        await self._made_durably(await self._start_slot.write(offset, -1, sync=True))
 
     # Cuts
 
@@ -138,23 +123,23 @@ class Checkpoints:
         self.synced_end = min(self.synced_end, end)
         self.high_watermark = min(self.high_watermark, end)
         async with self._writing_synced:
-            synced = self._synced.value
+            synced = self.synced_slot.value
             if synced is not None and synced[0] > end:
                 await self._replace_synced(end)
-        known = self._high_watermark.value
+        known = self.high_watermark_slot.value
         if known is not None and known[0] > end:
-            await self._high_watermark.write(end, known[1], sync=True)
+            await self.high_watermark_slot.write(end, known[1], sync=True)
 
     def must_be_lowered(self, end: int) -> bool:
         """Whether a slot promises more than a log up to `end` has, or did in its older half."""
         return any(
             slot.is_half_lowered or (slot.value is not None and slot.value[0] > end)
-            for slot in (self._synced, self._high_watermark)
+            for slot in (self.synced_slot, self.high_watermark_slot)
         )
 
     async def write_again(self) -> None:
         """What the slots say may not be synced yet: write them again, and sync them."""
-        for slot in (self._synced, self._high_watermark):
+        for slot in (self.synced_slot, self.high_watermark_slot):
             if slot.value is not None:
                 await slot.write(*slot.value, sync=True)
 

@@ -1,13 +1,14 @@
 """How many files of a disk are open at once: at most so many, the least recently used are closed.
 
 A broker holds some files for every replica, and a process may open 1,024 by the usual limit. So a
-file of the Disk seam is opened again when it is used; its owner does not notice. Two rules:
+file of the Disk seam may be closed while it is idle, and is opened again when it is used; its owner
+does not notice. Two rules:
 
-* What was written is synced before its file is closed here. The kernel tells of a write that
-  failed later only to descriptors that were open meanwhile, or to the next one, once: a sync of
-  a file that was closed in between could succeed though its bytes are lost. If that sync
-  fails, the file remembers it and is of no use any more.
-* A file that is opened again is the same one, not what lies at its path by then.
+* What was written is synced before its file is closed here. The kernel reports a write that fails
+  later only to descriptors that were open at that time, or once to the next one: a sync after the
+  file was closed and opened again could succeed though bytes are lost. If the sync before the
+  close fails, the file remembers that and can't be used any more.
+* A file that is opened again must be the same one, not another that lies at its path by then.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ OPEN_MIN = 64
 
 
 class Holder(Protocol):
-    """A file whose descriptor may be taken away while nobody uses it."""
+    """A file whose descriptor may be taken away while no operation uses it."""
 
     @property
     def is_idle(self) -> bool:

@@ -116,7 +116,10 @@ async def read_whole(disk: Disk, path: str) -> bytes:
 
 
 async def replace_whole(disk: Disk, path: str, data: bytes, *, sync: bool = True) -> None:
-    """Replace a small file atomically: temp file, sync, rename, sync of the directory (R6)."""
+    """Replace a small file atomically: temporary file, sync, rename, sync of the directory.
+
+    Without the first sync a power loss may leave an empty file under the name (KAFKA-15312).
+    """
     temporary = path + ".tmp"
     if await disk.exists(temporary):
         await disk.remove(temporary)

@@ -9,8 +9,8 @@ scope of an error says how much of a node it takes with it:
     DIRECTORY  the disk: every replica in the log directory goes elsewhere
 
 An errno that the table does not name counts as the disk's: to leave a good disk costs a copy, to
-stay on a bad one costs records. After a sync that failed nobody knows what is on the medium, so
-every SyncError is the disk's, whatever its errno.
+stay on a bad one costs records. After a failed sync there is no way to learn what is on the medium,
+so every SyncError is the disk's, whatever its errno.
 """
 
 from __future__ import annotations
@@ -114,6 +114,15 @@ def storage_error(text: str, error: OSError, *, nothing_done: bool = False) -> S
     if scope is Scope.PROCESS and nothing_done:
         return ProcessLimitError(f"{text}: this process is at a limit: {error}")
     return ReopenError(f"{text}: {error}")
+
+
+@contextmanager
+def leaving_all_as_it_was(text: str) -> Iterator[None]:
+    """Around work that changes nothing if it fails: what passes may be tried again."""
+    try:
+        yield
+    except OSError as error:
+        raise storage_error(text, error, nothing_done=True) from error
 
 
 @contextmanager

@@ -19,7 +19,8 @@ _VERSION = "1"
 class EpochCache:
     """Epochs in order with the offset at which each begins; both strictly grow.
 
-    An epoch without a record leaves no entry (K9).
+    An epoch without a record leaves no entry: two logs may disagree about where it began, and a
+    follower would search for ever for the place where they part (KAFKA-10706).
     """
 
     def __init__(self, entries: Iterable[tuple[int, int]] = ()) -> None:
@@ -62,10 +63,10 @@ class EpochCache:
         return self._epochs[index] if index >= 0 else -1
 
     def end_offset_for(self, epoch: int, log_end: int) -> tuple[int, int] | None:
-        """Return the largest epoch not above `epoch`, and where it ends; None if we know of none.
+        """Return the largest epoch not above `epoch`, and where it ends; None if none is known.
 
-        None for an epoch above our last: we can't say where it ends. An epoch below our first
-        ends where the first begins, as in Kafka.
+        None for an epoch above the last one here: where it ends is not known. An epoch below the
+        first one here ends where that begins, as in Kafka.
 
         >>> EpochCache([(1, 0), (4, 9)]).end_offset_for(3, 20)
         (1, 9)

@@ -7,8 +7,9 @@
     quorum.generation=1
     crc32c=8 hex digits        of all lines before
 
-In the log's room, for it reads disks; both servers read it before anything else. A node never
-makes up for a missing or strange one: starting empty where data was would lose votes (R11).
+In the log's room, for it reads disks; both servers read it before anything else. A node refuses to
+start where it is missing or of another version: a voter that began empty where data was would
+forget what it had voted for and acknowledged (KAFKA-15412).
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ FILE_NAME: Final = "meta.properties"
 METADATA_DIRECTORY: Final = "__cluster_metadata-0"
 VERSION: Final = 2
 BYTES_MAX: Final = 4096
-#: No quorum is recovered so often: who claims a later generation is not believed.
+#: No quorum is recovered so often: a file that claims a later generation is damaged.
 GENERATION_MAX: Final = 10**9
 CLUSTER_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _VALUES: Final = {
@@ -62,13 +63,13 @@ class WrongIdentityError(ConfigError):
 
 
 class UnreadableIdentityError(ConfigError):
-    """A meta.properties that we did not write, or that is damaged."""
+    """A meta.properties that is damaged, or that this release did not write."""
 
 
 async def read_identity(
     disk: Disk, directory: str, *, cluster_id: str | None = None, node_id: int | None = None
 ) -> Identity:
-    """Return who a directory belongs to; with `cluster_id` or `node_id`, insist on those.
+    """Return what a directory belongs to; with `cluster_id` or `node_id`, insist on those.
 
     Raises NotFormattedError, UnreadableIdentityError, WrongIdentityError, or OSError.
     """

@@ -28,7 +28,7 @@ from quorate_quorum.log.appending import Appender, Batches
 from quorate_quorum.log.config import LogConfig
 from quorate_quorum.log.directory import CORRUPT_FILE, DAMAGED_FILE
 from quorate_quorum.log.disk import Disk
-from quorate_quorum.log.disk_errors import is_passing, storage_error
+from quorate_quorum.log.disk_errors import leaving_all_as_it_was
 from quorate_quorum.log.epochs import EpochCache
 from quorate_quorum.log.guard import LogCorruptError
 from quorate_quorum.log.observed import ObservedState
@@ -50,23 +50,17 @@ class Log:
     """An open log. Use `Log.open`."""
 
     def __init__(
-        self,
-        parts: Parts,
-        config: LogConfig,
-        syncer: Syncer,
-        observed: ObservedState | None,
-        recovered: Recovered,
+        self, parts: Parts, syncer: Syncer, observed: ObservedState | None, recovered: Recovered
     ) -> None:
-        self._path = parts.directory.path
+        self._parts = parts
         self._directory = parts.directory
         self._guard = parts.guard
         self._segments = parts.segments
         self._extent = parts.extent
         self._checkpoints = parts.checkpoints
-        self._close_files = parts.close
         self._syncer = syncer
         self._reader = Reader(parts.segments, parts.extent)
-        self._appender = Appender(parts, config, syncer, self._reader, observed)
+        self._appender = Appender(parts, syncer, self._reader, observed)
         self._cutter = Cutter(parts, self._reader, observed)
         self.recovered = recovered
 
@@ -90,24 +84,20 @@ class Log:
         """
         assert inspect is None or config.verify_all
         parts = Parts(disk, directory, config)
-        syncer = Syncer(parts, track_synced=config.track_synced)
-        recovery = Recovery(parts, config, syncer, run, inspect)
-        observed = None if observer is None else ObservedState(observer, parts, config)
+        syncer = Syncer(parts)
+        recovery = Recovery(parts, syncer, run, inspect)
+        observed = None if observer is None else ObservedState(observer, parts)
         try:
             await recovery.carry_out()
             if observed is not None and parts.segments.all:
                 await observed.reload()
             recovered = await recovery.conclude()
-        except OSError as error:
+        except BaseException as error:
             await parts.close()
-            raise storage_error(f"{directory}: can't open the log", error) from error
-        except CorruptRecordError as error:
-            await parts.close()
-            raise LogCorruptError(f"{directory}: can't open the log: {error}") from error
-        except BaseException:
-            await parts.close()
+            if isinstance(error, OSError | CorruptRecordError):
+                raise parts.guard.fatal_error("can't open the log", error) from error
             raise
-        return cls(parts, config, syncer, observed, recovered)
+        return cls(parts, syncer, observed, recovered)
 
     # What it holds
 
@@ -175,16 +165,10 @@ class Log:
 
     async def segments(self) -> list[SegmentInfo]:
         """Describe the segments, oldest first, for retention; reads indexes that are not loaded."""
-        found = []
-        for segment, next_base in self._segments.with_next_base():
-            try:
-                newest = await segment.max_timestamp()
-            except (OSError, CorruptRecordError) as error:
-                raise self._guard.read_error("can't read", error) from error
-            end = min(next_base, self._extent.end)
-            found.append(SegmentInfo(segment.base_offset, end, segment.size, newest))
-            self._segments.used_index_of(segment)
-        return found
+        try:
+            return await self._segments.describe()
+        except (OSError, CorruptRecordError) as error:
+            raise self._guard.read_error("can't read", error) from error
 
     # Appends
 
@@ -205,19 +189,14 @@ class Log:
         """
         async with self._guard.exclusive("roll"):
             if self._segments.all and self._segments.active.size:
-                try:
-                    await self._appender.roll()
-                except OSError as error:
-                    if not is_passing(error):
-                        raise
-                    raise storage_error(self._path, error, nothing_done=True) from error
+                await self._appender.roll()
 
     def configure(self, *, segment_bytes: int) -> None:
         """Change how the open log is kept; the next append obeys it.
 
         The rest of LogConfig belongs to how a log was written or opened: it can't change here.
         """
-        self._appender.config = replace(self._appender.config, segment_bytes=segment_bytes)
+        self._parts.config = replace(self._parts.config, segment_bytes=segment_bytes)
 
     # Reads
 
@@ -234,7 +213,7 @@ class Log:
         extent = self._extent
         if not extent.start <= offset <= extent.end:
             raise OffsetOutOfRangeError(
-                f"{self._path}: offset {offset} is not in [{extent.start}, {extent.end}]"
+                f"{self._directory.path}: offset {offset} is not in [{extent.start}, {extent.end}]"
             )
         end = min(end, extent.end)
         if offset >= end or (bytes_max <= 0 and not at_least_one):
@@ -252,9 +231,8 @@ class Log:
         """Return (offset, timestamp) of the first record below `end` at or after the timestamp."""
         self._guard.check()
         truncations = self._extent.truncations
-        disk = self._directory.disk
         try:
-            found = await first_at(disk, self._segments, timestamp_ms, end)
+            found = await first_at(self._directory.disk, self._segments, timestamp_ms, end)
         except (OSError, CorruptRecordError) as error:
             if truncations != self._extent.truncations:
                 return None
@@ -276,7 +254,7 @@ class Log:
         checkpoints = self._checkpoints
         checkpoints.high_watermark = offset
         checkpoints.hw_epoch = epoch
-        if not self._segments.all or checkpoints.known_high_watermark == (offset, epoch):
+        if not self._segments.all or checkpoints.high_watermark_slot.value == (offset, epoch):
             return
         async with self._guard.exclusive("checkpoint"):
             if checkpoints.high_watermark == offset:  # else a newer one waits for its turn
@@ -330,19 +308,13 @@ class Log:
 
         Also of a log that has failed. A StorageError leaves the log as it was.
         """
-        try:
+        with leaving_all_as_it_was(f"{self._directory.path}: can't note that it is corrupt"):
             await self._directory.mark_durably(CORRUPT_FILE)
-        except OSError as error:
-            what = f"{self._path}: can't note that it is corrupt"
-            raise storage_error(what, error, nothing_done=True) from error
 
     async def forget_corrupt(self) -> None:
         """It is the only copy: the next open is not to cut what is good behind the bad bytes."""
-        try:
+        with leaving_all_as_it_was(f"{self._directory.path}: can't forget that it is corrupt"):
             await self._directory.unmark_durably(CORRUPT_FILE)
-        except OSError as error:
-            what = f"{self._path}: can't forget that it is corrupt"
-            raise storage_error(what, error, nothing_done=True) from error
 
     # The end
 
@@ -359,7 +331,7 @@ class Log:
         finally:
             guard.is_closed = True
             await self._syncer.stop()
-            await self._close_files()
+            await self._parts.close()
 
     async def _prepare_stop(self) -> None:
         """Sync all records, and leave what makes the next start quick where there is room."""

@@ -6,7 +6,6 @@ from contextlib import suppress
 
 from quorate.errors import CorruptRecordError
 from quorate.record.batch import BatchHeader
-from quorate_quorum.log.config import LogConfig
 from quorate_quorum.log.disk_errors import done_without
 from quorate_quorum.log.observer import Observer
 from quorate_quorum.log.parts import Parts
@@ -15,12 +14,10 @@ from quorate_quorum.log.parts import Parts
 class ObservedState:
     """An observer in step with its log, and the snapshots that keep a reload short."""
 
-    def __init__(self, observer: Observer, parts: Parts, config: LogConfig) -> None:
+    def __init__(self, observer: Observer, parts: Parts) -> None:
         self._observer = observer
         self._parts = parts
         self._extent = parts.extent
-        self._batches_max = config.snapshot_batches
-        self._bytes_max = config.snapshot_bytes
         #: Batches, and their bytes, that the newest snapshot does not have.
         self._unsaved_batches = self._unsaved_bytes = 0
 
@@ -43,7 +40,11 @@ class ObservedState:
 
     async def save_if_due(self) -> None:
         """Take a snapshot if a reload would replay more than it should."""
-        if self._unsaved_batches >= self._batches_max or self._unsaved_bytes >= self._bytes_max:
+        config = self._parts.config
+        if (
+            self._unsaved_batches >= config.snapshot_batches
+            or self._unsaved_bytes >= config.snapshot_bytes
+        ):
             await self.save()
 
     async def save(self) -> None:

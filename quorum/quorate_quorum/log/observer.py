@@ -3,8 +3,8 @@
 The state is built from the batches, so a cut or an open replays them: from the newest snapshot at
 or below the end on. A snapshot is taken so often that little is replayed, and old ones are
 thinned out so that they are few and a deep cut still finds one near. Each lies in a file named by
-the offset that it ends at; it tells by its CRC, and by the epoch of the record before that offset,
-whether it is whole and of this history. Nothing is lost with one that is not.
+the offset that it ends at. Its CRC shows whether it is whole; the epoch of the record before that
+offset shows whether it is of this history. One that is not is passed over: nothing is lost.
 """
 
 from __future__ import annotations

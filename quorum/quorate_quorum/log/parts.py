@@ -16,6 +16,8 @@ class Parts:
     """See the module. What two of the log's roles use is here; what one uses is that role's own."""
 
     def __init__(self, disk: Disk, path: str, config: LogConfig) -> None:
+        #: Log.configure replaces it.
+        self.config = config
         self.directory = Directory(disk, path)
         self.extent = Extent()
         self.guard = Guard(path)

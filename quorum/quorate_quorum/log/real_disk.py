@@ -165,7 +165,7 @@ class RealFile:
         try:
             await self.sync()
         except SyncError as error:
-            self._sync_failure = error  # nobody waits for it: whoever uses the file next is told
+            self._sync_failure = error  # no caller waits here: the next use of the file raises it
             self._synced_changes = self._changes
         except OSError:
             return  # it was closed, or can't be opened: it is not settled
@@ -228,7 +228,7 @@ class RealFile:
     def _left_pool(self, done: asyncio.Future[T]) -> None:
         self._in_pool -= 1
         if not done.cancelled():
-            done.exception()  # the caller, if it is still there, was told
+            done.exception()  # its caller, if it still waits, gets it too
         if not self._in_pool and self._idle is not None and not self._idle.done():
             self._idle.set_result(None)
 

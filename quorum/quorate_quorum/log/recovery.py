@@ -24,7 +24,6 @@ from dataclasses import dataclass
 import structlog
 
 from quorate_quorum.log.chain import gap_after
-from quorate_quorum.log.config import LogConfig
 from quorate_quorum.log.directory import CORRUPT_FILE, CUTTING_FILE, DAMAGED_FILE
 from quorate_quorum.log.epochs import EpochCache
 from quorate_quorum.log.guard import LogCorruptError
@@ -61,20 +60,13 @@ class Recovered:
 class Recovery:
     """One open of a log: fills its parts with what is there and is to be believed."""
 
-    def __init__(
-        self,
-        parts: Parts,
-        config: LogConfig,
-        syncer: Syncer,
-        run: Run,
-        inspect: Inspect | None,
-    ) -> None:
+    def __init__(self, parts: Parts, syncer: Syncer, run: Run, inspect: Inspect | None) -> None:
         self._parts = parts
         self._directory = parts.directory
         self._extent = parts.extent
         self._segments = parts.segments
         self._checkpoints = parts.checkpoints
-        self._config = config
+        self._config = parts.config
         self._syncer = syncer
         self._run = run
         self._inspect = inspect
@@ -150,31 +142,31 @@ class Recovery:
 
     async def _give_up_synced(self) -> None:
         """What was synced is not what it was: judge each batch by itself."""
-        synced = self._checkpoints.known_synced
+        synced = self._checkpoints.synced_slot.value
         if self._is_marked_corrupt:
             await self._mark_damaged("a bad batch was found in it while it was in use")
         if synced is not None and synced[0] > 0:
             await self._mark_damaged(f"not all below the synced end {synced[0]} is good")
-            await self._checkpoints.forget_synced()
+            await self._checkpoints.synced_slot.write(0, -1, sync=True)
 
     async def _expect_nothing(self) -> None:
         """There is no segment: then no checkpoint may promise a record."""
-        synced = self._checkpoints.known_synced
+        synced = self._checkpoints.synced_slot.value
         if synced is not None and synced[0] > 0:
             self._synced = synced[0]
             raise self._corrupt("there is no segment")
-        known = self._checkpoints.known_high_watermark
+        known = self._checkpoints.high_watermark_slot.value
         if known is not None:
             if known[0] > 0:
                 await self._mark_damaged(f"there is no segment; {known[0]} was committed")
-            await self._checkpoints.forget_high_watermark()
+            await self._checkpoints.high_watermark_slot.write(0, -1, sync=True)
 
     # What of it is good
 
     async def _check(self) -> None:
         """Find the end of the good batches; raise if it lies below what was synced."""
         extent, segments = self._extent, self._segments
-        slot = self._checkpoints.known_synced
+        slot = self._checkpoints.synced_slot.value
         self._synced = max(slot[0] if slot is not None else 0, extent.start)
         # The epoch of the last synced record; None if there is no such record.
         epoch = slot[1] if slot is not None and slot[0] > extent.start else None
@@ -302,7 +294,7 @@ class Recovery:
         extent.epochs.truncate_from_end(end)
         if await self._parts.snapshots.remove_above(end):
             self._directory.changed()
-        offset, checkpoints.hw_epoch = checkpoints.known_high_watermark or (0, -1)
+        offset, checkpoints.hw_epoch = checkpoints.high_watermark_slot.value or (0, -1)
         checkpoints.high_watermark = max(offset, extent.start)
         if self._config.track_synced:
             await self._make_synced_sure()
@@ -310,7 +302,7 @@ class Recovery:
 
     async def _compare_high_watermark(self) -> None:
         """A cut lowers the checkpoint first, so one above the end means that records are gone."""
-        known, end = self._checkpoints.known_high_watermark, self._extent.end
+        known, end = self._checkpoints.high_watermark_slot.value, self._extent.end
         is_sure = self._run.tail_intact or self._config.track_synced
         if known is not None and known[0] > end and is_sure:
             await self._mark_damaged(f"the log ends at {end}; {known[0]} was committed")
@@ -319,7 +311,7 @@ class Recovery:
         """Acknowledgements count on `synced`; only the page cache may have it, after a kill."""
         if self._synced < self._extent.end:
             await self._write_tail_again()
-        elif self._checkpoints.known_synced is not None:
+        elif self._checkpoints.synced_slot.value is not None:
             await self._checkpoints.advance_synced(self._extent.end)
 
     async def _write_tail_again(self) -> None:

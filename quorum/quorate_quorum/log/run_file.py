@@ -1,10 +1,10 @@
 """What a log directory remembers of its last run: was it stopped cleanly, in which boot, did a
 sync fail.
 
-One `run` file and one `clean-stop` marker a log directory (not a log). A start reads both and
-reports them when it registers; they stay as they are, so that a second start after a crash during
-loading reads the same verdict (KAFKA-10471), until the registration is applied: then `begin_run`
-writes this boot's id, and only after that removes the marker, before the first append.
+There is one `run` file and one `clean-stop` marker in a log directory (not in a log). A start reads
+both and reports them when it registers. They stay as they are until the registration is applied, so
+that a second start after a crash during loading reads the same verdict (KAFKA-10471). Then
+`begin_run` writes this boot's id, and only after that removes the marker, before the first append.
 
 The file is made once, in one sector, and then has its size: on a disk without room it is written
 in place. A device writes a sector whole or not at all, and a damaged file is noticed.
@@ -35,11 +35,11 @@ class Run:
     marker_present: bool
     #: The boot in which the last run began; None if unknown.
     boot_id: str | None
-    #: A sync failed: nothing above the last good sync is to be trusted (law 6).
+    #: A sync failed: what was written after the last good one may read well and be on no medium.
     sync_failed: bool
     #: The running kernel is the one of boot_id, so its page cache still has all writes.
     same_boot: bool
-    #: There was a last run at all, as far as the directory knows.
+    #: There was a last run at all, as far as the directory shows.
     has_begun: bool = False
 
     @property

@@ -284,7 +284,7 @@ def walk(data: bytes, *, offset: int, end: int, bytes_max: int) -> tuple[int, in
     Those from `offset`'s on that end at or below `end`, whole, at most `bytes_max` bytes after
     the first. If the first is cut, start == stop and bytes wanted says how long it is.
     CorruptRecordError for a length that can't be, and where one batch does not follow the other:
-    offsets lie outside the CRC, and readers would pass over records without a word.
+    offsets lie outside the CRC, and readers would pass over records silently.
     """
     at = 0
     start = -1
@@ -297,7 +297,7 @@ def walk(data: bytes, *, offset: int, end: int, bytes_max: int) -> tuple[int, in
         follows = base_offset == expected or (at == 0 and base_offset <= offset)
         if not (is_possible and follows):
             if start >= 0:
-                break  # first what is good; who asks for this one is told
+                break  # hand out what is good first; a read that begins here raises
             raise CorruptRecordError(
                 f"a batch of offset {base_offset} and length {length} where offset "
                 f"{max(expected, offset)} should be"

@@ -61,6 +61,16 @@ class Segments:
         next_bases = [*self.bases[1:], self._extent.end + 1]
         return list(zip(self.all, next_bases, strict=True))
 
+    async def describe(self) -> list[SegmentInfo]:
+        """Describe each, oldest first; reads indexes that are not loaded."""
+        found = []
+        for segment, next_base in self.with_next_base():
+            newest = await segment.max_timestamp()
+            end = min(next_base, self._extent.end)
+            found.append(SegmentInfo(segment.base_offset, end, segment.size, newest))
+            self.used_index_of(segment)
+        return found
+
     async def open(self, base_offset: int) -> None:
         """Open the next segment that is on the disk."""
         self._add(base_offset, await self._directory.disk.open(self._path(base_offset)))

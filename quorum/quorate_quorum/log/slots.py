@@ -2,7 +2,7 @@
 
 It has two slots in two sectors, written in turn; each carries a sequence number and a CRC, and
 the newest good one counts. So a write needs no rename: a torn one leaves the other.
-A log keeps two such files: `synced` (end offset, epoch) and `high-watermark` (offset, epoch).
+Which of them a log keeps: see checkpoints.
 """
 
 from __future__ import annotations

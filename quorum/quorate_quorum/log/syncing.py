@@ -17,13 +17,13 @@ from quorate_quorum.log.segment import Segment
 class Syncer:
     """Syncs one log: the segments, then the names, then the slot that says so."""
 
-    def __init__(self, parts: Parts, *, track_synced: bool) -> None:
+    def __init__(self, parts: Parts) -> None:
         self._guard = parts.guard
         self._directory = parts.directory
         self._segments = parts.segments
         self._extent = parts.extent
         self._checkpoints = parts.checkpoints
-        self._track_synced = track_synced
+        self._track_synced = parts.config.track_synced
         self._syncing = asyncio.Lock()
         self._background: asyncio.Task[None] | None = None
 
