@@ -18,9 +18,9 @@ from quorate.errors import (
 )
 from quorate_broker.replica.checks import NO_TIMESTAMP
 from quorate_broker.replica.divergence import Divergence, divergence
+from quorate_broker.replica.hints import hinted
 from quorate_broker.replica.leader import Leader, ReplicaStream
 from quorate_broker.replica.produce_queue import ProduceQueue
-from quorate_broker.replica.waiters import hinted
 from quorate_broker.v1.replica_pb2 import ReplicaDiverging, ReplicaFetchPartition
 from quorate_quorum.log.disk_errors import TryAgainError
 from quorate_quorum.log.log import LogCorruptError

@@ -15,9 +15,7 @@ from quorate_broker.replica.replica import Failure, Replica, ReplicaHost
 from quorate_broker.replica.replica_log import ReplicaLog
 
 if TYPE_CHECKING:
-    from quorate_broker.replica.leader import ReplicaStream
     from quorate_broker.replica.producers import Producers
-    from quorate_broker.v1.replica_pb2 import ReplicaDiverging, ReplicaFetchPartition
     from quorate_quorum.configs import TopicConfig
     from quorate_quorum.log.log import Log
     from quorate_quorum.metadata.image import PartitionImage
@@ -221,23 +219,6 @@ class Partition(Replica):
         if role is not None:
             role.end()
         return role
-
-    # until all callers use as_leader
-
-    def follower_fetch(
-        self, stream: ReplicaStream, request: ReplicaFetchPartition, now_ms: int
-    ) -> ReplicaDiverging | None:
-        return self.as_leader().follower_fetch(stream, request, now_ms)
-
-    def follower_left(self, stream: ReplicaStream) -> None:
-        if isinstance(self.role, LeaderReplica):
-            self.role.follower_left(stream)
-
-    async def read_for_follower(self, offset: int, *, leader_epoch: int, bytes_max: int) -> bytes:
-        return await self.as_leader(leader_epoch).read_for_follower(offset, bytes_max=bytes_max)
-
-    def watch_end(self, wake: Callable[[], None]) -> Callable[[], None]:
-        return self.replica_watches.add(wake)
 
     # upkeep and the end
 

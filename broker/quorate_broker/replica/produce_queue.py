@@ -22,7 +22,7 @@ from quorate.errors import (
 from quorate.record import batch as record_batch
 from quorate_broker.replica import checks
 from quorate_broker.replica.checks import NO_TIMESTAMP
-from quorate_broker.replica.waiters import hinted
+from quorate_broker.replica.hints import hinted
 from quorate_quorum.log.disk_errors import TryAgainError
 
 if TYPE_CHECKING:

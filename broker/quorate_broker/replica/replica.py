@@ -20,7 +20,8 @@ from quorate.errors import (
     UnknownLeaderEpochError,
 )
 from quorate.v1.common_pb2 import LeaderHint
-from quorate_broker.replica.waiters import Watches, hinted
+from quorate_broker.replica.hints import hinted
+from quorate_broker.replica.watches import Watches
 
 if TYPE_CHECKING:
     from quorate.aio.turns import Turns

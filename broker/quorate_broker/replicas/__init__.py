@@ -1,3 +1,0 @@
-from quorate_broker.replicas.replicas import Key, Replicas
-
-__all__ = ["Key", "Replicas"]

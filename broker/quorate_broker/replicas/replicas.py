@@ -15,11 +15,11 @@ from quorate.aio.turns import Turns
 from quorate.errors import NotLeaderError, StorageError, UnknownTopicError
 from quorate.v1.common_pb2 import LeaderHint
 from quorate_broker.files.replica_files import LogDirectory, ReplicaFiles
+from quorate_broker.replica.hints import hinted
 from quorate_broker.replica.partition import Partition
 from quorate_broker.replica.produce_queue import APPEND_UNITS_A_TURN
 from quorate_broker.replica.producer_memory import ProducerLimits, ProducerMemory
 from quorate_broker.replica.replica import Failure, Replica, has_other_leaders
-from quorate_broker.replica.waiters import hinted
 from quorate_broker.replicas.losses import Losses
 from quorate_quorum.log.disk_errors import blames_disk
 from quorate_quorum.metadata.image import EMPTY, NO_LEADER

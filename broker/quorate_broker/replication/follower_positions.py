@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from quorate_broker.replica.leader import ReplicaStream
+    from quorate_broker.replica.leader_replica import LeaderReplica
     from quorate_broker.replica.partition import Partition
     from quorate_broker.replicas.replicas import Key, Replicas
     from quorate_broker.v1.replica_pb2 import ReplicaFetchPartition
@@ -40,7 +41,7 @@ class _Position:
     """Where a follower stands in one partition; replaced when it is named again."""
 
     partition: Partition
-    leader_epoch: int
+    leader: LeaderReplica
     offset: int
     #: What the follower knows, by its own word or by ours.
     high_watermark: int
@@ -91,7 +92,8 @@ class FollowerPositions:
         self.forget(key)
         try:
             partition = self._replicas.get(*key)
-            diverging = partition.follower_fetch(stream, named, now_ms)
+            leader = partition.as_leader()
+            diverging = leader.follower_fetch(stream, named, now_ms)
         except QuorateError as error:
             self._refuse(named, error)
             return
@@ -102,11 +104,11 @@ class FollowerPositions:
             return
         self._positions[key] = _Position(
             partition,
-            named.leader_epoch,
+            leader,
             named.fetch_offset,
             named.high_watermark,
             named.log_start_offset,
-            partition.watch_end(lambda: self._wake(key)),
+            partition.replica_watches.add(lambda: self._wake(key)),
         )
         self._due[key] = None
 
@@ -165,12 +167,12 @@ class FollowerPositions:
                 self._due.pop(key, None)
 
     def _lost(self, key: Key, position: _Position) -> bool:
-        """Tell the follower if we no longer lead as it thinks."""
+        """Tell the follower if the reign is over in which it named the position."""
         partition = position.partition
-        if partition.is_leader and partition.leader_epoch == position.leader_epoch:
+        if not position.leader.is_over:
             return False
         self.forget(key)
-        answer = _answer(partition, position.leader_epoch, position.offset)
+        answer = _answer(partition, position.leader.leader_epoch, position.offset)
         text = f"{partition.name}: leader {partition.leader}, leader_epoch {partition.leader_epoch}"
         answer.error.CopyFrom(to_wire(NotLeaderError(text)))
         self.answers.append(answer)
@@ -194,14 +196,12 @@ class FollowerPositions:
         """Read what follows a position; a cold disk delays this partition only."""
         partition = position.partition
         try:
-            batches = await partition.read_for_follower(
-                position.offset, leader_epoch=position.leader_epoch, bytes_max=bytes_max
-            )
+            batches = await position.leader.read_for_follower(position.offset, bytes_max=bytes_max)
         except QuorateError as error:
             batches = b""
             if self._positions.get(key) is position:
                 self.forget(key)
-                answer = _answer(partition, position.leader_epoch, position.offset)
+                answer = _answer(partition, position.leader.leader_epoch, position.offset)
                 answer.error.CopyFrom(to_wire(error))
                 self.answers.append(answer)
         if self._positions.get(key) is not position:
@@ -212,7 +212,7 @@ class FollowerPositions:
             return
         position.bytes_out = len(batches)
         self._bytes_out += len(batches)
-        answer = _answer(partition, position.leader_epoch, position.offset)
+        answer = _answer(partition, position.leader.leader_epoch, position.offset)
         answer.size = len(batches)
         self._ready.append((position, answer, batches))
 
@@ -246,7 +246,7 @@ class FollowerPositions:
             if position is None or position.is_sent or not self._has_new_bounds(position):
                 continue
             header.partitions.append(
-                _answer(position.partition, position.leader_epoch, position.offset)
+                _answer(position.partition, position.leader.leader_epoch, position.offset)
             )
             position.high_watermark = min(position.partition.high_watermark, position.offset)
             position.log_start_offset = position.partition.log_start_offset

@@ -1,7 +1,7 @@
 """REPLICA_FETCH, the leader's side: one session for each follower's stream, all partitions in it.
 
 The session lives with the stream. A request names only partitions with a new position, judged by
-Partition.follower_fetch; what follows from positions is in follower_positions.py.
+LeaderReplica.follower_fetch; what follows from positions is in follower_positions.py.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from quorate.net.frame import Frame
 from quorate_broker.methods import REPLICA_FETCH
 from quorate_broker.operations.partitions import PARTITIONS_A_TURN
 from quorate_broker.replica.leader import ReplicaStream
+from quorate_broker.replica.leader_replica import LeaderReplica
 from quorate_broker.replication.follower_positions import FRAME_BYTES, FollowerPositions
 from quorate_broker.v1.replica_pb2 import ReplicaFetchHeader
 from quorate_quorum.node.authorizer import ALLOW_ALL, CLUSTER_ACTION, Caller
@@ -194,8 +195,8 @@ class ReplicaSession:
             key = (forgotten.topic_id, forgotten.partition)
             self._positions.forget(key)
             partition = self._replicas.find(*key)
-            if partition is not None:
-                partition.follower_left(stream)
+            if partition is not None and isinstance(partition.role, LeaderReplica):
+                partition.role.follower_left(stream)
         for count, named in enumerate(request.partitions, 1):
             self._positions.name(stream, named, now_ms)
             if count % PARTITIONS_A_TURN == 0:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from quorate.errors import NetworkError, QuorateError, QuorumUnavailableError, to_wire
 from quorate.v1.common_pb2 import LeaderHint
-from quorate_broker.replica.waiters import hint_of
+from quorate_broker.replica.hints import hint_of
 from quorate_quorum.node import listeners
 
 if TYPE_CHECKING:

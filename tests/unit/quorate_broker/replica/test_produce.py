@@ -26,9 +26,9 @@ from quorate.errors import (
 )
 from quorate.record.batch import split, stamp
 from quorate_broker.replica import checks
+from quorate_broker.replica.hints import hint_of
 from quorate_broker.replica.leader import ReplicaStream
 from quorate_broker.replica.produce_queue import APPEND_UNITS, APPEND_UNITS_A_TURN
-from quorate_broker.replica.waiters import hint_of
 from quorate_broker.v1.replica_pb2 import ReplicaFetchPartition
 from quorate_quorum.v1 import events_pb2 as ev
 from tests.unit.quorate_broker.builders import (
@@ -257,7 +257,7 @@ async def test_k8_a_fetch_that_diverges_or_is_stale_moves_no_state() -> None:
     stream = ReplicaStream(2, 1, b"", 9, 0)
 
     for request in (fetch_of(4, 0), fetch_of(4, 9), fetch_of(3, 0)):
-        diverging = partition.follower_fetch(stream, request, 0)
+        diverging = partition.as_leader().follower_fetch(stream, request, 0)
         assert diverging is not None
         assert (diverging.epoch, diverging.end_offset) in [(0, 2), (1, 4)]
     for request, error in (
@@ -268,9 +268,9 @@ async def test_k8_a_fetch_that_diverges_or_is_stale_moves_no_state() -> None:
         (fetch_of(9, -1), OffsetOutOfRangeError),
     ):
         with pytest.raises(error):
-            partition.follower_fetch(stream, request, 0)
+            partition.as_leader().follower_fetch(stream, request, 0)
     assert partition.high_watermark == 2
-    assert partition.follower_fetch(stream, fetch_of(4, 1), 0) is None
+    assert partition.as_leader().follower_fetch(stream, fetch_of(4, 1), 0) is None
     assert partition.high_watermark == 4
     await world.stop()
 

@@ -13,7 +13,7 @@ from quorate.errors import (
     OutcomeUnknownError,
     RequestTimedOutError,
 )
-from quorate_broker.replica.waiters import hint_of
+from quorate_broker.replica.hints import hint_of
 from quorate_quorum.v1 import events_pb2 as ev
 from tests.unit.quorate_broker.builders import (
     TOPIC_ID,

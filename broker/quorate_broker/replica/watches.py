@@ -1,25 +1,8 @@
-"""What the streams at a partition share: errors that name the leader, and calls at news."""
+"""Calls at news: what the streams at a partition register."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
-
-from quorate.errors import QuorateError
-from quorate.v1.common_pb2 import LeaderHint
-
-E = TypeVar("E", bound=QuorateError)
-
-
-def hinted(error: E, hint: LeaderHint) -> E:
-    """Return the error with the current leader attached to it (KIP-951)."""
-    error.hint = hint  # type: ignore[attr-defined]
-    return error
-
-
-def hint_of(error: BaseException) -> LeaderHint | None:
-    """Return the current leader, if the error names it."""
-    return getattr(error, "hint", None)
 
 
 class Watches:

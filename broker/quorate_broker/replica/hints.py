@@ -1,0 +1,21 @@
+"""Errors that name the current leader, so that a client need not ask for it (KIP-951)."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from quorate.errors import QuorateError
+from quorate.v1.common_pb2 import LeaderHint
+
+E = TypeVar("E", bound=QuorateError)
+
+
+def hinted(error: E, hint: LeaderHint) -> E:
+    """Return the error with the current leader attached to it."""
+    error.hint = hint  # type: ignore[attr-defined]
+    return error
+
+
+def hint_of(error: BaseException) -> LeaderHint | None:
+    """Return the current leader, if the error names it."""
+    return getattr(error, "hint", None)
