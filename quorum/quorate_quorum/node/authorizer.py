@@ -68,6 +68,9 @@ class Required:
 
 #: Declared by a call that everyone may make.
 ANYONE: Final[Literal["anyone"]] = "anyone"
+#: Declared by a broker for a call that it passes on: the controller's own table says what it
+#: requires, and the controller judges the principal that asked the broker.
+BY_CONTROLLER: Final[Literal["judged by the controller"]] = "judged by the controller"
 #: Calls between the nodes of a cluster.
 CLUSTER_ACTION: Final = Required(Operation.CLUSTER_ACTION, ResourceType.CLUSTER)
 ALTER_CLUSTER: Final = Required(Operation.ALTER, ResourceType.CLUSTER)

@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from quorate.errors import AuthorizationError, QuorateError
+from quorate.net import methods
 from quorate.net.methods import (
     CREATE_TOPICS,
     DELETE_TOPICS,
@@ -18,6 +19,7 @@ from quorate.net.methods import (
     METADATA,
     TRANSFER_LEADERSHIP,
 )
+from quorate.net.network import Method
 from quorate.v1.admin_pb2 import (
     BrokerEndpoint,
     ClusterBroker,
@@ -43,12 +45,12 @@ from quorate_broker.listeners.grpc.answers import error_of, listener_for
 from quorate_broker.operations import metadata
 from quorate_broker.operations.metadata import TopicMissing, check_count
 from quorate_broker.operations.partitions import PARTITIONS_A_TURN
-from quorate_quorum.client.admin_calls import FORWARDED
+from quorate_quorum.node.authorizer import BY_CONTROLLER
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from quorate.net.network import Handler, Method, Peer
+    from quorate.net.network import Handler, Peer
     from quorate.v1.admin_pb2 import (
         DescribeClusterRequest,
         DescribeConfigsRequest,
@@ -62,12 +64,23 @@ if TYPE_CHECKING:
     from quorate_quorum.metadata.image import TopicImage
     from quorate_quorum.node.authorizer import Required
 
-REQUIRED: Final[Mapping[Method[Any, Any], Required]] = {
+_ANSWERED_HERE: Final[Mapping[Method[Any, Any], Required]] = {
     METADATA: metadata.TOPICS_REQUIRED,
     DESCRIBE_TOPICS: metadata.TOPICS_REQUIRED,
     DESCRIBE_CONFIGS: metadata.CONFIGS_REQUIRED,
     DESCRIBE_CLUSTER: metadata.CLUSTER_REQUIRED,
-    **FORWARDED,  # judged by the controller
+}
+#: All other calls of the service.
+_PASSED_ON: Final = tuple(
+    one
+    for one in vars(methods).values()
+    if isinstance(one, Method)
+    and one.path.startswith("/quorate.v1.Admin/")
+    and one not in _ANSWERED_HERE
+)
+REQUIRED: Final[Mapping[Method[Any, Any], Required | str]] = {
+    **_ANSWERED_HERE,
+    **dict.fromkeys(_PASSED_ON, BY_CONTROLLER),
 }
 
 
@@ -94,7 +107,7 @@ class AdminService:
             DESCRIBE_TOPICS: self.describe_topics,
             DESCRIBE_CONFIGS: self.describe_configs,
             DESCRIBE_CLUSTER: self.describe_cluster,
-            **{method: partial(self.forward, method) for method in FORWARDED},
+            **{method: partial(self.forward, method) for method in _PASSED_ON},
             DESCRIBE_HEALTH: self.describe_health,
         }
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from quorate.errors import AuthorizationError, to_wire
 from quorate.net.methods import (
@@ -36,35 +36,48 @@ from quorate.v1.admin_pb2 import (
     DeleteTopicsRequest,
     DeleteTopicsResponse,
 )
-from quorate_quorum.client.admin_calls import FORWARDED
 from quorate_quorum.controller.decisions import topics
 from quorate_quorum.controller.driver.active import ActiveController, check_named
 from quorate_quorum.controller.driver.reign import Decided
-from quorate_quorum.node.authorizer import Caller
+from quorate_quorum.node.authorizer import (
+    ALTER_CLUSTER,
+    DESCRIBE_CLUSTER,
+    Caller,
+    Operation,
+    Required,
+    ResourceType,
+)
 
 Q = TypeVar("Q")
 R = TypeVar("R")
 T = TypeVar("T")
 
+CREATE: Final = Required(Operation.CREATE, ResourceType.TOPIC)
+DELETE: Final = Required(Operation.DELETE, ResourceType.TOPIC)
+ALTER_THEIR_CONFIGS: Final = Required(Operation.ALTER_CONFIGS, ResourceType.TOPIC)
+
 
 @dataclass(frozen=True, slots=True)
 class AdminCall(Generic[Q, R]):
-    """A forwarded method, and how the active controller answers it."""
+    """A forwarded method, what it requires, and how the active controller judges and answers it."""
 
     method: Method[Q, R]
+    required: Required
     answer: Callable[[Caller, ActiveController, Q], Awaitable[Decided[R]]]
 
 
 def _whole(
-    method: Method[Q, R], answer: Callable[[ActiveController, Q], Awaitable[Decided[R]]]
+    method: Method[Q, R],
+    required: Required,
+    answer: Callable[[ActiveController, Q], Awaitable[Decided[R]]],
 ) -> AdminCall[Q, R]:
     """Return a call that is refused or answered whole."""
 
     def judged(caller: Caller, active: ActiveController, request: Q) -> Awaitable[Decided[R]]:
-        caller.check(FORWARDED[method])
+        caller.check(required)
         return answer(active, request)
 
-    return AdminCall(method, judged)
+    return AdminCall(method, required, judged)
 
 
 async def _create_topics(
@@ -72,10 +85,9 @@ async def _create_topics(
 ) -> Decided[CreateTopicsResponse]:
     """Whoever may create topics in the cluster needs no leave for each of them (as in Kafka)."""
     check_named(len(request.topics))
-    required = FORWARDED[CREATE_TOPICS]
-    if caller.refusal(required) is None:
+    if caller.refusal(CREATE) is None:
         return await active.create_topics(request)
-    refusals = [caller.refusal(required, topic.name) for topic in request.topics]
+    refusals = [caller.refusal(CREATE, topic.name) for topic in request.topics]
     allowed = CreateTopicsRequest()
     allowed.CopyFrom(request)
     del allowed.topics[:]
@@ -97,11 +109,10 @@ async def _delete_topics(
     caller: Caller, active: ActiveController, request: DeleteTopicsRequest
 ) -> Decided[DeleteTopicsResponse]:
     check_named(len(request.topics) + len(request.topic_ids))
-    required = FORWARDED[DELETE_TOPICS]
-    by_name = [caller.refusal(required, name) for name in request.topics]
+    by_name = [caller.refusal(DELETE, name) for name in request.topics]
     # An id that no topic has is answered as such by the decision.
     known = [active.reign.image.topics.get(topic_id) for topic_id in request.topic_ids]
-    by_id = [None if one is None else caller.refusal(required, one.name) for one in known]
+    by_id = [None if one is None else caller.refusal(DELETE, one.name) for one in known]
     if not any((*by_name, *by_id)):
         return await active.delete_topics(request)
     allowed = DeleteTopicsRequest(
@@ -128,7 +139,7 @@ async def _alter_configs(
     caller: Caller, active: ActiveController, request: AlterConfigsRequest
 ) -> Decided[AlterConfigsResponse]:
     """Alter a topic's configs, or, where no topic is named, the cluster's defaults."""
-    caller.check(FORWARDED[ALTER_CONFIGS], request.topic or None)
+    caller.check(ALTER_THEIR_CONFIGS, request.topic or None)
     return await active.reign.run(
         lambda image, context: topics.alter_configs(image, request, context)
     )
@@ -139,18 +150,19 @@ def _without_refused(named: Sequence[T], refusals: Sequence[AuthorizationError |
 
 
 _CALLS: Sequence[AdminCall[Any, Any]] = (
-    AdminCall(CREATE_TOPICS, _create_topics),
-    AdminCall(DELETE_TOPICS, _delete_topics),
-    AdminCall(ALTER_CONFIGS, _alter_configs),
-    _whole(DESCRIBE_QUORUM, ActiveController.describe_quorum),
-    _whole(DESCRIBE_HEALTH, ActiveController.describe_health),
-    _whole(DESCRIBE_FEATURES, ActiveController.describe_features),
-    _whole(UPDATE_FEATURE, ActiveController.update_feature),
-    _whole(UNREGISTER_BROKER, ActiveController.unregister_broker),
-    _whole(TRANSFER_LEADERSHIP, ActiveController.transfer_leadership),
-    _whole(ADD_VOTER, ActiveController.add_voter),
-    _whole(REMOVE_VOTER, ActiveController.remove_voter),
+    AdminCall(CREATE_TOPICS, CREATE, _create_topics),
+    AdminCall(DELETE_TOPICS, DELETE, _delete_topics),
+    AdminCall(ALTER_CONFIGS, ALTER_THEIR_CONFIGS, _alter_configs),
+    _whole(DESCRIBE_QUORUM, DESCRIBE_CLUSTER, ActiveController.describe_quorum),
+    _whole(DESCRIBE_HEALTH, DESCRIBE_CLUSTER, ActiveController.describe_health),
+    _whole(DESCRIBE_FEATURES, DESCRIBE_CLUSTER, ActiveController.describe_features),
+    _whole(UPDATE_FEATURE, ALTER_CLUSTER, ActiveController.update_feature),
+    _whole(UNREGISTER_BROKER, ALTER_CLUSTER, ActiveController.unregister_broker),
+    _whole(TRANSFER_LEADERSHIP, ALTER_CLUSTER, ActiveController.transfer_leadership),
+    _whole(ADD_VOTER, ALTER_CLUSTER, ActiveController.add_voter),
+    _whole(REMOVE_VOTER, ALTER_CLUSTER, ActiveController.remove_voter),
 )
 
-#: By the path of the method.
+#: By the path of the method. A broker passes on each call of the Admin service that it does not
+#: answer itself, so a new one is added here, and nowhere in the broker.
 ADMIN_CALLS: Mapping[str, AdminCall[Any, Any]] = {call.method.path: call for call in _CALLS}
