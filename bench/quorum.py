@@ -29,8 +29,9 @@ from quorate_quorum.controller.decisions.creation import Creation
 from quorate_quorum.controller.decisions.outcome import Context, split
 from quorate_quorum.controller.decisions.settling import Settling
 from quorate_quorum.log.events import encode_events
+from quorate_quorum.metadata.brokers import BrokerImage, DirectoryImage
 from quorate_quorum.metadata.delta import replayed
-from quorate_quorum.metadata.image import EMPTY, BrokerImage, DirectoryImage, MetadataImage
+from quorate_quorum.metadata.image import EMPTY, MetadataImage
 from quorate_quorum.metadata.loader import Loader
 from quorate_quorum.node.listeners import parse
 from quorate_quorum.node.process import collect_garbage_rarely

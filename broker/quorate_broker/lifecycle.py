@@ -43,7 +43,8 @@ if TYPE_CHECKING:
     from quorate_broker.replicas.replicas import Replicas
     from quorate_quorum.client.client import HeartbeatStream, QuorumClient
     from quorate_quorum.log.disk import Disk
-    from quorate_quorum.metadata.image import BrokerImage, MetadataImage
+    from quorate_quorum.metadata.brokers import BrokerImage
+    from quorate_quorum.metadata.image import MetadataImage
     from quorate_quorum.node.config import BrokerConfig
     from quorate_quorum.node.features import Known
     from quorate_quorum.node.listeners import ListenerAddress

@@ -9,7 +9,7 @@ from quorate.record.batch import split
 from quorate_broker.replica.partition import Partition
 from quorate_broker.server import BrokerServer
 from quorate_quorum.log.log import Log
-from quorate_quorum.metadata.image import NEVER
+from quorate_quorum.metadata.partitions import NEVER
 from quorate_quorum.raft.driver.node import RaftNode
 from quorate_quorum.server import QuorumServer
 from quorate_testing.simulated.cluster import SimulatedCluster, SimulatedNode

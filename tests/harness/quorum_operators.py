@@ -16,7 +16,7 @@ from quorate.v1 import admin_pb2 as admin
 from quorate_quorum.controller.decisions.outcome import Outcome
 from quorate_quorum.controller.decisions.voters import remove_voter
 from quorate_quorum.controller.driver.controller import Controller
-from quorate_quorum.metadata.image import VoterImage
+from quorate_quorum.metadata.voters import VoterImage
 from tests.harness.invariants import Violation
 from tests.harness.quorum_damage import flip_below_the_sync
 from tests.harness.quorum_machines import Machine, Quorum

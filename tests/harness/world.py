@@ -16,7 +16,7 @@ import structlog
 
 from quorate_broker.replica.partition import Partition
 from quorate_broker.server import BrokerServer
-from quorate_quorum.metadata.image import NEVER, PartitionImage
+from quorate_quorum.metadata.partitions import NEVER, PartitionImage
 from quorate_quorum.server import QuorumServer
 from quorate_testing.simulated.cluster import DATA, ClusterShape, SimulatedCluster, SimulatedNode
 from quorate_testing.simulated.loop import SimulatedLoop, current_process, simulate

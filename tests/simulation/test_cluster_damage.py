@@ -21,7 +21,7 @@ from quorate_broker.files.replica_files import METADATA_FILE
 from quorate_broker.replica.partition import Partition
 from quorate_broker.replica.replica import Failure
 from quorate_broker.server import BrokerServer
-from quorate_quorum.metadata.image import PartitionImage
+from quorate_quorum.metadata.partitions import PartitionImage
 from quorate_quorum.server import QuorumServer
 from quorate_testing.simulated.cluster import ClusterShape, SimulatedCluster, SimulatedNode
 from quorate_testing.simulated.loop import SimulatedLoop, simulate

@@ -11,9 +11,9 @@ import pytest
 from quorate.errors import QuorateError
 from quorate_quorum.controller.decisions.outcome import Outcome
 from quorate_quorum.controller.driver.controller import Controller
-from quorate_quorum.metadata.image import MetadataImage, VoterImage, voters_event
+from quorate_quorum.metadata.image import MetadataImage
+from quorate_quorum.metadata.voters import VoterImage, voters_event
 from quorate_quorum.raft.machine import voter_change
-from quorate_quorum.v1.events_pb2 import MetadataEvent
 from quorate_testing.simulated.loop import SimulatedLoop, simulate
 from tests.harness.quorum_machines import Machine, Quorum
 from tests.harness.quorum_operators import Operator
@@ -104,5 +104,5 @@ async def _run(
 ) -> None:
     with contextlib.suppress(QuorateError):
         await controller.active().reign.run(
-            lambda image, _: Outcome((MetadataEvent(voters=voters_event(wanted(image))),), None)
+            lambda image, _: Outcome((voters_event(wanted(image)),), None)
         )

@@ -32,7 +32,9 @@ if TYPE_CHECKING:
 
     from quorate.net.principal import Principal
     from quorate_quorum.client.client import QuorumClient
-    from quorate_quorum.metadata.image import BrokerImage, MetadataImage, TopicImage
+    from quorate_quorum.metadata.brokers import BrokerImage
+    from quorate_quorum.metadata.image import MetadataImage
+    from quorate_quorum.metadata.topics import TopicImage
     from quorate_quorum.node.authorizer import Authorizer
 
 #: Of topics: of their names, partitions and own configs.

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from quorate_broker.replica.replica import Replica
     from quorate_broker.replica.replica_log import ReplicaLog
     from quorate_broker.v1.replica_pb2 import ReplicaFetched
-    from quorate_quorum.metadata.image import PartitionImage
+    from quorate_quorum.metadata.partitions import PartitionImage
 
 log_line = structlog.get_logger(__name__)
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from quorate_broker.replica.producers import Producers
     from quorate_broker.replica.replica import Replica
     from quorate_broker.replica.replica_log import ReplicaLog
-    from quorate_quorum.metadata.image import PartitionImage
+    from quorate_quorum.metadata.partitions import PartitionImage
 
 T = TypeVar("T")
 

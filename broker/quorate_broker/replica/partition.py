@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from quorate_broker.replica.producers import Producers
     from quorate_quorum.configs import TopicConfig
     from quorate_quorum.log.log import Log
-    from quorate_quorum.metadata.image import PartitionImage
+    from quorate_quorum.metadata.partitions import PartitionImage
 
 log_line = structlog.get_logger(__name__)
 

@@ -26,7 +26,7 @@ from quorate_broker.replica.watches import Watches
 if TYPE_CHECKING:
     from quorate.aio.turns import Turns
     from quorate_quorum.configs import TopicConfig
-    from quorate_quorum.metadata.image import PartitionImage
+    from quorate_quorum.metadata.partitions import PartitionImage
     from quorate_quorum.node.config import BrokerConfig
     from quorate_quorum.node.environment import Environment
 

@@ -17,7 +17,8 @@ import structlog
 from quorate_quorum.v1.controller_pb2 import LossyReplica
 
 if TYPE_CHECKING:
-    from quorate_quorum.metadata.image import MetadataImage, PartitionImage
+    from quorate_quorum.metadata.image import MetadataImage
+    from quorate_quorum.metadata.partitions import PartitionImage
 
 log = structlog.get_logger(__name__)
 

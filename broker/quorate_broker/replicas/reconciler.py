@@ -18,14 +18,16 @@ from quorate_broker.replicas.checkpoints import Checkpoints
 from quorate_broker.replicas.opener import Opener
 from quorate_broker.replicas.reopening import Reopening
 from quorate_broker.replicas.repairs import Repairs
-from quorate_quorum.metadata.image import NO_LEADER
+from quorate_quorum.metadata.partitions import NO_LEADER
 
 if TYPE_CHECKING:
     from quorate_broker.replica.partition import Partition
     from quorate_broker.replica.replica import Failure
     from quorate_broker.replicas.replicas import Key, Replicas
     from quorate_quorum.metadata.delta import MetadataDelta
-    from quorate_quorum.metadata.image import MetadataImage, PartitionImage, TopicImage
+    from quorate_quorum.metadata.image import MetadataImage
+    from quorate_quorum.metadata.partitions import PartitionImage
+    from quorate_quorum.metadata.topics import TopicImage
 
 log_line = structlog.get_logger(__name__)
 
@@ -92,12 +94,12 @@ class Reconciler:
         replicas.image = image
         if delta.generation:
             await self._let_go()
-        for topic in delta.removed_topics:
+        for topic in delta.topics.removed:
             replicas.forget_config(topic.id)
             for index in range(len(topic.partitions)):
                 await self._drop((topic.id, index))
         await _each(self._changed(delta), self._reconcile)
-        if delta.changed_brokers:  # one that was fenced may be fit for an ISR now
+        if delta.brokers.changed:  # one that was fenced may be fit for an ISR now
             for partition in replicas.all():
                 role = partition.role
                 if isinstance(role, LeaderReplica) and role.machine.wants_to_expand:
@@ -106,11 +108,11 @@ class Reconciler:
     def _changed(self, delta: MetadataDelta) -> Iterable[Key]:
         """Return the partitions that a change may concern, each once."""
         held = [partition.key for partition in self.replicas.all()]
-        keys = dict.fromkeys(delta.changed_partitions)
-        for topic_id in delta.changed_configs:
+        keys = dict.fromkeys(delta.topics.changed_partitions)
+        for topic_id in delta.topics.changed_configs:
             self.replicas.forget_config(topic_id)
             keys.update((key, None) for key in held if topic_id in (b"", key[0]))
-        if self._broker_id in delta.changed_brokers:
+        if self._broker_id in delta.brokers.changed:
             keys.update(dict.fromkeys(held))
             keys.update(dict.fromkeys(self.replicas.unopened))
         return keys

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from quorate_broker.replica.partition import Partition
     from quorate_broker.replicas.opener import Opener
     from quorate_broker.replicas.replicas import Key, Replicas
-    from quorate_quorum.metadata.image import PartitionImage, TopicImage
+    from quorate_quorum.metadata.partitions import PartitionImage
+    from quorate_quorum.metadata.topics import TopicImage
 
 log_line = structlog.get_logger(__name__)
 

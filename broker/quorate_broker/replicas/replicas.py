@@ -22,13 +22,15 @@ from quorate_broker.replica.producer_memory import ProducerLimits, ProducerMemor
 from quorate_broker.replica.replica import Failure, Replica, has_other_leaders
 from quorate_broker.replicas.losses import Losses
 from quorate_quorum.log.disk_errors import blames_disk
-from quorate_quorum.metadata.image import EMPTY, NO_LEADER
+from quorate_quorum.metadata.image import EMPTY
+from quorate_quorum.metadata.partitions import NO_LEADER
 
 if TYPE_CHECKING:
     from quorate_broker.files.inventory import Inventory
     from quorate_quorum.client.client import QuorumClient
     from quorate_quorum.configs import TopicConfig
-    from quorate_quorum.metadata.image import MetadataImage, TopicImage
+    from quorate_quorum.metadata.image import MetadataImage
+    from quorate_quorum.metadata.topics import TopicImage
     from quorate_quorum.node.config import BrokerConfig
     from quorate_quorum.node.environment import Environment
 

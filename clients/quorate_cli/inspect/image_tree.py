@@ -12,7 +12,8 @@ from typing import Union
 from urllib.parse import quote
 
 from quorate_cli.inspect.image import Found
-from quorate_quorum.metadata.image import BrokerImage, TopicImage
+from quorate_quorum.metadata.brokers import BrokerImage
+from quorate_quorum.metadata.topics import TopicImage
 
 Leaf = str | int | bool | list[int] | None
 Node = Union[Leaf, "Folder"]

@@ -14,14 +14,10 @@ from typing import Final
 
 from rpds import HashTrieMap
 
-from quorate_quorum.metadata.image import (
-    EMPTY,
-    NO_LEADER,
-    MetadataImage,
-    PartitionImage,
-    TopicImage,
-    VoterImage,
-)
+from quorate_quorum.metadata.image import EMPTY, MetadataImage
+from quorate_quorum.metadata.partitions import NO_LEADER, PartitionImage
+from quorate_quorum.metadata.topics import TopicImage
+from quorate_quorum.metadata.voters import VoterImage
 
 #: The lost tail had fewer records, epochs and producer ids than these.
 OFFSETS_PASSED: Final = 1_000_000_000

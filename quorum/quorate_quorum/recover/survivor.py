@@ -18,8 +18,9 @@ from quorate_quorum.log.disk import Disk
 from quorate_quorum.log.identity import Identity, read_identity
 from quorate_quorum.log.segment import LOG, Segment, file_name, offset_of
 from quorate_quorum.log.slots import SlotFile
-from quorate_quorum.metadata.image import MetadataImage, VoterImage
+from quorate_quorum.metadata.image import MetadataImage
 from quorate_quorum.metadata.loader import Loader
+from quorate_quorum.metadata.voters import VoterImage
 from quorate_quorum.metadata_log import EpochChain
 from quorate_quorum.node.config import ConfigError, QuorumConfig
 from quorate_quorum.node.features import Known

@@ -25,7 +25,8 @@ from quorate_broker.replication.service import ReplicaService
 from quorate_quorum.log.identity import Identity, write_identity
 from quorate_quorum.log.run_file import THIS_RUN, UNKNOWN, Run
 from quorate_quorum.metadata.delta import MetadataDelta
-from quorate_quorum.metadata.image import EMPTY, PartitionImage
+from quorate_quorum.metadata.image import EMPTY
+from quorate_quorum.metadata.partitions import PartitionImage
 from quorate_quorum.node.config import BrokerConfig
 from quorate_quorum.node.environment import Environment
 from quorate_quorum.v1 import controller_pb2 as wire

@@ -22,13 +22,10 @@ from quorate_broker.replicas.losses import TOLD_MAX, Losses
 from quorate_quorum.log.disk import replace_whole
 from quorate_quorum.log.identity import Identity, read_identity, write_identity
 from quorate_quorum.log.run_file import begin_run, read_run, set_sync_failed, write_marker
-from quorate_quorum.metadata.image import (
-    BrokerImage,
-    MetadataImage,
-    PartitionImage,
-    ReplicaImage,
-    TopicImage,
-)
+from quorate_quorum.metadata.brokers import BrokerImage
+from quorate_quorum.metadata.image import MetadataImage
+from quorate_quorum.metadata.partitions import PartitionImage, ReplicaImage
+from quorate_quorum.metadata.topics import TopicImage
 from quorate_quorum.node.config import BrokerConfig, ConfigError
 from quorate_quorum.node.features import SUPPORTED
 from quorate_quorum.node.listeners import parse

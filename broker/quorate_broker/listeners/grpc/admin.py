@@ -61,7 +61,7 @@ if TYPE_CHECKING:
     from quorate.v1.common_pb2 import Error
     from quorate_broker.operations.admin import Admin
     from quorate_broker.operations.metadata import Metadata
-    from quorate_quorum.metadata.image import TopicImage
+    from quorate_quorum.metadata.topics import TopicImage
     from quorate_quorum.node.authorizer import Required
 
 _ANSWERED_HERE: Final[Mapping[Method[Any, Any], Required]] = {

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from quorate.net.network import Peer
     from quorate.v1.common_pb2 import Error, Listener
     from quorate_broker.replicas.replicas import Replicas
-    from quorate_quorum.metadata.image import BrokerImage
+    from quorate_quorum.metadata.brokers import BrokerImage
 
 
 def listener_for(peer: Peer, broker: BrokerImage) -> Listener | None:

@@ -19,8 +19,9 @@ from quorate.errors import (
 from quorate.v1 import admin_pb2 as admin
 from quorate_quorum.controller.decisions.features import check_knows
 from quorate_quorum.controller.decisions.outcome import Context, Outcome
-from quorate_quorum.metadata.delta import ID_BYTES
-from quorate_quorum.metadata.image import BrokerImage, DirectoryImage, MetadataImage, broker_event
+from quorate_quorum.metadata.brokers import BROKER, BrokerImage, DirectoryImage
+from quorate_quorum.metadata.image import MetadataImage
+from quorate_quorum.metadata.topics import ID_BYTES
 from quorate_quorum.node import listeners
 from quorate_quorum.node.features import from_wire
 from quorate_quorum.v1 import controller_pb2 as wire
@@ -58,7 +59,7 @@ def register(
     except QuorateError as error:
         return Outcome((), wire.RegisterResponse(error=to_wire(error), broker_epoch=-1))
     broker = _broker(request, context.next_offset, old)
-    event = ev.MetadataEvent(register_broker=broker_event(broker))
+    event = ev.MetadataEvent(register_broker=BROKER.message(broker))
     return Outcome((event,), _registered(broker.epoch, context.next_offset + 1))
 
 

@@ -32,8 +32,10 @@ from quorate_quorum.controller.decisions.topics import (
     places_of,
     replication_factor,
 )
-from quorate_quorum.metadata.delta import ID_BYTES
-from quorate_quorum.metadata.image import NEVER, BrokerImage, MetadataImage
+from quorate_quorum.metadata.brokers import BrokerImage
+from quorate_quorum.metadata.image import MetadataImage
+from quorate_quorum.metadata.partitions import NEVER
+from quorate_quorum.metadata.topics import ID_BYTES
 from quorate_quorum.v1 import events_pb2 as ev
 
 #: Events of one turn: a few milliseconds of work.

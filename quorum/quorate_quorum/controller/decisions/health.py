@@ -11,18 +11,14 @@ from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 
 from quorate.v1 import admin_pb2 as admin
-from quorate_quorum.metadata.delta import CLUSTER, MetadataDelta
-from quorate_quorum.metadata.image import (
-    NO_LEADER,
-    BrokerImage,
-    MetadataImage,
-    PartitionImage,
-    TopicImage,
-)
+from quorate_quorum.metadata.brokers import BrokerImage
+from quorate_quorum.metadata.configs import CLUSTER
+from quorate_quorum.metadata.delta import MetadataDelta
+from quorate_quorum.metadata.image import MetadataImage
+from quorate_quorum.metadata.partitions import NO_LEADER, Key, PartitionImage
+from quorate_quorum.metadata.topics import TopicImage
 
 EXAMPLES_MAX = 100
-
-Key = tuple[bytes, int]
 
 
 class PartitionHealth:
@@ -40,12 +36,12 @@ class PartitionHealth:
 
     def applied(self, delta: MetadataDelta, image: MetadataImage) -> None:
         """Follow one change of the image."""
-        for topic in delta.removed_topics:
+        for topic in delta.topics.removed:
             for index in range(len(topic.partitions)):
                 self._forget((topic.id, index))
-        for key in delta.changed_partitions:
+        for key in delta.topics.changed_partitions:
             self._look(image, key)
-        configured = set(delta.changed_configs)
+        configured = delta.topics.changed_configs
         if configured:
             is_all = CLUSTER in configured
             for key in [k for k in self.under_replicated if is_all or k[0] in configured]:

@@ -12,8 +12,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from quorate_quorum.controller.decisions.outcome import Context, Outcome
-from quorate_quorum.controller.decisions.partitions import clean_leader, moved, partition_changed
-from quorate_quorum.metadata.image import MetadataImage, PartitionImage, TopicImage
+from quorate_quorum.controller.decisions.partitions import clean_leader, moved
+from quorate_quorum.metadata.image import MetadataImage
+from quorate_quorum.metadata.partitions import PartitionImage, partition_changed
+from quorate_quorum.metadata.topics import TopicImage
 from quorate_quorum.v1 import controller_pb2 as wire
 from quorate_quorum.v1 import events_pb2 as ev
 
@@ -41,7 +43,7 @@ def replicas_lossy(
         if old.partition_epoch == one.partition_epoch:
             new = without(image, topic, old, broker_id)
             if new is not old:
-                events.append(partition_changed(topic, key[1], old, new))
+                events.append(partition_changed(topic.id, key[1], old, new))
     return Outcome(tuple(events), len(events))
 
 

@@ -27,19 +27,18 @@ from quorate.errors import (
     to_wire,
 )
 from quorate_quorum.controller.decisions.outcome import Context, Outcome
-from quorate_quorum.metadata.image import (
+from quorate_quorum.metadata.brokers import BrokerImage
+from quorate_quorum.metadata.image import MetadataImage
+from quorate_quorum.metadata.partitions import (
     NO_LEADER,
-    BrokerImage,
-    MetadataImage,
+    Key,
     PartitionImage,
     ReplicaImage,
-    TopicImage,
-    change_event,
+    partition_changed,
 )
+from quorate_quorum.metadata.topics import TopicImage
 from quorate_quorum.v1 import controller_pb2 as wire
 from quorate_quorum.v1 import events_pb2 as ev
-
-Key = tuple[bytes, int]
 
 #: Proposals of a leader that are decided in one turn of the loop.
 ALTERED_PER_TURN = 50
@@ -66,33 +65,19 @@ def moved(
     members = set(isr)
     left = {*old.isr, *old.elr} - members
     unsure = set(lossy)
-    new = PartitionImage(
+    new = replace(
+        old,
         replicas=old.replicas if replicas is None else replicas,
         isr=_assigned(old, members),
         leader=leader,
         leader_epoch=old.leader_epoch if leader == old.leader else old.leader_epoch + 1,
-        partition_epoch=old.partition_epoch + 1,
         adding=tuple(b for b in old.adding if b not in members),
-        removing=old.removing,
         elr=_assigned(old, left - unsure),
         last_isr=_assigned(old, {*old.last_isr, *(left & unsure)}),
-        recovered_epoch=old.recovered_epoch,
     )
     if new.elr and len(new.isr) >= image.min_isr(topic, new):
         new = replace(new, elr=())
-    return old if _is_same(old, new) else new
-
-
-def _is_same(old: PartitionImage, new: PartitionImage) -> bool:
-    """Whether nothing differs but the partition_epoch."""
-    return (
-        old.leader == new.leader
-        and old.isr == new.isr
-        and old.elr == new.elr
-        and old.last_isr == new.last_isr
-        and old.adding == new.adding
-        and old.replicas == new.replicas
-    )
+    return old if new == old else replace(new, partition_epoch=old.partition_epoch + 1)
 
 
 def _assigned(partition: PartitionImage, members: set[int]) -> tuple[int, ...]:
@@ -196,13 +181,6 @@ def good_directory(broker: BrokerImage, turn: int) -> bytes | None:
     return best[turn % len(best)].id if best else None
 
 
-def partition_changed(
-    topic: TopicImage, index: int, old: PartitionImage, new: PartitionImage
-) -> ev.MetadataEvent:
-    """Return the event of a change."""
-    return ev.MetadataEvent(partition_change=change_event(topic.id, index, old, new))
-
-
 # AlterPartition.
 
 
@@ -301,11 +279,11 @@ def _altered(
     if new.last_isr and len(new.isr) >= image.min_isr(topic, new):
         grown = replace(new, last_isr=())
         new = replace(grown, partition_epoch=old.partition_epoch + 1)
-    events = [] if new is old else [partition_changed(topic, index, old, new)]
+    events = [] if new is old else [partition_changed(topic.id, index, old, new)]
     # A leader that was the last member while shutting down may go once somebody has joined.
     left = settled(image, topic, index, new, leader)
     if left is not new:
-        events.append(partition_changed(topic, index, new, left))
+        events.append(partition_changed(topic.id, index, new, left))
     return events, left
 
 

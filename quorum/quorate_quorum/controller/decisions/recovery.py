@@ -7,14 +7,11 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 
 from quorate_quorum.controller.decisions.outcome import Context, Outcome
-from quorate_quorum.controller.decisions.partitions import Key, moved, partition_changed, redirected
-from quorate_quorum.metadata.image import (
-    NO_LEADER,
-    BrokerImage,
-    MetadataImage,
-    PartitionImage,
-    TopicImage,
-)
+from quorate_quorum.controller.decisions.partitions import moved, redirected
+from quorate_quorum.metadata.brokers import BrokerImage
+from quorate_quorum.metadata.image import MetadataImage
+from quorate_quorum.metadata.partitions import NO_LEADER, Key, PartitionImage, partition_changed
+from quorate_quorum.metadata.topics import TopicImage
 from quorate_quorum.v1 import controller_pb2 as wire
 
 #: An answer of a log's end that does not come is asked for again, and at last done without.
@@ -48,7 +45,7 @@ def recover(
         if broker is not None and broker.directory(old.directory_of(broker_id) or b"") is None:
             replicas = redirected(replace(new, replicas=replicas), broker, partition)
     new = replace(new, replicas=replicas, recovered_epoch=new.leader_epoch)
-    return Outcome((partition_changed(topic, partition, old, new),), True)
+    return Outcome((partition_changed(topic.id, partition, old, new),), True)
 
 
 def recover_all(image: MetadataImage, chosen: Sequence[Recover], context: Context) -> Outcome[bool]:

@@ -13,8 +13,10 @@ from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
-from quorate_quorum.controller.decisions.partitions import Key, elect, partition_changed, settled
-from quorate_quorum.metadata.image import NO_LEADER, MetadataImage, PartitionImage, TopicImage
+from quorate_quorum.controller.decisions.partitions import elect, settled
+from quorate_quorum.metadata.image import MetadataImage
+from quorate_quorum.metadata.partitions import NO_LEADER, Key, PartitionImage, partition_changed
+from quorate_quorum.metadata.topics import TopicImage
 from quorate_quorum.v1 import events_pb2 as ev
 
 #: Partitions looked at, and changed, in one slice: a few milliseconds of work.
@@ -164,7 +166,7 @@ def _changed(
 ) -> PartitionImage:
     new = asked(image, topic, index, old, broker_id)
     if new is not old:
-        part.events.append(partition_changed(topic, index, old, new))
+        part.events.append(partition_changed(topic.id, index, old, new))
         part.looks[broker_id] = replace(part.looks[broker_id], has_changed=True)
     return new
 

@@ -19,15 +19,12 @@ from quorate.errors import (
 from quorate.v1 import admin_pb2 as admin
 from quorate_quorum.configs import ClusterConfig, check_config, refusal_of, spec_of, warnings_of
 from quorate_quorum.controller.decisions.outcome import Context, Outcome
-from quorate_quorum.controller.decisions.partitions import good_directory, moved, partition_changed
+from quorate_quorum.controller.decisions.partitions import good_directory, moved
 from quorate_quorum.controller.decisions.placement import Place, fill, ring
 from quorate_quorum.metadata.delta import replayed
-from quorate_quorum.metadata.image import (
-    INTERNAL_PREFIX,
-    MetadataImage,
-    PartitionImage,
-    ReplicaImage,
-)
+from quorate_quorum.metadata.image import MetadataImage
+from quorate_quorum.metadata.partitions import PartitionImage, ReplicaImage, partition_changed
+from quorate_quorum.metadata.topics import INTERNAL_PREFIX
 from quorate_quorum.v1 import events_pb2 as ev
 
 NAME = re.compile(r"[a-zA-Z0-9._-]{1,249}")
@@ -217,7 +214,7 @@ def _voided(image: MetadataImage) -> Iterator[ev.MetadataEvent]:
             if old.elr:
                 new = moved(image, topic, old, isr=old.isr, leader=old.leader)
                 if new is not old:
-                    yield partition_changed(topic, index, old, new)
+                    yield partition_changed(topic.id, index, old, new)
 
 
 def raise_internal_topics(image: MetadataImage, context: Context) -> Outcome[int]:
@@ -237,7 +234,7 @@ def raise_internal_topics(image: MetadataImage, context: Context) -> Outcome[int
         for index, old in enumerate(topic.partitions):
             if len(old.replicas) < target:
                 new = _raised(image, circle, index, old, target)
-                events.append(partition_changed(topic, index, old, new))
+                events.append(partition_changed(topic.id, index, old, new))
     return Outcome(tuple(events), len(events))
 
 

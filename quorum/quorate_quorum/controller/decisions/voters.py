@@ -10,7 +10,8 @@ from quorate.errors import InvalidRequestError, OverloadedError, QuorateError, t
 from quorate.v1 import admin_pb2 as admin
 from quorate_quorum.controller.decisions.features import Heard, check_knows
 from quorate_quorum.controller.decisions.outcome import Outcome
-from quorate_quorum.metadata.image import MetadataImage, VoterImage, voters_event
+from quorate_quorum.metadata.image import MetadataImage
+from quorate_quorum.metadata.voters import VoterImage, voters_event
 from quorate_quorum.node.listeners import wrong_address
 from quorate_quorum.v1.events_pb2 import MetadataEvent
 
@@ -56,7 +57,7 @@ def remove_voter(
 
 
 def _changed(*voters: VoterImage) -> MetadataEvent:
-    return MetadataEvent(voters=voters_event(tuple(sorted(voters, key=lambda voter: voter.id))))
+    return voters_event(tuple(sorted(voters, key=lambda voter: voter.id)))
 
 
 def _check_voter(voter: VoterImage) -> None:

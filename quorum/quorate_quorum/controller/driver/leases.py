@@ -30,8 +30,9 @@ from quorate_quorum.controller.driver.fencing import Fencing, Leadership
 from quorate_quorum.controller.driver.reign import Reign
 from quorate_quorum.controller.driver.sessions import Session, Sessions
 from quorate_quorum.controller.driver.settler import Settler
+from quorate_quorum.metadata.brokers import BrokerImage
 from quorate_quorum.metadata.delta import MetadataDelta
-from quorate_quorum.metadata.image import BrokerImage, MetadataImage
+from quorate_quorum.metadata.image import MetadataImage
 from quorate_quorum.node.environment import Environment
 from quorate_quorum.v1.controller_pb2 import (
     HeartbeatRequest,
@@ -130,8 +131,8 @@ class Leases:
     def committed(self, delta: MetadataDelta, image: MetadataImage) -> None:
         """An image is committed: answer the brokers that it concerns."""
         self.liveness.has_other_voter = len(image.voters) > 1
-        self._recovery.changed(self._reign.pending, delta.changed_partitions)
-        for broker_id in delta.changed_brokers:
+        self._recovery.changed(self._reign.pending, delta.topics.changed_partitions)
+        for broker_id in delta.brokers.changed:
             broker = image.brokers.get(broker_id)
             if broker is None and broker_id not in self._reign.pending.brokers:
                 self.liveness.unregistered(broker_id)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from quorate.aio.bell import Bell
 from quorate.errors import FencedError, OverloadedError, QuorateError
-from quorate_quorum.controller.decisions.partitions import Key
+from quorate_quorum.metadata.partitions import Key
 from quorate_quorum.v1.controller_pb2 import HeartbeatRequest
 
 SESSIONS_MAX = 10_000

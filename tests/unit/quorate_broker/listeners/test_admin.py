@@ -48,13 +48,10 @@ from quorate.v1.common_pb2 import ErrorCode
 from quorate_broker.listeners.grpc.admin import AdminService
 from quorate_broker.operations.admin import TIMEOUT_MS, TIMEOUT_MS_MAX, Admin
 from quorate_broker.operations.metadata import TOPICS_MAX, Metadata
-from quorate_quorum.metadata.image import (
-    BrokerImage,
-    MetadataImage,
-    PartitionImage,
-    ReplicaImage,
-    TopicImage,
-)
+from quorate_quorum.metadata.brokers import BrokerImage
+from quorate_quorum.metadata.image import MetadataImage
+from quorate_quorum.metadata.partitions import PartitionImage, ReplicaImage
+from quorate_quorum.metadata.topics import TopicImage
 from quorate_quorum.node.authorizer import ALLOW_ALL
 from quorate_quorum.node.listeners import parse
 

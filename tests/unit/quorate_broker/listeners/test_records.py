@@ -40,7 +40,8 @@ from quorate_broker.listeners.grpc.records import RecordsService
 from quorate_broker.operations.producer_ids import ProducerIds
 from quorate_broker.replica.divergence import Divergence
 from quorate_broker.replica.leader_replica import DivergedError
-from quorate_quorum.metadata.image import BrokerImage, MetadataImage
+from quorate_quorum.metadata.brokers import BrokerImage
+from quorate_quorum.metadata.image import MetadataImage
 from quorate_quorum.node.authorizer import ALLOW_ALL
 from quorate_quorum.node.config import BrokerConfig
 from quorate_quorum.node.listeners import parse_all

@@ -26,8 +26,9 @@ from quorate_quorum.log.disk import read_whole, replace_whole
 from quorate_quorum.log.events import encode_events
 from quorate_quorum.log.identity import Identity, read_identity, write_identity
 from quorate_quorum.metadata.delta import MetadataDelta
-from quorate_quorum.metadata.image import EMPTY, MetadataImage, VoterImage
+from quorate_quorum.metadata.image import EMPTY, MetadataImage
 from quorate_quorum.metadata.recovered import recovered
+from quorate_quorum.metadata.voters import VoterImage
 from quorate_quorum.metadata.watch import Watch
 from quorate_quorum.methods import DESCRIBE_NODE
 from quorate_quorum.node.environment import Environment

@@ -15,8 +15,9 @@ from quorate_quorum.controller.decisions.creation import Creation, abandon
 from quorate_quorum.controller.decisions.topics import DELETED_PER_TURN
 from quorate_quorum.controller.driver import creations
 from quorate_quorum.metadata.delta import MetadataDelta, replayed
-from quorate_quorum.metadata.image import EMPTY, MetadataImage, VoterImage
+from quorate_quorum.metadata.image import EMPTY, MetadataImage
 from quorate_quorum.metadata.recovered import recovered
+from quorate_quorum.metadata.voters import VoterImage
 from quorate_quorum.v1 import controller_pb2 as wire
 from quorate_quorum.v1 import events_pb2 as ev
 from tests.unit.quorate_quorum.controller.builders import World, in_a_world
@@ -136,7 +137,8 @@ def test_what_is_shown_at_the_end_is_told_by_the_delta() -> None:
         for event in outcome.events:
             delta.replay(event)
         image = delta.finish(image.offset + len(outcome.events), image.epoch)
-        told.append((delta.changed_topics, delta.changed_partitions, delta.changed_configs))
+        seen = delta.topics
+        told.append((list(seen.changed), list(seen.changed_partitions), list(seen.changed_configs)))
         is_done = outcome.response
     one = topic_id(1)
     assert told[:-1] == [([], [], [])] * (len(told) - 1)
@@ -155,7 +157,7 @@ def test_a_half_made_topic_is_in_snapshots_and_given_up_by_the_next_controller()
     after = delta.finish(image.offset + 1, image.epoch)
     assert not after.forming
     assert not after.topics
-    assert delta.removed_topics == [], "nobody has seen it"
+    assert delta.topics.removed == [], "nobody has seen it"
     again, _ = turns(after, Creation(asked(("big", 25)), events_max=4))
     assert again.topic_named("big") is not None
 

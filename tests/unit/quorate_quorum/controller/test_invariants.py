@@ -26,7 +26,9 @@ from quorate_quorum.controller.decisions.topics import (
     raise_internal_topics,
 )
 from quorate_quorum.metadata.delta import MetadataDelta, replayed
-from quorate_quorum.metadata.image import EMPTY, MetadataImage, PartitionImage, TopicImage
+from quorate_quorum.metadata.image import EMPTY, MetadataImage
+from quorate_quorum.metadata.partitions import PartitionImage
+from quorate_quorum.metadata.topics import TopicImage
 from quorate_quorum.v1 import controller_pb2 as wire
 from tests.harness.addresses import listening_at
 from tests.unit.quorate_quorum.metadata.builders import (

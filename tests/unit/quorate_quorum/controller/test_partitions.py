@@ -11,7 +11,8 @@ from quorate_quorum.controller.decisions import brokers as decide
 from quorate_quorum.controller.decisions.partitions import alter_partitions
 from quorate_quorum.controller.decisions.recovery import AskEnds, Recover, Recovery, recover
 from quorate_quorum.metadata.delta import replayed
-from quorate_quorum.metadata.image import MetadataImage, PartitionImage
+from quorate_quorum.metadata.image import MetadataImage
+from quorate_quorum.metadata.partitions import PartitionImage
 from quorate_quorum.v1 import controller_pb2 as wire
 from tests.harness.addresses import listening_at
 from tests.unit.quorate_quorum.metadata.builders import (

@@ -12,7 +12,8 @@ from quorate.v1 import admin_pb2 as admin
 from quorate_quorum.controller.decisions.outcome import Outcome
 from quorate_quorum.controller.decisions.voters import VOTERS_MAX, add_voter, remove_voter
 from quorate_quorum.metadata.delta import replayed
-from quorate_quorum.metadata.image import EMPTY, MetadataImage, VoterImage
+from quorate_quorum.metadata.image import EMPTY, MetadataImage
+from quorate_quorum.metadata.voters import VoterImage
 from quorate_quorum.node.features import SUPPORTED, Known, Levels
 from tests.unit.quorate_quorum.metadata.builders import brokers
 

@@ -10,7 +10,8 @@ from quorate_quorum.controller.decisions.creation import Creation
 from quorate_quorum.controller.decisions.outcome import Context, Outcome
 from quorate_quorum.controller.decisions.settling import Settling
 from quorate_quorum.metadata.delta import replayed
-from quorate_quorum.metadata.image import EMPTY, MetadataImage, PartitionImage
+from quorate_quorum.metadata.image import EMPTY, MetadataImage
+from quorate_quorum.metadata.partitions import PartitionImage
 from quorate_quorum.v1 import events_pb2 as ev
 from tests.harness.addresses import listening_at
 

@@ -10,8 +10,9 @@ from quorate.errors import CorruptRecordError
 from quorate.record.batch import BatchBuilder
 from quorate_quorum.log.events import decode_events, encode_events
 from quorate_quorum.metadata.delta import MetadataDelta, replayed
-from quorate_quorum.metadata.image import EMPTY, MetadataImage, PartitionImage, ReplicaImage
+from quorate_quorum.metadata.image import EMPTY, MetadataImage
 from quorate_quorum.metadata.loader import Loader
+from quorate_quorum.metadata.partitions import PartitionImage, ReplicaImage
 from quorate_quorum.node.features import UnknownLevelError
 from quorate_quorum.v1 import events_pb2 as ev
 from tests.unit.quorate_quorum.metadata.builders import (
@@ -83,11 +84,11 @@ def test_a_delta_names_what_changed_in_order() -> None:
     delta.replay(unfence_event(2, image.brokers[2].epoch))
     after = delta.finish(image.offset + 6, 1)
 
-    assert delta.changed_brokers == [2]
-    assert delta.changed_topics == [topic_id(9), topic_id(1)]
-    assert delta.changed_partitions == [(topic_id(9), 0), (topic_id(1), 0)]
-    assert [topic.name for topic in delta.removed_topics] == ["b"]
-    assert delta.changed_configs == [topic_id(1)]
+    assert list(delta.brokers.changed) == [2]
+    assert list(delta.topics.changed) == [topic_id(9), topic_id(1)]
+    assert list(delta.topics.changed_partitions) == [(topic_id(9), 0), (topic_id(1), 0)]
+    assert [topic.name for topic in delta.topics.removed] == ["b"]
+    assert list(delta.topics.changed_configs) == [topic_id(1)]
     assert not after.topics[topic_id(1)].configs
 
 
@@ -98,7 +99,7 @@ def test_a_topic_may_go_and_another_of_its_name_come_in_one_batch() -> None:
     delta.replay(topic_event(2, "a"))
     after = delta.finish(image.offset + 2, 1)
     assert after.topic_ids["a"] == topic_id(2)
-    assert [topic.id for topic in delta.removed_topics] == [topic_id(1)]
+    assert [topic.id for topic in delta.topics.removed] == [topic_id(1)]
 
 
 def change(epoch: int = 1, **fields: object) -> ev.MetadataEvent:
@@ -196,8 +197,8 @@ def test_loading_gives_one_delta_and_image_a_batch() -> None:
     assert [image.offset for _, image in loaded] == [1, 3, 5]
     assert loader.image is loaded[-1][1]
     assert loader.image.epoch == 1
-    assert [delta.changed_brokers for delta, _ in loaded] == [[], [0, 1], []]
-    assert loaded[2][0].changed_partitions == [(topic_id(1), 0)]
+    assert [list(delta.brokers.changed) for delta, _ in loaded] == [[], [0, 1], []]
+    assert list(loaded[2][0].topics.changed_partitions) == [(topic_id(1), 0)]
     assert loader.load(b"".join(log_of(*OUTCOMES))) == []  # again: passed over
 
 
@@ -248,9 +249,9 @@ def test_a_snapshot_replaces_the_image_and_says_what_went_inside_the_gap() -> No
     ((delta, image),) = old.finish_snapshot(500, 3)
     assert replace(image, offset=fresh.offset, epoch=fresh.epoch) == fresh
     assert (image.offset, image.epoch) == (500, 3)
-    assert [topic.name for topic in delta.removed_topics] == ["a", "b"]
-    assert delta.changed_partitions == [(topic_id(7), 0)]
-    assert 2 in delta.changed_brokers
+    assert [topic.name for topic in delta.topics.removed] == ["a", "b"]
+    assert list(delta.topics.changed_partitions) == [(topic_id(7), 0)]
+    assert 2 in delta.brokers.changed
 
 
 def test_the_end_of_a_snapshot_that_never_began_is_refused() -> None:
@@ -269,7 +270,7 @@ def test_starting_over_shows_nothing_older_than_was_asked() -> None:
     assert loader.shown is before
     ((delta, image),) = loader.load(batches[2])
     assert image == before
-    assert delta.changed_partitions == []
+    assert list(delta.topics.changed_partitions) == []
     assert loader.shown is image
 
 
@@ -295,7 +296,7 @@ def test_a_snapshot_older_than_what_is_shown_is_shown_when_the_log_has_caught_up
     assert loader.shown is before, "never an older world than was shown"
     ((delta, image),) = loader.load(batches[2])
     assert image == before
-    assert delta.changed_partitions == []
+    assert list(delta.topics.changed_partitions) == []
 
 
 def test_a_snapshot_of_an_epoch_below_the_one_that_is_shown_is_not_shown() -> None:
@@ -327,7 +328,7 @@ def test_a_jump_into_a_new_generation_says_so() -> None:
         loader.load_snapshot_part(part)
     ((delta, _),) = loader.finish_snapshot(500, 3)
     assert delta.generation == 2
-    assert [topic.name for topic in delta.removed_topics] == ["a", "b"]
+    assert [topic.name for topic in delta.topics.removed] == ["a", "b"]
 
 
 def test_a_partition_is_found_by_topic_id_only_where_it_is() -> None:

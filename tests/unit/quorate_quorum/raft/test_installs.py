@@ -360,7 +360,7 @@ def test_a_broker_below_the_log_gets_the_snapshot_and_learns_what_was_deleted_in
         removed: list[str] = []
 
         def changed(delta: MetadataDelta, image: MetadataImage) -> None:
-            removed.extend(topic.name for topic in delta.removed_topics)
+            removed.extend(topic.name for topic in delta.topics.removed)
 
         far.image_changed = changed  # type: ignore[method-assign]
         world.network.cut(["b2"], [voter.name for voter in world.voters])

@@ -16,13 +16,15 @@ from quorate_quorum.log.disk import read_whole
 from quorate_quorum.log.identity import FILE_NAME, Identity, read_identity
 from quorate_quorum.log.segment import LOG
 from quorate_quorum.metadata.delta import replayed
-from quorate_quorum.metadata.image import NO_LEADER, MetadataImage, VoterImage
+from quorate_quorum.metadata.image import MetadataImage
+from quorate_quorum.metadata.partitions import NO_LEADER
 from quorate_quorum.metadata.recovered import (
     EPOCHS_PASSED,
     OFFSETS_PASSED,
     PRODUCER_IDS_PASSED,
     recovered,
 )
+from quorate_quorum.metadata.voters import VoterImage
 from quorate_quorum.node.config import ConfigError
 from quorate_quorum.node.features import SUPPORTED
 from quorate_quorum.raft.driver.bootstrap import metadata_directory

@@ -1,0 +1,117 @@
+"""A partition's state, and the events that carry it. See topics.py for their replay."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from functools import lru_cache
+from typing import Final
+
+from quorate_quorum.metadata.aspect import event_of
+from quorate_quorum.metadata.carried import Carrier, ChangeCarrier, Codec, carried
+from quorate_quorum.v1 import events_pb2 as ev
+
+NO_LEADER: Final = -1
+NEVER: Final = -1
+#: Different assignments that are held once instead of once a partition.
+ASSIGNMENTS_SHARED_MAX: Final = 10_000
+
+#: The id of a topic, and the number of one of its partitions.
+Key = tuple[bytes, int]
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaImage:
+    """Where one replica lies: the broker and the directory that the controller chose."""
+
+    broker_id: int
+    directory_id: bytes
+
+
+@lru_cache(maxsize=ASSIGNMENTS_SHARED_MAX)
+def _assignment(replicas: tuple[tuple[int, bytes], ...]) -> tuple[ReplicaImage, ...]:
+    """Return one object for equal assignments. Few differ, and the garbage collector passes over
+    every object in each of its runs.
+    """
+    return tuple([ReplicaImage(broker_id, directory_id) for broker_id, directory_id in replicas])
+
+
+REPLICAS = Codec(
+    lambda told: _assignment(tuple([(one.broker_id, one.directory_id) for one in told])),
+    Carrier(ReplicaImage, ev.Replica).codec.to_wire,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartitionImage:
+    """A partition's state.
+
+    ISR and ELR are disjoint subsets of the replicas, in the order of assignment; the leader is in
+    the ISR; leader_epoch grows with every leader, partition_epoch with every change.
+    """
+
+    replicas: tuple[ReplicaImage, ...] = field(metadata=carried(codec=REPLICAS))
+    isr: tuple[int, ...]
+    leader: int
+    leader_epoch: int = 0
+    partition_epoch: int = 0
+    adding: tuple[int, ...] = ()
+    removing: tuple[int, ...] = ()
+    elr: tuple[int, ...] = ()
+    last_isr: tuple[int, ...] = ()
+    #: The last leader_epoch whose election may have lost records; NEVER if none has.
+    recovered_epoch: int = NEVER
+
+    @property
+    def broker_ids(self) -> tuple[int, ...]:
+        """The assigned brokers, the preferred one first."""
+        return tuple(replica.broker_id for replica in self.replicas)
+
+    @property
+    def settled_replicas(self) -> int:
+        """How many replicas are assigned for good. Those that still catch up for the first time do
+        not raise what a commit needs.
+        """
+        return len(self.replicas) - len(self.adding)
+
+    def directory_of(self, broker_id: int) -> bytes | None:
+        """Return the directory of a broker's replica, or None if it has none."""
+        for replica in self.replicas:
+            if replica.broker_id == broker_id:
+                return replica.directory_id
+        return None
+
+    def check(self) -> None:
+        """Assert what must hold of every partition at every offset."""
+        ids = self.broker_ids
+        known = set(ids)
+        assert ids, "a partition has replicas"
+        assert len(known) == len(ids), f"replicas repeat: {ids}"
+        for name in _MEMBER_LISTS:
+            members: tuple[int, ...] = getattr(self, name)
+            if members:
+                distinct = set(members)
+                assert len(distinct) == len(members), f"{name} repeats: {members}"
+                assert distinct <= known, f"{name} {members} not in {ids}"
+        assert not any(member in self.isr for member in self.elr), "ISR and ELR are disjoint"
+        assert self.leader == NO_LEADER or self.leader in self.isr, "the leader is in the ISR"
+        assert self.leader_epoch >= 0, "leader_epoch is 0 or more"
+        assert self.partition_epoch >= 0, "partition_epoch is 0 or more"
+        assert NEVER <= self.recovered_epoch <= self.leader_epoch, "recovered in a known epoch"
+
+
+#: The fields that list some of the replicas.
+_MEMBER_LISTS: Final = tuple(
+    one.name for one in fields(PartitionImage) if one.type == "tuple[int, ...]"
+)
+
+
+PARTITION = Carrier(PartitionImage, ev.Partition)
+CHANGE = ChangeCarrier(PartitionImage, ev.PartitionChange, PARTITION)
+
+
+def partition_changed(
+    topic_id: bytes, index: int, old: PartitionImage, new: PartitionImage
+) -> ev.MetadataEvent:
+    """Return the event that turns one state of a partition into the next."""
+    change = CHANGE.change(old, new, topic_id=topic_id, partition=index)
+    return event_of(partition_change=change)
