@@ -7,6 +7,7 @@ import random
 from collections.abc import Sequence
 from typing import NoReturn
 
+from quorate.aio.clock import Deadline
 from quorate.aio.owner import Owner
 from quorate.errors import (
     ClosedError,
@@ -93,13 +94,12 @@ class Brokers:
         may not be repeated goes on to the next broker only while it was surely not carried out
         (nobody listened there). If none answers, the error says what came of each.
         """
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + timeout_ms / 1000
+        deadline = Deadline(timeout_ms)
         last: NetworkError | None = None
         others: dict[str, WrongClusterError] = {}
         for endpoint in self._candidates():
-            left_ms = int((deadline - loop.time()) * 1000)
-            if left_ms <= 0:
+            left_ms = deadline.left_ms
+            if left_ms == 0:
                 break
             try:
                 response = await self.connection(endpoint, "control").unary(

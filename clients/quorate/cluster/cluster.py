@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
+from quorate.aio.clock import Deadline
 from quorate.aio.owner import Owner
 from quorate.cluster.brokers import Brokers
 from quorate.cluster.topic_views import Told, TopicView, TopicViews
@@ -37,7 +38,8 @@ log = logging.getLogger(__name__)
 METADATA_TIMEOUT_MS = 1000  # one broker's time to answer before the next is asked
 REFRESH_TIMEOUT_MS = 30_000  # of one look, over all brokers
 METADATA_AGE_MAX_S = 30.0
-RETRY_BACKOFF_S = (0.02, 0.05, 0.1, 0.2)  # between rounds over all known brokers
+#: Between rounds over all bootstrap servers, at the start.
+TRY_AGAIN_S = 0.2
 UNKNOWN_TOPIC_WAIT_S = 3.0  # a topic made just now may not be known everywhere
 NOBODY_ANSWERS_WAIT_S = 30.0
 #: Between looks that bring no news; the first one after news, or after a quiet time, is at once.
@@ -91,22 +93,20 @@ class Cluster(Brokers, TopicViews):
     async def start(self, *, timeout_ms: int = 30000) -> None:
         """Ask the bootstrap servers until one answers; QuorumUnavailableError after timeout_ms."""
         self.owner.bind()
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + timeout_ms / 1000
+        deadline = Deadline(timeout_ms)
         while True:
             try:
-                left_ms = max(1, int((deadline - loop.time()) * 1000))
-                await self.refresh(timeout_ms=left_ms)
+                await self.refresh(timeout_ms=max(1, deadline.left_ms))
                 break
             except (ClosedError, InvalidRequestError, WrongClusterError, WrongLoopError):
                 raise
             except QuorateError as error:
-                if loop.time() + RETRY_BACKOFF_S[-1] >= deadline:
+                if deadline.left_s <= TRY_AGAIN_S:
                     raise QuorumUnavailableError(
                         f"no answer within {timeout_ms} ms: is the cluster running, is the address "
                         f"right? {error}"
                     ) from error
-                await asyncio.sleep(RETRY_BACKOFF_S[-1])
+                await asyncio.sleep(TRY_AGAIN_S)
         self._keeper = self.owner.spawn(self._keep_fresh(), "metadata")
 
     async def stop(self) -> None:

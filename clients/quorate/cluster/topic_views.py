@@ -100,6 +100,17 @@ class TopicViews:
             return None
         return topic.partitions[partition]
 
+    def leader_endpoint(self, name: str, topic_id: bytes, partition: int) -> str:
+        """Return where a partition's leader listens.
+
+        Empty if nobody leads it, or if the topic of that name is another one by now.
+        """
+        topic = self.topics.get(name)
+        if topic is None or topic.topic_id != topic_id or partition >= len(topic.partitions):
+            return ""
+        view = topic.partitions[partition]
+        return view.endpoint if view.leader >= 0 else ""
+
     def take_hint(
         self, name: str, partition: int, hint: LeaderHint, brokers: Mapping[int, str]
     ) -> bool:

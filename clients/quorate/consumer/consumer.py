@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Annotated, ClassVar, Self
 
+from quorate.aio.clock import Deadline
 from quorate.aio.owner import Owner
 from quorate.cluster.cluster import Cluster
 from quorate.consumer.fetch_stream import FetchConfig
@@ -191,8 +192,7 @@ class Consumer(ConsumerPositions):
         getone raises, unless there are records: these come first.
         """
         limit = self._max_poll_records if max_records is None else max_records
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + timeout_ms / 1000
+        deadline = Deadline(timeout_ms)
         only = frozenset(partitions)
         while True:
             if self._read_since_yield >= RECORDS_BETWEEN_YIELDS:
@@ -203,12 +203,11 @@ class Consumer(ConsumerPositions):
             if found:
                 self._read_since_yield += sum(map(len, found.values()))
                 return found
-            left = deadline - loop.time()
-            if left <= 0:
+            if deadline.has_passed:
                 fetcher.found_nothing()
                 await asyncio.sleep(0)  # a loop of polls must not stop the fetching
                 return {}
-            await fetcher.wait(left)
+            await fetcher.wait(deadline.left_s)
 
     async def _let_others_run(self) -> None:
         """A loop of reads that never finds the buffer empty must not stop the event loop."""

@@ -79,6 +79,8 @@ class Fetcher:
         was_full = self.buffer.is_full
         self.buffer.changed(state)
         self._follow(state, was_full)
+        if state.is_readable:
+            self.arrived.ring()
 
     def had_turn(self, state: PartitionState) -> None:
         """The user has read of a partition: others are next."""
@@ -120,8 +122,6 @@ class Fetcher:
             home.touch(state)
         if state.needs_offset:
             self.offsets.want(state)
-        if state.is_readable:
-            self.arrived.ring()
         if was_full and not self.buffer.is_full:
             self._streams.wake()
 
@@ -132,11 +132,8 @@ class Fetcher:
 
     def endpoint_of(self, state: PartitionState) -> str:
         """Return where a partition's leader listens; empty if nobody leads."""
-        topic = self.cluster.topics.get(state.topic_partition.topic)
-        if topic is None or topic.topic_id != state.topic_id:
-            return ""
-        view = self.cluster.partition(*state.topic_partition)
-        return view.endpoint if view is not None and view.leader >= 0 else ""
+        topic, partition = state.topic_partition
+        return self.cluster.leader_endpoint(topic, state.topic_id, partition)
 
     def _leaders_changed(self) -> None:
         """Look where each partition is led, once for all that changes in this turn of the loop."""

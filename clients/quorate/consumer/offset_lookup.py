@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from quorate.aio.backoff import backoff_ms
 from quorate.aio.bell import Bell
+from quorate.aio.clock import Deadline
 from quorate.cluster.leader_stream import BACKOFF_MAX_MS, BACKOFF_MS
 from quorate.consumer.partition_state import UNKNOWN
 from quorate.errors import (
@@ -173,7 +174,7 @@ class OffsetLookup:
         }
         listed = Listed({}, {})
         try:
-            listed = await self._ask(endpoint, times, TIMEOUT_S)
+            listed = await self._ask(endpoint, times, Deadline(TIMEOUT_S * 1000))
         except QuorateError as error:
             if not error.retriable:
                 listed = Listed({}, dict.fromkeys(times, error))
@@ -236,21 +237,19 @@ class OffsetLookup:
 
         Raises UnknownTopicError, RequestTimedOutError.
         """
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + timeout_s
+        deadline = Deadline(timeout_s * 1000)
         found: dict[TopicPartition, ListedOffset] = {}
         last: QuorateError | None = None
         while len(found) < len(wanted):
             missing = {key: time for key, time in wanted.items() if key not in found}
-            left = deadline - loop.time()
-            if left <= 0:
+            if deadline.has_passed:
                 raise RequestTimedOutError(
                     f"the offsets of {sorted(missing)} were not known within {timeout_s:.0f} s "
                     f"(last: {last or 'no leader'})"
                 )
             groups = await self._by_leader(missing)
             answers = await asyncio.gather(
-                *(self._ask(endpoint, group, left) for endpoint, group in groups.items()),
+                *(self._ask(endpoint, group, deadline) for endpoint, group in groups.items()),
                 return_exceptions=True,
             )
             for answer in answers:
@@ -286,17 +285,15 @@ class OffsetLookup:
     # -- one leader ------------------------------------------------------------------------------
 
     async def _ask(
-        self, endpoint: str, times: Mapping[TopicPartition, int], timeout_s: float
+        self, endpoint: str, times: Mapping[TopicPartition, int], deadline: Deadline
     ) -> Listed:
         """Ask one leader, in as many requests as it takes; raises what the network raises."""
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + timeout_s
         keys = list(times)
         listed = Listed({}, {})
         for start in range(0, len(keys), PARTITIONS_MAX):
             part = {key: times[key] for key in keys[start : start + PARTITIONS_MAX]}
             request, asked = self._request(part)
-            response = await self._call(endpoint, request, part, deadline - loop.time())
+            response = await self._call(endpoint, request, part, deadline)
             for one in response.partitions:
                 key = asked.get((one.topic_id, one.partition))
                 if key is not None:
@@ -328,12 +325,12 @@ class OffsetLookup:
         endpoint: str,
         request: ListOffsetsRequest,
         keys: Collection[TopicPartition],
-        timeout_s: float,
+        deadline: Deadline,
     ) -> ListOffsetsResponse:
         """Wait for the answer for as long as this broker leads any of them."""
         connection = self._cluster.connection(endpoint, "control")
         call = asyncio.ensure_future(
-            connection.unary(LIST_OFFSETS, request, timeout_ms=max(1, int(timeout_s * 1000)))
+            connection.unary(LIST_OFFSETS, request, timeout_ms=max(1, deadline.left_ms))
         )
         try:
             while True:

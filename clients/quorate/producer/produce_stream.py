@@ -50,7 +50,6 @@ class StreamOwner(Protocol):
     acks: int
     request_timeout_ms: int
 
-    def endpoint_of(self, queue: PartitionQueue) -> str: ...
     def settle(
         self, batch: Batch, error: QuorateError | None, result: ProduceResult, endpoint: str
     ) -> None: ...
@@ -113,7 +112,7 @@ class ProduceStream(LeaderStream[Frame[ProduceHeader], ProduceResponse]):
         for index, batch in enumerate(batches):
             if batch is None or batch.done:
                 continue
-            endpoint = self.sender.endpoint_of(batch.queue)
+            endpoint = endpoint_of(self.cluster, batch.queue)
             if endpoint and endpoint != self.endpoint:
                 batches[index] = None  # its answer, should it still come, is not for us
                 self.sender.lost(batch, StreamBrokenError("another broker leads"), wait_ms=0)
@@ -154,7 +153,7 @@ class ProduceStream(LeaderStream[Frame[ProduceHeader], ProduceResponse]):
     # -- requests --------------------------------------------------------------------------------
 
     def _is_ours(self, queue: PartitionQueue) -> bool:
-        return self.sender.endpoint_of(queue) == self.endpoint
+        return endpoint_of(self.cluster, queue) == self.endpoint
 
     def has_work(self) -> bool:
         return any(self._is_ours(queue) for queue in self.accumulator.waiting())
@@ -215,6 +214,11 @@ class ProduceStream(LeaderStream[Frame[ProduceHeader], ProduceResponse]):
             self._timer.cancel()
         loop = asyncio.get_running_loop()
         self._timer = loop.call_later(max(seconds, 0.001), self.wake)
+
+
+def endpoint_of(cluster: Cluster, queue: PartitionQueue) -> str:
+    """Return where the leader of a queue's partition listens; empty if nobody leads."""
+    return cluster.leader_endpoint(queue.topic, queue.topic_id, queue.partition)
 
 
 def in_doubt_ms(batch: Batch, now: float) -> int:

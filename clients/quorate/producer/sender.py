@@ -36,7 +36,7 @@ from quorate.errors import (
 from quorate.net.methods import INIT_PRODUCER_ID
 from quorate.producer.accumulator import Accumulator
 from quorate.producer.partition_queue import Batch, PartitionQueue, ProducerIdentity
-from quorate.producer.produce_stream import ProduceStream
+from quorate.producer.produce_stream import ProduceStream, endpoint_of
 from quorate.v1.records_pb2 import InitProducerIdRequest, ProduceResult
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ class Sender:
             stream.wake_for_linger()
 
     def _stream_of(self, queue: PartitionQueue) -> ProduceStream | None:
-        endpoint = self.endpoint_of(queue)
+        endpoint = endpoint_of(self.cluster, queue)
         if not endpoint:
             return None
         for stream in self._streams.to(endpoint):
@@ -150,16 +150,6 @@ class Sender:
         self._streams.wake()
         if homeless:
             self.refresh()
-
-    def endpoint_of(self, queue: PartitionQueue) -> str:
-        """Return where the leader of a queue's partition listens; empty if nobody leads."""
-        topic = self.cluster.topics.get(queue.topic)
-        if topic is None or topic.topic_id != queue.topic_id:
-            return ""
-        if queue.partition >= len(topic.partitions):
-            return ""
-        view = topic.partitions[queue.partition]
-        return view.endpoint if view.leader >= 0 else ""
 
     def refresh(self) -> None:
         """Look for leaders again; the cluster bounds how often."""
@@ -216,10 +206,10 @@ class Sender:
             self.accumulator.succeeded(batch, result.base_offset, result.log_append_time_ms)
             return
         queue = batch.queue
-        asked = self.endpoint_of(queue)
+        asked = endpoint_of(self.cluster, queue)
         if result.HasField("leader") and asked:
             self.cluster.learn(queue.topic, queue.partition, result.leader)
-        leader = self.endpoint_of(queue)
+        leader = endpoint_of(self.cluster, queue)
         knows_leader = leader not in ("", endpoint)
         self.lost(batch, error, wait_ms=0.0 if knows_leader else None)
         if not batch.done and not knows_leader:

@@ -63,7 +63,7 @@ def calls_to_read(partitions: int) -> float:
 def test_reading_costs_the_same_with_one_partition_and_with_hundreds() -> None:
     one, many = calls_to_read(1), calls_to_read(400)
     print(f"calls per record: {one:.2f} with one partition, {many:.2f} with 400")
-    assert many < 2 * one  # the turn of a partition is shared by ten records only
+    assert many <= 1.5 * one  # the turn of a partition is shared by ten records only
 
 
 class Idle:
