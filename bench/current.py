@@ -18,7 +18,8 @@ from quorate.net.principal import ANONYMOUS
 from quorate.v1.admin_pb2 import CreateTopicsRequest
 from quorate.v1.common_pb2 import Listener
 from quorate_cli.local import Node
-from quorate_quorum.client.client import HeartbeatStream, QuorumClient
+from quorate_quorum.client.client import QuorumClient
+from quorate_quorum.client.heartbeat import HeartbeatStream
 from quorate_quorum.metadata.delta import MetadataDelta
 from quorate_quorum.metadata.image import MetadataImage
 from quorate_quorum.v1.controller_pb2 import HeartbeatRequest, HeartbeatResponse, RegisterRequest

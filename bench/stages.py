@@ -19,7 +19,7 @@ from bench.traced_voter import TRACE
 from bench.voters import Voters, ask, door, running, set_once
 from quorate_cli.local import Node
 from quorate_quorum.client.client import QuorumClient
-from quorate_quorum.client.forwarding import ForwardStream
+from quorate_quorum.client.forward_stream import ForwardStream
 
 Figures = dict[str, list[float]]
 Marks = Sequence[tuple[float, str]]

@@ -20,6 +20,7 @@ from quorate.v1.admin_pb2 import AlterConfigsRequest
 from quorate_cli.local import LocalCluster, Shape, free_port
 from quorate_quorum.client.client import QuorumClient
 from quorate_quorum.log.real_disk import RealDisk
+from quorate_quorum.node.config import BrokerConfig
 from quorate_quorum.node.environment import Environment
 from quorate_quorum.node.process import loop_factory
 
@@ -78,11 +79,16 @@ def _runner() -> asyncio.Runner:
 async def new_client(cluster: Voters) -> AsyncIterator[QuorumClient]:
     """Give a door that nobody has gone through: its image is empty until it is started."""
     network = GrpcNetwork()
-    client = QuorumClient(
-        Environment(network=network, disk=RealDisk()),
-        cluster.endpoints,
-        cluster_id=cluster.cluster_id,
+    config = BrokerConfig(
         node_id=0,
+        listeners=("127.0.0.1:0",),
+        log_dirs=("/nowhere",),
+        quorum_bootstrap_servers=tuple(cluster.endpoints),
+    )
+    client = QuorumClient(
+        config,
+        Environment(network=network, disk=RealDisk()),
+        cluster_id=cluster.cluster_id,
         fail=_failed,
     )
     try:

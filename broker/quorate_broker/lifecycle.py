@@ -41,7 +41,8 @@ if TYPE_CHECKING:
     from quorate_broker.files.directories import LogDirectories
     from quorate_broker.publisher import Publisher
     from quorate_broker.replicas.replicas import Replicas
-    from quorate_quorum.client.client import HeartbeatStream, QuorumClient
+    from quorate_quorum.client.client import QuorumClient
+    from quorate_quorum.client.heartbeat import HeartbeatStream
     from quorate_quorum.log.disk import Disk
     from quorate_quorum.metadata.brokers import BrokerImage
     from quorate_quorum.metadata.image import MetadataImage

@@ -36,7 +36,7 @@ from quorate_broker.replicas.replicas import Replicas
 from quorate_broker.replication.fetcher import Fetchers
 from quorate_broker.replication.isr import IsrKeeper
 from quorate_broker.replication.service import ReplicaService
-from quorate_quorum.client.client import QuorumClient, QuorumClientConfig
+from quorate_quorum.client.client import QuorumClient
 from quorate_quorum.node.config import ConfigError
 from quorate_quorum.node.identify import NodeService
 from quorate_quorum.node.server import NodeServer
@@ -154,12 +154,10 @@ class _Rooms:
         config, environment = server.config, server.environment
         self._directories = directories
         self.client = QuorumClient(
+            config,
             environment,
-            config.quorum_bootstrap_servers,
             cluster_id=directories.cluster_id,
-            node_id=config.node_id,
             fail=server.fail,
-            config=_client_config(config),
             quorum_generation=directories.quorum_generation,
         )
         self.replicas = Replicas(config, environment, self.client)
@@ -218,16 +216,3 @@ class _Rooms:
         return await self.client.allocate_producer_ids(
             self.replicas.broker_id, self.lifecycle.broker_epoch
         )
-
-
-def _client_config(config: BrokerConfig) -> QuorumClientConfig:
-    return QuorumClientConfig(
-        watch_silence_max_ms=config.watch_silence_max_ms,
-        heartbeat_interval_ms=config.broker_heartbeat_interval_ms,
-        request_timeout_ms=config.request_timeout_ms,
-        alter_timeout_ms=config.alter_partitions_timeout_ms,
-        allocate_timeout_ms=config.producer_ids_timeout_ms,
-        backoff_min_ms=config.reconnect_backoff_ms,
-        backoff_max_ms=config.reconnect_backoff_max_ms,
-        alter_in_flight_max=config.alter_partitions_in_flight_max,
-    )

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from quorate.net.network import Listener
-from quorate_quorum.client.client import HeartbeatStream, QuorumClient
+from quorate_quorum.client.client import QuorumClient
+from quorate_quorum.client.heartbeat import HeartbeatStream
 from quorate_quorum.metadata.delta import MetadataDelta
 from quorate_quorum.metadata.image import MetadataImage
+from quorate_quorum.node.config import BrokerConfig
 from quorate_quorum.node.environment import Environment
 from quorate_quorum.node.identify import NodeService
 from quorate_quorum.v1.controller_pb2 import (
@@ -48,12 +50,14 @@ class FakeBroker:
         #: What it says when asked for the ends of its replicas: (last_epoch, log_end_offset).
         self.end = (0, 0)
         self._ends: list[ReplicaEnd] = []
-        self.client = QuorumClient(
-            environment,
-            bootstrap,
-            cluster_id=cluster_id,
+        config = BrokerConfig(
             node_id=node_id,
-            fail=self.failures.append,
+            listeners=(self.endpoint,),
+            log_dirs=("/data",),
+            quorum_bootstrap_servers=tuple(bootstrap),
+        )
+        self.client = QuorumClient(
+            config, environment, cluster_id=cluster_id, fail=self.failures.append
         )
         self.stream: HeartbeatStream | None = None
         self.listener: Listener | None = None

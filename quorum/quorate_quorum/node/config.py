@@ -224,15 +224,23 @@ class BrokerConfig(NodeConfig, frozen=True, kw_only=True, forbid_unknown_fields=
     #: Requests in flight on one fetch stream; the rest waits unread.
     fetch_in_flight_max: Count = 2
 
-    #: A watch silent for so long is opened elsewhere.
+    #: A watch silent for so long is opened elsewhere; a voter sends a frame every 250 ms.
     watch_silence_max_ms: Milliseconds = 1000
+    #: A watched voter that does not know what the controller's heartbeats tell, for so long, is
+    #: left for another.
+    watch_lag_max_ms: Milliseconds = 1000
+    #: Calls that wait until the image has applied an offset.
+    image_waiters_max: Count = 100_000
     #: For one change of ISRs, which takes a round of the quorum.
     alter_partitions_timeout_ms: Milliseconds = 5000
     alter_partitions_in_flight_max: Count = 64
     #: Below what a producer gives one broker (2 s), so that it learns why there are none.
     producer_ids_timeout_ms: Milliseconds = 1_500
-    #: Admin calls on their way to the controller.
+    #: Admin calls on their way to the controller, and the bytes of their requests: of one, and of
+    #: all. One that is larger than the controller takes would break the stream of all others.
     forward_in_flight_max: Count = 1000
+    forward_request_max_bytes: MessageBytes = 32 * MIB
+    forward_queued_max_bytes: Bytes = 64 * MIB
 
     #: Directories that the image does not know are removed after so long.
     stray_delete_delay_ms: Milliseconds = 60_000
@@ -448,7 +456,7 @@ def _impossible(config: NodeConfig) -> Iterable[tuple[str, ...]]:
             )
         yield from _not_above(config, "replica.fetch.wait.max.ms", "replica.lag.time.max.ms", 2)
         yield from _not_above(config, "stream.queued.max.bytes", "queued.max.bytes")
-        for name in ("fetch.max.bytes", "replica.fetch.max.bytes"):
+        for name in ("fetch.max.bytes", "replica.fetch.max.bytes", "forward.request.max.bytes"):
             yield from _not_above(config, name, "socket.request.max.bytes")
 
 

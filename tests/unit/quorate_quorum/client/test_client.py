@@ -1,12 +1,8 @@
-"""The brokers' door to the quorum: it finds the controller, follows the image, asks once."""
+"""What a broker asks of the controller: it finds it, asks until answered, or asks once."""
 
 from __future__ import annotations
 
 import asyncio
-import random
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
-from dataclasses import replace
-from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
@@ -14,393 +10,20 @@ from structlog.testing import capture_logs
 from quorate.errors import (
     DuplicateBrokerError,
     InvalidRequestError,
-    NetworkError,
-    NotControllerError,
     OutcomeUnknownError,
     OverloadedError,
     QuorumUnavailableError,
-    RequestTimedOutError,
     to_wire,
 )
 from quorate.net.methods import CREATE_TOPICS
-from quorate.net.network import Handler, Method, Peer
 from quorate.net.principal import ANONYMOUS
 from quorate.v1.admin_pb2 import CreatedTopic, CreateTopicsRequest, CreateTopicsResponse
-from quorate_quorum.client.client import QuorumClient
-from quorate_quorum.client.forwarding import ForwardLimits
-from quorate_quorum.metadata.delta import MetadataDelta
-from quorate_quorum.metadata.image import MetadataImage
-from quorate_quorum.metadata.watch import Watch
-from quorate_quorum.methods import (
-    ALLOCATE_PRODUCER_IDS,
-    ALTER_PARTITIONS,
-    FORWARD,
-    HEARTBEAT,
-    REGISTER,
-)
-from quorate_quorum.node.environment import Environment
 from quorate_quorum.node.identify import NodeService
 from quorate_quorum.v1 import controller_pb2 as wire
-from quorate_quorum.v1.events_pb2 import Feature, MetadataEvent, Voter, Voters
-from quorate_testing.in_process import InProcessListener, InProcessNetwork
-from quorate_testing.simulated.loop import SimulatedLoop, simulate
-from tests.harness.fake_raft import AnyFeature, FakeRaft
-
-CLUSTER = "c1"
-NOT_CONTROLLER = to_wire(NotControllerError("not me"))
-
-
-def feature(level: int) -> MetadataEvent:
-    return MetadataEvent(feature=Feature(name="x", level=level))
-
-
-class FakeVoter:
-    """A real Watch over a fake Raft, and a controller that does as the test says."""
-
-    def __init__(self, network: InProcessNetwork, node_id: int, generation: int = 1) -> None:
-        self.network = network
-        self.node_id = node_id
-        self.endpoint = f"v{node_id}:9093"
-        self.raft = FakeRaft(self, node_id=node_id, endpoint=self.endpoint)
-        self.watch = Watch(CLUSTER, generation, self.raft, self.raft.epoch_at)
-        self.asked: list[str] = []
-        self.beats: list[wire.HeartbeatRequest] = []
-        self.forwarded: Callable[[wire.ForwardRequest], Any] = self._created
-        self.registered = wire.RegisterResponse(broker_epoch=5, quorum_generation=generation)
-        self.is_mute = False
-        self._listener: InProcessListener | None = None
-        self.raft.format()
-
-    async def start(self) -> FakeVoter:
-        self._listener = await self.network.serve(self.endpoint, [self, self.watch])
-        return self
-
-    def kill(self) -> None:
-        assert self._listener is not None
-        self._listener.kill()
-
-    def handlers(self) -> Mapping[Method[Any, Any], Handler]:
-        return {
-            REGISTER: self.register,
-            FORWARD: self.forward,
-            HEARTBEAT: self.heartbeat,
-            ALTER_PARTITIONS: self.alter,
-            ALLOCATE_PRODUCER_IDS: self.allocate,
-        }
-
-    # -- RaftListener
-
-    def committed(self, batches: Sequence[bytes], high_watermark: int) -> None:
-        if hasattr(self, "watch"):
-            self.watch.wake()
-
-    def became_leader(self, epoch: int, handed_over_for_silence: bool) -> None: ...
-    def lost_leadership(self, epoch: int) -> None: ...
-    def leader_known(self, leader_id: int, epoch: int, endpoint: str) -> None:
-        self.watch.wake()
-
-    # -- Controller
-
-    def _hint(self) -> dict[str, Any]:
-        raft = self.raft
-        return {
-            "error": NOT_CONTROLLER,
-            "leader_id": raft.leader_id,
-            "leader_endpoint": raft.leader_endpoint,
-        }
-
-    async def register(self, request: wire.RegisterRequest, peer: Peer) -> wire.RegisterResponse:
-        self.asked.append("register")
-        if not self.raft.is_leader:
-            return wire.RegisterResponse(**self._hint())
-        return self.registered
-
-    async def forward(
-        self, requests: AsyncIterator[wire.ForwardRequests], peer: Peer
-    ) -> AsyncIterator[wire.ForwardResponses]:
-        first = True
-        async for message in requests:
-            assert message.cluster_id == (CLUSTER if first else "")
-            first = False
-            for request in message.requests:
-                self.asked.append("forward")
-                if self.raft.is_leader:
-                    answer = await self.forwarded(request)
-                else:
-                    answer = wire.ForwardResponse(**self._hint())
-                if answer is not None:
-                    answer.request_id = answer.request_id or request.request_id
-                    yield wire.ForwardResponses(responses=[answer])
-
-    async def _created(self, request: wire.ForwardRequest) -> wire.ForwardResponse:
-        asked = CREATE_TOPICS.decode_request(request.request)
-        self.raft.propose(self.raft.epoch, [feature(len(asked.topics))])
-        made = CreateTopicsResponse(topics=[CreatedTopic(name=t.name) for t in asked.topics])
-        return wire.ForwardResponse(
-            response=made.SerializeToString(), apply_offset=self.raft.log_end_offset
-        )
-
-    async def heartbeat(
-        self, requests: AsyncIterator[wire.HeartbeatRequest], peer: Peer
-    ) -> AsyncIterator[wire.HeartbeatResponse]:
-        self.asked.append("heartbeat")
-        async for request in requests:
-            if not self.raft.is_leader:
-                yield wire.HeartbeatResponse(**self._hint())
-                return
-            self.beats.append(request)
-            if self.is_mute:
-                await asyncio.sleep(1000)
-            yield wire.HeartbeatResponse(
-                leader_id=self.node_id,
-                leader_endpoint=self.endpoint,
-                epoch=self.raft.epoch,
-                high_watermark=self.raft.high_watermark,
-                interval_ms=500,
-                fenced=True,
-            )
-
-    async def alter(
-        self, requests: AsyncIterator[wire.AlterPartitionsRequest], peer: Peer
-    ) -> AsyncIterator[wire.AlterPartitionsResponse]:
-        self.asked.append("alter")
-        held: list[wire.AlterPartitionsRequest] = []
-        async for request in requests:
-            if not self.raft.is_leader:
-                yield wire.AlterPartitionsResponse(
-                    error=NOT_CONTROLLER, request_id=request.request_id
-                )
-                continue
-            held.append(request)
-            if len(held) == 2:  # answered in the other order
-                for late in reversed(held):
-                    yield wire.AlterPartitionsResponse(
-                        request_id=late.request_id,
-                        partitions=[
-                            wire.AlteredPartition(partition=p.partition) for p in late.partitions
-                        ],
-                    )
-                held.clear()
-
-    async def allocate(
-        self, request: wire.AllocateProducerIdsRequest, peer: Peer
-    ) -> wire.AllocateProducerIdsResponse:
-        if not self.raft.is_leader:
-            return wire.AllocateProducerIdsResponse(**self._hint())
-        return wire.AllocateProducerIdsResponse(first_producer_id=3000, count=1000)
-
-
-class World:
-    """Voters 100, 101, 102 on one network; a client to them."""
-
-    def __init__(self, loop: SimulatedLoop) -> None:
-        self.loop = loop
-        self.network = InProcessNetwork()
-        self.voters: list[FakeVoter] = []
-        self.failures: list[str] = []
-        self.client: QuorumClient
-
-    async def start(self, count: int = 3, leader: int = 0) -> World:
-        self.voters = [await FakeVoter(self.network, 100 + n).start() for n in range(count)]
-        environment = Environment(
-            network=self.network,
-            disk=None,  # type: ignore[arg-type]
-            chance=random.Random(7),
-            features=AnyFeature(),
-        )
-        self.client = QuorumClient(
-            environment,
-            [voter.endpoint for voter in self.voters],
-            cluster_id=CLUSTER,
-            node_id=1,
-            fail=self.failures.append,
-        )
-        self.lead(leader, 1)
-        return self
-
-    def lead(self, index: int, epoch: int) -> FakeVoter:
-        leader = self.voters[index]
-        for voter in self.voters:
-            if voter is not leader:
-                voter.raft.lose(leader.node_id, epoch, leader.endpoint)
-        leader.raft.lead(epoch)
-        self.replicate(leader)
-        return leader
-
-    def replicate(self, leader: FakeVoter) -> None:
-        for voter in self.voters:
-            if voter is not leader:
-                voter.raft.follow(leader.raft)
-
-
-def in_a_world(
-    program: Callable[[World], Coroutine[Any, Any, None]], *, count: int = 3, seed: int = 1
-) -> None:
-    async def run(loop: SimulatedLoop) -> None:
-        world = await World(loop).start(count)
-        try:
-            await asyncio.wait_for(program(world), 50)
-        finally:
-            await world.client.stop()
-        assert world.failures == []
-
-    simulate(run, seed=seed, time_max_s=100)
-
-
-class Recorder:
-    def __init__(self) -> None:
-        self.offsets: list[int] = []
-
-    def image_changed(self, delta: MetadataDelta, image: MetadataImage) -> None:
-        assert delta.image.offset == (self.offsets[-1] if self.offsets else 0)
-        self.offsets.append(image.offset)
-
-
-# -- watch
-
-
-def test_the_image_follows_the_log_and_listeners_see_every_batch() -> None:
-    async def program(world: World) -> None:
-        recorder = Recorder()
-        world.client.subscribe(recorder)
-        await world.client.start()
-        await world.client.wait_applied(2, timeout_ms=1000)
-        leader = world.voters[0]
-        leader.raft.propose(1, [feature(1), feature(2)])
-        await asyncio.sleep(0)
-        world.replicate(leader)
-        await world.client.wait_applied(4, timeout_ms=1000)
-        assert recorder.offsets == [1, 2, 4]
-        assert world.client.image.features["x"] == 2
-        assert (world.client.leader_id, world.client.leader_endpoint) == (100, "v100:9093")
-        assert world.client.quorum_generation == 1
-
-    in_a_world(program)
-
-
-def test_a_watch_whose_voter_is_killed_goes_on_at_another() -> None:
-    async def program(world: World) -> None:
-        await world.client.start()
-        await world.client.wait_applied(2, timeout_ms=1000)
-        world.voters[2].kill()
-        world.voters[1].kill()
-        world.voters[0].raft.propose(1, [feature(1)])
-        await world.client.wait_applied(3, timeout_ms=2000)
-
-    in_a_world(program)
-
-
-def test_a_silent_watch_is_dropped_after_a_second_and_opened_elsewhere() -> None:
-    async def program(world: World) -> None:
-        silent = world.voters[1:]
-        for voter in silent:  # they stand still: no frame, no end
-            voter.watch._config = type(voter.watch._config)(silence_max_ms=1_000_000)
-        await world.client.start()
-        await world.client.wait_applied(2, timeout_ms=1000)
-        world.voters[0].raft.propose(1, [feature(1)])
-        await world.client.wait_applied(3, timeout_ms=8000)
-
-    for seed in range(3):
-        in_a_world(program, seed=seed)
-
-
-def test_what_the_watcher_needs_for_a_frame_is_not_the_silence_of_the_voter() -> None:
-    """Else a snapshot that takes longer than that to load is begun again and again."""
-
-    async def program(world: World) -> None:
-        client = world.client
-        take = client._take_frame
-        frames = 0
-
-        async def slowly(frame: Any) -> None:
-            nonlocal frames
-            frames += 1
-            await take(frame)
-            await asyncio.sleep(1.5 * client._config.watch_silence_max_ms / 1000)
-
-        client._take_frame = slowly  # type: ignore[method-assign]
-        connected = client._connections.get
-        opened: list[str] = []
-
-        def connect(endpoint: str) -> Any:
-            opened.append(endpoint)
-            return connected(endpoint)
-
-        client._connections.get = connect  # type: ignore[method-assign]
-        await client.start()
-        await asyncio.sleep(20)
-        assert frames > 5
-        assert len(opened) == 1, "one watch"
-
-    in_a_world(program)
-
-
-def test_a_voter_that_lags_behind_what_heartbeats_tell_is_left() -> None:
-    async def program(world: World) -> None:
-        client = world.client
-        await client.start()
-        await client.wait_applied(2, timeout_ms=1000)
-        stream = client.heartbeat(wire.HeartbeatRequest, lambda answer: None)
-        world.voters[0].raft.propose(1, [feature(1)])  # the two others do not follow
-        await client.wait_applied(3, timeout_ms=10_000)
-        await stream.close()
-
-    in_a_world(program)
-
-
-def test_a_watcher_that_diverges_reloads_and_its_image_never_goes_back() -> None:
-    async def program(world: World) -> None:
-        recorder = Recorder()
-        world.client.subscribe(recorder)
-        world.voters[0].raft.propose(1, [feature(1)])
-        await asyncio.sleep(0)
-        world.replicate(world.voters[0])
-        await world.client.start()
-        await world.client.wait_applied(3, timeout_ms=1000)
-        for voter in world.voters:  # another history of the same length, then longer
-            voter.kill()
-        world.voters = [await FakeVoter(world.network, 100 + n).start() for n in range(3)]
-        leader = world.lead(0, 3)
-        leader.raft.propose(3, [feature(5)])
-        await asyncio.sleep(0)
-        world.replicate(leader)
-        await asyncio.sleep(3)
-        leader.raft.propose(3, [feature(6)])
-        await asyncio.sleep(0)
-        world.replicate(leader)
-        await world.client.wait_applied(4, timeout_ms=5000)
-        assert world.client.image.features["x"] == 6
-        assert recorder.offsets == sorted(recorder.offsets)
-
-    in_a_world(program)
-
-
-def test_an_event_that_contradicts_the_image_stops_the_node() -> None:
-    async def program(world: World) -> None:
-        await world.client.start()
-        await world.client.wait_applied(2, timeout_ms=1000)
-        twice = MetadataEvent(voters=Voters(voters=[Voter(id=1), Voter(id=1)]))
-        world.voters[0].raft.propose(1, [twice])
-        await asyncio.sleep(0.01)
-        world.replicate(world.voters[0])
-        await asyncio.sleep(0.1)
-        assert len(world.failures) == 1
-        assert world.client.image.offset == 2
-        world.failures.clear()
-
-    in_a_world(program)
-
-
-def test_waiting_for_an_offset_ends_at_the_timeout() -> None:
-    async def program(world: World) -> None:
-        await world.client.start()
-        with pytest.raises(RequestTimedOutError, match="100 ms"):
-            await world.client.wait_applied(1000, timeout_ms=100)
-
-    in_a_world(program)
-
-
-# -- register
+from tests.unit.quorate_quorum.client.builders import (
+    World,
+    in_a_world,
+)
 
 
 @pytest.mark.parametrize("leader", [0, 1, 2])
@@ -436,9 +59,6 @@ def test_registration_tells_what_the_controller_says_for_good() -> None:
             await world.client.register(wire.RegisterRequest(broker_id=1))
 
     in_a_world(program)
-
-
-# -- forward
 
 
 def created(name: str = "orders") -> CreateTopicsRequest:
@@ -596,9 +216,6 @@ def test_calls_under_way_are_bounded_in_number_and_bytes() -> None:
     async def program(world: World) -> None:
         for voter in world.voters:
             voter.raft.lose(-1, 2)
-        world.client._forwarding._limits = ForwardLimits(
-            in_flight_max=2, bytes_max=100, request_bytes_max=60
-        )
         with pytest.raises(InvalidRequestError, match="at most 60"):
             await world.client.forward(
                 CREATE_TOPICS, created("x" * 80), principal=ANONYMOUS, timeout_ms=100
@@ -621,7 +238,12 @@ def test_calls_under_way_are_bounded_in_number_and_bytes() -> None:
             await forward(world)
         await asyncio.gather(asking, again, return_exceptions=True)
 
-    in_a_world(program)
+    in_a_world(
+        program,
+        forward_in_flight_max=2,
+        forward_queued_max_bytes=100,
+        forward_request_max_bytes=60,
+    )
 
 
 def test_a_call_that_waits_for_a_controller_is_sent_as_soon_as_one_is_known() -> None:
@@ -630,8 +252,7 @@ def test_a_call_that_waits_for_a_controller_is_sent_as_soon_as_one_is_known() ->
         await world.client.wait_applied(2, timeout_ms=1000)
         for voter in world.voters:
             voter.raft.lose(-1, 2)
-        world.client._config = replace(world.client._config, backoff_min_ms=8000)
-        world.client._forget_leader("v100:9093")
+        world.client._leader.forget("v100:9093")
         asking = asyncio.ensure_future(forward(world, timeout_ms=9000))
         await asyncio.sleep(0.5)
         before = world.loop.time()
@@ -641,144 +262,7 @@ def test_a_call_that_waits_for_a_controller_is_sent_as_soon_as_one_is_known() ->
             assert world.loop.time() < before + 2
         await asking
 
-    in_a_world(program)
-
-
-# -- heartbeat
-
-
-def state(applied: int = 3) -> wire.HeartbeatRequest:
-    return wire.HeartbeatRequest(broker_id=1, broker_epoch=5, applied_offset=applied)
-
-
-def test_heartbeats_are_sent_at_the_interval_and_when_pushed() -> None:
-    async def program(world: World) -> None:
-        answers: list[wire.HeartbeatResponse] = []
-        stream = world.client.heartbeat(state, answers.append)
-        await asyncio.sleep(2.2)
-        beats = world.voters[0].beats
-        assert 4 <= len(beats) <= 6
-        assert {beat.cluster_id for beat in beats} == {CLUSTER}
-        before = len(beats)
-        stream.push()
-        await asyncio.sleep(0.001)
-        assert len(beats) == before + 1
-        assert answers[-1].fenced
-        await stream.close()
-
-    in_a_world(program)
-
-
-def test_heartbeats_move_to_a_new_controller_as_soon_as_the_watch_tells() -> None:
-    async def program(world: World) -> None:
-        await world.client.start()
-        stream = world.client.heartbeat(state, lambda answer: None)
-        await asyncio.sleep(1)
-        world.voters[0].is_mute = True  # as by SIGSTOP: nothing breaks
-        await asyncio.sleep(0.6)
-        world.lead(1, 2)
-        await asyncio.sleep(0.3)
-        assert world.voters[1].beats, "well before the old one's silence is over"
-        await stream.close()
-
-    in_a_world(program)
-
-
-def test_heartbeats_leave_a_controller_that_is_silent() -> None:
-    async def program(world: World) -> None:
-        stream = world.client.heartbeat(state, lambda answer: None)
-        await asyncio.sleep(1)
-        asked = world.voters[0].asked.count("heartbeat")
-        world.voters[0].is_mute = True
-        await asyncio.sleep(3)
-        assert world.voters[0].asked.count("heartbeat") > asked
-        await stream.close()
-
-    in_a_world(program)
-
-
-def test_heartbeats_survive_a_killed_controller() -> None:
-    async def program(world: World) -> None:
-        await world.client.start()
-        stream = world.client.heartbeat(state, lambda answer: None)
-        await asyncio.sleep(1)
-        world.voters[0].kill()
-        await asyncio.sleep(0.5)
-        world.lead(2, 2)
-        await asyncio.sleep(0.6)
-        assert world.voters[2].beats
-        tries = sum(voter.asked.count("heartbeat") for voter in world.voters)
-        assert tries < 20, "with backoff"
-        await stream.close()
-
-    in_a_world(program)
-
-
-def test_a_fault_in_a_callback_stops_the_node() -> None:
-    async def program(world: World) -> None:
-        def answered(answer: wire.HeartbeatResponse) -> None:
-            raise ValueError("a bug")
-
-        stream = world.client.heartbeat(state, answered)
-        await asyncio.sleep(1)
-        assert "a bug" in world.failures.pop()
-        await stream.close()
-
-    in_a_world(program)
-
-
-# -- alter partitions
-
-
-def alter(partition: int) -> wire.AlterPartitionsRequest:
-    request = wire.AlterPartitionsRequest(broker_id=1, request_id=77)
-    request.partitions.add(partition=partition)
-    return request
-
-
-def test_many_alters_share_a_stream_and_each_gets_its_own_answer() -> None:
-    async def program(world: World) -> None:
-        await world.client.start()
-        await world.client.wait_applied(2, timeout_ms=1000)
-        answers = await asyncio.gather(*(world.client.alter_partitions(alter(n)) for n in range(6)))
-        assert [answer.partitions[0].partition for answer in answers] == list(range(6))
-        assert {answer.request_id for answer in answers} == {77}
-        assert world.voters[0].asked.count("alter") == 1
-
-    in_a_world(program)
-
-
-def test_an_alter_is_one_try() -> None:
-    async def program(world: World) -> None:
-        with pytest.raises(QuorumUnavailableError, match="no controller"):
-            await world.client.alter_partitions(alter(0))
-        await world.client.start()
-        await world.client.wait_applied(2, timeout_ms=1000)
-        asking = asyncio.ensure_future(world.client.alter_partitions(alter(0)))
-        await asyncio.sleep(0.1)
-        world.voters[0].kill()
-        with pytest.raises(NetworkError):
-            await asking
-        world.lead(1, 2)
-        await asyncio.sleep(1)
-        await asyncio.gather(*(world.client.alter_partitions(alter(n)) for n in range(2)))
-
-    in_a_world(program)
-
-
-def test_an_alter_without_an_answer_ends_and_the_next_has_a_new_stream() -> None:
-    async def program(world: World) -> None:
-        await world.client.start()
-        await world.client.wait_applied(2, timeout_ms=1000)
-        with pytest.raises(NetworkError, match="5000 ms"):
-            await world.client.alter_partitions(alter(0))  # answered in pairs only
-        await asyncio.gather(*(world.client.alter_partitions(alter(n)) for n in range(2)))
-        assert world.voters[0].asked.count("alter") == 2
-
-    in_a_world(program)
-
-
-# -- producer ids
+    in_a_world(program, reconnect_backoff_ms=8000, reconnect_backoff_max_ms=8000)
 
 
 def test_producer_ids_come_in_blocks() -> None:

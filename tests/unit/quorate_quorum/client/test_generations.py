@@ -43,7 +43,13 @@ from tests.harness.fake_raft import AnyFeature
 from tests.unit.quorate_broker import builders as partition_world
 from tests.unit.quorate_broker.builders import TOPIC, TOPIC_ID, directory_id, until
 from tests.unit.quorate_broker.test_lifecycle import D1, D2, config, formatted
-from tests.unit.quorate_quorum.client.test_client import CLUSTER, FakeVoter, World, in_a_world
+from tests.unit.quorate_quorum.client.builders import (
+    CLUSTER,
+    FakeVoter,
+    World,
+    client_config,
+    in_a_world,
+)
 from tests.unit.quorate_quorum.metadata.test_watch import a_voter, in_virtual_time
 
 PEER = Peer("test")
@@ -201,10 +207,9 @@ def test_nobody_follows_an_older_generation() -> None:
             features=AnyFeature(),
         )
         world.client = client = QuorumClient(
+            client_config(world.voters),
             environment,
-            [voter.endpoint for voter in world.voters],
             cluster_id=CLUSTER,
-            node_id=1,
             fail=world.failures.append,
             quorum_generation=2,  # as its directories say
         )

@@ -13,7 +13,7 @@ from quorate_quorum.metadata.image import MetadataImage
 from quorate_quorum.metadata.loader import TURN_BYTES, turns
 from quorate_quorum.raft.driver.applier import APPLY_BYTES
 from quorate_quorum.v1.events_pb2 import Config, MetadataEvent
-from tests.unit.quorate_quorum.client.test_client import World, in_a_world
+from tests.unit.quorate_quorum.client.builders import World, in_a_world
 
 
 def config(number: int, value_bytes: int = 1000) -> MetadataEvent:

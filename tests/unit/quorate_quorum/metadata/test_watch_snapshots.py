@@ -10,7 +10,7 @@ import pytest
 from quorate_quorum.log.events import encode_events
 from quorate_quorum.metadata.watch import WatchConfig
 from quorate_quorum.v1.events_pb2 import Feature, MetadataEvent
-from tests.unit.quorate_quorum.client.test_client import Recorder, World, feature, in_a_world
+from tests.unit.quorate_quorum.client.builders import Recorder, World, feature, in_a_world
 
 
 class Snapshots:

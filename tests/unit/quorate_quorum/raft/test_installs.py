@@ -19,6 +19,7 @@ from quorate_quorum.client.client import QuorumClient
 from quorate_quorum.controller.decisions.outcome import Outcome
 from quorate_quorum.metadata.delta import MetadataDelta
 from quorate_quorum.metadata.image import MetadataImage
+from quorate_quorum.node.config import BrokerConfig
 from quorate_quorum.node.environment import Environment
 from quorate_quorum.node.server import NodeFailed
 from quorate_quorum.raft.driver.bootstrap import metadata_directory
@@ -400,9 +401,13 @@ def test_a_broker_that_watches_a_voter_which_installs_jumps_with_it() -> None:
             disk=None,  # type: ignore[arg-type]
             chance=random.Random(2),
         )
-        client = QuorumClient(
-            environment, [away.endpoint], cluster_id=CLUSTER, node_id=2, fail=lambda _: None
+        config = BrokerConfig(
+            node_id=2,
+            listeners=("b2:9092",),
+            log_dirs=("/data",),
+            quorum_bootstrap_servers=(away.endpoint,),
         )
+        client = QuorumClient(config, environment, cluster_id=CLUSTER, fail=lambda _: None)
         await process.spawn(client.start())
         await world.until(lambda: sorted(client.image.topic_ids) == ["gone"])
         world.network.cut([away.name], [voter.name for voter in others])

@@ -1,4 +1,4 @@
-"""AlterPartitions on one stream to the controller."""
+"""Changes of partitions that leaders propose: AlterPartitions, on one stream to the controller."""
 
 from __future__ import annotations
 
@@ -11,11 +11,81 @@ from quorate.errors import (
     DeadlineExceededError,
     OverloadedError,
     QuorateError,
+    QuorumUnavailableError,
     StreamBrokenError,
+    raise_if_error,
 )
 from quorate.net.network import Connection
+from quorate_quorum.client.history import History
+from quorate_quorum.client.leader import ANOTHERS, LeaderFinder
+from quorate_quorum.client.voters import Connections
 from quorate_quorum.methods import ALTER_PARTITIONS
+from quorate_quorum.node.config import BrokerConfig
 from quorate_quorum.v1.controller_pb2 import AlterPartitionsRequest, AlterPartitionsResponse
+
+
+class Alterations:
+    """AlterPartitions to the controller of the moment: each request is one try."""
+
+    def __init__(
+        self,
+        config: BrokerConfig,
+        history: History,
+        leader: LeaderFinder,
+        connections: Connections,
+    ) -> None:
+        self._timeout_ms = config.alter_partitions_timeout_ms
+        self._in_flight_max = config.alter_partitions_in_flight_max
+        self._history = history
+        self._leader = leader
+        self._connections = connections
+        self._stream: AlterStream | None = None
+        leader.when_moved(self._controller_moved)
+
+    async def ask(self, request: AlterPartitionsRequest) -> AlterPartitionsResponse:
+        """Ask the controller of now.
+
+        Raises NetworkError or QuorumUnavailableError if it has not answered; the change may
+        have been made all the same, and its partition_epoch tells that to a repeat.
+        """
+        stream = self._stream_to_controller()
+        request.quorum_generation = self._history.generation
+        try:
+            response = await stream.ask(request, self._timeout_ms)
+        except DeadlineExceededError:
+            self._drop()
+            raise
+        if response.error.code in ANOTHERS:
+            self._leader.forget(stream.endpoint)
+        raise_if_error(response.error)
+        return response
+
+    async def stop(self) -> None:
+        """End the stream; who waits on it is told that it broke."""
+        stream = self._stream
+        self._drop()
+        if stream is not None:
+            await stream.closed()
+
+    def _stream_to_controller(self) -> AlterStream:
+        endpoint = self._leader.known.endpoint
+        if not endpoint:
+            raise QuorumUnavailableError("no controller is known yet")
+        stream = self._stream
+        if stream is None or not stream.is_open or stream.endpoint != endpoint:
+            self._drop()
+            connection = self._connections.get(endpoint)
+            stream = self._stream = AlterStream(endpoint, connection, self._in_flight_max)
+        return stream
+
+    def _controller_moved(self, endpoint: str) -> None:
+        if self._stream is not None and self._stream.endpoint != endpoint:
+            self._drop()
+
+    def _drop(self) -> None:
+        if self._stream is not None:
+            self._stream.abort()
+            self._stream = None
 
 
 class AlterStream:

@@ -25,7 +25,9 @@ from quorate.errors import (
 )
 from quorate.net.network import Connection
 from quorate.v1.common_pb2 import ErrorCode
+from quorate_quorum.client.history import History
 from quorate_quorum.methods import FORWARD
+from quorate_quorum.node.config import BrokerConfig
 from quorate_quorum.v1.controller_pb2 import (
     ForwardRequest,
     ForwardRequests,
@@ -41,15 +43,8 @@ REQUESTS_PER_MESSAGE_MAX = 1000
 MESSAGE_BYTES = 1 << 20
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ForwardLimits:
-    """Bounds of what one node has under way."""
-
-    in_flight_max: int = 1000
-    bytes_max: int = 64 << 20
-    #: One larger than the wire takes would break the stream of all others.
-    request_bytes_max: int = 32 << 20
-    streams_max: int = 32
+#: More endpoints than were ever taken for the controller at a time; the oldest is left.
+STREAMS_MAX = 32
 
 
 class NotSentError(Exception):
@@ -60,16 +55,13 @@ class Forwarding:
     """The streams to those that were taken for the controller: one an endpoint."""
 
     def __init__(
-        self,
-        cluster_id: str,
-        connect: Callable[[str], Connection],
-        limits: ForwardLimits,
-        quorum_generation: Callable[[], int] = lambda: 0,
+        self, config: BrokerConfig, history: History, connect: Callable[[str], Connection]
     ) -> None:
-        self._cluster_id = cluster_id
-        self._quorum_generation = quorum_generation
+        self._history = history
         self._connect = connect
-        self._limits = limits
+        self._in_flight_max = config.forward_in_flight_max
+        self._bytes_max = config.forward_queued_max_bytes
+        self._request_bytes_max = config.forward_request_max_bytes
         self._open: dict[str, ForwardStream] = {}
         self._leaving: dict[ForwardStream, None] = {}
         self._count = self._bytes = 0
@@ -80,16 +72,15 @@ class Forwarding:
 
         Raises InvalidRequestError if it is too large, OverloadedError if too much is under way.
         """
-        limits = self._limits
-        if size > limits.request_bytes_max:
+        if size > self._request_bytes_max:
             raise InvalidRequestError(
                 f"a request of {size} bytes is not passed on to the controller: at most "
-                f"{limits.request_bytes_max} may be; ask for less at once"
+                f"{self._request_bytes_max} may be; ask for less at once"
             )
-        if self._count >= limits.in_flight_max or self._bytes + size > limits.bytes_max:
+        if self._count >= self._in_flight_max or self._bytes + size > self._bytes_max:
             raise OverloadedError(
                 f"{self._count} calls of {self._bytes} bytes wait for the controller already; "
-                f"at most {limits.in_flight_max} of {limits.bytes_max} bytes may"
+                f"at most {self._in_flight_max} of {self._bytes_max} bytes may"
             )
         self._count += 1
         self._bytes += size
@@ -104,12 +95,11 @@ class Forwarding:
         stream = self._open.get(endpoint)
         if stream is None or not stream.is_open:
             self._leave(endpoint)
-            if len(self._open) >= self._limits.streams_max:
+            if len(self._open) >= STREAMS_MAX:
                 self._leave(next(iter(self._open)))
-            stream = ForwardStream(
-                endpoint, self._connect(endpoint), self._cluster_id, self._quorum_generation()
+            stream = self._open[endpoint] = ForwardStream(
+                endpoint, self._connect(endpoint), self._history
             )
-            self._open[endpoint] = stream
         return await stream.ask(request, timeout_ms)
 
     def controller_moved(self, endpoint: str) -> None:
@@ -144,12 +134,12 @@ class _Waiting:
 class ForwardStream:
     """Forward to one endpoint: many requests in flight, answered in any order."""
 
-    def __init__(
-        self, endpoint: str, connection: Connection, cluster_id: str, quorum_generation: int = 0
-    ) -> None:
+    def __init__(self, endpoint: str, connection: Connection, history: History) -> None:
         self.endpoint = endpoint
         self.is_open = True
-        self._first = ForwardRequests(cluster_id=cluster_id, quorum_generation=quorum_generation)
+        self._first = ForwardRequests(
+            cluster_id=history.cluster_id, quorum_generation=history.generation
+        )
         self._next_id = 1
         self._pending: dict[int, asyncio.Future[ForwardResponse]] = {}
         self._outbox: dict[int, _Waiting] = {}  # in the order of their coming

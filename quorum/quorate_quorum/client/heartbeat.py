@@ -1,0 +1,152 @@
+"""A broker's lease: one stream of heartbeats to the controller of the moment.
+
+It is opened again for as long as it is not closed. When the controller moves, the stream moves at
+once; a controller that is silent is left after a few intervals.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
+from typing import NoReturn
+
+import structlog
+
+from quorate.aio.backoff import Backoff
+from quorate.aio.bell import Bell
+from quorate.aio.tasks import Tasks
+from quorate.errors import QuorateError, StreamBrokenError, from_wire, raise_if_error
+from quorate.v1.common_pb2 import ErrorCode
+from quorate_quorum.client.history import History
+from quorate_quorum.client.leader import ANOTHERS, Leader, LeaderFinder
+from quorate_quorum.client.voters import Connections
+from quorate_quorum.methods import HEARTBEAT
+from quorate_quorum.v1.controller_pb2 import HeartbeatRequest, HeartbeatResponse
+
+log = structlog.get_logger(__name__)
+
+#: A stream without an answer for so many intervals is dropped.
+SILENT_INTERVALS_MAX = 3
+#: Between these the controller sets the interval.
+INTERVAL_MIN_MS, INTERVAL_MAX_MS = 10, 10_000
+
+
+class HeartbeatStream:
+    """See the module. It runs from its making to close().
+
+    `state` is asked for what to send at each beat; `answered` takes each answer, FENCED included.
+    `fail` stops the node: it is called when one of these two raises what is no QuorateError.
+    """
+
+    def __init__(
+        self,
+        history: History,
+        leader: LeaderFinder,
+        connections: Connections,
+        *,
+        state: Callable[[], HeartbeatRequest],
+        answered: Callable[[HeartbeatResponse], None],
+        fail: Callable[[str], None],
+        interval_ms: int,
+        backoff: Backoff,
+    ) -> None:
+        self._history = history
+        self._leader = leader
+        self._connections = connections
+        self._state = state
+        self._answered = answered
+        self._fail = fail
+        self._interval_ms = interval_ms
+        self._backoff = backoff
+        self._endpoint = ""
+        self._timeout: asyncio.Timeout | None = None
+        self._is_moving = False
+        self._was_answered = False
+        self._push = Bell()
+        self._moved = Bell()
+        self._tasks = Tasks(self._failed)
+        self._forget_leader = leader.when_moved(self.controller_moved)
+        self._tasks.spawn(self._keep(), "quorum-heartbeat")
+
+    def push(self) -> None:
+        """Send state() now; several pushes in one turn of the loop send once."""
+        self._push.ring()
+
+    async def close(self) -> None:
+        """End the stream; safe to call twice."""
+        self._forget_leader()
+        await self._tasks.end_all()
+
+    def controller_moved(self, endpoint: str) -> None:
+        """Another controller is known: leave the old one without waiting for its silence."""
+        self._moved.ring()
+        if self._timeout is None or self._timeout.expired():
+            return  # it is on its way out already
+        if self._endpoint != endpoint:
+            self._is_moving = True
+            self._timeout.reschedule(asyncio.get_running_loop().time())
+
+    async def _keep(self) -> NoReturn:
+        while True:
+            self._moved.reset()
+            self._endpoint = self._leader.candidate()
+            self._is_moving = self._was_answered = False
+            try:
+                await self._session(self._endpoint)
+            except TimeoutError:
+                if not self._is_moving:
+                    log.info("heartbeat_silent", endpoint=self._endpoint, repeats=True)
+                    self._leader.forget(self._endpoint)
+                    self._connections.drop(self._endpoint)
+            except QuorateError as error:
+                log.info(
+                    "heartbeat_broken", endpoint=self._endpoint, reason=str(error), repeats=True
+                )
+                if not self._was_answered:  # else it is asked once more before the others
+                    self._leader.forget(self._endpoint)
+            if not self._is_moving:
+                await self._backoff.wait(self._moved)
+
+    async def _session(self, endpoint: str) -> NoReturn:
+        loop = asyncio.get_running_loop()
+        stream = self._connections.get(endpoint).stream(HEARTBEAT, self._beats())
+        try:
+            async with asyncio.timeout(self._silence_max_s) as self._timeout, aclosing(stream):
+                async for response in stream:
+                    self._take(response)
+                    self._backoff.reset()
+                    if not self._is_moving:
+                        self._timeout.reschedule(loop.time() + self._silence_max_s)
+        finally:
+            self._timeout = None
+        raise StreamBrokenError("the controller ended the heartbeat stream")
+
+    async def _beats(self) -> AsyncIterator[HeartbeatRequest]:
+        while True:
+            self._push.reset()
+            beat = self._state()
+            beat.cluster_id = self._history.cluster_id
+            beat.quorum_generation = self._history.generation
+            yield beat
+            await self._push.wait(self._interval_ms)
+
+    def _take(self, response: HeartbeatResponse) -> None:
+        if response.error.code == ErrorCode.ERROR_CODE_NOT_CONTROLLER:
+            self._leader.follow_hint(self._endpoint, response.leader_id, response.leader_endpoint)
+        if response.error.code in ANOTHERS:
+            raise from_wire(response.error)
+        self._was_answered = True
+        if response.error.code == ErrorCode.ERROR_CODE_NONE:
+            self._interval_ms = min(max(response.interval_ms, INTERVAL_MIN_MS), INTERVAL_MAX_MS)
+            self._leader.learn(Leader(response.leader_id, response.leader_endpoint, response.epoch))
+        self._answered(response)
+        raise_if_error(response.error)
+
+    @property
+    def _silence_max_s(self) -> float:
+        return self._interval_ms * SILENT_INTERVALS_MAX / 1000
+
+    def _failed(self, name: str, error: BaseException) -> None:
+        log.error("heartbeat_failed", exc_info=error)
+        self._fail(f"the heartbeat cannot go on: {error!r}")

@@ -1,0 +1,251 @@
+"""The node's image of the metadata: it follows the log of the quorum through one voter at a time.
+
+A voter that is silent for too long, or that lags behind what the controller's heartbeats tell, is
+left for another. The image goes on where it was: only committed events reach it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
+from typing import NoReturn, Protocol, TypeVar
+
+import structlog
+
+from quorate.aio.backoff import Backoff
+from quorate.aio.reached_offset import ReachedOffset
+from quorate.aio.tasks import Tasks
+from quorate.errors import (
+    ClosedError,
+    QuorateError,
+    RequestTimedOutError,
+    StreamBrokenError,
+    raise_if_error,
+)
+from quorate.net.frame import Frame
+from quorate.record import batch as record_batch
+from quorate_quorum.client.history import History
+from quorate_quorum.client.leader import Leader, LeaderFinder
+from quorate_quorum.client.voters import Connections, Voters
+from quorate_quorum.metadata.delta import MetadataDelta
+from quorate_quorum.metadata.image import MetadataImage
+from quorate_quorum.metadata.loader import Loaded, Loader, turns
+from quorate_quorum.methods import WATCH
+from quorate_quorum.node.config import BrokerConfig
+from quorate_quorum.node.environment import Environment
+from quorate_quorum.node.features import UnknownLevelError
+from quorate_quorum.v1.controller_pb2 import WatchHeader, WatchRequest
+
+log = structlog.get_logger(__name__)
+
+Q = TypeVar("Q")
+
+
+class ImageListener(Protocol):
+    """What follows the image."""
+
+    def image_changed(self, delta: MetadataDelta, image: MetadataImage) -> None:
+        """Take the next image; called in order, in the loop; must not wait."""
+
+
+class ImageWatch:
+    """Follows the image in the background, from start() to stop(). See the module.
+
+    `fail` stops the node: it is called when the log contradicts the image.
+    """
+
+    def __init__(
+        self,
+        config: BrokerConfig,
+        environment: Environment,
+        history: History,
+        voters: Voters,
+        connections: Connections,
+        leader: LeaderFinder,
+        fail: Callable[[str], None],
+    ) -> None:
+        self._silence_s = config.watch_silence_max_ms / 1000
+        self._network = environment.network
+        self._history = history
+        self._voters = voters
+        self._connections = connections
+        self._leader = leader
+        self._fail = fail
+        self._loader = Loader(known=environment.features)
+        #: The newest committed image; its offset never goes back.
+        self.image = self._loader.image
+        self._applied = ReachedOffset(config.image_waiters_max, "calls wait for the image")
+        self._lag = _Lag(config.watch_lag_max_ms)
+        self._listeners: list[ImageListener] = []
+        self._tasks = Tasks(self._task_failed)
+        self._is_stopped = False
+        self._backoff = Backoff(
+            config.reconnect_backoff_ms, config.reconnect_backoff_max_ms, environment.chance
+        )
+
+    def subscribe(self, listener: ImageListener) -> None:
+        """Tell the listener every image from now on."""
+        self._listeners.append(listener)
+
+    def start(self) -> None:
+        """Begin to watch."""
+        assert not len(self._tasks), "a client starts once"
+        self._tasks.spawn(self._watch_for_good(), "quorum-watch")
+        looking = self._history.look_for_newer(self._network, self._voters)
+        self._tasks.spawn(looking, "quorum-generations")
+
+    async def stop(self) -> None:
+        """Follow the image no longer; safe to call twice."""
+        self._is_stopped = True
+        await self._tasks.end_all()
+
+    def fail_waiters(self) -> None:
+        """Fail all that wait for the image: it does not grow any more."""
+        self._applied.end(ClosedError("the broker is stopping"))
+
+    async def wait_applied(self, offset: int, *, timeout_ms: int) -> None:
+        """Return when the image has applied all below `offset`; RequestTimedOutError if not."""
+        if self._is_stopped:
+            raise ClosedError("this node's door to the quorum is closed: the node is stopping")
+        await self._applied.wait(
+            offset,
+            timeout_ms=timeout_ms,
+            late=lambda: RequestTimedOutError(
+                f"the image stands at offset {self.image.offset}, and did not reach {offset} "
+                f"within {timeout_ms} ms"
+            ),
+        )
+
+    def told_high_watermark(self, high_watermark: int) -> None:
+        """The controller says how far the log is committed; the watched voter must get there."""
+        self._lag.told(high_watermark, self.image.offset, asyncio.get_running_loop().time())
+
+    # -- one voter after the other
+
+    async def _watch_for_good(self) -> NoReturn:
+        endpoint = ""
+        while True:
+            endpoint = self._voters.other_than(endpoint)
+            try:
+                await self._watch_once(endpoint)
+            except (QuorateError, TimeoutError) as error:
+                reason = str(error) or f"silent for {self._silence_s * 1000:.0f} ms"
+                log.info("watch_moves", endpoint=endpoint, reason=reason, repeats=True)
+            await self._backoff.wait()
+
+    async def _watch_once(self, endpoint: str) -> NoReturn:
+        """Follow one voter until it ends, is silent for too long, or lags.
+
+        A snapshot or reload that the last voter did not end is begun anew: two voters' parts
+        never meet in one image.
+        """
+        self._loader.give_up()
+        request = WatchRequest(
+            cluster_id=self._history.cluster_id,
+            quorum_generation=self._history.generation,
+            from_offset=self._loader.image.offset,
+            last_applied_epoch=self._loader.image.epoch,
+        )
+        loop = asyncio.get_running_loop()
+        opened_at = loop.time()
+        stream = self._connections.get(endpoint).stream(WATCH, _once(request))
+        try:
+            async with asyncio.timeout(self._silence_s) as timeout, aclosing(stream):
+                async for frame in stream:
+                    timeout.reschedule(None)  # our own work is not the voter's silence
+                    await self._take_frame(frame)
+                    self._backoff.reset()
+                    self._lag.check(frame.header.high_watermark, opened_at, loop.time())
+                    timeout.reschedule(loop.time() + self._silence_s)
+        except TimeoutError:
+            self._connections.drop(endpoint)  # a stopped peer never breaks its connection
+            raise
+        raise StreamBrokenError("the voter ended the watch")
+
+    def _task_failed(self, name: str, error: BaseException) -> None:
+        """The watch runs for good: if it ended by itself the image can no longer be trusted."""
+        if isinstance(error, UnknownLevelError):
+            self._fail(str(error))
+            return
+        log.error("watch_failed", exc_info=error)
+        self._fail(f"the metadata image cannot be followed: {error!r}")
+
+    # -- one frame after the other
+
+    async def _take_frame(self, frame: Frame[WatchHeader]) -> None:
+        header = frame.header
+        raise_if_error(header.error)
+        told = header.quorum_generation
+        is_beginning = header.reload or self._loader.jumps_into == told
+        leads_into = self._history.led_into(told, from_its_beginning=is_beginning)
+        if header.reload:
+            log.warning("image_reloads", offset=self.image.offset)
+            shown = 0 if leads_into else self.image.offset
+            until = max(header.high_watermark, shown)
+            self._loader.start_over(until=until, generation=leads_into)
+        await self._load(frame)
+        if header.leader_id >= 0 and told == self._history.generation:
+            self._leader.learn(Leader(header.leader_id, header.leader_endpoint, header.epoch))
+
+    async def _load(self, frame: Frame[WatchHeader]) -> None:
+        header = frame.header
+        if header.snapshot:
+            self._loader.load_snapshot_part(b"")  # that of an empty image has no batches
+        for number, part in enumerate(turns(frame.payload) if frame.pieces else ()):
+            if number:
+                await asyncio.sleep(0)
+            if header.snapshot:
+                self._loader.load_snapshot_part(part)
+                continue
+            for _, batch in record_batch.split(part):
+                self._publish(self._loader.load(batch))
+        if header.snapshot and header.snapshot_end:
+            offset, epoch = header.snapshot_offset, header.snapshot_epoch
+            self._publish(self._loader.finish_snapshot(offset, epoch))
+            # The loop's clock may stand still during a turn, and this was a long one.
+            await asyncio.sleep(0)
+
+    def _publish(self, loaded: list[Loaded]) -> None:
+        for delta, image in loaded:
+            if delta.generation:
+                self._enter(delta.generation)
+            self.image = image
+            self._voters.learn([voter.endpoint for voter in image.voters])
+            for listener in self._listeners:
+                listener.image_changed(delta, image)
+            self._applied.advance(image.offset)
+
+    def _enter(self, generation: int) -> None:
+        """The image is of a newer history; the controller of the old one counts no more."""
+        before = self._history.generation
+        log.warning("quorum_recovered", quorum_generation=generation, before=before)
+        self._history.generation = generation
+        self._leader.forget_all()
+
+
+class _Lag:
+    """How long the voter that we watch has not known what a heartbeat told us."""
+
+    def __init__(self, lag_max_ms: int) -> None:
+        self._lag_max_s = lag_max_ms / 1000
+        self._target = 0
+        self._told_at = 0.0
+
+    def told(self, high_watermark: int, applied: int, now: float) -> None:
+        """Take the controller's high watermark as the next mark, when the last was reached."""
+        if self._target <= applied < high_watermark:
+            self._target, self._told_at = high_watermark, now
+
+    def check(self, high_watermark: int, opened_at: float, now: float) -> None:
+        """Raise StreamBrokenError if the voter, watched since `opened_at`, lags for too long."""
+        waited = now - max(self._told_at, opened_at)
+        if high_watermark < self._target and waited > self._lag_max_s:
+            raise StreamBrokenError(
+                f"the voter's high watermark is {high_watermark}, and the controller told of "
+                f"{self._target} {waited:.1f} s ago"
+            )
+
+
+async def _once(request: Q) -> AsyncIterator[Q]:
+    yield request

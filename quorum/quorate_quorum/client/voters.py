@@ -1,0 +1,79 @@
+"""The addresses of voters, and one connection to each of them."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+import structlog
+
+from quorate.aio.tasks import Tasks
+from quorate.errors import ClosedError
+from quorate.net.network import Connection, Network
+
+log = structlog.get_logger(__name__)
+
+#: More voters than any quorum has, as those that are gone are forgotten late.
+CONNECTIONS_MAX = 32
+
+
+class Voters:
+    """Endpoints of voters: those of the image first, those of the configuration always."""
+
+    def __init__(self, bootstrap: Sequence[str], chance: random.Random) -> None:
+        self._bootstrap = tuple(dict.fromkeys(bootstrap))
+        self._chance = chance
+        #: All endpoints, those of the image first.
+        self.known = self._bootstrap
+
+    def learn(self, endpoints: Sequence[str]) -> None:
+        """Take these from the image, in place of those before."""
+        self.known = tuple(dict.fromkeys((*endpoints, *self._bootstrap)))
+
+    def other_than(self, endpoint: str) -> str:
+        """Return one by chance, another than `endpoint` where there is another."""
+        others = [known for known in self.known if known != endpoint]
+        return self._chance.choice(others) if others else self.known[0]
+
+
+class Connections:
+    """One control connection an endpoint; the oldest goes when there are too many.
+
+    Bulk bytes have connections of their own elsewhere, so that they never delay a heartbeat.
+    """
+
+    def __init__(self, network: Network) -> None:
+        self._network = network
+        self._open: dict[str, Connection] = {}
+        self._closing = Tasks(self._close_failed)
+        self._is_closed = False
+
+    def get(self, endpoint: str) -> Connection:
+        """Return the connection to an endpoint; ClosedError after refuse()."""
+        if self._is_closed:
+            raise ClosedError("this node's door to the quorum is closed: the node is stopping")
+        found = self._open.get(endpoint)
+        if found is None:
+            if len(self._open) >= CONNECTIONS_MAX:
+                self.drop(next(iter(self._open)))
+            found = self._open[endpoint] = self._network.connect(endpoint, purpose="control")
+        return found
+
+    def drop(self, endpoint: str) -> None:
+        """Break the connection; the next get makes a new one."""
+        connection = self._open.pop(endpoint, None)
+        if connection is not None:
+            self._closing.spawn(connection.close(), "quorum-connection-close")
+
+    def refuse(self) -> None:
+        """Give no connection any more."""
+        self._is_closed = True
+
+    async def close(self) -> None:
+        """Break all connections; return when that is done."""
+        for endpoint in list(self._open):
+            self.drop(endpoint)
+        await self._closing.ended()
+
+    def _close_failed(self, name: str, error: BaseException) -> None:
+        log.warning("connection_close_failed", exc_info=error)
