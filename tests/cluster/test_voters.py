@@ -169,7 +169,7 @@ def test_from_three_voters_to_five_and_back(
 def test_a_wiped_disk_comes_back_as_a_new_voter(
     growing: LocalCluster, command: Command, quorum: Command
 ) -> None:
-    """R33: kill -9, another disk, format --new-voter, start, remove the old key, add the new."""
+    """Kill -9, another disk, format --new-voter, start, remove the old key, add the new."""
     with Writing(growing, "wiped"):
         before = described(quorum)
         victim = next(node_id for node_id in ids(before["voters"]) if node_id != before["leader"])
@@ -195,7 +195,7 @@ def test_a_wiped_disk_comes_back_as_a_new_voter(
 def test_the_leader_removes_itself_and_comes_back(
     growing: LocalCluster, command: Command, quorum: Command
 ) -> None:
-    """R37, R38: it says that it is done; it follows as an observer, and votes when it is added."""
+    """It says that it is done; it follows as an observer, and votes when it is added."""
     with Writing(growing, "leader"):
         before = described(quorum)
         leader = before["leader"]

@@ -178,7 +178,7 @@ class _Doing:
         return await self._cut([leader.name], self.others(leader), one_way=self.fault.level > 0.7)
 
     async def slow_leader_isolated(self) -> bool:
-        """A leader that resigns late: only rounds keep its reads from being stale (R42, R43)."""
+        """A leader that resigns late: only rounds keep its reads from being stale."""
         leader = self.quorum.leader
         if leader is None or leader.process is None:
             return False

@@ -85,7 +85,7 @@ class Operator:
     async def damage(
         self, machine: Machine, chance: random.Random, seconds: float, *, all_dark: bool = False
     ) -> bool:
-        """Flip a bit of what was synced: the voter must not run with it (R7), and is replaced.
+        """Flip a bit of what was synced: the voter must not run with it, and is replaced.
 
         With `all_dark` the power of all goes at the same time: the promise is one damaged disk,
         and any number of power losses.
@@ -111,7 +111,7 @@ class Operator:
             return damage is not None
 
     async def empty(self, machine: Machine, seconds: float) -> bool:
-        """Lose a disk, and come back under its old directory id with what format wrote (R33).
+        """Lose a disk, and come back under its old directory id with what format wrote.
 
         Only where all others hold some history: nothing tells such a disk from a new quorum's.
         """

@@ -1,4 +1,4 @@
-"""Who was away and comes back, or was removed, causes no change of leader (R25; KAFKA-17030).
+"""A voter that comes back, or was removed, causes no change of leader (KAFKA-17030).
 
 One machine at a time goes away in some way, with or without writes meanwhile, and returns. Where a
 follower went, nobody else leads from before it goes until long after it is back. Where the leader

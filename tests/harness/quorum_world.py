@@ -1,7 +1,7 @@
 """Voters in a simulated world, and the invariants of Raft looked at after every event.
 
 A `Voter` is one machine with its disk; its node is a process that dies and starts again. The
-invariants are those of the Raft paper, figure 3, and of DESIGN section 4.
+invariants are those of the Raft paper, figure 3, and what a cluster needs besides.
 """
 
 from __future__ import annotations

@@ -157,7 +157,7 @@ class Run:
         self.log.update((one.base_offset, one) for one in save.batches)
 
     def work_on_disk(self) -> None:
-        """Carry out all that waits: the hard state first, one sync for all saves (law 2)."""
+        """Carry out all that waits: the hard state first, one sync for all saves."""
         state, self.hard_state = self.hard_state, None
         saves, self.saves = self.saves, []
         if state is not None:

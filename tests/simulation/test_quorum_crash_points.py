@@ -42,7 +42,7 @@ def test_a_run_has_points_of_every_kind(points: Sequence[Point]) -> None:
 def test_all_recovers_wherever_a_voter_dies(
     points: Sequence[Point], shard: int, crash: Crash
 ) -> None:
-    """R1, R4, R6, R8, R10: nothing acknowledged is lost, nobody votes twice, all lead on."""
+    """Nothing acknowledged is lost, no voter votes twice, and every voter can lead again."""
     for number in range(shard, len(points), SHARDS):
         if (number // SHARDS + CRASHES.index(crash)) % 2 == 0:
             crash_at(SEED, number, crash, points[number])

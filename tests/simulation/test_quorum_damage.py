@@ -23,7 +23,7 @@ PLANNED = 0.5
 
 
 def test_no_voter_runs_with_a_flipped_bit_in_what_was_synced() -> None:
-    """R7: it refuses to start; the others go on, and a new disk takes its place."""
+    """The voter refuses to start; the others go on, and a new disk takes its place."""
     plan = [
         Fault(4.0 + 6 * n, "bit flip below the sync", n % 3, 0, 0.5, PLANNED, n) for n in range(7)
     ]
@@ -75,7 +75,7 @@ def test_one_damaged_record_and_a_power_loss_of_all_lose_nothing_committed(
 
 
 def test_an_emptied_disk_elects_nobody_and_catches_up() -> None:
-    """R33: RethinkDB's case: the disk forgot what it acknowledged, and whom it voted for."""
+    """As once in RethinkDB, the disk forgot what it acknowledged, and whom it voted for."""
     outcomes = [run_seed(seed, AMNESIA) for seed in range(0, 10, 2)]
     assert sum(one.injected["disk emptied, same directory"] for one in outcomes) >= 2
 

@@ -14,8 +14,8 @@ from quorate_quorum.raft.driver.bootstrap import metadata_directory
 from quorate_quorum.snapshots import snapshot_file as files
 from quorate_quorum.v1.events_pb2 import Config, MetadataEvent
 from tests.harness.quorum_snapshots import is_whole
+from tests.unit.quorate_quorum.builders import DATA, Machine, World, in_a_world
 from tests.unit.quorate_quorum.raft.test_installs import SMALL, agree, start_all, take, write
-from tests.unit.quorate_quorum.test_server import DATA, Machine, World, in_a_world
 
 pytestmark = [pytest.mark.simulation, pytest.mark.timeout(300)]
 
@@ -138,7 +138,7 @@ async def install(world: World, *, at: int, kind: str, has_tail: bool) -> bool:
 @pytest.mark.parametrize("has_tail", [False, True], ids=["prefix", "other-past"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_voter_dies_at_each_operation_of_an_install(kind: str, has_tail: bool) -> None:
-    """R10: no high watermark beyond the log. R8: nothing of the old log comes back. R39, R6."""
+    """No high watermark lies beyond the log, and nothing of the old log comes back."""
     for at in range(1, OPERATIONS_MAX):
         died: list[bool] = []
 
@@ -178,7 +178,7 @@ async def taking(world: World, *, at: int, kind: str) -> bool:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_voter_dies_at_each_operation_of_taking_a_snapshot(kind: str) -> None:
-    """R39: the log is cut only below a snapshot that is whole on disk. R6."""
+    """The log is cut only below a snapshot that is whole on disk."""
     for at in range(1, OPERATIONS_MAX):
         died: list[bool] = []
 

@@ -131,7 +131,7 @@ def test_a_history_that_takes_too_many_steps_is_told_of(monkeypatch: pytest.Monk
 def test_reads_without_their_round_are_found_in_a_world(
     by: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """R42, R43: a leader that was replaced and does not know it answers from its old image."""
+    """A leader that was replaced and does not know it answers from its old image."""
 
     async def at_once(node: RaftNode) -> int:
         return node.high_watermark

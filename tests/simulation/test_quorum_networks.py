@@ -1,4 +1,4 @@
-"""Partial connectivity (R26): links that fail one by one, not nodes."""
+"""Partial connectivity: links that fail one by one, not nodes."""
 
 from __future__ import annotations
 

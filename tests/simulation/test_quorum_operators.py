@@ -76,7 +76,7 @@ def _without(*gone: int) -> Callable[[MetadataImage], tuple[VoterImage, ...]]:
 def test_a_voter_that_changes_two_at_once_breaks_the_rule(
     changes: list[tuple[int, ...]], rule: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """R32: the world sees it, should the machine allow it."""
+    """The world's rules notice it if the machine allows it."""
     monkeypatch.setattr(voter_change, "check_may_change_voters", lambda *_: None)
 
     async def program(loop: SimulatedLoop) -> None:

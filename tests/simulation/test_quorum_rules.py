@@ -125,7 +125,7 @@ def test_a_single_voter_keeps_the_leadership_that_nobody_could_take() -> None:
 
 
 def test_an_outcome_larger_than_the_bound_is_refused_and_one_at_it_is_committed() -> None:
-    """R31: limit - 1, limit, limit + 1."""
+    """limit - 1, limit, limit + 1."""
 
     async def program(world: QuorumWorld) -> None:
         leader = await world.elected()
@@ -257,7 +257,7 @@ def test_the_leader_knows_how_far_the_others_are() -> None:
 
 
 def test_a_failed_sync_stops_the_voter() -> None:
-    """R5, law 6: a second sync that succeeds proves nothing."""
+    """A second sync that succeeds proves nothing: the kernel dropped what the first one lost."""
 
     async def program(world: QuorumWorld) -> None:
         leader = await world.elected()

@@ -66,7 +66,7 @@ def _any_log_is_complete(patch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("take_out", "broken"),
     [
-        pytest.param(_no_change_waits, "lacks record", id="one-change-at-a-time-R32"),
+        pytest.param(_no_change_waits, "lacks record", id="one-change-at-a-time"),
         pytest.param(_only_voters_stand, "nobody leads", id="who-is-removed-may-stand"),
         pytest.param(_any_log_is_complete, "lacks record", id="votes-only-for-complete-logs"),
     ],
@@ -74,7 +74,7 @@ def _any_log_is_complete(patch: pytest.MonkeyPatch) -> None:
 def test_the_schedules_see_that_a_rule_is_taken_out(
     take_out: Callable[[pytest.MonkeyPatch], None], broken: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """R32; Raft, 5.4.1; dissertation, 4.2.2: without the rule some seed breaks what it is for."""
+    """Raft, 5.4.1; dissertation, 4.2.2: without the rule some seed breaks what it is for."""
     take_out(monkeypatch)
     found = next((why for why in map(_violation, SABOTAGED_SEEDS) if broken in why), None)
     assert found is not None, f"none of {SABOTAGED_SEEDS} saw it"

@@ -18,7 +18,7 @@ from quorate_quorum.node.server import NodeFailed
 from quorate_quorum.server import QuorumServer
 from quorate_quorum.v1.events_pb2 import Feature, MetadataEvent
 from tests.harness.fake_broker import FakeBroker
-from tests.unit.quorate_quorum.test_server import Machine, World, in_a_world
+from tests.unit.quorate_quorum.builders import Machine, World, in_a_world
 
 NAME = "metadata.version"
 OLD: Known = {NAME: Levels(1, 1)}

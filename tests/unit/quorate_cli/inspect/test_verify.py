@@ -18,7 +18,7 @@ from quorate_quorum.log.slots import SLOT_BYTES
 from quorate_quorum.raft.driver.storage import encode_state
 from quorate_quorum.raft.machine.hard_state import HardState
 from quorate_quorum.v1.events_pb2 import EpochStart, MetadataEvent
-from tests.unit.quorate_cli.inspect.test_dump import (
+from tests.unit.quorate_cli.inspect.builders import (
     DAMAGED,
     batch,
     make_partition,
@@ -134,7 +134,7 @@ def test_a_log_above_0_without_its_snapshot_is_found(disk: Path) -> None:
 
 
 def test_an_epoch_that_no_epoch_start_began_is_found(disk: Path) -> None:
-    """R7: a batch's epoch lies outside its CRC, and a voter does not start with such a log."""
+    """A batch's epoch lies outside its CRC, and a voter does not start with such a log."""
     path = disk / "__cluster_metadata-0" / "00000000000000000000.log"
     data = bytearray(path.read_bytes())
     data[15] ^= 4

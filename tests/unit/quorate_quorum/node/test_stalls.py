@@ -10,7 +10,7 @@ import pytest
 
 from quorate_quorum.node.config import QuorumConfig
 from quorate_quorum.node.server import NodeFailed
-from tests.unit.quorate_quorum.test_server import World, in_a_world
+from tests.unit.quorate_quorum.builders import World, in_a_world
 
 #: The shortest that is waited for a leader, and for an election.
 CONFIG = QuorumConfig(node_id=1, listeners=("h:1",), log_dirs=("/d",))

@@ -35,7 +35,7 @@ from quorate_quorum.v1 import controller_pb2 as wire
 from quorate_quorum.v1 import raft_pb2 as raft
 from quorate_quorum.v1.events_pb2 import Directory
 from tests.harness.addresses import listening_at
-from tests.unit.quorate_quorum.test_server import CLUSTER, Machine, World, in_a_world
+from tests.unit.quorate_quorum.builders import CLUSTER, Machine, World, in_a_world
 
 STRANGER = 999
 HUGE = 2**63 - 1

@@ -11,7 +11,7 @@ import pytest
 
 from quorate_quorum.raft.machine.events import Written
 from tests.harness.raft_machines import leader
-from tests.unit.quorate_quorum.test_server import World, in_a_world
+from tests.unit.quorate_quorum.builders import World, in_a_world
 
 HOUR_MS = 3_600_000
 

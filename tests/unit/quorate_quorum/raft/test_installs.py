@@ -28,7 +28,7 @@ from quorate_quorum.snapshots.snapshot_file import SnapshotId
 from quorate_quorum.v1.events_pb2 import Config, Feature, MetadataEvent, SnapshotStart
 from quorate_testing.simulated.disk import SimulatedDisk
 from tests.harness.fake_broker import FakeBroker
-from tests.unit.quorate_quorum.test_server import CLUSTER, DATA, Machine, World, in_a_world
+from tests.unit.quorate_quorum.builders import CLUSTER, DATA, Machine, World, in_a_world
 
 SMALL: dict[str, Any] = {
     "metadata_log_segment_bytes": 2048,

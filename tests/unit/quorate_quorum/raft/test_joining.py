@@ -19,7 +19,7 @@ from quorate_quorum.raft.driver.bootstrap import format_new_voter, metadata_dire
 from quorate_quorum.raft.driver.storage import QUORUM_STATE, encode_state, read_state
 from quorate_testing.simulated.disk import SimulatedDisk
 from tests.cluster.support import run_here
-from tests.unit.quorate_quorum.test_server import CLUSTER, DATA, Machine, World, in_a_world
+from tests.unit.quorate_quorum.builders import CLUSTER, DATA, Machine, World, in_a_world
 
 NEW = 103
 

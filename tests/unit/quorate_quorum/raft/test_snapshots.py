@@ -16,7 +16,7 @@ from quorate_quorum.snapshots import snapshot_file as files
 from quorate_quorum.snapshots.snapshot_file import SnapshotId
 from quorate_quorum.v1 import raft_pb2
 from quorate_testing.simulated.disk import SimulatedDisk
-from tests.unit.quorate_quorum.test_server import CLUSTER, DATA, Machine, World, in_a_world
+from tests.unit.quorate_quorum.builders import CLUSTER, DATA, Machine, World, in_a_world
 
 
 async def taken(machine: Machine) -> SnapshotId:

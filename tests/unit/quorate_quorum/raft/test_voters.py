@@ -28,8 +28,8 @@ from quorate_quorum.raft.driver.bootstrap import format_new_voter, metadata_dire
 from quorate_quorum.snapshots import snapshot_file as files
 from quorate_testing.simulated.disk import SimulatedDisk
 from tests.harness.fake_broker import FakeBroker
+from tests.unit.quorate_quorum.builders import CLUSTER, DATA, Machine, World, in_a_world
 from tests.unit.quorate_quorum.raft.test_joining import NEW, new_voter, servers
-from tests.unit.quorate_quorum.test_server import CLUSTER, DATA, Machine, World, in_a_world
 
 IDS = [100, 101, 102]
 R = TypeVar("R", admin.AddVoterResponse, admin.RemoveVoterResponse)

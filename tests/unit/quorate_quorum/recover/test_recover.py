@@ -34,6 +34,7 @@ from quorate_quorum.recover.decision import Peer, Said, plan, refusals
 from quorate_quorum.recover.survivor import Survivor, read_survivor
 from quorate_quorum.v1 import controller_pb2 as wire
 from quorate_testing.simulated.disk import SimulatedDisk
+from tests.unit.quorate_quorum.builders import CLUSTER, DATA, Machine, World, in_a_world
 from tests.unit.quorate_quorum.metadata.builders import (
     brokers,
     built,
@@ -42,7 +43,6 @@ from tests.unit.quorate_quorum.metadata.builders import (
     topic_id,
     unfence_event,
 )
-from tests.unit.quorate_quorum.test_server import CLUSTER, DATA, Machine, World, in_a_world
 
 META = metadata_directory(DATA)
 ME = VoterImage(100, b"me" * 8, "voter-100:7093")

@@ -219,7 +219,7 @@ def test_wall_clocks_jump_and_drift_alone() -> None:
 
 
 def test_a_process_whose_clock_drifts_waits_longer_or_shorter_and_does_not_know() -> None:
-    """R44: no wall clock is wrong here, but the one that timers go by."""
+    """Here no wall clock is wrong, but the clock that timers go by."""
 
     async def world(loop: SimulatedLoop) -> list[float]:
         found: list[float] = []

@@ -51,7 +51,6 @@ class World:
         self.connection = self.client.connect("server:1")
         self.stream = self.connection.stream(STREAM, self._requests())
         assert await self.ask("hello") == "hello"
-        self.service.peers.clear()  # from here on: who makes a unary call
 
     async def serve(self) -> None:
         async def run() -> None:
