@@ -46,7 +46,9 @@ Own = Annotated[
         help="Measure this cluster; else one is started on this machine.",
     ),
 ]
-Runs = Annotated[int, typer.Option("--runs", min=1, help="How often; the median counts.")]
+Runs = Annotated[
+    int, typer.Option("--runs", min=1, help="How often to measure; the median counts.")
+]
 Partitions = Annotated[int, typer.Option("--partitions", "-p", min=1)]
 Replicas = Annotated[int, typer.Option("--replication-factor", "-r", min=1)]
 RecordBytes = Annotated[int, typer.Option("--record-bytes", min=1)]

@@ -130,7 +130,8 @@ def unregister(
 def config(
     config: Configs = None,
     remove: Annotated[
-        list[str] | None, typer.Option("--remove", metavar="NAME", help="Back to the default.")
+        list[str] | None,
+        typer.Option("--remove", metavar="NAME", help="Set this one back to its default."),
     ] = None,
     topic: Annotated[str, typer.Option("--topic", help="Show this topic's settings.")] = "",
     bootstrap: Bootstrap = DEFAULT_BOOTSTRAP,
@@ -164,13 +165,17 @@ def config(
 def features(
     upgrade: Annotated[
         int | None,
-        typer.Option("--upgrade", metavar="LEVEL", help="Raise metadata.version to it, for good."),
+        typer.Option(
+            "--upgrade",
+            metavar="LEVEL",
+            help="Raise metadata.version to this level; it never sinks again.",
+        ),
     ] = None,
     bootstrap: Bootstrap = DEFAULT_BOOTSTRAP,
     output: Output = "text",
     timeout: Timeout = 10.0,
 ) -> None:
-    """Show the feature levels in force and which each node knows; raise metadata.version."""
+    """Show the feature levels in force and those that each node knows; raise metadata.version."""
     as_json = check_output(output)
 
     async def main() -> list[FeatureDescription]:

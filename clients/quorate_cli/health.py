@@ -35,7 +35,11 @@ def health(
     wait: Annotated[
         float,
         typer.Option(
-            "--wait", metavar="SECONDS", min=0, max=WAIT_MAX_S, help="Wait so long to be healthy."
+            "--wait",
+            metavar="SECONDS",
+            min=0,
+            max=WAIT_MAX_S,
+            help="Wait up to so long for health.",
         ),
     ] = 0.0,
     bootstrap: Bootstrap = DEFAULT_BOOTSTRAP,

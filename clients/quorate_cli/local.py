@@ -259,7 +259,7 @@ class LocalCluster:
         if node.rack:
             lines.append(f"broker.rack = {json.dumps(node.rack)}")
         if node.kind == "broker":
-            # Every node of a local cluster has this host; for placement each is one of its own.
+            # All nodes of a local cluster share this host; placement takes each for another one.
             lines.append(f"broker.host = {json.dumps(f'{HOST}-{node.id}')}")
         return "\n".join(lines) + "\n"
 

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
 DONE, SAID_NO, WRONG_USAGE, NO_ANSWER = 0, 1, 2, 3
 
-Output = Annotated[str, typer.Option("--output", "-o", metavar="text|json", help="How to print.")]
+Output = Annotated[
+    str, typer.Option("--output", "-o", metavar="text|json", help="The form of the output.")
+]
 
 
 def check_output(output: str) -> bool:

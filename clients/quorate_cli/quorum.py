@@ -94,13 +94,17 @@ def describe(
 def transfer(
     voter: Annotated[
         int | None,
-        typer.Argument(metavar="[ID]", min=0, help="Who is to lead; else the most caught-up one."),
+        typer.Argument(
+            metavar="[ID]",
+            min=0,
+            help="The voter that is to lead; default: the one with most of the log.",
+        ),
     ] = None,
     bootstrap: Bootstrap = DEFAULT_BOOTSTRAP,
     output: Output = "text",
     timeout: Timeout = 10.0,
 ) -> None:
-    """Give leadership of the quorum to another voter. Safe to repeat where the voter is named."""
+    """Give leadership of the quorum to another voter. Safe to repeat if the voter is named."""
     as_json = check_output(output)
 
     done = ask(bootstrap, timeout, lambda admin: admin.transfer_leadership(voter))

@@ -24,7 +24,8 @@ LIMIT = 10_000
 def shell(
     path: Annotated[str, typer.Argument(help="A snapshot, a metadata log, or a log directory.")],
     command: Annotated[
-        list[str] | None, typer.Argument(help="ls, cat, find, tree; without: asks, line by line.")
+        list[str] | None,
+        typer.Argument(help="ls, cat, find or tree; default: read commands line by line."),
     ] = None,
     limit: Annotated[
         int, typer.Option("--limit", min=1, help="Most lines that one command prints.")

@@ -55,7 +55,10 @@ def add_voter(
 def remove_voter(
     voter: Annotated[
         str,
-        typer.Argument(metavar="ID[:DIRECTORY_ID]", help="One disk of it, or whichever it has."),
+        typer.Argument(
+            metavar="ID[:DIRECTORY_ID]",
+            help="The voter; with DIRECTORY_ID only if it has that disk.",
+        ),
     ],
     bootstrap: Bootstrap = DEFAULT_BOOTSTRAP,
     output: Output = "text",
@@ -79,7 +82,7 @@ def remove_voter(
 
 
 async def _added(admin: Admin, voter_id: int, directory: str, endpoint: str) -> VoterChange:
-    """Add it, but not with an address mistyped: nobody would reach it once it leads."""
+    """Add the voter, unless the address is mistyped: no node could reach it once it leads."""
     for one in (await admin.describe_quorum()).observers:
         is_it = (one.id, one.directory_id) == (voter_id, directory)
         if is_it and one.endpoint not in ("", endpoint):

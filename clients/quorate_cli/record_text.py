@@ -1,4 +1,4 @@
-"""How a record is printed: one line each, whatever is in it, and null told from any text."""
+"""How a record is printed: on one line, whatever it holds, and null unlike any text."""
 
 from __future__ import annotations
 

@@ -18,16 +18,20 @@ from quorate_quorum.log.real_disk import ReadOnlyDisk
 def dump(
     path: Annotated[str, typer.Argument(help="A log directory, a partition's, or one file.")],
     from_offset: Annotated[
-        int, typer.Option("--from-offset", min=0, help="Pass over what lies below.")
+        int, typer.Option("--from-offset", min=0, help="Skip offsets below this one.")
     ] = 0,
     count: Annotated[
-        int | None, typer.Option("--count", min=0, help="Most events or batches of each log.")
+        int | None,
+        typer.Option("--count", min=0, help="Show at most so many events or batches of each log."),
     ] = None,
     records: Annotated[
-        bool, typer.Option("--records", help="Keys and values of partitions' records too.")
+        bool, typer.Option("--records", help="Show keys and values of the records, too.")
     ] = False,
     metadata: Annotated[
-        bool, typer.Option("--metadata", help="A segment that was copied is the metadata log's.")
+        bool,
+        typer.Option(
+            "--metadata", help="Read a segment that was copied as one of the metadata log."
+        ),
     ] = False,
     output: Output = "text",
 ) -> None:

@@ -44,24 +44,28 @@ VOTER = re.compile(
 
 def format_storage(
     config: Annotated[Path, typer.Option("--config", help="The node's configuration.")],
-    cluster_id: Annotated[str, typer.Option("--cluster-id", help="See storage random-id.")],
+    cluster_id: Annotated[
+        str, typer.Option("--cluster-id", help="An id; see `quorate storage random-id`.")
+    ],
     initial_voters: Annotated[
         str,
         typer.Option(
             "--initial-voters",
             metavar="ID@HOST:PORT:DIRECTORY_ID,...",
-            help="All voters of a new cluster, the same on each of them.",
+            help="All voters of a new cluster; the same list on each of them.",
         ),
     ] = "",
     standalone: Annotated[
-        bool, typer.Option("--standalone", help="The only voter of a new cluster.")
+        bool, typer.Option("--standalone", help="This is the only voter of a new cluster.")
     ] = False,
     new_voter: Annotated[
-        bool, typer.Option("--new-voter", help="A voter to be added to a cluster that runs.")
+        bool, typer.Option("--new-voter", help="This voter will be added to a running cluster.")
     ] = False,
     force: Annotated[
         bool,
-        typer.Option("--ignore-formatted", help="Leave directories that are its own already."),
+        typer.Option(
+            "--ignore-formatted", help="Keep directories that are formatted for this node already."
+        ),
     ] = False,
 ) -> None:
     """Format the log directories of one node: a voter, or with --cluster-id alone a broker."""

@@ -51,9 +51,14 @@ def describe_json(topic: TopicDescription) -> dict[str, Any]:
 @app.command()
 def create(
     name: Name,
-    partitions: Annotated[int, typer.Option("--partitions", "-p", help="How many.")] = 1,
+    partitions: Annotated[int, typer.Option("--partitions", "-p", help="How many partitions.")] = 1,
     replication_factor: Annotated[
-        int, typer.Option("--replication-factor", "-r", help="-1: the cluster's default.")
+        int,
+        typer.Option(
+            "--replication-factor",
+            "-r",
+            help="How many replicas each has; -1: the cluster's default.",
+        ),
     ] = -1,
     config: Configs = None,
     bootstrap: Bootstrap = DEFAULT_BOOTSTRAP,
@@ -78,7 +83,7 @@ def create(
 
 @app.command("list")
 def list_topics(
-    internal: Annotated[bool, typer.Option("--internal", help="Internal ones too.")] = False,
+    internal: Annotated[bool, typer.Option("--internal", help="Include internal topics.")] = False,
     bootstrap: Bootstrap = DEFAULT_BOOTSTRAP,
     output: Output = "text",
     timeout: Timeout = 10.0,
@@ -116,7 +121,8 @@ def alter(
     name: Name,
     config: Configs = None,
     remove: Annotated[
-        list[str] | None, typer.Option("--remove", metavar="NAME", help="Back to the default.")
+        list[str] | None,
+        typer.Option("--remove", metavar="NAME", help="Set this one back to its default."),
     ] = None,
     bootstrap: Bootstrap = DEFAULT_BOOTSTRAP,
     output: Output = "text",

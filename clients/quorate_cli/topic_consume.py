@@ -35,7 +35,7 @@ def consume(
         typer.Option("--from-beginning", help="Start at the first record held, not at the end."),
     ] = False,
     offset: Annotated[
-        int | None, typer.Option("--offset", min=0, help="Start here; with --partition.")
+        int | None, typer.Option("--offset", min=0, help="Start at this offset; needs --partition.")
     ] = None,
     from_time: Annotated[
         str | None,
@@ -48,7 +48,7 @@ def consume(
     ] = None,
     partition: Annotated[
         list[int] | None,
-        typer.Option("--partition", min=0, help="Only this one; may be repeated."),
+        typer.Option("--partition", min=0, help="Only this partition; may be repeated."),
     ] = None,
     pattern: Annotated[
         str | None,
@@ -59,10 +59,15 @@ def consume(
             "{value} {headers}; \\t is a tab.",
         ),
     ] = None,
-    group: Annotated[str | None, typer.Option("--group", help="Not there yet.")] = None,
-    count: Annotated[int | None, typer.Option("--count", min=1, help="Stop after so many.")] = None,
+    group: Annotated[str | None, typer.Option("--group", help="Not supported yet.")] = None,
+    count: Annotated[
+        int | None, typer.Option("--count", min=1, help="Stop after so many records.")
+    ] = None,
     until_end: Annotated[
-        bool, typer.Option("--until-end", help="Stop at the end as it is at the start.")
+        bool,
+        typer.Option(
+            "--until-end", help="Stop at the end that the partitions have when it starts."
+        ),
     ] = False,
     bootstrap: Bootstrap = DEFAULT_BOOTSTRAP,
     output: Output = "text",
@@ -126,8 +131,8 @@ def _or_usage(read: Callable[[str], Any], given: str) -> Any:
 
 
 def _policy(from_beginning: bool, offset: int | None) -> str:
-    """Return what becomes of a position that is not in the log; an offset that was named is not
-    changed behind the user's back.
+    """Return what the consumer does with a position that is not in the log. An offset that the user
+    named is never replaced.
     """
     if offset is not None:
         return "none"

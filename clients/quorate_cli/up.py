@@ -25,19 +25,22 @@ READY_S = 30.0
 
 
 def up(
-    voters: Annotated[int, typer.Option("--voters", help="Nodes of the metadata quorum.")] = 3,
-    brokers: Annotated[int, typer.Option("--brokers", help="Brokers.")] = 3,
+    voters: Annotated[
+        int, typer.Option("--voters", help="How many voters of the metadata quorum.")
+    ] = 3,
+    brokers: Annotated[int, typer.Option("--brokers", help="How many brokers.")] = 3,
     racks: Annotated[
-        str, typer.Option("--racks", metavar="R1,R2", help="Deal the brokers to racks in runs.")
+        str, typer.Option("--racks", metavar="R1,R2", help="Spread the brokers over these racks.")
     ] = "",
     data: Annotated[
-        Path | None, typer.Option("--data", help="Keep the data here; else a temporary folder.")
+        Path | None,
+        typer.Option("--data", help="Keep the data in this folder; default: a temporary one."),
     ] = None,
     port: Annotated[
-        int, typer.Option("--port", help="Broker i listens on port + 100 i; 0: any that are free.")
+        int, typer.Option("--port", help="Broker i listens on port + 100 i; 0: any free ports.")
     ] = 7092,
     embedded: Annotated[
-        bool, typer.Option("--embedded", help="All nodes in this one process.")
+        bool, typer.Option("--embedded", help="Run all nodes in this one process.")
     ] = False,
 ) -> None:
     """Run the command; app.py has its help."""
@@ -90,8 +93,8 @@ def say_kept(folder: Path) -> None:
 
 
 def announce(cluster: LocalCluster, *, is_temporary: bool = False) -> None:
-    """Print the address, on a line of its own that scripts can wait for; then what is where, and
-    what to try next.
+    """Print the address on the first line, for which scripts can wait; then where the data and logs
+    are, and commands to try.
     """
     servers = cluster.bootstrap_servers
     stays = "removed at the end; --data DIR keeps it" if is_temporary else "kept"

@@ -132,7 +132,7 @@ class End:
 
 
 def refused_call(error: PeerRefusedError) -> End:
-    """Return the end of a call that nobody takes."""
+    """Return the end of a call that no listener takes."""
     end = End(nowhere)
     end.peer = End(nowhere)
     end.broke(error)
@@ -140,7 +140,7 @@ def refused_call(error: PeerRefusedError) -> End:
 
 
 def nowhere(size: int, deliver: Callable[..., None], *arguments: Any) -> None:
-    """The wire to nobody."""
+    """A wire that drops everything."""
 
 
 def _wake(waiter: asyncio.Future[None] | None) -> None:

@@ -186,7 +186,7 @@ class CallStream(Generic[R]):
 
 
 async def probe(connection: Connection, timeout_ms: int) -> ProbeResult:
-    """Ask over a fresh connection who is there, and close it."""
+    """Ask over a fresh connection which node is there, and close it."""
     try:
         answer = await connection.unary(IDENTIFY, node_pb2.IdentifyRequest(), timeout_ms=timeout_ms)
     except PeerRefusedError:

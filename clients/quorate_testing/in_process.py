@@ -35,7 +35,7 @@ class InProcessNetwork:
         purpose: Purpose = "data",
         cluster_id: Callable[[], str] = any_cluster,
     ) -> CallConnection:
-        """Return a lazy connection: an address that nobody serves yet may be served later."""
+        """Return a lazy connection: an address may be served later."""
         connection = CallConnection(
             endpoint,
             lambda head: self._open_call(endpoint, head),
@@ -73,7 +73,7 @@ class InProcessNetwork:
         return served
 
     async def probe(self, endpoint: str, *, timeout_ms: int) -> ProbeResult:
-        """Ask who is there."""
+        """Ask which node serves an endpoint."""
         return await probe(self.connect(endpoint, purpose="control"), timeout_ms)
 
     async def close(self) -> None:

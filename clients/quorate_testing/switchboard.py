@@ -121,10 +121,10 @@ class Switchboard:
             if isinstance(error, QuorateError) and error.retriable and not end.is_over:
                 return end.finish(StreamBrokenError(str(error)[:DETAILS_CHARS_MAX]))
             if end.is_over:
-                return None  # the caller is gone: nobody is left to be told
+                return None  # the caller is gone
             log.error("a call failed", method=method.path, peer=peer.address, exc_info=error)
             if isinstance(error, AssertionError):
-                # A broken invariant is nobody's answer: a simulation ends with it.
+                # A broken invariant is not for the caller alone: a simulation ends with it.
                 asyncio.get_running_loop().call_exception_handler(
                     {"message": f"{method.path} broke an invariant", "exception": error}
                 )

@@ -85,7 +85,7 @@ class Bounds:
     #: Most events or batches; None: all.
     count: int | None = None
     with_records: bool = False
-    #: A segment that was copied out of its directory is told to be the metadata log's.
+    #: Read a segment that was copied out of its directory as one of the metadata log.
     metadata: bool = False
 
     @property

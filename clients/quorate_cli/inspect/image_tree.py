@@ -1,4 +1,4 @@
-"""A metadata image as a tree of names, for who wants to walk through it.
+"""A metadata image as a tree of names, to be walked through.
 
 A folder is a Mapping from names to what they hold, in the order in which they are shown; a leaf is
 a value that JSON has. Large folders make their content when it is asked for. Names that would not

@@ -80,7 +80,7 @@ class _Walk:
         return None
 
     def step(self, header: BatchHeader) -> None:
-        """Take in the next batch, be it as it may: what follows is compared with it."""
+        """Take in the next batch, sound or not: what follows is compared with it."""
         self.epochs.assign(header.leader_epoch, header.base_offset)
         self.end = max(self.end, header.end_offset)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 
 class Unknown(Enum):
-    """The output of an operation of which nobody heard: any output explains it."""
+    """The output of an operation whose answer was lost: any output explains it."""
 
     UNKNOWN = "unknown"
 
@@ -45,7 +45,7 @@ class Operation:
         return self.returned is not None
 
     def relaxed(self) -> Operation:
-        """Return it as one of which nobody heard: a history with it is easier to explain."""
+        """Return it as if its answer were lost: a history with it is easier to explain."""
         return replace(self, returned=None, output=UNKNOWN)
 
     def is_twin_of(self, other: Operation) -> bool:

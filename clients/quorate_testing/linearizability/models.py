@@ -52,7 +52,7 @@ class Cas:
 
 @dataclass(frozen=True, slots=True)
 class Append:
-    """Add at the end of a list; the output is the position, or None where the system tells none."""
+    """Add at the end of a list; the output is the position, or None if the system gives none."""
 
     value: Hashable
     key: Hashable = None

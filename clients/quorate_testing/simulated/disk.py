@@ -126,7 +126,7 @@ class SimulatedFile:
             grown = position + len(data) - len(self._inode.cached)
             self._disk.take_space(grown, self._path)
         except asyncio.CancelledError:
-            # The kernel finishes what it was given, whoever still waits for it.
+            # The kernel finishes a write that it was given, though the task no longer waits.
             if under_way in self._disk.under_way:
                 self._inode.do(Write(position, data))
             raise

@@ -50,7 +50,7 @@ _process: ContextVar[Process | None] = ContextVar("simulated_process", default=N
 
 
 class SimulationError(Exception):
-    """The simulated program failed where nobody waited for it, hung, or ran for ever."""
+    """The simulated program failed in a task that no other task awaits, hung, or ran for ever."""
 
 
 def current_process() -> Process | None:
@@ -169,7 +169,7 @@ class SimulatedLoop(base_events.BaseEventLoop):
     def __init__(self, *, time_max_s: float = 86_400.0) -> None:
         super().__init__()
         self.set_debug(False)
-        #: What failed where nobody waited for it. The run ends at the first.
+        #: What failed in a task that no other task awaits. The run ends at the first.
         self.failures: list[BaseException] = []
         #: All chance of the world outside the processes; simulate() seeds it.
         self.chance = random.Random(0)
@@ -245,7 +245,7 @@ class SimulatedLoop(base_events.BaseEventLoop):
         *args: *Ts,
         context: Context | None = None,
     ) -> events.TimerHandle:
-        """Call at a moment of the world's time, whoever's clock the caller has."""
+        """Call at a moment of the world's time, whatever clock the caller has."""
         if self._closed:
             raise RuntimeError("Event loop is closed")
         timer = events.TimerHandle(when, callback, args, self, context)

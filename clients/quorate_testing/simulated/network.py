@@ -182,7 +182,7 @@ class SimulatedHost:
         return self._network.listen(self._process, endpoint, services, cluster_id, listener)
 
     async def probe(self, endpoint: str, *, timeout_ms: int) -> ProbeResult:
-        """Ask who is there, over a connection of its own."""
+        """Ask which node is there, over a connection of its own."""
         return await probe(self.connect(endpoint, purpose="control"), timeout_ms)
 
     async def close(self) -> None:

@@ -14,7 +14,7 @@ from quorate_testing.simulated.links import Links
 from quorate_testing.simulated.listener import SimulatedListener
 from quorate_testing.simulated.loop import Process
 
-#: An attempt to connect that nobody answers fails after this, as gRPC's does by our options.
+#: An attempt to connect that gets no answer fails after this, as gRPC's does by our options.
 CONNECT_TIMEOUT_S = 0.5
 
 
@@ -38,7 +38,7 @@ class TcpConnection:
         self._listeners = listeners
         self._endpoint = endpoint
         self._forget = forget
-        #: Whoever listened as the client's knock arrived.
+        #: The listener that was there when the client connected.
         self._listener: SimulatedListener | None = None
         self._is_established = False
         self._unsent: list[tuple[int, Callable[..., None], tuple[Any, ...]]] = []
@@ -46,7 +46,7 @@ class TcpConnection:
         self._is_server_gone = False
         self._calls: list[tuple[End, End]] = []
         found = listeners.get(endpoint)
-        #: Who is dialled: known by name even while nobody listens there.
+        #: The process at the other side: known by name even while it does not listen.
         self.server_name = found.process.name if found else endpoint.rpartition(":")[0]
         self._there = Wire(links, client.name, self.server_name)
         self._back = Wire(links, self.server_name, client.name)
@@ -93,7 +93,7 @@ class TcpConnection:
         self._links.call_at(self._links.time() + again_s, self._take_again, head, requests)
 
     def _take_again(self, head: Head, requests: list[bytes]) -> None:
-        """Whoever listens now carries the call out once more; nobody reads the answer."""
+        """Let the process that listens now carry the call out once more; its answer is dropped."""
         listener = self._listeners.get(self._endpoint)
         if listener is None or self._links.is_cut(self.client.name, self.server_name):
             return
@@ -132,7 +132,7 @@ class TcpConnection:
             self._break_server()
 
     def died(self, process: Process) -> None:
-        """A process died: its kernel tells the other side."""
+        """A process died: its kernel closes the connection."""
         if process is self.client:
             self.close()
         elif self._listener is not None and process is self._listener.process:
@@ -167,7 +167,7 @@ class TcpConnection:
     # -- what arrives --
 
     def _knock(self) -> None:
-        """The client would connect: somebody listens, or the kernel refuses."""
+        """The client connects: a process listens, or the kernel refuses."""
         self._listener = self._listeners.get(self._endpoint)
         if self._listener is None:
             self._is_server_gone = True
