@@ -1,33 +1,30 @@
-"""The follower's side of replication: one stream to each broker that leads what we follow.
+"""The follower's side of replication: one stream to each broker that leads what is followed here.
 
-A stream carries all partitions that the two brokers share. What comes is handed to each
-partition on its own, so one that is slow to write holds up no other; when it is done, its new
-position is named in the next request, which acknowledges it and asks for more. A stream that
-breaks or falls silent is built again after a short pause, with a higher stream_number, and all
-partitions are named anew.
+A stream carries all partitions that the two brokers share. What comes is handed to each partition
+(followed.py), whose new position is named in the next request. A stream that breaks or falls
+silent is built again after a short pause, with a higher stream_number, and all partitions are
+named anew.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
-from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING
 
 import structlog
 
+from quorate.aio.tasks import Tasks
 from quorate.errors import InvalidRequestError, QuorateError, raise_if_error
 from quorate_broker.methods import REPLICA_FETCH
+from quorate_broker.replication.followed import Followed
 from quorate_broker.v1.replica_pb2 import (
-    ReplicaFetched,
     ReplicaFetchPartition,
     ReplicaFetchRequest,
     ReplicaOpen,
 )
-from quorate_quorum.log.disk_errors import TryAgainError
 
 if TYPE_CHECKING:
     from quorate.net.frame import Frame
@@ -42,34 +39,10 @@ log_line = structlog.get_logger(__name__)
 BACKOFF_MS_MIN, BACKOFF_MS_MAX = 50, 200
 #: How long a stream that carries nothing more waits until its last request is taken.
 LEAVE_MAX_S = 0.5
-#: Before a leader is asked again for a batch that did not pass its CRC.
-CORRUPT_RETRY_S = 1.0
 #: Frames come at least every replica.fetch.wait.max.ms; so many of those without one is silence.
 SILENT_WAITS = 8
-#: Answers for one partition that wait for the one before; an honest leader sends far fewer.
-PENDING_MAX = 1000
 #: Partitions that one request names, and that one turn of the loop begins to follow.
 NAMED_MAX = 500
-
-
-@dataclass(slots=True)
-class _Following:
-    """One partition on a stream; `task` does what its leader's answers ask for, in order."""
-
-    partition: Partition
-    pending: deque[tuple[ReplicaFetched, memoryview]] = field(default_factory=deque)
-    task: asyncio.Task[None] | None = None
-    #: It is to be named again when what is pending is done.
-    must_name: bool = True
-    #: As last named on this stream, until that is answered.
-    named: FetchPosition | None = None
-
-    def is_answered_by(self, fetched: ReplicaFetched) -> bool:
-        """Tell an answer to what was named last from one that comes too late to matter."""
-        return self.named is not None and (fetched.leader_epoch, fetched.base_offset) == (
-            self.named.leader_epoch,
-            self.named.offset,
-        )
 
 
 class Fetchers:
@@ -81,13 +54,14 @@ class Fetchers:
         self._streams: dict[int, LeaderStream] = {}
         self._leaders: dict[Key, int] = {}
         self._stream_number = 0
-        self._ended: list[asyncio.Task[None]] = []
+        #: Streams that carry nothing more, and have not ended yet.
+        self._leaving: list[LeaderStream] = []
         self._stopping = False
 
     # RoleListener
 
     def role_changed(self, partition: Partition) -> None:
-        """Follow it on the stream of its leader of now, from its position of now."""
+        """Follow it on the stream of its current leader, from its current position."""
         if not partition.is_follower or self._stopping:
             self.removed(partition)
             return
@@ -107,11 +81,11 @@ class Fetchers:
             stream.remove(partition.key)
             if stream.is_empty:
                 del self._streams[leader]
-                self._ended = [task for task in self._ended if not task.done()]
-                self._ended.extend(stream.leave())
+                stream.leave()
+                self._leaving = [one for one in (*self._leaving, stream) if not one.has_ended]
 
     def isr_wanted(self, partition: Partition) -> None:
-        """Not ours."""
+        """A leader's affair."""
 
     # for the streams
 
@@ -127,13 +101,13 @@ class Fetchers:
     async def stop(self) -> None:
         """End every stream; what is being written is finished. Safe to call twice."""
         self._stopping = True
-        tasks = list(self._ended)
+        streams = [*self._leaving, *self._streams.values()]
         for stream in self._streams.values():
-            tasks.extend(stream.cancel())
+            stream.cancel()
         self._streams.clear()
         self._leaders.clear()
-        if tasks:
-            await asyncio.wait(tasks)
+        for stream in streams:
+            await stream.ended()
 
 
 class LeaderStream:
@@ -144,7 +118,7 @@ class LeaderStream:
         self._fetchers = fetchers
         self._replicas = fetchers.replicas
         self._config = fetchers.replicas.config
-        self._following: dict[Key, _Following] = {}
+        self._followed: dict[Key, Followed] = {}
         #: Positions for the next request, and partitions to leave out from now on.
         self._named: dict[Key, ReplicaFetchPartition] = {}
         self._forgotten: dict[Key, None] = {}
@@ -156,24 +130,26 @@ class LeaderStream:
         self._written = asyncio.Event()
         self._is_open = False
         self._broker_epoch = -1
-        self._task: asyncio.Task[None] | None = None
-        self._ending: list[asyncio.Task[None]] = []
+        self._tasks = Tasks(self._failed)
+        self._running: asyncio.Task[None] | None = None
 
     @property
     def is_empty(self) -> bool:
-        return not self._following
+        return not self._followed
+
+    @property
+    def has_ended(self) -> bool:
+        return not self._tasks
 
     def start(self) -> None:
-        self._task = asyncio.create_task(self._run(), name=f"replicate from {self.leader}")
-        self._task.add_done_callback(self._ended)
+        self._running = self._tasks.spawn(self._run(), f"replicate from {self.leader}")
 
-    def leave(self) -> list[asyncio.Task[None]]:
-        """End it once the leader was told what it carries no more; return what is still to end."""
-        if not self._is_open:
-            return self.cancel()
-        leaving = asyncio.create_task(self._leave(), name=f"leave {self.leader}")
-        tasks = [*self._ending, leaving, *([self._task] if self._task is not None else [])]
-        return [task for task in tasks if not task.done()]
+    def leave(self) -> None:
+        """End it once the leader was told what it carries no more."""
+        if self._is_open:
+            self._tasks.spawn(self._leave(), f"leave {self.leader}")
+        else:
+            self.cancel()
 
     async def _leave(self) -> None:
         try:
@@ -184,33 +160,39 @@ class LeaderStream:
         finally:
             self.cancel()
 
-    def cancel(self) -> list[asyncio.Task[None]]:
-        """End it; return the tasks that are still to end."""
+    def cancel(self) -> None:
+        """End it now; what is being written is finished."""
         self._is_open = False  # the leader hears no more of what is carried
-        for key in list(self._following):
+        for key in list(self._followed):
             self.remove(key)
-        tasks = [*self._ending, *([self._task] if self._task is not None else [])]
-        if self._task is not None:
-            self._task.cancel()
-        return [task for task in tasks if not task.done()]
+        if self._running is not None:
+            self._tasks.cancel(self._running)
+
+    async def ended(self) -> None:
+        """Return when nothing of it is under way any more."""
+        await self._tasks.ended()
 
     def add(self, partition: Partition) -> None:
         """Carry a partition, or name it anew because its leader_epoch changed."""
-        following = self._following.get(partition.key)
-        if following is None or following.partition is not partition:
-            following = self._following[partition.key] = _Following(partition)
-        self._name(following)
+        followed = self._followed.get(partition.key)
+        if followed is None or followed.partition is not partition:
+            followed = self._followed[partition.key] = Followed(
+                partition,
+                self.leader,
+                self._tasks,
+                named=self._name,
+                written=self._let_go,
+                backoff_s=self._fetchers.backoff_s,
+            )
+        followed.name()
 
     def remove(self, key: Key) -> None:
         """Carry it no more. What is being written of it is finished, what waits is dropped."""
-        following = self._following.pop(key, None)
+        followed = self._followed.pop(key, None)
         self._named.pop(key, None)
-        if following is None:
+        if followed is None:
             return
-        self._drop_pending(following)
-        if following.task is not None:
-            self._ending = [task for task in self._ending if not task.done()]
-            self._ending.append(following.task)
+        followed.drop()
         self._forgotten[key] = None
         self._all_told.clear()
         self._changed.set()
@@ -259,9 +241,8 @@ class LeaderStream:
         self._broker_epoch = self._replicas.broker_epoch
         self._named.clear()
         self._forgotten.clear()
-        for count, following in enumerate(list(self._following.values()), 1):
-            following.named = None
-            self._name(following)
+        for count, followed in enumerate(list(self._followed.values()), 1):
+            followed.begin_stream()
             if count % NAMED_MAX == 0:
                 await asyncio.sleep(0)
 
@@ -321,18 +302,10 @@ class LeaderStream:
         for fetched in header.partitions:
             batches = payload[position : position + fetched.size]
             position += fetched.size
-            following = self._following.get((fetched.topic_id, fetched.partition))
-            if following is not None:
-                self._hand_over(following, fetched, batches)
-
-    def _hand_over(
-        self, following: _Following, fetched: ReplicaFetched, batches: memoryview
-    ) -> None:
-        if len(following.pending) >= PENDING_MAX:
-            raise InvalidRequestError(f"{following.partition.name}: answers pile up")
-        following.pending.append((fetched, batches))
-        self._bytes_held += len(batches)
-        self._start(following)
+            followed = self._followed.get((fetched.topic_id, fetched.partition))
+            if followed is not None:
+                followed.take(fetched, batches)
+                self._bytes_held += len(batches)
 
     async def _room(self) -> None:
         """Read no further while too much waits to be written."""
@@ -340,91 +313,22 @@ class LeaderStream:
             self._written.clear()
             await self._written.wait()
 
-    # one partition
+    # for the partitions
 
-    def _name(self, following: _Following) -> None:
-        following.must_name = True
-        self._start(following)
+    def _name(self, partition: Partition, position: FetchPosition) -> None:
+        """Say in the next request where a partition stands."""
+        self._forgotten.pop(partition.key, None)
+        self._named[partition.key] = _wire(partition, position)
+        self._changed.set()
 
-    def _start(self, following: _Following) -> None:
-        if following.task is None:
-            following.task = asyncio.create_task(
-                self._follow(following), name=f"follow {following.partition.name}"
-            )
-            following.task.add_done_callback(self._ended)
-
-    async def _follow(self, following: _Following) -> None:
-        """Carry out what came for one partition, then name where it stands."""
-        try:
-            while following.pending or following.must_name:
-                if following.pending:
-                    await self._carry_out(following)
-                else:
-                    following.must_name = False
-                    await self._note_position(following)
-        finally:
-            following.task = None
-
-    async def _carry_out(self, following: _Following) -> None:
-        fetched, batches = following.pending.popleft()
-        refused: str | None = None
-        follower = following.partition.follower
-        is_bare = not batches and not fetched.HasField("diverging") and not fetched.error.code
-        try:
-            if not following.is_answered_by(fetched):
-                return
-            if not is_bare:
-                following.named = None
-            if follower is None:
-                return
-            refused = await follower.take(fetched, batches)
-        finally:
-            self._bytes_held -= len(batches)
-            self._written.set()
-        if refused is not None and self._is_carried(following):
-            log_line.info(
-                "not replicated",
-                partition=following.partition.name,
-                reason=refused,
-                repeats=True,
-            )
-            # A bad batch is the same again, until another leads or repairs it.
-            is_corrupt = follower is not None and follower.was_corrupt
-            await asyncio.sleep(CORRUPT_RETRY_S if is_corrupt else self._fetchers.backoff_s())
-        if refused is not None or not is_bare:
-            following.must_name = True
-
-    async def _note_position(self, following: _Following) -> None:
-        """Name the position of now in the next request, if this stream's leader still leads."""
-        partition = following.partition
-        if (follower := partition.follower) is None:
-            return
-        try:
-            position = await follower.fetch_position()
-        except TryAgainError as error:
-            log_line.info("not named", partition=partition.name, reason=str(error))
-            await asyncio.sleep(self._fetchers.backoff_s())
-            following.must_name = self._is_carried(following)
-            return
-        if position is not None and position.leader == self.leader and self._is_carried(following):
-            following.named = position
-            self._forgotten.pop(partition.key, None)
-            self._named[partition.key] = _wire(partition, position)
-            self._changed.set()
-
-    def _is_carried(self, following: _Following) -> bool:
-        return self._following.get(following.partition.key) is following
-
-    def _drop_pending(self, following: _Following) -> None:
-        self._bytes_held -= sum(len(batches) for _, batches in following.pending)
-        following.pending.clear()
-        following.must_name = False
+    def _let_go(self, size: int) -> None:
+        """So many bytes were written or dropped."""
+        self._bytes_held -= size
         self._written.set()
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and task.exception() is not None:
-            log_line.error("replication failed", leader=self.leader, exc_info=task.exception())
-            self._fetchers.fail(f"replication from {self.leader}: {task.exception()!r}")
+    def _failed(self, _: str, error: BaseException) -> None:
+        log_line.error("replication failed", leader=self.leader, exc_info=error)
+        self._fetchers.fail(f"replication from {self.leader}: {error!r}")
 
 
 def _wire(partition: Partition, position: FetchPosition) -> ReplicaFetchPartition:
