@@ -1,0 +1,169 @@
+"""Partitions that a test moves by hand, and a broker that holds them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from rpds import HashTrieMap
+
+from quorate.errors import OffsetOutOfRangeError, UnknownTopicError
+from quorate.net.principal import Principal
+from quorate_quorum.metadata.brokers import BrokerImage
+from quorate_quorum.metadata.image import MetadataImage
+from quorate_quorum.node.authorizer import Operation, Resource
+from quorate_quorum.node.config import BrokerConfig
+from quorate_quorum.node.listeners import parse_all
+
+TOPIC = b"t" * 16
+ANN = Principal("User", "ann")
+
+
+class Produced(NamedTuple):
+    base_offset: int
+    log_append_time_ms: int = -1
+    log_start_offset: int = 0
+
+
+class Fetched(NamedTuple):
+    batches: bytes
+    high_watermark: int
+    log_start_offset: int
+
+
+@dataclass
+class Produce:
+    """One call of produce that the test finishes."""
+
+    batch: bytes
+    acks: int
+    timeout_ms: int
+    appended: Callable[[], None]
+    outcome: asyncio.Future[Produced]
+
+
+@dataclass
+class FakePartition:
+    """Records are single bytes, one an offset."""
+
+    topic = "zoo"
+    records: bytes = b""
+    high_watermark: int = 0
+    log_start_offset: int = 0
+    calls: list[Produce] = field(default_factory=list)
+    wakes: list[Callable[[], None]] = field(default_factory=list)
+    fetches: list[int] = field(default_factory=list)
+    last_epochs: list[int] = field(default_factory=list)
+    error: Exception | None = None
+    record_bytes: int = 1
+
+    def produce(
+        self,
+        batch: memoryview,
+        *,
+        acks: int,
+        timeout_ms: int,
+        in_doubt_ms: int,
+        appended: Callable[[], None],
+    ) -> asyncio.Future[Produced]:
+        outcome: asyncio.Future[Produced] = asyncio.get_running_loop().create_future()
+        self.calls.append(Produce(bytes(batch), acks, timeout_ms, appended, outcome))
+        return outcome
+
+    async def fetch(
+        self,
+        offset: int,
+        *,
+        bytes_max: int,
+        last_epoch: int,
+        at_least_one: bool,
+    ) -> Fetched:
+        self.fetches.append(offset)
+        self.last_epochs.append(last_epoch)
+        await asyncio.sleep(0)
+        if self.error is not None:
+            raise self.error
+        if not self.log_start_offset <= offset <= len(self.records):
+            raise OffsetOutOfRangeError(f"offset {offset}")
+        found = self.records[offset : self.high_watermark]
+        found = found[: max(bytes_max, 1 if at_least_one else 0)]
+        return Fetched(found, self.high_watermark, self.log_start_offset)
+
+    def as_leader(self, leader_epoch: int) -> FakePartition:
+        return self
+
+    @property
+    def queue(self) -> FakePartition:
+        return self
+
+    @property
+    def watches(self) -> FakePartition:
+        return self
+
+    def add(self, wake: Callable[[], None]) -> Callable[[], None]:
+        self.wakes.append(wake)
+        return lambda: self.wakes.remove(wake)
+
+    def move(self, records: bytes, *, commit: bool = True) -> None:
+        self.records += records
+        if commit:
+            self.high_watermark = len(self.records)
+        self.wake()
+
+    def wake(self) -> None:
+        for wake in list(self.wakes):
+            wake()
+
+    async def list_offset(self, timestamp_ms: int) -> tuple[int, int, int]:
+        if self.error is not None:
+            raise self.error
+        if timestamp_ms == -2:
+            return self.log_start_offset, -1, 3
+        return self.high_watermark, timestamp_ms, 3
+
+
+class FakeReplicas:
+    def __init__(self, **partitions: FakePartition) -> None:
+        self.partitions = {int(name[1:]): partition for name, partition in partitions.items()}
+        leader = BrokerImage(
+            2,
+            9,
+            b"i" * 16,
+            parse_all(("in=grpc://b:1", "out=grpc://b:2")),
+            "in",
+            "",
+            "b",
+            (),
+            False,
+            False,
+        )
+        self.image = MetadataImage(brokers=HashTrieMap({2: leader}))
+
+    @property
+    def held(self) -> int:
+        return len(self.partitions)
+
+    def get(self, topic_id: bytes, partition: int) -> FakePartition:
+        if topic_id != TOPIC or partition not in self.partitions:
+            raise UnknownTopicError(f"no partition {partition}")
+        return self.partitions[partition]
+
+
+def config(**bounds: int) -> BrokerConfig:
+    """`bounds` are settings of the broker."""
+    settings: dict[str, Any] = {"node_id": 0, "listeners": ("b0:7092",), "log_dirs": ("/data",)}
+    return BrokerConfig(**(settings | bounds))
+
+
+class DenyAll:
+    """An authorizer that allows nothing."""
+
+    def authorize(self, principal: Principal, operation: Operation, resource: Resource) -> bool:
+        return False
+
+
+async def settle() -> None:
+    for _ in range(10):
+        await asyncio.sleep(0)
