@@ -1650,4 +1650,37 @@ MUTANTS = (
             "::test_a_voter_is_heard_while_its_stream_stands_and_for_a_fetch_timeout",
         ),
     ),
+    Mutant(
+        "A1",
+        "a caller writes to a topic, or reads one, that it may not use",
+        "broker/quorate_broker/operations/partitions.py",
+        "    caller.check(required, found.topic)\n",
+        "",
+        (
+            "tests/unit/quorate_broker/operations/test_authorization.py"
+            "::test_every_call_refuses_whoever_may_not_and_does_nothing",
+        ),
+    ),
+    Mutant(
+        "A2",
+        "a call that a broker passes on is judged for the broker, not for the principal that asked",
+        "quorum/quorate_quorum/controller/driver/service.py",
+        "Caller(Principal.parse(request.principal), self._authorizer)",
+        'Caller(Principal("User", "ANONYMOUS"), self._authorizer)',
+        (
+            "tests/unit/quorate_broker/operations/test_authorization.py"
+            "::test_a_call_that_is_passed_on_is_judged_at_the_controller_by_its_original_principal",
+        ),
+    ),
+    Mutant(
+        "A3",
+        "topics that the principal may not create are created with those that it may",
+        "quorum/quorate_quorum/controller/driver/admin_calls.py",
+        "    allowed.topics.extend(_without_refused(request.topics, refusals))\n",
+        "    allowed.topics.extend(request.topics)\n",
+        (
+            "tests/unit/quorate_broker/operations/test_authorization.py"
+            "::test_topics_of_one_request_are_judged_one_by_one",
+        ),
+    ),
 )
