@@ -32,7 +32,7 @@
       UnsupportedError  StoppingError  SnapshotNotFoundError
       ClosedError                 the client was stopped
       WrongLoopError              used from another event loop, thread or process (a RuntimeError)
-      NetworkError                below: what the seam to the wire raises, and nothing else
+      NetworkError                the errors of the network; it raises no others
         PeerRefusedError  StreamBrokenError  DeadlineExceededError  PeerError
 
 Two flags say what a caller may do: ``retriable`` (the same call may succeed later) and
@@ -50,12 +50,12 @@ from quorate.v1.common_pb2 import ErrorCode
 
 
 class QuorateError(Exception):
-    """Whatever Quorate raises on purpose."""
+    """The base of every error that Quorate raises on purpose."""
 
     code: ClassVar[ErrorCode.ValueType] = ErrorCode.ERROR_CODE_UNKNOWN
     retriable: ClassVar[bool] = False
     stale_metadata: ClassVar[bool] = False
-    #: What to do, for whoever reads the traceback: a note on the error, beside its message.
+    #: What to do about it. It is shown in tracebacks, as a note below the message.
     advice: ClassVar[str] = ""
 
     def __init__(self, *args: object) -> None:
@@ -71,7 +71,7 @@ class UnknownServerError(QuorateError):
 
 
 class InvalidRequestError(QuorateError):
-    """A field is impossible; the message names it and what is allowed."""
+    """A field has an impossible value. The message names the field and what is allowed."""
 
     advice = "Correct what the message names; the same call fails again."
     code = ErrorCode.ERROR_CODE_INVALID_REQUEST
@@ -85,7 +85,7 @@ class InvalidTopicError(InvalidRequestError):
 
 
 class InvalidPartitionsError(InvalidRequestError):
-    """A number of partitions, or a partition, that cannot be."""
+    """A number of partitions, or a partition's number, is impossible."""
 
     advice = "Use a partition, or a number of partitions, within the range that the message names."
     code = ErrorCode.ERROR_CODE_INVALID_PARTITIONS
@@ -150,7 +150,7 @@ class UnknownBrokerError(QuorateError):
 
 
 class NotLeaderError(QuorateError):
-    """The node asked does not lead that partition; the leader hint says who does."""
+    """That node does not lead the partition. The answer's leader hint names the leader."""
 
     advice = "Look the leader up and ask it; producers and consumers do so themselves."
     code = ErrorCode.ERROR_CODE_NOT_LEADER
@@ -181,7 +181,7 @@ class NotEnoughReplicasError(QuorateError):
 
 
 class NotEnoughReplicasAfterAppendError(QuorateError):
-    """Written by the leader, then the ISR shrank below min.insync.replicas: it may yet commit."""
+    """The leader wrote it, then the ISR fell below min.insync.replicas. It may still commit."""
 
     advice = "Read whether it was kept, or send again if a copy does no harm."
     code = ErrorCode.ERROR_CODE_NOT_ENOUGH_REPLICAS_AFTER_APPEND
@@ -189,9 +189,9 @@ class NotEnoughReplicasAfterAppendError(QuorateError):
 
 
 class CorruptRecordError(QuorateError):
-    """Bytes that are not what their checksum, header or length says."""
+    """The bytes do not agree with their checksum, header or length."""
 
-    advice = "Check the disk that it comes from (`quorate storage verify`), or who wrote it."
+    advice = "Check the disk (`quorate storage verify`), or the program that wrote the bytes."
     code = ErrorCode.ERROR_CODE_CORRUPT_RECORD
 
 
@@ -298,7 +298,7 @@ class DeliveryTimeoutError(OutcomeUnknownError):
 
 
 class RequestTimedOutError(QuorateError):
-    """No answer in time."""
+    """No answer came in time."""
 
     advice = "Ask again, or give it more time."
     code = ErrorCode.ERROR_CODE_REQUEST_TIMED_OUT
@@ -321,7 +321,7 @@ class NotControllerError(QuorumUnavailableError):
 
 
 class FencedError(QuorateError):
-    """The caller's broker_epoch, incarnation or fencing forbids this."""
+    """The caller is fenced, or its broker_epoch or incarnation is an old one."""
 
     advice = "Register again, or stop: another one has this place."
     code = ErrorCode.ERROR_CODE_FENCED
@@ -344,7 +344,7 @@ class IneligibleReplicaError(FencedError):
 class StalePartitionEpochError(FencedError):
     """The change was proposed on an older state of the partition."""
 
-    advice = "Read the partition's state of now, and decide anew."
+    advice = "Read the partition's present state, and decide anew."
     code = ErrorCode.ERROR_CODE_STALE_PARTITION_EPOCH
 
 
@@ -371,7 +371,7 @@ class OverloadedError(QuorateError):
 
 
 class UnsupportedError(QuorateError):
-    """Known, but not there yet."""
+    """Quorate knows the request, and cannot carry it out yet."""
 
     advice = "Do without it, or use a version that has it."
     code = ErrorCode.ERROR_CODE_UNSUPPORTED
@@ -427,7 +427,7 @@ class WrongLoopError(QuorateError, RuntimeError):
 
 
 class NetworkError(QuorateError):
-    """What the seam to the wire raises (quorate.net.network), and nothing else."""
+    """The base of the errors of quorate.net.network, which raises no others."""
 
     advice = "See that the node runs and can be reached."
     retriable = True
@@ -435,19 +435,19 @@ class NetworkError(QuorateError):
 
 
 class PeerRefusedError(NetworkError):
-    """Nobody listens there: the call was surely not carried out."""
+    """No process listens at that address: the call was surely not carried out."""
 
     advice = "See that a node runs at that address."
 
 
 class StreamBrokenError(NetworkError):
-    """The connection broke: the call may have been carried out."""
+    """The connection broke. The call may have been carried out."""
 
     advice = "Ask again, if a repetition does no harm."
 
 
 class DeadlineExceededError(NetworkError):
-    """No answer within the call's timeout: it may have been carried out."""
+    """No answer came within the call's timeout. The call may have been carried out."""
 
     advice = "Ask again, if a repetition does no harm, or give it more time."
 

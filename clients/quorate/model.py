@@ -97,7 +97,7 @@ class BrokerDescription:
 
 @dataclass(frozen=True, slots=True)
 class ClusterDescription:
-    """The cluster: who is controller (-1: unknown) and who is registered."""
+    """The cluster: its controller (-1: unknown) and its registered brokers."""
 
     cluster_id: str
     controller: int
@@ -184,7 +184,7 @@ class ClusterHealth:
 class NodeLevels:
     """Which levels of a feature a node's program knows, both ends included.
 
-    `kind` is "voter" or "broker"; highest is 0 while the controller of now has not heard it.
+    `kind` is "voter" or "broker"; highest is 0 until this controller has heard from the node.
     """
 
     kind: str

@@ -81,7 +81,7 @@ class Admin(Client):
         self._timeout_ms = request_timeout_ms
 
     async def start(self) -> None:
-        """Connect; QuorumUnavailableError if nobody answers within request_timeout_ms."""
+        """Connect; QuorumUnavailableError if no broker answers within request_timeout_ms."""
         await self._start_once()
 
     async def _begin(self, cluster: Cluster, owner: Owner) -> None:
@@ -138,7 +138,7 @@ class Admin(Client):
     ) -> list[TopicDescription]:
         """Create topics, each by itself; the first error is raised after all were tried.
 
-        Returns when every broker that answers knows them, so that whoever is told of a topic finds
+        Returns when every broker that answers knows them, so that any client that uses one finds
         it. With validate_only nothing is created, and an empty list is returned.
         """
         cluster, deadline = self._running(), Deadline(self._timeout_ms)
@@ -226,7 +226,7 @@ class Admin(Client):
     # -- cluster and quorum ----------------------------------------------------------------------
 
     async def describe_cluster(self) -> ClusterDescription:
-        """Return who is registered, and which voter is controller (-1: unknown)."""
+        """Return the registered brokers, and the voter that is controller (-1: unknown)."""
         response = await self._ask(methods.DESCRIBE_CLUSTER, wire.DescribeClusterRequest())
         return descriptions.cluster(response)
 

@@ -1,4 +1,4 @@
-"""A queue of those who wait until an offset is reached. The queue itself never waits."""
+"""A queue of waiters for offsets to be reached. The queue itself never waits."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ from quorate.errors import ClosedError, QuorateError, UnknownServerError, WrongL
 
 T = TypeVar("T")
 
-#: How long the end of a cancelled task is waited for; a task that is slower is left to itself.
+#: A cancelled task that has not ended after so long is not waited for any longer.
 END_TIMEOUT_S = 5.0
 
 #: Grows in a forked child: what was bound before belongs to the parent.
@@ -39,7 +39,7 @@ os.register_at_fork(after_in_child=_forked)
 
 
 class Owner:
-    """The life of one client: its event loop, its background tasks, its failure. See the module.
+    """See the module.
 
     `what` names the client in errors, as in "this producer".
     """
@@ -153,7 +153,7 @@ class Owner:
             callback(self.failure)
 
     def fail(self, error: QuorateError) -> None:
-        """Nothing works from now on: tell whatever waits. Only the first failure counts."""
+        """The client does not work from now on: end every wait. Only the first failure counts."""
         if self.failure is not None:
             return
         self.failure = error

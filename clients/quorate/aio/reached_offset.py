@@ -10,7 +10,7 @@ from quorate.errors import QuorateError
 
 
 class ReachedOffset:
-    """How far something has come (applied, committed, carried out), and who waits for more.
+    """How far something has come (applied, committed, carried out), and the waits for more.
 
     `waiters_max` and `what` are those of OffsetWaiters: OverloadedError above that many waits.
     """
@@ -62,7 +62,7 @@ class ReachedOffset:
             self._waiters.remove(ticket)
 
     def end(self, error: QuorateError) -> None:
-        """The offset grows no more: fail every wait, with its own `if_ended` or else `error`."""
+        """The offset stops growing: fail every wait, with its own `if_ended` or else `error`."""
         for future, if_ended in self._waiters.take_all():
             if not future.done():
                 future.set_exception(if_ended or error)

@@ -1,4 +1,4 @@
-"""Whom a client asks: brokers, the connections to them, and one after another until one answers."""
+"""The brokers that a client asks, one after another until one answers; its connections."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ class Brokers:
 
         One that is silent for `one_broker_ms` does not use up the time of the others. A call that
         may not be repeated goes on to the next broker only while it was surely not carried out
-        (nobody listened there). If none answers, the error says what came of each.
+        (no process listened there). If none answers, the error says what came of each.
         """
         deadline = Deadline(timeout_ms)
         last: NetworkError | None = None
@@ -135,7 +135,7 @@ class Brokers:
         )
 
     def _found_another_cluster(self, where: str, found: str) -> NoReturn:
-        """None of ours answers, and another cluster listens where ours did: go on no more.
+        """No broker of our cluster answers, and another cluster listens in its place: give up.
 
         What was learnt of our cluster (producer id, positions, epochs, topic ids) means something
         else there: a producer id that both clusters gave makes a broker take new records for
@@ -150,7 +150,7 @@ class Brokers:
         raise error
 
     def _candidates(self) -> list[str]:
-        """Known endpoints: who answered last, then the others by chance, then the bootstrap."""
+        """Return known endpoints: the last that answered, the others by chance, the bootstrap."""
         known = list(dict.fromkeys(self.brokers.values()))
         self.chance.shuffle(known)
         first = [self._last_answer] if self._last_answer else []

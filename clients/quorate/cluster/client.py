@@ -56,8 +56,9 @@ class Client(ABC):
 
     @abstractmethod
     async def _begin(self, cluster: Cluster, owner: Owner) -> None:
-        """Connect, set `_cluster`, begin to work. What it awaits may be followed by a stop:
-        `_check_not_stopped` raises then.
+        """Connect, set `_cluster`, begin to work.
+
+        A stop may come while it waits: `_check_not_stopped` raises then.
         """
 
     @abstractmethod

@@ -29,7 +29,7 @@ from quorate.net.methods import METADATA
 from quorate.net.network import (
     current_wall_clock_ms,
 )
-from quorate.net.wrong_address import knows_no_such_call, what_listens
+from quorate.net.unexpected_peer import knows_no_such_call, what_listens
 from quorate.v1.admin_pb2 import MetadataRequest, MetadataResponse
 from quorate.v1.common_pb2 import LeaderHint
 

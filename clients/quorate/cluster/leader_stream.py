@@ -68,7 +68,7 @@ class LeaderStream(ABC, Generic[Q, R]):
 
     @abstractmethod
     def broke(self, error: QuorateError) -> None:
-        """The stream has ended: what it carried is answered no more."""
+        """The stream has ended: what it carried will not be answered."""
 
     @property
     @abstractmethod

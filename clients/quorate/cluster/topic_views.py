@@ -1,4 +1,4 @@
-"""What a client knows of topics, partitions and their leaders. A machine: it asks nobody.
+"""What a client knows of topics, partitions and their leaders. A machine: it sends nothing.
 
 It never goes back to an older leader_epoch, whatever a broker that lags behind answers, and learns
 leaders from error answers too (KIP-951).
@@ -103,7 +103,7 @@ class TopicViews:
     def leader_endpoint(self, name: str, topic_id: bytes, partition: int) -> str:
         """Return where a partition's leader listens.
 
-        Empty if nobody leads it, or if the topic of that name is another one by now.
+        Empty if it has no leader, or if the topic of that name is another one by now.
         """
         topic = self.topics.get(name)
         if topic is None or topic.topic_id != topic_id or partition >= len(topic.partitions):

@@ -1,4 +1,4 @@
-"""What a consumer is to read: topics, a pattern, or partitions by name, as the cluster changes."""
+"""Which partitions a consumer reads: by topics, a pattern or names, as the cluster changes."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ class Assignment:
         self._assigned = assigned
         self._listener: Any = None
         self._cluster: Cluster | None = None
-        #: The look at the cluster that the subscription was made after.
+        #: The number of the last look at the cluster before the subscription was made.
         self._made_at = BEFORE_ANY_LOOK
         self._looks = 0
-        #: What the listener raised, until a read tells it.
+        #: What the listener raised; the next read raises it.
         self.listener_error: Exception | None = None
 
     @property
@@ -83,22 +83,22 @@ class Assignment:
     # -- what the cluster says -------------------------------------------------------------------
 
     def prepare(self, cluster: Cluster) -> None:
-        """Say which topics the view of the cluster must know."""
+        """Tell the view of the cluster which topics it must know."""
         cluster.all_topics = self._wants_all_topics
         cluster.want(self.topics)
 
     def follow(self, cluster: Cluster) -> None:
-        """Take up what was said before there was a view of the cluster."""
+        """Apply what the user asked for before there was a view of the cluster."""
         self._cluster = cluster
         cluster.on_change(self.cluster_changed)
         if self._partitions is not None:
             self.assign(self._partitions)
         self._made_at = cluster.asked
         self.cluster_changed()
-        self._made_at = BEFORE_ANY_LOOK  # the view knew all that it was prepared for
+        self._made_at = BEFORE_ANY_LOOK  # the view was prepared for this subscription
 
     def leave(self) -> None:
-        """There is no view of the cluster any more; what the user said stays."""
+        """The view of the cluster is gone; what the user asked for stays."""
         self._cluster = None
         self._subscription.assign({}, late=False)
 
@@ -119,7 +119,9 @@ class Assignment:
         if self._cluster is None:
             return
         self._looks += 1
-        if self._looks % LOOKS_BETWEEN_RELEASES == 0:  # others were asked of once, long ago
+        if (
+            self._looks % LOOKS_BETWEEN_RELEASES == 0
+        ):  # topics that were asked for once, and are not read
             self._cluster.keep({*self.topics, *(key.topic for key in self._subscription.states)})
         if self.topics or self._wants_all_topics:
             self._look()
@@ -142,7 +144,8 @@ class Assignment:
             for name in self._names(cluster)
             for number in cluster.topics[name].numbers
         }
-        # After the first answer that was asked for with this subscription, all else is new.
+        # The first answer to a look with this subscription tells what there is. What a later one
+        # adds is new.
         self._assign(wanted, late=cluster.answered_before > self._made_at)
 
     def _names(self, cluster: Cluster) -> list[str]:
@@ -179,7 +182,9 @@ class Assignment:
             if call is not None and keys:
                 try:
                     call(sorted(keys))
-                except Exception as error:  # we may be in a task of ours: the next read tells
+                except (
+                    Exception
+                ) as error:  # it may be a background task here: the next read raises it
                     self.listener_error = _tellable(name, error)
 
 
@@ -193,7 +198,7 @@ def _check_exists(cluster: Cluster, key: TopicPartition) -> None:
 
 
 def _tellable(call: str, error: Exception) -> Exception:
-    """Return what a read may raise: the end of an iteration would end the user's loop unseen."""
+    """Return an error that a read may raise. StopIteration would silently end the user's loop."""
     if not isinstance(error, StopIteration | StopAsyncIteration):
         return error
     told = RuntimeError(f"the listener's {call} raised {error!r}")

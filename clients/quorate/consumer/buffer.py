@@ -1,6 +1,6 @@
-"""What is fetched and not read yet: whose turn it is, and how much may be held. A machine.
+"""What is fetched and not read yet: the partition to read next, and the bound. A machine.
 
-* Partitions take turns; what one answer brought of one partition is a turn. A turn costs the same
+* Partitions take turns. A turn is what one answer brought of one partition, and costs the same
   however many partitions there are.
 * All that is held is bounded, what paused and unread partitions hold included: at `bytes_max`
   nothing more is asked for.
@@ -24,9 +24,9 @@ class Buffer:
     def __init__(self, bytes_max: int) -> None:
         self.bytes_max = bytes_max
         self.bytes_held = 0
-        #: Those that hold anything, with its size as counted; the longest unread first.
+        #: Partitions that hold something -> its size as counted; the longest unread first.
         self._holders: OrderedDict[PartitionState, int] = OrderedDict()
-        #: Those with something to read, whose turn is next first; the number grows with each.
+        #: Partitions with something to read, in the order of their turns -> a number that grows.
         self._turns: OrderedDict[PartitionState, int] = OrderedDict()
         self._turns_given = 0
         self._resting: dict[TopicPartition, PartitionState] = {}
@@ -74,7 +74,7 @@ class Buffer:
             self._holders.move_to_end(state)
 
     def asked_for(self, only: Collection[TopicPartition]) -> list[PartitionState]:
-        """These are read (all, if empty): return whose fetch begins again."""
+        """These are read (all, if empty): return those whose fetch begins again."""
         if not self._resting:
             return []
         woken = self._asked_of_resting(only)
@@ -84,7 +84,7 @@ class Buffer:
         return woken
 
     def found_nothing(self) -> list[PartitionState]:
-        """A read has found nothing: make room, if need be; return who was dropped."""
+        """A read has found nothing: make room if the buffer is full; return what was dropped."""
         dropped: list[PartitionState] = []
         if not self.is_full:
             return dropped

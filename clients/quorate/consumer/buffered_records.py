@@ -1,4 +1,4 @@
-"""What the user takes out of the buffer, record by record."""
+"""Takes the records out of the buffer that a read returns."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class BufferedRecords:
-    """Takes records in turn. `had_turn` is called with each partition that others may follow now.
+    """Takes records of one partition after another. `had_turn` is called after each turn.
 
     An error belongs to one partition. It is raised at its turn, and the partition then stands
     behind the others: a program that goes on reading gets their records, and the error again.
@@ -89,7 +89,7 @@ class BufferedRecords:
             return state.reading
         if not state.chunk:
             if not state.ahead:
-                assert state.error is not None, "who has a turn has something to read"
+                assert state.error is not None, "a partition that has a turn has something to read"
                 raise state.error.with_traceback(None)
             state.take()
         state.reading = self._reader.read(state)

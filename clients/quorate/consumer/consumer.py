@@ -109,7 +109,7 @@ class Consumer(ConsumerPositions):
         """Connect, subscribe, and fix the positions: what is acknowledged afterwards is read.
 
         A partition that has no leader by then is not waited for; its position is looked up once it
-        has one. QuorumUnavailableError if nobody answers, UnknownTopicError.
+        has one. QuorumUnavailableError if no broker answers, UnknownTopicError.
         """
         await self._start_once()
 

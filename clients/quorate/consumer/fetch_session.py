@@ -1,4 +1,4 @@
-"""One fetch session as the consumer keeps it: what a broker was told, and what to ask it next.
+"""The consumer's side of one fetch session: what the broker was told, and what to ask next.
 
 A machine. A partition stays in the broker's session, at the offset last named, until it is
 forgotten; so a request names the partitions whose next fetch is another one than before, and
@@ -73,7 +73,7 @@ class FetchSession:
         self.touch(state)
 
     def remove(self, state: PartitionState) -> None:
-        """Fetch a partition here no more."""
+        """Stop fetching a partition here."""
         key = _key(state)
         if self._members.get(key) is state:
             del self._members[key]

@@ -38,7 +38,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: A broker that is silent for so long beyond fetch_max_wait_ms may lead no more: look again.
+#: A broker that is silent for so long beyond fetch_max_wait_ms may have lost its leadership: look
+#: at the cluster again.
 STALL_S = 1.0
 #: A stream that is silent for so long beyond fetch_max_wait_ms is cut.
 SILENCE_MAX_S = 5.0

@@ -1,6 +1,6 @@
 """Keeps what is assigned fetched ahead of the reader: one stream per broker, lookups of offsets.
 
-`changed` is the one door: whoever changes a partition's state calls it, and what follows from that
+Every change of a partition's state is followed by a call of `changed`. What follows from a change
 (a turn for the reader, another fetch, a lookup) costs the same however many partitions there are.
 """
 
@@ -131,7 +131,7 @@ class Fetcher:
     # -- which broker ----------------------------------------------------------------------------
 
     def endpoint_of(self, state: PartitionState) -> str:
-        """Return where a partition's leader listens; empty if nobody leads."""
+        """Return where a partition's leader listens; empty if it has none."""
         topic, partition = state.topic_partition
         return self.cluster.leader_endpoint(topic, state.topic_id, partition)
 

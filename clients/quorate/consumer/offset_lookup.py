@@ -1,7 +1,7 @@
-"""Asks the leaders for offsets: where positions begin that are not known, and what a user asks.
+"""Asks the leaders for offsets: for positions that are not known yet, and for the user.
 
-A leader that takes long to answer is not asked the same again: it works on the first question
-still, and each repetition would make it slower. The question is given up when the partitions are
+A leader that takes long to answer is not asked the same again: it still works on the first
+question, and each repetition would make it slower. The question is given up when the partitions are
 led by others, or at its deadline.
 """
 
@@ -47,9 +47,9 @@ log = logging.getLogger(__name__)
 EARLIEST, LATEST = -2, -1
 #: The time for an answer, and for positions to be known.
 TIMEOUT_S = 30.0
-#: After so long without an answer, somebody else may lead by now.
+#: After so long without an answer, another broker may lead by now.
 SILENCE_S = 1.0
-#: A position in a partition that nobody leads is not waited for longer than this.
+#: A position in a partition without a leader is not waited for longer than this.
 LEADERLESS_WAIT_S = 5.0
 PARTITIONS_MAX = 1000  # in one request
 LOOKUPS_MAX = 4  # at one broker at a time
@@ -65,7 +65,7 @@ class Listed(NamedTuple):
 class OffsetLookup:
     """See the module.
 
-    `endpoint_of` says where a partition's leader listens, "" if nobody leads; `changed` is called
+    `endpoint_of` says where a partition's leader listens, "" if it has none; `changed` is called
     with each partition whose position was found or refused.
     """
 
@@ -114,7 +114,7 @@ class OffsetLookup:
     ) -> None:
         """Return when these positions are known, or refused.
 
-        A partition that nobody leads is waited for a short while only. Raises RequestTimedOutError.
+        A partition without a leader is waited for a short while only. Raises RequestTimedOutError.
         """
         loop = asyncio.get_running_loop()
         started = loop.time()

@@ -59,26 +59,26 @@ class PartitionState:
     reading: Iterator[AnyRecord] | None = None
     ahead: deque[tuple[deque[Batch], int]] = field(default_factory=deque)
     ahead_bytes: int = 0
-    #: Of what the user has read since the last seek: epochs, and the first offset seen of each.
+    #: The epochs that the user has read since the last seek, each with its first offset read.
     epochs: list[tuple[int, int]] = field(default_factory=list)
 
     @property
     def needs_offset(self) -> bool:
-        """The position must be looked up before anything can be fetched."""
+        """Whether the position must be looked up before anything can be fetched."""
         return self.fetch_offset == UNKNOWN and self.error is None
 
     @property
     def held_bytes(self) -> int:
-        """All that is fetched and not read to its end."""
+        """Bytes of all that is fetched and not read to its end."""
         return self.chunk_bytes + self.ahead_bytes
 
     @property
     def is_readable(self) -> bool:
-        """There is something for the user: records, or an error."""
+        """Whether there is something for the user: records, or an error."""
         return not self.paused and bool(self.chunk or self.ahead or self.error is not None)
 
     def is_wanted(self, ahead_bytes_max: int) -> bool:
-        """More of it should be fetched."""
+        """Whether more of it should be fetched."""
         return (
             not self.paused
             and self.fetch_offset != UNKNOWN
@@ -121,7 +121,7 @@ class PartitionState:
         self.reset = reset
 
     def found(self, offset: int, epoch: int, version: int) -> None:
-        """The offset that was looked up, if nobody has sought elsewhere since."""
+        """Take the offset that was looked up, unless a seek came in between."""
         if version == self.version and self.fetch_offset == UNKNOWN:
             self.seek(offset, epoch)
 
@@ -157,14 +157,14 @@ class PartitionState:
         self.reading = None
 
     def reads(self, header: BatchHeader) -> None:
-        """The user comes to the records of this batch."""
+        """The user begins to read this batch."""
         epoch = header.leader_epoch
         if not self.epochs or self.epochs[-1][0] < epoch:
             self.epochs.append((epoch, max(self.position, header.base_offset)))
             del self.epochs[:-EPOCHS_MAX]
 
     def passes(self, header: BatchHeader) -> None:
-        """The user is behind this batch, whether it had records for them or not."""
+        """The user has read this batch, or it had no records for them."""
         if header.end_offset > self.position:
             self.position, self.position_epoch = header.end_offset, header.leader_epoch
 

@@ -123,7 +123,7 @@ class ConsumerPositions(ConsumerQueries):
 
     @checked
     def seek_to_end(self, *partitions: Annotated[TopicPartition, Partition()]) -> PendingPositions:
-        """Read on from the high watermark of now; of all assigned partitions if none is named.
+        """Read on from the present high watermark; of all assigned partitions if none is named.
 
         Awaited, it returns when that is fixed: all that is acknowledged afterwards is read, and
         nothing that was acknowledged before the call. Not awaited, it takes the high watermark as

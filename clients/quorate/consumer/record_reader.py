@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 def whole_batches(data: memoryview, fetch_offset: int) -> tuple[list[Batch], int]:
     """Return the batches of a fetch answer, and their bytes; the last one may be cut.
 
-    They follow one another from fetch_offset on: an offset is in no CRC, and records that a flipped
-    bit in one hides would be passed over without a word. The first that is no good ends them, and
-    will be the first of the next answer; then CorruptRecordError says why. The CRC is looked at
-    when they are read.
+    Each must begin where the one before it ended, the first one at fetch_offset: no CRC covers an
+    offset, and a flipped bit in one would hide records without a word. The first bad batch ends the
+    list. It is then the first of the next answer, and CorruptRecordError says what is wrong with
+    it. The CRC is checked later, when the records are read.
     """
     found: list[Batch] = []
     position, expected = 0, fetch_offset
@@ -66,8 +66,8 @@ class RecordReader:
     def read(self, state: PartitionState) -> Iterator[AnyRecord]:
         """Yield the records of a partition's chunk from its position on, and move the position.
 
-        What raises leaves the position at its record, and the chunk as it is: so the same record is
-        next again, and a seek goes past it. Raises DeserializationError, CorruptRecordError.
+        After an error the position is at the record that raised it: that record is next again, and
+        a seek goes past it. Raises DeserializationError, CorruptRecordError.
         """
         topic, partition = state.topic_partition
         decode_key, decode_value = self._decode_key, self._decode_value

@@ -56,7 +56,7 @@ class GrpcOptions:
         ]
 
     def channel_arguments(self) -> list[tuple[str, int]]:
-        """Return what a channel is made with."""
+        """Return the arguments of every channel."""
         return [
             *self._common(),
             ("grpc.initial_reconnect_backoff_ms", self.reconnect_backoff_initial_ms),
@@ -70,10 +70,10 @@ class GrpcOptions:
         ]
 
     def server_arguments(self) -> list[tuple[str, int]]:
-        """Return what a server is made with."""
+        """Return the arguments of every server."""
         return [
             *self._common(),
-            # Else a second server binds the same port, without an error.
+            # Without it, a second server binds the same port, and gets no error.
             ("grpc.so_reuseport", 0),
             ("grpc.max_concurrent_streams", self.calls_per_connection_max),
             ("grpc.http2.min_ping_interval_without_data_ms", 1000),
@@ -99,7 +99,7 @@ def target_of(endpoint: str) -> str:
 
 
 def bind_error(endpoint: str, text: str) -> OSError:
-    """Return why a port could not be had: gRPC says only that it could not, so we try."""
+    """Return why a port could not be bound. gRPC does not say why, so bind it by hand to see."""
     host, port = split_endpoint(target_of(endpoint))
     try:
         socket.create_server((host.strip("[]"), port)).close()
@@ -146,7 +146,7 @@ def check_fork() -> None:
 
 @functools.cache
 def library() -> Any:
-    """Import gRPC, once, silenced: our own log says better what it prints."""
+    """Import gRPC once, and silence it: our own log says better what it prints."""
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     import grpc
     import grpc.aio

@@ -121,7 +121,7 @@ class GrpcNetwork:
     async def probe(self, endpoint: str, *, timeout_ms: int) -> ProbeResult:
         """Connect with plain TCP, which tells refused from silent; then ask who is there.
 
-        A process that dies closes its listening port last, or not first: whoever connects and then
+        A process that dies may close its listening port last: a caller that connects and then
         hears nothing but the end has met such a port, so it dials again while there is time.
         """
         deadline = asyncio.get_running_loop().time() + timeout_ms / 1000
@@ -251,7 +251,7 @@ class GrpcConnection:
             check_fork()
             try:
                 target = target_of(self._endpoint)
-            except ValueError as error:  # whoever told of it, nobody listens there
+            except ValueError as error:  # an impossible address: no process listens there
                 raise PeerRefusedError(str(error)) from None
             self._channel = library().aio.insecure_channel(
                 target, options=self._options.channel_arguments()
@@ -400,6 +400,6 @@ def _closed_text(endpoint: str, path: str) -> str:
 
 
 def _is_being_cancelled() -> bool:
-    """Whether somebody cancelled this task; gRPC raises CancelledError for its own ends too."""
+    """Whether this task is being cancelled: gRPC raises CancelledError for its own ends too."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0

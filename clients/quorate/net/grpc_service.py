@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: Trailers have a limit of their own: an error's text is cut before it.
+#: Trailers have a limit of their own, so an error's text is cut to this.
 DETAILS_CHARS_MAX = 1000
 #: In the metadata of a call: the cluster that it is meant for.
 CLUSTER_ID_KEY = "quorate-cluster-id"
 
 
 def table(handlers: Mapping[str, RpcHandler]) -> GenericRpcHandler:
-    """Return what a server looks a call up in, by its path."""
+    """Return the table in which a server looks up a call, by its path."""
 
     class Table(library().GenericRpcHandler):  # type: ignore[misc]  # grpc is imported lazily
         def service(self, details: Any) -> RpcHandler | None:
@@ -49,7 +49,7 @@ def rpc_handler(
 
 
 class _UnreadableError(Exception):
-    """What the caller sent does not decode."""
+    """The caller's bytes do not decode."""
 
 
 def _unary(

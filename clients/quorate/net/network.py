@@ -53,7 +53,7 @@ class Head:
 
     path: str
     #: The cluster that the call is meant for; a listener of another one refuses it before any
-    #: service sees it (WrongClusterError). Empty: whoever listens there.
+    #: service sees it (WrongClusterError). Empty: any.
     cluster_id: str = ""
     #: How long the caller waits for the answer of a unary call; 0: a stream.
     timeout_ms: int = 0
@@ -72,7 +72,7 @@ class Peer:
 
 
 def any_cluster() -> str:
-    """Name no cluster: for those who only learn by the call whom they have found."""
+    """Name no cluster: for callers that learn the cluster id from the answer."""
     return ""
 
 
@@ -87,7 +87,7 @@ def wrong_cluster(head: Head, ours: str) -> str | None:
 
 
 class Stream(Protocol[R_co]):
-    """The responses of an open stream: an async iterator with an owner who must close it.
+    """The responses of an open stream: an async iterator that its owner must close.
 
     All of the four errors come from __anext__, as does what `requests` raised. After an error,
     the end, or a cancelled __anext__ the stream is over and `requests` is closed.
@@ -117,7 +117,7 @@ class Connection(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """Probe: nobody listens at that address."""
+    """Probe: no process listens at that address."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +127,7 @@ class NoAnswer:
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """Probe: this node answered (DESIGN names it Peer; that word is the caller of a service)."""
+    """Probe: this node answered."""
 
     node_id: int
     incarnation: bytes
@@ -185,7 +185,7 @@ class Network(Protocol):
         """
 
     async def probe(self, endpoint: str, *, timeout_ms: int) -> ProbeResult:
-        """Ask who is there (Node/Identify), by a bare connect first where that tells more."""
+        """Ask which node listens there (Node/Identify), after a bare connect if that tells more."""
 
     async def close(self) -> None:
         """Close every connection that this network made."""

@@ -1,11 +1,11 @@
 """Records on their way: batches per partition, the buffer's bound, sequences, retry and order.
 
 A machine: no clock, no wire. The producer appends, the sender drains by broker and reports what
-became of each batch. Its laws:
+became of each batch. Its rules:
 
 * Order holds within a partition, under retry too: while a batch waits to be sent again, nothing
   behind it is sent before everything in flight of that partition has been answered.
-* A batch keeps its sequence over all attempts, so that a broker can tell it is a duplicate. It
+* A batch keeps its sequence over all attempts, so that a broker recognises a duplicate. It
   gets another one only when it was surely not written, and nothing earlier of that partition is
   open. OutOfOrderSequence proves it. UnknownProducerId (the broker has forgotten the producer)
   proves it only for a batch that no earlier attempt may have written; any other one fails with
@@ -70,11 +70,11 @@ class Accumulator:
     def __init__(self, config: AccumulatorConfig) -> None:
         self.config = config
         self.identity: ProducerIdentity | None = None
-        #: Why nothing can be sent yet, for the error of what expires meanwhile.
+        #: Why nothing can be sent yet, for the errors of batches that expire in the meantime.
         self.hindrance: QuorateError | None = None
         self.bytes_used = 0
         self.flushes = 0
-        #: Why nothing is taken any more; None while the producer works.
+        #: Why no record is taken any more; None while the producer works.
         self.closed: QuorateError | None = None
         #: Records that were on their way when it was closed.
         self.abandoned = 0
@@ -162,8 +162,8 @@ class Accumulator:
         """Take at most one batch of each partition that `is_ours`, about `bytes_max` in all.
 
         What is taken is in flight until succeeded(), failed() or retry() says more. Partitions
-        take turns. `carrier` is who will carry it; a partition with batches in flight stays with
-        theirs.
+        take turns. `carrier` is the stream that will carry it; a partition with batches in flight
+        stays with theirs.
         """
         if self.config.idempotent and self.identity is None:
             return []
@@ -344,7 +344,7 @@ class Accumulator:
         self._tell(batch)
 
     def _leave(self, batch: Batch) -> None:
-        """The batch is no more on its way, and lets go of its bytes."""
+        """The batch is not on its way any more, and its bytes are free."""
         batch.queue.remove(batch)
         batch.done = True
         batch.encoded = None

@@ -1,4 +1,4 @@
-"""What a record may be made of, checked where it is given: nothing wrong reaches a batch."""
+"""Checks what a record is made of, where it is given: nothing wrong reaches a batch."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from quorate.serializers import Encode
 
 
 def as_bytes(name: str, value: Any, encode: Encode | None) -> bytes:
-    """Return a key's or value's bytes; TypeError that says who made what it is."""
+    """Return a key's or value's bytes; TypeError that names the one that gave another type."""
     if isinstance(value, bytes | bytearray | memoryview):
         return bytes(value)
     if encode is not None:

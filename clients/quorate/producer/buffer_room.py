@@ -1,4 +1,4 @@
-"""Who waits for room in a producer's buffer."""
+"""The senders that wait for room in a producer's buffer."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 class BufferRoom:
     """The senders that wait until their record fits into the buffer, in the order of their coming.
 
-    One is woken at a time, so that a large record is not overtaken for ever. Its turn is passed on
-    in the next turn of the loop, whatever it does with it: an error of its own after the wait must
-    not leave all the others waiting.
+    One sender is woken at a time, so that a large record is not overtaken for ever. The next sender
+    is woken in the next turn of the loop, whatever the first one does: if the first one fails after
+    its wait, the others must not wait for ever.
     """
 
     def __init__(self, accumulator: Accumulator) -> None:
@@ -44,7 +44,7 @@ class BufferRoom:
         try:
             while (is_first and self.waiting) or not accumulator.has_room(size):
                 waiter = loop.create_future()
-                # Who was first and did not fit stays first.
+                # A sender that was first and did not fit stays first.
                 (self.waiting.append if is_first else self.waiting.appendleft)(waiter)
                 is_first = False
                 await self._turn(waiter, deadline)
@@ -64,7 +64,7 @@ class BufferRoom:
             timer.cancel()
 
     def give(self) -> None:
-        """There may be room: let the first of those that wait look again."""
+        """There may be room: let the first sender look again."""
         if self._accumulator.bytes_used >= self._accumulator.config.buffer_bytes_max:
             return
         while self.waiting:

@@ -1,4 +1,4 @@
-"""What becomes of one record, for who sent it."""
+"""What becomes of one record, for the task that sent it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: A batch ends at its deadline, by the sender. Whoever waits for it this long after has no sender.
+#: The sender ends a batch at its deadline. If it has not by so long after, the sender is gone.
 END_GRACE_S = 5.0
 
 
@@ -96,7 +96,7 @@ class Delivery(Awaitable[RecordMetadata]):
         return self.result()
 
     def _current(self) -> Batch:
-        """Return the batch that carries the record now: a part, if the one before was split."""
+        """Return the batch that carries the record now: a part, if its batch was split."""
         batch = self._batch
         if batch.parts:
             batch, self._index = batch.holder(self._index)
@@ -146,7 +146,7 @@ class _Callback:
 
 
 def count_undelivered(batch: Batch) -> int:
-    """Return how many records of a batch failed while nobody awaits them, and log them."""
+    """Return how many records of a batch failed that no task awaits, and log it."""
     unobserved = batch.count - len(batch.observed or ())
     if batch.error is None or not unobserved:
         return 0

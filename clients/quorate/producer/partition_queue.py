@@ -1,6 +1,6 @@
-"""The batches of one partition on their way, in order, and what became of each.
+"""The batches of one partition that are on their way, in order.
 
-Values of the accumulator, which decides over them.
+The accumulator decides about them.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ class ProducerIdentity:
 class Batch:
     """Records of one partition that travel together, and what became of them.
 
-    A batch that was too large is done with `parts`: they carry its records on, and their ends are
-    its records' ends. A batch that is done keeps no bytes, so a Delivery may be kept at no cost.
+    A batch that was too large is done, and has `parts`: batches that carry its records on. A batch
+    that is done keeps no bytes, so a user may keep a Delivery at no cost.
     """
 
     __slots__ = (
@@ -120,7 +120,7 @@ class Batch:
         self._part_starts = [0, *accumulate(part.count for part in parts[:-1])]
 
     def take_callbacks(self) -> list[Callable[[], object]]:
-        """Return whom to tell that it is done, and forget them."""
+        """Return the callbacks to call now that it is done, and forget them."""
         told = list(self.callbacks)
         self.callbacks.clear()
         return told
@@ -158,22 +158,23 @@ class PartitionQueue:
         #: As configured, until a broker refuses one that is too large: then of what it may take.
         self.batch_bytes_max = batch_bytes_max
         self.batches_opened = 0
-        #: A broker proved that a sequence is missing: nothing is sent until nothing is in flight.
+        #: A broker proved that a sequence is missing. Nothing is sent before nothing is in flight.
         self.has_gap = False
-        #: The gap is one of the broker's memory: it does not tell what was written before.
+        #: The broker has forgotten the producer, so the gap does not prove what was written before.
         self.is_forgotten = False
         self.open: Batch | None = None
         self.ready: deque[Batch] = deque()
         self.in_flight: list[Batch] = []
-        #: Whose stream carries what is in flight; a new leader waits until the old one's is back.
+        #: The stream that carries what is in flight. A new leader's stream sends nothing before all
+        #: of that is answered.
         self.carrier: object = None
         self.retry_at = 0.0
         self.identity: ProducerIdentity | None = None
         self.next_sequence = 0
         #: When the topic was first missed.
         self.gone_at: float | None = None
-        #: The queue of the deleted topic whose name this one's has: what it has in flight may come
-        #: back, and goes first.
+        #: The queue of the deleted topic of the same name. Its batches in flight may come back, and
+        #: go first.
         self.predecessor: PartitionQueue | None = None
 
     def batches(self) -> Iterator[Batch]:
@@ -185,12 +186,12 @@ class PartitionQueue:
 
     @property
     def is_retrying(self) -> bool:
-        """A batch that was sent before waits to be sent again."""
+        """Whether a batch that was sent before waits to be sent again."""
         return bool(self.ready) and self.ready[0].attempts > 0
 
     @property
     def is_empty(self) -> bool:
-        """Nothing is on its way."""
+        """Whether nothing is on its way."""
         return not self.in_flight and not self.ready and self.open is None
 
     # -- out -----------------------------------------------------------------------------------
@@ -207,7 +208,7 @@ class PartitionQueue:
 
     @property
     def _is_same_run(self) -> bool:
-        """In flight are only batches that come before the next one: resending goes on in order."""
+        """Whether all batches in flight come before the next one: resending goes on in order."""
         following = self.ready[0]
         return self.identity is not None and all(
             comes_after(following, batch) for batch in self.in_flight
@@ -239,7 +240,7 @@ class PartitionQueue:
     # -- in ------------------------------------------------------------------------------------
 
     def complete(self) -> bool:
-        """Add no more to the open batch; return whether there is one."""
+        """Close the open batch for more records; return whether there is one."""
         batch, self.open = self.open, None
         if batch is None:
             return False
@@ -275,7 +276,7 @@ class PartitionQueue:
         return has_taken
 
     def remove(self, batch: Batch) -> None:
-        """The batch is no more on its way."""
+        """The batch is not on its way any more."""
         if batch in self.in_flight:
             self.in_flight.remove(batch)
         elif batch is self.open:

@@ -86,7 +86,7 @@ class Sticky:
         self.batch: Batch | None = None
 
     def partition(self, partitions: Sequence[int], available: Sequence[int]) -> int:
-        """Return the partition of now; it changes after `move_on`, or if its leader is gone.
+        """Return the present partition; it changes after `move_on`, or if its leader is gone.
 
         The sequences are taken not to change: pass another one when the leaders change.
         """
@@ -118,5 +118,5 @@ class Sticky:
 
     @property
     def had_its_share(self) -> bool:
-        """As many bytes as a batch may have went to the partition of now."""
+        """Whether the present partition got as many bytes as a batch may have."""
         return self._spent >= self._share_bytes

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Protocol
 
-from quorate.aio.clock import UINT32_MAX
 from quorate.cluster.leader_stream import LeaderStream
 from quorate.errors import (
     DeadlineExceededError,
@@ -20,6 +19,7 @@ from quorate.net.frame import Frame
 from quorate.net.methods import PRODUCE
 from quorate.producer.accumulator import REQUEST_BYTES_MAX, Accumulator
 from quorate.producer.partition_queue import Batch, PartitionQueue
+from quorate.settings import UINT32_MAX
 from quorate.v1.common_pb2 import ErrorCode
 from quorate.v1.records_pb2 import (
     ProduceHeader,
@@ -74,7 +74,7 @@ class ProduceStream(LeaderStream[Frame[ProduceHeader], ProduceResponse]):
 
     @property
     def is_unused(self) -> bool:
-        """Nothing is in flight."""
+        """Whether nothing is in flight."""
         return not self._in_flight
 
     def wake_for_linger(self) -> None:
@@ -217,7 +217,7 @@ class ProduceStream(LeaderStream[Frame[ProduceHeader], ProduceResponse]):
 
 
 def endpoint_of(cluster: Cluster, queue: PartitionQueue) -> str:
-    """Return where the leader of a queue's partition listens; empty if nobody leads."""
+    """Return where the leader of a queue's partition listens; empty if it has none."""
     return cluster.leader_endpoint(queue.topic, queue.topic_id, queue.partition)
 
 

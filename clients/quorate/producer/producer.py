@@ -118,7 +118,7 @@ class Producer(Client):
         self._must_yield = False
         #: Warns if this object is gone before it was stopped, also at the interpreter's end.
         self._unstopped: weakref.finalize[[], Producer] | None = None
-        #: Records that failed while nobody had asked for their Delivery.
+        #: Records that failed while no task had asked for their Delivery.
         self.undelivered = 0
 
     async def start(self) -> None:
@@ -179,7 +179,9 @@ class Producer(Client):
         cluster = self._cluster
         if cluster is None:
             raise self._not_running_error()
-        if self._must_yield:  # before the record is taken: whoever is cancelled here sent nothing
+        if (
+            self._must_yield
+        ):  # before the record is taken: a caller that is cancelled here sent nothing
             self._must_yield = False
             await asyncio.sleep(0)
         try:

@@ -42,7 +42,7 @@ class Routes:
     async def find(self, topic: str) -> TopicView:
         """Return what is known of a topic, asking for it if need be; it is in use from now on.
 
-        Raises UnknownTopicError, QuorumUnavailableError, and why the producer works no more.
+        Raises UnknownTopicError, QuorumUnavailableError, and the failure of the producer.
         """
         if self._accumulator.closed is not None:
             raise self._accumulator.closed.with_traceback(None)

@@ -1,4 +1,4 @@
-"""What drives the accumulator: one produce stream per broker, and what to do when one breaks.
+"""Drives the accumulator: one produce stream per broker, and what to do when one breaks.
 
 The accumulator decides what is sent, in which order, and again; this module waits. A stream's
 requests are drawn from the accumulator when the wire takes them, so a slow broker fills batches
@@ -47,8 +47,8 @@ log = logging.getLogger(__name__)
 
 TICK_S = 0.1
 IDENTITY_TIMEOUT_MS = 2000  # of one broker; it says itself sooner if it finds no controller
-#: How long a topic may be missing before what waits for it fails: one that was made again just now
-#: may not be known everywhere.
+#: How long a topic may be missing before the records that wait for it fail. Not every broker knows
+#: a topic that was made again just now.
 GONE_WAIT_S = 3.0
 #: Statuses of the wire that asking again does not change.
 FINAL_STATUSES = (
@@ -109,12 +109,12 @@ class Sender:
         await self._streams.stop()
 
     def fail(self, error: QuorateError) -> None:
-        """Fail what is buffered and all that comes: nothing works for this producer any more."""
+        """Fail all records, those to come too: this producer does not work any more."""
         log.error("the producer failed: %s", error, exc_info=error.__cause__)
         self.accumulator.close(error)
 
     def opened(self, queue: PartitionQueue, *, is_urgent: bool) -> None:
-        """A batch was opened, or may not wait any longer: tell the one stream that it is for."""
+        """A batch was opened, or must not wait any longer: tell its stream."""
         if self.cluster.owner.failure is not None:
             return
         if self.accumulator.config.idempotent and self.accumulator.identity is None:
@@ -136,7 +136,7 @@ class Sender:
         return self._streams.add(ProduceStream(self, endpoint))
 
     def wake(self) -> None:
-        """Leaders may have changed, or anything be ready to be sent."""
+        """Leaders may have changed, or something may be ready to be sent."""
         if self.cluster.owner.failure is not None:
             return
         if self.accumulator.config.idempotent and self.accumulator.identity is None:
@@ -156,7 +156,7 @@ class Sender:
         self.cluster.request_refresh()
 
     def _is_gone(self, queue: PartitionQueue) -> bool:
-        """The topic was deleted: it was known once, and the latest metadata has it no more."""
+        """Whether the topic was deleted: it was known once, and the newest metadata lacks it."""
         topic = self.cluster.topics.get(queue.topic)
         if topic is None or topic.topic_id != queue.topic_id:
             return True
@@ -235,7 +235,7 @@ class Sender:
 
     def _is_worth_a_retry(self, batch: Batch, error: QuorateError) -> bool:
         if isinstance(error, NotLeaderError | UnknownTopicError):
-            return True  # a topic that is gone for good is noticed before it is sent again
+            return True  # `wake` fails the batch instead, if the topic is gone for good
         if self.acks == 0:
             return False  # at most once
         if isinstance(error, OutOfOrderSequenceError | UnknownProducerIdError):
@@ -276,7 +276,7 @@ class Sender:
                 return
 
     async def _tick(self) -> None:
-        """Expire what is late, and look again for leaders while somebody is silent."""
+        """Expire what is late, and look for leaders again while a broker is silent."""
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(TICK_S)

@@ -26,7 +26,7 @@ class UnstoppedProducer:
     accumulator: Accumulator
 
     def tell(self) -> None:
-        """Say how many records were lost, and end what still works for nobody.
+        """Say how many records were lost, and end what still works in the background.
 
         While its loop runs, a producer lives until its records are delivered: none are lost then.
         """

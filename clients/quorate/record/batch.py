@@ -2,7 +2,7 @@
 
 A batch is encoded once, in the producer, and decoded once, in the consumer. In between, servers
 check its header and CRC, stamp base_offset and leader_epoch (which the CRC does not cover) and
-move bytes (law 8). All bytes are taken to be hostile: whatever is wrong with them is a
+move bytes. All bytes are taken to be hostile: whatever is wrong with them is a
 CorruptRecordError and nothing else.
 """
 
@@ -350,7 +350,7 @@ def stamped_prefix(batch: Buffer, *, base_offset: int, leader_epoch: int) -> byt
 
 
 def with_log_append_time(batch: Buffer, now_ms: int) -> bytes:
-    """Return the batch with LogAppendTime `now_ms`: the only one who rewrites header and CRC."""
+    """Return the batch with LogAppendTime `now_ms`. Nothing else rewrites header and CRC."""
     changed = bytearray(batch)
     covered = list(_COVERED.unpack_from(changed, _BEFORE_CRC_COVERS))
     covered[0] |= LOG_APPEND_TIME
@@ -362,9 +362,9 @@ def with_log_append_time(batch: Buffer, now_ms: int) -> bytes:
 def decompressed_size_bound(batch: Buffer, header: BatchHeader) -> int:
     """Return a number of bytes that the batch's records cannot exceed, without decompressing.
 
-    `records` refuses a batch whose bound is above its `size_max`, so whoever accepts a batch asks
-    the same question first: what was acknowledged can be read. UnsupportedError for a codec that
-    is not there, CorruptRecordError for compressed bytes that cannot be.
+    `records` refuses a batch whose bound is above its `size_max`. So a broker asks the same
+    question before it accepts a batch: what was acknowledged can be read. UnsupportedError for a
+    codec that is not installed, CorruptRecordError for impossible compressed bytes.
     """
     return compression.size_bound(header.codec, memoryview(batch)[HEADER_BYTES:])
 

@@ -26,7 +26,7 @@ ZSTD: Final = 4
 #: By number, as in the attributes of a batch.
 NAMES: Final = ("none", "gzip", "snappy", "lz4", "zstd")
 
-#: The codecs that are there, by name; see codec_named.
+#: The installed codecs, by name; see codec_named.
 CODECS: Final[Mapping[str, int]] = MappingProxyType({"none": NONE, "zstd": ZSTD})
 
 ZSTD_LEVEL: Final = 3  # zstd's own default, and Kafka's
@@ -40,7 +40,7 @@ _RLE = 1  # block types: 0 raw, 1 one byte repeated, 2 compressed
 
 
 def codec_named(name: str) -> int:
-    """Return the number of a codec; UnsupportedError names those that are there."""
+    """Return the number of a codec; UnsupportedError names the codecs that are installed."""
     codec = CODECS.get(name)
     if codec is None:
         raise UnsupportedError(f"compression {name!r} is not supported; there is {_there()}")
@@ -48,7 +48,7 @@ def codec_named(name: str) -> int:
 
 
 def compress(codec: int, data: Buffer) -> bytes:
-    """Return the compressed bytes; UnsupportedError for a codec that is not there."""
+    """Return the compressed bytes; UnsupportedError for a codec that is not installed."""
     if codec == NONE:
         return bytes(data)
     if codec == ZSTD:

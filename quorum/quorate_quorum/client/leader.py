@@ -21,7 +21,7 @@ from quorate.errors import (
     from_wire,
 )
 from quorate.net.network import Method, Network
-from quorate.net.wrong_address import knows_no_such_call, what_listens
+from quorate.net.unexpected_peer import knows_no_such_call, what_listens
 from quorate.v1.common_pb2 import ErrorCode
 from quorate_quorum.client.voters import Connections, Voters
 from quorate_quorum.v1.controller_pb2 import AllocateProducerIdsResponse, RegisterResponse

@@ -1,4 +1,4 @@
-"""What listens at an address that knows none of our calls."""
+"""Finds out what listens at an address where a node of another kind was expected."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from quorate.net.network import Network
 from quorate.v1 import node_pb2
 
 ASK_TIMEOUT_MS = 1000
-#: Where the addresses of each kind of node stand.
+#: Where the user finds the addresses of each kind of node.
 LISTED = {
     "broker": "give the address of a broker, one of those that `quorate cluster info` lists",
     "voter": "give the addresses of the voters, as `quorate quorum describe` lists them",
@@ -16,12 +16,12 @@ LISTED = {
 
 
 def knows_no_such_call(error: NetworkError) -> bool:
-    """Whether somebody listens there who does not serve this call at all."""
+    """Whether the peer does not serve this call at all."""
     return isinstance(error, PeerError) and error.status == "UNIMPLEMENTED"
 
 
 async def what_listens(network: Network, endpoint: str, wanted: str) -> str:
-    """Return who listens at an address where a "broker" or a "voter" should, and what to give."""
+    """Return what listens at an address instead of a "broker" or "voter", and which to give."""
     connection = network.connect(endpoint, purpose="control")
     try:
         found = await connection.unary(

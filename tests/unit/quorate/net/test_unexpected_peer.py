@@ -11,7 +11,7 @@ import pytest
 from quorate import Admin, Consumer, Producer
 from quorate.errors import InvalidRequestError
 from quorate.net.network import Handler, Method
-from quorate.net.wrong_address import what_listens
+from quorate.net.unexpected_peer import what_listens
 from quorate_quorum.node.identify import NodeService
 from tests.harness.fake_leaders import FakeCluster, with_cluster
 from tests.unit.quorate.net.services import EchoService
