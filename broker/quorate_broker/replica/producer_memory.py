@@ -1,13 +1,13 @@
 """What a broker may spend on remembering producers, and the clock by which it forgets them.
 
-A machine: its driver tells it the time (producer_expiry.py).
+A machine: ProducerExpiry drives it, and tells it the time.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Protocol
 
-DAY_MS = 24 * 60 * 60 * 1000
 #: A producer that was heard within this time is never forgotten: its client may still send again
 #: what it wrote.
 KEPT_MS = 15 * 60 * 1000
@@ -18,17 +18,24 @@ PRODUCER_BYTES = 256
 TICK_MS = 5_000
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProducerLimits:
-    """Bounds of what is remembered of producers."""
+class ProducerBounds(Protocol):
+    """Bounds of what is remembered of producers. BrokerConfig has them, and says the defaults."""
 
-    #: A producer is forgotten after so long without a batch (Kafka's producer.id.expiration.ms).
-    expiration_ms: int = DAY_MS
-    #: Where a partition knows more, those silent for KEPT_MS go, the longest silent first.
-    partition_producers_max: int = 10_000
-    #: At these bounds a new producer is refused: of one partition, and of all.
-    partition_bytes_max: int = 8 << 20
-    broker_bytes_max: int = 256 << 20
+    @property
+    def producer_id_expiration_ms(self) -> int:
+        """A producer is forgotten after so long without a batch."""
+
+    @property
+    def partition_producers_max(self) -> int:
+        """A partition that knows more forgets those silent for KEPT_MS, longest silent first."""
+
+    @property
+    def partition_producer_state_max_bytes(self) -> int:
+        """At this bound a partition refuses a new producer."""
+
+    @property
+    def producer_state_max_bytes(self) -> int:
+        """At this bound, of all partitions, every partition refuses a new producer."""
 
 
 @dataclass(slots=True)
@@ -39,7 +46,8 @@ class ProducerMemory:
     producer may be remembered for longer than the limits say, never for less.
     """
 
-    limits: ProducerLimits = field(default_factory=ProducerLimits)
+    #: None: nothing is forgotten or refused, for a program that only reads.
+    bounds: ProducerBounds | None = None
     now_ms: int = 0
     #: Producers known, summed over the partitions.
     count: int = 0
@@ -53,4 +61,6 @@ class ProducerMemory:
 
     def has_room(self, more: int) -> bool:
         """Whether the broker may remember so many more producers."""
-        return (self.count + more) * PRODUCER_BYTES <= self.limits.broker_bytes_max
+        if self.bounds is None:
+            return True
+        return (self.count + more) * PRODUCER_BYTES <= self.bounds.producer_state_max_bytes

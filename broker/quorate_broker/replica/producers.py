@@ -285,15 +285,18 @@ class Producers:
 
     def forget(self, *, room_for: int = 1) -> int:
         """Forget who was silent for too long, at most FORGET_MAX of them; return how many."""
-        limits = self._memory.limits
-        excess = len(self._known) - limits.partition_producers_max
+        bounds = self._memory.bounds
+        if bounds is None:
+            return 0
+        excess = len(self._known) - bounds.partition_producers_max
         is_full = not self.has_room(room_for)
+        expires_ms = max(bounds.producer_id_expiration_ms, KEPT_MS)
         now = self.now_ms
         gone: list[int] = []
         for producer_id, packed in self._known.items():
             (heard,) = _HEARD.unpack_from(packed, _HEARD_AT)
             is_wanted = is_full or len(gone) < excess
-            if now - heard <= (KEPT_MS if is_wanted else max(limits.expiration_ms, KEPT_MS)):
+            if now - heard <= (KEPT_MS if is_wanted else expires_ms):
                 break
             gone.append(producer_id)
             self._forgotten_ms = max(self._forgotten_ms, heard)
@@ -306,20 +309,26 @@ class Producers:
 
     def has_room(self, more: int) -> bool:
         """Whether so many new producers may be taken."""
+        bounds = self._memory.bounds
+        if bounds is None:
+            return True
         size = (len(self._known) + more) * PRODUCER_BYTES
-        return size <= self._memory.limits.partition_bytes_max and self._memory.has_room(more)
+        is_within = size <= bounds.partition_producer_state_max_bytes
+        return is_within and self._memory.has_room(more)
 
     def check_room(self, more: int) -> None:
         """Make room for so many new producers, or raise OverloadedError."""
         while not self.has_room(more):
             if not self.forget(room_for=more):
-                limits = self._memory.limits
+                bounds = self._memory.bounds
+                assert bounds is not None  # without bounds there is always room
                 raise OverloadedError(
                     f"{len(self._known)} producers are remembered here and {self._memory.count} on "
                     f"this broker; at {PRODUCER_BYTES} bytes each, "
-                    f"{limits.partition_bytes_max} and {limits.broker_bytes_max} are allowed, and "
-                    f"none was silent for {KEPT_MS // 60_000} minutes. Use fewer producers that "
-                    "live longer, or send again later"
+                    f"{bounds.partition_producer_state_max_bytes} and "
+                    f"{bounds.producer_state_max_bytes} are allowed, and none was silent for "
+                    f"{KEPT_MS // 60_000} minutes. Use fewer producers that live longer, or send "
+                    "again later"
                 )
 
 

@@ -18,7 +18,7 @@ from quorate_broker.files.replica_files import LogDirectory, ReplicaFiles
 from quorate_broker.replica.hints import hinted
 from quorate_broker.replica.partition import Partition
 from quorate_broker.replica.produce_queue import APPEND_UNITS_A_TURN
-from quorate_broker.replica.producer_memory import ProducerLimits, ProducerMemory
+from quorate_broker.replica.producer_memory import ProducerMemory
 from quorate_broker.replica.replica import Failure, Replica, has_other_leaders
 from quorate_broker.replicas.losses import Losses
 from quorate_quorum.log.disk_errors import blames_disk
@@ -91,14 +91,7 @@ class Replicas:
         #: Held, but their logs did not open, and why.
         self.unopened: dict[Key, str] = {}
         #: Shared by all partitions; its clock is told by ProducerExpiry.
-        self.producer_memory = ProducerMemory(
-            ProducerLimits(
-                expiration_ms=config.producer_id_expiration_ms,
-                partition_producers_max=config.partition_producers_max,
-                partition_bytes_max=config.partition_producer_state_max_bytes,
-                broker_bytes_max=config.producer_state_max_bytes,
-            )
-        )
+        self.producer_memory = ProducerMemory(config)
         #: See ReplicaHost.
         self.append_turns = Turns(APPEND_UNITS_A_TURN)
         self._partitions: dict[Key, Partition] = {}

@@ -25,8 +25,9 @@ from quorate.producer.accumulator import Accumulator, AccumulatorConfig
 from quorate.producer.partition_queue import Batch, ProducerIdentity
 from quorate.producer.produce_stream import in_doubt_ms
 from quorate.record.batch import BatchBuilder, check, parse_header, records
-from quorate_broker.replica.producer_memory import ProducerLimits, ProducerMemory
+from quorate_broker.replica.producer_memory import ProducerMemory
 from quorate_broker.replica.producers import Producers
+from quorate_quorum.node.config import BrokerConfig
 
 TOPIC = b"t" * 16
 
@@ -218,7 +219,10 @@ class ModelBroker:
 
     def __init__(self) -> None:
         #: It forgets whoever was silent for a quarter of an hour.
-        self.memory = ProducerMemory(ProducerLimits(partition_producers_max=0))
+        config = BrokerConfig(
+            node_id=1, listeners=("b:1",), log_dirs=("/d",), partition_producers_max=0
+        )
+        self.memory = ProducerMemory(config)
         self.producers = Producers(self.memory)
         self.log: list[bytes] = []
         self.batch_bytes_max = 1 << 20

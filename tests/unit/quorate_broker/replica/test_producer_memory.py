@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import sys
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import given, settings
@@ -17,16 +17,17 @@ from quorate.errors import (
     UnknownProducerIdError,
 )
 from quorate_broker.replica.producer_memory import (
-    DAY_MS,
     KEPT_MS,
     PRODUCER_BYTES,
     TICK_MS,
-    ProducerLimits,
     ProducerMemory,
 )
 from quorate_broker.replica.producers import TRANSIT_MS, Producers, producers_in
+from quorate_quorum.node.config import BrokerConfig
 
 MINUTE_MS = 60_000
+#: The default of producer.id.expiration.ms.
+DAY_MS = 24 * 60 * MINUTE_MS
 
 
 class Header(NamedTuple):
@@ -37,8 +38,9 @@ class Header(NamedTuple):
     last_offset_delta: int = 0
 
 
-def memory_of(**limits: int) -> ProducerMemory:
-    return ProducerMemory(ProducerLimits(**limits))
+def memory_of(**limits: Any) -> ProducerMemory:
+    config = BrokerConfig(node_id=1, listeners=("b:1",), log_dirs=("/d",), **limits)
+    return ProducerMemory(config)
 
 
 def pass_time(memory: ProducerMemory, ms: int) -> None:
@@ -96,7 +98,9 @@ def test_a_producer_that_repeats_a_batch_is_heard() -> None:
     assert producers.get(1) is not None
 
 
-@pytest.mark.parametrize("bound", ["partition_bytes_max", "broker_bytes_max"])
+@pytest.mark.parametrize(
+    "bound", ["partition_producer_state_max_bytes", "producer_state_max_bytes"]
+)
 def test_at_the_bound_in_bytes_a_new_producer_is_refused_and_an_old_one_goes_on(bound: str) -> None:
     memory = memory_of(**{bound: 2 * PRODUCER_BYTES})
     producers = with_producers(memory, 1, 2)
@@ -109,14 +113,16 @@ def test_at_the_bound_in_bytes_a_new_producer_is_refused_and_an_old_one_goes_on(
 
 
 def test_new_producers_of_one_append_count_against_the_bound_together() -> None:
-    staging = with_producers(memory_of(partition_bytes_max=2 * PRODUCER_BYTES), 1).staging()
+    staging = with_producers(
+        memory_of(partition_producer_state_max_bytes=2 * PRODUCER_BYTES), 1
+    ).staging()
     assert staging.check(Header(producer_id=2, base_offset=1)) is None
     with pytest.raises(OverloadedError):
         staging.check(Header(producer_id=3, base_offset=2))
 
 
 def test_a_follower_remembers_what_its_leader_took_beyond_its_own_bound() -> None:
-    producers = with_producers(memory_of(broker_bytes_max=PRODUCER_BYTES), 1, 2, 3)
+    producers = with_producers(memory_of(producer_state_max_bytes=PRODUCER_BYTES), 1, 2, 3)
     assert len(producers) == 3
 
 
@@ -168,7 +174,7 @@ def test_what_is_replayed_counts_as_heard_now() -> None:
 
 
 def test_sequence_0_of_a_forgotten_producer_is_not_new_if_it_may_have_been_written() -> None:
-    memory = memory_of(expiration_ms=KEPT_MS)
+    memory = memory_of(producer_id_expiration_ms=KEPT_MS)
     producers = with_producers(memory, 9, 10)
     pass_time(memory, KEPT_MS + MINUTE_MS)
     producers.forget()
@@ -179,7 +185,7 @@ def test_sequence_0_of_a_forgotten_producer_is_not_new_if_it_may_have_been_writt
 
 
 def test_a_batch_younger_than_what_was_forgotten_was_not_written() -> None:
-    memory = memory_of(expiration_ms=KEPT_MS)
+    memory = memory_of(producer_id_expiration_ms=KEPT_MS)
     producers = with_producers(memory, 10)
     pass_time(memory, KEPT_MS + 1)
     producers.forget()
@@ -246,9 +252,9 @@ class Replica:
 
     def start(self, data: bytes | None) -> None:
         self.memory = memory_of(
-            expiration_ms=60 * MINUTE_MS,
+            producer_id_expiration_ms=60 * MINUTE_MS,
             partition_producers_max=3,
-            partition_bytes_max=5 * PRODUCER_BYTES,
+            partition_producer_state_max_bytes=5 * PRODUCER_BYTES,
         )
         self.producers = Producers(self.memory)
         if data is not None:
