@@ -35,7 +35,7 @@ from quorate_quorum.metadata.image import EMPTY, MetadataImage
 from quorate_quorum.metadata.loader import Loader
 from quorate_quorum.node.listeners import parse
 from quorate_quorum.node.process import collect_garbage_rarely
-from quorate_quorum.raft.driver.storage import parse_batches
+from quorate_quorum.raft.driver.batches import parse_batches
 from quorate_quorum.v1.events_pb2 import MetadataEvent
 
 Figures = dict[str, list[float]]

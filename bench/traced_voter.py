@@ -21,6 +21,7 @@ from quorate_quorum.controller.driver.service import ControllerService
 from quorate_quorum.log.log import Log
 from quorate_quorum.node import process
 from quorate_quorum.node.config import QuorumConfig
+from quorate_quorum.raft.driver.loop import RaftLoop
 from quorate_quorum.raft.driver.node import RaftNode
 from quorate_quorum.raft.machine.events import FetchAnswered, FetchReceived, Saved, Written
 
@@ -68,7 +69,7 @@ def trace() -> None:
     """Put the clock at the doors."""
     _before(ControllerService, "_forward", lambda request: "arrived")
     _before(RaftNode, "propose", lambda epoch, events: "decided")
-    _before(RaftNode, "step", _event)
+    _before(RaftLoop, "step", _event)
     _before(Log, "sync", lambda: "syncing")
     _before(Controller, "committed", lambda batches, high_watermark: "committed")
 

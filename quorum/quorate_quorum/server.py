@@ -15,6 +15,7 @@ from collections.abc import AsyncGenerator, Sequence
 
 import structlog
 
+from quorate.aio.clock import loop_ms
 from quorate.errors import StorageError
 from quorate.net.network import Service
 from quorate.v1.admin_pb2 import DescribeQuorumResponse, QuorumReplica
@@ -120,7 +121,7 @@ class QuorumServer(NodeServer[QuorumConfig]):
         if identity.quorum_generation > 1:
             mine = (self.config.advertised, self.config.listener_addresses[0].endpoint)
             others = [one for one in self.config.quorum_bootstrap_servers if one not in mine]
-            bootstrap_hash = raft.history.bootstrap_hash
+            bootstrap_hash = raft.peers.history.bootstrap_hash
             await check_one_recovery(self.environment.network, others, identity, bootstrap_hash)
 
     # -- stop
@@ -191,7 +192,7 @@ class _Rooms:
         generation = identity.quorum_generation
         self.controller.attach(
             self.raft,
-            lambda: described(self.raft.describe(), generation, self.raft.now_ms()),
+            lambda: described(self.raft.describe(), generation, loop_ms()),
         )
         self.controller.when_news(self.watch.wake)
         self.snapshotting = Snapshotting(
@@ -223,7 +224,7 @@ class _Rooms:
         )
 
     async def take_snapshot(self, image: MetadataImage) -> SnapshotId:
-        return await self.raft.take_snapshot(image.offset, image.epoch, image.to_events())
+        return await self.raft.taker.take(image.offset, image.epoch, image.to_events())
 
 
 class _Snapshots:
@@ -241,7 +242,7 @@ class _Snapshots:
         return self._raft.snapshot
 
     def parts(self, snapshot: tuple[int, int]) -> AsyncGenerator[bytes, None]:
-        return self._raft.snapshot_parts(SnapshotId(*snapshot))
+        return self._raft.snapshots.parts(SnapshotId(*snapshot))
 
 
 async def _check_is_of_voter(disk: Disk, directory: str, config: QuorumConfig) -> None:

@@ -146,7 +146,9 @@ class Invariants:
         for node in self.cluster.voters:
             if isinstance(node.server, QuorumServer) and has_started(node.server):
                 raft = node.server.raft
-                histories.setdefault(raft.history.quorum_generation, []).append((node.name, raft))
+                histories.setdefault(raft.peers.history.quorum_generation, []).append(
+                    (node.name, raft)
+                )
         for rafts in histories.values():
             await self._compare_logs(rafts)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from quorate.errors import CorruptRecordError
 from quorate.record.batch import complete_prefix, split
 from quorate_quorum.raft.driver.bootstrap import metadata_directory
-from quorate_quorum.raft.driver.storage import QUORUM_STATE
+from quorate_quorum.raft.driver.quorum_state import QUORUM_STATE
 from quorate_testing.simulated.disk import SimulatedDisk
 from tests.harness.quorum_machines import DATA
 

@@ -86,7 +86,7 @@ class Machine:
         """The Raft machine of its voter, once there is one."""
         if self.server is None or not self.is_up or self.server._rooms is None:
             return None
-        return getattr(self.server.raft, "_raft", None)
+        return getattr(self.server.raft.loop, "raft", None)
 
     @property
     def controller(self) -> Controller | None:

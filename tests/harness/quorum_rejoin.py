@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 
 from quorate_quorum.log.disk import replace_whole
 from quorate_quorum.raft.driver.bootstrap import metadata_directory
-from quorate_quorum.raft.driver.storage import QUORUM_STATE, encode_state, read_state
+from quorate_quorum.raft.driver.quorum_state import QUORUM_STATE, encode_state, read_state
 from tests.harness.invariants import Violation
 from tests.harness.quorum_faults import Fault
 from tests.harness.quorum_machines import DATA, Machine, Quorum

@@ -21,10 +21,7 @@ from quorate_quorum.node.config import QuorumConfig
 from quorate_quorum.node.environment import Environment
 from quorate_quorum.raft.driver.bootstrap import format_voter, metadata_directory
 from quorate_quorum.raft.driver.node import RaftNode
-from quorate_quorum.raft.machine.events import Event
 from quorate_quorum.raft.machine.leader import Leader
-from quorate_quorum.raft.machine.raft import Raft
-from quorate_quorum.raft.machine.ready import Ready
 from quorate_quorum.raft.machine.voters import Voter
 from quorate_quorum.v1.events_pb2 import Config, MetadataEvent
 from quorate_testing.simulated.disk import SimulatedDisk
@@ -35,23 +32,17 @@ CLUSTER = "simulated"
 
 
 class Watched(RaftNode):
-    """A node whose machine is looked at after every step."""
+    """A node whose machine is looked at after every change."""
 
     def __init__(self, *args: object, looked: Callable[[], None], **kwargs: object) -> None:
         super().__init__(*args, **kwargs)  # type: ignore[arg-type]
-        self.looked = looked
+        advance = self.loop.advance
 
-    @property
-    def machine(self) -> Raft:
-        return self._raft
+        def advanced(change: Callable[[], object]) -> None:
+            advance(change)
+            looked()
 
-    def step(self, event: Event) -> None:
-        super().step(event)
-        self.looked()
-
-    def _carry_out(self, ready: Ready) -> None:
-        super()._carry_out(ready)
-        self.looked()
+        self.loop.advance = advanced  # type: ignore[method-assign]
 
 
 @dataclass
@@ -133,6 +124,8 @@ class SimulatedVoter:
         self.applied: Applied | None = None
         self.runs = 0
         self.failure: str | None = None
+        #: Whether a failure of its node is what the test wants to see.
+        self.may_fail = False
         self._high_watermark = 0
 
     @property
@@ -181,6 +174,8 @@ class SimulatedVoter:
 
     def _failed(self, reason: str) -> None:
         self.failure = reason
+        if self.may_fail:
+            return
         raise AssertionError(f"{self.name} failed: {reason}")
 
     async def stop(self) -> None:

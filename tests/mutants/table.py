@@ -17,7 +17,9 @@ HARD_STATE = "quorum/quorate_quorum/raft/machine/hard_state.py"
 TRANSFERRING = "quorum/quorate_quorum/raft/machine/transfer.py"
 LEDGER = "quorum/quorate_quorum/raft/machine/ledger.py"
 STORAGE = "quorum/quorate_quorum/raft/driver/storage.py"
-TAKING = "quorum/quorate_quorum/raft/driver/taking.py"
+TAKING = "quorum/quorate_quorum/raft/driver/taker.py"
+RAFT_LOOP = "quorum/quorate_quorum/raft/driver/loop.py"
+QUORUM_STATE = "quorum/quorate_quorum/raft/driver/quorum_state.py"
 SNAPSHOTS_OF_A_VOTER = "quorum/quorate_quorum/raft/driver/snapshots.py"
 VOTERS = "quorum/quorate_quorum/raft/machine/voters.py"
 
@@ -218,7 +220,7 @@ MUTANTS = (
     Mutant(
         "R11",
         "a state file of another version is read",
-        STORAGE,
+        QUORUM_STATE,
         "if data[:1] != bytes([VERSION]):",
         "if False:",
         (f"{DISK}::test_a_quorum_state_of_a_newer_version_is_refused_though_its_checksum_fits",),
@@ -226,7 +228,7 @@ MUTANTS = (
     Mutant(
         "R7",
         "a damaged state file is read",
-        STORAGE,
+        QUORUM_STATE,
         "if crc32c(body) != crc:",
         "if False:",
         (f"{DISK}::test_a_quorum_state_of_another_version_or_with_any_bit_flipped_is_refused",),
@@ -252,7 +254,7 @@ MUTANTS = (
     Mutant(
         "R1",
         "a state file older than the log is believed",
-        STORAGE,
+        QUORUM_STATE,
         "if ledger.last_epoch > known:",
         "if False:",
         (f"{LOG_EPOCHS}::test_a_voter_whose_state_is_older_than_its_log_does_not_start",),
@@ -678,9 +680,9 @@ MUTANTS = (
     Mutant(
         "R27",
         "work that fails does so in silence",
-        NODE,
-        "if not task.cancelled() and (error := task.exception()) is not None:",
-        "if not task.cancelled() and (error := task.exception()) is not None and not task.done():",
+        RAFT_LOOP,
+        '        self.fail(f"{name}: {type(error).__name__}: {error}", error)\n\n    # --- time',
+        "        del name\n\n    # --- time",
         (
             "tests/unit/quorate_quorum/node/test_stalls.py::test_a_voter_whose_applying_fails_stops_and_says_so",
         ),
@@ -1144,15 +1146,19 @@ MUTANTS = (
         "R44",
         "timers go by the wall clock",
         NODE,
-        "        return int(asyncio.get_running_loop().time() * 1000)",
-        "        return self._environment.wall_clock_ms() - 1_690_000_000_000",
+        "RaftLoop(identity.node_id, loop_ms, fail)",
+        "RaftLoop(\n"
+        "            identity.node_id,\n"
+        "            lambda: environment.wall_clock_ms() - 1_690_000_000_000,\n"
+        "            fail,\n"
+        "        )",
         (f"{CLOCKS}::test_a_wall_clock_that_jumps_ends_no_reign_and_delays_no_election",),
     ),
     Mutant(
         "R45",
         "any thread changes the machine",
-        NODE,
-        "        if asyncio.get_running_loop() is not self._loop:",
+        RAFT_LOOP,
+        "        if asyncio.get_running_loop() is not self._event_loop:",
         "        if False:",
         (f"{CLOCKS}::test_a_node_is_touched_by_its_own_loop_alone",),
     ),

@@ -155,7 +155,7 @@ def loads_an_image_of_nobody(world: World) -> None:
 def stops_itself(world: World) -> None:
     server = world.follower.server
     assert server is not None
-    server.raft._fail("of a bug")
+    server.raft.loop.fail("of a bug")
 
 
 def breaks_a_rule_under_a_full_disk(world: World) -> None:

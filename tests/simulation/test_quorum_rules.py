@@ -9,11 +9,13 @@ from collections.abc import Callable, Coroutine, Iterator
 import pytest
 import structlog
 
+from quorate.aio.clock import loop_ms
 from quorate.errors import InvalidRequestError, NotControllerError
 from quorate_quorum.log.events import decode_events
 from quorate_quorum.methods import DESCRIBE_NODE, FETCH_SNAPSHOT, VOTE
+from quorate_quorum.raft.driver.batches import encode_batch
 from quorate_quorum.raft.driver.bootstrap import metadata_directory
-from quorate_quorum.raft.driver.storage import read_state
+from quorate_quorum.raft.driver.quorum_state import read_state
 from quorate_quorum.v1 import raft_pb2
 from quorate_quorum.v1.events_pb2 import Config, MetadataEvent
 from quorate_testing.simulated.disk import SimulatedDisk
@@ -134,7 +136,7 @@ def test_an_outcome_larger_than_the_bound_is_refused_and_one_at_it_is_committed(
         assert applied is not None
         assert applied.reign is not None
         bound = node.config.quorum_batch_max_bytes
-        around = len(node._encode([event(bound)], 0, 0).data) - bound
+        around = len(encode_batch([event(bound)], 0, 0, 0).data) - bound
         with pytest.raises(InvalidRequestError):
             node.propose(applied.reign, [event(bound - around + 1)])
         before = node.log_end_offset
@@ -250,7 +252,7 @@ def test_the_leader_knows_how_far_the_others_are() -> None:
         status = leader.node.describe()
         assert status.leader_id == leader.id
         assert [voter.lag for voter in status.voters] == [0, 0, 0]
-        now = leader.node.now_ms()
+        now = loop_ms()
         assert all(now - voter.last_caught_up_ms < 500 for voter in status.voters)
 
     run(program)
@@ -261,13 +263,12 @@ def test_a_failed_sync_stops_the_voter() -> None:
 
     async def program(world: QuorumWorld) -> None:
         leader = await world.elected()
-        failures: list[str] = []
         node = leader.node
         assert node is not None
-        node._on_failure = failures.append
+        leader.may_fail = True
         leader.disk.fail_next_sync()
         world.propose()
-        await world.until(lambda: bool(failures), seconds=1)
+        await world.until(lambda: leader.failure is not None, seconds=1)
         assert not node.is_leader
         with pytest.raises(NotControllerError):
             node.propose(node.epoch, [event(1)])

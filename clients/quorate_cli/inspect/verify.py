@@ -41,7 +41,7 @@ from quorate_quorum.log.segment import (
     offset_of,
 )
 from quorate_quorum.metadata_log import EpochChain
-from quorate_quorum.raft.driver.storage import QUORUM_STATE, read_state
+from quorate_quorum.raft.driver.quorum_state import QUORUM_STATE, read_state
 from quorate_quorum.snapshots import snapshot_file as snapshot
 from quorate_quorum.snapshots.snapshot_file import SnapshotId
 

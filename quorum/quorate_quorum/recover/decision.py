@@ -1,7 +1,7 @@
-"""Whether a survivor may begin a new history, and how it begins. A machine: disk and peers told.
+"""Whether a survivor may begin a new history, and how it begins. A machine, given disk and peers.
 
-The survivor is the judge of nothing but its own disk: whoever answers and has more, or still has a
-quorum, speaks against it. Who does not answer is taken for lost, and can't come back.
+The survivor judges nothing but its own disk: a peer that answers and has more, or still has a
+quorum, speaks against it. A voter that does not answer counts as lost, and can't come back.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Said:
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """Somebody who may be a voter: where it was asked, and what it said (None: no answer)."""
+    """A node that may be a voter: where it was asked, and what it said (None: no answer)."""
 
     endpoint: str
     said: Said | None

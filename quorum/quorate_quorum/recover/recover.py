@@ -1,7 +1,7 @@
-"""`quorate quorum recover`: a new history from what one voter's disk holds (DESIGN section 5).
+"""`quorate quorum recover`: a new history from what one voter's disk holds.
 
     read    what this disk holds (survivor.py)
-    ask     everybody whom it names as a voter, and quorum.bootstrap.servers
+    ask     every voter that it names, and quorum.bootstrap.servers
     decide  whether it may, and how the new history begins (decision.py)
     write   snapshot of the new generation -> epoch and vote -> meta.properties
 
@@ -21,7 +21,7 @@ from quorate_quorum.log.disk import Disk, replace_whole
 from quorate_quorum.log.identity import write_identity
 from quorate_quorum.methods import DESCRIBE_NODE
 from quorate_quorum.raft.driver.bootstrap import metadata_directory
-from quorate_quorum.raft.driver.storage import QUORUM_STATE, encode_state
+from quorate_quorum.raft.driver.quorum_state import QUORUM_STATE, encode_state
 from quorate_quorum.raft.machine.hard_state import HardState
 from quorate_quorum.recover.decision import Peer, Plan, Said
 from quorate_quorum.recover.survivor import Survivor
@@ -30,12 +30,12 @@ from quorate_quorum.snapshots.snapshot_file import VERSION as SNAPSHOT_VERSION
 from quorate_quorum.v1.events_pb2 import SnapshotStart
 from quorate_quorum.v1.raft_pb2 import DescribeNodeRequest
 
-#: Of those whom a disk names; more are not asked.
+#: Most nodes that are asked, of those that a disk names.
 PEERS_MAX = 64
 
 
 def endpoints(survivor: Survivor, bootstrap: Sequence[str]) -> list[str]:
-    """Return where somebody may listen who knows more than this disk; not the disk's own node."""
+    """Return where other nodes may listen that know more than this disk."""
     mine = [v.endpoint for v in survivor.voters_named if (v.id, v.directory_id) == survivor.key]
     others = [v.endpoint for v in survivor.voters_named]
     named = dict.fromkeys((*others, *bootstrap))
@@ -43,7 +43,7 @@ def endpoints(survivor: Survivor, bootstrap: Sequence[str]) -> list[str]:
 
 
 async def ask(network: Network, asked: Sequence[str], *, timeout_ms: int) -> list[Peer]:
-    """Ask all of them at once what they are; who does not answer in time is taken for lost."""
+    """Ask all of them at once what they are; a node that does not answer in time counts as lost."""
     return list(await asyncio.gather(*(_ask(network, one, timeout_ms) for one in asked)))
 
 

@@ -1,7 +1,7 @@
 """What one voter's disk holds, read as it lies there: nothing is written, nothing cut.
 
 The same bytes count as at a start of the node: the newest snapshot, and behind it the log up to
-its first bad batch; bad bytes below the last known sync are corruption (law 7).
+its first bad batch. Bad bytes below the last known sync are corruption: a crash leaves none there.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from quorate_quorum.metadata_log import EpochChain
 from quorate_quorum.node.config import ConfigError, QuorumConfig
 from quorate_quorum.node.features import Known
 from quorate_quorum.raft.driver.bootstrap import bootstrap_hash, metadata_directory
-from quorate_quorum.raft.driver.storage import read_state
+from quorate_quorum.raft.driver.quorum_state import read_state
 from quorate_quorum.raft.machine.hard_state import HardState
 from quorate_quorum.snapshots import snapshot_file as files
 from quorate_quorum.snapshots.snapshot_file import SnapshotId
@@ -38,7 +38,7 @@ class Survivor:
 
     log_dir: str
     identity: Identity
-    #: Where others reach it, by its configuration of now.
+    #: Where others reach it, by its present configuration.
     endpoint: str
     hard_state: HardState
     #: All that it holds, committed or not: `offset` is its log's end, `epoch` its last record's.
@@ -51,7 +51,7 @@ class Survivor:
     bootstrap_hash: bytes
     #: One past what `storage format` wrote.
     bootstrap_end: int
-    #: Everybody whom a Voters event on this disk names, the newest set first.
+    #: Every voter that a Voters event on this disk names, the newest set first.
     voters_named: tuple[VoterImage, ...]
     #: The first snapshot of the next generation: a recovery that was cut short has written it.
     begun: SnapshotStart | None

@@ -9,10 +9,11 @@ v2 of MetadataEvents and nothing else, so that any tool that reads segments read
 
 Offsets count from 0, leader_epoch is the snapshot's, timestamps are 0: the same image at the same
 offset gives the same bytes on every voter, so a download that began at one leader goes on at the
-next. A file has its final name only when all its bytes are durable (R6); while it is written or
-fetched it is a `.part`, which no start believes.
+next. A file has its final name only when all its bytes are durable: a crash must not leave a half
+snapshot that a start believes. While it is written or fetched it is a `.part`, and no start reads
+one.
 
-Knows disks, bytes and MetadataEvents; what an image is, it does not know.
+This module knows disks, bytes and MetadataEvents. It does not know what an image is.
 """
 
 from __future__ import annotations
@@ -184,7 +185,10 @@ async def _new_part(disk: Disk, path: str) -> File:
 
 
 async def _publish(disk: Disk, part: File, target: str) -> None:
-    """Give whole bytes their final name: sync, rename, sync of the directory (R6)."""
+    """Give whole bytes their final name: sync, rename, sync of the directory.
+
+    In another order a power loss could leave the name without the bytes.
+    """
     await part.sync()
     await part.close()
     await disk.rename(part.path, target)

@@ -16,14 +16,10 @@ from quorate_quorum.log.log import Log, LogConfig, LogCorruptError
 from quorate_quorum.metadata_log import EpochChain, open_metadata_log
 from quorate_quorum.node.config import QuorumConfig
 from quorate_quorum.node.environment import Environment
+from quorate_quorum.raft.driver.batches import parse_batches
 from quorate_quorum.raft.driver.bootstrap import format_voter, metadata_directory
-from quorate_quorum.raft.driver.storage import (
-    QUORUM_STATE,
-    check_state,
-    encode_state,
-    parse_batches,
-    read_ledger,
-)
+from quorate_quorum.raft.driver.quorum_state import QUORUM_STATE, check_state, encode_state
+from quorate_quorum.raft.driver.storage import read_ledger
 from quorate_quorum.raft.machine.hard_state import HardState
 from quorate_quorum.raft.machine.ledger import Batch, Below
 from quorate_quorum.raft.machine.messages import FetchResponse

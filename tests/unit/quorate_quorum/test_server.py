@@ -25,7 +25,7 @@ from quorate_quorum.log.identity import Identity
 from quorate_quorum.node.config import ConfigError
 from quorate_quorum.node.server import NodeFailed
 from quorate_quorum.raft.driver.bootstrap import format_voter, metadata_directory
-from quorate_quorum.raft.driver.storage import QUORUM_STATE, encode_state, read_state
+from quorate_quorum.raft.driver.quorum_state import QUORUM_STATE, encode_state, read_state
 from quorate_quorum.raft.machine.hard_state import HardState
 from quorate_quorum.raft.machine.voters import ReplicaKey, Voter
 from quorate_quorum.v1 import controller_pb2 as wire

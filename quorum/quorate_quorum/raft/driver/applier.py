@@ -1,4 +1,4 @@
-"""Passing what is committed to the listener, in order, and the reigns that begin behind it.
+"""Passes committed batches to the listener, in order, and then the reign that begins there.
 
 Where the log begins above what was applied, the snapshot that stands for the rest comes first: at
 the start of a run, and when one was installed.
@@ -8,25 +8,23 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from quorate.errors import SnapshotNotFoundError
 from quorate.record import batch as record_batch
 from quorate_quorum.log.log import Log
+from quorate_quorum.raft.driver.listener import RaftListener
 from quorate_quorum.raft.driver.snapshots import Snapshots
 from quorate_quorum.raft.machine.events import Applied, Event
 from quorate_quorum.raft.machine.ready import Ready, Reign
 from quorate_quorum.snapshots.snapshot_file import SnapshotId
-
-if TYPE_CHECKING:
-    from quorate_quorum.raft.driver.node import RaftListener
 
 #: Passed to the listener in one turn of the loop: a few milliseconds of work, or one batch.
 APPLY_BYTES = 16 * 1024
 
 
 class Applying(Protocol):
-    """What it needs of the node."""
+    """The part of RaftLoop that the applier needs."""
 
     @property
     def snapshot(self) -> SnapshotId | None: ...
@@ -36,7 +34,11 @@ class Applying(Protocol):
 
 
 class Applier:
-    """`run` is the task; `proceed` says how far it may go."""
+    """`run` is the task, `proceed` says how far it may go.
+
+    A reign is told only after the listener has everything below its first record: a controller that
+    decided earlier would decide on an old image.
+    """
 
     def __init__(
         self, node: Applying, metadata_log: Log, snapshots: Snapshots, listener: RaftListener
@@ -50,7 +52,7 @@ class Applier:
         self._wake = asyncio.Event()
         #: One past what is committed and written here.
         self.readable_end = 0
-        #: One past what the listener was told.
+        #: One past the last record that the listener was told.
         self.applied_end = 0
         #: The reign that the listener knows of.
         self.told_epoch: int | None = None
@@ -65,7 +67,7 @@ class Applier:
         self._wake.set()
 
     def end_reign(self) -> None:
-        """Tell the listener, if it was told that the reign began."""
+        """Tell the listener that the reign is over, if it was told that it began."""
         self._reign = None
         told, self.told_epoch = self.told_epoch, None
         if told is not None:

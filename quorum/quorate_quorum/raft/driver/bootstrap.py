@@ -1,4 +1,4 @@
-"""The first batch of the metadata log, and making a disk a voter's (DESIGN section 5).
+"""The first batch of the metadata log, and making a disk a voter's.
 
 The same bytes on every initial voter: offset 0, epoch 0, timestamp 0, nothing random. They are
 committed by definition; voters compare their hash when they meet.
@@ -20,7 +20,7 @@ from quorate_quorum.node.config import ConfigError
 from quorate_quorum.raft.machine.voters import Voter
 from quorate_quorum.v1 import events_pb2
 
-#: Where the metadata log lies in the first log directory.
+#: The level of the metadata.version feature that a new cluster begins with.
 METADATA_VERSION = 1
 
 

@@ -1,4 +1,4 @@
-"""Who waits in this process for what the machine answers, each by the number of its event."""
+"""The requests of peers that wait for the machine's answers, each by the number of its event."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ CALLERS_MAX = 4096
 
 
 class Callers:
-    """The numbers given out, and who waits behind them."""
+    """The numbers given out, and the request that waits behind each."""
 
     def __init__(self) -> None:
         self._asked: dict[int, Asked] = {}
@@ -28,19 +28,22 @@ class Callers:
         return asked
 
     def tell(self, number: int, answer: object) -> None:
-        """Give an answer to who asked under that number, if he still waits."""
+        """Give an answer to the request of that number, if it still waits."""
         asked = self._asked.get(number)
         if asked is not None:
             asked.tell(answer)
 
     def fail(self, error: Exception) -> None:
-        """The machine answers nobody any more."""
+        """The machine answers no request any more."""
         for asked in self._asked.values():
             asked.fail(error)
 
 
 class Asked:
-    """One question, which may be answered more than once: what was not taken is replaced."""
+    """One request, which may be answered more than once.
+
+    An answer that was not taken yet is replaced by the next one: only the newest news counts.
+    """
 
     def __init__(self, number: int, forget: Callable[[], object]) -> None:
         self.number = number
@@ -67,7 +70,7 @@ class Asked:
     def fail(self, error: Exception) -> None:
         failed = self._unsaid()
         failed.set_exception(error)
-        failed.exception()  # who asked may have gone, and then nobody looks at it
+        failed.exception()  # if the caller has gone, asyncio would report it as never retrieved
 
     def _unsaid(self) -> asyncio.Future[Any]:
         if self._next.done():

@@ -1,9 +1,9 @@
-"""Downloading the snapshot that the machine wants, chunk after chunk, from the leader of now.
+"""Downloads the snapshot that the machine wants, chunk after chunk, from the present leader.
 
 One task for the life of the node. What has come stays until another snapshot is wanted, so the
 next leader goes on where the last one was stopped. A file is believed only whole: checked, synced,
 renamed, its directory synced; then the machine is told, and decides whether it still wants it.
-What fails is named in the log, and tried again while the machine wants it.
+A failure is logged, and tried again while the machine wants the snapshot.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from quorate.net.network import Connection, Network
 from quorate_quorum.log.disk_errors import is_passing
 from quorate_quorum.methods import FETCH_SNAPSHOT
 from quorate_quorum.node.features import Known
-from quorate_quorum.node.history import History
+from quorate_quorum.raft.driver.batches import read_below
+from quorate_quorum.raft.driver.peers import Peers
 from quorate_quorum.raft.driver.snapshots import Snapshots
-from quorate_quorum.raft.driver.storage import read_below
 from quorate_quorum.raft.driver.wire import to_history
 from quorate_quorum.raft.machine.events import Downloaded, Event
 from quorate_quorum.raft.machine.ledger import Below
@@ -43,20 +43,17 @@ RESTART_MS = 2000
 
 
 class Downloading(Protocol):
-    """What the task needs of the node."""
+    """The part of RaftLoop that a download needs."""
 
-    @property
-    def history(self) -> History: ...
     @property
     def snapshot(self) -> SnapshotId | None:
         """The newest that the machine has taken up."""
 
-    def learn_bootstrap_hash(self, bootstrap_hash: bytes) -> None: ...
     def step(self, event: Event) -> None: ...
 
 
 class Downloads:
-    """`run` is the task; `want` tells it what the machine wants now.
+    """`run` is the task; `want` tells it which snapshot the machine wants.
 
     `chunk_bytes`: the most that one answer brings, and less where the wire is too slow for so much;
     `timeout_ms`: for one answer.
@@ -64,7 +61,8 @@ class Downloads:
 
     def __init__(
         self,
-        node: Downloading,
+        loop: Downloading,
+        peers: Peers,
         snapshots: Snapshots,
         network: Network,
         known: Known,
@@ -72,7 +70,8 @@ class Downloads:
         chunk_bytes: int,
         timeout_ms: int,
     ) -> None:
-        self._node = node
+        self._loop = loop
+        self._peers = peers
         self._snapshots = snapshots
         self._network = network
         self._known = known
@@ -113,7 +112,7 @@ class Downloads:
             waiting.cancel()
 
     async def _go_on(self, install: Install) -> int:
-        """Come one step further; return how long to wait before the next one."""
+        """Do one step; return how long to wait before the next one, in ms."""
         if self._whole is not None and self._whole.id == install.snapshot:
             await self._offer(self._whole)
             return RETRY_MS
@@ -146,7 +145,7 @@ class Downloads:
     async def _fetch(self, install: Install, download: Download) -> None:
         """Ask for the next chunk, and write it."""
         request = raft_pb2.FetchSnapshotRequest(
-            history=to_history(self._node.history),
+            history=to_history(self._peers.history),
             epoch=install.epoch,
             snapshot=raft_pb2.SnapshotId(
                 offset=install.snapshot.offset, epoch=install.snapshot.epoch
@@ -167,23 +166,24 @@ class Downloads:
         self._chunk_bytes = min(self._chunk_bytes * 2, self._chunk_bytes_max)
 
     async def _finish(self, download: Download) -> None:
-        # Before it has its name: what we could not begin with must not be found at the next start.
+        # Before the file has its name: a snapshot that this program can't begin with must not be
+        # found at the next start.
         below = await read_below(download.snapshot, download.parts(), self._known)
-        history = self._node.history
+        history = self._peers.history
         start = await download.finish(
             cluster_id=history.cluster_id,
             quorum_generation=history.quorum_generation,
             bootstrap_hash=history.bootstrap_hash,
         )
         self._download = None
-        self._node.learn_bootstrap_hash(start.bootstrap_hash)
+        self._peers.learn_bootstrap_hash(start.bootstrap_hash)
         self._whole = below
         await self._offer(below)
 
     async def _offer(self, below: Below) -> None:
         """Tell the machine; once it goes on from there, older snapshots are of no use."""
-        self._node.step(Downloaded(below))
-        if self._node.snapshot == below.id:
+        self._loop.step(Downloaded(below))
+        if self._loop.snapshot == below.id:
             self._whole = None
             log.info("raft snapshot installed", snapshot=below.id)
             await self._snapshots.keep(below.id)

@@ -1,4 +1,4 @@
-"""Asking other nodes who leads (DescribeNode): for the machine, and for a disk that is new."""
+"""Asks other nodes for the leader that they hear (DescribeNode)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from quorate_quorum.v1.raft_pb2 import DescribeNodeRequest, DescribeNodeResponse
 
 log = structlog.get_logger(__name__)
 
-#: Asked at one time; of more the machine asks again.
+#: Nodes asked at one time; for more the machine asks again.
 ASKED_MAX = 32
 ENDPOINT_LENGTH_MAX = 300
 
@@ -79,7 +79,11 @@ class Finder:
             self._step(found)
 
     def _tell_if_earlier(self, found: LeaderFound) -> None:
-        """Of a voter that stood in vain and was removed; as a voter it would end that reign."""
+        """Warn about a disk that is in a later epoch than the quorum.
+
+        It is of a voter that stood in vain and was removed meanwhile. As a voter it would end that
+        reign; as an observer it can't go back to the earlier epoch.
+        """
         told = (found.epoch, self._epoch())
         if found.epoch < told[1] and told != self._told:
             self._told = told

@@ -1,7 +1,7 @@
-"""A disk that is still new (`storage format --new-voter`): which history is it going to follow?
+"""Finds the quorum for a disk that is still new (`storage format --new-voter`).
 
-It has a cluster id and a directory id, and no generation: that of the quorum as it is now, which a
-node that hears a leader tells. A wrong cluster is refused before anything is fetched from it.
+Such a disk has a cluster id and a directory id, and no generation: a node that hears a leader tells
+the quorum's present one. A wrong cluster is refused before anything is fetched from it.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from quorate_quorum.node.config import ConfigError, QuorumConfig
 
 log = structlog.get_logger(__name__)
 
+#: How often servers are asked, and the log says that none of them answers.
 ASK_AGAIN_MS = 500
-#: So often it is said that nobody answers.
 
 
 def check_servers(config: QuorumConfig) -> None:
-    """Raise ConfigError unless there is somebody to ask."""
+    """Raise ConfigError unless there is a server to ask."""
     if not config.quorum_bootstrap_servers:
         raise ConfigError(
             f"node {config.node_id} is a new voter and knows nobody: set "

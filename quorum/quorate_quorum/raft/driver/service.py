@@ -1,12 +1,12 @@
 """The called side between voters: requests become events, and the machine's answers go back.
 
-It decides nothing but who may ask at all: a peer of another history is refused.
+The only decision here is whether a peer may ask at all: a peer of another history is refused.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from quorate.errors import (
     InvalidRequestError,
@@ -31,15 +31,13 @@ from quorate_quorum.node.authorizer import (
     Caller,
     Required,
 )
-from quorate_quorum.node.features import Known
 from quorate_quorum.node.features import from_wire as from_wire_features
-from quorate_quorum.node.history import History
+from quorate_quorum.raft.driver.answers import Answers
 from quorate_quorum.raft.driver.callers import Asked
 from quorate_quorum.raft.driver.wire import check_history, error_of, fetch_header
 from quorate_quorum.raft.machine.events import (
     BeginEpochRequested,
     EndEpochRequested,
-    Event,
     FetchAbandoned,
     FetchReceived,
     VoteRequested,
@@ -70,38 +68,13 @@ REQUIRED: Final[Mapping[Method[Any, Any], Required]] = {
 }
 
 
-class Voting(Protocol):
-    """What the service needs of the node."""
-
-    @property
-    def history(self) -> History: ...
-    async def ask(self, event: Callable[[int], Event]) -> Any:
-        """Step the event made for a caller's number; return the machine's answer to it."""
-
-    def asking(self, event: Callable[[int], Event]) -> Asked:
-        """Step the event made for a caller's number; its answers, as a context."""
-
-    def step(self, event: Event) -> None: ...
-    async def payload(self, reply: FetchReply) -> bytes | None:
-        """Return the batches of an answer; None if it must not be sent any more."""
-
-    def check_leads(self, epoch: int) -> None:
-        """Raise FencedLeaderEpochError or NotControllerError unless leading in that epoch."""
-
-    async def read_snapshot(
-        self, snapshot: SnapshotId, position: int, bytes_max: int
-    ) -> tuple[int, bytes]: ...
-    def learn_features(self, replica: ReplicaKey, known: Known) -> None: ...
-    def describe_node(self) -> raft_pb2.DescribeNodeResponse: ...
-
-
 class RaftService:
     """The called side."""
 
     required = REQUIRED
 
-    def __init__(self, node: Voting, authorizer: Authorizer) -> None:
-        self._node = node
+    def __init__(self, answers: Answers, authorizer: Authorizer) -> None:
+        self._answers = answers
         self._authorizer = authorizer
         self._streams = 0
 
@@ -128,10 +101,10 @@ class RaftService:
         )
         try:
             self._check(VOTE, peer)
-            check_history(self._node.history, message.history)
+            check_history(self._answers.peers.history, message.history)
             if len(message.candidate_directory_id) != 16:
                 raise InvalidRequestError("candidate_directory_id must have 16 bytes")
-            answer = await self._node.ask(lambda caller: VoteRequested(request, caller))
+            answer = await self._answers.ask(lambda caller: VoteRequested(request, caller))
         except QuorateError as error:
             return raft_pb2.VoteResponse(error=to_wire(error), leader_id=-1)
         return raft_pb2.VoteResponse(
@@ -149,8 +122,8 @@ class RaftService:
         request = BeginEpochRequest(message.epoch, leader, message.endpoint)
         try:
             self._check(BEGIN_EPOCH, peer)
-            check_history(self._node.history, message.history)
-            answer = await self._node.ask(lambda caller: BeginEpochRequested(request, caller))
+            check_history(self._answers.peers.history, message.history)
+            answer = await self._answers.ask(lambda caller: BeginEpochRequested(request, caller))
         except QuorateError as error:
             return raft_pb2.BeginEpochResponse(error=to_wire(error), leader_id=-1)
         return raft_pb2.BeginEpochResponse(
@@ -163,7 +136,7 @@ class RaftService:
     async def end_epoch(
         self, message: raft_pb2.EndEpochRequest, peer: Peer
     ) -> raft_pb2.EndEpochResponse:
-        """Take note of a leader's leave."""
+        """Take note that a leader ends its epoch."""
         request = EndEpochRequest(
             message.epoch,
             message.leader_id,
@@ -172,8 +145,8 @@ class RaftService:
         )
         try:
             self._check(END_EPOCH, peer)
-            check_history(self._node.history, message.history)
-            answer = await self._node.ask(lambda caller: EndEpochRequested(request, caller))
+            check_history(self._answers.peers.history, message.history)
+            answer = await self._answers.ask(lambda caller: EndEpochRequested(request, caller))
         except QuorateError as error:
             return raft_pb2.EndEpochResponse(error=to_wire(error), leader_id=-1)
         return raft_pb2.EndEpochResponse(
@@ -197,7 +170,7 @@ class RaftService:
                         self._check(RAFT_FETCH, peer)
                         stream = self._admit(message)
                         endpoint = message.open.endpoint[:ENDPOINT_LENGTH_MAX]
-                    asked = self._node.asking(_fetch_received(stream, message, endpoint))
+                    asked = self._answers.asking(_fetch_received(stream, message, endpoint))
                 except QuorateError as error:
                     yield _fetch_error(error)
                     return
@@ -214,24 +187,24 @@ class RaftService:
         finally:
             self._streams -= 1
             if stream is not None:
-                self._node.step(FetchAbandoned(stream))
+                self._answers.step(FetchAbandoned(stream))
 
     def _admit(self, message: raft_pb2.RaftFetchRequest) -> StreamKey:
         if self._streams > FETCH_STREAMS_MAX:
             raise OverloadedError(f"{FETCH_STREAMS_MAX} fetch streams are open already")
         opened = message.open
-        check_history(self._node.history, opened.history)
+        check_history(self._answers.peers.history, opened.history)
         if len(opened.directory_id) != 16 or not 0 < len(opened.incarnation) <= 64:
             raise InvalidRequestError("a fetch stream opens with directory_id and incarnation")
         replica = ReplicaKey(opened.replica_id, opened.directory_id)
-        self._node.learn_features(replica, from_wire_features(opened.features))
+        self._answers.peers.learn_features(replica, from_wire_features(opened.features))
         return StreamKey(replica, opened.incarnation, opened.stream_number)
 
     async def _next_frame(self, asked: Asked) -> Frame[raft_pb2.RaftFetchHeader] | None:
         """Return what a fetch is told next; None if nothing more may be said."""
         try:
             reply: FetchReply = await asked.answer()
-            payload = await self._node.payload(reply)
+            payload = await self._answers.payload(reply)
         except QuorateError as error:
             return _fetch_error(error)
         if payload is None:
@@ -245,9 +218,9 @@ class RaftService:
         snapshot = SnapshotId(message.snapshot.offset, message.snapshot.epoch)
         try:
             self._check(FETCH_SNAPSHOT, peer)
-            check_history(self._node.history, message.history)
-            self._node.check_leads(message.epoch)
-            size, chunk = await self._node.read_snapshot(
+            check_history(self._answers.peers.history, message.history)
+            self._answers.check_leads(message.epoch)
+            size, chunk = await self._answers.read_snapshot(
                 snapshot, message.position, message.max_bytes
             )
         except QuorateError as error:
@@ -264,7 +237,7 @@ class RaftService:
             self._check(DESCRIBE_NODE, peer)
         except QuorateError as error:
             return raft_pb2.DescribeNodeResponse(error=to_wire(error), leader_id=-1)
-        return self._node.describe_node()
+        return self._answers.describe_node()
 
     def _check(self, method: Method[Any, Any], peer: Peer) -> None:
         Caller(peer.principal, self._authorizer).check(REQUIRED[method])

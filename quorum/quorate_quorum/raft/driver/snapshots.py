@@ -35,7 +35,7 @@ class Snapshots:
     async def open(self, *, cluster_id: str, quorum_generation: int) -> SnapshotStart | None:
         """Sweep what crashes left half written; verify the newest snapshot, and return its start.
 
-        StorageError if it is damaged (law 7) or of another history, ConfigError if a recovery was
+        StorageError if it is damaged or of another history, ConfigError if a recovery was
         cut short, UnsupportedError if a newer version wrote it, OSError if the disk fails.
         """
         await files.remove_parts(self._disk, self._directory)

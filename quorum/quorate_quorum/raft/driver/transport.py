@@ -1,7 +1,7 @@
 """The calling side between voters: one control connection a peer, one fetch stream to the leader.
 
-It decides nothing: what comes in becomes an event, with the number of the attempt or session that
-it belongs to, and the machine knows which are stale.
+It decides nothing. An answer becomes an event with the number of the attempt or session that it
+belongs to, and the machine knows which of them are stale.
 """
 
 from __future__ import annotations
@@ -145,7 +145,7 @@ class Transport:
         return connection
 
     def drop(self, endpoint: str, connection: Connection) -> None:
-        """Let go of a connection, if it is the one of now: the next call dials anew."""
+        """Let go of a connection, if it is still in use: the next call dials anew."""
         if self._connections.get(endpoint) is connection:
             del self._connections[endpoint]
             self._closing = [task for task in self._closing if not task.done()]
@@ -266,7 +266,7 @@ class _Session:
         self._wake = asyncio.Event()
 
     def put(self, request: raft_pb2.RaftFetchRequest) -> None:
-        """Send; where the wire takes nothing, only the newest acknowledgement matters."""
+        """Send a request. While the wire takes nothing, the newest replaces the one before it."""
         if len(self._waiting) >= FETCHES_WAITING_MAX:
             self._waiting.pop()
         self._waiting.append(request)

@@ -8,7 +8,7 @@ from quorate.errors import (
 from quorate.net.frame import Frame
 from quorate.v1.common_pb2 import Error, ErrorCode
 from quorate_quorum.node.history import History
-from quorate_quorum.raft.driver.storage import parse_batches
+from quorate_quorum.raft.driver.batches import parse_batches
 from quorate_quorum.raft.machine.messages import (
     DivergingEpoch,
     EpochResponse,

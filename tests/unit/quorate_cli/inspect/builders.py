@@ -16,7 +16,7 @@ from quorate_cli.node_disks import format_voters
 from quorate_quorum.log import run_file
 from quorate_quorum.log.log import Log, LogConfig
 from quorate_quorum.log.real_disk import RealDisk
-from quorate_quorum.raft.driver.storage import encode_state
+from quorate_quorum.raft.driver.quorum_state import encode_state
 from quorate_quorum.raft.machine.hard_state import HardState
 from quorate_quorum.raft.machine.voters import ReplicaKey
 from quorate_quorum.snapshots import snapshot_file as snapshot

@@ -15,7 +15,7 @@ from quorate.record.batch import parse_header
 from quorate_quorum.log.epochs import EpochCache, decode
 from quorate_quorum.log.events import encode_events
 from quorate_quorum.log.slots import SLOT_BYTES
-from quorate_quorum.raft.driver.storage import encode_state
+from quorate_quorum.raft.driver.quorum_state import encode_state
 from quorate_quorum.raft.machine.hard_state import HardState
 from quorate_quorum.v1.events_pb2 import EpochStart, MetadataEvent
 from tests.unit.quorate_cli.inspect.builders import (

@@ -30,7 +30,8 @@ from quorate_quorum.log.disk_errors import (
     storage_error,
 )
 from quorate_quorum.log.log import Log, LogConfig, LogCorruptError
-from quorate_quorum.raft.driver.storage import Storage, read_state
+from quorate_quorum.raft.driver.quorum_state import read_state
+from quorate_quorum.raft.driver.storage import Storage
 from quorate_quorum.raft.machine.events import HardStateSaved
 from quorate_quorum.raft.machine.hard_state import HardState
 from quorate_quorum.v1 import events_pb2 as ev

@@ -14,7 +14,7 @@ from quorate_quorum.metadata.delta import replayed
 from quorate_quorum.metadata.image import EMPTY, MetadataImage
 from quorate_quorum.metadata.loader import Loader
 from quorate_quorum.node.features import Levels, UnknownLevelError, from_wire, to_wire
-from quorate_quorum.raft.driver.storage import parse_batches
+from quorate_quorum.raft.driver.batches import parse_batches
 from quorate_quorum.v1 import controller_pb2 as wire
 from quorate_quorum.v1 import events_pb2 as ev
 from tests.harness.addresses import listening_at

@@ -11,8 +11,8 @@ import pytest
 
 from quorate.errors import CorruptRecordError, StorageError
 from quorate_quorum.raft.driver.applier import Applier
+from quorate_quorum.raft.driver.batches import read_below
 from quorate_quorum.raft.driver.snapshots import Snapshots
-from quorate_quorum.raft.driver.storage import read_below
 from quorate_quorum.raft.machine.events import Event
 from quorate_quorum.raft.machine.ready import Ready
 from quorate_quorum.snapshots import snapshot_file as files

@@ -379,8 +379,8 @@ async def facts_of(world: World) -> Facts:
     node = leader.server.raft
     answer = await sent(world, leader, REGISTER, registration(broker_id=1))
     assert answer.error.code == ErrorCode.ERROR_CODE_NONE
-    taken = await leader.run(node.take_snapshot(node.high_watermark, node.epoch, []))
-    size, _ = await leader.run(node.read_snapshot(taken, 0, 1))
+    taken = await leader.run(node.taker.take(node.high_watermark, node.epoch, []))
+    size, _ = await leader.run(node.answers.read_snapshot(taken, 0, 1))
     snapshot = raft.SnapshotId(offset=taken.offset, epoch=taken.epoch)
     return Facts(leader, other, node.epoch, snapshot, size)
 

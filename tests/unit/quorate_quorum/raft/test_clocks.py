@@ -53,7 +53,7 @@ def test_a_node_is_touched_by_its_own_loop_alone() -> None:
 
         def touch() -> None:
             calls: list[Any] = [
-                lambda: node.step(Written(99, 0)),
+                lambda: node.loop.step(Written(99, 0)),
                 lambda: node.hand_over(for_silence=False),
             ]
             for call in calls:

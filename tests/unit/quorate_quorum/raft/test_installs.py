@@ -132,14 +132,14 @@ def asked_of(machine: Machine, each_s: float = 0.01) -> list[tuple[SnapshotId, i
     """Return the chunks that a voter is asked for from now on; it takes its time for each."""
     asked: list[tuple[SnapshotId, int]] = []
     raft = machine.server.raft
-    read = raft.read_snapshot
+    read = raft.answers.read_snapshot
 
     async def noted(snapshot: SnapshotId, position: int, bytes_max: int) -> tuple[int, bytes]:
         asked.append((snapshot, position))
         await asyncio.sleep(each_s)
         return await read(snapshot, position, bytes_max)
 
-    raft.read_snapshot = noted  # type: ignore[method-assign]
+    raft.answers.read_snapshot = noted  # type: ignore[method-assign]
     return asked
 
 
@@ -211,7 +211,7 @@ def test_what_a_leader_sends_is_believed_only_whole(kind: str) -> None:
     async def program(world: World) -> None:
         away, leader, needed = await apart(world)
         raft = leader.server.raft
-        read = raft.read_snapshot
+        read = raft.answers.read_snapshot
         sent: list[int] = []
 
         async def wrong(snapshot: SnapshotId, position: int, bytes_max: int) -> tuple[int, bytes]:
@@ -229,7 +229,7 @@ def test_what_a_leader_sends_is_believed_only_whole(kind: str) -> None:
                 case _:
                     raise OverloadedError("no time")
 
-        raft.read_snapshot = wrong  # type: ignore[method-assign]
+        raft.answers.read_snapshot = wrong  # type: ignore[method-assign]
         await away.start(**SMALL)
         await asyncio.sleep(10)
         assert len(sent) > 2, "it is tried again"
@@ -237,7 +237,7 @@ def test_what_a_leader_sends_is_believed_only_whole(kind: str) -> None:
         assert away.server.raft.snapshot is None
         held = await files.list_snapshots(away.disk, metadata_directory(DATA))
         assert held == []
-        raft.read_snapshot = read  # type: ignore[method-assign]
+        raft.answers.read_snapshot = read  # type: ignore[method-assign]
         await world.until(lambda: away.server.raft.snapshot == needed)
         await agree(world)
 
@@ -258,7 +258,7 @@ def test_a_whole_snapshot_that_names_no_voters_gets_no_name() -> None:
             epoch=needed.epoch,
             cluster_id=CLUSTER,
             quorum_generation=1,
-            bootstrap_hash=raft.history.bootstrap_hash,
+            bootstrap_hash=raft.peers.history.bootstrap_hash,
         )
         event = MetadataEvent(config=Config(name="n", value="v"))
         await files.write_snapshot(forger, DATA, start, [event] * 2)
@@ -267,13 +267,13 @@ def test_a_whole_snapshot_that_names_no_voters_gets_no_name() -> None:
         async def forged(snapshot: SnapshotId, position: int, bytes_max: int) -> tuple[int, bytes]:
             return len(content), content[position : position + bytes_max]
 
-        honest, raft.read_snapshot = raft.read_snapshot, forged  # type: ignore[method-assign]
+        honest, raft.answers.read_snapshot = raft.answers.read_snapshot, forged  # type: ignore[method-assign]
         await away.start(**SMALL)
         await asyncio.sleep(5)
         assert away.server.raft.snapshot is None
         await away.run(away.server.stop())
         await away.start(**SMALL)
-        raft.read_snapshot = honest  # type: ignore[method-assign]
+        raft.answers.read_snapshot = honest  # type: ignore[method-assign]
         await world.until(lambda: away.server.raft.snapshot == needed)
         await agree(world)
 
@@ -472,7 +472,7 @@ def test_a_snapshot_taken_while_writes_go_on_cuts_nothing_above_it() -> None:
             image = leader.server.image
             await write(world, 10)  # more is committed and applied before it is written
             raft = leader.server.raft
-            taken = raft.take_snapshot(image.offset, image.epoch, image.to_events())
+            taken = raft.taker.take(image.offset, image.epoch, image.to_events())
             await leader.run(taken)
             assert leader.server.raft.log_start_offset <= image.offset
         assert leader.server.raft.log_start_offset > 0
@@ -557,9 +557,9 @@ def test_a_disk_that_joined_later_takes_the_same_snapshot_as_the_others() -> Non
         away, leader, _ = await apart(world)
         await away.start(**SMALL)
         raft = away.server.raft
-        raft._history = replace(raft._history, bootstrap_hash=b"")
+        raft.peers.history = replace(raft.peers.history, bootstrap_hash=b"")
         await agree(world)
-        assert raft.history == leader.server.raft.history, "from the snapshot"
+        assert raft.peers.history == leader.server.raft.peers.history, "from the snapshot"
         await write(world, 1)
         await agree(world)
         contents = []
@@ -574,9 +574,9 @@ def test_a_disk_that_joined_later_takes_the_same_snapshot_as_the_others() -> Non
         await start_all(world)
         await write(world, 3)
         one = world.voters[0].server.raft
-        one._history = replace(one._history, bootstrap_hash=b"")
+        one.peers.history = replace(one.peers.history, bootstrap_hash=b"")
         await take(world.voters[0])
-        assert one.history == world.voters[1].server.raft.history
+        assert one.peers.history == world.voters[1].server.raft.peers.history
 
     in_a_world(from_the_log)
 

@@ -16,7 +16,7 @@ from quorate_quorum.log.identity import Identity, read_identity
 from quorate_quorum.node.config import ConfigError
 from quorate_quorum.node.server import NodeFailed
 from quorate_quorum.raft.driver.bootstrap import format_new_voter, metadata_directory
-from quorate_quorum.raft.driver.storage import QUORUM_STATE, encode_state, read_state
+from quorate_quorum.raft.driver.quorum_state import QUORUM_STATE, encode_state, read_state
 from quorate_testing.simulated.disk import SimulatedDisk
 from tests.cluster.support import run_here
 from tests.unit.quorate_quorum.builders import CLUSTER, DATA, Machine, World, in_a_world

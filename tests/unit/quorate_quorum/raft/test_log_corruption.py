@@ -18,7 +18,7 @@ from quorate_quorum.log.log import Log, LogConfig
 from quorate_quorum.node.config import QuorumConfig
 from quorate_quorum.node.environment import Environment
 from quorate_quorum.raft.driver.bootstrap import format_voter, metadata_directory
-from quorate_quorum.raft.driver.storage import QUORUM_STATE, encode_state
+from quorate_quorum.raft.driver.quorum_state import QUORUM_STATE, encode_state
 from quorate_quorum.raft.machine.hard_state import HardState
 from quorate_quorum.raft.machine.voters import Voter
 from quorate_quorum.server import QuorumServer

@@ -34,7 +34,7 @@ def test_a_voter_takes_a_snapshot_of_what_is_committed_and_keeps_the_newest() ->
         assert await taken(leader) == first
         image = leader.server.image
         assert first == SnapshotId(image.offset, image.epoch)
-        async with aclosing(leader.server.raft.snapshot_parts(first)) as parts:
+        async with aclosing(leader.server.raft.snapshots.parts(first)) as parts:
             events = [event async for part in parts for event in decode_events(part)]
         assert events == list(image.to_events())
 
@@ -58,7 +58,7 @@ def test_a_snapshot_of_what_is_not_applied_or_of_another_epoch_is_refused() -> N
         wrong = [(image.offset + 1, image.epoch), (image.offset, image.epoch + 1), (0, -1)]
         for offset, epoch in wrong:
             with pytest.raises(InvalidRequestError, match="applied here"):
-                await leader.run(raft.take_snapshot(offset, epoch, image.to_events()))
+                await leader.run(raft.taker.take(offset, epoch, image.to_events()))
         assert raft.snapshot is None
 
     in_a_world(program)
@@ -102,7 +102,7 @@ def test_chunks_are_handed_out_and_hostile_requests_refused() -> None:
             generation: int = 1,
             cluster_id: str = CLUSTER,
         ) -> raft_pb2.FetchSnapshotResponse:
-            history = to_history(raft.history)
+            history = to_history(raft.peers.history)
             history.quorum_generation, history.cluster_id = generation, cluster_id
             return await connection.unary(
                 FETCH_SNAPSHOT,
@@ -221,7 +221,9 @@ def test_a_log_that_ends_below_the_snapshot_begins_anew_at_it() -> None:
         await away.start()
         raft = away.server.raft
         assert (raft.log_start_offset, raft.snapshot) == (snapshot.offset, snapshot)
-        assert raft.history == leader.server.raft.history, "the snapshot tells the bootstrap hash"
+        assert raft.peers.history == leader.server.raft.peers.history, (
+            "the snapshot tells the bootstrap hash"
+        )
         await world.until(lambda: away.server.image.offset == leader.server.image.offset)
         assert list(away.server.image.to_events()) == list(leader.server.image.to_events())
 

@@ -17,6 +17,7 @@ from quorate_quorum.log.events import decode_events, encode_events
 from quorate_quorum.log.identity import Identity, read_identity
 from quorate_quorum.log.log import Log, LogConfig
 from quorate_quorum.node.config import ConfigError
+from quorate_quorum.raft.driver.batches import parse_batches
 from quorate_quorum.raft.driver.bootstrap import (
     bootstrap_batch,
     bootstrap_hash,
@@ -24,17 +25,15 @@ from quorate_quorum.raft.driver.bootstrap import (
     metadata_directory,
     read_bootstrap_hash,
 )
-from quorate_quorum.raft.driver.storage import (
+from quorate_quorum.raft.driver.quorum_state import (
     CRC,
     STATE,
     VERSION,
-    Storage,
     decode_state,
     encode_state,
-    parse_batches,
-    read_ledger,
     read_state,
 )
+from quorate_quorum.raft.driver.storage import Storage, read_ledger
 from quorate_quorum.raft.machine.events import Event, HardStateSaved, Saved, Written
 from quorate_quorum.raft.machine.hard_state import HardState
 from quorate_quorum.raft.machine.ledger import Below

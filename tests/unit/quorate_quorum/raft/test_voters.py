@@ -249,7 +249,7 @@ def test_a_change_that_its_leader_could_not_commit_is_undone() -> None:
         world.network.cut([leader.name], names)
         asking = leader.process.spawn(_removed(leader, request))
         await asyncio.sleep(0.01)
-        ledger = leader.server.raft._raft.ledger
+        ledger = leader.server.raft.machine.ledger
         assert len(ledger.voters.voters) == 2
         assert not ledger.are_voters_committed
         others = [one for one in world.voters if one is not leader]
@@ -258,7 +258,7 @@ def test_a_change_that_its_leader_could_not_commit_is_undone() -> None:
         assert isinstance(asking.result(), OutcomeUnknownError)
         world.network.heal()
         await world.create(broker, "after")
-        await world.until(lambda: len(leader.server.raft._raft.ledger.voters.voters) == 3)
+        await world.until(lambda: len(leader.server.raft.machine.ledger.voters.voters) == 3)
         assert voters_of(leader) == [100, 101, 102]
         assert ledger.truncations > 0
 

@@ -265,9 +265,9 @@ def test_a_survivor_is_read_as_its_node_would_read_it_and_nothing_is_written() -
         raft = machine.server.raft
         assert (found.image.offset, found.image.epoch) == (
             raft.log_end_offset,
-            raft.describe_node().last_epoch,
+            raft.answers.describe_node().last_epoch,
         )
-        assert found.bootstrap_hash == raft.history.bootstrap_hash
+        assert found.bootstrap_hash == raft.peers.history.bootstrap_hash
 
     in_a_world(program)
 
@@ -484,7 +484,7 @@ async def outcome_of(machine: Machine, disk: SimulatedDisk) -> str:
         await machine.start()
     if outcome != "old":
         await machine.world.controller(machine)
-        assert machine.server.raft.history.quorum_generation == 2
+        assert machine.server.raft.peers.history.quorum_generation == 2
     await machine.world.until(lambda: machine.server.image.offset > 0)
     machine.kill()
     return outcome

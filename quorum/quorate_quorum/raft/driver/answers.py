@@ -1,0 +1,143 @@
+"""What a node answers its peers: the machine's replies, batches of the log, parts of snapshots."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from quorate.errors import (
+    FencedLeaderEpochError,
+    NotControllerError,
+    OverloadedError,
+    StoppingError,
+    StorageError,
+)
+from quorate_quorum.log.disk_errors import is_passing
+from quorate_quorum.log.identity import Identity
+from quorate_quorum.log.log import Log
+from quorate_quorum.raft.driver.applier import Applier
+from quorate_quorum.raft.driver.callers import Asked, Callers
+from quorate_quorum.raft.driver.loop import RaftLoop
+from quorate_quorum.raft.driver.peers import Peers
+from quorate_quorum.raft.driver.snapshots import Snapshots
+from quorate_quorum.raft.machine.events import Event
+from quorate_quorum.raft.machine.ready import FetchReply
+from quorate_quorum.snapshots.snapshot_file import SnapshotId
+from quorate_quorum.v1 import raft_pb2
+
+
+class Answers:
+    """The called side of one node, below the wire. `incarnation` is of this run of the node."""
+
+    def __init__(
+        self,
+        loop: RaftLoop,
+        peers: Peers,
+        *,
+        identity: Identity,
+        incarnation: bytes,
+        metadata_log: Log,
+        snapshots: Snapshots,
+        applier: Applier,
+        callers: Callers,
+        fetch_bytes_max: int,
+    ) -> None:
+        self.peers = peers
+        #: Whether this node says what it is; before `start` it does not know.
+        self.is_open = False
+        self._loop = loop
+        self._identity = identity
+        self._incarnation = incarnation
+        self._log = metadata_log
+        self._snapshots = snapshots
+        self._applier = applier
+        self._callers = callers
+        self._fetch_bytes_max = fetch_bytes_max
+
+    def step(self, event: Event) -> None:
+        """Step an event that has no answer."""
+        self._loop.step(event)
+
+    async def ask(self, event: Callable[[int], Event]) -> Any:
+        """Step the event made for a new caller's number; return the machine's answer to it."""
+        with self.asking(event) as asked:
+            return await asked.answer()
+
+    def asking(self, event: Callable[[int], Event]) -> Asked:
+        """Step the event made for a new caller's number; its answers, as a context."""
+        if not self._loop.is_running:
+            raise StoppingError(f"node {self._identity.node_id} is not running")
+        asked = self._callers.asked()
+        self._loop.step(event(asked.number))
+        return asked
+
+    def check_leads(self, epoch: int) -> None:
+        """Raise FencedLeaderEpochError or NotControllerError unless leading in that epoch."""
+        node_id, raft = self._identity.node_id, self._loop.raft
+        if not self._loop.is_running:
+            raise NotControllerError(f"node {node_id} is not running")
+        if epoch < raft.epoch:
+            raise FencedLeaderEpochError(f"epoch {epoch} is over; this is epoch {raft.epoch}")
+        if epoch > raft.epoch or raft.leader_id != node_id:
+            raise NotControllerError(
+                f"node {node_id} does not lead in epoch {epoch}; epoch {raft.epoch}, leader"
+                f" {raft.leader_id}"
+            )
+
+    async def payload(self, reply: FetchReply) -> bytes | None:
+        """Return the batches of a fetch answer; None if the reign that meant them is over.
+
+        Empty if the log was cut above them meanwhile: the next fetch is told of the snapshot.
+        """
+        base_offset = reply.response.base_offset
+        if reply.end <= base_offset or base_offset < self._log.log_start_offset:
+            return b""
+        try:
+            data = await self._log.read(base_offset, end=reply.end, bytes_max=self._fetch_bytes_max)
+        except StorageError as error:
+            self._loop.fail(str(error), error)
+            return None
+        still_holds = self._loop.is_running and self._loop.raft.still_holds(reply)
+        return data if still_holds else None
+
+    async def read_snapshot(
+        self, snapshot: SnapshotId, position: int, bytes_max: int
+    ) -> tuple[int, bytes]:
+        """Return the size of a snapshot and some of its bytes from `position`, one at least.
+
+        SnapshotNotFoundError if it is not there (any more), InvalidRequestError if the position
+        or bytes_max is none, OverloadedError if this process can't open it now, StoppingError if
+        the disk fails.
+        """
+        try:
+            return await self._snapshots.read(snapshot, position, bytes_max)
+        except OSError as error:
+            said = f"node {self._identity.node_id} can't read its snapshot"
+            if is_passing(error):
+                raise OverloadedError(f"{said} now: {error}") from error
+            self._loop.fail(f"can't read a snapshot: {error}", error)
+            raise StoppingError(f"{said}: {error}") from error
+
+    def describe_node(self) -> raft_pb2.DescribeNodeResponse:
+        """Return what probes and `format` ask for; StoppingError before the start."""
+        identity = self._identity
+        if not self.is_open:
+            raise StoppingError(f"node {identity.node_id} has not started")
+        raft = self._loop.raft
+        ledger, heard = raft.ledger, raft.leader_heard()
+        return raft_pb2.DescribeNodeResponse(
+            cluster_id=identity.cluster_id,
+            node_id=identity.node_id,
+            incarnation=self._incarnation,
+            directory_id=identity.directory_id,
+            quorum_generation=identity.quorum_generation,
+            epoch=raft.epoch,
+            leader_id=raft.leader_id,
+            log_end_offset=ledger.log_end_offset,
+            high_watermark=self._applier.readable_end,
+            past_bootstrap=ledger.log_end_offset > ledger.bootstrap_end,
+            leader_directory_id=heard.leader.directory_id if heard else b"",
+            leader_endpoint=heard.endpoint if heard else "",
+            last_epoch=ledger.last_epoch,
+            bootstrap_hash=self.peers.history.bootstrap_hash,
+        )

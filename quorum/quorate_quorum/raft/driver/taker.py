@@ -1,0 +1,124 @@
+"""Taking a snapshot: written whole and durable first, then the log is cut below it.
+
+The active segment is closed before, or nothing below could ever go; then the snapshot is written,
+then the machine knows it, then whole segments below it go, then older snapshots. A crash between
+any two of these leaves a snapshot at or above the log's start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+
+import structlog
+
+from quorate.errors import InvalidRequestError, OverloadedError, StoppingError
+from quorate_quorum.log.disk_errors import TryAgainError, is_passing
+from quorate_quorum.log.log import Log
+from quorate_quorum.raft.driver.applier import Applier
+from quorate_quorum.raft.driver.bootstrap import read_bootstrap_hash
+from quorate_quorum.raft.driver.loop import RaftLoop
+from quorate_quorum.raft.driver.peers import Peers
+from quorate_quorum.raft.driver.snapshots import Snapshots
+from quorate_quorum.raft.machine.events import LogCut, SnapshotTaken
+from quorate_quorum.snapshots.snapshot_file import VERSION, SnapshotId
+from quorate_quorum.v1.events_pb2 import MetadataEvent, SnapshotStart
+
+log = structlog.get_logger(__name__)
+
+
+class SnapshotTaker:
+    """`take` is the whole; `end` before the log is closed."""
+
+    def __init__(
+        self,
+        loop: RaftLoop,
+        peers: Peers,
+        applier: Applier,
+        snapshots: Snapshots,
+        metadata_log: Log,
+    ) -> None:
+        self._loop = loop
+        self._peers = peers
+        self._applier = applier
+        self._snapshots = snapshots
+        self._log = metadata_log
+        #: Held while the log is worked on: an interrupted log is a broken one.
+        self._log_work = asyncio.Lock()
+        self._has_ended = False
+
+    async def take(self, offset: int, epoch: int, events: Iterable[MetadataEvent]) -> SnapshotId:
+        """Write the image at a committed offset as a snapshot; return the newest there is then.
+
+        `events` are those of the image, `epoch` is that of its last record. Nothing is written
+        if a snapshot as new is there. Raises InvalidRequestError if that is not committed and
+        applied here, OverloadedError if the disk is full, StoppingError.
+        """
+        self._check_running()
+        if (newest := self._loop.snapshot) is not None and newest.offset >= offset:
+            return newest
+        held, applied_end = self._loop.raft.ledger.epoch_before(offset), self._applier.applied_end
+        if not 0 < offset <= applied_end or held != epoch:
+            raise InvalidRequestError(
+                f"a snapshot of offset {offset} and epoch {epoch}: applied here is all below"
+                f" {applied_end}, and the record before it is of epoch {held}"
+            )
+        work = self._write(SnapshotId(offset, epoch), events)
+        await asyncio.wait([self._loop.tasks.spawn(work, "raft snapshot")])
+        if (newest := self._loop.snapshot) is not None and newest.offset >= offset:
+            return newest
+        self._check_running()
+        raise OverloadedError(f"node {self._loop.node_id} has no room on its disk for a snapshot")
+
+    async def end(self) -> None:
+        """Begin no more work on the log, and wait for what has begun."""
+        self._has_ended = True
+        async with self._log_work:
+            pass
+
+    def _check_running(self) -> None:
+        if not self._loop.is_running:
+            raise StoppingError(f"node {self._loop.node_id} is not running")
+
+    async def _write(self, snapshot: SnapshotId, events: Iterable[MetadataEvent]) -> None:
+        """Write the snapshot and cut the log.
+
+        On a full disk there is no snapshot, and the node goes on: the log says so itself, when
+        it has no room. Any other failure of the disk is raised: OSError or StorageError.
+        """
+        try:
+            await self._close_segment()
+            if not self._peers.history.bootstrap_hash:
+                self._peers.learn_bootstrap_hash(await read_bootstrap_hash(self._log))
+            await self._snapshots.take(self._start(snapshot), events)
+        except (OSError, TryAgainError) as error:
+            if isinstance(error, OSError) and not is_passing(error):
+                raise
+            log.warning("no room for a snapshot", snapshot=snapshot, error=str(error), repeats=True)
+            return
+        self._loop.step(SnapshotTaken(snapshot))
+        await self._cut(snapshot.offset)
+        await self._snapshots.keep(snapshot)
+        log.info("snapshot taken", snapshot=snapshot, log_start_offset=self._log.log_start_offset)
+
+    def _start(self, snapshot: SnapshotId) -> SnapshotStart:
+        history = self._peers.history
+        return SnapshotStart(
+            version=VERSION,
+            offset=snapshot.offset,
+            epoch=snapshot.epoch,
+            cluster_id=history.cluster_id,
+            quorum_generation=history.quorum_generation,
+            bootstrap_hash=history.bootstrap_hash,
+        )
+
+    async def _close_segment(self) -> None:
+        async with self._log_work:
+            if not self._has_ended:
+                await self._log.sync()  # the log never ends below a snapshot that was taken of it
+                await self._log.roll()
+
+    async def _cut(self, offset: int) -> None:
+        async with self._log_work:
+            if not self._has_ended and await self._log.delete_segments_below(offset):
+                self._loop.step(LogCut(self._log.log_start_offset))
