@@ -1,8 +1,8 @@
-"""What the quorum decided, carried out on this broker: images in, one at a time and in order.
+"""Hands the images of the quorum to the Reconciler, one at a time and in order.
 
-The client hands over each image in the loop and does not wait; a queue is between, for opening
-and cutting logs takes time. Only what the replicas have carried out counts as applied: that is
-what heartbeats say, and what unfences this broker.
+The client hands over each image in the loop and does not wait. A queue is in between, because
+opening and cutting logs takes time. Only what the Reconciler has carried out counts as applied:
+that is what heartbeats say, and what unfences this broker.
 """
 
 from __future__ import annotations
@@ -26,14 +26,15 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-QUEUE_MAX = 100_000  # images that the replicas have not seen; a broker so far behind stops
+#: Images that wait to be carried out; a broker that is so far behind stops.
+QUEUE_MAX = 100_000
 WAITERS_MAX = 10_000
 
 
 class Publisher:
     """An ImageListener. `applied` is called after each image that was carried out.
 
-    `fail` stops the node: an image that can't be carried out leaves it in an unknown state.
+    `fail` stops the node: an image that was carried out in part leaves it in an unknown state.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
-"""The log directories of a broker: whose they are, how their last run ended, which ones failed.
+"""The log directories of a broker: their owner, how their last run ended, which ones failed.
 
-A directory is locked for the whole run: the lock proves that an older process with the same
-directory is gone, which is why the controller lets this one take over at once.
+A directory is locked for the whole run. The lock proves that an older process with the same
+directory is gone. Because of that the controller lets this process take over at once.
 """
 
 from __future__ import annotations
@@ -47,7 +47,8 @@ class HeldDirectory:
     identity: Identity
     run: Run
     lock: Lock
-    has_begun: bool = False  # this run's own verdict stands: what is written now is there
+    #: The disk says how this run stands, no longer how the one before it ended.
+    has_begun: bool = False
     has_failed: bool = False
     is_unlocked: bool = False
 
@@ -56,7 +57,7 @@ class HeldDirectory:
         return self.identity.directory_id
 
     def registered(self) -> Directory:
-        """Return what the controller is told of it."""
+        """Return what the registration says of it."""
         return Directory(
             directory_id=self.id,
             tail_intact=self.has_begun or self.run.tail_intact,
@@ -71,14 +72,14 @@ class LogDirectories:
         assert found, "a broker has at least one log directory"
         self._disk = disk
         self._found = found
-        #: A registration and an image may both tell of a newer one.
+        #: A registration and an image may name a newer generation at the same time.
         self._learning = asyncio.Lock()
-        #: Called with the id and the reason whenever one is given up, on whatever path.
+        #: Called with the id and the reason whenever a directory is given up.
         self.on_lost: Callable[[bytes, str], None] = _ignore
 
     @classmethod
     async def open(cls, config: BrokerConfig, disk: Disk) -> LogDirectories:
-        """Lock and read them. One that its disk cannot read is left out, if another is left.
+        """Lock and read them. A directory that its disk can't read is left out, if another works.
 
         Raises ConfigError (not formatted, another cluster's or node's, in use) or StorageError.
         """
@@ -89,7 +90,7 @@ class LogDirectories:
                 try:
                     found.append(await _open_one(path, found, config.node_id, disk))
                 except OSError as error:
-                    if is_passing(error):  # that says nothing of the disk
+                    if is_passing(error):  # that says nothing about the disk
                         raise storage_error(path, error) from error
                     log.error("log_directory_unreadable", directory=path, reason=str(error))
                     last_error = error
@@ -126,7 +127,7 @@ class LogDirectories:
         return [directory.id for directory in self._found if directory.has_failed]
 
     def registered(self) -> list[Directory]:
-        """Return what a registration says: one that failed in this run is not named."""
+        """Return what a registration says of those that work."""
         return [directory.registered() for directory in self.working]
 
     async def learn_generation(self, generation: int) -> None:
@@ -151,16 +152,20 @@ class LogDirectories:
             directory.identity = identity
 
     async def begin_run(self) -> None:
-        """Let this run's verdict stand. Only once the registration is applied, before any append.
+        """Write on each disk that this run began: after the registration, before any append.
 
-        Until then the verdict on the older run stays, for a crash to find it again.
+        Until then the disk says how the older run ended, so that it is known again after a crash.
         """
         for directory in self.working:
             await self._on(directory, partial(begin_run, self._disk, directory.path))
             directory.has_begun = not directory.has_failed
 
     async def lose(self, directory_id: bytes, reason: str) -> bool:
-        """Remember on disk, before anybody is told, that one failed; False if it was known."""
+        """Give a failed directory up; False if it was given up before.
+
+        Its disk remembers that first, and then the broker is told: a restart in between must not
+        trust the directory.
+        """
         for directory in self.working:
             if directory.id == directory_id:
                 log.error("log_directory_failed", directory=directory.path, reason=reason)
@@ -171,10 +176,10 @@ class LogDirectories:
         return False
 
     async def mark_clean(self, *, but: Collection[bytes] = ()) -> None:
-        """Say that this run stopped cleanly; call it when all logs are synced and closed.
+        """Mark the directories in which all logs are synced and closed: their run stopped cleanly.
 
-        Not of those `but` in which one was not. One that has no room for the mark goes without:
-        then the next start trusts what was written as long as the machine stays up.
+        `but` are those in which a log was not. A directory without room for the mark goes without
+        it: the next start then trusts what was written as long as the machine stayed up.
         """
         for directory in self.working:
             if not directory.has_begun or directory.id in but:
@@ -188,14 +193,14 @@ class LogDirectories:
                     log.warning("no_mark", directory=directory.path, reason=str(error))
 
     def unlock(self) -> None:
-        """Let other processes have them; safe to call twice."""
+        """Release the locks. Safe to call twice."""
         for directory in self._found:
             if not directory.is_unlocked:
                 directory.is_unlocked = True
                 directory.lock.release()
 
     async def _on(self, directory: HeldDirectory, work: Callable[[], Awaitable[None]]) -> None:
-        """Do what must be done on a directory; wait for room, and lose it where its disk fails."""
+        """Do what must be done on a directory: wait for room; give it up if its disk fails."""
         while True:
             try:
                 return await work()
@@ -229,7 +234,7 @@ async def _open_one(
     except PermissionError:
         raise ConfigError(f"{path} cannot be used: this process may not write there") from None
     try:
-        await disk.sync_directory(path)  # who wrote the identity may have died before its sync
+        await disk.sync_directory(path)  # `format` may have died before its sync of the identity
         return HeldDirectory(path, identity, await read_run(disk, path), lock)
     except StorageError as error:  # a version of the run file that this program does not know
         lock.release()
@@ -240,7 +245,7 @@ async def _open_one(
 
 
 def _ignore(directory_id: bytes, reason: str) -> None:
-    """Nobody listens yet; failed_ids says it."""
+    """No listener yet: failed_ids says it."""
 
 
 async def _remember_failure(disk: Disk, directory: HeldDirectory) -> None:

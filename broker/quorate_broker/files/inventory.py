@@ -2,15 +2,14 @@
 
 A replica whose directory is gone looks like one that was never written, and an empty log is elected
 as readily as any other. So the first append of a replica is noted here, durably, before it counts
-as an acknowledgement. One file a log directory, of slots that are written once:
+as an acknowledgement. Each log directory has one such file. It consists of slots (BODY, CRC, end
+mark) that are written once:
 
-    magic, kind, topic id, partition, crc, end mark
-
-The slots are made before the append, as zeros: noting it needs no room on a disk that is full. The
-last one stays free, so that a file that was cut, or emptied, is known by its end. A slot without
-its end mark is a write that a crash interrupted, and counts for nothing. Any other slot that is bad
-is damage, and so is a file that was cut or is gone: then every replica that is placed here and has
-no log is taken for lost.
+* Slots are made before the append, as zeros, so that the note needs no room on a full disk.
+* The last slot stays free, so that a file that was cut, or emptied, is known by its end.
+* A slot without its end mark is a write that a crash interrupted. It counts for nothing.
+* Any other bad slot is damage, and so is a file that was cut or is gone. Then every replica that
+  is placed here and has no log counts as lost.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ FILE_NAME = "replicas"
 BODY = struct.Struct(
     ">"
     "3s"  # what it is, and of which version
-    "c"  # W: was written; F: is forgotten
+    "c"  # kind. W: was written; F: is forgotten
     "16s"  # topic id
     "i"  # partition
 )
@@ -65,22 +64,23 @@ class Inventory:
         self._written: dict[Key, None] = {}
         #: Slots that are used, and slots that the file has.
         self._used = self._made = 0
-        #: To be written next: several callers share one sync.
+        #: Written next. Several callers share one sync.
         self._pending: list[tuple[bytes, Key]] = []
-        #: Slots that were promised to appends under way.
+        #: Slots that make_room promised to appends under way.
         self._promised = 0
         self._writing = asyncio.Lock()
-        #: Why not all is known of what was written; "": all is.
+        #: Why it is not known of every replica whether it was written; "": it is.
         self.damaged = ""
 
     @classmethod
     async def open(
         cls, disk: Disk, directory: str, placed: Iterable[Key], *, has_run: bool
     ) -> Inventory:
-        """Read it, and write it anew with what is placed there now.
+        """Read the file, and write it anew with what is placed there now.
 
-        `has_run`: a broker ran on this directory before, so there must be one. If it is damaged,
-        all that is placed here counts as written. Without room it stays as it is. Raises OSError.
+        `has_run`: a broker ran on this directory before, so the file must be there. If it is
+        damaged, all that is placed here counts as written. Without room for a new file the old one
+        stays. Raises OSError.
         """
         opened = cls(disk, directory)
         await opened._read(has_run=has_run)
@@ -99,7 +99,7 @@ class Inventory:
         return key in self._written
 
     def is_sure_of(self, key: Key) -> bool:
-        """Whether it is known that a replica was written here."""
+        """Whether it is known, and not only assumed, that a replica was written here."""
         return key in self._written and not self.damaged
 
     async def make_room(self) -> None:
@@ -121,7 +121,7 @@ class Inventory:
             await self._say(WRITTEN, key)
 
     async def forget(self, key: Key) -> None:
-        """What was written of a replica is known to be lost, or not wanted any more."""
+        """A replica was not written, from now on: its loss was told, or it is not wanted here."""
         if key in self._written:
             await self._say(FORGOTTEN, key)
 
@@ -137,7 +137,7 @@ class Inventory:
         self._pending.append(entry)
         try:
             async with self._writing:
-                if entry in self._pending:  # else the caller before us wrote it too
+                if entry in self._pending:  # else the caller before this one wrote it too
                     await self._write_pending()
         except OSError as error:
             raise storage_error(self._path, error) from error
@@ -152,7 +152,7 @@ class Inventory:
             self._used += len(pending)
             await file.sync()
         except BaseException:
-            self._pending = pending + self._pending  # whoever waits for it tries, and fails, too
+            self._pending = pending + self._pending  # the callers that wait try, and fail, too
             raise
         for kind, key in pending:
             _take(self._written, kind, key)
@@ -193,7 +193,7 @@ class Inventory:
 
 
 def decode(content: bytes) -> tuple[dict[Key, None], str]:
-    """Return what a file says was written, and why it is damaged; "": it is not."""
+    """Return (what a file says was written, why it is damaged or "")."""
     written: dict[Key, None] = {}
     whole = len(content) // SLOT_BYTES * SLOT_BYTES
     last, amid = content[:whole][-SLOT_BYTES:], content[whole:]

@@ -1,8 +1,9 @@
-"""The directories of replicas: made, taken over, out of the way, removed.
+"""The directories of replicas: made, taken over, moved out of the way, removed.
 
-Each says whose it is: topic, cluster, and the generation of the metadata that placed it there. One
-that stands where another replica belongs goes, but never one of a history that is over: the
-quorum was recovered without what is in it, and it may be all that is left.
+Each directory names its owner: topic, cluster, and the generation of the metadata that placed it
+there. A directory that stands where another replica belongs is removed after a while. One of an
+older generation is kept: the quorum was recovered without what is in it (disaster recovery), and it
+may be all that is left of it.
 """
 
 from __future__ import annotations
@@ -30,14 +31,14 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 METADATA_FILE = "partition.metadata"
-#: Suffixes of directories that are on their way out: removed here, or found to be another's.
+#: Suffixes of directories that are on their way out: of a deleted topic, or of another replica.
 DELETED = "-delete"
 STRAY = ".stray"
-#: No file system that we know takes a longer name.
+#: No file system that this program knows takes a longer name.
 NAME_BYTES_MAX = 255
-#: Suffix of one that stood in the way and is of a history that is over: it stays.
+#: Suffix of a directory that stood in the way and is of an older generation: it stays.
 KEPT = ".kept"
-#: Suffix of one that does not tell whose it is any more: it stays.
+#: Suffix of a directory whose owner can't be read any more: it stays.
 DAMAGED = ".damaged"
 
 
@@ -51,7 +52,7 @@ class LogDirectory:
 
 @dataclass(frozen=True, slots=True)
 class PartitionMetadata:
-    """Whose a partition's directory is: the content of its partition.metadata."""
+    """The owner of a partition's directory: the content of its partition.metadata."""
 
     topic_id: bytes
     cluster_id: str
@@ -103,7 +104,7 @@ class ReplicaFiles:
         self._removals: list[asyncio.Task[None]] = []
 
     def keep_all(self) -> None:
-        """Remove nothing of what was to be removed."""
+        """Give up the removals: nothing more is removed."""
         for removal in self._removals:
             removal.cancel()
 
@@ -114,9 +115,9 @@ class ReplicaFiles:
             await asyncio.wait(self._removals)
 
     async def make(self, path: str, topic_id: bytes) -> None:
-        """Make a replica's directory with the file that says whose it is, if it is not there.
+        """Make a replica's directory with the file that names its owner, if it is not there.
 
-        TryAgainError, ReopenError, or StorageError if the disk fails.
+        Raises TryAgainError, ReopenError, or StorageError if the disk fails.
         """
         if await self._disk.exists(f"{path}/{METADATA_FILE}"):
             return  # ours: another topic's directory was moved away when the log was opened
@@ -133,7 +134,8 @@ class ReplicaFiles:
     async def check_directory(self, directory: LogDirectory) -> None:
         """Raise StorageError unless that log directory is still there.
 
-        What is missing in one that was unmounted is not missing: it must not be made anew.
+        Replicas that are missing from a disk that was unmounted are not lost: they must not be
+        made anew.
         """
         try:
             if await self._disk.exists(f"{directory.path}/{IDENTITY_FILE}"):
@@ -145,8 +147,8 @@ class ReplicaFiles:
     async def remove(self, directory_id: bytes, name: str, topic_id: bytes) -> bool:
         """Rename a replica's directory at once, so that the name is free, then remove it.
 
-        Tells whether the name is free. One that is not is moved by make_room when the name is
-        wanted, or set aside by the next start.
+        Returns whether the name is free. If it is not, make_room moves the directory when the name
+        is wanted, or the next start sets it aside.
         """
         directory = self._host.directories.get(directory_id)
         if directory is None or directory_id in self._host.failed_directories:
@@ -156,7 +158,7 @@ class ReplicaFiles:
         try:
             if not await self._disk.exists(source):
                 return True
-            await self._take_over(source)  # it is this history that removes it
+            await self._take_over(source)  # it is this generation that removes it
             if await self._disk.exists(target):
                 await self._disk.remove_directory(target)
             await self._disk.rename(source, target)
@@ -176,11 +178,15 @@ class ReplicaFiles:
         is_noted: bool = False,
         salvage: bool = False,
     ) -> None:
-        """Rename a directory of our name that is another topic's: deleted and made again (K25).
+        """Free a replica's path: another topic of the same name may have left its directory there.
 
-        One of ours that an older history wrote is taken over into this one. One that does not tell
-        whose it is is ours if it `is_noted` that this replica was written: what had stood in the
-        way went before that. Else it goes out of the way, with `salvage`, and stays.
+        That topic was deleted, and its records must not become those of the new topic. The cases:
+
+        * The directory is this replica's: an older generation's is taken over into this one.
+        * It is another topic's: it is moved, and removed later if it is of this generation.
+        * It names no owner. It is this replica's if it `is_noted` that this replica was written:
+          what had stood in the way was moved before that. Otherwise LogCorruptError; with
+          `salvage` it is moved out of the way, and stays.
         """
         if not await self._disk.exists(path):
             return
@@ -194,7 +200,7 @@ class ReplicaFiles:
         if metadata is None and salvage:
             await self._set_aside(path, _beside(path, topic_id, DAMAGED))
             return
-        if metadata is None:  # it was replaced atomically: whose it is, nobody can tell any more
+        if metadata is None:  # the file is written in one step: no crash leaves it like that
             raise LogCorruptError(f"{path}/{METADATA_FILE} is damaged, or gone")
         if metadata.topic_id == topic_id:
             await self._take_over(path)
@@ -215,7 +221,7 @@ class ReplicaFiles:
         log.warning("a directory that is not ours is in the way", path=path, moved_to=target)
 
     async def sweep(self, directory_id: bytes, directory: LogDirectory) -> None:
-        """Finish removals that a crash interrupted, but none that an older history decided."""
+        """Finish removals that a crash interrupted, but none that an older generation decided."""
         path = directory.path
         try:
             names = await self._disk.list(path)
@@ -237,23 +243,23 @@ class ReplicaFiles:
             self._not_removed(directory_id, path, error)
 
     async def _keep(self, path: str, metadata: PartitionMetadata) -> None:
-        """Make room beside what a history that is over has left: this one does not judge it."""
+        """Move what an older generation has left: this one does not know what it is worth."""
         target = _beside(path, metadata.topic_id, f".{metadata.quorum_generation}{KEPT}")
         await self._disk.rename(path, target)
         await self._disk.sync_directory(path.rpartition("/")[0])
         log.warning("kept_of_another_history", path=path, moved_to=target)
 
     async def _metadata(self, path: str) -> PartitionMetadata | None:
-        """Return whose a directory is; None if it does not say so, or not any more."""
+        """Return a directory's owner; None if it names none, or none that can be read."""
         file = f"{path}/{METADATA_FILE}"
         if not await self._disk.exists(file):
             return None
         return PartitionMetadata.decode(await read_whole(self._disk, file))
 
     async def _take_over(self, path: str) -> None:
-        """Let a directory of an older history say that it is of this one.
+        """Let a directory of an older generation say that it is of this one.
 
-        Without room for that it goes on saying the older one, and so is kept longer than need be.
+        Without room for that it goes on naming the older one, and is kept longer than need be.
         """
         metadata = await self._metadata(path)
         if metadata and metadata.quorum_generation < self._host.quorum_generation:
@@ -275,7 +281,7 @@ class ReplicaFiles:
             self._not_removed(directory_id, path, error)
 
     def _not_removed(self, directory_id: bytes, path: str, error: OSError) -> None:
-        """What can't be removed stays for the next start, unless it is the disk that fails."""
+        """Leave what can't be removed to the next start; but a bad disk is given up."""
         if is_of_disk(error):
             self._host.directory_failed(directory_id, f"{path}: can't be removed: {error}")
         else:
@@ -285,8 +291,8 @@ class ReplicaFiles:
 def name_on_the_way_out(name: str, topic_id: bytes, ending: str) -> str:
     """Return the name under which a replica's directory waits to be removed.
 
-    A file system takes NAME_BYTES_MAX; of a topic's name only the start is kept where it is long,
-    for the id tells topics apart.
+    A file system takes NAME_BYTES_MAX. Of a long topic name only the start is kept, because the id
+    tells topics apart.
 
     >>> name_on_the_way_out("invoice-0", bytes(16), DELETED)
     'invoice-0.00000000000000000000000000000000-delete'

@@ -1,8 +1,12 @@
 """Directories of replicas that the cluster no longer places here: set aside, later removed.
 
-They were deleted or moved while this broker was away. Never in haste: only an image that has
-passed this broker's registration decides, only about directories that this very cluster and
-quorum_generation wrote, and what is set aside stays for a while under another name.
+Their topics were deleted, or their replicas moved, while this broker was away. What could still be
+needed is not removed:
+
+* Only an image that has passed this broker's registration decides: an older one may not know yet
+  what was placed here.
+* Only directories that this very cluster and quorum_generation wrote are looked at.
+* What is set aside stays for a while under another name.
 """
 
 from __future__ import annotations
@@ -41,7 +45,7 @@ class Strays:
         self._disk = disk
         self._directories = directories
         self._cluster_id = cluster_id
-        #: Whose image decides.
+        #: Of the image that decides.
         self.quorum_generation = quorum_generation
         self._set_aside: list[tuple[HeldDirectory, str]] = []
 
@@ -54,7 +58,7 @@ class Strays:
                 await self._directories.lose(directory.id, f"{directory.path}: {error}")
 
     async def remove_after(self, delay_ms: int) -> None:
-        """Remove what was set aside, now or at an earlier start, after the delay."""
+        """After the delay, remove what was set aside at this start or an earlier one."""
         if not self._set_aside:
             return
         await asyncio.sleep(delay_ms / 1000)
@@ -74,7 +78,7 @@ class Strays:
         has_renamed = False
         for name in await self._disk.list(directory.path):
             if name.endswith(DELETED):
-                continue  # on its way out already; the replicas see to it
+                continue  # on its way out already: ReplicaFiles.sweep removes it
             try:
                 has_renamed |= await self._look_at(directory, name, image, broker_id)
             except OSError as error:
@@ -100,14 +104,14 @@ class Strays:
         return True
 
     async def _failed(self, directory: HeldDirectory, name: str, error: OSError) -> None:
-        """What is about this one name costs nothing but the room that it takes."""
+        """Give a bad disk up; an error about this one name costs only the room that it takes."""
         if is_of_disk(error):
             await self._directories.lose(directory.id, f"{directory.path}/{name}: {error}")
         else:
             log.error("stray_stays", directory=directory.path, name=name, reason=str(error))
 
     async def _metadata(self, directory: HeldDirectory, name: str) -> PartitionMetadata | None:
-        """Return whose a directory is; None for what we can't tell, which is left alone."""
+        """Return a directory's owner; None if it can't be told: such a directory is left alone."""
         path = f"{directory.path}/{name}/{METADATA_FILE}"
         if not await self._disk.exists(path):
             return None

@@ -1,4 +1,8 @@
-"""What a broker checks of batches before they enter a log (law 8): hostile bytes end here."""
+"""What a broker checks of batches before they enter a log.
+
+Bytes from a client or from another broker may be anything. After these checks every consumer can
+read what is in the log.
+"""
 
 from __future__ import annotations
 
@@ -64,10 +68,11 @@ def from_producer(
 async def from_leader(
     batches: Buffer, *, log_end_offset: int, last_epoch: int, leader_epoch: int
 ) -> tuple[list[Write], str | None]:
-    """Return what to append of a leader's batches: whole, unbroken, and following our log; and
-    what is wrong with the next one: a follower trusts its leader's decisions, not its bytes.
+    """Return (what to append of a leader's batches, what is wrong with the next one).
 
-    Leaves the loop a turn now and then: a frame may hold thousands of small batches.
+    What is returned is whole and follows this log without a gap. A follower trusts its leader's
+    decisions, but not the bytes: the leader's disk, or the way, may have changed them. The loop
+    gets a turn now and then, because a frame may hold thousands of small batches.
     """
     writes: list[Write] = []
     offset, epoch = log_end_offset, last_epoch

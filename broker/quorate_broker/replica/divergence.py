@@ -1,4 +1,9 @@
-"""Where a reader's past leaves a leader's log: KIP-101 for followers, KIP-320 for consumers."""
+"""Where a reader's past leaves a leader's log: KIP-101 for followers, KIP-320 for consumers.
+
+Two logs that have a record of the same leader_epoch at an offset agree on all below it, because a
+leader writes each offset of its epoch once. So it is enough to compare the epoch of the last
+record that the reader has, and never the records themselves.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,13 @@
 """What a follower of a partition decides about an answer of its leader: append, cut or refuse.
 
-A machine: it lives as long as one leader_epoch is followed. Truncation is by epochs, never by
-the high watermark (KIP-101, KIP-279); the high watermark is a floor (law 4).
+A machine: it lives as long as one leader_epoch is followed. The rules:
+
+* Truncation is by epochs, never to the high watermark (KIP-101, KIP-279). A follower's high
+  watermark lags behind its leader's: a cut to it would remove records that are committed, and if
+  the leader died then, they would be lost.
+* The high watermark is a floor: what is below it was committed, and another leader must have it.
+  Only an election that may lose records (recovered_epoch) allows a cut below it, and only if the
+  high watermark was learnt before that election.
 """
 
 from __future__ import annotations
@@ -9,8 +15,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-#: (epoch, end offset) of our largest epoch at most the one asked; None if that is above our last.
-#: An epoch below our first ends where the first begins.
+#: (epoch, end offset) of this log's largest epoch that is at most the one asked; None if the one
+#: asked is above its last. An epoch below its first ends where the first begins.
 EndOffsetFor = Callable[[int], tuple[int, int] | None]
 
 
@@ -21,7 +27,7 @@ class Append:
 
 @dataclass(frozen=True, slots=True)
 class Truncate:
-    """Cut the log to `end_offset`. `drops_committed`: records below our high watermark go."""
+    """Cut the log to `end_offset`. `drops_committed`: records below the high watermark go."""
 
     end_offset: int
     drops_committed: bool = False
@@ -37,14 +43,14 @@ class StartAt:
 
 @dataclass(frozen=True, slots=True)
 class Ignore:
-    """The answer is not for us as we are now."""
+    """The answer does not fit the follower's current epoch or log: it came too late."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class Refuse:
-    """To do what the leader says would break a law: this replica must stop following."""
+    """To do what the leader says would lose what is committed: this replica must stop following."""
 
     reason: str
 
@@ -67,7 +73,8 @@ class Follower:
     high_watermark: int
     #: The leader_epoch under which high_watermark was learnt.
     high_watermark_epoch: int
-    #: The leader has taken a position of ours as one of its own past: it may count on what we have.
+    #: The leader has found this log's end in its own past: it may count on what is here, and
+    #: propose this replica for the ISR.
     has_matched: bool = False
 
     def answered(
@@ -75,20 +82,20 @@ class Follower:
     ) -> Step:
         """Judge an answer with batches, or with a high watermark only."""
         if leader_epoch != self.leader_epoch:
-            return Ignore(f"leader_epoch {leader_epoch}, and we follow {self.leader_epoch}")
+            return self._other_epoch(leader_epoch)
         if has_batches and base_offset != log_end_offset:
             return Ignore(f"base offset {base_offset}, and our log ends at {log_end_offset}")
         return Append()
 
     def learn(self, high_watermark: int, log_end_offset: int) -> bool:
-        """Take the leader's high watermark after an answer without divergence; tell if ours moved.
+        """Take the leader's high watermark; tell if it moved.
 
-        Never before the diverging tail is gone, or consumers would be shown records that were
-        never committed (KAFKA-14704, K7).
+        Only after an answer without divergence: with the diverging tail still in the log,
+        consumers would be shown records that were never committed (KAFKA-14704).
         """
         known = min(high_watermark, log_end_offset)
         if known < self.high_watermark:
-            return False  # a new leader may know less for a moment; what we know stays true
+            return False  # a new leader may know less for a moment; what is known here stays true
         moved = known > self.high_watermark
         self.high_watermark = known
         self.high_watermark_epoch = self.leader_epoch
@@ -104,13 +111,15 @@ class Follower:
         log_end_offset: int,
         end_offset_for: EndOffsetFor,
     ) -> Step:
-        """Judge a divergence: the leader's largest epoch at most our last one, and its end.
+        """Judge a divergence: the leader's largest epoch that is at most the last one here, and
+        that epoch's end in the leader's log.
 
-        One answer may not be enough: where we lack the leader's epoch we step down to our own
-        largest epoch below it, and fetch again from there (KIP-279, K3).
+        Both logs have that epoch: all up to the lower one of its two ends is the same. This log
+        lacks it: it is cut to the end of its own largest epoch below, and the next answer compares
+        that one. So one answer may not be enough (KIP-279).
         """
         if leader_epoch != self.leader_epoch:
-            return Ignore(f"leader_epoch {leader_epoch}, and we follow {self.leader_epoch}")
+            return self._other_epoch(leader_epoch)
         if end_offset < 0:
             return Ignore(f"a diverging end offset of {end_offset}")
         ours = end_offset_for(epoch)
@@ -130,13 +139,14 @@ class Follower:
         log_start_offset: int,
         log_end_offset: int,
     ) -> Step:
-        """Judge an answer that our end is not within the leader's log.
+        """Judge an answer that this log's end is not within the leader's log.
 
-        Below its start, retention has passed us: all that we lack is committed, and we begin
-        again at its start. Above its end with no epoch to compare, our log is empty.
+        Below the leader's start, retention has passed this replica: all that it lacks is
+        committed, so it begins again at that start. Above the leader's end without an epoch to
+        compare, this log is empty.
         """
         if leader_epoch != self.leader_epoch:
-            return Ignore(f"leader_epoch {leader_epoch}, and we follow {self.leader_epoch}")
+            return self._other_epoch(leader_epoch)
         if leader_log_start_offset < 0:
             return Ignore(f"a log_start_offset of {leader_log_start_offset}")
         if log_end_offset < leader_log_start_offset:
@@ -149,14 +159,20 @@ class Follower:
         )
 
     def truncated(self, end_offset: int) -> None:
-        """Our log was cut to `end_offset`."""
+        """The log was cut to `end_offset`."""
         if end_offset < self.high_watermark:
             assert self.high_watermark_epoch < self.recovered_epoch
             self.high_watermark = end_offset
 
     def started_at(self, offset: int) -> None:
-        """Our log begins again at `offset`; what lies below is committed (KAFKA-12996, K10)."""
+        """The log begins again at `offset`, and what lies below is committed. The high watermark
+        follows, for below the log's own start it would name records that are not here
+        (KAFKA-12996).
+        """
         self.high_watermark = offset
+
+    def _other_epoch(self, leader_epoch: int) -> Ignore:
+        return Ignore(f"leader_epoch {leader_epoch}, and we follow {self.leader_epoch}")
 
     def _unless_committed(self, cut: int, step: Truncate | StartAt) -> Step:
         if cut >= self.high_watermark or self.high_watermark_epoch < self.recovered_epoch:

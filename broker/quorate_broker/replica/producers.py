@@ -2,18 +2,18 @@
 
 A machine. Producers implements the log's Observer: every appended or replayed batch is observed
 in order, on leaders and followers alike, so the window survives a change of leader. Staging
-checks batches that are about to be appended together. Its laws:
+checks batches that are about to be appended together. The rules:
 
 * A batch that is in the log is never taken for a new one. A producer that was heard within
-  KEPT_MS is never forgotten, on leaders and followers alike; where there is no room for another
-  one, a new producer is refused, and may try again.
-* What was forgotten is remembered as one time: when the last of the forgotten was heard. A client
+  KEPT_MS is never forgotten, on leaders and followers alike. Where there is no room for another
+  producer, a new one is refused, and may try again.
+* Of the forgotten producers one time is remembered: when the last of them was heard. A client
   says how long ago it first sent a batch that may have been written. If its producer is not known
-  and was perhaps forgotten since then, nobody can tell whether the batch was written, and that is
-  the answer (UnknownProducerId). Otherwise it was not written.
+  and was perhaps forgotten since then, the broker can't tell whether the batch was written, and
+  says so (UnknownProducerId). Otherwise it was not written.
 * Time is that of the broker at work (ProducerMemory), kept over restarts by the snapshots. What
-  is replayed counts as heard now. So replicas may remember longer than each other, and the leader
-  of now decides; what it accepts, the followers observe.
+  is replayed counts as heard now. So replicas may remember longer than each other. The current
+  leader decides, and the followers observe what it accepted.
 """
 
 from __future__ import annotations
@@ -284,7 +284,7 @@ class Producers:
         return self._forgotten_ms < self.now_ms - ago_ms - TRANSIT_MS
 
     def forget(self, *, room_for: int = 1) -> int:
-        """Forget who was silent for too long, at most FORGET_MAX of them; return how many."""
+        """Forget producers that were silent too long, at most FORGET_MAX; return how many."""
         bounds = self._memory.bounds
         if bounds is None:
             return 0

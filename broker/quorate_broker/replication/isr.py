@@ -1,8 +1,8 @@
 """Keeps the ISRs of the partitions that this broker leads true, by asking the controller.
 
-Looks at every led partition now and then, and at once at one whose follower has caught up. What
-to ask is the Leader machine's decision; this groups the proposals, sends them, and hands the
-answers back. A proposal without a deciding answer is asked again.
+The keeper looks at every led partition now and then, and at once at one whose follower has caught
+up. The Leader machine decides what to ask; the keeper groups the proposals, sends them, and hands
+the answers back. A proposal without an answer that decides is asked again.
 """
 
 from __future__ import annotations
