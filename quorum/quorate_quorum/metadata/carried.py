@@ -71,22 +71,23 @@ class Carrier(Generic[Image, Wire]):
     def __init__(self, image: type[Image], message: type[Wire]) -> None:
         self.fields: Final = {one.name: one for one in _fields(image, message)}
         carried = self.fields.values()
-        codecs = {one.name: one.codec for one in carried}
-        read = ", ".join(f"{one.name}={one.read('message.' + one.wire)}" for one in carried)
-        written = ", ".join(f"{one.wire}={one.written('image.' + one.name)}" for one in carried)
+        read = ", ".join(f"{one.name}={one.read('one.' + one.wire)}" for one in carried)
+        written = ", ".join(f"{one.wire}={one.written('one.' + one.name)}" for one in carried)
+        names = {
+            "make_image": image,
+            "make_message": message,
+            "codecs": {one.name: one.codec for one in carried},
+        }
         self.image: Callable[..., Image] = eval(
-            f"lambda message, **rest: make({read}, **rest)", {"make": image, "codecs": codecs}
+            f"lambda one, **rest: make_image({read}, **rest)", names
         )
         self.message: Callable[..., Wire] = eval(
-            f"lambda image, **rest: make({written}, **rest)", {"make": message, "codecs": codecs}
+            f"lambda one, **rest: make_message({written}, **rest)", names
         )
-
-    @property
-    def codec(self) -> Codec:
-        """How a tuple of such images is carried, in a repeated field."""
-        return Codec(
-            lambda told: tuple([self.image(one) for one in told]),
-            lambda images: [self.message(one) for one in images],
+        #: Carries a tuple of such images in a repeated field.
+        self.codec: Final = Codec(
+            eval(f"lambda told: tuple([make_image({read}) for one in told])", names),
+            eval(f"lambda images: [make_message({written}) for one in images]", names),
         )
 
 

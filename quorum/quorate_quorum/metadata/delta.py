@@ -8,9 +8,8 @@ with a wrong image.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from itertools import chain
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, TypeVar
 
 from quorate_quorum.metadata.aspect import REPLAYS, AspectDelta, Line
 from quorate_quorum.metadata.brokers import BrokersDelta
@@ -77,10 +76,10 @@ class MetadataDelta:
         """Return the image after all replayed events; `offset` is one past the last of them."""
         assert offset >= self.image.offset, "offsets only grow"
         assert epoch >= self.image.epoch, "epochs only grow"
-        changed: dict[str, Any] = {"offset": offset, "epoch": epoch}
+        fields = {**vars(self.image), "offset": offset, "epoch": epoch}
         for aspect in self._aspects.values():
-            changed.update(aspect.finish())
-        return replace(self.image, **changed)
+            fields.update(aspect.finish())
+        return MetadataImage(**fields)
 
     def lines(self, image: MetadataImage) -> Iterator[Line]:
         """Yield what an operator reads about the changes that led to `image`."""
@@ -88,9 +87,10 @@ class MetadataDelta:
 
     def _of(self, aspect: type[D]) -> D:
         """Return the changes of an aspect; there are none yet where it is made now."""
-        if aspect not in self._aspects:
-            self._aspects[aspect] = aspect(self.image)
-        return cast(D, self._aspects[aspect])
+        found = self._aspects.get(aspect)
+        if found is None:
+            found = self._aspects[aspect] = aspect(self.image)
+        return found  # type: ignore[return-value]
 
 
 def replayed(
