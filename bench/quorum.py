@@ -27,7 +27,7 @@ from quorate_quorum.client.client import QuorumClient
 from quorate_quorum.controller.decisions import brokers
 from quorate_quorum.controller.decisions.creation import Creation
 from quorate_quorum.controller.decisions.outcome import Context, split
-from quorate_quorum.controller.decisions.settling import Settling
+from quorate_quorum.controller.decisions.sweep import Sweep
 from quorate_quorum.log.events import encode_events
 from quorate_quorum.metadata.brokers import BrokerImage, DirectoryImage
 from quorate_quorum.metadata.delta import replayed
@@ -269,13 +269,13 @@ def _decided(image: MetadataImage, request: CreateTopicsRequest) -> tuple[Metada
 def _fenced_ms(image: MetadataImage) -> float:
     context = Context(now_ms=0, next_offset=image.offset, new_id=lambda: os.urandom(16))
     image = _proposed(image, brokers.fence(image, 0, context).events)
-    settling, turns_ms = Settling(), []
-    settling.begin([0])
-    while settling.is_busy:
+    sweep, turns_ms = Sweep(), []
+    sweep.begin([0])
+    while sweep.is_busy:
         started = time.perf_counter()
-        part = settling.next(image)
+        part = sweep.next(image)
         after = _proposed(image, part.events)
-        settling.took(part)
+        sweep.took(part)
         turns_ms += [(time.perf_counter() - started) * 1000, _followed_ms(image, part.events)]
         image = after
     assert all(p.leader != 0 for topic in image.sorted_topics() for p in topic.partitions)

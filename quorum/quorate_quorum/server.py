@@ -22,7 +22,7 @@ from quorate.v1.admin_pb2 import DescribeQuorumResponse, QuorumReplica
 from quorate_quorum.controller.driver.controller import Controller
 from quorate_quorum.controller.driver.leases import LeaseConfig
 from quorate_quorum.controller.driver.service import ControllerService
-from quorate_quorum.controller.driver.snapshotting import SnapshotConfig, Snapshotting
+from quorate_quorum.controller.driver.snapshot_schedule import SnapshotConfig, SnapshotSchedule
 from quorate_quorum.log.disk import Disk, Lock
 from quorate_quorum.log.identity import Identity, is_of_voter, read_identity
 from quorate_quorum.log.log import Log, LogConfig
@@ -106,7 +106,7 @@ class QuorumServer(NodeServer[QuorumConfig]):
         self._rooms = rooms = _Rooms(self, identity, self._log)
         await rooms.raft.start()
         await self._check_one_recovery(identity, rooms.raft)
-        rooms.snapshotting.begin()
+        rooms.snapshot_schedule.begin()
         await self._listen(rooms.services)
         await self._check_one_recovery(identity, rooms.raft)  # one that starts in this moment too
         log.info(
@@ -130,7 +130,7 @@ class QuorumServer(NodeServer[QuorumConfig]):
         rooms = self._rooms
         if rooms is not None:
             await self._unless_failed(lambda: self._hold(rooms.controller))
-            await rooms.snapshotting.stop()
+            await rooms.snapshot_schedule.stop()
             await rooms.raft.stop()
             await rooms.controller.stop()
             rooms.watch.stop()
@@ -195,7 +195,7 @@ class _Rooms:
             lambda: described(self.raft.describe(), generation, loop_ms()),
         )
         self.controller.when_news(self.watch.wake)
-        self.snapshotting = Snapshotting(
+        self.snapshot_schedule = SnapshotSchedule(
             self.take_snapshot,
             SnapshotConfig(
                 bytes_between=config.metadata_log_max_record_bytes_between_snapshots,
@@ -203,7 +203,7 @@ class _Rooms:
             ),
             server.fail,
         )
-        self.controller.when_applied(self.snapshotting)
+        self.controller.when_applied(self.snapshot_schedule)
         self.services: Sequence[Service] = (
             NodeService(
                 "voter",

@@ -77,7 +77,7 @@ RECONCILER = "broker/quorate_broker/replicas/reconciler.py"
 OPENER = "broker/quorate_broker/replicas/opener.py"
 REPAIRS = "broker/quorate_broker/replicas/repairs.py"
 LOSSY_CLUSTER = "tests/simulation/test_cluster_damage.py"
-CONTROLLER_LOSSY = "tests/unit/quorate_quorum/controller/test_lossy.py"
+CONTROLLER_LOSSY = "tests/unit/quorate_quorum/controller/test_lossy_replicas.py"
 LOG_CHAIN = "tests/unit/quorate_quorum/log/test_chain.py"
 LOG_DAMAGE = "tests/unit/quorate_quorum/log/test_damage.py"
 LOSSES = "tests/unit/quorate_broker/replicas/test_losses.py"
@@ -1013,7 +1013,7 @@ MUTANTS = (
         "                future.set_exception(if_ended or error)",
         "                future.set_result(None)",
         (
-            "tests/unit/quorate_quorum/controller/test_driver.py::test_losing_the_reign_tells_each_what_is_known",
+            "tests/unit/quorate_quorum/controller/test_requests.py::test_losing_the_reign_tells_each_what_is_known",
         ),
     ),
     Mutant(
@@ -1348,7 +1348,7 @@ MUTANTS = (
     Mutant(
         "L2",
         "a lossy replica stays in the ELR",
-        "quorum/quorate_quorum/controller/decisions/lossy.py",
+        "quorum/quorate_quorum/controller/decisions/lossy_replicas.py",
         "if broker_id not in old.isr and broker_id not in old.elr:",
         "if broker_id not in old.isr:",
         (
@@ -1359,7 +1359,7 @@ MUTANTS = (
     Mutant(
         "L2",
         "a replica that leaves the ISR for its damage enters the ELR",
-        "quorum/quorate_quorum/controller/decisions/lossy.py",
+        "quorum/quorate_quorum/controller/decisions/lossy_replicas.py",
         "leader=leader, lossy=(broker_id,))",
         "leader=leader)",
         (f"{CONTROLLER_LOSSY}::test_a_lossy_replica_leaves_the_isr_and_enters_no_elr",),
@@ -1367,7 +1367,7 @@ MUTANTS = (
     Mutant(
         "L2",
         "a loss is believed of a state in which the replica has caught up",
-        "quorum/quorate_quorum/controller/decisions/lossy.py",
+        "quorum/quorate_quorum/controller/decisions/lossy_replicas.py",
         "        if old.partition_epoch == one.partition_epoch:\n",
         "        if True:\n",
         (f"{CONTROLLER_LOSSY}::test_what_was_told_of_an_older_state_is_passed_over",),
@@ -1508,7 +1508,7 @@ MUTANTS = (
     Mutant(
         "L8",
         "a wiped replica, the last of the ISR, leads before all others have told what they hold",
-        "quorum/quorate_quorum/controller/decisions/lossy.py",
+        "quorum/quorate_quorum/controller/decisions/lossy_replicas.py",
         "new = replace(new, last_isr=new.broker_ids)",
         "pass",
         (
@@ -1530,7 +1530,7 @@ MUTANTS = (
     Mutant(
         "L8",
         "the first lossy replica is elected before those that had left the ISR are back",
-        "quorum/quorate_quorum/controller/decisions/recovery.py",
+        "quorum/quorate_quorum/controller/decisions/lossy_elections.py",
         "all(b in back for b in partition.broker_ids)",
         "all(b in back for b in partition.last_isr)",
         (
@@ -1541,7 +1541,7 @@ MUTANTS = (
     Mutant(
         "L8",
         "a replica whose log is being repaired is passed over after seconds",
-        "quorum/quorate_quorum/controller/decisions/recovery.py",
+        "quorum/quorate_quorum/controller/decisions/lossy_elections.py",
         "if not all(waited and waiting.is_hopeless(broker, now_ms) for broker in silent):",
         "if not all(waiting.is_hopeless(broker, now_ms) for broker in silent):",
         (

@@ -127,7 +127,7 @@ class Loader:
         for _, batch in record_batch.split(batches):
             for event in decode_events(batch, self._known):
                 jump.snapshot.replay(event)
-        jump.snapshot.topics.settle()
+        jump.snapshot.topics.finish_drafts()
 
     def finish_snapshot(self, offset: int, epoch: int) -> list[Loaded]:
         """End the snapshot, which stands for the log below `offset`; return what to show: nothing

@@ -67,7 +67,7 @@ class PartitionImage:
         return tuple(replica.broker_id for replica in self.replicas)
 
     @property
-    def settled_replicas(self) -> int:
+    def permanent_replicas(self) -> int:
         """How many replicas are assigned for good. Those that still catch up for the first time do
         not raise what a commit needs.
         """

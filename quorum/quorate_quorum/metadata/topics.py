@@ -128,7 +128,7 @@ class Topics:
         """Return how many in-sync replicas a commit in this partition needs."""
         configured = self.config_value(topic, "min.insync.replicas")
         assert isinstance(configured, int), "a number in the table"
-        return effective_min_isr(configured, partition.settled_replicas)
+        return effective_min_isr(configured, partition.permanent_replicas)
 
     def config_events(self) -> Iterator[ev.MetadataEvent]:
         """Yield the events that make the cluster's own configs."""
@@ -284,7 +284,7 @@ class TopicsDelta(AspectDelta[Topics], part=Topics):
             self.changed[event.topic_id] = None
             self.changed_configs[event.topic_id] = None
 
-    def settle(self) -> None:
+    def finish_drafts(self) -> None:
         """Make topics of the drafts so far. In a long replay it spreads the work."""
         for topic_id, draft in self._drafts.items():
             if draft.forming:
@@ -297,7 +297,7 @@ class TopicsDelta(AspectDelta[Topics], part=Topics):
         self._replicas_moved.clear()
 
     def finish(self) -> dict[str, Any]:
-        self.settle()
+        self.finish_drafts()
         return super().finish()
 
     def compare(self, new: Topics) -> None:

@@ -13,8 +13,8 @@ from quorate.errors import QuorateError
 from quorate.v1 import admin_pb2 as admin
 from quorate_quorum.configs import CONFIGS
 from quorate_quorum.controller.decisions.creation import Creation
+from quorate_quorum.controller.decisions.lossy_elections import LossyElections
 from quorate_quorum.controller.decisions.outcome import Context
-from quorate_quorum.controller.decisions.recovery import Recovery
 from quorate_quorum.controller.decisions.topics import alter_configs
 from quorate_quorum.metadata.delta import replayed
 from quorate_quorum.v1 import events_pb2 as ev
@@ -95,7 +95,7 @@ async def an_election_that_may_lose_records(world: World) -> list[Any]:
         world.image,
         [ev.MetadataEvent(broker_change=fenced), ev.MetadataEvent(partition_change=gone)],
     )
-    recovery = Recovery()
+    recovery = LossyElections()
     recovery.changed(image, [(TOPIC_ID, 0)])
     return list(recovery.tick(image, 0))
 

@@ -1,7 +1,7 @@
 """Brokers: registered, fenced, unfenced, shutting down, and what each does to partitions.
 
 A fenced broker is in no ISR and leads nothing. The decisions here say what becomes of the broker;
-what that asks of partitions follows in the log, slice by slice (settling.py).
+what that asks of partitions follows in the log, slice by slice (sweep.py).
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """Leaders, ISR and ELR: what becomes of a partition when its replicas come, go and fall behind.
 
-Every change of a partition's state is made by `moved`, which keeps the books of KIP-966: while the
-ISR is under min ISR the high watermark stands still, so who leaves then still has all that was
-acknowledged and enters the ELR; at min ISR or more the ELR is void. Leaders are elected from the
-ISR, then from the ELR; what may lose records goes through `Recovery` and is marked for good.
+Every change of a partition's state is made by `moved`, which keeps the ELR as KIP-966 says: while
+the ISR is smaller than min ISR, the high watermark does not move. So a replica that leaves the ISR
+then still has every acknowledged record, and enters the ELR. The ELR is emptied when the ISR is
+large enough again. Leaders are elected from the ISR, then from the ELR. Elections that may lose
+records are decided by `LossyElections`, and are marked for good.
 
 A leader must take its ISR from the image and not from the answer to AlterPartition: the image
 comes in order, and a raised min.insync.replicas may stand before the change.
@@ -44,9 +45,6 @@ from quorate_quorum.v1 import events_pb2 as ev
 ALTERED_PER_TURN = 50
 
 
-# The books.
-
-
 def moved(
     image: MetadataImage,
     topic: TopicImage,
@@ -81,13 +79,13 @@ def moved(
 
 
 def _assigned(partition: PartitionImage, members: set[int]) -> tuple[int, ...]:
-    """Return the members in order of assignment; sets themselves are never iterated."""
+    """Return the members in the order of assignment. The order of a set differs between nodes."""
     return tuple([r.broker_id for r in partition.replicas if r.broker_id in members])
 
 
 def clean_leader(image: MetadataImage, partition: PartitionImage, isr: Sequence[int]) -> int:
-    """Return who may lead without loss: first of the ISR, else of the ELR, in order of assignment;
-    NO_LEADER if nobody.
+    """Return the broker that may lead without loss: the first of the ISR, else of the ELR, in the
+    order of assignment; NO_LEADER if there is none.
     """
     for members in (isr, partition.elr):
         for broker_id in partition.broker_ids:
@@ -97,7 +95,7 @@ def clean_leader(image: MetadataImage, partition: PartitionImage, isr: Sequence[
 
 
 def elect(image: MetadataImage, topic: TopicImage, old: PartitionImage) -> PartitionImage:
-    """Give a leaderless partition a leader, if one is there that loses nothing."""
+    """Give a leaderless partition a leader, if a broker can lead it without loss."""
     if old.leader != NO_LEADER:
         return old
     leader = clean_leader(image, old, old.isr)
@@ -106,15 +104,16 @@ def elect(image: MetadataImage, topic: TopicImage, old: PartitionImage) -> Parti
     return moved(image, topic, old, isr=(*old.isr, leader), leader=leader)
 
 
-def settled(
+def adapted(
     image: MetadataImage, topic: TopicImage, index: int, old: PartitionImage, broker_id: int
 ) -> PartitionImage:
-    """Return what must become of a partition given the state of one broker in the image.
+    """Return what must become of a partition, given the state of one broker in the image.
 
-    A fenced broker, or one whose directory failed, leaves the ISR; one that is shutting down does,
-    except as the last member. It stops to lead. It leaves the ELR if lossy. A replica whose
-    directory is not registered gets another while somebody else has its records. Once done, the
-    same call changes nothing: so the next controller completes what this one began.
+    A broker that is fenced, or whose directory failed, leaves the ISR. One that is shutting down
+    leaves it unless it is the last member. Either stops leading. It leaves the ELR if its replica
+    may have lost records. A replica whose directory is not registered gets another directory if
+    another broker has its records. The same call changes nothing a second time, so the next
+    controller can complete what this one began.
     """
     broker = image.brokers[broker_id]
     directory_id = old.directory_of(broker_id)
@@ -137,7 +136,7 @@ def settled(
             isr = (*isr, leader)
     loses_leader = old.leader == broker_id and leader == NO_LEADER
     if online and (loses_leader or not isr or broker_id not in old.isr):
-        return old  # the last member serves until it is gone
+        return old  # the last member serves until it stops
     new = moved(image, topic, old, isr=isr, leader=leader, lossy=lossy)
     if directory is None and (new.isr or new.elr):
         new = moved(
@@ -175,7 +174,7 @@ def redirected(
 
 
 def good_directory(broker: BrokerImage, turn: int) -> bytes | None:
-    """Return a directory for a new replica, in turn; best one whose last sync did not fail."""
+    """Return a directory for a new replica, in turn. One with a failed sync is the last choice."""
     working = [d for d in broker.directories if not d.failed]
     best = [d for d in working if not d.sync_failed] or working
     return best[turn % len(best)].id if best else None
@@ -188,7 +187,7 @@ def alter_partitions(
     image: MetadataImage, request: wire.AlterPartitionsRequest, context: Context
 ) -> Outcome[wire.AlterPartitionsResponse]:
     """Decide what a leader proposes for the ISRs of its partitions; each has its own result."""
-    del context  # decisions have one shape
+    del context
     response = wire.AlterPartitionsResponse(request_id=request.request_id)
     broker = image.brokers.get(request.broker_id)
     if broker is None or broker.epoch != request.broker_epoch or broker.fenced:
@@ -233,8 +232,8 @@ def parts_of(request: wire.AlterPartitionsRequest) -> list[wire.AlterPartitionsR
 
 
 def joined(responses: Sequence[wire.AlterPartitionsResponse]) -> wire.AlterPartitionsResponse:
-    """Return the answers to the parts as one; the first refusal of a whole part is that of all,
-    for what was decided before it the leader learns from the image.
+    """Return the answers to the parts as one. If a whole part is refused, so is the request: the
+    leader learns from the image what the parts before it changed.
     """
     whole = wire.AlterPartitionsResponse()
     for response in responses:
@@ -245,7 +244,7 @@ def joined(responses: Sequence[wire.AlterPartitionsResponse]) -> wire.AlterParti
 
 
 def _tell(result: wire.AlteredPartition, state: PartitionImage | None) -> None:
-    """Say how the partition now is; of a refused one too, so that its leader can go on."""
+    """Describe the partition as it is now, after a refusal too, so that its leader can go on."""
     if state is None:
         result.leader = NO_LEADER
         return
@@ -267,7 +266,7 @@ def _altered(
     _check_proposal(image, old, leader, proposal)
     index = proposal.partition
     isr = [member.broker_id for member in proposal.isr]
-    resigns = leader not in isr  # it can't serve: the first of the others leads
+    resigns = leader not in isr  # it cannot serve: the first of the other members leads
     new = moved(
         image,
         topic,
@@ -280,8 +279,8 @@ def _altered(
         grown = replace(new, last_isr=())
         new = replace(grown, partition_epoch=old.partition_epoch + 1)
     events = [] if new is old else [partition_changed(topic.id, index, old, new)]
-    # A leader that was the last member while shutting down may go once somebody has joined.
-    left = settled(image, topic, index, new, leader)
+    # A leader that shuts down may leave the ISR when another member has joined.
+    left = adapted(image, topic, index, new, leader)
     if left is not new:
         events.append(partition_changed(topic.id, index, new, left))
     return events, left
@@ -323,7 +322,7 @@ def _ineligible(
     image: MetadataImage, partition: PartitionImage, member: wire.IsrMember, leader: int
 ) -> str | None:
     """Return why a broker may not be in the ISR (KIP-841, KIP-903). The leader itself may be
-    shutting down: as the last member it needs somebody to hand over to.
+    shutting down: if it is the last member, it waits for a replica to hand leadership to.
     """
     broker = image.brokers.get(member.broker_id)
     if broker is None:

@@ -19,7 +19,7 @@ from quorate_quorum.controller.decisions.outcome import Context
 from quorate_quorum.controller.driver.active import ActiveController, ControllerRaft
 from quorate_quorum.controller.driver.leases import LeaseConfig, Leases
 from quorate_quorum.controller.driver.reign import Reign
-from quorate_quorum.controller.driver.snapshotting import Snapshotting
+from quorate_quorum.controller.driver.snapshot_schedule import SnapshotSchedule
 from quorate_quorum.metadata.image import MetadataImage
 from quorate_quorum.metadata.loader import Loaded, Loader
 from quorate_quorum.node.environment import Environment
@@ -48,7 +48,7 @@ class Controller:
         self._fail = fail
         self._loader = Loader(known=environment.features)
         self._wakers: list[Callable[[], None]] = []
-        self._snapshotting: Snapshotting | None = None
+        self._snapshot_schedule: SnapshotSchedule | None = None
         self._health = PartitionHealth()
         self._active: ActiveController | None = None
         #: Wait for the background tasks of reigns that are over.
@@ -70,9 +70,9 @@ class Controller:
         """Call `wake` in the turn in which the high watermark or the leader changes."""
         self._wakers.append(wake)
 
-    def when_applied(self, snapshotting: Snapshotting) -> None:
-        """Let the snapshotting follow the image, batch by batch."""
-        self._snapshotting = snapshotting
+    def when_applied(self, schedule: SnapshotSchedule) -> None:
+        """Let the schedule follow the image, batch by batch."""
+        self._snapshot_schedule = schedule
 
     @property
     def image(self) -> MetadataImage:
@@ -124,8 +124,8 @@ class Controller:
     def snapshot_end(self, offset: int, epoch: int) -> None:
         """Show the snapshot's image."""
         self._load(lambda: self._show(self._loader.finish_snapshot(offset, epoch)))
-        if self._snapshotting is not None:
-            self._snapshotting.loaded(self.image)
+        if self._snapshot_schedule is not None:
+            self._snapshot_schedule.loaded(self.image)
         self._wake()
 
     def committed(self, batches: Sequence[bytes], high_watermark: int) -> None:
@@ -185,8 +185,8 @@ class Controller:
     def _load_all(self, batches: Sequence[bytes]) -> None:
         for batch in batches:
             self._show(self._loader.load(batch))
-            if self._snapshotting is not None:
-                self._snapshotting.applied(self.image, len(batch))
+            if self._snapshot_schedule is not None:
+                self._snapshot_schedule.applied(self.image, len(batch))
 
     def _load(self, work: Callable[[], None]) -> None:
         """Change the image. If it cannot be changed, stop the node and ignore all that follows."""

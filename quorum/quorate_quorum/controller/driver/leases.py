@@ -1,7 +1,7 @@
 """The brokers' leases in one reign: what their heartbeats say, and what the controller answers.
 
-The Liveness machine decides which brokers are alive, Settling what a broker's state asks of
-partitions, Recovery which replica may lead although records may be lost. This driver tells them
+The Liveness machine decides which brokers are alive, Sweep what a broker's state asks of its
+partitions, LossyElections which replica leads although records may be lost. This driver tells them
 what happened and answers each broker in the turn of the loop in which a decision commits.
 
 Leases live exactly as long as the reign. Silence is counted anew in each reign: a new controller
@@ -23,13 +23,13 @@ from quorate.errors import FencedError, InvalidRequestError, QuorateError
 from quorate_quorum.controller.decisions import brokers, topics
 from quorate_quorum.controller.decisions.creation import abandon
 from quorate_quorum.controller.decisions.liveness import Liveness, LivenessConfig
-from quorate_quorum.controller.decisions.lossy import LOSSY_PER_MESSAGE_MAX, replicas_lossy
-from quorate_quorum.controller.decisions.recovery import Recovery
+from quorate_quorum.controller.decisions.lossy_elections import LossyElections
+from quorate_quorum.controller.decisions.lossy_replicas import LOSSY_PER_MESSAGE_MAX, replicas_lossy
 from quorate_quorum.controller.driver.elections import Elections
 from quorate_quorum.controller.driver.fencing import Fencing, Leadership
 from quorate_quorum.controller.driver.reign import Reign
 from quorate_quorum.controller.driver.sessions import Session, Sessions
-from quorate_quorum.controller.driver.settler import Settler
+from quorate_quorum.controller.driver.sweeper import Sweeper
 from quorate_quorum.metadata.brokers import BrokerImage
 from quorate_quorum.metadata.delta import MetadataDelta
 from quorate_quorum.metadata.image import MetadataImage
@@ -97,12 +97,12 @@ class Leases:
             self._spawn,
             dial_timeout_ms=max(config.disconnect_grace_ms // 2, 1),
         )
-        self._recovery = Recovery(config.unclean_recovery_wait_ms)
-        self._elections = Elections(self._recovery, reign, self.sessions)
-        self.settler = Settler(
+        self._lossy_elections = LossyElections(config.unclean_recovery_wait_ms)
+        self._elections = Elections(self._lossy_elections, reign, self.sessions)
+        self.sweeper = Sweeper(
             reign,
             self.sessions,
-            self._recovery,
+            self._lossy_elections,
             retry_ms=config.tick_ms,
             idle_ms=config.heartbeat_interval_ms,
         )
@@ -112,11 +112,11 @@ class Leases:
     def begin(self) -> None:
         """Complete what an earlier controller left half done, and let time run."""
         self._reign.attempt("abandon", abandon)
-        self.settler.settle_all()
-        self.settler.take_step()
+        self.sweeper.sweep_all()
+        self.sweeper.take_step()
         if self._reign.is_over:
             return  # a broken decision has failed the voter
-        self._tasks.spawn(self.settler.run(), "leases-settle")
+        self._tasks.spawn(self.sweeper.run(), "leases-sweep")
         self._ticking = self._tasks.spawn(self._tick_for_good(), "leases-tick")
 
     def end(self, failure: QuorateError) -> None:
@@ -131,7 +131,7 @@ class Leases:
     def committed(self, delta: MetadataDelta, image: MetadataImage) -> None:
         """An image is committed: answer the brokers that it concerns."""
         self.liveness.has_other_voter = len(image.voters) > 1
-        self._recovery.changed(self._reign.pending, delta.topics.changed_partitions)
+        self._lossy_elections.changed(self._reign.pending, delta.topics.changed_partitions)
         for broker_id in delta.brokers.changed:
             broker = image.brokers.get(broker_id)
             if broker is None and broker_id not in self._reign.pending.brokers:
@@ -242,10 +242,10 @@ class Leases:
 
     def may_go(self, session: Session) -> bool:
         """Whether a broker may stop: every unfenced broker has applied that it leaves."""
-        end = self.settler.shutdown_ends.get(session.broker_id)
+        end = self.sweeper.shutdown_ends.get(session.broker_id)
         if end is None or self._reign.image.offset < end:
             return False
-        if not self.settler.is_settled(session.broker_id):
+        if not self.sweeper.is_swept(session.broker_id):
             return False
         return all(
             (other := self.sessions.get(broker.id)) is not None and other.applied_offset >= end
@@ -255,14 +255,14 @@ class Leases:
 
     def _notify_offset(self, session: Session, *, fenced: bool) -> int:
         """Return the next offset that the broker must report at once; 0 if there is none."""
-        wanted = list(self.settler.shutdown_ends.values())
-        end = self.settler.fencing_end(session.broker_id)
+        wanted = list(self.sweeper.shutdown_ends.values())
+        end = self.sweeper.fencing_end(session.broker_id)
         if fenced and end is not None:
             wanted.append(end)
         return min((end for end in wanted if end > session.applied_offset), default=0)
 
     def _ring_those_who_may_go(self) -> None:
-        for broker_id in self.settler.shutdown_ends:
+        for broker_id in self.sweeper.shutdown_ends:
             session = self.sessions.get(broker_id)
             if session is not None and session.wants_shutdown and self.may_go(session):
                 session.bell.ring()
@@ -283,7 +283,7 @@ class Leases:
             self._distrust(broker.id, request.lossy_replicas)
         if request.replica_ends:
             _check_count(request.replica_ends, ENDS_PER_MESSAGE_MAX, TOO_MANY_ENDS)
-            self._recovery.answered(broker.id, broker.epoch, request.replica_ends)
+            self._lossy_elections.answered(broker.id, broker.epoch, request.replica_ends)
         if session.wants_shutdown:
             self.shut_down(session)
         elif not session.wants_fence:
@@ -320,7 +320,7 @@ class Leases:
             self._reign.pending,
             session.broker_id,
             session.applied_offset,
-            outcome_end=self.settler.fencing_end(session.broker_id),
+            outcome_end=self.sweeper.fencing_end(session.broker_id),
         )
 
     def shut_down(self, session: Session) -> None:
@@ -330,9 +330,9 @@ class Leases:
             return
         if self._reign.attempt("shut down", lambda i, c: brokers.shut_down(i, broker.id, c)):
             log.info("broker_shuts_down", broker=broker.id)
-        elif broker.shutting_down and self.settler.is_settled(broker.id):
+        elif broker.shutting_down and self.sweeper.is_swept(broker.id):
             # Where it was the last member of an ISR, another replica may have joined by now.
-            self.settler.settle([broker.id])
+            self.sweeper.sweep([broker.id])
 
     # -- time
 
@@ -343,7 +343,7 @@ class Leases:
                 3
             ):  # step in the frames that have arrived, before time counts as silence
                 await asyncio.sleep(0)
-            self.settler.settle_torn()
+            self.sweeper.complete_torn()
             self.fencing.fence_put_off()
             self.fencing.carry_out(self.liveness.tick(loop_ms()))
             self._elections.tick(loop_ms())

@@ -79,7 +79,7 @@ class Reign:
         #: The committed image plus all that is proposed: the next proposal goes to its offset.
         self.pending = image
         self.is_over = False
-        #: A full log took only a part of a large Outcome. Settling all brokers completes it.
+        #: A full log took only a part of a large Outcome. A sweep for all brokers completes it.
         self.is_torn = False
         #: Called with each batch in the turn in which it is proposed.
         self.when_proposed: Callable[[Sequence[MetadataEvent]], None] = _ignore
@@ -89,7 +89,7 @@ class Reign:
         self._committed = ReachedOffset(WAITERS_MAX, "requests wait for their commit", image.offset)
 
     def attempt(self, what: str, decision: Decision[R]) -> R | None:
-        """Decide something that no request asked for: fencing, unfencing, settling, elections.
+        """Decide something that no request asked for: fencing, unfencing, sweeps, elections.
 
         Returns None if it could not be proposed. Its cause is still in the image, or is put off by
         the caller, so a later tick decides it again. Brokers learn the decision by its commit.
@@ -132,10 +132,10 @@ class Reign:
         except (OverloadedError, OutcomeUnknownError, UnknownServerError):
             raise
         except QuorateError:
-            await self._settle(before, has_proposed=False)
+            await self._wait_committed(before, has_proposed=False)
             raise
         after = self.pending.offset
-        await self._settle(after, has_proposed=after > before)
+        await self._wait_committed(after, has_proposed=after > before)
         return Decided(response, after)
 
     async def run_in_turns(self, step: Decision[bool]) -> int:
@@ -151,10 +151,10 @@ class Reign:
                 is_done = self._decide_for_request(step)
                 has_proposed = has_proposed or self.pending.offset > before
                 if self.pending.offset - self.image.offset > UNCOMMITTED_MAX:
-                    await self._settle(self.pending.offset, has_proposed=has_proposed)
+                    await self._wait_committed(self.pending.offset, has_proposed=has_proposed)
                 await asyncio.sleep(0)
             after = self.pending.offset
-            await self._settle(after, has_proposed=has_proposed)
+            await self._wait_committed(after, has_proposed=has_proposed)
         except (NotControllerError, OverloadedError) as error:
             if has_proposed:
                 raise OutcomeUnknownError(f"only a part of the change was made: {error}") from error
@@ -183,7 +183,7 @@ class Reign:
 
     async def confirm(self) -> None:
         """Return when everything decided so far is committed and this voter still leads."""
-        await self._settle(self.pending.offset, has_proposed=False)
+        await self._wait_committed(self.pending.offset, has_proposed=False)
 
     def committed(self, image: MetadataImage) -> None:
         """Answer the requests that waited for this image."""
@@ -231,7 +231,7 @@ class Reign:
             self.pending = image
             self.when_proposed(part)
 
-    async def _settle(self, offset: int, *, has_proposed: bool) -> None:
+    async def _wait_committed(self, offset: int, *, has_proposed: bool) -> None:
         """Wait until everything below `offset` is committed and this voter is known to lead.
 
         The commit of an own proposal proves both. Without one a round is needed, even if an earlier

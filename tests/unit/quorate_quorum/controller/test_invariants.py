@@ -16,10 +16,14 @@ import pytest
 from quorate.v1 import admin_pb2 as admin
 from quorate_quorum.controller.decisions import brokers as decide
 from quorate_quorum.controller.decisions.creation import Creation, abandon
+from quorate_quorum.controller.decisions.lossy_elections import (
+    LossyElection,
+    LossyElections,
+    elect_lossy,
+)
 from quorate_quorum.controller.decisions.outcome import Context, Outcome
 from quorate_quorum.controller.decisions.partitions import alter_partitions
-from quorate_quorum.controller.decisions.recovery import Recover, Recovery, recover
-from quorate_quorum.controller.decisions.settling import Settling
+from quorate_quorum.controller.decisions.sweep import Sweep
 from quorate_quorum.controller.decisions.topics import (
     alter_configs,
     delete_topics,
@@ -55,8 +59,8 @@ class Cluster:
         self.runs = [0] * BROKERS
         self.disks = [0] * BROKERS
         self.holders: dict[Key, set[int]] = {}
-        self.recovery = Recovery(unclean_recovery_wait_ms=3)
-        self.settling = Settling(looked_max=4, changed_max=1)
+        self.recovery = LossyElections(unclean_recovery_wait_ms=3)
+        self.sweep = Sweep(looked_max=4, changed_max=1)
         #: One that is made in turns, with all else between.
         self.creation: Creation | None = None
         self.now_ms = 0
@@ -88,21 +92,21 @@ class Cluster:
         now and then another controller comes, who knows only the image.
         """
         if outcome.events:
-            self.settling.begin([broker])
+            self.sweep.begin([broker])
         self.take(outcome)
         if self.chance.random() < 0.2:
-            self.settling = Settling(looked_max=4, changed_max=1)
-            self.settling.begin(sorted(self.image.brokers))
+            self.sweep = Sweep(looked_max=4, changed_max=1)
+            self.sweep.begin(sorted(self.image.brokers))
             self.creation = None
             self.take(abandon(self.image, self.context()))
         self.settle(self.chance.randint(0, 6))
 
     def settle(self, steps: int) -> None:
-        while self.settling.is_busy and steps:
-            part = self.settling.next(self.image)
+        while self.sweep.is_busy and steps:
+            part = self.sweep.next(self.image)
             for event in part.events:  # each is right by itself
                 self.take(Outcome((event,), None))
-            self.settling.took(part)
+            self.sweep.took(part)
             steps -= 1
 
     def take(self, outcome: Outcome[Any]) -> None:
@@ -152,7 +156,7 @@ class Cluster:
     def check_members(self, new: PartitionImage) -> set[int]:
         """Check an ISR; return the brokers that are settled."""
         new.check()
-        settled = {b for b in range(BROKERS) if self.settling.is_settled(b)}
+        settled = {b for b in range(BROKERS) if self.sweep.is_swept(b)}
         for member in new.isr:
             fenced = not self.image.is_unfenced(member)
             assert not (fenced and member in settled), "a fenced broker is in no ISR, once settled"
@@ -191,7 +195,7 @@ class Cluster:
         return context(self.image)
 
     def unfence(self, broker: int) -> None:
-        end = 0 if self.settling.is_settled(broker) else None
+        end = 0 if self.sweep.is_swept(broker) else None
         if decide.may_unfence(self.image, broker, self.image.offset, outcome_end=end) is None:
             self.take_of(broker, decide.unfence(self.image, broker, self.context()))
 
@@ -200,8 +204,8 @@ class Cluster:
 
     def shut_down(self, broker: int) -> None:
         self.take_of(broker, decide.shut_down(self.image, broker, self.context()))
-        if self.settling.is_settled(broker) and self.image.brokers[broker].shutting_down:
-            self.settling.begin([broker])
+        if self.sweep.is_swept(broker) and self.image.brokers[broker].shutting_down:
+            self.sweep.begin([broker])
 
     def disk_fails(self, broker: int) -> None:
         if self.chance.random() < 0.2:
@@ -283,9 +287,9 @@ class Cluster:
         self.now_ms += 1
         self.recovery.changed(self.image, every_partition(self.image))
         for effect in self.recovery.tick(self.image, self.now_ms):
-            if isinstance(effect, Recover):
+            if isinstance(effect, LossyElection):
                 self.take(
-                    recover(
+                    elect_lossy(
                         self.image,
                         effect.topic_id,
                         effect.partition,

@@ -8,8 +8,13 @@ import pytest
 
 from quorate.v1.common_pb2 import ErrorCode
 from quorate_quorum.controller.decisions import brokers as decide
+from quorate_quorum.controller.decisions.lossy_elections import (
+    AskEnds,
+    LossyElection,
+    LossyElections,
+    elect_lossy,
+)
 from quorate_quorum.controller.decisions.partitions import alter_partitions
-from quorate_quorum.controller.decisions.recovery import AskEnds, Recover, Recovery, recover
 from quorate_quorum.metadata.delta import replayed
 from quorate_quorum.metadata.image import MetadataImage
 from quorate_quorum.metadata.partitions import PartitionImage
@@ -215,7 +220,7 @@ def test_the_last_member_that_shuts_down_goes_when_another_joins() -> None:
     assert (result.leader, result.leader_epoch) == (1, partition.leader_epoch)
 
 
-# Recovery.
+# LossyElections.
 
 
 @dataclass
@@ -223,13 +228,13 @@ class Waiting:
     """A reign that recovers one partition; all images are pending ones."""
 
     image: MetadataImage
-    machine: Recovery = field(default_factory=Recovery)
+    machine: LossyElections = field(default_factory=LossyElections)
     now_ms: int = 0
 
     def __post_init__(self) -> None:
         self.machine.changed(self.image, every_partition(self.image))
 
-    def tick(self, ms: int = 100) -> list[AskEnds | Recover]:
+    def tick(self, ms: int = 100) -> list[AskEnds | LossyElection]:
         self.now_ms += ms
         return self.machine.tick(self.image, self.now_ms)
 
@@ -251,8 +256,8 @@ class Waiting:
 
     def elected(self, ms: int = 100) -> int:
         (effect,) = self.tick(ms)
-        assert isinstance(effect, Recover)
-        outcome = recover(
+        assert isinstance(effect, LossyElection)
+        outcome = elect_lossy(
             self.image, effect.topic_id, effect.partition, effect.leader, context(self.image)
         )
         assert outcome.response
@@ -421,10 +426,10 @@ def test_an_answer_that_nobody_asked_for_is_passed_over() -> None:
 def test_a_partition_that_got_a_leader_or_went_is_left_alone() -> None:
     waiting = power_cut([0, 1, 2])
     waiting.asked()
-    outcome = recover(waiting.image, topic_id(1), 0, 1, context(waiting.image))
+    outcome = elect_lossy(waiting.image, topic_id(1), 0, 1, context(waiting.image))
     waiting.image = replayed(waiting.image, outcome.events)
     assert waiting.tick(1_000) == []
-    assert recover(waiting.image, topic_id(1), 0, 2, context(waiting.image)).events == ()
+    assert elect_lossy(waiting.image, topic_id(1), 0, 2, context(waiting.image)).events == ()
     gone = power_cut([0, 1, 2])
     gone.image = brokers([0, 1, 2])
     assert gone.tick() == []
@@ -432,7 +437,7 @@ def test_a_partition_that_got_a_leader_or_went_is_left_alone() -> None:
 
 def test_who_is_fenced_is_not_made_leader() -> None:
     waiting = power_cut([0, 1])
-    outcome = recover(waiting.image, topic_id(1), 0, 2, context(waiting.image))
+    outcome = elect_lossy(waiting.image, topic_id(1), 0, 2, context(waiting.image))
     assert (outcome.events, outcome.response) == ((), False)
 
 
@@ -451,7 +456,7 @@ def test_recovery_gives_up_on_a_directory_that_did_not_return() -> None:
     for broker in (0, 1):
         image = decided(image, broker, decide.unfence(image, broker, context(image)))
     assert the_partition(image).leader == -1
-    image = replayed(image, recover(image, topic_id(1), 0, 1, context(image)).events)
+    image = replayed(image, elect_lossy(image, topic_id(1), 0, 1, context(image)).events)
     assert the_partition(image).directory_of(0) == directory_id(0, 5)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from quorate.v1 import admin_pb2 as admin
 from quorate_quorum.controller.decisions.creation import Creation
 from quorate_quorum.controller.decisions.outcome import Context, Outcome
-from quorate_quorum.controller.decisions.settling import Settling
+from quorate_quorum.controller.decisions.sweep import Sweep
 from quorate_quorum.metadata.delta import replayed
 from quorate_quorum.metadata.image import EMPTY, MetadataImage
 from quorate_quorum.metadata.partitions import PartitionImage
@@ -126,12 +126,12 @@ def every_partition(image: MetadataImage) -> list[tuple[bytes, int]]:
 
 def settled(image: MetadataImage, *brokers: int) -> MetadataImage:
     """The image once all that the state of these brokers asks of partitions is done."""
-    settling = Settling(changed_max=2)
-    settling.begin(brokers)
-    while settling.is_busy:
-        part = settling.next(image)
+    sweep = Sweep(changed_max=2)
+    sweep.begin(brokers)
+    while sweep.is_busy:
+        part = sweep.next(image)
         image = replayed(image, part.events)
-        settling.took(part)
+        sweep.took(part)
     return image
 
 

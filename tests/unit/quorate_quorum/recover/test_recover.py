@@ -11,7 +11,11 @@ from typing import Any
 import pytest
 
 from quorate.errors import QuorateError
-from quorate_quorum.controller.decisions.recovery import AskEnds, Recover, Recovery
+from quorate_quorum.controller.decisions.lossy_elections import (
+    AskEnds,
+    LossyElection,
+    LossyElections,
+)
 from quorate_quorum.log.disk import read_whole
 from quorate_quorum.log.identity import FILE_NAME, Identity, read_identity
 from quorate_quorum.log.segment import LOG
@@ -98,7 +102,7 @@ def test_nobody_leads_before_all_replicas_have_told_what_they_hold() -> None:
     """Who was out of the ISR that the survivor knew of may have been in the one that counted."""
     image = recovered(a_world_of_topics(), ME, epoch_seen=10)
     key = (topic_id(1), 0)
-    recovery = Recovery(60_000)
+    recovery = LossyElections(60_000)
     recovery.changed(image, [key])
     image = unfenced(image, 1, 2)
     assert recovery.tick(image, 1_000) == []
@@ -109,9 +113,9 @@ def test_nobody_leads_before_all_replicas_have_told_what_they_hold() -> None:
         told = wire.ReplicaEnd(
             topic_id=key[0], partition=0, last_epoch=last_epoch, log_end_offset=end
         )
-        assert not [one for one in recovery.tick(image, 2_100) if isinstance(one, Recover)]
+        assert not [one for one in recovery.tick(image, 2_100) if isinstance(one, LossyElection)]
         recovery.answered(broker_id, image.brokers[broker_id].epoch, [told])
-    (found,) = [one for one in recovery.tick(image, 2_200) if isinstance(one, Recover)]
+    (found,) = [one for one in recovery.tick(image, 2_200) if isinstance(one, LossyElection)]
     assert (found.partition, found.leader) == (0, 3)
 
 

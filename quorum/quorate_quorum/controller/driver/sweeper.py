@@ -1,8 +1,8 @@
 """Carries out what the brokers' states ask of partitions, in one reign.
 
-The Settling machine walks over all partitions; this driver proposes one slice of the walk in each
-turn of the event loop. It also remembers at which offset of the log the walk for a broker ended:
-a broker may be unfenced, or may stop, only after that offset is applied.
+The Sweep machine goes over all partitions; this driver proposes one slice of the sweep in each turn
+of the event loop. It also remembers at which offset of the log the sweep for a broker ended: a
+broker may be unfenced, or may stop, only after that offset is applied.
 """
 
 from __future__ import annotations
@@ -11,27 +11,33 @@ import asyncio
 from collections.abc import Iterable, Sequence
 
 from quorate.aio.bell import Bell
+from quorate_quorum.controller.decisions.lossy_elections import LossyElections
 from quorate_quorum.controller.decisions.outcome import Context, Outcome
-from quorate_quorum.controller.decisions.recovery import Recovery
-from quorate_quorum.controller.decisions.settling import Settling, Slice
+from quorate_quorum.controller.decisions.sweep import Slice, Sweep
 from quorate_quorum.controller.driver.reign import Reign
 from quorate_quorum.controller.driver.sessions import Sessions
 from quorate_quorum.metadata.image import MetadataImage
 from quorate_quorum.v1.events_pb2 import MetadataEvent
 
 
-class Settler:
+class Sweeper:
     """See the module. `retry_ms`: how long it waits when the log is full."""
 
     def __init__(
-        self, reign: Reign, sessions: Sessions, recovery: Recovery, *, retry_ms: int, idle_ms: int
+        self,
+        reign: Reign,
+        sessions: Sessions,
+        lossy_elections: LossyElections,
+        *,
+        retry_ms: int,
+        idle_ms: int,
     ) -> None:
         self._reign = reign
         self._sessions = sessions
-        self._recovery = recovery
+        self._lossy_elections = lossy_elections
         self._retry_ms = retry_ms
         self._idle_ms = idle_ms
-        self._settling = Settling()
+        self._sweep = Sweep()
         self._has_work = Bell()
         #: One past the last change that a broker's registration or fencing asked of partitions.
         self._fencing_ends: dict[int, int] = {}
@@ -44,32 +50,32 @@ class Settler:
 
         None while not all of it is proposed.
         """
-        return self._fencing_ends.get(broker_id) if self.is_settled(broker_id) else None
+        return self._fencing_ends.get(broker_id) if self.is_swept(broker_id) else None
 
-    def is_settled(self, broker_id: int) -> bool:
+    def is_swept(self, broker_id: int) -> bool:
         """Whether all that a broker's state asks of partitions is proposed."""
-        return self._settling.is_settled(broker_id)
+        return self._sweep.is_swept(broker_id)
 
-    def settle(self, broker_ids: Iterable[int]) -> None:
+    def sweep(self, broker_ids: Iterable[int]) -> None:
         """Look at all partitions anew for these brokers."""
-        self._settling.begin(broker_ids)
+        self._sweep.begin(broker_ids)
         self._has_work.ring()
 
-    def settle_all(self) -> None:
+    def sweep_all(self) -> None:
         """Look at all partitions anew for all brokers."""
-        self.settle([broker.id for broker in self._reign.pending.sorted_brokers()])
+        self.sweep([broker.id for broker in self._reign.pending.sorted_brokers()])
 
-    def settle_torn(self) -> None:
+    def complete_torn(self) -> None:
         """Complete an Outcome of which a full log took only a part."""
         if self._reign.is_torn:
             self._reign.is_torn = False
-            self.settle_all()
+            self.sweep_all()
 
     async def run(self) -> None:
         """Propose slice after slice, as long as the reign lasts."""
         while True:
             self._has_work.reset()
-            while self._settling.is_busy:
+            while self._sweep.is_busy:
                 if not self.take_step():
                     await asyncio.sleep(self._retry_ms / 1000)  # the log is full
                 await asyncio.sleep(0)
@@ -79,19 +85,19 @@ class Settler:
         """Propose the next slice; return whether the log took it."""
 
         def step(image: MetadataImage, _: Context) -> Outcome[Slice]:
-            part = self._settling.next(image)
+            part = self._sweep.next(image)
             return Outcome(tuple(part.events), part)
 
         part = self._reign.attempt("settle", step)
         if part is None:
             return False
-        self._recovery.changed(self._reign.pending, part.leaderless)
-        for broker_id, has_changed in self._settling.took(part).items():
-            self._settled(broker_id, has_changed)
+        self._lossy_elections.changed(self._reign.pending, part.leaderless)
+        for broker_id, has_changed in self._sweep.took(part).items():
+            self._swept(broker_id, has_changed)
         return True
 
     def _proposed(self, events: Sequence[MetadataEvent]) -> None:
-        """Settle the brokers whose state changes, whichever decision changed it."""
+        """Sweep for the brokers whose state changes, whichever decision changed it."""
         for event in events:
             if event.HasField("broker_change"):
                 change = event.broker_change
@@ -102,9 +108,9 @@ class Settler:
     def _state_changed(self, broker_id: int, *, is_fenced: bool) -> None:
         if is_fenced:
             self.shutdown_ends.pop(broker_id, None)  # its next run may shut down anew
-        self.settle([broker_id])
+        self.sweep([broker_id])
 
-    def _settled(self, broker_id: int, has_changed: bool) -> None:
+    def _swept(self, broker_id: int, has_changed: bool) -> None:
         broker = self._reign.pending.brokers.get(broker_id)
         if broker is None:
             return

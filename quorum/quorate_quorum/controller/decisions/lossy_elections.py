@@ -1,4 +1,4 @@
-"""Recovery: an election that may lose records, when nobody is left who surely has all of them."""
+"""Elections that may lose records, for partitions of which no replica surely has all of them."""
 
 from __future__ import annotations
 
@@ -14,21 +14,20 @@ from quorate_quorum.metadata.partitions import NO_LEADER, Key, PartitionImage, p
 from quorate_quorum.metadata.topics import TopicImage
 from quorate_quorum.v1 import controller_pb2 as wire
 
-#: An answer of a log's end that does not come is asked for again, and at last done without.
+#: A broker that does not tell the end of its log is asked again, and in the end passed over.
 ASK_AGAIN_MS = 1_000
 ANSWERS_WAIT_MS = 5_000
-#: Partitions without a leader that are looked at, and that are given one, in one tick at most;
-#: the others in the next ones.
+#: Leaderless partitions that one tick looks at, and elects a leader for, at most.
 LEADERLESS_PER_TICK = 1_000
-RECOVERED_PER_TICK = 50
+ELECTED_PER_TICK = 50
 
 
-def recover(
+def elect_lossy(
     image: MetadataImage, topic_id: bytes, partition: int, leader: int, context: Context
 ) -> Outcome[bool]:
-    """Let `leader` lead though acknowledged records may be lost: recovered_epoch says so for good.
+    """Let `leader` lead although acknowledged records may be lost; recovered_epoch records that.
 
-    Response: whether it was done; it is not if the partition has a leader by now, or is gone, or
+    Response: whether it was done. It is not if the partition has a leader meanwhile, or is gone, or
     the chosen broker may not lead.
     """
     del context
@@ -48,9 +47,11 @@ def recover(
     return Outcome((partition_changed(topic.id, partition, old, new),), True)
 
 
-def recover_all(image: MetadataImage, chosen: Sequence[Recover], context: Context) -> Outcome[bool]:
-    """Decide `recover` for several partitions, each by itself. Response: whether any was done."""
-    outcomes = [recover(image, c.topic_id, c.partition, c.leader, context) for c in chosen]
+def elect_all(
+    image: MetadataImage, chosen: Sequence[LossyElection], context: Context
+) -> Outcome[bool]:
+    """Decide `elect_lossy` for several partitions. Response: whether one of them was done."""
+    outcomes = [elect_lossy(image, c.topic_id, c.partition, c.leader, context) for c in chosen]
     events = tuple(event for outcome in outcomes for event in outcome.events)
     return Outcome(events, bool(events))
 
@@ -64,8 +65,8 @@ class AskEnds:
 
 
 @dataclass(frozen=True, slots=True)
-class Recover:
-    """Decide `recover` for this partition, and say the reason loudly."""
+class LossyElection:
+    """Decide `elect_lossy` for this partition, and log the reason."""
 
     topic_id: bytes
     partition: int
@@ -75,9 +76,9 @@ class Recover:
 
 @dataclass(slots=True)
 class _Waiting:
-    """A partition that nobody can lead without loss."""
+    """A partition that no replica can lead without loss."""
 
-    #: Since when a replica has been back, and the others were waited for.
+    #: Since when a replica has been back, and the machine has waited for the others.
     since_ms: int
     #: By broker: the broker_epoch that was asked, when first, and when last.
     asked: dict[int, tuple[int, int, int]] = field(default_factory=dict)
@@ -85,7 +86,7 @@ class _Waiting:
     ends: dict[int, tuple[int, tuple[int, int]]] = field(default_factory=dict)
 
     def must_ask(self, broker: BrokerImage, now_ms: int) -> bool:
-        """Whether to ask a broker now: not yet asked, or so long ago that the answer is lost."""
+        """Whether to ask a broker now: it was not asked yet, or its answer must be lost."""
         epoch, first_ms, last_ms = self.asked.get(broker.id, (-1, now_ms, now_ms))
         if epoch == broker.epoch and now_ms - last_ms < ASK_AGAIN_MS:
             return False
@@ -97,21 +98,26 @@ class _Waiting:
         return True
 
     def is_hopeless(self, broker: BrokerImage, now_ms: int) -> bool:
-        """Whether a broker was asked long ago and did not answer: it is done without."""
+        """Whether a broker was asked long ago and did not answer: it is passed over."""
         epoch, first_ms, _ = self.asked.get(broker.id, (-1, now_ms, now_ms))
         return epoch == broker.epoch and now_ms - first_ms >= ANSWERS_WAIT_MS
 
 
-class Recovery:
-    """The way back for partitions whose ISR and ELR are empty, or whose topic allows loss.
+class LossyElections:
+    """Decides when a leaderless partition gets a leader that may lack records, and which.
 
-    Lives as long as a reign. It waits until all replicas are back and have told the ends of their
-    logs, or until one has been back for unclean.recovery.wait.ms (not at all where unclean election
-    is allowed). Then the furthest leads; ties go by order of assignment. It does not wait for
-    last_isr alone: at min ISR 1 that may be one wiped disk, while a replica that had left the ISR
-    holds nearly all. A replica that is back and silent may be being repaired, so it is waited for
-    as long as one that is away. An empty log may lead only if all who may have had records have
-    answered: a wiped disk is no candidate. All images given are the pending one.
+    Leaderless partitions are those whose ISR and ELR are empty, or whose topic allows unclean
+    elections. The machine waits until all replicas are back and have told the ends of their logs,
+    or until one has been back for unclean.recovery.wait.ms (without that wait where unclean
+    election is allowed). Then the replica with the furthest end leads; ties go by the order of
+    assignment.
+
+    It does not wait for last_isr alone: at min ISR 1 that may be one wiped disk, while a replica
+    that had left the ISR holds nearly everything. A replica that is back and does not answer may be
+    under repair, so the machine waits for it as long as for one that is away. An empty log may lead
+    only if all replicas that may have had records have answered: a wiped disk is no candidate.
+
+    Lives as long as a reign. Every image passed in is the pending one.
     """
 
     def __init__(self, unclean_recovery_wait_ms: int = 60_000) -> None:
@@ -119,9 +125,7 @@ class Recovery:
         self._leaderless: dict[Key, _Waiting | None] = {}
 
     def changed(self, image: MetadataImage, partitions: Iterable[Key]) -> None:
-        """These partitions changed, or are new to this reign; whoever is without a leader is
-        looked at in each tick.
-        """
+        """These partitions changed, or are new to this reign. Ticks look at the leaderless ones."""
         for key in partitions:
             partition = image.partition(*key)
             if partition is not None and partition.leader == NO_LEADER:
@@ -130,18 +134,16 @@ class Recovery:
                 self._leaderless.pop(key, None)
 
     def answered(self, broker_id: int, broker_epoch: int, ends: Iterable[wire.ReplicaEnd]) -> None:
-        """A broker told the ends of its logs; what nobody asked for is passed over."""
+        """A broker told the ends of its logs. Ends that it was not asked for are passed over."""
         for end in ends:
             waiting = self._leaderless.get((end.topic_id, end.partition))
             if waiting is not None and broker_id in waiting.asked:
                 waiting.ends[broker_id] = (broker_epoch, (end.last_epoch, end.log_end_offset))
 
-    def tick(self, image: MetadataImage, now_ms: int) -> list[AskEnds | Recover]:
-        """Return what to ask and whom to elect, by what is known now. Where many partitions have
-        no leader they are looked at in turn.
-        """
+    def tick(self, image: MetadataImage, now_ms: int) -> list[AskEnds | LossyElection]:
+        """Return what to ask and which leaders to elect. Many leaderless partitions take turns."""
         questions: dict[int, list[Key]] = {}
-        recovers: list[AskEnds | Recover] = []
+        elections: list[AskEnds | LossyElection] = []
         for key in list(islice(self._leaderless, LEADERLESS_PER_TICK)):
             topic, partition = image.topics.get(key[0]), image.partition(*key)
             if topic is None or partition is None or partition.leader != NO_LEADER:
@@ -149,15 +151,15 @@ class Recovery:
                 continue
             self._leaderless[key] = self._leaderless.pop(key)  # behind the others
             found = self._look(image, topic, key, partition, now_ms)
-            if isinstance(found, Recover):
-                recovers.append(found)
-                if len(recovers) == RECOVERED_PER_TICK:
+            if isinstance(found, LossyElection):
+                elections.append(found)
+                if len(elections) == ELECTED_PER_TICK:
                     break
             else:
                 for broker_id in found:
                     questions.setdefault(broker_id, []).append(key)
         asks = [AskEnds(broker_id, tuple(questions[broker_id])) for broker_id in sorted(questions)]
-        return [*asks, *recovers]
+        return [*asks, *elections]
 
     def _look(
         self,
@@ -166,18 +168,18 @@ class Recovery:
         key: Key,
         partition: PartitionImage,
         now_ms: int,
-    ) -> Recover | list[int]:
-        """Return the election of one partition, or whom to ask first."""
+    ) -> LossyElection | list[int]:
+        """Return the election of one partition, or the brokers to ask before it."""
         unclean = bool(image.config_value(topic, "unclean.leader.election.enable"))
         if (partition.isr or partition.elr) and not unclean:
-            self._leaderless[key] = None  # somebody with all records may come back
+            self._leaderless[key] = None  # a replica with all records may come back
             return []
         waiting = self._leaderless[key]
         if waiting is None:
             waiting = self._leaderless[key] = _Waiting(now_ms)
         back = [b for b in partition.broker_ids if image.is_eligible(partition, b)]
         if not back:
-            waiting.since_ms = now_ms  # the first to come back has the others to wait for
+            waiting.since_ms = now_ms  # the wait begins when the first is back
         waited = unclean or now_ms - waiting.since_ms >= self._wait_ms
         if not back or not (waited or all(b in back for b in partition.broker_ids)):
             return []
@@ -198,8 +200,8 @@ class Recovery:
         key: Key,
         partition: PartitionImage,
         ends: dict[int, tuple[int, int]],
-    ) -> Recover | None:
-        """Return the election of who has most; None if those who answered may not lead."""
+    ) -> LossyElection | None:
+        """Return the election of the furthest replica; None if those that answered may not lead."""
         holders = (*partition.isr, *partition.elr, *partition.last_isr)
         if not all(b in ends for b in holders):
             ends = {b: end for b, end in ends.items() if end[1] > 0}
@@ -207,13 +209,13 @@ class Recovery:
             return None
 
         def rank(broker: int) -> tuple[bool, tuple[int, int], int]:
-            """A batch's epoch lies outside its CRC: one that never was is damage, and no merit."""
+            """Rank an epoch beyond the partition's last: it is damage, as no CRC covers it."""
             epoch_has_been = ends[broker][0] <= partition.leader_epoch
             return epoch_has_been, ends[broker], -partition.broker_ids.index(broker)
 
         leader = max(ends, key=rank)
         told = ", ".join(f"broker {b}: epoch {e}, end {o}" for b, (e, o) in ends.items())
-        return Recover(
+        return LossyElection(
             key[0],
             key[1],
             leader,

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from quorate_quorum.controller.decisions.lossy import replicas_lossy
+from quorate_quorum.controller.decisions.lossy_elections import (
+    AskEnds,
+    LossyElection,
+    LossyElections,
+    elect_lossy,
+)
+from quorate_quorum.controller.decisions.lossy_replicas import replicas_lossy
 from quorate_quorum.controller.decisions.partitions import alter_partitions
-from quorate_quorum.controller.decisions.recovery import AskEnds, Recover, Recovery, recover
 from quorate_quorum.metadata.delta import replayed
 from quorate_quorum.metadata.image import MetadataImage
 from quorate_quorum.v1 import controller_pb2 as wire
@@ -75,7 +80,7 @@ def test_where_no_lossless_replica_is_left_the_furthest_leads_and_the_loss_is_ma
         for broker_id in replicas:
             image = told(image, broker_id)
         assert the_partition(image).last_isr == tuple(replicas)
-        recovery = Recovery()
+        recovery = LossyElections()
         recovery.changed(image, [KEY])
         asked = {e.broker_id for e in recovery.tick(image, 0) if isinstance(e, AskEnds)}
         assert asked == set(replicas)
@@ -83,10 +88,10 @@ def test_where_no_lossless_replica_is_left_the_furthest_leads_and_the_loss_is_ma
             answer = wire.ReplicaEnd(topic_id=KEY[0], partition=0, last_epoch=0, log_end_offset=end)
             recovery.answered(broker_id, image.brokers[broker_id].epoch, [answer])
         [effect] = recovery.tick(image, 100)
-        assert isinstance(effect, Recover)
+        assert isinstance(effect, LossyElection)
         leader = max(ends, key=lambda b: ends[b])
         assert effect.leader == leader
-        image = replayed(image, recover(image, *KEY, leader, context(image)).events)
+        image = replayed(image, elect_lossy(image, *KEY, leader, context(image)).events)
         state = the_partition(image)
         assert (state.isr, state.leader) == ((leader,), leader)
         assert state.recovered_epoch == state.leader_epoch
@@ -96,7 +101,7 @@ def test_a_lossy_replica_does_not_lead_before_the_others_are_back_or_were_waited
     """It was the last in the ISR, and may have less now than those that were behind it."""
     image = with_partition(brokers([0, 1, 2], fenced=[1]), [0, 1, 2], isr=[], elr=[0], leader=-1)
     image = told(image, 0)
-    recovery = Recovery(60_000)
+    recovery = LossyElections(60_000)
     recovery.changed(image, [KEY])
     for now_ms in range(0, 60_000, 1_000):
         assert not recovery.tick(image, now_ms), "broker 1 is not back yet"
@@ -108,7 +113,7 @@ def test_a_wiped_last_member_is_no_candidate_before_all_others_have_answered() -
     """At min ISR 1: what all three had acknowledged is not given up for an empty log."""
     image = brokers([0, 1, 2], fenced=[0, 2])
     image = told(with_partition(image, [0, 1, 2], isr=[], elr=[1], leader=-1), 1)
-    recovery = Recovery(60_000)
+    recovery = LossyElections(60_000)
     recovery.changed(image, [KEY])
     for now_ms in (0, 1_000, 59_900):
         assert recovery.tick(image, now_ms) == []
@@ -120,7 +125,7 @@ def test_a_wiped_last_member_is_no_candidate_before_all_others_have_answered() -
     some = wire.ReplicaEnd(topic_id=KEY[0], partition=0, last_epoch=0, log_end_offset=1)
     recovery.answered(1, image.brokers[1].epoch, [some])
     [effect] = recovery.tick(image, 120_100)
-    assert isinstance(effect, Recover)
+    assert isinstance(effect, LossyElection)
     assert effect.leader == 1
 
 

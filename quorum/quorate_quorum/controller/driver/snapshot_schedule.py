@@ -33,7 +33,7 @@ class SnapshotConfig:
     interval_ms: int = 3_600_000
 
 
-class Snapshotting:
+class SnapshotSchedule:
     """See the module. `applied` and `loaded` follow the image.
 
     `take` writes a snapshot, unless one as new is there.

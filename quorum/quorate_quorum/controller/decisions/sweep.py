@@ -1,10 +1,10 @@
-"""What a broker's state asks of partitions, in slices: to let it go, or to let it lead.
+"""Changes the partitions as a broker's state asks: to leave an ISR, to elect another leader.
 
-A broker's own event stands first in the log; then each partition that counts on it changes by an
-event of its own, some in each turn of the loop, for one broker may lead ten thousand. What is left
-to do can be read off the image (a fenced broker leads still): a new reign looks at all brokers, so
-what one controller left half done the next one completes. Until all partitions have been looked
-at, a broker that came back is not unfenced.
+The event about the broker stands first in the log. Each of its partitions then changes by an event
+of its own, some in each turn of the loop, since one broker may lead ten thousand. What is left to
+do can be seen in the image (a fenced broker still leads a partition). A new controller sweeps for
+all brokers, so it completes what the last one left half done. A broker that came back is not
+unfenced before the sweep for it is over: it would lead in an epoch in which it led before.
 """
 
 from __future__ import annotations
@@ -13,28 +13,28 @@ from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
-from quorate_quorum.controller.decisions.partitions import elect, settled
+from quorate_quorum.controller.decisions.partitions import adapted, elect
 from quorate_quorum.metadata.image import MetadataImage
 from quorate_quorum.metadata.partitions import NO_LEADER, Key, PartitionImage, partition_changed
 from quorate_quorum.metadata.topics import TopicImage
 from quorate_quorum.v1 import events_pb2 as ev
 
-#: Partitions looked at, and changed, in one slice: a few milliseconds of work.
+#: Partitions that one slice looks at, and changes: a few milliseconds of work.
 LOOKED_MAX = 2_000
 CHANGED_MAX = 50
 
 
-def asked(
+def swept(
     image: MetadataImage, topic: TopicImage, index: int, old: PartitionImage, broker_id: int
 ) -> PartitionImage:
-    """Return what must become of a partition given the state of one of its brokers."""
-    new = settled(image, topic, index, old, broker_id)
+    """Return what must become of a partition, given the state of one of its brokers."""
+    new = adapted(image, topic, index, old, broker_id)
     return elect(image, topic, old) if new is old else new
 
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """Where the walk over all partitions stands; it goes round in laps while there is work."""
+    """Where the sweep stands. It goes round over all partitions, in laps, while there is work."""
 
     lap: int
     #: The topics of this lap, in order of their ids.
@@ -44,7 +44,7 @@ class _Place:
 
     @property
     def position(self) -> tuple[int, bytes, int]:
-        """Comparable over laps, whatever topics came and went."""
+        """Where it stands, comparable between laps whose topics differ."""
         if self.at == len(self.topics):
             return self.lap + 1, b"", 0
         return self.lap, self.topics[self.at] if self.at or self.partition else b"", self.partition
@@ -56,7 +56,7 @@ class _Place:
 
 @dataclass(frozen=True, slots=True)
 class _Look:
-    """One broker that is looked for: until the walk is where it was, one lap later."""
+    """A broker that the sweep looks for, until it is one lap further than where it began to."""
 
     since: tuple[int, bytes, int] | None = None
     has_changed: bool = False
@@ -70,7 +70,7 @@ class _Look:
 
 @dataclass(slots=True)
 class Slice:
-    """One step of the walk, to be proposed; it counts once `took` was told."""
+    """One step of the sweep. It counts when `took` says that it was proposed."""
 
     events: list[ev.MetadataEvent] = field(default_factory=list)
     #: Partitions that were looked at and have no leader.
@@ -79,8 +79,8 @@ class Slice:
     looks: dict[int, _Look] = field(default_factory=dict)
 
 
-class Settling:
-    """See the module. Lives one reign; the images given are the pending one."""
+class Sweep:
+    """See the module. Lives as long as a reign; every image passed in is the pending one."""
 
     def __init__(self, *, looked_max: int = LOOKED_MAX, changed_max: int = CHANGED_MAX) -> None:
         self._looked_max = looked_max
@@ -93,17 +93,19 @@ class Settling:
         """Whether partitions are left to look at."""
         return bool(self._looks)
 
-    def is_settled(self, broker_id: int) -> bool:
+    def is_swept(self, broker_id: int) -> bool:
         """Whether all partitions have been looked at since the broker's state last changed."""
         return broker_id not in self._looks
 
     def begin(self, broker_ids: Iterable[int]) -> None:
-        """These brokers' state changed, or is not known to have been looked at."""
+        """Sweep for these brokers: their state changed, or an earlier controller may not have."""
         for broker_id in broker_ids:
             self._looks[broker_id] = _Look()
 
     def next(self, image: MetadataImage) -> Slice:
-        """Return the next step; asked again without `took`, the same one for the image of then."""
+        """Return the next step. Without `took` in between, it is the same step again, for the image
+        given now.
+        """
         place = self._place or _lap(image, 0)
         if any(look.since is None for look in self._looks.values()):
             place = _renewed(image, place)
@@ -125,8 +127,8 @@ class Settling:
         return part
 
     def took(self, part: Slice) -> dict[int, bool]:
-        """A step was proposed. Return the brokers that are settled by it: whether partitions
-        changed for them.
+        """A step was proposed. Return the brokers whose sweep it ends, and whether a partition has
+        changed for each.
         """
         assert part.place is not None
         done = {b: k.has_changed for b, k in part.looks.items() if k.is_over(part.place.position)}
@@ -164,7 +166,7 @@ def _changed(
     broker_id: int,
     part: Slice,
 ) -> PartitionImage:
-    new = asked(image, topic, index, old, broker_id)
+    new = swept(image, topic, index, old, broker_id)
     if new is not old:
         part.events.append(partition_changed(topic.id, index, old, new))
         part.looks[broker_id] = replace(part.looks[broker_id], has_changed=True)
@@ -176,8 +178,8 @@ def _lap(image: MetadataImage, number: int) -> _Place:
 
 
 def _renewed(image: MetadataImage, place: _Place) -> _Place:
-    """The same place among the topics of now: one made since the lap began may count on a broker
-    whose state has changed since.
+    """Return the same place among the topics of `image`. A topic that was created during the lap
+    may have replicas on a broker whose state has changed since.
     """
     if place.is_lap_over:
         return place

@@ -6,7 +6,11 @@ import asyncio
 from collections.abc import Callable, Coroutine
 
 from quorate.errors import OverloadedError, StoppingError
-from quorate_quorum.controller.driver.snapshotting import RETRY_MS, SnapshotConfig, Snapshotting
+from quorate_quorum.controller.driver.snapshot_schedule import (
+    RETRY_MS,
+    SnapshotConfig,
+    SnapshotSchedule,
+)
 from quorate_quorum.log.events import encode_events
 from quorate_quorum.metadata.image import MetadataImage
 from quorate_quorum.metadata.loader import Loader
@@ -25,7 +29,7 @@ class Voter:
         self.failures: list[str] = []
         self.error: Exception | None = None
         config = SnapshotConfig(bytes_between=1000, interval_ms=int(INTERVAL_S * 1000))
-        self.snapshotting = Snapshotting(self._take, config, self.failures.append)
+        self.snapshot_schedule = SnapshotSchedule(self._take, config, self.failures.append)
 
     async def _take(self, image: MetadataImage) -> None:
         await asyncio.sleep(0.01)
@@ -39,16 +43,16 @@ class Voter:
             event = MetadataEvent(config=Config(name="n", value=str(offset)))
             batch = encode_events([event], base_offset=offset, epoch=1, timestamp_ms=0)
             self.loader.load(batch)
-            self.snapshotting.applied(self.loader.image, size)
+            self.snapshot_schedule.applied(self.loader.image, size)
 
 
 def run(program: Callable[[Voter], Coroutine[None, None, None]]) -> None:
     async def whole(_: object) -> None:
         voter = Voter()
-        voter.snapshotting.begin()
+        voter.snapshot_schedule.begin()
         await program(voter)
-        await voter.snapshotting.stop()
-        await voter.snapshotting.stop()
+        await voter.snapshot_schedule.stop()
+        await voter.snapshot_schedule.stop()
 
     simulate(whole, seed=1)
 
@@ -72,7 +76,7 @@ def test_a_snapshot_is_that_of_the_batch_which_fills_the_measure() -> None:
 def test_what_a_snapshot_was_loaded_from_counts_no_more() -> None:
     async def program(voter: Voter) -> None:
         voter.commit(9)
-        voter.snapshotting.loaded(voter.loader.image)
+        voter.snapshot_schedule.loaded(voter.loader.image)
         voter.commit(9)
         await asyncio.sleep(INTERVAL_S / 2)
         assert voter.taken == []

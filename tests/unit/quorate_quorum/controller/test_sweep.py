@@ -7,13 +7,13 @@ from collections.abc import Sequence
 import pytest
 
 from quorate_quorum.controller.decisions import brokers as decide
-from quorate_quorum.controller.decisions.recovery import (
-    RECOVERED_PER_TICK,
-    Recover,
-    Recovery,
-    recover_all,
+from quorate_quorum.controller.decisions.lossy_elections import (
+    ELECTED_PER_TICK,
+    LossyElection,
+    LossyElections,
+    elect_all,
 )
-from quorate_quorum.controller.decisions.settling import Settling, Slice
+from quorate_quorum.controller.decisions.sweep import Slice, Sweep
 from quorate_quorum.metadata.delta import replayed
 from quorate_quorum.metadata.image import MetadataImage
 from quorate_quorum.v1 import controller_pb2 as wire
@@ -50,26 +50,26 @@ def leads(image: MetadataImage, broker: int) -> int:
     return sum(p.leader == broker for t in image.sorted_topics() for p in t.partitions)
 
 
-def step(settling: Settling, image: MetadataImage) -> tuple[MetadataImage, Slice, dict[int, bool]]:
-    part = settling.next(image)
-    return replayed(image, part.events), part, settling.took(part)
+def step(sweep: Sweep, image: MetadataImage) -> tuple[MetadataImage, Slice, dict[int, bool]]:
+    part = sweep.next(image)
+    return replayed(image, part.events), part, sweep.took(part)
 
 
 def test_a_slice_is_bounded_in_what_it_looks_at_and_in_what_it_changes() -> None:
     image = fenced(with_topics(brokers([0, 1]), topics=3, partitions=40), 0)
-    settling = Settling(looked_max=30, changed_max=7)
-    settling.begin([0])
+    sweep = Sweep(looked_max=30, changed_max=7)
+    sweep.begin([0])
     steps = 0
-    while settling.is_busy:
-        image, part, _ = step(settling, image)
+    while sweep.is_busy:
+        image, part, _ = step(sweep, image)
         assert len(part.events) <= 7
         steps += 1
     assert steps >= 120 // 7
     assert leads(image, 0) == 0
-    settling.begin([0])
+    sweep.begin([0])
     looks = 0
-    while settling.is_busy:
-        image, part, done = step(settling, image)
+    while sweep.is_busy:
+        image, part, done = step(sweep, image)
         assert not part.events
         assert done in ({}, {0: False})
         looks += 1
@@ -78,7 +78,7 @@ def test_a_slice_is_bounded_in_what_it_looks_at_and_in_what_it_changes() -> None
 
 def test_slices_of_any_size_give_the_same_image_as_one() -> None:
     image = fenced(with_topics(brokers([0, 1, 2]), topics=3, partitions=10), 0)
-    whole = Settling(looked_max=10_000, changed_max=10_000)
+    whole = Sweep(looked_max=10_000, changed_max=10_000)
     whole.begin([0])
     at_once, _, done = step(whole, image)
     assert done == {0: True}
@@ -87,32 +87,32 @@ def test_slices_of_any_size_give_the_same_image_as_one() -> None:
 
 def test_a_broker_is_settled_only_when_all_partitions_were_looked_at_since_it_changed() -> None:
     image = with_topics(brokers([0, 1]), topics=2, partitions=10)
-    settling = Settling(looked_max=6, changed_max=100)
-    settling.begin([0])
+    sweep = Sweep(looked_max=6, changed_max=100)
+    sweep.begin([0])
     for _ in range(3):
-        image, _, done = step(settling, image)
+        image, _, done = step(sweep, image)
         assert not done
     image = fenced(image, 0)
-    settling.begin([0])  # what was looked at before was looked at in vain
-    assert not settling.is_settled(0)
-    while settling.is_busy:
-        image, _, _ = step(settling, image)
-    assert settling.is_settled(0)
+    sweep.begin([0])  # what was looked at before was looked at in vain
+    assert not sweep.is_swept(0)
+    while sweep.is_busy:
+        image, _, _ = step(sweep, image)
+    assert sweep.is_swept(0)
     assert leads(image, 0) == 0
 
 
 def test_who_joins_a_walk_under_way_is_looked_for_one_whole_lap() -> None:
     image = with_topics(brokers([0, 1, 2]), topics=4, partitions=5)
-    settling = Settling(looked_max=3, changed_max=100)
+    sweep = Sweep(looked_max=3, changed_max=100)
     image = fenced(image, 2)
-    settling.begin([2])
-    image, _, _ = step(settling, image)
-    image, _, _ = step(settling, image)
+    sweep.begin([2])
+    image, _, _ = step(sweep, image)
+    image, _, _ = step(sweep, image)
     image = fenced(image, 0)
-    settling.begin([0])
+    sweep.begin([0])
     ended: list[int] = []
-    while settling.is_busy:
-        image, _, done = step(settling, image)
+    while sweep.is_busy:
+        image, _, done = step(sweep, image)
         ended += done
     assert ended == [2, 0]
     assert leads(image, 0) == 0
@@ -123,61 +123,61 @@ def test_a_topic_that_came_after_the_walk_began_counts_for_who_joins_it_later() 
     for good.
     """
     image = fenced(with_topics(brokers([0, 1, 2]), topics=4, partitions=5), 2)
-    settling = Settling(looked_max=3, changed_max=100)
-    settling.begin([2])
-    image, _, _ = step(settling, image)
+    sweep = Sweep(looked_max=3, changed_max=100)
+    sweep.begin([2])
+    image, _, _ = step(sweep, image)
     for number in (0, 9):  # before where the walk stands, and behind
         image = built(
             topic_event(number, f"new{number}"), partition_made(number, 0, [0, 1]), on=image
         )
     image = fenced(image, 0)
-    settling.begin([0])
-    while settling.is_busy:
-        image, _, _ = step(settling, image)
+    sweep.begin([0])
+    while sweep.is_busy:
+        image, _, _ = step(sweep, image)
     assert leads(image, 0) == 0
 
 
 def test_a_walk_goes_on_where_it_is_when_topics_went_and_somebody_joins() -> None:
     image = fenced(with_topics(brokers([0, 1, 2]), topics=4, partitions=5), 2)
-    settling = Settling(looked_max=8, changed_max=100)
-    settling.begin([2])
-    image, _, _ = step(settling, image)
+    sweep = Sweep(looked_max=8, changed_max=100)
+    sweep.begin([2])
+    image, _, _ = step(sweep, image)
     gone = [ev.MetadataEvent(remove_topic=ev.RemoveTopic(topic_id=topic_id(n))) for n in (1, 2)]
     image = built(*gone, topic_event(0, "new"), partition_made(0, 0, [0, 1]), on=image)
     image = fenced(image, 0)
-    settling.begin([0])
-    while settling.is_busy:
-        image, _, _ = step(settling, image)
+    sweep.begin([0])
+    while sweep.is_busy:
+        image, _, _ = step(sweep, image)
     assert leads(image, 0) == 0
 
 
 def test_topics_may_come_and_go_under_a_walk() -> None:
     image = fenced(with_topics(brokers([0, 1]), topics=3, partitions=8), 0)
-    settling = Settling(looked_max=5, changed_max=5)
-    settling.begin([0])
-    image, _, _ = step(settling, image)
+    sweep = Sweep(looked_max=5, changed_max=5)
+    sweep.begin([0])
+    image, _, _ = step(sweep, image)
     gone = ev.MetadataEvent(remove_topic=ev.RemoveTopic(topic_id=topic_id(1)))
     image = built(gone, topic_event(9, "new"), partition_made(9, 0, [1]), on=image)
-    while settling.is_busy:
-        image, _, _ = step(settling, image)
+    while sweep.is_busy:
+        image, _, _ = step(sweep, image)
     assert leads(image, 0) == 0
 
 
 def test_a_step_that_was_not_proposed_is_taken_again() -> None:
     """A full log refuses a batch: nothing of it may count as done."""
     image = fenced(with_topics(brokers([0, 1]), topics=1, partitions=3), 0)
-    settling = Settling()
-    settling.begin([0])
-    first, second = settling.next(image), settling.next(image)
+    sweep = Sweep()
+    sweep.begin([0])
+    first, second = sweep.next(image), sweep.next(image)
     assert first.events == second.events
-    assert not settling.is_settled(0)
+    assert not sweep.is_swept(0)
 
 
 @pytest.mark.parametrize("steps", [0, 1, 4])
 def test_what_one_controller_left_half_done_the_next_completes_from_the_image(steps: int) -> None:
     image = fenced(with_topics(brokers([0, 1]), topics=2, partitions=20), 0)
     done = settled(image, 0)
-    first = Settling(looked_max=100, changed_max=5)
+    first = Sweep(looked_max=100, changed_max=5)
     first.begin([0])
     for _ in range(steps):
         image, _, _ = step(first, image)
@@ -187,17 +187,17 @@ def test_what_one_controller_left_half_done_the_next_completes_from_the_image(st
 
 
 def test_without_topics_a_broker_is_settled_at_once() -> None:
-    settling = Settling()
-    settling.begin([0])
-    _, part, done = step(settling, brokers([0]))
+    sweep = Sweep()
+    sweep.begin([0])
+    _, part, done = step(sweep, brokers([0]))
     assert (part.events, done) == ([], {0: False})
 
 
 def test_partitions_without_a_leader_are_told() -> None:
     image = fenced(with_topics(brokers([0, 1], fenced=[1]), topics=1, partitions=2), 0)
-    settling = Settling()
-    settling.begin([0, 1])
-    _, part, _ = step(settling, image)
+    sweep = Sweep()
+    sweep.begin([0, 1])
+    _, part, _ = step(sweep, image)
     assert part.leaderless == [(topic_id(1), 0), (topic_id(1), 1)]
 
 
@@ -214,7 +214,7 @@ def test_a_new_reign_completes_what_the_last_one_left_and_unfences_nobody_before
         led = leads(world.controller.image, 0)
         assert led == 60
         # The reign ends with the fence proposed and committed, and nothing of what it asks.
-        active.leases.settler.take_step = lambda: False  # type: ignore[method-assign]
+        active.leases.sweeper.take_step = lambda: False  # type: ignore[method-assign]
         active.leases.fencing.fence(0, "test")
         world.raft.commit()
         assert leads(world.controller.image, 0) == led
@@ -271,13 +271,13 @@ def test_leaders_are_recovered_some_in_each_tick_and_all_in_the_end() -> None:
     again = decide.register(image, one, context(image), old_session_lives=False)
     image = settled(replayed(image, again.events), 1)
     image = settled(replayed(image, decide.unfence(image, 0, context(image)).events), 0)
-    recovery = Recovery(unclean_recovery_wait_ms=0)
+    recovery = LossyElections(unclean_recovery_wait_ms=0)
     recovery.changed(image, every_partition(image))
     elected: list[int] = []
     for tick in range(60):
         chosen = []
         for effect in recovery.tick(image, tick * 100):
-            if isinstance(effect, Recover):
+            if isinstance(effect, LossyElection):
                 chosen.append(effect)
                 continue
             ends = [
@@ -285,9 +285,9 @@ def test_leaders_are_recovered_some_in_each_tick_and_all_in_the_end() -> None:
                 for t, p in effect.partitions
             ]
             recovery.answered(0, image.brokers[0].epoch, ends)
-        assert len(chosen) <= RECOVERED_PER_TICK
+        assert len(chosen) <= ELECTED_PER_TICK
         elected.append(len(chosen))
-        image = replayed(image, recover_all(image, chosen, context(image)).events)
+        image = replayed(image, elect_all(image, chosen, context(image)).events)
         recovery.changed(image, every_partition(image))
     assert leads(image, 0) == 120
     assert sum(elected) == 120
@@ -302,7 +302,7 @@ def test_an_older_fencing_that_is_settled_says_nothing_of_a_newer_one() -> None:
         leases.fencing.fence(0, "test")
         await world.until(lambda: leads(world.controller.image, 0) == 0)
         await world.until(lambda: not world.controller.image.brokers[0].fenced)
-        leases.settler.take_step = lambda: False  # type: ignore[method-assign]
+        leases.sweeper.take_step = lambda: False  # type: ignore[method-assign]
         leases.fencing.fence(0, "test, again")
         session = world.session(0)
         session.applied_offset = 1 << 40
@@ -318,17 +318,17 @@ def test_who_shuts_down_goes_only_when_all_partitions_have_been_looked_at() -> N
         await world.create("many", partitions=20)
         active = world.controller.active()
         leases = active.leases
-        take_step, leases.settler.take_step = leases.settler.take_step, lambda: False  # type: ignore[method-assign]
+        take_step, leases.sweeper.take_step = leases.sweeper.take_step, lambda: False  # type: ignore[method-assign]
         session = world.session(0)
         session.wants_shutdown = True
         leases.shut_down(session)
         world.raft.commit()
         assert not leases.may_go(session)
         assert not leases.answer(session).should_shut_down
-        leases.settler.take_step = take_step  # type: ignore[method-assign]
+        leases.sweeper.take_step = take_step  # type: ignore[method-assign]
         await world.until(lambda: leads(world.controller.image, 0) == 0)
         await world.until(lambda: leases.may_go(session))
-        leases.settler.take_step = lambda: False  # type: ignore[method-assign]
+        leases.sweeper.take_step = lambda: False  # type: ignore[method-assign]
         leases.shut_down(session)  # asked again, it is looked at again
         assert not leases.may_go(session)
 

@@ -1,9 +1,9 @@
-"""Replicas that a broker tells to be lossy: they have less than they had, or can't be read.
+"""Replicas that a broker reports as lossy: they lost records that they had, or cannot be read.
 
-The broker tells of each before it is unfenced, and at once while it runs. Such a replica leaves ISR
-and ELR: elected, it would make the others cut to its end. It comes back as any replica does, by
-catching up. Where no lossless replica is left, Recovery elects the furthest of all replicas, and
-waits for all: what this one has lost may be more than what the others lack.
+The broker reports each before it is unfenced, and at once while it runs. Such a replica leaves ISR
+and ELR: if it were elected, the others would cut their logs to its end. It comes back as any
+replica does, by catching up. Where no lossless replica is left, LossyElections waits for all
+replicas and elects the furthest: what this one has lost may be more than what the others lack.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ LOSSY_PER_MESSAGE_MAX = 50
 def replicas_lossy(
     image: MetadataImage, broker_id: int, told: Sequence[wire.LossyReplica], context: Context
 ) -> Outcome[int]:
-    """Trust these replicas of a broker no more. Response: how many had been trusted.
+    """Take lossy replicas out of ISR and ELR. Response: how many were in one.
 
-    What is told of an older state of a partition is passed over: the replica may have caught up
-    since. The broker tells again, of the state that it sees then.
+    A report about an older state of a partition is passed over: the replica may have caught up
+    since. The broker reports again, about the state that it sees then.
     """
     del context
     events: list[ev.MetadataEvent] = []
@@ -41,13 +41,13 @@ def replicas_lossy(
             continue
         seen.add(key)
         if old.partition_epoch == one.partition_epoch:
-            new = without(image, topic, old, broker_id)
+            new = without_lossy(image, topic, old, broker_id)
             if new is not old:
                 events.append(partition_changed(topic.id, key[1], old, new))
     return Outcome(tuple(events), len(events))
 
 
-def without(
+def without_lossy(
     image: MetadataImage, topic: TopicImage, old: PartitionImage, broker_id: int
 ) -> PartitionImage:
     """Return what becomes of a partition when a broker's replica is lossy."""
