@@ -18,7 +18,7 @@ from quorate_quorum.log.disk import Buffer, Disk
 from quorate_quorum.log.epochs import misfit
 from quorate_quorum.log.events import EVENTS_BYTES_MAX
 from quorate_quorum.log.log import Log, LogConfig
-from quorate_quorum.snapshots.snapshot_file import SnapshotId, newest
+from quorate_quorum.snapshots.file import SnapshotId, newest
 from quorate_quorum.v1.events_pb2 import MetadataEvent
 
 #: The first byte of an encoded MetadataEvent that holds EpochStart: field 1, length-delimited.

@@ -37,7 +37,7 @@ from quorate_quorum.raft.driver.bootstrap import metadata_directory
 from quorate_quorum.raft.driver.joining import check_one_recovery, join
 from quorate_quorum.raft.driver.node import RaftNode
 from quorate_quorum.raft.machine.status import QuorumStatus, ReplicaStatus
-from quorate_quorum.snapshots.snapshot_file import SnapshotId
+from quorate_quorum.snapshots.file import SnapshotId
 
 log = structlog.get_logger(__name__)
 

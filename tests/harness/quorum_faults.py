@@ -17,7 +17,7 @@ from functools import partial
 
 from quorate.errors import QuorateError
 from quorate_quorum.server import QuorumServer
-from quorate_quorum.snapshots.snapshot_file import SnapshotId
+from quorate_quorum.snapshots.file import SnapshotId
 from quorate_testing.simulated.links import LinkQuality
 from tests.harness.quorum_machines import Machine, Quorum
 from tests.harness.quorum_operators import Operator

@@ -16,8 +16,8 @@ from quorate_quorum.log.events import decode_events
 from quorate_quorum.raft.driver.bootstrap import metadata_directory
 from quorate_quorum.raft.machine.ledger import Below
 from quorate_quorum.raft.machine.raft import Raft
-from quorate_quorum.snapshots import snapshot_file as files
-from quorate_quorum.snapshots.snapshot_file import SnapshotId
+from quorate_quorum.snapshots import file as files
+from quorate_quorum.snapshots.file import SnapshotId
 from tests.harness.invariants import Violation
 from tests.harness.quorum_machines import DATA, Machine
 

@@ -296,6 +296,13 @@ def follower(me: int = 1, leader: int = 2, epoch: int = 1, **given: object) -> M
     return made
 
 
+def heard_follower() -> Machine:
+    """Return a follower whose leader has answered it."""
+    made = follower()
+    made.answered(FetchResponse(1, 2, 1))
+    return made
+
+
 @dataclass
 class Cluster:
     """Machines that share a link without loss; `cut` silences one."""

@@ -20,7 +20,7 @@ STORAGE = "quorum/quorate_quorum/raft/driver/storage.py"
 TAKING = "quorum/quorate_quorum/raft/driver/taker.py"
 RAFT_LOOP = "quorum/quorate_quorum/raft/driver/loop.py"
 QUORUM_STATE = "quorum/quorate_quorum/raft/driver/quorum_state.py"
-SNAPSHOTS_OF_A_VOTER = "quorum/quorate_quorum/raft/driver/snapshots.py"
+SNAPSHOTS_OF_A_VOTER = "quorum/quorate_quorum/snapshots/store.py"
 VOTERS = "quorum/quorate_quorum/raft/machine/voters.py"
 
 WATCH = "quorum/quorate_quorum/metadata/watch.py"
@@ -29,23 +29,28 @@ SURVIVOR = "quorum/quorate_quorum/recover/survivor.py"
 DECISION = "quorum/quorate_quorum/recover/decision.py"
 CHAIN = "quorum/quorate_quorum/metadata_log.py"
 
-PAPER = "tests/unit/quorate_quorum/raft/test_paper.py"
-PITFALLS = "tests/unit/quorate_quorum/raft/test_pitfalls.py"
-DISK = "tests/unit/quorate_quorum/raft/test_storage.py"
-SNAPSHOTS = "tests/unit/quorate_quorum/raft/test_snapshots.py"
-SNAPSHOT_RULES = "tests/unit/quorate_quorum/raft/test_snapshot_rules.py"
-INSTALLS = "tests/unit/quorate_quorum/raft/test_installs.py"
+PAPER = "tests/unit/quorate_quorum/raft/machine/test_paper.py"
+ELECTIONS = "tests/unit/quorate_quorum/raft/machine/test_elections.py"
+LEADER_RULES = "tests/unit/quorate_quorum/raft/machine/test_leader.py"
+FOLLOWER_RULES = "tests/unit/quorate_quorum/raft/machine/test_follower.py"
+SUCCESSION = "tests/unit/quorate_quorum/raft/machine/test_succession.py"
+FORGOTTEN_DISKS = "tests/unit/quorate_quorum/raft/machine/test_forgotten_disks.py"
+STATE_RULES = "tests/unit/quorate_quorum/raft/machine/test_state.py"
+DISK = "tests/unit/quorate_quorum/raft/driver/test_storage.py"
+SNAPSHOTS = "tests/unit/quorate_quorum/raft/driver/test_snapshots.py"
+SNAPSHOT_RULES = "tests/unit/quorate_quorum/raft/machine/test_snapshot_rules.py"
+INSTALLS = "tests/unit/quorate_quorum/raft/driver/test_installs.py"
 INSTALL_CRASHES = "tests/simulation/test_quorum_install_crashes.py"
-EPOCHS = "tests/unit/quorate_quorum/raft/test_epochs_met.py"
+EPOCHS = "tests/unit/quorate_quorum/raft/machine/test_epochs_met.py"
 RECOVER = "tests/unit/quorate_quorum/recover/test_recover.py"
 GENERATIONS = "tests/unit/quorate_quorum/client/test_generations.py"
 NODE = "quorum/quorate_quorum/raft/driver/node.py"
 SERVER = "tests/unit/quorate_quorum/test_server.py"
-CHANGES = "tests/unit/quorate_quorum/raft/test_voter_changes.py"
-SCHEDULES = "tests/unit/quorate_quorum/raft/test_voter_schedules.py"
-FINDING = "tests/unit/quorate_quorum/raft/test_finding.py"
-REVIEWED_CHANGES = "tests/unit/quorate_quorum/raft/test_changes_of_voters.py"
-REVIEWED_BEHIND = "tests/unit/quorate_quorum/raft/test_behind.py"
+CHANGES = "tests/unit/quorate_quorum/raft/machine/test_voter_changes.py"
+SCHEDULES = "tests/unit/quorate_quorum/raft/machine/test_voter_schedules.py"
+FINDING = "tests/unit/quorate_quorum/raft/machine/test_finding.py"
+REVIEWED_CHANGES = "tests/unit/quorate_quorum/raft/machine/test_changes_of_voters.py"
+REVIEWED_BEHIND = "tests/unit/quorate_quorum/raft/machine/test_behind.py"
 LOG_EPOCHS = "tests/unit/quorate_quorum/test_metadata_log.py"
 FILES = "quorum/quorate_quorum/log/disk.py"
 LOG_ROOM = "quorum/quorate_quorum/log"
@@ -53,9 +58,9 @@ REAL_DISK = "quorum/quorate_quorum/log/real_disk.py"
 PROGRESS = "quorum/quorate_quorum/raft/machine/progress.py"
 TIMING = "quorum/quorate_quorum/raft/machine/timing.py"
 REACHED_OFFSET = "clients/quorate/aio/reached_offset.py"
-CLOCKS = "tests/unit/quorate_quorum/raft/test_clocks.py"
-TRANSFER = "tests/unit/quorate_quorum/raft/test_transfer.py"
-PRE_VOTES = "tests/unit/quorate_quorum/raft/test_pre_votes.py"
+CLOCKS = "tests/unit/quorate_quorum/raft/driver/test_clocks.py"
+TRANSFER = "tests/unit/quorate_quorum/raft/machine/test_transfer.py"
+PRE_VOTES = "tests/unit/quorate_quorum/raft/machine/test_pre_votes.py"
 NETWORKS = "tests/simulation/test_quorum_networks.py"
 DAMAGE = "tests/simulation/test_quorum_damage.py"
 REJOIN = "tests/simulation/test_quorum_rejoin.py"
@@ -190,7 +195,7 @@ MUTANTS = (
         RAFT,
         "if state.hard_state.voted_for == state.me:",
         "if False:",
-        (f"{PITFALLS}::test_who_stood_in_an_epoch_starts_resigned_in_it_and_never_leads_in_it",),
+        (f"{ELECTIONS}::test_who_stood_in_an_epoch_starts_resigned_in_it_and_never_leads_in_it",),
     ),
     Mutant(
         "R4",
@@ -198,7 +203,7 @@ MUTANTS = (
         PROGRESS_OF_REPLICAS,
         "me, synced_end = self._state.me, self._state.ledger.synced_end",
         "me, synced_end = self._state.me, self._state.ledger.log_end_offset",
-        (f"{PITFALLS}::test_what_is_not_synced_does_not_count_though_it_is_served",),
+        (f"{LEADER_RULES}::test_what_is_not_synced_does_not_count_though_it_is_served",),
     ),
     Mutant(
         "R4",
@@ -207,7 +212,7 @@ MUTANTS = (
         "            ledger.synced_end,\n            ledger.epoch_before(ledger.synced_end),",
         "            ledger.log_end_offset,\n"
         "            ledger.epoch_before(ledger.log_end_offset),",
-        (f"{PITFALLS}::test_a_slow_sync_makes_the_follower_repeat_its_last_synced_offset",),
+        (f"{FOLLOWER_RULES}::test_a_slow_sync_makes_the_follower_repeat_its_last_synced_offset",),
     ),
     Mutant(
         "R8",
@@ -290,7 +295,7 @@ MUTANTS = (
         "            self._answer_fetch(fetch, other_past)\n            return",
         "            progress.record(request, state.ledger.log_end_offset, state.now_ms)\n"
         "            self._answer_fetch(fetch, other_past)\n            return",
-        (f"{PITFALLS}::test_a_diverging_fetch_moves_no_progress",),
+        (f"{LEADER_RULES}::test_a_diverging_fetch_moves_no_progress",),
     ),
     Mutant(
         "R15",
@@ -298,7 +303,7 @@ MUTANTS = (
         LEADER,
         "if not progress.admits(stream):",
         "if False:",
-        (f"{PITFALLS}::test_a_request_of_an_older_stream_moves_no_state",),
+        (f"{LEADER_RULES}::test_a_request_of_an_older_stream_moves_no_state",),
     ),
     Mutant(
         "R16",
@@ -306,7 +311,7 @@ MUTANTS = (
         FOLLOWER,
         "if response.base_offset == state.ledger.log_end_offset:",
         "if True:",
-        (f"{PITFALLS}::test_an_answer_to_a_fetch_from_another_offset_is_not_taken",),
+        (f"{FOLLOWER_RULES}::test_an_answer_to_a_fetch_from_another_offset_is_not_taken",),
     ),
     Mutant(
         "R17",
@@ -314,7 +319,7 @@ MUTANTS = (
         FOLLOWER,
         "        if end < ledger.high_watermark:",
         "        if False:",
-        (f"{PITFALLS}::test_a_cut_below_the_high_watermark_stops_the_node",),
+        (f"{FOLLOWER_RULES}::test_a_cut_below_the_high_watermark_stops_the_node",),
     ),
     Mutant(
         "R19",
@@ -330,7 +335,7 @@ MUTANTS = (
         VOTERS,
         "return descending[len(descending) // 2]",
         "return descending[(len(descending) - 1) // 2]",
-        (f"{PITFALLS}::test_what_is_not_synced_does_not_count_though_it_is_served",),
+        (f"{LEADER_RULES}::test_what_is_not_synced_does_not_count_though_it_is_served",),
     ),
     Mutant(
         "R20",
@@ -354,7 +359,9 @@ MUTANTS = (
         STATE,
         "if event.truncations != ledger.truncations or event.epoch != self.epoch:",
         "if False:",
-        (f"{PITFALLS}::test_a_completion_from_before_a_cut_is_not_credited_to_what_replaced_it",),
+        (
+            f"{STATE_RULES}::test_a_completion_from_before_a_cut_is_not_credited_to_what_replaced_it",
+        ),
     ),
     Mutant(
         "R23",
@@ -363,7 +370,7 @@ MUTANTS = (
         "if state.now_ms >= self.rounds.heard_ms + state.timing.check_quorum_ms:",
         "if False:",
         (
-            f"{PITFALLS}::test_a_leader_that_no_majority_echoes_resigns_after_one_and_a_half_fetch_timeouts",
+            f"{LEADER_RULES}::test_a_leader_that_no_majority_echoes_resigns_after_one_and_a_half_fetch_timeouts",
         ),
     ),
     Mutant(
@@ -372,7 +379,7 @@ MUTANTS = (
         FOLLOWER,
         "return self.state.now_ms < self.fresh_until_ms",
         "return False",
-        ("tests/unit/quorate_quorum/raft/test_pre_votes.py",),
+        ("tests/unit/quorate_quorum/raft/machine/test_pre_votes.py",),
     ),
     Mutant(
         "R24",
@@ -380,7 +387,7 @@ MUTANTS = (
         LEADER,
         "    def hears_a_leader(self) -> bool:\n        return True",
         "    def hears_a_leader(self) -> bool:\n        return False",
-        (f"{PITFALLS}::test_a_leader_denies_pre_votes_to_the_most_complete_of_logs",),
+        (f"{ELECTIONS}::test_a_leader_denies_pre_votes_to_the_most_complete_of_logs",),
     ),
     Mutant(
         "R24",
@@ -388,7 +395,7 @@ MUTANTS = (
         CANDIDATE,
         "if event.attempt != self.attempt or",
         "if",
-        (f"{PITFALLS}::test_an_answer_to_an_earlier_attempt_is_not_counted",),
+        (f"{ELECTIONS}::test_an_answer_to_an_earlier_attempt_is_not_counted",),
     ),
     Mutant(
         "R25",
@@ -396,7 +403,7 @@ MUTANTS = (
         ROLE,
         "if state.is_sole_voter() or is_transfer:",
         "if True:",
-        (f"{PITFALLS}::test_an_isolated_voter_does_not_raise_its_epoch_and_disturbs_nobody",),
+        (f"{ELECTIONS}::test_an_isolated_voter_does_not_raise_its_epoch_and_disturbs_nobody",),
     ),
     Mutant(
         "R28",
@@ -404,7 +411,7 @@ MUTANTS = (
         STATE,
         "+ self.me.id * _SPREAD)",
         ")",
-        (f"{PITFALLS}::test_two_voters_with_one_seed_wait_differently",),
+        (f"{ELECTIONS}::test_two_voters_with_one_seed_wait_differently",),
     ),
     Mutant(
         "R29",
@@ -412,7 +419,7 @@ MUTANTS = (
         ROLE,
         "if self._successors(request)[:1] != (self.state.me.id,):",
         "if True:",
-        (f"{PITFALLS}::test_the_first_successor_stands_at_once_and_the_others_wait",),
+        (f"{SUCCESSION}::test_the_first_successor_stands_at_once_and_the_others_wait",),
     ),
     Mutant(
         "R30",
@@ -428,7 +435,7 @@ MUTANTS = (
         ROLE,
         "request.voter == state.me and",
         "request.voter.id == state.me.id and",
-        (f"{PITFALLS}::test_votes_that_are_refused_by_everybody",),
+        (f"{ELECTIONS}::test_votes_that_are_refused_by_everybody",),
     ),
     Mutant(
         "R33",
@@ -436,7 +443,7 @@ MUTANTS = (
         ROLE,
         "        if self._may_have_forgotten(request):\n",
         "        if False:\n",
-        (f"{PITFALLS}::test_a_voter_that_holds_only_the_bootstrap_batch_elects_no_history",),
+        (f"{FORGOTTEN_DISKS}::test_a_voter_that_holds_only_the_bootstrap_batch_elects_no_history",),
     ),
     Mutant(
         "R34",
@@ -444,7 +451,7 @@ MUTANTS = (
         LEDGER,
         "while self._voters and self._voters[-1][0] >= end_offset:",
         "while False:",
-        (f"{PITFALLS}::test_a_voter_set_that_is_cut_off_is_taken_back",),
+        (f"{FOLLOWER_RULES}::test_a_voter_set_that_is_cut_off_is_taken_back",),
     ),
     Mutant(
         "R34",
@@ -591,7 +598,7 @@ MUTANTS = (
         ROLE,
         "return replica in self.state.ledger.voters or not self.hears_a_leader()",
         "return replica in self.state.ledger.voters",
-        (f"{PITFALLS}::test_a_vote_for_a_candidate_outside_our_voter_set_is_possible",),
+        (f"{ELECTIONS}::test_a_vote_for_a_candidate_outside_our_voter_set_is_possible",),
     ),
     Mutant(
         "R42",
@@ -609,7 +616,7 @@ MUTANTS = (
         ROUNDS,
         "        self._state.round += 1\n        read = ",
         "        read = ",
-        (f"{PITFALLS}::test_a_read_id_is_never_given_twice_not_even_in_another_reign",),
+        (f"{LEADER_RULES}::test_a_read_id_is_never_given_twice_not_even_in_another_reign",),
     ),
     Mutant(
         "R25",
@@ -1113,7 +1120,9 @@ MUTANTS = (
         HARD_STATE,
         "first = self.first_vote_epoch or self.epoch",
         "first = self.first_vote_epoch",
-        (f"{PITFALLS}::test_the_first_vote_of_a_disk_is_remembered_with_it_and_never_changed",),
+        (
+            f"{FORGOTTEN_DISKS}::test_the_first_vote_of_a_disk_is_remembered_with_it_and_never_changed",
+        ),
     ),
     Mutant(
         "R33",
@@ -1121,7 +1130,9 @@ MUTANTS = (
         ROLE,
         "if request.last_epoch <= 0 or 0 < first_vote <= request.last_epoch:",
         "if request.last_epoch <= 0:",
-        (f"{PITFALLS}::test_a_disk_that_voted_before_grants_to_logs_of_that_epoch_and_later",),
+        (
+            f"{FORGOTTEN_DISKS}::test_a_disk_that_voted_before_grants_to_logs_of_that_epoch_and_later",
+        ),
     ),
     Mutant(
         "R33",
@@ -1130,8 +1141,8 @@ MUTANTS = (
         "if not state.may_stand() or state.hard_state.is_behind:",
         "if not state.may_stand():",
         (
-            f"{PITFALLS}::test_a_voter_that_holds_only_the_bootstrap_batch_elects_no_history",
-            f"{PITFALLS}::test_it_votes_and_stands_again_once_it_has_fetched_to_a_high_watermark_of_a_leader",
+            f"{FORGOTTEN_DISKS}::test_a_voter_that_holds_only_the_bootstrap_batch_elects_no_history",
+            f"{FORGOTTEN_DISKS}::test_it_votes_and_stands_again_once_it_has_fetched_to_a_high_watermark_of_a_leader",
         ),
     ),
     Mutant(

@@ -39,7 +39,7 @@ from quorate_quorum.log.index import OFFSET_ENTRY, TIME_ENTRY
 from quorate_quorum.log.segment import INDEX, TIME_INDEX, offset_of
 from quorate_quorum.node.config import ConfigError
 from quorate_quorum.raft.driver.quorum_state import decode_state
-from quorate_quorum.snapshots import snapshot_file as snapshot
+from quorate_quorum.snapshots import file as snapshot
 
 Row = dict[str, Any]
 

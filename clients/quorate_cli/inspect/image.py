@@ -21,8 +21,8 @@ from quorate_quorum.log.identity import METADATA_DIRECTORY, read_identity
 from quorate_quorum.log.segment import LOG, file_name, offset_of
 from quorate_quorum.metadata.image import MetadataImage
 from quorate_quorum.metadata.loader import Loader
-from quorate_quorum.snapshots import snapshot_file as snapshot
-from quorate_quorum.snapshots.snapshot_file import SnapshotId
+from quorate_quorum.snapshots import file as snapshot
+from quorate_quorum.snapshots.file import SnapshotId
 from quorate_quorum.v1.events_pb2 import SnapshotStart
 
 

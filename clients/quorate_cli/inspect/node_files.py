@@ -22,7 +22,7 @@ from quorate_quorum.log.identity import METADATA_DIRECTORY
 from quorate_quorum.log.real_disk import LOCK_FILE
 from quorate_quorum.log.segment import INDEX, LOG, SNAPSHOT, TIME_INDEX, offset_of
 from quorate_quorum.raft.driver.quorum_state import QUORUM_STATE
-from quorate_quorum.snapshots import snapshot_file as snapshot
+from quorate_quorum.snapshots import file as snapshot
 
 
 class NotOursError(ValueError):

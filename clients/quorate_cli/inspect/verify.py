@@ -42,8 +42,8 @@ from quorate_quorum.log.segment import (
 )
 from quorate_quorum.metadata_log import EpochChain
 from quorate_quorum.raft.driver.quorum_state import QUORUM_STATE, read_state
-from quorate_quorum.snapshots import snapshot_file as snapshot
-from quorate_quorum.snapshots.snapshot_file import SnapshotId
+from quorate_quorum.snapshots import file as snapshot
+from quorate_quorum.snapshots.file import SnapshotId
 
 
 def note(file: str, what: str) -> Row:

@@ -32,7 +32,7 @@ def encode_events(
     return builder.build(base_offset=base_offset, leader_epoch=epoch)
 
 
-#: They stand at the two ends of a snapshot file (snapshots/snapshot_file.py), and nowhere else.
+#: They stand at the two ends of a snapshot file (snapshots/file.py), and nowhere else.
 SNAPSHOT_ENDS = ("snapshot_start", "snapshot_end")
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from quorate_quorum.metadata.recovered import EPOCHS_PASSED, recovered
 from quorate_quorum.raft.machine.hard_state import EPOCH_LEAP_MAX, EPOCH_MAX
 from quorate_quorum.raft.machine.voters import majority
-from quorate_quorum.snapshots.snapshot_file import SnapshotId
+from quorate_quorum.snapshots.file import SnapshotId
 
 if TYPE_CHECKING:
     from quorate_quorum.metadata.image import MetadataImage

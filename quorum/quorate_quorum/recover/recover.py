@@ -25,8 +25,8 @@ from quorate_quorum.raft.driver.quorum_state import QUORUM_STATE, encode_state
 from quorate_quorum.raft.machine.hard_state import HardState
 from quorate_quorum.recover.decision import Peer, Plan, Said
 from quorate_quorum.recover.survivor import Survivor
-from quorate_quorum.snapshots import snapshot_file as files
-from quorate_quorum.snapshots.snapshot_file import VERSION as SNAPSHOT_VERSION
+from quorate_quorum.snapshots import file as files
+from quorate_quorum.snapshots.file import VERSION as SNAPSHOT_VERSION
 from quorate_quorum.v1.events_pb2 import SnapshotStart
 from quorate_quorum.v1.raft_pb2 import DescribeNodeRequest
 

@@ -27,8 +27,8 @@ from quorate_quorum.node.features import Known
 from quorate_quorum.raft.driver.bootstrap import bootstrap_hash, metadata_directory
 from quorate_quorum.raft.driver.quorum_state import read_state
 from quorate_quorum.raft.machine.hard_state import HardState
-from quorate_quorum.snapshots import snapshot_file as files
-from quorate_quorum.snapshots.snapshot_file import SnapshotId
+from quorate_quorum.snapshots import file as files
+from quorate_quorum.snapshots.file import SnapshotId
 from quorate_quorum.v1.events_pb2 import SnapshotStart
 
 

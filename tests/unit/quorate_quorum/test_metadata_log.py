@@ -25,7 +25,7 @@ from quorate_quorum.raft.machine.ledger import Batch, Below
 from quorate_quorum.raft.machine.messages import FetchResponse
 from quorate_quorum.raft.machine.voters import Voter, VoterSet
 from quorate_quorum.server import QuorumServer
-from quorate_quorum.snapshots.snapshot_file import SnapshotId
+from quorate_quorum.snapshots.file import SnapshotId
 from quorate_quorum.v1.events_pb2 import Config, EpochStart, MetadataEvent
 from quorate_testing.simulated.disk import SimulatedDisk
 from quorate_testing.simulated.loop import SimulatedLoop, simulate

@@ -19,10 +19,10 @@ from quorate_quorum.raft.driver.applier import Applier
 from quorate_quorum.raft.driver.callers import Asked, Callers
 from quorate_quorum.raft.driver.loop import RaftLoop
 from quorate_quorum.raft.driver.peers import Peers
-from quorate_quorum.raft.driver.snapshots import Snapshots
 from quorate_quorum.raft.machine.events import Event
 from quorate_quorum.raft.machine.ready import FetchReply
-from quorate_quorum.snapshots.snapshot_file import SnapshotId
+from quorate_quorum.snapshots.file import SnapshotId
+from quorate_quorum.snapshots.store import Snapshots
 from quorate_quorum.v1 import raft_pb2
 
 

@@ -14,10 +14,10 @@ from quorate.errors import SnapshotNotFoundError
 from quorate.record import batch as record_batch
 from quorate_quorum.log.log import Log
 from quorate_quorum.raft.driver.listener import RaftListener
-from quorate_quorum.raft.driver.snapshots import Snapshots
 from quorate_quorum.raft.machine.events import Applied, Event
 from quorate_quorum.raft.machine.ready import Ready, Reign
-from quorate_quorum.snapshots.snapshot_file import SnapshotId
+from quorate_quorum.snapshots.file import SnapshotId
+from quorate_quorum.snapshots.store import Snapshots
 
 #: Passed to the listener in one turn of the loop: a few milliseconds of work, or one batch.
 APPLY_BYTES = 16 * 1024

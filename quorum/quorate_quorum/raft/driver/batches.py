@@ -15,7 +15,7 @@ from quorate_quorum.metadata_log import epoch_started_by
 from quorate_quorum.node.features import Known
 from quorate_quorum.raft.machine.ledger import Batch, Below
 from quorate_quorum.raft.machine.voters import Voter, VoterSet
-from quorate_quorum.snapshots.snapshot_file import SnapshotId
+from quorate_quorum.snapshots.file import SnapshotId
 from quorate_quorum.v1.events_pb2 import EpochStart, MetadataEvent
 
 Buffer = bytes | bytearray | memoryview

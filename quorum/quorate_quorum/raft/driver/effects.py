@@ -6,7 +6,7 @@ import structlog
 
 from quorate_quorum.raft.driver.applier import Applier
 from quorate_quorum.raft.driver.callers import Callers
-from quorate_quorum.raft.driver.download import Downloads
+from quorate_quorum.raft.driver.downloads import Downloads
 from quorate_quorum.raft.driver.finder import Finder
 from quorate_quorum.raft.driver.listener import RaftListener
 from quorate_quorum.raft.driver.storage import Storage

@@ -12,7 +12,7 @@ from quorate.errors import StoppingError
 from quorate_quorum.raft.driver.effects import Effects
 from quorate_quorum.raft.machine.events import Event
 from quorate_quorum.raft.machine.raft import Raft
-from quorate_quorum.snapshots.snapshot_file import SnapshotId
+from quorate_quorum.snapshots.file import SnapshotId
 
 log = structlog.get_logger(__name__)
 

@@ -33,7 +33,7 @@ from quorate_quorum.raft.driver.bootstrap import (
     read_bootstrap_hash,
 )
 from quorate_quorum.raft.driver.callers import Callers
-from quorate_quorum.raft.driver.download import Downloads
+from quorate_quorum.raft.driver.downloads import Downloads
 from quorate_quorum.raft.driver.effects import Effects
 from quorate_quorum.raft.driver.finder import Finder
 from quorate_quorum.raft.driver.listener import RaftListener
@@ -41,7 +41,6 @@ from quorate_quorum.raft.driver.loop import RaftLoop
 from quorate_quorum.raft.driver.peers import Peers
 from quorate_quorum.raft.driver.quorum_state import check_state, read_state
 from quorate_quorum.raft.driver.service import RaftService
-from quorate_quorum.raft.driver.snapshots import Snapshots
 from quorate_quorum.raft.driver.storage import Storage, read_ledger
 from quorate_quorum.raft.driver.taker import SnapshotTaker
 from quorate_quorum.raft.driver.transport import Transport
@@ -52,7 +51,8 @@ from quorate_quorum.raft.machine.raft import Raft
 from quorate_quorum.raft.machine.status import QuorumStatus
 from quorate_quorum.raft.machine.timing import Timing
 from quorate_quorum.raft.machine.voters import ReplicaKey
-from quorate_quorum.snapshots.snapshot_file import SnapshotId
+from quorate_quorum.snapshots.file import SnapshotId
+from quorate_quorum.snapshots.store import Snapshots
 from quorate_quorum.v1.events_pb2 import MetadataEvent
 
 STOP_FLUSH_S = 1.0

@@ -51,7 +51,7 @@ from quorate_quorum.raft.machine.messages import (
 )
 from quorate_quorum.raft.machine.ready import FetchReply
 from quorate_quorum.raft.machine.voters import ReplicaKey
-from quorate_quorum.snapshots.snapshot_file import SnapshotId
+from quorate_quorum.snapshots.file import SnapshotId
 from quorate_quorum.v1 import raft_pb2
 
 FETCH_STREAMS_MAX = 256

@@ -19,9 +19,9 @@ from quorate_quorum.raft.driver.applier import Applier
 from quorate_quorum.raft.driver.bootstrap import read_bootstrap_hash
 from quorate_quorum.raft.driver.loop import RaftLoop
 from quorate_quorum.raft.driver.peers import Peers
-from quorate_quorum.raft.driver.snapshots import Snapshots
 from quorate_quorum.raft.machine.events import LogCut, SnapshotTaken
-from quorate_quorum.snapshots.snapshot_file import VERSION, SnapshotId
+from quorate_quorum.snapshots.file import VERSION, SnapshotId
+from quorate_quorum.snapshots.store import Snapshots
 from quorate_quorum.v1.events_pb2 import MetadataEvent, SnapshotStart
 
 log = structlog.get_logger(__name__)

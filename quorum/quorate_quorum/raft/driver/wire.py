@@ -16,7 +16,7 @@ from quorate_quorum.raft.machine.messages import (
     FetchResponse,
     Refusal,
 )
-from quorate_quorum.snapshots.snapshot_file import SnapshotId
+from quorate_quorum.snapshots.file import SnapshotId
 from quorate_quorum.v1 import raft_pb2
 
 _CODES: dict[Refusal, ErrorCode.ValueType] = {

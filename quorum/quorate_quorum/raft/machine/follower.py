@@ -25,7 +25,7 @@ from quorate_quorum.raft.machine.state import State
 from quorate_quorum.raft.machine.timing import REFUSED_MS, REPEAT_MS
 from quorate_quorum.raft.machine.transitions import ToUnattached, Transition
 from quorate_quorum.raft.machine.voters import ReplicaKey
-from quorate_quorum.snapshots.snapshot_file import SnapshotId
+from quorate_quorum.snapshots.file import SnapshotId
 
 NEVER = -1
 

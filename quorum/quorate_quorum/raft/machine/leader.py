@@ -27,7 +27,7 @@ from quorate_quorum.raft.machine.state import State
 from quorate_quorum.raft.machine.transfer import Transfer, is_ready, successor
 from quorate_quorum.raft.machine.transitions import ToResigned, Transition
 from quorate_quorum.raft.machine.voters import NOBODY, VoterSet
-from quorate_quorum.snapshots.snapshot_file import SnapshotId
+from quorate_quorum.snapshots.file import SnapshotId
 
 
 class Leader(Role):

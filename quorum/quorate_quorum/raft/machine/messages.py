@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from quorate_quorum.raft.machine.ledger import Batch
 from quorate_quorum.raft.machine.voters import ReplicaKey
-from quorate_quorum.snapshots.snapshot_file import SnapshotId
+from quorate_quorum.snapshots.file import SnapshotId
 
 
 class StreamKey(NamedTuple):

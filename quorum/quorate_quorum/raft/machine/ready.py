@@ -20,7 +20,7 @@ from quorate_quorum.raft.machine.messages import (
     VoteResponse,
 )
 from quorate_quorum.raft.machine.voters import Voter
-from quorate_quorum.snapshots.snapshot_file import SnapshotId
+from quorate_quorum.snapshots.file import SnapshotId
 
 
 @dataclass(frozen=True, slots=True)

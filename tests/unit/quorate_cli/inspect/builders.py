@@ -19,7 +19,7 @@ from quorate_quorum.log.real_disk import RealDisk
 from quorate_quorum.raft.driver.quorum_state import encode_state
 from quorate_quorum.raft.machine.hard_state import HardState
 from quorate_quorum.raft.machine.voters import ReplicaKey
-from quorate_quorum.snapshots import snapshot_file as snapshot
+from quorate_quorum.snapshots import file as snapshot
 from quorate_quorum.v1 import events_pb2 as ev
 
 #: A file of every kind, to be damaged.

@@ -20,7 +20,7 @@ from quorate_cli.node_disks import format_voters
 from quorate_quorum.log.events import encode_events
 from quorate_quorum.log.log import Log, LogConfig
 from quorate_quorum.log.real_disk import RealDisk
-from quorate_quorum.snapshots import snapshot_file as snapshot
+from quorate_quorum.snapshots import file as snapshot
 from quorate_quorum.v1 import events_pb2 as ev
 from tests.unit.quorate_quorum.metadata.builders import (
     config_event,

@@ -71,7 +71,7 @@ def a_world_of_topics() -> Any:
 
 
 def test_the_new_history_trusts_nobody_and_passes_over_every_number_given_away() -> None:
-    """No epoch, offset or id of the lost tail is given again (DESIGN section 5)."""
+    """No epoch, offset or id of the lost tail is given again."""
     old = a_world_of_topics()
     new = recovered(old, ME, epoch_seen=old.epoch + 3)
 
@@ -293,7 +293,7 @@ def test_a_survivor_with_a_snapshot_is_read_from_it() -> None:
 
 
 def test_a_torn_tail_is_passed_over_and_a_bad_byte_below_the_sync_refused() -> None:
-    """R7: a disk whose synced records are damaged does not become the truth of a cluster."""
+    """A disk whose synced records are damaged does not become the truth of a cluster."""
 
     async def program(world: World) -> None:
         machine = await a_history(world)

@@ -16,7 +16,7 @@ from quorate_quorum.raft.driver.callers import Callers
 from quorate_quorum.raft.machine.follower import Follower
 from quorate_quorum.raft.machine.messages import DivergingEpoch, FetchResponse
 from quorate_quorum.raft.machine.ready import Fetch, FetchReply
-from quorate_quorum.snapshots.snapshot_file import SnapshotId
+from quorate_quorum.snapshots.file import SnapshotId
 from tests.harness.raft_machines import Machine, batch, follower, serving_leader
 
 BASE = 2  # where a serving leader's log ends: bootstrap, EpochStart
@@ -64,7 +64,7 @@ def test_the_same_high_watermark_is_told_once_and_a_fetch_that_knows_it_is_not_t
 
 
 def test_a_fetch_that_was_told_is_answered_in_time_all_the_same() -> None:
-    """R23: check-quorum lives on the fetches that follow on the answers."""
+    """Check-quorum lives on the fetches that follow on the answers."""
     made = serving_leader()
     made.fetch(2, BASE, 1, high_watermark=0)
     assert replies(list(made.tick(249))) == []
@@ -73,7 +73,7 @@ def test_a_fetch_that_was_told_is_answered_in_time_all_the_same() -> None:
 
 
 def test_a_read_is_not_told_as_news_for_only_an_answer_brings_the_next_fetch() -> None:
-    """R43: the echo of its round is what confirms a read."""
+    """The echo of its round is what confirms a read."""
     made = serving_leader()
     made.fetch(2, BASE, 1, high_watermark=0)
     made.raft.read(made.now_ms)
@@ -118,7 +118,7 @@ def test_news_is_a_sign_of_life() -> None:
 
 
 def test_news_of_another_end_than_ours_commits_nothing() -> None:
-    """R14: what the leader says is committed is said of the log that the fetch told of."""
+    """What the leader says is committed is said of the log that the fetch told of."""
     made = caught_up()
     made.answered(FetchResponse(1, 2, 2, 3, interim=True))
     assert made.raft.high_watermark == 1

@@ -26,12 +26,13 @@ from quorate_quorum.methods import FETCH_SNAPSHOT
 from quorate_quorum.node.features import Known
 from quorate_quorum.raft.driver.batches import read_below
 from quorate_quorum.raft.driver.peers import Peers
-from quorate_quorum.raft.driver.snapshots import Snapshots
 from quorate_quorum.raft.driver.wire import to_history
 from quorate_quorum.raft.machine.events import Downloaded, Event
 from quorate_quorum.raft.machine.ledger import Below
 from quorate_quorum.raft.machine.ready import Install
-from quorate_quorum.snapshots.snapshot_file import Download, SnapshotId
+from quorate_quorum.snapshots.download import Download
+from quorate_quorum.snapshots.file import SnapshotId
+from quorate_quorum.snapshots.store import Snapshots
 from quorate_quorum.v1 import raft_pb2
 
 log = structlog.get_logger(__name__)

@@ -1,6 +1,6 @@
-"""Law 7: a bad checksum below the last known sync is corruption; a voter neither votes nor leads.
+"""A bad checksum below the last known sync is corruption; a voter neither votes nor leads.
 
-NATS lost half a million acknowledged records to one flipped bit on a minority (R7).
+NATS lost half a million acknowledged records to one flipped bit on a minority.
 """
 
 from __future__ import annotations

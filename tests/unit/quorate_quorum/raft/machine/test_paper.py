@@ -115,7 +115,7 @@ def test_a_candidate_raises_its_epoch_votes_for_itself_and_asks_all_others() -> 
 def test_a_candidate_wins_with_a_majority_of_the_whole_cluster(
     size: int, votes: int, wins: bool
 ) -> None:
-    """5.2: votes from a majority of the servers in the full cluster for the same term (R19)."""
+    """5.2: votes from a majority of the servers in the full cluster for the same term."""
     if size == 1:
         made = machine(1, (1,))
         made.due()
@@ -169,7 +169,7 @@ def test_a_split_vote_ends_with_a_new_try_in_a_new_epoch() -> None:
 
 
 def test_voters_with_one_seed_do_not_split_their_votes_for_ever() -> None:
-    """5.2: randomised timeouts; and R28: the same seed everywhere still ends in a leader."""
+    """5.2: randomised timeouts; and the same seed everywhere still ends in a leader."""
     for seed in range(5):
         world = cluster(1, 2, 3, seed=seed)
         world.run(5_000)
@@ -191,7 +191,7 @@ def test_voters_with_one_seed_do_not_split_their_votes_for_ever() -> None:
 def test_a_vote_goes_only_to_a_log_that_is_at_least_as_up_to_date(
     ours: tuple[int, int], theirs: tuple[int, int], granted: bool, pre_vote: bool
 ) -> None:
-    """5.4.1: later last term wins; with equal terms the longer log (R20)."""
+    """5.4.1: later last term wins; with equal terms the longer log."""
     last_epoch, end = ours
     made = machine(log=[0] + [last_epoch] * (end - 1), epoch=5)
 
@@ -299,7 +299,7 @@ def test_logs_that_parted_for_several_epochs_come_together_in_several_rounds() -
 
 
 def test_a_repeated_answer_does_not_cut_the_log() -> None:
-    """Figure 2: entries are deleted only if an existing one conflicts with a new one (R16)."""
+    """Figure 2: entries are deleted only if an existing one conflicts with a new one."""
     made = follower()
     first = FetchResponse(1, 2, 1, batches=(batch(1, 1, begins=True), batch(2, 1)))
     made.answered(first)
@@ -325,7 +325,7 @@ def test_a_follower_learns_the_high_watermark_but_not_beyond_its_own_end() -> No
 
 
 def test_the_high_watermark_never_goes_back() -> None:
-    """Figure 2; R14: a delayed answer with a smaller high watermark changes nothing."""
+    """Figure 2: a delayed answer with a smaller high watermark changes nothing."""
     made = follower()
     made.answered(FetchResponse(1, 2, 1, 3, batches=(batch(1, 1, begins=True), batch(2, 1))))
     made.answered(FetchResponse(1, 2, 3, 2))
@@ -336,12 +336,12 @@ def test_the_high_watermark_never_goes_back() -> None:
 
 
 def test_a_new_leader_commits_nothing_until_a_record_of_its_own_epoch() -> None:
-    """5.4.2 and figure 8: counting replicas of an older epoch's record is not enough (R12)."""
+    """5.4.2 and figure 8: counting replicas of an older epoch's record is not enough."""
     made = leader(log=[0, 1, 2], epoch=3)
     assert made.epoch == 4
 
     made.fetch(2, 2, 1)
-    made.fetch(3, 3, 2)  # a majority holds all of epoch 2, and exactly up to our EpochStart (R13)
+    made.fetch(3, 3, 2)  # a majority holds all of epoch 2, and exactly up to our EpochStart
     assert made.raft.high_watermark == 1
 
     made.fetch(3, 4, 4)
@@ -349,14 +349,14 @@ def test_a_new_leader_commits_nothing_until_a_record_of_its_own_epoch() -> None:
 
 
 def test_nobody_is_told_of_a_high_watermark_that_is_not_of_this_epoch() -> None:
-    """R13: KAFKA-12619; nothing is exposed while our EpochStart itself is not replicated."""
+    """KAFKA-12619; nothing is exposed while our EpochStart itself is not replicated."""
     made = leader(log=[0, 1, 1], epoch=1)
     (reply,) = made.fetch(2, 3, 1)
     assert reply.response.high_watermark == 0
 
 
 def test_a_leader_is_announced_only_once_its_own_record_is_committed() -> None:
-    """R30, R18: the state machine sees a reign after its EpochStart, and lost ones at once."""
+    """The state machine sees a reign after its EpochStart, and lost ones at once."""
     made = leader()
     assert all(ready.reign is None for ready in made.readies)
     with pytest.raises(NotControllerError):
@@ -392,7 +392,7 @@ def test_a_vote_is_on_disk_before_it_is_spoken() -> None:
 
 
 def test_a_candidate_asks_nobody_and_counts_no_vote_of_its_own_before_its_vote_is_on_disk() -> None:
-    """Figure 2; the single voter too (etcd #14370, R4)."""
+    """Figure 2; the single voter too (etcd #14370)."""
     made = machine(1, (1,), saves_at_once=False)
     made.due()
     assert made.role == "candidate"
@@ -430,7 +430,7 @@ def test_a_read_waits_for_a_record_of_the_epoch_and_for_a_majority_that_heard_of
     made = leader()
     read = made.raft.read(made.now_ms)
     made.drain()
-    made.fetch(2, 1, 0, round=read)  # heard of it, but nothing of our epoch is committed (R42)
+    made.fetch(2, 1, 0, round=read)  # heard of it, but nothing of our epoch is committed
     assert not any(ready.confirmed_reads for ready in made.readies)
 
     made.fetch(2, 2, 1, round=read)

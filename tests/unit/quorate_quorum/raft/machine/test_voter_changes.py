@@ -66,13 +66,13 @@ def test_a_follower_says_with_each_fetch_whether_it_gives_votes(is_behind: bool)
 
 @pytest.mark.parametrize("ids", [(1,), (), (1, 2, 3), (1, 2, 9), (1, 2, 2)])
 def test_voters_change_one_at_a_time(ids: tuple[int, ...]) -> None:
-    """R32: two changes at once may make two majorities without a common voter."""
+    """Two changes at once may make two majorities without a common voter."""
     with pytest.raises(InvalidRequestError):
         propose(serving_leader(), *ids)
 
 
 def test_no_change_before_the_one_before_is_committed() -> None:
-    """R32 (Ongaro 2015)."""
+    """Ongaro 2015."""
     made = serving_leader()
     propose(made, 1, 2)
     with pytest.raises(OverloadedError):
@@ -95,7 +95,7 @@ def test_no_change_before_the_one_before_is_committed() -> None:
 def test_a_majority_of_the_voters_that_are_left_has_caught_up(
     heard: tuple[int, ...], left: tuple[int, ...], allowed: bool
 ) -> None:
-    """R35: no change may leave the quorum in a state that it can't get out of."""
+    """No change may leave the quorum in a state that it can't get out of."""
     made = serving_leader()
     made.now_ms += 1_001
     for voter in heard:
@@ -110,7 +110,7 @@ def test_a_majority_of_the_voters_that_are_left_has_caught_up(
 
 
 def test_a_voter_that_is_heard_but_behind_is_not_made_the_one_that_a_majority_needs() -> None:
-    """R35: it may not vote yet, and without a leader it never could (sim-raft, seed 10142)."""
+    """It may not vote yet, and without a leader it never could (sim-raft, seed 10142)."""
     made = serving_leader()
     made.now_ms += 1_001
     made.fetch(2, 1, 0, number=2)
@@ -132,7 +132,7 @@ def test_who_is_heard_is_judged_at_the_time_of_now() -> None:
 
 
 def test_nothing_changes_before_a_record_of_the_leaders_own_epoch_is_committed() -> None:
-    """R32: else two leaders of different epochs could each add or remove another voter."""
+    """Else two leaders of different epochs could each add or remove another voter."""
     made = leader()
     for other in (2, 3):
         made.fetch(other, 1, 0)
@@ -141,7 +141,7 @@ def test_nothing_changes_before_a_record_of_the_leaders_own_epoch_is_committed()
 
 
 def test_a_voter_may_move_to_another_endpoint_but_not_to_another_disk() -> None:
-    """R33: the same id on another disk is another voter; its old self goes first."""
+    """The same id on another disk is another voter; its old self goes first."""
     made = serving_leader()
     old = made.raft.ledger.voters.voters
     moved = VoterSet((*old[:2], Voter(3, directory(3), "elsewhere:1")))
@@ -155,7 +155,7 @@ def test_a_voter_may_move_to_another_endpoint_but_not_to_another_disk() -> None:
 
 
 def test_a_leader_that_removed_itself_does_not_count_itself_and_resigns_at_the_commit() -> None:
-    """R37, KAFKA-16531."""
+    """KAFKA-16531."""
     made = serving_leader()
     propose(made, 2, 3)
     end, epoch = made.raft.ledger.log_end_offset, made.epoch
@@ -166,7 +166,7 @@ def test_a_leader_that_removed_itself_does_not_count_itself_and_resigns_at_the_c
 
 
 def test_a_removed_leader_stays_until_its_removal_is_told_of() -> None:
-    """R37: whoever asked for the removal must learn that it is committed."""
+    """Whoever asked for the removal must learn that it is committed."""
     made = serving_leader()
     made.applies_at_once = False
     propose(made, 2, 3)
@@ -196,7 +196,7 @@ def test_voters_that_count_since_now_have_time_to_be_heard() -> None:
 
 @pytest.mark.parametrize("pre_vote", [True, False])
 def test_a_vote_from_outside_disturbs_nobody_who_hears_a_leader(pre_vote: bool) -> None:
-    """R25: a removed voter, which nobody tells so, asks again and again in higher epochs."""
+    """A removed voter, which nobody tells so, asks again and again in higher epochs."""
     leads = serving_leader()
     follows = follower(1, leader=2)
     follows.answered(FetchResponse(1, 2, 1))

@@ -212,7 +212,7 @@ def test_a_voter_formatted_as_a_broker_says_how_to_format_it() -> None:
 
 
 def test_a_removed_disk_of_a_later_epoch_stays_outside_and_says_why() -> None:
-    """R25: it stood in vain before it was removed; its fetches would end the leader's reign."""
+    """It stood in vain before it was removed; its fetches would end the leader's reign."""
 
     async def program(world: World) -> None:
         await world.start()

@@ -125,7 +125,7 @@ def test_only_who_hears_a_leader_names_one() -> None:
 def test_a_hint_at_a_leader_that_we_do_not_know_makes_us_ask_who_gave_it(
     leader_id: int, of_directory: bytes
 ) -> None:
-    """R33: an id on another disk is another voter, and may listen elsewhere."""
+    """An id on another disk is another voter, and may listen elsewhere."""
     made = machine()
     made.due()
     attempt = made.raft.role.attempt  # type: ignore[attr-defined]
@@ -135,7 +135,7 @@ def test_a_hint_at_a_leader_that_we_do_not_know_makes_us_ask_who_gave_it(
 
 
 def test_a_leader_on_another_disk_than_we_know_is_followed_where_it_says_it_listens() -> None:
-    """R33."""
+    """The same id on another disk is another replica."""
     made = machine()
     made.begin_epoch(2, 1)
     assert made.raft.leader_endpoint == "host2:1"
@@ -158,7 +158,7 @@ def removed(among: Cluster, gone: int) -> int:
 
 @pytest.mark.parametrize("seed", range(6))
 def test_a_removed_voter_that_never_saw_its_removal_causes_no_change_of_leader(seed: int) -> None:
-    """R25, KAFKA-17030: cut off, removed, and back after a hundred timeouts; it learns of it."""
+    """KAFKA-17030: cut off, removed, and back after a hundred timeouts; it learns of it."""
     among = cluster(1, 2, 3, seed=seed)
     among.run(5_000)
     gone = next(one for one in among.machines if one not in among.leading)
@@ -195,7 +195,7 @@ def test_a_new_disk_finds_each_leader_in_turn_and_never_stands(seed: int) -> Non
 
 
 def test_a_removed_leader_stays_outside_whatever_happens() -> None:
-    """R38, R37: nothing brings it back by itself, and no election is its doing."""
+    """Nothing brings it back by itself, and no election is its doing."""
     among = cluster(1, 2, 3)
     among.run(5_000)
     (leads,) = among.leading

@@ -17,7 +17,7 @@ from quorate_quorum.raft.machine.ledger import Below
 from quorate_quorum.raft.machine.messages import DivergingEpoch, FetchResponse
 from quorate_quorum.raft.machine.ready import Fetch
 from quorate_quorum.raft.machine.timing import REPEAT_MS
-from quorate_quorum.snapshots.snapshot_file import SnapshotId
+from quorate_quorum.snapshots.file import SnapshotId
 from tests.harness.raft_machines import (
     Machine,
     batch,
@@ -63,7 +63,7 @@ def cut_leader(log_start: int) -> Machine:
 def test_a_leader_whose_log_is_cut_answers_by_batches_divergence_or_snapshot(
     log_start: int, offset: int, last_epoch: int, expected: DivergingEpoch | str | None
 ) -> None:
-    """R39: exactly at the snapshot's end the log goes on. R41: it is cut though others probe it."""
+    """Exactly at the snapshot's end the log goes on. It is cut though others probe it."""
     made = cut_leader(log_start)
     made.tick(1000)
     before = made.reign.replicas.of(key(2)).log_end_offset
@@ -98,7 +98,7 @@ def test_a_round_echoed_with_a_fetch_below_the_log_counts() -> None:
 
 
 def test_what_is_cut_takes_epochs_and_voters_with_it_but_not_the_last_of_each() -> None:
-    """R34: the voters of a snapshot are those of its offset, not of what was appended since."""
+    """The voters of a snapshot are those of its offset, not of what was appended since."""
     made = serving_leader(ids=(1, 2, 3), log=(0, 1, 2, 2), epoch=2)
     more = voters(1, 2, 3, 4)
     made.raft.ledger.append(batch(5, 3, members=more))
@@ -116,7 +116,7 @@ def test_what_is_cut_takes_epochs_and_voters_with_it_but_not_the_last_of_each() 
 
 
 def test_news_of_an_older_snapshot_or_cut_changes_nothing() -> None:
-    """R40: one taken while a newer one was installed."""
+    """One taken while a newer one was installed."""
     made = cut_leader(6)
     made.step(SnapshotTaken(SnapshotId(3, 1)))
     made.step(LogCut(2))
@@ -177,7 +177,7 @@ def test_a_follower_that_is_told_of_a_snapshot_wants_it_and_fetches_on_slowly() 
     ],
 )
 def test_a_snapshot_that_no_honest_leader_names_is_not_taken_up(snapshot: SnapshotId) -> None:
-    """R40: at or below our high watermark it could only take back what is committed."""
+    """At or below our high watermark it could only take back what is committed."""
     made = follower(log=(0, 1, 1), epoch=4)
     made.answered(FetchResponse(4, 2, 3, 3))
     assert made.raft.high_watermark == 3
@@ -192,7 +192,7 @@ def test_a_snapshot_that_no_honest_leader_names_is_not_taken_up(snapshot: Snapsh
 
 
 def test_a_newer_snapshot_of_the_leader_replaces_the_download_and_an_older_one_does_not() -> None:
-    """R40: two snapshots quickly, one after the other (etcd #18055)."""
+    """Two snapshots quickly, one after the other (etcd #18055)."""
     made = told_of(SNAPSHOT)
     made.due()
     made.answered(answer(made, SnapshotId(80, 3)))
@@ -217,7 +217,7 @@ def test_another_leader_is_asked_for_the_rest_of_what_it_names_too() -> None:
 
 
 def test_what_is_installed_moves_every_end_at_once_and_the_log_begins_anew() -> None:
-    """R10: never a high watermark beyond the log. R8: nothing of the old log comes back."""
+    """Never a high watermark beyond the log. Nothing of the old log comes back."""
     made = told_of(SNAPSHOT, log=(0, 1, 1, 2, 2))
     truncations = made.raft.ledger.truncations
     made.saves_at_once = False
@@ -239,7 +239,7 @@ def test_what_is_installed_moves_every_end_at_once_and_the_log_begins_anew() -> 
 
 
 def test_what_was_not_handed_out_before_an_install_is_not_written_after_it() -> None:
-    """R8: neither a cut of the old log nor a batch on its end belongs to the one that begins."""
+    """Neither a cut of the old log nor a batch on its end belongs to the one that begins."""
     made = follower(log=(0, 1, 1), epoch=4)
     made.drain()
     session = made.raft.role.session
@@ -259,7 +259,7 @@ def test_what_was_not_handed_out_before_an_install_is_not_written_after_it() -> 
 
 
 def test_completions_from_before_an_install_say_nothing_after_it() -> None:
-    """R22: the same offset, another log."""
+    """The same offset, another log."""
     made = told_of(SNAPSHOT)
     before = made.raft.ledger.truncations
     made.saves_at_once = False
@@ -271,7 +271,7 @@ def test_completions_from_before_an_install_say_nothing_after_it() -> None:
 
 
 def test_a_download_that_is_done_too_late_drops_nothing_that_was_acknowledged() -> None:
-    """R40: to the next leader we have acknowledged more than the snapshot holds.
+    """To the next leader we have acknowledged more than the snapshot holds.
 
     The machine is not told of it as leader or candidate either, whose logs others count on.
     """

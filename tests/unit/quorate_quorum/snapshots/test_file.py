@@ -17,8 +17,9 @@ from quorate.record import compression
 from quorate_quorum.log.events import decode_events, encode_events
 from quorate_quorum.metadata.image import EMPTY, MetadataImage
 from quorate_quorum.metadata.loader import Loader
-from quorate_quorum.snapshots import snapshot_file as snapshots
-from quorate_quorum.snapshots.snapshot_file import Download, SnapshotId
+from quorate_quorum.snapshots import file as snapshots
+from quorate_quorum.snapshots.download import Download
+from quorate_quorum.snapshots.file import SnapshotId
 from quorate_quorum.v1 import events_pb2 as ev
 from quorate_testing.simulated.disk import SimulatedDisk
 
@@ -151,7 +152,7 @@ async def test_a_directory_that_is_not_there_has_no_snapshots() -> None:
 
 @pytest.mark.parametrize("read", ["verify", "finish"])
 async def test_no_bit_of_it_may_flip(read: str) -> None:
-    """Law 7: a checksum over the whole; also what a batch's own CRC leaves out (offset, epoch)."""
+    """A checksum over the whole; also what a batch's own CRC leaves out (offset, epoch)."""
     content = await written(events_of(3))
     for position in range(len(content)):
         bad = bytearray(content)
@@ -290,7 +291,7 @@ async def test_a_download_of_a_history_that_began_otherwise_is_refused() -> None
 
 
 async def test_a_snapshot_may_be_written_while_the_same_one_is_fetched() -> None:
-    """R40: a voter that has half of it from another comes to take it itself."""
+    """A voter that has half of it from another comes to take it itself."""
     disk = await a_disk()
     content = await written(events_of(9))
     download = Download(disk, DIRECTORY, ID)
@@ -369,7 +370,7 @@ async def test_a_full_disk_leaves_no_part_behind() -> None:
 
 
 async def test_a_sync_that_fails_gives_no_name() -> None:
-    """Law 6: after a failed sync the bytes are worth nothing."""
+    """After a failed sync the bytes are worth nothing."""
     disk = await a_disk()
     disk.fail_next_sync()
     with pytest.raises(OSError):  # noqa: PT011
@@ -404,7 +405,7 @@ async def download_it(disk: SimulatedDisk) -> None:
 async def test_a_crash_at_any_point_leaves_the_old_snapshot_or_the_new_one_whole(
     doing: Doing, by_power: bool
 ) -> None:
-    """R6: temporary file, sync, rename, sync of the directory; what has the name is whole."""
+    """Temporary file, sync, rename, sync of the directory; what has the name is whole."""
     points = 0
     for crash_at in itertools.count(1):
         for seed in range(6 if by_power else 2):

@@ -25,11 +25,11 @@ from quorate_quorum.controller.decisions.voters import remove_voter
 from quorate_quorum.log.identity import Identity
 from quorate_quorum.node.config import QuorumConfig
 from quorate_quorum.raft.driver.bootstrap import format_new_voter, metadata_directory
-from quorate_quorum.snapshots import snapshot_file as files
+from quorate_quorum.snapshots import file as files
 from quorate_testing.simulated.disk import SimulatedDisk
 from tests.harness.fake_broker import FakeBroker
 from tests.unit.quorate_quorum.builders import CLUSTER, DATA, Machine, World, in_a_world
-from tests.unit.quorate_quorum.raft.test_joining import NEW, new_voter, servers
+from tests.unit.quorate_quorum.raft.driver.test_joining import NEW, new_voter, servers
 
 IDS = [100, 101, 102]
 R = TypeVar("R", admin.AddVoterResponse, admin.RemoveVoterResponse)
@@ -135,7 +135,7 @@ def test_from_three_voters_to_five_and_back_with_writes_all_the_while() -> None:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_the_leader_removes_itself_and_tells_so(seed: int) -> None:
-    """R37, R38: who asked learns that it is done; a successor leads at once; it stays outside.
+    """Who asked learns that it is done; a successor leads at once; it stays outside.
 
     Restarted with all that it knows, it follows; nothing brings it back but an administrator.
     """
@@ -169,7 +169,7 @@ def test_the_leader_removes_itself_and_tells_so(seed: int) -> None:
 
 
 def test_a_wiped_disk_comes_back_as_a_new_voter_under_the_same_id() -> None:
-    """R33: refused beside its old self; added once that is removed; and then it counts."""
+    """Refused beside its old self; added once that is removed; and then it counts."""
 
     async def program(world: World) -> None:
         await world.start()
@@ -237,7 +237,7 @@ def test_a_node_that_does_not_follow_is_not_added() -> None:
 
 
 def test_a_change_that_its_leader_could_not_commit_is_undone() -> None:
-    """R34, R35: cut off with its removal of another, it takes it back when it meets the quorum."""
+    """Cut off with its removal of another, it takes it back when it meets the quorum."""
 
     async def program(world: World) -> None:
         await world.start()
@@ -279,7 +279,7 @@ async def _removed(machine: Machine, request: admin.RemoveVoterRequest) -> Quora
 @pytest.mark.parametrize("after_ms", [0, 1, 2, 3, 4, 5, 6, 8, 10, 14, 20, 30])
 @pytest.mark.parametrize("comes", [True, False], ids=["added", "removed"])
 def test_a_change_whose_leader_dies_amid_it_is_whole_or_was_not(comes: bool, after_ms: int) -> None:
-    """R35: at each step (appended, sent, synced by some, committed); asked again it is done."""
+    """At each step (appended, sent, synced by some, committed); asked again it is done."""
 
     async def program(world: World) -> None:
         await world.start()

@@ -1,4 +1,4 @@
-"""Clocks that are wrong, threads that are not ours, answers that came too late (R21, R44, R45)."""
+"""Clocks that are wrong, threads that are not ours, answers that came too late."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ HOUR_MS = 3_600_000
 
 @pytest.mark.parametrize("by_ms", [HOUR_MS, -HOUR_MS], ids=["forward", "back"])
 def test_a_wall_clock_that_jumps_ends_no_reign_and_delays_no_election(by_ms: int) -> None:
-    """R44: timers go by the loop's clock alone; an hour is thousands of their longest waits."""
+    """Timers go by the loop's clock alone; an hour is thousands of their longest waits."""
 
     async def program(world: World) -> None:
         await world.start()
@@ -42,7 +42,7 @@ def test_a_wall_clock_that_jumps_ends_no_reign_and_delays_no_election(by_ms: int
 
 
 def test_a_node_is_touched_by_its_own_loop_alone() -> None:
-    """R45 (KAFKA-15100): another thread is refused before anything has changed."""
+    """KAFKA-15100: another thread is refused before anything has changed."""
 
     async def program(world: World) -> None:
         await world.start()
@@ -73,7 +73,7 @@ def test_a_node_is_touched_by_its_own_loop_alone() -> None:
 
 
 def test_bytes_that_were_read_for_a_reign_or_a_log_that_is_over_are_not_sent() -> None:
-    """R21 (cockroach #36353): the log may have been cut, and grown again, while they were read."""
+    """cockroach #36353: the log may have been cut, and grown again, while they were read."""
     made = leader()
     (reply,) = made.fetch(2, 1, 0)
     assert reply.end == 2

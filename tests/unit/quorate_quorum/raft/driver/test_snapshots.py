@@ -12,8 +12,8 @@ from quorate_quorum.log.events import decode_events
 from quorate_quorum.methods import FETCH_SNAPSHOT
 from quorate_quorum.raft.driver.bootstrap import metadata_directory
 from quorate_quorum.raft.driver.wire import to_history
-from quorate_quorum.snapshots import snapshot_file as files
-from quorate_quorum.snapshots.snapshot_file import SnapshotId
+from quorate_quorum.snapshots import file as files
+from quorate_quorum.snapshots.file import SnapshotId
 from quorate_quorum.v1 import raft_pb2
 from quorate_testing.simulated.disk import SimulatedDisk
 from tests.unit.quorate_quorum.builders import CLUSTER, DATA, Machine, World, in_a_world
@@ -25,7 +25,7 @@ async def taken(machine: Machine) -> SnapshotId:
 
 
 def test_a_voter_takes_a_snapshot_of_what_is_committed_and_keeps_the_newest() -> None:
-    """R34: what is in a snapshot is committed; R41: a second one of the same image is none."""
+    """What is in a snapshot is committed, and a second one of the same image is not written."""
 
     async def program(world: World) -> None:
         await world.start()
@@ -82,7 +82,7 @@ def test_voters_of_one_image_hold_the_same_bytes() -> None:
 
 
 def test_chunks_are_handed_out_and_hostile_requests_refused() -> None:
-    """R40: unknown id, stale or future epoch, positions and sizes that are none."""
+    """Unknown id, stale or future epoch, positions and sizes that are none."""
 
     async def program(world: World) -> None:
         await world.start()
@@ -163,7 +163,7 @@ def test_a_full_disk_takes_no_snapshot_and_the_voter_goes_on() -> None:
 
 
 def test_a_damaged_snapshot_stops_the_start_with_a_clear_word() -> None:
-    """Law 7; and a half-written one is swept away."""
+    """And a half-written one is swept away."""
 
     async def program(world: World) -> None:
         await world.start()
@@ -205,7 +205,7 @@ def test_a_run_begins_with_the_snapshot_and_goes_on_by_the_log() -> None:
 
 
 def test_a_log_that_ends_below_the_snapshot_begins_anew_at_it() -> None:
-    """A crash between a snapshot's name and the log's reset: the start completes it (R6).
+    """A crash between a snapshot's name and the log's reset: the start completes it.
 
     Without the rule the voter would serve and count a log with a hole.
     """

@@ -22,7 +22,7 @@ def cut_off_with_its_own_removal(*ids: int) -> tuple[Cluster, int]:
 
 
 def test_of_two_voters_the_removed_one_is_needed_until_its_removal_is_on_the_others_disk() -> None:
-    """R37, Raft dissertation 4.2.2: it alone holds the record, so the other can't be elected.
+    """Raft dissertation 4.2.2: it alone holds the record, so the other can't be elected.
 
     Without this both would wait for ever: one that has no vote to stand with, one that gets none.
     """
@@ -39,7 +39,7 @@ def test_of_two_voters_the_removed_one_is_needed_until_its_removal_is_on_the_oth
 
 
 def test_the_removed_leader_of_four_completes_its_removal_where_another_voter_is_down() -> None:
-    """R37: three of the old four are a majority, and the longest log among them is its own."""
+    """Three of the old four are a majority, and the longest log among them is its own."""
     among, removed = cut_off_with_its_own_removal(1, 2, 3, 4)
     others = [one for one in among.machines if one != removed]
     among.cut.append(others[-1])
@@ -62,7 +62,7 @@ def whose_removal_is_open(*left: int) -> Machine:
 
 
 def test_who_is_removed_does_not_count_itself_when_it_stands() -> None:
-    """R37: its own vote, on its disk, and one other are no majority of the two that are left."""
+    """Its own vote, on its disk, and one other are no majority of the two that are left."""
     made = whose_removal_is_open(2, 3)
     made.due()
     assert made.role == "prospective"
@@ -79,7 +79,7 @@ def test_who_is_removed_does_not_count_itself_when_it_stands() -> None:
 
 @pytest.mark.parametrize("since", ["committed", "another change"])
 def test_who_is_removed_for_good_does_not_stand(since: str) -> None:
-    """R25: a change that came after its removal, or the high watermark, says that it is committed.
+    """A change that came after its removal, or the high watermark, says that it is committed.
 
     After a start the high watermark is not known, and no other change comes before the commit.
     """

@@ -1,4 +1,4 @@
-"""Who grants a pre-vote: every state of a voter against every kind of request (R24, R26, KIP-996).
+"""Who grants a pre-vote: every state of a voter against every kind of request (KIP-996).
 
 `+` granted, `.` refused. No grant is remembered, and none raises an epoch that nobody is in.
 """
@@ -153,10 +153,10 @@ CASES = [
 def test_who_grants_which_pre_vote(
     make: Callable[[], Machine], request_of: Callable[[Machine], dict[str, Any]], granted: bool
 ) -> None:
-    """R24 (KIP-996): a leader denies all of its epoch, a follower while it hears its leader.
+    """KIP-996: a leader denies all of its epoch, a follower while it hears its leader.
 
-    A stranger that asks is heard only where no leader is (R25, R36); a log that holds less gets
-    nothing (R20), nor does anybody from a disk that forgot (R33).
+    A stranger that asks is heard only where no leader is; a log that holds less gets
+    nothing, nor does anybody from a disk that forgot.
     """
     made = make()
     before = made.raft.hard_state

@@ -23,8 +23,8 @@ from quorate_quorum.node.config import BrokerConfig
 from quorate_quorum.node.environment import Environment
 from quorate_quorum.node.server import NodeFailed
 from quorate_quorum.raft.driver.bootstrap import metadata_directory
-from quorate_quorum.snapshots import snapshot_file as files
-from quorate_quorum.snapshots.snapshot_file import SnapshotId
+from quorate_quorum.snapshots import file as files
+from quorate_quorum.snapshots.file import SnapshotId
 from quorate_quorum.v1.events_pb2 import Config, Feature, MetadataEvent, SnapshotStart
 from quorate_testing.simulated.disk import SimulatedDisk
 from tests.harness.fake_broker import FakeBroker
@@ -144,7 +144,7 @@ def asked_of(machine: Machine, each_s: float = 0.01) -> list[tuple[SnapshotId, i
 
 
 def test_when_the_leader_dies_the_next_one_sends_the_rest() -> None:
-    """R40: the file of every voter is the same, so nothing is fetched twice."""
+    """The file of every voter is the same, so nothing is fetched twice."""
 
     async def program(world: World) -> None:
         away, leader, snapshot = await apart(world)
@@ -165,7 +165,7 @@ def test_when_the_leader_dies_the_next_one_sends_the_rest() -> None:
 
 
 def test_a_newer_snapshot_in_the_middle_of_a_download_replaces_it() -> None:
-    """R40: two snapshots quickly; the older one is gone from the leader's disk besides."""
+    """Two snapshots quickly; the older one is gone from the leader's disk besides."""
 
     async def program(world: World) -> None:
         away, leader, snapshot = await apart(world)
@@ -206,7 +206,7 @@ def test_it_fetches_and_votes_while_it_downloads() -> None:
 
 @pytest.mark.parametrize("kind", ["cut", "longer", "lies", "rotten", "missing"])
 def test_what_a_leader_sends_is_believed_only_whole(kind: str) -> None:
-    """R40: chunks that do not fit, a size that lies, a rotten file: refused, and tried again."""
+    """Chunks that do not fit, a size that lies, a rotten file: refused, and tried again."""
 
     async def program(world: World) -> None:
         away, leader, needed = await apart(world)
@@ -295,7 +295,7 @@ def test_a_full_disk_downloads_nothing_and_the_voter_goes_on_when_there_is_room(
 
 
 def test_a_sync_that_fails_under_a_download_stops_the_voter() -> None:
-    """Law 6: and what it had fetched is swept away at the next start."""
+    """And what it had fetched is swept away at the next start."""
 
     async def program(world: World) -> None:
         away, _, snapshot = await apart(world)
@@ -463,7 +463,7 @@ def test_a_voter_takes_a_snapshot_after_the_interval_if_anything_was_committed()
 
 
 def test_a_snapshot_taken_while_writes_go_on_cuts_nothing_above_it() -> None:
-    """R39: the segment that was closed for it may reach beyond its offset."""
+    """The segment that was closed for it may reach beyond its offset."""
 
     async def program(world: World) -> None:
         await start_all(world)
@@ -583,7 +583,7 @@ def test_a_disk_that_joined_later_takes_the_same_snapshot_as_the_others() -> Non
 
 @pytest.mark.parametrize("at", range(1, 6))
 def test_a_sync_that_fails_under_a_snapshot_stops_the_voter(at: int) -> None:
-    """Law 6: of the log before it, of the file, or of the closed segment; nothing is lost."""
+    """Of the log before it, of the file, or of the closed segment; nothing is lost."""
 
     async def program(world: World) -> None:
         voter = world.voters[0]

@@ -14,21 +14,25 @@ from quorate.errors import (
 )
 from quorate_quorum.log.disk import Disk
 from quorate_quorum.node.config import ConfigError
-from quorate_quorum.snapshots import snapshot_file as files
-from quorate_quorum.snapshots.snapshot_file import Download, SnapshotId
+from quorate_quorum.snapshots import file as files
+from quorate_quorum.snapshots.download import Download
+from quorate_quorum.snapshots.file import SnapshotId
 from quorate_quorum.v1.events_pb2 import MetadataEvent, SnapshotStart
 
-#: No chunk is larger, whatever is asked for.
+#: No chunk is larger, whatever a peer asks for.
 CHUNK_BYTES_MAX = 1 << 20
 
 
 class Snapshots:
-    """Use `open` first. `newest` has been verified, by this process or by its writing it."""
+    """The snapshots of one voter; `open` comes first.
+
+    `newest` is whole: this process has verified it, or has written it.
+    """
 
     def __init__(self, disk: Disk, directory: str) -> None:
         self._disk = disk
         self._directory = directory
-        #: One at a time makes snapshots or removes them.
+        #: Held while snapshots are made or removed, so that none goes that was just made.
         self._changing = asyncio.Lock()
         self.newest: SnapshotId | None = None
 

@@ -405,7 +405,7 @@ def code_of(answer: Any) -> str:
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_bad_input_is_refused_and_the_quorum_goes_on(case: Case) -> None:
-    """R25 and R36 too: nobody's word alone moves the epoch or ends the reign."""
+    """Nobody's word alone moves the epoch or ends the reign."""
 
     async def program(world: World) -> None:
         facts = await facts_of(world)

@@ -64,7 +64,7 @@ def test_the_quorum_state_survives_being_written(state: HardState) -> None:
 
 
 def test_a_quorum_state_of_another_version_or_with_any_bit_flipped_is_refused() -> None:
-    """R11, R7: a voter with a damaged state file does not guess its vote."""
+    """A voter with a damaged state file does not guess its vote."""
     data = encode_state(HardState(7, ReplicaKey(3, b"d" * 16)))
     for position in range(len(data)):
         broken = bytearray(data)
@@ -77,7 +77,7 @@ def test_a_quorum_state_of_another_version_or_with_any_bit_flipped_is_refused() 
 
 
 def test_a_quorum_state_of_a_newer_version_is_refused_though_its_checksum_fits() -> None:
-    """R11: what a later release means by these bytes is not for us to guess."""
+    """What a later release means by these bytes is not for us to guess."""
     body = bytes([VERSION + 1]) + encode_state(HardState(7))[1 : STATE.size]
     with pytest.raises(StorageError, match=f"has version {VERSION + 1}; this release reads"):
         decode_state(body + CRC.pack(crc32c(body)))
@@ -117,7 +117,7 @@ def test_formatting_survives_a_power_loss_and_is_done_once() -> None:
 
 @pytest.mark.parametrize("is_lost", [False, True], ids=["at the end", "in the middle"])
 def test_a_small_file_is_replaced_whole_or_not_at_all(is_lost: bool) -> None:
-    """R6: a rename that outlives a power loss, of bytes that do not; or the other way round."""
+    """A rename that outlives a power loss, of bytes that do not; or the other way round."""
 
     async def program(loop: SimulatedLoop) -> None:
         found: set[bytes] = set()
@@ -253,7 +253,7 @@ def test_a_cut_and_what_replaces_it_are_carried_out_in_order() -> None:
 def test_a_log_with_another_epoch_at_the_snapshots_end_begins_anew_there(
     epoch: int, start: int
 ) -> None:
-    """R39: the record before the snapshot's end is of its epoch, or the log has another past."""
+    """The record before the snapshot's end is of its epoch, or the log has another past."""
 
     async def program(loop: SimulatedLoop) -> None:
         kept = disk()
@@ -273,7 +273,7 @@ def test_a_log_with_another_epoch_at_the_snapshots_end_begins_anew_there(
 
 
 def test_a_log_that_begins_above_its_newest_snapshot_is_refused_and_left_as_it_is() -> None:
-    """R39: what lies between is nowhere; to begin anew at an older snapshot would drop the rest."""
+    """What lies between is nowhere; to begin anew at an older snapshot would drop the rest."""
 
     async def program(loop: SimulatedLoop) -> None:
         kept = disk()

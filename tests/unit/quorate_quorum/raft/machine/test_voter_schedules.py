@@ -1,4 +1,4 @@
-"""Changes of voters in flight while leaders change: Ongaro's three schedules of 2015 (R32).
+"""Changes of voters in flight while leaders change: Ongaro's three schedules of 2015.
 
 A leader appends a change and is cut off before it is committed; the others elect another, which
 makes its own change; then the first is back, counting by its set. Two leaders that each commit by
@@ -90,7 +90,7 @@ def schedule(name: str, first: int, second: int) -> tuple[list[int], list[int]]:
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("name", ["an add and a removal", "two adds", "two removals"])
 def test_two_leaders_with_a_change_each_never_both_commit(name: str, seed: int) -> None:
-    """R32: the second leader's change commits, the first one's is undone, nothing is lost."""
+    """The second leader's change commits, the first one's is undone, nothing is lost."""
     among = begun(seed)
     (first,) = among.leading
     others = [voter for voter in VOTERS if voter != first]
@@ -119,7 +119,7 @@ def test_two_leaders_with_a_change_each_never_both_commit(name: str, seed: int) 
 
 
 def test_a_voter_that_only_knows_itself_to_be_an_observer_gives_its_vote() -> None:
-    """R36 (etcd, campaign_learner_must_vote): the leader that made it a voter died with the news.
+    """etcd, campaign_learner_must_vote: the leader that made it a voter died with the news.
 
     Of 1, 2 and 3, made of 1 and 2 by adding 3, the first is dead: 2 knows of the change and needs
     the vote of 3, which does not.
@@ -133,7 +133,7 @@ def test_a_voter_that_only_knows_itself_to_be_an_observer_gives_its_vote() -> No
 
 
 def test_who_is_asked_under_the_id_of_its_former_disk_gives_no_vote() -> None:
-    """R33: a candidate that still counts on the wiped disk must not be elected by the new one."""
+    """A candidate that still counts on the wiped disk must not be elected by the new one."""
     made = machine(3, (1, 2, 3))
     old = made.raft.me._replace(directory_id=b"wiped".ljust(16))
     assert not made.ask_vote(2, 1, voter=old).granted

@@ -1,6 +1,6 @@
 """Whose higher epoch a voter makes its own: a member's, within a bound, and hardly anybody else's.
 
-R25 (who was removed disturbs nobody), R36 (a voter that our log does not know yet is heard).
+A removed replica disturbs nobody; a voter that our log does not know yet is heard.
 """
 
 from __future__ import annotations
@@ -78,14 +78,14 @@ def test_a_higher_epoch_of_a_member_is_taken_as_far_as_a_leap_goes(role: str, sa
 def test_a_strangers_epoch_is_taken_only_if_it_stands_or_leads_and_we_hear_no_leader(
     role: str, say: str
 ) -> None:
-    """R36 and R25: it may be a voter that we do not know yet, or one that was removed."""
+    """It may be a voter that we do not know yet, or one that was removed."""
     hears_none = role in ("hears-none", "unattached")
     assert _moves(role, say, STRANGER, 1) is (hears_none and say in HEARD_OF_STRANGERS)
     assert not _moves(role, say, STRANGER, EPOCH_LEAP_MAX + 1)
 
 
 def test_a_voter_that_our_log_does_not_know_gets_our_vote_while_we_hear_no_leader() -> None:
-    """R36 (etcd, campaign_learner_must_vote)."""
+    """etcd, campaign_learner_must_vote."""
     assert _left_follower().ask_vote(STRANGER, LED + 1, end=9).granted
     assert not _fresh_follower().ask_vote(STRANGER, LED + 1, end=9).granted
 

@@ -1,4 +1,4 @@
-"""Leadership transfer, at the machine: R29 as a table, under the names of etcd's tests.
+"""Leadership transfer, at the machine, as a table under the names of etcd's tests.
 
 Each is named after the TestLeaderTransfer* that it follows; hashicorp/raft 570 and 581 are the
 same races.
@@ -74,7 +74,7 @@ def elected(*ids: int) -> tuple[Cluster, int]:
 
 
 def test_to_up_to_date_node() -> None:
-    """R29: it makes way at once, names that voter first, and that voter is elected."""
+    """It makes way at once, names that voter first, and that voter is elected."""
     assert successors(transfer(serving_leader(), 3)) == [(3, 2), (3, 2)]
     made, leader = elected(1, 2, 3)
     for named in [one for one in (1, 2, 3) if one != leader] + [leader]:
@@ -88,13 +88,13 @@ def test_to_up_to_date_node() -> None:
 
 
 def test_to_up_to_date_node_from_follower() -> None:
-    """R29: a follower transfers nothing, and says who can."""
+    """A follower transfers nothing, and says who can."""
     with pytest.raises(NotControllerError, match="leader 2"):
         transfer(follower(), 3)
 
 
 def test_with_check_quorum() -> None:
-    """R29: the others vote at once, although they have just heard the leader."""
+    """The others vote at once, although they have just heard the leader."""
     made, leader = elected(1, 2, 3, 4, 5)
     named = leader % 5 + 1
     now_ms = made.machines[leader].now_ms
@@ -105,7 +105,7 @@ def test_with_check_quorum() -> None:
 
 
 def test_to_slow_follower() -> None:
-    """R29: it leads until that voter holds all that it does, and goes in that very turn."""
+    """It leads until that voter holds all that it does, and goes in that very turn."""
     made = serving_leader()
     behind(made, 3)
     assert successors(transfer(made, 3)) == []
@@ -116,7 +116,7 @@ def test_to_slow_follower() -> None:
 
 
 def test_to_self() -> None:
-    """R29: nothing happens."""
+    """Nothing happens."""
     made = serving_leader()
     assert transfer(made, 1) == []
     propose(made)
@@ -124,7 +124,7 @@ def test_to_self() -> None:
 
 
 def test_to_non_existing_node() -> None:
-    """R29 (and TestTransferNonMember): the voters are named."""
+    """and TestTransferNonMember: the voters are named."""
     made = serving_leader()
     with pytest.raises(InvalidRequestError, match=r"4 is not the id of a voter.*\[1, 2, 3\]"):
         transfer(made, 4)
@@ -132,7 +132,7 @@ def test_to_non_existing_node() -> None:
 
 
 def test_to_an_observer() -> None:
-    """R29 (TestLeaderTransferToLearner): one that does not vote cannot lead."""
+    """TestLeaderTransferToLearner: one that does not vote cannot lead."""
     made = serving_leader()
     catch_up(made, 4)
     with pytest.raises(InvalidRequestError):
@@ -140,7 +140,7 @@ def test_to_an_observer() -> None:
 
 
 def test_timeout() -> None:
-    """R29: after an election timeout it is given up, once, and proposals are taken again."""
+    """After an election timeout it is given up, once, and proposals are taken again."""
     made = serving_leader()
     behind(made, 3)
     transfer(made, 3)
@@ -154,7 +154,7 @@ def test_timeout() -> None:
 
 
 def test_the_end_of_a_transfer_is_a_deadline_of_the_machine() -> None:
-    """R29: nothing else need happen for it to be given up."""
+    """Nothing else need happen for it to be given up."""
     made = serving_leader()
     behind(made, 3)
     made.tick(37)  # nothing else is due half a second after this
@@ -167,7 +167,7 @@ def test_the_end_of_a_transfer_is_a_deadline_of_the_machine() -> None:
 
 
 def test_ignore_proposal() -> None:
-    """R29: while it is under way nothing is proposed, and whoever tries may try again."""
+    """While it is under way nothing is proposed, and whoever tries may try again."""
     made = serving_leader()
     behind(made, 3)
     transfer(made, 3)
@@ -178,7 +178,7 @@ def test_ignore_proposal() -> None:
 
 
 def test_receive_higher_epoch_vote() -> None:
-    """R29: another election ends the reign and the transfer with it."""
+    """Another election ends the reign and the transfer with it."""
     made = serving_leader()
     behind(made, 3)
     transfer(made, 3)
@@ -190,7 +190,7 @@ def test_receive_higher_epoch_vote() -> None:
 
 
 def test_remove_node() -> None:
-    """R29: who was removed is no voter; and nobody can be removed while it is to lead."""
+    """Who was removed is no voter; and nobody can be removed while it is to lead."""
     made = serving_leader()
     behind(made, 3)
     transfer(made, 3)
@@ -203,7 +203,7 @@ def test_remove_node() -> None:
 
 
 def test_demote_node() -> None:
-    """R29: one that fetches on as an observer after its removal is not made the leader."""
+    """One that fetches on as an observer after its removal is not made the leader."""
     made = serving_leader()
     propose(made, 1, 2)
     catch_up(made, 2)
@@ -214,7 +214,7 @@ def test_demote_node() -> None:
 
 
 def test_back() -> None:
-    """R29: naming the leader itself takes a transfer back."""
+    """Naming the leader itself takes a transfer back."""
     made = serving_leader()
     behind(made, 3)
     transfer(made, 3)
@@ -226,7 +226,7 @@ def test_back() -> None:
 
 
 def test_second_transfer_to_another_node() -> None:
-    """R29: the newer one counts, with its own time, and who waits for the older one is told."""
+    """The newer one counts, with its own time, and who waits for the older one is told."""
     made = serving_leader()
     behind(made, 3)
     transfer(made, 3)
@@ -235,7 +235,7 @@ def test_second_transfer_to_another_node() -> None:
 
 
 def test_second_transfer_to_same_node() -> None:
-    """R29: the first one goes on; its time is not prolonged."""
+    """The first one goes on; its time is not prolonged."""
     made = serving_leader()
     behind(made, 3)
     transfer(made, 3)
@@ -248,7 +248,7 @@ def test_second_transfer_to_same_node() -> None:
 
 
 def test_to_a_voter_that_is_silent() -> None:
-    """R29 (hashicorp/raft 570): an end that was equal once says nothing of one that is gone."""
+    """hashicorp/raft 570: an end that was equal once says nothing of one that is gone."""
     made = serving_leader()
     made.now_ms += 1_000
     for _ in range(2):  # it echoes the round that the first one began
@@ -276,7 +276,7 @@ def test_to_nobody_in_particular() -> None:
 
 
 def test_a_successor_that_is_not_elected_leaves_the_place_to_another() -> None:
-    """R29: the named voter dies in that moment; the quorum elects somebody all the same."""
+    """The named voter dies in that moment; the quorum elects somebody all the same."""
     made, leader = elected(1, 2, 3)
     named = leader % 3 + 1
     transfer(made.machines[leader], named)

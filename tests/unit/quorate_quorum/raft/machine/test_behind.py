@@ -16,7 +16,7 @@ def told(made: Machine, count: int, high_watermark: int) -> None:
 
 
 def test_a_voter_that_fell_behind_votes_again_though_the_high_watermark_runs_ahead_of_it() -> None:
-    """DESIGN 5: until it has fetched to a high watermark that a leader told it; not to each."""
+    """Until it has fetched to a high watermark that a leader told it; not to each."""
     made = follower(3, 2, 5)
     told(made, 3, high_watermark=10)
     assert made.raft.hard_state.is_behind

@@ -12,11 +12,11 @@ import pytest
 from quorate.errors import CorruptRecordError, StorageError
 from quorate_quorum.raft.driver.applier import Applier
 from quorate_quorum.raft.driver.batches import read_below
-from quorate_quorum.raft.driver.snapshots import Snapshots
 from quorate_quorum.raft.machine.events import Event
 from quorate_quorum.raft.machine.ready import Ready
-from quorate_quorum.snapshots import snapshot_file as files
-from quorate_quorum.snapshots.snapshot_file import SnapshotId
+from quorate_quorum.snapshots import file as files
+from quorate_quorum.snapshots.file import SnapshotId
+from quorate_quorum.snapshots.store import Snapshots
 from quorate_quorum.v1 import events_pb2 as ev
 from quorate_testing.simulated.disk import SimulatedDisk
 from quorate_testing.simulated.loop import simulate
@@ -84,7 +84,7 @@ def run(program: Any) -> None:
 
 
 def test_a_snapshot_that_is_begun_is_passed_whole_before_a_newer_one() -> None:
-    """R40: the parts of two are never mixed."""
+    """The parts of two are never mixed."""
 
     async def program(world: World) -> None:
         world.at_part = [SECOND]
@@ -123,7 +123,7 @@ def test_a_snapshot_that_is_just_missing_ends_the_node() -> None:
 
 
 def test_what_lies_below_the_log_is_not_read_from_it() -> None:
-    """R41: a watcher asked while the log was cut; the next look tells it of the snapshot."""
+    """A watcher asked while the log was cut; the next look tells it of the snapshot."""
 
     async def program(world: World) -> None:
         world.install(FIRST)

@@ -139,7 +139,7 @@ async def write_snapshot(
     assert snapshot.offset > 0, snapshot
     assert snapshot.epoch >= 0, snapshot
     target = path_of(directory, snapshot)
-    part = await _new_part(disk, target + WRITTEN_SUFFIX)
+    part = await new_part(disk, target + WRITTEN_SUFFIX)
     try:
         offset = size = crc = 0
         for batch in _batches(start, events):
@@ -153,9 +153,9 @@ async def write_snapshot(
         end = MetadataEvent(snapshot_end=SnapshotEnd(size=size, crc32c=crc))
         data = encode_events((end,), base_offset=offset, epoch=snapshot.epoch, timestamp_ms=0)
         await part.append((data,))
-        await _publish(disk, part, target)
+        await publish(disk, part, target)
     except BaseException:
-        await _discard(disk, part)
+        await discard(disk, part)
         raise
     return size + len(data)
 
@@ -178,13 +178,14 @@ def _batches(
         yield batch
 
 
-async def _new_part(disk: Disk, path: str) -> File:
+async def new_part(disk: Disk, path: str) -> File:
+    """Open an empty file; what an earlier try left of it goes."""
     if await disk.exists(path):
         await disk.remove(path)
     return await disk.open(path, create=True)
 
 
-async def _publish(disk: Disk, part: File, target: str) -> None:
+async def publish(disk: Disk, part: File, target: str) -> None:
     """Give whole bytes their final name: sync, rename, sync of the directory.
 
     In another order a power loss could leave the name without the bytes.
@@ -195,7 +196,7 @@ async def _publish(disk: Disk, part: File, target: str) -> None:
     await disk.sync_directory(target.rpartition("/")[0])
 
 
-async def _discard(disk: Disk, part: File) -> None:
+async def discard(disk: Disk, part: File) -> None:
     """Leave no bytes on a disk that may be full; what can't be removed, the next start removes."""
     with suppress(OSError):
         await part.close()
@@ -211,7 +212,7 @@ async def read_start(disk: Disk, path: str) -> SnapshotStart:
     async with aclosing(_walk(disk, path)) as batches:
         async for _, header, batch in batches:
             return _start_of(path, header, batch)
-    raise _corrupt(path, "it is empty")
+    raise corrupt(path, "it is empty")
 
 
 async def verify(disk: Disk, path: str, *, decode: bool = False) -> SnapshotStart:
@@ -227,11 +228,11 @@ async def verify(disk: Disk, path: str, *, decode: bool = False) -> SnapshotStar
     async with aclosing(_walk(disk, path)) as batches:
         async for position, header, batch in batches:
             if end is not None:
-                raise _corrupt(path, f"bytes follow its end at byte {position}")
+                raise corrupt(path, f"bytes follow its end at byte {position}")
             if start is None:
                 start = _start_of(path, header, batch)
             if (header.base_offset, header.leader_epoch) != (offset, start.epoch):
-                raise _corrupt(
+                raise corrupt(
                     path,
                     f"the batch at byte {position} has offset {header.base_offset} and epoch"
                     f" {header.leader_epoch}, not {offset} and {start.epoch}",
@@ -243,13 +244,13 @@ async def verify(disk: Disk, path: str, *, decode: bool = False) -> SnapshotStar
             if end is None:
                 crc = crc32c(batch, crc)
             elif (end.size, end.crc32c) != (position, crc):
-                raise _corrupt(
+                raise corrupt(
                     path,
                     f"its end says {end.size} bytes with CRC {end.crc32c:#010x}; there are"
                     f" {position} with {crc:#010x}",
                 )
     if start is None or end is None:
-        raise _corrupt(path, "it is empty" if start is None else "it has no end")
+        raise corrupt(path, "it is empty" if start is None else "it has no end")
     return start
 
 
@@ -281,7 +282,7 @@ async def _walk(disk: Disk, path: str) -> AsyncGenerator[tuple[int, BatchHeader,
                 position += header.size
             await asyncio.sleep(0)
     except CorruptRecordError as error:
-        raise _corrupt(path, str(error)) from None
+        raise corrupt(path, str(error)) from None
     finally:
         await file.close()
 
@@ -304,7 +305,7 @@ async def _whole_batches(file: File, position: int) -> Buffer:
 def _start_of(path: str, header: BatchHeader, batch: Buffer) -> SnapshotStart:
     events = _events(path, batch, snapshot_ends=True)
     if len(events) != 1 or events[0].WhichOneof("event") != "snapshot_start":
-        raise _corrupt(path, "it does not begin with a SnapshotStart")
+        raise corrupt(path, "it does not begin with a SnapshotStart")
     start = events[0].snapshot_start
     if start.version != VERSION:
         raise UnsupportedError(
@@ -314,7 +315,7 @@ def _start_of(path: str, header: BatchHeader, batch: Buffer) -> SnapshotStart:
     name = path.rpartition("/")[2]
     named = id_of(name) or id_of_part(name)
     if SnapshotId(start.offset, start.epoch) != named or header.leader_epoch != start.epoch:
-        raise _corrupt(
+        raise corrupt(
             path,
             f"it says offset {start.offset} and epoch {start.epoch}, its first batch says epoch"
             f" {header.leader_epoch}, and its name another",
@@ -331,7 +332,7 @@ def _end_of(path: str, header: BatchHeader, batch: Buffer, *, decode: bool) -> S
     events = _events(path, batch, snapshot_ends=True)
     kind = events[0].WhichOneof("event") if events else None
     if kind == "snapshot_start" and header.base_offset > 0:
-        raise _corrupt(path, f"a second SnapshotStart at offset {header.base_offset}")
+        raise corrupt(path, f"a second SnapshotStart at offset {header.base_offset}")
     return events[0].snapshot_end if kind == "snapshot_end" else None
 
 
@@ -339,96 +340,9 @@ def _events(path: str, batch: Buffer, *, snapshot_ends: bool) -> list[MetadataEv
     try:
         return decode_events(batch, snapshot_ends=snapshot_ends)
     except CorruptRecordError as error:
-        raise _corrupt(path, str(error)) from None
+        raise corrupt(path, str(error)) from None
 
 
-def _corrupt(path: str, found: str) -> CorruptRecordError:
+def corrupt(path: str, found: str) -> CorruptRecordError:
+    """Return the error of a snapshot that is not as it was written."""
     return CorruptRecordError(f"snapshot {path}: {found}")
-
-
-class Download:
-    """A snapshot that comes in chunks from a leader, in order; another leader may send the rest.
-
-    A chunk that does not fit raises CorruptRecordError and changes nothing. What is fetched is
-    worth nothing until `finish` has checked it whole.
-    """
-
-    def __init__(self, disk: Disk, directory: str, snapshot: SnapshotId) -> None:
-        self._disk = disk
-        self._target = path_of(directory, snapshot)
-        self._part: File | None = None
-        self.snapshot = snapshot
-        #: Bytes that are here: where the next chunk must begin.
-        self.position = 0
-        #: Bytes of the whole; None until the first chunk has said it.
-        self.size: int | None = None
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether all bytes are here, good or bad."""
-        return self.size == self.position
-
-    async def add(self, position: int, data: Buffer, *, size: int) -> None:
-        """Write a chunk; `size` is what its sender says of the whole. OSError if the disk fails."""
-        wrong = self._misfit(position, len(data), size)
-        if wrong is not None:
-            raise CorruptRecordError(f"a chunk of snapshot {self._target}: {wrong}")
-        if self._part is None:
-            self._part = await _new_part(self._disk, self._target + FETCHED_SUFFIX)
-        await self._part.append((data,))
-        self.size = size
-        self.position += len(data)
-
-    def parts(self) -> AsyncGenerator[bytes, None]:
-        """Yield the batches of events of what has come, once it is complete; close with aclosing.
-
-        As good as their own CRCs: whether the whole is good, `finish` finds out.
-        """
-        assert self._part is not None, "no chunk came"
-        return parts(self._disk, self._part.path)
-
-    def _misfit(self, position: int, length: int, size: int) -> str | None:
-        if not 0 < size <= SNAPSHOT_BYTES_MAX:
-            return f"it says {size} bytes for the whole; 1 to {SNAPSHOT_BYTES_MAX} are possible"
-        if self.size not in (None, size):
-            return f"it says {size} bytes for the whole, and {self.size} were said before"
-        if position != self.position:
-            return f"it begins at byte {position}, and {self.position} is the next"
-        if not 0 < length <= size - position:
-            return f"it has {length} bytes at byte {position} of {size}"
-        return None
-
-    async def finish(
-        self, *, cluster_id: str, quorum_generation: int, bootstrap_hash: bytes = b""
-    ) -> SnapshotStart:
-        """Check the whole, then make it durable under its final name.
-
-        CorruptRecordError or UnsupportedError, as `verify`, or if it is of another cluster,
-        generation or bootstrap batch (empty: not known): nothing is left of it, and the next
-        download begins at 0.
-        """
-        assert self._part is not None, "no chunk came"
-        assert self.is_complete, (self.position, self.size)
-        try:
-            start = await verify(self._disk, self._part.path, decode=True)
-            if (start.cluster_id, start.quorum_generation) != (cluster_id, quorum_generation):
-                raise _corrupt(
-                    self._target,
-                    f"it is of cluster {start.cluster_id}, generation {start.quorum_generation};"
-                    f" this node is of {cluster_id}, generation {quorum_generation}",
-                )
-            if bootstrap_hash and start.bootstrap_hash not in (b"", bootstrap_hash):
-                raise _corrupt(self._target, "its history began with another bootstrap batch")
-            await _publish(self._disk, self._part, self._target)
-        except BaseException:
-            await self.discard()
-            raise
-        self._part = None
-        return start
-
-    async def discard(self) -> None:
-        """Forget what has come so far. Safe to repeat."""
-        part, self._part = self._part, None
-        self.position, self.size = 0, None
-        if part is not None:
-            await _discard(self._disk, part)
