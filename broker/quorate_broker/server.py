@@ -30,6 +30,7 @@ from quorate_broker.operations.admin import Admin
 from quorate_broker.operations.metadata import Metadata
 from quorate_broker.operations.producer_ids import ProducerIds
 from quorate_broker.publisher import Publisher
+from quorate_broker.registration import Registration
 from quorate_broker.replicas.producer_expiry import ProducerExpiry
 from quorate_broker.replicas.reconciler import Reconciler
 from quorate_broker.replicas.replicas import Replicas
@@ -121,7 +122,7 @@ class BrokerServer(NodeServer["BrokerConfig"]):
         rooms = self._rooms
         if rooms is None:
             return
-        await self._unless_failed(rooms.lifecycle.leave)
+        await self._unless_failed(rooms.lifecycle.heartbeats.leave)
         are_writers_gone = False
         try:
             async with asyncio.timeout(ROOMS_STOP_MAX_S):
@@ -160,16 +161,16 @@ class _Rooms:
             fail=server.fail,
             quorum_generation=directories.quorum_generation,
         )
-        self.replicas = Replicas(config, environment, self.client)
+        registration = Registration(directories.cluster_id, config.node_id, server.incarnation)
+        self.replicas = Replicas(config, environment, self.client, registration)
         self.reconciler = Reconciler(self.replicas, server.fail)
         self.fetchers = Fetchers(self.replicas, server.fail)
         self.isr = IsrKeeper(self.replicas, self.client, server.fail)
         self.producer_expiry = ProducerExpiry(self.replicas, server.fail)
         self.lifecycle = Lifecycle(
             config,
-            disk=environment.disk,
-            features=environment.features,
-            incarnation=server.incarnation,
+            environment,
+            registration,
             directories=directories,
             client=self.client,
             replicas=self.replicas,
@@ -214,5 +215,5 @@ class _Rooms:
 
     async def _allocate_producer_ids(self) -> range:
         return await self.client.allocate_producer_ids(
-            self.replicas.broker_id, self.lifecycle.broker_epoch
+            self.replicas.broker_id, self.lifecycle.registration.broker_epoch
         )

@@ -1338,7 +1338,7 @@ MUTANTS = (
     Mutant(
         "L1",
         "a lossy replica is not reported",
-        "broker/quorate_broker/lifecycle.py",
+        "broker/quorate_broker/heartbeats.py",
         "            lossy_replicas=self._lossy(),\n",
         "",
         (
@@ -1349,7 +1349,7 @@ MUTANTS = (
     Mutant(
         "L1",
         "a broker is unfenced before its lossy replicas are settled",
-        "broker/quorate_broker/lifecycle.py",
+        "broker/quorate_broker/heartbeats.py",
         "want_fence=not self._is_open or len(self._replicas.losses) > 0,",
         "want_fence=not self._is_open,",
         (

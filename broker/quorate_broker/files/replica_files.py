@@ -25,6 +25,7 @@ from quorate_quorum.log.segment import LOG
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
+    from quorate_broker.registration import Registration
     from quorate_quorum.node.config import BrokerConfig
     from quorate_quorum.node.environment import Environment
 
@@ -89,7 +90,7 @@ class FilesHost(Protocol):
     environment: Environment
     directories: dict[bytes, LogDirectory]
     failed_directories: dict[bytes, str]
-    cluster_id: str
+    registration: Registration
     quorum_generation: int
 
     def directory_failed(self, directory_id: bytes, reason: str) -> None: ...
@@ -128,7 +129,9 @@ class ReplicaFiles:
             raise storage_error(f"{path}: can't be made", error, nothing_done=True) from error
 
     async def _write_metadata(self, path: str, topic_id: bytes) -> None:
-        metadata = PartitionMetadata(topic_id, self._host.cluster_id, self._host.quorum_generation)
+        metadata = PartitionMetadata(
+            topic_id, self._host.registration.cluster_id, self._host.quorum_generation
+        )
         await replace_whole(self._disk, f"{path}/{METADATA_FILE}", metadata.encode())
 
     async def check_directory(self, directory: LogDirectory) -> None:

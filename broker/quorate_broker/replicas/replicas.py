@@ -27,6 +27,7 @@ from quorate_quorum.metadata.partitions import NO_LEADER
 
 if TYPE_CHECKING:
     from quorate_broker.files.inventory import Inventory
+    from quorate_broker.registration import Registration
     from quorate_quorum.client.client import QuorumClient
     from quorate_quorum.configs import TopicConfig
     from quorate_quorum.metadata.image import MetadataImage
@@ -56,22 +57,25 @@ class RoleListener(Protocol):
 class Replicas:
     """See the module. It is the PartitionHost of its partitions.
 
-    Lifecycle sets `directories`, `cluster_id` and `quorum_generation` before the logs are opened,
-    `broker_epoch` and `incarnation` once the registration is applied and the run file says so:
-    before that nothing leads, fetches or appends.
+    Lifecycle sets `directories` and `quorum_generation` before the logs are opened, and a
+    registration with an epoch once it is applied and the run file says so: before that nothing
+    leads, fetches or appends.
     """
 
     def __init__(
-        self, config: BrokerConfig, environment: Environment, client: QuorumClient
+        self,
+        config: BrokerConfig,
+        environment: Environment,
+        client: QuorumClient,
+        registration: Registration,
     ) -> None:
         self.config = config
         self.environment = environment
         self.client = client
         #: As the Reconciler carries it out.
         self.image: MetadataImage = EMPTY
-        self.cluster_id = ""
-        self.broker_epoch = -1
-        self.incarnation = b""
+        #: Of this run, with an epoch once its image has passed it and the run has begun.
+        self.registration = registration
         #: Of `image`; what is written names it.
         self.quorum_generation = client.quorum_generation
         #: Called before an image of another generation is carried out: it must survive a crash.
@@ -171,7 +175,7 @@ class Replicas:
     def fenced(self) -> bool:
         """Whether this broker, as it sees itself, must not lead."""
         broker = self.image.brokers.get(self.broker_id)
-        return broker is None or broker.fenced or broker.epoch != self.broker_epoch
+        return broker is None or broker.fenced or broker.epoch != self.registration.broker_epoch
 
     def eligible_epoch(self, partition: Partition, broker_id: int) -> int:
         """Return the broker_epoch of a broker that may be in the ISR, -1 if it may not."""

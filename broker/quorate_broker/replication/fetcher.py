@@ -203,7 +203,7 @@ class LeaderStream:
         """Keep a stream open for good."""
         while True:
             endpoint = self._replicas.endpoint_of(self.leader)
-            if endpoint and self._replicas.broker_epoch >= 0:
+            if endpoint and self._replicas.registration.is_known:
                 try:
                     await self._session(endpoint)
                     reason = "the leader ended it"
@@ -238,7 +238,7 @@ class LeaderStream:
     async def _begin(self) -> None:
         """A new stream knows nothing: every partition is named when it can be."""
         self._is_open = True
-        self._broker_epoch = self._replicas.broker_epoch
+        self._broker_epoch = self._replicas.registration.broker_epoch
         self._named.clear()
         self._forgotten.clear()
         for count, followed in enumerate(list(self._followed.values()), 1):
@@ -252,7 +252,7 @@ class LeaderStream:
         wait_ms = self._config.replica_fetch_wait_max_ms
         number = 0
         opened: ReplicaOpen | None = self._open_message()
-        while self._is_open and self._broker_epoch == self._replicas.broker_epoch:
+        while self._is_open and self._broker_epoch == self._replicas.registration.broker_epoch:
             number += 1
             self._changed.clear()
             named = [self._named.pop(key) for key in list(islice(self._named, NAMED_MAX))]
@@ -283,11 +283,11 @@ class LeaderStream:
 
     def _open_message(self) -> ReplicaOpen:
         return ReplicaOpen(
-            cluster_id=self._replicas.cluster_id,
+            cluster_id=self._replicas.registration.cluster_id,
             quorum_generation=self._replicas.client.quorum_generation,
             replica_id=self._replicas.broker_id,
             broker_epoch=self._broker_epoch,
-            incarnation=self._replicas.incarnation,
+            incarnation=self._replicas.registration.incarnation,
             stream_number=self._fetchers.next_stream_number(),
         )
 

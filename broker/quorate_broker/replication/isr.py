@@ -112,7 +112,7 @@ class IsrKeeper:
             self._propose(list(wanted.values()))
 
     def _propose(self, partitions: Sequence[Partition]) -> None:
-        if self._replicas.broker_epoch < 0 or len(self._asking) >= REQUESTS_MAX:
+        if not self._replicas.registration.is_known or len(self._asking) >= REQUESTS_MAX:
             return  # the next look comes soon enough
         proposed = list(self._proposals(partitions))
         for start in range(0, len(proposed), PROPOSALS_MAX):
@@ -126,7 +126,7 @@ class IsrKeeper:
             try:
                 proposal = partition.propose_isr(
                     now_ms,
-                    self._replicas.broker_epoch,
+                    self._replicas.registration.broker_epoch,
                     partial(self._replicas.eligible_epoch, partition),
                 )
             except QuorateError:
@@ -139,7 +139,7 @@ class IsrKeeper:
         self._requests += 1
         request = AlterPartitionsRequest(
             broker_id=self._replicas.broker_id,
-            broker_epoch=self._replicas.broker_epoch,
+            broker_epoch=self._replicas.registration.broker_epoch,
             request_id=self._requests,
             partitions=[_alter(partition, proposal) for partition, proposal in proposed],
         )

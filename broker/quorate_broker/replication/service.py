@@ -205,7 +205,7 @@ class ReplicaSession:
         self._positions.changed.set()
 
     def _open(self, opened: ReplicaOpen, now_ms: int) -> ReplicaStream:
-        ours = self._replicas.cluster_id
+        ours = self._replicas.registration.cluster_id
         if opened.cluster_id != ours:
             raise WrongClusterError(f"cluster {opened.cluster_id!r} was asked, this is {ours!r}")
         stream = ReplicaStream(

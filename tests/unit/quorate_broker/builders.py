@@ -15,6 +15,7 @@ from quorate.net.network import Network
 from quorate.record.batch import BatchBuilder, records, split
 from quorate.v1.common_pb2 import Error, ErrorCode
 from quorate_broker.files.replica_files import LogDirectory
+from quorate_broker.registration import Registration
 from quorate_broker.replica.partition import Partition
 from quorate_broker.replica.produce_queue import Produced
 from quorate_broker.replicas.reconciler import Reconciler
@@ -90,11 +91,10 @@ class Broker:
         network = self.world.network_of(f"broker-{self.id}")
         environment = Environment(network, self.disk, lambda: NOW_MS, random.Random(self.id))
         client: Any = self
-        self.replicas = Replicas(config, environment, client)
+        registration = Registration("cluster", self.id, self.incarnation)
+        self.replicas = Replicas(config, environment, client, registration)
         self.reconciler = Reconciler(self.replicas, self.failures.append)
         self.replicas.directories = {directory_id(self.id): LogDirectory("/data", self._last_run)}
-        self.replicas.cluster_id = "cluster"
-        self.replicas.incarnation = self.incarnation
         self.fetchers = Fetchers(self.replicas, self.failures.append)
         self.isr = IsrKeeper(self.replicas, client, self.failures.append)
         self.replicas.subscribe(self.fetchers)
@@ -104,6 +104,9 @@ class Broker:
         await self.reconciler.load(self.world.image)
         self.isr.start()
         self.world.running[self.id] = self
+
+    def registered(self, epoch: int) -> None:
+        self.replicas.registration = self.replicas.registration.given(epoch)
 
     @property
     def _last_run(self) -> Run:
@@ -242,7 +245,7 @@ class World:
                 )
             )
         )
-        broker.replicas.broker_epoch = self.image.brokers[broker.id].epoch
+        broker.registered(self.image.brokers[broker.id].epoch)
         await self.fence(broker.id, fenced=False)
 
     async def fence(self, broker_id: int, *, fenced: bool = True) -> None:

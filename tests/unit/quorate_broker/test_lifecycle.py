@@ -1,33 +1,28 @@
-"""A broker's directories, strays, registration, heartbeats and leave, on a simulated disk."""
+"""A broker registers, sends heartbeats, loses disks and leaves."""
 
 from __future__ import annotations
 
 import asyncio
 import errno
-import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, cast
 
 import pytest
-from rpds import HashTrieMap
+from structlog.testing import capture_logs
 
 from quorate.errors import DuplicateBrokerError, RequestTimedOutError, StorageError
 from quorate.v1.common_pb2 import Error, ErrorCode
 from quorate_broker.files.directories import LogDirectories
-from quorate_broker.files.replica_files import PartitionMetadata
-from quorate_broker.files.strays import Strays
 from quorate_broker.lifecycle import Lifecycle
+from quorate_broker.registration import Registration
 from quorate_broker.replicas.losses import TOLD_MAX, Losses
-from quorate_quorum.log.disk import replace_whole
-from quorate_quorum.log.identity import Identity, read_identity, write_identity
-from quorate_quorum.log.run_file import begin_run, read_run, set_sync_failed, write_marker
+from quorate_quorum.log.identity import read_identity
+from quorate_quorum.log.run_file import begin_run, read_run, write_marker
 from quorate_quorum.metadata.brokers import BrokerImage
 from quorate_quorum.metadata.image import MetadataImage
-from quorate_quorum.metadata.partitions import PartitionImage, ReplicaImage
 from quorate_quorum.metadata.topics import TopicImage
-from quorate_quorum.node.config import BrokerConfig, ConfigError
-from quorate_quorum.node.features import SUPPORTED
+from quorate_quorum.node.environment import Environment
 from quorate_quorum.node.listeners import parse
 from quorate_quorum.v1.controller_pb2 import (
     HeartbeatRequest,
@@ -39,152 +34,20 @@ from quorate_quorum.v1.controller_pb2 import (
 from quorate_testing.simulated.disk import SimulatedDisk
 from quorate_testing.simulated.loop import SimulatedLoop, simulate
 from tests.harness.addresses import listener
-
-OURS, THEIRS = b"i" * 16, b"j" * 16
-D1, D2 = b"1" * 16, b"2" * 16
-TOPIC, GONE = b"t" * 16, b"g" * 16
-
-
-def config(*log_dirs: str, **options: Any) -> BrokerConfig:
-    return BrokerConfig(
-        node_id=3,
-        listeners=("127.0.0.1:7092",),
-        log_dirs=log_dirs or ("/d1",),
-        quorum_bootstrap_servers=("127.0.0.1:7093",),
-        broker_rack="R1",
-        **options,
-    )
-
-
-async def formatted(*directories: tuple[str, bytes], node_id: int = 3) -> SimulatedDisk:
-    disk = SimulatedDisk(random.Random(1))
-    for path, directory_id in directories:
-        await write_identity(disk, path, Identity("c1", node_id, directory_id, 0))
-    return disk
-
-
-class TestDirectories:
-    async def test_they_are_locked_read_and_told(self) -> None:
-        disk = await formatted(("/d1", D1), ("/d2", D2))
-        await begin_run(disk, "/d1")
-        await set_sync_failed(disk, "/d2")
-        held = await LogDirectories.open(config("/d1", "/d2"), disk)
-        assert held.cluster_id == "c1"
-        told = [(one.directory_id, one.tail_intact, one.sync_failed) for one in held.registered()]
-        assert told == [(D1, True, False), (D2, True, True)]
-        with pytest.raises(ConfigError, match="in use by another process"):
-            await LogDirectories.open(config("/d1"), disk)
-        await held.mark_clean()  # this run never began: the older verdict stands
-        held.unlock()
-        assert not (await read_run(disk, "/d1")).marker_present
-        held = await LogDirectories.open(config("/d1"), disk)
-        await held.begin_run()
-        await held.mark_clean()
-        held.unlock()
-        held.unlock()
-        assert (await read_run(disk, "/d1")).marker_present
-
-    async def test_a_tail_is_not_intact_after_another_boot(self) -> None:
-        disk = await formatted(("/d1", D1))
-        await begin_run(disk, "/d1")
-        disk.lose_power()
-        held = await LogDirectories.open(config("/d1"), disk)
-        assert not held.registered()[0].tail_intact
-        await held.begin_run()
-        assert held.registered()[0].tail_intact
-
-    async def test_wrong_directories_are_refused_and_unlocked(self) -> None:
-        disk = await formatted(("/d1", D1), ("/copy", D1), ("/old", D2))
-        await write_identity(disk, "/other", Identity("c2", 3, D2, 0))
-        for paths, said in (
-            (("/d1", "/none"), "not formatted"),
-            (("/d1", "/copy"), "copy of the other"),
-            (("/d1", "/other"), "cluster"),
-        ):
-            with pytest.raises(ConfigError, match=said):
-                await LogDirectories.open(config(*paths), disk)
-        (await LogDirectories.open(config("/d1"), disk)).unlock()
-        with pytest.raises(ConfigError, match="node"):
-            await LogDirectories.open(config("/d1"), await formatted(("/d1", D1), node_id=4))
-
-    async def test_a_generation_is_remembered_and_never_goes_back(self) -> None:
-        disk = await formatted(("/d1", D1))
-        held = await LogDirectories.open(config("/d1"), disk)
-        await held.learn_generation(2)
-        assert (await read_identity(disk, "/d1")).quorum_generation == 2
-        with pytest.raises(ConfigError, match="quorum_generation 2"):
-            await held.learn_generation(1)
-
-    async def test_a_lost_one_is_remembered_on_disk_and_not_marked(self) -> None:
-        disk = await formatted(("/d1", D1), ("/d2", D2))
-        held = await LogDirectories.open(config("/d1", "/d2"), disk)
-        await held.begin_run()
-        assert await held.lose(D1, "bad")
-        assert not await held.lose(D1, "again")
-        assert held.failed_ids == [D1]
-        assert [one.directory_id for one in held.registered()] == [D2]
-        await held.mark_clean()
-        lost, kept = await read_run(disk, "/d1"), await read_run(disk, "/d2")
-        assert (lost.sync_failed, lost.marker_present) == (True, False)
-        assert (kept.sync_failed, kept.marker_present) == (False, True)
-
-
-def placed(directory_id: bytes = D1) -> TopicImage:
-    partition = PartitionImage(
-        replicas=(ReplicaImage(3, directory_id),), isr=(3,), leader=3, leader_epoch=1
-    )
-    return TopicImage(TOPIC, "t", (partition,))
-
-
-def image(offset: int, *brokers: BrokerImage, topic: TopicImage | None = None) -> MetadataImage:
-    topics = {} if topic is None else {topic.id: topic}
-    names = {} if topic is None else {topic.name: topic.id}
-    return MetadataImage(
-        offset=offset,
-        brokers=HashTrieMap({broker.id: broker for broker in brokers}),
-        topics=HashTrieMap(topics),
-        topic_ids=HashTrieMap(names),
-    )
-
-
-async def replica(
-    disk: SimulatedDisk, path: str, topic_id: bytes, cluster_id: str = "c1", generation: int = 1
-) -> None:
-    await disk.make_directory(path)
-    content = PartitionMetadata(topic_id, cluster_id, generation).encode()
-    await replace_whole(disk, f"{path}/partition.metadata", content)
-
-
-class TestStrays:
-    async def test_only_what_this_history_wrote_and_no_longer_places_is_removed(self) -> None:
-        disk = await formatted(("/d1", D1))
-        await replica(disk, "/d1/t-0", TOPIC)
-        await replica(disk, "/d1/t-1", TOPIC)  # the topic has one partition
-        await replica(disk, "/d1/gone-0", GONE)
-        await replica(disk, "/d1/old-0", GONE, generation=9)
-        await replica(disk, "/d1/foreign-0", GONE, cluster_id="c2")
-        await replica(disk, f"/d1/x-0.{GONE.hex()}.stray", GONE)
-        await disk.make_directory("/d1/lost+found")
-        held = await LogDirectories.open(config("/d1"), disk)
-        strays = Strays(disk, held, "c1", 1)
-        await strays.set_aside(image(9, topic=placed()), 3)
-        kept = {"t-0", "old-0", "foreign-0", "lost+found"}
-        names = set(await disk.list("/d1"))
-        assert kept <= names
-        assert {f"gone-0.{GONE.hex()}.stray", f"t-1.{TOPIC.hex()}.stray"} <= names
-        await strays.remove_after(1)
-        names = set(await disk.list("/d1"))
-        assert kept <= names
-        assert not [name for name in names if name.endswith(".stray")]
-
-    async def test_a_replica_that_was_placed_on_another_disk_is_a_stray_here(self) -> None:
-        disk = await formatted(("/d1", D1), ("/d2", D2))
-        await replica(disk, "/d1/t-0", TOPIC)
-        await replica(disk, "/d2/t-0", TOPIC)
-        held = await LogDirectories.open(config("/d1", "/d2"), disk)
-        await Strays(disk, held, "c1", 1).set_aside(image(9, topic=placed(D2)), 3)
-        assert "t-0" not in await disk.list("/d1")
-        assert "t-0" in await disk.list("/d2")
+from tests.unit.quorate_broker.files.builders import (
+    CLUSTER,
+    D1,
+    D2,
+    GONE,
+    OURS,
+    THEIRS,
+    TOPIC,
+    config,
+    formatted,
+    image,
+    placed,
+    replica,
+)
 
 
 @dataclass
@@ -240,9 +103,7 @@ class FakeClient:
 
 class FakeReplicas:
     def __init__(self) -> None:
-        self.broker_epoch = -1
-        self.incarnation = b""
-        self.cluster_id = ""
+        self.registration = Registration(CLUSTER, 3, OURS)
         self.directories: dict[bytes, Any] = {}
         self.image = MetadataImage()
         self.losses = Losses()
@@ -256,7 +117,7 @@ class FakeReplicas:
     @property
     def fenced(self) -> bool:
         broker = self.image.brokers.get(3)
-        return broker is None or broker.fenced or broker.epoch != self.broker_epoch
+        return broker is None or broker.fenced or broker.epoch != self.registration.broker_epoch
 
     def replica_end(self, topic_id: bytes, partition: int) -> tuple[int, int]:
         if partition:
@@ -288,9 +149,8 @@ class Fixture:
         self.failures: list[str] = []
         self.lifecycle = Lifecycle(
             config("/d1", **{"stray_delete_delay_ms": 1, **options}),
-            disk=disk,
-            features=SUPPORTED,
-            incarnation=OURS,
+            Environment(network=cast(Any, None), disk=disk),
+            Registration(CLUSTER, 3, OURS),
             directories=directories,
             client=cast(Any, self.client),
             replicas=cast(Any, self.replicas),
@@ -346,15 +206,14 @@ class TestRegistration:
         fixture.client.image = image(21)
         await fixture.settle()
         assert fixture.publisher.started is None
-        assert fixture.replicas.broker_epoch == -1
+        assert not fixture.replicas.registration.is_known
         assert (await read_run(fixture.disk, "/d1")).marker_present
         assert not fixture.lifecycle.caught_up.is_set()
 
         fixture.client.image = image(22, broker(20))
         await fixture.settle()
         assert fixture.publisher.started is fixture.client.image
-        assert fixture.replicas.broker_epoch == 20
-        assert fixture.replicas.incarnation == OURS
+        assert fixture.replicas.registration == Registration(CLUSTER, 3, OURS, 20)
         assert sorted(fixture.replicas.directories) == [D1, D2]
         run = await read_run(fixture.disk, "/d1")
         assert (run.marker_present, run.same_boot) == (False, True)
@@ -483,7 +342,7 @@ class TestHeartbeats:
         assert again.incarnation == OURS
         assert all(one.tail_intact for one in again.directories)
         assert fixture.last_beat.broker_epoch == 120
-        assert fixture.replicas.broker_epoch == 120
+        assert fixture.replicas.registration.broker_epoch == 120
         assert not fixture.failures
 
     async def test_one_whose_place_was_taken_stops(self, fixture: Fixture) -> None:
@@ -595,7 +454,7 @@ class TestLeave:
     ) -> None:
         await fixture.opened()
         fixture.hear(should_shut_down=True)  # nobody asked: ignored
-        leaving = asyncio.create_task(fixture.lifecycle.leave())
+        leaving = asyncio.create_task(fixture.lifecycle.heartbeats.leave())
         await fixture.settle()
         assert fixture.last_beat.want_shutdown
         fixture.hear()
@@ -606,19 +465,20 @@ class TestLeave:
 
     async def test_silence_ends_the_wait(self, short: Fixture) -> None:
         await short.opened()
-        await short.lifecycle.leave()
-        assert not short.lifecycle.should_shut_down.is_set()
+        with capture_logs() as logs:
+            await short.lifecycle.heartbeats.leave()
+        assert [line["event"] for line in logs][-1] == "left_without_leave"
 
     async def test_answers_that_never_let_go_end_it_too(self, short: Fixture) -> None:
         await short.opened()
-        leaving = asyncio.create_task(short.lifecycle.leave())
+        leaving = asyncio.create_task(short.lifecycle.heartbeats.leave())
         while not leaving.done():
             short.hear()
             await asyncio.sleep(0.005)
         await leaving
 
     async def test_one_that_never_registered_has_nobody_to_ask(self, short: Fixture) -> None:
-        await short.lifecycle.leave()
+        await short.lifecycle.heartbeats.leave()
 
 
 async def test_it_stays_fenced_until_its_lossy_replicas_are_settled(fixture: Fixture) -> None:

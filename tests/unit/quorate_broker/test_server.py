@@ -566,15 +566,14 @@ def test_a_broker_fenced_by_silence_goes_on_and_is_unfenced_again() -> None:
         silent = world.leader(topic_id)
         broker = world.brokers[silent]
         assert broker._rooms is not None
-        lifecycle, client = broker._rooms.lifecycle, broker._rooms.client
-        assert lifecycle._heartbeat is not None
-        epoch = lifecycle.broker_epoch
-        await lifecycle._heartbeat.close()
+        lifecycle = broker._rooms.lifecycle
+        epoch = lifecycle.registration.broker_epoch
+        await lifecycle.heartbeats.stop()
         await world.until(lambda: broker.is_fenced)
         await world.until(lambda: world.leader(topic_id) not in (-1, silent))
-        lifecycle._heartbeat = client.heartbeat(lifecycle._state, lifecycle._heard)
+        lifecycle.heartbeats.start(broker._rooms.publisher)
         await broker.unfenced()
-        assert lifecycle.broker_epoch == epoch
+        assert lifecycle.registration.broker_epoch == epoch
         assert not (await produce(world, topic_id, batch(b"b"))).error.code
         await world.until(
             lambda: len(world.controller.image.topics[topic_id].partitions[0].isr) == 3
@@ -589,7 +588,7 @@ def test_a_broker_whose_registration_was_removed_registers_again() -> None:
         await world.brokers_up(1)
         broker = world.brokers[0]
         assert broker._rooms is not None
-        epoch = broker._rooms.lifecycle.broker_epoch
+        epoch = broker._rooms.lifecycle.registration.broker_epoch
         fence = BrokerChange(broker_id=0, broker_epoch=epoch, fenced=True)
         unregister = UnregisterBroker(broker_id=0, broker_epoch=epoch)
         events = [
@@ -603,7 +602,7 @@ def test_a_broker_whose_registration_was_removed_registers_again() -> None:
         world.raft.lead(4)
         await world.until(lambda: broker.is_fenced)
         await broker.unfenced()
-        assert broker._rooms.lifecycle.broker_epoch > epoch
+        assert broker._rooms.lifecycle.registration.broker_epoch > epoch
         topic_id = await world.create("invoice")
         assert not (await produce(world, topic_id, batch(b"a"))).error.code
 

@@ -42,7 +42,7 @@ from quorate_testing.simulated.loop import SimulatedLoop, simulate
 from tests.harness.fake_raft import AnyFeature
 from tests.unit.quorate_broker import builders as partition_world
 from tests.unit.quorate_broker.builders import TOPIC, TOPIC_ID, directory_id, until
-from tests.unit.quorate_broker.test_lifecycle import D1, D2, config, formatted
+from tests.unit.quorate_broker.files.builders import D1, D2, config, formatted
 from tests.unit.quorate_quorum.client.builders import (
     CLUSTER,
     FakeVoter,
@@ -489,7 +489,7 @@ async def test_what_a_newer_history_does_not_know_or_places_elsewhere_is_kept() 
     assert fresh.log_end_offset == 0
     kept = f"gone-0.{GONE.hex()}.1{KEPT}"
     assert kept in await first.disk.list("/data")
-    first.replicas.broker_epoch = world.image.brokers[1].epoch
+    first.registered(world.image.brokers[1].epoch)
     await world.fence(1, fenced=False)
     await fresh.as_leader().queue.produce(
         partition_world.batch_of(b"c"),

@@ -1,0 +1,193 @@
+"""What a broker tells the controller at each heartbeat, and what it does with the answer.
+
+A heartbeat goes out at each interval, and at once when there is news: the image was carried out as
+far as the controller waits for, a directory failed, a replica turned out lossy.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import structlog
+
+from quorate.errors import QuorateError
+from quorate.v1.common_pb2 import ErrorCode
+from quorate_quorum.v1.controller_pb2 import HeartbeatRequest, LossyReplica, ReplicaEnd
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from quorate_broker.files.directories import LogDirectories
+    from quorate_broker.publisher import Publisher
+    from quorate_broker.registration import Registration
+    from quorate_broker.replicas.replicas import Replicas
+    from quorate_quorum.client.client import QuorumClient
+    from quorate_quorum.client.heartbeat import HeartbeatStream
+    from quorate_quorum.metadata.image import MetadataImage
+    from quorate_quorum.node.config import BrokerConfig
+    from quorate_quorum.v1.controller_pb2 import HeartbeatResponse, PartitionId
+
+log = structlog.get_logger(__name__)
+
+#: Replica ends in one heartbeat; the controller asks again for the rest.
+ENDS_MAX = 10_000
+
+
+class Heartbeats:
+    """See the module. `fenced` is called when the controller does not know the registration."""
+
+    def __init__(
+        self,
+        config: BrokerConfig,
+        directories: LogDirectories,
+        client: QuorumClient,
+        replicas: Replicas,
+        *,
+        registration: Callable[[], Registration],
+        fenced: Callable[[], None],
+    ) -> None:
+        self._leave_max_s = config.controlled_shutdown_timeout_ms / 1000
+        self._silence_max_s = config.controlled_shutdown_silence_max_ms / 1000
+        self._directories = directories
+        self._client = client
+        self._replicas = replicas
+        self._registration = registration
+        self._fenced = fenced
+        self._publisher: Publisher | None = None
+        self._stream: HeartbeatStream | None = None
+        #: The logs of the image are open; before that this broker stays fenced.
+        self._is_open = False
+        #: The controller wants to hear at once when the image is carried out so far; 0: no.
+        self._notify_offset = 0
+        self._losses_known = 0
+        self._ends_wanted: list[PartitionId] = []
+        self._wants_shutdown = False
+        self._should_shut_down = asyncio.Event()
+        self._answered = asyncio.Event()
+        self._answered_at = 0.0
+
+    def start(self, publisher: Publisher) -> None:
+        """Send heartbeats from now on."""
+        self._publisher = publisher
+        self._replicas.losses.on_found = self._lossy_found
+        self._stream = self._client.heartbeat(self._state, self._heard)
+
+    def push(self) -> None:
+        """Send one now."""
+        if self._stream is not None:
+            self._stream.push()
+
+    def applied(self, image: MetadataImage) -> None:
+        """The replicas have carried out an image; the first time, all logs are open."""
+        is_due = not self._is_open
+        self._is_open = True
+        if self._notify_offset and image.offset >= self._notify_offset:
+            self._notify_offset = 0
+            is_due = True
+        if self._losses_known != len(self._replicas.losses):
+            self._losses_known = len(self._replicas.losses)
+            is_due = True  # some are settled: tell of the next ones, or that there are none
+        if is_due:
+            self.push()
+
+    async def leave(self) -> None:
+        """Ask the controller to take leadership away; return when this broker may stop.
+
+        At most controlled_shutdown_timeout_ms, and controlled_shutdown_silence_max_ms without a
+        controller that answers.
+        """
+        if self._stream is None:
+            return
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
+        self._wants_shutdown = True
+        self.push()
+        while not self._should_shut_down.is_set():
+            heard_at = max(begun, self._answered_at)
+            until = min(begun + self._leave_max_s, heard_at + self._silence_max_s)
+            if loop.time() >= until:
+                log.warning("left_without_leave", waited_ms=round((loop.time() - begun) * 1000))
+                return
+            timer = loop.call_at(until, self._answered.set)
+            try:
+                self._answered.clear()
+                await self._answered.wait()
+            finally:
+                timer.cancel()
+        log.info("left", waited_ms=round((loop.time() - begun) * 1000))
+
+    async def stop(self) -> None:
+        """Send no more; safe to call twice."""
+        if self._stream is not None:
+            await self._stream.close()
+
+    # -- what is told
+
+    def _state(self) -> HeartbeatRequest:
+        assert self._publisher is not None
+        registration = self._registration()
+        return HeartbeatRequest(
+            broker_id=registration.broker_id,
+            broker_epoch=registration.broker_epoch,
+            incarnation=registration.incarnation,
+            applied_offset=self._publisher.applied_offset,
+            want_fence=not self._is_open or len(self._replicas.losses) > 0,
+            want_shutdown=self._wants_shutdown,
+            failed_directories=self._directories.failed_ids,
+            replica_ends=self._take_ends(),
+            lossy_replicas=self._lossy(),
+        )
+
+    def _lossy(self) -> list[LossyReplica]:
+        """Return replicas that are lossy and trusted; none before the logs are open."""
+        return self._replicas.losses.to_tell(self._replicas.image) if self._is_open else []
+
+    def _lossy_found(self) -> None:
+        if self._is_open:
+            self.push()
+
+    def _take_ends(self) -> list[ReplicaEnd]:
+        """The ends that the controller asked for, once; none before the logs are open."""
+        if not self._is_open:
+            return []
+        wanted, self._ends_wanted = self._ends_wanted, []
+        return [end for one in wanted if (end := self._end_of(one)) is not None]
+
+    def _end_of(self, one: PartitionId) -> ReplicaEnd | None:
+        """Return where a replica ends; None if it is not here, or offline: it is no candidate."""
+        try:
+            last_epoch, log_end_offset = self._replicas.replica_end(one.topic_id, one.partition)
+        except QuorateError as error:
+            log.info(
+                "replica_end_unknown", partition=one.partition, reason=str(error), repeats=True
+            )
+            return None
+        return ReplicaEnd(
+            topic_id=one.topic_id,
+            partition=one.partition,
+            last_epoch=last_epoch,
+            log_end_offset=log_end_offset,
+        )
+
+    # -- what is heard
+
+    def _heard(self, response: HeartbeatResponse) -> None:
+        """Take an answer of the controller; NOT_CONTROLLER never gets here."""
+        if response.error.code != ErrorCode.ERROR_CODE_NONE:
+            log.warning("heartbeat_refused", reason=response.error.message, repeats=True)
+            if response.error.code == ErrorCode.ERROR_CODE_FENCED and not self._wants_shutdown:
+                self._fenced()
+            return
+        self._answered_at = asyncio.get_running_loop().time()
+        self._notify_offset = response.notify_offset
+        if response.should_shut_down and self._wants_shutdown:
+            self._should_shut_down.set()
+        self._answered.set()
+        assert self._publisher is not None
+        is_due = 0 < self._notify_offset <= self._publisher.applied_offset
+        if response.ends_wanted:
+            self._ends_wanted = list(response.ends_wanted[:ENDS_MAX])
+            is_due = is_due or self._is_open
+        if is_due:
+            self.push()

@@ -1,0 +1,69 @@
+"""Under what a broker takes part in the cluster: what it told the controller, and was given."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final
+
+from quorate_quorum.node.features import to_wire
+from quorate_quorum.node.listeners import inter_broker
+from quorate_quorum.node.listeners import to_wire as listener_to_wire
+from quorate_quorum.v1.controller_pb2 import RegisterRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from quorate_quorum.metadata.brokers import BrokerImage
+    from quorate_quorum.node.config import BrokerConfig
+    from quorate_quorum.node.features import Known
+    from quorate_quorum.node.listeners import ListenerAddress
+    from quorate_quorum.v1.events_pb2 import Directory
+
+UNREGISTERED: Final = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """A broker's registration. A new one replaces it as a whole, so no two of its fields are of
+    different registrations.
+    """
+
+    cluster_id: str
+    broker_id: int
+    #: Of this run of the broker: another process with the same id has another one.
+    incarnation: bytes
+    #: The offset of the registration in the metadata log; it grows with every registration.
+    broker_epoch: int = UNREGISTERED
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the controller has given an epoch: before that this broker leads nothing."""
+        return self.broker_epoch != UNREGISTERED
+
+    def given(self, broker_epoch: int) -> Registration:
+        """Return the registration that the controller made of this one."""
+        return replace(self, broker_epoch=broker_epoch)
+
+    def was_replaced_by(self, broker: BrokerImage) -> bool:
+        """Whether another process has registered under this id since."""
+        return broker.epoch > self.broker_epoch and broker.incarnation != self.incarnation
+
+    def request(
+        self,
+        config: BrokerConfig,
+        listeners: tuple[ListenerAddress, ...],
+        directories: Iterable[Directory],
+        features: Known,
+    ) -> RegisterRequest:
+        """Return what asks the controller for a broker_epoch."""
+        internal = inter_broker(listeners, config.inter_broker_listener_name)
+        return RegisterRequest(
+            broker_id=self.broker_id,
+            incarnation=self.incarnation,
+            listeners=map(listener_to_wire, listeners),
+            inter_broker_listener=internal.name,
+            rack=config.broker_rack,
+            host=config.broker_host or internal.host,
+            directories=directories,
+            features=to_wire(features),
+        )
