@@ -134,26 +134,28 @@ async def test_the_oldest_segment_stays_until_the_name_of_the_next_is_durable(
     """A power loss could keep the removal alone. The sync of names may be one that a roll began."""
     disk = await new_disk()
     log = await Log.open(disk, PATH, LogConfig(segment_bytes=100))
-    for offset in range(2):
+    for offset in range(3):
         header, pieces = batch(offset)
         await log.append([(header, pieces)])
         await log.sync()
         await asyncio.sleep(0)  # the sync that the roll began finds nothing to do
+    await log.delete_segments_below(1)  # makes log-start, whose name has to be synced too
+    oldest = f"{PATH}/{1:020}.log"
     may_go_on = asyncio.Event()
     sync_directory = disk.sync_directory
 
     async def held(path: str) -> None:
-        if f"{2:020}.log" in disk.names(PATH):
+        if f"{3:020}.log" in disk.names(PATH):
             await may_go_on.wait()
         await sync_directory(path)
 
     monkeypatch.setattr(disk, "sync_directory", held)
-    header, pieces = batch(2)
+    header, pieces = batch(3)
     await log.append([(header, pieces)])
-    deleting = asyncio.create_task(log.delete_segments_below(2))
+    deleting = asyncio.create_task(log.delete_segments_below(3))
     for _ in range(20):
         await asyncio.sleep(0)
-    assert await disk.exists(FIRST)
+    assert await disk.exists(oldest)
     may_go_on.set()
     assert await deleting == 2
     await log.close(clean=False)
