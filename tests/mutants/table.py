@@ -939,7 +939,7 @@ MUTANTS = (
         "if offset > extent.start and epoch != extent.epoch_before(offset):",
         "if False:",
         (
-            "tests/unit/quorate_quorum/log/test_turns.py::test_a_snapshot_of_a_history_that_was_cut_is_not_believed",
+            "tests/unit/quorate_quorum/log/test_observed.py::test_a_snapshot_of_a_history_that_was_cut_is_not_believed",
         ),
     ),
     Mutant(
@@ -1000,7 +1000,7 @@ MUTANTS = (
         "if log.log_end_offset < self._ends.get(key, 0) and not salvage:",
         "if False:",
         (
-            "tests/unit/quorate_quorum/log/test_disk_errors.py::test_the_only_replica_does_not_lead_on_with_less_than_it_had",
+            "tests/unit/quorate_broker/test_disk_errors.py::test_the_only_replica_does_not_lead_on_with_less_than_it_had",
         ),
     ),
     Mutant(
@@ -1010,7 +1010,7 @@ MUTANTS = (
         "            if key in replicas.unopened:\n                await replicas.files.check",
         "            if False:\n                await replicas.files.check",
         (
-            "tests/unit/quorate_quorum/log/test_disk_errors.py::test_a_directory_that_was_unmounted_is_not_begun_anew",
+            "tests/unit/quorate_broker/test_disk_errors.py::test_a_directory_that_was_unmounted_is_not_begun_anew",
         ),
     ),
     Mutant(
@@ -1449,7 +1449,9 @@ MUTANTS = (
         f"{LOG_ROOM}/torn.py",
         "    return not await _has_a_later_batch(file, position + _BEFORE, size, next_offset)\n",
         "    return True\n",
-        (f"{LOG_DAMAGE}::test_any_flipped_bit_of_a_completed_write_is_damage",),
+        (
+            f"{LOG_DAMAGE}::test_a_changed_length_is_damage_though_its_batch_has_changed_elsewhere_too",
+        ),
     ),
     Mutant(
         "L5",

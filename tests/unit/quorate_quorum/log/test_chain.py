@@ -10,7 +10,13 @@ from quorate.errors import StorageError
 from quorate_quorum.log.directory import LOG_START_FILE
 from quorate_quorum.log.log import Log, LogConfig, LogCorruptError
 from quorate_testing.simulated.disk import SimulatedDisk
-from tests.unit.quorate_quorum.log.test_damage import PATH, SALVAGE, SAME_BOOT, batch, reopened
+from tests.unit.quorate_quorum.log.builders import (
+    PATH,
+    SALVAGE,
+    SAME_BOOT,
+    append,
+    reopened,
+)
 
 #: Two batches of 109 bytes.
 SMALL = LogConfig(segment_bytes=250)
@@ -18,11 +24,6 @@ SMALL = LogConfig(segment_bytes=250)
 
 def segment(base: int) -> str:
     return f"{PATH}/{base:020d}.log"
-
-
-async def append(log: Log, count: int) -> None:
-    for offset in range(log.log_end_offset, log.log_end_offset + count):
-        await log.append([batch(offset)])
 
 
 async def eight_records(*, clean: bool) -> SimulatedDisk:

@@ -4,35 +4,31 @@ from __future__ import annotations
 
 import errno
 import random
-from collections.abc import Sequence
 from contextlib import suppress
 
 import pytest
 
 from quorate.errors import StorageError
-from quorate.record.batch import BatchBuilder, BatchHeader, parse_header
 from quorate_quorum.log.directory import CORRUPT_FILE, DAMAGED_FILE
-from quorate_quorum.log.disk_errors import TryAgainError
+from quorate_quorum.log.disk_errors import (
+    TryAgainError,
+)
 from quorate_quorum.log.log import Log, LogConfig, LogCorruptError
 from quorate_quorum.log.run_file import UNKNOWN, Run
 from quorate_testing.simulated.disk import SimulatedDisk
+from tests.unit.quorate_quorum.log.builders import (
+    FIRST,
+    PATH,
+    SALVAGE,
+    SAME_BOOT,
+    batch,
+    reopened,
+)
 
-PATH = "/data/t-0"
-FIRST = f"{PATH}/00000000000000000000.log"
-SAME_BOOT = Run(marker_present=False, boot_id="boot-1", sync_failed=False, same_boot=True)
-STOPPED = Run(marker_present=True, boot_id="boot-1", sync_failed=False, same_boot=False)
 PLAIN = LogConfig()
-SALVAGE = LogConfig(verify_all=True, salvage=True)
 
 
-def batch(offset: int, *, value: bytes = b"v" * 40) -> tuple[BatchHeader, Sequence[bytes]]:
-    builder = BatchBuilder()
-    builder.append(1_700_000_000_000 + offset, b"k", value)
-    data = builder.build(base_offset=offset, leader_epoch=1)
-    return parse_header(data), (data,)
-
-
-async def filled(
+async def written(
     *, end: int, committed: int = 0, config: LogConfig = PLAIN, clean: bool = False
 ) -> tuple[SimulatedDisk, list[int]]:
     """Return a disk with a log that was closed, and the positions of its batches and its end."""
@@ -50,10 +46,7 @@ async def filled(
     return disk, positions
 
 
-async def reopened(disk: SimulatedDisk, run: Run, config: LogConfig = PLAIN) -> Log:
-    log = await Log.open(disk, PATH, config, run=run)
-    await log.close(clean=False)
-    return log
+STOPPED = Run(marker_present=True, boot_id="boot-1", sync_failed=False, same_boot=False)
 
 
 async def test_any_flipped_bit_of_a_completed_write_is_damage() -> None:
@@ -63,7 +56,7 @@ async def test_any_flipped_bit_of_a_completed_write_is_damage() -> None:
     for at in (2, 4):
         for byte in range(109):
             for bit in (0, 3, 7):
-                disk, positions = await filled(end=5)
+                disk, positions = await written(end=5)
                 assert positions[1] == 109
                 disk.flip_bit(FIRST, positions[at] + byte, bit)
                 log = await reopened(disk, SAME_BOOT)
@@ -75,25 +68,33 @@ async def test_any_flipped_bit_of_a_completed_write_is_damage() -> None:
 
 
 async def test_a_write_that_a_kill_interrupted_is_no_damage_wherever_it_ends() -> None:
-    _, positions = await filled(end=5)
+    _, positions = await written(end=5)
     for size in range(positions[3], positions[5] + 1):
-        disk, _ = await filled(end=5)
+        disk, _ = await written(end=5)
         disk.put(FIRST, disk.content(FIRST)[:size])
         assert not (await reopened(disk, SAME_BOOT)).recovered.damaged, size
 
 
 async def test_a_changed_length_is_damage_though_a_torn_write_follows() -> None:
     for torn in range(108):
-        disk, positions = await filled(end=5)
+        disk, positions = await written(end=5)
         disk.flip_bit(FIRST, positions[4] + 10, 4)
         disk.put(FIRST, disk.content(FIRST) + batch(5)[1][0][:torn])
         assert (await reopened(disk, SAME_BOOT)).recovered.damaged, torn
 
 
+async def test_a_changed_length_is_damage_though_its_batch_has_changed_elsewhere_too() -> None:
+    """Then no CRC tells where the batch ended, but the batches that follow it do."""
+    disk, positions = await written(end=5)
+    disk.flip_bit(FIRST, positions[2] + 10, 4)
+    disk.flip_bit(FIRST, positions[2] + 90, 4)
+    assert (await reopened(disk, SAME_BOOT)).recovered.damaged
+
+
 async def test_a_torn_batch_of_records_that_hold_batches_is_no_damage() -> None:
     """Its bytes look like batches, but not like those that would follow here."""
     inner = b"".join(batch(offset)[1][0] for offset in range(5))
-    disk, _ = await filled(end=5)
+    disk, _ = await written(end=5)
     torn = batch(5, value=inner + b"x" * 100)[1][0][:-50]
     disk.put(FIRST, disk.content(FIRST) + torn)
     log = await reopened(disk, SAME_BOOT)
@@ -102,7 +103,7 @@ async def test_a_torn_batch_of_records_that_hold_batches_is_no_damage() -> None:
 
 
 async def test_an_end_below_what_was_committed_is_damage() -> None:
-    disk, positions = await filled(end=5, committed=4)
+    disk, positions = await written(end=5, committed=4)
     disk.put(FIRST, disk.content(FIRST)[: positions[4]])
     assert not (await reopened(disk, SAME_BOOT)).recovered.damaged
     disk.put(FIRST, disk.content(FIRST)[: positions[3]])
@@ -110,7 +111,7 @@ async def test_an_end_below_what_was_committed_is_damage() -> None:
 
 
 async def test_a_segment_that_is_gone_is_damage() -> None:
-    disk, _ = await filled(end=5, committed=4)
+    disk, _ = await written(end=5, committed=4)
     await disk.remove(FIRST)
     log = await reopened(disk, SAME_BOOT)
     assert not log.has_segments
@@ -118,7 +119,7 @@ async def test_a_segment_that_is_gone_is_damage() -> None:
 
 
 async def test_a_bad_batch_that_was_found_is_remembered_until_it_is_cut() -> None:
-    disk, positions = await filled(end=5, clean=True)
+    disk, positions = await written(end=5, clean=True)
     log = await Log.open(disk, PATH, PLAIN, run=SAME_BOOT)
     disk.flip_bit(FIRST, positions[2] + 70)
     await log.forget_corrupt()
@@ -134,7 +135,7 @@ async def test_a_bad_batch_that_was_found_is_remembered_until_it_is_cut() -> Non
 
 
 async def test_a_bad_batch_after_a_clean_stop_is_damage_though_the_slot_is_lost() -> None:
-    disk, positions = await filled(end=5, clean=True)
+    disk, positions = await written(end=5, clean=True)
     await disk.remove(f"{PATH}/synced")
     disk.flip_bit(FIRST, positions[3] + 64)
     assert (await reopened(disk, STOPPED)).recovered.damaged
@@ -142,7 +143,7 @@ async def test_a_bad_batch_after_a_clean_stop_is_damage_though_the_slot_is_lost(
 
 async def test_a_tail_that_the_power_took_is_not_called_damage() -> None:
     """The controller hears of it by the directory; with flush.on.ack it was never acknowledged."""
-    disk, positions = await filled(end=5)
+    disk, positions = await written(end=5)
     disk.flip_bit(FIRST, positions[3] + 64)
     log = await reopened(disk, UNKNOWN)
     assert log.recovered.lossy
@@ -151,14 +152,14 @@ async def test_a_tail_that_the_power_took_is_not_called_damage() -> None:
 
 async def test_with_flush_on_ack_an_end_below_what_was_committed_is_damage_in_any_boot() -> None:
     config = LogConfig(track_synced=True)
-    disk, positions = await filled(end=5, committed=4, config=config)
+    disk, positions = await written(end=5, committed=4, config=config)
     disk.put(FIRST, disk.content(FIRST)[: positions[3]])
     assert (await reopened(disk, UNKNOWN, config)).recovered.damaged
 
 
 async def test_damage_is_told_at_each_open_until_it_is_forgotten() -> None:
     """A crash after the cut, and before anybody was told, must not make it whole."""
-    disk, positions = await filled(end=5)
+    disk, positions = await written(end=5)
     disk.flip_bit(FIRST, positions[2] + 64)
     for _ in range(2):
         assert (await reopened(disk, SAME_BOOT)).recovered.damaged
@@ -171,7 +172,7 @@ async def test_damage_is_told_at_each_open_until_it_is_forgotten() -> None:
 async def test_damage_is_noted_durably_before_the_cut() -> None:
     """Wherever the power fails during an open, the next one sees the bad batch, or the note."""
     for stop in range(40):
-        disk, positions = await filled(end=5, clean=True)
+        disk, positions = await written(end=5, clean=True)
         await disk.remove(f"{PATH}/synced")
         disk.flip_bit(FIRST, positions[2] + 64)
         left = [stop]
@@ -192,7 +193,7 @@ async def test_damage_is_noted_durably_before_the_cut() -> None:
 
 
 async def test_a_corrupt_log_is_salvaged_up_to_the_first_bad_batch() -> None:
-    disk, positions = await filled(end=5, clean=True)
+    disk, positions = await written(end=5, clean=True)
     disk.flip_bit(FIRST, positions[3] + 64)
     flipped = disk.content(FIRST)
     disk.put(FIRST, flipped[: positions[4]])  # the end is gone, so what was synced is not there
@@ -208,7 +209,7 @@ async def test_a_corrupt_log_is_salvaged_up_to_the_first_bad_batch() -> None:
 
 
 async def test_salvage_finds_a_bad_batch_below_what_was_synced() -> None:
-    disk, positions = await filled(end=5, config=LogConfig(index_interval_bytes=50), clean=True)
+    disk, positions = await written(end=5, config=LogConfig(index_interval_bytes=50), clean=True)
     disk.flip_bit(FIRST, positions[1] + 64)
     assert (await reopened(disk, STOPPED)).log_end_offset == 5, "nobody looks there at a start"
     assert (await reopened(disk, STOPPED, SALVAGE)).log_end_offset == 1
@@ -216,7 +217,7 @@ async def test_salvage_finds_a_bad_batch_below_what_was_synced() -> None:
 
 async def noted_corrupt() -> SimulatedDisk:
     """A disk with a log in use with a bad batch below what was synced, when the power fails."""
-    disk, positions = await filled(end=5, config=LogConfig(index_interval_bytes=50), clean=True)
+    disk, positions = await written(end=5, config=LogConfig(index_interval_bytes=50), clean=True)
     log = await Log.open(disk, PATH, PLAIN, run=STOPPED)
     disk.flip_bit(FIRST, positions[1] + 64)
     await log.note_corrupt()
@@ -268,7 +269,7 @@ async def test_the_only_copy_forgets_that_it_is_corrupt() -> None:
 
 
 async def test_a_note_that_can_not_be_made_leaves_the_log_as_it_was() -> None:
-    disk, _ = await filled(end=5)
+    disk, _ = await written(end=5)
     log = await Log.open(disk, PATH, PLAIN, run=SAME_BOOT)
 
     def full(name: str, path: str) -> None:

@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 
 from quorate.errors import StorageError
-from quorate.record.batch import BatchBuilder, BatchHeader, parse_header
 from quorate_quorum.log import real_disk
 from quorate_quorum.log.descriptors import OPEN_MAX, OPEN_MIN, share_of_limit
 from quorate_quorum.log.disk import File, SyncError
 from quorate_quorum.log.log import Log, LogConfig
 from quorate_quorum.log.real_disk import RealDisk
+from tests.unit.quorate_quorum.log.builders import batch
 
 FEW = 4
 
@@ -179,19 +179,12 @@ def test_a_disk_takes_half_of_what_the_process_may_open() -> None:
     assert OPEN_MIN <= share_of_limit() <= OPEN_MAX
 
 
-def batch(offset: int) -> tuple[BatchHeader, list[bytes]]:
-    builder = BatchBuilder()
-    builder.append(1, None, b"v")
-    data = builder.build(base_offset=offset, leader_epoch=1)
-    return parse_header(data), [data]
-
-
 async def test_many_logs_share_few_open_files(disk: RealDisk, tmp_path: Path) -> None:
     config = LogConfig(segment_bytes=300)
     logs = [await Log.open(disk, f"{tmp_path}/t-{number}", config) for number in range(12)]
     for offset in range(12):
         for log in logs:
-            await log.append([batch(offset)])
+            await log.append([batch(offset, time=1)])
             await log.checkpoint_high_watermark(offset, 1)
         assert open_in(tmp_path) <= FEW + 1, "a sync opens a directory"
     for log in logs:

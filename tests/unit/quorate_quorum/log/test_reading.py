@@ -3,42 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import random
 
 import pytest
 
-from quorate.errors import CorruptRecordError, StorageError
-from quorate.record.batch import parse_header
-from quorate_quorum.log.log import Log, LogConfig
+from quorate.errors import CorruptRecordError
+from quorate.record.batch import check, parse_header
+from quorate_quorum.log.log import Log, LogConfig, LogCorruptError
 from quorate_quorum.log.parts import Parts
 from quorate_quorum.log.reading import Reader
-from quorate_testing.simulated.disk import SimulatedDisk
-from tests.unit.quorate_quorum.log.test_append_read import append, batch
-
-PATH = "/data/t-0"
-
-
-async def new_disk() -> SimulatedDisk:
-    disk = SimulatedDisk(random.Random(1))
-    await disk.make_directory("/data")
-    return disk
-
-
-async def test_a_full_disk_leaves_a_log_as_it_was() -> None:
-    disk = await new_disk()
-    log = await Log.open(disk, PATH, LogConfig(segment_bytes=300))
-    await append(log, 4)
-    disk.fill(0)
-    for _ in range(3):
-        with pytest.raises(StorageError, match="full"):
-            await log.append([batch(4, epoch=2)])
-    assert (log.log_end_offset, log.last_epoch) == (4, 1)
-    disk.fill(None)
-    await log.append([batch(4, epoch=3)])
-    await log.close(clean=True)
-    again = await Log.open(disk, PATH, LogConfig(segment_bytes=300))
-    assert (again.log_end_offset, again.epochs.entries) == (5, [(1, 0), (3, 4)])
-    await again.close(clean=True)
+from tests.unit.quorate_quorum.log.builders import (
+    FIRST,
+    PATH,
+    append,
+    batch,
+    new_disk,
+)
 
 
 async def test_a_read_that_a_cut_overtook_leaves_no_position_behind() -> None:
@@ -54,7 +33,7 @@ async def test_a_read_that_a_cut_overtook_leaves_no_position_behind() -> None:
     await cut
     disk.slow = 0.0
     for offset in range(1, 10):
-        await log.append([batch(offset, epoch=2, size=47)])
+        await log.append([batch(offset, epoch=2, value=b"longer" * 10)])
     await log.roll()
     for offset in reversed(range(10)):  # each read would correct where the next one begins
         assert parse_header(await log.read(offset, end=10, bytes_max=1)).base_offset == offset
@@ -80,3 +59,28 @@ async def test_a_read_never_passes_over_records_that_are_not_there() -> None:
     with pytest.raises(CorruptRecordError, match=f"ends below offset {lost}"):
         await reader.read(lost, 8, 1000, at_least_one=True)
     await parts.close()
+
+
+async def read_first(log: Log, offset: int) -> None:
+    data = await log.read(offset, end=log.log_end_offset, bytes_max=10_000)
+    check(data[: parse_header(data).size])
+
+
+@pytest.mark.parametrize(("byte", "bit"), [(7, 0), (7, 1), (9, 4), (11, 3), (26, 0), (26, 7)])
+async def test_a_flipped_bit_in_offsets_or_length_of_an_open_log_is_told(
+    byte: int, bit: int
+) -> None:
+    """Else it is a batch that is not to be read yet, for ever; or records are passed over."""
+    disk = await new_disk()
+    log = await Log.open(disk, PATH, LogConfig())
+    await append(log, 10)
+    await log.close(clean=True)
+    log = await Log.open(disk, PATH, LogConfig())
+    before = len(await log.read(0, end=3, bytes_max=10_000))
+    disk.flip_bit(FIRST, before + byte, bit)
+    assert await log.read(0, end=10, bytes_max=before)
+    for _ in range(2):
+        # By the log, or by its readers: the CRC of what they get does not hold.
+        with pytest.raises((LogCorruptError, CorruptRecordError)):
+            await read_first(log, 3)
+    await log.close(clean=False)

@@ -1,0 +1,84 @@
+"""What the tests of the log say again and again: a disk, batches of one size, an observer."""
+
+from __future__ import annotations
+
+import random
+from array import array
+from collections.abc import Sequence
+
+from quorate.errors import CorruptRecordError
+from quorate.record.batch import BatchBuilder, BatchHeader, parse_header
+from quorate_quorum.log.log import Log, LogConfig
+from quorate_quorum.log.run_file import Run
+from quorate_quorum.log.segment import CHUNK_BATCHES_MAX
+from quorate_testing.simulated.disk import SimulatedDisk
+
+PATH = "/data/t-0"
+FIRST = f"{PATH}/00000000000000000000.log"
+#: The process was killed, and the machine is still the same.
+SAME_BOOT = Run(marker_present=False, boot_id="boot-1", sync_failed=False, same_boot=True)
+SALVAGE = LogConfig(verify_all=True, salvage=True)
+#: More batches than a scan looks at in one turn, several times over.
+BATCHES = 8 * CHUNK_BATCHES_MAX
+
+
+async def new_disk() -> SimulatedDisk:
+    disk = SimulatedDisk(random.Random(1))
+    await disk.make_directory("/data")
+    await disk.sync_directory("/")
+    return disk
+
+
+def batch(
+    offset: int, epoch: int = 1, *, value: bytes = b"v" * 40, time: int | None = None
+) -> tuple[BatchHeader, Sequence[bytes]]:
+    """Return a batch of one record; of 109 bytes, and with its offset for a timestamp."""
+    builder = BatchBuilder()
+    builder.append(offset if time is None else time, b"k", value)
+    data = builder.build(base_offset=offset, leader_epoch=epoch)
+    return parse_header(data), (data,)
+
+
+async def append(log: Log, count: int, epoch: int = 1) -> None:
+    for offset in range(log.log_end_offset, log.log_end_offset + count):
+        await log.append([batch(offset, epoch)])
+
+
+async def filled(
+    disk: SimulatedDisk, config: LogConfig, count: int = BATCHES, *, at_once: int = 100
+) -> Log:
+    """Return an observed log with so many batches."""
+    log = await Log.open(disk, PATH, config, observer=Seen())
+    for start in range(0, count, at_once):
+        await log.append([batch(offset) for offset in range(start, min(start + at_once, count))])
+    return log
+
+
+class Seen:
+    """An observer that knows which batches it was shown, and how many since it was restored."""
+
+    def __init__(self) -> None:
+        self.offsets: list[int] = []
+        self.observed = 0
+
+    def observe(self, header: BatchHeader) -> None:
+        self.offsets.append(header.base_offset)
+        self.observed += 1
+
+    def reset(self) -> None:
+        self.offsets = []
+        self.observed = 0
+
+    def snapshot(self) -> bytes:
+        return array("q", self.offsets).tobytes()
+
+    def restore(self, data: bytes) -> None:
+        if len(data) % 8:
+            raise CorruptRecordError("of another release")
+        self.offsets = list(array("q", data))
+
+
+async def reopened(disk: SimulatedDisk, run: Run, config: LogConfig | None = None) -> Log:
+    log = await Log.open(disk, PATH, config or LogConfig(), run=run)
+    await log.close(clean=False)
+    return log
