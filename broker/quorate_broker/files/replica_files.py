@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
+from quorate.aio.tasks import Tasks
 from quorate.errors import StorageError
 from quorate_quorum.log.disk import read_whole, replace_whole
 from quorate_quorum.log.disk_errors import done_without, is_of_disk, storage_error
@@ -23,8 +24,6 @@ from quorate_quorum.log.run_file import UNKNOWN, Run
 from quorate_quorum.log.segment import LOG
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
-
     from quorate_broker.registration import Registration
     from quorate_quorum.node.config import BrokerConfig
     from quorate_quorum.node.environment import Environment
@@ -83,6 +82,10 @@ class PartitionMetadata:
             return None
 
 
+#: The name of the tasks that remove a directory.
+REMOVAL = "remove a directory"
+
+
 class FilesHost(Protocol):
     """What the files need of the replicas."""
 
@@ -102,18 +105,15 @@ class ReplicaFiles:
     def __init__(self, host: FilesHost) -> None:
         self._host = host
         self._disk = host.environment.disk
-        self._removals: list[asyncio.Task[None]] = []
+        self._removals = Tasks(_removal_failed)
 
     def keep_all(self) -> None:
         """Give up the removals: nothing more is removed."""
-        for removal in self._removals:
-            removal.cancel()
+        self._removals.cancel(*self._removals)
 
     async def stop(self) -> None:
         """Leave removals to the next start."""
-        self.keep_all()
-        if self._removals:
-            await asyncio.wait(self._removals)
+        await self._removals.end_all()
 
     async def make(self, path: str, topic_id: bytes) -> None:
         """Make a replica's directory with the file that names its owner, if it is not there.
@@ -169,7 +169,7 @@ class ReplicaFiles:
         except OSError as error:
             self._not_removed(directory_id, source, error)
             return False
-        self._own_removal(self._remove(directory_id, target))
+        self._removals.spawn(self._remove(directory_id, target), REMOVAL)
         return True
 
     async def make_room(
@@ -214,7 +214,7 @@ class ReplicaFiles:
         target = _beside(path, metadata.topic_id, STRAY)
         await self._set_aside(path, target)
         delay = self._host.config.stray_delete_delay_ms / 1000
-        self._own_removal(self._remove(directory_id, target, delay))
+        self._removals.spawn(self._remove(directory_id, target, delay), REMOVAL)
 
     async def _set_aside(self, path: str, target: str) -> None:
         if await self._disk.exists(target):
@@ -270,10 +270,6 @@ class ReplicaFiles:
             with done_without(METADATA_FILE, path):
                 await replace_whole(self._disk, f"{path}/{METADATA_FILE}", ours.encode())
 
-    def _own_removal(self, removal: Coroutine[Any, Any, None]) -> None:
-        self._removals = [task for task in self._removals if not task.done()]
-        self._removals.append(asyncio.create_task(removal, name="remove a directory"))
-
     async def _remove(self, directory_id: bytes, path: str, delay_s: float = 0) -> None:
         await asyncio.sleep(delay_s)
         try:
@@ -289,6 +285,10 @@ class ReplicaFiles:
             self._host.directory_failed(directory_id, f"{path}: can't be removed: {error}")
         else:
             log.error("not removed", path=path, reason=str(error))
+
+
+def _removal_failed(_: str, error: BaseException) -> None:
+    log.error("a removal failed", exc_info=error)
 
 
 def name_on_the_way_out(name: str, topic_id: bytes, ending: str) -> str:
