@@ -73,7 +73,7 @@ BUFFER = "clients/quorate/consumer/buffer.py"
 FETCH_STREAM = "clients/quorate/consumer/fetch_stream.py"
 CONSUMER_POSITIONS = "tests/unit/quorate/consumer/test_positions.py"
 CONSUMER_FAULTS = "tests/unit/quorate/consumer/test_faults.py"
-CONSUMER_MACHINES = "tests/unit/quorate/consumer/test_machines.py"
+CONSUMER_BUFFER = "tests/unit/quorate/consumer/test_buffer.py"
 ACCUMULATOR = "clients/quorate/producer/accumulator.py"
 ACCUMULATIONS = "tests/unit/quorate/producer/test_accumulator.py"
 TOPICS = "tests/unit/quorate/producer/test_topics.py"
@@ -1258,7 +1258,7 @@ MUTANTS = (
         "        if True:\n            return dropped\n",
         (
             f"{CONSUMER_FAULTS}::test_what_other_partitions_hold_does_not_stop_the_one_that_is_read",
-            f"{CONSUMER_MACHINES}::test_no_partition_that_is_read_starves_whatever_others_hold",
+            f"{CONSUMER_BUFFER}::test_no_partition_that_is_read_starves_whatever_others_hold",
         ),
     ),
     Mutant(
