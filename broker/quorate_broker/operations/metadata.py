@@ -113,11 +113,7 @@ class Metadata:
     def all_topics(self, image: MetadataImage, principal: Principal) -> list[TopicImage]:
         """Return the topics that the principal may see, by name."""
         caller = Caller(principal, self._authorizer)
-        return [
-            topic
-            for topic in image.sorted_topics()
-            if caller.refusal(TOPICS_REQUIRED, topic.name) is None
-        ]
+        return [topic for topic in image.sorted_topics() if caller.may(TOPICS_REQUIRED, topic.name)]
 
     def topics(
         self,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import Final, Literal, Protocol
+from typing import Final, Literal, NamedTuple, Protocol
 
 from quorate.errors import (
     AuthorizationError,
@@ -42,9 +42,8 @@ class ResourceType(Enum):
     CLUSTER = "CLUSTER"
 
 
-@dataclass(frozen=True, slots=True)
-class Resource:
-    """One topic, or the cluster."""
+class Resource(NamedTuple):
+    """One topic, or the cluster. A tuple, for one is made for each batch that is produced."""
 
     type: ResourceType
     name: str
@@ -97,11 +96,6 @@ class AllowAll:
 
 ALLOW_ALL: Final = AllowAll()
 
-_REFUSALS: Final = {
-    ResourceType.TOPIC: TopicAuthorizationFailedError,
-    ResourceType.CLUSTER: ClusterAuthorizationFailedError,
-}
-
 
 @dataclass(frozen=True, slots=True)
 class Caller:
@@ -112,16 +106,20 @@ class Caller:
 
     def check(self, required: Required, topic: str | None = None) -> None:
         """Raise TopicAuthorizationFailedError or ClusterAuthorizationFailedError if it may not."""
-        refusal = self.refusal(required, topic)
-        if refusal is not None:
-            raise refusal
+        if not self.may(required, topic):
+            raise self._refused(required, topic)
 
     def refusal(self, required: Required, topic: str | None = None) -> AuthorizationError | None:
         """Return why the caller may not do this, None if it may."""
+        return None if self.may(required, topic) else self._refused(required, topic)
+
+    def may(self, required: Required, topic: str | None = None) -> bool:
+        """Whether the caller may do this with that topic or, without one, with the cluster."""
         resource = CLUSTER if topic is None else Resource(ResourceType.TOPIC, topic)
-        if self.authorizer.authorize(self.principal, required.operation, resource):
-            return None
-        named = "the cluster" if topic is None else f"topic {topic[:249]!r}"
-        return _REFUSALS[resource.type](
-            f"{self.principal} may not do this: it needs {required.operation.value} on {named}"
-        )
+        return self.authorizer.authorize(self.principal, required.operation, resource)
+
+    def _refused(self, required: Required, topic: str | None) -> AuthorizationError:
+        needs = f"{self.principal} may not do this: it needs {required.operation.value} on"
+        if topic is None:
+            return ClusterAuthorizationFailedError(f"{needs} the cluster")
+        return TopicAuthorizationFailedError(f"{needs} topic {topic[:249]!r}")

@@ -85,7 +85,7 @@ async def _create_topics(
 ) -> Decided[CreateTopicsResponse]:
     """Whoever may create topics in the cluster needs no leave for each of them (as in Kafka)."""
     check_named(len(request.topics))
-    if caller.refusal(CREATE) is None:
+    if caller.may(CREATE):
         return await active.create_topics(request)
     refusals = [caller.refusal(CREATE, topic.name) for topic in request.topics]
     allowed = CreateTopicsRequest()
