@@ -199,7 +199,7 @@ class _Rooms:
             AdminService(
                 directories.cluster_id,
                 Metadata(self.client, self.lifecycle.caught_up, authorizer),
-                Admin(self.client, self.publisher, config.forward_in_flight_max),
+                Admin(self.client, self.publisher),
                 environment.wall_clock_ms,
             ),
             self.replica,

@@ -10,7 +10,7 @@ import asyncio
 from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 
-from quorate.errors import OverloadedError, RequestTimedOutError
+from quorate.errors import RequestTimedOutError
 
 if TYPE_CHECKING:
     from quorate.net.network import Method
@@ -27,18 +27,11 @@ TIMEOUT_MS_MAX = 300_000
 
 
 class Admin:
-    """`in_flight_max`: calls on their way to the controller."""
+    """The operation, for all clients of a broker. The client bounds what is under way."""
 
-    def __init__(
-        self,
-        client: QuorumClient,
-        publisher: Publisher,
-        in_flight_max: int,
-    ) -> None:
+    def __init__(self, client: QuorumClient, publisher: Publisher) -> None:
         self._client = client
         self._publisher = publisher
-        self._in_flight_max = in_flight_max
-        self._in_flight = 0
 
     async def forward(
         self,
@@ -59,15 +52,9 @@ class Admin:
         wait_ms = min(timeout_ms or TIMEOUT_MS, TIMEOUT_MS_MAX)
         wait_ms = answered_in_time(wait_ms, caller_timeout_ms)
         deadline = loop.time() + wait_ms / 1000
-        if self._in_flight >= self._in_flight_max:
-            raise OverloadedError(f"{self._in_flight} calls wait for the controller already")
-        self._in_flight += 1
-        try:
-            response = await self._client.forward(
-                method, request, principal=principal, timeout_ms=wait_ms
-            )
-        finally:
-            self._in_flight -= 1
+        response = await self._client.forward(
+            method, request, principal=principal, timeout_ms=wait_ms
+        )
         left_ms = max(0, int((deadline - loop.time()) * 1000))
         with suppress(RequestTimedOutError):
             await self._publisher.wait_applied(self._client.image.offset, timeout_ms=left_ms)

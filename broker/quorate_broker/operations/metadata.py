@@ -1,8 +1,9 @@
 """What a broker tells of the cluster from its own image: topics, brokers, configs.
 
-The answers are the image's own values, which are immutable: a listener turns them into bytes, some
-in each turn of the loop. A topic that the caller may not see is refused by its name whether it
-exists or not, and is left out where the caller asks for all topics.
+The answers are the image's own values, which are immutable, and are looked up as they are drawn:
+a listener turns them into bytes, some in each turn of the loop. A topic that the caller may not
+see is refused by its name whether it exists or not, and is left out where the caller asks for all
+topics.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from quorate_quorum.node.authorizer import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from quorate.net.principal import Principal
     from quorate_quorum.client.client import QuorumClient
@@ -69,12 +70,7 @@ class Metadata:
     Reads wait for it: a broker that comes back must not tell what it knew long ago.
     """
 
-    def __init__(
-        self,
-        client: QuorumClient,
-        ready: asyncio.Event,
-        authorizer: Authorizer,
-    ) -> None:
+    def __init__(self, client: QuorumClient, ready: asyncio.Event, authorizer: Authorizer) -> None:
         self._client = client
         self._ready = ready
         self._authorizer = authorizer
@@ -110,10 +106,12 @@ class Metadata:
                 ) from None
         return self._client.image
 
-    def all_topics(self, image: MetadataImage, principal: Principal) -> list[TopicImage]:
-        """Return the topics that the principal may see, by name."""
+    def all_topics(self, image: MetadataImage, principal: Principal) -> Iterator[TopicImage]:
+        """Yield the topics that the principal may see, by name."""
         caller = Caller(principal, self._authorizer)
-        return [topic for topic in image.sorted_topics() if caller.may(TOPICS_REQUIRED, topic.name)]
+        for topic in image.sorted_topics():
+            if caller.may(TOPICS_REQUIRED, topic.name):
+                yield topic
 
     def topics(
         self,
@@ -121,12 +119,17 @@ class Metadata:
         principal: Principal,
         names: Sequence[str],
         topic_ids: Sequence[bytes] = (),
-    ) -> list[TopicImage | TopicMissing]:
-        """Return the topics that are named, then those of the ids, in their order."""
+    ) -> Iterator[TopicImage | TopicMissing]:
+        """Yield the topics that are named, then those of the ids, in their order.
+
+        Raises InvalidRequestError if one is named twice.
+        """
         refuse_duplicates((*names, *topic_ids))
         caller = Caller(principal, self._authorizer)
-        found = [_named(image, caller, name) for name in names]
-        return found + [_of_id(image, caller, topic_id) for topic_id in topic_ids]
+        for name in names:
+            yield _named(image, caller, name)
+        for topic_id in topic_ids:
+            yield _of_id(image, caller, topic_id)
 
     def configs(self, image: MetadataImage, principal: Principal, name: str) -> list[ConfigFound]:
         """Return every setting of a topic or, where the name is empty, of the cluster."""

@@ -48,7 +48,7 @@ from quorate_broker.operations.partitions import PARTITIONS_A_TURN
 from quorate_quorum.node.authorizer import BY_CONTROLLER
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from quorate.net.network import Handler, Peer
     from quorate.v1.admin_pb2 import (
@@ -126,13 +126,11 @@ class AdminService:
         ):
             response.unchanged = True
             return response
-        topics: list[TopicImage | TopicMissing] = []
-        if request.all_topics:
-            topics += self._metadata.all_topics(image, peer.principal)
-        else:
-            topics += self._metadata.topics(
-                image, peer.principal, request.topics, request.topic_ids
-            )
+        topics: Iterable[TopicImage | TopicMissing] = (
+            self._metadata.all_topics(image, peer.principal)
+            if request.all_topics
+            else self._metadata.topics(image, peer.principal, request.topics, request.topic_ids)
+        )
         response.topics.extend([await _topic(topic) for topic in topics])
         response.brokers.extend(
             BrokerEndpoint(broker_id=broker.id, listener=listener, rack=broker.rack)
@@ -147,11 +145,11 @@ class AdminService:
     ) -> DescribeTopicsResponse:
         check_count(len(request.topics))
         image = await self._metadata.image(peer.timeout_ms)
-        topics: list[TopicImage | TopicMissing] = []
-        if request.topics:
-            topics += self._metadata.topics(image, peer.principal, request.topics)
-        else:
-            topics += self._metadata.all_topics(image, peer.principal)
+        topics: Iterable[TopicImage | TopicMissing] = (
+            self._metadata.topics(image, peer.principal, request.topics)
+            if request.topics
+            else self._metadata.all_topics(image, peer.principal)
+        )
         return DescribeTopicsResponse(topics=[await _described(topic) for topic in topics])
 
     async def describe_configs(
@@ -264,6 +262,7 @@ _FAILED: Final[Mapping[Method[Any, Any], Callable[[Any, Error], Any]]] = {
 async def _topic(topic: TopicImage | TopicMissing) -> TopicMetadata:
     """Describe a topic, some partitions in each turn of the loop."""
     if isinstance(topic, TopicMissing):
+        await asyncio.sleep(0)
         return TopicMetadata(name=topic.name, topic_id=topic.topic_id, error=error_of(topic.error))
     found = TopicMetadata(
         name=topic.name,

@@ -11,6 +11,7 @@ from rpds import HashTrieMap
 from quorate.errors import (
     InvalidRequestError,
     OutcomeUnknownError,
+    OverloadedError,
     PeerRefusedError,
     QuorateError,
     QuorumUnavailableError,
@@ -134,7 +135,7 @@ class FakePublisher:
 
 
 class Fixture:
-    def __init__(self, *, ready: bool = True, in_flight_max: int = 1000) -> None:
+    def __init__(self, *, ready: bool = True) -> None:
         self.client = FakeClient()
         self.publisher = FakePublisher()
         self.ready = asyncio.Event()
@@ -144,7 +145,7 @@ class Fixture:
         self.service = AdminService(
             "cluster-1",
             Metadata(client, self.ready, ALLOW_ALL),
-            Admin(client, publisher, in_flight_max),
+            Admin(client, publisher),
             lambda: 1_700_000_005_000,
         )
 
@@ -275,6 +276,7 @@ class TestWrites:
             (QuorumUnavailableError("none"), ErrorCode.ERROR_CODE_QUORUM_UNAVAILABLE),
             (PeerRefusedError("gone"), ErrorCode.ERROR_CODE_QUORUM_UNAVAILABLE),
             (OutcomeUnknownError("sent"), ErrorCode.ERROR_CODE_OUTCOME_UNKNOWN),
+            (OverloadedError("too many"), ErrorCode.ERROR_CODE_OVERLOADED),
         ],
     )
     async def test_failures_are_in_the_response(self, error: QuorateError, code: int) -> None:
@@ -320,8 +322,3 @@ class TestWrites:
         await fixture.call(CREATE_TOPICS, request)
         waits = [timeout for *_, timeout in fixture.client.forwarded]
         assert waits == [TIMEOUT_MS, TIMEOUT_MS_MAX]
-
-    async def test_calls_on_their_way_to_the_controller_are_bounded(self) -> None:
-        fixture = Fixture(in_flight_max=0)
-        answer = await fixture.call(ALTER_CONFIGS, AlterConfigsRequest())
-        assert answer.error.code == ErrorCode.ERROR_CODE_OVERLOADED
