@@ -1,10 +1,12 @@
-"""From committed bytes to images: the one way in, for voters, brokers and a restart alike.
+"""Makes images of committed bytes: for voters, for brokers, and for a restart.
 
-Bytes in, (delta, image) pairs out, one per batch, since a batch is applied whole. A jump builds
-another image beside the one that is shown, from a snapshot (`load_snapshot_part`, then
-`finish_snapshot`), from offset 0 (`start_over`), or both, one after the other; it is shown when it
-is whole and no older than what was shown before. Its delta is the difference, so that what went
-inside the gap is seen to go. A jump that is cut short is given up whole: no image is ever mixed.
+It takes bytes and returns (delta, image) pairs, one for each batch, since a batch is applied whole.
+
+A jump builds another image beside the one that is shown: from a snapshot (`load_snapshot_part`,
+then `finish_snapshot`), from offset 0 (`start_over`), or from both, one after the other. The new
+image is shown when it is complete and no older than the one that was shown before. Its delta is the
+difference between the two, so that listeners learn what disappeared in between. A jump that is cut
+short is given up whole: parts of two images never meet in one.
 """
 
 from __future__ import annotations
@@ -20,12 +22,12 @@ from quorate_quorum.node.features import SUPPORTED, Known
 
 Loaded = tuple[MetadataDelta, MetadataImage]
 
-#: Loaded in one turn of the loop: a few milliseconds of work, or one batch.
+#: Bytes that one turn of the loop loads: a few milliseconds of work. A larger batch goes alone.
 TURN_BYTES = 16 * 1024
 
 
 def turns(batches: Buffer) -> Iterator[memoryview]:
-    """Cut whole batches into what is loaded in one turn of the loop each, in order.
+    """Cut whole batches into pieces that are loaded in one turn of the loop each, in order.
 
     CorruptRecordError for a torn end.
     """
@@ -43,7 +45,7 @@ def turns(batches: Buffer) -> Iterator[memoryview]:
 class Loader:
     """Follows the metadata log. `shown` is the image that listeners know.
 
-    Whatever sets a feature to a level that is not `known` raises UnknownLevelError.
+    An event that sets a feature to a level that is not `known` raises UnknownLevelError.
     """
 
     def __init__(self, image: MetadataImage = EMPTY, known: Known | None = SUPPORTED) -> None:
@@ -53,8 +55,8 @@ class Loader:
 
     @property
     def image(self) -> MetadataImage:
-        """Where loading stands: its offset is that of the batch to load next, its epoch that of
-        the record before. Listeners know it too, except in the middle of a jump.
+        """The image that is loaded so far: the next batch to load begins at its offset. Listeners
+        know it, except in the middle of a jump.
         """
         return self.shown if self._jump is None else self._jump.image
 
@@ -62,8 +64,8 @@ class Loader:
         """Apply whole committed batches; return what to show, in order.
 
         Batches that are applied already are passed over. CorruptRecordError: the bytes are not
-        batches of events, leave a gap, or stand in the middle of a snapshot; nothing of the batch
-        at fault is applied.
+        batches of events, leave a gap, or come in the middle of a snapshot. Nothing of such a batch
+        is applied.
         """
         if self._jump is not None and self._jump.snapshot is not None:
             raise CorruptRecordError("a batch of the log in the middle of a snapshot")
@@ -99,10 +101,10 @@ class Loader:
     def start_over(self, until: int = 1, *, generation: int = 0) -> None:
         """Begin a jump: from the empty image, by a snapshot or the log from 0.
 
-        Nothing is shown before the image has reached `until` (the high watermark of who said so)
-        and the shown image's epoch, so that no older world is shown than there is. `generation`:
-        the quorum_generation that the jump leads into, if it is another than the shown image's:
-        its epochs are not compared with those of a history that is over.
+        Nothing is shown before the image has reached `until` (the high watermark of the voter that
+        asked for the jump) and the shown image's epoch: listeners never go back in time.
+        `generation`: the quorum_generation that the jump leads into, if it is a new one. Its epochs
+        are not compared with those of the history that is over.
         """
         self._jump = _Jump(EMPTY, until, generation)
 
@@ -112,12 +114,12 @@ class Loader:
         return 0 if self._jump is None else self._jump.generation
 
     def give_up(self) -> None:
-        """Forget a jump that is under way; what is shown stays, and is followed again."""
+        """Forget a jump that is under way. The shown image stays, and is followed again."""
         self._jump = None
 
     def load_snapshot_part(self, batches: Buffer) -> None:
-        """Take in a part of a snapshot: whole batches of events, in order. The first part after
-        anything but start_over begins a jump of its own. CorruptRecordError as for load.
+        """Take in a part of a snapshot: whole batches of events, in order. The first part begins a
+        jump, unless start_over just did. CorruptRecordError as for load.
         """
         jump = self._jump
         if jump is None or (jump.snapshot is None and jump.image.offset > 0):
@@ -130,9 +132,9 @@ class Loader:
         jump.snapshot.topics.finish_drafts()
 
     def finish_snapshot(self, offset: int, epoch: int) -> list[Loaded]:
-        """End the snapshot, which stands for the log below `offset`; return what to show: nothing
-        yet where the jump must reach further, by the log from there. CorruptRecordError: no part
-        came, or it can't be.
+        """End the snapshot, which stands for the log below `offset`; return what to show. That is
+        nothing yet if the jump must reach further, by the log from there. CorruptRecordError: no
+        part came, or the offset or the epoch is impossible.
         """
         if self._jump is None or self._jump.snapshot is None:
             raise CorruptRecordError("the end of a snapshot of which no part came")
@@ -156,9 +158,9 @@ class Loader:
 
 
 class _Jump:
-    """An image that is being built beside the one that listeners see.
+    """An image that is built beside the one that listeners know.
 
-    `snapshot` is there from a snapshot's first part to its end.
+    `snapshot` exists from the first part of a snapshot to its end.
     """
 
     def __init__(self, image: MetadataImage, until: int, generation: int) -> None:

@@ -1,9 +1,9 @@
-"""The image with which a new history begins, after the majority of the old one's disks is gone.
+"""Disaster recovery: the first image of a new history, after the majority of the voters is lost.
 
-What the lost voters had decided beyond the survivor's log is unknown and may have been acted upon:
-so every number that such a decision may have given away is passed over. Nobody is trusted: brokers
-are fenced, no partition has an ISR. Every replica is asked for its log before one may lead, so
-that no committed record is lost while a replica that has it lives.
+The lost voters may have committed decisions that the survivor's log lacks, and nodes may have acted
+on them. So every number that such a decision may have given away is passed over. No state is
+trusted: brokers are fenced, and no partition has an ISR. Every replica is asked for the end of its
+log before one of them leads, so that no committed record is lost while a replica still has it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from quorate_quorum.metadata.partitions import NO_LEADER, PartitionImage
 from quorate_quorum.metadata.topics import TopicImage
 from quorate_quorum.metadata.voters import VoterImage
 
-#: The lost tail had fewer records, epochs and producer ids than these.
+#: The decisions that are lost used fewer offsets, epochs and producer ids than these.
 OFFSETS_PASSED: Final = 1_000_000_000
 EPOCHS_PASSED: Final = 1_000_000
 PRODUCER_IDS_PASSED: Final = 1_000_000_000
@@ -29,8 +29,8 @@ PRODUCER_ID_MAX: Final = (1 << 63) - 1
 def recovered(image: MetadataImage, voter: VoterImage, *, epoch_seen: int) -> MetadataImage:
     """Return the first image of the new history, with one voter.
 
-    `image`: all that the survivor holds. `epoch_seen`: the highest epoch that it, or anybody whom
-    it asked, has heard of.
+    `image`: everything that the survivor holds. `epoch_seen`: the highest epoch that the survivor,
+    or a node that it asked, has seen.
     """
     assert epoch_seen >= image.epoch, (epoch_seen, image.epoch)
     brokers = {broker.id: replace(broker, fenced=True) for broker in image.sorted_brokers()}
@@ -48,7 +48,7 @@ def recovered(image: MetadataImage, voter: VoterImage, *, epoch_seen: int) -> Me
         voters=(voter,),
         brokers=HashTrieMap(brokers),
         topics=HashTrieMap(topics),
-        forming=EMPTY.forming,  # nobody has seen them
+        forming=EMPTY.forming,  # no listener has seen them
         replica_counts=HashTrieMap(replicas),
         next_producer_id=min(image.next_producer_id + PRODUCER_IDS_PASSED, PRODUCER_ID_MAX),
     )
@@ -59,7 +59,7 @@ def _leaderless(topic: TopicImage) -> TopicImage:
 
 
 def _unsure(partition: PartitionImage) -> PartitionImage:
-    """Every replica may be the one that has all: the last ISR, of which all must be back."""
+    """Make all replicas the last ISR: each may be the one that has every record."""
     leader_epoch = partition.leader_epoch + EPOCHS_PASSED
     return replace(
         partition,

@@ -2,11 +2,13 @@
 
 Any voter serves it, from its own log and below its own high watermark, so it needs no leader to
 answer. A frame leaves in the turn of the loop in which the high watermark moves, and otherwise
-every 250 ms, so that silence tells the watcher that it is cut off. A watcher whose next batch is
-gone, or whose past is not ours, gets the newest snapshot in parts, then what follows it; where
-there is none, the log from 0. So does one that follows an older quorum_generation: the quorum was
-recovered without what it has seen. The voter that hears of no leader for one fetch timeout ends its
-watches: what it knows grows stale without anyone's fault.
+every 250 ms, so that silence tells the watcher that it is cut off.
+
+A watcher gets the newest snapshot in parts, then the log after it, if its next batch is no longer
+in the log, if its history diverges from this voter's, or if it follows an older quorum_generation:
+then the quorum was recovered without some records that the watcher has seen. Without a snapshot it
+gets the log from 0. A voter that knows no leader for one fetch timeout ends its watches, since its
+image may be out of date.
 """
 
 from __future__ import annotations
@@ -91,7 +93,7 @@ class WatchConfig:
 class Watch:
     """Streams committed batches to watchers.
 
-    Whoever learns that the high watermark or the leader moved calls `wake`.
+    The voter calls `wake` when its high watermark or its leader changes.
     `epoch_at` tells the leader_epoch of the batch that holds an offset (None: not held).
     """
 

@@ -1,7 +1,7 @@
-"""Brokers: registered, fenced, unfenced, shutting down, and what each does to partitions.
+"""Registers, fences, unfences and unregisters brokers, and lets them shut down.
 
-A fenced broker is in no ISR and leads nothing. The decisions here say what becomes of the broker;
-what that asks of partitions follows in the log, slice by slice (sweep.py).
+A fenced broker is in no ISR and leads no partition. The decisions here change the broker; the
+changes of its partitions follow in the log, slice by slice (sweep.py).
 """
 
 from __future__ import annotations
@@ -143,8 +143,8 @@ def _broker(request: wire.RegisterRequest, epoch: int, old: BrokerImage | None) 
 
 
 def _verdict(told: ev.Directory, old: DirectoryImage | None) -> DirectoryImage:
-    """What an older registration said of a directory stands until unfencing has carried it out:
-    a short run that ended well says nothing of what was lost before it.
+    """Return the state of a directory. The verdict of an older registration stands until unfencing
+    has carried it out: a short run that ended well says nothing about records lost before it.
     """
     if old is None:
         return DirectoryImage(told.directory_id, told.tail_intact, told.sync_failed)
@@ -166,7 +166,7 @@ def _change(broker: BrokerImage, **fields: object) -> ev.MetadataEvent:
 
 
 def fence(image: MetadataImage, broker_id: int, context: Context) -> Outcome[bool]:
-    """Trust a broker no more: it will leave every ISR, and all that it led gets a new leader_epoch.
+    """Fence a broker: it will leave every ISR, and each partition that it led gets a new epoch.
 
     Response: whether it was unfenced until now.
     """
@@ -182,8 +182,8 @@ def may_unfence(
 ) -> str | None:
     """Return why a broker may not be unfenced yet, or None if it may.
 
-    `applied_offset`: what it says it has applied. `outcome_end`: one past all that its
-    registration or fencing asked of partitions; None while that is not all proposed.
+    `applied_offset`: how far it has applied the log. `outcome_end`: one past all changes of
+    partitions by its registration or fencing; None while some are not proposed.
     """
     broker = image.brokers.get(broker_id)
     if broker is None:
@@ -200,7 +200,7 @@ def may_unfence(
 
 
 def unfence(image: MetadataImage, broker_id: int, context: Context) -> Outcome[bool]:
-    """Trust a broker: it may lead where nobody does. The caller asked may_unfence.
+    """Unfence a broker: it may lead leaderless partitions. The caller has asked may_unfence.
 
     Response: whether it was fenced until now.
     """
@@ -212,8 +212,8 @@ def unfence(image: MetadataImage, broker_id: int, context: Context) -> Outcome[b
 
 
 def shut_down(image: MetadataImage, broker_id: int, context: Context) -> Outcome[bool]:
-    """Let a broker that wants to stop go: others will lead, and it leaves ISRs, but where it is the
-    last member it stays, and leads, until it is fenced. Response: whether it is news.
+    """Let a broker shut down: other replicas will lead, and it leaves the ISRs. Where it is the last
+    member it stays, and leads, until it is fenced. Response: whether it was not shutting down yet.
     """
     del context
     broker = image.brokers.get(broker_id)
@@ -225,10 +225,10 @@ def shut_down(image: MetadataImage, broker_id: int, context: Context) -> Outcome
 def directories_failed(
     image: MetadataImage, broker_id: int, directory_ids: Iterable[bytes], context: Context
 ) -> Outcome[bool]:
-    """Name directories as failed: replicas there are offline, and will leave ISR and ELR.
+    """Mark directories as failed: their replicas are offline, and will leave ISR and ELR.
 
     Directories that the broker did not register, or that are known to have failed, are passed
-    over. Response: whether there was news.
+    over. Response: whether one was new.
     """
     del context
     broker = image.brokers.get(broker_id)
@@ -244,12 +244,12 @@ def directories_failed(
 def unregister(
     image: MetadataImage, request: admin.UnregisterBrokerRequest, *, session_lives: bool
 ) -> Outcome[admin.UnregisterBrokerResponse]:
-    """Forget a broker: UNKNOWN_BROKER, or INVALID_REQUEST while its process is heard or partitions
-    have replicas on it.
+    """Unregister a broker: UNKNOWN_BROKER, or INVALID_REQUEST while its process is heard or
+    partitions have replicas on it.
 
-    Kafka forgets one with replicas too. Here the registration holds what is known of the
-    directories that the replicas lie in: without it, a disk that came back under the same id after
-    it had lost a tail would be trusted.
+    Kafka unregisters one with replicas too. Here the registration records the state of the
+    directories that hold the replicas: without it, a disk that came back under the same id after it
+    had lost records would be trusted.
     """
     broker = image.brokers.get(request.broker_id)
     error: QuorateError | None = None

@@ -1,9 +1,9 @@
-"""Topics are created, some events in each turn of the loop.
+"""Creates topics, some events in each turn of the loop.
 
 Each topic of a request has its own result, so a request may be cut between topics. A topic that is
-larger than a turn is cut, too: its Topic event says how many Partition events follow, and nobody
-sees it before the last of them. One that its controller left half made is given up by the next:
-whoever asked was told that the outcome is unknown, and asks again.
+larger than a turn is cut, too: its Topic event says how many Partition events follow, and the topic
+is hidden before the last of them. If a controller leaves a topic half made, the next one gives it
+up: the caller was told that the outcome is unknown, and asks again.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ from quorate_quorum.v1 import events_pb2 as ev
 
 #: Events of one turn: a few milliseconds of work.
 EVENTS_MAX = 100
-#: Room for larger numbers than those of the event that a size is estimated by.
+#: A later event may encode larger numbers than the one whose size is measured.
 _SLACK_BYTES = 8
 
 
 @dataclass(slots=True)
 class _Wanted:
-    """A topic that can be made, and how far it is."""
+    """A topic that passed all checks, and how far it is made."""
 
     id: bytes
     name: str
@@ -68,7 +68,7 @@ class _Wanted:
 
 @dataclass(slots=True)
 class _Turn:
-    """What one turn decides: on an image, and on what it made itself."""
+    """The decisions of one turn of the loop."""
 
     image: MetadataImage
     context: Context
@@ -86,7 +86,7 @@ class _Turn:
 
 
 class Creation:
-    """One CreateTopics request. `internal`: by the cluster itself, which may use names that begin
+    """One CreateTopics request. `internal`: the cluster itself asks, which may use names that begin
     with "__".
 
     A repeat with the same topic id returns the first result. While fewer brokers are unfenced
@@ -100,7 +100,7 @@ class Creation:
         internal: bool = False,
         events_max: int = EVENTS_MAX,
     ) -> None:
-        #: Complete when `next` has said so.
+        #: Complete when `next` has returned True.
         self.response = admin.CreateTopicsResponse()
         self._request = request
         self._internal = internal
@@ -108,7 +108,7 @@ class Creation:
         self._asked = 0
         self._wanted: _Wanted | None = None
         self._size = 0
-        #: Made by this request, or only counted, where it is to be validated.
+        #: Made by this request, or only checked, if it is to be validated.
         self._names: dict[str, bytes] = {}
         self._results: dict[bytes, admin.CreatedTopic] = {}
         self._ahead = (0, 0)
@@ -126,11 +126,11 @@ class Creation:
         return events <= self._events_max
 
     def next(self, image: MetadataImage, context: Context) -> Outcome[bool]:
-        """Decide some more; response: whether that is all. What it returns must be proposed, or
-        the request given up.
+        """Decide some more; response: whether that is all. The caller proposes the events, or gives
+        the request up.
         """
         turn = _Turn(image, context)
-        most = self._asked + self._events_max  # those that are refused take time, too
+        most = self._asked + self._events_max  # refusals take time, too
         while len(turn.events) < self._events_max:
             if self._wanted is None and (self._asked == most or not self._take_next(turn)):
                 break
@@ -217,7 +217,7 @@ class Creation:
         return True
 
     def _check_size(self, turn: _Turn, wanted: _Wanted) -> None:
-        """All that one request makes is bounded; an event of the last partition tells how much."""
+        """Bound what one request makes, by the size of the event of the last partition."""
         last = len(wanted.assignments) - 1
         sample = self._partition(turn, wanted, last, is_sample=True)
         size = (size_of(sample) + _SLACK_BYTES) * len(wanted.assignments)
@@ -269,7 +269,7 @@ class Creation:
     def _partition(
         self, turn: _Turn, wanted: _Wanted, index: int, *, is_sample: bool = False
     ) -> ev.MetadataEvent:
-        """Return a new partition: whoever is alive is in sync with nothing, and the first leads."""
+        """Return a new partition. It is empty, so every live replica is in sync; the first leads."""
         assignment = wanted.assignments[index]
         partition = ev.Partition(
             topic_id=wanted.id, partition=index, leader=-1, recovered_epoch=NEVER
@@ -301,7 +301,7 @@ class Creation:
 
 
 def abandon(image: MetadataImage, context: Context) -> Outcome[int]:
-    """Give up topics that were left half made. Response: how many."""
+    """Remove topics that were left half made. Response: how many."""
     del context
     events = [
         ev.MetadataEvent(remove_topic=ev.RemoveTopic(topic_id=forming.topic.id))

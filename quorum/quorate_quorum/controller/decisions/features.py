@@ -1,8 +1,9 @@
 """The cluster's feature levels: raised only when every node knows the level, never lowered.
 
-Every registered broker counts, fenced ones too: they come back. So does every voter; what it knows
-it says when it opens its fetch stream, so one that has not fetched from this controller holds the
-level back until it does. A registration by a program that does not know the level is refused.
+Every registered broker counts, a fenced one too, as it may come back. Every voter counts: it tells
+the levels that it knows when it opens its fetch stream, so a voter that has not fetched from this
+controller holds the level back until it does. A node whose program does not know the level in force
+is refused.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from quorate_quorum.metadata.image import MetadataImage
 from quorate_quorum.node.features import NAME_LENGTH_MAX, Known, Levels, levels_of
 from quorate_quorum.v1 import events_pb2 as ev
 
-#: (id, directory id) of each replica of the metadata log that told what it knows.
+#: The levels that each replica of the metadata log has told, by (id, directory id).
 Heard = Mapping[tuple[int, bytes], Known]
 
 UNHEARD = Levels(0, 0)
@@ -41,7 +42,7 @@ def update_feature(
 def describe_features(
     image: MetadataImage, heard: Heard, own: Known
 ) -> admin.DescribeFeaturesResponse:
-    """Tell each feature's level, and what each node knows of it. `own`: what this program knows."""
+    """Return each feature's level, and the levels that each node knows. `own`: of this program."""
     return admin.DescribeFeaturesResponse(
         features=[
             admin.DescribedFeature(

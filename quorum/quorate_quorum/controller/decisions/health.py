@@ -1,8 +1,7 @@
-"""Whether all is well with the cluster: for `quorate cluster health`.
+"""What is not well in the cluster: for `quorate cluster health`.
 
-Partitions in trouble are kept as sets that follow the image, change by change, so that no question
-costs a walk over all partitions. What is wrong with nodes is read off the image, the quorum and
-the leases when it is asked for: there are few.
+Partitions in trouble are kept in sets that follow the image, change by change, so that no request
+costs a walk over all partitions. Nodes in trouble are found on request: there are few nodes.
 """
 
 from __future__ import annotations
@@ -24,9 +23,8 @@ EXAMPLES_MAX = 100
 class PartitionHealth:
     """The partitions in trouble.
 
-    Each set keeps the order in which they came into it. A partition under min ISR lacks a replica
-    in its ISR, so it is under-replicated as well: a change of min.insync.replicas concerns those
-    only, not all partitions.
+    Dicts are ordered sets here. A partition under min ISR lacks a replica in its ISR, so it is
+    under-replicated as well: a change of min.insync.replicas concerns only those partitions.
     """
 
     def __init__(self) -> None:
@@ -70,7 +68,7 @@ def _put(found: dict[Key, None], key: Key, is_in: bool) -> None:
 
 
 def _is_under_min_isr(image: MetadataImage, topic: TopicImage, partition: PartitionImage) -> bool:
-    """Return whether a commit is refused; the configuration is read only where a replica lacks."""
+    """Whether a commit is refused. A complete ISR needs no look at the configuration."""
     lacks = len(partition.isr) < len(partition.replicas)
     return lacks and len(partition.isr) < image.min_isr(topic, partition)
 
@@ -81,7 +79,7 @@ def describe_health(
     partitions: PartitionHealth,
     why_fenced: Callable[[BrokerImage], str],
 ) -> admin.DescribeHealthResponse:
-    """Return all that is not well; `why_fenced` tells what keeps a fenced broker from its work."""
+    """Return everything that is not well. `why_fenced` says what keeps a broker fenced."""
     return admin.DescribeHealthResponse(
         controller=quorum.leader,
         nodes=[*_voters(quorum), *_brokers(image, why_fenced)],

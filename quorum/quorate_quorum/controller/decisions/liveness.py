@@ -1,12 +1,18 @@
 """Which brokers are alive: a broken stream is suspicion, silence is proof.
 
-A machine that lives as long as one reign. On a broken stream the broker is dialled at once: a
-killed process refuses, and is fenced in milliseconds; one that answers is judged by its silence
-alone; one that does not answer has a short grace. Silence is counted only in ticks that this
-controller itself ran, so that its own stalls fence nobody.
+When the stream of a broker breaks, the controller dials the broker at once:
 
-Time is passed in. The driver steps the frames that have arrived before each tick, carries out the
-effects, and tells what became of them.
+* the port refuses, or another incarnation answers: the process is gone, so the broker is fenced;
+* the same incarnation answers: the broker is fenced only if it stays silent;
+* nothing answers: the broker is fenced after a short grace.
+
+Silence is counted only in ticks that this controller itself ran, so that a stall of the controller
+fences no broker. Many breaks at once without a refusal mean that the controller is cut off; then
+only silence counts. If most brokers fall silent together, the controller hands leadership to
+another voter, as it may be deaf itself.
+
+The machine lives as long as a reign. The driver steps in all frames that have arrived before each
+tick, carries out the effects, and reports their results.
 """
 
 from __future__ import annotations
@@ -15,17 +21,17 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum
 
-#: The most that one tick adds to silence and grace.
+#: One tick adds at most this much to silence and grace.
 TICK_MS_MAX = 100
-#: A new controller gives brokers so long to come before it dials them.
+#: A new controller dials a broker that has not opened its stream after this time.
 NEW_REIGN_DIAL_MS = 500
-#: Breaks within so long are one event, if there are many.
+#: Breaks within this time count as one event, if they are many.
 MASS_BREAK_MS = 1_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LivenessConfig:
-    """The three times of DESIGN section 6, in milliseconds."""
+    """The times after which a broker is fenced, in milliseconds."""
 
     session_timeout_ms: int = 3_000
     disconnect_grace_ms: int = 500
@@ -33,7 +39,7 @@ class LivenessConfig:
 
 @dataclass(frozen=True, slots=True)
 class Dial:
-    """Probe the broker's endpoint; the answer carries this number back."""
+    """Probe the broker's endpoint; report the result with this number."""
 
     broker_id: int
     number: int
@@ -58,17 +64,17 @@ Effect = Dial | Fence | HandOver
 
 
 class Phase(Enum):
-    """What is thought of a broker's session."""
+    """What the machine believes about a broker."""
 
-    #: A stream is open, or none was yet and nobody has asked.
+    #: A stream is open, or none was open yet and the broker was not dialled.
     TRUSTED = "trusted"
-    #: No stream: dialled, the answer is awaited.
+    #: No stream: it was dialled, and the result is not known yet.
     DIALLED = "dialled"
-    #: No stream and no answer: fenced when the grace has run out.
+    #: No stream and no answer: it is fenced at the end of the grace.
     GRACE = "grace"
     #: No stream; only silence counts.
     SILENCE = "silence"
-    #: Surely not running.
+    #: Its process is gone.
     DEAD = "dead"
 
 
@@ -80,16 +86,16 @@ class _Session:
     fenced: bool
     grace_ms: int
     phase: Phase = Phase.TRUSTED
-    #: Since a frame was last heard.
+    #: Ticked time since its last frame.
     silence_ms: int = 0
     #: What is left of the grace, in phase GRACE.
     grace_left_ms: int = 0
-    #: None: not known yet.
+    #: Whether the controller can reach its port; None: not known yet.
     can_be_dialled: bool | None = None
-    #: Of the dial under way, 0: none; and whether it asks only if dialling works.
+    #: The number of the dial under way; 0: none. A trial only asks whether dialling works.
     dial: int = 0
     dial_is_trial: bool = False
-    #: When it broke, by the caller's clock, if it broke without being refused.
+    #: When its stream broke, by the caller's clock; None once its port has refused.
     broke_ms: int | None = None
     was_fenced_by_disconnect: bool = False
     streams: dict[int, None] = field(default_factory=dict)
@@ -98,9 +104,9 @@ class _Session:
 class Liveness:
     """The sessions of all registered brokers during one reign.
 
-    `unfenced` and `fenced` are (broker id, incarnation) of those that the reign finds. A reign
-    that began by a handing over for silence, or that has no other voter, fences instead of
-    handing over itself.
+    `unfenced` and `fenced` are the (broker id, incarnation) pairs at the beginning of the reign. A
+    controller that got its leadership by such a handover, or that has no other voter, fences silent
+    brokers instead of handing leadership over again.
     """
 
     def __init__(
@@ -116,11 +122,11 @@ class Liveness:
         self._config = config
         self._sessions: dict[int, _Session] = {}
         self._last_tick_ms = now_ms
-        #: Sum of what ticks added: the clock by which silence is counted.
+        #: The clock that counts silence: the sum of what the ticks have added.
         self._ticked_ms = 0
         self._has_dialled_absent = False
         self._dials = 0
-        #: Whether there is somebody to hand over to; voters come and go.
+        #: Whether another voter can take over. It changes when voters come and go.
         self.has_other_voter = has_other_voter
         self._may_hand_over = not handed_over_for_silence
         self._handed_over_at: int | None = None
@@ -130,7 +136,9 @@ class Liveness:
             self._sessions[broker_id] = self._session(incarnation, fenced=False)
         for broker_id, incarnation in fenced:
             session = self._session(incarnation, fenced=True)
-            session.silence_ms = config.session_timeout_ms  # nobody vouches for it
+            session.silence_ms = (
+                config.session_timeout_ms
+            )  # no controller has heard it in this reign
             self._sessions[broker_id] = session
 
     def _session(self, incarnation: bytes, *, fenced: bool) -> _Session:
@@ -139,7 +147,7 @@ class Liveness:
     # What the controller decided.
 
     def registered(self, broker_id: int, incarnation: bytes) -> list[Effect]:
-        """An incarnation has registered: whether it can be dialled is found out now."""
+        """An incarnation has registered: find out whether it can be dialled."""
         session = self._sessions.get(broker_id)
         if session is None or session.incarnation != incarnation:
             session = self._sessions[broker_id] = self._session(incarnation, fenced=True)
@@ -151,7 +159,7 @@ class Liveness:
         return [self._dial(broker_id, session, is_trial=True)]
 
     def unfenced(self, broker_id: int) -> None:
-        """A broker was unfenced; one that was fenced by disconnect has twice the grace now."""
+        """A broker was unfenced. If it was fenced after a broken stream, its grace doubles."""
         session = self._sessions.get(broker_id)
         if session is None:
             return
@@ -168,7 +176,7 @@ class Liveness:
             session.fenced = True
 
     def unregistered(self, broker_id: int) -> None:
-        """A broker is forgotten."""
+        """A broker was unregistered."""
         self._sessions.pop(broker_id, None)
 
     def session_lives(self, broker_id: int) -> bool:
@@ -181,9 +189,7 @@ class Liveness:
     # What the wire said.
 
     def stream_opened(self, broker_id: int, incarnation: bytes, stream: int) -> list[Effect]:
-        """A stream of that incarnation is open (`stream`: a number of the caller's): all
-        suspicion ends.
-        """
+        """A stream of that incarnation is open: all suspicion ends. The caller numbers streams."""
         session = self._current(broker_id, incarnation)
         if session is None:
             return []
@@ -236,14 +242,14 @@ class Liveness:
     # What dialling said.
 
     def dial_refused(self, broker_id: int, number: int) -> list[Effect]:
-        """Nobody listens there."""
+        """No process listens there."""
         session = self._dialled(broker_id, number)
         if session is None:
             return []
         return self._is_gone(broker_id, session, "its stream broke, and its port refuses")
 
     def dial_answered(self, broker_id: int, number: int, incarnation: bytes) -> list[Effect]:
-        """Somebody listens there."""
+        """A process listens there."""
         session = self._dialled(broker_id, number)
         if session is None:
             return []
@@ -268,7 +274,7 @@ class Liveness:
         return []
 
     def _dialled(self, broker_id: int, number: int) -> _Session | None:
-        """Return the session that this dial was for, if it still waits for the answer."""
+        """Return the session that this dial belongs to, if it still waits for the result."""
         session = self._sessions.get(broker_id)
         if session is None or not number or session.dial != number:
             return None
@@ -276,7 +282,7 @@ class Liveness:
         return session
 
     def _is_gone(self, broker_id: int, session: _Session, reason: str) -> list[Effect]:
-        if session.dial_is_trial:  # it is there, for it has just spoken: only dialling fails
+        if session.dial_is_trial:  # it has just spoken, so it runs: only dialling fails
             session.can_be_dialled = False
             return []
         session.phase = Phase.DEAD
@@ -295,7 +301,7 @@ class Liveness:
     # Time.
 
     def tick(self, now_ms: int) -> list[Effect]:
-        """Let time pass, after all frames that had arrived were stepped."""
+        """Let time pass. All frames that have arrived must be stepped in before."""
         elapsed = min(max(now_ms - self._last_tick_ms, 0), TICK_MS_MAX)
         self._last_tick_ms = now_ms
         self._ticked_ms += elapsed
@@ -312,8 +318,8 @@ class Liveness:
     def _dial_absent(self, now_ms: int) -> list[Effect]:
         """Once in a reign, dial the unfenced brokers that have not come.
 
-        Who could not be dialled when it registered is known to that reign only. Here it has the
-        grace at most, unless it comes before: then its stream asks first whether dialling works.
+        An earlier controller knew which brokers cannot be dialled; this one does not. Such a broker
+        gets the grace at most, unless it opens its stream before: a stream begins with a trial.
         """
         if self._has_dialled_absent or self._ticked_ms < NEW_REIGN_DIAL_MS:
             return []
@@ -326,7 +332,7 @@ class Liveness:
         return effects
 
     def _look_for_mass_break(self, now_ms: int) -> None:
-        """If many break at once without being refused, it is us who are cut off."""
+        """Many streams that break at once without a refusal mean that the controller is cut off."""
         unfenced = self._unfenced()
         broken = [
             session
@@ -336,7 +342,7 @@ class Liveness:
         if len(broken) < 2 or 3 * len(broken) <= len(unfenced):
             return
         for session in broken:
-            session.phase = Phase.SILENCE  # a dial under way may still prove it dead
+            session.phase = Phase.SILENCE  # a dial under way may still show that it is gone
 
     def _end_graces(self) -> list[Effect]:
         effects: list[Effect] = []
@@ -351,7 +357,7 @@ class Liveness:
         return effects
 
     def _judge_silence(self) -> list[Effect]:
-        """Fence who was silent for the session timeout, unless it is us who do not hear."""
+        """Fence brokers that were silent for the session timeout, unless the controller is deaf."""
         timeout = self._config.session_timeout_ms
         unfenced = self._unfenced()
         over = [(b, session) for b, session in unfenced if session.silence_ms >= timeout]
@@ -363,7 +369,7 @@ class Liveness:
                 return [HandOver(f"{len(over)} of {len(unfenced)} brokers fell silent together")]
             if self._ticked_ms - self._handed_over_at < timeout:
                 return []
-            self._may_hand_over = False  # nobody took over: judge as one who has no other voter
+            self._may_hand_over = False  # no voter took over: fence, as without another voter
         effects: list[Effect] = []
         for broker_id, session in over:
             self._fell_silent.append(self._ticked_ms - session.silence_ms)
@@ -372,8 +378,8 @@ class Liveness:
         return effects
 
     def _is_deaf(self, unfenced: list[tuple[int, _Session]]) -> bool:
-        """Whether more than half of the unfenced brokers, two at least, fell silent within one
-        session timeout. Who is silent for half of it has missed several heartbeats.
+        """Whether more than half of the unfenced brokers, but at least two, fell silent within one
+        session timeout. A broker that is silent for half of it has missed several heartbeats.
         """
         if not (self._may_hand_over and self.has_other_voter):
             return False

@@ -1,7 +1,7 @@
-"""What a decision of the controller is: events to propose, and the answer once they commit.
+"""What a decision of the controller returns: events to propose, and the answer to the caller.
 
-Decisions are pure functions of the pending image (committed plus proposed). What a caller did
-wrong comes back in the response, with no events; broken invariants are assertions.
+Decisions are pure functions of the pending image (committed plus proposed). If the caller did
+something wrong, the response says so and there are no events. A broken invariant is an assertion.
 """
 
 from __future__ import annotations
@@ -13,18 +13,17 @@ from typing import Generic, TypeVar
 from quorate_quorum.v1.events_pb2 import MetadataEvent
 
 R = TypeVar("R")
-S = TypeVar("S")
 
 #: Most bytes of one batch of the metadata log.
 BATCH_BYTES_MAX = 4 * 1024 * 1024
-#: What a batch's header, and a record's own lengths and deltas, add at most.
+#: The bytes that a batch's header, and each record around its event, add at most.
 _BATCH_OVERHEAD = 61
 _RECORD_OVERHEAD = 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
-    """What a decision may know beside the image and the request."""
+    """What a decision may know besides the image and the request."""
 
     now_ms: int
     #: Where the first event of this Outcome will stand in the log.
@@ -37,8 +36,8 @@ class Context:
 
 @dataclass(frozen=True, slots=True)
 class Outcome(Generic[R]):
-    """A decision. No events: nothing changes, and the response may leave when all that was
-    proposed before it has committed.
+    """A decision. Without events nothing changes, and the response may leave when everything that
+    was proposed before it is committed.
     """
 
     events: tuple[MetadataEvent, ...]
@@ -55,9 +54,9 @@ def split(
 ) -> Iterator[list[MetadataEvent]]:
     """Yield the events in order, as batches of at most `bytes_max` encoded bytes.
 
-    Nearly every Outcome is one batch, applied atomically. A larger one is cut at event borders;
-    if the controller dies between two batches, the next one completes it from the image
-    (brokers.settle). A single larger event goes alone.
+    Nearly every Outcome is one batch, applied atomically. A larger one is cut between events. If
+    the controller dies between two batches, the next controller completes the change by a sweep.
+    A single larger event is a batch of its own.
     """
     batch: list[MetadataEvent] = []
     size = _BATCH_OVERHEAD

@@ -1,4 +1,4 @@
-"""Where replicas go: by rack, then by host, round a ring that alternates racks. Pure arithmetic."""
+"""Places replicas: on different racks, then on different hosts, round a ring of brokers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A broker as placement sees it. Brokers that name no rack share one, the nameless."""
+    """A broker, as placement needs it. All brokers without a rack name share one rack."""
 
     broker_id: int
     rack: str
@@ -38,9 +38,9 @@ def place(
     """
     circle = ring(places)
     assert 1 <= replication_factor <= len(circle), "no more replicas than brokers"
-    # A shift of a whole turn but one would begin at the leader itself.
+    # One less than the length of the ring: a shift of a whole turn would choose the leader itself.
     skip = 1 + shift % max(1, len(circle) - 1)
-    # Whoever leads from the same position has the same followers: look once per position.
+    # Partitions with leaders at one position have the same followers: choose once a position.
     assignments = []
     for position in range(min(len(circle), start % len(circle) + partitions)):
         chosen = fill([circle[position]], circle, position + skip, replication_factor)
@@ -53,7 +53,7 @@ def fill(
 ) -> list[Place]:
     """Return `chosen` and further brokers, up to `count`, looking clockwise from `position`.
 
-    Each next one adds an unused rack, else an unused host, else is any unused broker.
+    The next is a broker on an unused rack, else on an unused host, else any unused broker.
     """
     found = list(chosen)
     clockwise = [circle[(position + step) % len(circle)] for step in range(len(circle))]

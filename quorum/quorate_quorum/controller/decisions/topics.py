@@ -1,4 +1,4 @@
-"""Topics: deleted, configured; internal ones raised as brokers join. See creation.py, too."""
+"""Deletes topics, alters configs, and gives internal topics more replicas as brokers join."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ NAME_LENGTH_MAX = 249
 PARTITIONS_MAX = 10_000
 TOPICS_PER_REQUEST_MAX = 1_000
 CONFIGS_PER_REQUEST_MAX = 1_000
-#: A topic has many partitions to forget.
+#: Topics that one turn of the loop deletes: each may have many partitions.
 DELETED_PER_TURN = 50
 DEFAULT_REPLICATION_MAX = 3
 MIN_ISR = "min.insync.replicas"
@@ -82,13 +82,13 @@ def replication_factor(image: MetadataImage, asked: int) -> int:
 
 
 def default_factor(image: MetadataImage) -> int:
-    """The cluster's default: as configured, which may be more than there are brokers."""
+    """Return the cluster's default. If it is configured, it may be larger than the cluster."""
     configured = ClusterConfig.of(image.configs).default_replication_factor
     return configured if configured > 0 else min(DEFAULT_REPLICATION_MAX, len(image.brokers))
 
 
 def places_of(image: MetadataImage) -> list[Place]:
-    """Return the brokers that may be given replicas: alive, staying, with a working disk."""
+    """Return the brokers that may get replicas: unfenced, not shutting down, with a working disk."""
     return [
         Place(broker.id, broker.rack, broker.host)
         for broker in image.sorted_brokers()
@@ -135,8 +135,8 @@ def delete_topics(
 
 
 def parts_of(request: admin.DeleteTopicsRequest) -> list[admin.DeleteTopicsRequest]:
-    """Cut a request into what is decided in one turn of the loop each; one with too many topics
-    stays whole, for it is refused in part.
+    """Cut a request into parts that are decided in one turn of the loop each. A request with too
+    many topics stays whole, so that those beyond the bound are refused.
     """
     asked = [(name, b"") for name in request.topics] + [("", i) for i in request.topic_ids]
     if not DELETED_PER_TURN < len(asked) <= TOPICS_PER_REQUEST_MAX:
@@ -156,7 +156,8 @@ def alter_configs(
 ) -> Outcome[admin.AlterConfigsResponse]:
     """Set and remove configs of a topic, or (topic empty) the cluster's defaults; all or nothing.
 
-    Where a lower min.insync.replicas lets an ISR commit alone, its ELR is void in the same Outcome.
+    If a lower min.insync.replicas lets an ISR commit alone, the same Outcome empties its ELR: the
+    ELR would lack what the ISR commits.
     """
     del context
     try:
@@ -168,7 +169,7 @@ def alter_configs(
         return Outcome((), response)
     after = replayed(image, events)
     if any(event.config.name == MIN_ISR for event in events):
-        # First, for the log may end between: what an ISR then commits alone, its ELR lacks.
+        # Before the config, as the log may end in between.
         events = [*_voided(after), *events]
     return Outcome(tuple(events), response)
 
@@ -220,8 +221,9 @@ def _voided(image: MetadataImage) -> Iterator[ev.MetadataEvent]:
 def raise_internal_topics(image: MetadataImage, context: Context) -> Outcome[int]:
     """Give internal topics more replicas as brokers join, up to the default replication factor.
 
-    So a cluster that began with one broker keeps what its groups committed when that one goes.
-    New replicas are `adding` until they are in the ISR. Response: how many partitions were raised.
+    So a cluster that began with one broker keeps the offsets that its groups committed when that
+    broker is lost. New replicas are `adding` until they are in the ISR. Response: how many
+    partitions got more replicas.
     """
     del context
     places = places_of(image)

@@ -1,7 +1,7 @@
-"""Voters come and go, one at a time, by decisions on the pending image (KIP-853).
+"""Adds and removes voters, one at a time, by decisions on the pending image (KIP-853).
 
-A voter is an id and a directory. What only Raft knows (whether the last change is committed,
-whether a new voter has caught up, who is heard) it checks itself before it appends the event.
+A voter is an id and a directory. Raft checks what only Raft knows before it appends the event:
+whether the last change is committed, whether a new voter has caught up, which voters are heard.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from quorate_quorum.metadata.voters import VoterImage, voters_event
 from quorate_quorum.node.listeners import wrong_address
 from quorate_quorum.v1.events_pb2 import MetadataEvent
 
-#: More make every commit slower, and no cluster safer.
+#: More voters make every commit slower and no cluster safer.
 VOTERS_MAX = 15
 ENDPOINT_LENGTH_MAX = 255
 DIRECTORY_ID_BYTES = 16

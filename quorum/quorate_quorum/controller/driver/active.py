@@ -201,7 +201,7 @@ class ActiveController:
     async def transfer_leadership(
         self, request: admin.TransferLeadershipRequest
     ) -> Decided[admin.TransferLeadershipResponse]:
-        """Hand leadership to another voter; return who leads then.
+        """Hand leadership to another voter; return the new leader.
 
         What was decided before is committed first, so that every caller learns its outcome. Raises
         InvalidRequestError, and OverloadedError (retriable) if another voter than the named one

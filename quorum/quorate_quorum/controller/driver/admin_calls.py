@@ -83,7 +83,7 @@ def _whole(
 async def _create_topics(
     caller: Caller, active: ActiveController, request: CreateTopicsRequest
 ) -> Decided[CreateTopicsResponse]:
-    """Whoever may create topics in the cluster needs no leave for each of them (as in Kafka)."""
+    """Create topics. Leave to create topics in the cluster holds for every topic, as in Kafka."""
     check_named(len(request.topics))
     if caller.may(CREATE):
         return await active.create_topics(request)

@@ -1,8 +1,8 @@
 """The Controller service: what brokers ask of the controller, as bytes and back.
 
-It checks who asks (cluster, generation), hands the question to the controller, and turns what
-comes out into the answer's error field. Whoever asks a voter that is not the controller is told
-who is. Public admin messages arrive inside Forward only.
+It checks that the caller is of this cluster and generation, passes the request to the active
+controller, and turns errors into the error field of the answer. A voter that is not the controller
+names the controller in its answer. Public admin messages arrive inside Forward only.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ log = structlog.get_logger(__name__)
 
 Q = TypeVar("Q")
 R = TypeVar("R")
-#: Answers that tell who the controller is.
+#: Answers that name the controller.
 H = TypeVar("H", RegisterResponse, HeartbeatResponse, ForwardResponse, AllocateProducerIdsResponse)
 
 ALTERS_IN_FLIGHT_MAX = 64
@@ -256,7 +256,7 @@ class ControllerService:
         self._check_generation(generation)
 
     def _check_generation(self, generation: int) -> None:
-        """Refuse who follows another history; 0: who follows none yet."""
+        """Refuse a caller that follows another history; 0: it follows none yet."""
         if generation not in (0, self._generation):
             raise WrongClusterError(
                 f"this quorum's generation is {self._generation}, not {generation}"
@@ -289,7 +289,7 @@ class ControllerService:
             self._forwarded_bytes -= size
 
     def _with_hint(self, response: H) -> H:
-        """Say who the controller is, as far as this voter knows."""
+        """Name the controller, as far as this voter knows it."""
         response.leader_id, response.leader_endpoint = self._controller.leader_hint
         return response
 

@@ -168,7 +168,7 @@ def test_a_new_incarnation_leaves_every_isr_and_loses_every_leadership() -> None
 
 
 def test_a_new_incarnation_raises_the_leader_epoch_even_if_the_leader_becomes_none() -> None:
-    """Law 5: no node leads twice in one leader_epoch."""
+    """No node leads twice in one leader_epoch."""
     image = with_partition(brokers([0]), [0])
     image, _ = register(image, request(0), lives=True)
     partition = the_partition(image)

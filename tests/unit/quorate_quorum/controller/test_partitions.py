@@ -298,7 +298,7 @@ def test_once_all_replicas_are_back_the_furthest_leads() -> None:
 
 
 def test_an_epoch_in_which_nobody_led_makes_no_log_the_furthest() -> None:
-    """R7: a flipped bit in the epoch of a replica's last batch must not win it the election."""
+    """A flipped bit in the epoch of a replica's last batch must not win it the election."""
     waiting = power_cut([0, 1, 2])
     waiting.asked()
     waiting.answers(0, last_epoch=1 << 20, end=90)
@@ -477,7 +477,7 @@ def test_a_power_cut_of_a_single_broker_heals_by_itself() -> None:
 
 
 def test_a_leader_that_can_not_serve_resigns_to_others_of_the_isr() -> None:
-    """Law 11: its invariant broke; the partition must not wait for its restart."""
+    """Its invariant broke: the partition must not wait for its restart."""
     image, (result,) = alter(THREE, proposal(THREE, [1, 2]))
 
     assert result.error.code == ErrorCode.ERROR_CODE_NONE

@@ -477,7 +477,7 @@ def test_the_quorum_is_described_by_who_surely_leads() -> None:
 
 
 def test_leadership_goes_when_all_is_committed_and_the_answer_outlives_the_reign() -> None:
-    """R29: the old leader tells who leads; what was decided before is not left in doubt."""
+    """The old leader names the new one, and callers of earlier decisions learn their outcome."""
 
     async def program(world: World) -> None:
         async def transfer(*voter_id: int) -> admin.TransferLeadershipResponse:

@@ -205,7 +205,7 @@ def test_partitions_without_a_leader_are_told() -> None:
 
 
 def test_a_new_reign_completes_what_the_last_one_left_and_unfences_nobody_before() -> None:
-    """Law 5: a broker that leads in the image must not come back to it in the same epoch."""
+    """A broker that leads in the image must not come back to it in the same epoch."""
 
     async def program(world: World) -> None:
         first, _ = await world.unfenced(2)

@@ -62,7 +62,7 @@ def test_a_voter_moves_to_another_endpoint() -> None:
 
 
 def test_the_same_id_on_another_disk_is_refused_and_told_what_to_do() -> None:
-    """R33: a wiped disk is another voter, and its old self must not count beside it."""
+    """A wiped disk is another voter: its old vote must not count beside its new one."""
     outcome = add_voter(IMAGE, adding(2, on=9), {(2, disk(9)): SUPPORTED})
     assert outcome.events == ()
     with pytest.raises(InvalidRequestError, match=f"remove-voter 2:{disk(2).hex()}"):
