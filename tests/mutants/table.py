@@ -1020,7 +1020,7 @@ MUTANTS = (
         "                future.set_exception(if_ended or error)",
         "                future.set_result(None)",
         (
-            "tests/unit/quorate_quorum/controller/test_requests.py::test_losing_the_reign_tells_each_what_is_known",
+            "tests/unit/quorate_quorum/controller/test_reign.py::test_losing_the_reign_tells_each_what_is_known",
         ),
     ),
     Mutant(

@@ -212,8 +212,8 @@ def unfence(image: MetadataImage, broker_id: int, context: Context) -> Outcome[b
 
 
 def shut_down(image: MetadataImage, broker_id: int, context: Context) -> Outcome[bool]:
-    """Let a broker shut down: other replicas will lead, and it leaves the ISRs. Where it is the last
-    member it stays, and leads, until it is fenced. Response: whether it was not shutting down yet.
+    """Let a broker shut down: other replicas will lead, and it leaves the ISRs. Where it is the
+    last member it stays, and leads, until it is fenced. Response: whether this was new.
     """
     del context
     broker = image.brokers.get(broker_id)

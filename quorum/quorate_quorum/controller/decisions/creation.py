@@ -269,7 +269,7 @@ class Creation:
     def _partition(
         self, turn: _Turn, wanted: _Wanted, index: int, *, is_sample: bool = False
     ) -> ev.MetadataEvent:
-        """Return a new partition. It is empty, so every live replica is in sync; the first leads."""
+        """Return a new, empty partition: every live replica is in sync, and the first leads."""
         assignment = wanted.assignments[index]
         partition = ev.Partition(
             topic_id=wanted.id, partition=index, leader=-1, recovered_epoch=NEVER

@@ -88,7 +88,7 @@ def default_factor(image: MetadataImage) -> int:
 
 
 def places_of(image: MetadataImage) -> list[Place]:
-    """Return the brokers that may get replicas: unfenced, not shutting down, with a working disk."""
+    """Return the brokers that may get replicas: unfenced, staying, with a working disk."""
     return [
         Place(broker.id, broker.rack, broker.host)
         for broker in image.sorted_brokers()

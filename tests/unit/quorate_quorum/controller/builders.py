@@ -184,3 +184,8 @@ def in_a_world(program: Program, config: LeaseConfig | None = None) -> None:
         assert world.failures == []
 
     simulate(run, seed=1, time_max_s=400)
+
+
+async def beats(**fields: Any) -> AsyncIterator[wire.HeartbeatRequest]:
+    yield wire.HeartbeatRequest(cluster_id=CLUSTER, **fields)
+    await asyncio.sleep(1000)

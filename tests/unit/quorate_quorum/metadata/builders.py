@@ -191,6 +191,11 @@ def the_partition(image: MetadataImage, number: int = 1, index: int = 0) -> Part
     return found
 
 
+def leads(image: MetadataImage, broker: int) -> int:
+    """How many partitions a broker leads."""
+    return sum(p.leader == broker for t in image.sorted_topics() for p in t.partitions)
+
+
 def context(image: MetadataImage) -> Context:
     """A context in which ids count up from 1."""
     counter = [0]

@@ -1,4 +1,4 @@
-"""The controller's driver: decide on the pending image, tell what is committed, never more."""
+"""The Controller service: who may ask, how answers leave, what bounds the requests."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from quorate.errors import (
     OverloadedError,
     PeerError,
     RequestTimedOutError,
-    UnknownServerError,
     UnsupportedError,
     WrongClusterError,
     from_wire,
@@ -32,388 +31,16 @@ from quorate.net.methods import (
 )
 from quorate.net.principal import ANONYMOUS
 from quorate.v1 import admin_pb2 as admin
-from quorate.v1.common_pb2 import ErrorCode
-from quorate_quorum.controller.decisions.outcome import Outcome
 from quorate_quorum.controller.driver.service import answered_each
 from quorate_quorum.methods import ALLOCATE_PRODUCER_IDS, ALTER_PARTITIONS, HEARTBEAT
 from quorate_quorum.v1 import controller_pb2 as wire
-from quorate_quorum.v1.events_pb2 import MetadataEvent, Voter, Voters
-from quorate_testing.in_process import InProcessListener
 from quorate_testing.simulated.loop import SimulatedLoop, simulate
-from tests.harness.fake_broker import FakeBroker
 from tests.unit.quorate_quorum.controller.builders import (
     CLUSTER,
-    ENDPOINT,
     World,
-    feature,
+    beats,
     in_a_world,
-    nothing,
-    one_event,
 )
-
-# -- deciding
-
-
-def test_an_answer_is_told_when_it_is_committed() -> None:
-    async def program(world: World) -> None:
-        world.raft.commits_soon = False
-        asking = asyncio.ensure_future(world.run(one_event(7)))
-        await asyncio.sleep(1)
-        assert not asking.done()
-        assert "x" not in world.controller.image.features
-        world.raft.commit()
-        decided = await asking
-        assert (decided.response, decided.apply_offset) == (7, world.raft.high_watermark)
-        assert world.controller.image.features["x"] == 7
-
-    in_a_world(program)
-
-
-def test_each_decision_sees_all_that_was_decided_before_it() -> None:
-    async def program(world: World) -> None:
-        world.raft.commits_soon = False
-        first = asyncio.ensure_future(world.run(one_event(7)))
-        second = asyncio.ensure_future(world.run(nothing))
-        await asyncio.sleep(1)
-        assert not second.done(), "what it saw is not committed"
-        world.raft.commit()
-        assert (await first).response == 7
-        assert (await second).response == 7
-
-    in_a_world(program)
-
-
-def test_an_answer_without_events_needs_proof_that_this_is_still_the_leader() -> None:
-    async def program(world: World) -> None:
-        rounds = world.raft.rounds
-        await world.run(nothing)
-        assert world.raft.rounds == rounds + 1
-
-    in_a_world(program)
-
-
-def test_losing_the_reign_tells_each_what_is_known() -> None:
-    async def program(world: World) -> None:
-        world.raft.commits_soon = False
-        proposed = asyncio.ensure_future(world.run(one_event(7)))
-        depends = asyncio.ensure_future(world.run(nothing))
-        await asyncio.sleep(0.1)
-        world.raft.lose(101, 2, "v101:9093")
-        with pytest.raises(OutcomeUnknownError):
-            await proposed
-        with pytest.raises(NotControllerError):
-            await depends
-        with pytest.raises(NotControllerError):
-            await world.run(one_event(8))
-        assert world.controller.leader_hint == (101, "v101:9093")
-
-    in_a_world(program)
-
-
-def test_a_new_reign_starts_from_what_is_committed() -> None:
-    async def program(world: World) -> None:
-        world.raft.commits_soon = False
-        lost = asyncio.ensure_future(world.run(one_event(7)))
-        await asyncio.sleep(0)
-        world.raft.lose(101, 2)
-        with pytest.raises(OutcomeUnknownError):
-            await lost
-        world.raft.commits_soon = True
-        world.raft.lead(3)
-        assert (await world.run(nothing)).response == -1
-
-    in_a_world(program)
-
-
-def test_a_large_outcome_is_several_batches_and_answered_when_the_last_commits() -> None:
-    async def program(world: World) -> None:
-        many = tuple(feature(1, name=f"{n:06}" + "y" * 2000) for n in range(3000))
-        before = len(world.raft.batches)
-        decided = await world.run(lambda image, context: Outcome(many, "done"))
-        batches = world.raft.batches[before:]
-        assert len(batches) == 2
-        assert all(len(batch) <= 4 << 20 for batch in batches)
-        assert decided.apply_offset == world.raft.log_end_offset
-        assert len(world.controller.image.features) == 3001
-
-    in_a_world(program)
-
-
-def test_a_full_log_refuses_and_a_change_of_which_a_part_fitted_is_unknown() -> None:
-    async def program(world: World) -> None:
-        many = tuple(feature(1, name=f"{n:06}" + "y" * 2000) for n in range(3000))
-        world.raft.room = 0
-        with pytest.raises(OverloadedError):
-            await world.run(one_event(1))
-        world.raft.room = 1
-        with pytest.raises(OutcomeUnknownError, match="part"):
-            await world.run(lambda image, context: Outcome(many, None))
-        world.raft.room = None
-        assert (await world.run(one_event(1))).response == 1
-
-    in_a_world(program)
-
-
-def test_a_fence_that_found_the_log_full_is_made_up_for() -> None:
-    async def program(world: World) -> None:
-        brokers = await world.unfenced(3)
-        world.raft.room = 0
-        world.kill(brokers[1])
-        await asyncio.sleep(1)
-        assert not world.broker_image(1).fenced
-        world.raft.room = None
-        assert await world.until(lambda: world.broker_image(1).fenced) < 0.2
-
-    in_a_world(program)
-
-
-def test_a_decision_that_contradicts_the_image_is_refused_and_nothing_of_it_proposed() -> None:
-    async def program(world: World) -> None:
-        twice = MetadataEvent(voters=Voters(voters=[Voter(id=1), Voter(id=1)]))
-        before = world.raft.log_end_offset
-        with pytest.raises(UnknownServerError):
-            await world.run(lambda image, context: Outcome((twice,), None))
-        assert world.raft.log_end_offset == before
-        assert (await world.run(one_event(1))).response == 1
-
-    in_a_world(program)
-
-
-def test_a_committed_batch_that_breaks_the_image_stops_the_node() -> None:
-    async def program(world: World) -> None:
-        twice = MetadataEvent(voters=Voters(voters=[Voter(id=1), Voter(id=1)]))
-        world.raft.propose(1, [twice])
-        await asyncio.sleep(0.1)
-        assert "the metadata image cannot go on" in world.failures.pop()
-
-    in_a_world(program)
-
-
-# -- brokers
-
-
-def test_a_broker_registers_applies_and_is_unfenced_without_waiting_for_an_interval() -> None:
-    async def program(world: World) -> None:
-        broker = await world.broker(1)
-        took = await world.until(lambda: broker.is_unfenced)
-        assert took < 0.1
-        assert world.broker_image(1).epoch == broker.broker_epoch
-
-    in_a_world(program)
-
-
-def test_a_broker_that_has_not_applied_its_registration_stays_fenced_and_is_told_the_offset() -> (
-    None
-):
-    async def program(world: World) -> None:
-        broker = FakeBroker(world.environment, [ENDPOINT], cluster_id=CLUSTER, node_id=1)
-        broker.is_behind = True
-        world.brokers.append(broker)
-        await broker.start()
-        await asyncio.sleep(2)
-        assert broker.last.fenced
-        assert broker.last.notify_offset == broker.broker_epoch + 1
-        broker.is_behind = False
-        assert broker.stream is not None
-        broker.stream.push()
-        assert await world.until(lambda: broker.is_unfenced) < 0.1
-
-    in_a_world(program)
-
-
-def test_a_killed_broker_is_fenced_at_once() -> None:
-    async def program(world: World) -> None:
-        brokers = await world.unfenced(3)
-        world.kill(brokers[1])
-        assert await world.until(lambda: world.broker_image(1).fenced) < 0.1
-        assert not world.broker_image(0).fenced
-
-    in_a_world(program)
-
-
-def test_a_silent_broker_is_fenced_after_the_session_timeout() -> None:
-    async def program(world: World) -> None:
-        brokers = await world.unfenced(3)
-        stopped = brokers[1]
-        says_one_thing = beats(
-            broker_id=1, broker_epoch=stopped.broker_epoch, incarnation=stopped.incarnation
-        )
-        async with aclosing(world.connection.stream(HEARTBEAT, says_one_thing)):
-            await asyncio.sleep(0.01)
-            assert stopped.stream is not None
-            await stopped.stream.close()
-            took = await world.until(lambda: world.broker_image(1).fenced)
-            assert 2.9 < took < 3.3
-        assert not world.broker_image(0).fenced
-
-    in_a_world(program)
-
-
-def test_a_broker_whose_stream_breaks_but_that_answers_is_judged_by_silence_alone() -> None:
-    async def program(world: World) -> None:
-        brokers = await world.unfenced(3)
-        assert brokers[1].stream is not None
-        await brokers[1].stream.close()
-        took = await world.until(lambda: world.broker_image(1).fenced)
-        assert 2.9 < took < 4
-
-    in_a_world(program)
-
-
-def test_leaders_move_away_from_a_broker_that_is_killed() -> None:
-    async def program(world: World) -> None:
-        brokers = await world.unfenced(3)
-        topic = await world.create("orders", 3)
-        led = [index for index in range(3) if world.partition(topic, index).leader == 1]
-        assert len(led) == 1
-        world.kill(brokers[1])
-        await world.until(lambda: world.partition(topic, led[0]).leader not in (1, -1))
-        assert all(1 not in world.partition(topic, index).isr for index in range(3))
-
-    in_a_world(program)
-
-
-def test_a_new_incarnation_takes_over_at_once_and_the_old_stream_is_told() -> None:
-    async def program(world: World) -> None:
-        (first,) = await world.unfenced(1)
-        assert isinstance(first.listener, InProcessListener)
-        await first.listener.stop(0)
-        second = await world.broker(0)
-        await world.until(lambda: second.is_unfenced)
-        assert second.broker_epoch > first.broker_epoch
-        assert any(answer.error.code == ErrorCode.ERROR_CODE_FENCED for answer in first.answers)
-
-    in_a_world(program)
-
-
-def test_another_directory_under_the_same_id_is_refused_while_the_old_session_lives() -> None:
-    async def program(world: World) -> None:
-        (first,) = await world.unfenced(1)
-        other = FakeBroker(
-            world.environment, [ENDPOINT], cluster_id=CLUSTER, node_id=0, directory_id=b"z" * 16
-        )
-        with pytest.raises(FencedError, match="living process"):
-            await other.register()
-        await other.stop()
-        assert first.is_unfenced
-
-    in_a_world(program)
-
-
-def test_a_broker_that_shuts_down_goes_when_all_others_know() -> None:
-    async def program(world: World) -> None:
-        brokers = await world.unfenced(3)
-        topic = await world.create("orders", 3)
-        brokers[2].is_behind = True
-        leaving = brokers[1]
-        leaving.wants_shutdown = True
-        assert leaving.stream is not None
-        leaving.stream.push()
-        await world.until(
-            lambda: all(1 not in world.partition(topic, index).isr for index in range(3))
-        )
-        assert world.controller.has_brokers_shutting_down
-        await asyncio.sleep(0.5)
-        assert not leaving.last.should_shut_down, "broker 2 has not applied it"
-        brokers[2].is_behind = False
-        assert brokers[2].stream is not None
-        brokers[2].stream.push()
-        assert await world.until(lambda: leaving.last.should_shut_down) < 0.1
-        world.kill(leaving)
-        await world.until(lambda: world.broker_image(1).fenced)
-        assert not world.controller.has_brokers_shutting_down
-
-    in_a_world(program)
-
-
-def test_brokers_that_were_told_to_go_and_left_are_fenced_at_once() -> None:
-    """All at once, too: a cluster that is switched off is no cut cable."""
-
-    async def program(world: World) -> None:
-        brokers = await world.unfenced(3)
-        for broker in brokers:
-            broker.wants_shutdown = True
-            assert broker.stream is not None
-            broker.stream.push()
-        await world.until(lambda: all(broker.last.should_shut_down for broker in brokers))
-        for broker in brokers:
-            assert broker.stream is not None
-            await broker.stream.close()
-        assert await world.until(lambda: not world.controller.has_brokers) < 0.1
-
-    in_a_world(program)
-
-
-def test_a_failed_directory_takes_its_replicas_out() -> None:
-    async def program(world: World) -> None:
-        brokers = await world.unfenced(3)
-        topic = await world.create("orders")
-        leader = world.partition(topic).leader
-        brokers[leader].failed_directories = [brokers[leader].directory_id]
-        stream = brokers[leader].stream
-        assert stream is not None
-        stream.push()
-        await world.until(lambda: world.partition(topic).leader not in (leader, -1))
-
-    in_a_world(program)
-
-
-def test_a_partition_that_lost_everybody_comes_back_with_the_furthest() -> None:
-    async def program(world: World) -> None:
-        brokers = await world.unfenced(3)
-        topic = await world.create("orders")
-        for broker in brokers:
-            world.kill(broker)
-        await world.until(lambda: world.partition(topic).leader == -1)
-        world.brokers.clear()
-        await asyncio.sleep(1)
-        again = [
-            FakeBroker(world.environment, [ENDPOINT], cluster_id=CLUSTER, node_id=node_id)
-            for node_id in range(3)
-        ]
-        for broker, end in zip(again, [(0, 10), (0, 12), (0, 11)], strict=True):
-            broker.tail_intact = False  # as after a power cut
-            broker.end = end
-            world.brokers.append(broker)
-            await broker.start()
-        await world.until(lambda: world.partition(topic).leader == 1, seconds=100)
-        assert world.partition(topic).recovered_epoch == world.partition(topic).leader_epoch
-
-    in_a_world(program)
-
-
-def test_a_new_reign_fences_nobody_for_the_time_before_it() -> None:
-    async def program(world: World) -> None:
-        brokers = await world.unfenced(3)
-        world.raft.lose(101, 2, "v101:9093")
-        await asyncio.sleep(10)
-        world.raft.lead(3)
-        await world.until(lambda: all(b.last.epoch == 3 for b in brokers))
-        await asyncio.sleep(5)
-        assert not any(world.broker_image(n).fenced for n in range(3))
-
-    in_a_world(program)
-
-
-def test_a_controller_that_hears_nobody_hands_over() -> None:
-    async def program(world: World) -> None:
-        voters = [Voter(id=n, endpoint=f"v{n}:9093", directory_id=b"v" * 16) for n in (100, 101)]
-        await world.run(
-            lambda image, context: Outcome((MetadataEvent(voters=Voters(voters=voters)),), None)
-        )
-        world.raft.lose(101, 2)
-        world.raft.lead(3)
-        brokers = await world.unfenced(3)
-        for broker in brokers[:2]:
-            assert broker.stream is not None
-            await broker.stream.close()
-        await world.until(lambda: world.raft.handed_over_for_silence > 0)
-        assert not any(world.broker_image(n).fenced for n in range(3))
-
-    in_a_world(program)
-
-
-# -- the wire
 
 
 def test_other_clusters_and_unknown_methods_are_refused() -> None:
@@ -442,11 +69,6 @@ def test_a_voter_that_does_not_lead_says_who_does() -> None:
         assert beat.leader_endpoint == "v101:9093"
 
     in_a_world(program)
-
-
-async def beats(**fields: Any) -> AsyncIterator[wire.HeartbeatRequest]:
-    yield wire.HeartbeatRequest(cluster_id=CLUSTER, **fields)
-    await asyncio.sleep(1000)
 
 
 def test_a_forwarded_call_that_does_not_commit_in_time_is_unknown() -> None:
@@ -574,9 +196,6 @@ def test_isr_changes_are_answered_each_with_its_request_id() -> None:
         assert world.partition(topic).isr == before.isr[:2]
 
     in_a_world(program)
-
-
-# -- streams of requests
 
 
 def test_answers_leave_as_they_are_ready_and_requests_in_flight_are_bounded() -> None:
