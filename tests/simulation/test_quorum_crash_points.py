@@ -1,6 +1,6 @@
 """A voter dies at any write, sync, rename, truncate, create, remove, send or reply: all recovers.
 
-Every point of one run is tried here with one kind of crash, kills and power losses by turns;
+Two points of every five of one run are tried here, a kill and a power loss by turns;
 `make crash-points` tries all of them with both, of several seeds, and prints the table.
 """
 
@@ -16,7 +16,10 @@ from tests.harness.quorum_crash import CRASHES, Crash, Point, crash_at, record
 pytestmark = pytest.mark.simulation
 
 SEED = 1
-SHARDS = 16
+SHARDS = 8
+#: Of so many points in a row, one is a kill and one a power loss. Odd: what is done by turns,
+#: as writes and syncs are, must not fall on the same kind of crash each time.
+STEP = 5
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +46,6 @@ def test_all_recovers_wherever_a_voter_dies(
     points: Sequence[Point], shard: int, crash: Crash
 ) -> None:
     """Nothing acknowledged is lost, no voter votes twice, and every voter can lead again."""
-    for number in range(shard, len(points), SHARDS):
-        if (number // SHARDS + CRASHES.index(crash)) % 2 == 0:
-            crash_at(SEED, number, crash, points[number])
+    first = shard * STEP + 2 * CRASHES.index(crash)
+    for number in range(first, len(points), SHARDS * STEP):
+        crash_at(SEED, number, crash, points[number])

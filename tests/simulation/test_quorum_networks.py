@@ -82,7 +82,7 @@ SETTLED_WITHIN_S = 5 * Timing().election_timeout_ms / 1000
 def test_a_quorum_that_can_still_commit_has_one_stable_leader_within_five_election_timeouts(
     links: Callable[[SimulatedVoter, list[SimulatedVoter]], list[Link]], size: int, seed: int
 ) -> None:
-    """R26: quorum loss, chained, and loss one way, in each direction, and to one follower."""
+    """Quorum loss, chained, and loss one way, in each direction, and to one follower."""
 
     async def program(loop: SimulatedLoop) -> None:
         world = QuorumWorld(loop, seed, size)
@@ -111,7 +111,7 @@ def test_a_quorum_that_can_still_commit_has_one_stable_leader_within_five_electi
 
 @pytest.mark.parametrize("seed", range(4))
 def test_constrained_election_waits_for_a_link_and_changes_nothing_meanwhile(seed: int) -> None:
-    """R26: the only voter that reaches a majority has the shortest log.
+    """The only voter that reaches a majority has the shortest log.
 
     A known limit, of Raft itself: whoever holds all that is committed reaches no majority, and who
     reaches one may not be elected (Omni-Paxos, section 2). Measured here: no leader for as long as
