@@ -105,15 +105,15 @@ class ReplicaFiles:
     def __init__(self, host: FilesHost) -> None:
         self._host = host
         self._disk = host.environment.disk
-        self._removals = Tasks(_removal_failed)
+        self.removals = Tasks(_removal_failed)
 
     def keep_all(self) -> None:
         """Give up the removals: nothing more is removed."""
-        self._removals.cancel(*self._removals)
+        self.removals.cancel(*self.removals)
 
     async def stop(self) -> None:
         """Leave removals to the next start."""
-        await self._removals.end_all()
+        await self.removals.end_all()
 
     async def make(self, path: str, topic_id: bytes) -> None:
         """Make a replica's directory with the file that names its owner, if it is not there.
@@ -169,7 +169,7 @@ class ReplicaFiles:
         except OSError as error:
             self._not_removed(directory_id, source, error)
             return False
-        self._removals.spawn(self._remove(directory_id, target), REMOVAL)
+        self.removals.spawn(self._remove(directory_id, target), REMOVAL)
         return True
 
     async def make_room(
@@ -214,7 +214,7 @@ class ReplicaFiles:
         target = _beside(path, metadata.topic_id, STRAY)
         await self._set_aside(path, target)
         delay = self._host.config.stray_delete_delay_ms / 1000
-        self._removals.spawn(self._remove(directory_id, target, delay), REMOVAL)
+        self.removals.spawn(self._remove(directory_id, target, delay), REMOVAL)
 
     async def _set_aside(self, path: str, target: str) -> None:
         if await self._disk.exists(target):

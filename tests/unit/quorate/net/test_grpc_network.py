@@ -294,3 +294,17 @@ def test_a_network_that_was_closed_leaves_nothing_to_the_next_event_loop() -> No
             [sys.executable, "-c", LOOPS, endpoint], capture_output=True, text=True, timeout=60
         )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+async def test_an_endpoint_that_is_none_is_a_peer_that_refuses() -> None:
+    """A broker may register any text; a node that dials it must not fall over."""
+    network = GrpcNetwork()
+    connection = network.connect("nonsense")
+    with pytest.raises(PeerRefusedError):
+        connection.stream(IDENTIFY, _no_requests())
+    await network.close()
+
+
+async def _no_requests() -> AsyncIterator[node_pb2.IdentifyRequest]:
+    return
+    yield

@@ -46,8 +46,8 @@ def test_it_cuts_to_where_its_own_epoch_ends_if_that_is_less() -> None:
     assert diverged(follower(), 3, 18) == Truncate(14)
 
 
-def test_k3_it_steps_down_where_it_lacks_the_leaders_epoch() -> None:
-    """K3 (KIP-279): we never saw epoch 2, so we go to the end of our epoch 1 and ask again."""
+def test_it_steps_down_where_it_lacks_the_leaders_epoch() -> None:
+    """KIP-279: the follower never saw epoch 2: it goes to the end of its epoch 1 and asks again."""
     assert diverged(follower(), 2, 12) == Truncate(10)
 
 
@@ -104,7 +104,7 @@ def test_the_high_watermark_is_at_most_what_we_have_and_never_goes_back() -> Non
 
 
 def test_a_lower_high_watermark_of_a_new_leader_does_not_renew_its_epoch() -> None:
-    """Law 4: what was learnt in epoch 4 is not confirmed by a leader who knows less."""
+    """What was learnt in epoch 4 is not confirmed by a leader that knows less."""
     machine = follower(high_watermark=18, learnt_in=4)
 
     machine.learn(10, 20)
@@ -121,8 +121,8 @@ def out_of_range(machine: Follower, *, leader_start: int, start: int, end: int) 
     )
 
 
-def test_k10_below_the_leaders_start_it_begins_again_and_moves_its_high_watermark() -> None:
-    """K10: the high watermark moves along, or it would lie below the log's start."""
+def test_below_the_leaders_start_it_begins_again_and_moves_its_high_watermark() -> None:
+    """The high watermark moves along, or it would lie below the log's start."""
     machine = follower(high_watermark=20, learnt_in=6)
     step = out_of_range(machine, leader_start=50, start=0, end=20)
     assert step == StartAt(50)

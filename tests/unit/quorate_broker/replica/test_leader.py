@@ -80,7 +80,7 @@ def test_with_flush_on_ack_the_leader_counts_itself_when_it_has_synced() -> None
     assert leader.advance()
 
 
-def test_k16_the_high_watermark_stands_while_the_isr_is_below_min_isr() -> None:
+def test_the_high_watermark_stands_while_the_isr_is_below_min_isr() -> None:
     leader = leader_of(1, min_isr=2)
     append(leader, 10)
 
@@ -98,8 +98,8 @@ def test_a_new_leader_knows_its_high_watermark_once_it_reached_the_start_of_its_
     assert leader.is_confirmed
 
 
-def test_k12_a_proposed_member_counts_before_it_is_committed() -> None:
-    """K12: the controller may have it in the ISR already, and elect it."""
+def test_a_proposed_member_counts_before_it_is_committed() -> None:
+    """The controller may have it in the ISR already, and elect it."""
     leader = leader_of(1, 2)
     append(leader, 10)
     two, three = stream_of(2), stream_of(3)
@@ -121,7 +121,7 @@ def test_k12_a_proposed_member_counts_before_it_is_committed() -> None:
     assert not leader.advance()
 
 
-def test_k12_a_member_that_is_proposed_out_counts_until_that_is_committed() -> None:
+def test_a_member_that_is_proposed_out_counts_until_that_is_committed() -> None:
     leader = leader_of(1, 2, 3)
     append(leader, 10)
     two = stream_of(2)
@@ -137,7 +137,7 @@ def test_k12_a_member_that_is_proposed_out_counts_until_that_is_committed() -> N
     assert leader.high_watermark == 10
 
 
-def test_k12_a_refused_member_counts_on_if_an_earlier_try_was_lost() -> None:
+def test_a_refused_member_counts_on_if_an_earlier_try_was_lost() -> None:
     """The lost try may still be under way; only a new partition_epoch, or time, ends it."""
     leader = leader_of(1, 2)
     two, three = stream_of(2), stream_of(3)
@@ -204,15 +204,15 @@ def test_a_follower_enters_at_the_high_watermark_and_the_start_of_the_epoch() ->
     assert proposal.isr == (1, 2, 3)
 
 
-def test_k14_only_the_registration_that_fetched_may_enter() -> None:
-    """K14 (KIP-903): a broker that registered again has to fetch again first."""
+def test_only_the_registration_that_fetched_may_enter() -> None:
+    """KIP-903: a broker that registered again has to fetch again first."""
     leader = leader_of(1, 2)
     fetch(leader, stream_of(3, epoch=50), 0)
 
     assert leader.propose(0, 101, eligible) is None
 
 
-def test_k14_a_fetch_of_an_older_registration_or_stream_moves_nothing() -> None:
+def test_a_fetch_of_an_older_registration_or_stream_moves_nothing() -> None:
     """KAFKA-15221: it may arrive after the new one's first fetch."""
     leader = leader_of(1, 2, 3)
     append(leader, 10)
@@ -282,7 +282,7 @@ def test_an_idle_follower_is_as_fresh_as_its_streams_last_request() -> None:
     assert leader.propose(19_500, 101, eligible) is not None
 
 
-def test_k12_the_property_holds_over_random_schedules() -> None:
+def test_the_property_holds_over_random_schedules() -> None:
     """What the controller committed is always within the leader's maximal ISR, and the high
     watermark never passes a member of it, whatever is lost, repeated or late."""
     for seed in range(200):

@@ -47,8 +47,8 @@ def test_the_next_sequence_is_new() -> None:
 
 
 @pytest.mark.parametrize("back", range(1, BATCHES_REMEMBERED + 1))
-def test_k21_each_of_the_last_five_batches_is_known_again(back: int) -> None:
-    """K21: a window smaller than the five in flight makes duplicates."""
+def test_each_of_the_last_five_batches_is_known_again(back: int) -> None:
+    """A window smaller than the five in flight makes duplicates."""
     headers = written(7)
     again = headers[-back]._replace(base_offset=500)
 
@@ -68,7 +68,7 @@ def test_what_neither_follows_nor_repeats_is_out_of_order(sequence: int) -> None
 
 
 @pytest.mark.parametrize("number", [0, 1])
-def test_k21_a_batch_older_than_the_window_is_a_duplicate_and_no_gap(number: int) -> None:
+def test_a_batch_older_than_the_window_is_a_duplicate_and_no_gap(number: int) -> None:
     """Seen in the demo: called a gap, it was written a second time under the next epoch."""
     headers = written(7)
     again = headers[number]._replace(base_offset=500)
@@ -138,7 +138,7 @@ def test_batches_without_a_producer_are_not_remembered() -> None:
     assert len(producers_after(Header(producer_id=-1, producer_epoch=-1, base_sequence=-1))) == 0
 
 
-def test_k21_a_snapshot_brings_the_window_back() -> None:
+def test_a_snapshot_brings_the_window_back() -> None:
     before = producers_after(*written(7), Header(producer_id=10))
     after = Producers()
 

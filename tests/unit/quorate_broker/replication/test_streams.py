@@ -53,8 +53,8 @@ async def test_many_batches_arrive_in_order_and_each_is_answered(world: World) -
         assert await broker.stored() == expected
 
 
-async def test_k1_a_follower_that_restarts_keeps_what_it_has_and_may_lead(world: World) -> None:
-    """K1 (KIP-101, 1): truncating to its own high watermark would lose an acknowledged record."""
+async def test_a_follower_that_restarts_keeps_what_it_has_and_may_lead(world: World) -> None:
+    """KIP-101, scenario 1: a cut to its own high watermark would lose an acknowledged record."""
     await world.brokers[1].produce(b"acknowledged")
     follower = world.brokers[2]
     await follower.stop()
@@ -70,8 +70,8 @@ async def test_k1_a_follower_that_restarts_keeps_what_it_has_and_may_lead(world:
     assert await world.brokers[3].stored() == [b"acknowledged", b"next"]
 
 
-async def test_k2_after_both_crash_logs_are_equal_below_the_high_watermark(world: World) -> None:
-    """K2 (KIP-101, 2): the first one up writes at an offset where the other has another record."""
+async def test_after_both_crash_logs_are_equal_below_the_high_watermark(world: World) -> None:
+    """KIP-101, scenario 2: the first one up writes where the other has another record."""
     world.on_alter = no_controller
     await world.brokers[1].produce(b"both")
     await world.brokers[2].stop()
@@ -96,8 +96,8 @@ async def test_k2_after_both_crash_logs_are_equal_below_the_high_watermark(world
         assert await broker.stored() == [b"both", b"on 2 and 3", b"all"]
 
 
-async def test_k3_three_failovers_with_few_records_end_in_equal_logs(world: World) -> None:
-    """K3 (KIP-279): a follower may know epochs that the new leader never saw."""
+async def test_three_failovers_with_few_records_end_in_equal_logs(world: World) -> None:
+    """KIP-279: a follower may know epochs that the new leader never saw."""
     one, two, three = world.brokers.values()
     await one.produce(b"a")
     await world.change(leader=2, to=[2])  # 1 and 3 do not hear of it
@@ -112,8 +112,8 @@ async def test_k3_three_failovers_with_few_records_end_in_equal_logs(world: Worl
         assert await broker.stored() == [b"a", b"b"]
 
 
-async def test_k9_elections_without_records_do_not_confuse_anybody(world: World) -> None:
-    """K9: epochs that left no record leave nothing to compare."""
+async def test_elections_without_records_do_not_confuse_anybody(world: World) -> None:
+    """Epochs that left no record leave nothing to compare."""
     await world.brokers[1].produce(b"a")
     for leader in (2, 3, 1, 2):
         await world.change(leader=leader)
@@ -123,8 +123,8 @@ async def test_k9_elections_without_records_do_not_confuse_anybody(world: World)
         assert await broker.stored() == [b"a", b"b"]
 
 
-async def test_k7_a_diverging_tail_is_never_shown(world: World) -> None:
-    """K7: an old leader takes no high watermark before its own tail is cut."""
+async def test_a_diverging_tail_is_never_shown(world: World) -> None:
+    """An old leader takes no high watermark before its own tail is cut."""
     one, two, _ = world.brokers.values()
     await one.produce(b"committed")
     await until(lambda: one.partition.high_watermark == 1)
@@ -153,8 +153,8 @@ async def test_k7_a_diverging_tail_is_never_shown(world: World) -> None:
     assert values_of(committed) == [b"x", b"y", b"z"]
 
 
-async def test_k13_the_high_watermark_moves_when_a_dead_member_leaves_the_isr() -> None:
-    """K13: a produce that waits is completed by the shrink."""
+async def test_the_high_watermark_moves_when_a_dead_member_leaves_the_isr() -> None:
+    """A produce that waits is completed by the shrink."""
     world = World(lag_ms=300)
     await world.start()
     await world.brokers[1].produce(b"a")
@@ -181,8 +181,8 @@ async def test_a_member_that_comes_back_is_taken_in_again() -> None:
     await world.stop()
 
 
-async def test_k16_nothing_commits_under_min_isr(world: World) -> None:
-    """K16: acks=all is refused before the append; acks=1 is written, and not committed."""
+async def test_nothing_commits_under_min_isr(world: World) -> None:
+    """With acks=all it is refused before the append; with acks=1 written, and not committed."""
     one = world.brokers[1]
     await one.produce(b"a")
     world.on_alter = no_controller
@@ -196,7 +196,7 @@ async def test_k16_nothing_commits_under_min_isr(world: World) -> None:
     assert one.partition.high_watermark == 1
 
 
-async def test_k16_a_waiter_is_told_that_the_isr_shrank_after_the_append(world: World) -> None:
+async def test_a_waiter_is_told_that_the_isr_shrank_after_the_append(world: World) -> None:
     one = world.brokers[1]
     world.on_alter = no_controller
     await world.brokers[2].stop()
@@ -210,8 +210,8 @@ async def test_k16_a_waiter_is_told_that_the_isr_shrank_after_the_append(world: 
         await waiting
 
 
-async def test_k17_a_leader_cut_off_commits_nothing_and_loses_its_tail(world: World) -> None:
-    """K17: a zombie leader acknowledges nothing with acks=all; after the heal its tail is gone."""
+async def test_a_leader_cut_off_commits_nothing_and_loses_its_tail(world: World) -> None:
+    """A zombie leader acknowledges nothing with acks=all; after the heal its tail is gone."""
     one, two, _ = world.brokers.values()
     await one.produce(b"a")
     await world.change(leader=2, isr=[2, 3], to=[2, 3])
@@ -257,7 +257,7 @@ async def test_flush_on_ack_counts_only_what_is_synced_on_every_replica() -> Non
 async def test_with_flush_on_ack_a_reign_begins_with_what_is_synced(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Law 2: what the last reign had only written is not counted as ours in the next either."""
+    """What the last reign had only written does not count in the next one either."""
     world = World()
     await world.start(min_isr=2, configs={"flush.on.ack": "true"})
     one, others = world.brokers[1], [world.brokers[2], world.brokers[3]]
@@ -284,8 +284,8 @@ async def test_with_flush_on_ack_a_reign_begins_with_what_is_synced(
     await world.stop()
 
 
-async def test_k25_a_topic_made_again_under_its_name_starts_empty(world: World) -> None:
-    """K25: the old directory is out of the way before the new topic's is made."""
+async def test_a_topic_made_again_under_its_name_starts_empty(world: World) -> None:
+    """The old directory is out of the way before the new topic's is made."""
     one = world.brokers[1]
     await one.produce(b"old")
     state, other_id = world.state, bytes(16)

@@ -1,9 +1,8 @@
-"""One broker's partition: what it takes, refuses, shows, and does when its disk or bytes fail."""
+"""What producers send to a leader: refused, appended in order, known again, and stamped."""
 
 from __future__ import annotations
 
 import asyncio
-import errno
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -11,25 +10,16 @@ import pytest
 
 from quorate.errors import (
     CorruptRecordError,
-    FencedLeaderEpochError,
     InvalidRequestError,
     InvalidTimestampError,
-    NotLeaderError,
-    OffsetOutOfRangeError,
     OutOfOrderSequenceError,
     QuorateError,
     RecordTooLargeError,
-    StorageError,
-    UnknownLeaderEpochError,
     UnknownProducerIdError,
-    UnknownTopicError,
 )
 from quorate.record.batch import split, stamp
 from quorate_broker.replica import checks
-from quorate_broker.replica.hints import hint_of
-from quorate_broker.replica.leader import ReplicaStream
 from quorate_broker.replica.produce_queue import APPEND_UNITS, APPEND_UNITS_A_TURN
-from quorate_broker.v1.replica_pb2 import ReplicaFetchPartition
 from quorate_quorum.v1 import events_pb2 as ev
 from tests.unit.quorate_broker.builders import (
     NOW_MS,
@@ -131,65 +121,8 @@ async def test_what_is_refused_leaves_its_neighbours_alone(
     assert await read_all(broker) == [b"before", b"after"]
 
 
-async def test_k4_another_leader_epoch_is_told_apart(broker: Broker) -> None:
-    """K4 (KIP-320): an older view is fenced, a newer one means that we are behind."""
-    partition = broker.partition
-    await broker.world.change(raise_epoch=True)
-
-    with pytest.raises(FencedLeaderEpochError) as caught:
-        await partition.as_leader(0).fetch(0, bytes_max=1)
-    with pytest.raises(UnknownLeaderEpochError):
-        await partition.as_leader(2).fetch(0, bytes_max=1)
-    with pytest.raises(FencedLeaderEpochError):
-        await partition.as_leader(0).queue.produce(
-            batch_of(b"a"), acks=1, timeout_ms=1, appended=lambda: None
-        )
-    hint = hint_of(caught.value)
-    assert hint is not None
-    assert (hint.leader, hint.leader_epoch) == (1, 1)
-
-
-async def test_fetch_between_the_high_watermark_and_the_end_is_empty() -> None:
-    world = World(brokers=2)
-    await world.start(min_isr=2)
-    one = world.brokers[1]
-    await one.produce(b"a")
-    await world.brokers[2].stop()
-    await one.produce(b"b", acks=1)
-
-    assert (one.partition.high_watermark, one.partition.log_end_offset) == (1, 2)
-    assert await read_all(one) == [b"a"]
-    for offset in (1, 2):
-        fetched = await one.partition.as_leader().fetch(offset, bytes_max=1 << 20)
-        assert fetched.batches == b""
-    for offset in (-1, 3):
-        with pytest.raises(OffsetOutOfRangeError):
-            await one.partition.as_leader().fetch(offset, bytes_max=1 << 20)
-    await world.stop()
-
-
-async def test_k18_reading_while_appending_shows_nothing_beyond_the_high_watermark() -> None:
-    """K18: a read at the end of the log races appends."""
-    world = World(brokers=2)
-    await world.start(min_isr=1)
-    one = world.brokers[1]
-    writing = [one.produce(b"%d" % number) for number in range(300)]
-    seen: list[bytes] = []
-    offset = 0
-    while len(seen) < 300:
-        fetched = await one.partition.as_leader().fetch(offset, bytes_max=400)
-        values = values_of(fetched.batches)
-        offset += len(values)
-        assert offset <= fetched.high_watermark <= one.partition.high_watermark
-        seen.extend(values)
-        await asyncio.sleep(0)
-    await asyncio.gather(*writing)
-    assert seen == [b"%d" % number for number in range(300)]
-    await world.stop()
-
-
-async def test_k21_a_duplicate_waits_for_the_commit_of_the_original() -> None:
-    """K21: and gets the original's offset, five in flight, in one append or in several."""
+async def test_a_duplicate_waits_for_the_commit_of_the_original() -> None:
+    """It gets the original's offset: five in flight, in one append or in several."""
     world = World(brokers=2)
     await world.start(min_isr=2)
     one = world.brokers[1]
@@ -211,7 +144,7 @@ async def test_k21_a_duplicate_waits_for_the_commit_of_the_original() -> None:
     await world.stop()
 
 
-async def test_k21_the_window_outlives_a_restart_and_a_change_of_leader() -> None:
+async def test_the_window_outlives_a_restart_and_a_change_of_leader() -> None:
     world = World(brokers=2)
     await world.start(min_isr=1)
     one, two = world.brokers.values()
@@ -232,104 +165,6 @@ async def test_k21_the_window_outlives_a_restart_and_a_change_of_leader() -> Non
     with pytest.raises(OutOfOrderSequenceError):
         await two.produce(b"9", producer_id=7, epoch=0, sequence=9)
     await world.stop()
-
-
-def fetch_of(offset: int, last_epoch: int, *, leader_epoch: int = 1) -> ReplicaFetchPartition:
-    return ReplicaFetchPartition(
-        topic_id=TOPIC_ID,
-        partition=0,
-        leader_epoch=leader_epoch,
-        fetch_offset=offset,
-        last_fetched_epoch=last_epoch,
-    )
-
-
-async def test_k8_a_fetch_that_diverges_or_is_stale_moves_no_state() -> None:
-    """K8: only a position whose past is ours counts."""
-    world = World(brokers=2)
-    await world.start(min_isr=1)
-    one = world.brokers[1]
-    await one.produce(b"a", b"b")
-    await world.brokers[2].stop()
-    await world.change(raise_epoch=True)
-    await one.produce(b"c", b"d", acks=1)
-    partition = one.partition
-    stream = ReplicaStream(2, 1, b"", 9, 0)
-
-    for request in (fetch_of(4, 0), fetch_of(4, 9), fetch_of(3, 0)):
-        diverging = partition.as_leader().follower_fetch(stream, request, 0)
-        assert diverging is not None
-        assert (diverging.epoch, diverging.end_offset) in [(0, 2), (1, 4)]
-    for request, error in (
-        (fetch_of(4, 1, leader_epoch=0), FencedLeaderEpochError),
-        (fetch_of(4, 1, leader_epoch=2), UnknownLeaderEpochError),
-        (fetch_of(4, 1, leader_epoch=-1), FencedLeaderEpochError),
-        (fetch_of(-1, 1), OffsetOutOfRangeError),
-        (fetch_of(9, -1), OffsetOutOfRangeError),
-    ):
-        with pytest.raises(error):
-            partition.as_leader().follower_fetch(stream, request, 0)
-    assert partition.high_watermark == 2
-    assert partition.as_leader().follower_fetch(stream, fetch_of(4, 1), 0) is None
-    assert partition.high_watermark == 4
-    await world.stop()
-
-
-async def test_a_failed_disk_takes_its_directory_and_nothing_else(world: World) -> None:
-    broker = world.brokers[1]
-    lost: list[bytes] = []
-    broker.replicas.on_directory_failed = lambda directory, reason: lost.append(directory)
-    await broker.produce(b"a")
-
-    def fails(name: str, path: str) -> None:
-        if name == "append":
-            raise OSError(errno.EIO, "for the test", path)
-
-    broker.disk.hook = fails
-    with pytest.raises(QuorateError):
-        await broker.produce(b"b")
-    with pytest.raises(StorageError):
-        await broker.partition.as_leader().fetch(0, bytes_max=1)
-
-    assert lost == [bytes([1]) * 16]
-    assert broker.failures == []
-    broker.disk.hook = None
-
-
-async def test_list_offset_knows_the_ends_and_times(broker: Broker) -> None:
-    await broker.produce(b"a", timestamp_ms=1000)
-    await broker.produce(b"b", timestamp_ms=2000)
-    partition = broker.partition
-
-    assert await partition.as_leader().list_offset(-2) == (0, -1, 0)
-    assert await partition.as_leader().list_offset(-1) == (2, -1, 0)
-    assert await partition.as_leader().list_offset(1500) == (1, 2000, 0)
-    assert await partition.as_leader().list_offset(2500) == (-1, -1, -1)
-
-
-async def test_who_does_not_lead_says_who_does() -> None:
-    world = World(brokers=2)
-    await world.start(min_isr=1)
-    two = world.brokers[2]
-
-    with pytest.raises(NotLeaderError) as caught:
-        await two.produce(b"a")
-    hint = hint_of(caught.value)
-    assert hint is not None
-    assert hint.leader == 1
-    with pytest.raises(UnknownTopicError):
-        two.replicas.get(bytes(16), 0)
-    await world.stop()
-
-
-async def test_a_fenced_broker_does_not_lead(world: World) -> None:
-    broker = world.brokers[1]
-    await world.fence(1)
-    assert not broker.partition.is_leader
-
-    await world.fence(1, fenced=False)
-
-    assert broker.partition.is_leader
 
 
 @pytest.mark.parametrize("timestamp_type", ["CreateTime", "LogAppendTime"])

@@ -1,0 +1,179 @@
+"""What a leader shows to consumers and takes from followers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from quorate.errors import (
+    FencedLeaderEpochError,
+    OffsetOutOfRangeError,
+    UnknownLeaderEpochError,
+)
+from quorate.record import batch as record_batch
+from quorate.record.batch import BatchBuilder, check
+from quorate_broker.replica.hints import hint_of
+from quorate_broker.replica.leader import ReplicaStream
+from quorate_broker.v1.replica_pb2 import ReplicaFetchPartition
+from tests.unit.quorate_broker.builders import (
+    NOW_MS,
+    TOPIC_ID,
+    Broker,
+    World,
+    batch_of,
+    values_of,
+)
+
+
+@pytest.fixture
+async def world() -> AsyncIterator[World]:
+    world = World(brokers=1)
+    await world.start(min_isr=1)
+    yield world
+    await world.stop()
+
+
+@pytest.fixture
+def broker(world: World) -> Broker:
+    return world.brokers[1]
+
+
+async def read_all(broker: Broker) -> list[bytes]:
+    fetched = await broker.partition.as_leader().fetch(0, bytes_max=1 << 20)
+    return values_of(fetched.batches)
+
+
+async def test_another_leader_epoch_is_told_apart(broker: Broker) -> None:
+    """KIP-320: an older view is fenced, a newer one means that this broker is behind."""
+    partition = broker.partition
+    await broker.world.change(raise_epoch=True)
+
+    with pytest.raises(FencedLeaderEpochError) as caught:
+        await partition.as_leader(0).fetch(0, bytes_max=1)
+    with pytest.raises(UnknownLeaderEpochError):
+        await partition.as_leader(2).fetch(0, bytes_max=1)
+    with pytest.raises(FencedLeaderEpochError):
+        await partition.as_leader(0).queue.produce(
+            batch_of(b"a"), acks=1, timeout_ms=1, appended=lambda: None
+        )
+    hint = hint_of(caught.value)
+    assert hint is not None
+    assert (hint.leader, hint.leader_epoch) == (1, 1)
+
+
+async def test_fetch_between_the_high_watermark_and_the_end_is_empty() -> None:
+    world = World(brokers=2)
+    await world.start(min_isr=2)
+    one = world.brokers[1]
+    await one.produce(b"a")
+    await world.brokers[2].stop()
+    await one.produce(b"b", acks=1)
+
+    assert (one.partition.high_watermark, one.partition.log_end_offset) == (1, 2)
+    assert await read_all(one) == [b"a"]
+    for offset in (1, 2):
+        fetched = await one.partition.as_leader().fetch(offset, bytes_max=1 << 20)
+        assert fetched.batches == b""
+    for offset in (-1, 3):
+        with pytest.raises(OffsetOutOfRangeError):
+            await one.partition.as_leader().fetch(offset, bytes_max=1 << 20)
+    await world.stop()
+
+
+async def test_reading_while_appending_shows_nothing_beyond_the_high_watermark() -> None:
+    """A read at the end of the log races appends."""
+    world = World(brokers=2)
+    await world.start(min_isr=1)
+    one = world.brokers[1]
+    writing = [one.produce(b"%d" % number) for number in range(300)]
+    seen: list[bytes] = []
+    offset = 0
+    while len(seen) < 300:
+        fetched = await one.partition.as_leader().fetch(offset, bytes_max=400)
+        values = values_of(fetched.batches)
+        offset += len(values)
+        assert offset <= fetched.high_watermark <= one.partition.high_watermark
+        seen.extend(values)
+        await asyncio.sleep(0)
+    await asyncio.gather(*writing)
+    assert seen == [b"%d" % number for number in range(300)]
+    await world.stop()
+
+
+def fetch_of(offset: int, last_epoch: int, *, leader_epoch: int = 1) -> ReplicaFetchPartition:
+    return ReplicaFetchPartition(
+        topic_id=TOPIC_ID,
+        partition=0,
+        leader_epoch=leader_epoch,
+        fetch_offset=offset,
+        last_fetched_epoch=last_epoch,
+    )
+
+
+async def test_a_fetch_that_diverges_or_is_stale_moves_no_state() -> None:
+    """Only a position whose past is that of the leader's log counts."""
+    world = World(brokers=2)
+    await world.start(min_isr=1)
+    one = world.brokers[1]
+    await one.produce(b"a", b"b")
+    await world.brokers[2].stop()
+    await world.change(raise_epoch=True)
+    await one.produce(b"c", b"d", acks=1)
+    partition = one.partition
+    stream = ReplicaStream(2, 1, b"", 9, 0)
+
+    for request in (fetch_of(4, 0), fetch_of(4, 9), fetch_of(3, 0)):
+        diverging = partition.as_leader().follower_fetch(stream, request, 0)
+        assert diverging is not None
+        assert (diverging.epoch, diverging.end_offset) in [(0, 2), (1, 4)]
+    for request, error in (
+        (fetch_of(4, 1, leader_epoch=0), FencedLeaderEpochError),
+        (fetch_of(4, 1, leader_epoch=2), UnknownLeaderEpochError),
+        (fetch_of(4, 1, leader_epoch=-1), FencedLeaderEpochError),
+        (fetch_of(-1, 1), OffsetOutOfRangeError),
+        (fetch_of(9, -1), OffsetOutOfRangeError),
+    ):
+        with pytest.raises(error):
+            partition.as_leader().follower_fetch(stream, request, 0)
+    assert partition.high_watermark == 2
+    assert partition.as_leader().follower_fetch(stream, fetch_of(4, 1), 0) is None
+    assert partition.high_watermark == 4
+    await world.stop()
+
+
+async def test_list_offset_knows_the_ends_and_times(broker: Broker) -> None:
+    await broker.produce(b"a", timestamp_ms=1000)
+    await broker.produce(b"b", timestamp_ms=2000)
+    partition = broker.partition
+
+    assert await partition.as_leader().list_offset(-2) == (0, -1, 0)
+    assert await partition.as_leader().list_offset(-1) == (2, -1, 0)
+    assert await partition.as_leader().list_offset(1500) == (1, 2000, 0)
+    assert await partition.as_leader().list_offset(2500) == (-1, -1, -1)
+
+
+def garbage_batch() -> memoryview:
+    """Return a batch whose header and CRC hold, and whose records do not decode."""
+    builder = BatchBuilder()
+    builder.append(NOW_MS, b"k", b"0123456789")
+    data = bytearray(builder.build())
+    data[61:] = b"\xff" * (len(data) - 61)
+    forged = record_batch._with_crc(data)
+    check(forged, from_producer=True)
+    return memoryview(forged)
+
+
+async def test_a_batch_whose_records_do_not_decode_costs_no_disk(world: World) -> None:
+    """Brokers do not decode records, so any client can write one; a search by time meets it."""
+    leader = world.brokers[1]
+    produced = await leader.partition.as_leader().queue.produce(
+        garbage_batch(), acks=-1, timeout_ms=5_000, appended=lambda: None
+    )
+
+    found = await leader.partition.as_leader().list_offset(NOW_MS)
+
+    assert found[:2] == (produced.base_offset, NOW_MS)
+    assert leader.partition.offline is None
+    assert leader.replicas.failed_directories == {}
