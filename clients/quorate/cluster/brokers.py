@@ -46,21 +46,21 @@ class Brokers:
     def __init__(
         self, bootstrap_servers: str | Sequence[str], *, client_id: str, owner: Owner | None = None
     ) -> None:
-        #: Of the client that works with these brokers; it sees the ends of our tasks too.
+        #: The life of the client that works with these brokers, and owner of the tasks here.
         self.owner = owner or Owner("client")
         self.bootstrap = SERVERS.check("Cluster", "bootstrap_servers", bootstrap_servers)
         self.client_id = client_id
         self.network = default_network()
         self.owns_network = current_network.get() is None
         self.chance = current_chance.get() or random.Random()
-        #: Empty until the first answer; then no other cluster is worked with.
+        #: Empty until the first answer; then the client works with no other cluster.
         self.cluster_id = ""
         #: Where each broker listens.
         self.brokers: dict[int, str] = {}
         self._connections: dict[tuple[str, Purpose], Connection] = {}
         self._last_answer = ""
         self._avoided: dict[str, None] = {}
-        #: What came of the last call to each broker that has not answered since.
+        #: The error of the last call to each broker that has not answered since.
         self._said: dict[str, NetworkError] = {}
         self._closed = False
 
@@ -137,9 +137,9 @@ class Brokers:
     def _found_another_cluster(self, where: str, found: str) -> NoReturn:
         """No broker of our cluster answers, and another cluster listens in its place: give up.
 
-        What was learnt of our cluster (producer id, positions, epochs, topic ids) means something
-        else there: a producer id that both clusters gave makes a broker take new records for
-        copies of others, and acknowledge what it never wrote.
+        Producer ids, positions, epochs and topic ids of our cluster mean something else there. A
+        producer id that both clusters gave out makes a broker take new records for copies of
+        others, and acknowledge what it never wrote.
         """
         error = WrongClusterError(
             f"this {self.owner.what} works with cluster {self.cluster_id}, and another cluster "

@@ -82,12 +82,12 @@ class Cluster(Brokers, TopicViews):
         self._looked_at = -QUIET_S
         self._looks_without_news = 0
         self._last_error: QuorateError | None = None
-        #: Requests for metadata, numbered as they are sent, and the latest one answered.
+        #: The number of the last metadata request that was sent, and of the last one answered.
         self.asked = 0
         self.answered = 0
-        #: The latest one answered before that.
+        #: The last one answered before that.
         self.answered_before = 0
-        #: The last answer that told all that was asked for.
+        #: The last complete answer: the next request asks only for what has changed since.
         self._known: _Known | None = None
 
     async def start(self, *, timeout_ms: int = 30000) -> None:
@@ -217,7 +217,7 @@ class Cluster(Brokers, TopicViews):
         if not self._closed:
             self.answered_before, self.answered = self.answered, max(self.answered, number)
             self._take(response)
-            # What was released or wanted meanwhile is in no answer to this.
+            # Topics that were released or wanted in the meantime are not in this answer.
             if asked_for == (tuple(self._wanted), self.all_topics):
                 self._known = _Known(asked_for, response.image_offset, response.image_epoch)
 

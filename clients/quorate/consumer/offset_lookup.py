@@ -56,7 +56,7 @@ LOOKUPS_MAX = 4  # at one broker at a time
 
 
 class Listed(NamedTuple):
-    """What one leader answered. A partition that is in neither is asked again."""
+    """What one leader answered. A partition that is in neither is asked for again."""
 
     found: dict[TopicPartition, ListedOffset]
     refused: dict[TopicPartition, QuorateError]
@@ -90,7 +90,7 @@ class OffsetLookup:
         self._settled = Bell()
 
     def stop(self) -> None:
-        """Begin no lookup from now on."""
+        """Begin no more lookups."""
         self._is_stopped = True
 
     # -- positions that are not known ------------------------------------------------------------
@@ -101,7 +101,7 @@ class OffsetLookup:
         self.look_soon()
 
     def look_soon(self) -> None:
-        """A leader, or what is wanted, changed: ask in the next turn of the loop."""
+        """A leader, or the wanted positions, changed: ask in the next turn of the loop."""
         if self._wanted and not self._is_planned and not self._is_stopped:
             self._is_planned = True
             asyncio.get_running_loop().call_soon(self._look)
@@ -327,7 +327,7 @@ class OffsetLookup:
         keys: Collection[TopicPartition],
         deadline: Deadline,
     ) -> ListOffsetsResponse:
-        """Wait for the answer for as long as this broker leads any of them."""
+        """Wait for the answer for as long as this broker leads any of the partitions."""
         connection = self._cluster.connection(endpoint, "control")
         call = asyncio.ensure_future(
             connection.unary(LIST_OFFSETS, request, timeout_ms=max(1, deadline.left_ms))

@@ -58,7 +58,7 @@ log = logging.getLogger(__name__)
 
 #: How long a stop may last beyond its grace, for handlers that are slow to be cancelled.
 STOP_SLACK_S = 2.0
-#: For the answer to the last call of a connection, so long a dead peer delays its end.
+#: How long the end of a connection waits for its last call: so long does a dead peer delay it.
 LAST_CALL_TIMEOUT_S = 0.2
 #: Between two dials of one probe.
 PROBE_AGAIN_S = 0.01
@@ -201,7 +201,7 @@ class GrpcConnection:
         call = start(None, metadata=self._metadata())
         self._streams_opened += 1
         number = self._streams_opened
-        self._has_cancelled = True  # as nearly every stream is, sooner or later
+        self._has_cancelled = True  # nearly every stream is ended by us, sooner or later
         stream = GrpcStream(
             call, method, requests, self._endpoint, lambda: self._streams.pop(number, None)
         )
@@ -380,7 +380,7 @@ def _decode_response(method: Method[Any, R], data: bytes, endpoint: str) -> R:
 
 
 def _call_error(error: RpcError, endpoint: str, path: str) -> QuorateError:
-    """Return which of the errors of the seam a status is."""
+    """Return the NetworkError that a status means."""
     code = library().StatusCode
     status, details = error.code(), error.details() or ""
     text = f"{path} at {endpoint}: {details}"

@@ -25,7 +25,7 @@ END_GRACE_S = 5.0
 class Delivery(Awaitable[RecordMetadata]):
     """What becomes of one record: await it, ask it later, or give it to asyncio.wait.
 
-    Nobody has to await it. It resolves to a RecordMetadata, or raises the QuorateError that
+    No task has to await it. It resolves to a RecordMetadata, or raises the QuorateError that
     kept the record from being acknowledged (OutcomeUnknownError: it may have been written). It is
     never cancelled: what is sent is sent.
     """
@@ -130,7 +130,7 @@ class Delivery(Awaitable[RecordMetadata]):
 
 
 class _Callback:
-    """One call back that was asked for; what a batch is to call when it is done."""
+    """A callback of a user, which the batch calls when it is done."""
 
     __slots__ = ("callback", "context", "delivery")
 
@@ -171,7 +171,7 @@ async def until_done(batch: Batch) -> None:
 async def _end_of(batch: Batch) -> None:
     """Wait for a batch's end; one future per waiter, so cancelling one leaves the others.
 
-    DeliveryTimeoutError long after the batch's own deadline: whatever keeps it is broken.
+    DeliveryTimeoutError long after the batch's own deadline: then the sender is broken.
     """
     loop = asyncio.get_running_loop()
     waiter = loop.create_future()

@@ -1,8 +1,8 @@
 """Which partition a record goes to: by its key as a Java client would, else sticky.
 
 A partitioner is any callable `(key, partitions, available) -> partition`: `partitions` are all
-of the topic, in order, `available` those of them that have a leader. Stands at the bottom of the
-producer; waits for nothing, and takes its chance from outside.
+of the topic, in order, `available` those of them that have a leader. Nothing here waits, and random
+numbers come from outside.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class RoundRobinPartitioner:
 
 
 class Sticky:
-    """Keep one topic's records without a key on one partition until it has had its share of bytes.
+    """Keeps one topic's records without a key on one partition until it got its share of bytes.
 
     Whole batches then alternate between partitions, rather than each getting a few records; and a
     partition whose broker is slow, so that its batches are larger, does not get more (KIP-794).

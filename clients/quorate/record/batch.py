@@ -2,8 +2,8 @@
 
 A batch is encoded once, in the producer, and decoded once, in the consumer. In between, servers
 check its header and CRC, stamp base_offset and leader_epoch (which the CRC does not cover) and
-move bytes. All bytes are taken to be hostile: whatever is wrong with them is a
-CorruptRecordError and nothing else.
+move bytes. All bytes may be hostile: whatever is wrong with them is raised as a CorruptRecordError,
+and as nothing else.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ Buffer = bytes | bytearray | memoryview
 
 HEADER: Final = struct.Struct(
     ">"
-    "q"  # base_offset: outside the CRC, for the leader stamps it
+    "q"  # base_offset: outside the CRC, so that the leader may stamp it
     "i"  # batch_length: the bytes after this field
-    "i"  # leader_epoch: outside the CRC, for the leader stamps it
+    "i"  # leader_epoch: outside the CRC, so that the leader may stamp it
     "b"  # magic: 2
     "I"  # crc: CRC-32C of all that follows
     "h"  # attributes: codec (bits 0-2), and the flags below
@@ -60,7 +60,7 @@ _KNOWN_ATTRIBUTES: Final = 0x7F
 TIMESTAMP_MAX: Final = 1 << 62
 #: No timestamp; also no producer_id, producer_epoch, base_sequence or leader_epoch.
 NONE: Final = -1
-#: What `records` decompresses at most, unless told otherwise.
+#: The most that `records` decompresses by default.
 DECOMPRESSED_BYTES_MAX: Final = 64 << 20
 #: Sequences wrap from here to 0.
 SEQUENCE_MAX: Final = (1 << 31) - 1
@@ -77,7 +77,7 @@ _COVERED: Final = struct.Struct(">hiqqqhii")  # the header's part that the CRC c
 
 @dataclass(frozen=True, slots=True)
 class BatchHeader:
-    """The header of one batch, possible in itself; `check` also looks at the CRC."""
+    """The header of one batch. Its values are possible; `check` also checks the CRC."""
 
     base_offset: int
     batch_length: int
@@ -193,7 +193,7 @@ class BatchBuilder:
         if index:
             delta = timestamp_ms - self._base_timestamp
         else:
-            if not isinstance(timestamp_ms, int):  # later ones fail as a delta
+            if not isinstance(timestamp_ms, int):  # a later one fails when its delta is encoded
                 raise TypeError(f"timestamp_ms must be a whole number, not {timestamp_ms!r}")
             delta = 0
             self._base_timestamp = timestamp_ms
@@ -216,7 +216,7 @@ class BatchBuilder:
         )
 
     def release(self) -> None:
-        """Let go of the records' bytes: nothing is built or read any more; count and size stay."""
+        """Free the records' bytes: nothing can be built or read any more; count and size stay."""
         self._pieces = []
 
     def build(self, *, base_offset: int = 0, leader_epoch: int = NONE) -> bytes:
@@ -230,7 +230,7 @@ class BatchBuilder:
             if HEADER_BYTES + len(compressed) < size:
                 pieces = [compressed]
                 size = HEADER_BYTES + len(compressed)
-            else:  # what compression does not make smaller goes as it is
+            else:  # bytes that compression does not make smaller stay as they are
                 codec = compression.NONE
         covered = _COVERED.pack(
             codec,
@@ -425,7 +425,7 @@ def _record_bytes(batch: Buffer, header: BatchHeader, size_max: int) -> tuple[by
 
 
 def _impossible(header: BatchHeader) -> str | None:
-    """Return what no batch in a log can have, or None."""
+    """Return why a header is impossible in a log, or None."""
     body = header.batch_length + _BEFORE_LENGTH - HEADER_BYTES
     if body < 0:
         return _short(header.batch_length)
@@ -457,7 +457,7 @@ def _less_than_none(header: BatchHeader) -> str | None:
 
 
 def _impossible_from_producer(header: BatchHeader) -> str | None:
-    """Return what no producer sends, or None."""
+    """Return why a header is impossible from a producer, or None."""
     if header.count < 1 or header.last_offset_delta != header.count - 1:
         return f"{header.count} records, and last_offset_delta {header.last_offset_delta}"
     if header.attributes & (LOG_APPEND_TIME | CONTROL | DELETE_HORIZON):

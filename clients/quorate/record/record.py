@@ -24,12 +24,12 @@ INT64_MAX: Final = (1 << 63) - 1
 
 #: length, attributes, two deltas, two lengths and a header count, a byte each.
 RECORD_BYTES_MIN: Final = 7
-#: What a record has beside its key, value and headers: those fields at their longest.
+#: The most bytes of a record beside its key, value and headers.
 RECORD_OVERHEAD_MAX: Final = 32
 
 
 class RawRecord(NamedTuple):
-    """A record as its bytes say; None is null, b"" is empty."""
+    """A record as it is in its bytes; None is null, b"" is empty."""
 
     offset: int
     timestamp_ms: int
@@ -258,7 +258,7 @@ def find_by_time(
 ) -> tuple[int, int] | None:
     """Return (offset, timestamp) of the first of `count` records at or after a time.
 
-    Looks at the lengths and times of the records alone, which takes a fifth of decoding them.
+    Reads only the lengths and times of the records, in a fifth of the time of decoding them.
     CorruptRecordError where these are impossible.
     """
     wanted = timestamp_ms - base_timestamp
