@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 Q = TypeVar("Q")
 R = TypeVar("R")
 
-#: What a caller gets who names no timeout, and the longest that one may name.
+#: The timeout of a request that names none, and the longest that a request may name.
 TIMEOUT_MS = 30_000
 TIMEOUT_MS_MAX = 300_000
 

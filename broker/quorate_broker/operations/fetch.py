@@ -1,9 +1,9 @@
 """Fetch: what one consumer reads from many partitions, within budgets, and when it is answered.
 
-A session holds the consumer's positions. Partitions take turns; only those that something happened
-to are looked at, so no step costs as much as the session is large. The consumer moves positions,
-nothing else does: a partition that was answered with records is out of turn until the consumer
-names it again, or the listener puts it back.
+A session holds the consumer's positions. Partitions take turns. A step looks only at the partitions
+that changed, so its cost does not grow with the session. Only the consumer moves a position: a
+partition that was answered with records is out of turn until the consumer names it again, or the
+listener puts it back.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Position:
     last_epoch: int = -1
     #: Grows with every change that the consumer makes: a look at an older position is no answer.
     version: int = 0
-    #: The request that named it last, by number of arrival: answers to earlier ones leave it out.
+    #: The last request that named it, by number of arrival: answers to earlier ones leave it out.
     named_by: int = 0
     #: Records were sent from this position: out of turn.
     is_sent: bool = False
@@ -340,7 +340,9 @@ class FetchSession:
             return error
 
     def _watch(self, key: Key, position: Position, partition: Partition) -> None:
-        """Be woken by that partition; what is known by this key may be another one by now."""
+        """Have that partition wake this session. The key may stand for another object by now: a
+        partition is made anew when its replica comes back.
+        """
         if position.watched is partition:
             return
         position.stop_watching()

@@ -49,7 +49,7 @@ READY_TIMEOUT_MS = 5_000
 
 
 class TopicMissing(NamedTuple):
-    """A topic that was asked for, by its name or by its id, and cannot be told of."""
+    """A topic that was asked for, by its name or by its id, and cannot be described."""
 
     name: str
     topic_id: bytes
@@ -90,7 +90,7 @@ class Metadata:
         return self._client.image.brokers
 
     async def image(self, caller_timeout_ms: int) -> MetadataImage:
-        """Return the image of now; QuorumUnavailableError if this broker has not caught up.
+        """Return the newest image; QuorumUnavailableError if this broker has not caught up.
 
         `caller_timeout_ms`: how long the caller waits for its answer; 0: it did not say.
         """

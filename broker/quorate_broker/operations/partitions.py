@@ -27,7 +27,7 @@ def locate(
 ) -> Partition:
     """Return the partition that a request names, if the caller may use its topic.
 
-    Raises InvalidRequestError for what can't be, TopicAuthorizationFailedError, else what
+    Raises InvalidRequestError for impossible fields, TopicAuthorizationFailedError, and what
     Replicas.get raises.
     """
     if len(topic_id) != TOPIC_ID_BYTES:
@@ -39,7 +39,7 @@ def locate(
     try:
         found = replicas.get(topic_id, partition)
     except QuorateError:
-        # A caller that may not use the topic is not told either who leads its partition.
+        # The error may name the leader, which a caller without leave must not learn.
         topic = replicas.image.topics.get(topic_id)
         if topic is not None:
             caller.check(required, topic.name)

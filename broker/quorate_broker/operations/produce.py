@@ -2,7 +2,7 @@
 
 What bounds a producer is bytes that are not yet appended, never batches that are not yet
 acknowledged: a partition under min ISR holds up no other partition. The end of a session cancels
-nothing: a batch that was taken is appended, and its outcome is told to no one.
+nothing: a batch that was taken is still appended, and its outcome is dropped.
 """
 
 from __future__ import annotations

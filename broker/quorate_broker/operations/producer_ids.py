@@ -20,7 +20,7 @@ UNANSWERED_IDS_MAX = 10_000  # calls that wait for a block
 
 
 class ProducerId(NamedTuple):
-    """As whom a producer sends."""
+    """What a producer writes into its batches; an older epoch of the same id is fenced."""
 
     id: int
     epoch: int

@@ -124,7 +124,7 @@ class ReplicaSession:
         self._ended = False
 
     async def read(self, requests: AsyncIterator[ReplicaFetchRequest]) -> None:
-        """Take requests until the follower ends its side, or is not who it says."""
+        """Take requests until the follower ends its side, or proves to be another one."""
         closing: Any = aclosing(requests) if hasattr(requests, "aclose") else nullcontext()
         try:
             async with closing:

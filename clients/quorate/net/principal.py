@@ -1,4 +1,4 @@
-"""As whom a caller is known: a type and a name, as in Kafka ("User:alice")."""
+"""The principal: the identity of a caller, as a type and a name, as in Kafka ("User:alice")."""
 
 from __future__ import annotations
 
@@ -40,5 +40,5 @@ class Principal:
         return cls(kind, name)
 
 
-#: A caller whom nothing identifies: each caller, while no listener authenticates.
+#: The principal of a caller that is not authenticated. No listener authenticates yet.
 ANONYMOUS = Principal("User", "ANONYMOUS")

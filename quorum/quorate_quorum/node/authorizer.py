@@ -1,4 +1,4 @@
-"""Who may do what: each call declares what it requires, and one authorizer decides.
+"""Authorisation: each call declares what it requires, and one authorizer decides.
 
 The model and the names are Kafka's: an operation (AclOperation) on a resource (ResourceType and
 name). A service has a table `required` of its methods, made of values `Required`; the code of a

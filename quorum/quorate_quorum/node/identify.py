@@ -1,7 +1,7 @@
-"""The Node service: every server says who it is, so that a probe learns who answers.
+"""The Node service: every server tells its identity, so that a probe learns which node answers.
 
 Brokers use it too. It is the one service that tells a killed process from a slow one: another
-incarnation at the same address proves that the former run is over (DESIGN, section 6).
+incarnation at the same address proves that the former run is over.
 """
 
 from __future__ import annotations

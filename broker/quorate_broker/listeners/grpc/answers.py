@@ -29,7 +29,7 @@ def listener_for(peer: Peer, broker: BrokerImage) -> Listener | None:
 
 @dataclass(frozen=True, slots=True)
 class Hints:
-    """Says who leads, beside an error, to a caller that asked the wrong broker (KIP-951)."""
+    """Names the leader, beside an error, to a caller that asked the wrong broker (KIP-951)."""
 
     peer: Peer
     replicas: Replicas

@@ -67,7 +67,7 @@ class FetchStream:
         self._answered = asyncio.Event()
 
     async def read(self, requests: AsyncIterator[FetchRequest]) -> None:
-        """Take requests until the client ends its side, or asks for what can't be."""
+        """Take requests until the client ends its side, or sends an impossible request."""
         closing: Any = aclosing(requests) if hasattr(requests, "aclose") else nullcontext()
         try:
             async with closing:
@@ -87,7 +87,7 @@ class FetchStream:
     async def next_answer(self) -> Frame[FetchHeader] | None:
         """Return the answer to the oldest request when it is due; None at the stream's end.
 
-        Raises InvalidRequestError, after the answers still owed, if a request can't be.
+        Raises InvalidRequestError, after the answers still owed, if a request is impossible.
         """
         changed = self._session.changed
         while not self._owed:
@@ -160,7 +160,7 @@ class FetchStream:
         self._sent.pop(key, None)
 
     def _refuse(self, key: Key, offset: int) -> None:
-        """Tell, with the answer to this request, that there is no room; the others are served."""
+        """Refuse one partition, in the answer to this request; the others are served."""
         if len(self._refused) >= REFUSED_MAX:
             raise InvalidRequestError(
                 f"a fetch session holds at most {self._partitions_max} partitions, "
@@ -169,9 +169,10 @@ class FetchStream:
         self._refused[key] = (self._arrived, offset)
 
     def _repeat_unmoved(self) -> None:
-        """Put back in turn what was sent so long ago that the client has the answer by now.
+        """Put back in turn the partitions whose answer the client has had, and did not move.
 
-        The client has a bounded number of requests in flight, and left the position where it was.
+        The number of requests in flight is bounded: a request that comes so much later was sent
+        after the answer had arrived.
         """
         while self._sent:
             key, number = next(iter(self._sent.items()))
@@ -183,8 +184,8 @@ class FetchStream:
     # What an answer is made of
 
     def _is_hurried(self) -> bool:
-        """The stream ends, a request waits that named what this answer must leave out, or there
-        is a partition without room to tell of.
+        """Whether to answer now: the stream ends, a later request named partitions that this answer
+        must leave out, or a partition without room in the session is to be refused.
         """
         return self._stopping or bool(self._refused) or any(one.names for one in self._owed[1:])
 

@@ -54,7 +54,7 @@ class ProduceStream:
         self._taken = asyncio.Event()  # results were taken: the reader may go on
 
     async def read(self, requests: AsyncIterator[Frame[ProduceHeader]]) -> None:
-        """Take requests until the client ends its side, or one lies about its own framing."""
+        """Take requests until the client ends its side, or its framing is wrong."""
         closing: Any = aclosing(requests) if hasattr(requests, "aclose") else nullcontext()
         try:
             async with closing:
@@ -62,7 +62,7 @@ class ProduceStream:
                     await self._take(frame)
                     await self._room()
         except NetworkError:
-            pass  # the client went away; what it sent is in the partitions' hands
+            pass  # the client is gone; the batches that it sent are still appended
         except QuorateError as error:
             self._failure = error
         finally:
@@ -71,7 +71,7 @@ class ProduceStream:
     async def next_results(self) -> list[ProduceResult]:
         """Return what got ready, as soon as something is; an empty list at the stream's end.
 
-        Raises InvalidRequestError, after all results, if a request's framing lied.
+        Raises InvalidRequestError, after all results, if the framing of a request is wrong.
         """
         while not self._ready:
             if not self._reading and not self._session.waiting:
@@ -92,7 +92,7 @@ class ProduceStream:
         self._changed.set()
 
     def close(self) -> None:
-        """Keep no results: the client takes no more. The batches that were taken live on."""
+        """Drop the results: the client takes no more. The batches are still appended."""
         self._ready.clear()
         self._is_open = False
 

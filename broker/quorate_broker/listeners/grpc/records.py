@@ -1,7 +1,4 @@
-"""The Records service: Produce, Fetch, ListOffsets and InitProducerId for clients.
-
-The streams are in produce.py and fetch.py; this is their door, and the two small calls.
-"""
+"""The Records service: opens the streams of Produce and Fetch, and answers the two small calls."""
 
 from __future__ import annotations
 

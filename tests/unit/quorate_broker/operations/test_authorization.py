@@ -1,4 +1,4 @@
-"""Every call of a voter and of a broker declares what it requires, and refuses whoever may not."""
+"""Every call of a voter and of a broker declares what it requires, and refuses other callers."""
 
 from __future__ import annotations
 
