@@ -11,7 +11,8 @@ from quorate_broker.server import BrokerServer
 from quorate_cli.local import LocalCluster, Node
 from quorate_cli.output import SAID_NO, fail
 from quorate_quorum.log.real_disk import RealDisk
-from quorate_quorum.node.config import BrokerConfig, QuorumConfig, load
+from quorate_quorum.node.config import BrokerConfig, QuorumConfig
+from quorate_quorum.node.config_sources import load
 from quorate_quorum.node.environment import Environment
 from quorate_quorum.node.logs import set_up_logs
 from quorate_quorum.node.process import (

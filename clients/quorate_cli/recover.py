@@ -20,7 +20,8 @@ from quorate_cli.inspect.node_files import is_locked
 from quorate_cli.output import SAID_NO, Output, check_output, fail, print_json
 from quorate_cli.session import Timeout, milliseconds, run
 from quorate_quorum.log.real_disk import ReadOnlyDisk, RealDisk
-from quorate_quorum.node.config import ConfigError, QuorumConfig, load
+from quorate_quorum.node.config import ConfigError, QuorumConfig
+from quorate_quorum.node.config_sources import load
 from quorate_quorum.node.features import SUPPORTED
 from quorate_quorum.recover import recover as recovering
 from quorate_quorum.recover.decision import Peer, Plan, plan, refusals

@@ -30,7 +30,8 @@ from quorate_quorum.log.identity import (
 )
 from quorate_quorum.log.real_disk import RealDisk
 from quorate_quorum.methods import DESCRIBE_NODE
-from quorate_quorum.node.config import BrokerConfig, ConfigError, NodeConfig, QuorumConfig, load
+from quorate_quorum.node.config import BrokerConfig, ConfigError, NodeConfig, QuorumConfig
+from quorate_quorum.node.config_sources import load
 from quorate_quorum.raft.driver import joining
 from quorate_quorum.raft.driver.bootstrap import format_new_voter, format_voter
 from quorate_quorum.raft.machine.voters import Voter

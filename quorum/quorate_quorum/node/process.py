@@ -29,7 +29,9 @@ import structlog
 
 from quorate import __version__
 from quorate.errors import StorageError
-from quorate_quorum.node.config import ConfigError, NodeConfig, load, settings, without_effect
+from quorate_quorum.node.config import BrokerConfig, ConfigError, NodeConfig
+from quorate_quorum.node.config_sources import load, settings
+from quorate_quorum.node.contradictions import without_effect
 from quorate_quorum.node.listeners import is_name
 from quorate_quorum.node.logs import set_up_logs
 from quorate_quorum.node.server import NodeFailed
@@ -111,9 +113,17 @@ def leave(status: int) -> NoReturn:
 
 def configure(kind: type[C], arguments: Sequence[str] | None, env: Mapping[str, str]) -> C:
     """Return what --config, the environment and --set say; ConfigError for a wrong usage too."""
+    program = "quorate-broker" if issubclass(kind, BrokerConfig) else "quorate-quorum"
     parser = _Parser(
+        prog=program,
         description="Run one node in the foreground; it logs to standard error, "
-        "with its settings in the first line. SIGTERM and Ctrl-C stop it cleanly."
+        "with its settings in the first line. SIGTERM and Ctrl-C stop it cleanly.",
+    )
+    parser.add_argument(
+        "--version",
+        action="version",
+        version=f"{program} {__version__}",
+        help="print the version and exit",
     )
     parser.add_argument("--config", metavar="FILE", help="its configuration, in TOML")
     parser.add_argument(

@@ -7,7 +7,8 @@ import re
 import pytest
 
 from quorate.v1 import common_pb2 as wire
-from quorate_quorum.node.config import BrokerConfig, ConfigError, NodeConfig, QuorumConfig, load
+from quorate_quorum.node.config import BrokerConfig, ConfigError, NodeConfig, QuorumConfig
+from quorate_quorum.node.config_sources import load
 from quorate_quorum.node.listeners import (
     ListenerAddress,
     from_wire,

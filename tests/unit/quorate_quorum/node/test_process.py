@@ -367,6 +367,14 @@ def test_a_process_says_aloud_that_nothing_is_encrypted() -> None:
     assert warning["listeners"] == ["0.0.0.0:0"]
 
 
+@pytest.mark.parametrize("program", ["quorate_broker", "quorate_quorum"])
+def test_a_program_says_its_version(program: str) -> None:
+    asked = [sys.executable, "-m", program, "--version"]
+    found = subprocess.run(asked, capture_output=True, text=True, check=False, timeout=60)
+    said = f"{program.replace('_', '-')} {__version__}\n"
+    assert (found.returncode, found.stdout, found.stderr) == (0, said, "")
+
+
 def test_a_wrong_configuration_exits_with_78() -> None:
     found = node(*SETTINGS, "--set", "node.id=x")
     assert found.returncode == 78

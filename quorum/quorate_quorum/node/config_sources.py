@@ -1,0 +1,210 @@
+"""Where a node's settings come from: a file in TOML, the environment, the command line.
+
+A variable of the environment is QUORATE_ and the name of the setting in capitals, with underscores
+(QUORATE_BROKER_RACK). The command line beats the environment, which beats the file, which beats
+the default. Whatever is wrong stops the node before it touches the disk, and says which file,
+which name, what was given and what is allowed.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Final, Literal, TypeVar, get_args, get_origin
+
+import msgspec
+
+from quorate_quorum.configs import CONFIGS
+from quorate_quorum.node.config import BrokerConfig, ConfigError, NodeConfig, QuorumConfig
+from quorate_quorum.node.contradictions import contradictions
+
+_ENVIRONMENT: Final = "QUORATE_"
+#: Variables that are somebody else's: the command's, and Kubernetes' for a service `quorate`.
+_NOT_OURS: Final = re.compile(
+    r"QUORATE_(BOOTSTRAP|.*SERVICE_(HOST|PORT)(_.*)?|(.*_)?PORT(_\d+_(TCP|UDP)(_.*)?)?)"
+)
+_CLUSTERS: Final = (
+    "it is a default of topics, and those are the cluster's, not a node's: "
+    "seeded when the cluster is formatted, changed with `quorate cluster config`"
+)
+#: Kafka's topic configs that this release does not have. All that begin with `log.` are meant too.
+_KAFKAS_TOPIC_CONFIGS: Final = frozenset(
+    (
+        "file.delete.delay.ms",
+        "flush.messages",
+        "flush.ms",
+        "index.interval.bytes",
+        "max.compaction.lag.ms",
+        "message.max.bytes",
+        "message.timestamp.before.max.ms",
+        "segment.index.bytes",
+        "segment.jitter.ms",
+    )
+)
+
+
+C = TypeVar("C", bound=NodeConfig)
+
+
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """One value, and where it came from: a file, or one of those where everything is text."""
+
+    source: str
+    value: object
+    is_text: bool = True
+
+
+def load(kind: type[C], path: str | None, env: Mapping[str, str], sets: Sequence[str] = ()) -> C:
+    """Return the configuration of a node of that kind.
+
+    `path` is a TOML file, or None; `env` the environment; `sets` are "name=value", as of the
+    command line. Raises ConfigError.
+    """
+    fields = {_dotted(field.name): field for field in msgspec.structs.fields(kind)}
+    given: dict[str, _Given] = {}
+    if path is not None:
+        given.update(_from_file(path))
+    given.update(_from_environment(env, fields))
+    given.update(_from_sets(sets))
+    values: dict[str, Any] = {}
+    for name, one in given.items():
+        if name not in fields:
+            raise ConfigError(_unknown(kind, name, one, fields))
+        values[fields[name].name] = _convert(name, one, fields[name].type)
+    for name, field in fields.items():
+        if field.required and name not in given:
+            raise ConfigError(
+                f"{path or 'no file given'}: {name} is missing; it must be {_allowed(field.type)}, "
+                f"in the file, as {_variable(name)} in the environment, or as --set {name}=..."
+            )
+    config = kind(**values)
+    for reason, *names in contradictions(config):
+        sources = sorted({given[name].source for name in names if name in given})
+        raise ConfigError(f"{', '.join(sources) or 'defaults'}: {reason}")
+    return config
+
+
+def settings(config: NodeConfig) -> dict[str, Any]:
+    """Return every setting of a node by its dotted name, as it is in force."""
+    return {name.replace("_", "."): value for name, value in msgspec.structs.asdict(config).items()}
+
+
+def _dotted(field: str) -> str:
+    return field.replace("_", ".")
+
+
+def _variable(name: str) -> str:
+    return _ENVIRONMENT + name.replace(".", "_").upper()
+
+
+def _from_file(path: str) -> dict[str, _Given]:
+    try:
+        with open(path, "rb") as file:
+            tree = tomllib.load(file)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ConfigError(f"{path}: is not TOML: {error}") from None
+    return {name: _Given(path, value, is_text=False) for name, value in _flat("", tree)}
+
+
+def _flat(prefix: str, tree: Mapping[str, object]) -> Iterable[tuple[str, object]]:
+    """Yield dotted names: TOML reads `a.b = 1` as a table in a table."""
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from _flat(f"{prefix}{key}.", value)
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _from_environment(env: Mapping[str, str], fields: Iterable[str]) -> dict[str, _Given]:
+    """Return what the environment says; voters and brokers may share one, so each reads its own."""
+    mine = {_variable(name): name for name in fields}
+    every = mine | {_variable(name): name for name in _names(QuorumConfig) + _names(BrokerConfig)}
+    found: dict[str, _Given] = {}
+    for variable, value in sorted(env.items()):
+        if variable in mine:
+            found[mine[variable]] = _Given(f"the environment, {variable}", value)
+        elif variable.startswith(_ENVIRONMENT) and variable not in every:
+            name = _dotted(variable.removeprefix(_ENVIRONMENT).lower())
+            if _is_topic_config(name) or not _NOT_OURS.fullmatch(variable):
+                found[name] = _Given(f"the environment, {variable}", value)
+    return found
+
+
+def _from_sets(sets: Sequence[str]) -> dict[str, _Given]:
+    found: dict[str, _Given] = {}
+    for one in sets:
+        name, equals, value = one.partition("=")
+        if not equals:
+            raise ConfigError(f"--set {one}: must be --set name=value")
+        found[name.strip()] = _Given(f"--set {one}", value.strip())
+    return found
+
+
+def _names(kind: type[NodeConfig]) -> list[str]:
+    return [_dotted(name) for name in kind.__struct_fields__]
+
+
+def _is_topic_config(name: str) -> bool:
+    return name in CONFIGS or name in _KAFKAS_TOPIC_CONFIGS or name.startswith("log.")
+
+
+def _unknown(kind: type[NodeConfig], name: str, given: _Given, known: Iterable[str]) -> str:
+    place = f"{given.source}: {name} = {given.value!r}"
+    if _is_topic_config(name):
+        return f"{place}: {_CLUSTERS}"
+    for other, word in ((QuorumConfig, "voter"), (BrokerConfig, "broker")):
+        if other is not kind and name in _names(other):
+            return f"{place}: it is a setting of a {word}, and this node is none"
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.0)
+    return f"{place}: no setting has that name; the nearest is {near[0]}"
+
+
+def _convert(name: str, given: _Given, kind: Any) -> object:
+    value = given.value
+    try:
+        if given.is_text:
+            value = _from_text(str(value), kind)
+        return msgspec.convert(value, kind)
+    except (msgspec.ValidationError, ValueError):
+        raise ConfigError(
+            f"{given.source}: {name} must be {_allowed(kind)}, not {given.value!r}"
+        ) from None
+
+
+def _bare(kind: Any) -> Any:
+    """Return a field's type without its bounds."""
+    return get_args(kind)[0] if get_origin(kind) is Annotated else kind
+
+
+def _from_text(text: str, kind: Any) -> object:
+    """Read what the environment or the command line says, where everything is text."""
+    bare = _bare(kind)
+    if bare is int:
+        if not re.fullmatch(r"-?[0-9]{1,18}", text):
+            raise ValueError(text)
+        return int(text)
+    if bare is bool:
+        return {"true": True, "false": False}.get(text.lower(), text)
+    if get_origin(bare) is tuple:
+        return tuple(part.strip() for part in text.split(",") if part.strip())
+    return text
+
+
+def _allowed(kind: Any) -> str:
+    bare = _bare(kind)
+    if bare is int:
+        bounds = get_args(kind)[1]
+        return f"a whole number from {bounds.ge} to {bounds.le}"
+    if bare is bool:
+        return "true or false"
+    if get_origin(bare) is Literal:
+        return "one of " + ", ".join(get_args(bare))
+    if get_origin(bare) is tuple:
+        return 'a list of strings, ["a", "b"] in a file, a,b elsewhere'
+    return "a string"
