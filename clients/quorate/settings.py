@@ -1,4 +1,4 @@
-"""What may be given to a call: each argument is declared once, where it stands in the signature.
+"""Rules for the arguments of a call: each is declared once, in the signature.
 
     @checked
     def __init__(
@@ -7,11 +7,11 @@
         linger_ms: Annotated[float, Number(0, DAY_MS, doc="how long a record may wait")] = 5,
     ) -> None: ...
 
-`checked` checks every argument that has a rule when the call is made, and hands it on in its plain
-form (a whole float as an int). So a value that the wire cannot carry is refused where it is given,
-and never found by a background task, which would take the client with it. None is allowed where
-the type says so. A wrong type is a TypeError, a wrong value a ValueError (or the rule's own error):
-both name the call, the argument, what was given and what is allowed.
+`checked` checks every argument that has a rule when the call is made, and passes it on in its plain
+form (a whole float as an int). So a value that the wire cannot carry is refused by the call. Found
+later, by a background task, it would fail the whole client. None is allowed where the type says so.
+A wrong type is a TypeError, a wrong value a ValueError (or the rule's own error): both name the
+call, the argument, what was given and what is allowed.
 
 On a hot path a rule is called by hand: ``PARTITION.check("send", "partition", value)``.
 """
@@ -51,7 +51,7 @@ class Rule(Protocol):
 
 
 def refused(call: str, name: str, allowed: str, given: object) -> str:
-    """Return the one sentence of all refusals.
+    """Return the sentence that refuses an argument; it is the same for all rules.
 
     >>> refused("Producer", "acks", '"all", 1 or 0', 2)
     'Producer: acks must be "all", 1 or 0, not 2'
@@ -64,9 +64,23 @@ def refused(call: str, name: str, allowed: str, given: object) -> str:
     return f"{call}: {name} must be {allowed}, not {text}"
 
 
+def _listed(call: str, name: str, said: str, given: Any) -> list[Any]:
+    """Return a list's elements. A string, bytes or a mapping is no list, though it has elements."""
+    if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
+        raise TypeError(refused(call, name, said, given))
+    return list(given)
+
+
+def _each(kind: type[T], listed: list[Any], call: str, name: str, said: str) -> list[T]:
+    for one in listed:
+        if not isinstance(one, kind):
+            raise TypeError(refused(call, name, said, one))
+    return listed
+
+
 @dataclass(frozen=True, slots=True)
 class Whole:
-    """A whole number in a range, both ends included; True and False are none.
+    """A whole number in a range, both ends included; True and False are no numbers.
 
     >>> Whole(1, 5).check("call", "n", 2.0)
     2
@@ -96,7 +110,7 @@ class Whole:
 
 @dataclass(frozen=True, slots=True)
 class Number:
-    """A number in a range, both ends included; infinity and NaN are in none."""
+    """A number in a range, both ends included; infinity and NaN are in no range."""
 
     least: float
     most: float
@@ -116,7 +130,7 @@ class Number:
 
 @dataclass(frozen=True, slots=True)
 class Flag:
-    """True or False, and nothing that only counts as one."""
+    """True or False; no other value that Python would count as true or false."""
 
     doc: str = ""
 
@@ -128,7 +142,7 @@ class Flag:
 
 @dataclass(frozen=True, slots=True)
 class OneOf:
-    """One of a few values; 1, 1.0 and True are three."""
+    """One of a few values; 1, 1.0 and True are different values."""
 
     values: tuple[Any, ...]
     doc: str = ""
@@ -167,7 +181,7 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """Several strings; one string is none, whose letters would be taken for names."""
+    """Several strings. A single string is refused: its letters would be taken for names."""
 
     doc: str = ""
     what: str = "names"
@@ -178,16 +192,10 @@ class Names:
                 f"{call}: {name} must be a list of {self.what}, not the string {given!r}"
             )
         said = f"a list of {self.what}, each a string"
-        if isinstance(given, bytes | Mapping) or not isinstance(given, Iterable):
-            raise TypeError(refused(call, name, said, given))
-        listed = list(given)
-        for one in listed:
-            if not isinstance(one, str):
-                raise TypeError(refused(call, name, said, one))
-        return listed
+        return _each(str, _listed(call, name, said, given), call, name, said)
 
 
-#: A name that is looked up with one of these, as a URL has them, fails only after the time-out.
+#: Characters of URLs. A lookup of a name with one of them would fail only after the timeout.
 NOT_IN_A_HOST = frozenset("/@?# \t\r\n")
 
 
@@ -199,16 +207,8 @@ class Servers:
 
     def check(self, call: str, name: str, given: Any) -> tuple[str, ...]:
         said = '"HOST:PORT", several as "HOST:PORT,HOST:PORT" or a list of them'
-        listed: list[Any]
-        if isinstance(given, str):
-            listed = given.split(",")
-        elif isinstance(given, Iterable) and not isinstance(given, bytes | Mapping):
-            listed = list(given)
-        else:
-            raise TypeError(refused(call, name, said, given))
-        for one in listed:
-            if not isinstance(one, str):
-                raise TypeError(refused(call, name, said, one))
+        text = given.split(",") if isinstance(given, str) else _listed(call, name, said, given)
+        listed = _each(str, text, call, name, said)
         endpoints = tuple(one.strip() for one in listed if one.strip())
         if not endpoints:
             raise ValueError(refused(call, name, said, given))
@@ -227,7 +227,7 @@ class Servers:
 class Coder:
     """A serializer or deserializer: an object with that method, or a plain function.
 
-    A class is refused, though it can be called: what was meant is one of its objects.
+    A class is refused, though it can be called: the caller meant one of its objects.
     """
 
     method: str  # "serialize" or "deserialize"
@@ -259,7 +259,7 @@ class Function:
 
 @dataclass(frozen=True, slots=True)
 class NotThereYet:
-    """A setting whose name is kept for a later release: nothing but None is taken."""
+    """A setting whose name is kept for a later release: only None is allowed."""
 
     why: str
     error: type[Exception] = InvalidRequestError
@@ -339,13 +339,7 @@ class SeveralOf:
 
     def check(self, call: str, name: str, given: Any) -> list[Any]:
         said = f"a list of {self.kind.__name__}"
-        if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
-            raise TypeError(refused(call, name, said, given))
-        listed = list(given)
-        for one in listed:
-            if not isinstance(one, self.kind):
-                raise TypeError(refused(call, name, said, one))
-        return listed
+        return _each(self.kind, _listed(call, name, said, given), call, name, said)
 
 
 #: Arguments that several calls have.
