@@ -183,9 +183,7 @@ def _unknown(name: str) -> UnknownTopicError:
 def _of_topic(own: Mapping[str, str], cluster: Mapping[str, str]) -> list[ConfigFound]:
     """A setting that a topic takes when it is created never comes from the cluster later."""
     return [
-        _config(name, own, {} if CONFIGS[name].scope == "created" else cluster)
-        for name in sorted(CONFIGS)
-        if CONFIGS[name].scope != "cluster"
+        _config(name, own, cluster) for name in sorted(CONFIGS) if CONFIGS[name].scope != "cluster"
     ]
 
 

@@ -13,11 +13,11 @@ from quorate_broker.replica.in_sync_replicas import Proposal
 from quorate_broker.replica.leader_replica import LeaderReplica
 from quorate_broker.replica.replica import Failure, Replica, ReplicaHost
 from quorate_broker.replica.replica_log import ReplicaLog
+from quorate_quorum.log.log import Log, LogConfig
 
 if TYPE_CHECKING:
     from quorate_broker.replica.producers import Producers
     from quorate_quorum.configs import TopicConfig
-    from quorate_quorum.log.log import Log
     from quorate_quorum.metadata.partitions import PartitionImage
 
 log_line = structlog.get_logger(__name__)
@@ -165,7 +165,7 @@ class Partition(Replica):
         what this replica has lost. Waits for the append under way.
         """
         self._config = config
-        self.log.configure(segment_bytes=config.segment_bytes)
+        self.log.configure(LogConfig.of(config))
         is_same_reign = (
             self.role is not None
             and self.role.leader_epoch == state.leader_epoch

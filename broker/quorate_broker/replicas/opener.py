@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import structlog
@@ -102,7 +103,6 @@ class Opener:
     async def _open_log(
         self, path: str, topic: TopicImage, index: int, run: Run, *, salvage: bool
     ) -> tuple[Log, Producers]:
-        config = self._replicas.config_of(topic)
         epoch_max = topic.partitions[index].leader_epoch
 
         def has_been(header: BatchHeader, _: Buffer) -> None:
@@ -111,15 +111,11 @@ class Opener:
                 raise CorruptRecordError(f"the batch is of leader_epoch {header.leader_epoch}")
 
         producers = Producers(self._replicas.producer_memory)
-        log_config = LogConfig(
-            segment_bytes=config.segment_bytes,
-            track_synced=config.flush_on_ack,
-            verify_all=salvage,
-            salvage=salvage,
-        )
+        kept = LogConfig.of(self._replicas.config_of(topic))
+        config = replace(kept, verify_all=salvage, salvage=salvage)
         inspect = has_been if salvage else None
         disk = self._replicas.environment.disk
-        log = await Log.open(disk, path, log_config, observer=producers, run=run, inspect=inspect)
+        log = await Log.open(disk, path, config, observer=producers, run=run, inspect=inspect)
         if log.last_epoch > epoch_max:
             await log.note_corrupt()  # one day the image may know a leader of that epoch
             await log.close(clean=False)

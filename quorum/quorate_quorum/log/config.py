@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from quorate_quorum.configs import DEFAULT_TOPIC_CONFIG
+from quorate_quorum.configs import DEFAULT_TOPIC_CONFIG, TopicConfig
 from quorate_quorum.log.segment import RELATIVE_MAX
 
 
@@ -27,6 +27,11 @@ class LogConfig:
     #: Keep the good batches of a log that is corrupt below what was synced, and say that it is
     #: damaged. Goes with verify_all.
     salvage: bool = False
+
+    @classmethod
+    def of(cls, topic: TopicConfig) -> LogConfig:
+        """Return how the logs of a topic are kept."""
+        return cls(segment_bytes=topic.segment_bytes, track_synced=topic.flush_on_ack)
 
     def __post_init__(self) -> None:
         if not 1 <= self.segment_bytes <= RELATIVE_MAX:

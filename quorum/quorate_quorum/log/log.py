@@ -191,12 +191,12 @@ class Log:
             if self._segments.all and self._segments.active.size:
                 await self._appender.roll()
 
-    def configure(self, *, segment_bytes: int) -> None:
-        """Change how the open log is kept; the next append obeys it.
+    def configure(self, config: LogConfig) -> None:
+        """Keep the open log as `config` says; the next append obeys it.
 
-        The rest of LogConfig belongs to how a log was written or opened: it can't change here.
+        Only the segment size can change on an open log: the rest belongs to how it was opened.
         """
-        self._parts.config = replace(self._parts.config, segment_bytes=segment_bytes)
+        self._parts.config = replace(self._parts.config, segment_bytes=config.segment_bytes)
 
     # Reads
 

@@ -283,14 +283,12 @@ async def test_another_segment_size_counts_from_the_next_append() -> None:
         SimulatedDisk(random.Random(1)), "/data/p-0", LogConfig(segment_bytes=1 << 20)
     )
     await append(log, 9)
-    log.configure(segment_bytes=300)
+    log.configure(LogConfig(segment_bytes=300))
     assert len(await log.segments()) == 1, "what was written stays where it is"
     await append(log, 4)
     assert len(await log.segments()) > 2
-    log.configure(segment_bytes=1 << 20)
+    log.configure(LogConfig(segment_bytes=1 << 20))
     before = len(await log.segments())
     await append(log, 9)
     assert len(await log.segments()) == before
-    with pytest.raises(ValueError, match="segment_bytes must be 1 to"):
-        log.configure(segment_bytes=0)
     await log.close(clean=True)
