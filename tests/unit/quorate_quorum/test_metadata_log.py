@@ -1,4 +1,4 @@
-"""R7: the epoch that a batch names lies outside its CRC; the EpochStart events vouch for it."""
+"""The epoch that a batch names lies outside its CRC; the EpochStart events prove it."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def _run(program: Callable[[SimulatedLoop, SimulatedDisk], Awaitable[None]]) -> 
 def test_any_bit_of_a_synced_batchs_epoch_that_flips_is_corruption(
     number: int, has_checkpoint: bool
 ) -> None:
-    """R7: below the last sync the log is not opened, with and without the file of epochs."""
+    """Below the last sync the log is not opened, with and without the file of epochs."""
 
     async def program(loop: SimulatedLoop, disk: SimulatedDisk) -> None:
         await _grown(disk)
@@ -104,7 +104,7 @@ def test_any_bit_of_a_synced_batchs_epoch_that_flips_is_corruption(
 
 @pytest.mark.parametrize("number", range(2, len(EPOCHS)))
 def test_above_the_last_sync_the_log_is_cut_where_an_epoch_has_flipped(number: int) -> None:
-    """R7: nobody was told of what is not synced; it ends before the damage, and says nothing."""
+    """What is not synced was never acknowledged: the log ends before the damage, and opens."""
 
     async def program(loop: SimulatedLoop, disk: SimulatedDisk) -> None:
         for bit in range(32):
@@ -150,7 +150,7 @@ def _server(loop: SimulatedLoop, disk: SimulatedDisk) -> QuorumServer:
 
 @pytest.mark.parametrize("state", [None, HardState(4)], ids=["missing", "older"])
 def test_a_voter_whose_state_is_older_than_its_log_does_not_start(state: HardState | None) -> None:
-    """R1: the state is on disk before a record of its epoch is; else its votes are forgotten."""
+    """The state is on disk before a record of its epoch is: an older one has forgotten votes."""
 
     async def program(loop: SimulatedLoop, disk: SimulatedDisk) -> None:
         await _grown(disk)
@@ -259,7 +259,7 @@ def test_an_epoch_start_stands_alone_and_begins_epoch_1_or_later() -> None:
 def test_a_follower_believes_offsets_and_epochs_only_if_they_follow_on_its_log(
     batches: list[Batch], end: int
 ) -> None:
-    """R7: both lie outside the CRC; an answer with one that does not follow is not taken at all."""
+    """Both lie outside the CRC: an answer with one that does not follow is refused as a whole."""
     one = follower(log=(0, 1), epoch=4)
     one.answered(FetchResponse(4, 2, 2, batches=tuple(batches)))
     assert one.raft.ledger.log_end_offset == end
