@@ -120,7 +120,7 @@ def test_a_replica_cuts_its_tail_on_a_full_disk(seed: int) -> None:
         await asyncio.sleep(10)
         node.disk.fill(0)
         cluster.network.heal()
-        await until(lambda: end_of(node) == RECORDS and partition.is_follower)
+        await until(lambda: end_of(node) == RECORDS and partition.follower is not None)
         assert (node.failure, partition.offline) == (None, None)
         node.disk.fill(None)
         await write(cluster)

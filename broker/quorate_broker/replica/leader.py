@@ -42,7 +42,6 @@ class ReplicaProgress:
     #: Where its last fetch came from; its broker_epoch goes into AlterPartition (KIP-903).
     stream: ReplicaStream | None = None
     log_end_offset: int = UNKNOWN
-    log_start_offset: int = UNKNOWN
     #: The last fetch that named this partition, and where the leader's end was then.
     fetched_ms: int = 0
     leader_end_then: int = 1 << 62
@@ -126,9 +125,7 @@ class Leader:
         assert own_end <= self.log_end_offset
         self.own_end = max(self.own_end, own_end)
 
-    def record_fetch(
-        self, stream: ReplicaStream, fetch_offset: int, log_start_offset: int, now_ms: int
-    ) -> bool:
+    def record_fetch(self, stream: ReplicaStream, fetch_offset: int, now_ms: int) -> bool:
         """Take the position of a follower whose past was found to be that of this log.
 
         Return False, and change nothing, if it is no replica or the stream was replaced.
@@ -144,13 +141,14 @@ class Leader:
                 progress = ReplicaProgress(caught_up_ms=progress.caught_up_ms)
                 self.replicas[stream.replica_id] = progress
         if fetch_offset >= progress.leader_end_then:
+            # It has all that there was at its last fetch: it had caught up with that moment. So a
+            # follower of a busy leader, which is never quite at the end, stays in sync.
             progress.caught_up_ms = max(progress.caught_up_ms, progress.fetched_ms)
         if fetch_offset >= self.log_end_offset:
             progress.caught_up_ms = max(progress.caught_up_ms, now_ms)
         progress.stream = stream
         progress.has_left = False
         progress.log_end_offset = fetch_offset
-        progress.log_start_offset = log_start_offset
         progress.fetched_ms = now_ms
         progress.leader_end_then = self.log_end_offset
         return True
@@ -253,6 +251,7 @@ class Leader:
     def _wanted(
         self, now_ms: int, broker_epoch: int, eligible_epoch: Callable[[int], int]
     ) -> Proposal | None:
+        """Return the ISR as it should be; None if it is."""
         members = [(self.broker_id, broker_epoch)]
         for broker_id, progress in self.replicas.items():
             if broker_id in self.isr:
@@ -290,6 +289,9 @@ class Leader:
         )
 
     def _has_reached(self, progress: ReplicaProgress) -> bool:
+        """Whether the replica has all that may be committed: the high watermark, and what was in
+        the log when the reign began, of which the new leader does not know how much was committed.
+        """
         return progress.log_end_offset >= max(self.high_watermark, self.epoch_start_offset)
 
     def _end_of(self, broker_id: int) -> int:

@@ -218,8 +218,7 @@ class LeaderReplica:
         if request.was_corrupt:
             self.damage.suspect(request.fetch_offset)
         with self._replica_log.guard:
-            offset, start = request.fetch_offset, request.log_start_offset
-            if self.machine.record_fetch(stream, offset, start, now_ms):
+            if self.machine.record_fetch(stream, request.fetch_offset, now_ms):
                 self._advance()
                 if self.machine.wants_to_expand:
                     self._replica.isr_wanted()

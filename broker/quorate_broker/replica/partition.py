@@ -71,10 +71,6 @@ class Partition(Replica):
         return isinstance(self.role, LeaderReplica)
 
     @property
-    def is_follower(self) -> bool:
-        return isinstance(self.role, FollowerReplica)
-
-    @property
     def follower(self) -> FollowerReplica | None:
         """The role if this broker follows."""
         return self.role if isinstance(self.role, FollowerReplica) else None
@@ -170,7 +166,7 @@ class Partition(Replica):
             self.role is not None
             and self.role.leader_epoch == state.leader_epoch
             and (may_lead or not self.is_leader)
-            and (may_follow or not self.is_follower)
+            and (may_follow or self.follower is None)
         )
         self.state = state
         if self.offline is not None:

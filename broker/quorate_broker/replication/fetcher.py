@@ -62,7 +62,7 @@ class Fetchers:
 
     def role_changed(self, partition: Partition) -> None:
         """Follow it on the stream of its current leader, from its current position."""
-        if not partition.is_follower or self._stopping:
+        if partition.follower is None or self._stopping:
             self.removed(partition)
             return
         if self._leaders.get(partition.key, partition.leader) != partition.leader:

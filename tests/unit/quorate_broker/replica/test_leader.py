@@ -39,7 +39,7 @@ def append(leader: Leader, end: int) -> None:
 
 def fetch(leader: Leader, stream: ReplicaStream, offset: int, now_ms: int = 0) -> bool:
     stream.last_request_ms = now_ms
-    if not leader.record_fetch(stream, offset, 0, now_ms):
+    if not leader.record_fetch(stream, offset, now_ms):
         return False
     return leader.advance()
 
@@ -219,10 +219,10 @@ def test_a_fetch_of_an_older_registration_or_stream_moves_nothing() -> None:
     new = stream_of(3, epoch=200, number=1)
     fetch(leader, new, 2)
 
-    assert not leader.record_fetch(stream_of(3, epoch=100, number=9), 10, 0, 5)
+    assert not leader.record_fetch(stream_of(3, epoch=100, number=9), 10, 5)
     newer = stream_of(3, epoch=200, number=2)
-    assert leader.record_fetch(newer, 3, 0, 6)
-    assert not leader.record_fetch(new, 10, 0, 7)
+    assert leader.record_fetch(newer, 3, 6)
+    assert not leader.record_fetch(new, 10, 7)
 
     assert leader.replicas[3].log_end_offset == 3
 
@@ -231,9 +231,9 @@ def test_a_position_beyond_our_end_moves_nothing() -> None:
     leader = leader_of(1, 2)
     append(leader, 10)
 
-    assert not leader.record_fetch(stream_of(2), 11, 0, 0)
-    assert not leader.record_fetch(stream_of(2), -1, 0, 0)
-    assert not leader.record_fetch(stream_of(9), 5, 0, 0)
+    assert not leader.record_fetch(stream_of(2), 11, 0)
+    assert not leader.record_fetch(stream_of(2), -1, 0)
+    assert not leader.record_fetch(stream_of(9), 5, 0)
 
 
 def test_a_member_that_lost_what_was_committed_leaves_at_once() -> None:

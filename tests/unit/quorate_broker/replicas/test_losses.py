@@ -59,10 +59,10 @@ async def test_a_lossy_replica_takes_no_role_while_the_image_counts_on_it(world:
     assert KEY in follower.replicas.losses
     [told] = follower.replicas.losses.to_tell(world.image)
     assert told.partition_epoch == world.state.partition_epoch
-    assert not follower.partition.is_follower, "it fetches nothing: it would look caught up"
+    assert follower.partition.follower is None, "it fetches nothing: it would look caught up"
     assert follower.replicas.replica_end(*KEY) == (-1, 0), "an election may ask for its end"
     await world.change(isr=[1, 3])
-    await until(lambda: follower.partition.is_follower)
+    await until(lambda: follower.partition.follower is not None)
     assert KEY not in follower.replicas.losses
     await caught_up(world, 2)
 
@@ -109,7 +109,7 @@ async def test_a_repaired_follower_is_not_trusted_for_what_it_had_before(world: 
     assert not partition.is_leader
     await world.change(leader=1, isr=[1, 3])
     assert KEY not in follower.replicas.losses
-    assert partition.is_follower
+    assert partition.follower is not None
 
 
 def repaired(broker: Broker, before: Partition) -> bool:

@@ -135,7 +135,7 @@ async def test_a_diverging_tail_is_never_shown(world: World) -> None:
 
     def look() -> None:
         follower = one.partition
-        if follower.is_follower and follower.high_watermark > 1:
+        if follower.follower and follower.high_watermark > 1:
             shown.append(follower.log.epochs.epoch_at(1))  # whose record would consumers read?
 
     one.partition.watches.add(look)
