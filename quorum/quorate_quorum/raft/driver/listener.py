@@ -7,7 +7,7 @@ from typing import Protocol
 
 
 class RaftListener(Protocol):
-    """Told of what is committed and of who leads. Called in the loop; must not wait."""
+    """Told of committed batches and of the leader. Called in the loop; must not wait."""
 
     def snapshot_part(self, batches: bytes) -> None:
         """Some batches of a snapshot, in order: at the start, or when one was installed."""

@@ -342,9 +342,9 @@ class RaftNode:
         self.loop.advance(lambda: raft.resign(loop_ms(), reason=reason, for_silence=for_silence))
 
     async def transfer(self, voter_id: int | None) -> int:
-        """Give leadership to that voter (None: the most caught-up one); return who leads then.
+        """Give leadership to that voter (None: the most caught-up one); return the next leader.
 
-        That may be another one, if an election came between. Our own id while we lead: nothing
+        That may be another voter, if an election came between. Our own id while we lead: nothing
         to do. NotControllerError if this node does not lead, InvalidRequestError for an id that
         is no voter's, OverloadedError if it did not catch up within an election timeout.
         """

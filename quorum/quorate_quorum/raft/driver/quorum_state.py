@@ -77,7 +77,7 @@ def check_state(state: HardState, ledger: Ledger, below: Below | None) -> None:
     The file is on disk before a record of its epoch is (Storage carries a hard state out before
     the saves that came with it), so no crash leaves this: the file is not that of this log, and
     what it would have said of votes is lost. A snapshot may be of a newer epoch: what it holds is
-    committed, whoever was voted for.
+    committed, whichever votes were given.
     """
     known = state.epoch if below is None else max(state.epoch, below.epoch)
     if ledger.last_epoch > known:

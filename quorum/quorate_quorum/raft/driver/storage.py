@@ -91,7 +91,7 @@ class Storage:
 
     What fails because this process has too much open is tried again for a while: nothing was done.
     Without room a voter stops, as it does when its disk fails: it could neither vote nor follow,
-    and one that leads would let nobody else.
+    and one that leads would keep its place.
     """
 
     def __init__(self, disk: Disk, log: Log, directory: str, step: Callable[[Event], None]) -> None:

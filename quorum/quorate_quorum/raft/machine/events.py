@@ -99,7 +99,7 @@ class FetchBroken:
     """Our own fetch stream of that session is gone."""
 
     session: int
-    refused: bool  # nobody listens there: its process is gone
+    refused: bool  # no process listens there
 
 
 @dataclass(frozen=True, slots=True)

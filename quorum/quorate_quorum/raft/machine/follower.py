@@ -173,7 +173,7 @@ class Follower(Role):
         self.has_reconnected = False
         self.round = response.round
         to = None
-        # An answer to an earlier fetch, from before a cut, does not follow on our log of now.
+        # An answer to an earlier fetch, from before a cut, does not follow on our present log.
         if response.base_offset == state.ledger.log_end_offset:
             to = self._take_answer(response)
         if to is None and self.session == event.session:  # else it is suspected now
@@ -189,7 +189,10 @@ class Follower(Role):
         return replace(entered, follow=self._hint(response.leader, self.endpoint))
 
     def _take_answer(self, response: FetchResponse) -> Transition | None:
-        """The answer is to a fetch from our end of now: its past is ours, diverges, or is gone."""
+        """Take an answer to a fetch from our present end.
+
+        Our past is the leader's, or diverges from it, or the leader has cut what we need.
+        """
         if response.snapshot is not None:
             self._install(response.snapshot)
             return None
@@ -278,7 +281,7 @@ class Follower(Role):
     def _notice_caught_up(self) -> None:
         """What was committed when we met this leader is ours now, and so is all that we forgot.
 
-        Not the high watermark of now, which under load is always a little ahead of us. And before
+        Not its present high watermark, which under load is always a little ahead of us. And before
         the fetch that says how far we are: a replica that is made a voter by that fetch must be
         able to vote.
         """

@@ -39,7 +39,7 @@ class Leader(Role):
 
     def __init__(self, state: State, *, handed_over_for_silence: bool) -> None:
         super().__init__(state)
-        assert state.epoch > state.last_led_epoch, "nobody leads twice in an epoch"
+        assert state.epoch > state.last_led_epoch, "no replica leads twice in an epoch"
         state.last_led_epoch = state.epoch
         state.silenced_epoch = -1
         self.leader = state.me

@@ -67,7 +67,7 @@ class Progress:
         """Note a fetch whose past matches ours.
 
         Caught up, by Kafka's rule: it asks for our end, or for what was our end when it asked
-        last. Under load no fetch ever names the end of now. A replica that is behind is not caught
+        last. Under load no fetch ever names the present end. A replica that is behind is not caught
         up, whatever it holds: it gives no votes. If it became a voter now and this leader died, the
         other voters might need its vote, and it would wait for a leader to bring it up.
         """

@@ -6,14 +6,14 @@
 
 The driver carries Readies out in order and steps the completions back in. Time, chance and
 encodings are arguments. A role decides (leader.py, follower.py, candidate.py, unattached.py); this
-module passes events to the role of now and changes roles. What all roles share is in state.py.
+module passes events to the present role and changes roles. What all roles share is in state.py.
 
 Where Raft's safety lies:
     one vote in an epoch, on disk before it is spoken (5.2)         hard_state.py, State.send
     a vote only for a log at least as complete (5.4.1)              Role._may_grant
     nothing is committed by counting older epochs' records (5.4.2)  Leader._advance_high_watermark
     nothing below the high watermark is cut                         Follower._diverge
-    nobody leads twice in an epoch                                  Leader.__init__, Resigned
+    no replica leads twice in an epoch                              Leader.__init__, Resigned
     voters change one at a time, each change committed first        voter_change.py
 What peers send is checked and refused; what we ourselves hold is asserted after every event.
 """
@@ -173,7 +173,7 @@ class Raft:
     def check_may_change_voters(self, voters: VoterSet, now_ms: int) -> None:
         """Raise unless this may be the next set (after check_may_propose); see voter_change.
 
-        Who is heard turns on the time: `propose` at that same time will not refuse it.
+        The rules depend on the time: `propose` at that same time will not refuse the set.
         """
         self._set_time(now_ms)
         self._leading().check_may_change_voters(voters)

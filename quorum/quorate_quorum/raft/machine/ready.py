@@ -69,7 +69,7 @@ class FetchReply:
 
 @dataclass(frozen=True, slots=True)
 class FindLeader:
-    """Ask the node there who leads; LeaderFound says so, and nothing comes if it does not know."""
+    """Ask the node there for the leader. LeaderFound is the answer, if it hears one."""
 
     endpoint: str
 

@@ -1,4 +1,4 @@
-"""What a replica does in every role: give votes, take in who leads, answer what it is asked.
+"""What a replica does in every role: give votes, learn of the leader, answer requests.
 
 A role is a class with `step`, `tick` and `deadline`. It changes the State that all roles share,
 and returns the Transition to the next role, or None to stay. A request of a newer epoch ends the
@@ -75,7 +75,7 @@ class Role:
         """Assert the role's invariants; nothing that a peer sends can break one."""
 
     def hears_a_leader(self) -> bool:
-        """Say whether there is a leader to our knowledge of now."""
+        """Say whether a leader is alive to our present knowledge."""
         return False
 
     def step(self, event: Event) -> Transition | None:
@@ -201,7 +201,7 @@ class Role:
         for_silence = for_silence or state.silenced_epoch == state.epoch
         return ToCandidate(reason, is_transfer, for_silence)
 
-    # --- who leads ------------------------------------------------------------------------------
+    # --- the leader -----------------------------------------------------------------------------
 
     def _begin_epoch_requested(self, event: BeginEpochRequested) -> Transition | None:
         """Follow a replica that says that it leads in our epoch, unless we know otherwise."""
@@ -250,7 +250,7 @@ class Role:
         )
 
     def _successors(self, request: EndEpochRequest) -> tuple[int, ...]:
-        """Return those that the leader named; a peer may name anybody, so no more than voters."""
+        """Return those that the leader named; a peer may name any ids, so no more than voters."""
         return request.preferred_successors[: len(self.state.ledger.voters.voters)]
 
     def _leader_found(self, event: LeaderFound) -> Transition | None:
@@ -267,7 +267,7 @@ class Role:
         return ToFollower(event.leader, event.endpoint, reason)
 
     def _answered(self, event: VoteAnswered | EpochAnswered) -> Transition | None:
-        """A voter that we asked may be ahead of us; then it may know who leads there."""
+        """A voter that we asked may be in a newer epoch; then it may know the leader of it."""
         response = event.response
         voter = self.state.ledger.voters.of_key(event.voter)
         sender = f"voter {event.voter.id}"

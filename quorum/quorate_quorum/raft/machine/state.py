@@ -191,7 +191,7 @@ class State:
     def may_enter(self, epoch: int, *, is_heeded: bool) -> bool:
         """Say whether word of an epoch above ours ends whatever we are in this one (Raft, 5.1).
 
-        Not if its sender has no say here, or the epoch lies too far ahead: one message of anybody
+        Not if its sender has no say here, or the epoch lies too far ahead: one message of any peer
         could use up the epochs, or depose a leader. A voter that has seen no epoch yet may be new
         in an old quorum, and takes any.
         """
@@ -209,8 +209,9 @@ class State:
     def may_stand(self) -> bool:
         """Say whether this is a voter, or one whose removal it does not know to be committed.
 
-        If that record is on no other disk, no other log is as complete as ours, and nobody else
-        can be elected where our vote is needed (Raft dissertation, 4.2.2). It never counts itself.
+        If that record is on no other disk, no other log is as complete as ours, and no other
+        voter can be elected where our vote is needed (Raft dissertation, 4.2.2). A removed replica
+        never counts its own vote.
         """
         return self.is_voter() or self.me in self.ledger.voters_before_change
 
@@ -264,7 +265,7 @@ class State:
         return True
 
     def _saved(self, event: Saved) -> bool:
-        """Believe a sync only of the log and epoch of now.
+        """Believe a sync only of the present log and epoch.
 
         A sync from before a cut is of records that were replaced since. Credited to those that
         replaced them, it would acknowledge to a leader what a power loss can still take.

@@ -32,7 +32,7 @@ class ToUnattached:
 
     epoch: int
     reason: str
-    #: Who leads there, if the peer that told of the epoch named a voter that we know.
+    #: The way on to the leader of that epoch, if the peer named a voter that we know.
     follow: ToFollower | None = None
     #: The request that told of the epoch: the new role answers it.
     event: Event | None = None

@@ -1,6 +1,6 @@
 """Whether the voters may change: one at a time, and never so that a majority has not caught up.
 
-By these rules any two sets of voters that follow one another have a majority in common, whoever
+By these rules any two sets of voters that follow one another have a majority in common, whichever
 leads (Ongaro's correction of 2015 to the single-server change; KIP-853): the leader has committed a
 record of its own epoch, no earlier change waits for its commit, and exactly one voter comes, goes
 or moves.

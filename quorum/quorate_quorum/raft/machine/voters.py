@@ -1,4 +1,4 @@
-"""Who counts: replicas, the voters among them, and the arithmetic of majorities."""
+"""Replicas, the voters among them, and the arithmetic of majorities."""
 
 from __future__ import annotations
 
