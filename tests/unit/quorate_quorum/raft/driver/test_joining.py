@@ -12,28 +12,15 @@ import structlog
 
 from quorate_cli.node_disks import format_broker
 from quorate_quorum.log.disk import replace_whole
-from quorate_quorum.log.identity import Identity, read_identity
+from quorate_quorum.log.identity import read_identity
 from quorate_quorum.node.config import ConfigError
 from quorate_quorum.node.server import NodeFailed
-from quorate_quorum.raft.driver.bootstrap import format_new_voter, metadata_directory
+from quorate_quorum.raft.driver.bootstrap import metadata_directory
 from quorate_quorum.raft.driver.quorum_state import QUORUM_STATE, encode_state, read_state
 from quorate_testing.simulated.disk import SimulatedDisk
 from tests.cluster.support import run_here
 from tests.unit.quorate_quorum.builders import CLUSTER, DATA, Machine, World, in_a_world
-
-NEW = 103
-
-
-async def new_voter(world: World, node_id: int = NEW, *, cluster_id: str = CLUSTER) -> Machine:
-    """A machine as `storage format --new-voter` leaves it."""
-    machine = Machine(world, node_id)
-    identity = Identity(cluster_id, node_id, machine.directory_id, 0)
-    await format_new_voter(machine.disk, DATA, identity)
-    return machine
-
-
-def servers(world: World) -> tuple[str, ...]:
-    return tuple(one.endpoint for one in world.voters)
+from tests.unit.quorate_quorum.raft.driver.builders import NEW, new_voter, servers
 
 
 def test_a_new_disk_learns_the_generation_and_follows_as_an_observer() -> None:

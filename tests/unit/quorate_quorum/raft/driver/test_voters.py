@@ -29,7 +29,7 @@ from quorate_quorum.snapshots import file as files
 from quorate_testing.simulated.disk import SimulatedDisk
 from tests.harness.fake_broker import FakeBroker
 from tests.unit.quorate_quorum.builders import CLUSTER, DATA, Machine, World, in_a_world
-from tests.unit.quorate_quorum.raft.driver.test_joining import NEW, new_voter, servers
+from tests.unit.quorate_quorum.raft.driver.builders import NEW, new_voter, servers
 
 IDS = [100, 101, 102]
 R = TypeVar("R", admin.AddVoterResponse, admin.RemoveVoterResponse)
