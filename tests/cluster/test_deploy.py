@@ -9,20 +9,32 @@ import re
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from quorate import Admin
+from quorate.errors import QuorateError
 from quorate_cli.local import HOST, free_port
-from tests.cluster.support import Answer, run_process, until
+from tests.cluster.support import Answer, run_here, until
 
 PAGE = Path(__file__).parents[2] / "deploy" / "three-machines"
 MACHINES = ("machine-a", "machine-b", "machine-c")
 BIN = Path(sys.executable).parent
 
 
+async def alive(servers: str) -> bool:
+    """Return whether three brokers are."""
+    with contextlib.suppress(QuorateError):
+        async with Admin(bootstrap_servers=servers, request_timeout_ms=1000) as admin:
+            described = await admin.describe_cluster()
+            return sum(not broker.fenced for broker in described.brokers) == 3
+    return False
+
+
 @pytest.mark.timeout(400)  # twenty processes start one after the other
-def test_three_machines_by_hand(tmp_path: Path) -> None:
+def test_three_machines_by_hand(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     base = free_port(3)
     ports = {
         f"{machine}:{port}": f"{HOST}:{base + 100 * i + port - 7092}"
@@ -74,11 +86,7 @@ def test_three_machines_by_hand(tmp_path: Path) -> None:
         nodes = [launch(line, machine) for machine in MACHINES for line in lines_of(machine)]
         servers = ",".join(ports[f"{machine}:7092"] for machine in MACHINES)
 
-        def alive() -> bool:
-            said = run_process("cluster", "info", "--bootstrap", servers)
-            return said.out.count("alive") == 3
-
-        asyncio.run(until(alive, "three brokers alive"))
+        asyncio.run(until(partial(alive, servers), "three brokers alive"))
         looked = subprocess.run(
             ["bash", "-euc", here(look, MACHINES[0])],
             env=path, capture_output=True, text=True, timeout=180, check=False,
@@ -86,7 +94,7 @@ def test_three_machines_by_hand(tmp_path: Path) -> None:
         assert (looked.returncode, looked.stderr) == (0, ""), looked
 
         def health(*more: str) -> Answer:
-            return run_process("cluster", "health", "--bootstrap", servers, *more)
+            return run_here(["cluster", "health", "--bootstrap", servers, *more], capfd, b"")
 
         for i, machine in enumerate(MACHINES[:2]):  # as the page says: health, then the next one
             assert health("--wait", "30").status == 0
