@@ -1,12 +1,12 @@
 """A broker's life with the controller: registered, fenced, unfenced, leaving.
 
-    register -> image has passed the registration -> run file, strays, logs -> heartbeats that
-    say how far the image is carried out -> unfenced -> ... -> asked to leave -> stopped
+    register -> the image passes the registration -> run file, strays, logs -> heartbeats say how
+    far the image is carried out -> unfenced -> ... -> asks to leave -> stopped
 
-One registration an incarnation. A broker that silence has fenced goes on with its heartbeats and
-is unfenced again when it has caught up; one that is told FENCED (it was unregistered, or the
-controller knows another broker_epoch) registers again. One that sees another incarnation under
-its own id stops: two processes must never write to one replica.
+A broker registers once in each run. If the controller has fenced it for its silence, it goes on
+with its heartbeats, and is unfenced again when it has caught up. If an answer says FENCED (it was
+unregistered, or the controller knows another broker_epoch), it registers again. If it sees another
+incarnation under its own id, it stops: two processes must never write to one replica.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ class Lifecycle:
         self.heartbeats.applied(image)
 
     def directory_failed(self, directory_id: bytes, reason: str) -> None:
-        """A directory's disk failed: remembered on disk first, then told; the last one stops us."""
+        """A directory's disk failed. First the other disks note it, then it is told."""
         if not self._is_stopped:  # else the logs are being closed: that asks for what failed
             name = f"lose-{directory_id.hex()}"
             self._own(name, self._directories.lose(directory_id, reason))
@@ -183,7 +183,7 @@ class Lifecycle:
     # Failed disks
 
     def _lost(self, directory_id: bytes, reason: str) -> None:
-        """One was given up, whoever met the error: its replicas and the controller are told."""
+        """A directory was given up: its replicas and the controller are told."""
         if self._is_stopped:
             return
         self._replicas.directory_failed(directory_id, reason)

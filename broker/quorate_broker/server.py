@@ -4,8 +4,8 @@
             (then, in the background: image has passed the registration -> logs opened -> unfenced)
     stop    leave -> take nothing new -> end streams -> close logs, synced -> mark -> unlock
 
-It listens before it registers, for the controller dials it at once. What fails inside calls
-fail(): the node stops without the courtesies, and says why.
+It listens before it registers, for the controller dials it at once. A part that cannot go on calls
+fail(): the broker then stops without asking for leave, and says why.
 """
 
 from __future__ import annotations
@@ -149,7 +149,7 @@ class BrokerServer(NodeServer["BrokerConfig"]):
 
 
 class _Rooms:
-    """Everything that a broker is made of, joined; made once its directories are known."""
+    """The parts of a broker, joined once its directories are known."""
 
     def __init__(self, server: BrokerServer, directories: LogDirectories) -> None:
         config, environment = server.config, server.environment

@@ -1,4 +1,4 @@
-"""Which quorum_generation is the newest, as those say who are asked: voters, and who may be one.
+"""Which quorum_generation is the newest, as the servers say that are asked.
 
 The lost voters of a recovery may have come back, as a majority, and lead a history that is over.
 """

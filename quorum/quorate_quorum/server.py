@@ -1,11 +1,12 @@
 """A voter: its rooms joined, from the locked directory to the clean end.
 
-    start   lock the directory -> whose is it? (a new voter's: which quorum?) -> open the log
-            -> Raft -> listen
-    stop    let brokers leave -> hand over -> end streams -> close the log, synced -> unlock
+    start   lock the directory -> check whose it is (a new voter joins a quorum first)
+            -> open the log -> begin Raft -> listen
+    stop    let brokers leave -> hand leadership over -> end streams -> sync and close the log
+            -> unlock
 
-What fails inside calls fail(): the node stops without the courtesies, and says why. Either way it
-is gone within STOP_MAX_S, even if all others are gone.
+A part that cannot go on calls fail(): the voter then stops without letting brokers leave, and says
+why. Either way the stop ends within STOP_MAX_S, even if no other node answers.
 """
 
 from __future__ import annotations
@@ -41,10 +42,11 @@ from quorate_quorum.snapshots.file import SnapshotId
 
 log = structlog.get_logger(__name__)
 
-#: A stop that takes longer leaves as if killed.
+#: A stop that takes longer is given up: the process then ends as if it was killed.
 STOP_MAX_S = 4.5
-#: Brokers that are told to stop together with us have so long to say so.
+#: Brokers that are stopped together with this voter have so long to say that they are leaving.
 SHUTDOWN_NEWS_MS = 100
+#: How often the voter looks whether brokers are still leaving.
 HOLD_LOOK_MS = 20
 
 
@@ -92,7 +94,8 @@ class QuorumServer(NodeServer[QuorumConfig]):
         directory = config.log_dirs[0]
         identity = await read_identity(environment.disk, directory, node_id=config.node_id)
         self._lock = await _locked(environment.disk, directory)
-        await environment.disk.sync_directory(directory)  # the identity may be no sync's yet
+        # The node that formatted this disk may have crashed before its identity was synced.
+        await environment.disk.sync_directory(directory)
         if not identity.quorum_generation:
             await _check_is_of_voter(environment.disk, directory, config)
             identity = await join(environment.network, environment.disk, config, identity)
@@ -108,7 +111,9 @@ class QuorumServer(NodeServer[QuorumConfig]):
         await self._check_one_recovery(identity, rooms.raft)
         rooms.snapshot_schedule.begin()
         await self._listen(rooms.services)
-        await self._check_one_recovery(identity, rooms.raft)  # one that starts in this moment too
+        # Again, now that it listens: another survivor may have started at the same moment, and of
+        # the two checks the later one finds the other node.
+        await self._check_one_recovery(identity, rooms.raft)
         log.info(
             "voter_started",
             node=config.node_id,
@@ -160,7 +165,7 @@ class QuorumServer(NodeServer[QuorumConfig]):
 
 
 class _Rooms:
-    """What a voter is made of, joined; made once its log is open."""
+    """The parts of a voter, joined once its log is open."""
 
     def __init__(self, server: QuorumServer, identity: Identity, metadata_log: Log) -> None:
         config, environment = server.config, server.environment

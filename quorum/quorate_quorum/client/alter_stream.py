@@ -16,7 +16,7 @@ from quorate.errors import (
     raise_if_error,
 )
 from quorate.net.network import Connection
-from quorate_quorum.client.history import History
+from quorate_quorum.client.history import FollowedHistory
 from quorate_quorum.client.leader import ANOTHERS, LeaderFinder
 from quorate_quorum.client.voters import Connections
 from quorate_quorum.methods import ALTER_PARTITIONS
@@ -30,7 +30,7 @@ class Alterations:
     def __init__(
         self,
         config: BrokerConfig,
-        history: History,
+        history: FollowedHistory,
         leader: LeaderFinder,
         connections: Connections,
     ) -> None:
@@ -43,7 +43,7 @@ class Alterations:
         leader.when_moved(self._controller_moved)
 
     async def ask(self, request: AlterPartitionsRequest) -> AlterPartitionsResponse:
-        """Ask the controller of now.
+        """Ask the controller that is known now, once.
 
         Raises NetworkError or QuorumUnavailableError if it has not answered; the change may
         have been made all the same, and its partition_epoch tells that to a repeat.
@@ -61,7 +61,7 @@ class Alterations:
         return response
 
     async def stop(self) -> None:
-        """End the stream; who waits on it is told that it broke."""
+        """End the stream; the callers that wait on it are told that it broke."""
         stream = self._stream
         self._drop()
         if stream is not None:
@@ -129,7 +129,7 @@ class AlterStream:
         return response
 
     def abort(self) -> None:
-        """Close the stream; who waits on it is told that it broke."""
+        """Close the stream; the callers that wait on it are told that it broke."""
         self.is_open = False
         self._task.cancel()
 
@@ -152,7 +152,7 @@ class AlterStream:
             await self._filled.wait()
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        """Whatever ended the stream, all who wait learn it: the task's failure is theirs."""
+        """The stream has ended: every caller that waits is told why."""
         self.is_open = False
         cause = None if task.cancelled() else task.exception()
         error: QuorateError

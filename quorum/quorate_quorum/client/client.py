@@ -7,7 +7,7 @@ partitions.
     watch        any voter; another one after a second of silence, or when the voter lags
     register     asked until answered: the same incarnation may ask twice
     forward      many calls on one stream, each sent once: then only its answer tells what happened
-    heartbeat    one stream to the controller of the moment, opened again for good
+    heartbeat    one stream to the controller of the moment, opened again whenever it ends
     alter        many requests on one stream, each one try
 """
 
@@ -34,7 +34,7 @@ from quorate.v1.common_pb2 import ErrorCode
 from quorate_quorum.client.alter_stream import Alterations
 from quorate_quorum.client.forward_stream import Forwarding, NotSentError
 from quorate_quorum.client.heartbeat import HeartbeatStream
-from quorate_quorum.client.history import History
+from quorate_quorum.client.history import FollowedHistory
 from quorate_quorum.client.image_watch import ImageListener, ImageWatch
 from quorate_quorum.client.leader import ANOTHERS, Answers, LeaderFinder, NotAnsweredError
 from quorate_quorum.client.voters import Connections, Voters
@@ -81,7 +81,7 @@ class QuorumClient:
         self._config = config
         self._chance = environment.chance
         self._fail = fail
-        self._history = History(cluster_id, quorum_generation)
+        self._history = FollowedHistory(cluster_id, quorum_generation)
         self._voters = Voters(config.quorum_bootstrap_servers, environment.chance)
         self._connections = Connections(environment.network)
         self._leader = LeaderFinder(environment.network, self._connections, self._voters)
@@ -136,7 +136,7 @@ class QuorumClient:
         self._watch.start()
 
     async def stop(self) -> None:
-        """End all streams and fail all who wait; safe to call twice."""
+        """End all streams and fail all calls that wait; safe to call twice."""
         self._connections.refuse()
         await self._watch.stop()
         for heartbeat in self._heartbeats:
@@ -153,7 +153,7 @@ class QuorumClient:
         """Register this broker; ask until the controller answers.
 
         Fills in cluster_id, and the quorum_generation if it is known. Raises DuplicateBrokerError,
-        WrongClusterError, InvalidRequestError and whatever else the controller says for good.
+        WrongClusterError, InvalidRequestError and every other refusal that is not retriable.
         """
         asked = RegisterRequest()
         asked.CopyFrom(request)
@@ -214,7 +214,7 @@ class QuorumClient:
         return stream
 
     async def alter_partitions(self, request: AlterPartitionsRequest) -> AlterPartitionsResponse:
-        """Propose changes of ISRs: one try on the controller of now; see Alterations.ask."""
+        """Propose changes of ISRs, in one try; see Alterations.ask."""
         return await self._alterations.ask(request)
 
     async def forward(

@@ -1,9 +1,9 @@
 """How admin calls reach the controller: many of them on one stream, each sent once.
 
-A call counts as sent when the message that holds it is given to the wire. What was never sent,
-or went to a port where nobody listens, may be tried elsewhere (NotSentError); what was sent is
-known from its answer only (OutcomeUnknownError without one). When the controller moves, the old
-stream is half-closed: what is pending there still gets its answer.
+A call counts as sent when the message that holds it is given to the wire. A call that was not sent,
+or that went to a port where no process listens, may be tried elsewhere (NotSentError). What became
+of a call that was sent is known from its answer only (OutcomeUnknownError without one). When the
+controller moves, the old stream is half-closed: calls that are pending there still get an answer.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from quorate.errors import (
 )
 from quorate.net.network import Connection
 from quorate.v1.common_pb2 import ErrorCode
-from quorate_quorum.client.history import History
+from quorate_quorum.client.history import FollowedHistory
 from quorate_quorum.methods import FORWARD
 from quorate_quorum.node.config import BrokerConfig
 from quorate_quorum.v1.controller_pb2 import (
@@ -55,7 +55,7 @@ class Forwarding:
     """The streams to those that were taken for the controller: one an endpoint."""
 
     def __init__(
-        self, config: BrokerConfig, history: History, connect: Callable[[str], Connection]
+        self, config: BrokerConfig, history: FollowedHistory, connect: Callable[[str], Connection]
     ) -> None:
         self._history = history
         self._connect = connect
@@ -108,7 +108,7 @@ class Forwarding:
             self._leave(other)
 
     async def stop(self) -> None:
-        """End all streams; who waits on one is told what is known of his call."""
+        """End all streams; each caller that waits is told what is known of its call."""
         for endpoint in list(self._open):
             self._leave(endpoint)
         for stream in list(self._leaving):
@@ -134,7 +134,7 @@ class _Waiting:
 class ForwardStream:
     """Forward to one endpoint: many requests in flight, answered in any order."""
 
-    def __init__(self, endpoint: str, connection: Connection, history: History) -> None:
+    def __init__(self, endpoint: str, connection: Connection, history: FollowedHistory) -> None:
         self.endpoint = endpoint
         self.is_open = True
         self._first = ForwardRequests(
@@ -170,7 +170,7 @@ class ForwardStream:
             self._pending.pop(number, None)
             self._outbox.pop(number, None)
             if not self.is_open and not self._pending:
-                self._task.cancel()  # left, and nobody waits any more
+                self._task.cancel()  # the stream was left, and no caller waits any more
 
     def leave(self) -> None:
         """Send nothing more; what was sent may still be answered, then the stream ends."""
@@ -200,7 +200,7 @@ class ForwardStream:
                 self._take(message)
 
     def _take(self, message: ForwardResponses) -> None:
-        """Give each answer to who waits for it; ids that nobody waits for are passed over."""
+        """Give each answer to the caller that waits for it; pass over ids of no caller."""
         if message.error.code != ErrorCode.ERROR_CODE_NONE:
             self._refused(message)
         self._was_answered = True
@@ -211,7 +211,7 @@ class ForwardStream:
             answer.set_result(response)
 
     def _refused(self, message: ForwardResponses) -> None:
-        """The stream is refused, and nothing of it was done: so all who wait are answered."""
+        """The stream is refused, and nothing of it was done: every caller gets that answer."""
         if self._was_answered:
             raise StreamBrokenError(f"{self.endpoint} refused a stream that it had answered on")
         for answer in self._pending.values():
@@ -252,24 +252,24 @@ class ForwardStream:
         return taken
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        """Whatever ended the stream, all who wait learn what is known of their call."""
+        """The stream has ended: every caller that waits is told what is known of its call."""
         self.is_open = False
         cause = None if task.cancelled() else task.exception()
         if cause is not None and not isinstance(cause, QuorateError):
             log.error("forward_failed", endpoint=self.endpoint, exc_info=cause)
-        nobody_there = isinstance(cause, PeerRefusedError) and not self._was_answered
+        is_refused = isinstance(cause, PeerRefusedError) and not self._was_answered
         for number in list(self._pending):
-            self._fail(number, f"before the stream ended: {cause or 'closed'}", nobody_there)
+            self._fail(number, f"before the stream ended: {cause or 'closed'}", is_refused)
 
-    def _fail(self, number: int, reason: str, nobody_there: bool = False) -> None:
+    def _fail(self, number: int, reason: str, is_refused: bool = False) -> None:
         answer = self._pending.get(number)
         if answer is not None and not answer.done():
-            answer.set_exception(self._no_answer(number, reason, nobody_there))
+            answer.set_exception(self._no_answer(number, reason, is_refused))
 
     def _no_answer(
-        self, number: int, reason: str, nobody_there: bool = False
+        self, number: int, reason: str, is_refused: bool = False
     ) -> NotSentError | OutcomeUnknownError:
-        if nobody_there:
+        if is_refused:
             return NotSentError(f"nobody listens at {self.endpoint}")
         if number in self._outbox:
             return NotSentError(f"nothing was sent to {self.endpoint} {reason}")

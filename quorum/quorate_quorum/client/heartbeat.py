@@ -18,7 +18,7 @@ from quorate.aio.bell import Bell
 from quorate.aio.tasks import Tasks
 from quorate.errors import QuorateError, StreamBrokenError, from_wire, raise_if_error
 from quorate.v1.common_pb2 import ErrorCode
-from quorate_quorum.client.history import History
+from quorate_quorum.client.history import FollowedHistory
 from quorate_quorum.client.leader import ANOTHERS, Leader, LeaderFinder
 from quorate_quorum.client.voters import Connections
 from quorate_quorum.methods import HEARTBEAT
@@ -41,7 +41,7 @@ class HeartbeatStream:
 
     def __init__(
         self,
-        history: History,
+        history: FollowedHistory,
         leader: LeaderFinder,
         connections: Connections,
         *,

@@ -25,8 +25,8 @@ log = structlog.get_logger(__name__)
 LOOK_MS = 30_000
 
 
-class History:
-    """The history that this node follows. The generation never goes back."""
+class FollowedHistory:
+    """The history that this node follows now. The generation never goes back."""
 
     def __init__(self, cluster_id: str, generation: int) -> None:
         self.cluster_id = cluster_id

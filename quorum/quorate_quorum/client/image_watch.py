@@ -25,7 +25,7 @@ from quorate.errors import (
 )
 from quorate.net.frame import Frame
 from quorate.record import batch as record_batch
-from quorate_quorum.client.history import History
+from quorate_quorum.client.history import FollowedHistory
 from quorate_quorum.client.leader import Leader, LeaderFinder
 from quorate_quorum.client.voters import Connections, Voters
 from quorate_quorum.metadata.delta import MetadataDelta
@@ -59,7 +59,7 @@ class ImageWatch:
         self,
         config: BrokerConfig,
         environment: Environment,
-        history: History,
+        history: FollowedHistory,
         voters: Voters,
         connections: Connections,
         leader: LeaderFinder,
@@ -91,7 +91,7 @@ class ImageWatch:
     def start(self) -> None:
         """Begin to watch."""
         assert not len(self._tasks), "a client starts once"
-        self._tasks.spawn(self._watch_for_good(), "quorum-watch")
+        self._tasks.spawn(self._watch_on(), "quorum-watch")
         looking = self._history.look_for_newer(self._network, self._voters)
         self._tasks.spawn(looking, "quorum-generations")
 
@@ -123,7 +123,7 @@ class ImageWatch:
 
     # -- one voter after the other
 
-    async def _watch_for_good(self) -> NoReturn:
+    async def _watch_on(self) -> NoReturn:
         endpoint = ""
         while True:
             endpoint = self._voters.other_than(endpoint)
@@ -164,7 +164,7 @@ class ImageWatch:
         raise StreamBrokenError("the voter ended the watch")
 
     def _task_failed(self, name: str, error: BaseException) -> None:
-        """The watch runs for good: if it ended by itself the image can no longer be trusted."""
+        """A watch that ends by itself leaves an image that can no longer be trusted."""
         if isinstance(error, UnknownLevelError):
             self._fail(str(error))
             return

@@ -22,7 +22,8 @@ from quorate_quorum.node.config import BrokerConfig, ConfigError, NodeConfig, Qu
 from quorate_quorum.node.contradictions import contradictions
 
 _ENVIRONMENT: Final = "QUORATE_"
-#: Variables that are somebody else's: the command's, and Kubernetes' for a service `quorate`.
+#: Variables that are not for a node: the command's, and those that Kubernetes sets for a service
+#: named `quorate`.
 _NOT_OURS: Final = re.compile(
     r"QUORATE_(BOOTSTRAP|.*SERVICE_(HOST|PORT)(_.*)?|(.*_)?PORT(_\d+_(TCP|UDP)(_.*)?)?)"
 )

@@ -1,4 +1,7 @@
-"""What a server is given of the world: the three seams of DESIGN section 2, as one value."""
+"""What a node is given of the world: network, disk, clock and chance.
+
+Tests and simulations give others than real processes do.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ class Environment:
 
     network: Network
     disk: Disk
-    #: Milliseconds since 1970, for timestamps only; never for deciding who lives.
+    #: Milliseconds since 1970, for timestamps of records. No timeout depends on it: it may jump.
     wall_clock_ms: Callable[[], int] = field(default=lambda: int(time.time() * 1000))
     #: All chance of the node: timeouts, jitter, ids.
     chance: random.Random = field(default_factory=random.SystemRandom)

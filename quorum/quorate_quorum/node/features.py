@@ -64,7 +64,7 @@ def check_level(known: Known, name: str, level: int) -> None:
 
 
 def levels_of(known: Known, name: str) -> Levels:
-    """Return the levels of a feature that a node knows, who said so or did not."""
+    """Return the levels of a feature that a node knows, whether or not it has said so."""
     return (known or UNSAID).get(name, _OFF)
 
 

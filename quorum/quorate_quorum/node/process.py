@@ -239,7 +239,7 @@ class _Life:
             self._server.fail("told to stop again before a clean stop was done")
 
     def _met(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        """The loop met an error that nobody handled: the node is not what it believes to be."""
+        """The loop met an error that no code handled: the node may be in a state it cannot know."""
         error = context.get("exception")
         message = context.get("message", "an error in the event loop")
         if error is None:
@@ -314,7 +314,7 @@ OPEN_FILES_MAX: Final = 1 << 20
 def raise_open_files() -> int:
     """Let this process open as many files as it may; return how many that is.
 
-    The usual soft limit of 1,024 is there for programs that use select(); nobody here does.
+    The usual soft limit of 1,024 is there for programs that use select(), as nodes do not.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = OPEN_FILES_MAX if hard == resource.RLIM_INFINITY else min(hard, OPEN_FILES_MAX)

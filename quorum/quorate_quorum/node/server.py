@@ -123,7 +123,7 @@ class NodeServer(ABC, Generic[C]):
     def _release(self) -> None:
         """Give the locks back, if they were taken."""
 
-    # -- for those who say it
+    # -- for _open() and _close()
 
     async def _listen(self, services: Sequence[Service], cluster_id: str = "") -> None:
         """Open every listener of the configuration, all with these services."""
@@ -194,4 +194,4 @@ async def _done_before(event: asyncio.Event, work: Awaitable[Any]) -> bool:
         comes.cancel()
         await asyncio.wait((task, comes))
         if not task.cancelled():
-            task.exception()  # seen: else the loop would report it as an error that nobody handled
+            task.exception()  # else the loop reports it as an error that no code handled

@@ -19,7 +19,7 @@ from quorate.errors import (
 from quorate.net.network import Method, Stream
 from quorate_quorum.client import forward_stream
 from quorate_quorum.client.forward_stream import Forwarding, NotSentError
-from quorate_quorum.client.history import History
+from quorate_quorum.client.history import FollowedHistory
 from quorate_quorum.node.config import BrokerConfig
 from quorate_quorum.v1 import controller_pb2 as wire
 from quorate_testing.simulated.loop import SimulatedLoop, simulate
@@ -82,7 +82,7 @@ class World:
             listeners=("b1:9092",),
             log_dirs=("/data",),
         )
-        self.forwarding = Forwarding(config, History(CLUSTER, 0), self._connect)
+        self.forwarding = Forwarding(config, FollowedHistory(CLUSTER, 0), self._connect)
 
     def _connect(self, endpoint: str) -> Any:
         one = Wire()
