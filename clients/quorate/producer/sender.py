@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from quorate.aio.backoff import Backoff, backoff_ms
 from quorate.cluster.leader_stream import BACKOFF_MAX_MS, BACKOFF_MS, LeaderStreams
 from quorate.errors import (
+    AuthorizationError,
     CorruptRecordError,
     InvalidRequestError,
     NotEnoughReplicasError,
@@ -60,6 +61,7 @@ FINAL_STATUSES = (
 )
 #: Answers that prove that this attempt wrote nothing. After any other, the batch may be there.
 NOT_WRITTEN = (
+    AuthorizationError,
     NotLeaderError,
     NotEnoughReplicasError,
     OverloadedError,
@@ -263,6 +265,9 @@ class Sender:
                     one_broker_ms=IDENTITY_TIMEOUT_MS,
                 )
                 raise_if_error(response.error)
+            except AuthorizationError as error:
+                self.fail(error)  # asking again does not help, and no batch may go without an id
+                return
             except QuorateError as error:
                 log.debug("no producer id yet: %s", error)
                 self.accumulator.hindrance = error

@@ -8,11 +8,14 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequen
 from contextlib import aclosing
 from typing import Any
 
+import pytest
 from google.protobuf.message import Message
 
 import quorate.net.methods
 import quorate_broker.methods
 import quorate_quorum.methods
+from quorate import Admin, Consumer, Producer
+from quorate.errors import ClusterAuthorizationFailedError, TopicAuthorizationFailedError
 from quorate.net.frame import Frame
 from quorate.net.methods import (
     ADD_VOTER,
@@ -36,7 +39,14 @@ from quorate.net.methods import (
     UNREGISTER_BROKER,
     UPDATE_FEATURE,
 )
-from quorate.net.network import Handler, Method, Peer, Service
+from quorate.net.network import (
+    Handler,
+    Method,
+    Peer,
+    Service,
+    current_chance,
+    current_network,
+)
 from quorate.net.principal import ANONYMOUS, Principal
 from quorate.record.batch import BatchBuilder
 from quorate.v1 import admin_pb2 as admin
@@ -89,15 +99,18 @@ CLUSTER_REFUSED = ErrorCode.ERROR_CODE_CLUSTER_AUTHORIZATION_FAILED
 
 
 class Rules:
-    """Everyone may do everything, but Mallory only what the test allows; asks are kept."""
+    """Mallory may do what the test allows, others all that it does not deny; asks are kept."""
 
     def __init__(self) -> None:
         self.allowed: set[tuple[Operation, Resource]] = set()
+        self.denied: set[tuple[Operation, Resource]] = set()
         self.asked: list[tuple[Principal, Operation, Resource]] = []
 
     def authorize(self, principal: Principal, operation: Operation, resource: Resource) -> bool:
         self.asked.append((principal, operation, resource))
-        return principal != MALLORY or (operation, resource) in self.allowed
+        if principal == MALLORY:
+            return (operation, resource) in self.allowed
+        return (operation, resource) not in self.denied
 
 
 class Network(InProcessNetwork):
@@ -412,5 +425,40 @@ def test_a_topic_that_the_caller_may_not_see_looks_the_same_as_none() -> None:
         for name in ("zoo", "nothing"):
             request = admin.MetadataRequest(topics=[name])
             assert results(await world.call(METADATA, request, MALLORY)) == [(name, TOPIC_REFUSED)]
+
+    in_a_world(program)
+
+
+def test_clients_raise_the_refusal() -> None:
+    """None of them takes it for a leader that moved, and asks again until its time is over."""
+
+    async def program(world: World) -> None:
+        zoo = topic("zoo")
+        world.broker_rules.denied |= {(Operation.WRITE, zoo), (Operation.READ, zoo)}
+        world.voter_rules.denied |= {(Operation.DELETE, zoo), (Operation.CREATE, CLUSTER)}
+        world.voter_rules.denied |= {(Operation.CREATE, topic("new"))}
+        current_network.set(world.network)
+        current_chance.set(random.Random(5))
+        started = world.loop.time()
+        async with Admin(bootstrap_servers=BROKER) as client:
+            with pytest.raises(TopicAuthorizationFailedError, match="CREATE on topic 'new'"):
+                await client.create_topic("new", 1, 1)
+            with pytest.raises(TopicAuthorizationFailedError, match="DELETE"):
+                await client.delete_topics(["zoo"])
+        async with Producer(bootstrap_servers=BROKER) as producer:
+            with pytest.raises(TopicAuthorizationFailedError, match="WRITE"):
+                await producer.send_and_wait("zoo", b"x")
+        async with Consumer("zoo", bootstrap_servers=BROKER) as consumer:
+            with pytest.raises(TopicAuthorizationFailedError, match="READ"):
+                await consumer.getone()
+        world.broker_rules.denied |= {(Operation.DESCRIBE, zoo)}
+        async with Producer(bootstrap_servers=BROKER) as producer:
+            with pytest.raises(TopicAuthorizationFailedError, match="DESCRIBE"):
+                await producer.send_and_wait("zoo", b"x")
+        world.broker_rules.denied = {(Operation.IDEMPOTENT_WRITE, CLUSTER)}
+        async with Producer(bootstrap_servers=BROKER) as producer:
+            with pytest.raises(ClusterAuthorizationFailedError, match="IDEMPOTENT_WRITE"):
+                await producer.send_and_wait("zoo", b"x")
+        assert world.loop.time() < started + 5
 
     in_a_world(program)
