@@ -26,6 +26,7 @@ from quorate_quorum.log.disk import read_whole, replace_whole
 from quorate_quorum.log.disk_errors import done_without, storage_error
 
 if TYPE_CHECKING:
+    from quorate_broker.replica.replica import Key
     from quorate_quorum.log.disk import Disk, File
 
 log = structlog.get_logger(__name__)
@@ -47,8 +48,6 @@ SLOT_BYTES = BODY.size + CRC.size + len(END_MARK)
 SLOTS_ADDED = 128
 #: The file is written anew once so many of its slots say nothing any more.
 STALE_MAX = 10_000
-
-Key = tuple[bytes, int]
 
 
 class Inventory:

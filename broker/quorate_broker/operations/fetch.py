@@ -23,11 +23,10 @@ if TYPE_CHECKING:
     from quorate.net.principal import Principal
     from quorate_broker.replica.leader_replica import Fetched
     from quorate_broker.replica.partition import Partition
+    from quorate_broker.replica.replica import Key
     from quorate_broker.replicas.replicas import Replicas
     from quorate_quorum.node.authorizer import Authorizer
     from quorate_quorum.node.config import BrokerConfig
-
-Key = tuple[bytes, int]
 
 REQUIRED: Final = Required(Operation.READ, ResourceType.TOPIC)
 #: Partitions of one session that are looked at before others have their turn of the loop.

@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 
 log_line = structlog.get_logger(__name__)
 
+#: Topic id and number of a partition.
+Key = tuple[bytes, int]
+
 #: storage: the disk failed (its directory is lost); replica: its log is to be opened again, the
 #: disk is good; corrupt: bytes below what was synced are not what was written; broken: an
 #: invariant does not hold, or this program has a defect.
@@ -65,7 +68,7 @@ class Replica(ABC):
         self.topic_id = topic_id
         self.topic = topic
         self.partition = partition
-        self.key = (topic_id, partition)
+        self.key: Key = (topic_id, partition)
         self.name = f"{topic}-{partition}"
         self.directory_id = directory_id
         self.host = host

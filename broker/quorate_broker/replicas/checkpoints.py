@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from quorate.aio.tasks import Tasks
 
 if TYPE_CHECKING:
-    from quorate_broker.replicas.replicas import Key, Replicas
+    from quorate_broker.replica.replica import Key
+    from quorate_broker.replicas.replicas import Replicas
 
 #: High watermarks that are written down in one turn of the loop: some milliseconds.
 CHECKPOINTS_A_TURN = 20

@@ -17,6 +17,7 @@ import structlog
 from quorate_quorum.v1.controller_pb2 import LossyReplica
 
 if TYPE_CHECKING:
+    from quorate_broker.replica.replica import Key
     from quorate_quorum.metadata.image import MetadataImage
     from quorate_quorum.metadata.partitions import PartitionImage
 
@@ -24,8 +25,6 @@ log = structlog.get_logger(__name__)
 
 #: In one heartbeat; the controller takes no more. The next ones are told when these are settled.
 TOLD_MAX = 50
-
-Key = tuple[bytes, int]
 
 
 def counts_on(state: PartitionImage, broker_id: int) -> bool:

@@ -26,7 +26,8 @@ from quorate_quorum.log.run_file import THIS_RUN, Run
 if TYPE_CHECKING:
     from quorate.record.batch import BatchHeader
     from quorate_broker.files.replica_files import LogDirectory
-    from quorate_broker.replicas.replicas import Key, Replicas
+    from quorate_broker.replica.replica import Key
+    from quorate_broker.replicas.replicas import Replicas
     from quorate_quorum.log.disk import Buffer
     from quorate_quorum.metadata.topics import TopicImage
 

@@ -22,8 +22,8 @@ from quorate_quorum.metadata.partitions import NO_LEADER
 
 if TYPE_CHECKING:
     from quorate_broker.replica.partition import Partition
-    from quorate_broker.replica.replica import Failure
-    from quorate_broker.replicas.replicas import Key, Replicas
+    from quorate_broker.replica.replica import Failure, Key
+    from quorate_broker.replicas.replicas import Replicas
     from quorate_quorum.metadata.delta import MetadataDelta
     from quorate_quorum.metadata.image import MetadataImage
     from quorate_quorum.metadata.partitions import PartitionImage

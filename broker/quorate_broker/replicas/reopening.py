@@ -7,11 +7,13 @@ in the middle of a cut. Nothing is lost by that, so another try is all that is n
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
 
 from quorate.aio.backoff import Backoff
 from quorate.aio.tasks import Tasks
 
-Key = tuple[bytes, int]
+if TYPE_CHECKING:
+    from quorate_broker.replica.replica import Key
 
 FIRST_DELAY_MS = 1000
 DELAY_MAX_MS = 30_000

@@ -19,8 +19,9 @@ from quorate_quorum.log.disk_errors import blames_disk
 
 if TYPE_CHECKING:
     from quorate_broker.replica.partition import Partition
+    from quorate_broker.replica.replica import Key
     from quorate_broker.replicas.opener import Opener
-    from quorate_broker.replicas.replicas import Key, Replicas
+    from quorate_broker.replicas.replicas import Replicas
     from quorate_quorum.metadata.partitions import PartitionImage
     from quorate_quorum.metadata.topics import TopicImage
 

@@ -19,7 +19,7 @@ from quorate_broker.replica.hints import hinted
 from quorate_broker.replica.partition import Partition
 from quorate_broker.replica.produce_queue import APPEND_UNITS_A_TURN
 from quorate_broker.replica.producer_memory import ProducerMemory
-from quorate_broker.replica.replica import Failure, Replica, has_other_leaders
+from quorate_broker.replica.replica import Failure, Key, Replica, has_other_leaders
 from quorate_broker.replicas.losses import Losses
 from quorate_quorum.log.disk_errors import blames_disk
 from quorate_quorum.metadata.image import EMPTY
@@ -36,9 +36,6 @@ if TYPE_CHECKING:
     from quorate_quorum.node.environment import Environment
 
 log_line = structlog.get_logger(__name__)
-
-#: Topic id and number of a partition.
-Key = tuple[bytes, int]
 
 
 class RoleListener(Protocol):

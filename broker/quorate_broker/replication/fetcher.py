@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from quorate.net.frame import Frame
     from quorate_broker.replica.follower_replica import FetchPosition
     from quorate_broker.replica.partition import Partition
-    from quorate_broker.replicas.replicas import Key, Replicas
+    from quorate_broker.replica.replica import Key
+    from quorate_broker.replicas.replicas import Replicas
     from quorate_broker.v1.replica_pb2 import ReplicaFetchHeader
 
 log_line = structlog.get_logger(__name__)

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from quorate_broker.replica.leader import ReplicaStream
     from quorate_broker.replica.leader_replica import LeaderReplica
     from quorate_broker.replica.partition import Partition
-    from quorate_broker.replicas.replicas import Key, Replicas
+    from quorate_broker.replica.replica import Key
+    from quorate_broker.replicas.replicas import Replicas
     from quorate_broker.v1.replica_pb2 import ReplicaFetchPartition
 
 #: A frame is sent when so much is ready: messages of this size cost least per byte.

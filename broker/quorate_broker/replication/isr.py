@@ -29,7 +29,8 @@ from quorate_quorum.v1.controller_pb2 import (
 if TYPE_CHECKING:
     from quorate_broker.replica.in_sync_replicas import Proposal
     from quorate_broker.replica.partition import Partition
-    from quorate_broker.replicas.replicas import Key, Replicas
+    from quorate_broker.replica.replica import Key
+    from quorate_broker.replicas.replicas import Replicas
     from quorate_quorum.client.client import QuorumClient
 
 log_line = structlog.get_logger(__name__)

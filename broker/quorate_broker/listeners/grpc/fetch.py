@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from quorate.net.network import Peer
     from quorate.v1.records_pb2 import FetchPartition, FetchRequest
     from quorate_broker.listeners.grpc.answers import Hints
-    from quorate_broker.operations.fetch import Fetch, Key, Look, Position, Wanted
+    from quorate_broker.operations.fetch import Fetch, Look, Position, Wanted
+    from quorate_broker.replica.replica import Key
     from quorate_quorum.node.config import BrokerConfig
 
 #: Partitions that are named or forgotten before others have their turn.

@@ -9,7 +9,8 @@ from collections.abc import Iterable
 import pytest
 
 from quorate.errors import StorageError
-from quorate_broker.files.inventory import FILE_NAME, SLOT_BYTES, SLOTS_ADDED, Inventory, Key
+from quorate_broker.files.inventory import FILE_NAME, SLOT_BYTES, SLOTS_ADDED, Inventory
+from quorate_broker.replica.replica import Key
 from quorate_quorum.log.disk_errors import DiskFullError
 from quorate_testing.simulated.disk import SimulatedDisk
 
