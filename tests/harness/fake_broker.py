@@ -76,7 +76,7 @@ class FakeBroker:
         self.client.subscribe(self)
         await self.client.start()
         await self.register()
-        self.stream = self.client.heartbeat(self._state, self._answered)
+        self.stream = self.client.heartbeat(self.state, self._answered)
 
     async def register(self) -> None:
         answer = await self.client.register(
@@ -103,7 +103,7 @@ class FakeBroker:
         if self.stream is not None and not self.is_behind:
             self.stream.push()
 
-    def _state(self) -> HeartbeatRequest:
+    def state(self) -> HeartbeatRequest:
         ends, self._ends = self._ends, []
         return HeartbeatRequest(
             broker_id=self.node_id,

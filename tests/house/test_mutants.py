@@ -21,6 +21,6 @@ def test_no_mutant_is_stale(mutant: Mutant) -> None:
 def test_there_are_mutants_of_twenty_five_pitfalls() -> None:
     pitfalls = {mutant.pitfall for mutant in MUTANTS}
     assert len(pitfalls) >= 25
-    # quorum, records, consumers, losses, operators, authorisation
-    known = {"R": 45, "K": 26, "C": 2, "L": 12, "O": 2, "A": 3}
+    # quorum, records, consumers, losses, operators, authorisation, metadata
+    known = {"R": 45, "K": 26, "C": 2, "L": 12, "O": 2, "A": 3, "M": 1}
     assert pitfalls <= {f"{kind}{n}" for kind, last in known.items() for n in range(1, last + 1)}

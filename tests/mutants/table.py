@@ -1702,4 +1702,15 @@ MUTANTS = (
             "::test_topics_of_one_request_are_judged_one_by_one",
         ),
     ),
+    Mutant(
+        "M1",
+        "a broker that skipped the removal of a topic's last config goes on with that config",
+        "quorum/quorate_quorum/metadata/topics.py",
+        "        if old.configs != new.configs:\n",
+        "        if new.configs:\n",
+        (
+            "tests/unit/quorate_quorum/metadata/test_fields.py"
+            "::test_a_jump_past_the_removal_of_a_topics_last_config_names_the_topic",
+        ),
+    ),
 )

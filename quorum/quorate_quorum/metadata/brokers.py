@@ -38,11 +38,6 @@ class DirectoryImage:
     sync_failed: bool = False
     failed: bool = False
 
-    @property
-    def is_lossless(self) -> bool:
-        """Whether it holds everything that was written to it, even what no sync has covered."""
-        return self.tail_intact and not self.sync_failed and not self.failed
-
 
 DIRECTORY = Carrier(DirectoryImage, ev.Directory)
 
@@ -97,11 +92,6 @@ class Brokers:
     def sorted_brokers(self) -> list[BrokerImage]:
         """Return all registered brokers, by id."""
         return [self.brokers[broker_id] for broker_id in sorted(self.brokers)]
-
-    def is_unfenced(self, broker_id: int) -> bool:
-        """Whether a broker is registered and not fenced."""
-        broker = self.brokers.get(broker_id)
-        return broker is not None and not broker.fenced
 
     def broker_events(self) -> Iterator[ev.MetadataEvent]:
         """Yield the events that make this part of the image."""

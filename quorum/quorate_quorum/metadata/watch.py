@@ -13,7 +13,6 @@ image may be out of date.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from typing import Any, Final, Protocol
 import structlog
 
 from quorate.aio.bell import Bell
+from quorate.aio.clock import loop_ms
 from quorate.errors import (
     InvalidRequestError,
     OverloadedError,
@@ -119,7 +119,7 @@ class Watch:
         self._config = config or WatchConfig()
         self._waiting: dict[Bell, None] = {}
         self._open = 0
-        self._leaderless_since: float | None = None
+        self._leaderless_since_ms: int | None = None
         self._stopping = False
 
     def handlers(self) -> Mapping[Method[Any, Any], Handler]:
@@ -198,12 +198,11 @@ class Watch:
         if self._stopping:
             return StoppingError("this voter is stopping: watch another")
         if self._source.leader_id >= 0:
-            self._leaderless_since = None
+            self._leaderless_since_ms = None
             return None
-        now = asyncio.get_running_loop().time()
-        if self._leaderless_since is None:
-            self._leaderless_since = now
-        waited_ms = (now - self._leaderless_since) * 1000
+        if self._leaderless_since_ms is None:
+            self._leaderless_since_ms = loop_ms()
+        waited_ms = loop_ms() - self._leaderless_since_ms
         if waited_ms < self._config.leaderless_max_ms:
             return None
         return QuorumUnavailableError("this voter knows of no leader: watch another")

@@ -30,8 +30,6 @@ class Context:
     next_offset: int
     #: Returns 16 fresh random bytes.
     new_id: Callable[[], bytes]
-    #: unclean.recovery.wait.ms.
-    unclean_recovery_wait_ms: int = 60_000
 
 
 @dataclass(frozen=True, slots=True)

@@ -177,7 +177,6 @@ class Controller:
             now_ms=self._environment.wall_clock_ms(),
             next_offset=next_offset,
             new_id=self._environment.new_id,
-            unclean_recovery_wait_ms=self._config.unclean_recovery_wait_ms,
         )
 
     # -- the image

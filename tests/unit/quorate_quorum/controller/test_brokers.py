@@ -226,7 +226,7 @@ def test_a_short_run_that_ended_well_does_not_make_good_what_was_lost_before_it(
     image, _ = register(image, request(0, run=3))
     partition = the_partition(image)
     assert (partition.elr, partition.last_isr) == ((1,), (0,))
-    assert unfence(image, 0).brokers[0].directories[0].is_lossless
+    assert unfence(image, 0).brokers[0].directories[0].tail_intact
 
 
 # Fencing and unfencing.

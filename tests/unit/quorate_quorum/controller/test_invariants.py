@@ -158,7 +158,7 @@ class Cluster:
         new.check()
         settled = {b for b in range(BROKERS) if self.sweep.is_swept(b)}
         for member in new.isr:
-            fenced = not self.image.is_unfenced(member)
+            fenced = member not in self.image.brokers or self.image.brokers[member].fenced
             assert not (fenced and member in settled), "a fenced broker is in no ISR, once settled"
         return settled
 

@@ -269,7 +269,7 @@ def test_an_older_run_fails_no_directory_of_a_newer_registration() -> None:
         await first.listener.stop(0)
         taking_over = asyncio.ensure_future(world.broker(0))
         await world.until(lambda: active.reign.pending.brokers[0].epoch != session.broker_epoch)
-        beat = first._state()
+        beat = first.state()
         beat.failed_directories.append(first.directory_id)
         active.leases.take(session, beat)
         (directory,) = active.reign.pending.brokers[0].directories
@@ -292,7 +292,7 @@ def test_a_broken_invariant_of_the_leases_stops_the_node() -> None:
 
         liveness.heard = broken  # type: ignore[method-assign]
         with pytest.raises(AssertionError, match="a bug"):
-            active.leases.take(world.session(0), broker._state())
+            active.leases.take(world.session(0), broker.state())
         assert "a bug" in world.failures.pop()
         del liveness.heard
 

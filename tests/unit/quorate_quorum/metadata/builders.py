@@ -185,6 +185,24 @@ def with_partition(
     return built(*events, on=image)
 
 
+def world() -> MetadataImage:
+    """An image that has something of each aspect."""
+    image = brokers([0, 1, 2], fenced=[2], disks=2)
+    image = with_partition(image, [0, 1], configs={"retention.ms": "5"}, name="a", number=1)
+    image = with_partition(image, [1, 2], isr=[1], elr=[2], name="b", number=2)
+    image = with_partition(image, [0], name="gone", number=3)
+    return built(
+        ev.MetadataEvent(remove_topic=ev.RemoveTopic(topic_id=topic_id(3))),
+        ev.MetadataEvent(feature=ev.Feature(name="metadata.version", level=1)),
+        ev.MetadataEvent(
+            voters=ev.Voters(voters=[ev.Voter(id=100, directory_id=b"v" * 16, endpoint="q:1")])
+        ),
+        config_event("min.insync.replicas", "1"),
+        ev.MetadataEvent(producer_ids=ev.ProducerIds(next_producer_id=2000)),
+        on=image,
+    )
+
+
 def the_partition(image: MetadataImage, number: int = 1, index: int = 0) -> PartitionImage:
     found = image.partition(topic_id(number), index)
     assert found is not None
