@@ -836,7 +836,7 @@ MUTANTS = (
     Mutant(
         "R5",
         "a sync that failed is tried again",
-        f"{LOG_ROOM}/syncing.py",
+        f"{LOG_ROOM}/syncer.py",
         "            await segment.file.sync()\n        except OSError as error:\n",
         "            await segment.file.sync()\n        except OSError as error:\n"
         "            return await segment.file.sync()\n",
@@ -913,7 +913,7 @@ MUTANTS = (
     Mutant(
         "R8",
         "the oldest segment goes before the name of the next one is on the disk",
-        f"{LOG_ROOM}/truncation.py",
+        f"{LOG_ROOM}/cutter.py",
         "        # First the names of what stays: a power loss may keep a removal alone.\n"
         "        await self._directory.sync()\n",
         "",
@@ -925,7 +925,7 @@ MUTANTS = (
     Mutant(
         "R9",
         "the epoch of an append that found no room stays",
-        f"{LOG_ROOM}/appending.py",
+        f"{LOG_ROOM}/appender.py",
         "            extent.epochs.truncate_from_end(extent.end)\n            raise storage_error",
         "            raise storage_error",
         (
@@ -945,11 +945,11 @@ MUTANTS = (
     Mutant(
         "R8",
         "a position that was found before a cut is kept for the next reader",
-        f"{LOG_ROOM}/reading.py",
+        f"{LOG_ROOM}/reader.py",
         "if stop > start and truncations == self._extent.truncations:",
         "if stop > start:",
         (
-            "tests/unit/quorate_quorum/log/test_reading.py::test_a_read_that_a_cut_overtook_leaves_no_position_behind",
+            "tests/unit/quorate_quorum/log/test_reader.py::test_a_read_that_a_cut_overtook_leaves_no_position_behind",
         ),
     ),
     Mutant(
@@ -1581,7 +1581,7 @@ MUTANTS = (
     Mutant(
         "L10",
         "segments go before the log's start has moved durably",
-        f"{LOG_ROOM}/truncation.py",
+        f"{LOG_ROOM}/cutter.py",
         "await self._checkpoints.move_start(segments.bases[at])",
         "pass",
         (f"{LOG_CHAIN}::test_a_start_that_moved_is_no_loss_wherever_a_crash_interrupts_it",),

@@ -3,16 +3,16 @@
 A directory holds segments, their indexes, the leader-epoch checkpoint, snapshots of an observer's
 state, slot files and markers (see directory). One module has each of its roles:
 
-    recovery, scan        what an open finds, and what has to go
-    segments, segment     the files of batches, with their indexes
-    appending             new batches, and new segments for them
-    reading, time_lookup  where the bytes lie that a reader asks for
-    syncing               what is made to survive a power loss
-    checkpoints           what the log has said durably of itself: synced end, high watermark, start
-    truncation            cuts
-    observer, observed    state that follows the log
-    guard                 one writer at a time, and none after a failure
-    extent                which records there are now
+    recovery, scan       what an open finds, and what has to go
+    segments, segment    the files of batches, with their indexes
+    appender             new batches, and new segments for them
+    reader, time_lookup  where the bytes lie that a reader asks for
+    syncer               what is made to survive a power loss
+    checkpoints          what the log has said durably of itself: synced end, high watermark, start
+    cutter               cuts at the end, at the start, and of everything
+    observer, observed   state that follows the log
+    guard                one writer at a time, and none after a failure
+    extent               which records there are now
 
 Appends, cuts and rolls take turns; reads overlap them. After the first failed write or sync every
 call raises StorageError: open the log again to find out what is there. ReopenError is
@@ -24,8 +24,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from quorate.errors import CorruptRecordError, OffsetOutOfRangeError
-from quorate_quorum.log.appending import Appender, Batches
+from quorate_quorum.log.appender import Appender, Batches
 from quorate_quorum.log.config import LogConfig
+from quorate_quorum.log.cutter import Cutter
 from quorate_quorum.log.directory import CORRUPT_FILE, DAMAGED_FILE
 from quorate_quorum.log.disk import Disk
 from quorate_quorum.log.disk_errors import leaving_all_as_it_was
@@ -34,14 +35,13 @@ from quorate_quorum.log.guard import LogCorruptError
 from quorate_quorum.log.observed import ObservedState
 from quorate_quorum.log.observer import Observer
 from quorate_quorum.log.parts import Parts
-from quorate_quorum.log.reading import Reader
+from quorate_quorum.log.reader import Reader
 from quorate_quorum.log.recovery import Recovered, Recovery
 from quorate_quorum.log.run_file import UNKNOWN, Run
 from quorate_quorum.log.segment import Inspect
 from quorate_quorum.log.segments import SegmentInfo
-from quorate_quorum.log.syncing import Syncer
+from quorate_quorum.log.syncer import Syncer
 from quorate_quorum.log.time_lookup import first_at
-from quorate_quorum.log.truncation import Cutter
 
 __all__ = ["Log", "LogConfig", "LogCorruptError", "Recovered", "SegmentInfo"]
 

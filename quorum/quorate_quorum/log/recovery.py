@@ -31,7 +31,7 @@ from quorate_quorum.log.parts import Parts
 from quorate_quorum.log.run_file import Run
 from quorate_quorum.log.scan import GoodEnd, Scan
 from quorate_quorum.log.segment import INDEX, LOG, TIME_INDEX, Inspect, Segment, offset_of
-from quorate_quorum.log.syncing import Syncer
+from quorate_quorum.log.syncer import Syncer
 from quorate_quorum.log.torn import is_torn
 
 log = structlog.get_logger(__name__)

@@ -13,7 +13,7 @@ from __future__ import annotations
 from quorate_quorum.log.epochs import EpochCache
 from quorate_quorum.log.observed import ObservedState
 from quorate_quorum.log.parts import Parts
-from quorate_quorum.log.reading import Reader
+from quorate_quorum.log.reader import Reader
 
 
 class Cutter:

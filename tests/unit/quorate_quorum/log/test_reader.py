@@ -10,7 +10,7 @@ from quorate.errors import CorruptRecordError
 from quorate.record.batch import check, parse_header
 from quorate_quorum.log.log import Log, LogConfig, LogCorruptError
 from quorate_quorum.log.parts import Parts
-from quorate_quorum.log.reading import Reader
+from quorate_quorum.log.reader import Reader
 from tests.unit.quorate_quorum.log.builders import (
     FIRST,
     PATH,

@@ -13,9 +13,9 @@ from quorate_quorum.log.disk_errors import done_without, is_passing, storage_err
 from quorate_quorum.log.index import SegmentIndex
 from quorate_quorum.log.observed import ObservedState
 from quorate_quorum.log.parts import Parts
-from quorate_quorum.log.reading import Reader
+from quorate_quorum.log.reader import Reader
 from quorate_quorum.log.segment import BATCH_BYTES_MAX, RELATIVE_MAX, Segment
-from quorate_quorum.log.syncing import Syncer
+from quorate_quorum.log.syncer import Syncer
 
 log = structlog.get_logger(__name__)
 
