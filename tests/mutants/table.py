@@ -85,7 +85,8 @@ LOSSY_CLUSTER = "tests/simulation/test_cluster_damage.py"
 CONTROLLER_LOSSY = "tests/unit/quorate_quorum/controller/test_lossy_replicas.py"
 LOG_CHAIN = "tests/unit/quorate_quorum/log/test_chain.py"
 LOG_DAMAGE = "tests/unit/quorate_quorum/log/test_damage.py"
-LOSSES = "tests/unit/quorate_broker/replicas/test_losses.py"
+REPAIRED = "tests/unit/quorate_broker/replicas/test_repairs.py"
+DAMAGED = "tests/unit/quorate_broker/replica/test_damage.py"
 
 PRODUCERS = "broker/quorate_broker/replica/producers.py"
 PRODUCER_MEMORY = "tests/unit/quorate_broker/replica/test_producer_memory.py"
@@ -1459,7 +1460,7 @@ MUTANTS = (
         RECONCILER,
         "        is_trusted = partition.key not in self.replicas.losses\n",
         "        is_trusted = True\n",
-        (f"{LOSSES}::test_a_lossy_replica_takes_no_role_while_the_image_counts_on_it",),
+        (f"{REPAIRED}::test_a_lossy_replica_takes_no_role_while_the_image_counts_on_it",),
     ),
     Mutant(
         "L5",
@@ -1467,7 +1468,7 @@ MUTANTS = (
         REPAIRS,
         "        elif is_trusted:\n            reason",
         "        elif False:\n            reason",
-        (f"{LOSSES}::test_a_repaired_follower_is_not_trusted_for_what_it_had_before",),
+        (f"{REPAIRED}::test_a_repaired_follower_is_not_trusted_for_what_it_had_before",),
     ),
     Mutant(
         "K18",
@@ -1592,7 +1593,7 @@ MUTANTS = (
         "broker/quorate_broker/replica/partition.py",
         "return resignation if self.damage.is_noted else None",
         "return resignation",
-        (f"{LOSSES}::test_a_leader_that_can_not_note_its_damage_does_not_resign",),
+        (f"{DAMAGED}::test_a_leader_that_can_not_note_its_damage_does_not_resign",),
     ),
     Mutant(
         "L11",
@@ -1600,7 +1601,7 @@ MUTANTS = (
         "broker/quorate_broker/replica/partition.py",
         "is_wanted=self.state.isr != (self.broker_id,)",
         "is_wanted=True",
-        (f"{LOSSES}::test_the_only_copy_of_a_damaged_log_is_not_noted_as_corrupt",),
+        (f"{DAMAGED}::test_the_only_copy_of_a_damaged_log_is_not_noted_as_corrupt",),
     ),
     Mutant(
         "L11",
@@ -1609,7 +1610,7 @@ MUTANTS = (
         "is_led_elsewhere = state.leader not in (self._broker_id, NO_LEADER)",
         "is_led_elsewhere = state.leader != self._broker_id",
         (
-            f"{LOSSES}::test_a_damaged_leader_that_nobody_replaced_keeps_its_log",
+            f"{DAMAGED}::test_a_damaged_leader_that_nobody_replaced_keeps_its_log",
             f"{LOSSY_CLUSTER}"
             "::test_a_damaged_only_copy_that_is_fenced_for_a_moment_loses_nothing_more",
         ),
@@ -1621,7 +1622,7 @@ MUTANTS = (
         "                await partition.log.note_corrupt()\n",
         "                pass\n",
         (
-            "tests/unit/quorate_broker/replicas/test_losses.py"
+            "tests/unit/quorate_broker/replica/test_damage.py"
             "::test_a_corrupt_follower_is_noted_on_the_disk_before_it_is_told",
         ),
     ),

@@ -219,6 +219,14 @@ class World:
         assert found is not None
         return found
 
+    async def caught_up(self, *ids: int) -> None:
+        """Wait until these brokers have all that the leader has."""
+        leader = self.brokers[self.state.leader].partition
+        replicas = [self.brokers[broker_id] for broker_id in ids]
+        await until(
+            lambda: all(one.partition.log_end_offset == leader.log_end_offset for one in replicas)
+        )
+
     async def commit(self, *events: ev.MetadataEvent, to: Sequence[int] | None = None) -> None:
         """Commit events as one batch; `to`: only these brokers hear of it (none ever later)."""
         async with self._committing:
