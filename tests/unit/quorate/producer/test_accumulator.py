@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from quorate.errors import (
@@ -403,6 +403,8 @@ def test_nothing_lost_doubled_or_out_of_order_when_batches_are_split(
 
 @settings(max_examples=300, deadline=None)
 @given(st.lists(STEPS, max_size=60), st.integers(1, 5))
+# The answer to a written batch is lost, and then the broker forgets the producer.
+@example([("send", 0), ("drain", 0), ("lost", 0), ("forget", 0)], 1)
 def test_nothing_doubled_when_brokers_forget_the_producer_under_a_retry(
     steps: list[tuple[str, int]], width: int
 ) -> None:
