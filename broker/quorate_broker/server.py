@@ -27,7 +27,11 @@ from quorate_broker.lifecycle import Lifecycle
 from quorate_broker.listeners.grpc.admin import AdminService
 from quorate_broker.listeners.grpc.records import RecordsService
 from quorate_broker.operations.admin import Admin
+from quorate_broker.operations.fetch import Fetch
 from quorate_broker.operations.metadata import Metadata
+from quorate_broker.operations.offsets import Offsets
+from quorate_broker.operations.operations import Operations
+from quorate_broker.operations.produce import Produce
 from quorate_broker.operations.producer_ids import ProducerIds
 from quorate_broker.publisher import Publisher
 from quorate_broker.registration import Registration
@@ -180,12 +184,15 @@ class _Rooms:
             self.reconciler, applied=self.lifecycle.applied, fail=server.fail
         )
         authorizer = environment.authorizer
-        self.records = RecordsService(
-            self.replicas,
+        operations = Operations(
+            Produce(self.replicas, config, authorizer),
+            Fetch(self.replicas, config, authorizer),
+            Offsets(self.replicas, config, authorizer),
             ProducerIds(self._allocate_producer_ids, authorizer),
-            config,
-            authorizer,
+            Metadata(self.client, self.lifecycle.caught_up, authorizer),
+            Admin(self.client, self.publisher),
         )
+        self.records = RecordsService(operations, self.replicas, config)
         self.replica = ReplicaService(self.replicas, authorizer)
         self.services = (
             NodeService(
@@ -196,12 +203,7 @@ class _Rooms:
                 config.local_cluster,
             ),
             self.records,
-            AdminService(
-                directories.cluster_id,
-                Metadata(self.client, self.lifecycle.caught_up, authorizer),
-                Admin(self.client, self.publisher),
-                environment.wall_clock_ms,
-            ),
+            AdminService(operations, directories.cluster_id, environment.wall_clock_ms),
             self.replica,
         )
 

@@ -59,8 +59,7 @@ if TYPE_CHECKING:
         MetadataRequest,
     )
     from quorate.v1.common_pb2 import Error
-    from quorate_broker.operations.admin import Admin
-    from quorate_broker.operations.metadata import Metadata
+    from quorate_broker.operations.operations import Operations
     from quorate_quorum.metadata.topics import TopicImage
     from quorate_quorum.node.authorizer import Required
 
@@ -90,15 +89,11 @@ class AdminService:
     required = REQUIRED
 
     def __init__(
-        self,
-        cluster_id: str,
-        metadata: Metadata,
-        admin: Admin,
-        wall_clock_ms: Callable[[], int],
+        self, operations: Operations, cluster_id: str, wall_clock_ms: Callable[[], int]
     ) -> None:
+        self._metadata = operations.metadata
+        self._admin = operations.admin
         self._cluster_id = cluster_id
-        self._metadata = metadata
-        self._admin = admin
         self._wall_clock_ms = wall_clock_ms
 
     def handlers(self) -> Mapping[Method[Any, Any], Handler]:

@@ -18,9 +18,7 @@ from quorate_broker.listeners.grpc.answers import Hints, error_of
 from quorate_broker.listeners.grpc.fetch import FetchStream
 from quorate_broker.listeners.grpc.produce import ProduceStream
 from quorate_broker.operations import fetch, offsets, produce, producer_ids
-from quorate_broker.operations.fetch import Fetch
-from quorate_broker.operations.offsets import OffsetAsked, OffsetFound, Offsets
-from quorate_broker.operations.produce import Produce
+from quorate_broker.operations.offsets import OffsetAsked, OffsetFound
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Mapping
@@ -34,9 +32,9 @@ if TYPE_CHECKING:
         ListOffsetsRequest,
         ProduceHeader,
     )
-    from quorate_broker.operations.producer_ids import ProducerIds
+    from quorate_broker.operations.operations import Operations
     from quorate_broker.replicas.replicas import Replicas
-    from quorate_quorum.node.authorizer import Authorizer, Required
+    from quorate_quorum.node.authorizer import Required
     from quorate_quorum.node.config import BrokerConfig
 
 REQUIRED: Final[Mapping[Method[Any, Any], Required]] = {
@@ -52,19 +50,10 @@ class RecordsService:
 
     required = REQUIRED
 
-    def __init__(
-        self,
-        replicas: Replicas,
-        producer_ids: ProducerIds,
-        config: BrokerConfig,
-        authorizer: Authorizer,
-    ) -> None:
+    def __init__(self, operations: Operations, replicas: Replicas, config: BrokerConfig) -> None:
+        self._operations = operations
         self._replicas = replicas
         self._config = config
-        self._produce = Produce(replicas, config, authorizer)
-        self._fetch = Fetch(replicas, config, authorizer)
-        self._offsets = Offsets(replicas, config, authorizer)
-        self._producer_ids = producer_ids
         #: Open streams by a number, in the order of their opening.
         self._streams: dict[int, ProduceStream | FetchStream] = {}
         self._opened = 0
@@ -88,7 +77,9 @@ class RecordsService:
         self, requests: AsyncIterator[Frame[ProduceHeader]], peer: Peer
     ) -> AsyncGenerator[ProduceResponse, None]:
         hints = Hints(peer, self._replicas)
-        stream = ProduceStream(self._produce, peer, hints, self._config.stream_results_max)
+        stream = ProduceStream(
+            self._operations.produce, peer, hints, self._config.stream_results_max
+        )
         async with self._open(stream, requests):
             while results := await stream.next_results():
                 yield ProduceResponse(results=results)
@@ -96,18 +87,19 @@ class RecordsService:
     async def fetch(
         self, requests: AsyncIterator[FetchRequest], peer: Peer
     ) -> AsyncGenerator[Frame[FetchHeader], None]:
-        stream = FetchStream(self._fetch, peer, Hints(peer, self._replicas), self._config)
+        hints = Hints(peer, self._replicas)
+        stream = FetchStream(self._operations.fetch, peer, hints, self._config)
         async with self._open(stream, requests):
             while (answer := await stream.next_answer()) is not None:
                 yield answer
 
     async def list_offsets(self, request: ListOffsetsRequest, peer: Peer) -> ListOffsetsResponse:
-        self._offsets.check_count(len(request.partitions))
+        self._operations.offsets.check_count(len(request.partitions))
         asked = [
             OffsetAsked(one.topic_id, one.partition, one.timestamp_ms, one.leader_epoch)
             for one in request.partitions
         ]
-        found = await self._offsets.find(peer.principal, asked)
+        found = await self._operations.offsets.find(peer.principal, asked)
         hints = Hints(peer, self._replicas)
         listed = [_listed(*pair, hints) for pair in zip(asked, found, strict=True)]
         return ListOffsetsResponse(partitions=listed)
@@ -116,7 +108,7 @@ class RecordsService:
         self, request: InitProducerIdRequest, peer: Peer
     ) -> InitProducerIdResponse:
         try:
-            found = await self._producer_ids.init(
+            found = await self._operations.producer_ids.init(
                 peer.principal, request.producer_id, request.producer_epoch
             )
         except QuorateError as error:

@@ -6,12 +6,9 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any, cast
 
-from quorate.errors import QuorumUnavailableError
 from quorate.net.network import Peer
 from quorate_broker.listeners.grpc.records import RecordsService
-from quorate_broker.operations.producer_ids import ProducerIds
-from quorate_quorum.node.authorizer import ALLOW_ALL
-from tests.unit.quorate_broker.operations.builders import FakeReplicas, config
+from tests.unit.quorate_broker.operations.builders import FakeReplicas, config, operations
 
 PEER = Peer("test")
 
@@ -44,9 +41,5 @@ class Requests:
 
 def service(replicas: FakeReplicas, bounds: dict[str, int] | None = None) -> RecordsService:
     """`bounds` are settings of the broker."""
-
-    async def none() -> range:
-        raise QuorumUnavailableError("no controller")
-
-    producer_ids = ProducerIds(none, ALLOW_ALL)
-    return RecordsService(cast(Any, replicas), producer_ids, config(**(bounds or {})), ALLOW_ALL)
+    settings = config(**(bounds or {}))
+    return RecordsService(operations(replicas, settings), cast(Any, replicas), settings)

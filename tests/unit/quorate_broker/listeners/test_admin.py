@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import pytest
 from rpds import HashTrieMap
@@ -47,14 +47,14 @@ from quorate.v1.admin_pb2 import (
 )
 from quorate.v1.common_pb2 import ErrorCode
 from quorate_broker.listeners.grpc.admin import AdminService
-from quorate_broker.operations.admin import TIMEOUT_MS, TIMEOUT_MS_MAX, Admin
-from quorate_broker.operations.metadata import TOPICS_MAX, Metadata
+from quorate_broker.operations.admin import TIMEOUT_MS, TIMEOUT_MS_MAX
+from quorate_broker.operations.metadata import TOPICS_MAX
 from quorate_quorum.metadata.brokers import BrokerImage
 from quorate_quorum.metadata.image import MetadataImage
 from quorate_quorum.metadata.partitions import PartitionImage, ReplicaImage
 from quorate_quorum.metadata.topics import TopicImage
-from quorate_quorum.node.authorizer import ALLOW_ALL
 from quorate_quorum.node.listeners import parse
+from tests.unit.quorate_broker.operations.builders import FakeReplicas, config, operations
 
 Q = TypeVar("Q")
 R = TypeVar("R")
@@ -141,13 +141,14 @@ class Fixture:
         self.ready = asyncio.Event()
         if ready:
             self.ready.set()
-        client, publisher = cast(Any, self.client), cast(Any, self.publisher)
-        self.service = AdminService(
-            "cluster-1",
-            Metadata(client, self.ready, ALLOW_ALL),
-            Admin(client, publisher),
-            lambda: 1_700_000_005_000,
+        made = operations(
+            FakeReplicas(),
+            config(),
+            client=self.client,
+            publisher=self.publisher,
+            ready=self.ready,
         )
+        self.service = AdminService(made, "cluster-1", lambda: 1_700_000_005_000)
 
     async def call(self, method: Method[Q, R], request: Q) -> R:
         """Call a method of the service as the listener does."""

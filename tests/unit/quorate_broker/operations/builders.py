@@ -9,11 +9,18 @@ from typing import Any, NamedTuple
 
 from rpds import HashTrieMap
 
-from quorate.errors import OffsetOutOfRangeError, UnknownTopicError
+from quorate.errors import OffsetOutOfRangeError, QuorumUnavailableError, UnknownTopicError
 from quorate.net.principal import Principal
+from quorate_broker.operations.admin import Admin
+from quorate_broker.operations.fetch import Fetch
+from quorate_broker.operations.metadata import Metadata
+from quorate_broker.operations.offsets import Offsets
+from quorate_broker.operations.operations import Operations
+from quorate_broker.operations.produce import Produce
+from quorate_broker.operations.producer_ids import ProducerIds
 from quorate_quorum.metadata.brokers import BrokerImage
 from quorate_quorum.metadata.image import MetadataImage
-from quorate_quorum.node.authorizer import Operation, Resource
+from quorate_quorum.node.authorizer import ALLOW_ALL, Operation, Resource
 from quorate_quorum.node.config import BrokerConfig
 from quorate_quorum.node.listeners import parse_all
 
@@ -34,7 +41,7 @@ class Fetched(NamedTuple):
 
 
 @dataclass
-class Produce:
+class Call:
     """One call of produce that the test finishes."""
 
     batch: bytes
@@ -52,7 +59,7 @@ class FakePartition:
     records: bytes = b""
     high_watermark: int = 0
     log_start_offset: int = 0
-    calls: list[Produce] = field(default_factory=list)
+    calls: list[Call] = field(default_factory=list)
     wakes: list[Callable[[], None]] = field(default_factory=list)
     fetches: list[int] = field(default_factory=list)
     last_epochs: list[int] = field(default_factory=list)
@@ -69,7 +76,7 @@ class FakePartition:
         appended: Callable[[], None],
     ) -> asyncio.Future[Produced]:
         outcome: asyncio.Future[Produced] = asyncio.get_running_loop().create_future()
-        self.calls.append(Produce(bytes(batch), acks, timeout_ms, appended, outcome))
+        self.calls.append(Call(bytes(batch), acks, timeout_ms, appended, outcome))
         return outcome
 
     async def fetch(
@@ -167,3 +174,27 @@ class DenyAll:
 async def settle() -> None:
     for _ in range(10):
         await asyncio.sleep(0)
+
+
+async def no_controller() -> range:
+    raise QuorumUnavailableError("no controller")
+
+
+def operations(
+    replicas: FakeReplicas,
+    config: BrokerConfig,
+    *,
+    client: Any = None,
+    publisher: Any = None,
+    ready: asyncio.Event | None = None,
+) -> Operations:
+    """The operations of a broker that allows all."""
+    held: Any = replicas
+    return Operations(
+        Produce(held, config, ALLOW_ALL),
+        Fetch(held, config, ALLOW_ALL),
+        Offsets(held, config, ALLOW_ALL),
+        ProducerIds(no_controller, ALLOW_ALL),
+        Metadata(client, ready or asyncio.Event(), ALLOW_ALL),
+        Admin(client, publisher),
+    )
