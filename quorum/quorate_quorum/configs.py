@@ -22,6 +22,8 @@ from quorate.errors import InvalidConfigError
 DAY_MS = 24 * 60 * 60 * 1000
 MIB = 1024 * 1024
 LONG_MAX = (1 << 63) - 1
+#: Of one topic.
+PARTITIONS_MAX = 10_000
 
 T = TypeVar("T")
 Value = int | float | bool | str
@@ -196,7 +198,9 @@ class ClusterConfig:
         whole(-1, 1000),
         "Replicas of a topic that does not say; -1: the lesser of 3 and the brokers.",
     )
-    num_partitions: int = setting(1, whole(1, 10_000), "Partitions of a topic that does not say.")
+    num_partitions: int = setting(
+        1, whole(1, PARTITIONS_MAX), "Partitions of a topic that does not say."
+    )
 
     @classmethod
     def of(cls, cluster: Mapping[str, str]) -> ClusterConfig:

@@ -118,7 +118,7 @@ class Log:
 
     @property
     def truncations(self) -> int:
-        """How often the log was cut; whoever began something before a cut compares it."""
+        """How often the log was cut. An operation that waited compares it: see Extent."""
         return self._extent.truncations
 
     @property
@@ -312,7 +312,7 @@ class Log:
             await self._directory.mark_durably(CORRUPT_FILE)
 
     async def forget_corrupt(self) -> None:
-        """It is the only copy: the next open is not to cut what is good behind the bad bytes."""
+        """Forget it for the only copy: the next open must not cut what is good behind bad bytes."""
         with leaving_all_as_it_was(f"{self._directory.path}: can't forget that it is corrupt"):
             await self._directory.unmark_durably(CORRUPT_FILE)
 

@@ -1,4 +1,4 @@
-"""Syncs of a log: each covers all that was appended when it began, for all who wait.
+"""Syncs of a log: each covers all that was appended when it began, for all callers that wait.
 
 After the first sync that failed the log is of no use any more: the pages that it was to write may
 read well and be on no medium, so another sync that succeeds would prove nothing.

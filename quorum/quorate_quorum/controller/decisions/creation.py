@@ -22,11 +22,16 @@ from quorate.errors import (
     to_wire,
 )
 from quorate.v1 import admin_pb2 as admin
-from quorate_quorum.configs import ClusterConfig, check_config, fixed_at_creation, warnings_of
+from quorate_quorum.configs import (
+    PARTITIONS_MAX,
+    ClusterConfig,
+    check_config,
+    fixed_at_creation,
+    warnings_of,
+)
 from quorate_quorum.controller.decisions.outcome import BATCH_BYTES_MAX, Context, Outcome, size_of
 from quorate_quorum.controller.decisions.placement import place
 from quorate_quorum.controller.decisions.topics import (
-    PARTITIONS_MAX,
     TOPICS_PER_REQUEST_MAX,
     check_name,
     places_of,

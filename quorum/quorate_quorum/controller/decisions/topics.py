@@ -29,7 +29,6 @@ from quorate_quorum.v1 import events_pb2 as ev
 
 NAME = re.compile(r"[a-zA-Z0-9._-]{1,249}")
 NAME_LENGTH_MAX = 249
-PARTITIONS_MAX = 10_000
 TOPICS_PER_REQUEST_MAX = 1_000
 CONFIGS_PER_REQUEST_MAX = 1_000
 #: Topics that one turn of the loop deletes: each may have many partitions.
