@@ -50,6 +50,8 @@ class EchoService:
         self.peers: list[Peer] = []
         self.stream_peers: list[Peer] = []
         self.refusal: Exception | None = None
+        #: Slow calls that arrived: on a busy machine a deadline may pass before.
+        self.slow_calls = 0
 
     def handlers(self) -> Mapping[Method[Any, Any], Handler]:
         return {
@@ -76,6 +78,7 @@ class EchoService:
         raise RuntimeError(f"cannot do {request}")
 
     async def slow(self, request: str, _peer: Peer) -> str:
+        self.slow_calls += 1
         try:
             await asyncio.sleep(3600)
         finally:
