@@ -8,12 +8,15 @@ fit into a path, or might play tricks with a terminal, are shown percent-encoded
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Union
+from dataclasses import fields
+from typing import Any, Union
 from urllib.parse import quote
 
 from quorate_cli.inspect.image import Found
-from quorate_quorum.metadata.brokers import BrokerImage
+from quorate_quorum.metadata.brokers import BrokerImage, DirectoryImage
+from quorate_quorum.metadata.partitions import PartitionImage
 from quorate_quorum.metadata.topics import TopicImage
+from quorate_quorum.metadata.voters import VoterImage
 
 Leaf = str | int | bool | list[int] | None
 Node = Union[Leaf, "Folder"]
@@ -65,10 +68,7 @@ def tree_of(found: Found) -> Folder:
         "topicIds": {id_: by_id[id_] for id_ in sorted(by_id)},
         "topics": Lazy(by_name, lambda name: _topic(by_name[name])),
         "voters": {
-            str(voter.id): {
-                "directory_id": voter.directory_id.hex(),
-                "endpoint": voter.endpoint,
-            }
+            str(voter.id): _fields(voter)
             for voter in sorted(image.voters, key=lambda voter: voter.id)
         },
     }
@@ -116,14 +116,7 @@ def _broker(broker: BrokerImage) -> Folder:
         "features": {
             entry(name): [levels.lowest, levels.highest] for name, levels in broker.features
         },
-        "directories": {
-            directory.id.hex(): {
-                "tail_intact": directory.tail_intact,
-                "sync_failed": directory.sync_failed,
-                "failed": directory.failed,
-            }
-            for directory in broker.directories
-        },
+        "directories": {directory.id.hex(): _fields(directory) for directory in broker.directories},
     }
 
 
@@ -139,17 +132,21 @@ def _topic(topic: TopicImage) -> Folder:
 def _partition(topic: TopicImage, number: int) -> Folder:
     partition = topic.partitions[number]
     return {
-        "leader": partition.leader,
-        "leader_epoch": partition.leader_epoch,
-        "partition_epoch": partition.partition_epoch,
-        "recovered_epoch": partition.recovered_epoch,
+        **_fields(partition),
         "replicas": list(partition.broker_ids),
-        "isr": list(partition.isr),
-        "elr": list(partition.elr),
-        "last_isr": list(partition.last_isr),
-        "adding": list(partition.adding),
-        "removing": list(partition.removing),
         "directories": {
             str(replica.broker_id): replica.directory_id.hex() for replica in partition.replicas
         },
     }
+
+
+def _fields(image: DirectoryImage | PartitionImage | VoterImage) -> dict[str, Node]:
+    """Return the fields of an image, in the order of their declaration, without its id."""
+    values = {one.name: getattr(image, one.name) for one in fields(image) if one.name != "id"}
+    return {name: _leaf(value) for name, value in values.items()}
+
+
+def _leaf(value: Any) -> Leaf:
+    if isinstance(value, bytes):
+        return value.hex()
+    return list(value) if isinstance(value, tuple) else value

@@ -49,17 +49,17 @@ class PartitionImage:
     the ISR; leader_epoch grows with every leader, partition_epoch with every change.
     """
 
-    replicas: tuple[ReplicaImage, ...] = field(metadata=carried(codec=REPLICAS))
-    isr: tuple[int, ...]
     leader: int
     leader_epoch: int = 0
     partition_epoch: int = 0
-    adding: tuple[int, ...] = ()
-    removing: tuple[int, ...] = ()
-    elr: tuple[int, ...] = ()
-    last_isr: tuple[int, ...] = ()
     #: The last leader_epoch whose election may have lost records; NEVER if none has.
     recovered_epoch: int = NEVER
+    replicas: tuple[ReplicaImage, ...] = field(metadata=carried(codec=REPLICAS))
+    isr: tuple[int, ...]
+    elr: tuple[int, ...] = ()
+    last_isr: tuple[int, ...] = ()
+    adding: tuple[int, ...] = ()
+    removing: tuple[int, ...] = ()
 
     @property
     def broker_ids(self) -> tuple[int, ...]:
