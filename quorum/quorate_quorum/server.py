@@ -21,14 +21,13 @@ from quorate.errors import StorageError
 from quorate.net.network import Service
 from quorate.v1.admin_pb2 import DescribeQuorumResponse, QuorumReplica
 from quorate_quorum.controller.driver.controller import Controller
-from quorate_quorum.controller.driver.leases import LeaseConfig
 from quorate_quorum.controller.driver.service import ControllerService
-from quorate_quorum.controller.driver.snapshot_schedule import SnapshotConfig, SnapshotSchedule
+from quorate_quorum.controller.driver.snapshot_schedule import SnapshotSchedule
 from quorate_quorum.log.disk import Disk, Lock
 from quorate_quorum.log.identity import Identity, is_of_voter, read_identity
 from quorate_quorum.log.log import Log, LogConfig
 from quorate_quorum.metadata.image import MetadataImage
-from quorate_quorum.metadata.watch import Watch, WatchConfig
+from quorate_quorum.metadata.watch import Watch
 from quorate_quorum.metadata_log import open_metadata_log
 from quorate_quorum.node.config import ConfigError, QuorumConfig
 from quorate_quorum.node.environment import Environment
@@ -169,9 +168,7 @@ class _Rooms:
 
     def __init__(self, server: QuorumServer, identity: Identity, metadata_log: Log) -> None:
         config, environment = server.config, server.environment
-        self.controller = Controller(
-            config.node_id, environment, _lease_config(config), server.fail
-        )
+        self.controller = Controller(config, environment, server.fail)
         self.raft = RaftNode(
             config,
             environment,
@@ -186,11 +183,7 @@ class _Rooms:
             identity.quorum_generation,
             self.raft,
             self.raft.epoch_at,
-            WatchConfig(
-                silence_max_ms=config.watch_wait_max_ms,
-                leaderless_max_ms=config.quorum_fetch_timeout_ms,
-                watches_max=config.watches_max,
-            ),
+            config,
             snapshots=_Snapshots(self.raft),
             authorizer=environment.authorizer,
         )
@@ -200,14 +193,7 @@ class _Rooms:
             lambda: described(self.raft.describe(), generation, loop_ms()),
         )
         self.controller.when_news(self.watch.wake)
-        self.snapshot_schedule = SnapshotSchedule(
-            self.take_snapshot,
-            SnapshotConfig(
-                bytes_between=config.metadata_log_max_record_bytes_between_snapshots,
-                interval_ms=config.metadata_log_max_snapshot_interval_ms,
-            ),
-            server.fail,
-        )
+        self.snapshot_schedule = SnapshotSchedule(self.take_snapshot, config, server.fail)
         self.controller.when_applied(self.snapshot_schedule)
         self.services: Sequence[Service] = (
             NodeService(
@@ -268,15 +254,6 @@ async def _locked(disk: Disk, directory: str) -> Lock:
         raise ConfigError(f"{directory} is in use by another process") from None
     except PermissionError:
         raise ConfigError(f"{directory} cannot be used: this process may not write there") from None
-
-
-def _lease_config(config: QuorumConfig) -> LeaseConfig:
-    return LeaseConfig(
-        heartbeat_interval_ms=config.broker_heartbeat_interval_ms,
-        session_timeout_ms=config.broker_session_timeout_ms,
-        disconnect_grace_ms=config.broker_disconnect_grace_ms,
-        unclean_recovery_wait_ms=config.unclean_recovery_wait_ms,
-    )
 
 
 def described(status: QuorumStatus, generation: int, now_ms: int) -> DescribeQuorumResponse:

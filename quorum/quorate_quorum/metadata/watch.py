@@ -36,6 +36,7 @@ from quorate.net.network import Handler, Method, Peer
 from quorate.record import batch as record_batch
 from quorate_quorum.methods import WATCH
 from quorate_quorum.node.authorizer import ALLOW_ALL, CLUSTER_ACTION, Authorizer, Caller, Required
+from quorate_quorum.node.config import QuorumConfig
 from quorate_quorum.v1.controller_pb2 import WatchHeader, WatchRequest
 
 log = structlog.get_logger(__name__)
@@ -77,19 +78,6 @@ class SnapshotSource(Protocol):
         """Yield the batches of its events in order; QuorateError if it can't be read."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WatchConfig:
-    """Bounds of the service."""
-
-    #: The longest silence on a watch.
-    silence_max_ms: int = 250
-    #: A voter without a leader for so long ends its watches: one fetch timeout.
-    leaderless_max_ms: int = 1000
-    watches_max: int = 1024
-    #: Of batches in one frame; a single larger batch goes alone.
-    frame_bytes_max: int = 1 << 20
-
-
 class Watch:
     """Streams committed batches to watchers.
 
@@ -105,7 +93,7 @@ class Watch:
         quorum_generation: int,
         source: WatchSource,
         epoch_at: Callable[[int], int | None],
-        config: WatchConfig | None = None,
+        config: QuorumConfig,
         *,
         snapshots: SnapshotSource | None = None,
         authorizer: Authorizer = ALLOW_ALL,
@@ -116,7 +104,7 @@ class Watch:
         self._generation = quorum_generation
         self._source = source
         self._epoch_at = epoch_at
-        self._config = config or WatchConfig()
+        self._config = config
         self._waiting: dict[Bell, None] = {}
         self._open = 0
         self._leaderless_since_ms: int | None = None
@@ -165,7 +153,7 @@ class Watch:
                 yield frame
                 at_end = not frame.pieces or cursor.offset >= self._source.high_watermark
                 if at_end and not frame.header.reload:
-                    await bell.wait(self._config.silence_max_ms)
+                    await bell.wait(self._config.watch_wait_max_ms)
             yield self._refusal(refusal)
         except QuorateError as error:
             log.warning("watch_ended", peer=peer.address, error=str(error), repeats=True)
@@ -203,7 +191,8 @@ class Watch:
         if self._leaderless_since_ms is None:
             self._leaderless_since_ms = loop_ms()
         waited_ms = loop_ms() - self._leaderless_since_ms
-        if waited_ms < self._config.leaderless_max_ms:
+        # A voter that fetches in vain for that long looks for another leader itself.
+        if waited_ms < self._config.quorum_fetch_timeout_ms:
             return None
         return QuorumUnavailableError("this voter knows of no leader: watch another")
 
@@ -222,7 +211,9 @@ class Watch:
         header.base_offset = cursor.offset
         if cursor.offset == high_watermark:
             return Frame(header)
-        batches = await self._source.read_committed(cursor.offset, self._config.frame_bytes_max)
+        batches = await self._source.read_committed(
+            cursor.offset, self._config.watch_frame_max_bytes
+        )
         if not batches:
             return Frame(header)
         base_offset, end_offset = span(batches)
@@ -256,7 +247,10 @@ class Watch:
         is_first = True
         async with aclosing(self._snapshots.parts(snapshot)) as parts:
             async for part in parts:
-                if pieces and sum(map(len, pieces)) + len(part) > self._config.frame_bytes_max:
+                if (
+                    pieces
+                    and sum(map(len, pieces)) + len(part) > self._config.watch_frame_max_bytes
+                ):
                     yield self._snapshot_frame(snapshot, pieces, is_first=is_first)
                     pieces, is_first = [], False
                 pieces.append(part)

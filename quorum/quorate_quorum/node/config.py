@@ -125,6 +125,8 @@ class QuorumConfig(NodeConfig, frozen=True, kw_only=True, forbid_unknown_fields=
     watches_max: Count = 1024
     #: A watch without news says so after so long, so that its voter is not taken for dead.
     watch_wait_max_ms: Milliseconds = 250
+    #: Of batches in one message of a watch; a single larger batch goes alone.
+    watch_frame_max_bytes: MessageBytes = 1 * MIB
     #: Requests of brokers and their clients that the controller has not answered.
     controller_requests_max: Count = 10_000
 

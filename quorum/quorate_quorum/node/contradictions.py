@@ -34,7 +34,7 @@ def contradictions(config: NodeConfig) -> Iterable[tuple[str, ...]]:
         )
         yield from _not_above(config, "broker.disconnect.grace.ms", "broker.session.timeout.ms")
         yield from _not_above(config, "quorum.fetch.wait.max.ms", "quorum.fetch.timeout.ms", 2)
-        for name in ("quorum.fetch.max.bytes", "quorum.batch.max.bytes"):
+        for name in ("quorum.fetch.max.bytes", "quorum.batch.max.bytes", "watch.frame.max.bytes"):
             yield from _not_above(config, name, "socket.request.max.bytes")
         yield from _not_above(config, "quorum.batch.max.bytes", "quorum.uncommitted.max.bytes")
     if isinstance(config, BrokerConfig):

@@ -31,7 +31,6 @@ from quorate.v1 import records_pb2 as wire
 from quorate.v1.common_pb2 import ErrorCode
 from quorate_broker.server import BrokerServer
 from quorate_quorum.controller.driver.controller import Controller
-from quorate_quorum.controller.driver.leases import LeaseConfig
 from quorate_quorum.controller.driver.service import ControllerService
 from quorate_quorum.log.identity import Identity, write_identity
 from quorate_quorum.log.run_file import read_run
@@ -45,6 +44,7 @@ from quorate_testing.call_connection import CallConnection
 from quorate_testing.in_process import InProcessListener, InProcessNetwork
 from quorate_testing.simulated.disk import SimulatedDisk
 from quorate_testing.simulated.loop import SimulatedLoop, simulate
+from tests.harness.configs import voter_config
 from tests.harness.fake_raft import FakeRaft
 
 CLUSTER = "c1"
@@ -73,10 +73,10 @@ class World:
         self.failures: list[str] = []
         self.disks: dict[int, SimulatedDisk] = {}
         self.brokers: dict[int, BrokerServer] = {}
-        self.controller = Controller(100, self.environment(0), LeaseConfig(), self.failures.append)
+        self.controller = Controller(voter_config(), self.environment(0), self.failures.append)
         self.raft = FakeRaft(self.controller, endpoint=VOTER)
         self.controller.attach(self.raft, lambda: admin.DescribeQuorumResponse(leader=100))
-        self.watch = Watch(CLUSTER, 1, self.raft, self.raft.epoch_at)
+        self.watch = Watch(CLUSTER, 1, self.raft, self.raft.epoch_at, voter_config())
         self.controller.when_news(self.watch.wake)
 
     async def start_voter(self) -> None:

@@ -29,14 +29,6 @@ NEW_REIGN_DIAL_MS = 500
 MASS_BREAK_MS = 1_000
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LivenessConfig:
-    """The times after which a broker is fenced, in milliseconds."""
-
-    session_timeout_ms: int = 3_000
-    disconnect_grace_ms: int = 500
-
-
 @dataclass(frozen=True, slots=True)
 class Dial:
     """Probe the broker's endpoint; report the result with this number."""
@@ -111,15 +103,17 @@ class Liveness:
 
     def __init__(
         self,
-        config: LivenessConfig,
         now_ms: int,
         *,
+        session_timeout_ms: int,
+        disconnect_grace_ms: int,
         unfenced: Iterable[tuple[int, bytes]] = (),
         fenced: Iterable[tuple[int, bytes]] = (),
         handed_over_for_silence: bool = False,
         has_other_voter: bool = True,
     ) -> None:
-        self._config = config
+        self._session_timeout_ms = session_timeout_ms
+        self._disconnect_grace_ms = disconnect_grace_ms
         self._sessions: dict[int, _Session] = {}
         self._last_tick_ms = now_ms
         #: The clock that counts silence: the sum of what the ticks have added.
@@ -136,13 +130,11 @@ class Liveness:
             self._sessions[broker_id] = self._session(incarnation, fenced=False)
         for broker_id, incarnation in fenced:
             session = self._session(incarnation, fenced=True)
-            session.silence_ms = (
-                config.session_timeout_ms
-            )  # no controller has heard it in this reign
+            session.silence_ms = session_timeout_ms  # this reign has not heard of it yet
             self._sessions[broker_id] = session
 
     def _session(self, incarnation: bytes, *, fenced: bool) -> _Session:
-        return _Session(incarnation, fenced, self._config.disconnect_grace_ms)
+        return _Session(incarnation, fenced, self._disconnect_grace_ms)
 
     # What the controller decided.
 
@@ -167,7 +159,7 @@ class Liveness:
         session.silence_ms = 0
         if session.was_fenced_by_disconnect:
             session.was_fenced_by_disconnect = False
-            session.grace_ms = min(2 * session.grace_ms, self._config.session_timeout_ms)
+            session.grace_ms = min(2 * session.grace_ms, self._session_timeout_ms)
 
     def fenced(self, broker_id: int) -> None:
         """A broker was fenced, for whatever reason."""
@@ -184,7 +176,7 @@ class Liveness:
         session = self._sessions.get(broker_id)
         if session is None or session.phase is Phase.DEAD:
             return False
-        return bool(session.streams) or session.silence_ms < self._config.session_timeout_ms
+        return bool(session.streams) or session.silence_ms < self._session_timeout_ms
 
     # What the wire said.
 
@@ -358,7 +350,7 @@ class Liveness:
 
     def _judge_silence(self) -> list[Effect]:
         """Fence brokers that were silent for the session timeout, unless the controller is deaf."""
-        timeout = self._config.session_timeout_ms
+        timeout = self._session_timeout_ms
         unfenced = self._unfenced()
         over = [(b, session) for b, session in unfenced if session.silence_ms >= timeout]
         if not over:
@@ -383,7 +375,7 @@ class Liveness:
         """
         if not (self._may_hand_over and self.has_other_voter):
             return False
-        timeout = self._config.session_timeout_ms
+        timeout = self._session_timeout_ms
         silent = [session for _, session in unfenced if session.silence_ms >= timeout // 2]
         latest = max(self._ticked_ms - session.silence_ms for session in silent)
         self._fell_silent = [at for at in self._fell_silent if latest - at <= timeout]

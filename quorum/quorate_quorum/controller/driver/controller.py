@@ -17,11 +17,12 @@ from quorate.v1.admin_pb2 import DescribeQuorumResponse
 from quorate_quorum.controller.decisions.health import PartitionHealth
 from quorate_quorum.controller.decisions.outcome import Context
 from quorate_quorum.controller.driver.active import ActiveController, ControllerRaft
-from quorate_quorum.controller.driver.leases import LeaseConfig, Leases
+from quorate_quorum.controller.driver.leases import Leases
 from quorate_quorum.controller.driver.reign import Reign
 from quorate_quorum.controller.driver.snapshot_schedule import SnapshotSchedule
 from quorate_quorum.metadata.image import MetadataImage
 from quorate_quorum.metadata.loader import Loaded, Loader
+from quorate_quorum.node.config import QuorumConfig
 from quorate_quorum.node.environment import Environment
 from quorate_quorum.node.features import UnknownLevelError
 
@@ -37,12 +38,11 @@ class Controller:
 
     def __init__(
         self,
-        node_id: int,
+        config: QuorumConfig,
         environment: Environment,
-        config: LeaseConfig,
         fail: Callable[[str], None],
     ) -> None:
-        self._node_id = node_id
+        self._node_id = config.node_id
         self._environment = environment
         self._config = config
         self._fail = fail

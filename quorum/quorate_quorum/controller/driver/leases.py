@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import structlog
@@ -22,7 +21,7 @@ from quorate.aio.tasks import Tasks
 from quorate.errors import FencedError, InvalidRequestError, QuorateError
 from quorate_quorum.controller.decisions import brokers, topics
 from quorate_quorum.controller.decisions.creation import abandon
-from quorate_quorum.controller.decisions.liveness import Liveness, LivenessConfig
+from quorate_quorum.controller.decisions.liveness import Liveness
 from quorate_quorum.controller.decisions.lossy_elections import LossyElections
 from quorate_quorum.controller.decisions.lossy_replicas import LOSSY_PER_MESSAGE_MAX, replicas_lossy
 from quorate_quorum.controller.driver.elections import Elections
@@ -33,6 +32,7 @@ from quorate_quorum.controller.driver.sweeper import Sweeper
 from quorate_quorum.metadata.brokers import BrokerImage
 from quorate_quorum.metadata.delta import MetadataDelta
 from quorate_quorum.metadata.image import MetadataImage
+from quorate_quorum.node.config import QuorumConfig
 from quorate_quorum.node.environment import Environment
 from quorate_quorum.v1.controller_pb2 import (
     HeartbeatRequest,
@@ -43,20 +43,10 @@ from quorate_quorum.v1.controller_pb2 import (
 
 log = structlog.get_logger(__name__)
 
+#: How often the machines are told the time. One tick counts as at most this much silence.
+TICK_MS = 100
 ENDS_PER_MESSAGE_MAX = 10_000
 FAILED_DIRECTORIES_MAX = 64
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LeaseConfig:
-    """What the leases take from the configuration, in milliseconds."""
-
-    heartbeat_interval_ms: int = 500
-    session_timeout_ms: int = 3000
-    disconnect_grace_ms: int = 500
-    unclean_recovery_wait_ms: int = 60_000
-    #: How often the machines are told the time. One tick counts as at most this much silence.
-    tick_ms: int = 100
 
 
 class LeaseRaft(Leadership, Protocol):
@@ -76,7 +66,7 @@ class Leases:
         reign: Reign,
         raft: LeaseRaft,
         environment: Environment,
-        config: LeaseConfig,
+        config: QuorumConfig,
         fail: Callable[[str], None],
         *,
         handed_over_for_silence: bool,
@@ -95,7 +85,7 @@ class Leases:
             raft,
             environment.network,
             self._spawn,
-            dial_timeout_ms=max(config.disconnect_grace_ms // 2, 1),
+            dial_timeout_ms=max(config.broker_disconnect_grace_ms // 2, 1),
         )
         self._lossy_elections = LossyElections(config.unclean_recovery_wait_ms)
         self._elections = Elections(self._lossy_elections, reign, self.sessions)
@@ -103,8 +93,8 @@ class Leases:
             reign,
             self.sessions,
             self._lossy_elections,
-            retry_ms=config.tick_ms,
-            idle_ms=config.heartbeat_interval_ms,
+            retry_ms=TICK_MS,
+            idle_ms=config.broker_heartbeat_interval_ms,
         )
 
     # -- the reign
@@ -236,7 +226,7 @@ class Leases:
             should_shut_down=session.was_told_to_go,
             notify_offset=self._notify_offset(session, fenced=fenced),
             high_watermark=self._reign.image.offset,
-            interval_ms=self.config.heartbeat_interval_ms,
+            interval_ms=self.config.broker_heartbeat_interval_ms,
             ends_wanted=[PartitionId(topic_id=t, partition=p) for t, p in ends],
         )
 
@@ -338,7 +328,7 @@ class Leases:
 
     async def _tick_for_good(self) -> None:
         while True:
-            await asyncio.sleep(self.config.tick_ms / 1000)
+            await asyncio.sleep(TICK_MS / 1000)
             for _ in range(
                 3
             ):  # step in the frames that have arrived, before time counts as silence
@@ -372,14 +362,14 @@ def _check_count(told: Sequence[object], count_max: int, message: str) -> None:
         raise InvalidRequestError(message)
 
 
-def _liveness(image: MetadataImage, config: LeaseConfig, handed_over_for_silence: bool) -> Liveness:
+def _liveness(
+    image: MetadataImage, config: QuorumConfig, handed_over_for_silence: bool
+) -> Liveness:
     registered = image.sorted_brokers()
     return Liveness(
-        LivenessConfig(
-            session_timeout_ms=config.session_timeout_ms,
-            disconnect_grace_ms=config.disconnect_grace_ms,
-        ),
         loop_ms(),
+        session_timeout_ms=config.broker_session_timeout_ms,
+        disconnect_grace_ms=config.broker_disconnect_grace_ms,
         unfenced=[(b.id, b.incarnation) for b in registered if not b.fenced],
         fenced=[(b.id, b.incarnation) for b in registered if b.fenced],
         handed_over_for_silence=handed_over_for_silence,

@@ -197,7 +197,7 @@ class ControllerService:
                     session.bell.reset()
                     yield leases.answer(session)
                     if not session.is_over:
-                        await session.bell.wait(leases.config.heartbeat_interval_ms)
+                        await session.bell.wait(leases.config.broker_heartbeat_interval_ms)
                 if session.failure is not None:
                     yield self._with_hint(HeartbeatResponse(error=to_wire(session.failure)))
         finally:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 
 import structlog
 
@@ -18,19 +17,12 @@ from quorate.aio.bell import Bell
 from quorate.aio.tasks import Tasks
 from quorate.errors import OverloadedError, StoppingError
 from quorate_quorum.metadata.image import EMPTY, MetadataImage
+from quorate_quorum.node.config import QuorumConfig
 
 log = structlog.get_logger(__name__)
 
 #: How long to wait after a snapshot that found no room on the disk.
 RETRY_MS = 10_000
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SnapshotConfig:
-    """When the next snapshot is due."""
-
-    bytes_between: int = 20 * 2**20
-    interval_ms: int = 3_600_000
 
 
 class SnapshotSchedule:
@@ -42,11 +34,12 @@ class SnapshotSchedule:
     def __init__(
         self,
         take: Callable[[MetadataImage], Awaitable[object]],
-        config: SnapshotConfig,
+        config: QuorumConfig,
         fail: Callable[[str], None],
     ) -> None:
         self._take = take
-        self._config = config
+        self._bytes_max = config.metadata_log_max_record_bytes_between_snapshots
+        self._interval_ms = config.metadata_log_max_snapshot_interval_ms
         self._image = EMPTY
         #: Bytes of the log since the last snapshot was due.
         self._bytes = 0
@@ -67,7 +60,7 @@ class SnapshotSchedule:
         """A batch of `size` bytes was applied, and gave this image."""
         self._image = image
         self._bytes += size
-        if self._bytes >= self._config.bytes_between:
+        if self._bytes >= self._bytes_max:
             self._bytes = 0
             self._due = image
             self._is_due.ring()
@@ -81,7 +74,7 @@ class SnapshotSchedule:
 
     async def _run(self) -> None:
         while True:
-            await self._is_due.wait(self._config.interval_ms)
+            await self._is_due.wait(self._interval_ms)
             self._is_due.reset()
             image, self._due = self._due or self._image, None
             if image.offset > self._taken_offset:

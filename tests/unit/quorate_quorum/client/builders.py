@@ -31,6 +31,7 @@ from quorate_quorum.v1 import controller_pb2 as wire
 from quorate_quorum.v1.events_pb2 import Feature, MetadataEvent
 from quorate_testing.in_process import InProcessListener, InProcessNetwork
 from quorate_testing.simulated.loop import SimulatedLoop, simulate
+from tests.harness.configs import voter_config
 from tests.harness.fake_raft import AnyFeature, FakeRaft
 
 CLUSTER = "c1"
@@ -49,7 +50,9 @@ class FakeVoter:
         self.node_id = node_id
         self.endpoint = f"v{node_id}:9093"
         self.raft = FakeRaft(self, node_id=node_id, endpoint=self.endpoint)
-        self.watch = Watch(CLUSTER, generation, self.raft, self.raft.epoch_at)
+        self.watch = Watch(
+            CLUSTER, generation, self.raft, self.raft.epoch_at, voter_config(node_id)
+        )
         self.asked: list[str] = []
         self.beats: list[wire.HeartbeatRequest] = []
         self.forwarded: Callable[[wire.ForwardRequest], Any] = self._created

@@ -39,6 +39,7 @@ from quorate_quorum.v1.raft_pb2 import DescribeNodeResponse
 from quorate_testing.in_process import InProcessNetwork
 from quorate_testing.simulated.disk import SimulatedDisk
 from quorate_testing.simulated.loop import SimulatedLoop, simulate
+from tests.harness.configs import voter_config
 from tests.harness.fake_raft import AnyFeature
 from tests.unit.quorate_broker import builders as partition_world
 from tests.unit.quorate_broker.builders import TOPIC, TOPIC_ID, directory_id, until
@@ -63,7 +64,7 @@ def test_a_watcher_of_an_older_generation_is_told_to_begin_anew() -> None:
 
     async def program(_: Any) -> None:
         raft, _watch = a_voter()
-        watch = Watch("c1", 3, raft, raft.epoch_at)
+        watch = Watch("c1", 3, raft, raft.epoch_at, voter_config())
         request = WatchRequest(
             cluster_id="c1", quorum_generation=2, from_offset=2, last_applied_epoch=1
         )

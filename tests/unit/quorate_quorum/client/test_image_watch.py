@@ -12,6 +12,7 @@ from quorate.errors import (
 )
 from quorate_quorum.v1 import controller_pb2 as wire
 from quorate_quorum.v1.events_pb2 import MetadataEvent, Voter, Voters
+from tests.harness.configs import voter_config
 from tests.unit.quorate_quorum.client.builders import (
     FakeVoter,
     Recorder,
@@ -56,7 +57,7 @@ def test_a_silent_watch_is_dropped_after_a_second_and_opened_elsewhere() -> None
     async def program(world: World) -> None:
         silent = world.voters[1:]
         for voter in silent:  # they stand still: no frame, no end
-            voter.watch._config = type(voter.watch._config)(silence_max_ms=1_000_000)
+            voter.watch._config = voter_config(watch_wait_max_ms=1_000_000)
         await world.client.start()
         await world.client.wait_applied(2, timeout_ms=1000)
         world.voters[0].raft.propose(1, [feature(1)])

@@ -14,7 +14,6 @@ from quorate.net.principal import ANONYMOUS
 from quorate.v1 import admin_pb2 as admin
 from quorate_quorum.controller.decisions.outcome import Context, Outcome
 from quorate_quorum.controller.driver.controller import Controller
-from quorate_quorum.controller.driver.leases import LeaseConfig
 from quorate_quorum.controller.driver.reign import Decided, Decision
 from quorate_quorum.controller.driver.service import ControllerService
 from quorate_quorum.controller.driver.sessions import Session
@@ -26,6 +25,7 @@ from quorate_quorum.v1 import controller_pb2 as wire
 from quorate_quorum.v1.events_pb2 import Feature, MetadataEvent
 from quorate_testing.in_process import InProcessListener, InProcessNetwork
 from quorate_testing.simulated.loop import SimulatedLoop, simulate
+from tests.harness.configs import voter_config
 from tests.harness.fake_broker import FakeBroker
 from tests.harness.fake_raft import AnyFeature, FakeRaft
 
@@ -50,7 +50,7 @@ def nothing(image: MetadataImage, context: Context) -> Outcome[int]:
 class World:
     """Voter 100 with a fake Raft; brokers as the test wants them."""
 
-    def __init__(self, loop: SimulatedLoop, config: LeaseConfig) -> None:
+    def __init__(self, loop: SimulatedLoop) -> None:
         self.loop = loop
         self.failures: list[str] = []
         self.network = InProcessNetwork()
@@ -62,10 +62,10 @@ class World:
             chance=self.chance,
             features=AnyFeature(),
         )
-        self.controller = Controller(100, self.environment, config, self.failures.append)
+        self.controller = Controller(voter_config(), self.environment, self.failures.append)
         self.raft = FakeRaft(self.controller, endpoint=ENDPOINT)
         self.controller.attach(self.raft, lambda: admin.DescribeQuorumResponse(leader=100))
-        self.watch = Watch(CLUSTER, 1, self.raft, self.raft.epoch_at)
+        self.watch = Watch(CLUSTER, 1, self.raft, self.raft.epoch_at, voter_config())
         self.controller.when_news(self.watch.wake)
         self.brokers: list[FakeBroker] = []
 
@@ -174,9 +174,9 @@ class World:
 Program = Callable[[World], Coroutine[Any, Any, None]]
 
 
-def in_a_world(program: Program, config: LeaseConfig | None = None) -> None:
+def in_a_world(program: Program) -> None:
     async def run(loop: SimulatedLoop) -> None:
-        world = await World(loop, config or LeaseConfig()).start()
+        world = await World(loop).start()
         try:
             await asyncio.wait_for(program(world), 200)
         finally:

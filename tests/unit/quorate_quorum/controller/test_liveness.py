@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from quorate_quorum.controller.decisions.liveness import (
     Dial,
@@ -10,9 +11,10 @@ from quorate_quorum.controller.decisions.liveness import (
     Fence,
     HandOver,
     Liveness,
-    LivenessConfig,
 )
 from tests.unit.quorate_quorum.metadata.builders import incarnation
+
+TIMES: dict[str, Any] = {"session_timeout_ms": 3000, "disconnect_grace_ms": 500}
 
 
 @dataclass
@@ -27,8 +29,8 @@ class Reign:
 
     def __post_init__(self) -> None:
         self.machine = Liveness(
-            LivenessConfig(),
             self.now_ms,
+            **TIMES,
             unfenced=[(b, incarnation(b)) for b in range(self.brokers)],
             handed_over_for_silence=self.handed_over_for_silence,
             has_other_voter=self.has_other_voter,
@@ -363,7 +365,7 @@ def test_a_session_lives_while_it_is_heard() -> None:
 
 
 def test_a_session_of_a_fenced_broker_lives_only_if_it_is_seen() -> None:
-    machine = Liveness(LivenessConfig(), 0, fenced=[(3, incarnation(3))])
+    machine = Liveness(0, **TIMES, fenced=[(3, incarnation(3))])
     assert not machine.session_lives(3)
     machine.stream_opened(3, incarnation(3), 1)
     assert machine.session_lives(3)

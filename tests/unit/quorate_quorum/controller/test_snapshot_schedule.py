@@ -8,7 +8,6 @@ from collections.abc import Callable, Coroutine
 from quorate.errors import OverloadedError, StoppingError
 from quorate_quorum.controller.driver.snapshot_schedule import (
     RETRY_MS,
-    SnapshotConfig,
     SnapshotSchedule,
 )
 from quorate_quorum.log.events import encode_events
@@ -16,6 +15,7 @@ from quorate_quorum.metadata.image import MetadataImage
 from quorate_quorum.metadata.loader import Loader
 from quorate_quorum.v1.events_pb2 import Config, MetadataEvent
 from quorate_testing.simulated.loop import simulate
+from tests.harness.configs import voter_config
 
 INTERVAL_S = 60.0
 
@@ -28,7 +28,10 @@ class Voter:
         self.taken: list[int] = []
         self.failures: list[str] = []
         self.error: Exception | None = None
-        config = SnapshotConfig(bytes_between=1000, interval_ms=int(INTERVAL_S * 1000))
+        config = voter_config(
+            metadata_log_max_record_bytes_between_snapshots=1000,
+            metadata_log_max_snapshot_interval_ms=int(INTERVAL_S * 1000),
+        )
         self.snapshot_schedule = SnapshotSchedule(self._take, config, self.failures.append)
 
     async def _take(self, image: MetadataImage) -> None:

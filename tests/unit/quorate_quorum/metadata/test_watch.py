@@ -15,10 +15,11 @@ from quorate.net.network import Peer
 from quorate.v1.common_pb2 import ErrorCode
 from quorate_quorum.log.events import encode_events
 from quorate_quorum.metadata.loader import Loader
-from quorate_quorum.metadata.watch import Watch, WatchConfig
+from quorate_quorum.metadata.watch import Watch
 from quorate_quorum.v1.controller_pb2 import WatchHeader, WatchRequest
 from quorate_quorum.v1.events_pb2 import Feature, MetadataEvent
 from quorate_testing.simulated.loop import SimulatedLoop, simulate
+from tests.harness.configs import voter_config
 from tests.harness.fake_raft import AnyFeature, FakeRaft
 
 CLUSTER = "c1"
@@ -37,7 +38,7 @@ def a_voter(**config: int) -> tuple[FakeRaft, Watch]:
     raft = FakeRaft(commits_soon=False)
     raft.format()
     raft.lead(1)
-    watch = Watch(CLUSTER, 1, raft, raft.epoch_at, WatchConfig(**config))
+    watch = Watch(CLUSTER, 1, raft, raft.epoch_at, voter_config(**config))
     return raft, watch
 
 
@@ -94,7 +95,7 @@ def test_nothing_new_is_said_every_250_ms() -> None:
 
 def test_frames_are_bounded_and_follow_each_other_without_a_wait() -> None:
     async def program(loop: SimulatedLoop) -> None:
-        raft, watch = a_voter(frame_bytes_max=300)
+        raft, watch = a_voter(watch_frame_max_bytes=300)
         for level in range(50):
             raft.propose(1, [feature(level)])
         raft.commit()
@@ -273,7 +274,7 @@ def a_voter_with_a_snapshot() -> tuple[FakeRaft, Watch]:
     for level in range(60):
         raft.propose(1, [feature(level)])
     raft.commit()
-    config = WatchConfig(frame_bytes_max=300)
+    config = voter_config(watch_frame_max_bytes=300)
     return raft, Watch(CLUSTER, 1, raft, raft.epoch_at, config, snapshots=Snapshots())
 
 

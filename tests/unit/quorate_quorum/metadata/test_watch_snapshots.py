@@ -8,8 +8,8 @@ from collections.abc import AsyncGenerator
 import pytest
 
 from quorate_quorum.log.events import encode_events
-from quorate_quorum.metadata.watch import WatchConfig
 from quorate_quorum.v1.events_pb2 import Feature, MetadataEvent
+from tests.harness.configs import voter_config
 from tests.unit.quorate_quorum.client.builders import Recorder, World, feature, in_a_world
 
 
@@ -42,7 +42,7 @@ def test_a_voter_that_dies_in_the_middle_of_a_snapshot_leaves_nothing_of_it(seed
         told = [Snapshots((12, 1), n, is_slow=n > 0) for n in range(3)]
         for voter, snapshots in zip(world.voters, told, strict=True):
             voter.watch._snapshots = snapshots
-            voter.watch._config = WatchConfig(frame_bytes_max=100)
+            voter.watch._config = voter_config(watch_frame_max_bytes=100)
         recorder = Recorder()
         world.client.subscribe(recorder)
         await world.client.start()
