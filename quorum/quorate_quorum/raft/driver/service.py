@@ -34,7 +34,16 @@ from quorate_quorum.node.authorizer import (
 from quorate_quorum.node.features import from_wire as from_wire_features
 from quorate_quorum.raft.driver.answers import Answers
 from quorate_quorum.raft.driver.callers import Asked
-from quorate_quorum.raft.driver.wire import check_history, error_of, fetch_header
+from quorate_quorum.raft.driver.wire import (
+    check_history,
+    from_begin_epoch,
+    from_end_epoch,
+    from_fetch,
+    from_vote,
+    to_epoch_answer,
+    to_fetch_header,
+    to_vote_answer,
+)
 from quorate_quorum.raft.machine.events import (
     BeginEpochRequested,
     EndEpochRequested,
@@ -43,11 +52,7 @@ from quorate_quorum.raft.machine.events import (
     VoteRequested,
 )
 from quorate_quorum.raft.machine.messages import (
-    BeginEpochRequest,
-    EndEpochRequest,
-    FetchRequest,
     StreamKey,
-    VoteRequest,
 )
 from quorate_quorum.raft.machine.ready import FetchReply
 from quorate_quorum.raft.machine.voters import ReplicaKey
@@ -90,71 +95,39 @@ class RaftService:
 
     async def vote(self, message: raft_pb2.VoteRequest, peer: Peer) -> raft_pb2.VoteResponse:
         """Answer a candidate."""
-        request = VoteRequest(
-            ReplicaKey(message.voter_id, message.voter_directory_id),
-            ReplicaKey(message.candidate_id, message.candidate_directory_id),
-            message.epoch,
-            message.last_epoch,
-            message.log_end_offset,
-            message.pre_vote,
-            message.leadership_transfer,
-        )
+        request = from_vote(message)
         try:
-            self._check(VOTE, peer)
-            check_history(self._answers.peers.history, message.history)
-            if len(message.candidate_directory_id) != 16:
+            self._check(VOTE, peer, message.history)
+            if len(request.candidate.directory_id) != 16:
                 raise InvalidRequestError("candidate_directory_id must have 16 bytes")
             answer = await self._answers.ask(lambda caller: VoteRequested(request, caller))
         except QuorateError as error:
             return raft_pb2.VoteResponse(error=to_wire(error), leader_id=-1)
-        return raft_pb2.VoteResponse(
-            epoch=answer.epoch,
-            leader_id=answer.leader_id,
-            granted=answer.granted,
-            leader_directory_id=answer.leader_directory_id,
-        )
+        return to_vote_answer(answer)
 
     async def begin_epoch(
         self, message: raft_pb2.BeginEpochRequest, peer: Peer
     ) -> raft_pb2.BeginEpochResponse:
         """Take note of a leader."""
-        leader = ReplicaKey(message.leader_id, message.leader_directory_id)
-        request = BeginEpochRequest(message.epoch, leader, message.endpoint)
+        request = from_begin_epoch(message)
         try:
-            self._check(BEGIN_EPOCH, peer)
-            check_history(self._answers.peers.history, message.history)
+            self._check(BEGIN_EPOCH, peer, message.history)
             answer = await self._answers.ask(lambda caller: BeginEpochRequested(request, caller))
         except QuorateError as error:
             return raft_pb2.BeginEpochResponse(error=to_wire(error), leader_id=-1)
-        return raft_pb2.BeginEpochResponse(
-            error=error_of(answer.refusal),
-            epoch=answer.epoch,
-            leader_id=answer.leader_id,
-            leader_directory_id=answer.leader_directory_id,
-        )
+        return to_epoch_answer(raft_pb2.BeginEpochResponse, answer)
 
     async def end_epoch(
         self, message: raft_pb2.EndEpochRequest, peer: Peer
     ) -> raft_pb2.EndEpochResponse:
         """Take note that a leader ends its epoch."""
-        request = EndEpochRequest(
-            message.epoch,
-            message.leader_id,
-            tuple(message.preferred_successors),
-            message.handed_over_for_silence,
-        )
+        request = from_end_epoch(message)
         try:
-            self._check(END_EPOCH, peer)
-            check_history(self._answers.peers.history, message.history)
+            self._check(END_EPOCH, peer, message.history)
             answer = await self._answers.ask(lambda caller: EndEpochRequested(request, caller))
         except QuorateError as error:
             return raft_pb2.EndEpochResponse(error=to_wire(error), leader_id=-1)
-        return raft_pb2.EndEpochResponse(
-            error=error_of(answer.refusal),
-            epoch=answer.epoch,
-            leader_id=answer.leader_id,
-            leader_directory_id=answer.leader_directory_id,
-        )
+        return to_epoch_answer(raft_pb2.EndEpochResponse, answer)
 
     async def fetch(
         self, requests: AsyncIterator[raft_pb2.RaftFetchRequest], peer: Peer
@@ -209,7 +182,7 @@ class RaftService:
             return _fetch_error(error)
         if payload is None:
             return None
-        return Frame(fetch_header(reply.response), (payload,) if payload else ())
+        return Frame(to_fetch_header(reply.response), (payload,) if payload else ())
 
     async def fetch_snapshot(
         self, message: raft_pb2.FetchSnapshotRequest, peer: Peer
@@ -217,8 +190,7 @@ class RaftService:
         """Hand out a chunk of a snapshot, as the leader of the caller's epoch."""
         snapshot = SnapshotId(message.snapshot.offset, message.snapshot.epoch)
         try:
-            self._check(FETCH_SNAPSHOT, peer)
-            check_history(self._answers.peers.history, message.history)
+            self._check(FETCH_SNAPSHOT, peer, message.history)
             self._answers.check_leads(message.epoch)
             size, chunk = await self._answers.read_snapshot(
                 snapshot, message.position, message.max_bytes
@@ -239,8 +211,13 @@ class RaftService:
             return raft_pb2.DescribeNodeResponse(error=to_wire(error), leader_id=-1)
         return self._answers.describe_node()
 
-    def _check(self, method: Method[Any, Any], peer: Peer) -> None:
+    def _check(
+        self, method: Method[Any, Any], peer: Peer, history: raft_pb2.History | None = None
+    ) -> None:
+        """Raise unless the peer may call the method, and is of our history if it told one."""
         Caller(peer.principal, self._authorizer).check(REQUIRED[method])
+        if history is not None:
+            check_history(self._answers.peers.history, history)
 
 
 def _fetch_error(error: QuorateError) -> Frame[raft_pb2.RaftFetchHeader]:
@@ -251,13 +228,5 @@ def _fetch_received(
     stream: StreamKey, message: raft_pb2.RaftFetchRequest, endpoint: str
 ) -> Callable[[int], FetchReceived]:
     """Return what makes the event of a caller's number."""
-    request = FetchRequest(
-        message.epoch,
-        message.fetch_offset,
-        message.last_fetched_epoch,
-        message.log_start_offset,
-        message.high_watermark,
-        message.round,
-        message.is_behind,
-    )
+    request = from_fetch(message)
     return lambda caller: FetchReceived(stream, request, caller, endpoint)

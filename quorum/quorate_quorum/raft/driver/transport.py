@@ -35,10 +35,14 @@ from quorate_quorum.node.features import to_wire as to_wire_features
 from quorate_quorum.node.history import History
 from quorate_quorum.raft.driver.wire import (
     KNOWN,
-    epoch_response,
-    fetch_request,
-    fetch_response,
+    from_epoch_answer,
+    from_fetch_answer,
+    from_vote_answer,
+    to_begin_epoch,
+    to_end_epoch,
+    to_fetch,
     to_history,
+    to_vote,
 )
 from quorate_quorum.raft.machine.events import (
     EpochAnswered,
@@ -47,7 +51,7 @@ from quorate_quorum.raft.machine.events import (
     FetchBroken,
     VoteAnswered,
 )
-from quorate_quorum.raft.machine.messages import BeginEpochRequest, VoteRequest, VoteResponse
+from quorate_quorum.raft.machine.messages import BeginEpochRequest, VoteRequest
 from quorate_quorum.raft.machine.ready import Call, Fetch
 from quorate_quorum.raft.machine.voters import ReplicaKey
 from quorate_quorum.v1 import raft_pb2
@@ -102,7 +106,7 @@ class Transport:
         if self._session is None or self._session.number != fetch.session:
             self.keep_session(0)
             session = _Session(fetch.session)
-            request = fetch_request(fetch.request)
+            request = to_fetch(fetch.request)
             request.open.CopyFrom(self._open(fetch.session))
             session.put(request)
             self._session = session
@@ -111,7 +115,7 @@ class Transport:
                 self._follow(session, connection), f"raft fetch session {fetch.session}"
             )
         else:
-            self._session.put(fetch_request(fetch.request))
+            self._session.put(to_fetch(fetch.request))
 
     def keep_session(self, number: int) -> None:
         """Close the stream of any other session."""
@@ -168,7 +172,7 @@ class Transport:
             async with aclosing(connection.stream(RAFT_FETCH, session.requests())) as frames:
                 async for frame in frames:
                     if self._session is session:
-                        self._step(FetchAnswered(session.number, fetch_response(frame)))
+                        self._step(FetchAnswered(session.number, from_fetch_answer(frame)))
         except PeerRefusedError:
             refused = True
         except NetworkError as error:
@@ -179,7 +183,7 @@ class Transport:
 
     async def _carry_out(self, call: Call) -> None:
         connection = self.connection(call.to.endpoint)
-        voter = ReplicaKey(call.to.id, call.to.directory_id)
+        voter = call.to.key
         try:
             event = await self._ask(connection, voter, call)
         except DeadlineExceededError:
@@ -196,59 +200,26 @@ class Transport:
                 self._step(event)
 
     async def _ask(self, connection: Connection, voter: ReplicaKey, call: Call) -> Event | None:
-        request, timeout_ms = call.request, self._call_timeout_ms
-        history = to_history(self._history)
+        """Return the answer as an event; None if the voter refuses us."""
+        request, history, timeout_ms = call.request, self._history, self._call_timeout_ms
         if isinstance(request, VoteRequest):
-            vote = raft_pb2.VoteRequest(
-                history=history,
-                voter_id=request.voter.id,
-                voter_directory_id=request.voter.directory_id,
-                candidate_id=request.candidate.id,
-                candidate_directory_id=request.candidate.directory_id,
-                epoch=request.epoch,
-                last_epoch=request.last_epoch,
-                log_end_offset=request.log_end_offset,
-                pre_vote=request.pre_vote,
-                leadership_transfer=request.leadership_transfer,
-            )
+            vote = to_vote(history, request)
             answer = await connection.unary(VOTE, vote, timeout_ms=timeout_ms)
-            if self._is_refused(voter, answer.error):
-                return None
-            response = VoteResponse(
-                answer.epoch, answer.leader_id, answer.granted, answer.leader_directory_id
-            )
-            return VoteAnswered(voter, call.attempt, response)
-        if isinstance(request, BeginEpochRequest):
-            begin = raft_pb2.BeginEpochRequest(
-                history=history,
-                epoch=request.epoch,
-                leader_id=request.leader.id,
-                leader_directory_id=request.leader.directory_id,
-                endpoint=request.endpoint,
-            )
-            begun = await connection.unary(BEGIN_EPOCH, begin, timeout_ms=timeout_ms)
-            if begun.error.code not in KNOWN:
-                self._refuse(voter, begun.error)
-                return None
-            return EpochAnswered(voter, epoch_response(begun))
-        end = raft_pb2.EndEpochRequest(
-            history=history,
-            epoch=request.epoch,
-            leader_id=request.leader_id,
-            preferred_successors=request.preferred_successors,
-            handed_over_for_silence=request.handed_over_for_silence,
-        )
-        ended = await connection.unary(END_EPOCH, end, timeout_ms=timeout_ms)
-        if ended.error.code not in KNOWN:
-            self._refuse(voter, ended.error)
+            if answer.error.code == ErrorCode.ERROR_CODE_NONE:
+                return VoteAnswered(voter, call.attempt, from_vote_answer(answer))
+            self._refuse(voter, answer.error)
             return None
-        return EpochAnswered(voter, epoch_response(ended))
-
-    def _is_refused(self, voter: ReplicaKey, error: Error) -> bool:
-        if error.code == ErrorCode.ERROR_CODE_NONE:
-            return False
-        self._refuse(voter, error)
-        return True
+        told: raft_pb2.BeginEpochResponse | raft_pb2.EndEpochResponse
+        if isinstance(request, BeginEpochRequest):
+            begin = to_begin_epoch(history, request)
+            told = await connection.unary(BEGIN_EPOCH, begin, timeout_ms=timeout_ms)
+        else:
+            end = to_end_epoch(history, request)
+            told = await connection.unary(END_EPOCH, end, timeout_ms=timeout_ms)
+        if told.error.code in KNOWN:
+            return EpochAnswered(voter, from_epoch_answer(told))
+        self._refuse(voter, told.error)
+        return None
 
     def _refuse(self, voter: ReplicaKey, error: Error) -> None:
         is_stranger = error.code == ErrorCode.ERROR_CODE_WRONG_CLUSTER

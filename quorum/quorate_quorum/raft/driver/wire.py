@@ -1,23 +1,33 @@
-"""The machine's messages as protobuf, and back; a peer's history is checked here."""
+"""The machine's messages as protobuf (`to_...`) and back (`from_...`), each in this module only.
+
+A peer's history is checked here too: nothing else of a message counts if that is another one.
+"""
 
 from __future__ import annotations
 
-from quorate.errors import (
-    WrongClusterError,
-)
+from typing import TypeVar
+
+from quorate.errors import WrongClusterError
 from quorate.net.frame import Frame
 from quorate.v1.common_pb2 import Error, ErrorCode
 from quorate_quorum.node.history import History
 from quorate_quorum.raft.driver.batches import parse_batches
 from quorate_quorum.raft.machine.messages import (
+    BeginEpochRequest,
     DivergingEpoch,
+    EndEpochRequest,
     EpochResponse,
     FetchRequest,
     FetchResponse,
     Refusal,
+    VoteRequest,
+    VoteResponse,
 )
+from quorate_quorum.raft.machine.voters import ReplicaKey
 from quorate_quorum.snapshots.file import SnapshotId
 from quorate_quorum.v1 import raft_pb2
+
+EpochAnswer = TypeVar("EpochAnswer", raft_pb2.BeginEpochResponse, raft_pb2.EndEpochResponse)
 
 _CODES: dict[Refusal, ErrorCode.ValueType] = {
     Refusal.FENCED_EPOCH: ErrorCode.ERROR_CODE_FENCED_LEADER_EPOCH,
@@ -59,7 +69,117 @@ def _refusal(error: Error) -> Refusal | None:
     return _REFUSALS.get(error.code, Refusal.INVALID)
 
 
-def fetch_request(request: FetchRequest) -> raft_pb2.RaftFetchRequest:
+# --- votes --------------------------------------------------------------------------------------
+
+
+def to_vote(history: History, request: VoteRequest) -> raft_pb2.VoteRequest:
+    """Return the wire's form."""
+    return raft_pb2.VoteRequest(
+        history=to_history(history),
+        voter_id=request.voter.id,
+        voter_directory_id=request.voter.directory_id,
+        candidate_id=request.candidate.id,
+        candidate_directory_id=request.candidate.directory_id,
+        epoch=request.epoch,
+        last_epoch=request.last_epoch,
+        log_end_offset=request.log_end_offset,
+        pre_vote=request.pre_vote,
+        leadership_transfer=request.leadership_transfer,
+    )
+
+
+def from_vote(message: raft_pb2.VoteRequest) -> VoteRequest:
+    """Return the machine's form."""
+    return VoteRequest(
+        ReplicaKey(message.voter_id, message.voter_directory_id),
+        ReplicaKey(message.candidate_id, message.candidate_directory_id),
+        message.epoch,
+        message.last_epoch,
+        message.log_end_offset,
+        message.pre_vote,
+        message.leadership_transfer,
+    )
+
+
+def to_vote_answer(response: VoteResponse) -> raft_pb2.VoteResponse:
+    """Return the wire's form."""
+    return raft_pb2.VoteResponse(
+        epoch=response.epoch,
+        leader_id=response.leader_id,
+        granted=response.granted,
+        leader_directory_id=response.leader_directory_id,
+    )
+
+
+def from_vote_answer(answer: raft_pb2.VoteResponse) -> VoteResponse:
+    """Return the machine's form."""
+    return VoteResponse(answer.epoch, answer.leader_id, answer.granted, answer.leader_directory_id)
+
+
+# --- epochs that begin and end ------------------------------------------------------------------
+
+
+def to_begin_epoch(history: History, request: BeginEpochRequest) -> raft_pb2.BeginEpochRequest:
+    """Return the wire's form."""
+    return raft_pb2.BeginEpochRequest(
+        history=to_history(history),
+        epoch=request.epoch,
+        leader_id=request.leader.id,
+        leader_directory_id=request.leader.directory_id,
+        endpoint=request.endpoint,
+    )
+
+
+def from_begin_epoch(message: raft_pb2.BeginEpochRequest) -> BeginEpochRequest:
+    """Return the machine's form."""
+    leader = ReplicaKey(message.leader_id, message.leader_directory_id)
+    return BeginEpochRequest(message.epoch, leader, message.endpoint)
+
+
+def to_end_epoch(history: History, request: EndEpochRequest) -> raft_pb2.EndEpochRequest:
+    """Return the wire's form."""
+    return raft_pb2.EndEpochRequest(
+        history=to_history(history),
+        epoch=request.epoch,
+        leader_id=request.leader_id,
+        preferred_successors=request.preferred_successors,
+        handed_over_for_silence=request.handed_over_for_silence,
+    )
+
+
+def from_end_epoch(message: raft_pb2.EndEpochRequest) -> EndEpochRequest:
+    """Return the machine's form."""
+    return EndEpochRequest(
+        message.epoch,
+        message.leader_id,
+        tuple(message.preferred_successors),
+        message.handed_over_for_silence,
+    )
+
+
+def to_epoch_answer(kind: type[EpochAnswer], response: EpochResponse) -> EpochAnswer:
+    """Return the wire's form of the answer to BeginEpoch or EndEpoch."""
+    return kind(
+        error=error_of(response.refusal),
+        epoch=response.epoch,
+        leader_id=response.leader_id,
+        leader_directory_id=response.leader_directory_id,
+    )
+
+
+def from_epoch_answer(
+    answer: raft_pb2.BeginEpochResponse | raft_pb2.EndEpochResponse,
+) -> EpochResponse:
+    """Return the machine's form of the answer to BeginEpoch or EndEpoch."""
+    return EpochResponse(
+        answer.epoch, answer.leader_id, leader_directory_id=answer.leader_directory_id
+    )
+
+
+# --- fetches ------------------------------------------------------------------------------------
+
+
+def to_fetch(request: FetchRequest) -> raft_pb2.RaftFetchRequest:
     """Return the wire's form, without what opens a stream."""
     return raft_pb2.RaftFetchRequest(
         epoch=request.epoch,
@@ -72,7 +192,20 @@ def fetch_request(request: FetchRequest) -> raft_pb2.RaftFetchRequest:
     )
 
 
-def fetch_response(frame: Frame[raft_pb2.RaftFetchHeader]) -> FetchResponse:
+def from_fetch(message: raft_pb2.RaftFetchRequest) -> FetchRequest:
+    """Return the machine's form."""
+    return FetchRequest(
+        message.epoch,
+        message.fetch_offset,
+        message.last_fetched_epoch,
+        message.log_start_offset,
+        message.high_watermark,
+        message.round,
+        message.is_behind,
+    )
+
+
+def from_fetch_answer(frame: Frame[raft_pb2.RaftFetchHeader]) -> FetchResponse:
     """Return the machine's form; CorruptRecordError if the batches are damaged."""
     header = frame.header
     diverging = None
@@ -96,7 +229,7 @@ def fetch_response(frame: Frame[raft_pb2.RaftFetchHeader]) -> FetchResponse:
     )
 
 
-def fetch_header(response: FetchResponse) -> raft_pb2.RaftFetchHeader:
+def to_fetch_header(response: FetchResponse) -> raft_pb2.RaftFetchHeader:
     """Return the header of a fetch answer."""
     header = raft_pb2.RaftFetchHeader(
         error=error_of(response.refusal),
@@ -115,12 +248,3 @@ def fetch_header(response: FetchResponse) -> raft_pb2.RaftFetchHeader:
     if response.snapshot is not None:
         header.snapshot.offset, header.snapshot.epoch = response.snapshot
     return header
-
-
-def epoch_response(
-    answer: raft_pb2.BeginEpochResponse | raft_pb2.EndEpochResponse,
-) -> EpochResponse:
-    """Return the machine's form of an answer to BeginEpoch or EndEpoch."""
-    return EpochResponse(
-        answer.epoch, answer.leader_id, leader_directory_id=answer.leader_directory_id
-    )

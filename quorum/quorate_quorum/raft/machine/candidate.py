@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from quorate_quorum.raft.machine.events import Event, HardStateSaved, VoteAnswered
+from quorate_quorum.raft.machine.events import Event, HardStateSaved, VoteAnswered, VoteRequested
 from quorate_quorum.raft.machine.messages import EndEpochRequest, VoteRequest
 from quorate_quorum.raft.machine.ready import Call
 from quorate_quorum.raft.machine.role import Role
@@ -29,16 +29,21 @@ class _Election(Role):
             return self._stand("the election timeout passed")
         return None
 
-    def settle(self) -> Transition | None:
-        """A vote request can show that this disk forgot something: then it must not be elected."""
-        if not self.state.hard_state.is_behind:
-            return None
-        return ToUnattached(self.state.epoch, "it holds less than the quorum's history")
+    def check(self) -> None:
+        # Elected, it could lead with a log that lacks what its disk acknowledged and forgot.
+        assert not self.state.hard_state.is_behind
 
     def step(self, event: Event) -> Transition | None:
         if isinstance(event, VoteAnswered) and event.response.epoch <= self.state.epoch:
             return self._vote_answered(event)
         return super().step(event)
+
+    def _vote_requested(self, event: VoteRequested) -> Transition | None:
+        """A vote request can show that this disk forgot something: then it stands no more."""
+        to = super()._vote_requested(event)
+        if to is None and self.state.hard_state.is_behind:
+            return ToUnattached(self.state.epoch, "it holds less than the quorum's history")
+        return to
 
     def _vote_answered(self, event: VoteAnswered) -> Transition | None:
         # A vote for an earlier attempt was given in another epoch, or before a newer log was seen.
@@ -126,6 +131,7 @@ class Candidate(_Election):
         return super().step(event)
 
     def check(self) -> None:
+        super().check()
         assert self.state.hard_state.voted_for == self.state.me
 
     def _won(self) -> Transition | None:

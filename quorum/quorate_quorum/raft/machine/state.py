@@ -1,7 +1,7 @@
 """What the roles of one replica share: hard state, log, counters, and what is to be done next.
 
 A role reads and changes this state and nothing else. What the machine wants done is collected in
-an `Outbox`, and leaves as a Ready: never before the epoch and the vote behind it are on disk.
+an `Outbox`, and leaves as a Ready. Messages leave only once epoch and vote are on disk.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ EpochStartEncoder = Callable[[int, bool, int], Batch]
 #: (low, high) -> a whole number between them, both included.
 Chance = Callable[[int, int], int]
 
-#: No voter's id: the product spreads the timeouts of voters that draw the same numbers.
+#: Times the id, this prime spreads the timeouts of voters that draw the same numbers.
 _SPREAD = 7919
 
 
