@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from quorate_broker.listeners.grpc.answers import Hints
     from quorate_broker.operations.produce import Produce
     from quorate_broker.replica.produce_queue import Produced
+    from quorate_quorum.node.config import BrokerConfig
 
 #: Results in one response.
 RESPONSE_RESULTS_MAX = 4_096
@@ -35,16 +36,14 @@ BatchTag = tuple[int, int]
 
 
 class ProduceStream:
-    """The state of one stream; the service owns it and closes it.
+    """The state of one stream; the service owns it and closes it."""
 
-    `results_max`: results that the client has not taken; no frame is read beyond them.
-    """
-
-    def __init__(self, produce: Produce, peer: Peer, hints: Hints, results_max: int) -> None:
+    def __init__(self, produce: Produce, peer: Peer, hints: Hints, config: BrokerConfig) -> None:
         self._produce = produce
         self._session = produce.session(peer.principal, self._completed)
         self._hints = hints
-        self._results_max = results_max
+        #: Results that the client has not taken; no frame is read beyond them.
+        self._results_max = config.stream_results_max
         self._ready: deque[ProduceResult] = deque()
         self._last_request_id = -1
         self._reading = True

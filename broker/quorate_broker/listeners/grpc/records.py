@@ -77,9 +77,7 @@ class RecordsService:
         self, requests: AsyncIterator[Frame[ProduceHeader]], peer: Peer
     ) -> AsyncGenerator[ProduceResponse, None]:
         hints = Hints(peer, self._replicas)
-        stream = ProduceStream(
-            self._operations.produce, peer, hints, self._config.stream_results_max
-        )
+        stream = ProduceStream(self._operations.produce, peer, hints, self._config)
         async with self._open(stream, requests):
             while results := await stream.next_results():
                 yield ProduceResponse(results=results)

@@ -16,15 +16,12 @@ from quorate_quorum.node.authorizer import ALLOW_ALL
 from tests.unit.quorate_broker.operations.builders import (
     ANN,
     DenyAll,
+    no_controller,
 )
 
 
 async def one_block() -> range:
     return range(7, 8)
-
-
-async def no_controller() -> range:
-    raise QuorumUnavailableError("no controller")
 
 
 async def test_ids_come_from_blocks_and_are_given_once() -> None:
