@@ -57,22 +57,15 @@ class Guard:
 
     def fail(self, what: str, error: OSError | CorruptRecordError) -> StorageError:
         """End the use of the log; return what to raise."""
-        failure = self.fatal_error(what, error)
+        failure = self.error(what, error, nothing_done=False)
         self.failure = self.failure or failure
         log.error("log failed", directory=self._directory, reason=str(failure))
         return failure
 
-    def fatal_error(self, what: str, error: OSError | CorruptRecordError) -> StorageError:
-        """Return what to raise for an error that leaves no usable log."""
-        return self._error(what, error, nothing_done=False)
-
-    def read_error(self, what: str, error: OSError | CorruptRecordError) -> StorageError:
-        """Return what to raise for a read; the log may be used as before."""
-        return self._error(what, error, nothing_done=True)
-
-    def _error(
+    def error(
         self, what: str, error: OSError | CorruptRecordError, *, nothing_done: bool
     ) -> StorageError:
+        """Return what to raise; `nothing_done`: the log may be used as before."""
         text = f"{self._directory}: {what}"
         if isinstance(error, CorruptRecordError):
             return LogCorruptError(f"{text}: {error}")

@@ -95,7 +95,7 @@ class Log:
         except BaseException as error:
             await parts.close()
             if isinstance(error, OSError | CorruptRecordError):
-                raise parts.guard.fatal_error("can't open the log", error) from error
+                raise parts.guard.error("can't open the log", error, nothing_done=False) from error
             raise
         return cls(parts, syncer, observed, recovered)
 
@@ -168,7 +168,7 @@ class Log:
         try:
             return await self._segments.describe()
         except (OSError, CorruptRecordError) as error:
-            raise self._guard.read_error("can't read", error) from error
+            raise self._guard.error("can't read", error, nothing_done=True) from error
 
     # Appends
 
@@ -224,7 +224,7 @@ class Log:
         except (OSError, CorruptRecordError) as error:
             if truncations != extent.truncations or offset < extent.start:
                 return b""
-            raise self._guard.read_error("can't read", error) from error
+            raise self._guard.error("can't read", error, nothing_done=True) from error
         return found if truncations == extent.truncations else b""
 
     async def offset_for_time(self, timestamp_ms: int, *, end: int) -> tuple[int, int] | None:
@@ -236,7 +236,7 @@ class Log:
         except (OSError, CorruptRecordError) as error:
             if truncations != self._extent.truncations:
                 return None
-            raise self._guard.read_error("can't search", error) from error
+            raise self._guard.error("can't search", error, nothing_done=True) from error
         return found if truncations == self._extent.truncations else None
 
     # What survives
