@@ -131,6 +131,17 @@ def test_the_client_library_logs_through_the_standard_library() -> None:
     assert importers == []
 
 
+def test_no_test_imports_another_test_module() -> None:
+    """What several modules use is in a builders.py of their room, or in tests/harness."""
+    pattern = re.compile(r"^\s*(?:from|import) (tests[\w.]*\.test_\w+)", re.MULTILINE)
+    found = {
+        str(path.relative_to(ROOT)): pattern.findall(path.read_text())
+        for path in sources()
+        if path.is_relative_to(ROOT / "tests") and pattern.search(path.read_text())
+    }
+    assert found == {}
+
+
 def test_nothing_is_left_for_later() -> None:
     """No FIXME, no TODO: what is not there says so to the user, or is in the README."""
     words = re.compile(r"\b(FIXME|TODO|XXX|HACK)\b")

@@ -15,7 +15,7 @@ from quorate_quorum.snapshots import file as files
 from quorate_quorum.v1.events_pb2 import Config, MetadataEvent
 from tests.harness.quorum_snapshots import is_whole
 from tests.unit.quorate_quorum.builders import DATA, Machine, World, in_a_world
-from tests.unit.quorate_quorum.raft.driver.test_installs import SMALL, agree, start_all, take, write
+from tests.unit.quorate_quorum.raft.driver.builders import SMALL, agree, start_all, take, write
 
 pytestmark = [pytest.mark.simulation, pytest.mark.timeout(300)]
 

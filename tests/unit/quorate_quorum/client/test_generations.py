@@ -51,7 +51,7 @@ from tests.unit.quorate_quorum.client.builders import (
     client_config,
     in_a_world,
 )
-from tests.unit.quorate_quorum.metadata.test_watch import a_voter, in_virtual_time
+from tests.unit.quorate_quorum.metadata.builders import a_voter, in_virtual_time
 
 PEER = Peer("test")
 

@@ -17,17 +17,27 @@ from quorate_quorum.controller.driver.controller import Controller
 from quorate_quorum.controller.driver.reign import Decided, Decision
 from quorate_quorum.controller.driver.service import ControllerService
 from quorate_quorum.controller.driver.sessions import Session
+from quorate_quorum.metadata.delta import replayed
 from quorate_quorum.metadata.image import MetadataImage
 from quorate_quorum.metadata.watch import Watch
 from quorate_quorum.methods import FORWARD
 from quorate_quorum.node.environment import Environment
 from quorate_quorum.v1 import controller_pb2 as wire
+from quorate_quorum.v1 import events_pb2 as ev
 from quorate_quorum.v1.events_pb2 import Feature, MetadataEvent
 from quorate_testing.in_process import InProcessListener, InProcessNetwork
 from quorate_testing.simulated.loop import SimulatedLoop, simulate
+from tests.harness.addresses import listening_at
 from tests.harness.configs import voter_config
 from tests.harness.fake_broker import FakeBroker
 from tests.harness.fake_raft import AnyFeature, FakeRaft
+from tests.unit.quorate_quorum.metadata.builders import (
+    context,
+    create_topics,
+    directory_id,
+    incarnation,
+    topic_id,
+)
 
 R = TypeVar("R")
 
@@ -189,3 +199,57 @@ def in_a_world(program: Program) -> None:
 async def beats(**fields: Any) -> AsyncIterator[wire.HeartbeatRequest]:
     yield wire.HeartbeatRequest(cluster_id=CLUSTER, **fields)
     await asyncio.sleep(1000)
+
+
+def request(
+    broker: int = 0,
+    run: int = 2,
+    *,
+    disks: tuple[int, ...] = (0,),
+    tail_intact: bool = True,
+    sync_failed: bool = False,
+) -> wire.RegisterRequest:
+    return wire.RegisterRequest(
+        broker_id=broker,
+        incarnation=incarnation(broker, run),
+        **listening_at(f"b{broker}:9092"),
+        host=f"h{broker}",
+        directories=[
+            ev.Directory(
+                directory_id=directory_id(broker, i),
+                tail_intact=tail_intact,
+                sync_failed=sync_failed,
+            )
+            for i in disks
+        ],
+    )
+
+
+def new(
+    name: str = "orders",
+    partitions: int = 1,
+    factor: int = -1,
+    *,
+    number: int = 1,
+    configs: dict[str, str] | None = None,
+    assignments: list[list[int]] | None = None,
+) -> admin.NewTopic:
+    return admin.NewTopic(
+        name=name,
+        topic_id=topic_id(number),
+        num_partitions=partitions,
+        replication_factor=factor,
+        configs=configs or {},
+        assignments=[admin.ReplicaAssignment(replicas=ids) for ids in assignments or []],
+    )
+
+
+def create(
+    image: MetadataImage,
+    *topics: admin.NewTopic,
+    validate_only: bool = False,
+    internal: bool = False,
+) -> tuple[MetadataImage, list[admin.CreatedTopic]]:
+    request = admin.CreateTopicsRequest(topics=topics, validate_only=validate_only)
+    outcome = create_topics(image, request, context(image), internal=internal)
+    return replayed(image, outcome.events), list(outcome.response.topics)

@@ -11,7 +11,8 @@ from quorate_quorum.metadata.delta import replayed
 from quorate_quorum.metadata.image import MetadataImage
 from quorate_quorum.v1 import controller_pb2 as wire
 from quorate_quorum.v1 import events_pb2 as ev
-from tests.harness.addresses import listener, listening_at
+from tests.harness.addresses import listener
+from tests.unit.quorate_quorum.controller.builders import request
 from tests.unit.quorate_quorum.metadata.builders import (
     brokers,
     built,
@@ -24,30 +25,6 @@ from tests.unit.quorate_quorum.metadata.builders import (
     topic_id,
     with_partition,
 )
-
-
-def request(
-    broker: int = 0,
-    run: int = 2,
-    *,
-    disks: tuple[int, ...] = (0,),
-    tail_intact: bool = True,
-    sync_failed: bool = False,
-) -> wire.RegisterRequest:
-    return wire.RegisterRequest(
-        broker_id=broker,
-        incarnation=incarnation(broker, run),
-        **listening_at(f"b{broker}:9092"),
-        host=f"h{broker}",
-        directories=[
-            ev.Directory(
-                directory_id=directory_id(broker, i),
-                tail_intact=tail_intact,
-                sync_failed=sync_failed,
-            )
-            for i in disks
-        ],
-    )
 
 
 def register(

@@ -10,8 +10,7 @@ from quorate.net.network import NoAnswer
 from quorate_quorum.controller.decisions import brokers as decide
 from quorate_quorum.controller.decisions.topics import raise_internal_topics
 from quorate_quorum.metadata.delta import replayed
-from tests.unit.quorate_quorum.controller.test_brokers import request
-from tests.unit.quorate_quorum.controller.test_topics import create, new
+from tests.unit.quorate_quorum.controller.builders import create, new, request
 from tests.unit.quorate_quorum.metadata.builders import brokers, config_event, context, topic_id
 
 

@@ -13,6 +13,7 @@ from quorate_quorum.controller.decisions.topics import (
 )
 from quorate_quorum.metadata.delta import replayed
 from quorate_quorum.metadata.image import MetadataImage
+from tests.unit.quorate_quorum.controller.builders import create, new
 from tests.unit.quorate_quorum.metadata.builders import (
     RACKS,
     brokers,
@@ -26,36 +27,6 @@ from tests.unit.quorate_quorum.metadata.builders import (
     unfence_event,
     with_partition,
 )
-
-
-def new(
-    name: str = "orders",
-    partitions: int = 1,
-    factor: int = -1,
-    *,
-    number: int = 1,
-    configs: dict[str, str] | None = None,
-    assignments: list[list[int]] | None = None,
-) -> admin.NewTopic:
-    return admin.NewTopic(
-        name=name,
-        topic_id=topic_id(number),
-        num_partitions=partitions,
-        replication_factor=factor,
-        configs=configs or {},
-        assignments=[admin.ReplicaAssignment(replicas=ids) for ids in assignments or []],
-    )
-
-
-def create(
-    image: MetadataImage,
-    *topics: admin.NewTopic,
-    validate_only: bool = False,
-    internal: bool = False,
-) -> tuple[MetadataImage, list[admin.CreatedTopic]]:
-    request = admin.CreateTopicsRequest(topics=topics, validate_only=validate_only)
-    outcome = create_topics(image, request, context(image), internal=internal)
-    return replayed(image, outcome.events), list(outcome.response.topics)
 
 
 def test_the_invoice_topic_lies_as_the_design_says() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Any
 
 from quorate.v1 import admin_pb2 as admin
@@ -12,10 +12,16 @@ from quorate_quorum.controller.decisions.sweep import Sweep
 from quorate_quorum.metadata.delta import replayed
 from quorate_quorum.metadata.image import EMPTY, MetadataImage
 from quorate_quorum.metadata.partitions import PartitionImage
+from quorate_quorum.metadata.watch import Watch
 from quorate_quorum.v1 import events_pb2 as ev
+from quorate_testing.simulated.loop import SimulatedLoop, simulate
 from tests.harness.addresses import listening_at
+from tests.harness.configs import voter_config
+from tests.harness.fake_raft import FakeRaft
 
 RACKS: Mapping[int, str] = {0: "R1", 1: "R1", 2: "R1", 3: "R2", 4: "R2", 5: "R2"}
+
+CLUSTER = "c1"
 
 
 def directory_id(broker_id: int, index: int = 0) -> bytes:
@@ -223,3 +229,15 @@ def context(image: MetadataImage) -> Context:
         return b"new" + counter[0].to_bytes(13, "big")
 
     return Context(now_ms=1_000, next_offset=image.offset, new_id=new_id)
+
+
+def in_virtual_time(program: Callable[[SimulatedLoop], Coroutine[Any, Any, None]]) -> None:
+    simulate(program, seed=1, time_max_s=60)
+
+
+def a_voter(**config: int) -> tuple[FakeRaft, Watch]:
+    raft = FakeRaft(commits_soon=False)
+    raft.format()
+    raft.lead(1)
+    watch = Watch(CLUSTER, 1, raft, raft.epoch_at, voter_config(**config))
+    return raft, watch

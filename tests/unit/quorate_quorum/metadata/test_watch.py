@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from typing import Any, cast
 
@@ -18,28 +18,16 @@ from quorate_quorum.metadata.loader import Loader
 from quorate_quorum.metadata.watch import Watch
 from quorate_quorum.v1.controller_pb2 import WatchHeader, WatchRequest
 from quorate_quorum.v1.events_pb2 import Feature, MetadataEvent
-from quorate_testing.simulated.loop import SimulatedLoop, simulate
+from quorate_testing.simulated.loop import SimulatedLoop
 from tests.harness.configs import voter_config
 from tests.harness.fake_raft import AnyFeature, FakeRaft
+from tests.unit.quorate_quorum.metadata.builders import CLUSTER, a_voter, in_virtual_time
 
-CLUSTER = "c1"
 Frames = AsyncIterator[Frame[WatchHeader]]
 
 
 def feature(level: int) -> MetadataEvent:
     return MetadataEvent(feature=Feature(name="x", level=level))
-
-
-def in_virtual_time(program: Callable[[SimulatedLoop], Coroutine[Any, Any, None]]) -> None:
-    simulate(program, seed=1, time_max_s=60)
-
-
-def a_voter(**config: int) -> tuple[FakeRaft, Watch]:
-    raft = FakeRaft(commits_soon=False)
-    raft.format()
-    raft.lead(1)
-    watch = Watch(CLUSTER, 1, raft, raft.epoch_at, voter_config(**config))
-    return raft, watch
 
 
 def opened(watch: Watch, **fields: Any) -> Any:

@@ -16,7 +16,6 @@ from quorate.net.methods import DELETE_TOPICS
 from quorate.net.principal import ANONYMOUS
 from quorate.v1 import admin_pb2
 from quorate_quorum.client.client import QuorumClient
-from quorate_quorum.controller.decisions.outcome import Outcome
 from quorate_quorum.metadata.delta import MetadataDelta
 from quorate_quorum.metadata.image import MetadataImage
 from quorate_quorum.node.config import BrokerConfig
@@ -29,52 +28,7 @@ from quorate_quorum.v1.events_pb2 import Config, Feature, MetadataEvent, Snapsho
 from quorate_testing.simulated.disk import SimulatedDisk
 from tests.harness.fake_broker import FakeBroker
 from tests.unit.quorate_quorum.builders import CLUSTER, DATA, Machine, World, in_a_world
-
-SMALL: dict[str, Any] = {
-    "metadata_log_segment_bytes": 2048,
-    "quorum_fetch_snapshot_max_bytes": 100,
-}
-
-
-async def start_all(world: World, **settings: Any) -> None:
-    for voter in world.voters:
-        await voter.start(**SMALL, **settings)
-
-
-async def write(world: World, count: int, *among: Machine) -> None:
-    """Set so many cluster configs, each committed, whoever leads."""
-    for number in range(count):
-        name, value = f"key.{number % 5}", f"{world.loop.time()} {number}"
-        event = MetadataEvent(config=Config(name=name, value=value))
-        while True:
-            leader = await world.controller(*among)
-            try:
-                decided = leader.server._rooms.controller.active().reign.run(  # type: ignore[union-attr]
-                    lambda *_, event=event: Outcome((event,), None)
-                )
-                await leader.run(decided)
-            except QuorateError:
-                await asyncio.sleep(0.01)
-                continue
-            break
-
-
-async def take(machine: Machine) -> SnapshotId:
-    taken: SnapshotId = await machine.run(machine.server.take_snapshot())
-    return taken
-
-
-def same_images(*machines: Machine) -> bool:
-    images = [machine.server.image for machine in machines]
-    return len({image.offset for image in images}) == 1
-
-
-async def agree(world: World, *machines: Machine) -> None:
-    """Wait until all show one image, event for event."""
-    among = machines or tuple(world.voters)
-    await world.until(lambda: same_images(*among))
-    first, *others = [list(machine.server.image.to_events()) for machine in among]
-    assert all(other == first for other in others)
+from tests.unit.quorate_quorum.raft.driver.builders import SMALL, agree, start_all, take, write
 
 
 def test_a_voter_long_away_installs_while_writes_go_on() -> None:
