@@ -63,6 +63,7 @@ MACHINES = [
     "broker/quorate_broker/replica/in_sync_replicas.py",
     "broker/quorate_broker/replica/leader.py",
     "broker/quorate_broker/replica/follower.py",
+    "broker/quorate_broker/replica/producer_memory.py",
     "broker/quorate_broker/replica/producers.py",
     "clients/quorate/aio/offset_waiters.py",
     "clients/quorate/cluster/topic_views.py",

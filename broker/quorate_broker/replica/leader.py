@@ -171,7 +171,7 @@ class Leader:
         hold was promised to be on more of them (KIP-966). And it does not pass a member that the
         controller may have taken in meanwhile: elected, that member would lack what is committed.
         """
-        if len(self.isr) < self.min_isr:
+        if not self.has_enough_replicas:
             return False
         least = min(self._end_of(broker_id) for broker_id in self.in_sync.maximal)
         if least < self.high_watermark:
@@ -221,7 +221,7 @@ class Leader:
     @property
     def has_enough_replicas(self) -> bool:
         """Whether acks=all may be promised."""
-        return len(self.isr) >= self.min_isr
+        return len(self.in_sync.committed) >= self.min_isr
 
     @property
     def knows_high_watermark(self) -> bool:
@@ -310,5 +310,5 @@ class Leader:
 
     def _assert_invariants(self, least: int) -> None:
         assert self.high_watermark <= self.own_end <= self.log_end_offset
-        for broker_id in self.isr:
+        for broker_id in self.in_sync.committed:
             assert self._end_of(broker_id) >= least, f"{broker_id} lacks what counts as committed"

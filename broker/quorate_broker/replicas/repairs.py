@@ -1,7 +1,9 @@
-"""Replicas with less than they had: told to the controller, then cut to what is good, and followed.
+"""Replicas with less than they had: told to the controller, then cut to what is good.
 
-found -> noted on the disk -> told (Losses) -> the controller counts on it no more
--> a corrupt log is salvaged up to its first bad batch -> it follows like any other
+1. The loss is found: when the log is opened, or while it is in use. It is noted on the disk.
+2. Heartbeats tell of it (Losses) until the controller counts on the replica no more.
+3. A corrupt log is salvaged: it is cut at its first bad batch.
+4. The replica follows like any other, and fetches what it lacks.
 """
 
 from __future__ import annotations
