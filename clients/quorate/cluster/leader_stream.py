@@ -184,7 +184,10 @@ class LeaderStreams(Generic[S]):
         for stream in self:
             is_silent |= stream.tick(now)
             if stream.is_unused and stream.endpoint not in endpoints:
-                self._streams[stream.endpoint].remove(stream)
+                listed = self._streams[stream.endpoint]
+                listed.remove(stream)
+                if not listed:
+                    del self._streams[stream.endpoint]
                 stream.leave()  # not waiting for its end: a tick that waits expires nothing
         return is_silent
 
