@@ -14,14 +14,14 @@ from tests.harness.world import plan_of, shape_of
 
 
 @dataclass
-class World:
+class Situation:
     """What Damages asks."""
 
     now_s: float = 0.0
     is_in_sync: bool = True
 
 
-def damages(world: World, shape: Shape) -> Damages:
+def damages(world: Situation, shape: Shape) -> Damages:
     return Damages(shape, lambda: world.is_in_sync, lambda: world.now_s)
 
 
@@ -31,7 +31,7 @@ def broker(number: int) -> SimulatedNode:
 
 
 def test_fewer_than_min_isr_are_hurt_until_all_are_in_sync_again() -> None:
-    world = World()
+    world = Situation()
     told = damages(world, Shape(min_isr=2))
     first, second = broker(1), broker(2)
     assert told.may_hurt(first)
@@ -45,7 +45,7 @@ def test_fewer_than_min_isr_are_hurt_until_all_are_in_sync_again() -> None:
 
 
 async def test_a_flipped_bit_that_nobody_has_found_counts_although_all_are_in_sync() -> None:
-    world = World()
+    world = Situation()
     told = damages(world, Shape(min_isr=2))
     first, second = broker(1), broker(2)
     file = await first.disk.open("/log", create=True)
@@ -60,8 +60,8 @@ async def test_a_flipped_bit_that_nobody_has_found_counts_although_all_are_in_sy
 
 
 def test_nothing_is_hurt_where_nothing_may_be_but_beyond_the_promise() -> None:
-    assert not damages(World(), Shape(min_isr=1)).may_hurt(broker(1))
-    told = damages(World(), Shape(min_isr=1, beyond=True))
+    assert not damages(Situation(), Shape(min_isr=1)).may_hurt(broker(1))
+    told = damages(Situation(), Shape(min_isr=1, beyond=True))
     assert told.may_hurt(broker(1))
     assert told.exceeded
 

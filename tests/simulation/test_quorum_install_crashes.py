@@ -14,7 +14,7 @@ from quorate_quorum.raft.driver.bootstrap import metadata_directory
 from quorate_quorum.snapshots import file as files
 from quorate_quorum.v1.events_pb2 import Config, MetadataEvent
 from tests.harness.quorum_snapshots import is_whole
-from tests.unit.quorate_quorum.builders import DATA, Machine, World, in_a_world
+from tests.unit.quorate_quorum.builders import DATA, Machine, VoterWorld, in_a_world
 from tests.unit.quorate_quorum.raft.driver.builders import SMALL, agree, start_all, take, write
 
 pytestmark = [pytest.mark.simulation, pytest.mark.timeout(300)]
@@ -79,7 +79,7 @@ def check_disk(machine: Machine) -> None:
     assert start == 0 or max(whole, default=0) >= start, (start, whole)
 
 
-async def with_a_tail(world: World, away: Machine) -> None:
+async def with_a_tail(world: VoterWorld, away: Machine) -> None:
     """Let it lead alone, and write what the others never see: a past that is not theirs."""
     others = [v.name for v in world.voters if v is not away]
     while not away.server.is_controller:
@@ -96,7 +96,7 @@ async def with_a_tail(world: World, away: Machine) -> None:
     world.network.heal()
 
 
-async def install(world: World, *, at: int, kind: str, has_tail: bool) -> bool:
+async def install(world: VoterWorld, *, at: int, kind: str, has_tail: bool) -> bool:
     """Return whether the voter died in its install; it is whole afterwards in any case."""
     await start_all(world)
     await write(world, 3)
@@ -142,7 +142,7 @@ def test_a_voter_dies_at_each_operation_of_an_install(kind: str, has_tail: bool)
     for at in range(1, OPERATIONS_MAX):
         died: list[bool] = []
 
-        async def program(world: World, at: int = at, died: list[bool] = died) -> None:
+        async def program(world: VoterWorld, at: int = at, died: list[bool] = died) -> None:
             died.append(await install(world, at=at, kind=kind, has_tail=has_tail))
 
         in_a_world(program, seed=at)
@@ -151,7 +151,7 @@ def test_a_voter_dies_at_each_operation_of_an_install(kind: str, has_tail: bool)
     assert 10 < at < OPERATIONS_MAX - 1
 
 
-async def taking(world: World, *, at: int, kind: str) -> bool:
+async def taking(world: VoterWorld, *, at: int, kind: str) -> bool:
     """Return whether the voter died while it took its second snapshot, and cut its log."""
     (one,) = world.voters
     await one.start(**SMALL)
@@ -182,7 +182,7 @@ def test_a_voter_dies_at_each_operation_of_taking_a_snapshot(kind: str) -> None:
     for at in range(1, OPERATIONS_MAX):
         died: list[bool] = []
 
-        async def program(world: World, at: int = at, died: list[bool] = died) -> None:
+        async def program(world: VoterWorld, at: int = at, died: list[bool] = died) -> None:
             died.append(await taking(world, at=at, kind=kind))
 
         in_a_world(program, voters=1, seed=at)

@@ -33,7 +33,7 @@ pytestmark = pytest.mark.simulation
 
 
 @dataclass(slots=True)
-class World:
+class LedQuorum:
     """Three voters that have elected a leader and committed something."""
 
     quorum: Quorum
@@ -68,15 +68,15 @@ def set_state(raft: Raft, state: HardState) -> None:
 # -- what breaks each rule
 
 
-def another_leads(world: World) -> None:
+def another_leads(world: LedQuorum) -> None:
     raft_of(world.follower).role = copy(world.reign)
 
 
-def leads_twice(world: World) -> None:
+def leads_twice(world: LedQuorum) -> None:
     raft_of(world.leader).role = copy(world.reign)
 
 
-def leads_without_what_is_committed(world: World) -> None:
+def leads_without_what_is_committed(world: LedQuorum) -> None:
     raft = raft_of(world.follower)
     set_state(raft, replace(raft.hard_state, epoch=raft.epoch + 1))
     raft.ledger.log_end_offset = world.rules.committed_end - 1
@@ -85,80 +85,80 @@ def leads_without_what_is_committed(world: World) -> None:
     raft.role = reign
 
 
-def appends_another_batch(world: World) -> None:
+def appends_another_batch(world: LedQuorum) -> None:
     (base, epoch), _ = max(world.rules.batches.items())
     raft_of(world.follower).state.append(Batch(base, base + 1, epoch, b"another"))
 
 
-def applies_another_batch(world: World) -> None:
+def applies_another_batch(world: LedQuorum) -> None:
     world.rules.committed[world.rules.committed_end] = b"another"
 
 
-def applies_out_of_order(world: World) -> None:
+def applies_out_of_order(world: LedQuorum) -> None:
     world.rules.runs[world.follower.name].applied_end -= 1
 
 
-def high_watermark_falls(world: World) -> None:
+def high_watermark_falls(world: LedQuorum) -> None:
     raft_of(world.follower).ledger.high_watermark -= 1
 
 
-def epoch_falls(world: World) -> None:
+def epoch_falls(world: LedQuorum) -> None:
     raft = raft_of(world.follower)
     set_state(raft, replace(raft.hard_state, epoch=raft.epoch - 1))
 
 
-def starts_in_an_older_epoch(world: World) -> None:
+def starts_in_an_older_epoch(world: LedQuorum) -> None:
     one = world.follower
     world.rules.epochs[raft_of(one).me, one.disks_lost] = 99
     world.quorum.kill(one)
     world.quorum.let_go(one)
 
 
-def votes_twice(world: World) -> None:
+def votes_twice(world: LedQuorum) -> None:
     raft = raft_of(world.follower)
     set_state(raft, replace(raft.hard_state, voted_for=raft.me))
 
 
-def two_voters_go_at_once(world: World) -> None:
+def two_voters_go_at_once(world: LedQuorum) -> None:
     change_voters(world, lambda voters: VoterSet(voters.voters[:1]))
 
 
-def two_changes_wait(world: World) -> None:
+def two_changes_wait(world: LedQuorum) -> None:
     change_voters(world, lambda voters: VoterSet(voters.voters[:2]))
     change_voters(world, lambda voters: VoterSet(voters.voters[:1]))
 
 
-def change_voters(world: World, change: Callable[[VoterSet], VoterSet]) -> None:
+def change_voters(world: LedQuorum, change: Callable[[VoterSet], VoterSet]) -> None:
     raft = raft_of(world.leader)
     base = raft.ledger.log_end_offset
     raft.state.append(Batch(base, base + 1, raft.epoch, b"voters", change(raft.ledger.voters)))
 
 
-def log_begins_above_nothing(world: World) -> None:
+def log_begins_above_nothing(world: LedQuorum) -> None:
     raft_of(world.follower).ledger.log_start_offset = 1
 
 
-def shows_another_image(world: World) -> None:
+def shows_another_image(world: LedQuorum) -> None:
     controller = world.follower.controller
     assert controller is not None
     world.rules.digests[controller.image.offset] = 0
     world.rules.compare_image(world.follower, controller.image)
 
 
-def loads_an_image_of_nobody(world: World) -> None:
+def loads_an_image_of_nobody(world: LedQuorum) -> None:
     controller = world.follower.controller
     assert controller is not None
     world.rules.images.clear()
     world.rules._loaded(world.follower, controller.image)
 
 
-def stops_itself(world: World) -> None:
+def stops_itself(world: LedQuorum) -> None:
     server = world.follower.server
     assert server is not None
     server.raft.loop.fail("of a bug")
 
 
-def breaks_a_rule_under_a_full_disk(world: World) -> None:
+def breaks_a_rule_under_a_full_disk(world: LedQuorum) -> None:
     world.follower.excuses["full disk"] += 1
     applies_another_batch(world)
 
@@ -191,7 +191,7 @@ def breaks_a_rule_under_a_full_disk(world: World) -> None:
         pytest.param(stops_itself, "stopped itself", id="no voter stops of itself"),
     ],
 )
-def test_each_rule_sees_what_breaks_it(breaks: Callable[[World], None], rule: str) -> None:
+def test_each_rule_sees_what_breaks_it(breaks: Callable[[LedQuorum], None], rule: str) -> None:
     async def program(loop: SimulatedLoop) -> None:
         quorum = Quorum(loop, 3, SETTINGS)
         rules = Rules(quorum)
@@ -204,7 +204,7 @@ def test_each_rule_sees_what_breaks_it(breaks: Callable[[World], None], rule: st
             for _ in range(3):
                 await clients.operate(leader, "write")
             await asyncio.sleep(1)
-            world = World(quorum, rules)
+            world = LedQuorum(quorum, rules)
             breaks(world)
             loop.ran.update(dict.fromkeys(quorum.names))
             await asyncio.sleep(0)

@@ -32,7 +32,7 @@ DATA = "/data"
 class Machine:
     """One voter's disk, and the process that runs on it now."""
 
-    def __init__(self, world: World, node_id: int) -> None:
+    def __init__(self, world: VoterWorld, node_id: int) -> None:
         self.world = world
         self.node_id = node_id
         self.name = f"voter-{node_id}"
@@ -71,14 +71,14 @@ class Machine:
         self.disk.crash_process()
 
 
-class World:
+class VoterWorld:
     def __init__(self, loop: SimulatedLoop) -> None:
         self.loop = loop
         self.network = SimulatedNetwork(loop, random.Random(5))
         self.voters: list[Machine] = []
         self.brokers: list[FakeBroker] = []
 
-    async def format(self, count: int) -> World:
+    async def format(self, count: int) -> VoterWorld:
         self.voters = [Machine(self, 100 + n) for n in range(count)]
         members = [Voter(m.node_id, m.directory_id, m.endpoint) for m in self.voters]
         for machine in self.voters:
@@ -86,7 +86,7 @@ class World:
             await format_voter(machine.disk, DATA, identity, members, {})
         return self
 
-    async def start(self) -> World:
+    async def start(self) -> VoterWorld:
         for machine in self.voters:
             await machine.start()
         return self
@@ -150,12 +150,12 @@ class World:
         raise AssertionError(f"topic {name} was not created")
 
 
-Program = Callable[[World], Coroutine[Any, Any, None]]
+Program = Callable[[VoterWorld], Coroutine[Any, Any, None]]
 
 
 def in_a_world(program: Program, *, voters: int = 3, seed: int = 1) -> None:
     async def run(loop: SimulatedLoop) -> None:
-        world = await World(loop).format(voters)
+        world = await VoterWorld(loop).format(voters)
         await program(world)
         for broker in world.brokers:
             assert broker.failures == []

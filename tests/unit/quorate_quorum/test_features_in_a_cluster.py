@@ -18,7 +18,7 @@ from quorate_quorum.node.server import NodeFailed
 from quorate_quorum.server import QuorumServer
 from quorate_quorum.v1.events_pb2 import Feature, MetadataEvent
 from tests.harness.fake_broker import FakeBroker
-from tests.unit.quorate_quorum.builders import Machine, World, in_a_world
+from tests.unit.quorate_quorum.builders import Machine, VoterWorld, in_a_world
 
 NAME = "metadata.version"
 OLD: Known = {NAME: Levels(1, 1)}
@@ -39,7 +39,7 @@ async def start(machine: Machine, known: Known) -> None:
     await machine.run(machine.server.start())
 
 
-async def ask(world: World, broker: FakeBroker, method: Any, request: Any) -> Any:
+async def ask(world: VoterWorld, broker: FakeBroker, method: Any, request: Any) -> Any:
     process = world.loop.process(f"b{broker.node_id}")
     answer = await process.spawn(
         broker.client.forward(method, request, principal=ANONYMOUS, timeout_ms=5000)
@@ -48,16 +48,16 @@ async def ask(world: World, broker: FakeBroker, method: Any, request: Any) -> An
     return answer
 
 
-async def update(world: World, broker: FakeBroker, level: int) -> int:
+async def update(world: VoterWorld, broker: FakeBroker, level: int) -> int:
     request = admin.UpdateFeatureRequest(name=NAME, level=level)
     return int((await ask(world, broker, UPDATE_FEATURE, request)).level)
 
 
-def levels(world: World) -> list[int]:
+def levels(world: VoterWorld) -> list[int]:
     return [voter.server.image.features[NAME] for voter in world.voters]
 
 
-async def all_new_but(world: World, *old: Machine) -> None:
+async def all_new_but(world: VoterWorld, *old: Machine) -> None:
     for machine in world.voters:
         await start(machine, OLD if machine in old else NEW)
     await world.controller()
@@ -66,7 +66,7 @@ async def all_new_but(world: World, *old: Machine) -> None:
 def test_a_broker_of_the_first_release_holds_the_level_back() -> None:
     """It registered without a word of what it knows; asked as an administrator asks."""
 
-    async def program(world: World) -> None:
+    async def program(world: VoterWorld) -> None:
         await all_new_but(world)
         broker = await world.broker(1)
         with pytest.raises(UnsupportedError, match=r"broker 1 \(knows 1 to 1\)"):
@@ -83,7 +83,7 @@ def test_a_broker_of_the_first_release_holds_the_level_back() -> None:
 def test_a_voter_of_the_old_release_refuses_to_start_on_a_log_above_it() -> None:
     """It names what the log holds and what it knows; nothing it holds is changed (R11)."""
 
-    async def program(world: World) -> None:
+    async def program(world: VoterWorld) -> None:
         await all_new_but(world)
         leader = await world.controller()
         raise_level(leader)
@@ -99,7 +99,7 @@ def test_a_voter_of_the_old_release_refuses_to_start_on_a_log_above_it() -> None
 
 
 def test_a_voter_stops_when_a_level_commits_that_it_does_not_know() -> None:
-    async def program(world: World) -> None:
+    async def program(world: VoterWorld) -> None:
         await all_new_but(world)
         leader = await world.controller()
         victim = next(one for one in world.voters if one is not leader)
@@ -114,7 +114,7 @@ def test_a_voter_stops_when_a_level_commits_that_it_does_not_know() -> None:
 
 
 def test_a_broker_stops_when_a_level_commits_that_it_does_not_know() -> None:
-    async def program(world: World) -> None:
+    async def program(world: VoterWorld) -> None:
         await all_new_but(world)
         broker = await world.broker(1)
         world.brokers.remove(broker)  # its failure is what is looked for
@@ -128,7 +128,7 @@ def test_a_broker_stops_when_a_level_commits_that_it_does_not_know() -> None:
 def test_the_controller_hears_of_every_voters_levels_by_its_fetch_stream() -> None:
     """So the rule holds both ways: raised when the last node knows the level, never lowered."""
 
-    async def program(world: World) -> None:
+    async def program(world: VoterWorld) -> None:
         await all_new_but(world, world.voters[2])
         leader = await world.controller()
         old = world.voters[2]

@@ -30,7 +30,7 @@ from quorate_quorum.raft.machine.hard_state import HardState
 from quorate_quorum.raft.machine.voters import ReplicaKey, Voter
 from quorate_quorum.v1 import controller_pb2 as wire
 from quorate_testing.simulated.disk import SimulatedDisk
-from tests.unit.quorate_quorum.builders import CLUSTER, DATA, World, in_a_world
+from tests.unit.quorate_quorum.builders import CLUSTER, DATA, VoterWorld, in_a_world
 
 
 @pytest.mark.parametrize("chance", range(8))
@@ -41,7 +41,7 @@ def test_a_vote_whose_name_was_not_synced_by_who_died_is_durable_once_the_next_o
     state = HardState(5, ReplicaKey(101, bytes([101]) * 16))
     directory = metadata_directory(DATA)
 
-    async def program(world: World) -> None:
+    async def program(world: VoterWorld) -> None:
         voter = world.voters[0]
         disk = voter.disk = SimulatedDisk(random.Random(chance))
         members = [Voter(m.node_id, m.directory_id, m.endpoint) for m in world.voters]
@@ -61,7 +61,7 @@ def test_a_vote_whose_name_was_not_synced_by_who_died_is_durable_once_the_next_o
 
 
 def test_three_voters_elect_one_controller() -> None:
-    async def program(world: World) -> None:
+    async def program(world: VoterWorld) -> None:
         await world.start()
         await world.controller()
         await asyncio.sleep(2)
@@ -71,7 +71,7 @@ def test_three_voters_elect_one_controller() -> None:
 
 
 def test_a_topic_is_created_the_controller_killed_and_life_goes_on() -> None:
-    async def program(world: World) -> None:
+    async def program(world: VoterWorld) -> None:
         await world.start()
         first = await world.controller()
         broker = await world.broker(1)
@@ -96,7 +96,7 @@ def test_a_topic_is_created_the_controller_killed_and_life_goes_on() -> None:
 def test_voters_that_see_their_leader_die_do_not_wait_for_a_fetch_timeout(pause_s: float) -> None:
     """A deadline that comes sooner than the timer that was set moves the timer."""
 
-    async def program(world: World) -> None:
+    async def program(world: VoterWorld) -> None:
         await world.start()
         first = await world.controller()
         others = [machine for machine in world.voters if machine is not first]
@@ -111,7 +111,7 @@ def test_voters_that_see_their_leader_die_do_not_wait_for_a_fetch_timeout(pause_
 def test_an_isr_change_converges_though_the_controller_dies_with_the_answer() -> None:
     """The reply is lost; the repeat is refused by partition_epoch, or makes the change."""
 
-    async def program(world: World, delay_s: float) -> None:
+    async def program(world: VoterWorld, delay_s: float) -> None:
         await world.start()
         first = await world.controller()
         brokers = [await world.broker(node_id) for node_id in range(3)]
@@ -157,7 +157,7 @@ def test_an_isr_change_converges_though_the_controller_dies_with_the_answer() ->
 
 
 def test_one_voter_alone_decides_at_once() -> None:
-    async def program(world: World) -> None:
+    async def program(world: VoterWorld) -> None:
         await world.start()
         started = world.loop.time()
         await world.controller()
@@ -169,7 +169,7 @@ def test_one_voter_alone_decides_at_once() -> None:
 
 
 def test_a_clean_stop_hands_over_and_is_remembered() -> None:
-    async def program(world: World) -> None:
+    async def program(world: VoterWorld) -> None:
         await world.start()
         first = await world.controller()
         started = world.loop.time()
@@ -187,7 +187,7 @@ def test_a_clean_stop_hands_over_and_is_remembered() -> None:
 
 
 def test_a_voter_whose_peers_are_all_gone_stops_within_five_seconds() -> None:
-    async def program(world: World) -> None:
+    async def program(world: VoterWorld) -> None:
         await world.start()
         last = await world.controller()
         broker = await world.broker(1)
@@ -203,7 +203,7 @@ def test_a_voter_whose_peers_are_all_gone_stops_within_five_seconds() -> None:
 
 
 def test_voters_that_stop_with_the_brokers_let_them_leave_first() -> None:
-    async def program(world: World) -> None:
+    async def program(world: VoterWorld) -> None:
         await world.start()
         await world.controller()
         brokers = [await world.broker(node_id) for node_id in range(3)]
@@ -224,7 +224,7 @@ def test_voters_that_stop_with_the_brokers_let_them_leave_first() -> None:
 
 
 def test_a_port_in_use_is_a_clear_error_and_leaves_nothing_open() -> None:
-    async def program(world: World) -> None:
+    async def program(world: VoterWorld) -> None:
         machine = world.voters[0]
         other = world.loop.process("other")
         listener = await other.spawn(world.network.host(machine.name).serve(machine.endpoint, []))
@@ -237,7 +237,7 @@ def test_a_port_in_use_is_a_clear_error_and_leaves_nothing_open() -> None:
 
 
 def test_a_directory_in_use_is_refused() -> None:
-    async def program(world: World) -> None:
+    async def program(world: VoterWorld) -> None:
         machine = world.voters[0]
         lock = await machine.disk.lock(DATA)
         with pytest.raises(ConfigError, match="in use by another process"):
@@ -249,7 +249,7 @@ def test_a_directory_in_use_is_refused() -> None:
 
 
 def test_a_disk_of_another_node_or_none_at_all_is_refused() -> None:
-    async def program(world: World) -> None:
+    async def program(world: VoterWorld) -> None:
         one, two, _three = world.voters
         one.disk, two.disk = two.disk, one.disk
         with pytest.raises(ConfigError, match="belongs to node 101"):
@@ -262,7 +262,7 @@ def test_a_disk_of_another_node_or_none_at_all_is_refused() -> None:
 
 
 def test_a_failed_sync_stops_the_voter_and_says_why() -> None:
-    async def program(world: World) -> None:
+    async def program(world: VoterWorld) -> None:
         await world.start()
         first = await world.controller()
         broker = await world.broker(1)
@@ -276,7 +276,7 @@ def test_a_failed_sync_stops_the_voter_and_says_why() -> None:
 
 
 def test_a_voter_says_who_it_is() -> None:
-    async def program(world: World) -> None:
+    async def program(world: VoterWorld) -> None:
         await world.start()
         machine = world.voters[0]
         host = world.network.host("asker")
@@ -294,7 +294,7 @@ def test_a_voter_says_who_it_is() -> None:
 
 
 def test_the_quorum_is_described() -> None:
-    async def program(world: World) -> None:
+    async def program(world: VoterWorld) -> None:
         await world.start()
         leader = await world.controller()
         broker = await world.broker(1)
@@ -316,7 +316,7 @@ def test_the_quorum_is_described() -> None:
 
 
 def test_a_stop_amid_the_start_leaves_nothing_open() -> None:
-    async def program(world: World) -> None:
+    async def program(world: VoterWorld) -> None:
         machine = world.voters[0]
         starting = asyncio.ensure_future(machine.start())
         await asyncio.sleep(0.0005)

@@ -10,7 +10,7 @@ import pytest
 
 from quorate_quorum.node.config import QuorumConfig
 from quorate_quorum.node.server import NodeFailed
-from tests.unit.quorate_quorum.builders import World, in_a_world
+from tests.unit.quorate_quorum.builders import VoterWorld, in_a_world
 
 #: The shortest that is waited for a leader, and for an election.
 CONFIG = QuorumConfig(node_id=1, listeners=("h:1",), log_dirs=("/d",))
@@ -22,7 +22,7 @@ ELECTION_S = CONFIG.quorum_election_timeout_ms / 1000
 def test_a_loop_that_stalls_for_half_an_election_timeout_changes_nothing(leads: bool) -> None:
     """R27 (KAFKA-17751)."""
 
-    async def program(world: World) -> None:
+    async def program(world: VoterWorld) -> None:
         await world.start()
         leader = await world.controller()
         broker = await world.broker(1)
@@ -42,7 +42,7 @@ def test_a_loop_that_stalls_for_half_an_election_timeout_changes_nothing(leads: 
 def test_a_loop_that_stalls_for_long_costs_one_election_at_most(leads: bool) -> None:
     """R27: a leader is replaced once, and follows when it wakes; a follower disturbs nobody."""
 
-    async def program(world: World) -> None:
+    async def program(world: VoterWorld) -> None:
         await world.start()
         leader = await world.controller()
         broker = await world.broker(1)
@@ -69,7 +69,7 @@ def test_a_loop_that_stalls_for_long_costs_one_election_at_most(leads: bool) -> 
 def test_a_voter_whose_applying_fails_stops_and_says_so(leads: bool) -> None:
     """R27 (PySyncObj 190): a task that dies silently would leave a voter that acknowledges on."""
 
-    async def program(world: World) -> None:
+    async def program(world: VoterWorld) -> None:
         await world.start()
         leader = await world.controller()
         broker = await world.broker(1)

@@ -38,7 +38,7 @@ from quorate_quorum.recover.decision import Peer, Said, plan, refusals
 from quorate_quorum.recover.survivor import Survivor, read_survivor
 from quorate_quorum.v1 import controller_pb2 as wire
 from quorate_testing.simulated.disk import SimulatedDisk
-from tests.unit.quorate_quorum.builders import CLUSTER, DATA, Machine, World, in_a_world
+from tests.unit.quorate_quorum.builders import CLUSTER, DATA, Machine, VoterWorld, in_a_world
 from tests.unit.quorate_quorum.metadata.builders import (
     brokers,
     built,
@@ -229,7 +229,7 @@ def test_two_survivors_of_one_generation_are_told_apart() -> None:
 # The disk.
 
 
-async def a_history(world: World) -> Machine:
+async def a_history(world: VoterWorld) -> Machine:
     """Three voters decide something; then all stop, and one is returned."""
     await world.start()
     leader = await world.controller()
@@ -248,7 +248,7 @@ async def read(machine: Machine) -> Survivor:
 
 
 def test_a_survivor_is_read_as_its_node_would_read_it_and_nothing_is_written() -> None:
-    async def program(world: World) -> None:
+    async def program(world: VoterWorld) -> None:
         machine = await a_history(world)
         before = {
             name: machine.disk.content(f"{META}/{name}") for name in await machine.disk.list(META)
@@ -277,7 +277,7 @@ def test_a_survivor_is_read_as_its_node_would_read_it_and_nothing_is_written() -
 
 
 def test_a_survivor_with_a_snapshot_is_read_from_it() -> None:
-    async def program(world: World) -> None:
+    async def program(world: VoterWorld) -> None:
         await world.start()
         leader = await world.controller()
         taken = await leader.run(leader.server.take_snapshot())
@@ -295,7 +295,7 @@ def test_a_survivor_with_a_snapshot_is_read_from_it() -> None:
 def test_a_torn_tail_is_passed_over_and_a_bad_byte_below_the_sync_refused() -> None:
     """A disk whose synced records are damaged does not become the truth of a cluster."""
 
-    async def program(world: World) -> None:
+    async def program(world: VoterWorld) -> None:
         machine = await a_history(world)
         whole = await read(machine)
         segment = next(n for n in await machine.disk.list(META) if n.endswith(LOG))
@@ -315,7 +315,7 @@ def test_a_torn_tail_is_passed_over_and_a_bad_byte_below_the_sync_refused() -> N
 
 
 def test_a_directory_that_is_no_voters_is_refused() -> None:
-    async def program(world: World) -> None:
+    async def program(world: VoterWorld) -> None:
         machine = world.voters[0]
         disk = machine.disk
         machine.disk = SimulatedDisk(random.Random(1))
@@ -338,7 +338,7 @@ async def recover_once(machine: Machine) -> Survivor:
 
 
 def test_the_survivor_leads_alone_and_what_it_held_is_there() -> None:
-    async def program(world: World) -> None:
+    async def program(world: VoterWorld) -> None:
         machine = await a_history(world)
         before = await recover_once(machine)
         assert "the only voter already" in refusals(await read(machine), LOST)[0]
@@ -371,7 +371,7 @@ def test_the_survivor_leads_alone_and_what_it_held_is_there() -> None:
 def test_of_two_that_were_recovered_only_the_first_runs() -> None:
     """Brokers would take the two histories for one: they have the same generation."""
 
-    async def program(world: World) -> None:
+    async def program(world: VoterWorld) -> None:
         first = await a_history(world)
         second = world.voters[1]
         for machine in (first, second):
@@ -407,7 +407,7 @@ def test_a_crash_at_any_write_leaves_the_old_history_or_one_that_recover_complet
 ) -> None:
     """Snapshot, epoch, identity: a node in between does not start, and never resets its log."""
 
-    async def program(world: World) -> None:
+    async def program(world: VoterWorld) -> None:
         machine = await a_history(world)
         original = machine.disk
         seen: dict[str, int] = {}

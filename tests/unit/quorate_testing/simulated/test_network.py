@@ -33,7 +33,7 @@ from quorate_testing.simulated.network import SimulatedNetwork
 from tests.unit.quorate.net.services import ECHO, STREAM, EchoService
 
 
-class World:
+class ClientAndServer:
     """A client and a server, with one stream between them that asks when told to."""
 
     def __init__(self, loop: SimulatedLoop, network: SimulatedNetwork) -> None:
@@ -72,9 +72,9 @@ class World:
         return (self.loop.time() - start_s) * 1000
 
 
-def run(program: Callable[[World], Awaitable[None]], seed: int = 1) -> None:
+def run(program: Callable[[ClientAndServer], Awaitable[None]], seed: int = 1) -> None:
     async def main(loop: SimulatedLoop) -> None:
-        world = World(loop, SimulatedNetwork(loop, loop.chance))
+        world = ClientAndServer(loop, SimulatedNetwork(loop, loop.chance))
         await world.open()
         await program(world)
 
@@ -87,7 +87,7 @@ async def broken(stream: Stream[str]) -> None:
 
 
 def test_a_killed_server_breaks_its_streams_within_milliseconds_and_then_refuses() -> None:
-    async def program(world: World) -> None:
+    async def program(world: ClientAndServer) -> None:
         world.server.kill()
         assert await world.milliseconds(broken(world.stream)) <= 2
         with pytest.raises(PeerRefusedError):
@@ -99,7 +99,7 @@ def test_a_killed_server_breaks_its_streams_within_milliseconds_and_then_refuses
 
 
 def test_a_server_started_again_is_found_by_the_same_connection() -> None:
-    async def program(world: World) -> None:
+    async def program(world: ClientAndServer) -> None:
         world.server.kill()
         await broken(world.stream)
         world.server = world.loop.process("server")
@@ -110,7 +110,7 @@ def test_a_server_started_again_is_found_by_the_same_connection() -> None:
 
 
 def test_a_killed_client_is_noticed_by_the_server() -> None:
-    async def program(world: World) -> None:
+    async def program(world: ClientAndServer) -> None:
         world.loop.process("client").kill()
         await world.service.closing.wait()
 
@@ -118,7 +118,7 @@ def test_a_killed_client_is_noticed_by_the_server() -> None:
 
 
 def test_a_paused_server_is_silent_and_answers_when_it_goes_on() -> None:
-    async def program(world: World) -> None:
+    async def program(world: ClientAndServer) -> None:
         world.server.pause()
         with pytest.raises(DeadlineExceededError):
             await world.connection.unary(ECHO, "a", timeout_ms=1000)
@@ -134,7 +134,7 @@ def test_a_paused_server_is_silent_and_answers_when_it_goes_on() -> None:
 
 
 def test_a_cut_is_silence_and_what_was_held_back_arrives_after_it() -> None:
-    async def program(world: World) -> None:
+    async def program(world: ClientAndServer) -> None:
         world.network.cut({"client"}, {"server"})
         with pytest.raises(DeadlineExceededError):
             await world.connection.unary(ECHO, "a", timeout_ms=1000)
@@ -149,7 +149,7 @@ def test_a_cut_is_silence_and_what_was_held_back_arrives_after_it() -> None:
 
 @pytest.mark.parametrize("server_hears", [True, False], ids=["answers lost", "requests lost"])
 def test_a_cut_may_be_one_way(server_hears: bool) -> None:
-    async def program(world: World) -> None:
+    async def program(world: ClientAndServer) -> None:
         ways = ({"server"}, {"client"}) if server_hears else ({"client"}, {"server"})
         world.network.cut(*ways, one_way=True)
         with pytest.raises(DeadlineExceededError):
@@ -160,7 +160,7 @@ def test_a_cut_may_be_one_way(server_hears: bool) -> None:
 
 
 def test_nobody_can_connect_through_a_cut_and_nothing_is_carried_out_later() -> None:
-    async def program(world: World) -> None:
+    async def program(world: ClientAndServer) -> None:
         world.network.cut({"server"}, {"client"}, one_way=True)
         fresh = world.client.connect("server:1")
         with pytest.raises(StreamBrokenError, match="cannot connect"):
@@ -175,7 +175,7 @@ def test_nobody_can_connect_through_a_cut_and_nothing_is_carried_out_later() -> 
 
 
 def test_a_death_behind_a_cut_is_silence_until_it_heals() -> None:
-    async def program(world: World) -> None:
+    async def program(world: ClientAndServer) -> None:
         world.network.cut({"client"}, {"server"})
         world.server.kill()
         reading = asyncio.create_task(broken(world.stream))
@@ -188,7 +188,7 @@ def test_a_death_behind_a_cut_is_silence_until_it_heals() -> None:
 
 
 def test_broken_streams_are_seen_at_both_sides() -> None:
-    async def program(world: World) -> None:
+    async def program(world: ClientAndServer) -> None:
         assert world.network.break_streams({"server"}, {"client"}) == 1
         await broken(world.stream)
         await world.service.closing.wait()
@@ -198,7 +198,7 @@ def test_broken_streams_are_seen_at_both_sides() -> None:
 
 
 def test_a_half_open_stream_is_broken_at_one_side_only() -> None:
-    async def program(world: World) -> None:
+    async def program(world: ClientAndServer) -> None:
         world.network.half_open({"server"}, {"client"})
         await world.service.closing.wait()
         asked = asyncio.create_task(world.ask("anyone?"))
@@ -206,7 +206,7 @@ def test_a_half_open_stream_is_broken_at_one_side_only() -> None:
         assert not asked.done()
         asked.cancel()
 
-    async def the_other_way(world: World) -> None:
+    async def the_other_way(world: ClientAndServer) -> None:
         world.network.half_open({"client"}, {"server"})
         await broken(world.stream)
         await asyncio.sleep(100)
@@ -217,7 +217,7 @@ def test_a_half_open_stream_is_broken_at_one_side_only() -> None:
 
 
 def test_slow_and_lossy_links_are_late_but_keep_the_order() -> None:
-    async def program(world: World) -> None:
+    async def program(world: ClientAndServer) -> None:
         world.network.set_delay(50, 50)
         assert await world.milliseconds(world.ask("a")) == pytest.approx(100)
         await asyncio.sleep(1)
@@ -235,7 +235,7 @@ def test_slow_and_lossy_links_are_late_but_keep_the_order() -> None:
 
 
 def test_a_duplicated_unary_call_is_carried_out_twice_and_answered_once() -> None:
-    async def program(world: World) -> None:
+    async def program(world: ClientAndServer) -> None:
         world.network.set_duplication(1.0, {"client"}, {"server"}, late_max_ms=300)
         assert await world.connection.unary(ECHO, "a", timeout_ms=1000) == "a"
         assert len(world.service.peers) == 1
@@ -251,7 +251,7 @@ def test_a_duplicated_unary_call_is_carried_out_twice_and_answered_once() -> Non
 
 
 def test_a_duplicate_reaches_whoever_listens_when_it_comes() -> None:
-    async def program(world: World) -> None:
+    async def program(world: ClientAndServer) -> None:
         world.network.set_duplication(1.0, late_max_ms=5000)
         assert await world.connection.unary(ECHO, "a", timeout_ms=1000) == "a"
         world.server.kill()
@@ -265,7 +265,7 @@ def test_a_duplicate_reaches_whoever_listens_when_it_comes() -> None:
 
 
 def test_unary_calls_overtake_each_other_and_messages_of_a_stream_do_not() -> None:
-    async def program(world: World) -> None:
+    async def program(world: ClientAndServer) -> None:
         world.network.set_reordering(0.5, late_max_ms=200)
         answered: list[int] = []
 
@@ -293,7 +293,7 @@ def test_an_impossible_link_is_refused() -> None:
 
 
 def test_connections_are_forgotten_when_they_are_over() -> None:
-    async def program(world: World) -> None:
+    async def program(world: ClientAndServer) -> None:
         for _ in range(5):
             connection = world.client.connect("server:1")
             await connection.unary(ECHO, "a", timeout_ms=1000)
@@ -311,7 +311,7 @@ def test_connections_are_forgotten_when_they_are_over() -> None:
 
 @pytest.mark.parametrize("unaware", ["client", "server"])
 def test_half_open_connections_are_forgotten_when_the_unaware_side_dies(unaware: str) -> None:
-    async def program(world: World) -> None:
+    async def program(world: ClientAndServer) -> None:
         noticing = "server" if unaware == "client" else "client"
         world.network.half_open({noticing}, {unaware})
         assert world.network.connections == 1
@@ -329,7 +329,7 @@ def test_a_broken_invariant_in_a_handler_ends_the_simulation() -> None:
         def handlers(self) -> Mapping[Method[Any, Any], Handler]:
             return {ECHO: broken_invariant}
 
-    async def program(world: World) -> None:
+    async def program(world: ClientAndServer) -> None:
         await world.network.host("other").serve("other:1", [Broken()])
         with contextlib.suppress(PeerError):
             await world.client.connect("other:1").unary(ECHO, "a", timeout_ms=1000)

@@ -11,12 +11,12 @@ from quorate_quorum.log.identity import Identity
 from quorate_quorum.raft.driver.bootstrap import format_new_voter
 from quorate_quorum.snapshots.file import SnapshotId
 from quorate_quorum.v1.events_pb2 import Config, MetadataEvent
-from tests.unit.quorate_quorum.builders import CLUSTER, DATA, Machine, World
+from tests.unit.quorate_quorum.builders import CLUSTER, DATA, Machine, VoterWorld
 
 NEW = 103
 
 
-async def new_voter(world: World, node_id: int = NEW, *, cluster_id: str = CLUSTER) -> Machine:
+async def new_voter(world: VoterWorld, node_id: int = NEW, *, cluster_id: str = CLUSTER) -> Machine:
     """A machine as `storage format --new-voter` leaves it."""
     machine = Machine(world, node_id)
     identity = Identity(cluster_id, node_id, machine.directory_id, 0)
@@ -24,7 +24,7 @@ async def new_voter(world: World, node_id: int = NEW, *, cluster_id: str = CLUST
     return machine
 
 
-def servers(world: World) -> tuple[str, ...]:
+def servers(world: VoterWorld) -> tuple[str, ...]:
     """Return where the voters of a world listen."""
     return tuple(one.endpoint for one in world.voters)
 
@@ -35,12 +35,12 @@ SMALL: dict[str, Any] = {
 }
 
 
-async def start_all(world: World, **settings: Any) -> None:
+async def start_all(world: VoterWorld, **settings: Any) -> None:
     for voter in world.voters:
         await voter.start(**SMALL, **settings)
 
 
-async def write(world: World, count: int, *among: Machine) -> None:
+async def write(world: VoterWorld, count: int, *among: Machine) -> None:
     """Set so many cluster configs, each committed, whoever leads."""
     for number in range(count):
         name, value = f"key.{number % 5}", f"{world.loop.time()} {number}"
@@ -68,7 +68,7 @@ def same_images(*machines: Machine) -> bool:
     return len({image.offset for image in images}) == 1
 
 
-async def agree(world: World, *machines: Machine) -> None:
+async def agree(world: VoterWorld, *machines: Machine) -> None:
     """Wait until all show one image, event for event."""
     among = machines or tuple(world.voters)
     await world.until(lambda: same_images(*among))

@@ -35,7 +35,7 @@ from quorate_quorum.v1 import controller_pb2 as wire
 from quorate_quorum.v1 import raft_pb2 as raft
 from quorate_quorum.v1.events_pb2 import Directory
 from tests.harness.addresses import listening_at
-from tests.unit.quorate_quorum.builders import CLUSTER, Machine, World, in_a_world
+from tests.unit.quorate_quorum.builders import CLUSTER, Machine, VoterWorld, in_a_world
 
 STRANGER = 999
 HUGE = 2**63 - 1
@@ -340,7 +340,7 @@ CASES = [
 ]  # fmt: skip
 
 
-async def sent(world: World, to: Machine, method: Method[Any, Any], request: Any) -> Any:
+async def sent(world: VoterWorld, to: Machine, method: Method[Any, Any], request: Any) -> Any:
     """Return the first answer (None: the stream ended without one), or raise NetworkError."""
     if isinstance(request, bytes):
         method = Method(
@@ -371,7 +371,7 @@ async def sent(world: World, to: Machine, method: Method[Any, Any], request: Any
     return await world.loop.process("stranger").spawn(ask())
 
 
-async def facts_of(world: World) -> Facts:
+async def facts_of(world: VoterWorld) -> Facts:
     """A quorum that leads, has committed, and has a snapshot."""
     await world.start()
     leader = await world.controller()
@@ -385,7 +385,7 @@ async def facts_of(world: World) -> Facts:
     return Facts(leader, other, node.epoch, snapshot, size)
 
 
-async def check_lives(world: World, facts: Facts) -> None:
+async def check_lives(world: VoterWorld, facts: Facts) -> None:
     await asyncio.sleep(2)
     assert [m.server.raft.epoch for m in world.voters] == [facts.epoch] * 3
     assert facts.target.server.is_controller
@@ -407,7 +407,7 @@ def code_of(answer: Any) -> str:
 def test_bad_input_is_refused_and_the_quorum_goes_on(case: Case) -> None:
     """Nobody's word alone moves the epoch or ends the reign."""
 
-    async def program(world: World) -> None:
+    async def program(world: VoterWorld) -> None:
         facts = await facts_of(world)
         request = case.request(facts)
         if case.code == "broken":
@@ -430,7 +430,7 @@ def test_bad_input_is_refused_and_the_quorum_goes_on(case: Case) -> None:
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 1, 0, 2)], ids=str)
 def test_chunks_of_a_snapshot_may_be_asked_for_in_any_order(order: Sequence[int]) -> None:
-    async def program(world: World) -> None:
+    async def program(world: VoterWorld) -> None:
         facts = await facts_of(world)
         step = -(-facts.snapshot_size // 3)
         chunks: dict[int, bytes] = {}

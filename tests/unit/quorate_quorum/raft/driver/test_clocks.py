@@ -11,7 +11,7 @@ import pytest
 
 from quorate_quorum.raft.machine.events import Written
 from tests.harness.raft_machines import leader
-from tests.unit.quorate_quorum.builders import World, in_a_world
+from tests.unit.quorate_quorum.builders import VoterWorld, in_a_world
 
 HOUR_MS = 3_600_000
 
@@ -20,7 +20,7 @@ HOUR_MS = 3_600_000
 def test_a_wall_clock_that_jumps_ends_no_reign_and_delays_no_election(by_ms: int) -> None:
     """Timers go by the loop's clock alone; an hour is thousands of their longest waits."""
 
-    async def program(world: World) -> None:
+    async def program(world: VoterWorld) -> None:
         await world.start()
         first = await world.controller()
         broker = await world.broker(1)
@@ -44,7 +44,7 @@ def test_a_wall_clock_that_jumps_ends_no_reign_and_delays_no_election(by_ms: int
 def test_a_node_is_touched_by_its_own_loop_alone() -> None:
     """KAFKA-15100: another thread is refused before anything has changed."""
 
-    async def program(world: World) -> None:
+    async def program(world: VoterWorld) -> None:
         await world.start()
         first = await world.controller()
         node = first.server.raft

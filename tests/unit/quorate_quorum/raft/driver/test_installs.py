@@ -27,14 +27,14 @@ from quorate_quorum.snapshots.file import SnapshotId
 from quorate_quorum.v1.events_pb2 import Config, Feature, MetadataEvent, SnapshotStart
 from quorate_testing.simulated.disk import SimulatedDisk
 from tests.harness.fake_broker import FakeBroker
-from tests.unit.quorate_quorum.builders import CLUSTER, DATA, Machine, World, in_a_world
+from tests.unit.quorate_quorum.builders import CLUSTER, DATA, Machine, VoterWorld, in_a_world
 from tests.unit.quorate_quorum.raft.driver.builders import SMALL, agree, start_all, take, write
 
 
 def test_a_voter_long_away_installs_while_writes_go_on() -> None:
     """The leader's log begins above what it has; it takes part again, after a restart too."""
 
-    async def program(world: World) -> None:
+    async def program(world: VoterWorld) -> None:
         await start_all(world)
         await write(world, 5)
         away = world.voters[0]
@@ -63,7 +63,7 @@ def test_a_voter_long_away_installs_while_writes_go_on() -> None:
     in_a_world(program)
 
 
-async def apart(world: World, **settings: Any) -> tuple[Machine, Machine, SnapshotId]:
+async def apart(world: VoterWorld, **settings: Any) -> tuple[Machine, Machine, SnapshotId]:
     """Return a voter that is down, the leader of the others, and the snapshot that it needs."""
     await start_all(world, **settings)
     await write(world, 5)
@@ -100,7 +100,7 @@ def asked_of(machine: Machine, each_s: float = 0.01) -> list[tuple[SnapshotId, i
 def test_when_the_leader_dies_the_next_one_sends_the_rest() -> None:
     """The file of every voter is the same, so nothing is fetched twice."""
 
-    async def program(world: World) -> None:
+    async def program(world: VoterWorld) -> None:
         away, leader, snapshot = await apart(world)
         other = next(v for v in world.voters if v not in (away, leader))
         first, second = asked_of(leader), asked_of(other)
@@ -121,7 +121,7 @@ def test_when_the_leader_dies_the_next_one_sends_the_rest() -> None:
 def test_a_newer_snapshot_in_the_middle_of_a_download_replaces_it() -> None:
     """Two snapshots quickly; the older one is gone from the leader's disk besides."""
 
-    async def program(world: World) -> None:
+    async def program(world: VoterWorld) -> None:
         away, leader, snapshot = await apart(world)
         asked = asked_of(leader, 0.1)
         await away.start(**SMALL)
@@ -141,7 +141,7 @@ def test_a_newer_snapshot_in_the_middle_of_a_download_replaces_it() -> None:
 def test_it_fetches_and_votes_while_it_downloads() -> None:
     """A download that lasts many fetch timeouts costs no election, and leaves no leader alone."""
 
-    async def program(world: World) -> None:
+    async def program(world: VoterWorld) -> None:
         away, leader, snapshot = await apart(world)
         other = next(v for v in world.voters if v not in (away, leader))
         epoch = leader.server.raft.epoch
@@ -162,7 +162,7 @@ def test_it_fetches_and_votes_while_it_downloads() -> None:
 def test_what_a_leader_sends_is_believed_only_whole(kind: str) -> None:
     """Chunks that do not fit, a size that lies, a rotten file: refused, and tried again."""
 
-    async def program(world: World) -> None:
+    async def program(world: VoterWorld) -> None:
         away, leader, needed = await apart(world)
         raft = leader.server.raft
         read = raft.answers.read_snapshot
@@ -201,7 +201,7 @@ def test_what_a_leader_sends_is_believed_only_whole(kind: str) -> None:
 def test_a_whole_snapshot_that_names_no_voters_gets_no_name() -> None:
     """Or the next start would find it, and could not begin."""
 
-    async def program(world: World) -> None:
+    async def program(world: VoterWorld) -> None:
         away, leader, needed = await apart(world)
         raft = leader.server.raft
         forger = SimulatedDisk(random.Random(1))
@@ -235,7 +235,7 @@ def test_a_whole_snapshot_that_names_no_voters_gets_no_name() -> None:
 
 
 def test_a_full_disk_downloads_nothing_and_the_voter_goes_on_when_there_is_room() -> None:
-    async def program(world: World) -> None:
+    async def program(world: VoterWorld) -> None:
         away, _, snapshot = await apart(world)
         await away.start(**SMALL)
         away.disk.fill(150)
@@ -251,7 +251,7 @@ def test_a_full_disk_downloads_nothing_and_the_voter_goes_on_when_there_is_room(
 def test_a_sync_that_fails_under_a_download_stops_the_voter() -> None:
     """And what it had fetched is swept away at the next start."""
 
-    async def program(world: World) -> None:
+    async def program(world: VoterWorld) -> None:
         away, _, snapshot = await apart(world)
 
         def fail(operation: str, path: str) -> None:
@@ -271,7 +271,7 @@ def test_a_sync_that_fails_under_a_download_stops_the_voter() -> None:
 
 
 def test_a_program_that_does_not_know_the_level_of_a_snapshot_stops_and_names_both() -> None:
-    async def program(world: World) -> None:
+    async def program(world: VoterWorld) -> None:
         away, leader, _ = await apart(world)
         raft = leader.server.raft
         event = MetadataEvent(feature=Feature(name="metadata.version", level=99))
@@ -289,7 +289,7 @@ def test_a_program_that_does_not_know_the_level_of_a_snapshot_stops_and_names_bo
     in_a_world(program)
 
 
-async def forward(world: World, broker: FakeBroker, request: Any) -> None:
+async def forward(world: VoterWorld, broker: FakeBroker, request: Any) -> None:
     """Ask through a broker, until it is done."""
     process = world.loop.process(f"b{broker.node_id}")
     while True:
@@ -306,7 +306,7 @@ async def forward(world: World, broker: FakeBroker, request: Any) -> None:
 def test_a_broker_below_the_log_gets_the_snapshot_and_learns_what_was_deleted_in_between() -> None:
     """And one that starts from nothing gets the same image."""
 
-    async def program(world: World) -> None:
+    async def program(world: VoterWorld) -> None:
         await start_all(world)
         near, far = await world.broker(1), await world.broker(2)
         await world.create(near, "gone")
@@ -342,7 +342,7 @@ def test_a_broker_below_the_log_gets_the_snapshot_and_learns_what_was_deleted_in
 def test_a_broker_that_watches_a_voter_which_installs_jumps_with_it() -> None:
     """The voter's log begins above what the broker has, and never held what lies between."""
 
-    async def program(world: World) -> None:
+    async def program(world: VoterWorld) -> None:
         await start_all(world)
         leader = await world.controller()
         away = next(voter for voter in world.voters if voter is not leader)
@@ -388,7 +388,7 @@ def test_a_broker_that_watches_a_voter_which_installs_jumps_with_it() -> None:
 def test_voters_take_snapshots_by_themselves_and_cut_their_logs() -> None:
     """Each for itself, after so many bytes; they come to the same ones."""
 
-    async def program(world: World) -> None:
+    async def program(world: VoterWorld) -> None:
         await start_all(world, metadata_log_max_record_bytes_between_snapshots=1000)
         await write(world, 40)
         await agree(world)
@@ -404,7 +404,7 @@ def test_voters_take_snapshots_by_themselves_and_cut_their_logs() -> None:
 
 
 def test_a_voter_takes_a_snapshot_after_the_interval_if_anything_was_committed() -> None:
-    async def program(world: World) -> None:
+    async def program(world: VoterWorld) -> None:
         await start_all(world, metadata_log_max_snapshot_interval_ms=5000)
         await write(world, 1)
         await asyncio.sleep(6)
@@ -419,7 +419,7 @@ def test_a_voter_takes_a_snapshot_after_the_interval_if_anything_was_committed()
 def test_a_snapshot_taken_while_writes_go_on_cuts_nothing_above_it() -> None:
     """The segment that was closed for it may reach beyond its offset."""
 
-    async def program(world: World) -> None:
+    async def program(world: VoterWorld) -> None:
         await start_all(world)
         leader = await world.controller()
         for _ in range(5):
@@ -442,7 +442,7 @@ def test_a_stop_in_the_middle_of_a_snapshot_is_a_clean_one() -> None:
         with contextlib.suppress(StoppingError):
             await voter.server.take_snapshot()
 
-    async def program(world: World, after_s: float) -> None:
+    async def program(world: VoterWorld, after_s: float) -> None:
         voter = world.voters[0]
         await voter.start(**SMALL)
         await write(world, 10)
@@ -462,7 +462,7 @@ def test_a_full_disk_at_any_step_of_a_snapshot_stops_nobody() -> None:
     """Neither while it is written, nor when the log is cut with what little room is left."""
     outcomes: list[bool] = []
 
-    async def program(world: World, room: int) -> None:
+    async def program(world: VoterWorld, room: int) -> None:
         voter = world.voters[0]
         await voter.start(**SMALL)
         await write(world, 10)
@@ -490,7 +490,7 @@ def test_a_full_disk_at_any_step_of_a_snapshot_stops_nobody() -> None:
 def test_a_slow_wire_is_asked_for_less_until_it_can_carry_it() -> None:
     """Else every chunk would run into its timeout, and the download never end."""
 
-    async def program(world: World) -> None:
+    async def program(world: VoterWorld) -> None:
         away, leader, snapshot = await apart(world)
         asked = asked_of(leader, 0)
         for voter in world.voters:
@@ -507,7 +507,7 @@ def test_a_slow_wire_is_asked_for_less_until_it_can_carry_it() -> None:
 def test_a_disk_that_joined_later_takes_the_same_snapshot_as_the_others() -> None:
     """It has learnt the bootstrap batch's hash from the log, or from a snapshot."""
 
-    async def program(world: World) -> None:
+    async def program(world: VoterWorld) -> None:
         away, leader, _ = await apart(world)
         await away.start(**SMALL)
         raft = away.server.raft
@@ -524,7 +524,7 @@ def test_a_disk_that_joined_later_takes_the_same_snapshot_as_the_others() -> Non
 
     in_a_world(program)
 
-    async def from_the_log(world: World) -> None:
+    async def from_the_log(world: VoterWorld) -> None:
         await start_all(world)
         await write(world, 3)
         one = world.voters[0].server.raft
@@ -539,7 +539,7 @@ def test_a_disk_that_joined_later_takes_the_same_snapshot_as_the_others() -> Non
 def test_a_sync_that_fails_under_a_snapshot_stops_the_voter(at: int) -> None:
     """Of the log before it, of the file, or of the closed segment; nothing is lost."""
 
-    async def program(world: World) -> None:
+    async def program(world: VoterWorld) -> None:
         voter = world.voters[0]
         await voter.start(**SMALL)
         await write(world, 10)

@@ -19,12 +19,12 @@ from quorate_quorum.raft.driver.bootstrap import metadata_directory
 from quorate_quorum.raft.driver.quorum_state import QUORUM_STATE, encode_state, read_state
 from quorate_testing.simulated.disk import SimulatedDisk
 from tests.cluster.support import run_here
-from tests.unit.quorate_quorum.builders import CLUSTER, DATA, Machine, World, in_a_world
+from tests.unit.quorate_quorum.builders import CLUSTER, DATA, Machine, VoterWorld, in_a_world
 from tests.unit.quorate_quorum.raft.driver.builders import NEW, new_voter, servers
 
 
 def test_a_new_disk_learns_the_generation_and_follows_as_an_observer() -> None:
-    async def program(world: World) -> None:
+    async def program(world: VoterWorld) -> None:
         await world.start()
         leader = await world.controller()
         broker = await world.broker(1)
@@ -48,7 +48,7 @@ def test_a_new_disk_learns_the_generation_and_follows_as_an_observer() -> None:
 def test_a_new_disk_follows_each_leader_and_is_there_again_after_a_restart_without_servers() -> (
     None
 ):
-    async def program(world: World) -> None:
+    async def program(world: VoterWorld) -> None:
         await world.start()
         machine = await new_voter(world)
         server = await machine.start(quorum_bootstrap_servers=servers(world))
@@ -71,7 +71,7 @@ def test_a_new_disk_follows_each_leader_and_is_there_again_after_a_restart_witho
 def test_a_new_disk_waits_for_a_leader() -> None:
     """Nothing is written down before a node that hears a leader has told the generation."""
 
-    async def program(world: World) -> None:
+    async def program(world: VoterWorld) -> None:
         machine = await new_voter(world)
         starting = asyncio.ensure_future(machine.start(quorum_bootstrap_servers=servers(world)))
         await world.voters[0].start()  # alone it hears none
@@ -87,7 +87,7 @@ def test_a_new_disk_waits_for_a_leader() -> None:
 
 
 def test_a_new_disk_that_waits_for_a_leader_can_be_stopped() -> None:
-    async def program(world: World) -> None:
+    async def program(world: VoterWorld) -> None:
         machine = await new_voter(world)
         starting = asyncio.ensure_future(machine.start(quorum_bootstrap_servers=servers(world)))
         await asyncio.sleep(2)
@@ -100,7 +100,7 @@ def test_a_new_disk_that_waits_for_a_leader_can_be_stopped() -> None:
 
 
 def test_a_new_disk_knows_nobody_without_bootstrap_servers() -> None:
-    async def program(world: World) -> None:
+    async def program(world: VoterWorld) -> None:
         machine = await new_voter(world)
         with pytest.raises(ConfigError, match=r"set quorum\.bootstrap\.servers"):
             await machine.start()
@@ -109,7 +109,7 @@ def test_a_new_disk_knows_nobody_without_bootstrap_servers() -> None:
 
 
 def test_a_new_disk_of_another_cluster_is_refused() -> None:
-    async def program(world: World) -> None:
+    async def program(world: VoterWorld) -> None:
         await world.start()
         machine = await new_voter(world, cluster_id="another")
         with pytest.raises(ConfigError, match=r"is of cluster 'c1', and this disk .* 'another'"):
@@ -119,7 +119,7 @@ def test_a_new_disk_of_another_cluster_is_refused() -> None:
 
 
 def test_a_disk_that_lost_power_while_it_joined_joins_again() -> None:
-    async def program(world: World) -> None:
+    async def program(world: VoterWorld) -> None:
         await world.start()
         machine = await new_voter(world)
         for wait_s in (0.002, 0.02, 0.2, 1.0):
@@ -174,7 +174,7 @@ def test_formatting_a_new_voter_without_bootstrap_servers_says_what_to_do(
 def test_a_disk_of_a_broker_is_not_taken_for_a_new_voters() -> None:
     """Both have no generation; but ids are one space, and an id is of one node."""
 
-    async def program(world: World) -> None:
+    async def program(world: VoterWorld) -> None:
         await world.start()
         machine = Machine(world, NEW)
         await format_broker(CLUSTER, 1, [DATA], disk=machine.disk, chance=random.Random(1))
@@ -188,7 +188,7 @@ def test_a_disk_of_a_broker_is_not_taken_for_a_new_voters() -> None:
 def test_a_voter_formatted_as_a_broker_says_how_to_format_it() -> None:
     """It did wait for ever: neither an initial voter nor a new one."""
 
-    async def program(world: World) -> None:
+    async def program(world: VoterWorld) -> None:
         await world.start()
         machine = Machine(world, NEW)
         await format_broker(CLUSTER, NEW, [DATA], disk=machine.disk, chance=random.Random(1))
@@ -201,7 +201,7 @@ def test_a_voter_formatted_as_a_broker_says_how_to_format_it() -> None:
 def test_a_removed_disk_of_a_later_epoch_stays_outside_and_says_why() -> None:
     """It stood in vain before it was removed; its fetches would end the leader's reign."""
 
-    async def program(world: World) -> None:
+    async def program(world: VoterWorld) -> None:
         await world.start()
         leader = await world.controller()
         machine = await new_voter(world)

@@ -16,7 +16,7 @@ from quorate_quorum.snapshots import file as files
 from quorate_quorum.snapshots.file import SnapshotId
 from quorate_quorum.v1 import raft_pb2
 from quorate_testing.simulated.disk import SimulatedDisk
-from tests.unit.quorate_quorum.builders import CLUSTER, DATA, Machine, World, in_a_world
+from tests.unit.quorate_quorum.builders import CLUSTER, DATA, Machine, VoterWorld, in_a_world
 
 
 async def taken(machine: Machine) -> SnapshotId:
@@ -27,7 +27,7 @@ async def taken(machine: Machine) -> SnapshotId:
 def test_a_voter_takes_a_snapshot_of_what_is_committed_and_keeps_the_newest() -> None:
     """What is in a snapshot is committed, and a second one of the same image is not written."""
 
-    async def program(world: World) -> None:
+    async def program(world: VoterWorld) -> None:
         await world.start()
         leader = await world.controller()
         first = await taken(leader)
@@ -51,7 +51,7 @@ def test_a_voter_takes_a_snapshot_of_what_is_committed_and_keeps_the_newest() ->
 
 
 def test_a_snapshot_of_what_is_not_applied_or_of_another_epoch_is_refused() -> None:
-    async def program(world: World) -> None:
+    async def program(world: VoterWorld) -> None:
         await world.start()
         leader = await world.controller()
         raft, image = leader.server.raft, leader.server.image
@@ -67,7 +67,7 @@ def test_a_snapshot_of_what_is_not_applied_or_of_another_epoch_is_refused() -> N
 def test_voters_of_one_image_hold_the_same_bytes() -> None:
     """A download that began at one leader goes on at the next."""
 
-    async def program(world: World) -> None:
+    async def program(world: VoterWorld) -> None:
         await world.start()
         leader = await world.controller()
         end = leader.server.image.offset
@@ -84,7 +84,7 @@ def test_voters_of_one_image_hold_the_same_bytes() -> None:
 def test_chunks_are_handed_out_and_hostile_requests_refused() -> None:
     """Unknown id, stale or future epoch, positions and sizes that are none."""
 
-    async def program(world: World) -> None:
+    async def program(world: VoterWorld) -> None:
         await world.start()
         leader = await world.controller()
         snapshot = await taken(leader)
@@ -150,7 +150,7 @@ def test_chunks_are_handed_out_and_hostile_requests_refused() -> None:
 
 
 def test_a_full_disk_takes_no_snapshot_and_the_voter_goes_on() -> None:
-    async def program(world: World) -> None:
+    async def program(world: VoterWorld) -> None:
         await world.start()
         leader = await world.controller()
         leader.disk.fill(10)
@@ -165,7 +165,7 @@ def test_a_full_disk_takes_no_snapshot_and_the_voter_goes_on() -> None:
 def test_a_damaged_snapshot_stops_the_start_with_a_clear_word() -> None:
     """And a half-written one is swept away."""
 
-    async def program(world: World) -> None:
+    async def program(world: VoterWorld) -> None:
         await world.start()
         voter = await world.controller()
         snapshot = await taken(voter)
@@ -191,7 +191,7 @@ async def copied(disk: SimulatedDisk, source: Machine, snapshot: SnapshotId) -> 
 
 
 def test_a_run_begins_with_the_snapshot_and_goes_on_by_the_log() -> None:
-    async def program(world: World) -> None:
+    async def program(world: VoterWorld) -> None:
         await world.start()
         leader = await world.controller()
         await taken(leader)
@@ -210,7 +210,7 @@ def test_a_log_that_ends_below_the_snapshot_begins_anew_at_it() -> None:
     Without the rule the voter would serve and count a log with a hole.
     """
 
-    async def program(world: World) -> None:
+    async def program(world: VoterWorld) -> None:
         await world.start()
         away = world.voters[0]
         await away.run(away.server.stop())
@@ -239,7 +239,7 @@ def test_a_log_that_ends_below_the_snapshot_begins_anew_at_it() -> None:
 def test_a_log_above_zero_without_its_snapshot_does_not_start() -> None:
     """The rule of safety: what is not in the log any more is in a snapshot."""
 
-    async def program(world: World) -> None:
+    async def program(world: VoterWorld) -> None:
         await world.start()
         away = world.voters[0]
         await away.run(away.server.stop())
@@ -258,7 +258,7 @@ def test_a_log_above_zero_without_its_snapshot_does_not_start() -> None:
 def test_a_snapshot_cuts_a_log_of_one_segment_too() -> None:
     """The active segment is closed first, or nothing below could go before it is full."""
 
-    async def program(world: World) -> None:
+    async def program(world: VoterWorld) -> None:
         await world.start()
         leader = await world.controller()
         snapshot = await taken(leader)

@@ -28,14 +28,14 @@ from quorate_quorum.raft.driver.bootstrap import format_new_voter, metadata_dire
 from quorate_quorum.snapshots import file as files
 from quorate_testing.simulated.disk import SimulatedDisk
 from tests.harness.fake_broker import FakeBroker
-from tests.unit.quorate_quorum.builders import CLUSTER, DATA, Machine, World, in_a_world
+from tests.unit.quorate_quorum.builders import CLUSTER, DATA, Machine, VoterWorld, in_a_world
 from tests.unit.quorate_quorum.raft.driver.builders import NEW, new_voter, servers
 
 IDS = [100, 101, 102]
 R = TypeVar("R", admin.AddVoterResponse, admin.RemoveVoterResponse)
 
 
-async def add(world: World, broker: FakeBroker, machine: Machine) -> admin.AddVoterResponse:
+async def add(world: VoterWorld, broker: FakeBroker, machine: Machine) -> admin.AddVoterResponse:
     """As the command does: again while it may be asked again."""
     request = admin.AddVoterRequest(
         voter_id=machine.node_id, directory_id=machine.directory_id, endpoint=machine.endpoint
@@ -48,7 +48,7 @@ async def add(world: World, broker: FakeBroker, machine: Machine) -> admin.AddVo
 
 
 async def remove(
-    world: World, broker: FakeBroker, node_id: int, directory_id: bytes = b""
+    world: VoterWorld, broker: FakeBroker, node_id: int, directory_id: bytes = b""
 ) -> admin.RemoveVoterResponse:
     request = admin.RemoveVoterRequest(voter_id=node_id, directory_id=directory_id)
 
@@ -60,7 +60,9 @@ async def remove(
     return await _asked(world, broker, ask)
 
 
-async def _asked(world: World, broker: FakeBroker, ask: Callable[[], Coroutine[Any, Any, R]]) -> R:
+async def _asked(
+    world: VoterWorld, broker: FakeBroker, ask: Callable[[], Coroutine[Any, Any, R]]
+) -> R:
     process = world.loop.process(f"b{broker.node_id}")
     for _ in range(60):
         try:
@@ -75,7 +77,7 @@ async def _asked(world: World, broker: FakeBroker, ask: Callable[[], Coroutine[A
     raise AssertionError("it was not done")
 
 
-async def started(world: World, ids: Iterable[int]) -> list[Machine]:
+async def started(world: VoterWorld, ids: Iterable[int]) -> list[Machine]:
     """New disks that follow."""
     made = []
     for node_id in ids:
@@ -92,7 +94,7 @@ def voters_of(machine: Machine) -> list[int]:
 def test_from_three_voters_to_five_and_back_with_writes_all_the_while() -> None:
     """The two that led and followed at first are gone in the end; nothing is lost or unknown."""
 
-    async def program(world: World) -> None:
+    async def program(world: VoterWorld) -> None:
         await world.start()
         await world.controller()
         broker = await world.broker(1)
@@ -141,7 +143,7 @@ def test_the_leader_removes_itself_and_tells_so(seed: int) -> None:
     """
     assert not [name for name in QuorumConfig.__struct_fields__ if "join" in name]
 
-    async def program(world: World) -> None:
+    async def program(world: VoterWorld) -> None:
         await world.start()
         leader = await world.controller()
         broker = await world.broker(1)
@@ -171,7 +173,7 @@ def test_the_leader_removes_itself_and_tells_so(seed: int) -> None:
 def test_a_wiped_disk_comes_back_as_a_new_voter_under_the_same_id() -> None:
     """Refused beside its old self; added once that is removed; and then it counts."""
 
-    async def program(world: World) -> None:
+    async def program(world: VoterWorld) -> None:
         await world.start()
         leader = await world.controller()
         broker = await world.broker(1)
@@ -200,7 +202,7 @@ def test_a_wiped_disk_comes_back_as_a_new_voter_under_the_same_id() -> None:
 def test_one_voter_alone_becomes_three_and_knows_that_it_may_hand_over() -> None:
     """What began as one laptop grows; silence of all brokers is then no longer judged alone."""
 
-    async def program(world: World) -> None:
+    async def program(world: VoterWorld) -> None:
         await world.start()
         leader = await world.controller()
         broker = await world.broker(1)
@@ -219,7 +221,7 @@ def test_one_voter_alone_becomes_three_and_knows_that_it_may_hand_over() -> None
 
 
 def test_a_node_that_does_not_follow_is_not_added() -> None:
-    async def program(world: World) -> None:
+    async def program(world: VoterWorld) -> None:
         await world.start()
         await world.controller()
         broker = await world.broker(1)
@@ -239,7 +241,7 @@ def test_a_node_that_does_not_follow_is_not_added() -> None:
 def test_a_change_that_its_leader_could_not_commit_is_undone() -> None:
     """Cut off with its removal of another, it takes it back when it meets the quorum."""
 
-    async def program(world: World) -> None:
+    async def program(world: VoterWorld) -> None:
         await world.start()
         leader = await world.controller()
         broker = await world.broker(1)
@@ -281,7 +283,7 @@ async def _removed(machine: Machine, request: admin.RemoveVoterRequest) -> Quora
 def test_a_change_whose_leader_dies_amid_it_is_whole_or_was_not(comes: bool, after_ms: int) -> None:
     """At each step (appended, sent, synced by some, committed); asked again it is done."""
 
-    async def program(world: World) -> None:
+    async def program(world: VoterWorld) -> None:
         await world.start()
         leader = await world.controller()
         broker = await world.broker(1)
@@ -326,7 +328,7 @@ async def add_voter_at(machine: Machine, new: Machine) -> None:
 
 
 def test_a_new_voter_begins_with_a_snapshot_where_the_log_begins_later() -> None:
-    async def program(world: World) -> None:
+    async def program(world: VoterWorld) -> None:
         for machine in world.voters:
             await machine.start(metadata_log_segment_bytes=4096)
         leader = await world.controller()
@@ -359,7 +361,7 @@ def test_a_new_voters_snapshots_are_those_of_the_others_byte_for_byte(
 ) -> None:
     """A download that began at one leader goes on at the next, which may be the new voter."""
 
-    async def program(world: World) -> None:
+    async def program(world: VoterWorld) -> None:
         for machine in world.voters:
             await machine.start(metadata_log_segment_bytes=4096)
         leader = await world.controller()
