@@ -308,3 +308,23 @@ async def test_an_endpoint_that_is_none_is_a_peer_that_refuses() -> None:
 async def _no_requests() -> AsyncIterator[node_pb2.IdentifyRequest]:
     return
     yield
+
+
+def has_ipv6() -> bool:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        return False
+    return True
+
+
+@pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6")
+async def test_an_ipv6_literal_is_served_dialled_and_probed() -> None:
+    network = GrpcNetwork()
+    listener = await network.serve("[::1]:0", [EchoService()])
+    assert listener.endpoint.startswith("[::1]:")
+    assert not listener.endpoint.endswith(":0")
+    assert await network.connect(listener.endpoint).unary(ECHO, "a", timeout_ms=5000) == "a"
+    assert isinstance(await network.probe(listener.endpoint, timeout_ms=5000), Answered)
+    await network.close()
+    await listener.stop(0)
