@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable, Sequence
 
 from quorate_quorum.configs import CONFIGS
-from quorate_quorum.log.disk import Disk
+from quorate_quorum.disk import Disk
 from quorate_quorum.log.identity import (
     FILE_NAME,
     Identity,

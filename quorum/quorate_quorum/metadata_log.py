@@ -14,7 +14,7 @@ from google.protobuf.message import DecodeError
 from quorate.errors import CorruptRecordError
 from quorate.record import batch as record_batch
 from quorate.record.batch import BatchHeader
-from quorate_quorum.log.disk import Buffer, Disk
+from quorate_quorum.disk import Buffer, Disk
 from quorate_quorum.log.epochs import misfit
 from quorate_quorum.log.events import EVENTS_BYTES_MAX
 from quorate_quorum.log.log import Log, LogConfig

@@ -23,7 +23,7 @@ from quorate.v1.admin_pb2 import DescribeQuorumResponse, QuorumReplica
 from quorate_quorum.controller.driver.controller import Controller
 from quorate_quorum.controller.driver.service import ControllerService
 from quorate_quorum.controller.driver.snapshot_schedule import SnapshotSchedule
-from quorate_quorum.log.disk import Disk, Lock
+from quorate_quorum.disk import Disk, Lock
 from quorate_quorum.log.identity import Identity, is_of_voter, read_identity
 from quorate_quorum.log.log import Log, LogConfig
 from quorate_quorum.metadata.image import MetadataImage

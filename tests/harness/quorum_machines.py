@@ -17,7 +17,7 @@ from typing import Any
 from quorate.errors import QuorateError
 from quorate_cli.node_disks import format_voters
 from quorate_quorum.controller.driver.controller import Controller
-from quorate_quorum.log.disk import replace_whole
+from quorate_quorum.disk import replace_whole
 from quorate_quorum.log.identity import Identity, read_identity
 from quorate_quorum.node.config import ConfigError, QuorumConfig
 from quorate_quorum.node.environment import Environment

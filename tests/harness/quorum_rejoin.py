@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-from quorate_quorum.log.disk import replace_whole
+from quorate_quorum.disk import replace_whole
 from quorate_quorum.raft.driver.bootstrap import metadata_directory
 from quorate_quorum.raft.driver.quorum_state import QUORUM_STATE, encode_state, read_state
 from tests.harness.invariants import Violation

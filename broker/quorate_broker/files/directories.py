@@ -30,7 +30,7 @@ from quorate_quorum.v1.events_pb2 import Directory
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection
 
-    from quorate_quorum.log.disk import Disk, Lock
+    from quorate_quorum.disk import Disk, Lock
     from quorate_quorum.node.config import BrokerConfig
 
 log = structlog.get_logger(__name__)

@@ -16,7 +16,7 @@ import structlog
 
 from quorate.aio.tasks import Tasks
 from quorate.errors import StorageError
-from quorate_quorum.log.disk import read_whole, replace_whole
+from quorate_quorum.disk import read_whole, replace_whole
 from quorate_quorum.log.disk_errors import done_without, is_of_disk, storage_error
 from quorate_quorum.log.identity import FILE_NAME as IDENTITY_FILE
 from quorate_quorum.log.log import LogCorruptError

@@ -23,12 +23,12 @@ from quorate_broker.files.replica_files import (
     PartitionMetadata,
     name_on_the_way_out,
 )
-from quorate_quorum.log.disk import read_whole
+from quorate_quorum.disk import read_whole
 from quorate_quorum.log.disk_errors import is_of_disk
 
 if TYPE_CHECKING:
     from quorate_broker.files.directories import HeldDirectory, LogDirectories
-    from quorate_quorum.log.disk import Disk
+    from quorate_quorum.disk import Disk
     from quorate_quorum.metadata.image import MetadataImage
 
 log = structlog.get_logger(__name__)

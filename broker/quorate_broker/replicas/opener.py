@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from quorate_broker.files.replica_files import LogDirectory
     from quorate_broker.replica.replica import Key
     from quorate_broker.replicas.replicas import Replicas
-    from quorate_quorum.log.disk import Buffer
+    from quorate_quorum.disk import Buffer
     from quorate_quorum.metadata.topics import TopicImage
 
 log_line = structlog.get_logger(__name__)

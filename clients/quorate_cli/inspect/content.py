@@ -11,9 +11,9 @@ from quorate.errors import CorruptRecordError
 from quorate.record import batch as record_batch
 from quorate.record.batch import BatchHeader
 from quorate_broker.replica.producers import Producers as ProducerState
+from quorate_quorum.disk import Disk, read_whole
 from quorate_quorum.log import epochs as epoch_file
 from quorate_quorum.log import observer
-from quorate_quorum.log.disk import Disk, read_whole
 from quorate_quorum.log.segment import LOG, SNAPSHOT, Segment, offset_of
 from quorate_quorum.log.slots import SLOT_BYTES, SlotFile
 

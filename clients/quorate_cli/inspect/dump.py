@@ -31,8 +31,8 @@ from quorate_cli.inspect.content import (
     small_file,
 )
 from quorate_cli.inspect.node_files import is_metadata_log, kind_of
+from quorate_quorum.disk import Disk, read_whole
 from quorate_quorum.log import run_file
-from quorate_quorum.log.disk import Disk, read_whole
 from quorate_quorum.log.events import decode_events
 from quorate_quorum.log.identity import read_identity
 from quorate_quorum.log.index import OFFSET_ENTRY, TIME_ENTRY

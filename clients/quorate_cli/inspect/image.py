@@ -14,8 +14,8 @@ from quorate.errors import CorruptRecordError
 from quorate.record.batch import BatchHeader
 from quorate_cli.inspect.content import DamagedError, batches, open_segment, slots_of
 from quorate_cli.inspect.node_files import NotOursError, is_directory, is_locked
+from quorate_quorum.disk import Disk
 from quorate_quorum.log.directory import SYNCED_FILE
-from quorate_quorum.log.disk import Disk
 from quorate_quorum.log.identity import FILE_NAME as IDENTITY_FILE
 from quorate_quorum.log.identity import METADATA_DIRECTORY, read_identity
 from quorate_quorum.log.segment import LOG, file_name, offset_of

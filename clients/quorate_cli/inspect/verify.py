@@ -18,6 +18,7 @@ from quorate_cli.inspect.content import (
 )
 from quorate_cli.inspect.dump import Bounds, Fault, Row, rows_of
 from quorate_cli.inspect.node_files import is_metadata_log, kind_of
+from quorate_quorum.disk import Disk
 from quorate_quorum.log import epochs as epoch_file
 from quorate_quorum.log.directory import (
     CORRUPT_FILE,
@@ -27,7 +28,6 @@ from quorate_quorum.log.directory import (
     LOG_START_FILE,
     SYNCED_FILE,
 )
-from quorate_quorum.log.disk import Disk
 from quorate_quorum.log.epochs import EpochCache
 from quorate_quorum.log.events import decode_events
 from quorate_quorum.log.index import OFFSET_ENTRY, TIME_ENTRY

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from quorate_quorum.log.disk import Buffer, File, Lock, SyncError, syncing
+from quorate_quorum.disk import Buffer, File, Lock, SyncError, syncing
 from quorate_testing.simulated.disk_content import (
     Directory,
     Entry,

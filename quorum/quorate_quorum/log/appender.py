@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import structlog
 
 from quorate.record.batch import BatchHeader
-from quorate_quorum.log.disk import Buffer
+from quorate_quorum.disk import Buffer
 from quorate_quorum.log.disk_errors import done_without, is_passing, storage_error
 from quorate_quorum.log.index import SegmentIndex
 from quorate_quorum.log.observed import ObservedState

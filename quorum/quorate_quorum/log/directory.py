@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 
-from quorate_quorum.log.disk import Disk
+from quorate_quorum.disk import Disk
 
 SYNCED_FILE = "synced"
 HIGH_WATERMARK_FILE = "high-watermark"

@@ -24,7 +24,7 @@ from typing import Final
 import structlog
 
 from quorate.errors import StorageError
-from quorate_quorum.log.disk import SyncError
+from quorate_quorum.disk import SyncError
 
 log = structlog.get_logger(__name__)
 

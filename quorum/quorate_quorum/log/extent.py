@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from quorate_quorum.disk import read_whole, replace_whole
 from quorate_quorum.log.directory import Directory
-from quorate_quorum.log.disk import read_whole, replace_whole
 from quorate_quorum.log.disk_errors import done_without
 from quorate_quorum.log.epochs import FILE_NAME, EpochCache, decode
 

@@ -20,7 +20,7 @@ from typing import Final
 
 from crc32c import crc32c
 
-from quorate_quorum.log.disk import Disk, read_whole, replace_whole
+from quorate_quorum.disk import Disk, read_whole, replace_whole
 from quorate_quorum.node.config import ConfigError
 
 FILE_NAME: Final = "meta.properties"

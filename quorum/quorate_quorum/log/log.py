@@ -24,11 +24,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 from quorate.errors import CorruptRecordError, OffsetOutOfRangeError
+from quorate_quorum.disk import Disk
 from quorate_quorum.log.appender import Appender, Batches
 from quorate_quorum.log.config import LogConfig
 from quorate_quorum.log.cutter import Cutter
 from quorate_quorum.log.directory import CORRUPT_FILE, DAMAGED_FILE
-from quorate_quorum.log.disk import Disk
 from quorate_quorum.log.disk_errors import leaving_all_as_it_was
 from quorate_quorum.log.epochs import EpochCache
 from quorate_quorum.log.guard import LogCorruptError

@@ -16,7 +16,7 @@ from typing import Protocol
 from crc32c import crc32c
 
 from quorate.record.batch import BatchHeader
-from quorate_quorum.log.disk import Disk, read_whole, replace_whole
+from quorate_quorum.disk import Disk, read_whole, replace_whole
 from quorate_quorum.log.segment import SNAPSHOT, file_name, offset_of
 
 HEADER = struct.Struct(

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from quorate_quorum.disk import Disk
 from quorate_quorum.log.checkpoints import Checkpoints
 from quorate_quorum.log.config import LogConfig
 from quorate_quorum.log.directory import CUTTING_FILE, Directory
-from quorate_quorum.log.disk import Disk
 from quorate_quorum.log.extent import EpochFile, Extent
 from quorate_quorum.log.guard import Guard
 from quorate_quorum.log.observer import ObserverSnapshots

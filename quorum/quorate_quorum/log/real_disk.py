@@ -19,8 +19,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+from quorate_quorum.disk import Buffer, File, Lock, SyncError, syncing
 from quorate_quorum.log.descriptors import Descriptors
-from quorate_quorum.log.disk import Buffer, File, Lock, SyncError, syncing
 
 T = TypeVar("T")
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from crc32c import crc32c
 
 from quorate.errors import StorageError
-from quorate_quorum.log.disk import Disk, read_whole, replace_whole
+from quorate_quorum.disk import Disk, read_whole, replace_whole
 from quorate_quorum.log.disk_errors import Scope, scope_of
 
 RUN_FILE = "run"

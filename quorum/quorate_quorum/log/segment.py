@@ -14,7 +14,7 @@ from functools import partial
 
 from quorate.errors import CorruptRecordError
 from quorate.record.batch import HEADER_BYTES, BatchHeader, check, parse_header
-from quorate_quorum.log.disk import Buffer, Disk, File, read_whole, replace_whole
+from quorate_quorum.disk import Buffer, Disk, File, read_whole, replace_whole
 from quorate_quorum.log.index import OFFSET_ENTRY, SegmentIndex
 
 LOG, INDEX, TIME_INDEX, SNAPSHOT = ".log", ".index", ".timeindex", ".snapshot"

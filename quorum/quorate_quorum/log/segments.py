@@ -6,8 +6,8 @@ from bisect import bisect_right
 from collections import OrderedDict
 from dataclasses import dataclass
 
+from quorate_quorum.disk import File
 from quorate_quorum.log.directory import Directory
-from quorate_quorum.log.disk import File
 from quorate_quorum.log.extent import Extent
 from quorate_quorum.log.segment import LOG, Segment, file_name
 

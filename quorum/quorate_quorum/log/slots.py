@@ -11,7 +11,7 @@ import struct
 
 from crc32c import crc32c
 
-from quorate_quorum.log.disk import Disk, File, read_whole
+from quorate_quorum.disk import Disk, File, read_whole
 from quorate_quorum.log.disk_errors import ReopenError
 
 #: One sector a slot: a device writes a sector whole or not at all.

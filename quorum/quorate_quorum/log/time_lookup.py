@@ -6,7 +6,7 @@ from contextlib import suppress
 
 from quorate.errors import CorruptRecordError, UnsupportedError
 from quorate.record.batch import BatchHeader, decompressed_size_bound, find_by_time
-from quorate_quorum.log.disk import Disk
+from quorate_quorum.disk import Disk
 from quorate_quorum.log.segment import Segment
 from quorate_quorum.log.segments import Segments
 

@@ -16,7 +16,7 @@ from crc32c import crc32c
 
 from quorate.errors import CorruptRecordError
 from quorate.record.batch import HEADER_BYTES, check, parse_header
-from quorate_quorum.log.disk import File
+from quorate_quorum.disk import File
 from quorate_quorum.log.segment import BATCH_BYTES_MAX
 
 #: base_offset and batch_length, which stand before all that the length counts.

@@ -16,7 +16,7 @@ from quorate_quorum.node.features import SUPPORTED, Known
 
 if TYPE_CHECKING:
     from quorate.net.network import Network
-    from quorate_quorum.log.disk import Disk
+    from quorate_quorum.disk import Disk
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from dataclasses import replace
 
 from quorate.errors import QuorateError, raise_if_error
 from quorate.net.network import Network
-from quorate_quorum.log.disk import Disk, replace_whole
+from quorate_quorum.disk import Disk, replace_whole
 from quorate_quorum.log.identity import write_identity
 from quorate_quorum.methods import DESCRIBE_NODE
 from quorate_quorum.raft.driver.bootstrap import metadata_directory

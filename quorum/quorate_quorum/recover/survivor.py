@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 from quorate.errors import StorageError
 from quorate.record.batch import BatchHeader
+from quorate_quorum.disk import Disk
 from quorate_quorum.log.directory import SYNCED_FILE
-from quorate_quorum.log.disk import Disk
 from quorate_quorum.log.identity import Identity, read_identity
 from quorate_quorum.log.segment import LOG, Segment, file_name, offset_of
 from quorate_quorum.log.slots import SlotFile

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 
 from quorate.errors import CorruptRecordError
-from quorate_quorum.log.disk import Buffer, Disk, File
+from quorate_quorum.disk import Buffer, Disk, File
 from quorate_quorum.snapshots.file import (
     FETCHED_SUFFIX,
     SNAPSHOT_BYTES_MAX,

@@ -29,7 +29,7 @@ from quorate.errors import CorruptRecordError, UnsupportedError
 from quorate.record import batch as record_batch
 from quorate.record import compression
 from quorate.record.batch import BatchHeader
-from quorate_quorum.log.disk import Buffer, Disk, File
+from quorate_quorum.disk import Buffer, Disk, File
 from quorate_quorum.log.events import SNAPSHOT_ENDS, decode_events, encode_events
 from quorate_quorum.v1.events_pb2 import MetadataEvent, SnapshotEnd, SnapshotStart
 

@@ -12,7 +12,7 @@ from quorate.errors import (
     SnapshotNotFoundError,
     StorageError,
 )
-from quorate_quorum.log.disk import Disk
+from quorate_quorum.disk import Disk
 from quorate_quorum.node.config import ConfigError
 from quorate_quorum.snapshots import file as files
 from quorate_quorum.snapshots.download import Download

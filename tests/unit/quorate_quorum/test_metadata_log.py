@@ -9,7 +9,7 @@ import pytest
 
 from quorate.errors import CorruptRecordError, StorageError
 from quorate.record.batch import check
-from quorate_quorum.log.disk import replace_whole
+from quorate_quorum.disk import replace_whole
 from quorate_quorum.log.events import encode_events
 from quorate_quorum.log.identity import Identity
 from quorate_quorum.log.log import Log, LogConfig, LogCorruptError

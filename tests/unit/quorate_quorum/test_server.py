@@ -20,7 +20,7 @@ from quorate.net.network import Answered, Refused
 from quorate.net.principal import ANONYMOUS
 from quorate.v1 import admin_pb2 as admin
 from quorate.v1.common_pb2 import ErrorCode
-from quorate_quorum.log.disk import replace_whole
+from quorate_quorum.disk import replace_whole
 from quorate_quorum.log.identity import Identity
 from quorate_quorum.node.config import ConfigError
 from quorate_quorum.node.server import NodeFailed

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 from quorate.errors import StorageError
 from quorate.record import batch as record_batch
-from quorate_quorum.log.disk import Disk
+from quorate_quorum.disk import Disk
 from quorate_quorum.log.events import encode_events
 from quorate_quorum.log.identity import FILE_NAME, METADATA_DIRECTORY, Identity, write_identity
 from quorate_quorum.log.log import Log, LogConfig

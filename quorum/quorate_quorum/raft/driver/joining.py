@@ -13,8 +13,8 @@ from dataclasses import replace
 import structlog
 
 from quorate.net.network import Network
+from quorate_quorum.disk import Disk
 from quorate_quorum.generations import ask, ask_generation
-from quorate_quorum.log.disk import Disk
 from quorate_quorum.log.identity import Identity, write_identity
 from quorate_quorum.node.config import ConfigError, QuorumConfig
 

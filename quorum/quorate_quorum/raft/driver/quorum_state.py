@@ -7,7 +7,7 @@ import struct
 from crc32c import crc32c
 
 from quorate.errors import StorageError
-from quorate_quorum.log.disk import Disk, read_whole
+from quorate_quorum.disk import Disk, read_whole
 from quorate_quorum.raft.machine.hard_state import HardState
 from quorate_quorum.raft.machine.ledger import Below, Ledger
 from quorate_quorum.raft.machine.voters import ReplicaKey

@@ -13,7 +13,7 @@ import structlog
 
 from quorate.errors import StorageError
 from quorate.record import batch as record_batch
-from quorate_quorum.log.disk import Disk, replace_whole
+from quorate_quorum.disk import Disk, replace_whole
 from quorate_quorum.log.disk_errors import ProcessLimitError, Scope, scope_of
 from quorate_quorum.log.epochs import misfit
 from quorate_quorum.log.log import Log

@@ -8,7 +8,7 @@ from typing import Any
 from rpds import HashTrieMap
 
 from quorate_broker.files.replica_files import PartitionMetadata
-from quorate_quorum.log.disk import replace_whole
+from quorate_quorum.disk import replace_whole
 from quorate_quorum.log.identity import Identity, write_identity
 from quorate_quorum.metadata.brokers import BrokerImage
 from quorate_quorum.metadata.image import MetadataImage

@@ -21,8 +21,8 @@ from quorate_broker.files.directories import LogDirectories
 from quorate_broker.files.replica_files import KEPT, METADATA_FILE, PartitionMetadata
 from quorate_broker.files.strays import Strays
 from quorate_quorum.client.client import QuorumClient
+from quorate_quorum.disk import read_whole, replace_whole
 from quorate_quorum.generations import ask_generation
-from quorate_quorum.log.disk import read_whole, replace_whole
 from quorate_quorum.log.events import encode_events
 from quorate_quorum.log.identity import Identity, read_identity, write_identity
 from quorate_quorum.metadata.delta import MetadataDelta

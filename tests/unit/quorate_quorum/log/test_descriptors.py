@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from quorate.errors import StorageError
+from quorate_quorum.disk import File, SyncError
 from quorate_quorum.log import real_disk
 from quorate_quorum.log.descriptors import OPEN_MAX, OPEN_MIN, share_of_limit
-from quorate_quorum.log.disk import File, SyncError
 from quorate_quorum.log.log import Log, LogConfig
 from quorate_quorum.log.real_disk import RealDisk
 from tests.unit.quorate_quorum.log.builders import batch

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from quorate.errors import QuorateError, StorageError
-from quorate_quorum.log.disk import SyncError
+from quorate_quorum.disk import SyncError
 from quorate_quorum.log.disk_errors import (
     TABLE,
     DiskFullError,

@@ -6,7 +6,7 @@ from typing import cast
 
 import pytest
 
-from quorate_quorum.log.disk import Disk
+from quorate_quorum.disk import Disk
 from quorate_quorum.log.identity import (
     Identity,
     NotFormattedError,

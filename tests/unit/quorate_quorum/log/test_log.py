@@ -10,7 +10,7 @@ import pytest
 
 from quorate.errors import OffsetOutOfRangeError, StorageError
 from quorate.record.batch import BatchBuilder, BatchHeader, parse_header, split
-from quorate_quorum.log.disk import Disk
+from quorate_quorum.disk import Disk
 from quorate_quorum.log.log import Log, LogConfig
 from quorate_quorum.log.real_disk import RealDisk
 from quorate_testing.simulated.disk import SimulatedDisk

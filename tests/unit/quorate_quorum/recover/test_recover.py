@@ -16,7 +16,7 @@ from quorate_quorum.controller.decisions.lossy_elections import (
     LossyElection,
     LossyElections,
 )
-from quorate_quorum.log.disk import read_whole
+from quorate_quorum.disk import read_whole
 from quorate_quorum.log.identity import FILE_NAME, Identity, read_identity
 from quorate_quorum.log.segment import LOG
 from quorate_quorum.metadata.delta import replayed

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from quorate_quorum.log.disk import Disk, read_whole, replace_whole
+from quorate_quorum.disk import Disk, read_whole, replace_whole
 from quorate_quorum.log.real_disk import RealDisk
 from quorate_testing.simulated.disk import SimulatedDisk
 

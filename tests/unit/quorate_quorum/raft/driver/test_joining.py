@@ -11,7 +11,7 @@ import pytest
 import structlog
 
 from quorate_cli.node_disks import format_broker
-from quorate_quorum.log.disk import replace_whole
+from quorate_quorum.disk import replace_whole
 from quorate_quorum.log.identity import read_identity
 from quorate_quorum.node.config import ConfigError
 from quorate_quorum.node.server import NodeFailed

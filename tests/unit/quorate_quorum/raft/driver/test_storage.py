@@ -12,7 +12,7 @@ from crc32c import crc32c
 
 from quorate.errors import CorruptRecordError, StorageError
 from quorate.record.batch import check
-from quorate_quorum.log.disk import read_whole, replace_whole
+from quorate_quorum.disk import read_whole, replace_whole
 from quorate_quorum.log.events import decode_events, encode_events
 from quorate_quorum.log.identity import Identity, read_identity
 from quorate_quorum.log.log import Log, LogConfig
