@@ -34,7 +34,7 @@ from quorate_quorum.metadata.delta import replayed
 from quorate_quorum.metadata.image import EMPTY, MetadataImage
 from quorate_quorum.metadata.loader import Loader
 from quorate_quorum.node.listeners import parse
-from quorate_quorum.node.process import collect_garbage_rarely
+from quorate_quorum.node.resources import collect_garbage_rarely
 from quorate_quorum.raft.driver.batches import parse_batches
 from quorate_quorum.v1.events_pb2 import MetadataEvent
 

@@ -15,13 +15,8 @@ from quorate_quorum.node.config import BrokerConfig, QuorumConfig
 from quorate_quorum.node.config_sources import load
 from quorate_quorum.node.environment import Environment
 from quorate_quorum.node.logs import set_up_logs
-from quorate_quorum.node.process import (
-    LOGS_WAIT_S,
-    Server,
-    collect_garbage_rarely,
-    keep_freed_memory,
-    run,
-)
+from quorate_quorum.node.process import LOGS_WAIT_S, Server, run
+from quorate_quorum.node.resources import collect_garbage_rarely, keep_freed_memory
 from quorate_quorum.node.server import NodeFailed
 from quorate_quorum.server import QuorumServer
 

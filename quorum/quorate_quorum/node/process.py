@@ -13,11 +13,8 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import ctypes
-import gc
 import os
 import platform
-import resource
 import signal
 import socket
 import sys
@@ -34,7 +31,13 @@ from quorate_quorum.node.config_sources import load, settings
 from quorate_quorum.node.contradictions import without_effect
 from quorate_quorum.node.listeners import is_name
 from quorate_quorum.node.logs import set_up_logs
+from quorate_quorum.node.resources import (
+    collect_garbage_rarely,
+    keep_freed_memory,
+    raise_open_files,
+)
 from quorate_quorum.node.server import NodeFailed
+from quorate_quorum.node.stall_watch import StallWatch
 from quorate_quorum.node.streams import open_standard_streams
 
 EXIT_CLEAN: Final = 0
@@ -254,97 +257,6 @@ class _Life:
         self._ending.set()
         if self._server is not None:
             self._server.fail(reason)
-
-
-class StallWatch:
-    """Counts and logs the times when the event loop did not run for more than 50 ms.
-
-    It looks every 20 ms, so a stall under 70 ms may pass unseen. It logs at most once a minute,
-    with the number of stalls since the last line and the longest of them.
-    """
-
-    INTERVAL_S: Final = 0.02
-    STALL_S: Final = 0.05
-    LOG_INTERVAL_S: Final = 60.0
-
-    def __init__(self) -> None:
-        #: Stalls seen so far, and the longest of them.
-        self.count = 0
-        self.longest_ms = 0.0
-
-    async def run(self) -> NoReturn:
-        """Watch until cancelled."""
-        loop = asyncio.get_running_loop()
-        logged_at = -self.LOG_INTERVAL_S
-        unlogged: list[float] = []
-        while True:
-            due = loop.time() + self.INTERVAL_S
-            await asyncio.sleep(self.INTERVAL_S)
-            now = loop.time()
-            late = now - due
-            if late <= self.STALL_S:
-                continue
-            self.count += 1
-            unlogged.append(late)
-            self.longest_ms = max(self.longest_ms, late * 1000)
-            if now - logged_at >= self.LOG_INTERVAL_S:
-                log.warning(
-                    "the event loop stalled",
-                    longest_ms=round(max(unlogged) * 1000),
-                    stalls=len(unlogged),
-                    stalls_since_start=self.count,
-                )
-                logged_at = now
-                unlogged.clear()
-
-
-def collect_garbage_rarely() -> None:
-    """Let the garbage collector pass over everything rarely: reference counts free nearly all.
-
-    A full pass stops the loop for as long as there are objects: 45 ms with an image of 30,000
-    partitions, and with Python's thresholds there is one each time some thousands were added.
-    """
-    gc.set_threshold(10_000, 10, 10)
-
-
-#: No node has more files and connections open; some systems refuse a limit without end.
-OPEN_FILES_MAX: Final = 1 << 20
-
-
-def raise_open_files() -> int:
-    """Let this process open as many files as it may; return how many that is.
-
-    The usual soft limit of 1,024 is there for programs that use select(), as nodes do not.
-    """
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = OPEN_FILES_MAX if hard == resource.RLIM_INFINITY else min(hard, OPEN_FILES_MAX)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        with contextlib.suppress(ValueError, OSError):  # some systems allow less than they say
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-
-
-_M_TRIM_THRESHOLD: Final = -1
-_M_MMAP_THRESHOLD: Final = -3
-_M_ARENA_MAX: Final = -8
-
-
-def keep_freed_memory() -> bool:
-    """Tell glibc to keep large buffers it is given back; return whether it does.
-
-    By default they go to the kernel at each free, and the page faults that follow cost more than
-    the copy: streams were three times slower. No effect where there is no glibc.
-    """
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError):
-        return False
-    mallopt.argtypes = (ctypes.c_int, ctypes.c_int)
-    mallopt.restype = ctypes.c_int
-    size = 64 << 20
-    # Half as much is all that glibc allows on most machines for what it maps.
-    mapped = mallopt(_M_MMAP_THRESHOLD, size) or mallopt(_M_MMAP_THRESHOLD, size // 2)
-    return bool(mapped and mallopt(_M_TRIM_THRESHOLD, size) and mallopt(_M_ARENA_MAX, 1))
 
 
 class _Parser(argparse.ArgumentParser):

@@ -20,16 +20,15 @@ from structlog.testing import capture_logs
 from quorate import __version__
 from quorate_quorum.node import process
 from quorate_quorum.node.config import ConfigError, QuorumConfig
-from quorate_quorum.node.process import (
+from quorate_quorum.node.process import configure, run
+from quorate_quorum.node.resources import (
     OPEN_FILES_MAX,
-    StallWatch,
     collect_garbage_rarely,
-    configure,
     keep_freed_memory,
     raise_open_files,
-    run,
 )
 from quorate_quorum.node.server import NodeFailed
+from quorate_quorum.node.stall_watch import StallWatch
 
 Life = Callable[["FakeServer"], Coroutine[Any, Any, None]]
 

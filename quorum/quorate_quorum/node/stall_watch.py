@@ -1,0 +1,52 @@
+"""Whether the event loop runs when it should: a loop that stalls answers no heartbeat."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final, NoReturn
+
+import structlog
+
+log = structlog.get_logger(__name__)
+
+
+class StallWatch:
+    """Counts and logs the times when the event loop did not run for more than 50 ms.
+
+    It looks every 20 ms, so a stall under 70 ms may pass unseen. It logs at most once a minute,
+    with the number of stalls since the last line and the longest of them.
+    """
+
+    INTERVAL_S: Final = 0.02
+    STALL_S: Final = 0.05
+    LOG_INTERVAL_S: Final = 60.0
+
+    def __init__(self) -> None:
+        #: Stalls seen so far, and the longest of them.
+        self.count = 0
+        self.longest_ms = 0.0
+
+    async def run(self) -> NoReturn:
+        """Watch until cancelled."""
+        loop = asyncio.get_running_loop()
+        logged_at = -self.LOG_INTERVAL_S
+        unlogged: list[float] = []
+        while True:
+            due = loop.time() + self.INTERVAL_S
+            await asyncio.sleep(self.INTERVAL_S)
+            now = loop.time()
+            late = now - due
+            if late <= self.STALL_S:
+                continue
+            self.count += 1
+            unlogged.append(late)
+            self.longest_ms = max(self.longest_ms, late * 1000)
+            if now - logged_at >= self.LOG_INTERVAL_S:
+                log.warning(
+                    "the event loop stalled",
+                    longest_ms=round(max(unlogged) * 1000),
+                    stalls=len(unlogged),
+                    stalls_since_start=self.count,
+                )
+                logged_at = now
+                unlogged.clear()
