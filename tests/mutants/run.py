@@ -1,6 +1,6 @@
-"""`make mutants`: put each known fault back, one at a time, and see that its test fails.
+"""`make mutants`: take each rule out, one change at a time, and see that its test fails.
 
-    python -m tests.mutants.run [R12 R15 ...]
+    python -m tests.mutants.run [own-epoch-commits one-vote ...]
 
 Works on a copy of the source roots in a temporary folder. A mutant that no test catches, whose
 text is gone from the source, or that fails for another reason than an assertion is an error.
@@ -30,7 +30,7 @@ def mutated(mutant: Mutant, root: Path) -> str:
     source = (root / mutant.path).read_text()
     found = source.count(mutant.old)
     if found != 1:
-        raise ValueError(f"{mutant.pitfall}: stale, its text occurs {found} times in {mutant.path}")
+        raise ValueError(f"{mutant.rule}: stale, its text occurs {found} times in {mutant.path}")
     return source.replace(mutant.old, mutant.new)
 
 
@@ -67,8 +67,8 @@ def verdict(mutant: Mutant, tree: Path) -> tuple[bool, str]:
 
 
 def main() -> int:
-    """Run all, or those whose pitfalls are named; return 1 if one was not caught."""
-    chosen = [m for m in MUTANTS if not sys.argv[1:] or m.pitfall in sys.argv[1:]]
+    """Run all, or those of the rules that are named; return 1 if one was not caught."""
+    chosen = [m for m in MUTANTS if not sys.argv[1:] or m.rule in sys.argv[1:]]
     missed = 0
     with tempfile.TemporaryDirectory(prefix="quorate-mutants-") as folder:
         tree = Path(folder)
@@ -86,9 +86,9 @@ def main() -> int:
             missed += not caught
             seconds = time.monotonic() - begin
             word = "caught" if caught else "MISSED"
-            print(f"{mutant.pitfall:4} {word} {seconds:5.1f} s  {mutant.fault}: {by}", flush=True)
-    pitfalls = {mutant.pitfall for mutant in chosen}
-    print(f"{len(chosen)} mutants of {len(pitfalls)} pitfalls, {missed} missed")
+            print(f"{mutant.rule:22} {word} {seconds:5.1f} s  {mutant.fault}: {by}", flush=True)
+    rules = {mutant.rule for mutant in chosen}
+    print(f"{len(chosen)} mutants of {len(rules)} rules, {missed} missed")
     return 1 if missed or not chosen else 0
 
 

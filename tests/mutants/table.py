@@ -1,4 +1,4 @@
-"""Faults that others had (R1-R45, K1-K26 of the list of pitfalls), each as one change of ours."""
+"""The rules of docs/guarantees.md taken out: one change each, which a named test must catch."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ PRODUCER_MEMORY = "tests/unit/quorate_broker/replica/test_producer_memory.py"
 class Mutant(NamedTuple):
     """`old` occurs exactly once in the file; the named tests fail once it is `new`."""
 
-    pitfall: str
+    rule: str
     fault: str
     path: str
     old: str
@@ -105,7 +105,7 @@ class Mutant(NamedTuple):
 
 MUTANTS = (
     Mutant(
-        "K21",
+        "idempotence",
         "a producer is forgotten for the number of others, however lately it was heard",
         PRODUCERS,
         "(KEPT_MS if is_wanted else",
@@ -115,7 +115,7 @@ MUTANTS = (
         ),
     ),
     Mutant(
-        "K21",
+        "idempotence",
         "whom a partition has forgotten it takes for new, whatever was sent before",
         PRODUCERS,
         "if in_doubt_ms and not self._producers.remembers(in_doubt_ms):",
@@ -126,7 +126,7 @@ MUTANTS = (
         ),
     ),
     Mutant(
-        "K21",
+        "idempotence",
         "a replica that lacks the beginning of the log takes its memory for whole",
         PRODUCERS,
         "NEVER if offset == 0 else self.now_ms",
@@ -136,7 +136,7 @@ MUTANTS = (
         ),
     ),
     Mutant(
-        "K21",
+        "idempotence",
         "a new producer is taken though there is no memory for it",
         PRODUCERS,
         "        while not self.has_room(more):",
@@ -146,7 +146,7 @@ MUTANTS = (
         ),
     ),
     Mutant(
-        "K21",
+        "idempotence",
         "producers are forgotten while their broker stood still, before it reads what they sent",
         "broker/quorate_broker/replica/producer_memory.py",
         "min(loop_ms - self._told_ms, 2 * TICK_MS)",
@@ -156,7 +156,7 @@ MUTANTS = (
         ),
     ),
     Mutant(
-        "K21",
+        "idempotence",
         "a producer that is not known counts as proof that its batch was not written",
         "clients/quorate/producer/partition_queue.py",
         "            waiting.is_uncertain &= self.is_forgotten",
@@ -167,7 +167,7 @@ MUTANTS = (
         ),
     ),
     Mutant(
-        "K21",
+        "idempotence",
         "a producer does not say that its batch may have been written before",
         "clients/quorate/producer/produce_stream.py",
         "    if not batch.is_uncertain:\n        return 0\n",
@@ -175,7 +175,7 @@ MUTANTS = (
         (f"{ACCUMULATIONS}::test_nothing_doubled_when_brokers_forget_the_producer_under_a_retry",),
     ),
     Mutant(
-        "R1",
+        "vote-durable",
         "a vote is spoken before it is on disk",
         STATE,
         "if not self.is_saved:\n            return\n",
@@ -183,7 +183,7 @@ MUTANTS = (
         (f"{PAPER}::test_a_vote_is_on_disk_before_it_is_spoken",),
     ),
     Mutant(
-        "R2",
+        "one-vote",
         "the vote is forgotten within its epoch",
         ROLE,
         "return state.hard_state.voted_for == request.candidate and self.leader == NOBODY",
@@ -191,7 +191,7 @@ MUTANTS = (
         (f"{PAPER}::test_each_voter_votes_once_in_an_epoch_first_come_first_served",),
     ),
     Mutant(
-        "R3",
+        "one-reign",
         "leads again in the same epoch after a restart",
         RAFT,
         "if state.hard_state.voted_for == state.me:",
@@ -199,7 +199,7 @@ MUTANTS = (
         (f"{ELECTIONS}::test_who_stood_in_an_epoch_starts_resigned_in_it_and_never_leads_in_it",),
     ),
     Mutant(
-        "R4",
+        "synced-counts",
         "a leader counts what it has not synced",
         PROGRESS_OF_REPLICAS,
         "me, synced_end = self._state.me, self._state.ledger.synced_end",
@@ -207,7 +207,7 @@ MUTANTS = (
         (f"{LEADER_RULES}::test_what_is_not_synced_does_not_count_though_it_is_served",),
     ),
     Mutant(
-        "R4",
+        "synced-counts",
         "a follower acknowledges what it has not synced",
         FOLLOWER,
         "            ledger.synced_end,\n            ledger.epoch_before(ledger.synced_end),",
@@ -216,7 +216,7 @@ MUTANTS = (
         (f"{FOLLOWER_RULES}::test_a_slow_sync_makes_the_follower_repeat_its_last_synced_offset",),
     ),
     Mutant(
-        "R8",
+        "cut-stays-cut",
         "epochs of a truncated tail stay",
         LEDGER,
         "while self._epochs and self._epochs[-1][1] >= end_offset:",
@@ -224,7 +224,7 @@ MUTANTS = (
         (f"{PAPER}::test_logs_that_parted_for_several_epochs_come_together_in_several_rounds",),
     ),
     Mutant(
-        "R11",
+        "known-formats",
         "a state file of another version is read",
         QUORUM_STATE,
         "if data[:1] != bytes([VERSION]):",
@@ -232,7 +232,7 @@ MUTANTS = (
         (f"{DISK}::test_a_quorum_state_of_a_newer_version_is_refused_though_its_checksum_fits",),
     ),
     Mutant(
-        "R7",
+        "damage-is-no-tail",
         "a damaged state file is read",
         QUORUM_STATE,
         "if crc32c(body) != crc:",
@@ -240,7 +240,7 @@ MUTANTS = (
         (f"{DISK}::test_a_quorum_state_of_another_version_or_with_any_bit_flipped_is_refused",),
     ),
     Mutant(
-        "R7",
+        "damage-is-no-tail",
         "a flipped bit in a batch's epoch is believed at start",
         CHAIN,
         "        if reason is not None:\n",
@@ -248,7 +248,7 @@ MUTANTS = (
         (f"{LOG_EPOCHS}::test_any_bit_of_a_synced_batchs_epoch_that_flips_is_corruption",),
     ),
     Mutant(
-        "R7",
+        "damage-is-no-tail",
         "a batch's epoch is believed as a peer sends it",
         FOLLOWER,
         "if misfit(batch.epoch, batch.epoch_start, epoch) is not None:",
@@ -258,7 +258,7 @@ MUTANTS = (
         ),
     ),
     Mutant(
-        "R1",
+        "vote-durable",
         "a state file older than the log is believed",
         QUORUM_STATE,
         "if ledger.last_epoch > known:",
@@ -266,7 +266,7 @@ MUTANTS = (
         (f"{LOG_EPOCHS}::test_a_voter_whose_state_is_older_than_its_log_does_not_start",),
     ),
     Mutant(
-        "R12",
+        "own-epoch-commits",
         "records of older epochs are committed by counting",
         LEADER,
         "if end <= self.epoch_start_offset or end <= state.ledger.high_watermark:",
@@ -274,7 +274,7 @@ MUTANTS = (
         (f"{PAPER}::test_a_new_leader_commits_nothing_until_a_record_of_its_own_epoch",),
     ),
     Mutant(
-        "R13",
+        "own-epoch-commits",
         "the check of the own epoch is off by one",
         LEADER,
         "if end <= self.epoch_start_offset or",
@@ -282,7 +282,7 @@ MUTANTS = (
         (f"{PAPER}::test_a_new_leader_commits_nothing_until_a_record_of_its_own_epoch",),
     ),
     Mutant(
-        "R14",
+        "high-watermark-grows",
         "the high watermark goes back",
         STATE,
         "self.ledger.high_watermark = max(self.ledger.high_watermark, offset)",
@@ -290,7 +290,7 @@ MUTANTS = (
         (f"{PAPER}::test_the_high_watermark_never_goes_back",),
     ),
     Mutant(
-        "R15",
+        "matching-past",
         "a diverging fetch moves progress",
         LEADER,
         "            self._answer_fetch(fetch, other_past)\n            return",
@@ -299,7 +299,7 @@ MUTANTS = (
         (f"{LEADER_RULES}::test_a_diverging_fetch_moves_no_progress",),
     ),
     Mutant(
-        "R15",
+        "matching-past",
         "an older stream moves progress",
         LEADER,
         "if not progress.admits(stream):",
@@ -307,7 +307,7 @@ MUTANTS = (
         (f"{LEADER_RULES}::test_a_request_of_an_older_stream_moves_no_state",),
     ),
     Mutant(
-        "R16",
+        "own-answers",
         "an answer to another offset is taken",
         FOLLOWER,
         "if response.base_offset == state.ledger.log_end_offset:",
@@ -315,7 +315,7 @@ MUTANTS = (
         (f"{FOLLOWER_RULES}::test_an_answer_to_a_fetch_from_another_offset_is_not_taken",),
     ),
     Mutant(
-        "R17",
+        "no-cut-below",
         "a cut below the high watermark",
         FOLLOWER,
         "        if end < ledger.high_watermark:",
@@ -323,7 +323,7 @@ MUTANTS = (
         (f"{FOLLOWER_RULES}::test_a_cut_below_the_high_watermark_stops_the_node",),
     ),
     Mutant(
-        "R19",
+        "majority",
         "half of the voters are a majority",
         VOTERS,
         "return voters // 2 + 1",
@@ -331,7 +331,7 @@ MUTANTS = (
         (f"{PAPER}::test_a_candidate_wins_with_a_majority_of_the_whole_cluster",),
     ),
     Mutant(
-        "R19",
+        "majority",
         "half of the voters commit",
         VOTERS,
         "return descending[len(descending) // 2]",
@@ -339,7 +339,7 @@ MUTANTS = (
         (f"{LEADER_RULES}::test_what_is_not_synced_does_not_count_though_it_is_served",),
     ),
     Mutant(
-        "R20",
+        "up-to-date",
         "a shorter log of the same epoch is up to date",
         LEDGER,
         "return (last_epoch, log_end_offset) >= (self.last_epoch, self.log_end_offset)",
@@ -347,7 +347,7 @@ MUTANTS = (
         (f"{PAPER}::test_a_vote_goes_only_to_a_log_that_is_at_least_as_up_to_date",),
     ),
     Mutant(
-        "R20",
+        "up-to-date",
         "epoch and length are both compared",
         LEDGER,
         "return (last_epoch, log_end_offset) >= (self.last_epoch, self.log_end_offset)",
@@ -355,7 +355,7 @@ MUTANTS = (
         (f"{PAPER}::test_a_vote_goes_only_to_a_log_that_is_at_least_as_up_to_date",),
     ),
     Mutant(
-        "R22",
+        "completions-of-now",
         "a sync from before a cut is credited",
         STATE,
         "if event.truncations != ledger.truncations or event.epoch != self.epoch:",
@@ -365,7 +365,7 @@ MUTANTS = (
         ),
     ),
     Mutant(
-        "R23",
+        "check-quorum",
         "no check of the quorum",
         LEADER,
         "if state.now_ms >= self.rounds.heard_ms + state.timing.check_quorum_ms:",
@@ -375,7 +375,7 @@ MUTANTS = (
         ),
     ),
     Mutant(
-        "R24",
+        "pre-vote",
         "a follower grants pre-votes while it hears its leader",
         FOLLOWER,
         "return self.state.now_ms < self.fresh_until_ms",
@@ -383,7 +383,7 @@ MUTANTS = (
         ("tests/unit/quorate_quorum/raft/machine/test_pre_votes.py",),
     ),
     Mutant(
-        "R24",
+        "pre-vote",
         "a leader grants pre-votes",
         LEADER,
         "    def hears_a_leader(self) -> bool:\n        return True",
@@ -391,7 +391,7 @@ MUTANTS = (
         (f"{ELECTIONS}::test_a_leader_denies_pre_votes_to_the_most_complete_of_logs",),
     ),
     Mutant(
-        "R24",
+        "pre-vote",
         "answers to earlier attempts are counted",
         CANDIDATE,
         "if event.attempt != self.attempt or",
@@ -399,7 +399,7 @@ MUTANTS = (
         (f"{ELECTIONS}::test_an_answer_to_an_earlier_attempt_is_not_counted",),
     ),
     Mutant(
-        "R25",
+        "no-disruption",
         "it stands without having asked",
         ROLE,
         "if state.is_sole_voter() or is_transfer:",
@@ -407,7 +407,7 @@ MUTANTS = (
         (f"{ELECTIONS}::test_an_isolated_voter_does_not_raise_its_epoch_and_disturbs_nobody",),
     ),
     Mutant(
-        "R28",
+        "own-chance",
         "one seed, one timeout",
         STATE,
         "+ self.me.id * _SPREAD)",
@@ -415,7 +415,7 @@ MUTANTS = (
         (f"{ELECTIONS}::test_two_voters_with_one_seed_wait_differently",),
     ),
     Mutant(
-        "R29",
+        "transfer",
         "the first successor waits as the others do",
         ROLE,
         "if self._successors(request)[:1] != (self.state.me.id,):",
@@ -423,7 +423,7 @@ MUTANTS = (
         (f"{SUCCESSION}::test_the_first_successor_stands_at_once_and_the_others_wait",),
     ),
     Mutant(
-        "R30",
+        "reign-after-commit",
         "a reign is told before its own record is committed",
         LEADER,
         "return self.state.ledger.high_watermark > self.epoch_start_offset",
@@ -431,7 +431,7 @@ MUTANTS = (
         (f"{PAPER}::test_nobody_is_told_of_a_high_watermark_that_is_not_of_this_epoch",),
     ),
     Mutant(
-        "R33",
+        "disk-identity",
         "directories do not tell voters of one id apart",
         ROLE,
         "request.voter == state.me and",
@@ -439,7 +439,7 @@ MUTANTS = (
         (f"{ELECTIONS}::test_votes_that_are_refused_by_everybody",),
     ),
     Mutant(
-        "R33",
+        "disk-identity",
         "a disk that forgot gives votes",
         ROLE,
         "        if self._may_have_forgotten(request):\n",
@@ -447,7 +447,7 @@ MUTANTS = (
         (f"{FORGOTTEN_DISKS}::test_a_voter_that_holds_only_the_bootstrap_batch_elects_no_history",),
     ),
     Mutant(
-        "R34",
+        "voters-in-the-log",
         "a voter set that was cut off stays",
         LEDGER,
         "while self._voters and self._voters[-1][0] >= end_offset:",
@@ -455,7 +455,7 @@ MUTANTS = (
         (f"{FOLLOWER_RULES}::test_a_voter_set_that_is_cut_off_is_taken_back",),
     ),
     Mutant(
-        "R34",
+        "voters-in-the-log",
         "a snapshot gets the voters of now, not of its offset",
         LEDGER,
         "if base < offset), VoterSet())",
@@ -465,7 +465,7 @@ MUTANTS = (
         ),
     ),
     Mutant(
-        "R8",
+        "cut-stays-cut",
         "the old log stays below an installed snapshot",
         STATE,
         "self.outbox.truncate_to, self.outbox.begin_at = None, below.offset",
@@ -475,7 +475,7 @@ MUTANTS = (
         ),
     ),
     Mutant(
-        "R10",
+        "install-moves-all",
         "a log that does not reach up to the snapshot is left as it is",
         STORAGE,
         "if below is not None and not _reaches(log, below):",
@@ -483,7 +483,7 @@ MUTANTS = (
         (f"{SNAPSHOTS}::test_a_log_that_ends_below_the_snapshot_begins_anew_at_it",),
     ),
     Mutant(
-        "R10",
+        "install-moves-all",
         "an install moves the high watermark and not what is synced",
         LEDGER,
         "self.high_watermark = self.written_end = self.synced_end = below.offset",
@@ -493,7 +493,7 @@ MUTANTS = (
         ),
     ),
     Mutant(
-        "R22",
+        "completions-of-now",
         "a sync of the old log is credited to the one that begins at a snapshot",
         LEDGER,
         "self.bootstrap_end = 0\n        self.truncations += 1",
@@ -501,7 +501,7 @@ MUTANTS = (
         (f"{SNAPSHOT_RULES}::test_completions_from_before_an_install_say_nothing_after_it",),
     ),
     Mutant(
-        "R39",
+        "snapshot-at-start",
         "who stands exactly at the log's start is sent the snapshot again",
         LEADER,
         "(request.fetch_offset < start or epoch < 0)",
@@ -511,7 +511,7 @@ MUTANTS = (
         ),
     ),
     Mutant(
-        "R39",
+        "snapshot-at-start",
         "the epoch before the log's start is forgotten when the log is cut",
         LEDGER,
         "self._epochs = [(epoch, log_start - 1), *(",
@@ -521,7 +521,7 @@ MUTANTS = (
         ),
     ),
     Mutant(
-        "R39",
+        "snapshot-at-start",
         "the log is cut above the snapshot",
         TAKING,
         "self._log.delete_segments_below(offset)",
@@ -529,7 +529,7 @@ MUTANTS = (
         (f"{INSTALLS}::test_a_snapshot_taken_while_writes_go_on_cuts_nothing_above_it",),
     ),
     Mutant(
-        "R39",
+        "snapshot-at-start",
         "the log is cut before the snapshot is written",
         TAKING,
         "            await self._close_segment()\n",
@@ -538,7 +538,7 @@ MUTANTS = (
         (f"{INSTALL_CRASHES}::test_a_voter_dies_at_each_operation_of_taking_a_snapshot",),
     ),
     Mutant(
-        "R40",
+        "downloads-in-order",
         "a download that nobody waits for any more is installed",
         FOLLOWER,
         "if self.install is not None and self.install.snapshot == event.below.id:",
@@ -548,7 +548,7 @@ MUTANTS = (
         ),
     ),
     Mutant(
-        "R40",
+        "downloads-in-order",
         "a snapshot at or below the high watermark is taken up",
         FOLLOWER,
         "follows = snapshot.offset > ledger.high_watermark",
@@ -556,7 +556,7 @@ MUTANTS = (
         (f"{SNAPSHOT_RULES}::test_a_snapshot_that_no_honest_leader_names_is_not_taken_up",),
     ),
     Mutant(
-        "R40",
+        "downloads-in-order",
         "a newer snapshot does not replace the download of an older one",
         FOLLOWER,
         "if self.install is None or self.install.snapshot < snapshot:",
@@ -566,7 +566,7 @@ MUTANTS = (
         ),
     ),
     Mutant(
-        "R40",
+        "downloads-in-order",
         "a chunk says how large it is, not how large the whole",
         SNAPSHOTS_OF_A_VOTER,
         "return file.size, data",
@@ -574,7 +574,7 @@ MUTANTS = (
         (f"{INSTALLS}::test_a_voter_long_away_installs_while_writes_go_on",),
     ),
     Mutant(
-        "R41",
+        "snapshot-below",
         "who parted from us below our log is told to cut there",
         LEADER,
         "(request.fetch_offset < start or epoch < 0)",
@@ -584,7 +584,7 @@ MUTANTS = (
         ),
     ),
     Mutant(
-        "R41",
+        "snapshot-below",
         "who is below our log is given it from where it begins",
         LEADER,
         "if ledger.snapshot is not None and start > 0 and (",
@@ -594,7 +594,7 @@ MUTANTS = (
         ),
     ),
     Mutant(
-        "R36",
+        "unknown-candidates",
         "no vote for a candidate that we do not know",
         ROLE,
         "return replica in self.state.ledger.voters or not self.hears_a_leader()",
@@ -602,7 +602,7 @@ MUTANTS = (
         (f"{ELECTIONS}::test_a_vote_for_a_candidate_outside_our_voter_set_is_possible",),
     ),
     Mutant(
-        "R42",
+        "reads-of-now",
         "a read before the own epoch's first commit",
         ROUNDS,
         "while may_confirm and self.reads",
@@ -612,7 +612,7 @@ MUTANTS = (
         ),
     ),
     Mutant(
-        "R43",
+        "reads-of-now",
         "a read takes a round that was given already",
         ROUNDS,
         "        self._state.round += 1\n        read = ",
@@ -620,7 +620,7 @@ MUTANTS = (
         (f"{LEADER_RULES}::test_a_read_id_is_never_given_twice_not_even_in_another_reign",),
     ),
     Mutant(
-        "R25",
+        "no-disruption",
         "who is no voter moves the epoch of those that hear a leader",
         ROLE,
         "return replica in self.state.ledger.voters or not self.hears_a_leader()",
@@ -630,7 +630,7 @@ MUTANTS = (
         ),
     ),
     Mutant(
-        "R25",
+        "no-disruption",
         "an observer's fetch deposes the leader",
         ROLE,
         "is_heeded = replica in state.ledger.voters and replica != state.me",
@@ -638,7 +638,7 @@ MUTANTS = (
         (f"{EPOCHS}::test_a_refused_epoch_is_answered_invalid",),
     ),
     Mutant(
-        "R25",
+        "no-disruption",
         "one message uses up the epochs",
         STATE,
         "return is_heeded and self.epoch < epoch <= min(furthest, EPOCH_MAX)",
@@ -646,7 +646,7 @@ MUTANTS = (
         (f"{EPOCHS}::test_a_higher_epoch_of_a_member_is_taken_as_far_as_a_leap_goes",),
     ),
     Mutant(
-        "R3",
+        "one-reign",
         "a new history gives leader_epochs of the lost one again",
         RECOVERED,
         "leader_epoch = partition.leader_epoch + EPOCHS_PASSED",
@@ -654,7 +654,7 @@ MUTANTS = (
         (f"{RECOVER}::test_the_new_history_trusts_nobody_and_passes_over_every_number_given_away",),
     ),
     Mutant(
-        "R7",
+        "damage-is-no-tail",
         "a disk damaged below its last sync becomes the truth of the cluster",
         SURVIVOR,
         "if self._bad is not None and slot.value is not None",
@@ -662,7 +662,7 @@ MUTANTS = (
         (f"{RECOVER}::test_a_torn_tail_is_passed_over_and_a_bad_byte_below_the_sync_refused",),
     ),
     Mutant(
-        "R33",
+        "disk-identity",
         "two survivors that recover to one generation take each other for their own",
         DECISION,
         "        + survivor.identity.directory_id\n",
@@ -670,7 +670,7 @@ MUTANTS = (
         (f"{RECOVER}::test_two_survivors_of_one_generation_are_told_apart",),
     ),
     Mutant(
-        "R25",
+        "no-disruption",
         "a watcher of a history that is over goes on where it stood",
         WATCH,
         "if 0 < request.quorum_generation < self._generation:",
@@ -678,7 +678,7 @@ MUTANTS = (
         (f"{GENERATIONS}::test_a_watcher_of_an_older_generation_is_told_to_begin_anew",),
     ),
     Mutant(
-        "R25",
+        "no-disruption",
         "who is no voter stands",
         ROLE,
         "if not state.may_stand() or state.hard_state.is_behind:",
@@ -686,7 +686,7 @@ MUTANTS = (
         (f"{FINDING}::test_a_new_disk_finds_each_leader_in_turn_and_never_stands",),
     ),
     Mutant(
-        "R27",
+        "loud-failures",
         "work that fails does so in silence",
         RAFT_LOOP,
         '        self.fail(f"{name}: {type(error).__name__}: {error}", error)\n\n    # --- time',
@@ -696,7 +696,7 @@ MUTANTS = (
         ),
     ),
     Mutant(
-        "R31",
+        "batch-bound",
         "a batch above the limit is appended",
         NODE,
         "if len(batch.data) > self.config.quorum_batch_max_bytes:",
@@ -706,7 +706,7 @@ MUTANTS = (
         ),
     ),
     Mutant(
-        "R32",
+        "one-change",
         "a change while another waits for its commit",
         VOTER_CHANGE,
         "if not state.ledger.are_voters_committed:",
@@ -714,7 +714,7 @@ MUTANTS = (
         (f"{CHANGES}::test_no_change_before_the_one_before_is_committed",),
     ),
     Mutant(
-        "R35",
+        "voting-majority",
         "A node that gives no votes yet is made a voter",
         PROGRESS,
         "        if self.is_behind:\n",
@@ -722,7 +722,7 @@ MUTANTS = (
         (f"{CHANGES}::test_a_node_that_gives_no_votes_yet_is_not_added",),
     ),
     Mutant(
-        "R32",
+        "one-change",
         "a change before a record of the own epoch is committed",
         LEADER,
         "if not self.has_committed_own():",
@@ -733,7 +733,7 @@ MUTANTS = (
         ),
     ),
     Mutant(
-        "R32",
+        "one-change",
         "two voters change at once",
         VOTER_CHANGE,
         "len(added) + len(gone) + len(moved) != 1:",
@@ -741,7 +741,7 @@ MUTANTS = (
         (f"{CHANGES}::test_voters_change_one_at_a_time",),
     ),
     Mutant(
-        "R33",
+        "disk-identity",
         "a leader on another disk is taken for the one that we know",
         ROLE,
         "voter = self.state.ledger.voters.of_key(leader)",
@@ -749,7 +749,7 @@ MUTANTS = (
         (f"{FINDING}::test_a_hint_at_a_leader_that_we_do_not_know_makes_us_ask_who_gave_it",),
     ),
     Mutant(
-        "R33",
+        "disk-identity",
         "a wiped disk counts in the place of the old one",
         "quorum/quorate_quorum/controller/decisions/voters.py",
         "if same.directory_id == voter.directory_id:",
@@ -759,7 +759,7 @@ MUTANTS = (
         ),
     ),
     Mutant(
-        "R35",
+        "voting-majority",
         "a change that leaves a majority heard, but behind and without a vote",
         VOTER_CHANGE,
         "replicas.of(voter.key).last_caught_up_ms",
@@ -769,7 +769,7 @@ MUTANTS = (
         ),
     ),
     Mutant(
-        "R35",
+        "voting-majority",
         "a change that leaves a majority silent",
         VOTER_CHANGE,
         "if len(voters.voters) - len(late) < voters.majority:",
@@ -777,7 +777,7 @@ MUTANTS = (
         (f"{CHANGES}::test_a_majority_of_the_voters_that_are_left_has_caught_up",),
     ),
     Mutant(
-        "R33",
+        "disk-identity",
         "a snapshot is fetched before it is on disk that the disk may have forgotten",
         STATE,
         "        if not self.is_saved:\n            install = None\n",
@@ -787,7 +787,7 @@ MUTANTS = (
         ),
     ),
     Mutant(
-        "R37",
+        "removed-leader",
         "a leader whose removal is on its own disk alone does not stand",
         STATE,
         "return self.is_voter() or self.me in self.ledger.voters_before_change",
@@ -797,7 +797,7 @@ MUTANTS = (
         ),
     ),
     Mutant(
-        "R37",
+        "removed-leader",
         "who is removed counts its own vote",
         CANDIDATE,
         "if sum(one in voters for one in self.granted) < voters.majority:",
@@ -805,7 +805,7 @@ MUTANTS = (
         (f"{REVIEWED_CHANGES}::test_who_is_removed_does_not_count_itself_when_it_stands",),
     ),
     Mutant(
-        "R33",
+        "disk-identity",
         "a disk that may have forgotten runs after the high watermark for ever",
         FOLLOWER,
         "self.catch_up_to = self.catch_up_to or response.high_watermark",
@@ -815,7 +815,7 @@ MUTANTS = (
         ),
     ),
     Mutant(
-        "R37",
+        "removed-leader",
         "a leader that removed itself leads on",
         LEADER,
         "is_removed = not state.is_voter() and state.ledger.are_voters_committed",
@@ -825,7 +825,7 @@ MUTANTS = (
         ),
     ),
     Mutant(
-        "R37",
+        "removed-leader",
         "it resigns before its removal is committed",
         LEADER,
         "is_removed = not state.is_voter() and state.ledger.are_voters_committed",
@@ -835,7 +835,7 @@ MUTANTS = (
         ),
     ),
     Mutant(
-        "R5",
+        "failed-sync-is-final",
         "a sync that failed is tried again",
         f"{LOG_ROOM}/syncer.py",
         "            await segment.file.sync()\n        except OSError as error:\n",
@@ -848,7 +848,7 @@ MUTANTS = (
         ),
     ),
     Mutant(
-        "R6",
+        "names-last",
         "a file is renamed before its bytes are synced",
         FILES,
         "        if sync:\n            await file.sync()\n",
@@ -859,7 +859,7 @@ MUTANTS = (
         ),
     ),
     Mutant(
-        "R6",
+        "names-last",
         "a name is not synced",
         FILES,
         "    if sync:\n        await disk.sync_directory",
@@ -867,7 +867,7 @@ MUTANTS = (
         (f"{DISK}::test_a_small_file_is_replaced_whole_or_not_at_all",),
     ),
     Mutant(
-        "R6",
+        "names-last",
         "what a killed process renamed is believed before its name is synced",
         NODE,
         "        await disk.sync_directory(directory)\n",
@@ -878,7 +878,7 @@ MUTANTS = (
         ),
     ),
     Mutant(
-        "R9",
+        "disk-errors",
         "a short write stays in the file",
         REAL_DISK,
         "            os.ftruncate(descriptor, position)",
@@ -888,7 +888,7 @@ MUTANTS = (
         ),
     ),
     Mutant(
-        "R7",
+        "damage-is-no-tail",
         "a power loss may forget how far the log is synced: damage counts as a tail",
         f"{LOG_ROOM}/checkpoints.py",
         "self.synced_slot.advance(end, self._extent.epoch_before(end))",
@@ -900,7 +900,7 @@ MUTANTS = (
         ),
     ),
     Mutant(
-        "R7",
+        "damage-is-no-tail",
         "acknowledgements after a kill count on a synced end that only the page cache has",
         f"{LOG_ROOM}/recovery.py",
         "        elif self._checkpoints.synced_slot.value is not None:\n"
@@ -912,7 +912,7 @@ MUTANTS = (
         ),
     ),
     Mutant(
-        "R8",
+        "cut-stays-cut",
         "the oldest segment goes before the name of the next one is on the disk",
         f"{LOG_ROOM}/cutter.py",
         "        # First the names of what stays: a power loss may keep a removal alone.\n"
@@ -924,7 +924,7 @@ MUTANTS = (
         ),
     ),
     Mutant(
-        "R9",
+        "disk-errors",
         "the epoch of an append that found no room stays",
         f"{LOG_ROOM}/appender.py",
         "            extent.epochs.truncate_from_end(extent.end)\n            raise storage_error",
@@ -934,7 +934,7 @@ MUTANTS = (
         ),
     ),
     Mutant(
-        "R8",
+        "cut-stays-cut",
         "a snapshot of what producers wrote before a cut is believed after it",
         f"{LOG_ROOM}/observed.py",
         "if offset > extent.start and epoch != extent.epoch_before(offset):",
@@ -944,7 +944,7 @@ MUTANTS = (
         ),
     ),
     Mutant(
-        "R8",
+        "cut-stays-cut",
         "a position that was found before a cut is kept for the next reader",
         f"{LOG_ROOM}/reader.py",
         "if stop > start and truncations == self._extent.truncations:",
@@ -954,7 +954,7 @@ MUTANTS = (
         ),
     ),
     Mutant(
-        "R9",
+        "disk-errors",
         "a file is closed for want of descriptors before what was written is synced",
         f"{LOG_ROOM}/descriptors.py",
         "            if not victim.is_synced:\n",
@@ -965,7 +965,7 @@ MUTANTS = (
         ),
     ),
     Mutant(
-        "R9",
+        "disk-errors",
         "a sync that failed for want of descriptors is forgotten",
         REAL_DISK,
         "        if self._sync_failure is not None:\n",
@@ -975,7 +975,7 @@ MUTANTS = (
         ),
     ),
     Mutant(
-        "R11",
+        "known-formats",
         "another file at its path is taken for the one that was open",
         REAL_DISK,
         "            if (found.st_dev, found.st_ino) != self._identity:\n",
@@ -985,7 +985,7 @@ MUTANTS = (
         ),
     ),
     Mutant(
-        "R9",
+        "disk-errors",
         "a sync that found no room is tried again",
         f"{LOG_ROOM}/disk_errors.py",
         "if error.errno is None or isinstance(error, SyncError):",
@@ -995,7 +995,7 @@ MUTANTS = (
         ),
     ),
     Mutant(
-        "R9",
+        "disk-errors",
         "a replica opens again with less than it had, and goes on",
         OPENER,
         "if log.log_end_offset < self._ends.get(key, 0) and not salvage:",
@@ -1005,7 +1005,7 @@ MUTANTS = (
         ),
     ),
     Mutant(
-        "R11",
+        "known-formats",
         "a directory that was unmounted is begun anew",
         OPENER,
         "            if key in replicas.unopened:\n                await replicas.files.check",
@@ -1015,7 +1015,7 @@ MUTANTS = (
         ),
     ),
     Mutant(
-        "R18",
+        "honest-unknown",
         "who waits is told of success when the reign ends",
         REACHED_OFFSET,
         "                future.set_exception(if_ended or error)",
@@ -1025,7 +1025,7 @@ MUTANTS = (
         ),
     ),
     Mutant(
-        "R21",
+        "bytes-of-now",
         "bytes that were read for a reign that is over are sent",
         RAFT,
         "        return leads and self.ledger.truncations == reply.truncations",
@@ -1033,7 +1033,7 @@ MUTANTS = (
         (f"{CLOCKS}::test_bytes_that_were_read_for_a_reign_or_a_log_that_is_over_are_not_sent",),
     ),
     Mutant(
-        "R21",
+        "bytes-of-now",
         "bytes that were read from a log that was cut are sent",
         RAFT,
         "        return leads and self.ledger.truncations == reply.truncations",
@@ -1041,7 +1041,7 @@ MUTANTS = (
         (f"{CLOCKS}::test_bytes_that_were_read_for_a_reign_or_a_log_that_is_over_are_not_sent",),
     ),
     Mutant(
-        "R26",
+        "partial-networks",
         "a leader that reaches one voter of four keeps its place",
         TIMING,
         "return self.fetch_timeout_ms * 3 // 2",
@@ -1052,7 +1052,7 @@ MUTANTS = (
         ),
     ),
     Mutant(
-        "R29",
+        "transfer",
         "proposals are taken while leadership goes",
         LEADER,
         "        if self.transfer is not None:\n            raise OverloadedError(",
@@ -1060,7 +1060,7 @@ MUTANTS = (
         (f"{TRANSFER}::test_ignore_proposal",),
     ),
     Mutant(
-        "R29",
+        "transfer",
         "leadership goes to a voter that lacks records",
         TRANSFERRING,
         "return progress.log_end_offset == state.ledger.log_end_offset",
@@ -1068,7 +1068,7 @@ MUTANTS = (
         (f"{TRANSFER}::test_to_slow_follower",),
     ),
     Mutant(
-        "R29",
+        "transfer",
         "leadership goes to a voter that is silent",
         TRANSFERRING,
         "    if not replicas.is_recent(progress.last_fetch_ms):",
@@ -1076,7 +1076,7 @@ MUTANTS = (
         (f"{TRANSFER}::test_to_a_voter_that_is_silent",),
     ),
     Mutant(
-        "R29",
+        "transfer",
         "a transfer never ends",
         LEADER,
         "if self.transfer is not None and state.now_ms >= self.transfer.deadline_ms:",
@@ -1084,7 +1084,7 @@ MUTANTS = (
         (f"{TRANSFER}::test_timeout",),
     ),
     Mutant(
-        "R29",
+        "transfer",
         "who asks again puts the end of a transfer off",
         LEADER,
         "if current is not None and current.to.id == voter_id:",
@@ -1092,7 +1092,7 @@ MUTANTS = (
         (f"{TRANSFER}::test_second_transfer_to_same_node",),
     ),
     Mutant(
-        "R32",
+        "one-change",
         "a new voter that has not caught up",
         VOTER_CHANGE,
         "    for voter in added:\n        _check_caught_up",
@@ -1100,7 +1100,7 @@ MUTANTS = (
         (f"{CHANGES}::test_a_voter_that_has_not_caught_up_is_not_added",),
     ),
     Mutant(
-        "R32",
+        "one-change",
         "a new voter that had caught up long ago",
         PROGRESS_OF_REPLICAS,
         "return at_ms >= 0 and at_ms + self._state.timing.fetch_timeout_ms > self._state.now_ms",
@@ -1108,7 +1108,7 @@ MUTANTS = (
         (f"{CHANGES}::test_a_voter_that_has_not_caught_up_is_not_added",),
     ),
     Mutant(
-        "R33",
+        "disk-identity",
         "a disk that forgot votes for a log that may lack what it acknowledged",
         ROLE,
         "        return state.hard_state.is_behind\n",
@@ -1116,7 +1116,7 @@ MUTANTS = (
         (f"{DAMAGE}::test_an_emptied_disk_elects_nobody_and_catches_up",),
     ),
     Mutant(
-        "R33",
+        "disk-identity",
         "the first vote of a disk is not remembered",
         HARD_STATE,
         "first = self.first_vote_epoch or self.epoch",
@@ -1126,7 +1126,7 @@ MUTANTS = (
         ),
     ),
     Mutant(
-        "R33",
+        "disk-identity",
         "a disk that voted in an epoch refuses its logs for ever",
         ROLE,
         "if request.last_epoch <= 0 or 0 < first_vote <= request.last_epoch:",
@@ -1136,7 +1136,7 @@ MUTANTS = (
         ),
     ),
     Mutant(
-        "R33",
+        "disk-identity",
         "a disk that forgot stands",
         ROLE,
         "if not state.may_stand() or state.hard_state.is_behind:",
@@ -1147,7 +1147,7 @@ MUTANTS = (
         ),
     ),
     Mutant(
-        "R25",
+        "no-disruption",
         "whoever comes back is granted pre-votes",
         ROLE,
         "            return not self.hears_a_leader()\n",
@@ -1155,7 +1155,7 @@ MUTANTS = (
         (f"{REJOIN}::test_who_comes_back_changes_no_leader",),
     ),
     Mutant(
-        "R44",
+        "monotonic-time",
         "timers go by the wall clock",
         NODE,
         "RaftLoop(identity.node_id, loop_ms, fail)",
@@ -1167,7 +1167,7 @@ MUTANTS = (
         (f"{CLOCKS}::test_a_wall_clock_that_jumps_ends_no_reign_and_delays_no_election",),
     ),
     Mutant(
-        "R45",
+        "one-thread",
         "any thread changes the machine",
         RAFT_LOOP,
         "        if asyncio.get_running_loop() is not self._event_loop:",
@@ -1175,7 +1175,7 @@ MUTANTS = (
         (f"{CLOCKS}::test_a_node_is_touched_by_its_own_loop_alone",),
     ),
     Mutant(
-        "K25",
+        "right-cluster",
         "a listener takes calls that are meant for another cluster",
         "clients/quorate/net/network.py",
         "    if not head.cluster_id or not ours or head.cluster_id == ours:",
@@ -1186,7 +1186,7 @@ MUTANTS = (
         ),
     ),
     Mutant(
-        "K25",
+        "right-cluster",
         "a client goes on in another cluster with what it learnt in its own",
         "clients/quorate/cluster/cluster.py",
         "        if self.cluster_id and response.cluster_id != self.cluster_id:",
@@ -1196,7 +1196,7 @@ MUTANTS = (
         ),
     ),
     Mutant(
-        "K4",
+        "reader-past",
         "a consumer does not tell the epoch of its last record",
         FETCH_STREAM,
         "last_fetched_epoch=state.fetch_epoch if state.fetch_epoch >= 0 else None,",
@@ -1206,7 +1206,7 @@ MUTANTS = (
         ),
     ),
     Mutant(
-        "K4",
+        "reader-past",
         "a leader does not compare a reader's past",
         LEADER_REPLICA,
         "        if offset >= start:\n",
@@ -1214,7 +1214,7 @@ MUTANTS = (
         (f"{READER_PAST}::test_a_reader_whose_past_is_not_in_the_log_is_told_where_it_leaves_it",),
     ),
     Mutant(
-        "K4",
+        "reader-past",
         "a position that was cut is passed over in silence",
         FETCH_STREAM,
         '        if self._config.policy == "none":\n            state.error = LogTruncatedError(',
@@ -1224,7 +1224,7 @@ MUTANTS = (
         ),
     ),
     Mutant(
-        "K4",
+        "reader-past",
         "a reader goes on where the log was cut, above records that it never read",
         CONSUMER_STATE,
         "        return max(min(end_offset, self.position, *gone), 0)",
@@ -1234,7 +1234,7 @@ MUTANTS = (
         ),
     ),
     Mutant(
-        "C1",
+        "fixed-positions",
         "start returns before the positions are fixed",
         CONSUMER,
         "            await self._settle(list(self._subscription.states.values()))\n        except",
@@ -1242,7 +1242,7 @@ MUTANTS = (
         (f"{CONSUMER_POSITIONS}::test_what_is_written_after_the_call_returned_is_read",),
     ),
     Mutant(
-        "C1",
+        "fixed-positions",
         "a partition that appears later begins at its end",
         SUBSCRIPTION,
         'reset: Reset = "earliest" if late and self.policy != "none" else self.policy',
@@ -1252,7 +1252,7 @@ MUTANTS = (
         ),
     ),
     Mutant(
-        "C2",
+        "consumer-fairness",
         "what unread partitions hold stops the fetching of those that are read",
         BUFFER,
         "        if not self.is_full:\n            return dropped\n",
@@ -1263,7 +1263,7 @@ MUTANTS = (
         ),
     ),
     Mutant(
-        "K21",
+        "idempotence",
         "a batch that an earlier attempt may have written is split, and its parts are sent as new",
         ACCUMULATOR,
         "        if batch.count == 1 or batch.is_uncertain:",
@@ -1273,7 +1273,7 @@ MUTANTS = (
         ),
     ),
     Mutant(
-        "K21",
+        "idempotence",
         "the parts of a batch that was too large take other sequences than the batch had",
         "clients/quorate/producer/batch_split.py",
         "        part.base_sequence = (batch.base_sequence + start) & SEQUENCE_MAX",
@@ -1284,7 +1284,7 @@ MUTANTS = (
         ),
     ),
     Mutant(
-        "K21",
+        "idempotence",
         "a partition that was forgotten begins again at sequence 0 of the same epoch",
         ACCUMULATOR,
         "        elif used.producer_epoch >= identity.producer_epoch:",
@@ -1295,7 +1295,7 @@ MUTANTS = (
         ),
     ),
     Mutant(
-        "K26",
+        "honest-producer",
         "a batch that expires after an attempt in doubt says that it was not written",
         "clients/quorate/producer/accumulator.py",
         "    may_be_written = batch.is_uncertain or batch in batch.queue.in_flight\n",
@@ -1305,7 +1305,7 @@ MUTANTS = (
         ),
     ),
     Mutant(
-        "K26",
+        "honest-producer",
         "what may have been written fails as if it was not",
         ACCUMULATOR,
         "        if batch.is_uncertain and not isinstance(error, OutcomeUnknownError):",
@@ -1316,7 +1316,7 @@ MUTANTS = (
         ),
     ),
     Mutant(
-        "K26",
+        "honest-producer",
         "what may be in a deleted topic is written to the one made again, too",
         "clients/quorate/producer/partition_queue.py",
         "            if batch in old.in_flight or batch.is_uncertain or batch.opened_at < made_at:",
@@ -1327,7 +1327,7 @@ MUTANTS = (
         ),
     ),
     Mutant(
-        "K26",
+        "honest-producer",
         "a topic made again gets newer records before older ones that come back",
         "clients/quorate/producer/partition_queue.py",
         "            if self.predecessor.in_flight:",
@@ -1337,7 +1337,7 @@ MUTANTS = (
         ),
     ),
     Mutant(
-        "L1",
+        "loss-is-told",
         "a lossy replica is not reported",
         "broker/quorate_broker/heartbeats.py",
         "            lossy_replicas=self._lossy(),\n",
@@ -1348,7 +1348,7 @@ MUTANTS = (
         ),
     ),
     Mutant(
-        "L1",
+        "loss-is-told",
         "a broker is unfenced before its lossy replicas are settled",
         "broker/quorate_broker/heartbeats.py",
         "want_fence=not self._is_open or len(self._replicas.losses) > 0,",
@@ -1358,7 +1358,7 @@ MUTANTS = (
         ),
     ),
     Mutant(
-        "L2",
+        "lossy-is-out",
         "a lossy replica stays in the ELR",
         "quorum/quorate_quorum/controller/decisions/lossy_replicas.py",
         "if broker_id not in old.isr and broker_id not in old.elr:",
@@ -1369,7 +1369,7 @@ MUTANTS = (
         ),
     ),
     Mutant(
-        "L2",
+        "lossy-is-out",
         "a replica that leaves the ISR for its damage enters the ELR",
         "quorum/quorate_quorum/controller/decisions/lossy_replicas.py",
         "leader=leader, lossy=(broker_id,))",
@@ -1377,7 +1377,7 @@ MUTANTS = (
         (f"{CONTROLLER_LOSSY}::test_a_lossy_replica_leaves_the_isr_and_enters_no_elr",),
     ),
     Mutant(
-        "L2",
+        "lossy-is-out",
         "a loss is believed of a state in which the replica has caught up",
         "quorum/quorate_quorum/controller/decisions/lossy_replicas.py",
         "        if old.partition_epoch == one.partition_epoch:\n",
@@ -1385,7 +1385,7 @@ MUTANTS = (
         (f"{CONTROLLER_LOSSY}::test_what_was_told_of_an_older_state_is_passed_over",),
     ),
     Mutant(
-        "L3",
+        "inventory",
         "a missing directory is trusted",
         OPENER,
         "if is_noted and not partition.log.has_segments:",
@@ -1393,7 +1393,7 @@ MUTANTS = (
         (f"{LOSSY_CLUSTER}::test_a_damaged_replica_that_comes_back_first_costs_nothing",),
     ),
     Mutant(
-        "L3",
+        "inventory",
         "an inventory that is gone says that nothing was written",
         "broker/quorate_broker/files/inventory.py",
         "            if has_run:\n",
@@ -1403,7 +1403,7 @@ MUTANTS = (
         ),
     ),
     Mutant(
-        "L3",
+        "inventory",
         "an inventory that was cut says that what is missing was not written",
         "broker/quorate_broker/files/inventory.py",
         "    is_cut = not last or any(last) or any(amid)\n",
@@ -1413,7 +1413,7 @@ MUTANTS = (
         ),
     ),
     Mutant(
-        "L3",
+        "inventory",
         "the first append counts before it is noted",
         "broker/quorate_broker/replica/replica_log.py",
         "            await self._replica.host.written(self._replica)\n",
@@ -1421,7 +1421,7 @@ MUTANTS = (
         (f"{LOSSY_CLUSTER}::test_a_damaged_replica_that_comes_back_first_costs_nothing",),
     ),
     Mutant(
-        "L4",
+        "damage-is-told",
         "what open cuts is not told",
         f"{LOG_ROOM}/recovery.py",
         "if self._config.salvage or (self._run.tail_intact and not is_last_write):",
@@ -1429,7 +1429,7 @@ MUTANTS = (
         (f"{LOG_DAMAGE}::test_any_flipped_bit_of_a_completed_write_is_damage",),
     ),
     Mutant(
-        "L4",
+        "damage-is-told",
         "an end below the high watermark's checkpoint is not told",
         f"{LOG_ROOM}/recovery.py",
         "if known is not None and known[0] > end and is_sure:",
@@ -1437,7 +1437,7 @@ MUTANTS = (
         (f"{LOG_DAMAGE}::test_an_end_below_what_was_committed_is_damage",),
     ),
     Mutant(
-        "L4",
+        "damage-is-told",
         "damage is forgotten by a crash between the cut and the telling",
         f"{LOG_ROOM}/recovery.py",
         "        if DAMAGED_FILE in names:\n",
@@ -1445,7 +1445,7 @@ MUTANTS = (
         (f"{LOG_DAMAGE}::test_damage_is_told_at_each_open_until_it_is_forgotten",),
     ),
     Mutant(
-        "L4",
+        "damage-is-told",
         "a changed length passes for a write that a kill interrupted",
         f"{LOG_ROOM}/torn.py",
         "    return not await _has_a_later_batch(file, position + _BEFORE, size, next_offset)\n",
@@ -1455,7 +1455,7 @@ MUTANTS = (
         ),
     ),
     Mutant(
-        "L5",
+        "lossy-has-no-role",
         "a lossy replica takes its role before the controller knows",
         RECONCILER,
         "        is_trusted = partition.key not in self.replicas.losses\n",
@@ -1463,7 +1463,7 @@ MUTANTS = (
         (f"{REPAIRED}::test_a_lossy_replica_takes_no_role_while_the_image_counts_on_it",),
     ),
     Mutant(
-        "L5",
+        "lossy-has-no-role",
         "a repaired follower is taken into the ISR for what it had",
         REPAIRS,
         "        elif is_trusted:\n            reason",
@@ -1471,7 +1471,7 @@ MUTANTS = (
         (f"{REPAIRED}::test_a_repaired_follower_is_not_trusted_for_what_it_had_before",),
     ),
     Mutant(
-        "K18",
+        "readable-batches",
         "a batch is acknowledged that no consumer can decompress",
         "broker/quorate_broker/replica/checks.py",
         "    if bound > record_batch.DECOMPRESSED_BYTES_MAX:",
@@ -1481,7 +1481,7 @@ MUTANTS = (
         ),
     ),
     Mutant(
-        "L6",
+        "damaged-leader-yields",
         "a leader with a bad batch serves it for ever",
         "broker/quorate_broker/replica/damage.py",
         "        if reason is not None and truncations == log.truncations:\n",
@@ -1491,7 +1491,7 @@ MUTANTS = (
         ),
     ),
     Mutant(
-        "L6",
+        "damaged-leader-yields",
         "a leader that gave way for its damage is trusted as a follower",
         RECONCILER,
         "if partition is not None and partition.damage.reason and is_led_elsewhere:",
@@ -1501,7 +1501,7 @@ MUTANTS = (
         ),
     ),
     Mutant(
-        "L6",
+        "damaged-leader-yields",
         "a leader that leaves the ISR for its damage enters the ELR",
         "quorum/quorate_quorum/controller/decisions/partitions.py",
         "lossy=(leader,) if resigns and proposal.lossy else (),",
@@ -1509,7 +1509,7 @@ MUTANTS = (
         (f"{CONTROLLER_LOSSY}::test_a_leader_that_leaves_for_its_damage_enters_no_elr",),
     ),
     Mutant(
-        "L7",
+        "offline-is-out-of-sync",
         "an offline replica counts as caught up by the requests of its stream",
         "broker/quorate_broker/replica/leader.py",
         "        if progress.has_left:\n            return True\n",
@@ -1520,7 +1520,7 @@ MUTANTS = (
         ),
     ),
     Mutant(
-        "L8",
+        "lossy-election-waits",
         "a wiped replica, the last of the ISR, leads before all others have told what they hold",
         "quorum/quorate_quorum/controller/decisions/lossy_replicas.py",
         "new = replace(new, last_isr=new.broker_ids)",
@@ -1531,7 +1531,7 @@ MUTANTS = (
         ),
     ),
     Mutant(
-        "L9",
+        "owner-file",
         "a log that does not say whose it is is taken for that of the topic made again",
         "broker/quorate_broker/files/replica_files.py",
         "if metadata is None and is_noted:",
@@ -1542,7 +1542,7 @@ MUTANTS = (
         ),
     ),
     Mutant(
-        "L8",
+        "lossy-election-waits",
         "the first lossy replica is elected before those that had left the ISR are back",
         "quorum/quorate_quorum/controller/decisions/lossy_elections.py",
         "all(b in back for b in partition.broker_ids)",
@@ -1553,7 +1553,7 @@ MUTANTS = (
         ),
     ),
     Mutant(
-        "L8",
+        "lossy-election-waits",
         "a replica whose log is being repaired is passed over after seconds",
         "quorum/quorate_quorum/controller/decisions/lossy_elections.py",
         "if not all(waited and waiting.is_hopeless(broker, now_ms) for broker in silent):",
@@ -1564,7 +1564,7 @@ MUTANTS = (
         ),
     ),
     Mutant(
-        "L10",
+        "log-chain",
         "a log that has lost its first segments is taken for one whose start has moved",
         f"{LOG_ROOM}/recovery.py",
         "if start <= known:",
@@ -1572,7 +1572,7 @@ MUTANTS = (
         (f"{LOG_CHAIN}::test_a_log_without_its_first_segments_tells_where_it_had_begun",),
     ),
     Mutant(
-        "L10",
+        "log-chain",
         "a gap between two closed segments is passed over",
         f"{LOG_ROOM}/chain.py",
         "if end == next_base:",
@@ -1580,7 +1580,7 @@ MUTANTS = (
         (f"{LOG_CHAIN}::test_a_segment_that_is_gone_from_the_middle_is_corruption",),
     ),
     Mutant(
-        "L10",
+        "log-chain",
         "segments go before the log's start has moved durably",
         f"{LOG_ROOM}/cutter.py",
         "await self._checkpoints.move_start(segments.bases[at])",
@@ -1588,7 +1588,7 @@ MUTANTS = (
         (f"{LOG_CHAIN}::test_a_start_that_moved_is_no_loss_wherever_a_crash_interrupts_it",),
     ),
     Mutant(
-        "L11",
+        "noted-before-told",
         "a leader with a bad batch resigns before its disk says that the log is corrupt",
         "broker/quorate_broker/replica/partition.py",
         "return resignation if self.damage.is_noted else None",
@@ -1596,7 +1596,7 @@ MUTANTS = (
         (f"{DAMAGED}::test_a_leader_that_can_not_note_its_damage_does_not_resign",),
     ),
     Mutant(
-        "L11",
+        "noted-before-told",
         "the only copy of a damaged log is noted as corrupt, and cut at the next start",
         "broker/quorate_broker/replica/partition.py",
         "is_wanted=self.state.isr != (self.broker_id,)",
@@ -1604,7 +1604,7 @@ MUTANTS = (
         (f"{DAMAGED}::test_the_only_copy_of_a_damaged_log_is_not_noted_as_corrupt",),
     ),
     Mutant(
-        "L11",
+        "noted-before-told",
         "a damaged leader that nobody replaced is cut at its bad batch",
         RECONCILER,
         "is_led_elsewhere = state.leader not in (self._broker_id, NO_LEADER)",
@@ -1616,7 +1616,7 @@ MUTANTS = (
         ),
     ),
     Mutant(
-        "L11",
+        "noted-before-told",
         "a replica that is found corrupt in use is told before it is noted",
         REPAIRS,
         "                await partition.log.note_corrupt()\n",
@@ -1627,7 +1627,7 @@ MUTANTS = (
         ),
     ),
     Mutant(
-        "L11",
+        "noted-before-told",
         "a log that was found corrupt in use is trusted by the next start",
         f"{LOG_ROOM}/recovery.py",
         "if self._is_marked_corrupt and not self._config.salvage:",
@@ -1639,7 +1639,7 @@ MUTANTS = (
         ),
     ),
     Mutant(
-        "L12",
+        "torn-or-damaged",
         "a batch whose length has changed is a torn write if another torn write follows it",
         f"{LOG_ROOM}/torn.py",
         "last = range(max(left - HEADER_BYTES, 0), left + 1)",
@@ -1649,7 +1649,7 @@ MUTANTS = (
         ),
     ),
     Mutant(
-        "O1",
+        "unregister-keeps",
         "a broker is forgotten while replicas lie in its directories, and with it what they lost",
         "quorum/quorate_quorum/controller/decisions/brokers.py",
         "elif replicas := image.replica_counts.get(broker.id, 0):",
@@ -1660,7 +1660,7 @@ MUTANTS = (
         ),
     ),
     Mutant(
-        "O2",
+        "health-of-now",
         "a voter whose process is gone counts as heard until a timeout",
         LEADER,
         "        progress.is_connected = False\n",
@@ -1671,7 +1671,7 @@ MUTANTS = (
         ),
     ),
     Mutant(
-        "A1",
+        "rights-of-topics",
         "a caller writes to a topic, or reads one, that it may not use",
         "broker/quorate_broker/operations/partitions.py",
         "    caller.check(required, found.topic)\n",
@@ -1682,7 +1682,7 @@ MUTANTS = (
         ),
     ),
     Mutant(
-        "A2",
+        "original-principal",
         "a call that a broker passes on is judged for the broker, not for the principal that asked",
         "quorum/quorate_quorum/controller/driver/service.py",
         "Caller(Principal.parse(request.principal), self._authorizer)",
@@ -1693,7 +1693,7 @@ MUTANTS = (
         ),
     ),
     Mutant(
-        "A3",
+        "rights-one-by-one",
         "topics that the principal may not create are created with those that it may",
         "quorum/quorate_quorum/controller/driver/admin_calls.py",
         "    allowed.topics.extend(_without_refused(request.topics, refusals))\n",
@@ -1704,7 +1704,7 @@ MUTANTS = (
         ),
     ),
     Mutant(
-        "M1",
+        "jumps-name-all",
         "a broker that skipped the removal of a topic's last config goes on with that config",
         "quorum/quorate_quorum/metadata/topics.py",
         "        if old.configs != new.configs:\n",
