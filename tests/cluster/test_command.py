@@ -94,7 +94,7 @@ def test_quorum_describe_has_the_shape_of_the_reference(
 def test_quorum_transfer_moves_the_leader_and_says_so_when_repeated(
     quorate: Command, cluster: LocalCluster
 ) -> None:
-    """R29, end to end; each answer comes from the leader that made way."""
+    """The rule transfer, end to end. Each answer comes from the leader that made way."""
 
     def leader() -> int:
         found: int = quorate("quorum", "describe", "-o", "json").json["leader"]

@@ -1,8 +1,8 @@
 """Faults of a simulated quorum, drawn from the seed as a plan before anything runs.
 
 A fault has its own parameters and its own sub-seed, so any part of a plan can be replayed. It is
-undone after its time; machines are named by number. What the laws do not promise to survive is
-not done: no majority loses its disks.
+undone after its time. Machines are named by number. A fault that the quorum is not promised to
+survive is passed over: no majority loses its disks (docs/guarantees.md).
 """
 
 from __future__ import annotations

@@ -48,9 +48,9 @@ NODE = "quorum/quorate_quorum/raft/driver/node.py"
 SERVER = "tests/unit/quorate_quorum/test_server.py"
 CHANGES = "tests/unit/quorate_quorum/raft/machine/test_voter_changes.py"
 SCHEDULES = "tests/unit/quorate_quorum/raft/machine/test_voter_schedules.py"
-FINDING = "tests/unit/quorate_quorum/raft/machine/test_finding.py"
-REVIEWED_CHANGES = "tests/unit/quorate_quorum/raft/machine/test_changes_of_voters.py"
-REVIEWED_BEHIND = "tests/unit/quorate_quorum/raft/machine/test_behind.py"
+FINDING_THE_LEADER = "tests/unit/quorate_quorum/raft/machine/test_finding_the_leader.py"
+REMOVED_VOTERS = "tests/unit/quorate_quorum/raft/machine/test_changes_of_voters.py"
+VOTERS_BEHIND = "tests/unit/quorate_quorum/raft/machine/test_behind.py"
 LOG_EPOCHS = "tests/unit/quorate_quorum/test_metadata_log.py"
 FILES = "quorum/quorate_quorum/disk.py"
 LOG_ROOM = "quorum/quorate_quorum/log"
@@ -683,7 +683,7 @@ MUTANTS = (
         ROLE,
         "if not state.may_stand() or state.hard_state.is_behind:",
         "if state.hard_state.is_behind:",
-        (f"{FINDING}::test_a_new_disk_finds_each_leader_in_turn_and_never_stands",),
+        (f"{FINDING_THE_LEADER}::test_a_new_disk_finds_each_leader_in_turn_and_never_stands",),
     ),
     Mutant(
         "loud-failures",
@@ -746,7 +746,9 @@ MUTANTS = (
         ROLE,
         "voter = self.state.ledger.voters.of_key(leader)",
         "voter = self.state.ledger.voters.by_id(leader.id)",
-        (f"{FINDING}::test_a_hint_at_a_leader_that_we_do_not_know_makes_us_ask_who_gave_it",),
+        (
+            f"{FINDING_THE_LEADER}::test_a_hint_at_a_leader_that_we_do_not_know_makes_us_ask_who_gave_it",
+        ),
     ),
     Mutant(
         "disk-identity",
@@ -793,7 +795,7 @@ MUTANTS = (
         "return self.is_voter() or self.me in self.ledger.voters_before_change",
         "return self.is_voter()",
         (
-            f"{REVIEWED_CHANGES}::test_of_two_voters_the_removed_one_is_needed_until_its_removal_is_on_the_others_disk",
+            f"{REMOVED_VOTERS}::test_of_two_voters_the_removed_one_is_needed_until_its_removal_is_on_the_others_disk",
         ),
     ),
     Mutant(
@@ -802,7 +804,7 @@ MUTANTS = (
         CANDIDATE,
         "if sum(one in voters for one in self.granted) < voters.majority:",
         "if len(self.granted) < voters.majority:",
-        (f"{REVIEWED_CHANGES}::test_who_is_removed_does_not_count_itself_when_it_stands",),
+        (f"{REMOVED_VOTERS}::test_who_is_removed_does_not_count_itself_when_it_stands",),
     ),
     Mutant(
         "disk-identity",
@@ -811,7 +813,7 @@ MUTANTS = (
         "self.catch_up_to = self.catch_up_to or response.high_watermark",
         "self.catch_up_to = response.high_watermark",
         (
-            f"{REVIEWED_BEHIND}::test_a_voter_that_fell_behind_votes_again_though_the_high_watermark_runs_ahead_of_it",
+            f"{VOTERS_BEHIND}::test_a_voter_that_fell_behind_votes_again_though_the_high_watermark_runs_ahead_of_it",
         ),
     ),
     Mutant(

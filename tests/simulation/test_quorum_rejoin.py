@@ -21,7 +21,11 @@ pytestmark = pytest.mark.simulation
 
 @pytest.mark.parametrize("seed", range(8))
 def test_who_comes_back_changes_no_leader(seed: int) -> None:
-    """R25, R26: after a pause, a cut in either direction, a crash; removed, with a new disk."""
+    """Rules no-disruption and partial-networks.
+
+    A voter goes away in one of WAYS: a pause, a cut in either direction, a crash. Meanwhile an
+    operator may act (ACTS): remove the voter, or give it a new disk.
+    """
     outcome = run_seed(seed, scenario="rejoin")
     assert outcome.counters["returns"] >= 2
     assert outcome.counters["commits"] > 20

@@ -1,4 +1,7 @@
-"""Leadership transfer with writes going on: the named voter leads, and nothing is lost."""
+"""Leadership transfer with writes going on: the named voter leads, and nothing is lost.
+
+Rule transfer of docs/guarantees.md.
+"""
 
 from __future__ import annotations
 
@@ -58,7 +61,7 @@ async def transfer(leader: SimulatedVoter, voter_id: int | None) -> asyncio.Task
 
 @pytest.mark.parametrize("seed", range(5))
 def test_the_named_voter_leads_and_nothing_is_lost(seed: int) -> None:
-    """R29: every voter in turn, while several writes are under way."""
+    """Every voter is named in turn, while several writes are under way."""
 
     async def program(world: QuorumWorld) -> None:
         writing = [asyncio.create_task(writer(world)) for _ in range(3)]
@@ -89,7 +92,7 @@ def test_without_a_name_another_voter_leads() -> None:
 
 
 def test_a_voter_that_is_gone_does_not_become_the_leader_and_the_reign_goes_on() -> None:
-    """R29: OverloadedError after an election timeout, and writes are taken again."""
+    """The transfer fails after an election timeout, and then the leader takes writes again."""
 
     async def program(world: QuorumWorld) -> None:
         leader = await world.elected()
@@ -121,7 +124,7 @@ def test_who_may_not_be_asked_and_who_may_not_be_named() -> None:
 
 
 def test_another_name_fails_who_waits_for_the_first_and_a_stop_fails_all() -> None:
-    """R29: two administrators; nobody waits for ever."""
+    """Two administrators name different voters. Neither waits for ever."""
 
     async def program(world: QuorumWorld) -> None:
         leader = await world.elected()

@@ -129,7 +129,7 @@ def test_create_produce_and_consume() -> None:
 def test_the_cluster_comes_back_after_a_clean_stop_and_after_a_power_cut(
     stops_between: bool,
 ) -> None:
-    """R6: what is synced is worth nothing in a directory whose name is not."""
+    """Synced files are lost if the name of their directory is not synced (rule names-last)."""
 
     async def program(world: World) -> None:
         async with Admin(bootstrap_servers=BROKER) as admin:

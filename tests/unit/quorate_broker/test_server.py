@@ -465,7 +465,7 @@ def test_a_failure_inside_stops_the_broker_and_says_why() -> None:
 
 
 def test_a_topic_that_is_made_again_under_its_name_is_another_one() -> None:
-    """K25: whoever still has the old id is told that it is gone."""
+    """A client that still sends to the old topic id gets UNKNOWN_TOPIC."""
 
     async def program(world: World) -> None:
         await world.brokers_up(1)
@@ -610,7 +610,7 @@ def test_a_broker_whose_registration_was_removed_registers_again() -> None:
 
 
 def test_a_failed_sync_costs_the_directory_and_the_last_one_the_broker() -> None:
-    """Law 6: it is remembered on disk, told at the next start, and nothing was acknowledged."""
+    """The failure is noted on the disk for the next start, and nothing was acknowledged."""
 
     async def program(world: World) -> None:
         await world.brokers_up(1)

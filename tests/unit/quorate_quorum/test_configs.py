@@ -19,7 +19,7 @@ from quorate_quorum.configs import (
 )
 
 
-def test_the_defaults_are_those_of_the_design() -> None:
+def test_a_topic_without_configs_has_the_defaults() -> None:
     config = DEFAULT_TOPIC_CONFIG
     assert config.cleanup_policy == "delete"
     assert config.retention_ms == 7 * 24 * 3600 * 1000

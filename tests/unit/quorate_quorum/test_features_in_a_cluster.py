@@ -81,7 +81,7 @@ def test_a_broker_of_the_first_release_holds_the_level_back() -> None:
 
 
 def test_a_voter_of_the_old_release_refuses_to_start_on_a_log_above_it() -> None:
-    """It names what the log holds and what it knows; nothing it holds is changed (R11)."""
+    """The error names both levels. The voter's log is not changed: the new release starts on it."""
 
     async def program(world: VoterWorld) -> None:
         await all_new_but(world)

@@ -166,7 +166,7 @@ async def _soon(answer: wire.ForwardResponse) -> wire.ForwardResponse:
 
 
 def test_a_sent_call_without_an_answer_in_time_is_unknown_and_a_stranger_answers_nobody() -> None:
-    """R18: an answer to a call that has gone is no answer to the next one."""
+    """The answer to a call that was given up is no answer to a later call (rule honest-unknown)."""
 
     async def program(world: World) -> None:
         await world.client.start()

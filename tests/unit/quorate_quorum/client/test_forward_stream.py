@@ -242,7 +242,7 @@ def test_a_call_that_is_given_up_in_the_outbox_is_never_sent() -> None:
 
 
 def test_a_sent_call_is_answered_by_its_own_answer_only() -> None:
-    """R18: an answer counts for the call whose number it has, once it was sent, and nobody else."""
+    """An answer counts only for the call with its number, once that was sent (honest-unknown)."""
 
     async def program(world: World) -> None:
         sent, waits = world.ask(), None

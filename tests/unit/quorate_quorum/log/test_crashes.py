@@ -196,7 +196,7 @@ class World:
         self.synced = self.end
 
     async def fail_to_sync(self) -> None:
-        """Law 6: nothing is acknowledged any more; opening writes the tail again."""
+        """Rule failed-sync-is-final: nothing is acknowledged until an open writes it again."""
         assert self.log is not None
         if not self.config.track_synced or self.log.synced_end == self.end:
             return

@@ -1,4 +1,4 @@
-"""Feature levels: a program that does not know the level in force takes no part (R11, KIP-584)."""
+"""Feature levels: a program that does not know the level in force takes no part (KIP-584)."""
 
 from __future__ import annotations
 
@@ -175,7 +175,7 @@ def test_an_image_keeps_what_brokers_know_through_a_snapshot() -> None:
 def test_a_log_above_what_a_program_knows_is_refused_naming_both(
     event: ev.MetadataEvent, told: str
 ) -> None:
-    """R11: at start, from the log; and while it runs, by the loader. Also in a snapshot."""
+    """At start the log is refused; while the node runs, the loader refuses it; also a snapshot."""
     batch = encode_events([feature(1), event], base_offset=0, epoch=0, timestamp_ms=0)
     with pytest.raises(UnknownLevelError, match=told):
         parse_batches(batch, OLD)

@@ -56,7 +56,7 @@ def _fail_and_log(secret: str) -> None:
         assert secret
         raise ValueError("a bug")
     except ValueError:
-        structlog.get_logger("review").exception("broken")
+        structlog.get_logger("node").exception("broken")
         raise
 
 

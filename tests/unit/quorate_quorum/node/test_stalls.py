@@ -1,4 +1,4 @@
-"""Event loops that stand still, and work that fails: seen, survived, and never silent (R27)."""
+"""A loop that stands still, and work that fails (docs/guarantees.md, rule loud-failures)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ELECTION_S = CONFIG.quorum_election_timeout_ms / 1000
 
 @pytest.mark.parametrize("leads", [True, False], ids=["leader", "follower"])
 def test_a_loop_that_stalls_for_half_an_election_timeout_changes_nothing(leads: bool) -> None:
-    """R27 (KAFKA-17751)."""
+    """Neither the leader nor a follower loses its place by it (KAFKA-17751)."""
 
     async def program(world: VoterWorld) -> None:
         await world.start()
@@ -40,7 +40,7 @@ def test_a_loop_that_stalls_for_half_an_election_timeout_changes_nothing(leads: 
 
 @pytest.mark.parametrize("leads", [True, False], ids=["leader", "follower"])
 def test_a_loop_that_stalls_for_long_costs_one_election_at_most(leads: bool) -> None:
-    """R27: a leader is replaced once, and follows when it wakes; a follower disturbs nobody."""
+    """A leader is replaced, and follows when it wakes. A follower causes no election."""
 
     async def program(world: VoterWorld) -> None:
         await world.start()
@@ -67,7 +67,7 @@ def test_a_loop_that_stalls_for_long_costs_one_election_at_most(leads: bool) -> 
 
 @pytest.mark.parametrize("leads", [True, False], ids=["leader", "follower"])
 def test_a_voter_whose_applying_fails_stops_and_says_so(leads: bool) -> None:
-    """R27 (PySyncObj 190): a task that dies silently would leave a voter that acknowledges on."""
+    """A task that dies in silence would leave a voter that still acknowledges (PySyncObj #190)."""
 
     async def program(world: VoterWorld) -> None:
         await world.start()

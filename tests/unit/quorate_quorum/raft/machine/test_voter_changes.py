@@ -72,7 +72,7 @@ def test_voters_change_one_at_a_time(ids: tuple[int, ...]) -> None:
 
 
 def test_no_change_before_the_one_before_is_committed() -> None:
-    """Ongaro 2015."""
+    """Else two majorities without a common voter are possible (Ongaro, raft-dev, 2015)."""
     made = serving_leader()
     propose(made, 1, 2)
     with pytest.raises(OverloadedError):
