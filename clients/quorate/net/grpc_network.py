@@ -179,18 +179,21 @@ class GrpcConnection:
 
     async def unary(self, method: Method[Q, R], request: Q, *, timeout_ms: int) -> R:
         """Send one request, return its response."""
+        asked_before = _cancel_requests()
         start = self._open_channel().unary_unary(method.path, None, None)
         call = start(
             method.encode_request(request), timeout=timeout_ms / 1000, metadata=self._metadata()
         )
         try:
             answer = await call
+            _heed_cancellation(asked_before)
         except library().aio.AioRpcError as error:
+            _heed_cancellation(asked_before)
             raise _call_error(error, self._endpoint, method.path) from None
         except asyncio.CancelledError:
             call.cancel()
             self._has_cancelled = True
-            if self._closed and not _is_being_cancelled():
+            if self._closed and _cancel_requests() == asked_before:
                 raise StreamBrokenError(_closed_text(self._endpoint, method.path)) from None
             raise
         return _decode_response(method, answer, self._endpoint)
@@ -285,16 +288,19 @@ class GrpcStream(Generic[R]):
     async def __anext__(self) -> R:
         if self._ended:
             raise StopAsyncIteration
+        asked_before = _cancel_requests()
         try:
             data = await self._call.read()
+            _heed_cancellation(asked_before)
             if data is not library().aio.EOF:
                 return _decode_response(self._method, data, self._endpoint)
         except library().aio.AioRpcError as error:
             await self.aclose()
+            _heed_cancellation(asked_before)
             self._raise_request_error()
             raise _call_error(error, self._endpoint, self._method.path) from None
         except asyncio.CancelledError:
-            stopped_by_owner = _is_being_cancelled()
+            stopped_by_owner = _cancel_requests() > asked_before
             await self.aclose()
             if stopped_by_owner:
                 raise
@@ -399,7 +405,18 @@ def _closed_text(endpoint: str, path: str) -> str:
     return f"{path} at {endpoint}: the connection was closed on this side"
 
 
-def _is_being_cancelled() -> bool:
-    """Whether this task is being cancelled: gRPC raises CancelledError for its own ends too."""
+def _cancel_requests() -> int:
+    """Return how often this task was asked to end: gRPC raises CancelledError for its ends too."""
     task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
+    return 0 if task is None else task.cancelling()
+
+
+def _heed_cancellation(asked_before: int) -> None:
+    """Raise CancelledError if this task was asked to end during a wait for gRPC.
+
+    A call waits for a task of gRPC's own, which takes the cancellation for that of the call. If the
+    connection is refused, or an answer comes, in the same moment, gRPC reports only that. A task
+    that goes on then is never ended, and whoever ended it waits for ever.
+    """
+    if _cancel_requests() > asked_before:
+        raise asyncio.CancelledError
