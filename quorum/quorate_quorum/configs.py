@@ -1,12 +1,12 @@
-"""Every configuration of topics and of the cluster, each declared once: as a field of TopicConfig
-or of ClusterConfig, with its default, what it may be, what it means and when it takes effect.
+"""Every configuration of topics and of the cluster. Each is declared once, as a field of
+TopicConfig or ClusterConfig: its default, the allowed values, its meaning, when it takes effect.
 
-All else follows from the two classes: the table CONFIGS, its checks, warnings and refusals. Names
-are Kafka's; a field has underscores where the name has dots. A topic's own value wins over the
-cluster's, which wins over the default.
+Everything else is derived from the two classes: the table CONFIGS, its checks, warnings and
+refusals. Names are Kafka's; a field has underscores where the name has dots. A topic's own value
+comes before the cluster's, and the cluster's before the default.
 
-Stands below the node's own configuration, which refuses these names. The controller checks what is
-set, the image holds it, the brokers obey it.
+The node's own configuration imports this module and refuses these names. The controller checks a
+value that is set, the image holds it, and the brokers apply it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from quorate.errors import InvalidConfigError
 DAY_MS = 24 * 60 * 60 * 1000
 MIB = 1024 * 1024
 LONG_MAX = (1 << 63) - 1
-#: Of one topic.
+#: The most partitions of one topic.
 PARTITIONS_MAX = 10_000
 
 T = TypeVar("T")
@@ -32,7 +32,7 @@ Scope = Literal["topic", "created", "cluster"]
 
 @dataclass(frozen=True, slots=True)
 class Kind(Generic[T]):
-    """What a setting may be. `parse` raises ValueError for a text that is not allowed."""
+    """The values that a setting may have. `parse` raises ValueError for any other text."""
 
     parse: Callable[[str], T]
     allowed: str
@@ -42,7 +42,7 @@ def whole(low: int, high: int = LONG_MAX) -> Kind[int]:
     """Return the kind of whole numbers from `low` to `high`."""
 
     def parse(text: str) -> int:
-        # int() would take "1_000" and " 1 "; what is stored must read the same everywhere
+        # int() would accept "1_000" and " 1 ", which another reader of the log may not
         if not text.removeprefix("-").isdecimal() or not text.isascii() or len(text) > 20:
             raise ValueError(text)
         value = int(text)
@@ -103,10 +103,11 @@ _NOT_COMPACTED = "topics are not compacted"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TopicConfig:
-    """Every setting of one topic. May be set on a topic, and as a default on the cluster.
+    """Every setting of one topic. It may be set on a topic, and as a default on the cluster.
 
-    A change takes effect on open logs and running replicas at once. The exceptions say so: `fixed`
-    ones are refused on a topic that there is, `not_yet` ones are kept with a warning.
+    A change takes effect at once, on open logs and running replicas. There are two exceptions:
+    a `fixed` setting cannot be changed on an existing topic;
+    a `not_yet` setting is stored, with a warning, and has no effect.
     """
 
     cleanup_policy: str = setting(
@@ -191,7 +192,7 @@ class TopicConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClusterConfig:
-    """Every setting that only the cluster has. A change counts for topics created from then on."""
+    """Every setting that only the cluster has. A change applies to topics created afterwards."""
 
     default_replication_factor: int = setting(
         -1,
@@ -210,10 +211,12 @@ class ClusterConfig:
 
 @dataclass(frozen=True, slots=True)
 class ConfigSpec:
-    """One row of the table: a setting by its name.
+    """One row of the table CONFIGS: a setting.
 
-    Its scope: "topic" may be set on a topic or on the cluster; "created" too, but a topic takes
-    it when it is created and keeps it; "cluster" only on the cluster.
+    Scopes:
+    "topic": may be set on a topic or on the cluster;
+    "created": the same, but a topic takes the value when it is created, and keeps it;
+    "cluster": may be set on the cluster only.
     """
 
     name: str
@@ -221,13 +224,13 @@ class ConfigSpec:
     kind: Kind[Value]
     doc: str
     scope: Scope
-    #: Why it can't change on a topic that there is; empty: it can, at once.
+    #: The reason why it cannot change on an existing topic; empty: it can, with effect at once.
     fixed: str
-    #: What does not happen yet although the setting is kept; empty: it is acted on.
+    #: What this release does not do, so that the setting has no effect; empty: it has an effect.
     not_yet: str
 
     def parsed(self, text: str) -> Value:
-        """Return the typed value; InvalidConfigError names what was given and what is allowed."""
+        """Return the typed value. InvalidConfigError says what was given and what is allowed."""
         try:
             return self.kind.parse(text)
         except ValueError:
@@ -267,10 +270,11 @@ DEFAULT_TOPIC_CONFIG = TopicConfig()
 
 
 def effective_min_isr(configured: int, replicas: int) -> int:
-    """Return how many in-sync replicas a commit needs: no more than are assigned.
+    """Return how many in-sync replicas a commit needs: never more than the partition has.
 
-    `replicas` counts those assigned for good, not those still being added. One function for the
-    controller and for leaders, for they must agree on when the high watermark may move.
+    `replicas` is the number of assigned replicas, without those that are still being added. The
+    controller and the leaders share this function: they must agree on when the high watermark
+    may move.
 
     >>> effective_min_isr(2, 3), effective_min_isr(2, 1)
     (2, 1)
@@ -279,7 +283,7 @@ def effective_min_isr(configured: int, replicas: int) -> int:
 
 
 def spec_of(name: str, *, of_topic: bool) -> ConfigSpec:
-    """Return the row of a name; InvalidConfigError names the nearest known one."""
+    """Return the row of a name. InvalidConfigError suggests the nearest known name."""
     spec = CONFIGS.get(name)
     if spec is None:
         near = difflib.get_close_matches(name[:100], list(CONFIGS), n=1, cutoff=0.5)
@@ -297,7 +301,7 @@ def check_config(name: str, text: str, *, of_topic: bool) -> str:
 
 
 def warnings_of(names: Iterable[str]) -> list[str]:
-    """Return a sentence for each of these settings that is kept and has no effect yet.
+    """Return a sentence for each of these settings that has no effect yet.
 
     >>> warnings_of(["segment.ms", "max.message.bytes"])
     ['segment.ms is kept, and has no effect in this release: segments roll by size alone']
@@ -310,7 +314,7 @@ def warnings_of(names: Iterable[str]) -> list[str]:
 
 
 def fixed_at_creation(cluster: Mapping[str, str]) -> dict[str, str]:
-    """Return what a topic that is created now takes from the cluster, and keeps for good.
+    """Return the cluster's values that a new topic takes and then keeps for good.
 
     >>> fixed_at_creation({"flush.on.ack": "true", "retention.ms": "5"})
     {'flush.on.ack': 'true'}
@@ -319,9 +323,9 @@ def fixed_at_creation(cluster: Mapping[str, str]) -> dict[str, str]:
 
 
 def refusal_of(before: Mapping[str, str], after: Mapping[str, str | None]) -> str:
-    """Return why a topic's own values can't change so, "" if they can.
+    """Return why a topic's own values cannot be changed in this way; "" if they can.
 
-    `after` has the values that are set, and None for each that is removed.
+    `after` has each value that is set, and None for each name that is removed.
 
     >>> refusal_of({"flush.on.ack": "true"}, {"flush.on.ack": None, "retention.ms": "5"})[:31]
     'flush.on.ack is fixed when a to'
@@ -352,10 +356,10 @@ def effective(
 
 
 def typed(name: str, own: Mapping[str, str], cluster: Mapping[str, str]) -> Value:
-    """Return the typed value of a setting of a topic, or (own empty) of the cluster.
+    """Return the typed value of a setting of a topic; of the cluster if `own` is empty.
 
-    What a topic takes at creation ("created") it never takes from the cluster later: whether a
-    replica was lossless must not change behind its back.
+    A "created" setting is never read from the cluster. Otherwise a later change on the cluster
+    would change flush.on.ack of an existing topic, and with it whether its replicas are lossless.
     """
     spec = CONFIGS[name]
     text = own.get(name)

@@ -1,4 +1,4 @@
-"""The quorum's private calls as values for the network seam."""
+"""The quorum's private calls, as Method values for the network seam."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ FORWARD = message_method(
     "/quorate_quorum.v1.Controller/Forward",
     controller.ForwardRequests,
     controller.ForwardResponses,
-    request_bytes_max=64 << 20,  # of few fields: what is forwarded is parsed one by one
+    request_bytes_max=64 << 20,  # cheap: requests inside are parsed one by one
     streams_requests=True,
     streams_responses=True,
 )

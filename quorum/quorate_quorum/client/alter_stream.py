@@ -25,7 +25,7 @@ from quorate_quorum.v1.controller_pb2 import AlterPartitionsRequest, AlterPartit
 
 
 class Alterations:
-    """AlterPartitions to the controller of the moment: each request is one try."""
+    """Sends AlterPartitions to the current controller. Each request is tried once."""
 
     def __init__(
         self,
@@ -45,8 +45,8 @@ class Alterations:
     async def ask(self, request: AlterPartitionsRequest) -> AlterPartitionsResponse:
         """Ask the controller that is known now, once.
 
-        Raises NetworkError or QuorumUnavailableError if it has not answered; the change may
-        have been made all the same, and its partition_epoch tells that to a repeat.
+        Raises NetworkError or QuorumUnavailableError if it has not answered. The controller may
+        have made the change all the same: then a repeat is refused for its old partition_epoch.
         """
         stream = self._stream_to_controller()
         request.quorum_generation = self._history.generation
@@ -61,7 +61,7 @@ class Alterations:
         return response
 
     async def stop(self) -> None:
-        """End the stream; the callers that wait on it are told that it broke."""
+        """End the stream. Callers that wait on it get StreamBrokenError."""
         stream = self._stream
         self._drop()
         if stream is not None:
@@ -89,7 +89,10 @@ class Alterations:
 
 
 class AlterStream:
-    """AlterPartitions to one controller: many requests in flight, answered in any order."""
+    """One stream of AlterPartitions to one controller.
+
+    Many requests are in flight; the controller answers them in any order.
+    """
 
     def __init__(self, endpoint: str, connection: Connection, in_flight_max: int) -> None:
         self.endpoint = endpoint
@@ -105,7 +108,7 @@ class AlterStream:
     async def ask(
         self, request: AlterPartitionsRequest, timeout_ms: int
     ) -> AlterPartitionsResponse:
-        """Send, and wait for the answer with our request_id."""
+        """Send under a request_id of this stream, and wait for the answer with that id."""
         if len(self._pending) >= self._in_flight_max:
             raise OverloadedError(f"{len(self._pending)} AlterPartitions are in flight already")
         asked = AlterPartitionsRequest()
@@ -129,7 +132,7 @@ class AlterStream:
         return response
 
     def abort(self) -> None:
-        """Close the stream; the callers that wait on it are told that it broke."""
+        """Close the stream. Callers that wait on it get StreamBrokenError."""
         self.is_open = False
         self._task.cancel()
 
@@ -152,7 +155,7 @@ class AlterStream:
             await self._filled.wait()
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        """The stream has ended: every caller that waits is told why."""
+        """Fail every caller that waits: the stream has ended. The error says why."""
         self.is_open = False
         cause = None if task.cancelled() else task.exception()
         error: QuorateError

@@ -1,14 +1,14 @@
-"""A broker's door to the quorum: all that it asks of voters goes through here.
+"""The broker's client of the quorum: every call of the broker to a voter goes through it.
 
-It knows the voters, finds the controller among them, follows the metadata log into an image, holds
-the heartbeat, and passes on what only the controller may decide. It decides nothing about
-partitions.
+The client knows the voters and finds the controller among them. It follows the metadata log and
+builds the image from it. It keeps the heartbeat stream, and passes on to the controller the calls
+that only the controller may decide. It decides nothing about partitions.
 
-    watch        any voter; another one after a second of silence, or when the voter lags
-    register     asked until answered: the same incarnation may ask twice
-    forward      many calls on one stream, each sent once: then only its answer tells what happened
-    heartbeat    one stream to the controller of the moment, opened again whenever it ends
-    alter        many requests on one stream, each one try
+    watch        follows any voter; takes another after a second of silence, or when the voter lags
+    register     repeated until answered: the same incarnation may register twice
+    forward      many calls on one stream, each sent once: only the answer tells what happened
+    heartbeat    one stream to the current controller, opened again whenever it ends
+    alter        many requests on one stream, each tried once
 """
 
 from __future__ import annotations
@@ -61,12 +61,12 @@ R = TypeVar("R")
 
 
 class QuorumClient:
-    """See the module. One a broker; every method runs on the broker's loop.
+    """The client that the module describes. A broker has one; its methods run on the broker's loop.
 
-    `quorum_generation`: the newest history that this node has followed; 0: none yet. It follows
-    none that is older; a newer one, into which the quorum was recovered, from its beginning: a
-    jump of the image whose delta names the generation.
-    `fail`: stop the node: called when the image breaks an invariant.
+    `quorum_generation`: the newest history that this node has followed; 0: none yet. The client
+    follows no older history. After disaster recovery it follows the newer history from its
+    beginning: the image jumps, and the delta names the generation.
+    `fail`: stops the node; called when the image breaks an invariant.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class QuorumClient:
         self._leader.when_moved(self._forwarding.controller_moved)
         self._heartbeats: list[HeartbeatStream] = []
 
-    # -- what is known
+    # -- state
 
     @property
     def image(self) -> MetadataImage:
@@ -108,25 +108,28 @@ class QuorumClient:
 
     @property
     def quorum_generation(self) -> int:
-        """The history that `image` is of; 0: not known yet."""
+        """The generation of the history that `image` belongs to; 0: not known yet."""
         return self._history.generation
 
     @property
     def leader_id(self) -> int:
-        """The quorum's leader as last heard of; -1: not known."""
+        """The node id of the quorum's leader, as last heard of; -1: not known."""
         return self._leader.known.id
 
     @property
     def leader_endpoint(self) -> str:
-        """Where the quorum's leader listens; empty: not known."""
+        """The endpoint of the quorum's leader; empty: not known."""
         return self._leader.known.endpoint
 
     def subscribe(self, listener: ImageListener) -> None:
-        """Tell the listener every image from now on."""
+        """Call the listener with every image from now on."""
         self._watch.subscribe(listener)
 
     async def wait_applied(self, offset: int, *, timeout_ms: int) -> None:
-        """Return when the image has applied all below `offset`; RequestTimedOutError if not."""
+        """Return when the image has applied every event below `offset`.
+
+        Raises RequestTimedOutError if it has not within `timeout_ms`.
+        """
         await self._watch.wait_applied(offset, timeout_ms=timeout_ms)
 
     # -- life
@@ -152,8 +155,9 @@ class QuorumClient:
     async def register(self, request: RegisterRequest) -> RegisterResponse:
         """Register this broker; ask until the controller answers.
 
-        Fills in cluster_id, and the quorum_generation if it is known. Raises DuplicateBrokerError,
-        WrongClusterError, InvalidRequestError and every other refusal that is not retriable.
+        Fills in cluster_id; and quorum_generation if the request has none and it is known.
+        Raises every refusal that is not retriable, such as DuplicateBrokerError,
+        WrongClusterError and InvalidRequestError.
         """
         asked = RegisterRequest()
         asked.CopyFrom(request)
@@ -189,10 +193,11 @@ class QuorumClient:
         state: Callable[[], HeartbeatRequest],
         answered: Callable[[HeartbeatResponse], None],
     ) -> HeartbeatStream:
-        """Keep one heartbeat stream to the controller of the moment, until closed.
+        """Keep one heartbeat stream to the current controller, until it is closed.
 
-        `state` is asked for what to send at each beat; `answered` takes each answer, FENCED
-        included (register again, and let state() tell the new broker_epoch).
+        `state` is called at each beat and returns the request to send. `answered` takes each
+        answer, FENCED included: then the caller registers again, and state() returns the new
+        broker_epoch.
         """
 
         def heard(response: HeartbeatResponse) -> None:
@@ -214,7 +219,7 @@ class QuorumClient:
         return stream
 
     async def alter_partitions(self, request: AlterPartitionsRequest) -> AlterPartitionsResponse:
-        """Propose changes of ISRs, in one try; see Alterations.ask."""
+        """Propose changes of ISRs, once; see Alterations.ask."""
         return await self._alterations.ask(request)
 
     async def forward(
@@ -222,11 +227,14 @@ class QuorumClient:
     ) -> R:
         """Pass an admin call on to the controller; return when this image shows its effect.
 
-        Looks for the controller within the timeout and sends once: what happens after sending
-        is known from the answer only (OutcomeUnknownError without one). An answer whose effect
-        this image has not applied in time is returned all the same: it is committed.
-        Raises QuorumUnavailableError if no controller was found, OverloadedError if too much is
-        under way, InvalidRequestError if the request is too large, and what the controller raises.
+        Looks for the controller within the timeout and sends the call to it once. If the image
+        does not show the effect in time, the answer is returned all the same: it is committed.
+
+        Raises the error that the controller answers with, and
+        OutcomeUnknownError: the call was sent and got no answer;
+        QuorumUnavailableError: no controller was found in time;
+        OverloadedError: too many calls or bytes are under way;
+        InvalidRequestError: the request is too large.
         """
         deadline = Deadline(timeout_ms)
         asked = ForwardRequest(
@@ -240,7 +248,11 @@ class QuorumClient:
         return method.decode_response(response.response)
 
     async def _forward_once(self, request: ForwardRequest, deadline: Deadline) -> ForwardResponse:
-        """Send to the controller, when found. Only a refusal allows another try."""
+        """Look for the controller and send the request to it.
+
+        Tries again only if the request was not sent, or the voter refused it: then nothing of
+        it was done.
+        """
         backoff = self._backoff()
         answers = Answers()
         while True:
@@ -270,7 +282,10 @@ class QuorumClient:
                 backoff.reset()
 
     async def allocate_producer_ids(self, broker_id: int, broker_epoch: int) -> range:
-        """Take a block of producer ids; a block lost on the way is wasted, never given twice."""
+        """Ask the controller for a block of producer ids.
+
+        If the answer is lost, the ids of its block stay unused: no block is given twice.
+        """
         request = AllocateProducerIdsRequest(
             cluster_id=self._history.cluster_id, broker_id=broker_id, broker_epoch=broker_epoch
         )

@@ -1,8 +1,8 @@
-"""How admin calls reach the controller: many of them on one stream, each sent once.
+"""Streams of admin calls from a broker to the controller: many calls on one, each sent once.
 
 A call counts as sent when the message that holds it is given to the wire. A call that was not sent,
-or that went to a port where no process listens, may be tried elsewhere (NotSentError). What became
-of a call that was sent is known from its answer only (OutcomeUnknownError without one). When the
+or that went to a port where no process listens, may be tried elsewhere (NotSentError). For a call
+that was sent, only its answer tells what happened (OutcomeUnknownError without one). When the
 controller moves, the old stream is half-closed: calls that are pending there still get an answer.
 """
 
@@ -37,22 +37,23 @@ from quorate_quorum.v1.controller_pb2 import (
 
 log = structlog.get_logger(__name__)
 
-#: Most requests of one message; the controller takes no more.
+#: The most requests in one message. The controller refuses a message with more.
 REQUESTS_PER_MESSAGE_MAX = 1000
-#: Most bytes of one message that holds more than one request.
+#: The most bytes in one message that holds more than one request.
 MESSAGE_BYTES = 1 << 20
 
 
-#: More endpoints than were ever taken for the controller at a time; the oldest is left.
+#: The most streams open at a time; one more, and the oldest is left. The number is higher than the
+#: number of endpoints that are taken for the controller at a time.
 STREAMS_MAX = 32
 
 
 class NotSentError(Exception):
-    """The call surely did not reach the controller: it may be tried elsewhere."""
+    """The call certainly did not reach a controller: it may be tried elsewhere."""
 
 
 class Forwarding:
-    """The streams to those that were taken for the controller: one an endpoint."""
+    """The streams to the endpoints that were taken for the controller: one for each endpoint."""
 
     def __init__(
         self, config: BrokerConfig, history: FollowedHistory, connect: Callable[[str], Connection]
@@ -70,7 +71,8 @@ class Forwarding:
     def admitted(self, size: int) -> Iterator[None]:
         """Count a call of `size` bytes while it is under way.
 
-        Raises InvalidRequestError if it is too large, OverloadedError if too much is under way.
+        Raises InvalidRequestError if the call is too large.
+        Raises OverloadedError if too many calls, or too many bytes, are under way.
         """
         if size > self._request_bytes_max:
             raise InvalidRequestError(
@@ -91,7 +93,11 @@ class Forwarding:
             self._bytes -= size
 
     async def ask(self, endpoint: str, request: ForwardRequest, timeout_ms: int) -> ForwardResponse:
-        """Ask there once; NotSentError or OutcomeUnknownError if no answer comes in time."""
+        """Send the request to `endpoint` once, and return the answer.
+
+        Without an answer in time, raises NotSentError if the request was not sent, else
+        OutcomeUnknownError.
+        """
         stream = self._open.get(endpoint)
         if stream is None or not stream.is_open:
             self._leave(endpoint)
@@ -103,12 +109,12 @@ class Forwarding:
         return await stream.ask(request, timeout_ms)
 
     def controller_moved(self, endpoint: str) -> None:
-        """The controller is at `endpoint`: send nothing more to any other."""
+        """Send nothing more to any other endpoint: the controller is at `endpoint` now."""
         for other in [known for known in self._open if known != endpoint]:
             self._leave(other)
 
     async def stop(self) -> None:
-        """End all streams; each caller that waits is told what is known of its call."""
+        """End all streams. Each caller that waits gets NotSentError or OutcomeUnknownError."""
         for endpoint in list(self._open):
             self._leave(endpoint)
         for stream in list(self._leaving):
@@ -128,11 +134,11 @@ class _Waiting:
     """A call that is not sent yet."""
 
     request: ForwardRequest
-    deadline: float  # of the loop's clock
+    deadline: float  # a time of the event loop's clock
 
 
 class ForwardStream:
-    """Forward to one endpoint: many requests in flight, answered in any order."""
+    """One Forward stream to one endpoint: many requests in flight, answered in any order."""
 
     def __init__(self, endpoint: str, connection: Connection, history: FollowedHistory) -> None:
         self.endpoint = endpoint
@@ -142,7 +148,7 @@ class ForwardStream:
         )
         self._next_id = 1
         self._pending: dict[int, asyncio.Future[ForwardResponse]] = {}
-        self._outbox: dict[int, _Waiting] = {}  # in the order of their coming
+        self._outbox: dict[int, _Waiting] = {}  # oldest first
         self._filled = asyncio.Event()
         self._was_answered = False
         self._task = asyncio.create_task(self._run(connection), name="quorum-forward")
@@ -153,7 +159,7 @@ class ForwardStream:
         return self._task.done()
 
     async def ask(self, request: ForwardRequest, timeout_ms: int) -> ForwardResponse:
-        """Send, and wait for the answer with our request_id (which the request is given)."""
+        """Give the request an id of this stream, send it, and wait for the answer with that id."""
         loop = asyncio.get_running_loop()
         request.request_id = number = self._next_id
         self._next_id += 1
@@ -170,10 +176,10 @@ class ForwardStream:
             self._pending.pop(number, None)
             self._outbox.pop(number, None)
             if not self.is_open and not self._pending:
-                self._task.cancel()  # the stream was left, and no caller waits any more
+                self._task.cancel()  # after leave(), with the last answer, the stream ends
 
     def leave(self) -> None:
-        """Send nothing more; what was sent may still be answered, then the stream ends."""
+        """Send nothing more. Wait for the answers to calls that were sent, then end the stream."""
         self.is_open = False
         for number in list(self._outbox):
             self._fail(number, "before the controller moved")
@@ -200,7 +206,10 @@ class ForwardStream:
                 self._take(message)
 
     def _take(self, message: ForwardResponses) -> None:
-        """Give each answer to the caller that waits for it; pass over ids of no caller."""
+        """Give each answer to the caller that waits for it; ignore an id that no caller waits for.
+
+        An id in the outbox was not sent yet: an answer to it is ignored too.
+        """
         if message.error.code != ErrorCode.ERROR_CODE_NONE:
             self._refused(message)
         self._was_answered = True
@@ -211,7 +220,10 @@ class ForwardStream:
             answer.set_result(response)
 
     def _refused(self, message: ForwardResponses) -> None:
-        """The stream is refused, and nothing of it was done: every caller gets that answer."""
+        """Give the refusal to every caller: the peer refused the stream, and did nothing of it.
+
+        Raises StreamBrokenError, so that the stream ends.
+        """
         if self._was_answered:
             raise StreamBrokenError(f"{self.endpoint} refused a stream that it had answered on")
         for answer in self._pending.values():
@@ -232,7 +244,10 @@ class ForwardStream:
                 await self._filled.wait()
 
     def _next_requests(self) -> list[ForwardRequest]:
-        """Take as much from the outbox as one message holds: from now on it counts as sent."""
+        """Take from the outbox as many requests as one message holds.
+
+        From now on they count as sent. A request whose deadline has passed is failed instead.
+        """
         now = asyncio.get_running_loop().time()
         taken: list[ForwardRequest] = []
         size = 0
@@ -252,7 +267,7 @@ class ForwardStream:
         return taken
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        """The stream has ended: every caller that waits is told what is known of its call."""
+        """Fail every caller that waits, with what is known of its call: the stream has ended."""
         self.is_open = False
         cause = None if task.cancelled() else task.exception()
         if cause is not None and not isinstance(cause, QuorateError):

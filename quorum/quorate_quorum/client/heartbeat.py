@@ -1,7 +1,7 @@
-"""A broker's lease: one stream of heartbeats to the controller of the moment.
+"""The broker's side of its lease: one stream of heartbeats to the current controller.
 
-It is opened again for as long as it is not closed. When the controller moves, the stream moves at
-once; a controller that is silent is left after a few intervals.
+When the stream breaks, the broker opens it again, until close(). When the controller moves, the
+stream moves at once. When the controller is silent for a few intervals, the broker tries another.
 """
 
 from __future__ import annotations
@@ -26,17 +26,18 @@ from quorate_quorum.v1.controller_pb2 import HeartbeatRequest, HeartbeatResponse
 
 log = structlog.get_logger(__name__)
 
-#: A stream without an answer for so many intervals is dropped.
+#: The number of intervals without an answer after which a stream is dropped.
 SILENT_INTERVALS_MAX = 3
-#: Between these the controller sets the interval.
+#: The bounds of the interval, which the controller sets in its answers.
 INTERVAL_MIN_MS, INTERVAL_MAX_MS = 10, 10_000
 
 
 class HeartbeatStream:
-    """See the module. It runs from its making to close().
+    """The stream that the module describes. It runs from its construction to close().
 
-    `state` is asked for what to send at each beat; `answered` takes each answer, FENCED included.
-    `fail` stops the node: it is called when one of these two raises what is no QuorateError.
+    `state` is called at each beat and returns the request to send. `answered` takes each answer,
+    FENCED included. `fail` stops the node; it is called when one of these two raises an exception
+    that is not a QuorateError.
     """
 
     def __init__(
@@ -79,10 +80,10 @@ class HeartbeatStream:
         await self._tasks.end_all()
 
     def controller_moved(self, endpoint: str) -> None:
-        """Another controller is known: leave the old one without waiting for its silence."""
+        """Move to the controller at `endpoint`, without waiting until the old one is silent."""
         self._moved.ring()
         if self._timeout is None or self._timeout.expired():
-            return  # it is on its way out already
+            return  # no session is open, or it is ending already
         if self._endpoint != endpoint:
             self._is_moving = True
             self._timeout.reschedule(asyncio.get_running_loop().time())
@@ -103,7 +104,7 @@ class HeartbeatStream:
                 log.info(
                     "heartbeat_broken", endpoint=self._endpoint, reason=str(error), repeats=True
                 )
-                if not self._was_answered:  # else it is asked once more before the others
+                if not self._was_answered:  # else ask it once more, before the others
                     self._leader.forget(self._endpoint)
             if not self._is_moving:
                 await self._backoff.wait(self._moved)

@@ -1,8 +1,8 @@
-"""Which history of the cluster a node follows, told by its quorum_generation.
+"""The history of the cluster that a node follows. Its quorum_generation identifies it.
 
-A quorum that has lost a majority of its voters is recovered into a new history: one generation
-later, from the log of one survivor. Lost voters may come back, elect each other, and lead the old
-history on; a node must not follow them once it has heard of the new one.
+After the loss of a majority of the voters, disaster recovery begins a new history from the log of
+one survivor; its generation is higher by one. Lost voters may come back, elect each other, and
+continue the old history. A node that has heard of the new history must not follow them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from quorate_quorum.node.config import ConfigError
 
 log = structlog.get_logger(__name__)
 
-#: So often all voters are asked for their generation, beside the one that is watched.
+#: The pause before all voters are asked for their generation again. The watch sees one voter only.
 LOOK_MS = 30_000
 
 
@@ -30,23 +30,26 @@ class FollowedHistory:
 
     def __init__(self, cluster_id: str, generation: int) -> None:
         self.cluster_id = cluster_id
-        #: The newest that this node has followed; 0: none yet.
+        #: The newest generation that this node has followed; 0: none yet.
         self.generation = generation
-        #: The newest that has a leader, as far as voters said; 0: none was asked yet.
+        #: The newest generation that has a leader, as far as voters said; 0: none known yet.
         self._newest_led = 0
 
     def learn(self, told: int) -> None:
-        """Follow the history of the first voter that accepts us, while we follow none."""
+        """Follow the generation that a voter told, if this node follows no history yet.
+
+        Raises WrongClusterError if the number is out of range.
+        """
         if not 0 < told <= GENERATION_MAX:
             raise WrongClusterError(f"that voter claims quorum_generation {told}")
         if self.generation == 0:
             self.generation = told
 
     def led_into(self, told: int, *, from_its_beginning: bool) -> int:
-        """Return the newer generation into which a voter leads us, 0 if it is of ours.
+        """Return the newer generation into which a voter leads; 0 if it follows the same one.
 
-        Raises WrongClusterError if it is of an older one, or of a newer one and does not begin
-        with the beginning of that.
+        Raises WrongClusterError if the voter follows an older history. The same if it follows a
+        newer one and does not send it from its beginning: an image never joins two histories.
         """
         self.learn(told)
         if told < self._newest_led:
@@ -63,8 +66,8 @@ class FollowedHistory:
     async def look_for_newer(self, network: Network, voters: Voters) -> NoReturn:
         """Ask all voters for their generation, again and again, until cancelled.
 
-        A node that was down during the recovery, and then watches a voter of the old history,
-        would not hear of the new one otherwise.
+        Without it, a node that was down during the disaster recovery, and then watches a voter
+        of the old history, would never hear of the new one.
         """
         while True:
             newest = 0

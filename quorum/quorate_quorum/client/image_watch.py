@@ -1,7 +1,7 @@
-"""The node's image of the metadata: it follows the log of the quorum through one voter at a time.
+"""The node's image of the metadata: it follows the quorum's log through one voter at a time.
 
-A voter that is silent for too long, or that lags behind what the controller's heartbeats tell, is
-left for another. The image goes on where it was: only committed events reach it.
+The node leaves a voter for another if it is silent for too long, or lags behind the high watermark
+in the controller's heartbeats. The image goes on where it was: only committed events reach it.
 """
 
 from __future__ import annotations
@@ -43,16 +43,16 @@ Q = TypeVar("Q")
 
 
 class ImageListener(Protocol):
-    """What follows the image."""
+    """A component that is called with every change of the image."""
 
     def image_changed(self, delta: MetadataDelta, image: MetadataImage) -> None:
-        """Take the next image; called in order, in the loop; must not wait."""
+        """Take the next image. Called in the order of offsets, on the loop; must not block."""
 
 
 class ImageWatch:
-    """Follows the image in the background, from start() to stop(). See the module.
+    """Keeps the image up to date in the background, from start() to stop(). See the module.
 
-    `fail` stops the node: it is called when the log contradicts the image.
+    `fail` stops the node; it is called when the log contradicts the image.
     """
 
     def __init__(
@@ -85,27 +85,30 @@ class ImageWatch:
         )
 
     def subscribe(self, listener: ImageListener) -> None:
-        """Tell the listener every image from now on."""
+        """Call the listener with every image from now on."""
         self._listeners.append(listener)
 
     def start(self) -> None:
-        """Begin to watch."""
+        """Begin to follow voters."""
         assert not len(self._tasks), "a client starts once"
         self._tasks.spawn(self._watch_on(), "quorum-watch")
         looking = self._history.look_for_newer(self._network, self._voters)
         self._tasks.spawn(looking, "quorum-generations")
 
     async def stop(self) -> None:
-        """Follow the image no longer; safe to call twice."""
+        """End the watch: the image changes no more. Safe to call twice."""
         self._is_stopped = True
         await self._tasks.end_all()
 
     def fail_waiters(self) -> None:
-        """Fail all that wait for the image: it does not grow any more."""
+        """Fail all callers that wait for the image: after stop() it changes no more."""
         self._applied.end(ClosedError("the broker is stopping"))
 
     async def wait_applied(self, offset: int, *, timeout_ms: int) -> None:
-        """Return when the image has applied all below `offset`; RequestTimedOutError if not."""
+        """Return when the image has applied every event below `offset`.
+
+        Raises RequestTimedOutError if it has not within `timeout_ms`.
+        """
         if self._is_stopped:
             raise ClosedError("this node's door to the quorum is closed: the node is stopping")
         await self._applied.wait(
@@ -118,7 +121,7 @@ class ImageWatch:
         )
 
     def told_high_watermark(self, high_watermark: int) -> None:
-        """The controller says how far the log is committed; the watched voter must get there."""
+        """Take the controller's high watermark: the watched voter must reach it in time."""
         self._lag.told(high_watermark, self.image.offset, asyncio.get_running_loop().time())
 
     # -- one voter after the other
@@ -137,8 +140,8 @@ class ImageWatch:
     async def _watch_once(self, endpoint: str) -> NoReturn:
         """Follow one voter until it ends, is silent for too long, or lags.
 
-        A snapshot or reload that the last voter did not end is begun anew: two voters' parts
-        never meet in one image.
+        A snapshot or reload that the last voter did not finish starts from the beginning: parts
+        from two voters are never joined into one image.
         """
         self._loader.give_up()
         request = WatchRequest(
@@ -153,18 +156,18 @@ class ImageWatch:
         try:
             async with asyncio.timeout(self._silence_s) as timeout, aclosing(stream):
                 async for frame in stream:
-                    timeout.reschedule(None)  # our own work is not the voter's silence
+                    timeout.reschedule(None)  # this node's own work is not the voter's silence
                     await self._take_frame(frame)
                     self._backoff.reset()
                     self._lag.check(frame.header.high_watermark, opened_at, loop.time())
                     timeout.reschedule(loop.time() + self._silence_s)
         except TimeoutError:
-            self._connections.drop(endpoint)  # a stopped peer never breaks its connection
+            self._connections.drop(endpoint)  # a peer that hangs never breaks its connection
             raise
         raise StreamBrokenError("the voter ended the watch")
 
     def _task_failed(self, name: str, error: BaseException) -> None:
-        """A watch that ends by itself leaves an image that can no longer be trusted."""
+        """Stop the node: after such a failure the image does not follow the log any more."""
         if isinstance(error, UnknownLevelError):
             self._fail(str(error))
             return
@@ -191,7 +194,7 @@ class ImageWatch:
     async def _load(self, frame: Frame[WatchHeader]) -> None:
         header = frame.header
         if header.snapshot:
-            self._loader.load_snapshot_part(b"")  # that of an empty image has no batches
+            self._loader.load_snapshot_part(b"")  # the snapshot of an empty image has no batches
         for number, part in enumerate(turns(frame.payload) if frame.pieces else ()):
             if number:
                 await asyncio.sleep(0)
@@ -203,7 +206,8 @@ class ImageWatch:
         if header.snapshot and header.snapshot_end:
             offset, epoch = header.snapshot_offset, header.snapshot_epoch
             self._publish(self._loader.finish_snapshot(offset, epoch))
-            # The loop's clock may stand still during a turn, and this was a long one.
+            # Publishing a snapshot is one long turn of the loop. The loop reads its clock between
+            # turns: without this one, that time would count as the voter's silence.
             await asyncio.sleep(0)
 
     def _publish(self, loaded: list[Loaded]) -> None:
@@ -217,7 +221,7 @@ class ImageWatch:
             self._applied.advance(image.offset)
 
     def _enter(self, generation: int) -> None:
-        """The image is of a newer history; the controller of the old one counts no more."""
+        """Follow a newer history, and forget the controller of the old one."""
         before = self._history.generation
         log.warning("quorum_recovered", quorum_generation=generation, before=before)
         self._history.generation = generation
@@ -225,7 +229,7 @@ class ImageWatch:
 
 
 class _Lag:
-    """How long the voter that we watch has not known what a heartbeat told us."""
+    """Measures how long the watched voter stays behind a high watermark that a heartbeat told."""
 
     def __init__(self, lag_max_ms: int) -> None:
         self._lag_max_s = lag_max_ms / 1000
@@ -233,12 +237,15 @@ class _Lag:
         self._told_at = 0.0
 
     def told(self, high_watermark: int, applied: int, now: float) -> None:
-        """Take the controller's high watermark as the next mark, when the last was reached."""
+        """Take the controller's high watermark as the next target if the last one is reached."""
         if self._target <= applied < high_watermark:
             self._target, self._told_at = high_watermark, now
 
     def check(self, high_watermark: int, opened_at: float, now: float) -> None:
-        """Raise StreamBrokenError if the voter, watched since `opened_at`, lags for too long."""
+        """Raise StreamBrokenError if the voter has been behind the target for too long.
+
+        The time counts from `opened_at`, when this watch began, at the earliest.
+        """
         waited = now - max(self._told_at, opened_at)
         if high_watermark < self._target and waited > self._lag_max_s:
             raise StreamBrokenError(

@@ -1,7 +1,7 @@
-"""Which voter is the controller now, and how to find it.
+"""The current controller, as far as this node knows, and the search for it.
 
-News of it comes from frames of the watch, from heartbeats, and from voters that were asked in
-error and hint at another. While nothing is known, voters are asked one after the other.
+The node learns of the controller from frames of the watch, from answers to heartbeats, and from
+hints of voters that are not the controller. While it knows none, it asks one voter after the other.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ from quorate_quorum.v1.controller_pb2 import AllocateProducerIdsResponse, Regist
 log = structlog.get_logger(__name__)
 
 Q = TypeVar("Q")
-#: Answers that carry a hint at the controller.
+#: The types of answers that name the controller as a hint.
 A = TypeVar("A", RegisterResponse, AllocateProducerIdsResponse)
 
-#: Answers of a voter that is not the controller of our history: nothing was done.
+#: The errors of a voter that is not the controller of this node's history. It did nothing.
 ANOTHERS = (ErrorCode.ERROR_CODE_NOT_CONTROLLER, ErrorCode.ERROR_CODE_WRONG_CLUSTER)
 
 
 @dataclass(frozen=True, slots=True)
 class Leader:
-    """What is known of the quorum's leader; an empty endpoint: nothing."""
+    """The quorum's leader as far as it is known. An empty endpoint: not known."""
 
     id: int = -1
     endpoint: str = ""
@@ -55,11 +55,12 @@ class NotAnsweredError(Exception):
 
 
 class LeaderFinder:
-    """What is known of the leader. An older epoch never replaces a newer one."""
+    """Knows or finds the quorum's leader. A leader of an older epoch never replaces a newer one."""
 
     def __init__(self, network: Network, connections: Connections, voters: Voters) -> None:
         self.known = Leader()
-        #: Rung once, when a leader of a later epoch is known; then another bell takes its place.
+        #: A bell that rings once, when a leader of a later epoch becomes known. Then a new bell
+        #: replaces it.
         self.news = Bell()
         self._network = network
         self._connections = connections
@@ -68,20 +69,20 @@ class LeaderFinder:
         self._moved: dict[Callable[[str], None], None] = {}
 
     def when_moved(self, call: Callable[[str], None]) -> Callable[[], None]:
-        """Call with each new endpoint of the controller, empty if it is not known any more.
+        """Call `call` with each new endpoint of the controller; empty: not known any more.
 
-        Returns how to end that.
+        Returns a function that ends these calls.
         """
         self._moved[call] = None
         return lambda: self._moved.pop(call, None)
 
     def candidate(self) -> str:
-        """Return the controller's endpoint if known, else another voter's than asked last."""
+        """Return the controller's endpoint if known, else a voter other than the last one."""
         self._asked = self.known.endpoint or self._voters.other_than(self._asked)
         return self._asked
 
     async def ask(self, method: Method[Q, A], request: Q, timeout_ms: int) -> A:
-        """Ask the candidate, once; learn from what comes back.
+        """Ask the candidate once, and follow a hint in its answer.
 
         Raises NotAnsweredError if the call failed or that voter is not the controller.
         """
@@ -99,13 +100,13 @@ class LeaderFinder:
             raise NotAnsweredError(endpoint, from_wire(response.error))
         if response.error.code == ErrorCode.ERROR_CODE_WRONG_CLUSTER and not (
             isinstance(response, RegisterResponse) and response.quorum_generation == 0
-        ):  # of our cluster and another history: the watch finds the newest
+        ):  # a voter of this cluster, but of another history: the watch finds the newest one
             self.forget(endpoint)
             raise NotAnsweredError(endpoint, from_wire(response.error))
         return response
 
     async def _reason(self, endpoint: str, error: NetworkError) -> QuorateError:
-        """Say what listens at an endpoint that knows none of a voter's calls."""
+        """Return the error to report: if no voter listens there, say what does."""
         if not knows_no_such_call(error):
             return error
         found = await what_listens(self._network, endpoint, "voter")
@@ -113,7 +114,7 @@ class LeaderFinder:
         return QuorumUnavailableError(found)
 
     def learn(self, leader: Leader) -> None:
-        """Take what a voter says of the leader, unless it is older than what is known."""
+        """Take the leader that a voter names, unless its epoch is older than the known one."""
         if leader.epoch < self.known.epoch or not leader.endpoint:
             return
         has_moved = leader.endpoint != self.known.endpoint
@@ -127,7 +128,10 @@ class LeaderFinder:
             self._tell(leader.endpoint)
 
     def follow_hint(self, asked: str, leader_id: int, endpoint: str) -> None:
-        """The voter asked is not the controller; it may know which is, or be about to become it."""
+        """Forget `asked`, which is not the controller, and follow the leader that it names.
+
+        A voter that names itself is about to become the controller: keep it.
+        """
         if endpoint == asked:
             return
         self.forget(asked)
@@ -135,12 +139,12 @@ class LeaderFinder:
             self.learn(Leader(leader_id, endpoint, self.known.epoch))
 
     def forget(self, endpoint: str) -> None:
-        """That endpoint did not answer as the controller: ask the others too."""
+        """Ask other voters too: this endpoint did not answer as the controller."""
         if self.known.endpoint == endpoint:
             self.known = Leader(epoch=self.known.epoch)
 
     def forget_all(self) -> None:
-        """Another history is followed: its epochs begin anew."""
+        """Forget the leader and its epoch: another history is followed, with its own epochs."""
         self.known = Leader()
         self._tell("")
 
@@ -150,7 +154,7 @@ class LeaderFinder:
 
 
 class Answers:
-    """What each voter said that was asked for the controller: the cause, for the error."""
+    """The last answer of each voter that was taken for the controller, for the error's text."""
 
     def __init__(self) -> None:
         self._said: dict[str, str] = {}

@@ -13,33 +13,34 @@ from quorate.net.network import Connection, Network
 
 log = structlog.get_logger(__name__)
 
-#: More voters than any quorum has, as those that are gone are forgotten late.
+#: The most connections at a time. More than a quorum has voters: the connection to a removed voter
+#: stays until then.
 CONNECTIONS_MAX = 32
 
 
 class Voters:
-    """Endpoints of voters: those of the image first, those of the configuration always."""
+    """The endpoints of voters: those in the image first, then those in the configuration."""
 
     def __init__(self, bootstrap: Sequence[str], chance: random.Random) -> None:
         self._bootstrap = tuple(dict.fromkeys(bootstrap))
         self._chance = chance
-        #: All endpoints, those of the image first.
+        #: All endpoints, those in the image first.
         self.known = self._bootstrap
 
     def learn(self, endpoints: Sequence[str]) -> None:
-        """Take these from the image, in place of those before."""
+        """Take the endpoints of a new image. They replace those of the image before."""
         self.known = tuple(dict.fromkeys((*endpoints, *self._bootstrap)))
 
     def other_than(self, endpoint: str) -> str:
-        """Return one by chance, another than `endpoint` where there is another."""
+        """Return an endpoint at random; not `endpoint`, unless it is the only one."""
         others = [known for known in self.known if known != endpoint]
         return self._chance.choice(others) if others else self.known[0]
 
 
 class Connections:
-    """One control connection an endpoint; the oldest goes when there are too many.
+    """One control connection for each endpoint. When there are too many, the oldest is closed.
 
-    Bulk bytes have connections of their own elsewhere, so that they never delay a heartbeat.
+    Bulk data has its own connections elsewhere, so that it never delays a heartbeat.
     """
 
     def __init__(self, network: Network) -> None:
@@ -60,17 +61,17 @@ class Connections:
         return found
 
     def drop(self, endpoint: str) -> None:
-        """Break the connection; the next get makes a new one."""
+        """Close the connection; the next get() makes a new one."""
         connection = self._open.pop(endpoint, None)
         if connection is not None:
             self._closing.spawn(connection.close(), "quorum-connection-close")
 
     def refuse(self) -> None:
-        """Give no connection any more."""
+        """Let every get() from now on raise ClosedError."""
         self._is_closed = True
 
     async def close(self) -> None:
-        """Break all connections; return when that is done."""
+        """Close all connections; return when they are closed."""
         for endpoint in list(self._open):
             self.drop(endpoint)
         await self._closing.ended()

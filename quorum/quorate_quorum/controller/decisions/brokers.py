@@ -42,9 +42,10 @@ def register(
 ) -> Outcome[wire.RegisterResponse]:
     """Register an incarnation of a broker; the same incarnation again gets the same answer.
 
-    `old_session_lives`: whether the controller still hears the incarnation that is registered.
-    One that brings a directory of the old one takes over at once, for it holds the directory's
-    lock; another is refused as DUPLICATE_BROKER while the old session lives.
+    `old_session_lives`: whether the controller still hears the registered incarnation. A new
+    incarnation with a directory of the old one takes over at once: it holds the directory's lock,
+    so the old process is gone. A new one without is refused while the old session lives
+    (DUPLICATE_BROKER).
     """
     try:
         _check_registration(image, request)
@@ -104,7 +105,7 @@ def _check_registration(image: MetadataImage, request: wire.RegisterRequest) -> 
 
 
 def _check_listeners(request: wire.RegisterRequest) -> None:
-    """Refuse what other nodes and clients could not dial: the address goes into every image."""
+    """Refuse listeners that other nodes or clients could not dial: every image will hold them."""
     if not 1 <= len(request.listeners) <= listeners.LISTENERS_MAX:
         raise InvalidRequestError(
             f"a broker names 1 to {listeners.LISTENERS_MAX} listeners, not"
@@ -122,8 +123,9 @@ def _check_listeners(request: wire.RegisterRequest) -> None:
 
 
 def _broker(request: wire.RegisterRequest, epoch: int, old: BrokerImage | None) -> BrokerImage:
-    # KIP-966 compares the broker_epoch of the clean stop with the last registration. Here the
-    # marker of a directory outlives a registration whose run never began, and is still right.
+    # KIP-966 compares the broker_epoch of the clean stop with the last registration. Quorate does
+    # not: a broker may register and then never run. The clean stop marker of a directory that was
+    # written before is still right then.
     return BrokerImage(
         id=request.broker_id,
         epoch=epoch,
@@ -143,8 +145,10 @@ def _broker(request: wire.RegisterRequest, epoch: int, old: BrokerImage | None) 
 
 
 def _verdict(told: ev.Directory, old: DirectoryImage | None) -> DirectoryImage:
-    """Return the state of a directory. The verdict of an older registration stands until unfencing
-    has carried it out: a short run that ended well says nothing about records lost before it.
+    """Return the state of a directory.
+
+    A bad verdict of an older registration stays until the broker is unfenced: by then it has been
+    applied to all partitions. A short run that ended well proves nothing about records lost before.
     """
     if old is None:
         return DirectoryImage(told.directory_id, told.tail_intact, told.sync_failed)
@@ -168,7 +172,7 @@ def _change(broker: BrokerImage, **fields: object) -> ev.MetadataEvent:
 def fence(image: MetadataImage, broker_id: int, context: Context) -> Outcome[bool]:
     """Fence a broker: it will leave every ISR, and each partition that it led gets a new epoch.
 
-    Response: whether it was unfenced until now.
+    Response: whether the broker was unfenced until now.
     """
     del context
     broker = image.brokers.get(broker_id)
@@ -182,8 +186,9 @@ def may_unfence(
 ) -> str | None:
     """Return why a broker may not be unfenced yet, or None if it may.
 
-    `applied_offset`: how far it has applied the log. `outcome_end`: one past all changes of
-    partitions by its registration or fencing; None while some are not proposed.
+    `applied_offset`: the offset to which the broker has applied the metadata log. `outcome_end`:
+    one past the last change of a partition that its registration or fencing has caused; None
+    while some of these changes are not proposed yet.
     """
     broker = image.brokers.get(broker_id)
     if broker is None:
@@ -200,9 +205,9 @@ def may_unfence(
 
 
 def unfence(image: MetadataImage, broker_id: int, context: Context) -> Outcome[bool]:
-    """Unfence a broker: it may lead leaderless partitions. The caller has asked may_unfence.
+    """Unfence a broker: it may lead leaderless partitions. The caller has checked may_unfence.
 
-    Response: whether it was fenced until now.
+    Response: whether the broker was fenced until now.
     """
     del context
     broker = image.brokers.get(broker_id)
@@ -212,8 +217,10 @@ def unfence(image: MetadataImage, broker_id: int, context: Context) -> Outcome[b
 
 
 def shut_down(image: MetadataImage, broker_id: int, context: Context) -> Outcome[bool]:
-    """Let a broker shut down: other replicas will lead, and it leaves the ISRs. Where it is the
-    last member it stays, and leads, until it is fenced. Response: whether this was new.
+    """Let a broker shut down: other replicas will lead, and it leaves the ISRs.
+
+    Where the broker is the last member of an ISR, it stays, and leads, until it is fenced.
+    Response: whether the image has changed.
     """
     del context
     broker = image.brokers.get(broker_id)
@@ -227,8 +234,8 @@ def directories_failed(
 ) -> Outcome[bool]:
     """Mark directories as failed: their replicas are offline, and will leave ISR and ELR.
 
-    Directories that the broker did not register, or that are known to have failed, are passed
-    over. Response: whether one was new.
+    Ignores directories that the broker did not register, or that are known to have failed.
+    Response: whether the image has changed.
     """
     del context
     broker = image.brokers.get(broker_id)
@@ -244,12 +251,14 @@ def directories_failed(
 def unregister(
     image: MetadataImage, request: admin.UnregisterBrokerRequest, *, session_lives: bool
 ) -> Outcome[admin.UnregisterBrokerResponse]:
-    """Unregister a broker: UNKNOWN_BROKER, or INVALID_REQUEST while its process is heard or
-    partitions have replicas on it.
+    """Unregister a broker.
 
-    Kafka unregisters one with replicas too. Here the registration records the state of the
-    directories that hold the replicas: without it, a disk that came back under the same id after it
-    had lost records would be trusted.
+    Refused with UNKNOWN_BROKER if it is not registered.
+    Refused with INVALID_REQUEST while its process is heard, or partitions have replicas on it.
+
+    Kafka also unregisters a broker that has replicas. Here the registration records the state of
+    the directories that hold them. Without it, the controller would trust a disk that lost
+    records and then came back under the same id.
     """
     broker = image.brokers.get(request.broker_id)
     error: QuorateError | None = None
@@ -277,7 +286,7 @@ def unregister(
 def allocate_producer_ids(
     image: MetadataImage, request: wire.AllocateProducerIdsRequest, context: Context
 ) -> Outcome[wire.AllocateProducerIdsResponse]:
-    """Give a registered broker the next block of producer ids; none is ever given twice."""
+    """Give a registered broker the next block of producer ids. No id is ever given twice."""
     del context
     broker = image.brokers.get(request.broker_id)
     if broker is None or broker.epoch != request.broker_epoch:

@@ -1,9 +1,9 @@
-"""Creates topics, some events in each turn of the loop.
+"""Creates topics, a bounded number of events in each turn of the loop.
 
-Each topic of a request has its own result, so a request may be cut between topics. A topic that is
-larger than a turn is cut, too: its Topic event says how many Partition events follow, and the topic
-is hidden before the last of them. If a controller leaves a topic half made, the next one gives it
-up: the caller was told that the outcome is unknown, and asks again.
+Each topic of a request has its own result, so a request may be split between topics. A topic with
+more events than a turn allows is split too. Then its Topic event says how many Partition events
+follow, and the topic is hidden (forming) until the last of them. If a controller stops in between,
+the next one removes the forming topic: the caller got an unknown outcome, and asks again.
 """
 
 from __future__ import annotations
@@ -43,29 +43,29 @@ from quorate_quorum.metadata.partitions import NEVER
 from quorate_quorum.metadata.topics import ID_BYTES
 from quorate_quorum.v1 import events_pb2 as ev
 
-#: Events of one turn: a few milliseconds of work.
+#: The most events in one turn of the loop: a few milliseconds of work.
 EVENTS_MAX = 100
-#: A later event may encode larger numbers than the one whose size is measured.
+#: Reserve for each event: another event may encode larger numbers than the one that is measured.
 _SLACK_BYTES = 8
 
 
 @dataclass(slots=True)
 class _Wanted:
-    """A topic that passed all checks, and how far it is made."""
+    """A topic that passed all checks, and the part of it that is made."""
 
     id: bytes
     name: str
     configs: dict[str, str]
     assignments: list[list[int]]
     result: admin.CreatedTopic
-    #: Of all its events.
+    #: The bytes of all its events.
     size: int = 0
-    #: How many partitions are made; None: not even the topic.
+    #: The number of partitions that are made; None: the Topic event is not made either.
     made: int | None = None
 
     @property
     def left(self) -> int:
-        """How many events are left."""
+        """The number of events that are left to make."""
         if self.made is None:
             return 1 + len(self.configs) + len(self.assignments)
         return len(self.assignments) - self.made
@@ -78,7 +78,7 @@ class _Turn:
     image: MetadataImage
     context: Context
     events: list[ev.MetadataEvent] = field(default_factory=list)
-    #: Whether a replica there would be in sync, by broker and directory.
+    #: Whether a new replica on a broker's directory would be in sync, by (broker id, directory id).
     eligible: dict[tuple[int, bytes], bool] = field(default_factory=dict)
 
     def is_eligible(self, broker: BrokerImage, directory_id: bytes) -> bool:
@@ -91,11 +91,11 @@ class _Turn:
 
 
 class Creation:
-    """One CreateTopics request. `internal`: the cluster itself asks, which may use names that begin
-    with "__".
+    """One CreateTopics request.
 
-    A repeat with the same topic id returns the first result. While fewer brokers are unfenced
-    than a topic needs replicas, it fails with NOT_ENOUGH_REPLICAS, which is retriable.
+    `internal`: the cluster itself asks; it may use names that begin with "__". A repeat with the
+    same topic id returns the first result. While fewer brokers are unfenced than a topic needs
+    replicas, the topic fails with NOT_ENOUGH_REPLICAS, which is retriable.
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class Creation:
         internal: bool = False,
         events_max: int = EVENTS_MAX,
     ) -> None:
-        #: Complete when `next` has returned True.
+        #: The results so far; complete when the response of `next` is True.
         self.response = admin.CreateTopicsResponse()
         self._request = request
         self._internal = internal
@@ -113,29 +113,30 @@ class Creation:
         self._asked = 0
         self._wanted: _Wanted | None = None
         self._size = 0
-        #: Made by this request, or only checked, if it is to be validated.
+        #: The topic ids of this request, by name: made, or only checked if it is validate_only.
         self._names: dict[str, bytes] = {}
         self._results: dict[bytes, admin.CreatedTopic] = {}
         self._ahead = (0, 0)
         self._loads: dict[bytes, int] | None = None
 
     def fits_in_a_turn(self, image: MetadataImage) -> bool:
-        """Whether the whole request is decided by the first `next`."""
+        """Whether the first call of `next` decides the whole request."""
         default = ClusterConfig.of(image.configs).num_partitions
         inherited = len(fixed_at_creation(image.configs))
         events = 0
         for new in self._request.topics:
             partitions = default if new.num_partitions == -1 else new.num_partitions
-            # its Topic event, its configs, and those that it takes from the cluster for good
+            # the Topic event, the given configs, those fixed from the cluster, the partitions
             events += 1 + len(new.configs) + inherited + max(partitions, len(new.assignments))
         return events <= self._events_max
 
     def next(self, image: MetadataImage, context: Context) -> Outcome[bool]:
-        """Decide some more; response: whether that is all. The caller proposes the events, or gives
-        the request up.
+        """Decide the next part of the request. Response: whether it was the last one.
+
+        The caller proposes the events; if it cannot, it does not call `next` again.
         """
         turn = _Turn(image, context)
-        most = self._asked + self._events_max  # refusals take time, too
+        most = self._asked + self._events_max  # bounds refusals, which make no events but take time
         while len(turn.events) < self._events_max:
             if self._wanted is None and (self._asked == most or not self._take_next(turn)):
                 break
@@ -145,11 +146,11 @@ class Creation:
         is_done = self._wanted is None and self._asked == len(self._request.topics)
         if self._request.validate_only:
             return Outcome((), is_done)
-        self._ahead = (0, 0)  # the next image has it
+        self._ahead = (0, 0)  # the next image counts them
         return Outcome(tuple(turn.events), is_done)
 
     def _take_next(self, turn: _Turn) -> bool:
-        """Look at the next topic of the request; return whether there was one."""
+        """Check the next topic of the request. Return whether there was one."""
         if self._asked == len(self._request.topics):
             return False
         new = self._request.topics[self._asked]
@@ -161,14 +162,14 @@ class Creation:
                     f"one request creates at most {TOPICS_PER_REQUEST_MAX} topics"
                 )
             self._wanted = self._checked(turn, new, result)
-            del result.warnings[:]  # an earlier try of this call has them already
+            del result.warnings[:]  # a result copied from the same topic id has them already
             result.warnings.extend(warnings_of(new.configs))
         except QuorateError as error:
             result.error.CopyFrom(to_wire(error))
         return True
 
     def _put_back(self, wanted: _Wanted) -> None:
-        """Look at a topic anew in the next turn: its name may be taken by then."""
+        """Check a topic again in the next turn: its name may be taken by then."""
         self._asked -= 1
         del self.response.topics[-1]
         self._size -= wanted.size
@@ -177,7 +178,7 @@ class Creation:
     def _checked(
         self, turn: _Turn, new: admin.NewTopic, result: admin.CreatedTopic
     ) -> _Wanted | None:
-        """Return what to make; None if an earlier try of this very call made it."""
+        """Return the topic to make; None if a request with the same topic id has made it."""
         image = turn.image
         topic_id = new.topic_id or turn.context.new_id()
         if len(topic_id) != ID_BYTES:
@@ -222,7 +223,7 @@ class Creation:
         return True
 
     def _check_size(self, turn: _Turn, wanted: _Wanted) -> None:
-        """Bound what one request makes, by the size of the event of the last partition."""
+        """Bound the bytes that one request makes, by the size of its last partition's event."""
         last = len(wanted.assignments) - 1
         sample = self._partition(turn, wanted, last, is_sample=True)
         size = (size_of(sample) + _SLACK_BYTES) * len(wanted.assignments)
@@ -236,11 +237,11 @@ class Creation:
         self._size += size
 
     def _make(self, turn: _Turn, wanted: _Wanted) -> bool:
-        """Make the topic, or a part of it; return whether the turn may go on with another."""
+        """Make the topic, or a part of it. Return False if it must wait for the next turn."""
         room = self._events_max - len(turn.events)
         is_large = wanted.made is not None or wanted.left > self._events_max
         if not is_large and wanted.left > room:
-            return False  # whole, in the next turn
+            return False  # it is made whole, in the next turn
         events = (
             _heads(wanted, turn.context.now_ms, forming=is_large) if wanted.made is None else []
         )
@@ -274,7 +275,10 @@ class Creation:
     def _partition(
         self, turn: _Turn, wanted: _Wanted, index: int, *, is_sample: bool = False
     ) -> ev.MetadataEvent:
-        """Return a new, empty partition: every live replica is in sync, and the first leads."""
+        """Return the event of a new, empty partition.
+
+        Every eligible replica is in its ISR, and the first of them leads.
+        """
         assignment = wanted.assignments[index]
         partition = ev.Partition(
             topic_id=wanted.id, partition=index, leader=-1, recovered_epoch=NEVER
@@ -293,7 +297,7 @@ class Creation:
         return ev.MetadataEvent(partition=partition)
 
     def _directory(self, turn: _Turn, broker: BrokerImage, *, is_sample: bool) -> bytes:
-        """Choose the least loaded directory of a broker, the first of equals."""
+        """Choose the directory of a broker with the fewest replicas; the first one if equal."""
         if len(broker.directories) == 1 or is_sample:
             return broker.directories[0].id
         if self._loads is None:
@@ -306,7 +310,7 @@ class Creation:
 
 
 def abandon(image: MetadataImage, context: Context) -> Outcome[int]:
-    """Remove topics that were left half made. Response: how many."""
+    """Remove the topics that are still forming. Response: the number of topics removed."""
     del context
     events = [
         ev.MetadataEvent(remove_topic=ev.RemoveTopic(topic_id=forming.topic.id))
@@ -316,7 +320,7 @@ def abandon(image: MetadataImage, context: Context) -> Outcome[int]:
 
 
 def _heads(wanted: _Wanted, now_ms: int, *, forming: bool = True) -> list[ev.MetadataEvent]:
-    """Return the events that stand before a topic's partitions."""
+    """Return the events of a topic that come before its Partition events."""
     follow = len(wanted.assignments) if forming else 0
     topic = ev.Topic(topic_id=wanted.id, name=wanted.name, partitions=follow, created_ms=now_ms)
     return [
@@ -344,7 +348,7 @@ def _loads(image: MetadataImage) -> dict[bytes, int]:
 
 
 def _configs(image: MetadataImage, given: Mapping[str, str]) -> dict[str, str]:
-    """Return a new topic's own values: those given, and what it inherits for good."""
+    """Return a new topic's own values: the given ones, and those fixed from the cluster."""
     configs = {name: check_config(name, given[name], of_topic=True) for name in sorted(given)}
     return configs | {
         name: value
@@ -386,7 +390,10 @@ def _explicit(image: MetadataImage, new: admin.NewTopic) -> list[list[int]]:
 def _placed(
     image: MetadataImage, new: admin.NewTopic, topics_created: int, ahead: int
 ) -> list[list[int]]:
-    """Return where the partitions lie, after `ahead` more partitions than the image has."""
+    """Return the brokers of each partition.
+
+    `ahead`: the number of partitions that this turn has made and the image does not have yet.
+    """
     partitions = new.num_partitions
     if partitions == -1:
         partitions = ClusterConfig.of(image.configs).num_partitions

@@ -1,9 +1,9 @@
-"""The cluster's feature levels: raised only when every node knows the level, never lowered.
+"""The cluster's feature levels. A level is raised only when every node knows it; never lowered.
 
-Every registered broker counts, a fenced one too, as it may come back. Every voter counts: it tells
-the levels that it knows when it opens its fetch stream, so a voter that has not fetched from this
-controller holds the level back until it does. A node whose program does not know the level in force
-is refused.
+Every registered broker must know it. A fenced broker too: it may come back. Every voter must know
+it. A voter tells the levels that it knows when it opens its fetch stream: the level cannot be
+raised before each voter has fetched from this controller. The controller refuses a node whose
+program does not know the level in force.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ UNHEARD = Levels(0, 0)
 def update_feature(
     image: MetadataImage, request: admin.UpdateFeatureRequest, heard: Heard
 ) -> Outcome[admin.UpdateFeatureResponse]:
-    """Raise a feature to a level; the level in force already is answered with no change."""
+    """Raise a feature to a level. If that level is in force already, change nothing."""
     name, level = request.name, request.level
     now = image.features.get(name, 0)
     try:
@@ -42,7 +42,10 @@ def update_feature(
 def describe_features(
     image: MetadataImage, heard: Heard, own: Known
 ) -> admin.DescribeFeaturesResponse:
-    """Return each feature's level, and the levels that each node knows. `own`: of this program."""
+    """Return each feature's level, and the levels that each node knows.
+
+    `own`: the levels that this program knows. Its features are listed too.
+    """
     return admin.DescribeFeaturesResponse(
         features=[
             admin.DescribedFeature(
@@ -56,7 +59,7 @@ def describe_features(
 
 
 def check_knows(image: MetadataImage, who: str, known: Known) -> None:
-    """Raise UnsupportedError unless a node can follow all levels in force."""
+    """Raise UnsupportedError unless a node knows all levels in force."""
     for name in sorted(image.features):
         level, levels = image.features[name], levels_of(known, name)
         if level not in levels:

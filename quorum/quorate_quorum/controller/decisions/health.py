@@ -1,7 +1,7 @@
-"""What is not well in the cluster: for `quorate cluster health`.
+"""The troubles of the cluster, for `quorate cluster health`.
 
-Partitions in trouble are kept in sets that follow the image, change by change, so that no request
-costs a walk over all partitions. Nodes in trouble are found on request: there are few nodes.
+The partitions in trouble are kept in sets, which follow each change of the image: a request never
+walks over all partitions. Nodes in trouble are found at the request: there are few nodes.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ EXAMPLES_MAX = 100
 class PartitionHealth:
     """The partitions in trouble.
 
-    Dicts are ordered sets here. A partition under min ISR lacks a replica in its ISR, so it is
-    under-replicated as well: a change of min.insync.replicas concerns only those partitions.
+    The dicts are ordered sets. A partition below its min ISR has a replica outside the ISR, so it
+    is under-replicated as well. So a change of min.insync.replicas needs a look only at the
+    under-replicated partitions.
     """
 
     def __init__(self) -> None:
@@ -33,7 +34,7 @@ class PartitionHealth:
         self.under_replicated: dict[Key, None] = {}
 
     def applied(self, delta: MetadataDelta, image: MetadataImage) -> None:
-        """Follow one change of the image."""
+        """Take one change of the image."""
         for topic in delta.topics.removed:
             for index in range(len(topic.partitions)):
                 self._forget((topic.id, index))
@@ -68,7 +69,7 @@ def _put(found: dict[Key, None], key: Key, is_in: bool) -> None:
 
 
 def _is_under_min_isr(image: MetadataImage, topic: TopicImage, partition: PartitionImage) -> bool:
-    """Whether a commit is refused. A complete ISR needs no look at the configuration."""
+    """Whether the ISR is too small to commit. A complete ISR is not: skip the configuration."""
     lacks = len(partition.isr) < len(partition.replicas)
     return lacks and len(partition.isr) < image.min_isr(topic, partition)
 
@@ -79,7 +80,7 @@ def describe_health(
     partitions: PartitionHealth,
     why_fenced: Callable[[BrokerImage], str],
 ) -> admin.DescribeHealthResponse:
-    """Return everything that is not well. `why_fenced` says what keeps a broker fenced."""
+    """Return all troubles. `why_fenced` returns the reason why a broker stays fenced."""
     return admin.DescribeHealthResponse(
         controller=quorum.leader,
         nodes=[*_voters(quorum), *_brokers(image, why_fenced)],

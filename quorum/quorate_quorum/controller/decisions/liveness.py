@@ -1,4 +1,4 @@
-"""Which brokers are alive: a broken stream is suspicion, silence is proof.
+"""Decides which brokers are alive. A broken stream is a suspicion; silence is a proof.
 
 When the stream of a broker breaks, the controller dials the broker at once:
 
@@ -7,12 +7,12 @@ When the stream of a broker breaks, the controller dials the broker at once:
 * nothing answers: the broker is fenced after a short grace.
 
 Silence is counted only in ticks that this controller itself ran, so that a stall of the controller
-fences no broker. Many breaks at once without a refusal mean that the controller is cut off; then
-only silence counts. If most brokers fall silent together, the controller hands leadership to
-another voter, as it may be deaf itself.
+fences no broker. If many streams break at once and no port refuses, the controller may be cut off
+itself: then only silence counts. If most brokers fall silent together, the controller may be unable
+to hear them: it hands leadership to another voter.
 
-The machine lives as long as a reign. The driver steps in all frames that have arrived before each
-tick, carries out the effects, and reports their results.
+The machine lives as long as a reign. Before each tick, the driver steps in all frames that have
+arrived. It carries out the effects and reports their results.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum
 
-#: One tick adds at most this much to silence and grace.
+#: The most that one tick adds to the silence of a broker, or takes from its grace.
 TICK_MS_MAX = 100
-#: A new controller dials a broker that has not opened its stream after this time.
+#: The time after which a new controller dials a broker that has not opened its stream.
 NEW_REIGN_DIAL_MS = 500
-#: Breaks within this time count as one event, if they are many.
+#: The time within which many breaks count as one event.
 MASS_BREAK_MS = 1_000
 
 
@@ -47,7 +47,10 @@ class Fence:
 
 @dataclass(frozen=True, slots=True)
 class HandOver:
-    """Hand leadership to the most caught-up voter: EpochStart says `handed_over_for_silence`."""
+    """Hand leadership to the most caught-up voter; EpochStart will say `handed_over_for_silence`.
+
+    So the new leader knows not to hand it over again.
+    """
 
     reason: str
 
@@ -60,13 +63,13 @@ class Phase(Enum):
 
     #: A stream is open, or none was open yet and the broker was not dialled.
     TRUSTED = "trusted"
-    #: No stream: it was dialled, and the result is not known yet.
+    #: No stream is open. The broker was dialled, and the result is not known yet.
     DIALLED = "dialled"
-    #: No stream and no answer: it is fenced at the end of the grace.
+    #: No stream is open, and the dial got no answer. The broker is fenced when the grace ends.
     GRACE = "grace"
-    #: No stream; only silence counts.
+    #: No stream is open. The broker is fenced after the session timeout only.
     SILENCE = "silence"
-    #: Its process is gone.
+    #: The broker's process is gone.
     DEAD = "dead"
 
 
@@ -78,16 +81,17 @@ class _Session:
     fenced: bool
     grace_ms: int
     phase: Phase = Phase.TRUSTED
-    #: Ticked time since its last frame.
+    #: The ticked time since the broker's last frame.
     silence_ms: int = 0
-    #: What is left of the grace, in phase GRACE.
+    #: The rest of the grace, in phase GRACE.
     grace_left_ms: int = 0
-    #: Whether the controller can reach its port; None: not known yet.
+    #: Whether the controller can reach the broker's port; None: not known yet.
     can_be_dialled: bool | None = None
-    #: The number of the dial under way; 0: none. A trial only asks whether dialling works.
+    #: The number of the dial under way; 0: none. A trial only finds out whether dialling works.
     dial: int = 0
     dial_is_trial: bool = False
-    #: When its stream broke, by the caller's clock; None once its port has refused.
+    #: The time at which the last stream broke, by the caller's clock. None: no stream broke, or
+    #: the process is known to be gone since.
     broke_ms: int | None = None
     was_fenced_by_disconnect: bool = False
     streams: dict[int, None] = field(default_factory=dict)
@@ -96,9 +100,9 @@ class _Session:
 class Liveness:
     """The sessions of all registered brokers during one reign.
 
-    `unfenced` and `fenced` are the (broker id, incarnation) pairs at the beginning of the reign. A
-    controller that got its leadership by such a handover, or that has no other voter, fences silent
-    brokers instead of handing leadership over again.
+    `unfenced` and `fenced` are the (broker id, incarnation) pairs at the beginning of the reign.
+    In two cases the controller fences silent brokers and hands no leadership over: it got its own
+    leadership by a handover for silence (`handed_over_for_silence`), or there is no other voter.
     """
 
     def __init__(
@@ -116,42 +120,42 @@ class Liveness:
         self._disconnect_grace_ms = disconnect_grace_ms
         self._sessions: dict[int, _Session] = {}
         self._last_tick_ms = now_ms
-        #: The clock that counts silence: the sum of what the ticks have added.
+        #: The clock that counts silence: the sum of the times that the ticks have added.
         self._ticked_ms = 0
         self._has_dialled_absent = False
         self._dials = 0
-        #: Whether another voter can take over. It changes when voters come and go.
+        #: Whether another voter can take over. The driver sets it when voters are added or removed.
         self.has_other_voter = has_other_voter
         self._may_hand_over = not handed_over_for_silence
         self._handed_over_at: int | None = None
-        #: When, in ticked time, brokers fenced for silence fell silent.
+        #: The ticked times at which the brokers fell silent that were fenced for silence.
         self._fell_silent: list[int] = []
         for broker_id, incarnation in unfenced:
             self._sessions[broker_id] = self._session(incarnation, fenced=False)
         for broker_id, incarnation in fenced:
             session = self._session(incarnation, fenced=True)
-            session.silence_ms = session_timeout_ms  # this reign has not heard of it yet
+            session.silence_ms = session_timeout_ms  # this reign has not heard from it yet
             self._sessions[broker_id] = session
 
     def _session(self, incarnation: bytes, *, fenced: bool) -> _Session:
         return _Session(incarnation, fenced, self._disconnect_grace_ms)
 
-    # What the controller decided.
+    # Events: decisions of the controller.
 
     def registered(self, broker_id: int, incarnation: bytes) -> list[Effect]:
-        """An incarnation has registered: find out whether it can be dialled."""
+        """Take a registration; find out whether the broker can be dialled."""
         session = self._sessions.get(broker_id)
         if session is None or session.incarnation != incarnation:
             session = self._sessions[broker_id] = self._session(incarnation, fenced=True)
         session.silence_ms = 0
         if session.phase is Phase.DEAD:
-            session.phase = Phase.TRUSTED  # the same incarnation has just spoken
+            session.phase = Phase.TRUSTED  # the same incarnation has just registered, so it runs
         if session.can_be_dialled is not None or session.dial:
             return []
         return [self._dial(broker_id, session, is_trial=True)]
 
     def unfenced(self, broker_id: int) -> None:
-        """A broker was unfenced. If it was fenced after a broken stream, its grace doubles."""
+        """Take an unfencing. If the broker was fenced after a broken stream, double its grace."""
         session = self._sessions.get(broker_id)
         if session is None:
             return
@@ -162,26 +166,26 @@ class Liveness:
             session.grace_ms = min(2 * session.grace_ms, self._session_timeout_ms)
 
     def fenced(self, broker_id: int) -> None:
-        """A broker was fenced, for whatever reason."""
+        """Take a fencing, for any reason."""
         session = self._sessions.get(broker_id)
         if session is not None:
             session.fenced = True
 
     def unregistered(self, broker_id: int) -> None:
-        """A broker was unregistered."""
+        """Take an unregistration."""
         self._sessions.pop(broker_id, None)
 
     def session_lives(self, broker_id: int) -> bool:
-        """Whether the registered incarnation is still heard, or was within the session timeout."""
+        """Whether the registered incarnation has a stream, or was heard within the timeout."""
         session = self._sessions.get(broker_id)
         if session is None or session.phase is Phase.DEAD:
             return False
         return bool(session.streams) or session.silence_ms < self._session_timeout_ms
 
-    # What the wire said.
+    # Events: streams and frames of brokers.
 
     def stream_opened(self, broker_id: int, incarnation: bytes, stream: int) -> list[Effect]:
-        """A stream of that incarnation is open: all suspicion ends. The caller numbers streams."""
+        """Take a new stream, numbered by the caller: the incarnation is not suspected any more."""
         session = self._current(broker_id, incarnation)
         if session is None:
             return []
@@ -197,7 +201,7 @@ class Liveness:
     def stream_broken(
         self, broker_id: int, incarnation: bytes, stream: int, now_ms: int
     ) -> list[Effect]:
-        """A stream broke; with the last one, the broker is suspected."""
+        """Take the break of a stream. If it was the broker's last stream, suspect the broker."""
         session = self._current(broker_id, incarnation)
         if session is None or stream not in session.streams:
             return []
@@ -205,7 +209,7 @@ class Liveness:
         return [] if session.streams else self._suspect(broker_id, session, now_ms)
 
     def heard(self, broker_id: int, incarnation: bytes) -> None:
-        """A frame of that incarnation came."""
+        """Take the arrival of a frame from that incarnation."""
         session = self._current(broker_id, incarnation)
         if session is not None:
             session.silence_ms = 0
@@ -231,17 +235,17 @@ class Liveness:
         session.dial, session.dial_is_trial = self._dials, is_trial
         return Dial(broker_id, self._dials)
 
-    # What dialling said.
+    # Events: results of dials.
 
     def dial_refused(self, broker_id: int, number: int) -> list[Effect]:
-        """No process listens there."""
+        """Take the result of a dial: the port refuses, so no process listens there."""
         session = self._dialled(broker_id, number)
         if session is None:
             return []
         return self._is_gone(broker_id, session, "its stream broke, and its port refuses")
 
     def dial_answered(self, broker_id: int, number: int, incarnation: bytes) -> list[Effect]:
-        """A process listens there."""
+        """Take the result of a dial: this incarnation answers."""
         session = self._dialled(broker_id, number)
         if session is None:
             return []
@@ -254,7 +258,7 @@ class Liveness:
         return []
 
     def dial_unanswered(self, broker_id: int, number: int) -> list[Effect]:
-        """Nothing came back in time; that proves nothing."""
+        """Take the result of a dial: no answer in time. It does not prove that the broker died."""
         session = self._dialled(broker_id, number)
         if session is None:
             return []
@@ -274,7 +278,9 @@ class Liveness:
         return session
 
     def _is_gone(self, broker_id: int, session: _Session, reason: str) -> list[Effect]:
-        if session.dial_is_trial:  # it has just spoken, so it runs: only dialling fails
+        if (
+            session.dial_is_trial
+        ):  # the broker was heard just before, so it runs: only dialling fails
             session.can_be_dialled = False
             return []
         session.phase = Phase.DEAD
@@ -290,10 +296,10 @@ class Liveness:
         session.was_fenced_by_disconnect = by_disconnect
         return [Fence(broker_id, reason)]
 
-    # Time.
+    # Events: time.
 
     def tick(self, now_ms: int) -> list[Effect]:
-        """Let time pass. All frames that have arrived must be stepped in before."""
+        """Let time pass. The driver must have stepped in all frames that have arrived."""
         elapsed = min(max(now_ms - self._last_tick_ms, 0), TICK_MS_MAX)
         self._last_tick_ms = now_ms
         self._ticked_ms += elapsed
@@ -308,10 +314,11 @@ class Liveness:
         return effects
 
     def _dial_absent(self, now_ms: int) -> list[Effect]:
-        """Once in a reign, dial the unfenced brokers that have not come.
+        """Dial the unfenced brokers that have not opened a stream; once in a reign.
 
         An earlier controller knew which brokers cannot be dialled; this one does not. Such a broker
-        gets the grace at most, unless it opens its stream before: a stream begins with a trial.
+        is fenced after the grace already, unless it opens its stream before: then a trial finds out
+        that it cannot be dialled.
         """
         if self._has_dialled_absent or self._ticked_ms < NEW_REIGN_DIAL_MS:
             return []
@@ -324,7 +331,7 @@ class Liveness:
         return effects
 
     def _look_for_mass_break(self, now_ms: int) -> None:
-        """Many streams that break at once without a refusal mean that the controller is cut off."""
+        """Count only silence for streams that broke together: the controller may be cut off."""
         unfenced = self._unfenced()
         broken = [
             session
@@ -334,7 +341,7 @@ class Liveness:
         if len(broken) < 2 or 3 * len(broken) <= len(unfenced):
             return
         for session in broken:
-            session.phase = Phase.SILENCE  # a dial under way may still show that it is gone
+            session.phase = Phase.SILENCE  # a dial under way may still prove that it is gone
 
     def _end_graces(self) -> list[Effect]:
         effects: list[Effect] = []
@@ -349,7 +356,10 @@ class Liveness:
         return effects
 
     def _judge_silence(self) -> list[Effect]:
-        """Fence brokers that were silent for the session timeout, unless the controller is deaf."""
+        """Fence brokers that were silent for the session timeout.
+
+        If the controller may be deaf, first hand leadership over and wait for another timeout.
+        """
         timeout = self._session_timeout_ms
         unfenced = self._unfenced()
         over = [(b, session) for b, session in unfenced if session.silence_ms >= timeout]
@@ -370,8 +380,10 @@ class Liveness:
         return effects
 
     def _is_deaf(self, unfenced: list[tuple[int, _Session]]) -> bool:
-        """Whether more than half of the unfenced brokers, but at least two, fell silent within one
-        session timeout. A broker that is silent for half of it has missed several heartbeats.
+        """Whether most of the unfenced brokers, and at least two, fell silent together.
+
+        Together means within one session timeout. A broker counts as silent after half of it: by
+        then it has missed several heartbeats.
         """
         if not (self._may_hand_over and self.has_other_voter):
             return False

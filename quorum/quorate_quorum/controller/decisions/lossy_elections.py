@@ -1,4 +1,4 @@
-"""Elections that may lose records, for partitions of which no replica surely has all of them."""
+"""Elections that may lose records, for partitions without a replica that surely has all of them."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from quorate_quorum.metadata.partitions import NO_LEADER, Key, PartitionImage, p
 from quorate_quorum.metadata.topics import TopicImage
 from quorate_quorum.v1 import controller_pb2 as wire
 
-#: A broker that does not tell the end of its log is asked again, and in the end passed over.
+#: The time after which a broker is asked again for the end of a log.
 ASK_AGAIN_MS = 1_000
+#: The time after which the election may go on without the answer of a broker.
 ANSWERS_WAIT_MS = 5_000
-#: Leaderless partitions that one tick looks at, and elects a leader for, at most.
+#: The most leaderless partitions that one tick looks at, and the most that it elects a leader for.
 LEADERLESS_PER_TICK = 1_000
 ELECTED_PER_TICK = 50
 
@@ -27,8 +28,8 @@ def elect_lossy(
 ) -> Outcome[bool]:
     """Let `leader` lead although acknowledged records may be lost; recovered_epoch records that.
 
-    Response: whether it was done. It is not if the partition has a leader meanwhile, or is gone, or
-    the chosen broker may not lead.
+    Response: whether the election was made. It is not made if the partition is gone, has a leader
+    by now, or the chosen broker is not eligible.
     """
     del context
     topic = image.topics.get(topic_id)
@@ -50,7 +51,7 @@ def elect_lossy(
 def elect_all(
     image: MetadataImage, chosen: Sequence[LossyElection], context: Context
 ) -> Outcome[bool]:
-    """Decide `elect_lossy` for several partitions. Response: whether one of them was done."""
+    """Decide `elect_lossy` for several partitions. Response: whether one election was made."""
     outcomes = [elect_lossy(image, c.topic_id, c.partition, c.leader, context) for c in chosen]
     events = tuple(event for outcome in outcomes for event in outcome.events)
     return Outcome(events, bool(events))
@@ -58,7 +59,7 @@ def elect_all(
 
 @dataclass(frozen=True, slots=True)
 class AskEnds:
-    """Ask a broker, on its heartbeat stream, for (last_epoch, log_end_offset) of these."""
+    """Ask a broker, on its heartbeat stream, for the last epoch and end of these logs."""
 
     broker_id: int
     partitions: tuple[Key, ...]
@@ -78,15 +79,18 @@ class LossyElection:
 class _Waiting:
     """A partition that no replica can lead without loss."""
 
-    #: Since when a replica has been back, and the machine has waited for the others.
+    #: The time since which a replica has been back: the wait for the others began then.
     since_ms: int
-    #: By broker: the broker_epoch that was asked, when first, and when last.
+    #: The questions, by broker: (the broker_epoch asked, time of the first, time of the last one).
     asked: dict[int, tuple[int, int, int]] = field(default_factory=dict)
-    #: By broker: the broker_epoch that answered, and its (last_epoch, log_end_offset).
+    #: The answers, by broker: (the broker_epoch that answered, (last_epoch, log_end_offset)).
     ends: dict[int, tuple[int, tuple[int, int]]] = field(default_factory=dict)
 
     def must_ask(self, broker: BrokerImage, now_ms: int) -> bool:
-        """Whether to ask a broker now: it was not asked yet, or its answer must be lost."""
+        """Return whether to ask a broker now; if so, note the question.
+
+        True if it was not asked yet, or has not answered for ASK_AGAIN_MS.
+        """
         epoch, first_ms, last_ms = self.asked.get(broker.id, (-1, now_ms, now_ms))
         if epoch == broker.epoch and now_ms - last_ms < ASK_AGAIN_MS:
             return False
@@ -98,26 +102,26 @@ class _Waiting:
         return True
 
     def is_hopeless(self, broker: BrokerImage, now_ms: int) -> bool:
-        """Whether a broker was asked long ago and did not answer: it is passed over."""
+        """Whether the broker was first asked ANSWERS_WAIT_MS ago: do not wait for it any more."""
         epoch, first_ms, _ = self.asked.get(broker.id, (-1, now_ms, now_ms))
         return epoch == broker.epoch and now_ms - first_ms >= ANSWERS_WAIT_MS
 
 
 class LossyElections:
-    """Decides when a leaderless partition gets a leader that may lack records, and which.
+    """Decides when a leaderless partition gets a leader that may lack records, and which one.
 
-    Leaderless partitions are those whose ISR and ELR are empty, or whose topic allows unclean
+    It decides for leaderless partitions whose ISR and ELR are empty, or whose topic allows unclean
     elections. The machine waits until all replicas are back and have told the ends of their logs,
-    or until one has been back for unclean.recovery.wait.ms (without that wait where unclean
-    election is allowed). Then the replica with the furthest end leads; ties go by the order of
-    assignment.
+    or until one has been back for unclean.recovery.wait.ms. Where unclean elections are allowed, it
+    does not wait for replicas that are away. Then the replica with the furthest end leads; among
+    equal ends, the first in the order of assignment.
 
     It does not wait for last_isr alone: at min ISR 1 that may be one wiped disk, while a replica
     that had left the ISR holds nearly everything. A replica that is back and does not answer may be
-    under repair, so the machine waits for it as long as for one that is away. An empty log may lead
-    only if all replicas that may have had records have answered: a wiped disk is no candidate.
+    under repair: the machine waits for it as long as for one that is away. A replica with an empty
+    log may be a wiped disk. It leads only if every broker of ISR, ELR and last_isr has answered.
 
-    Lives as long as a reign. Every image passed in is the pending one.
+    The machine lives as long as a reign. Every image passed in is the pending one.
     """
 
     def __init__(self, unclean_recovery_wait_ms: int = 60_000) -> None:
@@ -125,7 +129,7 @@ class LossyElections:
         self._leaderless: dict[Key, _Waiting | None] = {}
 
     def changed(self, image: MetadataImage, partitions: Iterable[Key]) -> None:
-        """These partitions changed, or are new to this reign. Ticks look at the leaderless ones."""
+        """Take partitions that changed, or are new to this reign; note the leaderless ones."""
         for key in partitions:
             partition = image.partition(*key)
             if partition is not None and partition.leader == NO_LEADER:
@@ -134,14 +138,17 @@ class LossyElections:
                 self._leaderless.pop(key, None)
 
     def answered(self, broker_id: int, broker_epoch: int, ends: Iterable[wire.ReplicaEnd]) -> None:
-        """A broker told the ends of its logs. Ends that it was not asked for are passed over."""
+        """Take the ends of logs that a broker told. Ends that it was not asked for are ignored."""
         for end in ends:
             waiting = self._leaderless.get((end.topic_id, end.partition))
             if waiting is not None and broker_id in waiting.asked:
                 waiting.ends[broker_id] = (broker_epoch, (end.last_epoch, end.log_end_offset))
 
     def tick(self, image: MetadataImage, now_ms: int) -> list[AskEnds | LossyElection]:
-        """Return what to ask and which leaders to elect. Many leaderless partitions take turns."""
+        """Return the questions and elections of this tick.
+
+        If there are more leaderless partitions than one tick looks at, they take turns.
+        """
         questions: dict[int, list[Key]] = {}
         elections: list[AskEnds | LossyElection] = []
         for key in list(islice(self._leaderless, LEADERLESS_PER_TICK)):
@@ -179,7 +186,7 @@ class LossyElections:
             waiting = self._leaderless[key] = _Waiting(now_ms)
         back = [b for b in partition.broker_ids if image.is_eligible(partition, b)]
         if not back:
-            waiting.since_ms = now_ms  # the wait begins when the first is back
+            waiting.since_ms = now_ms  # the wait begins when the first replica is back
         waited = unclean or now_ms - waiting.since_ms >= self._wait_ms
         if not back or not (waited or all(b in back for b in partition.broker_ids)):
             return []
@@ -201,7 +208,7 @@ class LossyElections:
         partition: PartitionImage,
         ends: dict[int, tuple[int, int]],
     ) -> LossyElection | None:
-        """Return the election of the furthest replica; None if those that answered may not lead."""
+        """Return the election of the furthest replica; None if none that answered may lead."""
         holders = (*partition.isr, *partition.elr, *partition.last_isr)
         if not all(b in ends for b in holders):
             ends = {b: end for b, end in ends.items() if end[1] > 0}
@@ -209,7 +216,10 @@ class LossyElections:
             return None
 
         def rank(broker: int) -> tuple[bool, tuple[int, int], int]:
-            """Rank an epoch beyond the partition's last: it is damage, as no CRC covers it."""
+            """Rank a replica by its end; lowest if its epoch is higher than the partition's.
+
+            Such an epoch is damage: no CRC covers the epoch of a batch.
+            """
             epoch_has_been = ends[broker][0] <= partition.leader_epoch
             return epoch_has_been, ends[broker], -partition.broker_ids.index(broker)
 

@@ -1,9 +1,9 @@
 """Replicas that a broker reports as lossy: they lost records that they had, or cannot be read.
 
-The broker reports each before it is unfenced, and at once while it runs. Such a replica leaves ISR
-and ELR: if it were elected, the others would cut their logs to its end. It comes back as any
-replica does, by catching up. Where no lossless replica is left, LossyElections waits for all
-replicas and elects the furthest: what this one has lost may be more than what the others lack.
+The broker reports each before it is unfenced; one that it finds later, at once. Such a replica
+leaves ISR and ELR: if it were elected, the others would cut their logs to its end. It enters the
+ISR again as any replica does, by catching up. If no lossless replica is left, LossyElections waits
+for all replicas and elects the furthest: the lossy one may lack more records than the others.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from quorate_quorum.metadata.topics import TopicImage
 from quorate_quorum.v1 import controller_pb2 as wire
 from quorate_quorum.v1 import events_pb2 as ev
 
-#: In one heartbeat: what is decided in one turn of the loop.
+#: The most reports in one heartbeat: all of them are decided in one turn of the loop.
 LOSSY_PER_MESSAGE_MAX = 50
 
 
 def replicas_lossy(
     image: MetadataImage, broker_id: int, told: Sequence[wire.LossyReplica], context: Context
 ) -> Outcome[int]:
-    """Take lossy replicas out of ISR and ELR. Response: how many were in one.
+    """Take lossy replicas out of ISR and ELR. Response: the number of partitions changed.
 
-    A report about an older state of a partition is passed over: the replica may have caught up
-    since. The broker reports again, about the state that it sees then.
+    Ignores a report about an older state of a partition: the replica may have caught up since. The
+    broker reports again, about the state that it then sees.
     """
     del context
     events: list[ev.MetadataEvent] = []
@@ -50,7 +50,7 @@ def replicas_lossy(
 def without_lossy(
     image: MetadataImage, topic: TopicImage, old: PartitionImage, broker_id: int
 ) -> PartitionImage:
-    """Return what becomes of a partition when a broker's replica is lossy."""
+    """Return the next state of a partition when a broker's replica is lossy."""
     if broker_id not in old.isr and broker_id not in old.elr:
         return old
     isr: tuple[int, ...] = tuple(b for b in old.isr if b != broker_id)

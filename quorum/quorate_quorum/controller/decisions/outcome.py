@@ -1,7 +1,7 @@
-"""What a decision of the controller returns: events to propose, and the answer to the caller.
+"""The result of a decision of the controller: events to propose, and the answer to the caller.
 
-Decisions are pure functions of the pending image (committed plus proposed). If the caller did
-something wrong, the response says so and there are no events. A broken invariant is an assertion.
+Decisions are pure functions of the pending image (committed plus proposed). If the request is
+wrong, the response says so and there are no events. A broken invariant fails an assertion.
 """
 
 from __future__ import annotations
@@ -14,28 +14,30 @@ from quorate_quorum.v1.events_pb2 import MetadataEvent
 
 R = TypeVar("R")
 
-#: Most bytes of one batch of the metadata log.
+#: The most bytes of one batch of the metadata log.
 BATCH_BYTES_MAX = 4 * 1024 * 1024
-#: The bytes that a batch's header, and each record around its event, add at most.
+#: The most bytes that the header of a batch adds, and that a record adds to its event.
 _BATCH_OVERHEAD = 61
 _RECORD_OVERHEAD = 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
-    """What a decision may know besides the image and the request."""
+    """The inputs of a decision besides the image and the request."""
 
     now_ms: int
-    #: Where the first event of this Outcome will stand in the log.
+    #: The offset in the log that the first event of this Outcome will have.
     next_offset: int
-    #: Returns 16 fresh random bytes.
+    #: A function that returns 16 fresh random bytes.
     new_id: Callable[[], bytes]
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome(Generic[R]):
-    """A decision. Without events nothing changes, and the response may leave when everything that
-    was proposed before it is committed.
+    """A decision: events and a response.
+
+    Without events nothing changes. Then the response may be sent when every event that was proposed
+    before is committed.
     """
 
     events: tuple[MetadataEvent, ...]
@@ -43,7 +45,7 @@ class Outcome(Generic[R]):
 
 
 def size_of(event: MetadataEvent) -> int:
-    """Return the bytes that an event takes in a batch, at most."""
+    """Return the most bytes that an event may take in a batch."""
     return event.ByteSize() + _RECORD_OVERHEAD
 
 
@@ -52,9 +54,9 @@ def split(
 ) -> Iterator[list[MetadataEvent]]:
     """Yield the events in order, as batches of at most `bytes_max` encoded bytes.
 
-    Nearly every Outcome is one batch, applied atomically. A larger one is cut between events. If
-    the controller dies between two batches, the next controller completes the change by a sweep.
-    A single larger event is a batch of its own.
+    Nearly every Outcome is one batch, which is applied atomically. A larger Outcome is split
+    between events. If the controller dies between two batches, a sweep of the next controller
+    completes the change. An event that is larger than the bound alone gets its own batch.
     """
     batch: list[MetadataEvent] = []
     size = _BATCH_OVERHEAD

@@ -1,10 +1,10 @@
-"""Leaders, ISR and ELR: what becomes of a partition when its replicas come, go and fall behind.
+"""Leaders, ISR and ELR: the next state of a partition when its replicas come, go and fall behind.
 
-Every change of a partition's state is made by `moved`, which keeps the ELR as KIP-966 says: while
-the ISR is smaller than min ISR, the high watermark does not move. So a replica that leaves the ISR
-then still has every acknowledged record, and enters the ELR. The ELR is emptied when the ISR is
-large enough again. Leaders are elected from the ISR, then from the ELR. Elections that may lose
-records are decided by `LossyElections`, and are marked for good.
+`moved` makes every change of a partition's state. It keeps the ELR as KIP-966 says: while the ISR
+is smaller than min ISR, the high watermark does not move. So a replica that leaves the ISR then
+still has every acknowledged record, and enters the ELR. The ELR is emptied when the ISR is large
+enough again. Leaders are elected from the ISR, then from the ELR. `LossyElections` decides the
+elections that may lose records; the partition keeps a mark of them (recovered_epoch).
 
 A leader must take its ISR from the image and not from the answer to AlterPartition: the image
 comes in order, and a raised min.insync.replicas may stand before the change.
@@ -41,7 +41,7 @@ from quorate_quorum.metadata.topics import TopicImage
 from quorate_quorum.v1 import controller_pb2 as wire
 from quorate_quorum.v1 import events_pb2 as ev
 
-#: Proposals of a leader that are decided in one turn of the loop.
+#: The most proposals of a leader that one turn of the loop decides.
 ALTERED_PER_TURN = 50
 
 
@@ -57,8 +57,8 @@ def moved(
 ) -> PartitionImage:
     """Return the next state of a partition with this ISR and leader; `old` if nothing differs.
 
-    `lossy`: brokers whose replica may have lost a tail; those that leave ISR or ELR so enter
-    last_isr.
+    `lossy`: brokers whose replica may have lost a tail. Those of them that leave ISR or ELR enter
+    last_isr, not the ELR.
     """
     members = set(isr)
     left = {*old.isr, *old.elr} - members
@@ -79,13 +79,14 @@ def moved(
 
 
 def _assigned(partition: PartitionImage, members: set[int]) -> tuple[int, ...]:
-    """Return the members in the order of assignment. The order of a set differs between nodes."""
+    """Return the members in the order of assignment, which is the same on every node."""
     return tuple([r.broker_id for r in partition.replicas if r.broker_id in members])
 
 
 def clean_leader(image: MetadataImage, partition: PartitionImage, isr: Sequence[int]) -> int:
-    """Return the broker that may lead without loss: the first of the ISR, else of the ELR, in the
-    order of assignment; NO_LEADER if there is none.
+    """Return the broker that may lead without loss; NO_LEADER if there is none.
+
+    It is the first eligible one of the ISR, else of the ELR, in the order of assignment.
     """
     for members in (isr, partition.elr):
         for broker_id in partition.broker_ids:
@@ -107,13 +108,13 @@ def elect(image: MetadataImage, topic: TopicImage, old: PartitionImage) -> Parti
 def adapted(
     image: MetadataImage, topic: TopicImage, index: int, old: PartitionImage, broker_id: int
 ) -> PartitionImage:
-    """Return what must become of a partition, given the state of one broker in the image.
+    """Return the next state of a partition, given the state of one broker in the image.
 
-    A broker that is fenced, or whose directory failed, leaves the ISR. One that is shutting down
-    leaves it unless it is the last member. Either stops leading. It leaves the ELR if its replica
-    may have lost records. A replica whose directory is not registered gets another directory if
-    another broker has its records. The same call changes nothing a second time, so the next
-    controller can complete what this one began.
+    A broker that is fenced, or whose directory failed, leaves the ISR and stops leading. The same
+    for one that is shutting down, unless it is the last member. A broker leaves the ELR if its
+    replica may have lost records. A replica whose directory is not registered gets another
+    directory, if ISR or ELR still name a broker with the records. A second call changes nothing, so
+    the next controller can complete the changes that this one began.
     """
     broker = image.brokers[broker_id]
     directory_id = old.directory_of(broker_id)
@@ -163,7 +164,7 @@ def _is_lossless(
 def redirected(
     partition: PartitionImage, broker: BrokerImage, index: int
 ) -> tuple[ReplicaImage, ...]:
-    """Name another directory of a broker for its replica; unchanged if none of them works."""
+    """Return the replicas with another directory for that of `broker`; unchanged if none works."""
     directory_id = good_directory(broker, index)
     if directory_id is None:
         return partition.replicas
@@ -174,7 +175,10 @@ def redirected(
 
 
 def good_directory(broker: BrokerImage, turn: int) -> bytes | None:
-    """Return a directory for a new replica, in turn. One with a failed sync is the last choice."""
+    """Return a working directory for a new replica, round robin by `turn`; None if none works.
+
+    A directory with a failed sync is taken only if there is no other.
+    """
     working = [d for d in broker.directories if not d.failed]
     best = [d for d in working if not d.sync_failed] or working
     return best[turn % len(best)].id if best else None
@@ -186,7 +190,7 @@ def good_directory(broker: BrokerImage, turn: int) -> bytes | None:
 def alter_partitions(
     image: MetadataImage, request: wire.AlterPartitionsRequest, context: Context
 ) -> Outcome[wire.AlterPartitionsResponse]:
-    """Decide what a leader proposes for the ISRs of its partitions; each has its own result."""
+    """Decide a leader's proposals for the ISRs of its partitions. Each has its own result."""
     del context
     response = wire.AlterPartitionsResponse(request_id=request.request_id)
     broker = image.brokers.get(request.broker_id)
@@ -216,7 +220,7 @@ def alter_partitions(
 
 
 def parts_of(request: wire.AlterPartitionsRequest) -> list[wire.AlterPartitionsRequest]:
-    """Cut a request into what is decided in one turn of the loop each."""
+    """Split a request into parts; one turn of the loop decides one part."""
     proposals = request.partitions
     if len(proposals) <= ALTERED_PER_TURN:
         return [request]
@@ -232,8 +236,10 @@ def parts_of(request: wire.AlterPartitionsRequest) -> list[wire.AlterPartitionsR
 
 
 def joined(responses: Sequence[wire.AlterPartitionsResponse]) -> wire.AlterPartitionsResponse:
-    """Return the answers to the parts as one. If a whole part is refused, so is the request: the
-    leader learns from the image what the parts before it changed.
+    """Join the answers to the parts into one.
+
+    If a whole part is refused, the answer refuses the whole request. The leader then learns from
+    the image which changes the parts before it made.
     """
     whole = wire.AlterPartitionsResponse()
     for response in responses:
@@ -244,7 +250,7 @@ def joined(responses: Sequence[wire.AlterPartitionsResponse]) -> wire.AlterParti
 
 
 def _tell(result: wire.AlteredPartition, state: PartitionImage | None) -> None:
-    """Describe the partition as it is now, after a refusal too, so that its leader can go on."""
+    """Write the partition's state into a result. After a refusal too: its leader then goes on."""
     if state is None:
         result.leader = NO_LEADER
         return
@@ -266,7 +272,7 @@ def _altered(
     _check_proposal(image, old, leader, proposal)
     index = proposal.partition
     isr = [member.broker_id for member in proposal.isr]
-    resigns = leader not in isr  # it cannot serve: the first of the other members leads
+    resigns = leader not in isr  # the leader cannot serve: the first of the other members leads
     new = moved(
         image,
         topic,
@@ -321,8 +327,10 @@ def _check_proposal(
 def _ineligible(
     image: MetadataImage, partition: PartitionImage, member: wire.IsrMember, leader: int
 ) -> str | None:
-    """Return why a broker may not be in the ISR (KIP-841, KIP-903). The leader itself may be
-    shutting down: if it is the last member, it waits for a replica to hand leadership to.
+    """Return why a broker may not be in the ISR (KIP-841, KIP-903); None if it may.
+
+    The leader itself may be shutting down: if it is the last member, it leads until another
+    replica joins the ISR and can take over.
     """
     broker = image.brokers.get(member.broker_id)
     if broker is None:

@@ -1,4 +1,4 @@
-"""Places replicas: on different racks, then on different hosts, round a ring of brokers."""
+"""Places replicas: first on different racks, then on different hosts, along a ring of brokers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A broker, as placement needs it. All brokers without a rack name share one rack."""
+    """The fields of a broker that placement needs. All brokers without a rack share one rack."""
 
     broker_id: int
     rack: str
@@ -38,9 +38,9 @@ def place(
     """
     circle = ring(places)
     assert 1 <= replication_factor <= len(circle), "no more replicas than brokers"
-    # One less than the length of the ring: a shift of a whole turn would choose the leader itself.
+    # The shift counts modulo one less than the ring: a whole turn would choose the leader itself.
     skip = 1 + shift % max(1, len(circle) - 1)
-    # Partitions with leaders at one position have the same followers: choose once a position.
+    # Partitions whose leaders have the same position have the same followers: choose them once.
     assignments = []
     for position in range(min(len(circle), start % len(circle) + partitions)):
         chosen = fill([circle[position]], circle, position + skip, replication_factor)

@@ -1,10 +1,10 @@
-"""Changes the partitions as a broker's state asks: to leave an ISR, to elect another leader.
+"""Applies a changed state of a broker to its partitions: they shrink ISRs, or get other leaders.
 
-The event about the broker stands first in the log. Each of its partitions then changes by an event
-of its own, some in each turn of the loop, since one broker may lead ten thousand. What is left to
-do can be seen in the image (a fenced broker still leads a partition). A new controller sweeps for
-all brokers, so it completes what the last one left half done. A broker that came back is not
-unfenced before the sweep for it is over: it would lead in an epoch in which it led before.
+The event about the broker is first in the log. Then an event follows for each of its partitions:
+some in each turn of the loop, since one broker may lead ten thousand. The image shows the work that
+is left (a fenced broker still leads a partition). A new controller sweeps for all brokers, so it
+completes the sweeps of the last one. A broker that came back is not unfenced before the sweep for
+it is over: otherwise it would lead in an epoch in which its former run led.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from quorate_quorum.metadata.partitions import NO_LEADER, Key, PartitionImage, p
 from quorate_quorum.metadata.topics import TopicImage
 from quorate_quorum.v1 import events_pb2 as ev
 
-#: Partitions that one slice looks at, and changes: a few milliseconds of work.
+#: The most partitions that one slice looks at, and that it changes: a few milliseconds of work.
 LOOKED_MAX = 2_000
 CHANGED_MAX = 50
 
@@ -27,24 +27,24 @@ CHANGED_MAX = 50
 def swept(
     image: MetadataImage, topic: TopicImage, index: int, old: PartitionImage, broker_id: int
 ) -> PartitionImage:
-    """Return what must become of a partition, given the state of one of its brokers."""
+    """Return the next state of a partition, given the state of one of its brokers."""
     new = adapted(image, topic, index, old, broker_id)
     return elect(image, topic, old) if new is old else new
 
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """Where the sweep stands. It goes round over all partitions, in laps, while there is work."""
+    """The position of the sweep. It walks over all partitions, lap after lap, while it has work."""
 
     lap: int
-    #: The topics of this lap, in order of their ids.
+    #: The ids of the topics of this lap, in order.
     topics: Sequence[bytes]
     at: int = 0
     partition: int = 0
 
     @property
     def position(self) -> tuple[int, bytes, int]:
-        """Where it stands, comparable between laps whose topics differ."""
+        """A position that can be compared between laps whose topics differ."""
         if self.at == len(self.topics):
             return self.lap + 1, b"", 0
         return self.lap, self.topics[self.at] if self.at or self.partition else b"", self.partition
@@ -56,7 +56,7 @@ class _Place:
 
 @dataclass(frozen=True, slots=True)
 class _Look:
-    """A broker that the sweep looks for, until it is one lap further than where it began to."""
+    """The sweep for one broker. It ends one lap after the position at which it began (`since`)."""
 
     since: tuple[int, bytes, int] | None = None
     has_changed: bool = False
@@ -70,17 +70,17 @@ class _Look:
 
 @dataclass(slots=True)
 class Slice:
-    """One step of the sweep. It counts when `took` says that it was proposed."""
+    """One step of the sweep. It takes effect when `took` reports that it was proposed."""
 
     events: list[ev.MetadataEvent] = field(default_factory=list)
-    #: Partitions that were looked at and have no leader.
+    #: The partitions that this step looked at and that have no leader.
     leaderless: list[Key] = field(default_factory=list)
     place: _Place | None = None
     looks: dict[int, _Look] = field(default_factory=dict)
 
 
 class Sweep:
-    """See the module. Lives as long as a reign; every image passed in is the pending one."""
+    """The sweep of one reign; see the module. Every image passed in is the pending one."""
 
     def __init__(self, *, looked_max: int = LOOKED_MAX, changed_max: int = CHANGED_MAX) -> None:
         self._looked_max = looked_max
@@ -94,17 +94,21 @@ class Sweep:
         return bool(self._looks)
 
     def is_swept(self, broker_id: int) -> bool:
-        """Whether all partitions have been looked at since the broker's state last changed."""
+        """Whether the sweep has looked at all partitions since the broker's state last changed."""
         return broker_id not in self._looks
 
     def begin(self, broker_ids: Iterable[int]) -> None:
-        """Sweep for these brokers: their state changed, or an earlier controller may not have."""
+        """Sweep for these brokers, from the current position on.
+
+        Their state changed, or an earlier controller may not have completed its sweep for them.
+        """
         for broker_id in broker_ids:
             self._looks[broker_id] = _Look()
 
     def next(self, image: MetadataImage) -> Slice:
-        """Return the next step. Without `took` in between, it is the same step again, for the image
-        given now.
+        """Return the next step.
+
+        If `took` was not called since the last one, this is the same step for the given image.
         """
         place = self._place or _lap(image, 0)
         if any(look.since is None for look in self._looks.values()):
@@ -127,8 +131,9 @@ class Sweep:
         return part
 
     def took(self, part: Slice) -> dict[int, bool]:
-        """A step was proposed. Return the brokers whose sweep it ends, and whether a partition has
-        changed for each.
+        """Take over a step that was proposed.
+
+        Returns the brokers whose sweep it ends, and for each whether a partition has changed.
         """
         assert part.place is not None
         done = {b: k.has_changed for b, k in part.looks.items() if k.is_over(part.place.position)}
@@ -137,7 +142,7 @@ class Sweep:
         return done
 
     def _look_at(self, image: MetadataImage, part: Slice, place: _Place, most: int) -> int:
-        """Look at partitions of one topic, and move on; return how many."""
+        """Look at partitions of one topic, and move the place on. Return their number."""
         topic = image.seen_or_forming(place.topics[place.at])
         index = place.partition
         end = 0 if topic is None else min(len(topic.partitions), index + most)
@@ -178,8 +183,10 @@ def _lap(image: MetadataImage, number: int) -> _Place:
 
 
 def _renewed(image: MetadataImage, place: _Place) -> _Place:
-    """Return the same place among the topics of `image`. A topic that was created during the lap
-    may have replicas on a broker whose state has changed since.
+    """Return the same place among the topics of `image`.
+
+    A topic that was created during the lap may have replicas on a broker whose state has changed
+    since; the lap must visit it.
     """
     if place.is_lap_over:
         return place

@@ -31,14 +31,14 @@ NAME = re.compile(r"[a-zA-Z0-9._-]{1,249}")
 NAME_LENGTH_MAX = 249
 TOPICS_PER_REQUEST_MAX = 1_000
 CONFIGS_PER_REQUEST_MAX = 1_000
-#: Topics that one turn of the loop deletes: each may have many partitions.
+#: The most topics that one turn of the loop deletes: each may have many partitions.
 DELETED_PER_TURN = 50
 DEFAULT_REPLICATION_MAX = 3
 MIN_ISR = "min.insync.replicas"
 
 
 def check_name(name: str, *, internal: bool = False) -> None:
-    """Check a new topic's name; InvalidTopicError says what is wrong with it."""
+    """Check a new topic's name. Raises InvalidTopicError, which says what is wrong."""
     if not name:
         raise InvalidTopicError("a topic needs a name")
     if len(name) > NAME_LENGTH_MAX:
@@ -58,10 +58,11 @@ def check_name(name: str, *, internal: bool = False) -> None:
 
 
 def replication_factor(image: MetadataImage, asked: int) -> int:
-    """Return how many replicas a new topic gets; -1 asks for the cluster's default.
+    """Return the number of replicas of a new topic; `asked` -1: the cluster's default.
 
-    That default is the lesser of 3 and the registered brokers, unless configured. Raises
-    InvalidReplicationFactorError.
+    If default.replication.factor is not set, the default is 3, or the number of registered brokers
+    if that is less. Raises InvalidReplicationFactorError if the number is out of range.
+    Raises NotEnoughReplicasError, which is retriable, if no broker is registered.
     """
     registered = len(image.brokers)
     if not registered:
@@ -81,13 +82,16 @@ def replication_factor(image: MetadataImage, asked: int) -> int:
 
 
 def default_factor(image: MetadataImage) -> int:
-    """Return the cluster's default. If it is configured, it may be larger than the cluster."""
+    """Return the cluster's default. A configured one may exceed the number of brokers."""
     configured = ClusterConfig.of(image.configs).default_replication_factor
     return configured if configured > 0 else min(DEFAULT_REPLICATION_MAX, len(image.brokers))
 
 
 def places_of(image: MetadataImage) -> list[Place]:
-    """Return the brokers that may get replicas: unfenced, staying, with a working disk."""
+    """Return the brokers that may get replicas.
+
+    They are unfenced, not shutting down, and have a directory that works.
+    """
     return [
         Place(broker.id, broker.rack, broker.host)
         for broker in image.sorted_brokers()
@@ -100,9 +104,9 @@ def places_of(image: MetadataImage) -> list[Place]:
 def delete_topics(
     image: MetadataImage, request: admin.DeleteTopicsRequest, context: Context
 ) -> Outcome[admin.DeleteTopicsResponse]:
-    """Delete topics by name and by id; each has its own result.
+    """Delete topics by name and by id. Each has its own result.
 
-    Those beyond TOPICS_PER_REQUEST_MAX are refused: 10,000 at once held the loop up for 0.2 s.
+    Topics beyond TOPICS_PER_REQUEST_MAX are refused: 10,000 at once blocked the loop for 0.2 s.
     """
     del context
     response = admin.DeleteTopicsResponse()
@@ -134,8 +138,10 @@ def delete_topics(
 
 
 def parts_of(request: admin.DeleteTopicsRequest) -> list[admin.DeleteTopicsRequest]:
-    """Cut a request into parts that are decided in one turn of the loop each. A request with too
-    many topics stays whole, so that those beyond the bound are refused.
+    """Split a request into parts; one turn of the loop decides one part.
+
+    A request with too many topics is not split, so that `delete_topics` sees and refuses those
+    beyond the bound.
     """
     asked = [(name, b"") for name in request.topics] + [("", i) for i in request.topic_ids]
     if not DELETED_PER_TURN < len(asked) <= TOPICS_PER_REQUEST_MAX:
@@ -153,10 +159,10 @@ def parts_of(request: admin.DeleteTopicsRequest) -> list[admin.DeleteTopicsReque
 def alter_configs(
     image: MetadataImage, request: admin.AlterConfigsRequest, context: Context
 ) -> Outcome[admin.AlterConfigsResponse]:
-    """Set and remove configs of a topic, or (topic empty) the cluster's defaults; all or nothing.
+    """Set and remove configs of a topic, or (topic empty) of the cluster. All changes or none.
 
-    If a lower min.insync.replicas lets an ISR commit alone, the same Outcome empties its ELR: the
-    ELR would lack what the ISR commits.
+    If a lower min.insync.replicas makes an ISR large enough to commit, the same Outcome empties the
+    ELR: its members would lack the records that the ISR commits from then on.
     """
     del context
     try:
@@ -168,7 +174,7 @@ def alter_configs(
         return Outcome((), response)
     after = replayed(image, events)
     if any(event.config.name == MIN_ISR for event in events):
-        # Before the config, as the log may end in between.
+        # The changes of ELRs come before the config: the log may end in between.
         events = [*_voided(after), *events]
     return Outcome(tuple(events), response)
 
@@ -208,7 +214,7 @@ def _config_events(
 
 
 def _voided(image: MetadataImage) -> Iterator[ev.MetadataEvent]:
-    """Yield the changes of partitions whose ISR is now enough without their ELR."""
+    """Yield the changes that empty the ELR of partitions whose ISR is large enough now."""
     for topic in image.all_topics():
         for index, old in enumerate(topic.partitions):
             if old.elr:
@@ -220,9 +226,9 @@ def _voided(image: MetadataImage) -> Iterator[ev.MetadataEvent]:
 def raise_internal_topics(image: MetadataImage, context: Context) -> Outcome[int]:
     """Give internal topics more replicas as brokers join, up to the default replication factor.
 
-    So a cluster that began with one broker keeps the offsets that its groups committed when that
-    broker is lost. New replicas are `adding` until they are in the ISR. Response: how many
-    partitions got more replicas.
+    Without it, a cluster that began with one broker would lose the committed offsets of its groups
+    with that broker. New replicas are `adding` until they are in the ISR. Response: the number of
+    partitions that got more replicas.
     """
     del context
     places = places_of(image)

@@ -1,7 +1,8 @@
 """Adds and removes voters, one at a time, by decisions on the pending image (KIP-853).
 
-A voter is an id and a directory. Raft checks what only Raft knows before it appends the event:
-whether the last change is committed, whether a new voter has caught up, which voters are heard.
+A voter is identified by its id and its directory. Before Raft appends the event, it checks the
+facts that only Raft knows: that the last change of voters is committed, that a new voter has caught
+up, and which voters are heard.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from quorate_quorum.metadata.voters import VoterImage, voters_event
 from quorate_quorum.node.listeners import wrong_address
 from quorate_quorum.v1.events_pb2 import MetadataEvent
 
-#: More voters make every commit slower and no cluster safer.
+#: The most voters. More would make every commit slower, and no cluster safer.
 VOTERS_MAX = 15
 ENDPOINT_LENGTH_MAX = 255
 DIRECTORY_ID_BYTES = 16
@@ -25,7 +26,7 @@ INT32_MAX = 2**31 - 1
 def add_voter(
     image: MetadataImage, request: admin.AddVoterRequest, heard: Heard
 ) -> Outcome[admin.AddVoterResponse]:
-    """Add a voter that has caught up as an observer, or move one to another endpoint."""
+    """Add a voter that has caught up as an observer, or change the endpoint of a voter."""
     voter = VoterImage(request.voter_id, request.directory_id, request.endpoint)
     if voter in image.voters:
         return Outcome((), admin.AddVoterResponse(already=True))
@@ -41,7 +42,7 @@ def add_voter(
 def remove_voter(
     image: MetadataImage, request: admin.RemoveVoterRequest
 ) -> Outcome[admin.RemoveVoterResponse]:
-    """Remove a voter; without a directory id, whichever disk of that id is a voter's."""
+    """Remove a voter. Without a directory id, the voter with that id, on whichever disk it is."""
     named = request.directory_id
     gone = [v for v in image.voters if v.id == request.voter_id and named in (b"", v.directory_id)]
     if not gone:
@@ -79,7 +80,12 @@ def _check_voter(voter: VoterImage) -> None:
 
 
 def _check_may_come(image: MetadataImage, voter: VoterImage, heard: Heard) -> None:
-    """Raise InvalidRequestError, UnsupportedError, or OverloadedError (retriable)."""
+    """Raise the reason why a voter may not be added.
+
+    Raises InvalidRequestError if its address, id or number is not allowed.
+    Raises UnsupportedError if its program does not know a feature level in force.
+    Raises OverloadedError (retriable) if it does not fetch from this controller yet.
+    """
     there = {one.endpoint: one.id for one in image.voters if one.id != voter.id}
     if voter.endpoint in there:
         other = there[voter.endpoint]
@@ -87,7 +93,7 @@ def _check_may_come(image: MetadataImage, voter: VoterImage, heard: Heard) -> No
     same = next((one for one in image.voters if one.id == voter.id), None)
     if same is not None:
         if same.directory_id == voter.directory_id:
-            return  # it moves, or listens elsewhere
+            return  # the same voter, with another endpoint
         raise InvalidRequestError(
             f"voter {voter.id} is there with directory {same.directory_id.hex()}: if that disk is "
             f"gone, remove it first: quorate quorum remove-voter {voter.id}:"
