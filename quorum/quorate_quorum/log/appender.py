@@ -1,4 +1,4 @@
-"""Appends to a log: one write for all batches of a call, a new segment when one is full."""
+"""Appends to a log: one write for all batches of a call, and a new segment when one is full."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Batches = Sequence[tuple[BatchHeader, Sequence[Buffer]]]
 
 
 class Appender:
-    """Appends to one log; the caller holds the turn to write."""
+    """Appends to one log. The caller holds the guard's turn to write."""
 
     def __init__(
         self, parts: Parts, syncer: Syncer, reader: Reader, observed: ObservedState | None
@@ -40,8 +40,9 @@ class Appender:
         self._observed = observed
 
     async def append(self, batches: Batches) -> None:
-        """Append batches; see Log.append. Until they are written nothing has changed but the
-        epochs, and those are taken back if there is no room.
+        """Append batches; see Log.append.
+
+        Before the write only the epochs have changed. They are taken back if there is no room.
         """
         extent = self._extent
         size = 0
@@ -79,7 +80,7 @@ class Appender:
     async def _note_written(
         self, segment: Segment, index: SegmentIndex, position: int, batches: Batches
     ) -> None:
-        """Note where the batches lie, before a reader may ask for them."""
+        """Note where the batches lie. The log's end moves later, so no reader asks for them yet."""
         for number, (header, _) in enumerate(batches, 1):
             segment.add_to(index, position, header)
             position += header.size
@@ -91,7 +92,7 @@ class Appender:
         self._reader.recent.thin_out()
 
     async def _segment_for(self, size: int, end_offset: int) -> Segment:
-        """Return the active segment, a new one if the append would not fit."""
+        """Return the active segment. Begin a new one first if the append does not fit."""
         if not self._segments.all:
             await self._parts.directory.make()
             if self._parts.config.track_synced:
@@ -109,8 +110,10 @@ class Appender:
         await self._parts.epoch_file.write(self._extent.epochs)
 
     async def roll(self) -> None:
-        """Close the active segment, and begin a new one; the closed one is synced in the
-        background, one at a time. TryAgainError leaves the log as it was.
+        """Close the active segment and begin a new one.
+
+        The closed segment is synced in the background, one at a time. TryAgainError leaves the log
+        as it was.
         """
         await self._syncer.wait_for_background()
         closing = self._segments.active
@@ -126,7 +129,10 @@ class Appender:
         self._syncer.sync_in_background(self._extent.end)
 
     async def save_indexes(self) -> None:
-        """Leave beside the active segment what makes the next open quick, where there is room."""
+        """Write the active segment's indexes and the observer's state, if there is room.
+
+        The next open is quicker with them, and correct without.
+        """
         with done_without("index", self._path):
             await self._segments.active.write_index()
         if self._observed is not None:

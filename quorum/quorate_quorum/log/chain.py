@@ -1,5 +1,6 @@
-"""Does each segment end where the next one begins? A closed segment may have lost its end, or be
-gone, and nothing else in the log shows it.
+"""The check that each segment ends where the next one begins.
+
+A closed segment may be gone or have lost its end, and nothing else in the log shows that.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from quorate_quorum.log.segment import Segment
 async def gap_after(segment: Segment, next_base: int) -> str | None:
     """Return what is wrong between a closed segment and the next one; None if nothing is.
 
-    Reads from the last entry of its index on: the batches before that are not looked at.
+    It reads from the last entry of the index on, and does not look at the batches before that.
     """
     position = await _near_the_end(segment)
     end = segment.base_offset
@@ -26,7 +27,7 @@ async def gap_after(segment: Segment, next_base: int) -> str | None:
 
 
 async def _near_the_end(segment: Segment) -> int:
-    """Return where a late batch lies: the last entry of the index on disk says so, or 0."""
+    """Return the position of a batch near the end: the index's last entry on disk, or 0."""
     last_offset, position = await segment.last_entry_on_disk()
     if position < segment.size and await segment.names_a_batch(last_offset, position):
         return position

@@ -1,13 +1,14 @@
-"""What a log has said durably of itself: how far it is synced, committed, and where it begins.
+"""The checkpoints of a log on disk: how far it is synced, how far committed, where it begins.
 
-Three slot files. The rules that keep them true:
+Each is a slot file. The rules that keep them true:
 
 * `synced` moves only after a sync of the log has succeeded, and is itself synced before that sync
   returns. So at open a bad batch below it is corruption, and a bad one above it is a tail to cut.
-  (An older value, after a power loss, would make a tail out of a damaged record that a majority
-  counts on: docs/guarantees.md.)
-* Before a cut below them, `synced` and `high-watermark` are lowered and synced.
-* `log-start` is synced before segments at the start go: a log that begins above it has lost some.
+  (If a power loss brought back an older value, an open would cut a damaged record as a tail,
+  although a majority counts on it: docs/guarantees.md.)
+* Before the log is cut below `synced` or `high-watermark`, these are lowered and synced.
+* `log-start` is synced before segments at the start are removed: a log that begins above it has
+  lost some.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from quorate_quorum.log.slots import SlotFile
 
 
 class Checkpoints:
-    """The slot files of one log, and the values of this moment, which may be newer."""
+    """The slot files of one log, and the current values, which may be newer than the files."""
 
     def __init__(self, directory: Directory, extent: Extent) -> None:
         self._directory = directory
@@ -35,15 +36,16 @@ class Checkpoints:
         self.high_watermark_slot = SlotFile(directory.disk, directory.file(HIGH_WATERMARK_FILE))
         self._start_slot = SlotFile(directory.disk, directory.file(LOG_START_FILE))
         self._slots = (self.synced_slot, self.high_watermark_slot, self._start_slot)
-        #: Held while `synced` is written. A roll waits for a sync, so this can't be the writers'
-        #: lock; a cut counts itself first, then waits for this: so no sync notes more than is left.
+        #: Held while `synced` is written. It can't be the writers' lock: a roll holds that while it
+        #: waits for a sync. A cut first counts itself and then waits for this lock, so that no sync
+        #: notes records that the cut removes.
         self._writing_synced = asyncio.Lock()
-        #: One past the last record that survived a sync that succeeded, as the slot says durably
-        #: (of a log that was opened without track_synced: from the first sync on).
+        #: One past the last record that a successful sync covered. The slot holds it durably; in a
+        #: log that was opened without track_synced, only after the first sync.
         self.synced_end = 0
-        #: A lower bound from the slot; then whatever the owner sets.
+        #: The slot's value at first, which is a lower bound; later the value that the owner sets.
         self.high_watermark = 0
-        #: The leader_epoch under which high_watermark was learnt; -1 if none.
+        #: The leader_epoch in which high_watermark was learnt; -1 if there is none.
         self.hw_epoch = -1
 
     async def load(self) -> None:
@@ -57,14 +59,14 @@ class Checkpoints:
     # `synced`: (end, epoch of the record before it)
 
     async def reserve_synced(self) -> None:
-        """Take the room of the slot now: no acknowledgement is to fail for lack of it."""
+        """Make the slot file now, so that no acknowledgement fails later for lack of room."""
         self._made(await self.synced_slot.reserve())
 
     async def note_synced(self, end: int, truncations: int, *, is_promise: bool) -> None:
         """Note a sync that began when `truncations` cuts had been counted.
 
-        OSError if that fails. Where it is no promise the log does without, on a good disk: an older
-        value is a lower bound.
+        OSError if that fails. Unless `is_promise`, only an error of the disk itself is raised: the
+        older value stays, and it is a valid lower bound.
         """
         async with self._writing_synced:
             if truncations != self._extent.truncations or end <= self.synced_end:
@@ -88,20 +90,23 @@ class Checkpoints:
         await self._made_durably(made)
 
     async def replace_synced(self, end: int) -> None:
-        """Write `synced` for a log that starts again at `end`, if possible; it was lowered."""
+        """Write `synced` for a log that starts again at `end`, if possible.
+
+        The caller lowered it before, so an older value is safe too.
+        """
         async with self._writing_synced:
             with done_without("synced", self._directory.path):
                 await self._replace_synced(end)
 
     async def _replace_synced(self, end: int) -> None:
-        """Write both slots durably: after a cut neither may promise what is gone."""
+        """Write both slots durably: after a cut neither may cover records that are gone."""
         made = await self.synced_slot.write(end, self._extent.epoch_before(end), sync=True)
         await self._made_durably(made)
 
     # `high-watermark`: (offset, epoch)
 
     async def save_high_watermark(self, offset: int, epoch: int, *, sync: bool = False) -> None:
-        """Write a high watermark down, if possible: an older one is a lower bound."""
+        """Write a high watermark, if possible: an older one is still a lower bound."""
         with done_without("high watermark", self._directory.path):
             self._made(await self.high_watermark_slot.write(offset, epoch, sync=sync))
 
@@ -109,17 +114,20 @@ class Checkpoints:
 
     @property
     def known_start(self) -> int:
-        """Where the log begins at the latest."""
+        """The highest offset at which an undamaged log may begin."""
         return 0 if self._start_slot.value is None else self._start_slot.value[0]
 
     async def move_start(self, offset: int) -> None:
-        """Durably: before segments at the start go, or after the log began again below them."""
+        """Write `log-start` durably.
+
+        Call it before segments at the start are removed, or after the log began again below them.
+        """
         await self._made_durably(await self._start_slot.write(offset, -1, sync=True))
 
     # Cuts
 
     async def lower(self, end: int) -> None:
-        """Before a cut: afterwards no slot may promise what is gone."""
+        """Lower the values to `end`, before a cut: no slot may cover what the cut removes."""
         self.synced_end = min(self.synced_end, end)
         self.high_watermark = min(self.high_watermark, end)
         async with self._writing_synced:
@@ -131,14 +139,14 @@ class Checkpoints:
             await self.high_watermark_slot.write(end, known[1], sync=True)
 
     def must_be_lowered(self, end: int) -> bool:
-        """Whether a slot promises more than a log up to `end` has, or did in its older half."""
+        """Whether a slot is above `end`, or a lowering of it was interrupted half way."""
         return any(
             slot.is_half_lowered or (slot.value is not None and slot.value[0] > end)
             for slot in (self.synced_slot, self.high_watermark_slot)
         )
 
     async def write_again(self) -> None:
-        """What the slots say may not be synced yet: write them again, and sync them."""
+        """Write the slots again and sync them: the values that were read may not be synced yet."""
         for slot in (self.synced_slot, self.high_watermark_slot):
             if slot.value is not None:
                 await slot.write(*slot.value, sync=True)

@@ -1,4 +1,4 @@
-"""How a log is kept, and opened."""
+"""The configuration of a log."""
 
 from __future__ import annotations
 
@@ -10,22 +10,23 @@ from quorate_quorum.log.segment import RELATIVE_MAX
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogConfig:
-    """How a log is kept, and opened. Log.configure changes what can change on an open log."""
+    """How a log is kept and opened. Log.configure changes what can change on an open log."""
 
     #: A segment is closed before it would grow beyond this; at most 2 GiB - 1.
     segment_bytes: int = DEFAULT_TOPIC_CONFIG.segment_bytes
     #: Bytes between two entries of the offset index.
     index_interval_bytes: int = 4096
-    #: Acknowledgements wait for syncs (the metadata log, flush.on.ack): write the tail again.
+    #: Acknowledgements wait for syncs (the metadata log, flush.on.ack). So an open writes the tail
+    #: again and syncs it before use.
     track_synced: bool = False
     #: Check every batch at open, not only those that no sync is known to have covered.
     verify_all: bool = False
-    #: The observer's state is written down after so many batches, or bytes of them: what is
-    #: replayed after a cut, or at open, is about that much.
+    #: The observer's state is saved after this many batches, or this many bytes of them. A cut or
+    #: an open replays about that much.
     snapshot_batches: int = 20_000
     snapshot_bytes: int = 64 << 20
-    #: Keep the good batches of a log that is corrupt below what was synced, and say that it is
-    #: damaged. Goes with verify_all.
+    #: Keep the good batches of a log that is corrupt below its synced end, and report the log as
+    #: damaged. Set verify_all with it.
     salvage: bool = False
 
     @classmethod

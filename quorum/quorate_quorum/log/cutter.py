@@ -1,11 +1,12 @@
 """Cuts of a log: at its end, at its start, or of all that it holds.
 
-The order of the steps is what a crash must not upset:
+The steps have an order that makes a crash at any point harmless:
 
-* A cut first counts itself, and is marked on the disk. Then the slots are lowered, durably. Then
-  whole segments go, last first, so that what a crash leaves is a prefix.
-* A cut is synced before the next append: bytes that were cut never come back between newer ones.
-* Segments at the start go after the names of what stays, and the log's new start, are durable.
+* A cut first counts itself and marks the directory. Then it lowers the slots durably. Then it
+  removes whole segments, last first, so that a crash leaves a prefix of the log.
+* A cut is synced before the next append: otherwise cut bytes could come back between newer ones.
+* Before segments at the start are removed, the names of the segments that stay and the log's new
+  start are made durable.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from quorate_quorum.log.reader import Reader
 
 
 class Cutter:
-    """Cuts one log; the caller holds the turn to write."""
+    """Cuts one log. The caller holds the guard's turn to write."""
 
     def __init__(self, parts: Parts, reader: Reader, observed: ObservedState | None) -> None:
         self._parts = parts
@@ -80,9 +81,9 @@ class Cutter:
         await self._reload_observer()
 
     async def delete_below(self, offset: int) -> int:
-        """Remove whole segments whose records all lie below `offset`; return how many.
+        """Remove whole segments whose records all lie below `offset`. Return how many.
 
-        The active one stays.
+        The active segment stays.
         """
         segments, extent = self._segments, self._extent
         at = segments.at(offset)

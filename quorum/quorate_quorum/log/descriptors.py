@@ -1,14 +1,14 @@
-"""How many files of a disk are open at once: at most so many, the least recently used are closed.
+"""The limit of open files of a disk: above it, the least recently used files are closed.
 
-A broker holds some files for every replica, and a process may open 1,024 by the usual limit. So a
-file of the Disk seam may be closed while it is idle, and is opened again when it is used; its owner
-does not notice. Two rules:
+A broker has some files for every replica, and the usual limit of a process is 1,024 open files. So
+a file of the Disk seam may be closed while it is idle, and is opened again when it is used. Its
+owner does not notice. Two rules:
 
-* What was written is synced before its file is closed here. The kernel reports a write that fails
-  later only to descriptors that were open at that time, or once to the next one: a sync after the
-  file was closed and opened again could succeed though bytes are lost. If the sync before the
-  close fails, the file remembers that and can't be used any more.
-* A file that is opened again must be the same one, not another that lies at its path by then.
+* A file is synced before it is closed here. When a write fails later, the kernel tells only the
+  descriptors that are open at that time, or the next one once. So a sync after a close and a reopen
+  could succeed although bytes are lost. If the sync before the close fails, the file remembers the
+  failure and can't be used any more.
+* A file that is opened again must be the same file, not another one that now has its path.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ import resource
 from collections import OrderedDict
 from typing import Protocol
 
-#: How many of the least recently used are looked through for one that can be closed at once.
+#: How many of the least recently used files are searched for one that can be closed at once.
 LOOK_MAX = 32
-#: No disk keeps more open, whatever this process may.
+#: No disk keeps more files open, even if the process may.
 OPEN_MAX = 65_536
 OPEN_MIN = 64
 
@@ -46,7 +46,7 @@ class Holder(Protocol):
 
 
 class Descriptors:
-    """The descriptors of one disk. `open_max` is kept unless all are in use."""
+    """The descriptors of one disk. It exceeds `open_max` only while all of them are in use."""
 
     def __init__(self, open_max: int | None = None) -> None:
         self.open_max = share_of_limit() if open_max is None else open_max
@@ -56,16 +56,16 @@ class Descriptors:
         return len(self._open)
 
     def used(self, holder: Holder) -> None:
-        """Note that it has a descriptor, and uses it now."""
+        """Note that the holder has a descriptor and uses it now."""
         self._open[holder] = None
         self._open.move_to_end(holder)
 
     def gone(self, holder: Holder) -> None:
-        """Note that its descriptor is closed."""
+        """Note that the holder's descriptor is closed."""
         self._open.pop(holder, None)
 
     async def make_room(self) -> None:
-        """Close the least recently used until one more may be opened, or all are in use."""
+        """Close the least recently used files until one more may be opened, or all are in use."""
         while len(self._open) >= self.open_max:
             oldest = [one for one, _ in zip(self._open, range(LOOK_MAX), strict=False)]
             idle = [one for one in oldest if one.is_idle]
@@ -77,12 +77,12 @@ class Descriptors:
                 if victim not in self._open:
                     continue  # its owner closed it meanwhile
                 if not victim.is_idle or not victim.is_synced:
-                    self.used(victim)  # it was used meanwhile: it is not the oldest any more
+                    self.used(victim)  # its owner used it meanwhile: it is not the oldest any more
                     return
             victim.release()
 
     def open(self, path: str, flags: int) -> int:
-        """Return a new descriptor; where the process has no more, give up idle ones first."""
+        """Return a new descriptor. If the process has none left, close idle ones first."""
         try:
             return os.open(path, flags, 0o644)
         except OSError as error:
@@ -91,7 +91,7 @@ class Descriptors:
         return os.open(path, flags, 0o644)
 
     def _give_up_half(self) -> int:
-        """Close half of those that can be closed at once; return how many that were."""
+        """Close half of the files that can be closed at once. Return how many could be closed."""
         closable = [one for one in self._open if one.is_idle and one.is_synced]
         for one in closable[: (len(closable) + 1) // 2]:
             one.release()
@@ -99,7 +99,7 @@ class Descriptors:
 
 
 def share_of_limit() -> int:
-    """Return how many of this process's descriptors a disk may keep: half of them."""
+    """Return how many descriptors a disk may keep open: half of what this process may have."""
     soft = OPEN_MAX
     with contextlib.suppress(OSError, ValueError):
         soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]

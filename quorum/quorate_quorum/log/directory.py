@@ -1,12 +1,12 @@
-"""The directory of one log: the names of its files, its markers, and which names are durable.
+"""The directory of one log: the names of its files, its markers, and whether names are durable.
 
 00000000000000000042.log         a segment: batches from offset 42 on
 00000000000000000042.index       offset to position, of a closed segment
 00000000000000000042.timeindex   timestamp to offset, of a closed segment
-00000000000000000042.snapshot    the observer's state, of all below offset 42
+00000000000000000042.snapshot    the observer's state after all records below offset 42
 leader-epoch-checkpoint          which leader_epoch begins at which offset
-synced, high-watermark, log-start    slot files: see checkpoints
-cutting, damaged, corrupt            markers, which are empty
+synced, high-watermark, log-start    slot files: see checkpoints.py
+cutting, damaged, corrupt            markers: empty files
 """
 
 from __future__ import annotations
@@ -18,38 +18,41 @@ from quorate_quorum.disk import Disk
 SYNCED_FILE = "synced"
 HIGH_WATERMARK_FILE = "high-watermark"
 LOG_START_FILE = "log-start"
-#: There while a cut is under way. An open that finds it syncs what it sees before it goes on: the
-#: process may have died between the cut and its sync, and the power may still fail.
+#: The marker of a cut that is under way. An open that finds it syncs what it sees before it goes
+#: on: the process may have died between the cut and its sync, and the power may still fail.
 CUTTING_FILE = "cutting"
-#: Made before a damaged end is cut: an open that finds it knows that this log had more.
+#: The marker that is made before a damaged end is cut. A later open learns that this log had more.
 DAMAGED_FILE = "damaged"
-#: Made when bytes of a log in use are found to be bad: an open that checks only the end would not
-#: find them again. Such a log opens for salvage alone, which removes the file.
+#: The marker that is made when bytes of a log in use are found to be bad: an open that checks only
+#: the end would not find them again. Such a log opens only for salvage, which removes the marker.
 CORRUPT_FILE = "corrupt"
 
 
 class Directory:
-    """See the module. A name that is made, renamed or removed survives a power loss only once the
-    directory is synced: so each of these is followed by `changed()`, and `sync()` comes later.
+    """The directory of one log.
+
+    A name that is made, renamed or removed survives a power loss only after the directory is
+    synced. So each of these calls is followed by `changed()`, and later by `sync()`.
     """
 
     def __init__(self, disk: Disk, path: str) -> None:
         self.disk = disk
         self.path = path
-        #: Entries of this directory, and its own entry, that no sync of a directory has covered.
+        #: Whether names in this directory changed since it was last synced.
         self.has_unsynced_names = False
+        #: Whether the directory's own name, in its parent, is not known to be synced.
         self._is_unsynced_itself = False
         self._syncing = asyncio.Lock()
 
     def file(self, name: str) -> str:
-        """Return the path of a file in it."""
+        """Return the path of a file in this directory."""
         return f"{self.path}/{name}"
 
     async def has(self, name: str) -> bool:
         return await self.disk.exists(self.file(name))
 
     async def make(self) -> None:
-        """Make the directory unless it is there."""
+        """Make the directory if it does not exist."""
         if not await self.disk.exists(self.path):
             await self.disk.make_directory(self.path)
             self._is_unsynced_itself = True
@@ -63,7 +66,7 @@ class Directory:
         self.has_unsynced_names = self._is_unsynced_itself = True
 
     async def sync(self) -> None:
-        """Return when every name of now is durable; a sync under way may be for another caller."""
+        """Return when every name that exists now is durable. Concurrent calls take turns."""
         async with self._syncing:
             if self._is_unsynced_itself:
                 await self.disk.sync_directory(self.path.rpartition("/")[0] or "/")
@@ -82,7 +85,7 @@ class Directory:
         await file.close()
 
     async def unmark(self, marker: str) -> None:
-        """Remove a marker that is there, not yet durably."""
+        """Remove a marker that exists, not yet durably."""
         await self.disk.remove(self.file(marker))
 
     async def mark_durably(self, marker: str) -> None:
@@ -90,7 +93,7 @@ class Directory:
         await self.disk.sync_directory(self.path)
 
     async def unmark_durably(self, marker: str) -> None:
-        """Remove a marker if it is there."""
+        """Remove a marker durably, if it exists."""
         if await self.has(marker):
             await self.unmark(marker)
             await self.disk.sync_directory(self.path)

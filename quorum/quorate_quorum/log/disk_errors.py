@@ -1,16 +1,16 @@
-"""What an error of the operating system is about, and what therefore stops: one table for all.
+"""The scope of each error of the operating system: one table that says what an error stops.
 
-Nearly every call on a disk may end in an OSError, and few of them mean that the disk is broken. The
-scope of an error says how much of a node it takes with it:
+Nearly every call on a disk may end in an OSError, and few of these mean that the disk is broken.
+The scope of an error says how much of a node the error stops:
 
-    FILE       one name or file: what it belongs to stops, or does without it
-    ROOM       there is no room now: nothing is taken until there is
-    PROCESS    this process has too many files open, or no memory: tried again
-    DIRECTORY  the disk: every replica in the log directory goes elsewhere
+    FILE       one name or file: its owner stops, or goes on without it
+    ROOM       the disk has no room: the node takes no more records until it has
+    PROCESS    this process has too many files open, or no memory: the caller tries again
+    DIRECTORY  the disk: every replica in the log directory moves elsewhere
 
-An errno that the table does not name counts as the disk's: to leave a good disk costs a copy, to
-stay on a bad one costs records. After a failed sync there is no way to learn what is on the medium,
-so every SyncError is the disk's, whatever its errno.
+An errno that the table does not name has the scope DIRECTORY: leaving a good disk costs a copy,
+staying on a bad one costs records. After a failed sync it is unknown what is on the medium, so
+every SyncError has the scope DIRECTORY, whatever its errno.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ log = structlog.get_logger(__name__)
 
 
 class Scope(Enum):
-    """How much of a node an error is about. See the module."""
+    """How much of a node an error stops. See the module."""
 
     FILE = "file"
     ROOM = "room"
@@ -58,23 +58,23 @@ TABLE: Final = {number: scope for scope, numbers in _ERRNOS.items() for number i
 
 
 class TryAgainError(StorageError):
-    """Nothing was done; the same call may go well later."""
+    """Nothing was done. The same call may succeed later."""
 
 
 class DiskFullError(TryAgainError):
-    """There is no room; the log is as it was, and goes on when there is."""
+    """The disk has no room. The log is as it was, and can be used again when there is room."""
 
 
 class ProcessLimitError(TryAgainError):
-    """The process has no open files, or no memory, to spare; the log is as it was."""
+    """The process can't open more files, or has no memory. The log is as it was."""
 
 
 class ReopenError(StorageError):
-    """The log is of no use until it is opened again; its disk is not to blame."""
+    """The log can't be used until it is opened again. Its disk is not to blame."""
 
 
 def scope_of(error: OSError) -> Scope:
-    """Return what an error is about.
+    """Return the scope of an error.
 
     >>> scope_of(OSError(errno.EMFILE, "")), scope_of(OSError(errno.ENAMETOOLONG, ""))
     (<Scope.PROCESS: 'process'>, <Scope.FILE: 'file'>)
@@ -87,24 +87,24 @@ def scope_of(error: OSError) -> Scope:
 
 
 def is_passing(error: OSError) -> bool:
-    """Whether the same call may go well later: there was no room, or too much was open."""
+    """Whether the same call may succeed later: there was no room, or the process is at a limit."""
     return scope_of(error) in (Scope.ROOM, Scope.PROCESS)
 
 
 def is_of_disk(error: OSError) -> bool:
-    """Whether the disk is to be given up."""
+    """Whether the node must stop using the disk."""
     return scope_of(error) is Scope.DIRECTORY
 
 
 def blames_disk(error: OSError | StorageError) -> bool:
-    """Whether the disk is to be given up, for an error of a log too: a bare StorageError."""
+    """Whether the node must stop using the disk. A log reports this as a bare StorageError."""
     return is_of_disk(error) if isinstance(error, OSError) else type(error) is StorageError
 
 
 def storage_error(text: str, error: OSError, *, nothing_done: bool = False) -> StorageError:
-    """Return what to raise for an error, by its scope: a bare StorageError means the disk.
+    """Return the exception to raise for an error, by its scope: a bare StorageError for the disk.
 
-    `nothing_done`: all is as it was before the call, so what passes may be tried again.
+    `nothing_done`: the failed call changed nothing, so the caller may try again if is_passing.
     """
     scope = scope_of(error)
     if scope is Scope.DIRECTORY:
@@ -118,7 +118,7 @@ def storage_error(text: str, error: OSError, *, nothing_done: bool = False) -> S
 
 @contextmanager
 def leaving_all_as_it_was(text: str) -> Iterator[None]:
-    """Around work that changes nothing if it fails: what passes may be tried again."""
+    """Translate an OSError of work that changes nothing if it fails: see storage_error."""
     try:
         yield
     except OSError as error:
@@ -127,7 +127,7 @@ def leaving_all_as_it_was(text: str) -> Iterator[None]:
 
 @contextmanager
 def done_without(what: str, directory: str) -> Iterator[None]:
-    """Go on without something that can be made again; only a failed disk is an error here."""
+    """Go on if the work on `what` fails, for it can be made again. Raise an error of the disk."""
     try:
         yield
     except OSError as error:

@@ -1,8 +1,8 @@
-"""Which leader_epoch began at which offset: how a diverged replica finds where to cut (KIP-101).
+"""The table of epochs: at which offset each leader_epoch begins.
 
-The file `leader-epoch-checkpoint` is written before the first record of a new epoch is visible.
-It carries no promise of its own: a missing, torn or old one is noticed and built again from the
-batches, for each batch names its epoch.
+With it a diverged replica finds where to cut its log (KIP-101). The file `leader-epoch-checkpoint`
+is written before the first record of a new epoch is visible. Nothing depends on it: an open notices
+that it is missing, torn or old, and builds it again from the batches, for each batch has its epoch.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ _VERSION = "1"
 
 
 class EpochCache:
-    """Epochs in order with the offset at which each begins; both strictly grow.
+    """Epochs in order, with the offset at which each begins. Both grow strictly.
 
-    An epoch without a record leaves no entry: two logs may disagree about where it began, and a
-    follower would search for ever for the place where they part (KAFKA-10706).
+    An epoch without a record has no entry: two logs may disagree about where it began, and a
+    follower would search for ever for the offset where the logs diverge (KAFKA-10706).
     """
 
     def __init__(self, entries: Iterable[tuple[int, int]] = ()) -> None:
@@ -31,7 +31,7 @@ class EpochCache:
 
     @property
     def entries(self) -> list[tuple[int, int]]:
-        """(epoch, start offset) of each, in order."""
+        """The pairs (epoch, start offset), in order."""
         return list(zip(self._epochs, self._starts, strict=True))
 
     @property
@@ -40,7 +40,7 @@ class EpochCache:
         return self._epochs[-1] if self._epochs else -1
 
     def assign(self, epoch: int, start: int) -> bool:
-        """Note that a batch of `epoch` lies at `start`; return whether that is news.
+        """Note that a batch of `epoch` begins at `start`. Return whether the epoch is new.
 
         >>> cache = EpochCache()
         >>> cache.assign(1, 0), cache.assign(1, 5), cache.assign(3, 9)
@@ -63,10 +63,10 @@ class EpochCache:
         return self._epochs[index] if index >= 0 else -1
 
     def end_offset_for(self, epoch: int, log_end: int) -> tuple[int, int] | None:
-        """Return the largest epoch not above `epoch`, and where it ends; None if none is known.
+        """Return the largest known epoch not above `epoch`, and the offset where it ends.
 
-        None for an epoch above the last one here: where it ends is not known. An epoch below the
-        first one here ends where that begins, as in Kafka.
+        None if there are no epochs, or if `epoch` is above the last one: its end is not known. An
+        epoch below the first one ends where the first one begins, as in Kafka.
 
         >>> EpochCache([(1, 0), (4, 9)]).end_offset_for(3, 20)
         (1, 9)
@@ -89,7 +89,10 @@ class EpochCache:
         return len(self._starts) != before
 
     def truncate_from_start(self, start: int) -> bool:
-        """Forget what lies below `start`; the epoch that covers it now begins there."""
+        """Forget epochs that end at or below `start`. The epoch that covers it now begins there.
+
+        Return whether anything changed.
+        """
         index = bisect_right(self._starts, start) - 1
         if index < 0 or self._starts[index] == start == self._starts[0]:
             return False
@@ -105,7 +108,7 @@ class EpochCache:
 
 
 def decode(content: bytes) -> EpochCache | None:
-    """Return what a checkpoint says, None if it is not whole or of another version."""
+    """Return the epochs of a checkpoint file; None if it is not whole, or of another version."""
     body, mark, crc = content.rpartition(b"crc ")
     try:
         if not mark or int(crc, 16) != crc32c(body):
@@ -123,8 +126,8 @@ def decode(content: bytes) -> EpochCache | None:
 def misfit(epoch: int, started: int | None, before: int | None) -> str | None:
     """Return why a batch of a metadata log can't be of `epoch` after one of `before`, or None.
 
-    `started` is the epoch that its EpochStart event names, None if it has none; `before` is -1 if
-    it is the first batch of all, None if that is not known.
+    `started` is the epoch that the batch's EpochStart event names; None if it has no such event.
+    `before` is -1 for the first batch of the log, and None if the epoch before is not known.
 
     >>> misfit(3, 3, 1), misfit(3, None, 3), misfit(0, None, -1)
     (None, None, None)

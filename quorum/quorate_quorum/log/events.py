@@ -1,7 +1,8 @@
 """Events of the metadata log as record batches, and back.
 
-Each record's value is one MetadataEvent, each batch one Outcome. Stands in the log room, below
-both Raft (which encodes what is proposed) and the metadata room (which decodes what is committed).
+Each record's value is one MetadataEvent; each batch is one Outcome. The module is in the log room
+because both Raft, which encodes proposals, and the metadata room, which decodes committed batches,
+import it.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from quorate_quorum.v1.events_pb2 import MetadataEvent
 
 Buffer = bytes | bytearray | memoryview
 
-#: Most bytes of events in one batch that is read back; an Outcome is at most 4 MiB.
+#: The most bytes of events in one batch that is read. An Outcome has at most 4 MiB.
 EVENTS_BYTES_MAX = 64 * 1024 * 1024
 
 
@@ -32,18 +33,18 @@ def encode_events(
     return builder.build(base_offset=base_offset, leader_epoch=epoch)
 
 
-#: They stand at the two ends of a snapshot file (snapshots/file.py), and nowhere else.
+#: The events at the two ends of a snapshot file (snapshots/file.py). They are nowhere else.
 SNAPSHOT_ENDS = ("snapshot_start", "snapshot_end")
 
 
 def decode_events(
     batch: Buffer, known: Known | None = None, *, snapshot_ends: bool = False
 ) -> list[MetadataEvent]:
-    """Return the events of one whole batch, its CRC checked.
+    """Return the events of one whole batch, after a check of its CRC.
 
-    CorruptRecordError if the bytes are not a batch of events that this version knows, or hold one
-    of SNAPSHOT_ENDS without `snapshot_ends`; UnknownLevelError if they set a feature to a level
-    that is not `known` (None: not looked at).
+    CorruptRecordError if the bytes are not a batch of events that this version knows.
+    CorruptRecordError if they hold one of SNAPSHOT_ENDS and `snapshot_ends` is false.
+    UnknownLevelError if they set a feature to a level that is not in `known` (None: no check).
     """
     header = record_batch.check(batch)
     events: list[MetadataEvent] = []
@@ -64,7 +65,8 @@ def decode_events(
             raise CorruptRecordError(
                 f"record {record.offset} of the metadata log is a {kind}: only a snapshot has one"
             )
-        if known is not None and event.HasField("feature"):  # before what it may bring with it
+        # Check the level before the events that follow: at a new level these may be of a new kind.
+        if known is not None and event.HasField("feature"):
             check_level(known, event.feature.name, event.feature.level)
         events.append(event)
     if len(events) != header.end_offset - header.base_offset:

@@ -1,4 +1,4 @@
-"""Which records a log holds at this moment: where it begins and ends, and of which epochs."""
+"""The extent of a log: the records that it holds now, and their epochs."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from quorate_quorum.log.epochs import FILE_NAME, EpochCache, decode
 class Extent:
     """The records [start, end) and their epochs.
 
-    `end` grows once an append has reached the page cache. It falls only in a cut, and a cut first
-    counts itself in `truncations`: an operation that waited compares the number with the one that
-    it began with, and drops what it found if the two differ.
+    `end` grows after an append has reached the page cache. It falls only in a cut, and a cut first
+    adds 1 to `truncations`. An operation that waited compares `truncations` with the value at its
+    begin, and drops its result if they differ.
     """
 
     #: First offset held.
@@ -24,10 +24,10 @@ class Extent:
     #: One past the last record.
     end: int = 0
     truncations: int = 0
-    #: Where the log had begun, if segments at its start are gone.
+    #: The offset at which the log began before it lost segments at its start; None: it lost none.
     lost_start: int | None = None
     epochs: EpochCache = field(default_factory=EpochCache)
-    #: Something was written since the last clean stop.
+    #: Whether the log was changed since the last clean stop.
     is_changed: bool = False
 
     def epoch_before(self, offset: int) -> int:
@@ -35,22 +35,23 @@ class Extent:
         return self.epochs.epoch_at(offset - 1)
 
     def begin_cut(self, end: int) -> None:
-        """From here on nothing at or above `end` is read, or noted as synced."""
+        """Move the end to `end`: from now on nothing at or above it is read or noted as synced."""
         self.truncations += 1
         self.end = end
         self.is_changed = True
 
 
 class EpochFile:
-    """The file `leader-epoch-checkpoint` of one log. It is never synced: after a power loss an old
-    or torn one is noticed, and built again.
+    """The file `leader-epoch-checkpoint` of one log.
+
+    It is never synced: an open notices an old or torn one after a power loss, and builds it again.
     """
 
     def __init__(self, directory: Directory) -> None:
         self._directory = directory
 
     async def read(self) -> EpochCache | None:
-        """Return what it says; None if it is not there or not whole."""
+        """Return the epochs in the file; None if it does not exist or is not whole."""
         if not await self._directory.has(FILE_NAME):
             return None
         return decode(await read_whole(self._directory.disk, self._directory.file(FILE_NAME)))
@@ -61,8 +62,9 @@ class EpochFile:
         self._directory.changed()
 
     async def write_if_possible(self, epochs: EpochCache) -> None:
-        """After a cut, or at open: an old file is noticed when it is read, and an append of a new
-        epoch writes it first.
+        """Write the file after a cut or at open, unless that fails on a good disk.
+
+        An open notices an old file, and an append of a new epoch writes the file first.
         """
         with done_without("epochs", self._directory.path):
             await self.write(epochs)

@@ -1,4 +1,4 @@
-"""One writer of a log at a time, and none after the first failure."""
+"""The guard of a log: one writer at a time, and no use after the first failed write."""
 
 from __future__ import annotations
 
@@ -15,18 +15,20 @@ log = structlog.get_logger(__name__)
 
 
 class LogCorruptError(StorageError):
-    """Bytes that had survived a sync are not what they were."""
+    """Bytes that a sync had covered have changed."""
 
 
 class Guard:
-    """What may use the log now. A write that fails half way leaves a log that only an open can
-    judge: after it, every use raises that failure again. A failed read changes nothing.
+    """Decides whether the log may be used now.
+
+    After a write that failed half way, only an open can tell what the log holds. So every later use
+    raises that failure again. A failed read changes nothing.
     """
 
     def __init__(self, directory: str) -> None:
         self._directory = directory
         self._writing = asyncio.Lock()
-        #: What ended the use of the log.
+        #: The failure that ended the use of the log; None while it can be used.
         self.failure: StorageError | None = None
         self.is_closed = False
 
@@ -39,7 +41,7 @@ class Guard:
 
     @asynccontextmanager
     async def exclusive(self, what: str) -> AsyncIterator[None]:
-        """Hold the turn to write; any failure but a TryAgainError ends the use of the log."""
+        """Hold the turn to write. Any failure except TryAgainError ends the use of the log."""
         async with self._writing:
             self.check()
             try:
@@ -56,7 +58,7 @@ class Guard:
                 raise
 
     def fail(self, what: str, error: OSError | CorruptRecordError) -> StorageError:
-        """End the use of the log; return what to raise."""
+        """End the use of the log. Return the exception to raise."""
         failure = self.error(what, error, nothing_done=False)
         self.failure = self.failure or failure
         log.error("log failed", directory=self._directory, reason=str(failure))
@@ -65,7 +67,7 @@ class Guard:
     def error(
         self, what: str, error: OSError | CorruptRecordError, *, nothing_done: bool
     ) -> StorageError:
-        """Return what to raise; `nothing_done`: the log may be used as before."""
+        """Return the exception to raise. `nothing_done`: the log may be used as before."""
         text = f"{self._directory}: {what}"
         if isinstance(error, CorruptRecordError):
             return LogCorruptError(f"{text}: {error}")

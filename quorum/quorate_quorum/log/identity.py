@@ -1,4 +1,4 @@
-"""Who a log directory belongs to: its file `meta.properties`, written by `quorate storage format`.
+"""The identity of a log directory: the file `meta.properties`, from `quorate storage format`.
 
     version=2
     cluster.id=...
@@ -7,9 +7,9 @@
     quorum.generation=1
     crc32c=8 hex digits        of all lines before
 
-In the log's room, for it reads disks; both servers read it before anything else. A node refuses to
-start where it is missing or of another version: a voter that began empty where data was would
-forget what it had voted for and acknowledged (KAFKA-15412).
+Both servers read it before anything else. A node refuses to start if the file is missing or of
+another version: a voter that starts empty where data had been would forget its votes and its
+acknowledgements (KAFKA-15412).
 """
 
 from __future__ import annotations
@@ -24,11 +24,12 @@ from quorate_quorum.disk import Disk, read_whole, replace_whole
 from quorate_quorum.node.config import ConfigError
 
 FILE_NAME: Final = "meta.properties"
-#: Where the metadata log lies: in every voter's directory from its formatting on, in no broker's.
+#: The directory of the metadata log. Formatting makes it in a voter's log directory, and never in a
+#: broker's.
 METADATA_DIRECTORY: Final = "__cluster_metadata-0"
 VERSION: Final = 2
 BYTES_MAX: Final = 4096
-#: No quorum is recovered so often: a file that claims a later generation is damaged.
+#: The highest generation. No quorum is recovered so often: a file with a later one is damaged.
 GENERATION_MAX: Final = 10**9
 CLUSTER_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _VALUES: Final = {
@@ -42,10 +43,10 @@ _VALUES: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """To which cluster and node a directory belongs.
+    """The cluster and node to which a directory belongs.
 
-    `directory_id` is 16 random bytes, made when it was formatted: a disk that was replaced is
-    another directory. `quorum_generation` is 0 in a broker's directory until it has been told.
+    `directory_id` is 16 random bytes that formatting draws, so a replaced disk has another one.
+    `quorum_generation` is 0 in a broker's directory until the broker learns it.
     """
 
     cluster_id: str
@@ -69,7 +70,7 @@ class UnreadableIdentityError(ConfigError):
 async def read_identity(
     disk: Disk, directory: str, *, cluster_id: str | None = None, node_id: int | None = None
 ) -> Identity:
-    """Return what a directory belongs to; with `cluster_id` or `node_id`, insist on those.
+    """Return the identity of a directory, which must have the `cluster_id` and `node_id` given.
 
     Raises NotFormattedError, UnreadableIdentityError, WrongIdentityError, or OSError.
     """
@@ -108,7 +109,7 @@ async def is_of_voter(disk: Disk, directory: str) -> bool:
 
 
 async def write_identity(disk: Disk, directory: str, identity: Identity) -> None:
-    """Write it, durable when done, replacing what is there; makes the directory where absent."""
+    """Write or replace the identity durably. Make the directory if it does not exist."""
     assert CLUSTER_ID.fullmatch(identity.cluster_id), identity.cluster_id
     assert len(identity.directory_id) == 16
     assert 0 <= identity.node_id < 10**9

@@ -1,8 +1,9 @@
 """The two sparse indexes of a segment: offset to position, and timestamp to offset.
 
 On disk they are Kafka's `.index` (4-byte relative offset, 4-byte position) and `.timeindex`
-(8-byte timestamp, 4-byte relative offset). They are a cache of the segment: read leniently, for a
-prefix is as good as the whole, checked against the batches when used, and built again from them.
+(8-byte timestamp, 4-byte relative offset). They are a cache of the segment: they are checked
+against the batches when they are used, and built again from them. A file that is bad from some
+entry on is used up to that entry, for a prefix is a valid index.
 """
 
 from __future__ import annotations
@@ -17,15 +18,15 @@ from operator import lt
 
 OFFSET_ENTRY = struct.Struct(">II")
 TIME_ENTRY = struct.Struct(">qI")
-#: So many entries are taken over from disk in one turn of the loop.
+#: How many entries are loaded from disk in one turn of the loop.
 PIECE_ROWS = 16_384
 
 
 class SegmentIndex:
-    """Where some batches of a segment lie, and the greatest timestamps so far.
+    """The positions of some batches of a segment, and the greatest timestamps so far.
 
-    Offsets are relative to the segment's base offset; a batch is named by its last offset, as in
-    Kafka. All four columns grow strictly, each pair in step.
+    Offsets are relative to the segment's base offset. A batch is named by its last offset, as in
+    Kafka. All four columns grow strictly; the two columns of a pair have the same length.
     """
 
     def __init__(self, interval_bytes: int) -> None:
@@ -49,7 +50,7 @@ class SegmentIndex:
         return (self._offsets[-1], self._positions[-1]) if self._offsets else (-1, 0)
 
     def add(self, last_offset: int, position: int, size: int, max_timestamp: int) -> None:
-        """Note a batch, in order; one already covered may be noted again."""
+        """Note a batch. Batches come in order; a batch that is already covered may come again."""
         if max_timestamp > self._max_time:
             self._max_time = max_timestamp
             self._max_time_offset = last_offset
@@ -61,18 +62,20 @@ class SegmentIndex:
         self._bytes_since_entry += size
 
     def floor(self, offset: int) -> tuple[int, int]:
-        """(relative last offset, position) of the last entry at or below, or (-1, 0)."""
+        """(relative last offset, position) of the last entry at or below `offset`, or (-1, 0)."""
         found = bisect_right(self._offsets, offset) - 1
         return (self._offsets[found], self._positions[found]) if found >= 0 else (-1, 0)
 
     def floor_of_time(self, timestamp: int) -> int:
-        """A relative offset at or below the first record with at least this timestamp."""
+        """A relative offset at or below that of the first record with at least this timestamp."""
         found = bisect_left(self._times, timestamp) - 1
         return self._time_offsets[found] if found >= 0 else 0
 
     def truncate(self, end: int) -> None:
-        """Forget batches that end above relative offset `end`. Then note again those from
-        last_entry on: the times of batches since that entry are forgotten too.
+        """Forget batches that end above relative offset `end`.
+
+        The times of batches after last_entry are forgotten too: the caller then notes the batches
+        from last_entry on again.
         """
         keep = bisect_left(self._offsets, end)
         del self._offsets[keep:], self._positions[keep:]
@@ -87,14 +90,14 @@ class SegmentIndex:
         return _interleave((self._offsets, 4), (self._positions, 4))
 
     def encode_times(self) -> bytes:
-        """The time index, with a last entry for the greatest timestamp of all."""
+        """The bytes of the time index. Its last entry is for the segment's greatest timestamp."""
         self._note_time()
         return _interleave((self._times, 8), (self._time_offsets, 4))
 
     def load(self, offsets: bytes, times: bytes, segment_bytes: int) -> Iterator[None]:
-        """Take over entries from disk, up to the first that can't be; a turn's work at each step.
+        """Load entries from disk, up to the first invalid one. Each step is one turn's work.
 
-        A full index has some 260,000 of each kind.
+        A full index has about 260,000 entries of each kind.
         """
         for last_offsets, positions in _pieces(offsets, "I", "I"):
             last_offset, last_position = self.last_entry
@@ -115,7 +118,8 @@ class SegmentIndex:
                 break
             yield
         if not self._times:
-            del self._offsets[:], self._positions[:]  # the two are written together
+            # Both files are written together: offsets without times are not to be trusted.
+            del self._offsets[:], self._positions[:]
         self.truncate((1 << 32) - 1)
 
     def _note_time(self) -> None:
@@ -145,7 +149,7 @@ def _interleave(*columns: tuple[array[int], int]) -> bytes:
 
 
 def _pieces(content: bytes, *types: str) -> Iterator[list[array[int]]]:
-    """Yield columns of big-endian integers, some rows at a time; no row that is not whole.
+    """Yield columns of big-endian integers, some rows at a time, without an incomplete last row.
 
     >>> list(_pieces(bytes.fromhex("0000000100000003000000020000000400"), "I", "I"))
     [[array('I', [1, 2]), array('I', [3, 4])]]
@@ -170,7 +174,7 @@ def _pieces(content: bytes, *types: str) -> Iterator[list[array[int]]]:
 
 
 def _rising(before: int, column: array[int]) -> int:
-    """Return how many entries, from the first, grow strictly, from `before` on.
+    """Return the length of the strictly growing prefix, which must begin above `before`.
 
     >>> _rising(0, array("I", [1, 2, 3])), _rising(0, array("I", [1, 3, 3, 4]))
     (3, 2)

@@ -1,22 +1,22 @@
 """The log on disk: one implementation for the metadata log and for every partition.
 
 A directory holds segments, their indexes, the leader-epoch checkpoint, snapshots of an observer's
-state, slot files and markers (see directory). One module has each of its roles:
+state, slot files and markers (see directory.py). Each role has its module:
 
-    recovery, scan       what an open finds, and what has to go
+    recovery, scan       at open: find the good batches, cut the rest
     segments, segment    the files of batches, with their indexes
     appender             new batches, and new segments for them
-    reader, time_lookup  where the bytes lie that a reader asks for
-    syncer               what is made to survive a power loss
-    checkpoints          what the log has said durably of itself: synced end, high watermark, start
+    reader, time_lookup  the search for the bytes that a reader asks for
+    syncer               syncs, after which records survive a power loss
+    checkpoints          durable values: the synced end, the high watermark, the log's start
     cutter               cuts at the end, at the start, and of everything
     observer, observed   state that follows the log
-    guard                one writer at a time, and none after a failure
-    extent               which records there are now
+    guard                one writer at a time, and no use after a failed write
+    extent               which records the log holds now
 
 Appends, cuts and rolls take turns; reads overlap them. After the first failed write or sync every
-call raises StorageError: open the log again to find out what is there. ReopenError is
-about this log alone, a bare StorageError about its disk (disk_errors).
+call raises StorageError: only a new open can tell what the log holds. ReopenError is about this
+log alone, a bare StorageError about its disk (disk_errors.py).
 """
 
 from __future__ import annotations
@@ -75,12 +75,14 @@ class Log:
         run: Run = UNKNOWN,
         inspect: Inspect | None = None,
     ) -> Log:
-        """Open a log, or an empty one where there is none yet: nothing is made before an append.
+        """Open a log; an empty one if the directory has none. Nothing is made before an append.
 
-        `run` is what the log directory remembers of its last run. `inspect` looks at every batch
-        (so it goes with verify_all), and what it refuses is bad. LogCorruptError if bytes below
-        the last known sync are bad, ReopenError if it may go well later, or its files alone are to
-        blame, StorageError if the disk fails.
+        `run` is what the log directory remembers of its last run. `inspect` looks at every batch,
+        so it needs verify_all; a batch that it refuses counts as bad.
+
+        LogCorruptError if bytes below the last known sync are bad.
+        ReopenError if a later open may succeed, or if only the log's files are to blame.
+        StorageError if the disk fails.
         """
         assert inspect is None or config.verify_all
         parts = Parts(disk, directory, config)
@@ -99,11 +101,11 @@ class Log:
             raise
         return cls(parts, syncer, observed, recovered)
 
-    # What it holds
+    # The records
 
     @property
     def log_start_offset(self) -> int:
-        """First offset held."""
+        """The first offset that the log holds."""
         return self._extent.start
 
     @property
@@ -113,12 +115,12 @@ class Log:
 
     @property
     def lost_start(self) -> int | None:
-        """Where the log had begun, if segments at its start are gone."""
+        """The offset at which the log began before it lost segments; None: it lost none."""
         return self._extent.lost_start
 
     @property
     def truncations(self) -> int:
-        """How often the log was cut. An operation that waited compares it: see Extent."""
+        """The number of cuts so far. An operation that waited compares it: see Extent."""
         return self._extent.truncations
 
     @property
@@ -127,7 +129,7 @@ class Log:
 
     @property
     def last_epoch(self) -> int:
-        """The leader_epoch of the last record; -1 if the log never had one."""
+        """The leader_epoch of the last record; -1 if there is none."""
         return self._extent.epochs.last
 
     @property
@@ -147,7 +149,7 @@ class Log:
 
     @property
     def high_watermark(self) -> int:
-        """A lower bound from the checkpoint; then whatever the owner sets."""
+        """The checkpoint's value at first, a lower bound; later the value that the owner sets."""
         return self._checkpoints.high_watermark
 
     @high_watermark.setter
@@ -156,7 +158,7 @@ class Log:
 
     @property
     def hw_epoch(self) -> int:
-        """The leader_epoch under which high_watermark was learnt; -1 if none."""
+        """The leader_epoch in which high_watermark was learnt; -1 if there is none."""
         return self._checkpoints.hw_epoch
 
     @hw_epoch.setter
@@ -164,7 +166,7 @@ class Log:
         self._checkpoints.hw_epoch = epoch
 
     async def segments(self) -> list[SegmentInfo]:
-        """Describe the segments, oldest first, for retention; reads indexes that are not loaded."""
+        """Describe the segments for retention, oldest first. Loads indexes that are not loaded."""
         try:
             return await self._segments.describe()
         except (OSError, CorruptRecordError) as error:
@@ -173,10 +175,10 @@ class Log:
     # Appends
 
     async def append(self, batches: Batches) -> None:
-        """Append batches, whose headers carry their final offsets and epochs; one write for all.
+        """Append batches in one write. Their headers carry the final offsets and epochs.
 
-        They are in the page cache when it returns, and only then does log_end_offset move.
-        TryAgainError leaves the log as it was; any other failure ends its use.
+        When it returns the batches are in the page cache, and log_end_offset has moved.
+        TryAgainError leaves the log as it was; any other failure ends the use of the log.
         """
         if batches:
             async with self._guard.exclusive("append"):
@@ -192,10 +194,7 @@ class Log:
                 await self._appender.roll()
 
     def configure(self, config: LogConfig) -> None:
-        """Keep the open log as `config` says; the next append obeys it.
-
-        Only the segment size can change on an open log: the rest belongs to how it was opened.
-        """
+        """Apply a new segment size from the next append on. The rest of `config` has no effect."""
         self._parts.config = replace(self._parts.config, segment_bytes=config.segment_bytes)
 
     # Reads
@@ -203,11 +202,11 @@ class Log:
     async def read(
         self, offset: int, *, end: int, bytes_max: int, at_least_one: bool = True
     ) -> bytes:
-        """Return whole batches from the one that holds `offset`, all ending at or below `end`.
+        """Return whole batches that end at or below `end`, from the one that holds `offset` on.
 
-        At most `bytes_max` bytes; with `at_least_one` the first batch even if it is larger. Empty
-        if there is none, or if the log was cut meanwhile. Ends at a segment's end. Raises
-        OffsetOutOfRangeError, LogCorruptError, StorageError.
+        They have at most `bytes_max` bytes; with `at_least_one` the first batch may be larger. They
+        never cross the end of a segment. The result is empty if there is no such batch, or if the
+        log was cut meanwhile. Raises OffsetOutOfRangeError, LogCorruptError, StorageError.
         """
         self._guard.check()
         extent = self._extent
@@ -239,18 +238,18 @@ class Log:
             raise self._guard.error("can't search", error, nothing_done=True) from error
         return found if truncations == self._extent.truncations else None
 
-    # What survives
+    # Durability
 
     async def sync(self) -> int:
-        """Make all that is appended now survive a power loss; return its end offset.
+        """Make all records that are appended now survive a power loss. Return their end offset.
 
-        A second call during a sync shares the next one. StorageError for good after a failure.
+        Calls during a sync share the next one. After a failure every call raises StorageError.
         """
         await self._syncer.sync_to(self._extent.end)
         return self._checkpoints.synced_end
 
     async def checkpoint_high_watermark(self, offset: int, epoch: int) -> None:
-        """Remember a high watermark and the leader_epoch under which it was learnt."""
+        """Remember a high watermark and the leader_epoch in which it was learnt."""
         checkpoints = self._checkpoints
         checkpoints.high_watermark = offset
         checkpoints.hw_epoch = epoch
@@ -263,9 +262,9 @@ class Log:
     # Cuts
 
     async def truncate(self, end_offset: int) -> None:
-        """Cut the log to `end_offset`; a batch that lies across it goes as a whole.
+        """Cut the log to `end_offset`. A batch that lies across it is removed as a whole.
 
-        When it returns the cut is durable. Nothing happens if the log ends there already.
+        When it returns the cut is durable. Nothing happens if the log ends there or below.
         """
         if end_offset >= self._extent.end:
             self._guard.check()
@@ -276,20 +275,20 @@ class Log:
                 await self._cutter.cut_end(end_offset)
 
     async def truncate_fully_and_start_at(self, offset: int) -> None:
-        """Drop every record; the next one appended has `offset`."""
+        """Remove every record. The next record that is appended has `offset`."""
         async with self._guard.exclusive("truncate"):
             await self._cutter.start_again_at(offset)
 
     async def delete_segments_below(self, offset: int) -> int:
-        """Remove whole segments whose records all lie below `offset`; return how many.
+        """Remove whole segments whose records all lie below `offset`. Return how many.
 
-        The active one stays. log_start_offset moves to the first one left.
+        The active segment stays. log_start_offset moves to the first segment that is left.
         """
         async with self._guard.exclusive("delete"):
             return await self._cutter.delete_below(offset)
 
     async def accept_start(self) -> None:
-        """No other replica has what is missing at the start: the log begins where it does."""
+        """Accept the log's present start: no other replica has the records that are missing."""
         if self._extent.lost_start is not None:
             async with self._guard.exclusive("accepting the start"):
                 await self._checkpoints.move_start(self._extent.start)
@@ -298,28 +297,28 @@ class Log:
     # Damage
 
     async def forget_damage(self) -> None:
-        """No other node counts on what this log had any more: the next open need not tell of it."""
+        """Forget the damage: no other node depends on the lost records any more."""
         if await self._directory.has(DAMAGED_FILE):
             async with self._guard.exclusive("forgetting damage"):
                 await self._directory.unmark_durably(DAMAGED_FILE)
 
     async def note_corrupt(self) -> None:
-        """Remember durably that bytes of this log are bad: it must be salvaged before it is opened.
+        """Remember durably that bytes of this log are bad: it then opens only for salvage.
 
-        Also of a log that has failed. A StorageError leaves the log as it was.
+        It works on a failed log too. A StorageError leaves the log as it was.
         """
         with leaving_all_as_it_was(f"{self._directory.path}: can't note that it is corrupt"):
             await self._directory.mark_durably(CORRUPT_FILE)
 
     async def forget_corrupt(self) -> None:
-        """Forget it for the only copy: the next open must not cut what is good behind bad bytes."""
+        """Forget the note, for the only copy: a salvage would cut good batches behind bad bytes."""
         with leaving_all_as_it_was(f"{self._directory.path}: can't forget that it is corrupt"):
             await self._directory.unmark_durably(CORRUPT_FILE)
 
-    # The end
+    # The stop
 
     async def close(self, *, clean: bool) -> None:
-        """Close the files; if `clean`, first make everything durable, StorageError if it can't."""
+        """Close the files. If `clean`, sync all first: StorageError if that fails."""
         guard = self._guard
         if guard.is_closed:
             return
@@ -334,7 +333,7 @@ class Log:
             await self._parts.close()
 
     async def _prepare_stop(self) -> None:
-        """Sync all records, and leave what makes the next start quick where there is room."""
+        """Sync all records. Save the indexes and the observer's state too, if there is room."""
         checkpoints = self._checkpoints
         async with self._guard.exclusive("close"):
             await self._appender.save_indexes()

@@ -18,7 +18,7 @@ class ObservedState:
         self._observer = observer
         self._parts = parts
         self._extent = parts.extent
-        #: Batches, and their bytes, that the newest snapshot does not have.
+        #: The number of batches after the newest snapshot, and their bytes.
         self._unsaved_batches = self._unsaved_bytes = 0
 
     def observe(self, header: BatchHeader) -> None:
@@ -58,7 +58,7 @@ class ObservedState:
             self._parts.directory.changed()
 
     async def _restore(self) -> int:
-        """Restore the newest snapshot that is good; return where to replay from."""
+        """Restore the newest good snapshot. Return the offset from which to replay."""
         extent = self._extent
         for offset in reversed(await self._parts.snapshots.offsets()):
             if not extent.start <= offset <= extent.end:
@@ -68,9 +68,10 @@ class ObservedState:
                 continue
             epoch, state = found
             if offset > extent.start and epoch != extent.epoch_before(offset):
-                continue  # of a history that was cut
+                continue  # it belongs to records that were cut
             self._observer.reset()
-            with suppress(CorruptRecordError):  # another release wrote it: it can be built again
+            # Another release may have written the snapshot: the state can be built again.
+            with suppress(CorruptRecordError):
                 self._observer.restore(state)
                 return offset
         self._observer.reset()

@@ -1,10 +1,11 @@
 """State that follows the log, such as what producers have written, and its snapshots.
 
-The state is built from the batches, so a cut or an open replays them: from the newest snapshot at
-or below the end on. A snapshot is taken so often that little is replayed, and old ones are
-thinned out so that they are few and a deep cut still finds one near. Each lies in a file named by
-the offset that it ends at. Its CRC shows whether it is whole; the epoch of the record before that
-offset shows whether it is of this history. One that is not is passed over: nothing is lost.
+The state is built from the batches. A cut or an open restores the newest snapshot at or below the
+log's end and replays the batches above it. Snapshots are taken so often that little is replayed.
+Old ones are thinned out: few are left, and a deep cut still finds one near. A snapshot's file is
+named by the offset at which it ends. Its CRC shows whether it is whole; the epoch of the record
+before that offset shows whether it belongs to this history of the log. A reload ignores any other
+snapshot, and nothing is lost.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ from quorate_quorum.log.segment import SNAPSHOT, file_name, offset_of
 
 HEADER = struct.Struct(
     ">"
-    "4s"  # what it is
+    "4s"  # magic
     "I"  # version
-    "q"  # offset: all below it is in the state
+    "q"  # offset: the state includes all records below it
     "q"  # epoch of the record before it
     "I"  # crc: CRC-32C of the state, which follows
 )
@@ -35,7 +36,7 @@ class Observer(Protocol):
     """State that follows the log."""
 
     def observe(self, header: BatchHeader) -> None:
-        """Take in an appended or replayed batch; they come in order."""
+        """Take in an appended or replayed batch. Batches come in order."""
 
     def reset(self) -> None:
         """Forget everything: a reload follows."""
@@ -44,11 +45,14 @@ class Observer(Protocol):
         """Return the state as bytes."""
 
     def restore(self, data: bytes) -> None:
-        """Take over a snapshot's state; CorruptRecordError, and no state, if it is not one."""
+        """Take over a snapshot's state.
+
+        If `data` is not a snapshot, raise CorruptRecordError and keep the empty state.
+        """
 
 
 def unpack(content: bytes) -> tuple[int, int, bytes] | None:
-    """Return (offset, epoch before it, state); None if it is damaged or of another version."""
+    """Return (offset, epoch before it, state) of a file; None if damaged or of another version."""
     if len(content) < HEADER.size:
         return None
     magic, version, offset, epoch, crc = HEADER.unpack_from(content)
@@ -58,9 +62,10 @@ def unpack(content: bytes) -> tuple[int, int, bytes] | None:
 
 
 def superfluous(offsets: Sequence[int], end: int) -> list[int]:
-    """Return which snapshots may go: the gaps between the rest are no wider than they are old.
+    """Return which snapshots can be removed, so that the rest lie wider apart the older they are.
 
-    So of n there stay about log2(n), and a cut that takes the last d offsets replays about d more.
+    The gap between two that stay is at most their distance to `end`. So of n snapshots about
+    log2(n) stay, and a cut of the last d offsets replays about d more.
 
     >>> superfluous([10, 20, 30, 40, 50, 60, 70, 80], end=80)
     [20, 30, 50]
@@ -75,39 +80,40 @@ def superfluous(offsets: Sequence[int], end: int) -> list[int]:
 
 
 class ObserverSnapshots:
-    """The snapshots in one log's directory. What is made or removed here is not synced."""
+    """The snapshots in one log's directory. No change here is synced."""
 
     def __init__(self, disk: Disk, directory: str) -> None:
         self._disk = disk
         self._directory = directory
 
     async def offsets(self) -> list[int]:
-        """Return at which offsets there are snapshots, in order."""
+        """Return the offsets of the snapshots, in order."""
         if not await self._disk.exists(self._directory):
             return []
         names = await self._disk.list(self._directory)
         return sorted(o for o in (offset_of(name, SNAPSHOT) for name in names) if o is not None)
 
     async def write(self, offset: int, epoch: int, state: bytes) -> None:
-        """Write one; OSError."""
+        """Write a snapshot. Raises OSError."""
         header = HEADER.pack(_MAGIC, VERSION, offset, epoch, crc32c(state))
         await replace_whole(self._disk, self._path(offset), header + state, sync=False)
 
     async def read(self, offset: int) -> tuple[int, bytes] | None:
-        """Return (epoch before it, state) of one, None if it is damaged."""
+        """Return (epoch before `offset`, state) of a snapshot; None if it is damaged."""
         found = unpack(await read_whole(self._disk, self._path(offset)))
         return None if found is None or found[0] != offset else found[1:]
 
     async def remove_above(self, end: int) -> bool:
-        """Remove those that hold more than a log up to `end`; tell whether there were any."""
+        """Remove the snapshots above `end`. Return whether there were any."""
         above = [offset for offset in await self.offsets() if offset > end]
         for offset in above:
             await self._disk.remove(self._path(offset))
         return bool(above)
 
     async def thin(self, start: int, end: int, kept: Container[int]) -> None:
-        """Remove what a log from `start` to `end` has no use for, but none of `kept`: the starts
-        of segments.
+        """Remove the snapshots that a log from `start` to `end` does not need.
+
+        Snapshots at the offsets in `kept`, the starts of segments, stay.
         """
         offsets = [offset for offset in await self.offsets() if offset not in kept]
         below = [offset for offset in offsets if offset < start]

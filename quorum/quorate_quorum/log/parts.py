@@ -1,4 +1,4 @@
-"""The parts of one log, joined: an open fills them from the disk, then the log works with them."""
+"""The parts of one log, joined. An open fills them from the disk; then the log works with them."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from quorate_quorum.log.segments import Segments
 
 
 class Parts:
-    """See the module. What two of the log's roles use is here; what one uses is that role's own."""
+    """The parts that two or more roles of the log use. What only one role uses belongs to it."""
 
     def __init__(self, disk: Disk, path: str, config: LogConfig) -> None:
-        #: Log.configure replaces it.
+        #: The present configuration. Log.configure replaces it.
         self.config = config
         self.directory = Directory(disk, path)
         self.extent = Extent()
@@ -27,12 +27,12 @@ class Parts:
         self.snapshots = ObserverSnapshots(disk, path)
 
     async def mark_cut(self) -> None:
-        """Say on the disk that a cut is under way: see CUTTING_FILE."""
+        """Mark on the disk that a cut is under way: see CUTTING_FILE."""
         await self.directory.make()
         await self.directory.mark(CUTTING_FILE)
 
     async def finish_cut(self) -> None:
-        """Make the cut durable, as it is seen now; only then is it no longer under way."""
+        """Make the cut durable, then remove its mark."""
         self.directory.changed()
         await self.directory.sync()
         await self.segments.active.file.sync()

@@ -1,4 +1,4 @@
-"""Finding the bytes of whole batches: at the end of a log by memory, further back by index."""
+"""The search for the bytes of whole batches: from memory at a log's end, by index further back."""
 
 from __future__ import annotations
 
@@ -11,19 +11,20 @@ from quorate_quorum.log.extent import Extent
 from quorate_quorum.log.segment import Segment, walk
 from quorate_quorum.log.segments import Segments
 
-#: How many of the newest batches' positions are kept: reads at the end need no index.
+#: How many positions of the newest batches are kept: reads at the log's end need no index.
 RECENT_BATCHES_MAX = 4096
-#: How many readers' next positions are kept: a reader that goes on needs no index either.
+#: How many next positions of readers are kept: a reader that goes on needs no index either.
 READERS_MAX = 32
-#: A read of older batches fetches at least this much, for it looks for the batch in it.
+#: The least bytes that a read of older batches fetches: it searches them for the batch.
 _READ_BYTES_MIN = 4096
 
 
 class RecentBatches:
-    """Where the newest batches of the active segment lie.
+    """The positions of the newest batches of the active segment.
 
-    `_offsets` are where they end, the first is where the oldest begins; `_positions` are the same
-    places in bytes. The two grow in step. Empty where not even the end of the log is known.
+    The first of `_offsets` is where the oldest batch begins; the others are where batches end.
+    `_positions` are the same places in bytes. Both lists have the same length. They are empty while
+    not even the end of the log is known.
     """
 
     def __init__(self) -> None:
@@ -31,7 +32,7 @@ class RecentBatches:
         self._positions: list[int] = []
 
     def restart(self, end_offset: int, position: int) -> None:
-        """Know the end of the log and nothing else; it lies at `position`."""
+        """Keep only the end of the log, which lies at `position`."""
         self._offsets = [end_offset]
         self._positions = [position]
 
@@ -40,7 +41,7 @@ class RecentBatches:
         self._positions = []
 
     def add(self, end_offset: int, position: int) -> None:
-        """Note a batch that ends there."""
+        """Note a batch that ends at `end_offset`, and in the file at `position`."""
         self._offsets.append(end_offset)
         self._positions.append(position)
 
@@ -54,7 +55,7 @@ class RecentBatches:
         return bool(self._offsets) and offset >= self._offsets[0]
 
     def find(self, offset: int, end: int, bytes_max: int, *, at_least_one: bool) -> tuple[int, int]:
-        """Return from where to where the batches lie that a read asks for; see Reader.read.
+        """Return the start and stop positions of the batches that a read asks for. See Reader.read.
 
         >>> recent = RecentBatches()
         >>> recent.restart(10, 0); recent.add(12, 100); recent.add(15, 300)
@@ -77,31 +78,31 @@ class RecentBatches:
 
 
 class Reader:
-    """Reads one log. A cut may overtake a read: the caller then drops what was found."""
+    """Reads one log. If a cut overtakes a read, the caller drops the result."""
 
     def __init__(self, segments: Segments, extent: Extent) -> None:
         self._segments = segments
         self._extent = extent
         self.recent = RecentBatches()
-        #: By the offset that a reader will ask for next: (base offset of the segment, position).
+        #: The offset that a reader will ask for next -> (base offset of its segment, position).
         self._next: OrderedDict[int, tuple[int, int]] = OrderedDict()
         if segments.all:
             self.restart()
 
     def restart(self) -> None:
-        """Begin anew at the end of the log: there is a new active segment, or a shorter one."""
+        """Keep only the end of the log: the active segment is a new one, or was cut."""
         self.recent.restart(self._extent.end, self._segments.active.size)
 
     def forget(self) -> None:
-        """Forget every position: a cut begins."""
+        """Forget every position, because a cut begins."""
         self.recent.forget()
         self._next.clear()
 
     async def read(self, offset: int, end: int, bytes_max: int, *, at_least_one: bool) -> bytes:
-        """Return whole batches from the one that holds `offset`, all ending at or below `end`.
+        """Return whole batches that end at or below `end`, from the one that holds `offset` on.
 
-        At most `bytes_max` bytes; with `at_least_one` the first batch even if it is larger. Ends
-        at a segment's end. OSError, CorruptRecordError.
+        They have at most `bytes_max` bytes; with `at_least_one` the first batch may be larger. They
+        never cross the end of a segment. Raises OSError, CorruptRecordError.
         """
         if not self.recent.holds(offset):
             return await self._read_older(offset, end, bytes_max, at_least_one)
@@ -149,7 +150,7 @@ class Reader:
         if stop - start > bytes_max and not at_least_one:
             return b""
         if stop > start and truncations == self._extent.truncations:
-            # Not after a cut: the position may lie in the middle of a batch by now.
+            # After a cut the position may lie in the middle of a batch.
             self._next[next_offset] = (segment.base_offset, position + stop)
             if len(self._next) > READERS_MAX:
                 self._next.popitem(last=False)
@@ -157,9 +158,9 @@ class Reader:
 
 
 async def _check_batch_at(segment: Segment, position: int, offset: int) -> None:
-    """CorruptRecordError if the batch with `offset`, which can't be read, is damaged.
+    """Raise CorruptRecordError if the batch with `offset`, which the read left out, is damaged.
 
-    A flipped bit in its length, or in its offsets, would otherwise look for ever like a batch that
+    Otherwise a batch with a flipped bit in its length or offsets would look for ever like one that
     may not be read yet.
     """
     header = parse_header(await segment.file.read_at(position, HEADER_BYTES))

@@ -1,9 +1,9 @@
-"""The Disk seam on a real file system: what is quick is done in line, the rest in a small pool.
+"""The Disk seam on a real file system: quick calls run in line, the others in a pool of threads.
 
-A read of what the page cache holds, and a small append, cost less than handing them to a thread;
-so they block the loop for microseconds. Reads that would miss the cache, large appends, every
-sync and the removal of files go to a pool of threads. Appends, overwrites and truncates of one
-file keep the order of their calls.
+Handing a small append or a read from the page cache to a thread costs more than the call itself.
+So these run in line and block the loop for microseconds. Reads that would miss the cache, large
+appends, every sync and the removal of files go to a pool of threads. Appends, overwrites and
+truncates of one file keep the order of their calls.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from quorate_quorum.log.descriptors import Descriptors
 
 T = TypeVar("T")
 
-#: Half a millisecond of copying into the page cache; a thread costs more than it saves.
+#: The largest in-line append: half a millisecond of copying, which a thread would not shorten.
 APPEND_IN_LINE_BYTES_MAX = 1024 * 1024
-#: An in-line append that took longer sends the next ones to the pool: the disk is busy.
+#: After a slower in-line append the next ones go to the pool: the disk is busy.
 APPEND_IN_LINE_SECONDS_MAX = 0.005
 APPENDS_IN_POOL_AFTER_A_SLOW_ONE = 64
-#: The page cache is probed at the first and last byte of a read, and this far apart between.
+#: The page cache is probed at the first and last byte of a read, and at this distance in between.
 PROBE_EVERY_BYTES = 256 * 1024
 #: A larger read goes to the pool even if cached: copying it would stall the loop.
 READ_IN_LINE_BYTES_MAX = 4 * 1024 * 1024
@@ -47,18 +47,19 @@ class RealFile:
     def __init__(self, disk: RealDisk, path: str, descriptor: int, flags: int) -> None:
         self._disk = disk
         self._path = path
-        #: -1: it was taken away.
+        #: The open descriptor; -1 while it is taken away.
         self._descriptor = descriptor
         self._flags = flags & ~os.O_CREAT
         found = os.fstat(descriptor)
         self._identity = (found.st_dev, found.st_ino)
-        #: How often it was changed, and how many of these changes a sync has covered.
+        #: How often the file was changed, and how many of these changes a sync has covered.
         self._changes = self._synced_changes = 0
         self._sync_failure: SyncError | None = None
-        #: Where the next append goes; runs ahead of the file while appends wait their turn.
+        #: The position of the next append. It is ahead of the file's end while the pool appends.
         self._size = found.st_size
         self._order = asyncio.Lock()
-        #: Operations in the pool: the descriptor must not be closed, and so reused, under them.
+        #: The number of operations in the pool. While they run the descriptor must stay open: the
+        #: kernel could give its number to another file.
         self._in_pool = 0
         self._idle: asyncio.Future[None] | None = None
         self._closed = False
@@ -168,10 +169,10 @@ class RealFile:
             self._sync_failure = error  # no caller waits here: the next use of the file raises it
             self._synced_changes = self._changes
         except OSError:
-            return  # it was closed, or can't be opened: it is not settled
+            return  # the file was closed or can't be opened, so it is still unsynced
 
     async def _ready(self) -> None:
-        """Have a descriptor; nothing may wait between this and its use."""
+        """Make sure that there is a descriptor. The caller uses it before it waits again."""
         self._check_open()
         if self._descriptor < 0:
             await self._disk.descriptors.make_room()
@@ -193,7 +194,7 @@ class RealFile:
             raise SyncError(failure.errno, failure.strerror, self._path)
 
     async def _change(self, work: Callable[..., T], *arguments: object) -> T:
-        """Change the file in the pool; a sync that begins meanwhile may not cover it."""
+        """Change the file in the pool. A sync that begins meanwhile may not cover the change."""
         self._changes += 1
         try:
             return await self._in_thread(work, self._descriptor, *arguments)
@@ -201,7 +202,10 @@ class RealFile:
             self._changes += 1
 
     def _is_cached(self, position: int, length: int) -> bool:
-        """Probe the page cache. A page dropped between two probes costs one short wait."""
+        """Return whether the page cache seems to hold the range.
+
+        It may lack a page between two probes; reading that page blocks the loop for a short time.
+        """
         if _NOWAIT is None or not self._disk.probes:
             return False
         probe = (self._probe,)
@@ -214,12 +218,12 @@ class RealFile:
         except OSError as error:
             if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
                 raise
-            self._disk.probes = False  # this file system can't say: always use the pool
+            self._disk.probes = False  # this file system does not support it: always use the pool
             return False
         return True
 
     async def _in_thread(self, work: Callable[..., T], *arguments: object) -> T:
-        """Run in the pool. A cancelled caller leaves; the work and the count go on."""
+        """Run work in the pool. If the caller is cancelled, the work still runs to its end."""
         self._in_pool += 1
         done = self._disk.in_thread(work, *arguments)
         done.add_done_callback(self._left_pool)
@@ -228,13 +232,13 @@ class RealFile:
     def _left_pool(self, done: asyncio.Future[T]) -> None:
         self._in_pool -= 1
         if not done.cancelled():
-            done.exception()  # its caller, if it still waits, gets it too
+            done.exception()  # marks it as seen; a caller that still waits gets it too
         if not self._in_pool and self._idle is not None and not self._idle.done():
             self._idle.set_result(None)
 
 
 class RealLock:
-    """An flock on a file in the directory; the kernel drops it with the process."""
+    """An flock on a file in the directory. The kernel releases it when the process ends."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
@@ -248,13 +252,13 @@ class RealLock:
 class RealDisk:
     """The machine's own file system. Close it to end its threads.
 
-    It keeps at most `open_max` files open; None: half of what this process may.
+    It keeps at most `open_max` files open; None: half of this process's limit.
     """
 
     def __init__(self, *, threads: int = 8, open_max: int | None = None) -> None:
         self.descriptors = Descriptors(open_max)
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="disk")
-        #: Whether reads may ask the page cache; cleared where that is not supported.
+        #: Whether reads may probe the page cache. Cleared if the file system does not support it.
         self.probes = True
         self._boot_id = _read_boot_id()
 
@@ -316,7 +320,7 @@ class RealDisk:
 
 
 class ReadOnlyDisk(RealDisk):
-    """The same, for tools that look at a node's files: whatever would change one is refused."""
+    """A disk for tools that look at a node's files. It refuses every call that changes a file."""
 
     async def open(self, path: str, *, create: bool = False) -> File:
         if create:
@@ -355,7 +359,7 @@ def _read_boot_id() -> str | None:
 
 
 def _make_directory(path: str) -> None:
-    """Make it, and what it lies in, so that a power loss takes none of them away again."""
+    """Make a directory and its parents durably."""
     parent = os.path.dirname(os.path.abspath(path))
     if not os.path.isdir(parent):
         _make_directory(parent)
@@ -385,7 +389,7 @@ def _write_all(descriptor: int, pieces: Sequence[Buffer], position: int, length:
             if got != wanted:
                 raise OSError(errno.ENOSPC, f"short write: {written} of {length} bytes")
     except OSError:
-        with contextlib.suppress(OSError):  # the first error is the one to tell
+        with contextlib.suppress(OSError):  # the first error is the one that is raised
             os.ftruncate(descriptor, position)
         raise
 
@@ -396,7 +400,7 @@ def _overwrite_all(descriptor: int, data: Buffer, position: int) -> None:
 
 
 def _read_all(descriptor: int, position: int, length: int) -> bytes:
-    """Read until `length` or the end of the file: one call may return less."""
+    """Read `length` bytes, or to the end of the file. One call of pread may return less."""
     found = os.pread(descriptor, length, position)
     if len(found) == length or not found:
         return found

@@ -1,20 +1,21 @@
-"""What a log on disk turns out to hold when it is opened, and what has to go.
+"""The recovery of a log when it is opened: find what it holds, and cut what is bad.
 
-* Batches above `synced` must be good and follow one another; all from the first that is not on is
-  cut, whatever valid bytes follow. Below `synced` the same is corruption, and the open fails.
-* With `track_synced`, bytes above `synced` are written again and synced before use: after a sync
-  that failed, pages may read well and be on no medium.
-* Each segment must end where the next begins, or records would be passed over in silence. A log
-  that begins above `log-start` has lost its first segments (`lost_start`): a leader has not got
-  them, so its followers would drop theirs.
+* Batches above `synced` must be good and follow one another. At the first that does not, the log
+  is cut, whatever valid bytes follow. Below `synced` this is corruption, and the open fails.
+* With `track_synced`, bytes above `synced` are written again and synced before use: after a failed
+  sync, pages may be readable although no medium has them.
+* Each segment must end where the next begins: otherwise readers would miss records silently. A log
+  that begins above `log-start` has lost its first segments (`lost_start`): if such a replica led,
+  its followers would drop theirs.
 * Everything else (indexes, epochs, snapshots) is built again from the batches.
-* What completed writes had put there and is gone (within a boot: a bad batch that no kill explains;
-  in any: an end below the high watermark's checkpoint) is told in `Recovered.damaged`. The marker
-  `damaged` is made before anything is cut, and stays until the owner says that no other node counts
-  on this log any more: the next start would find nothing wrong with what is left.
+* `Recovered.damaged` reports that records of completed writes are gone. Within one boot, a bad
+  batch that no kill explains shows it. In any boot, an end below the checkpoint of the high
+  watermark shows it. The marker `damaged` is made before anything is cut, for a later start would
+  find nothing wrong with the rest. It stays until the owner says that no other node depends on the
+  lost records.
 
-Whether the last run stopped cleanly is a matter of the log directory: see run_file. It decides
-only what is told of a cut; it is never a reason not to look at the tail.
+run_file.py says whether the last run of the log directory stopped cleanly. That decides only what
+is reported of a cut. The tail is always checked.
 """
 
 from __future__ import annotations
@@ -36,29 +37,29 @@ from quorate_quorum.log.torn import is_torn
 
 log = structlog.get_logger(__name__)
 
-#: Rewriting the tail copies this much at a time.
+#: The bytes that a rewrite of the tail copies at a time.
 _COPY_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Recovered:
-    """What an open found."""
+    """The result of an open."""
 
-    #: The directory's last run had stopped cleanly.
+    #: Whether the directory's last run stopped cleanly.
     was_clean: bool
-    #: The machine has not been booted since: completed writes are all there.
+    #: Whether the machine has not booted since: then all completed writes are there.
     same_boot: bool
-    #: Bytes at the end that were no valid batches, and are gone.
+    #: The bytes at the end that were not valid batches, and were cut.
     cut_bytes: int
-    #: Whole batches may have been cut: it was not just the write that a crash interrupted.
+    #: Whether whole batches may have been cut, and not only the write that a crash interrupted.
     lossy: bool
-    #: Why less is there than completed writes had put there, though the last run's tail should be
-    #: intact; "": that is not so.
+    #: Why records of completed writes are missing, although the last run's tail should be intact;
+    #: empty if that is not the case.
     damaged: str = ""
 
 
 class Recovery:
-    """One open of a log: fills its parts with what is there and is to be believed."""
+    """One open of a log. It fills the log's parts with what is on disk and good."""
 
     def __init__(self, parts: Parts, syncer: Syncer, run: Run, inspect: Inspect | None) -> None:
         self._parts = parts
@@ -72,16 +73,16 @@ class Recovery:
         self._inspect = inspect
         self._cut_bytes = 0
         self._lossy = False
-        #: See Recovered.
+        #: The reason for Recovered.damaged.
         self._damaged = ""
         self._is_marked_corrupt = False
-        #: A cut was under way, or is now.
+        #: Whether a cut was under way when the last run ended, or is now.
         self._is_cutting = False
-        #: All below survived a sync: what is bad there is corruption.
+        #: All bytes below this offset survived a sync: a bad batch there is corruption.
         self._synced = 0
 
     async def carry_out(self) -> None:
-        """Find what is there, cut what is bad, and make the rest sure."""
+        """Find the batches, cut the bad ones, and make the rest durable where that is in doubt."""
         if await self._directory.disk.exists(self._directory.path):
             await self._find()
         if self._config.salvage:
@@ -93,7 +94,7 @@ class Recovery:
         await self._finish()
 
     async def conclude(self) -> Recovered:
-        """The log can be used now: say what was found."""
+        """Return the result. The log can be used from now on."""
         if self._is_marked_corrupt:  # no batch that is left is bad
             await self._directory.unmark_durably(CORRUPT_FILE)
         if self._cut_bytes:
@@ -110,10 +111,10 @@ class Recovery:
             run.marker_present, run.same_boot, self._cut_bytes, self._lossy, self._damaged
         )
 
-    # What is there
+    # Find
 
     async def _find(self) -> None:
-        """Open what is there, and sweep away what crashes left behind."""
+        """Open the segments and checkpoints, and remove the files that crashes left behind."""
         directory = self._directory
         names = await directory.disk.list(directory.path)
         found = (offset_of(name, LOG) for name in names)
@@ -141,7 +142,7 @@ class Recovery:
         self._extent.is_changed = not self._run.marker_present
 
     async def _give_up_synced(self) -> None:
-        """What was synced is not what it was: judge each batch by itself."""
+        """For a salvage, set `synced` to 0: synced batches have changed, so each is checked."""
         synced = self._checkpoints.synced_slot.value
         if self._is_marked_corrupt:
             await self._mark_damaged("a bad batch was found in it while it was in use")
@@ -150,7 +151,7 @@ class Recovery:
             await self._checkpoints.synced_slot.write(0, -1, sync=True)
 
     async def _expect_nothing(self) -> None:
-        """There is no segment: then no checkpoint may promise a record."""
+        """Check the checkpoints of a log without a segment: none may cover a record."""
         synced = self._checkpoints.synced_slot.value
         if synced is not None and synced[0] > 0:
             self._synced = synced[0]
@@ -161,10 +162,10 @@ class Recovery:
                 await self._mark_damaged(f"there is no segment; {known[0]} was committed")
             await self._checkpoints.high_watermark_slot.write(0, -1, sync=True)
 
-    # What of it is good
+    # Check
 
     async def _check(self) -> None:
-        """Find the end of the good batches; raise if it lies below what was synced."""
+        """Find the end of the good batches. Raise if it lies below the synced end."""
         extent, segments = self._extent, self._segments
         slot = self._checkpoints.synced_slot.value
         self._synced = max(slot[0] if slot is not None else 0, extent.start)
@@ -206,20 +207,20 @@ class Recovery:
         self._extent.lost_start = known
 
     async def _known_epochs(self, epoch: int | None) -> EpochCache | None:
-        """Return the epochs' checkpoint, None if it is not that of the log that was synced."""
+        """Return the epochs of the checkpoint file; None if they do not fit the synced log."""
         start = self._extent.start
         known = await self._parts.epoch_file.read()
         if epoch is None:
-            return EpochCache()  # everything is scanned: no need of it
+            return EpochCache()  # the scan covers all batches, so the file is not needed
         if known is None or known.epoch_at(self._synced - 1) != epoch:
             return None
         known.truncate_from_start(start)
         if known.entries[0][1] > start:
-            return None  # a deletion came undone: the oldest batches are not in it
+            return None  # a power loss undid a deletion: the file lacks the oldest batches
         return known
 
     async def _scan_start(self, segment: Segment, *, from_start: bool) -> int:
-        """Give the first segment its index; return the position from which to scan."""
+        """Give the first segment its index. Return the position from which to scan."""
         segment.index = segment.new_index()
         if from_start:
             return 0
@@ -231,7 +232,7 @@ class Recovery:
         return index.last_entry[1]
 
     def _compare_epochs(self, known: EpochCache) -> None:
-        """The CRC does not cover a batch's epoch; the checkpoint says it once more."""
+        """Compare the batches' epochs with the checkpoint file: the CRC does not cover them."""
         scanned = [e for e in self._extent.epochs.entries if e[1] < self._synced]
         expected = [e for e in known.entries if e[1] < self._synced]
         if expected and scanned != expected:
@@ -243,10 +244,13 @@ class Recovery:
             f"{found}. Take the disk out of service and let the replica be fetched again"
         )
 
-    # What has to go
+    # Cut
 
     async def _cut(self, good: GoodEnd, bad: str) -> None:
-        """End the log where the good batches end, or before that segment if they do not fit it."""
+        """Cut the log where the good batches end.
+
+        If they end below the segment's base offset, the whole segment is removed.
+        """
         segments, at = self._segments, good.at
         segment = segments.all[at]
         end = segment.base_offset if good.offset is None else good.offset
@@ -272,14 +276,14 @@ class Recovery:
             await segment.cut(good.position, end)
 
     async def _mark_damaged(self, reason: str) -> None:
-        """Before anything is cut: the next start would find nothing wrong with what is left."""
+        """Mark the log as damaged before a cut: a later start finds nothing wrong with the rest."""
         self._damaged = self._damaged or reason
         await self._directory.mark_durably(DAMAGED_FILE)
 
-    # What is left
+    # Finish
 
     async def _finish(self) -> None:
-        """Make the log what it says of itself, durably where that was in doubt."""
+        """Make slots, epochs and snapshots fit the batches that are left, durably where needed."""
         extent, checkpoints = self._extent, self._checkpoints
         end = extent.end
         checkpoints.synced_end = self._synced
@@ -301,21 +305,27 @@ class Recovery:
         await self._parts.epoch_file.write_if_possible(extent.epochs)
 
     async def _compare_high_watermark(self) -> None:
-        """A cut lowers the checkpoint first, so one above the end means that records are gone."""
+        """Mark the log as damaged if the checkpoint is above its end.
+
+        A cut lowers the checkpoint first, so records are gone then.
+        """
         known, end = self._checkpoints.high_watermark_slot.value, self._extent.end
         is_sure = self._run.tail_intact or self._config.track_synced
         if known is not None and known[0] > end and is_sure:
             await self._mark_damaged(f"the log ends at {end}; {known[0]} was committed")
 
     async def _make_synced_sure(self) -> None:
-        """Acknowledgements count on `synced`; only the page cache may have it, after a kill."""
+        """Make `synced` durable: after a kill perhaps only the page cache has it."""
         if self._synced < self._extent.end:
             await self._write_tail_again()
         elif self._checkpoints.synced_slot.value is not None:
             await self._checkpoints.advance_synced(self._extent.end)
 
     async def _write_tail_again(self) -> None:
-        """What reads well may be on no medium: write all above `synced` again, then sync it."""
+        """Write all bytes above `synced` again, then sync them.
+
+        After a failed sync they may be readable although no medium has them.
+        """
         for segment, next_base in self._segments.with_next_base():
             if next_base <= self._synced:
                 continue

@@ -1,13 +1,12 @@
-"""What a log directory remembers of its last run: was it stopped cleanly, in which boot, did a
-sync fail.
+"""The last run of a log directory: whether it stopped cleanly, its boot, whether a sync failed.
 
-There is one `run` file and one `clean-stop` marker in a log directory (not in a log). A start reads
-both and reports them when it registers. They stay as they are until the registration is applied, so
-that a second start after a crash during loading reads the same verdict (KAFKA-10471). Then
-`begin_run` writes this boot's id, and only after that removes the marker, before the first append.
+A log directory (not a log) has one `run` file and one `clean-stop` marker. A start reads both and
+reports them when it registers. They stay unchanged until the registration is applied, so that a
+second start after a crash during loading reads the same verdict (KAFKA-10471). Then `begin_run`
+writes this boot's id, and after that removes the marker, before the first append.
 
-The file is made once, in one sector, and then has its size: on a disk without room it is written
-in place. A device writes a sector whole or not at all, and a damaged file is noticed.
+The file fits in one sector and keeps its size, so on a disk without room it is overwritten in
+place. A device writes a sector whole or not at all, and the CRC shows a damaged file.
 """
 
 from __future__ import annotations
@@ -29,39 +28,39 @@ _FILE_BYTES = 256
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What the last run left, seen from this one."""
+    """The last run of a log directory, as this run sees it."""
 
-    #: The last run synced and closed everything.
+    #: Whether the last run synced and closed everything.
     marker_present: bool
     #: The boot in which the last run began; None if unknown.
     boot_id: str | None
-    #: A sync failed: what was written after the last good one may read well and be on no medium.
+    #: Whether a sync failed: later writes may be readable although no medium has them.
     sync_failed: bool
-    #: The running kernel is the one of boot_id, so its page cache still has all writes.
+    #: Whether the running kernel is the one of boot_id: then its page cache still has all writes.
     same_boot: bool
-    #: There was a last run at all, as far as the directory shows.
+    #: Whether the directory shows that there was a last run at all.
     has_begun: bool = False
 
     @property
     def tail_intact(self) -> bool:
-        """All completed writes of the last run are there."""
+        """Whether all completed writes of the last run are there."""
         return self.marker_present or self.same_boot
 
 
-#: What is assumed of a directory of which nothing is known.
+#: The assumption for a directory whose last run is not known.
 UNKNOWN = Run(marker_present=False, boot_id=None, sync_failed=False, same_boot=False)
-#: What is known of a log that was closed, not cleanly, and is opened again within one run.
+#: For a log that was closed, not cleanly, and is opened again within one run.
 THIS_RUN = Run(marker_present=False, boot_id=None, sync_failed=False, same_boot=True)
 
 
 async def read_run(disk: Disk, log_dir: str) -> Run:
-    """Return the verdict on the last run. StorageError for a version that is not known."""
+    """Return the verdict on the last run. StorageError for an unknown version."""
     marker_present = await disk.exists(f"{log_dir}/{MARKER_FILE}")
     path = f"{log_dir}/{RUN_FILE}"
     if not await disk.exists(path):
         return Run(marker_present, None, sync_failed=False, same_boot=False)
     found = decode(path, await read_whole(disk, path))
-    if found is None:  # it was replaced atomically, so its medium is bad: trust nothing
+    if found is None:  # the file is written atomically, so the medium is bad: trust nothing
         return Run(
             marker_present=False, boot_id=None, sync_failed=True, same_boot=False, has_begun=True
         )
@@ -71,7 +70,7 @@ async def read_run(disk: Disk, log_dir: str) -> Run:
 
 
 async def begin_run(disk: Disk, log_dir: str) -> None:
-    """Begin this run's own verdict; call it after registration is applied, before any append."""
+    """Begin this run's verdict. Call it after the registration is applied, before any append."""
     await _write(disk, log_dir, disk.boot_id(), sync_failed=False, sync=True)
     marker = f"{log_dir}/{MARKER_FILE}"
     if await disk.exists(marker):
@@ -80,7 +79,7 @@ async def begin_run(disk: Disk, log_dir: str) -> None:
 
 
 async def set_sync_failed(disk: Disk, log_dir: str) -> None:
-    """Remember that a sync failed, as well as such a disk can; before it is reported."""
+    """Remember that a sync failed, durably if the disk still can. Call it before the report."""
     try:
         await _write(disk, log_dir, disk.boot_id(), sync_failed=True, sync=True)
     except OSError:
@@ -88,7 +87,7 @@ async def set_sync_failed(disk: Disk, log_dir: str) -> None:
 
 
 async def write_marker(disk: Disk, log_dir: str) -> None:
-    """Say that this run stopped cleanly; call it after all logs are synced and closed."""
+    """Mark that this run stopped cleanly. Call it after all logs are synced and closed."""
     content = f"{disk.boot_id() or _NONE}\n".encode()
     await replace_whole(disk, f"{log_dir}/{MARKER_FILE}", content)
 
@@ -121,7 +120,7 @@ async def _overwrite(disk: Disk, path: str, content: bytes, *, sync: bool) -> No
 def decode(path: str, content: bytes) -> tuple[str | None, bool] | None:
     """Return (boot id, whether a sync failed) of a `run` file; None if it is damaged.
 
-    StorageError for a version that is not known.
+    StorageError for an unknown version.
     """
     body, mark, crc = content.rpartition(b"crc=")
     try:

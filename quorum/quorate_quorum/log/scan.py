@@ -12,21 +12,21 @@ from quorate_quorum.log.segments import Segments
 
 @dataclass(frozen=True, slots=True)
 class GoodEnd:
-    """Where the good batches of a log end."""
+    """The place where the good batches of a log end."""
 
     #: One past the last good batch; None if the scan found none, and began inside a segment.
     offset: int | None
-    #: The segment, by its place, and the position in it.
+    #: The index of the segment in Segments.all, and the position in that segment.
     at: int
     position: int
-    #: What is wrong with what follows; None: nothing follows.
+    #: What is wrong with the batch that follows; None: no batch follows.
     bad: str | None
 
 
 class Scan:
-    """One scan: each batch must be good, follow the one before, and be of no older epoch.
+    """One scan. Each batch must be good, follow the one before it, and not be of an older epoch.
 
-    What it passes is noted in the indexes of the segments, and in `epochs`.
+    The scan notes good batches in the indexes of the segments and in `epochs`.
     """
 
     def __init__(
@@ -39,11 +39,11 @@ class Scan:
         self._segments = segments
         self._epochs = epochs
         self._inspect = inspect
-        #: Where the next batch must begin; None where the scan starts inside a segment.
+        #: The offset at which the next batch must begin; None if the scan starts inside a segment.
         self._expected = expected
 
     async def run(self, first: int, position: int) -> GoodEnd:
-        """Look at all batches from `position` of segment `first`, to the first bad one."""
+        """Check all batches from `position` of segment `first` on, up to the first bad one."""
         for at in range(first, len(self._segments.all)):
             segment = self._segments.all[at]
             if self._expected is not None and segment.base_offset != self._expected:
@@ -56,7 +56,7 @@ class Scan:
         return GoodEnd(self._expected, len(self._segments.all), 0, None)
 
     async def _pass(self, segment: Segment, position: int) -> tuple[int, str | None]:
-        """Go through one segment; return where its good batches end, and what is wrong there."""
+        """Scan one segment. Return where its good batches end, and what is wrong there."""
         segment.index = index = segment.index or segment.new_index()
         while position < segment.size:
             chunk = await segment.scan(position, checked=True, inspect=self._inspect)

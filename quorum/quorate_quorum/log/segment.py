@@ -1,7 +1,7 @@
 """One segment of a log: a file of batches named by its base offset, with its two indexes.
 
-The indexes live in memory while they are used; they reach the disk when the segment is closed or
-the log is stopped cleanly, and what a crash leaves without them is scanned when it is next read.
+The indexes are in memory while they are used. They are written when the segment is closed or the
+log is stopped cleanly. A segment without them, after a crash, is scanned at its next read.
 """
 
 from __future__ import annotations
@@ -18,18 +18,19 @@ from quorate_quorum.disk import Buffer, Disk, File, read_whole, replace_whole
 from quorate_quorum.log.index import OFFSET_ENTRY, SegmentIndex
 
 LOG, INDEX, TIME_INDEX, SNAPSHOT = ".log", ".index", ".timeindex", ".snapshot"
-#: A scan reads this much at a time, or one whole batch where that is larger; between two chunks
-#: the loop has a turn. It takes a few milliseconds to look at so many batches.
+#: A scan reads this many bytes at a time, or one whole batch if that is larger. Between two chunks
+#: the loop has a turn. A chunk has at most CHUNK_BATCHES_MAX batches: some milliseconds of work.
 CHUNK_BYTES = 64 * 1024
 CHUNK_BATCHES_MAX = 256
-#: Where a batch is looked for, its index entry is not further away than this as a rule.
+#: A lookup of a batch reads this many bytes from its index entry on: usually they hold the batch.
 LOOKUP_BYTES = 8 * 1024
-#: No batch is larger; a length beyond it is not one.
+#: The largest batch. A greater length is damage.
 BATCH_BYTES_MAX = 256 * 1024 * 1024
-#: Relative offsets and positions have four bytes, in Kafka's signed.
+#: The largest relative offset and position: they have four bytes, which Kafka reads as signed.
 RELATIVE_MAX = (1 << 31) - 1
 
-#: What a walk over batches needs: base_offset, batch_length; and at byte 23 last_offset_delta.
+#: The fields that a walk over batches reads: base_offset, batch_length; at byte 23
+#: last_offset_delta.
 _START = struct.Struct(">qi")
 _DELTA = struct.Struct(">i")
 _DELTA_AT = 23
@@ -37,7 +38,7 @@ _BEFORE_LENGTH = 12
 
 
 def file_name(offset: int, ending: str) -> str:
-    """Return Kafka's name of a file that begins at `offset`.
+    """Return the name that Kafka gives a file that begins at `offset`.
 
     >>> file_name(42, LOG)
     '00000000000000000042.log'
@@ -46,20 +47,24 @@ def file_name(offset: int, ending: str) -> str:
 
 
 def offset_of(name: str, ending: str) -> int | None:
-    """Return the offset in such a name, None if it is not one."""
+    """Return the offset in a name of file_name's form; None if the name has another form."""
     stem = name.removesuffix(ending)
     if stem == name or len(stem) != 20 or not stem.isascii() or not stem.isdigit():
         return None
     return int(stem)
 
 
-#: Looks at a batch whose CRC holds, in the order of the log; CorruptRecordError if it can't be.
+#: Checks a batch whose CRC is right. Called in the order of the log. CorruptRecordError if the
+#: batch is invalid.
 Inspect = Callable[[BatchHeader, Buffer], None]
 
 
 @dataclass(slots=True)
 class Chunk:
-    """Some batches of a scan, where the next begins, and why it can't go on (None: it can)."""
+    """Some batches of a scan. `position` is where the next batch begins.
+
+    `bad` says why the scan can't go on; None: it can.
+    """
 
     found: list[tuple[int, BatchHeader]]
     position: int
@@ -67,7 +72,7 @@ class Chunk:
 
 
 class Segment:
-    """A segment; `index` is None until it is asked for."""
+    """A segment. `index` is None until it is needed."""
 
     def __init__(
         self, disk: Disk, directory: str, base_offset: int, file: File, index_interval_bytes: int
@@ -78,7 +83,7 @@ class Segment:
         self.base_offset = base_offset
         self.file = file
         self.index: SegmentIndex | None = None
-        #: Bytes of whole, known batches; the file may have more while an append is under way.
+        #: The bytes of whole, known batches. The file may have more while an append is under way.
         self.size = file.size
         self._max_timestamp: int | None = None
 
@@ -97,8 +102,10 @@ class Segment:
         inspect: Inspect | None = None,
         bytes_max: int = CHUNK_BYTES,
     ) -> Chunk:
-        """Return the batches of the next chunk from `position`; with `checked`, their CRC holds,
-        and `inspect` finds nothing wrong with them. A chunk of many batches ends the turn.
+        """Return the batches of the next chunk, from `position` on.
+
+        With `checked`, batches have a right CRC and `inspect` accepts them. A chunk of many batches
+        ends the turn.
         """
         data = await self.file.read_at(position, min(bytes_max, self.size - position))
         chunk = self._look_at(data, position, checked=checked, inspect=inspect)
@@ -114,8 +121,9 @@ class Segment:
     def _look_at(
         self, data: bytes, position: int, *, checked: bool, inspect: Inspect | None
     ) -> Chunk | None:
-        """Return the batches in `data`, which was read at `position`; None if it holds but a part
-        of the first one.
+        """Return the batches in `data`, which was read at `position`.
+
+        None if `data` holds only a part of the first batch.
         """
         chunk = Chunk([], position)
         at = 0
@@ -148,12 +156,12 @@ class Segment:
         return chunk
 
     async def loaded_index(self) -> SegmentIndex:
-        """Return the index, from disk and completed from the batches if need be."""
+        """Return the index. If it is not in memory, load it and complete it from the batches."""
         if self.index is not None:
             return self.index
         index = await self.index_on_disk()
         await self._complete(index)
-        if self.index is None:  # else another reader was faster
+        if self.index is None:  # else another reader loaded it meanwhile
             self.index = index
         return self.index
 
@@ -166,13 +174,13 @@ class Segment:
         return self._max_timestamp
 
     def unload_index(self) -> None:
-        """Drop the index from memory; it is loaded again when it is asked for."""
+        """Drop the index from memory. It is loaded again when it is needed."""
         if self.index is not None:
             self._max_timestamp = self.index.max_timestamp
             self.index = None
 
     async def cut(self, position: int, end_offset: int) -> None:
-        """Cut the file at `position`, where `end_offset` begins; the caller syncs it."""
+        """Cut the file at `position`, where `end_offset` begins. The caller syncs it."""
         index = await self.loaded_index()
         await self.remove_index_files()
         await self.file.truncate(position)
@@ -181,11 +189,11 @@ class Segment:
         await self._complete(index)
 
     async def _complete(self, index: SegmentIndex) -> None:
-        """Note in the index what it does not cover yet."""
+        """Note the batches that the index does not cover yet."""
         await self.replay(index.last_entry[1], partial(self.add_to, index))
 
     async def replay(self, position: int, note: Callable[[int, BatchHeader], None]) -> None:
-        """Call `note` with each batch from `position` on, and where it lies."""
+        """Call `note` with the position and header of each batch, from `position` on."""
         while position < self.size:
             chunk = await self.scan(position, checked=False)
             for where, header in chunk.found:
@@ -195,7 +203,7 @@ class Segment:
                 raise CorruptRecordError(f"{self.file.path}: {chunk.bad}")
 
     async def index_on_disk(self) -> SegmentIndex:
-        """Return what the index files hold, if its last entry names a batch; else an empty one."""
+        """Return the index from disk; an empty one if its last entry does not name a batch."""
         index = self.new_index()
         contents = []
         for ending in (INDEX, TIME_INDEX):
@@ -210,7 +218,7 @@ class Segment:
         return index
 
     async def last_entry_on_disk(self) -> tuple[int, int]:
-        """Return the last entry of the offset index on disk, as it is; (-1, 0) if there is none."""
+        """Return the last entry of the offset index on disk, unchecked; (-1, 0) if none."""
         path = self.path(INDEX)
         if not await self._disk.exists(path):
             return -1, 0
@@ -225,7 +233,7 @@ class Segment:
         return last_offset, position
 
     async def names_a_batch(self, last_offset: int, position: int) -> bool:
-        """Tell whether a batch with this relative last offset lies at `position`."""
+        """Return whether a batch with this relative last offset lies at `position`."""
         try:
             header = parse_header(await self.file.read_at(position, HEADER_BYTES))
         except CorruptRecordError:
@@ -238,7 +246,7 @@ class Segment:
             index.add(last_offset, position, header.size, header.max_timestamp)
 
     async def write_index(self) -> None:
-        """Put the indexes on disk. An offset index there means that the time index is there too."""
+        """Write the indexes. The time index comes first: an offset index implies a time index."""
         index = await self.loaded_index()
         await replace_whole(self._disk, self.path(TIME_INDEX), index.encode_times())
         await replace_whole(self._disk, self.path(INDEX), index.encode_offsets())
@@ -246,7 +254,7 @@ class Segment:
     async def position_of(self, offset: int) -> int:
         """Return the position of the batch that holds `offset`, or of the first one after it.
 
-        The segment's size if there is none. CorruptRecordError for bytes that are no batches.
+        The segment's size if there is none. CorruptRecordError for bytes that are not batches.
         """
         index = await self.loaded_index()
         last_offset, position = index.floor(offset - self.base_offset)
@@ -265,13 +273,13 @@ class Segment:
         return position
 
     async def remove_index_files(self) -> None:
-        """Remove an index from disk that does not fit the batches, or soon will not."""
+        """Remove the index files, which do not fit the batches or soon will not."""
         for ending in (INDEX, TIME_INDEX):
             if await self._disk.exists(self.path(ending)):
                 await self._disk.remove(self.path(ending))
 
     async def remove(self) -> None:
-        """Remove the segment's files. The batches go first: what is left then is a leftover."""
+        """Remove the segment's files. The batches go first: an open removes leftover indexes."""
         await self.file.close()
         for ending in (LOG, INDEX, TIME_INDEX, SNAPSHOT):
             if await self._disk.exists(self.path(ending)):
@@ -281,10 +289,12 @@ class Segment:
 def walk(data: bytes, *, offset: int, end: int, bytes_max: int) -> tuple[int, int, int, int]:
     """Return (start, stop, next offset, bytes wanted) of the batches to hand out from `data`.
 
-    Those from `offset`'s on that end at or below `end`, whole, at most `bytes_max` bytes after
-    the first. If the first is cut, start == stop and bytes wanted says how long it is.
-    CorruptRecordError for a length that can't be, and where one batch does not follow the other:
-    offsets lie outside the CRC, and readers would pass over records silently.
+    These are whole batches from the one that holds `offset` on. They end at or below `end` and have
+    at most `bytes_max` bytes, except that the first may be larger. If `data` holds only a part of
+    the first, start == stop, and bytes wanted is its length.
+
+    CorruptRecordError for an impossible length, and if a batch does not follow the one before: the
+    CRC does not cover offsets, and readers would miss records silently.
     """
     at = 0
     start = -1
@@ -297,7 +307,7 @@ def walk(data: bytes, *, offset: int, end: int, bytes_max: int) -> tuple[int, in
         follows = base_offset == expected or (at == 0 and base_offset <= offset)
         if not (is_possible and follows):
             if start >= 0:
-                break  # hand out what is good first; a read that begins here raises
+                break  # hand out the good batches first; a read that begins here raises
             raise CorruptRecordError(
                 f"a batch of offset {base_offset} and length {length} where offset "
                 f"{max(expected, offset)} should be"

@@ -11,13 +11,13 @@ from quorate_quorum.log.directory import Directory
 from quorate_quorum.log.extent import Extent
 from quorate_quorum.log.segment import LOG, Segment, file_name
 
-#: Of how many closed segments the indexes stay in memory (at most 5 MiB each).
+#: How many closed segments keep their indexes in memory (at most 5 MiB each).
 INDEXES_MAX = 4
 
 
 @dataclass(frozen=True, slots=True)
 class SegmentInfo:
-    """A segment, as retention looks at it."""
+    """A segment, as retention sees it."""
 
     base_offset: int
     end_offset: int
@@ -26,10 +26,10 @@ class SegmentInfo:
 
 
 class Segments:
-    """See the module. `all` and `bases`, their base offsets, change together.
+    """The segments of one log. `bases` are the base offsets of `all`; both change together.
 
-    Each segment ends where the next begins. So that a crash leaves no gap, segments are removed
-    from one end only, each durably before the next.
+    Each segment ends where the next begins. Segments are removed from one end only, each durably
+    before the next, so that a crash leaves no gap.
     """
 
     def __init__(self, directory: Directory, extent: Extent, index_interval_bytes: int) -> None:
@@ -38,7 +38,7 @@ class Segments:
         self._index_interval_bytes = index_interval_bytes
         self.all: list[Segment] = []
         self.bases: list[int] = []
-        #: Closed segments whose index is in memory, the last used one last.
+        #: Closed segments whose index is in memory, the most recently used last.
         self._indexed: OrderedDict[int, Segment] = OrderedDict()
 
     @property
@@ -51,18 +51,21 @@ class Segments:
         return sum(segment.size for segment in self.all)
 
     def at(self, offset: int) -> int:
-        """Return the place in `all` of the segment that holds `offset`; -1 if it lies below all."""
+        """Return the index in `all` of the segment that holds `offset`; -1 if it is below all."""
         return bisect_right(self.bases, offset) - 1
 
     def with_next_base(self) -> list[tuple[Segment, int]]:
-        """Each segment, with where the next begins; the last has one past the end of the log."""
+        """Return each segment with the next one's base offset.
+
+        The last segment has one past the end of the log.
+        """
         if not self.all:
             return []
         next_bases = [*self.bases[1:], self._extent.end + 1]
         return list(zip(self.all, next_bases, strict=True))
 
     async def describe(self) -> list[SegmentInfo]:
-        """Describe each, oldest first; reads indexes that are not loaded."""
+        """Describe each segment, oldest first. Loads indexes that are not loaded."""
         found = []
         for segment, next_base in self.with_next_base():
             newest = await segment.max_timestamp()
@@ -72,7 +75,7 @@ class Segments:
         return found
 
     async def open(self, base_offset: int) -> None:
-        """Open the next segment that is on the disk."""
+        """Open a segment that is on the disk. Segments are opened oldest first."""
         self._add(base_offset, await self._directory.disk.open(self._path(base_offset)))
 
     async def begin(self) -> None:
@@ -94,10 +97,10 @@ class Segments:
         await self._directory.sync()
 
     async def move_last(self, offset: int) -> None:
-        """Empty the only segment and let it begin at `offset`; it is closed then.
+        """Empty the only segment, rename it to begin at `offset`, and close it.
 
-        A crash at any point leaves one of the two: a log without a segment would forget where it
-        was.
+        A crash leaves the old name or the new one. Without any segment the log would forget its
+        offset.
         """
         segment = self.all.pop()
         self.bases.pop()
@@ -110,13 +113,13 @@ class Segments:
         await self._directory.sync()
 
     async def position_of(self, segment: Segment, offset: int) -> int:
-        """Return Segment.position_of, and keep the index that it loaded for a while."""
+        """Return Segment.position_of. The index that it loaded stays in memory for a while."""
         position = await segment.position_of(offset)
         self.used_index_of(segment)
         return position
 
     def used_index_of(self, segment: Segment) -> None:
-        """Keep the indexes of the few closed segments that were used last."""
+        """Note a use of a segment's index. Only the INDEXES_MAX most recently used ones stay."""
         if segment is self.all[-1] or segment.index is None:
             return
         self._indexed[segment.base_offset] = segment

@@ -1,8 +1,8 @@
-"""A small file that holds two numbers, overwritten in place and never half written.
+"""A small file that holds two numbers. It is overwritten in place, and never half written.
 
-It has two slots in two sectors, written in turn; each carries a sequence number and a CRC, and
-the newest good one counts. So a write needs no rename: a torn one leaves the other.
-Which of them a log keeps: see checkpoints.
+It has two slots in two sectors, which are written in turn. Each has a sequence number and a CRC;
+the newest good slot counts. So a write needs no rename: a torn write leaves the other slot.
+checkpoints.py says which slot files a log has.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ SLOT_BYTES = 512
 VERSION = 1
 SLOT = struct.Struct(
     ">"
-    "4s"  # what it is
+    "4s"  # magic
     "I"  # version
-    "Q"  # sequence: the greater is the newer
+    "Q"  # sequence: the greater is newer
     "q"  # offset
     "q"  # epoch
 )
@@ -30,20 +30,20 @@ _MAGIC = b"QSLT"
 
 
 class SlotFile:
-    """The two slots of one path. The file is made by the first write."""
+    """The slot file at one path. The first write makes the file."""
 
     def __init__(self, disk: Disk, path: str) -> None:
         self._disk = disk
         self._path = path
         self._file: File | None = None
         self._sequence = 0
-        #: (offset, epoch) as last written; None if there is none that is whole.
+        #: (offset, epoch) as last written; None if no slot is whole.
         self.value: tuple[int, int] | None = None
-        #: The older slot has a higher offset: a lowering was interrupted, write it again.
+        #: Whether the older slot has a higher offset: a lowering was interrupted, so write again.
         self.is_half_lowered = False
 
     async def load(self) -> None:
-        """Read what is there; ReopenError for a version that is not known."""
+        """Read the slots. ReopenError for an unknown version."""
         if not await self._disk.exists(self._path):
             return
         content = await read_whole(self._disk, self._path)
@@ -57,20 +57,20 @@ class SlotFile:
             self.is_half_lowered = min(slots)[1][0] > self.value[0]
 
     async def write(self, offset: int, epoch: int, *, sync: bool = False) -> bool:
-        """Write the next slot, or both durably if `sync`; return whether that made the file."""
+        """Write the next slot; with `sync`, both, durably. Return whether that made the file."""
         file, made = await self._opened()
         await self._write_next(file, offset, epoch)
         if sync:
-            # Into both slots: whatever happens to the next writes, nothing older comes back.
+            # Write both slots: then no failure of a later write can bring back an older value.
             await file.sync()
             await self._write_next(file, offset, epoch)
             await file.sync()
         return made
 
     async def advance(self, offset: int, epoch: int) -> bool:
-        """Write the next slot durably; return whether that made the file.
+        """Write the next slot durably. Return whether that made the file.
 
-        One sync is enough where the value never falls: a torn write leaves a lower bound.
+        One sync is enough for a value that never falls: a torn write leaves a lower bound.
         """
         file, made = await self._opened()
         await self._write_next(file, offset, epoch)
@@ -78,7 +78,7 @@ class SlotFile:
         return made
 
     async def reserve(self) -> bool:
-        """Take the room that it needs; return whether that made the file."""
+        """Make the file at its full size. Return whether it was new."""
         return (await self._opened())[1]
 
     async def _opened(self) -> tuple[File, bool]:

@@ -1,7 +1,7 @@
-"""Syncs of a log: each covers all that was appended when it began, for all callers that wait.
+"""Syncs of a log. Each covers all that was appended when it began, for all callers that wait.
 
-After the first sync that failed the log is of no use any more: the pages that it was to write may
-read well and be on no medium, so another sync that succeeds would prove nothing.
+After the first failed sync the log can't be used any more: pages may be readable although no medium
+has them, so a later sync that succeeds would prove nothing.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from quorate_quorum.log.segment import Segment
 
 
 class Syncer:
-    """Syncs one log: the segments, then the names, then the slot that says so."""
+    """Syncs one log: first the segments, then the names, then the slot `synced`."""
 
     def __init__(self, parts: Parts) -> None:
         self._guard = parts.guard
@@ -28,7 +28,7 @@ class Syncer:
         self._background: asyncio.Task[None] | None = None
 
     async def sync_to(self, end: int) -> None:
-        """Sync all below `end`; several callers share one sync."""
+        """Sync all records below `end`. Several callers share one sync."""
         self._guard.check()
         async with self._syncing:
             while self._is_due(end):
@@ -50,7 +50,10 @@ class Syncer:
                     raise self._error("sync failed", error) from error
 
     def sync_in_background(self, end: int) -> None:
-        """Sync a segment that was closed at `end`, one at a time: see `wait_for_background`."""
+        """Sync a segment that was closed at `end`.
+
+        One at a time: the caller calls wait_for_background first.
+        """
         self._background = asyncio.create_task(self._sync_closed(end))
 
     async def wait_for_background(self) -> None:
@@ -75,7 +78,7 @@ class Syncer:
         return not is_synced or self._directory.has_unsynced_names
 
     def _covered_with(self, end: int) -> int:
-        """Return how far a sync up to `end` reaches: one of the active segment, to its end."""
+        """Return how far a sync up to `end` reaches: the active segment is synced as a whole."""
         active_base = self._segments.bases[-1] if self._segments.bases else 0
         return end if end <= active_base else self._extent.end
 
@@ -83,11 +86,11 @@ class Syncer:
         try:
             await segment.file.sync()
         except OSError as error:
-            if segment in self._segments.all:  # else it was removed, and needs none
+            if segment in self._segments.all:  # else it was removed, and needs no sync
                 raise self._error("sync failed", error) from error
 
     def _error(self, what: str, error: OSError) -> StorageError:
-        """Return what to raise; a sync that did not even begin may be tried again."""
+        """Return the exception to raise. A sync that did not begin may be tried again."""
         text = f"{self._directory.path}: {what}"
         passing = storage_error(text, error, nothing_done=True)
         return passing if isinstance(passing, TryAgainError) else self._guard.fail(what, error)

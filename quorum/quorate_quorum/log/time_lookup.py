@@ -1,4 +1,4 @@
-"""Which record is the first at or after a time: by the time indexes, then batch by batch."""
+"""The search for the first record at or after a time: by the time indexes, then batch by batch."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from quorate_quorum.disk import Disk
 from quorate_quorum.log.segment import Segment
 from quorate_quorum.log.segments import Segments
 
-#: A larger batch is searched for a time in a thread.
+#: The largest batch that is searched in the loop's turn; a larger one is searched in a thread.
 SEARCHED_IN_A_TURN_BYTES = 32 * 1024
 
 
@@ -19,7 +19,7 @@ async def first_at(
 ) -> tuple[int, int] | None:
     """Return (offset, timestamp) of the first record below `end` at or after the timestamp.
 
-    OSError, CorruptRecordError.
+    Raises OSError, CorruptRecordError.
     """
     for segment in list(segments.all):
         if segment.base_offset >= end:
@@ -65,10 +65,10 @@ async def _search(
 async def _first_in(
     disk: Disk, batch: bytes, header: BatchHeader, timestamp_ms: int
 ) -> tuple[int, int] | None:
-    """Return the first record of a batch, None if the header promised too much.
+    """Return the first record of a batch at or after the time; None if the batch has none.
 
-    Brokers do not look into batches: producers may write one that does not decode, or whose codec
-    is not installed here. Of such a one the header answers.
+    Brokers do not look into batches: a producer may write a batch that does not decode, or whose
+    codec is not installed here. For such a batch the answer comes from its header.
     """
     with suppress(CorruptRecordError, UnsupportedError):
         if decompressed_size_bound(batch, header) <= SEARCHED_IN_A_TURN_BYTES:

@@ -1,10 +1,10 @@
-"""Was a bad end of a log the write that a kill interrupted, or is it damage?
+"""The test whether a bad end of a log is a write that a kill interrupted, or damage.
 
-Within one boot a write leaves a first part of its bytes, for the kernel lengthens a file only by
-what it has copied. So a torn batch has fewer bytes than it says, and nothing follows it. A batch
-that has all its bytes, or that other batches of this log follow, was written whole and has changed
-since: then the replica has lost what its completed writes had put there. The CRC does not cover
-the length, so where the length is what has changed, the CRC still tells where the batch ended.
+Within one boot, an interrupted write leaves the first part of its bytes, for the kernel lengthens a
+file only by what it has copied. So a torn batch has fewer bytes than its length says, and nothing
+follows it. If a bad batch has all its bytes, or other batches of this log follow it, then it was
+written whole and has changed since: the replica has lost records of completed writes. The CRC does
+not cover the length, so even if the length has changed, the CRC still shows where the batch ended.
 """
 
 from __future__ import annotations
@@ -19,18 +19,20 @@ from quorate.record.batch import HEADER_BYTES, check, parse_header
 from quorate_quorum.disk import File
 from quorate_quorum.log.segment import BATCH_BYTES_MAX
 
-#: base_offset and batch_length, which stand before all that the length counts.
+#: The bytes of base_offset and batch_length: the length counts what follows them.
 _BEFORE = 12
-#: The CRC stands before what it covers.
+#: The position in a batch from which the CRC covers the bytes. The CRC itself is just before it.
 _CRC_COVERS_FROM = 21
-#: Batches whose CRC is computed in the search; a tail that looks like more of them is damage.
+#: How many batches the search checks by CRC. A tail with more bytes that look like batches counts
+#: as damage.
 _CHECKED_MAX = 64
 _READ_BYTES = 1 << 20
 
 
 async def is_torn(file: File, position: int, size: int, next_offset: int) -> bool:
-    """Tell whether the bytes from `position` to `size`, where the batch at `next_offset` should
-    be, are the first part of a write.
+    """Return whether the bytes from `position` to `size` are the first part of a write.
+
+    The batch with offset `next_offset` should be there.
     """
     start = await file.read_at(position, _BEFORE)
     if len(start) < _BEFORE:
@@ -45,8 +47,10 @@ async def is_torn(file: File, position: int, size: int, next_offset: int) -> boo
 
 
 async def _is_whole(file: File, position: int, size: int) -> bool:
-    """Tell whether a batch that says to be longer ends before `size`, by its CRC: at any of the
-    last bytes, where a torn write may follow it, or where the next batch may begin.
+    """Return whether the CRC shows that a batch ends before `size`, though its length says more.
+
+    The CRC is tried at each of the last bytes, for a torn write may follow the batch, and wherever
+    the next batch may begin.
     """
     head = await file.read_at(position, HEADER_BYTES)
     if len(head) < HEADER_BYTES:
@@ -67,7 +71,7 @@ async def _is_whole(file: File, position: int, size: int) -> bool:
 
 
 def _ends(data: bytes, offset_prefix: bytes, left: int) -> list[int]:
-    """Where in `data` a batch may end; `left`: the bytes from its start to the end of the file."""
+    """Return where in `data` a batch may end. `left`: bytes from its start to the file's end."""
     starts = re.finditer(b"(?=" + re.escape(offset_prefix) + b")", data[:left])
     found = {start.start() for start in islice(starts, _CHECKED_MAX)}
     last = range(max(left - HEADER_BYTES, 0), left + 1)
@@ -75,7 +79,10 @@ def _ends(data: bytes, offset_prefix: bytes, left: int) -> list[int]:
 
 
 async def _has_a_later_batch(file: File, position: int, size: int, after: int) -> bool:
-    """Look for a whole batch with an offset above `after`: a length may be what has changed."""
+    """Return whether a whole batch with an offset above `after` follows.
+
+    The length of the bad batch may have changed, so every position is tried.
+    """
     looks_like_one = re.compile(
         b"(?=" + re.escape(after.to_bytes(8, "big")[:4]) + b".{12}\x02)", re.DOTALL
     )
