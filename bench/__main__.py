@@ -8,7 +8,7 @@
     failover  kill -9 of a leading broker: the longest silence on a partition that it led
     quorum    commits of three voters, by stage; a new leader; 30,000 partitions
 
-`python -m bench --only quorum --runs 5 --json`. The machine has the last word: compare on one only.
+`python -m bench --only quorum --runs 5 --json`. Figures of different machines can not be compared.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ def failover() -> Figures:
 
 
 def commits_and_leaders() -> Figures:
-    """What of the quorum varies from run to run."""
+    """The figures of the quorum that vary from run to run."""
     return quorum.commit() | quorum.leader()
 
 
@@ -122,12 +122,12 @@ BENCHES: dict[str, Callable[[], Figures]] = {
     "failover": failover,
     "quorum": commits_and_leaders,
 }
-#: What takes long and varies little, or is a median of many already: measured once.
+#: Benches that run once: they take long and vary little, or give a median of many already.
 ONCE: dict[str, tuple[Callable[[], Figures], ...]] = {
     "quorum": (stages.stages, quorum.topics, current.current),
 }
 
-#: What is promised of a figure's median: at most, or at least.
+#: The targets of a figure's median: at most, or at least.
 AT_MOST = {
     "commit, one caller, p50, ms": 2.5,
     "commit, one caller, p99, ms": 8.0,
@@ -142,7 +142,7 @@ AT_LEAST = {"commits by 100 callers, requests/s": 2500.0}
 
 
 def target_of(figure: str, middle: float) -> str:
-    """Return what was promised, and whether it holds; empty where nothing was."""
+    """Return a figure's target, and whether it is met; empty if the figure has no target."""
     if figure in AT_MOST:
         return f"at most {AT_MOST[figure]:g}: {'yes' if middle <= AT_MOST[figure] else 'NO'}"
     if figure in AT_LEAST:

@@ -33,13 +33,13 @@ TOPICS_PER_REQUEST = 100
 #: Registered here; the cluster's own broker, 0, is the new one.
 REGISTERED = (1, 2, 3)
 NEW = 0
-#: So often that what is new comes by a snapshot and the log behind it, as in an old cluster.
+#: Small, so that a new broker gets a snapshot and the log behind it, as in an old cluster.
 SNAPSHOT_BYTES = 1 << 20
 PATIENCE_MS = int(PATIENCE_S * 1000)
 
 
 class PatientVoters(Voters):
-    """Voters that fence nobody: one process keeps the leases of three, and asks for all besides."""
+    """Voters that fence no broker: one busy process heartbeats for three brokers."""
 
     def _program(self, node: Node) -> list[str]:
         program = super()._program(node)
@@ -49,7 +49,7 @@ class PatientVoters(Voters):
 
 
 class OldVoters(PatientVoters):
-    """Those that have taken snapshots."""
+    """Patient voters that take snapshots."""
 
     def _program(self, node: Node) -> list[str]:
         program = super()._program(node)
@@ -132,7 +132,7 @@ async def _create(client: QuorumClient, first: int) -> None:
 
 
 async def _watch_s(cluster: Voters, offset: int) -> float:
-    """Return how long a new image takes to what is committed now."""
+    """Return how long a new image takes until it holds all that is committed now."""
     async with new_client(cluster) as client:
         started = time.perf_counter()
         await client.start()

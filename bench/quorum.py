@@ -52,7 +52,7 @@ BROKERS = 3
 TOPICS_PER_REQUEST = 500
 ONE_TRY_MS = 2000
 LEADERLESS_MAX_S = 30.0
-#: A voter that was caught up so lately is there.
+#: A voter that was caught up within this time counts as caught up.
 CAUGHT_UP_MS = 500
 
 
@@ -84,7 +84,7 @@ async def _commit(cluster: Voters) -> Figures:
 
 
 class Cpu(NamedTuple):
-    """Seconds of CPU, of each kind of process."""
+    """Seconds of CPU that each kind of process used."""
 
     leader: float
     followers: float
@@ -94,7 +94,7 @@ class Cpu(NamedTuple):
         return Cpu(*(now - then for now, then in zip(self, before, strict=True)))
 
     def figures(self, load: str, count: int) -> Figures:
-        """What one of `count` commits cost."""
+        """Return the CPU time that one of `count` commits cost."""
         names = ("leader", "two followers", "asking process")
         return {
             f"  {load}, CPU a commit, {name}, us": [seconds / count * 1e6]
@@ -128,7 +128,7 @@ async def _loaded(client: QuorumClient, until: float) -> int:
 
 
 def leader() -> Figures:
-    """From the signal to a leader until another one has committed a proposal."""
+    """The time from a signal to the leader until its successor has committed a proposal."""
     with running(Voters) as cluster:
         return ask(_leader(cluster))
 
@@ -145,13 +145,13 @@ async def _leader(cluster: Voters) -> Figures:
 
 
 async def _without_leader_s(cluster: Voters, client: QuorumClient, number: signal.Signals) -> float:
-    """Signal the leader; start it again only when the time is taken."""
+    """Signal the leader and return the time without one. Start it again only then."""
     await _committed(client)
     gone = client.leader_id
     started = time.perf_counter()
     cluster.signal(gone, number)
     moved = False
-    while not moved:  # what is proposed when the successor is known commits there
+    while not moved:  # a proposal after the successor is known commits at the successor
         moved = client.leader_id not in (gone, -1)
         await _committed(client)
     took_s = time.perf_counter() - started
@@ -162,7 +162,7 @@ async def _without_leader_s(cluster: Voters, client: QuorumClient, number: signa
 
 
 async def _whole(client: QuorumClient) -> None:
-    """Wait until every voter has all: the next one to go must not leave one alone."""
+    """Wait until every voter has caught up: else the next kill leaves one voter with the log."""
     async with asyncio.timeout(PATIENCE_S):
         while True:
             await _committed(client)
@@ -179,7 +179,7 @@ async def _whole(client: QuorumClient) -> None:
 
 
 async def _committed(client: QuorumClient) -> None:
-    """Propose until it is committed; what failed may be committed too, and does no harm."""
+    """Propose until a proposal is committed. A failed one may be committed, too; no harm."""
     async with asyncio.timeout(LEADERLESS_MAX_S):
         while True:
             try:
@@ -194,7 +194,7 @@ def topics() -> Figures:
     """30,000 partitions: what they weigh in memory and in a snapshot, and how long they load.
 
     In this process: the same code runs in voters and brokers. `stall` is the longest turn of the
-    controller's loop (decide, replay, encode), or of anybody's who follows (decode, replay).
+    controller's loop (decide, replay, encode), or of a follower's loop (decode, replay).
     """
     collect_garbage_rarely()  # as nodes do
     image, stalls_ms = _filled()
@@ -236,7 +236,7 @@ def _filled() -> tuple[MetadataImage, list[float]]:
 
 
 def _large() -> Figures:
-    """One topic of 10,000 partitions is made, then the broker that leads a third is fenced."""
+    """Make one topic of 10,000 partitions, then fence the broker that leads a third of them."""
     request = CreateTopicsRequest()
     request.topics.add(
         name="large", topic_id=b"l" * 16, num_partitions=10_000, replication_factor=3
@@ -253,7 +253,7 @@ def _large() -> Figures:
 
 
 def _decided(image: MetadataImage, request: CreateTopicsRequest) -> tuple[MetadataImage, float]:
-    """Do what a reign does for a request; return the next image and its longest turn in ms."""
+    """Carry out a request as a reign does; return the next image, and the longest turn in ms."""
     creation, turns_ms, is_done = Creation(request), [], False
     while not is_done:
         context = Context(now_ms=0, next_offset=image.offset, new_id=lambda: os.urandom(16))
@@ -290,7 +290,7 @@ def _proposed(image: MetadataImage, events: Sequence[MetadataEvent]) -> Metadata
 
 
 def _followed_ms(image: MetadataImage, events: Sequence[MetadataEvent]) -> float:
-    """Take the events in as everybody does who follows the log."""
+    """Apply the events as a follower of the log does; return the time in ms."""
     if not events:
         return 0.0
     batch = encode_events(events, base_offset=image.offset, epoch=1, timestamp_ms=0)

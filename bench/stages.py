@@ -28,7 +28,7 @@ CALLS = 1000
 WARM_UP = 200
 TRANSPORT = "gRPC streams, TCP"
 
-#: In the order of the way of a commit.
+#: The stages of a commit, in their order.
 STAGES = (
     "asker encodes and sends, leader decodes",
     "leader decides and appends",
@@ -44,13 +44,13 @@ LEADER_SYNC = "(leader's own sync, meanwhile)"
 
 
 class TracedVoters(Voters):
-    """Voters with a clock at their doors."""
+    """Voters that record the time at which messages enter and leave."""
 
     def _program(self, node: Node) -> list[str]:
         return ["bench.traced_voter", "--config", str(node.folder / "config.toml")]
 
     def marks(self) -> dict[int, Marks]:
-        """What each voter has written down; after stop()."""
+        """The marks that each voter has written; call it after stop()."""
         return {
             voter.id: [(when, what) for when, what in json.loads(read(voter.folder / TRACE))]
             for voter in self.voters
@@ -130,13 +130,13 @@ class _Trace:
             self._times.setdefault(what, []).append(when)
 
     def first(self, what: str, after: float, before: float) -> float | None:
-        """When that happened first in a span of time."""
+        """The time of the first such mark in a span of time."""
         times = self._times.get(what, [])
         index = bisect_left(times, after)
         return times[index] if index < len(times) and times[index] <= before else None
 
     def last(self, what: str, after: float, before: float) -> float | None:
-        """When that happened last in a span of time."""
+        """The time of the last such mark in a span of time."""
         times = self._times.get(what, [])
         index = bisect_right(times, before) - 1
         return times[index] if index >= 0 and times[index] >= after else None

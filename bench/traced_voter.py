@@ -26,21 +26,21 @@ from quorate_quorum.raft.driver.node import RaftNode
 from quorate_quorum.raft.machine.events import FetchAnswered, FetchReceived, Saved, Written
 
 TRACE = "trace.json"
-#: Most marks kept: beyond, the first ones are enough.
+#: Marks that are kept. Later ones are dropped: the first ones are enough.
 MARKS_MAX = 1_000_000
 
-#: (seconds, what): the offset that an event speaks of is not needed, for one caller asks.
+#: (seconds, what). Offsets are not needed: one caller makes one call at a time.
 marks: list[tuple[float, str]] = []
 
 
 def mark(what: str) -> None:
-    """Note that something happens now."""
+    """Record that something happens now."""
     if len(marks) < MARKS_MAX:
         marks.append((time.monotonic(), what))
 
 
 def _before(owner: type, name: str, what: Callable[..., str | None]) -> None:
-    """Mark each call of a method; `what` names it from the arguments, None for not of interest."""
+    """Mark each call of a method. `what` names the mark from the arguments; None: no mark."""
     method = getattr(owner, name)
 
     @functools.wraps(method)
@@ -66,7 +66,7 @@ def _event(event: object) -> str | None:
 
 
 def trace() -> None:
-    """Put the clock at the doors."""
+    """Record the times at which messages enter and leave this process's rooms."""
     _before(ControllerService, "_forward", lambda request: "arrived")
     _before(RaftNode, "propose", lambda epoch, events: "decided")
     _before(RaftLoop, "step", _event)

@@ -25,7 +25,7 @@ from quorate_quorum.node.environment import Environment
 from quorate_quorum.node.process import loop_factory
 
 PATIENCE_S = 60.0
-#: One small event of the metadata log: what an etcd bench calls a put of one key.
+#: Setting it is one small event of the metadata log: a put of one key in etcd's benches.
 SETTING = "retention.ms"
 
 
@@ -49,7 +49,7 @@ V = TypeVar("V", bound=Voters)
 
 @contextlib.contextmanager
 def running(kind: type[V], count: int = 3) -> Iterator[V]:
-    """Run that many voters in a folder of their own, on disks that are synced; stop them after."""
+    """Run `count` voters in a folder of their own, with real syncs; stop them at the end."""
     with tempfile.TemporaryDirectory(prefix="quorate-bench-", ignore_cleanup_errors=True) as folder:
         cluster = kind(Path(folder), Shape(voters=count, brokers=1, port=free_port(count)))
         cluster.prepare()
@@ -61,9 +61,9 @@ def running(kind: type[V], count: int = 3) -> Iterator[V]:
 
 
 def ask(program: Coroutine[Any, Any, T]) -> T:
-    """Run the asking side on the loop that brokers have, whose door it stands for.
+    """Run the client's program on an event loop of the kind that brokers have.
 
-    It is always the same one: gRPC is at a loss when a process has had another before.
+    All calls use one loop: gRPC fails in a process that has used another loop before.
     """
     return _runner().run(program)
 
@@ -77,7 +77,7 @@ def _runner() -> asyncio.Runner:
 
 @asynccontextmanager
 async def new_client(cluster: Voters) -> AsyncIterator[QuorumClient]:
-    """Give a door that nobody has gone through: its image is empty until it is started."""
+    """Yield a client of the quorum that is not started: its image is empty."""
     network = GrpcNetwork()
     config = BrokerConfig(
         node_id=0,
@@ -100,7 +100,7 @@ async def new_client(cluster: Voters) -> AsyncIterator[QuorumClient]:
 
 @asynccontextmanager
 async def door(cluster: Voters) -> AsyncIterator[QuorumClient]:
-    """Open the door that brokers have; wait until the quorum answers through it."""
+    """Yield a started client of the quorum, as brokers have, once the quorum answers it."""
     async with new_client(cluster) as client:
         await client.start()
         async with asyncio.timeout(PATIENCE_S):

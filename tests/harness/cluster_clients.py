@@ -28,17 +28,17 @@ T = TypeVar("T")
 
 TOPIC = "events"
 PARTITIONS = 3
-#: For what an administrator asks again until it is done.
+#: How long an administrator repeats a request until it is done.
 ADMIN_S = 60.0
 
 
 class Clients:
-    """See the module. Each method is the main program of a process of its own."""
+    """The clients of one cluster. Each method is the main program of a process of its own."""
 
     def __init__(self, cluster: SimulatedCluster, shape: Shape, chance: random.Random) -> None:
         self.cluster, self.shape, self.chance = cluster, shape, chance
         self.history = History()
-        #: Records may be lost or unreadable for a while; the consumer may be told so.
+        #: Whether records may be unreadable, or lost: then the consumer may raise errors of it.
         self.is_damaged: Callable[[], bool] = lambda: False
         self.is_loss_possible: Callable[[], bool] = lambda: False
         self.stop = False
@@ -85,7 +85,7 @@ class Clients:
         delivery.add_done_callback(partial(self._noted, value))
 
     async def _given_up(self, call: Awaitable[T]) -> T | None:
-        """Await it for a moment; None if it was cancelled."""
+        """Await a call for a moment, then cancel it; None if it had not ended."""
         task = asyncio.ensure_future(call)
         try:
             await asyncio.sleep(self.chance.choice((0.0, 0.0, 0.001, 0.01)))
@@ -130,7 +130,7 @@ class Clients:
                 self._saw(record.partition, record.offset, record.value)
 
     async def _next(self, consumer: Consumer) -> AnyRecord | None:
-        """Return the next record; None if its caller gave up, or was told of an error."""
+        """Return the next record; None if the call was cancelled, or raised an allowed error."""
         try:
             if self.shape.cancels and self.chance.random() < 0.2:
                 return await self._given_up(consumer.getone())
@@ -158,7 +158,7 @@ class Clients:
             raise Violation(f"{TOPIC}-{partition} offset {offset} was {before!r}, now {value!r}")
 
     async def read_all(self) -> None:
-        """Read the topic as it is in the end, from its start."""
+        """Read the whole topic at the end of the run."""
         history = self.history
         history.final = {number: [] for number in range(PARTITIONS)}
         async with Consumer(

@@ -33,12 +33,12 @@ class Damage:
 
     @property
     def directory(self) -> str:
-        """The replica's."""
+        """The directory of the replica that was hit."""
         return self.path.rpartition("/")[0]
 
     @property
     def is_there(self) -> bool:
-        """Whether nobody has removed it, or written it again."""
+        """Whether the changed byte is still on the disk: not removed, not written again."""
         if self.path not in dict(self.disk.files()):
             return False
         content = self.disk.content(self.path)
@@ -53,14 +53,14 @@ class Damages:
     all_in_sync: Callable[[], bool]
     now_s: Callable[[], float]
     hurt: dict[str, list[Damage]] = field(default_factory=dict)
-    #: More brokers were hurt at a time than is promised to survive.
+    #: Whether more brokers were hurt at one time than the cluster is promised to survive.
     exceeded: bool = False
     _last_s: float = -1.0
 
     def may_hurt(self, node: SimulatedNode) -> bool:
         """Whether this broker may be hurt now; it then counts as hurt."""
         now_s = self.now_s()
-        # Of what is hurt in this same instant nobody knows yet.
+        # all_in_sync() can not see damage of this same instant yet.
         if now_s > self._last_s and self.all_in_sync() and not self._is_any_there():
             self.hurt.clear()
         allowed = 3 if self.shape.beyond else self.shape.damaged_max

@@ -1,8 +1,8 @@
 """Faults of a simulated cluster, drawn from the seed as a plan before anything runs.
 
-A fault has its own sub-seed and is undone after its time; several may last at once. What acks=all
-does not promise to survive is not done, but in seeds whose shape says so: see cluster_shape and
-cluster_damage.
+A fault has its own sub-seed and is undone after its time; several may last at once. Faults
+that acks=all does not promise to survive are done only in seeds whose shape says so (`beyond`): see
+cluster_shape and cluster_damage.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from quorate_testing.simulated.links import LinkQuality
 from tests.harness.cluster_damage import Damages, flip, replica_directories
 
 RESTART_S = 0.7
-#: What a node that a fault of its disk stops has to stop in.
+#: Time in which a node stops after a fault of its disk.
 STOP_S = 6.0
 
 
@@ -99,11 +99,11 @@ class Nemesis:
         self.cluster.start_all()
 
     def is_excused(self, node: SimulatedNode) -> bool:
-        """Whether a fault of its disk explains that a node stopped itself."""
+        """Whether a fault of the node's disk is a reason for it to stop itself."""
         return self.excuses[node.name] > 0
 
     def excuse_ends(self, node: SimulatedNode) -> None:
-        """A fault of its disk explains no more that it stops itself."""
+        """From now on this fault of the disk is no reason for the node to stop itself."""
         self.excuses[node.name] -= 1
 
     # -- down and up
@@ -123,7 +123,7 @@ class Nemesis:
             self.cluster.start(node.name)
 
     async def _restart(self) -> None:
-        """What a supervisor does."""
+        """Start again, as a supervisor does, the nodes that no fault keeps down."""
         while True:
             await asyncio.sleep(RESTART_S)
             for node in self.cluster.nodes.values():
@@ -137,7 +137,7 @@ class Nemesis:
 
 @dataclass(slots=True)
 class _Doing:
-    """One fault being done; each method returns whether there was anything to do it to."""
+    """One fault under way. Each kind's method returns False if it found nothing to act on."""
 
     nemesis: Nemesis
     fault: Fault
@@ -279,7 +279,7 @@ class _Doing:
         return await self._excused(node)
 
     async def failed_sync(self) -> bool:
-        """Nobody knows what is on the medium then: of a broker it counts as damage."""
+        """After it the content of the disk is unknown: at a broker it counts as damage."""
         (node,) = self.some(1)
         if not (node.is_voter or self.nemesis.damages.may_hurt(node)):
             return False
@@ -287,7 +287,7 @@ class _Doing:
         return await self._excused(node)
 
     async def _excused(self, node: SimulatedNode) -> bool:
-        """While this lasts its node may stop itself. The supervisor starts it again."""
+        """While the fault lasts the node may stop itself; the supervisor starts it again."""
         self.nemesis.excuses[node.name] += 1
         await self.lasts()
         node.disk.mend()
@@ -307,7 +307,7 @@ class _Doing:
         return await self._flip("metadata")
 
     async def _flip(self, part: str) -> bool:
-        """Of a broker that is killed and comes back, or goes on and does not know."""
+        """Flip a bit on a broker's disk: the broker is killed and comes back, or runs on."""
         node, nemesis = self.a_broker(), self.nemesis
         if not nemesis.damages.may_hurt(node):
             return False

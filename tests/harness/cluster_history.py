@@ -1,4 +1,4 @@
-"""What the clients of a simulated cluster were told and saw, and what may be said of it."""
+"""The history of the clients of a simulated cluster, and the judge of it."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ class History:
     #: value -> (partition, offset)
     acked: dict[bytes, tuple[int, int]] = field(default_factory=dict)
     failed: dict[bytes, QuorateError] = field(default_factory=dict)
-    #: Given up by their caller before anybody was told.
+    #: Sends that their caller gave up before an answer.
     unsure: dict[bytes, None] = field(default_factory=dict)
-    #: What lies at (partition, offset), by whoever read it first.
+    #: (partition, offset) -> the value that the first reader found there.
     seen: dict[tuple[int, int], bytes] = field(default_factory=dict)
-    #: What the consumer that lives all the time has seen.
+    #: Values that the consumer which runs all the time has read.
     live: dict[bytes, None] = field(default_factory=dict)
     reads: int = 0
     #: Seconds at which something was acknowledged.
     acked_at: list[float] = field(default_factory=list)
-    #: Errors that the consumer was told, by type.
+    #: Errors that the consumer raised, by type.
     told: Counter[str] = field(default_factory=Counter)
     #: Partition -> its values in the order of the log, as read at the end.
     final: dict[int, list[bytes]] = field(default_factory=dict)
-    #: Where they were read.
+    #: (partition, offset) -> the value that was read there at the end.
     final_at: dict[tuple[int, int], bytes] = field(default_factory=dict)
     #: Sends from this number on were begun after the topic was made for the last time.
     first_of_topic: int = 0
@@ -58,7 +58,7 @@ def judge(
         numbers = [int(value) for value in values]
         if numbers != sorted(numbers) and partition not in told_lost:
             raise Violation(f"partition {partition}: records are out of order")
-        # One that was being sent meanwhile may have met the new topic.
+        # The last send before the deletion was under way: the new topic may have got it.
         is_older = bool(numbers) and numbers[0] < history.next_at_deletion - 1
         if recreates and clocks_agree and is_older:
             raise Violation(f"partition {partition}: {numbers[0]} was sent to the topic before")
@@ -88,7 +88,7 @@ def _check_acknowledged(history: History, final: dict[bytes, int], told_lost: se
 
 
 def _check_failed(history: History, final: dict[bytes, int]) -> None:
-    """What failed for good was not written; only an unknown outcome may have been."""
+    """A failed send was not written, unless its error is OutcomeUnknownError."""
     for value, error in history.failed.items():
         if value in final and not isinstance(error, OutcomeUnknownError):
             raise Violation(f"{value!r} failed with {error!r}, and was written")

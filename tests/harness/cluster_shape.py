@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
-    """Drawn from the seed before anything runs."""
+    """The shape of a seed's cluster and clients, drawn before anything runs."""
 
     replication_factor: int = 3
     min_isr: int = 2
@@ -21,7 +21,7 @@ class Shape:
     cancels: bool = False
     #: The topic is deleted and made again while it is written and read.
     recreates: bool = False
-    #: More is damaged than is promised to survive: what is lost must be told.
+    #: More is damaged than the cluster is promised to survive: every loss must be told.
     beyond: bool = False
 
     @property
@@ -47,7 +47,7 @@ REPLICATION = ((3, 2), (3, 2), (3, 2), (3, 3), (3, 1), (2, 2), (2, 1), (1, 1))
 
 
 def draw_shape(chance: random.Random) -> Shape:
-    """Return what a seed stands for."""
+    """Return the shape that a seed stands for."""
     replication_factor, min_isr = chance.choice(REPLICATION)
     recreates = chance.random() < 0.2
     return Shape(

@@ -23,7 +23,7 @@ from tests.harness.addresses import listening_at
 
 
 class FakeBroker:
-    """`directory_id` and `tail_intact` are what it says of its one disk."""
+    """A broker without logs. It registers one disk, with `directory_id` and `tail_intact`."""
 
     def __init__(
         self,
@@ -47,7 +47,7 @@ class FakeBroker:
         self.wants_shutdown = False
         self.is_behind = False
         self.failed_directories: list[bytes] = []
-        #: What it says when asked for the ends of its replicas: (last_epoch, log_end_offset).
+        #: (last_epoch, log_end_offset): its answer when it is asked for the ends of its replicas.
         self.end = (0, 0)
         self._ends: list[ReplicaEnd] = []
         config = BrokerConfig(

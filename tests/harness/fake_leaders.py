@@ -213,7 +213,7 @@ class FakeBroker:
     def _name(
         self, session: dict[tuple[bytes, int], wire.FetchPartition], request: wire.FetchRequest
     ) -> list[wire.FetchedPartition]:
-        """Take what is named; return the answers to those that find no room."""
+        """Add the named partitions to the session; return the refusals of those without room."""
         refused = []
         for one in request.partitions:
             key = (one.topic_id, one.partition)
@@ -333,7 +333,7 @@ class FakeCluster:
             await broker.start()
 
     async def become_another(self, *, brokers: Sequence[FakeBroker] | None = None) -> None:
-        """Brokers of another cluster take these addresses, by default all: what is open breaks."""
+        """Brokers of another cluster take these addresses (by default all); open streams break."""
         self.start_anew()
         for broker in self.brokers if brokers is None else brokers:
             await broker.kill()
@@ -355,7 +355,7 @@ class FakeCluster:
         return topic
 
     def start_anew(self) -> None:
-        """Another cluster listens at the same addresses: empty, and its ids begin from 0 again."""
+        """Become another, empty cluster at the same addresses; its ids begin from 0."""
         self.topics.clear()
         self.cluster_id += "'"
         self.image_offset = self.producer_ids = 0

@@ -1,6 +1,6 @@
 """A voter's Raft without elections, disks and peers: it leads and commits as the test says.
 
-What it cannot show is what Raft is for; it shows what stands on Raft: watch, controller, client.
+It serves tests of what stands on Raft: watch, controller, client. It can not test Raft itself.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from quorate_quorum.v1.events_pb2 import EpochStart, Feature, MetadataEvent
 
 
 class AnyFeature(dict[str, Levels]):
-    """What a program knows that follows every feature: tests write some of their own names."""
+    """The levels of a program that knows every feature: tests use feature names of their own."""
 
     def get(self, name: object, default: object = None) -> Levels:
         return Levels(0, 2**31 - 1)
@@ -31,7 +31,7 @@ class Listener(Protocol):
 
 
 class Silent:
-    """A listener that is told and does nothing."""
+    """A listener that does nothing."""
 
     def committed(self, batches: Sequence[bytes], high_watermark: int) -> None: ...
     def became_leader(self, epoch: int, handed_over_for_silence: bool) -> None: ...
@@ -40,7 +40,7 @@ class Silent:
 
 
 class FakeRaft:
-    """`commits_soon`: what is proposed commits in the next turn of the loop, else by commit()."""
+    """With `commits_soon` a proposal commits in the next turn of the loop, else by commit()."""
 
     def __init__(
         self,
@@ -63,11 +63,11 @@ class FakeRaft:
         self.leader_endpoint = ""
         self.handed_over_for_silence = 0
         self.rounds = 0
-        #: Which feature levels voters told to know, by (id, directory id).
+        #: (id, directory id) -> the feature levels that the voter says it knows.
         self.known_features: dict[tuple[int, bytes], Known] = {}
-        #: So many more proposals are taken before the log is full; None: no bound.
+        #: Proposals that are taken until the log is full; None: no bound.
         self.room: int | None = None
-        #: Whom the voters elect at a transfer; 0: who was named.
+        #: The voter that is elected at a transfer; 0: the named one.
         self.elects = 0
 
     # -- what the test commands
@@ -88,7 +88,7 @@ class FakeRaft:
         self.listener.became_leader(epoch, handed_over_for_silence)
 
     def lose(self, to: int, epoch: int, endpoint: str = "") -> None:
-        """Another voter leads in a later epoch; what was not committed is cut."""
+        """Let another voter lead in a later epoch; cut what is not committed."""
         lost, was_leader = self.epoch, self.is_leader
         self.epoch = epoch
         while self.starts and self.starts[-1] >= self.high_watermark:
@@ -105,7 +105,7 @@ class FakeRaft:
         self.listener.leader_known(leader_id, epoch, endpoint)
 
     def follow(self, other: FakeRaft) -> None:
-        """Take and commit all that the other has committed."""
+        """Append and commit all that `other` has committed."""
         for start, batch in zip(other.starts, other.batches, strict=True):
             if self.log_end_offset <= start < other.high_watermark:
                 self.starts.append(start)
@@ -167,7 +167,7 @@ class FakeRaft:
         self.handed_over_for_silence += for_silence
 
     async def transfer(self, voter_id: int | None) -> int:
-        """Another voter leads at once, in the next epoch, if it is not ourselves."""
+        """Let another voter lead at once, in the next epoch; nothing changes if it is this node."""
         named = self.node_id + 1 if voter_id is None else voter_id
         if named != self.node_id:
             self.lose(self.elects or named, self.epoch + 1)

@@ -27,7 +27,7 @@ class Invariants:
     """Remembers what was seen, and compares what is seen now with it."""
 
     cluster: SimulatedCluster
-    #: Whether a fault explains that a node stopped itself.
+    #: Whether a fault is the reason why a node stopped itself.
     is_excused: Callable[[SimulatedNode], bool] = lambda _: False
     quorum_leaders: dict[int, Run] = field(default_factory=dict)
     leaders: dict[tuple[bytes, int, int], Run] = field(default_factory=dict)
@@ -164,7 +164,7 @@ class Invariants:
 
 
 def has_started(server: QuorumServer | BrokerServer) -> bool:
-    """Whether there is anything to look at yet."""
+    """Whether the server has built its rooms; before that there is nothing to look at."""
     return server._rooms is not None
 
 

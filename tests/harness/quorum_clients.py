@@ -23,7 +23,7 @@ KEYS = ("a", "b")
 PATIENCE_S = 3.0
 
 Kind = Literal["write", "cas", "read"]
-#: ok: done, and `result` is the value written or read; fail: surely not done; unknown: who knows.
+#: ok: done. fail: surely not done. unknown: done or not. open: no answer yet.
 Status = Literal["open", "ok", "fail", "unknown"]
 
 
@@ -34,12 +34,12 @@ class Operation:
     kind: Kind
     key: str
     invoked_s: float
-    #: What is written; of a compare-and-set also what must be there before.
+    #: The value that is written; for a compare-and-set also the value that must be there before.
     value: str | None = None
     expected: str | None = None
     status: Status = "open"
     returned_s: float = float("inf")
-    #: What was there: for a read, or before what this one wrote or would have.
+    #: The value that a read found; for a write or compare-and-set, the value before it.
     found: str | None = None
     has_written: bool = False
 
@@ -55,7 +55,7 @@ class Clients:
     _numbers: int = 0
 
     async def work(self) -> None:
-        """Go on for good: one client."""
+        """Run one client for ever."""
         while True:
             await asyncio.sleep(self.chance.uniform(*self.pause_s))
             machine = self._someone()
@@ -65,7 +65,7 @@ class Clients:
                 )
 
     async def operate(self, machine: Machine, kind: Kind, key: str = "") -> Operation:
-        """Carry one operation out at a voter, whatever becomes of it."""
+        """Carry out one operation at a voter, and record its outcome."""
         key = key or self.chance.choice(KEYS)
         operation = Operation(kind, key, self.quorum.loop.time())
         controller, process, death = machine.controller, machine.process, machine.death
@@ -88,7 +88,7 @@ class Clients:
         return operation
 
     def _someone(self) -> Machine | None:
-        """Return one that says it leads; now and then any."""
+        """Return a machine that says it leads; now and then any machine."""
         up = [machine for machine in self.quorum.machines if machine.controller is not None]
         leaders = [machine for machine in up if machine.is_leader]
         if leaders and self.chance.random() < 0.95:
@@ -96,7 +96,7 @@ class Clients:
         return self.chance.choice(up) if up else None
 
     def count(self) -> Counter[str]:
-        """Return how many operations of each kind came to what."""
+        """Return how many operations of each kind ended in each status."""
         return Counter(f"{one.kind} {one.status}" for one in self.history)
 
 
@@ -115,7 +115,7 @@ async def _carry_out(controller: Controller, operation: Operation, through_log: 
 
 
 async def _read(controller: Controller, key: str, *, through_log: bool) -> str | None:
-    """Read linearizably: by a decision without events, or by a round and then the image."""
+    """Read linearizably: by a decision without events, or from the image after a round."""
     if through_log:
         return (
             await controller.active().reign.run(

@@ -1,11 +1,11 @@
-"""Crash points: one run of a quorum, in which all that a voter does to its disk and says to others
-is numbered, and replays of it in which that voter dies as it begins the n-th of these.
+"""Crash points: a voter dies at the n-th thing that it does in a run, for each n.
 
-A replay is the run up to there, for a run is its seed's. Then the other voter that has most goes
-down as well, so that what was acknowledged must be on the disk that crashed or on the third, which
-lags by then where the run can make it. The two must come to lead, then the three must agree, with
-every rule of quorum_rules looked at all the way, and every acknowledged write there once
-(quorum_judge).
+One run of a quorum numbers all that one voter does to its disk and sends to others. A replay of the
+same seed is the same run, in which that voter dies as it begins the n-th of these. Then the other
+voter with the longest log goes down, too. So what was acknowledged must be on the disk of the
+crashed voter, or on the third disk, which lags at that time where the run can make it lag. These
+two must elect a leader, then all three must agree. The rules of quorum_rules are checked all the
+time, and at the end quorum_judge finds every acknowledged write once.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from tests.harness.world import logs
 
 SETTINGS = {"metadata_log_segment_bytes": 1024, "quorum_fetch_snapshot_max_bytes": 300}
 PATIENCE_S = 20.0
-#: What changes nothing on a disk is no place to crash at.
+#: Operations that change nothing on a disk: no crash points.
 UNCOUNTED = ("open", "read")
 CLIENT_PAUSE_S = 0.01
 
@@ -41,13 +41,13 @@ class Point(NamedTuple):
 
     #: write, sync, rename, truncate, create, remove, send or reply.
     kind: str
-    #: The file, or to whom.
+    #: The file, or the receiver.
     what: str
-    #: Which part of the run it belongs to.
+    #: The part of the run in which it happens.
     part: str
 
 
-#: How the disk's operations are called in the table.
+#: Operation of the disk -> its kind in the table.
 KINDS = {
     "append": "write",
     "overwrite": "write",
@@ -63,7 +63,7 @@ def record(seed: int) -> list[Point]:
 
 
 def crash_at(seed: int, number: int, crash: Crash, expected: Point) -> None:
-    """Replay the run, crashing at that point; raise Violation, or another error, if it shows."""
+    """Replay the run with a crash at that point; raise Violation, or another error, at a fault."""
     with logs(verbose=False):
         points = simulate(lambda loop: _Run(loop, number, crash).run(), seed)
     assert points[-1] == expected, f"point {number} was {expected}, and is {points[-1]} now"
@@ -88,7 +88,7 @@ class _Run:
 
     @property
     def victim(self) -> Machine:
-        """The voter that is looked at."""
+        """The voter that crashes."""
         return self.quorum.machines[0]
 
     @property
@@ -96,7 +96,7 @@ class _Run:
         return self.quorum.machines[1:]
 
     async def run(self) -> list[Point]:
-        """Go through the parts, or up to the crash, and let all recover."""
+        """Do the parts of the run, up to the crash if there is one; then let all voters recover."""
         self.loop.on_instant = self._instant_ends
         self.victim.disk.hook = lambda name, path: self._reached(
             KINDS.get(name, name), path.rpartition("/")[2]
@@ -147,7 +147,7 @@ class _Run:
         await self._write(2)
 
     async def _leading(self) -> None:
-        """It is made the leader, decides, takes a snapshot and cuts its log below."""
+        """The victim becomes the leader, decides, takes a snapshot and cuts its log below it."""
         await self._lead(self.victim)
         await self._write(6)
         with self._one_lags():
@@ -156,7 +156,7 @@ class _Run:
             await self._write(2)
 
     async def _cut_off(self) -> None:
-        """It goes on deciding what nobody hears, and the others decide without it."""
+        """The victim leads on, cut off: it appends alone while the others elect another leader."""
         names = [machine.name for machine in self.others]
         self.quorum.network.cut([self.victim.name], names)
         lost = [
@@ -167,7 +167,7 @@ class _Run:
         await asyncio.wait(lost)
 
     async def _cutting(self) -> None:
-        """What it decided alone goes."""
+        """The victim cuts off what it appended alone."""
         before = self.rules.truncations
         self.quorum.network.heal()
         await self._until(lambda: self.rules.truncations > before)
@@ -190,7 +190,7 @@ class _Run:
         await self._write(2)
 
     async def _installing(self) -> None:
-        """The others' logs begin above its end: it goes on by a snapshot."""
+        """The others' logs begin above the victim's end: it installs a snapshot."""
         before = self.rules.snapshots_loaded
         self.quorum.let_go(self.victim)
         await self._agree()
@@ -208,7 +208,7 @@ class _Run:
 
     @contextmanager
     def _one_lags(self) -> Iterator[None]:
-        """Nothing is committed now but by the voter that is looked at and one other."""
+        """Cut the third voter off: the victim and one other voter commit without it."""
         far = self.others[1].name
         near = [machine.name for machine in self.quorum.machines if machine.name != far]
         self.quorum.network.cut([far], near)
@@ -229,7 +229,7 @@ class _Run:
             await asyncio.sleep(CLIENT_PAUSE_S)
 
     async def _lead(self, machine: Machine) -> None:
-        """Transfer leadership to it, as often as it takes."""
+        """Transfer leadership to that machine; try again until it leads."""
         while not machine.is_leader:
             leader = self.quorum.leader
             if leader is not None and leader.server is not None and leader.process is not None:
@@ -244,7 +244,7 @@ class _Run:
         await asyncio.wait([machine.process.spawn(machine.server.take_snapshot())], timeout=10)
 
     async def _agree(self) -> None:
-        """Until all that are up have applied one and the same log."""
+        """Wait until all machines that are up have applied all that is committed."""
         goal = self.rules.committed_end
         await self._until(lambda: all(_applied(m) >= goal for m in self.quorum.machines if m.is_up))
 
@@ -274,7 +274,7 @@ class _Run:
     # -- and after
 
     async def _recover(self) -> None:
-        """Two must do it, the one that crashed among them; then all."""
+        """First the victim and one other must recover; then all three."""
         self.quorum.network.heal()
         if self.crashed.is_set():
             furthest = max(self.others, key=_end)
@@ -293,7 +293,7 @@ class _Run:
             self.rules.compare_image(machine, machine.controller.image)
 
     async def _works(self) -> None:
-        """Every key can be written and read."""
+        """Write and read every key."""
         async with asyncio.timeout(PATIENCE_S):
             for key in KEYS:
                 await self._until_done("write", key)

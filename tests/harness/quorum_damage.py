@@ -1,4 +1,4 @@
-"""Damage to what was synced: a bit of the log, of the quorum-state, of the newest snapshot."""
+"""Damage to synced bytes: a bit of the log, of the quorum-state or of the newest snapshot."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Damage:
 
     @property
     def is_there(self) -> bool:
-        """Whether nobody has removed it, or written it again."""
+        """Whether the changed byte is still on the disk: not removed, not written again."""
         if self.path not in dict(self.disk.files()):
             return False
         content = self.disk.content(self.path)
@@ -37,7 +37,7 @@ class Damage:
 def flip_below_the_sync(disk: SimulatedDisk, end: int, chance: random.Random) -> Damage | None:
     """Flip a bit of a voter's disk while it is down; None if there is nothing to flip.
 
-    `end` is what the voter told to be synced, whatever its disk remembers of that.
+    `end` is the synced end that the voter acknowledged, whatever its disk remembers of that.
     """
     files = [path for path, size in disk.files() if size]
     snapshots = [path for path in files if path.endswith(".snapshot")]
@@ -52,7 +52,7 @@ def flip_below_the_sync(disk: SimulatedDisk, end: int, chance: random.Random) ->
 
 
 def flip_newest_told(disk: SimulatedDisk, end: int, chance: random.Random) -> Damage | None:
-    """Flip a bit of the newest record that was told to be synced: others may lack it."""
+    """Flip a bit of the newest record that was acknowledged as synced: others may lack it."""
     places = _told(disk, end)
     return _flip(disk, *places[-1], chance) if places else None
 
@@ -74,7 +74,7 @@ def _told(disk: SimulatedDisk, end: int) -> list[tuple[str, int, int]]:
 
 
 def _batches_below(content: bytes, end: int) -> list[tuple[int, int]]:
-    """Return where the batches lie whose records are all below that offset."""
+    """Return position and size of the batches that end at or below that offset."""
     found = []
     start = 0
     with contextlib.suppress(CorruptRecordError):  # an earlier flip above the sync
