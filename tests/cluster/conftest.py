@@ -19,7 +19,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
-    """Three voters, three brokers in two racks. Who kills a node of it starts it again."""
+    """Three voters, three brokers in two racks. A test that kills a node starts it again."""
     shape = Shape(racks=("R1", "R2"), port=free_port(3))
     with started(tmp_path_factory.mktemp("cluster"), shape) as running:
         yield running

@@ -1,4 +1,4 @@
-"""The words of these tests: a cluster that runs, the command, what it said."""
+"""Builders of these tests: a running cluster, the command, and its answer."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from quorate import Admin, Consumer, Producer, TopicDescription
 from quorate_cli.app import app
 from quorate_cli.local import LocalCluster, Shape
 
-#: For what a machine of two busy cores surely does; only a hang waits for it.
+#: Longer than any step takes on two busy cores: only a hang waits this long.
 PATIENCE_S = 40.0
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a command came to."""
+    """A command's exit status and output."""
 
     status: int
     out: str
@@ -37,17 +37,17 @@ class Answer:
 
     @property
     def json(self) -> Any:
-        """The one document on standard output."""
+        """The only JSON document on standard output."""
         return json.loads(self.out)
 
     @property
     def lines(self) -> list[Any]:
-        """A document a line."""
+        """The JSON documents on standard output, one on each line."""
         return [json.loads(line) for line in self.out.splitlines()]
 
 
 def run_here(arguments: Sequence[str], capfd: pytest.CaptureFixture[str], stdin: bytes) -> Answer:
-    """Run the command in this process: as in one of its own, without half a second of imports."""
+    """Run the command in this process: it saves half a second of imports."""
     capfd.readouterr()
     lines = io.TextIOWrapper(io.BytesIO(stdin))
     status: object = 0
@@ -79,7 +79,7 @@ def run_process(
 
 @contextlib.contextmanager
 def started(folder: Path, shape: Shape) -> Iterator[LocalCluster]:
-    """A cluster of processes that is ready; stopped at the end, whatever happened."""
+    """Yield a cluster of processes that is ready; stop it at the end in any case."""
     cluster = LocalCluster(folder, shape)
     cluster.prepare()
     cluster.start()
@@ -125,7 +125,7 @@ class Up:
                 pipe.close()
 
     def ready(self) -> str:
-        """Return the line that says where the cluster is; empty if it ended before."""
+        """Return the line with the cluster's address; empty if the process ended before it."""
         assert self.process.stdout is not None
         return self.process.stdout.readline()
 
@@ -143,7 +143,7 @@ class Up:
 async def until(
     condition: Callable[[], Awaitable[bool]] | Callable[[], bool], what: str, *, every: float = 0.02
 ) -> None:
-    """Wait for a condition; TimeoutError naming it only after PATIENCE_S."""
+    """Wait for a condition. After PATIENCE_S raise TimeoutError, which names the condition."""
     try:
         async with asyncio.timeout(PATIENCE_S):
             while True:

@@ -218,7 +218,7 @@ async def test_a_place_that_is_none(
     wire: Wire, fields: dict[str, Any], code: ErrorCode.ValueType
 ) -> None:
     allowed = {code}
-    if "partition" in fields:  # which of the two is a matter of taste, not of safety
+    if "partition" in fields:  # either error is safe
         allowed |= {ErrorCode.ERROR_CODE_UNKNOWN_TOPIC, ErrorCode.ERROR_CODE_INVALID_PARTITIONS}
     assert await wire.produce(bytes(batch()), **fields) in allowed
     assert await wire.fetch(fetch_offset=0, **fields) in allowed

@@ -1,4 +1,4 @@
-"""A broker whose files may not grow any more, as on a full disk: told, survived, nothing lost."""
+"""A broker whose files may not grow, as on a full disk: it says so, runs on, loses nothing."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ LIMIT = 1 << 20  # bytes a file of the broker may have
 
 
 def limit(cluster: LocalCluster, size: int) -> None:
-    """Let no file of the broker grow beyond that: the write fails with EFBIG."""
+    """Let no file of the broker grow beyond that size: the write fails with EFBIG."""
     resource.prlimit(
         cluster.processes[0].pid, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY)
     )
 
 
 async def fill(cluster: LocalCluster) -> tuple[list[bytes], QuorateError]:
-    """Write until it fails; return what was acknowledged, and how it failed."""
+    """Write until a write fails; return the acknowledged records, and the error."""
     acked: list[bytes] = []
     async with Producer(
         bootstrap_servers=cluster.bootstrap_servers,
@@ -51,7 +51,7 @@ def test_a_full_disk_is_told_to_the_producer_and_loses_nothing(tmp_path: Path) -
             return acked
 
         acked = asyncio.run(scene())
-        # A write that failed is no failed sync: the broker lives on, the log takes nothing more.
+        # A failed write is no failed sync: the broker runs on, and the log refuses records.
         assert cluster.processes[0].poll() is None
         assert "no room" in cluster.last_words(0)
         cluster.kill(0)

@@ -152,7 +152,7 @@ def test_all_six_stop_cleanly_at_once(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("voters_first", [False, True], ids=["brokers first", "quorum first"])
 def test_each_stops_cleanly_one_after_another(tmp_path: Path, voters_first: bool) -> None:
-    """Also when the quorum is gone: a broker waits a bounded time for leave that nobody gives."""
+    """Also without a quorum: a broker waits a bounded time for the permission to stop."""
     with started(tmp_path, Shape(port=free_port(3))) as cluster:
         for node_id in sorted(cluster.nodes, reverse=voters_first):
             assert cluster.stop([node_id], timeout=PATIENCE_S) == {node_id: 0}

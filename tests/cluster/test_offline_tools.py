@@ -13,19 +13,19 @@ from quorate import Admin, Producer
 from quorate_cli.local import LocalCluster, Shape, free_port
 from tests.cluster.support import PATIENCE_S, Answer, run_here, until
 
-#: So that a voter takes snapshots, and cuts its log, within this test.
+#: Small, so that a voter takes snapshots and cuts its log within this test.
 SMALL = (
     "metadata.log.max.record.bytes.between.snapshots = 1500\nmetadata.log.segment.bytes = 2048\n"
 )
 
 
 def last(disk: Path, pattern: str, size_min: int = 1) -> Path:
-    """Return the last file of that name that has so many bytes: a new segment has none yet."""
+    """Return the last matching file of at least that size: a new segment is still empty."""
     return [path for path in sorted(disk.glob(pattern)) if path.stat().st_size >= size_min][-1]
 
 
 def flip(pattern: str, position: int) -> Callable[[Path], Path]:
-    """Return what flips a bit of the last file of that name that has it, and returns its path."""
+    """Return a function that flips a bit in the last matching file, and returns its path."""
 
     def damage(disk: Path) -> Path:
         path = last(disk, pattern, position + 1)
@@ -38,7 +38,7 @@ def flip(pattern: str, position: int) -> Callable[[Path], Path]:
 
 
 def cut(pattern: str) -> Callable[[Path], Path]:
-    """Return what cuts the last file of that name in half, and returns its path."""
+    """Return a function that cuts the last matching file in half, and returns its path."""
 
     def damage(disk: Path) -> Path:
         path = last(disk, pattern)
@@ -49,7 +49,7 @@ def cut(pattern: str) -> Callable[[Path], Path]:
 
 
 def without(pattern: str) -> Callable[[Path], Path]:
-    """Return what removes the last file of that name, and returns the directory it was in."""
+    """Return a function that removes the last matching file, and returns its directory."""
 
     def damage(disk: Path) -> Path:
         path = sorted(disk.glob(pattern))[-1]
@@ -59,7 +59,7 @@ def without(pattern: str) -> Callable[[Path], Path]:
     return damage
 
 
-#: Damage -> whether it is a fault (else: what a start builds again), of a voter and of a broker.
+#: (damage, whether it is a fault: if not, a start builds the file again), of voters and brokers.
 VOTER = [
     (flip("__*/*.log", 100), True),
     (flip("__*/*.log", 14), True),  # an epoch, outside the CRC

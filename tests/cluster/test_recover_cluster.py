@@ -115,8 +115,8 @@ async def test_recover_with_commands_and_grow_back_to_three(losing: LocalCluster
     assert (now["leader"], now["quorum_generation"]) == (SURVIVOR, 2)
     assert [voter["id"] for voter in now["voters"]] == [SURVIVOR]
 
-    # A voter that was thought lost returns with its old disk: refused, and a new disk is in
-    # order, which its own recover says too.
+    # A voter that was thought lost returns with its old disk. It is refused and needs a new
+    # disk, which `quorum recover` on it says, too.
     cluster.start([RETURNS])
     await asyncio.sleep(2)
     assert described(cluster)["epoch"] == now["epoch"]

@@ -1,4 +1,4 @@
-"""`quorate up`: it starts, says where, stops cleanly, and never brings back the dead."""
+"""`quorate up`: it starts, prints its address, stops cleanly, and restarts no dead node."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_it_comes_back_on_its_data_and_leaves_nothing_running(tmp_path: Path) ->
         assert not any(map(is_alive, children))
     cluster_id = json.loads((data / "cluster.json").read_text())["cluster_id"]
 
-    with Up("--data", str(data)) as second:  # what lies there says the rest
+    with Up("--data", str(data)) as second:  # the folder holds the other settings
         servers = second.ready().rpartition(" ")[2].strip()
         asyncio.run(write(servers, b"after"))
         assert asyncio.run(read(servers, 2)) == [b"before", b"after"]

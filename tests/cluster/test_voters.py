@@ -121,7 +121,7 @@ def started_anew(cluster: LocalCluster, command: Command, node_id: int) -> str:
 
 
 def assert_refused_elsewhere(quorum: Command, named: str) -> None:
-    """An address mistyped is told before the node votes; so it is known where it listens."""
+    """add-voter refuses a wrong address: the node, an observer still, has told its own."""
     node, _, rest = named.partition("@")
 
     async def follows() -> bool:

@@ -29,7 +29,7 @@ class Fault:
 
     at_s: float
     kind: str
-    #: Numbers of machines.
+    #: Indexes of the machines that the fault concerns.
     machine: int
     other: int
     #: How long until it is undone.
@@ -105,7 +105,7 @@ class Nemesis:
 
 @dataclass(slots=True)
 class _Doing:
-    """One fault being done; each method returns whether there was anything to do it to."""
+    """One fault under way. Each kind's method returns False if it found nothing to act on."""
 
     quorum: Quorum
     fault: Fault
@@ -218,7 +218,7 @@ class _Doing:
         return await self._down(self.quorum.machines, self.quorum.cut_power)
 
     async def power_loss_amid_syncs(self) -> bool:
-        """Much is written and little synced when the lights go out: what was told must be there."""
+        """All lose power with much written and little synced: acknowledged records must survive."""
         machines = self.quorum.machines
         disks = [one.disk for one in machines]
         for disk in disks:
@@ -263,19 +263,19 @@ class _Doing:
     # -- disks
 
     async def torn_write(self) -> bool:
-        """Kill it in the middle of a write."""
+        """Kill the voter in the middle of a write."""
         disk = self.machine.disk
         if not await self._until(lambda: bool(disk.under_way)):
             return False
         return await self._down([self.machine], self.quorum.kill)
 
     async def bit_flip_above_sync(self) -> bool:
-        """Kill it before a sync is done, and damage what was only written."""
+        """Kill the voter before a sync ends, and damage bytes that were only written."""
         machine, disk = self.machine, self.machine.disk
         disk.slow_sync = 0.05
         found = await self._until(lambda: machine.is_up and bool(self._unsynced(machine)))
         disk.slow_sync = 0.0
-        if not found or disk is not machine.disk:  # it may have been replaced meanwhile
+        if not found or disk is not machine.disk:  # the disk may have been replaced meanwhile
             return False
         path, position, size = self.chance.choice(self._unsynced(machine))
         self.quorum.kill(machine)
@@ -285,7 +285,7 @@ class _Doing:
         return True
 
     def _unsynced(self, machine: Machine) -> list[tuple[str, int, int]]:
-        """Writes to the log that nobody was told of yet."""
+        """Writes to the log that no sync has covered yet."""
         return [write for write in machine.disk.unsynced() if write[0].endswith(".log")]
 
     async def failed_sync(self) -> bool:
@@ -305,7 +305,7 @@ class _Doing:
         return await self._excused()
 
     async def _excused(self) -> bool:
-        """While this lasts its voter may stop itself, or with a slow disk stop too late.
+        """While the fault lasts the voter may stop itself; with a slow disk, stop too late.
 
         The supervisor starts it again.
         """
@@ -389,13 +389,13 @@ class _Doing:
 
 
 async def _transfer(server: QuorumServer, named: int | None) -> None:
-    """Ask for it, unless it can't be."""
+    """Ask for a transfer; a refusal is fine."""
     with contextlib.suppress(QuorateError):
         await server.raft.transfer(named)
 
 
 async def _take_snapshot(server: QuorumServer, taken: list[SnapshotId]) -> None:
-    """Take one, unless the voter can't."""
+    """Take a snapshot; a refusal is fine."""
     with contextlib.suppress(QuorateError):
         taken.append(await server.take_snapshot())
 

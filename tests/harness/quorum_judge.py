@@ -1,11 +1,12 @@
-"""What must come of the history of a quorum's clients: judged in two ways, each blind to the other.
+"""The judge of the history of a quorum's clients: two ways, each independent of the other.
 
 By the committed log: each value is written once in a run, so the log orders all writes of a key,
-and an operation has a version: the place of its value in that order. Whoever begins after an
-operation has returned sees, or makes, no older version.
+and an operation has a version: the place of its value in that order. An operation that begins after
+another has returned sees, or makes, no older version.
 
-By the answers alone: is there an order of them, between calls and returns, that one cell a key
-could have given? (quorate_testing.linearizability). It knows nothing of logs, versions or epochs.
+By the answers alone: each operation takes effect at one moment between its call and its return, as
+on a single cell for each key (quorate_testing.linearizability). This way knows nothing of logs,
+versions or epochs.
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ from quorate_testing.linearizability.history import Operation as Told
 from tests.harness.invariants import Violation
 from tests.harness.quorum_clients import KEYS, Kind, Operation
 
-#: Calls of the model's step for one history; a seed takes some 2,000.
+#: Most calls of Cell.step for one history; a seed takes some 2,000.
 STEPS_MAX = 1_000_000
 
 
 def judge(history: list[Operation], values: dict[str, list[str]]) -> None:
-    """Raise Violation unless both ways find nothing."""
+    """Raise Violation if one of the two ways finds a fault."""
     judge_by_log(history, values)
     judge_by_answers(history)
 
@@ -36,7 +37,7 @@ def judge(history: list[Operation], values: dict[str, list[str]]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """What a client asked of one key."""
+    """A client's call on one key."""
 
     kind: Kind
     key: str

@@ -1,8 +1,8 @@
 """A quorum of real voters (QuorumServer) in one simulated world: machines, disks, network.
 
-A machine keeps its disk and its id; the processes on it come and go. Whoever takes a machine down
-holds it; a supervisor starts again what stopped itself by a fault that was done to it, and calls
-everything else that stops itself a violation.
+A machine keeps its disk and its id; the processes on it come and go. A fault that takes a machine
+down holds it down. A supervisor restarts a voter that stopped itself because of a fault of its
+disk. A voter that stops itself for any other reason is a violation.
 """
 
 from __future__ import annotations
@@ -45,11 +45,11 @@ class Machine:
     node_id: int
     name: str
     disk: SimulatedDisk
-    #: Of the disk that it has now.
+    #: The directory id of its present disk.
     directory_id: bytes = b""
     #: How many disks it had before.
     disks_lost: int = 0
-    #: What lay on the disk of now when it was formatted.
+    #: The files of its present disk as format wrote them.
     formatted: list[tuple[str, bytes]] = field(default_factory=list)
     process: Process | None = None
     server: QuorumServer | None = None
@@ -58,7 +58,7 @@ class Machine:
     holders: int = 0
     #: Faults that may make its voter stop itself; it is no violation then.
     excuses: Counter[str] = field(default_factory=Counter)
-    #: Done when the process of now is dead.
+    #: Done when the present process is dead.
     death: asyncio.Future[None] | None = None
 
     @property
@@ -72,9 +72,10 @@ class Machine:
         return self.process is not None and self.process.is_alive
 
     def is_excused(self, reason: str) -> bool:
-        """Say whether faults of its disk explain that its voter ended so.
+        """Return whether a fault of its disk may be the reason why its voter ended.
 
-        Never a broken rule or invariant; and a slow disk only that a clean stop took too long.
+        A broken rule or invariant has no excuse. A slow disk excuses only a clean stop that took
+        too long.
         """
         if "Violation" in reason or "AssertionError" in reason:
             return False
@@ -90,20 +91,20 @@ class Machine:
 
     @property
     def controller(self) -> Controller | None:
-        """The controller of its voter, once that has begun: nobody reaches it before."""
+        """The controller of its voter; None until the voter has built its rooms."""
         if self.raft is None or self.server is None or self.server._rooms is None:
             return None
         return self.server._rooms.controller
 
     @property
     def is_leader(self) -> bool:
-        """Whether its voter decides, to its own knowledge."""
+        """Whether its voter believes that it is the controller."""
         controller = self.controller
         return controller is not None and controller.is_active
 
 
 class Quorum:
-    """Machines and their network; the last `spares` of them are no voters at first."""
+    """Machines and their network. The last `spares` of them are observers at first."""
 
     def __init__(
         self, loop: SimulatedLoop, size: int, settings: dict[str, Any], *, spares: int = 0
@@ -111,7 +112,7 @@ class Quorum:
         self.loop = loop
         self.voters_at_first = size
         self.settings = settings
-        #: Clients ask nothing meanwhile.
+        #: While this is true clients make no calls.
         self.is_idle = False
         self.network = SimulatedNetwork(loop, self._chance())
         self.machines = [
@@ -154,7 +155,7 @@ class Quorum:
             self._start(machine)
 
     async def replace_disk(self, machine: Machine) -> None:
-        """Kill it, take its disk away, give it another that is a new voter's, and hold it down."""
+        """Kill its voter and hold it down; replace its disk by one formatted for a new voter."""
         self.kill(machine)
         disk = self._new_disk()
         directory_id = await self._format_new_voter(machine, disk)
@@ -162,10 +163,10 @@ class Quorum:
         machine.formatted = _files(disk)
 
     async def empty_disk(self, machine: Machine) -> None:
-        """As replace_disk, but what comes is as on the day of the format: the same directory id."""
+        """As replace_disk, but the disk has the old directory id and the files of its format."""
         self.kill(machine)
         disk = self._new_disk()
-        await make_durably(disk, metadata_directory(DATA))  # a new voter's has no file in it
+        await make_durably(disk, metadata_directory(DATA))  # on a new voter's disk it has no file
         for path, content in machine.formatted:
             await disk.make_directory(path.rpartition("/")[0])
             await replace_whole(disk, path, content)
@@ -175,7 +176,7 @@ class Quorum:
         return SimulatedDisk(self._chance(), latency_max=0.002)
 
     def _put_in(self, machine: Machine, disk: SimulatedDisk, directory_id: bytes) -> None:
-        """A disk is made ready elsewhere: faults of the machine meanwhile meet the old one."""
+        """Swap the disk at once: faults that came while it was prepared hit the old disk."""
         machine.disks_lost += 1
         machine.disk, machine.directory_id = disk, directory_id
 
@@ -194,7 +195,7 @@ class Quorum:
         machine.disk.crash_process()
 
     def cut_power(self, machine: Machine) -> None:
-        """Let it go dark, and hold it down."""
+        """Cut its power, and hold it down."""
         machine.holders += 1
         self._end(machine)
         machine.disk.lose_power()
@@ -218,7 +219,7 @@ class Quorum:
             self._start(machine)
 
     def heal(self) -> None:
-        """Undo all that is not on disk: every link, every process, every disk works."""
+        """Undo every fault but damage on disk: all links, processes and disks work."""
         self.network.heal()
         calm = LinkQuality()
         self.network.set_delay(calm.delay_min_ms, calm.delay_max_ms)
@@ -270,12 +271,12 @@ class Quorum:
             await server.start()
             await server.stopped()
         except NodeFailed as error:
-            if str(error) != STOPPED_EARLY:  # a clean stop may come before it has started
+            if str(error) != STOPPED_EARLY:  # a clean stop may come before the start has ended
                 reason = str(error)
         except (OSError, ConfigError, QuorateError) as error:
             reason = str(error) or repr(error)
         machine.server = None
-        # The rest is the world's doing, not this process's.
+        # The world runs the rest, outside of this process.
         self.loop.call_soon(self._ended, machine, process, reason, context=Context())
 
     def _ended(self, machine: Machine, process: Process, reason: str) -> None:

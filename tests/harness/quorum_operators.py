@@ -1,7 +1,8 @@
-"""Who changes the voters of a simulated quorum, as a careful administrator does.
+"""The operator of a simulated quorum: changes its voters as a careful administrator does.
 
-One thing at a time, asked again until it is done. A disk is given up only when nothing that was
-begun before can still shrink the quorum, and at least three vote: no majority loses its disks.
+It does one operation at a time, and repeats the request until it is done. It gives up a disk only
+if no earlier change can still shrink the quorum, and at least three vote: no majority loses its
+disks.
 """
 
 from __future__ import annotations
@@ -25,25 +26,25 @@ R = TypeVar("R")
 
 PATIENCE_S = 3.0
 AGAIN_S = 0.2
-#: For what is given up when others hold it up.
+#: Time for an operation that may be given up.
 TRY_S = 8.0
-#: For what has to be done in the end, while faults come and go.
+#: Time for an operation that must succeed in the end, while faults come and go.
 DONE_S = 60.0
-#: A voter that can start has started.
+#: In this time a voter starts, if it can start.
 START_S = 2.0
 VOTERS_LEFT_MIN = 2
 VOTERS_TO_WIPE_MIN = 3
 
 
 class Operator:
-    """See the module. Each operation returns whether it was done."""
+    """A careful administrator. Each operation returns whether it was done."""
 
     def __init__(self, quorum: Quorum) -> None:
         self._quorum = quorum
         self._lock = asyncio.Lock()
 
     async def add(self, machine: Machine) -> bool:
-        """Make an observer a voter: that one, or if it is one already the first that is none."""
+        """Make that machine a voter; if it is one already, the first machine that is none."""
         async with self._lock:
             voters = await self._voters()
             named = [machine, *self._quorum.machines]
@@ -51,7 +52,7 @@ class Operator:
             return bool(voters and outside) and await self._add(outside[0], TRY_S)
 
     async def remove(self, machine: Machine) -> bool:
-        """Take a voter out, if enough are left."""
+        """Remove a voter, if enough voters are left."""
         async with self._lock:
             voters = await self._voters()
             key = machine.node_id, machine.directory_id
@@ -60,7 +61,7 @@ class Operator:
             return await self._remove(key, TRY_S)
 
     async def remove_surely(self, machine: Machine) -> bool:
-        """Take a voter out, however long it takes; whether it was one, and enough are left."""
+        """Remove a voter, however long it takes; False if it is none, or too few would be left."""
         async with self._lock:
             voters = await self._voters()
             key = machine.node_id, machine.directory_id
@@ -74,7 +75,7 @@ class Operator:
             return await self._add(machine, DONE_S)
 
     async def wipe(self, machine: Machine, seconds: float) -> bool:
-        """Lose a disk for good; its machine comes back with another, as a new voter."""
+        """Take a disk away for good; its machine comes back as a new voter with another disk."""
         async with self._lock:
             voters = await self._voters()
             if len(voters) < VOTERS_TO_WIPE_MIN:
@@ -85,10 +86,10 @@ class Operator:
     async def damage(
         self, machine: Machine, chance: random.Random, seconds: float, *, all_dark: bool = False
     ) -> bool:
-        """Flip a bit of what was synced: the voter must not run with it, and is replaced.
+        """Flip a bit below the synced end. The voter must not run with it; its disk is replaced.
 
-        With `all_dark` the power of all goes at the same time: the promise is one damaged disk,
-        and any number of power losses.
+        With `all_dark` all voters lose their power at the same time: the quorum is promised to
+        survive one damaged disk together with any number of power losses.
         """
         async with self._lock:
             voters = await self._voters()
@@ -111,9 +112,9 @@ class Operator:
             return damage is not None
 
     async def empty(self, machine: Machine, seconds: float) -> bool:
-        """Lose a disk, and come back under its old directory id with what format wrote.
+        """Empty a disk: it keeps its directory id, and holds only what format wrote.
 
-        Only where all others hold some history: nothing tells such a disk from a new quorum's.
+        Only if all others hold some history: else this disk looks like that of a new quorum.
         """
         async with self._lock:
             voters = await self._voters()
@@ -137,7 +138,7 @@ class Operator:
     async def _replace(
         self, machine: Machine, voters: list[tuple[int, bytes]], seconds: float
     ) -> None:
-        """Give it a new disk, and make that a voter if the old one was."""
+        """Give the machine a new disk, and make it a voter if the old disk was one."""
         old = machine.node_id, machine.directory_id
         await self._quorum.replace_disk(machine)
         await asyncio.sleep(seconds)
@@ -148,7 +149,7 @@ class Operator:
             raise Violation(f"{machine.name} could not come back as a new voter")
 
     async def _voters(self) -> list[tuple[int, bytes]]:
-        """Return the voters as all that was committed or begun before made them; none: unknown."""
+        """Return the voters after all changes that were begun before; empty if not known."""
         found: tuple[VoterImage, ...] | None = await self._until_done(
             lambda controller: _read_voters(controller), TRY_S
         )
@@ -168,7 +169,7 @@ class Operator:
     async def _until_done(
         self, ask: Callable[[Controller], Coroutine[Any, Any, R]], seconds: float
     ) -> R | None:
-        """Ask whoever leads; None if the time is over, or it was refused for good."""
+        """Ask the leader again and again; None if the time is over, or the request is invalid."""
         loop = self._quorum.loop
         until = loop.time() + seconds
         while loop.time() < until:
@@ -189,13 +190,13 @@ class Operator:
         task = process.spawn(asked)
         await asyncio.wait((task, death), timeout=PATIENCE_S, return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
-            task.cancel()  # or it could do its work much later, when the process is awake again
+            task.cancel()  # else a paused process could do the work much later
             return None
         return task.result()
 
 
 def _has_caught_up(machine: Machine, offset: int) -> bool:
-    """On its disk, too: a power loss would bring back that it was behind."""
+    """Whether its log reaches the offset, and its saved state no longer says `is_behind`."""
     raft = machine.raft
     if raft is None or not raft.state.is_saved:
         return False
@@ -212,7 +213,7 @@ async def _caught(
 
 
 async def _read_voters(controller: Controller) -> tuple[VoterImage, ...]:
-    """Return them when all that was decided is committed, by who surely leads."""
+    """Return the voters by a decision: the leader surely leads, and all before is committed."""
     return (
         await controller.active().reign.run(lambda image, _: Outcome((), image.voters))
     ).response

@@ -1,9 +1,9 @@
 """A voter that comes back, or was removed, causes no change of leader (KAFKA-17030).
 
-One machine at a time goes away in some way, with or without writes meanwhile, and returns. Where a
-follower went, nobody else leads from before it goes until long after it is back. Where the leader
-went, or an operator moved the leadership or the voters meanwhile, what counts begins once the
-others have settled.
+One machine at a time goes away in some way, with or without writes meanwhile, and returns. If a
+follower went, the leader must not change from before it goes until long after it is back. If the
+leader went, or an operator changed the leadership or the voters meanwhile, the leader must not
+change from the time at which the others have settled.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from tests.harness.quorum_operators import Operator
 from tests.harness.quorum_rules import Rules
 
 SETTLED_S = 0.5
-#: In it every timeout of a voter passes several times.
+#: Long enough for every time-out of a voter to pass several times.
 WATCHED_S = 5.0
 PATIENCE_S = 40.0
-#: A leader that is silent for less keeps its place, though what was lost is sent again later.
+#: A leader that is silent for a shorter time keeps its place, even if messages are lost.
 NOT_MISSED_S = 0.3
-#: And one that is silent for so long has lost it before it comes back.
+#: A leader that is silent for this time is replaced before it comes back.
 REPLACED_S = 3.5
 
 
 def draw_returns(chance: random.Random, machines: int, until_s: float) -> list[Fault]:
-    """Return who goes away when, and how; each begins when the one before is over."""
+    """Return the absences of a run; each begins when the one before is over."""
     plan: list[Fault] = []
     now_s = 3.0
     while now_s < until_s:
@@ -60,7 +60,7 @@ def draw_returns(chance: random.Random, machines: int, until_s: float) -> list[F
 
 @dataclass(slots=True)
 class Returns:
-    """Lets machines go and come back; raises Violation when another leads for it."""
+    """Lets machines go and come back; raises Violation if a return changes the leader."""
 
     quorum: Quorum
     rules: Rules
@@ -72,7 +72,7 @@ class Returns:
         self.operator = Operator(self.quorum)
 
     async def run(self, plan: Sequence[Fault]) -> None:
-        """Let one after the other go and return."""
+        """Carry out the absences one after the other."""
         for fault in plan:
             await asyncio.sleep(max(0.0, fault.at_s - self.quorum.loop.time()))
             await self.settled(None)
@@ -87,7 +87,7 @@ class Returns:
             )
 
     async def settled(self, but: Machine | None) -> None:
-        """Wait until all that run, but for that one, follow one leader for a while."""
+        """Wait until all machines except `but` follow one leader for a while."""
         async with asyncio.timeout(PATIENCE_S):
             while True:
                 before = self._followed(but)
@@ -96,7 +96,7 @@ class Returns:
                     return
 
     def _followed(self, but: Machine | None) -> tuple[int, int] | None:
-        """Return the epoch and leader that all agree on."""
+        """Return the epoch and leader on which all machines except `but` agree; else None."""
         found = {
             (one.raft.epoch, one.raft.leader_id) if one.raft is not None else (-1, -1)
             for one in self.quorum.machines
@@ -114,11 +114,11 @@ class _Going:
     world: Returns
     fault: Fault
     machine: Machine
-    #: Undoes how it went.
+    #: Brings it back: undoes the way in which it went.
     back: Callable[[], None] = lambda: None
-    #: It is no voter any more when it comes back.
+    #: Whether it was removed meanwhile.
     is_removed: bool = False
-    #: Nor can it become one again with the disk that it has.
+    #: Whether it can become a voter again only with a new disk.
     needs_disk: bool = False
 
     @property
@@ -134,8 +134,8 @@ class _Going:
         way: Callable[[_Going], Awaitable[None]],
         act: Callable[[_Going], Awaitable[None]] | None,
     ) -> None:
-        """Go, return, and see that the return changes nothing; nor the going of a follower."""
-        # Without writes it comes back with a log as complete as any.
+        """Go and return; check that the return changes no leader, nor the going of a follower."""
+        # Without writes its log is as complete as any other when it comes back.
         self.quorum.is_idle = self.fault.level < 0.5
         reigns = len(self.world.rules.leaders)
         is_leader = self.quorum.leader is self.machine
@@ -225,11 +225,11 @@ class _Going:
     # -- what is done meanwhile
 
     async def removed(self) -> None:
-        """It comes back and does not know that it is no voter any more."""
+        """Remove it from the voters; when it comes back it does not know of that."""
         self.is_removed = await self.world.operator.remove_surely(self.machine)
 
     async def removed_with_a_later_epoch(self) -> None:
-        """As removed; and it stood in vain, which left its disk in an epoch that nobody is in."""
+        """As removed; and it stood for election in vain: its disk is in a later epoch."""
         await self.removed()
         if self.is_removed:
             disk = self.machine.disk
@@ -241,13 +241,13 @@ class _Going:
             self.needs_disk = True
 
     async def new_disk(self) -> None:
-        """It comes back as an observer that holds nothing."""
+        """Remove it and replace its disk: it comes back as an observer with an empty disk."""
         await self.removed()
         await self.quorum.replace_disk(self.machine)
-        self.quorum.let_go(self.machine)  # and is held by how it went
+        self.quorum.let_go(self.machine)  # the way in which it went still holds it down
 
     async def moved(self) -> None:
-        """Another leads when it comes back: it returns with an earlier epoch."""
+        """Move the leadership meanwhile: it comes back with an earlier epoch."""
         await self.world.settled(self.machine)
         leader = self.quorum.leader
         if leader is not None and leader is not self.machine:
@@ -272,7 +272,7 @@ WAYS: dict[str, Act] = {
     "fast clock": _Going.fast_clock,
 }
 DOWN = ("kill", "power loss", "clean stop")
-#: What an operator does while it is away, and with which ways.
+#: What an operator does during the absence, and the ways to be away that go with it.
 ACTS: dict[str, tuple[Act, tuple[str, ...]]] = {
     "removed": (_Going.removed, tuple(WAYS)),
     "removed with a later epoch": (_Going.removed_with_a_later_epoch, DOWN),

@@ -1,4 +1,4 @@
-"""What must hold in a simulated quorum after every event, looked at where something happened.
+"""The rules of a simulated quorum, checked after every event on the machines that ran.
 
 Log matching is kept by induction: a batch at (base offset, epoch) has one content and one epoch
 before it, wherever it is appended; so two logs that agree on an epoch at an offset agree on all
@@ -29,7 +29,7 @@ DIGEST_EVERY = 16
 
 @dataclass(slots=True)
 class _Run:
-    """What was seen of one run of a voter."""
+    """The state of one run of a voter, as it was last seen."""
 
     raft: Raft
     number: int
@@ -45,7 +45,7 @@ class Rules:
 
     quorum: Quorum
     runs: dict[str, _Run] = field(default_factory=dict)
-    #: epoch -> the one reign in it: two of one node would be two objects.
+    #: epoch -> the one reign in it. A second reign of the same node is another object.
     reigns: dict[int, Leader] = field(default_factory=dict)
     leaders: dict[int, str] = field(default_factory=dict)
     #: (base offset, epoch) -> content, and the epoch before it.
@@ -54,9 +54,10 @@ class Rules:
     committed: dict[int, bytes] = field(default_factory=dict)
     committed_end: int = 0
     committed_epoch: int = -1
-    #: (directory, epoch) -> whom it voted for, once that was on disk; one that was emptied, too.
+    #: (directory, epoch) -> the candidate that it voted for, once that was on disk. The vote stays
+    #: here when the disk is emptied: it must not vote twice.
     votes: dict[tuple[ReplicaKey, int], ReplicaKey] = field(default_factory=dict)
-    #: (disk, how many it replaced) -> the newest epoch that was on it.
+    #: (disk, number of disks that it replaced) -> the newest epoch that was on it.
     epochs: dict[tuple[ReplicaKey, int], int] = field(default_factory=dict)
     digests: dict[int, int] = field(default_factory=dict)
     #: The first image that any voter showed at an offset.
@@ -139,7 +140,7 @@ class Rules:
     # -- one rule each
 
     def _reign_began(self, machine: Machine, raft: Raft, reign: Leader) -> None:
-        """Election safety; nobody leads twice in an epoch; leader completeness."""
+        """Election safety, one reign in each epoch, leader completeness."""
         before = self.leaders.get(reign.epoch)
         if before is not None:
             raise Violation(f"{before} and {machine.name} both lead in epoch {reign.epoch}")
@@ -174,7 +175,7 @@ class Rules:
                 )
 
     def _moved(self, machine: Machine, raft: Raft, run: _Run) -> None:
-        """The high watermark of a run never falls; what it commits, every newer leader has."""
+        """The high watermark of a run never falls; every newer leader has what is committed."""
         mark = raft.ledger.high_watermark
         if mark < run.high_watermark:
             raise Violation(
@@ -260,7 +261,7 @@ class Rules:
 
 
 def _differing(one: VoterSet, other: VoterSet) -> int:
-    """Return how many voters came or went, whichever is more; a changed endpoint is no change."""
+    """Return how many voters came plus how many went; a changed endpoint is no change."""
     ours = [(voter.id, voter.directory_id) for voter in one.voters]
     theirs = [(voter.id, voter.directory_id) for voter in other.voters]
     return sum(v not in theirs for v in ours) + sum(v not in ours for v in theirs)

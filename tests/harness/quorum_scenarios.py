@@ -1,4 +1,4 @@
-"""What can be done to a simulated quorum, by name, and what it must come to at least."""
+"""The scenarios of a simulated quorum: their faults, and the counts that they must reach."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from tests.harness.quorum_rules import Rules
 
 
 class Troubles(Protocol):
-    """What is done to a quorum."""
+    """The faults of a run."""
 
     injected: Counter[str]
 
     async def run(self, plan: Sequence[Fault]) -> None:
-        """Do it all; raise Violation for what it alone can see."""
+        """Carry out the plan; raise Violation for a fault that only this object can see."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """Which troubles a quorum has."""
+    """One scenario: how its plan is drawn and carried out."""
 
-    #: By chance, for so many machines, until that moment.
+    #: Draws a plan from (chance, number of machines, end in seconds).
     draw: Callable[[random.Random, int, float], list[Fault]]
     troubles: Callable[[Quorum, Rules, Callable[[str], None]], Troubles]
     kinds: Sequence[str]
-    #: What a hundred seeds must come to at least, or the world has become too kind.
+    #: Least counts of a hundred seeds: below them the world has become too kind.
     floors: dict[str, int]
 
 

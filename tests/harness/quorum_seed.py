@@ -1,4 +1,4 @@
-"""One seed of the quorum: voters, clients, a plan of faults, and what must come of it."""
+"""One seed of the quorum: voters, clients, a plan of faults, and the judgement of the run."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ SETTINGS = {
 
 @dataclass(slots=True)
 class Outcome:
-    """What a seed did."""
+    """The counts of a seed's run."""
 
     seed: int
     counters: Counter[str] = field(default_factory=Counter)
     injected: Counter[str] = field(default_factory=Counter)
-    #: A digest of who ran when: the same for the same seed, in any process.
+    #: A digest of which process ran when: the same for the same seed, in any Python process.
     trace: str = ""
 
 
@@ -91,7 +91,7 @@ def broken_rule(error: BaseException) -> str:
         if isinstance(error, BaseExceptionGroup):
             error = error.exceptions[0]
         elif isinstance(error, SimulationError) and error.__cause__ is not None:
-            error = error.__cause__  # a task failed and nobody looked
+            error = error.__cause__  # a task failed, and no caller awaited it
         else:
             break
     frames = traceback.extract_tb(error.__traceback__)
@@ -100,7 +100,7 @@ def broken_rule(error: BaseException) -> str:
 
 
 def shortest(plan: list[F], fails: Callable[[list[F]], bool], tries_max: int = 150) -> list[F]:
-    """Return a part of the plan that still fails, and not without any of its pieces (ddmin)."""
+    """Return a part of the plan that still fails, and passes without any one piece (ddmin)."""
     pieces, tries = 2, 0
     while len(plan) >= 2 and tries < tries_max:
         size = -(-len(plan) // pieces)

@@ -1,7 +1,8 @@
-"""The rule of snapshots in a simulated quorum: what is not in the log any more is in one of them.
+"""The rule of snapshots in a simulated quorum: what was cut from a log is in a snapshot.
 
-Looked at on the disk itself, after every event: a log that begins above 0, or is believed to, has
-a whole snapshot at or above its start. What runs install and take is counted.
+It is checked on the disk itself, after every event: a log that begins above 0, on disk or to its
+voter's knowledge, has a whole snapshot at or above its start. Snapshots that voters install and
+take are counted.
 """
 
 from __future__ import annotations
@@ -24,15 +25,15 @@ from tests.harness.quorum_machines import DATA, Machine
 
 @dataclass(slots=True)
 class SnapshotRules:
-    """`begin` at each run of a voter, `look` after each of its events."""
+    """The rule of snapshots. Call `begin` at each run of a voter, `look` after each event."""
 
     installed: int = 0
     taken: int = 0
     #: (machine, its run) -> the newest snapshot that its machine knew of.
     known: dict[tuple[str, int], Below | None] = field(default_factory=dict)
-    #: (machine, its run, file) -> whether it is whole; a file is not changed under its name.
+    #: (machine, its run, file) -> whether it is whole. A file never changes under its name.
     whole: dict[tuple[str, int, str], bool] = field(default_factory=dict)
-    #: Machine -> its run, the names that lay there when it was last looked at, what they hold.
+    #: Machine -> its run, the names in its directory at the last look, its whole snapshots.
     held: dict[str, tuple[int, tuple[str, ...], list[SnapshotId]]] = field(default_factory=dict)
 
     def begin(self, machine: Machine, raft: Raft) -> None:
@@ -48,7 +49,7 @@ class SnapshotRules:
         raft.state.begin_anew = installed  # type: ignore[method-assign]
 
     def look(self, machine: Machine, raft: Raft) -> None:
-        """Raise Violation if the log begins above what the snapshots on its disk stand for."""
+        """Raise Violation if the log begins above all whole snapshots on its disk."""
         if raft.ledger.snapshot is not self.known[machine.name, machine.runs]:
             self.known[machine.name, machine.runs] = raft.ledger.snapshot
             self.taken += 1
@@ -81,7 +82,7 @@ class SnapshotRules:
 
 
 def is_whole(content: bytes) -> bool:
-    """Say whether a snapshot's bytes are those that its end speaks of."""
+    """Return whether a snapshot's bytes have the size and CRC that its end names."""
     last = b""
     try:
         for _, batch in record_batch.split(content):

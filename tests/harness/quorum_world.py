@@ -1,4 +1,4 @@
-"""Voters in a simulated world, and the invariants of Raft looked at after every event.
+"""Voters in a simulated world, and the invariants of Raft, checked after every event.
 
 A `Voter` is one machine with its disk; its node is a process that dies and starts again. The
 invariants are those of the Raft paper, figure 3, and what a cluster needs besides.
@@ -32,7 +32,7 @@ CLUSTER = "simulated"
 
 
 class Watched(RaftNode):
-    """A node whose machine is looked at after every change."""
+    """A node that calls `looked` after every change of its machine."""
 
     def __init__(self, *args: object, looked: Callable[[], None], **kwargs: object) -> None:
         super().__init__(*args, **kwargs)  # type: ignore[arg-type]
@@ -47,16 +47,16 @@ class Watched(RaftNode):
 
 @dataclass
 class History:
-    """What must hold over the whole run."""
+    """The history of the whole run: what it says may not be contradicted."""
 
-    #: epoch -> who led it.
+    #: epoch -> the voter that led in it.
     leaders: dict[int, int] = field(default_factory=dict)
-    #: (voter, epoch) -> how many runs of the voter's process led it.
+    #: (voter, epoch) -> the number of the run of the voter's process that led in it.
     reigns: dict[tuple[int, int], int] = field(default_factory=dict)
-    #: base offset -> batch, of everything that any voter held committed.
+    #: base offset -> batch, for all that any voter held as committed.
     committed: dict[int, bytes] = field(default_factory=dict)
     committed_end: int = 0
-    #: What clients were told is committed: event name -> offset.
+    #: Event name -> offset, for all that was acknowledged to clients.
     acknowledged: dict[str, int] = field(default_factory=dict)
 
     def saw_leader(self, voter: int, epoch: int, run: int) -> None:
@@ -72,7 +72,7 @@ class History:
 
 
 class Applied:
-    """The listener of one run."""
+    """The listener of one run of a voter: checks the order of what it is given."""
 
     def __init__(self, voter: SimulatedVoter) -> None:
         self.voter = voter
@@ -89,7 +89,7 @@ class Applied:
             self.voter.world.history.saw_committed(batch)
 
     def snapshot_part(self, batches: bytes) -> None:
-        """Nothing is made of it here."""
+        """Ignore the content."""
 
     def snapshot_end(self, offset: int, epoch: int) -> None:
         assert offset > self.next_offset, "a snapshot leads on"
@@ -124,7 +124,7 @@ class SimulatedVoter:
         self.applied: Applied | None = None
         self.runs = 0
         self.failure: str | None = None
-        #: Whether a failure of its node is what the test wants to see.
+        #: Whether the test expects a failure of its node.
         self.may_fail = False
         self._high_watermark = 0
 

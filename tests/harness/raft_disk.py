@@ -1,6 +1,6 @@
 """The disk of one bare Raft machine: hard state, log and newest snapshot, as values.
 
-Does what log and storage do with files; every batch holds one record.
+It does what log and storage do with files. Every batch holds one record.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from quorate_quorum.raft.machine.voters import VoterSet
 
 @dataclass
 class Disk:
-    """What outlives a run; a loss of power takes of what is not synced as much as chance says."""
+    """The state that outlives a run. A power loss takes a random part of what is not synced."""
 
     hard_state: HardState = field(default_factory=HardState)
     log: list[Batch] = field(default_factory=list)
@@ -29,7 +29,7 @@ class Disk:
         return self.log_start + len(self.log)
 
     def write(self, save: Save) -> None:
-        """Carry out a save, all but the sync (as storage.Storage does)."""
+        """Carry out a save without its sync (as storage.Storage does)."""
         if save.begin_at is not None:
             self.log, self.log_start, self.synced_end = [], save.begin_at, save.begin_at
         if save.truncate_to is not None:
@@ -48,7 +48,7 @@ class Disk:
             self.snapshot = snapshot
 
     def below(self, offset: int) -> Below:
-        """Return the snapshot of all below an offset in the log."""
+        """Return a snapshot of everything below an offset in the log."""
         before = self.log[: offset - self.log_start]
         initial = VoterSet() if self.snapshot is None else self.snapshot.voters
         newest = next((one.voters for one in reversed(before) if one.voters), initial)

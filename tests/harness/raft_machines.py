@@ -84,7 +84,7 @@ def ledger(epochs: Sequence[int], members: VoterSet, *, synced: int | None = Non
 
 @dataclass
 class Machine:
-    """A machine with all that it has said."""
+    """A machine, and everything that it has emitted."""
 
     raft: Raft
     saves_at_once: bool = True
@@ -181,7 +181,7 @@ class Machine:
         incarnation: bytes = b"a",
         is_behind: bool = False,
     ) -> list[FetchReply]:
-        """A fetch arrives; return what is answered at once."""
+        """Let a fetch arrive; return the immediate answers."""
         request = FetchRequest(
             self.epoch if epoch is None else epoch,
             offset,
@@ -276,9 +276,9 @@ def leader(me: int = 1, ids: Sequence[int] = (1, 2, 3), **given: object) -> Mach
 
 
 def serving_leader(me: int = 1, ids: Sequence[int] = (1, 2, 3), **given: object) -> Machine:
-    """Return a leader whose EpochStart is committed; the others hold all that it does.
+    """Return a leader whose EpochStart is committed; the others hold its whole log.
 
-    None of their fetches waits for an answer.
+    No fetch waits for an answer.
     """
     made = leader(me, ids, **given)
     for other in ids:
@@ -305,7 +305,7 @@ def heard_follower() -> Machine:
 
 @dataclass
 class Cluster:
-    """Machines that share a link without loss; `cut` silences one."""
+    """Machines that share a link without loss. Those in `cut` are cut off from the others."""
 
     machines: dict[int, Machine]
     cut: list[int] = field(default_factory=list)

@@ -1,11 +1,12 @@
-"""Schedules of chance for the Raft machine: what is done to a raft_world, and what must come of it.
+"""Random schedules for the Raft machine: acts on a raft_world, and checks of the outcome.
 
 A schedule is a number of acts, drawn by a seed: proposals, changes of the voters after which the
 leader often dies or is cut off at once, crashes by kill and by loss of power, cuts of links,
-transfers, snapshots. The rules of safety are looked at all the time. Then all nodes start, all
-links heal, nobody dies any more: one must lead, all must be committed, and all must follow.
+transfers, snapshots. The rules of safety are checked all the time. Then all nodes start, all links
+heal, and no node dies any more: one node must lead, its whole log must be committed, and all others
+must follow it.
 
-More seeds than `make test` has: `make sim-raft SEEDS=5000 FIRST_SEED=0`; `SEED=7` tells one.
+`make sim-raft SEEDS=5000 FIRST_SEED=0` runs more seeds than `make test`; `SEED=7` prints one.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ NODES_MAX = 5
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a schedule came to, and everything that happened in it."""
+    """The result of a schedule, and the trace of everything that happened in it."""
 
     reigns: int
     committed: int
@@ -35,7 +36,7 @@ class Outcome:
 
 
 def run_schedule(seed: int, *, lines_told: int = 40) -> Outcome:
-    """Run the schedule of a seed; Violation names the seed, and tells the end of the trace."""
+    """Run the schedule of a seed; Violation names the seed and holds the end of the trace."""
     chance = random.Random(seed)
     initial = chance.choice((1, 1, 2, 2, 3, 3, 4, 5))
     world = World(chance, initial=initial, nodes=min(NODES_MAX, initial + chance.randint(0, 2)))
@@ -69,10 +70,10 @@ def _calm_down(world: World) -> None:
 
 
 def _check_is_whole(world: World) -> None:
-    """One leads, nothing waits for its commit, and the others follow, voters or not.
+    """Raise Violation unless one node leads, its log is committed, and all others follow it.
 
-    But for a node that stood in vain, cut off, before it was removed: its disk is in a later epoch
-    than the quorum, and it needs a new one (docs/operations.md).
+    Exception: a node that was cut off and stood for election before it was removed. Its disk is in
+    a later epoch than the quorum, so it needs a new disk (docs/operations.md).
     """
     if not world.leaders():
         raise Violation("nobody leads, though all is calm")
@@ -102,7 +103,7 @@ def _state_of(run: Run) -> str:
 
 
 def _propose(world: World) -> None:
-    """All who think that they lead append; who has lost its place does not know it yet."""
+    """Append at every node that thinks it leads; a replaced leader may not know it yet."""
     for run in world.leaders():
         for _ in range(world.chance.randint(1, 4)):
             try:
@@ -119,7 +120,7 @@ def _change_voters(world: World) -> None:
 
 
 def _propose_voters(world: World, run: Run) -> bool:
-    """Propose that one comes or goes; return whether there was such a set to propose."""
+    """Propose to add or remove one voter; return False if no voter would be left."""
     members = [voter.id for voter in run.raft.ledger.voters.voters]
     drawn = world.chance.choice(list(world.nodes) if world.chance.random() < 0.6 else members)
     changed = sorted({*members} ^ {drawn})
@@ -136,7 +137,7 @@ def _propose_voters(world: World, run: Run) -> bool:
 
 
 def _strike_at_once(world: World, run: Run) -> None:
-    """The change is in no log but the leader's, and may never be in another."""
+    """Crash the leader or cut it off: the change is in its log only, and may stay so."""
     if world.chance.random() < 0.4:
         run.crash()
     else:
@@ -183,7 +184,7 @@ def _transfer(world: World) -> None:
 
 
 def _take_snapshot(world: World) -> None:
-    """Take one of all that is committed and on disk, and cut the log somewhere below its end."""
+    """Take a snapshot of all that is committed and synced, and cut the log somewhere below it."""
     run = world.chance.choice(world.runs)
     ledger, disk = run.raft.ledger, run.node.disk
     offset = min(ledger.high_watermark, ledger.written_end, disk.synced_end)
@@ -207,7 +208,7 @@ def _snapshot_end(run: Run) -> int:
     return 0 if newest is None else newest.offset
 
 
-#: How often each is drawn, as against the others.
+#: Act -> its weight in the draw.
 ACTS: dict[Callable[[World], None], float] = {
     _propose: 30,
     _change_voters: 32,

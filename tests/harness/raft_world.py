@@ -1,8 +1,8 @@
-"""A quorum of bare Raft machines for schedules of chance: runs, links and the rules, no asyncio.
+"""A quorum of bare Raft machines for random schedules: runs, links and the rules, no asyncio.
 
-Far cheaper than tests/harness/quorum_world.py, as neither drivers nor bytes are in it: what chance
-finds here is a fault of the machine. A world draws from one seed, in one order: the same seed gives
-the same trace. Every batch holds one record, and its bytes are a number that no other batch has.
+It is far cheaper than tests/harness/quorum_world.py: it has neither drivers nor bytes, so a fault
+that is found here is a fault of the machine. A world draws from one seed, in one order: the same
+seed gives the same trace. Every batch holds one record: a number that no other batch has.
 """
 
 from __future__ import annotations
@@ -59,22 +59,22 @@ from tests.harness.invariants import Violation
 from tests.harness.raft_disk import Disk
 from tests.harness.raft_machines import batch, key, voters
 
-#: A host that is up, behind a link that is cut: so long until the fetch is given up.
+#: Time until a fetch is given up if the host is up and the link is cut.
 BROKEN_MS = 1200
 REFUSED_MS = 5
-#: All are down, and nothing is on its way.
+#: No deadline: all nodes are down, and no message is on its way.
 NEVER_MS = 2**62
-#: How likely it is, at each step of the world, that a disk works or a download comes to its end.
+#: Probability, at each step of the world, that a disk works or that a download ends.
 DISK_CHANCE = 0.5
 DOWNLOAD_CHANCE = 0.3
-#: How likely a node dies at that moment.
+#: Probability that a node dies at that moment.
 DIES_BEFORE_VOTE = 0.02
 DIES_BEFORE_SYNC = 0.02
 DIES_AFTER_DOWNLOAD = 0.2
 
 
 class Run:
-    """A node from one start to its end: the machine, and what its disk has not done yet."""
+    """One run of a node: the machine, and the work that its disk has not done yet."""
 
     def __init__(self, node: Node, number: int) -> None:
         self.node = node
@@ -86,7 +86,7 @@ class Run:
         self.install: Install | None = None
         self.calls: dict[int, tuple[Run, Call]] = {}
         self.fetches: dict[int, tuple[Run, Fetch]] = {}
-        #: Committed here as far as the rules have looked.
+        #: End of the committed records that the rules have checked.
         self.checked_end = 0
         ledger = node.disk.read_ledger()
         #: The log as the machine knows it, ahead of the disk.
@@ -130,7 +130,7 @@ class Run:
             self.drain()
 
     def drain(self) -> None:
-        """Take in hand what the machine wants done, and look whether it may have said so."""
+        """Carry out or queue what the machine wants, and check the rules after each Ready."""
         while self.is_up and (ready := self.raft.ready()) is not None:
             if ready.fatal is not None:
                 raise Violation(f"node {self.name} stops: {ready.fatal}")
@@ -157,7 +157,7 @@ class Run:
         self.log.update((one.base_offset, one) for one in save.batches)
 
     def work_on_disk(self) -> None:
-        """Carry out all that waits: the hard state first, one sync for all saves."""
+        """Do all waiting work: the hard state first, then all saves with one sync."""
         state, self.hard_state = self.hard_state, None
         saves, self.saves = self.saves, []
         if state is not None:
@@ -176,7 +176,7 @@ class Run:
         self.step(Saved(last.epoch, last.end_offset, last.truncations))
 
     def end_download(self) -> None:
-        """What is downloaded is durable before the machine hears of it."""
+        """End a download, by chance: the disk keeps it before the machine hears of it."""
         if self.install is None or self.world.chance.random() >= DOWNLOAD_CHANCE:
             return
         source = self.world.run_at(self.install.endpoint)
@@ -197,7 +197,7 @@ class Run:
 
 
 class Node:
-    """A disk, and the run that is or was the last on it."""
+    """A disk, and the present or last run on it."""
 
     def __init__(self, world: World, node_id: int) -> None:
         self.world = world
@@ -212,9 +212,9 @@ class Node:
 
 
 class Link:
-    """Carries messages, late and in any order; what meets a cut or a dead node is lost.
+    """Carries messages, late and in any order. A cut or a dead receiver loses them.
 
-    What is on its way arrives though its sender has died. Answers of one fetch stream stay in
+    A message on its way arrives though its sender has died. Answers of one fetch stream stay in
     order.
     """
 
@@ -231,7 +231,7 @@ class Link:
                 self.cuts |= {(node.id, other), (other, node.id)}
 
     def send(self, run: Run, message: Message) -> None:
-        if isinstance(message, FetchReply):  # which is read first, and then sent
+        if isinstance(message, FetchReply):  # its batches are read first
             self._world.after(1, partial(self._read, run, message))
         elif isinstance(message, Reply):
             self._world.after(self._delay_ms(), partial(self._reply, run, message))
@@ -309,7 +309,7 @@ def _answered(call: Call, response: VoteResponse | EpochResponse) -> VoteAnswere
 
 
 def _filled(run: Run, reply: FetchReply) -> FetchResponse:
-    """Put the batches in that were meant; none of them if the log was cut above the first."""
+    """Put the batches in; none if the log was cut above the first of them meanwhile."""
     base = reply.response.base_offset
     if base < run.raft.ledger.log_start_offset:
         return reply.response
@@ -318,7 +318,7 @@ def _filled(run: Run, reply: FetchReply) -> FetchResponse:
 
 
 class Rules:
-    """What may never be, whatever happens (Raft, figure 3); looked at after every Ready."""
+    """The rules of safety (Raft, figure 3), checked after every Ready."""
 
     def __init__(self) -> None:
         self.leaders: dict[int, str] = {}  # epoch -> run
@@ -359,7 +359,7 @@ def _record(run: Run, offset: int) -> bytes | None:
 
 
 class World:
-    """Nodes from 1 on, of which the first `initial` are formatted as voters; time is a number."""
+    """Nodes, numbered from 1; the first `initial` are formatted as voters. Time is a number."""
 
     def __init__(self, chance: random.Random, *, initial: int, nodes: int) -> None:
         self.chance = chance
@@ -378,11 +378,11 @@ class World:
 
     @property
     def runs(self) -> Sequence[Run]:
-        """The newest run of every node, by node."""
+        """The newest run of each node."""
         return [node.run for node in self.nodes.values()]
 
     def leaders(self) -> list[Run]:
-        """Return who thinks that it leads, the newest epoch last."""
+        """Return the runs that believe they lead, the newest epoch last."""
         return sorted((run for run in self.runs if run.leads), key=lambda run: run.raft.epoch)
 
     def run_at(self, endpoint: str) -> Run:
@@ -393,14 +393,14 @@ class World:
         return self._numbers
 
     def marked(self, made: Batch) -> Batch:
-        """Make the batch one that is told from every other."""
+        """Give the batch bytes that no other batch has."""
         return replace(made, data=b"%d" % self.number())
 
     def say(self, what: str) -> None:
         self.trace.append(f"{self.now_ms:8} ms  {what}")
 
     def strikes(self, run: Run, likelihood: float) -> bool:
-        """Let the run die here, if chance says so; never once all is calm."""
+        """Let the run die here with that probability, but not after calm began; return if down."""
         if run.is_up and not self.is_calm and self.chance.random() < likelihood:
             run.crash()
         return not run.is_up
@@ -418,7 +418,7 @@ class World:
                 self._go_on(run)
 
     def _next_ms(self) -> int:
-        """Return when something is due; while a disk or a download works, that is now."""
+        """Return the next time at which something is due: now, if a disk or a download has work."""
         up = [run for run in self.runs if run.is_up]
         if any(run.saves or run.hard_state or run.install for run in up):
             return self.now_ms

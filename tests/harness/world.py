@@ -1,4 +1,4 @@
-"""One seed: a cluster, an idempotent producer, a consumer, faults, and what must come of it."""
+"""One seed: a cluster, an idempotent producer, a consumer, faults, and the judgement of it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ RECOVERY_S = 120.0
 
 @dataclass(slots=True)
 class Outcome:
-    """What a seed did."""
+    """The counts of a seed's run."""
 
     seed: int
     shape: str = ""
@@ -46,10 +46,10 @@ class Outcome:
     elections: int = 0
     leader_changes: int = 0
     checks: int = 0
-    #: What else happened, to be added up.
+    #: Other counts; they are added up over seeds.
     counters: Counter[str] = field(default_factory=Counter)
     injected: Counter[str] = field(default_factory=Counter)
-    #: A digest of who ran when: the same for the same seed, in any process.
+    #: A digest of which process ran when: the same for the same seed, in any Python process.
     trace: str = ""
 
 
@@ -59,7 +59,7 @@ def plan_of(seed: int) -> list[Fault]:
 
 
 def shape_of(seed: int) -> Shape:
-    """Return what is simulated under that seed."""
+    """Return the shape that a seed stands for."""
     return draw_shape(random.Random(f"shape {seed}"))
 
 
@@ -88,7 +88,7 @@ def run_faults(
     simulated_s: float = SIMULATED_S,
     shape: Shape = USUAL,
 ) -> Outcome:
-    """Run the same world with faults of one's own, while records are produced and consumed."""
+    """Run the world with the given faults, while records are produced and consumed."""
 
     def program(loop: SimulatedLoop) -> Coroutine[Any, Any, Outcome]:
         return World(loop, seed, faults, simulated_s, shape, verbose=verbose).run()
@@ -99,7 +99,7 @@ def run_faults(
 
 @contextlib.contextmanager
 def logs(*, verbose: bool) -> Iterator[None]:
-    """Silence, or each line with the virtual time and the process that speaks."""
+    """Set up logging: no lines, or each line with the virtual time and its process."""
     before = structlog.get_config()
 
     def stamp(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> Mapping[str, Any]:
@@ -121,7 +121,7 @@ def logs(*, verbose: bool) -> Iterator[None]:
 
 
 class World:
-    """A cluster under faults, and those who use it; see run_seed and run_faults."""
+    """A cluster under faults, and its clients; see run_seed and run_faults."""
 
     def __init__(
         self,
@@ -207,7 +207,7 @@ class World:
             "the consumer has not seen all",
         )
         if consuming.done():
-            consuming.result()  # what ended it
+            consuming.result()  # raises the error that ended it
         consuming.cancel()
         await asyncio.gather(consuming, return_exceptions=True)
         await asyncio.sleep(max(0.0, self.simulated_s - self.loop.time()))
@@ -216,7 +216,10 @@ class World:
         return self._outcome()
 
     async def _restart_brokers_if_stuck(self) -> None:
-        """What an operator does where the only copy of a record is damaged: it is cut, and told."""
+        """Restart all brokers, as an operator does if the only copy of a record is damaged.
+
+        The restart cuts the damaged record off, and the loss is told.
+        """
         for _ in range(150):
             if self._all_in_sync():
                 return
@@ -247,10 +250,10 @@ class World:
             await asyncio.sleep(0.01)
 
     def _all_in_sync(self) -> bool:
-        """Whether every broker knows every ISR as whole, its own incarnation in it.
+        """Whether at every broker each partition that it holds has a full ISR.
 
-        What only a leader knows is not enough: it may not have heard yet that a broker came back
-        as another incarnation, and is in no ISR.
+        The view of the leaders is not enough: a leader may not know yet that a broker came back
+        with another incarnation, and left every ISR.
         """
         whole = 0
         for node in self.cluster.brokers:
@@ -266,14 +269,14 @@ class World:
     def _judge(self) -> None:
         told_lost = self._told_lost()
         if self.has_recovered and not self.damages.exceeded:
-            told_lost = set()  # a recovery of the quorum elects all anew, and loses nothing
+            told_lost = set()  # a recovered quorum elects all leaders anew, and loses no record
         if told_lost and not self.damages.exceeded:
             raise Violation(f"a lossy election in {told_lost}, and too little was damaged for that")
         judge(
             self.history,
             told_lost,
             recreates=self.shape.recreates,
-            # How old a topic is, a broker says by its own clock and the controller's.
+            # A broker tells the age of a topic by its own clock and the controller's.
             clocks_agree=not self.nemesis.injected["clock jump"],
             is_patient=self.shape.is_patient and self.shape.min_isr < self.shape.replication_factor,
         )

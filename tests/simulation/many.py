@@ -1,4 +1,4 @@
-"""Many seeds: over several processes, remembered in a file so that a run can go on where it was."""
+"""Many seeds in several processes. A file remembers results: a stopped run can be continued."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
-#: What a seed came to: its number under "seed", and under "failure" what went wrong, if anything.
+#: The result of a seed: its number under "seed"; under "failure" the failure, or nothing.
 Result = dict[str, Any]
 
 
@@ -23,7 +23,7 @@ def results(
     state: Path | None,
     scenario: str,
 ) -> Iterator[tuple[Result, bool]]:
-    """Yield what each seed came to, and whether it was done by an earlier run, these first."""
+    """Yield each seed's result, and whether an earlier run had it. Those of earlier runs first."""
     done = _read(state, scenario)
     for seed in seeds:
         if seed in done:
@@ -35,7 +35,7 @@ def results(
 
 
 def _read(state: Path | None, scenario: str) -> dict[int, Result]:
-    """Return what is done; a last line that was cut off is not, and a failure is tried again."""
+    """Return the seeds that passed. Failed seeds and a line that was cut off run again."""
     done: dict[int, Result] = {}
     if state is None or not state.exists():
         return done
@@ -70,7 +70,7 @@ def _run(seeds: list[int], run: Callable[[int], Result], workers: int) -> Iterat
 
 
 def _die_with_us() -> None:
-    """Let no worker outlive a run that was killed."""
+    """End this worker when its parent process ends, killed or not."""
     parent = multiprocessing.parent_process()
     assert parent is not None
 

@@ -1,6 +1,6 @@
-"""`make crash-points [SEEDS=n] [FIRST_SEED=n]`: a voter dies at every point of a run, both ways.
+"""`make crash-points [SEEDS=n] [FIRST_SEED=n]`: a voter dies at each point of a run, in both ways.
 
-Prints how often it died at which kind of point; returns 1 if anything did not recover.
+Prints how often it died at each kind of point. Returns 1 if a run did not recover.
 `--seed 3 --point 120 --crash power` replays one.
 """
 
@@ -15,7 +15,7 @@ from concurrent.futures import ProcessPoolExecutor
 
 from tests.harness.quorum_crash import CRASHES, Crash, Point, crash_at, record
 
-#: Kind of point and of crash -> how often.
+#: (kind of point, kind of crash) -> number of crashes.
 Tally = Counter[tuple[str, Crash]]
 
 

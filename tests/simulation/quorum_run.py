@@ -1,11 +1,13 @@
 """`make sim-quorum SEEDS=700 FIRST_SEED=0 [SEED=n] [STATE=FILE]`: seeds of the quorum alone.
 
-Scenario `faults`: everything at once, under which the rules must hold. Scenario `rejoin`
-(ARGS="--scenario rejoin"): who was away and comes back, or was removed, causes no change of leader.
+Scenario `faults`: all kinds of faults at once, under which the rules must hold. Scenario `rejoin`
+(ARGS="--scenario rejoin"): a voter that was away and comes back, or was removed, causes no change
+of leader.
 
-With --state a run can be stopped at any time and goes on where it was: each seed that is done is a
-line of that file. A seed that fails is told with its plan, and shrunk to the faults that it takes;
-`--only 3,7` replays those of a plan. Below the floors of the counters the run has failed too.
+With --state a run can be stopped at any time and be continued: each seed that is done is a line of
+that file. A seed that fails is printed with its plan, and the plan is shrunk to the faults that are
+needed; `--only 3,7` replays those faults of a plan. A run also fails if a counter is below its
+floor.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from tests.harness.quorum_scenarios import SCENARIOS
 from tests.harness.quorum_seed import broken_rule, plan_of, run_seed, shortest
 from tests.simulation.many import Result, results
 
-#: Below so many seeds chance may stay below a floor.
+#: With fewer seeds than this, chance may stay below a floor.
 FLOORS_FROM_SEEDS = 50
 
 
@@ -108,7 +110,9 @@ def _report(results: list[Result], scenario: str) -> bool:
     floors, kinds = SCENARIOS[scenario].floors, SCENARIOS[scenario].kinds
     print(f"{len(results)} seeds passed; per 100 seeds:")
     low = []
-    for name in sorted({*counters, *floors}):  # what never happened is below its floor too
+    for name in sorted(
+        {*counters, *floors}
+    ):  # a counter that nothing counted is below its floor, too
         each = counters[name] * 100 / seeds
         floor = floors.get(name)
         print(f"  {each:10.0f}  {name}" + (f" (at least {floor})" if floor is not None else ""))
@@ -129,7 +133,7 @@ def _report(results: list[Result], scenario: str) -> bool:
 def _shrink(seed: int, scenario: str) -> None:
     plan = plan_of(seed, scenario)
     rule = _broken_by(seed, plan, scenario)
-    # Another failure of a part of the plan would be another fault, and may hide this one.
+    # A part of the plan may break another rule: that is another fault, and would hide this one.
     kept = shortest(plan, lambda part: _broken_by(seed, part, scenario) == rule)
     numbers = ",".join(str(plan.index(fault)) for fault in kept)
     print(f"seed {seed} breaks {rule} with these faults of {len(plan)} already:")

@@ -1,7 +1,7 @@
 """`make sim-raft SEEDS=5000 FIRST_SEED=0 [SEED=n]`: schedules of the bare Raft machine.
 
-Some thirty seeds a second of one core. A seed that fails is told with the end of its trace; with
-SEED= the whole trace of that one is printed.
+One core runs some thirty seeds a second. A seed that fails is printed with the end of its trace;
+with SEED= the whole trace of that seed is printed.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import sys
 from tests.harness.invariants import Violation
 from tests.harness.raft_schedules import run_schedule
 
-#: More than any schedule has.
+#: More lines than the trace of any schedule has.
 LINES_MAX = 1_000_000
 
 

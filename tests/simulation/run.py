@@ -1,8 +1,8 @@
 """`make sim SEEDS=1000 FIRST_SEED=0 [STATE=FILE]`, `make sim SEED=123`: seeds of whole clusters.
 
-With --state a run can be stopped at any time and goes on where it was. The first seed that fails is
-shrunk to the faults that it takes; `--seed 123 --only 3,7` replays those of its plan. A run of many
-seeds in which a kind of fault never happened has failed too.
+With --state a run can be stopped at any time and be continued. The plan of the first seed that
+fails is shrunk to the faults that are needed; `--seed 123 --only 3,7` replays those faults of a
+plan. A run of many seeds also fails if a kind of fault never happened.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tests.harness.quorum_seed import broken_rule, shortest
 from tests.harness.world import plan_of, run_seed, shape_of
 from tests.simulation.many import Result, results
 
-#: Below so many seeds chance may pass over a kind of fault.
+#: With fewer seeds than this, chance may never draw a kind of fault.
 FLOORS_FROM_SEEDS = 200
 SUMS = ("sent", "acked", "failed", "read", "elections", "leader_changes", "checks")
 
@@ -103,7 +103,7 @@ def _report(passed: list[Result], earlier: int) -> bool:
 def _shrink(seed: int) -> None:
     plan = plan_of(seed)
     rule = _broken_by(seed, plan)
-    # Another failure of a part of the plan would be another fault, and may hide this one.
+    # A part of the plan may break another rule: that is another fault, and would hide this one.
     kept = shortest(plan, lambda part: _broken_by(seed, part) == rule, tries_max=60)
     numbers = ",".join(str(plan.index(fault)) for fault in kept)
     print(f"seed {seed} ({shape_of(seed)}) breaks {rule} with these faults of {len(plan)} already:")

@@ -1,7 +1,7 @@
-"""Replicas that come back with less than they had: damaged, gone, cut; with 1 to 3 of them.
+"""Replicas that come back with less than they had: damaged, gone, cut; with 1 to 3 replicas.
 
-What fewer than min ISR of the replicas lose is lost nowhere. Where all are damaged, the partition
-comes back with what is left, and the controller says that something may be lost.
+If fewer than min ISR replicas are damaged, no record is lost. If all are damaged, the partition
+comes back with what is left, and the controller says that records may be lost.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ LOG = f"{REPLICA}/00000000000000000000.log"
 
 
 class Scene:
-    """A cluster with a topic of one partition, and what was acknowledged in it."""
+    """A cluster with a topic of one partition, and the records that were acknowledged."""
 
     def __init__(self, loop: SimulatedLoop, *, replicas: int, configs: dict[str, str]) -> None:
         self.loop = loop
@@ -79,7 +79,7 @@ class Scene:
         await self.cluster.spawn_client(run)
 
     async def read(self) -> dict[int, bytes]:
-        """Return all that a consumer gets, by offset."""
+        """Return offset -> value of all that a consumer reads."""
         found: dict[int, bytes] = {}
 
         async def run() -> None:
@@ -150,13 +150,13 @@ class Scene:
         return len(contents) == 1
 
     def position_of(self, broker_id: int, offset: int) -> int:
-        """Where the batch at that offset begins in a replica's file."""
+        """Return where the batch at that offset begins in a replica's file."""
         content = self.node(broker_id).disk.content(LOG)
         return sum(header.size for header, _ in split(content) if header.end_offset <= offset)
 
 
 def opens_logs(node: SimulatedNode) -> bool:
-    """Whether a broker has come so far that it opens its logs, or has."""
+    """Whether a broker opens its logs, or has opened them."""
     server = node.server
     return isinstance(server, BrokerServer) and bool(
         server.endpoint and server.replicas.directories
@@ -164,13 +164,13 @@ def opens_logs(node: SimulatedNode) -> bool:
 
 
 async def flip(scene: Scene, broker_id: int, offset: int = 20) -> None:
-    """One bit of one record."""
+    """Flip one bit of one record."""
     at = scene.position_of(broker_id, offset)
     scene.node(broker_id).disk.flip_bit(LOG, at + 64)
 
 
 async def flip_length(scene: Scene, broker_id: int) -> None:
-    """The length of a batch amid the log: as if the last write had been torn."""
+    """Flip a bit in the length of a batch amid the log: it looks like a torn last write."""
     scene.node(broker_id).disk.flip_bit(LOG, scene.position_of(broker_id, 20) + 10, 4)
 
 
@@ -180,7 +180,7 @@ async def flip_last(scene: Scene, broker_id: int) -> None:
 
 
 async def flip_epoch(scene: Scene, broker_id: int) -> None:
-    """A leader_epoch that never was, which no CRC covers, in the last batch."""
+    """Flip a bit in the leader_epoch of the last batch, which no CRC covers."""
     end = len(list(split(scene.node(broker_id).disk.content(LOG))))
     scene.node(broker_id).disk.flip_bit(LOG, scene.position_of(broker_id, end - 1) + 13, 3)
 
@@ -190,12 +190,12 @@ async def lose_directory(scene: Scene, broker_id: int) -> None:
 
 
 async def lose_log(scene: Scene, broker_id: int) -> None:
-    """The directory stays, and nothing of what was written."""
+    """Remove the log; its directory stays."""
     await scene.node(broker_id).disk.remove(LOG)
 
 
 async def lose_all(scene: Scene, broker_id: int) -> None:
-    """The directory, and the file that knows of it."""
+    """Remove the directory, and the file that remembers that it existed."""
     await lose_directory(scene, broker_id)
     await scene.node(broker_id).disk.remove(f"/data/{FILE_NAME}")
 
@@ -260,7 +260,7 @@ def test_a_damaged_replica_that_comes_back_first_costs_nothing(
 def test_a_lossy_last_member_of_the_isr_waits_for_the_others(
     harm: Damage, broker_ids_late: Sequence[int]
 ) -> None:
-    """At min ISR 1: only what it alone had acknowledged may be lost, and that is told."""
+    """At min ISR 1, only records that this replica alone had may be lost, and that is told."""
 
     async def act(scene: Scene) -> None:
         await scene.produce(50)
@@ -364,7 +364,7 @@ def test_a_replica_that_was_never_written_is_not_lossy() -> None:
 
 @pytest.mark.parametrize("replicas", [2, 3])
 def test_a_corrupt_replica_in_the_elr_is_fetched_again(replicas: int) -> None:
-    """Cut short below what was synced: the log does not open."""
+    """Its log is cut below the synced end, so it does not open."""
 
     async def act(scene: Scene) -> None:
         await scene.produce(20)
@@ -386,7 +386,7 @@ def test_a_corrupt_replica_in_the_elr_is_fetched_again(replicas: int) -> None:
 
 
 async def flip_owner(scene: Scene, broker_id: int) -> None:
-    """One bit of the file that says whose the replica's directory is."""
+    """Flip one bit of the file that names the partition to which the directory belongs."""
     scene.node(broker_id).disk.flip_bit(f"{REPLICA}/{METADATA_FILE}", 3)
 
 
@@ -397,7 +397,7 @@ async def lose_owner(scene: Scene, broker_id: int) -> None:
 @pytest.mark.parametrize("harm", [flip_owner, lose_owner])
 @pytest.mark.parametrize("replicas", [1, 3])
 def test_a_log_whose_owner_file_is_bad_or_gone_loses_nothing(harm: Damage, replicas: int) -> None:
-    """The inventory says that this replica was written here: so the log there is its own."""
+    """The inventory says that this replica was written here, so the log belongs to it."""
 
     async def act(scene: Scene) -> None:
         await scene.produce(30)
@@ -430,7 +430,7 @@ def test_the_log_of_a_deleted_topic_without_owner_file_is_not_that_of_its_succes
                 await asyncio.sleep(0.3)
                 cluster.kill("broker-2")
                 cluster.network.heal()
-                with suppress(QuorateError):  # broker 2 does not know it yet
+                with suppress(QuorateError):  # broker 2 does not know the new topic yet
                     await making
 
         cluster.network.cut(["broker-2"], [node.name for node in cluster.voters])
@@ -461,8 +461,10 @@ async def cut_middle_segment(scene: Scene, broker_id: int) -> None:
 @pytest.mark.parametrize("harm", [lose_first_segment, lose_middle_segment, cut_middle_segment])
 @pytest.mark.parametrize("replicas", [1, 3])
 def test_a_log_that_lost_one_of_its_segments(harm: Damage, replicas: int) -> None:
-    """The other replicas drop what a leader does not have, and its consumers pass over it: so it
-    is fetched again. An only copy goes on with what can be told to be whole.
+    """The damaged replica is fetched again from the others. An only copy leads on.
+
+    If it led, the other replicas would cut what it lacks, and consumers would skip it. An only copy
+    keeps what is known to be whole.
     """
 
     async def act(scene: Scene) -> None:
@@ -496,7 +498,7 @@ def test_a_log_that_lost_one_of_its_segments(harm: Damage, replicas: int) -> Non
 
 
 def test_a_lossy_replica_waits_for_others_that_may_have_more() -> None:
-    """With min ISR 1 it was alone in the ISR; the others lack only what came after them."""
+    """With min ISR 1 it was alone in the ISR. The others lack only records of that time."""
 
     async def act(scene: Scene) -> None:
         await scene.produce(20)
@@ -537,7 +539,7 @@ def test_with_flush_on_ack_a_power_loss_of_all_and_one_lost_directory_lose_nothi
 
 
 def test_a_leader_with_a_bad_batch_gives_way_to_a_good_copy_and_is_repaired() -> None:
-    """A follower that needs the batch finds it."""
+    """The bad batch is found by a follower that needs it."""
 
     async def act(scene: Scene) -> None:
         leader = scene.state.leader
@@ -558,7 +560,7 @@ def test_a_leader_with_a_bad_batch_gives_way_to_a_good_copy_and_is_repaired() ->
 
 @pytest.mark.parametrize("seed", [1, 2])
 def test_a_bad_batch_is_not_forgotten_by_a_leader_that_dies_before_the_repair(seed: int) -> None:
-    """It lies below what was synced, where no start looks."""
+    """The bad batch lies below the synced end, where no start looks for damage."""
 
     async def act(scene: Scene) -> None:
         await scene.produce(100)
@@ -581,7 +583,7 @@ def test_a_bad_batch_is_not_forgotten_by_a_leader_that_dies_before_the_repair(se
 
 
 def test_a_damaged_only_copy_that_is_fenced_for_a_moment_loses_nothing_more() -> None:
-    """Nobody else can lead: it is not cut at its bad batch, and leads again."""
+    """No other replica can lead: it is not cut at its bad batch, and leads again."""
 
     async def act(scene: Scene) -> None:
         await scene.produce(100)
@@ -601,7 +603,7 @@ def test_a_damaged_only_copy_that_is_fenced_for_a_moment_loses_nothing_more() ->
 
 
 def test_a_consumer_that_meets_a_bad_batch_gets_the_good_copy() -> None:
-    """It is told once, and reads on from the leader that follows."""
+    """The consumer raises an error, and then reads on from the next leader."""
 
     async def act(scene: Scene) -> None:
         await scene.produce(100)
@@ -651,7 +653,7 @@ def test_a_complaint_about_a_good_batch_changes_nothing() -> None:
 
 
 def test_the_only_copy_with_a_bad_batch_leads_on_and_serves_the_rest() -> None:
-    """Whoever needs the bad batch is told; the followers wait for it."""
+    """A reader of the bad batch gets an error; the followers stop before it and wait."""
 
     async def act(scene: Scene) -> None:
         leader = scene.state.leader

@@ -1,4 +1,4 @@
-"""How much of a simulated cluster may be damaged at a time, and what its plans are drawn from."""
+"""How much of a simulated cluster may be damaged at a time, and what its plans contain."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.harness.world import plan_of, shape_of
 
 @dataclass
 class Situation:
-    """What Damages asks."""
+    """The state of a cluster that Damages reads."""
 
     now_s: float = 0.0
     is_in_sync: bool = True

@@ -20,7 +20,7 @@ for seed in (5, 13):
 @pytest.mark.simulation
 @pytest.mark.timeout(120)
 def test_a_seed_is_the_same_under_two_hash_seeds() -> None:
-    """Who ran when, in every instant of two seeds."""
+    """Compares which process ran in every instant of two seeds."""
     first, second = (_told(hash_seed) for hash_seed in ("1", "2"))
     assert "trace=" in first
     assert first == second

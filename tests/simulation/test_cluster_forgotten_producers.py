@@ -1,5 +1,5 @@
-"""Brokers forget producers while a retry is under way: nothing is written twice, and none of it
-is reported as what it is not.
+"""Brokers forget producers while a retry is under way: no record is written twice, and each
+outcome is reported as it is.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from quorate_testing.simulated.loop import SimulatedLoop, simulate
 
 pytestmark = [pytest.mark.simulation, pytest.mark.timeout(120)]
 
-#: Within so long a broker looks for producers that it may forget.
+#: Within this time a broker looks for producers that it may forget.
 LOOK_S = (TICKS_PER_LOOK + 1) * TICK_MS / 1000
 
 

@@ -1,4 +1,4 @@
-"""Two of three voters are lost while records flow; the third is recovered, and nobody loses any."""
+"""Two of three voters are lost while records flow; the third is recovered; no record is lost."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ pytestmark = [pytest.mark.simulation, pytest.mark.timeout(120)]
 
 
 async def recovered(world: World, node: SimulatedNode) -> list[str]:
-    """What an operator does on a stopped voter's machine; return why it was refused."""
+    """Run `quorum recover` on a stopped voter's disk; return the reasons for a refusal."""
     disk = node.disk
     network = world.cluster.network.host(world.loop.process("operator").name)
     found = await read_survivor(disk, world.cluster.voter_config(node), SUPPORTED)
@@ -48,7 +48,7 @@ async def until(holds: Callable[[], bool], seconds: float = 30) -> None:
 
 
 def all_serve(world: World, generation: int) -> bool:
-    """Whether every broker follows that generation, unfenced, and every partition is led."""
+    """Whether all brokers are unfenced in that generation, and all partitions have a leader."""
     led = 0
     for node in world.cluster.brokers:
         server = node.server
@@ -71,7 +71,7 @@ def epoch_of(node: SimulatedNode) -> tuple[bool, int]:
 def test_the_last_voter_begins_anew_brokers_keep_their_data_and_the_lost_disturb_nobody(
     seed: int, how: str
 ) -> None:
-    """Every acknowledged record is readable; it is the world that judges that."""
+    """The world's judge finds every acknowledged record readable."""
 
     async def faults(world: World) -> None:
         cluster = world.cluster
@@ -98,7 +98,7 @@ def test_the_last_voter_begins_anew_brokers_keep_their_data_and_the_lost_disturb
         for node in cluster.brokers:
             assert (await read_identity(node.disk, DATA)).quorum_generation == 2
 
-        # The disks that were thought lost come back: a majority, of a history that is over.
+        # The disks that were thought lost come back: a majority of the old generation.
         reign = epoch_of(survivor)
         for node in lost:
             cluster.start(node.name)
@@ -160,7 +160,7 @@ LATE = "late"
 
 @pytest.mark.parametrize("seed", range(1))
 def test_what_the_survivor_never_heard_of_is_kept_by_those_who_have_it(seed: int) -> None:
-    """It was cut off when a topic was made: the new history does not know it, nor its files."""
+    """The survivor was cut off when the topic was made: its brokers keep the files."""
 
     async def faults(world: World) -> None:
         cluster = world.cluster
@@ -194,7 +194,7 @@ async def make_late_topic(world: World) -> None:
                 await admin.create_topic(LATE, 1, 3)
                 break
             except TopicExistsError:
-                break  # an answer was lost with the controller that was cut off
+                break  # the answer was lost: the controller was cut off
             except QuorateError as error:
                 world.tell(f"{LATE} is not made yet: {error}")
                 await asyncio.sleep(0.1)
@@ -203,7 +203,7 @@ async def make_late_topic(world: World) -> None:
 
 
 async def refused_while_leading(world: World, survivor: SimulatedNode) -> bool:
-    """A lost voter that is recovered now learns that it was left behind."""
+    """Try to recover a lost voter, too: it is refused, for it was left behind."""
     lost = next(node for node in world.cluster.voters if node is not survivor)
     world.cluster.kill(lost.name)
     said = await recovered(world, lost)

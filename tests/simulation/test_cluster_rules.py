@@ -1,4 +1,4 @@
-"""Rules of the broker and of the client that are broken by hand: the simulation sees each."""
+"""Rules of broker and client are broken by a patch: the simulation must notice each."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.harness.cluster_shape import Shape
 from tests.harness.invariants import Violation
 from tests.harness.world import run_seed
 
-#: A Violation, perhaps of a task that nobody waited for.
+#: A Violation, perhaps in a task that no caller awaits.
 BROKEN = (Violation, SimulationError, ExceptionGroup)
 pytestmark = [pytest.mark.simulation, pytest.mark.timeout(120)]
 

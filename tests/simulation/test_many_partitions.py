@@ -26,7 +26,7 @@ async def _unfenced(cluster: SimulatedCluster) -> None:
 
 @pytest.mark.parametrize("bound", ["request_partitions_max", "fetch_session_partitions_max"])
 def test_a_bound_below_the_partitions_of_a_broker_stops_no_stream(bound: str) -> None:
-    """A follower or a consumer of more partitions than the bound read nothing, for good."""
+    """The fault: a follower or consumer of more partitions than the bound never reads."""
 
     async def program(loop: SimulatedLoop) -> int:
         cluster = SimulatedCluster(loop, ClusterShape(voters=1, broker_settings={bound: 2}))

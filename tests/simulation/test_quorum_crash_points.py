@@ -1,7 +1,7 @@
 """A voter dies at any write, sync, rename, truncate, create, remove, send or reply: all recovers.
 
-Two points of every five of one run are tried here, a kill and a power loss by turns;
-`make crash-points` tries all of them with both, of several seeds, and prints the table.
+Here two of every five points of one run are tried, by turns with a kill and a power loss.
+`make crash-points` tries all points of several seeds with both, and prints the table.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ pytestmark = pytest.mark.simulation
 
 SEED = 1
 SHARDS = 8
-#: Of so many points in a row, one is a kill and one a power loss. Odd: what is done by turns,
-#: as writes and syncs are, must not fall on the same kind of crash each time.
+#: Of this many points in a row, one is a kill and one a power loss. It is odd, because writes and
+#: syncs alternate: else each would always meet the same kind of crash.
 STEP = 5
 
 

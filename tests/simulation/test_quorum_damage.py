@@ -1,4 +1,4 @@
-"""Disks that lose what was synced: a flipped bit, a disk that is as on the day of its format."""
+"""Disks that lose synced bytes: a flipped bit, a disk that holds only what format wrote."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.harness.quorum_seed import run_seed
 
 pytestmark = pytest.mark.simulation
 
-#: Machines by number, not the leader of the moment.
+#: A level at which a fault hits the machine of its plan, not the present leader.
 PLANNED = 0.5
 
 
@@ -35,7 +35,7 @@ def test_no_voter_runs_with_a_flipped_bit_in_what_was_synced() -> None:
 
 def test_a_voter_that_does_run_with_damage_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     def unnoticed(disk: SimulatedDisk, _end: int, _: random.Random) -> Damage:
-        """A lower bound that is damaged is none; the other slot is read."""
+        """A damage that the voter survives: it ignores a damaged slot and reads the other one."""
         path = f"{DIRECTORY}/{SYNCED_FILE}"
         disk.flip_bit(path, 100)
         return Damage(disk, path, 100, disk.content(path)[100])
@@ -75,7 +75,7 @@ def test_one_damaged_record_and_a_power_loss_of_all_lose_nothing_committed(
 
 
 def test_an_emptied_disk_elects_nobody_and_catches_up() -> None:
-    """As once in RethinkDB, the disk forgot what it acknowledged, and whom it voted for."""
+    """The disk forgot what it acknowledged, and its vote (as once in RethinkDB)."""
     outcomes = [run_seed(seed, AMNESIA) for seed in range(0, 10, 2)]
     assert sum(one.injected["disk emptied, same directory"] for one in outcomes) >= 2
 

@@ -20,7 +20,7 @@ from tests.unit.quorate_quorum.raft.driver.builders import SMALL, agree, start_a
 pytestmark = [pytest.mark.simulation, pytest.mark.timeout(300)]
 
 KINDS = ("kill", "power")
-#: More than an install, or a snapshot, has.
+#: More operations than an install or a snapshot has.
 OPERATIONS_MAX = 200
 
 
@@ -55,7 +55,7 @@ class Crash:
         self.happened.set()
 
     async def is_over(self, done: Callable[[], bool]) -> bool:
-        """Wait until it has happened, or cannot any more; return which."""
+        """Wait until the crash has happened, or `done`; return whether it has happened."""
         while not self.happened.is_set() and not done():  # noqa: ASYNC110  # virtual time
             await asyncio.sleep(0.005)
         self.machine.disk.hook = None
@@ -63,7 +63,7 @@ class Crash:
 
 
 def check_disk(machine: Machine) -> None:
-    """What is not in the log is in a whole snapshot: on the disk itself, as a start finds it."""
+    """Check, on the disk itself, that a whole snapshot holds all that lies below the log."""
     found = {
         path.rpartition("/")[2]: path
         for path, _ in machine.disk.files()
@@ -80,7 +80,7 @@ def check_disk(machine: Machine) -> None:
 
 
 async def with_a_tail(world: VoterWorld, away: Machine) -> None:
-    """Let it lead alone, and write what the others never see: a past that is not theirs."""
+    """Let that voter lead, then append records, cut off, that the others never get."""
     others = [v.name for v in world.voters if v is not away]
     while not away.server.is_controller:
         leader = await world.controller()
@@ -97,7 +97,7 @@ async def with_a_tail(world: VoterWorld, away: Machine) -> None:
 
 
 async def install(world: VoterWorld, *, at: int, kind: str, has_tail: bool) -> bool:
-    """Return whether the voter died in its install; it is whole afterwards in any case."""
+    """Return whether the voter died in its install. In any case it has recovered afterwards."""
     await start_all(world)
     await write(world, 3)
     away = world.voters[0]
@@ -128,7 +128,7 @@ async def install(world: VoterWorld, *, at: int, kind: str, has_tail: bool) -> b
     assert "lost.59" not in away.server.image.configs  # the first ones may be on the wire
     names = await away.disk.list(metadata_directory(DATA))
     assert not [name for name in names if name.endswith(files.PART_SUFFIX)]
-    # It counts again: with one of the others gone it must hold what is committed.
+    # It counts again: with another voter gone it must hold all that is committed.
     await leader.run(leader.server.stop())
     rest = [v for v in world.voters if v is not leader]
     await write(world, 1, *rest)

@@ -1,4 +1,4 @@
-"""Every rule of the simulated quorum, broken by hand in a world that works: each must see it.
+"""Every rule of the simulated quorum, broken by a patch in a sound world: each must notice it.
 
 A rule that sees nothing proves nothing. Here is the list of what holds after every event, each
 with what breaks it; that reads are linearizable is broken in test_quorum_judge.py, that voters
@@ -218,7 +218,7 @@ def test_each_rule_sees_what_breaks_it(breaks: Callable[[LedQuorum], None], rule
 
 
 def test_a_seed_that_commits_nothing_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A world in which nothing can happen breaks no rule."""
+    """Without commits no rule can be broken: such a run proves nothing."""
     monkeypatch.setattr(Clients, "count", lambda _: Counter())
     with pytest.raises(Violation, match="nothing was committed"):
         run_seed(0, [])

@@ -1,4 +1,4 @@
-"""The two judges of a quorum's clients: what each lets pass, what each finds, and in a world."""
+"""The two judges of a quorum's clients: what each accepts and finds, by hand and in a world."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def test_the_answers_alone_contradict_each_anomaly(history: list[Operation]) -> 
 
 
 def test_a_history_that_takes_too_many_steps_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A verdict that nobody reached is none."""
+    """A search that was given up is no verdict."""
     monkeypatch.setattr("tests.harness.quorum_judge.STEPS_MAX", 1)
     with pytest.raises(Violation, match="not known"):
         judge_by_answers([write("1", None, 0, 1), read("1", 2, 3)])
@@ -131,7 +131,7 @@ def test_a_history_that_takes_too_many_steps_is_told_of(monkeypatch: pytest.Monk
 def test_reads_without_their_round_are_found_in_a_world(
     by: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A leader that was replaced and does not know it answers from its old image."""
+    """Without the round, a replaced leader that does not know it answers from its old image."""
 
     async def at_once(node: RaftNode) -> int:
         return node.high_watermark

@@ -27,7 +27,7 @@ def quiet() -> Iterator[None]:
 
 
 def quorum_loss(leader: SimulatedVoter, others: list[SimulatedVoter]) -> list[Link]:
-    """Only one voter still reaches all; the old leader reaches that one alone."""
+    """Only one voter still reaches all others. The old leader reaches only that voter."""
     hub = others[0]
     rest = [leader, *others[1:]]
     return [(one, two, False) for one in rest for two in rest if one is not two and two is not hub]
@@ -82,7 +82,7 @@ SETTLED_WITHIN_S = 5 * Timing().election_timeout_ms / 1000
 def test_a_quorum_that_can_still_commit_has_one_stable_leader_within_five_election_timeouts(
     links: Callable[[SimulatedVoter, list[SimulatedVoter]], list[Link]], size: int, seed: int
 ) -> None:
-    """Quorum loss, chained, and loss one way, in each direction, and to one follower."""
+    """Quorum loss, a chain, and one-way cuts: of the leader or one follower, both directions."""
 
     async def program(loop: SimulatedLoop) -> None:
         world = QuorumWorld(loop, seed, size)
@@ -113,10 +113,11 @@ def test_a_quorum_that_can_still_commit_has_one_stable_leader_within_five_electi
 def test_constrained_election_waits_for_a_link_and_changes_nothing_meanwhile(seed: int) -> None:
     """The only voter that reaches a majority has the shortest log.
 
-    A known limit, of Raft itself: whoever holds all that is committed reaches no majority, and who
-    reaches one may not be elected (Omni-Paxos, section 2). Measured here: no leader for as long as
-    it lasts (60 s), in the epoch in which it began, for nobody stands without pre-votes. With any
-    one link between two of the others there is a leader within five election timeouts.
+    This is a known limit of Raft itself: the voters that hold all that is committed reach no
+    majority, and the voter that reaches a majority may not be elected (Omni-Paxos, section 2).
+    Measured here: there is no leader for as long as it lasts (60 s), and the epoch stays the same,
+    because no voter stands without pre-votes. With any one link between two of the others there is
+    a leader within five election timeouts.
     """
 
     async def program(loop: SimulatedLoop) -> None:

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.simulation
 
 
 async def led(loop: SimulatedLoop, size: int, spares: int = 0) -> tuple[Quorum, Rules]:
-    """A quorum that has a leader, looked at after every event."""
+    """Return a quorum that has a leader, and its rules, checked after every event."""
     quorum = Quorum(loop, size, {}, spares=spares)
     rules = Rules(quorum)
     loop.on_instant = rules.check

@@ -1,4 +1,4 @@
-"""The power of all voters goes as any sync begins: what was committed is there afterwards."""
+"""All voters lose their power as a sync begins: what was committed is there afterwards."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.harness.invariants import Invariants, has_started
 from tests.harness.world import logs
 
 TOPICS = 4
-#: More than a run has.
+#: More syncs than a run has.
 SYNCS_MAX = 100
 PER_TEST = 10
 
@@ -31,11 +31,11 @@ class _Run:
         self.dark = asyncio.Event()
         self.created: dict[str, None] = {}
         self.started = False
-        #: The furthest end of what any voter knew to be committed.
+        #: The furthest high watermark of any voter.
         self.committed = 0
 
     async def run(self) -> bool:
-        """Tell whether the power was lost at all."""
+        """Return whether the power was lost at all."""
         await self.cluster.format()
         for voter in self.cluster.voters:
             voter.disk.hook = self._operation

@@ -1,4 +1,4 @@
-"""Who was away and comes back, or was removed, causes no change of leader; and what if it did."""
+"""A voter that comes back, or was removed, causes no change of leader; without the rule it does."""
 
 from __future__ import annotations
 

@@ -259,7 +259,7 @@ def test_the_leader_knows_how_far_the_others_are() -> None:
 
 
 def test_a_failed_sync_stops_the_voter() -> None:
-    """A second sync that succeeds proves nothing: the kernel dropped what the first one lost."""
+    """A second sync that succeeds proves nothing: the kernel has dropped the pages of the first."""
 
     async def program(world: QuorumWorld) -> None:
         leader = await world.elected()

@@ -32,7 +32,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
 def test_what_never_happened_is_below_its_floor(
     missing: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A counter of which no seed has anything is none that can be left out."""
+    """A counter that no seed has counted is not left out: it is below its floor."""
     happened = Counter({name: count for name, count in ENOUGH.items() if name != missing})
     seeds = str(FLOORS_FROM_SEEDS)
     monkeypatch.setattr(quorum_run, "run_seed", lambda seed, **_: outcome(seed))
@@ -45,7 +45,7 @@ def test_what_never_happened_is_below_its_floor(
 def test_a_run_that_was_stopped_goes_on_where_it_was(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Killed in the middle of a line, too; what failed is tried again."""
+    """Also if it was killed in the middle of a line. Failed seeds run again."""
     state = tmp_path / "state"
     ran: list[int] = []
 
@@ -84,7 +84,7 @@ def test_a_run_that_was_stopped_goes_on_where_it_was(
 def test_shrinking_keeps_to_the_rule_that_was_broken(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """With fewer faults another rule breaks: that is another fault, and no shorter list of ours."""
+    """If fewer faults break another rule, that is another failure, not a shorter form of it."""
     plan = plan_of(1)
     wanted = [plan[2], plan[11]]
 

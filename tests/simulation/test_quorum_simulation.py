@@ -19,7 +19,7 @@ pytestmark = pytest.mark.simulation
 
 @pytest.fixture(autouse=True)
 def quiet() -> Iterator[None]:
-    """A simulated quorum changes roles hundreds of times: not worth a line each."""
+    """Log no changes of role: a simulated quorum has hundreds of them."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     yield
     structlog.reset_defaults()
@@ -31,7 +31,7 @@ SECONDS = 30.0
 
 
 class Nemesis:
-    """One fault after another, from one seed; never more than a minority loses its power."""
+    """One fault after another, from one seed. At most a minority loses its power."""
 
     def __init__(self, world: QuorumWorld, chance: random.Random) -> None:
         self.world = world
@@ -155,7 +155,7 @@ class Nemesis:
 
 
 async def client(world: QuorumWorld) -> None:
-    """Write for good, several at a time now and then."""
+    """Write for ever, now and then several at a time."""
     while True:
         for _ in range(world.chance.randint(0, 3)):
             world.propose(world.chance.randint(1, 300))
@@ -164,7 +164,7 @@ async def client(world: QuorumWorld) -> None:
 
 
 async def reader(world: QuorumWorld) -> None:
-    """Linearizable reads: what was acknowledged before a read lies below what it answers."""
+    """Check linearizable reads: a read's offset is above all that was acknowledged before it."""
     while True:
         await asyncio.sleep(world.chance.uniform(0.05, 0.3))
         voter = world.chance.choice(world.voters)

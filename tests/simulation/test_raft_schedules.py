@@ -1,4 +1,4 @@
-"""Schedules of chance for the bare Raft machine, and rules whose absence they must see."""
+"""Random schedules for the bare Raft machine, and rules whose absence they must notice."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.harness.raft_schedules import run_schedule
 ROOT = Path(__file__).resolve().parents[2]
 GROUPS = 8
 SEEDS_EACH = 20
-#: One of these at least must see that a rule is taken out.
+#: At least one of these seeds must notice that a rule is taken out.
 SABOTAGED_SEEDS = range(300)
 PROGRAM = """
 from tests.harness.raft_schedules import run_schedule
@@ -74,7 +74,7 @@ def _any_log_is_complete(patch: pytest.MonkeyPatch) -> None:
 def test_the_schedules_see_that_a_rule_is_taken_out(
     take_out: Callable[[pytest.MonkeyPatch], None], broken: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Raft, 5.4.1; dissertation, 4.2.2: without the rule some seed breaks what it is for."""
+    """Raft, 5.4.1; dissertation, 4.2.2: without the rule some seed violates safety."""
     take_out(monkeypatch)
     found = next((why for why in map(_violation, SABOTAGED_SEEDS) if broken in why), None)
     assert found is not None, f"none of {SABOTAGED_SEEDS} saw it"
