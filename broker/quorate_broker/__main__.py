@@ -9,7 +9,8 @@ from quorate_quorum.node.environment import Environment
 
 async def start(config: BrokerConfig) -> process.Server:
     """Start a broker on this machine's network and disks."""
-    # grpc is imported here, when the process has set what grpc reads at its import.
+    # grpc is imported here, because it reads environment variables at its import, and the process
+    # has set them by now.
     from quorate.net.grpc_network import GrpcNetwork, GrpcOptions
     from quorate_broker.server import BrokerServer
     from quorate_quorum.log.real_disk import RealDisk
@@ -21,7 +22,7 @@ async def start(config: BrokerConfig) -> process.Server:
 
 
 def main() -> None:
-    """Run it, and exit with its status."""
+    """Run a broker, and exit with its status."""
     process.leave(process.main(BrokerConfig, start))
 
 

@@ -1,7 +1,10 @@
-"""What a broker tells the controller at each heartbeat, and what it does with the answer.
+"""The content of a broker's heartbeats, and what the broker does with each answer.
 
-A heartbeat goes out at each interval, and at once when there is news: the image was carried out as
-far as the controller waits for, a directory failed, a replica turned out lossy.
+The broker sends a heartbeat at each interval, and at once in these cases:
+
+* it has carried out the image up to the offset that the controller waits for;
+* a log directory failed;
+* a replica was found to be lossy.
 """
 
 from __future__ import annotations
@@ -35,7 +38,9 @@ ENDS_MAX = 10_000
 
 
 class Heartbeats:
-    """See the module. `fenced` is called when the controller does not know the registration."""
+    """The heartbeats of a broker. `fenced` is called when the controller does not know the
+    registration.
+    """
 
     def __init__(
         self,
@@ -56,9 +61,10 @@ class Heartbeats:
         self._fenced = fenced
         self._publisher: Publisher | None = None
         self._stream: HeartbeatStream | None = None
-        #: The logs of the image are open; before that this broker stays fenced.
+        #: The logs of the first image are open. Before that this broker asks to stay fenced.
         self._is_open = False
-        #: The controller wants to hear at once when the image is carried out so far; 0: no.
+        #: The controller wants a heartbeat at once when the image is carried out up to this offset.
+        #: 0: it does not.
         self._notify_offset = 0
         self._losses_known = 0
         self._ends_wanted: list[PartitionId] = []
@@ -74,12 +80,12 @@ class Heartbeats:
         self._stream = self._client.heartbeat(self._state, self._heard)
 
     def push(self) -> None:
-        """Send one now."""
+        """Send a heartbeat now."""
         if self._stream is not None:
             self._stream.push()
 
     def applied(self, image: MetadataImage) -> None:
-        """The replicas have carried out an image; the first time, all logs are open."""
+        """Take note of an image that was carried out. After the first one all logs are open."""
         is_due = not self._is_open
         self._is_open = True
         if self._notify_offset and image.offset >= self._notify_offset:
@@ -87,15 +93,15 @@ class Heartbeats:
             is_due = True
         if self._losses_known != len(self._replicas.losses):
             self._losses_known = len(self._replicas.losses)
-            is_due = True  # some are settled: tell of the next ones, or that there are none
+            is_due = True  # losses changed: report the next ones, or that none is left
         if is_due:
             self.push()
 
     async def leave(self) -> None:
-        """Ask the controller to take leadership away; return when this broker may stop.
+        """Ask the controller to move leadership away; return when this broker may stop.
 
-        At most controlled_shutdown_timeout_ms, and controlled_shutdown_silence_max_ms without a
-        controller that answers.
+        It waits at most controlled_shutdown_timeout_ms, and at most
+        controlled_shutdown_silence_max_ms without an answer of a controller.
         """
         if self._stream is None:
             return
@@ -118,11 +124,11 @@ class Heartbeats:
         log.info("left", waited_ms=round((loop.time() - begun) * 1000))
 
     async def stop(self) -> None:
-        """Send no more; safe to call twice."""
+        """Send no more heartbeats. Safe to call twice."""
         if self._stream is not None:
             await self._stream.close()
 
-    # -- what is told
+    # -- the heartbeat
 
     def _state(self) -> HeartbeatRequest:
         assert self._publisher is not None
@@ -140,7 +146,7 @@ class Heartbeats:
         )
 
     def _lossy(self) -> list[LossyReplica]:
-        """Return replicas that are lossy and trusted; none before the logs are open."""
+        """Return the lossy replicas to report; none before the logs are open."""
         return self._replicas.losses.to_tell(self._replicas.image) if self._is_open else []
 
     def _lossy_found(self) -> None:
@@ -148,14 +154,14 @@ class Heartbeats:
             self.push()
 
     def _take_ends(self) -> list[ReplicaEnd]:
-        """The ends that the controller asked for, once; none before the logs are open."""
+        """Return the log ends that the controller asked for, once; none before logs are open."""
         if not self._is_open:
             return []
         wanted, self._ends_wanted = self._ends_wanted, []
         return [end for one in wanted if (end := self._end_of(one)) is not None]
 
     def _end_of(self, one: PartitionId) -> ReplicaEnd | None:
-        """Return where a replica ends; None if it is not here, or offline: it is no candidate."""
+        """Return a replica's log end; None if it is not here or offline, so not a candidate."""
         try:
             last_epoch, log_end_offset = self._replicas.replica_end(one.topic_id, one.partition)
         except QuorateError as error:
@@ -170,10 +176,10 @@ class Heartbeats:
             log_end_offset=log_end_offset,
         )
 
-    # -- what is heard
+    # -- the answer
 
     def _heard(self, response: HeartbeatResponse) -> None:
-        """Take an answer of the controller; NOT_CONTROLLER never gets here."""
+        """Take an answer of the controller. The stream handles NOT_CONTROLLER itself."""
         if response.error.code != ErrorCode.ERROR_CODE_NONE:
             log.warning("heartbeat_refused", reason=response.error.message, repeats=True)
             if response.error.code == ErrorCode.ERROR_CODE_FENCED and not self._wants_shutdown:

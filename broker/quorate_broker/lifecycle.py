@@ -1,12 +1,12 @@
-"""A broker's life with the controller: registered, fenced, unfenced, leaving.
+"""The states of a broker towards the controller: registered, fenced, unfenced, leaving.
 
-    register -> the image passes the registration -> run file, strays, logs -> heartbeats say how
+    register -> the image reaches the registration -> run file, strays, logs -> heartbeats say how
     far the image is carried out -> unfenced -> ... -> asks to leave -> stopped
 
-A broker registers once in each run. If the controller has fenced it for its silence, it goes on
-with its heartbeats, and is unfenced again when it has caught up. If an answer says FENCED (it was
-unregistered, or the controller knows another broker_epoch), it registers again. If it sees another
-incarnation under its own id, it stops: two processes must never write to one replica.
+A broker registers once in each run. If the controller fences it because it was silent, it goes on
+with its heartbeats, and is unfenced again when it has caught up. If an answer says FENCED (the
+broker was unregistered, or the controller knows another broker_epoch), it registers again. If it
+sees another incarnation with its own id, it stops: two processes must never write to one replica.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ CATCH_UP_LOG_MS = 5_000  # how often a broker that waits for the image says so
 
 
 class Lifecycle:
-    """See the module. `fail` stops the node."""
+    """The lifecycle of a broker: see the module. `fail` stops the node."""
 
     def __init__(
         self,
@@ -64,7 +64,7 @@ class Lifecycle:
         self._listeners: tuple[ListenerAddress, ...] = ()
         self._tasks = Tasks(self._task_failed)
         self._is_stopped = False
-        #: As the controller knows it; the replicas learn it once this run has begun.
+        #: The registration that the controller knows. The replicas get it when this run has begun.
         self.registration = registration
         self.heartbeats = Heartbeats(
             config,
@@ -75,7 +75,7 @@ class Lifecycle:
             fenced=lambda: self._own("register-again", self._register_again()),
         )
         self.is_fenced = True
-        #: The image has passed the registration: what this broker tells is not of long ago.
+        #: Set when the image has reached the registration: answers from it are not out of date.
         self.caught_up = asyncio.Event()
         self.unfenced = asyncio.Event()
 
@@ -92,7 +92,7 @@ class Lifecycle:
         self._own("open", self._open(apply_offset, publisher))
 
     def applied(self, image: MetadataImage) -> None:
-        """The replicas have carried out an image."""
+        """Take note of an image that the replicas have carried out."""
         broker = image.brokers.get(self._config.node_id)
         if broker is not None and self.registration.was_replaced_by(broker):
             self._fail(
@@ -109,13 +109,13 @@ class Lifecycle:
         self.heartbeats.applied(image)
 
     def directory_failed(self, directory_id: bytes, reason: str) -> None:
-        """A directory's disk failed. First the other disks note it, then it is told."""
-        if not self._is_stopped:  # else the logs are being closed: that asks for what failed
+        """Give a directory up whose disk failed: it is noted on the disk first, then reported."""
+        if not self._is_stopped:  # at a stop, close_logs handles the failed directories
             name = f"lose-{directory_id.hex()}"
             self._own(name, self._directories.lose(directory_id, reason))
 
     async def stop(self) -> None:
-        """End heartbeats and whatever is under way; safe to call twice."""
+        """End the heartbeats and all tasks. Safe to call twice."""
         self._is_stopped = True
         await self._tasks.end_all()
         await self.heartbeats.stop()
@@ -134,7 +134,7 @@ class Lifecycle:
         return response.apply_offset
 
     async def _open(self, apply_offset: int, publisher: Publisher) -> None:
-        """Once the image has passed the registration: let this run begin, and open the logs."""
+        """When the image has reached the registration: let this run begin, and open the logs."""
         await self._catch_up(apply_offset)
         await self._directories.begin_run()
         self._replicas.directories = self._directories.for_replicas
@@ -154,7 +154,7 @@ class Lifecycle:
         publisher.start(self._client.image)
 
     async def _enter(self, generation: int) -> None:
-        """Remember the history that is followed now; what an older one set aside then stays."""
+        """Store the generation that is followed now; strays of an older one are not removed."""
         is_over = self._strays is not None and self._strays.quorum_generation != generation
         if is_over:
             self._tasks.cancel(*self._tasks.named("lifecycle-strays"))
@@ -170,7 +170,7 @@ class Lifecycle:
                 return
 
     async def _register_again(self) -> None:
-        """The controller does not know this registration any more."""
+        """Register again: the controller does not know this registration any more."""
         try:
             await self._register()
             if self.caught_up.is_set():
@@ -183,7 +183,7 @@ class Lifecycle:
     # Failed disks
 
     def _lost(self, directory_id: bytes, reason: str) -> None:
-        """A directory was given up: its replicas and the controller are told."""
+        """Tell the replicas and the controller that a directory was given up."""
         if self._is_stopped:
             return
         self._replicas.directory_failed(directory_id, reason)
@@ -195,7 +195,7 @@ class Lifecycle:
     # Tasks
 
     def _own(self, name: str, work: Coroutine[Any, Any, Any]) -> None:
-        """Run it, once at a time under that name; its failure is the broker's."""
+        """Run `work` as a task, unless one of that name runs. Its failure stops the broker."""
         name = f"lifecycle-{name}"
         if self._tasks.named(name):
             work.close()

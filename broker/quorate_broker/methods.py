@@ -1,4 +1,4 @@
-"""The brokers' private calls as values for the network seam."""
+"""The calls between brokers, as values for the network seam."""
 
 from __future__ import annotations
 

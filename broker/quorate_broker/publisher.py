@@ -1,8 +1,8 @@
 """Hands the images of the quorum to the Reconciler, one at a time and in order.
 
 The client hands over each image in the loop and does not wait. A queue is in between, because
-opening and cutting logs takes time. Only what the Reconciler has carried out counts as applied:
-that is what heartbeats say, and what unfences this broker.
+opening and cutting logs takes time. An image counts as applied only when the Reconciler has carried
+it out. Heartbeats report the applied offset, and the controller unfences this broker by it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-#: Images that wait to be carried out; a broker that is so far behind stops.
+#: Images that may wait to be carried out; with more, the broker stops.
 QUEUE_MAX = 100_000
 WAITERS_MAX = 10_000
 
@@ -34,7 +34,8 @@ WAITERS_MAX = 10_000
 class Publisher:
     """An ImageListener. `applied` is called after each image that was carried out.
 
-    `fail` stops the node: an image that was carried out in part leaves it in an unknown state.
+    `fail` stops the node. It is called if an image can't be carried out as a whole, because the
+    node is then in an unknown state.
     """
 
     def __init__(
@@ -62,7 +63,7 @@ class Publisher:
         return self._reached.offset
 
     def image_changed(self, delta: MetadataDelta, image: MetadataImage) -> None:
-        """Queue an image; before start() there is nothing to carry it out on."""
+        """Queue an image. Before start() it is ignored, because no replica is open."""
         if not self._is_started:
             return
         if len(self._queue) >= self._queue_max:
@@ -72,7 +73,7 @@ class Publisher:
         self._arrived.set()
 
     def start(self, image: MetadataImage) -> None:
-        """Open the logs of this image, then follow; from now on no image may be missed."""
+        """Open the logs of this image, then carry out each later one. None may be missed."""
         assert not self._is_started, "a publisher starts once"
         self._is_started = True
         self._tasks.spawn(self._run(image), "publisher")
@@ -83,7 +84,7 @@ class Publisher:
         return self._has_loaded
 
     async def wait_applied(self, offset: int, *, timeout_ms: int) -> None:
-        """Return when all below `offset` is carried out; RequestTimedOutError if not in time."""
+        """Wait until all below `offset` is carried out; RequestTimedOutError if not in time."""
 
         def late() -> RequestTimedOutError:
             return RequestTimedOutError(
@@ -94,7 +95,7 @@ class Publisher:
         await self._reached.wait(offset, timeout_ms=timeout_ms, late=late)
 
     async def stop(self) -> None:
-        """Carry out nothing more; safe to call twice."""
+        """Stop carrying out images. Safe to call twice."""
         await self._tasks.end_all()
 
     async def _run(self, image: MetadataImage) -> None:

@@ -1,4 +1,4 @@
-"""Under what a broker takes part in the cluster: what it told the controller, and was given."""
+"""A broker's registration: its identity, and the broker_epoch that the controller gives."""
 
 from __future__ import annotations
 
@@ -24,28 +24,26 @@ UNREGISTERED: Final = -1
 
 @dataclass(frozen=True, slots=True)
 class Registration:
-    """A broker's registration. A new one replaces it as a whole, so no two of its fields are of
-    different registrations.
-    """
+    """A broker's registration. It is immutable, so its fields never mix two registrations."""
 
     cluster_id: str
     broker_id: int
-    #: Of this run of the broker: another process with the same id has another one.
+    #: Identifies this run of the broker: another process with the same id has another incarnation.
     incarnation: bytes
     #: The offset of the registration in the metadata log; it grows with every registration.
     broker_epoch: int = UNREGISTERED
 
     @property
     def is_known(self) -> bool:
-        """Whether the controller has given an epoch: before that this broker leads nothing."""
+        """Whether the controller has given an epoch. Before that this broker leads nothing."""
         return self.broker_epoch != UNREGISTERED
 
     def given(self, broker_epoch: int) -> Registration:
-        """Return the registration that the controller made of this one."""
+        """Return this registration with the broker_epoch that the controller gave."""
         return replace(self, broker_epoch=broker_epoch)
 
     def was_replaced_by(self, broker: BrokerImage) -> bool:
-        """Whether another process has registered under this id since."""
+        """Return whether another process has registered with this id since."""
         return broker.epoch > self.broker_epoch and broker.incarnation != self.incarnation
 
     def request(
@@ -55,7 +53,7 @@ class Registration:
         directories: Iterable[Directory],
         features: Known,
     ) -> RegisterRequest:
-        """Return what asks the controller for a broker_epoch."""
+        """Return the request that asks the controller for a broker_epoch."""
         internal = inter_broker(listeners, config.inter_broker_listener_name)
         return RegisterRequest(
             broker_id=self.broker_id,

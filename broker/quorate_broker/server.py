@@ -1,11 +1,11 @@
-"""A broker: its rooms joined, from its locked directories to its clean end.
+"""A broker process: it joins the parts of a broker, starts them, and stops them in order.
 
     start   lock directories -> open the listeners -> watch the quorum -> register
-            (then, in the background: image has passed the registration -> logs opened -> unfenced)
+            (then, in the background: image has reached the registration -> logs opened -> unfenced)
     stop    leave -> take nothing new -> end streams -> close logs, synced -> mark -> unlock
 
-It listens before it registers, for the controller dials it at once. A part that cannot go on calls
-fail(): the broker then stops without asking for leave, and says why.
+The broker listens before it registers, because the controller connects to it at once. A part that
+can't go on calls fail(). Then the broker stops without a leave, and reports the reason.
 """
 
 from __future__ import annotations
@@ -53,16 +53,16 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-#: Everything but the leave and the logs ends within this, so that a stop is over in 5 s.
+#: The time in which all parts but the leave and the logs must end, so that a stop is over in 5 s.
 ROOMS_STOP_MAX_S = 1.5
-#: Closing and syncing all logs may take so long; a disk that hangs must not hold up the process.
+#: The time in which all logs must be closed and synced: a disk that hangs must not stop the exit.
 LOGS_CLOSE_MAX_S = 10.0
 
 
 class BrokerServer(NodeServer["BrokerConfig"]):
-    """A broker; start() returns when it is registered, and waits for a controller until then.
+    """A broker process. start() waits for a controller, and returns when the broker is registered.
 
-    Its logs are opened, and it is unfenced, after that.
+    After that its logs are opened, and then it is unfenced.
     """
 
     role = "broker"
@@ -77,17 +77,17 @@ class BrokerServer(NodeServer["BrokerConfig"]):
 
     @property
     def replicas(self) -> Replicas:
-        """The replicas held here; only once it has started."""
+        """The replicas that are held here. The broker must have started."""
         assert self._rooms is not None, "the broker has not started"
         return self._rooms.replicas
 
     @property
     def is_fenced(self) -> bool:
-        """Whether the controller trusts this broker with nothing yet, or not any more."""
+        """Whether this broker is fenced: it is not unfenced yet, or was fenced again."""
         return self._rooms is None or self._rooms.lifecycle.is_fenced
 
     async def unfenced(self) -> None:
-        """Return when it is unfenced and may lead; NodeFailed if it stops before."""
+        """Wait until the broker is unfenced and may lead; NodeFailed if it stops before."""
         assert self._rooms is not None, "the broker has not started"
         await self._unless_ending(self._rooms.lifecycle.unfenced.wait())
 
@@ -116,7 +116,7 @@ class BrokerServer(NodeServer["BrokerConfig"]):
             raise ConfigError(f"broker {config.node_id} was refused: {error}") from error
 
     def _advertised(self) -> tuple[ListenerAddress, ...]:
-        """What others dial; a port that was left open is the one bound."""
+        """Return the addresses that other nodes and clients dial. Port 0 becomes the bound port."""
         told = self.config.advertised_addresses
         return tuple(one.bound_at(self.endpoint_of(one.name)) for one in told)
 
@@ -137,7 +137,7 @@ class BrokerServer(NodeServer["BrokerConfig"]):
             await rooms.client.stop()
 
     async def _stop_rooms(self, rooms: _Rooms) -> None:
-        """Take nothing new, let open streams end, and end whatever writes."""
+        """Take nothing new, let open streams end, and end all parts that write."""
         rooms.records.stop()
         rooms.replica.stop()
         await self._stop_listening()
@@ -153,7 +153,7 @@ class BrokerServer(NodeServer["BrokerConfig"]):
 
 
 class _Rooms:
-    """The parts of a broker, joined once its directories are known."""
+    """The parts of a broker. They are joined when its directories are known."""
 
     def __init__(self, server: BrokerServer, directories: LogDirectories) -> None:
         config, environment = server.config, server.environment
@@ -208,7 +208,7 @@ class _Rooms:
         )
 
     async def close_logs(self, *, clean: bool) -> None:
-        """Close every log, synced where `clean`; mark the directories of which all were."""
+        """Close every log. With `clean`, sync them, and mark directories whose logs all closed."""
         await self.reconciler.close(clean=clean)
         for directory_id, reason in self.replicas.failed_directories.items():
             await self._directories.lose(directory_id, reason)

@@ -1,7 +1,7 @@
 """The log directories of a broker: their owner, how their last run ended, which ones failed.
 
 A directory is locked for the whole run. The lock proves that an older process with the same
-directory is gone. Because of that the controller lets this process take over at once.
+directory has ended. So the controller lets this process take over at once.
 """
 
 from __future__ import annotations
@@ -35,19 +35,19 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-#: How long to wait for room before something is tried again that must be written.
+#: Pause before a necessary write is tried again, when the disk had no room.
 ROOM_RETRY_S = 1.0
 
 
 @dataclass(slots=True)
 class HeldDirectory:
-    """One locked log directory; `run` is the verdict on the run before this one."""
+    """One locked log directory. `run` says how the previous run ended."""
 
     path: str
     identity: Identity
     run: Run
     lock: Lock
-    #: The disk says how this run stands, no longer how the one before it ended.
+    #: The run file is about this run now, no longer about the end of the previous one.
     has_begun: bool = False
     has_failed: bool = False
     is_unlocked: bool = False
@@ -57,7 +57,7 @@ class HeldDirectory:
         return self.identity.directory_id
 
     def registered(self) -> Directory:
-        """Return what the registration says of it."""
+        """Return the directory's entry in the registration."""
         return Directory(
             directory_id=self.id,
             tail_intact=self.has_begun or self.run.tail_intact,
@@ -72,16 +72,20 @@ class LogDirectories:
         assert found, "a broker has at least one log directory"
         self._disk = disk
         self._found = found
-        #: A registration and an image may name a newer generation at the same time.
+        #: One writer of a generation at a time: a registration and an image may both name a newer
+        #: one.
         self._learning = asyncio.Lock()
-        #: Called with the id and the reason whenever a directory is given up.
+        #: Called with the id and the reason when a directory is given up.
         self.on_lost: Callable[[bytes, str], None] = _ignore
 
     @classmethod
     async def open(cls, config: BrokerConfig, disk: Disk) -> LogDirectories:
-        """Lock and read them. A directory that its disk can't read is left out, if another works.
+        """Lock and read the directories. One that can't be read is left out, if another works.
 
-        Raises ConfigError (not formatted, another cluster's or node's, in use) or StorageError.
+        It raises:
+
+        * ConfigError: a directory is not formatted, is of another cluster or node, or is in use.
+        * StorageError: no directory can be read, or one can't be read for now.
         """
         found: list[HeldDirectory] = []
         last_error: OSError | None = None
@@ -90,7 +94,7 @@ class LogDirectories:
                 try:
                     found.append(await _open_one(path, found, config.node_id, disk))
                 except OSError as error:
-                    if is_passing(error):  # that says nothing about the disk
+                    if is_passing(error):  # the error says nothing about the disk
                         raise storage_error(path, error) from error
                     log.error("log_directory_unreadable", directory=path, reason=str(error))
                     last_error = error
@@ -108,12 +112,12 @@ class LogDirectories:
 
     @property
     def quorum_generation(self) -> int:
-        """The newest history that any of them has followed; 0: none yet."""
+        """The newest generation that any directory has followed; 0: none yet."""
         return max(directory.identity.quorum_generation for directory in self._found)
 
     @property
     def for_replicas(self) -> dict[bytes, LogDirectory]:
-        """Directory id to what the replicas need of it, of those that work."""
+        """The working directories, by id, with the fields that the replicas need."""
         return {
             directory.id: LogDirectory(directory.path, directory.run) for directory in self.working
         }
@@ -127,13 +131,14 @@ class LogDirectories:
         return [directory.id for directory in self._found if directory.has_failed]
 
     def registered(self) -> list[Directory]:
-        """Return what a registration says of those that work."""
+        """Return the entries of the working directories in a registration."""
         return [directory.registered() for directory in self.working]
 
     async def learn_generation(self, generation: int) -> None:
-        """Remember the quorum_generation; refuse to go back to an older one.
+        """Store the quorum_generation in every working directory.
 
-        Raises ConfigError: those voters were replaced by a recovery that this broker has seen.
+        Raises ConfigError if it is older than the stored one: a disaster recovery that this broker
+        has seen has replaced the voters that were asked.
         """
         async with self._learning:
             for directory in self.working:
@@ -154,17 +159,18 @@ class LogDirectories:
     async def begin_run(self) -> None:
         """Write on each disk that this run began: after the registration, before any append.
 
-        Until then the disk says how the older run ended, so that it is known again after a crash.
+        Until then the disk says how the previous run ended, so a start after a crash reads the same
+        verdict.
         """
         for directory in self.working:
             await self._on(directory, partial(begin_run, self._disk, directory.path))
             directory.has_begun = not directory.has_failed
 
     async def lose(self, directory_id: bytes, reason: str) -> bool:
-        """Give a failed directory up; False if it was given up before.
+        """Give a failed directory up; return False if it was given up before.
 
-        Its disk remembers that first, and then the broker is told: a restart in between must not
-        trust the directory.
+        The failure is written to its disk before the broker learns of it: after a crash in between,
+        the next start must not trust the directory.
         """
         for directory in self.working:
             if directory.id == directory_id:
@@ -178,8 +184,8 @@ class LogDirectories:
     async def mark_clean(self, *, but: Collection[bytes] = ()) -> None:
         """Mark the directories in which all logs are synced and closed: their run stopped cleanly.
 
-        `but` are those in which a log was not. A directory without room for the mark goes without
-        it: the next start then trusts what was written as long as the machine stayed up.
+        `but`: the directories in which a log was not closed durably. A directory without room for
+        the mark gets none: the next start then trusts its logs only if the machine stayed up.
         """
         for directory in self.working:
             if not directory.has_begun or directory.id in but:
@@ -200,7 +206,7 @@ class LogDirectories:
                 directory.lock.release()
 
     async def _on(self, directory: HeldDirectory, work: Callable[[], Awaitable[None]]) -> None:
-        """Do what must be done on a directory: wait for room; give it up if its disk fails."""
+        """Do necessary work on a directory: wait for room; give it up if its disk fails."""
         while True:
             try:
                 return await work()
@@ -245,7 +251,7 @@ async def _open_one(
 
 
 def _ignore(directory_id: bytes, reason: str) -> None:
-    """No listener yet: failed_ids says it."""
+    """Do nothing: there is no listener yet, and failed_ids has the directory."""
 
 
 async def _remember_failure(disk: Disk, directory: HeldDirectory) -> None:

@@ -1,15 +1,15 @@
-"""Which replicas were ever written in a log directory, remembered outside their own directories.
+"""The inventory: which replicas were ever written in a log directory.
 
-A replica whose directory is gone looks like one that was never written, and an empty log is elected
-as readily as any other. So the first append of a replica is noted here, durably, before it counts
-as an acknowledgement. Each log directory has one such file. It consists of slots (BODY, CRC, end
-mark) that are written once:
+A replica whose directory is gone looks like one that was never written, and its empty log could be
+elected. So the first append of a replica is noted here, durably and outside the replica's own
+directory, before it is acknowledged. Each log directory has one inventory file. It consists of
+slots (BODY, CRC, end mark) that are written once:
 
 * Slots are made before the append, as zeros, so that the note needs no room on a full disk.
-* The last slot stays free, so that a file that was cut, or emptied, is known by its end.
-* A slot without its end mark is a write that a crash interrupted. It counts for nothing.
-* Any other bad slot is damage, and so is a file that was cut or is gone. Then every replica that
-  is placed here and has no log counts as lost.
+* The last slot always stays free. So a file that was cut or emptied is recognized by its end.
+* A slot without its end mark is a write that a crash interrupted. It is ignored.
+* Any other bad slot is damage. A file that was cut or is gone is damage, too. Then every replica
+  that is placed here and has no log counts as lost.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ MAGIC = b"QR1"
 WRITTEN, FORGOTTEN = b"W", b"F"
 END_MARK = b"\xa5\xa5\xa5\xa5"
 SLOT_BYTES = BODY.size + CRC.size + len(END_MARK)
-#: So many slots are made at a time.
+#: Slots that one growth of the file adds at least.
 SLOTS_ADDED = 128
-#: The file is written anew once so many of its slots say nothing any more.
+#: The file is written anew when more slots than this are out of date.
 STALE_MAX = 10_000
 
 
@@ -61,25 +61,25 @@ class Inventory:
         self._path = f"{directory}/{FILE_NAME}"
         self._file: File | None = None
         self._written: dict[Key, None] = {}
-        #: Slots that are used, and slots that the file has.
+        #: Number of used slots, and of all slots of the file.
         self._used = self._made = 0
-        #: Written next. Several callers share one sync.
+        #: Entries of the next write. Several callers share one sync.
         self._pending: list[tuple[bytes, Key]] = []
-        #: Slots that make_room promised to appends under way.
+        #: Slots that make_room has promised to appends under way.
         self._promised = 0
         self._writing = asyncio.Lock()
-        #: Why it is not known of every replica whether it was written; "": it is.
+        #: Why the file does not prove which replicas were written; "": it does.
         self.damaged = ""
 
     @classmethod
     async def open(
         cls, disk: Disk, directory: str, placed: Iterable[Key], *, has_run: bool
     ) -> Inventory:
-        """Read the file, and write it anew with what is placed there now.
+        """Read the file, and write it anew with the replicas that are `placed` there now.
 
-        `has_run`: a broker ran on this directory before, so the file must be there. If it is
-        damaged, all that is placed here counts as written. Without room for a new file the old one
-        stays. Raises OSError.
+        `has_run`: a broker ran on this directory before, so the file must be there. If the file is
+        damaged, all placed replicas count as written. If there is no room for a new file, the old
+        one stays. Raises OSError.
         """
         opened = cls(disk, directory)
         await opened._read(has_run=has_run)
@@ -94,15 +94,15 @@ class Inventory:
         return opened
 
     def has(self, key: Key) -> bool:
-        """Whether a replica was written here, as far as is known."""
+        """Return whether a replica was written here; with a damaged file, it may be assumed."""
         return key in self._written
 
     def is_sure_of(self, key: Key) -> bool:
-        """Whether it is known, and not only assumed, that a replica was written here."""
+        """Return whether it is certain that a replica was written here, and not only assumed."""
         return key in self._written and not self.damaged
 
     async def make_room(self) -> None:
-        """Promise a slot, before an append that is to be noted. TryAgainError, StorageError."""
+        """Reserve a slot before the first append. Raises TryAgainError or StorageError."""
         self._promised += 1
         if self._made - self._used > self._promised:
             return
@@ -114,13 +114,13 @@ class Inventory:
             raise storage_error(self._path, error, nothing_done=True) from error
 
     async def note(self, key: Key) -> None:
-        """Remember that a replica has been written; durable when it returns. StorageError."""
+        """Note durably that a replica was written. Raises StorageError."""
         self._promised = max(self._promised - 1, 0)
         if key not in self._written:
             await self._say(WRITTEN, key)
 
     async def forget(self, key: Key) -> None:
-        """A replica was not written, from now on: its loss was told, or it is not wanted here."""
+        """Note durably that a replica counts as not written from now on: its loss was reported."""
         if key in self._written:
             await self._say(FORGOTTEN, key)
 
@@ -136,7 +136,7 @@ class Inventory:
         self._pending.append(entry)
         try:
             async with self._writing:
-                if entry in self._pending:  # else the caller before this one wrote it too
+                if entry in self._pending:  # otherwise an earlier caller wrote it with its own
                     await self._write_pending()
         except OSError as error:
             raise storage_error(self._path, error) from error
@@ -144,14 +144,14 @@ class Inventory:
     async def _write_pending(self) -> None:
         pending, self._pending = self._pending, []
         try:
-            await self._make_slots(len(pending))  # what is forgotten was promised none
+            await self._make_slots(len(pending))  # a FORGOTTEN entry has no promised slot
             file = await self._opened()
             data = b"".join(_encode(kind, key) for kind, key in pending)
             await file.overwrite(self._used * SLOT_BYTES, data)
             self._used += len(pending)
             await file.sync()
         except BaseException:
-            self._pending = pending + self._pending  # the callers that wait try, and fail, too
+            self._pending = pending + self._pending  # the callers that wait try these again
             raise
         for kind, key in pending:
             _take(self._written, kind, key)
@@ -160,7 +160,10 @@ class Inventory:
                 await self._write_whole()
 
     async def _make_slots(self, needed: int) -> None:
-        """Make slots if fewer are free, the last one aside; durable before any of them is used."""
+        """Make slots if fewer than `needed` are free, not counting the last one.
+
+        They are synced before any of them is used.
+        """
         missing = self._used + needed + 1 - self._made
         if missing > 0:
             file = await self._opened()
@@ -188,15 +191,15 @@ class Inventory:
         slots = len(self._written) + SLOTS_ADDED + 1
         await replace_whole(self._disk, self._path, data.ljust(slots * SLOT_BYTES, b"\0"))
         self._used, self._made = len(self._written), slots
-        await self.close()  # what is open is the older file
+        await self.close()  # the open file is the older one
 
 
 def decode(content: bytes) -> tuple[dict[Key, None], str]:
-    """Return (what a file says was written, why it is damaged or "")."""
+    """Return (the written replicas that a file names, why it is damaged or "")."""
     written: dict[Key, None] = {}
     whole = len(content) // SLOT_BYTES * SLOT_BYTES
     last, amid = content[:whole][-SLOT_BYTES:], content[whole:]
-    # A crash amid the making of slots leaves zeros behind the last one.
+    # A crash while slots are made leaves zeros after the last whole slot.
     is_cut = not last or any(last) or any(amid)
     damaged = f"it was cut, at byte {len(content)} or before" if is_cut else ""
     content = content[:whole]

@@ -1,9 +1,9 @@
 """The directories of replicas: made, taken over, moved out of the way, removed.
 
-Each directory names its owner: topic, cluster, and the generation of the metadata that placed it
-there. A directory that stands where another replica belongs is removed after a while. One of an
-older generation is kept: the quorum was recovered without what is in it (disaster recovery), and it
-may be all that is left of it.
+A file in each directory names its owner: the topic, the cluster, and the generation of the metadata
+that placed it there. If a directory has the path of another replica, it is moved, and removed after
+a delay. A directory of an older generation is kept: after a disaster recovery it may be the only
+remaining copy of its records.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 METADATA_FILE = "partition.metadata"
-#: Suffixes of directories that are on their way out: of a deleted topic, or of another replica.
+#: Suffixes of directories that will be removed: of a replica that was dropped, or of a stray.
 DELETED = "-delete"
 STRAY = ".stray"
-#: No file system that this program knows takes a longer name.
+#: The longest name that file systems accept.
 NAME_BYTES_MAX = 255
-#: Suffix of a directory that stood in the way and is of an older generation: it stays.
+#: Suffix of a directory of an older generation that was in the way. It is never removed.
 KEPT = ".kept"
-#: Suffix of a directory whose owner can't be read any more: it stays.
+#: Suffix of a directory whose owner can't be read. It is never removed.
 DAMAGED = ".damaged"
 
 
 @dataclass(frozen=True, slots=True)
 class LogDirectory:
-    """A log directory of this broker, and what it remembers of its last run."""
+    """A log directory of this broker, with what its run file says of the last run."""
 
     path: str
     run: Run = UNKNOWN
@@ -67,7 +67,7 @@ class PartitionMetadata:
 
     @classmethod
     def decode(cls, content: bytes) -> PartitionMetadata | None:
-        """Return what a file says; None if it is not whole or of another version."""
+        """Return the content of a file; None if it is not whole, or is of another version."""
         try:
             lines = content.decode().splitlines()
             fields = dict(line.split("=", 1) for line in lines)
@@ -87,7 +87,7 @@ REMOVAL = "remove a directory"
 
 
 class FilesHost(Protocol):
-    """What the files need of the replicas."""
+    """What ReplicaFiles needs from Replicas, which implements it."""
 
     config: BrokerConfig
     environment: Environment
@@ -100,7 +100,7 @@ class FilesHost(Protocol):
 
 
 class ReplicaFiles:
-    """The directories of one broker's replicas; removals go on in the background."""
+    """The directories of one broker's replicas. Removals run in the background."""
 
     def __init__(self, host: FilesHost) -> None:
         self._host = host
@@ -108,20 +108,20 @@ class ReplicaFiles:
         self.removals = Tasks(_removal_failed)
 
     def keep_all(self) -> None:
-        """Give up the removals: nothing more is removed."""
+        """Cancel all removals."""
         self.removals.cancel(*self.removals)
 
     async def stop(self) -> None:
-        """Leave removals to the next start."""
+        """End the removals; the next start finishes them."""
         await self.removals.end_all()
 
     async def make(self, path: str, topic_id: bytes) -> None:
-        """Make a replica's directory with the file that names its owner, if it is not there.
+        """Make a replica's directory with the file that names its owner, unless it exists.
 
         Raises TryAgainError, ReopenError, or StorageError if the disk fails.
         """
         if await self._disk.exists(f"{path}/{METADATA_FILE}"):
-            return  # ours: another topic's directory was moved away when the log was opened
+            return  # it is this replica's: make_room has moved another topic's directory
         try:
             await self._disk.make_directory(path)
             await self._write_metadata(path, topic_id)
@@ -137,8 +137,8 @@ class ReplicaFiles:
     async def check_directory(self, directory: LogDirectory) -> None:
         """Raise StorageError unless that log directory is still there.
 
-        Replicas that are missing from a disk that was unmounted are not lost: they must not be
-        made anew.
+        If the disk was unmounted, its replicas are missing but not lost: they must not be made
+        anew.
         """
         try:
             if await self._disk.exists(f"{directory.path}/{IDENTITY_FILE}"):
@@ -148,10 +148,10 @@ class ReplicaFiles:
         raise StorageError(f"{directory.path} has no {IDENTITY_FILE} any more")
 
     async def remove(self, directory_id: bytes, name: str, topic_id: bytes) -> bool:
-        """Rename a replica's directory at once, so that the name is free, then remove it.
+        """Rename a replica's directory, so that the name is free, and remove it in the background.
 
-        Returns whether the name is free. If it is not, make_room moves the directory when the name
-        is wanted, or the next start sets it aside.
+        Returns whether the name is free. If it is not, make_room moves the directory when a replica
+        needs the name, or the next start sets it aside.
         """
         directory = self._host.directories.get(directory_id)
         if directory is None or directory_id in self._host.failed_directories:
@@ -161,7 +161,7 @@ class ReplicaFiles:
         try:
             if not await self._disk.exists(source):
                 return True
-            await self._take_over(source)  # it is this generation that removes it
+            await self._take_over(source)  # sweep removes only directories of this generation
             if await self._disk.exists(target):
                 await self._disk.remove_directory(target)
             await self._disk.rename(source, target)
@@ -181,15 +181,16 @@ class ReplicaFiles:
         is_noted: bool = False,
         salvage: bool = False,
     ) -> None:
-        """Free a replica's path: another topic of the same name may have left its directory there.
+        """Free a replica's path, where a deleted topic of the same name may have a directory.
 
-        That topic was deleted, and its records must not become those of the new topic. The cases:
+        The records of the deleted topic must not become records of the new one. The cases:
 
-        * The directory is this replica's: an older generation's is taken over into this one.
-        * It is another topic's: it is moved, and removed later if it is of this generation.
-        * It names no owner. It is this replica's if it `is_noted` that this replica was written:
-          what had stood in the way was moved before that. Otherwise LogCorruptError; with
-          `salvage` it is moved out of the way, and stays.
+        * The directory is this replica's: if an older generation wrote it, this one takes it over.
+        * It is another topic's: it is moved. If it is of this generation, it is removed later.
+        * It names no owner, and `is_noted` says that this replica was written: it is this
+          replica's, because any other directory was moved before the first append.
+        * It names no owner, and holds no log: a crash interrupted its making.
+        * It names no owner otherwise: LogCorruptError. With `salvage` it is moved, and kept.
         """
         if not await self._disk.exists(path):
             return
@@ -199,11 +200,11 @@ class ReplicaFiles:
             await self._write_metadata(path, topic_id)
             return
         if metadata is None and not any(name.endswith(LOG) for name in await self._disk.list(path)):
-            return  # a crash amid its making
+            return  # a crash interrupted the making of the directory
         if metadata is None and salvage:
             await self._set_aside(path, _beside(path, topic_id, DAMAGED))
             return
-        if metadata is None:  # the file is written in one step: no crash leaves it like that
+        if metadata is None:  # the file is written in one step, so a crash can't be the cause
             raise LogCorruptError(f"{path}/{METADATA_FILE} is damaged, or gone")
         if metadata.topic_id == topic_id:
             await self._take_over(path)
@@ -224,7 +225,7 @@ class ReplicaFiles:
         log.warning("a directory that is not ours is in the way", path=path, moved_to=target)
 
     async def sweep(self, directory_id: bytes, directory: LogDirectory) -> None:
-        """Finish removals that a crash interrupted, but none that an older generation decided."""
+        """Finish interrupted removals, except those that an older generation decided."""
         path = directory.path
         try:
             names = await self._disk.list(path)
@@ -246,23 +247,24 @@ class ReplicaFiles:
             self._not_removed(directory_id, path, error)
 
     async def _keep(self, path: str, metadata: PartitionMetadata) -> None:
-        """Move what an older generation has left: this one does not know what it is worth."""
+        """Move a directory of an older generation, which may be the only copy of its records."""
         target = _beside(path, metadata.topic_id, f".{metadata.quorum_generation}{KEPT}")
         await self._disk.rename(path, target)
         await self._disk.sync_directory(path.rpartition("/")[0])
         log.warning("kept_of_another_history", path=path, moved_to=target)
 
     async def _metadata(self, path: str) -> PartitionMetadata | None:
-        """Return a directory's owner; None if it names none, or none that can be read."""
+        """Return a directory's owner; None if the file is missing or can't be read."""
         file = f"{path}/{METADATA_FILE}"
         if not await self._disk.exists(file):
             return None
         return PartitionMetadata.decode(await read_whole(self._disk, file))
 
     async def _take_over(self, path: str) -> None:
-        """Let a directory of an older generation say that it is of this one.
+        """Write this generation into a directory of an older one.
 
-        Without room for that it goes on naming the older one, and is kept longer than need be.
+        If there is no room for that, the directory names the older one, and may be kept for longer
+        than needed.
         """
         metadata = await self._metadata(path)
         if metadata and metadata.quorum_generation < self._host.quorum_generation:
@@ -280,7 +282,7 @@ class ReplicaFiles:
             self._not_removed(directory_id, path, error)
 
     def _not_removed(self, directory_id: bytes, path: str, error: OSError) -> None:
-        """Leave what can't be removed to the next start; but a bad disk is given up."""
+        """Log a directory that can't be removed; the next start tries again. A bad disk fails."""
         if is_of_disk(error):
             self._host.directory_failed(directory_id, f"{path}: can't be removed: {error}")
         else:
@@ -294,8 +296,8 @@ def _removal_failed(_: str, error: BaseException) -> None:
 def name_on_the_way_out(name: str, topic_id: bytes, ending: str) -> str:
     """Return the name under which a replica's directory waits to be removed.
 
-    A file system takes NAME_BYTES_MAX. Of a long topic name only the start is kept, because the id
-    tells topics apart.
+    It has at most NAME_BYTES_MAX bytes. A long topic name is cut, because the topic id is enough
+    to distinguish topics.
 
     >>> name_on_the_way_out("invoice-0", bytes(16), DELETED)
     'invoice-0.00000000000000000000000000000000-delete'

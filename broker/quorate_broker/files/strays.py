@@ -1,12 +1,13 @@
-"""Directories of replicas that the cluster no longer places here: set aside, later removed.
+"""Strays: directories of replicas that the cluster no longer places here. They are set aside, and
+removed later.
 
-Their topics were deleted, or their replicas moved, while this broker was away. What could still be
-needed is not removed:
+Their topics were deleted, or their replicas moved, while this broker was away. A directory that
+could still be needed is not removed:
 
-* Only an image that has passed this broker's registration decides: an older one may not know yet
-  what was placed here.
+* Only an image that has reached this broker's registration decides: an older one may not know yet
+  which replicas were placed here.
 * Only directories that this very cluster and quorum_generation wrote are looked at.
-* What is set aside stays for a while under another name.
+* A stray stays under another name for a delay.
 """
 
 from __future__ import annotations
@@ -45,12 +46,12 @@ class Strays:
         self._disk = disk
         self._directories = directories
         self._cluster_id = cluster_id
-        #: Of the image that decides.
+        #: The generation of the image that decides.
         self.quorum_generation = quorum_generation
         self._set_aside: list[tuple[HeldDirectory, str]] = []
 
     async def set_aside(self, image: MetadataImage, broker_id: int) -> None:
-        """Rename what the image does not place here; call it before the logs are opened."""
+        """Rename directories that the image does not place here. Call it before logs are opened."""
         for directory in self._directories.working:
             try:
                 await self._look_through(directory, image, broker_id)
@@ -58,7 +59,7 @@ class Strays:
                 await self._directories.lose(directory.id, f"{directory.path}: {error}")
 
     async def remove_after(self, delay_ms: int) -> None:
-        """After the delay, remove what was set aside at this start or an earlier one."""
+        """After the delay, remove the strays of this start and of earlier ones."""
         if not self._set_aside:
             return
         await asyncio.sleep(delay_ms / 1000)
@@ -78,7 +79,7 @@ class Strays:
         has_renamed = False
         for name in await self._disk.list(directory.path):
             if name.endswith(DELETED):
-                continue  # on its way out already: ReplicaFiles.sweep removes it
+                continue  # ReplicaFiles.sweep removes it
             try:
                 has_renamed |= await self._look_at(directory, name, image, broker_id)
             except OSError as error:
@@ -89,7 +90,7 @@ class Strays:
     async def _look_at(
         self, directory: HeldDirectory, name: str, image: MetadataImage, broker_id: int
     ) -> bool:
-        """Set one aside if it is no longer placed here; tell whether it was renamed."""
+        """Set a directory aside if its replica is not placed here; return whether it did so."""
         metadata = await self._metadata(directory, name)
         if metadata is None or not self._is_ours(directory, name, metadata):
             return False
@@ -104,14 +105,17 @@ class Strays:
         return True
 
     async def _failed(self, directory: HeldDirectory, name: str, error: OSError) -> None:
-        """Give a bad disk up; an error about this one name costs only the room that it takes."""
+        """Handle an error about one stray: after a disk error give the directory up, else log it.
+
+        The stray then stays, and only takes room.
+        """
         if is_of_disk(error):
             await self._directories.lose(directory.id, f"{directory.path}/{name}: {error}")
         else:
             log.error("stray_stays", directory=directory.path, name=name, reason=str(error))
 
     async def _metadata(self, directory: HeldDirectory, name: str) -> PartitionMetadata | None:
-        """Return a directory's owner; None if it can't be told: such a directory is left alone."""
+        """Return a directory's owner. None if it can't be read: such a directory stays."""
         path = f"{directory.path}/{name}/{METADATA_FILE}"
         if not await self._disk.exists(path):
             return None
@@ -146,7 +150,7 @@ def _is_placed(
     broker_id: int,
     directory_id: bytes,
 ) -> bool:
-    """Whether the image places the replica of that directory on this broker and disk."""
+    """Return whether the image places a directory's replica on this broker and directory."""
     topic = image.topics.get(metadata.topic_id)
     if topic is None:
         return False

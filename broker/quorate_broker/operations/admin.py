@@ -1,7 +1,7 @@
-"""Admin calls that only the controller may decide: passed on with the principal that asks.
+"""Admin calls that only the controller decides: a broker passes them on with their principal.
 
-The controller judges the principal and decides. A broker returns the answer when it has carried
-out the effect itself, so that the caller's next step may come here.
+The controller checks the principal's rights and decides. The broker returns the answer when it has
+carried out the effect itself, so that the caller's next call may come to this broker.
 """
 
 from __future__ import annotations
@@ -27,7 +27,10 @@ TIMEOUT_MS_MAX = 300_000
 
 
 class Admin:
-    """The operation, for all clients of a broker. The client bounds what is under way."""
+    """The admin operation, for all clients of a broker.
+
+    QuorumClient bounds the calls that are under way.
+    """
 
     def __init__(self, client: QuorumClient, publisher: Publisher) -> None:
         self._client = client
@@ -44,9 +47,10 @@ class Admin:
     ) -> R:
         """Ask the controller; return when this broker has carried out the effect.
 
-        A broker that is slow to do so answers all the same: what is decided is decided.
-        `timeout_ms` is what the request names, 0 for none; `caller_timeout_ms` how long the caller
-        waits for its answer, 0 if it did not say. Raises what QuorumClient.forward raises.
+        If this broker does not reach the effect in time, it returns the answer anyway, because the
+        decision is committed. `timeout_ms` is the timeout in the request, 0: none.
+        `caller_timeout_ms` is the time that the caller waits for its answer, 0: not known. Raises
+        the errors of QuorumClient.forward.
         """
         loop = asyncio.get_running_loop()
         wait_ms = min(timeout_ms or TIMEOUT_MS, TIMEOUT_MS_MAX)
@@ -62,7 +66,7 @@ class Admin:
 
 
 def answered_in_time(wait_ms: int, caller_timeout_ms: int) -> int:
-    """Return how long to wait so that the caller still hears why it was in vain.
+    """Return how long to wait, so that an error still reaches the caller before its own timeout.
 
     >>> answered_in_time(5000, 1000), answered_in_time(5000, 0)
     (800, 5000)

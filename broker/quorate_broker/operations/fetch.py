@@ -1,9 +1,9 @@
-"""Fetch: what one consumer reads from many partitions, within budgets, and when it is answered.
+"""Fetch: a session decides which records one consumer gets from many partitions, and when.
 
 A session holds the consumer's positions. Partitions take turns. A step looks only at the partitions
-that changed, so its cost does not grow with the session. Only the consumer moves a position: a
-partition that was answered with records is out of turn until the consumer names it again, or the
-listener puts it back.
+that changed, so its cost does not grow with the session. Only the consumer moves a position: after
+an answer with records a partition is out of turn, until the consumer names it again or the listener
+puts it back.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ if TYPE_CHECKING:
     from quorate_quorum.node.config import BrokerConfig
 
 REQUIRED: Final = Required(Operation.READ, ResourceType.TOPIC)
-#: Partitions of one session that are looked at before others have their turn of the loop.
+#: Partitions of one session that are looked at in one turn of the loop.
 LOOKS_IN_A_ROW_MAX = 64
-#: While fewer than min_bytes are there, the log is not read again more often than this.
+#: The least time between two reads of the log while an answer has fewer than min_bytes.
 LOOK_INTERVAL_MS = 10
-#: Partitions that one answer tells of.
+#: Partitions in one answer.
 TOLD_MAX = 1000
 
 
 @dataclass(slots=True)
 class Position:
-    """Where the consumer stands in one partition."""
+    """The consumer's position in one partition, and what the consumer was told of it."""
 
     topic_id: bytes
     partition: int
@@ -47,11 +47,11 @@ class Position:
     leader_epoch: int = -1
     bytes_max: int = 0
     last_epoch: int = -1
-    #: Grows with every change that the consumer makes: a look at an older position is no answer.
+    #: Grows with every change by the consumer. A look at an older version is dropped.
     version: int = 0
-    #: The last request that named it, by number of arrival: answers to earlier ones leave it out.
+    #: The number of the last request that named it. Answers to earlier requests leave it out.
     named_by: int = 0
-    #: Records were sent from this position: out of turn.
+    #: Records were sent from this position, so it is out of turn.
     is_sent: bool = False
     told_error: int = 0
     told_high_watermark: int = -1
@@ -65,7 +65,7 @@ class Position:
         self.watched = self.unwatch = None
 
     def was_told(self, found: Fetched | QuorateError) -> None:
-        """Remember what the consumer knows now, so that only news is told."""
+        """Remember what the consumer knows now, so that later answers hold only news."""
         if isinstance(found, QuorateError):
             self.told_error = found.code
             return
@@ -76,7 +76,7 @@ class Position:
 
 @dataclass(slots=True)
 class Look:
-    """What one look at one partition found, from the position that `version` names."""
+    """The result of one look at one partition, at the position that `version` names."""
 
     position: Position
     version: int
@@ -92,7 +92,7 @@ class Look:
 
     @property
     def is_news(self) -> bool:
-        """An error or a new log start that the consumer does not know yet."""
+        """Whether it found an error or a log start that the consumer does not know yet."""
         if isinstance(self.found, QuorateError):
             return self.found.code != self.position.told_error
         told = self.position.told_log_start
@@ -110,7 +110,7 @@ class Look:
 
 @dataclass(slots=True)
 class _Answer:
-    """The answer that is being made: the looks that are worth telling, and what they come to."""
+    """The answer that is being made: the looks that belong in it, and their totals."""
 
     looks: dict[Key, Look] = field(default_factory=dict)
     size: int = 0
@@ -129,7 +129,7 @@ class _Answer:
 
 
 class Wanted(NamedTuple):
-    """What one request asks for; `number` counts requests as they arrive."""
+    """The limits of one request. `number` counts requests in the order of their arrival."""
 
     number: int
     min_bytes: int
@@ -138,7 +138,7 @@ class Wanted(NamedTuple):
 
 
 class Fetch:
-    """The operation, for all consumers of a broker."""
+    """The fetch operation, for all consumers of a broker."""
 
     def __init__(self, replicas: Replicas, config: BrokerConfig, authorizer: Authorizer) -> None:
         self._replicas = replicas
@@ -146,11 +146,11 @@ class Fetch:
         self._authorizer = authorizer
 
     def session(self, principal: Principal) -> FetchSession:
-        """Begin what one consumer reads on one connection."""
+        """Return a session for one consumer on one stream."""
         return FetchSession(self._replicas, Caller(principal, self._authorizer))
 
     def wanted(self, number: int, min_bytes: int, max_bytes: int, wait_ms: int) -> Wanted:
-        """Return what a request asks for, within the broker's bounds."""
+        """Return the limits of a request, cut to the broker's bounds."""
         max_bytes = min(max_bytes, self._config.fetch_max_bytes)
         wait_ms = min(wait_ms, self._config.fetch_wait_max_ms)
         return Wanted(number, min(min_bytes, max_bytes), max_bytes, wait_ms)
@@ -164,14 +164,14 @@ class FetchSession:
         self._caller = caller
         self.changed = asyncio.Event()
         self._positions: dict[Key, Position] = {}
-        #: Partitions to look at, in turn. Ordered dicts: the first of a dict that is emptied from
-        #: its front is found behind all the gaps.
+        #: Partitions to look at, in turn. An OrderedDict, because it takes the first key in
+        #: constant time; a dict that is emptied from its front searches over all removed keys.
         self._due: OrderedDict[Key, None] = OrderedDict()
-        #: Partitions whose last look ended in an error: looked at again with each request.
+        #: Partitions whose last look ended in an error. Each request makes them due again.
         self._failing: dict[Key, None] = {}
         self._answer = _Answer()
 
-    # What the consumer changes
+    # Changes by the consumer
 
     def __len__(self) -> int:
         return len(self._positions)
@@ -190,10 +190,10 @@ class FetchSession:
         was_corrupt: bool = False,
         named_by: int = 0,
     ) -> None:
-        """Set the position in a partition, and have it looked at.
+        """Set the position in a partition, and make it due.
 
-        `last_epoch` is that of the last record which the consumer knows below the offset, -1: do
-        not compare the past. `was_corrupt`: what was sent from here did not pass its CRC.
+        `last_epoch` is the epoch of the last record below `offset` that the consumer knows; -1: do
+        not compare histories. `was_corrupt`: the batch sent from this position failed its CRC.
         """
         position = self._positions.get(key)
         if position is None:
@@ -213,7 +213,7 @@ class FetchSession:
         self._due[key] = None
 
     def forget(self, key: Key) -> None:
-        """Leave a partition out from now on, of an answer that is being made too."""
+        """Leave a partition out from now on, even from the answer that is being made."""
         position = self._positions.pop(key, None)
         if position is not None:
             position.version += 1
@@ -223,29 +223,30 @@ class FetchSession:
             self._failing.pop(key, None)
 
     def put_in_turn(self, key: Key) -> None:
-        """Send again from the position that was answered with records."""
+        """Make a partition due again, at the position from which records were sent."""
         self._positions[key].is_sent = False
         self._due[key] = None
 
     def look_at_failing(self) -> None:
-        """Look again at the partitions whose last look ended in an error."""
+        """Make the partitions due whose last look ended in an error."""
         self._due.update(self._failing)
         self._failing.clear()
 
     def close(self) -> None:
-        """Let go of every partition."""
+        """Forget every partition."""
         for position in self._positions.values():
             position.stop_watching()
         self._positions.clear()
         self._due.clear()
 
-    # What an answer is made of
+    # Making an answer
 
     async def collect(self, wanted: Wanted, is_hurried: Callable[[], bool]) -> dict[Key, Look]:
-        """Look until there is enough to tell, or the consumer has waited long enough.
+        """Look until the answer has enough, or the consumer has waited long enough.
 
-        Positions that a later request named are left out. `is_hurried`: answer with what is there;
-        it is asked when `changed` was set. What is returned counts as told.
+        Positions that a later request named are left out. `is_hurried` returns whether to answer at
+        once with the looks so far; it is called after each round. The consumer counts as knowing
+        the returned looks.
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + wanted.wait_ms / 1000
@@ -257,7 +258,7 @@ class FetchSession:
             left = deadline - loop.time()
             if is_enough or left <= 0 or answer.news or is_hurried():
                 break
-            if answer.size:  # not enough: let more come before what grew is read again
+            if answer.size:  # too few bytes: wait for more, because the next look reads all again
                 await asyncio.sleep(min(left, LOOK_INTERVAL_MS / 1000))
             await self._wait_until(deadline)
         self._answer = _Answer()
@@ -266,7 +267,7 @@ class FetchSession:
         return answer.looks
 
     async def _wait_until(self, deadline: float) -> None:
-        """Wait for a partition to move or the session to change, until the deadline."""
+        """Wait until a partition or the session changes, at most until the deadline."""
         timer = asyncio.get_running_loop().call_at(deadline, self.changed.set)
         try:
             await self.changed.wait()
@@ -274,12 +275,12 @@ class FetchSession:
             timer.cancel()
 
     async def _look(self, answer: _Answer, wanted: Wanted) -> bool:
-        """Read due partitions in turn; True if records are there that no longer fit."""
+        """Read due partitions in turn; return True if there are records that do not fit."""
         later: list[Key] = []
         try:
             for index in range(1, len(self._due) + 1):
                 if index % LOOKS_IN_A_ROW_MAX == 0:
-                    await asyncio.sleep(0)  # a look need not wait, and others must run
+                    await asyncio.sleep(0)  # looks may not wait, and other tasks must run
                 if not self._due:
                     return False
                 key = self._due.popitem(last=False)[0]
@@ -304,7 +305,7 @@ class FetchSession:
             self._due.move_to_end(key, last=False)
 
     async def _look_at(self, answer: _Answer, wanted: Wanted, key: Key, position: Position) -> bool:
-        """Add to the answer what one partition has; False if it has records that do not fit."""
+        """Add one partition's look to the answer; return False if its records do not fit."""
         size = answer.size
         if 0 < size >= wanted.max_bytes or len(answer.looks) >= TOLD_MAX:
             return False
@@ -339,8 +340,10 @@ class FetchSession:
             return error
 
     def _watch(self, key: Key, position: Position, partition: Partition) -> None:
-        """Have that partition wake this session. The key may stand for another object by now: a
-        partition is made anew when its replica comes back.
+        """Let a partition wake this session.
+
+        The key may have another Partition object than before: a new one is made when a replica is
+        opened again.
         """
         if position.watched is partition:
             return

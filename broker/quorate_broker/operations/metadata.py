@@ -1,9 +1,9 @@
-"""What a broker tells of the cluster from its own image: topics, brokers, configs.
+"""Metadata: a broker describes topics, brokers and configs from its own image.
 
-The answers are the image's own values, which are immutable, and are looked up as they are drawn:
-a listener turns them into bytes, some in each turn of the loop. A topic that the caller may not
-see is refused by its name whether it exists or not, and is left out where the caller asks for all
-topics.
+The answers are the image's own immutable values. They are yielded one by one, so that a listener
+can turn them into bytes in several turns of the loop. If the caller names a topic that it may not
+see, the refusal is the same whether the topic exists or not. A list of all topics leaves out topics
+that the caller may not see.
 """
 
 from __future__ import annotations
@@ -38,18 +38,18 @@ if TYPE_CHECKING:
     from quorate_quorum.metadata.topics import TopicImage
     from quorate_quorum.node.authorizer import Authorizer
 
-#: Of topics: of their names, partitions and own configs.
+#: The right to see topics: their names, partitions and own configs.
 TOPICS_REQUIRED: Final = Required(Operation.DESCRIBE, ResourceType.TOPIC)
 CONFIGS_REQUIRED: Final = Required(Operation.DESCRIBE_CONFIGS, ResourceType.TOPIC)
 CLUSTER_REQUIRED: Final = DESCRIBE_CLUSTER
 #: Topics that one request may name.
 TOPICS_MAX = 10_000
-#: How long a read waits for a broker that has just started to know the cluster.
+#: How long a read waits on a broker that has just started and does not know the cluster yet.
 READY_TIMEOUT_MS = 5_000
 
 
 class TopicMissing(NamedTuple):
-    """A topic that was asked for, by its name or by its id, and cannot be described."""
+    """A requested topic, by name or by id, that can't be described."""
 
     name: str
     topic_id: bytes
@@ -57,7 +57,7 @@ class TopicMissing(NamedTuple):
 
 
 class ConfigFound(NamedTuple):
-    """A setting as it is in force; `source` is "topic", "cluster" or "default"."""
+    """The value of a setting that is in force. `source` is "topic", "cluster" or "default"."""
 
     name: str
     value: str
@@ -65,9 +65,10 @@ class ConfigFound(NamedTuple):
 
 
 class Metadata:
-    """`ready` is set once the image has passed this broker's registration.
+    """The metadata operation, for all clients of a broker.
 
-    Reads wait for it: a broker that comes back must not tell what it knew long ago.
+    `ready` is set when the image has reached this broker's registration. Reads wait for it: a
+    broker that has restarted must not answer from an old image.
     """
 
     def __init__(self, client: QuorumClient, ready: asyncio.Event, authorizer: Authorizer) -> None:
@@ -77,7 +78,7 @@ class Metadata:
 
     @property
     def controller_id(self) -> int:
-        """The quorum's leader; -1: not known."""
+        """The id of the quorum's leader; -1: not known."""
         return self._client.leader_id
 
     @property
@@ -86,13 +87,13 @@ class Metadata:
 
     @property
     def brokers(self) -> Mapping[int, BrokerImage]:
-        """The brokers as far as this one knows, whether it has caught up or not."""
+        """The brokers in this broker's image, even if the image has not caught up."""
         return self._client.image.brokers
 
     async def image(self, caller_timeout_ms: int) -> MetadataImage:
         """Return the newest image; QuorumUnavailableError if this broker has not caught up.
 
-        `caller_timeout_ms`: how long the caller waits for its answer; 0: it did not say.
+        `caller_timeout_ms`: how long the caller waits for its answer; 0: not known.
         """
         if not self._ready.is_set():
             wait_ms = answered_in_time(READY_TIMEOUT_MS, caller_timeout_ms)
@@ -107,7 +108,7 @@ class Metadata:
         return self._client.image
 
     def all_topics(self, image: MetadataImage, principal: Principal) -> Iterator[TopicImage]:
-        """Yield the topics that the principal may see, by name."""
+        """Yield the topics that the principal may see, in the order of their names."""
         caller = Caller(principal, self._authorizer)
         for topic in image.sorted_topics():
             if caller.may(TOPICS_REQUIRED, topic.name):
@@ -120,9 +121,9 @@ class Metadata:
         names: Sequence[str],
         topic_ids: Sequence[bytes] = (),
     ) -> Iterator[TopicImage | TopicMissing]:
-        """Yield the topics that are named, then those of the ids, in their order.
+        """Yield the topics of the given names, then those of the given ids, in the given order.
 
-        Raises InvalidRequestError if one is named twice.
+        Raises InvalidRequestError if a name or id occurs twice.
         """
         refuse_duplicates((*names, *topic_ids))
         caller = Caller(principal, self._authorizer)
@@ -132,7 +133,7 @@ class Metadata:
             yield _of_id(image, caller, topic_id)
 
     def configs(self, image: MetadataImage, principal: Principal, name: str) -> list[ConfigFound]:
-        """Return every setting of a topic or, where the name is empty, of the cluster."""
+        """Return every setting of a topic or, if `name` is empty, of the cluster."""
         Caller(principal, self._authorizer).check(CONFIGS_REQUIRED, name or None)
         if not name:
             return [_config(one, {}, image.configs) for one in sorted(CONFIGS)]
@@ -142,7 +143,7 @@ class Metadata:
         return _of_topic(topic.configs, image.configs)
 
     async def cluster(self, principal: Principal, caller_timeout_ms: int) -> MetadataImage:
-        """Return the image to a caller that may see every broker, fenced ones too."""
+        """Return the image, if the principal may see every broker, fenced ones too."""
         Caller(principal, self._authorizer).check(CLUSTER_REQUIRED)
         return await self.image(caller_timeout_ms)
 
@@ -181,7 +182,10 @@ def _unknown(name: str) -> UnknownTopicError:
 
 
 def _of_topic(own: Mapping[str, str], cluster: Mapping[str, str]) -> list[ConfigFound]:
-    """A setting that a topic takes when it is created never comes from the cluster later."""
+    """Return every setting that a topic may have, with the value that is in force.
+
+    `effective` skips the cluster's value of a setting that a topic fixes when it is created.
+    """
     return [
         _config(name, own, cluster) for name in sorted(CONFIGS) if CONFIGS[name].scope != "cluster"
     ]

@@ -1,4 +1,4 @@
-"""ListOffsets: the offset of a time, the earliest and the latest one, of many partitions."""
+"""ListOffsets: finds the earliest offset, the latest one, or that of a time, in many partitions."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ EARLIEST_TIMESTAMP = -2
 
 
 class OffsetAsked(NamedTuple):
-    """The first record at or after a time; -2: the earliest one, -1: the high watermark."""
+    """A question for the first record at or after a time.
+
+    A timestamp_ms of -2 means the earliest offset, -1 the high watermark.
+    """
 
     topic_id: bytes
     partition: int
@@ -31,7 +34,7 @@ class OffsetAsked(NamedTuple):
 
 
 class OffsetFound(NamedTuple):
-    """An offset of -1: no record is that late."""
+    """The answer for one partition. Offset -1: no record is that late."""
 
     offset: int
     timestamp_ms: int
@@ -40,7 +43,7 @@ class OffsetFound(NamedTuple):
 
 
 class Offsets:
-    """The operation, for all clients of a broker."""
+    """The ListOffsets operation, for all clients of a broker."""
 
     def __init__(self, replicas: Replicas, config: BrokerConfig, authorizer: Authorizer) -> None:
         self._replicas = replicas
@@ -54,16 +57,16 @@ class Offsets:
     async def find(
         self, principal: Principal, asked: Sequence[OffsetAsked]
     ) -> list[OffsetFound | QuorateError]:
-        """Return what is found for each partition, in their order.
+        """Return the answer or the error for each partition, in the given order.
 
-        Raises InvalidRequestError if one is named twice.
+        Raises InvalidRequestError if a partition occurs twice.
         """
         refuse_duplicates((one.topic_id, one.partition) for one in asked)
         caller = Caller(principal, self._authorizer)
         found = []
         for one in asked:
             found.append(await self._find(caller, one))
-            await asyncio.sleep(0)  # what lies in memory is found without a wait
+            await asyncio.sleep(0)  # a find in memory does not wait, and other tasks must run
         return found
 
     async def _find(self, caller: Caller, asked: OffsetAsked) -> OffsetFound | QuorateError:

@@ -1,4 +1,4 @@
-"""One set of operations for a broker: its listeners share them, and with them the budgets."""
+"""The operations of a broker. All its listeners share one set, and so share the budgets."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Operations:
-    """What clients may ask of a broker, whatever the protocol: plain values and a Principal in."""
+    """The operations that clients may call, by any protocol. They take plain values and a
+    Principal.
+    """
 
     produce: Produce
     fetch: Fetch

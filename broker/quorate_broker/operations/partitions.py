@@ -1,4 +1,4 @@
-"""How an operation finds the partitions that its caller names, and what a request may name."""
+"""Finds the partitions that a request names, and checks how many and which it may name."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from quorate_quorum.node.authorizer import Caller, Required
 
 TOPIC_ID_BYTES = 16
-#: Of one request, in one turn of the loop: 1 to 3 ms.
+#: Partitions of one request that are handled in one turn of the loop: 1 to 3 ms.
 PARTITIONS_A_TURN = 200
 
 
@@ -27,8 +27,8 @@ def locate(
 ) -> Partition:
     """Return the partition that a request names, if the caller may use its topic.
 
-    Raises InvalidRequestError for impossible fields, TopicAuthorizationFailedError, and what
-    Replicas.get raises.
+    Raises InvalidRequestError for impossible fields, TopicAuthorizationFailedError, and the errors
+    of Replicas.get.
     """
     if len(topic_id) != TOPIC_ID_BYTES:
         raise InvalidRequestError(f"topic_id must be {TOPIC_ID_BYTES} bytes, not {len(topic_id)}")
@@ -39,7 +39,7 @@ def locate(
     try:
         found = replicas.get(topic_id, partition)
     except QuorateError:
-        # The error may name the leader, which a caller without leave must not learn.
+        # The error may name the leader, which a caller without the right must not learn.
         topic = replicas.image.topics.get(topic_id)
         if topic is not None:
             caller.check(required, topic.name)
@@ -49,10 +49,10 @@ def locate(
 
 
 def check_count(named: int, allowed: int, replicas: Replicas) -> None:
-    """Check how many partitions a request or a stream names.
+    """Raise InvalidRequestError if a request or a stream names too many partitions.
 
-    `allowed` are always taken, and as many as this broker holds if that is more: an honest peer
-    needs no more, and a bound below it would stop the peer for good. InvalidRequestError else.
+    The bound is `allowed`, or the number of partitions that this broker holds if that is larger. A
+    correct client needs no more. A lower bound would stop a client that reads all of them.
     """
     most = max(allowed, replicas.held)
     if named > most:
@@ -65,7 +65,7 @@ def check_count(named: int, allowed: int, replicas: Replicas) -> None:
 def refuse_duplicates(named: Iterable[Hashable]) -> None:
     """Raise InvalidRequestError if a request names one thing twice.
 
-    The work that a request asks for is then bounded by what there is, and not by its bytes.
+    So the number of existing partitions bounds the work of a request, and not its size.
     """
     seen: set[Hashable] = set()
     for one in named:

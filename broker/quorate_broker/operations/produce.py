@@ -1,8 +1,8 @@
-"""Produce: batches into their partitions within budgets of bytes, and an outcome for each.
+"""Produce: puts batches into their partitions, within budgets of bytes, with an outcome for each.
 
-What bounds a producer is bytes that are not yet appended, never batches that are not yet
-acknowledged: a partition under min ISR holds up no other partition. The end of a session cancels
-nothing: a batch that was taken is still appended, and its outcome is dropped.
+A budget counts bytes that are not yet appended, and not batches that are not yet acknowledged. So a
+partition below min ISR does not delay other partitions. The end of a session cancels nothing: an
+accepted batch is still appended, and its outcome is dropped.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ Tag = TypeVar("Tag")
 
 
 class ByteBudget:
-    """Bytes that a broker has read from its producers and not yet appended."""
+    """A bound for the bytes that were read from producers and not yet appended."""
 
     def __init__(self, bytes_max: int) -> None:
         self.bytes_max = bytes_max
@@ -65,7 +65,7 @@ class ByteBudget:
 
 
 class Produce:
-    """The operation, for all producers of a broker."""
+    """The produce operation, for all producers of a broker."""
 
     def __init__(self, replicas: Replicas, config: BrokerConfig, authorizer: Authorizer) -> None:
         self._replicas = replicas
@@ -78,7 +78,7 @@ class Produce:
         principal: Principal,
         completed: Callable[[Tag, Produced | QuorateError], None],
     ) -> ProduceSession[Tag]:
-        """Begin what one producer does on one connection."""
+        """Return a session for one producer on one stream."""
         caller = Caller(principal, self._authorizer)
         return ProduceSession(self._replicas, self._config, caller, self._budget, completed)
 
@@ -88,10 +88,10 @@ class Produce:
 
 
 class ProduceSession(Generic[Tag]):
-    """What one producer has under way on one connection.
+    """The batches that one producer has under way on one stream.
 
-    `completed` is called once for each batch, with the tag that the batch was given: within
-    `start` if the batch is refused at once, else in a later turn of the loop.
+    `completed` is called once for each batch, with the batch's tag: within `start` if the batch is
+    refused at once, else in a later turn of the loop.
     """
 
     def __init__(
@@ -124,9 +124,10 @@ class ProduceSession(Generic[Tag]):
         timeout_ms: int,
         in_doubt_ms: int = 0,
     ) -> None:
-        """Put one batch into its partition's queue: the order of the calls is the order there.
+        """Put one batch into its partition's queue. The order of the calls is the order there.
 
-        The session holds `batch` until it is appended; see ProduceQueue.produce for the rest.
+        `batch` must not change until it is appended or refused. The other arguments are those of
+        ProduceQueue.produce.
         """
         charge = _Charge(self, len(batch))
         self._own_budget.take(len(batch))
@@ -157,12 +158,12 @@ class ProduceSession(Generic[Tag]):
         outcome.add_done_callback(done)
 
     async def room(self) -> None:
-        """Wait until the bytes of this session, and of the broker, are within their bounds."""
+        """Wait until the bytes of this session and those of the broker are within their bounds."""
         await self._own_budget.room()
         await self._budget.room()
 
     def stop(self) -> None:
-        """Take no more batches; those that were taken go on."""
+        """Refuse further batches; accepted ones go on."""
         self._is_stopping = True
 
     def give_back(self, size: int) -> None:
@@ -182,7 +183,7 @@ class ProduceSession(Generic[Tag]):
 
 
 class _Charge:
-    """The bytes of one batch, given back once: when it is appended or refused."""
+    """The bytes of one batch. They are given back once, when it is appended or refused."""
 
     __slots__ = ("_session", "_size")
 

@@ -1,4 +1,4 @@
-"""InitProducerId: ids for idempotent producers, taken from the controller in blocks."""
+"""InitProducerId: gives ids to idempotent producers, from blocks that the controller allocates."""
 
 from __future__ import annotations
 
@@ -20,16 +20,19 @@ UNANSWERED_IDS_MAX = 10_000  # calls that wait for a block
 
 
 class ProducerId(NamedTuple):
-    """What a producer writes into its batches; an older epoch of the same id is fenced."""
+    """The id and epoch that a producer writes into its batches.
+
+    A broker refuses an older epoch of the same id.
+    """
 
     id: int
     epoch: int
 
 
 class ProducerIds:
-    """Gives each id to one producer.
+    """The InitProducerId operation. It gives each id to one producer only.
 
-    `allocate` asks the controller for the next block; it may raise any QuorateError.
+    `allocate` asks the controller for the next block. It may raise any QuorateError.
     """
 
     def __init__(self, allocate: Callable[[], Awaitable[range]], authorizer: Authorizer) -> None:
@@ -40,9 +43,9 @@ class ProducerIds:
         self._waiting = 0
 
     async def init(self, principal: Principal, known: int, epoch: int) -> ProducerId:
-        """Return a new id, or the id that the caller has with the next epoch.
+        """Return a new id, or the caller's id `known` with the next epoch.
 
-        `known` is -1 for a caller without an id.
+        `known` is -1 for a caller without an id. A caller at the last epoch gets a new id.
         """
         Caller(principal, self._authorizer).check(REQUIRED)
         if known < -1 or not -1 <= epoch <= PRODUCER_EPOCH_MAX:

@@ -26,19 +26,19 @@ Buffer = bytes | bytearray | memoryview
 Write = tuple["BatchHeader", Sequence[Buffer]]
 
 NO_TIMESTAMP = -1
-#: A batch that may have more bytes of records is decoded in a thread.
+#: A batch is decoded in a thread if its records may take more bytes than this.
 DECODED_IN_A_TURN_BYTES = 32 * 1024
-#: Checking so many small batches takes about 5 ms.
+#: Batches that are checked in one turn of the loop. That many small batches take about 5 ms.
 BATCHES_A_TURN = 500
 
 
 def from_producer(
     batch: Buffer, config: TopicConfig, now_ms: int
 ) -> tuple[BatchHeader, Buffer, int]:
-    """Return (header, batch, time of the append or -1) of a producer's batch that may be written.
+    """Check a producer's batch; return (header, batch to write, time of the append or -1).
 
-    The batch is the one given, unless the topic asks for LogAppendTime. Raises
-    RecordTooLargeError, CorruptRecordError, InvalidTimestampError, InvalidRequestError.
+    The batch to write is a stamped copy if the topic asks for LogAppendTime, else the given one.
+    Raises RecordTooLargeError, CorruptRecordError, InvalidTimestampError, InvalidRequestError.
     """
     if len(batch) > config.max_message_bytes:
         raise RecordTooLargeError(
@@ -68,11 +68,11 @@ def from_producer(
 async def from_leader(
     batches: Buffer, *, log_end_offset: int, last_epoch: int, leader_epoch: int
 ) -> tuple[list[Write], str | None]:
-    """Return (what to append of a leader's batches, what is wrong with the next one).
+    """Return (the leader's batches to append, what is wrong with the next batch or None).
 
-    What is returned is whole and follows this log without a gap. A follower trusts its leader's
-    decisions, but not the bytes: the leader's disk, or the way, may have changed them. The loop
-    gets a turn now and then, because a frame may hold thousands of small batches.
+    The returned batches are whole and follow this log without a gap. A follower trusts its
+    leader's decisions, but not the bytes: the leader's disk or the network may have changed them.
+    The check gives the loop a turn now and then: a frame may hold thousands of small batches.
     """
     writes: list[Write] = []
     offset, epoch = log_end_offset, last_epoch
@@ -96,9 +96,9 @@ async def from_leader(
 
 
 def check_keys(batch: Buffer, header: BatchHeader) -> None:
-    """Check that each record has a key: a compacted topic keeps the last record of each.
+    """Check that each record has a key: a compacted topic keeps the last record of each key.
 
-    Decodes the batch. Raises InvalidRequestError, and what `records` raises.
+    Decodes the batch. Raises InvalidRequestError for a missing key, and the errors of `records`.
     """
     for record in record_batch.records(batch, header):
         if record.key is None:

@@ -1,14 +1,17 @@
-"""A bad batch in a log that is in use: how it is found, and what is remembered of it.
+"""A bad batch in a log that is in use: how the leader finds it, and what it remembers of it.
 
-A leader does not compute the CRC of what it sends; the receivers do, and complain. Then the batch
-is looked at here, because the bytes may have changed on the way. If it is bad on this disk, the
-leader gives way to another member of the ISR, whose copy is good, and is repaired as a follower.
+A leader does not compute the CRC of the batches that it sends. A receiver does, and reports a bad
+one. Then the leader reads the batch from its own disk, because the network may have changed the
+bytes. If the batch is bad on this disk, the leader resigns in favour of another member of the ISR,
+whose copy is good. Its own log is repaired while it follows.
 
-Before it gives way it notes on its disk that its log is corrupt. If it died before the repair
-without that note, the next start would look only at the log's end, and trust the bad batch again.
+Before the leader resigns, it notes on its disk that its log is corrupt. Without that note a crash
+before the repair would be harmful: the next start checks only the log's end, and would trust the
+bad batch again.
 
-Without another member it leads on, and without that note: at the next start the note would cost
-what is good behind the bad batch. It serves what is good, and a reader of the bad batch is told.
+If the ISR has no other member, the leader leads on and writes no note. The note would make the
+next start cut the log at the bad batch, and lose the good batches after it. The leader serves the
+good batches, and answers a read of the bad one with CorruptRecordError.
 """
 
 from __future__ import annotations
@@ -31,28 +34,30 @@ if TYPE_CHECKING:
 
 log_line = structlog.get_logger(__name__)
 
-#: Between two looks at one partition: a peer that complains for nothing must not keep the disk
-#: busy.
+#: Least time between two checks of one partition: a peer that reports good batches as bad must not
+#: keep the disk busy.
 LOOK_INTERVAL_MS = 1_000
 
 
 class Damage:
-    """The damage of one log, if there is any. It outlives the roles, and ends with the replica."""
+    """The damage of one log, if there is any. It is kept over changes of role, as long as the
+    replica is held.
+    """
 
     def __init__(self, replica: Replica, log: ReplicaLog) -> None:
         self._replica = replica
         self._log = log
-        #: What is wrong with the bad batch; None: none was found.
+        #: What is wrong with the bad batch; None: no bad batch was found.
         self.reason: str | None = None
-        #: The disk says that the log is corrupt: the leader may resign.
+        #: The note on the disk says that the log is corrupt. Only then may the leader resign.
         self.is_noted = False
         self._looking = False
         self._look_again_ms = 0
-        #: The change of the note that is under way.
+        #: The task that writes or removes the note; None: no such task runs.
         self.noting: asyncio.Task[None] | None = None
 
     def suspect(self, offset: int) -> None:
-        """A receiver got a batch from `offset` of this leader's log, and its CRC did not hold."""
+        """Check the batch at `offset` of this leader's log: a receiver found its CRC wrong."""
         now_ms = loop_ms()
         is_busy = self._looking or now_ms < self._look_again_ms
         if self.reason is not None or not self._replica.is_leader or is_busy:
@@ -62,7 +67,7 @@ class Damage:
         self._log.start(self._look(offset), "look at")
 
     def found(self, reason: str) -> None:
-        """A leader's log has a bad batch: as long as it leads, it asks for another leader."""
+        """Remember a bad batch of this leader's log; from now on it asks for another leader."""
         if self.reason is None and self._replica.is_leader and not self._log.is_closed:
             self.reason = reason
             log_line.error(
@@ -71,7 +76,10 @@ class Damage:
             self._replica.isr_wanted()
 
     def keep_note(self, *, is_wanted: bool) -> None:
-        """Make or take back the note that the log is corrupt. Looked at again when it is done."""
+        """Write or remove the note that the log is corrupt, in the background.
+
+        When that is done, the ISR keeper looks at the partition again.
+        """
         if is_wanted != self.is_noted and self.noting is None:
             self.noting = self._log.start(self._change_note(is_wanted), "note damage of")
 
@@ -85,7 +93,7 @@ class Damage:
                 self.found(reason)
         except LogCorruptError as error:
             self.found(str(error))
-        except QuorateError as error:  # closed, or out of range by now: there is nothing to look at
+        except QuorateError as error:  # the log is closed, or `offset` is out of range by now
             log_line.info("not looked at", partition=self._replica.name, reason=str(error))
         finally:
             self._looking = False
@@ -94,7 +102,7 @@ class Damage:
         log = self._log.log
         try:
             await (log.note_corrupt() if is_wanted else log.forget_corrupt())
-        except TryAgainError as error:  # the ISR keeper looks again
+        except TryAgainError as error:  # the ISR keeper calls keep_note again
             name = self._replica.name
             log_line.warning("damage_not_noted", partition=name, reason=str(error))
         else:
@@ -105,7 +113,7 @@ class Damage:
 
 
 def _fault(batch: bytes, offset: int) -> str | None:
-    """Return what is wrong with the batch that should hold `offset`; None if nothing is."""
+    """Return what is wrong with the batch that should hold `offset`; None if it is good."""
     if not batch:
         return None
     try:

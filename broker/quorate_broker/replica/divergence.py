@@ -1,8 +1,9 @@
-"""Where a reader's past leaves a leader's log: KIP-101 for followers, KIP-320 for consumers.
+"""The offset at which a reader's history differs from a leader's log.
 
-Two logs that have a record of the same leader_epoch at an offset agree on all below it, because a
-leader writes each offset of its epoch once. So it is enough to compare the epoch of the last
-record that the reader has, and never the records themselves.
+The rule is KIP-101 for followers and KIP-320 for consumers. If two logs have a record of the same
+leader_epoch at an offset, they have the same records below it, because a leader writes each offset
+of its epoch once. So it is enough to compare the epoch of the reader's last record. The records
+themselves are never compared.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ class Divergence(NamedTuple):
 def divergence(
     epochs: EpochCache, start: int, end: int, offset: int, last_epoch: int
 ) -> Divergence | None:
-    """Compare a reader's past with the log [start, end); return None if they agree.
+    """Compare a reader's history with the log [start, end); return None if they agree.
 
-    The reader holds all below `offset`; its record just below is of `last_epoch`, -1: not known.
+    The reader has all records below `offset`. The last of them is of `last_epoch`; -1: not known.
 
     >>> epochs = EpochCache([(1, 0), (4, 9)])
     >>> divergence(epochs, 0, 20, 12, 4), divergence(epochs, 0, 20, 12, -1)

@@ -1,13 +1,13 @@
 """What a follower of a partition decides about an answer of its leader: append, cut or refuse.
 
-A machine: it lives as long as one leader_epoch is followed. The rules:
+A machine. It exists as long as the replica follows one leader_epoch. The rules:
 
-* Truncation is by epochs, never to the high watermark (KIP-101, KIP-279). A follower's high
-  watermark lags behind its leader's: a cut to it would remove records that are committed, and if
-  the leader died then, they would be lost.
-* The high watermark is a floor: what is below it was committed, and another leader must have it.
-  Only an election that may lose records (recovered_epoch) allows a cut below it, and only if the
-  high watermark was learnt before that election.
+* A follower cuts its log by epochs, never to its high watermark (KIP-101, KIP-279). The follower's
+  high watermark lags behind the leader's, so a cut to it would remove committed records. If the
+  leader died then, these records would be lost.
+* The high watermark is a floor: records below it are committed, so every later leader must have
+  them. Only a lossy election (recovered_epoch) allows a cut below it, and only if the follower
+  learnt the high watermark before that election.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-#: (epoch, end offset) of this log's largest epoch that is at most the one asked; None if the one
-#: asked is above its last. An epoch below its first ends where the first begins.
+#: Maps an epoch to (epoch, end offset) of this log's largest epoch that is at most the given one.
+#: Returns None if the given epoch is above the log's last. An epoch below the log's first ends
+#: where the first begins.
 EndOffsetFor = Callable[[int], tuple[int, int] | None]
 
 
@@ -27,7 +28,7 @@ class Append:
 
 @dataclass(frozen=True, slots=True)
 class Truncate:
-    """Cut the log to `end_offset`. `drops_committed`: records below the high watermark go."""
+    """Cut the log to `end_offset`. `drops_committed`: the cut removes committed records."""
 
     end_offset: int
     drops_committed: bool = False
@@ -35,7 +36,7 @@ class Truncate:
 
 @dataclass(frozen=True, slots=True)
 class StartAt:
-    """Drop the whole log and begin again, empty, at `offset`."""
+    """Drop the whole log; it begins again, empty, at `offset`."""
 
     offset: int
     drops_committed: bool = False
@@ -50,7 +51,7 @@ class Ignore:
 
 @dataclass(frozen=True, slots=True)
 class Refuse:
-    """To do what the leader says would lose what is committed: this replica must stop following."""
+    """The leader asks for a cut that would lose committed records: this replica goes offline."""
 
     reason: str
 
@@ -60,27 +61,27 @@ Step = Append | Truncate | StartAt | Ignore | Refuse
 
 @dataclass(slots=True, kw_only=True)
 class Follower:
-    """A replica that follows, under one leader_epoch.
+    """A replica that follows one leader in one leader_epoch.
 
-    Invariant: high_watermark <= log_end_offset; it goes back only by a cut that the
-    recovered_epoch allows.
+    Invariants: high_watermark <= log_end_offset. The high watermark goes back only by a cut that
+    the recovered_epoch allows.
     """
 
     leader: int
     leader_epoch: int
-    #: The leader_epoch of the last election that may have lost records; -1: there was none.
+    #: The leader_epoch of the last lossy election; -1: there was no such election.
     recovered_epoch: int
     high_watermark: int
     #: The leader_epoch under which high_watermark was learnt.
     high_watermark_epoch: int
-    #: The leader has found this log's end in its own past: it may count on what is here, and
-    #: propose this replica for the ISR.
+    #: The leader has found this log's end in its own log. From then on it may count on this log,
+    #: and propose this replica for the ISR.
     has_matched: bool = False
 
     def answered(
         self, *, leader_epoch: int, base_offset: int, log_end_offset: int, has_batches: bool
     ) -> Step:
-        """Judge an answer with batches, or with a high watermark only."""
+        """Judge an answer that has batches, or only a high watermark."""
         if leader_epoch != self.leader_epoch:
             return self._other_epoch(leader_epoch)
         if has_batches and base_offset != log_end_offset:
@@ -88,14 +89,14 @@ class Follower:
         return Append()
 
     def learn(self, high_watermark: int, log_end_offset: int) -> bool:
-        """Take the leader's high watermark; tell if it moved.
+        """Take the leader's high watermark; return whether it moved.
 
-        Only after an answer without divergence: with the diverging tail still in the log,
-        consumers would be shown records that were never committed (KAFKA-14704).
+        The caller does this only after an answer without divergence. If the log still had a
+        diverging tail, consumers would see records that were never committed (KAFKA-14704).
         """
         known = min(high_watermark, log_end_offset)
         if known < self.high_watermark:
-            return False  # a new leader may know less for a moment; what is known here stays true
+            return False  # a new leader may know a lower one for a moment; this one stays true
         moved = known > self.high_watermark
         self.high_watermark = known
         self.high_watermark_epoch = self.leader_epoch
@@ -111,12 +112,12 @@ class Follower:
         log_end_offset: int,
         end_offset_for: EndOffsetFor,
     ) -> Step:
-        """Judge a divergence: the leader's largest epoch that is at most the last one here, and
-        that epoch's end in the leader's log.
+        """Judge a divergence: the leader's largest epoch that is at most this log's last epoch,
+        and that epoch's end in the leader's log.
 
-        Both logs have that epoch: all up to the lower one of its two ends is the same. This log
-        lacks it: it is cut to the end of its own largest epoch below, and the next answer compares
-        that one. So one answer may not be enough (KIP-279).
+        If both logs have that epoch, they are the same up to the lower of its two ends. If this
+        log lacks it, the follower cuts to the end of its own largest epoch below, and the next
+        answer compares that epoch. So one answer may not be enough (KIP-279).
         """
         if leader_epoch != self.leader_epoch:
             return self._other_epoch(leader_epoch)
@@ -141,9 +142,10 @@ class Follower:
     ) -> Step:
         """Judge an answer that this log's end is not within the leader's log.
 
-        Below the leader's start, retention has passed this replica: all that it lacks is
-        committed, so it begins again at that start. Above the leader's end without an epoch to
-        compare, this log is empty.
+        This log's end is below the leader's start: retention has removed the records that this
+        replica lacks. They were committed, so the log begins again at the leader's start.
+        This log's end is above the leader's end, and there is no epoch to compare: this log is
+        empty.
         """
         if leader_epoch != self.leader_epoch:
             return self._other_epoch(leader_epoch)
@@ -159,15 +161,16 @@ class Follower:
         )
 
     def truncated(self, end_offset: int) -> None:
-        """The log was cut to `end_offset`."""
+        """Record that the log was cut to `end_offset`."""
         if end_offset < self.high_watermark:
             assert self.high_watermark_epoch < self.recovered_epoch
             self.high_watermark = end_offset
 
     def started_at(self, offset: int) -> None:
-        """The log begins again at `offset`, and what lies below is committed. The high watermark
-        follows, for below the log's own start it would name records that are not here
-        (KAFKA-12996).
+        """Record that the log begins again at `offset`; the records below are committed.
+
+        The high watermark moves there too: below the log's own start it would name records that
+        this log does not have (KAFKA-12996).
         """
         self.high_watermark = offset
 

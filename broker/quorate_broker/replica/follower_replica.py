@@ -1,4 +1,4 @@
-"""A replica that follows: from where it fetches, and what a leader's answer does to its log."""
+"""A replica that follows: at which offset it fetches, and what an answer does to its log."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ log_line = structlog.get_logger(__name__)
 
 
 class FetchPosition(NamedTuple):
-    """From where a follower fetches: all below `offset` is written (flush.on.ack: synced)."""
+    """The position at which a follower fetches. All records below `offset` are written, and with
+    flush.on.ack synced.
+    """
 
     leader: int
     leader_epoch: int
@@ -35,11 +37,12 @@ class FetchPosition(NamedTuple):
 
 
 class FollowerReplica:
-    """One leader followed in one leader_epoch: the Follower machine decides, this writes.
+    """A replica that follows one leader in one leader_epoch: the Follower machine decides, this
+    class writes.
 
     It is made when the image names another leader or leader_epoch, and dropped at the next change
-    of role. Nothing below the high watermark is cut, except when an election since then may have
-    lost committed records (recovered_epoch).
+    of role. It cuts nothing below the high watermark, except after a lossy election
+    (recovered_epoch) that is later than the high watermark.
     """
 
     def __init__(self, replica: Replica, log: ReplicaLog, state: PartitionImage) -> None:
@@ -55,27 +58,27 @@ class FollowerReplica:
         )
         self._log.high_watermark = self.machine.high_watermark
         self.leader_epoch = state.leader_epoch
-        #: What the leader sent for the current position did not pass its CRC.
+        #: The leader's batches for the current position failed the check. The next fetch says so.
         self.was_corrupt = False
-        #: The newest log start that the leader told.
+        #: The highest log start offset that the leader has sent.
         self._leader_log_start = -1
         self.is_over = False
 
     def end(self) -> None:
-        """Follow this leader no more."""
+        """Stop following this leader."""
         self.is_over = True
 
     async def fetch_position(self) -> FetchPosition | None:
-        """Return from where to fetch, None if this leader is followed no more.
+        """Return the position at which to fetch; None if this replica no longer follows.
 
-        With flush.on.ack, only when all that is in the log is synced: the fetch acknowledges it.
+        With flush.on.ack it syncs the log first: a fetch at an offset acknowledges all below it.
         """
         log = self._log
         async with self._replica_log.lock:
             if self.is_over:
                 return None
             with self._replica_log.guard:
-                if log.lost_start is not None:  # nothing counts on this log: the leader has more
+                if log.lost_start is not None:  # the controller does not count on this log
                     await self._start_at(StartAt(log.lost_start))
                 is_synced = await self._replica_log.write(self._replica_log.sync_if_asked())
                 if not is_synced or self.is_over:
@@ -93,8 +96,8 @@ class FollowerReplica:
     async def take(self, fetched: ReplicaFetched, batches: Buffer) -> str | None:
         """Do what a leader's answer asks for: append, cut, start again.
 
-        Returns None, or why nothing was done; the caller then waits a little before it asks again.
-        With flush.on.ack the batches are synced when this returns.
+        Returns None, or the reason why it did nothing; then the caller waits a little before it
+        fetches again. With flush.on.ack the batches are synced when this returns.
         """
         async with self._replica_log.lock:
             if self.is_over:
@@ -173,7 +176,7 @@ class FollowerReplica:
         log.hw_epoch = machine.high_watermark_epoch
         await self._follow_log_start(fetched.log_start_offset)
         if len(batches):
-            self.was_corrupt = fault is not None  # the next position tells the leader
+            self.was_corrupt = fault is not None  # the next fetch reports it to the leader
         return None if fault is None else f"the leader sent what is no good: {fault}"
 
     async def _write(self, writes: list[checks.Write]) -> bool:
@@ -186,7 +189,7 @@ class FollowerReplica:
         )
 
     async def _follow_log_start(self, log_start_offset: int) -> None:
-        """Drop whole segments that the leader has dropped, once per start that it tells."""
+        """Delete whole segments below the leader's log start, once for each new start."""
         if log_start_offset <= self._leader_log_start:
             return
         self._leader_log_start = log_start_offset
@@ -226,7 +229,10 @@ class FollowerReplica:
             self._replica.wake_all()
 
     async def _lower_high_watermark(self, offset: int) -> None:
-        """Only across a recovered_epoch. Written down before the cut, not after."""
+        """Lower the high watermark before a cut that a lossy election allows.
+
+        It is on the disk before the cut: see ReplicaLog.lower_high_watermark.
+        """
         log_line.warning(
             "dropping records that were committed before an election that could lose some",
             partition=self._replica.name,

@@ -1,8 +1,8 @@
-"""The ISR of one reign: as it is committed, as it is asked for, and as large as it may be.
+"""The ISR of one reign: the committed one, the proposed one, and the largest that is possible.
 
-A machine, and a part of the Leader. The controller decides the ISR; the leader proposes a change
-(AlterPartition) and learns the answer, or the next image, later. In between it does not know which
-of the two holds.
+A machine, and a part of the Leader. The controller decides the ISR. The leader proposes a change
+(AlterPartition), and learns the result later, from the answer or from the next image. Until then
+it does not know whether the old or the proposed ISR is valid.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """An ISR that the controller was asked for, on the state `partition_epoch`."""
+    """An ISR that the leader proposes to the controller, as a change of state `partition_epoch`."""
 
     leader_epoch: int
     partition_epoch: int
@@ -28,7 +28,7 @@ class Proposal:
 
 
 def maximal_isr(*sets: Iterable[int]) -> tuple[int, ...]:
-    """Return the union, in order: all that may be in the ISR by now, as the controller sees it.
+    """Return the union, in order: every broker that the controller may hold in the ISR now.
 
     >>> maximal_isr((3, 1), (2, 1))
     (1, 2, 3)
@@ -38,34 +38,34 @@ def maximal_isr(*sets: Iterable[int]) -> tuple[int, ...]:
 
 @dataclass(slots=True, kw_only=True)
 class InSyncReplicas:
-    """See the module.
+    """The ISR of one reign: see the module.
 
     Invariant: every broker that the controller may hold in the ISR is in `maximal`. The controller
     may elect any of them, so a record that one of them lacks must not count as committed.
     """
 
     broker_id: int
-    #: Of the state that `committed` is from.
+    #: The partition_epoch of the state that `committed` is from.
     partition_epoch: int
-    #: Committed by the controller, as far as this leader knows.
+    #: The ISR that the controller last committed, as far as this leader knows.
     committed: tuple[int, ...]
-    #: After so long a proposal without an answer can't be on its way any more.
+    #: A proposal without an answer can't reach the controller later than this after its loss.
     doubt_ms: int
     maximal: tuple[int, ...] = ()
-    #: Asked for, and neither committed nor refused. One at a time.
+    #: The proposal that is neither committed nor refused. There is one at a time.
     proposal: Proposal | None = None
     _is_in_flight: bool = False
     _lost_ms: int | None = None
-    #: Members of a refused proposal of which an earlier try had no answer. That try might still be
-    #: committed, so they count until the partition_epoch moves, or doubt_ms have passed.
-    #: {broker_id: when the answer was lost}
+    #: {broker_id: when the answer was lost}. Members of a refused proposal whose earlier try got no
+    #: answer. The controller may still commit that try, so they count in `maximal` until the
+    #: partition_epoch moves or doubt_ms have passed.
     _doubtful: dict[int, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._recount()
 
     def ask(self, now_ms: int, wanted: Callable[[], Proposal | None]) -> Proposal | None:
-        """Return what to ask the controller now: what has no answer yet, else what is wanted."""
+        """Return the proposal to send now: the one without an answer, else `wanted()`."""
         self._forget_doubts(now_ms)
         if self._is_in_flight:
             return None
@@ -76,7 +76,11 @@ class InSyncReplicas:
         return self.proposal
 
     def decided(self, partition_epoch: int, isr: Sequence[int]) -> None:
-        """Take a newer state. What was proposed on an older one is in it, or never will be."""
+        """Take a newer state from the controller.
+
+        It settles every earlier proposal: either the state contains the proposal, or the
+        controller will never accept it.
+        """
         self.partition_epoch = partition_epoch
         self.committed = tuple(sorted(isr))
         self._doubtful.clear()
@@ -84,7 +88,7 @@ class InSyncReplicas:
         self._recount()
 
     def refused(self, proposal: Proposal) -> None:
-        """The controller refused it: return to the committed ISR (KIP-841)."""
+        """Return to the committed ISR: the controller refused the proposal (KIP-841)."""
         if proposal is not self.proposal:
             return
         if self._lost_ms is not None:
@@ -94,7 +98,7 @@ class InSyncReplicas:
         self._recount()
 
     def lost(self, proposal: Proposal, now_ms: int) -> None:
-        """No answer, or one that decides nothing: it stays proposed and is asked again."""
+        """Keep the proposal, to send it again: it got no answer, or one that decides nothing."""
         if proposal is self.proposal:
             self._is_in_flight = False
             self._lost_ms = now_ms

@@ -1,8 +1,8 @@
 """What the leader of a partition knows and decides: which replicas are in sync, what is committed.
 
-A machine: it is told of appends, syncs, fetches, answers and image changes, and moves the high
-watermark. It lives exactly as long as one reign (one leader_epoch): LeaderReplica makes it and
-drops it. Times are milliseconds of any clock that never goes back, given by the caller.
+A machine. Its events are appends, syncs, fetches, answers and image changes; it moves the high
+watermark. It exists exactly as long as one reign (one leader_epoch): LeaderReplica makes it and
+drops it. The caller gives the time, in milliseconds of any clock that never goes back.
 """
 
 from __future__ import annotations
@@ -12,23 +12,23 @@ from dataclasses import dataclass, field
 
 from quorate_broker.replica.in_sync_replicas import InSyncReplicas, Proposal
 
-#: The end of a replica that has not fetched in this reign.
+#: The log end offset of a replica that has not fetched in this reign.
 UNKNOWN = -1
 
 
 @dataclass(slots=True)
 class ReplicaStream:
-    """One follower's stream to this broker; all partitions that the two share ride on it."""
+    """One follower's stream to this broker. It carries all partitions that the two share."""
 
     replica_id: int
     broker_epoch: int
     incarnation: bytes
     stream_number: int
-    #: When its last request came. Each request speaks for every partition of the stream.
+    #: When its last request came. A request counts for every partition of the stream.
     last_request_ms: int
 
     def is_older_than(self, other: ReplicaStream) -> bool:
-        """Tell whether `other` replaced this one: what still comes from here is out of date."""
+        """Return whether `other` replaced this stream, whose requests are then out of date."""
         return (self.broker_epoch, self.stream_number) < (other.broker_epoch, other.stream_number)
 
 
@@ -36,34 +36,38 @@ class ReplicaStream:
 class ReplicaProgress:
     """What the leader knows of one other replica."""
 
-    #: It had all that the leader had, at this time. Starts with the reign: a healthy follower must
-    #: not leave the ISR because the new leader has not measured it yet.
+    #: The last time at which the replica had all that the leader had. It begins with the start of
+    #: the reign: a healthy follower must not leave the ISR because the new leader has not measured
+    #: it yet.
     caught_up_ms: int
-    #: Where its last fetch came from; its broker_epoch goes into AlterPartition (KIP-903).
+    #: The stream of its last fetch. AlterPartition names the stream's broker_epoch (KIP-903).
     stream: ReplicaStream | None = None
     log_end_offset: int = UNKNOWN
-    #: The last fetch that named this partition, and where the leader's end was then.
+    #: When the last fetch that named this partition came, and the leader's end at that time.
     fetched_ms: int = 0
     leader_end_then: int = 1 << 62
-    #: Its stream goes on without this partition: the replica is offline, or gone.
+    #: Its stream goes on without this partition: the replica is offline, or no longer held.
     has_left: bool = False
 
 
 @dataclass(slots=True, kw_only=True)
 class Leader:
-    """The reign of this broker over one leader_epoch of one partition.
+    """The reign of this broker over one partition, in one leader_epoch.
 
-    Invariants: high_watermark never goes back; it is at most the end of every member of the
-    maximal ISR when it moves; it moves only while the committed ISR is at least min_isr.
+    Invariants:
+
+    * high_watermark never goes back.
+    * When it moves, it is at most the end of every member of the maximal ISR.
+    * It moves only while the committed ISR has at least min_isr members.
     """
 
     broker_id: int
     leader_epoch: int
-    #: The log's end when the reign began. A new leader knows what is committed only when its
+    #: The log's end when the reign began. A new leader does not know what is committed until its
     #: high watermark has reached this offset.
     epoch_start_offset: int
     log_end_offset: int
-    #: What counts as this broker's own end: the log's end or, with flush.on.ack, its synced end.
+    #: The end that counts for this broker: the log's end or, with flush.on.ack, its synced end.
     own_end: int
     high_watermark: int
     in_sync: InSyncReplicas
@@ -71,8 +75,8 @@ class Leader:
     lag_ms: int
     #: The other replicas.
     replicas: dict[int, ReplicaProgress] = field(default_factory=dict)
-    #: The high watermark was found to hold in this very reign. Until then it is remembered with
-    #: the epoch of the reign in which it was learnt.
+    #: This reign has confirmed the high watermark. Until then the log keeps it with the epoch of
+    #: the reign in which it was learnt.
     is_confirmed: bool = False
 
     @classmethod
@@ -91,7 +95,7 @@ class Leader:
         lag_ms: int,
         now_ms: int,
     ) -> Leader:
-        """Start a reign: all replicas count as caught up now, all ends are unknown."""
+        """Start a reign: every replica counts as caught up now, and its end is unknown."""
         leader = cls(
             broker_id=broker_id,
             leader_epoch=leader_epoch,
@@ -114,21 +118,24 @@ class Leader:
     # what happened
 
     def appended(self, log_end_offset: int) -> None:
-        """The log grew. A replica that had all of it so far had caught up at its last request."""
+        """Take the log's new end. A replica that had the whole log before this append counts as
+        caught up at its last request.
+        """
         assert log_end_offset >= self.log_end_offset
         for progress in self.replicas.values():
             progress.caught_up_ms = self.caught_up_ms(progress)
         self.log_end_offset = log_end_offset
 
     def saved(self, own_end: int) -> None:
-        """The log is written (with flush.on.ack: synced) below this offset."""
+        """Take the offset below which the log is written (with flush.on.ack: synced)."""
         assert own_end <= self.log_end_offset
         self.own_end = max(self.own_end, own_end)
 
     def record_fetch(self, stream: ReplicaStream, fetch_offset: int, now_ms: int) -> bool:
-        """Take the position of a follower whose past was found to be that of this log.
+        """Take the position of a follower whose history agrees with this log.
 
-        Return False, and change nothing, if it is no replica or the stream was replaced.
+        Returns False, and changes nothing, if the broker is not a replica, the stream was replaced
+        or the offset is not within the log.
         """
         progress = self.replicas.get(stream.replica_id)
         if progress is None or not 0 <= fetch_offset <= self.log_end_offset:
@@ -137,12 +144,12 @@ class Leader:
             if stream.is_older_than(progress.stream):
                 return False
             if stream.broker_epoch > progress.stream.broker_epoch:
-                # Another incarnation: what the old one had says nothing of this one (KAFKA-15221).
+                # Another incarnation: the log of the old one proves nothing about it (KAFKA-15221).
                 progress = ReplicaProgress(caught_up_ms=progress.caught_up_ms)
                 self.replicas[stream.replica_id] = progress
         if fetch_offset >= progress.leader_end_then:
-            # It has all that there was at its last fetch: it had caught up with that moment. So a
-            # follower of a busy leader, which is never quite at the end, stays in sync.
+            # It has all that the leader had at its last fetch, so it counts as caught up at that
+            # time. A follower of a busy leader is never quite at the end, and stays in sync so.
             progress.caught_up_ms = max(progress.caught_up_ms, progress.fetched_ms)
         if fetch_offset >= self.log_end_offset:
             progress.caught_up_ms = max(progress.caught_up_ms, now_ms)
@@ -154,8 +161,8 @@ class Leader:
         return True
 
     def follower_left(self, stream: ReplicaStream) -> bool:
-        """A follower fetches this partition no more, though its stream goes on; tell if that is
-        news. Each request of a stream speaks for all partitions that it carries, but for those.
+        """Record that a follower stopped fetching this partition while its stream goes on; return
+        whether that is new. From then on the stream's requests do not count for this partition.
         """
         progress = self.replicas.get(stream.replica_id)
         if progress is None or progress.stream is not stream or progress.has_left:
@@ -165,11 +172,11 @@ class Leader:
         return True
 
     def advance(self) -> bool:
-        """Move the high watermark to the least end of the maximal ISR, if it may; tell if it did.
+        """Move the high watermark to the least end of the maximal ISR; return whether it moved.
 
-        It does not move while the committed ISR is below min_isr: a record that fewer replicas
-        hold was promised to be on more of them (KIP-966). And it does not pass a member that the
-        controller may have taken in meanwhile: elected, that member would lack what is committed.
+        It does not move while the committed ISR is below min_isr: a committed record is promised
+        to be on at least min_isr replicas (KIP-966). It does not pass the end of a member that the
+        controller may have added meanwhile: if elected, that member would lack committed records.
         """
         if not self.has_enough_replicas:
             return False
@@ -187,27 +194,27 @@ class Leader:
     def propose(
         self, now_ms: int, broker_epoch: int, eligible_epoch: Callable[[int], int]
     ) -> Proposal | None:
-        """Return the ISR to ask for now, or None.
+        """Return the ISR to propose now, or None.
 
-        `broker_epoch` is that of this broker; `eligible_epoch(broker_id)` is the broker_epoch of
-        an unfenced broker that is not shutting down, -1 for any other. A proposal without an
-        answer is returned again, the same, until it is answered or the image decides.
+        `broker_epoch` is that of this broker. `eligible_epoch(broker_id)` is the broker_epoch of
+        an unfenced broker that is not shutting down, and -1 for any other. A proposal without an
+        answer is returned again, unchanged, until an answer or an image decides it.
         """
         return self.in_sync.ask(now_ms, lambda: self._wanted(now_ms, broker_epoch, eligible_epoch))
 
     def committed(self, partition_epoch: int, isr: Sequence[int], now_ms: int) -> bool:
-        """The controller answered with a state; False if a newer one is known here."""
+        """Take the state in the controller's answer; False if it is not newer than the known."""
         return self.update(partition_epoch, isr, (self.broker_id, *self.replicas), now_ms)
 
     def update(
         self, partition_epoch: int, isr: Sequence[int], replicas: Iterable[int], now_ms: int
     ) -> bool:
-        """Take a newer committed state of this same reign; False if it is not newer."""
+        """Take a committed state of this same reign; False if it is not newer."""
         if partition_epoch < self.in_sync.partition_epoch:
             return False
         self._assign(replicas, now_ms)
         if partition_epoch == self.in_sync.partition_epoch:
-            return False  # the controller's answer came before the image: the ISR is known
+            return False  # the controller's answer came before the image: this ISR is known
         self.in_sync.decided(partition_epoch, isr)
         return True
 
@@ -220,17 +227,20 @@ class Leader:
 
     @property
     def has_enough_replicas(self) -> bool:
-        """Whether acks=all may be promised."""
+        """Whether the ISR is large enough to accept batches with acks=all."""
         return len(self.in_sync.committed) >= self.min_isr
 
     @property
     def knows_high_watermark(self) -> bool:
-        """Whether the end that consumers may be told is known in this reign."""
+        """Whether this reign knows the end up to which consumers may read."""
         return self.high_watermark >= self.epoch_start_offset
 
     @property
     def wants_to_expand(self) -> bool:
-        """Whether a replica outside the ISR has reached the high watermark (a cheap hint)."""
+        """Whether a replica outside the ISR has reached the high watermark.
+
+        A cheap hint: `propose` decides.
+        """
         if self.in_sync.proposal is not None or len(self.isr) > len(self.replicas):
             return False
         return any(
@@ -239,7 +249,7 @@ class Leader:
         )
 
     def caught_up_ms(self, progress: ReplicaProgress) -> int:
-        """When the replica last had all that the leader had (Kafka's rule, computed when asked)."""
+        """Return when the replica last had all that the leader had (Kafka's rule)."""
         is_carried = progress.stream is not None and not progress.has_left
         if is_carried and progress.log_end_offset >= self.log_end_offset:
             assert progress.stream is not None
@@ -251,7 +261,7 @@ class Leader:
     def _wanted(
         self, now_ms: int, broker_epoch: int, eligible_epoch: Callable[[int], int]
     ) -> Proposal | None:
-        """Return the ISR as it should be; None if it is."""
+        """Return the ISR as it should be; None if the committed ISR is already so."""
         members = [(self.broker_id, broker_epoch)]
         for broker_id, progress in self.replicas.items():
             if broker_id in self.isr:
@@ -271,7 +281,7 @@ class Leader:
         if progress.has_left:
             return True
         if UNKNOWN < progress.log_end_offset < self.high_watermark:
-            return True  # a member that has less than what is committed has lost its tail
+            return True  # the member has less than the committed records: it has lost its tail
         return now_ms - self.caught_up_ms(progress) > self.lag_ms
 
     def _may_enter(
@@ -289,8 +299,10 @@ class Leader:
         )
 
     def _has_reached(self, progress: ReplicaProgress) -> bool:
-        """Whether the replica has all that may be committed: the high watermark, and what was in
-        the log when the reign began, of which the new leader does not know how much was committed.
+        """Whether the replica has every record that may be committed.
+
+        These are all below the high watermark, and all that were in the log when the reign began:
+        a new leader does not know how many of the latter are committed.
         """
         return progress.log_end_offset >= max(self.high_watermark, self.epoch_start_offset)
 

@@ -1,4 +1,4 @@
-"""A replica that leads: what producers, consumers and followers ask of it, in one reign."""
+"""A replica that leads: its answers to producers, consumers and followers in one reign."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ T = TypeVar("T")
 #: The timestamps of ListOffsets that mean the ends of the log.
 EARLIEST = -2
 LATEST = -1
-#: How long a sync waits that this process had no open files for.
+#: Pause before the next try of a sync that failed for now, as by too many open files.
 SYNC_AGAIN_S = 0.1
 
 
 class Fetched(NamedTuple):
-    """Whole batches below the high watermark, and the bounds as they were when read."""
+    """Whole batches below the high watermark, with the high watermark and the log's start."""
 
     batches: bytes
     high_watermark: int
@@ -51,7 +51,7 @@ class Fetched(NamedTuple):
 
 
 class DivergedError(LogTruncatedError):
-    """The log holds other records than the reader knows."""
+    """The log has other records than those that the reader has read."""
 
     def __init__(self, message: str, divergence: Divergence) -> None:
         super().__init__(message)
@@ -59,11 +59,11 @@ class DivergedError(LogTruncatedError):
 
 
 class LeaderReplica:
-    """One reign over a partition: the Leader machine decides, this reads, syncs and answers.
+    """One reign over a partition: the Leader machine decides, this class reads, syncs and answers.
 
     It is made when this broker becomes the leader in a leader_epoch, and dropped at the next
-    change of role. After each wait it looks whether it `is_over`: what it read or wrote may then
-    be cut by a later leader.
+    change of role. After each wait it checks `is_over`: after the reign, a later leader may cut
+    the records that this one read or wrote.
 
     With flush.on.ack this broker's own end counts for the high watermark when it is synced,
     otherwise when it is written.
@@ -106,13 +106,13 @@ class LeaderReplica:
         self._count_own_end()
 
     def update(self, state: PartitionImage, min_isr: int) -> None:
-        """Take what the image says of the ISR and the replicas of this same reign."""
+        """Take the ISR and the replicas from an image of this same reign."""
         self.machine.min_isr = min_isr
         self.machine.update(state.partition_epoch, state.isr, state.broker_ids, loop_ms())
         self._isr_changed()
 
     def end(self) -> None:
-        """The reign is over: what waits for a commit is told that its outcome is unknown."""
+        """End the reign: batches that wait for their commit fail with OutcomeUnknownError."""
         self.is_over = True
         self.queue.end()
 
@@ -123,10 +123,11 @@ class LeaderReplica:
     ) -> Fetched:
         """Return whole batches from `offset` on, below the high watermark.
 
-        `last_epoch` is that of the last record that the reader knows below `offset`, -1: not known.
-        Empty in [high_watermark, log_end_offset]. Raises OffsetOutOfRangeError below the log's
-        start or above its end, DivergedError if the log holds other records below `offset`,
-        UnknownLeaderEpochError, NotLeaderError, StorageError.
+        `last_epoch` is the epoch of the last record below `offset` that the reader knows; -1: not
+        known. The result is empty for an offset in [high_watermark, log_end_offset].
+        Raises OffsetOutOfRangeError if `offset` is outside the log.
+        Raises the errors of _check_past if the reader's history does not fit the log.
+        Raises CorruptRecordError, NotLeaderError or StorageError if the read fails.
         """
         start, end = self._log.log_start_offset, self._log.log_end_offset
         if offset >= start:
@@ -142,10 +143,10 @@ class LeaderReplica:
         return Fetched(batches, high_watermark, self._log.log_start_offset)
 
     def _check_past(self, offset: int, last_epoch: int) -> None:
-        """Raise DivergedError if the log holds other records below `offset` than the reader knows.
+        """Raise DivergedError if the log has other records below `offset` than the reader knows.
 
-        A reader that knows a later epoch proves that this broker is behind: its own log then
-        proves nothing about the reader's.
+        Raises UnknownLeaderEpochError if the reader knows a later epoch: then this broker is
+        behind, and its log proves nothing about the reader's records.
         """
         name = self._replica.name
         if last_epoch > self.leader_epoch:
@@ -166,10 +167,11 @@ class LeaderReplica:
             )
 
     async def list_offset(self, timestamp_ms: int) -> tuple[int, int, int]:
-        """Return (offset, its timestamp, its leader_epoch) for a time; offset -1: none that late.
+        """Return (offset, timestamp, leader_epoch) of the first record at or after a time.
 
-        -2 is the log's start, -1 the high watermark. Raises OffsetNotAvailableError while a new
-        leader does not know its high watermark, and what `fetch` raises.
+        Offset -1: no record is that late. The time -2 means the log's start, -1 the high
+        watermark. Raises OffsetNotAvailableError while a new leader does not know its high
+        watermark, InvalidRequestError for another negative time, and the read errors of `fetch`.
         """
         if timestamp_ms == EARLIEST:
             start = self._log.log_start_offset
@@ -181,7 +183,7 @@ class LeaderReplica:
                 f"that of leader_epoch {self.leader_epoch}; retry"
             )
         if timestamp_ms == LATEST:
-            # The epoch of the record before it, so that a reader can prove its past (KIP-320).
+            # The epoch of the record before it: a reader names it in its first fetch (KIP-320).
             return (high_watermark, NO_TIMESTAMP, self._epoch_at(high_watermark - 1))
         if timestamp_ms < 0:
             raise InvalidRequestError(f"timestamp {timestamp_ms}: only -2, -1 and 0 or more are")
@@ -199,11 +201,11 @@ class LeaderReplica:
     def follower_fetch(
         self, stream: ReplicaStream, request: ReplicaFetchPartition, now_ms: int
     ) -> ReplicaDiverging | None:
-        """Take a follower's position; return where its past leaves this log, None if it does not.
+        """Take a follower's position; return where its history diverges, None if it agrees.
 
-        Only a fetch whose past is that of this log moves any state: a fetch that diverges, is out
-        of range, or comes from a replaced stream or another leader_epoch must not count as an
-        acknowledgement. Raises FencedLeaderEpochError, UnknownLeaderEpochError,
+        Only a fetch whose history agrees with this log changes any state. A fetch that diverges,
+        is out of range, or comes from a replaced stream or another leader_epoch must not count as
+        an acknowledgement. Raises FencedLeaderEpochError, UnknownLeaderEpochError,
         OffsetOutOfRangeError, StorageError.
         """
         self._replica.check_epoch(request.leader_epoch, self.leader_epoch)
@@ -225,12 +227,12 @@ class LeaderReplica:
         return None
 
     def follower_left(self, stream: ReplicaStream) -> None:
-        """A follower's stream goes on without this partition: it leaves the ISR."""
+        """Record that a follower's stream goes on without this partition: it must leave the ISR."""
         if self.machine.follower_left(stream):
             self._replica.isr_wanted()
 
     def _diverging(self, fetch_offset: int, last_epoch: int) -> ReplicaDiverging | None:
-        """Compare a follower's past with this log; OffsetOutOfRangeError where that cannot be."""
+        """Compare a follower's history with this log; OffsetOutOfRangeError if it is outside."""
         start, end, name = self._log.log_start_offset, self._log.log_end_offset, self._replica.name
         if fetch_offset < start:
             raise OffsetOutOfRangeError(f"{name}: {fetch_offset} is below the start {start}")
@@ -255,7 +257,7 @@ class LeaderReplica:
         )
 
     async def _read(self, reading: Awaitable[T]) -> T:
-        """Await a read of the log; what it finds wrong costs this replica at most."""
+        """Await a read of the log. A fault takes at most this replica and its disk offline."""
         try:
             found = await reading
         except TryAgainError:
@@ -269,11 +271,11 @@ class LeaderReplica:
                 ) from error
             self._replica_log.failed(error)
         except StorageError as error:
-            if self._replica_log.is_closed:  # closed under the read: that is no fault of the disk
+            if self._replica_log.is_closed:  # it was closed during the read: not a disk fault
                 raise self._replica.not_leader() from error
             self._replica_log.failed(error)
         else:
-            if self.is_over:  # the log may have been cut under the read
+            if self.is_over:  # the log may have been cut during the read
                 raise self._replica.not_leader()
             return found
         raise self._replica.offline_error()
@@ -281,7 +283,7 @@ class LeaderReplica:
     # what is committed
 
     def _count_own_end(self) -> None:
-        """Count the own end of this broker, which moved: the high watermark may follow."""
+        """Count this broker's own end after it moved: the high watermark may move too."""
         self._save_own_end()
         self._advance()
 
@@ -295,7 +297,7 @@ class LeaderReplica:
             self._replica_log.start(self._sync_behind(), "sync")
 
     async def _sync_behind(self) -> None:
-        """Sync until all that was appended is; appends during a sync share the next one."""
+        """Sync until all that was appended is synced; appends during a sync share the next one."""
         try:
             while not self.is_over and not self._replica_log.is_synced:
                 try:
@@ -310,7 +312,7 @@ class LeaderReplica:
             self._is_syncing = False
 
     def _advance(self) -> None:
-        """Move the high watermark as far as the ISR has come; answer what waited for that."""
+        """Move the high watermark as far as the ISR allows; answer the batches that waited."""
         moved = self.machine.advance()
         if self.machine.is_confirmed:
             self._log.hw_epoch = self.leader_epoch
@@ -325,7 +327,7 @@ class LeaderReplica:
     def isr_committed(
         self, proposal: Proposal, leader_epoch: int, partition_epoch: int, isr: Sequence[int]
     ) -> None:
-        """The controller answered a proposal with the current state."""
+        """Take the current state, with which the controller answered a proposal."""
         now_ms = loop_ms()
         is_ours = leader_epoch == self.leader_epoch and self._replica.broker_id in isr
         with self._replica_log.guard:
@@ -335,19 +337,19 @@ class LeaderReplica:
                 self.machine.in_sync.lost(proposal, now_ms)
 
     def isr_refused(self, proposal: Proposal) -> None:
-        """The controller refused a proposal."""
+        """Drop a proposal that the controller refused."""
         with self._replica_log.guard:
             self.machine.in_sync.refused(proposal)
             self._advance()
 
     def isr_lost(self, proposal: Proposal) -> None:
-        """A proposal has no answer that decides: it is asked again."""
+        """Send a proposal again later: its answer decides nothing, or there is no answer."""
         self.machine.in_sync.lost(proposal, loop_ms())
 
     def propose_isr(
         self, now_ms: int, broker_epoch: int, eligible_epoch: Callable[[int], int]
     ) -> Proposal | None:
-        """Return the ISR to ask the controller for now, if any. See Leader.propose."""
+        """Return the ISR to propose to the controller now, or None. See Leader.propose."""
         with self._replica_log.guard:
             return self.machine.propose(now_ms, broker_epoch, eligible_epoch)
 

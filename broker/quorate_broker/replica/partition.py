@@ -24,21 +24,21 @@ log_line = structlog.get_logger(__name__)
 
 
 class PartitionHost(ReplicaHost, Protocol):
-    """What a partition needs of its broker; Replicas implements it."""
+    """What a partition needs from its broker; Replicas implements it."""
 
     def isr_wanted(self, partition: Partition) -> None:
-        """Its ISR should be looked at soon."""
+        """Ask the ISR keeper to look at the partition's ISR soon."""
 
     def failed(self, partition: Partition, failure: Failure, reason: str) -> None:
-        """The replica is offline now."""
+        """Take note that the replica went offline."""
 
 
 class Partition(Replica):
-    """One replica: which one it is, its log, and its role.
+    """One replica: its identity, its log and its role.
 
-    Replicas makes it with an open log; it has no role before follow_image. The object of the role
-    is made at each change of leader or leader_epoch, and dropped at the next. What must outlive
-    that is here: the log, the memory of its producers, its damage, its failure.
+    The Opener makes it with an open log; it has no role before follow_image. The object of the
+    role is made at each change of leader or leader_epoch, and dropped at the next one. State that
+    outlives the role is here: the log, the memory of its producers, its damage, its failure.
     """
 
     host: PartitionHost
@@ -60,11 +60,12 @@ class Partition(Replica):
         self.producers = producers
         self.damage = Damage(self, self.replica_log)
         self.role: LeaderReplica | FollowerReplica | None = None
-        #: (leader_epoch, log end) of a follower that lost what it had acknowledged: the leader of
-        #: that epoch may have proposed it for the ISR before it heard of the loss.
+        #: (leader_epoch, log end) of a follower that lost records that it had acknowledged. The
+        #: leader of that epoch may have proposed it for the ISR before it learnt of the loss, so
+        #: the replica must first reach that end again.
         self.owed: tuple[int, int] | None = None
 
-    # what it is
+    # identity and state
 
     @property
     def is_leader(self) -> bool:
@@ -72,7 +73,7 @@ class Partition(Replica):
 
     @property
     def follower(self) -> FollowerReplica | None:
-        """The role if this broker follows."""
+        """The role if this broker follows, else None."""
         return self.role if isinstance(self.role, FollowerReplica) else None
 
     @property
@@ -97,10 +98,11 @@ class Partition(Replica):
     # the role
 
     def as_leader(self, leader_epoch: int = -1) -> LeaderReplica:
-        """Return the role if this broker leads, in the caller's view too; -1: do not check that.
+        """Return the role if this broker leads, and the caller knows the same leader_epoch.
 
-        Raises NotLeaderError, FencedLeaderEpochError or UnknownLeaderEpochError, each with a hint
-        at the leader, or StorageError if the replica is offline and no other may lead.
+        `leader_epoch` -1: the caller's epoch is not checked. Raises NotLeaderError,
+        FencedLeaderEpochError or UnknownLeaderEpochError, each with a hint that names the leader.
+        Raises StorageError if the replica is offline and no other replica may lead.
         """
         if not isinstance(self.role, LeaderReplica):
             raise self.not_leader()
@@ -110,23 +112,26 @@ class Partition(Replica):
 
     @property
     def must_resign(self) -> bool:
-        """Whether it is to lead and can't, or not all of it: another should be elected."""
+        """Whether the image makes this replica the leader, but it can't serve its whole log.
+
+        Then the controller should elect another one.
+        """
         cannot = self.failure in ("broken", "replica") or self.damage.reason is not None
         return cannot and self.leader == self.broker_id
 
     def propose_isr(
         self, now_ms: int, broker_epoch: int, eligible_epoch: Callable[[int], int]
     ) -> Proposal | None:
-        """Return the ISR to ask the controller for now, if any: see Leader.propose.
+        """Return the ISR to propose to the controller now, or None: see Leader.propose.
 
-        A replica that must resign asks for an ISR without itself, as the leader or without a role.
+        A replica that must resign proposes an ISR without itself, even if it has no role.
         """
         if self.must_resign:
             resignation = self._resignation(eligible_epoch)
             if self.damage.reason is None:
                 return resignation
             assert self.state is not None
-            # While another member of the ISR has what is good; not of the only copy: see damage.py.
+            # Only while the ISR has another member. The only copy gets no note: see damage.py.
             self.damage.keep_note(is_wanted=self.state.isr != (self.broker_id,))
             if resignation is not None:
                 return resignation if self.damage.is_noted else None
@@ -136,7 +141,7 @@ class Partition(Replica):
         return self.role.propose_isr(now_ms, broker_epoch, eligible_epoch)
 
     def _resignation(self, eligible_epoch: Callable[[int], int]) -> Proposal | None:
-        """Return the ISR without this broker; None for the last member, which nothing replaces."""
+        """Return the ISR without this broker; None if no other eligible member would be left."""
         state = self.state
         assert state is not None
         others = [(b, eligible_epoch(b)) for b in sorted(state.isr) if b != self.broker_id]
@@ -157,8 +162,8 @@ class Partition(Replica):
     ) -> bool:
         """Take the role that the image gives this broker; return whether the role changed.
 
-        `may_lead`: this broker is unfenced, as it sees itself. `may_follow`: the controller knows
-        what this replica has lost. Waits for the append under way.
+        `may_lead`: this broker is unfenced, as far as it knows, and the replica is not lossy.
+        `may_follow`: the replica is not lossy. Waits for the append under way.
         """
         self._config = config
         self.log.configure(LogConfig.of(config))
@@ -210,7 +215,7 @@ class Partition(Replica):
         )
 
     def _end_role(self) -> LeaderReplica | FollowerReplica | None:
-        """Stop at once what the role promised; return it."""
+        """End the current role, if there is one, and return it."""
         role, self.role = self.role, None
         if role is not None:
             role.end()
@@ -222,7 +227,10 @@ class Partition(Replica):
         self.host.isr_wanted(self)
 
     async def close(self, *, clean: bool) -> None:
-        """Fail what waits, wait for the append under way, close the log. Safe to call twice."""
+        """End the role, wait for the append under way, close the log, refuse queued batches.
+
+        `clean`: close the log durably. Safe to call twice.
+        """
         role = self._end_role()
         await self.replica_log.close(clean=clean)
         if isinstance(role, LeaderReplica):
@@ -230,7 +238,7 @@ class Partition(Replica):
         self.wake_all()
 
     def take_offline(self, failure: Failure, reason: str) -> None:
-        """Serve nothing from now on. What waits is told that its outcome is unknown."""
+        """Stop serving. Batches that wait for their commit fail with OutcomeUnknownError."""
         if self.offline is not None:
             return
         self.offline, self.failure = reason, failure

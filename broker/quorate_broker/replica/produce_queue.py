@@ -1,4 +1,4 @@
-"""What producers send to one leader: queued, checked, appended, and then waiting for its commit."""
+"""The batches that producers send to one leader: queued, checked, appended, then committed."""
 
 from __future__ import annotations
 
@@ -36,18 +36,18 @@ if TYPE_CHECKING:
 log_line = structlog.get_logger(__name__)
 
 ACKS_ALL = -1
-#: Batches of one partition that are queued; what comes beyond is refused.
+#: Batches of one partition that may be queued; a further batch is refused.
 QUEUE_MAX = 10_000
 #: Bytes of one append to the log; the rest of the queue makes the next one.
 APPEND_BYTES_MAX = 8 << 20
-#: An append costs as much as the checks of so many small batches, and so much is done in a turn of
-#: the loop by all partitions together: 5 to 10 ms.
+#: The cost of one append, in units of the check of one small batch.
 APPEND_UNITS = 20
+#: The units that all partitions together use in one turn of the loop: 5 to 10 ms.
 APPEND_UNITS_A_TURN = 500
 
 
 class Produced(NamedTuple):
-    """Where an appended batch lies. log_append_time_ms is -1 with CreateTime."""
+    """The place of an appended batch in the log. log_append_time_ms is -1 with CreateTime."""
 
     base_offset: int
     log_append_time_ms: int
@@ -56,7 +56,7 @@ class Produced(NamedTuple):
 
 @dataclass(slots=True)
 class Queued:
-    """A batch on its way: into the log, then perhaps waiting for its commit."""
+    """A batch that waits for its append, then (acks=all) for its commit."""
 
     batch: Buffer
     acks: int
@@ -74,7 +74,7 @@ class Queued:
             self.future.set_exception(error)
 
     def written(self) -> None:
-        """Let go of the bytes."""
+        """Release the bytes of the batch: they are in the log, or the batch is refused."""
         appended, self.appended, self.batch = self.appended, _nothing, b""
         appended()
 
@@ -92,11 +92,12 @@ def _nothing() -> None:
 class ProduceQueue:
     """The batches of producers in one reign. The rules:
 
-    * Batches enter the log in the order of the calls; all that is queued makes one write.
+    * Batches enter the log in the order of the calls. One write takes all queued batches, up to
+      its bounds.
     * A batch with acks=all waits for the commit of its own offset in this reign. The waits end
-      with the reign: a later leader's high watermark may pass the offset with another record.
-    * A batch that was handed to the log and is not known to be committed has an unknown outcome.
-      Everything before that is refused, and was not written.
+      with the reign: under a later leader another record may be committed at that offset.
+    * A batch has an unknown outcome once it was handed to the log and is not known to be
+      committed. A batch that fails earlier is refused, and was not written.
     """
 
     def __init__(
@@ -111,7 +112,7 @@ class ProduceQueue:
         self._log = log
         self._leader = leader
         self._producers = producers
-        #: Called after each append: this broker's own end counts for the high watermark too.
+        #: Called after each append: this broker's own end limits the high watermark too.
         self._count_own_end = count_own_end
         self._queue: list[Queued] = []
         self._is_draining = False
@@ -120,7 +121,7 @@ class ProduceQueue:
         )
         self._timer: asyncio.TimerHandle | None = None
         self._is_over = False
-        #: There was no room on the disk for the last append.
+        #: The disk had no room for the last append.
         self.is_full = False
 
     def produce(
@@ -134,10 +135,10 @@ class ProduceQueue:
     ) -> asyncio.Future[Produced]:
         """Queue a batch. Never blocks or raises.
 
-        `acks` is -1 (all), 0 or 1; `timeout_ms` bounds the wait for the commit; `in_doubt_ms`: see
+        `acks` is -1 (all), 0 or 1. `timeout_ms` bounds the wait for the commit. `in_doubt_ms`: see
         Staging.check. `appended` is called once, when the bytes are in the log or refused. The
-        future ends with Produced or a QuorateError; hint_of(error) names the leader where that is
-        the reason.
+        future ends with Produced or a QuorateError. If the error is about the leader,
+        hint_of(error) names the current one.
         """
         future: asyncio.Future[Produced] = asyncio.get_running_loop().create_future()
         entry = Queued(batch, acks, in_doubt_ms, loop_ms() + timeout_ms, appended, future)
@@ -153,12 +154,12 @@ class ProduceQueue:
         return future
 
     def committed(self, high_watermark: int) -> None:
-        """All below the high watermark is committed: answer the batches that waited for it."""
+        """Answer the waiting batches that end at or below the high watermark."""
         for entry in self._waiters.reached(high_watermark):
             entry.done(self._log.log.log_start_offset)
 
     def isr_shrank(self) -> None:
-        """The ISR is below min.insync.replicas: what waits is not committed in time, if at all."""
+        """Fail the waiting batches: the ISR is below min.insync.replicas, so none commits now."""
         for entry in self._waiters.take_all():
             entry.refuse(
                 NotEnoughReplicasAfterAppendError(
@@ -168,9 +169,9 @@ class ProduceQueue:
             )
 
     def end(self) -> None:
-        """The reign is over: the outcome of what waits for its commit is unknown.
+        """End the reign: the outcome of each batch that waits for its commit is unknown.
 
-        What is queued is refused when its turn comes, after the append under way.
+        Queued batches are refused when their turn comes, after the append under way.
         """
         self._is_over = True
         if self._timer is not None:
@@ -180,7 +181,7 @@ class ProduceQueue:
             entry.refuse(self._replica.outcome_unknown("leadership was lost before the commit"))
 
     def refuse_queued(self) -> None:
-        """Refuse all that is not yet on its way into the log."""
+        """Refuse the queued batches whose append has not begun."""
         queue, self._queue = self._queue, []
         for entry in queue:
             entry.refuse(self._replica.not_leader())
@@ -188,7 +189,7 @@ class ProduceQueue:
     # into the log
 
     async def _drain(self) -> None:
-        """Append what is queued until nothing is; alive only that long."""
+        """Append the queued batches, until the queue is empty."""
         try:
             while self._queue:
                 await self._replica.host.append_turns.take(APPEND_UNITS + self._next_count())
@@ -227,7 +228,7 @@ class ProduceQueue:
             for entry in accepted:
                 entry.refuse(self._replica.outcome_unknown("leadership was lost during the append"))
             return
-        if writes:  # a batch that was refused shows nothing of the disk
+        if writes:  # refused batches and duplicates prove nothing about room on the disk
             self._note_room(None)
         self._appended(accepted, grew=bool(writes))
 
@@ -266,10 +267,10 @@ class ProduceQueue:
         return passed
 
     def _note_room(self, error: TryAgainError | None) -> None:
-        """Log once that there is no room, and once that there is again.
+        """Log once that the disk has no room, and once that it has room again.
 
-        Small batches go into a disk that is nearly full, and large ones do not: `repeats` keeps
-        these lines to one a minute.
+        A disk that is nearly full takes small batches and not large ones, so the state may change
+        often: `repeats` keeps these lines to one a minute.
         """
         if self.is_full == (error is not None):
             return
@@ -310,7 +311,10 @@ class ProduceQueue:
     def _accept_one(
         self, entry: Queued, staging: Staging, offset: int
     ) -> tuple[BatchHeader, Sequence[Buffer]] | None:
-        """Check one batch and stamp it; None for a duplicate, placed where its original is."""
+        """Check one batch and stamp it; return what to append.
+
+        Returns None for a duplicate: the entry then gets the offsets of the original.
+        """
         leader = self._leader
         if entry.acks == ACKS_ALL and not leader.has_enough_replicas:
             raise NotEnoughReplicasError(
@@ -333,7 +337,7 @@ class ProduceQueue:
         return header, (prefix, memoryview(batch)[len(prefix) :])
 
     def _appended(self, accepted: list[Queued], *, grew: bool) -> None:
-        """The log has them: answer, count this broker's own end, wake the followers."""
+        """Answer batches that the log has now, count this broker's own end, wake the followers."""
         start = self._log.log.log_start_offset
         if grew:
             self._leader.appended(self._log.log.log_end_offset)
@@ -342,7 +346,7 @@ class ProduceQueue:
             if entry.acks != ACKS_ALL:
                 entry.done(start)
             elif entry.end_offset <= self._leader.high_watermark:
-                entry.done(start)  # a duplicate of what is committed
+                entry.done(start)  # a duplicate of a committed batch
             else:
                 self._waiters.add(entry.end_offset, entry, deadline_ms=entry.deadline_ms)
         self._count_own_end()
@@ -356,7 +360,7 @@ class ProduceQueue:
         deadline_ms = self._waiters.next_deadline_ms
         if deadline_ms is None:
             return
-        when = (deadline_ms + 1) / 1000  # not a rounding error too early
+        when = (deadline_ms + 1) / 1000  # plus 1: rounding must not make the timer too early
         if self._timer is not None:
             if self._timer.when() <= when:
                 return

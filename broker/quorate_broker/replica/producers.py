@@ -1,19 +1,19 @@
 """Idempotence: what a partition remembers of each producer, rebuilt from the log's batch headers.
 
-A machine. Producers implements the log's Observer: every appended or replayed batch is observed
-in order, on leaders and followers alike, so the window survives a change of leader. Staging
+A machine. Producers implements the log's Observer: leaders and followers observe every appended
+or replayed batch in order, so a new leader knows the same last batches of each producer. Staging
 checks batches that are about to be appended together. The rules:
 
-* A batch that is in the log is never taken for a new one. A producer that was heard within
-  KEPT_MS is never forgotten, on leaders and followers alike. Where there is no room for another
-  producer, a new one is refused, and may try again.
-* Of the forgotten producers one time is remembered: when the last of them was heard. A client
-  says how long ago it first sent a batch that may have been written. If its producer is not known
-  and was perhaps forgotten since then, the broker can't tell whether the batch was written, and
-  says so (UnknownProducerId). Otherwise it was not written.
-* Time is that of the broker at work (ProducerMemory), kept over restarts by the snapshots. What
-  is replayed counts as heard now. So replicas may remember longer than each other. The current
-  leader decides, and the followers observe what it accepted.
+* A batch that is in the log is never accepted as a new one. Leaders and followers never forget a
+  producer that they heard within KEPT_MS. If there is no room for a new producer, the leader
+  refuses it, and the client may try again.
+* The partition keeps one time for all forgotten producers: when the last of them was heard. A
+  client says how long ago it first sent a batch that may have been written. If the producer is not
+  known and may have been forgotten since then, the broker can't tell whether the batch was
+  written: UnknownProducerIdError. Otherwise the batch was not written.
+* Time is the clock of ProducerMemory; snapshots carry it over restarts. A replayed batch counts as
+  heard now, so one replica may remember a producer longer than another. The current leader
+  decides, and the followers observe the batches that it accepted.
 """
 
 from __future__ import annotations
@@ -34,16 +34,18 @@ from quorate.errors import (
 )
 from quorate_broker.replica.producer_memory import KEPT_MS, PRODUCER_BYTES, ProducerMemory
 
-#: The window: no more unacknowledged batches per producer and partition.
+#: The window: the last batches that are remembered of each producer. A client has at most that
+#: many unacknowledged batches for one partition.
 BATCHES_REMEMBERED = 5
 #: Sequences are 31-bit and wrap to 0.
 SEQUENCE_MASK = 0x7FFFFFFF
 NO_PRODUCER = -1
-#: Where a duplicate older than the window lies is not remembered; that it is there, is.
+#: The base offset in the answer to a duplicate that is older than the window: the batch is known
+#: to be in the log, its offset is forgotten.
 UNKNOWN_OFFSET = -1
-#: How long a batch may be under way between its client's clock and ours.
+#: The longest time between the moment when a client computes `in_doubt_ms` and its check here.
 TRANSIT_MS = 5 * 60 * 1000
-#: Producers that one call of `forget` lets go: a turn of the loop stays short.
+#: The most producers that one call of `forget` forgets, so that a turn of the loop stays short.
 FORGET_MAX = 1_000
 
 SNAPSHOT_VERSION = 2
@@ -55,7 +57,7 @@ SNAPSHOT_HEAD = struct.Struct(
     "q"  # forgotten_ms, or BLANK
     "I"  # number of producers, least recently heard first
 )
-#: A producer, in memory and in snapshots; its batches follow, oldest first.
+#: One producer, in memory and in snapshots. Its batches follow, oldest first.
 PRODUCER = struct.Struct(
     ">"
     "q"  # producer_id
@@ -69,7 +71,8 @@ BATCH = struct.Struct(
     "i"  # last_offset_delta
     "q"  # base_offset
 )
-#: No producer was ever forgotten here; no batch was ever seen, so that cannot be told.
+#: Values of forgotten_ms. NEVER: no producer was ever forgotten here. BLANK: no batch was ever
+#: seen, so it is not known whether one was forgotten.
 NEVER, BLANK = -1, -2
 
 _HEARD = struct.Struct(">q")
@@ -78,7 +81,7 @@ _COUNT_AT = 18
 
 
 class Sequenced(Protocol):
-    """What is read of a batch header."""
+    """The fields of a batch header that this module reads."""
 
     @property
     def producer_id(self) -> int: ...
@@ -93,7 +96,7 @@ class Sequenced(Protocol):
 
 
 class Remembered(NamedTuple):
-    """One batch of a producer, and where it lies."""
+    """One batch of a producer: its sequences and its offsets."""
 
     base_sequence: int
     last_sequence: int
@@ -112,14 +115,17 @@ class Producer(NamedTuple):
     batches: tuple[Remembered, ...]
 
     def after(self, batch: Sequenced) -> Producer:
-        """Return the state with `batch` appended; a newer epoch forgets the older one's."""
+        """Return the state after `batch`. A newer epoch drops the batches of the older one."""
         remembered = _remembered(batch.base_sequence, batch.last_offset_delta, batch.base_offset)
         if batch.producer_epoch != self.epoch:
             return Producer(batch.producer_epoch, (remembered,))
         return Producer(self.epoch, (*self.batches[1 - BATCHES_REMEMBERED :], remembered))
 
     def check(self, batch: Sequenced) -> Remembered | None:
-        """Return the original if `batch` is a duplicate, None if it comes next; raise else."""
+        """Return the original if `batch` is a duplicate, None if it is the next batch.
+
+        Raises ProducerFencedError or OutOfOrderSequenceError for any other batch.
+        """
         producer_id = batch.producer_id
         if batch.producer_epoch < self.epoch:
             raise ProducerFencedError(
@@ -138,8 +144,8 @@ class Producer(NamedTuple):
                 return known
         expected = next_sequence(self.batches[-1].last_sequence)
         if self._is_before_the_window(span[1], expected):
-            # Sequences are taken without gaps, so it was written, before all that we remember.
-            # Called a gap, it would make its producer write it again under the next epoch.
+            # Sequences are accepted without gaps, so this batch is in the log, before the window.
+            # An answer OutOfOrderSequence would make the producer write it again in a new epoch.
             oldest = self.batches[0]
             return Remembered(*span, UNKNOWN_OFFSET, oldest.base_offset - 1)
         if batch.base_sequence != expected:
@@ -150,7 +156,7 @@ class Producer(NamedTuple):
         return None
 
     def _is_before_the_window(self, last: int, expected: int) -> bool:
-        """Whether a batch that ends with sequence `last` ended before the oldest remembered."""
+        """Whether a batch that ends with sequence `last` is older than the remembered ones."""
         window = (expected - self.batches[0].base_sequence) & SEQUENCE_MASK
         behind = (expected - 1 - last) & SEQUENCE_MASK
         return window <= behind < SEQUENCE_MASK // 2
@@ -185,39 +191,40 @@ def _unpack(packed: bytes) -> Producer:
 
 
 class Producers:
-    """The producers of one partition. Each is kept as bytes: there may be very many."""
+    """The producers of one partition. Each is stored as bytes, because there may be very many."""
 
     def __init__(self, memory: ProducerMemory | None = None) -> None:
         self._memory = memory or ProducerMemory()
         self._known: dict[int, bytes] = {}  # least recently heard first
-        #: The partition's clock, less the broker's: snapshots carry it over restarts.
+        #: The partition's clock minus the broker's clock. Snapshots carry the former over restarts.
         self._clock_ahead_ms = 0
-        #: When the last of those that were forgotten was heard; NEVER, or BLANK before the first
-        #: batch is seen.
+        #: When the last forgotten producer was heard, by the partition's clock; NEVER; or BLANK
+        #: before the first batch.
         self._forgotten_ms = BLANK
 
     def __len__(self) -> int:
         return len(self._known)
 
     def get(self, producer_id: int) -> Producer | None:
-        """Return what is known of a producer."""
+        """Return the state of a producer, None if it is not known."""
         packed = self._known.get(producer_id)
         return None if packed is None else _unpack(packed)
 
     @property
     def now_ms(self) -> int:
-        """The partition's clock: milliseconds of work of the brokers that held this replica."""
+        """The partition's clock: the milliseconds in which a broker with this replica worked."""
         return self._memory.now_ms + self._clock_ahead_ms
 
     def staging(self) -> Staging:
-        """Return a check of batches that will be appended together, in the order checked."""
+        """Return a Staging for batches that will be appended together, in the order of checks."""
         return Staging(self)
 
     # Observer of the log
 
     def observe(self, header: Sequenced) -> None:
-        """Remember a batch that is in the log now, however many producers there are: the leader
-        that took it decided over the bound.
+        """Remember a batch that is in the log now.
+
+        The bounds do not count here: the leader that accepted the batch has checked them.
         """
         if self._forgotten_ms == BLANK:
             self.begin(header.base_offset)
@@ -241,7 +248,7 @@ class Producers:
         )
 
     def reset(self) -> None:
-        """Forget all; the log is about to be read again."""
+        """Forget all producers: the log is about to be read again."""
         self._memory.count -= len(self._known)
         self._known.clear()
         self._forgotten_ms = BLANK
@@ -255,7 +262,10 @@ class Producers:
         return struct.pack(">HI", SNAPSHOT_VERSION, crc32c(body)) + body
 
     def restore(self, data: bytes) -> None:
-        """Replace the state by a snapshot's; CorruptRecordError, and no state, if it is not one."""
+        """Replace the state by that of a snapshot.
+
+        Raises CorruptRecordError if `data` is not a whole snapshot; the state is then empty.
+        """
         self.reset()
         clock_ms, forgotten_ms, known = _read_snapshot(data)
         self._known = known
@@ -266,25 +276,29 @@ class Producers:
     # what is forgotten
 
     def begin(self, offset: int) -> None:
-        """The first batch that is seen lies at `offset`: what lay below it is not remembered."""
+        """Begin at the first batch that is seen: producers of earlier batches are not known."""
         if self._forgotten_ms == BLANK:
             self._forgotten_ms = NEVER if offset == 0 else self.now_ms
 
     def heard(self, producer_id: int) -> None:
-        """A producer repeats a batch: it lives."""
+        """Count a repeated batch as a sign of life of its producer."""
         known = self._known.pop(producer_id, None)
         if known is not None:
             now = _HEARD.pack(self.now_ms)
             self._known[producer_id] = known[:_HEARD_AT] + now + known[_COUNT_AT:]
 
     def remembers(self, ago_ms: int) -> bool:
-        """Whether every producer that was heard within that time is known for sure."""
+        """Return whether every producer that was heard within the last `ago_ms` is still known."""
         if self._forgotten_ms == NEVER:
             return True
         return self._forgotten_ms < self.now_ms - ago_ms - TRANSIT_MS
 
     def forget(self, *, room_for: int = 1) -> int:
-        """Forget producers that were silent too long, at most FORGET_MAX; return how many."""
+        """Forget producers that were silent too long, at most FORGET_MAX; return their number.
+
+        If `room_for` new producers have no room, or there are more producers than
+        partition_producers_max, a silence of KEPT_MS is enough.
+        """
         bounds = self._memory.bounds
         if bounds is None:
             return 0
@@ -308,7 +322,7 @@ class Producers:
         return len(gone)
 
     def has_room(self, more: int) -> bool:
-        """Whether so many new producers may be taken."""
+        """Return whether there is room for `more` new producers."""
         bounds = self._memory.bounds
         if bounds is None:
             return True
@@ -317,7 +331,7 @@ class Producers:
         return is_within and self._memory.has_room(more)
 
     def check_room(self, more: int) -> None:
-        """Make room for so many new producers, or raise OverloadedError."""
+        """Make room for `more` new producers; OverloadedError if that is not possible."""
         while not self.has_room(more):
             if not self.forget(room_for=more):
                 bounds = self._memory.bounds
@@ -341,7 +355,7 @@ class ReadProducer(NamedTuple):
 
 
 def producers_in(data: bytes) -> Iterator[ReadProducer]:
-    """Yield the producers of a snapshot; CorruptRecordError if it is not whole."""
+    """Yield the producers of a snapshot. Raises CorruptRecordError if it is not whole."""
     clock_ms, _, known = _read_snapshot(data)
     for producer_id, packed in known.items():
         (heard,) = _HEARD.unpack_from(packed, _HEARD_AT)
@@ -349,7 +363,7 @@ def producers_in(data: bytes) -> Iterator[ReadProducer]:
 
 
 def _read_snapshot(data: bytes) -> tuple[int, int, dict[int, bytes]]:
-    """Return (clock, forgotten_ms, producers); the states are not looked into."""
+    """Return (clock, forgotten_ms, packed producers); their batches are not checked."""
     if len(data) < SNAPSHOT_HEAD.size:
         raise CorruptRecordError(f"a producer snapshot of {len(data)} bytes is cut")
     version, checksum, clock_ms, forgotten_ms, count = SNAPSHOT_HEAD.unpack_from(data)
@@ -379,9 +393,10 @@ def _read_snapshot(data: bytes) -> tuple[int, int, dict[int, bytes]]:
 
 
 class Staging:
-    """Checks batches against the log's state plus those accepted before them, and then is dropped.
+    """Checks the batches of one append, against the log's state and the batches before them.
 
-    The log observes what it really wrote, so a failed append leaves no trace here.
+    It is dropped after the append. Producers changes only when the log observes a written batch,
+    so a failed append leaves no trace.
     """
 
     def __init__(self, producers: Producers) -> None:
@@ -390,11 +405,13 @@ class Staging:
         self._new_count = 0
 
     def check(self, batch: Sequenced, *, in_doubt_ms: int = 0) -> Remembered | None:
-        """Return the original of a duplicate, or None and count the batch as appended.
+        """Return the original of a duplicate; for a new batch, count it as appended, return None.
 
-        `batch.base_offset` is where it will lie. `in_doubt_ms`: how long ago it was sent the first
-        time, if that may have written it; 0: it was not. Raises ProducerFencedError,
-        OutOfOrderSequenceError, UnknownProducerIdError, OverloadedError, InvalidRequestError.
+        `batch.base_offset` is its future offset. `in_doubt_ms`: the time since the batch was first
+        sent, if that attempt may have written it; 0: no earlier attempt may have written it.
+
+        Raises ProducerFencedError, OutOfOrderSequenceError, UnknownProducerIdError,
+        OverloadedError, InvalidRequestError.
         """
         producer_id = batch.producer_id
         if producer_id == NO_PRODUCER:
@@ -418,7 +435,7 @@ class Staging:
         return None
 
     def _admit(self, batch: Sequenced, in_doubt_ms: int) -> None:
-        """Raise unless a producer that is not known may begin with this batch."""
+        """Raise unless an unknown producer may begin with this batch."""
         producer_id, sequence = batch.producer_id, batch.base_sequence
         if in_doubt_ms and not self._producers.remembers(in_doubt_ms):
             raise UnknownProducerIdError(

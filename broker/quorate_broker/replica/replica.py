@@ -1,7 +1,7 @@
-"""What is true of a replica whatever its role: which one it is, what the image says, its failure.
+"""A replica without its role: its identity, its state in the image, its failure.
 
-Partition extends it by the roles. The objects of the roles (LeaderReplica, FollowerReplica) and
-the log (ReplicaLog) are given it: it stands below them all.
+Partition extends it by the roles. The role objects (LeaderReplica, FollowerReplica) and the log
+(ReplicaLog) hold a reference to it. This module imports none of them.
 """
 
 from __future__ import annotations
@@ -35,32 +35,35 @@ log_line = structlog.get_logger(__name__)
 #: Topic id and number of a partition.
 Key = tuple[bytes, int]
 
-#: storage: the disk failed (its directory is lost); replica: its log is to be opened again, the
-#: disk is good; corrupt: bytes below what was synced are not what was written; broken: an
-#: invariant does not hold, or this program has a defect.
+#: The kinds of failure of a replica:
+#: storage: the disk failed, and the whole log directory is lost;
+#: replica: the disk is good, the log must be opened again;
+#: corrupt: bytes that were written are not what was written;
+#: broken: an invariant does not hold, or this program has a defect.
 Failure = Literal["storage", "replica", "corrupt", "broken"]
 
 
 class ReplicaHost(Protocol):
-    """What a replica needs of its broker; Replicas implements it."""
+    """What a replica needs from its broker; Replicas implements it."""
 
     config: BrokerConfig
     environment: Environment
-    #: One request may bring batches for a thousand partitions: their appends share the turns.
+    #: Limits the appends in one turn of the loop, over all partitions: one request may bring
+    #: batches for a thousand partitions.
     append_turns: Turns
 
     async def prepare(self, replica: Replica, *, is_noted: bool) -> None:
-        """Make the replica's directory and say whose it is, before the first append.
+        """Make the replica's directory with the file that names its owner, before the first append.
 
-        `is_noted`: the broker remembers already that this replica was written.
+        `is_noted`: the inventory says already that this replica was written.
         """
 
     async def written(self, replica: Replica) -> None:
-        """Remember, outside its directory, that it was written: before that is acknowledged."""
+        """Note in the inventory that the replica was written, before a write is acknowledged."""
 
 
 class Replica(ABC):
-    """See the module."""
+    """A replica without its role: see the module."""
 
     def __init__(
         self, topic_id: bytes, topic: str, partition: int, host: ReplicaHost, directory_id: bytes
@@ -73,29 +76,29 @@ class Replica(ABC):
         self.directory_id = directory_id
         self.host = host
         self.broker_id = host.config.node_id
-        #: What the image says of the partition; None before the first image.
+        #: The partition's state in the image; None before the first image.
         self.state: PartitionImage | None = None
         self._config: TopicConfig | None = None
         #: Why this replica serves nothing; None: it serves.
         self.offline: str | None = None
         self.failure: Failure | None = None
-        #: Consumers' streams. They are woken when the high watermark, the log's start or the role
-        #: changes.
+        #: Streams of consumers. They are woken when the high watermark, the log's start or the
+        #: role changes.
         self.watches = Watches()
-        #: Followers' streams. They are woken at every append too.
+        #: Streams of followers. They are woken at the same events, and at every append.
         self.replica_watches = Watches()
 
     # the image
 
     @property
     def config(self) -> TopicConfig:
-        """The topic's configuration; only once an image was followed."""
+        """The topic's configuration. It is known after the first follow_image."""
         assert self._config is not None
         return self._config
 
     @property
     def leader(self) -> int:
-        """The broker that leads; -1: there is no leader."""
+        """The id of the leader's broker; -1: there is no leader."""
         return -1 if self.state is None else self.state.leader
 
     @property
@@ -115,11 +118,11 @@ class Replica(ABC):
 
     @abstractmethod
     def isr_wanted(self) -> None:
-        """Let the ISR be looked at soon."""
+        """Ask the ISR keeper to look at the ISR soon."""
 
     @abstractmethod
     def take_offline(self, failure: Failure, reason: str) -> None:
-        """Serve nothing from now on."""
+        """Stop serving: the replica has failed."""
 
     # errors
 
@@ -133,10 +136,10 @@ class Replica(ABC):
         raise hinted(UnknownLeaderEpochError(text + "; retry"), self.hint)
 
     def not_leader(self) -> QuorateError:
-        """Return the error for a caller that took this broker for the leader.
+        """Return the error for a caller that expects this broker to be the leader.
 
-        An offline replica says that it is offline only if no other broker may lead: a client that
-        is told so gives up, and another leader may be elected in a moment.
+        For an offline replica this is StorageError only if no other broker may lead. A client gives
+        up at a StorageError, and otherwise another leader may be elected in a moment.
         """
         if self.offline is not None and not self._others_may_lead:
             return self.offline_error()
@@ -149,15 +152,15 @@ class Replica(ABC):
         )
 
     def offline_error(self) -> StorageError:
-        """Return the error for a caller that asks an offline replica."""
+        """Return the error for a request to an offline replica."""
         return hinted(StorageError(f"{self.name} is offline here: {self.offline}"), self.hint)
 
     def outcome_unknown(self, why: str) -> OutcomeUnknownError:
-        """Return the error for a batch that may be in the log, and may yet commit."""
+        """Return the error for a batch that may be in the log, and may commit later."""
         return hinted(OutcomeUnknownError(f"{self.name}: {why}"), self.hint)
 
     def wake_all(self) -> None:
-        """Wake consumers' and followers' streams."""
+        """Wake the streams of consumers and followers."""
         self.watches.wake()
         self.replica_watches.wake()
 
@@ -167,5 +170,5 @@ class Replica(ABC):
 
 
 def has_other_leaders(state: PartitionImage, broker_id: int) -> bool:
-    """Whether another replica than this broker's has all that is committed."""
+    """Return whether a replica on another broker has all committed records (ISR or ELR)."""
     return any(one != broker_id for one in (*state.isr, *state.elr))

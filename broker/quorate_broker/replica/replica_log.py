@@ -1,4 +1,4 @@
-"""The log of one replica, and the rules about it that hold in every role."""
+"""The log of one replica, and the rules for it that hold in every role."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ log_line = structlog.get_logger(__name__)
 class ReplicaLog:
     """The log of one replica. The rules:
 
-    * Whatever appends, cuts, or changes the role holds `lock`: two at once would interleave.
-    * A failure inside takes this replica offline, and nothing else: the broker and its other
-      replicas go on. Only TryAgainError leaves the replica as it is.
-    * Before the first append counts for anybody, the broker remembers that the replica was written
-      (`note_written`). A replica whose directory is gone would otherwise look like a new one, be
-      elected, and make the others cut their logs to its empty one.
-    * The high watermark is kept in `log.high_watermark`, with the leader_epoch under which it was
-      learnt in `log.hw_epoch`. The roles decide about it; a checkpoint writes it down.
+    * Code that appends, cuts or changes the role holds `lock`: two such steps must not interleave.
+    * A failure takes this replica offline. The broker goes on, and if the disk is good, so do its
+      other replicas. Only TryAgainError leaves the replica as it is.
+    * Before the first append is acknowledged, the broker notes that the replica was written
+      (`note_written`). Without that note, a replica whose directory is gone would look like a new
+      one; if elected, it would make the others cut their logs to its empty one.
+    * The high watermark is in `log.high_watermark`, and the leader_epoch in which it was learnt in
+      `log.hw_epoch`. The roles decide both; a checkpoint writes them to the disk.
     """
 
     def __init__(self, replica: Replica, log: Log) -> None:
@@ -39,7 +39,7 @@ class ReplicaLog:
         self.guard = Guard(replica)
         self._tasks = Tasks(lambda _, error: self._broke(error))
         self.is_closed = False
-        #: The broker remembers that this replica was written.
+        #: The inventory says that this replica was written.
         self.is_noted = False
         self._replica = replica
         self._is_prepared = False
@@ -48,11 +48,11 @@ class ReplicaLog:
     # writing
 
     async def write(self, writing: Awaitable[object]) -> bool:
-        """Await a write; tell whether it went well. A failure takes the replica offline."""
+        """Await a write; return whether it succeeded. A failure takes the replica offline."""
         try:
             await writing
         except TryAgainError:
-            raise  # the replica stays, and tries again
+            raise  # the replica stays as it is, and the caller tries again
         except (StorageError, CorruptRecordError) as error:
             self.failed(error)
             return False
@@ -65,13 +65,13 @@ class ReplicaLog:
             self._is_prepared = True
 
     async def note_written(self) -> None:
-        """Remember the first append before it counts: see ReplicaHost.written."""
+        """Note the first append before it is acknowledged: see ReplicaHost.written."""
         if not self.is_noted:
             await self._replica.host.written(self._replica)
             self.is_noted = True
 
     async def sync_if_asked(self) -> None:
-        """With flush.on.ack, sync what is not synced."""
+        """Sync the log if flush.on.ack is set and something is not synced."""
         if self._replica.config.flush_on_ack and not self.is_synced:
             await self.log.sync()
 
@@ -83,7 +83,7 @@ class ReplicaLog:
     # failures
 
     def failed(self, error: StorageError | CorruptRecordError) -> None:
-        """Take the replica offline, and with it what the error is about: see disk_errors."""
+        """Take the replica offline; the kind of failure follows from the error: see disk_errors."""
         if isinstance(error, LogCorruptError | CorruptRecordError):
             failure: Failure = "corrupt"
         elif isinstance(error, ReopenError | TryAgainError):
@@ -93,7 +93,10 @@ class ReplicaLog:
         self._replica.take_offline(failure, str(error))
 
     def start(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
-        """Work in the background; close() waits for it. A failure takes the replica offline."""
+        """Run `work` in the background; close() waits for it.
+
+        If it fails, the replica goes offline.
+        """
         return self._tasks.spawn(self._guarded(work, name), f"{name} {self._replica.name}")
 
     async def _guarded(self, work: Coroutine[Any, Any, None], name: str) -> None:
@@ -106,19 +109,19 @@ class ReplicaLog:
             self._broke(error)
 
     def _broke(self, error: BaseException) -> None:
-        """A broken invariant, or a defect of this program."""
+        """Take the replica offline for a broken invariant, or a defect of this program."""
         what = "a broken invariant" if isinstance(error, AssertionError) else type(error).__name__
         self._replica.take_offline("broken", f"{what}: {error}")
 
     # the high watermark
 
     def set_high_watermark(self, offset: int, epoch: int) -> None:
-        """Tell the log, which writes it down at the next checkpoint."""
+        """Set the high watermark and its epoch; the next checkpoint writes them to the disk."""
         self.log.high_watermark = offset
         self.log.hw_epoch = epoch
 
     async def checkpoint(self) -> None:
-        """Write the high watermark down, if it moved since the last time."""
+        """Write the high watermark to the disk, if it moved since the last time."""
         known = (self.log.high_watermark, self.log.hw_epoch)
         if known == self._checkpointed or self._replica.offline is not None or self.is_closed:
             return
@@ -130,8 +133,10 @@ class ReplicaLog:
                 self.failed(error)
 
     async def lower_high_watermark(self, offset: int, epoch: int) -> None:
-        """Lower it, and write that down: before a cut of committed records, not after. A crash
-        between the two would leave a high watermark above the log's end.
+        """Lower the high watermark and write it to the disk, before a cut of committed records.
+
+        If the cut came first, a crash before the write would leave a high watermark above the
+        log's end.
         """
         self.set_high_watermark(offset, epoch)
         await self.write(self.log.checkpoint_high_watermark(offset, epoch))
@@ -140,7 +145,7 @@ class ReplicaLog:
     # the end
 
     async def close(self, *, clean: bool) -> None:
-        """Wait for what is under way, and close the log; with `clean`, durably."""
+        """Wait for the work under way, and close the log; with `clean`, durably."""
         async with self.lock:
             if self.is_closed:
                 return
@@ -155,7 +160,7 @@ class ReplicaLog:
 
 
 class Guard:
-    """A broken invariant inside takes the replica offline, and is a StorageError outside."""
+    """A context that turns a broken invariant into an offline replica and a StorageError."""
 
     __slots__ = ("_replica",)
 

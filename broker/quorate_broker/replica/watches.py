@@ -1,4 +1,4 @@
-"""Calls at news: what the streams at a partition register."""
+"""The functions that streams register at a partition, to be called when something changes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 
 class Watches:
-    """Functions to call when something changes; in order of their registration."""
+    """Functions to call when something changes, in the order of their registration."""
 
     def __init__(self) -> None:
         self._wakes: dict[int, Callable[[], None]] = {}
@@ -16,7 +16,7 @@ class Watches:
         return len(self._wakes)
 
     def add(self, wake: Callable[[], None]) -> Callable[[], None]:
-        """Register `wake`; return the function that ends that, which is safe to call twice."""
+        """Register `wake`; return a function that removes it, which is safe to call twice."""
         self._registrations += 1
         number = self._registrations
         self._wakes[number] = wake
@@ -27,6 +27,6 @@ class Watches:
         return unwatch
 
     def wake(self) -> None:
-        """Call all of them."""
+        """Call all registered functions."""
         for wake in tuple(self._wakes.values()):
             wake()

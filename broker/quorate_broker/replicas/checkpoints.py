@@ -1,6 +1,6 @@
-"""Writes the high watermarks of all replicas down now and then.
+"""Writes the high watermarks of all replicas to the disk at an interval.
 
-At a start, what was written is a lower bound of what was committed.
+After a restart, the written high watermark is a lower bound of the committed one.
 """
 
 from __future__ import annotations
@@ -15,12 +15,15 @@ if TYPE_CHECKING:
     from quorate_broker.replica.replica import Key
     from quorate_broker.replicas.replicas import Replicas
 
-#: High watermarks that are written down in one turn of the loop: some milliseconds.
+#: High watermarks that are written in one turn of the loop. That takes some milliseconds.
 CHECKPOINTS_A_TURN = 20
 
 
 class Checkpoints:
-    """See the module. It also sees when a repaired replica has caught up with its former end."""
+    """Writes high watermarks: see the module.
+
+    It also calls `has_caught_up` when a repaired replica has reached its former end.
+    """
 
     def __init__(
         self,
@@ -39,8 +42,9 @@ class Checkpoints:
         self._tasks.spawn(self._run(), "high watermarks")
 
     async def stop(self) -> None:
-        """Write nothing more. A write under way is finished: cancelled half way, it would count
-        as a failure of its log. Safe to call twice.
+        """Write nothing more. Safe to call twice.
+
+        It lets a write under way finish: a cancelled write would count as a failure of its log.
         """
         async with self._writing:
             await self._tasks.end_all()

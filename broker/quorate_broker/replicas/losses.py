@@ -1,9 +1,16 @@
-"""Replicas of this broker that have less than they had, and on which the controller still counts.
+"""Replicas of this broker that lost records while the controller still counts on them.
 
-A replica is lossy when its log was cut at a bad batch, ends below what it knew to be committed,
-was written and is gone, or can't be read. Elected, it would make the others cut to its end. So it
-takes no role, and this broker, if it is fenced, stays fenced, until the image counts on it no
-more: it is in neither ISR nor ELR. Then it is an ordinary replica that has to catch up.
+The controller counts on a replica that is in the ISR or the ELR. A replica is lossy in one of
+these cases:
+
+* its log was cut at a bad batch;
+* its log ends below the high watermark that it knew;
+* it was written, and its log is gone;
+* its log can't be read.
+
+If a lossy replica were elected, the others would cut their logs to its end. So it takes no role,
+and a fenced broker stays fenced, until the image has the replica in neither ISR nor ELR. Then it
+is an ordinary replica that has to catch up.
 """
 
 from __future__ import annotations
@@ -23,24 +30,28 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-#: In one heartbeat; the controller takes no more. The next ones are told when these are settled.
+#: Lossy replicas in one heartbeat; the controller accepts no more. Further ones are reported when
+#: these are settled.
 TOLD_MAX = 50
 
 
 def counts_on(state: PartitionImage, broker_id: int) -> bool:
-    """Whether the controller takes a broker's replica for one that has all that is committed."""
+    """Return whether the controller relies on a broker's replica to have all committed records."""
     return broker_id in state.isr or broker_id in state.elr
 
 
 class Losses:
-    """What is known of losses. Repairs finds and settles them, heartbeats tell of them."""
+    """The lossy replicas of this broker. The Opener and Repairs find them, Repairs settles them,
+    heartbeats report them.
+    """
 
     def __init__(self) -> None:
         self._reasons: dict[Key, str] = {}
-        #: Called when there is one more to tell of.
+        #: Called when a heartbeat has a further lossy replica to report.
         self.on_found: Callable[[], None] = _ignore
-        #: Replicas that are to be cut at the first bad batch before they are used again, once the
-        #: controller counts on them no more; and what the replica then owes (Partition.owed).
+        #: Replicas with a bad batch. When the image has such a replica in neither ISR nor ELR,
+        #: Repairs cuts its log at that batch. The value is what the replica then owes
+        #: (Partition.owed).
         self.corrupt: dict[Key, tuple[int, int] | None] = {}
 
     def __contains__(self, key: object) -> bool:
@@ -50,23 +61,23 @@ class Losses:
         return len(self._reasons)
 
     def found(self, key: Key, name: str, reason: str) -> None:
-        """A replica is lossy."""
+        """Add a lossy replica; heartbeats report it until it is settled."""
         if key not in self._reasons:
             log.error("replica_lossy", partition=name, reason=reason)
             self._reasons[key] = reason
             self.on_found()
 
     def settled(self, key: Key) -> None:
-        """The controller counts on it no more."""
+        """Remove a replica that is in neither ISR nor ELR now."""
         self._reasons.pop(key, None)
 
     def dropped(self, key: Key) -> None:
-        """The replica is not held here any more."""
+        """Forget a replica that this broker no longer holds."""
         self.settled(key)
         self.corrupt.pop(key, None)
 
     def to_tell(self, image: MetadataImage) -> list[LossyReplica]:
-        """Return what the next heartbeat says, of the states in the image."""
+        """Return the lossy replicas for the next heartbeat, with their state in the image."""
         told = []
         for topic_id, partition in islice(self._reasons, TOLD_MAX):
             state = image.partition(topic_id, partition)
@@ -82,4 +93,4 @@ class Losses:
 
 
 def _ignore() -> None:
-    """No listener yet: what was found waits."""
+    """Do nothing: there is no listener yet, and the losses wait."""

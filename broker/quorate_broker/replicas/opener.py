@@ -1,4 +1,4 @@
-"""Opens the logs of this broker's replicas, and decides what an error at that costs."""
+"""Opens the logs of this broker's replicas, and decides what an error of that means."""
 
 from __future__ import annotations
 
@@ -33,27 +33,28 @@ if TYPE_CHECKING:
 
 log_line = structlog.get_logger(__name__)
 
-#: How long to wait before a file that could not be read for now is tried again.
+#: Pause before the next try to read a file that could not be read for now.
 RETRY_S = 1.0
 
 
 class Opener:
-    """Opens logs, and compares what it finds with what is known to have been there.
+    """Opens logs, and compares them with what is known to have been written.
 
-    An error costs as little as it must: bad bytes this replica, a bad disk its directory; what is
-    neither costs some time, and `want_again` is called to open the replica again.
+    An error has the least possible effect. Bad bytes make this replica lossy. A bad disk makes its
+    directory fail. After any other error the Opener calls `want_again`, to open the replica again
+    later.
     """
 
     def __init__(self, replicas: Replicas, want_again: Callable[[Key], None]) -> None:
         self._replicas = replicas
         self._want_again = want_again
-        #: The log ends of replicas that are opened again in this run: what is below was there.
+        #: Former log ends of replicas that are opened again in this run. A log must not end lower.
         self._ends: dict[Key, int] = {}
-        #: The first image's logs are open: what is opened from now on was written in this run.
+        #: The logs of the first image are open. A log that is opened later was written in this run.
         self.has_loaded = False
 
     async def open(self, topic: TopicImage, index: int, directory_id: bytes) -> Partition | None:
-        """Open a replica and hold it; None, and a reason kept, if that can't be."""
+        """Open a replica and hold it. Returns None if that fails; `unopened` has the reason."""
         partition = await self.make(topic, index, directory_id)
         if partition is not None:
             self._replicas.add(partition)
@@ -66,8 +67,10 @@ class Opener:
     async def make(
         self, topic: TopicImage, index: int, directory_id: bytes, *, salvage: bool = False
     ) -> Partition | None:
-        """Open a replica's log, and join it with a partition; None, and a reason kept, if that
-        can't be. `salvage`: of a corrupt log the good batches are kept, up to the first bad one.
+        """Open a replica's log, and return a partition with it.
+
+        Returns None if that fails; `unopened` has the reason. `salvage`: cut a corrupt log at its
+        first bad batch, and keep the batches before it.
         """
         key = (topic.id, index)
         replicas = self._replicas
@@ -83,11 +86,11 @@ class Opener:
             await replicas.files.make_room(
                 directory_id, path, topic.id, is_noted=is_noted, salvage=salvage
             )
-            # What is opened again was written in this very run: its end is yet to be synced.
+            # A log that is opened again was written in this very run: its end may not be synced.
             run = THIS_RUN if self.has_loaded else directory.run
             log, producers = await self._open_log(path, topic, index, run, salvage=salvage)
             if log.log_end_offset < self._ends.get(key, 0) and not salvage:
-                await log.note_corrupt()  # the next start does not know where it had ended
+                await log.note_corrupt()  # the next start would not know the former end
                 await log.close(clean=False)
                 raise LogCorruptError(
                     f"{path} ends at {log.log_end_offset}, and ended at {self._ends[key]} before"
@@ -107,7 +110,7 @@ class Opener:
         epoch_max = topic.partitions[index].leader_epoch
 
         def has_been(header: BatchHeader, _: Buffer) -> None:
-            """The CRC does not cover a batch's epoch; it is of a leader that the image knows."""
+            """Check a batch's epoch, which the CRC does not cover, against the image's."""
             if header.leader_epoch > epoch_max:
                 raise CorruptRecordError(f"the batch is of leader_epoch {header.leader_epoch}")
 
@@ -118,7 +121,7 @@ class Opener:
         disk = self._replicas.environment.disk
         log = await Log.open(disk, path, config, observer=producers, run=run, inspect=inspect)
         if log.last_epoch > epoch_max:
-            await log.note_corrupt()  # one day the image may know a leader of that epoch
+            await log.note_corrupt()  # a later image may have that epoch, and hide the fault
             await log.close(clean=False)
             raise LogCorruptError(
                 f"{path}: it ends in leader_epoch {log.last_epoch}, which never was"
@@ -144,13 +147,13 @@ class Opener:
         self._replicas.losses.found(key, name, str(error))
 
     async def close_to_open_again(self, partition: Partition) -> None:
-        """Close a replica whose disk is good; it must not end lower when it is open again."""
+        """Close a replica whose disk is good, and keep its end: it must not end lower later."""
         self._replicas.unopened[partition.key] = "it is being opened again"
         self._ends[partition.key] = partition.log.log_end_offset
         await partition.close(clean=False)
 
     def forget(self, key: Key) -> None:
-        """The replica is open, or is held no more."""
+        """Forget the reason and the end of a replica that is open now, or no longer held."""
         self._replicas.unopened.pop(key, None)
         self._ends.pop(key, None)
 
@@ -159,7 +162,7 @@ class Opener:
     async def open_inventory(
         self, directory_id: bytes, directory: LogDirectory, keys: Sequence[Key]
     ) -> None:
-        """Read which replicas were written in a directory, of those that the image places there."""
+        """Read which of the replicas that the image places in a directory were written there."""
         replicas = self._replicas
         placed = [
             key
@@ -184,7 +187,10 @@ class Opener:
                 await asyncio.sleep(RETRY_S)
 
     async def compare_with_inventory(self, partition: Partition) -> None:
-        """What was written and has no log is lost; what has a log was written."""
+        """Compare the log with the inventory: a written replica without a log is lossy.
+
+        A replica that has a log, and is not noted as written, is noted now.
+        """
         inventory = self._replicas.inventories[partition.directory_id]
         is_noted = partition.replica_log.is_noted = inventory.has(partition.key)
         if is_noted and not partition.log.has_segments:
@@ -195,6 +201,6 @@ class Opener:
                 await inventory.make_room()
                 await self._replicas.written(partition)
                 partition.replica_log.is_noted = True
-            except StorageError as error:  # else the next append notes it
+            except StorageError as error:  # if the disk is good, the next append notes it
                 if blames_disk(error):
                     self._replicas.directory_failed(partition.directory_id, str(error))

@@ -1,4 +1,4 @@
-"""Tells the producers of all partitions the time, and lets them forget the silent ones."""
+"""Advances the clock of the producer memory, and lets all partitions forget silent producers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 #: Ticks from one look at all partitions to the next.
 TICKS_PER_LOOK = 12
-#: Partitions that are looked at before others have their turn of the loop.
+#: Partitions that are looked at in one turn of the loop.
 LOOKS_IN_A_ROW_MAX = 64
 
 
@@ -31,7 +31,7 @@ class ProducerExpiry:
         self._tasks.spawn(self._run(), "producer expiry")
 
     async def stop(self) -> None:
-        """End it. Safe to call twice, and without a start."""
+        """Stop the clock. Safe to call twice, and without a start."""
         await self._tasks.end_all()
 
     async def _run(self) -> None:
@@ -45,7 +45,10 @@ class ProducerExpiry:
             await asyncio.sleep(TICK_MS / 1000)
 
     async def _look(self) -> None:
-        """Let every partition forget, and count again, without those that were closed."""
+        """Let every partition forget silent producers; then count the producers anew.
+
+        The new count leaves out partitions that were closed since.
+        """
         for number, partition in enumerate(self._replicas.all(), 1):
             for _ in range(0, len(partition.producers), FORGET_MAX):
                 if partition.producers.forget() < FORGET_MAX:

@@ -1,7 +1,7 @@
-"""Brings what this broker holds in line with the image: opened, given roles, closed, removed.
+"""Makes this broker's replicas match the image: opens them, gives roles, closes, removes.
 
-The image says which partitions are held and where. The Publisher calls `apply` with each image,
-one at a time and in order.
+The image says which partitions this broker holds, and in which directory. The Publisher calls
+`apply` with each image, one at a time and in order.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ log_line = structlog.get_logger(__name__)
 
 Item = TypeVar("Item")
 
-#: Logs that are opened, or change roles, at the same time.
+#: Logs that are opened, and replicas that change roles, at the same time.
 PARALLEL = 16
 
 
 class Reconciler:
-    """See the module. `fail` stops the broker."""
+    """Makes the replicas match the image: see the module. `fail` stops the broker."""
 
     def __init__(self, replicas: Replicas, fail: Callable[[str], None]) -> None:
         self.replicas = replicas
@@ -76,11 +76,13 @@ class Reconciler:
         self.checkpoints.start()
 
     async def apply(self, delta: MetadataDelta, image: MetadataImage) -> None:
-        """Carry out one image: what is removed first, then what changed. A topic that was deleted
-        and made again under its name needs the name of its directory.
+        """Carry out one image: removals first, then changes.
 
-        The first image of a newer generation removes nothing: what it does not know may be all
-        that is left of what the lost voters had decided.
+        The order matters for a topic that was deleted and made again with the same name: the new
+        one needs the name of the old one's directory.
+
+        The first image of a newer generation removes nothing. A replica that it does not know may
+        be the only remaining copy of records from before the disaster recovery.
         """
         async with self._changing:
             await self._apply(delta, image)
@@ -90,7 +92,7 @@ class Reconciler:
         if delta.generation:
             await replicas.on_generation(delta.generation)
             replicas.quorum_generation = delta.generation
-            replicas.files.keep_all()  # what was to go may be what this history counts on
+            replicas.files.keep_all()  # the new history may still need these directories
         replicas.image = image
         if delta.generation:
             await self._let_go()
@@ -99,14 +101,14 @@ class Reconciler:
             for index in range(len(topic.partitions)):
                 await self._drop((topic.id, index))
         await _each(self._changed(delta), self._reconcile)
-        if delta.brokers.changed:  # one that was fenced may be fit for an ISR now
+        if delta.brokers.changed:  # a broker that was fenced may be eligible for an ISR now
             for partition in replicas.all():
                 role = partition.role
                 if isinstance(role, LeaderReplica) and role.machine.wants_to_expand:
                     replicas.isr_wanted(partition)
 
     def _changed(self, delta: MetadataDelta) -> Iterable[Key]:
-        """Return the partitions that a change may concern, each once."""
+        """Return the partitions that a delta may concern, each once."""
         held = [partition.key for partition in self.replicas.all()]
         keys = dict.fromkeys(delta.topics.changed_partitions)
         for topic_id in delta.topics.changed_configs:
@@ -129,7 +131,7 @@ class Reconciler:
             await inventory.close()
 
     def _note_unclean(self) -> None:
-        """The stop of a directory with a log that was not closed durably was not clean."""
+        """Find the directories with a log that was not closed durably: their stop is not clean."""
         for partition in self.replicas.all():
             if partition.offline is not None:
                 self.unclean_directories.add(partition.directory_id)
@@ -155,7 +157,7 @@ class Reconciler:
             return
         is_led_elsewhere = state.leader not in (self._broker_id, NO_LEADER)
         if partition is not None and partition.damage.reason and is_led_elsewhere:
-            # It is repaired as a follower. Not without a leader: it may be the only copy.
+            # The log is repaired while another broker leads. Without one it may be the only copy.
             partition.take_offline("corrupt", partition.damage.reason)
         if partition is not None and partition.failure in ("broken", "replica"):
             if not await self._open_again(partition, topic, state):
@@ -180,17 +182,17 @@ class Reconciler:
                 may_follow=is_trusted,
             )
         except StorageError:
-            return  # a broken invariant: it is offline now, and was reported
+            return  # a broken invariant: the replica is offline now, and that was logged
         if changed:
             self.replicas.role_changed(partition)
 
     async def _open_again(
         self, failed: Partition, topic: TopicImage, state: PartitionImage
     ) -> bool:
-        """Open a replica again whose disk is good; False while it stays as it is.
+        """Open a failed replica again whose disk is good; return False if it stays as it is.
 
-        One that is to lead meanwhile asks for another leader, by the ISR keeper. Where nothing
-        else can be elected, it is opened again in its reign.
+        If the image makes it the leader, it stays, and the ISR keeper asks for another leader. If
+        the ISR has no other member, and the failure is "replica", it is opened again and leads on.
         """
         await self._follow(failed, topic, state)
         may_lead_on = failed.failure == "replica" and set(state.isr) <= {self._broker_id}
@@ -207,11 +209,13 @@ class Reconciler:
         return True
 
     def _went_offline(self, partition: Partition, failure: Failure, reason: str) -> None:
-        """A replica is out of use though its disk is good.
+        """Handle a replica that is offline though its disk is good, by its failure:
 
-        A corrupt one is told to the controller, and follows again once nothing counts on it. One
-        whose log must be opened again is opened soon; one whose invariant broke, with the next
-        image that gives the partition another leader.
+        * corrupt: the controller is told. When the image has it in neither ISR nor ELR, it is
+          repaired and follows again.
+        * replica: its log is opened again soon.
+        * broken: its log is opened again with the next image that gives the partition another
+          leader.
         """
         if failure == "replica":
             self._reopening.want(partition.key)
@@ -219,14 +223,14 @@ class Reconciler:
             self._repairs.found_corrupt(partition, reason)
 
     async def _reopen(self, keys: Sequence[Key]) -> None:
-        for key in keys:  # one by one: an image must not wait for all of them
+        for key in keys:  # the lock is taken for each key: an image must not wait for all of them
             async with self._changing:
                 await self._reconcile(key)
 
     # removal
 
     async def _drop(self, key: Key) -> None:
-        """Let go of a replica and remove its directory, renamed at once so the name is free."""
+        """Close a replica and remove its directory, which is renamed first to free its name."""
         self._forget(key)
         partition = self.replicas.find(*key)
         if partition is None:
@@ -236,7 +240,7 @@ class Reconciler:
         await self.replicas.files.remove(partition.directory_id, partition.name, partition.topic_id)
 
     async def _let_go(self) -> None:
-        """Close the replicas that the image does not place where they are; their files stay."""
+        """Close the replicas that the image places elsewhere or not at all; their files stay."""
         replicas = self.replicas
         held = {partition.key: partition for partition in replicas.all()}
         for key in dict.fromkeys((*held, *replicas.unopened)):
@@ -263,7 +267,8 @@ class Reconciler:
 async def _each(items: Iterable[Item], work: Callable[[Item], Awaitable[None]]) -> None:
     """Do the work on each item, at most PARALLEL at a time; the first error ends it.
 
-    Work that waits for nothing gives the loop a turn after so many items: there may be thousands.
+    Each worker gives the loop a turn between two items: there may be thousands, and the work may
+    wait for nothing.
     """
     held = list(items)
     queue = iter(held)

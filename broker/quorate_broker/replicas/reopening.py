@@ -1,7 +1,7 @@
-"""Replicas that are out of use though their disk is good: opened again, later and later.
+"""Opens replicas again that are offline though their disk is good, with growing delays.
 
-Their log met an error that is about one file, or about this process: too many open files, no room
-in the middle of a cut. Nothing is lost by that, so another try is all that is needed.
+The error was about one file, or about this process: too many open files, or no room in the middle
+of a cut. Nothing is lost, so it is enough to try again.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ DELAY_MAX_MS = 30_000
 
 
 class Reopening:
-    """Calls `reopen` with the keys that were wanted since, after a delay that grows while they
-    keep coming. `failed` is told if that itself fails.
+    """Collects keys, and calls `reopen` with them after a delay. The delay grows while keys keep
+    coming. `failed` is called if `reopen` raises.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class Reopening:
         self._is_stopped = False
 
     def want(self, key: Key) -> None:
-        """Open this one again soon."""
+        """Open a replica again soon."""
         if self._is_stopped:
             return
         self._wanted[key] = None
@@ -41,7 +41,7 @@ class Reopening:
             self._tasks.spawn(self._run(), "open replicas again")
 
     async def stop(self) -> None:
-        """Open nothing any more. Safe to call twice."""
+        """Stop opening replicas. Safe to call twice."""
         self._is_stopped = True
         await self._tasks.end_all()
 

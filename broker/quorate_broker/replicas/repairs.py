@@ -1,9 +1,9 @@
-"""Replicas with less than they had: told to the controller, then cut to what is good.
+"""Repairs of replicas that lost records: reported to the controller, then cut to the good part.
 
-1. The loss is found: when the log is opened, or while it is in use. It is noted on the disk.
-2. Heartbeats tell of it (Losses) until the controller counts on the replica no more.
+1. The loss is found, when the log is opened or while it is in use. It is noted on the disk.
+2. Heartbeats report it (Losses) until the image has the replica in neither ISR nor ELR.
 3. A corrupt log is salvaged: it is cut at its first bad batch.
-4. The replica follows like any other, and fetches what it lacks.
+4. The replica follows like any other, and fetches the records that it lacks.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ log_line = structlog.get_logger(__name__)
 
 
 class Repairs:
-    """See the module. `reconcile` gives a salvaged replica its role.
+    """Repairs lossy replicas: see the module. `reconcile` gives a salvaged replica its role.
 
-    `changing` is held while an image is carried out. A salvage reads the log as a whole, so it
-    runs in the background, one at a time, and images are carried out meanwhile.
+    The Reconciler holds `changing` while it carries out an image. A salvage reads the whole log,
+    so it runs in the background, one at a time, and does not delay images.
     """
 
     def __init__(
@@ -54,9 +54,9 @@ class Repairs:
         self._want_again = want_again
         self._fail = fail
         self._salvaging = asyncio.Lock()
-        #: Salvages that run or wait for their turn.
+        #: Replicas whose salvage runs or waits for its turn.
         self._salvages: dict[Key, None] = {}
-        #: Corrupt replicas that are being noted on the disk.
+        #: Corrupt replicas whose note is being written to the disk.
         self._notes: dict[Key, None] = {}
         self._salvage_tasks = Tasks(self._salvage_failed)
         self._note_tasks = Tasks(
@@ -64,7 +64,7 @@ class Repairs:
         )
 
     async def stop(self) -> None:
-        """Give up the salvages; wait for the notes. Safe to call twice."""
+        """Cancel the salvages and wait for the notes. Safe to call twice."""
         await self._salvage_tasks.end_all()
         await self._note_tasks.ended()
 
@@ -73,13 +73,13 @@ class Repairs:
     async def look_at(
         self, key: Key, partition: Partition | None, topic: TopicImage, state: PartitionImage
     ) -> None:
-        """Tell of a lossy replica while the controller counts on it; then let it follow again."""
+        """Report a lossy replica while it is in ISR or ELR; after that, let it follow again."""
         name = f"{topic.name}-{key[1]}"
         is_trusted = counts_on(state, self._replicas.broker_id)
         if partition is not None and partition.owed is not None:
             await self._look_at_what_is_owed(partition, state)
         if key in self._losses and is_trusted:
-            self._losses.on_found()  # the state is another one now: tell of this one
+            self._losses.on_found()  # the state changed: the report must name the new one
         elif key in self._losses:
             self._losses.settled(key)
             if partition is not None and partition.offline is None and partition.owed is None:
@@ -92,7 +92,7 @@ class Repairs:
                 self._salvage_tasks.spawn(self._salvage(key), "salvage a replica")
 
     async def _forget_loss(self, partition: Partition) -> None:
-        """The controller knows: what was lost is not to be told again at the next start."""
+        """Remove the note of a loss that the controller knows, so that it is not reported again."""
         try:
             if not partition.log.has_segments:
                 await self._replicas.inventories[partition.directory_id].forget(partition.key)
@@ -102,7 +102,7 @@ class Repairs:
             self._replicas.done_without(partition, "loss_not_forgotten", error)
 
     async def _look_at_what_is_owed(self, partition: Partition, state: PartitionImage) -> None:
-        """A repaired follower may have been taken into the ISR for what it had before."""
+        """Check a repaired follower: the ISR may have it because of its log before the loss."""
         assert partition.owed is not None
         epoch, end = partition.owed
         is_trusted = counts_on(state, self._replicas.broker_id)
@@ -114,7 +114,10 @@ class Repairs:
             self._losses.found(partition.key, partition.name, reason)
 
     async def accept_start(self, partition: Partition) -> None:
-        """It was elected with what it has: the loss was told, and is not to be told again."""
+        """Accept the log's new start: the replica was elected after its loss was reported.
+
+        The next start must not report it again.
+        """
         try:
             await partition.log.accept_start()
         except StorageError as error:
@@ -123,9 +126,10 @@ class Repairs:
     # found corrupt in use
 
     def found_corrupt(self, partition: Partition, reason: str) -> None:
-        """Note on the disk that a replica is corrupt, and then tell of it.
+        """Note on the disk that a replica is corrupt, and then report it.
 
-        Told first, it could be forgotten by a crash: see Log.note_corrupt.
+        If it were reported first, a crash before the note would let the next start trust the log:
+        see Log.note_corrupt.
         """
         self._losses.corrupt[partition.key] = partition.owed
         self._notes[partition.key] = None
@@ -137,7 +141,7 @@ class Repairs:
                 await asyncio.wait([partition.damage.noting])
             try:
                 await partition.log.note_corrupt()
-            except StorageError as error:  # told all the same: nothing may count on it
+            except StorageError as error:  # it is reported anyway: it must leave ISR and ELR
                 log_line.error("corruption_not_noted", partition=partition.name, reason=str(error))
                 if blames_disk(error):
                     self._replicas.directory_failed(partition.directory_id, str(error))
@@ -150,7 +154,7 @@ class Repairs:
     # salvage
 
     async def _salvage(self, key: Key) -> None:
-        """Keep what is good of a corrupt replica that nothing counts on, and let it follow."""
+        """Cut a corrupt replica that is in neither ISR nor ELR, and let it follow."""
         try:
             async with self._salvaging:
                 async with self._changing:
@@ -169,7 +173,7 @@ class Repairs:
                     now = self._to_salvage(key)
                     if now is None or now[1] != directory_id or self._replicas.find(*key):
                         await partition.close(clean=False)
-                        return  # it went elsewhere, or is counted on again: the image decides
+                        return  # the image moved it, opened it, or has it in ISR or ELR again
                     await self._salvaged(partition)
         finally:
             del self._salvages[key]

@@ -1,7 +1,7 @@
-"""The replicas that this broker holds: found by their partition, on the directories that work.
+"""The replicas that this broker holds, by partition, and the log directories that hold them.
 
-The Reconciler opens, changes and removes them as the image says. Whatever must know about roles
-(the fetchers, the ISR keeper) is a RoleListener.
+The Reconciler opens, changes and removes them as the image says. A component that must know of
+roles (the fetchers, the ISR keeper) is a RoleListener.
 """
 
 from __future__ import annotations
@@ -39,24 +39,24 @@ log_line = structlog.get_logger(__name__)
 
 
 class RoleListener(Protocol):
-    """Follows which partitions lead, follow and go. Called in the loop; must not wait."""
+    """A listener to changes of roles. Its methods are called in the loop, and must not wait."""
 
     def role_changed(self, partition: Partition) -> None:
-        """It leads, follows (another leader or leader_epoch) or does neither now."""
+        """Take note that a partition leads, follows another leader or epoch, or has no role."""
 
     def removed(self, partition: Partition) -> None:
-        """It is no longer held here."""
+        """Take note that a partition is no longer held here."""
 
     def isr_wanted(self, partition: Partition) -> None:
-        """Its ISR should be looked at soon."""
+        """Take note that a partition's ISR should be looked at soon."""
 
 
 class Replicas:
-    """See the module. It is the PartitionHost of its partitions.
+    """The replicas that this broker holds. It is the PartitionHost of its partitions.
 
-    Lifecycle sets `directories` and `quorum_generation` before the logs are opened, and a
-    registration with an epoch once it is applied and the run file says so: before that nothing
-    leads, fetches or appends.
+    Lifecycle sets `directories` and `quorum_generation` before the logs are opened. It sets a
+    registration with an epoch when the image has it and the run file says that this run began.
+    Before that no replica leads, fetches or appends.
     """
 
     def __init__(
@@ -69,29 +69,31 @@ class Replicas:
         self.config = config
         self.environment = environment
         self.client = client
-        #: As the Reconciler carries it out.
+        #: The image that the Reconciler carries out.
         self.image: MetadataImage = EMPTY
-        #: Of this run, with an epoch once its image has passed it and the run has begun.
+        #: The registration of this run. It has an epoch when the image has reached it and the run
+        #: has begun.
         self.registration = registration
-        #: Of `image`; what is written names it.
+        #: The generation of `image`. Each partition.metadata that this broker writes names it.
         self.quorum_generation = client.quorum_generation
-        #: Called before an image of another generation is carried out: it must survive a crash.
+        #: Called before an image of another generation is carried out; it stores the generation
+        #: durably.
         self.on_generation: Callable[[int], Awaitable[None]] = _ignore_generation
-        #: By directory id.
+        #: The working log directories, by directory id.
         self.directories: dict[bytes, LogDirectory] = {}
-        #: Directories that failed since the start, and why (reported by heartbeat).
+        #: Directories that failed since the start, with the reason. Heartbeats report them.
         self.failed_directories: dict[bytes, str] = {}
-        #: Called when a directory fails; lifecycle's.
+        #: Called when a directory fails. Lifecycle sets it.
         self.on_directory_failed: Callable[[bytes, str], None] = _ignore_directory
-        #: Called when a replica goes offline though its disk is good; the Reconciler's.
+        #: Called when a replica goes offline though its disk is good. The Reconciler sets it.
         self.on_offline: Callable[[Partition, Failure, str], None] = _ignore_offline
         self.files = ReplicaFiles(self)
-        #: Which replicas were ever written, by directory id.
+        #: By directory id: the inventory of the replicas that were ever written there.
         self.inventories: dict[bytes, Inventory] = {}
         self.losses = Losses()
-        #: Held, but their logs did not open, and why.
+        #: Replicas that the image places here and whose logs did not open, with the reason.
         self.unopened: dict[Key, str] = {}
-        #: Shared by all partitions; its clock is told by ProducerExpiry.
+        #: Shared by all partitions. ProducerExpiry advances its clock.
         self.producer_memory = ProducerMemory(config)
         #: See ReplicaHost.
         self.append_turns = Turns(APPEND_UNITS_A_TURN)
@@ -102,7 +104,7 @@ class Replicas:
     # what is held
 
     def get(self, topic_id: bytes, partition: int) -> Partition:
-        """Return a partition held here, offline ones too.
+        """Return a partition that is held here; it may be offline.
 
         Raises UnknownTopicError, NotLeaderError (hint_of names the leader), StorageError.
         """
@@ -131,7 +133,7 @@ class Replicas:
 
     @property
     def held(self) -> int:
-        """How many partitions are held and open here."""
+        """The number of partitions that are held and open here."""
         return len(self._partitions)
 
     def all(self) -> Iterable[Partition]:
@@ -139,13 +141,13 @@ class Replicas:
         return tuple(self._partitions.values())
 
     def is_held(self, partition: Partition) -> bool:
-        """Whether it is this object that is held, and not another one opened since."""
+        """Return whether this very object is held, and not one that was opened later."""
         return self._partitions.get(partition.key) is partition
 
     def replica_end(self, topic_id: bytes, partition: int) -> tuple[int, int]:
-        """Return (last_epoch, log_end_offset) for an election that looks at ends.
+        """Return (last_epoch, log_end_offset), for a lossy election that compares log ends.
 
-        Raises what get() raises, and StorageError if the replica is offline.
+        Raises the errors of get(), and StorageError if the replica is offline.
         """
         found = self.get(topic_id, partition)
         if found.offline is not None:
@@ -153,7 +155,7 @@ class Replicas:
         return found.log.last_epoch, found.log.log_end_offset
 
     def subscribe(self, listener: RoleListener) -> None:
-        """Tell `listener` of every role from now on, and of those that there are."""
+        """Tell `listener` of the current roles, and of every change from now on."""
         self._listeners.append(listener)
         for partition in self.all():
             listener.role_changed(partition)
@@ -170,12 +172,12 @@ class Replicas:
 
     @property
     def fenced(self) -> bool:
-        """Whether this broker, as it sees itself, must not lead."""
+        """Whether this broker must not lead, as far as its own image says."""
         broker = self.image.brokers.get(self.broker_id)
         return broker is None or broker.fenced or broker.epoch != self.registration.broker_epoch
 
     def eligible_epoch(self, partition: Partition, broker_id: int) -> int:
-        """Return the broker_epoch of a broker that may be in the ISR, -1 if it may not."""
+        """Return the broker_epoch of a broker that may be in the ISR; -1 if it may not."""
         state = self.image.partition(*partition.key)
         if state is None or not self.image.is_eligible(state, broker_id):
             return -1
@@ -192,7 +194,7 @@ class Replicas:
         return config
 
     def forget_config(self, topic_id: bytes) -> None:
-        """The topic's configuration changed; b"": that of the cluster, and so of every topic."""
+        """Drop a topic's cached configuration; b"": the cluster's changed, so drop all."""
         if topic_id:
             self._configs.pop(topic_id, None)
         else:
@@ -201,21 +203,21 @@ class Replicas:
     # changes
 
     def add(self, partition: Partition) -> None:
-        """Hold an open replica; in place of the one that was held before, if there was one."""
+        """Hold an open replica. It replaces the one of the same partition, if there was one."""
         self._partitions[partition.key] = partition
 
     def forget(self, partition: Partition) -> None:
-        """Hold a replica no more."""
+        """Stop holding a replica."""
         del self._partitions[partition.key]
 
     async def close(self, partition: Partition) -> None:
-        """Close a replica and hold it no more; its directory stays."""
+        """Close a replica and stop holding it; its directory stays."""
         self.forget(partition)
         await partition.close(clean=False)
         self.removed(partition)
 
     def removed(self, partition: Partition) -> None:
-        """Tell the listeners that a replica is held no more."""
+        """Tell the listeners that a replica is no longer held."""
         for listener in self._listeners:
             listener.removed(partition)
 
@@ -227,14 +229,14 @@ class Replicas:
     # PartitionHost
 
     async def prepare(self, replica: Replica, *, is_noted: bool) -> None:
-        """Make the replica's directory with the file that says whose it is."""
+        """Make the replica's directory with the file that names its owner."""
         path = f"{self.directories[replica.directory_id].path}/{replica.name}"
         await self.files.make(path, replica.topic_id)
         if not is_noted:
             await self.inventories[replica.directory_id].make_room()
 
     async def written(self, replica: Replica) -> None:
-        """Remember, outside its directory, that the replica was written."""
+        """Note in the inventory that the replica was written."""
         await self.inventories[replica.directory_id].note(replica.key)
 
     def isr_wanted(self, partition: Partition) -> None:
@@ -242,7 +244,7 @@ class Replicas:
             listener.isr_wanted(partition)
 
     def failed(self, partition: Partition, failure: Failure, reason: str) -> None:
-        """A replica went offline; a bad disk takes its whole directory with it."""
+        """Tell the listeners that a replica is offline; after a disk error its directory fails."""
         self.role_changed(partition)
         if failure == "storage":
             self.directory_failed(partition.directory_id, reason)
@@ -250,7 +252,7 @@ class Replicas:
             self.on_offline(partition, failure, reason)
 
     def directory_failed(self, directory_id: bytes, reason: str) -> None:
-        """A log directory's disk failed: all replicas on it are offline from now on."""
+        """Take all replicas on a log directory offline: its disk failed."""
         if directory_id in self.failed_directories or directory_id not in self.directories:
             return
         self.failed_directories[directory_id] = reason
@@ -262,7 +264,9 @@ class Replicas:
         self.on_directory_failed(directory_id, reason)
 
     def done_without(self, partition: Partition, event: str, error: OSError | StorageError) -> None:
-        """Log what was not written of a replica, and costs it nothing; a bad disk fails."""
+        """Log a failed write that the replica can do without. After a disk error its directory
+        fails.
+        """
         if blames_disk(error):
             self.directory_failed(partition.directory_id, str(error))
         else:
@@ -270,12 +274,12 @@ class Replicas:
 
 
 async def _ignore_generation(generation: int) -> None:
-    """No listener yet."""
+    """Do nothing: there is no listener yet."""
 
 
 def _ignore_directory(directory_id: bytes, reason: str) -> None:
-    """No listener yet; failed_directories keeps it."""
+    """Do nothing: there is no listener yet, and failed_directories has the reason."""
 
 
 def _ignore_offline(partition: Partition, failure: Failure, reason: str) -> None:
-    """No listener yet: nothing is open."""
+    """Do nothing: there is no listener yet, and no replica is open."""

@@ -1,9 +1,9 @@
-"""The follower's side of replication: one stream to each broker that leads what is followed here.
+"""The follower's side of replication: one stream to each broker that leads followed partitions.
 
-A stream carries all partitions that the two brokers share. What comes is handed to each partition
-(followed.py), whose new position is named in the next request. A stream that breaks or falls
-silent is built again after a short pause, with a higher stream_number, and all partitions are
-named anew.
+A stream carries all partitions that the two brokers share. The fetcher hands each answer to its
+partition (followed.py), and the next request names the partition's new position. When a stream
+breaks or is silent for too long, the fetcher opens a new one after a short pause, with a higher
+stream_number, and names all partitions again.
 """
 
 from __future__ import annotations
@@ -36,13 +36,14 @@ if TYPE_CHECKING:
 
 log_line = structlog.get_logger(__name__)
 
-#: Between two streams to one leader, and before a partition that was refused is named again.
+#: Pause between two streams to one leader, and before a refused partition is named again.
 BACKOFF_MS_MIN, BACKOFF_MS_MAX = 50, 200
-#: How long a stream that carries nothing more waits until its last request is taken.
+#: How long a stream without partitions waits until its last request is taken.
 LEAVE_MAX_S = 0.5
-#: Frames come at least every replica.fetch.wait.max.ms; so many of those without one is silence.
+#: A frame comes at least every replica.fetch.wait.max.ms. After this many of these intervals
+#: without a frame, the stream counts as silent.
 SILENT_WAITS = 8
-#: Partitions that one request names, and that one turn of the loop begins to follow.
+#: Partitions that one request names at most, and that one turn of the loop begins to follow.
 NAMED_MAX = 500
 
 
@@ -55,14 +56,14 @@ class Fetchers:
         self._streams: dict[int, LeaderStream] = {}
         self._leaders: dict[Key, int] = {}
         self._stream_number = 0
-        #: Streams that carry nothing more, and have not ended yet.
+        #: Streams that carry no partition any more, and have not ended yet.
         self._leaving: list[LeaderStream] = []
         self._stopping = False
 
     # RoleListener
 
     def role_changed(self, partition: Partition) -> None:
-        """Follow it on the stream of its current leader, from its current position."""
+        """Put a partition on the stream to its current leader; remove one that does not follow."""
         if partition.follower is None or self._stopping:
             self.removed(partition)
             return
@@ -86,12 +87,12 @@ class Fetchers:
                 self._leaving = [one for one in (*self._leaving, stream) if not one.has_ended]
 
     def isr_wanted(self, partition: Partition) -> None:
-        """A leader's affair."""
+        """Do nothing: only a leader has an ISR to look at."""
 
     # for the streams
 
     def next_stream_number(self) -> int:
-        """Return a number above all before; leaders drop what comes from a lower one."""
+        """Return a number above all earlier ones. A leader refuses a stream with a lower number."""
         self._stream_number += 1
         return self._stream_number
 
@@ -100,7 +101,7 @@ class Fetchers:
         return chance.uniform(BACKOFF_MS_MIN, BACKOFF_MS_MAX) / 1000
 
     async def stop(self) -> None:
-        """End every stream; what is being written is finished. Safe to call twice."""
+        """End every stream; a write under way is finished. Safe to call twice."""
         self._stopping = True
         streams = [*self._leaving, *self._streams.values()]
         for stream in self._streams.values():
@@ -112,7 +113,7 @@ class Fetchers:
 
 
 class LeaderStream:
-    """The stream to one leader, built again for good until it carries nothing."""
+    """The stream to one leader. It is opened again and again until it carries no partition."""
 
     def __init__(self, fetchers: Fetchers, leader: int) -> None:
         self.leader = leader
@@ -120,13 +121,13 @@ class LeaderStream:
         self._replicas = fetchers.replicas
         self._config = fetchers.replicas.config
         self._followed: dict[Key, Followed] = {}
-        #: Positions for the next request, and partitions to leave out from now on.
+        #: Positions for the next request, and partitions that the leader must stop sending.
         self._named: dict[Key, ReplicaFetchPartition] = {}
         self._forgotten: dict[Key, None] = {}
         self._changed = asyncio.Event()
-        #: The leader has every request that says what is carried no more.
+        #: Set when every request with a `forgotten` partition is sent.
         self._all_told = asyncio.Event()
-        #: Bytes that came and are not written yet.
+        #: Bytes that were received and are not written yet.
         self._bytes_held = 0
         self._written = asyncio.Event()
         self._is_open = False
@@ -146,7 +147,7 @@ class LeaderStream:
         self._running = self._tasks.spawn(self._run(), f"replicate from {self.leader}")
 
     def leave(self) -> None:
-        """End it once the leader was told what it carries no more."""
+        """End the stream when the leader knows that it carries no partition any more."""
         if self._is_open:
             self._tasks.spawn(self._leave(), f"leave {self.leader}")
         else:
@@ -162,19 +163,19 @@ class LeaderStream:
             self.cancel()
 
     def cancel(self) -> None:
-        """End it now; what is being written is finished."""
-        self._is_open = False  # the leader hears no more of what is carried
+        """End the stream now; a write under way is finished."""
+        self._is_open = False  # no further request is sent
         for key in list(self._followed):
             self.remove(key)
         if self._running is not None:
             self._tasks.cancel(self._running)
 
     async def ended(self) -> None:
-        """Return when nothing of it is under way any more."""
+        """Wait until all tasks of the stream have ended."""
         await self._tasks.ended()
 
     def add(self, partition: Partition) -> None:
-        """Carry a partition, or name it anew because its leader_epoch changed."""
+        """Carry a partition, or name it again because its leader_epoch changed."""
         followed = self._followed.get(partition.key)
         if followed is None or followed.partition is not partition:
             followed = self._followed[partition.key] = Followed(
@@ -188,7 +189,7 @@ class LeaderStream:
         followed.name()
 
     def remove(self, key: Key) -> None:
-        """Carry it no more. What is being written of it is finished, what waits is dropped."""
+        """Stop carrying a partition: a write under way is finished, waiting answers are dropped."""
         followed = self._followed.pop(key, None)
         self._named.pop(key, None)
         if followed is None:
@@ -201,7 +202,7 @@ class LeaderStream:
     # the stream
 
     async def _run(self) -> None:
-        """Keep a stream open for good."""
+        """Keep a stream open until this task is cancelled."""
         while True:
             endpoint = self._replicas.endpoint_of(self.leader)
             if endpoint and self._replicas.registration.is_known:
@@ -219,7 +220,7 @@ class LeaderStream:
             await asyncio.sleep(self._fetchers.backoff_s())
 
     async def _session(self, endpoint: str) -> None:
-        """One stream, from its opening to its end."""
+        """Run one stream, from its opening to its end."""
         loop = asyncio.get_running_loop()
         silence = SILENT_WAITS * self._config.replica_fetch_wait_max_ms / 1000
         connection = self._replicas.environment.network.connect(endpoint, purpose="data")
@@ -237,7 +238,7 @@ class LeaderStream:
             await connection.close()
 
     async def _begin(self) -> None:
-        """A new stream knows nothing: every partition is named when it can be."""
+        """Name every partition again: the leader knows nothing of a new stream."""
         self._is_open = True
         self._broker_epoch = self._replicas.registration.broker_epoch
         self._named.clear()
@@ -248,7 +249,7 @@ class LeaderStream:
                 await asyncio.sleep(0)
 
     async def _requests(self) -> AsyncIterator[ReplicaFetchRequest]:
-        """Yield what changed as soon as something has, and at least every max_wait_ms."""
+        """Yield a request as soon as something changed, and at least every max_wait_ms."""
         loop = asyncio.get_running_loop()
         wait_ms = self._config.replica_fetch_wait_max_ms
         number = 0
@@ -273,7 +274,7 @@ class LeaderStream:
             )
             opened = None
             if not self._forgotten:
-                self._all_told.set()  # the request before was taken
+                self._all_told.set()  # the generator goes on when the last request was taken
             if self._named or self._forgotten:
                 continue
             timer = loop.call_later(wait_ms / 1000, self._changed.set)
@@ -309,7 +310,7 @@ class LeaderStream:
                 self._bytes_held += len(batches)
 
     async def _room(self) -> None:
-        """Read no further while too much waits to be written."""
+        """Wait while too many received bytes are not written yet."""
         while self._bytes_held > self._config.replica_queued_max_bytes:
             self._written.clear()
             await self._written.wait()
@@ -317,13 +318,13 @@ class LeaderStream:
     # for the partitions
 
     def _name(self, partition: Partition, position: FetchPosition) -> None:
-        """Say in the next request where a partition stands."""
+        """Name a partition's position in the next request."""
         self._forgotten.pop(partition.key, None)
         self._named[partition.key] = _wire(partition, position)
         self._changed.set()
 
     def _let_go(self, size: int) -> None:
-        """So many bytes were written or dropped."""
+        """Release `size` received bytes that were written or dropped."""
         self._bytes_held -= size
         self._written.set()
 

@@ -1,4 +1,4 @@
-"""One partition on the stream from its leader: what the leader's answers ask for, in order."""
+"""One partition on the stream from its leader: it carries out the leader's answers in order."""
 
 from __future__ import annotations
 
@@ -20,20 +20,21 @@ if TYPE_CHECKING:
 
 log_line = structlog.get_logger(__name__)
 
-#: Before a leader is asked again for a batch that did not pass its CRC.
+#: Pause before a leader is asked again for a batch that did not pass its CRC.
 CORRUPT_RETRY_S = 1.0
-#: Answers for one partition that wait for the one before; an honest leader sends far fewer.
+#: Answers for one partition that may wait to be carried out. A correct leader sends far fewer.
 PENDING_MAX = 1000
 
 
 class Followed:
     """One partition on a stream, for as long as the stream carries it.
 
-    The answers that came are carried out one after the other. When none is left, the position is
-    named, which acknowledges what was written and asks for more. So a partition that is slow to
-    write holds up no other.
+    It carries out the answers one after the other. When none is left, it names its position: that
+    acknowledges the written records, and asks for more. So a partition that is slow to write does
+    not delay the others.
 
-    `named` is called with each position, `written` with the bytes that need no memory any more.
+    `named` is called with each position, `written` with the number of bytes that were written or
+    dropped.
     """
 
     def __init__(
@@ -55,13 +56,13 @@ class Followed:
         self._is_carried = True
         self._is_working = False
         self._pending: deque[tuple[ReplicaFetched, memoryview]] = deque()
-        #: It is to be named again when what is pending is done.
+        #: The position must be named when all pending answers are done.
         self._must_name = False
-        #: As last named on this stream, until that is answered.
+        #: The position that was last named on this stream; None when it is answered.
         self._position: FetchPosition | None = None
 
     def begin_stream(self) -> None:
-        """A new stream knows no position, and answers none that was named before."""
+        """Name the position again, on a new stream, which knows no earlier one."""
         self._position = None
         self.name()
 
@@ -71,14 +72,14 @@ class Followed:
         self._work_soon()
 
     def take(self, fetched: ReplicaFetched, batches: memoryview) -> None:
-        """Carry out an answer, after those that came before it."""
+        """Carry out an answer, after the earlier ones."""
         if len(self._pending) >= PENDING_MAX:
             raise InvalidRequestError(f"{self.partition.name}: answers pile up")
         self._pending.append((fetched, batches))
         self._work_soon()
 
     def drop(self) -> None:
-        """The stream carries it no more. What is being written is finished, the rest dropped."""
+        """Leave the stream: a write under way is finished, waiting answers are dropped."""
         self._is_carried = False
         self._written(sum(len(batches) for _, batches in self._pending))
         self._pending.clear()
@@ -115,13 +116,16 @@ class Followed:
             log_line.info(
                 "not replicated", partition=self.partition.name, reason=refused, repeats=True
             )
-            # A bad batch is the same again, until another leads or repairs it.
+            # A bad batch comes again, until another broker leads or the leader's log is repaired.
             await asyncio.sleep(CORRUPT_RETRY_S if follower.was_corrupt else self._backoff_s())
         if refused is not None or not is_bare:
             self._must_name = True
 
     def _is_answer(self, fetched: ReplicaFetched) -> bool:
-        """Tell an answer to what was named last from one that comes too late to matter."""
+        """Return whether the answer is for the position that was named last.
+
+        An answer for an older position is ignored.
+        """
         named = self._position
         return named is not None and (fetched.leader_epoch, fetched.base_offset) == (
             named.leader_epoch,
@@ -132,7 +136,7 @@ class Followed:
         """Name the current position, if the stream's leader still leads."""
         follower = self.partition.follower
         if follower is None:
-            return  # it is named when it has its next role
+            return  # the position is named when the partition follows again
         try:
             position = await follower.fetch_position()
         except TryAgainError as error:

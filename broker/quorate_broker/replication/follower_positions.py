@@ -1,9 +1,9 @@
-"""Where one follower stands in each partition, and what is sent to it next.
+"""The positions of one follower in its partitions, and the frames that are sent to it.
 
-A position is an acknowledgement, and leave to send what follows. What was sent is not sent again,
-and nothing after it, until the follower names the partition again: so at most one chunk of each
-partition is under way, and a follower that is slow with one of them holds up no other. Bytes go
-from the log into the frame as they are.
+A position acknowledges all below it, and permits the leader to send the next chunk. After a chunk
+the leader sends no further one of that partition until the follower names the partition again. So
+at most one chunk of each partition is under way, and a partition that is slow on the follower does
+not delay the others. Bytes go from the log into the frame unchanged.
 """
 
 from __future__ import annotations
@@ -28,27 +28,27 @@ if TYPE_CHECKING:
     from quorate_broker.replicas.replicas import Replicas
     from quorate_broker.v1.replica_pb2 import ReplicaFetchPartition
 
-#: A frame is sent when so much is ready: messages of this size cost least per byte.
+#: The size of a frame; messages of this size cost least per byte.
 FRAME_BYTES = 1 << 20
-#: A partition's share of a turn, however many have something.
+#: The least chunk of a partition, however many partitions have something to send.
 CHUNK_BYTES_MIN = 64 << 10
-#: A higher high watermark without batches waits so long for batches to ride with.
+#: A new high watermark waits at most this long for a frame with batches.
 HIGH_WATERMARK_LINGER_MS = 5
 READS_MAX = 64  # of one session, at the same time
 
 
 @dataclass(slots=True)
 class _Position:
-    """Where a follower stands in one partition; replaced when it is named again."""
+    """A follower's position in one partition. It is replaced when the follower names it again."""
 
     partition: Partition
     leader: LeaderReplica
     offset: int
-    #: What the follower knows, by its own word or by ours.
+    #: The bounds that the follower knows: it named them, or this leader has sent them.
     high_watermark: int
     log_start_offset: int
     unwatch: Callable[[], None]
-    #: Batches are being read or were sent: nothing more until it is named again.
+    #: Batches are being read or were sent: nothing more is read until the position is named again.
     is_sent: bool = False
     bytes_out: int = 0
 
@@ -56,7 +56,7 @@ class _Position:
 class FollowerPositions:
     """The partitions of one follower's stream.
 
-    `failed` is told of a read that ended in a defect. `changed` is set when there is something
+    `failed` is called with the defect that ended a read. `changed` is set when there is something
     new to look at, `taken` when a frame took the answers that were ready.
     """
 
@@ -64,31 +64,32 @@ class FollowerPositions:
         self._replicas = replicas
         self.changed = asyncio.Event()
         self.taken = asyncio.Event()
-        #: Bytes that may be under way, as the follower has room for them.
+        #: Bytes that the follower has room for.
         self.bytes_max = FRAME_BYTES
-        #: When high watermarks that wait for batches leave without; None: none waits.
+        #: High watermarks wait for a frame with batches until this time; then they are sent alone.
+        #: None: no high watermark waits.
         self.linger_until: float | None = None
-        #: Refusals and divergences, which go out with the next frame.
+        #: Refusals and divergences for the next frame.
         self.answers: list[ReplicaFetched] = []
         self._positions: dict[Key, _Position] = {}
-        #: Partitions to look at, in turn; a dict, for it is ordered and holds each once.
+        #: Partitions to look at, in turn. A dict, because it is ordered and holds each key once.
         self._due: dict[Key, None] = {}
-        #: Answers with batches.
+        #: Answers with batches, for the next frames.
         self._ready: list[tuple[_Position, ReplicaFetched, bytes]] = []
         self._reads = Tasks(lambda _, defect: failed(defect))
         #: Bytes read or sent that the follower has not acknowledged.
         self._bytes_out = 0
 
     async def close(self) -> None:
-        """Let go of every partition and end the reads."""
+        """Forget every partition and end the reads."""
         for key in list(self._positions):
             self.forget(key)
         await self._reads.end_all()
 
-    # what the follower says
+    # requests of the follower
 
     def name(self, stream: ReplicaStream, named: ReplicaFetchPartition, now_ms: int) -> None:
-        """Take a position; what is wrong with it is the answer."""
+        """Take a position; if it is refused or diverges, add an answer that says so."""
         key = (named.topic_id, named.partition)
         self.forget(key)
         try:
@@ -133,10 +134,10 @@ class FollowerPositions:
             self._bytes_out -= position.bytes_out
             self._due.pop(key, None)
 
-    # what is sent
+    # frames to the follower
 
     def is_due(self, now: float) -> bool:
-        """Whether there is something to send: news, or a high watermark that waited long enough."""
+        """Whether a frame is due: an answer is ready, or a high watermark waited long enough."""
         has_lingered = self.linger_until is not None and now >= self.linger_until
         return bool(self.answers or self._ready) or has_lingered
 
@@ -145,7 +146,7 @@ class FollowerPositions:
         self.changed.set()
 
     async def look(self) -> None:
-        """Look at the partitions to which something happened, some in each turn of the loop."""
+        """Look at the partitions that are due, some in each turn of the loop."""
         share = max(CHUNK_BYTES_MIN, min(FRAME_BYTES, self.bytes_max // max(1, len(self._due))))
         for count, key in enumerate(list(self._due), 1):
             if count % PARTITIONS_A_TURN == 0:
@@ -157,7 +158,7 @@ class FollowerPositions:
                 continue
             elif position.partition.log_end_offset > position.offset:
                 if self._bytes_out >= 2 * self.bytes_max or len(self._reads) >= READS_MAX:
-                    continue  # stays due: there is room again when the follower acknowledges
+                    continue  # it stays due: an acknowledgement or the end of a read makes room
                 self._due.pop(key, None)
                 self._start_read(key, position, share)
             elif self._has_new_bounds(position):
@@ -168,7 +169,7 @@ class FollowerPositions:
                 self._due.pop(key, None)
 
     def _lost(self, key: Key, position: _Position) -> bool:
-        """Tell the follower if the reign is over in which it named the position."""
+        """Return whether the position's reign is over; if so, forget it and tell the follower."""
         partition = position.partition
         if not position.leader.is_over:
             return False
@@ -190,11 +191,12 @@ class FollowerPositions:
     def _start_read(self, key: Key, position: _Position, bytes_max: int) -> None:
         position.is_sent = True
         read = self._reads.spawn(self._read(key, position, bytes_max), "replica read")
-        # Not sooner: a partition that waits for one of READS_MAX would look in vain, and stay.
+        # When the read has ended, and not before: a partition that waits for one of READS_MAX
+        # would find no room, and stay due without another look.
         read.add_done_callback(lambda _: self.changed.set())
 
     async def _read(self, key: Key, position: _Position, bytes_max: int) -> None:
-        """Read what follows a position; a cold disk delays this partition only."""
+        """Read the batches at a position. A slow disk delays only this partition."""
         partition = position.partition
         try:
             batches = await position.leader.read_for_follower(position.offset, bytes_max=bytes_max)
@@ -209,7 +211,7 @@ class FollowerPositions:
             return
         if not batches:
             position.is_sent = False
-            self._due[key] = None  # removed under the read: the next look tells more
+            self._due[key] = None  # nothing was read: the next look finds out why
             return
         position.bytes_out = len(batches)
         self._bytes_out += len(batches)
@@ -218,7 +220,7 @@ class FollowerPositions:
         self._ready.append((position, answer, batches))
 
     def frame(self, request_number: int) -> Frame[ReplicaFetchHeader]:
-        """Return what is ready as one frame of about FRAME_BYTES."""
+        """Return the answers that are ready, as one frame of about FRAME_BYTES."""
         header = ReplicaFetchHeader(request_number=request_number)
         header.partitions.extend(self.answers)
         self.answers.clear()
@@ -227,7 +229,7 @@ class FollowerPositions:
         size = taken = 0
         for position, answer, batches in self._ready:
             if self._positions.get((answer.topic_id, answer.partition)) is not position:
-                taken += 1  # named again, or forgotten, since it was read
+                taken += 1  # the partition was named again, or forgotten, after the read
                 continue
             if size and size + len(batches) > FRAME_BYTES:
                 break
@@ -240,7 +242,7 @@ class FollowerPositions:
         return Frame(header, tuple(pieces))
 
     def _add_bounds(self, header: ReplicaFetchHeader) -> None:
-        """Add the high watermarks that wait for a frame to ride with."""
+        """Add the high watermarks that wait for a frame."""
         self.linger_until = None
         for key in list(self._due):
             position = self._positions.get(key)

@@ -1,8 +1,8 @@
-"""Keeps the ISRs of the partitions that this broker leads true, by asking the controller.
+"""The ISR keeper: proposes changes of the ISRs of led partitions to the controller.
 
-The keeper looks at every led partition now and then, and at once at one whose follower has caught
-up. The Leader machine decides what to ask; the keeper groups the proposals, sends them, and hands
-the answers back. A proposal without an answer that decides is asked again.
+The keeper looks at every led partition at an interval, and at once when a follower has caught up.
+The Leader machine decides what to propose. The keeper groups the proposals, sends them, and hands
+the answers back. It sends a proposal again if no answer decides it.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ if TYPE_CHECKING:
 
 log_line = structlog.get_logger(__name__)
 
-#: How often every led partition is looked at, unless the lag time asks for more.
+#: Time between two looks at all led partitions; half the lag time if that is less.
 LOOK_INTERVAL_MS = 1000
-#: Until a proposal without an answer is asked again.
+#: Pause before a proposal without an answer is sent again.
 RETRY_MS = 200
 PROPOSALS_MAX = 1000  # in one request
 REQUESTS_MAX = 16  # in flight
 
-#: The controller looked at it and said no; anything else decides nothing.
+#: Errors by which the controller refuses a proposal. Any other error decides nothing.
 REFUSALS = (
     ErrorCode.ERROR_CODE_INELIGIBLE_REPLICA,
     ErrorCode.ERROR_CODE_INVALID_REQUEST,
@@ -52,7 +52,7 @@ Proposed = tuple["Partition", "Proposal"]
 
 
 class IsrKeeper:
-    """See the module. A RoleListener of Replicas; subscribe it before start()."""
+    """Keeps the ISRs: see the module. A RoleListener of Replicas; subscribe it before start()."""
 
     def __init__(
         self, replicas: Replicas, client: QuorumClient, fail: Callable[[str], None]
@@ -86,14 +86,14 @@ class IsrKeeper:
         self._soon[partition.key] = partition
         self._wake.set()
 
-    # its life
+    # start and stop
 
     def start(self) -> None:
-        """Begin to look, for good."""
+        """Begin to look at the led partitions, until stop()."""
         self._looking.spawn(self._run(), "isr keeper")
 
     async def stop(self) -> None:
-        """Ask nothing more. Safe to call twice."""
+        """Send no more proposals. Safe to call twice."""
         await self._looking.end_all()
         await self._asking.end_all()
 
@@ -114,7 +114,7 @@ class IsrKeeper:
 
     def _propose(self, partitions: Sequence[Partition]) -> None:
         if not self._replicas.registration.is_known or len(self._asking) >= REQUESTS_MAX:
-            return  # the next look comes soon enough
+            return  # the next look proposes the same
         proposed = list(self._proposals(partitions))
         for start in range(0, len(proposed), PROPOSALS_MAX):
             asked = proposed[start : start + PROPOSALS_MAX]
@@ -131,7 +131,7 @@ class IsrKeeper:
                     partial(self._replicas.eligible_epoch, partition),
                 )
             except QuorateError:
-                continue  # a broken invariant: it is offline now, and was reported
+                continue  # a broken invariant: the replica is offline now, and that was logged
             if proposal is not None:
                 found.append((partition, proposal))
         return found
@@ -183,11 +183,11 @@ def _alter(partition: Partition, proposal: Proposal) -> AlterPartition:
 
 
 def _answered(partition: Partition, proposal: Proposal, answer: AlteredPartition | None) -> bool:
-    """Hand an answer to its partition; False if it decides nothing."""
+    """Hand an answer to its partition; return False if the answer decides nothing."""
     try:
         return _decided(partition, proposal, answer)
     except QuorateError:
-        return True  # a broken invariant: it is offline now, and was reported
+        return True  # a broken invariant: the replica is offline now, and that was logged
 
 
 def _decided(partition: Partition, proposal: Proposal, answer: AlteredPartition | None) -> bool:

@@ -1,7 +1,7 @@
-"""REPLICA_FETCH, the leader's side: one session for each follower's stream, all partitions in it.
+"""REPLICA_FETCH, the leader's side: one session for each follower's stream, with all partitions.
 
-The session lives with the stream. A request names only partitions with a new position, judged by
-LeaderReplica.follower_fetch; what follows from positions is in follower_positions.py.
+The session exists as long as the stream. A request names only partitions with a new position.
+LeaderReplica.follower_fetch checks the position; follower_positions.py decides what to send.
 """
 
 from __future__ import annotations
@@ -44,9 +44,10 @@ if TYPE_CHECKING:
 
 log_line = structlog.get_logger(__name__)
 
-#: A frame without news comes after so long, within these bounds, whatever the request says.
+#: Bounds of the time after which a frame without news is sent; a request's max_wait_ms is cut to
+#: them.
 WAIT_MS_MIN, WAIT_MS_MAX = 10, 5_000
-#: Refusals and divergences that the follower has not taken yet; no request is read beyond them.
+#: Refusals and divergences that may wait for a frame; above this bound no request is read.
 ANSWERS_MAX = 20_000
 
 
@@ -54,7 +55,7 @@ REQUIRED: Final[Mapping[Method[Any, Any], Required]] = {REPLICA_FETCH: CLUSTER_A
 
 
 class ReplicaService:
-    """See the module."""
+    """The service of REPLICA_FETCH: see the module."""
 
     required = REQUIRED
 
@@ -69,7 +70,7 @@ class ReplicaService:
         return {REPLICA_FETCH: self.fetch}
 
     def stop(self) -> None:
-        """End every stream; followers go where the image sends them."""
+        """End every stream; a follower then asks the leader that the image names."""
         self._stopping = True
         for session in self._sessions.values():
             session.stop()
@@ -91,7 +92,7 @@ class ReplicaService:
                 del self._sessions[session.stream.replica_id]
 
     def _enter(self, session: ReplicaSession, stream: ReplicaStream) -> None:
-        """Let a stream in; it ends the one that it replaces. FencedError if it is the older."""
+        """Accept a stream and end the one that it replaces. FencedError if it is the older one."""
         other = self._sessions.get(stream.replica_id)
         if other is not None and other.stream is not None:
             if not other.stream.is_older_than(stream):
@@ -124,7 +125,7 @@ class ReplicaSession:
         self._ended = False
 
     async def read(self, requests: AsyncIterator[ReplicaFetchRequest]) -> None:
-        """Take requests until the follower ends its side, or proves to be another one."""
+        """Take requests until the follower ends its side, or a request is refused."""
         closing: Any = aclosing(requests) if hasattr(requests, "aclose") else nullcontext()
         try:
             async with closing:
@@ -143,7 +144,7 @@ class ReplicaSession:
     async def next_frame(self) -> Frame[ReplicaFetchHeader] | None:
         """Return a frame when there is news, or when the follower has waited long enough.
 
-        None at the stream's end; an error of the whole stream is told in its last frame.
+        Returns None at the stream's end. The last frame carries an error of the whole stream.
         """
         loop = asyncio.get_running_loop()
         positions = self._positions
@@ -169,7 +170,7 @@ class ReplicaSession:
         self._positions.changed.set()
 
     async def close(self) -> None:
-        """Let go of every partition and end the reads."""
+        """Forget every partition and end the reads."""
         self._ended = True
         await self._positions.close()
 
@@ -177,7 +178,7 @@ class ReplicaSession:
         self._defect = defect
         self.stop()
 
-    # what requests say
+    # requests
 
     async def _take(self, request: ReplicaFetchRequest) -> None:
         self._caller.check(REQUIRED[REPLICA_FETCH])
@@ -221,8 +222,9 @@ class ReplicaSession:
         return stream
 
     def _check_registration(self, stream: ReplicaStream) -> None:
-        """Let only the current registration fetch: an older run of the broker would acknowledge
-        what its disk may have lost since (KIP-903).
+        """Raise unless the stream is of the broker's current registration (KIP-903).
+
+        An older run of the broker would acknowledge records that its disk may have lost since.
         """
         broker = self._replicas.image.brokers.get(stream.replica_id)
         if broker is None or broker.epoch < stream.broker_epoch:
@@ -247,6 +249,6 @@ class ReplicaSession:
         return Frame(ReplicaFetchHeader(error=to_wire(failure)))
 
     def _is_silent(self, now: float) -> bool:
-        """A stream without a request for the lag time is as if broken."""
+        """Whether the stream had no request for the lag time: it then counts as broken."""
         stream = self.stream
         return stream is not None and now * 1000 - stream.last_request_ms > self._replicas.lag_ms

@@ -1,4 +1,4 @@
-"""The Admin service: reads from this broker's image, and calls passed on to the controller."""
+"""The Admin service: it answers reads from this broker's image, and passes other calls on."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ _ANSWERED_HERE: Final[Mapping[Method[Any, Any], Required]] = {
     DESCRIBE_CONFIGS: metadata.CONFIGS_REQUIRED,
     DESCRIBE_CLUSTER: metadata.CLUSTER_REQUIRED,
 }
-#: All other calls of the service.
+#: All other calls of the service: they are passed on to the controller.
 _PASSED_ON: Final = tuple(
     one
     for one in vars(methods).values()
@@ -84,7 +84,10 @@ REQUIRED: Final[Mapping[Method[Any, Any], Required | str]] = {
 
 
 class AdminService:
-    """See the module. `wall_clock_ms` is told to clients, beside the times of the image."""
+    """The Admin service: see the module.
+
+    A Metadata answer has the time of `wall_clock_ms`, to compare it with the times in the image.
+    """
 
     required = REQUIRED
 
@@ -190,7 +193,7 @@ class AdminService:
     async def describe_health(
         self, request: DescribeHealthRequest, peer: Peer
     ) -> DescribeHealthResponse:
-        """Pass the call on; the answer names brokers by the listener that the caller came in by."""
+        """Pass the call on; in the answer, name each broker's listener that the caller uses."""
         answer: DescribeHealthResponse = await self.forward(DESCRIBE_HEALTH, request, peer)
         brokers = self._metadata.brokers
         for node in answer.nodes:
@@ -200,7 +203,7 @@ class AdminService:
         return answer
 
     async def forward(self, method: Method[Any, Any], request: Any, peer: Peer) -> Any:
-        """Pass a call on to the controller; what goes wrong is in the answer."""
+        """Pass a call on to the controller; an error goes into the answer."""
         try:
             check_count(_topics_named(request))
             return await self._admin.forward(
@@ -215,13 +218,13 @@ class AdminService:
 
 
 def _topics_named(request: Any) -> int:
-    """Return how many topics a request names, of whichever kind it is."""
+    """Return how many topics a request names; the request may be of any method."""
     named = (getattr(request, field, ()) for field in ("topics", "topic_ids"))
     return sum(len(one) for one in named)
 
 
 def _failed(method: Method[Any, Any], request: Any, error: Error) -> Any:
-    """Return the answer to a call that was not carried out, or of which nothing is known."""
+    """Return the answer, with an error, to a call that failed or whose outcome is unknown."""
     specially = _FAILED.get(method)
     if specially is not None:
         return specially(request, error)
@@ -244,7 +247,7 @@ def _not_deleted(request: DeleteTopicsRequest, error: Error) -> DeleteTopicsResp
     return DeleteTopicsResponse(topics=failed[: metadata.TOPICS_MAX])
 
 
-#: Answers that have no error of their own, or a field whose default would name a node.
+#: Methods whose answers have no error field, or have a field whose default would name a node.
 _FAILED: Final[Mapping[Method[Any, Any], Callable[[Any, Error], Any]]] = {
     CREATE_TOPICS: _not_created,
     DELETE_TOPICS: _not_deleted,

@@ -1,4 +1,4 @@
-"""What the answers of all gRPC services share: errors, and the listener a caller came in by."""
+"""What the answers of all gRPC services share: errors, hints, and the caller's listener."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 
 def listener_for(peer: Peer, broker: BrokerImage) -> Listener | None:
-    """Return the listener by which a caller reaches a broker: of the name that it came in by.
+    """Return a broker's listener with the name of the listener that the caller used.
 
-    None if that broker has no such listener. A caller whose network gives listeners no names is
-    told the one by which other nodes reach the broker.
+    Returns None if that broker has no such listener. If the caller's network gives listeners no
+    names, returns the listener by which other nodes reach the broker.
     """
     found = broker.listener(peer.listener or broker.inter_broker_listener)
     return None if found is None else listeners.to_wire(found)
@@ -29,13 +29,13 @@ def listener_for(peer: Peer, broker: BrokerImage) -> Listener | None:
 
 @dataclass(frozen=True, slots=True)
 class Hints:
-    """Names the leader, beside an error, to a caller that asked the wrong broker (KIP-951)."""
+    """Makes hints: the leader's name and address, beside an error of another broker (KIP-951)."""
 
     peer: Peer
     replicas: Replicas
 
     def of(self, error: QuorateError) -> LeaderHint | None:
-        """Return the error's hint, with the listener by which the caller reaches the leader."""
+        """Return the error's hint with the leader's listener for this caller, or None."""
         known = hint_of(error)
         if known is None:
             return None
@@ -48,7 +48,10 @@ class Hints:
 
 
 def error_of(error: QuorateError) -> Error:
-    """Return the wire's form; a broken way to the quorum is the quorum's absence to a client."""
+    """Return the wire's form of an error.
+
+    A network error on the way to the controller becomes QuorumUnavailableError for the client.
+    """
     if isinstance(error, NetworkError):
         return to_wire(QuorumUnavailableError(f"the controller could not be asked: {error}"))
     return to_wire(error)

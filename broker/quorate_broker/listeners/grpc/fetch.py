@@ -1,10 +1,10 @@
-"""One Fetch stream, which is the fetch session: requests in, and answers out in their order.
+"""One Fetch stream, which is one fetch session: it takes requests, and answers them in order.
 
-A partition stays in the session until it is forgotten. Each request is answered for what it and
-those before it named; one that names partitions ends the wait of the one before it. A partition
-that was answered with records is out of turn until a request names it again, or until a request
-comes that can only have been sent when the answer was there. So two requests in flight never read
-a record twice, and a client that dropped an answer gets it again.
+A partition stays in the session until it is forgotten. The answer to a request covers the
+partitions that it and earlier requests named. A request that names partitions ends the wait of the
+request before it. After an answer with records a partition is out of turn, until a request names it
+again, or until a request comes that the client can only have sent after that answer. So two
+requests in flight never read a record twice, and a client that dropped an answer gets it again.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     from quorate_broker.replica.replica import Key
     from quorate_quorum.node.config import BrokerConfig
 
-#: Partitions that are named or forgotten before others have their turn.
+#: Partitions of one request that are named or forgotten in one turn of the loop.
 CHANGES_IN_A_ROW_MAX = 250
-#: Partitions without room in the session that wait to be told so.
+#: Partitions that had no room in the session, and wait for an answer that says so.
 REFUSED_MAX = 10_000
 
 
@@ -53,11 +53,11 @@ class FetchStream:
         self._session = fetch.session(peer.principal)
         self._hints = hints
         self._partitions_max = config.fetch_session_partitions_max
-        #: Requests in flight; the rest waits unread.
+        #: Requests in flight; further ones are not read yet.
         self._owed_max = config.fetch_in_flight_max
-        #: Partitions that are out of turn, with the number of the request that was answered.
+        #: Partitions that are out of turn, with the number of the answered request.
         self._sent: OrderedDict[Key, int] = OrderedDict()
-        #: Partitions that found no room: the number of the request that named them, and the offset.
+        #: Partitions that had no room: (number of the request that named them, offset).
         self._refused: dict[Key, tuple[int, int]] = {}
         self._owed: list[_Owed] = []
         self._arrived = 0
@@ -88,7 +88,7 @@ class FetchStream:
     async def next_answer(self) -> Frame[FetchHeader] | None:
         """Return the answer to the oldest request when it is due; None at the stream's end.
 
-        Raises InvalidRequestError, after the answers still owed, if a request is impossible.
+        Raises InvalidRequestError for an impossible request, after the answers to earlier ones.
         """
         changed = self._session.changed
         while not self._owed:
@@ -106,15 +106,15 @@ class FetchStream:
         return answer
 
     def stop(self) -> None:
-        """Answer at once what waits, and end."""
+        """Answer the waiting requests at once, and end the stream."""
         self._stopping = True
         self._session.changed.set()
 
     def close(self) -> None:
-        """Let go of every partition."""
+        """Forget every partition."""
         self._session.close()
 
-    # What requests change
+    # Requests
 
     async def _take(self, request: FetchRequest) -> None:
         if request.request_id <= self._last_request_id:
@@ -126,7 +126,8 @@ class FetchStream:
         if self._stopping:
             return
         self._arrived += 1
-        # An answer that is made meanwhile is to an earlier request: it leaves out what is named.
+        # An answer that is made meanwhile is for an earlier request: it leaves out partitions that
+        # this request names.
         for index, forgotten in enumerate(request.forgotten, 1):
             key = (forgotten.topic_id, forgotten.partition)
             self._session.forget(key)
@@ -161,7 +162,7 @@ class FetchStream:
         self._sent.pop(key, None)
 
     def _refuse(self, key: Key, offset: int) -> None:
-        """Refuse one partition, in the answer to this request; the others are served."""
+        """Refuse one partition in the answer to this request; the others are served."""
         if len(self._refused) >= REFUSED_MAX:
             raise InvalidRequestError(
                 f"a fetch session holds at most {self._partitions_max} partitions, "
@@ -170,10 +171,10 @@ class FetchStream:
         self._refused[key] = (self._arrived, offset)
 
     def _repeat_unmoved(self) -> None:
-        """Put back in turn the partitions whose answer the client has had, and did not move.
+        """Put partitions back in turn that the client has not named since their last answer.
 
-        The number of requests in flight is bounded: a request that comes so much later was sent
-        after the answer had arrived.
+        The number of requests in flight is bounded. So a request that is that many requests later
+        was sent after the answer had arrived.
         """
         while self._sent:
             key, number = next(iter(self._sent.items()))
@@ -182,11 +183,14 @@ class FetchStream:
             del self._sent[key]
             self._session.put_in_turn(key)
 
-    # What an answer is made of
+    # Answers
 
     def _is_hurried(self) -> bool:
-        """Whether to answer now: the stream ends, a later request named partitions that this answer
-        must leave out, or a partition without room in the session is to be refused.
+        """Return whether to answer at once, for one of these reasons:
+
+        * the stream ends;
+        * a later request named partitions;
+        * a partition without room in the session must be refused.
         """
         return self._stopping or bool(self._refused) or any(one.names for one in self._owed[1:])
 

@@ -1,8 +1,8 @@
-"""One Produce stream: frames in, and results out as they get ready.
+"""One Produce stream: it takes frames, and returns results as they get ready.
 
-A frame's batches enter their partitions' queues in the turn of the loop in which it was read, so
-the order within a partition is the order on the stream. The results of one turn of the loop leave
-in one response.
+The stream puts the batches of each frame into their partitions' queues before it reads the next
+frame. So the order in a partition is the order on the stream. All results that are ready leave in
+one response.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
     from quorate_broker.replica.produce_queue import Produced
     from quorate_quorum.node.config import BrokerConfig
 
-#: Results in one response.
+#: The most results in one response.
 RESPONSE_RESULTS_MAX = 4_096
 
-#: The request that a batch came in, and its place there.
+#: The id of a batch's request, and the index of the batch in that request.
 BatchTag = tuple[int, int]
 
 
@@ -42,7 +42,7 @@ class ProduceStream:
         self._produce = produce
         self._session = produce.session(peer.principal, self._completed)
         self._hints = hints
-        #: Results that the client has not taken; no frame is read beyond them.
+        #: Results that may wait for the client; above this bound no frame is read.
         self._results_max = config.stream_results_max
         self._ready: deque[ProduceResult] = deque()
         self._last_request_id = -1
@@ -68,7 +68,7 @@ class ProduceStream:
             self.stop()
 
     async def next_results(self) -> list[ProduceResult]:
-        """Return what got ready, as soon as something is; an empty list at the stream's end.
+        """Return the results that are ready, at least one; an empty list at the stream's end.
 
         Raises InvalidRequestError, after all results, if the framing of a request is wrong.
         """
@@ -85,13 +85,13 @@ class ProduceStream:
         return taken
 
     def stop(self) -> None:
-        """Take no more; next_results ends once every batch that was taken has its result."""
+        """Take no more batches; next_results ends when every accepted batch has its result."""
         self._reading = False
         self._session.stop()
         self._changed.set()
 
     def close(self) -> None:
-        """Drop the results: the client takes no more. The batches are still appended."""
+        """Drop the results, because the client has gone. Accepted batches are still appended."""
         self._ready.clear()
         self._is_open = False
 

@@ -1,4 +1,4 @@
-"""The Records service: opens the streams of Produce and Fetch, and answers the two small calls."""
+"""The Records service: the streams Produce and Fetch, the calls ListOffsets and InitProducerId."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ REQUIRED: Final[Mapping[Method[Any, Any], Required]] = {
 
 
 class RecordsService:
-    """See the module. `stop` ends the streams that are open; it takes no new batches."""
+    """The Records service: see the module."""
 
     required = REQUIRED
 
@@ -68,7 +68,7 @@ class RecordsService:
         }
 
     def stop(self) -> None:
-        """Take nothing new; each stream ends when what it owes is answered."""
+        """Accept no new stream or batch; each stream ends when its open requests are answered."""
         self._stopping = True
         for stream in list(self._streams.values()):
             stream.stop()
@@ -117,7 +117,7 @@ class RecordsService:
     async def _open(
         self, stream: ProduceStream | FetchStream, requests: AsyncIterator[Any]
     ) -> AsyncGenerator[None, None]:
-        """Own a stream and its reader for as long as the stream is open."""
+        """Own a stream and its reader while the stream is open."""
         if self._stopping or len(self._streams) >= self._config.streams_max:
             raise StoppingError("this broker takes no more streams: ask another")
         self._opened += 1
