@@ -1,4 +1,4 @@
-"""What may be given to the calls of the library, checked where it is given."""
+"""Arguments and settings of the library are checked in the call that gets them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an error of the operating system takes with it in a broker: a replica or a directory."""
+"""What an error of the operating system takes offline in a broker: a replica or a directory."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ async def test_a_leader_whose_log_must_be_opened_again_hands_over_first(pair: Wo
 async def test_a_replica_that_is_elected_out_of_use_hands_over(
     pair: World, failure: Failure
 ) -> None:
-    """It was elected before anybody heard of that: else nobody would lead for good."""
+    """The controller elected it before it knew: without a hand-over no replica would lead."""
     leader, follower = pair.brokers[1], pair.brokers[2]
     await leader.produce(b"a")
     await until(lambda: follower.partition.log_end_offset == 1)
@@ -202,7 +202,7 @@ async def test_a_replica_that_does_not_open_again_hands_over_and_tries_on(pair: 
 async def test_who_asks_a_replica_that_does_not_open_comes_again_while_another_may_lead(
     pair: World,
 ) -> None:
-    """A StorageError would end a consumer, or a batch, that another leader serves in a moment."""
+    """It raises NotLeaderError: a StorageError would end clients that another leader can serve."""
     follower = pair.brokers[2]
     await pair.brokers[1].produce(b"a")
     await until(lambda: follower.partition.log_end_offset == 1)
@@ -226,11 +226,11 @@ async def test_who_asks_a_replica_that_does_not_open_comes_again_while_another_m
 
 
 async def test_a_replica_that_opens_again_with_less_is_corrupt(pair: World) -> None:
-    """What it had, others were told of: to go on without it would lose records in silence."""
+    """It had acknowledged more: going on with less would lose records in silence."""
     leader, follower = pair.brokers[1], pair.brokers[2]
     await leader.produce(b"a")
     await leader.produce(b"b")
-    pair.on_alter = no_controller  # it stays out of the ISR: nobody counts on it
+    pair.on_alter = no_controller  # it stays out of the ISR
     await pair.change(isr=(1,))
     failed = follower.partition
     failed.take_offline("replica", "for the test")

@@ -228,7 +228,7 @@ class TestRegistration:
     def test_a_newer_generation_is_remembered_and_ends_what_the_older_one_had_begun(
         self, learns_first: str
     ) -> None:
-        """A stray of a history that is over is nobody's to remove, whoever told of the new one."""
+        """A stray of an older generation stays, however the broker learns of the new generation."""
 
         async def program(_: SimulatedLoop) -> None:
             disk = await formatted(("/d1", D1))
@@ -377,7 +377,7 @@ class TestFailedDisks:
     async def test_one_that_is_given_up_is_told_on_every_path(
         self, fixture: Fixture, path: str
     ) -> None:
-        """To the controller and to the replicas in it, whoever met the error."""
+        """The controller and the replicas in it are told, whichever part met the error."""
         if path == "begin":
             self.fail(fixture, "/d1/run")
         if path in ("set aside", "remove strays"):
@@ -453,7 +453,7 @@ class TestLeave:
         self, fixture: Fixture
     ) -> None:
         await fixture.opened()
-        fixture.hear(should_shut_down=True)  # nobody asked: ignored
+        fixture.hear(should_shut_down=True)  # it did not ask to stop: ignored
         leaving = asyncio.create_task(fixture.lifecycle.heartbeats.leave())
         await fixture.settle()
         assert fixture.last_beat.want_shutdown

@@ -28,7 +28,7 @@ from tests.unit.quorate_broker.builders import (
 )
 
 NEW_ID = bytes([7]) * 16
-#: How a test sees that a config is obeyed: something that must differ once it is altered.
+#: A probe of a config: its result must differ once the config is altered.
 Effect = Callable[[World], Awaitable[Any]]
 
 

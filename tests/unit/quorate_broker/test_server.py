@@ -52,7 +52,7 @@ VOTER = "v100:9093"
 
 
 class Dialled(InProcessNetwork):
-    """The network, and where calls went."""
+    """A network that notes the endpoints that were called."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -597,7 +597,7 @@ def test_a_broker_whose_registration_was_removed_registers_again() -> None:
         ]
         world.raft.lose(101, 2)
         world.raft.know_leader(100, VOTER, 3)
-        world.raft._append(3, events)  # as a controller would that we do not have yet
+        world.raft._append(3, events)  # appended directly, not by a decision of the controller
         world.raft.commit()
         world.raft.lead(4)
         await world.until(lambda: broker.is_fenced)
@@ -632,7 +632,7 @@ def test_a_failed_sync_costs_the_directory_and_the_last_one_the_broker() -> None
 
 
 def listening(node_id: int, *, is_external: bool = True) -> dict[str, Any]:
-    """Two listeners, of which the second is between brokers; or that one alone."""
+    """Return settings of two listeners, the second between brokers; or of the second alone."""
     external = (f"external=grpc://e{node_id}:9092",) if is_external else ()
     return {
         "listeners": (*external, f"internal=grpc://b{node_id}:9092"),

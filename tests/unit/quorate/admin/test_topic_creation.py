@@ -1,4 +1,4 @@
-"""What create_topic() promises when it returns: whoever is told of the topic finds it."""
+"""create_topic() returns when every client that asks for the topic finds it."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_a_topic_that_was_created_is_known_to_every_broker_that_answers() -> Non
     async def program(cluster: FakeCluster) -> None:
         brokers = await lagging(cluster, 0.0, 0.3, 1.5)
         async with Admin(bootstrap_servers=cluster.bootstrap) as admin:
-            for number in range(4):  # whichever broker is asked
+            for number in range(4):  # at each broker
                 name = f"t{number}"
                 assert (await admin.create_topic(name)).name == name
                 assert all(name in one.known for one in brokers)

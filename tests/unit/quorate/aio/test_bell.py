@@ -1,4 +1,4 @@
-"""A bell wakes those who wait, and no ring is missed."""
+"""A bell wakes all tasks that wait for it, and no ring is missed."""
 
 from __future__ import annotations
 

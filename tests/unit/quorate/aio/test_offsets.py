@@ -1,4 +1,4 @@
-"""Those who wait for an offset: woken when it is reached, at their deadline, or at the end."""
+"""Waits for an offset end when it is reached, at their deadline, or at the end of the source."""
 
 from __future__ import annotations
 

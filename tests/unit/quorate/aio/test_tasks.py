@@ -11,7 +11,7 @@ from quorate_testing.simulated.loop import SimulatedLoop, simulate
 
 
 class Reports:
-    """What the owner was told."""
+    """The reports that the owner got."""
 
     def __init__(self) -> None:
         self.failures: list[tuple[str, BaseException]] = []

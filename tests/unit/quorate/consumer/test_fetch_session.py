@@ -1,4 +1,4 @@
-"""A request names what changed since the broker was told, and no more."""
+"""A request names what changed since the last request, and no more."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a consumer reads: fixed when a call returns, and never passed over what was not read."""
+"""A consumer's position is fixed when a call returns, and never skips unread records."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def write_each(partition: FakePartition, *values: bytes) -> None:
 
 
 async def read_three_then_cut(cluster: FakeCluster, c: Consumer, cut_to: int) -> FakePartition:
-    """Three records are read; while the consumer rests, others take the place of the last ones."""
+    """Read three records; then, while the consumer pauses, replace those from `cut_to` on."""
     partition = cluster.topics["t"].partitions[0]
     write_each(partition, b"0", b"1", b"2")
     assert await values(c, 3) == [b"0", b"1", b"2"]

@@ -24,7 +24,7 @@ def offsets(data: bytearray, fetch_offset: int) -> list[int]:
 
 @pytest.mark.parametrize("byte", [BASE_OFFSET_AT, LENGTH_AT])
 def test_a_first_batch_that_is_not_the_one_asked_for_is_corrupt(byte: int) -> None:
-    """Asked for again it would be the same, for ever, and nobody would be told."""
+    """Else the consumer would fetch the same batch for ever, without an error."""
     data = batch(8)
     data[byte] ^= 1
     with pytest.raises(CorruptRecordError):
@@ -40,7 +40,7 @@ def test_a_later_batch_that_does_not_follow_is_left_for_the_next_answer() -> Non
 
 @pytest.mark.parametrize("byte", [BASE_OFFSET_AT, LENGTH_AT, MAGIC_AT])
 def test_a_later_batch_that_is_no_good_hides_none_before_it(byte: int) -> None:
-    """The leader is told of the offset of the first batch that is no good, not of the answer's."""
+    """The complaint to the leader names the first bad batch, not the begin of the answer."""
     bad = batch(9)
     bad[byte] ^= 1
     assert offsets(batch(8) + bad, 8) == [8]

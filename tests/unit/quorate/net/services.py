@@ -1,4 +1,4 @@
-"""Services for tests of the three networks: an echo, its ways to fail, and who is there."""
+"""Services for tests of the three networks: an echo, and its ways to fail."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def text_method(path: str, *, requests: bool = False, responses: bool = False) -
 
 
 def raw(method: Method[str, str]) -> Method[bytes, bytes]:
-    """The same call by a caller whose bytes are not text."""
+    """Return the method for a caller that sends and gets raw bytes instead of text."""
     return Method(
         method.path, bytes, bytes, bytes, bytes, method.streams_requests, method.streams_responses
     )
@@ -50,7 +50,7 @@ class EchoService:
         self.peers: list[Peer] = []
         self.stream_peers: list[Peer] = []
         self.refusal: Exception | None = None
-        #: Slow calls that arrived: on a busy machine a deadline may pass before.
+        #: Slow calls that arrived. On a busy machine a deadline may pass before the arrival.
         self.slow_calls = 0
 
     def handlers(self) -> Mapping[Method[Any, Any], Handler]:
@@ -103,7 +103,7 @@ class EchoService:
             raise RuntimeError("late")
 
     async def greedy(self, requests: AsyncIterator[str], _peer: Peer) -> AsyncIterator[str]:
-        """Never reads: the writer must wait."""
+        """Read no request, so that the writer must wait."""
         yield "open"
         try:
             await asyncio.sleep(3600)

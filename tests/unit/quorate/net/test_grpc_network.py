@@ -299,7 +299,7 @@ def test_a_network_that_was_closed_leaves_nothing_to_the_next_event_loop() -> No
 
 
 async def test_an_endpoint_that_is_none_is_a_peer_that_refuses() -> None:
-    """A broker may register any text; a node that dials it must not fall over."""
+    """A broker may register any text as an endpoint; a node that dials it must not fail."""
     network = GrpcNetwork()
     connection = network.connect("nonsense")
     with pytest.raises(PeerRefusedError):
@@ -337,7 +337,7 @@ REFUSED = "the connection was refused in this moment"
 
 
 class SwallowsCancellation:
-    """A call of gRPC that was cancelled while its outcome was under way, and reports only that."""
+    """A gRPC call that is cancelled as its outcome arrives: it reports the outcome only."""
 
     def __init__(self, outcome: object) -> None:
         self._outcome = outcome
@@ -354,10 +354,10 @@ class SwallowsCancellation:
         return self.read().__await__()
 
     async def done_writing(self) -> None:
-        """Take the end of the requests."""
+        """Accept the end of the requests."""
 
     def cancel(self) -> None:
-        """End, as far as there is something to end."""
+        """Do nothing."""
 
 
 async def no_requests() -> AsyncIterator[str]:
@@ -370,7 +370,7 @@ async def no_requests() -> AsyncIterator[str]:
 async def test_a_task_that_is_cancelled_in_a_call_ends_whatever_grpc_reports(
     outcome: object, is_stream: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else it goes on, and whoever ended it waits for ever: a broker's stop took 14 seconds."""
+    """Else the task goes on, and its canceller waits: a broker's stop took 14 seconds."""
 
     class Channel:
         def unary_unary(self, *_: object) -> Callable[..., SwallowsCancellation]:

@@ -36,7 +36,7 @@ async def test_a_killed_listener_breaks_its_streams_and_then_refuses() -> None:
     await service.closing.wait()
     again = await network.serve("broker:1", [service])
     assert await connection.unary(ECHO, "a", timeout_ms=1000) == "a"
-    await listener.stop(0)  # the old one says nothing about the new one
+    await listener.stop(0)  # stopping the old listener must not touch the new one
     assert await network.probe("broker:1", timeout_ms=1000) == Answered(7, b"one run")
     await again.stop(0)
 

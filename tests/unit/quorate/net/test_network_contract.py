@@ -80,7 +80,7 @@ async def requests_of(*texts: str) -> AsyncIterator[str]:
 
 
 class Endless:
-    """Requests without end, one at once and then as they are allowed; says when it was closed."""
+    """A stream of requests that does not end after the last text; it notes when it is closed."""
 
     def __init__(self, *texts: str) -> None:
         self.is_closed = False
@@ -198,7 +198,7 @@ def test_a_port_in_use_is_named(run: Run) -> None:
 
 
 def network_of_the_server(network: Network) -> Network:
-    """Ports are a matter of the machine, whoever asks for them."""
+    """Return the network for calls that concern the ports of the machine."""
     return network
 
 
@@ -399,7 +399,7 @@ def test_a_service_learns_by_which_listener_a_call_came(run: Run) -> None:
 
 
 def test_an_error_that_may_pass_is_no_failure_of_the_peer(run: Run) -> None:
-    """A broker that has just started says so; the caller asks another one, or later."""
+    """A broker that has just started raises it: the caller asks another broker, or later."""
 
     async def program(network: Network, listener: Listener, service: EchoService) -> None:
         service.refusal = QuorumUnavailableError("not caught up yet")

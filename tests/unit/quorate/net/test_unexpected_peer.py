@@ -1,4 +1,4 @@
-"""The address of a node of another kind, or of none: the error says who listens there."""
+"""The address of another kind of node, or of no node: the error says what listens there."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CLIENTS: list[Callable[[Any], Any]] = [
 
 
 class Nobody:
-    """A listener that serves nothing of ours."""
+    """A listener that serves no service of Quorate."""
 
     def handlers(self) -> Mapping[Method[Any, Any], Handler]:
         return {}

@@ -74,9 +74,10 @@ def test_no_more_than_max_in_flight_and_one_a_drain() -> None:
 
 
 def test_nothing_goes_to_a_new_leader_while_the_old_ones_stream_carries_a_batch() -> None:
-    """Seen in the demo: the next batches overtook one that was in a dead leader's stream.
+    """Else later batches overtake the one in the dead leader's stream.
 
-    The new leader had it already, so it took them; it left the window, and was written again.
+    The new leader may have that one already and take the later ones. Then it leaves the window of
+    five, and a retry writes it a second time.
     """
     a = accumulator()
     first, second = fill(a, 2)
@@ -215,10 +216,10 @@ def test_a_topic_made_again_has_its_own_queue() -> None:
 
 
 class ModelBroker:
-    """A partition's log, and copies of batches that are still on their way to it."""
+    """A partition's log with the memory of producers that a broker has."""
 
     def __init__(self) -> None:
-        #: It forgets whoever was silent for a quarter of an hour.
+        #: With a bound of 0, producers are forgotten after a quarter of an hour of silence.
         config = BrokerConfig(
             node_id=1, listeners=("b:1",), log_dirs=("/d",), partition_producers_max=0
         )
@@ -228,7 +229,7 @@ class ModelBroker:
         self.batch_bytes_max = 1 << 20
 
     def take(self, data: bytes, in_doubt: int = 0) -> int:
-        if len(data) > self.batch_bytes_max:  # looked at before all else, as a broker does
+        if len(data) > self.batch_bytes_max:  # the first check, as in a broker
             raise RecordTooLargeError(f"{len(data)} bytes")
         header = replace(check(data, from_producer=True), base_offset=len(self.log))
         original = self.producers.staging().check(header, in_doubt_ms=in_doubt)
@@ -240,7 +241,7 @@ class ModelBroker:
 
 
 class World:
-    """Two partitions; each batch in flight is answered in the order of its sending."""
+    """Two partitions. Batches in flight are answered in the order in which they were sent."""
 
     def __init__(
         self, *, max_in_flight: int, batch_bytes_max: int = 100, delivery_timeout_s: float = 50
@@ -271,7 +272,7 @@ class World:
             assert len(batch.queue.in_flight) <= self.a.config.max_in_flight
 
     def answer(self, partition: int, fate: str) -> None:
-        """The oldest request arrives: "ok", "lost" (written, no answer), "refused", "failed"."""
+        """Let the oldest request arrive: "ok", "lost" (written, no answer), "refused", "failed"."""
         if not self.wire[partition]:
             return
         batch, data, in_doubt = self.wire[partition].pop(0)
@@ -305,7 +306,7 @@ class World:
             self.a.retry(batch, NotLeaderError("broken"), self.now, 0.1)
 
     def forget(self) -> None:
-        """Long silence: what is under way is lost, and the brokers forget the producer."""
+        """After a long silence: requests under way are lost, and brokers forget the producer."""
         self.now += 20 * 60
         for partition, broker in enumerate(self.brokers):
             self.break_stream(partition)
@@ -483,7 +484,7 @@ def test_a_batch_that_is_too_large_goes_on_in_parts_with_its_sequences() -> None
 
 
 def test_parts_are_in_doubt_since_their_batch_was_sent_first_and_not_since_ever() -> None:
-    """A broker that forgot anybody since then can't tell; for a longer time it never could."""
+    """Parts have the time of their batch's first send: only a later loss of memory matters."""
     a = accumulator(batch_bytes_max=500)
     fill(a, 12)
     first, _ = drain_all(a, 1000)
@@ -518,7 +519,7 @@ def test_a_record_that_is_too_large_by_itself_fails_alone() -> None:
 
 
 def test_what_may_have_been_written_is_not_split_but_its_outcome_is_unknown() -> None:
-    """Its sequences are taken then: its parts would be refused as a gap, and written twice."""
+    """If the batch was written, its sequences are taken: its parts could be written twice."""
     a = accumulator(batch_bytes_max=300)
     (batch, *_) = fill(a, 3)
     drain(a)
@@ -634,6 +635,6 @@ def test_a_batch_that_cannot_be_encoded_fails_alone(monkeypatch: pytest.MonkeyPa
         assert drain(a) == [good]
     assert bad.done
     assert "no codec" in str(bad.error)
-    assert good.base_sequence == 0  # the other one's sequences were never on the wire
+    assert good.base_sequence == 0  # the other batch's sequences were never sent
     a.succeeded(good, 0, -1)
     assert a.bytes_used == 0

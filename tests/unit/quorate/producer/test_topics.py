@@ -335,7 +335,7 @@ def test_what_an_earlier_attempt_may_have_written_fails_as_unknown() -> None:
 
 @pytest.mark.parametrize("settings", [{}, {"acks": 1}, {"acks": 0}])
 def test_a_producer_refuses_to_go_on_in_another_cluster(settings: dict[str, Any]) -> None:
-    """Its producer id is another's there, who would get its batches back as duplicates."""
+    """There its producer id belongs to another producer: batches would look like duplicates."""
 
     async def program(cluster: FakeCluster) -> None:
         cluster.add_topic("t")

@@ -1,4 +1,4 @@
-"""A producer that nobody stops says how many records were lost with it."""
+"""A producer that is never stopped says how many records were lost with it."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ def test_a_wait_for_room_has_a_deadline_of_its_own_and_leaves_the_turn_to_others
             await p.send_and_wait("t", b"x")
             for broker in cluster.brokers:
                 broker.running.clear()
-            p._accumulator.bytes_used += 1900  # what is never given back
+            p._accumulator.bytes_used += 1900  # memory that is never released
             late = [asyncio.ensure_future(p.send("t", bytes(500))) for _ in range(3)]
             _, pending = await asyncio.wait(late, timeout=5)
             assert not pending
@@ -84,7 +84,7 @@ def test_a_record_that_waits_for_room_is_refused_at_once_by_stop() -> None:
 def test_a_record_that_is_sent_while_the_producer_stops_is_refused_or_delivered(
     known: bool,
 ) -> None:
-    """After the flush nobody sends what is taken then: its Delivery would never resolve."""
+    """A record that is taken after the flush is never sent: its Delivery would not resolve."""
 
     async def program(cluster: FakeCluster) -> None:
         cluster.add_topic("t")

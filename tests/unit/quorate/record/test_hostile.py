@@ -370,7 +370,7 @@ def test_many_small_blocks_are_refused_without_walking_them_all() -> None:
 
 
 def test_a_batch_is_accepted_just_when_it_can_be_read() -> None:
-    """One bound on both sides: what was acknowledged can be read."""
+    """Brokers and readers have the same bound: an acknowledged batch can be read."""
     config = DEFAULT_TOPIC_CONFIG
     for size, fits in ((DECOMPRESSED_BYTES_MAX - 100, True), (DECOMPRESSED_BYTES_MAX + 1, False)):
         builder = BatchBuilder(codec=ZSTD)

@@ -1,4 +1,4 @@
-"""The directories of replicas: whose they are, and when they go."""
+"""The directories of replicas: which partition owns them, and when they are removed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ async def world() -> AsyncIterator[World]:
 
 
 async def test_a_directory_whose_owner_can_not_be_told_is_not_taken_for_ours(world: World) -> None:
-    """It may be of a topic that was deleted: while others have the records, fetch again."""
+    """It may belong to a deleted topic: while others have the records, they are fetched again."""
     await world.brokers[1].produce(b"a")
     follower = world.brokers[3]
     await until(lambda: follower.partition.log_end_offset == 1)

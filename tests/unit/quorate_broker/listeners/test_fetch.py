@@ -181,7 +181,9 @@ class TestFetch:
         await settle()
         assert not waiting.done()
         requests.send(fetch_request(3, (0, 4), wait_ms=FOREVER))
-        answer = await waiting  # its wait is over, and what is named later is left to the later
+        answer = (
+            await waiting
+        )  # its wait is over; partitions named later belong to the later request
         assert answer.header.request_id == 2
         assert not answer.header.partitions
         answer = await anext(stream)
@@ -189,7 +191,9 @@ class TestFetch:
         await stream.aclose()
 
     async def test_an_answer_that_the_client_dropped_is_given_again(self) -> None:
-        """By the second request after it the client has it, and stands where it stood."""
+        """Two requests later the client has had the answer. It has named no new position, so it
+        dropped the records, and gets them again.
+        """
         requests = Requests()
         stream = service(FakeReplicas(p0=FakePartition(b"abcd", 4))).fetch(requests, PEER)
         requests.send(fetch_request(1, (0, 0), wait_ms=FOREVER))

@@ -142,7 +142,9 @@ class TestProduce:
         await settle()
         call = replicas.partitions[0].calls[0]
         assert not call.outcome.cancelled()
-        call.outcome.set_exception(NotEnoughReplicasError("late"))  # nobody hears, nobody minds
+        call.outcome.set_exception(
+            NotEnoughReplicasError("late")
+        )  # no caller waits for it any more
         await settle()
 
     async def test_a_broken_client_still_has_its_batches_appended(self) -> None:

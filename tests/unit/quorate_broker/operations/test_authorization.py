@@ -99,7 +99,7 @@ CLUSTER_REFUSED = ErrorCode.ERROR_CODE_CLUSTER_AUTHORIZATION_FAILED
 
 
 class Rules:
-    """Mallory may do what the test allows, others all that it does not deny; asks are kept."""
+    """Mallory may do what the test allows, others all that it does not deny. Notes questions."""
 
     def __init__(self) -> None:
         self.allowed: set[tuple[Operation, Resource]] = set()
@@ -184,7 +184,7 @@ class World:
         return found
 
     async def call(self, method: Method[Any, Any], request: Any, principal: Principal) -> Any:
-        """Return the answer, of a stream the first one."""
+        """Return the answer; of a stream the first answer."""
         peer = Peer("test", principal, timeout_ms=5000)
         if not method.streams_responses:
             return await self.handler(method)(request, peer)
@@ -194,7 +194,7 @@ class World:
 
     @property
     def state(self) -> tuple[Any, ...]:
-        """What a call that is refused must not change."""
+        """The state that a refused call must not change."""
         image = self.voter.image
         held = self.broker.replicas.get(ZOO, 0)
         return image.offset, image.epoch, self.voter.raft.epoch, held.log_end_offset
@@ -242,7 +242,7 @@ def offsets() -> records.ListOffsetsRequest:
     return records.ListOffsetsRequest(partitions=[asked])
 
 
-#: A request of each call that not everyone may make.
+#: A request for each call that requires a right.
 REQUESTS: dict[Method[Any, Any], Any] = {
     PRODUCE: produced(),
     FETCH: fetch(),
@@ -430,7 +430,7 @@ def test_a_topic_that_the_caller_may_not_see_looks_the_same_as_none() -> None:
 
 
 def test_clients_raise_the_refusal() -> None:
-    """None of them takes it for a leader that moved, and asks again until its time is over."""
+    """Clients do not mistake it for a moved leader, and do not retry until the deadline."""
 
     async def program(world: World) -> None:
         zoo = topic("zoo")

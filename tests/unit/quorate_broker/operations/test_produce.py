@@ -32,7 +32,7 @@ Outcome = Any
 
 
 class Producer:
-    """A session, and what its batches came to, by their tags."""
+    """A session, and the outcomes of its batches by their tags."""
 
     def __init__(self, replicas: FakeReplicas, authorizer: Any = ALLOW_ALL, **bounds: int) -> None:
         produce = Produce(cast(Any, replicas), config(**bounds), authorizer)

@@ -39,7 +39,7 @@ def noted(broker: Broker) -> bool:
 
 
 async def test_a_leader_notes_its_damage_durably_before_it_resigns(world: World) -> None:
-    """It may die before the repair, and the next start does not look where the bad batch is."""
+    """It may die before the repair, and the next start does not check old segments."""
     leader = await damaged_leader(world)
     resignations: list[bool] = []
 
@@ -83,7 +83,7 @@ async def test_a_leader_that_can_not_note_its_damage_does_not_resign(world: Worl
 
 
 async def test_the_only_copy_of_a_damaged_log_is_not_noted_as_corrupt(world: World) -> None:
-    """What is good behind the bad batch would be cut at the next start."""
+    """The next start would cut off the good batches behind the bad one."""
     leader = await damaged_leader(world)
     world.on_alter = no_controller
     leader.partition.damage.suspect(0)
@@ -95,7 +95,7 @@ async def test_the_only_copy_of_a_damaged_log_is_not_noted_as_corrupt(world: Wor
 
 
 async def test_a_damaged_leader_that_nobody_replaced_keeps_its_log(world: World) -> None:
-    """It was fenced for a moment: what is good behind the bad batch is nowhere else."""
+    """It was fenced for a moment. The good batches behind the bad one are nowhere else."""
     leader = await damaged_leader(world)
     world.on_alter = no_controller
     await world.change(isr=[1])

@@ -1,4 +1,4 @@
-"""The Leader machine: the high watermark, who is in sync, one proposal at a time."""
+"""The Leader machine: the high watermark, the ISR, one proposal at a time."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_a_new_leader_knows_its_high_watermark_once_it_reached_the_start_of_its_
 
 
 def test_a_proposed_member_counts_before_it_is_committed() -> None:
-    """The controller may have it in the ISR already, and elect it."""
+    """The controller may already have committed the proposal, and may elect that member."""
     leader = leader_of(1, 2)
     append(leader, 10)
     two, three = stream_of(2), stream_of(3)
@@ -337,7 +337,7 @@ def run_schedule(chance: random.Random, seed: int) -> None:
 
 
 def test_what_an_old_incarnation_asked_for_says_nothing_of_the_new_one() -> None:
-    """KAFKA-15221: another incarnation may have less; it was not caught up when the old one was."""
+    """KAFKA-15221: the new incarnation may have less than the old one that was caught up."""
     leader = leader_of(1, 2, 3)
     append(leader, 10)
     fetch(leader, stream_of(2), 0, now_ms=5_000)
@@ -349,7 +349,7 @@ def test_what_an_old_incarnation_asked_for_says_nothing_of_the_new_one() -> None
 
 
 def test_a_follower_that_leaves_a_partition_out_of_its_stream_is_out_of_sync_at_once() -> None:
-    """The stream goes on for other partitions, and its requests say nothing of this one."""
+    """Its stream goes on for other partitions: those requests prove nothing for this one."""
     leader = leader_of(1, 2, 3)
     append(leader, 10)
     second, third = stream_of(2), stream_of(3)

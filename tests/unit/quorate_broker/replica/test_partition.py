@@ -1,4 +1,4 @@
-"""A replica's role, and what a failure of one replica costs: that replica, or its directory."""
+"""A replica's role, and what a failure takes offline: the replica, or its directory."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ async def test_a_broken_invariant_at_an_answer_costs_this_replica_only(
 
 
 async def test_a_leader_that_broke_asks_for_another(world: World) -> None:
-    """Its invariant broke: it leaves itself out, and the controller elects one that stands."""
+    """After a broken invariant it proposes an ISR without itself; the controller elects another."""
     await world.brokers[1].produce(b"a")
     broken = world.brokers[1].partition
     broken.take_offline("broken", "for the test")

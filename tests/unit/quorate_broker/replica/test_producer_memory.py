@@ -1,4 +1,4 @@
-"""What is forgotten of producers, when, and what is answered then: nothing is written twice."""
+"""When producers are forgotten, and how a broker answers then: nothing is written twice."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_the_time_is_that_of_the_broker_at_work_not_of_records_or_of_a_paused_pr
     memory.tick(1_000)
     memory.tick(1_000 + TICK_MS)
     assert memory.now_ms == TICK_MS
-    memory.tick(1_000 + 3_600_000)  # stopped for an hour: what was sent meanwhile is yet to come
+    memory.tick(1_000 + 3_600_000)  # stopped for an hour: requests of that time arrive only now
     assert memory.now_ms == 3 * TICK_MS
 
 
@@ -170,7 +170,7 @@ def test_what_is_replayed_counts_as_heard_now() -> None:
     assert producers.forget() == 0
 
 
-# --- what a partition answers of whom it does not know --------------------------------------------
+# --- answers to producers that the partition does not know ----------------------------------------
 
 
 def test_sequence_0_of_a_forgotten_producer_is_not_new_if_it_may_have_been_written() -> None:

@@ -69,7 +69,7 @@ def test_what_neither_follows_nor_repeats_is_out_of_order(sequence: int) -> None
 
 @pytest.mark.parametrize("number", [0, 1])
 def test_a_batch_older_than_the_window_is_a_duplicate_and_no_gap(number: int) -> None:
-    """Seen in the demo: called a gap, it was written a second time under the next epoch."""
+    """If it were called a gap, the producer would write it again under the next epoch."""
     headers = written(7)
     again = headers[number]._replace(base_offset=500)
 
@@ -77,7 +77,9 @@ def test_a_batch_older_than_the_window_is_a_duplicate_and_no_gap(number: int) ->
 
     assert original is not None
     assert original.base_offset == -1
-    assert original.end_offset == headers[2].base_offset  # waits for what is known to follow it
+    assert (
+        original.end_offset == headers[2].base_offset
+    )  # answered once the oldest remembered batch is committed
 
 
 def test_sequences_wrap_to_zero() -> None:

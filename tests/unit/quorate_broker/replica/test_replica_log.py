@@ -42,7 +42,7 @@ async def test_a_read_under_way_when_a_topic_is_removed_costs_no_disk(world: Wor
 
 
 async def test_a_full_disk_refuses_and_recovers(world: World) -> None:
-    """Nothing of it is lost, and nobody's directory is: writes are refused until there is room."""
+    """No record and no directory is lost: writes are refused until there is room."""
     leader = world.brokers[1]
     await leader.produce(b"a")
     leader.disk.fill(0)

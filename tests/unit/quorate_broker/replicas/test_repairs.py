@@ -1,4 +1,4 @@
-"""What a broker does with a replica that has less than it had: no role, then repair."""
+"""A replica that has less than it had gets no role, and is then repaired."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ async def test_a_repaired_follower_is_not_trusted_for_what_it_had_before(world: 
     partition = follower.partition
     assert partition.log_end_offset == 0
 
-    await world.change(isr=[1, 2, 3])  # the proposal of then is committed now
+    await world.change(isr=[1, 2, 3])  # the earlier proposal is committed now
     assert KEY in follower.replicas.losses
     await world.change(leader=2)
     assert not partition.is_leader

@@ -98,7 +98,7 @@ class Run:
         self.acknowledged[produced.base_offset] = value
 
     async def check(self) -> None:
-        """All three logs end equal, and hold each acknowledged record where it was said to be."""
+        """Check that the three logs are equal and hold each acknowledged record at its offset."""
         world = self.world
         world.on_alter = None
         await until(lambda: set(world.state.isr) == {1, 2, 3})

@@ -257,7 +257,7 @@ async def test_flush_on_ack_counts_only_what_is_synced_on_every_replica() -> Non
 async def test_with_flush_on_ack_a_reign_begins_with_what_is_synced(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """What the last reign had only written does not count in the next one either."""
+    """Records that the last leader only wrote, without a sync, do not count in the next epoch."""
     world = World()
     await world.start(min_isr=2, configs={"flush.on.ack": "true"})
     one, others = world.brokers[1], [world.brokers[2], world.brokers[3]]
