@@ -1,15 +1,15 @@
-"""What the module of each aspect of the metadata declares.
+"""The base of the modules that declare the aspects of the metadata.
 
-An aspect is a part of the metadata that has events of its own: features, voters, cluster configs,
-brokers, topics with their partitions, producer ids. All of it is in one module:
+An aspect is a part of the metadata that has its own events: features, voters, cluster configs,
+brokers, topics with their partitions, producer ids. One module declares all of an aspect:
 
 * its part of the image: a frozen dataclass. MetadataImage inherits from all of them;
-* its part of a snapshot: a method of that dataclass that yields the events which make it;
+* its part of a snapshot: a method of that dataclass, which yields the events that make the part;
 * its part of the delta: a subclass of AspectDelta. It replays each event in a method that is marked
-  with `replays`, notes what changed, and words the log lines of a committed change.
+  with `replays`, notes the changes, and yields the log lines of a committed change.
 
 A new event needs a message in events.proto, and a method marked `replays` in its aspect. If it adds
-state, the snapshot must yield it, too; a test goes over all fields of all images.
+state, the snapshot must yield that state too; a test goes over all fields of all images.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ K = TypeVar("K")
 V = TypeVar("V")
 F = TypeVar("F", bound=Callable[..., None])
 
-#: A line of the controller's log: the event and its fields.
+#: A line of the controller's log: the name of the log event, and its fields.
 Line = tuple[str, dict[str, Any]]
 
 
@@ -55,13 +55,14 @@ def replays(kind: str) -> Callable[[F], F]:
     return mark
 
 
-#: By the kind of event: the aspect that it belongs to, and the method that replays it.
+#: The aspect that each kind of event belongs to, and the method that replays it.
 REPLAYS: Final[dict[str, tuple[type, Callable[..., None]]]] = {}
 
 
 class AspectDelta(Generic[P]):
-    """The changes of one aspect, over `old`. A subclass keeps the fields of its part of the image
-    under their own names.
+    """The changes of one aspect since the image `old`.
+
+    A subclass keeps the current values of its part of the image, in fields of the same names.
     """
 
     _names: ClassVar[tuple[str, ...]]
@@ -82,8 +83,8 @@ class AspectDelta(Generic[P]):
         return {name: getattr(self, name) for name in self._names}
 
     def compare(self, new: P) -> None:
-        """Note what differs in an image that was not made by replaying events here."""
+        """Note the differences between `old` and an image that was not made by replays here."""
 
     def lines(self, new: P) -> Iterator[Line]:
-        """Yield what an operator reads about the changes that led to `new`."""
+        """Yield the log lines for operators about the changes that led to `new`."""
         yield from ()

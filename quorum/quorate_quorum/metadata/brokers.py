@@ -28,9 +28,10 @@ FEATURES = Codec(
 class DirectoryImage:
     """A log directory of a broker.
 
-    `tail_intact` and `sync_failed` come from the registration. Unfencing acts on them and clears
-    them: from then on the running incarnation has everything that it has written. `failed` comes
-    from heartbeats, and stays until the next registration: no replica in that directory can lead.
+    `tail_intact` and `sync_failed` come from the registration. Before a broker is unfenced, they
+    are applied to its partitions; the unfencing clears them: the running incarnation has
+    everything that it has written. `failed` comes from heartbeats, and stays until the next
+    registration: no replica in that directory can lead.
     """
 
     id: bytes = field(metadata=carried("directory_id"))
@@ -57,7 +58,7 @@ class BrokerImage:
     directories: tuple[DirectoryImage, ...] = field(metadata=carried(codec=DIRECTORY.codec))
     fenced: bool
     shutting_down: bool
-    #: The feature levels that its program knows, by name; empty if it did not say.
+    #: The feature levels that the broker's program knows, by name; empty if it told none.
     features: tuple[tuple[str, Levels], ...] = field(default=(), metadata=carried(codec=FEATURES))
 
     @property
@@ -72,7 +73,7 @@ class BrokerImage:
         return next((one for one in self.listeners if one.name == name), None)
 
     def directory(self, directory_id: bytes) -> DirectoryImage | None:
-        """Return one of its directories, or None if it did not register that one."""
+        """Return a directory of this broker, or None if it did not register that one."""
         for directory in self.directories:
             if directory.id == directory_id:
                 return directory
@@ -105,7 +106,7 @@ class BrokersDelta(AspectDelta[Brokers], part=Brokers):
     def __init__(self, old: Brokers) -> None:
         super().__init__(old)
         self.brokers = old.brokers
-        #: Their ids, in the order of the changes.
+        #: The ids of the changed brokers, in the order of the changes.
         self.changed: dict[int, None] = {}
 
     @replays("register_broker")
@@ -129,7 +130,7 @@ class BrokersDelta(AspectDelta[Brokers], part=Brokers):
         old = self._registered(event)
         new = CHANGE.changed(old, event)
         directories = old.directories
-        if old.fenced and not new.fenced:  # the verdict on its directories is carried out
+        if old.fenced and not new.fenced:  # its partitions have been changed accordingly
             directories = tuple(
                 replace(one, tail_intact=True, sync_failed=False) for one in directories
             )

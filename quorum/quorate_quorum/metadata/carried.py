@@ -1,4 +1,4 @@
-"""Carries an image's dataclass in a protobuf message of the metadata log, and back.
+"""Converts the dataclasses of the image to protobuf messages of the metadata log, and back.
 
 The dataclass names each field once. The message has a field of the same name, unless the metadata
 of the field, made by `carried`, names another. So a new field needs two lines: one in the
@@ -26,7 +26,7 @@ Wire = TypeVar("Wire", bound=Message)
 
 
 class Codec(NamedTuple):
-    """How one value of an image is carried."""
+    """The two conversions of one value: from the message's form, and to it."""
 
     from_wire: Callable[[Any], Any]
     to_wire: Callable[[Any], Any]
@@ -37,11 +37,11 @@ _TUPLE: Final = Codec(tuple, list)
 
 
 def carried(name: str = "", *, codec: Codec | None = None) -> dict[str, Any]:
-    """Return the metadata of a field that is carried under another name, or in another form."""
+    """Return the metadata of a field that has another name, or another form, in the message."""
     return {"name": name, "codec": codec}
 
 
-#: The metadata of a field that the message leaves out, since other events carry it.
+#: The metadata of a field that the message leaves out: other events carry it.
 NOT_CARRIED: Final = {"not_carried": True}
 
 
@@ -53,19 +53,19 @@ class _Field(NamedTuple):
     codec: Codec
 
     def read(self, value: str) -> str:
-        """Return the code that makes the image's value of the wire's."""
+        """Return the code that converts the message's value to the image's value."""
         return value if self.codec is _AS_IT_IS else f"codecs['{self.name}'].from_wire({value})"
 
     def written(self, value: str) -> str:
-        """Return the code that makes the wire's value of the image's."""
+        """Return the code that converts the image's value to the message's value."""
         return value if self.codec is _AS_IT_IS else f"codecs['{self.name}'].to_wire({value})"
 
 
 class Carrier(Generic[Image, Wire]):
-    """Makes messages of images, and images of messages.
+    """Converts images to messages, and messages to images.
 
     image(message, **rest) returns the image; `rest` are the fields that the message leaves out.
-    message(image, **rest) returns the message; `rest` are the fields that the image has not.
+    message(image, **rest) returns the message; `rest` are the fields that the image does not have.
     """
 
     def __init__(self, image: type[Image], message: type[Wire]) -> None:
@@ -84,7 +84,7 @@ class Carrier(Generic[Image, Wire]):
         self.message: Callable[..., Wire] = eval(
             f"lambda one, **rest: make_message({written}, **rest)", names
         )
-        #: Carries a tuple of such images in a repeated field.
+        #: The conversions between a tuple of such images and a repeated field.
         self.codec: Final = Codec(
             eval(f"lambda told: tuple([make_image({read}) for one in told])", names),
             eval(f"lambda images: [make_message({written}) for one in images]", names),
@@ -100,11 +100,11 @@ def _fields(image: type[_Dataclass], message: type[Message]) -> Iterator[_Field]
 
 
 class ChangeCarrier(Generic[Image, Wire]):
-    """Carries the changed fields of an image in a message whose absent fields mean "unchanged".
+    """Converts a change of an image to a message, in which an absent field means "unchanged".
 
-    A list is wrapped in a message of its own there, so that an empty list is not an absent one.
-    A field of the message that cannot be absent always has the new value. `whole` carries the image
-    as a whole.
+    A list is wrapped in its own message there, so that an empty list differs from an absent one. A
+    field of the message that cannot be absent always has the new value. `whole` converts the whole
+    image.
 
     changed(old, message) returns the image after a change.
     """
@@ -112,7 +112,8 @@ class ChangeCarrier(Generic[Image, Wire]):
     def __init__(self, image: type[Image], message: type[Wire], whole: Carrier[Image, Any]) -> None:
         self._message: Callable[..., Wire] = message
         self._always: list[str] = []
-        #: A field that may be absent, and the only field of its wrapper message; "" if it has none.
+        #: The fields that may be absent. Beside each: the only field of its wrapper message; "" if
+        #: it has no wrapper.
         self._optional: list[tuple[_Field, str]] = []
         values: list[str] = []
         for name in (one.name for one in fields(image)):
@@ -135,7 +136,7 @@ class ChangeCarrier(Generic[Image, Wire]):
         )
 
     def change(self, old: Image, new: Image, **rest: Any) -> Wire:
-        """Return the message that turns one image into the next; `rest` are its other fields."""
+        """Return the message of a change; `rest` are its other fields, such as a topic id."""
         message = self._message(**rest, **{name: getattr(new, name) for name in self._always})
         for one, wrapped in self._optional:
             value = getattr(new, one.name)

@@ -1,8 +1,8 @@
-"""What changed from one image to the next: replays events over an image and makes the next one.
+"""The changes from one image to the next: a delta replays events over an image and makes the next.
 
 Events hold absolute values, so a replay can assert them. An event that contradicts the image means
-that the controller and this image disagree about the past. The node then stops: it would go on
-with a wrong image.
+that the controller and this image disagree about the past. The node then stops: otherwise it would
+go on with a wrong image.
 """
 
 from __future__ import annotations
@@ -30,27 +30,27 @@ class MetadataDelta:
 
     def __init__(self, image: MetadataImage) -> None:
         self.image = image
-        #: The quorum_generation into which a jump led, 0 where history goes on. After such a jump,
-        #: a removed topic is one that the new history does not know.
+        #: The new quorum_generation, if the image has jumped into a new history; else 0. After such
+        #: a jump, a topic counts as removed if the new history does not have it.
         self.generation = 0
-        #: The aspects that are changed so far.
+        #: The deltas of the aspects that were used so far.
         self._aspects: dict[type, AspectDelta[Any]] = {}
 
     @property
     def topics(self) -> TopicsDelta:
-        """What changed of topics, configs and partitions."""
+        """The changes of topics, configs and partitions."""
         return self._of(TopicsDelta)
 
     @property
     def brokers(self) -> BrokersDelta:
-        """What changed of brokers."""
+        """The changes of brokers."""
         return self._of(BrokersDelta)
 
     @classmethod
     def between(cls, old: MetadataImage, new: MetadataImage) -> MetadataDelta:
         """Compare two images, for a listener that skipped some between them.
 
-        A topic that was removed and a topic of the same name that was created since are both named.
+        If a topic was removed and another of the same name was created, the delta names both.
         """
         delta = cls(old)
         for aspect in ASPECTS:
@@ -60,9 +60,9 @@ class MetadataDelta:
     def replay(self, event: ev.MetadataEvent, *, offset: int | None = None) -> None:
         """Apply one event.
 
-        `offset`: where the event stands in the log, or None where it comes from a snapshot; a
-        registration in the log must carry its own offset. An event that contradicts the image
-        raises AssertionError.
+        `offset`: the offset of the event in the log; None if the event comes from a snapshot. A
+        registration in the log must carry its own offset. Raises AssertionError if the event
+        contradicts the image.
         """
         kind = event.WhichOneof("event")
         if kind == "epoch_start":
@@ -82,11 +82,11 @@ class MetadataDelta:
         return MetadataImage(**fields)
 
     def lines(self, image: MetadataImage) -> Iterator[Line]:
-        """Yield what an operator reads about the changes that led to `image`."""
+        """Yield the log lines for operators about the changes that led to `image`."""
         return chain.from_iterable(self._of(aspect).lines(image) for aspect in ASPECTS)
 
     def _of(self, aspect: type[D]) -> D:
-        """Return the changes of an aspect; there are none yet where it is made now."""
+        """Return the delta of an aspect; make an empty one if there is none yet."""
         found = self._aspects.get(aspect)
         if found is None:
             found = self._aspects[aspect] = aspect(self.image)
@@ -96,7 +96,7 @@ class MetadataDelta:
 def replayed(
     image: MetadataImage, events: Iterable[ev.MetadataEvent], *, epoch: int | None = None
 ) -> MetadataImage:
-    """Return the image after one batch of events that follows it in the log."""
+    """Return the image after a batch of events that comes next in the log."""
     delta = MetadataDelta(image)
     offset = image.offset
     for event in events:

@@ -1,7 +1,7 @@
 """The cluster's metadata at one offset of the metadata log: immutable, shared, cheap to change.
 
-It is made of persistent maps, so that a change copies a path of a map instead of the map. The order
-of their keys differs between two processes: iterate them only through the sorted methods.
+It consists of persistent maps: a change copies one path of a map, not the whole map. The order of
+their keys differs between two processes: iterate them only through the sorted methods.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from quorate_quorum.v1 import events_pb2 as ev
 class MetadataImage(Features, Voters, Brokers, Topics, ProducerIds):
     """All of the cluster's metadata once the log below `offset` is applied."""
 
-    #: One past the last applied record.
+    #: The offset one past the last applied record.
     offset: int = 0
-    #: Of the last applied batch; -1: none.
+    #: The epoch of the last applied batch; -1: no batch is applied.
     epoch: int = -1
 
     def to_events(self) -> Iterator[ev.MetadataEvent]:
-        """Yield events that make this image from the empty one; the same image, the same events."""
+        """Yield events that make this image from the empty one. Equal images give equal events."""
         yield from self.feature_events()
         yield from self.voter_events()
         yield from self.config_events()
@@ -39,8 +39,9 @@ class MetadataImage(Features, Voters, Brokers, Topics, ProducerIds):
         yield from self.created_events()
 
     def is_eligible(self, partition: PartitionImage, broker_id: int) -> bool:
-        """Whether a replica may enter the ISR or lead: its broker is unfenced and stays, and its
-        directory is registered and works.
+        """Whether a replica may enter the ISR or lead.
+
+        Its broker is unfenced and not shutting down; its directory is registered and works.
         """
         broker = self.brokers.get(broker_id)
         if broker is None or broker.fenced or broker.shutting_down:

@@ -1,12 +1,12 @@
-"""Makes images of committed bytes: for voters, for brokers, and for a restart.
+"""Makes images from committed bytes: for voters, for brokers, and after a restart.
 
-It takes bytes and returns (delta, image) pairs, one for each batch, since a batch is applied whole.
+It takes bytes and returns (delta, image) pairs, one for each batch: a batch is applied as a whole.
 
-A jump builds another image beside the one that is shown: from a snapshot (`load_snapshot_part`,
-then `finish_snapshot`), from offset 0 (`start_over`), or from both, one after the other. The new
-image is shown when it is complete and no older than the one that was shown before. Its delta is the
-difference between the two, so that listeners learn what disappeared in between. A jump that is cut
-short is given up whole: parts of two images never meet in one.
+A jump builds a second image beside the shown one: from a snapshot (`load_snapshot_part`, then
+`finish_snapshot`), from offset 0 (`start_over`), or from a snapshot and then the log. The second
+image is shown when it is complete and no older than the shown one. Its delta is the difference
+between the two, so that listeners learn of everything that disappeared in between. A jump that is
+interrupted is dropped as a whole: parts of two images are never joined into one.
 """
 
 from __future__ import annotations
@@ -22,14 +22,15 @@ from quorate_quorum.node.features import SUPPORTED, Known
 
 Loaded = tuple[MetadataDelta, MetadataImage]
 
-#: Bytes that one turn of the loop loads: a few milliseconds of work. A larger batch goes alone.
+#: The most bytes that one turn of the loop loads: a few milliseconds of work. A larger batch is
+#: loaded alone.
 TURN_BYTES = 16 * 1024
 
 
 def turns(batches: Buffer) -> Iterator[memoryview]:
-    """Cut whole batches into pieces that are loaded in one turn of the loop each, in order.
+    """Split whole batches into pieces; one turn of the loop loads one piece.
 
-    CorruptRecordError for a torn end.
+    Raises CorruptRecordError if the last batch is incomplete.
     """
     view = memoryview(batches)
     start = end = 0
@@ -43,9 +44,9 @@ def turns(batches: Buffer) -> Iterator[memoryview]:
 
 
 class Loader:
-    """Follows the metadata log. `shown` is the image that listeners know.
+    """Follows the metadata log. `shown` is the image that listeners have.
 
-    An event that sets a feature to a level that is not `known` raises UnknownLevelError.
+    Raises UnknownLevelError for an event that sets a feature to a level that is not in `known`.
     """
 
     def __init__(self, image: MetadataImage = EMPTY, known: Known | None = SUPPORTED) -> None:
@@ -55,15 +56,16 @@ class Loader:
 
     @property
     def image(self) -> MetadataImage:
-        """The image that is loaded so far: the next batch to load begins at its offset. Listeners
-        know it, except in the middle of a jump.
+        """The image that is loaded so far: the next batch to load begins at its offset.
+
+        It is the shown one, except during a jump.
         """
         return self.shown if self._jump is None else self._jump.image
 
     def load(self, batches: Buffer) -> list[Loaded]:
-        """Apply whole committed batches; return what to show, in order.
+        """Apply whole committed batches; return the images to show, in order.
 
-        Batches that are applied already are passed over. CorruptRecordError: the bytes are not
+        Ignores batches that are applied already. Raises CorruptRecordError if the bytes are not
         batches of events, leave a gap, or come in the middle of a snapshot. Nothing of such a batch
         is applied.
         """
@@ -99,27 +101,29 @@ class Loader:
         return [(delta, after)]
 
     def start_over(self, until: int = 1, *, generation: int = 0) -> None:
-        """Begin a jump: from the empty image, by a snapshot or the log from 0.
+        """Begin a jump from the empty image; a snapshot or the log from offset 0 follows.
 
         Nothing is shown before the image has reached `until` (the high watermark of the voter that
-        asked for the jump) and the shown image's epoch: listeners never go back in time.
+        asked for the jump) and the shown image's epoch: listeners never see an older image.
         `generation`: the quorum_generation that the jump leads into, if it is a new one. Its epochs
-        are not compared with those of the history that is over.
+        are not compared with those of the old history.
         """
         self._jump = _Jump(EMPTY, until, generation)
 
     @property
     def jumps_into(self) -> int:
-        """The quorum_generation that a jump under way leads into; 0: none, or no other."""
+        """The new quorum_generation that the current jump leads into; 0: no jump, or the same."""
         return 0 if self._jump is None else self._jump.generation
 
     def give_up(self) -> None:
-        """Forget a jump that is under way. The shown image stays, and is followed again."""
+        """Drop the current jump, if there is one. The shown image goes on from its offset."""
         self._jump = None
 
     def load_snapshot_part(self, batches: Buffer) -> None:
-        """Take in a part of a snapshot: whole batches of events, in order. The first part begins a
-        jump, unless start_over just did. CorruptRecordError as for load.
+        """Load a part of a snapshot: whole batches of events, in order.
+
+        The first part begins a jump, unless start_over has just begun one. Raises
+        CorruptRecordError if the bytes are not batches of events.
         """
         jump = self._jump
         if jump is None or (jump.snapshot is None and jump.image.offset > 0):
@@ -132,9 +136,10 @@ class Loader:
         jump.snapshot.topics.finish_drafts()
 
     def finish_snapshot(self, offset: int, epoch: int) -> list[Loaded]:
-        """End the snapshot, which stands for the log below `offset`; return what to show. That is
-        nothing yet if the jump must reach further, by the log from there. CorruptRecordError: no
-        part came, or the offset or the epoch is impossible.
+        """End the snapshot, which replaces the log below `offset`; return the images to show.
+
+        Returns no image if the jump must reach further: then the log from `offset` follows. Raises
+        CorruptRecordError if no part came, or the offset or the epoch is out of range.
         """
         if self._jump is None or self._jump.snapshot is None:
             raise CorruptRecordError("the end of a snapshot of which no part came")
@@ -145,7 +150,7 @@ class Loader:
         return self._land()
 
     def _land(self) -> list[Loaded]:
-        """Show the jump's image, if it has come far enough."""
+        """Show the jump's image and end the jump, if the image has come far enough."""
         assert self._jump is not None, "under way"
         image = self._jump.image
         is_older = image.epoch < self.shown.epoch and not self._jump.generation
@@ -158,9 +163,9 @@ class Loader:
 
 
 class _Jump:
-    """An image that is built beside the one that listeners know.
+    """An image that is built beside the shown one.
 
-    `snapshot` exists from the first part of a snapshot to its end.
+    `snapshot` is not None between the first part of a snapshot and its end.
     """
 
     def __init__(self, image: MetadataImage, until: int, generation: int) -> None:

@@ -12,7 +12,7 @@ from quorate_quorum.v1 import events_pb2 as ev
 
 NO_LEADER: Final = -1
 NEVER: Final = -1
-#: Different assignments that are held once instead of once a partition.
+#: The most different assignments that are kept as shared objects, not as one for each partition.
 ASSIGNMENTS_SHARED_MAX: Final = 10_000
 
 #: The id of a topic, and the number of one of its partitions.
@@ -21,7 +21,7 @@ Key = tuple[bytes, int]
 
 @dataclass(frozen=True, slots=True)
 class ReplicaImage:
-    """Where one replica lies: the broker and the directory that the controller chose."""
+    """The place of one replica: the broker and the directory that the controller chose."""
 
     broker_id: int
     directory_id: bytes
@@ -29,8 +29,9 @@ class ReplicaImage:
 
 @lru_cache(maxsize=ASSIGNMENTS_SHARED_MAX)
 def _assignment(replicas: tuple[tuple[int, bytes], ...]) -> tuple[ReplicaImage, ...]:
-    """Return one object for equal assignments. Few differ, and the garbage collector passes over
-    every object in each of its runs.
+    """Return the same object for equal assignments.
+
+    Few assignments differ, and fewer objects make each run of the garbage collector shorter.
     """
     return tuple([ReplicaImage(broker_id, directory_id) for broker_id, directory_id in replicas])
 
@@ -45,8 +46,8 @@ REPLICAS = Codec(
 class PartitionImage:
     """A partition's state.
 
-    ISR and ELR are disjoint subsets of the replicas, in the order of assignment; the leader is in
-    the ISR; leader_epoch grows with every leader, partition_epoch with every change.
+    ISR and ELR are disjoint subsets of the replicas, in the order of assignment. The leader is in
+    the ISR. leader_epoch grows with every new leader, partition_epoch with every change.
     """
 
     leader: int
@@ -68,8 +69,10 @@ class PartitionImage:
 
     @property
     def permanent_replicas(self) -> int:
-        """How many replicas are assigned for good. Those that still catch up for the first time do
-        not raise what a commit needs.
+        """The number of assigned replicas, without those that are still being added.
+
+        A replica that catches up for the first time does not raise the number of in-sync replicas
+        that a commit needs.
         """
         return len(self.replicas) - len(self.adding)
 
@@ -81,7 +84,7 @@ class PartitionImage:
         return None
 
     def check(self) -> None:
-        """Assert what must hold of every partition at every offset."""
+        """Assert the invariants of every partition at every offset."""
         ids = self.broker_ids
         known = set(ids)
         assert ids, "a partition has replicas"

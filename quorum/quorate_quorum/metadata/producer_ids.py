@@ -11,9 +11,9 @@ from quorate_quorum.v1 import events_pb2 as ev
 
 @dataclass(frozen=True, kw_only=True)
 class ProducerIds:
-    """How far producer ids are given out."""
+    """The producer ids that are given out."""
 
-    #: All producer ids below are given out.
+    #: All producer ids below this one are given out.
     next_producer_id: int = 0
 
     def producer_id_events(self) -> Iterator[ev.MetadataEvent]:

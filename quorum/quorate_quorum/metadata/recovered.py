@@ -1,9 +1,10 @@
 """Disaster recovery: the first image of a new history, after the majority of the voters is lost.
 
 The lost voters may have committed decisions that the survivor's log lacks, and nodes may have acted
-on them. So every number that such a decision may have given away is passed over. No state is
-trusted: brokers are fenced, and no partition has an ISR. Every replica is asked for the end of its
-log before one of them leads, so that no committed record is lost while a replica still has it.
+on them. So the new history skips every number (offset, epoch, producer id) that such a decision may
+have used. No state is trusted: brokers are fenced, and no partition has an ISR. Every replica is
+asked for the end of its log before one of them leads, so that no committed record is lost while a
+replica still has it.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from quorate_quorum.metadata.partitions import NO_LEADER, PartitionImage
 from quorate_quorum.metadata.topics import TopicImage
 from quorate_quorum.metadata.voters import VoterImage
 
-#: The decisions that are lost used fewer offsets, epochs and producer ids than these.
+#: The offsets, epochs and producer ids that are skipped. The lost decisions used fewer.
 OFFSETS_PASSED: Final = 1_000_000_000
 EPOCHS_PASSED: Final = 1_000_000
 PRODUCER_IDS_PASSED: Final = 1_000_000_000
@@ -29,8 +30,8 @@ PRODUCER_ID_MAX: Final = (1 << 63) - 1
 def recovered(image: MetadataImage, voter: VoterImage, *, epoch_seen: int) -> MetadataImage:
     """Return the first image of the new history, with one voter.
 
-    `image`: everything that the survivor holds. `epoch_seen`: the highest epoch that the survivor,
-    or a node that it asked, has seen.
+    `image`: the image after the survivor's whole log. `epoch_seen`: the highest epoch that the
+    survivor, or a node that it asked, has seen.
     """
     assert epoch_seen >= image.epoch, (epoch_seen, image.epoch)
     brokers = {broker.id: replace(broker, fenced=True) for broker in image.sorted_brokers()}
@@ -59,7 +60,7 @@ def _leaderless(topic: TopicImage) -> TopicImage:
 
 
 def _unsure(partition: PartitionImage) -> PartitionImage:
-    """Make all replicas the last ISR: each may be the one that has every record."""
+    """Put all replicas into the last ISR: each may be the one that has every record."""
     leader_epoch = partition.leader_epoch + EPOCHS_PASSED
     return replace(
         partition,

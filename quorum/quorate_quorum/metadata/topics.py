@@ -44,21 +44,21 @@ class TopicImage:
     name: str
     partitions: tuple[PartitionImage, ...] = field(default=(), metadata=NOT_CARRIED)
     configs: OwnConfigs = field(default_factory=empty, metadata=NOT_CARRIED)
-    #: By the clock of the controller that made it; 0: not known.
+    #: The time of its creation, by the clock of the controller; 0: not known.
     created_ms: int = 0
 
     @property
     def is_internal(self) -> bool:
-        """Whether it is Quorate's own."""
+        """Whether this is an internal topic of Quorate."""
         return self.name.startswith(INTERNAL_PREFIX)
 
 
 @dataclass(frozen=True, slots=True)
 class FormingTopic:
-    """A topic whose partitions go to the log in several batches. It is hidden before the last."""
+    """A topic whose partitions go to the log in several batches. It is hidden until the last one."""
 
     topic: TopicImage
-    #: How many it will have; more than it has.
+    #: The number of partitions that it will have; more than it has now.
     partitions: int
 
 
@@ -74,16 +74,17 @@ class Topics:
 
     #: The cluster's own configs.
     configs: OwnConfigs = field(default_factory=empty)
-    #: By topic id.
+    #: The visible topics, by topic id; and their ids, by name.
     topics: HashTrieMap[bytes, TopicImage] = field(default_factory=empty)
     topic_ids: HashTrieMap[str, bytes] = field(default_factory=empty)
-    #: By topic id; in none of the two above.
+    #: The forming topics, by topic id. They are not in the two maps above.
     forming: HashTrieMap[bytes, FormingTopic] = field(default_factory=empty)
-    #: How many were ever created, the removed ones too. Placement goes round by these counts.
+    #: The numbers of partitions and topics that were ever created, removed ones included.
+    #: Placement uses them to go round the ring of brokers.
     partitions_created: int = 0
     topics_created: int = 0
-    #: How many replicas are assigned to each broker, forming topics included. Brokers without
-    #: replicas are left out.
+    #: The number of replicas that are assigned to each broker, in forming topics too. A broker
+    #: without replicas is not in the map.
     replica_counts: HashTrieMap[int, int] = field(default_factory=empty)
 
     def sorted_topics(self) -> list[TopicImage]:
@@ -96,17 +97,17 @@ class Topics:
         return None if topic_id is None else self.topics[topic_id]
 
     def seen_or_forming(self, topic_id: bytes) -> TopicImage | None:
-        """Return a topic by its id, one that is still being made too; None if there is none."""
+        """Return a topic by its id, visible or forming; None if there is none."""
         topic = self.topics.get(topic_id)
         forming = self.forming.get(topic_id) if topic is None else None
         return topic if forming is None else forming.topic
 
     def sorted_forming(self) -> list[FormingTopic]:
-        """Return the topics that are still being made, by id."""
+        """Return the forming topics, by id."""
         return [self.forming[topic_id] for topic_id in sorted(self.forming)]
 
     def all_topics(self) -> list[TopicImage]:
-        """Return all topics by name, then those still being made: all that names a broker."""
+        """Return all visible topics by name, then the forming ones."""
         return [*self.sorted_topics(), *(forming.topic for forming in self.sorted_forming())]
 
     def partition(self, topic_id: bytes, partition: int) -> PartitionImage | None:
@@ -142,8 +143,9 @@ class Topics:
             yield from _topic_events(forming.topic, forming.partitions)
 
     def created_events(self) -> Iterator[ev.MetadataEvent]:
-        """Yield the event that makes the counts. It comes after those of the topics, as they count
-        up.
+        """Yield the event that sets the two counts.
+
+        It must come after the events of the topics, whose replay raises the counts.
         """
         if self.topics_created or self.partitions_created:
             yield event_of(
@@ -164,12 +166,12 @@ def _topic_events(topic: TopicImage, expected: int) -> Iterator[ev.MetadataEvent
 
 @dataclass(slots=True)
 class _Draft:
-    """A topic while it changes: the partitions as a list, so that n changes cost n."""
+    """A topic while it changes. Its partitions are a list, so that a change does not copy them."""
 
     topic: TopicImage
     partitions: list[PartitionImage]
     configs: OwnConfigs
-    #: How many partitions it will have before it is seen; 0: it is.
+    #: The number of partitions at which the topic becomes visible; 0: it is visible.
     forming: int = 0
 
     def finish(self) -> TopicImage:
@@ -188,16 +190,16 @@ class TopicsDelta(AspectDelta[Topics], part=Topics):
         self.partitions_created = old.partitions_created
         self.topics_created = old.topics_created
         self.replica_counts = old.replica_counts
-        #: Ids of topics that were created or whose own configs changed. Here and below, dicts are
-        #: ordered sets, in the order of the changes.
+        #: The ids of topics that were created or whose own configs changed. Here and below, a dict
+        #: is an ordered set, in the order of the changes.
         self.changed: dict[bytes, None] = {}
-        #: Created ones too, removed ones not.
+        #: The partitions that were created or changed; removed ones are not in it.
         self.changed_partitions: dict[Key, None] = {}
-        #: Ids of topics whose own configs changed; CLUSTER if the cluster's did.
+        #: The ids of topics whose own configs changed; CLUSTER if the cluster's changed.
         self.changed_configs: dict[bytes, None] = {}
-        #: As they were in the old image.
+        #: The removed topics, as they were in the old image.
         self.removed: list[TopicImage] = []
-        #: By how much the count of replicas of a broker has changed.
+        #: The change of the number of replicas, by broker.
         self._replicas_moved: Counter[int] = Counter()
         self._drafts: dict[bytes, _Draft] = {}
 
@@ -285,7 +287,7 @@ class TopicsDelta(AspectDelta[Topics], part=Topics):
             self.changed_configs[event.topic_id] = None
 
     def finish_drafts(self) -> None:
-        """Make topics of the drafts so far. In a long replay it spreads the work."""
+        """Turn the drafts so far into topics. In a long replay, this spreads the work."""
         for topic_id, draft in self._drafts.items():
             if draft.forming:
                 forming = FormingTopic(draft.finish(), draft.forming)
@@ -331,7 +333,7 @@ class TopicsDelta(AspectDelta[Topics], part=Topics):
                 yield "topic_config_altered", {"topic": now.name, "changed": changed}
 
     def _show(self, draft: _Draft) -> None:
-        """From now on the topic is seen, with everything that it has."""
+        """Make the topic visible: its partitions and configs count as changed."""
         topic = draft.topic
         assert topic.name not in self.topic_ids, "a topic name is new"
         draft.forming = 0
@@ -367,7 +369,7 @@ def _described(topic: TopicImage) -> dict[str, Any]:
 
 
 def counted(counts: HashTrieMap[int, int], moved: Mapping[int, int]) -> HashTrieMap[int, int]:
-    """Return counts after these differences; those that fall to 0 are left out."""
+    """Return the counts after these differences. A count that falls to 0 is removed."""
     for key, difference in moved.items():
         count = counts.get(key, 0) + difference
         assert count >= 0, f"broker {key} has {count} replicas"

@@ -23,7 +23,7 @@ VOTER = Carrier(VoterImage, ev.Voter)
 
 
 def voters_event(voters: tuple[VoterImage, ...]) -> ev.MetadataEvent:
-    """Return the event that makes these the voters."""
+    """Return the event that sets the voters."""
     return event_of(voters=ev.Voters(voters=map(VOTER.message, voters)))
 
 

@@ -1,14 +1,17 @@
 """The Metadata service: brokers follow the committed events of the metadata log by Watch.
 
 Any voter serves it, from its own log and below its own high watermark, so it needs no leader to
-answer. A frame leaves in the turn of the loop in which the high watermark moves, and otherwise
-every 250 ms, so that silence tells the watcher that it is cut off.
+answer. It sends a frame in the turn of the loop in which the high watermark moves, and otherwise
+every 250 ms: a watcher that gets none knows that it is cut off.
 
-A watcher gets the newest snapshot in parts, then the log after it, if its next batch is no longer
-in the log, if its history diverges from this voter's, or if it follows an older quorum_generation:
-then the quorum was recovered without some records that the watcher has seen. Without a snapshot it
-gets the log from 0. A voter that knows no leader for one fetch timeout ends its watches, since its
-image may be out of date.
+In three cases a watcher gets the newest snapshot in parts, then the log after it:
+
+* its next batch is no longer in the voter's log;
+* its history diverges from that of the voter;
+* it follows an older quorum_generation: the new history may lack records that the watcher has.
+
+If there is no snapshot, the watcher gets the log from 0. A voter that knows no leader for one fetch
+timeout ends its watches: its image may be out of date.
 """
 
 from __future__ import annotations
@@ -52,7 +55,7 @@ class WatchSource(Protocol):
     def epoch(self) -> int: ...
     @property
     def leader_id(self) -> int:
-        """-1: not known."""
+        """The leader's node id; -1: not known."""
 
     @property
     def leader_endpoint(self) -> str: ...
@@ -60,7 +63,10 @@ class WatchSource(Protocol):
     def high_watermark(self) -> int: ...
 
     async def read_committed(self, from_offset: int, bytes_max: int) -> bytes:
-        """Whole batches from `from_offset`, below the high watermark; at least one if any."""
+        """Return whole batches from `from_offset` to below the high watermark.
+
+        At least one, if there is one, even if it is larger than `bytes_max`.
+        """
 
 
 class SnapshotSource(Protocol):
@@ -68,21 +74,21 @@ class SnapshotSource(Protocol):
 
     @property
     def log_start_offset(self) -> int:
-        """First offset that the log holds; above 0 there is a snapshot at or above it."""
+        """The first offset of the log. If it is above 0, a snapshot ends at or above it."""
 
     @property
     def newest(self) -> tuple[int, int] | None:
-        """Offset and epoch of the newest snapshot."""
+        """The offset and epoch of the newest snapshot; None: there is none."""
 
     def parts(self, snapshot: tuple[int, int]) -> AsyncGenerator[bytes, None]:
-        """Yield the batches of its events in order; QuorateError if it can't be read."""
+        """Yield the batches of its events in order. Raises QuorateError if it cannot be read."""
 
 
 class Watch:
     """Streams committed batches to watchers.
 
-    The voter calls `wake` when its high watermark or its leader changes.
-    `epoch_at` tells the leader_epoch of the batch that holds an offset (None: not held).
+    The voter calls `wake` when its high watermark or its leader changes. `epoch_at` returns the
+    leader_epoch of the batch that holds an offset; None if no batch of the log holds it.
     """
 
     required = REQUIRED
@@ -114,17 +120,17 @@ class Watch:
         return {WATCH: self.watch}
 
     def wake(self) -> None:
-        """Send what is new to every watcher, in this turn of the loop."""
+        """Let every watch send its news now."""
         for bell in self._waiting:
             bell.ring()
 
     def stop(self) -> None:
-        """End every watch at its next turn, which is now."""
+        """End every watch now."""
         self._stopping = True
         self.wake()
 
     async def watch(self, request: WatchRequest, peer: Peer) -> AsyncIterator[Frame[WatchHeader]]:
-        """Serve one watcher until it goes, or this voter has nothing fresh to tell."""
+        """Serve one watcher until it leaves, this voter stops, or knows no leader for too long."""
         try:
             Caller(peer.principal, self._authorizer).check(REQUIRED[WATCH])
             self._admit(request)
@@ -137,7 +143,7 @@ class Watch:
         try:
             cursor = _Cursor(request.from_offset, request.last_applied_epoch)
             if 0 < request.quorum_generation < self._generation:
-                cursor = _Cursor(0, -1, is_checked=True)  # what it has is of a history that is over
+                cursor = _Cursor(0, -1, is_checked=True)  # its image is of an old history
                 if self._snapshot_for(cursor) is None:
                     yield self._beginning()
             while (refusal := self._why_end()) is None:
@@ -191,16 +197,16 @@ class Watch:
         if self._leaderless_since_ms is None:
             self._leaderless_since_ms = loop_ms()
         waited_ms = loop_ms() - self._leaderless_since_ms
-        # A voter that fetches in vain for that long looks for another leader itself.
+        # After a fetch timeout without a fetch answer, a voter itself looks for another leader.
         if waited_ms < self._config.quorum_fetch_timeout_ms:
             return None
         return QuorumUnavailableError("this voter knows of no leader: watch another")
 
     async def _next_frame(self, cursor: _Cursor) -> Frame[WatchHeader]:
-        """Return what comes next; without batches where there is nothing new to tell."""
+        """Return the next frame; without batches if there is nothing new."""
         high_watermark = self._source.high_watermark
         header = self._header()
-        if cursor.offset > high_watermark:  # the watcher is ahead: it waits for us
+        if cursor.offset > high_watermark:  # the watcher is ahead of this voter: wait
             return Frame(header)
         if not cursor.is_checked:
             header.reload = self._diverges(cursor)
@@ -217,7 +223,7 @@ class Watch:
         if not batches:
             return Frame(header)
         base_offset, end_offset = span(batches)
-        if base_offset != cursor.offset:  # no watcher of ours stands inside a batch
+        if base_offset != cursor.offset:  # inside a batch: it is not from this log
             header.reload = True
             cursor.offset = 0
             return Frame(header)
@@ -230,7 +236,7 @@ class Watch:
         return Frame(header)
 
     def _snapshot_for(self, cursor: _Cursor) -> tuple[int, int] | None:
-        """Return the snapshot that a watcher needs; None if the log can go on for it."""
+        """Return the snapshot that a watcher needs; None if it can go on with the log."""
         snapshots = self._snapshots
         if snapshots is None or snapshots.newest is None:
             return None
@@ -241,7 +247,7 @@ class Watch:
     async def _snapshot_frames(
         self, snapshot: tuple[int, int]
     ) -> AsyncGenerator[Frame[WatchHeader], None]:
-        """Yield a whole snapshot in bounded frames, or raise what ends the watch half way."""
+        """Yield a whole snapshot in bounded frames. Raises the reason if the watch must end."""
         assert self._snapshots is not None, "it names the snapshot"
         pieces: list[bytes] = []
         is_first = True
@@ -298,16 +304,17 @@ class Watch:
 
 @dataclass(slots=True)
 class _Cursor:
-    """Where a watcher stands."""
+    """The position of a watcher."""
 
     offset: int
-    #: leader_epoch of the record before `offset`, as the watcher has it.
+    #: The leader_epoch of the record before `offset`, as the watcher has it.
     last_epoch: int
-    #: Its past was compared with ours; that needs a log that reaches as far as the watcher.
+    #: Whether the watcher's history was compared with this voter's. For that, the voter's high
+    #: watermark must have reached the watcher's offset.
     is_checked: bool = False
 
 
 def span(batches: bytes) -> tuple[int, int]:
-    """Return base offset and exclusive end offset of some whole batches, at least one."""
+    """Return the base offset and the exclusive end offset of one or more whole batches."""
     headers = [header for header, _ in record_batch.split(batches)]
     return headers[0].base_offset, headers[-1].end_offset

@@ -1,8 +1,8 @@
-"""The voter that decides: the controller during one reign, with the requests that it answers.
+"""The active controller: the controller during one reign, with the requests that it answers.
 
-The decisions are pure functions of the pending image, in the package beside this one. The reign
-proposes their events, and lets an answer leave when its change is committed. Every method here
-that decides raises what Reign.run and Reign.run_in_turns raise.
+The decisions are pure functions of the pending image, in the package `decisions`. The reign
+proposes their events, and returns an answer when its change is committed. Every method here that
+decides raises the errors of Reign.run and Reign.run_in_turns.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from quorate_quorum.v1.controller_pb2 import (
 
 log = structlog.get_logger(__name__)
 
-#: Topics or partitions that one request may name.
+#: The most topics or partitions that one request may name.
 NAMED_MAX = 10_000
 
 
@@ -53,9 +53,10 @@ class ControllerRaft(Proposer, LeaseRaft, Protocol):
 
 
 class ActiveController:
-    """See the module. Made when this voter begins to decide, dropped when it stops to.
+    """See the module. Made when this voter begins to decide; dropped when it stops.
 
-    `describe_quorum`: what this voter knows about the quorum. `health` follows the committed image.
+    `describe_quorum` returns the state of the quorum as this voter sees it. `health` follows the
+    committed image.
     """
 
     def __init__(
@@ -80,14 +81,14 @@ class ActiveController:
     # -- the reign
 
     def committed(self, delta: MetadataDelta, image: MetadataImage) -> None:
-        """An image is committed: log its changes and send the answers that waited for it."""
+        """Take a committed image: log its changes and send the answers that waited for it."""
         for event, fields in changes.lines(delta, image):
             log.info(event, **fields)
         self.reign.committed(image)
         self.leases.committed(delta, image)
 
     def end(self) -> None:
-        """The voter decides no more: fail the requests that wait, end the heartbeat streams."""
+        """End the reign: fail the requests that wait, and end the heartbeat streams."""
         self.reign.end()
         self.leases.end(NotControllerError(f"voter {self._node_id} is not the controller any more"))
 
@@ -110,7 +111,7 @@ class ActiveController:
     async def alter_partitions(
         self, request: AlterPartitionsRequest
     ) -> Decided[AlterPartitionsResponse]:
-        """Decide what a leader proposes for the ISRs of its partitions."""
+        """Decide a leader's proposals for the ISRs of its partitions."""
         check_named(len(request.partitions))
         parts = partitions.parts_of(request)
         decided = await self.reign.run_parts(partitions.alter_partitions, parts)
@@ -144,7 +145,7 @@ class ActiveController:
     async def unregister_broker(
         self, request: admin.UnregisterBrokerRequest
     ) -> Decided[admin.UnregisterBrokerResponse]:
-        """Forget a broker that is gone for good."""
+        """Unregister a broker that will not come back."""
         return await self.reign.run(
             lambda image, _: brokers.unregister(
                 image, request, session_lives=self.leases.is_alive(request.broker_id)
@@ -181,7 +182,7 @@ class ActiveController:
     async def describe_health(
         self, request: admin.DescribeHealthRequest
     ) -> Decided[admin.DescribeHealthResponse]:
-        """Return everything that is not well."""
+        """Return the troubles of the cluster."""
         await self.reign.confirm()
         response = describe_health(
             self.reign.image, self._describe_quorum(), self._health, self.leases.why_fenced
@@ -191,7 +192,7 @@ class ActiveController:
     async def describe_features(
         self, request: admin.DescribeFeaturesRequest
     ) -> Decided[admin.DescribeFeaturesResponse]:
-        """Return the levels in force, and which levels each node knows."""
+        """Return the levels in force, and the levels that each node knows."""
         await self.reign.confirm()
         response = features.describe_features(
             self.reign.image, self._raft.known_features, self._own_features
@@ -203,9 +204,10 @@ class ActiveController:
     ) -> Decided[admin.TransferLeadershipResponse]:
         """Hand leadership to another voter; return the new leader.
 
-        What was decided before is committed first, so that every caller learns its outcome. Raises
-        InvalidRequestError, and OverloadedError (retriable) if another voter than the named one
-        was elected.
+        All earlier decisions are committed first, so that every caller learns its outcome.
+        Raises InvalidRequestError if the named node is not a voter.
+        Raises OverloadedError (retriable) if the named voter did not catch up in time, or another
+        voter was elected.
         """
         await self.reign.confirm()
         named = request.voter_id if request.HasField("voter_id") else None
@@ -217,7 +219,7 @@ class ActiveController:
 
 
 def check_named(count: int) -> None:
-    """Refuse a request as a whole: an error for each item that it names would take seconds."""
+    """Refuse a request that names too many items: one error for each would take seconds."""
     if count > NAMED_MAX:
         raise InvalidRequestError(
             f"a request names {count} topics or partitions; {NAMED_MAX} are allowed: send several"

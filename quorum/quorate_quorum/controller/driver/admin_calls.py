@@ -1,7 +1,7 @@
-"""The admin calls that brokers pass on: judged for the principal that asked, then decided.
+"""The admin calls that brokers pass on: authorized for the principal that asked, then decided.
 
-A call on topics is judged topic by topic: those that are refused are left out of what is decided,
-and have their refusal in the answer, in the place of their result. Any other call is refused
+A call on topics is authorized topic by topic. The controller decides the allowed ones; a refused
+topic has its refusal in the answer, in the place of its result. Any other call is refused as a
 whole.
 """
 
@@ -59,7 +59,10 @@ ALTER_THEIR_CONFIGS: Final = Required(Operation.ALTER_CONFIGS, ResourceType.TOPI
 
 @dataclass(frozen=True, slots=True)
 class AdminCall(Generic[Q, R]):
-    """A forwarded method, what it requires, and how the active controller judges and answers it."""
+    """A forwarded method, the permission that it requires, and the function that answers it.
+
+    `answer` checks the caller's permission, and lets the active controller decide.
+    """
 
     method: Method[Q, R]
     required: Required
@@ -71,7 +74,7 @@ def _whole(
     required: Required,
     answer: Callable[[ActiveController, Q], Awaitable[Decided[R]]],
 ) -> AdminCall[Q, R]:
-    """Return a call that is refused or answered whole."""
+    """Return a call that is refused or answered as a whole."""
 
     def judged(caller: Caller, active: ActiveController, request: Q) -> Awaitable[Decided[R]]:
         caller.check(required)
@@ -83,7 +86,7 @@ def _whole(
 async def _create_topics(
     caller: Caller, active: ActiveController, request: CreateTopicsRequest
 ) -> Decided[CreateTopicsResponse]:
-    """Create topics. Leave to create topics in the cluster holds for every topic, as in Kafka."""
+    """Create topics. CREATE on the cluster permits every topic, as in Kafka."""
     check_named(len(request.topics))
     if caller.may(CREATE):
         return await active.create_topics(request)
@@ -110,7 +113,7 @@ async def _delete_topics(
 ) -> Decided[DeleteTopicsResponse]:
     check_named(len(request.topics) + len(request.topic_ids))
     by_name = [caller.refusal(DELETE, name) for name in request.topics]
-    # An id that no topic has is answered as such by the decision.
+    # For an id that no topic has, there is nothing to refuse: the decision answers "unknown".
     known = [active.reign.image.topics.get(topic_id) for topic_id in request.topic_ids]
     by_id = [None if one is None else caller.refusal(DELETE, one.name) for one in known]
     if not any((*by_name, *by_id)):
@@ -138,7 +141,7 @@ async def _delete_topics(
 async def _alter_configs(
     caller: Caller, active: ActiveController, request: AlterConfigsRequest
 ) -> Decided[AlterConfigsResponse]:
-    """Alter a topic's configs, or, where no topic is named, the cluster's defaults."""
+    """Alter a topic's configs; the cluster's defaults if no topic is named."""
     caller.check(ALTER_THEIR_CONFIGS, request.topic or None)
     return await active.reign.run(
         lambda image, context: topics.alter_configs(image, request, context)
@@ -163,6 +166,6 @@ _CALLS: Sequence[AdminCall[Any, Any]] = (
     _whole(REMOVE_VOTER, ALTER_CLUSTER, ActiveController.remove_voter),
 )
 
-#: By the path of the method. A broker passes on each call of the Admin service that it does not
-#: answer itself, so a new one is added here, and nowhere in the broker.
+#: The admin calls, by the path of the method. A broker passes on each call of the Admin service
+#: that it does not answer itself, so a new call is added here, and nowhere in the broker.
 ADMIN_CALLS: Mapping[str, AdminCall[Any, Any]] = {call.method.path: call for call in _CALLS}

@@ -1,8 +1,8 @@
 """The controller of one voter: it follows the committed log, and decides while this voter leads.
 
 It listens to this voter's Raft. Every voter holds the committed image. When the EpochStart of this
-voter's own epoch is committed and applied, it makes an ActiveController; when the voter loses its
-leadership, it drops that again.
+voter's own epoch is committed and applied, the controller makes an ActiveController. When the voter
+loses leadership, the controller drops it.
 """
 
 from __future__ import annotations
@@ -32,8 +32,7 @@ log = structlog.get_logger(__name__)
 class Controller:
     """See the module. Implements RaftListener; `attach` gives it the Raft that it listens to.
 
-    `fail` stops the node: the image or a decision of the controller itself broke an invariant.
-    `describe_quorum`: what this voter knows about the quorum, for DescribeQuorum.
+    `fail` stops the node; it is called when the image or an own decision breaks an invariant.
     """
 
     def __init__(
@@ -51,7 +50,7 @@ class Controller:
         self._snapshot_schedule: SnapshotSchedule | None = None
         self._health = PartitionHealth()
         self._active: ActiveController | None = None
-        #: Wait for the background tasks of reigns that are over.
+        #: The tasks that wait for the background tasks of reigns that are over.
         self._ending = Tasks(
             lambda _, error: fail(f"the leases did not end: {error!r}"),
         )
@@ -62,7 +61,7 @@ class Controller:
     def attach(
         self, raft: ControllerRaft, describe_quorum: Callable[[], DescribeQuorumResponse]
     ) -> None:
-        """Give the Raft; before it starts."""
+        """Set the Raft, before it starts, and the function that answers DescribeQuorum."""
         self._raft = raft
         self._describe_quorum = describe_quorum
 
@@ -71,7 +70,7 @@ class Controller:
         self._wakers.append(wake)
 
     def when_applied(self, schedule: SnapshotSchedule) -> None:
-        """Let the schedule follow the image, batch by batch."""
+        """Call the schedule after each batch that is applied."""
         self._snapshot_schedule = schedule
 
     @property
@@ -85,7 +84,7 @@ class Controller:
         return self._active is not None
 
     def active(self) -> ActiveController:
-        """Return what this voter decides with; NotControllerError if it does not decide."""
+        """Return the active controller. Raises NotControllerError if this voter does not decide."""
         if self._active is not None:
             return self._active
         leader = self._raft.leader_id
@@ -96,12 +95,12 @@ class Controller:
 
     @property
     def leader_hint(self) -> tuple[int, str]:
-        """The controller's id and endpoint as far as this voter knows; -1 and empty if not."""
+        """The controller's id and endpoint as far as this voter knows; else -1 and empty."""
         return self._raft.leader_id, self._raft.leader_endpoint
 
     @property
     def has_brokers_shutting_down(self) -> bool:
-        """Whether unfenced brokers still wait for the quorum to let them go."""
+        """Whether unfenced brokers are shutting down and wait for permission to stop."""
         return any(b.shutting_down and not b.fenced for b in self.image.sorted_brokers())
 
     @property
@@ -118,7 +117,7 @@ class Controller:
     # -- RaftListener
 
     def snapshot_part(self, batches: bytes) -> None:
-        """Build the snapshot's image beside the one that is shown."""
+        """Load a part of a snapshot into a second image. The shown image stays."""
         self._load(lambda: self._loader.load_snapshot_part(batches))
 
     def snapshot_end(self, offset: int, epoch: int) -> None:
@@ -134,7 +133,7 @@ class Controller:
         self._wake()
 
     def became_leader(self, epoch: int, handed_over_for_silence: bool) -> None:
-        """Begin to decide: everything up to this voter's own EpochStart is applied."""
+        """Begin to decide. The image has applied the log up to this voter's own EpochStart."""
         if self._is_broken:
             return
         assert self._active is None, "one reign at a time"
@@ -169,7 +168,7 @@ class Controller:
         self._ending.spawn(active.ended(), "leases-end")
 
     def leader_known(self, leader_id: int, epoch: int, endpoint: str) -> None:
-        """Another leader, or none, is known."""
+        """Wake the watches: another leader is known, or none."""
         self._wake()
 
     def _context(self, next_offset: int) -> Context:
@@ -188,7 +187,7 @@ class Controller:
                 self._snapshot_schedule.applied(self.image, len(batch))
 
     def _load(self, work: Callable[[], None]) -> None:
-        """Change the image. If it cannot be changed, stop the node and ignore all that follows."""
+        """Change the image. If that fails, stop the node and ignore all later changes."""
         if self._is_broken:
             return
         try:

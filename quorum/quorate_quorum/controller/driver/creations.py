@@ -1,4 +1,4 @@
-"""CreateTopics requests, as the active controller carries them out."""
+"""Carries out the CreateTopics requests of the active controller."""
 
 from __future__ import annotations
 
@@ -9,32 +9,32 @@ from quorate.errors import OverloadedError
 from quorate_quorum.controller.decisions.creation import Creation, abandon
 from quorate_quorum.controller.driver.reign import Reign
 
-#: Large requests that may wait for each other. They go on when their callers have gone, so the
-#: bounds of the callers' connections do not hold for them.
+#: The most large requests, and the most of their bytes, that may wait for each other. A request
+#: goes on after its caller has gone, so the bounds of the caller's connection do not limit it.
 CREATIONS_MAX = 100
 CREATION_BYTES_MAX = 64 << 20
 
 
 class Creations:
-    """Decides a small request at once, and large ones one after the other, in many turns each."""
+    """Decides a small request at once. Decides large ones one after the other, each in turns."""
 
     def __init__(self, reign: Reign) -> None:
         self._reign = reign
-        #: Held by the large request that is being carried out. While it is free, a topic that is
-        #: half made belongs to a request that has failed.
+        #: The lock that the large request in progress holds. While it is free, a forming topic
+        #: belongs to a request that has failed.
         self._turn = asyncio.Lock()
         self._tasks = Tasks(lambda name, error: None)  # the caller gets the error
         self._held_bytes = 0
 
     async def create(self, creation: Creation, size: int) -> int:
-        """Create topics; return one past their events when they are committed.
+        """Create topics; return the offset one past their events when they are committed.
 
-        `size`: the bytes of the request. Raises as Reign.run and Reign.run_in_turns.
+        `size`: the bytes of the request. Raises the errors of Reign.run and Reign.run_in_turns.
         """
         if not creation.fits_in_a_turn(self._reign.pending):
             return await self._create_large(creation, size)
         if not self._turn.locked():
-            self._reign.decide(abandon)  # a topic left half made would keep its name taken
+            self._reign.decide(abandon)  # a forming topic of a failed request would block its name
         decided = await self._reign.run(creation.next)
         assert decided.response, "all of it fitted"
         return decided.apply_offset
@@ -58,7 +58,7 @@ class Creations:
     async def _create(self, creation: Creation, size: int) -> int:
         try:
             async with self._turn:
-                self._reign.decide(abandon)  # what the large request before this one left half made
+                self._reign.decide(abandon)  # a topic that a failed request left forming
                 return await self._reign.run_in_turns(creation.next)
         finally:
             self._held_bytes -= size

@@ -25,7 +25,7 @@ class Elections:
         self._sessions = sessions
 
     def tick(self, now_ms: int) -> None:
-        """Ask and elect as far as it is time."""
+        """Ask brokers and propose elections, as the machine decides for this time."""
         chosen: list[LossyElection] = []
         for effect in self._lossy_elections.tick(self._reign.pending, now_ms):
             if isinstance(effect, AskEnds):

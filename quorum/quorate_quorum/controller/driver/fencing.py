@@ -1,4 +1,4 @@
-"""Carries out what the Liveness machine asks for: dial a broker, fence it, hand leadership over."""
+"""Carries out the effects of the Liveness machine: dials, fencings, handovers of leadership."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class Leadership(Protocol):
 class Fencing:
     """See the module.
 
-    `spawn` runs a background task of the reign; it returns without running it when the reign's
-    tasks are being cancelled.
+    `spawn` runs a background task of the reign. It drops the task while the tasks of the reign are
+    being cancelled.
     """
 
     def __init__(
@@ -48,11 +48,11 @@ class Fencing:
         self._spawn = spawn
         self._dial_timeout_ms = dial_timeout_ms
         self._dials = asyncio.Semaphore(DIALS_AT_ONCE_MAX)
-        #: Fences that a full log refused, by broker: (broker_epoch, reason).
+        #: The fencings that a full log refused, by broker: (broker_epoch, reason).
         self._put_off: dict[int, tuple[int, str]] = {}
 
     def carry_out(self, effects: Iterable[Effect]) -> None:
-        """Do what the machine asks for."""
+        """Carry out effects of the machine."""
         for effect in effects:
             match effect:
                 case Dial(broker_id, number):
@@ -64,11 +64,11 @@ class Fencing:
                     self._raft.hand_over(for_silence=True)
 
     def fence(self, broker_id: int, reason: str) -> None:
-        """Fence a broker; if the log is full, once it has room."""
+        """Fence a broker. If the log is full, a later tick tries again."""
         broker = self._reign.pending.brokers.get(broker_id)
         if broker is None or broker.fenced:
             return
-        say = log.info if broker.shutting_down else log.warning  # a clean leave is no warning
+        say = log.info if broker.shutting_down else log.warning  # a clean shutdown is not a warning
         say("broker_fenced", broker=broker_id, reason=reason)
         has_changed = self._reign.attempt("fence", lambda i, c: brokers.fence(i, broker_id, c))
         if has_changed is None:
@@ -77,7 +77,7 @@ class Fencing:
             self._liveness.fenced(broker_id)
 
     def fence_put_off(self) -> None:
-        """Fence the brokers whose fencing a full log refused, unless they registered since."""
+        """Fence the brokers whose fencing a full log refused, unless they registered again."""
         put_off, self._put_off = self._put_off, {}
         for broker_id, (epoch, reason) in put_off.items():
             broker = self._reign.pending.brokers.get(broker_id)

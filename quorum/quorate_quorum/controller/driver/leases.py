@@ -1,10 +1,10 @@
-"""The brokers' leases in one reign: what their heartbeats say, and what the controller answers.
+"""The brokers' leases in one reign: it takes their heartbeats and returns the answers.
 
-The Liveness machine decides which brokers are alive, Sweep what a broker's state asks of its
-partitions, LossyElections which replica leads although records may be lost. This driver tells them
-what happened and answers each broker in the turn of the loop in which a decision commits.
+Liveness decides which brokers are alive. Sweep decides how partitions follow the state of a broker.
+LossyElections decides which replica leads although records may be lost. This driver passes the
+events to the machines, and answers each broker in the turn of the loop in which a decision commits.
 
-Leases live exactly as long as the reign. Silence is counted anew in each reign: a new controller
+Leases live exactly as long as the reign. Silence counts from zero in each reign: a new controller
 fences no broker for a silence that it did not observe itself.
 """
 
@@ -43,7 +43,7 @@ from quorate_quorum.v1.controller_pb2 import (
 
 log = structlog.get_logger(__name__)
 
-#: How often the machines are told the time. One tick counts as at most this much silence.
+#: The time between two ticks of the machines. One tick counts as at most this much silence.
 TICK_MS = 100
 ENDS_PER_MESSAGE_MAX = 10_000
 FAILED_DIRECTORIES_MAX = 64
@@ -59,7 +59,7 @@ class LeaseRaft(Leadership, Protocol):
 
 
 class Leases:
-    """See the module."""
+    """The leases of one reign; see the module."""
 
     def __init__(
         self,
@@ -100,17 +100,17 @@ class Leases:
     # -- the reign
 
     def begin(self) -> None:
-        """Complete what an earlier controller left half done, and let time run."""
+        """Complete the changes that an earlier controller left unfinished, and start the ticks."""
         self._reign.attempt("abandon", abandon)
         self.sweeper.sweep_all()
         self.sweeper.take_step()
         if self._reign.is_over:
-            return  # a broken decision has failed the voter
+            return  # a decision broke an invariant: the node stops
         self._tasks.spawn(self.sweeper.run(), "leases-sweep")
         self._ticking = self._tasks.spawn(self._tick_for_good(), "leases-tick")
 
     def end(self, failure: QuorateError) -> None:
-        """The reign is over: every stream ends with this failure, which names the new leader."""
+        """End the reign: end every stream with this failure; its answer names the new leader."""
         self.sessions.end_all(failure)
         self._tasks.cancel(*self._tasks)
 
@@ -119,7 +119,7 @@ class Leases:
         await self._tasks.ended()
 
     def committed(self, delta: MetadataDelta, image: MetadataImage) -> None:
-        """An image is committed: answer the brokers that it concerns."""
+        """Take a committed image: answer the brokers whose state changed."""
         self.liveness.has_other_voter = len(image.voters) > 1
         self._lossy_elections.changed(self._reign.pending, delta.topics.changed_partitions)
         for broker_id in delta.brokers.changed:
@@ -134,14 +134,14 @@ class Leases:
             session.bell.ring()
         self._ring_those_who_may_go()
 
-    # -- what requests ask
+    # -- requests
 
     def is_alive(self, broker_id: int) -> bool:
-        """Whether a broker's registered incarnation was heard within the session timeout."""
+        """Whether a broker's registered incarnation is heard; see Liveness.session_lives."""
         return self.liveness.session_lives(broker_id)
 
     def why_fenced(self, broker: BrokerImage) -> str:
-        """Return what keeps a fenced broker from being unfenced."""
+        """Return the reason why a fenced broker is not unfenced."""
         session = self.sessions.get(broker.id)
         if session is None or session.broker_epoch != broker.epoch:
             return "it does not run, or cannot reach the controller"
@@ -152,7 +152,7 @@ class Leases:
         return self._why_not_unfence(session) or "it comes back at this moment"
 
     def registered(self, broker_id: int, incarnation: bytes) -> None:
-        """A registration is committed: the lease begins."""
+        """Begin the lease of a registration that is committed."""
         broker = self._reign.pending.brokers.get(broker_id)
         if not self._reign.is_over and broker is not None and broker.incarnation == incarnation:
             self.fencing.carry_out(self.liveness.registered(broker_id, incarnation))
@@ -160,7 +160,11 @@ class Leases:
     # -- sessions
 
     def open(self, first: HeartbeatRequest) -> Session:
-        """Begin a broker's session. FencedError, OverloadedError."""
+        """Begin a broker's session.
+
+        Raises FencedError if this run of the broker is not the registered one.
+        Raises OverloadedError if too many sessions are open.
+        """
         broker = self._reign.image.brokers.get(first.broker_id)
         if broker is None or broker.epoch != first.broker_epoch:
             raise FencedError(
@@ -177,7 +181,10 @@ class Leases:
         return session
 
     def close(self, session: Session) -> None:
-        """A stream is gone. Fence the broker if it was allowed to stop, else suspect it."""
+        """End a session whose stream is gone.
+
+        If the broker was allowed to stop, fence it, else suspect it.
+        """
         is_newest = self.sessions.close(session)
         if self._reign.is_over:
             return
@@ -191,7 +198,7 @@ class Leases:
             )
 
     def take(self, session: Session, request: HeartbeatRequest) -> None:
-        """Step in what a broker said. A broken invariant stops the node."""
+        """Step a heartbeat into the machines. A broken invariant stops the node."""
         if session.is_over:
             return
         try:
@@ -207,7 +214,7 @@ class Leases:
             raise
 
     def answer(self, session: Session) -> HeartbeatResponse:
-        """Return what the committed image says to a broker."""
+        """Return the answer to a broker, from the committed image."""
         broker = self._reign.image.brokers.get(session.broker_id)
         fenced = broker is None or broker.fenced or broker.epoch != session.broker_epoch
         ends, session.ends_wanted = (
@@ -231,7 +238,7 @@ class Leases:
         )
 
     def may_go(self, session: Session) -> bool:
-        """Whether a broker may stop: every unfenced broker has applied that it leaves."""
+        """Whether a broker may stop: every unfenced broker has applied the changes by its leave."""
         end = self.sweeper.shutdown_ends.get(session.broker_id)
         if end is None or self._reign.image.offset < end:
             return False
@@ -257,12 +264,12 @@ class Leases:
             if session is not None and session.wants_shutdown and self.may_go(session):
                 session.bell.ring()
 
-    # -- what a heartbeat says
+    # -- heartbeats
 
     def _heard(self, session: Session, request: HeartbeatRequest) -> None:
         broker = self._reign.pending.brokers.get(session.broker_id)
         if broker is None or broker.epoch != session.broker_epoch:
-            return  # a newer registration is proposed: an older run says nothing about it
+            return  # a newer registration is proposed: ignore the older run
         session.applied_offset = max(session.applied_offset, request.applied_offset)
         session.wants_fence = request.want_fence
         session.wants_shutdown = session.wants_shutdown or request.want_shutdown
@@ -295,7 +302,7 @@ class Leases:
             log.warning("replicas_lossy", broker=broker_id, trusted_until_now=count)
 
     def unfence(self, session: Session) -> None:
-        """Unfence a broker unless something stands against it."""
+        """Unfence a broker, if it may be unfenced."""
         broker = self._reign.pending.brokers.get(session.broker_id)
         if broker is None or not broker.fenced or broker.epoch != session.broker_epoch:
             return
@@ -321,7 +328,7 @@ class Leases:
         if self._reign.attempt("shut down", lambda i, c: brokers.shut_down(i, broker.id, c)):
             log.info("broker_shuts_down", broker=broker.id)
         elif broker.shutting_down and self.sweeper.is_swept(broker.id):
-            # Where it was the last member of an ISR, another replica may have joined by now.
+            # The broker stayed in an ISR as the last member. Another replica may have joined since.
             self.sweeper.sweep([broker.id])
 
     # -- time
@@ -341,7 +348,7 @@ class Leases:
     # -- tasks
 
     def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
-        """Run a task of the reign: it ends with the reign, and its failure is the node's."""
+        """Run a task of the reign. It ends with the reign; its failure stops the node."""
         if self._ticking is not None and self._ticking.cancelling():
             work.close()  # the event loop is closing: begin nothing new
         else:

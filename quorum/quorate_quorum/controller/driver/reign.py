@@ -1,11 +1,12 @@
-"""One reign of the controller: the pending image, what it proposed, and the requests that wait.
+"""One reign of the controller: the pending image, its proposals, and the requests that wait.
 
-A reign is the time in which this voter leads the quorum in one epoch. Each decision is taken on
-the pending image (committed plus proposed) without waiting, so it sees all decisions before it.
+A reign is the time in which this voter leads the quorum in one epoch. Each decision is made on the
+pending image (committed plus proposed) without waiting, so it sees all decisions before it.
 
-An answer leaves only after its change is committed. An answer that proposed nothing leaves only
-after everything that the decision saw is committed and a round has shown that this voter still
-leads: a deposed leader would otherwise answer from an image that is out of date (Redpanda 3003).
+An answer is sent only after its change is committed. The answer of a decision without events is
+sent only after everything that the decision saw is committed, and a round has proved that this
+voter still leads. Otherwise a deposed leader would answer from an image that is out of date, as in
+issue 3003 of Redpanda.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ R = TypeVar("R")
 Decision = Callable[[MetadataImage, Context], Outcome[R]]
 
 WAITERS_MAX = 10_000
-#: A decision in many turns waits for a commit when so many events are not committed yet.
+#: The number of uncommitted events above which a decision in many turns waits for a commit.
 UNCOMMITTED_MAX = 5_000
 
 
@@ -53,16 +54,17 @@ class Proposer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Decided(Generic[R]):
-    """An answer that may leave. An image at `apply_offset` or later shows its effect."""
+    """An answer that may be sent. An image at `apply_offset` or later shows its effect."""
 
     response: R
     apply_offset: int
 
 
 class Reign:
-    """See the module. Made when this voter becomes the controller, dropped when it is not any more.
+    """See the module. Made when this voter becomes the controller; dropped when that ends.
 
-    `fail` stops the node: one of the controller's own decisions broke an invariant.
+    `fail` stops the node; it is called when a decision of the controller itself breaks an
+    invariant.
     """
 
     def __init__(
@@ -76,12 +78,13 @@ class Reign:
         self.epoch = epoch
         #: The committed image.
         self.image = image
-        #: The committed image plus all that is proposed: the next proposal goes to its offset.
+        #: The committed image plus all proposed events. The next proposal begins at its offset.
         self.pending = image
         self.is_over = False
-        #: A full log took only a part of a large Outcome. A sweep for all brokers completes it.
+        #: Whether a full log took only a part of a large Outcome. A sweep for all brokers then
+        #: completes it.
         self.is_torn = False
-        #: Called with each batch in the turn in which it is proposed.
+        #: The function that is called with each batch in the turn in which it is proposed.
         self.when_proposed: Callable[[Sequence[MetadataEvent]], None] = _ignore
         self._raft = raft
         self._context = context
@@ -89,10 +92,10 @@ class Reign:
         self._committed = ReachedOffset(WAITERS_MAX, "requests wait for their commit", image.offset)
 
     def attempt(self, what: str, decision: Decision[R]) -> R | None:
-        """Decide something that no request asked for: fencing, unfencing, sweeps, elections.
+        """Make a decision that no request asked for: fencing, unfencing, sweeps, elections.
 
-        Returns None if it could not be proposed. Its cause is still in the image, or is put off by
-        the caller, so a later tick decides it again. Brokers learn the decision by its commit.
+        Returns None if its events could not be proposed. The cause is still in the image, or the
+        caller keeps it, so a later tick decides again. Brokers learn the decision by its commit.
         """
         try:
             return self.decide(decision)
@@ -106,7 +109,10 @@ class Reign:
     def decide(self, decision: Decision[R]) -> R:
         """Decide on the pending image and propose the events, without waiting for the commit.
 
-        Raises what the decision raises, NotControllerError and OverloadedError.
+        Raises the errors of the decision, and
+        NotControllerError: this voter does not lead in this epoch any more;
+        OverloadedError: the log is full, and nothing was proposed;
+        OutcomeUnknownError: the log is full, and only a part was proposed.
         """
         self._check_reigns()
         outcome = decision(self.pending, self._context(self.pending.offset))
@@ -114,11 +120,13 @@ class Reign:
         return outcome.response
 
     async def run(self, decision: Decision[R]) -> Decided[R]:
-        """Decide, propose, and return when the answer may leave.
+        """Decide, propose, and return when the answer may be sent.
 
-        Raises what the decision raises, after a round has shown that this voter still leads; where
-        leadership is lost, NotControllerError if nothing was proposed, else OutcomeUnknownError;
-        UnknownServerError if the decision contradicts itself.
+        Raises the errors of the decision, after a round has proved that this voter still leads, and
+        NotControllerError: leadership was lost, and nothing was proposed;
+        OutcomeUnknownError: leadership was lost after a proposal, or the log took only a part;
+        OverloadedError: the log is full or too many requests wait, and nothing was proposed;
+        UnknownServerError: the decision contradicts itself, and nothing was proposed.
         """
         self._committed.check_room()
         self._check_reigns()
@@ -139,10 +147,10 @@ class Reign:
         return Decided(response, after)
 
     async def run_in_turns(self, step: Decision[bool]) -> int:
-        """Decide step after step, one in each turn of the loop, until a step returns True; return
-        one past all events of the steps when they are committed.
+        """Decide step after step, one in each turn of the loop, until a step returns True.
 
-        Raises as `run`; OutcomeUnknownError if a part was proposed already.
+        Returns the offset one past the events of all steps, when they are committed. Raises the
+        errors of `run`; OutcomeUnknownError if an earlier step was proposed already.
         """
         has_proposed = is_done = False
         try:
@@ -164,9 +172,9 @@ class Reign:
     async def run_parts(
         self, decide: Callable[[MetadataImage, Q, Context], Outcome[R]], parts: Sequence[Q]
     ) -> Decided[list[R]]:
-        """Decide the parts of a request, one in each turn of the loop; return all answers together.
+        """Decide the parts of a request, one in each turn of the loop; return all their answers.
 
-        Raises as `run_in_turns`.
+        Raises the errors of `run_in_turns`.
         """
         if len(parts) == 1:
             only = await self.run(lambda image, context: decide(image, parts[0], context))
@@ -191,14 +199,15 @@ class Reign:
         self._committed.advance(image.offset)
 
     def end(self) -> None:
-        """The reign is over: fail every request that waits for a commit."""
+        """End the reign: fail every request that waits for a commit."""
         self.is_over = True
         self._committed.end(_not_controller())
 
     def _decide_for_request(self, decision: Decision[R]) -> R:
-        """Decide. Refuse a request whose decision contradicts the image, rather than stop the node:
-        nothing was proposed, so the image is whole, and the same request would stop the next
-        controller too.
+        """Decide for a request. Raises UnknownServerError if the decision fails an assertion.
+
+        Such a failure does not stop the node. Nothing was proposed, so the image is intact; and the
+        same request would stop the next controller too.
         """
         try:
             return self.decide(decision)
@@ -214,7 +223,7 @@ class Reign:
 
     def _propose(self, events: Sequence[MetadataEvent]) -> None:
         image, parts = self.pending, []
-        for part in split(events):  # replay all of it, and so assert it, before proposing any
+        for part in split(events):  # the replay asserts all parts before one is proposed
             image = replayed(image, part, epoch=self.epoch)
             parts.append((part, image))
         for number, (part, image) in enumerate(parts):
@@ -234,8 +243,9 @@ class Reign:
     async def _wait_committed(self, offset: int, *, has_proposed: bool) -> None:
         """Wait until everything below `offset` is committed and this voter is known to lead.
 
-        The commit of an own proposal proves both. Without one a round is needed, even if an earlier
-        proposal commits meanwhile: its acknowledgements may be older than this decision.
+        The commit of an own proposal proves both. Without a proposal, a round is needed. An earlier
+        proposal that commits meanwhile is no proof: its acknowledgements may be older than the
+        decision.
         """
         if not has_proposed:
             await self._raft.read_round()
@@ -245,7 +255,7 @@ class Reign:
 
 
 def _ignore(events: Sequence[MetadataEvent]) -> None:
-    """No part of the controller has subscribed."""
+    """Do nothing: no part of the controller has subscribed."""
 
 
 def _not_controller() -> NotControllerError:

@@ -1,7 +1,7 @@
-"""The Controller service: what brokers ask of the controller, as bytes and back.
+"""The Controller service: it decodes the calls of brokers, and encodes the controller's answers.
 
-It checks that the caller is of this cluster and generation, passes the request to the active
-controller, and turns errors into the error field of the answer. A voter that is not the controller
+It checks that the caller belongs to this cluster and generation, passes the request to the active
+controller, and puts an error into the error field of the answer. A voter that is not the controller
 names the controller in its answer. Public admin messages arrive inside Forward only.
 """
 
@@ -64,17 +64,18 @@ log = structlog.get_logger(__name__)
 
 Q = TypeVar("Q")
 R = TypeVar("R")
-#: Answers that name the controller.
+#: The types of answers that name the controller.
 H = TypeVar("H", RegisterResponse, HeartbeatResponse, ForwardResponse, AllocateProducerIdsResponse)
 
 ALTERS_IN_FLIGHT_MAX = 64
 FORWARDS_IN_FLIGHT_MAX = 1000
-#: Of one message: a caller that sends more is at fault, and its stream is broken.
+#: The most requests in one message. If a caller sends more, its stream is broken.
 FORWARDS_PER_MESSAGE_MAX = 1000
 DEADLINE_MAX_MS = 600_000
 
 
-#: All calls come from brokers. What is inside Forward is judged besides, for its own principal.
+#: The permission that each call requires. All calls come from brokers. A request inside Forward is
+#: also checked for the principal that it names.
 REQUIRED: Final[Mapping[Method[Any, Any], Required]] = {
     REGISTER: CLUSTER_ACTION,
     HEARTBEAT: CLUSTER_ACTION,
@@ -177,8 +178,10 @@ class ControllerService:
     async def heartbeat(
         self, requests: AsyncIterator[HeartbeatRequest], peer: Peer
     ) -> AsyncIterator[HeartbeatResponse]:
-        """Serve one broker's lease: step in each message of the broker as it comes, and send what
-        the broker must know in the turn of the loop in which it is committed.
+        """Serve one broker's lease.
+
+        Steps in each heartbeat when it arrives. Sends an answer in the turn of the loop in which a
+        change for this broker is committed, and at least at every heartbeat interval.
         """
         first = await anext(aiter(requests), None)
         if first is None:
@@ -235,7 +238,7 @@ class ControllerService:
         except QuorateError as error:
             return ForwardResponse(error=to_wire(error), request_id=request.request_id)
         except Exception as error:
-            # A fault of ours in one call must not break the stream of all others.
+            # A fault of the controller in one call must not break the stream of all others.
             log.exception("forwarded_call_failed", method=request.method)
             unknown = OutcomeUnknownError(f"the controller failed in {request.method}: {error!r}")
             return ForwardResponse(error=to_wire(unknown), request_id=request.request_id)
@@ -256,7 +259,7 @@ class ControllerService:
         self._check_generation(generation)
 
     def _check_generation(self, generation: int) -> None:
-        """Refuse a caller that follows another history; 0: it follows none yet."""
+        """Refuse a caller that follows another history. Generation 0: it follows none yet."""
         if generation not in (0, self._generation):
             raise WrongClusterError(
                 f"this quorum's generation is {self._generation}, not {generation}"
@@ -289,7 +292,7 @@ class ControllerService:
             self._forwarded_bytes -= size
 
     def _with_hint(self, response: H) -> H:
-        """Name the controller, as far as this voter knows it."""
+        """Set the controller's id and endpoint in an answer, as far as this voter knows them."""
         response.leader_id, response.leader_endpoint = self._controller.leader_hint
         return response
 
@@ -297,7 +300,7 @@ class ControllerService:
 async def _listen(
     requests: AsyncIterator[HeartbeatRequest], leases: Leases, session: Session
 ) -> None:
-    """Step in what a broker says until its stream ends."""
+    """Step in the heartbeats of a broker until its stream ends."""
     try:
         async for request in requests:
             leases.take(session, request)
@@ -308,7 +311,7 @@ async def _listen(
 
 
 def decoded(method: Method[Q, Any], data: bytes) -> Q:
-    """Return a forwarded request; InvalidRequestError if its bytes are none."""
+    """Return a forwarded request. Raises InvalidRequestError if its bytes do not parse."""
     try:
         return method.decode_request(data)
     except DecodeError as error:
@@ -316,7 +319,7 @@ def decoded(method: Method[Q, Any], data: bytes) -> Q:
 
 
 async def _in_time(answer: Awaitable[R], deadline_ms: int) -> R:
-    """Await an answer for as long as the caller does; what is under way then goes on."""
+    """Await an answer for as long as the caller waits. A proposed change goes on after that."""
     try:
         async with asyncio.timeout(min(deadline_ms, DEADLINE_MAX_MS) / 1000):
             return await answer
@@ -329,7 +332,7 @@ async def _in_time(answer: Awaitable[R], deadline_ms: int) -> R:
 async def _one_by_one(
     first: ForwardRequests, rest: AsyncIterator[ForwardRequests]
 ) -> AsyncIterator[ForwardRequest]:
-    """Yield the requests of all messages; InvalidRequestError if one holds too many."""
+    """Yield the requests of all messages. Raises InvalidRequestError if one holds too many."""
     message: ForwardRequests | None = first
     while message is not None:
         if len(message.requests) > FORWARDS_PER_MESSAGE_MAX:
@@ -347,10 +350,11 @@ async def answered_each(
 ) -> AsyncGenerator[list[R], None]:
     """Yield the answers of all requests in the order in which they are ready.
 
-    A group is what became ready since the last was taken. Requests are begun in the order in
-    which they come, and no more than `in_flight_max` are read ahead of the answers that were
-    taken. `answer` raises nothing but by a fault of its own. What `requests` raises, but for a
-    stream that broke, is raised when all that came before has its answer.
+    A group holds the answers that became ready since the last group was taken. Requests start in
+    the order of their arrival; no more than `in_flight_max` are read ahead of the answers taken.
+    `answer` returns errors as answers; it raises only by a fault of its own. If `requests` breaks
+    with a NetworkError, there are no more requests. Any other error of `requests` is raised after
+    all earlier requests have their answers.
     """
     ready: list[R] = []
     news = asyncio.Event()
@@ -358,7 +362,7 @@ async def answered_each(
 
     async def answer_one(request: Q) -> None:
         reply = await answer(request)
-        ready.append(reply)  # to the list of then: others were yielded meanwhile
+        ready.append(reply)  # after the await: `ready` may be another list than before
         news.set()
 
     async def answer_all() -> None:

@@ -14,9 +14,10 @@ SESSIONS_MAX = 10_000
 
 @dataclass(slots=True, eq=False)
 class Session:
-    """One heartbeat stream of one registration of a broker, and what the broker said on it."""
+    """One heartbeat stream of one registration of a broker, with the state that it has told."""
 
-    #: Grows with every stream, so that the end of an older stream is not taken for a newer one's.
+    #: The number of the stream. It grows, so that the end of an older stream is not mistaken for
+    #: the end of a newer one.
     number: int
     broker_id: int
     broker_epoch: int
@@ -24,18 +25,19 @@ class Session:
     applied_offset: int = 0
     wants_fence: bool = False
     wants_shutdown: bool = False
-    #: The broker was told that it may stop. The end of the stream is then no suspicion.
+    #: Whether the broker was told that it may stop. Then the end of its stream is expected.
     was_told_to_go: bool = False
-    #: Partitions whose log end the controller asks the broker for.
+    #: The partitions whose log end the controller asks the broker for.
     ends_wanted: tuple[Key, ...] = ()
-    #: Rings when there is something to tell the broker.
+    #: A bell that rings when the broker must get an answer now.
     bell: Bell = field(default_factory=Bell)
     is_over: bool = False
-    #: Why the controller ended the stream; the broker is told. None: the broker ended it.
+    #: The reason why the controller ended the stream, for the last answer. None: the broker ended
+    #: it.
     failure: QuorateError | None = None
 
     def end(self, failure: QuorateError | None = None) -> None:
-        """Say nothing more on this stream but the failure."""
+        """End the stream; the failure, if there is one, is its last answer."""
         if not self.is_over:
             self.is_over, self.failure = True, failure
         self.bell.ring()
@@ -53,7 +55,10 @@ class Sessions:
         return self._sessions.get(broker_id)
 
     def open(self, first: HeartbeatRequest) -> Session:
-        """Begin a session; an older one of the same broker ends. OverloadedError: too many."""
+        """Begin a session; end an older one of the same broker.
+
+        Raises OverloadedError if too many sessions are open.
+        """
         if len(self._sessions) >= SESSIONS_MAX:
             raise OverloadedError(f"the controller holds {SESSIONS_MAX} heartbeat streams")
         older = self._sessions.pop(first.broker_id, None)
@@ -77,7 +82,7 @@ class Sessions:
         return True
 
     def ring_all(self) -> None:
-        """There is something to tell every broker."""
+        """Send an answer to every broker now."""
         for session in self._sessions.values():
             session.bell.ring()
 

@@ -1,9 +1,10 @@
 """Decides when a voter takes a snapshot of its committed image. Each voter takes its own.
 
-The next snapshot is due when so many bytes were appended to the log since the last one, or so much
-time has passed and something was committed. The bytes are counted batch by batch, and the snapshot
-is taken of the image after the batch that reaches the limit. So voters that began with the same
-snapshot take the same ones, and a download from one voter can go on at another.
+The next snapshot is due when a configured number of bytes was appended to the log since the last
+one. It is also due when a configured time has passed and an event was committed. The bytes are
+counted batch by batch, and the snapshot is taken of the image after the batch that reaches the
+limit. So voters that began with the same snapshot take the same ones, and a download from one voter
+can go on at another.
 """
 
 from __future__ import annotations
@@ -21,14 +22,14 @@ from quorate_quorum.node.config import QuorumConfig
 
 log = structlog.get_logger(__name__)
 
-#: How long to wait after a snapshot that found no room on the disk.
+#: The pause after a snapshot that was refused for lack of room on the disk.
 RETRY_MS = 10_000
 
 
 class SnapshotSchedule:
-    """See the module. `applied` and `loaded` follow the image.
+    """See the module. The controller calls `applied` and `loaded` when its image changes.
 
-    `take` writes a snapshot, unless one as new is there.
+    `take` writes a snapshot of an image, unless there is one that is as new.
     """
 
     def __init__(
@@ -41,7 +42,7 @@ class SnapshotSchedule:
         self._bytes_max = config.metadata_log_max_record_bytes_between_snapshots
         self._interval_ms = config.metadata_log_max_snapshot_interval_ms
         self._image = EMPTY
-        #: Bytes of the log since the last snapshot was due.
+        #: The bytes that were appended to the log since a snapshot was last due.
         self._bytes = 0
         self._due: MetadataImage | None = None
         self._taken_offset = 0
@@ -49,7 +50,7 @@ class SnapshotSchedule:
         self._tasks = Tasks(lambda _, error: fail(f"taking snapshots failed: {error!r}"))
 
     def begin(self) -> None:
-        """Start the task; its failure is the node's."""
+        """Start the task. Its failure stops the node."""
         self._tasks.spawn(self._run(), "snapshotting")
 
     async def stop(self) -> None:
@@ -57,7 +58,7 @@ class SnapshotSchedule:
         await self._tasks.end_all()
 
     def applied(self, image: MetadataImage, size: int) -> None:
-        """A batch of `size` bytes was applied, and gave this image."""
+        """Take the image after a batch of `size` bytes."""
         self._image = image
         self._bytes += size
         if self._bytes >= self._bytes_max:
@@ -66,7 +67,7 @@ class SnapshotSchedule:
             self._is_due.ring()
 
     def loaded(self, image: MetadataImage) -> None:
-        """A snapshot was loaded, and gave this image: count bytes from here."""
+        """Take the image of a loaded snapshot: count bytes from here."""
         self._image = image
         self._bytes = 0
         self._due = None

@@ -1,7 +1,7 @@
-"""Carries out what the brokers' states ask of partitions, in one reign.
+"""Runs the sweep of one reign: it changes the partitions of brokers whose state has changed.
 
 The Sweep machine goes over all partitions; this driver proposes one slice of the sweep in each turn
-of the event loop. It also remembers at which offset of the log the sweep for a broker ended: a
+of the event loop. It also keeps the offset of the log at which the sweep for a broker ended: a
 broker may be unfenced, or may stop, only after that offset is applied.
 """
 
@@ -21,7 +21,10 @@ from quorate_quorum.v1.events_pb2 import MetadataEvent
 
 
 class Sweeper:
-    """See the module. `retry_ms`: how long it waits when the log is full."""
+    """See the module.
+
+    `retry_ms`: the pause when the log is full. `idle_ms`: the longest wait for new work.
+    """
 
     def __init__(
         self,
@@ -39,30 +42,31 @@ class Sweeper:
         self._idle_ms = idle_ms
         self._sweep = Sweep()
         self._has_work = Bell()
-        #: One past the last change that a broker's registration or fencing asked of partitions.
+        #: The offsets one past the last change of a partition by a broker's registration or
+        #: fencing, by broker.
         self._fencing_ends: dict[int, int] = {}
-        #: One past the last change that a broker's wish to shut down asked of partitions.
+        #: The offsets one past the last change of a partition by a broker's shutdown, by broker.
         self.shutdown_ends: dict[int, int] = {}
         reign.when_proposed = self._proposed
 
     def fencing_end(self, broker_id: int) -> int | None:
-        """Return one past all that a broker's registration or fencing asked of partitions.
+        """Return the offset one past all changes by a broker's registration or fencing.
 
-        None while not all of it is proposed.
+        Returns None while some of these changes are not proposed yet.
         """
         return self._fencing_ends.get(broker_id) if self.is_swept(broker_id) else None
 
     def is_swept(self, broker_id: int) -> bool:
-        """Whether all that a broker's state asks of partitions is proposed."""
+        """Whether all changes of partitions by a broker's state are proposed."""
         return self._sweep.is_swept(broker_id)
 
     def sweep(self, broker_ids: Iterable[int]) -> None:
-        """Look at all partitions anew for these brokers."""
+        """Look at all partitions again for these brokers."""
         self._sweep.begin(broker_ids)
         self._has_work.ring()
 
     def sweep_all(self) -> None:
-        """Look at all partitions anew for all brokers."""
+        """Look at all partitions again for all brokers."""
         self.sweep([broker.id for broker in self._reign.pending.sorted_brokers()])
 
     def complete_torn(self) -> None:
@@ -72,7 +76,7 @@ class Sweeper:
             self.sweep_all()
 
     async def run(self) -> None:
-        """Propose slice after slice, as long as the reign lasts."""
+        """Propose slice after slice until the reign ends."""
         while True:
             self._has_work.reset()
             while self._sweep.is_busy:
@@ -97,7 +101,7 @@ class Sweeper:
         return True
 
     def _proposed(self, events: Sequence[MetadataEvent]) -> None:
-        """Sweep for the brokers whose state changes, whichever decision changed it."""
+        """Sweep for the brokers whose state these events change. Called for every decision."""
         for event in events:
             if event.HasField("broker_change"):
                 change = event.broker_change
@@ -107,7 +111,7 @@ class Sweeper:
 
     def _state_changed(self, broker_id: int, *, is_fenced: bool) -> None:
         if is_fenced:
-            self.shutdown_ends.pop(broker_id, None)  # its next run may shut down anew
+            self.shutdown_ends.pop(broker_id, None)  # they were for a run that has ended
         self.sweep([broker_id])
 
     def _swept(self, broker_id: int, has_changed: bool) -> None:
@@ -121,4 +125,4 @@ class Sweeper:
             self.shutdown_ends[broker_id] = end
         elif not broker.shutting_down:
             return
-        self._sessions.ring_all()  # all brokers are asked to tell when they have applied it
+        self._sessions.ring_all()  # the answer asks every broker to report this offset
