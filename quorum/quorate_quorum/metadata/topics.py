@@ -55,7 +55,7 @@ class TopicImage:
 
 @dataclass(frozen=True, slots=True)
 class FormingTopic:
-    """A topic whose partitions go to the log in several batches. It is hidden until the last one."""
+    """A topic whose partitions go to the log in several batches. It is hidden until the last."""
 
     topic: TopicImage
     #: The number of partitions that it will have; more than it has now.

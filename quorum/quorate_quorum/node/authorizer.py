@@ -1,9 +1,9 @@
-"""Authorisation: each call declares what it requires, and one authorizer decides.
+"""Authorisation: each call declares the permission that it requires, and one authorizer decides.
 
 The model and the names are Kafka's: an operation (AclOperation) on a resource (ResourceType and
-name). A service has a table `required` of its methods, made of values `Required`; the code of a
-call has the table's value checked for its `Caller` before the call has an effect. A call that a
-broker passes on is judged by the controller, for the principal that asked the broker.
+name). Each service has a table `required` with a value `Required` for each of its methods. The code
+of a call checks this value for its `Caller` before the call has an effect. For a call that a broker
+passes on, the controller checks the principal that asked the broker.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from quorate.net.principal import Principal
 
 
 class Operation(Enum):
-    """What a principal wants to do (Kafka's AclOperation, as far as a call here requires it)."""
+    """The operations that a call may require: those of Kafka's AclOperation that are used here."""
 
     READ = "READ"
     WRITE = "WRITE"
@@ -36,59 +36,59 @@ class Operation(Enum):
 
 
 class ResourceType(Enum):
-    """With what a principal wants to do it."""
+    """The types of resources on which a call may require an operation."""
 
     TOPIC = "TOPIC"
     CLUSTER = "CLUSTER"
 
 
 class Resource(NamedTuple):
-    """One topic, or the cluster. A tuple, for one is made for each batch that is produced."""
+    """One topic, or the cluster. It is a cheap tuple: each produced batch makes one."""
 
     type: ResourceType
     name: str
 
 
-#: The one resource of its type; Kafka's name for it, so that rules can be carried over.
+#: The only resource of type CLUSTER. It has Kafka's name, so that rules can be taken from Kafka.
 CLUSTER: Final = Resource(ResourceType.CLUSTER, "kafka-cluster")
 
 
 @dataclass(frozen=True, slots=True)
 class Required:
-    """What a call requires: this operation on each resource of this type that it names.
+    """The permission that a call requires: the operation on each named resource of the type.
 
-    A call that names no topic where a topic is required means the cluster: AlterConfigs of the
-    cluster's defaults, for example.
+    If the type is TOPIC and the call names no topic, the operation is required on the cluster:
+    AlterConfigs of the cluster's defaults, for example.
     """
 
     operation: Operation
     resource_type: ResourceType
 
 
-#: Declared by a call that everyone may make.
+#: The value of a call that requires no permission.
 ANYONE: Final[Literal["anyone"]] = "anyone"
-#: Declared by a broker for a call that it passes on: the controller's own table says what it
-#: requires, and the controller judges the principal that asked the broker.
+#: The value, in a broker's table, of a call that the broker passes on. The controller's table has
+#: the permission, and the controller checks the principal that asked the broker.
 BY_CONTROLLER: Final[Literal["judged by the controller"]] = "judged by the controller"
-#: Calls between the nodes of a cluster.
+#: The permission for calls between the nodes of a cluster.
 CLUSTER_ACTION: Final = Required(Operation.CLUSTER_ACTION, ResourceType.CLUSTER)
 ALTER_CLUSTER: Final = Required(Operation.ALTER, ResourceType.CLUSTER)
 DESCRIBE_CLUSTER: Final = Required(Operation.DESCRIBE, ResourceType.CLUSTER)
 
 
 class Authorizer(Protocol):
-    """Decides. A node is given one with its Environment."""
+    """Decides whether a principal may do an operation. A node has it from its Environment."""
 
     def authorize(self, principal: Principal, operation: Operation, resource: Resource) -> bool:
-        """Whether the principal may do this.
+        """Whether the principal may do this operation on this resource.
 
-        Must not wait: it is asked for each topic of a request, in the turn of the loop in which
+        Must not block: it is called for each topic of a request, in the turn of the loop in which
         the request is carried out.
         """
 
 
 class AllowAll:
-    """The default: everyone may do everything."""
+    """The default authorizer: every principal may do everything."""
 
     def authorize(self, principal: Principal, operation: Operation, resource: Resource) -> bool:
         return True
@@ -99,22 +99,25 @@ ALLOW_ALL: Final = AllowAll()
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """A principal, and the authorizer that decides what it may do here."""
+    """A principal that calls this node, and the authorizer that decides."""
 
     principal: Principal
     authorizer: Authorizer
 
     def check(self, required: Required, topic: str | None = None) -> None:
-        """Raise TopicAuthorizationFailedError or ClusterAuthorizationFailedError if it may not."""
+        """Raise the error of `refusal` if the caller may not do this."""
         if not self.may(required, topic):
             raise self._refused(required, topic)
 
     def refusal(self, required: Required, topic: str | None = None) -> AuthorizationError | None:
-        """Return why the caller may not do this, None if it may."""
+        """Return the error if the caller may not do this; None if it may.
+
+        TopicAuthorizationFailedError with a topic, else ClusterAuthorizationFailedError.
+        """
         return None if self.may(required, topic) else self._refused(required, topic)
 
     def may(self, required: Required, topic: str | None = None) -> bool:
-        """Whether the caller may do this with that topic or, without one, with the cluster."""
+        """Whether the caller may do this on the topic; without a topic, on the cluster."""
         resource = CLUSTER if topic is None else Resource(ResourceType.TOPIC, topic)
         return self.authorizer.authorize(self.principal, required.operation, resource)
 

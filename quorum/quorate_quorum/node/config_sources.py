@@ -1,9 +1,9 @@
-"""Where a node's settings come from: a file in TOML, the environment, the command line.
+"""The sources of a node's settings: a file in TOML, the environment, the command line.
 
 A variable of the environment is QUORATE_ and the name of the setting in capitals, with underscores
-(QUORATE_BROKER_RACK). The command line beats the environment, which beats the file, which beats
-the default. Whatever is wrong stops the node before it touches the disk, and says which file,
-which name, what was given and what is allowed.
+(QUORATE_BROKER_RACK). The command line beats the environment, the environment beats the file, and
+the file beats the default. A wrong setting stops the node before it touches the disk. The error
+names the source and the setting, the given value and the allowed ones.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from quorate_quorum.node.config import BrokerConfig, ConfigError, NodeConfig, Qu
 from quorate_quorum.node.contradictions import contradictions
 
 _ENVIRONMENT: Final = "QUORATE_"
-#: Variables that are not for a node: the command's, and those that Kubernetes sets for a service
-#: named `quorate`.
+#: Variables that are not settings of a node: that of the command `quorate`, and those that
+#: Kubernetes sets for a service named `quorate`.
 _NOT_OURS: Final = re.compile(
     r"QUORATE_(BOOTSTRAP|.*SERVICE_(HOST|PORT)(_.*)?|(.*_)?PORT(_\d+_(TCP|UDP)(_.*)?)?)"
 )
@@ -31,7 +31,7 @@ _CLUSTERS: Final = (
     "it is a default of topics, and those are the cluster's, not a node's: "
     "seeded when the cluster is formatted, changed with `quorate cluster config`"
 )
-#: Kafka's topic configs that this release does not have. All that begin with `log.` are meant too.
+#: Kafka's topic configs that this release does not have. So are all names that begin with `log.`.
 _KAFKAS_TOPIC_CONFIGS: Final = frozenset(
     (
         "file.delete.delay.ms",
@@ -52,7 +52,7 @@ C = TypeVar("C", bound=NodeConfig)
 
 @dataclass(frozen=True, slots=True)
 class _Given:
-    """One value, and where it came from: a file, or one of those where everything is text."""
+    """A value and its source. From a file it has a type; from any other source it is text."""
 
     source: str
     value: object
@@ -62,8 +62,8 @@ class _Given:
 def load(kind: type[C], path: str | None, env: Mapping[str, str], sets: Sequence[str] = ()) -> C:
     """Return the configuration of a node of that kind.
 
-    `path` is a TOML file, or None; `env` the environment; `sets` are "name=value", as of the
-    command line. Raises ConfigError.
+    `path`: a TOML file, or None. `env`: the environment. `sets`: the "name=value" of each --set on
+    the command line. Raises ConfigError if a setting is unknown, missing or invalid.
     """
     fields = {_dotted(field.name): field for field in msgspec.structs.fields(kind)}
     given: dict[str, _Given] = {}
@@ -90,7 +90,7 @@ def load(kind: type[C], path: str | None, env: Mapping[str, str], sets: Sequence
 
 
 def settings(config: NodeConfig) -> dict[str, Any]:
-    """Return every setting of a node by its dotted name, as it is in force."""
+    """Return the value in force of every setting of a node, by dotted name."""
     return {name.replace("_", "."): value for name, value in msgspec.structs.asdict(config).items()}
 
 
@@ -114,7 +114,7 @@ def _from_file(path: str) -> dict[str, _Given]:
 
 
 def _flat(prefix: str, tree: Mapping[str, object]) -> Iterable[tuple[str, object]]:
-    """Yield dotted names: TOML reads `a.b = 1` as a table in a table."""
+    """Yield dotted names and values. TOML reads `a.b = 1` as a table in a table."""
     for key, value in tree.items():
         if isinstance(value, dict):
             yield from _flat(f"{prefix}{key}.", value)
@@ -123,7 +123,10 @@ def _flat(prefix: str, tree: Mapping[str, object]) -> Iterable[tuple[str, object
 
 
 def _from_environment(env: Mapping[str, str], fields: Iterable[str]) -> dict[str, _Given]:
-    """Return what the environment says; voters and brokers may share one, so each reads its own."""
+    """Return the values in the environment.
+
+    A voter and a broker may share one environment, so a setting of the other kind is ignored.
+    """
     mine = {_variable(name): name for name in fields}
     every = mine | {_variable(name): name for name in _names(QuorumConfig) + _names(BrokerConfig)}
     found: dict[str, _Given] = {}
@@ -184,7 +187,7 @@ def _bare(kind: Any) -> Any:
 
 
 def _from_text(text: str, kind: Any) -> object:
-    """Read what the environment or the command line says, where everything is text."""
+    """Convert the text of an environment variable or of --set to the type of a field."""
     bare = _bare(kind)
     if bare is int:
         if not re.fullmatch(r"-?[0-9]{1,18}", text):

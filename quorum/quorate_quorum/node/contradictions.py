@@ -1,4 +1,4 @@
-"""Settings that are well formed each by itself, and impossible together; or that do nothing."""
+"""Checks of settings that are valid one by one: those that contradict each other or do nothing."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from quorate_quorum.node.listeners import (
 
 
 def contradictions(config: NodeConfig) -> Iterable[tuple[str, ...]]:
-    """Yield (what is impossible and what is allowed, the names that it follows from).
+    """Yield (a sentence that says what is impossible and what is allowed, the settings' names...).
 
-    Ask for no more than the first: the later ones rely on it.
+    The caller must stop at the first one: each check relies on the checks before it.
     """
     yield from _impossible_addresses(config)
     if not config.log_dirs or not all(config.log_dirs):
@@ -59,7 +59,7 @@ def contradictions(config: NodeConfig) -> Iterable[tuple[str, ...]]:
 
 
 def without_effect(config: NodeConfig) -> list[str]:
-    """Return a sentence for each value that is taken and that nothing acts on yet."""
+    """Return a sentence for each value that is accepted and has no effect."""
     found = []
     if isinstance(config, QuorumConfig) and len(config.log_dirs) > 1:
         found.append(
@@ -85,7 +85,7 @@ def _impossible_addresses(config: NodeConfig) -> Iterable[tuple[str, ...]]:
 
 
 def _wrong_listeners(texts: Sequence[str], port_min: int) -> str | None:
-    """Return what is wrong with one of two lists of listeners, taken for itself."""
+    """Return what is wrong with one list of listeners by itself; None if nothing is."""
     try:
         found = parse_all(texts, port_min=port_min)
     except ValueError as error:

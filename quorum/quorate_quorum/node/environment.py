@@ -1,6 +1,6 @@
-"""What a node is given of the world: network, disk, clock and chance.
+"""The parts of the world that a node gets from outside: network, disk, clock and randomness.
 
-Tests and simulations give others than real processes do.
+A real process gives the real ones; tests and simulations give simulated ones.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """The world of one node. Waiting uses the running event loop's clock, nothing else."""
+    """The world of one node. For waits, the node uses only the clock of the running event loop."""
 
     network: Network
     disk: Disk
-    #: Milliseconds since 1970, for timestamps of records. No timeout depends on it: it may jump.
+    #: The clock for timestamps: milliseconds since 1970. It may jump, so no timeout depends on it.
     wall_clock_ms: Callable[[], int] = field(default=lambda: int(time.time() * 1000))
-    #: All chance of the node: timeouts, jitter, ids.
+    #: The source of all random numbers of the node: timeouts, jitter, ids.
     chance: random.Random = field(default_factory=random.SystemRandom)
     #: The feature levels that this program knows.
     features: Known = field(default_factory=lambda: SUPPORTED)
-    #: Decides what the node's callers may do.
+    #: The authorizer, which decides what the node's callers may do.
     authorizer: Authorizer = ALLOW_ALL
 
     def new_id(self) -> bytes:

@@ -1,11 +1,11 @@
-"""Which levels of the cluster's features this program knows.
+"""The levels of the cluster's features that this program knows.
 
-The metadata log says which level of a feature is in force. A program that does not know that level
-would misread the log, so it refuses to start, or stops; and a level is raised only when every
-registered broker and every voter knows it. It is never lowered.
+The metadata log sets the level of a feature that is in force. A program that does not know that
+level would misread the log, so it refuses to start, or stops. The controller raises a level only
+when every registered broker and every voter knows the new one. It never lowers a level.
 
-`metadata.version` is the version of the metadata log itself: raise the highest level here with the
-first event or field that an older program must not pass over.
+`metadata.version` is the version of the metadata log itself. Raise its highest level here with the
+first event or field that an older program must not ignore.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from quorate_quorum.node.config import ConfigError
 from quorate_quorum.v1.events_pb2 import FeatureLevels
 
 METADATA_VERSION: Final = "metadata.version"
-#: What a peer may tell; more is cut off.
+#: The most features that a peer may tell, and the longest name. The rest is ignored.
 FEATURES_MAX: Final = 64
 NAME_LENGTH_MAX: Final = 255
 
@@ -39,17 +39,17 @@ class Levels(NamedTuple):
 Known = Mapping[str, Levels]
 
 SUPPORTED: Final[Known] = MappingProxyType({METADATA_VERSION: Levels(1, 1)})
-#: What the first release knew, which did not say so.
+#: The levels that the first release knew. It did not tell them.
 UNSAID: Final[Known] = MappingProxyType({METADATA_VERSION: Levels(1, 1)})
 _OFF: Final = Levels(0, 0)
 
 
 class UnknownLevelError(ConfigError):
-    """The log is of a feature level that this program does not know."""
+    """The metadata log sets a feature to a level that this program does not know."""
 
 
 def check_level(known: Known, name: str, level: int) -> None:
-    """Raise UnknownLevelError unless a program that knows these can follow this level.
+    """Raise UnknownLevelError unless a program with these known levels knows this level.
 
     >>> check_level(SUPPORTED, "metadata.version", 1)
     >>> check_level(SUPPORTED, "tiered.storage", 0)  # off
@@ -64,12 +64,12 @@ def check_level(known: Known, name: str, level: int) -> None:
 
 
 def levels_of(known: Known, name: str) -> Levels:
-    """Return the levels of a feature that a node knows, whether or not it has said so."""
+    """Return the levels of a feature that a node knows. If it told none: of the first release."""
     return (known or UNSAID).get(name, _OFF)
 
 
 def to_wire(known: Known) -> list[FeatureLevels]:
-    """Return what a node tells of itself."""
+    """Return the message form of the levels that a node knows."""
     return [
         FeatureLevels(name=name, lowest=known[name].lowest, highest=known[name].highest)
         for name in sorted(known)
@@ -77,7 +77,7 @@ def to_wire(known: Known) -> list[FeatureLevels]:
 
 
 def from_wire(told: Iterable[FeatureLevels]) -> dict[str, Levels]:
-    """Return what a node told; at most FEATURES_MAX, and only what is possible."""
+    """Return the levels that a node told: at most FEATURES_MAX features, without invalid ones."""
     found: dict[str, Levels] = {}
     for one in told:
         is_possible = 0 <= one.lowest <= one.highest and len(one.name) <= NAME_LENGTH_MAX

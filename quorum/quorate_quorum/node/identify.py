@@ -1,7 +1,7 @@
-"""The Node service: every server tells its identity, so that a probe learns which node answers.
+"""The Node service: every node returns its identity, so that a probe learns which node answers.
 
-Brokers use it too. It is the one service that tells a killed process from a slow one: another
-incarnation at the same address proves that the former run is over.
+It is the only service by which a caller can tell a killed process from a slow one: another
+incarnation at the same address proves that the former run has ended.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from quorate_quorum.node.authorizer import ANYONE
 class NodeService:
     """Answers Identify.
 
-    `role`: "broker" or "voter", for a caller that has the address of the wrong one.
-    `tell_pid`: tell callers on the same machine the process id (local clusters only).
+    `role`: "broker" or "voter", so that a caller learns that it has dialled the wrong one.
+    `tell_pid`: whether callers on the same machine get the process id (local clusters only).
     """
 
     required: Mapping[Method[Any, Any], Literal["anyone"]] = {IDENTIFY: ANYONE}
@@ -47,7 +47,7 @@ class NodeService:
 
 
 def is_loopback(address: str) -> bool:
-    """Whether a caller's address, as a Network tells it, is on this machine for sure.
+    """Whether a caller's address, in the form of a Network, is certainly on this machine.
 
     >>> is_loopback("ipv4:127.0.0.1:50312"), is_loopback("ipv6:%5B::1%5D:50312")
     (True, True)

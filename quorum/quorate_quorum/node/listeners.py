@@ -1,9 +1,10 @@
-"""Where a node listens: the form of a listener's address, and its wire format.
+"""The addresses of a node's listeners: their form in the configuration, and their wire format.
 
     [NAME=]PROTOCOL[+tls]://HOST:PORT       or HOST:PORT, which is grpc
 
-Several listeners of one node differ by name. A client is told the addresses of the listener that
-it came in by, so brokers give the same name to the listeners of one network.
+The listeners of one node have different names. A client that connects to a listener gets the
+addresses of the listeners with the same name, so brokers must give the listeners of one network the
+same name.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from quorate.v1 import common_pb2 as wire
 GRPC: Final = "grpc"
 KAFKA: Final = "kafka"
 FORM: Final = "[NAME=]PROTOCOL[+tls]://HOST:PORT or HOST:PORT"
-#: Bounds of what a broker registers, for it goes into every image.
+#: The bounds of a broker's registration: every image holds its listeners.
 LISTENERS_MAX: Final = 16
 ENDPOINT_LENGTH_MAX: Final = 255
 NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
@@ -33,9 +34,9 @@ _ENDPOINT: Final = re.compile(r"(?:\[(?P<v6>[^\s\[\]]+)\]|(?P<host>[\w.-]+)):(?P
 
 @dataclass(frozen=True, slots=True)
 class ListenerAddress:
-    """One listener: where it is bound, or what others are told to dial.
+    """The address of one listener: the one to bind, or the one that other nodes and clients dial.
 
-    `host` has no brackets; port 0 stands for a free one until the listener is bound.
+    `host` has no brackets. Port 0 stands for a free one until the listener is bound.
     """
 
     name: str
@@ -54,12 +55,12 @@ class ListenerAddress:
         return f"{name}{self.protocol}{'+tls' if self.tls else ''}://{self.endpoint}"
 
     def bound_at(self, endpoint: str) -> ListenerAddress:
-        """Return this address with the port that the listener got, where it was left open."""
+        """Return this address; if its port is 0, with the port at which the listener is bound."""
         return self if self.port else replace(self, port=int(endpoint.rpartition(":")[2]))
 
 
 def parse(text: str, *, port_min: int = 1) -> ListenerAddress:
-    """Return the address that a text names; ValueError says what is wrong with it.
+    """Return the address that a text names. Raises ValueError, which says what is wrong.
 
     >>> parse("localhost:7092")
     ListenerAddress(name='grpc', protocol='grpc', tls=False, host='localhost', port=7092)
@@ -84,7 +85,7 @@ a port from 1 to 65535
 
 
 def parse_all(texts: Sequence[str], *, port_min: int = 1) -> tuple[ListenerAddress, ...]:
-    """Return the addresses of a node's list; ValueError if one is wrong, or two have one name.
+    """Return the addresses of a node's list. ValueError: one is wrong, or two have the same name.
 
     >>> parse_all(["a=grpc://h:1", "a=grpc://h:2"])
     Traceback (most recent call last):
@@ -103,7 +104,7 @@ as NAME=PROTOCOL://HOST:PORT
 
 
 def unsupported(address: ListenerAddress) -> str | None:
-    """Return why this release cannot open a listener, None if it can.
+    """Return why this release cannot open a listener; None if it can.
 
     >>> unsupported(parse("kafka://localhost:9092"))
     'kafka://localhost:9092: Kafka listeners do not exist yet; use grpc'
@@ -116,7 +117,9 @@ def unsupported(address: ListenerAddress) -> str | None:
 
 
 def inter_broker(addresses: Iterable[ListenerAddress], name: str) -> ListenerAddress:
-    """Return the listener by which other nodes reach a broker: the named, else the first of grpc.
+    """Return the listener by which other nodes reach a broker.
+
+    It is the grpc listener with that name; without a name, the first grpc listener.
 
     >>> inter_broker([parse("kafka://h:1"), parse("grpc://h:2")], "").endpoint
     'h:2'
@@ -149,7 +152,7 @@ def wrong_address(address: str, *, port_min: int) -> str | None:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches a listener there.
+    """Whether a listener on this host can be reached only from this machine.
 
     >>> is_loopback("localhost"), is_loopback("127.0.0.2"), is_loopback("::1")
     (True, True, True)
@@ -161,7 +164,7 @@ def is_loopback(host: str) -> bool:
 
 
 def is_wildcard(host: str) -> bool:
-    """Whether a host means every address of its machine, which no other machine can dial.
+    """Whether a host stands for all addresses of its machine. Other machines cannot dial it.
 
     >>> is_wildcard("0.0.0.0"), is_wildcard("::"), is_wildcard("::1")
     (True, True, False)
@@ -180,16 +183,16 @@ def is_name(host: str) -> bool:
 
 
 def to_wire(address: ListenerAddress) -> wire.Listener:
-    """Return the address as registrations, metadata answers and leader hints carry it."""
+    """Return the message form of an address, for registrations, metadata answers, leader hints."""
     return wire.Listener(
         name=address.name, protocol=address.protocol, tls=address.tls, endpoint=address.endpoint
     )
 
 
 def from_wire(told: wire.Listener) -> ListenerAddress:
-    """Return an address that another node told; ValueError if it can be none.
+    """Return an address from its message form. Raises ValueError if it is not a valid one.
 
-    A protocol that this release does not speak is taken: a newer broker may have such a listener.
+    A protocol that this release does not know is accepted: a newer broker may have such a listener.
     """
     found = _split(told.endpoint, 1)
     if found is None or len(told.endpoint) > ENDPOINT_LENGTH_MAX:
@@ -206,14 +209,14 @@ def from_wire(told: wire.Listener) -> ListenerAddress:
 
 
 def _split(endpoint: str, port_min: int) -> tuple[str, int] | None:
-    """Return host and port, the host without brackets; None if it is no address."""
+    """Return host and port, the host without brackets; None if `endpoint` is not an address."""
     match = _ENDPOINT.fullmatch(endpoint)
     if match is None or not port_min <= int(match["port"]) <= 65535:
         return None
     host: str = match["v6"] or match["host"]
     is_literal = _literal(host) is not None
     if (match["v6"] or re.fullmatch(r"[0-9.]+", host)) and not is_literal:
-        return None  # digits and dots are an IPv4 address or nothing
+        return None  # digits and dots are never a host name
     return host, int(match["port"])
 
 

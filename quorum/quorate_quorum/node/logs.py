@@ -1,14 +1,14 @@
-"""The log of a node: lines of text on standard error that can neither stop nor slow the node.
+"""The log of a node: lines of text on standard error, which never stop or slow the node.
 
     a log call -> processors -> LineWriter.write (a bounded queue) -> its thread -> the file
 
-The event loop only appends to the queue. The reader of standard error may be slow, may stop
-reading or may go away (`quorate-broker 2>&1 | logger`): lines are then dropped and counted, and
-the node goes on. The count is written as soon as lines can be written again.
+The event loop only appends to the queue. The reader of standard error may be slow, stop reading or
+exit (`quorate-broker 2>&1 | logger`). Then the writer drops and counts lines, and the node goes on.
+The count is written as soon as lines can be written again.
 
-A state that lasts ("no controller answers") is said again and again by the code that waits. Such
-a call says `repeats=True`: the same line then appears once a minute, with the number of times it
-was left out.
+While a state lasts ("no controller answers"), the code that waits logs it again and again. Such a
+log call has `repeats=True`: then the same line appears once a minute, with the number of times that
+it was left out.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from typing import Any, Final, TextIO, cast
 
 import structlog
 
-#: The text that may wait for a slow reader; what comes on top is dropped.
+#: The most characters that wait for a slow reader. Above it, lines are dropped.
 QUEUE_CHARS_MAX: Final = 4 << 20
-#: One line; a longer one is cut.
+#: The most characters of one line. A longer line is cut.
 LINE_CHARS_MAX: Final = 64 << 10
-#: How often a state that lasts is said.
+#: The interval at which a line with `repeats=True` appears.
 REPEAT_INTERVAL_S: Final = 60.0
-#: Lasting states that are remembered at a time; the oldest is forgotten beyond.
+#: The most repeated lines that are remembered. Above it, the oldest is forgotten.
 REPEATS_MAX: Final = 1_000
 
 Event = MutableMapping[str, Any]
@@ -42,8 +42,8 @@ Event = MutableMapping[str, Any]
 class LineWriter:
     """A text stream whose `write` returns at once and never raises: a thread does the writing.
 
-    Works on blocking and non-blocking descriptors, and leaves their flags alone: a descriptor
-    that was inherited is shared with the parent process.
+    It works on blocking and non-blocking descriptors. It does not change their flags: an inherited
+    descriptor is shared with the parent process.
     """
 
     def __init__(self, stream: TextIO, *, chars_max: int = QUEUE_CHARS_MAX) -> None:
@@ -54,14 +54,14 @@ class LineWriter:
         self._is_writing = False
         # Reentrant: a finalizer may log while this thread is inside `write`.
         self._changed = threading.Condition(threading.RLock())
-        #: Lines that were dropped since the start, because of a slow reader or a failed write.
+        #: The number of lines that were dropped, because of a slow reader or a failed write.
         self.dropped = 0
         self._dropped_told = 0
         self._thread = threading.Thread(target=self._run, name="log-writer", daemon=True)
         self._thread.start()
 
     def write(self, text: str) -> int:
-        """Queue whole lines. Text above the bound is dropped and counted."""
+        """Queue whole lines. If the queue is full, drop and count them."""
         if len(text) > LINE_CHARS_MAX:
             text = f"{text[:LINE_CHARS_MAX]}... ({len(text)} characters)\n"
         with self._changed:
@@ -74,13 +74,13 @@ class LineWriter:
         return len(text)
 
     def flush(self) -> None:
-        """Return at once: the thread writes as fast as the reader reads."""
+        """Do nothing: the thread writes as fast as the reader reads."""
 
     def isatty(self) -> bool:
         return False
 
     def drain(self, timeout_s: float) -> bool:
-        """Wait until all lines are written, for the end of a process; return whether they are."""
+        """Wait until all lines are written, at the end of a process. Return whether they are."""
         with self._changed:
             return self._changed.wait_for(
                 lambda: not self._lines and not self._is_writing, timeout=timeout_s
@@ -107,7 +107,7 @@ class LineWriter:
                     self.dropped += count
 
     def _put(self, text: str) -> bool:
-        """Write `text` and wait as long as that takes; return whether it succeeded."""
+        """Write `text`; block until it is written. Return whether that succeeded."""
         try:
             descriptor = self._stream.fileno()
         except (OSError, ValueError, AttributeError):
@@ -136,15 +136,15 @@ def _dropped_line(count: int) -> str:
 
 
 class Repeats:
-    """A processor that lets a line with `repeats=True` through once a minute.
+    """A processor that passes a line with `repeats=True` once a minute.
 
-    Two lines are the same if all fields are; in `reason` and `error` digits do not count, for
-    ports, counts and times vary there while nothing changes.
+    Two lines are the same if all their fields are equal. In `reason` and `error`, digits are not
+    compared: ports, counts and times vary there while the state is the same.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        #: By line: when it may appear again, and how often it was left out since.
+        #: By line: the time at which it may appear again, and how often it was left out since.
         self._seen: collections.OrderedDict[str, tuple[float, int]] = collections.OrderedDict()
 
     def __call__(self, logger: Any, method: str, event: Event) -> Event:
@@ -173,13 +173,13 @@ def _steady(name: str, value: Any) -> Any:
 
 
 def event_first(logger: Any, method: str, event: Event) -> Event:
-    """Put what a reader looks for in front: the event, the level, the time."""
+    """Put the fields that a reader looks for first: the event, the level, the time."""
     first = {name: event[name] for name in ("event", "level", "timestamp") if name in event}
     return {**first, **event}
 
 
 class _Safe:
-    """A renderer that never raises: what cannot be shown is named instead."""
+    """A renderer that never raises. For an event that it cannot render, it gives name and error."""
 
     def __init__(self, render: Callable[[Any, str, Event], Any]) -> None:
         self._render = render
@@ -193,10 +193,10 @@ class _Safe:
 
 
 def set_up_logs(level: str, stream: TextIO | None = None) -> LineWriter:
-    """Log to standard error, or `stream`: readable on a terminal, else a line of JSON each.
+    """Log to standard error, or to `stream`: readable text on a terminal, else lines of JSON.
 
-    Warnings of Python, failed threads and failed finalizers are logged too: nothing else may
-    write to standard error, where it could block the event loop.
+    Warnings of Python, failed threads and failed finalizers are logged too: any other write to
+    standard error could block the event loop.
     """
     stream = stream or sys.stderr
     writer = LineWriter(stream)
@@ -207,8 +207,8 @@ def set_up_logs(level: str, stream: TextIO | None = None) -> LineWriter:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     if stream.isatty():
-        # The default way to show exceptions draws all locals: with an image among them that holds
-        # up the event loop for a minute.
+        # By default, exceptions are shown with all local variables. If one is an image, that blocks
+        # the event loop for a minute.
         plain = structlog.dev.plain_traceback
         last: list[Any] = [_Safe(structlog.dev.ConsoleRenderer(exception_formatter=plain))]
     else:
@@ -221,7 +221,7 @@ def set_up_logs(level: str, stream: TextIO | None = None) -> LineWriter:
         logger_factory=structlog.WriteLoggerFactory(cast(TextIO, writer)),
         cache_logger_on_first_use=True,
     )
-    # What libraries say by the standard library's logging takes the same form.
+    # Lines that libraries log by the standard library get the same form.
     handler = logging.StreamHandler(cast(TextIO, writer))
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
@@ -232,7 +232,7 @@ def set_up_logs(level: str, stream: TextIO | None = None) -> LineWriter:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(max(threshold, logging.WARNING))
-    logging.raiseExceptions = False  # its own complaint would go to standard error
+    logging.raiseExceptions = False  # else logging writes its own errors to standard error
     logging.captureWarnings(True)
     threading.excepthook = _thread_failed
     sys.unraisablehook = _finalizer_failed

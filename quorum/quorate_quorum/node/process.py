@@ -1,11 +1,11 @@
-"""One node as one process: what surrounds a server from the first instruction to the exit status.
+"""One node as one process, from the command line to the exit status.
 
     0   stopped cleanly, by SIGTERM or SIGINT
     78  wrong configuration: nothing was touched, starting again will not help
     70  a broken invariant or a failed disk: another node takes over
 
-Used by `python -m quorate_quorum` and `python -m quorate_broker` only. An embedded node has no
-process of its own, so nothing in here decides anything about a node.
+Only `python -m quorate_quorum` and `python -m quorate_broker` use it. An embedded node has no
+process of its own, so this module decides nothing about a node.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ from quorate_quorum.node.streams import open_standard_streams
 EXIT_CLEAN: Final = 0
 EXIT_FAILED: Final = 70  # EX_SOFTWARE of sysexits.h
 EXIT_CONFIG: Final = 78  # EX_CONFIG
-EXIT_WAIT_S: Final = 5.0  # how long what is left of a failed node may take to end
-#: Signals that come closer together are one order: a terminal and a parent process may both send.
+EXIT_WAIT_S: Final = 5.0  # the longest wait for the tasks of a failed node to end
+#: The time within which two signals count as one: a terminal and a parent process may both send.
 SIGNALS_APART_S: Final = 0.5
-LOGS_WAIT_S: Final = 1.0  # how long the last lines of the log may take to be written
+LOGS_WAIT_S: Final = 1.0  # the longest wait for the last lines of the log
 
 log = structlog.get_logger(__name__)
 
@@ -61,7 +61,7 @@ class Server(Protocol):
         """Stop now, not cleanly."""
 
     async def stopped(self) -> None:
-        """Return when it has stopped; raise NodeFailed if it failed."""
+        """Return when the node has stopped. Raises NodeFailed if it failed."""
 
 
 C = TypeVar("C", bound=NodeConfig)
@@ -72,9 +72,10 @@ def main(
     start: Callable[[C], Awaitable[Server]],
     arguments: Sequence[str] | None = None,
 ) -> int:
-    """Run one node in the foreground, as its arguments say; return the exit status.
+    """Run one node in the foreground, with these arguments; return the exit status.
 
-    `arguments` are the command line's where None. Import grpc in `start`, not before.
+    `arguments` None: those of the command line. `start` must import grpc itself: the environment
+    of grpc is set before.
     """
     open_standard_streams()
     if sys.flags.optimize:
@@ -84,7 +85,7 @@ def main(
         check_resolves(config)
     except ConfigError as error:
         return _refuse(str(error))
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # our log says it better; before its import
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # before its import; the node logs it itself
     writer = set_up_logs(config.log_level)
     log.info(
         "starting", version=__version__, python=platform.python_version(), settings=settings(config)
@@ -102,11 +103,10 @@ def main(
 
 
 def leave(status: int) -> NoReturn:
-    """End the process now, with this status: what is left of it must not have a say any more.
+    """End the process now, with this status. Its remaining threads cannot delay or change that.
 
-    A failed disk may hold a thread for ever. And once, a node that had stopped cleanly crashed
-    while the interpreter took itself down with threads of gRPC still running; that was not seen
-    again, and is not looked for any more.
+    A failed disk may block a thread for ever. And threads of gRPC may still run: one node that had
+    stopped cleanly crashed while the interpreter shut down.
     """
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
@@ -115,7 +115,10 @@ def leave(status: int) -> NoReturn:
 
 
 def configure(kind: type[C], arguments: Sequence[str] | None, env: Mapping[str, str]) -> C:
-    """Return what --config, the environment and --set say; ConfigError for a wrong usage too."""
+    """Return the configuration from --config, the environment and --set.
+
+    Raises ConfigError; also if the command line is wrong.
+    """
     program = "quorate-broker" if issubclass(kind, BrokerConfig) else "quorate-quorum"
     parser = _Parser(
         prog=program,
@@ -142,9 +145,9 @@ def configure(kind: type[C], arguments: Sequence[str] | None, env: Mapping[str, 
 
 
 def check_resolves(config: NodeConfig) -> None:
-    """Raise ConfigError if others are to dial a name that this machine cannot resolve itself.
+    """Raise ConfigError if an advertised host is a name that this machine cannot resolve.
 
-    A node that advertises such a name would take part, and no client would ever reach it.
+    A node that advertises such a name would join the cluster, and no client could reach it.
     """
     for address in config.advertised_addresses:
         if not is_name(address.host):
@@ -161,7 +164,10 @@ def check_resolves(config: NodeConfig) -> None:
 
 
 def run(start: Callable[[], Awaitable[Server]]) -> int:
-    """Start a node, wait until it has stopped or failed; return the status. A signal stops it."""
+    """Start a node, wait until it has stopped or failed, and return the exit status.
+
+    A signal stops the node.
+    """
     try:
         with _exit_for_sure() as failing, asyncio.Runner(loop_factory=loop_factory()) as runner:
             try:
@@ -175,7 +181,7 @@ def run(start: Callable[[], Awaitable[Server]]) -> int:
     except NodeFailed as error:
         log.error("the node failed", reason=error.reason)
         return EXIT_FAILED
-    except (StorageError, OSError) as error:  # not ours: where in our program says nothing
+    except (StorageError, OSError) as error:  # the fault is outside: no traceback is needed
         log.error("the node failed", reason=str(error))
         return EXIT_FAILED
     except Exception:
@@ -186,7 +192,7 @@ def run(start: Callable[[], Awaitable[Server]]) -> int:
 
 
 class _Life:
-    """One run of a node: whatever ends first, a signal, the node itself or a failure, ends it."""
+    """One run of a node. It ends by a signal, a failure or the node itself."""
 
     def __init__(self, start: Callable[[], Awaitable[Server]]) -> None:
         self._start = start
@@ -196,7 +202,7 @@ class _Life:
         self._ending = asyncio.Event()  # a signal came, or the loop met an error
 
     async def live(self) -> None:
-        """Raise what ended it, unless that was a clean stop."""
+        """Run the node to its end. Raises the failure, unless the node stopped cleanly."""
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(self._met)
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -218,7 +224,7 @@ class _Life:
         if self._failure is not None:
             server.fail(self._failure)
         stopped = asyncio.ensure_future(server.stopped())
-        # Not before: the imports of a start hold up the loop, and that delays no caller.
+        # Not earlier: the imports of a start block the loop, and no caller waits yet.
         stalls = asyncio.ensure_future(StallWatch().run())
         try:
             await asyncio.wait((stopped, ending), return_when=asyncio.FIRST_COMPLETED)
@@ -242,7 +248,7 @@ class _Life:
             self._server.fail("told to stop again before a clean stop was done")
 
     def _met(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        """The loop met an error that no code handled: the node may be in a state it cannot know."""
+        """Fail the node: no code handled this error, so the node's state may be wrong."""
         error = context.get("exception")
         message = context.get("message", "an error in the event loop")
         if error is None:
@@ -265,13 +271,13 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _refuse(reason: str) -> int:
-    """Say why on standard error, before there is a log."""
+    """Print the reason to standard error: the log is not set up yet."""
     print(f"wrong configuration: {reason}", file=sys.stderr)
     return EXIT_CONFIG
 
 
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """Return what makes the event loops of nodes; None: the standard one."""
+    """Return the factory of event loops for nodes; None: the standard one."""
     try:
         import uvloop
     except ImportError:
@@ -281,15 +287,15 @@ def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 
 def _is_noise_of_grpc(error: BaseException) -> bool:
-    """Whether grpc left an error of its own lying about: calls that broke, a read too early."""
+    """Whether this is an unhandled error of grpc itself: of a broken call, or of an early read."""
     return isinstance(error, BlockingIOError) or type(error).__module__.partition(".")[0] == "grpc"
 
 
 @contextlib.contextmanager
 def _exit_for_sure() -> Iterator[threading.Timer]:
-    """Give a timer that, once started, ends the process unless this context ends first.
+    """Yield a timer. If it is started, it ends the process, unless this context ends first.
 
-    The rest of a failed node may wait for a disk that never answers.
+    The tasks of a failed node may wait for a disk that never answers.
     """
     timer = threading.Timer(EXIT_WAIT_S, os._exit, (EXIT_FAILED,))
     timer.daemon = True
@@ -300,7 +306,7 @@ def _exit_for_sure() -> Iterator[threading.Timer]:
 
 
 async def _cancel(future: asyncio.Future[Any]) -> None:
-    """Cancel and wait; what it raised meanwhile is raised, unless that is the cancellation."""
+    """Cancel a future and wait for its end. Raises its error, unless that is the cancellation."""
     future.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await future

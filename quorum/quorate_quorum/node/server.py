@@ -1,11 +1,11 @@
-"""The life of a node: it starts once, it stops once, and it says how it ended.
+"""The life of a node: it starts once, it stops once, and it reports how it ended.
 
     start()    runs _open(); if that fails, everything is closed again before start() raises
-    stop()     runs _close(), which takes leave of the other nodes;  stopped() then returns
-    fail()     runs _close() without that courtesy;                  stopped() then raises
+    stop()     runs _close(), with its courtesies to other nodes;  stopped() then returns
+    fail()     runs _close() without these courtesies;             stopped() then raises
 
-Voters and brokers are such nodes. Each of them says in _open(), _close() and _release() what it is
-made of; when these run, and what becomes of their errors, is decided here alone.
+Voters and brokers are such nodes. Each of them opens and closes its own parts in _open(), _close()
+and _release(). Only this module decides when these run, and what happens to their errors.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ log = structlog.get_logger(__name__)
 
 C = TypeVar("C", bound=NodeConfig)
 
-#: Open streams have so long to end by themselves, unless the node failed.
+#: The time that open streams have to end by themselves, unless the node failed.
 STREAMS_GRACE_MS: Final = 300
-#: What start() says if the node was stopped meanwhile.
+#: The reasons of NodeFailed: stopped during start(), and not stopped within `stop_max_s`.
 STOPPED_EARLY: Final = "stopped before it had started"
 STOPPED_LATE: Final = "it could not stop cleanly in time"
 
 
 class NodeFailed(Exception):
-    """A node stopped itself, not cleanly; the reason says why."""
+    """A node did not stop cleanly. `reason` says why."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -43,21 +43,21 @@ class NodeFailed(Exception):
 class NodeServer(ABC, Generic[C]):
     """One run of a node. See the module.
 
-    _close() runs once, after _open() has ended or was cancelled, at whatever point: it closes what
-    was opened so far. _release() runs last, even if _close() failed or took more than
-    `stop_max_s`: it gives back the locks, and does not wait.
+    _close() runs once, after _open() has ended or was cancelled at any point: it closes everything
+    that was opened so far. _release() runs last, even if _close() failed or took more than
+    `stop_max_s`: it releases the locks, and does not wait.
     """
 
-    #: What the node is, in log lines and errors.
+    #: The word for the node in log lines and errors: "voter" or "broker".
     role: ClassVar[str]
 
     def __init__(self, config: C, environment: Environment, *, stop_max_s: float) -> None:
         self.config = config
         self.environment = environment
-        #: This run of the node. Another run on the same disk has another incarnation.
+        #: The id of this run of the node. Another run on the same disk has another incarnation.
         self.incarnation = environment.new_id()
         self._stop_max_s = stop_max_s
-        #: Why the node ends, where that is no clean stop; set once.
+        #: The reason of an end that is not a clean stop; set once.
         self._failure: str | None = None
         self._failed = asyncio.Event()
         self._ending = asyncio.Event()
@@ -69,19 +69,19 @@ class NodeServer(ABC, Generic[C]):
 
     @property
     def endpoint(self) -> str:
-        """host:port as bound, where other nodes reach it; empty unless it listens."""
+        """The bound host:port of the listener for other nodes; empty unless it is open."""
         return self.endpoint_of(self.config.internal.name)
 
     def endpoint_of(self, listener: str) -> str:
-        """Return the host:port at which a listener is bound; empty unless it listens."""
+        """Return the host:port at which a listener is bound; empty unless it is open."""
         found = self._listeners.get(listener)
         return "" if found is None else found.endpoint
 
     async def start(self) -> None:
-        """Open the node, and return.
+        """Open the node. If this raises, nothing is left open.
 
-        Raises ConfigError, NodeFailed if it was stopped meanwhile, StorageError or OSError; then
-        nothing is left open.
+        Raises ConfigError, StorageError and OSError of the opening, and
+        NodeFailed: the node was stopped, or failed, meanwhile.
         """
         assert self._opening is None, f"a {self.role} starts once"
         self._opening = asyncio.create_task(self._open(), name="start")
@@ -104,12 +104,12 @@ class NodeServer(ABC, Generic[C]):
             self._stop_once()
 
     async def stopped(self) -> None:
-        """Return when it has stopped; raise NodeFailed if it failed."""
+        """Return when the node has stopped. Raises NodeFailed if it failed."""
         await self._done.wait()
         if self._failure is not None:
             raise NodeFailed(self._failure)
 
-    # -- what a node is made of
+    # -- for a subclass to implement
 
     @abstractmethod
     async def _open(self) -> None:
@@ -117,11 +117,11 @@ class NodeServer(ABC, Generic[C]):
 
     @abstractmethod
     async def _close(self) -> None:
-        """Close what is open: with the courtesies, unless the node failed."""
+        """Close everything that is open; with the courtesies, unless the node failed."""
 
     @abstractmethod
     def _release(self) -> None:
-        """Give the locks back, if they were taken."""
+        """Release the locks that were taken."""
 
     # -- for _open() and _close()
 
@@ -136,18 +136,18 @@ class NodeServer(ABC, Generic[C]):
             raise ConfigError(f"{self.role} {self.config.node_id} can't listen: {error}") from error
 
     async def _stop_listening(self) -> None:
-        """Take no new calls; open ones have a moment to end, unless the node failed."""
+        """Accept no new calls. Open calls have STREAMS_GRACE_MS to end, unless the node failed."""
         listeners, self._listeners = list(self._listeners.values()), {}
         grace_ms = STREAMS_GRACE_MS if self._failure is None else 0
         await asyncio.gather(*(one.stop(grace_ms) for one in listeners))
 
     async def _unless_ending(self, work: Awaitable[Any]) -> None:
-        """Wait for the work; NodeFailed if the node begins to stop before it is done."""
+        """Wait for the work. Raises NodeFailed if the node begins to stop before it is done."""
         if not await _done_before(self._ending, work):
             raise NodeFailed(self._failure or STOPPED_EARLY)
 
     async def _unless_failed(self, courtesy: Callable[[], Awaitable[Any]]) -> None:
-        """Do what belongs to a clean stop only; a failure meanwhile cancels it."""
+        """Do a courtesy of a clean stop, unless the node failed. A failure meanwhile cancels it."""
         if self._failure is None:
             await _done_before(self._failed, courtesy())
 
@@ -178,9 +178,9 @@ class NodeServer(ABC, Generic[C]):
 
 
 async def _done_before(event: asyncio.Event, work: Awaitable[Any]) -> bool:
-    """Wait for the work, and raise what it raises; return False if the event comes first.
+    """Wait for the work, and raise its error. Return False if the event is set first.
 
-    The work is then cancelled, and has ended when this returns.
+    In that case the work is cancelled, and has ended when this returns.
     """
     task, comes = asyncio.ensure_future(work), asyncio.ensure_future(event.wait())
     try:

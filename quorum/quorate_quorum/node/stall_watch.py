@@ -1,4 +1,4 @@
-"""Whether the event loop runs when it should: a loop that stalls answers no heartbeat."""
+"""Measures stalls of the event loop: a loop that stalls answers no heartbeat."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ log = structlog.get_logger(__name__)
 class StallWatch:
     """Counts and logs the times when the event loop did not run for more than 50 ms.
 
-    It looks every 20 ms, so a stall under 70 ms may pass unseen. It logs at most once a minute,
+    It checks every 20 ms, so a stall under 70 ms may not be noticed. It logs at most once a minute,
     with the number of stalls since the last line and the longest of them.
     """
 
@@ -22,7 +22,7 @@ class StallWatch:
     LOG_INTERVAL_S: Final = 60.0
 
     def __init__(self) -> None:
-        #: Stalls seen so far, and the longest of them.
+        #: The number of stalls so far, and the length of the longest.
         self.count = 0
         self.longest_ms = 0.0
 

@@ -1,8 +1,8 @@
-"""Standard input, output and error that the parent closed, as `>&-` and some daemons do.
+"""Replaces standard streams that the parent process closed, as `>&-` and some daemons do.
 
-Python has None for such a stream, and the next file or socket gets its descriptor: what a library
-then writes to "standard error" goes into a log of records. So /dev/null takes each free place,
-before anything else is opened.
+Python has None for such a stream, and the next opened file or socket gets its descriptor. A library
+that then writes to "standard error" would write into a log of records. So each closed stream is
+connected with /dev/null before anything else is opened.
 """
 
 from __future__ import annotations
