@@ -1,8 +1,8 @@
-"""A call between two ends, without gRPC: what the in-process and the simulated network share.
+"""A call between two ends, without gRPC. The in-process and the simulated network share it.
 
-A call has two ``End``s. What one end says reaches the other through a wire, which keeps the order
-and decides when: at once, after a simulated delay, or never. Only encoded bytes travel. A writer
-waits while ``WINDOW_BYTES`` are on their way and unread, as with HTTP/2.
+A call has two ``End``s. A message of one end reaches the other through a wire. The wire keeps the
+order, and decides when a message arrives: at once, after a simulated delay, or never. Only encoded
+bytes travel. A writer waits while ``WINDOW_BYTES`` are sent and unread, as with HTTP/2.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ MESSAGE_BYTES_MAX = 64 * 1024 * 1024
 
 
 class Post(Protocol):
-    """A wire in one direction: carries a call to the other side, after all earlier ones."""
+    """A wire in one direction: it calls `deliver` at the other side, after all earlier calls."""
 
     def __call__(self, size: int, deliver: Callable[..., None], *arguments: Any) -> None: ...
 
 
 class End:
-    """One side of a call: what came in and is unread, and how much may still go out.
+    """One side of a call: its unread messages, and the bytes that it may still send.
 
-    One task reads and one task writes. ``finished`` is how the other side ended; what came before
-    that is read first. ``failure`` is how the call broke here.
+    One task reads and one task writes. Messages that arrived before the other side finished are
+    read first. A failure breaks the call: reads and writes then raise it.
     """
 
     def __init__(self, post: Post) -> None:
         self.post = post
         self.peer: End
-        #: Called once if the call ends before this side finished it.
+        #: Called once if the call breaks.
         self.when_broken: Callable[[], object] | None = None
         self._inbox: deque[bytes] = deque()
         self._in_flight_bytes = 0
@@ -53,13 +53,13 @@ class End:
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing more can come or go."""
+        """Whether the call has failed, or both sides have finished."""
         return self._failure is not None or (self._is_finished_here and self._is_finished_there)
 
-    # -- what this side does --
+    # -- actions of this side --
 
     async def write(self, data: bytes) -> None:
-        """Send a message; wait while too much is on its way."""
+        """Send a message; wait while too many sent bytes are unread."""
         while self._in_flight_bytes >= WINDOW_BYTES and not self._is_closed_for_writing():
             self._writer = asyncio.get_running_loop().create_future()
             await self._writer
@@ -69,7 +69,7 @@ class End:
         self.post(len(data), self.peer.arrived, data)
 
     async def read(self) -> bytes | None:
-        """Return the next message; None when the other side has ended well."""
+        """Return the next message; None when the other side has finished without a failure."""
         while not self._inbox:
             if self._failure is not None:
                 raise self._failure
@@ -83,20 +83,20 @@ class End:
         return data
 
     def finish(self, failure: Exception | None = None) -> None:
-        """Say that no more will be sent: for a client the half-close, for a server its status."""
+        """Send no more messages: for a client this is the half-close, for a server its status."""
         if self._is_finished_here or self._failure is not None:
             return
         self._is_finished_here = True
         self.post(0, self.peer.was_finished, failure)
 
     def fail(self, failure: Exception) -> None:
-        """Break the call from this side; the other side learns that it was cancelled."""
+        """Break the call from this side; the other side sees that it was cancelled."""
         if self.is_over:
             return
         self.broke(failure)
         self.post(0, self.peer.broke, StreamBrokenError("the peer cancelled the call"))
 
-    # -- what the wire brings --
+    # -- arrivals from the wire --
 
     def arrived(self, data: bytes) -> None:
         if self._failure is None:
@@ -108,14 +108,14 @@ class End:
         _wake(self._writer)
 
     def was_finished(self, failure: Exception | None) -> None:
-        """The other side will send no more."""
+        """Take note that the other side sends no more messages."""
         self._is_finished_there = True
         if failure is not None:
             self._failure = self._failure or failure
         self._wake_all()
 
     def broke(self, failure: Exception) -> None:
-        """The call is lost."""
+        """Break the call at this side."""
         if self.is_over:
             return
         self._failure = failure
@@ -132,7 +132,7 @@ class End:
 
 
 def refused_call(error: PeerRefusedError) -> End:
-    """Return the end of a call that no listener takes."""
+    """Return the client's end of a call that was refused, because there is no listener."""
     end = End(nowhere)
     end.peer = End(nowhere)
     end.broke(error)
@@ -140,7 +140,7 @@ def refused_call(error: PeerRefusedError) -> End:
 
 
 def nowhere(size: int, deliver: Callable[..., None], *arguments: Any) -> None:
-    """A wire that drops everything."""
+    """Drop the message: a wire to no other side."""
 
 
 def _wake(waiter: asyncio.Future[None] | None) -> None:
@@ -149,7 +149,7 @@ def _wake(waiter: asyncio.Future[None] | None) -> None:
 
 
 def too_large(method: Method[Any, Any], size: int, size_max: int) -> PeerError:
-    """Return the error of a message that is larger than a call may carry."""
+    """Return the error for a message that is larger than the limit."""
     return PeerError(
         "RESOURCE_EXHAUSTED", f"{method.path}: a message of {size} bytes; {size_max} are allowed"
     )

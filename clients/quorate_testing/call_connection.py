@@ -32,7 +32,7 @@ R = TypeVar("R")
 
 
 class CallConnection:
-    """A Connection whose calls are opened by a function that its network gives."""
+    """A Connection. Its network gives the function that opens a call."""
 
     def __init__(
         self,
@@ -53,7 +53,7 @@ class CallConnection:
         self._is_closed = False
 
     async def unary(self, method: Method[Q, R], request: Q, *, timeout_ms: int) -> R:
-        """Send one request, return its response."""
+        """Send one request and return its response."""
         number, end = self._start(method, timeout_ms)
         late = DeadlineExceededError(f"{method.path} at {self.endpoint}: none in {timeout_ms} ms")
         timer = asyncio.get_running_loop().call_later(timeout_ms / 1000, end.fail, late)
@@ -74,14 +74,14 @@ class CallConnection:
         return CallStream(self, number, end, method, requests)
 
     async def close(self) -> None:
-        """Break what is open on it."""
+        """Close the connection and break its open calls."""
         self._is_closed = True
         self._forget(self)
         for end in list(self._open.values()):
             end.fail(StreamBrokenError(f"the connection to {self.endpoint} was closed here"))
 
     def end_call(self, number: int) -> None:
-        """Let go of a call, and cancel it if it is not over."""
+        """Forget a call, and cancel it if it is not over."""
         end = self._open.pop(number, None)
         if end is not None:
             end.fail(StreamBrokenError("the call was ended by its owner"))
@@ -95,7 +95,7 @@ class CallConnection:
     def decode(self, method: Method[Any, R], data: bytes) -> R:
         try:
             return method.decode_response(data)
-        except Exception as error:  # whatever a decoder makes of hostile bytes
+        except Exception as error:  # a decoder may raise anything for bad bytes
             raise PeerError(
                 "INTERNAL", f"{self.endpoint} answered {method.path} unreadably: {error}"
             ) from None
@@ -110,7 +110,7 @@ class CallConnection:
 
 
 class CallStream(Generic[R]):
-    """An open stream: reads for its owner, while a task of its own writes the requests."""
+    """An open stream. Its owner reads the responses, and a task of the stream sends requests."""
 
     def __init__(
         self,
@@ -138,7 +138,7 @@ class CallStream(Generic[R]):
             data = await self._end.read()
             if data is not None:
                 return self._connection.decode(self._method, data)
-        except BaseException:  # cancelled too: as with gRPC, that is the end of the stream
+        except BaseException:  # a cancelled read also ends the stream, as with gRPC
             await self.aclose()
             if self._request_error is not None:
                 raise self._request_error from None
@@ -149,7 +149,7 @@ class CallStream(Generic[R]):
         raise StopAsyncIteration
 
     async def aclose(self) -> None:
-        """Cancel the stream if it is still open; return when the requests are closed."""
+        """Cancel the stream if it is still open; wait until `requests` is closed."""
         self._is_ended = True
         self._connection.end_call(self._number)
         if asyncio.current_task() is not self._pump:
@@ -163,7 +163,7 @@ class CallStream(Generic[R]):
                 try:
                     await self._end.write(data)
                 except NetworkError:
-                    break  # the stream has ended: the reader learns how
+                    break  # the stream has ended: the reader gets the error
             else:
                 self._end.finish()
         except Exception as error:
@@ -186,7 +186,7 @@ class CallStream(Generic[R]):
 
 
 async def probe(connection: Connection, timeout_ms: int) -> ProbeResult:
-    """Ask over a fresh connection which node is there, and close it."""
+    """Ask over a new connection which node serves it, and close the connection."""
     try:
         answer = await connection.unary(IDENTIFY, node_pb2.IdentifyRequest(), timeout_ms=timeout_ms)
     except PeerRefusedError:

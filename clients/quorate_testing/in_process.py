@@ -1,7 +1,7 @@
-"""The Network inside one process: by address, without sockets, across event loops.
+"""The Network inside one process: it finds nodes by address, without sockets.
 
-The embedded cluster serves on it; clients in the same process, on whatever loop, reach its nodes
-through it.
+The embedded cluster serves on it. Clients in the same process reach its nodes through it, from any
+event loop.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from quorate_testing.switchboard import Switchboard
 
 
 class InProcessNetwork:
-    """All nodes of one process share one of these; share it with clients as well."""
+    """A network that all nodes and clients of one process share."""
 
     def __init__(self, *, message_bytes_max: int = MESSAGE_BYTES_MAX) -> None:
         self._message_bytes_max = message_bytes_max
@@ -35,7 +35,7 @@ class InProcessNetwork:
         purpose: Purpose = "data",
         cluster_id: Callable[[], str] = any_cluster,
     ) -> CallConnection:
-        """Return a lazy connection: an address may be served later."""
+        """Return a lazy connection: a node may begin to serve the address later."""
         connection = CallConnection(
             endpoint,
             lambda head: self._open_call(endpoint, head),
@@ -54,7 +54,7 @@ class InProcessNetwork:
         cluster_id: str = "",
         listener: str = "",
     ) -> InProcessListener:
-        """Listen; raise OSError naming the endpoint if the port is in use."""
+        """Listen on an endpoint. Raises OSError, which names it, if the port is in use."""
         host, _colon, port = endpoint.rpartition(":")
         if port == "0":
             endpoint = f"{host}:{next(self._ports)}"
@@ -77,7 +77,7 @@ class InProcessNetwork:
         return await probe(self.connect(endpoint, purpose="control"), timeout_ms)
 
     async def close(self) -> None:
-        """Close every connection that was made."""
+        """Close every connection of this network."""
         for connection in list(self._connections):
             await connection.close()
 
@@ -94,7 +94,7 @@ class InProcessNetwork:
 
 
 class _Wire:
-    """Carries to another loop, or to a later turn of the same."""
+    """A wire that delivers in another loop, or in a later turn of the same loop."""
 
     def __init__(
         self, source: asyncio.AbstractEventLoop, target: asyncio.AbstractEventLoop
@@ -110,7 +110,7 @@ class _Wire:
 
 
 class InProcessListener:
-    """A served endpoint; it lives on the loop that served it."""
+    """A served endpoint. Its calls run on the loop that called serve()."""
 
     def __init__(
         self,
@@ -128,7 +128,7 @@ class InProcessListener:
 
     @property
     def endpoint(self) -> str:
-        """host:port as bound."""
+        """The bound address, as host:port."""
         return self._endpoint
 
     def take(self, head: Head, end: End) -> None:
@@ -147,7 +147,7 @@ class InProcessListener:
         await self._switchboard.stop(grace_ms)
 
     def kill(self) -> None:
-        """Vanish as a killed process does: what is open breaks now."""
+        """Stop like a killed process: open calls break now."""
         self._unregister()
         for end in self._ends.values():
             end.fail(StreamBrokenError(f"{self._endpoint} was killed"))

@@ -1,4 +1,4 @@
-"""The side of the services in calls without gRPC: it takes calls and answers them."""
+"""The server's side of calls without gRPC: it accepts calls and answers them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ DETAILS_CHARS_MAX = 1000
 
 
 class Switchboard:
-    """What listens at one endpoint: takes calls, and owns the tasks that answer them."""
+    """The services at one endpoint: it accepts calls, and owns the tasks that answer them."""
 
     def __init__(
         self,
@@ -57,7 +57,7 @@ class Switchboard:
         self._is_stopping = False
 
     def take(self, head: Head, end: End, address: str) -> None:
-        """Begin to answer a call from that address."""
+        """Begin to answer a call from an address."""
         if self._is_stopping:
             return end.finish(StreamBrokenError("the peer is stopping"))
         refusal = wrong_cluster(head, self._cluster_id)
@@ -76,7 +76,7 @@ class Switchboard:
         return None
 
     def is_unary(self, path: str) -> bool:
-        """Whether that method is known, and is one request and one response."""
+        """Return whether the method is known, and has one request and one response."""
         known = self._table.get(path)
         return known is not None and not (known[0].streams_requests or known[0].streams_responses)
 
@@ -95,7 +95,7 @@ class Switchboard:
                 log.warning("calls did not end when cancelled", calls=len(stuck))
 
     def cancel_all(self) -> None:
-        """Stop without grace or waiting."""
+        """Cancel all calls now, without waiting for them."""
         self._is_stopping = True
         for task in list(self._tasks.values()):
             task.cancel()
@@ -112,7 +112,7 @@ class Switchboard:
             raise
         except PeerError as error:
             end.finish(error)
-        except InvalidRequestError as error:  # the caller's fault, not ours
+        except InvalidRequestError as error:  # the caller's fault, not the service's
             text = f"{type(error).__name__}: {error}"[:DETAILS_CHARS_MAX]
             end.finish(requests.error or PeerError("INVALID_ARGUMENT", text))
         except Exception as error:
@@ -124,7 +124,7 @@ class Switchboard:
                 return None  # the caller is gone
             log.error("a call failed", method=method.path, peer=peer.address, exc_info=error)
             if isinstance(error, AssertionError):
-                # A broken invariant is not for the caller alone: a simulation ends with it.
+                # A broken invariant must also end the simulation, not only this call.
                 asyncio.get_running_loop().call_exception_handler(
                     {"message": f"{method.path} broke an invariant", "exception": error}
                 )
@@ -156,7 +156,7 @@ class Switchboard:
 
 
 class _Requests:
-    """The requests of one call, decoded: what a service iterates over."""
+    """The decoded requests of one call, which a service iterates over."""
 
     def __init__(self, method: Method[Any, Any], end: End) -> None:
         self._method = method
@@ -172,12 +172,12 @@ class _Requests:
             raise StopAsyncIteration
         try:
             return self._method.decode_request(data)
-        except Exception as error:  # whatever a decoder makes of hostile bytes
+        except Exception as error:  # a decoder may raise anything for bad bytes
             self.error = PeerError("INVALID_ARGUMENT", f"the request does not parse: {error}")
             raise self.error from None
 
     async def aclose(self) -> None:
-        """Nothing is held: the call belongs to its switchboard."""
+        """Do nothing: the switchboard owns the call."""
 
     async def only(self) -> Any:
         async for request in self:

@@ -5,7 +5,7 @@ or replayed batch in order, so a new leader knows the same last batches of each 
 checks batches that are about to be appended together. The rules:
 
 * A batch that is in the log is never accepted as a new one. Leaders and followers never forget a
-  producer that they heard within KEPT_MS. If there is no room for a new producer, the leader
+  producer that they heard from within KEPT_MS. If there is no room for a new producer, the leader
   refuses it, and the client may try again.
 * The partition keeps one time for all forgotten producers: when the last of them was heard. A
   client says how long ago it first sent a batch that may have been written. If the producer is not

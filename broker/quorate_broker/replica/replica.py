@@ -38,7 +38,7 @@ Key = tuple[bytes, int]
 #: The kinds of failure of a replica:
 #: storage: the disk failed, and the whole log directory is lost;
 #: replica: the disk is good, the log must be opened again;
-#: corrupt: bytes that were written are not what was written;
+#: corrupt: the log has other bytes than those that were written and synced;
 #: broken: an invariant does not hold, or this program has a defect.
 Failure = Literal["storage", "replica", "corrupt", "broken"]
 

@@ -1,7 +1,8 @@
-"""Could one register, list, ... have given these answers? A checker of histories.
+"""A checker of histories: could one register, list, ... have given these answers?
 
-A history is linearizable if its operations can be put in one order, each at a moment between its
-invocation and its return, in which a simple model gives the same outputs (Herlihy and Wing 1990).
+A history is linearizable if there is an order of its operations with two properties (Herlihy and
+Wing 1990). Each operation takes effect at a moment between its invocation and its return. A simple
+model that executes them in this order gives the same outputs.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ from quorate_testing.linearizability.history import Operation
 from quorate_testing.linearizability.models import Model
 from quorate_testing.linearizability.search import Budget, Moment, OutOfSteps, Search, Stuck
 
-#: Calls of a model's step for one check; 2,000 operations of 8 busy processes need some 200,000.
+#: Calls of a model's step in one check. 2,000 operations of 8 busy processes need about 200,000.
 STEPS_MAX = 5_000_000
-#: Further calls that may be spent on making a violation small.
+#: Further calls of the step that the search for a smaller conflict may use.
 SHRINK_STEPS_MAX = 500_000
 
 
@@ -24,15 +25,17 @@ SHRINK_STEPS_MAX = 500_000
 class Violation:
     """Why a history is not linearizable.
 
-    `conflict` is the smallest explanation: even if everything else after `since` had an unknown
-    outcome, these could not be put in an order; had any one of them, the rest could (as far as the
-    steps for making it small went). What returned after `operation` counts as not returned yet.
-    `since` is a moment WINDOW returns before, and `states_since` the states that were possible
-    then; it is None if the explanation is one from the beginning.
+    `conflict` is the smallest explanation. These operations have no valid order, even if every
+    other operation after `since` had an unknown outcome. If any one of them had an unknown outcome,
+    the rest would have an order, as far as SHRINK_STEPS_MAX allowed to check that. An operation
+    that returned after `operation` counts as not returned yet.
+
+    `since` is the moment WINDOW returns earlier, and `states_since` are the possible states then.
+    `since` is None if the explanation begins with the history.
     """
 
-    operation: Operation  # the first, by return, that has no place
-    states: tuple[Hashable, ...]  # possible when it returned; at most STATES_TOLD of them
+    operation: Operation  # the first operation, in the order of returns, that has no place
+    states: tuple[Hashable, ...]  # the possible states when it returned, at most STATES_TOLD
     conflict: tuple[Operation, ...]
     since: float | None
     states_since: tuple[Hashable, ...]  # at most STATES_TOLD
@@ -58,7 +61,10 @@ def _listed(states: tuple[Hashable, ...]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """`unknown`: the steps did not suffice, and nothing is proven. It is not true of false."""
+    """The result of a check. "unknown": there were too few steps, and nothing is proven.
+
+    A verdict has no truth value, because it has three outcomes.
+    """
 
     outcome: Literal["linearizable", "violation", "unknown"]
     steps: int
@@ -75,11 +81,12 @@ def check(
     key: Callable[[Any], Hashable] | None = None,
     steps_max: int = STEPS_MAX,
 ) -> Verdict:
-    """Say whether the history is linearizable by the model; with `key`, object by object.
+    """Return whether the history is linearizable by the model; with `key`, object by object.
 
-    `key` gives the object of an input; objects must be independent, and each begins in the model's
-    initial state. `steps_max` bounds the calls of the model's step over all objects together, and
-    with them time and memory; making a violation small may take SHRINK_STEPS_MAX more.
+    `key` returns the object of an input. Objects must be independent, and each begins in the
+    model's initial state. `steps_max` bounds the calls of the model's step for all objects
+    together, and so bounds time and memory. The search for a smaller conflict may use
+    SHRINK_STEPS_MAX more.
     """
     budget = Budget(steps_max)
     verdict = Verdict("linearizable", 0)
@@ -88,7 +95,7 @@ def check(
             begin = Moment(None, [(model.initial, 0)])
             stuck = Search(model, operations, budget, begin).run()
         except OutOfSteps:
-            # A violation of another object would be worth more, but there are no steps to find it.
+            # Another object may have a violation, but there are no steps left to find it.
             return Verdict("unknown", budget.spent)
         if stuck is not None:
             violation = replace(_explain(model, operations, stuck), key=name)
@@ -104,7 +111,7 @@ def assert_linearizable(
     key: Callable[[Any], Hashable] | None = None,
     steps_max: int = STEPS_MAX,
 ) -> Verdict:
-    """Return the verdict if it is good; raise AssertionError if it is bad, or not known."""
+    """Return the verdict "linearizable"; raise AssertionError for any other verdict."""
     verdict = check(model, history, key=key, steps_max=steps_max)
     if verdict.outcome == "violation":
         raise AssertionError(str(verdict.violation))
@@ -116,7 +123,7 @@ def assert_linearizable(
 def _objects(
     history: Iterable[Operation], key: Callable[[Any], Hashable] | None
 ) -> list[tuple[Hashable, dict[int, Operation]]]:
-    """Return the operations of each object, numbered."""
+    """Return the operations of each object, by their number in the history."""
     objects: dict[Hashable, dict[int, Operation]] = {}
     for number, operation in enumerate(history):
         name = None if key is None else key(operation.input)
@@ -125,10 +132,11 @@ def _objects(
 
 
 def _explain(model: Model, operations: dict[int, Operation], stuck: Stuck) -> Violation:
-    """Return the violation with the smallest conflict that the steps suffice for.
+    """Return the violation, with the smallest conflict that the steps allow to find.
 
-    Relaxing an operation only makes a history easier to explain. So one pass in which each is
-    tried is enough, chunks of them first: what could not be relaxed then cannot be later.
+    It tries to relax operations, first in large chunks, at last one by one. One pass is enough: a
+    relaxed operation only makes a history easier to explain, so an operation that can't be relaxed
+    once can't be relaxed later.
     """
     window = _window(operations, stuck)
     budget = Budget(SHRINK_STEPS_MAX)
@@ -152,10 +160,10 @@ def _explain(model: Model, operations: dict[int, Operation], stuck: Stuck) -> Vi
 
 
 def _window(operations: dict[int, Operation], stuck: Stuck) -> dict[int, Operation]:
-    """Return what was open when the window began or was invoked since, until the end.
+    """Return the operations that were open when the window began, or were invoked in it.
 
-    What returned after the one without a place need not be placed; but where it is, its output
-    must be explained.
+    The window ends when the operation without a place returns. An operation that returned later
+    need not be placed; but if the search places it, the model must explain its output.
     """
     end = operations[stuck.number].returned
     assert end is not None
@@ -173,7 +181,7 @@ def _window(operations: dict[int, Operation], stuck: Stuck) -> dict[int, Operati
 def _is_violation(
     model: Model, operations: dict[int, Operation], budget: Budget, begin: Moment
 ) -> bool:
-    """Return whether it is shown to be one within a tenth of the steps that are left."""
+    """Return whether a search with a tenth of the remaining steps proves a violation."""
     attempt = Budget((budget.steps_max - budget.spent) // 10)
     try:
         return Search(model, operations, attempt, begin).run() is not None

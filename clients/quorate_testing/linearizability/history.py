@@ -1,4 +1,4 @@
-"""What was called and what came back: the operations of a history."""
+"""The operations of a history: their inputs, outputs and times."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 class Unknown(Enum):
-    """The output of an operation whose answer was lost: any output explains it."""
+    """The output of an operation whose answer was lost. Any output of the model fits it."""
 
     UNKNOWN = "unknown"
 
@@ -22,12 +22,12 @@ UNKNOWN = Unknown.UNKNOWN
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One call: from its invocation to its return, if it returned.
+    """One call, from its invocation to its return, if it returned.
 
-    Times are any numbers with one order for all processes; operations whose ends have the same
-    time overlap. `returned` is None, and the output UNKNOWN, if the outcome is not known: it may
-    have taken effect at any time since, may still do so, or never. What surely had no effect is
-    left out of a history.
+    Times are any numbers in one order for all processes. If one operation returns at the time at
+    which another is invoked, the two overlap. If the outcome is not known, `returned` is None and
+    the output UNKNOWN: the operation may take effect at any time after its invocation, or never.
+    An operation that certainly had no effect is left out of a history.
     """
 
     process: Hashable
@@ -45,11 +45,11 @@ class Operation:
         return self.returned is not None
 
     def relaxed(self) -> Operation:
-        """Return it as if its answer were lost: a history with it is easier to explain."""
+        """Return the operation as if its answer were lost, which makes it easier to explain."""
         return replace(self, returned=None, output=UNKNOWN)
 
     def is_twin_of(self, other: Operation) -> bool:
-        """Return whether neither returned, and what is known of them is the same."""
+        """Return whether neither has returned, and both have the same input and output."""
         unknown = not self.is_known and not other.is_known
         return unknown and (self.input, self.output) == (other.input, other.output)
 
@@ -59,7 +59,7 @@ class Operation:
 
 
 class History:
-    """Writes operations down as they happen; their times are the order of the calls.
+    """Records operations as they happen. Their times are the order of the calls to this object.
 
     >>> history = History()
     >>> call = history.invoked(1, "open the door")
@@ -76,13 +76,13 @@ class History:
         return len(self._operations)
 
     def invoked(self, process: Hashable, input: Any) -> int:
-        """Note that a call begins; return its number, for one of the next three."""
+        """Note that a call begins; return its number, for returned() or had_no_effect()."""
         self._now += 1
         self._operations[self._now] = Operation(process, self._now, None, input)
         return self._now
 
     def returned(self, number: int, output: Any) -> None:
-        """Note the answer."""
+        """Note the answer of a call."""
         self._now += 1
         operation = self._operations[number]
         if operation.is_known:
@@ -90,9 +90,9 @@ class History:
         self._operations[number] = replace(operation, returned=self._now, output=output)
 
     def had_no_effect(self, number: int) -> None:
-        """Note that it surely was not, and never will be, carried out; if unsure say nothing."""
+        """Note that a call certainly had no effect, and never will. If unsure, do not call this."""
         del self._operations[number]
 
     def operations(self) -> list[Operation]:
-        """Return what was noted; what has not returned is of unknown outcome."""
+        """Return the noted operations. One that has not returned has an unknown outcome."""
         return list(self._operations.values())

@@ -1,4 +1,4 @@
-"""What a system may pretend to be: a register, a list, one operation at a time."""
+"""Models: a register and a list that execute one operation at a time."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from quorate_testing.linearizability.history import UNKNOWN
 
 
 class Model(Protocol):
-    """What the system pretends to be, one operation at a time. States are hashable values."""
+    """The sequential object that the system must behave like. States are hashable values."""
 
     @property
     def initial(self) -> Hashable:
@@ -23,19 +23,19 @@ class Model(Protocol):
         """
 
     def is_read(self, input: Any) -> bool:
-        """Return whether this input leaves every state as it is."""
+        """Return whether this input never changes a state."""
 
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """Give the whole value: a register's, or a list's as a tuple or list."""
+    """Return the whole value: that of a register, or that of a list, as a tuple or list."""
 
     key: Hashable = None
 
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """Set a register; the output says nothing."""
+    """Set a register. Any output is accepted."""
 
     value: Hashable
     key: Hashable = None
@@ -43,7 +43,7 @@ class Write:
 
 @dataclass(frozen=True, slots=True)
 class Cas:
-    """Set a register to `value` if it holds `expected`; the output is whether it did."""
+    """Set a register to `value` if it holds `expected`. The output is whether it was set."""
 
     expected: Hashable
     value: Hashable
@@ -52,7 +52,7 @@ class Cas:
 
 @dataclass(frozen=True, slots=True)
 class Append:
-    """Add at the end of a list; the output is the position, or None if the system gives none."""
+    """Append to a list. The output is the position, or None if the system returns none."""
 
     value: Hashable
     key: Hashable = None
@@ -101,6 +101,6 @@ class AppendList:
 
 
 def by_key(input: Any) -> Hashable:
-    """Return the key of one of the inputs above, to check key by key."""
+    """Return the key of one of the inputs above: the argument `key` of check()."""
     key: Hashable = input.key
     return key

@@ -1,17 +1,20 @@
 """The search for an order of a history's operations that a model explains.
 
-The search is that of Wing and Gong (1993) with the improvements of Lowe (2017): it follows the
-history's returns and linearises **just in time**, so an operation is placed only when it must be,
-or when another that must be needs it first; **configurations** (the model's state and which of the
-open operations are placed) are remembered, and none is looked at twice; and a history over many
-independent objects is checked **object by object** (P-compositionality; Horn and Kroening 2015).
+The search is that of Wing and Gong (1993), with the improvements of Lowe (2017):
 
-Three rules keep the set of configurations small; each is an exchange argument:
+* It follows the history's returns and linearises **just in time**: it places an operation only when
+  the operation returns, or when another operation that returns needs it first.
+* It remembers **configurations** (the model's state, and which open operations are placed), and
+  looks at none of them twice.
+* It checks a history over many independent objects **object by object** (P-compositionality; Horn
+  and Kroening 2015).
 
-* a read changes nothing, so it is placed at the first state that explains it;
-* an operation of unknown outcome need never be placed, so of two configurations in the same state
-  the one that has used fewer of them can do all that the other can;
-* of two operations of unknown outcome with the same input the older is placed first.
+Three rules keep the set of configurations small. Each is an exchange argument:
+
+* A read changes nothing, so it is placed at the first state that explains it.
+* An operation of unknown outcome need never be placed. So of two configurations in the same state,
+  the one that has placed fewer of them can reach every state that the other can.
+* Of two operations of unknown outcome with the same input, the older is placed first.
 """
 
 from __future__ import annotations
@@ -23,19 +26,19 @@ from dataclasses import dataclass, field
 from quorate_testing.linearizability.history import Operation
 from quorate_testing.linearizability.models import Model
 
-#: Possible states that a violation lists.
+#: The most possible states that a violation lists.
 STATES_TOLD = 8
-#: A violation is explained by the operations that overlap these last returns.
+#: A violation is explained by the operations that overlap this number of last returns.
 WINDOW = 32
 
 
 class OutOfSteps(Exception):
-    """The steps did not suffice."""
+    """The search has used all its steps."""
 
 
 @dataclass(slots=True)
 class Budget:
-    """How many calls of a model's step are left: they bound the time and the memory of a check."""
+    """The calls of a model's step that a check may make: they bound its time and memory."""
 
     steps_max: int
     spent: int = 0
@@ -48,12 +51,13 @@ class Budget:
 
 @dataclass(slots=True)
 class OpenOperation:
-    """An operation that was invoked and is not settled: `bit` stands for it in configurations."""
+    """An operation that was invoked and is not closed. `bit` is its bit in configurations."""
 
     operation: Operation
     bit: int
     is_read: bool
-    #: The bit of the next older one of unknown outcome with the same input: that one goes first.
+    #: The bit of the next older operation of unknown outcome with the same input, which must be
+    #: placed first; 0: there is none.
     elder: int = 0
 
 
@@ -63,7 +67,7 @@ Configuration = tuple[Hashable, int]
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """Where a search stands after a return, or at the beginning (time None)."""
+    """The state of a search after a return, or at the beginning (time None)."""
 
     time: float | None
     configurations: Sequence[Configuration]
@@ -71,29 +75,29 @@ class Moment:
 
     @property
     def states(self) -> tuple[Hashable, ...]:
-        """The possible ones, some of them if they are many."""
+        """The possible states of the model, at most STATES_TOLD of them."""
         return tuple(dict.fromkeys(state for state, _ in self.configurations))[:STATES_TOLD]
 
 
 @dataclass(frozen=True, slots=True)
 class Stuck:
-    """The search ended: this operation returned, and no configuration could place it."""
+    """The end of a search: this operation returned, and no configuration could place it."""
 
     number: int
     before: Moment
-    window: Moment  # WINDOW returns before, or the beginning
+    window: Moment  # the moment WINDOW returns earlier, or the beginning
 
 
 @dataclass(slots=True)
 class Frontier:
-    """Configurations, without those that another one here can stand in for."""
+    """A set of configurations, without those that another member makes unnecessary."""
 
     reads: int  # bits of the open reads
     unknown: int  # bits of the open operations of unknown outcome
     _members: dict[tuple[Hashable, int], list[int]] = field(default_factory=dict)
 
     def add(self, configuration: Configuration) -> bool:
-        """Return whether it is news."""
+        """Add a configuration; return False if another member makes it unnecessary."""
         state, placed = configuration
         free = self.reads | self.unknown
         rivals = self._members.setdefault((state, placed & ~free), [])
@@ -104,7 +108,7 @@ class Frontier:
         return True
 
     def _can_all(self, one: int, other: int) -> bool:
-        """Return whether `one` has placed the reads that `other` has, and used no more unknowns."""
+        """Return whether `one` has placed every read of `other`, and only unknowns of `other`."""
         return not (other & ~one & self.reads) and not (one & ~other & self.unknown)
 
     def __iter__(self) -> Iterator[Configuration]:
@@ -114,7 +118,7 @@ class Frontier:
 
 
 class Search:
-    """Follows one history, return by return, with all configurations that explain it so far."""
+    """Follows one history, return by return, and keeps all configurations that explain it."""
 
     def __init__(
         self, model: Model, operations: dict[int, Operation], budget: Budget, begin: Moment
@@ -133,7 +137,10 @@ class Search:
         self._moments = deque([begin], maxlen=WINDOW)
 
     def run(self) -> Stuck | None:
-        """Return what has no place, or None: the history is linearizable. Raise OutOfSteps."""
+        """Return where the search is stuck; None if the history is linearizable.
+
+        Raises OutOfSteps.
+        """
         for time, is_return, number, operation in self._events:
             if not is_return:
                 self._invoke(number, operation)
@@ -169,11 +176,11 @@ class Search:
             ]
 
     def _place(self, target: OpenOperation) -> None:
-        """Go on to the configurations in which `target` is placed, and no more than it needs."""
+        """Go on to the configurations in which `target` is placed, with only what it needs."""
         reads = [opened for opened in self._open.values() if opened.is_read]
         writes = [opened for opened in self._open.values() if not opened.is_read]
         done, seen = self._frontier(), self._frontier()
-        queue: deque[Configuration] = deque()  # breadth first: fewer placed come first, and win
+        queue: deque[Configuration] = deque()  # breadth first: those with fewer placed come first
 
         def reached(configuration: Configuration) -> None:
             if configuration[1] & target.bit:
@@ -225,7 +232,7 @@ class Search:
         self._bits_free.append(closed.bit)
 
     def _close_spent_unknowns(self) -> None:
-        """Forget those of unknown outcome that every configuration has placed."""
+        """Close the operations of unknown outcome that every configuration has placed."""
         placed_by_all = -1
         for _state, placed in self._configurations:
             placed_by_all &= placed
@@ -245,8 +252,8 @@ def _events(
 ) -> list[tuple[float, bool, int, Operation]]:
     """Return (time, whether it is the return, number, operation) in order.
 
-    At the same time invocations come first: then the operations overlap, which forbids less. A
-    read that nobody heard of says nothing.
+    At equal times invocations come first, so that the operations overlap: this allows more orders.
+    A read without an answer is left out, because it proves nothing.
     """
     events = []
     for number, operation in operations.items():

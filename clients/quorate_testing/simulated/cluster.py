@@ -1,7 +1,8 @@
-"""A whole cluster in virtual time: the servers as they run in production, in a simulated world.
+"""A whole cluster in virtual time: the servers of production, in a simulated world.
 
-Each node is a process (quorate_testing.simulated.loop), with a disk of its own that outlives it.
-Faults are done to nodes by name ("voter-100", "broker-0"), to the network, or to disks.
+Each node is a machine: it has a disk, and runs one process (quorate_testing.simulated.loop) at a
+time. The disk is kept when the process ends. A test makes faults at nodes, by name ("voter-100",
+"broker-0"), in the network, or on disks.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ DATA = "/data"
 
 @dataclass(slots=True)
 class SimulatedNode:
-    """One machine: its disk, and the process that runs on it now, if any."""
+    """One machine: its disk, and the process that runs on it now, or None."""
 
     name: str
     node_id: int
@@ -50,18 +51,18 @@ class SimulatedNode:
 
     @property
     def endpoint(self) -> str:
-        """Where it listens."""
+        """The address on which the node listens."""
         return f"{self.name}:{PORT}"
 
     @property
     def is_running(self) -> bool:
-        """Whether a process lives on it, paused or not."""
+        """Whether the node has a living process, paused or not."""
         return self.process is not None and self.process.is_alive
 
 
 @dataclass(slots=True)
 class ClusterShape:
-    """What is simulated."""
+    """The size and settings of a simulated cluster."""
 
     voters: int = 3
     brokers: int = 3
@@ -104,7 +105,7 @@ class SimulatedCluster:
         return ",".join(node.endpoint for node in self.brokers)
 
     async def format(self) -> None:
-        """Make every disk ready."""
+        """Format the disk of every node."""
         chance = self._chance()
         disks = {node.node_id: node.disk for node in self.nodes.values()}
         await format_voters(
@@ -118,7 +119,7 @@ class SimulatedCluster:
                 self.cluster_id, node.node_id, [DATA], disk=node.disk, chance=chance
             )
 
-    # -- what is done to nodes -------------------------------------------------------------------
+    # -- starts, stops and faults of nodes -------------------------------------------------------
 
     def start(self, name: str) -> None:
         """Start a process on a node that has none."""
@@ -138,7 +139,7 @@ class SimulatedCluster:
                 self.start(name)
 
     def kill(self, name: str) -> None:
-        """Kill -9: completed writes survive, the one under way may be torn."""
+        """Kill the process, as by kill -9: completed writes survive, one under way may be torn."""
         node = self.nodes[name]
         if node.process is not None:
             node.process.kill()
@@ -147,7 +148,7 @@ class SimulatedCluster:
         node.gone.set()
 
     def lose_power(self, name: str) -> None:
-        """The machine goes dark: what was not synced may be lost, or not."""
+        """Cut the machine's power: writes that were not synced may be lost, or not."""
         node = self.nodes[name]
         if node.process is not None:
             node.process.kill()
@@ -156,19 +157,19 @@ class SimulatedCluster:
         node.gone.set()
 
     def pause(self, name: str) -> None:
-        """SIGSTOP."""
+        """Pause the process, as by SIGSTOP."""
         process = self.nodes[name].process
         if process is not None:
             process.pause()
 
     def resume(self, name: str) -> None:
-        """SIGCONT."""
+        """Resume the process, as by SIGCONT."""
         process = self.nodes[name].process
         if process is not None:
             process.resume()
 
     async def stop(self, name: str) -> None:
-        """SIGTERM, and wait until it has stopped."""
+        """Stop the server, as by SIGTERM, and wait until its process has ended."""
         node = self.nodes[name]
         if node.process is None or not node.process.is_alive or node.server is None:
             return
@@ -176,7 +177,10 @@ class SimulatedCluster:
         await node.gone.wait()
 
     def spawn_client(self, main: Callable[[], Coroutine[Any, Any, T]], name: str = "") -> Any:
-        """Run a coroutine as a program of its own that uses the client library; return its task."""
+        """Run a coroutine in its own process, as a program with the client library.
+
+        Returns its task.
+        """
         self._clients += 1
         process = self.loop.process(name or f"client-{self._clients}")
         network = self.network.host(process.name)

@@ -1,10 +1,10 @@
-"""One machine's disk in a simulated world: what was synced, what was only written, and crashes.
+"""One machine's disk in a simulated world: synced bytes, unsynced bytes, and crashes.
 
-The disk outlives the simulated processes that use it. Every file has its durable bytes and the
-bytes that the page cache shows; between them lies the list of writes and truncates that no sync
-has covered. A directory has the same: durable entries, entries as seen, and the creates, renames
-and removes between them. `crash_process` drops what only a process has; `lose_power` goes back to
-what was durable plus any part of the rest, for that is all that a file system promises.
+The disk is kept when the simulated processes that use it end. Every file has its durable bytes, the
+bytes in the page cache, and the list of writes and truncates that no sync has covered. A directory
+has the same: durable entries, cached entries, and the creates, renames and removes that no sync has
+covered. `crash_process` ends open files, locks and writes under way. `lose_power` keeps the durable
+state and any part of the pending changes, because a file system promises no more.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ from quorate_testing.simulated.disk_content import (
 
 T = TypeVar("T")
 
-#: Called as an operation begins, with its name and path; may crash the disk, or raise.
+#: Called when an operation begins, with its name and path. It may crash the disk, or raise.
 Hook = Callable[[str, str], None]
-#: The longest name that a directory takes.
+#: The longest name of a directory entry.
 NAME_BYTES_MAX = 255
 
 
 @dataclass(eq=False, slots=True)
 class _UnderWay:
-    """A write that has begun; a crash may leave any first part of it."""
+    """A write that has begun. A crash may keep any first part of it."""
 
     inode: Inode
     position: int
@@ -105,11 +105,11 @@ class SimulatedFile:
         self._check_open()
         inode = self._inode
         if self._disk.take_sync_failure():
-            # The kernel marks the pages clean: they read well, and no later sync writes them.
+            # The kernel marks the pages clean: reads still see them, and no later sync writes them.
             inode.pending = [change for change in inode.pending if change not in covered]
             raise SyncError(errno.EIO, "simulated: the sync failed", self._path)
         for change in covered:
-            if change in inode.pending:  # a second sync at the same time may have been first
+            if change in inode.pending:  # a concurrent sync may have covered it first
                 apply(inode.durable, change)
                 inode.pending.remove(change)
 
@@ -126,7 +126,7 @@ class SimulatedFile:
             grown = position + len(data) - len(self._inode.cached)
             self._disk.take_space(grown, self._path)
         except asyncio.CancelledError:
-            # The kernel finishes a write that it was given, though the task no longer waits.
+            # The kernel finishes a write that it was given, even if the task no longer waits.
             if under_way in self._disk.under_way:
                 self._inode.do(Write(position, data))
             raise
@@ -154,7 +154,7 @@ class SimulatedLock:
 
 
 class SimulatedDisk:
-    """One machine's disk. All its chance comes from `chance`; latencies are in seconds."""
+    """One machine's disk. Every random draw comes from `chance`. Latencies are in seconds."""
 
     def __init__(
         self, chance: random.Random, *, latency_max: float = 0.0, hook: Hook | None = None
@@ -167,23 +167,23 @@ class SimulatedDisk:
         #: Every operation takes a random time up to this, plus `slow`.
         self.latency_max = latency_max
         self.slow = 0.0
-        #: What each sync, of a file or a directory, takes besides.
+        #: The additional time of each sync, of a file or a directory.
         self.slow_sync = 0.0
         self.hook = hook
-        #: Which process's open files are good.
+        #: The number of the current process. Open files of an earlier process fail.
         self.process = 1
         self.under_way: list[_UnderWay] = []
         self.locks: dict[str, SimulatedLock] = {}
 
     async def in_thread(self, work: Callable[..., T], *arguments: object) -> T:
-        """Do work; a simulation has no threads, and knows no long turns."""
+        """Do the work in the loop: a simulation has no threads, and a long turn takes no time."""
         await asyncio.sleep(0)
         return work(*arguments)
 
-    # What a test does to it.
+    # Faults and views for tests.
 
     def crash_process(self) -> None:
-        """End the process: completed writes stay, one under way is torn anywhere."""
+        """End the process: completed writes stay, and a write under way is cut at any byte."""
         for write in self.under_way:
             kept = self._chance.randint(0, len(write.data))
             if kept:
@@ -193,7 +193,7 @@ class SimulatedDisk:
         self.process += 1
 
     def lose_power(self) -> None:
-        """Cut the power: what no sync covered survives in part, each change or not."""
+        """Cut the power: each change that no sync has covered may survive, wholly or in part."""
         self.crash_process()
         self._boot += 1
         self._failing_syncs = 0
@@ -207,15 +207,15 @@ class SimulatedDisk:
                 content[position] ^= 1 << bit
 
     def fail_next_sync(self, count: int = 1) -> None:
-        """The next syncs of files fail; what they were to cover is gone at the next power loss."""
+        """Let the next syncs of files fail: their changes are lost at the next power loss."""
         self._failing_syncs += count
 
     def fill(self, free: int | None = 0) -> None:
-        """Leave `free` bytes, then ENOSPC; None: as much as anyone wants."""
+        """Leave `free` bytes of room; then writes raise ENOSPC. None: there is no limit."""
         self._space = free
 
     def mend(self) -> None:
-        """Take back what makes it slow, full or about to fail; what is damaged stays so."""
+        """Make the disk fast, with room and without coming failures; damaged bytes stay damaged."""
         self.slow = self.slow_sync = 0.0
         self._failing_syncs = 0
         self._space = None
@@ -234,7 +234,7 @@ class SimulatedDisk:
         return [(path, len(inode.cached)) for path, inode in self._files("", self._root)]
 
     def names(self, directory: str) -> tuple[str, ...]:
-        """Return what lies in a directory, as a process would see it; nothing if there is none."""
+        """Return the names in a directory as a process would see them; () if there is none."""
         found = self._find(directory)
         return tuple(found.cached) if isinstance(found, Directory) else ()
 
@@ -243,17 +243,17 @@ class SimulatedDisk:
         return bytes(self._inode(path).cached)
 
     def put(self, path: str, data: bytes) -> None:
-        """Replace a file's bytes, durably, as a hand from outside would."""
+        """Replace a file's bytes durably, as an operator could."""
         inode = self._inode(path)
         inode.cached[:] = data
         inode.durable[:] = data
         inode.pending.clear()
 
     def lose_directory(self, path: str) -> None:
-        """Take a directory and all in it away, durably, as a hand from outside would."""
+        """Remove a directory and its content durably, as an operator could."""
         directory, name = self._place(path)
         for change in list(directory.pending):
-            enter(directory.durable, change)  # a change under way could bring the name back
+            enter(directory.durable, change)  # a pending change could bring the name back
         directory.pending.clear()
         for entries in (directory.cached, directory.durable):
             entries.pop(name, None)
@@ -350,10 +350,10 @@ class SimulatedDisk:
     def boot_id(self) -> str | None:
         return f"boot-{self._boot}"
 
-    # For its files.
+    # For SimulatedFile.
 
     async def begin(self, name: str, path: str) -> None:
-        """Start an operation: tell the hook, take its time, and notice if the process ended."""
+        """Start an operation: call the hook, wait for the latency, raise if the process ended."""
         process = self.process
         if self.hook is not None:
             self.hook(name, path)

@@ -1,17 +1,17 @@
-"""What a disk holds: the bytes and names that are durable, and those that a power loss may take."""
+"""The content of a disk: durable bytes and names, and those that a power loss may remove."""
 
 from __future__ import annotations
 
 import random
 from dataclasses import dataclass, field
 
-#: What a device writes whole or not at all.
+#: The bytes that a device writes whole or not at all.
 SECTOR = 512
 
 
 @dataclass(eq=False, slots=True)
 class Write:
-    """Bytes written into a file."""
+    """A change of a file: bytes written at a position."""
 
     position: int
     data: bytes
@@ -19,14 +19,14 @@ class Write:
 
 @dataclass(eq=False, slots=True)
 class Truncate:
-    """A file cut or lengthened to a size."""
+    """A change of a file: cut or lengthened to a size."""
 
     size: int
 
 
 @dataclass(eq=False, slots=True)
 class Inode:
-    """A file's content: as seen, as it would be after a power loss, and what lies between."""
+    """A file's content: the cached bytes, the durable bytes, and the changes between them."""
 
     cached: bytearray = field(default_factory=bytearray)
     durable: bytearray = field(default_factory=bytearray)
@@ -39,7 +39,7 @@ class Inode:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A change of a directory: `name` now means `node`, and `gone` means nothing any more."""
+    """A change of a directory: `name` now means `node`, and the name `gone` is removed."""
 
     name: str | None
     node: Inode | Directory | None
@@ -48,7 +48,7 @@ class Entry:
 
 @dataclass(eq=False, slots=True)
 class Directory:
-    """The names in a directory: as seen, as after a power loss, and what lies between."""
+    """The names in a directory: cached, durable, and the changes between them."""
 
     cached: dict[str, Inode | Directory] = field(default_factory=dict)
     durable: dict[str, Inode | Directory] = field(default_factory=dict)
@@ -66,7 +66,7 @@ class Directory:
 
 
 def lose_power(directory: Directory, chance: random.Random) -> None:
-    """Go back to what was durable, plus any part of what no sync has covered."""
+    """Go back to the durable content, plus any part of the changes that no sync has covered."""
     for change in directory.pending:
         if chance.random() < 0.5:
             enter(directory.durable, change)
@@ -92,7 +92,7 @@ def _lose_bytes(inode: Inode, chance: random.Random) -> None:
 
 
 def _apply_sectors(content: bytearray, write: Write, chance: random.Random) -> None:
-    """Keep some sectors of a write; the file's new size may have been written, or not."""
+    """Keep some sectors of a write. The new size of the file may be kept, or not."""
     end = write.position + len(write.data)
     if chance.random() < 0.5 and len(content) < end:
         content.extend(bytes(end - len(content)))

@@ -10,27 +10,27 @@ from typing import Any, Literal
 
 from quorate_testing.simulated.loop import SimulatedLoop
 
-#: A lost packet comes this much later, twice as much when lost again.
+#: The delay of a lost packet; it doubles with each further loss.
 RETRANSMIT_S = 0.2
 
-#: Called as a message leaves a host: a client's "send" or a server's "reply", from where, to
-#: where. It may kill the sender; then the message does not leave.
+#: Called when a message leaves a host, with the kind (a client's "send" or a server's "reply"),
+#: the source and the target. It may kill the sender; then the message does not leave.
 Hook = Callable[[Literal["send", "reply"], str, str], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LinkQuality:
-    """How one direction between two hosts behaves."""
+    """The properties of one direction between two hosts."""
 
     delay_min_ms: float = 0.1
     delay_max_ms: float = 1.0
-    #: The chance that a message has to be sent again, each time.
+    #: The chance, at each attempt, that a message must be sent again.
     loss: float = 0.0
-    #: Bytes per second; None: as many as come.
+    #: Bytes per second; None: no limit.
     bytes_per_s: float | None = None
     #: The chance that a unary call is carried out a second time, up to `late_max_ms` later.
     duplication: float = 0.0
-    #: The chance that a unary call is held back by up to `late_max_ms`, and nothing else with it.
+    #: The chance that a unary call is delayed by up to `late_max_ms`, while later messages are not.
     reordering: float = 0.0
     late_max_ms: float = 500.0
 
@@ -44,7 +44,7 @@ class LinkQuality:
 
 
 class Links:
-    """How messages travel between hosts: how late, in which order, how often, or not at all."""
+    """The links between hosts. They decide when, in which order and how often messages arrive."""
 
     def __init__(self, loop: SimulatedLoop, chance: random.Random) -> None:
         self.hook: Hook | None = None
@@ -53,7 +53,7 @@ class Links:
         self._default = LinkQuality()
         self._qualities: dict[tuple[str, str], LinkQuality] = {}
         self._cut: dict[tuple[str, str], None] = {}
-        #: Deliveries are the world's doing: no process's callbacks.
+        #: The context of deliveries: they belong to the world, and to no process.
         self._context = Context()
 
     # -- faults; hosts are the names of processes --
@@ -65,7 +65,7 @@ class Links:
         sources: Collection[str] | None = None,
         targets: Collection[str] | None = None,
     ) -> None:
-        """Set the delay of one message, everywhere, or from some hosts to others and back."""
+        """Set the delay of a message on all links, or between `sources` and `targets`."""
         self._change(sources, targets, delay_min_ms=delay_min_ms, delay_max_ms=delay_max_ms)
 
     def set_loss(
@@ -83,7 +83,7 @@ class Links:
         sources: Collection[str] | None = None,
         targets: Collection[str] | None = None,
     ) -> None:
-        """Make links slow; None: as fast as the delay allows."""
+        """Limit the bytes per second of links; None: no limit."""
         self._change(sources, targets, bytes_per_s=bytes_per_s)
 
     def set_duplication(
@@ -94,7 +94,7 @@ class Links:
         *,
         late_max_ms: float = 500.0,
     ) -> None:
-        """Set the chance that a unary call is carried out twice, the second time so much later."""
+        """Set the chance that a unary call is carried out again, up to late_max_ms later."""
         self._change(sources, targets, duplication=chance, late_max_ms=late_max_ms)
 
     def set_reordering(
@@ -105,20 +105,20 @@ class Links:
         *,
         late_max_ms: float = 500.0,
     ) -> None:
-        """Set the chance that a unary call is overtaken by what is sent so much later."""
+        """Set the chance that a unary call is delayed by up to late_max_ms: later ones pass it."""
         self._change(sources, targets, reordering=chance, late_max_ms=late_max_ms)
 
     def cut(
         self, sources: Collection[str], targets: Collection[str], *, one_way: bool = False
     ) -> None:
-        """Hold back all that goes from `sources` to `targets`, and back unless `one_way`."""
+        """Hold back all messages from `sources` to `targets`; unless `one_way`, those back too."""
         for pair in links_between(sources, targets, both=not one_way):
             self._cut[pair] = None
 
     def heal(
         self, sources: Collection[str] | None = None, targets: Collection[str] | None = None
     ) -> None:
-        """Let everything through again, or what goes between these."""
+        """End all cuts, or those between `sources` and `targets`."""
         if sources is None or targets is None:
             self._cut.clear()
         else:
@@ -126,17 +126,17 @@ class Links:
                 self._cut.pop(pair, None)
 
     def is_cut(self, source: str, target: str) -> bool:
-        """Whether messages from one host to another are held back."""
+        """Return whether a cut holds back messages from one host to another."""
         return (source, target) in self._cut
 
     def quality(self, source: str, target: str) -> LinkQuality:
-        """Return how the link in that direction behaves."""
+        """Return the properties of the link in that direction."""
         return self._qualities.get((source, target), self._default)
 
     # -- for connections --
 
     def leaves(self, kind: Literal["send", "reply"], size: int, source: str, target: str) -> None:
-        """Tell the hook of a message; openings, credits and ends of calls are none."""
+        """Call the hook for a message. Openings, credits and ends of calls are not messages."""
         if self.hook is not None and size:
             self.hook(kind, source, target)
 
@@ -147,7 +147,7 @@ class Links:
         return self._loop.world_time()
 
     def delay_s(self, quality: LinkQuality) -> float:
-        """Draw what one message takes, its repetitions included."""
+        """Draw the delay of one message, its repetitions included."""
         delay = self._chance.uniform(quality.delay_min_ms, quality.delay_max_ms) / 1000
         again = RETRANSMIT_S
         while quality.loss and self._chance.random() < quality.loss:
@@ -156,7 +156,7 @@ class Links:
         return delay
 
     def late_s(self, quality: LinkQuality, chance: float) -> float:
-        """Draw how much later a unary call comes, or comes again; 0: it does not."""
+        """Draw the additional delay of a unary call, or of its repetition; 0: there is none."""
         if not chance or self._chance.random() >= chance:
             return 0.0
         return self._chance.uniform(0, quality.late_max_ms) / 1000
@@ -178,7 +178,7 @@ class Links:
 def links_between(
     sources: Collection[str], targets: Collection[str], *, both: bool = True
 ) -> dict[tuple[str, str], None]:
-    """Return (source, target) of each link from these to those, and back."""
+    """Return (source, target) of each link from `sources` to `targets`; with `both`, and back."""
     there = [(s, t) for s in sorted(sources) for t in sorted(targets) if s != t]
     back = [(t, s) for s, t in there] if both else []
     return dict.fromkeys(there + back)

@@ -44,7 +44,7 @@ class SimulatedListener:
 
     @property
     def endpoint(self) -> str:
-        """host:port as bound."""
+        """The bound address, as host:port."""
         return self._endpoint
 
     def take(self, head: Head, end: End, address: str) -> None:
@@ -52,7 +52,7 @@ class SimulatedListener:
         self._switchboard.take(head, end, address)
 
     def is_unary(self, path: str) -> bool:
-        """Whether a call of that method is one request and one response."""
+        """Return whether a call of that method has one request and one response."""
         return self._switchboard.is_unary(path)
 
     async def stop(self, grace_ms: int) -> None:
@@ -62,6 +62,6 @@ class SimulatedListener:
         self._stopped(self)
 
     def unregister(self) -> None:
-        """Listen no longer."""
+        """Stop listening."""
         if self._listeners.get(self._endpoint) is self:
             del self._listeners[self._endpoint]

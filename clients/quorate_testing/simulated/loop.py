@@ -1,18 +1,18 @@
-"""An event loop in virtual time, and the processes that live in it.
+"""An event loop in virtual time, and the processes in it.
 
-Nothing waits: ready callbacks run in the order in which they became ready, then time jumps to the
-next timer. Two runs with the same seed do the same things in the same order. No threads, no files,
-no sockets.
+The loop never really waits: it runs ready callbacks in the order in which they became ready, and
+then time jumps to the next timer. Two runs with the same seed do the same things in the same order.
+There are no threads, no files and no sockets.
 
-A ``Process`` stands for one run of one program. Whatever is spawned in it, and all that this
-starts, belongs to it (a context variable travels along). So a process can be
+A ``Process`` stands for one run of one program. Each task that is spawned in it, and each task that
+such a task starts, belongs to it (by a context variable). A test can
 
-* killed: from that moment not one of its callbacks runs, as after kill -9. Its coroutines stay
-  frozen, their ``finally`` blocks unrun, until the whole simulation has ended and nothing that
-  they do can matter; only then are they unwound. What the process held of the world (sockets,
-  locks) is released by those who registered with ``at_death``.
-* paused: as by SIGSTOP. Its callbacks wait, in order, while time and the world go on; they run
-  when it is resumed, late timers first of all.
+* kill it, as by kill -9. From that moment none of its callbacks runs. Its coroutines stay frozen,
+  and their ``finally`` blocks do not run, until the whole simulation has ended; only then are they
+  unwound, because their effects do not matter any more. The ``at_death`` callbacks release what the
+  process held of the world (sockets, locks).
+* pause it, as by SIGSTOP. Its callbacks wait, in order, while time and the world go on. They run
+  when it is resumed.
 
 The program of the test itself belongs to no process.
 """
@@ -36,13 +36,13 @@ from typing import Any, TypeVar, TypeVarTuple
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
-#: Milliseconds since 1970 when a simulation starts.
+#: The wall clock, in milliseconds since 1970, when a simulation starts.
 WALL_CLOCK_START_MS = 1_700_000_000_000
-#: So many callbacks without time moving on are a loop that never waits.
+#: The most callbacks at one moment of time. With more, the program runs in a loop without a wait.
 CALLBACKS_AT_ONCE_MAX = 2_000_000
-#: A timer of a clock that drifts comes so much later, or rounding would let it come too early.
+#: A timer of a drifting clock comes this much later: rounding must not make it come too early.
 CLOCK_RESOLUTION_S = 1e-9
-#: Virtual seconds that tasks are given to end when they are cancelled at the end.
+#: Virtual seconds in which the tasks that are cancelled at the end must end.
 UNWIND_S = 60.0
 UNWIND_ROUNDS = 5
 
@@ -50,23 +50,25 @@ _process: ContextVar[Process | None] = ContextVar("simulated_process", default=N
 
 
 class SimulationError(Exception):
-    """The simulated program failed in a task that no other task awaits, hung, or ran for ever."""
+    """The simulation failed: a task that no other awaits failed, or the program hung or never
+    ended.
+    """
 
 
 def current_process() -> Process | None:
-    """Return the simulated process that runs now; None: the test itself, or the world."""
+    """Return the simulated process that runs now; None: the test itself or the world runs."""
     return _process.get()
 
 
 class Process:
-    """One run of one program. Killed once, it is never alive again: start another."""
+    """One run of one program. A killed process never lives again: start another one."""
 
     def __init__(self, loop: SimulatedLoop, name: str) -> None:
         self.name = name
         self.is_alive = True
         self.is_paused = False
         self._loop = loop
-        #: Whether its seconds are not the world's.
+        #: Its clock may run faster or slower than the world's.
         self.drifts = False
         self._jumped_ms = 0.0
         self._clock_rate = 1.0
@@ -99,7 +101,10 @@ class Process:
         return self._context.copy()
 
     def kill(self) -> None:
-        """As kill -9: nothing of it runs again, beyond the next await if it kills itself."""
+        """Kill the process, as by kill -9: none of its callbacks runs again.
+
+        A process that kills itself still runs up to its next await.
+        """
         if not self.is_alive:
             return
         self.is_alive = False
@@ -108,52 +113,55 @@ class Process:
             callback()
 
     def pause(self) -> None:
-        """SIGSTOP."""
+        """Pause the process, as by SIGSTOP."""
         self.is_paused = True
 
     def resume(self) -> None:
-        """SIGCONT: what became due meanwhile runs now, in its order."""
+        """Resume the process, as by SIGCONT: callbacks that became due run now, in their order."""
         self.is_paused = False
         if self.is_alive:
             self.let_go()
 
     def at_death(self, callback: Callable[[], None]) -> None:
-        """Call back when it is killed: how the kernel lets go of what the process held."""
+        """Call `callback` at the kill, to release what the process held, as the kernel does."""
         self._at_death.append(callback)
 
     def defer(self, handle: events.Handle) -> None:
-        """Keep what became due during a pause, or after the death: its tasks are unwound by it."""
+        """Keep a callback that became due during a pause, or after the kill, for let_go().
+
+        A dead process's tasks are unwound with it at the end.
+        """
         self._deferred.append(handle)
 
     def let_go(self) -> None:
-        """Let run what was kept."""
+        """Make the kept callbacks ready to run."""
         self._loop.make_ready(self._deferred)
         self._deferred.clear()
 
-    # -- its clocks: one oscillator; only the wall clock can be set --
+    # -- its clocks: both run at one rate; only the wall clock can be set --
 
     def time(self) -> float:
-        """Return what the loop says in this process: monotonic, and as fast as its clock runs."""
+        """Return the loop's time in this process. It is monotonic, and runs at its clock's rate."""
         passed_s = self._loop.world_time() - self._clock_since_s
         return self._clock_then_s + passed_s * self._clock_rate
 
     def world_time_of(self, when: float) -> float:
-        """Return when, in the world's time, this process's own will be `when`, and not less."""
+        """Return the world's time at which this process's time is `when` or a little more."""
         passed_s = (when - self._clock_then_s) / self._clock_rate
         return self._clock_since_s + passed_s + CLOCK_RESOLUTION_S
 
     def wall_clock_ms(self) -> int:
-        """Return what this machine's clock says: for Environment.wall_clock_ms."""
+        """Return the machine's wall clock, for Environment.wall_clock_ms."""
         return int(WALL_CLOCK_START_MS + self.time() * 1000 + self._jumped_ms)
 
     def jump_clock(self, by_ms: float) -> None:
-        """Set the machine's wall clock forward, or back."""
+        """Set the machine's wall clock forward or back."""
         self._jumped_ms += by_ms
 
     def set_clock_rate(self, rate: float) -> None:
         """Let the machine's clocks run fast (above 1) or slow from now on.
 
-        Timers that wait already keep the moment that they had.
+        Timers that already wait keep their moment of the world's time.
         """
         self._clock_then_s, self._clock_since_s = self.time(), self._loop.world_time()
         self._clock_rate = rate
@@ -163,20 +171,20 @@ class Process:
 class SimulatedLoop(base_events.BaseEventLoop):
     """The event loop of a simulation."""
 
-    _stopping: bool  # of the base: stop() was called
+    _stopping: bool  # a field of the base class: stop() was called
     _closed: bool
 
     def __init__(self, *, time_max_s: float = 86_400.0) -> None:
         super().__init__()
         self.set_debug(False)
-        #: What failed in a task that no other task awaits. The run ends at the first.
+        #: Failures of tasks that no other task awaits. The run ends at the first.
         self.failures: list[BaseException] = []
-        #: All chance of the world outside the processes; simulate() seeds it.
+        #: The source of all random draws of the world outside the processes; simulate() seeds it.
         self.chance = random.Random(0)
-        #: Called whenever all that could happen at an instant has happened, before time moves on:
-        #: the place to check what must always hold. What it raises ends the run.
+        #: Called when all callbacks of a moment have run, before time moves on. A test checks its
+        #: invariants here. An exception ends the run.
         self.on_instant: Callable[[], None] | None = None
-        #: Names of the processes that ran in this instant: nothing changed in any other.
+        #: Names of the processes that ran at this moment: nothing changed in any other.
         self.ran: dict[str, None] = {}
         self._now_s = 0.0
         self._time_max_s = time_max_s
@@ -193,22 +201,22 @@ class SimulatedLoop(base_events.BaseEventLoop):
     # -- processes --
 
     def process(self, name: str) -> Process:
-        """Return the living process of that name; start one if there is none."""
+        """Return the living process with that name; make one if there is none."""
         found = self._processes.get(name)
         if found is None or not found.is_alive:
             found = self._processes[name] = Process(self, name)
             self._all_processes.append(found)
         return found
 
-    # -- what asyncio asks of a loop --
+    # -- the interface of an asyncio loop --
 
     def time(self) -> float:
-        """Virtual seconds since the start, by the clock of the process that asks."""
+        """Return the virtual seconds since the start, by the clock of the calling process."""
         process = _process.get()
         return self._now_s if process is None or not process.drifts else process.time()
 
     def world_time(self) -> float:
-        """Virtual seconds since the start, by no clock that could be wrong."""
+        """Return the virtual seconds since the start, by the world's clock, which never drifts."""
         return self._now_s
 
     def call_soon(
@@ -223,7 +231,7 @@ class SimulatedLoop(base_events.BaseEventLoop):
         self._runnable.append(handle)
         return handle
 
-    #: There are no other threads.
+    #: The same function: there are no other threads.
     call_soon_threadsafe = call_soon
 
     def call_at(
@@ -245,7 +253,7 @@ class SimulatedLoop(base_events.BaseEventLoop):
         *args: *Ts,
         context: Context | None = None,
     ) -> events.TimerHandle:
-        """Call at a moment of the world's time, whatever clock the caller has."""
+        """Call `callback` at a moment of the world's time, whatever clock the caller has."""
         if self._closed:
             raise RuntimeError("Event loop is closed")
         timer = events.TimerHandle(when, callback, args, self, context)
@@ -262,7 +270,7 @@ class SimulatedLoop(base_events.BaseEventLoop):
         return self.call_at(self.time() + delay, callback, *args, context=context)
 
     def _timer_handle_cancelled(self, handle: events.TimerHandle) -> None:
-        """A cancelled timer is passed over when its time comes."""
+        """Do nothing: the loop skips a cancelled timer when its time comes."""
 
     def create_task(
         self,
@@ -275,7 +283,7 @@ class SimulatedLoop(base_events.BaseEventLoop):
             raise RuntimeError("Event loop is closed")
         task: _Task[Any] = _Task(coro, loop=self, name=name, context=context)
         task.process = (context or copy_context()).get(_process)
-        # Kept, for the collector must not unwind what waits for ever in a dead process.
+        # The task is kept: the garbage collector must not unwind it if its process is dead.
         self._living_tasks[task.serial] = task
         task.add_done_callback(self._task_done, context=Context())
         return task
@@ -286,7 +294,7 @@ class SimulatedLoop(base_events.BaseEventLoop):
         raise SimulationError(f"a simulation has no threads to run {func!r} in")
 
     def make_ready(self, handles: deque[events.Handle]) -> None:
-        """Let these run after what is ready already."""
+        """Run these callbacks after those that are ready already."""
         self._runnable.extend(handles)
 
     def _task_done(self, task: asyncio.Task[Any]) -> None:
@@ -294,7 +302,7 @@ class SimulatedLoop(base_events.BaseEventLoop):
         del self._living_tasks[task.serial]
 
     def _run_once(self) -> None:
-        """Run all that is ready now, or go to the next timer."""
+        """Run all callbacks that are ready now; if there is none, go to the next timer first."""
         if not self._runnable and not self._stopping:
             self._jump()
         take = self._runnable.popleft
@@ -360,11 +368,12 @@ class SimulatedLoop(base_events.BaseEventLoop):
     # -- the end --
 
     def unwind(self) -> None:
-        """Cancel every task, of the dead too, and run until all have ended; then close.
+        """Cancel every task, those of dead processes too; run until all have ended; then close.
 
-        Nothing that they do matters any more. Raise SimulationError if a living one did not end.
+        Their effects do not matter any more. Raises SimulationError if a task does not end, or if
+        one had failed unseen.
         """
-        gc.collect()  # a task that failed unseen reports it when it is collected
+        gc.collect()  # a task reports an unseen failure when it is collected
         failure = self.failures[0] if self.failures else None
         self._ending = True
         self._callbacks_now = 0
@@ -372,7 +381,7 @@ class SimulatedLoop(base_events.BaseEventLoop):
             process.let_go()
         self._time_max_s = self._now_s + 2 * UNWIND_ROUNDS * UNWIND_S
         cancelled: dict[int, asyncio.Task[Any]] = {}
-        for _ in range(UNWIND_ROUNDS):  # what ends may begin something else
+        for _ in range(UNWIND_ROUNDS):  # a task that ends may begin another
             tasks = [task for task in self._undone() if task.serial not in cancelled]
             cancelled |= {task.serial: task for task in tasks}
             if tasks:
@@ -399,7 +408,9 @@ class SimulatedLoop(base_events.BaseEventLoop):
 
 
 class _Task(asyncio.Task[T]):
-    """A task whose hash is its number: sets of tasks, as asyncio has, iterate the same each run."""
+    """A task whose hash is its number, so that asyncio's sets of tasks have the same order in
+    each run.
+    """
 
     serial: int
     process: Process | None = None
@@ -419,10 +430,10 @@ def simulate(
     *,
     time_max_s: float = 86_400.0,
 ) -> T:
-    """Run a program in a new simulated world and return what it returns.
+    """Run a program in a new simulated world and return its result.
 
-    Whatever it starts is ended before this returns. A failure, in it or in a task that nobody
-    waited for, is raised, with the seed in a note and on standard error.
+    All its tasks have ended when this returns. A failure of the program, or of a task that no other
+    task awaits, is raised. The seed is in a note of the exception and on standard error.
     """
     try:
         with _collecting_at_the_end():
@@ -450,9 +461,9 @@ def _simulate(
 
 @contextlib.contextmanager
 def _collecting_at_the_end() -> Iterator[None]:
-    """Collect garbage at the end only, and only what the simulation made.
+    """Collect garbage only at the end, and only that of the simulation.
 
-    A collector that comes when it likes costs time, and is the one thing here that no seed decides.
+    An automatic collection costs time, and no seed decides when it comes.
     """
     was_enabled = gc.isenabled()
     gc.disable()
@@ -467,7 +478,7 @@ def _collecting_at_the_end() -> Iterator[None]:
 
 
 def _unwind_quietly(loop: SimulatedLoop) -> None:
-    """After a failure, what else goes wrong in the end says nothing new."""
+    """Unwind after a failure, and ignore further failures: they say nothing new."""
     try:
         loop.unwind()
     except SimulationError:

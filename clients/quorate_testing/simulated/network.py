@@ -1,13 +1,14 @@
 """The Network of the simulated world: delays, loss, cuts, breaks, and processes that die.
 
-Each connection is a simulated TCP connection: a wire in each direction that keeps the order. What
-a cut holds back arrives after ``heal``, as TCP repeats what was not acknowledged; meanwhile both
-sides hear silence, not an error. A killed process is noticed at the other side as its kernel says
-so: within a delay, unless a cut lies between. A paused one takes connections and answers nothing.
+Each connection is a simulated TCP connection: a wire in each direction that keeps the order. A
+message that a cut holds back arrives after ``heal``, because TCP repeats it; meanwhile both sides
+see silence, not an error. When a process is killed, its kernel closes its connections: the other
+side sees that after a delay, unless there is a cut. A paused process accepts connections and
+answers nothing.
 
-Two faults lie above TCP, and concern unary calls only: one may be overtaken by later ones, as on
-connections of their own, and one may be carried out twice, as when something on the way tries
-again what has long arrived.
+Two faults are above TCP, and affect unary calls only. A later call may overtake an earlier one, as
+on two connections. A call may be carried out twice, as when a proxy repeats a request that has
+arrived.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from quorate_testing.simulated.tcp import TcpConnection
 
 
 class SimulatedNetwork(Links):
-    """The cables and switches; `host` gives a process its Network."""
+    """The network between all hosts. `host` returns the Network of one process."""
 
     def __init__(
         self,
@@ -44,7 +45,7 @@ class SimulatedNetwork(Links):
         self._ports = count(40_000)
 
     def host(self, name: str) -> SimulatedHost:
-        """Return the Network of the living process of that name; it dies with the process."""
+        """Return the Network of the living process with that name; it ends with the process."""
         return SimulatedHost(self, self._loop.process(name))
 
     # -- faults; hosts are the names of processes --
@@ -52,20 +53,23 @@ class SimulatedNetwork(Links):
     def heal(
         self, sources: Collection[str] | None = None, targets: Collection[str] | None = None
     ) -> None:
-        """Let everything through again, or what goes between these."""
+        """End all cuts, or those between `sources` and `targets`."""
         super().heal(sources, targets)
         for connection in self._living():
             connection.resume()
 
     def break_streams(self, sources: Collection[str], targets: Collection[str]) -> int:
-        """Reset every connection between these: both sides see it now. Return how many."""
+        """Reset every connection between these hosts; both sides see it now. Return the number."""
         found = self._between(sources, targets)
         for connection in found:
             connection.reset()
         return len(found)
 
     def half_open(self, noticing: Collection[str], unaware: Collection[str]) -> int:
-        """Break every connection between these at one side only; the other hears nothing more."""
+        """Break every connection between these hosts, at the side of `noticing` only.
+
+        The other side sees silence. Returns the number of connections.
+        """
         found = self._between(noticing, unaware)
         for connection in found:
             connection.vanish(noticed_by_client=connection.client.name in noticing)
@@ -73,7 +77,7 @@ class SimulatedNetwork(Links):
 
     @property
     def connections(self) -> int:
-        """How many simulated TCP connections exist at one side at least."""
+        """The number of simulated TCP connections that exist at one side at least."""
         return len(self._connections)
 
     # -- for hosts and connections --
@@ -115,7 +119,7 @@ class SimulatedNetwork(Links):
         return connection
 
     def lost(self, process: Process) -> None:
-        """Tell the other sides of all its connections that a process died."""
+        """Close all connections of a process that died, so that their other sides see it."""
         for connection in self._living():
             connection.died(process)
 
@@ -136,7 +140,7 @@ class SimulatedNetwork(Links):
 
 
 class SimulatedHost:
-    """The Network as one process sees it."""
+    """The Network of one process."""
 
     def __init__(self, network: SimulatedNetwork, process: Process) -> None:
         self._network = network
@@ -151,8 +155,8 @@ class SimulatedHost:
         purpose: Purpose = "data",
         cluster_id: Callable[[], str] = any_cluster,
     ) -> CallConnection:
-        """Return a lazy connection: a simulated TCP connection at the first call, and after each
-        break at the next.
+        """Return a lazy connection. It opens a simulated TCP connection at the first call, and a
+        new one at the first call after a break.
         """
         opener = _Opener(self._network, self._process, endpoint)
 
@@ -178,21 +182,21 @@ class SimulatedHost:
         cluster_id: str = "",
         listener: str = "",
     ) -> SimulatedListener:
-        """Listen in this process; raise OSError naming the endpoint if the port is in use."""
+        """Listen in this process. Raises OSError, which names the endpoint, if it is in use."""
         return self._network.listen(self._process, endpoint, services, cluster_id, listener)
 
     async def probe(self, endpoint: str, *, timeout_ms: int) -> ProbeResult:
-        """Ask which node is there, over a connection of its own."""
+        """Ask which node serves an endpoint, over a separate connection."""
         return await probe(self.connect(endpoint, purpose="control"), timeout_ms)
 
     async def close(self) -> None:
-        """Close every connection that was made here."""
+        """Close every connection of this process."""
         for connection in list(self._connections):
             await connection.close()
 
 
 class _Opener:
-    """Opens the calls of one Connection, over a new TCP connection where the last one broke."""
+    """Opens the calls of one Connection; it opens a new TCP connection if the last one broke."""
 
     def __init__(self, network: SimulatedNetwork, client: Process, endpoint: str) -> None:
         self._network = network

@@ -1,4 +1,4 @@
-"""A simulated TCP connection: a wire in each direction that keeps the order, and calls on it."""
+"""A simulated TCP connection: its calls, and a wire in each direction that keeps the order."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from quorate_testing.simulated.links import Links
 from quorate_testing.simulated.listener import SimulatedListener
 from quorate_testing.simulated.loop import Process
 
-#: An attempt to connect that gets no answer fails after this, as gRPC's does by our options.
+#: An attempt to connect without an answer fails after this, as by the options of GrpcNetwork.
 CONNECT_TIMEOUT_S = 0.5
 
 
 class TcpConnection:
     """One simulated TCP connection with the calls on it.
 
-    Nothing of a call leaves before the connection is established, so a call that was refused, or
-    could not connect, was surely not carried out.
+    No message of a call leaves before the connection is established. So a call that was refused or
+    could not connect was certainly not carried out.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class TcpConnection:
         self._listeners = listeners
         self._endpoint = endpoint
         self._forget = forget
-        #: The listener that was there when the client connected.
+        #: The listener that accepted the connection.
         self._listener: SimulatedListener | None = None
         self._is_established = False
         self._unsent: list[tuple[int, Callable[..., None], tuple[Any, ...]]] = []
@@ -46,7 +46,7 @@ class TcpConnection:
         self._is_server_gone = False
         self._calls: list[tuple[End, End]] = []
         found = listeners.get(endpoint)
-        #: The process at the other side: known by name even while it does not listen.
+        #: The name of the process at the other side, also if it does not listen.
         self.server_name = found.process.name if found else endpoint.rpartition(":")[0]
         self._there = Wire(links, client.name, self.server_name)
         self._back = Wire(links, self.server_name, client.name)
@@ -55,7 +55,7 @@ class TcpConnection:
 
     @property
     def is_usable(self) -> bool:
-        """Whether the client knows of nothing that broke it."""
+        """Whether the client has not seen the connection break."""
         return not self._is_client_gone
 
     def open_call(self, head: Head) -> End:
@@ -69,7 +69,7 @@ class TcpConnection:
         return client
 
     def _ways(self, head: Head) -> tuple[Post, End]:
-        """Return how a call goes to the server, and the end that it comes out at."""
+        """Return the wire of a call to the server, and the server's end of the call."""
         quality = self._links.quality(self.client.name, self.server_name)
         to_server, server = self._to_server, End(self._to_client)
         if not (quality.duplication or quality.reordering):
@@ -93,7 +93,7 @@ class TcpConnection:
         self._links.call_at(self._links.time() + again_s, self._take_again, head, requests)
 
     def _take_again(self, head: Head, requests: list[bytes]) -> None:
-        """Let the process that listens now carry the call out once more; its answer is dropped."""
+        """Let the process that listens now carry the call out again; its answer is dropped."""
         listener = self._listeners.get(self._endpoint)
         if listener is None or self._links.is_cut(self.client.name, self.server_name):
             return
@@ -105,7 +105,7 @@ class TcpConnection:
         end.was_finished(None)
 
     def close(self) -> None:
-        """The client lets go; the server hears of it."""
+        """Close the connection from the client's side; the server sees it later."""
         self._there(0, self._break_server)
         self._is_client_gone = True
         self._forget_if_gone()
@@ -113,17 +113,19 @@ class TcpConnection:
     # -- faults --
 
     def resume(self) -> None:
-        """Go on where a cut held things back."""
+        """Go on with the messages that a cut held back."""
         self._there.resume()
         self._back.resume()
 
     def reset(self) -> None:
-        """Break it at both sides, now."""
+        """Break the connection at both sides, now."""
         self._break_client(StreamBrokenError(f"connection to {self._endpoint} reset"))
         self._break_server()
 
     def vanish(self, *, noticed_by_client: bool) -> None:
-        """Break it at one side; nothing passes any more, and the other side is not told."""
+        """Break the connection at one side. No message passes any more; the other side sees
+        silence.
+        """
         self._there.close()
         self._back.close()
         if noticed_by_client:
@@ -132,14 +134,14 @@ class TcpConnection:
             self._break_server()
 
     def died(self, process: Process) -> None:
-        """A process died: its kernel closes the connection."""
+        """Close the connection if the process that died is at one of its sides."""
         if process is self.client:
             self.close()
         elif self._listener is not None and process is self._listener.process:
             self._close_at_server()
 
     def stopped(self, listener: SimulatedListener) -> None:
-        """A listener has stopped: it closes what was connected to it."""
+        """Close the connection if it is to the listener that has stopped."""
         if listener is self._listener:
             self._close_at_server()
 
@@ -148,7 +150,7 @@ class TcpConnection:
         self._back(0, self._break_client, StreamBrokenError(f"{self._endpoint} is gone"))
         self._forget_if_gone()
 
-    # -- what is sent --
+    # -- sending --
 
     def _to_server(self, size: int, deliver: Callable[..., None], *arguments: Any) -> None:
         if not self._is_established:
@@ -164,10 +166,10 @@ class TcpConnection:
         if not self._is_server_gone:
             self._back(size, deliver, *arguments)
 
-    # -- what arrives --
+    # -- arrivals --
 
     def _knock(self) -> None:
-        """The client connects: a process listens, or the kernel refuses."""
+        """Connect: if no process listens at the endpoint, its kernel refuses."""
         self._listener = self._listeners.get(self._endpoint)
         if self._listener is None:
             self._is_server_gone = True
@@ -220,7 +222,7 @@ class TcpConnection:
 
 
 class Twice(End):
-    """The server's end of a unary call; it remembers what came, to be carried out again."""
+    """The server's end of a unary call that is carried out twice: it keeps the request."""
 
     def __init__(self, post: Post, again: Callable[[list[bytes]], None]) -> None:
         super().__init__(post)
@@ -238,7 +240,7 @@ class Twice(End):
 
 
 class Wire:
-    """One direction of a TCP connection: in order, delayed, held back while cut."""
+    """One direction of a TCP connection. It keeps the order, adds a delay, and waits in a cut."""
 
     def __init__(self, links: Links, source: str, target: str) -> None:
         self._links = links
@@ -261,7 +263,7 @@ class Wire:
         self._wake_at_next()
 
     def resume(self) -> None:
-        """A cut may have healed: what was held back comes after one more delay."""
+        """Go on after a cut: messages that were held back arrive after one more delay."""
         if self._waiting and not self._is_waking:
             quality = self._links.quality(self._source, self._target)
             self._is_waking = True
@@ -269,7 +271,7 @@ class Wire:
             self._links.call_at(now_s + self._links.delay_s(quality), self._arrive)
 
     def close(self) -> None:
-        """Nothing arrives any more."""
+        """Drop all messages from now on."""
         self._is_closed = True
         self._waiting.clear()
 
