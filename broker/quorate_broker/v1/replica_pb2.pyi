@@ -75,13 +75,14 @@ class ReplicaFetchRequest(_message.Message):
 
     @_builtins.property
     def partitions(self) -> _containers.RepeatedCompositeFieldContainer[Global___ReplicaFetchPartition]:
-        """New, or with a changed position. Naming a partition acknowledges all below fetch_offset and
-        asks for what follows; a partition that was sent batches gets no more until named again.
+        """Partitions that are new, or whose position changed. A named partition acknowledges all records
+        below fetch_offset, and asks for those from there. After batches for a partition, the leader
+        sends no more of it until it is named again.
         """
 
     @_builtins.property
     def forgotten(self) -> _containers.RepeatedCompositeFieldContainer[Global___ReplicaFetchPartition]:
-        """only topic_id and partition count"""
+        """only topic_id and partition are used"""
 
     def __init__(
         self,
@@ -116,16 +117,16 @@ class ReplicaFetchPartition(_message.Message):
     topic_id: _builtins.bytes
     partition: _builtins.int
     leader_epoch: _builtins.int
-    """of the follower's image"""
+    """the one in the follower's image"""
     fetch_offset: _builtins.int
-    """the follower's end: all below is written (or synced)"""
+    """the follower's end: all records below are written (or synced)"""
     last_fetched_epoch: _builtins.int
     """-1: the log is empty"""
     log_start_offset: _builtins.int
     high_watermark: _builtins.int
     """the follower's; the leader answers when it has a higher one"""
     was_corrupt: _builtins.bool
-    """what the leader sent from this offset did not pass its CRC"""
+    """the batch that was sent from this offset did not pass its CRC"""
     def __init__(
         self,
         *,
@@ -177,10 +178,10 @@ class ReplicaFetchHeader(_message.Message):
     PARTITIONS_FIELD_NUMBER: _builtins.int
     REQUEST_NUMBER_FIELD_NUMBER: _builtins.int
     request_number: _builtins.int
-    """the last request that had come; a frame every max_wait_ms"""
+    """the last request that arrived; a frame every max_wait_ms"""
     @_builtins.property
     def error(self) -> _common_pb2.Error:
-        """of the stream as a whole"""
+        """an error of the whole stream"""
 
     @_builtins.property
     def partitions(self) -> _containers.RepeatedCompositeFieldContainer[Global___ReplicaFetched]: ...
@@ -237,9 +238,9 @@ class ReplicaFetched(_message.Message):
     topic_id: _builtins.bytes
     partition: _builtins.int
     leader_epoch: _builtins.int
-    """asked for"""
+    """the one in the request"""
     base_offset: _builtins.int
-    """asked for: says which naming of the partition this answers"""
+    """the fetch_offset of the request that this answers"""
     high_watermark: _builtins.int
     log_start_offset: _builtins.int
     size: _builtins.int

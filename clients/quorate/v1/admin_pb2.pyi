@@ -21,7 +21,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class MetadataRequest(_message.Message):
-    """What a client needs to find leaders."""
+    """The metadata that a client needs to find leaders."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -32,8 +32,8 @@ class MetadataRequest(_message.Message):
     KNOWN_IMAGE_EPOCH_FIELD_NUMBER: _builtins.int
     all_topics: _builtins.bool
     known_image_offset: _builtins.int
-    """The image that the caller asked the same of before: if it is still the one of now, the answer
-    says so and names no brokers and topics.
+    """The image of the answer to the same question before. If the broker's image is still the same,
+    the answer is `unchanged`, and names no brokers and topics.
     """
     known_image_epoch: _builtins.int
     @_builtins.property
@@ -81,7 +81,7 @@ class MetadataResponse(_message.Message):
     image_epoch: _builtins.int
     """the quorum's epoch of the last record before image_offset"""
     unchanged: _builtins.bool
-    """nothing else is told"""
+    """the image is the known one: brokers and topics are left out"""
     now_ms: _builtins.int
     """the clock of the broker that answers"""
     @_builtins.property
@@ -121,7 +121,7 @@ class BrokerEndpoint(_message.Message):
     rack: _builtins.str
     @_builtins.property
     def listener(self) -> _common_pb2.Listener:
-        """of the name by which the caller came in"""
+        """the one with the name of the listener that the caller uses"""
 
     def __init__(
         self,
@@ -225,7 +225,7 @@ class CreateTopicsRequest(_message.Message):
     TIMEOUT_MS_FIELD_NUMBER: _builtins.int
     validate_only: _builtins.bool
     timeout_ms: _builtins.int
-    """how long to wait until the answering broker knows them"""
+    """the longest wait until the answering broker's image has them"""
     @_builtins.property
     def topics(self) -> _containers.RepeatedCompositeFieldContainer[Global___NewTopic]: ...
     def __init__(
@@ -311,7 +311,7 @@ class ReplicaAssignment(_message.Message):
     REPLICAS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def replicas(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """first one preferred"""
+        """the first is the preferred leader"""
 
     def __init__(
         self,
@@ -364,7 +364,7 @@ class CreatedTopic(_message.Message):
     def error(self) -> _common_pb2.Error: ...
     @_builtins.property
     def warnings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """sentences: settings that are kept and have no effect yet"""
+        """sentences, one for each setting that has no effect yet"""
 
     def __init__(
         self,
@@ -531,7 +531,7 @@ class DescribedTopic(_message.Message):
     def topic(self) -> Global___TopicMetadata: ...
     @_builtins.property
     def configs(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """the topic's own, over the cluster's defaults"""
+        """the topic's own values"""
 
     def __init__(
         self,
@@ -609,7 +609,7 @@ class AlterConfigsResponse(_message.Message):
     def error(self) -> _common_pb2.Error: ...
     @_builtins.property
     def warnings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """sentences: settings that are kept and have no effect yet"""
+        """sentences, one for each setting that has no effect yet"""
 
     def __init__(
         self,
@@ -765,7 +765,7 @@ class ClusterBroker(_message.Message):
     shutting_down: _builtins.bool
     @_builtins.property
     def listener(self) -> _common_pb2.Listener:
-        """for the caller; absent: it has none of that name"""
+        """for the caller; absent: the broker has none with that name"""
 
     def __init__(
         self,
@@ -861,9 +861,9 @@ class QuorumReplica(_message.Message):
     last_caught_up_ms: _builtins.int
     """milliseconds ago; -1: never"""
     heard: _builtins.bool
-    """within the last fetch timeout, and its stream stands"""
+    """heard within the last fetch timeout, and its stream is open"""
     caught_up: _builtins.bool
-    """heard, and had all within the last fetch timeout"""
+    """heard, and had the leader's whole log within that time"""
     def __init__(
         self,
         *,
@@ -953,7 +953,7 @@ Global___DescribedFeature: _TypeAlias = DescribedFeature  # noqa: Y015
 
 @_typing.final
 class NodeLevels(_message.Message):
-    """Which levels of a feature one node's program knows, both ends included."""
+    """The levels of a feature that one node's program knows, both ends included."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -966,7 +966,7 @@ class NodeLevels(_message.Message):
     """else a broker"""
     lowest: _builtins.int
     highest: _builtins.int
-    """0: it has not said so to the controller of now"""
+    """0: the node has not told the current controller"""
     def __init__(
         self,
         *,
@@ -985,7 +985,7 @@ Global___NodeLevels: _TypeAlias = NodeLevels  # noqa: Y015
 
 @_typing.final
 class UpdateFeatureRequest(_message.Message):
-    """Raise a feature for good; the level that is in force already is no change, a lower one is refused."""
+    """Raises a feature to a level for good. The level in force changes nothing; a lower one is refused."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1035,7 +1035,7 @@ Global___UpdateFeatureResponse: _TypeAlias = UpdateFeatureResponse  # noqa: Y015
 
 @_typing.final
 class TransferLeadershipRequest(_message.Message):
-    """Leadership of the metadata quorum goes to another voter, in good order."""
+    """Hands leadership of the metadata quorum to another voter, after all decisions are committed."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1065,9 +1065,9 @@ class TransferLeadershipResponse(_message.Message):
     LEADER_FIELD_NUMBER: _builtins.int
     ALREADY_FIELD_NUMBER: _builtins.int
     leader: _builtins.int
-    """who leads now"""
+    """the voter that leads now"""
     already: _builtins.bool
-    """it led before: nothing was done"""
+    """the named voter led before: nothing was done"""
     @_builtins.property
     def error(self) -> _common_pb2.Error: ...
     def __init__(
@@ -1087,8 +1087,8 @@ Global___TransferLeadershipResponse: _TypeAlias = TransferLeadershipResponse  # 
 
 @_typing.final
 class AddVoterRequest(_message.Message):
-    """A node that has caught up as an observer becomes a voter; one that is a voter already moves to
-    another endpoint. The same id on another disk is another voter: remove the old one first.
+    """Makes a node that has caught up as an observer a voter, or changes the endpoint of a voter. The
+    same id on another disk is another voter: remove the old one first.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -1122,7 +1122,7 @@ class AddVoterResponse(_message.Message):
     ERROR_FIELD_NUMBER: _builtins.int
     ALREADY_FIELD_NUMBER: _builtins.int
     already: _builtins.bool
-    """it was a voter there before: nothing was done"""
+    """it was a voter with this endpoint before: nothing was done"""
     @_builtins.property
     def error(self) -> _common_pb2.Error:
         """OVERLOADED: not caught up yet, or another change is under way"""
@@ -1149,7 +1149,7 @@ class RemoveVoterRequest(_message.Message):
     DIRECTORY_ID_FIELD_NUMBER: _builtins.int
     voter_id: _builtins.int
     directory_id: _builtins.bytes
-    """empty: whichever disk of that id is a voter's"""
+    """empty: the voter with this id, on whichever disk it is"""
     def __init__(
         self,
         *,
@@ -1174,7 +1174,7 @@ class RemoveVoterResponse(_message.Message):
     already: _builtins.bool
     """there was no such voter: nothing was done"""
     directory_id: _builtins.bytes
-    """of the voter that was removed"""
+    """the one of the removed voter"""
     @_builtins.property
     def error(self) -> _common_pb2.Error: ...
     def __init__(
@@ -1194,7 +1194,7 @@ Global___RemoveVoterResponse: _TypeAlias = RemoveVoterResponse  # noqa: Y015
 
 @_typing.final
 class UnregisterBrokerRequest(_message.Message):
-    """Forget a broker that is gone for good. INVALID_REQUEST while it runs or holds replicas."""
+    """Unregisters a broker that will not come back. INVALID_REQUEST while it runs or holds replicas."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1237,13 +1237,13 @@ Global___UnregisterBrokerResponse: _TypeAlias = UnregisterBrokerResponse  # noqa
 
 @_typing.final
 class DescribeHealthRequest(_message.Message):
-    """Whether all is well, as the controller sees it: nothing named below, all is well."""
+    """Asks for the troubles of the cluster, as the controller sees them. An empty answer: none."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     TIMEOUT_MS_FIELD_NUMBER: _builtins.int
     timeout_ms: _builtins.int
-    """how long to look for the controller"""
+    """the longest search for the controller"""
     def __init__(
         self,
         *,
@@ -1315,11 +1315,11 @@ class NodeTrouble(_message.Message):
     voter: _builtins.bool
     """else a broker"""
     endpoint: _builtins.str
-    """of a broker: for the caller, empty if it has none"""
+    """of a broker: the one for the caller; empty if it has none"""
     state: _builtins.str
     """"not_heard", "behind"; "fenced", "shutting_down", "failed_directory" """
     reason: _builtins.str
-    """goes on the sentence "broker 2 at HOST:PORT ..." """
+    """the end of the sentence "broker 2 at HOST:PORT ..." """
     def __init__(
         self,
         *,
@@ -1346,7 +1346,7 @@ class PartitionTrouble(_message.Message):
     count: _builtins.int
     @_builtins.property
     def examples(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """TOPIC-PARTITION: at most 100 of them, the longest in trouble first"""
+        """TOPIC-PARTITION, at most 100; the oldest troubles first"""
 
     def __init__(
         self,

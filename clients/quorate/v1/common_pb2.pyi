@@ -25,22 +25,22 @@ class _ErrorCodeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorCode.V
     DESCRIPTOR: _descriptor.EnumDescriptor
     ERROR_CODE_NONE: _ErrorCode.ValueType  # 0
     ERROR_CODE_UNKNOWN: _ErrorCode.ValueType  # 1
-    """the server failed in a way it did not foresee"""
+    """the server failed unexpectedly"""
     ERROR_CODE_INVALID_REQUEST: _ErrorCode.ValueType  # 2
-    """a field is impossible; the message names it"""
+    """a field is invalid; the message names it"""
     ERROR_CODE_UNKNOWN_TOPIC: _ErrorCode.ValueType  # 3
-    """retriable: metadata may be behind"""
+    """retriable: the metadata may be out of date"""
     ERROR_CODE_TOPIC_EXISTS: _ErrorCode.ValueType  # 4
     ERROR_CODE_INVALID_TOPIC: _ErrorCode.ValueType  # 5
     ERROR_CODE_INVALID_PARTITIONS: _ErrorCode.ValueType  # 6
     ERROR_CODE_INVALID_REPLICATION_FACTOR: _ErrorCode.ValueType  # 7
     ERROR_CODE_INVALID_CONFIG: _ErrorCode.ValueType  # 8
     ERROR_CODE_NOT_LEADER: _ErrorCode.ValueType  # 9
-    """retriable: the leader hint says who leads"""
+    """retriable: the hint names the leader"""
     ERROR_CODE_FENCED_LEADER_EPOCH: _ErrorCode.ValueType  # 10
-    """the caller's leader_epoch is behind ours"""
+    """the caller's leader_epoch is older than the server's"""
     ERROR_CODE_UNKNOWN_LEADER_EPOCH: _ErrorCode.ValueType  # 11
-    """the caller's leader_epoch is ahead of ours: retry"""
+    """the caller's leader_epoch is newer: retry"""
     ERROR_CODE_NOT_ENOUGH_REPLICAS: _ErrorCode.ValueType  # 12
     """before append: nothing was written"""
     ERROR_CODE_NOT_ENOUGH_REPLICAS_AFTER_APPEND: _ErrorCode.ValueType  # 13
@@ -56,28 +56,28 @@ class _ErrorCodeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorCode.V
     ERROR_CODE_PRODUCER_FENCED: _ErrorCode.ValueType  # 21
     """a newer producer_epoch exists"""
     ERROR_CODE_OUTCOME_UNKNOWN: _ErrorCode.ValueType  # 22
-    """it may have happened, or not"""
+    """the request may have been carried out, or not"""
     ERROR_CODE_REQUEST_TIMED_OUT: _ErrorCode.ValueType  # 23
     ERROR_CODE_QUORUM_UNAVAILABLE: _ErrorCode.ValueType  # 24
     """no controller answers: retry"""
     ERROR_CODE_NOT_CONTROLLER: _ErrorCode.ValueType  # 25
-    """retriable, with a hint"""
+    """retriable: the hint names the controller"""
     ERROR_CODE_FENCED: _ErrorCode.ValueType  # 26
     """an old broker_epoch or incarnation: register again"""
     ERROR_CODE_DUPLICATE_BROKER: _ErrorCode.ValueType  # 27
     """another process holds this broker id"""
     ERROR_CODE_INELIGIBLE_REPLICA: _ErrorCode.ValueType  # 28
-    """AlterPartition named one that may not be in the ISR"""
+    """a replica in the proposal may not be in the ISR"""
     ERROR_CODE_STALE_PARTITION_EPOCH: _ErrorCode.ValueType  # 29
-    """AlterPartition or the like came from an older state"""
+    """based on an older state of the partition"""
     ERROR_CODE_WRONG_CLUSTER: _ErrorCode.ValueType  # 30
-    """cluster_id or quorum_generation is not ours"""
+    """another cluster_id or quorum_generation"""
     ERROR_CODE_STORAGE: _ErrorCode.ValueType  # 31
     """the disk failed, or is full"""
     ERROR_CODE_OVERLOADED: _ErrorCode.ValueType  # 32
     """a bound was reached: retry later"""
     ERROR_CODE_UNSUPPORTED: _ErrorCode.ValueType  # 33
-    """known, but not there yet"""
+    """not supported by this release"""
     ERROR_CODE_AUTHORIZATION: _ErrorCode.ValueType  # 34
     ERROR_CODE_STOPPING: _ErrorCode.ValueType  # 35
     """the node is stopping: retriable elsewhere"""
@@ -87,33 +87,33 @@ class _ErrorCodeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorCode.V
     ERROR_CODE_LOG_TRUNCATED: _ErrorCode.ValueType  # 39
     """the log was cut below what the caller has read"""
     ERROR_CODE_TOPIC_AUTHORIZATION_FAILED: _ErrorCode.ValueType  # 40
-    """the principal may not do this with that topic"""
+    """the principal may not do this on the topic"""
     ERROR_CODE_CLUSTER_AUTHORIZATION_FAILED: _ErrorCode.ValueType  # 41
-    """the principal may not do this with the cluster"""
+    """the principal may not do this on the cluster"""
 
 class ErrorCode(_ErrorCode, metaclass=_ErrorCodeEnumTypeWrapper):
-    """What a request came to. The numbers are part of the protocol and are never reused.
-    Each code has one class in quorate.errors.
+    """The result of a request. The numbers are part of the protocol and are never reused. Each code
+    has one class in quorate.errors.
     """
 
 ERROR_CODE_NONE: ErrorCode.ValueType  # 0
 ERROR_CODE_UNKNOWN: ErrorCode.ValueType  # 1
-"""the server failed in a way it did not foresee"""
+"""the server failed unexpectedly"""
 ERROR_CODE_INVALID_REQUEST: ErrorCode.ValueType  # 2
-"""a field is impossible; the message names it"""
+"""a field is invalid; the message names it"""
 ERROR_CODE_UNKNOWN_TOPIC: ErrorCode.ValueType  # 3
-"""retriable: metadata may be behind"""
+"""retriable: the metadata may be out of date"""
 ERROR_CODE_TOPIC_EXISTS: ErrorCode.ValueType  # 4
 ERROR_CODE_INVALID_TOPIC: ErrorCode.ValueType  # 5
 ERROR_CODE_INVALID_PARTITIONS: ErrorCode.ValueType  # 6
 ERROR_CODE_INVALID_REPLICATION_FACTOR: ErrorCode.ValueType  # 7
 ERROR_CODE_INVALID_CONFIG: ErrorCode.ValueType  # 8
 ERROR_CODE_NOT_LEADER: ErrorCode.ValueType  # 9
-"""retriable: the leader hint says who leads"""
+"""retriable: the hint names the leader"""
 ERROR_CODE_FENCED_LEADER_EPOCH: ErrorCode.ValueType  # 10
-"""the caller's leader_epoch is behind ours"""
+"""the caller's leader_epoch is older than the server's"""
 ERROR_CODE_UNKNOWN_LEADER_EPOCH: ErrorCode.ValueType  # 11
-"""the caller's leader_epoch is ahead of ours: retry"""
+"""the caller's leader_epoch is newer: retry"""
 ERROR_CODE_NOT_ENOUGH_REPLICAS: ErrorCode.ValueType  # 12
 """before append: nothing was written"""
 ERROR_CODE_NOT_ENOUGH_REPLICAS_AFTER_APPEND: ErrorCode.ValueType  # 13
@@ -129,28 +129,28 @@ ERROR_CODE_UNKNOWN_PRODUCER_ID: ErrorCode.ValueType  # 20
 ERROR_CODE_PRODUCER_FENCED: ErrorCode.ValueType  # 21
 """a newer producer_epoch exists"""
 ERROR_CODE_OUTCOME_UNKNOWN: ErrorCode.ValueType  # 22
-"""it may have happened, or not"""
+"""the request may have been carried out, or not"""
 ERROR_CODE_REQUEST_TIMED_OUT: ErrorCode.ValueType  # 23
 ERROR_CODE_QUORUM_UNAVAILABLE: ErrorCode.ValueType  # 24
 """no controller answers: retry"""
 ERROR_CODE_NOT_CONTROLLER: ErrorCode.ValueType  # 25
-"""retriable, with a hint"""
+"""retriable: the hint names the controller"""
 ERROR_CODE_FENCED: ErrorCode.ValueType  # 26
 """an old broker_epoch or incarnation: register again"""
 ERROR_CODE_DUPLICATE_BROKER: ErrorCode.ValueType  # 27
 """another process holds this broker id"""
 ERROR_CODE_INELIGIBLE_REPLICA: ErrorCode.ValueType  # 28
-"""AlterPartition named one that may not be in the ISR"""
+"""a replica in the proposal may not be in the ISR"""
 ERROR_CODE_STALE_PARTITION_EPOCH: ErrorCode.ValueType  # 29
-"""AlterPartition or the like came from an older state"""
+"""based on an older state of the partition"""
 ERROR_CODE_WRONG_CLUSTER: ErrorCode.ValueType  # 30
-"""cluster_id or quorum_generation is not ours"""
+"""another cluster_id or quorum_generation"""
 ERROR_CODE_STORAGE: ErrorCode.ValueType  # 31
 """the disk failed, or is full"""
 ERROR_CODE_OVERLOADED: ErrorCode.ValueType  # 32
 """a bound was reached: retry later"""
 ERROR_CODE_UNSUPPORTED: ErrorCode.ValueType  # 33
-"""known, but not there yet"""
+"""not supported by this release"""
 ERROR_CODE_AUTHORIZATION: ErrorCode.ValueType  # 34
 ERROR_CODE_STOPPING: ErrorCode.ValueType  # 35
 """the node is stopping: retriable elsewhere"""
@@ -160,9 +160,9 @@ ERROR_CODE_SNAPSHOT_NOT_FOUND: ErrorCode.ValueType  # 38
 ERROR_CODE_LOG_TRUNCATED: ErrorCode.ValueType  # 39
 """the log was cut below what the caller has read"""
 ERROR_CODE_TOPIC_AUTHORIZATION_FAILED: ErrorCode.ValueType  # 40
-"""the principal may not do this with that topic"""
+"""the principal may not do this on the topic"""
 ERROR_CODE_CLUSTER_AUTHORIZATION_FAILED: ErrorCode.ValueType  # 41
-"""the principal may not do this with the cluster"""
+"""the principal may not do this on the cluster"""
 Global___ErrorCode: _TypeAlias = ErrorCode  # noqa: Y015
 
 @_typing.final
@@ -173,7 +173,7 @@ class Error(_message.Message):
     MESSAGE_FIELD_NUMBER: _builtins.int
     code: Global___ErrorCode.ValueType
     message: _builtins.str
-    """What was asked, what was found, what is allowed, what to do. Empty if code is NONE."""
+    """A sentence: the request, the fault, what is allowed, what to do. Empty if code is NONE."""
     def __init__(
         self,
         *,
@@ -190,7 +190,7 @@ Global___Error: _TypeAlias = Error  # noqa: Y015
 
 @_typing.final
 class LeaderHint(_message.Message):
-    """Who leads a partition now, sent beside NOT_LEADER so that no round trip is lost (KIP-951)."""
+    """The leader of a partition, sent with NOT_LEADER so that the client needs no round trip (KIP-951)."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -198,11 +198,11 @@ class LeaderHint(_message.Message):
     LEADER_EPOCH_FIELD_NUMBER: _builtins.int
     LISTENER_FIELD_NUMBER: _builtins.int
     leader: _builtins.int
-    """-1: nobody"""
+    """-1: none"""
     leader_epoch: _builtins.int
     @_builtins.property
     def listener(self) -> Global___Listener:
-        """by which the caller reaches it; absent: not known, or it has none"""
+        """the leader's for the caller; absent: not known, or it has none"""
 
     def __init__(
         self,
@@ -221,8 +221,8 @@ Global___LeaderHint: _TypeAlias = LeaderHint  # noqa: Y015
 
 @_typing.final
 class Listener(_message.Message):
-    """Where a broker listens. A broker registers all of its listeners; a client is told the one that
-    has the name of the listener that the client came in by.
+    """A listener of a broker. A broker registers all of its listeners; a client gets the one that has
+    the name of the listener that the client uses.
     """
 
     DESCRIPTOR: _descriptor.Descriptor

@@ -43,7 +43,7 @@ class IdentifyResponse(_message.Message):
     cluster_id: _builtins.str
     node_id: _builtins.int
     incarnation: _builtins.bytes
-    """one run of the process"""
+    """the id of this run of the process"""
     pid: _builtins.int
     """0 unless the caller is on the same machine"""
     role: _builtins.str

@@ -56,7 +56,7 @@ class ProduceHeader(_message.Message):
     acks: _builtins.int
     """-1 all, 0, 1"""
     timeout_ms: _builtins.int
-    """how long acks=all may wait for the commit"""
+    """the longest wait of acks=all for the commit"""
     client_id: _builtins.str
     """first frame of a stream only"""
     @_builtins.property
@@ -95,7 +95,7 @@ class ProducePartition(_message.Message):
     size: _builtins.int
     """bytes of its one batch in the payload"""
     in_doubt_ms: _builtins.int
-    """How long ago it was sent the first time, if that may have written it; 0: nothing did."""
+    """The time since the batch was first sent, if an earlier try may have written it; else 0."""
     def __init__(
         self,
         *,
@@ -120,7 +120,7 @@ class ProduceResponse(_message.Message):
     RESULTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___ProduceResult]:
-        """One entry per (request_id, partition), grouped as they get ready."""
+        """One entry for each (request_id, partition), sent when it is ready."""
 
     def __init__(
         self,
@@ -148,7 +148,7 @@ class ProduceResult(_message.Message):
     LEADER_FIELD_NUMBER: _builtins.int
     request_id: _builtins.int
     index: _builtins.int
-    """which of the request's partitions"""
+    """the position of the partition in the request"""
     base_offset: _builtins.int
     """-1 if unknown"""
     log_append_time_ms: _builtins.int
@@ -156,7 +156,7 @@ class ProduceResult(_message.Message):
     log_start_offset: _builtins.int
     @_builtins.property
     def error(self) -> _common_pb2.Error:
-        """absent: appended (acks 1), committed (acks all), taken (acks 0)"""
+        """absent: appended (acks 1), committed (acks all), received (acks 0)"""
 
     @_builtins.property
     def leader(self) -> _common_pb2.LeaderHint: ...
@@ -244,9 +244,9 @@ class FetchPartition(_message.Message):
     """the client's view; -1: do not check"""
     max_bytes: _builtins.int
     last_fetched_epoch: _builtins.int
-    """Of the last record that the client knows below fetch_offset; absent: do not compare the past."""
+    """The epoch of the last record before fetch_offset that the client has; absent: do not compare."""
     was_corrupt: _builtins.bool
-    """what was sent from fetch_offset did not pass its CRC"""
+    """the batch that was sent from fetch_offset did not pass its CRC"""
     def __init__(
         self,
         *,
@@ -337,7 +337,7 @@ class FetchedPartition(_message.Message):
     size: _builtins.int
     """bytes in the payload"""
     fetch_offset: _builtins.int
-    """the position that this answers; drop it if yours is another"""
+    """the position that this answers; ignore it if yours is another"""
     @_builtins.property
     def error(self) -> _common_pb2.Error: ...
     @_builtins.property
@@ -369,16 +369,16 @@ Global___FetchedPartition: _TypeAlias = FetchedPartition  # noqa: Y015
 
 @_typing.final
 class Divergence(_message.Message):
-    """Where the leader's log leaves the past that a client told of (KIP-320)."""
+    """The point at which the leader's log diverges from the history of the client (KIP-320)."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     EPOCH_FIELD_NUMBER: _builtins.int
     END_OFFSET_FIELD_NUMBER: _builtins.int
     epoch: _builtins.int
-    """the leader's largest one that is not above the client's; -1: none"""
+    """the leader's largest epoch that is not above the client's; -1: none"""
     end_offset: _builtins.int
-    """where that epoch ends in the leader's log"""
+    """the end of that epoch in the leader's log"""
     def __init__(
         self,
         *,
@@ -480,7 +480,7 @@ class ListedOffset(_message.Message):
     """-1: no record that late"""
     timestamp_ms: _builtins.int
     leader_epoch: _builtins.int
-    """of the record at the offset; for latest, of the one before it"""
+    """the epoch of the record at the offset; for latest, before it"""
     high_watermark: _builtins.int
     @_builtins.property
     def error(self) -> _common_pb2.Error: ...

@@ -36,7 +36,7 @@ class RegisterRequest(_message.Message):
     INTER_BROKER_LISTENER_FIELD_NUMBER: _builtins.int
     cluster_id: _builtins.str
     quorum_generation: _builtins.int
-    """0: not known yet"""
+    """0: the broker follows no history yet"""
     broker_id: _builtins.int
     incarnation: _builtins.bytes
     rack: _builtins.str
@@ -47,11 +47,11 @@ class RegisterRequest(_message.Message):
     def directories(self) -> _containers.RepeatedCompositeFieldContainer[_events_pb2.Directory]: ...
     @_builtins.property
     def features(self) -> _containers.RepeatedCompositeFieldContainer[_events_pb2.FeatureLevels]:
-        """what its program knows"""
+        """the levels that its program knows"""
 
     @_builtins.property
     def listeners(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.Listener]:
-        """as others dial them"""
+        """the addresses that others dial"""
 
     def __init__(
         self,
@@ -87,12 +87,12 @@ class RegisterResponse(_message.Message):
     APPLY_OFFSET_FIELD_NUMBER: _builtins.int
     broker_epoch: _builtins.int
     quorum_generation: _builtins.int
-    """of the voter asked; 0: it is of another cluster"""
+    """the one of the voter that answers; 0: another cluster"""
     leader_id: _builtins.int
-    """hint beside NOT_CONTROLLER"""
+    """a hint with NOT_CONTROLLER"""
     leader_endpoint: _builtins.str
     apply_offset: _builtins.int
-    """one past the whole Outcome: be here before you can be unfenced"""
+    """one past the Outcome: apply it before you can be unfenced"""
     @_builtins.property
     def error(self) -> _common_pb2.Error: ...
     def __init__(
@@ -143,8 +143,8 @@ Global___ReplicaEnd: _TypeAlias = ReplicaEnd  # noqa: Y015
 
 @_typing.final
 class LossyReplica(_message.Message):
-    """A replica that has less than it had, or can't be read: cut at a bad batch, its directory gone,
-    offline. It is in no ISR and no ELR until it has caught up.
+    """A replica that has fewer records than it had, or cannot be read: it was cut at a bad batch, its
+    directory is missing, or it is offline. It is in no ISR and no ELR until it has caught up.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -155,7 +155,7 @@ class LossyReplica(_message.Message):
     topic_id: _builtins.bytes
     partition: _builtins.int
     partition_epoch: _builtins.int
-    """of the broker's image: what it told of an older state is history"""
+    """the one in the broker's image; an older report is ignored"""
     def __init__(
         self,
         *,
@@ -205,11 +205,11 @@ class HeartbeatRequest(_message.Message):
     def failed_directories(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]: ...
     @_builtins.property
     def replica_ends(self) -> _containers.RepeatedCompositeFieldContainer[Global___ReplicaEnd]:
-        """answer to ends_wanted"""
+        """the answer to ends_wanted"""
 
     @_builtins.property
     def lossy_replicas(self) -> _containers.RepeatedCompositeFieldContainer[Global___LossyReplica]:
-        """at most 50, told until the image counts on them no more"""
+        """at most 50; sent until in no ISR and no ELR"""
 
     def __init__(
         self,
@@ -275,12 +275,12 @@ class HeartbeatResponse(_message.Message):
     epoch: _builtins.int
     fenced: _builtins.bool
     should_shut_down: _builtins.bool
-    """all unfenced brokers have applied the move: stop serving"""
+    """every unfenced broker has applied the change: stop serving"""
     notify_offset: _builtins.int
-    """send at once when applied_offset reaches it; 0: none"""
+    """send a heartbeat when applied_offset reaches it; 0: none"""
     high_watermark: _builtins.int
     interval_ms: _builtins.int
-    """broker.heartbeat.interval.ms as the controller has it"""
+    """the controller's broker.heartbeat.interval.ms"""
     @_builtins.property
     def error(self) -> _common_pb2.Error:
         """FENCED: register again; NOT_CONTROLLER: go to the hint"""
@@ -345,9 +345,9 @@ class AlterPartition(_message.Message):
     partition: _builtins.int
     leader_epoch: _builtins.int
     partition_epoch: _builtins.int
-    """the state on which this is proposed"""
+    """the one of the state on which the proposal is based"""
     lossy: _builtins.bool
-    """the leader leaves, for its own replica is damaged"""
+    """the leader leaves the ISR: its own replica is damaged"""
     @_builtins.property
     def isr(self) -> _containers.RepeatedCompositeFieldContainer[Global___IsrMember]: ...
     def __init__(
@@ -507,15 +507,15 @@ class ForwardRequest(_message.Message):
     PRINCIPAL_FIELD_NUMBER: _builtins.int
     DEADLINE_MS_FIELD_NUMBER: _builtins.int
     request_id: _builtins.int
-    """comes back in the answer"""
+    """the answer has the same"""
     method: _builtins.str
     """"/quorate.v1.Admin/CreateTopics" """
     request: _builtins.bytes
-    """that method's encoded request"""
+    """the encoded request of that method"""
     principal: _builtins.str
-    """who asked the broker, as type:name ("User:alice")"""
+    """the one that asked the broker, as type:name ("User:alice")"""
     deadline_ms: _builtins.int
-    """left when sent"""
+    """the time that was left when the call was sent"""
     def __init__(
         self,
         *,
@@ -541,7 +541,7 @@ class ForwardResponses(_message.Message):
     RESPONSES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def error(self) -> _common_pb2.Error:
-        """the stream is refused, and nothing of it was done"""
+        """the stream is refused: none of its calls was carried out"""
 
     @_builtins.property
     def responses(self) -> _containers.RepeatedCompositeFieldContainer[Global___ForwardResponse]: ...
@@ -571,14 +571,14 @@ class ForwardResponse(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     response: _builtins.bytes
     leader_id: _builtins.int
-    """hint beside NOT_CONTROLLER"""
+    """a hint with NOT_CONTROLLER"""
     leader_endpoint: _builtins.str
     apply_offset: _builtins.int
-    """whoever has applied this sees the effect"""
+    """an image at this offset shows the effect"""
     request_id: _builtins.int
     @_builtins.property
     def error(self) -> _common_pb2.Error:
-        """of the forwarding itself (NOT_CONTROLLER, ...)"""
+        """an error of the forwarding itself (NOT_CONTROLLER, ...)"""
 
     def __init__(
         self,
@@ -669,10 +669,10 @@ class WatchRequest(_message.Message):
     LAST_APPLIED_EPOCH_FIELD_NUMBER: _builtins.int
     cluster_id: _builtins.str
     quorum_generation: _builtins.int
-    """0: not known yet; one below the voter's reloads"""
+    """0: not known yet; older than the voter's: a reload follows"""
     from_offset: _builtins.int
     last_applied_epoch: _builtins.int
-    """of the record at from_offset - 1; -1 if from_offset is 0"""
+    """the epoch of the record at from_offset - 1; -1 at offset 0"""
     def __init__(
         self,
         *,
@@ -736,13 +736,13 @@ class WatchHeader(_message.Message):
     epoch: _builtins.int
     quorum_generation: _builtins.int
     snapshot: _builtins.bool
-    """the payload is a part of a snapshot: start from the empty image"""
+    """the payload is a part of a snapshot, over the empty image"""
     snapshot_end: _builtins.bool
     snapshot_offset: _builtins.int
     snapshot_epoch: _builtins.int
     leader_endpoint: _builtins.str
     reload: _builtins.bool
-    """what you have diverges: start from the empty image at offset 0"""
+    """your history diverges: start over from the empty image"""
     @_builtins.property
     def error(self) -> _common_pb2.Error: ...
     def __init__(

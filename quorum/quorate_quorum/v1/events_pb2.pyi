@@ -21,8 +21,9 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class MetadataEvent(_message.Message):
-    """The metadata log: each record's value is one MetadataEvent, each batch one Outcome, applied
-    atomically. Values are absolute (the epoch after the change), so that a replay can assert them.
+    """The value of each record of the metadata log. A batch holds the events of one Outcome, and is
+    applied atomically. Values are absolute (the epoch after the change), so that a replay can assert
+    them.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -103,7 +104,7 @@ Global___MetadataEvent: _TypeAlias = MetadataEvent  # noqa: Y015
 
 @_typing.final
 class EpochStart(_message.Message):
-    """First record of every epoch; nothing of the reign is committed before it."""
+    """The first record of every epoch. No other record of the epoch is committed before it."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -200,7 +201,7 @@ Global___Feature: _TypeAlias = Feature  # noqa: Y015
 
 @_typing.final
 class FeatureLevels(_message.Message):
-    """Which levels of a feature a program knows, both ends included."""
+    """The levels of a feature that a program knows, both ends included."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -227,7 +228,7 @@ Global___FeatureLevels: _TypeAlias = FeatureLevels  # noqa: Y015
 
 @_typing.final
 class Config(_message.Message):
-    """One setting; of a topic, or of the cluster (topic_id empty). An absent value removes it."""
+    """One setting of a topic, or of the cluster (topic_id empty). An absent value removes the setting."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -266,7 +267,7 @@ class Directory(_message.Message):
     tail_intact: _builtins.bool
     sync_failed: _builtins.bool
     failed: _builtins.bool
-    """said by a heartbeat since the registration: offline till the next"""
+    """told by a heartbeat; offline until the next registration"""
     def __init__(
         self,
         *,
@@ -300,12 +301,12 @@ class RegisterBroker(_message.Message):
     INTER_BROKER_LISTENER_FIELD_NUMBER: _builtins.int
     broker_id: _builtins.int
     broker_epoch: _builtins.int
-    """the offset of this very record"""
+    """the offset of the record of this registration"""
     incarnation: _builtins.bytes
     rack: _builtins.str
     host: _builtins.str
     fenced: _builtins.bool
-    """true in a registration; a snapshot says how it was"""
+    """true in a registration; in a snapshot, the state then"""
     shutting_down: _builtins.bool
     inter_broker_listener: _builtins.str
     """the name of the one by which other nodes reach it"""
@@ -313,11 +314,11 @@ class RegisterBroker(_message.Message):
     def directories(self) -> _containers.RepeatedCompositeFieldContainer[Global___Directory]: ...
     @_builtins.property
     def features(self) -> _containers.RepeatedCompositeFieldContainer[Global___FeatureLevels]:
-        """none: of the first release, which did not say"""
+        """none: the levels of the first release"""
 
     @_builtins.property
     def listeners(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.Listener]:
-        """as others dial them"""
+        """the addresses that others dial"""
 
     def __init__(
         self,
@@ -414,11 +415,11 @@ class Topic(_message.Message):
     topic_id: _builtins.bytes
     name: _builtins.str
     partitions: _builtins.int
-    """How many Partition events follow, in any number of batches, until anybody sees the topic; 0: it
-    is seen at once. RemoveTopic gives up one that was not seen yet.
+    """The number of Partition events that follow, in any number of batches, before the topic becomes
+    visible; 0: it is visible at once. RemoveTopic may remove a topic that is not visible yet.
     """
     created_ms: _builtins.int
-    """When it was made, by the clock of the controller."""
+    """The time of its creation, by the clock of the controller."""
     def __init__(
         self,
         *,
@@ -478,7 +479,7 @@ Global___Replica: _TypeAlias = Replica  # noqa: Y015
 
 @_typing.final
 class Partition(_message.Message):
-    """The whole state of a partition, when it is made and in snapshots."""
+    """The whole state of a partition, when it is created and in snapshots."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -504,7 +505,7 @@ class Partition(_message.Message):
     """-1: never"""
     @_builtins.property
     def replicas(self) -> _containers.RepeatedCompositeFieldContainer[Global___Replica]:
-        """preferred order"""
+        """in the order of assignment: the preferred leader first"""
 
     @_builtins.property
     def adding(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
@@ -582,7 +583,7 @@ Global___ReplicaList: _TypeAlias = ReplicaList  # noqa: Y015
 
 @_typing.final
 class PartitionChange(_message.Message):
-    """What changed of a partition; absent means unchanged. partition_epoch is always the new one."""
+    """A change of a partition. An absent field is unchanged. partition_epoch is always the new one."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -657,7 +658,7 @@ class ProducerIds(_message.Message):
 
     NEXT_PRODUCER_ID_FIELD_NUMBER: _builtins.int
     next_producer_id: _builtins.int
-    """all below are given out"""
+    """all ids below it are given out"""
     def __init__(
         self,
         *,
@@ -673,7 +674,9 @@ Global___ProducerIds: _TypeAlias = ProducerIds  # noqa: Y015
 
 @_typing.final
 class Created(_message.Message):
-    """How many were ever created; only in snapshots, for removed ones count too. Placement turns on it."""
+    """The numbers of topics and partitions that were ever created. Only in snapshots: removed topics
+    count too, and a snapshot has no events of them. Placement uses these numbers.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -697,7 +700,7 @@ Global___Created: _TypeAlias = Created  # noqa: Y015
 
 @_typing.final
 class SnapshotStart(_message.Message):
-    """The first event of a snapshot file, alone in its batch. Corruption in the log."""
+    """The first event of a snapshot file, alone in its batch. In the log, it is a corruption."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -709,13 +712,13 @@ class SnapshotStart(_message.Message):
     BOOTSTRAP_HASH_FIELD_NUMBER: _builtins.int
     version: _builtins.int
     offset: _builtins.int
-    """the snapshot stands for the log below it"""
+    """the snapshot replaces the log below this offset"""
     epoch: _builtins.int
-    """of the record before that offset"""
+    """the epoch of the record before that offset"""
     cluster_id: _builtins.str
     quorum_generation: _builtins.int
     bootstrap_hash: _builtins.bytes
-    """the log's first batch may be gone by now"""
+    """kept here: the first batch of the log may be deleted"""
     def __init__(
         self,
         *,
@@ -736,16 +739,16 @@ Global___SnapshotStart: _TypeAlias = SnapshotStart  # noqa: Y015
 
 @_typing.final
 class SnapshotEnd(_message.Message):
-    """The last event of a snapshot file, alone in its batch. Corruption in the log."""
+    """The last event of a snapshot file, alone in its batch. In the log, it is a corruption."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     SIZE_FIELD_NUMBER: _builtins.int
     CRC32C_FIELD_NUMBER: _builtins.int
     size: _builtins.int
-    """bytes before this batch"""
+    """the bytes of the file before this batch"""
     crc32c: _builtins.int
-    """of all of them"""
+    """the CRC of all these bytes"""
     def __init__(
         self,
         *,

@@ -22,7 +22,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class History(_message.Message):
-    """Which history the caller belongs to; a node of another one is refused with WRONG_CLUSTER."""
+    """The history that the caller belongs to. A node of another one is refused with WRONG_CLUSTER."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -32,7 +32,7 @@ class History(_message.Message):
     cluster_id: _builtins.str
     quorum_generation: _builtins.int
     bootstrap_hash: _builtins.bytes
-    """of the bootstrap batch; empty if not known"""
+    """the hash of the bootstrap batch; empty: not known"""
     def __init__(
         self,
         *,
@@ -63,12 +63,12 @@ class VoteRequest(_message.Message):
     PRE_VOTE_FIELD_NUMBER: _builtins.int
     LEADERSHIP_TRANSFER_FIELD_NUMBER: _builtins.int
     voter_id: _builtins.int
-    """to whom"""
+    """the voter that is asked"""
     voter_directory_id: _builtins.bytes
     candidate_id: _builtins.int
     candidate_directory_id: _builtins.bytes
     epoch: _builtins.int
-    """the candidate's epoch; of a pre-vote: its present one"""
+    """the candidate's new epoch; in a pre-vote: its current one"""
     last_epoch: _builtins.int
     log_end_offset: _builtins.int
     pre_vote: _builtins.bool
@@ -204,7 +204,7 @@ class EndEpochRequest(_message.Message):
     epoch: _builtins.int
     leader_id: _builtins.int
     handed_over_for_silence: _builtins.bool
-    """the first successor's EpochStart says so"""
+    """the first successor repeats it in its EpochStart"""
     @_builtins.property
     def history(self) -> Global___History: ...
     @_builtins.property
@@ -278,7 +278,7 @@ class RaftOpen(_message.Message):
     def history(self) -> Global___History: ...
     @_builtins.property
     def features(self) -> _containers.RepeatedCompositeFieldContainer[_events_pb2.FeatureLevels]:
-        """what its program knows"""
+        """the levels that its program knows"""
 
     def __init__(
         self,
@@ -313,14 +313,14 @@ class RaftFetchRequest(_message.Message):
     IS_BEHIND_FIELD_NUMBER: _builtins.int
     epoch: _builtins.int
     fetch_offset: _builtins.int
-    """the follower's synced end"""
+    """the end of the follower's log, synced"""
     last_fetched_epoch: _builtins.int
     log_start_offset: _builtins.int
     high_watermark: _builtins.int
     round: _builtins.int
     """echo of the leader's newest round"""
     is_behind: _builtins.bool
-    """its disk may have forgotten something: it gives no votes yet"""
+    """its disk may lack what it acknowledged: it does not vote yet"""
     @_builtins.property
     def open(self) -> Global___RaftOpen:
         """first request of a stream only"""
@@ -431,13 +431,13 @@ class RaftFetchHeader(_message.Message):
     epoch: _builtins.int
     leader_id: _builtins.int
     base_offset: _builtins.int
-    """asked for"""
+    """the fetch_offset of the request"""
     high_watermark: _builtins.int
     log_start_offset: _builtins.int
     round: _builtins.int
     leader_directory_id: _builtins.bytes
     interim: _builtins.bool
-    """news of the high watermark: the fetch is not answered yet"""
+    """only a new high watermark: the answer to the fetch follows"""
     @_builtins.property
     def error(self) -> _common_pb2.Error: ...
     @_builtins.property
@@ -511,7 +511,7 @@ class FetchSnapshotResponse(_message.Message):
     CHUNK_FIELD_NUMBER: _builtins.int
     position: _builtins.int
     size: _builtins.int
-    """of the whole snapshot"""
+    """the bytes of the whole snapshot"""
     chunk: _builtins.bytes
     @_builtins.property
     def error(self) -> _common_pb2.Error: ...
@@ -579,16 +579,16 @@ class DescribeNodeResponse(_message.Message):
     high_watermark: _builtins.int
     past_bootstrap: _builtins.bool
     leader_directory_id: _builtins.bytes
-    """only while it hears that leader, or is it"""
+    """only while the voter hears that leader, or leads itself"""
     leader_endpoint: _builtins.str
     """likewise"""
     last_epoch: _builtins.int
-    """of its last record; -1: none. With log_end_offset: who has more"""
+    """its last record's; -1: none. Compare it before log_end_offset"""
     bootstrap_hash: _builtins.bytes
-    """of its history; empty if not known"""
+    """the hash of its bootstrap batch; empty: not known"""
     @_builtins.property
     def error(self) -> _common_pb2.Error:
-        """the caller may not ask: nothing else is told"""
+        """the caller may not ask: all other fields are empty"""
 
     def __init__(
         self,
