@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from quorate.producer.partitioner import RoundRobinPartitioner
     from quorate.producer.producer import Producer
 
-# A library is silent until its program says what becomes of logs.
+# A library prints no log lines until the program configures logging.
 logging.getLogger("quorate").addHandler(logging.NullHandler())
 
 __version__ = "0.1.0"
@@ -67,8 +67,8 @@ __all__ = [
     "__version__",
 ]
 
-#: Where the names are that are not in quorate.model. A name is imported when it is used: a program
-#: that only consumes need not load the producer.
+#: The modules of the names that are not in quorate.model. A name is imported at its first use: a
+#: program that only consumes does not load the producer.
 _HOMES = {
     "Admin": "quorate.admin.admin",
     "Consumer": "quorate.consumer.consumer",
@@ -81,7 +81,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import a name of `__all__`, or a module: `quorate.errors` is there after `import quorate`."""
+    """Import a name of `__all__`, or a module: `quorate.errors` works after `import quorate`."""
     if name in __all__:
         globals()[name] = found = getattr(import_module(_HOMES.get(name, "quorate.model")), name)
         return found
@@ -90,7 +90,7 @@ def __getattr__(name: str) -> Any:
             return import_module(f"quorate.{name}")
         except ModuleNotFoundError as error:
             if error.name != f"quorate.{name}":
-                raise  # the module is there, and what it needs is not
+                raise  # the module exists, but a module that it imports is missing
     raise AttributeError(f"module 'quorate' has no attribute {name!r}")
 
 

@@ -1,4 +1,4 @@
-"""The error tree of Quorate, drawn whole.
+"""All errors of Quorate, as a tree.
 
     QuorateError
       InvalidRequestError         a field is impossible; asking again will not help
@@ -7,17 +7,17 @@
       UnknownTopicError           retriable: metadata may be behind
       TopicExistsError
       UnknownBrokerError
-      NotLeaderError              retriable, and what we know of the leaders is stale
+      NotLeaderError              retriable; the caller's view of the leaders is stale
         FencedLeaderEpochError  UnknownLeaderEpochError
       NotEnoughReplicasError      retriable: nothing was written
       NotEnoughReplicasAfterAppendError   retriable: written, and may yet commit
-      CorruptRecordError          bytes that are not what their checksum or header says
+      CorruptRecordError          bytes that contradict their checksum or header
       DeserializationError        bytes that the consumer's deserializer refuses
       OffsetOutOfRangeError       no such offset is held
-        LogTruncatedError         what was read before the position is gone
+        LogTruncatedError         records that were read before the position are gone
       OffsetNotAvailableError
       OutOfOrderSequenceError  UnknownProducerIdError  ProducerFencedError
-      OutcomeUnknownError         it may have happened, or not
+      OutcomeUnknownError         the request may have been carried out, or not
         DeliveryTimeoutError
       RequestTimedOutError        retriable
       QuorumUnavailableError      retriable: no controller answers
@@ -32,7 +32,7 @@
       UnsupportedError  StoppingError  SnapshotNotFoundError
       ClosedError                 the client was stopped
       WrongLoopError              used from another event loop, thread or process (a RuntimeError)
-      NetworkError                the errors of the network; it raises no others
+      NetworkError                errors of the network
         PeerRefusedError  StreamBrokenError  DeadlineExceededError  PeerError
 
 Two flags say what a caller may do: ``retriable`` (the same call may succeed later) and
@@ -50,12 +50,12 @@ from quorate.v1.common_pb2 import ErrorCode
 
 
 class QuorateError(Exception):
-    """The base of every error that Quorate raises on purpose."""
+    """The base class of all errors that Quorate raises on purpose."""
 
     code: ClassVar[ErrorCode.ValueType] = ErrorCode.ERROR_CODE_UNKNOWN
     retriable: ClassVar[bool] = False
     stale_metadata: ClassVar[bool] = False
-    #: What to do about it. It is shown in tracebacks, as a note below the message.
+    #: What the user can do. Tracebacks show it as a note below the message.
     advice: ClassVar[str] = ""
 
     def __init__(self, *args: object) -> None:
@@ -65,7 +65,7 @@ class QuorateError(Exception):
 
 
 class UnknownServerError(QuorateError):
-    """The server failed in a way that it did not foresee; its log says more."""
+    """The server failed with an unexpected error; its log says more."""
 
     advice = "Look into the server's log, and report it."
 
@@ -85,7 +85,7 @@ class InvalidTopicError(InvalidRequestError):
 
 
 class InvalidPartitionsError(InvalidRequestError):
-    """A number of partitions, or a partition's number, is impossible."""
+    """An impossible number of partitions, or an impossible partition number."""
 
     advice = "Use a partition, or a number of partitions, within the range that the message names."
     code = ErrorCode.ERROR_CODE_INVALID_PARTITIONS
@@ -99,7 +99,7 @@ class InvalidReplicationFactorError(InvalidRequestError):
 
 
 class InvalidConfigError(InvalidRequestError):
-    """A configuration name or value that is not known or not allowed here."""
+    """A configuration name or value that is unknown, or not allowed here."""
 
     advice = "Correct the name or the value; describe_configs() lists those that there are."
     code = ErrorCode.ERROR_CODE_INVALID_CONFIG
@@ -127,7 +127,7 @@ class PolicyViolationError(InvalidRequestError):
 
 
 class UnknownTopicError(QuorateError):
-    """No topic or partition of that name or id is known to the node asked."""
+    """The node that was asked knows no topic or partition of that name or id."""
 
     advice = "Create the topic, or correct its name; list_topics() shows all."
     code = ErrorCode.ERROR_CODE_UNKNOWN_TOPIC
@@ -150,7 +150,7 @@ class UnknownBrokerError(QuorateError):
 
 
 class NotLeaderError(QuorateError):
-    """That node does not lead the partition. The answer's leader hint names the leader."""
+    """The node does not lead the partition. The answer's leader hint names the leader."""
 
     advice = "Look the leader up and ask it; producers and consumers do so themselves."
     code = ErrorCode.ERROR_CODE_NOT_LEADER
@@ -166,7 +166,7 @@ class FencedLeaderEpochError(NotLeaderError):
 
 
 class UnknownLeaderEpochError(NotLeaderError):
-    """The caller's leader_epoch is newer than that of the node asked: retry (KIP-320)."""
+    """The caller's leader_epoch is newer than the node's: retry (KIP-320)."""
 
     advice = "Ask again: that node has not heard of the epoch yet."
     code = ErrorCode.ERROR_CODE_UNKNOWN_LEADER_EPOCH
@@ -181,7 +181,7 @@ class NotEnoughReplicasError(QuorateError):
 
 
 class NotEnoughReplicasAfterAppendError(QuorateError):
-    """The leader wrote it, then the ISR fell below min.insync.replicas. It may still commit."""
+    """The leader wrote it, but the ISR then fell below min.insync.replicas. It may still commit."""
 
     advice = "Read whether it was kept, or send again if a copy does no harm."
     code = ErrorCode.ERROR_CODE_NOT_ENOUGH_REPLICAS_AFTER_APPEND
@@ -196,10 +196,10 @@ class CorruptRecordError(QuorateError):
 
 
 class DeserializationError(QuorateError):
-    """A consumer's deserializer refused a record; what it raised is the cause.
+    """A consumer's deserializer refused a record; the deserializer's error is the cause.
 
-    `key` and `value` are the record's bytes. The record is next again: seek to `offset` + 1 to go
-    past it.
+    `key` and `value` are the record's bytes. The next read begins with the same record: seek to
+    `offset` + 1 to go past it.
     """
 
     advice = "Seek behind the record to go on without it, or read its raw bytes from the error."
@@ -237,7 +237,7 @@ class LogTruncatedError(OffsetOutOfRangeError):
     """The log was cut below the position: records that were read are gone (KIP-320).
 
     `safe_offset` is the first offset that may hold another record than the one read there, -1 if
-    it is not known. Seek to it, and what was written in the place of the lost records is read.
+    it is not known. After a seek to it, the consumer reads the records that replaced the lost ones.
     """
 
     advice = "Seek to safe_offset to read on from where the log was cut."
@@ -287,8 +287,8 @@ class OutcomeUnknownError(QuorateError):
 class DeliveryTimeoutError(OutcomeUnknownError):
     """A record was not acknowledged within delivery_timeout_ms.
 
-    ``may_be_written`` is False where it is certain that it was not: it was never sent, or every
-    broker that was asked refused it before the append. Sending it again doubles nothing then.
+    ``may_be_written`` is False if the record was certainly not written: it was never sent, or every
+    broker that was asked refused it before the append. Then it is safe to send it again.
     """
 
     advice = (
@@ -306,7 +306,7 @@ class RequestTimedOutError(QuorateError):
 
 
 class QuorumUnavailableError(QuorateError):
-    """No controller answers: a majority of voters is needed."""
+    """No controller answers; a controller needs a majority of the voters."""
 
     advice = "Ask again; if it lasts, see that a majority of the voters run and reach each other."
     code = ErrorCode.ERROR_CODE_QUORUM_UNAVAILABLE
@@ -314,14 +314,14 @@ class QuorumUnavailableError(QuorateError):
 
 
 class NotControllerError(QuorumUnavailableError):
-    """The voter asked is not the controller."""
+    """The voter that was asked is not the controller."""
 
     advice = "Ask the voter that leads."
     code = ErrorCode.ERROR_CODE_NOT_CONTROLLER
 
 
 class FencedError(QuorateError):
-    """The caller is fenced, or its broker_epoch or incarnation is an old one."""
+    """The caller is fenced, or its broker_epoch or incarnation is old."""
 
     advice = "Register again, or stop: another one has this place."
     code = ErrorCode.ERROR_CODE_FENCED
@@ -342,14 +342,14 @@ class IneligibleReplicaError(FencedError):
 
 
 class StalePartitionEpochError(FencedError):
-    """The change was proposed on an older state of the partition."""
+    """The proposed change is based on an old state of the partition."""
 
     advice = "Read the partition's present state, and decide anew."
     code = ErrorCode.ERROR_CODE_STALE_PARTITION_EPOCH
 
 
 class WrongClusterError(QuorateError):
-    """The node asked belongs to another cluster or quorum_generation."""
+    """The node that was asked belongs to another cluster or quorum_generation."""
 
     advice = "Correct the address, or make a new client for that cluster."
     code = ErrorCode.ERROR_CODE_WRONG_CLUSTER
@@ -371,7 +371,7 @@ class OverloadedError(QuorateError):
 
 
 class UnsupportedError(QuorateError):
-    """Quorate knows the request, and cannot carry it out yet."""
+    """Quorate knows the request, but cannot carry it out yet."""
 
     advice = "Do without it, or use a version that has it."
     code = ErrorCode.ERROR_CODE_UNSUPPORTED
@@ -408,7 +408,7 @@ class StoppingError(QuorateError):
 
 
 class SnapshotNotFoundError(QuorateError):
-    """The snapshot asked for is not there any more."""
+    """The requested snapshot does not exist any more."""
 
     advice = "Ask for the newest snapshot."
     code = ErrorCode.ERROR_CODE_SNAPSHOT_NOT_FOUND
@@ -421,13 +421,13 @@ class ClosedError(QuorateError):
 
 
 class WrongLoopError(QuorateError, RuntimeError):
-    """The client is used from another event loop, thread or process than it was started in."""
+    """The client was started in another event loop, thread or process."""
 
     advice = "Use the client in the event loop in which it was started."
 
 
 class NetworkError(QuorateError):
-    """The base of the errors of quorate.net.network, which raises no others."""
+    """The base class of the errors of quorate.net.network."""
 
     advice = "See that the node runs and can be reached."
     retriable = True
@@ -435,7 +435,7 @@ class NetworkError(QuorateError):
 
 
 class PeerRefusedError(NetworkError):
-    """No process listens at that address: the call was surely not carried out."""
+    """No process listens at that address. The call was certainly not carried out."""
 
     advice = "See that a node runs at that address."
 
@@ -453,7 +453,7 @@ class DeadlineExceededError(NetworkError):
 
 
 class PeerError(NetworkError):
-    """The peer answered with a status of the wire, not of ours (unknown method, too large...)."""
+    """The peer answered with an error of the wire (unknown method, too large), not of Quorate."""
 
     advice = "Look into that node's log."
     retriable = False
@@ -478,7 +478,7 @@ BY_CODE = _by_code()
 
 
 def to_wire(error: Exception) -> common_pb2.Error:
-    """Return the wire's form of an error; one that is not ours becomes UNKNOWN with its text."""
+    """Return the wire's form of an error; UNKNOWN with its text if it is no QuorateError."""
     if isinstance(error, QuorateError):
         return common_pb2.Error(code=error.code, message=str(error))
     return common_pb2.Error(
@@ -487,11 +487,11 @@ def to_wire(error: Exception) -> common_pb2.Error:
 
 
 def from_wire(error: common_pb2.Error) -> QuorateError:
-    """Return the error that a peer sent; an unknown code becomes UnknownServerError."""
+    """Return the error that a peer sent; UnknownServerError for an unknown code."""
     return BY_CODE.get(error.code, UnknownServerError)(error.message)
 
 
 def raise_if_error(error: common_pb2.Error) -> None:
-    """Raise what the peer sent, if it sent an error."""
+    """Raise the error that a peer sent, if it sent one."""
     if error.code != ErrorCode.ERROR_CODE_NONE:
         raise from_wire(error)

@@ -21,7 +21,7 @@ class TopicPartition(NamedTuple):
 
 
 class RecordMetadata(NamedTuple):
-    """Where an acknowledged record lies. ``offset`` is -1 with acks=0."""
+    """The place of an acknowledged record. ``offset`` is -1 with acks=0."""
 
     topic: str
     partition: int
@@ -30,7 +30,7 @@ class RecordMetadata(NamedTuple):
 
 
 class Record(NamedTuple, Generic[K, V]):
-    """A record as a consumer reads it (a tuple, for one is made per record)."""
+    """A record as a consumer reads it. A tuple: it is cheap, and there is one for each record."""
 
     topic: str
     partition: int
@@ -52,7 +52,7 @@ AnyRecord = Record[Any, Any]
 
 
 class OffsetAndTimestamp(NamedTuple):
-    """Answer of Consumer.offsets_for_times."""
+    """The answer of Consumer.offsets_for_times for one partition."""
 
     offset: int
     timestamp_ms: int
@@ -60,7 +60,7 @@ class OffsetAndTimestamp(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class PartitionDescription:
-    """A partition as the controller knows it; leader is -1 if there is none."""
+    """A partition as the cluster's metadata has it; leader is -1 if there is none."""
 
     partition: int
     leader: int
@@ -79,7 +79,8 @@ class TopicDescription:
     partitions: tuple[PartitionDescription, ...]
     configs: Mapping[str, str] = field(default_factory=dict)
     internal: bool = False
-    #: Of create_topic: settings that are kept and have no effect in this release.
+    #: From create_topic: a sentence for each setting that is stored but has no effect in this
+    #: release.
     warnings: tuple[str, ...] = ()
 
 
@@ -106,7 +107,10 @@ class ClusterDescription:
 
 @dataclass(frozen=True, slots=True)
 class QuorumReplicaDescription:
-    """A voter or observer as the quorum's leader sees it; -1 ms: never caught up."""
+    """A voter or observer as the quorum's leader sees it.
+
+    `last_caught_up_ms` is -1 if it never caught up.
+    """
 
     id: int
     directory_id: str
@@ -117,7 +121,10 @@ class QuorumReplicaDescription:
 
     @property
     def lag_ms(self) -> int:
-        """How old the oldest record that it lacks may be; 0: it lacks none; -1: never had all."""
+        """Largest possible age of the oldest record that it lacks.
+
+        0: it lacks none. -1: it never had all records.
+        """
         return 0 if self.lag == 0 else self.last_caught_up_ms
 
 
@@ -135,10 +142,10 @@ class QuorumDescription:
 
 @dataclass(frozen=True, slots=True)
 class NodeTrouble:
-    """A node that is not as it should be.
+    """A node in trouble.
 
-    `kind` is "voter" or "broker"; `state` is "not_heard" or "behind" of a voter, "fenced",
-    "shutting_down" or "failed_directory" of a broker.
+    `kind` is "voter" or "broker". The `state` of a voter is "not_heard" or "behind"; that of a
+    broker is "fenced", "shutting_down" or "failed_directory".
     """
 
     kind: str
@@ -153,7 +160,7 @@ class NodeTrouble:
 
 @dataclass(frozen=True, slots=True)
 class PartitionTrouble:
-    """How many partitions are in one kind of trouble, and up to 100 of them as TOPIC-PARTITION."""
+    """The number of partitions in one kind of trouble; up to 100 of them, as TOPIC-PARTITION."""
 
     count: int = 0
     examples: tuple[str, ...] = ()
@@ -161,10 +168,10 @@ class PartitionTrouble:
 
 @dataclass(frozen=True, slots=True)
 class ClusterHealth:
-    """What is not well in the cluster, as its controller sees it.
+    """The troubles of the cluster, as its controller sees them.
 
-    offline: no leader. under_min_isr: acks="all" is refused. under_replicated: a replica is not in
-    the ISR.
+    Partitions: offline have no leader, under_min_isr refuse acks="all", under_replicated have a
+    replica that is not in the ISR.
     """
 
     controller: int
@@ -182,9 +189,9 @@ class ClusterHealth:
 
 @dataclass(frozen=True, slots=True)
 class NodeLevels:
-    """Which levels of a feature a node's program knows, both ends included.
+    """The levels of a feature that a node's program knows, both ends included.
 
-    `kind` is "voter" or "broker"; highest is 0 until this controller has heard from the node.
+    `kind` is "voter" or "broker". `highest` is 0 until this controller has heard from the node.
     """
 
     kind: str
@@ -204,9 +211,10 @@ class FeatureDescription:
 
 @dataclass(frozen=True, slots=True)
 class VoterChange:
-    """A voter of the metadata quorum that came or went; `already`: so it was, nothing was done.
+    """The answer of add_voter and remove_voter.
 
-    `directory_id` is 32 hex digits; empty where no disk was named and none was a voter's.
+    `already`: the quorum already had the wanted state, and nothing was done. `directory_id` is 32
+    hex digits; empty if the call named no disk and no disk of that id was a voter's.
     """
 
     voter_id: int
@@ -216,7 +224,10 @@ class VoterChange:
 
 @dataclass(frozen=True, slots=True)
 class LeadershipTransfer:
-    """Who leads the metadata quorum now; `already`: it did before, and nothing was done."""
+    """The present leader of the metadata quorum.
+
+    `already`: it led before the call, and nothing was done.
+    """
 
     leader: int
     already: bool
@@ -224,7 +235,7 @@ class LeadershipTransfer:
 
 @dataclass(frozen=True, slots=True)
 class ConfigDescription:
-    """A setting and where its value comes from: "topic", "cluster" or "default"."""
+    """A setting; `source` is where its value comes from: "topic", "cluster" or "default"."""
 
     name: str
     value: str

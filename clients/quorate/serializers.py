@@ -1,8 +1,8 @@
-"""From a user's values to bytes and back.
+"""Serializers: from a user's values to bytes and back.
 
 A serializer is any object with `serialize(topic, value) -> bytes` and
 `deserialize(topic, data) -> value`, or a plain callable `value -> bytes` (`bytes -> value`).
-None is never given to one: a null key or value stays null.
+A serializer never gets None: a null key or value stays null.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Decode = Callable[[str, bytes], Any]
 
 
 class String:
-    """Text.
+    """Serializer for text.
 
     >>> String().serialize("topic", "9.50")
     b'9.50'
@@ -30,12 +30,12 @@ class String:
         return value.encode(self.encoding)
 
     def deserialize(self, topic: str, data: bytes) -> str:
-        """Return the text; UnicodeDecodeError if the bytes are not of the encoding."""
+        """Return the text; UnicodeDecodeError if the bytes are not valid in the encoding."""
         return data.decode(self.encoding)
 
 
 class Json:
-    """Any JSON value, compact, as UTF-8.
+    """Serializer for any JSON value, as compact UTF-8.
 
     >>> Json().serialize("topic", {"a": [1, None]})
     b'{"a":[1,null]}'

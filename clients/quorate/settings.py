@@ -1,4 +1,4 @@
-"""Rules for the arguments of a call: each is declared once, in the signature.
+"""Rules for the arguments of a call. Each rule is declared once, in the signature.
 
     @checked
     def __init__(
@@ -7,11 +7,11 @@
         linger_ms: Annotated[float, Number(0, DAY_MS, doc="how long a record may wait")] = 5,
     ) -> None: ...
 
-`checked` checks every argument that has a rule when the call is made, and passes it on in its plain
-form (a whole float as an int). So a value that the wire cannot carry is refused by the call. Found
-later, by a background task, it would fail the whole client. None is allowed where the type says so.
-A wrong type is a TypeError, a wrong value a ValueError (or the rule's own error): both name the
-call, the argument, what was given and what is allowed.
+`checked` checks every argument that has a rule, and passes it to the call in its plain form (a
+whole float as an int). So the call itself refuses a value that the wire cannot carry: found later,
+by a background task, the value would fail the whole client. None is allowed if the type allows it.
+A wrong type is a TypeError, a wrong value a ValueError (or the rule's own error). Both name the
+call, the argument, the given value and the allowed values.
 
 On a hot path a rule is called by hand: ``PARTITION.check("send", "partition", value)``.
 """
@@ -44,14 +44,14 @@ GIVEN_CHARS_MAX = 120
 
 
 class Rule(Protocol):
-    """What one argument may be."""
+    """The allowed values of one argument."""
 
     def check(self, call: str, name: str, given: Any) -> Any:
-        """Return the value in its plain form; TypeError or ValueError if it may not be."""
+        """Return the value in its plain form; TypeError or ValueError if it is not allowed."""
 
 
 def refused(call: str, name: str, allowed: str, given: object) -> str:
-    """Return the sentence that refuses an argument; it is the same for all rules.
+    """Return the sentence that refuses an argument. All rules use this form.
 
     >>> refused("Producer", "acks", '"all", 1 or 0', 2)
     'Producer: acks must be "all", 1 or 0, not 2'
@@ -65,7 +65,7 @@ def refused(call: str, name: str, allowed: str, given: object) -> str:
 
 
 def _listed(call: str, name: str, said: str, given: Any) -> list[Any]:
-    """Return a list's elements. A string, bytes or a mapping is no list, though it has elements."""
+    """Return a list's elements. Strings, bytes and mappings are refused, though iterable."""
     if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
         raise TypeError(refused(call, name, said, given))
     return list(given)
@@ -89,7 +89,7 @@ class Whole:
     least: int
     most: int
     doc: str = ""
-    #: What to say instead of the range, where a number in it has a meaning of its own.
+    #: Text instead of the range in errors, if one number of the range has a special meaning.
     allowed: str = ""
     error: type[Exception] = ValueError
 
@@ -130,7 +130,7 @@ class Number:
 
 @dataclass(frozen=True, slots=True)
 class Flag:
-    """True or False; no other value that Python would count as true or false."""
+    """True or False, and no other value, even if Python takes it for true or false."""
 
     doc: str = ""
 
@@ -163,7 +163,7 @@ class Text:
     doc: str = ""
     chars_max: int = 1000
     may_be_empty: bool = False
-    #: A regular expression for the whole of it, and what it allows in words.
+    #: A regular expression for the whole string, and the same rule in words.
     pattern: str = ""
     allowed: str = ""
     error: type[Exception] = ValueError
@@ -181,7 +181,7 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """Several strings. A single string is refused: its letters would be taken for names."""
+    """Several strings. A single string is refused: its letters would count as names."""
 
     doc: str = ""
     what: str = "names"
@@ -195,7 +195,7 @@ class Names:
         return _each(str, _listed(call, name, said, given), call, name, said)
 
 
-#: Characters of URLs. A lookup of a name with one of them would fail only after the timeout.
+#: Characters of URLs, refused in a host: its lookup would fail only after the timeout.
 NOT_IN_A_HOST = frozenset("/@?# \t\r\n")
 
 
@@ -246,7 +246,7 @@ class Coder:
 
 @dataclass(frozen=True, slots=True)
 class Function:
-    """Something that can be called."""
+    """A callable object."""
 
     doc: str = ""
     takes: str = ""
@@ -342,7 +342,7 @@ class SeveralOf:
         return _each(self.kind, _listed(call, name, said, given), call, name, said)
 
 
-#: Arguments that several calls have.
+#: Rules for arguments that several calls have.
 PARTITION = Whole(0, INT32_MAX, "number of a partition", error=InvalidPartitionsError)
 OFFSET = Whole(0, INT64_MAX, "offset of a record")
 TIMESTAMP_MS = Whole(0, INT64_MAX, "milliseconds since 1970")
@@ -361,7 +361,7 @@ SECURITY = NotThereYet(
 
 
 def checked(call: Callable[P, T]) -> Callable[P, T]:
-    """Check what is given to `call` by the rules in its signature. See the module."""
+    """Return `call` with a check of its arguments by the rules in its signature."""
     if inspect.iscoroutinefunction(call):
 
         @functools.wraps(call)
@@ -380,7 +380,7 @@ def checked(call: Callable[P, T]) -> Callable[P, T]:
 
 
 def check_fields(value: Any) -> None:
-    """Check the fields of a frozen dataclass by the rules in its annotations, once it is made."""
+    """Check the fields of a new frozen dataclass by the rules in its annotations."""
     kind: Any = type(value)
     for name, (rule, is_optional) in _rules(kind).items():
         given = getattr(value, name)
@@ -430,7 +430,7 @@ def _signature(call: Callable[..., Any]) -> inspect.Signature:
 
 @functools.cache
 def _many(call: Callable[..., Any]) -> frozenset[str]:
-    """Arguments as in *topics: the rule is for each of them."""
+    """Return the names of arguments like *topics: their rule applies to each value."""
     return frozenset(
         name
         for name, one in _signature(call).parameters.items()
@@ -466,7 +466,7 @@ def _rules(call: Any) -> dict[str, tuple[Rule, bool]]:
 
 
 def whole_number(given: Any) -> int | None:
-    """Return a whole number as an int (numpy's too), None if it is none.
+    """Return `given` as an int (a numpy integer too); None if it is not a whole number.
 
     >>> whole_number(5.0), whole_number(5.5), whole_number(True), whole_number(float("inf"))
     (5, None, None, None)

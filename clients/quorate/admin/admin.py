@@ -61,9 +61,12 @@ DIRECTORY_ID = Text(
 
 
 class Admin(Client):
-    """Administer a cluster. Calls that change something are sent once: if the answer is lost,
-    they raise OutcomeUnknownError, and a repeat of create_topic with the same call is refused
-    with TopicExistsError if the first one was carried out.
+    """Administer a cluster.
+
+    Calls that delete, alter or unregister, and transfer_leadership without a voter, are sent once:
+    they raise OutcomeUnknownError if the answer is lost. The client repeats all other calls.
+    A second create_topic call of the program raises TopicExistsError if the first one was carried
+    out.
     """
 
     _what: ClassVar[str] = "admin"
@@ -93,7 +96,7 @@ class Admin(Client):
         """Close; safe to call twice, and while it starts. It may be started again."""
         self._owner.check()
         cluster, self._cluster = self._cluster, None
-        # It may be started again in another loop, so nothing of this life is kept.
+        # The admin may be started again in another loop, so it gets a new Owner and a new Lock.
         owner, self._owner = self._owner, Owner(self._what)
         self._starting = asyncio.Lock()
         if cluster is not None:
@@ -101,7 +104,7 @@ class Admin(Client):
         await owner.end_all()
 
     async def _end(self) -> None:
-        """Nothing of it works in the background."""
+        """Do nothing: an admin has no background work."""
 
     # -- topics ----------------------------------------------------------------------------------
 
@@ -114,11 +117,12 @@ class Admin(Client):
         configs: Annotated[Mapping[str, ConfigValue] | None, Configs()] = None,
         assignments: Annotated[Sequence[Sequence[int]], Assignments()] = (),
     ) -> TopicDescription:
-        """Create a topic and return it as it was placed.
+        """Create a topic and return it with the placement that the cluster chose.
 
         Raises TopicExistsError, InvalidTopicError, InvalidPartitionsError,
-        InvalidReplicationFactorError, InvalidConfigError; NotEnoughReplicasError (retriable) while
-        fewer brokers are alive than replicas are asked for.
+        InvalidReplicationFactorError, InvalidConfigError.
+        Raises NotEnoughReplicasError (retriable) while fewer brokers are alive than the call asks
+        replicas for.
         """
         topic = NewTopic(
             name=name,
@@ -136,10 +140,10 @@ class Admin(Client):
         *,
         validate_only: Annotated[bool, Flag("create nothing")] = False,
     ) -> list[TopicDescription]:
-        """Create topics, each by itself; the first error is raised after all were tried.
+        """Create topics, each independently; the first error is raised after all were tried.
 
-        Returns when every broker that answers knows them, so that any client that uses one finds
-        it. With validate_only nothing is created, and an empty list is returned.
+        Returns when every broker that answers knows the topics, so that any client finds them.
+        With validate_only the call creates nothing and returns an empty list.
         """
         cluster, deadline = self._running(), Deadline(self._timeout_ms)
         request = wire.CreateTopicsRequest(
@@ -147,7 +151,7 @@ class Admin(Client):
             validate_only=validate_only,
             timeout_ms=self._timeout_ms,
         )
-        # The topic ids are ours, so a repeat of this very request returns the first result.
+        # This client chooses the topic ids, so a repeat of this request returns the first result.
         response = await self._ask(methods.CREATE_TOPICS, request, deadline=deadline)
         if validate_only:
             return []
@@ -162,13 +166,13 @@ class Admin(Client):
 
     @checked
     async def delete_topics(self, topics: Annotated[Iterable[str], Names()]) -> None:
-        """Delete topics and all their records; UnknownTopicError if one is not there."""
+        """Delete topics and all their records; UnknownTopicError if one does not exist."""
         request = wire.DeleteTopicsRequest(topics=topics, timeout_ms=self._timeout_ms)
         await self._ask(methods.DELETE_TOPICS, request, safe_to_repeat=False)
 
     @checked
     async def list_topics(self, *, internal: Annotated[bool, Flag("too")] = False) -> list[str]:
-        """Return the names of all topics, sorted; internal ones only if asked for."""
+        """Return the names of all topics, sorted; internal topics only with `internal`."""
         response = await self._ask(methods.DESCRIBE_TOPICS, wire.DescribeTopicsRequest())
         return sorted(
             one.topic.name for one in response.topics if internal or not one.topic.internal
@@ -178,7 +182,7 @@ class Admin(Client):
     async def describe_topics(
         self, topics: Annotated[Iterable[str] | None, Names()] = None
     ) -> dict[str, TopicDescription]:
-        """Return topics by name, all of them by default; UnknownTopicError names a missing one."""
+        """Return topics by name, by default all; UnknownTopicError names a missing topic."""
         names = [] if topics is None else list(topics)
         if topics is not None and not names:
             return {}
@@ -210,12 +214,12 @@ class Admin(Client):
         self,
         topic: Annotated[str | None, TOPIC] = None,
         *,
-        set: Annotated[Mapping[str, ConfigValue] | None, Configs()] = None,  # users know the word
+        set: Annotated[Mapping[str, ConfigValue] | None, Configs()] = None,  # the usual word for it
         remove: Annotated[Iterable[str], Names()] = (),
     ) -> tuple[str, ...]:
-        """Change settings of a topic, or of the cluster's topic defaults if none is named.
+        """Change settings of a topic; without a topic, the cluster's topic defaults.
 
-        Returns a sentence for each that is kept and has no effect in this release.
+        Returns one sentence for each setting that is stored but has no effect in this release.
         """
         request = wire.AlterConfigsRequest(
             topic=topic or "", set=cast(Mapping[str, str], set or {}), remove=remove
@@ -226,36 +230,41 @@ class Admin(Client):
     # -- cluster and quorum ----------------------------------------------------------------------
 
     async def describe_cluster(self) -> ClusterDescription:
-        """Return the registered brokers, and the voter that is controller (-1: unknown)."""
+        """Return the registered brokers and the id of the controller (-1: unknown)."""
         response = await self._ask(methods.DESCRIBE_CLUSTER, wire.DescribeClusterRequest())
         return descriptions.cluster(response)
 
     async def describe_quorum(self) -> QuorumDescription:
-        """Return the metadata quorum as its leader sees it; QuorumUnavailableError without one."""
+        """Return the metadata quorum as its leader sees it.
+
+        Raises QuorumUnavailableError if there is no leader.
+        """
         response = await self._ask(methods.DESCRIBE_QUORUM, wire.DescribeQuorumRequest())
         return descriptions.quorum(response)
 
     async def describe_health(self) -> ClusterHealth:
-        """Return what is not well, as the controller sees it; QuorumUnavailableError without one.
+        """Return the troubles of the cluster, as the controller sees them.
 
-        Voters that are not heard or behind, brokers that are fenced or shutting down, partitions
-        without a leader, under min ISR or under-replicated.
+        Voters that are not heard or are behind; brokers that are fenced, shutting down or have a
+        failed directory; partitions without a leader, under min ISR or under-replicated.
+        Raises QuorumUnavailableError if there is no controller.
         """
         request = wire.DescribeHealthRequest(timeout_ms=self._timeout_ms)
         return descriptions.health(await self._ask(methods.DESCRIBE_HEALTH, request))
 
     @checked
     async def unregister_broker(self, broker_id: Annotated[int, NODE_ID]) -> None:
-        """Forget a broker that is gone for good; returns when that is committed.
+        """Forget a broker that is gone for good; returns when the change is committed.
 
-        UnknownBrokerError if it is not registered; InvalidRequestError while its process is heard,
-        or while partitions have replicas on it.
+        Raises UnknownBrokerError if the broker is not registered.
+        Raises InvalidRequestError while its process sends heartbeats, or while partitions have
+        replicas on it.
         """
         request = wire.UnregisterBrokerRequest(broker_id=broker_id)
         await self._ask(methods.UNREGISTER_BROKER, request, safe_to_repeat=False)
 
     async def describe_features(self) -> list[FeatureDescription]:
-        """Return the features with the level in force, and which levels each node knows."""
+        """Return each feature: the level in force, and the levels that each node knows."""
         response = await self._ask(methods.DESCRIBE_FEATURES, wire.DescribeFeaturesRequest())
         return descriptions.features(response)
 
@@ -263,10 +272,12 @@ class Admin(Client):
     async def update_feature(
         self, name: Annotated[str, Text()], level: Annotated[int, Whole(0, INT32_MAX)]
     ) -> int:
-        """Raise a feature of the whole cluster for good; return the level in force, safe to repeat.
+        """Raise a feature's level for the whole cluster, for good; return the level in force.
 
-        UnsupportedError names the registered brokers and voters that do not know the level;
-        InvalidRequestError for a lower one than is in force.
+        A repetition is safe.
+        Raises UnsupportedError, which names the registered brokers and voters that do not know the
+        level.
+        Raises InvalidRequestError if the level is lower than the one in force.
         """
         request = wire.UpdateFeatureRequest(name=name, level=level)
         return (await self._ask(methods.UPDATE_FEATURE, request)).level
@@ -275,12 +286,14 @@ class Admin(Client):
     async def transfer_leadership(
         self, voter_id: Annotated[int | None, NODE_ID] = None
     ) -> LeadershipTransfer:
-        """Give leadership of the quorum to that voter, or to the most caught-up one by default.
+        """Give leadership of the quorum to a voter, by default to the one with most of the log.
 
-        Returns when it leads. To a named voter it is safe to repeat: one that leads already goes
-        on, and the answer says so. InvalidRequestError for an id that is no voter's;
-        OverloadedError (retriable) if it did not catch up in time, and the old leader goes on;
-        QuorumUnavailableError without a leader.
+        Returns when that voter leads. With a named voter a repetition is safe: if that voter
+        already leads, it stays leader and the answer says so.
+        Raises InvalidRequestError if the id is not that of a voter.
+        Raises OverloadedError (retriable) if the voter did not catch up in time: the old leader
+        stays.
+        Raises QuorumUnavailableError if there is no leader.
         """
         request = wire.TransferLeadershipRequest(voter_id=voter_id)
         response = await self._ask(
@@ -295,12 +308,13 @@ class Admin(Client):
         directory_id: Annotated[str, DIRECTORY_ID],
         endpoint: Annotated[str, Text("host:port")],
     ) -> VoterChange:
-        """Make a node that has caught up as an observer a voter; returns when that is committed.
+        """Make an observer that has caught up a voter; returns when the change is committed.
 
-        `directory_id` is the 32 hex digits that `quorate storage format --new-voter` printed. Safe
-        to repeat; a voter that is there already moves to another endpoint. OverloadedError
-        (retriable) until the node has caught up, and while another change is under way;
-        InvalidRequestError if that id is a voter on another disk: remove it first.
+        `directory_id` is the 32 hex digits that `quorate storage format --new-voter` printed. A
+        repetition is safe; with another endpoint it moves an existing voter there.
+        Raises OverloadedError (retriable) until the node has caught up, and while another change
+        is under way.
+        Raises InvalidRequestError if that id is a voter with another disk: remove it first.
         """
         request = wire.AddVoterRequest(
             voter_id=voter_id,
@@ -316,11 +330,12 @@ class Admin(Client):
         voter_id: Annotated[int, NODE_ID],
         directory_id: Annotated[str | None, DIRECTORY_ID] = None,
     ) -> VoterChange:
-        """Take a voter out of the quorum, also the one that leads; returns when it is committed.
+        """Remove a voter, even the leader, from the quorum; returns when the change is committed.
 
-        With `directory_id` only that disk of it; safe to repeat. OverloadedError (retriable) while
-        another change is under way, or if a majority of those that would be left is not heard;
-        InvalidRequestError for the only voter.
+        With `directory_id` the voter is removed only if it has that disk. A repetition is safe.
+        Raises OverloadedError (retriable) while another change is under way, or while the leader
+        does not hear a majority of the remaining voters.
+        Raises InvalidRequestError for the only voter.
         """
         named = b"" if directory_id is None else bytes.fromhex(directory_id)
         request = wire.RemoveVoterRequest(voter_id=voter_id, directory_id=named)
@@ -338,7 +353,7 @@ class Admin(Client):
         safe_to_repeat: bool = True,
         deadline: Deadline | None = None,
     ) -> R:
-        """Return the answer, within request_timeout_ms in all; raise the error that it names."""
+        """Return the answer, within request_timeout_ms in total; raise the error that it names."""
         cluster = self._running()
         self._owner.check_alive()
         deadline = deadline or Deadline(self._timeout_ms)

@@ -1,4 +1,4 @@
-"""Calls of an admin: sent to any broker, and passed on by it to the controller where need be."""
+"""Calls of an admin. Any broker takes them, and forwards them to the controller if necessary."""
 
 from __future__ import annotations
 
@@ -25,23 +25,24 @@ from quorate.v1.common_pb2 import Error, ErrorCode
 if TYPE_CHECKING:
     from quorate.cluster.cluster import Cluster
 
-#: A broker that is silent must not use up the time of the others.
+#: Time for one broker to answer: a silent broker must not use up the time of the others.
 ONE_BROKER_TIMEOUT_MS = 5000
-#: Between tries while brokers find no controller. A broker waits for one itself before it says so.
+#: Pause between tries while brokers find no controller. Each broker itself waits before it says so.
 TRY_AGAIN_S = 0.25
-#: How long a new topic is waited for at brokers that lag behind, and how often they are asked.
+#: How long to wait until every broker knows a new topic, and the pause between two questions.
 KNOWN_BY_ALL_MS, KNOWN_AGAIN_S = 5000, 0.02
-#: A call that ended so may have been carried out.
+#: After one of these errors the call may have been carried out.
 UNKNOWN_OUTCOMES = StreamBrokenError | DeadlineExceededError
 
 
 async def ask(
     cluster: Cluster, method: Method[Q, R], request: Q, deadline: Deadline, *, safe_to_repeat: bool
 ) -> R:
-    """Ask one broker after another until one answers that has found a controller.
+    """Ask one broker after another, until a broker that has found a controller answers.
 
-    A call that is not safe to repeat is sent once. Raises the first error that the answer names,
-    OutcomeUnknownError if such a call was sent and no answer came.
+    A call that is not safe to repeat is sent once.
+    Raises the first error that the answer names.
+    Raises OutcomeUnknownError if a call that is not safe to repeat was sent and no answer came.
     """
     refused: R | None = None
     while True:
@@ -57,7 +58,7 @@ async def ask(
             if refused is not None and (
                 safe_to_repeat or isinstance(error, QuorumUnavailableError)
             ):
-                return _checked(refused)  # which says why
+                return _checked(refused)  # that answer says why
             if safe_to_repeat or not isinstance(error, UNKNOWN_OUTCOMES):
                 raise
             raise OutcomeUnknownError(
@@ -73,7 +74,7 @@ async def ask(
 async def wait_until_known(
     cluster: Cluster, topic_ids: Sequence[bytes], deadline: Deadline
 ) -> None:
-    """Wait until each broker knows these topics. One that does not answer is passed over."""
+    """Wait until each broker knows these topics. A broker that does not answer is skipped."""
     request = MetadataRequest(topic_ids=topic_ids)
     until = Deadline(min(deadline.left_ms, KNOWN_BY_ALL_MS))
 
@@ -94,7 +95,7 @@ async def wait_until_known(
 
 
 def _errors(response: Any) -> list[Error]:
-    """Return the errors of an answer: of the call, and of each topic that it is about."""
+    """Return the errors of an answer: that of the call, then that of each topic in it."""
     errors = [response.error] if hasattr(response, "error") else []
     return errors + [one.error for one in getattr(response, "topics", ()) if hasattr(one, "error")]
 
@@ -106,5 +107,5 @@ def _checked(response: R) -> R:
 
 
 def _found_no_controller(response: Any) -> bool:
-    """Whether the broker says that it could not reach a controller: then nothing was done."""
+    """Return whether the broker could not reach a controller. Nothing was done then."""
     return any(error.code == ErrorCode.ERROR_CODE_QUORUM_UNAVAILABLE for error in _errors(response))

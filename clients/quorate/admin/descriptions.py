@@ -1,4 +1,4 @@
-"""From what a broker answers to the values that users see (quorate.model)."""
+"""Turns the answers of brokers into the values that users see (quorate.model)."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def _quorum_replica(one: wire.QuorumReplica) -> QuorumReplicaDescription:
 
 
 def health(response: wire.DescribeHealthResponse) -> ClusterHealth:
-    """Return what is not well, as the controller sees it."""
+    """Return the troubles of the cluster, as the controller sees them."""
     return ClusterHealth(
         response.controller,
         tuple(

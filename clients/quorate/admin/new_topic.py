@@ -1,4 +1,4 @@
-"""A topic to create, and what its configurations may be given as."""
+"""A topic to create, and the rules for its arguments."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ConfigValue = str | int | float | bool
 
 @dataclass(frozen=True, slots=True)
 class Configs:
-    """Configurations by name; numbers and truth values are written as the cluster reads them.
+    """Rule: configurations by name. Numbers and booleans become the text that the cluster reads.
 
     >>> Configs().check("create_topic", "configs", {"retention.ms": 1000, "flush.on.ack": True})
     {'retention.ms': '1000', 'flush.on.ack': 'true'}
@@ -51,7 +51,7 @@ class Configs:
 
 @dataclass(frozen=True, slots=True)
 class Assignments:
-    """Lists of broker ids, one list a partition."""
+    """Rule: lists of broker ids, one list for each partition."""
 
     doc: str = ""
 
@@ -70,9 +70,9 @@ class Assignments:
         ]
 
 
-#: The controller says what else may not be in it.
+#: A new topic's name. The controller checks the characters.
 NEW_NAME = Text("a topic's name", chars_max=249, error=InvalidTopicError)
-#: What the wire can say; the controller knows the real bounds.
+#: Any number that fits the wire: only the controller knows the real bounds.
 PARTITIONS = Whole(
     -INT32_MAX,
     INT32_MAX,
@@ -89,13 +89,14 @@ REPLICATION_FACTOR = Whole(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewTopic:
-    """A topic to create; -1 means the cluster's default."""
+    """A topic to create. A number of -1 means the cluster's default."""
 
     name: Annotated[str, NEW_NAME]
     num_partitions: Annotated[int, PARTITIONS] = -1
     replication_factor: Annotated[int, REPLICATION_FACTOR] = -1
     configs: Annotated[Mapping[str, ConfigValue], Configs()] = field(default_factory=dict)
-    #: Explicit placement instead: the broker ids of each partition, the preferred leader first.
+    #: Explicit placement, instead of the two numbers: the broker ids of each partition, the
+    #: preferred leader first.
     assignments: Annotated[Sequence[Sequence[int]], Assignments()] = ()
 
     def __post_init__(self) -> None:

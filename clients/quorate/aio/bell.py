@@ -1,4 +1,4 @@
-"""A bell: one side says that there is news, the other side waits for it."""
+"""A bell: one side rings when there is news, the other side waits for the ring."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import asyncio
 
 
 class Bell:
-    """Wakes the tasks that wait for news. The news itself is kept elsewhere.
+    """Wakes the tasks that wait for news. The bell does not hold the news.
 
     There are two ways to wait, and neither misses a ring:
 
-    * Many waiters: look for the news, and if it is not there, await `next_ring()` without giving
-      up the turn of the loop between the two.
+    * Many waiters: look for the news; if there is none, await `next_ring()`. No other `await` may
+      stand between the two.
     * One waiter with work between its waits: call `reset()`, look for the news, do the work, then
       `await wait(timeout_ms)`. A ring during the work is remembered until the next `reset()`.
       Several rings wake the waiter once.
@@ -29,7 +29,7 @@ class Bell:
                 future.set_result(None)
 
     def reset(self) -> None:
-        """Forget the rings so far. Call it before looking for the news, never after."""
+        """Forget the rings so far. Call it before you look for the news, never after."""
         self._has_rung = False
 
     def next_ring(self) -> asyncio.Future[None]:

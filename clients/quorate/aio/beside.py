@@ -1,4 +1,4 @@
-"""Work beside a block: the reader of a stream while its answers are written, for example."""
+"""Runs work in the background of a block, for example a stream's reader while answers are sent."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any
 
 @asynccontextmanager
 async def beside(work: Coroutine[Any, Any, None], name: str) -> AsyncGenerator[None, None]:
-    """Run `work` in the background for as long as the block, and cancel it at the block's end.
+    """Run `work` in the background while the block runs, and cancel it at the block's end.
 
-    What `work` raised is raised at the end of the block, unless the block raises.
+    An exception of `work` is raised at the end of the block, unless the block itself raises.
     """
     task = asyncio.create_task(work, name=name)
     try:

@@ -1,7 +1,7 @@
-"""The running event loop's clock: the only clock of everything that waits.
+"""The running event loop's clock: the only clock for waits and deadlines.
 
-Tests and simulations run on a loop with a clock of their own. So nothing here or above reads
-`time.monotonic()`, and moments of two loops are never compared. The time of day, which records
+Tests and simulations run on a loop that has its own clock. So this module and its users do not
+read `time.monotonic()`, and times of two loops are never compared. The time of day, which records
 carry, is another clock: `Environment.wall_clock_ms` in the servers.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 
-#: Most that a field of type uint32 holds; timeouts travel in such fields.
+#: Largest value of a uint32 field. Requests carry timeouts in such fields.
 UINT32_MAX = 0xFFFF_FFFF
 
 
@@ -19,7 +19,7 @@ def loop_ms() -> int:
 
 
 class Deadline:
-    """The moment by which an operation ends, however many steps it takes."""
+    """The moment at which an operation must end, however many steps it has."""
 
     __slots__ = ("_at", "_loop", "timeout_ms")
 

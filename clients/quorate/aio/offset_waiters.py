@@ -1,4 +1,4 @@
-"""A queue of waiters for offsets to be reached. The queue itself never waits."""
+"""A queue of waiters, each for an offset. The queue itself never waits."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ NEVER_MS = 1 << 62
 
 
 class OffsetWaiters(Generic[T]):
-    """Waiters for end offsets, each with a deadline or without. At most `waiters_max` of them.
+    """Waiters for end offsets, at most `waiters_max`. A waiter may have a deadline.
 
-    `what` names them in the error: "100 calls wait for the image already".
+    `what` names the waiters in the error: "100 calls wait for the image already".
 
     >>> waiters = OffsetWaiters[str](10, "batches wait")
     >>> _ = waiters.add(5, "a", deadline_ms=1000), waiters.add(3, "b", deadline_ms=1000)
@@ -26,12 +26,13 @@ class OffsetWaiters(Generic[T]):
 
     def __init__(self, waiters_max: int, what: str) -> None:
         self.waiters_max = waiters_max
-        #: When to call expired() next; None if no waiter has a deadline. May be early, never late.
+        #: Time of the next call of expired(); None if no waiter has a deadline. May be too early,
+        #: never too late.
         self.next_deadline_ms: int | None = None
         self._what = what
-        #: End offset, ticket (the order of arrival), deadline, waiter.
+        #: Entries of end offset, ticket (the order of arrival), deadline and waiter.
         self._heap: list[tuple[int, int, int, T]] = []
-        #: Tickets of those that wait. The heap also holds waiters that were removed.
+        #: Tickets of the present waiters. The heap also holds waiters that were removed.
         self._living: dict[int, None] = {}
         self._tickets = 0
 
@@ -39,12 +40,12 @@ class OffsetWaiters(Generic[T]):
         return len(self._living)
 
     def check_room(self) -> None:
-        """Raise OverloadedError if no more may wait."""
+        """Raise OverloadedError if there are `waiters_max` waiters."""
         if len(self) >= self.waiters_max:
             raise OverloadedError(f"{len(self)} {self._what} already")
 
     def add(self, end_offset: int, waiter: T, *, deadline_ms: int | None = None) -> int:
-        """Let `waiter` wait for `end_offset`; return the ticket to remove it with."""
+        """Let `waiter` wait for `end_offset`; return the ticket for `remove`."""
         self._tickets += 1
         self._living[self._tickets] = None
         deadline = NEVER_MS if deadline_ms is None else deadline_ms
@@ -54,14 +55,14 @@ class OffsetWaiters(Generic[T]):
         return self._tickets
 
     def remove(self, ticket: int) -> None:
-        """Take out one waiter, if it waits still: its caller has gone."""
+        """Take out one waiter, if it still waits: its caller has given up."""
         self._living.pop(ticket, None)
-        # The offset may stand still for as long as callers come and go: do not let them pile up.
+        # While the offset stands still, callers come and give up: their entries must not pile up.
         if len(self._heap) > 2 * len(self._living):
             self._keep([entry for entry in self._heap if entry[1] in self._living])
 
     def reached(self, offset: int) -> list[T]:
-        """Take out, in order of their offsets, those whose end offset is reached."""
+        """Take out, in order of their offsets, the waiters whose end offset is reached."""
         done: list[T] = []
         while self._heap and self._heap[0][0] <= offset:
             _, ticket, _, waiter = heapq.heappop(self._heap)
@@ -71,7 +72,7 @@ class OffsetWaiters(Generic[T]):
         return done
 
     def expired(self, now_ms: int) -> list[T]:
-        """Take out, in order of their offsets, those whose deadline has come."""
+        """Take out, in order of their offsets, the waiters whose deadline has come."""
         late = [entry for entry in self._in_order() if entry[2] <= now_ms]
         for _, ticket, _, _ in late:
             del self._living[ticket]
@@ -81,7 +82,7 @@ class OffsetWaiters(Generic[T]):
         return [entry[3] for entry in late]
 
     def take_all(self) -> list[T]:
-        """Take out every waiter, in order of their offsets."""
+        """Take out all waiters, in order of their offsets."""
         waiters = [entry[3] for entry in self._in_order()]
         self._living.clear()
         self._keep([])

@@ -1,14 +1,14 @@
 """The life of one client: its event loop, its background tasks, its failure.
 
-A Producer, a Consumer, an Admin has one Owner, and shares it with its Cluster. The rules:
+Each Producer, Consumer and Admin has one Owner, and shares it with its Cluster. The rules:
 
-* A client belongs to the event loop in which it was started, and so to its thread and its process.
-  A call from elsewhere raises WrongLoopError at once: an asyncio future that is awaited in another
-  loop never wakes its waiter.
-* Every background task is begun by `spawn`. A task that raises fails the whole client with that
-  cause. So does a cancellation that the client did not ask for, as at the end of asyncio.run().
-* Every wait inside the client goes through `wait`, or is woken by `on_failure`. So it ends with the
-  answer, with the failure of the client, or at its deadline.
+* A client belongs to the event loop in which it was started, and so to that thread and process.
+  A call from anywhere else raises WrongLoopError at once: an asyncio future that is awaited in
+  another loop never wakes its waiter.
+* `spawn` starts every background task. If a task raises, the whole client fails with that cause.
+  The client also fails if something else cancels a task, as the end of asyncio.run() does.
+* Every wait inside the client goes through `wait`, or `on_failure` wakes it. So a wait ends with
+  the answer, with the failure of the client, or at its deadline.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from quorate.errors import ClosedError, QuorateError, UnknownServerError, WrongL
 
 T = TypeVar("T")
 
-#: A cancelled task that has not ended after so long is not waited for any longer.
+#: Longest wait for the end of cancelled tasks.
 END_TIMEOUT_S = 5.0
 
-#: Grows in a forked child: what was bound before belongs to the parent.
+#: Grows in each forked child. An Owner of an older number belongs to the parent process.
 _forks = 0
 
 
@@ -39,14 +39,14 @@ os.register_at_fork(after_in_child=_forked)
 
 
 class Owner:
-    """See the module.
+    """The life of one client; the rules stand at the top of the module.
 
     `what` names the client in errors, as in "this producer".
     """
 
     def __init__(self, what: str) -> None:
         self.what = what
-        #: Why nothing works any more; None while all is well. Set once.
+        #: The error that ended the client; None while the client works. Set once.
         self.failure: QuorateError | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._born_after = _forks
@@ -57,7 +57,7 @@ class Owner:
     # -- the event loop --------------------------------------------------------------------------
 
     def bind(self) -> None:
-        """Belong to the running event loop from now on; WrongLoopError if it is another's."""
+        """Bind the client to the running event loop; WrongLoopError if it has another one."""
         if self._loop is None:
             self._loop = asyncio.get_running_loop()
             self._born_after = _forks
@@ -66,7 +66,7 @@ class Owner:
     def check(self) -> None:
         """Raise WrongLoopError unless this is the loop, thread and process of the client.
 
-        A client that was not started yet may be prepared anywhere.
+        A client that is not started yet may be configured anywhere.
         """
         if self._loop is None:
             return
@@ -105,7 +105,7 @@ class Owner:
     # -- background tasks ------------------------------------------------------------------------
 
     def spawn(self, work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
-        """Run `work` in the background; the client fails with it, or if others cancel it."""
+        """Run `work` in the background. The client fails if it raises, or if others cancel it."""
         return self._tasks.spawn(work, f"quorate-{name}")
 
     def cancel(self, task: asyncio.Task[Any]) -> None:
@@ -115,12 +115,13 @@ class Owner:
     async def end(self, *tasks: asyncio.Task[Any] | None) -> None:
         """End these tasks; return when they have ended, at the latest after END_TIMEOUT_S.
 
-        A task that waits for its own end is passed over. None stands for a task not begun yet.
+        The calling task is skipped: it would wait for its own end. None stands for a task that was
+        not started yet.
         """
         await self._tasks.end(*tasks, timeout_s=END_TIMEOUT_S)
 
     async def end_all(self) -> None:
-        """End every task that is left, and fail all that still waits: the client is stopped."""
+        """End all tasks, and fail the remaining waits with ClosedError: the client is stopped."""
         await self._tasks.end_all(timeout_s=END_TIMEOUT_S)
         self._tell_waiters(ClosedError(f"this {self.what} was stopped"))
 
@@ -147,13 +148,13 @@ class Owner:
     # -- failure ---------------------------------------------------------------------------------
 
     def on_failure(self, callback: Callable[[QuorateError], None]) -> None:
-        """Call back when the client has failed for good; at once if it has already."""
+        """Call `callback` when the client fails; at once if it has failed already."""
         self._failed.append(callback)
         if self.failure is not None:
             callback(self.failure)
 
     def fail(self, error: QuorateError) -> None:
-        """The client does not work from now on: end every wait. Only the first failure counts."""
+        """Mark the client as failed, and end every wait. Only the first failure counts."""
         if self.failure is not None:
             return
         self.failure = error
@@ -162,7 +163,7 @@ class Owner:
             callback(error)
 
     def check_alive(self) -> None:
-        """Raise the failure, if there is one; and WrongLoopError as `check` does."""
+        """Raise the failure, if there is one. Raise WrongLoopError as `check` does."""
         self.check()
         if self.failure is not None:
             raise self.failure.with_traceback(None)
@@ -176,10 +177,10 @@ class Owner:
         timeout_s: float | None,
         late: Callable[[], QuorateError],
     ) -> T:
-        """Return what a future brings, no later than `timeout_s`, then raise what `late` makes.
+        """Return the result of a future. After `timeout_s`, raise the error that `late` returns.
 
-        Ends with the client's failure too. None: as long as the caller likes, for reads only.
-        The future is the caller's own: it is cancelled with the wait.
+        Raises the client's failure, too. A timeout of None waits without limit: only a user's read
+        may do that. The future belongs to the caller alone: it is cancelled with the wait.
         """
         if self.failure is not None:
             future.cancel()

@@ -1,4 +1,4 @@
-"""An offset that grows, and the coroutines that wait until it has grown far enough."""
+"""An offset that grows, and the coroutines that wait until it reaches their offset."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from quorate.errors import QuorateError
 
 
 class ReachedOffset:
-    """How far something has come (applied, committed, carried out), and the waits for more.
+    """An offset of progress (applied, committed, carried out), and the waits for a higher one.
 
-    `waiters_max` and `what` are those of OffsetWaiters: OverloadedError above that many waits.
+    `waiters_max` and `what` are those of OffsetWaiters: more waits raise OverloadedError.
     """
 
     def __init__(self, waiters_max: int, what: str, offset: int = 0) -> None:
-        #: All below this is reached. Grows by `advance` only.
+        #: Everything below this offset is reached. Only `advance` moves it.
         self.offset = offset
         self._waiters: OffsetWaiters[_Waiter] = OffsetWaiters(waiters_max, what)
 
     def check_room(self) -> None:
-        """Raise OverloadedError if no more may wait."""
+        """Raise OverloadedError if `waiters_max` is reached."""
         self._waiters.check_room()
 
     def advance(self, offset: int) -> None:
-        """All below `offset` is reached: wake those that waited for it."""
+        """Move to `offset`, and wake the coroutines that waited for it or for less."""
         self.offset = offset
         for future, _ in self._waiters.reached(offset):
             if not future.done():
@@ -39,10 +39,10 @@ class ReachedOffset:
         late: Callable[[], QuorateError] | None = None,
         if_ended: QuorateError | None = None,
     ) -> None:
-        """Return when all below `offset` is reached.
+        """Return when everything below `offset` is reached.
 
-        Raises what `late` makes after the timeout; `if_ended`, or what `end` was given, if the
-        offset stops growing before that.
+        After the timeout, raises the error that `late` returns.
+        If `end` is called first, raises `if_ended`, or without it the error given to `end`.
         """
         if self.offset >= offset:
             return
@@ -62,7 +62,7 @@ class ReachedOffset:
             self._waiters.remove(ticket)
 
     def end(self, error: QuorateError) -> None:
-        """The offset stops growing: fail every wait, with its own `if_ended` or else `error`."""
+        """Fail every wait, with its own `if_ended` or else `error`: the offset grows no more."""
         for future, if_ended in self._waiters.take_all():
             if not future.done():
                 future.set_exception(if_ended or error)

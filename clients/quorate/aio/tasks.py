@@ -1,4 +1,4 @@
-"""Background tasks that have an owner, so that the end of each is seen."""
+"""Background tasks that have an owner, so that no failure of a task is overlooked."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ class Tasks:
     """The background tasks of one object. A failure of one of them is never lost.
 
     `on_failure(name, error)` is called in the loop when a task has raised. `on_cancelled(name)` is
-    called when a task was cancelled by something else than this object, as at the end of
-    asyncio.run(); without it, such an end is passed over, as a server's process is ending then.
+    called when something other than this object has cancelled a task, as the end of asyncio.run()
+    does. Servers leave `on_cancelled` out: their process is ending then.
 
-    The event loop keeps only weak references to tasks, and drops what a task raised if it has no
-    owner: so every task that nothing awaits belongs to one of these.
+    The event loop keeps only weak references to tasks, and drops the exception of a task that has
+    no owner. So every task that no code awaits belongs to a Tasks object.
     """
 
     def __init__(
@@ -29,7 +29,7 @@ class Tasks:
     ) -> None:
         self._on_failure = on_failure
         self._on_cancelled = on_cancelled
-        #: The living ones -> whether this object asked it to end. In the order of their start.
+        #: Running tasks, in the order of their start -> whether this object asked the task to end.
         self._living: dict[Task, bool] = {}
 
     def __len__(self) -> int:
@@ -39,11 +39,11 @@ class Tasks:
         return iter(list(self._living))
 
     def named(self, name: str) -> list[Task]:
-        """Return the living tasks of that name."""
+        """Return the running tasks of that name."""
         return [task for task in self._living if task.get_name() == name]
 
     def spawn(self, work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
-        """Run `work` in the background, under this name in reports."""
+        """Run `work` in the background. `name` is what the callbacks get."""
         task = asyncio.get_running_loop().create_task(work, name=name)
         self._living[task] = False
         task.add_done_callback(self._ended)
@@ -59,8 +59,8 @@ class Tasks:
     async def end(self, *tasks: Task | None, timeout_s: float | None = None) -> None:
         """End these tasks; return when they have ended, at the latest after the timeout.
 
-        None stands for a task that was not begun yet. The task that calls this is passed over: it
-        would wait for its own end.
+        None stands for a task that was not started yet. The calling task is skipped: it would wait
+        for its own end.
         """
         here = asyncio.current_task()
         others = [task for task in tasks if task is not None and task is not here]
@@ -69,11 +69,11 @@ class Tasks:
             await asyncio.wait(others, timeout=timeout_s)
 
     async def end_all(self, *, timeout_s: float | None = None) -> None:
-        """End every living task, as `end` does. Safe to call twice."""
+        """End every running task, as `end` does. Safe to call twice."""
         await self.end(*self._living, timeout_s=timeout_s)
 
     async def ended(self) -> None:
-        """Return when no other task lives, without asking any to end."""
+        """Return when no other task runs; asks none of them to end."""
         here = asyncio.current_task()
         while others := [task for task in self._living if task is not here]:
             await asyncio.wait(others)

@@ -1,4 +1,4 @@
-"""Sharing the turns of an event loop among tasks that become ready all at once."""
+"""Spreads tasks that become ready at the same time over several turns of an event loop."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections import deque
 
 
 class Turns:
-    """Lets so many units of work run in one turn of the event loop; the rest waits its turn.
+    """Lets `units_a_turn` units of work run in one turn of the event loop; the rest waits.
 
     An event loop runs every task that is ready before it looks at its sockets and timers again. One
     request for a thousand partitions makes a thousand tasks ready: each is short, their sum is not,
@@ -23,9 +23,9 @@ class Turns:
         self._waiting: deque[tuple[asyncio.Future[None], int]] = deque()
 
     async def take(self, units: int = 1) -> None:
-        """Return when `units` more may be done in this turn.
+        """Return when this turn has room for `units` more.
 
-        Work that is larger than a turn's share has a turn of its own. A cancelled wait takes
+        Work that is larger than `units_a_turn` gets a turn of its own. A cancelled wait takes
         nothing.
         """
         loop = asyncio.get_running_loop()

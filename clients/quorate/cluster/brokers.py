@@ -1,4 +1,4 @@
-"""The brokers that a client asks, one after another until one answers; its connections."""
+"""The brokers of a client: it asks one after another until one answers. Also its connections."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from quorate.settings import SERVERS
 
 
 def default_network() -> Network:
-    """Return the network of the context, by default a new gRPC one."""
+    """Return the network of the context; without one, a new gRPC network."""
     network = current_network.get()
     if network is not None:
         return network
@@ -46,26 +46,26 @@ class Brokers:
     def __init__(
         self, bootstrap_servers: str | Sequence[str], *, client_id: str, owner: Owner | None = None
     ) -> None:
-        #: The life of the client that works with these brokers, and owner of the tasks here.
+        #: The life of the client that uses these brokers. It owns the tasks that start here.
         self.owner = owner or Owner("client")
         self.bootstrap = SERVERS.check("Cluster", "bootstrap_servers", bootstrap_servers)
         self.client_id = client_id
         self.network = default_network()
         self.owns_network = current_network.get() is None
         self.chance = current_chance.get() or random.Random()
-        #: Empty until the first answer; then the client works with no other cluster.
+        #: Empty until the first answer. From then on the client refuses every other cluster.
         self.cluster_id = ""
-        #: Where each broker listens.
+        #: Broker ids -> endpoints.
         self.brokers: dict[int, str] = {}
         self._connections: dict[tuple[str, Purpose], Connection] = {}
         self._last_answer = ""
         self._avoided: dict[str, None] = {}
-        #: The error of the last call to each broker that has not answered since.
+        #: Endpoint -> error of the last call, for each broker that has not answered since.
         self._said: dict[str, NetworkError] = {}
         self._closed = False
 
     def connection(self, endpoint: str, purpose: Purpose = "data") -> Connection:
-        """Return the one connection to an endpoint for a purpose."""
+        """Return the connection to an endpoint for a purpose; there is one for each pair."""
         self._check_open()
         found = self._connections.get((endpoint, purpose))
         if found is None:
@@ -76,7 +76,7 @@ class Brokers:
         return found
 
     def avoid(self, endpoint: str) -> None:
-        """Ask this broker last from now on: it is silent, or does not answer."""
+        """Ask this broker last until it answers again: it was silent."""
         self._avoided[endpoint] = None
 
     async def ask_any(
@@ -88,11 +88,12 @@ class Brokers:
         one_broker_ms: int | None = None,
         safe_to_repeat: bool = True,
     ) -> R:
-        """Call one known broker after another until one answers, for `timeout_ms` in all.
+        """Call one known broker after another until one answers, for `timeout_ms` in total.
 
-        One that is silent for `one_broker_ms` does not use up the time of the others. A call that
-        may not be repeated goes on to the next broker only while it was surely not carried out
-        (no process listened there). If none answers, the error says what came of each.
+        After `one_broker_ms` without an answer the next broker is asked: one silent broker must not
+        use up the whole time. A call that may not be repeated goes to the next broker only if it
+        was surely not carried out (no process listened there). If no broker answers, the error
+        names the failure of each.
         """
         deadline = Deadline(timeout_ms)
         last: NetworkError | None = None
@@ -135,11 +136,11 @@ class Brokers:
         )
 
     def _found_another_cluster(self, where: str, found: str) -> NoReturn:
-        """No broker of our cluster answers, and another cluster listens in its place: give up.
+        """Fail the client: no broker of its cluster answers, and another cluster does.
 
-        Producer ids, positions, epochs and topic ids of our cluster mean something else there. A
-        producer id that both clusters gave out makes a broker take new records for copies of
-        others, and acknowledge what it never wrote.
+        Producer ids, positions, epochs and topic ids mean something else in the other cluster. If
+        both clusters have given out the same producer id, a broker takes new records for
+        duplicates, and acknowledges records that it never wrote.
         """
         error = WrongClusterError(
             f"this {self.owner.what} works with cluster {self.cluster_id}, and another cluster "
@@ -150,7 +151,11 @@ class Brokers:
         raise error
 
     def _candidates(self) -> list[str]:
-        """Return known endpoints: the last that answered, the others by chance, the bootstrap."""
+        """Return the endpoints in the order to ask.
+
+        The broker that answered last, then the others in random order, then the bootstrap servers;
+        avoided brokers stand at the end.
+        """
         known = list(dict.fromkeys(self.brokers.values()))
         self.chance.shuffle(known)
         first = [self._last_answer] if self._last_answer else []
@@ -164,9 +169,9 @@ class Brokers:
         self.owner.check_alive()
 
     async def close_connections(self) -> None:
-        """Break what is open."""
+        """Close all connections; open calls on them break."""
         connections, self._connections = list(self._connections.values()), {}
         if self.owns_network:
-            await self.network.close()  # and all connections with it
+            await self.network.close()  # closes all its connections
         else:
             await asyncio.gather(*(one.close() for one in connections))

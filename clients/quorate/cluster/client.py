@@ -1,4 +1,4 @@
-"""The life of a client, which is the same for a producer, a consumer and an admin."""
+"""The life of a client: what a producer, a consumer and an admin have in common."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from quorate.errors import ClosedError
 class Client(ABC):
     """Started once and stopped once, in one event loop; `async with` does both.
 
-    Several tasks may start and stop it at the same time: the first start connects, and every stop
-    returns when the first one is done.
+    Several tasks may start and stop a client at the same time: the first start connects, and every
+    stop returns when the first stop is done.
     """
 
-    #: What this client is, in errors: "producer".
+    #: The name of this kind of client in errors, as "producer".
     _what: ClassVar[str]
 
     def __init__(self, bootstrap_servers: str | Sequence[str], client_id: str) -> None:
@@ -29,7 +29,7 @@ class Client(ABC):
         self._owner = Owner(self._what)
         self._cluster: Cluster | None = None
         self._starting = asyncio.Lock()
-        #: Set when the stop is done; None before the stop begins.
+        #: None before the stop begins; the event is set when the stop is done.
         self._stopped: asyncio.Event | None = None
 
     @abstractmethod
@@ -52,18 +52,18 @@ class Client(ABC):
     ) -> None:
         await self.stop()
 
-    # -- what the subclass does in between -------------------------------------------------------
+    # -- what the subclass does ------------------------------------------------------------------
 
     @abstractmethod
     async def _begin(self, cluster: Cluster, owner: Owner) -> None:
-        """Connect, set `_cluster`, begin to work.
+        """Connect, set `_cluster`, start the work.
 
-        A stop may come while it waits: `_check_not_stopped` raises then.
+        A stop may come during an await in here: call `_check_not_stopped` after it.
         """
 
     @abstractmethod
     async def _end(self) -> None:
-        """End the work, while the cluster can still be reached."""
+        """End the work. The cluster's connections are still open."""
 
     # -- starting and stopping -------------------------------------------------------------------
 

@@ -1,6 +1,6 @@
-"""A client's view of the cluster: brokers, topics, leaders, and when to look again.
+"""A client's view of the cluster: brokers, topics, leaders, and when to ask for metadata again.
 
-Producer, consumer and admin each own one.
+A look asks the brokers for metadata once. Producer, consumer and admin each own one Cluster.
 """
 
 from __future__ import annotations
@@ -36,13 +36,14 @@ from quorate.v1.common_pb2 import LeaderHint
 log = logging.getLogger(__name__)
 
 METADATA_TIMEOUT_MS = 1000  # one broker's time to answer before the next is asked
-REFRESH_TIMEOUT_MS = 30_000  # of one look, over all brokers
+REFRESH_TIMEOUT_MS = 30_000  # for one look, over all brokers
 METADATA_AGE_MAX_S = 30.0
-#: Between rounds over all bootstrap servers, at the start.
+#: Pause between rounds over all bootstrap servers, at the start.
 TRY_AGAIN_S = 0.2
-UNKNOWN_TOPIC_WAIT_S = 3.0  # a topic made just now may not be known everywhere
+UNKNOWN_TOPIC_WAIT_S = 3.0  # not every broker knows a new topic at once
 NOBODY_ANSWERS_WAIT_S = 30.0
-#: Between looks that bring no news; the first one after news, or after a quiet time, is at once.
+#: Pauses before the 1st, 2nd ... look in a row without news. News, or QUIET_S without a look,
+#: starts the row again.
 LOOK_INTERVALS_S = (0.0, 0.02, 0.05, 0.1, 0.2, 0.5)
 QUIET_S = 2.0
 
@@ -53,7 +54,7 @@ def system_wall_clock_ms() -> int:
 
 
 class _Known(NamedTuple):
-    """What was asked for, and the image that told it: offset and epoch."""
+    """What the client asked for, and the offset and epoch of the image behind the answer."""
 
     asked_for: tuple[tuple[str, ...], bool]
     offset: int
@@ -82,12 +83,13 @@ class Cluster(Brokers, TopicViews):
         self._looked_at = -QUIET_S
         self._looks_without_news = 0
         self._last_error: QuorateError | None = None
-        #: The number of the last metadata request that was sent, and of the last one answered.
+        #: The numbers of the last metadata request that was sent, and of the last one answered.
         self.asked = 0
         self.answered = 0
-        #: The last one answered before that.
+        #: The value of `answered` before its last change.
         self.answered_before = 0
-        #: The last complete answer: the next request asks only for what has changed since.
+        #: The last complete answer. The next request names it; a broker then answers `unchanged` if
+        #: nothing differs.
         self._known: _Known | None = None
 
     async def start(self, *, timeout_ms: int = 30000) -> None:
@@ -116,13 +118,13 @@ class Cluster(Brokers, TopicViews):
         await self.close_connections()
 
     def on_change(self, callback: Callable[[], None]) -> None:
-        """Call back after each answer that changed a leader, a topic or a broker."""
+        """Call `callback` after each answer that may change a leader, a topic or a broker."""
         self._changed.append(callback)
 
     # -- topics and leaders ------------------------------------------------------------------
 
     async def topic(self, name: str) -> TopicView:
-        """Return a topic, asking for a while if it is unknown; then raise UnknownTopicError."""
+        """Return a topic. If it is unknown, ask for a while, then raise UnknownTopicError."""
         found = self.topics.get(name)
         if found is not None:
             return found
@@ -164,17 +166,17 @@ class Cluster(Brokers, TopicViews):
                 )
 
     def release(self, name: str) -> None:
-        """Forget a topic that is not in use any more; it is looked up again when it is."""
+        """Forget a topic that is not in use any more. Its next use looks it up again."""
         self._known = None
         self.unwant(name)
 
     def keep(self, names: Collection[str]) -> None:
-        """Release all topics but these."""
+        """Release all topics except these."""
         for name in [name for name in self._wanted if name not in names]:
             self.release(name)
 
     def learn(self, name: str, partition: int, hint: LeaderHint) -> bool:
-        """Take a leader from an error answer; True if it is newer than what we knew."""
+        """Take a leader from an error answer; return whether it is newer than the known one."""
         if not self.take_hint(name, partition, hint, self.brokers):
             return False
         self._looks_without_news = 0
@@ -186,7 +188,7 @@ class Cluster(Brokers, TopicViews):
     def request_refresh(self) -> None:
         """Look again soon, in the background.
 
-        At most one look is under way or planned, and looks that bring no news get rarer.
+        At most one look is under way or planned. Looks that bring no news get rarer.
         """
         if self._closed or self.owner.failure is not None:
             return
@@ -195,7 +197,7 @@ class Cluster(Brokers, TopicViews):
         self._refresh = self.owner.spawn(self._refresh_soon(), "refresh")
 
     async def refresh(self, *, timeout_ms: int = REFRESH_TIMEOUT_MS) -> None:
-        """Ask brokers in turn until one answers; raise what each said if none does."""
+        """Ask brokers in turn until one answers; if none does, raise the failure of each."""
         self._check_open()
         self.asked = number = self.asked + 1
         asked_for = (tuple(self._wanted), self.all_topics)
@@ -217,7 +219,7 @@ class Cluster(Brokers, TopicViews):
         if not self._closed:
             self.answered_before, self.answered = self.answered, max(self.answered, number)
             self._take(response)
-            # Topics that were released or wanted in the meantime are not in this answer.
+            # This answer does not know of topics that were wanted or released in the meantime.
             if asked_for == (tuple(self._wanted), self.all_topics):
                 self._known = _Known(asked_for, response.image_offset, response.image_epoch)
 
@@ -234,7 +236,7 @@ class Cluster(Brokers, TopicViews):
             self._looks_without_news = 0
         interval = LOOK_INTERVALS_S[min(self._looks_without_news, len(LOOK_INTERVALS_S) - 1)]
         await asyncio.sleep(max(0.0, self._looked_at + interval - loop.time()))
-        self._looks_without_news += 1  # _take() sets it back if there is news
+        self._looks_without_news += 1  # _take() sets it to 0 if there is news
         try:
             await self.refresh()
             self._last_error = None

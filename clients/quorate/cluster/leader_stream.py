@@ -1,13 +1,13 @@
-"""A stream to one broker that outlives its breaks: what producing and fetching have in common.
+"""A stream to one broker that reopens after a break: the common part of producing and fetching.
 
-The protocol on the stream is the subclass's: what to ask, what an answer means, what follows from a
-break. Here is what does not depend on it:
+The subclass knows the protocol: what to ask, what an answer means, what to do after a break. This
+class knows the rest:
 
-* A stream is opened when there is something to ask, and kept.
-* A request is made when the wire takes it. So a slow broker gets fewer and larger requests, not a
-  queue of them.
+* A stream is opened when there is something to ask, and stays open.
+* A request is made when the wire can take it. So a slow broker gets fewer and larger requests, not
+  a queue of requests.
 * A stream that ends, for whatever reason, is opened again after a wait that doubles with each break
-  in a row. Leaders may have moved by then, so each break makes the client look at the cluster.
+  in a row. Leaders may have moved, so each break makes the client ask for metadata again.
 * A broker that is silent for too long does not break its stream by itself: the subclass cuts it.
 """
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: Waits between one try and the next, for clients: of streams, batches and lookups.
+#: First and longest wait of clients before another try: of a stream, a batch or a lookup.
 BACKOFF_MS, BACKOFF_MAX_MS = 30, 500
 
 
@@ -42,7 +42,7 @@ class LeaderStream(ABC, Generic[Q, R]):
     def __init__(self, cluster: Cluster, endpoint: str, method: Method[Q, R], work: str) -> None:
         self.endpoint = endpoint
         self.cluster = cluster
-        #: The next request is the first of its stream, and tells what is said once.
+        #: The next request is the first of its stream, and carries what a stream needs only once.
         self.is_first_request = True
         self._method = method
         self._work = work
@@ -56,28 +56,28 @@ class LeaderStream(ABC, Generic[Q, R]):
 
     @abstractmethod
     def has_work(self) -> bool:
-        """Whether a stream should be opened now. If not, it is asked again after `wake`."""
+        """Return whether a stream should be opened now. If not, called again after `wake`."""
 
     @abstractmethod
     def next_request(self) -> Q | None:
-        """Return what to send now; None if nothing: then it is asked again after `wake`."""
+        """Return the next request; None if there is none. Then called again after `wake`."""
 
     @abstractmethod
     def take(self, answer: R) -> None:
-        """Carry out one answer."""
+        """Process one answer."""
 
     @abstractmethod
     def broke(self, error: QuorateError) -> None:
-        """The stream has ended: what it carried will not be answered."""
+        """React to the stream's end: its open requests will not be answered."""
 
     @property
     @abstractmethod
     def is_unused(self) -> bool:
-        """Whether nothing is lost if the stream ends for good."""
+        """Whether the stream may end for good without a loss."""
 
     @abstractmethod
     def tick(self, now: float) -> bool:
-        """Cut a stream that is silent for too long; return whether it is silent for a while."""
+        """Cut a stream that is silent for too long; return whether the broker is silent already."""
 
     # -- its life --------------------------------------------------------------------------------
 
@@ -86,11 +86,11 @@ class LeaderStream(ABC, Generic[Q, R]):
         return self._reader is not None
 
     def wake(self) -> None:
-        """There may be something to ask."""
+        """Wake the stream: there may be something to ask."""
         self._wake.set()
 
     def cut(self, error: QuorateError) -> None:
-        """Break the stream for that reason; it is opened again."""
+        """Break the stream, with `error` as the reason. It is opened again."""
         self._cut_for = error
         if self._reader is not None:
             self.cluster.owner.cancel(self._reader)
@@ -112,7 +112,7 @@ class LeaderStream(ABC, Generic[Q, R]):
             await self._backoff.wait()
 
     async def _one_stream(self) -> QuorateError:
-        """Work with one stream until it ends; return why it did."""
+        """Work with one stream until it ends; return the reason of the end."""
         owner = self.cluster.owner
         self._cut_for = None
         self.is_first_request = True
@@ -154,7 +154,7 @@ S = TypeVar("S", bound=LeaderStream[Any, Any])
 
 
 class LeaderStreams(Generic[S]):
-    """The streams of one client, by the endpoint of the broker; there may be several to one."""
+    """The streams of one client, by endpoint. There may be several streams to one broker."""
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
@@ -173,12 +173,12 @@ class LeaderStreams(Generic[S]):
         return stream
 
     def wake(self) -> None:
-        """There may be something to ask of any broker."""
+        """Wake every stream, so that each looks whether it has something to ask."""
         for stream in self:
             stream.wake()
 
     def tick(self, now: float) -> bool:
-        """Return whether a broker is silent; end the streams to brokers that are gone."""
+        """End unused streams to brokers that are gone; return whether a broker is silent."""
         is_silent = False
         endpoints = self._cluster.brokers.values()
         for stream in self:
@@ -188,11 +188,11 @@ class LeaderStreams(Generic[S]):
                 listed.remove(stream)
                 if not listed:
                     del self._streams[stream.endpoint]
-                stream.leave()  # not waiting for its end: a tick that waits expires nothing
+                stream.leave()  # does not wait: a tick that waits would expire no batches
         return is_silent
 
     async def stop(self) -> None:
-        """End every stream; what they carry is not answered any more."""
+        """End every stream. Open requests get no answer."""
         tasks = [stream.task for stream in self]
         self._streams.clear()
         await self._cluster.owner.end(*tasks)

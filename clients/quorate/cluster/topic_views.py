@@ -1,7 +1,7 @@
 """What a client knows of topics, partitions and their leaders. A machine: it sends nothing.
 
-It never goes back to an older leader_epoch, whatever a broker that lags behind answers, and learns
-leaders from error answers too (KIP-951).
+A view never goes back to an older leader_epoch, even if a broker that lags behind answers so. It
+also learns leaders from error answers (KIP-951).
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ class TopicView:
     topic_id: bytes
     partitions: list[PartitionView] = field(default_factory=list)
     is_internal: bool = False
-    #: Deleted, or made again under its name: another view has its place.
+    #: The topic was deleted, or created again under its name: then another view replaces this one.
     is_gone: bool = False
-    #: When it was made, as time of the event loop, not too early; infinity: not known.
+    #: The creation time on the event loop's clock, not too early; infinity: not known.
     created_at: float = math.inf
-    #: All partition numbers, and those that have a leader; replaced when that changes.
+    #: All partition numbers, and those of partitions with a leader. A change replaces the tuples.
     numbers: tuple[int, ...] = ()
     available: tuple[int, ...] = ()
 
     def leaders_changed(self) -> None:
-        """Work out again what follows from the partitions."""
+        """Derive `numbers` and `available` from the partitions again."""
         numbers = tuple(view.partition for view in self.partitions)
         available = tuple(view.partition for view in self.partitions if view.leader >= 0)
         if numbers != self.numbers:
@@ -56,19 +56,19 @@ class TopicView:
 
 
 class Told(NamedTuple):
-    """What an answer says beside its topics."""
+    """The parts of a metadata answer that concern all its topics."""
 
-    #: Where each broker listens.
+    #: Broker ids -> endpoints.
     brokers: Mapping[int, str]
-    #: The broker lags behind what we know, so what it does not know proves nothing.
+    #: The broker lags behind this client: if it does not know a topic, that proves nothing.
     is_stale: bool
-    #: The time of the event loop, and of the answering broker's clock, at the answer.
+    #: The time of the answer, on the event loop's clock and on the answering broker's clock.
     now: float
     broker_ms: int
 
 
 class TopicViews:
-    """The topics in use, by name; a topic made again under its name is another one, by its id."""
+    """The topics in use, by name. A topic that is created again under its name has another id."""
 
     def __init__(self) -> None:
         self.topics: dict[str, TopicView] = {}
@@ -77,9 +77,9 @@ class TopicViews:
         self._wanted: dict[str, None] = {}
 
     def want(self, names: Iterable[str]) -> bool:
-        """Keep these topics fresh from now on; True if one of them is new to us.
+        """Keep these topics fresh from now on; return whether one of them is new here.
 
-        TypeError if a name is no string: every later look at the cluster would fail on it.
+        Raises TypeError if a name is no string: every later metadata request would fail on it.
         """
         fresh = [name for name in names if name not in self._wanted]
         for name in fresh:
@@ -94,16 +94,16 @@ class TopicViews:
         self._forget(name)
 
     def partition(self, name: str, partition: int) -> PartitionView | None:
-        """Return what is known of a partition, None if the topic or number is not known."""
+        """Return the view of a partition; None if the topic or the number is not known."""
         topic = self.topics.get(name)
         if topic is None or not 0 <= partition < len(topic.partitions):
             return None
         return topic.partitions[partition]
 
     def leader_endpoint(self, name: str, topic_id: bytes, partition: int) -> str:
-        """Return where a partition's leader listens.
+        """Return the endpoint of a partition's leader.
 
-        Empty if it has no leader, or if the topic of that name is another one by now.
+        Empty if there is no leader, or if the topic of that name now has another id.
         """
         topic = self.topics.get(name)
         if topic is None or topic.topic_id != topic_id or partition >= len(topic.partitions):
@@ -114,7 +114,7 @@ class TopicViews:
     def take_hint(
         self, name: str, partition: int, hint: LeaderHint, brokers: Mapping[int, str]
     ) -> bool:
-        """Take a leader from an error answer; True if it is newer than what we knew."""
+        """Take a leader from an error answer; return whether it is newer than the known one."""
         view = self.partition(name, partition)
         if view is None or hint.leader < 0 or hint.leader_epoch <= view.leader_epoch:
             return False
@@ -126,7 +126,7 @@ class TopicViews:
         return True
 
     def take_topics(self, topics: Sequence[TopicMetadata], told: Told) -> bool:
-        """Take what a broker says of topics; return whether it is news."""
+        """Take the topics of a metadata answer; return whether there is news."""
         has_news = False
         if self.all_topics and not told.is_stale:
             present = {topic.name for topic in topics}
@@ -146,11 +146,11 @@ class TopicViews:
         has_news = False
         if known is None or known.topic_id != topic.topic_id:
             if known is not None and told.is_stale:
-                return False  # that topic was deleted since, and made again
+                return False  # the answer is older than the topic's deletion and new creation
             self._forget(topic.name)
             known = TopicView(topic.name, topic.topic_id, is_internal=topic.internal)
             if topic.created_ms:
-                # The cluster's clocks say how old it is, so ours may be wrong.
+                # The age comes from the cluster's clocks, so the client's wall clock may be wrong.
                 known.created_at = told.now - (told.broker_ms - topic.created_ms + 1) / 1000
             self.topics[topic.name] = known
             has_news = True
@@ -178,7 +178,7 @@ def _take_partition(
     view: PartitionView, told: PartitionMetadata, brokers: Mapping[int, str]
 ) -> bool:
     if told.leader_epoch < view.leader_epoch:
-        return False  # a broker that lags behind: never back to an older leader
+        return False  # that broker lags behind: never go back to an older leader
     before = (view.leader, view.leader_epoch, view.endpoint)
     kept = view.endpoint if told.leader == view.leader >= 0 else ""
     view.leader, view.leader_epoch = told.leader, told.leader_epoch

@@ -1,4 +1,4 @@
-"""Which partitions a consumer reads: by topics, a pattern or names, as the cluster changes."""
+"""The partitions that a consumer reads: chosen by topics, a pattern or names. Follows changes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LISTENER_CALLS = ("on_partitions_revoked", "on_partitions_assigned")
 
 
 class Assignment:
-    """Follows the view of the cluster; `assigned` is told which partitions come and go."""
+    """Follows the view of the cluster; calls `assigned` with the partitions that come and go."""
 
     def __init__(self, subscription: Subscription, assigned: Callable[[Change], None]) -> None:
         self.topics: tuple[str, ...] = ()
@@ -30,22 +30,22 @@ class Assignment:
         self._assigned = assigned
         self._listener: Any = None
         self._cluster: Cluster | None = None
-        #: The number of the last look at the cluster before the subscription was made.
+        #: The number of the last metadata request before the subscription was made.
         self._made_at = BEFORE_ANY_LOOK
         self._looks = 0
-        #: What the listener raised; the next read raises it.
+        #: The exception of the user's listener; the next read raises it.
         self.listener_error: Exception | None = None
 
     @property
     def _wants_all_topics(self) -> bool:
         return self._pattern is not None
 
-    # -- what the user says ----------------------------------------------------------------------
+    # -- what the user asks for ------------------------------------------------------------------
 
     def subscribe(
         self, topics: Sequence[str], pattern: str | None, listener: object | None = None
     ) -> None:
-        """Read all partitions of these topics, or of those whose whole name matches."""
+        """Read all partitions of these topics, or of every topic whose whole name matches."""
         if bool(topics) == (pattern is not None):
             raise ValueError("subscribe takes topics or a pattern, one of them")
         for name in LISTENER_CALLS:
@@ -74,36 +74,36 @@ class Assignment:
             return
         self._cluster.want({key.topic for key in named})
         known = self._cluster.topics
-        # A topic that is not known yet gets its id when the next look at the cluster tells.
+        # A topic that is not known yet gets its id from the next metadata answer.
         wanted = {key: known[key.topic].topic_id if key.topic in known else b"" for key in named}
         self._assign(wanted, late=False)
         if not all(wanted.values()):
             self._look()
 
-    # -- what the cluster says -------------------------------------------------------------------
+    # -- what the cluster has --------------------------------------------------------------------
 
     def prepare(self, cluster: Cluster) -> None:
-        """Tell the view of the cluster which topics it must know."""
+        """Register the wanted topics with the view of the cluster."""
         cluster.all_topics = self._wants_all_topics
         cluster.want(self.topics)
 
     def follow(self, cluster: Cluster) -> None:
-        """Apply what the user asked for before there was a view of the cluster."""
+        """Apply what the user asked for before start()."""
         self._cluster = cluster
         cluster.on_change(self.cluster_changed)
         if self._partitions is not None:
             self.assign(self._partitions)
         self._made_at = cluster.asked
         self.cluster_changed()
-        self._made_at = BEFORE_ANY_LOOK  # the view was prepared for this subscription
+        self._made_at = BEFORE_ANY_LOOK  # the view already has all that this subscription needs
 
     def leave(self) -> None:
-        """The view of the cluster is gone; what the user asked for stays."""
+        """Drop the view of the cluster; keep what the user asked for."""
         self._cluster = None
         self._subscription.assign({}, late=False)
 
     async def known(self) -> None:
-        """Return when a look at the cluster has told all that the subscription asks for.
+        """Return when the metadata of all that the subscription asks for is known.
 
         Raises UnknownTopicError, QuorumUnavailableError.
         """
@@ -115,13 +115,13 @@ class Assignment:
             await self._cluster.look()
 
     def look_again(self) -> None:
-        """Look for topics and partitions that are new; cheap where nothing has changed."""
+        """Look for new topics and partitions; cheap if nothing has changed."""
         if self._cluster is None:
             return
         self._looks += 1
         if (
             self._looks % LOOKS_BETWEEN_RELEASES == 0
-        ):  # topics that were asked for once, and are not read
+        ):  # release topics that were looked up once and are not read
             self._cluster.keep({*self.topics, *(key.topic for key in self._subscription.states)})
         if self.topics or self._wants_all_topics:
             self._look()
@@ -132,7 +132,7 @@ class Assignment:
         self._cluster.request_refresh()
 
     def cluster_changed(self) -> None:
-        """The view of the cluster has news: read what is new, stop reading what is gone."""
+        """Read the partitions that are new in the cluster; stop reading those that are gone."""
         cluster = self._cluster
         if cluster is None:
             return
@@ -144,8 +144,8 @@ class Assignment:
             for name in self._names(cluster)
             for number in cluster.topics[name].numbers
         }
-        # The first answer to a look with this subscription tells what there is. What a later one
-        # adds is new.
+        # The first answer for this subscription tells which partitions exist. Partitions that a
+        # later answer adds are new.
         self._assign(wanted, late=cluster.answered_before > self._made_at)
 
     def _names(self, cluster: Cluster) -> list[str]:
@@ -160,7 +160,7 @@ class Assignment:
     def _name_topics(self, cluster: Cluster) -> None:
         """Give assigned partitions the topic id that was not known at assign().
 
-        A topic that was deleted and made again is read from its beginning.
+        A topic that was deleted and created again is read from its beginning.
         """
         wanted = {}
         for key, state in self._subscription.states.items():
@@ -184,7 +184,7 @@ class Assignment:
                     call(sorted(keys))
                 except (
                     Exception
-                ) as error:  # it may be a background task here: the next read raises it
+                ) as error:  # a background task may run this: the user's next read raises it
                     self.listener_error = _tellable(name, error)
 
 

@@ -1,12 +1,12 @@
-"""What is fetched and not read yet: the partition to read next, and the bound. A machine.
+"""The fetched records that the user has not read yet: turns, and the bound. A machine.
 
-* Partitions take turns. A turn is what one answer brought of one partition, and costs the same
-  however many partitions there are.
-* All that is held is bounded, what paused and unread partitions hold included: at `bytes_max`
-  nothing more is asked for.
-* A partition that the user asks for never waits for one that the user does not ask for. When a
-  read finds nothing and the buffer is full, all of it belongs to others: what they hold is
-  dropped, the longest unread first, and fetched again when they are asked for.
+* Partitions take turns. A turn is the data of one partition from one answer. Its cost does not
+  depend on the number of partitions.
+* All held data is bounded, that of paused and unread partitions included: at `bytes_max` the
+  fetching stops.
+* A partition that the user reads never waits for one that the user does not read. If a read finds
+  nothing and the buffer is full, the buffer is full of other partitions: their data is dropped, the
+  longest unread first, and fetched again when the user reads them.
 """
 
 from __future__ import annotations
@@ -19,25 +19,28 @@ from quorate.model import TopicPartition
 
 
 class Buffer:
-    """See the module. `changed` must be called after each change of a partition's state."""
+    """The buffer; its rules stand at the top of the module.
+
+    Call `changed` after each change of a partition's state.
+    """
 
     def __init__(self, bytes_max: int) -> None:
         self.bytes_max = bytes_max
         self.bytes_held = 0
-        #: Partitions that hold something -> its size as counted; the longest unread first.
+        #: Partitions that hold data -> the size as counted; the longest unread first.
         self._holders: OrderedDict[PartitionState, int] = OrderedDict()
-        #: Partitions with something to read, in the order of their turns -> a number that grows.
+        #: Partitions with something to read, in the order of their turns -> the turn's number.
         self._turns: OrderedDict[PartitionState, int] = OrderedDict()
         self._turns_given = 0
         self._resting: dict[TopicPartition, PartitionState] = {}
 
     @property
     def is_full(self) -> bool:
-        """Nothing more may be asked for."""
+        """Whether no more data may be fetched."""
         return self.bytes_held >= self.bytes_max
 
     def changed(self, state: PartitionState) -> None:
-        """Count what a partition holds now, and give it a turn if it has something to read."""
+        """Count the data of a partition, and give it a turn if it has something to read."""
         held = state.held_bytes
         self.bytes_held += held - self._holders.get(state, 0)
         if held:
@@ -52,13 +55,13 @@ class Buffer:
             self._resting.pop(state.topic_partition, None)
 
     def first(self) -> PartitionState | None:
-        """Return the partition whose turn it is."""
+        """Return the partition whose turn it is; None if none has something to read."""
         return next(iter(self._turns), None)
 
     def in_turn(
         self, only: Collection[TopicPartition], states: Mapping[TopicPartition, PartitionState]
     ) -> list[PartitionState]:
-        """Return those of `only` that have something to read, whose turn is next first."""
+        """Return those of `only` that have something to read, in the order of their turns."""
         if len(self._turns) < len(only):
             return [state for state in self._turns if state.topic_partition in only]
         known = (states.get(key) for key in only)
@@ -66,7 +69,7 @@ class Buffer:
         return sorted(ready, key=self._turns.__getitem__)
 
     def had_turn(self, state: PartitionState) -> None:
-        """Put a partition behind the others; it was read."""
+        """Put a partition that was read behind the others."""
         self.changed(state)
         if state in self._turns:
             self._give_turn(state)
@@ -74,7 +77,7 @@ class Buffer:
             self._holders.move_to_end(state)
 
     def asked_for(self, only: Collection[TopicPartition]) -> list[PartitionState]:
-        """These are read (all, if empty): return those whose fetch begins again."""
+        """Fetch these partitions (all, if empty) again if they rest; return those that did."""
         if not self._resting:
             return []
         woken = self._asked_of_resting(only)
@@ -84,7 +87,7 @@ class Buffer:
         return woken
 
     def found_nothing(self) -> list[PartitionState]:
-        """A read has found nothing: make room if the buffer is full; return what was dropped."""
+        """Make room in a full buffer after a read that found nothing; return what was dropped."""
         dropped: list[PartitionState] = []
         if not self.is_full:
             return dropped

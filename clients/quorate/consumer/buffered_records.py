@@ -1,4 +1,4 @@
-"""Takes the records out of the buffer that a read returns."""
+"""Takes the records of a read out of the buffer."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 class BufferedRecords:
     """Takes records of one partition after another. `had_turn` is called after each turn.
 
-    An error belongs to one partition. It is raised at its turn, and the partition then stands
-    behind the others: a program that goes on reading gets their records, and the error again.
+    An error belongs to one partition. It is raised at that partition's turn, and the partition then
+    goes behind the others: a program that reads on gets their records, and later the error again.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class BufferedRecords:
         self._had_turn = had_turn
 
     def take_one(self) -> AnyRecord | None:
-        """Return the next record that is here, None if there is none."""
+        """Return the next record of the buffer; None if there is none."""
         while (state := self._buffer.first()) is not None:
             try:
                 record = next(self._records(state), None)
@@ -51,21 +51,21 @@ class BufferedRecords:
     def take(
         self, only: Collection[TopicPartition], limit: int
     ) -> dict[TopicPartition, list[AnyRecord]]:
-        """Return up to `limit` records that are here; only of these partitions if any is named."""
+        """Return up to `limit` records of the buffer; if `only` names any, of these partitions."""
         found: dict[TopicPartition, list[AnyRecord]] = {}
         left = limit
         for state in self._turns(only):
             records = found.get(state.topic_partition, [])
             before = len(records)
             try:
-                # What was taken before an error stays in the list, and the position is behind it.
+                # Records taken before an error stay in the list, and the position is after them.
                 records.extend(islice(self._records(state), left))
             except QuorateError as error:
                 state.reading = None
                 if not records and not found:
                     self._raised(state, error)
                     raise
-                left = 0  # first what was read before it; then it is met again
+                left = 0  # return the records before the error now; the next read meets it again
             if records:
                 found[state.topic_partition] = records
             taken = len(records) - before
@@ -96,7 +96,7 @@ class BufferedRecords:
         return state.reading
 
     def _finish(self, state: PartitionState) -> None:
-        """All of the chunk is read."""
+        """Finish a chunk that is read to its end."""
         state.finish()
         self._had_turn(state)
 

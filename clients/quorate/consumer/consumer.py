@@ -36,12 +36,12 @@ from quorate.settings import (
     checked,
 )
 
-#: So many records may be read from the buffer before other tasks get their turn.
+#: Records that may be read from the buffer before other tasks get a turn.
 RECORDS_BETWEEN_YIELDS = 512
 POLICIES: dict[str, Reset] = {"earliest": "earliest", "latest": "latest", "none": "none"}
 ALL: frozenset[TopicPartition] = frozenset()
 
-#: What all names of groups say until there are any.
+#: The rule for all arguments about groups, until consumer groups exist.
 GROUPS = NotThereYet(
     "needs consumer groups, which are not there yet: leave it None and use assign() or "
     "subscribe(), which then reads every partition",
@@ -106,10 +106,10 @@ class Consumer(ConsumerPositions):
     # -- life ------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Connect, subscribe, and fix the positions: what is acknowledged afterwards is read.
+        """Connect, subscribe, and fix the positions: later acknowledged records are read.
 
-        A partition that has no leader by then is not waited for; its position is looked up once it
-        has one. QuorumUnavailableError if no broker answers, UnknownTopicError.
+        A partition without a leader is waited for a few seconds only. Its position is looked up
+        when it has a leader. Raises QuorumUnavailableError if no broker answers, UnknownTopicError.
         """
         await self._start_once()
 
@@ -162,10 +162,10 @@ class Consumer(ConsumerPositions):
             raise
 
     async def getone(self) -> AnyRecord:
-        """Return the next record; wait for it.
+        """Return the next record; wait until there is one.
 
-        Raises DeserializationError, CorruptRecordError, OffsetOutOfRangeError, LogTruncatedError:
-        each of one partition, which is read on from the same position afterwards, in its turn.
+        Raises DeserializationError, CorruptRecordError, OffsetOutOfRangeError, LogTruncatedError.
+        Each concerns one partition. Later reads continue there from the same position, in its turn.
         """
         while True:
             if self._read_since_yield >= RECORDS_BETWEEN_YIELDS:
@@ -186,10 +186,10 @@ class Consumer(ConsumerPositions):
         timeout_ms: Annotated[float, Number(0, INT32_MAX, "wait for the first")] = 0,
         max_records: Annotated[int | None, Whole(1, INT32_MAX, "of one answer")] = None,
     ) -> dict[TopicPartition, list[AnyRecord]]:
-        """Return up to max_records (max_poll_records) of what is there, by partition.
+        """Return up to max_records (default: max_poll_records) available records, by partition.
 
-        Waits up to timeout_ms for the first. Names of partitions limit it to these. Raises what
-        getone raises, unless there are records: these come first.
+        Waits up to timeout_ms for the first record. With partitions named, returns records of these
+        only. Raises the errors of getone, but first returns the records that are there.
         """
         limit = self._max_poll_records if max_records is None else max_records
         deadline = Deadline(timeout_ms)
@@ -210,6 +210,6 @@ class Consumer(ConsumerPositions):
             await fetcher.wait(deadline.left_s)
 
     async def _let_others_run(self) -> None:
-        """A loop of reads that never finds the buffer empty must not stop the event loop."""
+        """Yield a turn: reads that never find the buffer empty would block the event loop."""
         self._read_since_yield = 0
         await asyncio.sleep(0)

@@ -1,10 +1,10 @@
-"""The consumer's side of one fetch session: what the broker was told, and what to ask next.
+"""The consumer's side of one fetch session: what the broker knows, and what to ask next.
 
-A machine. A partition stays in the broker's session, at the offset last named, until it is
-forgotten; so a request names the partitions whose next fetch is another one than before, and
-forgets those that are not wanted now. Only partitions that something happened to are looked at,
-in the order in which it happened: each is named after a bounded number of requests, and a request
-costs what changed, not how many partitions there are.
+A machine. A partition stays in the broker's session, at the offset last named, until a request
+forgets it. So a request names only the partitions whose fetch has changed, and forgets those that
+are not wanted now. The session looks only at changed partitions, in the order of their changes:
+each is named after a bounded number of requests, and the cost of a request depends on the number
+of changes, not of partitions.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from quorate.consumer.partition_state import PartitionState
 
 Key = tuple[bytes, int]
 
-#: The broker reads no more of a stream before it has answered so many requests.
+#: Requests without an answer. The broker reads no more of the stream before it answers one.
 REQUESTS_IN_FLIGHT_MAX = 2
-#: Partitions that one request names or forgets: the rest goes into the next.
+#: Changed partitions that one request covers: the rest goes into the next one.
 CHANGES_MAX = 1000
 
 
 class Told(NamedTuple):
-    """The fetch that the broker was told for a partition, and the request that named it."""
+    """The fetch of a partition that the broker knows, and the request that named it."""
 
     version: int
     request_id: int
 
 
 class Asked(NamedTuple):
-    """What the next request says."""
+    """The content of the next request."""
 
     request_id: int
     named: list[PartitionState]
@@ -38,14 +38,14 @@ class Asked(NamedTuple):
 
 
 class FetchSession:
-    """See the module."""
+    """The session of one stream; its rules stand at the top of the module."""
 
     def __init__(self, ahead_bytes_max: int) -> None:
         self.ahead_bytes_max = ahead_bytes_max
         self._members: dict[Key, PartitionState] = {}
         self._told: dict[Key, Told] = {}
         self._changed: OrderedDict[Key, None] = OrderedDict()
-        #: Not wanted any more, and in the broker's session until the next request says so.
+        #: Partitions that are not wanted any more, until the next request forgets them.
         self._leaving: dict[Key, None] = {}
         self._in_flight: deque[int] = deque()
         self._last_id = 0
@@ -59,41 +59,41 @@ class FetchSession:
 
     @property
     def awaits_answer(self) -> bool:
-        """A request is under way."""
+        """Whether a request is under way."""
         return bool(self._in_flight)
 
     @property
     def is_idle(self) -> bool:
-        """The broker has nothing to do for us, as far as it was told."""
+        """Whether the broker's session is empty, and nothing has changed here."""
         return not self._told and not self._changed
 
     def add(self, state: PartitionState) -> None:
-        """Let a partition be fetched here from now on."""
+        """Fetch a partition on this stream from now on."""
         self._members[_key(state)] = state
         self.touch(state)
 
     def remove(self, state: PartitionState) -> None:
-        """Stop fetching a partition here."""
+        """Stop fetching a partition on this stream."""
         key = _key(state)
         if self._members.get(key) is state:
             del self._members[key]
             self._changed[key] = None
 
     def touch(self, state: PartitionState) -> None:
-        """Something happened to a partition: look at it for the next request."""
+        """Look at a changed partition when the next request is made."""
         self._changed[_key(state)] = None
 
     def restart(self) -> None:
-        """The stream ended: the next one knows nothing."""
+        """Start again after the stream's end: on the next stream the broker's session is empty."""
         self._told.clear()
         self._leaving.clear()
         self._in_flight.clear()
         self._changed = OrderedDict.fromkeys(self._members)
 
     def next_request(self) -> Asked | None:
-        """Return the next request, None if there is nothing to ask for now.
+        """Return the next request; None if there is nothing to ask for now.
 
-        While one is under way, another is sent only to name a partition.
+        While a request is under way, another one is sent only to name a partition.
         """
         if len(self._in_flight) >= REQUESTS_IN_FLIGHT_MAX:
             return None
@@ -124,14 +124,14 @@ class FetchSession:
         return named
 
     def answered(self, request_id: int) -> None:
-        """An answer came; they come in order."""
+        """Count an answer; answers come in the order of the requests."""
         while self._in_flight and self._in_flight[0] <= request_id:
             self._in_flight.popleft()
 
     def awaits(
         self, request_id: int, topic_id: bytes, partition: int, fetch_offset: int
     ) -> PartitionState | None:
-        """Return the partition that an answer is for, None if it answers an older fetch."""
+        """Return the partition that an answer is for; None if it answers an older fetch."""
         key = (topic_id, partition)
         state, told = self._members.get(key), self._told.get(key)
         if state is None or told is None:

@@ -1,6 +1,6 @@
-"""The fetch stream to one broker: sends what its session asks for, and takes the answers.
+"""The fetch stream to one broker: sends the requests of its session, and takes the answers.
 
-What to ask is decided in fetch_session.py. Here an answer becomes batches that are held, another
+fetch_session.py decides what to ask. Here an answer becomes batches in the buffer, another
 position, or an error that the user's next read raises.
 """
 
@@ -38,14 +38,14 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: A broker that is silent for so long beyond fetch_max_wait_ms may have lost its leadership: look
-#: at the cluster again.
+#: After this silence beyond fetch_max_wait_ms the broker may have lost its leadership: ask for
+#: metadata again.
 STALL_S = 1.0
-#: A stream that is silent for so long beyond fetch_max_wait_ms is cut.
+#: After this silence beyond fetch_max_wait_ms the stream is cut.
 SILENCE_MAX_S = 5.0
-#: Partitions of one stream, before the broker says that there is room for fewer.
+#: Partitions of one stream, until the broker says that it has room for fewer.
 SESSION_PARTITIONS_MAX = 10_000
-#: So many streams in a row that a broker ends for what they ask are no accident: tell the user.
+#: Streams in a row that the broker ends because of their requests, before the user gets an error.
 REFUSALS_MAX = 5
 REFUSALS = ("INVALID_ARGUMENT", "UNIMPLEMENTED")
 
@@ -65,8 +65,8 @@ class FetchConfig:
 class FetchStream(LeaderStream[FetchRequest, Frame[FetchHeader]]):
     """One fetch stream to one broker, and the partitions that are fetched on it.
 
-    `changed` is called with each partition that an answer said something of, `no_room` with one
-    that the broker's session has no room for.
+    `changed` is called with each partition that an answer has changed, `no_room` with each
+    partition that the broker's session has no room for.
     """
 
     def __init__(
@@ -79,30 +79,30 @@ class FetchStream(LeaderStream[FetchRequest, Frame[FetchHeader]]):
         no_room: Callable[[PartitionState], None],
     ) -> None:
         super().__init__(cluster, endpoint, FETCH, "fetch")
-        #: Partitions that the broker takes on this stream, as far as we know.
+        #: Partitions that the broker takes on this stream, as far as this client knows.
         self.partitions_max = SESSION_PARTITIONS_MAX
         self.session = FetchSession(config.max_partition_bytes)
         self._config = config
         self._buffer = buffer
         self._changed = changed
         self._no_room = no_room
-        #: What opened the stream: its first request, until it is sent.
+        #: The first request of the stream, until it is sent. To send it the stream is opened.
         self._first: Asked | None = None
         self._asked_at = 0.0
         self._refusals = 0
 
     @property
     def is_unused(self) -> bool:
-        """No partition is fetched here."""
+        """Whether no partition is fetched on this stream."""
         return not len(self.session)
 
     def touch(self, state: PartitionState) -> None:
-        """Something happened to a partition that is fetched here."""
+        """Look at a changed partition of this stream."""
         self.session.touch(state)
         self.wake()
 
     def tick(self, now: float) -> bool:
-        """Cut a stream that is silent for too long; return whether it is silent already."""
+        """Cut a stream that is silent for too long; return whether the broker is silent already."""
         if not self.session.awaits_answer:
             return False
         silence = now - self._asked_at - self._config.max_wait_ms / 1000
@@ -180,15 +180,15 @@ class FetchStream(LeaderStream[FetchRequest, Frame[FetchHeader]]):
                 request_id, part.topic_id, part.partition, part.fetch_offset
             )
             if state is None:
-                continue  # sought elsewhere, or the same bytes came by an earlier request
+                continue  # a seek came in between, or an earlier answer had the same bytes
             if part.error.code != ErrorCode.ERROR_CODE_NONE:
                 self._failed(state, part)
                 continue
             state.high_watermark = part.high_watermark
             state.log_start_offset = part.log_start_offset
             if data:
-                # A small part is copied: as a view it would keep the whole answer in memory for
-                # as long as it is not read.
+                # A small part is copied: a view would keep the whole answer in memory until the
+                # user has read the part.
                 keeps_frame = 2 * len(data) >= len(payload)
                 self._fetched(state, data if keeps_frame else memoryview(bytes(data)))
 
@@ -205,7 +205,7 @@ class FetchStream(LeaderStream[FetchRequest, Frame[FetchHeader]]):
 
     def _failed(self, state: PartitionState, part: FetchedPartition) -> None:
         error = from_wire(part.error)
-        state.version += 1  # name it anew, and be told again
+        state.version += 1  # the next request names it again, so the broker answers again
         if isinstance(error, LogTruncatedError):
             self._truncated(state, part)
         elif isinstance(error, OffsetOutOfRangeError):
@@ -220,10 +220,10 @@ class FetchStream(LeaderStream[FetchRequest, Frame[FetchHeader]]):
         self._changed(state)
 
     def _truncated(self, state: PartitionState, part: FetchedPartition) -> None:
-        """The leader's log is not the one that was read (KIP-320).
+        """React to a leader whose log differs from the log that was read (KIP-320).
 
-        What is held was fetched from the other log: it is dropped first, and the question asked
-        again of what the user has read.
+        The held records came from the other log. They are dropped first, and the next fetch asks
+        from the user's position.
         """
         if state.position != state.fetch_offset:
             state.fetch_again()
@@ -252,7 +252,7 @@ class FetchStream(LeaderStream[FetchRequest, Frame[FetchHeader]]):
 
     def _out_of_range(self, state: PartitionState, error: QuorateError) -> None:
         if state.held_bytes:
-            self._back_off(state)  # first let the user have what was fetched before
+            self._back_off(state)  # first the user reads the records that were fetched before
         elif self._config.policy == "none":
             state.error = error
         else:

@@ -1,7 +1,7 @@
-"""Keeps what is assigned fetched ahead of the reader: one stream per broker, lookups of offsets.
+"""Fetches the assigned partitions ahead of the user: streams to the brokers, lookups of offsets.
 
-Every change of a partition's state is followed by a call of `changed`. What follows from a change
-(a turn for the reader, another fetch, a lookup) costs the same however many partitions there are.
+Call `changed` after every change of a partition's state. What follows from a change (a turn for the
+reader, another fetch, a lookup) has a cost that does not depend on the number of partitions.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from quorate.model import TopicPartition
 
 TICK_S = 0.1
-#: Between looks for topics and partitions that are new.
+#: Pause between looks for new topics and partitions.
 LOOK_INTERVAL_S = 2.0
 
 
@@ -75,7 +75,7 @@ class Fetcher:
     # -- what follows from a change ---------------------------------------------------------------
 
     def changed(self, state: PartitionState) -> None:
-        """A partition's position, buffer, error or pause changed."""
+        """React to a change of a partition's position, buffer, error or pause."""
         was_full = self.buffer.is_full
         self.buffer.changed(state)
         self._follow(state, was_full)
@@ -83,23 +83,26 @@ class Fetcher:
             self.arrived.ring()
 
     def had_turn(self, state: PartitionState) -> None:
-        """The user has read of a partition: others are next."""
+        """Let other partitions be next: the user has read from this one."""
         was_full = self.buffer.is_full
         self.buffer.had_turn(state)
         self._follow(state, was_full)
 
     def asked_for(self, only: Collection[TopicPartition]) -> None:
-        """These partitions (all, if none is named) are read now."""
+        """Note that the user reads these partitions now (all, if none is named)."""
         for state in self.buffer.asked_for(only):
             self._follow(state, was_full=False)
 
     def found_nothing(self) -> None:
-        """A read found nothing."""
+        """React to a read that found nothing."""
         for state in self.buffer.found_nothing():
             self._follow(state, was_full=True)
 
     async def wait(self, timeout_s: float | None) -> None:
-        """A read found nothing: wait until there may be something. None: as long as it takes."""
+        """Wait until there may be something to read, after a read that found nothing.
+
+        None: wait without limit.
+        """
         self.found_nothing()
         with contextlib.suppress(RequestTimedOutError):
             await self.cluster.owner.wait(
@@ -107,7 +110,7 @@ class Fetcher:
             )
 
     def assigned(self, change: Change) -> None:
-        """Partitions came and went."""
+        """Take over a change of the assigned partitions."""
         for state in change.removed:
             self._leave_home(state)
             self._homeless.pop(state, None)
@@ -131,12 +134,12 @@ class Fetcher:
     # -- which broker ----------------------------------------------------------------------------
 
     def endpoint_of(self, state: PartitionState) -> str:
-        """Return where a partition's leader listens; empty if it has none."""
+        """Return the endpoint of a partition's leader; empty if it has none."""
         topic, partition = state.topic_partition
         return self.cluster.leader_endpoint(topic, state.topic_id, partition)
 
     def _leaders_changed(self) -> None:
-        """Look where each partition is led, once for all that changes in this turn of the loop."""
+        """Look up the leader of each partition, once for all changes in this turn of the loop."""
         if not self._is_placing:
             self._is_placing = True
             asyncio.get_running_loop().call_soon(self._place_all)
@@ -180,7 +183,7 @@ class Fetcher:
         )
 
     def _no_room(self, state: PartitionState) -> None:
-        """The broker takes fewer partitions on a stream: fetch this one on another."""
+        """Fetch a partition on another stream: the broker takes no more on this one."""
         full = self._homes[state]
         self._leave_home(state)
         full.partitions_max = max(1, len(full.session))

@@ -1,8 +1,8 @@
 """Asks the leaders for offsets: for positions that are not known yet, and for the user.
 
-A leader that takes long to answer is not asked the same again: it still works on the first
-question, and each repetition would make it slower. The question is given up when the partitions are
-led by others, or at its deadline.
+A slow leader does not get the same question again: it still works on the first one, and each
+repetition would make it slower. A question ends without an answer when other brokers lead all its
+partitions, or at its deadline.
 """
 
 from __future__ import annotations
@@ -45,28 +45,28 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 EARLIEST, LATEST = -2, -1
-#: The time for an answer, and for positions to be known.
+#: Longest wait for an answer, and for all positions to be known.
 TIMEOUT_S = 30.0
-#: After so long without an answer, another broker may lead by now.
+#: After this time without an answer, look whether another broker leads.
 SILENCE_S = 1.0
-#: A position in a partition without a leader is not waited for longer than this.
+#: Longest wait for a position in a partition without a leader.
 LEADERLESS_WAIT_S = 5.0
 PARTITIONS_MAX = 1000  # in one request
 LOOKUPS_MAX = 4  # at one broker at a time
 
 
 class Listed(NamedTuple):
-    """What one leader answered. A partition that is in neither is asked for again."""
+    """The answer of one leader. A partition that is in neither field is asked for again."""
 
     found: dict[TopicPartition, ListedOffset]
     refused: dict[TopicPartition, QuorateError]
 
 
 class OffsetLookup:
-    """See the module.
+    """The lookups of one consumer; the rule about slow leaders stands at the top of the module.
 
-    `endpoint_of` says where a partition's leader listens, "" if it has none; `changed` is called
-    with each partition whose position was found or refused.
+    `endpoint_of` returns the endpoint of a partition's leader, "" if it has none. `changed` is
+    called with each partition whose position was found or refused.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class OffsetLookup:
         self._subscription = subscription
         self._endpoint_of = endpoint_of
         self._changed = changed
-        #: Positions that are not known, with the version of the lookup that is under way.
+        #: Partitions without a position -> version of the lookup under way; None: no lookup.
         self._wanted: dict[PartitionState, int | None] = {}
         self._lookups: Counter[str] = Counter()
         self._failures: Counter[str] = Counter()
@@ -96,12 +96,12 @@ class OffsetLookup:
     # -- positions that are not known ------------------------------------------------------------
 
     def want(self, state: PartitionState) -> None:
-        """Look this partition's position up, soon."""
+        """Look up this partition's position soon."""
         self._wanted.setdefault(state, None)
         self.look_soon()
 
     def look_soon(self) -> None:
-        """A leader, or the wanted positions, changed: ask in the next turn of the loop."""
+        """Ask in the next turn of the loop: a leader, or the wanted positions, changed."""
         if self._wanted and not self._is_planned and not self._is_stopped:
             self._is_planned = True
             asyncio.get_running_loop().call_soon(self._look)
@@ -112,7 +112,7 @@ class OffsetLookup:
         *,
         leaderless_wait_s: float = LEADERLESS_WAIT_S,
     ) -> None:
-        """Return when these positions are known, or refused.
+        """Return when each of these positions is known or refused.
 
         A partition without a leader is waited for a short while only. Raises RequestTimedOutError.
         """
@@ -184,7 +184,7 @@ class OffsetLookup:
             key = state.topic_partition
             answer, refused = listed.found.get(key), listed.refused.get(key)
             if answer is not None:
-                # At the beginning no record lies before the position.
+                # Before the earliest position there is no record, so no epoch.
                 epoch = answer.leader_epoch if times[key] == LATEST else UNKNOWN
                 state.found(answer.offset, epoch, versions[key])
                 if answer.HasField("high_watermark"):
@@ -197,7 +197,7 @@ class OffsetLookup:
         self._go_on(endpoint, answered=bool(listed.found or listed.refused))
 
     def _go_on(self, endpoint: str, *, answered: bool) -> None:
-        """Ask for the rest: at once after an answer, else a little later each time."""
+        """Ask for the rest: at once after an answer, else after a wait that grows each time."""
         if answered:
             del self._failures[endpoint]
             self.look_soon()
@@ -287,7 +287,7 @@ class OffsetLookup:
     async def _ask(
         self, endpoint: str, times: Mapping[TopicPartition, int], deadline: Deadline
     ) -> Listed:
-        """Ask one leader, in as many requests as it takes; raises what the network raises."""
+        """Ask one leader, in as many requests as necessary; raises the errors of the network."""
         keys = list(times)
         listed = Listed({}, {})
         for start in range(0, len(keys), PARTITIONS_MAX):
@@ -308,7 +308,7 @@ class OffsetLookup:
         for key, time in times.items():
             topic = self._cluster.topics.get(key.topic)
             if topic is None or key.partition >= len(topic.partitions):
-                continue  # it was deleted a moment ago; the caller looks again
+                continue  # the topic was deleted just now; the caller asks again
             asked[topic.topic_id, key.partition] = key
             request.partitions.append(
                 ListOffsetsPartition(

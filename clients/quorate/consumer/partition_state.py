@@ -2,10 +2,10 @@
 
     position          the offset of the next record that the user gets
     fetch_offset      the next offset to ask a broker for
-    between them      held: fetched, and not read by the user yet
+    between them      held records: fetched, but not read by the user yet
 
-Both come with the leader_epoch of the record just below them, which the next fetch tells: so a log
-that was cut, and has grown again since, is noticed (KIP-320).
+Both have the leader_epoch of the record just below them. The next fetch carries that epoch, so the
+leader notices if the log was cut and has grown again (KIP-320).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from quorate.record.batch import BatchHeader
 Reset = Literal["earliest", "latest", "none"]
 Batch = tuple[BatchHeader, memoryview]
 UNKNOWN = -1
-#: So many epochs of what the user has read are remembered.
+#: Epochs that are remembered of what the user has read.
 EPOCHS_MAX = 32
 
 
@@ -32,34 +32,34 @@ class PartitionState:
 
     topic_partition: TopicPartition
     topic_id: bytes
-    #: Where to begin when the position is not known: by the consumer's policy, or by a seek.
+    #: Where to begin if the position is not known; set by the consumer's policy, or by a seek.
     reset: Reset = "latest"
     position: int = UNKNOWN
     position_epoch: int = UNKNOWN
     fetch_offset: int = UNKNOWN
     fetch_epoch: int = UNKNOWN
-    #: Grows whenever another fetch than the one before must be asked for, so that an answer to an
-    #: older one is known as such, even if the offset is the same again.
+    #: Grows whenever the next fetch differs from the one before. So an answer to an older fetch is
+    #: recognised, even if the offset is the same again.
     version: int = 0
     high_watermark: int = UNKNOWN
     log_start_offset: int = UNKNOWN
     paused: bool = False
-    #: A fetch failed: not asked again for a moment.
+    #: A fetch failed: the next one waits for a moment.
     is_backing_off: bool = False
-    #: What it held was dropped for others; not fetched until the user asks for it.
+    #: Its held records were dropped to make room. It is not fetched until the user reads it.
     is_resting: bool = False
-    #: Where a batch did not pass its CRC: the broker is told, with the next fetch from there.
+    #: Offset at which a batch failed its CRC. The next fetch from there reports it to the broker.
     corrupt_at: int = UNKNOWN
-    #: Told to the user by the next read, then forgotten.
+    #: The next read raises this error, and forgets it.
     error: QuorateError | None = None
-    #: What the answers brought, in order; the batches of the first are being read.
+    #: The batches of one answer that the user reads now. Those of later answers are in `ahead`.
     chunk: deque[Batch] = field(default_factory=deque)
     chunk_bytes: int = 0
-    #: The records of the chunk; the user is in their midst.
+    #: The iterator over the chunk's records; None before the first one.
     reading: Iterator[AnyRecord] | None = None
     ahead: deque[tuple[deque[Batch], int]] = field(default_factory=deque)
     ahead_bytes: int = 0
-    #: The epochs that the user has read since the last seek, each with its first offset read.
+    #: (epoch, first offset read of it), for the epochs that the user has read since the last seek.
     epochs: list[tuple[int, int]] = field(default_factory=list)
 
     @property
@@ -69,7 +69,7 @@ class PartitionState:
 
     @property
     def held_bytes(self) -> int:
-        """Bytes of all that is fetched and not read to its end."""
+        """Bytes of all answers that are fetched and not read to their end."""
         return self.chunk_bytes + self.ahead_bytes
 
     @property
@@ -78,7 +78,7 @@ class PartitionState:
         return not self.paused and bool(self.chunk or self.ahead or self.error is not None)
 
     def is_wanted(self, ahead_bytes_max: int) -> bool:
-        """Whether more of it should be fetched."""
+        """Whether more of this partition should be fetched."""
         return (
             not self.paused
             and self.fetch_offset != UNKNOWN
@@ -93,7 +93,7 @@ class PartitionState:
     def seek(self, offset: int, epoch: int = UNKNOWN) -> None:
         """Go to an offset; `epoch` is that of the last record before it, if it is known.
 
-        What is held of the records from there on is kept.
+        Held records from that offset on are kept, unless `epoch` is given.
         """
         self.error = None
         self.is_backing_off = self.is_resting = False
@@ -108,7 +108,7 @@ class PartitionState:
         self.fetch_again()
 
     def seek_to_known_end(self) -> bool:
-        """Go to the high watermark as it was told last; False if it never was."""
+        """Go to the last known high watermark; return False if none is known."""
         end = self.high_watermark
         if end == UNKNOWN:
             return False
@@ -116,7 +116,7 @@ class PartitionState:
         return True
 
     def seek_to(self, reset: Reset) -> None:
-        """Go to one end, to be looked up; what is held is dropped."""
+        """Go to one end, whose offset is looked up; drop the held records."""
         self.seek(UNKNOWN)
         self.reset = reset
 
@@ -126,7 +126,7 @@ class PartitionState:
             self.seek(offset, epoch)
 
     def fetch_again(self) -> None:
-        """Ask again from the position on; what is held is dropped."""
+        """Fetch again from the position on; drop the held records."""
         self._drop_held()
         self.fetch_offset, self.fetch_epoch = self.position, self.position_epoch
         self.version += 1
@@ -136,7 +136,7 @@ class PartitionState:
         self.ahead.clear()
         self.chunk_bytes = self.ahead_bytes = 0
 
-    # -- what came, and what is read -------------------------------------------------------------
+    # -- fetched, then read ----------------------------------------------------------------------
 
     def fetched(self, batches: list[Batch], size: int) -> None:
         """Take whole batches that begin at or below fetch_offset."""
@@ -147,32 +147,32 @@ class PartitionState:
         self.version += 1
 
     def take(self) -> None:
-        """Begin with the next of what is held."""
+        """Make the next held answer the chunk."""
         self.chunk, self.chunk_bytes = self.ahead.popleft()
         self.ahead_bytes -= self.chunk_bytes
 
     def finish(self) -> None:
-        """All that was taken is read."""
+        """Drop the chunk: it is read to its end."""
         self.chunk_bytes = 0
         self.reading = None
 
     def reads(self, header: BatchHeader) -> None:
-        """The user begins to read this batch."""
+        """Note the epoch of a batch that the user begins to read."""
         epoch = header.leader_epoch
         if not self.epochs or self.epochs[-1][0] < epoch:
             self.epochs.append((epoch, max(self.position, header.base_offset)))
             del self.epochs[:-EPOCHS_MAX]
 
     def passes(self, header: BatchHeader) -> None:
-        """The user has read this batch, or it had no records for them."""
+        """Move the position past a batch that is read, or had no records for the user."""
         if header.end_offset > self.position:
             self.position, self.position_epoch = header.end_offset, header.leader_epoch
 
     def safe_offset(self, epoch: int, end_offset: int) -> int:
-        """Return the first offset that may hold another record now than the user read there.
+        """Return the first offset that may now hold another record than the one the user read.
 
-        `epoch` is the leader's largest one that is not above that of the position, and ends at
-        `end_offset`: what was read of a later epoch is gone, wherever that epoch began.
+        `epoch` is the leader's largest epoch that is not above that of the position, and ends at
+        `end_offset`. All records that the user read of later epochs are gone.
         """
         gone = [start for known, start in self.epochs if known > epoch]
         return max(min(end_offset, self.position, *gone), 0)

@@ -1,4 +1,4 @@
-"""What a call returns that says where to read."""
+"""The return value of calls that choose positions."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 class PendingPositions:
-    """Awaited, the positions are known and fixed; not awaited, they are looked up meanwhile."""
+    """Await it to have the positions fixed. Without await, background tasks look them up."""
 
     __slots__ = ("_settle",)
 

@@ -1,4 +1,4 @@
-"""Which partitions a consumer reads, and from where: what its user says, and what is so."""
+"""The calls of a consumer that choose its partitions and its positions, and tell them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from quorate.settings import (
 
 
 class ConsumerPositions(ConsumerQueries):
-    """The part of a consumer that says what to read. Every call works before start() too."""
+    """The part of a consumer that chooses what to read. Choices before start() count, too."""
 
     def __init__(
         self, bootstrap_servers: str | Sequence[str], client_id: str, policy: Reset
@@ -50,7 +50,7 @@ class ConsumerPositions(ConsumerQueries):
 
         Partitions and matching topics that appear later are read from their beginning. The
         listener's on_partitions_assigned(list) and on_partitions_revoked(list) are called if it
-        has them; they must be plain functions, and what they raise comes out of the next read.
+        has them. They must be plain functions; the next read raises what they raise.
         On a started consumer, await the call to have the positions fixed.
         """
         self._owner.check()
@@ -66,9 +66,9 @@ class ConsumerPositions(ConsumerQueries):
     def assign(
         self, partitions: Annotated[Iterable[TopicPartition], Partitions()]
     ) -> PendingPositions:
-        """Read exactly these partitions; those that stay keep their positions.
+        """Read exactly these partitions. Partitions that were assigned before keep their positions.
 
-        UnknownTopicError if a topic that is known has no such partition. On a started consumer,
+        Raises UnknownTopicError if a known topic has no such partition. On a started consumer,
         await the call to have the positions fixed.
         """
         self._owner.check()
@@ -85,7 +85,7 @@ class ConsumerPositions(ConsumerQueries):
             self._fetcher.arrived.ring()  # a listener may have raised
 
     async def _settle_all(self) -> None:
-        """Return when the positions in all assigned partitions are known, or refused."""
+        """Return when the position in each assigned partition is known or refused."""
         await self._assignment.known()
         await self._settle(list(self._subscription.states.values()))
 
@@ -104,8 +104,9 @@ class ConsumerPositions(ConsumerQueries):
     ) -> None:
         """Read on from `offset`, 0 or more.
 
-        `leader_epoch` is that of the last record that was read before it, if it is known: then
-        LogTruncatedError (or auto_offset_reset) tells if that record is not in the log any more.
+        `leader_epoch` is the epoch of the last record that was read before `offset`, if the caller
+        knows it. If that record is not in the log any more, a read then raises LogTruncatedError,
+        or auto_offset_reset applies.
         """
         state = self._state(partition)
         state.seek(offset, UNKNOWN if leader_epoch is None else leader_epoch)
@@ -115,7 +116,7 @@ class ConsumerPositions(ConsumerQueries):
     def seek_to_beginning(
         self, *partitions: Annotated[TopicPartition, Partition()]
     ) -> PendingPositions:
-        """Read on from the first record held; of all assigned partitions if none is named."""
+        """Read on from the first record held; without names, in all assigned partitions."""
         states = self._states(partitions)
         for state in states:
             self._seek_to("earliest", state)
@@ -123,11 +124,11 @@ class ConsumerPositions(ConsumerQueries):
 
     @checked
     def seek_to_end(self, *partitions: Annotated[TopicPartition, Partition()]) -> PendingPositions:
-        """Read on from the present high watermark; of all assigned partitions if none is named.
+        """Read on from the present high watermark; without names, in all assigned partitions.
 
-        Awaited, it returns when that is fixed: all that is acknowledged afterwards is read, and
-        nothing that was acknowledged before the call. Not awaited, it takes the high watermark as
-        the leader told it last: so nothing that is acknowledged after the call is missed either.
+        With await, it returns when the positions are fixed: the consumer then reads all records
+        acknowledged later, and none acknowledged before the call. Without await, it takes the last
+        high watermark that the leader sent: no record acknowledged after the call is missed either.
         """
         states = self._states(partitions)
         for state in states:
@@ -138,9 +139,9 @@ class ConsumerPositions(ConsumerQueries):
 
     @checked
     async def position(self, partition: Annotated[TopicPartition, Partition()]) -> int:
-        """Return the offset of the next record, looking it up if it is not known yet.
+        """Return the offset of the next record; look it up if it is not known yet.
 
-        RequestTimedOutError if its leader does not tell.
+        Raises RequestTimedOutError if the leader does not answer.
         """
         state = self._state(partition)
         if state.position == UNKNOWN:
@@ -172,7 +173,7 @@ class ConsumerPositions(ConsumerQueries):
 
     @checked
     def highwater(self, partition: Annotated[TopicPartition, Partition()]) -> int | None:
-        """Return the high watermark as the last fetch told it, None before the first."""
+        """Return the high watermark of the last fetch; None before the first fetch."""
         mark = self._state(partition).high_watermark
         return None if mark == UNKNOWN else mark
 
@@ -182,11 +183,11 @@ class ConsumerPositions(ConsumerQueries):
         return {key: max(0, ends[key] - await self.position(key)) for key in sorted(ends)}
 
     async def commit(self, offsets: object | None = None) -> NoReturn:
-        """Not there yet: committed offsets come with groups."""
+        """Raise UnsupportedError: committed offsets come with consumer groups."""
         raise UnsupportedError("commit() needs a consumer group, and groups are not there yet")
 
     async def committed(self, partition: TopicPartition) -> NoReturn:
-        """Not there yet: committed offsets come with groups."""
+        """Raise UnsupportedError: committed offsets come with consumer groups."""
         raise UnsupportedError("committed() needs a consumer group, and groups are not there yet")
 
     def _seek_to(self, reset: Reset, state: PartitionState) -> None:

@@ -1,4 +1,4 @@
-"""What a consumer can ask of partitions, whether they are assigned to it or not."""
+"""The questions of a consumer about partitions, assigned or not."""
 
 from __future__ import annotations
 
@@ -16,31 +16,31 @@ if TYPE_CHECKING:
 
 
 class ConsumerQueries(Client):
-    """Asks the leaders, and moves no position."""
+    """The part of a consumer that asks leaders. It moves no position."""
 
     @abstractmethod
     def _running_fetcher(self) -> Fetcher:
-        """Return what asks; ClosedError if the client is not running."""
+        """Return the fetcher; ClosedError if the client is not running."""
 
     @checked
     async def beginning_offsets(
         self, partitions: Annotated[Iterable[TopicPartition], Partitions()]
     ) -> dict[TopicPartition, int]:
-        """Return the first offset held, of each."""
+        """Return the first offset held, of each partition."""
         return await self._offsets(partitions, EARLIEST)
 
     @checked
     async def end_offsets(
         self, partitions: Annotated[Iterable[TopicPartition], Partitions()]
     ) -> dict[TopicPartition, int]:
-        """Return the high watermark, of each."""
+        """Return the high watermark of each partition."""
         return await self._offsets(partitions, LATEST)
 
     @checked
     async def offsets_for_times(
         self, timestamps: Annotated[Mapping[TopicPartition, int], ByPartition(TIMESTAMP_MS)]
     ) -> dict[TopicPartition, OffsetAndTimestamp | None]:
-        """Return the first record at or after each time (ms since 1970), None if there is none."""
+        """Return the first record at or after each time (ms since 1970); None if there is none."""
         listed = await self._running_fetcher().offsets.list_offsets(dict(timestamps))
         return {
             key: OffsetAndTimestamp(one.offset, one.timestamp_ms) if one.offset >= 0 else None

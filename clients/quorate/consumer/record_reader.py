@@ -1,4 +1,4 @@
-"""From a broker's bytes to the records that a user gets."""
+"""Decodes the bytes of a broker into the records that a user gets."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 
 def whole_batches(data: memoryview, fetch_offset: int) -> tuple[list[Batch], int]:
-    """Return the batches of a fetch answer, and their bytes; the last one may be cut.
+    """Return the batches of a fetch answer, and their size in bytes.
 
-    Each must begin where the one before it ended, the first one at fetch_offset: no CRC covers an
-    offset, and a flipped bit in one would hide records without a word. The first bad batch ends the
-    list. It is then the first of the next answer, and CorruptRecordError says what is wrong with
-    it. The CRC is checked later, when the records are read.
+    Each batch must hold the offset at which the one before it ended, the first one fetch_offset: no
+    CRC covers an offset, and a flipped bit in it would hide records silently. The first bad or cut
+    batch ends the list. It is then the first of the next answer, and CorruptRecordError says what
+    is wrong with it. The CRC is checked later, when the records are read.
     """
     found: list[Batch] = []
     position, expected = 0, fetch_offset
@@ -57,7 +57,7 @@ def _following(data: memoryview, position: int, expected: int) -> BatchHeader:
 
 
 class RecordReader:
-    """Makes records, with the user's deserializers."""
+    """Makes records out of batches, with the user's deserializers."""
 
     def __init__(self, decode_key: Decode | None, decode_value: Decode | None) -> None:
         self._decode_key = decode_key
@@ -66,8 +66,8 @@ class RecordReader:
     def read(self, state: PartitionState) -> Iterator[AnyRecord]:
         """Yield the records of a partition's chunk from its position on, and move the position.
 
-        After an error the position is at the record that raised it: that record is next again, and
-        a seek goes past it. Raises DeserializationError, CorruptRecordError.
+        After an error the position is at the record that raised it: the next read begins with that
+        record, and a seek goes past it. Raises DeserializationError, CorruptRecordError.
         """
         topic, partition = state.topic_partition
         decode_key, decode_value = self._decode_key, self._decode_value
@@ -116,7 +116,7 @@ def _check(topic_partition: TopicPartition, batch: memoryview, header: BatchHead
 
 
 def _refused(state: PartitionState, raw: RawRecord, error: Exception) -> DeserializationError:
-    # The records before it in the batch may have been skipped by a gap: it is the next one now.
+    # Offsets before this record may be a gap without records. The position moves to this record.
     state.position = raw.offset
     topic, partition = state.topic_partition
     return DeserializationError(

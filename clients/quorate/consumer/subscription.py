@@ -1,4 +1,4 @@
-"""Which partitions a consumer reads. A machine: no clock, no wire."""
+"""The partitions that a consumer reads. A machine: no clock, no wire."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from quorate.model import TopicPartition
 
 
 class Change(NamedTuple):
-    """What an assignment changed."""
+    """The partitions that an assignment removed and added."""
 
     removed: list[PartitionState]
     added: list[PartitionState]
@@ -24,10 +24,12 @@ class Subscription:
         self.states: dict[TopicPartition, PartitionState] = {}
 
     def assign(self, wanted: Mapping[TopicPartition, bytes], *, late: bool) -> Change:
-        """Make these (with their topic ids) the assigned partitions; those that stay are kept.
+        """Make these (with their topic ids) the assigned partitions; keep the state of the others
+        that stay.
 
-        `late`: new ones appeared under a running subscription. They start at their beginning,
-        whatever the policy, or records written before we heard of them would be lost.
+        `late`: new partitions appeared under a running subscription. They start at their beginning,
+        unless the policy is "none". Otherwise the consumer would miss records that were written
+        before it knew the partition.
         """
         change = Change([], [])
         for key in [key for key in self.states if key not in wanted]:

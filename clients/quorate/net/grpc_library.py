@@ -1,6 +1,6 @@
-"""The gRPC library: the only module that imports it, and only at the first connect or serve.
+"""The gRPC library. Only this module imports it, at the first connect or serve.
 
-Also what its use in a process means (forks), its options, and the addresses that it takes.
+Also: the check for forked processes, the options of gRPC, and its addresses.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GrpcOptions:
-    """The bounds of a GrpcNetwork. Times in milliseconds; defaults suit local networks."""
+    """The bounds of a GrpcNetwork. Times are in milliseconds. The defaults suit local networks."""
 
     message_bytes_max: int = 64 * 1024 * 1024
     reconnect_backoff_initial_ms: int = 50
-    #: Also the longest that one attempt to connect may take.
+    #: Also the time limit of one attempt to connect.
     reconnect_backoff_min_ms: int = 500
     reconnect_backoff_max_ms: int = 200
-    #: Calls open at once on one connection; more of them wait.
+    #: Open calls on one connection; further calls wait.
     calls_per_connection_max: int = 1000
     keepalive_time_ms: int = 10_000
     keepalive_timeout_ms: int = 5_000
@@ -63,7 +63,8 @@ class GrpcOptions:
             ("grpc.min_reconnect_backoff_ms", self.reconnect_backoff_min_ms),
             ("grpc.max_reconnect_backoff_ms", self.reconnect_backoff_max_ms),
             ("grpc.dns_min_time_between_resolutions_ms", 1000),
-            # Control and data, and the nodes of an embedded cluster, share no TCP connection.
+            # No two channels share a TCP connection: neither control and data, nor the nodes of an
+            # embedded cluster.
             ("grpc.use_local_subchannel_pool", 1),
             ("grpc.enable_http_proxy", 0),
             ("grpc.enable_retries", 0),
@@ -73,7 +74,7 @@ class GrpcOptions:
         """Return the arguments of every server."""
         return [
             *self._common(),
-            # Without it, a second server binds the same port, and gets no error.
+            # With so_reuseport, a second server could bind the same port without an error.
             ("grpc.so_reuseport", 0),
             ("grpc.max_concurrent_streams", self.calls_per_connection_max),
             ("grpc.http2.min_ping_interval_without_data_ms", 1000),
@@ -82,7 +83,7 @@ class GrpcOptions:
 
 
 def split_endpoint(endpoint: str) -> tuple[str, int]:
-    """Return host and port; ValueError if it is no endpoint."""
+    """Return host and port; ValueError if the text is not host:port."""
     host, colon, port = endpoint.rpartition(":")
     if not colon or not host or not port.isdigit() or int(port) > 65535:
         raise ValueError(f"an endpoint is host:port, not {endpoint!r}")
@@ -90,16 +91,16 @@ def split_endpoint(endpoint: str) -> tuple[str, int]:
 
 
 def target_of(endpoint: str) -> str:
-    """Return the address to dial or bind: "localhost" is 127.0.0.1, on both sides.
+    """Return the address to dial or bind. "localhost" becomes 127.0.0.1, on both sides.
 
-    It resolves to ::1 as well, where another process may listen.
+    The name also resolves to ::1, where another process may listen.
     """
     host, port = split_endpoint(endpoint)
     return f"127.0.0.1:{port}" if host == "localhost" else endpoint
 
 
 def bind_error(endpoint: str, text: str) -> OSError:
-    """Return why a port could not be bound. gRPC does not say why, so bind it by hand to see."""
+    """Return why a port could not be bound. gRPC hides the reason, so bind a socket to see it."""
     host, port = split_endpoint(target_of(endpoint))
     try:
         socket.create_server((host.strip("[]"), port)).close()
@@ -111,14 +112,14 @@ def bind_error(endpoint: str, text: str) -> OSError:
     return OSError(errno.EADDRNOTAVAIL, f"cannot listen on {endpoint}: {text}")
 
 
-#: What gRPC holds for this process; in a forked child, what it held for the parent.
+#: The gRPC objects of this process; in a forked child, those of the parent.
 held: weakref.WeakSet[Any] = weakref.WeakSet()
 _kept_for_parent: list[Any] = []
 _was_forked = False
 
 
 def _forked() -> None:
-    """In a forked child: gRPC's threads are not here, so its objects must not even be freed."""
+    """Keep gRPC's objects alive in a forked child: without its threads they must not be freed."""
     global _was_forked
     _kept_for_parent.extend(held)
     _was_forked = _was_forked or _is_grpc_in_use
@@ -131,8 +132,8 @@ _is_grpc_in_use = False
 def check_fork() -> None:
     """Raise WrongLoopError in a child that was forked from a process that used gRPC.
 
-    The threads that gRPC waits with are not in the child: its calls would hang. Its own support of
-    forks does not cover asyncio.
+    The child has none of the threads that gRPC waits with: its calls would hang. gRPC's own
+    support of forks does not cover asyncio.
     """
     global _is_grpc_in_use
     _is_grpc_in_use = True
@@ -146,7 +147,7 @@ def check_fork() -> None:
 
 @functools.cache
 def library() -> Any:
-    """Import gRPC once, and silence it: our own log says better what it prints."""
+    """Import gRPC once, and turn off its messages: Quorate logs the same errors better."""
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     import grpc
     import grpc.aio

@@ -1,8 +1,8 @@
 """The Network over gRPC.
 
-gRPC carries bytes here; what they mean is the Method's affair, on both sides. So unreadable
-bytes are an answer (INVALID_ARGUMENT, PeerError), never a crash. Every call object has an owner
-that finishes or cancels it, for gRPC collects none that is forgotten.
+gRPC carries only bytes here; on both sides the Method encodes and decodes them. So unreadable
+bytes lead to an error (INVALID_ARGUMENT, PeerError), never to a crash. Every call object has an
+owner that finishes or cancels it, because gRPC never frees a forgotten call.
 """
 
 from __future__ import annotations
@@ -56,20 +56,20 @@ R = TypeVar("R")
 
 log = logging.getLogger(__name__)
 
-#: How long a stop may last beyond its grace, for handlers that are slow to be cancelled.
+#: Longest time of a stop beyond its grace, for handlers that end slowly when they are cancelled.
 STOP_SLACK_S = 2.0
-#: How long the end of a connection waits for its last call: so long does a dead peer delay it.
+#: Longest wait for the last call of a connection. A dead peer delays the end by this time.
 LAST_CALL_TIMEOUT_S = 0.2
-#: Between two dials of one probe.
+#: Pause between two dials of one probe.
 PROBE_AGAIN_S = 0.01
 
-#: gRPC says UNAVAILABLE for a call that never left and for one that broke half way; only its
-#: text tells. A channel that never connected has sent nothing.
+#: gRPC reports UNAVAILABLE both for a call that was never sent and for one that broke half way.
+#: Only its text tells them apart: a channel that never connected has sent nothing.
 _NEVER_CONNECTED = re.compile(r"failed to connect to all addresses.*refused", re.I | re.S)
 
 
 class GrpcNetwork:
-    """The Network of real processes. Belongs to one event loop."""
+    """The Network of real processes. An object belongs to one event loop."""
 
     def __init__(self, options: GrpcOptions | None = None) -> None:
         self._options = options or GrpcOptions()
@@ -83,7 +83,7 @@ class GrpcNetwork:
         purpose: Purpose = "data",
         cluster_id: Callable[[], str] = any_cluster,
     ) -> GrpcConnection:
-        """Return a connection of its own: no two share a TCP connection, whatever their purpose."""
+        """Return a new connection. No two connections share a TCP connection."""
         self._connections_made += 1
         number = self._connections_made
         connection = GrpcConnection(
@@ -119,10 +119,10 @@ class GrpcNetwork:
         return GrpcListener(f"{host}:{port}", server)
 
     async def probe(self, endpoint: str, *, timeout_ms: int) -> ProbeResult:
-        """Connect with plain TCP, which tells refused from silent; then ask who is there.
+        """Connect with plain TCP, which tells "refused" from "silent"; then ask for the node's id.
 
-        A process that dies may close its listening port last: a caller that connects and then
-        hears nothing but the end has met such a port, so it dials again while there is time.
+        A dying process may close its listening port last. A caller that connects to such a port
+        gets only the connection's end, so the probe dials again until the timeout.
         """
         deadline = asyncio.get_running_loop().time() + timeout_ms / 1000
         try:
@@ -137,7 +137,7 @@ class GrpcNetwork:
                         await asyncio.sleep(PROBE_AGAIN_S)
         except ConnectionRefusedError:
             return Refused()
-        except (OSError, TimeoutError, ValueError):  # ValueError: no such address can be
+        except (OSError, TimeoutError, ValueError):  # ValueError: an impossible address
             return NoAnswer()
 
     async def _identify(self, endpoint: str, deadline: float) -> Answered:
@@ -157,7 +157,7 @@ class GrpcNetwork:
 
 
 class GrpcConnection:
-    """One channel to one endpoint, made at the first call."""
+    """One channel to one endpoint. The first call makes the channel."""
 
     def __init__(
         self,
@@ -173,7 +173,7 @@ class GrpcConnection:
         self._channel: Channel | None = None
         self._streams: dict[int, GrpcStream[Any]] = {}
         self._streams_opened = 0
-        #: A call was ended by us: gRPC may yet have to tell of it.
+        #: This side has cancelled a call: gRPC may still have to report its end.
         self._has_cancelled = False
         self._closed = False
 
@@ -204,7 +204,7 @@ class GrpcConnection:
         call = start(None, metadata=self._metadata())
         self._streams_opened += 1
         number = self._streams_opened
-        self._has_cancelled = True  # nearly every stream is ended by us, sooner or later
+        self._has_cancelled = True  # sooner or later this side ends nearly every stream
         stream = GrpcStream(
             call, method, requests, self._endpoint, lambda: self._streams.pop(number, None)
         )
@@ -212,7 +212,7 @@ class GrpcConnection:
         return stream
 
     async def close(self) -> None:
-        """Break what is open on it."""
+        """Close the channel; open calls on it break."""
         if self._closed:
             return
         self._closed = True
@@ -223,7 +223,7 @@ class GrpcConnection:
             await self._channel.close(None)
 
     async def close_at_the_end(self) -> None:
-        """Close, and leave nothing of it to the event loop that comes after this one."""
+        """Close, and leave no event of the connection for a later event loop of the process."""
         for stream in list(self._streams.values()):
             stream.abandon()
         if self._has_cancelled and self._channel is not None and not self._closed:
@@ -231,12 +231,12 @@ class GrpcConnection:
         await self.close()
 
     async def _hear_of_the_ends(self, channel: Channel) -> None:
-        """Wait until gRPC has told this loop of the calls that were cancelled.
+        """Wait until gRPC has reported the ends of cancelled calls to this loop.
 
-        It tells the loop that began a call, in its own time. If that loop is closed by then, as
-        after asyncio.run(), the next loop of the process meets the event, fails in its place, and
-        leaves what was queued behind it unread. One more call on the same connection is answered
-        after the ends of all before it.
+        gRPC reports an end to the loop that began the call, at some later time. If that loop is
+        closed by then, as after asyncio.run(), the next loop of the process gets the event, fails,
+        and leaves the events queued behind it unread. One more call on the same connection is
+        answered after the ends of all calls before it.
         """
         ask = channel.unary_unary(IDENTIFY.path, None, None)
         request = IDENTIFY.encode_request(node_pb2.IdentifyRequest())
@@ -254,7 +254,7 @@ class GrpcConnection:
             check_fork()
             try:
                 target = target_of(self._endpoint)
-            except ValueError as error:  # an impossible address: no process listens there
+            except ValueError as error:  # no process can listen at an impossible address
                 raise PeerRefusedError(str(error)) from None
             self._channel = library().aio.insecure_channel(
                 target, options=self._options.channel_arguments()
@@ -264,7 +264,7 @@ class GrpcConnection:
 
 
 class GrpcStream(Generic[R]):
-    """An open stream: reads for its owner, while a task of its own writes the requests."""
+    """An open stream. Its owner reads the responses; a background task writes the requests."""
 
     def __init__(
         self,
@@ -322,7 +322,7 @@ class GrpcStream(Generic[R]):
             await asyncio.wait((self._pump,))
 
     def abandon(self) -> None:
-        """Cancel the call and the sending, without waiting for either."""
+        """Cancel the call and the task that writes the requests; do not wait for either."""
         self._call.cancel()
         if asyncio.current_task() is not self._pump:
             self._pump.cancel()
@@ -337,7 +337,7 @@ class GrpcStream(Generic[R]):
                 await self._call.write(self._method.encode_request(request))
             await self._call.done_writing()
         except (library().aio.AioRpcError, asyncio.InvalidStateError):
-            pass  # the stream has ended: the reader learns how
+            pass  # the stream has ended: the reader gets the reason
         except Exception as error:
             self._request_error = error
             self._call.cancel()
@@ -364,7 +364,7 @@ class GrpcListener:
 
     @property
     def endpoint(self) -> str:
-        """host:port as bound."""
+        """The bound address, as host:port."""
         return self._endpoint
 
     async def stop(self, grace_ms: int) -> None:
@@ -386,7 +386,7 @@ def _decode_response(method: Method[Any, R], data: bytes, endpoint: str) -> R:
 
 
 def _call_error(error: RpcError, endpoint: str, path: str) -> QuorateError:
-    """Return the NetworkError that a status means."""
+    """Return the error that stands for a status of gRPC."""
     code = library().StatusCode
     status, details = error.code(), error.details() or ""
     text = f"{path} at {endpoint}: {details}"
@@ -406,17 +406,17 @@ def _closed_text(endpoint: str, path: str) -> str:
 
 
 def _cancel_requests() -> int:
-    """Return how often this task was asked to end: gRPC raises CancelledError for its ends too."""
+    """Return how often this task was cancelled. gRPC raises CancelledError for ended calls, too."""
     task = asyncio.current_task()
     return 0 if task is None else task.cancelling()
 
 
 def _heed_cancellation(asked_before: int) -> None:
-    """Raise CancelledError if this task was asked to end during a wait for gRPC.
+    """Raise CancelledError if this task was cancelled during a wait for gRPC.
 
-    A call waits for a task of gRPC's own, which takes the cancellation for that of the call. If the
-    connection is refused, or an answer comes, in the same moment, gRPC reports only that. A task
-    that goes on then is never ended, and whoever ended it waits for ever.
+    A call waits for an inner task of gRPC, which takes the cancellation as one of the call. If the
+    connection is refused, or an answer comes, at the same moment, gRPC reports only that. Without
+    this check the task would continue, and the code that cancelled it would wait for ever.
     """
     if _cancel_requests() > asked_before:
         raise asyncio.CancelledError

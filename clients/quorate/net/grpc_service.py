@@ -1,4 +1,4 @@
-"""The server's side of a gRPC call: which handler takes it, and what becomes of its errors."""
+"""The server's side of a gRPC call: finds the handler, and turns its errors into statuses."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: Trailers have a limit of their own, so an error's text is cut to this.
+#: Longest text of an error: gRPC's trailers have a size limit.
 DETAILS_CHARS_MAX = 1000
-#: In the metadata of a call: the cluster that it is meant for.
+#: Key in the metadata of a call; its value is the id of the cluster that the call is meant for.
 CLUSTER_ID_KEY = "quorate-cluster-id"
 
 
 def table(handlers: Mapping[str, RpcHandler]) -> GenericRpcHandler:
-    """Return the table in which a server looks up a call, by its path."""
+    """Return the table in which a server looks up the handler of a call's path."""
 
     class Table(library().GenericRpcHandler):  # type: ignore[misc]  # grpc is imported lazily
         def service(self, details: Any) -> RpcHandler | None:
@@ -35,7 +35,7 @@ def table(handlers: Mapping[str, RpcHandler]) -> GenericRpcHandler:
 def rpc_handler(
     method: Method[Any, Any], handler: Handler, cluster_id: str, listener: str
 ) -> RpcHandler:
-    """Return how gRPC calls a handler of ours; calls for another cluster do not reach it."""
+    """Return a gRPC handler that calls `handler`, and refuses calls for another cluster."""
     if not method.streams_requests and not method.streams_responses:
         unary: RpcHandler = library().unary_unary_rpc_method_handler(
             _unary(method, handler, cluster_id, listener)
@@ -83,7 +83,7 @@ def _streamed(
                 async for response in responses:
                     await context.write(method.encode_response(response))
         except Exception as error:
-            # A handler may have wrapped the error that its requests raised.
+            # The handler may have wrapped the error that its requests raised: prefer the original.
             await _abort(context, method, requests.error or error)
 
     return handle
@@ -98,7 +98,7 @@ async def _refuse_other_cluster(method: Method[Any, Any], context: Any, ours: st
 
 
 class _Requests:
-    """The requests of one call, decoded: what a service iterates over."""
+    """The decoded requests of one call, for a service to iterate over."""
 
     def __init__(self, method: Method[Any, Any], context: Any) -> None:
         self._method = method
@@ -119,7 +119,7 @@ class _Requests:
             raise
 
     async def aclose(self) -> None:
-        """Nothing is held: the call belongs to the server."""
+        """Do nothing: the call belongs to the server."""
 
     async def only(self) -> Any:
         async for request in self:
@@ -132,10 +132,10 @@ async def _abort(context: Any, method: Method[Any, Any], error: Exception) -> No
     if isinstance(error, grpc_.aio.AbortError):
         raise error
     text = f"{type(error).__name__}: {error}"[:DETAILS_CHARS_MAX]
-    if isinstance(error, _UnreadableError | InvalidRequestError):  # the caller's fault, not ours
+    if isinstance(error, _UnreadableError | InvalidRequestError):  # the caller's fault
         log.warning("an unreadable %s came from %s: %s", method.path, context.peer(), text)
         await context.abort(grpc_.StatusCode.INVALID_ARGUMENT, str(error)[:DETAILS_CHARS_MAX])
-    if isinstance(error, QuorateError) and error.retriable:  # not now: the caller may ask another
+    if isinstance(error, QuorateError) and error.retriable:  # the caller may retry
         await context.abort(grpc_.StatusCode.UNAVAILABLE, str(error)[:DETAILS_CHARS_MAX])
     log.error("%s from %s failed", method.path, context.peer(), exc_info=error)
     await context.abort(grpc_.StatusCode.INTERNAL, text)
@@ -145,5 +145,5 @@ async def _abort(context: Any, method: Method[Any, Any], error: Exception) -> No
 def _decode_request(method: Method[Any, Any], data: bytes) -> Any:
     try:
         return method.decode_request(data)
-    except Exception as error:  # whatever a decoder makes of hostile bytes
+    except Exception as error:  # a decoder may raise anything for hostile bytes
         raise _UnreadableError(f"the request does not parse: {error}") from None

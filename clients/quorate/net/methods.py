@@ -1,4 +1,4 @@
-"""The public calls as values: what quorate.v1's services are to the network seam."""
+"""The public calls of quorate.v1, each as a Method of the network seam."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from quorate.v1 import admin_pb2 as admin
 from quorate.v1 import node_pb2 as node
 from quorate.v1 import records_pb2 as records
 
-#: Requests that name topics: 10,000 of the longest names fit.
+#: Size limit of requests that name topics: 10,000 of the longest names fit.
 NAMES_BYTES_MAX = 3 << 20
 
 IDENTIFY = message_method("/quorate.v1.Node/Identify", node.IdentifyRequest, node.IdentifyResponse)

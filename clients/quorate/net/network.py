@@ -1,9 +1,9 @@
-"""The seam to the wire: what every client and server knows of the network.
+"""The network seam: the interface between clients, servers and the wire.
 
-Three implementations: gRPC (quorate.net.grpc_network), in-process
-(quorate_testing) and simulated (quorate_testing.simulated). All of them carry encoded bytes.
-Calls raise PeerRefusedError, StreamBrokenError, DeadlineExceededError or PeerError, and
-WrongClusterError where another cluster listens than the call is meant for; nothing else.
+Three implementations: gRPC (quorate.net.grpc_network), in-process (quorate_testing) and simulated
+(quorate_testing.simulated). All of them carry encoded bytes. A call raises PeerRefusedError,
+StreamBrokenError, DeadlineExceededError or PeerError; WrongClusterError if the listener belongs to
+another cluster than the call is meant for; and no other error.
 """
 
 from __future__ import annotations
@@ -26,17 +26,18 @@ R_co = TypeVar("R_co", covariant=True)
 MQ = TypeVar("MQ", bound=Message)
 MR = TypeVar("MR", bound=Message)
 
-#: Data and control never share a TCP connection: bulk bytes would delay a heartbeat.
+#: What a connection is for. Data and control never share a TCP connection: large data would delay
+#: a heartbeat.
 Purpose = Literal["control", "data"]
 
-#: The protobuf message of a request, without the payload of a frame. It is parsed in one turn of
-#: the server's loop, and so many bytes of empty entries take 25 ms; 64 MiB of them took seconds.
+#: Largest protobuf message of a request, without the payload of a frame. The server parses it in
+#: one turn of its loop. In the worst case, empty entries, 1 MiB takes 25 ms; 64 MiB took seconds.
 REQUEST_BYTES_MAX = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Method(Generic[Q, R]):
-    """One call of a service: its path, and how each side's values become bytes."""
+    """One call of a service: its path, and how requests and responses become bytes."""
 
     path: str  # "/quorate.v1.Records/Produce"
     encode_request: Callable[[Q], bytes]
@@ -49,35 +50,35 @@ class Method(Generic[Q, R]):
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """What goes before the messages of a call."""
+    """The head of a call, which goes before its messages."""
 
     path: str
-    #: The cluster that the call is meant for; a listener of another one refuses it before any
-    #: service sees it (WrongClusterError). Empty: any.
+    #: The cluster that the call is meant for. A listener of another cluster refuses it before any
+    #: service sees it (WrongClusterError). Empty: any cluster.
     cluster_id: str = ""
-    #: How long the caller waits for the answer of a unary call; 0: a stream.
+    #: Time that the caller waits for the answer of a unary call; 0: the call is a stream.
     timeout_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """Who calls, as far as the wire knows."""
+    """The caller, as far as the listener knows it."""
 
     address: str
     principal: Principal = ANONYMOUS
-    #: How long the caller of a unary call still waits; 0: it did not say.
+    #: Time that the caller of a unary call still waits; 0: not known.
     timeout_ms: int = 0
-    #: The name of the listener that the call came in by; empty: the listener has none.
+    #: The name of the listener that took the call; empty: the listener has no name.
     listener: str = ""
 
 
 def any_cluster() -> str:
-    """Name no cluster: for callers that learn the cluster id from the answer."""
+    """Return no cluster id: for callers that learn the id from the answer."""
     return ""
 
 
 def wrong_cluster(head: Head, ours: str) -> str | None:
-    """Return why a listener of cluster `ours` refuses a call, None if it does not."""
+    """Return why a listener of cluster `ours` refuses a call; None if it accepts the call."""
     if not head.cluster_id or not ours or head.cluster_id == ours:
         return None
     return (
@@ -89,8 +90,8 @@ def wrong_cluster(head: Head, ours: str) -> str | None:
 class Stream(Protocol[R_co]):
     """The responses of an open stream: an async iterator that its owner must close.
 
-    All of the four errors come from __anext__, as does what `requests` raised. After an error,
-    the end, or a cancelled __anext__ the stream is over and `requests` is closed.
+    __anext__ raises the errors of the network, and the errors that `requests` raised. After an
+    error, the end, or a cancelled __anext__ the stream is over and `requests` is closed.
     """
 
     def __aiter__(self) -> AsyncIterator[R_co]: ...
@@ -100,34 +101,34 @@ class Stream(Protocol[R_co]):
 
 
 class Connection(Protocol):
-    """A lazy connection to one endpoint; it reconnects by itself, calls do not retry."""
+    """A lazy connection to one endpoint. It reconnects by itself; calls are not retried."""
 
     async def unary(self, method: Method[Q, R], request: Q, *, timeout_ms: int) -> R:
-        """Send one request, return its response."""
+        """Send one request, and return its response."""
 
     def stream(self, method: Method[Q, R], requests: AsyncIterator[Q]) -> Stream[R]:
-        """Open a stream that sends what `requests` yields, one at a time as the wire takes them.
+        """Open a stream that sends the items of `requests`, one at a time as the wire takes them.
 
-        The end of `requests` half-closes. `requests` is closed when the stream ends.
+        The end of `requests` half-closes the stream. `requests` is closed when the stream ends.
         """
 
     async def close(self) -> None:
-        """Break what is open on it."""
+        """Close the connection; open calls on it break."""
 
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """Probe: no process listens at that address."""
+    """Result of a probe: no process listens at that address."""
 
 
 @dataclass(frozen=True, slots=True)
 class NoAnswer:
-    """Probe: no answer within the timeout; nothing is proved."""
+    """Result of a probe: no answer within the timeout. This proves nothing about the process."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """Probe: this node answered."""
+    """Result of a probe: this node answered."""
 
     node_id: int
     incarnation: bytes
@@ -136,14 +137,16 @@ class Answered:
 ProbeResult = Refused | NoAnswer | Answered
 
 #: A handler takes (request | async iterator of requests, Peer) and is a coroutine or, for
-#: methods that stream responses, an async generator. It may raise any QuorateError that the
-#: service maps to the response's error field itself; what escapes becomes PeerError("INTERNAL"),
-#: an InvalidRequestError PeerError("INVALID_ARGUMENT"), a retriable error StreamBrokenError.
+#: methods that stream responses, an async generator. Services put their errors into the response's
+#: error field. An error that escapes from a handler becomes, at the caller:
+#:   InvalidRequestError     PeerError("INVALID_ARGUMENT")
+#:   a retriable error       StreamBrokenError
+#:   any other               PeerError("INTERNAL")
 Handler = Callable[[Any, Peer], Any]
 
 
 class Service(Protocol):
-    """A plain class of async methods, and the table that says which method is which."""
+    """A plain class of async methods, with the table of the calls that they handle."""
 
     def handlers(self) -> Mapping[Method[Any, Any], Handler]: ...
 
@@ -153,14 +156,14 @@ class Listener(Protocol):
 
     @property
     def endpoint(self) -> str:
-        """host:port as bound (a port of 0 was replaced by the one given)."""
+        """The bound address, as host:port. The chosen port replaces a port of 0."""
 
     async def stop(self, grace_ms: int) -> None:
         """Take no new calls, wait up to grace_ms for open ones, then cancel them."""
 
 
 class Network(Protocol):
-    """The door to other nodes."""
+    """The interface to other nodes."""
 
     def connect(
         self,
@@ -169,7 +172,7 @@ class Network(Protocol):
         purpose: Purpose = "data",
         cluster_id: Callable[[], str] = any_cluster,
     ) -> Connection:
-        """Return a lazy connection, whose calls are meant for that cluster."""
+        """Return a lazy connection. Its calls are meant for the cluster of `cluster_id`."""
 
     async def serve(
         self,
@@ -179,13 +182,13 @@ class Network(Protocol):
         cluster_id: str = "",
         listener: str = "",
     ) -> Listener:
-        """Listen as that cluster; raise OSError naming the endpoint if the port is in use.
+        """Listen as a node of that cluster; OSError that names the endpoint if the port is in use.
 
-        `listener`: the name of the listener, which the services find in Peer.listener.
+        `listener` is the listener's name. Services find it in Peer.listener.
         """
 
     async def probe(self, endpoint: str, *, timeout_ms: int) -> ProbeResult:
-        """Ask which node listens there (Node/Identify), after a bare connect if that tells more."""
+        """Ask which node listens there (Node/Identify). May connect first, to prove Refused."""
 
     async def close(self) -> None:
         """Close every connection that this network made."""
@@ -193,7 +196,8 @@ class Network(Protocol):
 
 #: The network that clients use; None: gRPC, imported at first use.
 current_network: ContextVar[Network | None] = ContextVar("quorate_network", default=None)
-#: Chance and wall clock of clients; None: the system's. The simulated world sets all three.
+#: Chance and wall clock of clients; None: the system's. The simulated world sets all three
+#: variables.
 current_chance: ContextVar[random.Random | None] = ContextVar("quorate_chance", default=None)
 current_wall_clock_ms: ContextVar[Callable[[], int] | None] = ContextVar(
     "quorate_wall_clock_ms", default=None
@@ -209,7 +213,7 @@ def message_method(
     streams_requests: bool = False,
     streams_responses: bool = False,
 ) -> Method[MQ, MR]:
-    """Return the Method whose two sides are plain protobuf messages."""
+    """Return the Method whose requests and responses are plain protobuf messages."""
     return Method(
         path,
         request.SerializeToString,
@@ -222,7 +226,7 @@ def message_method(
 
 
 def _bounded(path: str, parse: Callable[[bytes], MQ], bytes_max: int) -> Callable[[bytes], MQ]:
-    """Return a parser that looks at the size first: see REQUEST_BYTES_MAX."""
+    """Return a parser that checks the size first: see REQUEST_BYTES_MAX."""
 
     def decode(data: bytes) -> MQ:
         if len(data) > bytes_max:

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 from quorate.errors import InvalidRequestError
 
-#: Of a principal's text, so that no caller fills a request or a log line with its name.
+#: Longest text of a principal, so that no caller fills a request or a log line with its name.
 TEXT_CHARS_MAX = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """The listener makes it once for each caller; a broker passes it on to the controller.
+    """The identity of a caller. The listener makes it; a broker forwards it to the controller.
 
     >>> str(Principal("User", "alice"))
     'User:alice'
@@ -26,7 +26,7 @@ class Principal:
 
     @classmethod
     def parse(cls, text: str) -> Principal:
-        """Read type:name; InvalidRequestError if it is none. The name may hold a colon.
+        """Parse type:name; InvalidRequestError for any other text. The name may contain a colon.
 
         >>> Principal.parse("User:CN=alice")
         Principal(type='User', name='CN=alice')

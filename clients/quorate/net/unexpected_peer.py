@@ -1,4 +1,4 @@
-"""Finds out what listens at an address where a node of another kind was expected."""
+"""Finds out what listens at an address that should be that of a broker or a voter."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from quorate.net.network import Network
 from quorate.v1 import node_pb2
 
 ASK_TIMEOUT_MS = 1000
-#: Where the user finds the addresses of each kind of node.
+#: Advice to the user: where to find the addresses of each kind of node.
 LISTED = {
     "broker": "give the address of a broker, one of those that `quorate cluster info` lists",
     "voter": "give the addresses of the voters, as `quorate quorum describe` lists them",
@@ -16,12 +16,12 @@ LISTED = {
 
 
 def knows_no_such_call(error: NetworkError) -> bool:
-    """Whether the peer does not serve this call at all."""
+    """Return whether the peer does not serve this call at all."""
     return isinstance(error, PeerError) and error.status == "UNIMPLEMENTED"
 
 
 async def what_listens(network: Network, endpoint: str, wanted: str) -> str:
-    """Return what listens at an address instead of a "broker" or "voter", and which to give."""
+    """Return a sentence: what listens instead of a `wanted` node, and which address to give."""
     connection = network.connect(endpoint, purpose="control")
     try:
         found = await connection.unary(

@@ -1,21 +1,22 @@
-"""Records on their way: batches per partition, the buffer's bound, sequences, retry and order.
+"""The records that wait or are in flight: batches, the buffer's bound, sequences, retry, order.
 
-A machine: no clock, no wire. The producer appends, the sender drains by broker and reports what
-became of each batch. Its rules:
+A machine: no clock, no wire. The producer appends records. The sender drains batches for a broker,
+and reports the outcome of each batch. The rules:
 
-* Order holds within a partition, under retry too: while a batch waits to be sent again, nothing
-  behind it is sent before everything in flight of that partition has been answered.
-* A batch keeps its sequence over all attempts, so that a broker recognises a duplicate. It
-  gets another one only when it was surely not written, and nothing earlier of that partition is
-  open. OutOfOrderSequence proves it. UnknownProducerId (the broker has forgotten the producer)
-  proves it only for a batch that no earlier attempt may have written; any other one fails with
-  OutcomeUnknown. Then the partition waits for all its batches in flight, and goes on under the
-  next producer_epoch from sequence 0; what is late under the old one is fenced.
-* A batch that is too large, and was surely not written, goes on in parts, which share its sequences
-  and its place; a record that is too large by itself fails alone.
-* A partition's queue may be dropped when nothing is on its way. Whatever is sent there later has
-  a higher epoch: a sequence of the old one, given again, would look like a duplicate.
-* Bytes count against the buffer from append to the batch's end, whatever that end is.
+* Order holds within a partition, under retry too: while a batch waits to be sent again, no later
+  batch of that partition is sent before all its batches in flight are answered.
+* A batch keeps its sequence over all attempts, so that a broker recognises a duplicate. It gets
+  another sequence only if it was certainly not written, and no earlier batch of that partition is
+  open. OutOfOrderSequence proves that. UnknownProducerId (the broker has forgotten the producer)
+  proves it only for a batch that no earlier attempt may have written; any other batch fails with
+  OutcomeUnknown. Then the partition waits for all its batches in flight, and continues with the
+  next producer_epoch from sequence 0. Brokers fence late batches of the old epoch.
+* A batch that is too large, and was certainly not written, is split into parts. The parts share its
+  sequences and its place in the order. A single record that is too large fails alone.
+* A partition's queue may be dropped when it has no batches. Later batches there have a higher
+  epoch: with the old epoch their sequences would be used twice, and look like duplicates.
+* A record's bytes count against the buffer from append to the end of its batch, whatever the
+  outcome.
 """
 
 from __future__ import annotations
@@ -44,10 +45,10 @@ from quorate.producer.partition_queue import (
 from quorate.record.batch import DECOMPRESSED_BYTES_MAX, BatchBuilder
 from quorate.record.record import record_bytes_max
 
-#: What a request may hold beside one batch, before the next request begins.
+#: Bytes after which a request takes no further batch.
 REQUEST_BYTES_MAX = 1 << 20
 REQUEST_BATCHES_MAX = 4096
-#: A batch on the wire: a message of 64 MiB holds it, what goes with it, and the header.
+#: Largest batch on the wire: a message of 64 MiB holds it, other batches, and the header.
 WIRE_BATCH_BYTES_MAX = (64 << 20) - 2 * REQUEST_BYTES_MAX
 
 
@@ -65,27 +66,27 @@ class AccumulatorConfig:
 
 
 class Accumulator:
-    """All partitions' queues of one producer, and the bytes they hold."""
+    """The queues of all partitions of one producer, and their bytes."""
 
     def __init__(self, config: AccumulatorConfig) -> None:
         self.config = config
         self.identity: ProducerIdentity | None = None
-        #: Why nothing can be sent yet, for the errors of batches that expire in the meantime.
+        #: Why no batch can be sent yet. Batches that expire meanwhile name it in their error.
         self.hindrance: QuorateError | None = None
         self.bytes_used = 0
         self.flushes = 0
-        #: Why no record is taken any more; None while the producer works.
+        #: Why no more records are taken; None while the producer works.
         self.closed: QuorateError | None = None
-        #: Records that were on their way when it was closed.
+        #: Number of records that had no outcome when the accumulator was closed.
         self.abandoned = 0
         self._queues: dict[tuple[str, int], PartitionQueue] = {}
-        #: Queues that hold something, in order of their last turn.
+        #: Queues with batches, in the order of their last turn.
         self._active: dict[PartitionQueue, None] = {}
 
     # -- in ------------------------------------------------------------------------------------
 
     def queue(self, topic: str, topic_id: bytes, partition: int) -> PartitionQueue:
-        """Return the queue of a partition; a topic made again under its name gets a new one."""
+        """Return the queue of a partition. A topic that was created again gets new queues."""
         found = self._queues.get((topic, partition))
         if found is not None and found.topic_id == topic_id:
             return found
@@ -97,7 +98,7 @@ class Accumulator:
         return made
 
     def has_room(self, size: int) -> bool:
-        """Whether `size` more bytes fit."""
+        """Return whether `size` more bytes fit."""
         return self.bytes_used + size <= self.config.buffer_bytes_max
 
     def append(
@@ -111,8 +112,8 @@ class Accumulator:
     ) -> tuple[Batch, int, bool]:
         """Add a record; return its batch, its index there, and whether a batch became ready.
 
-        Raises `closed`, and what the builder raises for an impossible record; then all is as it
-        was.
+        Raises `closed`, and the builder's errors for an impossible record. After an error nothing
+        has changed.
         """
         if self.closed is not None:
             raise self.closed.with_traceback(None)
@@ -159,11 +160,11 @@ class Accumulator:
         may_linger: bool,
         carrier: object = None,
     ) -> list[Batch]:
-        """Take at most one batch of each partition that `is_ours`, about `bytes_max` in all.
+        """Take at most one batch of each partition that `is_ours`, about `bytes_max` in total.
 
-        What is taken is in flight until succeeded(), failed() or retry() says more. Partitions
-        take turns. `carrier` is the stream that will carry it; a partition with batches in flight
-        stays with theirs.
+        The batches are in flight until succeeded(), failed() or retry(). Partitions take turns.
+        `carrier` is the stream that will carry the batches. A partition with batches in flight
+        sends no more on another stream.
         """
         if self.config.idempotent and self.identity is None:
             return []
@@ -176,7 +177,7 @@ class Accumulator:
             if not queue.may_send(now, self.config.max_in_flight) or not is_ours(queue):
                 continue
             if queue.in_flight and queue.carrier is not carrier:
-                continue  # first learn what became of those, or the order is lost
+                continue  # wait for the outcome of those, or the order is lost
             batch = self._next_encoded(queue, lingers_since)
             if batch is None:
                 continue
@@ -192,21 +193,21 @@ class Accumulator:
         return taken
 
     def linger_ends(self, now: float, is_ours: Callable[[PartitionQueue], bool]) -> float | None:
-        """Return when the first open or backing-off batch may be sent, None if there is none."""
+        """Return when the first open or backing-off batch may be sent; None if there is none."""
         linger_s = self.config.linger_s
         ends = [queue.waits_until(now, linger_s) for queue in self._active if is_ours(queue)]
         return min((end for end in ends if end is not None), default=None)
 
     def waiting(self) -> Iterator[PartitionQueue]:
-        """Queues that hold something."""
+        """Return the queues with batches."""
         return iter(list(self._active))
 
     def unfinished(self) -> list[Batch]:
-        """Every batch that is not done yet."""
+        """Return every batch that is not done."""
         return [batch for queue in self._active for batch in queue.batches()]
 
     def _next_encoded(self, queue: PartitionQueue, lingers_since: float | None) -> Batch | None:
-        """Take the next batch that the wire carries; what it does not carry fails or is split."""
+        """Take the next batch that fits the wire. Split, or fail, batches that do not fit."""
         while (batch := queue.take_next(lingers_since)) is not None:
             if self.config.idempotent and batch.base_sequence < 0:
                 assert self.identity is not None or queue.identity is not None
@@ -214,7 +215,7 @@ class Accumulator:
             try:
                 batch.encoded = batch.encoded or batch.builder.build()
                 too_large = _too_large(len(batch.encoded), batch.builder.size)
-            except Exception as error:  # ours or a codec's: this batch only, and never silently
+            except Exception as error:  # a fault of the codec or of Quorate: only this batch fails
                 queue.unnumber(batch)
                 self._finish(batch, UnknownServerError(f"a batch can't be encoded: {error!r}"))
                 continue
@@ -225,23 +226,23 @@ class Accumulator:
             self.split(batch, RecordTooLargeError(too_large))
         return None
 
-    # -- what became of it ---------------------------------------------------------------------
+    # -- outcomes ------------------------------------------------------------------------------
 
     def succeeded(self, batch: Batch, base_offset: int, append_time_ms: int) -> None:
-        """The broker acknowledged the batch."""
-        batch.queue.has_gap = False  # it has this one, so it has those before it too
+        """Finish a batch that the broker acknowledged."""
+        batch.queue.has_gap = False  # the broker has this batch, so also the earlier ones
         batch.base_offset = base_offset
         batch.append_time_ms = append_time_ms
         self._finish(batch, None)
 
     def failed(self, batch: Batch, error: QuorateError) -> None:
-        """The batch will not be sent again; if an attempt may have written it, that is told."""
+        """Finish a batch that is not sent again: as OutcomeUnknownError if it may be written."""
         if batch.is_uncertain and not isinstance(error, OutcomeUnknownError):
             error = _unknown(batch, error)
         self._finish(batch, error)
 
     def retry(self, batch: Batch, error: QuorateError, now: float, backoff_s: float) -> None:
-        """Send the batch again later, before all that follows it in its partition."""
+        """Send a batch again later, before the later batches of its partition."""
         if batch.done or batch not in batch.queue.in_flight:
             return
         queue = batch.queue
@@ -259,10 +260,10 @@ class Accumulator:
         self._restart_after_gap(queue)
 
     def split(self, batch: Batch, error: QuorateError) -> None:
-        """Send a batch that was refused for its size again, in parts of at most half of it.
+        """Send a batch that was refused for its size again, in parts of at most half its size.
 
-        Later batches of the partition begin as small. A single record fails, and so does what an
-        earlier attempt may have written: its sequences are not free.
+        Later batches of the partition get the same size limit. A batch of a single record fails.
+        So does a batch that an earlier attempt may have written: its sequences are not free.
         """
         queue = batch.queue
         if batch.done:
@@ -284,10 +285,10 @@ class Accumulator:
         self._tell(batch)
 
     def move(self, old: PartitionQueue, new: PartitionQueue, made_at: float) -> None:
-        """The topic was made again under its name: take over what was sent to it since `made_at`.
+        """Move records of a deleted topic, sent since `made_at`, to the new topic of its name.
 
-        Not what may have been written to the old one. What is in flight may come back; until then
-        nothing newer is sent.
+        Batches that may have been written to the old topic stay there. Batches in flight may come
+        back; until then the new queue sends nothing.
         """
         if new.take_over(old, made_at):
             self._active[new] = None
@@ -295,7 +296,7 @@ class Accumulator:
             self._active.pop(old, None)
 
     def drop(self, queue: PartitionQueue, *, is_gone: bool) -> None:
-        """Forget a partition of which nothing is on its way; `is_gone`: its topic was deleted."""
+        """Forget an empty queue. `is_gone`: its topic was deleted."""
         assert queue.is_empty, "records of that partition are on their way"
         if self._queues.get((queue.topic, queue.partition)) is queue:
             del self._queues[queue.topic, queue.partition]
@@ -305,19 +306,19 @@ class Accumulator:
         if identity.producer_id != used.producer_id:
             return
         if used.producer_epoch >= PRODUCER_EPOCH_MAX:
-            self.identity = None  # a new id is asked for
+            self.identity = None  # the sender asks for a new id
         elif used.producer_epoch >= identity.producer_epoch:
             self.identity = ProducerIdentity(used.producer_id, used.producer_epoch + 1)
 
     def expire(self, now: float) -> list[Batch]:
-        """Fail every batch past its delivery timeout, oldest first; return them."""
+        """Fail every batch past its delivery timeout, oldest first; return these batches."""
         expired = [batch for batch in self.unfinished() if now >= batch.deadline]
         for batch in expired:
             self._finish(batch, _timed_out(batch, self.config.delivery_timeout_s, self.hindrance))
         return expired
 
     def close(self, error: QuorateError) -> None:
-        """Take nothing more, and fail whatever is left: of what was sent the outcome is unknown."""
+        """Take no more records. Fail all batches; the outcome of those in flight is unknown."""
         self.closed = self.closed or error
         for batch in self.unfinished():
             self.abandoned += batch.count
@@ -328,7 +329,7 @@ class Accumulator:
         if not queue.has_gap or queue.in_flight:
             return
         if not queue.restart():
-            self.identity = None  # a new id is asked for; the queue takes it at the next send
+            self.identity = None  # the sender asks for a new id; the next send uses it
         for batch in [batch for batch in queue.ready if batch.is_uncertain]:
             assert batch.refusal is not None
             self.failed(batch, batch.refusal)
@@ -344,7 +345,7 @@ class Accumulator:
         self._tell(batch)
 
     def _leave(self, batch: Batch) -> None:
-        """The batch is not on its way any more, and its bytes are free."""
+        """Take a batch that is done out of its queue, and free its bytes."""
         batch.queue.remove(batch)
         batch.done = True
         batch.encoded = None
@@ -388,7 +389,7 @@ def _timed_out(
 
 
 def _too_large(size: int, raw_size: int) -> str:
-    """Return why no broker could take a batch, or no consumer read it; empty if they can."""
+    """Return why no broker takes such a batch, or no consumer reads it; empty if they do."""
     if size > WIRE_BATCH_BYTES_MAX:
         return f"{size} bytes; a message of the wire carries a batch of {WIRE_BATCH_BYTES_MAX}"
     if raw_size > DECOMPRESSED_BYTES_MAX:

@@ -1,4 +1,4 @@
-"""Checks what a record is made of, where it is given: nothing wrong reaches a batch."""
+"""Checks keys, values and headers in `send`, so that no wrong value reaches a batch."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from quorate.serializers import Encode
 
 
 def as_bytes(name: str, value: Any, encode: Encode | None) -> bytes:
-    """Return a key's or value's bytes; TypeError that names the one that gave another type."""
+    """Return a key's or value's bytes; TypeError names the argument or serializer at fault."""
     if isinstance(value, bytes | bytearray | memoryview):
         return bytes(value)
     if encode is not None:
@@ -25,7 +25,7 @@ def as_bytes(name: str, value: Any, encode: Encode | None) -> bytes:
 
 
 def as_headers(headers: Iterable[Header]) -> tuple[Header, ...]:
-    """Return headers as pairs; TypeError names the one that is none."""
+    """Return headers as pairs; TypeError names the header that is not a pair."""
     try:
         pairs = tuple(headers)
     except TypeError:

@@ -1,7 +1,8 @@
-"""A batch that is too large, cut into parts that carry its records on.
+"""Splits a batch that is too large into parts, which then carry its records.
 
-The parts share out the batch's sequences, in order and without a gap, so what follows it in its
-partition keeps its own (KIP-126). That is safe only for a batch that was surely not written.
+The parts divide the batch's sequences among them, in order and without a gap. So later batches of
+the partition keep their sequences (KIP-126). This is safe only for a batch that was certainly not
+written.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from quorate.record.record import record_bytes_max
 def parts_of(batch: Batch, bytes_max: int) -> list[Batch]:
     """Return batches of at most `bytes_max` (or of one record) with this one's records, in order.
 
-    They have what is the batch's: its place in the order, deadline, attempts and when the first
-    one was, sequences.
+    Each part takes over the batch's place in the order, deadline, attempts, time of the first
+    attempt, and its share of the sequences.
     """
     parts: list[Batch] = []
     builder: BatchBuilder | None = None

@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
 
 class BufferRoom:
-    """The senders that wait until their record fits into the buffer, in the order of their coming.
+    """The senders that wait until their record fits into the buffer, in the order of arrival.
 
-    One sender is woken at a time, so that a large record is not overtaken for ever. The next sender
-    is woken in the next turn of the loop, whatever the first one does: if the first one fails after
-    its wait, the others must not wait for ever.
+    One sender is woken at a time, so that smaller records do not overtake a large one for ever. The
+    next sender is woken in the next turn of the loop, even if the first one fails after its wait:
+    otherwise the others would wait for ever.
     """
 
     def __init__(self, accumulator: Accumulator) -> None:
@@ -27,8 +27,8 @@ class BufferRoom:
     async def wait(self, size: int) -> None:
         """Return when `size` bytes fit; the caller takes them before it waits for anything else.
 
-        Raises RecordTooLargeError, OverloadedError after the delivery timeout, and what `close`
-        was given.
+        Raises RecordTooLargeError, OverloadedError after the delivery timeout, and the error given
+        to `close`.
         """
         accumulator = self._accumulator
         config = accumulator.config
@@ -40,11 +40,11 @@ class BufferRoom:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + config.delivery_timeout_s
         is_first = True
-        accumulator.flushes += 1  # what fills the buffer must not linger
+        accumulator.flushes += 1  # the batches that fill the buffer must not linger
         try:
             while (is_first and self.waiting) or not accumulator.has_room(size):
                 waiter = loop.create_future()
-                # A sender that was first and did not fit stays first.
+                # A sender that was woken but did not fit stays first.
                 (self.waiting.append if is_first else self.waiting.appendleft)(waiter)
                 is_first = False
                 await self._turn(waiter, deadline)
@@ -64,7 +64,7 @@ class BufferRoom:
             timer.cancel()
 
     def give(self) -> None:
-        """There may be room: let the first sender look again."""
+        """Wake the first sender: there may be room."""
         if self._accumulator.bytes_used >= self._accumulator.config.buffer_bytes_max:
             return
         while self.waiting:
@@ -74,7 +74,7 @@ class BufferRoom:
                 return
 
     def close(self, error: QuorateError) -> None:
-        """There will be no room: fail all that wait."""
+        """Fail all waiting senders: the producer takes no more records."""
         while self.waiting:
             waiter = self.waiting.popleft()
             if not waiter.done():

@@ -1,4 +1,4 @@
-"""What becomes of one record, for the task that sent it."""
+"""The outcome of one record, for the task that sent it."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: The sender ends a batch at its deadline. If it has not by so long after, the sender is gone.
+#: The sender finishes a batch by its deadline. After this extra time the sender must be broken.
 END_GRACE_S = 5.0
 
 
 class Delivery(Awaitable[RecordMetadata]):
-    """What becomes of one record: await it, ask it later, or give it to asyncio.wait.
+    """The outcome of one record: await it, ask it later, or give it to asyncio.wait.
 
-    No task has to await it. It resolves to a RecordMetadata, or raises the QuorateError that
-    kept the record from being acknowledged (OutcomeUnknownError: it may have been written). It is
-    never cancelled: what is sent is sent.
+    No task has to await it. It resolves to a RecordMetadata, or raises the QuorateError for which
+    the record was not acknowledged (OutcomeUnknownError: it may have been written). It cannot be
+    cancelled: a sent record cannot be taken back.
     """
 
     __slots__ = ("_batch", "_callbacks", "_index", "_owner", "_timestamp_ms")
@@ -48,9 +48,9 @@ class Delivery(Awaitable[RecordMetadata]):
         return False
 
     def result(self) -> RecordMetadata:
-        """Return where the record lies, or raise why it was not acknowledged.
+        """Return the record's place, or raise the error for which it was not acknowledged.
 
-        asyncio.InvalidStateError if that is not known yet.
+        Raises asyncio.InvalidStateError if the outcome is not known yet.
         """
         batch = self._ended()
         if batch.error is not None:
@@ -60,16 +60,16 @@ class Delivery(Awaitable[RecordMetadata]):
         return RecordMetadata(batch.queue.topic, batch.queue.partition, offset, timestamp)
 
     def exception(self) -> QuorateError | None:
-        """Return why the record was not acknowledged; None if it was.
+        """Return the error for which the record was not acknowledged; None if it was.
 
-        asyncio.InvalidStateError if that is not known yet.
+        Raises asyncio.InvalidStateError if the outcome is not known yet.
         """
         return self._ended().error
 
     def add_done_callback(
         self, callback: Callable[[Delivery], object], *, context: Context | None = None
     ) -> None:
-        """Call back in the event loop when it is done; at once (soon) if it is already."""
+        """Call `callback` in the event loop when it is done; in the next turn if it is already."""
         self._owner.check()
         batch = self._observed()
         context = context or copy_context()
@@ -81,7 +81,7 @@ class Delivery(Awaitable[RecordMetadata]):
         batch.callbacks[added] = None
 
     def remove_done_callback(self, callback: Callable[[Delivery], object]) -> int:
-        """Do not call back any more; return how often that would have been."""
+        """Remove a callback; return how often it was registered."""
         removed = [one for one in self._callbacks or () if one.callback == callback]
         for one in removed:
             self._current().callbacks.pop(one, None)
@@ -96,7 +96,7 @@ class Delivery(Awaitable[RecordMetadata]):
         return self.result()
 
     def _current(self) -> Batch:
-        """Return the batch that carries the record now: a part, if its batch was split."""
+        """Return the batch that carries the record now. It is a part if the batch was split."""
         batch = self._batch
         if batch.parts:
             batch, self._index = batch.holder(self._index)
@@ -112,7 +112,7 @@ class Delivery(Awaitable[RecordMetadata]):
         return batch
 
     def _observed(self) -> Batch:
-        """Return the batch; it remembers that this record's end was asked for."""
+        """Return the batch, after noting in it that the caller asked for this record's outcome."""
         batch = self._current()
         if not batch.done:
             if batch.observed is None:
@@ -130,7 +130,7 @@ class Delivery(Awaitable[RecordMetadata]):
 
 
 class _Callback:
-    """A callback of a user, which the batch calls when it is done."""
+    """A user's callback. The batch calls it when the batch is done."""
 
     __slots__ = ("callback", "context", "delivery")
 
@@ -146,7 +146,7 @@ class _Callback:
 
 
 def count_undelivered(batch: Batch) -> int:
-    """Return how many records of a batch failed that no task awaits, and log it."""
+    """Return the number of failed records of a batch whose outcome no task asked for; log it."""
     unobserved = batch.count - len(batch.observed or ())
     if batch.error is None or not unobserved:
         return 0
@@ -161,7 +161,7 @@ def count_undelivered(batch: Batch) -> int:
 
 
 async def until_done(batch: Batch) -> None:
-    """Wait until a batch has its outcome, and so have the parts that it was split into."""
+    """Wait until a batch, and the parts that it was split into, have their outcomes."""
     if not batch.done:
         await _end_of(batch)
     for part in batch.parts:
@@ -169,9 +169,9 @@ async def until_done(batch: Batch) -> None:
 
 
 async def _end_of(batch: Batch) -> None:
-    """Wait for a batch's end; one future per waiter, so cancelling one leaves the others.
+    """Wait for a batch's end. Each waiter has its own future, so it can be cancelled alone.
 
-    DeliveryTimeoutError long after the batch's own deadline: then the sender is broken.
+    Raises DeliveryTimeoutError at END_GRACE_S after the batch's deadline: the sender is broken.
     """
     loop = asyncio.get_running_loop()
     waiter = loop.create_future()

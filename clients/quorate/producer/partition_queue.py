@@ -1,4 +1,4 @@
-"""The batches of one partition that are on their way, in order.
+"""The batches of one partition that have no outcome yet, in order.
 
 The accumulator decides about them.
 """
@@ -19,17 +19,17 @@ PRODUCER_EPOCH_MAX = 32767
 
 @dataclass(frozen=True, slots=True)
 class ProducerIdentity:
-    """Under which id and epoch a partition's batches are numbered."""
+    """The producer id and epoch under which a partition's batches are numbered."""
 
     producer_id: int
     producer_epoch: int
 
 
 class Batch:
-    """Records of one partition that travel together, and what became of them.
+    """Records of one partition that are sent together, and their outcome.
 
-    A batch that was too large is done, and has `parts`: batches that carry its records on. A batch
-    that is done keeps no bytes, so a user may keep a Delivery at no cost.
+    A batch that was too large is done, and has `parts`: batches that carry its records now. A batch
+    that is done keeps no bytes, so a Delivery that a user keeps costs little memory.
     """
 
     __slots__ = (
@@ -67,13 +67,13 @@ class Batch:
         number: tuple[int, ...],
     ) -> None:
         self.queue = queue
-        #: The order of a partition's batches, whatever their sequences; a part's continues its
-        #: batch's, as 7, 7.0, 7.1, 8 do.
+        #: The place among the partition's batches, independent of sequences. A part's number
+        #: extends that of its batch: 7, 7.0, 7.1, 8.
         self.number = number
         self.builder = builder
-        #: Of the records, as they count against the buffer.
+        #: Bytes of the records, as they count against the buffer.
         self.bytes = 0
-        #: Where the next batch begins.
+        #: Size at which the next batch begins.
         self.bytes_max = queue.batch_bytes_max
         self.opened_at = now
         self.deadline = deadline
@@ -85,18 +85,19 @@ class Batch:
         self.encoded: bytes | None = None
         self.urgent = False
         self.done = False
-        #: The records whose Delivery was asked for before the end.
+        #: Indexes of the records whose outcome a task asked for before the end.
         self.observed: set[int] | None = None
         self.error: QuorateError | None = None
-        #: Why it had to be sent again, the last time.
+        #: The error for which it had to be sent again, the last time.
         self.refusal: QuorateError | None = None
         self.base_offset = -1
         self.append_time_ms = -1
-        #: Called when it is done, each once; a dict, so that a waiter that gives up costs nothing.
+        #: Called when the batch is done, each once. A dict, so that a waiter that gives up can
+        #: remove its callback cheaply.
         self.callbacks: dict[Callable[[], object], None] = {}
-        #: Called before those, unless it was split: its parts have it then.
+        #: Called before the callbacks. After a split the parts have it instead.
         self.on_end: Callable[[Batch], object] | None = None
-        #: The batches that carry its records on, and the first record of each.
+        #: After a split: the batches that carry the records, and the first record of each.
         self.parts: Sequence[Batch] = ()
         self._part_starts: Sequence[int] = ()
 
@@ -115,12 +116,12 @@ class Batch:
         return batch, index
 
     def replace_by(self, parts: Sequence[Batch]) -> None:
-        """Let parts carry its records on."""
+        """Let `parts` carry the records from now on."""
         self.parts = parts
         self._part_starts = [0, *accumulate(part.count for part in parts[:-1])]
 
     def take_callbacks(self) -> list[Callable[[], object]]:
-        """Return the callbacks to call now that it is done, and forget them."""
+        """Return the callbacks that the caller must call now, and forget them."""
         told = list(self.callbacks)
         self.callbacks.clear()
         return told
@@ -153,32 +154,34 @@ class PartitionQueue:
         self.topic = topic
         self.topic_id = topic_id
         self.partition = partition
-        #: Of the topic when a record was last sent to it; -1: not known.
+        #: Number of the topic's partitions when the last record was sent to it; -1: not known.
         self.partition_count = -1
-        #: As configured, until a broker refuses one that is too large: then of what it may take.
+        #: Size limit of a batch: as configured, and smaller after a broker refused a batch as too
+        #: large.
         self.batch_bytes_max = batch_bytes_max
         self.batches_opened = 0
-        #: A broker proved that a sequence is missing. Nothing is sent before nothing is in flight.
+        #: A broker proved that a sequence is missing. No batch is sent while others are in flight.
         self.has_gap = False
-        #: The broker has forgotten the producer, so the gap does not prove what was written before.
+        #: The broker has forgotten the producer: the gap does not prove that earlier attempts wrote
+        #: nothing.
         self.is_forgotten = False
         self.open: Batch | None = None
         self.ready: deque[Batch] = deque()
         self.in_flight: list[Batch] = []
-        #: The stream that carries what is in flight. A new leader's stream sends nothing before all
-        #: of that is answered.
+        #: The stream that carries the batches in flight. A new leader's stream sends nothing before
+        #: all of them are answered.
         self.carrier: object = None
         self.retry_at = 0.0
         self.identity: ProducerIdentity | None = None
         self.next_sequence = 0
-        #: When the topic was first missed.
+        #: When the topic was first missing in the metadata; None: it is there.
         self.gone_at: float | None = None
         #: The queue of the deleted topic of the same name. Its batches in flight may come back, and
-        #: go first.
+        #: then go first.
         self.predecessor: PartitionQueue | None = None
 
     def batches(self) -> Iterator[Batch]:
-        """Every batch that is not done, oldest first."""
+        """Yield every batch that is not done, oldest first."""
         yield from self.in_flight
         yield from self.ready
         if self.open is not None:
@@ -191,13 +194,13 @@ class PartitionQueue:
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing is on its way."""
+        """Whether the queue has no batches."""
         return not self.in_flight and not self.ready and self.open is None
 
     # -- out -----------------------------------------------------------------------------------
 
     def may_send(self, now: float, in_flight_max: int) -> bool:
-        """Whether the next batch may go; it must not overtake what may have to be sent again."""
+        """Whether the next batch may be sent: it must not overtake one that may come back."""
         if self.has_gap or self.retry_at > now or len(self.in_flight) >= in_flight_max:
             return False
         if self.predecessor is not None:
@@ -208,14 +211,14 @@ class PartitionQueue:
 
     @property
     def _is_same_run(self) -> bool:
-        """Whether all batches in flight come before the next one: resending goes on in order."""
+        """Whether all batches in flight come before the next one: resending keeps the order."""
         following = self.ready[0]
         return self.identity is not None and all(
             comes_after(following, batch) for batch in self.in_flight
         )
 
     def waits_until(self, now: float, linger_s: float) -> float | None:
-        """Return when the next batch may be sent: its linger, or its backoff, is over then.
+        """Return when the next batch may be sent, at the end of its linger or its backoff.
 
         None if that does not depend on time.
         """
@@ -226,7 +229,7 @@ class PartitionQueue:
         return max(self.open.opened_at + linger_s, self.retry_at)
 
     def take_next(self, lingers_since: float | None) -> Batch | None:
-        """Take the next batch; not the open one if it was opened after `lingers_since`."""
+        """Take the next batch, but not an open one that was opened after `lingers_since`."""
         if self.ready:
             return self.ready.popleft()
         batch = self.open
@@ -240,7 +243,7 @@ class PartitionQueue:
     # -- in ------------------------------------------------------------------------------------
 
     def complete(self) -> bool:
-        """Close the open batch for more records; return whether there is one."""
+        """Move the open batch to the ready ones; return whether there was one."""
         batch, self.open = self.open, None
         if batch is None:
             return False
@@ -248,7 +251,7 @@ class PartitionQueue:
         return True
 
     def put_back(self, batch: Batch) -> None:
-        """Insert a batch by age among those that are ready."""
+        """Insert a batch among the ready ones, at its place in the order."""
         index = 0
         for waiting in self.ready:
             if comes_after(waiting, batch):
@@ -257,7 +260,7 @@ class PartitionQueue:
         self.ready.insert(index, batch)
 
     def take_over(self, old: PartitionQueue, made_at: float) -> bool:
-        """Take from the queue of a deleted topic what was sent since `made_at`; return if any was.
+        """Take over the batches since `made_at` of a deleted topic's queue; return if any.
 
         A batch that may have been written to the deleted topic stays there: here it would be
         written twice.
@@ -276,7 +279,7 @@ class PartitionQueue:
         return has_taken
 
     def remove(self, batch: Batch) -> None:
-        """The batch is not on its way any more."""
+        """Take out a batch."""
         if batch in self.in_flight:
             self.in_flight.remove(batch)
         elif batch is self.open:
@@ -308,12 +311,12 @@ class PartitionQueue:
         batch.encoded = None
 
     def restart(self) -> bool:
-        """Go on under the next epoch from 0: nothing from the gap on was written.
+        """Continue with the next epoch from sequence 0: no batch after the gap was written.
 
-        Nothing earlier is open, so a gap proves that the batch before it was lost (it expired, or
-        failed for good), and what follows the gap could not have been written either. Batches
-        in flight behind it meet the same gap and come back first. Where the broker has forgotten
-        the producer, that holds only for what no earlier attempt may have written: the rest stays
+        No earlier batch is open. So the gap proves that the batch before it was lost (it expired,
+        or failed for good), and that no later batch was written either. Batches in flight behind
+        the gap meet the same gap and come back first. If the broker has forgotten the producer,
+        this holds only for batches that no earlier attempt may have written. The others stay
         uncertain, and must not be sent again. Returns False if the producer id has no epoch left.
         """
         assert self.has_gap, "only a gap proves that nothing was written"
@@ -335,5 +338,5 @@ class PartitionQueue:
 
 
 def comes_after(one: Batch, other: Batch) -> bool:
-    """Whether `one` follows `other` in their partition."""
+    """Return whether `one` follows `other` in their partition."""
     return one.number > other.number

@@ -1,6 +1,6 @@
-"""The produce stream to one broker: which batches a request carries, and whose each answer is.
+"""The produce stream to one broker: fills requests with batches, and matches answers to batches.
 
-Stands below the sender, which says what an answer means for a batch.
+It stands below the sender, which decides what an answer means for a batch.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ from quorate.v1.records_pb2 import (
 if TYPE_CHECKING:
     from quorate.cluster.cluster import Cluster
 
-#: Requests to one broker that nothing proves to be read yet. Batches that the broker has read, and
-#: that wait for their replicas, do not count.
+#: Requests to one broker that it may not have read yet. Batches that the broker has read, and that
+#: wait for their replicas, do not count.
 UNREAD_REQUESTS_MAX = 5
-#: After so long a request counts as read: one partition that is stuck must not stop the others.
+#: After this time a request counts as read: one partition that is stuck must not stop the others.
 UNREAD_S = 0.1
-#: A broker that is silent for so long may have lost its leadership: look at the cluster again.
+#: After this silence a broker may have lost its leadership: ask for metadata again.
 STALL_S = 0.4
-#: A broker that is alive says itself that a request timed out, no later than this after it did.
+#: A living broker reports a timed-out request itself, within this time after the timeout.
 ANSWER_GRACE_S = 1.0
 
 
 class StreamOwner(Protocol):
-    """What a stream needs of the sender."""
+    """The part of the sender that a stream uses."""
 
     cluster: Cluster
     accumulator: Accumulator
@@ -58,15 +58,16 @@ class StreamOwner(Protocol):
 
 
 class ProduceStream(LeaderStream[Frame[ProduceHeader], ProduceResponse]):
-    """The produce stream to one broker, opened while a batch waits for it."""
+    """The produce stream to one broker. It is opened when a batch waits for it."""
 
     def __init__(self, sender: StreamOwner, endpoint: str) -> None:
         super().__init__(sender.cluster, endpoint, PRODUCE, "produce")
         self.sender = sender
         self.accumulator = sender.accumulator
-        #: The batches of each request without its whole answer; None: that one is answered.
+        #: The batches of each request that is not answered in full; None: that batch is answered.
         self._in_flight: dict[int, list[Batch | None]] = {}
-        #: Requests that nothing proves to be read; an answer proves it for all before it.
+        #: Requests that the broker may not have read -> time of sending. An answer proves that the
+        #: broker has read all requests up to that one.
         self._unread: dict[int, float] = {}
         self._sent_at: dict[int, float] = {}
         self._next_id = 1
@@ -78,16 +79,16 @@ class ProduceStream(LeaderStream[Frame[ProduceHeader], ProduceResponse]):
         return not self._in_flight
 
     def wake_for_linger(self) -> None:
-        """A batch was opened: look at it when its linger ends, or now if nothing is in flight."""
+        """Wake at the end of a new batch's linger; at once if the broker has read all requests."""
         if not self._unread or self.accumulator.flushes or not self.is_open:
             self.wake()
         elif self._timer is None or self._timer.when() < asyncio.get_running_loop().time():
             self._set_timer(self.accumulator.config.linger_s)
 
     def tick(self, now: float) -> bool:
-        """Take back what another broker leads by now; cut a stream that is silent for too long.
+        """Take back batches that another broker leads now; cut a stream that is silent too long.
 
-        Returns whether the broker is silent for a while already.
+        Returns whether the broker is silent already.
         """
         if not self._sent_at:
             return False
@@ -114,7 +115,7 @@ class ProduceStream(LeaderStream[Frame[ProduceHeader], ProduceResponse]):
                 continue
             endpoint = endpoint_of(self.cluster, batch.queue)
             if endpoint and endpoint != self.endpoint:
-                batches[index] = None  # its answer, should it still come, is not for us
+                batches[index] = None  # ignore its answer, if one still comes
                 self.sender.lost(batch, StreamBrokenError("another broker leads"), wait_ms=0)
 
     # -- answers ---------------------------------------------------------------------------------
@@ -148,7 +149,7 @@ class ProduceStream(LeaderStream[Frame[ProduceHeader], ProduceResponse]):
             for batch in batches:
                 if batch is not None:
                     self.sender.lost(batch, error)
-        self.sender.wake()  # what came back may be for another broker
+        self.sender.wake()  # the batches that came back may be for another broker
 
     # -- requests --------------------------------------------------------------------------------
 
@@ -217,12 +218,12 @@ class ProduceStream(LeaderStream[Frame[ProduceHeader], ProduceResponse]):
 
 
 def endpoint_of(cluster: Cluster, queue: PartitionQueue) -> str:
-    """Return where the leader of a queue's partition listens; empty if it has none."""
+    """Return the endpoint of the leader of a queue's partition; empty if it has none."""
     return cluster.leader_endpoint(queue.topic, queue.topic_id, queue.partition)
 
 
 def in_doubt_ms(batch: Batch, now: float) -> int:
-    """Return how long ago a batch was sent first, if that may have written it; else 0."""
+    """Return the time since a batch was first sent, if an attempt may have written it; else 0."""
     if not batch.is_uncertain:
         return 0
     return min(int((now - batch.first_sent_at) * 1000) + 1, UINT32_MAX)

@@ -50,14 +50,14 @@ ACKS = {"all": -1, -1: -1, 0: 0, 1: 1}
 class Producer(Client):
     """Write records to topics.
 
-    ``acks``: "all" (every in-sync replica has it), 1 (the leader has it) or 0 (sent, nothing
-    known). ``enable_idempotence=None`` means true for acks="all", false otherwise; True with
-    other acks is a ValueError. ``linger_ms``: how long a record may wait for company while a
-    request is under way to its broker. ``max_in_flight``: unacknowledged batches per partition,
-    1 to 5; order holds under retry. Without idempotence a broker can't tell a gap, so with acks=1
+    ``acks``: "all" (every in-sync replica has it), 1 (the leader has it) or 0 (sent; nothing more
+    is known). ``enable_idempotence=None`` means True for acks="all", else False; True with other
+    acks is a ValueError. ``linger_ms``: how long a record may wait for further records while a
+    request is under way to its broker. ``max_in_flight``: unacknowledged batches per partition, 1
+    to 5; order holds under retry. Without idempotence a broker can't see a gap, so with acks=1 only
     one batch of a partition is under way at a time.
 
-    ``send`` waits only while ``buffer_memory`` bytes of records are on their way. A batch of one
+    ``send`` waits only while ``buffer_memory`` bytes of records are unacknowledged. A batch of one
     partition holds up to ``max_batch_size`` bytes; ``compression_type`` is None or "zstd". A record
     that is not acknowledged after ``delivery_timeout_ms`` has failed. Without serializers, keys and
     values are bytes or None; a serializer is a callable or has serialize(topic, value).
@@ -111,14 +111,14 @@ class Producer(Client):
         self._encode_value: Encode | None = encoder(value_serializer)
         self._accumulator = Accumulator(self._config)
         self._room = BufferRoom(self._accumulator)
-        #: Both from the start on.
+        #: Set by start().
         self._sender: Sender
         self._routes: Routes
         self._sticky: dict[str, Sticky] = {}
         self._must_yield = False
-        #: Warns if this object is gone before it was stopped, also at the interpreter's end.
+        #: Warns if this object is collected without stop(), also at the interpreter's end.
         self._unstopped: weakref.finalize[[], Producer] | None = None
-        #: Records that failed while no task had asked for their Delivery.
+        #: Number of failed records whose outcome no task had asked for.
         self.undelivered = 0
 
     async def start(self) -> None:
@@ -126,7 +126,7 @@ class Producer(Client):
         await self._start_once()
 
     async def stop(self) -> None:
-        """Flush, then close. What cannot be delivered has failed after delivery_timeout_ms."""
+        """Flush, then close. Records that cannot be delivered fail after delivery_timeout_ms."""
         await self._stop_once()
 
     async def _begin(self, cluster: Cluster, owner: Owner) -> None:
@@ -152,7 +152,7 @@ class Producer(Client):
         if self._unstopped is not None:
             self._unstopped.detach()
         stopped = self._stopped_error()
-        # Nothing is taken from now on: what is taken after the flush would never be sent.
+        # Take no more records: a record taken after the flush would never be sent.
         self._accumulator.closed = self._accumulator.closed or stopped
         self._room.close(stopped)
         try:
@@ -170,10 +170,10 @@ class Producer(Client):
         timestamp_ms: int | None = None,
         headers: Iterable[Header] | None = None,
     ) -> Delivery:
-        """Put a record into the buffer and return its Delivery; wait only while it is full.
+        """Put a record into the buffer, and return its Delivery; wait only if the buffer is full.
 
-        Raises UnknownTopicError, InvalidPartitionsError, RecordTooLargeError, ClosedError, and
-        what a serializer raises.
+        Raises UnknownTopicError, InvalidPartitionsError, RecordTooLargeError, ClosedError, and the
+        errors of serializers.
         """
         self._owner.check()
         cluster = self._cluster
@@ -181,12 +181,12 @@ class Producer(Client):
             raise self._not_running_error()
         if (
             self._must_yield
-        ):  # before the record is taken: a caller that is cancelled here sent nothing
+        ):  # yield before the record is taken: a caller that is cancelled here sent nothing
             self._must_yield = False
             await asyncio.sleep(0)
         try:
             view = cluster.topics.get(topic)
-        except TypeError:  # it has no hash
+        except TypeError:  # `topic` is unhashable, so no string
             view = cluster.topics.get(TOPIC.check("send", "a topic's name", topic))
         if view is None:
             view = await self._routes.find(topic)
@@ -219,7 +219,7 @@ class Producer(Client):
             self._sender.wake()
             await self._room.wait(size)
             view = cluster.topics.get(topic, view)
-        # From here on nothing waits: what happens while we do is seen.
+        # No await from here on: all that happened during the waits above is visible now.
         if accumulator.closed is not None:
             raise accumulator.closed.with_traceback(None)
         sticky = self._sticky.get(topic) if key is None and partition is None else None
@@ -249,7 +249,7 @@ class Producer(Client):
         timestamp_ms: int | None = None,
         headers: Iterable[Header] | None = None,
     ) -> Sequence[Delivery]:
-        """Put many records into the buffer; the same as `send` for each value and its key."""
+        """Put many records into the buffer; the same as a `send` for each value and its key."""
         if keys is not None and len(keys) != len(values):
             raise ValueError(
                 f"send_many got {len(values)} values and {len(keys)} keys; they must match"
@@ -281,7 +281,7 @@ class Producer(Client):
         return await delivery
 
     async def flush(self) -> None:
-        """Wait until every record sent so far is acknowledged or has failed; without lingering."""
+        """Wait, without lingering, until every record sent so far is acknowledged or has failed."""
         self._owner.check()
         if self._cluster is None:
             return
@@ -302,7 +302,7 @@ class Producer(Client):
     # -- inside ----------------------------------------------------------------------------------
 
     def _move_on(self, view: TopicView, queue: PartitionQueue) -> PartitionQueue:
-        """Begin the next batch of records without a key, elsewhere if this partition had enough."""
+        """Return the queue of the next batch without a key. A queue that is left gets completed."""
         left, queue = queue, self._routes.begin(view, queue)
         if queue is not left and left.complete():
             self._opened(left, completed=True)
@@ -326,7 +326,7 @@ class Producer(Client):
         return batch, index
 
     def _opened(self, queue: PartitionQueue, *, completed: bool) -> None:
-        """A batch begins: tell the sender, and let it run if one became full."""
+        """Tell the sender that a batch was opened. If one became full, the next send yields."""
         self._sender.opened(queue, is_urgent=completed)
         self._must_yield |= completed
 

@@ -1,8 +1,8 @@
-"""Which partition, and so which queue, a record goes to; for every topic in use.
+"""Chooses the partition, and so the queue, of a record; for every topic in use.
 
-A topic that is gone, or to which nothing was sent for minutes, is forgotten,
-here and in the view of the cluster: a producer that works with many short-lived topics must not ask
-for all of them for ever.
+A topic that was deleted, or got no record for minutes, is forgotten, here and in the view of the
+cluster. Otherwise a producer with many short-lived topics would ask for the metadata of all of them
+for ever.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from quorate.producer.accumulator import Accumulator
     from quorate.producer.partition_queue import PartitionQueue
 
-#: Looks at whether a topic is in use; one that was idle at so many in a row is forgotten.
+#: Pause between two checks for idle topics, and the idle checks in a row after which a topic is
+#: forgotten.
 IDLE_LOOK_S = 60.0
 IDLE_LOOKS_MAX = 5
 
@@ -36,11 +37,12 @@ class Routes:
         self.queues: dict[str, tuple[TopicView, dict[int, PartitionQueue]]] = {}
         self.sticky: dict[str, Sticky] = {}
         self._looked_at = 0.0
-        #: Of each topic: the batches ever opened at the last look, and the looks without a new one.
+        #: Topic -> number of batches opened up to the last check, and checks in a row without a new
+        #: batch.
         self._idle: dict[str, tuple[int, int]] = {}
 
     async def find(self, topic: str) -> TopicView:
-        """Return what is known of a topic, asking for it if need be; it is in use from now on.
+        """Return the view of a topic; ask for it if necessary. The topic is in use from now on.
 
         Raises UnknownTopicError, QuorumUnavailableError, and the failure of the producer.
         """
@@ -51,7 +53,7 @@ class Routes:
         return view
 
     def queue(self, view: TopicView, partition: int) -> PartitionQueue:
-        """Return a partition's queue, kept by its topic's view: a topic made again has another."""
+        """Return a partition's queue for this view. A topic created again has other queues."""
         queues = self.use(view)
         queue = queues.get(partition)
         if queue is None:
@@ -61,16 +63,16 @@ class Routes:
         return queue
 
     def use(self, view: TopicView) -> dict[int, PartitionQueue]:
-        """Return the queues of a topic, which is in use from now on."""
+        """Return the queues of a topic. The topic is in use from now on."""
         known = self.queues.get(view.name)
         if known is None or known[0] is not view:
             known = self.queues[view.name] = (view, {})
         return known[1]
 
     def choose(self, view: TopicView, key: bytes | None, partition: int | None) -> PartitionQueue:
-        """Return the queue for a record; by its partition, the partitioner, its key, or in turns.
+        """Return the queue of a record: by partition, by the partitioner, by key, or sticky.
 
-        TypeError or InvalidPartitionsError if there is no such partition.
+        Raises TypeError or InvalidPartitionsError if there is no such partition.
         """
         if partition is not None:
             partition = PARTITION.check("send", "partition", partition)
@@ -103,9 +105,10 @@ class Routes:
         return queue
 
     def begin(self, view: TopicView, queue: PartitionQueue) -> PartitionQueue:
-        """A record without a key has no room in the open batch of its queue: say where it goes.
+        """Return the queue for a record without a key that the open batch has no room for.
 
-        To another partition, once this one has had its share. The batch that it leaves is full.
+        The queue of another partition, if there is an open batch (it is full) or the partition had
+        its share of bytes.
         """
         sticky = self.sticky[view.name]
         is_full = queue.open is not None
@@ -115,10 +118,10 @@ class Routes:
         sticky.move_on(view.numbers, view.available)
         return self._without_key(view)
 
-    # -- what is not in use any more -------------------------------------------------------------
+    # -- topics that are not in use any more -----------------------------------------------------
 
     def forget_unused(self, now: float) -> None:
-        """Forget topics that are gone and, each minute, count those that are idle."""
+        """Forget deleted topics. Each minute, also check for idle ones."""
         for name, (view, queues) in list(self.queues.items()):
             if view.is_gone and name not in self._cluster.topics and _are_empty(queues):
                 self._forget(name, is_gone=True)

@@ -1,8 +1,8 @@
-"""Drives the accumulator: one produce stream per broker, and what to do when one breaks.
+"""Drives the accumulator: one produce stream per broker; reacts to answers and breaks.
 
-The accumulator decides what is sent, in which order, and again; this module waits. A stream's
-requests are drawn from the accumulator when the wire takes them, so a slow broker fills batches
-instead of queues.
+The accumulator decides what is sent, in which order, and what is sent again; the sender waits. A
+stream takes batches out of the accumulator only when the wire can take a request. So for a slow
+broker batches get fuller, instead of requests queueing up.
 """
 
 from __future__ import annotations
@@ -47,11 +47,11 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 TICK_S = 0.1
-IDENTITY_TIMEOUT_MS = 2000  # of one broker; it says itself sooner if it finds no controller
-#: How long a topic may be missing before the records that wait for it fail. Not every broker knows
-#: a topic that was made again just now.
+IDENTITY_TIMEOUT_MS = 2000  # for one broker; it answers sooner if it finds no controller
+#: Time that a topic may be missing before its waiting records fail. Not every broker knows a topic
+#: that was created again just now.
 GONE_WAIT_S = 3.0
-#: Statuses of the wire that asking again does not change.
+#: Statuses of the wire that a retry does not change.
 FINAL_STATUSES = (
     "UNIMPLEMENTED",
     "UNAUTHENTICATED",
@@ -59,14 +59,14 @@ FINAL_STATUSES = (
     "INVALID_ARGUMENT",
     "RESOURCE_EXHAUSTED",
 )
-#: Answers that prove that this attempt wrote nothing. After any other, the batch may be there.
+#: Errors that prove that this attempt wrote nothing. After any other, the batch may be written.
 NOT_WRITTEN = (
     AuthorizationError,
     NotLeaderError,
     NotEnoughReplicasError,
     OverloadedError,
     StoppingError,
-    StorageError,  # offline, or no room: after an append that failed, a broker says it is unknown
+    StorageError,  # offline, or disk full; after a failed append a broker sends OutcomeUnknownError
     UnknownTopicError,
     InvalidRequestError,
     CorruptRecordError,
@@ -111,12 +111,12 @@ class Sender:
         await self._streams.stop()
 
     def fail(self, error: QuorateError) -> None:
-        """Fail all records, those to come too: this producer does not work any more."""
+        """Fail all records, also later ones: the producer does not work any more."""
         log.error("the producer failed: %s", error, exc_info=error.__cause__)
         self.accumulator.close(error)
 
     def opened(self, queue: PartitionQueue, *, is_urgent: bool) -> None:
-        """A batch was opened, or must not wait any longer: tell its stream."""
+        """Tell the stream of a queue that a batch was opened, or must not wait any longer."""
         if self.cluster.owner.failure is not None:
             return
         if self.accumulator.config.idempotent and self.accumulator.identity is None:
@@ -138,7 +138,7 @@ class Sender:
         return self._streams.add(ProduceStream(self, endpoint))
 
     def wake(self) -> None:
-        """Leaders may have changed, or something may be ready to be sent."""
+        """Look at all queues and streams: leaders may have changed, or batches may be ready."""
         if self.cluster.owner.failure is not None:
             return
         if self.accumulator.config.idempotent and self.accumulator.identity is None:
@@ -154,11 +154,11 @@ class Sender:
             self.refresh()
 
     def refresh(self) -> None:
-        """Look for leaders again; the cluster bounds how often."""
+        """Ask for metadata again, for new leaders. Cluster limits how often."""
         self.cluster.request_refresh()
 
     def _is_gone(self, queue: PartitionQueue) -> bool:
-        """Whether the topic was deleted: it was known once, and the newest metadata lacks it."""
+        """Return whether the topic was deleted: the newest metadata lacks its id."""
         topic = self.cluster.topics.get(queue.topic)
         if topic is None or topic.topic_id != queue.topic_id:
             return True
@@ -166,11 +166,11 @@ class Sender:
         return False
 
     def _rehome(self, queue: PartitionQueue) -> bool:
-        """Send what waits for a deleted topic to the one that was made again under its name.
+        """Move the waiting batches of a deleted topic to the new topic of the same name.
 
-        A record goes to the topic that had the name when it was sent. If there is none for a while,
-        or it has other partitions, what waits fails; what is in flight is answered by its broker.
-        Returns whether to look again.
+        A record goes to the topic that had the name when it was sent. If there is no new topic for
+        GONE_WAIT_S, or it has another number of partitions, waiting batches fail. Batches in flight
+        are left alone: their broker answers. Returns whether to ask for metadata again.
         """
         topic = self.cluster.topics.get(queue.topic)
         if topic is None:
@@ -203,7 +203,7 @@ class Sender:
     def settle(
         self, batch: Batch, error: QuorateError | None, result: ProduceResult, endpoint: str
     ) -> None:
-        """Carry out what a broker answered for a batch."""
+        """React to a broker's answer for a batch."""
         if error is None:
             self.accumulator.succeeded(batch, result.base_offset, result.log_append_time_ms)
             return
@@ -219,7 +219,7 @@ class Sender:
         self.wake()
 
     def lost(self, batch: Batch, error: QuorateError, *, wait_ms: float | None = None) -> None:
-        """Send a batch again, whole or in parts, or fail it, as its error says."""
+        """Send a batch again, whole or in parts, or fail it, depending on its error."""
         if batch.done:
             return
         if not isinstance(error, NOT_WRITTEN):
@@ -237,15 +237,16 @@ class Sender:
 
     def _is_worth_a_retry(self, batch: Batch, error: QuorateError) -> bool:
         if isinstance(error, NotLeaderError | UnknownTopicError):
-            return True  # `wake` fails the batch instead, if the topic is gone for good
+            return True  # if the topic is gone for good, `wake` fails the batch
         if self.acks == 0:
             return False  # at most once
         if isinstance(error, OutOfOrderSequenceError | UnknownProducerIdError):
             return self.accumulator.config.idempotent and batch.base_sequence >= 0
         if isinstance(error, PeerError):
             return error.status not in FINAL_STATUSES
-        # Lost leadership, or an offline replica: another broker may say what became of it. Another
-        # cluster's address: nothing was done, and the next look at the cluster tells the rest.
+        # OutcomeUnknownError, StorageError: another broker may lead, and know the outcome.
+        # WrongClusterError: nothing was done; the next metadata request shows the right address,
+        # or fails the client.
         return error.retriable or isinstance(
             error, OutcomeUnknownError | StorageError | WrongClusterError
         )
@@ -266,7 +267,7 @@ class Sender:
                 )
                 raise_if_error(response.error)
             except AuthorizationError as error:
-                self.fail(error)  # asking again does not help, and no batch may go without an id
+                self.fail(error)  # a retry does not help, and no batch may be sent without an id
                 return
             except QuorateError as error:
                 log.debug("no producer id yet: %s", error)
@@ -281,7 +282,7 @@ class Sender:
                 return
 
     async def _tick(self) -> None:
-        """Expire what is late, and look for leaders again while a broker is silent."""
+        """Expire late batches, and ask for metadata again while a broker is silent."""
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(TICK_S)

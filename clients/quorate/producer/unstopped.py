@@ -1,4 +1,4 @@
-"""A producer that was started and never stopped, and is garbage now, or the interpreter ends."""
+"""A producer that was never stopped: it is garbage collected, or the interpreter ends."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class UnstoppedProducer:
-    """What a producer leaves behind; holds no reference to it."""
+    """The parts of a producer that outlive it. Holds no reference to the producer."""
 
     loop: asyncio.AbstractEventLoop
     cluster: Cluster
@@ -26,12 +26,12 @@ class UnstoppedProducer:
     accumulator: Accumulator
 
     def tell(self) -> None:
-        """Say how many records were lost, and end what still works in the background.
+        """Warn how many records were lost, and end the background tasks.
 
         While its loop runs, a producer lives until its records are delivered: none are lost then.
         """
         if not self.cluster.owner.is_in_this_process:
-            return  # it is the parent's
+            return  # the producer belongs to the parent process
         lost = self.accumulator.abandoned + sum(one.count for one in self.accumulator.unfinished())
         text = (
             f"a Producer for {', '.join(self.cluster.bootstrap)} was never stopped, and {lost} of "

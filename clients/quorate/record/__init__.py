@@ -1,1 +1,1 @@
-"""Kafka record batch v2: what lies on disk, what travels, and what the CRC covers."""
+"""Kafka record batch v2: the same bytes on disk and on the wire."""

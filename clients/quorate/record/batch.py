@@ -2,8 +2,8 @@
 
 A batch is encoded once, in the producer, and decoded once, in the consumer. In between, servers
 check its header and CRC, stamp base_offset and leader_epoch (which the CRC does not cover) and
-move bytes. All bytes may be hostile: whatever is wrong with them is raised as a CorruptRecordError,
-and as nothing else.
+move bytes. All bytes may be hostile: every fault in them raises CorruptRecordError, and no other
+error.
 """
 
 from __future__ import annotations
@@ -52,17 +52,18 @@ CODEC_MASK: Final = 0x07
 LOG_APPEND_TIME: Final = 0x08
 TRANSACTIONAL: Final = 0x10
 CONTROL: Final = 0x20
-#: base_timestamp says when the batch's tombstones may go (KIP-534); only compaction sets it.
+#: base_timestamp is the time when the batch's tombstones may be removed (KIP-534). Only compaction
+#: sets this bit.
 DELETE_HORIZON: Final = 0x40
 _KNOWN_ATTRIBUTES: Final = 0x7F
 
-#: Milliseconds; the sum of a timestamp and a delta still fits 64 bits.
+#: Largest timestamp in milliseconds: its sum with a delta still fits 64 bits.
 TIMESTAMP_MAX: Final = 1 << 62
-#: No timestamp; also no producer_id, producer_epoch, base_sequence or leader_epoch.
+#: Stands for no timestamp, producer_id, producer_epoch, base_sequence or leader_epoch.
 NONE: Final = -1
-#: The most that `records` decompresses by default.
+#: Largest decompressed size that `records` allows by default.
 DECOMPRESSED_BYTES_MAX: Final = 64 << 20
-#: Sequences wrap from here to 0.
+#: Largest sequence; the next one is 0.
 SEQUENCE_MAX: Final = (1 << 31) - 1
 
 _BEFORE_LENGTH: Final = 12  # bytes of base_offset and batch_length
@@ -72,12 +73,12 @@ _OFFSET: Final = struct.Struct(">q")
 _INT32: Final = struct.Struct(">i")
 _UINT32: Final = struct.Struct(">I")
 _PREFIX: Final = struct.Struct(">qii")
-_COVERED: Final = struct.Struct(">hiqqqhii")  # the header's part that the CRC covers
+_COVERED: Final = struct.Struct(">hiqqqhii")  # the part of the header that the CRC covers
 
 
 @dataclass(frozen=True, slots=True)
 class BatchHeader:
-    """The header of one batch. Its values are possible; `check` also checks the CRC."""
+    """The header of one batch. `parse_header` has checked the values; `check` checks the CRC."""
 
     base_offset: int
     batch_length: int
@@ -94,7 +95,7 @@ class BatchHeader:
 
     @property
     def size(self) -> int:
-        """Bytes of the whole batch."""
+        """Size of the whole batch in bytes."""
         return self.batch_length + _BEFORE_LENGTH
 
     @property
@@ -124,14 +125,14 @@ class BatchHeader:
 
     @property
     def last_sequence(self) -> int:
-        """The last record's sequence, -1 without a producer_id; sequences wrap at 2**31."""
+        """The last record's sequence; -1 without a producer_id. Sequences wrap at 2**31."""
         if self.producer_id == NONE:
             return NONE
         return (self.base_sequence + self.last_offset_delta) & SEQUENCE_MAX
 
 
 class BatchBuilder:
-    """A batch that grows record by record, kept as a list of pieces and joined once.
+    """A batch that grows record by record: a list of pieces, which `build` joins.
 
     `producer_id`, `producer_epoch` and `base_sequence` may be set until `build`.
     """
@@ -162,7 +163,7 @@ class BatchBuilder:
         self.base_sequence = base_sequence
         #: Records so far.
         self.count = 0
-        #: Bytes that the batch will have at most; exact unless it is compressed.
+        #: Upper bound of the batch's bytes; exact if the batch is not compressed.
         self.size = HEADER_BYTES
         self._pieces: list[bytes] = []
         self._base_timestamp = NONE
@@ -177,9 +178,9 @@ class BatchBuilder:
     ) -> int:
         """Add a record and return its index in the batch.
 
-        TypeError if key or value is not bytes or None or timestamp_ms no whole number,
-        InvalidTimestampError if timestamp_ms is
-        not -1 (none) to 2**62; the batch is then as it was.
+        Raises TypeError if key or value is neither bytes nor None, or timestamp_ms no whole number.
+        Raises InvalidTimestampError if timestamp_ms is not -1 (none) to 2**62. After an error the
+        batch is unchanged.
         """
         if key.__class__ is not bytes and key is not None:
             key = _as_bytes("key", key)
@@ -193,7 +194,7 @@ class BatchBuilder:
         if index:
             delta = timestamp_ms - self._base_timestamp
         else:
-            if not isinstance(timestamp_ms, int):  # a later one fails when its delta is encoded
+            if not isinstance(timestamp_ms, int):  # for later records, encoding the delta fails
                 raise TypeError(f"timestamp_ms must be a whole number, not {timestamp_ms!r}")
             delta = 0
             self._base_timestamp = timestamp_ms
@@ -204,7 +205,7 @@ class BatchBuilder:
         return index
 
     def records(self) -> Iterator[RawRecord]:
-        """Yield the records so far; their offsets are their places in the batch."""
+        """Yield the records so far. Their offsets are their indexes in the batch."""
         return decode_records(
             b"".join(self._pieces),
             0,
@@ -216,11 +217,11 @@ class BatchBuilder:
         )
 
     def release(self) -> None:
-        """Free the records' bytes: nothing can be built or read any more; count and size stay."""
+        """Free the records' bytes. `build` and `records` stop working; count and size stay."""
         self._pieces = []
 
     def build(self, *, base_offset: int = 0, leader_epoch: int = NONE) -> bytes:
-        """Return the batch. It may be built again, with another sequence too."""
+        """Return the batch. It may be built again, even with another sequence."""
         assert self._pieces, "a batch has at least one record, and is not released"
         pieces = self._pieces
         size = self.size
@@ -230,7 +231,7 @@ class BatchBuilder:
             if HEADER_BYTES + len(compressed) < size:
                 pieces = [compressed]
                 size = HEADER_BYTES + len(compressed)
-            else:  # bytes that compression does not make smaller stay as they are
+            else:  # the compressed bytes are not smaller: keep the plain bytes
                 codec = compression.NONE
         covered = _COVERED.pack(
             codec,
@@ -254,10 +255,11 @@ class BatchBuilder:
 
 
 def parse_header(buffer: Buffer, position: int = 0, *, from_producer: bool = False) -> BatchHeader:
-    """Return the header at `position`; only its 61 bytes need be there.
+    """Return the header at `position`. Only the header's 61 bytes are necessary.
 
-    With `from_producer`, base_offset is 0 and leader_epoch -1 whatever the bytes say: the leader
-    stamps both. CorruptRecordError if it is cut or impossible. The CRC is `check`'s.
+    With `from_producer`, base_offset is 0 and leader_epoch -1, whatever the bytes hold: the leader
+    stamps both. Raises CorruptRecordError if the header is cut or impossible. Only `check` looks at
+    the CRC.
     """
     try:
         fields = HEADER.unpack_from(buffer, position)
@@ -295,9 +297,9 @@ def split(buffer: Buffer) -> Iterator[tuple[BatchHeader, memoryview]]:
 
 
 def complete_prefix(buffer: Buffer) -> int:
-    """Return how many bytes at the start are whole batches; what follows them may be cut.
+    """Return the size of the whole batches at the start; the last batch after them may be cut.
 
-    CorruptRecordError if a length is impossible.
+    Raises CorruptRecordError if a length is impossible.
     """
     position = 0
     while position + HEADER_BYTES <= len(buffer):
@@ -316,11 +318,11 @@ def complete_prefix(buffer: Buffer) -> int:
 def check(
     batch: Buffer, header: BatchHeader | None = None, *, from_producer: bool = False
 ) -> BatchHeader:
-    """Return the header of exactly one batch whose arithmetic and CRC hold.
+    """Return the header of exactly one batch, after checking its size and CRC.
 
-    `header`: as parsed from these bytes already. With `from_producer`, it must also be what a
-    producer may send: every offset of it has a record, and no mark of a leader or of compaction.
-    Raises CorruptRecordError.
+    `header` is the header, if it was parsed from these bytes already. With `from_producer`, the
+    batch must also be one that a producer may send: a record for every offset, and no attribute of
+    a leader or of compaction. Raises CorruptRecordError.
     """
     header = header or parse_header(batch, from_producer=from_producer)
     if header.size != len(batch):
@@ -344,13 +346,13 @@ def stamp(batch: bytearray | memoryview, *, base_offset: int, leader_epoch: int)
 
 
 def stamped_prefix(batch: Buffer, *, base_offset: int, leader_epoch: int) -> bytes:
-    """Return the first 16 bytes of the stamped batch; the rest of it, batch[16:], is unchanged."""
+    """Return the first 16 bytes of the stamped batch; the rest, batch[16:], is unchanged."""
     (batch_length,) = _INT32.unpack_from(batch, 8)
     return _PREFIX.pack(base_offset, batch_length, leader_epoch)
 
 
 def with_log_append_time(batch: Buffer, now_ms: int) -> bytes:
-    """Return the batch with LogAppendTime `now_ms`. Nothing else rewrites header and CRC."""
+    """Return the batch with LogAppendTime `now_ms`. Only this function rewrites header and CRC."""
     changed = bytearray(batch)
     covered = list(_COVERED.unpack_from(changed, _BEFORE_CRC_COVERS))
     covered[0] |= LOG_APPEND_TIME
@@ -360,11 +362,12 @@ def with_log_append_time(batch: Buffer, now_ms: int) -> bytes:
 
 
 def decompressed_size_bound(batch: Buffer, header: BatchHeader) -> int:
-    """Return a number of bytes that the batch's records cannot exceed, without decompressing.
+    """Return an upper bound for the bytes of the batch's records, without decompressing.
 
-    `records` refuses a batch whose bound is above its `size_max`. So a broker asks the same
-    question before it accepts a batch: what was acknowledged can be read. UnsupportedError for a
-    codec that is not installed, CorruptRecordError for impossible compressed bytes.
+    `records` refuses a batch whose bound is above its `size_max`. So a broker calls this before it
+    accepts a batch: every acknowledged batch can be read.
+    Raises UnsupportedError for a codec that is not installed.
+    Raises CorruptRecordError for impossible compressed bytes.
     """
     return compression.size_bound(header.codec, memoryview(batch)[HEADER_BYTES:])
 
@@ -377,9 +380,11 @@ def records(
 ) -> Iterator[RawRecord]:
     """Yield the records of one batch, decoding each when it is asked for.
 
-    `header`: as parsed from these bytes already. The CRC is not looked at: `check` the batch
-    first. CorruptRecordError for impossible bytes, or if `decompressed_size_bound` is above
-    `size_max`; UnsupportedError for a codec that is not there.
+    `header` is the header, if it was parsed from these bytes already. Call `check` first: the CRC
+    is not checked here.
+    Raises CorruptRecordError for impossible bytes, or if `decompressed_size_bound` is above
+    `size_max`.
+    Raises UnsupportedError for a codec that is not installed.
     """
     header = header or parse_header(batch)
     data, position = _record_bytes(batch, header, size_max)
@@ -395,11 +400,11 @@ def records(
 
 
 def find_by_time(batch: Buffer, header: BatchHeader, timestamp_ms: int) -> tuple[int, int] | None:
-    """Return (offset, timestamp) of the first record at or after a time, None if there is none.
+    """Return (offset, timestamp) of the first record at or after a time; None if there is none.
 
-    Raises what `records` raises, for as much as it looks at.
+    Raises the errors of `records` for the bytes that it reads.
     """
-    if header.attributes & LOG_APPEND_TIME:  # all records have the same
+    if header.attributes & LOG_APPEND_TIME:  # all records have the same time
         first = next(records(batch, header), None)
         is_late = first is not None and first.timestamp_ms >= timestamp_ms
         return (first.offset, first.timestamp_ms) if first is not None and is_late else None
@@ -415,7 +420,7 @@ def find_by_time(batch: Buffer, header: BatchHeader, timestamp_ms: int) -> tuple
 
 
 def _record_bytes(batch: Buffer, header: BatchHeader, size_max: int) -> tuple[bytes, int]:
-    """Return bytes that hold the records, decompressed, and where in them the records begin."""
+    """Return bytes with the decompressed records, and the position of the first record."""
     if header.size != len(batch):
         raise CorruptRecordError(f"a batch says {header.size} bytes, and has {len(batch)}")
     if header.codec == compression.NONE:
@@ -425,7 +430,7 @@ def _record_bytes(batch: Buffer, header: BatchHeader, size_max: int) -> tuple[by
 
 
 def _impossible(header: BatchHeader) -> str | None:
-    """Return why a header is impossible in a log, or None."""
+    """Return why a header is impossible in a log; None if it is possible."""
     body = header.batch_length + _BEFORE_LENGTH - HEADER_BYTES
     if body < 0:
         return _short(header.batch_length)
@@ -448,7 +453,7 @@ def _impossible(header: BatchHeader) -> str | None:
 
 def _less_than_none(header: BatchHeader) -> str | None:
     names: Sequence[str] = ("leader_epoch", "producer_id")
-    if header.producer_id != NONE:  # else clients fill in the other two as they like
+    if header.producer_id != NONE:  # without it, clients write any value into the other two
         names = (*names, "producer_epoch", "base_sequence")
     for name in names:
         if getattr(header, name) < NONE:
@@ -457,7 +462,7 @@ def _less_than_none(header: BatchHeader) -> str | None:
 
 
 def _impossible_from_producer(header: BatchHeader) -> str | None:
-    """Return why a header is impossible from a producer, or None."""
+    """Return why a header is impossible from a producer; None if it is possible."""
     if header.count < 1 or header.last_offset_delta != header.count - 1:
         return f"{header.count} records, and last_offset_delta {header.last_offset_delta}"
     if header.attributes & (LOG_APPEND_TIME | CONTROL | DELETE_HORIZON):

@@ -1,8 +1,8 @@
 """The codecs of record batches, by Kafka's numbers; decompression is bounded before it begins.
 
-Stands below batch.py. The compressed bytes come from a peer or a disk, so what they say about
-themselves is not believed: before a byte is decompressed, the frames are walked block by block,
-which bounds both the output and the decoder's window by what is really there.
+It stands below batch.py. The compressed bytes come from a peer or a disk, so their headers cannot
+be trusted. Before a byte is decompressed, this module walks the frames block by block. So the
+blocks that are really there bound both the output and the decoder's window.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ SNAPPY: Final = 2
 LZ4: Final = 3
 ZSTD: Final = 4
 
-#: By number, as in the attributes of a batch.
+#: Names of the codecs; the index is the number in the attributes of a batch.
 NAMES: Final = ("none", "gzip", "snappy", "lz4", "zstd")
 
-#: The installed codecs, by name; see codec_named.
+#: The installed codecs: name -> number. See codec_named.
 CODECS: Final[Mapping[str, int]] = MappingProxyType({"none": NONE, "zstd": ZSTD})
 
 ZSTD_LEVEL: Final = 3  # zstd's own default, and Kafka's
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 _ZSTD_BLOCK_BYTES_MAX = 128 * 1024  # RFC 8878, 3.1.1.2.4
-#: What a decoder may be made to hold; RFC 8878, 3.1.1.1.2 asks every decoder to allow 8 MiB.
+#: Largest window of a decoder; RFC 8878, 3.1.1.1.2 asks every decoder to allow 8 MiB.
 _ZSTD_WINDOW_BYTES_MAX = 64 << 20
-#: Walking one costs about half a microsecond; 64 MiB need 512.
+#: A walk over one block costs about half a microsecond. 64 MiB need 512 blocks.
 _ZSTD_BLOCKS_MAX = 8192
 _RLE = 1  # block types: 0 raw, 1 one byte repeated, 2 compressed
 
@@ -57,11 +57,12 @@ def compress(codec: int, data: Buffer) -> bytes:
 
 
 def size_bound(codec: int, data: Buffer) -> int:
-    """Return a number of bytes that `data` cannot decompress to more than, from its headers.
+    """Return an upper bound for the decompressed size of `data`, from its headers.
 
-    Exact without a codec, and for frames that say their size, as ours do. Costs as much as there
-    are blocks, at most `_ZSTD_BLOCKS_MAX`. Raises CorruptRecordError for headers that cannot be,
-    UnsupportedError for a codec that is not there.
+    Exact without a codec, and for frames whose header has the size, as those of `compress`. The
+    cost grows with the number of blocks, at most `_ZSTD_BLOCKS_MAX`.
+    Raises CorruptRecordError for impossible headers.
+    Raises UnsupportedError for a codec that is not installed.
     """
     if codec == NONE:
         return len(data)
@@ -71,11 +72,12 @@ def size_bound(codec: int, data: Buffer) -> int:
 
 
 def decompress(codec: int, data: Buffer, size_max: int) -> bytes:
-    """Return what was compressed.
+    """Return the decompressed bytes.
 
-    Memory: the output twice, at most `size_bound` of the data, and the decoder's window of at
-    most 64 MiB. Raises CorruptRecordError if `size_bound` is above `size_max`, and for bytes that
-    do not decompress; UnsupportedError for a codec that is not there.
+    Memory: twice the output, which is at most `size_bound` of the data, and the decoder's window of
+    at most 64 MiB.
+    Raises CorruptRecordError if `size_bound` is above `size_max`, or the bytes do not decompress.
+    Raises UnsupportedError for a codec that is not installed.
     """
     bound = size_bound(codec, data)
     if bound > size_max:
@@ -91,12 +93,12 @@ def decompress(codec: int, data: Buffer, size_max: int) -> bytes:
 
 
 def zstd_size_bound(data: Buffer) -> int:
-    """Return a number of bytes that the frames in `data` cannot exceed, without decompressing.
+    """Return an upper bound for the content of the frames in `data`, without decompressing.
 
-    Reads frame and block headers only (RFC 8878, 3.1.1). A frame holds what its header says, or
-    what its blocks can hold, whichever is less: the decoder refuses a frame that says a wrong
-    size. Raises CorruptRecordError if a frame is cut, asks the decoder for a window of more than
-    64 MiB, or if there are more than `_ZSTD_BLOCKS_MAX` blocks and frames.
+    Reads frame and block headers only (RFC 8878, 3.1.1). The bound of a frame is the smaller of two
+    sizes: that in its header, and that which its blocks can hold. The decoder refuses a frame whose
+    header has a wrong size. Raises CorruptRecordError if a frame is cut or needs a window of more
+    than 64 MiB, or if there are more than `_ZSTD_BLOCKS_MAX` blocks and frames.
     """
     position = bound = 0
     blocks_left = _ZSTD_BLOCKS_MAX
@@ -112,7 +114,7 @@ def zstd_size_bound(data: Buffer) -> int:
 
 
 def _zstd_frame(data: Buffer, position: int, blocks_left: int) -> tuple[int, int, int]:
-    """Return the position after a frame, the most bytes that it holds, and the blocks left."""
+    """Return the position after a frame, its largest possible content, and the blocks left."""
     magic = bytes(data[position : position + 4])
     if magic[1:] == b"\x2a\x4d\x18" and magic[0] & 0xF0 == 0x50:  # a skippable frame
         if blocks_left < 0:
@@ -131,7 +133,7 @@ def _zstd_frame(data: Buffer, position: int, blocks_left: int) -> tuple[int, int
         exponent, mantissa = divmod(data[position], 8)
         window = (1 << (10 + exponent)) // 8 * (8 + mantissa)
         position += 1
-    position += (0, 1, 2, 4)[descriptor & 3]  # id of a dictionary; the decoder refuses it
+    position += (0, 1, 2, 4)[descriptor & 3]  # the id of a dictionary, which the decoder refuses
     content: int | None = None
     if size_bytes:
         content = int.from_bytes(data[position : position + size_bytes], "little")
@@ -149,7 +151,7 @@ def _zstd_frame(data: Buffer, position: int, blocks_left: int) -> tuple[int, int
 
 
 def _zstd_blocks(data: Buffer, position: int, blocks_left: int) -> tuple[int, int, int]:
-    """Return the position after a frame's last block, what the blocks can hold, blocks left."""
+    """Return the position after a frame's last block, the blocks' capacity, and the blocks left."""
     bound = 0
     while True:
         blocks_left -= 1

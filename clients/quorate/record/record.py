@@ -8,8 +8,8 @@
     value length     varint   -1: null;  then the value
     headers          varint   count;  then each: key length, key (UTF-8), value length, value
 
-Varints are zigzag. Almost all fit one or two bytes: those are written from a table and read in
-line; a call per field would cost as much as the rest together. Stands below batch.py.
+Varints are zigzag. Almost all fit one or two bytes. Those are written from a table, and read in
+line: a call for each field would double the cost. The module stands below batch.py.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from quorate.model import Header
 
 INT64_MAX: Final = (1 << 63) - 1
 
-#: length, attributes, two deltas, two lengths and a header count, a byte each.
+#: Length, attributes, two deltas, two lengths and a header count: one byte each.
 RECORD_BYTES_MIN: Final = 7
-#: The most bytes of a record beside its key, value and headers.
+#: Largest size of a record without its key, value and headers.
 RECORD_OVERHEAD_MAX: Final = 32
 
 
 class RawRecord(NamedTuple):
-    """A record as it is in its bytes; None is null, b"" is empty."""
+    """A record as its bytes have it. None is null, b"" is empty."""
 
     offset: int
     timestamp_ms: int
@@ -39,13 +39,13 @@ class RawRecord(NamedTuple):
 
 
 def record_bytes_max(key: bytes | None, value: bytes | None, headers: Sequence[Header]) -> int:
-    """Return a size that the record's bytes do not exceed, whatever its place in a batch."""
+    """Return an upper bound for a record's bytes, for any place in a batch."""
     size = (len(key) if key else 0) + (len(value) if value else 0) + RECORD_OVERHEAD_MAX
     return size + headers_bytes_max(headers) if headers else size
 
 
 def headers_bytes_max(headers: Sequence[Header]) -> int:
-    """Return a size that the headers' bytes do not exceed.
+    """Return an upper bound for the headers' bytes.
 
     >>> headers_bytes_max([("trace", b"12"), ("é", None)])
     29
@@ -54,7 +54,7 @@ def headers_bytes_max(headers: Sequence[Header]) -> int:
 
 
 def encode_varint(value: int) -> bytes:
-    """Return the zigzag varint of a number of 64 bits.
+    """Return the zigzag varint of a 64-bit number.
 
     >>> encode_varint(-1).hex(), encode_varint(64).hex()
     ('01', '8001')
@@ -140,7 +140,7 @@ def decode_records(  # noqa: C901, PLR0912, PLR0915 - one hot loop, unrolled on 
     """Yield `count` records that fill `data` from `position` on, one at a time.
 
     `base_timestamp` is 2**62 at most. With `log_append_time`, that is every record's timestamp.
-    CorruptRecordError where the bytes are not such records: the ones yielded before were whole.
+    Raises CorruptRecordError at the first impossible byte; the records yielded before are whole.
     """
     new = tuple.__new__
     record_type = RawRecord
@@ -149,7 +149,7 @@ def decode_records(  # noqa: C901, PLR0912, PLR0915 - one hot loop, unrolled on 
     try:
         for _ in range(count):
             start = position
-            # Each of these five reads a varint of one or two bytes in line, and rarely more.
+            # Each of the next five blocks reads a varint: one or two bytes in line, rarely more.
             raw = data[position]
             position += 1
             if raw >= 0x80:
@@ -258,8 +258,8 @@ def find_by_time(
 ) -> tuple[int, int] | None:
     """Return (offset, timestamp) of the first of `count` records at or after a time.
 
-    Reads only the lengths and times of the records, in a fifth of the time of decoding them.
-    CorruptRecordError where these are impossible.
+    Reads only the lengths and times of the records. Decoding the records takes five times as long.
+    Raises CorruptRecordError if these are impossible.
     """
     wanted = timestamp_ms - base_timestamp
     data_end = len(data)
