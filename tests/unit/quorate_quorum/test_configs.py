@@ -112,7 +112,7 @@ ROOT = Path(__file__).parents[3]
 
 @pytest.mark.parametrize("name", [name for name, spec in CONFIGS.items() if spec.scope == "topic"])
 def test_a_setting_is_acted_on_or_says_that_it_is_not_yet(name: str) -> None:
-    """Whoever begins to act on one takes its sentence away, and must."""
+    """When code begins to act on a setting, its warning must be removed."""
     if name == "compression.type":
         return  # the one value that it may have asks for nothing
     table = ROOT / "quorum/quorate_quorum/configs.py"

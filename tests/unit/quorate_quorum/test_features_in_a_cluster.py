@@ -64,7 +64,7 @@ async def all_new_but(world: VoterWorld, *old: Machine) -> None:
 
 
 def test_a_broker_of_the_first_release_holds_the_level_back() -> None:
-    """It registered without a word of what it knows; asked as an administrator asks."""
+    """It registered without its levels. The request comes by an administrator's way."""
 
     async def program(world: VoterWorld) -> None:
         await all_new_but(world)

@@ -37,7 +37,7 @@ from tests.unit.quorate_quorum.builders import CLUSTER, DATA, VoterWorld, in_a_w
 def test_a_vote_whose_name_was_not_synced_by_who_died_is_durable_once_the_next_one_runs(
     chance: int,
 ) -> None:
-    """Else it could be told, forgotten with the power, and given again (sim-quorum seed 5697)."""
+    """Else a power loss could take it, and it could be given again (sim-quorum seed 5697)."""
     state = HardState(5, ReplicaKey(101, bytes([101]) * 16))
     directory = metadata_directory(DATA)
 
@@ -208,7 +208,7 @@ def test_voters_that_stop_with_the_brokers_let_them_leave_first() -> None:
         await world.controller()
         brokers = [await world.broker(node_id) for node_id in range(3)]
         await world.create(brokers[0], "t")
-        for broker in brokers:  # Ctrl-C: everybody is told at once
+        for broker in brokers:  # Ctrl-C: all nodes get the signal at once
             broker.wants_shutdown = True
             assert broker.stream is not None
             broker.stream.push()

@@ -1,4 +1,4 @@
-"""What a broker asks of the controller: it finds it, asks until answered, or asks once."""
+"""Calls of a broker to the controller: it finds it, and asks until it is answered, or once."""
 
 from __future__ import annotations
 
@@ -179,7 +179,7 @@ def test_a_sent_call_without_an_answer_in_time_is_unknown_and_a_stranger_answers
             return wire.ForwardResponse(request_id=1 if len(asked) == 2 else 12345)
 
         leader.forwarded = stray
-        for _ in range(3):  # the second answer has the id of the first call, which has gone
+        for _ in range(3):  # the second answer has the id of the first call, which was given up
             with pytest.raises(OutcomeUnknownError, match="within"):
                 await forward(world, timeout_ms=200)
             await asyncio.sleep(0.3)  # the watch tells again who leads

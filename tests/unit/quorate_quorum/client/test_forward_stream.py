@@ -30,7 +30,7 @@ ELSEWHERE = "v101:9093"
 
 
 class Wire:
-    """Both ends of one Forward stream: it takes messages by permits, and says what it is told."""
+    """Both ends of one Forward stream: it takes messages by permits, answers by the test."""
 
     def __init__(self) -> None:
         self.sent: list[wire.ForwardRequests] = []
@@ -47,7 +47,7 @@ class Wire:
         self.say(wire.ForwardResponses(responses=responses))
 
     def flow(self) -> None:
-        """Take everything from now on, as a wire does that is not full."""
+        """Take all messages from now on, as a wire that is not full."""
         for _ in range(1000):
             self.permits.release()
 

@@ -60,7 +60,7 @@ PEER = Peer("test")
 
 
 def test_a_watcher_of_an_older_generation_is_told_to_begin_anew() -> None:
-    """Whatever it has, even at an offset that this voter could compare."""
+    """Whatever offset it has, even one that this voter could compare."""
 
     async def program(_: Any) -> None:
         raft, _watch = a_voter()
@@ -94,7 +94,7 @@ class Jumps:
 
 
 async def replaced(world: World, generation: int, *, epoch: int = 1) -> None:
-    """The voters are gone; others of another generation listen where they did."""
+    """Replace the voters: others, of another generation, listen at the same endpoints."""
     for voter in world.voters:
         voter.kill()
     world.voters = [
@@ -104,7 +104,7 @@ async def replaced(world: World, generation: int, *, epoch: int = 1) -> None:
 
 
 def test_a_broker_follows_the_quorum_into_a_newer_generation() -> None:
-    """The jump names it, once; what knew the old controller is forgotten."""
+    """One jump names the new generation; the broker forgets the old controller."""
 
     async def program(world: World) -> None:
         jumps = Jumps()
@@ -122,7 +122,7 @@ def test_a_broker_follows_the_quorum_into_a_newer_generation() -> None:
 
 
 def test_who_watches_a_lost_majority_that_came_back_hears_of_the_newer_generation() -> None:
-    """It was down during the recovery, and two of the three whom it knows lead the old history."""
+    """It was down during the recovery, and two of its three voters go on with the old history."""
 
     async def program(world: World) -> None:
         survivor = await replaced_alone(world, 2)
@@ -137,7 +137,7 @@ def test_who_watches_a_lost_majority_that_came_back_hears_of_the_newer_generatio
 
 
 async def replaced_alone(world: World, generation: int) -> str:
-    """The last voter was recovered; return its endpoint."""
+    """Replace the last voter by a recovered one; return its endpoint."""
     world.voters[2].kill()
     told = Told(generation, leader=102)
     survivor = FakeVoter(world.network, 102, generation)
@@ -197,7 +197,7 @@ def test_a_newer_generation_that_does_not_begin_with_its_beginning_is_not_follow
 
 
 def test_nobody_follows_an_older_generation() -> None:
-    """The lost come back: no image, no leader, no registration of theirs is taken."""
+    """The lost voters come back: a broker takes no image, leader or registration from them."""
 
     async def program(world: World) -> None:
         await world.client.stop()
@@ -302,7 +302,7 @@ def test_whatever_a_broker_asks_of_the_controller_names_its_generation() -> None
 
 
 def test_a_voter_of_another_history_is_not_the_controller() -> None:
-    """What is refused for its generation was not done, and is tried elsewhere."""
+    """A call that is refused for its generation was not carried out: ask another voter."""
 
     async def program(world: World) -> None:
         refused = to_wire(WrongClusterError("this quorum's generation is 2, not 1"))
@@ -348,7 +348,7 @@ def test_a_voter_of_another_history_is_not_the_controller() -> None:
 
 @pytest.mark.parametrize("claimed", [0, -1, 10**9 + 1, 2**63 - 1])
 def test_a_generation_that_cannot_be_is_not_believed(claimed: int) -> None:
-    """Written down it would leave a directory that no start can read."""
+    """If it were written, no start could read the directory."""
 
     async def program(world: World) -> None:
         await world.client.start()
@@ -366,7 +366,7 @@ def test_a_generation_that_cannot_be_is_not_believed(claimed: int) -> None:
 
 
 class Told:
-    """A node that says what it is told to say."""
+    """A node that answers as the test says."""
 
     def __init__(self, generation: int, leader: int = -1) -> None:
         self.answer = DescribeNodeResponse(
@@ -395,7 +395,7 @@ class Told:
     ],
 )
 async def test_a_new_voter_joins_the_newest_generation(told: list[Told], joins: int) -> None:
-    """The lost may have come back and elected one of them."""
+    """The lost voters may have come back and elected a leader."""
     network = InProcessNetwork()
     servers = [f"n{number}:1" for number in range(len(told))]
     for server, node in zip(servers, told, strict=True):
@@ -459,7 +459,7 @@ async def metadata_of(broker: partition_world.Broker, name: str) -> PartitionMet
 
 
 async def test_what_a_newer_history_does_not_know_or_places_elsewhere_is_kept() -> None:
-    """It may be all that is left of it: closed, listed, neither deleted nor a stray."""
+    """It may be the last copy: it is closed and listed, neither deleted nor a stray."""
     world = partition_world.World(brokers=2)
     await world.start(min_isr=1)
     before = world.image
@@ -535,7 +535,7 @@ async def test_what_a_newer_history_places_here_is_taken_over_with_its_records()
 
 
 def test_what_was_to_be_removed_stays_when_the_history_ends() -> None:
-    """A stray of the old one may be what the new one counts on."""
+    """The new history may count on a replica that was a stray in the old one."""
 
     async def program(_: SimulatedLoop) -> None:
         world = partition_world.World(brokers=1)
@@ -564,7 +564,7 @@ async def test_the_identity_of_every_directory_follows(tmp_path: Any) -> None:
 
 
 def test_two_who_learn_of_a_generation_at_once_do_not_cost_the_directories() -> None:
-    """A registration and the image tell of it at the same moment, and the disk is slow."""
+    """A registration and the image name it at the same moment, and the disk is slow."""
 
     async def program(_: SimulatedLoop) -> None:
         disk = SimulatedDisk(random.Random(1), latency_max=0.1)
@@ -583,7 +583,7 @@ def test_two_who_learn_of_a_generation_at_once_do_not_cost_the_directories() -> 
 async def test_a_removal_is_finished_at_the_next_start_only_in_the_history_that_decided_it(
     generation: int,
 ) -> None:
-    """The topic may be there again: its removal was among what the survivor never heard of."""
+    """The topic may exist again: the survivor may never have heard of its removal."""
     world = partition_world.World(brokers=1)
     await world.start(min_isr=1)
     only = world.brokers[1]

@@ -56,7 +56,7 @@ def test_a_watch_whose_voter_is_killed_goes_on_at_another() -> None:
 def test_a_silent_watch_is_dropped_after_a_second_and_opened_elsewhere() -> None:
     async def program(world: World) -> None:
         silent = world.voters[1:]
-        for voter in silent:  # they stand still: no frame, no end
+        for voter in silent:  # the voters stand still: no frame, no end
             voter.watch._config = voter_config(watch_wait_max_ms=1_000_000)
         await world.client.start()
         await world.client.wait_applied(2, timeout_ms=1000)

@@ -194,12 +194,12 @@ def test_a_missing_directory_is_replaced_while_somebody_has_the_records() -> Non
 
 
 def test_a_short_run_that_ended_well_does_not_make_good_what_was_lost_before_it() -> None:
-    """What a registration said stands until it was carried out: partitions are told in slices."""
+    """A registration's verdict stands until all its partitions are changed, slice by slice."""
     image = fence(fence(with_partition(brokers([0, 1]), [0, 1]), 1), 0)
     lossy = decide.register(
         image, request(0, tail_intact=False), context(image), old_session_lives=False
     )
-    image = replayed(image, lossy.events)  # and before partitions are told, it comes again
+    image = replayed(image, lossy.events)  # before the partitions are changed it registers again
     image, _ = register(image, request(0, run=3))
     partition = the_partition(image)
     assert (partition.elr, partition.last_isr) == ((1,), (0,))

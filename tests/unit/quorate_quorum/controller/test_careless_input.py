@@ -1,4 +1,4 @@
-"""The controller: what one careless setting, address or frame must not bring down."""
+"""One careless setting, address or frame must not bring the controller down."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.unit.quorate_quorum.metadata.builders import brokers, config_event, c
 
 
 def test_internal_topics_are_raised_as_far_as_there_are_brokers() -> None:
-    """A default replication above the brokers that are there must stop no controller."""
+    """A default replication factor above the number of brokers must not stop the controller."""
     image, _ = create(brokers([0]), new("__consumer_offsets"), internal=True)
     image = brokers([1], on=image)
     image = replayed(image, [config_event("default.replication.factor", "5")])

@@ -126,7 +126,7 @@ def test_a_turn_is_bounded_where_all_topics_are_refused() -> None:
 
 
 def test_what_is_shown_at_the_end_is_told_by_the_delta() -> None:
-    """Who follows deltas learns of every partition, with the batch that completes the topic."""
+    """The delta of the batch that completes the topic names every partition."""
     image = brokers([0, 1])
     creation = Creation(asked(("big", 9)), events_max=4)
     told: list[tuple[list[bytes], list[tuple[bytes, int]], list[bytes]]] = []
@@ -223,7 +223,7 @@ def test_more_partitions_than_were_said_can_not_follow() -> None:
 
 
 def test_a_topic_that_had_to_wait_for_the_next_turn_is_checked_again_there() -> None:
-    """Others are served between the turns, and may have taken its name."""
+    """Between the turns another request may have taken its name."""
     image = brokers([0, 1])
     creation = Creation(asked(("a", 3), ("b", 3), ("c", 3)), events_max=8)
     image, _ = turns(image, creation, most=1)
@@ -448,7 +448,7 @@ def test_large_requests_are_bounded_also_when_their_callers_have_gone(
 
 
 def test_what_is_set_and_has_no_effect_yet_is_said_once_in_the_answer_of_each_try() -> None:
-    """Also of a topic that is made in several turns, and of the same call again."""
+    """Also for a topic that is made in several turns, and for a repeated call."""
     image = brokers([0, 1])
     for _ in range(2):
         creation = Creation(asked(("orders", 5)), events_max=3)

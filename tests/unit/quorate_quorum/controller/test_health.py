@@ -1,4 +1,4 @@
-"""What is not well with a cluster: kept as the image changes, and told by the controller."""
+"""The health of a cluster follows each change of the image; the controller reports it."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""Random decisions: what must hold after each of them.
+"""Random decisions, and the invariants after each of them.
 
-A ghost keeps, for each partition, who holds all that was ever acknowledged, in the worst case:
+A ghost keeps, for each partition, the brokers that hold all acknowledged records in the worst case:
 each time an ISR of at least min ISR has a leader, records are acknowledged that only its members
-hold; a lossy return, a wiped or failed disk holds nothing. Then ISR and ELR must always be among
-the holders, whatever happens, until a recovery says loudly that records may be lost.
+hold. A broker that returns lossy, or whose disk is wiped or fails, holds nothing. ISR and ELR must
+always be among the holders, until a lossy election says that records may be lost.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Cluster:
         self.holders: dict[Key, set[int]] = {}
         self.recovery = LossyElections(unclean_recovery_wait_ms=3)
         self.sweep = Sweep(looked_max=4, changed_max=1)
-        #: One that is made in turns, with all else between.
+        #: A topic that is made in several turns, with other decisions between them.
         self.creation: Creation | None = None
         self.now_ms = 0
         for broker in range(BROKERS):
@@ -88,8 +88,9 @@ class Cluster:
     # One decision: replay, check, let the ghost look.
 
     def take_of(self, broker: int, outcome: Outcome[Any]) -> None:
-        """A decision about a broker: what it asks of partitions comes later, with all else between;
-        now and then another controller comes, who knows only the image.
+        """Take a decision about a broker. Its changes of partitions follow later, among others.
+
+        Now and then a new controller takes over, which knows only the image.
         """
         if outcome.events:
             self.sweep.begin([broker])
@@ -135,7 +136,7 @@ class Cluster:
             holders.clear()
             holders.update(new.isr)
         min_isr = self.image.min_isr(topic, new)
-        # Who came back lossy may stand there until its registration is settled, and can't lead.
+        # One that came back lossy may stay there until its registration is settled, and can't lead.
         assert set(new.isr) & settled <= holders, (key, new, holders)
         assert set(new.elr) & settled <= holders, (key, new, holders)
         if new.leader in settled:
@@ -214,7 +215,7 @@ class Cluster:
             self.take_of(broker, decide.directories_failed(self.image, broker, ids, self.context()))
 
     def alter(self, broker: int) -> None:
-        """A leader proposes: who joins has caught up with it."""
+        """A leader proposes an ISR: members that join have caught up with it."""
         request = wire.AlterPartitionsRequest(
             broker_id=broker, broker_epoch=self.image.brokers[broker].epoch
         )
@@ -255,7 +256,7 @@ class Cluster:
         self.take(raise_internal_topics(self.image, self.context()))
 
     def make(self, broker: int) -> None:
-        """A topic comes, two events in a turn, before or behind where a walk stands."""
+        """Make a topic, two events in a turn, before or behind the place where a sweep stands."""
         del broker
         if self.creation is None and len(self.image.topics) < TOPICS_MAX:
             number = self.chance.randrange(FIRST_TOPICS + 1, 250)
@@ -349,7 +350,7 @@ def test_nothing_acknowledged_is_elected_away(seed: int) -> None:
     for _ in range(150):
         cluster.happen()
     assert snapshot_of(cluster.image) == cluster.image
-    # All come back: every partition has a leader again.
+    # All brokers come back: every partition has a leader again.
     for broker in range(BROKERS):
         cluster.register(broker)
         cluster.settle(1_000)

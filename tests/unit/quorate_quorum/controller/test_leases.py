@@ -1,4 +1,4 @@
-"""The leases of the brokers: who is unfenced, fenced, let go, and what breaks inside."""
+"""The leases of the brokers: unfencing, fencing, permission to stop, and faults inside."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ def test_a_broker_that_shuts_down_goes_when_all_others_know() -> None:
 
 
 def test_brokers_that_were_told_to_go_and_left_are_fenced_at_once() -> None:
-    """All at once, too: a cluster that is switched off is no cut cable."""
+    """Also all at once: a cluster that is switched off is not mistaken for a cut cable."""
 
     async def program(world: World) -> None:
         brokers = await world.unfenced(3)

@@ -151,7 +151,7 @@ def test_one_of_two_streams_is_no_break() -> None:
 
 
 def test_many_breaks_at_once_without_a_refusal_leave_silence_only() -> None:
-    """Two or more, and over a third: it is us who are cut off."""
+    """Two or more, and over a third: the controller itself may be cut off."""
     reign = Reign(brokers=5).all_come()
     reign.breaks(0)
     reign.breaks(1)

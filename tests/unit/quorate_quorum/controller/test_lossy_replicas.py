@@ -1,4 +1,4 @@
-"""Replicas that their brokers tell to be lossy: out of ISR and ELR, and the way back."""
+"""Replicas that their brokers report as lossy: out of ISR and ELR, and the way back."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ KEY = (topic_id(1), 0)
 def told(
     image: MetadataImage, broker_id: int, *, partition_epoch: int | None = None, times: int = 1
 ) -> MetadataImage:
-    """The image once a broker told that its replica of the partition is lossy."""
+    """Return the image after a broker has reported its replica of the partition as lossy."""
     epoch = the_partition(image).partition_epoch if partition_epoch is None else partition_epoch
     one = wire.LossyReplica(topic_id=KEY[0], partition=0, partition_epoch=epoch)
     outcome = replicas_lossy(image, broker_id, [one] * times, context(image))
@@ -57,7 +57,7 @@ def test_a_leader_that_is_lossy_gives_way_to_the_first_of_the_isr() -> None:
 
 
 def test_what_was_told_of_an_older_state_is_passed_over() -> None:
-    """The replica may have caught up since: it would be thrown out though it has everything."""
+    """The replica may have caught up since, and must not be removed then."""
     image = with_partition(brokers([0, 1, 2]), [0, 1, 2])
     shrunk = told(image, 1)
     assert told(shrunk, 2, partition_epoch=the_partition(image).partition_epoch) == shrunk
@@ -98,7 +98,7 @@ def test_where_no_lossless_replica_is_left_the_furthest_leads_and_the_loss_is_ma
 
 
 def test_a_lossy_replica_does_not_lead_before_the_others_are_back_or_were_waited_for() -> None:
-    """It was the last in the ISR, and may have less now than those that were behind it."""
+    """It was the last in the ISR, and may now have less than the others that were behind it."""
     image = with_partition(brokers([0, 1, 2], fenced=[1]), [0, 1, 2], isr=[], elr=[0], leader=-1)
     image = told(image, 0)
     recovery = LossyElections(60_000)
@@ -110,7 +110,7 @@ def test_a_lossy_replica_does_not_lead_before_the_others_are_back_or_were_waited
 
 
 def test_a_wiped_last_member_is_no_candidate_before_all_others_have_answered() -> None:
-    """At min ISR 1: what all three had acknowledged is not given up for an empty log."""
+    """At min ISR 1: records that all three had acknowledged must not be lost to an empty log."""
     image = brokers([0, 1, 2], fenced=[0, 2])
     image = told(with_partition(image, [0, 1, 2], isr=[], elr=[1], leader=-1), 1)
     recovery = LossyElections(60_000)

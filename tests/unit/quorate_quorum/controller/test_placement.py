@@ -17,7 +17,7 @@ def test_the_ring_alternates_racks() -> None:
 
 
 def test_the_table_of_the_design() -> None:
-    """Topic invoice: 10 partitions, replication factor 3, an empty cluster of two racks."""
+    """Topic invoice: 10 partitions, three replicas, two racks (docs/design/controller.md)."""
     placed = place(INVOICE, 10, 3, 0, 0)
     by_role = [
         {b: [f"P{i}" for i, ids in enumerate(placed) if ids[role] == b] for b in range(6)}

@@ -1,4 +1,4 @@
-"""The Controller service: who may ask, how answers leave, what bounds the requests."""
+"""The Controller service: which callers it serves, how answers leave, bounds of requests."""
 
 from __future__ import annotations
 
@@ -296,7 +296,7 @@ def test_forwarded_calls_are_decided_in_their_order_and_answered_each_with_its_i
 def test_a_fault_of_ours_in_one_forwarded_call_costs_the_others_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """They share one stream: were it broken, nobody would know what became of theirs."""
+    """They share one stream: if it broke, the outcome of the other calls would be unknown."""
 
     async def program(world: World) -> None:
         await world.unfenced(1)

@@ -87,7 +87,7 @@ def test_a_broker_is_settled_only_when_all_partitions_were_looked_at_since_it_ch
         image, _, done = step(sweep, image)
         assert not done
     image = fenced(image, 0)
-    sweep.begin([0])  # what was looked at before was looked at in vain
+    sweep.begin([0])  # the sweep looks again at all that it has passed
     assert not sweep.is_swept(0)
     while sweep.is_busy:
         image, _, _ = step(sweep, image)
@@ -113,14 +113,15 @@ def test_who_joins_a_walk_under_way_is_looked_for_one_whole_lap() -> None:
 
 
 def test_a_topic_that_came_after_the_walk_began_counts_for_who_joins_it_later() -> None:
-    """It leads there: were it not looked at, a lost tail would be trusted, or the dead would lead
-    for good.
+    """A broker that joins the sweep later may lead in the new topic.
+
+    If the sweep passed over that topic, a lost tail would be trusted, or a dead broker would lead.
     """
     image = fenced(with_topics(brokers([0, 1, 2]), topics=4, partitions=5), 2)
     sweep = Sweep(looked_max=3, changed_max=100)
     sweep.begin([2])
     image, _, _ = step(sweep, image)
-    for number in (0, 9):  # before where the walk stands, and behind
+    for number in (0, 9):  # before and behind the place where the sweep stands
         image = built(
             topic_event(number, f"new{number}"), partition_made(number, 0, [0, 1]), on=image
         )

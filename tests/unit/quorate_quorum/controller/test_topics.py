@@ -342,8 +342,9 @@ def test_flush_on_ack_cannot_change() -> None:
 
 
 def test_an_elr_is_void_before_the_isr_may_commit_alone_wherever_the_log_ends() -> None:
-    """A large Outcome is several batches: with the first of them alone nobody may count on an
-    ELR that lacks what the ISR has committed.
+    """A large Outcome is several batches, and the log may end after the first of them.
+
+    Even then an ELR must not count that lacks what the ISR has committed.
     """
     image = brokers([0, 1, 2], fenced=[1, 2])
     for number in (1, 2, 3):

@@ -1,4 +1,4 @@
-"""Adding and removing voters as decisions: what changes, what is so already, what is refused."""
+"""Decisions to add and remove voters: changes, requests already done, refusals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the tests of the log say again and again: a disk, batches of one size, an observer."""
+"""Builders for the tests of the log: a disk, batches of one size, an observer."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from quorate_testing.simulated.disk import SimulatedDisk
 
 PATH = "/data/t-0"
 FIRST = f"{PATH}/00000000000000000000.log"
-#: The process was killed, and the machine is still the same.
+#: The process was killed, and the machine has not booted since.
 SAME_BOOT = Run(marker_present=False, boot_id="boot-1", sync_failed=False, same_boot=True)
 SALVAGE = LogConfig(verify_all=True, salvage=True)
-#: More batches than a scan looks at in one turn, several times over.
+#: Several times as many batches as a scan looks at in one turn.
 BATCHES = 8 * CHUNK_BATCHES_MAX
 
 
@@ -32,7 +32,7 @@ async def new_disk() -> SimulatedDisk:
 def batch(
     offset: int, epoch: int = 1, *, value: bytes = b"v" * 40, time: int | None = None
 ) -> tuple[BatchHeader, Sequence[bytes]]:
-    """Return a batch of one record; of 109 bytes, and with its offset for a timestamp."""
+    """Return a batch of one record, by default of 109 bytes, whose timestamp is its offset."""
     builder = BatchBuilder()
     builder.append(offset if time is None else time, b"k", value)
     data = builder.build(base_offset=offset, leader_epoch=epoch)
@@ -47,7 +47,7 @@ async def append(log: Log, count: int, epoch: int = 1) -> None:
 async def filled(
     disk: SimulatedDisk, config: LogConfig, count: int = BATCHES, *, at_once: int = 100
 ) -> Log:
-    """Return an observed log with so many batches."""
+    """Return an observed log with `count` batches."""
     log = await Log.open(disk, PATH, config, observer=Seen())
     for start in range(0, count, at_once):
         await log.append([batch(offset) for offset in range(start, min(start + at_once, count))])

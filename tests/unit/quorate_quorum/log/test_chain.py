@@ -86,7 +86,7 @@ async def test_a_start_that_is_accepted_is_told_no_more() -> None:
 
 
 async def move_start(log: Log) -> None:
-    """All ways in which the start of a log moves."""
+    """Move the start of a log in each way that there is."""
     await append(log, 8)
     assert await log.delete_segments_below(5) == 2
     await log.truncate_fully_and_start_at(20)

@@ -1,8 +1,8 @@
-"""The log against a model, with a crash at every operation of the disk that it ever begins.
+"""The log against a model, with a crash at each operation of the disk.
 
-The model is the list of batches. After a crash of the process nothing whose write completed is
-missing; after a loss of power nothing that was synced is missing; in both cases the log is a
-prefix of what was written, and what was cut does not come back.
+The model is the list of batches. After a crash of the process no batch is missing whose write had
+completed. After a power loss no synced batch is missing. In both cases the log is a prefix of what
+was written, and what was cut does not come back.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ QUIET = ("read", "open")
 
 
 class Crash(OSError):
-    """The machine is gone in the middle of an operation."""
+    """The process or the machine ends in the middle of an operation."""
 
 
 class Seen:
@@ -48,7 +48,7 @@ class Seen:
 
 @dataclass
 class World:
-    """A disk, the log on it, and what the model says of it."""
+    """A disk, the log on it, and the model."""
 
     chance: random.Random
     config: LogConfig
@@ -56,9 +56,9 @@ class World:
     model: list[bytes] = field(default_factory=list)
     start: int = 0
     synced: int = 0
-    #: Batches deleted by an operation that a crash of the process interrupted.
+    #: Batches whose deletion a crash of the process interrupted.
     older: list[bytes] = field(default_factory=list)
-    #: What the operation under way may leave instead of the model: lists of batches, with starts.
+    #: (start, batches) that the operation under way may leave instead of the model.
     also: list[tuple[int, list[bytes]]] = field(default_factory=list)
     #: All high watermarks that the disk may remember.
     marks: list[tuple[int, int]] = field(default_factory=lambda: [(0, -1)])
@@ -66,7 +66,7 @@ class World:
     operations: int = 0
     crash_at: int = -1
     by_power: bool = False
-    #: The power has not been cut since the log was last opened.
+    #: Whether there was no power loss since the log was last opened.
     same_boot: bool = True
     crashed: bool = False
     log: Log | None = None
@@ -97,7 +97,7 @@ class World:
         return end_of(self.start, self.model)
 
     async def open(self) -> None:
-        """Open, and hold what is found against the model; it then is the model."""
+        """Open the log and compare it with the model; what is found is the new model."""
         seen = Seen()
         run = replace(UNKNOWN, same_boot=self.same_boot)
         self.log = log = await Log.open(self.disk, DIRECTORY, self.config, observer=seen, run=run)
@@ -121,7 +121,9 @@ class World:
             assert log.log_end_offset >= self.synced, "lost what was synced"
         headers = [parse_header(one) for one in found]
         expected = [(one.base_offset, one.leader_epoch) for one in headers]
-        older = [one for one in seen.batches if one[0] < start]  # deleted, and yet remembered
+        older = [
+            one for one in seen.batches if one[0] < start
+        ]  # deleted, but still known to the observer
         assert seen.batches == older + expected
         epochs = dict[int, int]()
         for one in headers:
@@ -228,7 +230,7 @@ class World:
         await self.open()
 
     async def live_until_crash(self, steps: int) -> bool:
-        """Live; return whether a crash ended it."""
+        """Use the log; return whether a crash ended that."""
         self.crashed = False
         try:
             await self.live(steps)
@@ -243,7 +245,7 @@ class World:
         await self.open()
         for _ in range(steps):
             if self.crashed:
-                return  # in a task behind its back
+                return  # the crash was in a background task
             await self.chance.choices(
                 [
                     self.append,

@@ -1,4 +1,4 @@
-"""What a log says at open of what its completed writes had put there and is gone."""
+"""At open a log reports damage: bytes of completed writes that are gone or changed."""
 
 from __future__ import annotations
 
@@ -50,8 +50,9 @@ STOPPED = Run(marker_present=True, boot_id="boot-1", sync_failed=False, same_boo
 
 
 async def test_any_flipped_bit_of_a_completed_write_is_damage() -> None:
-    """Of the last batch too, which a torn write would leave without its end. The epoch, which no
-    CRC covers, is compared with that of the partition.
+    """Also in the last batch: a torn write would leave it without its end.
+
+    The epoch, which no CRC covers, is compared with that of the partition.
     """
     for at in (2, 4):
         for byte in range(109):
@@ -158,7 +159,7 @@ async def test_with_flush_on_ack_an_end_below_what_was_committed_is_damage_in_an
 
 
 async def test_damage_is_told_at_each_open_until_it_is_forgotten() -> None:
-    """A crash after the cut, and before anybody was told, must not make it whole."""
+    """After a crash between the cut and the report, the log must not pass for whole."""
     disk, positions = await written(end=5)
     disk.flip_bit(FIRST, positions[2] + 64)
     for _ in range(2):

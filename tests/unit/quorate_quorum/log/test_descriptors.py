@@ -1,4 +1,4 @@
-"""A disk keeps few files open, and nobody who uses them notices."""
+"""A disk keeps few files open, and its users do not notice."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ async def test_files_used_at_once_are_not_taken_away(disk: RealDisk, tmp_path: P
 async def test_what_was_written_is_synced_before_its_file_is_closed(
     disk: RealDisk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else a write that fails later is told to nobody: a later sync would succeed."""
+    """Else a write that fails later is not reported: a later sync would succeed."""
     synced: list[int] = []
     monkeypatch.setattr(real_disk, "_fdatasync", synced.append)
     files = await made(disk, tmp_path, FEW)

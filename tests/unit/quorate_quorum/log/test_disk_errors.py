@@ -1,4 +1,4 @@
-"""What each error of the operating system takes with it: a file, a log, a disk, or time."""
+"""What each error of the operating system costs: a file, a log, a disk, or time."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class TestTable:
 def failing(
     number: int, at: int, seen: list[str], operation: Callable[[str], bool] = lambda name: True
 ) -> Hook:
-    """Return a hook that fails the operation of that number, and notes all."""
+    """Return a hook that notes all operations and fails the one at index `at` with `number`."""
 
     def hook(name: str, path: str) -> None:
         if operation(name):
@@ -95,7 +95,7 @@ def failing(
 
 
 async def life(disk: SimulatedDisk, appended: list[int], kept: list[int]) -> Log:
-    """Use a log in every way; say what is in it for sure, as it goes."""
+    """Use a log in every way; note the ends that it had, and the end that it surely keeps."""
     log = await Log.open(disk, PATH, LogConfig(segment_bytes=250))
     for offset in range(6):
         await log.append([batch(offset)])
@@ -120,7 +120,7 @@ class TestLog:
     async def test_only_the_disks_errors_end_in_a_bare_storage_error(
         self, number: int, scope: Scope
     ) -> None:
-        """At every operation of a life in turn; and whatever was written is there afterwards."""
+        """At each operation of `life` in turn. What was written is there afterwards."""
         at = 0
         while True:
             disk = SimulatedDisk(random.Random(at))
@@ -142,7 +142,7 @@ class TestLog:
                 assert error is None or type(error) is StorageError, where
             else:
                 assert error is None or isinstance(error, TryAgainError | ReopenError), where
-            disk.crash_process()  # whatever it held open
+            disk.crash_process()  # all that it held open is closed
             again = await Log.open(disk, PATH, LogConfig(segment_bytes=250))
             ends = {appended[-1], appended[-1] + 1} if error is not None else {8}
             assert again.log_end_offset in ends | set(kept) | {6}, where
@@ -178,7 +178,7 @@ class TestLog:
         disk.crash_process()
         log = await Log.open(disk, PATH, LogConfig(segment_bytes=400))
         assert (log.log_end_offset, log.last_epoch) == (7, 2)
-        await log.sync()  # its mark of that needs room, and is only a lower bound
+        await log.sync()  # the file `synced` needs room, too, but is only a lower bound
         assert log.synced_end == 7
         await log.close(clean=True)
         disk.lose_power()

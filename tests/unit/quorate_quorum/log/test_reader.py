@@ -25,7 +25,7 @@ async def test_a_read_that_a_cut_overtook_leaves_no_position_behind() -> None:
     disk = await new_disk()
     log = await Log.open(disk, PATH, LogConfig())
     await append(log, 10)
-    await log.roll()  # positions in the active segment are known by heart
+    await log.roll()  # positions in the active segment are in memory
     disk.slow = 0.01
     cut = asyncio.create_task(log.truncate(1))  # looks twice at the disk before it begins
     await asyncio.sleep(0.005)
@@ -70,7 +70,7 @@ async def read_first(log: Log, offset: int) -> None:
 async def test_a_flipped_bit_in_offsets_or_length_of_an_open_log_is_told(
     byte: int, bit: int
 ) -> None:
-    """Else it is a batch that is not to be read yet, for ever; or records are passed over."""
+    """Else readers would wait for that batch for ever, or skip records."""
     disk = await new_disk()
     log = await Log.open(disk, PATH, LogConfig())
     await append(log, 10)
@@ -80,7 +80,7 @@ async def test_a_flipped_bit_in_offsets_or_length_of_an_open_log_is_told(
     disk.flip_bit(FIRST, before + byte, bit)
     assert await log.read(0, end=10, bytes_max=before)
     for _ in range(2):
-        # By the log, or by its readers: the CRC of what they get does not hold.
+        # The log finds it, or its readers do: the CRC of the batch that they get is wrong.
         with pytest.raises((LogCorruptError, CorruptRecordError)):
             await read_first(log, 3)
     await log.close(clean=False)

@@ -1,4 +1,4 @@
-"""What an open finds: what is corruption, what is a tail, what is lossy."""
+"""What an open finds: corruption, a tail, or a lossy log."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ async def test_what_a_sync_has_told_is_never_taken_for_a_tail(seed: int) -> None
 
 @pytest.mark.parametrize("seed", range(20))
 async def test_a_kill_in_the_sync_of_synced_leaves_it_to_be_made_sure_at_open(seed: int) -> None:
-    """The page cache showed it at open; what is acknowledged then must be on the disk."""
+    """The open reads it from the page cache. It must sync it before anything is acknowledged."""
     disk = SimulatedDisk(random.Random(seed))
     await disk.make_directory("/data")
     log = await Log.open(disk, PATH, METADATA)
@@ -118,7 +118,7 @@ async def test_a_kill_in_the_sync_of_synced_leaves_it_to_be_made_sure_at_open(se
 async def test_the_oldest_segment_stays_until_the_name_of_the_next_is_durable(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A power loss could keep the removal alone. The sync of names may be one that a roll began."""
+    """Else a power loss could keep only the removal. A roll may have begun the sync of names."""
     disk = await new_disk()
     log = await Log.open(disk, PATH, LogConfig(segment_bytes=100))
     for offset in range(3):

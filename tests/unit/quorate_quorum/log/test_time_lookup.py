@@ -51,7 +51,7 @@ async def test_lookups_by_time_keep_few_indexes() -> None:
 
 
 async def test_a_large_batch_is_searched_for_a_time_in_a_thread() -> None:
-    """Decompressing and reading 64 MiB in one turn would stop the broker for all others."""
+    """Decompressing and reading 64 MiB in one turn would block all other work of the broker."""
     in_threads: list[object] = []
 
     class Watched(SimulatedDisk):

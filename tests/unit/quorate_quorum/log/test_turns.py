@@ -1,4 +1,4 @@
-"""Nothing that walks through a log holds the loop up."""
+"""No walk through a log blocks the event loop."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Turns:
         return parse_header(data, position)
 
     async def during(self, work: Awaitable[object]) -> None:
-        """Do it; then `most` is the most of one turn."""
+        """Do the work; afterwards `most` is the largest count of one turn."""
         self.now = self.most = self.all = 0
         task = asyncio.ensure_future(work)
         while not task.done():
@@ -46,7 +46,7 @@ class Turns:
 
 
 async def without_indexes(disk: SimulatedDisk, log: Log) -> Log:
-    """Open it again as if it had never had an index on disk, below what was synced."""
+    """Open the log again after its indexes and snapshots were removed."""
     await log.close(clean=True)
     for name in await disk.list(PATH):
         if name.endswith((".index", ".timeindex", ".snapshot")):

@@ -114,7 +114,7 @@ def create_topics(
     *,
     internal: bool = False,
 ) -> Outcome[admin.CreateTopicsResponse]:
-    """All that a request for topics decides, in one turn."""
+    """Decide a request for topics in one turn."""
     creation = Creation(request, internal=internal, events_max=1 << 30)
     outcome = creation.next(image, context)
     assert outcome.response
@@ -131,7 +131,7 @@ def every_partition(image: MetadataImage) -> list[tuple[bytes, int]]:
 
 
 def settled(image: MetadataImage, *brokers: int) -> MetadataImage:
-    """The image once all that the state of these brokers asks of partitions is done."""
+    """Return the image after the sweep of these brokers has changed all their partitions."""
     sweep = Sweep(changed_max=2)
     sweep.begin(brokers)
     while sweep.is_busy:
@@ -142,7 +142,7 @@ def settled(image: MetadataImage, *brokers: int) -> MetadataImage:
 
 
 def decided(image: MetadataImage, broker: int, outcome: Outcome[Any]) -> MetadataImage:
-    """The image after a decision about a broker, and what it asks of partitions."""
+    """Return the image after a decision about a broker and its changes of partitions."""
     return settled(replayed(image, outcome.events), broker)
 
 

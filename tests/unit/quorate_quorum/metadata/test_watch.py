@@ -1,4 +1,4 @@
-"""Watch: committed events only, in the turn in which they commit, and never silence."""
+"""Watch sends committed events only, in the turn in which they commit, and is never silent."""
 
 from __future__ import annotations
 

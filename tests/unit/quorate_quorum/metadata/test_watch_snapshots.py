@@ -1,4 +1,4 @@
-"""A broker that is told a snapshot: whole or not at all, whoever dies while it is told."""
+"""A broker applies a snapshot whole or not at all, whichever node dies during the transfer."""
 
 from __future__ import annotations
 

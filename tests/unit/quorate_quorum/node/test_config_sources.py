@@ -66,7 +66,7 @@ def test_no_file_is_needed() -> None:
 
 
 def test_variables_that_are_somebody_elses_are_left_alone(tmp_path: Path) -> None:
-    """The command's, the other kind of node's, and what Kubernetes says of a service `quorate`."""
+    """Those of the command, of the other kind of node, and of a Kubernetes service `quorate`."""
     env = {
         "QUORATE_BOOTSTRAP": "localhost:7092",
         "QUORATE_QUORUM_FETCH_TIMEOUT_MS": "2000",

@@ -96,7 +96,7 @@ def test_the_standard_librarys_logging_and_failed_threads_take_the_same_form() -
 
 
 class Stuck:
-    """A pipe that nobody reads, already full."""
+    """A full pipe without a reader."""
 
     def __init__(self) -> None:
         self.reader, self.writer = os.pipe()

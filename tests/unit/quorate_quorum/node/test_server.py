@@ -18,7 +18,7 @@ from quorate_testing.simulated.loop import SimulatedLoop, simulate
 
 
 class Node(NodeServer[BrokerConfig]):
-    """Writes down what is done to it; a test may let each step wait or fail."""
+    """A node that notes each step of its life; a test may let each step wait or fail."""
 
     role = "broker"
 

@@ -12,7 +12,7 @@ from quorate_quorum.node.config import QuorumConfig
 from quorate_quorum.node.server import NodeFailed
 from tests.unit.quorate_quorum.builders import VoterWorld, in_a_world
 
-#: The shortest that is waited for a leader, and for an election.
+#: The shortest time-outs of a voter: without a leader, and in an election.
 CONFIG = QuorumConfig(node_id=1, listeners=("h:1",), log_dirs=("/d",))
 FETCH_S = CONFIG.quorum_fetch_timeout_ms / 1000
 ELECTION_S = CONFIG.quorum_election_timeout_ms / 1000

@@ -20,7 +20,7 @@ from tests.unit.quorate_quorum.log.builders import (
 
 class TestVoter:
     async def voter(self, number: int, times: int) -> tuple[SimulatedDisk, list[object]]:
-        """Let a voter save its epoch while opens fail so often; return what it told."""
+        """Let a voter save its epoch while the first `times` opens fail; return its reports."""
         disk = SimulatedDisk(random.Random(1))
         await disk.make_directory("/data")
         log = await Log.open(disk, PATH, LogConfig(track_synced=True))

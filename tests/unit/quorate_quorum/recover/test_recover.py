@@ -1,4 +1,4 @@
-"""`quorate quorum recover`: what it reads, when it refuses, what it writes, and every crash."""
+"""`quorate quorum recover`: what it reads, when it refuses, what it writes; crashes in it."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def unfenced(image: MetadataImage, *broker_ids: int) -> MetadataImage:
 
 
 def test_nobody_leads_before_all_replicas_have_told_what_they_hold() -> None:
-    """Who was out of the ISR that the survivor knew of may have been in the one that counted."""
+    """The survivor may not know the last ISR: any replica may have been in it."""
     image = recovered(a_world_of_topics(), ME, epoch_seen=10)
     key = (topic_id(1), 0)
     recovery = LossyElections(60_000)
@@ -119,7 +119,7 @@ def test_nobody_leads_before_all_replicas_have_told_what_they_hold() -> None:
     assert (found.partition, found.leader) == (0, 3)
 
 
-# Who speaks against it.
+# Peers that speak against a recovery.
 
 
 def survivor(**changed: Any) -> Survivor:
@@ -179,7 +179,7 @@ MAJORITY = [peer(one, past_bootstrap=True, last_epoch=5) for one in OTHERS]
     ],
 )
 def test_it_refuses(disk: dict[str, Any], peers: list[Peer], because: str) -> None:
-    """The quorum lives, or somebody has more, or there is nothing to begin with."""
+    """The quorum lives, or a peer has more, or there is nothing to recover from."""
     (said,) = refusals(survivor(**disk), peers)
     assert because in said
 
@@ -192,7 +192,7 @@ def test_it_refuses(disk: dict[str, Any], peers: list[Peer], because: str) -> No
         [peer(past_bootstrap=False)],  # formatted anew under its old id: it counts for nothing
         [peer(replace(OTHERS[0], directory_id=b"n" * 16), past_bootstrap=True)],  # a new disk
         [peer(cluster_id="another", leader_id=7, log_end_offset=10**9)],
-        [peer(last_epoch=5, log_end_offset=END)],  # as much as we have
+        [peer(last_epoch=5, log_end_offset=END)],  # as much as the survivor has
     ],
 )
 def test_who_has_less_or_is_a_stranger_speaks_against_nothing(peers: list[Peer]) -> None:
@@ -386,7 +386,7 @@ def test_of_two_that_were_recovered_only_the_first_runs() -> None:
         await first.start(quorum_bootstrap_servers=servers)
         await world.controller(first)
 
-        # Nor both, where neither listens yet when the other looks.
+        # Nor may both start if neither listens yet when the other asks.
         first.kill()
         world.network.cut({first.name}, {second.name})
         starting = asyncio.gather(
@@ -467,7 +467,7 @@ async def crash_in(machine: Machine, disk: SimulatedDisk, crash_at: int, *, by_p
 
 
 async def outcome_of(machine: Machine, disk: SimulatedDisk) -> str:
-    """Start the node; complete the recovery if it asks for that. What it was is there."""
+    """Start the node, and complete the recovery if it asks for that; return what it found."""
     machine.disk = disk
     generation = (await read_identity(disk, DATA)).quorum_generation
     outcome = "new" if generation == 2 else "old"

@@ -276,7 +276,7 @@ async def test_a_download_of_another_history_is_refused(cluster_id: str, generat
 
 
 async def test_a_download_of_a_history_that_began_otherwise_is_refused() -> None:
-    """Two clusters formatted under one id; a node that does not know its own yet takes either."""
+    """Two clusters may have one id. A node that does not know its own history takes either."""
     disk = await a_disk()
     content = await written(events_of(9))
     download = Download(disk, DIRECTORY, ID)
@@ -291,7 +291,7 @@ async def test_a_download_of_a_history_that_began_otherwise_is_refused() -> None
 
 
 async def test_a_snapshot_may_be_written_while_the_same_one_is_fetched() -> None:
-    """A voter that has half of it from another comes to take it itself."""
+    """A voter that has downloaded half of a snapshot may take the same one itself."""
     disk = await a_disk()
     content = await written(events_of(9))
     download = Download(disk, DIRECTORY, ID)
@@ -379,7 +379,7 @@ async def test_a_sync_that_fails_gives_no_name() -> None:
 
 
 class Crash(OSError):
-    """The machine is gone in the middle of an operation."""
+    """The process or the machine ends in the middle of an operation."""
 
 
 Doing = Callable[[SimulatedDisk], Awaitable[object]]

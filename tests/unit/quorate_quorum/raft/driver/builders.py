@@ -41,7 +41,7 @@ async def start_all(world: VoterWorld, **settings: Any) -> None:
 
 
 async def write(world: VoterWorld, count: int, *among: Machine) -> None:
-    """Set so many cluster configs, each committed, whoever leads."""
+    """Set `count` cluster configs, each committed, at any leader."""
     for number in range(count):
         name, value = f"key.{number % 5}", f"{world.loop.time()} {number}"
         event = MetadataEvent(config=Config(name=name, value=value))
@@ -69,7 +69,7 @@ def same_images(*machines: Machine) -> bool:
 
 
 async def agree(world: VoterWorld, *machines: Machine) -> None:
-    """Wait until all show one image, event for event."""
+    """Wait until all voters have equal images."""
     among = machines or tuple(world.voters)
     await world.until(lambda: same_images(*among))
     first, *others = [list(machine.server.image.to_events()) for machine in among]

@@ -1,4 +1,4 @@
-"""What the listener is told when snapshots are installed faster than it takes them in."""
+"""What the listener gets when snapshots are installed faster than it applies them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FIRST, SECOND = SnapshotId(10, 1), SnapshotId(20, 2)
 
 
 class World:
-    """Snapshots on a disk, and a listener that writes down what it is told."""
+    """Snapshots on a disk, and a listener that notes what it gets."""
 
     def __init__(self) -> None:
         self.disk = SimulatedDisk(random.Random(1))
@@ -123,7 +123,7 @@ def test_a_snapshot_that_is_just_missing_ends_the_node() -> None:
 
 
 def test_what_lies_below_the_log_is_not_read_from_it() -> None:
-    """A watcher asked while the log was cut; the next look tells it of the snapshot."""
+    """A watcher reads while the log is cut; its next read gets the snapshot."""
 
     async def program(world: World) -> None:
         world.install(FIRST)
@@ -133,7 +133,7 @@ def test_what_lies_below_the_log_is_not_read_from_it() -> None:
 
 
 def test_a_snapshot_that_names_no_voters_is_none() -> None:
-    """Whoever believed it would never count anybody again."""
+    """A node that loaded it would have no voters to count."""
 
     async def program(world: World) -> None:
         with pytest.raises(CorruptRecordError, match="names no voters"):

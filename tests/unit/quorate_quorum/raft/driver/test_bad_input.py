@@ -1,7 +1,7 @@
-"""What a stranger or a broken peer may send a voter: a clear error, and the quorum goes on.
+"""Bad input of a stranger or a broken peer: it gets a clear error, and the quorum goes on.
 
-Each case is sent to the controller, whose answer is looked at, and to another voter. Afterwards
-the same voter leads in the same epoch, and a registration commits.
+Each case is sent to the controller, whose answer is checked, and to another voter. Afterwards the
+same voter leads in the same epoch, and a registration commits.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ GARBAGE = bytes(range(255, 128, -1)) * 9
 
 
 class Facts(NamedTuple):
-    """What a peer that knows all of the quorum would put into its messages."""
+    """The facts that a peer with full knowledge of the quorum would put into its messages."""
 
     target: Machine
     other: Machine
@@ -167,7 +167,7 @@ def producer_ids(**changed: Any) -> wire.AllocateProducerIdsRequest:
 
 @dataclass(frozen=True)
 class Case:
-    """`code` None: the answer is no error, and grants nothing."""
+    """One bad message. `code` None: the answer is no error, and grants nothing."""
 
     name: str
     method: Method[Any, Any]
@@ -405,7 +405,7 @@ def code_of(answer: Any) -> str:
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_bad_input_is_refused_and_the_quorum_goes_on(case: Case) -> None:
-    """Nobody's word alone moves the epoch or ends the reign."""
+    """No single message moves the epoch or ends the reign."""
 
     async def program(world: VoterWorld) -> None:
         facts = await facts_of(world)

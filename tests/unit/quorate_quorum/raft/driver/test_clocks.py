@@ -1,4 +1,4 @@
-"""Clocks that are wrong, threads that are not ours, answers that came too late."""
+"""Wrong clocks, foreign threads, answers that come too late."""
 
 from __future__ import annotations
 

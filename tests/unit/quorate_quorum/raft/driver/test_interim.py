@@ -1,6 +1,6 @@
-"""News of the high watermark goes to fetches that wait, and they go on waiting.
+"""News of the high watermark is sent to waiting fetches, which go on waiting.
 
-So the next batch leaves the moment it is written, and a commit costs a follower one message.
+So the next batch is sent the moment it is written, and a commit costs a follower one message.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def test_the_same_high_watermark_is_told_once_and_a_fetch_that_knows_it_is_not_t
 
 
 def test_a_fetch_that_was_told_is_answered_in_time_all_the_same() -> None:
-    """Check-quorum lives on the fetches that follow on the answers."""
+    """Check-quorum counts fetches, and a follower fetches again only after an answer."""
     made = serving_leader()
     made.fetch(2, BASE, 1, high_watermark=0)
     assert replies(list(made.tick(249))) == []
@@ -86,7 +86,7 @@ def test_a_read_is_not_told_as_news_for_only_an_answer_brings_the_next_fetch() -
 
 
 def caught_up() -> Machine:
-    """A follower that holds a batch of which it does not know that it is committed, and waits."""
+    """Return a waiting follower that does not know yet that its last batch is committed."""
     made = follower()
     made.answered(FetchResponse(1, 2, 1, 1, batches=(batch(1, 1, begins=True), batch(2, 1))))
     assert isinstance(made.raft.role, Follower)
@@ -118,7 +118,7 @@ def test_news_is_a_sign_of_life() -> None:
 
 
 def test_news_of_another_end_than_ours_commits_nothing() -> None:
-    """What the leader says is committed is said of the log that the fetch told of."""
+    """The leader's high watermark is about the log end that the fetch named."""
     made = caught_up()
     made.answered(FetchResponse(1, 2, 2, 3, interim=True))
     assert made.raft.high_watermark == 1
@@ -140,7 +140,7 @@ def test_news_with_what_only_an_answer_may_hold_is_no_leaders(changed: dict[str,
     assert made.raft.role.session > before, "the stream is not believed any more"
 
 
-# --- who waits in the process ---------------------------------------------------------------------
+# --- waiters in the process -----------------------------------------------------------------------
 
 
 def in_a_loop(program: Callable[[], object]) -> None:

@@ -36,7 +36,7 @@ R = TypeVar("R", admin.AddVoterResponse, admin.RemoveVoterResponse)
 
 
 async def add(world: VoterWorld, broker: FakeBroker, machine: Machine) -> admin.AddVoterResponse:
-    """As the command does: again while it may be asked again."""
+    """Add a voter as the command does: repeat while the error may pass."""
     request = admin.AddVoterRequest(
         voter_id=machine.node_id, directory_id=machine.directory_id, endpoint=machine.endpoint
     )
@@ -92,7 +92,7 @@ def voters_of(machine: Machine) -> list[int]:
 
 
 def test_from_three_voters_to_five_and_back_with_writes_all_the_while() -> None:
-    """The two that led and followed at first are gone in the end; nothing is lost or unknown."""
+    """The first leader and a follower are removed in the end. No write is lost or unknown."""
 
     async def program(world: VoterWorld) -> None:
         await world.start()
@@ -121,7 +121,7 @@ def test_from_three_voters_to_five_and_back_with_writes_all_the_while() -> None:
         await asyncio.sleep(1)
         written = len(topics)
         for machine in world.voters[:2]:
-            machine.kill()  # they count no more: three of three are left
+            machine.kill()  # removed: the three voters that are left are all up
         await world.until(lambda: len(topics) > written + 3)
         assert not writing.done()
         writing.cancel()

@@ -9,14 +9,14 @@ from tests.harness.raft_machines import Machine, batch, follower
 
 
 def told(made: Machine, count: int, high_watermark: int) -> None:
-    """The leader answers with so many records from our end on."""
+    """Let the leader answer with `count` records from the follower's end on."""
     base = made.raft.ledger.log_end_offset
     batches = tuple(batch(base + i, 5, begins=base + i == 1) for i in range(count))
     made.answered(FetchResponse(made.epoch, 2, base, high_watermark, 0, 1, batches))
 
 
 def test_a_voter_that_fell_behind_votes_again_though_the_high_watermark_runs_ahead_of_it() -> None:
-    """Until it has fetched to a high watermark that a leader told it; not to each."""
+    """It must reach the first high watermark that a leader named, not each later one."""
     made = follower(3, 2, 5)
     told(made, 3, high_watermark=10)
     assert made.raft.hard_state.is_behind
@@ -42,7 +42,7 @@ def test_who_says_that_it_has_caught_up_can_vote_already() -> None:
 
 
 def test_a_high_watermark_told_below_a_past_that_is_not_ours_brings_nobody_up() -> None:
-    """It may lie below our end, and yet above where the two logs part."""
+    """It may lie below the follower's end, and yet above the point where the logs part."""
     made = follower(3, 2, 5, log=(0, 1, 1, 1), is_behind=True)
     base = made.raft.ledger.log_end_offset
     diverging = DivergingEpoch(1, 3)

@@ -8,7 +8,7 @@ from tests.harness.raft_machines import Cluster, Machine, batch, cluster, machin
 
 
 def cut_off_with_its_own_removal(*ids: int) -> tuple[Cluster, int]:
-    """The leader appends its own removal, and is cut off before anybody else has it."""
+    """The leader appends its own removal, and is cut off before another node has it."""
     among = cluster(*ids)
     among.run(5_000)
     (leads,) = among.leading
@@ -24,7 +24,7 @@ def cut_off_with_its_own_removal(*ids: int) -> tuple[Cluster, int]:
 def test_of_two_voters_the_removed_one_is_needed_until_its_removal_is_on_the_others_disk() -> None:
     """Raft dissertation 4.2.2: it alone holds the record, so the other can't be elected.
 
-    Without this both would wait for ever: one that has no vote to stand with, one that gets none.
+    Without this both would wait for ever: the one may not stand, the other gets no vote.
     """
     among, removed = cut_off_with_its_own_removal(1, 2)
     (other,) = [one for one in among.machines if one != removed]

@@ -1,4 +1,4 @@
-"""A node that is no voter, or was removed without knowing it, finds the leader, and no more."""
+"""An observer, or a voter that does not know of its removal, finds the leader; no more."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_news_of_an_older_epoch_or_of_ourselves_change_nothing(make: object) -> 
 
 @pytest.mark.parametrize("leader", [2, 3])
 def test_who_follows_a_leader_of_that_epoch_already_keeps_to_its_stream(leader: int) -> None:
-    """Also while it is not heard: of one epoch there is one leader, and its answer may come."""
+    """Also while it does not hear the leader: an epoch has one leader, whose answer may come."""
     made = follower(1, 2, 1)
     session = made.raft.role.session
     made.step(LeaderFound(1, key(leader), f"host{leader}:1"))
@@ -107,7 +107,7 @@ def test_who_hears_a_leader_is_not_led_away_by_other_news() -> None:
 
 
 def test_only_who_hears_a_leader_names_one() -> None:
-    """What was true a while ago would send others to a leader that is gone."""
+    """Old knowledge would send others to a leader that is gone."""
     assert serving_leader().raft.leader_heard() == LeaderFound(1, key(1), "host1:1")
     made = follower(1, leader=2)
     assert made.raft.leader_heard() is None

@@ -15,7 +15,7 @@ def test_a_voter_whose_log_was_removed_elects_no_history() -> None:
 
 
 def test_a_later_successor_says_too_that_leadership_was_handed_over_for_silence() -> None:
-    """The first may be dead; a reign that does not know would hand over again, and nobody fence."""
+    """Else its reign would hand over again for silence, and dead brokers stay unfenced."""
     made = follower()
     made.answered(FetchResponse(1, 2, 1))
     made.end_epoch(2, 1, 3, 1, silence=True)

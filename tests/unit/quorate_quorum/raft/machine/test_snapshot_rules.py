@@ -1,4 +1,4 @@
-"""Rules of the machine for snapshots: who is told of one, who takes one up, what moves with it."""
+"""Rules of the machine for snapshots: which follower gets one, installs it, and what moves."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_a_log_that_was_never_cut_is_given_from_its_start() -> None:
 
 
 def test_a_round_echoed_with_a_fetch_below_the_log_counts() -> None:
-    """Who downloads for minutes still hears us: check-quorum must not end the reign."""
+    """A voter that downloads for minutes still hears the leader: check-quorum must count it."""
     made = cut_leader(6)
     for _ in range(20):
         made.now_ms += 200
@@ -259,7 +259,7 @@ def test_what_was_not_handed_out_before_an_install_is_not_written_after_it() -> 
 
 
 def test_completions_from_before_an_install_say_nothing_after_it() -> None:
-    """The same offset, another log."""
+    """They name the same offset, but of another log."""
     made = told_of(SNAPSHOT)
     before = made.raft.ledger.truncations
     made.saves_at_once = False
@@ -271,9 +271,9 @@ def test_completions_from_before_an_install_say_nothing_after_it() -> None:
 
 
 def test_a_download_that_is_done_too_late_drops_nothing_that_was_acknowledged() -> None:
-    """To the next leader we have acknowledged more than the snapshot holds.
+    """The follower has acknowledged more to the next leader than the snapshot holds.
 
-    The machine is not told of it as leader or candidate either, whose logs others count on.
+    A leader or candidate does not install it either: others count on its log.
     """
     made = told_of(SnapshotId(4, 3), log=(0, 1, 1), epoch=4)
     made.begin_epoch(3, 5)

@@ -19,7 +19,7 @@ from tests.harness.raft_machines import (
 
 
 def test_a_completion_from_before_a_cut_is_not_credited_to_what_replaced_it() -> None:
-    """Etcd's async append ABA."""
+    """The ABA problem of asynchronous appends, as in etcd."""
     made = follower(log=[0, 1, 1], epoch=2, synced=1)
     made.saves_at_once = False
     made.raft.ledger.synced_end = 1

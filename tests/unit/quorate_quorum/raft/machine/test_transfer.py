@@ -40,7 +40,7 @@ def transfer(made: Machine, voter_id: int | None) -> list[Message]:
 
 
 def successors(said: list[Message]) -> list[tuple[int, ...]]:
-    """Whom the EndEpochs of a reign name."""
+    """The successors that the EndEpoch requests of a reign name."""
     return [
         one.request.preferred_successors
         for one in said
@@ -53,7 +53,7 @@ def given_up(made: Machine) -> list[int]:
 
 
 def behind(made: Machine, *ids: int) -> None:
-    """Propose something that those voters do not hold, and all others do."""
+    """Propose a record that those voters do not get, and all others do."""
     propose(made)
     for voter in made.raft.ledger.voters.others(made.raft.me):
         if voter.id not in ids:
@@ -167,7 +167,7 @@ def test_the_end_of_a_transfer_is_a_deadline_of_the_machine() -> None:
 
 
 def test_ignore_proposal() -> None:
-    """While it is under way nothing is proposed, and whoever tries may try again."""
+    """During a transfer proposals are refused, with an error that allows a retry."""
     made = serving_leader()
     behind(made, 3)
     transfer(made, 3)
@@ -226,7 +226,7 @@ def test_back() -> None:
 
 
 def test_second_transfer_to_another_node() -> None:
-    """The newer one counts, with its own time, and who waits for the older one is told."""
+    """The newer transfer counts, with its own deadline. The older one's caller gets an error."""
     made = serving_leader()
     behind(made, 3)
     transfer(made, 3)
