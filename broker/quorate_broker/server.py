@@ -55,7 +55,7 @@ log = structlog.get_logger(__name__)
 
 #: The time in which all parts but the leave and the logs must end, so that a stop is over in 5 s.
 ROOMS_STOP_MAX_S = 1.5
-#: The time in which all logs must be closed and synced: a disk that hangs must not stop the exit.
+#: The time in which all logs must be closed and synced: a disk that hangs must not block the exit.
 LOGS_CLOSE_MAX_S = 10.0
 
 

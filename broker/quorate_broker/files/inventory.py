@@ -34,8 +34,8 @@ log = structlog.get_logger(__name__)
 FILE_NAME = "replicas"
 BODY = struct.Struct(
     ">"
-    "3s"  # what it is, and of which version
-    "c"  # kind. W: was written; F: is forgotten
+    "3s"  # magic: the file type and its version
+    "c"  # kind. W: the replica was written; F: it is forgotten
     "16s"  # topic id
     "i"  # partition
 )
@@ -129,7 +129,7 @@ class Inventory:
             await self._file.close()
             self._file = None
 
-    # inside
+    # internals
 
     async def _say(self, kind: bytes, key: Key) -> None:
         entry = (kind, key)

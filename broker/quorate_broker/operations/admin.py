@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 Q = TypeVar("Q")
 R = TypeVar("R")
 
-#: The timeout of a request that names none, and the longest that a request may name.
+#: The timeout of a request without one, and the longest timeout that a request may have.
 TIMEOUT_MS = 30_000
 TIMEOUT_MS_MAX = 300_000
 

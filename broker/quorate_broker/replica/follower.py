@@ -44,7 +44,7 @@ class StartAt:
 
 @dataclass(frozen=True, slots=True)
 class Ignore:
-    """The answer does not fit the follower's current epoch or log: it came too late."""
+    """Ignore the answer: it came too late, and does not fit the follower's epoch or log."""
 
     reason: str
 

@@ -115,7 +115,7 @@ class Leader:
         leader._assign(replicas, now_ms)
         return leader
 
-    # what happened
+    # events
 
     def appended(self, log_end_offset: int) -> None:
         """Take the log's new end. A replica that had the whole log before this append counts as
@@ -256,7 +256,7 @@ class Leader:
             return max(progress.caught_up_ms, progress.stream.last_request_ms)
         return progress.caught_up_ms
 
-    # inside
+    # internals
 
     def _wanted(
         self, now_ms: int, broker_epoch: int, eligible_epoch: Callable[[int], int]

@@ -109,7 +109,7 @@ class Remembered(NamedTuple):
 
 
 class Producer(NamedTuple):
-    """What is known of one producer_id: its epoch and its last batches, oldest first."""
+    """The state of one producer_id: its epoch and its last batches, oldest first."""
 
     epoch: int
     batches: tuple[Remembered, ...]
@@ -276,7 +276,7 @@ class Producers:
     # what is forgotten
 
     def begin(self, offset: int) -> None:
-        """Begin at the first batch that is seen: producers of earlier batches are not known."""
+        """Begin at the first batch that is seen, at `offset`. Producers before it are not known."""
         if self._forgotten_ms == BLANK:
             self._forgotten_ms = NEVER if offset == 0 else self.now_ms
 
@@ -347,7 +347,7 @@ class Producers:
 
 
 class ReadProducer(NamedTuple):
-    """A producer as a snapshot holds it."""
+    """One producer of a snapshot."""
 
     producer_id: int
     silent_ms: int

@@ -68,7 +68,7 @@ class Repairs:
         await self._salvage_tasks.end_all()
         await self._note_tasks.ended()
 
-    # looked at with each image
+    # with each image
 
     async def look_at(
         self, key: Key, partition: Partition | None, topic: TopicImage, state: PartitionImage
@@ -123,7 +123,7 @@ class Repairs:
         except StorageError as error:
             self._replicas.done_without(partition, "start_not_accepted", error)
 
-    # found corrupt in use
+    # a log that is found corrupt while it is in use
 
     def found_corrupt(self, partition: Partition, reason: str) -> None:
         """Note on the disk that a replica is corrupt, and then report it.

@@ -95,13 +95,13 @@ class Replicas:
         self.unopened: dict[Key, str] = {}
         #: Shared by all partitions. ProducerExpiry advances its clock.
         self.producer_memory = ProducerMemory(config)
-        #: See ReplicaHost.
+        #: Shared by all partitions: see ReplicaHost.
         self.append_turns = Turns(APPEND_UNITS_A_TURN)
         self._partitions: dict[Key, Partition] = {}
         self._listeners: list[RoleListener] = []
         self._configs: dict[bytes, TopicConfig] = {}
 
-    # what is held
+    # lookups
 
     def get(self, topic_id: bytes, partition: int) -> Partition:
         """Return a partition that is held here; it may be offline.
@@ -160,7 +160,7 @@ class Replicas:
         for partition in self.all():
             listener.role_changed(partition)
 
-    # what the image says
+    # values of the image
 
     @property
     def broker_id(self) -> int:

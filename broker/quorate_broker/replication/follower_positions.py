@@ -34,7 +34,7 @@ FRAME_BYTES = 1 << 20
 CHUNK_BYTES_MIN = 64 << 10
 #: A new high watermark waits at most this long for a frame with batches.
 HIGH_WATERMARK_LINGER_MS = 5
-READS_MAX = 64  # of one session, at the same time
+READS_MAX = 64  # reads of one session at the same time
 
 
 @dataclass(slots=True)

@@ -39,8 +39,8 @@ log_line = structlog.get_logger(__name__)
 LOOK_INTERVAL_MS = 1000
 #: Pause before a proposal without an answer is sent again.
 RETRY_MS = 200
-PROPOSALS_MAX = 1000  # in one request
-REQUESTS_MAX = 16  # in flight
+PROPOSALS_MAX = 1000  # proposals in one request
+REQUESTS_MAX = 16  # requests in flight
 
 #: Errors by which the controller refuses a proposal. Any other error decides nothing.
 REFUSALS = (

@@ -46,7 +46,7 @@ class SimulatedNode:
     #: Why its last process stopped itself.
     failure: str | None = None
     starts: int = 0
-    #: Set when its last process has ended by itself.
+    #: Set when its last process has ended.
     gone: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
@@ -194,7 +194,7 @@ class SimulatedCluster:
 
         return process.spawn(run(), name=process.name)
 
-    # -- inside ----------------------------------------------------------------------------------
+    # -- internals -------------------------------------------------------------------------------
 
     def _chance(self) -> random.Random:
         return random.Random(self.loop.chance.getrandbits(64))
