@@ -38,20 +38,20 @@ class Kind(Generic[T]):
     allowed: str
 
 
-def whole(low: int, high: int = LONG_MAX) -> Kind[int]:
-    """Return the kind of whole numbers from `low` to `high`."""
+def whole(low: int, high: int = LONG_MAX, *, or_else: int | None = None) -> Kind[int]:
+    """Return the kind of whole numbers from `low` to `high`, and of one that stands apart."""
 
     def parse(text: str) -> int:
         # int() would accept "1_000" and " 1 ", which another reader of the log may not
         if not text.removeprefix("-").isdecimal() or not text.isascii() or len(text) > 20:
             raise ValueError(text)
         value = int(text)
-        if not low <= value <= high:
+        if not low <= value <= high and value != or_else:
             raise ValueError(text)
         return value
 
     allowed = f"{low} to {high}" if high < LONG_MAX else f"a whole number, {low} or more"
-    return Kind(parse, allowed)
+    return Kind(parse, allowed if or_else is None else f"{or_else}, or {allowed}")
 
 
 def one_of(*choices: str) -> Kind[str]:
@@ -196,7 +196,7 @@ class ClusterConfig:
 
     default_replication_factor: int = setting(
         -1,
-        whole(-1, 1000),
+        whole(1, 1000, or_else=-1),
         "Replicas of a topic that does not say; -1: the lesser of 3 and the brokers.",
     )
     num_partitions: int = setting(

@@ -97,6 +97,12 @@ def test_what_is_the_clusters_cannot_be_set_on_a_topic() -> None:
     assert check_config("num.partitions", "3", of_topic=False) == "3"
 
 
+def test_a_replication_factor_of_none_is_refused() -> None:
+    with pytest.raises(InvalidConfigError, match="must be -1, or 1 to 1000, not '0'"):
+        check_config("default.replication.factor", "0", of_topic=False)
+    assert check_config("default.replication.factor", "-1", of_topic=False) == "-1"
+
+
 def test_every_setting_has_a_meaning_and_a_default_that_it_accepts() -> None:
     for spec in CONFIGS.values():
         assert spec.doc
