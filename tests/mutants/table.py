@@ -1676,7 +1676,7 @@ MUTANTS = (
         "rights-of-topics",
         "a caller writes to a topic, or reads one, that it may not use",
         "broker/quorate_broker/operations/partitions.py",
-        "    caller.check(required, found.topic)\n",
+        "    _check(caller, required, found.topic, topic_id)\n",
         "",
         (
             "tests/unit/quorate_broker/operations/test_authorization.py"

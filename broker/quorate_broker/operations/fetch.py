@@ -203,7 +203,7 @@ class FetchSession:
         position.bytes_max = bytes_max
         position.last_epoch = last_epoch
         partition = self._replicas.find(*key) if was_corrupt else None
-        if partition is not None:
+        if partition is not None and self._caller.may(REQUIRED, partition.topic):
             partition.damage.suspect(offset)
         self._answer.drop(key)
         position.version += 1

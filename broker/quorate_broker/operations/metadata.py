@@ -22,6 +22,7 @@ from quorate_broker.operations.partitions import TOPIC_ID_BYTES, refuse_duplicat
 from quorate_quorum.configs import CONFIGS, effective
 from quorate_quorum.node.authorizer import (
     DESCRIBE_CLUSTER,
+    DESCRIBE_TOPIC,
     Caller,
     Operation,
     Required,
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from quorate_quorum.node.authorizer import Authorizer
 
 #: The right to see topics: their names, partitions and own configs.
-TOPICS_REQUIRED: Final = Required(Operation.DESCRIBE, ResourceType.TOPIC)
+TOPICS_REQUIRED: Final = DESCRIBE_TOPIC
 CONFIGS_REQUIRED: Final = Required(Operation.DESCRIBE_CONFIGS, ResourceType.TOPIC)
 CLUSTER_REQUIRED: Final = DESCRIBE_CLUSTER
 #: Topics that one request may name.
@@ -162,16 +163,13 @@ def _named(image: MetadataImage, caller: Caller, name: str) -> TopicImage | Topi
 
 
 def _of_id(image: MetadataImage, caller: Caller, topic_id: bytes) -> TopicImage | TopicMissing:
+    """A refusal would tell that the topic exists: the caller is told the same as without it."""
     topic = image.topics.get(topic_id)
-    error: QuorateError | None
-    if topic is not None:
-        error = caller.refusal(TOPICS_REQUIRED, topic.name)
-        if error is None:
-            return topic
-    elif len(topic_id) != TOPIC_ID_BYTES:
+    if topic is not None and caller.may(TOPICS_REQUIRED, topic.name):
+        return topic
+    error: QuorateError = UnknownTopicError(f"no topic has the id {topic_id.hex()}")
+    if len(topic_id) != TOPIC_ID_BYTES:
         error = InvalidRequestError(f"a topic id has {TOPIC_ID_BYTES} bytes, not {len(topic_id)}")
-    else:
-        error = UnknownTopicError(f"no topic has the id {topic_id.hex()}")
     return TopicMissing("", topic_id, error)
 
 

@@ -42,10 +42,16 @@ def locate(
         # The error may name the leader, which a caller without the right must not learn.
         topic = replicas.image.topics.get(topic_id)
         if topic is not None:
-            caller.check(required, topic.name)
+            _check(caller, required, topic.name, topic_id)
         raise
-    caller.check(required, found.topic)
+    _check(caller, required, found.topic, topic_id)
     return found
+
+
+def _check(caller: Caller, required: Required, topic: str, topic_id: bytes) -> None:
+    refusal = caller.refusal_by_id(required, topic, topic_id)
+    if refusal is not None:
+        raise refusal
 
 
 def check_count(named: int, allowed: int, replicas: Replicas) -> None:

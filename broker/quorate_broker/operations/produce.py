@@ -148,6 +148,9 @@ class ProduceSession(Generic[Tag]):
             charge()
             self._completed(tag, error)
             return
+        except BaseException:
+            charge()  # a fault of ours ends this stream; the other streams share the budget
+            raise
         self.waiting += 1
 
         def done(outcome: asyncio.Future[Produced]) -> None:

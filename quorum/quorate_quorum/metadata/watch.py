@@ -130,9 +130,13 @@ class Watch:
         self.wake()
 
     async def watch(self, request: WatchRequest, peer: Peer) -> AsyncIterator[Frame[WatchHeader]]:
-        """Serve one watcher until it leaves, this voter stops, or knows no leader for too long."""
+        """Serve one watcher until it leaves or loses its right, or this voter cannot go on.
+
+        This voter cannot go on when it stops, or knows no leader for too long.
+        """
+        caller = Caller(peer.principal, self._authorizer)
         try:
-            Caller(peer.principal, self._authorizer).check(REQUIRED[WATCH])
+            caller.check(REQUIRED[WATCH])
             self._admit(request)
         except QuorateError as error:
             yield self._refusal(error)
@@ -146,11 +150,11 @@ class Watch:
                 cursor = _Cursor(0, -1, is_checked=True)  # its image is of an old history
                 if self._snapshot_for(cursor) is None:
                     yield self._beginning()
-            while (refusal := self._why_end()) is None:
+            while (refusal := self._why_end(caller)) is None:
                 bell.reset()
                 snapshot = self._snapshot_for(cursor)
                 if snapshot is not None:
-                    async with aclosing(self._snapshot_frames(snapshot)) as frames:
+                    async with aclosing(self._snapshot_frames(snapshot, caller)) as frames:
                         async for frame in frames:
                             yield frame
                     cursor = _Cursor(*snapshot, is_checked=True)
@@ -188,9 +192,11 @@ class Watch:
                 f"this voter serves {self._open} watches, and no more: ask another"
             )
 
-    def _why_end(self) -> QuorateError | None:
+    def _why_end(self, caller: Caller) -> QuorateError | None:
         if self._stopping:
             return StoppingError("this voter is stopping: watch another")
+        if (refusal := caller.refusal(REQUIRED[WATCH])) is not None:
+            return refusal
         if self._source.leader_id >= 0:
             self._leaderless_since_ms = None
             return None
@@ -245,7 +251,7 @@ class Watch:
         return snapshots.newest if is_gone or (is_comparable and self._diverges(cursor)) else None
 
     async def _snapshot_frames(
-        self, snapshot: tuple[int, int]
+        self, snapshot: tuple[int, int], caller: Caller
     ) -> AsyncGenerator[Frame[WatchHeader], None]:
         """Yield a whole snapshot in bounded frames. Raises the reason if the watch must end."""
         assert self._snapshots is not None, "it names the snapshot"
@@ -257,20 +263,21 @@ class Watch:
                     pieces
                     and sum(map(len, pieces)) + len(part) > self._config.watch_frame_max_bytes
                 ):
-                    yield self._snapshot_frame(snapshot, pieces, is_first=is_first)
+                    yield self._snapshot_frame(snapshot, pieces, caller, is_first=is_first)
                     pieces, is_first = [], False
                 pieces.append(part)
-        yield self._snapshot_frame(snapshot, pieces, is_first=is_first, is_last=True)
+        yield self._snapshot_frame(snapshot, pieces, caller, is_first=is_first, is_last=True)
 
     def _snapshot_frame(
         self,
         snapshot: tuple[int, int],
         pieces: list[bytes],
+        caller: Caller,
         *,
         is_first: bool,
         is_last: bool = False,
     ) -> Frame[WatchHeader]:
-        if (refusal := self._why_end()) is not None:
+        if (refusal := self._why_end(caller)) is not None:
             raise refusal
         header = self._header()
         header.reload, header.snapshot, header.snapshot_end = is_first, True, is_last

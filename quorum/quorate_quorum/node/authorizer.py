@@ -12,12 +12,16 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final, Literal, NamedTuple, Protocol
 
+import structlog
+
 from quorate.errors import (
     AuthorizationError,
     ClusterAuthorizationFailedError,
     TopicAuthorizationFailedError,
 )
 from quorate.net.principal import Principal
+
+log = structlog.get_logger(__name__)
 
 
 class Operation(Enum):
@@ -74,6 +78,8 @@ BY_CONTROLLER: Final[Literal["judged by the controller"]] = "judged by the contr
 CLUSTER_ACTION: Final = Required(Operation.CLUSTER_ACTION, ResourceType.CLUSTER)
 ALTER_CLUSTER: Final = Required(Operation.ALTER, ResourceType.CLUSTER)
 DESCRIBE_CLUSTER: Final = Required(Operation.DESCRIBE, ResourceType.CLUSTER)
+#: Of a topic: of its name, partitions and own configs.
+DESCRIBE_TOPIC: Final = Required(Operation.DESCRIBE, ResourceType.TOPIC)
 
 
 class Authorizer(Protocol):
@@ -83,7 +89,14 @@ class Authorizer(Protocol):
         """Whether the principal may do this operation on this resource.
 
         Must not block: it is called for each topic of a request, in the turn of the loop in which
-        the request is carried out.
+        the request is carried out. What it raises is logged, and refuses the call.
+
+        A right that is withdrawn counts for streams that are open too. Produce is judged at each
+        batch, Fetch at each read of a partition, every other stream of requests at each message.
+        Watch and Heartbeat are judged at each answer too. Work that was begun goes on: a batch is
+        appended, a change commits. A replica stream still sends the partitions that it named until
+        its next request, at the latest until a follower so silent counts as gone
+        (replica.lag.time.max.ms).
         """
 
 
@@ -119,10 +132,39 @@ class Caller:
     def may(self, required: Required, topic: str | None = None) -> bool:
         """Whether the caller may do this on the topic; without a topic, on the cluster."""
         resource = CLUSTER if topic is None else Resource(ResourceType.TOPIC, topic)
-        return self.authorizer.authorize(self.principal, required.operation, resource)
+        try:
+            answer = self.authorizer.authorize(self.principal, required.operation, resource)
+            return answer is True  # the coroutine of an `async def` would be true for everyone
+        except Exception as error:
+            # No principal and no topic in the line: a broken authorizer fails for each of them.
+            log.exception(
+                "authorizer_failed",
+                operation=required.operation.value,
+                failure=type(error).__name__,
+                repeats=True,
+            )
+            return False
+
+    def refusal_by_id(
+        self, required: Required, topic: str, topic_id: bytes
+    ) -> AuthorizationError | None:
+        """Like `refusal`, for a caller that named the topic by its id.
+
+        The name of the topic is told only to a caller that may describe it.
+        """
+        if self.may(required, topic):
+            return None
+        if self.may(DESCRIBE_TOPIC, topic):
+            return self._refused(required, topic)
+        return TopicAuthorizationFailedError(
+            f"{self._needs(required)} the topic of id {topic_id.hex()}"
+        )
 
     def _refused(self, required: Required, topic: str | None) -> AuthorizationError:
-        needs = f"{self.principal} may not do this: it needs {required.operation.value} on"
+        needs = self._needs(required)
         if topic is None:
             return ClusterAuthorizationFailedError(f"{needs} the cluster")
         return TopicAuthorizationFailedError(f"{needs} topic {topic[:249]!r}")
+
+    def _needs(self, required: Required) -> str:
+        return f"{self.principal} may not do this: it needs {required.operation.value} on"

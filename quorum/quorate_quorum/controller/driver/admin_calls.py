@@ -115,7 +115,9 @@ async def _delete_topics(
     by_name = [caller.refusal(DELETE, name) for name in request.topics]
     # For an id that no topic has, there is nothing to refuse: the decision answers "unknown".
     known = [active.reign.image.topics.get(topic_id) for topic_id in request.topic_ids]
-    by_id = [None if one is None else caller.refusal(DELETE, one.name) for one in known]
+    by_id = [
+        None if one is None else caller.refusal_by_id(DELETE, one.name, one.id) for one in known
+    ]
     if not any((*by_name, *by_id)):
         return await active.delete_topics(request)
     allowed = DeleteTopicsRequest(

@@ -170,7 +170,9 @@ class ControllerService:
         except (AuthorizationError, WrongClusterError) as error:
             yield ForwardResponses(error=to_wire(error))
             return
-        replies = answered_each(_one_by_one(first, requests), self._forward, FORWARDS_IN_FLIGHT_MAX)
+        replies = answered_each(
+            _one_by_one(first, requests), partial(self._forward, peer), FORWARDS_IN_FLIGHT_MAX
+        )
         async with aclosing(replies):
             async for group in replies:
                 yield ForwardResponses(responses=group)
@@ -195,18 +197,44 @@ class ControllerService:
             yield self._with_hint(HeartbeatResponse(error=to_wire(error)))
             return
         try:
-            async with beside(_listen(requests, leases, session), "heartbeat stream"):
+            listening = self._listen(requests, leases, session, peer)
+            async with beside(listening, "heartbeat stream"):
                 while not session.is_over:
                     session.bell.reset()
                     yield leases.answer(session)
                     if not session.is_over:
                         await session.bell.wait(leases.config.broker_heartbeat_interval_ms)
+                        self._end_if_refused(session, peer)
                 if session.failure is not None:
                     yield self._with_hint(HeartbeatResponse(error=to_wire(session.failure)))
         finally:
             leases.close(session)
 
     # -- small things
+
+    async def _listen(
+        self,
+        requests: AsyncIterator[HeartbeatRequest],
+        leases: Leases,
+        session: Session,
+        peer: Peer,
+    ) -> None:
+        """Step in the heartbeats of a broker until its stream ends."""
+        try:
+            async for request in requests:
+                self._end_if_refused(session, peer)
+                leases.take(session, request)
+        except NetworkError as error:
+            log.debug("heartbeat_stream_broke", reason=str(error))
+        finally:
+            session.end()
+
+    def _end_if_refused(self, session: Session, peer: Peer) -> None:
+        """End the session of a broker whose right was withdrawn."""
+        try:
+            self._check(HEARTBEAT, peer)
+        except AuthorizationError as error:
+            session.end(error)
 
     async def _alter(self, peer: Peer, request: AlterPartitionsRequest) -> AlterPartitionsResponse:
         try:
@@ -218,8 +246,9 @@ class ControllerService:
             return AlterPartitionsResponse(error=to_wire(error), request_id=request.request_id)
         return decided.response
 
-    async def _forward(self, request: ForwardRequest) -> ForwardResponse:
+    async def _forward(self, peer: Peer, request: ForwardRequest) -> ForwardResponse:
         try:
+            self._check(FORWARD, peer)  # each time: a right may be withdrawn from an open stream
             call = ADMIN_CALLS.get(request.method)
             if call is None:
                 raise UnsupportedError(f"the controller does not serve {request.method[:200]!r}")
@@ -295,19 +324,6 @@ class ControllerService:
         """Set the controller's id and endpoint in an answer, as far as this voter knows them."""
         response.leader_id, response.leader_endpoint = self._controller.leader_hint
         return response
-
-
-async def _listen(
-    requests: AsyncIterator[HeartbeatRequest], leases: Leases, session: Session
-) -> None:
-    """Step in the heartbeats of a broker until its stream ends."""
-    try:
-        async for request in requests:
-            leases.take(session, request)
-    except NetworkError as error:
-        log.debug("heartbeat_stream_broke", reason=str(error))
-    finally:
-        session.end()
 
 
 def decoded(method: Method[Q, Any], data: bytes) -> Q:

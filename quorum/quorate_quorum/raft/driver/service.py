@@ -139,8 +139,8 @@ class RaftService:
         try:
             async for message in requests:
                 try:
+                    self._check(RAFT_FETCH, peer)
                     if stream is None:
-                        self._check(RAFT_FETCH, peer)
                         stream = self._admit(message)
                         endpoint = message.open.endpoint[:ENDPOINT_LENGTH_MAX]
                     asked = self._answers.asking(_fetch_received(stream, message, endpoint))

@@ -62,6 +62,7 @@ class FakePartition:
     calls: list[Call] = field(default_factory=list)
     wakes: list[Callable[[], None]] = field(default_factory=list)
     fetches: list[int] = field(default_factory=list)
+    suspected: list[int] = field(default_factory=list)
     last_epochs: list[int] = field(default_factory=list)
     error: Exception | None = None
     record_bytes: int = 1
@@ -108,6 +109,13 @@ class FakePartition:
     @property
     def watches(self) -> FakePartition:
         return self
+
+    @property
+    def damage(self) -> FakePartition:
+        return self
+
+    def suspect(self, offset: int) -> None:
+        self.suspected.append(offset)
 
     def add(self, wake: Callable[[], None]) -> Callable[[], None]:
         self.wakes.append(wake)
@@ -156,6 +164,9 @@ class FakeReplicas:
         if topic_id != TOPIC or partition not in self.partitions:
             raise UnknownTopicError(f"no partition {partition}")
         return self.partitions[partition]
+
+    def find(self, topic_id: bytes, partition: int) -> FakePartition | None:
+        return self.partitions.get(partition) if topic_id == TOPIC else None
 
 
 def config(**bounds: int) -> BrokerConfig:

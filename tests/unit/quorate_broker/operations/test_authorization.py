@@ -105,9 +105,12 @@ class Rules:
         self.allowed: set[tuple[Operation, Resource]] = set()
         self.denied: set[tuple[Operation, Resource]] = set()
         self.asked: list[tuple[Principal, Operation, Resource]] = []
+        self.fails = False
 
     def authorize(self, principal: Principal, operation: Operation, resource: Resource) -> bool:
         self.asked.append((principal, operation, resource))
+        if self.fails and principal == MALLORY:
+            raise ConnectionError("the directory of users does not answer")
         if principal == MALLORY:
             return (operation, resource) in self.allowed
         return (operation, resource) not in self.denied
@@ -203,6 +206,11 @@ class World:
 async def once(request: Any) -> AsyncIterator[Any]:
     yield request
     await asyncio.Event().wait()
+
+
+async def each(requests: asyncio.Queue[Any]) -> AsyncIterator[Any]:
+    while True:
+        yield await requests.get()
 
 
 def in_a_world(program: Callable[[World], Coroutine[Any, Any, None]]) -> None:
@@ -333,6 +341,107 @@ def test_every_call_refuses_whoever_may_not_and_does_nothing() -> None:
         for method, request in REQUESTS.items():
             answer = await world.call(method, request, ANONYMOUS)
             assert not codes(answer) & {TOPIC_REFUSED, CLUSTER_REFUSED}, method.path
+
+    in_a_world(program)
+
+
+def test_an_authorizer_that_raises_refuses_every_call_and_nothing_is_done() -> None:
+    async def program(world: World) -> None:
+        world.voter_rules.fails = world.broker_rules.fails = True
+        for method, request in REQUESTS.items():
+            before = world.state
+            answer = await world.call(method, request, MALLORY)
+            assert codes(answer) <= {TOPIC_REFUSED, CLUSTER_REFUSED}, method.path
+            assert world.state == before, method.path
+
+    in_a_world(program)
+
+
+def test_a_refusal_by_id_tells_no_name() -> None:
+    """An id that the caller may not describe is answered by Metadata like one that no topic has."""
+
+    async def program(world: World) -> None:
+        deletion = admin.DeleteTopicsRequest(topic_ids=[ZOO])
+        for method, request in (
+            (PRODUCE, produced()),
+            (FETCH, fetch()),
+            (LIST_OFFSETS, offsets()),
+            (DELETE_TOPICS, deletion),
+        ):
+            answer = await world.call(method, request, MALLORY)
+            message = answer.header if isinstance(answer, Frame) else answer
+            (error,) = errors_in(message)
+            assert error.code == TOPIC_REFUSED
+            assert "'zoo'" not in error.message, method.path
+            assert ZOO.hex() in error.message
+        told = []
+        for topic_id in (ZOO, b"x" * 16):
+            answer = await world.call(
+                METADATA, admin.MetadataRequest(topic_ids=[topic_id]), MALLORY
+            )
+            assert results(answer) == [("", ErrorCode.ERROR_CODE_UNKNOWN_TOPIC)]
+            told.append(answer.topics[0].error.message.replace(topic_id.hex(), "ID"))
+        assert told[0] == told[1]
+
+    in_a_world(program)
+
+
+def messages(world: World) -> dict[Method[Any, Any], Any]:
+    """A message of each stream between nodes that is answered, and that may be sent again."""
+    broker = world.voter.image.brokers[0]
+    registration: Any = {"broker_epoch": broker.epoch, "incarnation": broker.incarnation}
+    call = controller.ForwardRequest(
+        method=DESCRIBE_QUORUM.path, principal=str(ANONYMOUS), deadline_ms=1000
+    )
+    return {
+        ALTER_PARTITIONS: controller.AlterPartitionsRequest(),
+        FORWARD: controller.ForwardRequests(cluster_id="c1", requests=[call]),
+        HEARTBEAT: controller.HeartbeatRequest(cluster_id="c1", **registration),
+        RAFT_FETCH: raft.RaftFetchRequest(
+            open=raft.RaftOpen(
+                history=raft.History(cluster_id="c1", quorum_generation=1),
+                replica_id=50,
+                directory_id=b"d" * 16,
+                incarnation=b"i",
+            ),
+            epoch=world.voter.raft.epoch,
+        ),
+        REPLICA_FETCH: replica.ReplicaFetchRequest(
+            open=replica.ReplicaOpen(cluster_id="c1", **registration), max_wait_ms=10
+        ),
+        WATCH: controller.WatchRequest(cluster_id="c1", last_applied_epoch=-1),
+    }
+
+
+def test_a_right_that_is_withdrawn_ends_for_the_streams_that_are_open_too() -> None:
+    async def program(world: World) -> None:
+        for method, message in messages(world).items():
+            world.voter_rules.allowed = world.broker_rules.allowed = {
+                (Operation.CLUSTER_ACTION, CLUSTER)
+            }
+            sent: asyncio.Queue[Any] = asyncio.Queue()
+            sent.put_nowait(message)
+            asked = each(sent) if method.streams_requests else message
+            async with aclosing(world.handler(method)(asked, Peer("test", MALLORY))) as answers:
+                assert CLUSTER_REFUSED not in codes(await anext(answers)), method.path
+                world.voter_rules.allowed = world.broker_rules.allowed = set()
+                sent.put_nowait(message)
+                async with asyncio.timeout(1):
+                    while CLUSTER_REFUSED not in codes(await anext(answers)):
+                        pass
+
+    in_a_world(program)
+
+
+def test_a_heartbeat_stream_is_refused_though_the_broker_says_nothing_more_on_it() -> None:
+    async def program(world: World) -> None:
+        asked = once(messages(world)[HEARTBEAT])
+        await world.broker.stop()  # its own stream would replace this one
+        world.voter_rules.allowed = {(Operation.CLUSTER_ACTION, CLUSTER)}
+        async with aclosing(world.handler(HEARTBEAT)(asked, Peer("test", MALLORY))) as answers:
+            assert codes(await anext(answers)) == {0}
+            world.voter_rules.allowed = set()
+            assert codes(await anext(answers)) == {CLUSTER_REFUSED}
 
     in_a_world(program)
 

@@ -113,3 +113,11 @@ async def test_whoever_may_not_read_the_topic_is_refused() -> None:
     found = await consumer.collect()
     assert isinstance(found[0], TopicAuthorizationFailedError)
     assert not partition.fetches
+
+
+async def test_only_a_caller_that_may_read_has_a_suspected_batch_looked_at() -> None:
+    for authorizer, suspected in ((ALLOW_ALL, [7]), (DenyAll(), [])):
+        partition = FakePartition(b"abc", 3)
+        session = Fetch(cast(Any, FakeReplicas(p0=partition)), config(), authorizer).session(ANN)
+        session.name((TOPIC, 0), 7, leader_epoch=-1, bytes_max=100, was_corrupt=True)
+        assert partition.suspected == suspected

@@ -108,3 +108,19 @@ async def test_whoever_may_not_write_to_the_topic_reaches_no_partition() -> None
     producer.start("a", b"x")
     assert isinstance(producer.outcomes["a"], TopicAuthorizationFailedError)
     assert not replicas.partitions[0].calls
+
+
+class Faulty(FakePartition):
+    """A partition whose queue has a fault of ours."""
+
+    def as_leader(self, leader_epoch: int) -> FakePartition:
+        raise KeyError("a fault")
+
+
+async def test_a_fault_while_a_batch_is_taken_gives_its_bytes_back() -> None:
+    replicas = FakeReplicas(p0=Faulty(), p1=FakePartition())
+    producer = Producer(replicas, queued_max_bytes=10, stream_queued_max_bytes=10)
+    with pytest.raises(KeyError):
+        producer.start("a", b"x" * 10)
+    async with asyncio.timeout(1):
+        await producer.session.room()
