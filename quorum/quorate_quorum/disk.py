@@ -1,8 +1,8 @@
 """The seam to the file system.
 
 Paths are plain strings with "/" between the parts. Every method may raise OSError and nothing
-else, SyncError where a sync failed; disk_errors says what each means. The real one is in
-quorate_quorum.log.real_disk, the simulated one in quorate_testing.simulated.disk.
+else; it is a SyncError if a sync failed. log/disk_errors.py says what each error means. The real
+disk is in quorate_quorum.log.real_disk, the simulated one in quorate_testing.simulated.disk.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ T = TypeVar("T")
 
 
 class SyncError(OSError):
-    """A sync failed: what it was to cover may be on no medium, however well it reads."""
+    """A sync failed: the bytes may be readable although no medium has them."""
 
 
 @contextmanager
 def syncing() -> Iterator[None]:
-    """Around a sync, once its file or directory is open: its errors are SyncErrors."""
+    """Turn the errors of a sync into SyncErrors. The file or directory is already open."""
     try:
         yield
     except OSError as error:
@@ -38,20 +38,20 @@ class File(Protocol):
 
     @property
     def size(self) -> int:
-        """Bytes in the file, all appends called so far included."""
+        """The bytes of the file, including the appends under way."""
 
     async def append(self, pieces: Sequence[Buffer]) -> int:
-        """Write the pieces at the end; return the position of the first byte.
+        """Write the pieces at the end. Return the position of the first byte.
 
-        Done when the write to the page cache has completed. A short write raises OSError, and
-        the file is cut back to where it was.
+        It returns when the page cache has the bytes. A short write raises OSError, and the file is
+        cut back to its old end.
         """
 
     async def read_at(self, position: int, length: int) -> bytes:
-        """Return up to `length` bytes from `position`; fewer only at the end of the file."""
+        """Return `length` bytes from `position`; fewer only at the end of the file."""
 
     async def overwrite(self, position: int, data: Buffer) -> None:
-        """Write inside or at the end of the file, without moving what else there is."""
+        """Write inside or at the end of the file. The other bytes stay."""
 
     async def truncate(self, size: int) -> None: ...
 
@@ -62,7 +62,7 @@ class File(Protocol):
 
 
 class Lock(Protocol):
-    """A held lock on a directory, released by the kernel when the process ends."""
+    """A held lock on a directory. The kernel releases it when the process ends."""
 
     def release(self) -> None: ...
 
@@ -71,23 +71,23 @@ class Disk(Protocol):
     """A file system, and the machine that it is on."""
 
     def in_thread(self, work: Callable[..., T], *arguments: object) -> Awaitable[T]:
-        """Do work that takes longer than a turn of the loop may, and that waits for nothing."""
+        """Do work in a thread: work that is too long for a turn of the loop, and never waits."""
 
     async def open(self, path: str, *, create: bool = False) -> File:
-        """Open for reading and writing; FileNotFoundError if absent and not `create`."""
+        """Open a file for reading and writing. FileNotFoundError if absent and not `create`."""
 
     async def exists(self, path: str) -> bool: ...
 
     async def size(self, path: str) -> int: ...
 
     async def list(self, directory: str) -> list[str]:
-        """Names in a directory, sorted; FileNotFoundError if it is not there."""
+        """Return the names in a directory, sorted. FileNotFoundError if it does not exist."""
 
     async def make_directory(self, path: str) -> None:
-        """Make it, and its parents, where absent; durable when done."""
+        """Make a directory and its parents, if absent. They are durable when this returns."""
 
     async def rename(self, source: str, target: str) -> None:
-        """Atomically replace `target`; durable after sync_directory of its parent."""
+        """Atomically replace `target`. Durable after sync_directory of its parent."""
 
     async def remove(self, path: str) -> None:
         """Remove a file."""
@@ -98,12 +98,12 @@ class Disk(Protocol):
     async def sync_directory(self, path: str) -> None: ...
 
     async def lock(self, directory: str) -> Lock:
-        """Take the directory for this process; BlockingIOError if another has it."""
+        """Lock a directory for this process. BlockingIOError if another process has it."""
 
     async def free_bytes(self, path: str) -> int: ...
 
     def boot_id(self) -> str | None:
-        """An id of this run of the kernel; None where the platform has none."""
+        """The id of this run of the kernel; None if the platform has none."""
 
 
 async def read_whole(disk: Disk, path: str) -> bytes:

@@ -1,6 +1,7 @@
-"""Which quorum_generation is the newest, as the servers say that are asked.
+"""The search for the newest quorum_generation among the answers of servers.
 
-The lost voters of a recovery may have come back, as a majority, and lead a history that is over.
+The lost voters of a recovery may come back as a majority, and elect a leader of a history that is
+over. So only servers of the newest generation count.
 """
 
 from __future__ import annotations
@@ -23,10 +24,10 @@ ASK_TIMEOUT_MS = 1000
 
 
 async def ask_generation(network: Network, servers: Sequence[str], cluster_id: str) -> int:
-    """Return the newest generation that a server names, if one of it hears a leader; else 0.
+    """Return the newest generation that a server names; 0 unless a server of it hears a leader.
 
-    Older ones are histories that are over, though their voters may have elected each other.
-    ConfigError if one is of another cluster.
+    Older generations are histories that are over, even if their voters have elected a leader.
+    ConfigError if a server belongs to another cluster.
     """
     newest, is_led = 0, False
     answers = await asyncio.gather(*(ask(network, server) for server in servers))
@@ -47,7 +48,7 @@ async def ask_generation(network: Network, servers: Sequence[str], cluster_id: s
 
 
 async def ask(network: Network, server: str) -> DescribeNodeResponse | None:
-    """Return what a node says that it is; None if it does not answer in time."""
+    """Return a node's description; None if it does not answer in time."""
     connection = network.connect(server, purpose="control")
     try:
         answer = await connection.unary(

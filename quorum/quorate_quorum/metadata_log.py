@@ -1,10 +1,10 @@
-"""Which epochs the batches of a metadata log may name.
+"""The check of the epochs that the batches of a metadata log name.
 
-A batch's leader_epoch lies outside its CRC (the format is Kafka's). If a flipped bit in it were
-believed, a log with a too high last epoch would be "the most complete", win elections that it must
-lose, and take committed records with it. But every epoch begins with an EpochStart event, which the
-CRC covers: a batch is of the epoch of the newest EpochStart at or before it, of epoch 0 before the
-first, and right above a snapshot of the snapshot's.
+A batch's CRC does not cover its leader_epoch (the format is Kafka's). With a flipped bit there, a
+log could have a too high last epoch and count as the most complete. It would win elections that it
+must lose, and committed records would be lost. But every epoch begins with an EpochStart event,
+which the CRC covers. So a batch must have the epoch of the newest EpochStart at or before it: epoch
+0 before the first one, and right above a snapshot the snapshot's epoch.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ EPOCH_START_TAG = 0x0A
 
 
 def epoch_started_by(value: bytes | None, header: BatchHeader) -> int | None:
-    """Return the epoch that an event of this batch begins, None if it is no EpochStart.
+    """Return the epoch that an event of this batch begins; None if it is not an EpochStart.
 
-    CorruptRecordError if it can't be decoded, or if it does not stand alone in its batch.
+    CorruptRecordError if it can't be decoded, or if it is not alone in its batch.
     """
     if not value or value[0] != EPOCH_START_TAG:
         return None
@@ -46,23 +46,24 @@ def epoch_started_by(value: bytes | None, header: BatchHeader) -> int | None:
 
 
 class EpochChain:
-    """Looks at every batch of a metadata log, in order from its start."""
+    """Checks the epoch of every batch of a metadata log, in order from its start."""
 
     def __init__(self, snapshot: SnapshotId | None = None) -> None:
         self._snapshot = snapshot
-        #: Of the batch before; None: the log begins below the snapshot, at an epoch not known.
+        #: The epoch of the batch before; None if it is not known, for the log begins below the
+        #: snapshot.
         self._epoch: int | None = -1
         self._has_begun = False
 
     @property
     def epoch(self) -> int:
-        """The epoch of the last batch that was inspected, by the EpochStarts; -1: none was."""
+        """The epoch of the last inspected batch, by the EpochStarts; -1 before the first batch."""
         return -1 if self._epoch is None else self._epoch
 
     def inspect(self, header: BatchHeader, batch: Buffer) -> None:
-        """Take in the next batch; CorruptRecordError if it does not belong there.
+        """Check the next batch. CorruptRecordError if its epoch is wrong.
 
-        A caller that goes on compares what follows with what the EpochStarts say.
+        A caller that goes on after an error compares the next batches with the EpochStarts.
         """
         if not self._has_begun:
             self._has_begun = True
@@ -88,9 +89,9 @@ class EpochChain:
 
 
 async def open_metadata_log(disk: Disk, directory: str, config: LogConfig) -> Log:
-    """Open a metadata log, each batch of it checked.
+    """Open a metadata log, and check each of its batches.
 
-    LogCorruptError if what had survived a sync is damaged; what is bad above that is cut.
+    Bad batches above the synced end are cut. LogCorruptError if a batch below it is bad.
     StorageError if the disk fails.
     """
     assert config.verify_all

@@ -1,12 +1,12 @@
 """A voter: its rooms joined, from the locked directory to the clean end.
 
-    start   lock the directory -> check whose it is (a new voter joins a quorum first)
+    start   lock the directory -> check its identity (a new voter joins a quorum first)
             -> open the log -> begin Raft -> listen
     stop    let brokers leave -> hand leadership over -> end streams -> sync and close the log
             -> unlock
 
-A part that cannot go on calls fail(): the voter then stops without letting brokers leave, and says
-why. Either way the stop ends within STOP_MAX_S, even if no other node answers.
+A part that cannot go on calls fail(): then the voter stops without letting brokers leave, and tells
+the reason. Either way the stop ends within STOP_MAX_S, even if no other node answers.
 """
 
 from __future__ import annotations
@@ -41,16 +41,16 @@ from quorate_quorum.snapshots.file import SnapshotId
 
 log = structlog.get_logger(__name__)
 
-#: A stop that takes longer is given up: the process then ends as if it was killed.
+#: The longest stop. After it the process ends as if it was killed.
 STOP_MAX_S = 4.5
-#: Brokers that are stopped together with this voter have so long to say that they are leaving.
+#: The time that brokers that are stopped together with this voter have to say that they leave.
 SHUTDOWN_NEWS_MS = 100
-#: How often the voter looks whether brokers are still leaving.
+#: The interval at which the voter looks whether brokers are still leaving.
 HOLD_LOOK_MS = 20
 
 
 class QuorumServer(NodeServer[QuorumConfig]):
-    """A voter; start() returns when it takes part in the quorum, a leader comes later."""
+    """A voter. start() returns when it takes part in the quorum; a leader may come later."""
 
     role = "voter"
 
@@ -62,23 +62,23 @@ class QuorumServer(NodeServer[QuorumConfig]):
 
     @property
     def raft(self) -> RaftNode:
-        """The Raft of this voter; only once it has started."""
+        """The Raft of this voter. It exists only after start()."""
         assert self._rooms is not None, "the voter has not started"
         return self._rooms.raft
 
     @property
     def image(self) -> MetadataImage:
-        """The committed image; only once it has started."""
+        """The committed image. It exists only after start()."""
         assert self._rooms is not None, "the voter has not started"
         return self._rooms.controller.image
 
     @property
     def is_controller(self) -> bool:
-        """Whether this voter decides now."""
+        """Whether this voter is the active controller."""
         return self._rooms is not None and self._rooms.controller.is_active
 
     async def take_snapshot(self) -> SnapshotId:
-        """Take a snapshot of the committed image now; return the newest on this disk.
+        """Take a snapshot of the committed image now. Return the newest one on this disk.
 
         Raises InvalidRequestError before anything is applied, OverloadedError if the disk is full,
         StoppingError.
@@ -110,8 +110,8 @@ class QuorumServer(NodeServer[QuorumConfig]):
         await self._check_one_recovery(identity, rooms.raft)
         rooms.snapshot_schedule.begin()
         await self._listen(rooms.services)
-        # Again, now that it listens: another survivor may have started at the same moment, and of
-        # the two checks the later one finds the other node.
+        # Check again, now that this node listens: another survivor may have started at the same
+        # time, and the later of the two checks finds the other node.
         await self._check_one_recovery(identity, rooms.raft)
         log.info(
             "voter_started",
@@ -147,7 +147,7 @@ class QuorumServer(NodeServer[QuorumConfig]):
             self._lock.release()
 
     async def _hold(self, controller: Controller) -> None:
-        """Stay while brokers are leaving, for they need the quorum to let them go."""
+        """Wait while brokers are leaving, for they need the quorum to leave."""
         waited_ms = 0
         while waited_ms < self.config.shutdown_hold_max_ms:
             awaits_news = waited_ms < SHUTDOWN_NEWS_MS and controller.has_brokers
@@ -164,7 +164,7 @@ class QuorumServer(NodeServer[QuorumConfig]):
 
 
 class _Rooms:
-    """The parts of a voter, joined once its log is open."""
+    """The parts of a voter, joined after its log is open."""
 
     def __init__(self, server: QuorumServer, identity: Identity, metadata_log: Log) -> None:
         config, environment = server.config, server.environment
@@ -219,7 +219,7 @@ class _Rooms:
 
 
 class _Snapshots:
-    """The voter's snapshots as Watch reads them: what its log goes on from, and nothing newer."""
+    """The voter's snapshots for Watch: the one from which the log goes on, and nothing newer."""
 
     def __init__(self, raft: RaftNode) -> None:
         self._raft = raft
@@ -237,7 +237,7 @@ class _Snapshots:
 
 
 async def _check_is_of_voter(disk: Disk, directory: str, config: QuorumConfig) -> None:
-    """Raise ConfigError for a disk that was formatted as a broker's: it would wait for ever."""
+    """Raise ConfigError for a disk that was formatted for a broker: it would wait for ever."""
     if not await is_of_voter(disk, directory):
         raise ConfigError(
             f"{directory} was formatted without --initial-voters, --standalone or --new-voter, as"
@@ -257,7 +257,7 @@ async def _locked(disk: Disk, directory: str) -> Lock:
 
 
 def described(status: QuorumStatus, generation: int, now_ms: int) -> DescribeQuorumResponse:
-    """Return the quorum's state as Admin tells it; `now_ms` is of the loop that it was read on."""
+    """Return the quorum's state for Admin. `now_ms` is of the loop that `status` comes from."""
     return DescribeQuorumResponse(
         leader=status.leader_id,
         epoch=status.epoch,

@@ -1,7 +1,7 @@
-"""Whether a survivor may begin a new history, and how it begins. A machine, given disk and peers.
+"""The decision whether a survivor may begin a new history, and how that begins. A machine.
 
-The survivor judges nothing but its own disk: a peer that answers and has more, or still has a
-quorum, speaks against it. A voter that does not answer counts as lost, and can't come back.
+The new history comes from the survivor's disk alone. A peer that answers and has more records, or
+still has a quorum, forbids it. A voter that does not answer counts as lost, and can't come back.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Said:
-    """What a node answered when it was asked what it is."""
+    """A node's answer to DescribeNode."""
 
     cluster_id: str
     node_id: int
@@ -39,7 +39,7 @@ class Said:
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """A node that may be a voter: where it was asked, and what it said (None: no answer)."""
+    """A node that may be a voter: its endpoint, and its answer (None: no answer)."""
 
     endpoint: str
     said: Said | None
@@ -47,17 +47,17 @@ class Peer:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How the new history begins."""
+    """The beginning of the new history."""
 
     quorum_generation: int
     snapshot: SnapshotId
     bootstrap_hash: bytes
-    #: None: the snapshot is on the disk already, whole.
+    #: The image to write as the snapshot; None: the whole snapshot is on the disk already.
     image: MetadataImage | None
 
 
 def refusals(survivor: Survivor, peers: Sequence[Peer]) -> list[str]:
-    """Return why this disk must not begin a new history; empty if it may."""
+    """Return the reasons why this disk must not begin a new history; empty if it may."""
     found = [*_own(survivor)]
     for peer in peers:
         if peer.said is not None and peer.said.cluster_id == survivor.identity.cluster_id:
@@ -103,7 +103,7 @@ def _of_peer(survivor: Survivor, endpoint: str, said: Said) -> list[str]:
             " with --new-voter, and add it there"
         ]
     if 0 < said.quorum_generation < mine.quorum_generation:
-        return []  # of a history that is over
+        return []  # its history is over
     if said.leader_id >= 0:
         return [
             f"{name} knows a leader, voter {said.leader_id} in epoch {said.epoch}: the quorum"
@@ -123,7 +123,7 @@ def _end(survivor: Survivor) -> tuple[int, int]:
 
 
 def _answers(survivor: Survivor, peers: Sequence[Peer], voter_id: int, directory_id: bytes) -> bool:
-    """Whether another voter answers, from its own disk, with a history of ours."""
+    """Return whether another voter answers, from its own disk, and shares this history."""
     mine = survivor.identity
     return any(
         said is not None
@@ -135,7 +135,7 @@ def _answers(survivor: Survivor, peers: Sequence[Peer], voter_id: int, directory
 
 
 def plan(survivor: Survivor, peers: Sequence[Peer]) -> Plan:
-    """Return how the new history begins; only where nothing refuses."""
+    """Return how the new history begins. Call it only if `refusals` is empty."""
     if survivor.begun is not None:
         begun = survivor.begun
         return Plan(
@@ -151,7 +151,7 @@ def plan(survivor: Survivor, peers: Sequence[Peer]) -> Plan:
 
 
 def _epoch_seen(survivor: Survivor, peers: Sequence[Peer]) -> int:
-    """Return the highest epoch heard of; a peer far beyond what we know is not believed."""
+    """Return the highest epoch of this disk and its peers. Epochs too far ahead are ignored."""
     own = max(survivor.hard_state.epoch, survivor.image.epoch, 0)
     mine = survivor.identity
     heard = [
@@ -165,8 +165,10 @@ def _epoch_seen(survivor: Survivor, peers: Sequence[Peer]) -> int:
 
 
 def _new_hash(survivor: Survivor, generation: int, snapshot: SnapshotId) -> bytes:
-    """Return what voters compare when they meet: another disk that recovers to the same
-    generation begins another history.
+    """Return the hash that voters compare when they meet.
+
+    It differs for each disk: two disks that recover to the same generation begin different
+    histories.
     """
     return hashlib.sha256(
         survivor.bootstrap_hash

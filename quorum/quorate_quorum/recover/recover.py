@@ -1,12 +1,12 @@
-"""`quorate quorum recover`: a new history from what one voter's disk holds.
+"""`quorate quorum recover`: begins a new history from one voter's disk.
 
-    read    what this disk holds (survivor.py)
-    ask     every voter that it names, and quorum.bootstrap.servers
-    decide  whether it may, and how the new history begins (decision.py)
+    read    the disk (survivor.py)
+    ask     every voter that the disk names, and quorum.bootstrap.servers
+    decide  whether the disk may begin a new history, and how (decision.py)
     write   snapshot of the new generation -> epoch and vote -> meta.properties
 
-Each write is durable before the next. The identity comes last: until it names the new generation
-the node does not start ("run recover again"), and recover finds the snapshot and goes on.
+Each write is durable before the next. The identity comes last. Until it has the new generation the
+node does not start ("run recover again"), and another recover finds the snapshot and goes on.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from quorate_quorum.snapshots.file import VERSION as SNAPSHOT_VERSION
 from quorate_quorum.v1.events_pb2 import SnapshotStart
 from quorate_quorum.v1.raft_pb2 import DescribeNodeRequest
 
-#: Most nodes that are asked, of those that a disk names.
+#: The most nodes that are asked. A disk may name more.
 PEERS_MAX = 64
 
 
 def endpoints(survivor: Survivor, bootstrap: Sequence[str]) -> list[str]:
-    """Return where other nodes may listen that know more than this disk."""
+    """Return the endpoints of other nodes that may know more than this disk."""
     mine = [v.endpoint for v in survivor.voters_named if (v.id, v.directory_id) == survivor.key]
     others = [v.endpoint for v in survivor.voters_named]
     named = dict.fromkeys((*others, *bootstrap))
@@ -43,7 +43,7 @@ def endpoints(survivor: Survivor, bootstrap: Sequence[str]) -> list[str]:
 
 
 async def ask(network: Network, asked: Sequence[str], *, timeout_ms: int) -> list[Peer]:
-    """Ask all of them at once what they are; a node that does not answer in time counts as lost."""
+    """Ask all nodes at once to describe themselves. One that gives no answer in time is lost."""
     return list(await asyncio.gather(*(_ask(network, one, timeout_ms) for one in asked)))
 
 
@@ -73,9 +73,9 @@ async def _ask(network: Network, endpoint: str, timeout_ms: int) -> Peer:
 
 
 async def carry_out(disk: Disk, survivor: Survivor, plan: Plan) -> None:
-    """Write the beginning of the new history; the caller holds the directory's lock.
+    """Write the beginning of the new history. The caller holds the directory's lock.
 
-    OSError if the disk fails; the same call completes it, and so does another recover.
+    OSError if the disk fails. Then the same call, or another recover, completes it.
     """
     directory = metadata_directory(survivor.log_dir)
     if plan.image is not None:
@@ -89,7 +89,7 @@ async def carry_out(disk: Disk, survivor: Survivor, plan: Plan) -> None:
             bootstrap_hash=plan.bootstrap_hash,
         )
         await files.write_snapshot(disk, directory, start, plan.image.to_events())
-    # No vote was given in the new epoch; whatever the old history made of this disk is over.
+    # The new epoch has no vote yet, and the old history's hard state no longer counts.
     state = HardState(epoch=plan.snapshot.epoch)
     await replace_whole(disk, f"{directory}/{QUORUM_STATE}", encode_state(state))
     identity = replace(survivor.identity, quorum_generation=plan.quorum_generation)

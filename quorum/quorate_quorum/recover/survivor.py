@@ -1,7 +1,7 @@
-"""What one voter's disk holds, read as it lies there: nothing is written, nothing cut.
+"""Reads one voter's disk for a recovery. Nothing is written or cut.
 
-The same bytes count as at a start of the node: the newest snapshot, and behind it the log up to
-its first bad batch. Bad bytes below the last known sync are corruption: a crash leaves none there.
+The same bytes count as at a start of the node: the newest snapshot, and after it the log up to its
+first bad batch. Bad bytes below the last known sync are corruption: a crash leaves none there.
 """
 
 from __future__ import annotations
@@ -34,26 +34,27 @@ from quorate_quorum.v1.events_pb2 import SnapshotStart
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Survivor:
-    """A voter that does not run, as its disk tells."""
+    """The contents of the disk of a voter that does not run."""
 
     log_dir: str
     identity: Identity
-    #: Where others reach it, by its present configuration.
+    #: The voter's endpoint in its present configuration.
     endpoint: str
     hard_state: HardState
-    #: All that it holds, committed or not: `offset` is its log's end, `epoch` its last record's.
+    #: The image of all records on the disk, committed or not. `offset` is the log's end, `epoch`
+    #: that of the last record.
     image: MetadataImage
     log_start_offset: int
-    #: Below it all is known to be committed.
+    #: All records below it are known to be committed.
     high_watermark: int
-    #: The newest snapshot of its own generation.
+    #: The newest snapshot of the disk's own generation.
     snapshot: SnapshotId | None
     bootstrap_hash: bytes
-    #: One past what `storage format` wrote.
+    #: One past the records that `storage format` wrote.
     bootstrap_end: int
     #: Every voter that a Voters event on this disk names, the newest set first.
     voters_named: tuple[VoterImage, ...]
-    #: The first snapshot of the next generation: a recovery that was cut short has written it.
+    #: The first snapshot of the next generation, from a recovery that was interrupted.
     begun: SnapshotStart | None
 
     @property
@@ -63,18 +64,22 @@ class Survivor:
 
     @property
     def is_voter(self) -> bool:
-        """Whether the newest voters on this disk count it in."""
+        """Whether this disk's node is in the newest voter set on the disk."""
         return any((v.id, v.directory_id) == self.key for v in self.image.voters)
 
     @property
     def key(self) -> tuple[int, bytes]:
-        """Id and directory: what tells voters apart."""
+        """The node's id and directory, which identify a voter."""
         return self.identity.node_id, self.identity.directory_id
 
 
 async def read_survivor(disk: Disk, config: QuorumConfig, known: Known) -> Survivor:
-    """Read a voter's disk. ConfigError if it is none, UnknownLevelError if it is a newer
-    program's, another QuorateError if it is damaged, OSError if it can't be read.
+    """Read a voter's disk.
+
+    ConfigError if it is not a voter's disk.
+    UnknownLevelError if a newer program wrote it.
+    Another QuorateError if it is damaged.
+    OSError if it can't be read.
     """
     log_dir = config.log_dirs[0]
     identity = await read_identity(disk, log_dir, node_id=config.node_id)
@@ -116,7 +121,7 @@ class _Reading:
         self.named: list[VoterImage] = []
 
     async def snapshots(self, identity: Identity) -> SnapshotStart | None:
-        """Load the newest snapshot of the node's generation; return one of the next, if any."""
+        """Load the newest snapshot of the node's generation. Return one of the next, if any."""
         begun: SnapshotStart | None = None
         for snapshot in reversed(await files.list_snapshots(self._disk, self._directory)):
             path = files.path_of(self._directory, snapshot)
@@ -143,9 +148,9 @@ class _Reading:
         self._apply(self.loader.finish_snapshot, *snapshot)
 
     async def log(self) -> None:
-        """Load the batches behind the snapshot, as far as they are whole.
+        """Load the batches after the snapshot, up to the first bad one.
 
-        StorageError if they are not whole up to the last known sync.
+        StorageError if that one is below the last known sync.
         """
         epoch = -1
         async with aclosing(self._batches()) as batches:
@@ -154,7 +159,7 @@ class _Reading:
                     self.bootstrap_hash = bootstrap_hash(batch)
                     self.bootstrap_end = header.end_offset
                 if self._has_another_past(header, epoch):
-                    return  # at its start the node begins the log anew at the snapshot
+                    return  # a start would let the log begin anew at the snapshot
                 epoch = header.leader_epoch
                 if header.end_offset > self.loader.image.offset:
                     self._apply(self.loader.load, batch)
@@ -168,7 +173,7 @@ class _Reading:
             )
 
     async def _batches(self) -> AsyncGenerator[tuple[BatchHeader, bytes], None]:
-        """Yield the whole batches in order, up to the first that is not."""
+        """Yield the good batches in order, up to the first bad one."""
         names = await self._disk.list(self._directory)
         bases = sorted(base for name in names if (base := offset_of(name, LOG)) is not None)
         self.log_start = self.log_end = bases[0] if bases else 0

@@ -1,4 +1,4 @@
-"""A snapshot that is being fetched: chunks in order, checked whole, then given its name."""
+"""The download of a snapshot: chunks come in order; the whole is checked, then gets its name."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from quorate_quorum.v1.events_pb2 import SnapshotStart
 
 
 class Download:
-    """A snapshot that comes in chunks from a leader, in order; another leader may send the rest.
+    """A snapshot that comes from a leader in chunks, in order. Another leader may send the rest.
 
-    A chunk that does not fit raises CorruptRecordError and changes nothing. What is fetched is
-    worth nothing until `finish` has checked it whole.
+    A chunk that does not fit raises CorruptRecordError and changes nothing. The snapshot can't be
+    used until `finish` has checked it as a whole.
     """
 
     def __init__(self, disk: Disk, directory: str, snapshot: SnapshotId) -> None:
@@ -33,18 +33,18 @@ class Download:
         self._target = path_of(directory, snapshot)
         self._part: File | None = None
         self.snapshot = snapshot
-        #: Bytes that are here: where the next chunk must begin.
+        #: The number of bytes that have come: the next chunk must begin there.
         self.position = 0
-        #: Bytes of the whole; None until the first chunk has said it.
+        #: The size of the whole snapshot; None before the first chunk.
         self.size: int | None = None
 
     @property
     def is_complete(self) -> bool:
-        """Whether all bytes are here, good or bad."""
+        """Whether all bytes have come, good or bad."""
         return self.size == self.position
 
     async def add(self, position: int, data: Buffer, *, size: int) -> None:
-        """Write a chunk; `size` is what its sender says of the whole. OSError if the disk fails."""
+        """Write a chunk. `size` is the whole snapshot's. OSError if the disk fails."""
         wrong = self._misfit(position, len(data), size)
         if wrong is not None:
             raise CorruptRecordError(f"a chunk of snapshot {self._target}: {wrong}")
@@ -55,9 +55,9 @@ class Download:
         self.position += len(data)
 
     def parts(self) -> AsyncGenerator[bytes, None]:
-        """Yield the batches of events of what has come, once it is complete; close with aclosing.
+        """Yield the batches of events of a complete download. Close it with aclosing.
 
-        As good as their own CRCs: whether the whole is good, `finish` finds out.
+        Only the CRC of each batch is checked. `finish` checks the whole.
         """
         assert self._part is not None, "no chunk came"
         return parts(self._disk, self._part.path)
@@ -78,9 +78,9 @@ class Download:
     ) -> SnapshotStart:
         """Check the whole, then make it durable under its final name.
 
-        CorruptRecordError or UnsupportedError, as `verify`, or if it is of another cluster,
-        generation or bootstrap batch (empty: not known): nothing is left of it, and the next
-        download begins at 0.
+        CorruptRecordError or UnsupportedError as in `verify`. CorruptRecordError also if it has
+        another cluster, generation or bootstrap batch (empty: not known). After an error all its
+        bytes are removed, and the next download begins at 0.
         """
         assert self._part is not None, "no chunk came"
         assert self.is_complete, (self.position, self.size)
@@ -102,7 +102,7 @@ class Download:
         return start
 
     async def discard(self) -> None:
-        """Forget what has come so far. Safe to repeat."""
+        """Remove the bytes that have come. A repetition is safe."""
         part, self._part = self._part, None
         self.position, self.size = 0, None
         if part is not None:

@@ -1,17 +1,17 @@
-"""Snapshots of the metadata: one file that stands for the log below an offset.
+"""Snapshots of the metadata: a snapshot is one file that replaces the log below an offset.
 
-The file `<offset>-<epoch>.snapshot` lies in the metadata log's directory and holds record batches
-v2 of MetadataEvents and nothing else, so that any tool that reads segments reads it:
+The file `<offset>-<epoch>.snapshot` is in the metadata log's directory. It holds only record
+batches v2 of MetadataEvents, so that any tool that reads segments can read it:
 
-    batch 0      one SnapshotStart: which offset and epoch, of which cluster and generation
+    batch 0      one SnapshotStart: the snapshot's offset, epoch, cluster and generation
     batches 1..  the events of the image
-    last batch   one SnapshotEnd: how many bytes lie before it, and the CRC-32C of all of them
+    last batch   one SnapshotEnd: the number of bytes before it, and their CRC-32C
 
-Offsets count from 0, leader_epoch is the snapshot's, timestamps are 0: the same image at the same
-offset gives the same bytes on every voter, so a download that began at one leader goes on at the
-next. A file has its final name only when all its bytes are durable: a crash must not leave a half
-snapshot that a start believes. While it is written or fetched it is a `.part`, and no start reads
-one.
+Offsets count from 0, leader_epoch is the snapshot's, timestamps are 0. So the same image at the
+same offset gives the same bytes on every voter, and a download that began at one leader can go on
+at the next. A file gets its final name only after all its bytes are durable, so that a start never
+reads a half snapshot after a crash. While it is written or fetched it is a `.part` file, which no
+start reads.
 
 This module knows disks, bytes and MetadataEvents. It does not know what an image is.
 """
@@ -36,20 +36,21 @@ from quorate_quorum.v1.events_pb2 import MetadataEvent, SnapshotEnd, SnapshotSta
 VERSION = 1
 SUFFIX = ".snapshot"
 PART_SUFFIX = ".part"
-#: What follows a file's name while it is written, and while it is fetched: a voter may do both.
+#: The suffixes of a file while it is written, and while it is fetched: a voter may do both.
 WRITTEN_SUFFIX, FETCHED_SUFFIX = PART_SUFFIX, ".fetched" + PART_SUFFIX
-#: A batch is closed at the event that makes it this large: what is decoded and applied in one
-#: turn of the loop, a few milliseconds of work.
+#: A batch is closed at the event that makes it this large. It is decoded and applied in one turn of
+#: the loop: a few milliseconds of work.
 BATCH_BYTES = 16 * 1024
-#: No batch of a snapshot is larger, whatever its header says: one event is at most an Outcome.
+#: The largest batch of a snapshot: one event is at most as large as an Outcome. A larger size in a
+#: header is damage.
 BATCH_BYTES_MAX = 8 * 1024 * 1024
-#: No snapshot is larger; a peer that says so is not believed.
+#: The largest snapshot. A greater size from a peer is refused.
 SNAPSHOT_BYTES_MAX = 4 * 1024**3
 _READ_BYTES = 256 * 1024
 
 
 class SnapshotId(NamedTuple):
-    """Names a snapshot: it holds all below `offset`, whose last record is of `epoch`."""
+    """The id of a snapshot: it holds all records below `offset`; the last one is of `epoch`."""
 
     offset: int
     epoch: int
@@ -65,7 +66,7 @@ def file_name(snapshot: SnapshotId) -> str:
 
 
 def id_of(name: str) -> SnapshotId | None:
-    """Return the snapshot that a file's name names, None if it names none.
+    """Return the id of the snapshot with that file name; None if it is not a snapshot's name.
 
     >>> id_of("00000000000000000042-0000000003.snapshot")
     SnapshotId(offset=42, epoch=3)
@@ -81,7 +82,7 @@ def id_of(name: str) -> SnapshotId | None:
 
 
 def id_of_part(name: str) -> SnapshotId | None:
-    """Return the snapshot that a half written or fetched file was to become; None if it is none.
+    """Return the id of a part file's snapshot; None if the name is not that of a part file.
 
     >>> id_of_part("00000000000000000042-0000000003.snapshot.fetched.part")
     SnapshotId(offset=42, epoch=3)
@@ -92,7 +93,7 @@ def id_of_part(name: str) -> SnapshotId | None:
 
 
 def path_of(directory: str, snapshot: SnapshotId) -> str:
-    """Return where a snapshot lies."""
+    """Return the path of a snapshot's file."""
     return f"{directory}/{file_name(snapshot)}"
 
 
@@ -105,13 +106,13 @@ async def list_snapshots(disk: Disk, directory: str) -> list[SnapshotId]:
 
 
 async def newest(disk: Disk, directory: str) -> SnapshotId | None:
-    """Return the newest snapshot, None if there is none."""
+    """Return the newest snapshot; None if there is none."""
     found = await list_snapshots(disk, directory)
     return found[-1] if found else None
 
 
 async def remove_parts(disk: Disk, directory: str) -> None:
-    """Sweep away what crashes left half written."""
+    """Remove the part files that crashes left behind."""
     if await disk.exists(directory):
         for name in await disk.list(directory):
             if SUFFIX + "." in name and name.endswith(PART_SUFFIX):
@@ -119,7 +120,7 @@ async def remove_parts(disk: Disk, directory: str) -> None:
 
 
 async def remove_older(disk: Disk, directory: str, snapshot: SnapshotId) -> None:
-    """Remove every snapshot below one, oldest first; the newest is never removed."""
+    """Remove every snapshot older than `snapshot`, oldest first. The newest is never removed."""
     found = await list_snapshots(disk, directory)
     for one in found[:-1]:
         if one < snapshot:
@@ -129,10 +130,10 @@ async def remove_older(disk: Disk, directory: str, snapshot: SnapshotId) -> None
 async def write_snapshot(
     disk: Disk, directory: str, start: SnapshotStart, events: Iterable[MetadataEvent]
 ) -> int:
-    """Write a snapshot and return its size in bytes; it is durable, name and all.
+    """Write a snapshot durably, with its name. Return its size in bytes.
 
-    `events` is drawn a batch at a time, with a turn of the loop between. OSError leaves no file
-    but perhaps a `.part`.
+    `events` is read a batch at a time, with a turn of the loop in between. OSError leaves at most a
+    `.part` file.
     """
     assert start.version == VERSION, start.version
     snapshot = SnapshotId(start.offset, start.epoch)
@@ -163,7 +164,7 @@ async def write_snapshot(
 def _batches(
     start: SnapshotStart, events: Iterable[MetadataEvent]
 ) -> Iterator[list[MetadataEvent]]:
-    """Cut the events into batches; the same events are always cut at the same places."""
+    """Divide the events into batches. The same events always give the same batches."""
     yield [MetadataEvent(snapshot_start=start)]
     batch: list[MetadataEvent] = []
     size = 0
@@ -179,14 +180,14 @@ def _batches(
 
 
 async def new_part(disk: Disk, path: str) -> File:
-    """Open an empty file; what an earlier try left of it goes."""
+    """Open an empty file. Remove what an earlier try left there."""
     if await disk.exists(path):
         await disk.remove(path)
     return await disk.open(path, create=True)
 
 
 async def publish(disk: Disk, part: File, target: str) -> None:
-    """Give whole bytes their final name: sync, rename, sync of the directory.
+    """Give a whole file its final name: sync, rename, sync of the directory.
 
     In another order a power loss could leave the name without the bytes.
     """
@@ -197,17 +198,18 @@ async def publish(disk: Disk, part: File, target: str) -> None:
 
 
 async def discard(disk: Disk, part: File) -> None:
-    """Leave no bytes on a disk that may be full; what can't be removed, the next start removes."""
+    """Remove a part file, for the disk may be full. If that fails, the next start removes it."""
     with suppress(OSError):
         await part.close()
         await disk.remove(part.path)
 
 
 async def read_start(disk: Disk, path: str) -> SnapshotStart:
-    """Return what a snapshot says of itself.
+    """Return a snapshot's SnapshotStart.
 
-    CorruptRecordError if its first batch is not a whole SnapshotStart, or another than its name
-    says; UnsupportedError if a newer version wrote it; OSError if the disk fails.
+    CorruptRecordError if its first batch is not a whole SnapshotStart that fits the file's name.
+    UnsupportedError if a newer version wrote it.
+    OSError if the disk fails.
     """
     async with aclosing(_walk(disk, path)) as batches:
         async for _, header, batch in batches:
@@ -216,11 +218,13 @@ async def read_start(disk: Disk, path: str) -> SnapshotStart:
 
 
 async def verify(disk: Disk, path: str, *, decode: bool = False) -> SnapshotStart:
-    """Read a whole snapshot and return what it says of itself.
+    """Check a whole snapshot, and return its SnapshotStart.
 
-    CorruptRecordError unless every byte is as it was written, UnsupportedError if a newer version
-    wrote it, OSError if the disk fails. With `decode`, all its events must also be of a kind that
-    this version knows: for bytes that came from elsewhere.
+    CorruptRecordError unless every byte is as it was written.
+    UnsupportedError if a newer version wrote it.
+    OSError if the disk fails.
+
+    With `decode`, for bytes from another node, this version must also know all its events.
     """
     start: SnapshotStart | None = None
     end: SnapshotEnd | None = None
@@ -257,7 +261,7 @@ async def verify(disk: Disk, path: str, *, decode: bool = False) -> SnapshotStar
 async def parts(disk: Disk, path: str) -> AsyncGenerator[bytes, None]:
     """Yield the batches of a snapshot's events, one at a time, without its start and end.
 
-    Only their own CRCs are checked: `verify` comes before. Close it with aclosing.
+    Only the CRC of each batch is checked: call `verify` before. Close it with aclosing.
     """
     last: bytes | None = None
     async with aclosing(_walk(disk, path)) as batches:
@@ -269,7 +273,7 @@ async def parts(disk: Disk, path: str) -> AsyncGenerator[bytes, None]:
 
 
 async def _walk(disk: Disk, path: str) -> AsyncGenerator[tuple[int, BatchHeader, memoryview], None]:
-    """Yield each batch with its position, its CRC checked; a turn of the loop after each read."""
+    """Yield each batch with its position. Its CRC is right. The loop has a turn after each read."""
     file = await disk.open(path)
     try:
         position = 0
@@ -288,7 +292,7 @@ async def _walk(disk: Disk, path: str) -> AsyncGenerator[tuple[int, BatchHeader,
 
 
 async def _whole_batches(file: File, position: int) -> Buffer:
-    """Return one batch or more from `position`; CorruptRecordError if the next is not whole."""
+    """Return one batch or more from `position` on. CorruptRecordError if the next is not whole."""
     data = await file.read_at(position, _READ_BYTES)
     whole = record_batch.complete_prefix(data)
     if whole:
@@ -324,7 +328,7 @@ def _start_of(path: str, header: BatchHeader, batch: Buffer) -> SnapshotStart:
 
 
 def _end_of(path: str, header: BatchHeader, batch: Buffer, *, decode: bool) -> SnapshotEnd | None:
-    """Return the end if this batch is it; only a batch of one event can be."""
+    """Return the SnapshotEnd if this batch holds it. Only a batch of one event can."""
     if header.count > 1:
         if decode:
             _events(path, batch, snapshot_ends=False)
@@ -344,5 +348,5 @@ def _events(path: str, batch: Buffer, *, snapshot_ends: bool) -> list[MetadataEv
 
 
 def corrupt(path: str, found: str) -> CorruptRecordError:
-    """Return the error of a snapshot that is not as it was written."""
+    """Return the error for a snapshot that is not as it was written."""
     return CorruptRecordError(f"snapshot {path}: {found}")

@@ -1,4 +1,4 @@
-"""The snapshots on one voter's disk: which is the newest, taking one, reading one in chunks."""
+"""The snapshots on one voter's disk: the newest one, taking one, reading one in chunks."""
 
 from __future__ import annotations
 
@@ -19,28 +19,30 @@ from quorate_quorum.snapshots.download import Download
 from quorate_quorum.snapshots.file import SnapshotId
 from quorate_quorum.v1.events_pb2 import MetadataEvent, SnapshotStart
 
-#: No chunk is larger, whatever a peer asks for.
+#: The largest chunk. A peer that asks for more gets this much.
 CHUNK_BYTES_MAX = 1 << 20
 
 
 class Snapshots:
-    """The snapshots of one voter; `open` comes first.
+    """The snapshots of one voter. Call `open` first.
 
-    `newest` is whole: this process has verified it, or has written it.
+    `newest` is whole: this process has verified or written it.
     """
 
     def __init__(self, disk: Disk, directory: str) -> None:
         self._disk = disk
         self._directory = directory
-        #: Held while snapshots are made or removed, so that none goes that was just made.
+        #: Held while snapshots are made or removed, so that a new one is not removed.
         self._changing = asyncio.Lock()
         self.newest: SnapshotId | None = None
 
     async def open(self, *, cluster_id: str, quorum_generation: int) -> SnapshotStart | None:
-        """Sweep what crashes left half written; verify the newest snapshot, and return its start.
+        """Remove part files, verify the newest snapshot, and return its start (None: no snapshot).
 
-        StorageError if it is damaged or of another history, ConfigError if a recovery was
-        cut short, UnsupportedError if a newer version wrote it, OSError if the disk fails.
+        StorageError if it is damaged or of another history.
+        ConfigError if a recovery was interrupted.
+        UnsupportedError if a newer version wrote it.
+        OSError if the disk fails.
         """
         await files.remove_parts(self._disk, self._directory)
         newest = await files.newest(self._disk, self._directory)
@@ -70,7 +72,7 @@ class Snapshots:
         return start
 
     async def take(self, start: SnapshotStart, events: Iterable[MetadataEvent]) -> None:
-        """Write a snapshot, durably; nothing if there is a newer one."""
+        """Write a snapshot durably, unless there is one as new."""
         snapshot = SnapshotId(start.offset, start.epoch)
         async with self._changing:
             if self.newest is not None and self.newest >= snapshot:
@@ -79,11 +81,11 @@ class Snapshots:
             self._is_newest(snapshot)
 
     def download(self, snapshot: SnapshotId) -> Download:
-        """Begin to fetch one from elsewhere."""
+        """Return the download of a snapshot from another node."""
         return Download(self._disk, self._directory, snapshot)
 
     async def keep(self, snapshot: SnapshotId) -> None:
-        """Note that one is whole, durable, and what the log goes on from: older ones go."""
+        """Note a whole, durable snapshot from which the log goes on. Remove the older ones."""
         async with self._changing:
             self._is_newest(snapshot)
             await files.remove_older(self._disk, self._directory, snapshot)
@@ -93,9 +95,9 @@ class Snapshots:
             self.newest = snapshot
 
     async def read(self, snapshot: SnapshotId, position: int, bytes_max: int) -> tuple[int, bytes]:
-        """Return the size of a snapshot and its bytes from `position`, one at least.
+        """Return the size of a snapshot, and at least one of its bytes from `position` on.
 
-        At most `bytes_max` and CHUNK_BYTES_MAX. SnapshotNotFoundError, InvalidRequestError.
+        At most `bytes_max` and CHUNK_BYTES_MAX. Raises SnapshotNotFoundError, InvalidRequestError.
         """
         if bytes_max < 1:
             raise InvalidRequestError(f"max_bytes must be 1 or more, not {bytes_max}")
@@ -114,9 +116,10 @@ class Snapshots:
             await file.close()
 
     async def parts(self, snapshot: SnapshotId) -> AsyncGenerator[bytes, None]:
-        """Yield the batches of a snapshot's events; close it with aclosing.
+        """Yield the batches of a snapshot's events. Close it with aclosing.
 
-        SnapshotNotFoundError if it is not there (any more), StorageError if the disk fails.
+        SnapshotNotFoundError if there is no such snapshot, or it was removed. StorageError if the
+        disk fails.
         """
         path = files.path_of(self._directory, snapshot)
         try:

@@ -1,4 +1,4 @@
-"""What a node answers its peers: the machine's replies, batches of the log, parts of snapshots."""
+"""A node's answers to its peers: the machine's replies, batches of the log, parts of snapshots."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from quorate_quorum.v1 import raft_pb2
 
 
 class Answers:
-    """The called side of one node, below the wire. `incarnation` is of this run of the node."""
+    """The called side of one node, below the wire. `incarnation` names this run of the node."""
 
     def __init__(
         self,
@@ -43,7 +43,7 @@ class Answers:
         fetch_bytes_max: int,
     ) -> None:
         self.peers = peers
-        #: Whether this node says what it is; before `start` it does not know.
+        #: Whether this node describes itself. Before `start` it does not know its epoch and log.
         self.is_open = False
         self._loop = loop
         self._identity = identity
@@ -59,12 +59,15 @@ class Answers:
         self._loop.step(event)
 
     async def ask(self, event: Callable[[int], Event]) -> Any:
-        """Step the event made for a new caller's number; return the machine's answer to it."""
+        """Step the event made for a new caller's number. Return the machine's answer."""
         with self.asking(event) as asked:
             return await asked.answer()
 
     def asking(self, event: Callable[[int], Event]) -> Asked:
-        """Step the event made for a new caller's number; its answers, as a context."""
+        """Step the event made for a new caller's number. Return the Asked that gets its answers.
+
+        Use it as a context: at its end the number is forgotten.
+        """
         if not self._loop.is_running:
             raise StoppingError(f"node {self._identity.node_id} is not running")
         asked = self._callers.asked()
@@ -72,7 +75,7 @@ class Answers:
         return asked
 
     def check_leads(self, epoch: int) -> None:
-        """Raise FencedLeaderEpochError or NotControllerError unless leading in that epoch."""
+        """Raise FencedLeaderEpochError or NotControllerError unless this node leads in `epoch`."""
         node_id, raft = self._identity.node_id, self._loop.raft
         if not self._loop.is_running:
             raise NotControllerError(f"node {node_id} is not running")
@@ -85,9 +88,9 @@ class Answers:
             )
 
     async def payload(self, reply: FetchReply) -> bytes | None:
-        """Return the batches of a fetch answer; None if the reign that meant them is over.
+        """Return the batches of a fetch answer; None if leadership was lost meanwhile.
 
-        Empty if the log was cut above them meanwhile: the next fetch is told of the snapshot.
+        Empty if the log now begins above them: the answer to the next fetch names the snapshot.
         """
         base_offset = reply.response.base_offset
         if reply.end <= base_offset or base_offset < self._log.log_start_offset:
@@ -103,11 +106,12 @@ class Answers:
     async def read_snapshot(
         self, snapshot: SnapshotId, position: int, bytes_max: int
     ) -> tuple[int, bytes]:
-        """Return the size of a snapshot and some of its bytes from `position`, one at least.
+        """Return the size of a snapshot, and at least one of its bytes from `position` on.
 
-        SnapshotNotFoundError if it is not there (any more), InvalidRequestError if the position
-        or bytes_max is none, OverloadedError if this process can't open it now, StoppingError if
-        the disk fails.
+        SnapshotNotFoundError if there is no such snapshot, or it was removed.
+        InvalidRequestError if the position is not in the snapshot, or bytes_max is below 1.
+        OverloadedError if this process can't open it now.
+        StoppingError if the disk fails.
         """
         try:
             return await self._snapshots.read(snapshot, position, bytes_max)
@@ -119,7 +123,7 @@ class Answers:
             raise StoppingError(f"{said}: {error}") from error
 
     def describe_node(self) -> raft_pb2.DescribeNodeResponse:
-        """Return what probes and `format` ask for; StoppingError before the start."""
+        """Describe this node, for probes and `format`. StoppingError before the start."""
         identity = self._identity
         if not self.is_open:
             raise StoppingError(f"node {identity.node_id} has not started")

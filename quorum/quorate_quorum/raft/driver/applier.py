@@ -1,7 +1,7 @@
-"""Passes committed batches to the listener, in order, and then the reign that begins there.
+"""Passes committed batches to the listener in order, and tells it when this node's reign begins.
 
-Where the log begins above what was applied, the snapshot that stands for the rest comes first: at
-the start of a run, and when one was installed.
+If the log begins above the applied records, the snapshot of the records between comes first. That
+happens at the start of a run and after a snapshot was installed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from quorate_quorum.raft.machine.ready import Ready, Reign
 from quorate_quorum.snapshots.file import SnapshotId
 from quorate_quorum.snapshots.store import Snapshots
 
-#: Passed to the listener in one turn of the loop: a few milliseconds of work, or one batch.
+#: The bytes passed to the listener in one turn of the loop: a few milliseconds of work, or one
+#: larger batch.
 APPLY_BYTES = 16 * 1024
 
 
@@ -34,10 +35,10 @@ class Applying(Protocol):
 
 
 class Applier:
-    """`run` is the task, `proceed` says how far it may go.
+    """Feeds the listener. `run` is its task; `proceed` says how far it may go.
 
-    A reign is told only after the listener has everything below its first record: a controller that
-    decided earlier would decide on an old image.
+    The listener is told of a reign only after it has all records up to the first one of the reign:
+    a controller that decided earlier would decide on an old image.
     """
 
     def __init__(
@@ -50,15 +51,15 @@ class Applier:
         self._reign: Reign | None = None
         self._wants_applied: int | None = None
         self._wake = asyncio.Event()
-        #: One past what is committed and written here.
+        #: One past the last record that is committed, and written here.
         self.readable_end = 0
-        #: One past the last record that the listener was told.
+        #: One past the last record that was passed to the listener.
         self.applied_end = 0
-        #: The reign that the listener knows of.
+        #: The epoch of the reign that the listener was told of; None: of no reign.
         self.told_epoch: int | None = None
 
     def proceed(self, ready: Ready) -> None:
-        """Go on as the machine says."""
+        """Take over how far the machine lets the task go, and wake the task."""
         if ready.reign is not None:
             self._reign = ready.reign
         self.readable_end = max(self.readable_end, ready.readable_end)
@@ -67,14 +68,14 @@ class Applier:
         self._wake.set()
 
     def end_reign(self) -> None:
-        """Tell the listener that the reign is over, if it was told that it began."""
+        """Tell the listener that the reign is over, if the listener knew of it."""
         self._reign = None
         told, self.told_epoch = self.told_epoch, None
         if told is not None:
             self._listener.lost_leadership(told)
 
     async def run(self) -> None:
-        """Work for good. StorageError if the disk fails."""
+        """Work until cancelled. StorageError if the disk fails."""
         if self._node.snapshot is not None:
             await self._pass_snapshot(self._node.snapshot)
         while True:
@@ -94,9 +95,9 @@ class Applier:
                 self._node.step(Applied())
 
     async def read(self, offset: int, end: int, bytes_max: int) -> bytes:
-        """Return committed batches; empty if they are gone, for a snapshot stands for them now.
+        """Return committed batches; empty if a snapshot has replaced them.
 
-        A cut above them makes the log ask for another try.
+        A cut above them makes the log return nothing, so the read is tried again.
         """
         while offset >= max(self._node.log_start_offset, self._log.log_start_offset):
             truncations = self._log.truncations
@@ -120,7 +121,7 @@ class Applier:
             self._listener.committed([bytes(batch) for _, batch in batches], end)
 
     async def _pass_snapshot(self, snapshot: SnapshotId) -> None:
-        """Pass it whole, also if a newer one is installed meanwhile; that one comes next."""
+        """Pass a whole snapshot. If a newer one is installed meanwhile, that one comes next."""
         is_begun = False
         try:
             async with aclosing(self._snapshots.parts(snapshot)) as parts:

@@ -1,7 +1,7 @@
-"""The first batch of the metadata log, and making a disk a voter's.
+"""The first batch of the metadata log (the bootstrap batch), and the formatting of voters' disks.
 
-The same bytes on every initial voter: offset 0, epoch 0, timestamp 0, nothing random. They are
-committed by definition; voters compare their hash when they meet.
+The batch has the same bytes on every initial voter: offset 0, epoch 0, timestamp 0, nothing
+random. It is committed by definition. Voters compare its hash when they meet.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from quorate_quorum.node.config import ConfigError
 from quorate_quorum.raft.machine.voters import Voter
 from quorate_quorum.v1 import events_pb2
 
-#: The level of the metadata.version feature that a new cluster begins with.
+#: The level of the metadata.version feature in a new cluster.
 METADATA_VERSION = 1
 
 
@@ -45,7 +45,7 @@ def bootstrap_batch(voters: Sequence[Voter], configs: Mapping[str, str]) -> byte
 
 
 def bootstrap_hash(batch: bytes) -> bytes:
-    """Return what voters compare when they meet."""
+    """Return the hash that voters compare when they meet."""
     return hashlib.sha256(batch).digest()
 
 
@@ -61,11 +61,13 @@ async def format_voter(
     voters: Sequence[Voter],
     configs: Mapping[str, str],
 ) -> bytes:
-    """Make an empty directory an initial voter's, durably; return the bootstrap hash.
+    """Format an empty directory for an initial voter, durably. Return the bootstrap hash.
 
     The identity is written last, so a crash half way leaves a directory that is not formatted and
-    may be formatted again. ConfigError if it is formatted, if it holds a metadata log, or if the
-    voters are not possible; OSError or StorageError if the disk fails.
+    may be formatted again.
+
+    ConfigError if it is formatted already, if it holds another metadata log, or if the voters are
+    invalid. OSError or StorageError if the disk fails.
     """
     _check(identity, voters)
     if await disk.exists(f"{log_dir}/{FILE_NAME}"):
@@ -91,16 +93,16 @@ async def format_voter(
 
 
 async def format_new_voter(disk: Disk, log_dir: str, identity: Identity) -> None:
-    """Make an empty directory that of a node which is no voter yet (quorum_generation 0), durably.
+    """Format an empty directory for a node that is to become a voter, durably.
 
-    OSError or StorageError if the disk fails.
+    Its quorum_generation is 0. OSError or StorageError if the disk fails.
     """
     await make_durably(disk, metadata_directory(log_dir))
     await write_identity(disk, log_dir, identity)
 
 
 async def make_durably(disk: Disk, directory: str) -> None:
-    """Make a directory whose name, and its parents', survive a power loss."""
+    """Make a directory and its parents so that their names survive a power loss."""
     path = directory.rstrip("/")
     made: list[str] = []
     while path and not await disk.exists(path):
@@ -129,13 +131,13 @@ def _check(identity: Identity, voters: Sequence[Voter]) -> None:
 
 
 async def read_bootstrap_hash(log: Log) -> bytes:
-    """Return the hash of the first batch; empty if the log does not hold one of epoch 0."""
+    """Return the hash of the log's bootstrap batch; empty if the log does not hold that batch."""
     if log.log_end_offset == 0 or log.log_start_offset > 0:
         return b""
     truncations = log.truncations
     data = await log.read(0, end=log.log_end_offset, bytes_max=1)
     if truncations != log.truncations:
-        return b""  # a snapshot takes its place just now
+        return b""  # a snapshot replaced the log during the read
     for header, batch in record_batch.split(data):
         return bootstrap_hash(bytes(batch)) if header.leader_epoch == 0 else b""
     raise StorageError("the metadata log can't be read at offset 0")

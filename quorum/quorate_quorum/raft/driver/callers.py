@@ -1,4 +1,4 @@
-"""The requests of peers that wait for the machine's answers, each by the number of its event."""
+"""The peers' requests that wait for the machine's answers. Each has the number of its event."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ CALLERS_MAX = 4096
 
 
 class Callers:
-    """The numbers given out, and the request that waits behind each."""
+    """The numbers of events, and the request that waits behind each number."""
 
     def __init__(self) -> None:
         self._asked: dict[int, Asked] = {}
         self._number = 0
 
     def asked(self) -> Asked:
-        """Return a number to ask under, as a context; OverloadedError if too many wait."""
+        """Return a new request, as a context. OverloadedError if too many wait."""
         if len(self._asked) >= CALLERS_MAX:
             raise OverloadedError(f"{CALLERS_MAX} requests of voters wait already")
         self._number += 1
@@ -28,13 +28,13 @@ class Callers:
         return asked
 
     def tell(self, number: int, answer: object) -> None:
-        """Give an answer to the request of that number, if it still waits."""
+        """Give an answer to the request with that number, if it still waits."""
         asked = self._asked.get(number)
         if asked is not None:
             asked.tell(answer)
 
     def fail(self, error: Exception) -> None:
-        """The machine answers no request any more."""
+        """Fail every request: the machine gives no more answers."""
         for asked in self._asked.values():
             asked.fail(error)
 
@@ -42,7 +42,7 @@ class Callers:
 class Asked:
     """One request, which may be answered more than once.
 
-    An answer that was not taken yet is replaced by the next one: only the newest news counts.
+    The next answer replaces one that was not taken yet: only the newest one counts.
     """
 
     def __init__(self, number: int, forget: Callable[[], object]) -> None:
@@ -57,7 +57,7 @@ class Asked:
         self._forget()
 
     async def answer(self) -> Any:
-        """Wait for the answer, or the next one; raises what ended the machine."""
+        """Wait for the next answer. Raises the error that ended the machine."""
         told = self._next
         answer = await told
         if self._next is told:

@@ -1,9 +1,9 @@
 """Downloads the snapshot that the machine wants, chunk after chunk, from the present leader.
 
-One task for the life of the node. What has come stays until another snapshot is wanted, so the
-next leader goes on where the last one was stopped. A file is believed only whole: checked, synced,
-renamed, its directory synced; then the machine is told, and decides whether it still wants it.
-A failure is logged, and tried again while the machine wants the snapshot.
+One task does this for the life of the node. The bytes that have come are kept until another
+snapshot is wanted, so the next leader can send the rest. A file is used only when it is whole,
+checked, synced and renamed, and its directory synced. Then the machine is told, and decides whether
+it still wants the snapshot. After a failure, which is logged, the download is tried again.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ from quorate_quorum.v1 import raft_pb2
 
 log = structlog.get_logger(__name__)
 
-#: Until the next try of a chunk.
+#: The pause before a chunk is tried again.
 RETRY_MS = 200
-#: Until a whole download is begun again: what came was damaged, or found no room.
+#: The pause before a whole download begins again: its bytes were damaged, or found no room.
 RESTART_MS = 2000
 
 
@@ -48,16 +48,16 @@ class Downloading(Protocol):
 
     @property
     def snapshot(self) -> SnapshotId | None:
-        """The newest that the machine has taken up."""
+        """The newest snapshot that the machine uses."""
 
     def step(self, event: Event) -> None: ...
 
 
 class Downloads:
-    """`run` is the task; `want` tells it which snapshot the machine wants.
+    """The node's downloads. `run` is the task; `want` names the snapshot that the machine wants.
 
-    `chunk_bytes`: the most that one answer brings, and less where the wire is too slow for so much;
-    `timeout_ms`: for one answer.
+    `chunk_bytes` is the most that one answer brings; after a timeout, less is asked for.
+    `timeout_ms` is for one answer.
     """
 
     def __init__(
@@ -81,18 +81,18 @@ class Downloads:
         self._wanted: Install | None = None
         self._changed = asyncio.Event()
         self._download: Download | None = None
-        #: The last that was finished; the machine may want it again later.
+        #: The last finished snapshot. The machine may want it again later.
         self._whole: Below | None = None
         self._connection: tuple[str, Connection] | None = None
 
     def want(self, install: Install | None) -> None:
-        """Fetch this and nothing else; None: fetch nothing."""
+        """Fetch this snapshot and no other. None: fetch nothing."""
         if install != self._wanted:
             self._wanted = install
             self._changed.set()
 
     async def run(self) -> None:
-        """Work for good. OSError when the disk fails, UnknownLevelError: the node stops then."""
+        """Work until cancelled. OSError (the disk failed) and UnknownLevelError stop the node."""
         try:
             while True:
                 self._changed.clear()
@@ -104,7 +104,7 @@ class Downloads:
                 await self._download.discard()
 
     async def _pause(self, pause_ms: int | None) -> None:
-        """Wait so long, or until something else is wanted; None: only for that."""
+        """Wait for `pause_ms`, or until another snapshot is wanted. None: only for the latter."""
         waiting = asyncio.ensure_future(self._changed.wait())
         try:
             if pause_ms != 0:
@@ -113,7 +113,7 @@ class Downloads:
             waiting.cancel()
 
     async def _go_on(self, install: Install) -> int:
-        """Do one step; return how long to wait before the next one, in ms."""
+        """Do one step. Return the pause before the next one, in ms."""
         if self._whole is not None and self._whole.id == install.snapshot:
             await self._offer(self._whole)
             return RETRY_MS
@@ -144,7 +144,7 @@ class Downloads:
         return download
 
     async def _fetch(self, install: Install, download: Download) -> None:
-        """Ask for the next chunk, and write it."""
+        """Ask for the next chunk and write it."""
         request = raft_pb2.FetchSnapshotRequest(
             history=to_history(self._peers.history),
             epoch=install.epoch,
@@ -167,8 +167,8 @@ class Downloads:
         self._chunk_bytes = min(self._chunk_bytes * 2, self._chunk_bytes_max)
 
     async def _finish(self, download: Download) -> None:
-        # Before the file has its name: a snapshot that this program can't begin with must not be
-        # found at the next start.
+        # Read it before the file gets its name: the next start must not find a snapshot that this
+        # program can't use.
         below = await read_below(download.snapshot, download.parts(), self._known)
         history = self._peers.history
         start = await download.finish(
@@ -182,7 +182,7 @@ class Downloads:
         await self._offer(below)
 
     async def _offer(self, below: Below) -> None:
-        """Tell the machine; once it goes on from there, older snapshots are of no use."""
+        """Tell the machine. If it installs the snapshot, remove the older ones."""
         self._loop.step(Downloaded(below))
         if self._loop.snapshot == below.id:
             self._whole = None

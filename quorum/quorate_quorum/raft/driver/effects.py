@@ -1,4 +1,4 @@
-"""What becomes of a Ready: the disk's part first, then the peers', the callers', the listener's."""
+"""Carries out a Ready: first for the disk, then for the peers, the callers and the listener."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ log = structlog.get_logger(__name__)
 
 
 class Effects:
-    """Hands each part of a Ready to the object that carries it out. None of them waits here."""
+    """Hands each part of a Ready to the object that carries it out. Nothing waits here."""
 
     def __init__(
         self,
@@ -53,7 +53,7 @@ class Effects:
         self._told_leader: tuple[int, int, str] | None = None
 
     def carry_out(self, ready: Ready) -> None:
-        """Begin what the machine wants; completions come back as events."""
+        """Begin what the machine wants. Completions come back as events."""
         self._storage.submit(ready.hard_state, ready.hard_state_version, ready.save)
         if ready.lost_epoch is not None:
             self._end_reign()
@@ -71,7 +71,7 @@ class Effects:
         self._applier.proceed(ready)
 
     def end(self, error: Exception) -> None:
-        """The machine says nothing more: end what waits for it."""
+        """End everything that waits for the machine: it gives no more answers."""
         self._end_reign()
         self._callers.fail(error)
         self._waiters.fail(error)

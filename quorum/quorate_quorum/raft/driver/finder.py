@@ -18,7 +18,7 @@ from quorate_quorum.v1.raft_pb2 import DescribeNodeRequest, DescribeNodeResponse
 
 log = structlog.get_logger(__name__)
 
-#: Nodes asked at one time; for more the machine asks again.
+#: How many nodes are asked at one time. Further questions are dropped: the machine asks again.
 ASKED_MAX = 32
 ENDPOINT_LENGTH_MAX = 300
 
@@ -45,7 +45,7 @@ class Finder:
         self._told: tuple[int, int] | None = None
 
     def ask(self, endpoint: str) -> None:
-        """Ask the node there; LeaderFound is stepped if it hears a leader of our history."""
+        """Ask the node at `endpoint`. If it hears a leader of this history, step LeaderFound."""
         if endpoint not in self._asked and len(self._asked) < ASKED_MAX:
             self._asked[endpoint] = None
             self._spawn(self._ask(endpoint), f"raft asks {endpoint} who leads")
@@ -79,10 +79,10 @@ class Finder:
             self._step(found)
 
     def _tell_if_earlier(self, found: LeaderFound) -> None:
-        """Warn about a disk that is in a later epoch than the quorum.
+        """Warn if this disk is in a later epoch than the quorum.
 
-        It is of a voter that stood in vain and was removed meanwhile. As a voter it would end that
-        reign; as an observer it can't go back to the earlier epoch.
+        This node was a voter that stood in vain, and was removed meanwhile. As a voter it would end
+        the quorum's reign; as an observer it can't go back to the earlier epoch.
         """
         told = (found.epoch, self._epoch())
         if found.epoch < told[1] and told != self._told:
@@ -97,7 +97,7 @@ class Finder:
 
 
 def leader_in(answer: DescribeNodeResponse) -> LeaderFound | None:
-    """Return the leader that a node hears, or is; None if it hears none."""
+    """Return the leader in a node's answer: the one it hears, or itself. None if there is none."""
     has_directory = len(answer.leader_directory_id) == 16
     if answer.leader_id < 0 or not has_directory:
         return None

@@ -1,7 +1,8 @@
-"""Finds the quorum for a disk that is still new (`storage format --new-voter`).
+"""Finds the quorum for a new disk (`storage format --new-voter`).
 
-Such a disk has a cluster id and a directory id, and no generation: a node that hears a leader tells
-the quorum's present one. A wrong cluster is refused before anything is fetched from it.
+A new disk has a cluster id and a directory id, but no generation. It takes the quorum's present
+generation from a node that hears a leader. A node of another cluster is refused before anything is
+fetched from it.
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ from quorate_quorum.node.config import ConfigError, QuorumConfig
 
 log = structlog.get_logger(__name__)
 
-#: How often servers are asked, and the log says that none of them answers.
+#: The interval at which servers are asked, and a warning is logged that none hears a leader.
 ASK_AGAIN_MS = 500
 
 
 def check_servers(config: QuorumConfig) -> None:
-    """Raise ConfigError unless there is a server to ask."""
+    """Raise ConfigError if there is no server to ask."""
     if not config.quorum_bootstrap_servers:
         raise ConfigError(
             f"node {config.node_id} is a new voter and knows nobody: set "
@@ -34,9 +35,9 @@ def check_servers(config: QuorumConfig) -> None:
 
 
 async def join(network: Network, disk: Disk, config: QuorumConfig, identity: Identity) -> Identity:
-    """Wait for a voter that hears a leader, and take up its generation, durably.
+    """Wait for a voter that hears a leader, and take over its generation durably.
 
-    ConfigError without bootstrap servers, or if one of them is of another cluster.
+    ConfigError without bootstrap servers, or if one of them belongs to another cluster.
     """
     check_servers(config)
     others = [one for one in config.quorum_bootstrap_servers if one != config.advertised]
@@ -57,9 +58,10 @@ async def join(network: Network, disk: Disk, config: QuorumConfig, identity: Ide
 async def check_one_recovery(
     network: Network, servers: Sequence[str], identity: Identity, bootstrap_hash: bytes
 ) -> None:
-    """Raise ConfigError if a server is of another history with our generation: two voters were
-    recovered, each while the other did not run. Brokers know histories by generation only: they
-    would follow both, and remove what one of them does not know.
+    """Raise ConfigError if a server has this node's generation but another history.
+
+    That happens when two voters were recovered, each while the other did not run. Brokers know
+    histories only by generation: they would follow both, and remove what one of them does not know.
     """
     answers = await asyncio.gather(*(ask(network, server) for server in servers))
     for server, answer in zip(servers, answers, strict=True):

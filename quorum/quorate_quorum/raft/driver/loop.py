@@ -1,4 +1,4 @@
-"""The turns of a node's machine: an event or the time goes in, what follows is carried out."""
+"""The turns of a node's machine: an event or the time goes in, and its effects are carried out."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ log = structlog.get_logger(__name__)
 class RaftLoop:
     """Owns the machine and the node's background tasks. It decides nothing.
 
-    Everything happens in the turns of one event loop. Whatever fails here that is not a peer's
-    fault (the disk, an invariant, the listener) ends in `fail`: the node stops, the others go on.
+    Everything happens in the turns of one event loop. A failure that is not a peer's fault (of the
+    disk, an invariant or the listener) ends in `fail`: this node stops, the others go on.
     """
 
     def __init__(
@@ -29,7 +29,7 @@ class RaftLoop:
     ) -> None:
         self.tasks = Tasks(self._task_failed)
         self.raft: Raft
-        #: Whether events are stepped. Ends with `stop` or `fail`, and never begins again.
+        #: Whether events are stepped. It ends with `stop` or `fail`, for good.
         self.is_running = False
         self.node_id = node_id
         self._now_ms = now_ms
@@ -37,35 +37,35 @@ class RaftLoop:
         self._effects: Effects
         self._event_loop: asyncio.AbstractEventLoop
         self._timer: asyncio.TimerHandle | None = None
-        self._timer_at = 0.0  # the handles of some loops do not say when
+        self._timer_at = 0.0  # kept here, for the handles of some loops do not tell it
         self._is_carrying_out = False
 
     @property
     def snapshot(self) -> SnapshotId | None:
-        """The newest whole snapshot on this disk, from which the log goes on."""
+        """The newest whole snapshot on this disk."""
         below = self.raft.ledger.snapshot
         return None if below is None else below.id
 
     @property
     def log_start_offset(self) -> int:
-        """The first offset of the log; what lies below is in the snapshot."""
+        """The first offset of the log. The records below it are in the snapshot."""
         return self.raft.ledger.log_start_offset
 
     def start(self, raft: Raft, effects: Effects) -> None:
-        """Step events into that machine from now on."""
+        """Step events into `raft` from now on."""
         self.raft = raft
         self._effects = effects
         self._event_loop = asyncio.get_running_loop()
         self.is_running = True
 
     def stop(self, error: StoppingError) -> None:
-        """Step nothing more; whatever waits for the machine ends with that error."""
+        """Step no more events. Everything that waits for the machine ends with `error`."""
         self.is_running = False
         self._cancel_timer()
         self._effects.end(error)
 
     def fail(self, reason: str, error: BaseException | None = None) -> None:
-        """Do nothing more, and tell the node's owner the reason; once."""
+        """Stop, cancel the tasks, and tell the node's owner why. Only the first call does so."""
         if not self.is_running:
             return
         log.error("raft node failed", node=self.node_id, reason=reason, exc_info=error)
@@ -74,15 +74,15 @@ class RaftLoop:
         self._on_failure(reason)
 
     def step(self, event: Event) -> None:
-        """Take in what happened, and carry out what follows."""
+        """Step an event, and carry out its effects."""
         self.advance(lambda: self.raft.step(event, self._now_ms()))
 
     def advance(self, change: Callable[[], object]) -> None:
-        """Change the machine's state, and carry out what follows; a broken invariant is the end."""
+        """Change the machine's state, and carry out the effects. A broken invariant is fatal."""
         if not self.is_running:
             return
-        # Raises where there is no loop, too: another thread would break the machine's invariants
-        # between two lines of it (KAFKA-15100).
+        # This raises without a loop, too: a call from another thread could change the machine
+        # between two of its lines (KAFKA-15100).
         if asyncio.get_running_loop() is not self._event_loop:
             raise RuntimeError(f"node {self.node_id} belongs to another event loop")
         try:
@@ -92,7 +92,7 @@ class RaftLoop:
             self.fail(f"{type(error).__name__}: {error}", error)
 
     def _carry_out_all(self) -> None:
-        """Carry Readies out in order, also when carrying one out has led to another."""
+        """Carry Readies out in order, even if carrying one out leads to another."""
         if self._is_carrying_out:
             return
         self._is_carrying_out = True
@@ -112,13 +112,15 @@ class RaftLoop:
     # --- time -----------------------------------------------------------------------------------
 
     def _set_timer(self) -> None:
-        """Be woken when the next tick is due. A timer that comes sooner may stay: it looks again,
-        which costs less than to move it at every event, for most of them put the deadline off.
+        """Set the timer for the next tick.
+
+        A timer that is due earlier stays, and its tick sets a new one. Most events put the deadline
+        off, so this costs less than moving the timer at each event.
         """
         if not self.is_running:
             self._cancel_timer()
             return
-        # One millisecond up: time is whole milliseconds, and a timer may come a hair early.
+        # Add a millisecond: time is in whole milliseconds, and a timer may come slightly early.
         when = self.raft.deadline_ms() / 1000 + 0.001
         if self._timer is not None and self._timer_at <= when:
             return

@@ -1,4 +1,4 @@
-"""A voter: the machine, its disk and its peers, joined. It decides nothing.
+"""A voter's Raft: the machine, its disk and its peers, joined. It decides nothing.
 
 peers --> service --> Answers --+                +--> Storage, Transport, Downloads
 controller ------> RaftNode ----+--> RaftLoop ---+--> Callers, Waiters (the answers)
@@ -59,10 +59,10 @@ STOP_FLUSH_S = 1.0
 
 
 class RaftNode:
-    """One voter of the metadata quorum. `start` reads the disk, `stop` leaves in good order.
+    """One voter of the metadata quorum. `start` reads the disk; `stop` hands over and finishes.
 
-    The log is the owner's: opened before, closed after. What the controller and the server ask of
-    the quorum is here; what peers ask is in Answers.
+    The owner opens the log before `start` and closes it after `stop`. This class has the calls of
+    the controller and the server; Answers has those of peers.
     """
 
     def __init__(
@@ -111,7 +111,7 @@ class RaftNode:
 
     @property
     def machine(self) -> Raft:
-        """The machine; only once it has started."""
+        """The machine. It exists only after `start`."""
         return self.loop.raft
 
     @property
@@ -120,17 +120,17 @@ class RaftNode:
 
     @property
     def leader_id(self) -> int:
-        """The leader of this epoch; -1: not known."""
+        """The leader of this epoch; -1 if not known."""
         return self.loop.raft.leader_id
 
     @property
     def leader_endpoint(self) -> str:
-        """Where it listens; empty if not known."""
+        """The leader's endpoint; empty if not known."""
         return self.loop.raft.leader_endpoint
 
     @property
     def is_leader(self) -> bool:
-        """Whether this node leads, its epoch begun and applied here."""
+        """Whether this node leads, and the start of its epoch is committed and applied here."""
         return self._applier.told_epoch is not None
 
     @property
@@ -140,42 +140,42 @@ class RaftNode:
 
     @property
     def log_end_offset(self) -> int:
-        """One past the last record, proposed ones included."""
+        """One past the last record, uncommitted ones included."""
         return self.loop.raft.ledger.log_end_offset
 
     @property
     def log_start_offset(self) -> int:
-        """The first offset of the log; what lies below is in the snapshot."""
+        """The first offset of the log. The records below it are in the snapshot."""
         return self.loop.log_start_offset
 
     @property
     def snapshot(self) -> SnapshotId | None:
-        """The newest whole snapshot on this disk, from which the log goes on."""
+        """The newest whole snapshot on this disk."""
         return self.loop.snapshot
 
     @property
     def known_features(self) -> Mapping[tuple[int, bytes], Known]:
-        """Which feature levels this node knows, and those that have fetched from this run of it."""
+        """The feature levels that this node knows, and those of each replica that fetched here."""
         return self.peers.known_features
 
     def epoch_at(self, offset: int) -> int | None:
-        """Return the epoch of the record at an offset; None if it is not held, or not known."""
+        """Return the epoch of the record at an offset; None if the record or epoch is not known."""
         ledger = self.loop.raft.ledger
         if not 0 <= offset < ledger.log_end_offset or ledger.epoch_before(offset + 1) < 0:
             return None
         return ledger.epoch_before(offset + 1)
 
     def describe(self) -> QuorumStatus:
-        """Return the quorum as this node sees it; progress only if it leads.
+        """Return the quorum as this node sees it. Only a leader knows the replicas' progress.
 
-        `last_caught_up_ms` is in this loop's milliseconds, as `loop_ms()` is.
+        `last_caught_up_ms` has this loop's clock, like `loop_ms()`.
         """
         return self.loop.raft.status()
 
     # --- from start to stop ---------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Read epoch, vote and log, then take part. Raises StorageError, OSError."""
+        """Read epoch, vote and log, then take part in the quorum. Raises StorageError, OSError."""
         hard_state, ledger = await self._read_disk()
         voter = ledger.voters.of_key(self._me)
         endpoint = voter.endpoint if voter is not None else self.config.advertised
@@ -194,9 +194,9 @@ class RaftNode:
 
     async def _read_disk(self) -> tuple[HardState, Ledger]:
         disk, directory = self._environment.disk, self._directory
-        await make_durably(disk, directory)  # of a new voter there is nothing yet
-        # A process that was killed between a rename and the sync of the name leaves a vote, or a
-        # snapshot, that reads well and is on no disk: a power loss would take it after we used it.
+        await make_durably(disk, directory)  # a new voter does not have it yet
+        # A process that was killed between a rename and the sync of the name leaves a vote or a
+        # snapshot that is readable and not durable: a power loss would take it after its use.
         await disk.sync_directory(directory)
         hard_state = await read_state(disk, directory)
         identity, known = self._identity, self._environment.features
@@ -270,7 +270,7 @@ class RaftNode:
         )
 
     async def stop(self) -> None:
-        """Hand over if leading, finish what was written, break what is open; safe to call twice."""
+        """Hand over if this node leads, finish writes, close connections. A repetition is safe."""
         if self.loop.is_running:
             await self._leave()
         if self.answers.is_open:
@@ -291,11 +291,11 @@ class RaftNode:
     # --- the controller's calls -----------------------------------------------------------------
 
     def propose(self, epoch: int, events: Sequence[MetadataEvent]) -> int:
-        """Append one batch of events; return its base offset at once.
+        """Append one batch of events. Return its base offset at once.
 
-        It is committed when committed() has passed it, and may be lost when lost_leadership()
-        comes first. Raises NotControllerError if this node does not lead in that epoch (nothing
-        was appended), OverloadedError, InvalidRequestError if the batch is too large.
+        The batch is committed when the listener's committed() gets it. If lost_leadership() comes
+        first, the batch may be lost. Raises OverloadedError, InvalidRequestError if the batch is
+        too large, and NotControllerError if this node does not lead in `epoch`.
         """
         self._check_running()
         raft, now_ms = self.loop.raft, loop_ms()
@@ -303,7 +303,7 @@ class RaftNode:
         base_offset = raft.ledger.log_end_offset
         timestamp_ms = self._environment.wall_clock_ms()
         batch = encode_batch(events, base_offset, epoch, timestamp_ms)
-        # Followers take no larger one: appended, it could never be committed.
+        # Followers refuse a larger batch, so it could never be committed.
         if len(batch.data) > self.config.quorum_batch_max_bytes:
             raise InvalidRequestError(
                 f"a batch of {len(events)} events has {len(batch.data)} bytes;"
@@ -316,10 +316,10 @@ class RaftNode:
         return base_offset
 
     async def read_round(self) -> int:
-        """Begin a linearizable read; return the high watermark to have applied before answering.
+        """Make a linearizable read. Return the high watermark to apply before the answer.
 
-        Returns when a majority has heard this node lead, after now. NotControllerError if it does
-        not lead, or lost its reign meanwhile.
+        It waits until a majority has heard this leader after the call. NotControllerError if this
+        node does not lead, or loses its reign meanwhile.
         """
         self._check_running()
         raft, waiters = self.loop.raft, self._waiters
@@ -330,23 +330,23 @@ class RaftNode:
         return await future
 
     async def read_committed(self, from_offset: int, bytes_max: int) -> bytes:
-        """Return whole batches from an offset, below the high watermark; at least one if any."""
+        """Return whole committed batches from an offset on: at least one if there is any."""
         if from_offset >= self._applier.readable_end:
             return b""
         return await self._applier.read(from_offset, self._applier.readable_end, bytes_max)
 
     def hand_over(self, *, for_silence: bool) -> None:
-        """Give leadership to the most caught-up voter; nothing happens without another voter."""
+        """Give leadership to the most caught-up other voter. Without one nothing happens."""
         reason = "handed over for silence" if for_silence else "handed over"
         raft = self.loop.raft
         self.loop.advance(lambda: raft.resign(loop_ms(), reason=reason, for_silence=for_silence))
 
     async def transfer(self, voter_id: int | None) -> int:
-        """Give leadership to that voter (None: the most caught-up one); return the next leader.
+        """Give leadership to that voter (None: the most caught-up one). Return the next leader.
 
-        That may be another voter, if an election came between. Our own id while we lead: nothing
-        to do. NotControllerError if this node does not lead, InvalidRequestError for an id that
-        is no voter's, OverloadedError if it did not catch up within an election timeout.
+        After an election meanwhile, that may be another voter. This node's own id only cancels a
+        transfer under way. Raises NotControllerError, InvalidRequestError if the id is not a
+        voter's, OverloadedError if the voter did not catch up within an election timeout.
         """
         self._check_running()
         named = self.loop.raft.check_may_transfer(voter_id)

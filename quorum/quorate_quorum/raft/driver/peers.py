@@ -1,4 +1,4 @@
-"""What a node knows of the other replicas: the history that they share, and their programs."""
+"""A node's knowledge of the other replicas: their common history, and their programs' features."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from quorate_quorum.node.features import Known
 from quorate_quorum.node.history import History
 from quorate_quorum.raft.machine.voters import ReplicaKey
 
-#: Of how many replicas it is remembered which features they know; the oldest go first.
+#: How many replicas' feature levels are remembered. The oldest are forgotten first.
 REPLICAS_KNOWN_MAX = 256
 
 
 class Peers:
-    """The history that a peer must be of, and the feature levels that peers know."""
+    """The history that every peer must share, and the feature levels that peers know."""
 
     def __init__(self, me: ReplicaKey, history: History, own: Known) -> None:
         self.history = history
@@ -23,16 +23,16 @@ class Peers:
 
     @property
     def known_features(self) -> Mapping[tuple[int, bytes], Known]:
-        """Which feature levels this node knows, and those that have fetched from this run of it."""
+        """The feature levels that this node knows, and those of each replica that fetched here."""
         return self._known
 
     def learn_bootstrap_hash(self, bootstrap_hash: bytes) -> None:
-        """A disk that joined later begins without the hash."""
+        """Take over the bootstrap hash: a disk that joined later starts without it."""
         if not self.history.bootstrap_hash:
             self.history = replace(self.history, bootstrap_hash=bootstrap_hash)
 
     def learn_features(self, replica: ReplicaKey, known: Known) -> None:
-        """A replica said with which program it fetches from now on."""
+        """Note the feature levels of the program that a replica now fetches with."""
         if replica == self._me:
             return
         self._known.pop(replica, None)

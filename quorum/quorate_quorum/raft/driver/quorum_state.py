@@ -1,4 +1,4 @@
-"""The file of epoch and vote, `quorum-state`: what a voter must not forget in a crash."""
+"""The file `quorum-state`: the epoch and vote, which a voter must not forget in a crash."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ STATE = struct.Struct(
     "B"  # version
     "i"  # epoch
     "?"  # is_behind
-    "?"  # voted at all
-    "i"  # id that the vote went to
-    "16s"  # and its directory
-    "i"  # first epoch in which it voted; 0: none
+    "?"  # whether there is a vote
+    "i"  # id of the replica that has the vote
+    "16s"  # directory of that replica
+    "i"  # first epoch in which this disk voted; 0: none
 )
 CRC = struct.Struct(">I")  # CRC-32C of all before it
 
@@ -44,9 +44,9 @@ def encode_state(state: HardState) -> bytes:
 
 
 def decode_state(data: bytes) -> HardState:
-    """Return what the file says; StorageError if it is of another version, or damaged.
+    """Return the file's state. StorageError if it has another version or is damaged.
 
-    A damaged file that was read could bring another vote into an epoch that has one.
+    With a damaged state the voter could give a second vote in an epoch.
     """
     if data[:1] != bytes([VERSION]):
         raise StorageError(
@@ -64,7 +64,7 @@ def decode_state(data: bytes) -> HardState:
 
 
 async def read_state(disk: Disk, directory: str) -> HardState:
-    """Return epoch and vote; a voter that never met another has none."""
+    """Return epoch and vote. A voter that never met another one has no file, and the defaults."""
     path = f"{directory}/{QUORUM_STATE}"
     if not await disk.exists(path):
         return HardState()
@@ -72,12 +72,11 @@ async def read_state(disk: Disk, directory: str) -> HardState:
 
 
 def check_state(state: HardState, ledger: Ledger, below: Below | None) -> None:
-    """StorageError if the log names an epoch that the quorum-state file has not heard of.
+    """Raise StorageError if the log has a newer epoch than the quorum-state file.
 
-    The file is on disk before a record of its epoch is (Storage carries a hard state out before
-    the saves that came with it), so no crash leaves this: the file is not that of this log, and
-    what it would have said of votes is lost. A snapshot may be of a newer epoch: what it holds is
-    committed, whichever votes were given.
+    Storage writes the hard state before the records of its epoch, so no crash leaves a newer log.
+    Then the file does not belong to this log, and the votes are lost. A snapshot may have a newer
+    epoch: its records are committed, so votes do not matter for them.
     """
     known = state.epoch if below is None else max(state.epoch, below.epoch)
     if ledger.last_epoch > known:

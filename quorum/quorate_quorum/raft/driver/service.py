@@ -1,6 +1,6 @@
 """The called side between voters: requests become events, and the machine's answers go back.
 
-The only decision here is whether a peer may ask at all: a peer of another history is refused.
+The only decision here is whether a peer may ask: a peer of another history is refused.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ REQUIRED: Final[Mapping[Method[Any, Any], Required]] = {
 
 
 class RaftService:
-    """The called side."""
+    """The service `Raft`: the called side of one node, on the wire."""
 
     required = REQUIRED
 
@@ -108,7 +108,7 @@ class RaftService:
     async def begin_epoch(
         self, message: raft_pb2.BeginEpochRequest, peer: Peer
     ) -> raft_pb2.BeginEpochResponse:
-        """Take note of a leader."""
+        """Take note of a new leader."""
         request = from_begin_epoch(message)
         try:
             self._check(BEGIN_EPOCH, peer, message.history)
@@ -132,7 +132,7 @@ class RaftService:
     async def fetch(
         self, requests: AsyncIterator[raft_pb2.RaftFetchRequest], peer: Peer
     ) -> AsyncIterator[Frame[raft_pb2.RaftFetchHeader]]:
-        """Answer one replica's fetches, one after the other, until it goes."""
+        """Answer one replica's fetches, one after the other, until its stream ends."""
         stream: StreamKey | None = None
         endpoint = ""
         self._streams += 1
@@ -174,7 +174,7 @@ class RaftService:
         return StreamKey(replica, opened.incarnation, opened.stream_number)
 
     async def _next_frame(self, asked: Asked) -> Frame[raft_pb2.RaftFetchHeader] | None:
-        """Return what a fetch is told next; None if nothing more may be said."""
+        """Return the next answer to a fetch; None if the stream must end without one."""
         try:
             reply: FetchReply = await asked.answer()
             payload = await self._answers.payload(reply)
@@ -187,7 +187,7 @@ class RaftService:
     async def fetch_snapshot(
         self, message: raft_pb2.FetchSnapshotRequest, peer: Peer
     ) -> raft_pb2.FetchSnapshotResponse:
-        """Hand out a chunk of a snapshot, as the leader of the caller's epoch."""
+        """Return a chunk of a snapshot. Only the leader of the caller's epoch does."""
         snapshot = SnapshotId(message.snapshot.offset, message.snapshot.epoch)
         try:
             self._check(FETCH_SNAPSHOT, peer, message.history)
@@ -204,7 +204,7 @@ class RaftService:
     async def describe(
         self, message: raft_pb2.DescribeNodeRequest, peer: Peer
     ) -> raft_pb2.DescribeNodeResponse:
-        """Say what this node is."""
+        """Describe this node."""
         try:
             self._check(DESCRIBE_NODE, peer)
         except QuorateError as error:
@@ -214,7 +214,7 @@ class RaftService:
     def _check(
         self, method: Method[Any, Any], peer: Peer, history: raft_pb2.History | None = None
     ) -> None:
-        """Raise unless the peer may call the method, and is of our history if it told one."""
+        """Raise unless the peer may call the method, and has this history if it named one."""
         Caller(peer.principal, self._authorizer).check(REQUIRED[method])
         if history is not None:
             check_history(self._answers.peers.history, history)
@@ -227,6 +227,6 @@ def _fetch_error(error: QuorateError) -> Frame[raft_pb2.RaftFetchHeader]:
 def _fetch_received(
     stream: StreamKey, message: raft_pb2.RaftFetchRequest, endpoint: str
 ) -> Callable[[int], FetchReceived]:
-    """Return what makes the event of a caller's number."""
+    """Return the function that makes the event for a caller's number."""
     request = from_fetch(message)
     return lambda caller: FetchReceived(stream, request, caller, endpoint)

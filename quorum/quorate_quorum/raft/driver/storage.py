@@ -1,7 +1,7 @@
 """The voter's disk: the metadata log and the file of epoch and vote.
 
-One task carries out what the machine decided, in order: hard state first, then cuts and appends,
-then one sync for all of them. What arrives during a sync shares the next one.
+One task carries out the machine's decisions in order: hard state first, then cuts and appends, then
+one sync for all of them. Saves that arrive during a sync share the next one.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from quorate_quorum.raft.machine.ready import Save
 
 log_line = structlog.get_logger(__name__)
 
-SCAN_BYTES = 1 << 16  # of the log at open; between two of them the loop has a turn
-#: A second in all: longer silence costs a leader its reign anyway.
+SCAN_BYTES = 1 << 16  # read at once when the log is opened; between two reads the loop has a turn
+#: Tries of one save: a second in all. After a longer silence a leader loses its reign anyway.
 TRIES_MAX = 20
 TRY_AGAIN_S = 0.05
 
@@ -36,12 +36,14 @@ TRY_AGAIN_S = 0.05
 async def read_ledger(
     log: Log, below: Below | None = None, *, known: Known | None = None
 ) -> Ledger:
-    """Read the whole log and return what the machine must know of it.
+    """Read the whole log, and return what the machine must know of it.
 
-    A log that does not reach up to the newest snapshot, or has another past there, begins anew at
-    it: what the snapshot holds is committed. StorageError if the log begins above the snapshot, or
-    a batch is of an epoch that none of its EpochStarts began; UnknownLevelError if it sets a
-    feature to a level that is not `known`: a newer program wrote it.
+    If the log does not reach the newest snapshot, or has another history there, it begins anew at
+    the snapshot, whose records are committed.
+
+    StorageError if the log begins above the snapshot.
+    StorageError if a batch has an epoch that no EpochStart began.
+    UnknownLevelError if it sets a feature to a level that is not `known`: a newer program wrote it.
     """
     start = log.log_start_offset
     if start > 0 and (below is None or below.offset < start):
@@ -69,7 +71,10 @@ async def read_ledger(
 
 
 def _append_read(ledger: Ledger, batch: Batch) -> None:
-    """Opening the log has looked at it already, and cut what may be cut (open_metadata_log)."""
+    """Append a batch that was read, and check its epoch.
+
+    The open has already cut what may be cut (open_metadata_log), so a wrong epoch is damage.
+    """
     before = ledger.last_epoch
     is_known = before >= 0 or batch.base_offset == 0
     reason = misfit(batch.epoch, batch.epoch_start, before if is_known else None)
@@ -79,7 +84,7 @@ def _append_read(ledger: Ledger, batch: Batch) -> None:
 
 
 def _reaches(log: Log, below: Below) -> bool:
-    """Say whether the log goes on where the snapshot ends."""
+    """Return whether the log goes on where the snapshot ends."""
     if log.log_start_offset == below.offset:
         return True
     is_long_enough = log.log_end_offset >= below.offset
@@ -87,11 +92,11 @@ def _reaches(log: Log, below: Below) -> bool:
 
 
 class Storage:
-    """Carries out saves; completions come back as events, in the order of the saves.
+    """Carries out saves. Completions come back as events, in the order of the saves.
 
-    What fails because this process has too much open is tried again for a while: nothing was done.
-    Without room a voter stops, as it does when its disk fails: it could neither vote nor follow,
-    and one that leads would keep its place.
+    A save that fails because the process is at a limit changed nothing, and is tried again for a
+    while. A voter without room stops, like one whose disk fails: it could neither vote nor follow,
+    and a leader would keep its place.
     """
 
     def __init__(self, disk: Disk, log: Log, directory: str, step: Callable[[Event], None]) -> None:
@@ -105,7 +110,7 @@ class Storage:
         self._is_ending = False
 
     def submit(self, hard_state: HardState | None, version: int, save: Save | None) -> None:
-        """Take over what one Ready asks for. A newer hard state replaces one not begun."""
+        """Take over the saves of one Ready. A newer hard state replaces one that is not begun."""
         if hard_state is not None:
             self._hard_state = (hard_state, version)
         if save is not None:
@@ -113,14 +118,15 @@ class Storage:
         self._wake.set()
 
     def end(self) -> None:
-        """Finish what was submitted, then let run() return."""
+        """Let run() finish the submitted saves, then return."""
         self._is_ending = True
         self._wake.set()
 
     async def run(self) -> None:
-        """Work for good; OSError or StorageError when the disk fails, and then the node stops.
+        """Work until `end`. OSError or StorageError when the disk fails: then the node stops.
 
-        After a failed sync the kernel may drop the pages, and call the next sync a success.
+        A failed sync is not tried again: the kernel may drop the pages and report the next sync as
+        a success.
         """
         while True:
             await self._wake.wait()
@@ -157,7 +163,7 @@ class Storage:
 
 
 async def _patiently(work: Callable[[], Awaitable[object]]) -> None:
-    """Do it; where this process is at a limit that changes nothing, try again for a while."""
+    """Do the work. If it fails because this process is at a limit, try again for a while."""
     for _ in range(TRIES_MAX - 1):
         try:
             await work()

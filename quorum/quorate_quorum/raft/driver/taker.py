@@ -1,8 +1,8 @@
-"""Taking a snapshot: written whole and durable first, then the log is cut below it.
+"""Takes snapshots: first a snapshot is written whole and durably, then the log is cut below it.
 
-The active segment is closed before, or nothing below could ever go; then the snapshot is written,
-then the machine knows it, then whole segments below it go, then older snapshots. A crash between
-any two of these leaves a snapshot at or above the log's start.
+The steps: close the active segment, for only closed segments can be removed; write the snapshot;
+tell the machine; remove whole segments below it; remove older snapshots. A crash between two steps
+leaves a snapshot at or above the log's start.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ log = structlog.get_logger(__name__)
 
 
 class SnapshotTaker:
-    """`take` is the whole; `end` before the log is closed."""
+    """Takes the snapshots of one voter. Call `end` before the log is closed."""
 
     def __init__(
         self,
@@ -43,16 +43,19 @@ class SnapshotTaker:
         self._applier = applier
         self._snapshots = snapshots
         self._log = metadata_log
-        #: Held while the log is worked on: an interrupted log is a broken one.
+        #: Held while the log is changed: an interrupted change makes the log unusable.
         self._log_work = asyncio.Lock()
         self._has_ended = False
 
     async def take(self, offset: int, epoch: int, events: Iterable[MetadataEvent]) -> SnapshotId:
-        """Write the image at a committed offset as a snapshot; return the newest there is then.
+        """Write the image at a committed offset as a snapshot. Return the newest snapshot.
 
-        `events` are those of the image, `epoch` is that of its last record. Nothing is written
-        if a snapshot as new is there. Raises InvalidRequestError if that is not committed and
-        applied here, OverloadedError if the disk is full, StoppingError.
+        `events` are those of the image; `epoch` is that of its last record. Nothing is written if
+        there is a snapshot at that offset or above.
+
+        InvalidRequestError if the offset and epoch are not committed and applied here.
+        OverloadedError if the disk is full.
+        StoppingError if the node does not run.
         """
         self._check_running()
         if (newest := self._loop.snapshot) is not None and newest.offset >= offset:
@@ -71,7 +74,7 @@ class SnapshotTaker:
         raise OverloadedError(f"node {self._loop.node_id} has no room on its disk for a snapshot")
 
     async def end(self) -> None:
-        """Begin no more work on the log, and wait for what has begun."""
+        """Begin no more changes of the log, and wait for the one under way."""
         self._has_ended = True
         async with self._log_work:
             pass
@@ -83,8 +86,8 @@ class SnapshotTaker:
     async def _write(self, snapshot: SnapshotId, events: Iterable[MetadataEvent]) -> None:
         """Write the snapshot and cut the log.
 
-        On a full disk there is no snapshot, and the node goes on: the log says so itself, when
-        it has no room. Any other failure of the disk is raised: OSError or StorageError.
+        On a full disk no snapshot is written and the node goes on: the log has its own check for
+        room. Any other failure of the disk is raised: OSError or StorageError.
         """
         try:
             await self._close_segment()
@@ -115,7 +118,7 @@ class SnapshotTaker:
     async def _close_segment(self) -> None:
         async with self._log_work:
             if not self._has_ended:
-                await self._log.sync()  # the log never ends below a snapshot that was taken of it
+                await self._log.sync()  # so that the log never ends below its snapshot
                 await self._log.roll()
 
     async def _cut(self, offset: int) -> None:

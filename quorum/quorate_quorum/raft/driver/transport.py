@@ -1,7 +1,7 @@
-"""The calling side between voters: one control connection a peer, one fetch stream to the leader.
+"""The calling side between voters: a control connection to each, and a fetch stream to the leader.
 
-It decides nothing. An answer becomes an event with the number of the attempt or session that it
-belongs to, and the machine knows which of them are stale.
+It decides nothing. An answer becomes an event with the number of its attempt or session, by which
+the machine ignores stale answers.
 """
 
 from __future__ import annotations
@@ -58,15 +58,16 @@ from quorate_quorum.v1 import raft_pb2
 
 log = structlog.get_logger(__name__)
 
-#: Calls under way to one voter; more are dropped, for the machine repeats what matters.
+#: The most calls under way to one voter. Further calls are dropped: the machine repeats important
+#: ones.
 CALLS_PER_PEER_MAX = 8
 CONNECTIONS_MAX = 64
-#: Fetches that the machine wants sent and the wire has not taken; one is the rule.
+#: The most fetches that wait for the wire. Usually there is one.
 FETCHES_WAITING_MAX = 8
 
 
 class Transport:
-    """The calling side."""
+    """The calling side of one node."""
 
     def __init__(
         self,
@@ -95,14 +96,14 @@ class Transport:
         self._closing: list[asyncio.Task[None]] = []
 
     def call(self, call: Call) -> None:
-        """Send a request; its answer comes back as an event, its failure is the machine's time."""
+        """Send a request. Its answer comes back as an event; a failure gives no event."""
         running = [task for task in self._calls.get(call.to.id, []) if not task.done()]
         if len(running) < CALLS_PER_PEER_MAX:
             running.append(self._spawn(self._carry_out(call), f"raft call to {call.to.id}"))
         self._calls[call.to.id] = running
 
     def fetch(self, fetch: Fetch) -> None:
-        """Send a fetch on the stream of its session, opening it if it is new."""
+        """Send a fetch on the stream of its session. Open the stream if the session is new."""
         if self._session is None or self._session.number != fetch.session:
             self.keep_session(0)
             session = _Session(fetch.session)
@@ -125,13 +126,13 @@ class Transport:
                 session.task.cancel()
 
     async def flush(self, timeout_s: float) -> None:
-        """Wait for calls under way, but not for long."""
+        """Wait for calls under way, at most `timeout_s`."""
         tasks = [task for tasks in self._calls.values() for task in tasks if not task.done()]
         if tasks:
             await asyncio.wait(tasks, timeout=timeout_s)
 
     async def close(self) -> None:
-        """Break what is open; the tasks are the node's."""
+        """Close the stream and all connections. The node ends the tasks."""
         self.keep_session(0)
         for connection in self._connections.values():
             await connection.close()
@@ -139,7 +140,7 @@ class Transport:
             await task
 
     def connection(self, endpoint: str) -> Connection:
-        """Return the connection to that endpoint; it dials when it is used."""
+        """Return the connection to an endpoint. It dials at its first use."""
         connection = self._connections.get(endpoint)
         if connection is None:
             if len(self._connections) >= CONNECTIONS_MAX:
@@ -149,7 +150,7 @@ class Transport:
         return connection
 
     def drop(self, endpoint: str, connection: Connection) -> None:
-        """Let go of a connection, if it is still in use: the next call dials anew."""
+        """Close a connection if it is still the endpoint's one. The next call dials anew."""
         if self._connections.get(endpoint) is connection:
             del self._connections[endpoint]
             self._closing = [task for task in self._closing if not task.done()]
@@ -187,8 +188,8 @@ class Transport:
         try:
             event = await self._ask(connection, voter, call)
         except DeadlineExceededError:
-            # Its other end may be gone without a word (a half-open connection): TCP would send
-            # into it for a quarter of an hour.
+            # The peer may be gone without closing the connection (a half-open connection): TCP
+            # would send into it for a quarter of an hour.
             log.debug("raft call not answered", to=call.to.id)
             self.drop(call.to.endpoint, connection)
         except NetworkError as error:
@@ -200,7 +201,7 @@ class Transport:
                 self._step(event)
 
     async def _ask(self, connection: Connection, voter: ReplicaKey, call: Call) -> Event | None:
-        """Return the answer as an event; None if the voter refuses us."""
+        """Return the answer as an event; None if the voter refuses this node."""
         request, history, timeout_ms = call.request, self._history, self._call_timeout_ms
         if isinstance(request, VoteRequest):
             vote = to_vote(history, request)
@@ -228,7 +229,7 @@ class Transport:
 
 
 class _Session:
-    """One fetch stream of ours: what still has to be sent on it."""
+    """One fetch stream of this node, and the requests that wait to be sent on it."""
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -237,7 +238,7 @@ class _Session:
         self._wake = asyncio.Event()
 
     def put(self, request: raft_pb2.RaftFetchRequest) -> None:
-        """Send a request. While the wire takes nothing, the newest replaces the one before it."""
+        """Send a request. If too many wait for the wire, it replaces the newest of them."""
         if len(self._waiting) >= FETCHES_WAITING_MAX:
             self._waiting.pop()
         self._waiting.append(request)

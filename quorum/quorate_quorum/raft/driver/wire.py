@@ -1,6 +1,6 @@
-"""The machine's messages as protobuf (`to_...`) and back (`from_...`), each in this module only.
+"""The machine's messages as protobuf (`to_...`) and back (`from_...`), only in this module.
 
-A peer's history is checked here too: nothing else of a message counts if that is another one.
+A peer's history is checked here too: a message of another history is refused as a whole.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _CODES: dict[Refusal, ErrorCode.ValueType] = {
     Refusal.OVERLOADED: ErrorCode.ERROR_CODE_OVERLOADED,
 }
 _REFUSALS = {code: refusal for refusal, code in _CODES.items()}
-#: Errors whose answer still tells epoch and leader.
+#: The error codes whose answers still carry epoch and leader.
 KNOWN = (ErrorCode.ERROR_CODE_NONE, *_CODES.values())
 
 
@@ -51,7 +51,7 @@ def to_history(history: History) -> raft_pb2.History:
 
 
 def check_history(ours: History, theirs: raft_pb2.History) -> None:
-    """Raise WrongClusterError unless a peer is of our history."""
+    """Raise WrongClusterError unless a peer shares this node's history."""
     other = History(theirs.cluster_id, theirs.quorum_generation, theirs.bootstrap_hash)
     refusal = ours.refusal_of(other)
     if refusal is not None:
@@ -180,7 +180,7 @@ def from_epoch_answer(
 
 
 def to_fetch(request: FetchRequest) -> raft_pb2.RaftFetchRequest:
-    """Return the wire's form, without what opens a stream."""
+    """Return the wire's form, without the fields that open a stream."""
     return raft_pb2.RaftFetchRequest(
         epoch=request.epoch,
         fetch_offset=request.fetch_offset,
@@ -206,7 +206,7 @@ def from_fetch(message: raft_pb2.RaftFetchRequest) -> FetchRequest:
 
 
 def from_fetch_answer(frame: Frame[raft_pb2.RaftFetchHeader]) -> FetchResponse:
-    """Return the machine's form; CorruptRecordError if the batches are damaged."""
+    """Return the machine's form. CorruptRecordError if the batches are damaged."""
     header = frame.header
     diverging = None
     if header.HasField("diverging"):

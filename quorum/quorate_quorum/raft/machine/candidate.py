@@ -1,4 +1,4 @@
-"""The roles of a replica that wants to be elected: first it asks, then it stands."""
+"""The two roles of a replica that wants to lead: first it asks for pre-votes, then it stands."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from quorate_quorum.raft.machine.voters import ReplicaKey
 
 
 class _Election(Role):
-    """What both have: an attempt, the votes that were granted to it, and a timeout."""
+    """What both roles have: an attempt, the votes granted to it, and a timeout."""
 
     def __init__(self, state: State) -> None:
         super().__init__(state)
@@ -30,7 +30,7 @@ class _Election(Role):
         return None
 
     def check(self) -> None:
-        # Elected, it could lead with a log that lacks what its disk acknowledged and forgot.
+        # If it were elected, it could lead with a log that lacks records its disk had acknowledged.
         assert not self.state.hard_state.is_behind
 
     def step(self, event: Event) -> Transition | None:
@@ -39,14 +39,14 @@ class _Election(Role):
         return super().step(event)
 
     def _vote_requested(self, event: VoteRequested) -> Transition | None:
-        """A vote request can show that this disk forgot something: then it stands no more."""
+        """Stop standing if the vote request shows that this disk has forgotten records."""
         to = super()._vote_requested(event)
         if to is None and self.state.hard_state.is_behind:
             return ToUnattached(self.state.epoch, "it holds less than the quorum's history")
         return to
 
     def _vote_answered(self, event: VoteAnswered) -> Transition | None:
-        # A vote for an earlier attempt was given in another epoch, or before a newer log was seen.
+        # A vote for an earlier attempt was given in another epoch, or for another log.
         if event.attempt != self.attempt or event.voter not in self.state.ledger.voters:
             return None
         if event.response.granted:
@@ -57,7 +57,7 @@ class _Election(Role):
         return None
 
     def _count(self, voter: ReplicaKey) -> Transition | None:
-        """Count a vote, our own too, if it is a voter's: a removed replica has none."""
+        """Count a vote, this replica's own too. Only the votes of voters count."""
         if voter not in self.granted:
             self.granted.append(voter)
         voters = self.state.ledger.voters
@@ -84,10 +84,10 @@ class _Election(Role):
 
 
 class Prospective(_Election):
-    """Asks whether it would be elected, before it disturbs the others with a new epoch (KIP-996).
+    """Asks whether it would be elected, before it raises its epoch (pre-vote, KIP-996).
 
-    Without the question a voter that comes back from a cut would end, by its raised epoch, the
-    reign of a leader that all others hear (Raft dissertation, 9.6).
+    Otherwise a voter that was cut off and comes back would end, with its raised epoch, the reign of
+    a leader that all others hear (Raft dissertation, 9.6).
     """
 
     def __init__(self, state: State) -> None:
@@ -99,7 +99,7 @@ class Prospective(_Election):
         self.state.ask_who_leads()
 
     def _denied(self, event: VoteAnswered) -> Transition | None:
-        """A voter that denies may hear a leader: follow that one instead."""
+        """Follow the leader that the denying voter hears, if it names one."""
         voter = self.state.ledger.voters.of_key(event.voter)
         if voter is None or event.response.epoch != self.state.epoch:
             return None
@@ -110,9 +110,9 @@ class Prospective(_Election):
 
 
 class Candidate(_Election):
-    """Stands in its epoch. Its own vote is in `granted` only once it is on disk.
+    """Stands in its epoch. Its own vote is in `granted` only after it is on disk.
 
-    A candidate that counted it earlier, and crashed, could vote for another one in this epoch.
+    If the vote counted earlier, a candidate that crashes could vote for another in this epoch.
     """
 
     def __init__(self, state: State, *, is_transfer: bool, for_silence: bool) -> None:
@@ -120,7 +120,7 @@ class Candidate(_Election):
         self._is_transfer = is_transfer
         self._for_silence = for_silence
         if for_silence:
-            state.silenced_epoch = state.epoch  # for another try, should this one fail
+            state.silenced_epoch = state.epoch  # kept for another try, if this one fails
 
     def begin(self) -> None:
         self._ask_for_votes(pre_vote=False, is_transfer=self._is_transfer)

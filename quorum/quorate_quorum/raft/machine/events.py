@@ -1,4 +1,4 @@
-"""What can happen to the Raft machine: the values that `Raft.step` takes."""
+"""The events of the Raft machine: the values that `Raft.step` takes."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from quorate_quorum.snapshots.file import SnapshotId
 
 @dataclass(frozen=True, slots=True)
 class VoteRequested:
-    """A candidate asks us."""
+    """A candidate asks this replica for its vote."""
 
     request: VoteRequest
-    caller: int  # where the Reply goes
+    caller: int  # the number of the call that the Reply answers
 
 
 @dataclass(frozen=True, slots=True)
 class BeginEpochRequested:
-    """A leader announces itself to us."""
+    """A leader announces itself to this replica."""
 
     request: BeginEpochRequest
     caller: int
@@ -37,7 +37,7 @@ class BeginEpochRequested:
 
 @dataclass(frozen=True, slots=True)
 class EndEpochRequested:
-    """A leader takes its leave of us."""
+    """A leader ends its reign and tells this replica."""
 
     request: EndEpochRequest
     caller: int
@@ -45,7 +45,7 @@ class EndEpochRequested:
 
 @dataclass(frozen=True, slots=True)
 class VoteAnswered:
-    """The answer to the Call of that attempt."""
+    """A voter answered the Call of that attempt."""
 
     voter: ReplicaKey
     attempt: int
@@ -54,7 +54,7 @@ class VoteAnswered:
 
 @dataclass(frozen=True, slots=True)
 class EpochAnswered:
-    """A voter answered our BeginEpoch or EndEpoch."""
+    """A voter answered this replica's BeginEpoch or EndEpoch."""
 
     voter: ReplicaKey
     response: EpochResponse
@@ -62,7 +62,7 @@ class EpochAnswered:
 
 @dataclass(frozen=True, slots=True)
 class LeaderFound:
-    """A node that we asked hears this leader of that epoch, or is it."""
+    """A node that was asked hears this leader of that epoch, or is the leader."""
 
     epoch: int
     leader: ReplicaKey
@@ -71,24 +71,24 @@ class LeaderFound:
 
 @dataclass(frozen=True, slots=True)
 class FetchReceived:
-    """A replica fetches from us."""
+    """A replica fetches from this one."""
 
     stream: StreamKey
     request: FetchRequest
     caller: int
-    endpoint: str = ""  # where the replica says that it listens
+    endpoint: str = ""  # the replica's own endpoint, as it says
 
 
 @dataclass(frozen=True, slots=True)
 class FetchAbandoned:
-    """The stream of a fetch that we have not answered yet is gone."""
+    """The fetch stream of a replica has ended; a fetch on it may still wait for its answer."""
 
     stream: StreamKey
 
 
 @dataclass(frozen=True, slots=True)
 class FetchAnswered:
-    """The answer on our own fetch stream of that session."""
+    """The leader answered on this replica's fetch stream of that session."""
 
     session: int
     response: FetchResponse
@@ -96,7 +96,7 @@ class FetchAnswered:
 
 @dataclass(frozen=True, slots=True)
 class FetchBroken:
-    """Our own fetch stream of that session is gone."""
+    """The fetch stream of this replica's session has broken."""
 
     session: int
     refused: bool  # no process listens there
@@ -104,14 +104,14 @@ class FetchBroken:
 
 @dataclass(frozen=True, slots=True)
 class HardStateSaved:
-    """The hard state of that version, and all before it, is on disk."""
+    """The hard state of that version, and of all versions before it, is on disk."""
 
     version: int
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """All below end_offset is in the page cache and may be read."""
+    """All records below end_offset are in the page cache and may be read."""
 
     end_offset: int
     truncations: int
@@ -119,7 +119,7 @@ class Written:
 
 @dataclass(frozen=True, slots=True)
 class Saved:
-    """All below end_offset is synced; ignored if the log was cut or the epoch changed since."""
+    """All records below end_offset are synced. Ignored if the log or epoch has changed since."""
 
     epoch: int
     end_offset: int
@@ -128,26 +128,26 @@ class Saved:
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """All below the Ready.wants_applied that was asked for has been passed to the listener."""
+    """All records below Ready.wants_applied have been passed to the listener."""
 
 
 @dataclass(frozen=True, slots=True)
 class Downloaded:
-    """The snapshot of Ready.install, or of an earlier one, is whole and durable on our disk."""
+    """The snapshot of Ready.install, or of an earlier one, is whole and durable on this disk."""
 
     below: Below
 
 
 @dataclass(frozen=True, slots=True)
 class SnapshotTaken:
-    """The node has taken a snapshot of what it applied; it is whole and durable."""
+    """The node has taken a snapshot of its applied records. It is whole and durable."""
 
     snapshot: SnapshotId
 
 
 @dataclass(frozen=True, slots=True)
 class LogCut:
-    """The log begins there now: what lay below is in a snapshot."""
+    """The log now begins at log_start_offset. The records below it are in a snapshot."""
 
     log_start_offset: int
 

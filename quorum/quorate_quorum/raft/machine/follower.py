@@ -1,7 +1,7 @@
 """The role of a replica that fetches from the leader of its epoch.
 
-A fetch acknowledges everything below its offset, so it names what is synced and nothing more: what
-a power loss can take must not count towards a majority.
+A fetch acknowledges everything below its offset. So its offset is the synced end: records that a
+power loss can take must not count towards a majority.
 """
 
 from __future__ import annotations
@@ -41,22 +41,24 @@ class Follower(Role):
         self.leader = leader
         self.endpoint = endpoint
         self.session = self._new_session()
-        #: When the leader counts as gone: no answer came for a fetch timeout.
+        #: The time at which the leader counts as gone, if no answer comes before.
         self.timeout_at_ms = self._fetch_timeout_at()
-        #: The leader answered on this unbroken stream: pre-votes are denied until then. Shorter
-        #: than the timeout, so that voters which lost their leader grant each other in time.
+        #: Until this time the follower denies pre-votes, for the leader answered on this unbroken
+        #: stream. It is before the timeout, so that voters that lost their leader grant pre-votes
+        #: to each other in time.
         self.fresh_until_ms = NEVER
-        #: A request is under way; the next one waits for its answer.
+        #: Whether a request is under way. The next one waits for its answer.
         self.is_waiting = False
-        #: When to repeat the last synced offset while a sync is slow, or to ask again.
+        #: The time at which to fetch again, with the same offset if a sync is slow.
         self.repeat_at_ms = NEVER
-        #: One break may be the network's; a second one without an answer between is the leader's.
+        #: Whether the stream was opened again since the last answer. The network may cause one
+        #: break; a second one without an answer in between means that the leader is gone.
         self.has_reconnected = False
-        #: The newest round that the leader issued; echoed, it proves that we heard it.
+        #: The newest round that the leader issued. Its echo proves that this follower heard it.
         self.round = 0
-        #: The first high watermark that this leader told while our log was as its own; 0: none yet.
+        #: The first high watermark of this leader after the two logs agreed; 0: none yet.
         self.catch_up_to = 0
-        #: The snapshot that the leader named instead of what we asked for; it is being downloaded.
+        #: The snapshot that the leader named instead of the records. It is being downloaded.
         self.install: Install | None = None
 
     def begin(self) -> None:
@@ -97,7 +99,7 @@ class Follower(Role):
         return self.state.now_ms < self.fresh_until_ms
 
     def _is_left(self, event: EndEpochRequested) -> bool:
-        """Say whether our leader has ended its reign, and another voter is to stand first."""
+        """Return whether the leader ended its reign, and named another voter to stand first."""
         request = event.request
         is_ours = (request.epoch, request.leader_id) == (self.state.epoch, self.leader.id)
         return is_ours and self._successors(request)[:1] != (self.state.me.id,)
@@ -105,7 +107,7 @@ class Follower(Role):
     # --- fetching -------------------------------------------------------------------------------
 
     def _fetch(self) -> None:
-        """Acknowledge what is synced and ask for more."""
+        """Acknowledge the synced records and ask for more."""
         ledger = self.state.ledger
         request = FetchRequest(
             self.state.epoch,
@@ -121,10 +123,11 @@ class Follower(Role):
         self.state.send(Fetch(self.session, self.endpoint, request))
 
     def _fetch_or_wait(self) -> None:
-        """The next fetch acknowledges, so it waits for the sync or a snapshot; but not for long.
+        """Fetch at once if all is synced; else wait for the sync or the snapshot, but not for long.
 
-        While it is repeated, rounds, check-quorum and the fetch timeout go on as ever: a slow disk
-        must cost neither the leader its reign nor the follower its leader.
+        The next fetch acknowledges, so it waits. After REPEAT_MS the last one is repeated: rounds,
+        check-quorum and the fetch timeout then go on. So a slow disk costs neither the leader its
+        reign nor the follower its leader.
         """
         if self.is_waiting:
             return
@@ -136,7 +139,7 @@ class Follower(Role):
             self.repeat_at_ms = self.state.now_ms + REPEAT_MS
 
     def _suspect(self, *, refused: bool) -> None:
-        """A broken stream is opened again once. Refused, or broken again: stand soon."""
+        """Open a broken stream again, once. If it is refused or breaks again, stand soon."""
         self.fresh_until_ms = NEVER
         self.is_waiting = False
         self.repeat_at_ms = NEVER
@@ -145,7 +148,7 @@ class Follower(Role):
             self.has_reconnected = True
             self._fetch()
             return
-        # Nothing is asked of the leader until then: a refusal a moment later says nothing new.
+        # Do not ask the leader until then: it would refuse again.
         soon = self.state.now_ms + self.state.draw(*REFUSED_MS)
         self.timeout_at_ms = min(self.timeout_at_ms, soon)
 
@@ -160,7 +163,7 @@ class Follower(Role):
     # --- answers --------------------------------------------------------------------------------
 
     def _fetch_answered(self, event: FetchAnswered) -> Transition | None:
-        """Take in what the leader says, and ask on."""
+        """Take in the leader's answer, and ask again."""
         response, state = event.response, self.state
         if response.epoch > state.epoch:
             return self._newer_epoch(response)
@@ -173,10 +176,10 @@ class Follower(Role):
         self.has_reconnected = False
         self.round = response.round
         to = None
-        # An answer to an earlier fetch, from before a cut, does not follow on our present log.
+        # An answer to a fetch from before a cut does not fit the present log.
         if response.base_offset == state.ledger.log_end_offset:
             to = self._take_answer(response)
-        if to is None and self.session == event.session:  # else it is suspected now
+        if to is None and self.session == event.session:  # else the leader is suspected now
             self._fetch_or_wait()
         return to
 
@@ -189,9 +192,10 @@ class Follower(Role):
         return replace(entered, follow=self._hint(response.leader, self.endpoint))
 
     def _take_answer(self, response: FetchResponse) -> Transition | None:
-        """Take an answer to a fetch from our present end.
+        """Take an answer to a fetch from the present end of this log.
 
-        Our past is the leader's, or diverges from it, or the leader has cut what we need.
+        Either this log follows the leader's, or it diverges, or the leader names a snapshot because
+        it has cut the records that this replica needs.
         """
         if response.snapshot is not None:
             self._install(response.snapshot)
@@ -212,17 +216,17 @@ class Follower(Role):
         return None
 
     def _diverge(self, diverging: DivergingEpoch) -> Transition | None:
-        """Cut back to where our log may agree with the leader's; the next fetch asks again.
+        """Cut the log to where it may agree with the leader's. The next fetch asks again.
 
-        The leader names the end of its newest epoch at or below our last one (KIP-101): one round
-        an epoch, where Raft's consistency check (5.3) goes back record by record.
+        The leader names the end of its newest epoch at or below this log's last epoch (KIP-101). So
+        one round goes back a whole epoch; Raft's consistency check (5.3) goes back one record.
         """
         state, ledger = self.state, self.state.ledger
         epoch, end = ledger.end_offset_for(diverging.epoch)
         if epoch == diverging.epoch:
             end = min(end, diverging.end_offset)
         if end >= ledger.log_end_offset:
-            self._suspect(refused=True)  # a leader that can't be agreed with is a broken one
+            self._suspect(refused=True)  # no cut can make the logs agree: the leader is broken
             return None
         if end < ledger.high_watermark:
             state.outbox.fatal = (
@@ -237,10 +241,10 @@ class Follower(Role):
     # --- snapshots ------------------------------------------------------------------------------
 
     def _install(self, snapshot: SnapshotId) -> None:
-        """Only by a snapshot do we go on; of two that one leader names the newer one counts.
+        """Download the snapshot that the leader named. Of two, the newer one counts.
 
-        What we hold committed, the leader must hold too: one that names an older end, or an epoch
-        that cannot follow, is broken.
+        The leader must hold all records that are committed here. If its snapshot ends below them,
+        or has an epoch that can't follow theirs, the leader is broken.
         """
         state, ledger = self.state, self.state.ledger
         committed_epoch = max(ledger.epoch_before(ledger.high_watermark), 0)
@@ -254,10 +258,10 @@ class Follower(Role):
             self.install = Install(snapshot, state.epoch, self.endpoint)
 
     def _downloaded(self, event: Downloaded) -> None:
-        """Let the log begin anew at the snapshot, if it is the one that we wait for now.
+        """Let the log begin anew at the snapshot, if this role waits for that one now.
 
-        Since the leader named it nothing was appended or cut. Any other one may end below what we
-        have acknowledged to a leader that came later.
+        Nothing was appended or cut since the leader named it. Any other snapshot may end below
+        records that this replica has acknowledged to a later leader.
         """
         if self.install is not None and self.install.snapshot == event.below.id:
             self.install = None
@@ -267,10 +271,10 @@ class Follower(Role):
     # --- history --------------------------------------------------------------------------------
 
     def _notice_history(self, response: FetchResponse) -> None:
-        """A voter that holds only the bootstrap batch meets a quorum that has gone on without it.
+        """Notice that this log holds only the bootstrap batch, but the quorum has a history.
 
-        Its disk may have been replaced. A quorum that begins now shows nothing but the EpochStart
-        of its present epoch.
+        Then this disk may have been replaced. A quorum that has just begun shows nothing but the
+        EpochStart of its present epoch.
         """
         if not response.batches or not self.state.ledger.holds_only_bootstrap:
             return
@@ -279,10 +283,11 @@ class Follower(Role):
             self.state.fall_behind()
 
     def _notice_caught_up(self) -> None:
-        """What was committed when we met this leader is ours now, and so is all that we forgot.
+        """Stop being behind once all records are synced that this leader had committed at first.
 
-        Not its present high watermark, which under load is always a little ahead of us. And before
-        the fetch that says how far we are: a replica that is made a voter by that fetch must be
+        They include everything that this disk forgot. The leader's present high watermark would be
+        wrong here: under load it is always a little ahead of the follower. This comes before the
+        fetch that acknowledges the records: if that fetch makes this replica a voter, it must be
         able to vote.
         """
         state = self.state
@@ -291,15 +296,16 @@ class Follower(Role):
 
 
 def _contradicts(response: FetchResponse) -> bool:
-    """Say whether an answer that does not end the fetch holds what only its end may hold."""
+    """Return whether an interim answer holds parts that only a final answer may have."""
     told = response.batches or response.diverging or response.snapshot
     return response.interim and bool(told)
 
 
 def _is_sound(ledger: Ledger, response: FetchResponse) -> bool:
-    """Say whether the batches follow on our log and belong to epochs that have been.
+    """Return whether the batches follow the log's end, and have epochs that an EpochStart began.
 
-    Offset and epoch of a batch lie outside its CRC: our end and the EpochStarts vouch for them.
+    A batch's CRC does not cover its offset and epoch, so the log's end and the EpochStarts are
+    compared with them.
     """
     offset, epoch = ledger.log_end_offset, ledger.last_epoch
     for batch in response.batches:

@@ -1,7 +1,7 @@
 """The role of a replica that leads: it appends, answers fetches, and commits what they acknowledge.
 
-A fetch waits until there is something to say. `settle`, called after every event, says it: it
-commits what can be committed, confirms the reads that a majority has heard of, and answers.
+A fetch waits until there is news for it. `settle` is called after every event: it commits records,
+confirms the reads whose round a majority has heard, and answers fetches.
 """
 
 from __future__ import annotations
@@ -45,34 +45,34 @@ class Leader(Role):
         self.leader = state.me
         self.endpoint = state.endpoint
         self.epoch = state.epoch
-        #: The first offset of this epoch. Nothing is committed until the record *at* it is: a
-        #: majority that holds an older record can still be outvoted by a log of a newer epoch, and
-        #: the record be lost again (Raft, 5.4.2 and figure 8; off by one in KAFKA-12619).
+        #: The first offset of this epoch. Nothing is committed until the record *at* it is: even if
+        #: a majority holds an older record, a log of a newer epoch can win an election and replace
+        #: it (Raft, 5.4.2 and figure 8; off by one in KAFKA-12619).
         self.epoch_start_offset = state.ledger.log_end_offset
         self.handed_over_for_silence = handed_over_for_silence
         self.replicas = Replicas(state)
         self.rounds = Rounds(state)
-        #: When the reign is announced again to voters that do not fetch.
+        #: The time at which the reign is announced again to voters that do not fetch.
         self.announce_at_ms = -1
-        #: (end offset, bytes) of proposals that are not committed, and the bytes of all of them.
+        #: (end offset, bytes) of each proposal that is not committed, and the bytes of all of them.
         self.uncommitted: list[tuple[int, int]] = []
         self.uncommitted_bytes = 0
-        #: While it is under way nothing is proposed, or its successor might never catch up.
+        #: The transfer under way. Proposals wait for it: else its successor might never catch up.
         self.transfer: Transfer | None = None
-        #: Our own removal is committed; we resign once the callers that asked for it were told.
+        #: Whether this replica's removal is committed. It resigns once the callers have the answer.
         self.is_leaving = False
 
     # --- the role -------------------------------------------------------------------------------
 
     def begin(self) -> None:
-        """Append the epoch's first record, and announce the reign."""
+        """Append the epoch's first record and announce the reign."""
         state = self.state
         silence, offset = self.handed_over_for_silence, self.epoch_start_offset
         self.append(state.epoch_start(self.epoch, silence, offset))
         self._announce()
 
     def end(self) -> None:
-        """Drop what waits: a read that is confirmed after the reign could return stale data."""
+        """Refuse the fetches that wait, and drop the reads: a later answer could be stale."""
         self.leader = NOBODY
         outbox = self.state.outbox
         outbox.lost_epoch = self.epoch
@@ -87,14 +87,14 @@ class Leader(Role):
             case FetchAbandoned():
                 self._fetch_abandoned(event)
             case Applied() if self.is_leaving:
-                # Sooner, the callers that asked for our removal would not learn that it is done.
+                # Not before: the callers that asked for the removal must still get their answer.
                 return self.resign("it was removed from the voters")
             case _:
                 return super().step(event)
         return None
 
     def tick(self) -> Transition | None:
-        """End a reign that no majority hears (check quorum), or announce it again."""
+        """End the reign if no majority hears it (check quorum), or announce it again."""
         state = self.state
         self.replicas.forget_silent_observers()
         if state.is_sole_voter():
@@ -103,8 +103,8 @@ class Leader(Role):
             waited_ms = state.timing.election_timeout_ms
             self._give_up_transfer(self.transfer, f"it had not caught up after {waited_ms} ms")
         if state.now_ms >= self.rounds.heard_ms + state.timing.check_quorum_ms:
-            # Cut off, it would go on answering clients that can't reach its successor. Our vote
-            # stays as it is: forgotten, it could be given again in this epoch.
+            # A leader that is cut off would go on answering clients that can't reach its successor.
+            # The vote stays: if it were forgotten, it could be given again in this epoch.
             return ToResigned("no majority of voters was heard")
         if state.now_ms >= self.announce_at_ms:
             self._announce()
@@ -121,7 +121,7 @@ class Leader(Role):
         return min(due + [fetch.deadline_ms for fetch in parked])
 
     def settle(self) -> Transition | None:
-        """Commit what can be, confirm the rounds that were heard, answer the fetches."""
+        """Commit what can be committed, confirm the rounds that were heard, answer the fetches."""
         state = self.state
         voters = state.ledger.voters
         if voters.voters:
@@ -149,13 +149,12 @@ class Leader(Role):
     def hears_a_leader(self) -> bool:
         return True
 
-    # --- the door -------------------------------------------------------------------------------
+    # --- proposals and transfers ----------------------------------------------------------------
 
     def check_may_propose(self) -> None:
         """Raise unless the first record of the epoch is committed, and not too much waits.
 
-        Before that commit the leader does not know what its predecessors committed, so it could
-        decide against it.
+        Before that, the leader's decisions could contradict what its predecessors committed.
         """
         state = self.state
         if not self.has_committed_own():
@@ -178,25 +177,25 @@ class Leader(Role):
         voter_change.check_may_change_voters(self.state, self.replicas, voters)
 
     def append(self, batch: Batch) -> None:
-        """Append a batch of our own epoch, and keep count of what is not committed."""
+        """Append a batch of this epoch, and count it as uncommitted."""
         assert batch.epoch == self.epoch
         self.state.append(batch)
         if batch.voters is not None:
-            self.rounds.heard_ms = self.state.now_ms  # the new set had no time to be heard
+            self.rounds.heard_ms = self.state.now_ms  # give the new set time to be heard
         self.uncommitted.append((batch.end_offset, len(batch.data)))
         self.uncommitted_bytes += len(batch.data)
 
     def successor(self, voter_id: int | None) -> int:
-        """Return the voter that a transfer goes to; None: the one under way, or the best."""
+        """Return the voter to transfer to. None: that of the transfer under way, or the best."""
         if voter_id is None and self.transfer is not None:
             return self.transfer.to.id
         return successor(self.state, self.replicas, voter_id)
 
     def begin_transfer(self, voter_id: int) -> None:
-        """Begin to give the reign to a `successor`; one under way goes on only to the same."""
+        """Begin to give the reign to a `successor`. A transfer to another voter is given up."""
         current, state = self.transfer, self.state
         if current is not None and current.to.id == voter_id:
-            # Its deadline stays: asked again and again, it would stop the proposals for ever.
+            # Its deadline stays: repeated requests could otherwise stop the proposals for ever.
             return
         if current is not None:
             self._give_up_transfer(current, f"voter {voter_id} was named instead")
@@ -221,11 +220,11 @@ class Leader(Role):
         return ToResigned(reason, tuple(Call(voter, request) for voter in others))
 
     def has_committed_own(self) -> bool:
-        """Say whether the first record of this reign is committed (Raft, 5.4.2)."""
+        """Return whether the first record of this reign is committed (Raft, 5.4.2)."""
         return self.state.ledger.high_watermark > self.epoch_start_offset
 
     def _announce(self) -> None:
-        """Tell voters that have not fetched of late that we lead."""
+        """Announce the reign to voters that have not fetched lately."""
         state = self.state
         self.announce_at_ms = state.now_ms + state.timing.fetch_wait_ms
         request = BeginEpochRequest(self.epoch, state.me, state.endpoint)
@@ -236,7 +235,7 @@ class Leader(Role):
     # --- fetches --------------------------------------------------------------------------------
 
     def _take_fetch(self, event: FetchReceived) -> None:
-        """Take in what a replica acknowledges, and keep its fetch until there is an answer."""
+        """Take in a replica's acknowledgement, and park its fetch until there is an answer."""
         state, request, stream = self.state, event.request, event.stream
         progress = self.replicas.heard(stream.replica, event.endpoint)
         if progress is None:
@@ -244,26 +243,26 @@ class Leader(Role):
             return
         superseded = progress.parked
         if not progress.admits(stream):
-            # Late from a stream that is gone, it would set the progress back.
+            # It comes late from a stream that is gone: it would set the progress back.
             self._refuse_fetch(event, Refusal.OLD_STREAM)
             return
         if superseded is not None and superseded.event.stream != stream:
-            # Or it would wait for ever.
+            # Otherwise the fetch of the old stream would wait for ever.
             self._refuse_fetch(superseded.event, Refusal.OLD_STREAM)
         self.replicas.note_round(progress, request)
         deadline_ms = state.now_ms + state.timing.fetch_wait_ms
         fetch = ParkedFetch(event, deadline_ms, request.high_watermark)
         other_past = _compare(state.ledger, request)
         if other_past is not None:
-            # It moves no progress: up to that offset the replica holds other records than we
-            # (KAFKA-13141). It did hear us, though.
+            # Do not move the progress: below that offset the replica holds other records than this
+            # leader (KAFKA-13141). Only its round counts, for it did hear the leader.
             self._answer_fetch(fetch, other_past)
             return
         progress.record(request, state.ledger.log_end_offset, state.now_ms)
         progress.parked = fetch
 
     def _fetch_abandoned(self, event: FetchAbandoned) -> None:
-        """The stream is gone, and whatever waits on it."""
+        """Forget the fetch that waits on a stream that has ended."""
         progress = self.replicas.known.get(event.stream.replica)
         if progress is None or progress.stream != event.stream:
             return
@@ -281,7 +280,7 @@ class Leader(Role):
                 progress.parked = None
                 self._answer_fetch(fetch)
             elif fetch.told_high_watermark < high_watermark:
-                # It goes on waiting: to ask again for the next batch would cost a message each way.
+                # The fetch goes on waiting: a new one would cost another message each way.
                 fetch.told_high_watermark = high_watermark
                 self._answer_fetch(fetch, interim=True)
 
@@ -294,7 +293,7 @@ class Leader(Role):
         )
 
     def _told_high_watermark(self) -> int:
-        """Before our own first commit a replica could take an older one's word for ours."""
+        """Return the high watermark for answers; 0 before the first commit, when it may be low."""
         return self.state.ledger.high_watermark if self.has_committed_own() else 0
 
     def _answer_fetch(
@@ -333,10 +332,11 @@ class Leader(Role):
 
 
 def _compare(ledger: Ledger, request: FetchRequest) -> DivergingEpoch | SnapshotId | None:
-    """Return None if our log goes on where the replica's ends, else how it comes to agree.
+    """Return None if the leader's log continues the replica's; else how the replica can agree.
 
-    By our newest snapshot, where the log does not reach down to what it lacks, or to where its
-    past and ours part: every epoch that we can name is newer than its last.
+    That is the newest snapshot if the log does not hold the records that the replica lacks, or does
+    not reach down to where the two logs diverge: then all its epochs are newer than the replica's
+    last one. Otherwise it is a diverging epoch.
     """
     start = ledger.log_start_offset
     if request.fetch_offset == start == 0:

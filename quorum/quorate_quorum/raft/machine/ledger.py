@@ -1,7 +1,7 @@
-"""What the machine knows of its own log, without its bytes: ends, epochs, voters.
+"""The ledger: what the machine knows of its log, without the bytes. Its ends, epochs and voters.
 
 The driver carries out appends and cuts later than the machine decides them. The ledger is the log
-as it will be when all that was decided is done; `written_end` and `synced_end` say how far the
+as it will be when all decisions are carried out. `written_end` and `synced_end` say how far the
 disk is.
 """
 
@@ -28,10 +28,10 @@ class Batch:
 
 
 class Below(NamedTuple):
-    """What the machine must know of a snapshot: it stands for the log below `offset`."""
+    """What the machine must know of a snapshot, which replaces the log below `offset`."""
 
     offset: int
-    epoch: int  # of the record before it
+    epoch: int  # the epoch of the record before `offset`
     voters: VoterSet
 
     @property
@@ -40,8 +40,10 @@ class Below(NamedTuple):
 
 
 class Ledger:
-    """Invariants: high_watermark, written_end and synced_end are never above log_end_offset; a log
-    that begins above 0 has a snapshot at or above its start, and none is above high_watermark.
+    """The metadata log, as the machine knows it.
+
+    Invariants: high_watermark, written_end and synced_end are never above log_end_offset. A log
+    that begins above 0 has a snapshot at or above its start. No snapshot is above high_watermark.
     """
 
     __slots__ = (
@@ -58,38 +60,39 @@ class Ledger:
     )
 
     def __init__(self) -> None:
-        #: The first offset that the log holds; what lies below is in the snapshot.
+        #: The first offset that the log holds. The records below it are in the snapshot.
         self.log_start_offset = 0
         self.log_end_offset = 0
-        #: Below it every record is in the page cache, and may be read and sent.
+        #: Every record below it is in the page cache, and may be read and sent.
         self.written_end = 0
-        #: Below it every record survives a power loss, and may be acknowledged and counted.
+        #: Every record below it survives a power loss, and may be acknowledged and counted.
         self.synced_end = 0
-        #: Not on disk, as in Raft: a run begins with what is committed by definition (the bootstrap
-        #: batch, the newest snapshot) and learns the rest from a leader, or by leading.
+        #: One past the last committed record. It is not on disk, as in Raft: a run begins with the
+        #: records that are committed by definition (the bootstrap batch, the newest snapshot), and
+        #: learns the rest from a leader, or by leading.
         self.high_watermark = 0
-        #: How often the log was cut. A completion from before a cut is of records that were
-        #: replaced since, and says nothing of those that replaced them.
+        #: How often the log was cut. A completion from before a cut concerns records that may have
+        #: been replaced since, so it is ignored.
         self.truncations = 0
-        #: End of the batch that every initial voter was formatted with; 0: not held.
+        #: The end of the bootstrap batch, with which every initial voter is formatted; 0: not held.
         self.bootstrap_end = 0
-        #: The newest whole snapshot on our disk; None if there is none.
+        #: The newest whole snapshot on this disk; None if there is none.
         self.snapshot: Below | None = None
-        #: (epoch, first offset), both ascending. The first entry may be of the record before the
-        #: log's start: followers that stand exactly there are compared with it.
+        #: (epoch, first offset), both ascending. The first entry may be that of the record before
+        #: the log's start: it is compared with followers whose log ends exactly there.
         self._epochs: list[tuple[int, int]] = []
-        #: (base offset of the batch, set), ascending. The older sets are kept, as a cut of the log
-        #: takes the newest back.
+        #: (base offset of the batch, set), ascending. Older sets are kept because a cut of the log
+        #: can take back the newest.
         self._voters: list[tuple[int, VoterSet]] = []
 
     @property
     def last_epoch(self) -> int:
-        """Epoch of the last record; -1 if there is none."""
+        """The epoch of the last record; -1 if there is none."""
         return self._epochs[-1][0] if self._epochs else -1
 
     @property
     def voters(self) -> VoterSet:
-        """The newest set in the log, committed or not (KIP-853: effective when appended)."""
+        """The newest set in the log, committed or not (KIP-853: a set counts when appended)."""
         return self._voters[-1][1] if self._voters else VoterSet()
 
     @property
@@ -99,23 +102,24 @@ class Ledger:
 
     @property
     def voters_before_change(self) -> VoterSet:
-        """The set that the newest change left behind, while that may still be taken back.
+        """The set before the newest change, while a cut may still take that change back.
 
-        Empty if no change is open. As many as one can be: the next waits for its commit.
+        Empty if the newest change is committed. At most one change is uncommitted: the next one
+        waits for its commit.
         """
         is_open = len(self._voters) > 1 and not self.are_voters_committed
         return self._voters[-2][1] if is_open else VoterSet()
 
     @property
     def holds_only_bootstrap(self) -> bool:
-        """Whether it holds no history: the bootstrap batch at most, or not even that."""
+        """Whether the log holds no more than the bootstrap batch, or is empty."""
         return self.log_end_offset <= self.bootstrap_end
 
     def begin_above(self, below: Below, *, log_start: int) -> None:
         """Start from a snapshot, with a log from `log_start` on.
 
-        What the log holds below the snapshot's end is appended as ever; the voters of those
-        batches are the snapshot's in the end.
+        The caller then appends the batches of the log as usual, also those below the snapshot's
+        end. Their last voters are those of the snapshot.
         """
         assert self.log_end_offset == 0, "an empty ledger"
         assert 0 < log_start <= below.offset, (log_start, below.offset)
@@ -125,9 +129,9 @@ class Ledger:
         self._epochs = [(below.epoch, log_start - 1)] if log_start == below.offset else []
 
     def begin_anew(self, below: Below) -> None:
-        """Hold nothing but a snapshot: the log goes on at its end.
+        """Hold only a snapshot: the log goes on at its end.
 
-        It is durable and committed, and so is all that it stands for: every end moves at once.
+        Its records are durable and committed, so every end moves to its offset.
         """
         assert below.offset > self.high_watermark, (below.offset, self.high_watermark)
         self.log_end_offset = 0
@@ -137,16 +141,16 @@ class Ledger:
         self.truncations += 1
 
     def note_snapshot(self, snapshot: SnapshotId) -> None:
-        """A snapshot of what is committed here lies on our disk; older ones are of no use."""
+        """Note a new snapshot of committed records on this disk. It replaces the older ones."""
         if self.snapshot is None or self.snapshot.offset < snapshot.offset:
             assert snapshot.offset <= self.high_watermark, (snapshot, self.high_watermark)
             assert snapshot.epoch == self.epoch_before(snapshot.offset), snapshot
             self.snapshot = Below(*snapshot, self._voters_before(snapshot.offset))
 
     def cut_below(self, log_start: int) -> None:
-        """What lies below is gone from the log; the epoch of the record before it stays known."""
+        """Let the log begin at `log_start`. The epoch of the record before it stays known."""
         if log_start <= self.log_start_offset:
-            return  # said of a log that has begun anew meanwhile
+            return  # the log has begun anew meanwhile
         assert self.snapshot is not None, "nothing is cut without a snapshot"
         assert log_start <= self.snapshot.offset, (log_start, self.snapshot.offset)
         epoch, voters = self.epoch_before(log_start), self._voters_before(log_start)
@@ -155,7 +159,7 @@ class Ledger:
         self.log_start_offset = log_start
 
     def append(self, batch: Batch) -> None:
-        """Add a batch at the end; the caller has checked its offset and epoch."""
+        """Add a batch at the end. The caller has checked its offset and epoch."""
         assert batch.base_offset == self.log_end_offset, (batch.base_offset, self.log_end_offset)
         assert batch.epoch >= self.last_epoch, (batch.epoch, self.last_epoch)
         if batch.epoch > self.last_epoch:
@@ -168,9 +172,9 @@ class Ledger:
         self.log_end_offset = batch.end_offset
 
     def truncate(self, end_offset: int) -> None:
-        """Cut the end off, and take back the epochs and voters of the records that go.
+        """Cut the log to `end_offset`, and forget the epochs and voter sets of the cut records.
 
-        A voter set that stayed would count voters which no majority ever agreed to (KIP-853).
+        A voter set that stayed would have voters that no majority ever agreed to (KIP-853).
         """
         assert self.high_watermark <= end_offset <= self.log_end_offset
         self.log_end_offset = end_offset
@@ -183,9 +187,9 @@ class Ledger:
             self._voters.pop()
 
     def end_offset_for(self, epoch: int) -> tuple[int, int]:
-        """Return the newest epoch at or below the given one, and where it ends in this log.
+        """Return the newest epoch at or below the given one, and the offset where it ends.
 
-        (-1, log_start_offset) if every epoch held is newer.
+        (-1, log_start_offset) if every epoch in this log is newer.
         """
         index = bisect_right(self._epochs, epoch, key=lambda entry: entry[0])
         if index == 0:
@@ -194,18 +198,18 @@ class Ledger:
         return self._epochs[index - 1][0], end
 
     def _voters_before(self, offset: int) -> VoterSet:
-        """Return the set that the record before the offset was written under, or made."""
+        """Return the newest set in the records below the offset."""
         return next((s for base, s in reversed(self._voters) if base < offset), VoterSet())
 
     def epoch_before(self, offset: int) -> int:
-        """Return the epoch of the record before the offset; -1 if there is none, or not known."""
+        """Return the epoch of the record before the offset; -1 if there is none, or unknown."""
         index = bisect_right(self._epochs, offset - 1, key=lambda entry: entry[1])
         return self._epochs[index - 1][0] if index else -1
 
     def is_up_to_date(self, last_epoch: int, log_end_offset: int) -> bool:
-        """Say whether such a log is at least as complete as this one (Raft, 5.4.1).
+        """Return whether a log with that end is at least as complete as this one (Raft, 5.4.1).
 
-        The epoch counts first. A longer log of an older epoch may lack what a newer epoch
+        The epoch counts first: a longer log of an older epoch may lack records that a newer epoch
         committed.
         """
         return (last_epoch, log_end_offset) >= (self.last_epoch, self.log_end_offset)

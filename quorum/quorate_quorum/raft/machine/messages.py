@@ -1,7 +1,7 @@
-"""What replicas say to each other: requests and responses, as values and not as bytes.
+"""The messages between replicas: requests and responses, as values and not as bytes.
 
-quorate_quorum.raft.driver.wire turns them into protobuf. Whatever is in one of them came from a
-peer: it is checked and refused, and never reaches an assert.
+quorate_quorum.raft.driver.wire turns them into protobuf. Their contents come from peers: a role
+checks them and refuses wrong ones, so that they never reach an assert.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from quorate_quorum.snapshots.file import SnapshotId
 
 
 class StreamKey(NamedTuple):
-    """One fetch stream of one run of a replica; `number` grows within an incarnation."""
+    """One fetch stream of one run of a replica. `number` grows within an incarnation."""
 
     replica: ReplicaKey
     incarnation: bytes
@@ -25,14 +25,14 @@ class StreamKey(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class DivergingEpoch:
-    """The follower's past is not ours: where our newest epoch at or below its own ends."""
+    """The follower's log diverges: the leader's newest epoch at or below its last, and its end."""
 
     epoch: int
     end_offset: int
 
 
 class Refusal(Enum):
-    """Why a request was not carried out."""
+    """The reason why a request was not carried out."""
 
     FENCED_EPOCH = "its epoch is older than ours"
     NOT_LEADER = "we do not lead"
@@ -43,7 +43,7 @@ class Refusal(Enum):
 
 @dataclass(frozen=True, slots=True)
 class VoteRequest:
-    """RequestVote (Raft, 5.2); of a pre-vote the epoch is the candidate's present one."""
+    """RequestVote (Raft, 5.2). A pre-vote has the candidate's present epoch."""
 
     voter: ReplicaKey
     candidate: ReplicaKey
@@ -56,7 +56,7 @@ class VoteRequest:
 
 @dataclass(frozen=True, slots=True)
 class VoteResponse:
-    """The answer to a vote or pre-vote; leader_id is -1 if not known."""
+    """The answer to a vote or pre-vote. leader_id is -1 if not known."""
 
     epoch: int
     leader_id: int
@@ -70,7 +70,7 @@ class VoteResponse:
 
 @dataclass(frozen=True, slots=True)
 class BeginEpochRequest:
-    """A new leader says so to the voters that have not fetched from it yet."""
+    """A leader announces itself to the voters that do not fetch from it."""
 
     epoch: int
     leader: ReplicaKey
@@ -79,7 +79,7 @@ class BeginEpochRequest:
 
 @dataclass(frozen=True, slots=True)
 class EndEpochRequest:
-    """A leader gives up its reign of its own will."""
+    """A leader gives up its reign and names preferred successors."""
 
     epoch: int
     leader_id: int
@@ -103,30 +103,30 @@ class EpochResponse:
 
 @dataclass(frozen=True, slots=True)
 class FetchRequest:
-    """Acknowledges everything below fetch_offset as synced, and asks for what follows."""
+    """Acknowledges everything below fetch_offset as synced, and asks for the next records."""
 
     epoch: int
     fetch_offset: int
-    #: Epoch of the record before fetch_offset: with it the leader sees whether our pasts agree.
+    #: The epoch of the record before fetch_offset. It shows the leader whether the logs agree.
     last_fetched_epoch: int
     log_start_offset: int
-    #: What the follower knows of ours: the leader answers at once when there is news.
+    #: The high watermark that the follower knows. If the leader's is higher, it answers at once.
     high_watermark: int
-    #: The newest round that it heard of, in this epoch; see rounds.py.
+    #: The newest round of this epoch that the follower heard; see rounds.py.
     round: int
-    #: The replica's disk may have forgotten what it acknowledged: it gives no votes yet.
+    #: Whether the replica's disk may lack records that it acknowledged: it gives no votes yet.
     is_behind: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class FetchResponse:
-    """The answer to a fetch, or news before it."""
+    """The answer to a fetch, or an interim one before it."""
 
     epoch: int
     leader_id: int
     #: The fetch_offset of the request.
     base_offset: int
-    #: 0 until the leader has committed a record of its own epoch.
+    #: The leader's high watermark; 0 until it has committed a record of its own epoch.
     high_watermark: int = 0
     log_start_offset: int = 0
     round: int = 0
@@ -134,9 +134,9 @@ class FetchResponse:
     diverging: DivergingEpoch | None = None
     refusal: Refusal | None = None
     leader_directory_id: bytes = b""
-    #: Only by this snapshot can the follower go on: what it needs is not in the log any more.
+    #: The snapshot that the follower must install: the log lacks the records that it needs.
     snapshot: SnapshotId | None = None
-    #: News of the high watermark: the fetch still waits for its answer, and nothing else is told.
+    #: Whether this only tells the high watermark. The fetch still waits for its answer.
     interim: bool = False
 
     @property

@@ -1,4 +1,4 @@
-"""What a leader knows of one replica, in its own epoch."""
+"""A leader's knowledge of one replica, in the leader's epoch."""
 
 from __future__ import annotations
 
@@ -8,46 +8,49 @@ from dataclasses import dataclass, field
 from quorate_quorum.raft.machine.events import FetchReceived
 from quorate_quorum.raft.machine.messages import FetchRequest, StreamKey
 
-#: Superseded incarnations of one replica that a leader remembers.
+#: How many superseded incarnations of one replica a leader remembers.
 INCARNATIONS_MAX = 8
 
 
 @dataclass(slots=True)
 class ParkedFetch:
-    """A fetch that waits for something to say."""
+    """A fetch that waits for news."""
 
     event: FetchReceived
     deadline_ms: int
-    told_high_watermark: int  # what the replica knows of ours
+    told_high_watermark: int  # the leader's high watermark that the replica knows
 
 
 @dataclass(slots=True)
 class Progress:
-    """What one replica holds and has heard, by its fetches of this epoch. Times: -1 is never."""
+    """What one replica holds and has heard, from its fetches in this epoch. A time of -1 is never.
 
-    #: It holds our records below this offset, synced. It moves only by a fetch whose past matched
-    #: ours: a replica whose log diverges holds other records there, and must not count.
+    The records, rounds and high watermark here are the leader's.
+    """
+
+    #: The replica holds the leader's records below this offset, synced. Only a fetch that agrees
+    #: with the leader's log moves it: a replica whose log diverges holds other records there.
     log_end_offset: int = 0
-    #: The newest round of ours that it echoed.
+    #: The newest round that it echoed.
     round: int = 0
-    #: The newest fetch stream; what comes late on an older one would set the progress back.
+    #: Its newest fetch stream. A late request on an older one would set the progress back.
     stream: StreamKey | None = None
-    #: Its fetch that has no answer yet. One at most: it asks again only after the answer.
+    #: Its fetch that has no answer yet. There is at most one: it asks again only after the answer.
     parked: ParkedFetch | None = None
     last_fetch_ms: int = -1
     last_caught_up_ms: int = -1
-    #: It gives no votes yet: its disk may have forgotten what it acknowledged.
+    #: Whether its disk may lack records that it acknowledged: it gives no votes yet.
     is_behind: bool = False
-    #: When any request of it came, one that diverges too.
+    #: The time of its last request, even if its log diverged.
     heard_ms: int = -1
-    #: Whether its stream stands; a process that is gone is known by that at once.
+    #: Whether its stream is open. A process that is gone shows by that at once.
     is_connected: bool = False
-    endpoint: str = ""  # as it said itself when it opened its stream
+    endpoint: str = ""  # as the replica said when it opened its stream
     _leader_end_at_fetch: int = 0
     _superseded: deque[bytes] = field(default_factory=lambda: deque(maxlen=INCARNATIONS_MAX))
 
     def admits(self, stream: StreamKey) -> bool:
-        """Take up a newer stream; False for one that a newer one has superseded."""
+        """Take over a newer stream. Return False for a stream that a newer one has superseded."""
         known = self.stream
         if known is None or stream == known:
             self.stream = stream
@@ -64,12 +67,13 @@ class Progress:
         return True
 
     def record(self, request: FetchRequest, leader_end: int, now_ms: int) -> None:
-        """Note a fetch whose past matches ours.
+        """Note a fetch that agrees with the leader's log.
 
-        Caught up, by Kafka's rule: it asks for our end, or for what was our end when it asked
-        last. Under load no fetch ever names the present end. A replica that is behind is not caught
-        up, whatever it holds: it gives no votes. If it became a voter now and this leader died, the
-        other voters might need its vote, and it would wait for a leader to bring it up.
+        By Kafka's rule a replica is caught up if it asks for the leader's end, or for the end that
+        the leader had at the replica's last fetch: under load no fetch names the present end.
+
+        A replica that is behind is never caught up, for it gives no votes. If it became a voter now
+        and this leader died, the other voters might need its vote, but it would wait for a leader.
         """
         self.is_behind = request.is_behind
         if self.is_behind:

@@ -2,20 +2,21 @@
 
     event ---> step --+                          +--> Ready: hard state, save, messages,
     time  ---> tick --+--> role --> Transition --+    readable end, reads that are confirmed
-    caller --> propose, read, transfer, resign   +    what is told to the listener
+    caller --> propose, read, transfer, resign   +    news for the listener
 
 The driver carries Readies out in order and steps the completions back in. Time, chance and
 encodings are arguments. A role decides (leader.py, follower.py, candidate.py, unattached.py); this
-module passes events to the present role and changes roles. What all roles share is in state.py.
+module passes events to the present role and changes roles. state.py has what all roles share.
 
-Where Raft's safety lies:
-    one vote in an epoch, on disk before it is spoken (5.2)         hard_state.py, State.send
+Raft's safety rules, and the code that keeps them:
+    one vote in an epoch, on disk before it is sent (5.2)           hard_state.py, State.send
     a vote only for a log at least as complete (5.4.1)              Role._may_grant
     nothing is committed by counting older epochs' records (5.4.2)  Leader._advance_high_watermark
     nothing below the high watermark is cut                         Follower._diverge
     no replica leads twice in an epoch                              Leader.__init__, Resigned
     voters change one at a time, each change committed first        voter_change.py
-What peers send is checked and refused; what we ourselves hold is asserted after every event.
+Messages of peers are checked, and refused if wrong. This replica's own state is asserted after
+every event.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ from quorate_quorum.raft.machine.voters import ReplicaKey, VoterSet
 
 
 class Raft:
-    """One replica's view of the quorum: its state, and the role that it has now."""
+    """One replica's view of the quorum: its state, and its present role."""
 
     def __init__(
         self,
@@ -75,13 +76,13 @@ class Raft:
         self.role = self._first_role()
 
     def _first_role(self) -> Role:
-        """Return the role of a process that starts; a sole voter stands at once."""
+        """Return the role of a process that starts. A sole voter stands at once."""
         state = self.state
         timeout_at_ms = state.now_ms
         if not state.is_sole_voter() or state.hard_state.is_behind:
             timeout_at_ms += state.draw(*FRESH_START_MS)
         if state.hard_state.voted_for == state.me:
-            # It may have led in this epoch, and its disk may have lost what it wrote then.
+            # This replica may have led in this epoch, and its disk may have lost those records.
             role: Role = Resigned(state, timeout_at_ms)
             self._note(role, "started, having stood in this epoch before")
         else:
@@ -89,7 +90,7 @@ class Raft:
             self._note(role, "started")
         return role
 
-    # --- what it knows --------------------------------------------------------------------------
+    # --- its view -------------------------------------------------------------------------------
 
     @property
     def me(self) -> ReplicaKey:
@@ -113,12 +114,12 @@ class Raft:
 
     @property
     def leader(self) -> ReplicaKey:
-        """The leader of this epoch as far as known, else NOBODY."""
+        """The leader of this epoch; NOBODY if not known."""
         return self.role.leader
 
     @property
     def leader_id(self) -> int:
-        """Its id; -1 if it is not known."""
+        """The leader's id; -1 if not known."""
         return self.role.leader.id
 
     @property
@@ -126,60 +127,60 @@ class Raft:
         return self.role.endpoint
 
     def leader_heard(self) -> LeaderFound | None:
-        """Return the leader to tell those that look for it; None unless it is heard now.
+        """Return the leader, for nodes that look for it; None unless it is heard now.
 
-        What was true a while ago would send them to a leader that is gone.
+        Older knowledge would send them to a leader that is gone.
         """
         if not self.role.hears_a_leader():
             return None
         return LeaderFound(self.epoch, self.leader, self.leader_endpoint)
 
     def status(self) -> QuorumStatus:
-        """Return what this node knows of the quorum; progress only if it leads."""
+        """Return this node's view of the quorum. Only a leader knows the replicas' progress."""
         return quorum_status(self.role)
 
     # --- events and time ------------------------------------------------------------------------
 
     def step(self, event: Event, now_ms: int) -> None:
-        """Take in what happened."""
+        """Take in an event."""
         self._set_time(now_ms)
         if self.state.step(event):
             self._change(self.role.step(event))
         self._settle()
 
     def tick(self, now_ms: int) -> None:
-        """Let time pass; due at `deadline_ms()`, and harmless at any other time."""
+        """Let time pass. A tick is due at `deadline_ms()`, and harmless at any other time."""
         self._set_time(now_ms)
         self._change(self.role.tick())
         self._settle()
 
     def deadline_ms(self) -> int:
-        """Return when the next tick is due."""
+        """Return the time at which the next tick is due."""
         return self.role.deadline()
 
     def ready(self) -> Ready | None:
-        """Return what is to be done since the last call; None if nothing is."""
+        """Return the effects since the last call; None if there are none."""
         return self.state.take_ready(self.role.session, self.role.install)
 
     # --- the leader's callers -------------------------------------------------------------------
 
     def check_may_propose(self, epoch: int) -> None:
-        """Raise NotControllerError unless leading in that epoch, its first record committed.
+        """Raise NotControllerError unless this replica leads in `epoch`, and committed its start.
 
         OverloadedError while too much is not committed, or the reign is being transferred.
         """
         self._leading(epoch).check_may_propose()
 
     def check_may_change_voters(self, voters: VoterSet, now_ms: int) -> None:
-        """Raise unless this may be the next set (after check_may_propose); see voter_change.
+        """Raise unless this may be the next set; see voter_change.py. First check_may_propose.
 
-        The rules depend on the time: `propose` at that same time will not refuse the set.
+        The rules depend on the time. `propose` at the same `now_ms` does not refuse the set.
         """
         self._set_time(now_ms)
         self._leading().check_may_change_voters(voters)
 
     def propose(self, batch: Batch, now_ms: int) -> None:
-        """Append a batch of our own epoch that starts at our log end (after check_may_propose)."""
+        """Append a batch of this epoch that starts at the log's end (after check_may_propose)."""
         self._set_time(now_ms)
         leader = self._leading(batch.epoch)
         leader.check_may_propose()
@@ -189,13 +190,14 @@ class Raft:
         self._settle()
 
     def check_may_read(self) -> None:
-        """Raise NotControllerError unless leading, OverloadedError if too many reads wait."""
+        """Raise unless this replica leads (NotControllerError) and may take one more read."""
         self._leading().rounds.check_may_read()
 
     def read(self, now_ms: int) -> int:
-        """Begin a linearizable read; its id comes back in Ready.confirmed_reads.
+        """Begin a linearizable read. Its id comes back in Ready.confirmed_reads.
 
-        NotControllerError if not leading; a reign that ends drops its reads (Ready.lost_epoch).
+        NotControllerError if this replica does not lead. A reign that ends drops its reads
+        (Ready.lost_epoch).
         """
         self._set_time(now_ms)
         rounds = self._leading().rounds
@@ -205,17 +207,18 @@ class Raft:
         return read
 
     def check_may_transfer(self, voter_id: int | None) -> int:
-        """Return the voter that `transfer` would name; None stands for the most caught-up one.
+        """Return the voter for `transfer`: `voter_id`, or for None the most caught-up one.
 
-        NotControllerError if not leading, InvalidRequestError for an id that is no voter's.
+        NotControllerError if this replica does not lead.
+        InvalidRequestError if the id is not a voter's.
         """
         return self._leading().successor(voter_id)
 
     def transfer(self, voter_id: int, now_ms: int) -> None:
-        """Give leadership to that voter once it holds all of our log (after check_may_transfer).
+        """Give leadership to that voter once it holds the whole log (after check_may_transfer).
 
-        Until then nothing is proposed; after an election timeout all goes on as it was, and
-        Ready.transfers_given_up says so. Our own id takes a transfer that is under way back.
+        Until then nothing is proposed. After an election timeout the transfer is given up, and
+        Ready.transfers_given_up names it. This replica's own id cancels a transfer under way.
         """
         self._set_time(now_ms)
         self.check_may_transfer(voter_id)
@@ -223,16 +226,16 @@ class Raft:
         self._settle()
 
     def resign(self, now_ms: int, *, reason: str, for_silence: bool = False) -> None:
-        """Give up the reign, if there is one, in favour of the most caught-up other voter."""
+        """Give up the reign in favour of the most caught-up other voter, if this replica leads."""
         self._set_time(now_ms)
         if isinstance(self.role, Leader) and self.ledger.voters.others(self.me):
             self._change(self.role.resign(reason, for_silence=for_silence))
             self._settle()
 
     def still_holds(self, reply: FetchReply) -> bool:
-        """Say whether bytes read for this answer are still those that were meant.
+        """Return whether bytes that were read for this answer are still valid.
 
-        While they were read the reign may have ended, and the log have been cut by another leader.
+        During the read the reign may have ended, and another leader may have cut the log.
         """
         leads = isinstance(self.role, Leader) and self.epoch == reply.response.epoch
         return leads and self.ledger.truncations == reply.truncations
@@ -251,7 +254,7 @@ class Raft:
         self.state.now_ms = max(self.state.now_ms, now_ms)
 
     def _settle(self) -> None:
-        """Let what follows from a change follow, then check that all is well."""
+        """Carry out what follows from a change, then assert the invariants."""
         self._change(self.role.settle())
         self.state.check()
         self.role.check()
@@ -266,7 +269,7 @@ class Raft:
             to = self._go_on(to)
 
     def _role_of(self, to: Transition) -> Role:
-        """Make the next role, in the epoch that it begins or enters."""
+        """Make the next role, and enter its epoch."""
         state = self.state
         match to:
             case ToUnattached():
@@ -286,7 +289,7 @@ class Raft:
                 return Resigned(state, state.election_timeout_at())
 
     def _go_on(self, to: Transition) -> Transition | None:
-        """Do what was left for after the transition."""
+        """Carry out the rest of a transition in the new role; return the next one, if any."""
         match to:
             case ToResigned():
                 for call in to.farewell:
@@ -301,4 +304,4 @@ class Raft:
         name = type(role).__name__.lower()
         change = RoleChange(name, self.epoch, role.leader.id, role.endpoint, reason)
         self.state.outbox.role_changes.append(change)
-        self.state.sync_again()  # a sync that was asked for in the last epoch is not believed
+        self.state.sync_again()  # the completion of a sync from an older epoch will be ignored

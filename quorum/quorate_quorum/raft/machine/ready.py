@@ -1,7 +1,7 @@
-"""What the Raft machine wants done: the value that `Raft.ready` returns.
+"""The effects of the Raft machine: the value that `Raft.ready` returns.
 
 The driver carries a Ready out in order: hard state, saves, then messages. A message is in a Ready
-only when the epoch and the vote that it speaks of are on disk.
+only when the epoch and the vote that it tells are on disk.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from quorate_quorum.snapshots.file import SnapshotId
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """Send a request to a voter; its answer comes back as an event, its failure does not."""
+    """Send a request to a voter. Its answer comes back as an event; a failure gives no event."""
 
     to: Voter
     request: VoteRequest | BeginEpochRequest | EndEpochRequest
@@ -38,7 +38,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Fetch:
-    """Send this on the fetch stream of that session, opening it if it is new."""
+    """Send this on the fetch stream of that session. Open the stream if the session is new."""
 
     session: int
     endpoint: str
@@ -59,7 +59,7 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class FetchReply:
-    """Answer a fetch; if `end` lies above the base offset, with the batches of that range."""
+    """Answer a fetch. If `end` is above the base offset, add the batches up to `end`."""
 
     caller: int
     response: FetchResponse
@@ -69,7 +69,7 @@ class FetchReply:
 
 @dataclass(frozen=True, slots=True)
 class FindLeader:
-    """Ask the node there for the leader. LeaderFound is the answer, if it hears one."""
+    """Ask the node at `endpoint` for the leader. If it hears one, step LeaderFound."""
 
     endpoint: str
 
@@ -79,9 +79,9 @@ Message = Call | Fetch | Reply | FetchReply | FindLeader
 
 @dataclass(frozen=True, slots=True)
 class Save:
-    """Cut the log, or let it begin anew (if asked), append, sync.
+    """Cut the log or let it begin anew, if asked; append; sync.
 
-    Written and Saved give the first three back.
+    The events Written and Saved return the first three fields.
     """
 
     epoch: int
@@ -89,13 +89,13 @@ class Save:
     truncations: int
     truncate_to: int | None = None
     batches: tuple[Batch, ...] = ()
-    #: Drop every record; the next one has this offset.
+    #: If set: remove every record. The next one has this offset.
     begin_at: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class RoleChange:
-    """For the log line, and for leader_known."""
+    """A change of role, for the log line and for RaftListener.leader_known."""
 
     role: str
     epoch: int
@@ -106,7 +106,7 @@ class RoleChange:
 
 @dataclass(frozen=True, slots=True)
 class Reign:
-    """A reign of ours, to be told of when everything below `since` has been applied."""
+    """A reign of this replica. Tell the listener when everything below `since` is applied."""
 
     epoch: int
     since: int
@@ -117,7 +117,7 @@ class Reign:
 class Install:
     """Download this snapshot from the leader of the epoch, then step Downloaded.
 
-    What has come of it from an earlier leader is good: every voter's file is the same.
+    Chunks of it from an earlier leader are good: every voter's file is the same.
     """
 
     snapshot: SnapshotId
@@ -127,7 +127,7 @@ class Install:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """What the machine wants done; parts that are None or empty ask for nothing."""
+    """The effects that the machine wants. Fields that are None or empty ask for nothing."""
 
     role_changes: tuple[RoleChange, ...] = ()
     lost_epoch: int | None = None  # the reign that ended
@@ -139,8 +139,8 @@ class Ready:
     session: int = 0  # the only fetch session that may stay open; 0: none
     readable_end: int = 0  # committed and written: apply up to here
     confirmed_reads: tuple[tuple[int, int], ...] = ()  # (read, high watermark to wait for)
-    transfers_given_up: tuple[tuple[int, str], ...] = ()  # (voter that was to lead, why not)
+    transfers_given_up: tuple[tuple[int, str], ...] = ()  # (named voter, why it does not lead)
     fatal: str | None = None
-    #: Step Applied once all below has been passed to the listener.
+    #: Step Applied once all records below it have been passed to the listener.
     wants_applied: int | None = None
     install: Install | None = None  # the only download that may go on; None: none

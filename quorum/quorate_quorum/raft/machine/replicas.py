@@ -1,4 +1,4 @@
-"""What a leader knows of the other replicas, in its own epoch."""
+"""A leader's knowledge of the other replicas, in the leader's epoch."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from quorate_quorum.raft.machine.timing import OBSERVER_SILENCE_FETCH_TIMEOUTS
 from quorate_quorum.raft.machine.voters import ReplicaKey, VoterSet, reached_by_majority
 
 OBSERVERS_MAX = 32
-#: Of a replica that has not fetched in this epoch.
+#: The progress of a replica that has not fetched in this epoch.
 UNKNOWN = Progress()
 
 
 class Replicas:
     """The progress of every voter, and of at most OBSERVERS_MAX observers.
 
-    A leader counts itself only where it is a voter: one that has removed itself leads until its
-    removal is committed, and must not complete that majority (KAFKA-16531).
+    A leader counts itself only if it is a voter. A leader that is being removed leads until its
+    removal is committed, and must not count in that majority (KAFKA-16531).
     """
 
     def __init__(self, state: State) -> None:
@@ -25,11 +25,11 @@ class Replicas:
         self.known = {voter.key: Progress() for voter in state.ledger.voters.others(state.me)}
 
     def of(self, replica: ReplicaKey) -> Progress:
-        """Return the progress of a replica, an empty one if nothing is known of it."""
+        """Return the progress of a replica; an empty one if the replica is not known."""
         return self.known.get(replica, UNKNOWN)
 
     def heard(self, replica: ReplicaKey, endpoint: str) -> Progress | None:
-        """Note a request of that replica; None for an observer too many."""
+        """Note a request of that replica, and return its progress; None if too many observers."""
         progress = self.known.get(replica)
         if progress is None:
             voters = self._state.ledger.voters
@@ -44,11 +44,11 @@ class Replicas:
         return progress
 
     def note_round(self, progress: Progress, request: FetchRequest) -> None:
-        if request.round <= self._state.round:  # one that we never issued proves nothing
+        if request.round <= self._state.round:  # a round that was never issued proves nothing
             progress.round = max(progress.round, request.round)
 
     def forget_silent_observers(self) -> None:
-        """An observer that is gone must not keep its place for the rest of the reign."""
+        """Forget observers that are gone: they must not keep their places during the reign."""
         state = self._state
         silence_ms = OBSERVER_SILENCE_FETCH_TIMEOUTS * state.timing.fetch_timeout_ms
         for key, progress in list(self.known.items()):
@@ -57,14 +57,14 @@ class Replicas:
                 del self.known[key]
 
     def is_recent(self, at_ms: int) -> bool:
-        """Say whether something that happened then (-1: never) lies within a fetch timeout."""
+        """Return whether `at_ms` (-1: never) is within the last fetch timeout."""
         return at_ms >= 0 and at_ms + self._state.timing.fetch_timeout_ms > self._state.now_ms
 
     def majority_end(self, voters: VoterSet) -> int:
         """Return the offset below which a majority has every record on disk.
 
-        Our own part is what we have synced, like everybody's: a leader that counted what is in its
-        page cache could lose a committed record by one power loss.
+        The leader counts with its synced end, like every voter. If it counted records that are only
+        in its page cache, one power loss could take a committed record.
         """
         me, synced_end = self._state.me, self._state.ledger.synced_end
         keys = [voter.key for voter in voters.voters]
@@ -73,7 +73,7 @@ class Replicas:
         )
 
     def majority_round(self, voters: VoterSet) -> int:
-        """Return the newest round that a majority has heard; we hear ourselves at once."""
+        """Return the newest round that a majority has heard. The leader hears itself at once."""
         me, newest = self._state.me, self._state.round
         keys = [voter.key for voter in voters.voters]
         return reached_by_majority(newest if key == me else self.of(key).round for key in keys)

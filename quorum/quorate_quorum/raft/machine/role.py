@@ -1,8 +1,8 @@
-"""What a replica does in every role: give votes, learn of the leader, answer requests.
+"""The base of all roles: giving votes, learning of the leader, answering requests.
 
 A role is a class with `step`, `tick` and `deadline`. It changes the State that all roles share,
-and returns the Transition to the next role, or None to stay. A request of a newer epoch ends the
-role first (Raft, 5.1): the transition carries the request, and the new role answers it.
+and returns the Transition to the next role, or None to stay. A request of a newer epoch first ends
+the role (Raft, 5.1): the transition carries the request, and the new role answers it.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ NO_SESSION = 0
 class Role:
     """One role of a replica. It is made at the transition and dropped at the next."""
 
-    #: The leader of this epoch as far as it is known, and where it listens.
+    #: The leader of this epoch, NOBODY if not known, and its endpoint.
     leader: ReplicaKey = NOBODY
     endpoint: str = ""
     #: The only fetch stream that may stay open.
@@ -55,31 +55,31 @@ class Role:
         self.state = state
 
     def begin(self) -> None:
-        """Do what the role does first, after the change was noted."""
+        """Begin the role. The change was noted before."""
 
     def end(self) -> None:
-        """Do what the role does last; the next one is in place, and its epoch begun."""
+        """End the role. The next one is in place, and its epoch has begun."""
 
     def tick(self) -> Transition | None:
         raise NotImplementedError
 
     def deadline(self) -> int:
-        """Return when the next tick is due, in ms."""
+        """Return the time at which the next tick is due, in ms."""
         raise NotImplementedError
 
     def settle(self) -> Transition | None:
-        """Let follow what follows from a change; called after every event."""
+        """Carry out what follows from a change. Called after every event."""
         return None
 
     def check(self) -> None:
-        """Assert the role's invariants; nothing that a peer sends can break one."""
+        """Assert the role's invariants. Nothing that a peer sends can break them."""
 
     def hears_a_leader(self) -> bool:
-        """Say whether a leader is alive to our present knowledge."""
+        """Return whether a leader is alive, as far as this replica knows."""
         return False
 
     def step(self, event: Event) -> Transition | None:
-        """Take in what happened."""
+        """Take in an event."""
         match event:
             case FetchReceived():
                 return self._fetch_received(event)
@@ -101,27 +101,27 @@ class Role:
     def _enter(
         self, epoch: int, sender: str, *, is_heeded: bool, event: Event | None = None
     ) -> ToUnattached | None:
-        """Return the way into an epoch that a peer told of, if it is newer and may be entered."""
+        """Return the transition into a peer's epoch, if that is newer and may be entered."""
         if not self.state.may_enter(epoch, is_heeded=is_heeded):
             return None
         return ToUnattached(epoch, f"{sender} is in epoch {epoch}", event=event)
 
     def _heeds(self, replica: ReplicaKey) -> bool:
-        """Say whether a replica that leads, or wants to, may move our epoch.
+        """Return whether a replica that leads, or wants to, may move this replica's epoch.
 
-        A replica that is no voter to our knowledge may have become one by a record that our log
-        lacks: the quorum may need our vote for it. Or it was removed, and stands because it hears
-        no leader: while we hear one, it must not depose it.
+        A replica that is not a voter here may have become one by a record that this log lacks: the
+        quorum may need this vote for it. Or it was removed, and stands because it hears no leader:
+        it must not depose a leader that this replica hears.
         """
         return replica in self.state.ledger.voters or not self.hears_a_leader()
 
     # --- votes given ----------------------------------------------------------------------------
 
     def _vote_requested(self, event: VoteRequested) -> Transition | None:
-        """Answer a candidate. A vote is for good, unless it is a pre-vote."""
+        """Answer a candidate. A vote is final, unless it is a pre-vote."""
         state, request = self.state, event.request
         candidate = request.candidate
-        # The disk that was asked may be gone: its successor under the same id owes no vote.
+        # The candidate may mean an older disk of this id: this one must not vote for it.
         is_meant = request.voter == state.me and candidate != state.me
         if is_meant:
             sender, is_heeded = f"candidate {candidate.id}", self._heeds(candidate)
@@ -146,20 +146,20 @@ class Role:
         if not state.ledger.is_up_to_date(request.last_epoch, request.log_end_offset):
             return False
         if request.pre_vote:
-            # A voter that comes back from a cut would else end a reign that works (KIP-996).
+            # Otherwise a voter that was cut off could end a good reign when it returns (KIP-996).
             return not self.hears_a_leader()
         if state.hard_state.voted_for is not None:
             return state.hard_state.voted_for == request.candidate and self.leader == NOBODY
         return self.leader == NOBODY
 
     def _may_have_forgotten(self, request: VoteRequest) -> bool:
-        """Say whether our vote could elect a log that lacks what this disk forgot.
+        """Return whether this vote could elect a log that lacks records which this disk forgot.
 
-        The disk may be a replaced one that acknowledged records in its former life. Not if it
-        voted in the epoch of the candidate's last record or before it: the leader of that epoch
-        held all that was committed before, and since then this disk forgot nothing. Without this,
-        voters that all lose power after the first EpochStart was written and before it was
-        committed would refuse its writer for ever.
+        The disk may be a replacement: then this replica acknowledged records that it does not hold.
+        The vote is safe if this disk voted in the epoch of the candidate's last record, or before:
+        the leader of that epoch held all records committed earlier, and this disk forgot nothing
+        since. Without this exception, voters that all lose power after the first EpochStart was
+        written and before it was committed would refuse its writer for ever.
         """
         state = self.state
         first_vote = state.hard_state.first_vote_epoch
@@ -204,7 +204,7 @@ class Role:
     # --- the leader -----------------------------------------------------------------------------
 
     def _begin_epoch_requested(self, event: BeginEpochRequested) -> Transition | None:
-        """Follow a replica that says that it leads in our epoch, unless we know otherwise."""
+        """Follow a replica that says it leads in this epoch, unless another leader is known."""
         state, leader = self.state, event.request.leader
         if leader != state.me:
             sender, is_heeded = f"leader {leader.id}", self._heeds(leader)
@@ -222,7 +222,7 @@ class Role:
         return ToFollower(leader, endpoint, "the leader of the epoch said so")
 
     def _end_epoch_requested(self, event: EndEpochRequested) -> Transition | None:
-        """A leader takes its leave: succeed it, or leave time to those named before us."""
+        """Succeed a leader that ends its reign, or give time to the successors named before."""
         state, request = self.state, event.request
         if request.leader_id != state.me.id:
             sender = f"leader {request.leader_id}"
@@ -242,7 +242,7 @@ class Role:
         return self._succeed(request)
 
     def _succeed(self, request: EndEpochRequest) -> Transition | None:
-        """The first that the leader named stands at once, without a pre-vote."""
+        """Stand at once, without a pre-vote, if the leader named this replica first."""
         if self._successors(request)[:1] != (self.state.me.id,):
             return None
         return self._stand(
@@ -250,11 +250,11 @@ class Role:
         )
 
     def _successors(self, request: EndEpochRequest) -> tuple[int, ...]:
-        """Return those that the leader named; a peer may name any ids, so no more than voters."""
+        """Return the successors that the leader named, at most as many as there are voters."""
         return request.preferred_successors[: len(self.state.ledger.voters.voters)]
 
     def _leader_found(self, event: LeaderFound) -> Transition | None:
-        """Follow the leader that another node hears, unless we hear one."""
+        """Follow the leader that another node hears, unless this replica hears one."""
         state = self.state
         if event.epoch < state.epoch or event.leader == state.me or self.hears_a_leader():
             return None
@@ -267,7 +267,7 @@ class Role:
         return ToFollower(event.leader, event.endpoint, reason)
 
     def _answered(self, event: VoteAnswered | EpochAnswered) -> Transition | None:
-        """A voter that we asked may be in a newer epoch; then it may know the leader of it."""
+        """Enter the newer epoch of a voter that answered, and follow the leader that it names."""
         response = event.response
         voter = self.state.ledger.voters.of_key(event.voter)
         sender = f"voter {event.voter.id}"
@@ -278,9 +278,9 @@ class Role:
         return ToUnattached(entered.epoch, entered.reason, follow)
 
     def _hint(self, leader: ReplicaKey, told_at: str) -> ToFollower | None:
-        """Follow the leader that a peer named; of one that we do not know, ask that peer for more.
+        """Follow the leader that a peer named. If it is unknown here, ask that peer for more.
 
-        The same id on another disk is another replica, whose endpoint we do not know.
+        The same id on another disk is another replica, whose endpoint is unknown.
         """
         if leader.id < 0 or leader == self.state.me:
             return None
@@ -291,7 +291,7 @@ class Role:
         return ToFollower(leader, voter.endpoint, "a voter knows the leader")
 
     def _refusal(self, epoch: int, *, is_possible: bool) -> Refusal | None:
-        """Return why a leader's word is refused; an epoch above ours was not to be entered."""
+        """Return why a leader's request is refused. A higher epoch could not be entered before."""
         if epoch < self.state.epoch:
             return Refusal.FENCED_EPOCH
         return None if epoch == self.state.epoch and is_possible else Refusal.INVALID
@@ -303,7 +303,7 @@ class Role:
     # --- fetches --------------------------------------------------------------------------------
 
     def _fetch_received(self, event: FetchReceived) -> Transition | None:
-        """A voter's fetch may bring a newer epoch; an observer's must not depose the leader."""
+        """Take a fetch. Only a voter's may bring a newer epoch: an observer's must not depose."""
         state, replica, request = self.state, event.stream.replica, event.request
         is_heeded = replica in state.ledger.voters and replica != state.me
         sender = f"replica {replica.id}"
@@ -332,5 +332,5 @@ class Role:
 
 
 def ended(request: EndEpochRequest) -> str:
-    """Return the reason of the change of role that follows."""
+    """Return the reason for the change of role after an EndEpoch request."""
     return f"leader {request.leader_id} ended its reign"

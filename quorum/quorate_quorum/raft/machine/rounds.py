@@ -1,7 +1,7 @@
-"""How a leader knows that a majority still hears it: for check-quorum, and for reads.
+"""Rounds: how a leader knows that a majority still hears it, for check-quorum and for reads.
 
-A leader numbers rounds and tells the newest one in every answer; a replica echoes it in its next
-fetch. An echo proves that its sender was in our epoch after we issued that round.
+A leader numbers rounds and tells the newest one in every answer. A replica echoes it in its next
+fetch. An echo proves that its sender was in the leader's epoch after the leader issued that round.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ class Rounds:
 
     def __init__(self, state: State) -> None:
         self._state = state
-        #: When a majority was last known to hear us: the issue of the newest round it echoed. Not
-        #: the time of the echo, which may have been long on its way.
+        #: The time at which this leader issued the newest check round that a majority has echoed: a
+        #: majority heard it then or later. The time of the echo would be too late: the echo may
+        #: have been on its way for long.
         self.heard_ms = state.now_ms
-        #: Fetches that have not heard of this round are answered at once.
+        #: Fetches with an older round than this one are answered at once.
         self.urgent_round = 0
         #: Reads that wait for their round, oldest first.
         self.reads: list[int] = []
@@ -28,7 +29,7 @@ class Rounds:
 
     def _issue_check(self) -> None:
         self._state.round += 1
-        #: The round whose echo by a majority proves that it heard us after check_since_ms.
+        #: The round whose echo by a majority proves that it heard the leader after check_since_ms.
         self.check_round = self._state.round
         self.check_since_ms = self._state.now_ms
 
@@ -40,8 +41,8 @@ class Rounds:
     def begin_read(self) -> int:
         """Issue a round for a linearizable read, and return it as the read's id.
 
-        Its own round: a majority that echoes it heard us after the read came, so no newer leader
-        had been elected by then (Raft dissertation, 6.4).
+        A majority that echoes this round heard the leader after the read began. So no newer leader
+        was elected before the read began (Raft dissertation, 6.4).
         """
         self._state.round += 1
         read = self.urgent_round = self._state.round
@@ -51,8 +52,8 @@ class Rounds:
     def heard(self, heard: int, *, may_confirm: bool) -> None:
         """Note the newest round that a majority has heard.
 
-        Reads wait until the first record of this epoch is committed (`may_confirm`): before, the
-        leader may not know yet what its predecessors committed (Raft, section 8).
+        Reads wait until the first record of this epoch is committed (`may_confirm`): before that
+        the leader may not know which records its predecessors committed (Raft, section 8).
         """
         state = self._state
         if heard >= self.check_round:

@@ -1,7 +1,7 @@
-"""What the roles of one replica share: hard state, log, counters, and what is to be done next.
+"""The state that the roles of one replica share: hard state, log, counters and pending effects.
 
-A role reads and changes this state and nothing else. What the machine wants done is collected in
-an `Outbox`, and leaves as a Ready. Messages leave only once epoch and vote are on disk.
+A role reads and changes only this state and its own fields. Effects are collected in an `Outbox`
+and leave as a Ready. Messages leave only after epoch and vote are on disk.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ EpochStartEncoder = Callable[[int, bool, int], Batch]
 #: (low, high) -> a whole number between them, both included.
 Chance = Callable[[int, int], int]
 
-#: Times the id, this prime spreads the timeouts of voters that draw the same numbers.
+#: A prime. Multiplied by the id, it spreads the timeouts of voters that draw the same numbers.
 _SPREAD = 7919
 
 
 @dataclass(slots=True)
 class Outbox:
-    """What the machine wants done and the driver has not taken yet. Each Ready empties it."""
+    """The effects that the driver has not taken yet. Each Ready empties it."""
 
     role_changes: list[RoleChange] = field(default_factory=list)
     lost_epoch: int | None = None
@@ -55,8 +55,8 @@ class Outbox:
     transfers_given_up: list[tuple[int, str]] = field(default_factory=list)
     fatal: str | None = None
     wants_applied: int | None = None
-    #: The next save cuts first, or begins anew, and then appends. One Ready has one save, so a cut
-    #: after an append of the same Ready would cut the wrong records: `State.cut` asserts it.
+    #: The next save first cuts or begins anew, and then appends. One Ready has one save, so no cut
+    #: may come after an append of the same Ready: `State.cut` asserts that.
     truncate_to: int | None = None
     begin_at: int | None = None
     appended: list[Batch] = field(default_factory=list)
@@ -67,7 +67,7 @@ class Outbox:
         return self.wants_sync or bool(self.appended)
 
     def has_news(self) -> bool:
-        """Say whether a Ready would ask for anything; after most events it would not."""
+        """Return whether there is any effect. After most events there is none."""
         return bool(
             self.messages
             or self.wants_save
@@ -85,8 +85,8 @@ class Outbox:
 class State:
     """Hard state, log and outbox of one replica. It outlives every role of this process.
 
-    Invariants, asserted after every event: snapshot <= high watermark, synced end <= written end
-    <= log end, the high watermark never goes back, and no record is of an epoch above ours.
+    Invariants, asserted after every event: snapshot <= high watermark; synced end <= written end
+    <= log end; the high watermark never goes back; no record has an epoch above this replica's.
     """
 
     def __init__(
@@ -110,18 +110,18 @@ class State:
         self.endpoint = endpoint
         self.now_ms = now_ms
         self.outbox = Outbox()
-        #: Elections that this process stood in. Answers carry the number: a vote that was granted
-        #: to an earlier attempt must not count in a later one.
+        #: The number of elections of this process. Answers carry it: a vote that was granted to an
+        #: earlier attempt must not count in a later one.
         self.attempts = 0
-        #: Fetch streams that this process opened; what comes on an earlier one says nothing.
+        #: The number of fetch streams that this process opened. Answers on older ones are ignored.
         self.sessions = 0
-        #: Rounds of all reigns of this process, issued by leaders and echoed by fetches. It grows
-        #: over all of them: an echo of one reign must not confirm a read of the next.
+        #: The newest round, over all reigns of this process: an echo from one reign must not
+        #: confirm a read of the next.
         self.round = 0
         self.last_led_epoch = -1
-        #: The epoch whose leader handed over because it heard no broker. The next candidate says so
-        #: in its EpochStart: else leadership could go round for ever, each new leader giving every
-        #: broker a fresh session, and no dead broker would ever be fenced.
+        #: The epoch whose leader handed over because it heard no broker; -1: none. The next leader
+        #: says so in its EpochStart. Otherwise leadership could go round for ever: each new leader
+        #: gives every broker a fresh session, and no dead broker would ever be fenced.
         self.silenced_epoch = -1
         self._chance = chance
         self._bootstrap_servers = bootstrap_servers
@@ -131,7 +131,7 @@ class State:
         self._high_watermark_before = ledger.high_watermark
         self._readable_told = -1
         self._install_told: Install | None = None
-        # A log of a newer epoch than the file says can only be a snapshot's; no vote is known.
+        # A newer epoch than the hard state's can only come from a snapshot. There is no vote in it.
         epoch = max(ledger.last_epoch, 0)
         if epoch > hard_state.epoch:
             self.save(hard_state.entering(epoch))
@@ -141,7 +141,7 @@ class State:
         return self.hard_state.epoch
 
     def check(self) -> None:
-        """Assert the invariants of the class; nothing that a peer sends can break one."""
+        """Assert the invariants of the class. Nothing that a peer sends can break them."""
         ledger = self.ledger
         below = ledger.snapshot
         assert ledger.log_start_offset <= ledger.high_watermark <= ledger.log_end_offset
@@ -155,7 +155,7 @@ class State:
         assert ledger.last_epoch <= self.epoch
 
     def step(self, event: Event) -> bool:
-        """Take in what the disk did; return False for a completion that says nothing any more."""
+        """Take in a completion of the disk. Return False if it is out of date."""
         match event:
             case Written():
                 return self._written(event)
@@ -175,25 +175,25 @@ class State:
 
     @property
     def is_saved(self) -> bool:
-        """Whether epoch and vote are on disk as they are here."""
+        """Whether the present epoch and vote are on disk."""
         return self._saved_version == self._hard_state_version
 
     def save(self, state: HardState) -> None:
-        """Change epoch, vote or memory; nothing is sent before the change is on disk."""
+        """Change the hard state. Nothing is sent before the change is on disk."""
         if state != self.hard_state:
             self.hard_state = self.outbox.hard_state = state
             self._hard_state_version += 1
 
     def fall_behind(self) -> None:
-        """Note that this disk holds less than it may have acknowledged."""
+        """Note that this disk may lack records that this replica acknowledged."""
         self.save(replace(self.hard_state, is_behind=True))
 
     def may_enter(self, epoch: int, *, is_heeded: bool) -> bool:
-        """Say whether word of an epoch above ours ends whatever we are in this one (Raft, 5.1).
+        """Return whether a peer's higher epoch ends this replica's epoch and role (Raft, 5.1).
 
-        Not if its sender has no say here, or the epoch lies too far ahead: one message of any peer
-        could use up the epochs, or depose a leader. A voter that has seen no epoch yet may be new
-        in an old quorum, and takes any.
+        It does not if the sender is not heeded, or the epoch is too far ahead: otherwise a single
+        message could depose a leader, or use up the epochs. A voter that has seen no epoch yet may
+        be new in an old quorum, and accepts any.
         """
         furthest = self.epoch + EPOCH_LEAP_MAX if self.epoch else EPOCH_MAX
         return is_heeded and self.epoch < epoch <= min(furthest, EPOCH_MAX)
@@ -207,27 +207,27 @@ class State:
         return len(self.ledger.voters.voters) == 1 and self.is_voter()
 
     def may_stand(self) -> bool:
-        """Say whether this is a voter, or one whose removal it does not know to be committed.
+        """Return whether this replica is a voter, or is removed by a record not known as committed.
 
-        If that record is on no other disk, no other log is as complete as ours, and no other
-        voter can be elected where our vote is needed (Raft dissertation, 4.2.2). A removed replica
-        never counts its own vote.
+        If no other disk has that record, no other log is as complete as this one. Then no other
+        voter can be elected if this vote is needed, so this replica must stand (Raft dissertation,
+        4.2.2). A removed replica never counts its own vote.
         """
         return self.is_voter() or self.me in self.ledger.voters_before_change
 
     # --- time -----------------------------------------------------------------------------------
 
     def draw(self, low: int, high: int) -> int:
-        """Draw a time from chance, shifted by our id.
+        """Draw a random time, shifted by this replica's id.
 
         Voters that draw the same numbers (one seed, one image of a machine) would otherwise stand
-        at the same moment and split the vote again and again.
+        at the same moment, and split the vote again and again.
         """
         span = high - low + 1
         return low + (self._chance(0, span - 1) + self.me.id * _SPREAD) % span
 
     def election_timeout_at(self) -> int:
-        """Draw when the next election is due (Raft, 5.2)."""
+        """Draw the time at which the next election is due (Raft, 5.2)."""
         shortest = self.timing.election_timeout_ms
         return self.now_ms + self.draw(shortest, shortest * 2)
 
@@ -244,18 +244,18 @@ class State:
         self.outbox.wants_sync = True
 
     def begin_anew(self, below: Below) -> None:
-        """Drop the log whole, what is not handed out yet too: a snapshot stands for it."""
+        """Drop the whole log, appends that no Ready has taken yet too: a snapshot replaces it."""
         self.ledger.begin_anew(below)
         self.outbox.appended.clear()
         self.outbox.truncate_to, self.outbox.begin_at = None, below.offset
         self.outbox.wants_sync = True
 
     def raise_high_watermark(self, offset: int) -> None:
-        # A leader's word can be older than what we know from its predecessor.
+        # A leader may tell a lower one than its predecessor did.
         self.ledger.high_watermark = max(self.ledger.high_watermark, offset)
 
     def sync_again(self) -> None:
-        """Ask for a sync if one is missing: the completion of the last one will not be believed."""
+        """Ask for a sync if records are unsynced: the last one's completion will be ignored."""
         self.outbox.wants_sync |= self.ledger.synced_end < self.ledger.log_end_offset
 
     def _written(self, event: Written) -> bool:
@@ -265,10 +265,10 @@ class State:
         return True
 
     def _saved(self, event: Saved) -> bool:
-        """Believe a sync only of the present log and epoch.
+        """Accept the completion of a sync only for the present log and epoch.
 
-        A sync from before a cut is of records that were replaced since. Credited to those that
-        replaced them, it would acknowledge to a leader what a power loss can still take.
+        A sync from before a cut covers records that may have been replaced since. If it counted for
+        the new records, this replica would acknowledge records that a power loss can take.
         """
         ledger = self.ledger
         if event.truncations != ledger.truncations or event.epoch != self.epoch:
@@ -278,14 +278,14 @@ class State:
         ledger.synced_end = max(ledger.synced_end, event.end_offset)
         return True
 
-    # --- what is to be done ---------------------------------------------------------------------
+    # --- effects --------------------------------------------------------------------------------
 
     def send(self, message: Message) -> None:
-        """Say this once epoch and vote are on disk."""
+        """Send a message after epoch and vote are on disk."""
         self._gated.append(message)
 
     def ask_who_leads(self, *endpoints: str) -> None:
-        """Ask there, and at the bootstrap servers: all voters that we know may be replaced."""
+        """Ask these nodes and the bootstrap servers: all known voters may have been replaced."""
         known = [voter.endpoint for voter in self.ledger.voters.voters]
         others = [server for server in self._bootstrap_servers if server not in known]
         for endpoint in dict.fromkeys((*endpoints, *others)):
@@ -293,10 +293,10 @@ class State:
                 self.send(FindLeader(endpoint))
 
     def take_ready(self, session: int, install: Install | None) -> Ready | None:
-        """Return what is to be done since the last call; None if nothing is.
+        """Return the effects since the last call; None if there are none.
 
-        Nothing of a snapshot may be on disk before the word that we fell behind is: after a crash
-        between the two we would hold a history, and not know that we forgot parts of it.
+        A download waits until `is_behind` is on disk. After a crash in between, this replica would
+        otherwise hold a history and not know that it may have forgotten parts of it.
         """
         self._release_gated(session)
         if not self.is_saved:
@@ -335,12 +335,15 @@ class State:
         )
 
     def _release_gated(self, session: int) -> None:
-        """A vote that is spoken and then forgotten in a crash would be given a second time."""
+        """Release messages once the hard state is on disk.
+
+        A vote that is sent and then lost in a crash could be given a second time.
+        """
         if not self.is_saved:
             return
         for message in self._gated:
             if isinstance(message, Call | Fetch) and message.epoch != self.epoch:
-                continue  # asked in an epoch that has passed meanwhile
+                continue  # the epoch of the request is over
             if isinstance(message, Fetch) and message.session != session:
                 continue
             self.outbox.messages.append(message)

@@ -1,4 +1,4 @@
-"""What one replica can tell of the quorum, for DescribeQuorum."""
+"""The quorum as one replica sees it, for DescribeQuorum."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from quorate_quorum.raft.machine.voters import ReplicaKey
 
 @dataclass(frozen=True, slots=True)
 class ReplicaStatus:
-    """A voter or observer as the leader sees it; others see ends of -1."""
+    """A voter or observer as the leader sees it. Other replicas see an end of -1."""
 
     id: int
     directory_id: bytes
@@ -20,13 +20,13 @@ class ReplicaStatus:
     log_end_offset: int
     lag: int
     last_caught_up_ms: int  # the loop's clock; -1: never
-    heard: bool  # within the last fetch timeout, and its stream stands
-    caught_up: bool  # heard, and had all within the last fetch timeout
+    heard: bool  # it fetched within the last fetch timeout, and its stream is open
+    caught_up: bool  # heard, and it had the leader's whole log within the last fetch timeout
 
 
 @dataclass(frozen=True, slots=True)
 class QuorumStatus:
-    """For DescribeQuorum."""
+    """The quorum: its leader, epoch and replicas."""
 
     leader_id: int
     epoch: int
@@ -36,7 +36,7 @@ class QuorumStatus:
 
 
 def quorum_status(role: Role) -> QuorumStatus:
-    """Return leader, epoch and replicas; of other replicas' progress only a leader knows."""
+    """Return leader, epoch and replicas. Only a leader knows the progress of other replicas."""
     state = role.state
     known = role.replicas.known if isinstance(role, Leader) else {}
     voters = state.ledger.voters.voters

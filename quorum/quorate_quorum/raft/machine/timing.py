@@ -1,25 +1,25 @@
-"""How long a replica waits, and how much a leader keeps for its followers."""
+"""The times that a replica waits, and the bounds of a leader's uncommitted proposals."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-#: A follower whose sync takes longer repeats its last synced offset, so that it is not forgotten.
+#: A follower whose sync takes longer repeats its last synced offset, so that the leader hears it.
 REPEAT_MS = 200
-#: A process that starts listens for a leader first: its stand could disturb one that is fine.
+#: A process that starts first listens for a leader this long: its election could disturb one.
 FRESH_START_MS = (200, 500)
-#: When a leader's process is gone, its followers stand this soon.
+#: The time after which followers stand when their leader's process is gone.
 REFUSED_MS = (50, 150)
-#: An observer silent for so many fetch timeouts is forgotten, and its place is free.
+#: An observer that is silent for this many fetch timeouts is forgotten, and its place is free.
 OBSERVER_SILENCE_FETCH_TIMEOUTS = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timing:
-    """Milliseconds; upper bounds of the random ones follow from the lower."""
+    """The configured times in milliseconds. Random times are drawn between these and a multiple."""
 
-    fetch_timeout_ms: int = 1000  # to 1.5 times that
-    election_timeout_ms: int = 500  # to twice that
+    fetch_timeout_ms: int = 1000  # drawn up to 1.5 times that
+    election_timeout_ms: int = 500  # drawn up to twice that
     fetch_wait_ms: int = 250  # the longest that a leader keeps a fetch without news
     uncommitted_max: int = 10_000  # batches proposed and not committed
     uncommitted_bytes_max: int = 64 * 2**20  # and their bytes
@@ -31,9 +31,9 @@ class Timing:
 
     @property
     def check_quorum_ms(self) -> int:
-        """How long a leader leads without a majority: as long as its followers wait at most.
+        """How long a leader leads without a majority: the longest fetch timeout of its followers.
 
-        Longer, a leader that reaches too few voters would stay, and its followers would not hear
-        of another one.
+        With a longer time, a leader that reaches too few voters would stay, and its followers would
+        not hear of another one.
         """
         return self.fetch_timeout_ms * 3 // 2

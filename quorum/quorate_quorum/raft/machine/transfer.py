@@ -1,4 +1,4 @@
-"""Giving leadership to another voter (Raft dissertation, 3.10)."""
+"""The transfer of leadership to another voter (Raft dissertation, 3.10)."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from quorate_quorum.raft.machine.voters import ReplicaKey, Voter
 
 @dataclass(frozen=True, slots=True)
 class Transfer:
-    """The leader is to give its place to that voter, once it holds all that the leader does."""
+    """A transfer under way: the leader resigns for that voter when it holds the leader's log."""
 
     to: ReplicaKey
     deadline_ms: int
 
 
 def successor(state: State, replicas: Replicas, voter_id: int | None) -> int:
-    """Return the voter of that id; None: the other one that we hear and that holds most.
+    """Return the voter to transfer to. None: of the others that are heard, the one that holds most.
 
-    InvalidRequestError for an id that is no voter's, or if there is no other voter.
+    InvalidRequestError if the id is not a voter's, or if there is no other voter.
     """
     ids = [voter.id for voter in state.ledger.voters.voters]
     if voter_id is not None:
@@ -41,10 +41,10 @@ def successor(state: State, replicas: Replicas, voter_id: int | None) -> int:
 
 
 def is_ready(state: State, replicas: Replicas, transfer: Transfer) -> bool:
-    """Say whether the successor holds all that we do, and is not known to be silent.
+    """Return whether the successor holds the leader's whole log, and has fetched lately.
 
-    A voter that lacks records could not be elected; one that is silent would not stand, and the
-    quorum would wait for an election timeout.
+    A voter that lacks records could not be elected. A silent voter would not stand, and the quorum
+    would wait for an election timeout.
     """
     progress = replicas.of(transfer.to)
     if not replicas.is_recent(progress.last_fetch_ms):

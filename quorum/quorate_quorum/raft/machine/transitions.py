@@ -1,4 +1,4 @@
-"""The ways from one role to the next: what a role returns when it ends, carried out by raft.py.
+"""The transitions between roles. A role returns one when it ends; raft.py carries it out.
 
 unattached   knows no leader of its epoch
 prospective  asks whether it would be elected, before it raises its epoch
@@ -19,7 +19,7 @@ from quorate_quorum.raft.machine.voters import ReplicaKey
 
 @dataclass(frozen=True, slots=True)
 class ToFollower:
-    """Fetch from the leader of our epoch."""
+    """Fetch from the leader of this epoch."""
 
     leader: ReplicaKey
     endpoint: str
@@ -28,36 +28,36 @@ class ToFollower:
 
 @dataclass(frozen=True, slots=True)
 class ToUnattached:
-    """Enter `epoch`, which is ours or a newer one, without a leader."""
+    """Be without a leader in `epoch`, which is the present one or a newer one."""
 
     epoch: int
     reason: str
-    #: The way on to the leader of that epoch, if the peer named a voter that we know.
+    #: The next transition, to the leader of that epoch, if the peer named a known voter.
     follow: ToFollower | None = None
-    #: The request that told of the epoch: the new role answers it.
+    #: The request that brought the epoch. The new role answers it.
     event: Event | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ToProspective:
-    """Ask whether we would be elected."""
+    """Ask the voters for pre-votes."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class ToCandidate:
-    """Raise the epoch by one and vote for ourselves in it."""
+    """Raise the epoch by one, and vote for this replica in it."""
 
     reason: str
-    #: A leader handed its place to us: other voters that still hear it vote nevertheless.
+    #: Whether a leader handed over to this replica: voters that still hear that leader vote too.
     is_transfer: bool = False
     for_silence: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class ToLeader:
-    """Lead in our epoch, which elected us."""
+    """Lead in this epoch: this replica was elected."""
 
     handed_over_for_silence: bool
     reason: str = "elected"
@@ -65,10 +65,10 @@ class ToLeader:
 
 @dataclass(frozen=True, slots=True)
 class ToResigned:
-    """End our reign, and wait for another voter to stand."""
+    """End this replica's reign, and wait for another voter to stand."""
 
     reason: str
-    #: Said to the other voters once we have resigned.
+    #: Sent to the other voters after the resignation.
     farewell: tuple[Call, ...] = ()
 
 

@@ -14,7 +14,7 @@ class Unattached(Role):
 
     def __init__(self, state: State, timeout_at_ms: int) -> None:
         super().__init__(state)
-        #: When the election timeout passes, and an election begins.
+        #: The time at which the election timeout passes, and an election begins.
         self.timeout_at_ms = timeout_at_ms
 
     def deadline(self) -> int:
@@ -31,7 +31,7 @@ class Unattached(Role):
         return None
 
     def _succeed(self, request: EndEpochRequest) -> Transition | None:
-        """Leave time to those that the leader named before us, each a little more."""
+        """Give time to the successors that the leader named before this replica."""
         successors, state, me = self._successors(request), self.state, self.state.me.id
         if successors[:1] != (me,):
             before_us = successors.index(me) if me in successors else len(successors)
@@ -41,10 +41,10 @@ class Unattached(Role):
 
 
 class Resigned(Unattached):
-    """Voted for itself in this epoch, and will not lead in it (any more).
+    """Voted for itself in this epoch, and will not lead in it (again).
 
-    What it wrote as that epoch's leader may be lost from its disk. A second reign in the same epoch
-    could give one (offset, epoch) to two records, and logs that agree there would differ
+    Its disk may have lost records that it wrote as that epoch's leader. A second reign in the same
+    epoch could give one (offset, epoch) to two records, and logs that agree there would differ
     (KAFKA-10527).
     """
 

@@ -1,9 +1,9 @@
-"""Whether the voters may change: one at a time, and never so that a majority has not caught up.
+"""The rules for a change of the voters: one voter at a time, and a majority must have caught up.
 
-By these rules any two sets of voters that follow one another have a majority in common, whichever
-leads (Ongaro's correction of 2015 to the single-server change; KIP-853): the leader has committed a
-record of its own epoch, no earlier change waits for its commit, and exactly one voter comes, goes
-or moves.
+The leader has committed a record of its own epoch, no earlier change waits for its commit, and
+exactly one voter is added, removed or moved. By these rules any majority of a set has a voter in
+common with any majority of the next set, whichever replica leads (Ongaro's correction of 2015 to
+the single-server change; KIP-853).
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from quorate_quorum.raft.machine.voters import Voter, VoterSet
 
 
 def check_may_change_voters(state: State, replicas: Replicas, voters: VoterSet) -> None:
-    """Raise unless this may be the next set; the leader's epoch has a committed record.
+    """Raise unless this may be the next set. The leader's epoch must have a committed record.
 
-    InvalidRequestError for a change that is not of one voter; OverloadedError (retriable) while an
-    earlier one is not committed, the new voter is not caught up, or too few of the new set are.
+    InvalidRequestError for a change of none or several voters. OverloadedError (retriable) while an
+    earlier change is not committed, or the new voter or a majority of the new set is not caught up.
     """
     added = _added(state.ledger.voters, voters)
     if not state.ledger.are_voters_committed:
@@ -29,7 +29,10 @@ def check_may_change_voters(state: State, replicas: Replicas, voters: VoterSet) 
 
 
 def _added(old: VoterSet, new: VoterSet) -> list[Voter]:
-    """Return the voters that come; InvalidRequestError unless exactly one comes, goes or moves."""
+    """Return the voters that are added.
+
+    InvalidRequestError unless exactly one voter is added, removed or moved.
+    """
     ids = [voter.id for voter in new.voters]
     added = [voter for voter in new.voters if voter.key not in old]
     gone = [voter for voter in old.voters if voter.key not in new]
@@ -53,10 +56,11 @@ def _check_caught_up(state: State, replicas: Replicas, voter: Voter) -> None:
 
 
 def _check_majority_is_caught_up(state: State, replicas: Replicas, voters: VoterSet) -> None:
-    """A set of which a majority is silent could not even commit the way back out of it.
+    """Raise unless a majority of the new set has caught up.
 
-    Nor is it enough that they are heard: a voter that fell behind gives no votes until a leader
-    has brought it up, and if this leader died first, the set could have no other.
+    If a majority were silent, the new set could not even commit a change back. To be heard is not
+    enough: a voter that is behind gives no votes until it has caught up with a leader. If this
+    leader died before that, the set could elect no other.
     """
     others = voters.others(state.me)
     late = [voter.id for voter in others if not _is_caught_up(replicas, voter)]
@@ -68,5 +72,5 @@ def _check_majority_is_caught_up(state: State, replicas: Replicas, voters: Voter
 
 
 def _is_caught_up(replicas: Replicas, voter: Voter) -> bool:
-    """Say whether it held all that we did within the last fetch timeout."""
+    """Return whether the voter had the leader's whole log within the last fetch timeout."""
     return replicas.is_recent(replicas.of(voter.key).last_caught_up_ms)

@@ -8,23 +8,23 @@ from typing import NamedTuple
 
 
 class ReplicaKey(NamedTuple):
-    """A replica is its id *and* its disk.
+    """The identity of a replica: its id *and* its disk.
 
-    The same id on another disk has forgotten what the first one acknowledged and voted. Counted
-    as the same replica, it could complete a majority that never existed (KIP-853).
+    The same id on another disk lacks the records and votes of the first disk. If it counted as the
+    same replica, it could complete a majority that never existed (KIP-853).
     """
 
     id: int
     directory_id: bytes
 
 
-#: Stands for a leader that is not known.
+#: The key of a leader that is not known.
 NOBODY = ReplicaKey(-1, b"")
 
 
 @dataclass(frozen=True, slots=True)
 class Voter:
-    """An id, the disk that it votes from, and where it listens."""
+    """A voter: its id, its disk and its endpoint."""
 
     id: int
     directory_id: bytes
@@ -37,7 +37,7 @@ class Voter:
 
 @dataclass(frozen=True, slots=True)
 class VoterSet:
-    """The voters of one Voters event, in its order; ids are unique."""
+    """The voters of one Voters event, in its order. Ids are unique."""
 
     voters: tuple[Voter, ...] = ()
 
@@ -60,7 +60,7 @@ class VoterSet:
 
 
 def majority(voters: int) -> int:
-    """Return how many make a majority.
+    """Return how many of `voters` make a majority.
 
     >>> [majority(count) for count in range(1, 8)]
     [1, 2, 2, 3, 3, 4, 4]
@@ -69,7 +69,7 @@ def majority(voters: int) -> int:
 
 
 def reached_by_majority(values: Iterable[int]) -> int:
-    """Return the greatest value that a majority has reached; one value per voter.
+    """Return the greatest value that a majority has reached. Each voter has one value.
 
     >>> reached_by_majority([7, 5, 9])
     7
