@@ -428,7 +428,7 @@ async def _failover_once(
                 await asyncio.sleep(3)
             stop.set()
             sent = await load
-        # What was acknowledged before the strike began is no part of its gap.
+        # The gap begins at the strike, and ends while every partition still has load.
         end = min(t[-1] for t in acks.times.values()) if acks.times else at
         idle, _ = acks.longest_silence(list(range(partitions)), at - 3, at)
         gap, partition = acks.longest_silence(led, at - 0.05, max(end, at))
@@ -460,7 +460,7 @@ def _strike(cluster: LocalCluster, scenario: str, victim: int, controller: int) 
 
 
 async def _new_controller(admin: Admin, old: int, at: float) -> float | None:
-    """Return after how many ms another voter answers as the quorum's leader."""
+    """Return the time in ms until a broker names another voter as the quorum's leader."""
     loop = asyncio.get_running_loop()
     while loop.time() < at + 10:
         with contextlib.suppress(QuorateError):
@@ -471,8 +471,9 @@ async def _new_controller(admin: Admin, old: int, at: float) -> float | None:
 
 
 async def _count_distinct(servers: str, name: str) -> int:
-    """Return how many different values lie in the topic; a doubled one makes `missing` negative
-    no more than a lost one positive, so duplicates are counted apart and raise.
+    """Return the number of different values in the topic. Raises QuorateError for duplicates.
+
+    Otherwise a duplicate could hide a lost record in `missing`.
     """
     values: set[bytes] = set()
     count = 0

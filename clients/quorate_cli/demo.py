@@ -34,14 +34,14 @@ from quorate_cli.workload import AckTimes
 
 TOPIC = "invoice"
 PARTITIONS = 10
-RATE_PER_S = 12_000  # so that there is something under way when nodes die
+RATE_PER_S = 12_000  # so that records are under way when nodes die
 RACKS = ("R1", "R2")
 SETTLE_S = 20.0
 
 
 @dataclass(slots=True)
 class Progress:
-    """What was sent, acknowledged and done to the cluster."""
+    """The records that were sent and acknowledged, and the events of the cluster."""
 
     total: int
     sent: int = 0
@@ -53,7 +53,7 @@ class Progress:
 
 @dataclass(slots=True)
 class Verdict:
-    """What came back."""
+    """The result of reading everything back."""
 
     acked: int
     read: int = 0
@@ -64,7 +64,7 @@ class Verdict:
 
     @property
     def is_clean(self) -> bool:
-        """Nothing lost, duplicated or out of order."""
+        """Whether no record is lost, duplicated or out of order."""
         return not (self.lost or self.duplicated or self.out_of_order)
 
 
@@ -108,12 +108,12 @@ def demo(
             cluster.start()
             try:
                 verdict = asyncio.run(_tell(cluster, records, started))
-            except (QuorateError, TimeoutError) as error:  # here: the folder with the logs stays
+            except (QuorateError, TimeoutError) as error:  # inside `with`: the logs stay
                 fail(f"the demo could not go on: {error or 'no answer'}", SAID_NO)
             finally:
                 statuses = cluster.stop()
             for node_id, status in statuses.items():
-                if status != 0:  # print it here: the folder with the output may be removed now
+                if status != 0:  # inside `with`: the output may be removed after it
                     node = cluster.nodes[node_id]
                     console().print(f"[red]{node.name} did not end cleanly: status {status}")
                     last = (node.folder / "output.log").read_text(errors="replace")[-2000:]
@@ -306,7 +306,7 @@ def _print_result(cluster: LocalCluster, progress: Progress, verdict: Verdict) -
         result.add_row(name, f"[{'green' if good else 'red'}]{count:,}")
     last = max((times[-1] for times in progress.acks.times.values()), default=0.0)
     for name, at, partitions in progress.kills:
-        end = min(at + 5.0, last)  # after the last record it is no silence of theirs
+        end = min(at + 5.0, last)  # after the last record, silence is normal
         silence, partition = progress.acks.longest_silence(partitions, at - 0.1, max(at, end))
         result.add_row(
             f"longest silence at the kill of {name}", f"{silence * 1000:.0f} ms (P{partition})"

@@ -22,7 +22,7 @@ from quorate_quorum.server import QuorumServer
 
 
 class EmbeddedNodes:
-    """All servers of a local cluster as one; stops the brokers first, then the voters."""
+    """All servers of a local cluster as one server. Stops the brokers first, then the voters."""
 
     def __init__(self, cluster: LocalCluster) -> None:
         self.cluster = cluster
@@ -44,7 +44,7 @@ class EmbeddedNodes:
         await asyncio.gather(*(voter.stop() for voter in voters))
 
     def fail(self, reason: str) -> None:
-        """Stop every node, not cleanly."""
+        """Stop every node at once, not cleanly."""
         for server in self.servers:
             server.fail(reason)
 

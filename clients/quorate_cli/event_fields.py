@@ -1,4 +1,4 @@
-"""A metadata event as it is shown: every field that has a value, numbers as numbers, ids in hex."""
+"""A metadata event as output: every field that has a value, numbers as numbers, ids in hex."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from google.protobuf.message import Message
 
 
 def fields_of(message: Message) -> dict[str, Any]:
-    """Return the fields by name; left out is only what is optional and was not set.
+    """Return the fields by name. Only optional fields that were not set are left out.
 
-    A 0 is shown, for broker 0 and partition 0 are real. Bytes (all of them ids and hashes) are in
-    hex, as in meta.properties and in the configuration files.
+    A 0 is shown, because broker 0 and partition 0 exist. Bytes (always ids or hashes) are in hex,
+    as in meta.properties and in the configuration files.
     """
     found: dict[str, Any] = {}
     for field in message.DESCRIPTOR.fields:

@@ -80,8 +80,9 @@ def health(
 
 
 async def _health(admin: Admin, timeout: float) -> tuple[ClusterHealth, str]:
-    """Ask the controller. Without one the answer is that there is none, and what a broker says of
-    it, for a broker has answered.
+    """Return the controller's answer. Without a controller, an empty one and a broker's reason.
+
+    Raises an error if no broker answers.
     """
     await admin.describe_cluster()
     try:
@@ -94,7 +95,7 @@ async def _health(admin: Admin, timeout: float) -> tuple[ClusterHealth, str]:
 
 
 def _lines(found: ClusterHealth, reasons: list[str]) -> list[str]:
-    """Return what is printed: the verdict, then a reason a line."""
+    """Return the lines to print: the verdict, then one line for each reason."""
     if found.controller < 0:
         return reasons
     word = "healthy" if found.healthy else "not healthy"
@@ -124,7 +125,7 @@ def _reasons(found: ClusterHealth, why: str) -> list[str]:
 
 
 def _json(found: ClusterHealth, reasons: list[str]) -> dict[str, Any]:
-    """Return one document. The lists of partitions hold 100 at most; `counts` are of all."""
+    """Return the JSON document. A list has at most 100 partitions; `counts` covers all."""
     return {
         "healthy": found.healthy,
         "controller": found.controller,

@@ -1,7 +1,8 @@
-"""A group of commands, each of which is imported when it is used.
+"""A group of commands that imports each command at its first use.
 
-A command imports much: the client library, gRPC, for some the servers. `quorate --version` and
-`quorate --help` need none of it, and `quorate topic list` not what `quorate storage dump` needs.
+Commands import large modules: the client library, gRPC, some even the servers. `quorate --version`
+and `quorate --help` need none of them, and `quorate topic list` does not need those of
+`quorate storage dump`.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from typing import Any, Final, Literal
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-#: Help is plain text where it is piped, and so are errors. None: standard error is closed.
+#: "rich": help and errors have colours and boxes. None: they are plain text, because standard
+#: error is piped or closed.
 MARKUP: Final[Literal["rich"] | None] = (
     "rich" if sys.stderr is not None and sys.stderr.isatty() else None
 )
@@ -26,19 +28,19 @@ MARKUP: Final[Literal["rich"] | None] = (
 class Later:
     """A command that is not imported yet."""
 
-    #: "module:name" of a command's function or a group's Typer; the module is one of this package.
+    #: "module:name" of a command's function or of a group's Typer. The module is in this package.
     path: str
-    #: What the command says of itself. Empty: its docstring, so the help of the group imports it.
+    #: The help text. Empty: the command's docstring, so the help of the group imports the command.
     help: str = ""
     #: More keywords for Typer.command.
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     def load(self, name: str) -> Any:
-        """Import the command, and return it as Typer runs it."""
+        """Import the command, and return it in the form that Typer runs."""
         module, _, attribute = self.path.partition(":")
         found = getattr(importlib.import_module(f"quorate_cli.{module}"), attribute)
         send_server_logs_to_stderr()
-        # Typer hands its settings down from a parent, so the command needs one to be built.
+        # A command gets Typer's settings from a parent.
         parent = typer.Typer(rich_markup_mode=MARKUP)
         parent.callback()(lambda: None)
         if isinstance(found, typer.Typer):
@@ -50,7 +52,7 @@ class Later:
 
 
 def lazy_group(lazy: Mapping[str, Later]) -> type[TyperGroup]:
-    """Return the class of a group that has these commands, before those that Typer gives it."""
+    """Return the class of a group with these commands, before those registered with Typer."""
 
     class LazyGroup(TyperGroup):
         def __init__(self, **settings: Any) -> None:
@@ -59,13 +61,13 @@ def lazy_group(lazy: Mapping[str, Later]) -> type[TyperGroup]:
             self.commands = {**described, **self.commands}
 
         def get_command(self, ctx: Any, cmd_name: str) -> Any:
-            """Return a command for the help of this group: imported only if it must be."""
+            """Return a command for the help of this group; import it only if its help is empty."""
             if cmd_name in lazy and not lazy[cmd_name].help:
                 return lazy[cmd_name].load(cmd_name)
             return super().get_command(ctx, cmd_name)
 
         def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-            """Return a command that is about to run."""
+            """Return the command that is about to run, imported."""
             name, command, rest = super().resolve_command(ctx, args)
             if name is not None and name in lazy and lazy[name].help:
                 command = lazy[name].load(name)
@@ -75,10 +77,10 @@ def lazy_group(lazy: Mapping[str, Later]) -> type[TyperGroup]:
 
 
 def send_server_logs_to_stderr() -> None:
-    """Let code of the servers, if a command has imported any, log warnings to standard error.
+    """Send warnings of server code to standard error, if a command has imported server code.
 
     Standard output is for answers. The client library logs with `logging`, the servers with
-    structlog, which takes as long to import as a small command runs.
+    structlog. This function does not import structlog: that takes as long as a small command.
     """
     if "structlog" not in sys.modules:
         return

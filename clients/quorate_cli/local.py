@@ -1,8 +1,8 @@
-"""A cluster of real processes on this machine: what `up`, `demo`, `bench` and the tests start.
+"""A cluster of real processes on this machine, for `up`, `demo`, `bench` and the tests.
 
-Node ids are one space: brokers 0, 1, ...; voters 100, 101, .... Broker i listens on port + 100 i,
-voter i on port + 1 + 100 i. Everything of a node lies in one folder: its configuration, its data
-and what it printed. `cluster.json` remembers the shape, so the same cluster comes back.
+Brokers have the ids 0, 1, ...; voters have 100, 101, .... Broker i listens on port + 100 i, voter i
+on port + 1 + 100 i. A node has one folder, with its configuration, its data and its output.
+`cluster.json` holds the shape, so that a later start runs the same cluster.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ HOST = "127.0.0.1"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
-    """How many nodes, in which racks, on which ports; port 0: any that are free."""
+    """The numbers of nodes, the racks, and the first port. Port 0: any free ports."""
 
     voters: int = 3
     brokers: int = 3
@@ -62,7 +62,7 @@ class Shape:
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One process-to-be."""
+    """The plan of one node's process."""
 
     id: int
     kind: str  # "voter" or "broker"
@@ -98,11 +98,14 @@ class LocalCluster:
 
     @property
     def bootstrap_servers(self) -> str:
-        """All brokers' endpoints."""
+        """The endpoints of all brokers, with commas between them."""
         return ",".join(node.endpoint for node in self.brokers)
 
     def prepare(self) -> None:
-        """Format what is empty and write every node's configuration; OSError if a port is taken."""
+        """Format the disks and write the configurations, if the folder has no cluster yet.
+
+        Raises OSError if a port is in use.
+        """
         if self.folder.exists() and not self.folder.is_dir():
             raise ValueError(f"--data must be a folder, and {self.folder} is a file")
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -130,7 +133,7 @@ class LocalCluster:
             )
 
     def start(self, node_ids: Iterable[int] | None = None) -> None:
-        """Start processes: all that do not run, or these."""
+        """Start the processes of these nodes, by default of all nodes."""
         for node_id in self.nodes if node_ids is None else node_ids:
             node = self.nodes[node_id]
             with (node.folder / "output.log").open("ab") as output:
@@ -148,13 +151,13 @@ class LocalCluster:
         return [module, "--config", str(node.folder / "config.toml")]
 
     def signal(self, node_id: int, number: signal.Signals) -> None:
-        """Send a signal to a node that runs."""
+        """Send a signal to a node, if it runs."""
         process = self.processes[node_id]
         if process.poll() is None:
             process.send_signal(number)
 
     def kill(self, *node_ids: int) -> None:
-        """Kill -9, all in the same moment; wait until they are gone."""
+        """Kill these nodes with SIGKILL, all at the same moment; wait for their end."""
         for node_id in node_ids:
             self.signal(node_id, signal.SIGKILL)
         for node_id in node_ids:
@@ -163,9 +166,9 @@ class LocalCluster:
     def stop(
         self, node_ids: Iterable[int] | None = None, *, timeout: float = 15.0
     ) -> dict[int, int]:
-        """SIGTERM to all that run, or these, at once; return their exit statuses.
+        """Send SIGTERM to these nodes, by default to all, at once; return their exit statuses.
 
-        What does not end in time is killed (its status is then -9).
+        A process that does not end in time is killed (its status is then -9).
         """
         chosen = list(self.processes if node_ids is None else node_ids)
         for node_id in chosen:
@@ -181,7 +184,7 @@ class LocalCluster:
         return statuses
 
     def died(self) -> list[tuple[Node, int]]:
-        """Return processes that have ended, with their statuses, and forget them."""
+        """Return the nodes whose process has ended, with the status, and forget the processes."""
         ended = []
         for node_id, process in list(self.processes.items()):
             status = process.poll()
@@ -208,9 +211,10 @@ class LocalCluster:
         return found
 
     async def wait_ready(self, *, timeout: float = 30.0) -> DescribeClusterResponse:
-        """Wait until every broker that runs is alive in the eyes of every other.
+        """Wait until every running broker sees all running brokers as alive.
 
-        QuorumUnavailableError after `timeout` seconds, or when a process has ended.
+        Raises TimeoutError after `timeout` seconds.
+        Raises QuorumUnavailableError when a process has ended.
         """
         running = [node for node in self.brokers if node.id in self.processes]
         async with asyncio.timeout(timeout):
@@ -227,7 +231,7 @@ class LocalCluster:
                 await cluster.stop()
 
     def last_words(self, node_id: int) -> str:
-        """Return the end of what a node printed."""
+        """Return the end of a node's output."""
         with contextlib.suppress(OSError):
             return (self.nodes[node_id].folder / "output.log").read_text()[-2000:]
         return ""
@@ -259,7 +263,7 @@ class LocalCluster:
         if node.rack:
             lines.append(f"broker.rack = {json.dumps(node.rack)}")
         if node.kind == "broker":
-            # All nodes of a local cluster share this host; placement takes each for another one.
+            # All nodes run on this host. Different names make them different hosts for placement.
             lines.append(f"broker.host = {json.dumps(f'{HOST}-{node.id}')}")
         return "\n".join(lines) + "\n"
 
@@ -282,7 +286,7 @@ class LocalCluster:
 
 
 def check_port_free(endpoint: str) -> None:
-    """Raise OSError naming the endpoint if something listens there already."""
+    """Raise OSError, with the endpoint in its text, if a process listens there already."""
     host, _, port = endpoint.rpartition(":")
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -296,7 +300,7 @@ def check_port_free(endpoint: str) -> None:
 
 
 def free_port(nodes: int) -> int:
-    """Return a base port for that many nodes of each kind, free at this moment."""
+    """Return a first port for that many nodes of each kind; all their ports are free now."""
     for _ in range(100):
         with socket.socket() as probe:
             probe.bind((HOST, 0))
@@ -323,17 +327,17 @@ def process_cpu_seconds(pid: int) -> float | None:
 
 
 def _placed(shape: Shape) -> Shape:
-    """Return the shape with ports that are free at this moment, if any will do."""
+    """Return the shape; if its port is 0, with a port that is free now."""
     if shape.port != ANY_PORT:
         return shape
     return replace(shape, port=free_port(max(shape.voters, shape.brokers)))
 
 
 def _remembered(folder: Path, shape: Shape) -> Shape:
-    """Return the shape of the cluster that lies there already, else the one asked for.
+    """Return the shape of the cluster that is in the folder already; without one, `shape`.
 
-    ValueError if something else is asked for than what lies there: endpoints and ids are in the
-    metadata log. What is asked for by default gives way.
+    Raises ValueError if a value of `shape` differs from that cluster and from the default: the
+    endpoints and ids are in the metadata log, and cannot change.
     """
     memory = folder / MEMORY
     if not memory.exists():
@@ -376,10 +380,11 @@ def _sees_alive(answer: DescribeClusterResponse | None, brokers: Sequence[Node])
 
 
 def _python() -> list[str]:
-    """Return the command that runs a module and ends it cleanly when we die, however (Linux).
+    """Return the command that runs a module.
 
-    The child asks for that itself: as a preexec_fn it would run between fork and exec, where the
-    threads of a gRPC client of this process crash it.
+    On Linux the module gets SIGTERM when this process dies, for whatever reason. The child asks the
+    kernel for that itself: a preexec_fn would run between fork and exec, where the threads of a
+    gRPC client of this process crash it.
     """
     if sys.platform != "linux":
         return [sys.executable, "-m"]

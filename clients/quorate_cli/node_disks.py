@@ -1,4 +1,4 @@
-"""The disks of new nodes, made ready for their first start."""
+"""Formats the disks of new nodes for their first start."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FIRST_GENERATION = 1
 
 
 def seeded_configs() -> dict[str, str]:
-    """Return the cluster's defaults of topics, as they are written when it is formatted."""
+    """Return the cluster's topic defaults that formatting writes."""
     return {
         name: spec.shown(spec.default) for name, spec in CONFIGS.items() if spec.scope != "cluster"
     }
@@ -58,7 +58,7 @@ async def format_broker(
     disk: Disk | None = None,
     chance: random.Random | None = None,
 ) -> None:
-    """Format the log directories of a broker; those that are its own already stay as they are."""
+    """Format the log directories of a broker. Directories of this broker stay as they are."""
     chance = chance or random.SystemRandom()
     real = RealDisk() if disk is None else None
     used = disk or real

@@ -1,6 +1,6 @@
-"""What every command prints, and the exit status that it leaves.
+"""The output of commands, and their exit statuses.
 
-Exit status: 0 done; 1 the cluster said no; 2 wrong usage; 3 no answer within the timeout.
+Exit status: 0 done; 1 the cluster refused; 2 wrong usage; 3 no answer within the timeout.
 Answers go to standard output, as text or as one JSON document; diagnostics to standard error.
 """
 
@@ -34,8 +34,8 @@ def check_output(output: str) -> bool:
 
 
 def console(*, stderr: bool = False) -> Console:
-    """Return what prints with colours on a terminal, and plainly where the output is piped."""
-    from rich.console import Console  # late: the output of many commands needs none of it
+    """Return a Console. It prints with colours on a terminal, and plainly to a pipe."""
+    from rich.console import Console  # late: many commands do not need it
 
     return Console(stderr=stderr, highlight=False)
 
@@ -49,7 +49,7 @@ def print_json(document: object) -> None:
 def print_table(
     columns: Sequence[str], rows: Sequence[Sequence[object]], title: str | None = None
 ) -> None:
-    """Print a rich table in a terminal, plain columns where the output is piped."""
+    """Print a rich table on a terminal, plain columns to a pipe."""
     terminal = console()
     if not terminal.is_terminal:
         sys.stdout.write(aligned([columns, *rows]))
@@ -63,7 +63,7 @@ def print_table(
 
 
 def aligned(rows: Sequence[Sequence[object]]) -> str:
-    """Return rows as columns of one width each; an empty cell is a dash.
+    """Return rows as aligned columns; an empty cell is a dash.
 
     >>> print(aligned([("id", "rack"), (100, ""), (1, "A")]), end="")
     id   rack
@@ -85,23 +85,23 @@ def tell(message: str, style: str = "") -> None:
 
 
 def say(message: str) -> None:
-    """Print to standard error what went wrong."""
+    """Print a fault to standard error."""
     tell(f"quorate: {message}", "red")
 
 
 def note(text: str) -> None:
-    """Print to standard error what is no fault."""
+    """Print information that is no fault to standard error."""
     sys.stderr.write(f"note: {text}\n")
 
 
 def warn(messages: Iterable[str]) -> None:
-    """Print to standard error what was done, and will not do what one might think."""
+    """Print warnings to standard error: what was done may not have the expected effect."""
     for message in messages:
         tell(f"quorate: warning: {message}", "yellow")
 
 
 def fail(message: str, status: int) -> NoReturn:
-    """Print to standard error why the command ends, and end it."""
+    """Print the reason to standard error, and end the command with a status."""
     say(message)
     raise typer.Exit(status)
 
@@ -112,7 +112,7 @@ def usage_error(message: str) -> NoReturn:
 
 
 def os_reason(error: OSError) -> str:
-    """Return what the system refused, of which file.
+    """Return the file and the system's reason.
 
     >>> os_reason(FileNotFoundError(2, "No such file or directory", "/no/such"))
     '/no/such: No such file or directory'
@@ -123,7 +123,7 @@ def os_reason(error: OSError) -> str:
 
 
 def leave_on(main: Callable[[], object]) -> None:
-    """Run a command that asks no cluster; turn what it raises into a message and an exit status."""
+    """Run a command that asks no cluster; turn errors into a message and an exit status."""
     try:
         main()
     except BrokenPipeError:
@@ -139,6 +139,6 @@ def leave_on(main: Callable[[], object]) -> None:
 
 
 def no_more_output() -> NoReturn:
-    """End with status 0: the reader of our output has closed it, as `head` does."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at the end
+    """End with status 0: the reader of the output has closed the pipe, as `head` does."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for Python's last flush
     raise typer.Exit(0)

@@ -20,7 +20,7 @@ app = typer.Typer(
             "recover": Later("recover:recover"),
             "add-voter": Later("quorum_voters:add_voter"),
             "remove-voter": Later("quorum_voters:remove_voter"),
-            # What follows PATH belongs to the shell: `quorum shell DIR find / -name leader`.
+            # Words after PATH belong to the shell: `quorum shell DIR find / -name leader`.
             "shell": Later(
                 "quorum_shell:shell",
                 settings={"context_settings": {"allow_interspersed_args": False}},

@@ -65,7 +65,10 @@ async def _read(path: str) -> Found:
 
 
 def _converse(walk: ImageShell, limit: int) -> bool:
-    """Run line after line; return whether all did as asked. A person saw what did not."""
+    """Run line after line; return whether all succeeded.
+
+    On a terminal always True: a person has seen the errors.
+    """
     is_terminal = sys.stdin.isatty()
     failed = 0
     for line in _typed(walk) if is_terminal else sys.stdin:
@@ -89,7 +92,7 @@ def _carry_out_line(walk: ImageShell, line: str, limit: int) -> bool:
 
 
 def _carry_out(walk: ImageShell, words: list[str], limit: int) -> bool:
-    """Print what a command says, at most `limit` lines; return whether that was all."""
+    """Print the lines of a command, at most `limit`; False if it failed or was cut."""
     try:
         for number, line in enumerate(walk.run(words)):
             if number == limit:
@@ -108,7 +111,7 @@ def _failed(why: str) -> bool:
 
 
 def _typed(walk: ImageShell) -> Iterator[str]:
-    """Yield lines as a person types them, with history and completion where Python has them."""
+    """Yield the lines that a person types, with history and completion if Python has readline."""
     with contextlib.suppress(ImportError):
         import readline
 

@@ -82,7 +82,7 @@ def remove_voter(
 
 
 async def _added(admin: Admin, voter_id: int, directory: str, endpoint: str) -> VoterChange:
-    """Add the voter, unless the address is mistyped: no node could reach it once it leads."""
+    """Add the voter. Refuse a mistyped address: as leader, the voter could not be reached."""
     for one in (await admin.describe_quorum()).observers:
         is_it = (one.id, one.directory_id) == (voter_id, directory)
         if is_it and one.endpoint not in ("", endpoint):
@@ -94,7 +94,7 @@ async def _added(admin: Admin, voter_id: int, directory: str, endpoint: str) -> 
 
 
 async def _removed(admin: Admin, match: re.Match[str]) -> tuple[VoterChange, str | None]:
-    """Return what was done, and which other disk of that id goes on voting."""
+    """Return the change, and the other disk of that id that stays a voter, if there is one."""
     done = await admin.remove_voter(int(match["id"]), match["directory"])
     if not done.already or match["directory"] is None:
         return done, None
@@ -111,7 +111,7 @@ def _tell(done: VoterChange, text: str, *, as_json: bool) -> None:
 
 
 def _changed(change: Callable[[Admin], Awaitable[Done]], bootstrap: str, timeout: float) -> Done:
-    """Ask until it is done; when the time is over, the quorum's last word is the error."""
+    """Repeat a change until it is done; after the timeout, raise the last OverloadedError."""
 
     async def main() -> Done:
         until = asyncio.get_running_loop().time() + timeout

@@ -1,4 +1,4 @@
-"""How a record is printed: on one line, whatever it holds, and null unlike any text."""
+"""Formats records for output: each on one line, and null different from any text."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from quorate import Record
 
 AnyRecord = Record[Any, Any]
 
-#: What stands for null in text. JSON has a null of its own.
+#: Stands for null in text. JSON has its own null.
 NULL: Final = r"\N"
-#: Whatever ends a line, and what a terminal would obey; a tab stays.
+#: Line ends, and control characters that a terminal would obey; a tab is not among them.
 _BREAKS: Final = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
 _SHORT: Final = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
 _ESCAPES: Final = {"n": "\n", "t": "\t", "r": "\r", "\\": "\\"}
 
 
 def text(data: bytes | None) -> str | None:
-    """Return bytes as JSON has them: what is no UTF-8 is escaped."""
+    """Return bytes as text for JSON; bytes that are not UTF-8 are escaped."""
     return None if data is None else data.decode("utf-8", "backslashreplace")
 
 
@@ -45,13 +45,13 @@ def _escaped(match: re.Match[str]) -> str:
 
 
 def plain(record: AnyRecord) -> str:
-    """Return a record as `topic consume` prints it: partition, offset, the key if any, value."""
+    """Return a record as `topic consume` prints it: partition, offset, key if any, value."""
     key = f"{one_line(record.key, tabs=False)}\t" if record.key is not None else ""
     return f"{record.partition}\t{record.offset}\t{key}{one_line(record.value)}"
 
 
 def as_json(record: AnyRecord) -> dict[str, Any]:
-    """Return a record in the shape of the reference."""
+    """Return a record as `topic consume -o json` prints it."""
     return {
         "partition": record.partition,
         "offset": record.offset,
@@ -77,7 +77,7 @@ _FIELDS: Mapping[str, Callable[[AnyRecord], object]] = {
 
 
 def template(pattern: str) -> Callable[[AnyRecord], str]:
-    r"""Return what prints a record by a pattern of --format; ValueError says what it may hold."""
+    r"""Return a function that formats a record by --format; ValueError names the allowed fields."""
     pattern = re.sub(r"\\([ntr\\])", lambda match: _ESCAPES[match[1]], pattern)
     allowed = ", ".join("{" + name + "}" for name in _FIELDS)
     wrong = f"--format takes text and the fields {allowed}, not {pattern!r}"
@@ -94,13 +94,13 @@ def template(pattern: str) -> Callable[[AnyRecord], str]:
 
     try:
         printed(Record("", 0, 0, 0, "create_time", None, None, (), 0))
-    except (ValueError, KeyError) as error:  # in what follows a colon
+    except (ValueError, KeyError) as error:  # from the format after a colon
         raise ValueError(f"{wrong}: {error}") from None
     return printed
 
 
 def _time(timestamp_ms: int) -> str:
-    """Return a timestamp as ISO 8601 in UTC; as a number if no calendar has it.
+    """Return a timestamp as ISO 8601 in UTC; as a number if the calendar does not reach it.
 
     >>> _time(1_700_000_000_123), _time(10**18)
     ('2023-11-14T22:13:20.123+00:00', '1000000000000000000')
@@ -113,7 +113,7 @@ def _time(timestamp_ms: int) -> str:
 
 
 def milliseconds_of(moment: str) -> int:
-    """Return a --from-time in milliseconds since 1970; ValueError if it is none.
+    """Return the value of --from-time in milliseconds since 1970; ValueError if it is no time.
 
     >>> milliseconds_of("1700000000123"), milliseconds_of("2023-11-14T22:13:20Z")
     (1700000000123, 1700000000000)

@@ -83,9 +83,9 @@ async def _recover(path: str, *, dry_run: bool, timeout_ms: int) -> dict[str, An
 async def _claim(
     stack: AsyncExitStack, disk: RealDisk, directory: str, *, dry_run: bool
 ) -> list[str]:
-    """Take the directory for as long as this lasts; return why that is refused.
+    """Lock the directory until `stack` ends; return the reasons to refuse.
 
-    A dry run only looks whether it is taken: what it then reads may be changing.
+    A dry run only looks whether another process holds the lock. If so, what it reads may change.
     """
     in_use = f"{directory} is in use by another process: stop this node first"
     if dry_run:
@@ -180,7 +180,7 @@ def _new(survivor: Survivor, begins: Plan) -> dict[str, Any]:
 
 
 def _lines(document: dict[str, Any]) -> list[str]:
-    """Return the document as an operator reads it."""
+    """Return the document as lines for an operator."""
     disk, new = document["disk"], document["new"]
     snapshot = disk["snapshot"]
     lines = [

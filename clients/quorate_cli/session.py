@@ -1,4 +1,4 @@
-"""How a command asks a cluster: which one, for how long, and what its refusals come to."""
+"""How a command asks a cluster: the address, the timeout, and the exit status of each error."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ Configs = Annotated[
 ]
 
 DEFAULT_BOOTSTRAP = "localhost:7092"
-#: The client itself ends within --timeout and says what was wrong; this is the time for that.
+#: The client itself ends within --timeout, with a reason. This extra time lets it do so.
 TIMEOUT_SLACK_S = 0.5
 TIMEOUT_MAX_S = 24 * 3600
 
 
 def admin_at(bootstrap: str, timeout: float) -> Admin:
-    """Return an Admin that asks there and waits for so many seconds; not started."""
+    """Return an Admin for that cluster and timeout in seconds; it is not started."""
     return Admin(bootstrap_servers=bootstrap, request_timeout_ms=milliseconds(timeout))
 
 
@@ -62,7 +62,7 @@ def ask(bootstrap: str, timeout: float, question: Callable[[Admin], Awaitable[T]
 
 
 def parse_configs(configs: list[str] | None) -> dict[str, str]:
-    """Return name=value pairs as a dict; wrong usage if one has no "="."""
+    """Return name=value pairs as a dict; end with wrong usage if a pair has no "="."""
     parsed = {}
     for one in configs or []:
         name, equals, value = one.partition("=")
@@ -73,7 +73,7 @@ def parse_configs(configs: list[str] | None) -> dict[str, str]:
 
 
 async def must_exist(name: str, bootstrap: str, timeout: float) -> TopicDescription:
-    """Return a topic; UnknownTopicError at once, where clients wait a while for it to be made."""
+    """Return a topic. Raises UnknownTopicError at once; clients would wait for its creation."""
     async with (
         asyncio.timeout(timeout + TIMEOUT_SLACK_S),
         admin_at(bootstrap, timeout) as admin,
@@ -82,7 +82,7 @@ async def must_exist(name: str, bootstrap: str, timeout: float) -> TopicDescript
 
 
 def milliseconds(timeout: float) -> int:
-    """Return --timeout in milliseconds; ValueError if it is no time to wait.
+    """Return --timeout in milliseconds; ValueError if it is out of range.
 
     >>> milliseconds(2.5)
     2500
@@ -93,9 +93,10 @@ def milliseconds(timeout: float) -> int:
 
 
 def run(main: Callable[[], Coroutine[Any, Any, T]], *, timeout: float, bounded: bool = True) -> T:
-    """Run a command's coroutine; turn what it raises into a message and an exit status.
+    """Run a command's coroutine; turn its errors into a message and an exit status.
 
-    Where it is not `bounded` it may last, and raises TimeoutError itself where it waits too long.
+    `bounded=False`: the coroutine may run longer than `timeout`, and raises TimeoutError itself if
+    one of its waits is too long.
     """
     try:
         return asyncio.run(_bounded(main, milliseconds(timeout), bounded=bounded))
@@ -125,7 +126,7 @@ def run(main: Callable[[], Coroutine[Any, Any, T]], *, timeout: float, bounded: 
 
 
 def code_name(error: QuorateError) -> str:
-    """Return the error's code as the protocol names it.
+    """Return the error's code by its name in the protocol.
 
     >>> from quorate.errors import TopicExistsError
     >>> code_name(TopicExistsError("there"))

@@ -63,7 +63,7 @@ async def _dump(path: str, asked: Bounds, *, as_json: bool) -> None:
                     show(file_row(file), as_json=as_json)
                     if kind in ("offset-index", "time-index"):
                         continue
-                its = bounds if kind == "segment" else replace(asked)  # segments are one log
+                its = bounds if kind == "segment" else replace(asked)  # segments share one count
                 async with aclosing(rows_of(disk, file, its)) as rows:
                     async for row in rows:
                         damaged |= row["kind"] == "fault"

@@ -112,7 +112,10 @@ def _voters(node: NodeConfig, text: str, *, standalone: bool) -> list[Voter]:
 
 
 async def _format_new_voter(node: QuorumConfig, cluster_id: str, *, force: bool) -> None:
-    """Make a disk an observer's, and say how it becomes a voter's; it asks its way at its start."""
+    """Format a disk for an observer, and print how it becomes a voter.
+
+    The node asks for the quorum when it starts.
+    """
     joining.check_servers(node)
     network = default_network()
     try:
@@ -137,7 +140,7 @@ async def _format(node: NodeConfig, cluster_id: str, voters: list[Voter], *, for
     try:
         fresh = [one for one in directories if not await disk.exists(f"{one}/{FILE_NAME}")]
         for one in directories:
-            if one not in fresh:  # it must be ours: WrongIdentityError says whose it is
+            if one not in fresh:  # WrongIdentityError if it belongs to another node or cluster
                 await read_identity(disk, one, cluster_id=cluster_id, node_id=node.node_id)
         if not fresh and not force:
             raise ConfigError(
@@ -176,7 +179,7 @@ async def _format_one(
 
 
 async def _refuse_if_running(node_id: int, voters: list[Voter]) -> None:
-    """A voter of a cluster with a history must not start again from nothing under its old id."""
+    """Refuse if another voter has a history: this id must not start again from nothing."""
     network = default_network()
     try:
         for voter in voters:

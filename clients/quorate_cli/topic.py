@@ -29,7 +29,7 @@ app = typer.Typer(
 
 
 def describe_json(topic: TopicDescription) -> dict[str, Any]:
-    """Return a topic in the shape that API.md fixes."""
+    """Return a topic as `topic create` and `describe` print it with `-o json`."""
     return {
         "name": topic.name,
         "topic_id": topic.topic_id,

@@ -24,7 +24,7 @@ from quorate_cli.session import (
     run,
 )
 
-#: How long one look for more records takes.
+#: Longest wait of one getmany().
 LOOK_MS = 500
 
 
@@ -94,7 +94,7 @@ def consume(
             auto_offset_reset=_policy(from_beginning, offset),
         )
         if len(chosen) == len(topic.partitions):
-            consumer.subscribe([name])  # partitions that come later, too
+            consumer.subscribe([name])  # to read also partitions that are added later
         else:
             consumer.assign(chosen)
         async with asyncio.timeout(timeout):
@@ -131,16 +131,14 @@ def _or_usage(read: Callable[[str], Any], given: str) -> Any:
 
 
 def _policy(from_beginning: bool, offset: int | None) -> str:
-    """Return what the consumer does with a position that is not in the log. An offset that the user
-    named is never replaced.
-    """
+    """Return the consumer's auto_offset_reset. An --offset of the user is never replaced."""
     if offset is not None:
         return "none"
     return "earliest" if from_beginning else "latest"
 
 
 def _partitions(topic: TopicDescription, asked: list[int] | None) -> list[TopicPartition]:
-    """Return the partitions to read; InvalidPartitionsError names one that is not there."""
+    """Return the partitions to read; InvalidPartitionsError names one that does not exist."""
     count = len(topic.partitions)
     for number in asked or ():
         if number >= count:
@@ -193,9 +191,9 @@ async def _print(
 
 
 async def _until_end(consumer: Consumer, timeout: float) -> AsyncIterator[AnyRecord]:
-    """Yield what the partitions hold now.
+    """Yield the records that the partitions hold now.
 
-    RequestTimedOutError if nothing comes of what is there for `timeout` seconds.
+    Raises RequestTimedOutError if records are missing and none comes for `timeout` seconds.
     """
     loop = asyncio.get_running_loop()
     async with asyncio.timeout(timeout):

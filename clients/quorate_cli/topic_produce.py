@@ -32,24 +32,24 @@ from quorate_cli.session import (
     run,
 )
 
-#: Lines that are taken while others wait for their acknowledgement.
+#: Lines that may wait for their acknowledgement before the next ones are read.
 LINES_AHEAD = 20_000
-#: Read at once, at most.
+#: Most bytes of one read.
 READ_BYTES: Final = 64 << 10
 
 
 @dataclass(slots=True)
 class _Tally:
-    """What became of the lines so far."""
+    """The outcomes of the lines so far."""
 
     acked: int = 0
     failed: int = 0
-    #: A record was not acknowledged in time: those that follow would not be, either.
+    #: A record was not acknowledged in time, so later ones would not be either.
     has_timed_out: bool = False
     waiting: list[Delivery] = field(default_factory=list)
 
     async def settle(self) -> None:
-        """Wait for every record that was sent; say why the first one failed."""
+        """Wait for every record that was sent; print why the first one failed."""
         waiting, self.waiting = self.waiting, []
         for delivery in waiting:
             try:
@@ -59,7 +59,7 @@ class _Tally:
                 self.note(error)
 
     def note(self, error: QuorateError) -> None:
-        """A record has failed."""
+        """Count a failed record; print the first error."""
         if not self.failed:
             say(str(error))
         self.failed += 1
@@ -129,7 +129,7 @@ async def _produce_lines(
             key, value = _split_key(line, key_separator)
             try:
                 tally.waiting.append(await producer.send(name, value, key))
-            except QuorateError as error:  # this record alone: too large, or no room in time
+            except QuorateError as error:  # only this record fails: too large, or no room in time
                 tally.note(error)
                 if tally.has_timed_out:
                     break
@@ -140,8 +140,9 @@ async def _produce_lines(
 
 
 class Lines:
-    """The lines of a file or pipe, as soon as they are there: `tail -f log | quorate topic produce`
-    sends each line when it is written.
+    """The lines of a file or pipe, each as soon as it is there.
+
+    So `tail -f log | quorate topic produce` sends each line when it is written.
     """
 
     def __init__(self, source: BinaryIO) -> None:
@@ -149,7 +150,7 @@ class Lines:
         self._rest: list[bytes] = []
 
     def next(self) -> list[bytes]:
-        """Wait for a line; return it and what follows without a wait. Empty at the end."""
+        """Wait for a line; return it and the lines that are there already. Empty at the end."""
         while data := self._source.read1(READ_BYTES):
             head, newline, tail = data.rpartition(b"\n")
             if not newline:

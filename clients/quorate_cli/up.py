@@ -68,9 +68,10 @@ def up(
 
 @contextlib.contextmanager
 def cluster_folder(data: Path | None) -> Iterator[Path]:
-    """Yield the folder to keep data in, or a temporary one that is removed at the end.
+    """Yield the folder for the data: `data`, or a temporary one that is removed at the end.
 
-    It stays where the command ends by `fail`, or typer.Exit: what was said names logs in it.
+    The temporary folder stays if the command ends by `fail` or typer.Exit, because its messages
+    name logs in it.
     """
     if data is not None:
         yield data.absolute()
@@ -88,13 +89,14 @@ def cluster_folder(data: Path | None) -> Iterator[Path]:
 
 
 def say_kept(folder: Path) -> None:
-    """Say on standard error that a temporary folder stays."""
+    """Print to standard error that the temporary folder stays."""
     tell(f"the folder of this cluster is kept, with the logs: {folder}")
 
 
 def announce(cluster: LocalCluster, *, is_temporary: bool = False) -> None:
-    """Print the address on the first line, for which scripts can wait; then where the data and logs
-    are, and commands to try.
+    """Print the address on the first line, then the places of data and logs, and commands to try.
+
+    Scripts can wait for the first line.
     """
     servers = cluster.bootstrap_servers
     stays = "removed at the end; --data DIR keeps it" if is_temporary else "kept"
@@ -133,7 +135,7 @@ def _run_processes(cluster: LocalCluster, *, is_temporary: bool) -> None:
     if not is_ready:
         fail("stopped before it was ready", DONE)
     if unclean:
-        raise typer.Exit(DONE)  # their logs are named: they must stay
+        raise typer.Exit(DONE)  # keeps the folder: the messages name logs in it
 
 
 async def _is_ready(cluster: LocalCluster, asked_to_stop: asyncio.Event) -> bool:
@@ -150,7 +152,7 @@ async def _is_ready(cluster: LocalCluster, asked_to_stop: asyncio.Event) -> bool
 
 
 def _watch(cluster: LocalCluster, asked_to_stop: asyncio.Event) -> None:
-    """Say which node ended, until a signal comes; nothing is started again."""
+    """Print each node that ends, until a signal comes. No node is started again."""
     while not asked_to_stop.is_set():
         time.sleep(WATCH_S)
         for node, status in cluster.died():

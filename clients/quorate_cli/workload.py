@@ -1,6 +1,6 @@
-"""A paced producer that remembers when each partition was last acknowledged.
+"""A paced producer, and the times of acknowledgements for each partition.
 
-`bench failover` and `demo` both ask: how long was a partition silent when its leader died?
+`bench failover` and `demo` measure with them how long a partition was silent when its leader died.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from quorate.errors import QuorateError
 
 @dataclass(slots=True)
 class AckTimes:
-    """When records of each partition were acknowledged, in the event loop's seconds."""
+    """The times of acknowledgements for each partition, in the event loop's seconds."""
 
     times: dict[int, list[float]] = field(default_factory=dict)
     acked: int = 0
     failed: list[QuorateError] = field(default_factory=list)
 
     def note(self, delivery: Delivery) -> None:
-        """Take a finished delivery; a callback for Delivery.add_done_callback."""
+        """Count a finished delivery. A callback for Delivery.add_done_callback."""
         try:
             metadata = delivery.result()
         except QuorateError as error:
@@ -33,8 +33,9 @@ class AckTimes:
         self.times.setdefault(metadata.partition, []).append(now)
 
     def longest_silence(self, partitions: list[int], start: float, end: float) -> tuple[float, int]:
-        """Return the longest time without an acknowledgement on any of these partitions, and on
-        which, looking at [start, end); a silence that is still going on at `end` counts up to it.
+        """Return the longest time without an acknowledgement in [start, end), and its partition.
+
+        A silence that continues at `end` counts up to `end`.
         """
         worst = (0.0, -1)
         for partition in partitions:
@@ -57,7 +58,8 @@ async def produce_paced(
 ) -> int:
     """Send small records to all partitions in turn, at a steady rate, until `stop` is set.
 
-    Returns how many were sent. A value is its number, so that a reader can tell what is missing.
+    Returns the number of records. A record's value is its number, so a reader can tell which ones
+    are missing.
     """
     loop = asyncio.get_running_loop()
     started = loop.time()

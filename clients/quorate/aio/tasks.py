@@ -43,7 +43,7 @@ class Tasks:
         return [task for task in self._living if task.get_name() == name]
 
     def spawn(self, work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
-        """Run `work` in the background. `name` is what the callbacks get."""
+        """Run `work` in the background. The callbacks get `name`."""
         task = asyncio.get_running_loop().create_task(work, name=name)
         self._living[task] = False
         task.add_done_callback(self._ended)

@@ -56,11 +56,11 @@ class LeaderStream(ABC, Generic[Q, R]):
 
     @abstractmethod
     def has_work(self) -> bool:
-        """Return whether a stream should be opened now. If not, called again after `wake`."""
+        """Return whether a stream should be opened now. If not, it is called again after `wake`."""
 
     @abstractmethod
     def next_request(self) -> Q | None:
-        """Return the next request; None if there is none. Then called again after `wake`."""
+        """Return the next request. None: there is none, so it is called again after `wake`."""
 
     @abstractmethod
     def take(self, answer: R) -> None:

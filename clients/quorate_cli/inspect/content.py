@@ -1,6 +1,6 @@
-"""Reading one of a node's files while it is stopped, or beside it while it runs.
+"""Reads one file of a node that is stopped or runs.
 
-Nothing is written and no lock is taken.
+Writes nothing and takes no lock.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from quorate_quorum.log import observer
 from quorate_quorum.log.segment import LOG, SNAPSHOT, Segment, offset_of
 from quorate_quorum.log.slots import SLOT_BYTES, SlotFile
 
-#: Largest of the files that are read whole: an index of a 2 GiB segment stays below it, and so
-#: does a snapshot of a million producers.
+#: Largest file that is read whole. An index of a 2 GiB segment is smaller, and so is a snapshot of
+#: a million producers.
 WHOLE_BYTES_MAX = 256 * 1024 * 1024
 
 
 class DamagedError(Exception):
-    """A file's content is not what its kind has; the text says what."""
+    """A file's content is wrong for its kind; the text says what is wrong."""
 
 
 async def small_file(disk: Disk, path: str) -> bytes:
-    """Return a file that is read whole; DamagedError if it is larger than any of ours."""
+    """Return a whole file; DamagedError if it is too large for a file of its kind."""
     size = await disk.size(path)
     if size > WHOLE_BYTES_MAX:
         raise DamagedError(f"it has {size} bytes; at most {WHOLE_BYTES_MAX} are possible")
@@ -43,10 +43,10 @@ async def open_segment(disk: Disk, path: str) -> Segment:
 
 
 async def batches(segment: Segment) -> AsyncGenerator[tuple[int, BatchHeader, str | None], None]:
-    """Yield (position, header, what is wrong with its bytes) of each batch that can be found.
+    """Yield (position, header, fault or None) of each batch that can be found.
 
-    A batch whose checksum fails is passed over by what its header says. Where no header follows,
-    raises CorruptRecordError: nothing behind it can be found.
+    After a batch whose checksum fails, the next one is looked for where its header says. Raises
+    CorruptRecordError if no header is there: then no further batch can be found.
     """
     position = 0
     while position < segment.size:
@@ -68,7 +68,7 @@ async def batches(segment: Segment) -> AsyncGenerator[tuple[int, BatchHeader, st
 
 
 async def epochs_of(disk: Disk, path: str) -> epoch_file.EpochCache:
-    """Return a leader-epoch checkpoint; DamagedError."""
+    """Return a leader-epoch checkpoint; DamagedError if it is not whole."""
     found = epoch_file.decode(await small_file(disk, path))
     if found is None:
         raise DamagedError("it is not a whole leader-epoch checkpoint (version 1)")
@@ -76,8 +76,10 @@ async def epochs_of(disk: Disk, path: str) -> epoch_file.EpochCache:
 
 
 async def slots_of(disk: Disk, path: str) -> tuple[int, int] | None:
-    """Return (offset, epoch) of a slot file, None before its first write; DamagedError if neither
-    slot is whole. One that a crash has torn is no damage: the other counts.
+    """Return (offset, epoch) of a slot file; None before its first write.
+
+    Raises DamagedError if neither slot is whole. One slot that a crash has torn is no damage: the
+    other one counts.
     """
     size = await disk.size(path)
     if size != 2 * SLOT_BYTES and size > SLOT_BYTES * 4:
@@ -90,8 +92,10 @@ async def slots_of(disk: Disk, path: str) -> tuple[int, int] | None:
 
 
 async def producer_snapshot(disk: Disk, path: str) -> tuple[int, int, bytes]:
-    """Return (offset, epoch, state) of a snapshot of a partition's producers; DamagedError or
-    CorruptRecordError unless it is whole and of the offset that it is named by.
+    """Return (offset, epoch, state) of a snapshot of a partition's producers.
+
+    Raises DamagedError or CorruptRecordError if it is not whole, or if its offset is not the one in
+    its file name.
     """
     found = observer.unpack(await small_file(disk, path))
     if found is None:

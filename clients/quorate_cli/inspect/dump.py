@@ -1,7 +1,7 @@
-"""What a node's files say, as rows: one for each event, batch, record or entry.
+"""The content of a node's files as rows: one row for each event, batch, record or entry.
 
-Files are read in pieces, so memory stays bounded whatever a file says of itself: by a chunk of a
-scan, one batch, or a small file's limit.
+Files are read in pieces, so memory is bounded whatever sizes a file claims: by a chunk of a scan,
+one batch, or the limit of a small file.
 """
 
 from __future__ import annotations
@@ -46,24 +46,24 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Something that is not as it was written: the file, the byte (None: the whole), what."""
+    """A fault in a file. `position` is the byte; None: the whole file."""
 
     file: str
     position: int | None
     what: str
 
     def row(self) -> Row:
-        """Return it as a row of output."""
+        """Return the fault as a row of output."""
         return {"kind": "fault", "file": self.file, "position": self.position, "what": self.what}
 
 
 def file_row(path: str) -> Row:
-    """Return the row that heads what a file of a directory says."""
+    """Return the row that stands before the rows of a file in a directory."""
     return {"kind": "file", "path": path, "type": kind_of(path), "size": os.path.getsize(path)}
 
 
 def show(row: Row, *, as_json: bool) -> None:
-    """Print one row: a JSON document, or its kind and then name=value."""
+    """Print one row: as a JSON document, or as its kind followed by name=value pairs."""
     if as_json:
         sys.stdout.write(json.dumps(row, ensure_ascii=False) + "\n")
         return
@@ -79,28 +79,28 @@ def _word(value: object) -> str:
 
 @dataclass(slots=True)
 class Bounds:
-    """Which part of a log to show."""
+    """The part of a log to show."""
 
     from_offset: int = 0
-    #: Most events or batches; None: all.
+    #: Events or batches that may still be shown; None: all.
     count: int | None = None
     with_records: bool = False
-    #: Read a segment that was copied out of its directory as one of the metadata log.
+    #: Read a segment as one of the metadata log, though it was copied out of its directory.
     metadata: bool = False
 
     @property
     def is_spent(self) -> bool:
-        """Whether all that was asked for has been shown."""
+        """Whether `count` rows have been shown."""
         return self.count is not None and self.count <= 0
 
     def take(self) -> None:
-        """Count one as shown."""
+        """Count one event or batch as shown."""
         if self.count is not None:
             self.count -= 1
 
 
 async def rows_of(disk: Disk, path: str, bounds: Bounds) -> AsyncGenerator[Row, None]:
-    """Yield what a file says, a row each. A row of kind `fault` says where it can't be read."""
+    """Yield the content of a file as rows. A row of kind `fault` says where it can't be read."""
     try:
         async for row in _READERS[kind_of(path)](disk, path, bounds):
             yield row
@@ -139,7 +139,7 @@ async def _segment_rows(disk: Disk, path: str, bounds: Bounds) -> AsyncGenerator
 
 
 def event_rows(header: BatchHeader, batch: bytes, bounds: Bounds) -> list[Row]:
-    """Return the events of one batch of metadata."""
+    """Return the rows of the events of one batch of metadata."""
     found = []
     for index, event in enumerate(decode_events(batch, snapshot_ends=True)):
         offset = header.base_offset + index
@@ -161,7 +161,7 @@ def event_rows(header: BatchHeader, batch: bytes, bounds: Bounds) -> list[Row]:
 
 
 def batch_row(position: int, header: BatchHeader) -> Row:
-    """Return what a batch's header says."""
+    """Return the row of a batch: the fields of its header."""
     return {
         "kind": "batch",
         "position": position,
@@ -182,7 +182,7 @@ def batch_row(position: int, header: BatchHeader) -> Row:
 
 
 def record_row(record: Any) -> Row:
-    """Return one record; bytes that are no text are shown with escapes."""
+    """Return the row of a record. Bytes that are not UTF-8 are escaped."""
     return {
         "kind": "record",
         "offset": record.offset,

@@ -1,7 +1,7 @@
-"""The metadata image that a disk holds: of a snapshot's file, or of a metadata log to its end.
+"""Reads the metadata image of a disk: from a snapshot's file, or from a metadata log to its end.
 
-Needs no quorum. Nothing is written and no lock is taken, so it may be a running voter's: what it
-writes meanwhile is not seen, or seen as a tail that is not whole yet.
+Needs no quorum. Writes nothing and takes no lock, so the disk may be that of a running voter. What
+the voter writes meanwhile is not seen, or seen as a tail that is not whole yet.
 """
 
 from __future__ import annotations
@@ -28,31 +28,33 @@ from quorate_quorum.v1.events_pb2 import SnapshotStart
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """An image, and how far what was read can be trusted."""
+    """An image, and what its reader must know to trust it."""
 
     image: MetadataImage
     path: str
-    #: The snapshot that it begins with; None: the log from 0.
+    #: The snapshot at the beginning; None: the log begins at offset 0.
     snapshot: SnapshotId | None
-    #: "" and 0 where neither the snapshot nor the directory says.
+    #: "" and 0 if neither the snapshot nor the directory has them.
     cluster_id: str
     quorum_generation: int
-    #: Bytes at the end of the log that are no whole batch: a write under way, or cut by a crash.
+    #: Bytes at the end of the log after the last whole batch: from a write under way, or cut by a
+    #: crash.
     torn_bytes: int = 0
-    #: The log does not go on where the snapshot ends: the next start throws it away.
+    #: The log does not continue the snapshot: the next start deletes the log.
     is_log_foreign: bool = False
-    #: A running node held the directory.
+    #: A running node held the lock of the directory.
     is_locked: bool = False
 
     @property
     def committed(self) -> int:
-        """All below it is committed: the snapshot, or nothing. What a majority holds beyond it,
-        one disk can't tell.
+        """The offset below which all is known to be committed: the snapshot's, or 0.
+
+        One disk can't show which later records a majority holds.
         """
         return 0 if self.snapshot is None else self.snapshot.offset
 
     def notes(self) -> list[str]:
-        """Return what a reader must know before trusting it."""
+        """Return sentences that a reader must know before trusting the image."""
         begin = "the log" if self.snapshot is None else f"snapshot {self.snapshot.offset} and log"
         said = [f"{self.path}: {begin} up to offset {self.image.offset}, epoch {self.image.epoch}"]
         tail = self.image.offset - self.committed
@@ -78,8 +80,10 @@ class Found:
 async def read_image(disk: Disk, path: str) -> Found:
     """Return the image of a snapshot's file, a metadata log's directory, or a log directory.
 
-    NotOursError if it is none of these; DamagedError, CorruptRecordError or UnsupportedError if
-    it can't be read up to what was durable; OSError.
+    Raises NotOursError if the path is none of these.
+    Raises DamagedError, CorruptRecordError or UnsupportedError if the log can't be read up to its
+    durable end.
+    Raises OSError.
     """
     if not is_directory(path):
         return await _of_snapshot(disk, path)
@@ -146,7 +150,7 @@ async def _of_log(disk: Disk, directory: str, *, is_locked: bool) -> Found:
 async def _identity(disk: Disk, directory: str) -> tuple[str, int]:
     parent = os.path.dirname(os.path.abspath(directory))
     if not await disk.exists(f"{parent}/{IDENTITY_FILE}"):
-        return "", 0  # copied out of where it lay
+        return "", 0  # the directory was copied out of its log directory
     found = await read_identity(disk, parent)
     return found.cluster_id, found.quorum_generation
 
@@ -158,7 +162,7 @@ async def _synced(disk: Disk, directory: str) -> int:
 
 
 class _Reading:
-    """Follows a disk's bytes from a snapshot, or from nothing, to the end of the log."""
+    """Builds the image: loads a snapshot, if there is one, then the log to its end."""
 
     def __init__(self, disk: Disk) -> None:
         self._disk = disk
@@ -168,15 +172,15 @@ class _Reading:
 
     @property
     def image(self) -> MetadataImage:
-        """The image at what was read so far."""
+        """The image of all that was read so far."""
         return self._loader.shown
 
     async def load_snapshot(self, path: str, named: SnapshotId) -> SnapshotStart:
-        """Begin with a snapshot, every byte of it checked first."""
+        """Load a snapshot, after checking all its bytes."""
         start = await snapshot.verify(self._disk, path, decode=True)
         self._snapshot = named
         try:
-            self._loader.load_snapshot_part(b"")  # that of an empty image has no other part
+            self._loader.load_snapshot_part(b"")  # the snapshot of an empty image has no other part
             async with aclosing(snapshot.parts(self._disk, path)) as parts:
                 async for part in parts:
                     self._loader.load_snapshot_part(part)
@@ -186,9 +190,9 @@ class _Reading:
         return start
 
     async def load_segment(self, path: str, *, is_last: bool) -> int:
-        """Apply a segment's batches; return the bytes at its end that are no whole batch.
+        """Apply a segment's batches; return the number of bytes after its last whole batch.
 
-        Only the last batch of the last segment may be torn: what has more behind it is damage.
+        Only the last batch of the last segment may be torn. A bad batch before it is damage.
         """
         segment = await open_segment(self._disk, path)
         position = 0

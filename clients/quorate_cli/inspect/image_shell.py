@@ -1,7 +1,7 @@
 """The words of `quorate quorum shell`: ls, cat, find, tree and how to move, over a tree of names.
 
-Words in, lines out, drawn one at a time: who prints them may stop early. Knows nothing of disks,
-terminals or the metadata.
+Takes words and yields lines, one at a time, so that the caller may stop early. Knows nothing of
+disks, terminals or the metadata.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from itertools import islice
 
 from quorate_cli.inspect.image_tree import Folder, Leaf, Node
 
-#: Entries of one document that `cat` of a folder makes at most.
+#: Largest number of entries in the document of `cat` of a folder.
 DOCUMENT_ENTRIES_MAX = 200_000
 COMPLETIONS_MAX = 1000
 ROOT = "/"
@@ -34,15 +34,15 @@ Match = tuple[Path, Node]
 
 
 class ShellError(ValueError):
-    """What was asked can't be done; the text says why and what can."""
+    """A command can't be carried out; the text says why, and what is possible."""
 
 
 class LeaveShell(Exception):
-    """`exit` was said."""
+    """The user typed `exit`."""
 
 
 class ImageShell:
-    """A walk through a tree; `folder` is where it stands."""
+    """A walk through a tree. `folder` is the present folder."""
 
     def __init__(self, root: Folder, *, as_json: bool = False) -> None:
         self._root = root
@@ -60,7 +60,7 @@ class ImageShell:
         }
 
     def run(self, words: Sequence[str]) -> Iterator[str]:
-        """Run one command, given as words; ShellError (also while lines are drawn), LeaveShell."""
+        """Run one command, given as words. Raises LeaveShell; ShellError, also between lines."""
         command = self._commands.get(words[0])
         if command is None:
             known = ", ".join(self._commands)
@@ -68,7 +68,7 @@ class ImageShell:
         return command(list(words[1:]))
 
     def complete(self, line: str, word: str) -> list[str]:
-        """Return what the last word of a line may become."""
+        """Return the possible completions of the last word of a line."""
         if not line[: len(line) - len(word)].strip():
             return [name + " " for name in self._commands if name.startswith(word)]
         above, slash, begun = word.rpartition("/")
@@ -165,8 +165,9 @@ class ImageShell:
         return found[0]
 
     def _matches(self, words: list[str]) -> Iterator[Match]:
-        """Yield what the paths name, in order; here, without any. ShellError where one is absent:
-        at once for the first, for later ones when they are drawn.
+        """Yield the entries that the paths name, in order; the present folder, without paths.
+
+        Raises ShellError when it comes to a path that does not exist.
         """
         for word in words or ["."]:
             parts = self._parts(word)
@@ -187,7 +188,7 @@ class ImageShell:
         return tuple(parts)
 
     def _absent(self, word: str, parts: Path) -> str:
-        """Say how far the path goes, and what is there."""
+        """Return a sentence: how far the path exists, and what is there."""
         node: Node = self._root
         known: Path = ()
         for name in parts:
@@ -279,7 +280,7 @@ def _text(path: Path, node: Node) -> str:
 
 
 def _leaf(value: Leaf) -> str:
-    """Plain text where it is harmless on a terminal, else JSON."""
+    """Return a value as plain text if a terminal can print it safely, else as JSON."""
     return value if isinstance(value, str) and value.isprintable() else json.dumps(value)
 
 
@@ -288,7 +289,7 @@ def _document(value: object) -> str:
 
 
 def _plain(path: Path, node: Node, depth: int | None = None) -> object:
-    """Return a node as JSON has it; ShellError if that would be too large."""
+    """Return a node as JSON values; ShellError if it has too many entries."""
     left = DOCUMENT_ENTRIES_MAX
 
     def plain(node: Node, depth: int | None) -> object:

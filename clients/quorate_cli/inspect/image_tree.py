@@ -1,8 +1,8 @@
-"""A metadata image as a tree of names, to be walked through.
+"""A metadata image as a tree of names, like folders and files.
 
-A folder is a Mapping from names to what they hold, in the order in which they are shown; a leaf is
-a value that JSON has. Large folders make their content when it is asked for. Names that would not
-fit into a path, or might play tricks with a terminal, are shown percent-encoded.
+A folder is a Mapping from names to nodes, in the order of output. A leaf is a JSON value. Large
+folders make their content on demand. Names that do not fit into a path, or that a terminal would
+interpret, are percent-encoded.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Folder = Mapping[str, Node]
 
 
 class Lazy(Folder):
-    """A folder whose content is made when it is asked for, and not kept."""
+    """A folder that makes its content on demand, and does not keep it."""
 
     def __init__(self, keys: Mapping[str, object], make: Callable[[str], Node]) -> None:
         self._keys = keys
@@ -75,7 +75,7 @@ def tree_of(found: Found) -> Folder:
 
 
 def entry(name: str) -> str:
-    """Return a name as a path shows it.
+    """Return a name in the form that paths have.
 
     >>> entry("orders.v1"), entry("a/b"), entry("..")
     ('orders.v1', 'a%2Fb', '%2E%2E')
@@ -141,7 +141,7 @@ def _partition(topic: TopicImage, number: int) -> Folder:
 
 
 def _fields(image: DirectoryImage | PartitionImage | VoterImage) -> dict[str, Node]:
-    """Return the fields of an image, in the order of their declaration, without its id."""
+    """Return the fields of an image except its id, in the order of their declaration."""
     values = {one.name: getattr(image, one.name) for one in fields(image) if one.name != "id"}
     return {name: _leaf(value) for name, value in values.items()}
 

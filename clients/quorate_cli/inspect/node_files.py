@@ -1,4 +1,4 @@
-"""Which of a node's files is which, and whether a running node holds them."""
+"""Tells the kind of a node's files, and whether a running node holds them."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from quorate_quorum.snapshots import file as snapshot
 
 
 class NotOursError(ValueError):
-    """A path that names no file or directory of a node."""
+    """The path names no file or directory of a node."""
 
 
 def kind_of(path: str) -> str:
-    """Return what a file is, by its name.
+    """Return the kind of a file, by its name.
 
     >>> kind_of("/data/t-0/00000000000000000042.index")
     'offset-index'
@@ -75,13 +75,13 @@ _ENDINGS = {
 
 
 def is_metadata_log(path: str) -> bool:
-    """Whether a directory, or the one that a file lies in, is the metadata log's."""
+    """Return whether a path is the metadata log's directory, or a file in it."""
     parts = os.path.abspath(path).split("/")
     return METADATA_DIRECTORY in parts[-2:]
 
 
 def is_directory(path: str) -> bool:
-    """Whether a path is a directory, and not a file; NotOursError if it is neither or absent."""
+    """Return whether a path is a directory; NotOursError if it is no file either, or absent."""
     try:
         mode = os.stat(path).st_mode
     except FileNotFoundError:
@@ -92,7 +92,7 @@ def is_directory(path: str) -> bool:
 
 
 def check_ours(path: str) -> bool:
-    """Return whether a path is a directory; NotOursError if it holds nothing of a node's."""
+    """Return whether a path is a directory; NotOursError if it holds no file of a node."""
     if not is_directory(path):
         if kind_of(path) == "unknown":
             raise NotOursError(
@@ -110,13 +110,14 @@ def check_ours(path: str) -> bool:
 
 
 def directories(path: str) -> list[tuple[str, list[str]]]:
-    """Return a directory and those below it that are logs, with the names of their files."""
+    """Return a directory, and the logs below it, each with the names of its files."""
     found: list[tuple[str, list[str]]] = []
     below: list[str] = []
     names: list[str] = []
     for name in sorted(os.listdir(path)):
         (below if os.path.isdir(f"{path}/{name}") else names).append(name)
-    # What says little and belongs to the whole comes first, then batches.
+    # Files about the whole directory come first, then the files of batches, whose names begin with
+    # a digit.
     names.sort(key=lambda name: (name[:1].isdigit(), name))
     found.append((path, names))
     for name in below:
@@ -129,10 +130,10 @@ def directories(path: str) -> list[tuple[str, list[str]]]:
 
 
 def is_locked(path: str) -> bool:
-    """Whether a running node holds the log directory of this path.
+    """Return whether a running node holds the log directory of this path.
 
-    Asks the kernel's list of locks, for trying would take the lock from a node that starts just
-    then. Where there is no such list (other systems, other containers): False.
+    Reads the kernel's list of locks: to try the lock could take it from a node that starts at the
+    same moment. Without such a list (other systems, other containers): False.
     """
     here = os.path.abspath(path)
     for directory in (here, os.path.dirname(here), os.path.dirname(os.path.dirname(here))):

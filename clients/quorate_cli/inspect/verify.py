@@ -1,4 +1,4 @@
-"""Checking a node's files against themselves and each other; nothing is written."""
+"""Checks a node's files, each by itself and against each other. Writes nothing."""
 
 from __future__ import annotations
 
@@ -47,23 +47,23 @@ from quorate_quorum.snapshots.file import SnapshotId
 
 
 def note(file: str, what: str) -> Row:
-    """Return a row that says what is worth knowing and no fault."""
+    """Return a row with information that is no fault."""
     return {"kind": "note", "file": file, "what": what}
 
 
 class _Walk:
-    """What has been seen of one log, segment by segment."""
+    """The state of a walk through one log, segment by segment."""
 
     def __init__(self, newest: SnapshotId | None = None) -> None:
         self.epochs = EpochCache()
-        #: Of a metadata log: what vouches for the epochs.
+        #: For a metadata log: checks the epochs against its EpochStart events.
         self.chain = EpochChain(newest)
         self.start: int | None = None
-        #: Where the next batch must begin.
+        #: Offset at which the next batch must begin.
         self.end = 0
 
     def begin(self, path: str, base: int) -> list[Fault]:
-        """Take in a segment's name."""
+        """Begin a segment; return a fault if its name does not follow the segment before."""
         if self.start is None:
             self.start = self.end = base
         expected, self.end = self.end, base
@@ -72,7 +72,7 @@ class _Walk:
         return [Fault(path, 0, f"it begins at offset {base}, and {expected} is the next")]
 
     def wrong_place(self, header: BatchHeader) -> str | None:
-        """Return why the next batch can't stand here, or None."""
+        """Return why the next batch can't be at this place; None if it can."""
         if header.base_offset != self.end:
             return f"a batch at offset {header.base_offset}, and {self.end} is the next"
         if header.leader_epoch < self.epochs.last:
@@ -80,13 +80,13 @@ class _Walk:
         return None
 
     def step(self, header: BatchHeader) -> None:
-        """Take in the next batch, sound or not: what follows is compared with it."""
+        """Add the next batch, good or bad: the batches after it are compared with it."""
         self.epochs.assign(header.leader_epoch, header.base_offset)
         self.end = max(self.end, header.end_offset)
 
 
 async def check_file(disk: Disk, path: str, *, locked: bool) -> AsyncGenerator[Row, None]:
-    """Yield the faults and notes of one file, looked at by itself."""
+    """Yield the faults and notes of one file by itself."""
     kind = kind_of(path)
     if kind == "segment":
         walk = _Walk()
@@ -110,7 +110,7 @@ async def check_file(disk: Disk, path: str, *, locked: bool) -> AsyncGenerator[R
 async def check_directory(
     disk: Disk, directory: str, names: list[str], *, locked: bool
 ) -> AsyncGenerator[Row, None]:
-    """Yield the faults and notes of a directory's files, and of how they fit together."""
+    """Yield the faults and notes of a directory's files, by themselves and against each other."""
     bases = sorted(base for name in names if (base := offset_of(name, LOG)) is not None)
     for row in _leftovers(directory, names, bases):
         yield row
@@ -143,7 +143,7 @@ def _newest(names: list[str]) -> SnapshotId | None:
 
 
 def _leftovers(directory: str, names: list[str], bases: list[int]) -> list[Row]:
-    """Return what crashes leave lying, and the next start sweeps away."""
+    """Return notes about files that a crash leaves, and the next start removes."""
     found = []
     if CUTTING_FILE in names:
         found.append(note(f"{directory}/{CUTTING_FILE}", "a cut was under way when it stopped"))
@@ -230,7 +230,7 @@ class _IndexCheck:
         self._at = 0
 
     async def load(self) -> list[Fault]:
-        """Read it; one that is not there yet is fine."""
+        """Read the index. A missing index is no fault."""
         if not await self._disk.exists(self._path):
             return []
         try:
@@ -245,7 +245,7 @@ class _IndexCheck:
         return []
 
     def step(self, position: int, header: BatchHeader) -> list[Fault]:
-        """Compare the entries that the next batch must account for."""
+        """Compare the next batch with the entries up to it."""
         faults = []
         while self._at < len(self._data):
             entry = self._layout.unpack_from(self._data, self._at)
@@ -266,7 +266,7 @@ class _IndexCheck:
         return faults
 
     def finish(self) -> list[Fault]:
-        """Return what is wrong with entries that no batch accounted for."""
+        """Return a fault if entries are left after the last batch."""
         left = (len(self._data) - self._at) // self._layout.size
         if not left:
             return []
@@ -290,7 +290,7 @@ async def _check_together(
                 for fault in _compare_producers(path, await producer_snapshot(disk, path), walk):
                     yield fault.row()
         except (DamagedError, QuorateError, FileNotFoundError):
-            continue  # said by check_file, or gone meanwhile
+            continue  # check_file has reported it, or the file is gone meanwhile
     if walk.epochs.entries and epoch_file.FILE_NAME not in names:
         path = f"{directory}/{epoch_file.FILE_NAME}"
         yield Fault(path, None, "it is missing, and the log has batches").row()
@@ -302,8 +302,10 @@ async def _check_together(
 async def _check_voter(
     disk: Disk, directory: str, walk: _Walk, newest: SnapshotId | None
 ) -> list[Fault]:
-    """A log above 0 has its snapshot. The state is on disk before a record of its epoch, but a
-    snapshot may come before it.
+    """Check the snapshot and the state file against a voter's log.
+
+    A log that begins above 0 needs a snapshot up to its beginning. The state file has an epoch
+    before any record of that epoch is written. But a snapshot of a later epoch may come first.
     """
     faults = []
     offset, epoch = newest or (0, 0)
@@ -313,7 +315,7 @@ async def _check_voter(
     try:
         state = await read_state(disk, directory)
     except StorageError:
-        return faults  # said by check_file
+        return faults  # check_file has reported it
     if walk.chain.epoch > max(state.epoch, epoch):
         is_there = await disk.exists(f"{directory}/{QUORUM_STATE}")
         said = f"it says epoch {state.epoch}" if is_there else "it is missing"
@@ -339,7 +341,10 @@ def _compare_producers(path: str, found: tuple[int, int, bytes], walk: _Walk) ->
 
 
 def _compare_epochs(path: str, said: EpochCache, walk: _Walk, locked: bool) -> list[Fault]:
-    """The checkpoint is written before the batch: it may lead by one entry at the log's end."""
+    """Compare a checkpoint with the log.
+
+    The checkpoint is written before the batch, so it may have one more entry at the log's end.
+    """
     assert walk.start is not None
     leading = [entry for entry in said.entries if entry[1] >= walk.end]
     if walk.end > walk.start:
