@@ -1,5 +1,7 @@
-"""Every configuration of topics and of the cluster. Each is declared once, as a field of
-TopicConfig or ClusterConfig: its default, the allowed values, its meaning, when it takes effect.
+"""Every configuration of topics and of the cluster.
+
+Each is declared once, as a field of TopicConfig or ClusterConfig, with its default, the allowed
+values, its meaning, and when it takes effect.
 
 Everything else is derived from the two classes: the table CONFIGS, its checks, warnings and
 refusals. Names are Kafka's; a field has underscores where the name has dots. A topic's own value

@@ -48,7 +48,7 @@ FORWARD = message_method(
     "/quorate_quorum.v1.Controller/Forward",
     controller.ForwardRequests,
     controller.ForwardResponses,
-    request_bytes_max=64 << 20,  # cheap: requests inside are parsed one by one
+    request_bytes_max=64 << 20,  # each forwarded request inside is parsed by itself
     streams_requests=True,
     streams_responses=True,
 )

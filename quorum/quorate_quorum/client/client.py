@@ -128,7 +128,7 @@ class QuorumClient:
     async def wait_applied(self, offset: int, *, timeout_ms: int) -> None:
         """Return when the image has applied every event below `offset`.
 
-        Raises RequestTimedOutError if it has not within `timeout_ms`.
+        Raises RequestTimedOutError if that takes longer than `timeout_ms`.
         """
         await self._watch.wait_applied(offset, timeout_ms=timeout_ms)
 

@@ -48,8 +48,8 @@ class FollowedHistory:
     def led_into(self, told: int, *, from_its_beginning: bool) -> int:
         """Return the newer generation into which a voter leads; 0 if it follows the same one.
 
-        Raises WrongClusterError if the voter follows an older history. The same if it follows a
-        newer one and does not send it from its beginning: an image never joins two histories.
+        Raises WrongClusterError if the voter follows an older history; or a newer one that it does
+        not send from its beginning: an image never joins two histories.
         """
         self.learn(told)
         if told < self._newest_led:

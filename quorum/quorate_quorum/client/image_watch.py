@@ -107,7 +107,7 @@ class ImageWatch:
     async def wait_applied(self, offset: int, *, timeout_ms: int) -> None:
         """Return when the image has applied every event below `offset`.
 
-        Raises RequestTimedOutError if it has not within `timeout_ms`.
+        Raises RequestTimedOutError if that takes longer than `timeout_ms`.
         """
         if self._is_stopped:
             raise ClosedError("this node's door to the quorum is closed: the node is stopping")

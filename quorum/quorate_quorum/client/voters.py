@@ -13,8 +13,8 @@ from quorate.net.network import Connection, Network
 
 log = structlog.get_logger(__name__)
 
-#: The most connections at a time. More than a quorum has voters: the connection to a removed voter
-#: stays until then.
+#: The most connections at a time; one more, and the oldest is closed. The bound is higher than the
+#: number of voters: the connection to a removed voter stays open until it is the oldest.
 CONNECTIONS_MAX = 32
 
 

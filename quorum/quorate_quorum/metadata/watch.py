@@ -229,7 +229,7 @@ class Watch:
         if not batches:
             return Frame(header)
         base_offset, end_offset = span(batches)
-        if base_offset != cursor.offset:  # inside a batch: it is not from this log
+        if base_offset != cursor.offset:  # inside a batch: the watcher has another log
             header.reload = True
             cursor.offset = 0
             return Frame(header)

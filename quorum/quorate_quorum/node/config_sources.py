@@ -31,7 +31,8 @@ _CLUSTERS: Final = (
     "it is a default of topics, and those are the cluster's, not a node's: "
     "seeded when the cluster is formatted, changed with `quorate cluster config`"
 )
-#: Kafka's topic configs that this release does not have. So are all names that begin with `log.`.
+#: Kafka's topic configs that this release does not have. Beside these, every name that begins with
+#: `log.` counts as one.
 _KAFKAS_TOPIC_CONFIGS: Final = frozenset(
     (
         "file.delete.delay.ms",

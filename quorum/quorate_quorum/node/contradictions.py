@@ -18,7 +18,7 @@ from quorate_quorum.node.listeners import (
 
 
 def contradictions(config: NodeConfig) -> Iterable[tuple[str, ...]]:
-    """Yield (a sentence that says what is impossible and what is allowed, the settings' names...).
+    """Yield tuples: a sentence with what is impossible and what is allowed; the settings' names.
 
     The caller must stop at the first one: each check relies on the checks before it.
     """

@@ -49,7 +49,9 @@ class UnknownLevelError(ConfigError):
 
 
 def check_level(known: Known, name: str, level: int) -> None:
-    """Raise UnknownLevelError unless a program with these known levels knows this level.
+    """Raise UnknownLevelError unless `known` has this level of the feature.
+
+    For a feature that is not in `known`, only level 0 (off) is accepted.
 
     >>> check_level(SUPPORTED, "metadata.version", 1)
     >>> check_level(SUPPORTED, "tiered.storage", 0)  # off

@@ -144,7 +144,8 @@ class Repeats:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        #: By line: the time at which it may appear again, and how often it was left out since.
+        #: The repeated lines. Beside each: the time at which it may appear again, and how often it
+        #: was left out since.
         self._seen: collections.OrderedDict[str, tuple[float, int]] = collections.OrderedDict()
 
     def __call__(self, logger: Any, method: str, event: Event) -> Event:

@@ -7,9 +7,9 @@ When the stream of a broker breaks, the controller dials the broker at once:
 * nothing answers: the broker is fenced after a short grace.
 
 Silence is counted only in ticks that this controller itself ran, so that a stall of the controller
-fences no broker. If many streams break at once and no port refuses, the controller may be cut off
-itself: then only silence counts. If most brokers fall silent together, the controller may be unable
-to hear them: it hands leadership to another voter.
+fences no broker. If many streams break at once, and the brokers' ports do not refuse, the
+controller may be cut off itself: then only silence counts. If most brokers fall silent together,
+the controller may be unable to hear them: it hands leadership to another voter.
 
 The machine lives as long as a reign. Before each tick, the driver steps in all frames that have
 arrived. It carries out the effects and reports their results.
@@ -90,8 +90,8 @@ class _Session:
     #: The number of the dial under way; 0: none. A trial only finds out whether dialling works.
     dial: int = 0
     dial_is_trial: bool = False
-    #: The time at which the last stream broke, by the caller's clock. None: no stream broke, or
-    #: the process is known to be gone since.
+    #: The time at which the last stream broke, by the caller's clock. None: no stream broke, one is
+    #: open again, or the process is known to be gone.
     broke_ms: int | None = None
     was_fenced_by_disconnect: bool = False
     streams: dict[int, None] = field(default_factory=dict)
@@ -331,7 +331,7 @@ class Liveness:
         return effects
 
     def _look_for_mass_break(self, now_ms: int) -> None:
-        """Count only silence for streams that broke together: the controller may be cut off."""
+        """Let only silence count for streams that broke together: the controller may be cut off."""
         unfenced = self._unfenced()
         broken = [
             session

@@ -102,7 +102,7 @@ class _Waiting:
         return True
 
     def is_hopeless(self, broker: BrokerImage, now_ms: int) -> bool:
-        """Whether the broker was first asked ANSWERS_WAIT_MS ago: do not wait for it any more."""
+        """Whether the broker was first asked ANSWERS_WAIT_MS ago: wait for it no longer."""
         epoch, first_ms, _ = self.asked.get(broker.id, (-1, now_ms, now_ms))
         return epoch == broker.epoch and now_ms - first_ms >= ANSWERS_WAIT_MS
 

@@ -110,10 +110,10 @@ def adapted(
 ) -> PartitionImage:
     """Return the next state of a partition, given the state of one broker in the image.
 
-    A broker that is fenced, or whose directory failed, leaves the ISR and stops leading. The same
-    for one that is shutting down, unless it is the last member. A broker leaves the ELR if its
+    A broker that is fenced, or whose directory failed, leaves the ISR and stops leading. So does a
+    broker that is shutting down, unless it is the last member. A broker leaves the ELR if its
     replica may have lost records. A replica whose directory is not registered gets another
-    directory, if ISR or ELR still name a broker with the records. A second call changes nothing, so
+    directory, if a member of ISR or ELR still has the records. A second call changes nothing, so
     the next controller can complete the changes that this one began.
     """
     broker = image.brokers[broker_id]

@@ -38,7 +38,7 @@ def place(
     """
     circle = ring(places)
     assert 1 <= replication_factor <= len(circle), "no more replicas than brokers"
-    # The shift counts modulo one less than the ring: a whole turn would choose the leader itself.
+    # The shift is taken modulo the other brokers: a whole turn would choose the leader itself.
     skip = 1 + shift % max(1, len(circle) - 1)
     # Partitions whose leaders have the same position have the same followers: choose them once.
     assignments = []

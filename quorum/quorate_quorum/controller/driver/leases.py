@@ -238,7 +238,7 @@ class Leases:
         )
 
     def may_go(self, session: Session) -> bool:
-        """Whether a broker may stop: every unfenced broker has applied the changes by its leave."""
+        """Whether a broker may stop: every unfenced broker has applied its shutdown's changes."""
         end = self.sweeper.shutdown_ends.get(session.broker_id)
         if end is None or self._reign.image.offset < end:
             return False

@@ -210,7 +210,7 @@ class ControllerService:
         finally:
             leases.close(session)
 
-    # -- small things
+    # -- one request: checks and bounds
 
     async def _listen(
         self,
