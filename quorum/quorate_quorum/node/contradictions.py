@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os.path
 from collections.abc import Iterable, Sequence
 
 from quorate_quorum.node.config import BrokerConfig, NodeConfig, QuorumConfig
@@ -12,6 +13,7 @@ from quorate_quorum.node.listeners import (
     is_wildcard,
     parse,
     parse_all,
+    place_of,
     unsupported,
     wrong_address,
 )
@@ -25,7 +27,7 @@ def contradictions(config: NodeConfig) -> Iterable[tuple[str, ...]]:
     yield from _impossible_addresses(config)
     if not config.log_dirs or not all(config.log_dirs):
         yield "log.dirs must name at least one directory, and none may be empty", "log.dirs"
-    if len(set(config.log_dirs)) < len(config.log_dirs):
+    if len(set(map(os.path.abspath, config.log_dirs))) < len(config.log_dirs):
         yield f"log.dirs names a directory twice: {', '.join(config.log_dirs)}", "log.dirs"
     yield from _not_above(config, "reconnect.backoff.ms", "reconnect.backoff.max.ms")
     if isinstance(config, QuorumConfig):
@@ -43,7 +45,7 @@ def contradictions(config: NodeConfig) -> Iterable[tuple[str, ...]]:
                 "quorum.bootstrap.servers must name at least one voter, as host:port",
                 "quorum.bootstrap.servers",
             )
-        if config.advertised in config.quorum_bootstrap_servers:
+        if config.internal.place in map(place_of, config.quorum_bootstrap_servers):
             yield (
                 f"quorum.bootstrap.servers names {config.advertised}, where this broker itself "
                 "listens: voters listen there. If this node is a voter, format it with "
@@ -97,7 +99,7 @@ def _impossible_listeners(config: NodeConfig) -> Iterable[tuple[str, ...]]:
     found = config.listener_addresses
     bound: dict[str, ListenerAddress] = {}
     for one in found:
-        other = bound.setdefault(one.endpoint, one)
+        other = bound.setdefault(one.place, one)
         if one.port and other is not one:
             yield f"listeners: {other} and {one} are one address", "listeners"
     if isinstance(config, QuorumConfig) and len(found) > 1:

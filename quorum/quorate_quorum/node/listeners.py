@@ -50,6 +50,11 @@ class ListenerAddress:
         """The host:port to dial or to bind, an IPv6 literal in brackets."""
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
+    @property
+    def place(self) -> str:
+        """The endpoint in one spelling, by which two addresses compare."""
+        return place_of(self.endpoint)
+
     def __str__(self) -> str:
         name = "" if self.name == self.protocol else f"{self.name}="
         return f"{name}{self.protocol}{'+tls' if self.tls else ''}://{self.endpoint}"
@@ -151,6 +156,25 @@ def wrong_address(address: str, *, port_min: int) -> str | None:
     return None
 
 
+def place_of(endpoint: str) -> str:
+    """Return a host:port in one spelling: names in lower case, "localhost" as the 127.0.0.1 that
+    it is bound and dialled as, IPv4 addresses without their IPv6 form.
+
+    >>> place_of("LOCALHOST:1"), place_of("[0:0::1]:1"), place_of("[::ffff:10.0.0.1]:1")
+    ('127.0.0.1:1', '[::1]:1', '10.0.0.1:1')
+    >>> place_of("DB.example.org.:1")
+    'db.example.org:1'
+    """
+    found = _split(endpoint, 0)
+    if found is None:
+        return endpoint
+    host, port = found
+    literal = _literal(host)
+    name = host.lower().removesuffix(".") if literal is None else str(literal)
+    name = "127.0.0.1" if name == "localhost" else name
+    return f"[{name}]:{port}" if ":" in name else f"{name}:{port}"
+
+
 def is_loopback(host: str) -> bool:
     """Whether a listener on this host can be reached only from this machine.
 
@@ -166,8 +190,10 @@ def is_loopback(host: str) -> bool:
 def is_wildcard(host: str) -> bool:
     """Whether a host stands for all addresses of its machine. Other machines cannot dial it.
 
-    >>> is_wildcard("0.0.0.0"), is_wildcard("::"), is_wildcard("::1")
-    (True, True, False)
+    >>> is_wildcard("0.0.0.0"), is_wildcard("::"), is_wildcard("::ffff:0.0.0.0")
+    (True, True, True)
+    >>> is_wildcard("::1")
+    False
     """
     literal = _literal(host)
     return literal is not None and literal.is_unspecified
@@ -221,7 +247,13 @@ def _split(endpoint: str, port_min: int) -> tuple[str, int] | None:
 
 
 def _literal(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """Return the IP address that a host is, None if it is a name.
+
+    An IPv4 address in its IPv6 form, such as ::ffff:0.0.0.0, is that IPv4 address.
+    """
     try:
-        return ipaddress.ip_address(host)
+        found = ipaddress.ip_address(host)
     except ValueError:
         return None
+    mapped = found.ipv4_mapped if isinstance(found, ipaddress.IPv6Address) else None
+    return mapped or found

@@ -29,7 +29,7 @@ from quorate.errors import StorageError
 from quorate_quorum.node.config import BrokerConfig, ConfigError, NodeConfig
 from quorate_quorum.node.config_sources import load, settings
 from quorate_quorum.node.contradictions import without_effect
-from quorate_quorum.node.listeners import is_name
+from quorate_quorum.node.listeners import is_name, is_wildcard
 from quorate_quorum.node.logs import set_up_logs
 from quorate_quorum.node.resources import (
     collect_garbage_rarely,
@@ -147,20 +147,27 @@ def configure(kind: type[C], arguments: Sequence[str] | None, env: Mapping[str, 
 def check_resolves(config: NodeConfig) -> None:
     """Raise ConfigError if an advertised host is a name that this machine cannot resolve.
 
-    A node that advertises such a name would join the cluster, and no client could reach it.
+    A node that advertises such a name would join the cluster, and no client could reach it. The
+    same is true of a name for every address of the machine: 0x0 resolves to 0.0.0.0.
     """
+    name = "advertised.listeners" if config.advertised_listeners else "listeners"
     for address in config.advertised_addresses:
         if not is_name(address.host):
             continue
         try:
-            socket.getaddrinfo(address.host, None)
+            found = socket.getaddrinfo(address.host, None)
         except (OSError, UnicodeError) as error:  # UnicodeError: a label is empty or too long
-            name = "advertised.listeners" if config.advertised_listeners else "listeners"
             reason = getattr(error, "strerror", error)
             raise ConfigError(
                 f"{name}: {address} has a host that cannot be resolved here ({reason}), so clients"
                 " that are told it could not connect: give a name that resolves, or an IP address"
             ) from None
+        wildcard = next((str(to[0]) for *_, to in found if is_wildcard(str(to[0]))), None)
+        if wildcard is not None:
+            raise ConfigError(
+                f"{name}: {address} has a host that resolves to {wildcard}, which is no address"
+                " that others can dial: set advertised.listeners to one that is"
+            )
 
 
 def run(start: Callable[[], Awaitable[Server]]) -> int:

@@ -13,7 +13,7 @@ from quorate_quorum.controller.decisions.features import Heard, check_knows
 from quorate_quorum.controller.decisions.outcome import Outcome
 from quorate_quorum.metadata.image import MetadataImage
 from quorate_quorum.metadata.voters import VoterImage, voters_event
-from quorate_quorum.node.listeners import wrong_address
+from quorate_quorum.node.listeners import place_of, wrong_address
 from quorate_quorum.v1.events_pb2 import MetadataEvent
 
 #: The most voters. More would make every commit slower, and no cluster safer.
@@ -86,9 +86,9 @@ def _check_may_come(image: MetadataImage, voter: VoterImage, heard: Heard) -> No
     Raises UnsupportedError if its program does not know a feature level in force.
     Raises OverloadedError (retriable) if it does not fetch from this controller yet.
     """
-    there = {one.endpoint: one.id for one in image.voters if one.id != voter.id}
-    if voter.endpoint in there:
-        other = there[voter.endpoint]
+    there = {place_of(one.endpoint): one.id for one in image.voters if one.id != voter.id}
+    other = there.get(place_of(voter.endpoint))
+    if other is not None:
         raise InvalidRequestError(f"{voter.endpoint} is where voter {other} listens")
     same = next((one for one in image.voters if one.id == voter.id), None)
     if same is not None:

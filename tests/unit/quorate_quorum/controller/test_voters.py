@@ -85,6 +85,7 @@ def test_the_same_id_on_another_disk_is_refused_and_told_what_to_do() -> None:
         (adding(4, at="host:0"), HEARD, InvalidRequestError, "must be host:port"),
         (adding(4, at="h" * 300 + ":1"), HEARD, InvalidRequestError, "at most 255"),
         (adding(4, at="host2:7093"), HEARD, InvalidRequestError, "is where voter 2 listens"),
+        (adding(4, at="HOST2.:7093"), HEARD, InvalidRequestError, "is where voter 2 listens"),
         (
             admin.AddVoterRequest(voter_id=4, endpoint="host4:1"),
             HEARD,

@@ -78,6 +78,11 @@ from tests.unit.quorate_quorum.node.builders import BROKER, QUORUM, file_with, r
             "--set log.dirs=/a,/a: log.dirs names a directory twice",
         ),
         (
+            BrokerConfig,
+            ("log.dirs=/a/b,/a//c/../b/",),
+            "--set log.dirs=/a/b,/a//c/../b/: log.dirs names a directory twice",
+        ),
+        (
             QuorumConfig,
             ("broker.session.timeout.ms=900",),
             "--set broker.session.timeout.ms=900: broker.heartbeat.interval.ms (500) must not be "
@@ -120,6 +125,12 @@ from tests.unit.quorate_quorum.node.builders import BROKER, QUORUM, file_with, r
             "FILE: quorum.bootstrap.servers names a:7093, where this broker itself listens: "
             "voters listen there. If this node is a voter, format it with --initial-voters, ",
         ),
+        (
+            BrokerConfig,
+            ("advertised.listeners=A:7093", "quorum.bootstrap.servers=a.:7093"),
+            "--set advertised.listeners=A:7093, --set quorum.bootstrap.servers=a.:7093, "
+            "FILE: quorum.bootstrap.servers names A:7093, where this broker itself listens: ",
+        ),
     ],
 )
 def test_an_impossible_pair_is_named(
@@ -127,6 +138,34 @@ def test_an_impossible_pair_is_named(
 ) -> None:
     path = file_with(tmp_path, BROKER if kind is BrokerConfig else QUORUM)
     assert refused(kind, path, sets=sets).startswith(said.replace("FILE", path))
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("localhost:1", "LOCALHOST:1"),
+        ("localhost:1", "localhost.:1"),
+        ("localhost:1", "127.0.0.1:1"),
+        ("db.example.org:1", "DB.Example.org:1"),
+        ("[::1]:1", "[0:0:0:0:0:0:0:1]:1"),
+        ("[fe80::ab]:1", "[FE80::AB]:1"),
+        ("10.0.0.1:1", "[::ffff:10.0.0.1]:1"),
+    ],
+)
+def test_two_listeners_at_one_address_are_refused_however_it_is_spelled(
+    tmp_path: Path, one: str, other: str
+) -> None:
+    path = file_with(tmp_path, BROKER)
+    sets = (f"listeners=a=grpc://{one},b=grpc://{other}", "advertised.listeners=")
+    said = f"a=grpc://{one} and b=grpc://{other} are one address"
+    assert said in refused(BrokerConfig, path, sets=sets)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "[::]", "[0:0::0]", "[::ffff:0.0.0.0]"])
+def test_every_address_of_a_machine_is_no_address_to_advertise(tmp_path: Path, host: str) -> None:
+    sets = (f"advertised.listeners={host}:1",)
+    said = refused(BrokerConfig, file_with(tmp_path, BROKER), sets=sets)
+    assert "is no address that others can dial: set advertised.listeners" in said
 
 
 def test_listening_to_others_is_allowed_when_asked_for(tmp_path: Path) -> None:

@@ -388,6 +388,14 @@ def test_a_name_that_cannot_be_resolved_is_refused(host: str) -> None:
     assert found.stderr.startswith(said + "resolved here (")
 
 
+@pytest.mark.parametrize("host", ["0x0", "0x00000000"])
+def test_a_name_for_every_address_of_the_machine_is_refused(host: str) -> None:
+    found = node(*SETTINGS, "--set", f"advertised.listeners=grpc://{host}:1")
+    assert found.returncode == 78
+    said = f"wrong configuration: advertised.listeners: grpc://{host}:1 has a host that resolves to"
+    assert found.stderr.startswith(f"{said} 0.0.0.0, which is no address that others can dial")
+
+
 def test_a_failed_process_ends_although_a_thread_hangs() -> None:
     found = node(*SETTINGS, "--set", "node.id=70")
     assert found.returncode == 70
