@@ -96,14 +96,19 @@ def target_of(endpoint: str) -> str:
     The name also resolves to ::1, where another process may listen.
     """
     host, port = split_endpoint(endpoint)
-    return f"127.0.0.1:{port}" if host == "localhost" else endpoint
+    return f"127.0.0.1:{port}" if host.lower() == "localhost" else endpoint
 
 
 def bind_error(endpoint: str, text: str) -> OSError:
     """Return why a port could not be bound. gRPC hides the reason, so bind a socket to see it."""
     host, port = split_endpoint(target_of(endpoint))
     try:
-        socket.create_server((host.strip("[]"), port)).close()
+        for family, *_, address in socket.getaddrinfo(
+            host.strip("[]"), port, type=socket.SOCK_STREAM
+        ):
+            # As gRPC binds: the IPv6 wildcard takes the port for IPv4 too.
+            both = family == socket.AF_INET6 and socket.has_dualstack_ipv6()
+            socket.create_server(address, family=family, dualstack_ipv6=both).close()
     except OSError as error:
         text = error.strerror or str(error)
         if error.errno == errno.EADDRINUSE:

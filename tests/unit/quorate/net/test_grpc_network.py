@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
 import socket
@@ -118,12 +119,27 @@ async def test_whoever_is_no_grpc_server_gives_no_answer() -> None:
     await server.wait_closed()
 
 
-async def test_the_port_of_another_program_is_in_use() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
+@pytest.mark.parametrize(
+    ("family", "taken_at", "host"),
+    [
+        (socket.AF_INET, "127.0.0.1", "127.0.0.1"),
+        (socket.AF_INET, "127.0.0.1", "localhost"),
+        (socket.AF_INET, "127.0.0.1", "LOCALHOST"),
+        (socket.AF_INET, "0.0.0.0", "0.0.0.0"),
+        (socket.AF_INET6, "::1", "[::1]"),
+        (socket.AF_INET6, "::", "[::]"),
+        (socket.AF_INET6, "::", "[::1]"),
+    ],
+)
+async def test_the_port_of_another_program_is_in_use(
+    family: socket.AddressFamily, taken_at: str, host: str
+) -> None:
+    both = taken_at == "::"
+    with socket.create_server((taken_at, 0), family=family, dualstack_ipv6=both) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(OSError, match=f"port {port} is in use") as caught:
-            await GrpcNetwork().serve(f"127.0.0.1:{port}", [])
-        assert caught.value.errno is not None
+            await GrpcNetwork().serve(f"{host}:{port}", [])
+        assert caught.value.errno == errno.EADDRINUSE
 
 
 @pytest.mark.parametrize("endpoint", ["", "localhost", "7092", ":7092", "a:b", "a:70000"])
