@@ -93,9 +93,23 @@ SHARE = Kind(_share, "a number, 0 to 1")
 POLICY = Kind(_policy, "'delete', 'compact', 'compact,delete', or '' to keep everything")
 
 
-def setting(default: T, kind: Kind[T], doc: str, *, fixed: str = "", not_yet: str = "") -> T:
-    """Declare a setting, as the default of a field. See ConfigSpec for `fixed` and `not_yet`."""
-    about = {"kind": kind, "doc": doc, "fixed": fixed, "not_yet": not_yet}
+def setting(
+    default: T,
+    kind: Kind[T],
+    doc: str,
+    *,
+    fixed: str = "",
+    not_yet: str = "",
+    only_effect: str = "",
+) -> T:
+    """Declare a setting, as the default of a field. ConfigSpec tells what the sentences mean."""
+    about = {
+        "kind": kind,
+        "doc": doc,
+        "fixed": fixed,
+        "not_yet": not_yet,
+        "only_effect": only_effect,
+    }
     return dataclasses.field(default=default, metadata=about)
 
 
@@ -109,14 +123,15 @@ class TopicConfig:
 
     A change takes effect at once, on open logs and running replicas. There are two exceptions:
     a `fixed` setting cannot be changed on an existing topic;
-    a `not_yet` setting is stored, with a warning, and has no effect.
+    a `not_yet` setting is stored, with a warning, and has no effect but its `only_effect`.
     """
 
     cleanup_policy: str = setting(
         "delete",
         POLICY,
         "What happens to old records: deleted by time and size, or the last of each key kept.",
-        not_yet=_NOT_DELETED,
+        not_yet="old records are neither deleted nor compacted",
+        only_effect="under 'compact', records without a key are refused",
     )
     compression_type: str = setting(
         "producer",
@@ -230,6 +245,8 @@ class ConfigSpec:
     fixed: str
     #: What this release does not do, so that the setting has no effect; empty: it has an effect.
     not_yet: str
+    #: The one effect that a `not_yet` setting has already; empty: none.
+    only_effect: str
 
     def parsed(self, text: str) -> Value:
         """Return the typed value. InvalidConfigError says what was given and what is allowed."""
@@ -303,16 +320,22 @@ def check_config(name: str, text: str, *, of_topic: bool) -> str:
 
 
 def warnings_of(names: Iterable[str]) -> list[str]:
-    """Return a sentence for each of these settings that has no effect yet.
+    """Return a sentence for each of these settings that has no effect yet, or not all of it.
 
     >>> warnings_of(["segment.ms", "max.message.bytes"])
     ['segment.ms is kept, and has no effect in this release: segments roll by size alone']
     """
-    return [
-        f"{name} is kept, and has no effect in this release: {CONFIGS[name].not_yet}"
-        for name in sorted(names)
-        if name in CONFIGS and CONFIGS[name].not_yet
-    ]
+    rows = [CONFIGS[name] for name in sorted(names) if name in CONFIGS]
+    return [_warning_of(row) for row in rows if row.not_yet]
+
+
+def _warning_of(row: ConfigSpec) -> str:
+    if row.only_effect:
+        return (
+            f"{row.name} is kept, and has one effect only in this release, which begins now:"
+            f" {row.only_effect}; {row.not_yet}"
+        )
+    return f"{row.name} is kept, and has no effect in this release: {row.not_yet}"
 
 
 def fixed_at_creation(cluster: Mapping[str, str]) -> dict[str, str]:

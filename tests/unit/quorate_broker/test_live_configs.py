@@ -170,6 +170,7 @@ async def test_an_altered_config_takes_effect_at_once_or_the_answer_says_why_not
     elif spec.not_yet:
         (warning,) = outcome.response.warnings
         assert spec.not_yet in warning
+        assert spec.only_effect in warning
     elif effect is None:
         assert spec.kind.allowed == f"one of {value!r}", "it can have no other value"
     else:

@@ -123,14 +123,25 @@ def test_a_setting_is_acted_on_or_says_that_it_is_not_yet(name: str) -> None:
         return  # the one value that it may have asks for nothing
     table = ROOT / "quorum/quorate_quorum/configs.py"
     lists = (table, ROOT / "quorum/quorate_quorum/node/config.py")
-    word = re.compile(rf"\b{name.replace('.', '[._]')}\b")
+    reads = {"cleanup.policy": r"|\.(compacts|deletes)\b"}.get(name, "")
+    word = re.compile(rf"\b{name.replace('.', '[._]')}\b{reads}")
     acts = any(
         word.search(path.read_text())
         for folder in ("broker", "quorum")
         for path in (ROOT / folder).rglob("*.py")
         if path not in lists
     )
-    assert bool(warnings_of([name])) != acts
+    spec = CONFIGS[name]
+    assert acts == (not spec.not_yet or bool(spec.only_effect))
+    assert bool(warnings_of([name])) == bool(spec.not_yet)
+
+
+def test_a_setting_that_acts_in_part_says_what_it_does_and_what_not() -> None:
+    assert warnings_of(["cleanup.policy"]) == [
+        "cleanup.policy is kept, and has one effect only in this release, which begins now: under"
+        " 'compact', records without a key are refused; old records are neither deleted nor"
+        " compacted"
+    ]
 
 
 def test_a_setting_without_effect_says_what_does_not_happen() -> None:
