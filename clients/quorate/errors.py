@@ -9,6 +9,7 @@
       UnknownBrokerError
       NotLeaderError              retriable; the caller's view of the leaders is stale
         FencedLeaderEpochError  UnknownLeaderEpochError
+      ListenerNotFoundError       retriable: the leader has no listener for this client
       NotEnoughReplicasError      retriable: nothing was written
       NotEnoughReplicasAfterAppendError   retriable: written, and may yet commit
       CorruptRecordError          bytes that contradict their checksum or header
@@ -170,6 +171,15 @@ class UnknownLeaderEpochError(NotLeaderError):
 
     advice = "Ask again: that node has not heard of the epoch yet."
     code = ErrorCode.ERROR_CODE_UNKNOWN_LEADER_EPOCH
+
+
+class ListenerNotFoundError(QuorateError):
+    """The leader's broker has no listener of the name by which this client came in."""
+
+    advice = "Give that broker a listener of that name, or use one that every broker has."
+    code = ErrorCode.ERROR_CODE_LISTENER_NOT_FOUND
+    retriable = True
+    stale_metadata = True
 
 
 class NotEnoughReplicasError(QuorateError):

@@ -327,6 +327,8 @@ class FakeCluster:
         self.image_offset = 0
         self.topics_made = 0
         self.cluster_id = "fake"
+        #: Brokers that have no listener for the clients, and the error that tells it.
+        self.hindrances: dict[int, QuorateError] = {}
 
     async def start(self) -> None:
         for broker in self.brokers:
@@ -399,7 +401,8 @@ class FakeCluster:
             response.unchanged = True
             return response
         for broker in self.brokers:
-            response.brokers.add(broker_id=broker.id, listener=listener(broker.endpoint))
+            if broker.id not in self.hindrances:
+                response.brokers.add(broker_id=broker.id, listener=listener(broker.endpoint))
         for name in sorted(self.topics) if request.all_topics else request.topics:
             told = response.topics.add(name=name)
             topic = self.topics.get(name)
@@ -408,8 +411,12 @@ class FakeCluster:
                 continue
             told.topic_id, told.created_ms = topic.topic_id, topic.created_ms
             for number, one in enumerate(topic.partitions):
+                hindrance = self.hindrances.get(one.leader)
                 told.partitions.add(
-                    partition=number, leader=one.leader, leader_epoch=one.leader_epoch
+                    partition=number,
+                    leader=one.leader,
+                    leader_epoch=one.leader_epoch,
+                    error=None if hindrance is None else to_wire(hindrance),
                 )
         return response
 

@@ -6,6 +6,7 @@ also learns leaders from error answers (KIP-951).
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +17,8 @@ from quorate.settings import TOPIC
 from quorate.v1.admin_pb2 import PartitionMetadata, TopicMetadata
 from quorate.v1.common_pb2 import ErrorCode, LeaderHint
 
+log = logging.getLogger(__name__)
+
 
 @dataclass(slots=True)
 class PartitionView:
@@ -25,8 +28,15 @@ class PartitionView:
     leader: int = -1
     leader_epoch: int = -1
     endpoint: str = ""
+    #: Why this client cannot reach the leader, although there is one.
+    hindrance: QuorateError | None = None
     replicas: tuple[int, ...] = ()
     isr: tuple[int, ...] = ()
+
+    @property
+    def is_available(self) -> bool:
+        """Whether there is a leader, and nothing is known to keep this client from it."""
+        return self.leader >= 0 and self.hindrance is None
 
 
 @dataclass(slots=True)
@@ -44,11 +54,13 @@ class TopicView:
     #: All partition numbers, and those of partitions with a leader. A change replaces the tuples.
     numbers: tuple[int, ...] = ()
     available: tuple[int, ...] = ()
+    #: Some partition's leader cannot be reached, and the log tells so.
+    is_hindered: bool = False
 
     def leaders_changed(self) -> None:
         """Derive `numbers` and `available` from the partitions again."""
         numbers = tuple(view.partition for view in self.partitions)
-        available = tuple(view.partition for view in self.partitions if view.leader >= 0)
+        available = tuple(view.partition for view in self.partitions if view.is_available)
         if numbers != self.numbers:
             self.numbers = numbers
         if available != self.available:
@@ -122,6 +134,7 @@ class TopicViews:
         if not endpoint:
             return False
         view.leader, view.leader_epoch, view.endpoint = hint.leader, hint.leader_epoch, endpoint
+        view.hindrance = None
         self.topics[name].leaders_changed()
         return True
 
@@ -162,7 +175,20 @@ class TopicViews:
             if 0 <= one.partition < len(known.partitions):
                 has_news |= _take_partition(known.partitions[one.partition], one, told.brokers)
         known.leaders_changed()
+        self._warn_of(known)
         return has_news
+
+    def _warn_of(self, topic: TopicView) -> None:
+        """Log once that leaders of a topic cannot be reached: a consumer only waits for them."""
+        hindered = {view.partition: view.hindrance for view in topic.partitions if view.hindrance}
+        if hindered and not topic.is_hindered:
+            log.warning(
+                "%d partitions of %r have a leader that this client cannot reach: %s",
+                len(hindered),
+                topic.name,
+                next(iter(hindered.values())),
+            )
+        topic.is_hindered = bool(hindered)
 
     def _forget(self, name: str) -> bool:
         gone = self.topics.pop(name, None)
@@ -180,7 +206,9 @@ def _take_partition(
     if told.leader_epoch < view.leader_epoch:
         return False  # that broker lags behind: never go back to an older leader
     before = (view.leader, view.leader_epoch, view.endpoint)
-    kept = view.endpoint if told.leader == view.leader >= 0 else ""
+    view.hindrance = from_wire(told.error) if told.error.code else None
+    is_kept = told.leader == view.leader >= 0 and view.hindrance is None
+    kept = view.endpoint if is_kept else ""
     view.leader, view.leader_epoch = told.leader, told.leader_epoch
     view.endpoint = brokers.get(told.leader, kept)
     view.replicas, view.isr = tuple(told.replicas), tuple(told.isr)

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import logging
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from quorate.aio.backoff import backoff_ms
@@ -245,7 +245,7 @@ class OffsetLookup:
             if deadline.has_passed:
                 raise RequestTimedOutError(
                     f"the offsets of {sorted(missing)} were not known within {timeout_s:.0f} s "
-                    f"(last: {last or 'no leader'})"
+                    f"(last: {last or self._hindrance(missing) or 'no leader'})"
                 )
             groups = await self._by_leader(missing)
             answers = await asyncio.gather(
@@ -265,6 +265,11 @@ class OffsetLookup:
                 self._cluster.request_refresh()
                 await asyncio.sleep(BACKOFF_MS / 1000)
         return found
+
+    def _hindrance(self, keys: Iterable[TopicPartition]) -> QuorateError | None:
+        """Return why a leader of these partitions cannot be reached, if that is known."""
+        views = (self._cluster.partition(*key) for key in keys)
+        return next((view.hindrance for view in views if view and view.hindrance), None)
 
     async def _by_leader(
         self, wanted: Mapping[TopicPartition, int]

@@ -378,7 +378,7 @@ def _timed_out(
     if batch.attempts:
         became = "may have been" if may_be_written else "was not"
         how = f"was sent {batch.attempts} times, and {became} written"
-    why = batch.refusal or (None if batch.attempts else hindrance)
+    why = batch.queue.hindrance or batch.refusal or (None if batch.attempts else hindrance)
     error = DeliveryTimeoutError(
         f"{batch.count} records for {batch.queue.topic}-{batch.queue.partition} were "
         f"not acknowledged within {timeout_s * 1000:.0f} ms; "

@@ -136,6 +136,7 @@ class PartitionQueue:
         "carrier",
         "gone_at",
         "has_gap",
+        "hindrance",
         "identity",
         "in_flight",
         "is_forgotten",
@@ -176,6 +177,8 @@ class PartitionQueue:
         self.next_sequence = 0
         #: When the topic was first missing in the metadata; None: it is there.
         self.gone_at: float | None = None
+        #: Why the leader cannot be reached, for the errors of batches that expire meanwhile.
+        self.hindrance: QuorateError | None = None
         #: The queue of the deleted topic of the same name. Its batches in flight may come back, and
         #: then go first.
         self.predecessor: PartitionQueue | None = None

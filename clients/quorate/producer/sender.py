@@ -132,7 +132,10 @@ class Sender:
     def _stream_of(self, queue: PartitionQueue) -> ProduceStream | None:
         endpoint = endpoint_of(self.cluster, queue)
         if not endpoint:
+            view = self.cluster.partition(queue.topic, queue.partition)
+            queue.hindrance = None if view is None else view.hindrance
             return None
+        queue.hindrance = None
         for stream in self._streams.to(endpoint):
             return stream
         return self._streams.add(ProduceStream(self, endpoint))

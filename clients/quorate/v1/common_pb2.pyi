@@ -90,6 +90,8 @@ class _ErrorCodeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorCode.V
     """the principal may not do this on the topic"""
     ERROR_CODE_CLUSTER_AUTHORIZATION_FAILED: _ErrorCode.ValueType  # 41
     """the principal may not do this on the cluster"""
+    ERROR_CODE_LISTENER_NOT_FOUND: _ErrorCode.ValueType  # 42
+    """the leader has no listener for the caller: retriable"""
 
 class ErrorCode(_ErrorCode, metaclass=_ErrorCodeEnumTypeWrapper):
     """The result of a request. The numbers are part of the protocol and are never reused. Each code
@@ -163,6 +165,8 @@ ERROR_CODE_TOPIC_AUTHORIZATION_FAILED: ErrorCode.ValueType  # 40
 """the principal may not do this on the topic"""
 ERROR_CODE_CLUSTER_AUTHORIZATION_FAILED: ErrorCode.ValueType  # 41
 """the principal may not do this on the cluster"""
+ERROR_CODE_LISTENER_NOT_FOUND: ErrorCode.ValueType  # 42
+"""the leader has no listener for the caller: retriable"""
 Global___ErrorCode: _TypeAlias = ErrorCode  # noqa: Y015
 
 @_typing.final

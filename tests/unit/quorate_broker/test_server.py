@@ -723,6 +723,19 @@ def test_a_broker_without_the_listener_of_a_client_is_not_told_to_it() -> None:
         )
         assert [one.listener.endpoint for one in cluster.brokers] == ["e0:9092", ""]
 
+        topic_id = await world.create("invoice", partitions=4)
+        (topic,) = (await metadata_at(world, "e0:9092")).topics
+        assert {one.leader for one in topic.partitions} == {0, 1}
+        for one in topic.partitions:
+            assert one.leader == world.leader(topic_id, one.partition)
+            if one.leader == 0:
+                assert not one.HasField("error")
+            else:
+                assert one.error.code == ErrorCode.ERROR_CODE_LISTENER_NOT_FOUND
+                assert "broker 1 leads and has no listener named 'external'" in one.error.message
+        (topic,) = (await metadata_at(world, "b0:9092")).topics
+        assert not any(one.HasField("error") for one in topic.partitions)
+
     in_a_world(program)
 
 

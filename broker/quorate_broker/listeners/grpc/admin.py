@@ -41,7 +41,7 @@ from quorate.v1.admin_pb2 import (
     TopicMetadata,
     TransferLeadershipResponse,
 )
-from quorate_broker.listeners.grpc.answers import error_of, listener_for
+from quorate_broker.listeners.grpc.answers import error_of, hindrances_of, listener_for
 from quorate_broker.operations import metadata
 from quorate_broker.operations.metadata import TopicMissing, check_count
 from quorate_broker.operations.partitions import PARTITIONS_A_TURN
@@ -129,7 +129,8 @@ class AdminService:
             if request.all_topics
             else self._metadata.topics(image, peer.principal, request.topics, request.topic_ids)
         )
-        response.topics.extend([await _topic(topic) for topic in topics])
+        hindrances = hindrances_of(peer, image)
+        response.topics.extend([await _topic(topic, hindrances) for topic in topics])
         response.brokers.extend(
             BrokerEndpoint(broker_id=broker.id, listener=listener, rack=broker.rack)
             for broker in image.sorted_brokers()
@@ -148,7 +149,10 @@ class AdminService:
             if request.topics
             else self._metadata.all_topics(image, peer.principal)
         )
-        return DescribeTopicsResponse(topics=[await _described(topic) for topic in topics])
+        hindrances = hindrances_of(peer, image)
+        return DescribeTopicsResponse(
+            topics=[await _described(topic, hindrances) for topic in topics]
+        )
 
     async def describe_configs(
         self, request: DescribeConfigsRequest, peer: Peer
@@ -257,7 +261,9 @@ _FAILED: Final[Mapping[Method[Any, Any], Callable[[Any, Error], Any]]] = {
 }
 
 
-async def _topic(topic: TopicImage | TopicMissing) -> TopicMetadata:
+async def _topic(
+    topic: TopicImage | TopicMissing, hindrances: Mapping[int, Error]
+) -> TopicMetadata:
     """Describe a topic, some partitions in each turn of the loop."""
     if isinstance(topic, TopicMissing):
         await asyncio.sleep(0)
@@ -278,6 +284,7 @@ async def _topic(topic: TopicImage | TopicMissing) -> TopicMetadata:
                 isr=partition.isr,
                 elr=partition.elr,
                 partition_epoch=partition.partition_epoch,
+                error=hindrances.get(partition.leader),
             )
             for index, partition in enumerate(
                 topic.partitions[first : first + PARTITIONS_A_TURN], first
@@ -287,8 +294,10 @@ async def _topic(topic: TopicImage | TopicMissing) -> TopicMetadata:
     return found
 
 
-async def _described(topic: TopicImage | TopicMissing) -> DescribedTopic:
+async def _described(
+    topic: TopicImage | TopicMissing, hindrances: Mapping[int, Error]
+) -> DescribedTopic:
     configs: Mapping[str, str] = {}
     if not isinstance(topic, TopicMissing):
         configs = {key: topic.configs[key] for key in sorted(topic.configs)}
-    return DescribedTopic(topic=await _topic(topic), configs=configs)
+    return DescribedTopic(topic=await _topic(topic, hindrances), configs=configs)

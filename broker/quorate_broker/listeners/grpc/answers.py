@@ -5,7 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from quorate.errors import NetworkError, QuorateError, QuorumUnavailableError, to_wire
+from quorate.errors import (
+    ListenerNotFoundError,
+    NetworkError,
+    QuorateError,
+    QuorumUnavailableError,
+    to_wire,
+)
 from quorate.v1.common_pb2 import LeaderHint
 from quorate_broker.replica.hints import hint_of
 from quorate_quorum.node import listeners
@@ -15,6 +21,7 @@ if TYPE_CHECKING:
     from quorate.v1.common_pb2 import Error, Listener
     from quorate_broker.replicas.replicas import Replicas
     from quorate_quorum.metadata.brokers import BrokerImage
+    from quorate_quorum.metadata.image import MetadataImage
 
 
 def listener_for(peer: Peer, broker: BrokerImage) -> Listener | None:
@@ -25,6 +32,24 @@ def listener_for(peer: Peer, broker: BrokerImage) -> Listener | None:
     """
     found = broker.listener(peer.listener or broker.inter_broker_listener)
     return None if found is None else listeners.to_wire(found)
+
+
+def hindrances_of(peer: Peer, image: MetadataImage) -> dict[int, Error]:
+    """Return why a caller cannot reach a leader, for each broker without a listener for it.
+
+    Otherwise a client that waits for such a leader would not learn what it waits for.
+    """
+    return {
+        broker.id: to_wire(
+            ListenerNotFoundError(
+                f"broker {broker.id} leads and has no listener named {peer.listener!r}, by which"
+                " this client came in: give the broker one, in its `listeners`, or let the client"
+                " come in by a listener that every broker has"
+            )
+        )
+        for broker in image.sorted_brokers()
+        if listener_for(peer, broker) is None
+    }
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ import quorate
 from quorate import Admin, Consumer, Producer
 from quorate.cluster.cluster import Cluster
 from quorate.errors import (
+    ListenerNotFoundError,
     QuorateError,
     UnknownTopicError,
     WrongClusterError,
@@ -46,6 +47,32 @@ def test_never_back_to_an_older_leader_or_a_deleted_topic() -> None:
         await view.refresh()
         view._take(stale)
         assert view.topics["t"].topic_id == made_again.topic_id
+        await view.stop()
+
+    with_cluster(program)
+
+
+def test_a_leader_that_cannot_be_reached_is_logged_once_and_forgotten_when_it_can(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def program(fake: FakeCluster) -> None:
+        fake.add_topic("t", partitions=4)
+        fake.hindrances = {1: ListenerNotFoundError("broker 1 has no listener 'external'")}
+        view = Cluster(fake.bootstrap, client_id="c")
+        await view.start()
+        topic = await view.topic("t")
+        assert (topic.numbers, topic.available) == ((0, 1, 2, 3), (0, 2))
+        assert view.leader_endpoint("t", topic.topic_id, 1) == ""
+        fake.image_offset += 1
+        await view.refresh()
+        assert [one.getMessage() for one in caplog.records if one.levelname == "WARNING"] == [
+            "2 partitions of 't' have a leader that this client cannot reach: broker 1 has no"
+            " listener 'external'"
+        ]
+        fake.hindrances = {}
+        fake.image_offset += 1
+        await view.refresh()
+        assert topic.available == topic.numbers
         await view.stop()
 
     with_cluster(program)

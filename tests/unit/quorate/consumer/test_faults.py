@@ -12,6 +12,7 @@ from quorate.errors import (
     ClosedError,
     CorruptRecordError,
     DeserializationError,
+    ListenerNotFoundError,
     RequestTimedOutError,
     WrongClusterError,
 )
@@ -304,6 +305,17 @@ def test_a_start_that_failed_may_be_tried_again() -> None:
         cluster.delay_s = 0.0
         async with c:
             assert await values(c, 1) == [b"v"]
+
+    with_cluster(program)
+
+
+def test_offsets_of_a_leader_that_cannot_be_reached_say_so_at_the_deadline() -> None:
+    async def program(cluster: FakeCluster) -> None:
+        cluster.add_topic("t")
+        cluster.hindrances = {0: ListenerNotFoundError("broker 0 has no listener 'external'")}
+        async with consumer(cluster, "t") as c:
+            with pytest.raises(RequestTimedOutError, match="has no listener 'external'"):
+                await c.end_offsets([T0])
 
     with_cluster(program)
 

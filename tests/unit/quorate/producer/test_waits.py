@@ -12,6 +12,7 @@ from quorate.errors import (
     ClosedError,
     DeliveryTimeoutError,
     InvalidPartitionsError,
+    ListenerNotFoundError,
     OutcomeUnknownError,
     OverloadedError,
     UnknownServerError,
@@ -289,5 +290,22 @@ def test_two_starts_at_once_make_one_client_and_a_stop_meanwhile_ends_it() -> No
         await asyncio.sleep(1)
         left = {task.get_name() for task in asyncio.all_tasks() - before}
         assert not [name for name in left if name.startswith("quorate-")]
+
+    with_cluster(program)
+
+
+def test_a_leader_without_the_clients_listener_is_waited_for_and_the_error_says_so() -> None:
+    async def program(cluster: FakeCluster) -> None:
+        cluster.add_topic("t", partitions=2)
+        cluster.hindrances = {1: ListenerNotFoundError("broker 1 has no listener 'external'")}
+        async with producer(cluster, delivery_timeout_ms=1000) as p:
+            with pytest.raises(DeliveryTimeoutError, match="has no listener 'external'") as caught:
+                await p.send_and_wait("t", b"x", partition=1)
+            assert not caught.value.may_be_written
+            assert {(await p.send_and_wait("t", b"x")).partition for _ in range(20)} == {0}
+            waiting = await p.send("t", b"y", partition=1)
+            cluster.hindrances = {}
+            cluster.image_offset += 1
+            assert (await waiting).partition == 1
 
     with_cluster(program)
