@@ -40,7 +40,7 @@ class Appender:
         self._observed = observed
 
     async def append(self, batches: Batches) -> None:
-        """Append batches; see Log.append.
+        """Append batches. See Log.append.
 
         Before the write only the epochs have changed. They are taken back if there is no room.
         """

@@ -55,7 +55,7 @@ class Cutter:
         await self._reload_observer()
 
     async def start_again_at(self, offset: int) -> None:
-        """Drop every record; the next one appended has `offset`."""
+        """Remove every record. The next record that is appended has `offset`."""
         segments, extent, checkpoints = self._segments, self._extent, self._checkpoints
         await self._begin(extent.start)
         known = checkpoints.known_start

@@ -42,7 +42,7 @@ class Holder(Protocol):
         """Close the descriptor; the next operation asks for another."""
 
     async def settle(self) -> None:
-        """Sync what was written; an error is remembered, not raised."""
+        """Sync the file. An error is remembered, not raised."""
 
 
 class Descriptors:

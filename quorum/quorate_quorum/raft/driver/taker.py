@@ -86,8 +86,8 @@ class SnapshotTaker:
     async def _write(self, snapshot: SnapshotId, events: Iterable[MetadataEvent]) -> None:
         """Write the snapshot and cut the log.
 
-        On a full disk no snapshot is written and the node goes on: the log has its own check for
-        room. Any other failure of the disk is raised: OSError or StorageError.
+        On a full disk no snapshot is written and the node goes on: the log itself fails when it has
+        no room. Any other failure of the disk is raised: OSError or StorageError.
         """
         try:
             await self._close_segment()

@@ -46,7 +46,7 @@ class _Election(Role):
         return to
 
     def _vote_answered(self, event: VoteAnswered) -> Transition | None:
-        # A vote for an earlier attempt was given in another epoch, or for another log.
+        # An earlier attempt's vote was given in another epoch, or before the voter saw a newer log.
         if event.attempt != self.attempt or event.voter not in self.state.ledger.voters:
             return None
         if event.response.granted:

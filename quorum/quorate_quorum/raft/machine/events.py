@@ -96,7 +96,7 @@ class FetchAnswered:
 
 @dataclass(frozen=True, slots=True)
 class FetchBroken:
-    """The fetch stream of this replica's session has broken."""
+    """The fetch stream of that session, to the leader, has broken."""
 
     session: int
     refused: bool  # no process listens there

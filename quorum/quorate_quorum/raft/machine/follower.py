@@ -99,7 +99,7 @@ class Follower(Role):
         return self.state.now_ms < self.fresh_until_ms
 
     def _is_left(self, event: EndEpochRequested) -> bool:
-        """Return whether the leader ended its reign, and named another voter to stand first."""
+        """Return whether the leader ended its reign, and did not name this replica first."""
         request = event.request
         is_ours = (request.epoch, request.leader_id) == (self.state.epoch, self.leader.id)
         return is_ours and self._successors(request)[:1] != (self.state.me.id,)

@@ -29,7 +29,7 @@ class HardState:
     #: leader.
     is_behind: bool = False
     #: The first epoch in which this disk gave a vote; 0: none yet. The disk was not replaced since:
-    #: a record of that epoch or a later one that it does not hold, it never acknowledged.
+    #: it never acknowledged a record of that epoch or a later one that it does not hold.
     first_vote_epoch: int = 0
 
     def entering(self, epoch: int) -> HardState:

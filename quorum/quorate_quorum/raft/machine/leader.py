@@ -293,7 +293,8 @@ class Leader(Role):
         )
 
     def _told_high_watermark(self) -> int:
-        """Return the high watermark for answers; 0 before the first commit, when it may be low."""
+        """Return the high watermark for answers; 0 before this epoch's first commit."""
+        # A lower one would tell a follower that is behind to catch up to a too low end.
         return self.state.ledger.high_watermark if self.has_committed_own() else 0
 
     def _answer_fetch(

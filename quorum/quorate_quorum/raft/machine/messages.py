@@ -136,7 +136,7 @@ class FetchResponse:
     leader_directory_id: bytes = b""
     #: The snapshot that the follower must install: the log lacks the records that it needs.
     snapshot: SnapshotId | None = None
-    #: Whether this only tells the high watermark. The fetch still waits for its answer.
+    #: Whether this response only tells the high watermark. The fetch still waits for its answer.
     interim: bool = False
 
     @property

@@ -250,7 +250,10 @@ class Role:
         )
 
     def _successors(self, request: EndEpochRequest) -> tuple[int, ...]:
-        """Return the successors that the leader named, at most as many as there are voters."""
+        """Return the successors that the leader named.
+
+        At most as many as there are voters, for a peer may name any ids.
+        """
         return request.preferred_successors[: len(self.state.ledger.voters.voters)]
 
     def _leader_found(self, event: LeaderFound) -> Transition | None:
@@ -291,7 +294,7 @@ class Role:
         return ToFollower(leader, voter.endpoint, "a voter knows the leader")
 
     def _refusal(self, epoch: int, *, is_possible: bool) -> Refusal | None:
-        """Return why a leader's request is refused. A higher epoch could not be entered before."""
+        """Return why a leader's request is refused. A higher epoch here could not be entered."""
         if epoch < self.state.epoch:
             return Refusal.FENCED_EPOCH
         return None if epoch == self.state.epoch and is_possible else Refusal.INVALID

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 #: A follower whose sync takes longer repeats its last synced offset, so that the leader hears it.
 REPEAT_MS = 200
-#: A process that starts first listens for a leader this long: its election could disturb one.
+#: The time that a new process listens for a leader: its election could disturb a good reign.
 FRESH_START_MS = (200, 500)
 #: The time after which followers stand when their leader's process is gone.
 REFUSED_MS = (50, 150)
