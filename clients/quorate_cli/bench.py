@@ -460,7 +460,7 @@ def _strike(cluster: LocalCluster, scenario: str, victim: int, controller: int) 
 
 
 async def _new_controller(admin: Admin, old: int, at: float) -> float | None:
-    """Return the time in ms until a broker names another voter as the quorum's leader."""
+    """Return the ms until another voter leads the quorum; None if that takes over 10 s."""
     loop = asyncio.get_running_loop()
     while loop.time() < at + 10:
         with contextlib.suppress(QuorateError):

@@ -86,7 +86,7 @@ class Cluster(Brokers, TopicViews):
         #: The numbers of the last metadata request that was sent, and of the last one answered.
         self.asked = 0
         self.answered = 0
-        #: The value of `answered` before its last change.
+        #: The value of `answered` before the last answer.
         self.answered_before = 0
         #: The last complete answer. The next request names it; a broker then answers `unchanged` if
         #: nothing differs.

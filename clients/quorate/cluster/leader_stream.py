@@ -42,7 +42,7 @@ class LeaderStream(ABC, Generic[Q, R]):
     def __init__(self, cluster: Cluster, endpoint: str, method: Method[Q, R], work: str) -> None:
         self.endpoint = endpoint
         self.cluster = cluster
-        #: The next request is the first of its stream, and carries what a stream needs only once.
+        #: The next request is the first of its stream, and has the fields that a stream sends once.
         self.is_first_request = True
         self._method = method
         self._work = work

@@ -77,7 +77,7 @@ class Buffer:
             self._holders.move_to_end(state)
 
     def asked_for(self, only: Collection[TopicPartition]) -> list[PartitionState]:
-        """Fetch these partitions (all, if empty) again if they rest; return those that did."""
+        """Let resting partitions of `only` (all, if empty) be fetched again; return them."""
         if not self._resting:
             return []
         woken = self._asked_of_resting(only)

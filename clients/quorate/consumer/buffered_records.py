@@ -51,7 +51,10 @@ class BufferedRecords:
     def take(
         self, only: Collection[TopicPartition], limit: int
     ) -> dict[TopicPartition, list[AnyRecord]]:
-        """Return up to `limit` records of the buffer; if `only` names any, of these partitions."""
+        """Return up to `limit` records of the buffer, by partition.
+
+        If `only` names partitions, only records of these.
+        """
         found: dict[TopicPartition, list[AnyRecord]] = {}
         left = limit
         for state in self._turns(only):

@@ -106,7 +106,7 @@ class Consumer(ConsumerPositions):
     # -- life ------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Connect, subscribe, and fix the positions: later acknowledged records are read.
+        """Connect, subscribe, and fix the positions: records acknowledged afterwards are read.
 
         A partition without a leader is waited for a few seconds only. Its position is looked up
         when it has a leader. Raises QuorumUnavailableError if no broker answers, UnknownTopicError.

@@ -28,7 +28,7 @@ class Subscription:
         that stay.
 
         `late`: new partitions appeared under a running subscription. They start at their beginning,
-        unless the policy is "none". Otherwise the consumer would miss records that were written
+        unless the policy is "none". With "latest" the consumer would miss records that were written
         before it knew the partition.
         """
         change = Change([], [])
