@@ -7,7 +7,9 @@ from collections.abc import Iterable, Sequence
 
 from quorate_quorum.node.config import BrokerConfig, NodeConfig, QuorumConfig
 from quorate_quorum.node.listeners import (
+    ENDPOINT_LENGTH_MAX,
     FORM,
+    LISTENERS_MAX,
     ListenerAddress,
     inter_broker,
     is_wildcard,
@@ -92,6 +94,14 @@ def _wrong_listeners(texts: Sequence[str], port_min: int) -> str | None:
         found = parse_all(texts, port_min=port_min)
     except ValueError as error:
         return str(error)
+    if len(found) > LISTENERS_MAX:
+        return f"{len(found)} are given; a node has {LISTENERS_MAX} at most"
+    for one in found:
+        if len(one.endpoint) > ENDPOINT_LENGTH_MAX:
+            return (
+                f"{one} has a HOST:PORT of {len(one.endpoint)} characters; at most"
+                f" {ENDPOINT_LENGTH_MAX} are allowed"
+            )
     return next(filter(None, map(unsupported, found)), None)
 
 

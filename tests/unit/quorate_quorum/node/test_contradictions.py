@@ -161,6 +161,25 @@ def test_two_listeners_at_one_address_are_refused_however_it_is_spelled(
     assert said in refused(BrokerConfig, path, sets=sets)
 
 
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        (
+            "listeners=" + ",".join(f"l{number}=grpc://127.0.0.1:0" for number in range(17)),
+            "listeners: 17 are given; a node has 16 at most",
+        ),
+        (
+            f"advertised.listeners={'a' * 60}.{'b' * 60}.{'c' * 60}.{'d' * 60}.{'e' * 20}:1",
+            "has a HOST:PORT of 266 characters; at most 255 are allowed",
+        ),
+    ],
+)
+def test_what_the_controller_would_not_register_is_refused_at_the_start(
+    tmp_path: Path, setting: str, said: str
+) -> None:
+    assert said in refused(BrokerConfig, file_with(tmp_path, BROKER), sets=(setting,))
+
+
 @pytest.mark.parametrize("host", ["0.0.0.0", "[::]", "[0:0::0]", "[::ffff:0.0.0.0]"])
 def test_every_address_of_a_machine_is_no_address_to_advertise(tmp_path: Path, host: str) -> None:
     sets = (f"advertised.listeners={host}:1",)
