@@ -5,8 +5,7 @@
         InvalidTopicError  InvalidPartitionsError  InvalidReplicationFactorError
         InvalidConfigError  InvalidTimestampError  RecordTooLargeError  PolicyViolationError
       UnknownTopicError           retriable: metadata may be behind
-      TopicExistsError
-      UnknownBrokerError
+      TopicExistsError  UnknownBrokerError
       NotLeaderError              retriable; the caller's view of the leaders is stale
         FencedLeaderEpochError  UnknownLeaderEpochError
       ListenerNotFoundError       retriable: the leader has no listener for this client
@@ -16,29 +15,24 @@
       DeserializationError        bytes that the consumer's deserializer refuses
       OffsetOutOfRangeError       no such offset is held
         LogTruncatedError         records that were read before the position are gone
-      OffsetNotAvailableError
-      OutOfOrderSequenceError  UnknownProducerIdError  ProducerFencedError
+      OffsetNotAvailableError  OutOfOrderSequenceError  UnknownProducerIdError  ProducerFencedError
       OutcomeUnknownError         the request may have been carried out, or not
         DeliveryTimeoutError
       RequestTimedOutError        retriable
-      QuorumUnavailableError      retriable: no controller answers
-        NotControllerError
+      QuorumUnavailableError      retriable: no controller answers; NotControllerError below it
       FencedError                 an old broker_epoch or incarnation
         DuplicateBrokerError  IneligibleReplicaError  StalePartitionEpochError
-      WrongClusterError
+      WrongClusterError  WrongLoopError (used from another event loop, thread or process)
       StorageError                the disk failed, or is full
       OverloadedError             retriable: a bound was reached
       AuthorizationError          the principal may not do this
         TopicAuthorizationFailedError  ClusterAuthorizationFailedError
-      UnsupportedError  StoppingError  SnapshotNotFoundError
-      ClosedError                 the client was stopped
-      WrongLoopError              used from another event loop, thread or process (a RuntimeError)
+      UnsupportedError  StoppingError  SnapshotNotFoundError  ClosedError
       NetworkError                errors of the network
         PeerRefusedError  StreamBrokenError  DeadlineExceededError  PeerError
 
 Two flags say what a caller may do: ``retriable`` (the same call may succeed later) and
-``stale_metadata`` (look up the leaders first). A message says what was asked, what was found,
-what is allowed and what to do.
+``stale_metadata`` (look up the leaders first). A message says what was asked, found and allowed.
 """
 
 from __future__ import annotations
@@ -491,9 +485,8 @@ def to_wire(error: Exception) -> common_pb2.Error:
     """Return the wire's form of an error; UNKNOWN with its text if it is no QuorateError."""
     if isinstance(error, QuorateError):
         return common_pb2.Error(code=error.code, message=str(error))
-    return common_pb2.Error(
-        code=ErrorCode.ERROR_CODE_UNKNOWN, message=f"{type(error).__name__}: {error}"
-    )
+    text = f"{type(error).__name__}: {error}"
+    return common_pb2.Error(code=ErrorCode.ERROR_CODE_UNKNOWN, message=text)
 
 
 def from_wire(error: common_pb2.Error) -> QuorateError:
