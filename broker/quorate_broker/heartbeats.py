@@ -10,26 +10,27 @@ The broker sends a heartbeat at each interval, and at once in these cases:
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 import structlog
 
 from quorate.errors import QuorateError
 from quorate.v1.common_pb2 import ErrorCode
-from quorate_quorum.v1.controller_pb2 import HeartbeatRequest, LossyReplica, ReplicaEnd
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from quorate_broker.files.directories import LogDirectories
-    from quorate_broker.publisher import Publisher
-    from quorate_broker.registration import Registration
-    from quorate_broker.replicas.replicas import Replicas
-    from quorate_quorum.client.client import QuorumClient
-    from quorate_quorum.client.heartbeat import HeartbeatStream
-    from quorate_quorum.metadata.image import MetadataImage
-    from quorate_quorum.node.config import BrokerConfig
-    from quorate_quorum.v1.controller_pb2 import HeartbeatResponse, PartitionId
+from quorate_broker.files.directories import LogDirectories
+from quorate_broker.publisher import Publisher
+from quorate_broker.registration import Registration
+from quorate_broker.replicas.replicas import Replicas
+from quorate_quorum.client.client import QuorumClient
+from quorate_quorum.client.heartbeat import HeartbeatStream
+from quorate_quorum.metadata.image import MetadataImage
+from quorate_quorum.node.config import BrokerConfig
+from quorate_quorum.v1.controller_pb2 import (
+    HeartbeatRequest,
+    HeartbeatResponse,
+    LossyReplica,
+    PartitionId,
+    ReplicaEnd,
+)
 
 log = structlog.get_logger(__name__)
 

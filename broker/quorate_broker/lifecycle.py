@@ -12,27 +12,24 @@ sees another incarnation with its own id, it stops: two processes must never wri
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 import structlog
 
 from quorate.aio.tasks import Tasks
 from quorate.errors import ClosedError, DuplicateBrokerError, RequestTimedOutError
+from quorate_broker.files.directories import LogDirectories
 from quorate_broker.files.strays import Strays
 from quorate_broker.heartbeats import Heartbeats
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
-
-    from quorate_broker.files.directories import LogDirectories
-    from quorate_broker.publisher import Publisher
-    from quorate_broker.registration import Registration
-    from quorate_broker.replicas.replicas import Replicas
-    from quorate_quorum.client.client import QuorumClient
-    from quorate_quorum.metadata.image import MetadataImage
-    from quorate_quorum.node.config import BrokerConfig
-    from quorate_quorum.node.environment import Environment
-    from quorate_quorum.node.listeners import ListenerAddress
+from quorate_broker.publisher import Publisher
+from quorate_broker.registration import Registration
+from quorate_broker.replicas.replicas import Replicas
+from quorate_quorum.client.client import QuorumClient
+from quorate_quorum.metadata.image import MetadataImage
+from quorate_quorum.node.config import BrokerConfig
+from quorate_quorum.node.environment import Environment
+from quorate_quorum.node.listeners import ListenerAddress
 
 log = structlog.get_logger(__name__)
 

@@ -9,20 +9,16 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 import structlog
 
 from quorate.aio.reached_offset import ReachedOffset
 from quorate.aio.tasks import Tasks
 from quorate.errors import RequestTimedOutError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from quorate_broker.replicas.reconciler import Reconciler
-    from quorate_quorum.metadata.delta import MetadataDelta
-    from quorate_quorum.metadata.image import MetadataImage
+from quorate_broker.replicas.reconciler import Reconciler
+from quorate_quorum.metadata.delta import MetadataDelta
+from quorate_quorum.metadata.image import MetadataImage
 
 log = structlog.get_logger(__name__)
 

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from quorate_quorum.node.features import to_wire
-from quorate_quorum.node.listeners import inter_broker
+from quorate_quorum.metadata.brokers import BrokerImage
+from quorate_quorum.node.config import BrokerConfig
+from quorate_quorum.node.features import Known, to_wire
+from quorate_quorum.node.listeners import ListenerAddress, inter_broker
 from quorate_quorum.node.listeners import to_wire as listener_to_wire
 from quorate_quorum.v1.controller_pb2 import RegisterRequest
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from quorate_quorum.metadata.brokers import BrokerImage
-    from quorate_quorum.node.config import BrokerConfig
-    from quorate_quorum.node.features import Known
-    from quorate_quorum.node.listeners import ListenerAddress
-    from quorate_quorum.v1.events_pb2 import Directory
+from quorate_quorum.v1.events_pb2 import Directory
 
 UNREGISTERED: Final = -1
 

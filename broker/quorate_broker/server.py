@@ -11,7 +11,6 @@ can't go on calls fail(). Then the broker stops without a leave, and reports the
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
 
 import structlog
 
@@ -42,14 +41,11 @@ from quorate_broker.replication.fetcher import Fetchers
 from quorate_broker.replication.isr import IsrKeeper
 from quorate_broker.replication.service import ReplicaService
 from quorate_quorum.client.client import QuorumClient
-from quorate_quorum.node.config import ConfigError
+from quorate_quorum.node.config import BrokerConfig, ConfigError
+from quorate_quorum.node.environment import Environment
 from quorate_quorum.node.identify import NodeService
+from quorate_quorum.node.listeners import ListenerAddress
 from quorate_quorum.node.server import NodeServer
-
-if TYPE_CHECKING:
-    from quorate_quorum.node.config import BrokerConfig
-    from quorate_quorum.node.environment import Environment
-    from quorate_quorum.node.listeners import ListenerAddress
 
 log = structlog.get_logger(__name__)
 
@@ -59,7 +55,7 @@ ROOMS_STOP_MAX_S = 1.5
 LOGS_CLOSE_MAX_S = 10.0
 
 
-class BrokerServer(NodeServer["BrokerConfig"]):
+class BrokerServer(NodeServer[BrokerConfig]):
     """A broker process. start() waits for a controller, and returns when the broker is registered.
 
     After that its logs are opened, and then it is unfenced.

@@ -7,14 +7,15 @@ directory has ended. So the controller lets this process take over at once.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING
 
 import structlog
 
 from quorate.errors import StorageError
 from quorate_broker.files.replica_files import LogDirectory
+from quorate_quorum.disk import Disk, Lock
 from quorate_quorum.log.disk_errors import is_of_disk, is_passing, storage_error
 from quorate_quorum.log.identity import Identity, is_of_voter, read_identity, write_identity
 from quorate_quorum.log.run_file import (
@@ -24,14 +25,8 @@ from quorate_quorum.log.run_file import (
     set_sync_failed,
     write_marker,
 )
-from quorate_quorum.node.config import ConfigError
+from quorate_quorum.node.config import BrokerConfig, ConfigError
 from quorate_quorum.v1.events_pb2 import Directory
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection
-
-    from quorate_quorum.disk import Disk, Lock
-    from quorate_quorum.node.config import BrokerConfig
 
 log = structlog.get_logger(__name__)
 

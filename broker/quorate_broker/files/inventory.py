@@ -17,17 +17,13 @@ from __future__ import annotations
 import asyncio
 import struct
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 import structlog
 from crc32c import crc32c
 
-from quorate_quorum.disk import read_whole, replace_whole
+from quorate_broker.replica.replica import Key
+from quorate_quorum.disk import Disk, File, read_whole, replace_whole
 from quorate_quorum.log.disk_errors import done_without, storage_error
-
-if TYPE_CHECKING:
-    from quorate_broker.replica.replica import Key
-    from quorate_quorum.disk import Disk, File
 
 log = structlog.get_logger(__name__)
 

@@ -10,23 +10,21 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import structlog
 
 from quorate.aio.tasks import Tasks
 from quorate.errors import StorageError
+from quorate_broker.registration import Registration
 from quorate_quorum.disk import read_whole, replace_whole
 from quorate_quorum.log.disk_errors import done_without, is_of_disk, storage_error
 from quorate_quorum.log.identity import FILE_NAME as IDENTITY_FILE
 from quorate_quorum.log.log import LogCorruptError
 from quorate_quorum.log.run_file import UNKNOWN, Run
 from quorate_quorum.log.segment import LOG
-
-if TYPE_CHECKING:
-    from quorate_broker.registration import Registration
-    from quorate_quorum.node.config import BrokerConfig
-    from quorate_quorum.node.environment import Environment
+from quorate_quorum.node.config import BrokerConfig
+from quorate_quorum.node.environment import Environment
 
 log = structlog.get_logger(__name__)
 

@@ -13,10 +13,10 @@ could still be needed is not removed:
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
 
 import structlog
 
+from quorate_broker.files.directories import HeldDirectory, LogDirectories
 from quorate_broker.files.replica_files import (
     DELETED,
     METADATA_FILE,
@@ -24,13 +24,9 @@ from quorate_broker.files.replica_files import (
     PartitionMetadata,
     name_on_the_way_out,
 )
-from quorate_quorum.disk import read_whole
+from quorate_quorum.disk import Disk, read_whole
 from quorate_quorum.log.disk_errors import is_of_disk
-
-if TYPE_CHECKING:
-    from quorate_broker.files.directories import HeldDirectory, LogDirectories
-    from quorate_quorum.disk import Disk
-    from quorate_quorum.metadata.image import MetadataImage
+from quorate_quorum.metadata.image import MetadataImage
 
 log = structlog.get_logger(__name__)
 

@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from quorate.errors import RequestTimedOutError
-
-if TYPE_CHECKING:
-    from quorate.net.network import Method
-    from quorate.net.principal import Principal
-    from quorate_broker.publisher import Publisher
-    from quorate_quorum.client.client import QuorumClient
+from quorate.net.network import Method
+from quorate.net.principal import Principal
+from quorate_broker.publisher import Publisher
+from quorate_quorum.client.client import QuorumClient
 
 Q = TypeVar("Q")
 R = TypeVar("R")

@@ -10,23 +10,19 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from quorate.errors import QuorateError
+from quorate.net.principal import Principal
 from quorate_broker.operations.partitions import locate
-from quorate_quorum.node.authorizer import Caller, Operation, Required, ResourceType
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from quorate.net.principal import Principal
-    from quorate_broker.replica.leader_replica import Fetched
-    from quorate_broker.replica.partition import Partition
-    from quorate_broker.replica.replica import Key
-    from quorate_broker.replicas.replicas import Replicas
-    from quorate_quorum.node.authorizer import Authorizer
-    from quorate_quorum.node.config import BrokerConfig
+from quorate_broker.replica.leader_replica import Fetched
+from quorate_broker.replica.partition import Partition
+from quorate_broker.replica.replica import Key
+from quorate_broker.replicas.replicas import Replicas
+from quorate_quorum.node.authorizer import Authorizer, Caller, Operation, Required, ResourceType
+from quorate_quorum.node.config import BrokerConfig
 
 REQUIRED: Final = Required(Operation.READ, ResourceType.TOPIC)
 #: Partitions of one session that are looked at in one turn of the loop.

@@ -9,7 +9,8 @@ that the caller may not see.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Final, NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final, NamedTuple
 
 from quorate.errors import (
     InvalidRequestError,
@@ -17,27 +18,23 @@ from quorate.errors import (
     QuorumUnavailableError,
     UnknownTopicError,
 )
+from quorate.net.principal import Principal
 from quorate_broker.operations.admin import answered_in_time
 from quorate_broker.operations.partitions import TOPIC_ID_BYTES, refuse_duplicates
+from quorate_quorum.client.client import QuorumClient
 from quorate_quorum.configs import CONFIGS, effective
+from quorate_quorum.metadata.brokers import BrokerImage
+from quorate_quorum.metadata.image import MetadataImage
+from quorate_quorum.metadata.topics import TopicImage
 from quorate_quorum.node.authorizer import (
     DESCRIBE_CLUSTER,
     DESCRIBE_TOPIC,
+    Authorizer,
     Caller,
     Operation,
     Required,
     ResourceType,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-
-    from quorate.net.principal import Principal
-    from quorate_quorum.client.client import QuorumClient
-    from quorate_quorum.metadata.brokers import BrokerImage
-    from quorate_quorum.metadata.image import MetadataImage
-    from quorate_quorum.metadata.topics import TopicImage
-    from quorate_quorum.node.authorizer import Authorizer
 
 #: The right to see topics: their names, partitions and own configs.
 TOPICS_REQUIRED: Final = DESCRIBE_TOPIC

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Final, NamedTuple
+from collections.abc import Sequence
+from typing import Final, NamedTuple
 
 from quorate.errors import InvalidRequestError, QuorateError
+from quorate.net.principal import Principal
 from quorate_broker.operations.partitions import check_count, locate, refuse_duplicates
-from quorate_quorum.node.authorizer import Caller, Operation, Required, ResourceType
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from quorate.net.principal import Principal
-    from quorate_broker.replicas.replicas import Replicas
-    from quorate_quorum.node.authorizer import Authorizer
-    from quorate_quorum.node.config import BrokerConfig
+from quorate_broker.replicas.replicas import Replicas
+from quorate_quorum.node.authorizer import Authorizer, Caller, Operation, Required, ResourceType
+from quorate_quorum.node.config import BrokerConfig
 
 REQUIRED: Final = Required(Operation.DESCRIBE, ResourceType.TOPIC)
 EARLIEST_TIMESTAMP = -2

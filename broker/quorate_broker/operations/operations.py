@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from quorate_broker.operations.admin import Admin
-    from quorate_broker.operations.fetch import Fetch
-    from quorate_broker.operations.metadata import Metadata
-    from quorate_broker.operations.offsets import Offsets
-    from quorate_broker.operations.produce import Produce
-    from quorate_broker.operations.producer_ids import ProducerIds
+from quorate_broker.operations.admin import Admin
+from quorate_broker.operations.fetch import Fetch
+from quorate_broker.operations.metadata import Metadata
+from quorate_broker.operations.offsets import Offsets
+from quorate_broker.operations.produce import Produce
+from quorate_broker.operations.producer_ids import ProducerIds
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable
-from typing import TYPE_CHECKING
 
 from quorate.errors import InvalidRequestError, QuorateError
-
-if TYPE_CHECKING:
-    from quorate_broker.replica.partition import Partition
-    from quorate_broker.replicas.replicas import Replicas
-    from quorate_quorum.node.authorizer import Caller, Required
+from quorate_broker.replica.partition import Partition
+from quorate_broker.replicas.replicas import Replicas
+from quorate_quorum.node.authorizer import Caller, Required
 
 TOPIC_ID_BYTES = 16
 #: Partitions of one request that are handled in one turn of the loop: 1 to 3 ms.

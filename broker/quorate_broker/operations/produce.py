@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING, Final, Generic, TypeVar
+from collections.abc import Callable
+from typing import Final, Generic, TypeVar
 
 from quorate.errors import (
     InvalidRequestError,
@@ -19,17 +20,12 @@ from quorate.errors import (
     StoppingError,
     UnknownServerError,
 )
+from quorate.net.principal import Principal
 from quorate_broker.operations.partitions import check_count, locate
-from quorate_quorum.node.authorizer import Caller, Operation, Required, ResourceType
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from quorate.net.principal import Principal
-    from quorate_broker.replica.produce_queue import Produced
-    from quorate_broker.replicas.replicas import Replicas
-    from quorate_quorum.node.authorizer import Authorizer
-    from quorate_quorum.node.config import BrokerConfig
+from quorate_broker.replica.produce_queue import Produced
+from quorate_broker.replicas.replicas import Replicas
+from quorate_quorum.node.authorizer import Authorizer, Caller, Operation, Required, ResourceType
+from quorate_quorum.node.config import BrokerConfig
 
 REQUIRED: Final = Required(Operation.WRITE, ResourceType.TOPIC)
 ACKS = (-1, 0, 1)

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Final, NamedTuple
+from collections.abc import Awaitable, Callable
+from typing import Final, NamedTuple
 
 from quorate.errors import InvalidRequestError, OverloadedError
-from quorate_quorum.node.authorizer import Caller, Operation, Required, ResourceType
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
-    from quorate.net.principal import Principal
-    from quorate_quorum.node.authorizer import Authorizer
+from quorate.net.principal import Principal
+from quorate_quorum.node.authorizer import Authorizer, Caller, Operation, Required, ResourceType
 
 REQUIRED: Final = Required(Operation.IDEMPOTENT_WRITE, ResourceType.CLUSTER)
 PRODUCER_EPOCH_MAX = 32_767  # 16 bits, signed, in a batch

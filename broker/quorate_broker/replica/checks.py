@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from quorate.errors import (
     CorruptRecordError,
@@ -17,13 +16,11 @@ from quorate.errors import (
     RecordTooLargeError,
 )
 from quorate.record import batch as record_batch
-
-if TYPE_CHECKING:
-    from quorate.record.batch import BatchHeader
-    from quorate_quorum.configs import TopicConfig
+from quorate.record.batch import BatchHeader
+from quorate_quorum.configs import TopicConfig
 
 Buffer = bytes | bytearray | memoryview
-Write = tuple["BatchHeader", Sequence[Buffer]]
+Write = tuple[BatchHeader, Sequence[Buffer]]
 
 NO_TIMESTAMP = -1
 #: A batch is decoded in a thread if its records may take more bytes than this.

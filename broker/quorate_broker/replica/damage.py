@@ -16,21 +16,17 @@ good batches, and answers a read of the bad one with CorruptRecordError.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import asyncio
 
 import structlog
 
 from quorate.aio.clock import loop_ms
 from quorate.errors import CorruptRecordError, QuorateError
 from quorate.record import batch as record_batch
+from quorate_broker.replica.replica import Replica
+from quorate_broker.replica.replica_log import ReplicaLog
 from quorate_quorum.log.disk_errors import TryAgainError
 from quorate_quorum.log.log import LogCorruptError
-
-if TYPE_CHECKING:
-    import asyncio
-
-    from quorate_broker.replica.replica import Replica
-    from quorate_broker.replica.replica_log import ReplicaLog
 
 log_line = structlog.get_logger(__name__)
 

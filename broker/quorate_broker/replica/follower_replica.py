@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import structlog
 
 from quorate.errors import StorageError, from_wire
 from quorate.v1.common_pb2 import ErrorCode
 from quorate_broker.replica import checks
-from quorate_broker.replica.follower import Append, Follower, Ignore, Refuse, StartAt, Truncate
-
-if TYPE_CHECKING:
-    from quorate_broker.replica.checks import Buffer
-    from quorate_broker.replica.follower import Step
-    from quorate_broker.replica.replica import Replica
-    from quorate_broker.replica.replica_log import ReplicaLog
-    from quorate_broker.v1.replica_pb2 import ReplicaFetched
-    from quorate_quorum.metadata.partitions import PartitionImage
+from quorate_broker.replica.checks import Buffer
+from quorate_broker.replica.follower import (
+    Append,
+    Follower,
+    Ignore,
+    Refuse,
+    StartAt,
+    Step,
+    Truncate,
+)
+from quorate_broker.replica.replica import Replica
+from quorate_broker.replica.replica_log import ReplicaLog
+from quorate_broker.v1.replica_pb2 import ReplicaFetched
+from quorate_quorum.metadata.partitions import PartitionImage
 
 log_line = structlog.get_logger(__name__)
 

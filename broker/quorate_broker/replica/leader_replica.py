@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 from quorate.aio.clock import loop_ms
 from quorate.errors import (
@@ -17,21 +17,19 @@ from quorate.errors import (
     UnknownLeaderEpochError,
 )
 from quorate_broker.replica.checks import NO_TIMESTAMP
+from quorate_broker.replica.damage import Damage
 from quorate_broker.replica.divergence import Divergence, divergence
 from quorate_broker.replica.hints import hinted
+from quorate_broker.replica.in_sync_replicas import Proposal
 from quorate_broker.replica.leader import Leader, ReplicaStream
 from quorate_broker.replica.produce_queue import ProduceQueue
+from quorate_broker.replica.producers import Producers
+from quorate_broker.replica.replica import Replica
+from quorate_broker.replica.replica_log import ReplicaLog
 from quorate_broker.v1.replica_pb2 import ReplicaDiverging, ReplicaFetchPartition
 from quorate_quorum.log.disk_errors import TryAgainError
 from quorate_quorum.log.log import LogCorruptError
-
-if TYPE_CHECKING:
-    from quorate_broker.replica.damage import Damage
-    from quorate_broker.replica.in_sync_replicas import Proposal
-    from quorate_broker.replica.producers import Producers
-    from quorate_broker.replica.replica import Replica
-    from quorate_broker.replica.replica_log import ReplicaLog
-    from quorate_quorum.metadata.partitions import PartitionImage
+from quorate_quorum.metadata.partitions import PartitionImage
 
 T = TypeVar("T")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import structlog
 
@@ -11,14 +11,12 @@ from quorate_broker.replica.damage import Damage
 from quorate_broker.replica.follower_replica import FollowerReplica
 from quorate_broker.replica.in_sync_replicas import Proposal
 from quorate_broker.replica.leader_replica import LeaderReplica
+from quorate_broker.replica.producers import Producers
 from quorate_broker.replica.replica import Failure, Replica, ReplicaHost
 from quorate_broker.replica.replica_log import ReplicaLog
+from quorate_quorum.configs import TopicConfig
 from quorate_quorum.log.log import Log, LogConfig
-
-if TYPE_CHECKING:
-    from quorate_broker.replica.producers import Producers
-    from quorate_quorum.configs import TopicConfig
-    from quorate_quorum.metadata.partitions import PartitionImage
+from quorate_quorum.metadata.partitions import PartitionImage
 
 log_line = structlog.get_logger(__name__)
 

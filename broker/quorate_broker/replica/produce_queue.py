@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import structlog
 
@@ -20,18 +20,15 @@ from quorate.errors import (
     StorageError,
 )
 from quorate.record import batch as record_batch
+from quorate.record.batch import BatchHeader
 from quorate_broker.replica import checks
-from quorate_broker.replica.checks import NO_TIMESTAMP
+from quorate_broker.replica.checks import NO_TIMESTAMP, Buffer
 from quorate_broker.replica.hints import hinted
+from quorate_broker.replica.leader import Leader
+from quorate_broker.replica.producers import Producers, Staging
+from quorate_broker.replica.replica import Replica
+from quorate_broker.replica.replica_log import ReplicaLog
 from quorate_quorum.log.disk_errors import TryAgainError
-
-if TYPE_CHECKING:
-    from quorate.record.batch import BatchHeader
-    from quorate_broker.replica.checks import Buffer
-    from quorate_broker.replica.leader import Leader
-    from quorate_broker.replica.producers import Producers, Staging
-    from quorate_broker.replica.replica import Replica
-    from quorate_broker.replica.replica_log import ReplicaLog
 
 log_line = structlog.get_logger(__name__)
 

@@ -7,10 +7,11 @@ Partition extends it by the roles. The role objects (LeaderReplica, FollowerRepl
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import Literal, Protocol
 
 import structlog
 
+from quorate.aio.turns import Turns
 from quorate.errors import (
     FencedLeaderEpochError,
     NotLeaderError,
@@ -22,13 +23,10 @@ from quorate.errors import (
 from quorate.v1.common_pb2 import LeaderHint
 from quorate_broker.replica.hints import hinted
 from quorate_broker.replica.watches import Watches
-
-if TYPE_CHECKING:
-    from quorate.aio.turns import Turns
-    from quorate_quorum.configs import TopicConfig
-    from quorate_quorum.metadata.partitions import PartitionImage
-    from quorate_quorum.node.config import BrokerConfig
-    from quorate_quorum.node.environment import Environment
+from quorate_quorum.configs import TopicConfig
+from quorate_quorum.metadata.partitions import PartitionImage
+from quorate_quorum.node.config import BrokerConfig
+from quorate_quorum.node.environment import Environment
 
 log_line = structlog.get_logger(__name__)
 

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Coroutine
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import structlog
 
 from quorate.aio.tasks import Tasks
 from quorate.errors import CorruptRecordError, StorageError
+from quorate_broker.replica.replica import Failure, Replica
 from quorate_quorum.log.disk_errors import ReopenError, TryAgainError
-from quorate_quorum.log.log import LogCorruptError
-
-if TYPE_CHECKING:
-    from quorate_broker.replica.replica import Failure, Replica
-    from quorate_quorum.log.log import Log
+from quorate_quorum.log.log import Log, LogCorruptError
 
 log_line = structlog.get_logger(__name__)
 

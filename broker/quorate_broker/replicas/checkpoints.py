@@ -7,13 +7,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from quorate.aio.tasks import Tasks
-
-if TYPE_CHECKING:
-    from quorate_broker.replica.replica import Key
-    from quorate_broker.replicas.replicas import Replicas
+from quorate_broker.replica.replica import Key
+from quorate_broker.replicas.replicas import Replicas
 
 #: High watermarks that are written in one turn of the loop. That takes some milliseconds.
 CHECKPOINTS_A_TURN = 20

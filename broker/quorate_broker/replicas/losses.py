@@ -17,16 +17,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import islice
-from typing import TYPE_CHECKING
 
 import structlog
 
+from quorate_broker.replica.replica import Key
+from quorate_quorum.metadata.image import MetadataImage
+from quorate_quorum.metadata.partitions import PartitionImage
 from quorate_quorum.v1.controller_pb2 import LossyReplica
-
-if TYPE_CHECKING:
-    from quorate_broker.replica.replica import Key
-    from quorate_quorum.metadata.image import MetadataImage
-    from quorate_quorum.metadata.partitions import PartitionImage
 
 log = structlog.get_logger(__name__)
 

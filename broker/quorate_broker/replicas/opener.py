@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import structlog
 
 from quorate.errors import CorruptRecordError, StorageError
+from quorate.record.batch import BatchHeader
 from quorate_broker.files.inventory import Inventory
+from quorate_broker.files.replica_files import LogDirectory
 from quorate_broker.replica.partition import Partition
 from quorate_broker.replica.producers import Producers
+from quorate_broker.replica.replica import Key
+from quorate_broker.replicas.replicas import Replicas
+from quorate_quorum.disk import Buffer
 from quorate_quorum.log.disk_errors import (
     ReopenError,
     TryAgainError,
@@ -22,14 +26,7 @@ from quorate_quorum.log.disk_errors import (
 )
 from quorate_quorum.log.log import Log, LogConfig, LogCorruptError
 from quorate_quorum.log.run_file import THIS_RUN, Run
-
-if TYPE_CHECKING:
-    from quorate.record.batch import BatchHeader
-    from quorate_broker.files.replica_files import LogDirectory
-    from quorate_broker.replica.replica import Key
-    from quorate_broker.replicas.replicas import Replicas
-    from quorate_quorum.disk import Buffer
-    from quorate_quorum.metadata.topics import TopicImage
+from quorate_quorum.metadata.topics import TopicImage
 
 log_line = structlog.get_logger(__name__)
 

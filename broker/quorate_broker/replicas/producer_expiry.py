@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from quorate.aio.clock import loop_ms
 from quorate.aio.tasks import Tasks
 from quorate_broker.replica.producer_memory import TICK_MS
 from quorate_broker.replica.producers import FORGET_MAX
-
-if TYPE_CHECKING:
-    from quorate_broker.replicas.replicas import Replicas
+from quorate_broker.replicas.replicas import Replicas
 
 #: Ticks from one look at all partitions to the next.
 TICKS_PER_LOOK = 12

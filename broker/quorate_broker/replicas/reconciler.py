@@ -8,26 +8,23 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import structlog
 
 from quorate.errors import StorageError
 from quorate_broker.replica.leader_replica import LeaderReplica
+from quorate_broker.replica.partition import Partition
+from quorate_broker.replica.replica import Failure, Key
 from quorate_broker.replicas.checkpoints import Checkpoints
 from quorate_broker.replicas.opener import Opener
 from quorate_broker.replicas.reopening import Reopening
 from quorate_broker.replicas.repairs import Repairs
-from quorate_quorum.metadata.partitions import NO_LEADER
-
-if TYPE_CHECKING:
-    from quorate_broker.replica.partition import Partition
-    from quorate_broker.replica.replica import Failure, Key
-    from quorate_broker.replicas.replicas import Replicas
-    from quorate_quorum.metadata.delta import MetadataDelta
-    from quorate_quorum.metadata.image import MetadataImage
-    from quorate_quorum.metadata.partitions import PartitionImage
-    from quorate_quorum.metadata.topics import TopicImage
+from quorate_broker.replicas.replicas import Replicas
+from quorate_quorum.metadata.delta import MetadataDelta
+from quorate_quorum.metadata.image import MetadataImage
+from quorate_quorum.metadata.partitions import NO_LEADER, PartitionImage
+from quorate_quorum.metadata.topics import TopicImage
 
 log_line = structlog.get_logger(__name__)
 

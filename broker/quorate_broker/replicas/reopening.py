@@ -7,13 +7,10 @@ of a cut. Nothing is lost, so it is enough to try again.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING
 
 from quorate.aio.backoff import Backoff
 from quorate.aio.tasks import Tasks
-
-if TYPE_CHECKING:
-    from quorate_broker.replica.replica import Key
+from quorate_broker.replica.replica import Key
 
 FIRST_DELAY_MS = 1000
 DELAY_MAX_MS = 30_000

@@ -10,22 +10,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING
 
 import structlog
 
 from quorate.aio.tasks import Tasks
 from quorate.errors import StorageError
+from quorate_broker.replica.partition import Partition
+from quorate_broker.replica.replica import Key
 from quorate_broker.replicas.losses import counts_on
+from quorate_broker.replicas.opener import Opener
+from quorate_broker.replicas.replicas import Replicas
 from quorate_quorum.log.disk_errors import blames_disk
-
-if TYPE_CHECKING:
-    from quorate_broker.replica.partition import Partition
-    from quorate_broker.replica.replica import Key
-    from quorate_broker.replicas.opener import Opener
-    from quorate_broker.replicas.replicas import Replicas
-    from quorate_quorum.metadata.partitions import PartitionImage
-    from quorate_quorum.metadata.topics import TopicImage
+from quorate_quorum.metadata.partitions import PartitionImage
+from quorate_quorum.metadata.topics import TopicImage
 
 log_line = structlog.get_logger(__name__)
 

@@ -7,33 +7,30 @@ roles (the fetchers, the ISR keeper) is a RoleListener.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import structlog
 
 from quorate.aio.turns import Turns
 from quorate.errors import NotLeaderError, StorageError, UnknownTopicError
 from quorate.v1.common_pb2 import LeaderHint
+from quorate_broker.files.inventory import Inventory
 from quorate_broker.files.replica_files import LogDirectory, ReplicaFiles
+from quorate_broker.registration import Registration
 from quorate_broker.replica.hints import hinted
 from quorate_broker.replica.partition import Partition
 from quorate_broker.replica.produce_queue import APPEND_UNITS_A_TURN
 from quorate_broker.replica.producer_memory import ProducerMemory
 from quorate_broker.replica.replica import Failure, Key, Replica, has_other_leaders
 from quorate_broker.replicas.losses import Losses
+from quorate_quorum.client.client import QuorumClient
+from quorate_quorum.configs import TopicConfig
 from quorate_quorum.log.disk_errors import blames_disk
-from quorate_quorum.metadata.image import EMPTY
+from quorate_quorum.metadata.image import EMPTY, MetadataImage
 from quorate_quorum.metadata.partitions import NO_LEADER
-
-if TYPE_CHECKING:
-    from quorate_broker.files.inventory import Inventory
-    from quorate_broker.registration import Registration
-    from quorate_quorum.client.client import QuorumClient
-    from quorate_quorum.configs import TopicConfig
-    from quorate_quorum.metadata.image import MetadataImage
-    from quorate_quorum.metadata.topics import TopicImage
-    from quorate_quorum.node.config import BrokerConfig
-    from quorate_quorum.node.environment import Environment
+from quorate_quorum.metadata.topics import TopicImage
+from quorate_quorum.node.config import BrokerConfig
+from quorate_quorum.node.environment import Environment
 
 log_line = structlog.get_logger(__name__)
 

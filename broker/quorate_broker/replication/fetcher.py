@@ -12,27 +12,24 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from itertools import islice
-from typing import TYPE_CHECKING
 
 import structlog
 
 from quorate.aio.tasks import Tasks
 from quorate.errors import InvalidRequestError, QuorateError, raise_if_error
+from quorate.net.frame import Frame
 from quorate_broker.methods import REPLICA_FETCH
+from quorate_broker.replica.follower_replica import FetchPosition
+from quorate_broker.replica.partition import Partition
+from quorate_broker.replica.replica import Key
+from quorate_broker.replicas.replicas import Replicas
 from quorate_broker.replication.followed import Followed
 from quorate_broker.v1.replica_pb2 import (
+    ReplicaFetchHeader,
     ReplicaFetchPartition,
     ReplicaFetchRequest,
     ReplicaOpen,
 )
-
-if TYPE_CHECKING:
-    from quorate.net.frame import Frame
-    from quorate_broker.replica.follower_replica import FetchPosition
-    from quorate_broker.replica.partition import Partition
-    from quorate_broker.replica.replica import Key
-    from quorate_broker.replicas.replicas import Replicas
-    from quorate_broker.v1.replica_pb2 import ReplicaFetchHeader
 
 log_line = structlog.get_logger(__name__)
 

@@ -5,18 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import structlog
 
+from quorate.aio.tasks import Tasks
 from quorate.errors import InvalidRequestError
+from quorate_broker.replica.follower_replica import FetchPosition
+from quorate_broker.replica.partition import Partition
+from quorate_broker.v1.replica_pb2 import ReplicaFetched
 from quorate_quorum.log.disk_errors import TryAgainError
-
-if TYPE_CHECKING:
-    from quorate.aio.tasks import Tasks
-    from quorate_broker.replica.follower_replica import FetchPosition
-    from quorate_broker.replica.partition import Partition
-    from quorate_broker.v1.replica_pb2 import ReplicaFetched
 
 log_line = structlog.get_logger(__name__)
 

@@ -9,24 +9,19 @@ not delay the others. Bytes go from the log into the frame unchanged.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from quorate.aio.tasks import Tasks
 from quorate.errors import NotLeaderError, QuorateError, to_wire
 from quorate.net.frame import Frame
 from quorate_broker.operations.partitions import PARTITIONS_A_TURN
-from quorate_broker.v1.replica_pb2 import ReplicaFetched, ReplicaFetchHeader
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from quorate_broker.replica.leader import ReplicaStream
-    from quorate_broker.replica.leader_replica import LeaderReplica
-    from quorate_broker.replica.partition import Partition
-    from quorate_broker.replica.replica import Key
-    from quorate_broker.replicas.replicas import Replicas
-    from quorate_broker.v1.replica_pb2 import ReplicaFetchPartition
+from quorate_broker.replica.leader import ReplicaStream
+from quorate_broker.replica.leader_replica import LeaderReplica
+from quorate_broker.replica.partition import Partition
+from quorate_broker.replica.replica import Key
+from quorate_broker.replicas.replicas import Replicas
+from quorate_broker.v1.replica_pb2 import ReplicaFetched, ReplicaFetchHeader, ReplicaFetchPartition
 
 #: The size of a frame; messages of this size cost least per byte.
 FRAME_BYTES = 1 << 20

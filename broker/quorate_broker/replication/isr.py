@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
 
 import structlog
 
@@ -18,20 +17,18 @@ from quorate.aio.clock import loop_ms
 from quorate.aio.tasks import Tasks
 from quorate.errors import QuorateError
 from quorate.v1.common_pb2 import ErrorCode
+from quorate_broker.replica.in_sync_replicas import Proposal
 from quorate_broker.replica.leader_replica import LeaderReplica
+from quorate_broker.replica.partition import Partition
+from quorate_broker.replica.replica import Key
+from quorate_broker.replicas.replicas import Replicas
+from quorate_quorum.client.client import QuorumClient
 from quorate_quorum.v1.controller_pb2 import (
     AlteredPartition,
     AlterPartition,
     AlterPartitionsRequest,
     IsrMember,
 )
-
-if TYPE_CHECKING:
-    from quorate_broker.replica.in_sync_replicas import Proposal
-    from quorate_broker.replica.partition import Partition
-    from quorate_broker.replica.replica import Key
-    from quorate_broker.replicas.replicas import Replicas
-    from quorate_quorum.client.client import QuorumClient
 
 log_line = structlog.get_logger(__name__)
 
@@ -48,7 +45,7 @@ REFUSALS = (
     ErrorCode.ERROR_CODE_INVALID_REQUEST,
 )
 
-Proposed = tuple["Partition", "Proposal"]
+Proposed = tuple[Partition, Proposal]
 
 
 class IsrKeeper:

@@ -7,8 +7,9 @@ LeaderReplica.follower_fetch checks the position; follower_positions.py decides 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing, nullcontext
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import structlog
 
@@ -23,24 +24,19 @@ from quorate.errors import (
     to_wire,
 )
 from quorate.net.frame import Frame
+from quorate.net.network import Handler, Method, Peer
 from quorate_broker.methods import REPLICA_FETCH
 from quorate_broker.operations.partitions import PARTITIONS_A_TURN
 from quorate_broker.replica.leader import ReplicaStream
 from quorate_broker.replica.leader_replica import LeaderReplica
+from quorate_broker.replicas.replicas import Replicas
 from quorate_broker.replication.follower_positions import FRAME_BYTES, FollowerPositions
-from quorate_broker.v1.replica_pb2 import ReplicaFetchHeader
-from quorate_quorum.node.authorizer import ALLOW_ALL, CLUSTER_ACTION, Caller
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
-
-    from quorate.net.network import Handler, Method, Peer
-    from quorate_broker.replicas.replicas import Replicas
-    from quorate_broker.v1.replica_pb2 import (
-        ReplicaFetchRequest,
-        ReplicaOpen,
-    )
-    from quorate_quorum.node.authorizer import Authorizer, Required
+from quorate_broker.v1.replica_pb2 import (
+    ReplicaFetchHeader,
+    ReplicaFetchRequest,
+    ReplicaOpen,
+)
+from quorate_quorum.node.authorizer import ALLOW_ALL, CLUSTER_ACTION, Authorizer, Caller, Required
 
 log_line = structlog.get_logger(__name__)
 

@@ -9,14 +9,11 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
+from quorate.net.network import Network
+from quorate_quorum.disk import Disk
 from quorate_quorum.node.authorizer import ALLOW_ALL, Authorizer
 from quorate_quorum.node.features import SUPPORTED, Known
-
-if TYPE_CHECKING:
-    from quorate.net.network import Network
-    from quorate_quorum.disk import Disk
 
 
 @dataclass(frozen=True, slots=True)

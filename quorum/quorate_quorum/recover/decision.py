@@ -10,16 +10,13 @@ import hashlib
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from quorate_quorum.metadata.image import MetadataImage
 from quorate_quorum.metadata.recovered import EPOCHS_PASSED, recovered
 from quorate_quorum.raft.machine.hard_state import EPOCH_LEAP_MAX, EPOCH_MAX
 from quorate_quorum.raft.machine.voters import majority
+from quorate_quorum.recover.survivor import Survivor
 from quorate_quorum.snapshots.file import SnapshotId
-
-if TYPE_CHECKING:
-    from quorate_quorum.metadata.image import MetadataImage
-    from quorate_quorum.recover.survivor import Survivor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

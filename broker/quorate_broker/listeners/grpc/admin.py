@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from quorate.errors import AuthorizationError, QuorateError
 from quorate.net import methods
@@ -19,7 +20,7 @@ from quorate.net.methods import (
     METADATA,
     TRANSFER_LEADERSHIP,
 )
-from quorate.net.network import Method
+from quorate.net.network import Handler, Method, Peer
 from quorate.v1.admin_pb2 import (
     BrokerEndpoint,
     ClusterBroker,
@@ -30,38 +31,30 @@ from quorate.v1.admin_pb2 import (
     DeletedTopic,
     DeleteTopicsRequest,
     DeleteTopicsResponse,
+    DescribeClusterRequest,
     DescribeClusterResponse,
+    DescribeConfigsRequest,
     DescribeConfigsResponse,
     DescribedTopic,
+    DescribeHealthRequest,
     DescribeHealthResponse,
     DescribeQuorumResponse,
+    DescribeTopicsRequest,
     DescribeTopicsResponse,
+    MetadataRequest,
     MetadataResponse,
     PartitionMetadata,
     TopicMetadata,
     TransferLeadershipResponse,
 )
+from quorate.v1.common_pb2 import Error
 from quorate_broker.listeners.grpc.answers import error_of, hindrances_of, listener_for
 from quorate_broker.operations import metadata
 from quorate_broker.operations.metadata import TopicMissing, check_count
+from quorate_broker.operations.operations import Operations
 from quorate_broker.operations.partitions import PARTITIONS_A_TURN
-from quorate_quorum.node.authorizer import BY_CONTROLLER
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
-
-    from quorate.net.network import Handler, Peer
-    from quorate.v1.admin_pb2 import (
-        DescribeClusterRequest,
-        DescribeConfigsRequest,
-        DescribeHealthRequest,
-        DescribeTopicsRequest,
-        MetadataRequest,
-    )
-    from quorate.v1.common_pb2 import Error
-    from quorate_broker.operations.operations import Operations
-    from quorate_quorum.metadata.topics import TopicImage
-    from quorate_quorum.node.authorizer import Required
+from quorate_quorum.metadata.topics import TopicImage
+from quorate_quorum.node.authorizer import BY_CONTROLLER, Required
 
 _ANSWERED_HERE: Final[Mapping[Method[Any, Any], Required]] = {
     METADATA: metadata.TOPICS_REQUIRED,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from quorate.errors import (
     ListenerNotFoundError,
@@ -12,16 +11,13 @@ from quorate.errors import (
     QuorumUnavailableError,
     to_wire,
 )
-from quorate.v1.common_pb2 import LeaderHint
+from quorate.net.network import Peer
+from quorate.v1.common_pb2 import Error, LeaderHint, Listener
 from quorate_broker.replica.hints import hint_of
+from quorate_broker.replicas.replicas import Replicas
+from quorate_quorum.metadata.brokers import BrokerImage
+from quorate_quorum.metadata.image import MetadataImage
 from quorate_quorum.node import listeners
-
-if TYPE_CHECKING:
-    from quorate.net.network import Peer
-    from quorate.v1.common_pb2 import Error, Listener
-    from quorate_broker.replicas.replicas import Replicas
-    from quorate_quorum.metadata.brokers import BrokerImage
-    from quorate_quorum.metadata.image import MetadataImage
 
 
 def listener_for(peer: Peer, broker: BrokerImage) -> Listener | None:

@@ -11,25 +11,26 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
+from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing, nullcontext
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from quorate.errors import InvalidRequestError, NetworkError, OverloadedError, QuorateError
 from quorate.net.frame import Frame
-from quorate.v1.records_pb2 import Divergence, FetchedPartition, FetchHeader
-from quorate_broker.listeners.grpc.answers import error_of
+from quorate.net.network import Peer
+from quorate.v1.records_pb2 import (
+    Divergence,
+    FetchedPartition,
+    FetchHeader,
+    FetchPartition,
+    FetchRequest,
+)
+from quorate_broker.listeners.grpc.answers import Hints, error_of
+from quorate_broker.operations.fetch import Fetch, Look, Position, Wanted
 from quorate_broker.operations.partitions import refuse_duplicates
 from quorate_broker.replica.leader_replica import DivergedError, Fetched
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
-
-    from quorate.net.network import Peer
-    from quorate.v1.records_pb2 import FetchPartition, FetchRequest
-    from quorate_broker.listeners.grpc.answers import Hints
-    from quorate_broker.operations.fetch import Fetch, Look, Position, Wanted
-    from quorate_broker.replica.replica import Key
-    from quorate_quorum.node.config import BrokerConfig
+from quorate_broker.replica.replica import Key
+from quorate_quorum.node.config import BrokerConfig
 
 #: Partitions of one request that are named or forgotten in one turn of the loop.
 CHANGES_IN_A_ROW_MAX = 250

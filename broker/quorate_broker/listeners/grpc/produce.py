@@ -9,24 +9,19 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import AsyncIterator
 from contextlib import aclosing, nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from quorate.errors import InvalidRequestError, NetworkError, QuorateError
-from quorate.v1.records_pb2 import ProduceResult
-from quorate_broker.listeners.grpc.answers import error_of
+from quorate.net.frame import Frame
+from quorate.net.network import Peer
+from quorate.v1.records_pb2 import ProduceHeader, ProduceResult
+from quorate_broker.listeners.grpc.answers import Hints, error_of
 from quorate_broker.operations.partitions import PARTITIONS_A_TURN
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-    from quorate.net.frame import Frame
-    from quorate.net.network import Peer
-    from quorate.v1.records_pb2 import ProduceHeader
-    from quorate_broker.listeners.grpc.answers import Hints
-    from quorate_broker.operations.produce import Produce
-    from quorate_broker.replica.produce_queue import Produced
-    from quorate_quorum.node.config import BrokerConfig
+from quorate_broker.operations.produce import Produce
+from quorate_broker.replica.produce_queue import Produced
+from quorate_quorum.node.config import BrokerConfig
 
 #: The most results in one response.
 RESPONSE_RESULTS_MAX = 4_096

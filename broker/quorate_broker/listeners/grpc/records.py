@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from quorate.aio.beside import beside
 from quorate.errors import QuorateError, StoppingError
+from quorate.net.frame import Frame
 from quorate.net.methods import FETCH, INIT_PRODUCER_ID, LIST_OFFSETS, PRODUCE
+from quorate.net.network import Handler, Method, Peer
 from quorate.v1.records_pb2 import (
+    FetchHeader,
+    FetchRequest,
+    InitProducerIdRequest,
     InitProducerIdResponse,
     ListedOffset,
+    ListOffsetsRequest,
     ListOffsetsResponse,
+    ProduceHeader,
     ProduceResponse,
 )
 from quorate_broker.listeners.grpc.answers import Hints, error_of
@@ -19,23 +27,10 @@ from quorate_broker.listeners.grpc.fetch import FetchStream
 from quorate_broker.listeners.grpc.produce import ProduceStream
 from quorate_broker.operations import fetch, offsets, produce, producer_ids
 from quorate_broker.operations.offsets import OffsetAsked, OffsetFound
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-
-    from quorate.net.frame import Frame
-    from quorate.net.network import Handler, Method, Peer
-    from quorate.v1.records_pb2 import (
-        FetchHeader,
-        FetchRequest,
-        InitProducerIdRequest,
-        ListOffsetsRequest,
-        ProduceHeader,
-    )
-    from quorate_broker.operations.operations import Operations
-    from quorate_broker.replicas.replicas import Replicas
-    from quorate_quorum.node.authorizer import Required
-    from quorate_quorum.node.config import BrokerConfig
+from quorate_broker.operations.operations import Operations
+from quorate_broker.replicas.replicas import Replicas
+from quorate_quorum.node.authorizer import Required
+from quorate_quorum.node.config import BrokerConfig
 
 REQUIRED: Final[Mapping[Method[Any, Any], Required]] = {
     PRODUCE: produce.REQUIRED,
