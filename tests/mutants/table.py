@@ -1523,13 +1523,15 @@ MUTANTS = (
     ),
     Mutant(
         "lossy-election-waits",
-        "a wiped replica, the last of the ISR, leads before all others have told what they hold",
-        "quorum/quorate_quorum/controller/decisions/lossy_replicas.py",
-        "new = replace(new, last_isr=new.broker_ids)",
-        "pass",
+        "an empty log, the last of the ISR, leads before all others have told what they hold",
+        "quorum/quorate_quorum/controller/decisions/lossy_elections.py",
+        "if not all(b in ends for b in partition.broker_ids):",
+        "if not all(b in ends for b in partition.last_isr):",
         (
             f"{CONTROLLER_LOSSY}"
             "::test_a_wiped_last_member_is_no_candidate_before_all_others_have_answered",
+            "tests/unit/quorate_quorum/controller/test_partitions.py"
+            "::test_an_empty_log_does_not_lead_while_a_replica_outside_the_isr_is_silent",
         ),
     ),
     Mutant(

@@ -119,7 +119,8 @@ class LossyElections:
     It does not wait for last_isr alone: at min ISR 1 that may be one wiped disk, while a replica
     that had left the ISR holds nearly everything. A replica that is back and does not answer may be
     under repair: the machine waits for it as long as for one that is away. A replica with an empty
-    log may be a wiped disk. It leads only if every broker of ISR, ELR and last_isr has answered.
+    log may be a wiped disk. It leads only if every assigned replica has answered, however long that
+    takes: a replica that had left the ISR may hold nearly everything, too.
 
     The machine lives as long as a reign. Every image passed in is the pending one.
     """
@@ -209,8 +210,7 @@ class LossyElections:
         ends: dict[int, tuple[int, int]],
     ) -> LossyElection | None:
         """Return the election of the furthest replica; None if none that answered may lead."""
-        holders = (*partition.isr, *partition.elr, *partition.last_isr)
-        if not all(b in ends for b in holders):
+        if not all(b in ends for b in partition.broker_ids):
             ends = {b: end for b, end in ends.items() if end[1] > 0}
         if not ends:
             return None

@@ -9,7 +9,6 @@ for all replicas and elects the furthest: the lossy one may lack more records th
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from quorate_quorum.controller.decisions.outcome import Context, Outcome
 from quorate_quorum.controller.decisions.partitions import clean_leader, moved
@@ -59,7 +58,4 @@ def without_lossy(
         leader = clean_leader(image, old, isr)
         if leader >= 0 and leader not in isr:
             isr = (*isr, leader)
-    new = moved(image, topic, old, isr=isr, leader=leader, lossy=(broker_id,))
-    if not new.isr and not new.elr:
-        new = replace(new, last_isr=new.broker_ids)
-    return new
+    return moved(image, topic, old, isr=isr, leader=leader, lossy=(broker_id,))

@@ -389,6 +389,31 @@ def test_an_empty_log_leads_only_if_all_who_had_records_say_so() -> None:
     assert never_written.elected() == 0
 
 
+def test_an_empty_log_does_not_lead_while_a_replica_outside_the_isr_is_silent() -> None:
+    """At min ISR 1 a power loss may empty the last member; the others may hold nearly all."""
+    waiting = power_cut([1], last_isr=(1,))
+    assert waiting.tick() == []
+    assert waiting.asked(60_000) == [1]
+    waiting.answers(1, -1, 0)
+    assert waiting.tick(100_000) == []
+    waiting.unfence(0)
+    assert waiting.asked() == [0]
+    waiting.answers(0, 0, 50)
+    assert waiting.elected() == 0
+    partition = the_partition(waiting.image)
+    assert partition.recovered_epoch == partition.leader_epoch
+
+
+def test_a_lossy_election_asks_each_assigned_replica_that_is_back() -> None:
+    """It takes the furthest, whether or not that replica was in the ISR."""
+    for furthest in (0, 1, 2):
+        waiting = power_cut([0, 1, 2], last_isr=(1,))
+        assert waiting.asked() == [0, 1, 2]
+        for broker in (0, 1, 2):
+            waiting.answers(broker, 0, 50 if broker == furthest else 0)
+        assert waiting.elected() == furthest
+
+
 def test_the_wait_for_the_others_begins_when_the_first_is_back() -> None:
     """After a night without brokers the first to be started must not win by seconds."""
     waiting = power_cut([], last_isr=(0, 1))
