@@ -37,6 +37,7 @@ Two flags say what a caller may do: ``retriable`` (the same call may succeed lat
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -47,16 +48,28 @@ from quorate.v1.common_pb2 import ErrorCode
 class QuorateError(Exception):
     """The base class of all errors that Quorate raises on purpose."""
 
+    #: By the class's name: TopicExistsError has ERROR_CODE_TOPIC_EXISTS. A class whose name is that
+    #: of no code has the code of its base class.
     code: ClassVar[ErrorCode.ValueType] = ErrorCode.ERROR_CODE_UNKNOWN
     retriable: ClassVar[bool] = False
     stale_metadata: ClassVar[bool] = False
     #: What the user can do. Tracebacks show it as a note below the message.
     advice: ClassVar[str] = ""
 
+    def __init_subclass__(cls) -> None:
+        words = re.findall("[A-Z][a-z]+", cls.__name__.removesuffix("Error"))
+        name = "_".join(("ERROR_CODE", *words)).upper()
+        if name in ErrorCode.DESCRIPTOR.values_by_name:
+            cls.code = ErrorCode.Value(name)
+            BY_CODE.setdefault(cls.code, cls)
+
     def __init__(self, *args: object) -> None:
         super().__init__(*args)
         if self.advice:
             self.add_note(self.advice)
+
+
+BY_CODE: dict[ErrorCode.ValueType, type[QuorateError]] = {}
 
 
 class UnknownServerError(QuorateError):
@@ -69,63 +82,54 @@ class InvalidRequestError(QuorateError):
     """A field has an impossible value. The message names the field and what is allowed."""
 
     advice = "Correct what the message names; the same call fails again."
-    code = ErrorCode.ERROR_CODE_INVALID_REQUEST
 
 
 class InvalidTopicError(InvalidRequestError):
     """A topic's name is not 1 to 249 of the characters a-z A-Z 0-9 . _ -."""
 
     advice = "Choose another name."
-    code = ErrorCode.ERROR_CODE_INVALID_TOPIC
 
 
 class InvalidPartitionsError(InvalidRequestError):
     """An impossible number of partitions, or an impossible partition number."""
 
     advice = "Use a partition, or a number of partitions, within the range that the message names."
-    code = ErrorCode.ERROR_CODE_INVALID_PARTITIONS
 
 
 class InvalidReplicationFactorError(InvalidRequestError):
     """A replication factor below 1 or above the number of brokers."""
 
     advice = "Give 1 to the number of brokers, or start more brokers."
-    code = ErrorCode.ERROR_CODE_INVALID_REPLICATION_FACTOR
 
 
 class InvalidConfigError(InvalidRequestError):
     """A configuration name or value that is unknown, or not allowed here."""
 
     advice = "Correct the name or the value; describe_configs() lists those that there are."
-    code = ErrorCode.ERROR_CODE_INVALID_CONFIG
 
 
 class InvalidTimestampError(InvalidRequestError):
     """A record's timestamp lies further in the future than the topic allows."""
 
     advice = "Correct the record's timestamp or the clock that it comes from."
-    code = ErrorCode.ERROR_CODE_INVALID_TIMESTAMP
 
 
 class RecordTooLargeError(InvalidRequestError):
     """A record or batch is larger than ``max.message.bytes`` or the producer's buffer."""
 
     advice = "Send less in one record, or raise the limit that the message names."
-    code = ErrorCode.ERROR_CODE_RECORD_TOO_LARGE
 
 
 class PolicyViolationError(InvalidRequestError):
     """The request is well formed, but the cluster's rules forbid it."""
 
     advice = "Keep to the rule that the message names, or have it changed."
-    code = ErrorCode.ERROR_CODE_POLICY_VIOLATION
 
 
 class UnknownTopicError(QuorateError):
     """The node that was asked knows no topic or partition of that name or id."""
 
     advice = "Create the topic, or correct its name; list_topics() shows all."
-    code = ErrorCode.ERROR_CODE_UNKNOWN_TOPIC
     retriable = True
     stale_metadata = True
 
@@ -134,21 +138,18 @@ class TopicExistsError(QuorateError):
     """A topic of that name exists already."""
 
     advice = "Choose another name, or delete that topic first."
-    code = ErrorCode.ERROR_CODE_TOPIC_EXISTS
 
 
 class UnknownBrokerError(QuorateError):
     """No broker of that id is registered."""
 
     advice = "Correct the id; `quorate cluster info` lists the brokers."
-    code = ErrorCode.ERROR_CODE_UNKNOWN_BROKER
 
 
 class NotLeaderError(QuorateError):
     """The node does not lead the partition. The answer's leader hint names the leader."""
 
     advice = "Look the leader up and ask it; producers and consumers do so themselves."
-    code = ErrorCode.ERROR_CODE_NOT_LEADER
     retriable = True
     stale_metadata = True
 
@@ -157,21 +158,18 @@ class FencedLeaderEpochError(NotLeaderError):
     """The caller's leader_epoch is older than the leader's (KIP-320)."""
 
     advice = "Look the leader up again: there is a newer epoch."
-    code = ErrorCode.ERROR_CODE_FENCED_LEADER_EPOCH
 
 
 class UnknownLeaderEpochError(NotLeaderError):
     """The caller's leader_epoch is newer than the node's: retry (KIP-320)."""
 
     advice = "Ask again: that node has not heard of the epoch yet."
-    code = ErrorCode.ERROR_CODE_UNKNOWN_LEADER_EPOCH
 
 
 class ListenerNotFoundError(QuorateError):
     """The leader's broker has no listener of the name by which this client came in."""
 
     advice = "Give that broker a listener of that name, or use one that every broker has."
-    code = ErrorCode.ERROR_CODE_LISTENER_NOT_FOUND
     retriable = True
     stale_metadata = True
 
@@ -180,7 +178,6 @@ class NotEnoughReplicasError(QuorateError):
     """The ISR is smaller than min.insync.replicas: nothing was written."""
 
     advice = "Send again when more replicas are in sync; `quorate cluster health` says which lack."
-    code = ErrorCode.ERROR_CODE_NOT_ENOUGH_REPLICAS
     retriable = True
 
 
@@ -188,7 +185,6 @@ class NotEnoughReplicasAfterAppendError(QuorateError):
     """The leader wrote it, but the ISR then fell below min.insync.replicas. It may still commit."""
 
     advice = "Read whether it was kept, or send again if a copy does no harm."
-    code = ErrorCode.ERROR_CODE_NOT_ENOUGH_REPLICAS_AFTER_APPEND
     retriable = True
 
 
@@ -196,7 +192,6 @@ class CorruptRecordError(QuorateError):
     """The bytes do not agree with their checksum, header or length."""
 
     advice = "Check the disk (`quorate storage verify`), or the program that wrote the bytes."
-    code = ErrorCode.ERROR_CODE_CORRUPT_RECORD
 
 
 class DeserializationError(QuorateError):
@@ -234,7 +229,6 @@ class OffsetOutOfRangeError(QuorateError):
     """The offset lies below log_start_offset or above log_end_offset."""
 
     advice = "Seek to an offset that is held; beginning_offsets() and end_offsets() tell."
-    code = ErrorCode.ERROR_CODE_OFFSET_OUT_OF_RANGE
 
 
 class LogTruncatedError(OffsetOutOfRangeError):
@@ -245,7 +239,6 @@ class LogTruncatedError(OffsetOutOfRangeError):
     """
 
     advice = "Seek to safe_offset to read on from where the log was cut."
-    code = ErrorCode.ERROR_CODE_LOG_TRUNCATED
 
     def __init__(self, message: str, *, safe_offset: int = -1) -> None:
         super().__init__(message)
@@ -256,7 +249,6 @@ class OffsetNotAvailableError(QuorateError):
     """A new leader does not know its high watermark yet: retry."""
 
     advice = "Ask again: the leader was elected just now."
-    code = ErrorCode.ERROR_CODE_OFFSET_NOT_AVAILABLE
     retriable = True
 
 
@@ -264,28 +256,24 @@ class OutOfOrderSequenceError(QuorateError):
     """A batch of an idempotent producer does not follow the one before it."""
 
     advice = "Make a new producer; what was sent before that is acknowledged stands."
-    code = ErrorCode.ERROR_CODE_OUT_OF_ORDER_SEQUENCE
 
 
 class UnknownProducerIdError(QuorateError):
     """The partition holds no state of that producer_id; it may start at sequence 0 only."""
 
     advice = "Make a new producer; what was sent before that is acknowledged stands."
-    code = ErrorCode.ERROR_CODE_UNKNOWN_PRODUCER_ID
 
 
 class ProducerFencedError(QuorateError):
     """A newer producer_epoch of the same producer_id has written."""
 
     advice = "Stop this producer: a newer one goes on in its place."
-    code = ErrorCode.ERROR_CODE_PRODUCER_FENCED
 
 
 class OutcomeUnknownError(QuorateError):
     """The request may have been carried out, or not: look before you repeat it."""
 
     advice = "Look whether it was carried out before you repeat it."
-    code = ErrorCode.ERROR_CODE_OUTCOME_UNKNOWN
 
 
 class DeliveryTimeoutError(OutcomeUnknownError):
@@ -305,7 +293,6 @@ class RequestTimedOutError(QuorateError):
     """No answer came in time."""
 
     advice = "Ask again, or give it more time."
-    code = ErrorCode.ERROR_CODE_REQUEST_TIMED_OUT
     retriable = True
 
 
@@ -313,7 +300,6 @@ class QuorumUnavailableError(QuorateError):
     """No controller answers; a controller needs a majority of the voters."""
 
     advice = "Ask again; if it lasts, see that a majority of the voters run and reach each other."
-    code = ErrorCode.ERROR_CODE_QUORUM_UNAVAILABLE
     retriable = True
 
 
@@ -321,56 +307,48 @@ class NotControllerError(QuorumUnavailableError):
     """The voter that was asked is not the controller."""
 
     advice = "Ask the voter that leads."
-    code = ErrorCode.ERROR_CODE_NOT_CONTROLLER
 
 
 class FencedError(QuorateError):
     """The caller is fenced, or its broker_epoch or incarnation is old."""
 
     advice = "Register again, or stop: another one has this place."
-    code = ErrorCode.ERROR_CODE_FENCED
 
 
 class DuplicateBrokerError(FencedError):
     """Another living process holds this broker id."""
 
     advice = "Stop the other process, or give this one a node.id of its own."
-    code = ErrorCode.ERROR_CODE_DUPLICATE_BROKER
 
 
 class IneligibleReplicaError(FencedError):
     """A proposed ISR member is fenced, shutting down or of another incarnation (KIP-841)."""
 
     advice = "Propose the ISR again without it, or wait until it is back."
-    code = ErrorCode.ERROR_CODE_INELIGIBLE_REPLICA
 
 
 class StalePartitionEpochError(FencedError):
     """The proposed change is based on an old state of the partition."""
 
     advice = "Read the partition's present state, and decide anew."
-    code = ErrorCode.ERROR_CODE_STALE_PARTITION_EPOCH
 
 
 class WrongClusterError(QuorateError):
     """The node that was asked belongs to another cluster or quorum_generation."""
 
     advice = "Correct the address, or make a new client for that cluster."
-    code = ErrorCode.ERROR_CODE_WRONG_CLUSTER
 
 
 class StorageError(QuorateError):
     """The disk failed, or is full."""
 
     advice = "Make room on the node's disk, or replace it; its log says more."
-    code = ErrorCode.ERROR_CODE_STORAGE
 
 
 class OverloadedError(QuorateError):
     """A bound was reached: try again later."""
 
     advice = "Ask again later, or ask for less at once."
-    code = ErrorCode.ERROR_CODE_OVERLOADED
     retriable = True
 
 
@@ -378,35 +356,30 @@ class UnsupportedError(QuorateError):
     """Quorate knows the request, but cannot carry it out yet."""
 
     advice = "Do without it, or use a version that has it."
-    code = ErrorCode.ERROR_CODE_UNSUPPORTED
 
 
 class AuthorizationError(QuorateError):
     """The principal may not do this."""
 
     advice = "Have the principal allowed to do this."
-    code = ErrorCode.ERROR_CODE_AUTHORIZATION
 
 
 class TopicAuthorizationFailedError(AuthorizationError):
     """The principal may not do this with that topic."""
 
     advice = "Have the principal allowed to do this with the topic."
-    code = ErrorCode.ERROR_CODE_TOPIC_AUTHORIZATION_FAILED
 
 
 class ClusterAuthorizationFailedError(AuthorizationError):
     """The principal may not do this with the cluster."""
 
     advice = "Have the principal allowed to do this with the cluster."
-    code = ErrorCode.ERROR_CODE_CLUSTER_AUTHORIZATION_FAILED
 
 
 class StoppingError(QuorateError):
     """The node is stopping: ask another."""
 
     advice = "Ask another node."
-    code = ErrorCode.ERROR_CODE_STOPPING
     retriable = True
     stale_metadata = True
 
@@ -415,7 +388,6 @@ class SnapshotNotFoundError(QuorateError):
     """The requested snapshot does not exist any more."""
 
     advice = "Ask for the newest snapshot."
-    code = ErrorCode.ERROR_CODE_SNAPSHOT_NOT_FOUND
 
 
 class ClosedError(QuorateError):
@@ -465,20 +437,6 @@ class PeerError(NetworkError):
     def __init__(self, status: str, message: str) -> None:
         super().__init__(f"{status}: {message}")
         self.status = status
-
-
-def _by_code() -> dict[ErrorCode.ValueType, type[QuorateError]]:
-    found: dict[ErrorCode.ValueType, type[QuorateError]] = {}
-    stack: list[type[QuorateError]] = [QuorateError]
-    while stack:
-        kind = stack.pop()
-        if "code" in vars(kind) and kind is not QuorateError:
-            found[kind.code] = kind
-        stack.extend(kind.__subclasses__())
-    return found
-
-
-BY_CODE = _by_code()
 
 
 def to_wire(error: Exception) -> common_pb2.Error:

@@ -8,15 +8,7 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from quorate import Admin, TopicDescription
-from quorate.errors import (
-    DeadlineExceededError,
-    NetworkError,
-    PeerError,
-    QuorateError,
-    QuorumUnavailableError,
-    RequestTimedOutError,
-)
+from quorate import Admin, TopicDescription, errors
 from quorate.v1.common_pb2 import ErrorCode
 from quorate_cli.output import NO_ANSWER, SAID_NO, fail, no_more_output, os_reason, usage_error
 
@@ -100,20 +92,20 @@ def run(main: Callable[[], Coroutine[Any, Any, T]], *, timeout: float, bounded: 
     """
     try:
         return asyncio.run(_bounded(main, milliseconds(timeout), bounded=bounded))
-    except (TimeoutError, DeadlineExceededError) as error:
+    except (TimeoutError, errors.DeadlineExceededError) as error:
         fail(
             f"no answer within {timeout:g} s (--timeout); perhaps the quorum has no leader: "
             "`quorate cluster info`, which needs none, tells"
             + (f" ({error})" if str(error) else ""),
             NO_ANSWER,
         )
-    except (QuorumUnavailableError, RequestTimedOutError) as error:
+    except (errors.QuorumUnavailableError, errors.RequestTimedOutError) as error:
         fail(str(error), NO_ANSWER)
-    except PeerError as error:
+    except errors.PeerError as error:
         fail(str(error), SAID_NO)
-    except NetworkError as error:
+    except errors.NetworkError as error:
         fail(str(error), NO_ANSWER)
-    except QuorateError as error:
+    except errors.QuorateError as error:
         fail(f"{error} [{code_name(error)}]", SAID_NO)
     except BrokenPipeError:
         no_more_output()
@@ -125,7 +117,7 @@ def run(main: Callable[[], Coroutine[Any, Any, T]], *, timeout: float, bounded: 
         raise typer.Exit(130) from None
 
 
-def code_name(error: QuorateError) -> str:
+def code_name(error: errors.QuorateError) -> str:
     """Return the error's code by its name in the protocol.
 
     >>> from quorate.errors import TopicExistsError

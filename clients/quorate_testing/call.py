@@ -12,11 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from quorate.errors import (
-    PeerError,
-    PeerRefusedError,
-    StreamBrokenError,
-)
+from quorate import errors
 from quorate.net.network import (
     Method,
 )
@@ -64,7 +60,7 @@ class End:
             self._writer = asyncio.get_running_loop().create_future()
             await self._writer
         if self._is_closed_for_writing():
-            raise self._failure or StreamBrokenError("the call is over")
+            raise self._failure or errors.StreamBrokenError("the call is over")
         self._in_flight_bytes += len(data)
         self.post(len(data), self.peer.arrived, data)
 
@@ -94,7 +90,7 @@ class End:
         if self.is_over:
             return
         self.broke(failure)
-        self.post(0, self.peer.broke, StreamBrokenError("the peer cancelled the call"))
+        self.post(0, self.peer.broke, errors.StreamBrokenError("the peer cancelled the call"))
 
     # -- arrivals from the wire --
 
@@ -131,7 +127,7 @@ class End:
         _wake(self._writer)
 
 
-def refused_call(error: PeerRefusedError) -> End:
+def refused_call(error: errors.PeerRefusedError) -> End:
     """Return the client's end of a call that was refused, because there is no listener."""
     end = End(nowhere)
     end.peer = End(nowhere)
@@ -148,8 +144,8 @@ def _wake(waiter: asyncio.Future[None] | None) -> None:
         waiter.set_result(None)
 
 
-def too_large(method: Method[Any, Any], size: int, size_max: int) -> PeerError:
+def too_large(method: Method[Any, Any], size: int, size_max: int) -> errors.PeerError:
     """Return the error for a message that is larger than the limit."""
-    return PeerError(
+    return errors.PeerError(
         "RESOURCE_EXHAUSTED", f"{method.path}: a message of {size} bytes; {size_max} are allowed"
     )

@@ -6,13 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from typing import Any, Generic, TypeVar
 
-from quorate.errors import (
-    DeadlineExceededError,
-    NetworkError,
-    PeerError,
-    PeerRefusedError,
-    StreamBrokenError,
-)
+from quorate import errors
 from quorate.net.methods import IDENTIFY
 from quorate.net.network import (
     Answered,
@@ -55,7 +49,9 @@ class CallConnection:
     async def unary(self, method: Method[Q, R], request: Q, *, timeout_ms: int) -> R:
         """Send one request and return its response."""
         number, end = self._start(method, timeout_ms)
-        late = DeadlineExceededError(f"{method.path} at {self.endpoint}: none in {timeout_ms} ms")
+        late = errors.DeadlineExceededError(
+            f"{method.path} at {self.endpoint}: none in {timeout_ms} ms"
+        )
         timer = asyncio.get_running_loop().call_later(timeout_ms / 1000, end.fail, late)
         try:
             await end.write(self.encode(method, request))
@@ -65,7 +61,7 @@ class CallConnection:
             timer.cancel()
             self.end_call(number)
         if data is None:
-            raise PeerError("INTERNAL", f"{method.path} at {self.endpoint}: no response")
+            raise errors.PeerError("INTERNAL", f"{method.path} at {self.endpoint}: no response")
         return self.decode(method, data)
 
     def stream(self, method: Method[Q, R], requests: AsyncIterator[Q]) -> CallStream[R]:
@@ -78,13 +74,13 @@ class CallConnection:
         self._is_closed = True
         self._forget(self)
         for end in list(self._open.values()):
-            end.fail(StreamBrokenError(f"the connection to {self.endpoint} was closed here"))
+            end.fail(errors.StreamBrokenError(f"the connection to {self.endpoint} was closed here"))
 
     def end_call(self, number: int) -> None:
         """Forget a call, and cancel it if it is not over."""
         end = self._open.pop(number, None)
         if end is not None:
-            end.fail(StreamBrokenError("the call was ended by its owner"))
+            end.fail(errors.StreamBrokenError("the call was ended by its owner"))
 
     def encode(self, method: Method[Q, Any], request: Q) -> bytes:
         data = method.encode_request(request)
@@ -96,13 +92,13 @@ class CallConnection:
         try:
             return method.decode_response(data)
         except Exception as error:  # a decoder may raise anything for bad bytes
-            raise PeerError(
+            raise errors.PeerError(
                 "INTERNAL", f"{self.endpoint} answered {method.path} unreadably: {error}"
             ) from None
 
     def _start(self, method: Method[Any, Any], timeout_ms: int = 0) -> tuple[int, End]:
         if self._is_closed:
-            raise StreamBrokenError(f"the connection to {self.endpoint} was closed here")
+            raise errors.StreamBrokenError(f"the connection to {self.endpoint} was closed here")
         end = self._open_call(Head(method.path, self._cluster_id(), timeout_ms))
         self._opened += 1
         self._open[self._opened] = end
@@ -162,7 +158,7 @@ class CallStream(Generic[R]):
                 data = self._connection.encode(self._method, request)
                 try:
                     await self._end.write(data)
-                except NetworkError:
+                except errors.NetworkError:
                     break  # the stream has ended: the reader gets the error
             else:
                 self._end.finish()
@@ -189,9 +185,9 @@ async def probe(connection: Connection, timeout_ms: int) -> ProbeResult:
     """Ask over a new connection which node serves it, and close the connection."""
     try:
         answer = await connection.unary(IDENTIFY, node_pb2.IdentifyRequest(), timeout_ms=timeout_ms)
-    except PeerRefusedError:
+    except errors.PeerRefusedError:
         return Refused()
-    except NetworkError:
+    except errors.NetworkError:
         return NoAnswer()
     finally:
         await connection.close()

@@ -9,13 +9,7 @@ from typing import Any
 
 import structlog
 
-from quorate.errors import (
-    InvalidRequestError,
-    PeerError,
-    QuorateError,
-    StreamBrokenError,
-    WrongClusterError,
-)
+from quorate import errors
 from quorate.net.network import (
     Handler,
     Head,
@@ -59,12 +53,12 @@ class Switchboard:
     def take(self, head: Head, end: End, address: str) -> None:
         """Begin to answer a call from an address."""
         if self._is_stopping:
-            return end.finish(StreamBrokenError("the peer is stopping"))
+            return end.finish(errors.StreamBrokenError("the peer is stopping"))
         refusal = wrong_cluster(head, self._cluster_id)
         if refusal is not None:
-            return end.finish(WrongClusterError(refusal))
+            return end.finish(errors.WrongClusterError(refusal))
         if head.path not in self._table:
-            return end.finish(PeerError("UNIMPLEMENTED", f"no method {head.path}"))
+            return end.finish(errors.PeerError("UNIMPLEMENTED", f"no method {head.path}"))
         method, handler = self._table[head.path]
         peer = Peer(address, timeout_ms=head.timeout_ms, listener=self._listener)
         task = self._spawn(self._answer(method, handler, end, peer))
@@ -108,18 +102,18 @@ class Switchboard:
             await self._run(method, handler, requests, end, peer)
             end.finish()
         except asyncio.CancelledError:
-            end.finish(StreamBrokenError(f"the peer ended {method.path}"))
+            end.finish(errors.StreamBrokenError(f"the peer ended {method.path}"))
             raise
-        except PeerError as error:
+        except errors.PeerError as error:
             end.finish(error)
-        except InvalidRequestError as error:  # the caller's fault, not the service's
+        except errors.InvalidRequestError as error:  # the caller's fault, not the service's
             text = f"{type(error).__name__}: {error}"[:DETAILS_CHARS_MAX]
-            end.finish(requests.error or PeerError("INVALID_ARGUMENT", text))
+            end.finish(requests.error or errors.PeerError("INVALID_ARGUMENT", text))
         except Exception as error:
             if requests.error is not None:
                 return end.finish(requests.error)
-            if isinstance(error, QuorateError) and error.retriable and not end.is_over:
-                return end.finish(StreamBrokenError(str(error)[:DETAILS_CHARS_MAX]))
+            if isinstance(error, errors.QuorateError) and error.retriable and not end.is_over:
+                return end.finish(errors.StreamBrokenError(str(error)[:DETAILS_CHARS_MAX]))
             if end.is_over:
                 return None  # the caller is gone
             log.error("a call failed", method=method.path, peer=peer.address, exc_info=error)
@@ -129,7 +123,7 @@ class Switchboard:
                     {"message": f"{method.path} broke an invariant", "exception": error}
                 )
             text = f"{type(error).__name__}: {error}"[:DETAILS_CHARS_MAX]
-            end.finish(PeerError("INTERNAL", text))
+            end.finish(errors.PeerError("INTERNAL", text))
         return None
 
     async def _run(
@@ -161,7 +155,7 @@ class _Requests:
     def __init__(self, method: Method[Any, Any], end: End) -> None:
         self._method = method
         self._end = end
-        self.error: PeerError | None = None
+        self.error: errors.PeerError | None = None
 
     def __aiter__(self) -> _Requests:
         return self
@@ -173,7 +167,9 @@ class _Requests:
         try:
             return self._method.decode_request(data)
         except Exception as error:  # a decoder may raise anything for bad bytes
-            self.error = PeerError("INVALID_ARGUMENT", f"the request does not parse: {error}")
+            self.error = errors.PeerError(
+                "INVALID_ARGUMENT", f"the request does not parse: {error}"
+            )
             raise self.error from None
 
     async def aclose(self) -> None:
@@ -182,5 +178,5 @@ class _Requests:
     async def only(self) -> Any:
         async for request in self:
             return request
-        self.error = PeerError("INVALID_ARGUMENT", "the call has no request")
+        self.error = errors.PeerError("INVALID_ARGUMENT", "the call has no request")
         raise self.error

@@ -1219,8 +1219,8 @@ MUTANTS = (
         "reader-past",
         "a position that was cut is passed over in silence",
         FETCH_STREAM,
-        '        if self._config.policy == "none":\n            state.error = LogTruncatedError(',
-        "        if False:\n            state.error = LogTruncatedError(",
+        '        if self._config.policy == "none":\n            state.error = errors.LogTruncated',
+        "        if False:\n            state.error = errors.LogTruncated",
         (
             f"{CONSUMER_POSITIONS}::test_without_a_policy_a_cut_log_is_told_with_the_safe_offset_until_the_user_seeks",
         ),

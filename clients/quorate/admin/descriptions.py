@@ -2,117 +2,79 @@
 
 from __future__ import annotations
 
-from quorate.model import (
-    BrokerDescription,
-    ClusterDescription,
-    ClusterHealth,
-    FeatureDescription,
-    NodeLevels,
-    NodeTrouble,
-    PartitionDescription,
-    PartitionTrouble,
-    QuorumDescription,
-    QuorumReplicaDescription,
-    TopicDescription,
-)
+from dataclasses import fields
+from typing import Any, TypeVar
+
+from google.protobuf.message import Message
+
+from quorate import model
 from quorate.v1 import admin_pb2 as wire
 
+V = TypeVar("V")
 
-def topic(described: wire.DescribedTopic) -> TopicDescription:
+
+def topic(described: wire.DescribedTopic) -> model.TopicDescription:
     """Return a topic as the answering broker knows it."""
-    topic = described.topic
-    return TopicDescription(
-        topic.name,
-        topic.topic_id.hex(),
-        tuple(
-            PartitionDescription(
-                one.partition,
-                one.leader,
-                one.leader_epoch,
-                tuple(one.replicas),
-                tuple(one.isr),
-                tuple(one.elr),
-            )
-            for one in topic.partitions
-        ),
-        dict(described.configs),
-        topic.internal,
+    partitions = tuple(
+        _value(model.PartitionDescription, one) for one in described.topic.partitions
+    )
+    configs = dict(described.configs)
+    return _value(
+        model.TopicDescription, described.topic, partitions=partitions, configs=configs, warnings=()
     )
 
 
-def cluster(response: wire.DescribeClusterResponse) -> ClusterDescription:
+def cluster(response: wire.DescribeClusterResponse) -> model.ClusterDescription:
     """Return the registered brokers, and the controller."""
-    return ClusterDescription(
-        response.cluster_id,
-        response.controller,
-        tuple(
-            BrokerDescription(
-                one.broker_id,
-                one.rack,
-                one.host,
-                one.listener.endpoint,
-                one.fenced,
-                one.broker_epoch,
-            )
-            for one in response.brokers
-        ),
+    brokers = tuple(
+        _value(model.BrokerDescription, one, id=one.broker_id, endpoint=one.listener.endpoint)
+        for one in response.brokers
     )
+    return _value(model.ClusterDescription, response, brokers=brokers)
 
 
-def quorum(response: wire.DescribeQuorumResponse) -> QuorumDescription:
+def quorum(response: wire.DescribeQuorumResponse) -> model.QuorumDescription:
     """Return the metadata quorum as its leader sees it."""
-    return QuorumDescription(
-        response.leader,
-        response.epoch,
-        response.quorum_generation,
-        response.high_watermark,
-        tuple(map(_quorum_replica, response.voters)),
-        tuple(map(_quorum_replica, response.observers)),
-    )
+    voters = tuple(_value(model.QuorumReplicaDescription, one) for one in response.voters)
+    observers = tuple(_value(model.QuorumReplicaDescription, one) for one in response.observers)
+    return _value(model.QuorumDescription, response, voters=voters, observers=observers)
 
 
-def _quorum_replica(one: wire.QuorumReplica) -> QuorumReplicaDescription:
-    return QuorumReplicaDescription(
-        one.id,
-        one.directory_id.hex(),
-        one.endpoint,
-        one.log_end_offset,
-        one.lag,
-        one.last_caught_up_ms,
-    )
-
-
-def health(response: wire.DescribeHealthResponse) -> ClusterHealth:
+def health(response: wire.DescribeHealthResponse) -> model.ClusterHealth:
     """Return the troubles of the cluster, as the controller sees them."""
-    return ClusterHealth(
-        response.controller,
-        tuple(
-            NodeTrouble(_kind(one.voter), one.id, one.endpoint, one.state, one.reason)
-            for one in response.nodes
+    return _value(
+        model.ClusterHealth,
+        response,
+        nodes=tuple(
+            _value(model.NodeTrouble, one, kind=_kind(one.voter)) for one in response.nodes
         ),
-        _partition_trouble(response.offline),
-        _partition_trouble(response.under_min_isr),
-        _partition_trouble(response.under_replicated),
+        offline=_value(model.PartitionTrouble, response.offline),
+        under_min_isr=_value(model.PartitionTrouble, response.under_min_isr),
+        under_replicated=_value(model.PartitionTrouble, response.under_replicated),
     )
 
 
-def _partition_trouble(trouble: wire.PartitionTrouble) -> PartitionTrouble:
-    return PartitionTrouble(trouble.count, tuple(trouble.examples))
-
-
-def features(response: wire.DescribeFeaturesResponse) -> list[FeatureDescription]:
+def features(response: wire.DescribeFeaturesResponse) -> list[model.FeatureDescription]:
     """Return each feature with the level in force, and the levels that each node knows."""
-    return [
-        FeatureDescription(
-            one.name,
-            one.level,
-            tuple(
-                NodeLevels(_kind(node.voter), node.id, node.lowest, node.highest)
-                for node in one.nodes
-            ),
-        )
-        for one in response.features
-    ]
+    found = []
+    for one in response.features:
+        nodes = tuple(_value(model.NodeLevels, node, kind=_kind(node.voter)) for node in one.nodes)
+        found.append(_value(model.FeatureDescription, one, nodes=nodes))
+    return found
+
+
+def _value(kind: type[V], message: Message, /, **others: object) -> V:
+    """Return a value with the message's fields of the same names, and with `others`."""
+    dataclass: Any = kind
+    names = [one.name for one in fields(dataclass) if one.name not in others]
+    return kind(**{name: _plain(getattr(message, name)) for name in names}, **others)
+
+
+def _plain(value: Any) -> object:
+    """Return a field's value: an id as hex, a list as a tuple."""
+    if isinstance(value, bytes):
+        return value.hex()
+    return value if isinstance(value, str | int) else tuple(value)
 
 
 def _kind(is_voter: bool) -> str:

@@ -7,11 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, cast
 
-from quorate.errors import (
-    InvalidPartitionsError,
-    InvalidReplicationFactorError,
-    InvalidTopicError,
-)
+from quorate import errors
 from quorate.settings import INT32_MAX, Text, Whole, check_fields, refused, whole_number
 from quorate.v1 import admin_pb2 as wire
 
@@ -71,19 +67,19 @@ class Assignments:
 
 
 #: A new topic's name. The controller checks the characters.
-NEW_NAME = Text("a topic's name", chars_max=249, error=InvalidTopicError)
+NEW_NAME = Text("a topic's name", chars_max=249, error=errors.InvalidTopicError)
 #: Any number that fits the wire: only the controller knows the real bounds.
 PARTITIONS = Whole(
     -INT32_MAX,
     INT32_MAX,
     allowed="a whole number, 1 or more (-1: the cluster's default), not above the cluster's bound",
-    error=InvalidPartitionsError,
+    error=errors.InvalidPartitionsError,
 )
 REPLICATION_FACTOR = Whole(
     -INT32_MAX,
     INT32_MAX,
     allowed="a whole number from 1 to the number of brokers (-1: the cluster's default)",
-    error=InvalidReplicationFactorError,
+    error=errors.InvalidReplicationFactorError,
 )
 
 

@@ -7,16 +7,9 @@ import random
 from collections.abc import Sequence
 from typing import NoReturn
 
+from quorate import errors
 from quorate.aio.clock import Deadline
 from quorate.aio.owner import Owner
-from quorate.errors import (
-    ClosedError,
-    NetworkError,
-    PeerError,
-    PeerRefusedError,
-    QuorumUnavailableError,
-    WrongClusterError,
-)
 from quorate.net.network import (
     Connection,
     Method,
@@ -61,7 +54,7 @@ class Brokers:
         self._last_answer = ""
         self._avoided: dict[str, None] = {}
         #: Endpoint -> error of the last call, for each broker that has not answered since.
-        self._said: dict[str, NetworkError] = {}
+        self._said: dict[str, errors.NetworkError] = {}
         self._closed = False
 
     def connection(self, endpoint: str, purpose: Purpose = "data") -> Connection:
@@ -96,8 +89,8 @@ class Brokers:
         names the failure of each.
         """
         deadline = Deadline(timeout_ms)
-        last: NetworkError | None = None
-        others: dict[str, WrongClusterError] = {}
+        last: errors.NetworkError | None = None
+        others: dict[str, errors.WrongClusterError] = {}
         for endpoint in self._candidates():
             left_ms = deadline.left_ms
             if left_ms == 0:
@@ -106,12 +99,12 @@ class Brokers:
                 response = await self.connection(endpoint, "control").unary(
                     method, request, timeout_ms=min(left_ms, one_broker_ms or left_ms)
                 )
-            except WrongClusterError as error:
+            except errors.WrongClusterError as error:
                 self.avoid(endpoint)
                 others[endpoint] = error
-            except NetworkError as error:
+            except errors.NetworkError as error:
                 self.avoid(endpoint)
-                if not safe_to_repeat and not isinstance(error, PeerRefusedError):
+                if not safe_to_repeat and not isinstance(error, errors.PeerRefusedError):
                     raise
                 last = self._said[endpoint] = error
             else:
@@ -121,7 +114,7 @@ class Brokers:
                 return response
         if others:
             self._found_another_cluster(", ".join(others), str(next(iter(others.values()))))
-        if isinstance(last, PeerError):
+        if isinstance(last, errors.PeerError):
             raise last
         listed = self._candidates()
         self._said = {one: self._said[one] for one in listed if one in self._said}
@@ -131,7 +124,7 @@ class Brokers:
             str(error) if endpoint in str(error) else f"{endpoint}: {error}"
             for endpoint, error in self._said.items()
         )
-        raise QuorumUnavailableError(
+        raise errors.QuorumUnavailableError(
             f"no broker answered {method.path}: {answers or 'there was no time to ask one'}"
         )
 
@@ -142,7 +135,7 @@ class Brokers:
         both clusters have given out the same producer id, a broker takes new records for
         duplicates, and acknowledges records that it never wrote.
         """
-        error = WrongClusterError(
+        error = errors.WrongClusterError(
             f"this {self.owner.what} works with cluster {self.cluster_id}, and another cluster "
             f"answers at {where} ({found}): it may have been formatted anew, or the address is "
             f"wrong; to work with the other cluster make a new {self.owner.what}"
@@ -165,7 +158,7 @@ class Brokers:
 
     def _check_open(self) -> None:
         if self._closed:
-            raise ClosedError(f"this {self.owner.what} was stopped; make a new one")
+            raise errors.ClosedError(f"this {self.owner.what} was stopped; make a new one")
         self.owner.check_alive()
 
     async def close_connections(self) -> None:

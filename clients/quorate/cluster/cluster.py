@@ -26,9 +26,7 @@ from quorate.errors import (
     WrongLoopError,
 )
 from quorate.net.methods import METADATA
-from quorate.net.network import (
-    current_wall_clock_ms,
-)
+from quorate.net.network import current_wall_clock_ms
 from quorate.net.unexpected_peer import knows_no_such_call, what_listens
 from quorate.v1.admin_pb2 import MetadataRequest, MetadataResponse
 from quorate.v1.common_pb2 import LeaderHint

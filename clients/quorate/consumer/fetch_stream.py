@@ -12,20 +12,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from quorate import errors
 from quorate.cluster.leader_stream import BACKOFF_MS, LeaderStream
 from quorate.consumer.fetch_session import Asked, FetchSession
 from quorate.consumer.partition_state import UNKNOWN
 from quorate.consumer.record_reader import whole_batches
-from quorate.errors import (
-    CorruptRecordError,
-    DeadlineExceededError,
-    LogTruncatedError,
-    OffsetOutOfRangeError,
-    OverloadedError,
-    PeerError,
-    QuorateError,
-    from_wire,
-)
 from quorate.net.frame import Frame
 from quorate.net.methods import FETCH
 from quorate.v1.common_pb2 import ErrorCode
@@ -108,13 +99,13 @@ class FetchStream(LeaderStream[FetchRequest, Frame[FetchHeader]]):
         silence = now - self._asked_at - self._config.max_wait_ms / 1000
         if silence >= SILENCE_MAX_S or (silence >= STALL_S and self.is_unused):
             self.cluster.avoid(self.endpoint)
-            self.cut(DeadlineExceededError(f"{self.endpoint} was silent"))
+            self.cut(errors.DeadlineExceededError(f"{self.endpoint} was silent"))
         return silence >= STALL_S
 
-    def broke(self, error: QuorateError) -> None:
+    def broke(self, error: errors.QuorateError) -> None:
         self._first = None
         self.session.restart()
-        if not isinstance(error, PeerError) or error.status not in REFUSALS:
+        if not isinstance(error, errors.PeerError) or error.status not in REFUSALS:
             return
         self._refusals += 1
         if self._refusals >= REFUSALS_MAX:
@@ -195,7 +186,7 @@ class FetchStream(LeaderStream[FetchRequest, Frame[FetchHeader]]):
     def _fetched(self, state: PartitionState, data: memoryview) -> None:
         try:
             batches, size = whole_batches(data, state.fetch_offset)
-        except CorruptRecordError as error:
+        except errors.CorruptRecordError as error:
             state.error = error
             state.corrupt_at = state.fetch_offset  # the next request tells the leader
             state.fetch_again()
@@ -204,13 +195,13 @@ class FetchStream(LeaderStream[FetchRequest, Frame[FetchHeader]]):
         self._changed(state)
 
     def _failed(self, state: PartitionState, part: FetchedPartition) -> None:
-        error = from_wire(part.error)
+        error = errors.from_wire(part.error)
         state.version += 1  # the next request names it again, so the broker answers again
-        if isinstance(error, LogTruncatedError):
+        if isinstance(error, errors.LogTruncatedError):
             self._truncated(state, part)
-        elif isinstance(error, OffsetOutOfRangeError):
+        elif isinstance(error, errors.OffsetOutOfRangeError):
             self._out_of_range(state, error)
-        elif isinstance(error, OverloadedError):
+        elif isinstance(error, errors.OverloadedError):
             self._no_room(state)
         elif not error.retriable:
             state.error = error
@@ -232,7 +223,7 @@ class FetchStream(LeaderStream[FetchRequest, Frame[FetchHeader]]):
         safe_offset = state.safe_offset(part.divergence.epoch, part.divergence.end_offset)
         topic, partition = state.topic_partition
         if self._config.policy == "none":
-            state.error = LogTruncatedError(
+            state.error = errors.LogTruncatedError(
                 f"the log of {topic}-{partition} was cut: what was read from offset {safe_offset} "
                 f"on, up to {position}, is gone, and other records have its place or will have; "
                 f'seek to {safe_offset} to read them (auto_offset_reset is "none")',
@@ -250,7 +241,7 @@ class FetchStream(LeaderStream[FetchRequest, Frame[FetchHeader]]):
         )
         state.seek(safe_offset)
 
-    def _out_of_range(self, state: PartitionState, error: QuorateError) -> None:
+    def _out_of_range(self, state: PartitionState, error: errors.QuorateError) -> None:
         if state.held_bytes:
             self._back_off(state)  # first the user reads the records that were fetched before
         elif self._config.policy == "none":

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
-from typing import Annotated, NoReturn
+from collections.abc import Callable, Collection, Coroutine, Generator, Iterable, Mapping, Sequence
+from typing import Annotated, Any, NoReturn
 
+from quorate.cluster.client import Client
 from quorate.consumer.assignment import Assignment
 from quorate.consumer.fetcher import Fetcher
-from quorate.consumer.offset_lookup import TIMEOUT_S
+from quorate.consumer.offset_lookup import EARLIEST, LATEST, TIMEOUT_S
 from quorate.consumer.partition_state import UNKNOWN, PartitionState, Reset
-from quorate.consumer.pending_positions import PendingPositions
-from quorate.consumer.queries import ConsumerQueries
 from quorate.consumer.subscription import Change, Subscription
 from quorate.errors import InvalidRequestError, UnsupportedError
-from quorate.model import TopicPartition
+from quorate.model import OffsetAndTimestamp, TopicPartition
 from quorate.settings import (
     INT32_MAX,
     OFFSET,
+    TIMESTAMP_MS,
+    TOPIC,
+    ByPartition,
     Names,
     Partition,
     Partitions,
@@ -26,7 +28,19 @@ from quorate.settings import (
 )
 
 
-class ConsumerPositions(ConsumerQueries):
+class PendingPositions:
+    """Await it to have the positions fixed. Without await, background tasks look them up."""
+
+    __slots__ = ("_settle",)
+
+    def __init__(self, settle: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        self._settle = settle
+
+    def __await__(self) -> Generator[Any, None, None]:
+        return self._settle().__await__()
+
+
+class ConsumerPositions(Client):
     """The part of a consumer that chooses what to read. Choices before start() count, too."""
 
     def __init__(
@@ -189,6 +203,47 @@ class ConsumerPositions(ConsumerQueries):
     async def committed(self, partition: TopicPartition) -> NoReturn:
         """Raise UnsupportedError: committed offsets come with consumer groups."""
         raise UnsupportedError("committed() needs a consumer group, and groups are not there yet")
+
+    # -- questions about partitions, assigned or not -----------------------------------------------
+
+    @checked
+    async def beginning_offsets(
+        self, partitions: Annotated[Iterable[TopicPartition], Partitions()]
+    ) -> dict[TopicPartition, int]:
+        """Return the first offset held, of each partition."""
+        return await self._offsets(partitions, EARLIEST)
+
+    @checked
+    async def end_offsets(
+        self, partitions: Annotated[Iterable[TopicPartition], Partitions()]
+    ) -> dict[TopicPartition, int]:
+        """Return the high watermark of each partition."""
+        return await self._offsets(partitions, LATEST)
+
+    @checked
+    async def offsets_for_times(
+        self, timestamps: Annotated[Mapping[TopicPartition, int], ByPartition(TIMESTAMP_MS)]
+    ) -> dict[TopicPartition, OffsetAndTimestamp | None]:
+        """Return the first record at or after each time (ms since 1970); None if there is none."""
+        listed = await self._running_fetcher().offsets.list_offsets(dict(timestamps))
+        return {
+            key: OffsetAndTimestamp(one.offset, one.timestamp_ms) if one.offset >= 0 else None
+            for key, one in listed.items()
+        }
+
+    @checked
+    async def partitions_for(self, topic: Annotated[str, TOPIC]) -> set[int]:
+        """Return the numbers of a topic's partitions."""
+        return set((await self._running_fetcher().cluster.topic(topic)).numbers)
+
+    # -- inside ------------------------------------------------------------------------------------
+
+    async def _offsets(
+        self, partitions: Iterable[TopicPartition], time: int
+    ) -> dict[TopicPartition, int]:
+        wanted = dict.fromkeys(partitions, time)
+        listed = await self._running_fetcher().offsets.list_offsets(wanted)
+        return {key: listed[key].offset for key in wanted}
 
     def _seek_to(self, reset: Reset, state: PartitionState) -> None:
         state.seek_to(reset)

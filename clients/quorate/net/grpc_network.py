@@ -14,15 +14,7 @@ import re
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from quorate.errors import (
-    DeadlineExceededError,
-    NetworkError,
-    PeerError,
-    PeerRefusedError,
-    QuorateError,
-    StreamBrokenError,
-    WrongClusterError,
-)
+from quorate import errors
 from quorate.net.grpc_library import (
     GrpcOptions,
     bind_error,
@@ -33,7 +25,7 @@ from quorate.net.grpc_library import (
     target_of,
 )
 from quorate.net.grpc_service import CLUSTER_ID_KEY, rpc_handler, table
-from quorate.net.methods import IDENTIFY
+from quorate.net.methods import IDENTIFY, identify
 from quorate.net.network import (
     Answered,
     Method,
@@ -131,25 +123,19 @@ class GrpcNetwork:
                     host, port = split_endpoint(target_of(endpoint))
                     _reader, writer = await asyncio.open_connection(host.strip("[]"), port)
                     writer.close()
+                    left_s = deadline - asyncio.get_running_loop().time()
                     try:
-                        return await self._identify(endpoint, deadline)
-                    except NetworkError:
+                        found = await identify(
+                            self, endpoint, timeout_ms=max(1, int(left_s * 1000))
+                        )
+                    except errors.NetworkError:
                         await asyncio.sleep(PROBE_AGAIN_S)
+                    else:
+                        return Answered(found.node_id, found.incarnation)
         except ConnectionRefusedError:
             return Refused()
         except (OSError, TimeoutError, ValueError):  # ValueError: an impossible address
             return NoAnswer()
-
-    async def _identify(self, endpoint: str, deadline: float) -> Answered:
-        left_ms = int((deadline - asyncio.get_running_loop().time()) * 1000)
-        connection = self.connect(endpoint, purpose="control")
-        try:
-            answer = await connection.unary(
-                IDENTIFY, node_pb2.IdentifyRequest(), timeout_ms=max(1, left_ms)
-            )
-        finally:
-            await connection.close()
-        return Answered(answer.node_id, answer.incarnation)
 
     async def close(self) -> None:
         """Close every connection that this network made."""
@@ -194,7 +180,7 @@ class GrpcConnection:
             call.cancel()
             self._has_cancelled = True
             if self._closed and _cancel_requests() == asked_before:
-                raise StreamBrokenError(_closed_text(self._endpoint, method.path)) from None
+                raise errors.StreamBrokenError(_closed_text(self._endpoint, method.path)) from None
             raise
         return _decode_response(method, answer, self._endpoint)
 
@@ -249,13 +235,13 @@ class GrpcConnection:
 
     def _open_channel(self) -> Channel:
         if self._closed:
-            raise StreamBrokenError(f"the connection to {self._endpoint} was closed here")
+            raise errors.StreamBrokenError(f"the connection to {self._endpoint} was closed here")
         if self._channel is None:
             check_fork()
             try:
                 target = target_of(self._endpoint)
             except ValueError as error:  # no process can listen at an impossible address
-                raise PeerRefusedError(str(error)) from None
+                raise errors.PeerRefusedError(str(error)) from None
             self._channel = library().aio.insecure_channel(
                 target, options=self._options.channel_arguments()
             )
@@ -305,8 +291,10 @@ class GrpcStream(Generic[R]):
             if stopped_by_owner:
                 raise
             self._raise_request_error()
-            raise StreamBrokenError(_closed_text(self._endpoint, self._method.path)) from None
-        except PeerError:
+            raise errors.StreamBrokenError(
+                _closed_text(self._endpoint, self._method.path)
+            ) from None
+        except errors.PeerError:
             await self.aclose()
             raise
         await self.aclose()
@@ -380,25 +368,25 @@ def _decode_response(method: Method[Any, R], data: bytes, endpoint: str) -> R:
     try:
         return method.decode_response(data)
     except Exception as error:
-        raise PeerError(
+        raise errors.PeerError(
             "INTERNAL", f"{endpoint} answered {method.path} with bytes that do not parse: {error}"
         ) from None
 
 
-def _call_error(error: RpcError, endpoint: str, path: str) -> QuorateError:
+def _call_error(error: RpcError, endpoint: str, path: str) -> errors.QuorateError:
     """Return the error that stands for a status of gRPC."""
     code = library().StatusCode
     status, details = error.code(), error.details() or ""
     text = f"{path} at {endpoint}: {details}"
     if status is code.UNAVAILABLE and _NEVER_CONNECTED.search(details):
-        return PeerRefusedError(f"nobody listens at {endpoint} ({path})")
+        return errors.PeerRefusedError(f"nobody listens at {endpoint} ({path})")
     if status is code.FAILED_PRECONDITION:
-        return WrongClusterError(details)
+        return errors.WrongClusterError(details)
     if status in (code.UNAVAILABLE, code.CANCELLED):
-        return StreamBrokenError(text)
+        return errors.StreamBrokenError(text)
     if status is code.DEADLINE_EXCEEDED:
-        return DeadlineExceededError(text)
-    return PeerError(status.name, text)
+        return errors.DeadlineExceededError(text)
+    return errors.PeerError(status.name, text)
 
 
 def _closed_text(endpoint: str, path: str) -> str:

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from quorate.net.network import framed_requests, framed_responses, message_method
+from quorate.net.network import (
+    MQ,
+    MR,
+    REQUEST_BYTES_MAX,
+    Method,
+    Network,
+    framed_requests,
+    framed_responses,
+    message_method,
+)
 from quorate.v1 import admin_pb2 as admin
 from quorate.v1 import node_pb2 as node
 from quorate.v1 import records_pb2 as records
@@ -11,6 +20,16 @@ from quorate.v1 import records_pb2 as records
 NAMES_BYTES_MAX = 3 << 20
 
 IDENTIFY = message_method("/quorate.v1.Node/Identify", node.IdentifyRequest, node.IdentifyResponse)
+
+
+async def identify(network: Network, endpoint: str, *, timeout_ms: int) -> node.IdentifyResponse:
+    """Ask which node serves an endpoint, over a connection of its own."""
+    connection = network.connect(endpoint, purpose="control")
+    try:
+        return await connection.unary(IDENTIFY, node.IdentifyRequest(), timeout_ms=timeout_ms)
+    finally:
+        await connection.close()
+
 
 PRODUCE = framed_requests(
     "/quorate.v1.Records/Produce", records.ProduceHeader, records.ProduceResponse
@@ -25,70 +44,34 @@ INIT_PRODUCER_ID = message_method(
     records.InitProducerIdResponse,
 )
 
-METADATA = message_method(
-    "/quorate.v1.Admin/Metadata",
-    admin.MetadataRequest,
-    admin.MetadataResponse,
-    request_bytes_max=NAMES_BYTES_MAX,
+
+def _admin(
+    request: type[MQ], response: type[MR], *, request_bytes_max: int = REQUEST_BYTES_MAX
+) -> Method[MQ, MR]:
+    """Return the call of the Admin service that these messages are named after."""
+    name = request.DESCRIPTOR.name.removesuffix("Request")
+    path = f"/quorate.v1.Admin/{name}"
+    return message_method(path, request, response, request_bytes_max=request_bytes_max)
+
+
+METADATA = _admin(admin.MetadataRequest, admin.MetadataResponse, request_bytes_max=NAMES_BYTES_MAX)
+CREATE_TOPICS = _admin(
+    admin.CreateTopicsRequest, admin.CreateTopicsResponse, request_bytes_max=NAMES_BYTES_MAX
 )
-CREATE_TOPICS = message_method(
-    "/quorate.v1.Admin/CreateTopics",
-    admin.CreateTopicsRequest,
-    admin.CreateTopicsResponse,
-    request_bytes_max=NAMES_BYTES_MAX,
+DELETE_TOPICS = _admin(
+    admin.DeleteTopicsRequest, admin.DeleteTopicsResponse, request_bytes_max=NAMES_BYTES_MAX
 )
-DELETE_TOPICS = message_method(
-    "/quorate.v1.Admin/DeleteTopics",
-    admin.DeleteTopicsRequest,
-    admin.DeleteTopicsResponse,
-    request_bytes_max=NAMES_BYTES_MAX,
+DESCRIBE_TOPICS = _admin(
+    admin.DescribeTopicsRequest, admin.DescribeTopicsResponse, request_bytes_max=NAMES_BYTES_MAX
 )
-DESCRIBE_TOPICS = message_method(
-    "/quorate.v1.Admin/DescribeTopics",
-    admin.DescribeTopicsRequest,
-    admin.DescribeTopicsResponse,
-    request_bytes_max=NAMES_BYTES_MAX,
-)
-ALTER_CONFIGS = message_method(
-    "/quorate.v1.Admin/AlterConfigs", admin.AlterConfigsRequest, admin.AlterConfigsResponse
-)
-DESCRIBE_CONFIGS = message_method(
-    "/quorate.v1.Admin/DescribeConfigs",
-    admin.DescribeConfigsRequest,
-    admin.DescribeConfigsResponse,
-)
-DESCRIBE_CLUSTER = message_method(
-    "/quorate.v1.Admin/DescribeCluster",
-    admin.DescribeClusterRequest,
-    admin.DescribeClusterResponse,
-)
-DESCRIBE_QUORUM = message_method(
-    "/quorate.v1.Admin/DescribeQuorum", admin.DescribeQuorumRequest, admin.DescribeQuorumResponse
-)
-DESCRIBE_FEATURES = message_method(
-    "/quorate.v1.Admin/DescribeFeatures",
-    admin.DescribeFeaturesRequest,
-    admin.DescribeFeaturesResponse,
-)
-UPDATE_FEATURE = message_method(
-    "/quorate.v1.Admin/UpdateFeature", admin.UpdateFeatureRequest, admin.UpdateFeatureResponse
-)
-ADD_VOTER = message_method(
-    "/quorate.v1.Admin/AddVoter", admin.AddVoterRequest, admin.AddVoterResponse
-)
-REMOVE_VOTER = message_method(
-    "/quorate.v1.Admin/RemoveVoter", admin.RemoveVoterRequest, admin.RemoveVoterResponse
-)
-UNREGISTER_BROKER = message_method(
-    "/quorate.v1.Admin/UnregisterBroker",
-    admin.UnregisterBrokerRequest,
-    admin.UnregisterBrokerResponse,
-)
-DESCRIBE_HEALTH = message_method(
-    "/quorate.v1.Admin/DescribeHealth", admin.DescribeHealthRequest, admin.DescribeHealthResponse
-)
-TRANSFER_LEADERSHIP = message_method(
-    "/quorate.v1.Admin/TransferLeadership",
-    admin.TransferLeadershipRequest,
-    admin.TransferLeadershipResponse,
-)
+ALTER_CONFIGS = _admin(admin.AlterConfigsRequest, admin.AlterConfigsResponse)
+DESCRIBE_CONFIGS = _admin(admin.DescribeConfigsRequest, admin.DescribeConfigsResponse)
+DESCRIBE_CLUSTER = _admin(admin.DescribeClusterRequest, admin.DescribeClusterResponse)
+DESCRIBE_QUORUM = _admin(admin.DescribeQuorumRequest, admin.DescribeQuorumResponse)
+DESCRIBE_FEATURES = _admin(admin.DescribeFeaturesRequest, admin.DescribeFeaturesResponse)
+UPDATE_FEATURE = _admin(admin.UpdateFeatureRequest, admin.UpdateFeatureResponse)
+ADD_VOTER = _admin(admin.AddVoterRequest, admin.AddVoterResponse)
+REMOVE_VOTER = _admin(admin.RemoveVoterRequest, admin.RemoveVoterResponse)
+UNREGISTER_BROKER = _admin(admin.UnregisterBrokerRequest, admin.UnregisterBrokerResponse)
+DESCRIBE_HEALTH = _admin(admin.DescribeHealthRequest, admin.DescribeHealthResponse)
+TRANSFER_LEADERSHIP = _admin(admin.TransferLeadershipRequest, admin.TransferLeadershipResponse)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from quorate.errors import NetworkError, PeerError, WrongClusterError
-from quorate.net.methods import IDENTIFY
+from quorate.net.methods import identify
 from quorate.net.network import Network
-from quorate.v1 import node_pb2
 
 ASK_TIMEOUT_MS = 1000
 #: Advice to the user: where to find the addresses of each kind of node.
@@ -22,15 +21,10 @@ def knows_no_such_call(error: NetworkError) -> bool:
 
 async def what_listens(network: Network, endpoint: str, wanted: str) -> str:
     """Return a sentence: what listens instead of a `wanted` node, and which address to give."""
-    connection = network.connect(endpoint, purpose="control")
     try:
-        found = await connection.unary(
-            IDENTIFY, node_pb2.IdentifyRequest(), timeout_ms=ASK_TIMEOUT_MS
-        )
+        found = await identify(network, endpoint, timeout_ms=ASK_TIMEOUT_MS)
     except (NetworkError, WrongClusterError):
         return f"what listens at {endpoint} is no node of Quorate: {LISTED[wanted]}"
-    finally:
-        await connection.close()
     if found.role in ("", wanted):
         return (
             f"node {found.node_id} at {endpoint} is a {wanted} of another version of Quorate: it "

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Generator
 from contextvars import Context, copy_context
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -129,17 +130,13 @@ class Delivery(Awaitable[RecordMetadata]):
         asyncio.get_running_loop().call_soon(told.callback, self, context=told.context)
 
 
+@dataclass(slots=True, eq=False)
 class _Callback:
     """A user's callback. The batch calls it when the batch is done."""
 
-    __slots__ = ("callback", "context", "delivery")
-
-    def __init__(
-        self, delivery: Delivery, callback: Callable[[Delivery], object], context: Context
-    ) -> None:
-        self.delivery = delivery
-        self.callback = callback
-        self.context = context
+    delivery: Delivery
+    callback: Callable[[Delivery], object]
+    context: Context
 
     def __call__(self) -> None:
         self.delivery._batch_done(self)

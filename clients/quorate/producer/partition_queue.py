@@ -8,7 +8,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate
 
 from quorate.errors import QuorateError
@@ -25,6 +25,7 @@ class ProducerIdentity:
     producer_epoch: int
 
 
+@dataclass(slots=True, eq=False)
 class Batch:
     """Records of one partition that are sent together, and their outcome.
 
@@ -32,74 +33,43 @@ class Batch:
     that is done keeps no bytes, so a Delivery that a user keeps costs little memory.
     """
 
-    __slots__ = (
-        "_part_starts",
-        "append_time_ms",
-        "attempts",
-        "base_offset",
-        "base_sequence",
-        "builder",
-        "bytes",
-        "bytes_max",
-        "callbacks",
-        "deadline",
-        "done",
-        "encoded",
-        "error",
-        "first_sent_at",
-        "is_uncertain",
-        "number",
-        "observed",
-        "on_end",
-        "opened_at",
-        "parts",
-        "queue",
-        "refusal",
-        "urgent",
-    )
+    queue: PartitionQueue
+    builder: BatchBuilder
+    opened_at: float
+    deadline: float
+    #: The place among the partition's batches, independent of sequences. A part's number
+    #: extends that of its batch: 7, 7.0, 7.1, 8.
+    number: tuple[int, ...]
+    encoded: bytes | None = None
+    #: Bytes of the records, as they count against the buffer.
+    bytes: int = 0
+    #: Size at which the next batch begins.
+    bytes_max: int = field(init=False)
+    attempts: int = 0
+    first_sent_at: float = 0.0
+    #: An attempt ended without proof that nothing was written.
+    is_uncertain: bool = False
+    base_sequence: int = -1
+    urgent: bool = False
+    done: bool = False
+    #: Indexes of the records whose outcome a task asked for before the end.
+    observed: set[int] | None = None
+    error: QuorateError | None = None
+    #: The error for which it had to be sent again, the last time.
+    refusal: QuorateError | None = None
+    base_offset: int = -1
+    append_time_ms: int = -1
+    #: Called when the batch is done, each once. A dict, so that a waiter that gives up can
+    #: remove its callback cheaply.
+    callbacks: dict[Callable[[], object], None] = field(default_factory=dict)
+    #: Called before the callbacks. After a split the parts have it instead.
+    on_end: Callable[[Batch], object] | None = None
+    #: After a split: the batches that carry the records, and the first record of each.
+    parts: Sequence[Batch] = ()
+    _part_starts: Sequence[int] = ()
 
-    def __init__(
-        self,
-        queue: PartitionQueue,
-        builder: BatchBuilder,
-        now: float,
-        deadline: float,
-        number: tuple[int, ...],
-    ) -> None:
-        self.queue = queue
-        #: The place among the partition's batches, independent of sequences. A part's number
-        #: extends that of its batch: 7, 7.0, 7.1, 8.
-        self.number = number
-        self.builder = builder
-        #: Bytes of the records, as they count against the buffer.
-        self.bytes = 0
-        #: Size at which the next batch begins.
-        self.bytes_max = queue.batch_bytes_max
-        self.opened_at = now
-        self.deadline = deadline
-        self.attempts = 0
-        self.first_sent_at = 0.0
-        #: An attempt ended without proof that nothing was written.
-        self.is_uncertain = False
-        self.base_sequence = -1
-        self.encoded: bytes | None = None
-        self.urgent = False
-        self.done = False
-        #: Indexes of the records whose outcome a task asked for before the end.
-        self.observed: set[int] | None = None
-        self.error: QuorateError | None = None
-        #: The error for which it had to be sent again, the last time.
-        self.refusal: QuorateError | None = None
-        self.base_offset = -1
-        self.append_time_ms = -1
-        #: Called when the batch is done, each once. A dict, so that a waiter that gives up can
-        #: remove its callback cheaply.
-        self.callbacks: dict[Callable[[], object], None] = {}
-        #: Called before the callbacks. After a split the parts have it instead.
-        self.on_end: Callable[[Batch], object] | None = None
-        #: After a split: the batches that carry the records, and the first record of each.
-        self.parts: Sequence[Batch] = ()
-        self._part_starts: Sequence[int] = ()
+    def __post_init__(self) -> None:
+        self.bytes_max = self.queue.batch_bytes_max
 
     @property
     def count(self) -> int:
@@ -127,61 +97,40 @@ class Batch:
         return told
 
 
+@dataclass(slots=True, eq=False)
 class PartitionQueue:
     """The batches of one partition, in order: in flight, then ready, then the open one."""
 
-    __slots__ = (
-        "batch_bytes_max",
-        "batches_opened",
-        "carrier",
-        "gone_at",
-        "has_gap",
-        "hindrance",
-        "identity",
-        "in_flight",
-        "is_forgotten",
-        "next_sequence",
-        "open",
-        "partition",
-        "partition_count",
-        "predecessor",
-        "ready",
-        "retry_at",
-        "topic",
-        "topic_id",
-    )
-
-    def __init__(self, topic: str, topic_id: bytes, partition: int, batch_bytes_max: int) -> None:
-        self.topic = topic
-        self.topic_id = topic_id
-        self.partition = partition
-        #: Number of the topic's partitions when the last record was sent to it; -1: not known.
-        self.partition_count = -1
-        #: Size limit of a batch: as configured, and smaller after a broker refused a batch as too
-        #: large.
-        self.batch_bytes_max = batch_bytes_max
-        self.batches_opened = 0
-        #: A broker proved that a sequence is missing. No batch is sent while others are in flight.
-        self.has_gap = False
-        #: The broker has forgotten the producer: the gap does not prove that earlier attempts wrote
-        #: nothing.
-        self.is_forgotten = False
-        self.open: Batch | None = None
-        self.ready: deque[Batch] = deque()
-        self.in_flight: list[Batch] = []
-        #: The stream that carries the batches in flight. A new leader's stream sends nothing before
-        #: all of them are answered.
-        self.carrier: object = None
-        self.retry_at = 0.0
-        self.identity: ProducerIdentity | None = None
-        self.next_sequence = 0
-        #: When the topic was first missing in the metadata; None: it is there.
-        self.gone_at: float | None = None
-        #: Why the leader cannot be reached, for the errors of batches that expire meanwhile.
-        self.hindrance: QuorateError | None = None
-        #: The queue of the deleted topic of the same name. Its batches in flight may come back, and
-        #: then go first.
-        self.predecessor: PartitionQueue | None = None
+    topic: str
+    topic_id: bytes
+    partition: int
+    #: Size limit of a batch: as configured, and smaller after a broker refused a batch as too
+    #: large.
+    batch_bytes_max: int
+    #: Number of the topic's partitions when the last record was sent to it; -1: not known.
+    partition_count: int = -1
+    batches_opened: int = 0
+    #: A broker proved that a sequence is missing. No batch is sent while others are in flight.
+    has_gap: bool = False
+    #: The broker has forgotten the producer: the gap does not prove that earlier attempts wrote
+    #: nothing.
+    is_forgotten: bool = False
+    open: Batch | None = None
+    ready: deque[Batch] = field(default_factory=deque)
+    in_flight: list[Batch] = field(default_factory=list)
+    #: The stream that carries the batches in flight. A new leader's stream sends nothing before
+    #: all of them are answered.
+    carrier: object = None
+    retry_at: float = 0.0
+    identity: ProducerIdentity | None = None
+    next_sequence: int = 0
+    #: When the topic was first missing in the metadata; None: it is there.
+    gone_at: float | None = None
+    #: Why the leader cannot be reached, for the errors of batches that expire meanwhile.
+    hindrance: QuorateError | None = None
+    #: The queue of the deleted topic of the same name. Its batches in flight may come back, and
+    #: then go first.
+    predecessor: PartitionQueue | None = None
 
     def batches(self) -> Iterator[Batch]:
         """Yield every batch that is not done, oldest first."""

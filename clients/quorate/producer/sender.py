@@ -11,29 +11,9 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
+from quorate import errors
 from quorate.aio.backoff import Backoff, backoff_ms
 from quorate.cluster.leader_stream import BACKOFF_MAX_MS, BACKOFF_MS, LeaderStreams
-from quorate.errors import (
-    AuthorizationError,
-    CorruptRecordError,
-    InvalidRequestError,
-    NotEnoughReplicasError,
-    NotLeaderError,
-    OutcomeUnknownError,
-    OutOfOrderSequenceError,
-    OverloadedError,
-    PeerError,
-    PeerRefusedError,
-    QuorateError,
-    RecordTooLargeError,
-    StoppingError,
-    StorageError,
-    UnknownProducerIdError,
-    UnknownTopicError,
-    UnsupportedError,
-    WrongClusterError,
-    raise_if_error,
-)
 from quorate.net.methods import INIT_PRODUCER_ID
 from quorate.producer.accumulator import Accumulator
 from quorate.producer.partition_queue import Batch, PartitionQueue, ProducerIdentity
@@ -61,20 +41,21 @@ FINAL_STATUSES = (
 )
 #: Errors that prove that this attempt wrote nothing. After any other, the batch may be written.
 NOT_WRITTEN = (
-    AuthorizationError,
-    NotLeaderError,
-    NotEnoughReplicasError,
-    OverloadedError,
-    StoppingError,
-    StorageError,  # offline, or disk full; after a failed append a broker sends OutcomeUnknownError
-    UnknownTopicError,
-    InvalidRequestError,
-    CorruptRecordError,
-    UnsupportedError,
-    OutOfOrderSequenceError,
-    UnknownProducerIdError,
-    PeerRefusedError,
-    WrongClusterError,
+    errors.AuthorizationError,
+    errors.NotLeaderError,
+    errors.NotEnoughReplicasError,
+    errors.OverloadedError,
+    errors.StoppingError,
+    # Offline, or disk full; after a failed append a broker sends OutcomeUnknownError.
+    errors.StorageError,
+    errors.UnknownTopicError,
+    errors.InvalidRequestError,
+    errors.CorruptRecordError,
+    errors.UnsupportedError,
+    errors.OutOfOrderSequenceError,
+    errors.UnknownProducerIdError,
+    errors.PeerRefusedError,
+    errors.WrongClusterError,
 )
 
 
@@ -110,7 +91,7 @@ class Sender:
         await self.cluster.owner.end(self._ticker, self._identity)
         await self._streams.stop()
 
-    def fail(self, error: QuorateError) -> None:
+    def fail(self, error: errors.QuorateError) -> None:
         """Fail all records, also later ones: the producer does not work any more."""
         log.error("the producer failed: %s", error, exc_info=error.__cause__)
         self.accumulator.close(error)
@@ -201,10 +182,10 @@ class Sender:
     def _fail_unsent(self, queue: PartitionQueue, why: str) -> None:
         for batch in list(queue.batches()):
             if batch not in queue.in_flight:
-                self.accumulator.failed(batch, UnknownTopicError(why))
+                self.accumulator.failed(batch, errors.UnknownTopicError(why))
 
     def settle(
-        self, batch: Batch, error: QuorateError | None, result: ProduceResult, endpoint: str
+        self, batch: Batch, error: errors.QuorateError | None, result: ProduceResult, endpoint: str
     ) -> None:
         """React to a broker's answer for a batch."""
         if error is None:
@@ -221,13 +202,15 @@ class Sender:
             self.refresh()
         self.wake()
 
-    def lost(self, batch: Batch, error: QuorateError, *, wait_ms: float | None = None) -> None:
+    def lost(
+        self, batch: Batch, error: errors.QuorateError, *, wait_ms: float | None = None
+    ) -> None:
         """Send a batch again, whole or in parts, or fail it, depending on its error."""
         if batch.done:
             return
         if not isinstance(error, NOT_WRITTEN):
             batch.is_uncertain = True
-        if isinstance(error, RecordTooLargeError):
+        if isinstance(error, errors.RecordTooLargeError):
             self.accumulator.split(batch, error)
             return
         if not self._is_worth_a_retry(batch, error):
@@ -238,20 +221,20 @@ class Sender:
         now = asyncio.get_running_loop().time()
         self.accumulator.retry(batch, error, now, wait_ms / 1000)
 
-    def _is_worth_a_retry(self, batch: Batch, error: QuorateError) -> bool:
-        if isinstance(error, NotLeaderError | UnknownTopicError):
+    def _is_worth_a_retry(self, batch: Batch, error: errors.QuorateError) -> bool:
+        if isinstance(error, errors.NotLeaderError | errors.UnknownTopicError):
             return True  # if the topic is gone for good, `wake` fails the batch
         if self.acks == 0:
             return False  # at most once
-        if isinstance(error, OutOfOrderSequenceError | UnknownProducerIdError):
+        if isinstance(error, errors.OutOfOrderSequenceError | errors.UnknownProducerIdError):
             return self.accumulator.config.idempotent and batch.base_sequence >= 0
-        if isinstance(error, PeerError):
+        if isinstance(error, errors.PeerError):
             return error.status not in FINAL_STATUSES
         # OutcomeUnknownError, StorageError: another broker may lead, and know the outcome.
         # WrongClusterError: nothing was done; the next metadata request shows the right address,
         # or fails the client.
         return error.retriable or isinstance(
-            error, OutcomeUnknownError | StorageError | WrongClusterError
+            error, errors.OutcomeUnknownError | errors.StorageError | errors.WrongClusterError
         )
 
     def _ask_identity(self) -> None:
@@ -268,11 +251,11 @@ class Sender:
                     timeout_ms=self.request_timeout_ms,
                     one_broker_ms=IDENTITY_TIMEOUT_MS,
                 )
-                raise_if_error(response.error)
-            except AuthorizationError as error:
+                errors.raise_if_error(response.error)
+            except errors.AuthorizationError as error:
                 self.fail(error)  # a retry does not help, and no batch may be sent without an id
                 return
-            except QuorateError as error:
+            except errors.QuorateError as error:
                 log.debug("no producer id yet: %s", error)
                 self.accumulator.hindrance = error
                 await backoff.wait()

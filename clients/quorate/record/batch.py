@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from crc32c import crc32c
@@ -131,43 +131,24 @@ class BatchHeader:
         return (self.base_sequence + self.last_offset_delta) & SEQUENCE_MAX
 
 
+@dataclass(slots=True, eq=False, kw_only=True)
 class BatchBuilder:
     """A batch that grows record by record: a list of pieces, which `build` joins.
 
     `producer_id`, `producer_epoch` and `base_sequence` may be set until `build`.
     """
 
-    __slots__ = (
-        "_base_timestamp",
-        "_max_timestamp",
-        "_pieces",
-        "base_sequence",
-        "codec",
-        "count",
-        "producer_epoch",
-        "producer_id",
-        "size",
-    )
-
-    def __init__(
-        self,
-        *,
-        codec: int = compression.NONE,
-        producer_id: int = NONE,
-        producer_epoch: int = NONE,
-        base_sequence: int = NONE,
-    ) -> None:
-        self.codec = codec
-        self.producer_id = producer_id
-        self.producer_epoch = producer_epoch
-        self.base_sequence = base_sequence
-        #: Records so far.
-        self.count = 0
-        #: Upper bound of the batch's bytes; exact if the batch is not compressed.
-        self.size = HEADER_BYTES
-        self._pieces: list[bytes] = []
-        self._base_timestamp = NONE
-        self._max_timestamp = NONE
+    codec: int = compression.NONE
+    producer_id: int = NONE
+    producer_epoch: int = NONE
+    base_sequence: int = NONE
+    #: Records so far.
+    count: int = field(default=0, init=False)
+    #: Upper bound of the batch's bytes; exact if the batch is not compressed.
+    size: int = field(default=HEADER_BYTES, init=False)
+    _pieces: list[bytes] = field(default_factory=list, init=False)
+    _base_timestamp: int = field(default=NONE, init=False)
+    _max_timestamp: int = field(default=NONE, init=False)
 
     def append(
         self,

@@ -1,0 +1,24 @@
+"""The codes of errors: each class has the code that it is named after."""
+
+from __future__ import annotations
+
+import pytest
+
+from quorate import errors
+from quorate.v1.common_pb2 import Error, ErrorCode
+
+WITHOUT_A_CLASS = {"ERROR_CODE_NONE", "ERROR_CODE_UNKNOWN"}
+
+
+@pytest.mark.parametrize("name", sorted(set(ErrorCode.keys()) - WITHOUT_A_CLASS))
+def test_an_error_that_a_peer_sent_has_the_class_that_its_code_is_named_after(name: str) -> None:
+    code = ErrorCode.Value(name)
+    found = errors.from_wire(Error(code=code, message="why"))
+    words = name.removeprefix("ERROR_CODE_").title().replace("_", "")
+    assert type(found).__name__.removesuffix("Error") == words.removesuffix("Error")
+    assert errors.to_wire(found).code == code
+
+
+def test_a_class_without_a_code_of_its_own_has_that_of_its_base() -> None:
+    assert errors.DeliveryTimeoutError.code == ErrorCode.ERROR_CODE_OUTCOME_UNKNOWN
+    assert errors.ClosedError.code == ErrorCode.ERROR_CODE_UNKNOWN
