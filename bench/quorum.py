@@ -145,8 +145,8 @@ async def _leader(cluster: Voters) -> Figures:
 
 
 async def _without_leader_s(cluster: Voters, client: QuorumClient, number: signal.Signals) -> float:
-    """Signal the leader and return the time without one. Start it again only then."""
-    await _committed(client)
+    """Signal the leader of whole voters, return the time without one, and start it again."""
+    await _whole(client)
     gone = client.leader_id
     started = time.perf_counter()
     cluster.signal(gone, number)
@@ -157,12 +157,15 @@ async def _without_leader_s(cluster: Voters, client: QuorumClient, number: signa
     took_s = time.perf_counter() - started
     await asyncio.to_thread(cluster.processes[gone].wait)
     cluster.start_voters()
-    await _whole(client)
     return took_s
 
 
 async def _whole(client: QuorumClient) -> None:
-    """Wait until every voter has caught up: else the next kill leaves one voter with the log."""
+    """Wait until every voter has caught up: else the next kill leaves one voter with the log.
+
+    A voter that has only the bootstrap of the log grants no vote to a candidate with more: its
+    disk may have been replaced. So a new quorum survives no kill before all voters have fetched.
+    """
     async with asyncio.timeout(PATIENCE_S):
         while True:
             await _committed(client)
