@@ -11,7 +11,7 @@ import pytest
 
 from tests.harness.world import run_seed
 
-SEEDS = int(os.environ.get("SIMULATION_SEEDS", "20"))
+SEEDS = int(os.environ.get("SIMULATION_SEEDS", "60"))
 PER_TEST = 5
 
 

@@ -21,7 +21,7 @@ for seed in (3, 4):
 
 
 @pytest.mark.simulation
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(20))
 def test_a_quorum_keeps_every_rule_under_the_faults_of_a_seed(seed: int) -> None:
     outcome = run_seed(seed)
     assert outcome.counters["commits"] > 10

@@ -26,7 +26,7 @@ def quiet() -> Iterator[None]:
 
 
 #: `make sim-quorum` runs a world with all of these faults, and more of them, under 700 seeds.
-SEEDS = range(12)
+SEEDS = range(30)
 SECONDS = 30.0
 
 
