@@ -77,6 +77,9 @@ CONSUMER_BUFFER = "tests/unit/quorate/consumer/test_buffer.py"
 ACCUMULATOR = "clients/quorate/producer/accumulator.py"
 ACCUMULATIONS = "tests/unit/quorate/producer/test_accumulator.py"
 TOPICS = "tests/unit/quorate/producer/test_topics.py"
+RIGHTS = "tests/unit/quorate_broker/operations/test_authorization.py"
+AUTHORIZER = "quorum/quorate_quorum/node/authorizer.py"
+CONTROLLER_SERVICE = "quorum/quorate_quorum/controller/driver/service.py"
 
 RECONCILER = "broker/quorate_broker/replicas/reconciler.py"
 OPENER = "broker/quorate_broker/replicas/opener.py"
@@ -1717,5 +1720,143 @@ MUTANTS = (
             "tests/unit/quorate_quorum/metadata/test_fields.py"
             "::test_a_jump_past_the_removal_of_a_topics_last_config_names_the_topic",
         ),
+    ),
+    Mutant(
+        "rights-of-now",
+        "a voter may fetch on an open stream though its right was withdrawn",
+        "quorum/quorate_quorum/raft/driver/service.py",
+        "                    self._check(RAFT_FETCH, peer)\n"
+        "                    if stream is None:\n",
+        "                    if stream is None:\n"
+        "                        self._check(RAFT_FETCH, peer)\n",
+        (f"{RIGHTS}::test_a_right_that_is_withdrawn_ends_for_the_streams_that_are_open_too",),
+    ),
+    Mutant(
+        "rights-of-now",
+        "a broker may forward on an open stream though its right was withdrawn",
+        CONTROLLER_SERVICE,
+        "            self._check(FORWARD, peer)  # each time:",
+        "            # each time:",
+        (f"{RIGHTS}::test_a_right_that_is_withdrawn_ends_for_the_streams_that_are_open_too",),
+    ),
+    Mutant(
+        "rights-of-now",
+        "a watcher is told the metadata on an open stream though its right was withdrawn",
+        WATCH,
+        "        if (refusal := caller.refusal(REQUIRED[WATCH])) is not None:\n",
+        "        if (refusal := None) is not None:\n",
+        (f"{RIGHTS}::test_a_right_that_is_withdrawn_ends_for_the_streams_that_are_open_too",),
+    ),
+    Mutant(
+        "rights-of-now",
+        "a silent broker keeps its heartbeat stream though its right was withdrawn",
+        CONTROLLER_SERVICE,
+        "                        self._end_if_refused(session, peer)\n"
+        "                if session.failure",
+        "                if session.failure",
+        (
+            f"{RIGHTS}"
+            "::test_a_heartbeat_stream_is_refused_though_the_broker_says_nothing_more_on_it",
+        ),
+    ),
+    Mutant(
+        "refusals-do-nothing",
+        "a caller that may not read a topic has the leader suspect its log",
+        "broker/quorate_broker/operations/fetch.py",
+        "if partition is not None and self._caller.may(REQUIRED, partition.topic):",
+        "if partition is not None:",
+        (
+            "tests/unit/quorate_broker/operations/test_fetch.py"
+            "::test_only_a_caller_that_may_read_has_a_suspected_batch_looked_at",
+        ),
+    ),
+    Mutant(
+        "hidden-names",
+        "a refusal names the topic to a caller that named only its id",
+        AUTHORIZER,
+        "if self.may(DESCRIBE_TOPIC, topic):",
+        "if True:",
+        (f"{RIGHTS}::test_a_refusal_by_id_tells_no_name",),
+    ),
+    Mutant(
+        "hidden-names",
+        "the metadata of a topic is told by its id to a caller that may not describe it",
+        "broker/quorate_broker/operations/metadata.py",
+        "if topic is not None and caller.may(TOPICS_REQUIRED, topic.name):",
+        "if topic is not None:",
+        (f"{RIGHTS}::test_a_refusal_by_id_tells_no_name",),
+    ),
+    Mutant(
+        "short-turns",
+        "all tasks that are ready at once run in one turn of the loop",
+        "clients/quorate/aio/turns.py",
+        "return not self._used or self._used + units <= self._units_a_turn",
+        "return True",
+        ("tests/unit/quorate/aio/test_turns.py::test_no_turn_does_more_than_its_share",),
+    ),
+    Mutant(
+        "short-turns",
+        "a request for many partitions is appended in one turn of the loop",
+        "broker/quorate_broker/replica/produce_queue.py",
+        "await self._replica.host.append_turns.take(APPEND_UNITS + self._next_count())\n",
+        "pass\n",
+        (
+            "tests/unit/quorate_broker/replica/test_produce_queue.py"
+            "::test_batches_for_many_partitions_are_appended_in_several_turns",
+        ),
+    ),
+    Mutant(
+        "cancelled-tasks-end",
+        "a cancelled task goes on if gRPC reports something else in the same moment",
+        "clients/quorate/net/grpc_network.py",
+        "    if _cancel_requests() > asked_before:\n        raise asyncio.CancelledError",
+        "    if False:\n        raise asyncio.CancelledError",
+        (
+            "tests/unit/quorate/net/test_grpc_network.py"
+            "::test_a_task_that_is_cancelled_in_a_call_ends_whatever_grpc_reports",
+        ),
+    ),
+    Mutant(
+        "missing-listeners",
+        "a broker does not say that a leader has no listener of the client's name",
+        "broker/quorate_broker/listeners/grpc/answers.py",
+        "        if listener_for(peer, broker) is None\n",
+        "        if False\n",
+        (
+            "tests/unit/quorate_broker/test_server.py"
+            "::test_a_broker_without_the_listener_of_a_client_is_not_told_to_it",
+        ),
+    ),
+    Mutant(
+        "missing-listeners",
+        "a client takes a leader without a listener for it for one that it can reach",
+        "clients/quorate/cluster/topic_views.py",
+        "from_wire(told.error) if told.error.code else None",
+        "None",
+        (
+            "tests/unit/quorate/cluster/test_cluster.py"
+            "::test_a_leader_that_cannot_be_reached_is_logged_once_and_forgotten_when_it_can",
+            "tests/unit/quorate/producer/test_waits.py"
+            "::test_a_leader_without_the_clients_listener_is_waited_for_and_the_error_says_so",
+        ),
+    ),
+    Mutant(
+        "voting-majority",
+        "a new voter that installs a snapshot does not note that it may not vote yet",
+        FOLLOWER,
+        "        if ledger.holds_only_bootstrap:\n",
+        "        if False:\n",
+        (
+            f"{SNAPSHOT_RULES}"
+            "::test_a_replaced_disk_that_is_told_of_a_snapshot_gives_no_votes_until_it_caught_up",
+        ),
+    ),
+    Mutant(
+        "voting-majority",
+        "a new voter does not say in its fetches that it may not vote yet",
+        FOLLOWER,
+        "            self.round,\n            self.state.hard_state.is_behind,\n",
+        "            self.round,\n            False,\n",
+        (f"{CHANGES}::test_a_follower_says_with_each_fetch_whether_it_gives_votes",),
     ),
 )
