@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
+
 from quorate_quorum.raft.machine.events import Event, HardStateSaved, VoteAnswered, VoteRequested
 from quorate_quorum.raft.machine.messages import EndEpochRequest, VoteRequest
 from quorate_quorum.raft.machine.ready import Call
@@ -65,8 +67,9 @@ class _Election(Role):
             return None
         return self._won()
 
+    @abstractmethod
     def _won(self) -> Transition | None:
-        raise NotImplementedError
+        """Return what follows from the votes of a majority."""
 
     def _ask_for_votes(self, *, pre_vote: bool, is_transfer: bool = False) -> None:
         state = self.state

@@ -7,6 +7,8 @@ the role (Raft, 5.1): the transition carries the request, and the new role answe
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 from quorate_quorum.raft.machine.events import (
     BeginEpochRequested,
     EndEpochRequested,
@@ -40,7 +42,7 @@ from quorate_quorum.raft.machine.voters import NOBODY, ReplicaKey
 NO_SESSION = 0
 
 
-class Role:
+class Role(ABC):
     """One role of a replica. It is made at the transition and dropped at the next."""
 
     #: The leader of this epoch, NOBODY if not known, and its endpoint.
@@ -60,12 +62,13 @@ class Role:
     def end(self) -> None:
         """End the role. The next one is in place, and its epoch has begun."""
 
+    @abstractmethod
     def tick(self) -> Transition | None:
-        raise NotImplementedError
+        """Carry out what is due at the present time."""
 
+    @abstractmethod
     def deadline(self) -> int:
         """Return the time at which the next tick is due, in ms."""
-        raise NotImplementedError
 
     def settle(self) -> Transition | None:
         """Carry out what follows from a change. Called after every event."""
