@@ -84,7 +84,7 @@ class InProcessNetwork:
     def _open_call(self, endpoint: str, head: Head) -> End:
         listener = self._listeners.get(endpoint)
         if listener is None or listener.loop.is_closed():
-            return refused_call(PeerRefusedError(f"nobody listens at {endpoint} ({head.path})"))
+            return refused_call(PeerRefusedError(f"no server listens at {endpoint} ({head.path})"))
         here = asyncio.get_running_loop()
         client = End(_Wire(here, listener.loop))
         server = End(_Wire(listener.loop, here))

@@ -111,7 +111,7 @@ def test_the_rule_is_told_by_the_line_that_broke_it_however_deep_it_is() -> None
 
     first, second = raised(), raised()
     assert broken_rule(first) == broken_rule(second)
-    unseen = SimulationError("a task failed and nobody looked")
+    unseen = SimulationError("a task failed and its result was never read")
     unseen.__cause__ = ExceptionGroup("tasks", [first, TimeoutError()])
     assert broken_rule(unseen) == broken_rule(first)
     assert broken_rule(first) != broken_rule(TimeoutError())

@@ -39,7 +39,7 @@ METADATA_AGE_MAX_S = 30.0
 #: Pause between rounds over all bootstrap servers, at the start.
 TRY_AGAIN_S = 0.2
 UNKNOWN_TOPIC_WAIT_S = 3.0  # not every broker knows a new topic at once
-NOBODY_ANSWERS_WAIT_S = 30.0
+NO_ANSWER_WAIT_S = 30.0
 #: Pauses before the 1st, 2nd ... look in a row without news. News, or QUIET_S without a look,
 #: starts the row again.
 LOOK_INTERVALS_S = (0.0, 0.02, 0.05, 0.1, 0.2, 0.5)
@@ -152,7 +152,7 @@ class Cluster(Brokers, TopicViews):
                 self.release(name)
                 raise error
             if self._last_error is not None:
-                if waited >= NOBODY_ANSWERS_WAIT_S:
+                if waited >= NO_ANSWER_WAIT_S:
                     raise QuorumUnavailableError(
                         f"topic {name!r} could not be looked up: no broker answered for "
                         f"{waited:.0f} s (last: {self._last_error})"

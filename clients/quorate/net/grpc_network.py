@@ -379,7 +379,7 @@ def _call_error(error: RpcError, endpoint: str, path: str) -> errors.QuorateErro
     status, details = error.code(), error.details() or ""
     text = f"{path} at {endpoint}: {details}"
     if status is code.UNAVAILABLE and _NEVER_CONNECTED.search(details):
-        return errors.PeerRefusedError(f"nobody listens at {endpoint} ({path})")
+        return errors.PeerRefusedError(f"no server listens at {endpoint} ({path})")
     if status is code.FAILED_PRECONDITION:
         return errors.WrongClusterError(details)
     if status in (code.UNAVAILABLE, code.CANCELLED):

@@ -148,7 +148,7 @@ def count_undelivered(batch: Batch) -> int:
     if batch.error is None or not unobserved:
         return 0
     log.error(
-        "%d records for %s-%d were not delivered, and nobody awaits them: %s",
+        "%d records for %s-%d were not delivered, and no caller awaits them: %s",
         unobserved,
         batch.queue.topic,
         batch.queue.partition,

@@ -358,7 +358,7 @@ class SimulatedLoop(base_events.BaseEventLoop):
             for task in self._living_tasks.values()
             if isinstance(task, _Task) and (task.process is None or task.process.is_alive)
         ]
-        return ", ".join(waiting) or "nobody"
+        return ", ".join(waiting) or "no task"
 
     def _collect(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         if self._ending:
@@ -394,7 +394,8 @@ class SimulatedLoop(base_events.BaseEventLoop):
         self._timers.clear()
         self.close()
         if failure is not None:
-            raise SimulationError(f"a task failed and nobody looked: {failure!r}") from failure
+            told = f"a task failed and its result was never read: {failure!r}"
+            raise SimulationError(told) from failure
         if stuck:
             raise SimulationError(f"these did not end when cancelled: {stuck}")
 

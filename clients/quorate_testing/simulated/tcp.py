@@ -97,8 +97,8 @@ class TcpConnection:
         listener = self._listeners.get(self._endpoint)
         if listener is None or self._links.is_cut(self.client.name, self.server_name):
             return
-        end, nobody = End(nowhere), End(nowhere)
-        end.peer = nobody
+        end, dropping = End(nowhere), End(nowhere)
+        end.peer = dropping
         listener.take(head, end, self.client.name)
         for data in requests:
             end.arrived(data)
@@ -173,7 +173,7 @@ class TcpConnection:
         self._listener = self._listeners.get(self._endpoint)
         if self._listener is None:
             self._is_server_gone = True
-            refusal = PeerRefusedError(f"nobody listens at {self._endpoint}")
+            refusal = PeerRefusedError(f"no server listens at {self._endpoint}")
             self._back(0, self._break_client, refusal)
         else:
             self._back(0, self._establish)

@@ -285,7 +285,7 @@ class ForwardStream:
         self, number: int, reason: str, is_refused: bool = False
     ) -> NotSentError | OutcomeUnknownError:
         if is_refused:
-            return NotSentError(f"nobody listens at {self.endpoint}")
+            return NotSentError(f"no server listens at {self.endpoint}")
         if number in self._outbox:
             return NotSentError(f"nothing was sent to {self.endpoint} {reason}")
         return OutcomeUnknownError(f"it was sent to {self.endpoint}, and not answered {reason}")

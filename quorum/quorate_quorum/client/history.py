@@ -54,8 +54,8 @@ class FollowedHistory:
         self.learn(told)
         if told < self._newest_led:
             raise WrongClusterError(
-                f"that voter is of quorum_generation {told}, and somebody leads in"
-                f" {self._newest_led}: the quorum was recovered without it"
+                f"that voter is of quorum_generation {told}, and generation"
+                f" {self._newest_led} has a leader: the quorum was recovered without it"
             )
         if told == self.generation:
             return 0

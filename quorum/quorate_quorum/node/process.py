@@ -264,7 +264,7 @@ class _Life:
         if _is_noise_of_grpc(error):
             log.warning("grpc complains", message=message, error=repr(error))
             return
-        log.error("nobody handled an error", message=message, exc_info=error)
+        log.error("an error was not handled", message=message, exc_info=error)
         reason = f"{message}: {type(error).__name__}: {error}"
         self._failure = self._failure or reason
         self._ending.set()

@@ -29,7 +29,7 @@ def check_servers(config: QuorumConfig) -> None:
     """Raise ConfigError if there is no server to ask."""
     if not config.quorum_bootstrap_servers:
         raise ConfigError(
-            f"node {config.node_id} is a new voter and knows nobody: set "
+            f"node {config.node_id} is a new voter and knows no other: set "
             "quorum.bootstrap.servers to the endpoints of voters that run, as host:port"
         )
 

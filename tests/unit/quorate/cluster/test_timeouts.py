@@ -21,7 +21,7 @@ from quorate.net.network import Handler, Method, Peer
 from quorate.v1 import admin_pb2, common_pb2, records_pb2
 from tests.harness.fake_leaders import FakeBroker, FakeCluster, with_cluster
 
-CAUSE = "no controller was found; voters that were asked: v1:9093: nobody listens there"
+CAUSE = "no controller was found; voters that were asked: v1:9093: no server listens there"
 NO_CONTROLLER = common_pb2.Error(
     code=common_pb2.ErrorCode.ERROR_CODE_QUORUM_UNAVAILABLE, message=CAUSE
 )
@@ -142,7 +142,7 @@ def test_the_start_ends_in_time_and_says_what_each_broker_said() -> None:
             await admin.start()
         assert loop.time() - began <= 2.51
         assert "b0:9092: " in str(raised.value)
-        assert "nobody listens at b2:9092" in str(raised.value)
+        assert "no server listens at b2:9092" in str(raised.value)
 
     without_controller(program)
 

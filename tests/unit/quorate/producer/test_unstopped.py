@@ -39,7 +39,7 @@ def test_a_producer_that_was_never_stopped_warns_with_the_count_of_lost_records(
         gc.collect()
     (warning,) = [one for one in caught if one.category is ResourceWarning]
     assert "was never stopped, and 3 of its records were not delivered" in str(warning.message)
-    assert "3 records for t-0 were not delivered, and nobody awaits them" in caplog.text
+    assert "3 records for t-0 were not delivered, and no caller awaits them" in caplog.text
     assert "was never stopped, and 3 of its records" in caplog.text
 
 

@@ -277,7 +277,8 @@ def test_producer_ids_are_asked_for_a_bounded_time() -> None:
         for voter in world.voters:
             voter.kill()
         with pytest.raises(
-            QuorumUnavailableError, match=r"gave producer ids within .* nobody listens at v101:9093"
+            QuorumUnavailableError,
+            match=r"gave producer ids within .* no server listens at v101:9093",
         ):
             await world.client.allocate_producer_ids(1, 5)
         assert world.loop.time() < 15
