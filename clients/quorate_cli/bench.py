@@ -17,7 +17,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import typer
 
@@ -111,16 +111,20 @@ def report(title: str, runs: list[Run], names: tuple[str, ...], *, as_json: bool
         sys.stdout.write(f"CPU seconds of each process in the last run: {cpu}\n")
 
 
-async def _repeat(runs: int, one: Callable[[int], Awaitable[Run]], *, note: str = "") -> list[Run]:
+async def _repeat(runs: int, one: Callable[[int], Awaitable[Run]]) -> list[Run]:
     found = []
     for number in range(runs):
         found.append(await one(number))
-        shown = {k: round(v, 2) for k, v in found[-1].items() if isinstance(v, int | float)}
-        tell(f"run {number + 1} of {runs}{note}: {shown}", "dim")
+        _tell(number, runs, found[-1])
     return found
 
 
-def _measure(main: Callable[[], Any]) -> Any:
+def _tell(number: int, runs: int, run: Run, *, digits: int = 2) -> None:
+    shown = {k: round(v, digits) for k, v in run.items() if isinstance(v, int | float)}
+    tell(f"run {number + 1} of {runs}: {shown}", "dim")
+
+
+def _or_fail(main: Callable[[], Any]) -> Any:
     try:
         return asyncio.run(main())
     except (ValueError, OSError) as error:
@@ -129,18 +133,23 @@ def _measure(main: Callable[[], Any]) -> Any:
         fail(str(error) or "no answer in time", NO_ANSWER)
 
 
-@contextlib.contextmanager
-def _target(bootstrap: str | None) -> Iterator[tuple[str, LocalCluster | None]]:
-    if bootstrap is not None:
-        yield bootstrap, None
-        return
-    with own_cluster() as cluster:
-        yield cluster.bootstrap_servers, cluster
+def _measure(
+    bootstrap: str | None, measured: Callable[[str, LocalCluster | None], Awaitable[list[Run]]]
+) -> list[Run]:
+    """Return what `measured` finds at that cluster, or at an own one, once it is ready."""
 
-
-async def _ready(cluster: LocalCluster | None) -> None:
-    if cluster is not None:
+    async def when_ready(cluster: LocalCluster) -> list[Run]:
         await cluster.wait_ready()
+        return await measured(cluster.bootstrap_servers, cluster)
+
+    if bootstrap is not None:
+        return cast(list[Run], _or_fail(lambda: measured(bootstrap, None)))
+    with own_cluster() as cluster:
+        return cast(list[Run], _or_fail(lambda: when_ready(cluster)))
+
+
+def _acks(word: str) -> str | int:
+    return word if word == "all" else int(word) if word in ("0", "1") else "?"
 
 
 @contextlib.asynccontextmanager
@@ -160,7 +169,7 @@ async def _topic(
 
 @app.command()
 def produce(
-    records: Annotated[int, typer.Option("--records", min=1)] = 200_000,
+    records: Annotated[int, typer.Option(min=1)] = 200_000,
     record_bytes: RecordBytes = 1024,
     partitions: Partitions = 6,
     replication_factor: Replicas = 3,
@@ -172,22 +181,18 @@ def produce(
 ) -> None:
     """Measure throughput of one producer, with CPU seconds of every process."""
     as_json = check_output(output)
-    word: str | int = acks if acks == "all" else int(acks) if acks in ("0", "1") else "?"
-    with _target(bootstrap) as (servers, cluster):
 
+    async def measured(servers: str, cluster: LocalCluster | None) -> list[Run]:
         async def one(number: int) -> Run:
-            async with _topic(
-                servers, f"bench-produce-{number}", partitions, replication_factor
-            ) as name:
+            topic = f"bench-produce-{number}"
+            async with _topic(servers, topic, partitions, replication_factor) as name:
                 return await _produce_once(
-                    servers, cluster, name, records, record_bytes, word, linger_ms
+                    servers, cluster, name, records, record_bytes, _acks(acks), linger_ms
                 )
 
-        async def main() -> list[Run]:
-            await _ready(cluster)
-            return await _repeat(runs, one)
+        return await _repeat(runs, one)
 
-        found = _measure(main)
+    found = _measure(bootstrap, measured)
     report(
         "produce",
         found,
@@ -244,7 +249,7 @@ def _failed(delivery: Any) -> bool:
 
 @app.command()
 def consume(
-    records: Annotated[int, typer.Option("--records", min=1)] = 200_000,
+    records: Annotated[int, typer.Option(min=1)] = 200_000,
     record_bytes: RecordBytes = 1024,
     partitions: Partitions = 6,
     replication_factor: Replicas = 3,
@@ -254,18 +259,15 @@ def consume(
 ) -> None:
     """Measure how fast one consumer reads what was written before."""
     as_json = check_output(output)
-    with _target(bootstrap) as (servers, cluster):
 
-        async def one(number: int) -> Run:
-            return await _consume_once(servers, "bench-consume", records, record_bytes)
+    async def measured(servers: str, _cluster: LocalCluster | None) -> list[Run]:
+        async with _topic(servers, "bench-consume", partitions, replication_factor) as name:
+            await _produce_once(servers, None, name, records, record_bytes, "all", 5)
+            return await _repeat(
+                runs, lambda _: _consume_once(servers, name, records, record_bytes)
+            )
 
-        async def main() -> list[Run]:
-            await _ready(cluster)
-            async with _topic(servers, "bench-consume", partitions, replication_factor) as name:
-                await _produce_once(servers, None, name, records, record_bytes, "all", 5)
-                return await _repeat(runs, one)
-
-        found = _measure(main)
+    found = _measure(bootstrap, measured)
     report(
         "consume",
         found,
@@ -301,7 +303,7 @@ async def _consume_once(servers: str, name: str, records: int, record_bytes: int
 
 @app.command()
 def latency(
-    records: Annotated[int, typer.Option("--records", min=10)] = 5_000,
+    records: Annotated[int, typer.Option(min=10)] = 5_000,
     record_bytes: RecordBytes = 100,
     partitions: Partitions = 1,
     replication_factor: Replicas = 3,
@@ -312,20 +314,16 @@ def latency(
 ) -> None:
     """Measure send_and_wait, one record after another."""
     as_json = check_output(output)
-    word: str | int = acks if acks == "all" else int(acks) if acks in ("0", "1") else "?"
-    with _target(bootstrap) as (servers, cluster):
 
+    async def measured(servers: str, _cluster: LocalCluster | None) -> list[Run]:
         async def one(number: int) -> Run:
-            async with _topic(
-                servers, f"bench-latency-{number}", partitions, replication_factor
-            ) as name:
-                return await _latency_once(servers, name, records, record_bytes, word)
+            topic = f"bench-latency-{number}"
+            async with _topic(servers, topic, partitions, replication_factor) as name:
+                return await _latency_once(servers, name, records, record_bytes, _acks(acks))
 
-        async def main() -> list[Run]:
-            await _ready(cluster)
-            return await _repeat(runs, one)
+        return await _repeat(runs, one)
 
-        found = _measure(main)
+    found = _measure(bootstrap, measured)
     report("latency", found, ("p50_ms", "p99_ms", "p999_ms"), as_json=as_json)
 
 
@@ -358,7 +356,7 @@ SCENARIOS = ("broker", "broker+controller", "controller", "pause", "stop")
 @app.command()
 def failover(
     scenario: Annotated[
-        str, typer.Option("--scenario", help="broker, broker+controller, controller, pause, stop.")
+        str, typer.Option(help="broker, broker+controller, controller, pause, stop.")
     ] = "broker",
     records_per_s: Annotated[float, typer.Option("--rate", min=1)] = 200,
     partitions: Partitions = 6,
@@ -377,10 +375,9 @@ def failover(
     found = []
     for number in range(runs):
         with own_cluster() as cluster:
-            run = _measure(partial(_failover_once, cluster, scenario, records_per_s, partitions))
+            run = _or_fail(partial(_failover_once, cluster, scenario, records_per_s, partitions))
         found.append(run)
-        shown = {k: round(v, 1) for k, v in run.items() if isinstance(v, int | float)}
-        tell(f"run {number + 1} of {runs}: {shown}", "dim")
+        _tell(number, runs, run, digits=1)
     report(
         f"failover {scenario}",
         found,

@@ -4,105 +4,62 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Iterable
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from quorate import ClusterDescription, FeatureDescription
+from quorate import Admin, ClusterDescription, FeatureDescription
 from quorate.cluster.brokers import default_network
 from quorate.errors import NetworkError
-from quorate.net.methods import IDENTIFY
-from quorate.v1.node_pb2 import IdentifyRequest
+from quorate.net.methods import identify
 from quorate_cli.lazy_group import Later, lazy_group
-from quorate_cli.output import Output, check_output, print_json, print_table, usage_error, warn
-from quorate_cli.session import (
-    DEFAULT_BOOTSTRAP,
-    Bootstrap,
-    Configs,
-    Timeout,
-    admin_at,
-    ask,
-    parse_configs,
-    run,
-)
+from quorate_cli.output import print_json, print_table, usage_error, warn
+from quorate_cli.session import Configs, Remove, Session, in_session, parse_configs
 
 app = typer.Typer(no_args_is_help=True, cls=lazy_group({"health": Later("health:health")}))
 
 
-async def pids(endpoints: list[str]) -> list[int | None]:
-    """Return the process ids of nodes that tell them (local clusters only)."""
+async def pids(endpoints: Iterable[str]) -> dict[str, int | None]:
+    """Return the process ids of the nodes that tell them (local clusters only), by endpoint."""
     network = default_network()
 
-    async def ask(endpoint: str) -> int | None:
-        connection = network.connect(endpoint, purpose="control")
+    async def pid_of(endpoint: str) -> int | None:
         try:
-            answer = await connection.unary(IDENTIFY, IdentifyRequest(), timeout_ms=1000)
+            return (await identify(network, endpoint, timeout_ms=1000)).pid or None
         except NetworkError:
             return None
-        finally:
-            await connection.close()
-        return answer.pid or None
 
+    listed = list(dict.fromkeys(endpoints))
     try:
-        return list(await asyncio.gather(*map(ask, endpoints)))
+        return dict(zip(listed, await asyncio.gather(*map(pid_of, listed)), strict=True))
     finally:
         await network.close()
 
 
 @app.command()
-def info(
-    bootstrap: Bootstrap = DEFAULT_BOOTSTRAP,
-    output: Output = "text",
-    timeout: Timeout = 10.0,
-) -> None:
+@in_session
+def info(session: Session) -> None:
     """Show the cluster id, the controller and the registered brokers."""
-    as_json = check_output(output)
 
-    async def main() -> tuple[ClusterDescription, list[int | None]]:
-        async with admin_at(bootstrap, timeout) as admin:
-            described = await admin.describe_cluster()
-        return described, await pids([one.endpoint for one in described.brokers])
+    async def question(admin: Admin) -> tuple[ClusterDescription, dict[str, int | None]]:
+        described = await admin.describe_cluster()
+        return described, await pids(one.endpoint for one in described.brokers)
 
-    described, found = run(main, timeout=timeout)
-    if as_json:
-        print_json(_info(described, found))
+    described, found = session.ask(question)
+    if session.as_json:
+        brokers = [{**asdict(one), "pid": found[one.endpoint]} for one in described.brokers]
+        print_json({**asdict(described), "brokers": brokers})
         return
-    controller = _controller(described.controller)
-    sys.stdout.write(f"cluster {described.cluster_id}, {controller}\n")
+    sys.stdout.write(f"cluster {described.cluster_id}, {_controller(described.controller)}\n")
     print_table(
         ("broker", "rack", "host", "endpoint", "state", "broker epoch"),
         [
-            (
-                one.id,
-                one.rack,
-                one.host,
-                one.endpoint,
-                "fenced" if one.fenced else "alive",
-                one.broker_epoch,
-            )
-            for one in described.brokers
+            (b.id, b.rack, b.host, b.endpoint, "fenced" if b.fenced else "alive", b.broker_epoch)
+            for b in described.brokers
         ],
     )
-
-
-def _info(described: ClusterDescription, found: list[int | None]) -> dict[str, Any]:
-    return {
-        "cluster_id": described.cluster_id,
-        "controller": described.controller,
-        "brokers": [
-            {
-                "id": one.id,
-                "rack": one.rack,
-                "host": one.host,
-                "endpoint": one.endpoint,
-                "fenced": one.fenced,
-                "broker_epoch": one.broker_epoch,
-                "pid": pid,
-            }
-            for one, pid in zip(described.brokers, found, strict=True)
-        ],
-    }
 
 
 def _controller(id_: int) -> str:
@@ -110,82 +67,61 @@ def _controller(id_: int) -> str:
 
 
 @app.command()
+@in_session
 def unregister(
+    session: Session,
     broker: Annotated[int, typer.Argument(metavar="ID", min=0, help="The broker.")],
-    bootstrap: Bootstrap = DEFAULT_BOOTSTRAP,
-    output: Output = "text",
-    timeout: Timeout = 10.0,
 ) -> None:
     """Forget a broker that is gone for good; refused while it runs or holds replicas."""
-    as_json = check_output(output)
-
-    ask(bootstrap, timeout, lambda admin: admin.unregister_broker(broker))
-    if as_json:
-        print_json({"unregistered": broker})
-    else:
-        sys.stdout.write(f"broker {broker} is not registered any more\n")
+    session.ask(lambda admin: admin.unregister_broker(broker))
+    session.answer({"unregistered": broker}, f"broker {broker} is not registered any more\n")
 
 
 @app.command()
+@in_session
 def config(
+    session: Session,
     config: Configs = None,
-    remove: Annotated[
-        list[str] | None,
-        typer.Option("--remove", metavar="NAME", help="Set this one back to its default."),
-    ] = None,
-    topic: Annotated[str, typer.Option("--topic", help="Show this topic's settings.")] = "",
-    bootstrap: Bootstrap = DEFAULT_BOOTSTRAP,
-    output: Output = "text",
-    timeout: Timeout = 10.0,
+    remove: Remove = None,
+    topic: Annotated[str, typer.Option(help="Show this topic's settings.")] = "",
 ) -> None:
     """Show the cluster's defaults of topics; change them with --config and --remove."""
-    as_json = check_output(output)
     configs = parse_configs(config)
     if topic and (configs or remove):
         usage_error("a topic's own settings are changed with `quorate topic alter`")
 
-    async def main() -> list[dict[str, str]]:
-        async with admin_at(bootstrap, timeout) as admin:
-            if configs or remove:
-                warn(await admin.alter_configs(set=configs, remove=remove or ()))
-            entries = await admin.describe_configs(topic or None)
-            return [{"name": one.name, "value": one.value, "source": one.source} for one in entries]
+    async def question(admin: Admin) -> list[dict[str, str]]:
+        if configs or remove:
+            warn(await admin.alter_configs(set=configs, remove=remove or ()))
+        return [asdict(one) for one in await admin.describe_configs(topic or None)]
 
-    entries = run(main, timeout=timeout)
-    if as_json:
+    entries = session.ask(question)
+    if session.as_json:
         print_json(entries)
     else:
-        print_table(
-            ("name", "value", "source"),
-            [(one["name"], one["value"], one["source"]) for one in entries],
-        )
+        print_table(("name", "value", "source"), [list(one.values()) for one in entries])
 
 
 @app.command()
+@in_session
 def features(
+    session: Session,
     upgrade: Annotated[
         int | None,
         typer.Option(
-            "--upgrade",
-            metavar="LEVEL",
-            help="Raise metadata.version to this level; it never sinks again.",
+            metavar="LEVEL", help="Raise metadata.version to this level; it never sinks again."
         ),
     ] = None,
-    bootstrap: Bootstrap = DEFAULT_BOOTSTRAP,
-    output: Output = "text",
-    timeout: Timeout = 10.0,
 ) -> None:
     """Show the feature levels in force and those that each node knows; raise metadata.version."""
-    as_json = check_output(output)
 
-    async def main() -> list[FeatureDescription]:
-        async with admin_at(bootstrap, timeout) as admin:
-            if upgrade is not None:
-                await admin.update_feature("metadata.version", upgrade)
-            return await admin.describe_features()
+    async def question(admin: Admin) -> list[FeatureDescription]:
+        if upgrade is not None:
+            await admin.update_feature("metadata.version", upgrade)
+        return await admin.describe_features()
 
-    found = run(main, timeout=timeout)
-    if as_json:
+    found = session.ask(question)
+    if session.as_json:
         print_json({"features": [asdict(one) for one in found]})
         return
     for one in found:

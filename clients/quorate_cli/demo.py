@@ -85,12 +85,10 @@ def flights() -> Iterator[tuple[bytes, bytes]]:
 def demo(
     records: Annotated[
         int | None,
-        typer.Option(
-            "--records", help="How many records; the data is repeated for more than it has."
-        ),
+        typer.Option(help="How many records; the data is repeated for more than it has."),
     ] = None,
-    port: Annotated[int | None, typer.Option("--port", help="Default: any free one.")] = None,
-    data: Annotated[Path | None, typer.Option("--data", help="Keep the data here.")] = None,
+    port: Annotated[int | None, typer.Option(help="Default: any free one.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Keep the data here.")] = None,
 ) -> None:
     """Run the command; app.py has its help."""
     if records is not None and records < 1:

@@ -3,64 +3,57 @@
 from __future__ import annotations
 
 import asyncio
-import sys
+from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
 
-from quorate import Admin, ClusterHealth
+from quorate import Admin, ClusterHealth, PartitionTrouble
 from quorate.errors import (
     DeadlineExceededError,
     QuorateError,
     QuorumUnavailableError,
     RequestTimedOutError,
 )
-from quorate_cli.output import SAID_NO, Output, check_output, print_json
-from quorate_cli.session import (
-    DEFAULT_BOOTSTRAP,
-    TIMEOUT_SLACK_S,
-    Bootstrap,
-    Timeout,
-    admin_at,
-    run,
-)
+from quorate_cli.output import SAID_NO
+from quorate_cli.session import TIMEOUT_SLACK_S, Session, in_session, run
 
 NO_CONTROLLER = "no controller (a majority of the voters must run and reach each other)"
 ASK_AGAIN_S = 0.5
 EXAMPLES_SHOWN = 10
 WAIT_MAX_S = 24 * 3600
+#: The troubles of partitions, by their names in ClusterHealth and in the JSON document.
+TROUBLES = {
+    "offline": "without a leader",
+    "under_min_isr": "under min ISR",
+    "under_replicated": "under-replicated",
+}
 
 
+@in_session
 def health(
+    session: Session,
     wait: Annotated[
         float,
         typer.Option(
-            "--wait",
-            metavar="SECONDS",
-            min=0,
-            max=WAIT_MAX_S,
-            help="Wait up to so long for health.",
+            metavar="SECONDS", min=0, max=WAIT_MAX_S, help="Wait up to so long for health."
         ),
     ] = 0.0,
-    bootstrap: Bootstrap = DEFAULT_BOOTSTRAP,
-    output: Output = "text",
-    timeout: Timeout = 10.0,
 ) -> None:
     """Exit 0 only if all is well: a controller, every voter heard and caught up, no broker fenced
     or shutting down, no partition offline, under min ISR or under-replicated. Else say what is not.
     """
-    as_json = check_output(output)
 
     async def ask() -> tuple[ClusterHealth, str]:
-        async with admin_at(bootstrap, timeout) as admin:
-            return await _health(admin, timeout)
+        async with session.admin() as admin:
+            return await _health(admin, session.timeout)
 
     async def main() -> tuple[ClusterHealth, str]:
         loop = asyncio.get_running_loop()
         until = loop.time() + wait
         while True:
             try:
-                found, why = await asyncio.wait_for(ask(), timeout + TIMEOUT_SLACK_S)
+                found, why = await asyncio.wait_for(ask(), session.timeout + TIMEOUT_SLACK_S)
             except (QuorateError, TimeoutError):  # no broker answers
                 if loop.time() >= until:
                     raise
@@ -69,12 +62,10 @@ def health(
                     return found, why
             await asyncio.sleep(min(ASK_AGAIN_S, max(0.0, until - loop.time())))
 
-    found, why = run(main, timeout=timeout, bounded=False)
+    found, why = run(main, timeout=session.timeout, bounded=False)
     reasons = _reasons(found, why)
-    if as_json:
-        print_json(_json(found, reasons))
-    else:
-        sys.stdout.write("".join(f"{line}\n" for line in _lines(found, reasons)))
+    text = "".join(f"{line}\n" for line in _lines(found, reasons))
+    session.answer(_json(found, reasons), text)
     if not found.healthy:
         raise typer.Exit(SAID_NO)
 
@@ -110,11 +101,8 @@ def _reasons(found: ClusterHealth, why: str) -> list[str]:
             "what else is wrong only a controller knows",
         ]
     reasons = [str(one) for one in found.nodes]
-    for trouble, what in (
-        (found.offline, "without a leader"),
-        (found.under_min_isr, "under min ISR"),
-        (found.under_replicated, "under-replicated"),
-    ):
+    for name, what in TROUBLES.items():
+        trouble: PartitionTrouble = getattr(found, name)
         if trouble.count:
             shown = ", ".join(trouble.examples[:EXAMPLES_SHOWN])
             more = trouble.count - EXAMPLES_SHOWN
@@ -126,27 +114,13 @@ def _reasons(found: ClusterHealth, why: str) -> list[str]:
 
 def _json(found: ClusterHealth, reasons: list[str]) -> dict[str, Any]:
     """Return the JSON document. A list has at most 100 partitions; `counts` covers all."""
+    troubles: dict[str, PartitionTrouble] = {name: getattr(found, name) for name in TROUBLES}
     return {
         "healthy": found.healthy,
         "controller": found.controller,
         "reasons": reasons,
-        "nodes": [
-            {
-                "kind": one.kind,
-                "id": one.id,
-                "endpoint": one.endpoint,
-                "state": one.state,
-                "reason": one.reason,
-            }
-            for one in found.nodes
-        ],
+        "nodes": [asdict(one) for one in found.nodes],
         "fenced_brokers": [one.id for one in found.nodes if one.state == "fenced"],
-        "offline": list(found.offline.examples),
-        "under_min_isr": list(found.under_min_isr.examples),
-        "under_replicated": list(found.under_replicated.examples),
-        "counts": {
-            "offline": found.offline.count,
-            "under_min_isr": found.under_min_isr.count,
-            "under_replicated": found.under_replicated.count,
-        },
+        **{name: list(one.examples) for name, one in troubles.items()},
+        "counts": {name: one.count for name, one in troubles.items()},
     }

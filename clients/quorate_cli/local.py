@@ -17,7 +17,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 from quorate.cluster.cluster import Cluster
@@ -120,17 +120,7 @@ class LocalCluster:
                 node.folder.mkdir(parents=True, exist_ok=True)
                 (node.folder / "config.toml").write_text(self._config(node))
             asyncio.run(self._format())
-            memory.write_text(
-                json.dumps(
-                    {
-                        "cluster_id": self.cluster_id,
-                        "voters": self.shape.voters,
-                        "brokers": self.shape.brokers,
-                        "racks": list(self.shape.racks),
-                        "port": self.shape.port,
-                    }
-                )
-            )
+            memory.write_text(json.dumps({"cluster_id": self.cluster_id, **asdict(self.shape)}))
 
     def start(self, node_ids: Iterable[int] | None = None) -> None:
         """Start the processes of these nodes, by default of all nodes."""
@@ -344,12 +334,8 @@ def _remembered(folder: Path, shape: Shape) -> Shape:
         return shape
     try:
         found = json.loads(memory.read_text())
-        old = Shape(
-            voters=found["voters"],
-            brokers=found["brokers"],
-            racks=tuple(found["racks"]),
-            port=found["port"],
-        )
+        values = {one.name: found[one.name] for one in fields(Shape)}
+        old = Shape(**{**values, "racks": tuple(found["racks"])})
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{memory} is not what `quorate up` wrote: {error!r}") from None
     for name in ("voters", "brokers", "racks", "port"):

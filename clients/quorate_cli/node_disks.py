@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, closing, nullcontext
 
 from quorate_quorum.configs import CONFIGS
 from quorate_quorum.disk import Disk
-from quorate_quorum.log.identity import (
-    FILE_NAME,
-    Identity,
-    read_identity,
-    write_identity,
-)
+from quorate_quorum.log.identity import FILE_NAME, Identity, read_identity, write_identity
 from quorate_quorum.log.real_disk import RealDisk
 from quorate_quorum.raft.driver.bootstrap import format_voter
 from quorate_quorum.raft.machine.voters import Voter
@@ -36,18 +32,12 @@ async def format_voters(
 ) -> None:
     """Format all initial voters, given as (id, endpoint, log directory), of a new cluster."""
     chance = chance or random.SystemRandom()
-    real = RealDisk() if disk_of is None else None
     members = [Voter(node_id, chance.randbytes(16), endpoint) for node_id, endpoint, _ in voters]
-    try:
-        for member, (_, _, directory) in zip(members, voters, strict=True):
-            disk = real if real is not None else disk_of(member.id) if disk_of else None
-            assert disk is not None
+    for member, (_, _, directory) in zip(members, voters, strict=True):
+        with _used(disk_of and disk_of(member.id)) as disk:
             identity = Identity(cluster_id, member.id, member.directory_id, FIRST_GENERATION)
             await disk.make_directory(directory)
             await format_voter(disk, directory, identity, members, seeded_configs())
-    finally:
-        if real is not None:
-            real.close()
 
 
 async def format_broker(
@@ -60,17 +50,15 @@ async def format_broker(
 ) -> None:
     """Format the log directories of a broker. Directories of this broker stay as they are."""
     chance = chance or random.SystemRandom()
-    real = RealDisk() if disk is None else None
-    used = disk or real
-    assert used is not None
-    try:
+    with _used(disk) as used:
         for directory in directories:
             if await used.exists(f"{directory}/{FILE_NAME}"):
                 await read_identity(used, directory, cluster_id=cluster_id, node_id=node_id)
                 continue
-            await write_identity(
-                used, directory, Identity(cluster_id, node_id, chance.randbytes(16), 0)
-            )
-    finally:
-        if real is not None:
-            real.close()
+            identity = Identity(cluster_id, node_id, chance.randbytes(16), 0)
+            await write_identity(used, directory, identity)
+
+
+def _used(disk: Disk | None) -> AbstractContextManager[Disk]:
+    """Return a context with the disk; without one, with the real disk until the context ends."""
+    return closing(RealDisk()) if disk is None else nullcontext(disk)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated, Any
+from dataclasses import asdict
+from typing import Annotated
 
 import typer
 
-from quorate import QuorumDescription, QuorumReplicaDescription
+from quorate import Admin, QuorumDescription
 from quorate_cli.cluster import pids
 from quorate_cli.lazy_group import Later, lazy_group
-from quorate_cli.output import Output, check_output, print_json, print_table
-from quorate_cli.session import DEFAULT_BOOTSTRAP, Bootstrap, Timeout, admin_at, ask, run
+from quorate_cli.output import print_json, print_table
+from quorate_cli.session import Session, in_session
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -31,40 +32,21 @@ app = typer.Typer(
 
 
 @app.command()
-def describe(
-    bootstrap: Bootstrap = DEFAULT_BOOTSTRAP,
-    output: Output = "text",
-    timeout: Timeout = 10.0,
-) -> None:
+@in_session
+def describe(session: Session) -> None:
     """Show the quorum's leader, epoch and voters, and how far each is behind."""
-    as_json = check_output(output)
 
-    async def main() -> tuple[QuorumDescription, list[int | None]]:
-        async with admin_at(bootstrap, timeout) as admin:
-            described = await admin.describe_quorum()
+    async def question(admin: Admin) -> tuple[QuorumDescription, dict[str, int | None]]:
+        described = await admin.describe_quorum()
         replicas = (*described.voters, *described.observers)
-        return described, await pids([one.endpoint for one in replicas])
+        return described, await pids(one.endpoint for one in replicas)
 
-    described, found = run(main, timeout=timeout)
-    voters = [
-        _replica(one, pid)
-        for one, pid in zip(described.voters, found[: len(described.voters)], strict=True)
-    ]
-    observers = [
-        _replica(one, pid)
-        for one, pid in zip(described.observers, found[len(described.voters) :], strict=True)
-    ]
-    if as_json:
-        print_json(
-            {
-                "leader": described.leader,
-                "epoch": described.epoch,
-                "quorum_generation": described.quorum_generation,
-                "high_watermark": described.high_watermark,
-                "voters": voters,
-                "observers": observers,
-            }
-        )
+    described, found = session.ask(question)
+    if session.as_json:
+        document = asdict(described)
+        for one in (*document["voters"], *document["observers"]):
+            one["pid"] = found[one["endpoint"]]
+        print_json(document)
         return
     sys.stdout.write(
         f"leader {described.leader}, epoch {described.epoch}, "
@@ -91,7 +73,9 @@ def describe(
 
 
 @app.command()
+@in_session
 def transfer(
+    session: Session,
     voter: Annotated[
         int | None,
         typer.Argument(
@@ -100,27 +84,8 @@ def transfer(
             help="The voter that is to lead; default: the one with most of the log.",
         ),
     ] = None,
-    bootstrap: Bootstrap = DEFAULT_BOOTSTRAP,
-    output: Output = "text",
-    timeout: Timeout = 10.0,
 ) -> None:
     """Give leadership of the quorum to another voter. Safe to repeat if the voter is named."""
-    as_json = check_output(output)
-
-    done = ask(bootstrap, timeout, lambda admin: admin.transfer_leadership(voter))
-    if as_json:
-        print_json({"leader": done.leader, "already": done.already})
-        return
-    sys.stdout.write(f"voter {done.leader} leads{' already' if done.already else ''}\n")
-
-
-def _replica(one: QuorumReplicaDescription, pid: int | None) -> dict[str, Any]:
-    return {
-        "id": one.id,
-        "directory_id": one.directory_id,
-        "endpoint": one.endpoint,
-        "log_end_offset": one.log_end_offset,
-        "lag": one.lag,
-        "last_caught_up_ms": one.last_caught_up_ms,
-        "pid": pid,
-    }
+    done = session.ask(lambda admin: admin.transfer_leadership(voter))
+    already = " already" if done.already else ""
+    session.answer(asdict(done), f"voter {done.leader} leads{already}\n")

@@ -27,9 +27,7 @@ def shell(
         list[str] | None,
         typer.Argument(help="ls, cat, find or tree; default: read commands line by line."),
     ] = None,
-    limit: Annotated[
-        int, typer.Option("--limit", min=1, help="Most lines that one command prints.")
-    ] = LIMIT,
+    limit: Annotated[int, typer.Option(min=1, help="Most lines that one command prints.")] = LIMIT,
     output: Output = "text",
 ) -> None:
     """Walk through the metadata on a disk, of a node that runs or not; nothing is written.
@@ -57,11 +55,8 @@ def _shell(path: str, words: list[str], limit: int, *, as_json: bool) -> None:
 
 
 async def _read(path: str) -> Found:
-    disk = ReadOnlyDisk()
-    try:
+    with contextlib.closing(ReadOnlyDisk()) as disk:
         return await read_image(disk, path)
-    finally:
-        disk.close()
 
 
 def _converse(walk: ImageShell, limit: int) -> bool:

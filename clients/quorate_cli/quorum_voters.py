@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import sys
 from collections.abc import Awaitable, Callable
 from typing import Annotated, TypeVar
 
@@ -12,8 +11,8 @@ import typer
 
 from quorate import Admin, VoterChange
 from quorate.errors import InvalidRequestError, OverloadedError
-from quorate_cli.output import Output, check_output, print_json, usage_error
-from quorate_cli.session import DEFAULT_BOOTSTRAP, Bootstrap, Timeout, admin_at, run
+from quorate_cli.output import usage_error
+from quorate_cli.session import Session, in_session
 from quorate_cli.storage_format import VOTER
 
 GONE = re.compile(r"(?P<id>[0-9]{1,9})(:(?P<directory>[0-9a-f]{32}))?")
@@ -22,7 +21,9 @@ ASK_AGAIN_S = 0.2
 Done = TypeVar("Done")
 
 
+@in_session
 def add_voter(
+    session: Session,
     voter: Annotated[
         str,
         typer.Argument(
@@ -30,29 +31,25 @@ def add_voter(
             help="As `quorate storage format --new-voter` printed it.",
         ),
     ],
-    bootstrap: Bootstrap = DEFAULT_BOOTSTRAP,
-    output: Output = "text",
-    timeout: Timeout = 10.0,
 ) -> None:
     """Make a node that follows as an observer a voter, or move a voter to another endpoint.
 
     Waits until the node has caught up. Safe to repeat: a voter that is there stays.
     """
-    as_json = check_output(output)
     match = VOTER.fullmatch(voter)
     if match is None:
         usage_error(f"a voter is ID@HOST:PORT:DIRECTORY_ID with 32 hex digits, not {voter!r}")
     endpoint = match["endpoint"]
     done = _changed(
-        lambda admin: _added(admin, int(match["id"]), match["directory"], endpoint),
-        bootstrap,
-        timeout,
+        session, lambda admin: _added(admin, int(match["id"]), match["directory"], endpoint)
     )
     already = " already" if done.already else ""
-    _tell(done, f"{done.voter_id} at {endpoint} is a voter{already}", as_json=as_json)
+    _tell(session, done, f"{done.voter_id} at {endpoint} is a voter{already}")
 
 
+@in_session
 def remove_voter(
+    session: Session,
     voter: Annotated[
         str,
         typer.Argument(
@@ -60,25 +57,21 @@ def remove_voter(
             help="The voter; with DIRECTORY_ID only if it has that disk.",
         ),
     ],
-    bootstrap: Bootstrap = DEFAULT_BOOTSTRAP,
-    output: Output = "text",
-    timeout: Timeout = 10.0,
 ) -> None:
     """Take a voter out of the quorum, also the leader; it goes on as an observer until it stops.
 
     Safe to repeat: one that is no voter stays none.
     """
-    as_json = check_output(output)
     match = GONE.fullmatch(voter)
     if match is None:
         usage_error(f"a voter is ID or ID:DIRECTORY_ID with 32 hex digits, not {voter!r}")
-    done, other = _changed(lambda admin: _removed(admin, match), bootstrap, timeout)
+    done, other = _changed(session, lambda admin: _removed(admin, match))
     if done.already:
         but = f"; {match['id']} with directory {other} is one, and stays" if other else ""
-        _tell(done, f"{voter} is no voter already{but}", as_json=as_json)
+        _tell(session, done, f"{voter} is no voter already{but}")
     else:
         text = f"{done.voter_id} with directory {done.directory_id} is no voter any more"
-        _tell(done, text, as_json=as_json)
+        _tell(session, done, text)
 
 
 async def _added(admin: Admin, voter_id: int, directory: str, endpoint: str) -> VoterChange:
@@ -102,26 +95,24 @@ async def _removed(admin: Admin, match: re.Match[str]) -> tuple[VoterChange, str
     return done, next((one.directory_id for one in voters if one.id == done.voter_id), None)
 
 
-def _tell(done: VoterChange, text: str, *, as_json: bool) -> None:
-    if as_json:
-        directory_id = done.directory_id or None
-        print_json({"id": done.voter_id, "directory_id": directory_id, "already": done.already})
-    else:
-        sys.stdout.write(text + "\n")
+def _tell(session: Session, done: VoterChange, text: str) -> None:
+    directory_id = done.directory_id or None
+    document = {"id": done.voter_id, "directory_id": directory_id, "already": done.already}
+    session.answer(document, text + "\n")
 
 
-def _changed(change: Callable[[Admin], Awaitable[Done]], bootstrap: str, timeout: float) -> Done:
+def _changed(session: Session, change: Callable[[Admin], Awaitable[Done]]) -> Done:
     """Repeat a change until it is done; after the timeout, raise the last OverloadedError."""
 
-    async def main() -> Done:
-        until = asyncio.get_running_loop().time() + timeout
-        async with admin_at(bootstrap, timeout) as admin:
-            while True:
-                try:
-                    return await change(admin)
-                except OverloadedError:
-                    if asyncio.get_running_loop().time() + ASK_AGAIN_S >= until:
-                        raise
-                await asyncio.sleep(ASK_AGAIN_S)
+    async def question(admin: Admin) -> Done:
+        loop = asyncio.get_running_loop()
+        until = loop.time() + session.timeout
+        while True:
+            try:
+                return await change(admin)
+            except OverloadedError:
+                if loop.time() + ASK_AGAIN_S >= until:
+                    raise
+            await asyncio.sleep(ASK_AGAIN_S)
 
-    return run(main, timeout=timeout)
+    return session.ask(question)

@@ -29,7 +29,7 @@ from quorate_quorum.recover.survivor import Survivor, read_survivor
 
 
 def recover(
-    config: Annotated[Path, typer.Option("--config", help="The surviving voter's configuration.")],
+    config: Annotated[Path, typer.Option(help="The surviving voter's configuration.")],
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what this disk has, and what would be done.")
     ] = False,

@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+import inspect
+import sys
 from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
 import typer
 
 from quorate import Admin, TopicDescription, errors
 from quorate.v1.common_pb2 import ErrorCode
-from quorate_cli.output import NO_ANSWER, SAID_NO, fail, no_more_output, os_reason, usage_error
+from quorate_cli.output import (
+    NO_ANSWER,
+    SAID_NO,
+    Output,
+    check_output,
+    fail,
+    no_more_output,
+    os_reason,
+    print_json,
+    usage_error,
+)
 
 T = TypeVar("T")
 
@@ -32,25 +46,70 @@ Configs = Annotated[
     typer.Option("--config", "-c", metavar="NAME=VALUE", help="A setting; may be repeated."),
 ]
 
-DEFAULT_BOOTSTRAP = "localhost:7092"
+Remove = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME", help="Set this one back to its default."),
+]
+
 #: The client itself ends within --timeout, with a reason. This extra time lets it do so.
 TIMEOUT_SLACK_S = 0.5
 TIMEOUT_MAX_S = 24 * 3600
 
 
-def admin_at(bootstrap: str, timeout: float) -> Admin:
-    """Return an Admin for that cluster and timeout in seconds; it is not started."""
-    return Admin(bootstrap_servers=bootstrap, request_timeout_ms=milliseconds(timeout))
+@dataclass(frozen=True, slots=True)
+class Session:
+    """The options that all commands about a cluster have, and the way to it."""
+
+    bootstrap: str
+    timeout: float
+    as_json: bool
+
+    def admin(self) -> Admin:
+        """Return an Admin for the cluster; it is not started."""
+        timeout_ms = milliseconds(self.timeout)
+        return Admin(bootstrap_servers=self.bootstrap, request_timeout_ms=timeout_ms)
+
+    def ask(self, question: Callable[[Admin], Awaitable[T]]) -> T:
+        """Ask the cluster as `run` does, and return its answer."""
+
+        async def main() -> T:
+            async with self.admin() as admin:
+                return await question(admin)
+
+        return run(main, timeout=self.timeout)
+
+    async def must_exist(self, name: str) -> TopicDescription:
+        """Return a topic. Raises UnknownTopicError at once; clients would wait for its creation."""
+        async with asyncio.timeout(self.timeout + TIMEOUT_SLACK_S), self.admin() as admin:
+            return (await admin.describe_topics([name]))[name]
+
+    def answer(self, document: object, text: str) -> None:
+        """Print an answer: with -o json the document, else the text."""
+        if self.as_json:
+            print_json(document)
+        else:
+            sys.stdout.write(text)
 
 
-def ask(bootstrap: str, timeout: float, question: Callable[[Admin], Awaitable[T]]) -> T:
-    """Ask a cluster as `run` does, and return its answer."""
+def in_session(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of a session; its first argument is the Session."""
+    shared = inspect.signature(_session, eval_str=True).parameters
+    _, *own = inspect.signature(command, eval_str=True).parameters.values()
 
-    async def main() -> T:
-        async with admin_at(bootstrap, timeout) as admin:
-            return await question(admin)
+    @functools.wraps(command)
+    def run_in_session(**given: Any) -> None:
+        command(_session(**{name: given.pop(name) for name in shared}), **given)
 
-    return run(main, timeout=timeout)
+    # Typer makes a command's options from its signature.
+    signature = inspect.Signature([*own, *shared.values()])
+    run_in_session.__signature__ = signature  # type: ignore[attr-defined]
+    return run_in_session
+
+
+def _session(
+    bootstrap: Bootstrap = "localhost:7092", output: Output = "text", timeout: Timeout = 10.0
+) -> Session:
+    return Session(bootstrap, timeout, check_output(output))
 
 
 def parse_configs(configs: list[str] | None) -> dict[str, str]:
@@ -62,15 +121,6 @@ def parse_configs(configs: list[str] | None) -> dict[str, str]:
             usage_error(f"--config takes NAME=VALUE, not {one!r}")
         parsed[name] = value
     return parsed
-
-
-async def must_exist(name: str, bootstrap: str, timeout: float) -> TopicDescription:
-    """Return a topic. Raises UnknownTopicError at once; clients would wait for its creation."""
-    async with (
-        asyncio.timeout(timeout + TIMEOUT_SLACK_S),
-        admin_at(bootstrap, timeout) as admin,
-    ):
-        return (await admin.describe_topics([name]))[name]
 
 
 def milliseconds(timeout: float) -> int:

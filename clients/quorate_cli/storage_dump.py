@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import aclosing
+from contextlib import aclosing, closing
 from dataclasses import replace
 from typing import Annotated
 
@@ -17,12 +17,9 @@ from quorate_quorum.log.real_disk import ReadOnlyDisk
 
 def dump(
     path: Annotated[str, typer.Argument(help="A log directory, a partition's, or one file.")],
-    from_offset: Annotated[
-        int, typer.Option("--from-offset", min=0, help="Skip offsets below this one.")
-    ] = 0,
+    from_offset: Annotated[int, typer.Option(min=0, help="Skip offsets below this one.")] = 0,
     count: Annotated[
-        int | None,
-        typer.Option("--count", min=0, help="Show at most so many events or batches of each log."),
+        int | None, typer.Option(min=0, help="Show at most so many events or batches of each log.")
     ] = None,
     records: Annotated[
         bool, typer.Option("--records", help="Show keys and values of the records, too.")
@@ -47,9 +44,8 @@ def dump(
 
 async def _dump(path: str, asked: Bounds, *, as_json: bool) -> None:
     is_directory = check_ours(path)
-    disk = ReadOnlyDisk()
     damaged = False
-    try:
+    with closing(ReadOnlyDisk()) as disk:
         if is_locked(path):
             note("a running node holds this directory: what is shown may be changing")
         parent, _, name = path.rpartition("/")
@@ -68,7 +64,5 @@ async def _dump(path: str, asked: Bounds, *, as_json: bool) -> None:
                     async for row in rows:
                         damaged |= row["kind"] == "fault"
                         show(row, as_json=as_json)
-    finally:
-        disk.close()
     if damaged:
         raise typer.Exit(SAID_NO)

@@ -10,6 +10,7 @@ import os
 import random
 import re
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated
 
@@ -44,14 +45,11 @@ VOTER = re.compile(
 
 
 def format_storage(
-    config: Annotated[Path, typer.Option("--config", help="The node's configuration.")],
-    cluster_id: Annotated[
-        str, typer.Option("--cluster-id", help="An id; see `quorate storage random-id`.")
-    ],
+    config: Annotated[Path, typer.Option(help="The node's configuration.")],
+    cluster_id: Annotated[str, typer.Option(help="An id; see `quorate storage random-id`.")],
     initial_voters: Annotated[
         str,
         typer.Option(
-            "--initial-voters",
             metavar="ID@HOST:PORT:DIRECTORY_ID,...",
             help="All voters of a new cluster; the same list on each of them.",
         ),
@@ -123,11 +121,8 @@ async def _format_new_voter(node: QuorumConfig, cluster_id: str, *, force: bool)
     finally:
         await network.close()
     await _format(node, cluster_id, [], force=force)
-    disk = RealDisk()
-    try:
+    with closing(RealDisk()) as disk:
         mine = await read_identity(disk, node.log_dirs[0])
-    finally:
-        disk.close()
     sys.stdout.write(
         "start it; once it has caught up it may be added:\n"
         f"  quorate quorum add-voter {node.node_id}@{node.advertised}:{mine.directory_id.hex()}\n"
@@ -135,9 +130,8 @@ async def _format_new_voter(node: QuorumConfig, cluster_id: str, *, force: bool)
 
 
 async def _format(node: NodeConfig, cluster_id: str, voters: list[Voter], *, force: bool) -> None:
-    disk = RealDisk()
     directories = node.log_dirs[:1] if isinstance(node, QuorumConfig) else node.log_dirs
-    try:
+    with closing(RealDisk()) as disk:
         fresh = [one for one in directories if not await disk.exists(f"{one}/{FILE_NAME}")]
         for one in directories:
             if one not in fresh:  # WrongIdentityError if it belongs to another node or cluster
@@ -156,8 +150,6 @@ async def _format(node: NodeConfig, cluster_id: str, voters: list[Voter], *, for
                 f"{one}: {kind} {found.node_id} of cluster {found.cluster_id}, "
                 f"directory {found.directory_id.hex()}\n"
             )
-    finally:
-        disk.close()
 
 
 async def _format_one(

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import aclosing
+from contextlib import closing
 from typing import Annotated
 
 import typer
 
 from quorate_cli.inspect.dump import show
 from quorate_cli.inspect.node_files import check_ours, directories, is_locked
-from quorate_cli.inspect.verify import check_directory, check_file
+from quorate_cli.inspect.verify import Findings, check_directory, check_file
 from quorate_cli.output import SAID_NO, Output, check_output, leave_on, note
 from quorate_quorum.log.real_disk import ReadOnlyDisk
 
@@ -30,25 +30,18 @@ def verify(
 
 async def _verify(path: str, *, as_json: bool) -> None:
     is_directory = check_ours(path)
-    locked = is_locked(path)
-    if locked:
+    found = Findings(as_json, is_locked(path))
+    if found.locked:
         note("a running node holds this directory: what it writes now is no fault")
-    disk = ReadOnlyDisk()
-    faults = files = 0
-    try:
+    files = 0
+    with closing(ReadOnlyDisk()) as disk:
         for directory, names in directories(path) if is_directory else [("", [path])]:
             files += len(names)
-            found = (
-                check_directory(disk, directory, names, locked=locked)
-                if is_directory
-                else check_file(disk, path, locked=locked)
-            )
-            async with aclosing(found) as rows:
-                async for row in rows:
-                    faults += row["kind"] == "fault"
-                    show(row, as_json=as_json)
-    finally:
-        disk.close()
-    show({"kind": "verified", "files": files, "faults": faults, "locked": locked}, as_json=as_json)
-    if faults:
+            if is_directory:
+                await check_directory(disk, directory, names, found)
+            else:
+                await check_file(disk, path, found)
+    summary = {"kind": "verified", "files": files, "faults": found.faults, "locked": found.locked}
+    show(summary, as_json=as_json)
+    if found.faults:
         raise typer.Exit(SAID_NO)

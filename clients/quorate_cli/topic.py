@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated, Any
+from dataclasses import asdict
+from typing import Annotated
 
 import typer
 
 from quorate import TopicDescription
 from quorate_cli.lazy_group import Later, lazy_group
-from quorate_cli.output import Output, check_output, print_json, print_table, usage_error, warn
-from quorate_cli.session import (
-    DEFAULT_BOOTSTRAP,
-    Bootstrap,
-    Configs,
-    Name,
-    Timeout,
-    ask,
-    parse_configs,
-)
+from quorate_cli.output import print_json, print_table, usage_error, warn
+from quorate_cli.session import Configs, Name, Remove, Session, in_session, parse_configs
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -28,28 +21,10 @@ app = typer.Typer(
 )
 
 
-def describe_json(topic: TopicDescription) -> dict[str, Any]:
-    """Return a topic as `topic create` and `describe` print it with `-o json`."""
-    return {
-        "name": topic.name,
-        "topic_id": topic.topic_id,
-        "partitions": [
-            {
-                "partition": one.partition,
-                "leader": one.leader,
-                "leader_epoch": one.leader_epoch,
-                "replicas": list(one.replicas),
-                "isr": list(one.isr),
-                "elr": list(one.elr),
-            }
-            for one in topic.partitions
-        ],
-        "configs": dict(topic.configs),
-    }
-
-
 @app.command()
+@in_session
 def create(
+    session: Session,
     name: Name,
     partitions: Annotated[int, typer.Option("--partitions", "-p", help="How many partitions.")] = 1,
     replication_factor: Annotated[
@@ -61,106 +36,62 @@ def create(
         ),
     ] = -1,
     config: Configs = None,
-    bootstrap: Bootstrap = DEFAULT_BOOTSTRAP,
-    output: Output = "text",
-    timeout: Timeout = 10.0,
 ) -> None:
     """Create a topic."""
-    as_json = check_output(output)
     configs = parse_configs(config)
-
-    topic = ask(
-        bootstrap,
-        timeout,
-        lambda admin: admin.create_topic(name, partitions, replication_factor, configs),
+    topic = session.ask(
+        lambda admin: admin.create_topic(name, partitions, replication_factor, configs)
     )
     warn(topic.warnings)
-    if as_json:
-        print_json(describe_json(topic))
-    else:
-        _print_topic(topic)
+    _print_topic(session, topic)
 
 
 @app.command("list")
+@in_session
 def list_topics(
+    session: Session,
     internal: Annotated[bool, typer.Option("--internal", help="Include internal topics.")] = False,
-    bootstrap: Bootstrap = DEFAULT_BOOTSTRAP,
-    output: Output = "text",
-    timeout: Timeout = 10.0,
 ) -> None:
     """List the topics."""
-    as_json = check_output(output)
-
-    names = ask(bootstrap, timeout, lambda admin: admin.list_topics(internal=internal))
-    if as_json:
-        print_json(names)
-    else:
-        for name in names:
-            sys.stdout.write(name + "\n")
+    names = session.ask(lambda admin: admin.list_topics(internal=internal))
+    session.answer(names, "".join(f"{name}\n" for name in names))
 
 
 @app.command()
-def describe(
-    name: Name,
-    bootstrap: Bootstrap = DEFAULT_BOOTSTRAP,
-    output: Output = "text",
-    timeout: Timeout = 10.0,
-) -> None:
+@in_session
+def describe(session: Session, name: Name) -> None:
     """Show a topic's partitions: leader, replicas, ISR."""
-    as_json = check_output(output)
-
-    topic = ask(bootstrap, timeout, lambda admin: admin.describe_topics([name]))[name]
-    if as_json:
-        print_json(describe_json(topic))
-    else:
-        _print_topic(topic)
+    _print_topic(session, session.ask(lambda admin: admin.describe_topics([name]))[name])
 
 
 @app.command()
-def alter(
-    name: Name,
-    config: Configs = None,
-    remove: Annotated[
-        list[str] | None,
-        typer.Option("--remove", metavar="NAME", help="Set this one back to its default."),
-    ] = None,
-    bootstrap: Bootstrap = DEFAULT_BOOTSTRAP,
-    output: Output = "text",
-    timeout: Timeout = 10.0,
-) -> None:
+@in_session
+def alter(session: Session, name: Name, config: Configs = None, remove: Remove = None) -> None:
     """Change a topic's settings."""
-    as_json = check_output(output)
     configs = parse_configs(config)
     if not configs and not remove:
         usage_error("alter takes --config NAME=VALUE or --remove NAME, at least one")
-
-    warn(
-        ask(
-            bootstrap,
-            timeout,
-            lambda admin: admin.alter_configs(name, set=configs, remove=remove or ()),
-        )
-    )
-    if as_json:
-        print_json({"altered": name})
+    warn(session.ask(lambda admin: admin.alter_configs(name, set=configs, remove=remove or ())))
+    session.answer({"altered": name}, "")
 
 
 @app.command()
+@in_session
 def delete(
+    session: Session,
     names: Annotated[list[str], typer.Argument(metavar="NAME...", help="The topics.")],
-    bootstrap: Bootstrap = DEFAULT_BOOTSTRAP,
-    output: Output = "text",
-    timeout: Timeout = 10.0,
 ) -> None:
     """Delete topics and all their records."""
-    as_json = check_output(output)
-
-    ask(bootstrap, timeout, lambda admin: admin.delete_topics(names))
-    if as_json:
-        print_json({"deleted": names})
+    session.ask(lambda admin: admin.delete_topics(names))
+    session.answer({"deleted": names}, "")
 
 
-def _print_topic(topic: TopicDescription) -> None:
+def _print_topic(session: Session, topic: TopicDescription) -> None:
+    if session.as_json:
+        document = asdict(topic)
+        del document["internal"], document["warnings"]
+        print_json(document)
+        return
     rows = [
         (
             one.partition,

@@ -12,30 +12,24 @@ import typer
 from quorate import Consumer, TopicDescription, TopicPartition
 from quorate.errors import InvalidPartitionsError, OffsetOutOfRangeError, RequestTimedOutError
 from quorate_cli import record_text
-from quorate_cli.output import Output, check_output, print_json, usage_error
+from quorate_cli.output import print_json, usage_error
 from quorate_cli.record_text import AnyRecord
-from quorate_cli.session import (
-    DEFAULT_BOOTSTRAP,
-    Bootstrap,
-    Name,
-    Timeout,
-    milliseconds,
-    must_exist,
-    run,
-)
+from quorate_cli.session import Name, Session, in_session, milliseconds, run
 
 #: Longest wait of one getmany().
 LOOK_MS = 500
 
 
+@in_session
 def consume(
+    session: Session,
     name: Name,
     from_beginning: Annotated[
         bool,
         typer.Option("--from-beginning", help="Start at the first record held, not at the end."),
     ] = False,
     offset: Annotated[
-        int | None, typer.Option("--offset", min=0, help="Start at this offset; needs --partition.")
+        int | None, typer.Option(min=0, help="Start at this offset; needs --partition.")
     ] = None,
     from_time: Annotated[
         str | None,
@@ -47,8 +41,7 @@ def consume(
         ),
     ] = None,
     partition: Annotated[
-        list[int] | None,
-        typer.Option("--partition", min=0, help="Only this partition; may be repeated."),
+        list[int] | None, typer.Option(min=0, help="Only this partition; may be repeated.")
     ] = None,
     pattern: Annotated[
         str | None,
@@ -59,37 +52,33 @@ def consume(
             "{value} {headers}; \\t is a tab.",
         ),
     ] = None,
-    group: Annotated[str | None, typer.Option("--group", help="Not supported yet.")] = None,
-    count: Annotated[
-        int | None, typer.Option("--count", min=1, help="Stop after so many records.")
-    ] = None,
+    group: Annotated[str | None, typer.Option(help="Not supported yet.")] = None,
+    count: Annotated[int | None, typer.Option(min=1, help="Stop after so many records.")] = None,
     until_end: Annotated[
         bool,
         typer.Option(
             "--until-end", help="Stop at the end that the partitions have when it starts."
         ),
     ] = False,
-    bootstrap: Bootstrap = DEFAULT_BOOTSTRAP,
-    output: Output = "text",
-    timeout: Timeout = 10.0,
 ) -> None:
     r"""Print a topic's records, a line each; without --count or --until-end, for good.
 
     Text: partition, offset, the key if there is one, and the value, between tabs. Null is \N;
     line breaks and control characters are escaped. JSON has them as they are.
     """
-    write = _writer(check_output(output), pattern)
+    write = _writer(session.as_json, pattern)
     if sum((from_beginning, offset is not None, from_time is not None)) > 1:
         usage_error("--from-beginning, --offset and --from-time exclude each other")
     if offset is not None and not partition:
         usage_error("--offset needs --partition: each partition has offsets of its own")
+    timeout = session.timeout
     since_ms = None if from_time is None else _or_usage(record_text.milliseconds_of, from_time)
 
     async def main() -> None:
-        topic = await must_exist(name, bootstrap, timeout)
+        topic = await session.must_exist(name)
         chosen = _partitions(topic, partition)
         consumer = Consumer(
-            bootstrap_servers=bootstrap,
+            bootstrap_servers=session.bootstrap,
             group_id=group,
             auto_offset_reset=_policy(from_beginning, offset),
         )

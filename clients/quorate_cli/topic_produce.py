@@ -13,24 +13,8 @@ import typer
 
 from quorate import Delivery, Producer
 from quorate.errors import DeliveryTimeoutError, QuorateError
-from quorate_cli.output import (
-    NO_ANSWER,
-    SAID_NO,
-    Output,
-    check_output,
-    print_json,
-    say,
-    usage_error,
-)
-from quorate_cli.session import (
-    DEFAULT_BOOTSTRAP,
-    Bootstrap,
-    Name,
-    Timeout,
-    milliseconds,
-    must_exist,
-    run,
-)
+from quorate_cli.output import NO_ANSWER, SAID_NO, say, usage_error
+from quorate_cli.session import Name, Session, in_session, milliseconds, run
 
 #: Lines that may wait for their acknowledgement before the next ones are read.
 LINES_AHEAD = 20_000
@@ -66,39 +50,35 @@ class _Tally:
         self.has_timed_out = self.has_timed_out or isinstance(error, DeliveryTimeoutError)
 
 
+@in_session
 def produce(
+    session: Session,
     name: Name,
-    file: Annotated[
-        Path | None, typer.Option("--file", help="Read this file, not standard input.")
-    ] = None,
+    file: Annotated[Path | None, typer.Option(help="Read this file, not standard input.")] = None,
     key_separator: Annotated[
-        str | None, typer.Option("--key-separator", help="Splits a line into key and value.")
+        str | None, typer.Option(help="Splits a line into key and value.")
     ] = None,
-    acks: Annotated[str, typer.Option("--acks", help="all, 1 or 0.")] = "all",
-    compression: Annotated[str, typer.Option("--compression", help="none or zstd.")] = "none",
-    bootstrap: Bootstrap = DEFAULT_BOOTSTRAP,
-    output: Output = "text",
-    timeout: Timeout = 10.0,
+    acks: Annotated[str, typer.Option(help="all, 1 or 0.")] = "all",
+    compression: Annotated[str, typer.Option(help="none or zstd.")] = "none",
 ) -> None:
     """Write each line of standard input as a record; tell how many were acknowledged.
 
     A record that is not acknowledged within --timeout has failed; then no more lines are read, and
     the exit status is 3.
     """
-    as_json = check_output(output)
     if acks not in ("all", "1", "0"):
         usage_error(f"--acks must be all, 1 or 0, not {acks!r}")
     if key_separator == "":
         usage_error("--key-separator must not be empty")
 
     async def main() -> _Tally:
-        loop = asyncio.get_running_loop()
+        loop, timeout = asyncio.get_running_loop(), session.timeout
         deadline = loop.time() + timeout
-        await must_exist(name, bootstrap, timeout)
+        await session.must_exist(name)
         source = file.open("rb") if file is not None else sys.stdin.buffer
         left_ms = max(1, milliseconds(timeout) - round((timeout - deadline + loop.time()) * 1000))
         producer = Producer(
-            bootstrap_servers=bootstrap,
+            bootstrap_servers=session.bootstrap,
             acks=acks if acks == "all" else int(acks),
             compression_type=compression,
             request_timeout_ms=left_ms,
@@ -107,11 +87,11 @@ def produce(
         async with producer:
             return await _produce_lines(producer, name, source, key_separator)
 
-    tally = run(main, timeout=timeout, bounded=False)
-    if as_json:
-        print_json({"acked": tally.acked, "failed": tally.failed})
-    else:
-        sys.stdout.write(f"{tally.acked} records acknowledged, {tally.failed} failed\n")
+    tally = run(main, timeout=session.timeout, bounded=False)
+    session.answer(
+        {"acked": tally.acked, "failed": tally.failed},
+        f"{tally.acked} records acknowledged, {tally.failed} failed\n",
+    )
     if tally.has_timed_out:
         raise typer.Exit(NO_ANSWER)
     if tally.failed:

@@ -25,19 +25,16 @@ READY_S = 30.0
 
 
 def up(
-    voters: Annotated[
-        int, typer.Option("--voters", help="How many voters of the metadata quorum.")
-    ] = 3,
-    brokers: Annotated[int, typer.Option("--brokers", help="How many brokers.")] = 3,
+    voters: Annotated[int, typer.Option(help="How many voters of the metadata quorum.")] = 3,
+    brokers: Annotated[int, typer.Option(help="How many brokers.")] = 3,
     racks: Annotated[
-        str, typer.Option("--racks", metavar="R1,R2", help="Spread the brokers over these racks.")
+        str, typer.Option(metavar="R1,R2", help="Spread the brokers over these racks.")
     ] = "",
     data: Annotated[
-        Path | None,
-        typer.Option("--data", help="Keep the data in this folder; default: a temporary one."),
+        Path | None, typer.Option(help="Keep the data in this folder; default: a temporary one.")
     ] = None,
     port: Annotated[
-        int, typer.Option("--port", help="Broker i listens on port + 100 i; 0: any free ports.")
+        int, typer.Option(help="Broker i listens on port + 100 i; 0: any free ports.")
     ] = 7092,
     embedded: Annotated[
         bool, typer.Option("--embedded", help="Run all nodes in this one process.")

@@ -92,7 +92,7 @@ def test_a_temporary_folder_is_removed_and_a_dead_node_stays_dead(tmp_path: Path
     with Up(*shape, env={"TMPDIR": str(tmp_path)}) as up:
         servers = up.ready().rpartition(" ")[2].strip()
         (folder,) = tmp_path.iterdir()
-        (pid,) = asyncio.run(pids([f"127.0.0.1:{port + 200}"]))
+        (pid,) = asyncio.run(pids([f"127.0.0.1:{port + 200}"])).values()
         assert pid is not None
         os.kill(pid, signal.SIGKILL)
         asyncio.run(until(lambda: bool(up.err), "a word of the dead node"))

@@ -44,17 +44,9 @@ from quorate_quorum.snapshots import file as snapshot
 Row = dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """A fault in a file. `position` is the byte; None: the whole file."""
-
-    file: str
-    position: int | None
-    what: str
-
-    def row(self) -> Row:
-        """Return the fault as a row of output."""
-        return {"kind": "fault", "file": self.file, "position": self.position, "what": self.what}
+def fault(file: str, position: int | None, what: str) -> Row:
+    """Return the row of a fault at a byte of a file; None: in the whole file."""
+    return {"kind": "fault", "file": file, "position": position, "what": what}
 
 
 def file_row(path: str) -> Row:
@@ -105,7 +97,7 @@ async def rows_of(disk: Disk, path: str, bounds: Bounds) -> AsyncGenerator[Row, 
         async for row in _READERS[kind_of(path)](disk, path, bounds):
             yield row
     except (DamagedError, QuorateError, ConfigError) as error:
-        yield Fault(path, None, str(error)).row()
+        yield fault(path, None, str(error))
 
 
 async def _segment_rows(disk: Disk, path: str, bounds: Bounds) -> AsyncGenerator[Row, None]:
@@ -119,7 +111,7 @@ async def _segment_rows(disk: Disk, path: str, bounds: Bounds) -> AsyncGenerator
             if header.end_offset <= bounds.from_offset:
                 continue
             if wrong is not None:
-                yield Fault(path, position, wrong).row()
+                yield fault(path, position, wrong)
             elif is_metadata:
                 batch = await segment.file.read_at(position, header.size)
                 for row in event_rows(header, batch, bounds):
@@ -133,7 +125,7 @@ async def _segment_rows(disk: Disk, path: str, bounds: Bounds) -> AsyncGenerator
                         yield record_row(record)
             position += header.size
     except CorruptRecordError as error:
-        yield Fault(path, position, str(error)).row()
+        yield fault(path, position, str(error))
     finally:
         await segment.file.close()
 
@@ -217,33 +209,28 @@ async def _snapshot_rows(disk: Disk, path: str, bounds: Bounds) -> AsyncGenerato
                 yield row
             position += size
     except CorruptRecordError as error:
-        yield Fault(path, position, str(error)).row()
+        yield fault(path, position, str(error))
     finally:
         await file.close()
     if not bounds.is_spent and kind_of(path) == "snapshot":
         await snapshot.verify(disk, path)
 
 
-async def _offset_index_rows(disk: Disk, path: str, bounds: Bounds) -> AsyncGenerator[Row, None]:
-    base = offset_of(path.rpartition("/")[2], INDEX) or 0
+async def _index_rows(disk: Disk, path: str, bounds: Bounds) -> AsyncGenerator[Row, None]:
+    kind = kind_of(path)
+    is_time = kind == "time-index"
+    entry, ending = (TIME_ENTRY, TIME_INDEX) if is_time else (OFFSET_ENTRY, INDEX)
+    base = offset_of(path.rpartition("/")[2], ending) or 0
     data = await small_file(disk, path)
-    whole = len(data) - len(data) % OFFSET_ENTRY.size
-    for relative, position in OFFSET_ENTRY.iter_unpack(memoryview(data)[:whole]):
-        if base + relative >= bounds.from_offset and not bounds.is_spent:
+    whole = len(data) - len(data) % entry.size
+    for first, second in entry.iter_unpack(memoryview(data)[:whole]):
+        last = base + (second if is_time else first)
+        if last >= bounds.from_offset and not bounds.is_spent:
             bounds.take()
-            yield {"kind": "offset-index", "last_offset": base + relative, "position": position}
-    if whole != len(data):
-        raise DamagedError(f"{len(data) - whole} bytes at its end are no entry")
-
-
-async def _time_index_rows(disk: Disk, path: str, bounds: Bounds) -> AsyncGenerator[Row, None]:
-    base = offset_of(path.rpartition("/")[2], TIME_INDEX) or 0
-    data = await small_file(disk, path)
-    whole = len(data) - len(data) % TIME_ENTRY.size
-    for timestamp, relative in TIME_ENTRY.iter_unpack(memoryview(data)[:whole]):
-        if base + relative >= bounds.from_offset and not bounds.is_spent:
-            bounds.take()
-            yield {"kind": "time-index", "timestamp": timestamp, "last_offset": base + relative}
+            if is_time:
+                yield {"kind": kind, "timestamp": first, "last_offset": last}
+            else:
+                yield {"kind": kind, "last_offset": last, "position": second}
     if whole != len(data):
         raise DamagedError(f"{len(data) - whole} bytes at its end are no entry")
 
@@ -345,8 +332,8 @@ async def _unknown_rows(disk: Disk, path: str, _: Bounds) -> AsyncGenerator[Row,
 
 _READERS: dict[str, Callable[[Disk, str, Bounds], AsyncGenerator[Row, None]]] = {
     "segment": _segment_rows,
-    "offset-index": _offset_index_rows,
-    "time-index": _time_index_rows,
+    "offset-index": _index_rows,
+    "time-index": _index_rows,
     "epochs": _epoch_rows,
     "slots": _slot_rows,
     "identity": _identity_rows,

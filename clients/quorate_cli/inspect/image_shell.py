@@ -18,6 +18,8 @@ from quorate_cli.inspect.image_tree import Folder, Leaf, Node
 DOCUMENT_ENTRIES_MAX = 200_000
 COMPLETIONS_MAX = 1000
 ROOT = "/"
+#: Each is a method of ImageShell.
+COMMANDS = ("ls", "cat", "find", "tree", "cd", "pwd", "help", "exit")
 _WILD = frozenset("*?[")
 
 HELP = """\
@@ -48,29 +50,19 @@ class ImageShell:
         self._root = root
         self._as_json = as_json
         self.folder: Path = ()
-        self._commands: dict[str, Callable[[list[str]], Iterator[str]]] = {
-            "ls": self._ls,
-            "cat": self._cat,
-            "find": self._find,
-            "tree": self._tree,
-            "cd": self._cd,
-            "pwd": self._pwd,
-            "help": self._help,
-            "exit": self._exit,
-        }
 
     def run(self, words: Sequence[str]) -> Iterator[str]:
         """Run one command, given as words. Raises LeaveShell; ShellError, also between lines."""
-        command = self._commands.get(words[0])
-        if command is None:
-            known = ", ".join(self._commands)
+        if words[0] not in COMMANDS:
+            known = ", ".join(COMMANDS)
             raise ShellError(f"{words[0][:100]!r} is no command; known are {known}")
+        command: Callable[[list[str]], Iterator[str]] = getattr(self, f"_{words[0]}")
         return command(list(words[1:]))
 
     def complete(self, line: str, word: str) -> list[str]:
         """Return the possible completions of the last word of a line."""
         if not line[: len(line) - len(word)].strip():
-            return [name + " " for name in self._commands if name.startswith(word)]
+            return [name + " " for name in COMMANDS if name.startswith(word)]
         above, slash, begun = word.rpartition("/")
         try:
             _, folder = self._one(above + slash or ".")
@@ -104,7 +96,7 @@ class ImageShell:
         first = list(islice(matches, 2))
         for path, node in (*first, *matches):
             if self._as_json:
-                yield _document({"path": path_text(path), "value": _plain(path, node)})
+                yield json.dumps({"path": path_text(path), "value": _plain(path, node)})
             elif len(first) == 1:
                 yield _text(path, node)
             else:
@@ -125,7 +117,7 @@ class ImageShell:
         depth = _whole_number("-depth", _option(words, "-depth"))
         for path, node in self._matches(_no_options(words)):
             if self._as_json:
-                yield _document({"path": path_text(path), "value": _plain(path, node, depth)})
+                yield json.dumps({"path": path_text(path), "value": _plain(path, node, depth)})
                 continue
             yield _labelled(path_text(path), path, node)
             yield from _indented(path, node, depth, "  ")
@@ -153,7 +145,7 @@ class ImageShell:
         is_folder = isinstance(node, Mapping)
         if self._as_json:
             row: dict[str, object] = {"path": path_text(path), "folder": is_folder}
-            return _document({**row, "value": node} if with_value and not is_folder else row)
+            return json.dumps({**row, "value": node} if with_value and not is_folder else row)
         if with_value and not is_folder:
             return f"{path_text(path)}: {_text(path, node)}"
         return _marked(path_text(path), node) if path else ROOT
@@ -276,16 +268,12 @@ def _has_value(node: Node, glob: str) -> bool:
 
 
 def _text(path: Path, node: Node) -> str:
-    return _document(_plain(path, node)) if isinstance(node, Mapping) else _leaf(node)
+    return json.dumps(_plain(path, node)) if isinstance(node, Mapping) else _leaf(node)
 
 
 def _leaf(value: Leaf) -> str:
     """Return a value as plain text if a terminal can print it safely, else as JSON."""
     return value if isinstance(value, str) and value.isprintable() else json.dumps(value)
-
-
-def _document(value: object) -> str:
-    return json.dumps(value)
 
 
 def _plain(path: Path, node: Node, depth: int | None = None) -> object:
