@@ -63,12 +63,18 @@ def from_producer(
 
 
 async def from_leader(
-    batches: Buffer, *, log_end_offset: int, last_epoch: int, leader_epoch: int
+    batches: Buffer,
+    *,
+    log_end_offset: int,
+    last_epoch: int,
+    leader_epoch: int,
+    has_gaps: bool = False,
 ) -> tuple[list[Write], str | None]:
     """Return (the leader's batches to append, what is wrong with the next batch or None).
 
-    The returned batches are whole and follow this log without a gap. A follower trusts its
-    leader's decisions, but not the bytes: the leader's disk or the network may have changed them.
+    The returned batches are whole and follow this log, without a gap unless the leader's log
+    `has_gaps`. A follower trusts its leader's decisions, but not the bytes: the leader's disk or
+    the network may have changed them.
     The check gives the loop a turn now and then: a frame may hold thousands of small batches.
     """
     writes: list[Write] = []
@@ -76,7 +82,7 @@ async def from_leader(
     try:
         for _, batch in record_batch.split(batches):
             header = record_batch.check(batch)
-            if header.base_offset != offset:
+            if header.base_offset < offset or (header.base_offset > offset and not has_gaps):
                 return writes, f"a batch at {header.base_offset}; {offset} is next"
             if not epoch <= header.leader_epoch <= leader_epoch:
                 return writes, (

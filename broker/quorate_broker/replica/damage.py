@@ -84,7 +84,7 @@ class Damage:
         try:
             truncations = log.truncations
             batch = await log.read(offset, end=log.log_end_offset, bytes_max=1, at_least_one=True)
-            reason = _fault(batch, offset)
+            reason = _fault(batch, offset, gaps=log.compaction.has_gaps)
             if reason is not None and truncations == log.truncations:
                 self.found(reason)
         except LogCorruptError as error:
@@ -108,7 +108,7 @@ class Damage:
             self.noting = None
 
 
-def _fault(batch: bytes, offset: int) -> str | None:
+def _fault(batch: bytes, offset: int, *, gaps: bool) -> str | None:
     """Return what is wrong with the batch that should hold `offset`; None if it is good."""
     if not batch:
         return None
@@ -116,6 +116,6 @@ def _fault(batch: bytes, offset: int) -> str | None:
         header = record_batch.check(batch)
     except CorruptRecordError as error:
         return str(error)
-    if not header.base_offset <= offset < header.end_offset:
+    if offset >= header.end_offset or (offset < header.base_offset and not gaps):
         return f"where offset {offset} should be lies a batch of {header.base_offset}"
     return None

@@ -165,6 +165,7 @@ class FollowerReplica:
             log_end_offset=log.log_end_offset,
             last_epoch=log.last_epoch,
             leader_epoch=self.leader_epoch,
+            has_gaps=fetched.has_gaps,
         )
         if self.is_over:
             return "the leader changed during the check"
@@ -188,10 +189,20 @@ class FollowerReplica:
         log = self._replica_log
         return (
             await log.write(log.prepare())
+            and await log.write(self._expect_gaps(writes))
             and await log.write(self._log.append(writes))
             and await log.write(log.sync_if_asked())
             and await log.write(log.note_written())
         )
+
+    async def _expect_gaps(self, writes: list[checks.Write]) -> None:
+        """Mark the log before its first gap: it is then a copy of a compacted one."""
+        offset = self._log.log_end_offset
+        for header, _ in writes:
+            if header.base_offset != offset:
+                await self._log.compaction.allow_gaps()
+                return
+            offset = header.end_offset
 
     async def _follow_log_start(self, log_start_offset: int) -> None:
         """Delete whole segments below the leader's log start, once for each new start."""

@@ -46,6 +46,7 @@ class Fetched(NamedTuple):
     batches: bytes
     high_watermark: int
     log_start_offset: int
+    has_gaps: bool = False
 
 
 class DivergedError(LogTruncatedError):
@@ -138,7 +139,8 @@ class LeaderReplica:
         if offset >= high_watermark or (bytes_max <= 0 and not at_least_one):
             return Fetched(b"", high_watermark, start)
         batches = await self._read_batches(offset, high_watermark, bytes_max, at_least_one)
-        return Fetched(batches, high_watermark, self._log.log_start_offset)
+        start, has_gaps = self._log.log_start_offset, self._log.compaction.has_gaps
+        return Fetched(batches, high_watermark, start, has_gaps)
 
     def _check_past(self, offset: int, last_epoch: int) -> None:
         """Raise DivergedError if the log has other records below `offset` than the reader knows.

@@ -258,4 +258,5 @@ def _answer(partition: Partition, leader_epoch: int, offset: int) -> ReplicaFetc
         base_offset=offset,
         high_watermark=partition.high_watermark,
         log_start_offset=partition.log_start_offset,
+        has_gaps=partition.log.compaction.has_gaps,
     )

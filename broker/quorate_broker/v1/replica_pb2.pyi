@@ -235,6 +235,7 @@ class ReplicaFetched(_message.Message):
     LOG_START_OFFSET_FIELD_NUMBER: _builtins.int
     SIZE_FIELD_NUMBER: _builtins.int
     DIVERGING_FIELD_NUMBER: _builtins.int
+    HAS_GAPS_FIELD_NUMBER: _builtins.int
     topic_id: _builtins.bytes
     partition: _builtins.int
     leader_epoch: _builtins.int
@@ -245,6 +246,8 @@ class ReplicaFetched(_message.Message):
     log_start_offset: _builtins.int
     size: _builtins.int
     """bytes in the payload"""
+    has_gaps: _builtins.bool
+    """the log is compacted: a batch may begin above the last one's end"""
     @_builtins.property
     def error(self) -> _common_pb2.Error: ...
     @_builtins.property
@@ -261,10 +264,11 @@ class ReplicaFetched(_message.Message):
         log_start_offset: _builtins.int = ...,
         size: _builtins.int = ...,
         diverging: Global___ReplicaDiverging | None = ...,
+        has_gaps: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["diverging", b"diverging", "error", b"error"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_offset", b"base_offset", "diverging", b"diverging", "error", b"error", "high_watermark", b"high_watermark", "leader_epoch", b"leader_epoch", "log_start_offset", b"log_start_offset", "partition", b"partition", "size", b"size", "topic_id", b"topic_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_offset", b"base_offset", "diverging", b"diverging", "error", b"error", "has_gaps", b"has_gaps", "high_watermark", b"high_watermark", "leader_epoch", b"leader_epoch", "log_start_offset", b"log_start_offset", "partition", b"partition", "size", b"size", "topic_id", b"topic_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -181,11 +181,12 @@ class FetchStream(LeaderStream[FetchRequest, Frame[FetchHeader]]):
                 # A small part is copied: a view would keep the whole answer in memory until the
                 # user has read the part.
                 keeps_frame = 2 * len(data) >= len(payload)
-                self._fetched(state, data if keeps_frame else memoryview(bytes(data)))
+                data = data if keeps_frame else memoryview(bytes(data))
+                self._fetched(state, data, gaps=part.has_gaps)
 
-    def _fetched(self, state: PartitionState, data: memoryview) -> None:
+    def _fetched(self, state: PartitionState, data: memoryview, *, gaps: bool) -> None:
         try:
-            batches, size = whole_batches(data, state.fetch_offset)
+            batches, size = whole_batches(data, state.fetch_offset, gaps=gaps)
         except errors.CorruptRecordError as error:
             state.error = error
             state.corrupt_at = state.fetch_offset  # the next request tells the leader

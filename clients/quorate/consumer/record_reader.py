@@ -17,11 +17,14 @@ if TYPE_CHECKING:
     from quorate.serializers import Decode
 
 
-def whole_batches(data: memoryview, fetch_offset: int) -> tuple[list[Batch], int]:
+def whole_batches(
+    data: memoryview, fetch_offset: int, *, gaps: bool = False
+) -> tuple[list[Batch], int]:
     """Return the batches of a fetch answer, and their size in bytes.
 
     Each batch must hold the offset at which the one before it ended, the first one fetch_offset: no
-    CRC covers an offset, and a flipped bit in it would hide records silently. The first bad or cut
+    CRC covers an offset, and a flipped bit in it would hide records silently. With `gaps`, of a
+    compacted log, a batch may begin above that offset. The first bad or cut
     batch ends the list. It is then the first of the next answer, and CorruptRecordError says what
     is wrong with it. The CRC is checked later, when the records are read.
     """
@@ -29,7 +32,7 @@ def whole_batches(data: memoryview, fetch_offset: int) -> tuple[list[Batch], int
     position, expected = 0, fetch_offset
     while position < len(data):
         try:
-            header = _following(data, position, expected)
+            header = _following(data, position, expected, gaps=gaps)
         except CorruptRecordError:
             if found:
                 break
@@ -40,10 +43,10 @@ def whole_batches(data: memoryview, fetch_offset: int) -> tuple[list[Batch], int
     return found, position
 
 
-def _following(data: memoryview, position: int, expected: int) -> BatchHeader:
-    """Return the header of the whole batch that has the offset `expected`."""
+def _following(data: memoryview, position: int, expected: int, *, gaps: bool) -> BatchHeader:
+    """Return the header of the whole batch that has the offset `expected`, or follows it."""
     header = parse_header(data, position)
-    if not header.base_offset <= expected < header.end_offset:
+    if expected >= header.end_offset or (expected < header.base_offset and not gaps):
         raise CorruptRecordError(
             f"where offset {expected} should be is a batch of offsets "
             f"{header.base_offset} to {header.last_offset}"

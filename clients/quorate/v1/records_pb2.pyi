@@ -330,6 +330,7 @@ class FetchedPartition(_message.Message):
     LEADER_FIELD_NUMBER: _builtins.int
     FETCH_OFFSET_FIELD_NUMBER: _builtins.int
     DIVERGENCE_FIELD_NUMBER: _builtins.int
+    HAS_GAPS_FIELD_NUMBER: _builtins.int
     topic_id: _builtins.bytes
     partition: _builtins.int
     high_watermark: _builtins.int
@@ -338,6 +339,8 @@ class FetchedPartition(_message.Message):
     """bytes in the payload"""
     fetch_offset: _builtins.int
     """the position that this answers; ignore it if yours is another"""
+    has_gaps: _builtins.bool
+    """the log is compacted: a batch may begin above the end of the last"""
     @_builtins.property
     def error(self) -> _common_pb2.Error: ...
     @_builtins.property
@@ -358,10 +361,11 @@ class FetchedPartition(_message.Message):
         leader: _common_pb2.LeaderHint | None = ...,
         fetch_offset: _builtins.int = ...,
         divergence: Global___Divergence | None = ...,
+        has_gaps: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["divergence", b"divergence", "error", b"error", "leader", b"leader"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["divergence", b"divergence", "error", b"error", "fetch_offset", b"fetch_offset", "high_watermark", b"high_watermark", "leader", b"leader", "log_start_offset", b"log_start_offset", "partition", b"partition", "size", b"size", "topic_id", b"topic_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["divergence", b"divergence", "error", b"error", "fetch_offset", b"fetch_offset", "has_gaps", b"has_gaps", "high_watermark", b"high_watermark", "leader", b"leader", "log_start_offset", b"log_start_offset", "partition", b"partition", "size", b"size", "topic_id", b"topic_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -38,6 +38,8 @@ class Cutter:
         if position < segment.size:
             chunk = await segment.scan(position, checked=False)
             end_offset = min(end_offset, chunk.found[0][1].base_offset)
+        if extent.has_gaps:  # no record may be missing between the last one and the end
+            end_offset = await segment.end_before(position, end_offset)
         await self._begin(end_offset)
         await self._checkpoints.lower(end_offset)
         for last in reversed(segments.all[at + 1 :]):

@@ -6,7 +6,7 @@
 00000000000000000042.snapshot    the observer's state after all records below offset 42
 leader-epoch-checkpoint          which leader_epoch begins at which offset
 synced, high-watermark, log-start    slot files: see checkpoints.py
-cutting, damaged, corrupt            markers: empty files
+cutting, damaged, corrupt, compacted markers: empty files
 """
 
 from __future__ import annotations
@@ -26,6 +26,9 @@ DAMAGED_FILE = "damaged"
 #: The marker that is made when bytes of a log in use are found to be bad: an open that checks only
 #: the end would not find them again. Such a log opens only for salvage, which removes the marker.
 CORRUPT_FILE = "corrupt"
+#: The marker of a log in which compaction may have removed whole batches: only there may a batch
+#: begin above the end of the one before it. It is made before the first such gap, and stays.
+COMPACTED_FILE = "compacted"
 
 
 class Directory:

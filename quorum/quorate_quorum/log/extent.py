@@ -27,6 +27,8 @@ class Extent:
     #: The offset at which the log began before it lost segments at its start; None: it lost none.
     lost_start: int | None = None
     epochs: EpochCache = field(default_factory=EpochCache)
+    #: Whether compaction may have removed whole batches: see COMPACTED_FILE.
+    has_gaps: bool = False
     #: Whether the log was changed since the last clean stop.
     is_changed: bool = False
 

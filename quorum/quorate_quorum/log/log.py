@@ -10,6 +10,7 @@ state, slot files and markers (see directory.py). Each role has its module:
     syncer               syncs, after which records survive a power loss
     checkpoints          durable values: the synced end, the high watermark, the log's start
     cutter               cuts at the end, at the start, and of everything
+    compaction           what a log must know if records may be gone from its middle
     observer, observed   state that follows the log
     guard                one writer at a time, and no use after a failed write
     extent               which records the log holds now
@@ -26,6 +27,7 @@ from dataclasses import replace
 from quorate.errors import CorruptRecordError, OffsetOutOfRangeError
 from quorate_quorum.disk import Disk
 from quorate_quorum.log.appender import Appender, Batches
+from quorate_quorum.log.compaction import Compaction
 from quorate_quorum.log.config import LogConfig
 from quorate_quorum.log.cutter import Cutter
 from quorate_quorum.log.directory import CORRUPT_FILE, DAMAGED_FILE
@@ -62,6 +64,7 @@ class Log:
         self._reader = Reader(parts.segments, parts.extent)
         self._appender = Appender(parts, syncer, self._reader, observed)
         self._cutter = Cutter(parts, self._reader, observed)
+        self.compaction = Compaction(parts)
         self.recovered = recovered
 
     @classmethod
@@ -204,7 +207,8 @@ class Log:
     ) -> bytes:
         """Return whole batches that end at or below `end`, from the one that holds `offset` on.
 
-        They have at most `bytes_max` bytes; with `at_least_one` the first batch may be larger. They
+        If `offset` lies in a gap of a compacted log, they begin with the first one after it. They
+        have at most `bytes_max` bytes; with `at_least_one` the first batch may be larger. They
         never cross the end of a segment. The result is empty if there is no such batch, or if the
         log was cut meanwhile. Raises OffsetOutOfRangeError, LogCorruptError, StorageError.
         """

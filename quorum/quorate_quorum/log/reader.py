@@ -138,15 +138,19 @@ class Reader:
         truncations = self._extent.truncations
         length = max(bytes_max, _READ_BYTES_MIN)
         data = await segment.file.read_at(position, min(length, segment.size - position))
-        start, stop, next_offset, wanted = walk(data, offset=offset, end=end, bytes_max=bytes_max)
+        gaps_from = segment.base_offset if self._extent.has_gaps else None
+        start, stop, next_offset, wanted = walk(
+            data, offset=offset, end=end, bytes_max=bytes_max, gaps_from=gaps_from
+        )
         if wanted:
             position += start
             data = await segment.file.read_at(position, wanted)
             start, stop, next_offset, wanted = walk(
-                data, offset=offset, end=end, bytes_max=bytes_max
+                data, offset=offset, end=end, bytes_max=bytes_max, gaps_from=gaps_from
             )
         if stop == start and truncations == self._extent.truncations:
-            await _check_batch_at(segment, position + start, offset)
+            until = self._segments.end_of(segment) if self._extent.has_gaps else None
+            await _check_batch_at(segment, position + start, offset, until)
         if stop - start > bytes_max and not at_least_one:
             return b""
         if stop > start and truncations == self._extent.truncations:
@@ -157,8 +161,10 @@ class Reader:
         return data if stop - start == len(data) else data[start:stop]
 
 
-async def _check_batch_at(segment: Segment, position: int, offset: int) -> None:
+async def _check_batch_at(segment: Segment, position: int, offset: int, until: int | None) -> None:
     """Raise CorruptRecordError if the batch with `offset`, which the read left out, is damaged.
+
+    In a log with gaps it may begin above `offset`, and ends at or below `until`; else that is None.
 
     Otherwise a batch with a flipped bit in its length or offsets would look for ever like one that
     may not be read yet.
@@ -170,7 +176,8 @@ async def _check_batch_at(segment: Segment, position: int, offset: int) -> None:
             f"{segment.size - position} follow"
         )
     check(await segment.file.read_at(position, header.size), header)
-    if not header.base_offset <= offset < header.end_offset:
+    begins = header.base_offset <= offset if until is None else header.end_offset <= until
+    if not begins or offset >= header.end_offset:
         raise CorruptRecordError(
             f"where offset {offset} should be lies a batch of {header.base_offset}"
         )

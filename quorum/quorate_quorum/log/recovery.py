@@ -25,7 +25,12 @@ from dataclasses import dataclass
 import structlog
 
 from quorate_quorum.log.chain import gap_after
-from quorate_quorum.log.directory import CORRUPT_FILE, CUTTING_FILE, DAMAGED_FILE
+from quorate_quorum.log.directory import (
+    COMPACTED_FILE,
+    CORRUPT_FILE,
+    CUTTING_FILE,
+    DAMAGED_FILE,
+)
 from quorate_quorum.log.epochs import EpochCache
 from quorate_quorum.log.guard import LogCorruptError
 from quorate_quorum.log.parts import Parts
@@ -125,6 +130,7 @@ class Recovery:
             if is_orphan or name.endswith(".tmp"):
                 await directory.disk.remove(directory.file(name))
         self._is_cutting = CUTTING_FILE in names
+        self._extent.has_gaps = COMPACTED_FILE in names
         if DAMAGED_FILE in names:
             self._damaged = "an earlier start found it damaged"
         self._is_marked_corrupt = CORRUPT_FILE in names
@@ -183,7 +189,7 @@ class Recovery:
         if not from_start and known is not None:
             extent.epochs = EpochCache(e for e in known.entries if e[1] < self._synced)
         expected = segments.bases[first] if position == 0 else None
-        scan = Scan(segments, extent.epochs, self._inspect, expected)
+        scan = Scan(segments, extent, self._inspect, expected)
         end = await scan.run(first, position)
         if end.bad is not None:
             await self._cut(end, end.bad)
@@ -234,6 +240,8 @@ class Recovery:
     def _compare_epochs(self, known: EpochCache) -> None:
         """Compare the batches' epochs with the checkpoint file: the CRC does not cover them."""
         scanned = [e for e in self._extent.epochs.entries if e[1] < self._synced]
+        if scanned:  # the log's first batch may be above its start: see COMPACTED_FILE
+            known.truncate_from_start(scanned[0][1])
         expected = [e for e in known.entries if e[1] < self._synced]
         if expected and scanned != expected:
             raise self._corrupt(f"epochs are {scanned}, and were {expected}")
@@ -260,7 +268,9 @@ class Recovery:
         is_last_write = (
             fits
             and at == len(segments.all) - 1
-            and await is_torn(segment.file, good.position, segment.size, end)
+            and await is_torn(
+                segment.file, good.position, segment.size, end, gaps=self._extent.has_gaps
+            )
         )
         self._lossy = not (self._run.same_boot and is_last_write)
         if self._config.salvage or (self._run.tail_intact and not is_last_write):

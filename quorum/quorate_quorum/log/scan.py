@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from quorate.record.batch import BatchHeader
-from quorate_quorum.log.epochs import EpochCache
+from quorate_quorum.log.extent import Extent
 from quorate_quorum.log.segment import RELATIVE_MAX, Inspect, Segment
 from quorate_quorum.log.segments import Segments
 
@@ -26,18 +26,20 @@ class GoodEnd:
 class Scan:
     """One scan. Each batch must be good, follow the one before it, and not be of an older epoch.
 
-    The scan notes good batches in the indexes of the segments and in `epochs`.
+    In a log with gaps a batch may begin above the end of the one before it. The scan notes good
+    batches in the indexes of the segments and in the extent's epochs.
     """
 
     def __init__(
         self,
         segments: Segments,
-        epochs: EpochCache,
+        extent: Extent,
         inspect: Inspect | None,
         expected: int | None,
     ) -> None:
         self._segments = segments
-        self._epochs = epochs
+        self._epochs = extent.epochs
+        self._has_gaps = extent.has_gaps
         self._inspect = inspect
         #: The offset at which the next batch must begin; None if the scan starts inside a segment.
         self._expected = expected
@@ -77,7 +79,7 @@ class Scan:
         offset = header.base_offset
         if self._expected is None:
             self._expected = offset
-        if offset != self._expected:
+        if offset < self._expected or (offset > self._expected and not self._has_gaps):
             return f"a batch has offset {offset} where {self._expected} should be"
         if header.leader_epoch < self._epochs.epoch_at(offset):
             return f"the batch at {offset} is of epoch {header.leader_epoch}, older than the last"

@@ -262,15 +262,39 @@ class Segment:
             self.index = None
             await self.remove_index_files()
             return await self.position_of(offset)
+        expected = self.base_offset
         while position < self.size:
             chunk = await self.scan(position, checked=False, bytes_max=LOOKUP_BYTES)
             for where, header in chunk.found:
+                if header.base_offset < expected:
+                    raise CorruptRecordError(
+                        f"{self.file.path}: a batch of {header.base_offset} lies behind {expected}"
+                    )
                 if header.end_offset > offset:
                     return where
+                expected = header.end_offset
             if chunk.bad is not None:
                 raise CorruptRecordError(f"{self.file.path}: {chunk.bad}")
             position = chunk.position
         return position
+
+    async def end_before(self, position: int, end: int) -> int:
+        """Return the end of the batch that ends at `position`; the base offset if that is 0.
+
+        `end` is at or above that end.
+        """
+        index = await self.loaded_index()
+        found = self.base_offset
+        at = index.floor(end - 1 - self.base_offset)[1]
+        while at < position:
+            chunk = await self.scan(at, checked=False)
+            for where, header in chunk.found:
+                if where < position:
+                    found = header.end_offset
+            if chunk.bad is not None:
+                raise CorruptRecordError(f"{self.file.path}: {chunk.bad}")
+            at = chunk.position
+        return found
 
     async def remove_index_files(self) -> None:
         """Remove the index files, which do not fit the batches or soon will not."""
@@ -286,25 +310,32 @@ class Segment:
                 await self._disk.remove(self.path(ending))
 
 
-def walk(data: bytes, *, offset: int, end: int, bytes_max: int) -> tuple[int, int, int, int]:
+def walk(
+    data: bytes, *, offset: int, end: int, bytes_max: int, gaps_from: int | None = None
+) -> tuple[int, int, int, int]:
     """Return (start, stop, next offset, bytes wanted) of the batches to hand out from `data`.
 
-    These are whole batches from the one that holds `offset` on. They end at or below `end` and have
-    at most `bytes_max` bytes, except that the first may be larger. If `data` holds only a part of
-    the first, start == stop, and bytes wanted is its length.
+    These are whole batches from the one that holds `offset` on; in a gap, from the next one on.
+    They end at or below `end` and have at most `bytes_max` bytes, except that the first may be
+    larger. If `data` holds only a part of the first, start == stop, and bytes wanted is its length.
 
     CorruptRecordError for an impossible length, and if a batch does not follow the one before: the
-    CRC does not cover offsets, and readers would miss records silently.
+    CRC does not cover offsets, and readers would miss records silently. In a log with gaps,
+    `gaps_from` is the segment's base offset: a batch begins there or above, and at or above the end
+    of the one before.
     """
     at = 0
     start = -1
     next_offset = offset
-    expected = -1
+    expected = -1 if gaps_from is None else gaps_from
     while at + HEADER_BYTES <= len(data):
         base_offset, length = _START.unpack_from(data, at)
         (delta,) = _DELTA.unpack_from(data, at + _DELTA_AT)
         is_possible = HEADER_BYTES - _BEFORE_LENGTH <= length <= BATCH_BYTES_MAX and delta >= 0
-        follows = base_offset == expected or (at == 0 and base_offset <= offset)
+        if gaps_from is None:
+            follows = base_offset == expected or (at == 0 and base_offset <= offset)
+        else:
+            follows = base_offset >= expected
         if not (is_possible and follows):
             if start >= 0:
                 break  # hand out the good batches first; a read that begins here raises

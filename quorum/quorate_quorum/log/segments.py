@@ -64,6 +64,11 @@ class Segments:
         next_bases = [*self.bases[1:], self._extent.end + 1]
         return list(zip(self.all, next_bases, strict=True))
 
+    def end_of(self, segment: Segment) -> int:
+        """Return where a segment ends: where the next one begins, or at the end of the log."""
+        after = self.at(segment.base_offset) + 1
+        return self.bases[after] if after < len(self.bases) else self._extent.end
+
     async def describe(self) -> list[SegmentInfo]:
         """Describe each segment, oldest first. Loads indexes that are not loaded."""
         found = []

@@ -29,17 +29,20 @@ _CHECKED_MAX = 64
 _READ_BYTES = 1 << 20
 
 
-async def is_torn(file: File, position: int, size: int, next_offset: int) -> bool:
+async def is_torn(
+    file: File, position: int, size: int, next_offset: int, *, gaps: bool = False
+) -> bool:
     """Return whether the bytes from `position` to `size` are the first part of a write.
 
-    The batch with offset `next_offset` should be there.
+    The batch with offset `next_offset` should be there; with `gaps`, it or a later one.
     """
     start = await file.read_at(position, _BEFORE)
     if len(start) < _BEFORE:
         return True
     base_offset = int.from_bytes(start[:8], "big", signed=True)
     length = int.from_bytes(start[8:], "big", signed=True)
-    if base_offset != next_offset or not 0 <= length <= BATCH_BYTES_MAX:
+    fits = base_offset == next_offset or (gaps and base_offset > next_offset)
+    if not fits or not 0 <= length <= BATCH_BYTES_MAX:
         return False
     if position + _BEFORE + length <= size or await _is_whole(file, position, size):
         return False

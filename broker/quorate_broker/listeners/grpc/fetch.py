@@ -260,4 +260,5 @@ def _fetched(position: Position, found: Fetched) -> FetchedPartition:
         log_start_offset=found.log_start_offset,
         size=len(found.batches),
         fetch_offset=position.offset,
+        has_gaps=found.has_gaps,
     )

@@ -46,3 +46,9 @@ def test_a_later_batch_that_is_no_good_hides_none_before_it(byte: int) -> None:
     assert offsets(batch(8) + bad, 8) == [8]
     with pytest.raises(CorruptRecordError):
         whole_batches(memoryview(bad), 9)
+
+
+def test_a_compacted_log_may_skip_offsets_and_never_goes_back() -> None:
+    data = batch(8) + batch(10) + batch(9)
+    batches, _ = whole_batches(memoryview(data), 5, gaps=True)
+    assert [header.base_offset for header, _ in batches] == [8, 10]
