@@ -1703,11 +1703,22 @@ MUTANTS = (
         "rights-one-by-one",
         "topics that the principal may not create are created with those that it may",
         "quorum/quorate_quorum/controller/driver/admin_calls.py",
-        "    allowed.topics.extend(_without_refused(request.topics, refusals))\n",
-        "    allowed.topics.extend(request.topics)\n",
+        " strict=True) if refusal is None\n",
+        " strict=True)\n",
         (
             "tests/unit/quorate_broker/operations/test_authorization.py"
             "::test_topics_of_one_request_are_judged_one_by_one",
+        ),
+    ),
+    Mutant(
+        "rights-of-topics",
+        "a topic that is named by its id is deleted by a principal that may not delete it",
+        "quorum/quorate_quorum/controller/decisions/topics.py",
+        "            raise refused\n",
+        "            pass\n",
+        (
+            "tests/unit/quorate_quorum/controller/test_admin_calls.py"
+            "::test_a_topic_that_is_proposed_and_not_committed_is_deleted_only_with_the_right",
         ),
     ),
     Mutant(

@@ -36,7 +36,7 @@ from quorate_quorum.node.authorizer import (
     ResourceType,
 )
 
-#: The right to see topics: their names, partitions and own configs.
+#: The right to see topics: their names and partitions.
 TOPICS_REQUIRED: Final = DESCRIBE_TOPIC
 CONFIGS_REQUIRED: Final = Required(Operation.DESCRIBE_CONFIGS, ResourceType.TOPIC)
 CLUSTER_REQUIRED: Final = DESCRIBE_CLUSTER
@@ -139,6 +139,13 @@ class Metadata:
         if topic is None:
             raise _unknown(name)
         return _of_topic(topic.configs, image.configs)
+
+    def own_configs(self, topic: TopicImage | TopicMissing, principal: Principal) -> dict[str, str]:
+        """Return the configs that a topic sets itself; none if the principal may not see them."""
+        caller = Caller(principal, self._authorizer)
+        if isinstance(topic, TopicMissing) or not caller.may(CONFIGS_REQUIRED, topic.name):
+            return {}
+        return dict(sorted(topic.configs.items()))
 
     async def cluster(self, principal: Principal, caller_timeout_ms: int) -> MetadataImage:
         """Return the image, if the principal may see every broker, fenced ones too."""

@@ -537,7 +537,7 @@ class DescribedTopic(_message.Message):
     def topic(self) -> Global___TopicMetadata: ...
     @_builtins.property
     def configs(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """the topic's own values"""
+        """the topic's own values; none without DESCRIBE_CONFIGS on it"""
 
     def __init__(
         self,

@@ -26,6 +26,7 @@ import structlog
 from quorate.aio.bell import Bell
 from quorate.aio.clock import loop_ms
 from quorate.errors import (
+    AuthorizationError,
     InvalidRequestError,
     OverloadedError,
     QuorateError,
@@ -304,7 +305,9 @@ class Watch:
         )
 
     def _refusal(self, error: QuorateError) -> Frame[WatchHeader]:
-        header = self._header()
+        """Return the frame that ends a watch. Without a right, the caller learns only that."""
+        is_refused = isinstance(error, AuthorizationError)
+        header = WatchHeader(leader_id=-1) if is_refused else self._header()
         header.error.CopyFrom(to_wire(error))
         return Frame(header)
 

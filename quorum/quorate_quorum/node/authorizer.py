@@ -78,7 +78,7 @@ BY_CONTROLLER: Final[Literal["judged by the controller"]] = "judged by the contr
 CLUSTER_ACTION: Final = Required(Operation.CLUSTER_ACTION, ResourceType.CLUSTER)
 ALTER_CLUSTER: Final = Required(Operation.ALTER, ResourceType.CLUSTER)
 DESCRIBE_CLUSTER: Final = Required(Operation.DESCRIBE, ResourceType.CLUSTER)
-#: Of a topic: of its name, partitions and own configs.
+#: Of a topic: of its name and partitions. Its configs require DESCRIBE_CONFIGS.
 DESCRIBE_TOPIC: Final = Required(Operation.DESCRIBE, ResourceType.TOPIC)
 
 

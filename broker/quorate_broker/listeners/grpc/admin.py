@@ -144,7 +144,13 @@ class AdminService:
         )
         hindrances = hindrances_of(peer, image)
         return DescribeTopicsResponse(
-            topics=[await _described(topic, hindrances) for topic in topics]
+            topics=[
+                DescribedTopic(
+                    topic=await _topic(topic, hindrances),
+                    configs=self._metadata.own_configs(topic, peer.principal),
+                )
+                for topic in topics
+            ]
         )
 
     async def describe_configs(
@@ -285,12 +291,3 @@ async def _topic(
         )
         await asyncio.sleep(0)
     return found
-
-
-async def _described(
-    topic: TopicImage | TopicMissing, hindrances: Mapping[int, Error]
-) -> DescribedTopic:
-    configs: Mapping[str, str] = {}
-    if not isinstance(topic, TopicMissing):
-        configs = {key: topic.configs[key] for key in sorted(topic.configs)}
-    return DescribedTopic(topic=await _topic(topic, hindrances), configs=configs)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from quorate.errors import (
@@ -24,7 +24,7 @@ from quorate_quorum.controller.decisions.placement import Place, fill, ring
 from quorate_quorum.metadata.delta import replayed
 from quorate_quorum.metadata.image import MetadataImage
 from quorate_quorum.metadata.partitions import PartitionImage, ReplicaImage, partition_changed
-from quorate_quorum.metadata.topics import INTERNAL_PREFIX
+from quorate_quorum.metadata.topics import INTERNAL_PREFIX, TopicImage
 from quorate_quorum.v1 import events_pb2 as ev
 
 NAME = re.compile(r"[a-zA-Z0-9._-]{1,249}")
@@ -35,6 +35,10 @@ CONFIGS_PER_REQUEST_MAX = 1_000
 DELETED_PER_TURN = 50
 DEFAULT_REPLICATION_MAX = 3
 MIN_ISR = "min.insync.replicas"
+
+#: Returns the error for a caller that may not delete a topic; None if it may. It gets the topic's
+#: name, and its id if the caller named the topic by the id.
+Refusal = Callable[[str, bytes], QuorateError | None]
 
 
 def check_name(name: str, *, internal: bool = False) -> None:
@@ -102,39 +106,49 @@ def places_of(image: MetadataImage) -> list[Place]:
 
 
 def delete_topics(
-    image: MetadataImage, request: admin.DeleteTopicsRequest, context: Context
+    image: MetadataImage, request: admin.DeleteTopicsRequest, refusal: Refusal
 ) -> Outcome[admin.DeleteTopicsResponse]:
     """Delete topics by name and by id. Each has its own result.
 
-    Topics beyond TOPICS_PER_REQUEST_MAX are refused: 10,000 at once blocked the loop for 0.2 s.
+    The rights are judged here, on the image in which the topics are found: a topic that another
+    image does not have, or has under another name, would be deleted without a right. Topics beyond
+    TOPICS_PER_REQUEST_MAX are refused: 10,000 at once blocked the loop for 0.2 s.
     """
-    del context
     response = admin.DeleteTopicsResponse()
     gone: dict[bytes, None] = {}
-    asked: list[tuple[str, bytes]] = [
-        (name, image.topic_ids.get(name, b"")) for name in request.topics
-    ]
-    asked += [("", topic_id) for topic_id in request.topic_ids]
+    asked = [*((name, b"") for name in request.topics), *(("", i) for i in request.topic_ids)]
     for count, (name, topic_id) in enumerate(asked):
-        topic = image.topics.get(topic_id)
-        result = response.topics.add(name=name if topic is None else topic.name, topic_id=topic_id)
-        error: QuorateError
-        if count >= TOPICS_PER_REQUEST_MAX:
-            error = InvalidRequestError(
-                f"one request deletes at most {TOPICS_PER_REQUEST_MAX} topics; ask again for the"
-                " rest"
-            )
-            result.error.CopyFrom(to_wire(error))
-        elif topic is None or topic_id in gone:
-            error = UnknownTopicError(f"no topic {name or topic_id.hex()!r}")
-            result.error.CopyFrom(to_wire(error))
-        elif topic.is_internal:
-            error = PolicyViolationError(f"topic {topic.name!r} is Quorate's own")
+        result = response.topics.add(name=name, topic_id=topic_id)
+        try:
+            if count >= TOPICS_PER_REQUEST_MAX:
+                raise InvalidRequestError(
+                    f"one request deletes at most {TOPICS_PER_REQUEST_MAX} topics; ask again for"
+                    " the rest"
+                )
+            topic = _deletable(image, name, topic_id, refusal)
+            if topic.id in gone:
+                raise UnknownTopicError(f"no topic {name or topic_id.hex()!r}: named twice")
+        except QuorateError as error:
             result.error.CopyFrom(to_wire(error))
         else:
-            gone[topic_id] = None
+            gone[topic.id] = None
+            result.name, result.topic_id = topic.name, topic.id
     events = [ev.MetadataEvent(remove_topic=ev.RemoveTopic(topic_id=i)) for i in gone]
     return Outcome(tuple(events), response)
+
+
+def _deletable(image: MetadataImage, name: str, topic_id: bytes, refusal: Refusal) -> TopicImage:
+    """Return the topic of this id or, without an id, of this name. Raises why it is not deleted."""
+    topic = image.topics.get(topic_id) if topic_id else image.topic_named(name)
+    if topic is not None or not topic_id:  # an id that no topic has needs no right
+        refused = refusal(name if topic is None else topic.name, topic_id)
+        if refused is not None:
+            raise refused
+    if topic is None:
+        raise UnknownTopicError(f"no topic {name or topic_id.hex()!r}")
+    if topic.is_internal:
+        raise PolicyViolationError(f"topic {topic.name!r} is Quorate's own")
+    return topic
 
 
 def parts_of(request: admin.DeleteTopicsRequest) -> list[admin.DeleteTopicsRequest]:

@@ -118,11 +118,14 @@ class ActiveController:
         return Decided(partitions.joined(decided.response), decided.apply_offset)
 
     async def delete_topics(
-        self, request: admin.DeleteTopicsRequest
+        self, request: admin.DeleteTopicsRequest, refusal: topics.Refusal
     ) -> Decided[admin.DeleteTopicsResponse]:
-        """Delete topics."""
+        """Delete the topics for which `refusal` returns None."""
         check_named(len(request.topics) + len(request.topic_ids))
-        decided = await self.reign.run_parts(topics.delete_topics, topics.parts_of(request))
+        decided = await self.reign.run_parts(
+            lambda image, part, _: topics.delete_topics(image, part, refusal),
+            topics.parts_of(request),
+        )
         response = admin.DeleteTopicsResponse()
         for one in decided.response:
             response.MergeFrom(one)

@@ -32,7 +32,6 @@ from quorate.v1.admin_pb2 import (
     CreatedTopic,
     CreateTopicsRequest,
     CreateTopicsResponse,
-    DeletedTopic,
     DeleteTopicsRequest,
     DeleteTopicsResponse,
 )
@@ -50,7 +49,6 @@ from quorate_quorum.node.authorizer import (
 
 Q = TypeVar("Q")
 R = TypeVar("R")
-T = TypeVar("T")
 
 CREATE: Final = Required(Operation.CREATE, ResourceType.TOPIC)
 DELETE: Final = Required(Operation.DELETE, ResourceType.TOPIC)
@@ -94,7 +92,9 @@ async def _create_topics(
     allowed = CreateTopicsRequest()
     allowed.CopyFrom(request)
     del allowed.topics[:]
-    allowed.topics.extend(_without_refused(request.topics, refusals))
+    allowed.topics.extend(
+        topic for topic, refusal in zip(request.topics, refusals, strict=True) if refusal is None
+    )
     decided = Decided(CreateTopicsResponse(), 0)
     if allowed.topics:
         decided = await active.create_topics(allowed)
@@ -111,33 +111,14 @@ async def _create_topics(
 async def _delete_topics(
     caller: Caller, active: ActiveController, request: DeleteTopicsRequest
 ) -> Decided[DeleteTopicsResponse]:
-    check_named(len(request.topics) + len(request.topic_ids))
-    by_name = [caller.refusal(DELETE, name) for name in request.topics]
-    # For an id that no topic has, there is nothing to refuse: the decision answers "unknown".
-    known = [active.reign.image.topics.get(topic_id) for topic_id in request.topic_ids]
-    by_id = [
-        None if one is None else caller.refusal_by_id(DELETE, one.name, one.id) for one in known
-    ]
-    if not any((*by_name, *by_id)):
-        return await active.delete_topics(request)
-    allowed = DeleteTopicsRequest(
-        topics=_without_refused(request.topics, by_name),
-        topic_ids=_without_refused(request.topic_ids, by_id),
-        timeout_ms=request.timeout_ms,
-    )
-    decided = Decided(DeleteTopicsResponse(), 0)
-    if allowed.topics or allowed.topic_ids:
-        decided = await active.delete_topics(allowed)
-    results = iter(decided.response.topics)
-    answered = [
-        next(results) if refusal is None else DeletedTopic(name=name, error=to_wire(refusal))
-        for name, refusal in zip(request.topics, by_name, strict=True)
-    ]
-    answered += [
-        next(results) if refusal is None else DeletedTopic(topic_id=one, error=to_wire(refusal))
-        for one, refusal in zip(request.topic_ids, by_id, strict=True)
-    ]
-    return Decided(DeleteTopicsResponse(topics=answered), decided.apply_offset)
+    """Delete topics. The decision asks for the rights: only it knows the name of each id."""
+
+    def refusal(name: str, topic_id: bytes) -> AuthorizationError | None:
+        if topic_id:
+            return caller.refusal_by_id(DELETE, name, topic_id)
+        return caller.refusal(DELETE, name)
+
+    return await active.delete_topics(request, refusal)
 
 
 async def _alter_configs(
@@ -148,10 +129,6 @@ async def _alter_configs(
     return await active.reign.run(
         lambda image, context: topics.alter_configs(image, request, context)
     )
-
-
-def _without_refused(named: Sequence[T], refusals: Sequence[AuthorizationError | None]) -> list[T]:
-    return [one for one, refusal in zip(named, refusals, strict=True) if refusal is None]
 
 
 _CALLS: Sequence[AdminCall[Any, Any]] = (

@@ -32,6 +32,7 @@ from quorate.errors import (
 )
 from quorate.net.network import Handler, Method, Peer
 from quorate.net.principal import Principal
+from quorate.v1.common_pb2 import ErrorCode
 from quorate_quorum.controller.decisions import brokers
 from quorate_quorum.controller.driver.admin_calls import ADMIN_CALLS
 from quorate_quorum.controller.driver.controller import Controller
@@ -129,7 +130,7 @@ class ControllerService:
             response = decided.response
         except QuorateError as error:
             response = RegisterResponse(error=to_wire(error))
-        if request.cluster_id == self._cluster_id:
+        if request.cluster_id == self._cluster_id and not _is_refused(response):
             response.quorum_generation = self._generation
         return self._with_hint(response)
 
@@ -322,8 +323,16 @@ class ControllerService:
 
     def _with_hint(self, response: H) -> H:
         """Set the controller's id and endpoint in an answer, as far as this voter knows them."""
-        response.leader_id, response.leader_endpoint = self._controller.leader_hint
+        if _is_refused(response):
+            response.leader_id = -1
+        else:
+            response.leader_id, response.leader_endpoint = self._controller.leader_hint
         return response
+
+
+def _is_refused(response: H) -> bool:
+    """Whether the caller lacks the right to ask. It then learns nothing of the cluster."""
+    return response.error.code == ErrorCode.ERROR_CODE_CLUSTER_AUTHORIZATION_FAILED
 
 
 def decoded(method: Method[Q, Any], data: bytes) -> Q:

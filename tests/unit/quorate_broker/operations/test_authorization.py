@@ -386,6 +386,21 @@ def test_a_refusal_by_id_tells_no_name() -> None:
     in_a_world(program)
 
 
+def test_a_call_that_is_refused_as_a_whole_tells_nothing_of_the_cluster() -> None:
+    """Neither a leader nor an epoch, an offset or the generation: the error stands alone."""
+
+    async def program(world: World) -> None:
+        for method, request in REQUESTS.items():
+            answer = await world.call(method, request, MALLORY)
+            if codes(answer) == {CLUSTER_REFUSED}:
+                message = answer.header if isinstance(answer, Frame) else answer
+                told = {field.name: value for field, value in message.ListFields()}
+                del told["error"]
+                assert all(value == -1 for value in told.values()), f"{method.path}: {told}"
+
+    in_a_world(program)
+
+
 def messages(world: World) -> dict[Method[Any, Any], Any]:
     """A message of each stream between nodes that is answered, and that may be sent again."""
     broker = world.voter.image.brokers[0]
@@ -510,6 +525,26 @@ def test_configs_of_the_cluster_are_no_topics() -> None:
         assert codes(await world.call(ALTER_CONFIGS, defaults, MALLORY)) == {0}
         answer = await world.call(DESCRIBE_CONFIGS, admin.DescribeConfigsRequest(), MALLORY)
         assert codes(answer) == {CLUSTER_REFUSED}
+
+    in_a_world(program)
+
+
+def test_the_own_configs_of_a_topic_are_told_only_with_the_right_to_see_configs() -> None:
+    async def program(world: World) -> None:
+        settings = {"retention.ms": "60000"}
+        alter = admin.AlterConfigsRequest(topic="zoo", set=settings)
+        assert codes(await world.call(ALTER_CONFIGS, alter, ANONYMOUS)) == {0}
+        allowed = world.broker_rules.allowed
+        allowed.add((Operation.DESCRIBE, topic("zoo")))
+        for names in (["zoo"], []):
+            for right in (False, True):
+                allowed.discard((Operation.DESCRIBE_CONFIGS, topic("zoo")))
+                if right:
+                    allowed.add((Operation.DESCRIBE_CONFIGS, topic("zoo")))
+                request = admin.DescribeTopicsRequest(topics=names)
+                (described,) = (await world.call(DESCRIBE_TOPICS, request, MALLORY)).topics
+                assert described.topic.name == "zoo"
+                assert dict(described.configs) == (settings if right else {})
 
     in_a_world(program)
 

@@ -26,6 +26,7 @@ from tests.unit.quorate_quorum.metadata.builders import (
     built,
     context,
     create_topics,
+    permitted,
     settled,
     topic_id,
 )
@@ -346,7 +347,7 @@ def test_deletions_are_cut_into_turns_and_answered_together() -> None:
             topics=[f"t{n}" for n in range(60)] + ["t0"],
             topic_ids=[topic_id(n) for n in range(60, 120)],
         )
-        decided = await world.controller.active().delete_topics(request)
+        decided = await world.controller.active().delete_topics(request, permitted)
         assert [one.name for one in decided.response.topics][:2] == ["t0", "t1"]
         codes = [one.error.code for one in decided.response.topics]
         assert codes[60] == ErrorCode.ERROR_CODE_UNKNOWN_TOPIC

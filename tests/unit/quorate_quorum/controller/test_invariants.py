@@ -41,6 +41,7 @@ from tests.unit.quorate_quorum.metadata.builders import (
     directory_id,
     every_partition,
     incarnation,
+    permitted,
     topic_id,
 )
 
@@ -281,7 +282,7 @@ class Cluster:
             topic_id = self.image.topic_ids[name]
             self.holders = {key: held for key, held in self.holders.items() if key[0] != topic_id}
             request = admin.DeleteTopicsRequest(topics=[name])
-            self.take(delete_topics(self.image, request, self.context()))
+            self.take(delete_topics(self.image, request, permitted))
 
     def recover(self, broker: int) -> None:
         del broker

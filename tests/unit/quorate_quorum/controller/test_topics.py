@@ -22,6 +22,7 @@ from tests.unit.quorate_quorum.metadata.builders import (
     context,
     create_topics,
     directory_id,
+    permitted,
     the_partition,
     topic_id,
     unfence_event,
@@ -244,7 +245,7 @@ def test_topics_are_deleted_by_name_and_id() -> None:
     image = with_partition(brokers([0]), [0], name="a", number=1)
     image = with_partition(image, [0], name="b", number=2)
     request = admin.DeleteTopicsRequest(topics=["a", "zz"], topic_ids=[topic_id(2), topic_id(2)])
-    outcome = delete_topics(image, request, context(image))
+    outcome = delete_topics(image, request, permitted)
     after = replayed(image, outcome.events)
     unknown = ErrorCode.ERROR_CODE_UNKNOWN_TOPIC
     assert [t.error.code for t in outcome.response.topics] == [0, unknown, 0, unknown]
@@ -257,7 +258,7 @@ def test_one_request_deletes_so_many_topics_and_refuses_the_rest() -> None:
     image = with_partition(brokers([0]), [0], name="a", number=1)
     image = with_partition(image, [0], name="b", number=2)
     names = ["a", *("zz" for _ in range(999)), "b"]
-    outcome = delete_topics(image, admin.DeleteTopicsRequest(topics=names), context(image))
+    outcome = delete_topics(image, admin.DeleteTopicsRequest(topics=names), permitted)
     assert list(replayed(image, outcome.events).topic_ids) == ["b"]
     refused = outcome.response.topics[-1].error
     assert refused.code == ErrorCode.ERROR_CODE_INVALID_REQUEST
@@ -279,7 +280,7 @@ def test_configs_are_removed_once_and_not_too_many_at_once(names: list[str], wor
 def test_internal_topics_are_not_deleted() -> None:
     image, _ = create(brokers([0]), new("__consumer_offsets"), internal=True)
     request = admin.DeleteTopicsRequest(topics=["__consumer_offsets"])
-    outcome = delete_topics(image, request, context(image))
+    outcome = delete_topics(image, request, permitted)
     assert outcome.events == ()
     assert outcome.response.topics[0].error.code == ErrorCode.ERROR_CODE_POLICY_VIOLATION
 

@@ -121,6 +121,10 @@ def create_topics(
     return Outcome(outcome.events, creation.response)
 
 
+def permitted(name: str, topic_id: bytes) -> None:
+    """Refuse no deletion of a topic."""
+
+
 def every_partition(image: MetadataImage) -> list[tuple[bytes, int]]:
     """The keys of all partitions, by topic's name."""
     return [
