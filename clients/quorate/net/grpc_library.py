@@ -99,22 +99,30 @@ def target_of(endpoint: str) -> str:
     return f"127.0.0.1:{port}" if host.lower() == "localhost" else endpoint
 
 
-def bind_error(endpoint: str, text: str) -> OSError:
-    """Return why a port could not be bound. gRPC hides the reason, so bind a socket to see it."""
+def check_bindable(endpoint: str) -> None:
+    """Raise OSError, with the reason, if one of the addresses that the endpoint names is not free.
+
+    gRPC binds the addresses that it can, and is silent about the others and their reasons: on a
+    port that another process has taken for IPv6 alone, it opens [::] for IPv4 alone.
+    """
     host, port = split_endpoint(target_of(endpoint))
     try:
-        for family, *_, address in socket.getaddrinfo(
-            host.strip("[]"), port, type=socket.SOCK_STREAM
-        ):
-            # As gRPC binds: the IPv6 wildcard takes the port for IPv4 too.
-            both = family == socket.AF_INET6 and socket.has_dualstack_ipv6()
-            socket.create_server(address, family=family, dualstack_ipv6=both).close()
+        found = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)
     except OSError as error:
-        text = error.strerror or str(error)
-        if error.errno == errno.EADDRINUSE:
-            return OSError(errno.EADDRINUSE, f"port {port} is in use (to listen on {endpoint})")
-        return OSError(error.errno, f"cannot listen on {endpoint}: {text}")
-    return OSError(errno.EADDRNOTAVAIL, f"cannot listen on {endpoint}: {text}")
+        raise OSError(error.errno, f"cannot listen on {endpoint}: {error.strerror}") from None
+    for family, *_, address in found:
+        # As gRPC binds: the IPv6 wildcard takes the port for IPv4 too.
+        both = family == socket.AF_INET6 and socket.has_dualstack_ipv6()
+        try:
+            socket.create_server(address, family=family, dualstack_ipv6=both).close()
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                told = f"port {port} is in use at {address[0]} (to listen on {endpoint})"
+            else:
+                reason = error.strerror or str(error)
+                told = f"cannot listen on {endpoint}, at {address[0]}: {reason}"
+            if error.errno != errno.EAFNOSUPPORT:  # a machine without IPv6 has no such address
+                raise OSError(error.errno, told) from None
 
 
 #: The gRPC objects of this process; in a forked child, those of the parent.

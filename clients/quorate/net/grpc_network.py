@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import re
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from quorate import errors
 from quorate.net.grpc_library import (
     GrpcOptions,
-    bind_error,
+    check_bindable,
     check_fork,
     held,
     library,
@@ -92,9 +93,10 @@ class GrpcNetwork:
         cluster_id: str = "",
         listener: str = "",
     ) -> GrpcListener:
-        """Listen; raise OSError naming the endpoint if the port is in use."""
+        """Listen; raise OSError naming the endpoint if one of its addresses is in use."""
         host, _port = split_endpoint(endpoint)
         check_fork()
+        check_bindable(endpoint)
         server = library().aio.server(options=self._options.server_arguments())
         held.add(server)
         handlers = {
@@ -106,7 +108,8 @@ class GrpcNetwork:
         try:
             port = server.add_insecure_port(target_of(endpoint))
         except RuntimeError as error:
-            raise bind_error(endpoint, str(error)) from None
+            check_bindable(endpoint)  # it may have been taken in the meantime
+            raise OSError(errno.EADDRNOTAVAIL, f"cannot listen on {endpoint}: {error}") from None
         await server.start()
         return GrpcListener(f"{host}:{port}", server)
 

@@ -142,6 +142,37 @@ async def test_the_port_of_another_program_is_in_use(
         assert caught.value.errno == errno.EADDRINUSE
 
 
+@pytest.mark.parametrize(
+    ("family", "taken_at"), [(socket.AF_INET6, "::"), (socket.AF_INET, "0.0.0.0")]
+)
+async def test_the_wildcard_is_refused_if_the_port_is_taken_for_one_kind_of_addresses(
+    family: socket.AddressFamily, taken_at: str
+) -> None:
+    """gRPC would listen on the other kind alone."""
+    with socket.create_server((taken_at, 0), family=family) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(OSError, match=f"port {port} is in use") as caught:
+            await GrpcNetwork().serve(f"[::]:{port}", [])
+        assert caught.value.errno == errno.EADDRINUSE
+
+
+async def test_a_host_name_is_refused_if_the_port_is_taken_at_one_of_its_addresses(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def resolved(host: str, port: int, **_: Any) -> list[Any]:
+        assert host == "two.test"
+        return [
+            (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port)),
+            (socket.AF_INET6, socket.SOCK_STREAM, 6, "", ("::1", port, 0, 0)),
+        ]
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolved)
+    with socket.create_server(("::1", 0), family=socket.AF_INET6) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(OSError, match=f"port {port} is in use at ::1 .*two.test"):
+            await GrpcNetwork().serve(f"two.test:{port}", [])
+
+
 @pytest.mark.parametrize("endpoint", ["", "localhost", "7092", ":7092", "a:b", "a:70000"])
 async def test_an_impossible_endpoint_is_named(endpoint: str) -> None:
     with pytest.raises(ValueError, match="host:port"):
