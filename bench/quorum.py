@@ -270,8 +270,7 @@ def _decided(image: MetadataImage, request: CreateTopicsRequest) -> tuple[Metada
 
 
 def _fenced_ms(image: MetadataImage) -> float:
-    context = Context(now_ms=0, next_offset=image.offset, new_id=lambda: os.urandom(16))
-    image = _proposed(image, brokers.fence(image, 0, context).events)
+    image = _proposed(image, brokers.fence(image, 0).events)
     sweep, turns_ms = Sweep(), []
     sweep.begin([0])
     while sweep.is_busy:

@@ -159,7 +159,7 @@ async def test_an_altered_config_takes_effect_at_once_or_the_answer_says_why_not
     value, effect = ALTERED[name]
     before = None if effect is None else await effect(world)
     request = admin.AlterConfigsRequest(topic=topic, set={name: value})
-    outcome = alter_configs(world.image, request, context(world))
+    outcome = alter_configs(world.image, request)
     await world.commit(*outcome.events)
 
     said = outcome.response.error.message

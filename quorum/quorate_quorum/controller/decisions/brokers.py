@@ -169,12 +169,11 @@ def _change(broker: BrokerImage, **fields: object) -> ev.MetadataEvent:
     )
 
 
-def fence(image: MetadataImage, broker_id: int, context: Context) -> Outcome[bool]:
+def fence(image: MetadataImage, broker_id: int) -> Outcome[bool]:
     """Fence a broker: it will leave every ISR, and each partition that it led gets a new epoch.
 
     Response: whether the broker was unfenced until now.
     """
-    del context
     broker = image.brokers.get(broker_id)
     if broker is None or broker.fenced:
         return Outcome((), False)
@@ -204,25 +203,23 @@ def may_unfence(
     return None
 
 
-def unfence(image: MetadataImage, broker_id: int, context: Context) -> Outcome[bool]:
+def unfence(image: MetadataImage, broker_id: int) -> Outcome[bool]:
     """Unfence a broker: it may lead leaderless partitions. The caller has checked may_unfence.
 
     Response: whether the broker was fenced until now.
     """
-    del context
     broker = image.brokers.get(broker_id)
     if broker is None or not broker.fenced:
         return Outcome((), False)
     return Outcome((_change(broker, fenced=False),), True)
 
 
-def shut_down(image: MetadataImage, broker_id: int, context: Context) -> Outcome[bool]:
+def shut_down(image: MetadataImage, broker_id: int) -> Outcome[bool]:
     """Let a broker shut down: other replicas will lead, and it leaves the ISRs.
 
     Where the broker is the last member of an ISR, it stays, and leads, until it is fenced.
     Response: whether the image has changed.
     """
-    del context
     broker = image.brokers.get(broker_id)
     if broker is None or broker.fenced or broker.shutting_down:
         return Outcome((), False)
@@ -230,14 +227,13 @@ def shut_down(image: MetadataImage, broker_id: int, context: Context) -> Outcome
 
 
 def directories_failed(
-    image: MetadataImage, broker_id: int, directory_ids: Iterable[bytes], context: Context
+    image: MetadataImage, broker_id: int, directory_ids: Iterable[bytes]
 ) -> Outcome[bool]:
     """Mark directories as failed: their replicas are offline, and will leave ISR and ELR.
 
     Ignores directories that the broker did not register, or that are known to have failed.
     Response: whether the image has changed.
     """
-    del context
     broker = image.brokers.get(broker_id)
     if broker is None:
         return Outcome((), False)
@@ -284,10 +280,9 @@ def unregister(
 
 
 def allocate_producer_ids(
-    image: MetadataImage, request: wire.AllocateProducerIdsRequest, context: Context
+    image: MetadataImage, request: wire.AllocateProducerIdsRequest
 ) -> Outcome[wire.AllocateProducerIdsResponse]:
     """Give a registered broker the next block of producer ids. No id is ever given twice."""
-    del context
     broker = image.brokers.get(request.broker_id)
     if broker is None or broker.epoch != request.broker_epoch:
         error = FencedError(

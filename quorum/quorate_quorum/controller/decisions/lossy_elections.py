@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 
-from quorate_quorum.controller.decisions.outcome import Context, Outcome
+from quorate_quorum.controller.decisions.outcome import Outcome
 from quorate_quorum.controller.decisions.partitions import moved, redirected
 from quorate_quorum.metadata.brokers import BrokerImage
 from quorate_quorum.metadata.image import MetadataImage
@@ -24,14 +24,13 @@ ELECTED_PER_TICK = 50
 
 
 def elect_lossy(
-    image: MetadataImage, topic_id: bytes, partition: int, leader: int, context: Context
+    image: MetadataImage, topic_id: bytes, partition: int, leader: int
 ) -> Outcome[bool]:
     """Let `leader` lead although acknowledged records may be lost; recovered_epoch records that.
 
     Response: whether the election was made. It is not made if the partition is gone, has a leader
     by now, or the chosen broker is not eligible.
     """
-    del context
     topic = image.topics.get(topic_id)
     old = image.partition(topic_id, partition)
     if topic is None or old is None or old.leader != NO_LEADER:
@@ -48,11 +47,9 @@ def elect_lossy(
     return Outcome((partition_changed(topic.id, partition, old, new),), True)
 
 
-def elect_all(
-    image: MetadataImage, chosen: Sequence[LossyElection], context: Context
-) -> Outcome[bool]:
+def elect_all(image: MetadataImage, chosen: Sequence[LossyElection]) -> Outcome[bool]:
     """Decide `elect_lossy` for several partitions. Response: whether one election was made."""
-    outcomes = [elect_lossy(image, c.topic_id, c.partition, c.leader, context) for c in chosen]
+    outcomes = [elect_lossy(image, c.topic_id, c.partition, c.leader) for c in chosen]
     events = tuple(event for outcome in outcomes for event in outcome.events)
     return Outcome(events, bool(events))
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from quorate_quorum.controller.decisions.outcome import Context, Outcome
+from quorate_quorum.controller.decisions.outcome import Outcome
 from quorate_quorum.controller.decisions.partitions import clean_leader, moved
 from quorate_quorum.metadata.image import MetadataImage
 from quorate_quorum.metadata.partitions import PartitionImage, partition_changed
@@ -23,14 +23,13 @@ LOSSY_PER_MESSAGE_MAX = 50
 
 
 def replicas_lossy(
-    image: MetadataImage, broker_id: int, told: Sequence[wire.LossyReplica], context: Context
+    image: MetadataImage, broker_id: int, told: Sequence[wire.LossyReplica]
 ) -> Outcome[int]:
     """Take lossy replicas out of ISR and ELR. Response: the number of partitions changed.
 
     Ignores a report about an older state of a partition: the replica may have caught up since. The
     broker reports again, about the state that it then sees.
     """
-    del context
     events: list[ev.MetadataEvent] = []
     seen: set[tuple[bytes, int]] = set()
     for one in told:

@@ -171,14 +171,13 @@ def parts_of(request: admin.DeleteTopicsRequest) -> list[admin.DeleteTopicsReque
 
 
 def alter_configs(
-    image: MetadataImage, request: admin.AlterConfigsRequest, context: Context
+    image: MetadataImage, request: admin.AlterConfigsRequest
 ) -> Outcome[admin.AlterConfigsResponse]:
     """Set and remove configs of a topic, or (topic empty) of the cluster. All changes or none.
 
     If a lower min.insync.replicas makes an ISR large enough to commit, the same Outcome empties the
     ELR: its members would lack the records that the ISR commits from then on.
     """
-    del context
     try:
         events = _config_events(image, request)
     except QuorateError as error:

@@ -126,9 +126,7 @@ async def _alter_configs(
 ) -> Decided[AlterConfigsResponse]:
     """Alter a topic's configs; the cluster's defaults if no topic is named."""
     caller.check(ALTER_THEIR_CONFIGS, request.topic or None)
-    return await active.reign.run(
-        lambda image, context: topics.alter_configs(image, request, context)
-    )
+    return await active.reign.run(lambda image, _: topics.alter_configs(image, request))
 
 
 _CALLS: Sequence[AdminCall[Any, Any]] = (

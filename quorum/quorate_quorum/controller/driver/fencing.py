@@ -70,7 +70,7 @@ class Fencing:
             return
         say = log.info if broker.shutting_down else log.warning  # a clean shutdown is not a warning
         say("broker_fenced", broker=broker_id, reason=reason)
-        has_changed = self._reign.attempt("fence", lambda i, c: brokers.fence(i, broker_id, c))
+        has_changed = self._reign.attempt("fence", lambda i, _: brokers.fence(i, broker_id))
         if has_changed is None:
             self._put_off[broker_id] = broker.epoch, reason
         elif has_changed:

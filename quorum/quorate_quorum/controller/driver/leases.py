@@ -292,12 +292,12 @@ class Leases:
         failed = list(named)
         self._reign.attempt(
             "directories failed",
-            lambda i, c: brokers.directories_failed(i, broker_id, failed, c),
+            lambda i, _: brokers.directories_failed(i, broker_id, failed),
         )
 
     def _distrust(self, broker_id: int, told: Sequence[LossyReplica]) -> None:
         _check_count(told, LOSSY_PER_MESSAGE_MAX, TOO_MANY_LOSSY)
-        count = self._reign.attempt("distrust", lambda i, c: replicas_lossy(i, broker_id, told, c))
+        count = self._reign.attempt("distrust", lambda i, _: replicas_lossy(i, broker_id, told))
         if count:
             log.warning("replicas_lossy", broker=broker_id, trusted_until_now=count)
 
@@ -308,7 +308,7 @@ class Leases:
             return
         if self._why_not_unfence(session) is None:
             log.info("broker_unfenced", broker=broker.id)
-            if self._reign.attempt("unfence", lambda i, c: brokers.unfence(i, broker.id, c)):
+            if self._reign.attempt("unfence", lambda i, _: brokers.unfence(i, broker.id)):
                 self.liveness.unfenced(broker.id)
                 self._reign.attempt("raise internal topics", topics.raise_internal_topics)
 
@@ -325,7 +325,7 @@ class Leases:
         broker = self._reign.pending.brokers.get(session.broker_id)
         if broker is None or broker.epoch != session.broker_epoch or broker.fenced:
             return
-        if self._reign.attempt("shut down", lambda i, c: brokers.shut_down(i, broker.id, c)):
+        if self._reign.attempt("shut down", lambda i, _: brokers.shut_down(i, broker.id)):
             log.info("broker_shuts_down", broker=broker.id)
         elif broker.shutting_down and self.sweeper.is_swept(broker.id):
             # The broker stayed in an ISR as the last member. Another replica may have joined since.

@@ -142,7 +142,7 @@ class ControllerService:
             self._check_history(request.cluster_id, request.quorum_generation)
             with self._counted():
                 decided = await self._controller.active().reign.run(
-                    lambda image, context: brokers.allocate_producer_ids(image, request, context)
+                    lambda image, _: brokers.allocate_producer_ids(image, request)
                 )
         except QuorateError as error:
             return self._with_hint(AllocateProducerIdsResponse(error=to_wire(error)))

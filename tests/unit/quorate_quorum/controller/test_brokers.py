@@ -36,12 +36,12 @@ def register(
 
 
 def fence(image: MetadataImage, broker: int) -> MetadataImage:
-    return decided(image, broker, decide.fence(image, broker, context(image)))
+    return decided(image, broker, decide.fence(image, broker))
 
 
 def unfence(image: MetadataImage, broker: int) -> MetadataImage:
     assert decide.may_unfence(image, broker, image.offset, outcome_end=image.offset) is None
-    return decided(image, broker, decide.unfence(image, broker, context(image)))
+    return decided(image, broker, decide.unfence(image, broker))
 
 
 # Registration.
@@ -278,7 +278,7 @@ def test_a_broker_that_came_back_lossy_is_lossless_once_it_runs() -> None:
 
 
 def shut_down(image: MetadataImage, broker: int) -> MetadataImage:
-    return decided(image, broker, decide.shut_down(image, broker, context(image)))
+    return decided(image, broker, decide.shut_down(image, broker))
 
 
 def test_shutting_down_moves_leaders_and_leaves_isrs() -> None:
@@ -320,16 +320,16 @@ def test_a_broker_that_is_shutting_down_is_not_unfenced() -> None:
 def test_a_failed_directory_takes_its_replicas_out() -> None:
     image = brokers([0, 1], disks=2)
     image = with_partition(image, [0, 1], number=1, name="a")
-    outcome = decide.directories_failed(image, 0, [directory_id(0, 0), b"unknown"], context(image))
+    outcome = decide.directories_failed(image, 0, [directory_id(0, 0), b"unknown"])
     after = decided(image, 0, outcome)
     partition = the_partition(after)
     assert (partition.leader, partition.isr, partition.elr) == (1, (1,), ())
     assert partition.last_isr == (0,)
     assert after.brokers[0].directories[0].failed
     assert not after.brokers[0].directories[1].failed
-    again = decide.directories_failed(after, 0, [directory_id(0, 0)], context(after))
+    again = decide.directories_failed(after, 0, [directory_id(0, 0)])
     assert again.events == ()
-    gone = decide.directories_failed(after, 0, [directory_id(0, 1)], context(after))
+    gone = decide.directories_failed(after, 0, [directory_id(0, 1)])
     lost = fence(replayed(after, gone.events), 0)
     why = decide.may_unfence(lost, 0, lost.offset, outcome_end=0)
     assert why == "all its log directories failed"
@@ -395,11 +395,11 @@ def test_producer_ids_are_given_out_once() -> None:
     ask = wire.AllocateProducerIdsRequest(broker_id=0, broker_epoch=image.brokers[0].epoch)
     firsts = []
     for _ in range(3):
-        outcome = decide.allocate_producer_ids(image, ask, context(image))
+        outcome = decide.allocate_producer_ids(image, ask)
         firsts.append(outcome.response.first_producer_id)
         assert outcome.response.count == 1_000
         image = replayed(image, outcome.events)
     assert firsts == [0, 1_000, 2_000]
     ask.broker_epoch += 1
-    outcome = decide.allocate_producer_ids(image, ask, context(image))
+    outcome = decide.allocate_producer_ids(image, ask)
     assert outcome.response.error.code == ErrorCode.ERROR_CODE_FENCED

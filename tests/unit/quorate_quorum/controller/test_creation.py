@@ -185,7 +185,7 @@ def test_while_a_topic_is_being_made_its_name_and_id_are_taken(again: tuple[str,
 def test_a_broker_that_is_fenced_meanwhile_leads_none_of_it() -> None:
     creation = Creation(asked(("big", 25)), events_max=4)
     image, _ = turns(brokers([0, 1]), creation, most=3)
-    image = replayed(image, decide.fence(image, 0, context(image)).events)
+    image = replayed(image, decide.fence(image, 0).events)
     image, _ = turns(image, creation, most=2)
     image = settled(image, 0)
     image, _ = turns(image, creation)
@@ -198,7 +198,7 @@ def test_a_topic_for_whose_partition_nobody_is_left_is_taken_back() -> None:
     creation = Creation(asked(("big", 25), ("later", 1)), events_max=4)
     image, _ = turns(brokers([0, 1]), creation, most=3)
     for broker in (0, 1):
-        image = replayed(image, decide.fence(image, broker, context(image)).events)
+        image = replayed(image, decide.fence(image, broker).events)
     image, _ = turns(image, creation)
     assert not image.forming
     assert not image.topics

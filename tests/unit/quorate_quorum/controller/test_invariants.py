@@ -199,13 +199,13 @@ class Cluster:
     def unfence(self, broker: int) -> None:
         end = 0 if self.sweep.is_swept(broker) else None
         if decide.may_unfence(self.image, broker, self.image.offset, outcome_end=end) is None:
-            self.take_of(broker, decide.unfence(self.image, broker, self.context()))
+            self.take_of(broker, decide.unfence(self.image, broker))
 
     def fence(self, broker: int) -> None:
-        self.take_of(broker, decide.fence(self.image, broker, self.context()))
+        self.take_of(broker, decide.fence(self.image, broker))
 
     def shut_down(self, broker: int) -> None:
-        self.take_of(broker, decide.shut_down(self.image, broker, self.context()))
+        self.take_of(broker, decide.shut_down(self.image, broker))
         if self.sweep.is_swept(broker) and self.image.brokers[broker].shutting_down:
             self.sweep.begin([broker])
 
@@ -213,7 +213,7 @@ class Cluster:
         if self.chance.random() < 0.2:
             self.loses(broker, unsynced_only=False)
             ids = [d.id for d in self.image.brokers[broker].directories]
-            self.take_of(broker, decide.directories_failed(self.image, broker, ids, self.context()))
+            self.take_of(broker, decide.directories_failed(self.image, broker, ids))
 
     def alter(self, broker: int) -> None:
         """A leader proposes an ISR: members that join have caught up with it."""
@@ -250,7 +250,7 @@ class Cluster:
             topic=self.chance.choice(["", "a", "c"]),
             set={"min.insync.replicas": self.chance.choice(["1", "2", "3"])},
         )
-        self.take(alter_configs(self.image, request, self.context()))
+        self.take(alter_configs(self.image, request))
 
     def raise_internal(self, broker: int) -> None:
         del broker
@@ -290,15 +290,7 @@ class Cluster:
         self.recovery.changed(self.image, every_partition(self.image))
         for effect in self.recovery.tick(self.image, self.now_ms):
             if isinstance(effect, LossyElection):
-                self.take(
-                    elect_lossy(
-                        self.image,
-                        effect.topic_id,
-                        effect.partition,
-                        effect.leader,
-                        self.context(),
-                    )
-                )
+                self.take(elect_lossy(self.image, effect.topic_id, effect.partition, effect.leader))
                 continue
             ends = [
                 wire.ReplicaEnd(topic_id=t, partition=p, last_epoch=1, log_end_offset=5)

@@ -30,7 +30,7 @@ def told(
     """Return the image after a broker has reported its replica of the partition as lossy."""
     epoch = the_partition(image).partition_epoch if partition_epoch is None else partition_epoch
     one = wire.LossyReplica(topic_id=KEY[0], partition=0, partition_epoch=epoch)
-    outcome = replicas_lossy(image, broker_id, [one] * times, context(image))
+    outcome = replicas_lossy(image, broker_id, [one] * times)
     assert outcome.response == len(outcome.events)
     return replayed(image, outcome.events)
 
@@ -71,7 +71,7 @@ def test_what_is_told_twice_or_of_what_is_not_there_changes_nothing() -> None:
     assert told(image, 2) == image
     nowhere = wire.LossyReplica(topic_id=topic_id(9), partition=0)
     beyond = wire.LossyReplica(topic_id=KEY[0], partition=7)
-    assert not replicas_lossy(image, 1, [nowhere, beyond], context(image)).events
+    assert not replicas_lossy(image, 1, [nowhere, beyond]).events
 
 
 def test_where_no_lossless_replica_is_left_the_furthest_leads_and_the_loss_is_marked() -> None:
@@ -91,7 +91,7 @@ def test_where_no_lossless_replica_is_left_the_furthest_leads_and_the_loss_is_ma
         assert isinstance(effect, LossyElection)
         leader = max(ends, key=lambda b: ends[b])
         assert effect.leader == leader
-        image = replayed(image, elect_lossy(image, *KEY, leader, context(image)).events)
+        image = replayed(image, elect_lossy(image, *KEY, leader).events)
         state = the_partition(image)
         assert (state.isr, state.leader) == ((leader,), leader)
         assert state.recovered_epoch == state.leader_epoch

@@ -183,20 +183,20 @@ def test_each_partition_has_its_own_result() -> None:
 
 def test_a_fenced_member_is_ineligible() -> None:
     """KIP-841: also where the proposal left before the fencing."""
-    image = decided(THREE, 2, decide.fence(THREE, 2, context(THREE)))
+    image = decided(THREE, 2, decide.fence(THREE, 2))
     after, (result,) = alter(image, proposal(image, [0, 1, 2]))
     assert result.error.code == ErrorCode.ERROR_CODE_INELIGIBLE_REPLICA
     assert after == image
 
 
 def test_a_member_that_shuts_down_is_ineligible() -> None:
-    image = decided(THREE, 2, decide.shut_down(THREE, 2, context(THREE)))
+    image = decided(THREE, 2, decide.shut_down(THREE, 2))
     _, (result,) = alter(image, proposal(image, [0, 1, 2]))
     assert result.error.code == ErrorCode.ERROR_CODE_INELIGIBLE_REPLICA
 
 
 def test_a_member_whose_directory_failed_is_ineligible() -> None:
-    outcome = decide.directories_failed(THREE, 2, [directory_id(2)], context(THREE))
+    outcome = decide.directories_failed(THREE, 2, [directory_id(2)])
     image = decided(THREE, 2, outcome)
     _, (result,) = alter(image, proposal(image, [0, 1, 2]))
     assert result.error.code == ErrorCode.ERROR_CODE_INELIGIBLE_REPLICA
@@ -213,7 +213,7 @@ def test_an_old_registration_or_a_fenced_leader_proposes_nothing() -> None:
 
 def test_the_last_member_that_shuts_down_goes_when_another_joins() -> None:
     image = with_partition(brokers([0, 1]), [0, 1], isr=[0])
-    image = decided(image, 0, decide.shut_down(image, 0, context(image)))
+    image = decided(image, 0, decide.shut_down(image, 0))
     image, (result,) = alter(image, proposal(image, [0, 1]))
     partition = the_partition(image)
     assert (partition.leader, partition.isr, partition.elr) == (1, (1,), (0,))
@@ -251,15 +251,13 @@ class Waiting:
         self.machine.answered(broker, broker_epoch, [told])
 
     def unfence(self, broker: int) -> None:
-        outcome = decide.unfence(self.image, broker, context(self.image))
+        outcome = decide.unfence(self.image, broker)
         self.image = decided(self.image, broker, outcome)
 
     def elected(self, ms: int = 100) -> int:
         (effect,) = self.tick(ms)
         assert isinstance(effect, LossyElection)
-        outcome = elect_lossy(
-            self.image, effect.topic_id, effect.partition, effect.leader, context(self.image)
-        )
+        outcome = elect_lossy(self.image, effect.topic_id, effect.partition, effect.leader)
         assert outcome.response
         self.image = replayed(self.image, outcome.events)
         return effect.leader
@@ -451,10 +449,10 @@ def test_an_answer_that_nobody_asked_for_is_passed_over() -> None:
 def test_a_partition_that_got_a_leader_or_went_is_left_alone() -> None:
     waiting = power_cut([0, 1, 2])
     waiting.asked()
-    outcome = elect_lossy(waiting.image, topic_id(1), 0, 1, context(waiting.image))
+    outcome = elect_lossy(waiting.image, topic_id(1), 0, 1)
     waiting.image = replayed(waiting.image, outcome.events)
     assert waiting.tick(1_000) == []
-    assert elect_lossy(waiting.image, topic_id(1), 0, 2, context(waiting.image)).events == ()
+    assert elect_lossy(waiting.image, topic_id(1), 0, 2).events == ()
     gone = power_cut([0, 1, 2])
     gone.image = brokers([0, 1, 2])
     assert gone.tick() == []
@@ -462,14 +460,14 @@ def test_a_partition_that_got_a_leader_or_went_is_left_alone() -> None:
 
 def test_who_is_fenced_is_not_made_leader() -> None:
     waiting = power_cut([0, 1])
-    outcome = elect_lossy(waiting.image, topic_id(1), 0, 2, context(waiting.image))
+    outcome = elect_lossy(waiting.image, topic_id(1), 0, 2)
     assert (outcome.events, outcome.response) == ((), False)
 
 
 def test_recovery_gives_up_on_a_directory_that_did_not_return() -> None:
     image = with_partition(brokers([0, 1]), [0, 1], isr=[0])
     for broker in (1, 0):
-        image = decided(image, broker, decide.fence(image, broker, context(image)))
+        image = decided(image, broker, decide.fence(image, broker))
     request = wire.RegisterRequest(
         broker_id=0, incarnation=incarnation(0, 2), **listening_at("b0:1")
     )
@@ -479,9 +477,9 @@ def test_recovery_gives_up_on_a_directory_that_did_not_return() -> None:
     assert the_partition(image).directory_of(0) == directory_id(0, 0)
     assert the_partition(image).last_isr == (0,)
     for broker in (0, 1):
-        image = decided(image, broker, decide.unfence(image, broker, context(image)))
+        image = decided(image, broker, decide.unfence(image, broker))
     assert the_partition(image).leader == -1
-    image = replayed(image, elect_lossy(image, topic_id(1), 0, 1, context(image)).events)
+    image = replayed(image, elect_lossy(image, topic_id(1), 0, 1).events)
     assert the_partition(image).directory_of(0) == directory_id(0, 5)
 
 

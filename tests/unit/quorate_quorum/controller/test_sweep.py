@@ -41,7 +41,7 @@ def with_topics(image: MetadataImage, topics: int, partitions: int) -> MetadataI
 
 
 def fenced(image: MetadataImage, broker: int) -> MetadataImage:
-    return replayed(image, decide.fence(image, broker, context(image)).events)
+    return replayed(image, decide.fence(image, broker).events)
 
 
 def step(sweep: Sweep, image: MetadataImage) -> tuple[MetadataImage, Slice, dict[int, bool]]:
@@ -211,7 +211,7 @@ def test_leaders_are_recovered_some_in_each_tick_and_all_in_the_end() -> None:
     one.directories.add(directory_id=directory_id(1), tail_intact=False)
     again = decide.register(image, one, context(image), old_session_lives=False)
     image = settled(replayed(image, again.events), 1)
-    image = settled(replayed(image, decide.unfence(image, 0, context(image)).events), 0)
+    image = settled(replayed(image, decide.unfence(image, 0).events), 0)
     recovery = LossyElections(unclean_recovery_wait_ms=0)
     recovery.changed(image, every_partition(image))
     elected: list[int] = []
@@ -228,7 +228,7 @@ def test_leaders_are_recovered_some_in_each_tick_and_all_in_the_end() -> None:
             recovery.answered(0, image.brokers[0].epoch, ends)
         assert len(chosen) <= ELECTED_PER_TICK
         elected.append(len(chosen))
-        image = replayed(image, elect_all(image, chosen, context(image)).events)
+        image = replayed(image, elect_all(image, chosen).events)
         recovery.changed(image, every_partition(image))
     assert leads(image, 0) == 120
     assert sum(elected) == 120

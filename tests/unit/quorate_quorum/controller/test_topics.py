@@ -272,7 +272,7 @@ def test_one_request_deletes_so_many_topics_and_refuses_the_rest() -> None:
 def test_configs_are_removed_once_and_not_too_many_at_once(names: list[str], words: str) -> None:
     image = with_partition(brokers([0]), [0], name="a", number=1)
     request = admin.AlterConfigsRequest(topic="a", remove=names)
-    outcome = alter_configs(image, request, context(image))
+    outcome = alter_configs(image, request)
     assert outcome.events == ()
     assert words in outcome.response.error.message
 
@@ -299,7 +299,7 @@ def alter(
         remove=remove,
         validate_only=validate_only,
     )
-    outcome = alter_configs(image, request, context(image))
+    outcome = alter_configs(image, request)
     return replayed(image, outcome.events), outcome.response.error.code
 
 
@@ -320,7 +320,7 @@ def test_what_is_set_and_has_no_effect_yet_is_said_in_the_answer() -> None:
         request = admin.AlterConfigsRequest(
             topic=topic, set={"retention.ms": "5", "max.message.bytes": "2048"}
         )
-        (warning,) = alter_configs(image, request, context(image)).response.warnings
+        (warning,) = alter_configs(image, request).response.warnings
         assert warning.startswith("retention.ms is kept, and has no effect")
 
 
@@ -352,7 +352,7 @@ def test_an_elr_is_void_before_the_isr_may_commit_alone_wherever_the_log_ends() 
         name = f"t{number}"
         image = with_partition(image, [0, 1, 2], isr=[0], elr=[1], number=number, name=name)
     request = admin.AlterConfigsRequest(set={"min.insync.replicas": "1"})
-    events = alter_configs(image, request, context(image)).events
+    events = alter_configs(image, request).events
     assert len(events) == 4
     for end in range(len(events) + 1):
         cut = replayed(image, events[:end])
