@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from quorate.aio.clock import Deadline
-from quorate.cluster.cluster import METADATA_TIMEOUT_MS
+from quorate.cluster.cluster import METADATA_TIMEOUT_MS, Cluster
 from quorate.errors import (
     DeadlineExceededError,
     NetworkError,
@@ -21,9 +21,6 @@ from quorate.net import methods
 from quorate.net.network import Method, Q, R
 from quorate.v1.admin_pb2 import MetadataRequest
 from quorate.v1.common_pb2 import Error, ErrorCode
-
-if TYPE_CHECKING:
-    from quorate.cluster.cluster import Cluster
 
 #: Time for one broker to answer: a silent broker must not use up the time of the others.
 ONE_BROKER_TIMEOUT_MS = 5000

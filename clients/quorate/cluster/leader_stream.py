@@ -18,14 +18,12 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from quorate.aio.backoff import Backoff
+from quorate.cluster.cluster import Cluster
 from quorate.errors import QuorateError, StreamBrokenError
 from quorate.net.network import Method, Q, R
-
-if TYPE_CHECKING:
-    from quorate.cluster.cluster import Cluster
 
 log = logging.getLogger(__name__)
 

@@ -5,14 +5,12 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from quorate.cluster.cluster import Cluster
 from quorate.consumer.subscription import Change, Subscription
 from quorate.errors import UnknownTopicError
 from quorate.model import TopicPartition
-
-if TYPE_CHECKING:
-    from quorate.cluster.cluster import Cluster
 
 BEFORE_ANY_LOOK = -1
 LOOKS_BETWEEN_RELEASES = 150  # five minutes

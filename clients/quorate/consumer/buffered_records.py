@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
 from itertools import islice
-from typing import TYPE_CHECKING
 
+from quorate.consumer.buffer import Buffer
+from quorate.consumer.partition_state import PartitionState
+from quorate.consumer.record_reader import RecordReader
+from quorate.consumer.subscription import Subscription
 from quorate.errors import CorruptRecordError, QuorateError
-
-if TYPE_CHECKING:
-    from quorate.consumer.buffer import Buffer
-    from quorate.consumer.partition_state import PartitionState
-    from quorate.consumer.record_reader import RecordReader
-    from quorate.consumer.subscription import Subscription
-    from quorate.model import AnyRecord, TopicPartition
+from quorate.model import AnyRecord, TopicPartition
 
 
 class BufferedRecords:

@@ -10,22 +10,18 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from quorate import errors
+from quorate.cluster.cluster import Cluster
 from quorate.cluster.leader_stream import BACKOFF_MS, LeaderStream
+from quorate.consumer.buffer import Buffer
 from quorate.consumer.fetch_session import Asked, FetchSession
-from quorate.consumer.partition_state import UNKNOWN
+from quorate.consumer.partition_state import UNKNOWN, PartitionState, Reset
 from quorate.consumer.record_reader import whole_batches
 from quorate.net.frame import Frame
 from quorate.net.methods import FETCH
 from quorate.v1.common_pb2 import ErrorCode
 from quorate.v1.records_pb2 import FetchedPartition, FetchHeader, FetchPartition, FetchRequest
-
-if TYPE_CHECKING:
-    from quorate.cluster.cluster import Cluster
-    from quorate.consumer.buffer import Buffer
-    from quorate.consumer.partition_state import PartitionState, Reset
 
 log = logging.getLogger(__name__)
 

@@ -8,25 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Collection
 
 from quorate.aio.bell import Bell
+from quorate.cluster.cluster import Cluster
 from quorate.cluster.leader_stream import LeaderStreams
 from quorate.consumer.buffer import Buffer
 from quorate.consumer.buffered_records import BufferedRecords
 from quorate.consumer.fetch_stream import FetchConfig, FetchStream
 from quorate.consumer.offset_lookup import OffsetLookup
-from quorate.errors import RequestTimedOutError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
-
-    from quorate.cluster.cluster import Cluster
-    from quorate.consumer.partition_state import PartitionState
-    from quorate.consumer.record_reader import RecordReader
-    from quorate.consumer.subscription import Change, Subscription
-    from quorate.errors import QuorateError
-    from quorate.model import TopicPartition
+from quorate.consumer.partition_state import PartitionState
+from quorate.consumer.record_reader import RecordReader
+from quorate.consumer.subscription import Change, Subscription
+from quorate.errors import QuorateError, RequestTimedOutError
+from quorate.model import TopicPartition
 
 TICK_S = 0.1
 #: Pause between looks for new topics and partitions.

@@ -12,13 +12,15 @@ import contextlib
 import logging
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from quorate.aio.backoff import backoff_ms
 from quorate.aio.bell import Bell
 from quorate.aio.clock import Deadline
+from quorate.cluster.cluster import Cluster
 from quorate.cluster.leader_stream import BACKOFF_MAX_MS, BACKOFF_MS
-from quorate.consumer.partition_state import UNKNOWN
+from quorate.consumer.partition_state import UNKNOWN, PartitionState
+from quorate.consumer.subscription import Subscription
 from quorate.errors import (
     NotLeaderError,
     OffsetOutOfRangeError,
@@ -27,6 +29,7 @@ from quorate.errors import (
     UnknownTopicError,
     from_wire,
 )
+from quorate.model import TopicPartition
 from quorate.net.methods import LIST_OFFSETS
 from quorate.v1.common_pb2 import ErrorCode
 from quorate.v1.records_pb2 import (
@@ -35,12 +38,6 @@ from quorate.v1.records_pb2 import (
     ListOffsetsRequest,
     ListOffsetsResponse,
 )
-
-if TYPE_CHECKING:
-    from quorate.cluster.cluster import Cluster
-    from quorate.consumer.partition_state import PartitionState
-    from quorate.consumer.subscription import Subscription
-    from quorate.model import TopicPartition
 
 log = logging.getLogger(__name__)
 

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
+from quorate.consumer.partition_state import Batch, PartitionState
 from quorate.errors import CorruptRecordError, DeserializationError
-from quorate.model import AnyRecord, Record
-from quorate.record.batch import check, parse_header, records
-
-if TYPE_CHECKING:
-    from quorate.consumer.partition_state import Batch, PartitionState
-    from quorate.model import TopicPartition
-    from quorate.record.batch import BatchHeader
-    from quorate.record.record import RawRecord
-    from quorate.serializers import Decode
+from quorate.model import AnyRecord, Record, TopicPartition
+from quorate.record.batch import BatchHeader, check, parse_header, records
+from quorate.record.record import RawRecord
+from quorate.serializers import Decode
 
 
 def whole_batches(

@@ -18,6 +18,7 @@ from typing import Generic, TypeVar
 from google.protobuf.message import DecodeError, Message
 
 from quorate.errors import InvalidRequestError
+from quorate.record.record import varint
 
 H = TypeVar("H", bound=Message)
 Buffer = bytes | bytearray | memoryview
@@ -39,22 +40,6 @@ class Frame(Generic[H]):
         if len(self.pieces) == 1:
             return memoryview(self.pieces[0])
         return memoryview(b"".join(self.pieces))
-
-
-def varint(value: int) -> bytes:
-    """Return the protobuf varint of a number that is 0 or more.
-
-    >>> varint(300).hex()
-    'ac02'
-    """
-    if value < 0x80:
-        return bytes((value,))
-    out = bytearray()
-    while value >= 0x80:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
 
 
 def encode(frame: Frame[H]) -> bytes:

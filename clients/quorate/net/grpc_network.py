@@ -66,8 +66,7 @@ class GrpcNetwork:
 
     def __init__(self, options: GrpcOptions | None = None) -> None:
         self._options = options or GrpcOptions()
-        self._connections: dict[int, GrpcConnection] = {}
-        self._connections_made = 0
+        self._connections: dict[GrpcConnection, None] = {}
 
     def connect(
         self,
@@ -77,12 +76,8 @@ class GrpcNetwork:
         cluster_id: Callable[[], str] = any_cluster,
     ) -> GrpcConnection:
         """Return a new connection. No two connections share a TCP connection."""
-        self._connections_made += 1
-        number = self._connections_made
-        connection = GrpcConnection(
-            endpoint, self._options, cluster_id, lambda: self._connections.pop(number, None)
-        )
-        self._connections[number] = connection
+        connection = GrpcConnection(endpoint, self._options, cluster_id, self._connections)
+        self._connections[connection] = None
         return connection
 
     async def serve(
@@ -142,7 +137,7 @@ class GrpcNetwork:
 
     async def close(self) -> None:
         """Close every connection that this network made."""
-        await asyncio.gather(*(one.close_at_the_end() for one in list(self._connections.values())))
+        await asyncio.gather(*(one.close_at_the_end() for one in list(self._connections)))
 
 
 class GrpcConnection:
@@ -153,15 +148,14 @@ class GrpcConnection:
         endpoint: str,
         options: GrpcOptions,
         cluster_id: Callable[[], str],
-        forget: Callable[[], object],
+        siblings: dict[GrpcConnection, None],
     ) -> None:
         self._cluster_id = cluster_id
         self._endpoint = endpoint
         self._options = options
-        self._forget = forget
+        self._siblings = siblings
         self._channel: Channel | None = None
-        self._streams: dict[int, GrpcStream[Any]] = {}
-        self._streams_opened = 0
+        self._streams: dict[GrpcStream[Any], None] = {}
         #: This side has cancelled a call: gRPC may still have to report its end.
         self._has_cancelled = False
         self._closed = False
@@ -191,13 +185,9 @@ class GrpcConnection:
         """Open a stream; its owner must close it."""
         start = self._open_channel().stream_stream(method.path, None, None)
         call = start(None, metadata=self._metadata())
-        self._streams_opened += 1
-        number = self._streams_opened
         self._has_cancelled = True  # sooner or later this side ends nearly every stream
-        stream = GrpcStream(
-            call, method, requests, self._endpoint, lambda: self._streams.pop(number, None)
-        )
-        self._streams[number] = stream
+        stream = GrpcStream(call, method, requests, self._endpoint, self._streams)
+        self._streams[stream] = None
         return stream
 
     async def close(self) -> None:
@@ -205,15 +195,15 @@ class GrpcConnection:
         if self._closed:
             return
         self._closed = True
-        self._forget()
-        for stream in list(self._streams.values()):
+        self._siblings.pop(self, None)
+        for stream in list(self._streams):
             stream.abandon()
         if self._channel is not None:
             await self._channel.close(None)
 
     async def close_at_the_end(self) -> None:
         """Close, and leave no event of the connection for a later event loop of the process."""
-        for stream in list(self._streams.values()):
+        for stream in list(self._streams):
             stream.abandon()
         if self._has_cancelled and self._channel is not None and not self._closed:
             await self._hear_of_the_ends(self._channel)
@@ -261,12 +251,12 @@ class GrpcStream(Generic[R]):
         method: Method[Q, R],
         requests: AsyncIterator[Q],
         endpoint: str,
-        forget: Callable[[], object],
+        siblings: dict[GrpcStream[Any], None],
     ) -> None:
         self._call = call
         self._method = method
         self._endpoint = endpoint
-        self._forget = forget
+        self._siblings = siblings
         self._request_error: BaseException | None = None
         self._ended = False
         self._pump = asyncio.create_task(self._send(requests), name=f"requests of {method.path}")
@@ -307,7 +297,7 @@ class GrpcStream(Generic[R]):
     async def aclose(self) -> None:
         """Cancel the stream if it is still open; return when the requests are closed."""
         self._ended = True
-        self._forget()
+        self._siblings.pop(self, None)
         self.abandon()
         if asyncio.current_task() is not self._pump:
             await asyncio.wait((self._pump,))

@@ -9,7 +9,7 @@ another cluster than the call is meant for; and no other error.
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, Protocol, TypeVar
@@ -264,6 +264,3 @@ def framed_responses(
         streams_requests=streams_requests,
         streams_responses=True,
     )
-
-
-UnaryHandler = Callable[[Q, Peer], Awaitable[R]]

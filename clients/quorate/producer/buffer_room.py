@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING
 
 from quorate.errors import OverloadedError, QuorateError, RecordTooLargeError
-
-if TYPE_CHECKING:
-    from quorate.producer.accumulator import Accumulator
+from quorate.producer.accumulator import Accumulator
 
 
 class BufferRoom:

@@ -8,14 +8,12 @@ from collections.abc import Awaitable, Callable, Generator
 from contextvars import Context, copy_context
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from quorate.aio.owner import Owner
 from quorate.errors import DeliveryTimeoutError, QuorateError
 from quorate.model import RecordMetadata
-
-if TYPE_CHECKING:
-    from quorate.aio.owner import Owner
-    from quorate.producer.partition_queue import Batch
+from quorate.producer.partition_queue import Batch
 
 log = logging.getLogger(__name__)
 

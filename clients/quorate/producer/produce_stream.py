@@ -6,8 +6,9 @@ It stands below the sender, which decides what an answer means for a batch.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
+from quorate.cluster.cluster import Cluster
 from quorate.cluster.leader_stream import LeaderStream
 from quorate.errors import (
     DeadlineExceededError,
@@ -27,9 +28,6 @@ from quorate.v1.records_pb2 import (
     ProduceResponse,
     ProduceResult,
 )
-
-if TYPE_CHECKING:
-    from quorate.cluster.cluster import Cluster
 
 #: Requests to one broker that it may not have read yet. Batches that the broker has read, and that
 #: wait for their replicas, do not count.

@@ -7,17 +7,13 @@ for ever.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from quorate.cluster.cluster import Cluster
+from quorate.cluster.topic_views import TopicView
 from quorate.errors import InvalidPartitionsError
+from quorate.producer.accumulator import Accumulator
+from quorate.producer.partition_queue import PartitionQueue
 from quorate.producer.partitioner import Partitioner, Sticky, partition_for_key
 from quorate.settings import PARTITION
-
-if TYPE_CHECKING:
-    from quorate.cluster.cluster import Cluster
-    from quorate.cluster.topic_views import TopicView
-    from quorate.producer.accumulator import Accumulator
-    from quorate.producer.partition_queue import PartitionQueue
 
 #: Pause between two checks for idle topics, and the idle checks in a row after which a topic is
 #: forgotten.

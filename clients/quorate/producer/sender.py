@@ -9,20 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING
 
 from quorate import errors
 from quorate.aio.backoff import Backoff, backoff_ms
+from quorate.cluster.cluster import Cluster
 from quorate.cluster.leader_stream import BACKOFF_MAX_MS, BACKOFF_MS, LeaderStreams
 from quorate.net.methods import INIT_PRODUCER_ID
 from quorate.producer.accumulator import Accumulator
 from quorate.producer.partition_queue import Batch, PartitionQueue, ProducerIdentity
 from quorate.producer.produce_stream import ProduceStream, endpoint_of
+from quorate.producer.routes import Routes
 from quorate.v1.records_pb2 import InitProducerIdRequest, ProduceResult
-
-if TYPE_CHECKING:
-    from quorate.cluster.cluster import Cluster
-    from quorate.producer.routes import Routes
 
 log = logging.getLogger(__name__)
 

@@ -6,12 +6,10 @@ import asyncio
 import logging
 import warnings
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from quorate.cluster.cluster import Cluster
-    from quorate.producer.accumulator import Accumulator
-    from quorate.producer.sender import Sender
+from quorate.cluster.cluster import Cluster
+from quorate.producer.accumulator import Accumulator
+from quorate.producer.sender import Sender
 
 log = logging.getLogger(__name__)
 

@@ -81,7 +81,7 @@ def decompress(codec: int, data: Buffer, size_max: int) -> bytes:
     """
     bound = size_bound(codec, data)
     if bound > size_max:
-        raise _too_large(bound, size_max)
+        raise CorruptRecordError(f"a batch may decompress to {bound} bytes; {size_max} are allowed")
     if codec == NONE:
         return bytes(data)
     output = bytearray(bound)
@@ -179,7 +179,3 @@ def _there() -> str:
 def _unsupported(codec: int) -> UnsupportedError:
     name = NAMES[codec] if 0 <= codec < len(NAMES) else f"number {codec}"
     return UnsupportedError(f"compression {name} is not supported; there is {_there()}")
-
-
-def _too_large(bound: int, size_max: int) -> CorruptRecordError:
-    return CorruptRecordError(f"a batch may decompress to {bound} bytes; {size_max} are allowed")

@@ -53,19 +53,27 @@ def headers_bytes_max(headers: Sequence[Header]) -> int:
     return sum(len(name.encode()) + len(value or b"") + 10 for name, value in headers)
 
 
+def varint(value: int) -> bytes:
+    """Return the varint of a number that is 0 or more, as protobuf has it too.
+
+    >>> varint(300).hex()
+    'ac02'
+    """
+    out = bytearray()
+    while value >= 0x80:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
 def encode_varint(value: int) -> bytes:
     """Return the zigzag varint of a 64-bit number.
 
     >>> encode_varint(-1).hex(), encode_varint(64).hex()
     ('01', '8001')
     """
-    rest = value << 1 if value >= 0 else (-value << 1) - 1
-    out = bytearray()
-    while rest >= 0x80:
-        out.append(rest & 0x7F | 0x80)
-        rest >>= 7
-    out.append(rest)
-    return bytes(out)
+    return varint(value << 1 if value >= 0 else (-value << 1) - 1)
 
 
 #: The zigzag varints of 0 to 8191, of one or two bytes each.

@@ -21,15 +21,7 @@ from quorate_broker.files import inventory
 from quorate_broker.files.replica_files import PartitionMetadata
 from quorate_broker.replica.producers import producers_in
 from quorate_cli.event_fields import fields_of
-from quorate_cli.inspect.content import (
-    DamagedError,
-    batches,
-    epochs_of,
-    open_segment,
-    producer_snapshot,
-    slots_of,
-    small_file,
-)
+from quorate_cli.inspect import content
 from quorate_cli.inspect.node_files import is_metadata_log, kind_of
 from quorate_quorum.disk import Disk, read_whole
 from quorate_quorum.log import run_file
@@ -96,16 +88,16 @@ async def rows_of(disk: Disk, path: str, bounds: Bounds) -> AsyncGenerator[Row, 
     try:
         async for row in _READERS[kind_of(path)](disk, path, bounds):
             yield row
-    except (DamagedError, QuorateError, ConfigError) as error:
+    except (content.DamagedError, QuorateError, ConfigError) as error:
         yield fault(path, None, str(error))
 
 
 async def _segment_rows(disk: Disk, path: str, bounds: Bounds) -> AsyncGenerator[Row, None]:
-    segment = await open_segment(disk, path)
+    segment = await content.open_segment(disk, path)
     is_metadata = bounds.metadata or is_metadata_log(path)
     position = 0
     try:
-        async for position, header, wrong in batches(segment):
+        async for position, header, wrong in content.batches(segment):
             if bounds.is_spent:
                 return
             if header.end_offset <= bounds.from_offset:
@@ -221,7 +213,7 @@ async def _index_rows(disk: Disk, path: str, bounds: Bounds) -> AsyncGenerator[R
     is_time = kind == "time-index"
     entry, ending = (TIME_ENTRY, TIME_INDEX) if is_time else (OFFSET_ENTRY, INDEX)
     base = offset_of(path.rpartition("/")[2], ending) or 0
-    data = await small_file(disk, path)
+    data = await content.small_file(disk, path)
     whole = len(data) - len(data) % entry.size
     for first, second in entry.iter_unpack(memoryview(data)[:whole]):
         last = base + (second if is_time else first)
@@ -232,16 +224,16 @@ async def _index_rows(disk: Disk, path: str, bounds: Bounds) -> AsyncGenerator[R
             else:
                 yield {"kind": kind, "last_offset": last, "position": second}
     if whole != len(data):
-        raise DamagedError(f"{len(data) - whole} bytes at its end are no entry")
+        raise content.DamagedError(f"{len(data) - whole} bytes at its end are no entry")
 
 
 async def _epoch_rows(disk: Disk, path: str, _: Bounds) -> AsyncGenerator[Row, None]:
-    for epoch, start in (await epochs_of(disk, path)).entries:
+    for epoch, start in (await content.epochs_of(disk, path)).entries:
         yield {"kind": "epoch", "epoch": epoch, "start_offset": start}
 
 
 async def _slot_rows(disk: Disk, path: str, _: Bounds) -> AsyncGenerator[Row, None]:
-    value = await slots_of(disk, path)
+    value = await content.slots_of(disk, path)
     name = path.rpartition("/")[2]
     offset, epoch = value if value is not None else (None, None)
     yield {"kind": name, "offset": offset, "epoch": epoch}
@@ -259,9 +251,11 @@ async def _identity_rows(disk: Disk, path: str, _: Bounds) -> AsyncGenerator[Row
 
 
 async def _run_rows(disk: Disk, path: str, _: Bounds) -> AsyncGenerator[Row, None]:
-    found = run_file.decode(path, await small_file(disk, path))
+    found = run_file.decode(path, await content.small_file(disk, path))
     if found is None:
-        raise DamagedError("its checksum does not fit: the next start trusts no unsynced write")
+        raise content.DamagedError(
+            "its checksum does not fit: the next start trusts no unsynced write"
+        )
     boot_id, sync_failed = found
     directory = path.rpartition("/")[0] or "."
     stopped = await disk.exists(f"{directory}/{run_file.MARKER_FILE}")
@@ -274,7 +268,7 @@ async def _run_rows(disk: Disk, path: str, _: Bounds) -> AsyncGenerator[Row, Non
 
 
 async def _quorum_state_rows(disk: Disk, path: str, _: Bounds) -> AsyncGenerator[Row, None]:
-    state = decode_state(await small_file(disk, path))
+    state = decode_state(await content.small_file(disk, path))
     vote = state.voted_for
     yield {
         "kind": "quorum-state",
@@ -289,15 +283,17 @@ async def _quorum_state_rows(disk: Disk, path: str, _: Bounds) -> AsyncGenerator
 async def _inventory_rows(disk: Disk, path: str, _: Bounds) -> AsyncGenerator[Row, None]:
     written, damaged = inventory.decode(await read_whole(disk, path))
     if damaged:
-        raise DamagedError(f"{damaged}: the next start takes every replica without a log for lost")
+        raise content.DamagedError(
+            f"{damaged}: the next start takes every replica without a log for lost"
+        )
     for topic_id, partition in written:
         yield {"kind": "inventory", "topic_id": topic_id.hex(), "partition": partition}
 
 
 async def _partition_rows(disk: Disk, path: str, _: Bounds) -> AsyncGenerator[Row, None]:
-    found = PartitionMetadata.decode(await small_file(disk, path))
+    found = PartitionMetadata.decode(await content.small_file(disk, path))
     if found is None:
-        raise DamagedError("it is not a whole partition.metadata (version 1)")
+        raise content.DamagedError("it is not a whole partition.metadata (version 1)")
     yield {
         "kind": "partition-metadata",
         "topic_id": found.topic_id.hex(),
@@ -307,7 +303,7 @@ async def _partition_rows(disk: Disk, path: str, _: Bounds) -> AsyncGenerator[Ro
 
 
 async def _producer_rows(disk: Disk, path: str, bounds: Bounds) -> AsyncGenerator[Row, None]:
-    offset, epoch, state = await producer_snapshot(disk, path)
+    offset, epoch, state = await content.producer_snapshot(disk, path)
     known = list(producers_in(state))
     yield {"kind": "producer-snapshot", "offset": offset, "epoch": epoch, "producers": len(known)}
     for one in known:

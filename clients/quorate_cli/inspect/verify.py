@@ -7,15 +7,7 @@ from dataclasses import dataclass
 
 from quorate.errors import CorruptRecordError, QuorateError, StorageError
 from quorate.record.batch import BatchHeader
-from quorate_cli.inspect.content import (
-    DamagedError,
-    batches,
-    epochs_of,
-    open_segment,
-    producer_snapshot,
-    slots_of,
-    small_file,
-)
+from quorate_cli.inspect import content
 from quorate_cli.inspect.dump import Bounds, fault, rows_of, show
 from quorate_cli.inspect.node_files import is_metadata_log, kind_of
 from quorate_quorum.disk import Disk
@@ -165,7 +157,7 @@ def _tell_leftovers(directory: str, names: list[str], bases: list[int], found: F
 
 async def _check_segment(disk: Disk, path: str, walk: _Walk, *, is_last: bool) -> None:
     found = walk.found
-    segment = await open_segment(disk, path)
+    segment = await content.open_segment(disk, path)
     is_metadata = is_metadata_log(path)
     may_be_torn = is_last and found.locked
     position = 0
@@ -174,7 +166,7 @@ async def _check_segment(disk: Disk, path: str, walk: _Walk, *, is_last: bool) -
         indexes = [_IndexCheck(disk, segment, path, is_time, found) for is_time in (False, True)]
         for index in indexes:
             await index.load()
-        async with aclosing(batches(segment)) as listed:
+        async with aclosing(content.batches(segment)) as listed:
             async for position, header, wrong in listed:
                 if may_be_torn and wrong is not None and position + header.size == segment.size:
                     found.note(path, f"byte {position}: the last write is under way, or torn")
@@ -232,8 +224,8 @@ class _IndexCheck:
         if not await self._disk.exists(self._path):
             return
         try:
-            self._data = await small_file(self._disk, self._path)
-        except DamagedError as error:
+            self._data = await content.small_file(self._disk, self._path)
+        except content.DamagedError as error:
             return self._found.fault(self._path, None, str(error))
         extra = len(self._data) % self._layout.size
         if extra:
@@ -274,12 +266,12 @@ async def _check_together(disk: Disk, directory: str, names: list[str], walk: _W
         path = f"{directory}/{name}"
         try:
             if name == epoch_file.FILE_NAME and walk.start is not None:
-                _compare_epochs(path, await epochs_of(disk, path), walk)
+                _compare_epochs(path, await content.epochs_of(disk, path), walk)
             elif name in (SYNCED_FILE, HIGH_WATERMARK_FILE, LOG_START_FILE):
-                _compare_slot(path, await slots_of(disk, path), walk)
+                _compare_slot(path, await content.slots_of(disk, path), walk)
             elif offset_of(name, SNAPSHOT) is not None:
-                _compare_producers(path, await producer_snapshot(disk, path), walk)
-        except (DamagedError, QuorateError, FileNotFoundError):
+                _compare_producers(path, await content.producer_snapshot(disk, path), walk)
+        except (content.DamagedError, QuorateError, FileNotFoundError):
             continue  # check_file has reported it, or the file is gone meanwhile
     if walk.epochs.entries and epoch_file.FILE_NAME not in names:
         path = f"{directory}/{epoch_file.FILE_NAME}"

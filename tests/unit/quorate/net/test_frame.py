@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quorate.errors import InvalidRequestError
-from quorate.net.frame import Frame, decoder, encode, varint
+from quorate.net.frame import Frame, decoder, encode
+from quorate.record.record import varint
 from quorate.v1.records_pb2 import ProduceFrame, ProduceHeader, ProducePartition
 
 decode = decoder(ProduceHeader)
