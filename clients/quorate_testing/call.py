@@ -13,9 +13,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from quorate import errors
-from quorate.net.network import (
-    Method,
-)
+from quorate.net.network import Method
 
 WINDOW_BYTES = 1024 * 1024
 MESSAGE_BYTES_MAX = 64 * 1024 * 1024

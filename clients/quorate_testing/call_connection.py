@@ -7,18 +7,17 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any, Generic, TypeVar
 
 from quorate import errors
-from quorate.net.methods import IDENTIFY
+from quorate.net.methods import identify
 from quorate.net.network import (
     Answered,
-    Connection,
     Head,
     Method,
+    Network,
     NoAnswer,
     ProbeResult,
     Refused,
     any_cluster,
 )
-from quorate.v1 import node_pb2
 from quorate_testing.call import MESSAGE_BYTES_MAX, End, too_large
 
 Q = TypeVar("Q")
@@ -42,13 +41,12 @@ class CallConnection:
         self._open_call = open_call
         self._forget = forget
         self._message_bytes_max = message_bytes_max
-        self._open: dict[int, End] = {}
-        self._opened = 0
+        self._open: dict[End, None] = {}
         self._is_closed = False
 
     async def unary(self, method: Method[Q, R], request: Q, *, timeout_ms: int) -> R:
         """Send one request and return its response."""
-        number, end = self._start(method, timeout_ms)
+        end = self._start(method, timeout_ms)
         late = errors.DeadlineExceededError(
             f"{method.path} at {self.endpoint}: none in {timeout_ms} ms"
         )
@@ -59,27 +57,26 @@ class CallConnection:
             data = await end.read()
         finally:
             timer.cancel()
-            self.end_call(number)
+            self.end_call(end)
         if data is None:
             raise errors.PeerError("INTERNAL", f"{method.path} at {self.endpoint}: no response")
         return self.decode(method, data)
 
     def stream(self, method: Method[Q, R], requests: AsyncIterator[Q]) -> CallStream[R]:
         """Open a stream; its owner must close it."""
-        number, end = self._start(method)
-        return CallStream(self, number, end, method, requests)
+        return CallStream(self, self._start(method), method, requests)
 
     async def close(self) -> None:
         """Close the connection and break its open calls."""
         self._is_closed = True
         self._forget(self)
-        for end in list(self._open.values()):
+        for end in list(self._open):
             end.fail(errors.StreamBrokenError(f"the connection to {self.endpoint} was closed here"))
 
-    def end_call(self, number: int) -> None:
+    def end_call(self, end: End) -> None:
         """Forget a call, and cancel it if it is not over."""
-        end = self._open.pop(number, None)
-        if end is not None:
+        if end in self._open:
+            del self._open[end]
             end.fail(errors.StreamBrokenError("the call was ended by its owner"))
 
     def encode(self, method: Method[Q, Any], request: Q) -> bytes:
@@ -96,13 +93,12 @@ class CallConnection:
                 "INTERNAL", f"{self.endpoint} answered {method.path} unreadably: {error}"
             ) from None
 
-    def _start(self, method: Method[Any, Any], timeout_ms: int = 0) -> tuple[int, End]:
+    def _start(self, method: Method[Any, Any], timeout_ms: int = 0) -> End:
         if self._is_closed:
             raise errors.StreamBrokenError(f"the connection to {self.endpoint} was closed here")
         end = self._open_call(Head(method.path, self._cluster_id(), timeout_ms))
-        self._opened += 1
-        self._open[self._opened] = end
-        return self._opened, end
+        self._open[end] = None
+        return end
 
 
 class CallStream(Generic[R]):
@@ -111,13 +107,11 @@ class CallStream(Generic[R]):
     def __init__(
         self,
         connection: CallConnection,
-        number: int,
         end: End,
         method: Method[Q, R],
         requests: AsyncIterator[Q],
     ) -> None:
         self._connection = connection
-        self._number = number
         self._end = end
         self._method = method
         self._request_error: Exception | None = None
@@ -147,7 +141,7 @@ class CallStream(Generic[R]):
     async def aclose(self) -> None:
         """Cancel the stream if it is still open; wait until `requests` is closed."""
         self._is_ended = True
-        self._connection.end_call(self._number)
+        self._connection.end_call(self._end)
         if asyncio.current_task() is not self._pump:
             self._pump.cancel()
             await asyncio.wait((self._pump,))
@@ -181,14 +175,12 @@ class CallStream(Generic[R]):
         self._end.fail(error)
 
 
-async def probe(connection: Connection, timeout_ms: int) -> ProbeResult:
-    """Ask over a new connection which node serves it, and close the connection."""
+async def probe(network: Network, endpoint: str, timeout_ms: int) -> ProbeResult:
+    """Ask over a new connection which node serves an endpoint."""
     try:
-        answer = await connection.unary(IDENTIFY, node_pb2.IdentifyRequest(), timeout_ms=timeout_ms)
+        answer = await identify(network, endpoint, timeout_ms=timeout_ms)
     except errors.PeerRefusedError:
         return Refused()
     except errors.NetworkError:
         return NoAnswer()
-    finally:
-        await connection.close()
     return Answered(answer.node_id, answer.incarnation)

@@ -60,21 +60,19 @@ class InProcessNetwork:
             endpoint = f"{host}:{next(self._ports)}"
         if endpoint in self._listeners:
             raise OSError(errno.EADDRINUSE, f"port {port} is in use (to listen on {endpoint})")
-        loop = asyncio.get_running_loop()
-        switchboard = Switchboard(
+        return InProcessListener(
+            asyncio.get_running_loop(),
+            endpoint,
             services,
-            loop.create_task,
+            self._listeners,
             cluster_id=cluster_id,
             listener=listener,
             message_bytes_max=self._message_bytes_max,
         )
-        served = InProcessListener(endpoint, loop, switchboard, self._listeners)
-        self._listeners[endpoint] = served
-        return served
 
     async def probe(self, endpoint: str, *, timeout_ms: int) -> ProbeResult:
         """Ask which node serves an endpoint."""
-        return await probe(self.connect(endpoint, purpose="control"), timeout_ms)
+        return await probe(self, endpoint, timeout_ms)
 
     async def close(self) -> None:
         """Close every connection of this network."""
@@ -109,50 +107,31 @@ class _Wire:
             self._schedule(deliver, *arguments)
 
 
-class InProcessListener:
+class InProcessListener(Switchboard):
     """A served endpoint. Its calls run on the loop that called serve()."""
 
     def __init__(
         self,
-        endpoint: str,
         loop: asyncio.AbstractEventLoop,
-        switchboard: Switchboard,
+        endpoint: str,
+        services: Sequence[Service],
         listeners: dict[str, InProcessListener],
+        **settings: Any,
     ) -> None:
+        super().__init__(endpoint, services, loop.create_task, listeners, **settings)
         self.loop = loop
-        self._endpoint = endpoint
-        self._switchboard = switchboard
-        self._listeners = listeners
-        self._ends: dict[int, End] = {}
-        self._taken = 0
+        self._ends: list[End] = []
 
-    @property
-    def endpoint(self) -> str:
-        """The bound address, as host:port."""
-        return self._endpoint
-
-    def take(self, head: Head, end: End) -> None:
+    def take(self, head: Head, end: End, address: str = "in-process") -> None:
         """Begin to answer a call, on this listener's loop."""
-        if self._listeners.get(self._endpoint) is not self:
-            end.finish(StreamBrokenError(f"{self._endpoint} has stopped"))
-            return
-        self._ends = {number: end for number, end in self._ends.items() if not end.is_over}
-        self._taken += 1
-        self._ends[self._taken] = end
-        self._switchboard.take(head, end, "in-process")
-
-    async def stop(self, grace_ms: int) -> None:
-        """Take no new calls, wait up to grace_ms for open ones, then cancel them."""
-        self._unregister()
-        await self._switchboard.stop(grace_ms)
+        if not self.is_listening:
+            return end.finish(StreamBrokenError(f"{self.endpoint} has stopped"))
+        self._ends = [*(one for one in self._ends if not one.is_over), end]
+        return super().take(head, end, address)
 
     def kill(self) -> None:
         """Stop like a killed process: open calls break now."""
-        self._unregister()
-        for end in self._ends.values():
-            end.fail(StreamBrokenError(f"{self._endpoint} was killed"))
-        self._switchboard.cancel_all()
-
-    def _unregister(self) -> None:
-        if self._listeners.get(self._endpoint) is self:
-            del self._listeners[self._endpoint]
+        self.unregister()
+        for end in self._ends:
+            end.fail(StreamBrokenError(f"{self.endpoint} was killed"))
+        self.cancel_all()

@@ -5,19 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import aclosing
-from typing import Any
+from typing import Any, Self
 
 import structlog
 
 from quorate import errors
-from quorate.net.network import (
-    Handler,
-    Head,
-    Method,
-    Peer,
-    Service,
-    wrong_cluster,
-)
+from quorate.net.network import Handler, Head, Method, Peer, Service, wrong_cluster
 from quorate_testing.call import MESSAGE_BYTES_MAX, End, too_large
 
 log = structlog.get_logger(__name__)
@@ -26,17 +19,24 @@ DETAILS_CHARS_MAX = 1000
 
 
 class Switchboard:
-    """The services at one endpoint: it accepts calls, and owns the tasks that answer them."""
+    """A listener: the services at one endpoint. It owns the tasks that answer the calls.
+
+    It is in `listeners`, by its endpoint, until it stops.
+    """
 
     def __init__(
         self,
+        endpoint: str,
         services: Sequence[Service],
         spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
+        listeners: dict[str, Self],
         *,
         cluster_id: str = "",
         listener: str = "",
         message_bytes_max: int = MESSAGE_BYTES_MAX,
     ) -> None:
+        self.endpoint = endpoint
+        self._listeners = listeners
         self._cluster_id = cluster_id
         self._listener = listener
         self._spawn = spawn
@@ -46,9 +46,9 @@ class Switchboard:
             for service in services
             for method, handler in service.handlers().items()
         }
-        self._tasks: dict[int, asyncio.Task[None]] = {}
-        self._taken = 0
+        self._tasks: dict[asyncio.Task[None], None] = {}
         self._is_stopping = False
+        listeners[endpoint] = self
 
     def take(self, head: Head, end: End, address: str) -> None:
         """Begin to answer a call from an address."""
@@ -62,11 +62,9 @@ class Switchboard:
         method, handler = self._table[head.path]
         peer = Peer(address, timeout_ms=head.timeout_ms, listener=self._listener)
         task = self._spawn(self._answer(method, handler, end, peer))
-        self._taken += 1
-        number = self._taken
-        self._tasks[number] = task
+        self._tasks[task] = None
         end.when_broken = task.cancel
-        task.add_done_callback(lambda _task: self._tasks.pop(number, None))
+        task.add_done_callback(lambda done: self._tasks.pop(done, None))
         return None
 
     def is_unary(self, path: str) -> bool:
@@ -74,11 +72,22 @@ class Switchboard:
         known = self._table.get(path)
         return known is not None and not (known[0].streams_requests or known[0].streams_responses)
 
+    @property
+    def is_listening(self) -> bool:
+        """Whether a call to the endpoint reaches this listener."""
+        return self._listeners.get(self.endpoint) is self
+
+    def unregister(self) -> None:
+        """Stop listening."""
+        if self.is_listening:
+            del self._listeners[self.endpoint]
+
     async def stop(self, grace_ms: int) -> None:
         """Take no new calls, wait up to grace_ms for open ones, then cancel them."""
+        self.unregister()
         self._is_stopping = True
         mine = asyncio.current_task()
-        tasks = [task for task in self._tasks.values() if task is not mine]
+        tasks = [task for task in self._tasks if task is not mine]
         if tasks and grace_ms > 0:
             await asyncio.wait(tasks, timeout=grace_ms / 1000)
         for task in tasks:
@@ -91,7 +100,7 @@ class Switchboard:
     def cancel_all(self) -> None:
         """Cancel all calls now, without waiting for them."""
         self._is_stopping = True
-        for task in list(self._tasks.values()):
+        for task in list(self._tasks):
             task.cancel()
 
     async def _answer(

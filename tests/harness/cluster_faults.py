@@ -88,9 +88,11 @@ class Nemesis:
         """Undo everything: all nodes run, all links and all disks work."""
         network = self.cluster.network
         network.heal()
-        network.set_loss(0.0)
-        network.set_delay(LinkQuality().delay_min_ms, LinkQuality().delay_max_ms)
-        network.set_bandwidth(None)
+        network.set_links(loss=0.0)
+        network.set_links(
+            delay_min_ms=LinkQuality().delay_min_ms, delay_max_ms=LinkQuality().delay_max_ms
+        )
+        network.set_links(bytes_per_s=None)
         for node in self.cluster.nodes.values():
             node.disk.mend()
             if node.is_running:
@@ -252,16 +254,20 @@ class _Doing:
         return self.cluster.network.half_open(*self.two_sides()) > 0
 
     async def loss(self) -> bool:
-        self.cluster.network.set_loss(0.01 + 0.29 * self.fault.level)
+        self.cluster.network.set_links(loss=0.01 + 0.29 * self.fault.level)
         await self.lasts()
-        self.cluster.network.set_loss(0.0)
+        self.cluster.network.set_links(loss=0.0)
         return True
 
     async def delay(self) -> bool:
-        self.cluster.network.set_delay(5.0, 20.0 + 130.0 * self.fault.level)
+        self.cluster.network.set_links(
+            delay_min_ms=5.0, delay_max_ms=20.0 + 130.0 * self.fault.level
+        )
         await self.lasts()
         calm = LinkQuality()
-        self.cluster.network.set_delay(calm.delay_min_ms, calm.delay_max_ms)
+        self.cluster.network.set_links(
+            delay_min_ms=calm.delay_min_ms, delay_max_ms=calm.delay_max_ms
+        )
         return True
 
     # -- disks

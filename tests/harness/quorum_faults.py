@@ -128,35 +128,37 @@ class _Doing:
     # -- network
 
     async def delay(self) -> bool:
-        self.quorum.network.set_delay(2.0, 5.0 + 145.0 * self.fault.level)
+        self.quorum.network.set_links(delay_min_ms=2.0, delay_max_ms=5.0 + 145.0 * self.fault.level)
         await self.lasts()
         calm = LinkQuality()
-        self.quorum.network.set_delay(calm.delay_min_ms, calm.delay_max_ms)
+        self.quorum.network.set_links(
+            delay_min_ms=calm.delay_min_ms, delay_max_ms=calm.delay_max_ms
+        )
         return True
 
     async def loss(self) -> bool:
-        self.quorum.network.set_loss(0.02 + 0.38 * self.fault.level)
+        self.quorum.network.set_links(loss=0.02 + 0.38 * self.fault.level)
         await self.lasts()
-        self.quorum.network.set_loss(0.0)
+        self.quorum.network.set_links(loss=0.0)
         return True
 
     async def duplication(self) -> bool:
-        self.quorum.network.set_duplication(0.5 + 0.5 * self.fault.level, late_max_ms=3000)
+        self.quorum.network.set_links(duplication=0.5 + 0.5 * self.fault.level, late_max_ms=3000)
         await self.lasts()
-        self.quorum.network.set_duplication(0.0)
+        self.quorum.network.set_links(duplication=0.0)
         return True
 
     async def reordering(self) -> bool:
-        self.quorum.network.set_reordering(0.3 + 0.6 * self.fault.level, late_max_ms=800)
+        self.quorum.network.set_links(reordering=0.3 + 0.6 * self.fault.level, late_max_ms=800)
         await self.lasts()
-        self.quorum.network.set_reordering(0.0)
+        self.quorum.network.set_links(reordering=0.0)
         return True
 
     async def slow_link(self) -> bool:
         pair = [self.machine.name], [self.other.name]
-        self.quorum.network.set_bandwidth(300 + 5000 * self.fault.level, *pair)
+        self.quorum.network.set_links(*pair, bytes_per_s=300 + 5000 * self.fault.level)
         await self.lasts()
-        self.quorum.network.set_bandwidth(None, *pair)
+        self.quorum.network.set_links(*pair, bytes_per_s=None)
         return True
 
     async def cut_one_way(self) -> bool:

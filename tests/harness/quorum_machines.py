@@ -222,11 +222,11 @@ class Quorum:
         """Undo every fault but damage on disk: all links, processes and disks work."""
         self.network.heal()
         calm = LinkQuality()
-        self.network.set_delay(calm.delay_min_ms, calm.delay_max_ms)
-        self.network.set_loss(0.0)
-        self.network.set_bandwidth(None)
-        self.network.set_duplication(0.0)
-        self.network.set_reordering(0.0)
+        self.network.set_links(delay_min_ms=calm.delay_min_ms, delay_max_ms=calm.delay_max_ms)
+        self.network.set_links(loss=0.0)
+        self.network.set_links(bytes_per_s=None)
+        self.network.set_links(duplication=0.0)
+        self.network.set_links(reordering=0.0)
         for machine in self.machines:
             machine.disk.mend()
             if machine.process is not None and machine.process.is_alive:

@@ -329,7 +329,7 @@ class QuorumWorld:
     async def converge(self, seconds: float = 20.0) -> None:
         """After all faults: one leader, and every voter has applied one and the same log."""
         self.network.heal()
-        self.network.set_loss(0.0)
+        self.network.set_links(loss=0.0)
         for one in self.voters:
             if one.process is not None and one.is_up:
                 one.process.resume()

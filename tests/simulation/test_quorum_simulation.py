@@ -130,9 +130,9 @@ class Nemesis:
             process.resume()
 
     async def lose_messages(self) -> None:
-        self.world.network.set_loss(self.chance.uniform(0.05, 0.4))
+        self.world.network.set_links(loss=self.chance.uniform(0.05, 0.4))
         await self.rest()
-        self.world.network.set_loss(0.0)
+        self.world.network.set_links(loss=0.0)
 
     async def stop_cleanly(self) -> None:
         one = self.world.leader or self.any()

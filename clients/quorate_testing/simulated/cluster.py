@@ -141,19 +141,18 @@ class SimulatedCluster:
     def kill(self, name: str) -> None:
         """Kill the process, as by kill -9: completed writes survive, one under way may be torn."""
         node = self.nodes[name]
-        if node.process is not None:
-            node.process.kill()
-        node.server = None
-        node.disk.crash_process()
-        node.gone.set()
+        self._end(node, node.disk.crash_process)
 
     def lose_power(self, name: str) -> None:
         """Cut the machine's power: writes that were not synced may be lost, or not."""
         node = self.nodes[name]
+        self._end(node, node.disk.lose_power)
+
+    def _end(self, node: SimulatedNode, crash: Callable[[], None]) -> None:
+        node.server = None
         if node.process is not None:
             node.process.kill()
-        node.server = None
-        node.disk.lose_power()
+        crash()
         node.gone.set()
 
     def pause(self, name: str) -> None:
@@ -221,35 +220,23 @@ class SimulatedCluster:
             node.failure = str(error) or repr(error)
         finally:
             if node.server is server:
-                node.server = None
-                process.kill()
-                node.disk.crash_process()
-                node.gone.set()
+                self._end(node, node.disk.crash_process)
 
     def voter_config(self, node: SimulatedNode) -> QuorumConfig:
         """Return the configuration of a voter."""
-        return QuorumConfig(
-            node_id=node.node_id,
-            listeners=(node.endpoint,),
-            log_dirs=(DATA,),
-            quorum_bootstrap_servers=tuple(voter.endpoint for voter in self.voters),
-            allow_insecure_listeners=True,
-            **self.shape.voter_settings,
-        )
+        return QuorumConfig(**self._settings(node), **self.shape.voter_settings)
+
+    def _settings(self, node: SimulatedNode) -> dict[str, Any]:
+        return {
+            "node_id": node.node_id,
+            "listeners": (node.endpoint,),
+            "log_dirs": (DATA,),
+            "quorum_bootstrap_servers": tuple(voter.endpoint for voter in self.voters),
+            "allow_insecure_listeners": True,
+        }
 
     def _server(self, node: SimulatedNode, environment: Environment) -> QuorumServer | BrokerServer:
         if node.is_voter:
             return QuorumServer(self.voter_config(node), environment)
-        voters = tuple(voter.endpoint for voter in self.voters)
-        return BrokerServer(
-            BrokerConfig(
-                node_id=node.node_id,
-                broker_rack=node.rack,
-                listeners=(node.endpoint,),
-                log_dirs=(DATA,),
-                quorum_bootstrap_servers=voters,
-                allow_insecure_listeners=True,
-                **self.shape.broker_settings,
-            ),
-            environment,
-        )
+        settings = {**self._settings(node), **self.shape.broker_settings}
+        return BrokerServer(BrokerConfig(broker_rack=node.rack, **settings), environment)

@@ -18,16 +18,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from quorate_quorum.disk import Buffer, File, Lock, SyncError, syncing
-from quorate_testing.simulated.disk_content import (
-    Directory,
-    Entry,
-    Inode,
-    Truncate,
-    Write,
-    apply,
-    enter,
-    lose_power,
-)
+from quorate_testing.simulated import disk_content
 
 T = TypeVar("T")
 
@@ -41,7 +32,7 @@ NAME_BYTES_MAX = 255
 class _UnderWay:
     """A write that has begun. A crash may keep any first part of it."""
 
-    inode: Inode
+    inode: disk_content.Inode
     position: int
     data: bytes
 
@@ -49,7 +40,7 @@ class _UnderWay:
 class SimulatedFile:
     """An open file of one simulated process."""
 
-    def __init__(self, disk: SimulatedDisk, path: str, inode: Inode) -> None:
+    def __init__(self, disk: SimulatedDisk, path: str, inode: disk_content.Inode) -> None:
         self._disk = disk
         self._path = path
         self._inode = inode
@@ -94,7 +85,7 @@ class SimulatedFile:
             self._check_open()
             await self._disk.begin("truncate", self._path)
             self._check_open()
-            self._inode.do(Truncate(size))
+            self._inode.do(disk_content.Truncate(size))
             self._size = size
 
     async def sync(self) -> None:
@@ -110,7 +101,7 @@ class SimulatedFile:
             raise SyncError(errno.EIO, "simulated: the sync failed", self._path)
         for change in covered:
             if change in inode.pending:  # a concurrent sync may have covered it first
-                apply(inode.durable, change)
+                disk_content.apply(inode.durable, change)
                 inode.pending.remove(change)
 
     async def close(self) -> None:
@@ -128,12 +119,12 @@ class SimulatedFile:
         except asyncio.CancelledError:
             # The kernel finishes a write that it was given, even if the task no longer waits.
             if under_way in self._disk.under_way:
-                self._inode.do(Write(position, data))
+                self._inode.do(disk_content.Write(position, data))
             raise
         finally:
             with contextlib.suppress(ValueError):
                 self._disk.under_way.remove(under_way)
-        self._inode.do(Write(position, data))
+        self._inode.do(disk_content.Write(position, data))
 
     def _check_open(self) -> None:
         if self._closed or self._process != self._disk.process:
@@ -160,7 +151,7 @@ class SimulatedDisk:
         self, chance: random.Random, *, latency_max: float = 0.0, hook: Hook | None = None
     ) -> None:
         self._chance = chance
-        self._root = Directory()
+        self._root = disk_content.Directory()
         self._boot = 1
         self._failing_syncs = 0
         self._space: int | None = None
@@ -187,7 +178,7 @@ class SimulatedDisk:
         for write in self.under_way:
             kept = self._chance.randint(0, len(write.data))
             if kept:
-                write.inode.do(Write(write.position, write.data[:kept]))
+                write.inode.do(disk_content.Write(write.position, write.data[:kept]))
         self.under_way.clear()
         self.locks.clear()
         self.process += 1
@@ -197,7 +188,7 @@ class SimulatedDisk:
         self.crash_process()
         self._boot += 1
         self._failing_syncs = 0
-        lose_power(self._root, self._chance)
+        disk_content.lose_power(self._root, self._chance)
 
     def flip_bit(self, path: str, position: int, bit: int = 0) -> None:
         """Flip a bit on the medium and in the page cache."""
@@ -226,7 +217,7 @@ class SimulatedDisk:
             (path, change.position, len(change.data))
             for path, inode in self._files("", self._root)
             for change in inode.pending
-            if isinstance(change, Write) and change.data
+            if isinstance(change, disk_content.Write) and change.data
         ]
 
     def files(self) -> Sequence[tuple[str, int]]:
@@ -236,7 +227,7 @@ class SimulatedDisk:
     def names(self, directory: str) -> tuple[str, ...]:
         """Return the names in a directory as a process would see them; () if there is none."""
         found = self._find(directory)
-        return tuple(found.cached) if isinstance(found, Directory) else ()
+        return tuple(found.cached) if isinstance(found, disk_content.Directory) else ()
 
     def content(self, path: str) -> bytes:
         """Return a file's bytes as a process would see them."""
@@ -253,7 +244,9 @@ class SimulatedDisk:
         """Remove a directory and its content durably, as an operator could."""
         directory, name = self._place(path)
         for change in list(directory.pending):
-            enter(directory.durable, change)  # a pending change could bring the name back
+            disk_content.enter(
+                directory.durable, change
+            )  # a pending change could bring the name back
         directory.pending.clear()
         for entries in (directory.cached, directory.durable):
             entries.pop(name, None)
@@ -269,9 +262,9 @@ class SimulatedDisk:
                 raise FileNotFoundError(errno.ENOENT, "simulated: no such file", path)
             await self.begin("create", path)
             _check_name(path)
-            node = Inode()
-            directory.do(Entry(name, node))
-        if isinstance(node, Directory):
+            node = disk_content.Inode()
+            directory.do(disk_content.Entry(name, node))
+        if isinstance(node, disk_content.Directory):
             raise IsADirectoryError(errno.EISDIR, "simulated: is a directory", path)
         return SimulatedFile(self, path, node)
 
@@ -293,9 +286,9 @@ class SimulatedDisk:
             parents.append(here)
             node = here.cached.get(name)
             if node is None:
-                node = Directory()
-                here.do(Entry(name, node))
-            if isinstance(node, Inode):
+                node = disk_content.Directory()
+                here.do(disk_content.Entry(name, node))
+            if isinstance(node, disk_content.Inode):
                 raise NotADirectoryError(errno.ENOTDIR, "simulated: is a file", path)
             here = node
         with syncing():
@@ -312,22 +305,22 @@ class SimulatedDisk:
         if node is None:
             raise FileNotFoundError(errno.ENOENT, "simulated: no such file", source)
         if from_directory is to_directory:
-            from_directory.do(Entry(new, node, gone=old))
+            from_directory.do(disk_content.Entry(new, node, gone=old))
         else:
-            to_directory.do(Entry(new, node))
-            from_directory.do(Entry(None, None, gone=old))
+            to_directory.do(disk_content.Entry(new, node))
+            from_directory.do(disk_content.Entry(None, None, gone=old))
 
     async def remove(self, path: str) -> None:
         await self.begin("remove", path)
         self._inode(path)
         directory, name = self._place(path)
-        directory.do(Entry(None, None, gone=name))
+        directory.do(disk_content.Entry(None, None, gone=name))
 
     async def remove_directory(self, path: str) -> None:
         await self.begin("remove_directory", path)
         self._directory(path)
         directory, name = self._place(path)
-        directory.do(Entry(None, None, gone=name))
+        directory.do(disk_content.Entry(None, None, gone=name))
 
     async def sync_directory(self, path: str) -> None:
         directory = self._directory(path)
@@ -379,40 +372,42 @@ class SimulatedDisk:
             raise OSError(errno.ENOSPC, "simulated: no space left", path)
         self._space -= grown
 
-    def _files(self, path: str, directory: Directory) -> Iterator[tuple[str, Inode]]:
+    def _files(
+        self, path: str, directory: disk_content.Directory
+    ) -> Iterator[tuple[str, disk_content.Inode]]:
         for name in sorted(directory.cached):
             node = directory.cached[name]
             inside = f"{path}/{name}"
-            if isinstance(node, Directory):
+            if isinstance(node, disk_content.Directory):
                 yield from self._files(inside, node)
             else:
                 yield inside, node
 
-    def _place(self, path: str) -> tuple[Directory, str]:
+    def _place(self, path: str) -> tuple[disk_content.Directory, str]:
         parent, _, name = path.rstrip("/").rpartition("/")
         return self._directory(parent), name
 
-    def _find(self, path: str) -> Inode | Directory | None:
-        here: Inode | Directory = self._root
+    def _find(self, path: str) -> disk_content.Inode | disk_content.Directory | None:
+        here: disk_content.Inode | disk_content.Directory = self._root
         for name in _parts(path):
-            if isinstance(here, Inode) or name not in here.cached:
+            if isinstance(here, disk_content.Inode) or name not in here.cached:
                 return None
             here = here.cached[name]
         return here
 
-    def _directory(self, path: str) -> Directory:
+    def _directory(self, path: str) -> disk_content.Directory:
         node = self._find(path)
         if node is None:
             raise FileNotFoundError(errno.ENOENT, "simulated: no such directory", path)
-        if isinstance(node, Inode):
+        if isinstance(node, disk_content.Inode):
             raise NotADirectoryError(errno.ENOTDIR, "simulated: is a file", path)
         return node
 
-    def _inode(self, path: str) -> Inode:
+    def _inode(self, path: str) -> disk_content.Inode:
         node = self._find(path)
         if node is None:
             raise FileNotFoundError(errno.ENOENT, "simulated: no such file", path)
-        if isinstance(node, Directory):
+        if isinstance(node, disk_content.Directory):
             raise IsADirectoryError(errno.EISDIR, "simulated: is a directory", path)
         return node
 

@@ -58,55 +58,19 @@ class Links:
 
     # -- faults; hosts are the names of processes --
 
-    def set_delay(
+    def set_links(
         self,
-        delay_min_ms: float,
-        delay_max_ms: float,
         sources: Collection[str] | None = None,
         targets: Collection[str] | None = None,
+        **changes: Any,
     ) -> None:
-        """Set the delay of a message on all links, or between `sources` and `targets`."""
-        self._change(sources, targets, delay_min_ms=delay_min_ms, delay_max_ms=delay_max_ms)
-
-    def set_loss(
-        self,
-        loss: float,
-        sources: Collection[str] | None = None,
-        targets: Collection[str] | None = None,
-    ) -> None:
-        """Set the chance that a message must be sent again (0 to 0.9)."""
-        self._change(sources, targets, loss=loss)
-
-    def set_bandwidth(
-        self,
-        bytes_per_s: float | None,
-        sources: Collection[str] | None = None,
-        targets: Collection[str] | None = None,
-    ) -> None:
-        """Limit the bytes per second of links; None: no limit."""
-        self._change(sources, targets, bytes_per_s=bytes_per_s)
-
-    def set_duplication(
-        self,
-        chance: float,
-        sources: Collection[str] | None = None,
-        targets: Collection[str] | None = None,
-        *,
-        late_max_ms: float = 500.0,
-    ) -> None:
-        """Set the chance that a unary call is carried out again, up to late_max_ms later."""
-        self._change(sources, targets, duplication=chance, late_max_ms=late_max_ms)
-
-    def set_reordering(
-        self,
-        chance: float,
-        sources: Collection[str] | None = None,
-        targets: Collection[str] | None = None,
-        *,
-        late_max_ms: float = 500.0,
-    ) -> None:
-        """Set the chance that a unary call is delayed by up to late_max_ms: later ones pass it."""
-        self._change(sources, targets, reordering=chance, late_max_ms=late_max_ms)
+        """Set fields of LinkQuality, on all links or between `sources` and `targets`."""
+        if sources is None or targets is None:
+            self._default = replace(self._default, **changes)
+            self._qualities = {p: replace(q, **changes) for p, q in self._qualities.items()}
+            return
+        for pair in links_between(sources, targets):
+            self._qualities[pair] = replace(self.quality(*pair), **changes)
 
     def cut(
         self, sources: Collection[str], targets: Collection[str], *, one_way: bool = False
@@ -160,19 +124,6 @@ class Links:
         if not chance or self._chance.random() >= chance:
             return 0.0
         return self._chance.uniform(0, quality.late_max_ms) / 1000
-
-    def _change(
-        self,
-        sources: Collection[str] | None,
-        targets: Collection[str] | None,
-        **changes: Any,
-    ) -> None:
-        if sources is None or targets is None:
-            self._default = replace(self._default, **changes)
-            self._qualities = {p: replace(q, **changes) for p, q in self._qualities.items()}
-            return
-        for pair in links_between(sources, targets):
-            self._qualities[pair] = replace(self.quality(*pair), **changes)
 
 
 def links_between(

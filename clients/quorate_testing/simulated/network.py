@@ -39,9 +39,8 @@ class SimulatedNetwork(Links):
     ) -> None:
         super().__init__(loop, chance)
         self.message_bytes_max = message_bytes_max
-        self._connections: dict[int, TcpConnection] = {}
+        self._connections: dict[TcpConnection, None] = {}
         self._listeners: dict[str, SimulatedListener] = {}
-        self._numbers = count(1)
         self._ports = count(40_000)
 
     def host(self, name: str) -> SimulatedHost:
@@ -98,24 +97,20 @@ class SimulatedNetwork(Links):
         listener = SimulatedListener(
             self._loop,
             process,
+            self._close_connections,
             endpoint,
             services,
             self._listeners,
-            self._close_connections,
-            self.message_bytes_max,
-            cluster_id,
-            name,
+            cluster_id=cluster_id,
+            listener=name,
+            message_bytes_max=self.message_bytes_max,
         )
-        self._listeners[endpoint] = listener
         process.at_death(listener.unregister)
         return listener
 
     def open_tcp(self, client: Process, endpoint: str) -> TcpConnection:
-        number = next(self._numbers)
-        connection = TcpConnection(
-            self, self._listeners, client, endpoint, lambda: self._connections.pop(number, None)
-        )
-        self._connections[number] = connection
+        connection = TcpConnection(self, self._listeners, client, endpoint, self._connections)
+        self._connections[connection] = None
         return connection
 
     def lost(self, process: Process) -> None:
@@ -128,7 +123,7 @@ class SimulatedNetwork(Links):
             connection.stopped(listener)
 
     def _living(self) -> list[TcpConnection]:
-        return list(self._connections.values())
+        return list(self._connections)
 
     def _between(self, these: Collection[str], those: Collection[str]) -> list[TcpConnection]:
         pairs = links_between(these, those)
@@ -187,7 +182,7 @@ class SimulatedHost:
 
     async def probe(self, endpoint: str, *, timeout_ms: int) -> ProbeResult:
         """Ask which node serves an endpoint, over a separate connection."""
-        return await probe(self.connect(endpoint, purpose="control"), timeout_ms)
+        return await probe(self, endpoint, timeout_ms)
 
     async def close(self) -> None:
         """Close every connection of this process."""

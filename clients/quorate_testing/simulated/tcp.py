@@ -31,13 +31,13 @@ class TcpConnection:
         listeners: Mapping[str, SimulatedListener],
         client: Process,
         endpoint: str,
-        forget: Callable[[], object],
+        living: dict[TcpConnection, None],
     ) -> None:
         self.client = client
         self._links = links
         self._listeners = listeners
         self._endpoint = endpoint
-        self._forget = forget
+        self._living = living
         #: The listener that accepted the connection.
         self._listener: SimulatedListener | None = None
         self._is_established = False
@@ -218,7 +218,7 @@ class TcpConnection:
         if self._is_client_gone and self._is_server_gone:
             self._there.close()
             self._back.close()
-            self._forget()
+            self._living.pop(self, None)
 
 
 class Twice(End):

@@ -123,7 +123,7 @@ def simulated(seed: int) -> tuple[dict[int, bytes], float]:
 
     async def program(loop: SimulatedLoop) -> tuple[dict[int, bytes], float]:
         network = SimulatedNetwork(loop, loop.chance)
-        network.set_delay(0.1, 8)
+        network.set_links(delay_min_ms=0.1, delay_max_ms=8)
         run = Run(seed, network)
         await run.carry_out()
         return run.acknowledged, loop.time()

@@ -26,7 +26,7 @@ from tests.unit.quorate.net.services import ECHO, EchoService
 async def world(loop):
     trace = []
     network = SimulatedNetwork(loop, loop.chance)
-    network.set_loss(0.2)
+    network.set_links(loss=0.2)
     listener = await network.host("server").serve("server:0", [EchoService()])
     async def client(name):
         connection = network.host(name).connect(listener.endpoint)

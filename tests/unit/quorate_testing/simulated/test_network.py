@@ -218,14 +218,14 @@ def test_a_half_open_stream_is_broken_at_one_side_only() -> None:
 
 def test_slow_and_lossy_links_are_late_but_keep_the_order() -> None:
     async def program(world: ClientAndServer) -> None:
-        world.network.set_delay(50, 50)
+        world.network.set_links(delay_min_ms=50, delay_max_ms=50)
         assert await world.milliseconds(world.ask("a")) == pytest.approx(100)
         await asyncio.sleep(1)
-        world.network.set_delay(1, 1)
-        world.network.set_bandwidth(1000, {"client"}, {"server"})
+        world.network.set_links(delay_min_ms=1, delay_max_ms=1)
+        world.network.set_links({"client"}, {"server"}, bytes_per_s=1000)
         assert await world.milliseconds(world.ask("x" * 500)) == pytest.approx(1002)
-        world.network.set_bandwidth(None)
-        world.network.set_loss(0.5)
+        world.network.set_links(bytes_per_s=None)
+        world.network.set_links(loss=0.5)
         for number in range(50):
             world.asked.put_nowait(str(number))
         assert [await anext(world.stream) for _ in range(50)] == [str(n) for n in range(50)]
@@ -236,13 +236,13 @@ def test_slow_and_lossy_links_are_late_but_keep_the_order() -> None:
 
 def test_a_duplicated_unary_call_is_carried_out_twice_and_answered_once() -> None:
     async def program(world: ClientAndServer) -> None:
-        world.network.set_duplication(1.0, {"client"}, {"server"}, late_max_ms=300)
+        world.network.set_links({"client"}, {"server"}, duplication=1.0, late_max_ms=300)
         assert await world.connection.unary(ECHO, "a", timeout_ms=1000) == "a"
         assert len(world.service.peers) == 1
         await asyncio.sleep(0.4)
         assert len(world.service.peers) == 2
         assert await world.ask("streams are what they are") == "streams are what they are"
-        world.network.set_duplication(0.0)
+        world.network.set_links(duplication=0.0)
         assert await world.connection.unary(ECHO, "a", timeout_ms=1000) == "a"
         await asyncio.sleep(1)
         assert len(world.service.peers) == 3
@@ -252,7 +252,7 @@ def test_a_duplicated_unary_call_is_carried_out_twice_and_answered_once() -> Non
 
 def test_a_duplicate_reaches_whoever_listens_when_it_comes() -> None:
     async def program(world: ClientAndServer) -> None:
-        world.network.set_duplication(1.0, late_max_ms=5000)
+        world.network.set_links(duplication=1.0, late_max_ms=5000)
         assert await world.connection.unary(ECHO, "a", timeout_ms=1000) == "a"
         world.server.kill()
         world.server = world.loop.process("server")
@@ -266,7 +266,7 @@ def test_a_duplicate_reaches_whoever_listens_when_it_comes() -> None:
 
 def test_unary_calls_overtake_each_other_and_messages_of_a_stream_do_not() -> None:
     async def program(world: ClientAndServer) -> None:
-        world.network.set_reordering(0.5, late_max_ms=200)
+        world.network.set_links(reordering=0.5, late_max_ms=200)
         answered: list[int] = []
 
         async def ask(number: int) -> None:
@@ -397,11 +397,11 @@ def test_whatever_happens_a_call_ends_and_only_with_the_errors_of_the_seam(seed:
                 case 5:
                     loop.process(one).resume()
                 case 6:
-                    network.set_loss(0.3, {one}, {other})
+                    network.set_links({one}, {other}, loss=0.3)
                 case 7:
                     network.heal()
         network.heal()
-        network.set_loss(0)
+        network.set_links(loss=0)
         for name in hosts:
             loop.process(name).resume()
         await asyncio.sleep(10)

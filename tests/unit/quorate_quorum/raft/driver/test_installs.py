@@ -494,11 +494,11 @@ def test_a_slow_wire_is_asked_for_less_until_it_can_carry_it() -> None:
         away, leader, snapshot = await apart(world)
         asked = asked_of(leader, 0)
         for voter in world.voters:
-            world.network.set_bandwidth(150, [voter.name], [away.name])
+            world.network.set_links([voter.name], [away.name], bytes_per_s=150)
         await away.start(**SMALL | {"quorum_fetch_snapshot_max_bytes": 1 << 20})
         await world.until(lambda: away.server.raft.snapshot == snapshot, seconds=60)
         assert len(asked) > 3
-        world.network.set_bandwidth(None)
+        world.network.set_links(bytes_per_s=None)
         await agree(world)
 
     in_a_world(program)
