@@ -1525,6 +1525,19 @@ MUTANTS = (
         ),
     ),
     Mutant(
+        "isr-of-the-image",
+        "a leader takes the new ISR from the controller's answer, with its old min ISR",
+        LEADER_REPLICA,
+        "        if not is_coming:\n",
+        "        self.machine.in_sync.decided(partition_epoch, proposal.isr)\n"
+        "        self._isr_changed()\n"
+        "        if not is_coming:\n",
+        (
+            "tests/unit/quorate_broker/replication/test_streams.py"
+            "::test_a_leader_commits_nothing_by_a_new_isr_before_it_has_the_image_with_its_min_isr",
+        ),
+    ),
+    Mutant(
         "lossy-election-waits",
         "an empty log, the last of the ISR, leads before all others have told what they hold",
         "quorum/quorate_quorum/controller/decisions/lossy_elections.py",

@@ -1,8 +1,8 @@
 """The ISR of one reign: the committed one, the proposed one, and the largest that is possible.
 
 A machine, and a part of the Leader. The controller decides the ISR. The leader proposes a change
-(AlterPartition), and learns the result later, from the answer or from the next image. Until then
-it does not know whether the old or the proposed ISR is valid.
+(AlterPartition), and learns the result later: a refusal from the answer, a new ISR from the image.
+Until then it does not know whether the old or the proposed ISR is valid.
 """
 
 from __future__ import annotations

@@ -202,19 +202,18 @@ class Leader:
         """
         return self.in_sync.ask(now_ms, lambda: self._wanted(now_ms, broker_epoch, eligible_epoch))
 
-    def committed(self, partition_epoch: int, isr: Sequence[int], now_ms: int) -> bool:
-        """Take the state in the controller's answer; False if it is not newer than the known."""
-        return self.update(partition_epoch, isr, (self.broker_id, *self.replicas), now_ms)
-
     def update(
         self, partition_epoch: int, isr: Sequence[int], replicas: Iterable[int], now_ms: int
     ) -> bool:
-        """Take a committed state of this same reign; False if it is not newer."""
+        """Take the state in an image of this same reign; False if it is not newer.
+
+        The min ISR of the same image must be set before: see LeaderReplica.isr_accepted.
+        """
         if partition_epoch < self.in_sync.partition_epoch:
             return False
         self._assign(replicas, now_ms)
         if partition_epoch == self.in_sync.partition_epoch:
-            return False  # the controller's answer came before the image: this ISR is known
+            return False
         self.in_sync.decided(partition_epoch, isr)
         return True
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from typing import NamedTuple, TypeVar
 
 from quorate.aio.clock import loop_ms
@@ -324,17 +324,16 @@ class LeaderReplica:
 
     # the ISR
 
-    def isr_committed(
-        self, proposal: Proposal, leader_epoch: int, partition_epoch: int, isr: Sequence[int]
-    ) -> None:
-        """Take the current state, with which the controller answered a proposal."""
-        now_ms = loop_ms()
-        is_ours = leader_epoch == self.leader_epoch and self._replica.broker_id in isr
-        with self._replica_log.guard:
-            if is_ours and self.machine.committed(partition_epoch, isr, now_ms):
-                self._isr_changed()
-            else:
-                self.machine.in_sync.lost(proposal, now_ms)
+    def isr_accepted(self, proposal: Proposal, leader_epoch: int, partition_epoch: int) -> None:
+        """Wait for the image with the state that answers a proposal; the answer changes nothing.
+
+        A raised min.insync.replicas may stand before that state in the log. By the new ISR and the
+        old min ISR, this leader would commit records that a member of the ELR lacks.
+        """
+        in_sync = self.machine.in_sync
+        is_coming = leader_epoch == self.leader_epoch and partition_epoch > in_sync.partition_epoch
+        if not is_coming:
+            in_sync.lost(proposal, loop_ms())
 
     def isr_refused(self, proposal: Proposal) -> None:
         """Drop a proposal that the controller refused."""

@@ -204,7 +204,5 @@ def _decided(partition: Partition, proposal: Proposal, answer: AlteredPartition 
         if leader is not None:
             leader.isr_refused(proposal)
     elif leader is not None:
-        leader.isr_committed(
-            proposal, answer.leader_epoch, answer.partition_epoch, tuple(answer.isr)
-        )
+        leader.isr_accepted(proposal, answer.leader_epoch, answer.partition_epoch)
     return True

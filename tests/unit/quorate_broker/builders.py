@@ -178,6 +178,8 @@ class World:
         self.altered: list[tuple[int, ...]] = []
         #: Called with each AlterPartition; may raise, or wait.
         self.on_alter: Callable[[wire.AlterPartition], Any] | None = None
+        #: The brokers that hear of a change of the ISR; None: all.
+        self.hearing: Sequence[int] | None = None
         self._committing = asyncio.Lock()
 
     async def start(self, *, min_isr: int = 2, configs: Mapping[str, str] | None = None) -> None:
@@ -302,9 +304,9 @@ class World:
         if code == ErrorCode.ERROR_CODE_NONE:
             isr = [member.broker_id for member in wanted.isr]
             if self.state.leader in isr:
-                await self.change(isr=isr)
+                await self.change(isr=isr, to=self.hearing)
             else:  # the leader resigns
-                await self.change(isr=isr, leader=isr[0])
+                await self.change(isr=isr, leader=isr[0], to=self.hearing)
         return wire.AlteredPartition(
             topic_id=wanted.topic_id,
             partition=wanted.partition,

@@ -131,7 +131,7 @@ def test_a_member_that_is_proposed_out_counts_until_that_is_committed() -> None:
     assert proposal.isr == (1, 2)
     assert not leader.advance()
 
-    assert leader.committed(8, (1, 2), LAG + 2)
+    assert leader.update(8, (1, 2), (1, 2, 3), LAG + 2)
 
     assert leader.advance()
     assert leader.high_watermark == 10
@@ -319,7 +319,7 @@ def run_schedule(chance: random.Random, seed: int) -> None:
                 else:
                     committed, epoch = proposal.isr, epoch + 1
                     if chance.random() < 0.5:
-                        leader.committed(epoch, committed, now)
+                        leader.update(epoch, committed, (1, 2, 3), now)
                         leader.advance()
                     else:
                         leader.in_sync.lost(proposal, now)
@@ -364,7 +364,7 @@ def test_a_follower_that_leaves_a_partition_out_of_its_stream_is_out_of_sync_at_
     proposal = leader.propose(5, 101, eligible)
     assert proposal is not None
     assert proposal.isr == (1, 2)
-    leader.committed(8, (1, 2), 5)
+    leader.update(8, (1, 2), (1, 2, 3), 5)
     assert leader.propose(6, 101, eligible) is None
 
     fetch(leader, third, 10, now_ms=7)

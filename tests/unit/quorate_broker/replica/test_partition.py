@@ -14,7 +14,9 @@ from quorate.errors import (
     UnknownTopicError,
 )
 from quorate_broker.replica.hints import hint_of
+from quorate_broker.replica.in_sync_replicas import InSyncReplicas
 from quorate_broker.replica.leader import Leader
+from quorate_quorum.v1 import controller_pb2 as wire
 from tests.unit.quorate_broker.builders import (
     World,
     until,
@@ -108,8 +110,13 @@ async def test_a_broken_invariant_at_an_answer_costs_this_replica_only(
     def broken(*_: object) -> bool:
         raise AssertionError("broken for the test")
 
+    def refuse_once(wanted: wire.AlterPartition) -> None:
+        world.on_alter = None
+        wanted.isr[0].broker_epoch += 1
+
     with monkeypatch.context() as patch:
-        patch.setattr(Leader, "committed", broken)
+        patch.setattr(InSyncReplicas, "refused", broken)
+        world.on_alter = refuse_once
         await world.change(isr=(1, 2))  # broker 3 is in sync: it is asked back in
         leader.replicas.isr_wanted(leader.partition)
         await until(lambda: world.brokers[2].partition.is_leader)

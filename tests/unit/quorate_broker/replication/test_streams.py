@@ -210,6 +210,28 @@ async def test_a_waiter_is_told_that_the_isr_shrank_after_the_append(world: Worl
         await waiting
 
 
+async def test_a_leader_commits_nothing_by_a_new_isr_before_it_has_the_image_with_its_min_isr() -> (
+    None
+):
+    """With a raised min ISR, the member that leaves the ISR enters the ELR, and may be elected."""
+    world = World(brokers=2, lag_ms=300)
+    await world.start(min_isr=1)
+    one = world.brokers[1]
+    await world.brokers[2].stop()
+    world.hearing = ()
+    raised = ev.Config(topic_id=TOPIC_ID, name="min.insync.replicas", value="2")
+    await world.commit(ev.MetadataEvent(config=raised), to=())
+    waiting = one.produce(b"only on 1")
+    await until(lambda: world.state.isr == (1,), what="the answer")
+
+    await world.change(elr=[2])
+
+    with pytest.raises(NotEnoughReplicasAfterAppendError):
+        await waiting
+    assert one.partition.high_watermark == 0
+    await world.stop()
+
+
 async def test_a_leader_cut_off_commits_nothing_and_loses_its_tail(world: World) -> None:
     """A zombie leader acknowledges nothing with acks=all; after the heal its tail is gone."""
     one, two, _ = world.brokers.values()
