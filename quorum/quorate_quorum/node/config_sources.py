@@ -25,7 +25,7 @@ _ENVIRONMENT: Final = "QUORATE_"
 #: Variables that are not settings of a node: that of the command `quorate`, and those that
 #: Kubernetes sets for a service named `quorate`.
 _NOT_OURS: Final = re.compile(
-    r"QUORATE_(BOOTSTRAP|.*SERVICE_(HOST|PORT)(_.*)?|(.*_)?PORT(_\d+_(TCP|UDP)(_.*)?)?)"
+    r"QUORATE_(BOOTSTRAP|.*SERVICE_(HOST|PORT)(_.*)?|(.*_)?PORT(_\d+_(TCP|UDP|SCTP)(_.*)?)?)"
 )
 _CLUSTERS: Final = (
     "it is a default of topics, and those are the cluster's, not a node's: "
@@ -106,18 +106,27 @@ def _variable(name: str) -> str:
 def _from_file(path: str) -> dict[str, _Given]:
     try:
         with open(path, "rb") as file:
-            tree = tomllib.load(file)
+            tree = tomllib.loads(file.read().decode("utf-8-sig"))  # it may begin with a mark
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(f"{path}: is not TOML: {error}") from None
-    return {name: _Given(path, value, is_text=False) for name, value in _flat("", tree)}
+    found: dict[str, _Given] = {}
+    for name, value in _flat("", tree):
+        if name in found:
+            raise ConfigError(f"{path}: {name} is given twice, once in quotes and once without")
+        found[name] = _Given(path, value, is_text=False)
+    return found
 
 
 def _flat(prefix: str, tree: Mapping[str, object]) -> Iterable[tuple[str, object]]:
-    """Yield dotted names and values. TOML reads `a.b = 1` as a table in a table."""
+    """Yield dotted names and values. TOML reads `a.b = 1` as a table in a table.
+
+    An empty table counts as a value, unless it is the heading of settings: all of them may be
+    comments.
+    """
     for key, value in tree.items():
-        if isinstance(value, dict):
+        if isinstance(value, dict) and (value or _is_heading(f"{prefix}{key}.")):
             yield from _flat(f"{prefix}{key}.", value)
         else:
             yield f"{prefix}{key}", value
@@ -134,10 +143,11 @@ def _from_environment(env: Mapping[str, str], fields: Iterable[str]) -> dict[str
     for variable, value in sorted(env.items()):
         if variable in mine:
             found[mine[variable]] = _Given(f"the environment, {variable}", value)
-        elif variable.startswith(_ENVIRONMENT) and variable not in every:
+        elif variable.startswith(_ENVIRONMENT) and not (
+            variable in every or _NOT_OURS.fullmatch(variable)
+        ):
             name = _dotted(variable.removeprefix(_ENVIRONMENT).lower())
-            if _is_topic_config(name) or not _NOT_OURS.fullmatch(variable):
-                found[name] = _Given(f"the environment, {variable}", value)
+            found[name] = _Given(f"the environment, {variable}", value)
     return found
 
 
@@ -149,6 +159,10 @@ def _from_sets(sets: Sequence[str]) -> dict[str, _Given]:
             raise ConfigError(f"--set {one}: must be --set name=value")
         found[name.strip()] = _Given(f"--set {one}", value.strip())
     return found
+
+
+def _is_heading(prefix: str) -> bool:
+    return any(name.startswith(prefix) for name in _names(QuorumConfig) + _names(BrokerConfig))
 
 
 def _names(kind: type[NodeConfig]) -> list[str]:
@@ -174,12 +188,18 @@ def _convert(name: str, given: _Given, kind: Any) -> object:
     value = given.value
     try:
         if given.is_text:
-            value = _from_text(str(value), kind)
-        return msgspec.convert(value, kind)
+            value = _from_text(str(value).strip(), kind)
+        value = msgspec.convert(value, kind)
     except (msgspec.ValidationError, ValueError):
         raise ConfigError(
             f"{given.source}: {name} must be {_allowed(kind)}, not {given.value!r}"
         ) from None
+    for text in value if isinstance(value, tuple) else (value,):
+        if isinstance(text, str) and text != text.strip():
+            raise ConfigError(
+                f"{given.source}: {name} must not begin or end with white space, as {text!r} does"
+            )
+    return value
 
 
 def _bare(kind: Any) -> Any:

@@ -66,7 +66,7 @@ def test_no_file_is_needed() -> None:
 
 
 def test_variables_that_are_somebody_elses_are_left_alone(tmp_path: Path) -> None:
-    """Those of the command, of the other kind of node, and of a Kubernetes service `quorate`."""
+    """Those of the command, of the other kind of node, and of Kubernetes services `quorate...`."""
     env = {
         "QUORATE_BOOTSTRAP": "localhost:7092",
         "QUORATE_QUORUM_FETCH_TIMEOUT_MS": "2000",
@@ -75,6 +75,9 @@ def test_variables_that_are_somebody_elses_are_left_alone(tmp_path: Path) -> Non
         "QUORATE_PORT": "tcp://10.0.0.1:7092",
         "QUORATE_PORT_7092_TCP_ADDR": "10.0.0.1",
         "QUORATE_BROKER_PORT_7092_TCP": "tcp://10.0.0.1:7092",
+        "QUORATE_PORT_7092_SCTP_ADDR": "10.0.0.1",
+        "QUORATE_LOG_PORT": "tcp://10.0.0.1:7092",
+        "QUORATE_LOG_SERVICE_HOST": "10.0.0.1",
     }
     assert load(BrokerConfig, file_with(tmp_path, BROKER), env).node_id == 1
 
@@ -128,6 +131,55 @@ def test_a_wrong_text_says_what_is_allowed(tmp_path: Path, one: str, allowed: st
     said = refused(BrokerConfig, file_with(tmp_path, BROKER), sets=(one,))
     name = one.partition("=")[0]
     assert said.startswith(f"--set {one}: {name} must be {allowed}")
+
+
+@pytest.mark.parametrize("space", [" ", "\t", "\r"])
+def test_white_space_around_a_value_never_becomes_part_of_it(tmp_path: Path, space: str) -> None:
+    """A rack with a space at its end would count as another rack."""
+    path = file_with(tmp_path, BROKER)
+    for text in (f"R2{space}", f"{space}R2"):
+        assert load(BrokerConfig, path, {"QUORATE_BROKER_RACK": text}).broker_rack == "R2"
+        assert load(BrokerConfig, path, {}, (f"broker.rack={text}",)).broker_rack == "R2"
+        assert load(BrokerConfig, path, {"QUORATE_NODE_ID": text.replace("R", "")}).node_id == 2
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "name"),
+    [
+        ('"R1"', '"R1 "', "broker.rack"),
+        ('"R1"', '"\\tR1"', "broker.rack"),
+        ('["/var/lib/quorate"]', '["/var/lib/quorate "]', "log.dirs"),
+    ],
+)
+def test_white_space_around_a_string_in_a_file_is_refused(
+    tmp_path: Path, old: str, new: str, name: str
+) -> None:
+    path = file_with(tmp_path, BROKER.replace(old, new))
+    said = refused(BrokerConfig, path)
+    assert said.startswith(f"{path}: {name} must not begin or end with white space, as ")
+
+
+def test_a_name_that_is_given_twice_in_a_file_is_refused(tmp_path: Path) -> None:
+    """TOML takes a name in quotes for another one."""
+    path = file_with(tmp_path, BROKER + '"broker.rack" = "R2"')
+    assert refused(BrokerConfig, path) == (
+        f"{path}: broker.rack is given twice, once in quotes and once without"
+    )
+
+
+def test_an_empty_table_is_no_value_and_no_setting(tmp_path: Path) -> None:
+    path = file_with(tmp_path, BROKER.replace('broker.rack = "R1"', "broker.rack = {}"))
+    assert refused(BrokerConfig, path) == f"{path}: broker.rack must be a string, not {{}}"
+    path = file_with(tmp_path, BROKER + "[brokr]")
+    assert "brokr = {}: no setting has that name" in refused(BrokerConfig, path)
+    path = file_with(tmp_path, BROKER.replace('broker.rack = "R1"', "") + '[broker]\n# rack = "R1"')
+    assert load(BrokerConfig, path, {}).broker_rack == ""
+
+
+def test_a_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    path = tmp_path / "node.toml"
+    path.write_text(BROKER.lstrip(), encoding="utf-8-sig")
+    assert load(BrokerConfig, str(path), {}).node_id == 1
 
 
 def test_a_missing_name_says_where_it_may_be_given() -> None:
