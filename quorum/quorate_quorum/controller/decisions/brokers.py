@@ -6,7 +6,7 @@ changes of its partitions follow in the log, slice by slice (sweep.py).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from quorate.errors import (
     DuplicateBrokerError,
@@ -38,25 +38,26 @@ def register(
     request: wire.RegisterRequest,
     context: Context,
     *,
-    old_session_lives: bool,
+    session_lives: Callable[[int], bool],
 ) -> Outcome[wire.RegisterResponse]:
     """Register an incarnation of a broker; the same incarnation again gets the same answer.
 
-    `old_session_lives`: whether the controller still hears the registered incarnation. A new
-    incarnation with a directory of the old one takes over at once: it holds the directory's lock,
-    so the old process is gone. A new one without is refused while the old session lives
-    (DUPLICATE_BROKER).
+    `session_lives`: whether the controller still hears the registered incarnation of a broker. A
+    new incarnation with a directory of the old one takes over at once: it holds the directory's
+    lock, so the old process is gone. A new one without is refused while the old session lives
+    (DUPLICATE_BROKER). An address of another broker is refused while that one's session lives.
     """
     try:
         _check_registration(image, request)
         old = image.brokers.get(request.broker_id)
         if old is not None and old.incarnation == request.incarnation:
             return Outcome((), _registered(old.epoch, image.offset))
-        if old is not None and old_session_lives and not _share_a_directory(old, request):
+        if old is not None and session_lives(old.id) and not _share_a_directory(old, request):
             raise DuplicateBrokerError(
                 f"broker {old.id} is held by a living process at {old.endpoint} with other"
                 " directories; stop that one, or give this one another node.id"
             )
+        _refuse_taken_addresses(image, request, session_lives)
     except QuorateError as error:
         return Outcome((), wire.RegisterResponse(error=to_wire(error), broker_epoch=-1))
     broker = _broker(request, context.next_offset, old)
@@ -120,6 +121,30 @@ def _check_listeners(request: wire.RegisterRequest) -> None:
         raise InvalidRequestError(str(error)) from None
     if len({one.name for one in addresses}) < len(addresses):
         raise InvalidRequestError("two listeners of a broker have one name")
+
+
+def _refuse_taken_addresses(
+    image: MetadataImage, request: wire.RegisterRequest, session_lives: Callable[[int], bool]
+) -> None:
+    """Refuse an address of another living broker: calls for one of them would reach the other.
+
+    A listener on the loopback that other nodes do not use may have one address on all machines.
+    """
+    mine = {
+        one.place: one
+        for one in map(listeners.from_wire, request.listeners)
+        if one.name == request.inter_broker_listener or not listeners.is_loopback(one.host)
+    }
+    for other in image.sorted_brokers():
+        if other.id == request.broker_id:
+            continue
+        taken = next((one for one in other.listeners if one.place in mine), None)
+        if taken is not None and session_lives(other.id):
+            raise InvalidRequestError(
+                f"broker {request.broker_id} advertises {mine[taken.place]}, and broker {other.id},"
+                f" which runs, {taken}: one address cannot lead to both. Give each broker its own"
+                " in advertised.listeners, or in listeners"
+            )
 
 
 def _broker(request: wire.RegisterRequest, epoch: int, old: BrokerImage | None) -> BrokerImage:

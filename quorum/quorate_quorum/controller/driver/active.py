@@ -138,7 +138,7 @@ class ActiveController:
                 image,
                 request,
                 context,
-                old_session_lives=self.leases.is_alive(request.broker_id),
+                session_lives=self.leases.is_alive,
             )
         )
         if decided.response.error.code == ErrorCode.ERROR_CODE_NONE:

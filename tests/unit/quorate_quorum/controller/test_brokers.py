@@ -30,7 +30,7 @@ from tests.unit.quorate_quorum.metadata.builders import (
 def register(
     image: MetadataImage, given: wire.RegisterRequest, *, lives: bool = False
 ) -> tuple[MetadataImage, wire.RegisterResponse]:
-    outcome = decide.register(image, given, context(image), old_session_lives=lives)
+    outcome = decide.register(image, given, context(image), session_lives=lambda _: lives)
     after = decided(image, given.broker_id, outcome) if outcome.events else image
     return after, outcome.response
 
@@ -75,6 +75,39 @@ def test_another_directory_is_refused_while_the_old_session_lives() -> None:
     assert after == image
     _, response = register(image, request(disks=(7,)), lives=False)
     assert not response.error.code
+
+
+def listening(broker: int, *listeners: Listener) -> wire.RegisterRequest:
+    given = request(broker)
+    del given.listeners[:]
+    given.listeners.extend(listeners)
+    return given
+
+
+def test_the_address_of_another_living_broker_is_refused() -> None:
+    """Clients and followers of one of the two would reach the other."""
+    image, _ = register(
+        MetadataImage(), listening(1, listener("b1:1"), listener("x:2", "external"))
+    )
+    for given in (
+        listening(0, listener("B1:1")),
+        listening(0, listener("b0:1"), listener("x:2", "external")),
+        listening(0, listener("b0:1"), listener("x:2", "public")),
+    ):
+        after, response = register(image, given, lives=True)
+        assert response.error.code == ErrorCode.ERROR_CODE_INVALID_REQUEST
+        assert "broker 1, which runs" in response.error.message
+        assert after == image
+        _, response = register(image, given, lives=False)
+        assert not response.error.code
+
+
+def test_a_loopback_listener_for_local_tools_may_have_one_address_on_all_machines() -> None:
+    image = MetadataImage()
+    for broker in (0, 1):
+        given = listening(broker, listener(f"b{broker}:1"), listener("127.0.0.1:2", "local"))
+        image, response = register(image, given, lives=True)
+        assert not response.error.code
 
 
 def bad(**fields: object) -> wire.RegisterRequest:
@@ -197,7 +230,7 @@ def test_a_short_run_that_ended_well_does_not_make_good_what_was_lost_before_it(
     """A registration's verdict stands until all its partitions are changed, slice by slice."""
     image = fence(fence(with_partition(brokers([0, 1]), [0, 1]), 1), 0)
     lossy = decide.register(
-        image, request(0, tail_intact=False), context(image), old_session_lives=False
+        image, request(0, tail_intact=False), context(image), session_lives=lambda _: False
     )
     image = replayed(image, lossy.events)  # before the partitions are changed it registers again
     image, _ = register(image, request(0, run=3))

@@ -31,7 +31,7 @@ def test_a_broker_that_names_no_address_is_refused(endpoint: str) -> None:
     image = brokers([1])
     given = request(0)
     given.listeners[0].endpoint = endpoint
-    outcome = decide.register(image, given, context(image), old_session_lives=False)
+    outcome = decide.register(image, given, context(image), session_lives=lambda _: False)
     assert outcome.events == ()
     assert isinstance(from_wire(outcome.response.error), InvalidRequestError)
 

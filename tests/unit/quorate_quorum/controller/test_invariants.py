@@ -190,7 +190,9 @@ class Cluster:
             tail_intact=kind == "clean",
             sync_failed=kind == "failed",
         )
-        outcome = decide.register(self.image, request, self.context(), old_session_lives=False)
+        outcome = decide.register(
+            self.image, request, self.context(), session_lives=lambda _: False
+        )
         self.take_of(broker, outcome)
 
     def context(self) -> Context:

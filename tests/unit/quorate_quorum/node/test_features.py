@@ -142,7 +142,7 @@ def test_a_broker_that_does_not_know_the_level_is_not_registered() -> None:
         features=to_wire(OLD),
     )
     image = cluster(level=2)
-    outcome = brokers.register(image, request, CONTEXT, old_session_lives=False)
+    outcome = brokers.register(image, request, CONTEXT, session_lives=lambda _: False)
     assert outcome.response.error.code == ErrorCode.ERROR_CODE_UNSUPPORTED
     assert "broker 7 knows metadata.version 1 to 1, and this cluster is at level 2" in (
         outcome.response.error.message
@@ -150,7 +150,7 @@ def test_a_broker_that_does_not_know_the_level_is_not_registered() -> None:
     assert not outcome.events
     request.ClearField("features")
     request.features.extend(to_wire(NEW))
-    accepted = brokers.register(image, request, CONTEXT, old_session_lives=False)
+    accepted = brokers.register(image, request, CONTEXT, session_lives=lambda _: False)
     assert accepted.events[0].register_broker.features[0].highest == 2
 
 
