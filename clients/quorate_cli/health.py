@@ -104,11 +104,12 @@ def _reasons(found: ClusterHealth, why: str) -> list[str]:
     for name, what in TROUBLES.items():
         trouble: PartitionTrouble = getattr(found, name)
         if trouble.count:
-            shown = ", ".join(trouble.examples[:EXAMPLES_SHOWN])
-            more = trouble.count - EXAMPLES_SHOWN
+            shown = trouble.examples[:EXAMPLES_SHOWN]  # none, if we may not describe the topics
+            more = trouble.count - len(shown)
             noun = "partition" if trouble.count == 1 else "partitions"
-            tail = f" and {more} more" if more > 0 else ""
-            reasons.append(f"{trouble.count} {noun} {what}: {shown}{tail}")
+            names = f": {', '.join(shown)}" if shown else ""
+            tail = f" and {more} more" if shown and more > 0 else ""
+            reasons.append(f"{trouble.count} {noun} {what}{names}{tail}")
     return reasons
 
 

@@ -79,14 +79,18 @@ def describe_health(
     quorum: admin.DescribeQuorumResponse,
     partitions: PartitionHealth,
     why_fenced: Callable[[BrokerImage], str],
+    may_see: Callable[[str], bool],
 ) -> admin.DescribeHealthResponse:
-    """Return all troubles. `why_fenced` returns the reason why a broker stays fenced."""
+    """Return all troubles. `why_fenced` returns the reason why a broker stays fenced.
+
+    Partitions of topics that the caller may not see are counted and not named.
+    """
     return admin.DescribeHealthResponse(
         controller=quorum.leader,
         nodes=[*_voters(quorum), *_brokers(image, why_fenced)],
-        offline=_examples(image, partitions.offline),
-        under_min_isr=_examples(image, partitions.under_min_isr),
-        under_replicated=_examples(image, partitions.under_replicated),
+        offline=_trouble(image, partitions.offline, may_see),
+        under_min_isr=_trouble(image, partitions.under_min_isr, may_see),
+        under_replicated=_trouble(image, partitions.under_replicated, may_see),
     )
 
 
@@ -125,11 +129,10 @@ def _brokers(
         yield admin.NodeTrouble(id=broker.id, endpoint=broker.endpoint, state=state, reason=reason)
 
 
-def _examples(image: MetadataImage, found: Mapping[Key, None]) -> admin.PartitionTrouble:
-    return admin.PartitionTrouble(
-        count=len(found),
-        examples=[
-            f"{image.topics[topic_id].name}-{index}"
-            for topic_id, index in islice(found, EXAMPLES_MAX)
-        ],
-    )
+def _trouble(
+    image: MetadataImage, found: Mapping[Key, None], may_see: Callable[[str], bool]
+) -> admin.PartitionTrouble:
+    """Return the examples among the first EXAMPLES_MAX: no request walks over all partitions."""
+    first = ((image.topics[key[0]].name, key[1]) for key in islice(found, EXAMPLES_MAX))
+    examples = [f"{name}-{index}" for name, index in first if may_see(name)]
+    return admin.PartitionTrouble(count=len(found), examples=examples)

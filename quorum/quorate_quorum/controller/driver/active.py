@@ -183,12 +183,16 @@ class ActiveController:
         return Decided(self._describe_quorum(), 0)
 
     async def describe_health(
-        self, request: admin.DescribeHealthRequest
+        self, may_see: Callable[[str], bool]
     ) -> Decided[admin.DescribeHealthResponse]:
-        """Return the troubles of the cluster."""
+        """Return the troubles of the cluster. `may_see`: whether a topic may be named."""
         await self.reign.confirm()
         response = describe_health(
-            self.reign.image, self._describe_quorum(), self._health, self.leases.why_fenced
+            self.reign.image,
+            self._describe_quorum(),
+            self._health,
+            self.leases.why_fenced,
+            may_see,
         )
         return Decided(response, 0)
 

@@ -34,6 +34,8 @@ from quorate.v1.admin_pb2 import (
     CreateTopicsResponse,
     DeleteTopicsRequest,
     DeleteTopicsResponse,
+    DescribeHealthRequest,
+    DescribeHealthResponse,
 )
 from quorate_quorum.controller.decisions import topics
 from quorate_quorum.controller.driver.active import ActiveController, check_named
@@ -41,6 +43,7 @@ from quorate_quorum.controller.driver.reign import Decided
 from quorate_quorum.node.authorizer import (
     ALTER_CLUSTER,
     DESCRIBE_CLUSTER,
+    DESCRIBE_TOPIC,
     Caller,
     Operation,
     Required,
@@ -129,12 +132,20 @@ async def _alter_configs(
     return await active.reign.run(lambda image, _: topics.alter_configs(image, request))
 
 
+async def _describe_health(
+    caller: Caller, active: ActiveController, request: DescribeHealthRequest
+) -> Decided[DescribeHealthResponse]:
+    """Describe the cluster; partitions are named only if the caller may describe their topics."""
+    caller.check(DESCRIBE_CLUSTER)
+    return await active.describe_health(lambda topic: caller.may(DESCRIBE_TOPIC, topic))
+
+
 _CALLS: Sequence[AdminCall[Any, Any]] = (
     AdminCall(CREATE_TOPICS, CREATE, _create_topics),
     AdminCall(DELETE_TOPICS, DELETE, _delete_topics),
     AdminCall(ALTER_CONFIGS, ALTER_THEIR_CONFIGS, _alter_configs),
     _whole(DESCRIBE_QUORUM, DESCRIBE_CLUSTER, ActiveController.describe_quorum),
-    _whole(DESCRIBE_HEALTH, DESCRIBE_CLUSTER, ActiveController.describe_health),
+    AdminCall(DESCRIBE_HEALTH, DESCRIBE_CLUSTER, _describe_health),
     _whole(DESCRIBE_FEATURES, DESCRIBE_CLUSTER, ActiveController.describe_features),
     _whole(UPDATE_FEATURE, ALTER_CLUSTER, ActiveController.update_feature),
     _whole(UNREGISTER_BROKER, ALTER_CLUSTER, ActiveController.unregister_broker),

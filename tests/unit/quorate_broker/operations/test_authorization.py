@@ -309,6 +309,31 @@ def errors_in(message: Message) -> Iterator[Error]:
                 yield from errors_in(one)
 
 
+def test_health_names_only_partitions_of_topics_that_the_caller_may_describe() -> None:
+    async def program(world: World) -> None:
+        world.voter_rules.allowed.add((Operation.DESCRIBE, CLUSTER))
+        await world.broker.stop()
+        inner = controller.ForwardRequest(
+            method=DESCRIBE_HEALTH.path, principal=str(MALLORY), deadline_ms=5000
+        )
+        asked = controller.ForwardRequests(cluster_id="c1", requests=[inner])
+
+        async def offline() -> tuple[int, list[str]]:
+            (answer,) = (await world.call(FORWARD, asked, ANONYMOUS)).responses
+            found = DESCRIBE_HEALTH.decode_response(answer.response).offline
+            return found.count, list(found.examples)
+
+        for _ in range(100):
+            if (await offline())[0]:
+                break
+            await asyncio.sleep(0.1)
+        assert await offline() == (1, [])
+        world.voter_rules.allowed.add((Operation.DESCRIBE, Resource(ResourceType.TOPIC, "zoo")))
+        assert await offline() == (1, ["zoo-0"])
+
+    in_a_world(program)
+
+
 def test_every_call_of_every_service_declares_what_it_requires() -> None:
     async def program(world: World) -> None:
         served: dict[Method[Any, Any], Any] = {}
