@@ -11,7 +11,7 @@ import os
 import socket
 import weakref
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from quorate.errors import WrongLoopError
 
@@ -26,10 +26,17 @@ if TYPE_CHECKING:
     GenericRpcHandler = grpc.GenericRpcHandler[Any, Any]
 
 
+#: The largest answer: a batch of 64 MiB, the bound of max.message.bytes, with its header. All nodes
+#: and clients send and accept it. With a lower bound, a replica or a consumer would stand still at
+#: a batch that another node has accepted.
+ANSWER_BYTES_MAX: Final = 66 * 1024 * 1024
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GrpcOptions:
     """The bounds of a GrpcNetwork. Times are in milliseconds. The defaults suit local networks."""
 
+    #: The largest request.
     message_bytes_max: int = 64 * 1024 * 1024
     reconnect_backoff_initial_ms: int = 50
     #: Also the time limit of one attempt to connect.
@@ -47,8 +54,6 @@ class GrpcOptions:
 
     def _common(self) -> list[tuple[str, int]]:
         return [
-            ("grpc.max_send_message_length", self.message_bytes_max),
-            ("grpc.max_receive_message_length", self.message_bytes_max),
             ("grpc.keepalive_time_ms", self.keepalive_time_ms),
             ("grpc.keepalive_timeout_ms", self.keepalive_timeout_ms),
             ("grpc.keepalive_permit_without_calls", 1),
@@ -59,6 +64,8 @@ class GrpcOptions:
         """Return the arguments of every channel."""
         return [
             *self._common(),
+            ("grpc.max_send_message_length", self.message_bytes_max),
+            ("grpc.max_receive_message_length", max(self.message_bytes_max, ANSWER_BYTES_MAX)),
             ("grpc.initial_reconnect_backoff_ms", self.reconnect_backoff_initial_ms),
             ("grpc.min_reconnect_backoff_ms", self.reconnect_backoff_min_ms),
             ("grpc.max_reconnect_backoff_ms", self.reconnect_backoff_max_ms),
@@ -74,6 +81,8 @@ class GrpcOptions:
         """Return the arguments of every server."""
         return [
             *self._common(),
+            ("grpc.max_send_message_length", max(self.message_bytes_max, ANSWER_BYTES_MAX)),
+            ("grpc.max_receive_message_length", self.message_bytes_max),
             # With so_reuseport, a second server could bind the same port without an error.
             ("grpc.so_reuseport", 0),
             ("grpc.max_concurrent_streams", self.calls_per_connection_max),

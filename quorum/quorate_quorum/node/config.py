@@ -64,7 +64,7 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     reconnect_backoff_ms: Milliseconds = 20
     #: The longest of these waits.
     reconnect_backoff_max_ms: Milliseconds = 500
-    #: The largest message that the node accepts.
+    #: The largest request that the node accepts. Answers of other nodes may be larger.
     socket_request_max_bytes: MessageBytes = 64 * MIB
     #: The most open streams of clients and other nodes.
     streams_max: Count = 10_000

@@ -25,7 +25,7 @@ from quorate.errors import (
 )
 from quorate.net.grpc_network import GrpcNetwork, GrpcOptions
 from quorate.net.methods import IDENTIFY
-from quorate.net.network import Answered, Method, NoAnswer, Purpose, Refused
+from quorate.net.network import Answered, Method, NoAnswer, Peer, Purpose, Refused
 from quorate.v1 import node_pb2
 from tests.unit.quorate.net.services import COUNT, ECHO, SLOW, STREAM, EchoService, raw
 
@@ -285,6 +285,21 @@ def test_grpc_is_imported_at_the_first_connection_only() -> None:
 def test_options_are_checked() -> None:
     with pytest.raises(ValueError, match="message_bytes_max must be 1 or more, not 0"):
         GrpcOptions(message_bytes_max=0)
+
+
+async def test_an_answer_may_be_larger_than_the_requests_that_both_sides_accept() -> None:
+    """A follower must be able to fetch each batch that its leader has accepted."""
+
+    class Repeater(EchoService):
+        async def echo(self, request: str, _peer: Peer) -> str:
+            return request * (1 << 20)
+
+    network = GrpcNetwork(GrpcOptions(message_bytes_max=1 << 16))
+    listener = await network.serve("127.0.0.1:0", [Repeater()])
+    answer = await network.connect(listener.endpoint).unary(ECHO, "x", timeout_ms=20_000)
+    assert len(answer) == 1 << 20
+    await network.close()
+    await listener.stop(0)
 
 
 async def test_a_unary_call_that_is_cancelled_cancels_the_handler() -> None:
