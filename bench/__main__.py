@@ -180,7 +180,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     all_runs.setdefault(figure, []).extend(values)
             show(all_runs, as_json=options.json)
     except (QuorateError, TimeoutError, OSError) as error:
-        print(f"bench: {error or 'no answer in time'}", file=sys.stderr)
+        print(f"bench: {str(error) or 'no answer in time'}", file=sys.stderr)
         return 1
     return 0
 
