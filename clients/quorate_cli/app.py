@@ -18,7 +18,7 @@ COMMANDS = {
     ),
     "topic": Later("topic:app", "Create, look at, write and read topics."),
     "cluster": Later("cluster:app", "Look at the cluster as a whole."),
-    "quorum": Later("quorum:app", "Look at the metadata quorum; change who votes and who leads."),
+    "quorum": Later("quorum:app", "Look at the metadata quorum; change its voters and its leader."),
     "storage": Later("storage:app", "Make a node's disk ready; look at what is on it."),
     "bench": Later("bench:app", "Measure a cluster."),
 }

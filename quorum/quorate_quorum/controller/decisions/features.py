@@ -58,13 +58,13 @@ def describe_features(
     )
 
 
-def check_knows(image: MetadataImage, who: str, known: Known) -> None:
+def check_knows(image: MetadataImage, node: str, known: Known) -> None:
     """Raise UnsupportedError unless a node knows all levels in force."""
     for name in sorted(image.features):
         level, levels = image.features[name], levels_of(known, name)
         if level not in levels:
             raise UnsupportedError(
-                f"{who} knows {name} {levels}, and this cluster is at level {level}: "
+                f"{node} knows {name} {levels}, and this cluster is at level {level}: "
                 "start a release that knows it"
             )
 

@@ -48,7 +48,7 @@ class Finder:
         """Ask the node at `endpoint`. If it hears a leader of this history, step LeaderFound."""
         if endpoint not in self._asked and len(self._asked) < ASKED_MAX:
             self._asked[endpoint] = None
-            self._spawn(self._ask(endpoint), f"raft asks {endpoint} who leads")
+            self._spawn(self._ask(endpoint), f"raft asks {endpoint} for the leader")
 
     async def _ask(self, endpoint: str) -> None:
         connection = self._transport.connection(endpoint)
@@ -58,7 +58,7 @@ class Finder:
             )
             raise_if_error(answer.error)
         except QuorateError as error:
-            log.debug("not told who leads", endpoint=endpoint, error=str(error))
+            log.debug("no answer about the leader", endpoint=endpoint, error=str(error))
             if isinstance(error, DeadlineExceededError):
                 self._transport.drop(endpoint, connection)
             return

@@ -99,7 +99,7 @@ class Prospective(_Election):
 
     def begin(self) -> None:
         self._ask_for_votes(pre_vote=True)
-        self.state.ask_who_leads()
+        self.state.ask_for_leader()
 
     def _denied(self, event: VoteAnswered) -> Transition | None:
         """Follow the leader that the denying voter hears, if it names one."""

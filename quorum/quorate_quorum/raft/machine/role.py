@@ -192,7 +192,7 @@ class Role(ABC):
 
     def _ask_voters_who_leads(self) -> None:
         others = self.state.ledger.voters.others(self.state.me)
-        self.state.ask_who_leads(*(voter.endpoint for voter in others))
+        self.state.ask_for_leader(*(voter.endpoint for voter in others))
 
     def _raise_epoch(
         self, reason: str, *, is_transfer: bool = False, for_silence: bool = False

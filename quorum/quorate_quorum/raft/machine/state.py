@@ -284,7 +284,7 @@ class State:
         """Send a message after epoch and vote are on disk."""
         self._gated.append(message)
 
-    def ask_who_leads(self, *endpoints: str) -> None:
+    def ask_for_leader(self, *endpoints: str) -> None:
         """Ask these nodes and the bootstrap servers: all known voters may have been replaced."""
         known = [voter.endpoint for voter in self.ledger.voters.voters]
         others = [server for server in self._bootstrap_servers if server not in known]
