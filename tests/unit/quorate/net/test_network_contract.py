@@ -344,7 +344,8 @@ def test_closing_a_connection_breaks_what_is_open_on_it(run: Run) -> None:
         assert await anext(stream) == "a"
         pending = asyncio.create_task(anext(stream))
         unary = asyncio.create_task(connection.unary(SLOW, "a", timeout_ms=60_000))
-        await asyncio.sleep(0.05)
+        while not service.slow_calls:  # noqa: ASYNC110 - the service has no event for it
+            await asyncio.sleep(0.001)
         await connection.close()
         with pytest.raises(StreamBrokenError):
             await pending

@@ -130,17 +130,18 @@ async def test_a_duplicate_waits_for_the_commit_of_the_original() -> None:
     first = [one.produce(b"%d" % n, producer_id=7, epoch=0, sequence=n) for n in range(5)]
     await until(lambda: one.partition.log_end_offset == 5)
     again = [one.produce(b"%d" % n, producer_id=7, epoch=0, sequence=n) for n in range(5)]
-    await asyncio.sleep(0.01)
+    behind = one.produce(b"behind the duplicates")
+    await until(lambda: one.partition.log_end_offset == 6)
     assert not any(future.done() for future in (*first, *again))
 
     await world.brokers[2].start()
     await world.register(world.brokers[2])
 
     assert [(await future).base_offset for future in again] == [0, 1, 2, 3, 4]
-    assert one.partition.log_end_offset == 5
+    assert one.partition.log_end_offset == 6
     with pytest.raises(OutOfOrderSequenceError):
         await one.produce(b"x", producer_id=7, epoch=0, sequence=9)
-    await asyncio.gather(*first)
+    await asyncio.gather(*first, behind)
     await world.stop()
 
 
@@ -200,7 +201,8 @@ async def test_a_large_batch_is_decoded_in_a_thread_and_keeps_its_place(
 
     async def in_thread(work: Callable[..., Any], *arguments: object) -> Any:
         in_threads.append(work)
-        await asyncio.sleep(0.05)
+        for _ in range(50):  # long enough for the batches behind it to pass it, if they could
+            await asyncio.sleep(0)
         return work(*arguments)
 
     monkeypatch.setattr(broker.disk, "in_thread", in_thread)

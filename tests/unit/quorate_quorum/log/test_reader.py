@@ -11,6 +11,7 @@ from quorate.record.batch import check, parse_header
 from quorate_quorum.log.log import Log, LogConfig, LogCorruptError
 from quorate_quorum.log.parts import Parts
 from quorate_quorum.log.reader import Reader
+from quorate_testing.simulated.loop import SimulatedLoop, simulate
 from tests.unit.quorate_quorum.log.builders import (
     FIRST,
     PATH,
@@ -20,24 +21,28 @@ from tests.unit.quorate_quorum.log.builders import (
 )
 
 
-async def test_a_read_that_a_cut_overtook_leaves_no_position_behind() -> None:
+def test_a_read_that_a_cut_overtook_leaves_no_position_behind() -> None:
     """A later reader would start in the middle of a batch, and call the log corrupt."""
-    disk = await new_disk()
-    log = await Log.open(disk, PATH, LogConfig())
-    await append(log, 10)
-    await log.roll()  # positions in the active segment are in memory
-    disk.slow = 0.01
-    cut = asyncio.create_task(log.truncate(1))  # looks twice at the disk before it begins
-    await asyncio.sleep(0.005)
-    assert await log.read(0, end=10, bytes_max=400) == b"", "it began before the cut"
-    await cut
-    disk.slow = 0.0
-    for offset in range(1, 10):
-        await log.append([batch(offset, epoch=2, value=b"longer" * 10)])
-    await log.roll()
-    for offset in reversed(range(10)):  # each read would correct where the next one begins
-        assert parse_header(await log.read(offset, end=10, bytes_max=1)).base_offset == offset
-    await log.close(clean=False)
+
+    async def program(_: SimulatedLoop) -> None:
+        disk = await new_disk()
+        log = await Log.open(disk, PATH, LogConfig())
+        await append(log, 10)
+        await log.roll()  # positions in the active segment are in memory
+        disk.slow = 0.01
+        cut = asyncio.create_task(log.truncate(1))  # looks twice at the disk before it begins
+        await asyncio.sleep(0.005)
+        assert await log.read(0, end=10, bytes_max=400) == b"", "it began before the cut"
+        await cut
+        disk.slow = 0.0
+        for offset in range(1, 10):
+            await log.append([batch(offset, epoch=2, value=b"longer" * 10)])
+        await log.roll()
+        for offset in reversed(range(10)):  # each read would correct where the next one begins
+            assert parse_header(await log.read(offset, end=10, bytes_max=1)).base_offset == offset
+        await log.close(clean=False)
+
+    simulate(program, 1)
 
 
 async def test_a_read_never_passes_over_records_that_are_not_there() -> None:
