@@ -76,7 +76,7 @@ def _check_is_whole(world: World) -> None:
     a later epoch than the quorum, so it needs a new disk (docs/operations.md).
     """
     if not world.leaders():
-        raise Violation("nobody leads, though all is calm")
+        raise Violation("no machine leads, though all is calm")
     leader = world.leaders()[-1]
     ledger = leader.raft.ledger
     if ledger.high_watermark != ledger.log_end_offset:

@@ -542,7 +542,7 @@ MUTANTS = (
     ),
     Mutant(
         "downloads-in-order",
-        "a download that nobody waits for any more is installed",
+        "a download that is not waited for any more is installed",
         FOLLOWER,
         "if self.install is not None and self.install.snapshot == event.below.id:",
         "if True:",
@@ -1625,7 +1625,7 @@ MUTANTS = (
     ),
     Mutant(
         "noted-before-told",
-        "a damaged leader that nobody replaced is cut at its bad batch",
+        "a damaged leader without a successor is cut at its bad batch",
         RECONCILER,
         "is_led_elsewhere = state.leader not in (self._broker_id, NO_LEADER)",
         "is_led_elsewhere = state.leader != self._broker_id",

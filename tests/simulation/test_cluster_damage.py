@@ -99,7 +99,7 @@ class Scene:
         """Kill -9 of all brokers at once; return when the controller has fenced them."""
         for node in self.cluster.brokers:
             self.cluster.kill(node.name)
-        await self.until(lambda: self.state.leader < 0, "nobody leads")
+        await self.until(lambda: self.state.leader < 0, "no replica leads")
 
     async def until(self, condition: Callable[[], bool], what: str) -> None:
         pause = 0.0005
@@ -524,7 +524,7 @@ def test_with_flush_on_ack_a_power_loss_of_all_and_one_lost_directory_lose_nothi
         await scene.produce(30)
         for node in scene.cluster.brokers:
             scene.cluster.lose_power(node.name)
-        await scene.until(lambda: scene.state.leader < 0, "nobody leads")
+        await scene.until(lambda: scene.state.leader < 0, "no replica leads")
         first = (*scene.state.isr, *scene.state.elr)[0]
         await lose_directory(scene, first)
         scene.cluster.start(f"broker-{first}")

@@ -35,7 +35,7 @@ def test_fewer_than_min_isr_are_hurt_until_all_are_in_sync_again() -> None:
     told = damages(world, Shape(min_isr=2))
     first, second = broker(1), broker(2)
     assert told.may_hurt(first)
-    assert not told.may_hurt(second), "of the same instant: nobody knows yet that one is hurt"
+    assert not told.may_hurt(second), "of the same instant: it is not known yet that one is hurt"
     world.now_s, world.is_in_sync = 1.0, False
     assert told.may_hurt(first), "again"
     assert not told.may_hurt(second)

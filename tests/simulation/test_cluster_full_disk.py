@@ -108,7 +108,7 @@ def test_a_replica_cuts_its_tail_on_a_full_disk(seed: int) -> None:
         others = [one.name for one in cluster.nodes.values() if one is not node]
         cluster.network.cut([node.name], others)
         builder = BatchBuilder()
-        builder.append(1, None, b"a tail that nobody else has")
+        builder.append(1, None, b"a tail that no other replica has")
         (partition,) = broker(node).replicas.all()
         partition.as_leader().queue.produce(
             memoryview(builder.build()),

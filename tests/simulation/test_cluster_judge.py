@@ -59,7 +59,7 @@ def test_a_record_at_another_offset_than_was_said_is_seen() -> None:
 
 def test_a_record_that_failed_for_good_and_was_written_is_seen() -> None:
     told = history(0, 1, 2)
-    told.failed[b"1"] = DeliveryTimeoutError("nobody knows")
+    told.failed[b"1"] = DeliveryTimeoutError("it is not known")
     judged(told)
     told.failed[b"1"] = NotLeaderError("not written, it says")
     with pytest.raises(Violation, match="and was written"):

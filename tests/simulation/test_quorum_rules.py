@@ -178,7 +178,7 @@ def test_a_disk_replaced_under_its_old_id_cannot_elect_amnesia() -> None:
         lost.start()
         behind.start()
         await asyncio.sleep(10)
-        assert world.leader is None, "a majority of the disks has forgotten: nobody may lead"
+        assert world.leader is None, "a majority of the disks has forgotten: no voter may lead"
         leader.start()
         await world.converge()
         await world.until(lambda: lost.node is not None, seconds=5)

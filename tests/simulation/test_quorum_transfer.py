@@ -149,7 +149,7 @@ def test_another_name_fails_who_waits_for_the_first_and_a_stop_fails_all() -> No
         assert await world.write()
         waiting = again.process.spawn(again.node.transfer(first.id), name="stopped")
         await asyncio.sleep(0.01)
-        second.kill()  # nobody can take over
+        second.kill()  # no voter can take over
         await again.stop()
         assert isinstance(waiting.exception(), StoppingError)
 

@@ -67,7 +67,7 @@ def _any_log_is_complete(patch: pytest.MonkeyPatch) -> None:
     ("take_out", "broken"),
     [
         pytest.param(_no_change_waits, "lacks record", id="one-change-at-a-time"),
-        pytest.param(_only_voters_stand, "nobody leads", id="who-is-removed-may-stand"),
+        pytest.param(_only_voters_stand, "no machine leads", id="who-is-removed-may-stand"),
         pytest.param(_any_log_is_complete, "lacks record", id="votes-only-for-complete-logs"),
     ],
 )

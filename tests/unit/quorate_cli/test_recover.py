@@ -22,7 +22,7 @@ from quorate_quorum.log.real_disk import RealDisk
 from quorate_quorum.raft.driver.bootstrap import metadata_directory
 from quorate_quorum.v1.events_pb2 import EpochStart, MetadataEvent
 
-#: Nobody listens there.
+#: No server listens there.
 LOST = ("127.0.0.1:1", "127.0.0.1:2")
 
 

@@ -1,4 +1,4 @@
-"""Generations: nobody follows an older one; a broker follows a newer one and loses nothing."""
+"""Generations: no node follows an older one; a broker follows a newer one and loses nothing."""
 
 from __future__ import annotations
 
@@ -525,7 +525,7 @@ async def test_what_a_newer_history_places_here_is_taken_over_with_its_records()
     await first.produce(b"a")
     await recover(world, world.image)
     assert await first.stored() == [b"a"]
-    assert first.partition.role is None, "nobody leads yet"
+    assert first.partition.role is None, "no replica leads yet"
     assert await metadata_of(first, f"{TOPIC}-0") == PartitionMetadata(TOPIC_ID, "cluster", 1)
     await first.stop(clean=True)
     await first.start()

@@ -1,4 +1,4 @@
-"""Topics made in several turns: nobody sees one before it is whole, whatever happens between."""
+"""Topics made in several turns: none is seen before it is whole, whatever happens between."""
 
 from __future__ import annotations
 
@@ -158,7 +158,7 @@ def test_a_half_made_topic_is_in_snapshots_and_given_up_by_the_next_controller()
     after = delta.finish(image.offset + 1, image.epoch)
     assert not after.forming
     assert not after.topics
-    assert delta.topics.removed == [], "nobody has seen it"
+    assert delta.topics.removed == [], "it was never seen"
     again, _ = turns(after, Creation(asked(("big", 25)), events_max=4))
     assert again.topic_named("big") is not None
 

@@ -149,7 +149,9 @@ class Cluster:
             and new.recovered_epoch == old.recovered_epoch
         ):
             kept = {*new.isr, *new.elr, *new.last_isr}
-            assert {*old.isr, *old.elr} <= kept, "under min ISR nobody who held all is forgotten"
+            assert {*old.isr, *old.elr} <= kept, (
+                "under min ISR no replica that held all is forgotten"
+            )
         if len(new.isr) >= min_isr:
             assert not new.elr, "an ISR that is enough has no ELR"
             if new.leader >= 0:

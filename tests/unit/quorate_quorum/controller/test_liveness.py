@@ -193,7 +193,7 @@ def test_a_third_of_all_is_not_over_a_third() -> None:
 
 
 def test_a_tick_adds_at_most_100_ms_of_silence() -> None:
-    """A controller that was stopped for a minute fences nobody for it."""
+    """A controller that was stopped for a minute fences no broker for it."""
     reign = Reign().all_come()
     reign.passes(60_000, step=60_000)
     assert reign.fenced == []

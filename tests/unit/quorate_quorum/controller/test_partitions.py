@@ -270,7 +270,7 @@ def power_cut(
     elr: tuple[int, ...] = (),
     configs: dict[str, str] | None = None,
 ) -> Waiting:
-    """Three replicas, nobody in the ISR; some brokers are back."""
+    """Three replicas, none in the ISR; some brokers are back."""
     away = [b for b in (0, 1, 2) if b not in back]
     image = brokers([0, 1, 2], fenced=away)
     return Waiting(

@@ -212,7 +212,7 @@ async def test_a_corrupt_log_is_salvaged_up_to_the_first_bad_batch() -> None:
 async def test_salvage_finds_a_bad_batch_below_what_was_synced() -> None:
     disk, positions = await written(end=5, config=LogConfig(index_interval_bytes=50), clean=True)
     disk.flip_bit(FIRST, positions[1] + 64)
-    assert (await reopened(disk, STOPPED)).log_end_offset == 5, "nobody looks there at a start"
+    assert (await reopened(disk, STOPPED)).log_end_offset == 5, "a start does not look there"
     assert (await reopened(disk, STOPPED, SALVAGE)).log_end_offset == 1
 
 

@@ -1,6 +1,6 @@
 """Whose higher epoch a voter makes its own: a member's, within a bound, and hardly anybody else's.
 
-A removed replica disturbs nobody; a voter that our log does not know yet is heard.
+A removed replica disturbs no voter; a voter that our log does not know yet is heard.
 """
 
 from __future__ import annotations

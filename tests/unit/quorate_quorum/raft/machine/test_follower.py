@@ -47,7 +47,7 @@ def test_a_cut_below_the_high_watermark_stops_the_node() -> None:
 
 
 def test_a_voter_set_that_is_cut_off_is_taken_back() -> None:
-    """Counted on, it would be a majority that nobody ever agreed to."""
+    """Counted on, it would be a majority that no voter ever agreed to."""
     made = follower()
     made.answered(FetchResponse(1, 2, 1, batches=(batch(1, 1, members=voters(1, 2), begins=True),)))
     assert len(made.raft.ledger.voters.voters) == 2

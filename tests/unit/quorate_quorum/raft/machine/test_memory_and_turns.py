@@ -1,4 +1,4 @@
-"""Raft: memory that was removed, leadership that goes round, fetches that nobody answers."""
+"""Raft: memory that was removed, leadership that goes round, fetches without an answer."""
 
 from __future__ import annotations
 

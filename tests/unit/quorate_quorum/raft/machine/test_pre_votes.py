@@ -1,6 +1,6 @@
 """Who grants a pre-vote: every state of a voter against every kind of request (KIP-996).
 
-`+` granted, `.` refused. No grant is remembered, and none raises an epoch that nobody is in.
+`+` granted, `.` refused. No grant is remembered, and none raises an epoch that no voter is in.
 """
 
 from __future__ import annotations
@@ -171,7 +171,7 @@ def test_who_grants_which_pre_vote(
     assert made.ask_vote(**request, pre_vote=True).granted is granted
 
     after = made.raft.hard_state
-    assert after.epoch in (before.epoch, request["epoch"]), "no epoch that nobody is in"
+    assert after.epoch in (before.epoch, request["epoch"]), "no epoch that no voter is in"
     if after.epoch == before.epoch:
         assert after.voted_for == before.voted_for, "a grant is no vote"
     else:

@@ -101,7 +101,7 @@ def test_with_check_quorum() -> None:
     transfer(made.machines[leader], named)
     made.deliver()
     assert made.leading == [named]
-    assert made.machines[named].now_ms == now_ms  # nobody waited for a timeout
+    assert made.machines[named].now_ms == now_ms  # no machine waited for a timeout
 
 
 def test_to_slow_follower() -> None:
@@ -190,7 +190,7 @@ def test_receive_higher_epoch_vote() -> None:
 
 
 def test_remove_node() -> None:
-    """Who was removed is no voter; and nobody can be removed while it is to lead."""
+    """A removed node is no voter; and a voter that is to lead cannot be removed."""
     made = serving_leader()
     behind(made, 3)
     transfer(made, 3)
@@ -259,7 +259,7 @@ def test_to_a_voter_that_is_silent() -> None:
 
 
 def test_to_nobody_in_particular() -> None:
-    """The voter that is heard and holds most; a sole voter has nobody."""
+    """The voter that is heard and holds most; a sole voter has no successor."""
     made = serving_leader()
     behind(made, 2)
     assert made.raft.check_may_transfer(None) == 3
@@ -276,7 +276,7 @@ def test_to_nobody_in_particular() -> None:
 
 
 def test_a_successor_that_is_not_elected_leaves_the_place_to_another() -> None:
-    """The named voter dies in that moment; the quorum elects somebody all the same."""
+    """The named voter dies in that moment; the quorum elects a leader all the same."""
     made, leader = elected(1, 2, 3)
     named = leader % 3 + 1
     transfer(made.machines[leader], named)

@@ -196,7 +196,7 @@ def test_voters_that_count_since_now_have_time_to_be_heard() -> None:
 
 @pytest.mark.parametrize("pre_vote", [True, False])
 def test_a_vote_from_outside_disturbs_nobody_who_hears_a_leader(pre_vote: bool) -> None:
-    """A removed voter, which nobody tells so, asks again and again in higher epochs."""
+    """A removed voter that has not learned of its removal asks again and again in higher epochs."""
     leads = serving_leader()
     follows = follower(1, leader=2)
     follows.answered(FetchResponse(1, 2, 1))
