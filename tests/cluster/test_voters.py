@@ -81,7 +81,7 @@ class Writing:
                     continue
                 self.acknowledged.append(name)
                 number += 1
-                await asyncio.sleep(0.1)
+                await asyncio.to_thread(self._stopped.wait, 0.1)
 
     async def _found(self) -> list[str]:
         async with Admin(bootstrap_servers=self.cluster.bootstrap_servers) as admin:
