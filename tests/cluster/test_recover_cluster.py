@@ -26,6 +26,8 @@ from tests.cluster.support import (
 
 SURVIVOR, RETURNS, WIPED = 100, 101, 102
 TOPIC = "kept"
+#: A voter logs it when another voter refuses its disk.
+REFUSED = "a voter refuses us"
 
 
 def config_of(cluster: LocalCluster, node_id: int) -> str:
@@ -118,7 +120,7 @@ async def test_recover_with_commands_and_grow_back_to_three(losing: LocalCluster
     # A voter that was thought lost returns with its old disk. It is refused and needs a new
     # disk, which `quorum recover` on it says, too.
     cluster.start([RETURNS])
-    await asyncio.sleep(2)
+    await until(lambda: REFUSED in cluster.last_words(RETURNS), "the refusal of the old voter")
     assert described(cluster)["epoch"] == now["epoch"]
     cluster.kill(RETURNS)
     cluster.died()
