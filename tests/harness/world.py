@@ -17,6 +17,7 @@ import structlog
 from quorate_broker.replica.partition import Partition
 from quorate_broker.server import BrokerServer
 from quorate_quorum.metadata.partitions import NEVER, PartitionImage
+from quorate_quorum.metadata.topics import TopicImage
 from quorate_quorum.server import QuorumServer
 from quorate_testing.simulated.cluster import DATA, ClusterShape, SimulatedCluster, SimulatedNode
 from quorate_testing.simulated.loop import SimulatedLoop, current_process, simulate
@@ -197,6 +198,8 @@ class World:
             await self._restart_brokers_if_stuck()
         await self._until(self._all_in_sync, "replicas are not in sync again")
         self.tell("in sync")
+        # A quorum that has just started knows no topic before its leader has committed a record.
+        await self._until(lambda: self._topic() is not None, "no voter knows the topic")
         reading = cluster.spawn_client(clients.read_all, "reader")
         await self._within(reading, "the topic can't be read to its end")
         final = {value for values in self.history.final.values() for value in values}
@@ -288,14 +291,18 @@ class World:
 
     def _partitions(self) -> list[PartitionImage]:
         """Return the topic's partitions as the newest image has them."""
+        topic = self._topic()
+        assert topic is not None
+        return list(topic.partitions)
+
+    def _topic(self) -> TopicImage | None:
+        """Return the topic as the newest image has it."""
         images = [
             node.server._rooms.controller.image
             for node in self.cluster.voters
             if isinstance(node.server, QuorumServer) and node.server._rooms is not None
         ]
-        topic = max(images, key=lambda image: image.offset).topic_named(TOPIC)
-        assert topic is not None
-        return list(topic.partitions)
+        return max(images, key=lambda image: image.offset).topic_named(TOPIC) if images else None
 
     def _outcome(self) -> Outcome:
         history, clients = self.history, self.clients
