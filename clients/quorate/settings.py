@@ -21,6 +21,7 @@ from __future__ import annotations
 import difflib
 import functools
 import inspect
+import ipaddress
 import math
 import operator
 import re
@@ -199,6 +200,14 @@ class Names:
 NOT_IN_A_HOST = frozenset("/@?# \t\r\n")
 
 
+def _is_bracketed_ipv6(host: str) -> bool:
+    try:
+        ipaddress.IPv6Address(host[1:-1])
+    except ValueError:
+        return False
+    return host[0] == "[" and host[-1] == "]"
+
+
 @dataclass(frozen=True, slots=True)
 class Servers:
     """Addresses: "host:port", several with commas between them, or a list of them."""
@@ -214,6 +223,9 @@ class Servers:
             raise ValueError(refused(call, name, said, given))
         for endpoint in endpoints:
             host, _, port = endpoint.rpartition(":")
+            if ":" in host and not _is_bracketed_ipv6(host):
+                brackets = "an IPv6 address in brackets, as [::1]:7092"
+                raise ValueError(refused(call, name, f"{said}, {brackets}", endpoint))
             if (
                 not host
                 or set(host) & NOT_IN_A_HOST

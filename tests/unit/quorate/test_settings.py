@@ -206,3 +206,11 @@ def test_a_name_that_is_no_string_never_gets_into_the_looks_at_the_cluster() -> 
 def test_an_address_that_no_host_can_have_is_refused_where_it_is_given(address: str) -> None:
     with pytest.raises(ValueError, match=r"bootstrap_servers must be .*not"):
         Producer(bootstrap_servers=address)
+
+
+@pytest.mark.parametrize("address", ["::1:7092", "[::1:7092", "::1]:7092", "[::1", "[h:1]:2"])
+def test_an_ipv6_address_stands_in_brackets(address: str) -> None:
+    """Without brackets gRPC takes the port for a part of the address."""
+    with pytest.raises(ValueError, match=r"in brackets, as \[::1\]:7092, not"):
+        Admin(bootstrap_servers=address)
+    Admin(bootstrap_servers="[::1]:7092,[fe80::1%eth0]:7092")

@@ -17,6 +17,7 @@ from quorate_quorum.log.identity import FILE_NAME, METADATA_DIRECTORY, Identity,
 from quorate_quorum.log.log import Log, LogConfig
 from quorate_quorum.metadata_log import open_metadata_log
 from quorate_quorum.node.config import ConfigError
+from quorate_quorum.node.listeners import is_wildcard, place_of, wrong_address
 from quorate_quorum.raft.machine.voters import Voter
 from quorate_quorum.v1 import events_pb2
 
@@ -123,11 +124,30 @@ def _check(identity: Identity, voters: Sequence[Voter]) -> None:
             raise ConfigError(
                 f"voter {voter.id}: a directory id has 16 bytes, not {len(voter.directory_id)}"
             )
+    if len({voter.directory_id for voter in voters}) < len(ids):
+        raise ConfigError(f"every voter has a directory id of its own: {_told(voters)}")
+    _check_addresses(voters)
     if (identity.node_id, identity.directory_id) not in [(v.id, v.directory_id) for v in voters]:
         raise ConfigError(
             f"node {identity.node_id} with directory {identity.directory_id.hex()} is none of the"
             f" initial voters {ids}"
         )
+
+
+def _check_addresses(voters: Sequence[Voter]) -> None:
+    """Refuse addresses that no node could dial: the metadata log will hold them."""
+    for voter in voters:
+        wrong = wrong_address(voter.endpoint, port_min=1)
+        if wrong is not None:
+            raise ConfigError(f"voter {voter.id}: {wrong}")
+        if is_wildcard(voter.endpoint.rpartition(":")[0].strip("[]")):
+            raise ConfigError(f"voter {voter.id}: {voter.endpoint} is no address to dial")
+    if len({place_of(voter.endpoint) for voter in voters}) < len(voters):
+        raise ConfigError(f"voters must listen at different addresses: {_told(voters)}")
+
+
+def _told(voters: Sequence[Voter]) -> str:
+    return ", ".join(f"{one.id}@{one.endpoint}:{one.directory_id.hex()}" for one in voters)
 
 
 async def read_bootstrap_hash(log: Log) -> bytes:

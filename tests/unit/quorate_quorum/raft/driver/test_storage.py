@@ -170,6 +170,30 @@ def test_only_an_initial_voter_is_formatted_as_one() -> None:
     simulate(program, 1)
 
 
+@pytest.mark.parametrize(
+    ("voter", "why"),
+    [
+        (Voter(2, b"b" * 16, "::1:7093"), "must be host:port"),
+        (Voter(2, b"b" * 16, "h2:0"), "must be host:port, with a port from 1"),
+        (Voter(2, b"b" * 16, "h2:99999"), "must be host:port, with a port from 1"),
+        (Voter(2, b"b" * 16, "10.0.0.256:1"), "must be host:port"),
+        (Voter(2, b"b" * 16, "[::]:1"), "is no address to dial"),
+        (Voter(2, b"b" * 16, "H1:1"), "different addresses: 1@h1:1:6161"),
+        (Voter(2, b"a" * 16, "h2:1"), "directory id of its own: 1@h1:1:6161"),
+    ],
+)
+def test_voters_that_can_not_find_each_other_are_not_formatted(voter: Voter, why: str) -> None:
+    """The first batch of the metadata log holds their addresses."""
+
+    async def program(loop: SimulatedLoop) -> None:
+        kept = disk()
+        with pytest.raises(ConfigError, match=why):
+            await format_voter(kept, "/q", IDENTITY, [VOTERS[1], voter], {})
+        assert not await kept.exists("/q")
+
+    simulate(program, 1)
+
+
 def test_damaged_batches_are_corrupt_records_whatever_bit_flips() -> None:
     data = bootstrap_batch(VOTERS, {"a": "1"})
     assert len(parse_batches(data)) == 1
