@@ -65,18 +65,18 @@ def refused(call: str, name: str, allowed: str, given: object) -> str:
     return f"{call}: {name} must be {allowed}, not {text}"
 
 
-def _listed(call: str, name: str, said: str, given: Any) -> list[Any]:
+def listed(call: str, name: str, said: str, given: Any) -> list[Any]:
     """Return a list's elements. Strings, bytes and mappings are refused, though iterable."""
     if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
         raise TypeError(refused(call, name, said, given))
     return list(given)
 
 
-def _each(kind: type[T], listed: list[Any], call: str, name: str, said: str) -> list[T]:
-    for one in listed:
+def _each(kind: type[T], found: list[Any], call: str, name: str, said: str) -> list[T]:
+    for one in found:
         if not isinstance(one, kind):
             raise TypeError(refused(call, name, said, one))
-    return listed
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +193,7 @@ class Names:
                 f"{call}: {name} must be a list of {self.what}, not the string {given!r}"
             )
         said = f"a list of {self.what}, each a string"
-        return _each(str, _listed(call, name, said, given), call, name, said)
+        return _each(str, listed(call, name, said, given), call, name, said)
 
 
 #: Characters of URLs, refused in a host: its lookup would fail only after the timeout.
@@ -216,9 +216,9 @@ class Servers:
 
     def check(self, call: str, name: str, given: Any) -> tuple[str, ...]:
         said = '"HOST:PORT", several as "HOST:PORT,HOST:PORT" or a list of them'
-        text = given.split(",") if isinstance(given, str) else _listed(call, name, said, given)
-        listed = _each(str, text, call, name, said)
-        endpoints = tuple(one.strip() for one in listed if one.strip())
+        text = given.split(",") if isinstance(given, str) else listed(call, name, said, given)
+        named = _each(str, text, call, name, said)
+        endpoints = tuple(one.strip() for one in named if one.strip())
         if not endpoints:
             raise ValueError(refused(call, name, said, given))
         for endpoint in endpoints:
@@ -351,7 +351,7 @@ class SeveralOf:
 
     def check(self, call: str, name: str, given: Any) -> list[Any]:
         said = f"a list of {self.kind.__name__}"
-        return _each(self.kind, _listed(call, name, said, given), call, name, said)
+        return _each(self.kind, listed(call, name, said, given), call, name, said)
 
 
 #: Rules for arguments that several calls have.

@@ -250,11 +250,8 @@ async def _read_back(
                     last_of_key[record.key] = number
                 if record.key != rows[number % len(rows)][0]:
                     raise QuorateError(f"record {number} came back under another key")
-    verdict.lost = sum(
-        1
-        for was_acked, read in zip(progress.acked_rows, times_read, strict=True)
-        if was_acked and not read
-    )
+    outcomes = zip(progress.acked_rows, times_read, strict=True)
+    verdict.lost = sum(1 for was_acked, read in outcomes if was_acked and not read)
     verdict.duplicated = sum(1 for read in times_read if read > 1)
     return verdict
 
@@ -269,9 +266,9 @@ def _list(partitions: list[int]) -> str:
 
 
 def _placement_table(cluster: LocalCluster, topic: TopicDescription) -> Table:
-    table = Table(title=f"topic {topic.name}: 10 partitions, 3 replicas", header_style="bold")
-    for column in ("broker", "leads", "first followers", "second followers"):
-        table.add_column(column)
+    columns = ("broker", "leads", "first followers", "second followers")
+    title = f"topic {topic.name}: 10 partitions, 3 replicas"
+    table = Table(*columns, title=title, header_style="bold")
     order = [one.replicas[0] for one in topic.partitions]
     for broker in sorted({node.id for node in cluster.brokers}, key=order.index):
         cells = [
@@ -283,10 +280,8 @@ def _placement_table(cluster: LocalCluster, topic: TopicDescription) -> Table:
 
 
 def _print_result(cluster: LocalCluster, progress: Progress, verdict: Verdict) -> None:
-    isr = Table(title="ISR of each partition", header_style="bold")
-    isr.add_column("partition")
-    for when, _ in progress.isr:
-        isr.add_column(when)
+    moments = [when for when, _ in progress.isr]
+    isr = Table("partition", *moments, title="ISR of each partition", header_style="bold")
     for i in range(PARTITIONS):
         isr.add_row(
             f"P{i}", *(" ".join(map(str, topic.partitions[i].isr)) for _, topic in progress.isr)

@@ -38,10 +38,9 @@ class EmbeddedNodes:
 
     async def stop(self) -> None:
         """Stop every node cleanly."""
-        voters = [one for one in self.servers if isinstance(one, QuorumServer)]
-        brokers = [one for one in self.servers if isinstance(one, BrokerServer)]
-        await asyncio.gather(*(broker.stop() for broker in brokers))
-        await asyncio.gather(*(voter.stop() for voter in voters))
+        for kind in (BrokerServer, QuorumServer):
+            mine = [server for server in self.servers if isinstance(server, kind)]
+            await asyncio.gather(*(server.stop() for server in mine))
 
     def fail(self, reason: str) -> None:
         """Stop every node at once, not cleanly."""

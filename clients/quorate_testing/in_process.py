@@ -7,7 +7,6 @@ event loop.
 from __future__ import annotations
 
 import asyncio
-import errno
 from collections.abc import Callable, Sequence
 from itertools import count
 from typing import Any
@@ -16,7 +15,7 @@ from quorate.errors import PeerRefusedError, StreamBrokenError
 from quorate.net.network import Head, ProbeResult, Purpose, Service, any_cluster
 from quorate_testing.call import MESSAGE_BYTES_MAX, End, refused_call
 from quorate_testing.call_connection import CallConnection, probe
-from quorate_testing.switchboard import Switchboard
+from quorate_testing.switchboard import Switchboard, free_endpoint
 
 
 class InProcessNetwork:
@@ -55,11 +54,7 @@ class InProcessNetwork:
         listener: str = "",
     ) -> InProcessListener:
         """Listen on an endpoint. Raises OSError, which names it, if the port is in use."""
-        host, _colon, port = endpoint.rpartition(":")
-        if port == "0":
-            endpoint = f"{host}:{next(self._ports)}"
-        if endpoint in self._listeners:
-            raise OSError(errno.EADDRINUSE, f"port {port} is in use (to listen on {endpoint})")
+        endpoint = free_endpoint(endpoint, self._listeners, self._ports)
         return InProcessListener(
             asyncio.get_running_loop(),
             endpoint,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+import errno
+from collections.abc import Callable, Container, Coroutine, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any, Self
 
@@ -16,6 +17,19 @@ from quorate_testing.call import MESSAGE_BYTES_MAX, End, too_large
 log = structlog.get_logger(__name__)
 
 DETAILS_CHARS_MAX = 1000
+
+
+def free_endpoint(endpoint: str, taken: Container[str], ports: Iterator[int]) -> str:
+    """Return an endpoint to listen on, with the next of `ports` in place of port 0.
+
+    Raises OSError if it is taken.
+    """
+    host, _colon, port = endpoint.rpartition(":")
+    if port == "0":
+        endpoint = f"{host}:{next(ports)}"
+    if endpoint in taken:
+        raise OSError(errno.EADDRINUSE, f"port {port} is in use (to listen on {endpoint})")
+    return endpoint
 
 
 class Switchboard:

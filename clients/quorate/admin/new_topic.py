@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, cast
 
 from quorate import errors
-from quorate.settings import INT32_MAX, Text, Whole, check_fields, refused, whole_number
+from quorate.settings import INT32_MAX, Text, Whole, check_fields, listed, refused, whole_number
 from quorate.v1 import admin_pb2 as wire
 
 ConfigValue = str | int | float | bool
@@ -53,16 +53,11 @@ class Assignments:
 
     def check(self, call: str, name: str, given: Any) -> list[list[int]]:
         said = "a list of lists of broker ids, one list a partition"
-        if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
-            raise TypeError(refused(call, name, said, given))
-        listed = list(given)
-        for one in listed:
-            if isinstance(one, str | bytes | Mapping) or not isinstance(one, Iterable):
-                raise TypeError(refused(call, name, said, one))
+        lists = [listed(call, name, said, one) for one in listed(call, name, said, given)]
         broker = Whole(0, INT32_MAX)
         return [
             [broker.check(call, f"a broker id in {name}", broker_id) for broker_id in one]
-            for one in listed
+            for one in lists
         ]
 
 

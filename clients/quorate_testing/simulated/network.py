@@ -13,7 +13,6 @@ arrived.
 
 from __future__ import annotations
 
-import errno
 import random
 from collections.abc import Callable, Collection, Sequence
 from itertools import count
@@ -25,6 +24,7 @@ from quorate_testing.simulated.links import Links, links_between
 from quorate_testing.simulated.listener import SimulatedListener
 from quorate_testing.simulated.loop import Process, SimulatedLoop
 from quorate_testing.simulated.tcp import TcpConnection
+from quorate_testing.switchboard import free_endpoint
 
 
 class SimulatedNetwork(Links):
@@ -89,11 +89,7 @@ class SimulatedNetwork(Links):
         cluster_id: str = "",
         name: str = "",
     ) -> SimulatedListener:
-        host, _colon, port = endpoint.rpartition(":")
-        if port == "0":
-            endpoint = f"{host}:{next(self._ports)}"
-        if endpoint in self._listeners:
-            raise OSError(errno.EADDRINUSE, f"port {port} is in use (to listen on {endpoint})")
+        endpoint = free_endpoint(endpoint, self._listeners, self._ports)
         listener = SimulatedListener(
             self._loop,
             process,
