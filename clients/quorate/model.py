@@ -77,6 +77,7 @@ class TopicDescription:
     name: str
     topic_id: str
     partitions: tuple[PartitionDescription, ...]
+    #: Empty too if the caller may not describe the topic's configs.
     configs: Mapping[str, str] = field(default_factory=dict)
     internal: bool = False
     #: From create_topic: a sentence for each setting that is stored but has no effect in this
