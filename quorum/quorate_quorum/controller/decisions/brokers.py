@@ -6,7 +6,7 @@ changes of its partitions follow in the log, slice by slice (sweep.py).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 from quorate.errors import (
     DuplicateBrokerError,
@@ -57,7 +57,11 @@ def register(
                 f"broker {old.id} is held by a living process at {old.endpoint} with other"
                 " directories; stop that one, or give this one another node.id"
             )
-        _refuse_taken_addresses(image, request, session_lives)
+        addresses = map(listeners.from_wire, request.listeners)
+        inter_broker = request.inter_broker_listener
+        for other, why in _others_at(image, request.broker_id, addresses, inter_broker):
+            if session_lives(other.id):
+                raise InvalidRequestError(why)
     except QuorateError as error:
         return Outcome((), wire.RegisterResponse(error=to_wire(error), broker_epoch=-1))
     broker = _broker(request, context.next_offset, old)
@@ -123,27 +127,30 @@ def _check_listeners(request: wire.RegisterRequest) -> None:
         raise InvalidRequestError("two listeners of a broker have one name")
 
 
-def _refuse_taken_addresses(
-    image: MetadataImage, request: wire.RegisterRequest, session_lives: Callable[[int], bool]
-) -> None:
-    """Refuse an address of another living broker: calls for one of them would reach the other.
+def _others_at(
+    image: MetadataImage,
+    broker_id: int,
+    addresses: Iterable[listeners.ListenerAddress],
+    inter_broker: str,
+) -> Iterator[tuple[BrokerImage, str]]:
+    """Yield the brokers that have one of a broker's addresses, and a sentence that says so.
 
-    A listener on the loopback that other nodes do not use may have one address on all machines.
+    If both ran, calls for one of them would reach the other. A listener on the loopback that other
+    nodes do not use may have one address on all machines.
     """
     mine = {
         one.place: one
-        for one in map(listeners.from_wire, request.listeners)
-        if one.name == request.inter_broker_listener or not listeners.is_loopback(one.host)
+        for one in addresses
+        if one.name == inter_broker or not listeners.is_loopback(one.host)
     }
     for other in image.sorted_brokers():
-        if other.id == request.broker_id:
-            continue
         taken = next((one for one in other.listeners if one.place in mine), None)
-        if taken is not None and session_lives(other.id):
-            raise InvalidRequestError(
-                f"broker {request.broker_id} advertises {mine[taken.place]}, and broker {other.id},"
-                f" which runs, {taken}: one address cannot lead to both. Give each broker its own"
-                " in advertised.listeners, or in listeners"
+        if taken is not None and other.id != broker_id:
+            yield (
+                other,
+                f"broker {broker_id} advertises {mine[taken.place]}, and broker {other.id}, which"
+                f" runs, {taken}: one address cannot lead to both. Give each broker its own in"
+                " advertised.listeners, or in listeners",
             )
 
 
@@ -225,7 +232,16 @@ def may_unfence(
         return "partitions still count on its former self"
     if applied_offset < outcome_end:
         return f"it has applied the metadata log to {applied_offset}, not yet {outcome_end}"
-    return None
+    return _why_unreachable(image, broker)
+
+
+def _why_unreachable(image: MetadataImage, broker: BrokerImage) -> str | None:
+    """Return the sentence about an unfenced broker with the same address; None if there is none.
+
+    At the registration it may not have been heard yet.
+    """
+    found = _others_at(image, broker.id, broker.listeners, broker.inter_broker_listener)
+    return next((why for other, why in found if not other.fenced), None)
 
 
 def unfence(image: MetadataImage, broker_id: int) -> Outcome[bool]:
@@ -234,7 +250,7 @@ def unfence(image: MetadataImage, broker_id: int) -> Outcome[bool]:
     Response: whether the broker was fenced until now.
     """
     broker = image.brokers.get(broker_id)
-    if broker is None or not broker.fenced:
+    if broker is None or not broker.fenced or _why_unreachable(image, broker):
         return Outcome((), False)
     return Outcome((_change(broker, fenced=False),), True)
 

@@ -102,6 +102,19 @@ def test_the_address_of_another_living_broker_is_refused() -> None:
         assert not response.error.code
 
 
+def test_of_two_brokers_with_one_address_the_second_stays_fenced() -> None:
+    """Two that start together register before the controller hears either."""
+    image, _ = register(MetadataImage(), listening(1, listener("b1:1")))
+    image, response = register(image, listening(0, listener("b1:1")))
+    assert not response.error.code
+    image = unfence(image, 1)
+    why = decide.may_unfence(image, 0, image.offset, outcome_end=image.offset)
+    assert why is not None
+    assert "one address cannot lead to both" in why
+    assert decide.unfence(image, 0).events == ()
+    assert not unfence(fence(image, 1), 0).brokers[0].fenced
+
+
 def test_a_loopback_listener_for_local_tools_may_have_one_address_on_all_machines() -> None:
     image = MetadataImage()
     for broker in (0, 1):
