@@ -223,7 +223,7 @@ class Servers:
             raise ValueError(refused(call, name, said, given))
         for endpoint in endpoints:
             host, _, port = endpoint.rpartition(":")
-            if ":" in host and not _is_bracketed_ipv6(host):
+            if set(host) & set(":[]") and not _is_bracketed_ipv6(host):
                 brackets = "an IPv6 address in brackets, as [::1]:7092"
                 raise ValueError(refused(call, name, f"{said}, {brackets}", endpoint))
             if (

@@ -105,7 +105,8 @@ def target_of(endpoint: str) -> str:
     The name also resolves to ::1, where another process may listen.
     """
     host, port = split_endpoint(endpoint)
-    return f"127.0.0.1:{port}" if host.lower() == "localhost" else endpoint
+    is_local = host.lower().removesuffix(".") == "localhost"
+    return f"127.0.0.1:{port}" if is_local else endpoint
 
 
 def check_bindable(endpoint: str) -> None:

@@ -171,20 +171,20 @@ def place_of(endpoint: str) -> str:
     host, port = found
     literal = _literal(host)
     name = host.lower().removesuffix(".") if literal is None else str(literal)
-    name = "127.0.0.1" if name == "localhost" else name
+    name = "127.0.0.1" if _is_localhost(host) else name
     return f"[{name}]:{port}" if ":" in name else f"{name}:{port}"
 
 
 def is_loopback(host: str) -> bool:
     """Whether a listener on this host can be reached only from this machine.
 
-    >>> is_loopback("localhost"), is_loopback("127.0.0.2"), is_loopback("::1")
+    >>> is_loopback("localhost."), is_loopback("127.0.0.2"), is_loopback("::1")
     (True, True, True)
     >>> is_loopback("0.0.0.0"), is_loopback("db.example.org")
     (False, False)
     """
     literal = _literal(host)
-    return host.lower() == "localhost" if literal is None else literal.is_loopback
+    return _is_localhost(host) if literal is None else literal.is_loopback
 
 
 def is_wildcard(host: str) -> bool:
@@ -205,7 +205,7 @@ def is_name(host: str) -> bool:
     >>> is_name("db.example.org"), is_name("10.0.0.1"), is_name("localhost")
     (True, False, False)
     """
-    return _literal(host) is None and host.lower() != "localhost"
+    return _literal(host) is None and not _is_localhost(host)
 
 
 def to_wire(address: ListenerAddress) -> wire.Listener:
@@ -244,6 +244,11 @@ def _split(endpoint: str, port_min: int) -> tuple[str, int] | None:
     if (match["v6"] or re.fullmatch(r"[0-9.]+", host)) and not is_literal:
         return None  # digits and dots are never a host name
     return host, int(match["port"])
+
+
+def _is_localhost(host: str) -> bool:
+    """Whether a host is the name that both sides take for 127.0.0.1."""
+    return host.lower().removesuffix(".") == "localhost"
 
 
 def _literal(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:

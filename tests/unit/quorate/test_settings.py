@@ -208,7 +208,9 @@ def test_an_address_that_no_host_can_have_is_refused_where_it_is_given(address: 
         Producer(bootstrap_servers=address)
 
 
-@pytest.mark.parametrize("address", ["::1:7092", "[::1:7092", "::1]:7092", "[::1", "[h:1]:2"])
+@pytest.mark.parametrize(
+    "address", ["::1:7092", "[::1:7092", "::1]:7092", "[::1", "[h:1]:2", "[]:1"]
+)
 def test_an_ipv6_address_stands_in_brackets(address: str) -> None:
     """Without brackets gRPC takes the port for a part of the address."""
     with pytest.raises(ValueError, match=r"in brackets, as \[::1\]:7092, not"):

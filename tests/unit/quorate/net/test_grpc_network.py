@@ -185,6 +185,8 @@ async def test_localhost_is_the_loopback_of_ip_4_on_both_sides() -> None:
     assert listener.endpoint.startswith("localhost:")
     assert await network.connect(listener.endpoint).unary(ECHO, "a", timeout_ms=5000) == "a"
     numeric = listener.endpoint.replace("localhost", "127.0.0.1")
+    dotted = network.connect(listener.endpoint.replace("localhost", "LocalHost."))
+    assert await dotted.unary(ECHO, "hi", timeout_ms=20_000) == "hi"
     assert await network.probe(numeric, timeout_ms=5000) == Answered(7, b"one run")
     await network.close()
     await listener.stop(0)
