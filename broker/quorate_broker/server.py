@@ -40,6 +40,7 @@ from quorate_broker.replicas.replicas import Replicas
 from quorate_broker.replication.fetcher import Fetchers
 from quorate_broker.replication.isr import IsrKeeper
 from quorate_broker.replication.service import ReplicaService
+from quorate_broker.retention.keeper import RetentionKeeper
 from quorate_quorum.client.client import QuorumClient
 from quorate_quorum.node.config import BrokerConfig, ConfigError
 from quorate_quorum.node.environment import Environment
@@ -98,6 +99,7 @@ class BrokerServer(NodeServer[BrokerConfig]):
         rooms.replicas.subscribe(rooms.isr)
         rooms.isr.start()
         rooms.producer_expiry.start()
+        rooms.retention.start()
         rooms.client.subscribe(rooms.publisher)
         await rooms.client.start()
         try:
@@ -140,6 +142,7 @@ class BrokerServer(NodeServer[BrokerConfig]):
         await rooms.fetchers.stop()
         await rooms.isr.stop()
         await rooms.producer_expiry.stop()
+        await rooms.retention.stop()
         await rooms.lifecycle.stop()
         await rooms.publisher.stop()
 
@@ -167,6 +170,7 @@ class _Rooms:
         self.fetchers = Fetchers(self.replicas, server.fail)
         self.isr = IsrKeeper(self.replicas, self.client, server.fail)
         self.producer_expiry = ProducerExpiry(self.replicas, server.fail)
+        self.retention = RetentionKeeper(self.replicas, server.fail)
         self.lifecycle = Lifecycle(
             config,
             environment,

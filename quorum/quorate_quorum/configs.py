@@ -113,7 +113,6 @@ def setting(
     return dataclasses.field(default=default, metadata=about)
 
 
-_NOT_DELETED = "old records are not deleted"
 _NOT_COMPACTED = "topics are not compacted"
 
 
@@ -130,8 +129,9 @@ class TopicConfig:
         "delete",
         POLICY,
         "What happens to old records: deleted by time and size, or the last of each key kept.",
-        not_yet="old records are neither deleted nor compacted",
-        only_effect="under 'compact', records without a key are refused",
+        not_yet="under 'compact' and 'compact,delete', topics are not compacted",
+        only_effect="under 'delete', old records are deleted; under 'compact', records without"
+        " a key are refused",
     )
     compression_type: str = setting(
         "producer",
@@ -172,18 +172,11 @@ class TopicConfig:
         whole(1, 1000),
         "Replicas that must hold a record before it is committed; never more than there are.",
     )
-    retention_bytes: int = setting(
-        -1, whole(-1), "Bytes kept per partition; -1: any.", not_yet=_NOT_DELETED
-    )
-    retention_ms: int = setting(
-        7 * DAY_MS, whole(-1), "How long to keep; -1: always.", not_yet=_NOT_DELETED
-    )
+    retention_bytes: int = setting(-1, whole(-1), "Bytes kept per partition; -1: any.")
+    retention_ms: int = setting(7 * DAY_MS, whole(-1), "How long to keep; -1: always.")
     segment_bytes: int = setting(1024 * MIB, whole(MIB, 2048 * MIB - 1), "Bytes of one segment.")
     segment_ms: int = setting(
-        7 * DAY_MS,
-        whole(1),
-        "Age at which a segment rolls.",
-        not_yet="segments roll by size alone",
+        7 * DAY_MS, whole(1), "Age of a segment's first record at which the next segment begins."
     )
     unclean_leader_election_enable: bool = setting(
         False,
@@ -322,8 +315,8 @@ def check_config(name: str, text: str, *, of_topic: bool) -> str:
 def warnings_of(names: Iterable[str]) -> list[str]:
     """Return a sentence for each of these settings that has no effect yet, or not all of it.
 
-    >>> warnings_of(["segment.ms", "max.message.bytes"])
-    ['segment.ms is kept, and has no effect in this release: segments roll by size alone']
+    >>> warnings_of(["delete.retention.ms", "max.message.bytes"])
+    ['delete.retention.ms is kept, and has no effect in this release: topics are not compacted']
     """
     rows = [CONFIGS[name] for name in sorted(names) if name in CONFIGS]
     return [_warning_of(row) for row in rows if row.not_yet]

@@ -80,6 +80,9 @@ class Disk(Protocol):
 
     async def size(self, path: str) -> int: ...
 
+    async def unchanged_ms(self, path: str) -> int:
+        """Return the milliseconds since a file last changed, by this machine's clock; 0 or more."""
+
     async def list(self, directory: str) -> list[str]:
         """Return the names in a directory, sorted. FileNotFoundError if it does not exist."""
 

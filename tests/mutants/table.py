@@ -86,6 +86,9 @@ OPENER = "broker/quorate_broker/replicas/opener.py"
 REPAIRS = "broker/quorate_broker/replicas/repairs.py"
 LOSSY_CLUSTER = "tests/simulation/test_cluster_damage.py"
 CONTROLLER_LOSSY = "tests/unit/quorate_quorum/controller/test_lossy_replicas.py"
+LOG_START = "tests/unit/quorate_quorum/log/test_start.py"
+RETENTION = "tests/unit/quorate_broker/retention/test_policy.py"
+FOLLOWED_START = "tests/unit/quorate_broker/replica/test_log_start.py"
 LOG_CHAIN = "tests/unit/quorate_quorum/log/test_chain.py"
 LOG_DAMAGE = "tests/unit/quorate_quorum/log/test_damage.py"
 REPAIRED = "tests/unit/quorate_broker/replicas/test_repairs.py"
@@ -527,8 +530,8 @@ MUTANTS = (
         "snapshot-at-start",
         "the log is cut above the snapshot",
         TAKING,
-        "self._log.delete_segments_below(offset)",
-        "self._log.delete_segments_below(self._log.log_end_offset)",
+        "start = self._log.segment_base(offset)",
+        "start = self._log.log_end_offset",
         (f"{INSTALLS}::test_a_snapshot_taken_while_writes_go_on_cuts_nothing_above_it",),
     ),
     Mutant(
@@ -537,7 +540,8 @@ MUTANTS = (
         TAKING,
         "            await self._close_segment()\n",
         "            await self._close_segment()\n"
-        "            await self._log.delete_segments_below(snapshot.offset)\n",
+        "            await self._log.move_start(snapshot.offset)\n"
+        "            await self._log.remove_below_start()\n",
         (f"{INSTALL_CRASHES}::test_a_voter_dies_at_each_operation_of_taking_a_snapshot",),
     ),
     Mutant(
@@ -920,7 +924,7 @@ MUTANTS = (
         "cut-stays-cut",
         "the oldest segment goes before the name of the next one is on the disk",
         f"{LOG_ROOM}/cutter.py",
-        "        # First the names of what stays: a power loss may keep a removal alone.\n"
+        "        # Also the names of what stays: a power loss may keep a removal alone.\n"
         "        await self._directory.sync()\n",
         "",
         (
@@ -1587,8 +1591,8 @@ MUTANTS = (
         "log-chain",
         "a log that has lost its first segments is taken for one whose start has moved",
         f"{LOG_ROOM}/recovery.py",
-        "if start <= known:",
-        "if start >= 0:",
+        "if first > max(known, checkpoints.moving_to):",
+        "if False:",
         (f"{LOG_CHAIN}::test_a_log_without_its_first_segments_tells_where_it_had_begun",),
     ),
     Mutant(
@@ -1603,9 +1607,41 @@ MUTANTS = (
         "log-chain",
         "segments go before the log's start has moved durably",
         f"{LOG_ROOM}/cutter.py",
-        "await self._checkpoints.move_start(segments.bases[at])",
-        "pass",
+        "            await self._checkpoints.move_start(offset)\n        except",
+        "            pass\n        except",
         (f"{LOG_CHAIN}::test_a_start_that_moved_is_no_loss_wherever_a_crash_interrupts_it",),
+    ),
+    Mutant(
+        "start-durable-first",
+        "what lies below the new start of a log may be lost by a power loss, and its end with it",
+        f"{LOG_ROOM}/cutter.py",
+        "        await self._syncer.sync_to(offset)\n",
+        "",
+        (f"{LOG_START}::test_a_power_loss_leaves_no_log_that_ends_below_its_start",),
+    ),
+    Mutant(
+        "start-durable-first",
+        "a restart forgets where the log begins",
+        f"{LOG_ROOM}/recovery.py",
+        "extent.start = max(first, known)",
+        "extent.start = first",
+        (f"{LOG_START}::test_the_start_stays_where_it_was_moved_and_whole_segments_below_it_go",),
+    ),
+    Mutant(
+        "retention-below-high-watermark",
+        "a closed segment is deleted whose records are not all committed",
+        "broker/quorate_broker/retention/policy.py",
+        "segment.end_offset <= high_watermark for",
+        "segment.base_offset <= high_watermark for",
+        (f"{RETENTION}::test_a_segment_with_a_record_above_the_high_watermark_stays",),
+    ),
+    Mutant(
+        "retention-below-high-watermark",
+        "a follower moves its start above the records that it knows to be committed",
+        "broker/quorate_broker/replica/follower_replica.py",
+        "self._log.log_start_offset < log_start_offset <= self.machine.high_watermark",
+        "self._log.log_start_offset < log_start_offset",
+        (f"{FOLLOWED_START}::test_a_follower_keeps_what_it_does_not_know_to_be_committed",),
     ),
     Mutant(
         "noted-before-told",
@@ -1639,7 +1675,7 @@ MUTANTS = (
         "noted-before-told",
         "a replica that is found corrupt in use is told before it is noted",
         REPAIRS,
-        "                await partition.log.note_corrupt()\n",
+        "                await partition.log.damage.note_corrupt()\n",
         "                pass\n",
         (
             "tests/unit/quorate_broker/replica/test_damage.py"

@@ -69,12 +69,14 @@ async def from_leader(
     last_epoch: int,
     leader_epoch: int,
     has_gaps: bool = False,
+    is_empty: bool = False,
 ) -> tuple[list[Write], str | None]:
     """Return (the leader's batches to append, what is wrong with the next batch or None).
 
     The returned batches are whole and follow this log, without a gap unless the leader's log
     `has_gaps`. A follower trusts its leader's decisions, but not the bytes: the leader's disk or
-    the network may have changed them.
+    the network may have changed them. An empty log (`is_empty`) may begin inside a batch, because
+    records can be deleted up to any offset: the first batch may then begin below the log's end.
     The check gives the loop a turn now and then: a frame may hold thousands of small batches.
     """
     writes: list[Write] = []
@@ -82,7 +84,9 @@ async def from_leader(
     try:
         for _, batch in record_batch.split(batches):
             header = record_batch.check(batch)
-            if header.base_offset < offset or (header.base_offset > offset and not has_gaps):
+            is_across = is_empty and not writes and header.base_offset < offset < header.end_offset
+            is_apart = header.base_offset > offset and not has_gaps
+            if is_apart or (header.base_offset < offset and not is_across):
                 return writes, f"a batch at {header.base_offset}; {offset} is next"
             if not epoch <= header.leader_epoch <= leader_epoch:
                 return writes, (

@@ -97,7 +97,7 @@ class Damage:
     async def _change_note(self, is_wanted: bool) -> None:
         log = self._log.log
         try:
-            await (log.note_corrupt() if is_wanted else log.forget_corrupt())
+            await (log.damage.note_corrupt() if is_wanted else log.damage.forget_corrupt())
         except TryAgainError as error:  # the ISR keeper calls keep_note again
             name = self._replica.name
             log_line.warning("damage_not_noted", partition=name, reason=str(error))

@@ -65,8 +65,6 @@ class FollowerReplica:
         self.leader_epoch = state.leader_epoch
         #: The leader's batches for the current position failed the check. The next fetch says so.
         self.was_corrupt = False
-        #: The highest log start offset that the leader has sent.
-        self._leader_log_start = -1
         self.is_over = False
 
     def end(self) -> None:
@@ -166,6 +164,7 @@ class FollowerReplica:
             last_epoch=log.last_epoch,
             leader_epoch=self.leader_epoch,
             has_gaps=fetched.has_gaps,
+            is_empty=log.log_start_offset == log.log_end_offset,
         )
         if self.is_over:
             return "the leader changed during the check"
@@ -179,6 +178,7 @@ class FollowerReplica:
                 machine.high_watermark, machine.high_watermark_epoch
             )
             self._replica.watches.wake()
+        log.high_watermark = machine.high_watermark
         log.hw_epoch = machine.high_watermark_epoch
         await self._follow_log_start(fetched.log_start_offset)
         if len(batches):
@@ -189,11 +189,20 @@ class FollowerReplica:
         log = self._replica_log
         return (
             await log.write(log.prepare())
+            and await log.write(self._begin_with(writes[0][0].base_offset))
             and await log.write(self._expect_gaps(writes))
             and await log.write(self._log.append(writes))
             and await log.write(log.sync_if_asked())
             and await log.write(log.note_written())
         )
+
+    async def _begin_with(self, base_offset: int) -> None:
+        """Let an empty log begin where its first batch does, if its start lies inside that batch.
+
+        `_follow_log_start` then moves the start back to where it was.
+        """
+        if base_offset < self._log.log_end_offset:
+            await self._log.truncate_fully_and_start_at(base_offset)
 
     async def _expect_gaps(self, writes: list[checks.Write]) -> None:
         """Mark the log before its first gap: it is then a copy of a compacted one."""
@@ -205,12 +214,12 @@ class FollowerReplica:
             offset = header.end_offset
 
     async def _follow_log_start(self, log_start_offset: int) -> None:
-        """Delete whole segments below the leader's log start, once for each new start."""
-        if log_start_offset <= self._leader_log_start:
-            return
-        self._leader_log_start = log_start_offset
-        if self._log.log_start_offset < log_start_offset <= self.machine.high_watermark:
-            await self._replica_log.write(self._log.delete_segments_below(log_start_offset))
+        """Let the log begin where the leader's does. A record that is not committed stays."""
+        if (
+            self._log.log_start_offset < log_start_offset <= self.machine.high_watermark
+            and await self._replica_log.write(self._log.move_start(log_start_offset))
+        ):
+            self._replica.retention_wanted()
 
     async def _truncate(self, step: Truncate) -> None:
         log_line.info(

@@ -43,6 +43,8 @@ class ReplicaProgress:
     #: The stream of its last fetch. AlterPartition names the stream's broker_epoch (KIP-903).
     stream: ReplicaStream | None = None
     log_end_offset: int = UNKNOWN
+    #: Where its log begins, as its last fetch says.
+    log_start_offset: int = UNKNOWN
     #: When the last fetch that named this partition came, and the leader's end at that time.
     fetched_ms: int = 0
     leader_end_then: int = 1 << 62

@@ -22,6 +22,7 @@ from quorate_broker.replica.divergence import Divergence, divergence
 from quorate_broker.replica.hints import hinted
 from quorate_broker.replica.in_sync_replicas import Proposal
 from quorate_broker.replica.leader import Leader, ReplicaStream
+from quorate_broker.replica.log_start import LogStart
 from quorate_broker.replica.produce_queue import ProduceQueue
 from quorate_broker.replica.producers import Producers
 from quorate_broker.replica.replica import Replica
@@ -100,6 +101,7 @@ class LeaderReplica:
         self._log.high_watermark = self.machine.high_watermark
         self.leader_epoch = state.leader_epoch
         self.queue = ProduceQueue(replica, log, self.machine, producers, self._count_own_end)
+        self.log_start = LogStart(replica, log, self.machine)
         self._is_syncing = False
         self.is_over = False
         self._count_own_end()
@@ -113,6 +115,7 @@ class LeaderReplica:
     def end(self) -> None:
         """End the reign: batches that wait for their commit fail with OutcomeUnknownError."""
         self.is_over = True
+        self.log_start.end()
         self.queue.end()
 
     # consumers
@@ -124,9 +127,8 @@ class LeaderReplica:
 
         `last_epoch` is the epoch of the last record below `offset` that the reader knows; -1: not
         known. The result is empty for an offset in [high_watermark, log_end_offset].
-        Raises OffsetOutOfRangeError if `offset` is outside the log.
-        Raises the errors of _check_past if the reader's history does not fit the log.
-        Raises CorruptRecordError, NotLeaderError or StorageError if the read fails.
+        Raises OffsetOutOfRangeError if `offset` is outside the log, the errors of _check_past, and
+        CorruptRecordError, NotLeaderError or StorageError if the read fails.
         """
         start, end = self._log.log_start_offset, self._log.log_end_offset
         if offset >= start:
@@ -169,9 +171,9 @@ class LeaderReplica:
     async def list_offset(self, timestamp_ms: int) -> tuple[int, int, int]:
         """Return (offset, timestamp, leader_epoch) of the first record at or after a time.
 
-        Offset -1: no record is that late. The time -2 means the log's start, -1 the high
-        watermark. Raises OffsetNotAvailableError while a new leader does not know its high
-        watermark, InvalidRequestError for another negative time, and the read errors of `fetch`.
+        Offset -1: no record is that late. The time -2 means the log's start, -1 the high watermark.
+        Raises OffsetNotAvailableError while a new leader does not know its high watermark,
+        InvalidRequestError for another negative time, and the read errors of `fetch`.
         """
         if timestamp_ms == EARLIEST:
             start = self._log.log_start_offset
@@ -203,10 +205,9 @@ class LeaderReplica:
     ) -> ReplicaDiverging | None:
         """Take a follower's position; return where its history diverges, None if it agrees.
 
-        Only a fetch whose history agrees with this log changes any state. A fetch that diverges,
-        is out of range, or comes from a replaced stream or another leader_epoch must not count as
-        an acknowledgement. Raises FencedLeaderEpochError, UnknownLeaderEpochError,
-        OffsetOutOfRangeError, StorageError.
+        A fetch that diverges, is out of range, or comes from a replaced stream or another
+        leader_epoch changes no state: it must not count as an acknowledgement.
+        Raises FencedLeaderEpochError, UnknownLeaderEpochError, OffsetOutOfRangeError, StorageError.
         """
         self._replica.check_epoch(request.leader_epoch, self.leader_epoch)
         if stream.replica_id not in self.machine.replicas:
@@ -221,6 +222,7 @@ class LeaderReplica:
             self.damage.suspect(request.fetch_offset)
         with self._replica_log.guard:
             if self.machine.record_fetch(stream, request.fetch_offset, now_ms):
+                self.log_start.told(stream, request.log_start_offset)
                 self._advance()
                 if self.machine.wants_to_expand:
                     self._replica.isr_wanted()
@@ -336,7 +338,6 @@ class LeaderReplica:
             in_sync.lost(proposal, loop_ms())
 
     def isr_refused(self, proposal: Proposal) -> None:
-        """Drop a proposal that the controller refused."""
         with self._replica_log.guard:
             self.machine.in_sync.refused(proposal)
             self._advance()

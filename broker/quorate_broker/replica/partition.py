@@ -27,6 +27,9 @@ class PartitionHost(ReplicaHost, Protocol):
     def isr_wanted(self, partition: Partition) -> None:
         """Ask the ISR keeper to look at the partition's ISR soon."""
 
+    def retention_wanted(self, partition: Partition) -> None:
+        """Ask the retention keeper to look at the partition's log soon."""
+
     def failed(self, partition: Partition, failure: Failure, reason: str) -> None:
         """Take note that the replica went offline."""
 
@@ -55,6 +58,7 @@ class Partition(Replica):
         super().__init__(topic_id, topic, partition, host, directory_id)
         self.log = log
         self.replica_log = ReplicaLog(self, log)
+        log.on_roll(self.retention_wanted)
         self.producers = producers
         self.damage = Damage(self, self.replica_log)
         self.role: LeaderReplica | FollowerReplica | None = None
@@ -163,8 +167,10 @@ class Partition(Replica):
         `may_lead`: this broker is unfenced, as far as it knows, and the replica is not lossy.
         `may_follow`: the replica is not lossy. Waits for the append under way.
         """
-        self._config = config
-        self.log.configure(LogConfig.of(config))
+        if config != self._config:
+            self._config = config
+            self.log.configure(LogConfig.of(config))
+            self.retention_wanted()
         is_same_reign = (
             self.role is not None
             and self.role.leader_epoch == state.leader_epoch
@@ -223,6 +229,9 @@ class Partition(Replica):
 
     def isr_wanted(self) -> None:
         self.host.isr_wanted(self)
+
+    def retention_wanted(self) -> None:
+        self.host.retention_wanted(self)
 
     async def close(self, *, clean: bool) -> None:
         """End the role, wait for the append under way, close the log, refuse queued batches.

@@ -119,6 +119,10 @@ class Replica(ABC):
         """Ask the ISR keeper to look at the ISR soon."""
 
     @abstractmethod
+    def retention_wanted(self) -> None:
+        """Ask the retention keeper to look at the log soon."""
+
+    @abstractmethod
     def take_offline(self, failure: Failure, reason: str) -> None:
         """Stop serving: the replica has failed."""
 

@@ -87,7 +87,7 @@ class Opener:
             run = THIS_RUN if self.has_loaded else directory.run
             log, producers = await self._open_log(path, topic, index, run, salvage=salvage)
             if log.log_end_offset < self._ends.get(key, 0) and not salvage:
-                await log.note_corrupt()  # the next start would not know the former end
+                await log.damage.note_corrupt()  # the next start would not know the former end
                 await log.close(clean=False)
                 raise LogCorruptError(
                     f"{path} ends at {log.log_end_offset}, and ended at {self._ends[key]} before"
@@ -118,7 +118,7 @@ class Opener:
         disk = self._replicas.environment.disk
         log = await Log.open(disk, path, config, observer=producers, run=run, inspect=inspect)
         if log.last_epoch > epoch_max:
-            await log.note_corrupt()  # a later image may have that epoch, and hide the fault
+            await log.damage.note_corrupt()  # a later image may have that epoch, and hide the fault
             await log.close(clean=False)
             raise LogCorruptError(
                 f"{path}: it ends in leader_epoch {log.last_epoch}, which never was"

@@ -94,7 +94,7 @@ class Repairs:
             if not partition.log.has_segments:
                 await self._replicas.inventories[partition.directory_id].forget(partition.key)
                 partition.replica_log.is_noted = False
-            await partition.log.forget_damage()
+            await partition.log.damage.forget_damage()
         except (StorageError, OSError) as error:
             self._replicas.done_without(partition, "loss_not_forgotten", error)
 
@@ -116,7 +116,7 @@ class Repairs:
         The next start must not report it again.
         """
         try:
-            await partition.log.accept_start()
+            await partition.log.damage.accept_start()
         except StorageError as error:
             self._replicas.done_without(partition, "start_not_accepted", error)
 
@@ -126,7 +126,7 @@ class Repairs:
         """Note on the disk that a replica is corrupt, and then report it.
 
         If it were reported first, a crash before the note would let the next start trust the log:
-        see Log.note_corrupt.
+        see DamageNotes.note_corrupt.
         """
         self._losses.corrupt[partition.key] = partition.owed
         self._notes[partition.key] = None
@@ -137,7 +137,7 @@ class Repairs:
             if partition.damage.noting is not None:
                 await asyncio.wait([partition.damage.noting])
             try:
-                await partition.log.note_corrupt()
+                await partition.log.damage.note_corrupt()
             except StorageError as error:  # it is reported anyway: it must leave ISR and ELR
                 log_line.error("corruption_not_noted", partition=partition.name, reason=str(error))
                 if blames_disk(error):

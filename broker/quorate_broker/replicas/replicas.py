@@ -84,6 +84,8 @@ class Replicas:
         self.on_directory_failed: Callable[[bytes, str], None] = _ignore_directory
         #: Called when a replica goes offline though its disk is good. The Reconciler sets it.
         self.on_offline: Callable[[Partition, Failure, str], None] = _ignore_offline
+        #: Called when a log should be looked at for its retention. RetentionKeeper sets it.
+        self.on_retention_wanted: Callable[[Partition], None] = _ignore_retention
         self.files = ReplicaFiles(self)
         #: By directory id: the inventory of the replicas that were ever written there.
         self.inventories: dict[bytes, Inventory] = {}
@@ -240,6 +242,9 @@ class Replicas:
         for listener in self._listeners:
             listener.isr_wanted(partition)
 
+    def retention_wanted(self, partition: Partition) -> None:
+        self.on_retention_wanted(partition)
+
     def failed(self, partition: Partition, failure: Failure, reason: str) -> None:
         """Tell the listeners that a replica is offline; after a disk error its directory fails."""
         self.role_changed(partition)
@@ -276,6 +281,10 @@ async def _ignore_generation(generation: int) -> None:
 
 def _ignore_directory(directory_id: bytes, reason: str) -> None:
     """Do nothing: there is no listener yet, and failed_directories has the reason."""
+
+
+def _ignore_retention(partition: Partition) -> None:
+    """Do nothing: there is no keeper."""
 
 
 def _ignore_offline(partition: Partition, failure: Failure, reason: str) -> None:

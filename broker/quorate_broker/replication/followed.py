@@ -115,8 +115,13 @@ class Followed:
             )
             # A bad batch comes again, until another broker leads or the leader's log is repaired.
             await asyncio.sleep(CORRUPT_RETRY_S if follower.was_corrupt else self._backoff_s())
-        if refused is not None or not is_bare:
+        if refused is not None or not is_bare or self._has_new_start():
             self._must_name = True
+
+    def _has_new_start(self) -> bool:
+        """Whether the leader does not know yet where this log begins: a deletion waits for that."""
+        named = self._position
+        return named is not None and self.partition.log_start_offset > named.log_start_offset
 
     def _is_answer(self, fetched: ReplicaFetched) -> bool:
         """Return whether the answer is for the position that was named last.

@@ -380,13 +380,16 @@ def records(
     )
 
 
-def find_by_time(batch: Buffer, header: BatchHeader, timestamp_ms: int) -> tuple[int, int] | None:
+def find_by_time(
+    batch: Buffer, header: BatchHeader, timestamp_ms: int, start: int = 0
+) -> tuple[int, int] | None:
     """Return (offset, timestamp) of the first record at or after a time; None if there is none.
 
+    Records below the offset `start` do not count.
     Raises the errors of `records` for the bytes that it reads.
     """
     if header.attributes & LOG_APPEND_TIME:  # all records have the same time
-        first = next(records(batch, header), None)
+        first = next((one for one in records(batch, header) if one.offset >= start), None)
         is_late = first is not None and first.timestamp_ms >= timestamp_ms
         return (first.offset, first.timestamp_ms) if first is not None and is_late else None
     data, position = _record_bytes(batch, header, DECOMPRESSED_BYTES_MAX)
@@ -397,6 +400,7 @@ def find_by_time(batch: Buffer, header: BatchHeader, timestamp_ms: int) -> tuple
         base_offset=header.base_offset,
         base_timestamp=header.base_timestamp,
         timestamp_ms=timestamp_ms,
+        start=start,
     )
 
 

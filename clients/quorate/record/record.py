@@ -263,24 +263,26 @@ def find_by_time(
     base_offset: int,
     base_timestamp: int,
     timestamp_ms: int,
+    start: int,
 ) -> tuple[int, int] | None:
-    """Return (offset, timestamp) of the first of `count` records at or after a time.
+    """Return (offset, timestamp) of the first of `count` records at or after a time and an offset.
 
     Reads only the lengths and times of the records. Decoding the records takes five times as long.
     Raises CorruptRecordError if these are impossible.
     """
     wanted = timestamp_ms - base_timestamp
+    first = start - base_offset
     data_end = len(data)
     try:
         for _ in range(count):
-            start = position
+            begin = position
             raw = data[position]
             position += 1
             if raw >= 0x80:
                 raw, position = _read_varint(data, position - 1)
             end = position + (raw >> 1)
             if raw & 1 or end > data_end:
-                raise _corrupt(start, "its length")
+                raise _corrupt(begin, "its length")
             raw = data[position + 1]
             if raw >= 0x80:
                 raw, position = _read_varint(data, position + 1, bits=64)
@@ -290,8 +292,9 @@ def find_by_time(
             if delta >= wanted:
                 raw, _ = _read_varint(data, position)
                 if raw & 1:
-                    raise _corrupt(start, "its offset")
-                return base_offset + (raw >> 1), base_timestamp + delta
+                    raise _corrupt(begin, "its offset")
+                if raw >> 1 >= first:
+                    return base_offset + (raw >> 1), base_timestamp + delta
             position = end
     except IndexError:
         raise CorruptRecordError(

@@ -274,6 +274,9 @@ class SimulatedDisk:
     async def size(self, path: str) -> int:
         return len(self._inode(path).cached)
 
+    async def unchanged_ms(self, path: str) -> int:
+        return max(0, int((disk_content.now_s() - self._inode(path).changed_s) * 1000))
+
     async def list(self, directory: str) -> list[str]:
         return sorted(self._directory(directory).cached)
 

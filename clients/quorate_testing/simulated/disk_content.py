@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from dataclasses import dataclass, field
 
@@ -31,8 +32,11 @@ class Inode:
     cached: bytearray = field(default_factory=bytearray)
     durable: bytearray = field(default_factory=bytearray)
     pending: list[Write | Truncate] = field(default_factory=list)
+    #: When the content last changed, by the loop's clock, which all machines of a world share.
+    changed_s: float = field(default_factory=lambda: now_s())
 
     def do(self, change: Write | Truncate) -> None:
+        self.changed_s = now_s()
         apply(self.cached, change)
         self.pending.append(change)
 
@@ -63,6 +67,14 @@ class Directory:
         for change in self.pending[:covered]:
             enter(self.durable, change)
         del self.pending[:covered]
+
+
+def now_s() -> float:
+    """Return the running loop's time; 0 outside a loop, for a disk that is made before it."""
+    try:
+        return asyncio.get_running_loop().time()
+    except RuntimeError:
+        return 0.0
 
 
 def lose_power(directory: Directory, chance: random.Random) -> None:

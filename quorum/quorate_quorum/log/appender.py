@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import structlog
 
@@ -14,7 +14,8 @@ from quorate_quorum.log.index import SegmentIndex
 from quorate_quorum.log.observed import ObservedState
 from quorate_quorum.log.parts import Parts
 from quorate_quorum.log.reader import Reader
-from quorate_quorum.log.segment import BATCH_BYTES_MAX, RELATIVE_MAX, Segment
+from quorate_quorum.log.rolling import Active, why_roll
+from quorate_quorum.log.segment import BATCH_BYTES_MAX, Segment
 from quorate_quorum.log.syncer import Syncer
 
 log = structlog.get_logger(__name__)
@@ -38,6 +39,8 @@ class Appender:
         self._syncer = syncer
         self._reader = reader
         self._observed = observed
+        #: Called after each roll.
+        self.rolled: Callable[[], None] = _nothing
 
     async def append(self, batches: Batches) -> None:
         """Append batches. See Log.append.
@@ -70,7 +73,7 @@ class Appender:
             extent.epochs.truncate_from_end(extent.end)
             raise storage_error(self._path, error, nothing_done=True) from error
         assert position == segment.size, (position, segment.size)
-        segment.size += size
+        segment.grown(size)
         assert segment.file.size == segment.size, "headers and pieces differ in size"
         await self._note_written(segment, index, position, batches)
         extent.is_changed = True
@@ -99,10 +102,11 @@ class Appender:
             if self._parts.config.track_synced:
                 await self._parts.checkpoints.reserve_synced()
             await self._begin_segment()
-        active = self._segments.active
-        grows_too_far = active.size + size > self._parts.config.segment_bytes
-        if active.size and (grows_too_far or end_offset - 1 - active.base_offset > RELATIVE_MAX):
-            await self.roll()
+        reason = why_roll(
+            await self._active(), self._parts.config, adding_bytes=size, adding_end=end_offset
+        )
+        if reason:
+            await self.roll(reason)
         return self._segments.active
 
     async def _note_epochs(self, batches: Batches) -> None:
@@ -110,7 +114,23 @@ class Appender:
             self._extent.epochs.assign(header.leader_epoch, header.base_offset)
         await self._parts.epoch_file.write(self._extent.epochs)
 
-    async def roll(self) -> None:
+    async def why_roll_idle(self) -> str:
+        """Return why the active segment must be closed though nothing is appended; "": it stays."""
+        if not self._segments.all:
+            return ""
+        return why_roll(await self._active(), self._parts.config, log_start=self._extent.start)
+
+    async def _active(self) -> Active:
+        segment = self._segments.active
+        return Active(
+            base_offset=segment.base_offset,
+            end_offset=self._extent.end,
+            size=segment.size,
+            age_ms=await segment.age_ms(),
+            is_index_full=segment.index is not None and segment.index.is_full,
+        )
+
+    async def roll(self, reason: str) -> None:
         """Close the active segment and begin a new one.
 
         The closed segment is synced in the background, one at a time. TryAgainError leaves the log
@@ -120,14 +140,19 @@ class Appender:
         closing = self._segments.active
         try:
             await self.save_indexes()
+            with done_without("log start", self._path):
+                await self._parts.checkpoints.reserve_start()
             await self._begin_segment()
         except OSError as error:
             if not is_passing(error):
                 raise
             raise storage_error(self._path, error, nothing_done=True) from error
         self._segments.used_index_of(closing)
-        log.info("segment rolled", directory=self._path, base_offset=self._extent.end)
+        log.info(
+            "segment rolled", directory=self._path, base_offset=self._extent.end, reason=reason
+        )
         self._syncer.sync_in_background(self._extent.end)
+        self.rolled()
 
     async def save_indexes(self) -> None:
         """Write the active segment's indexes and the observer's state, if there is room.
@@ -139,6 +164,27 @@ class Appender:
         if self._observed is not None:
             await self._observed.save()
 
+    async def prepare_stop(self) -> None:
+        """Sync all records. Save the indexes and the observer's state too, if there is room.
+
+        Takes the guard's turn by itself.
+        """
+        parts = self._parts
+        checkpoints = parts.checkpoints
+        async with parts.guard.exclusive("close"):
+            await self.save_indexes()
+            await checkpoints.save_high_watermark(
+                checkpoints.high_watermark, checkpoints.hw_epoch, sync=True
+            )
+            parts.directory.changed()
+        await self._syncer.sync_to(self._extent.end)
+        async with parts.guard.exclusive("close"):
+            await checkpoints.save_synced()
+
     async def _begin_segment(self) -> None:
         await self._segments.begin()
         self._reader.restart()
+
+
+def _nothing() -> None:
+    """Do nothing: there is no listener."""

@@ -7,8 +7,8 @@ Each is a slot file. The rules that keep them true:
   (If a power loss brought back an older value, an open would cut a damaged record as a tail,
   although a majority counts on it: docs/guarantees.md.)
 * Before the log is cut below `synced` or `high-watermark`, these are lowered and synced.
-* `log-start` is synced before segments at the start are removed: a log that begins above it has
-  lost some.
+* `log-start` is synced before records at the start are given up: a log whose first segment begins
+  above it has lost some. It may lie inside the first segment.
 """
 
 from __future__ import annotations
@@ -114,15 +114,37 @@ class Checkpoints:
 
     @property
     def known_start(self) -> int:
-        """The highest offset at which an undamaged log may begin."""
+        """Where the log begins. An undamaged log has a segment that begins there or below."""
         return 0 if self._start_slot.value is None else self._start_slot.value[0]
 
-    async def move_start(self, offset: int) -> None:
-        """Write `log-start` durably.
+    @property
+    def moving_to(self) -> int:
+        """While the log begins again elsewhere: the higher one of the old and the new start.
 
-        Call it before segments at the start are removed, or after the log began again below them.
+        Its first segment may then begin as high. -1: no such move was under way.
         """
+        return -1 if self._start_slot.value is None else self._start_slot.value[1]
+
+    async def reserve_start(self) -> None:
+        """Make the slot file now, so that records can be deleted when the disk is full."""
+        self._made(await self._start_slot.reserve())
+
+    async def move_start(self, offset: int) -> None:
+        """Write `log-start` durably, before anything below it is removed."""
         await self._made_durably(await self._start_slot.write(offset, -1, sync=True))
+
+    async def begin_move(self, old: int, new: int) -> None:
+        """Note durably that the only, empty segment is renamed from one start to another.
+
+        A crash leaves one of the two names, and both must be right.
+        """
+        low, high = sorted((old, new))
+        await self._made_durably(await self._start_slot.write(low, high, sync=True))
+
+    async def settle_start(self, offset: int) -> None:
+        """At open: make the start durable where a crash interrupted its change."""
+        if self._start_slot.is_half_written or self.moving_to >= 0:
+            await self.move_start(offset)
 
     # Cuts
 

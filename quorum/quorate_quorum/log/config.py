@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from quorate_quorum.configs import DEFAULT_TOPIC_CONFIG, TopicConfig
+from quorate_quorum.configs import DEFAULT_TOPIC_CONFIG, LONG_MAX, TopicConfig
 from quorate_quorum.log.segment import RELATIVE_MAX
 
 
@@ -14,6 +14,8 @@ class LogConfig:
 
     #: A segment is closed before it would grow beyond this; at most 2 GiB - 1.
     segment_bytes: int = DEFAULT_TOPIC_CONFIG.segment_bytes
+    #: A segment is closed when its first record is that old.
+    segment_ms: int = LONG_MAX
     #: Bytes between two entries of the offset index.
     index_interval_bytes: int = 4096
     #: Acknowledgements wait for syncs (the metadata log, flush.on.ack). So an open writes the tail
@@ -32,7 +34,11 @@ class LogConfig:
     @classmethod
     def of(cls, topic: TopicConfig) -> LogConfig:
         """Return how the logs of a topic are kept."""
-        return cls(segment_bytes=topic.segment_bytes, track_synced=topic.flush_on_ack)
+        return cls(
+            segment_bytes=topic.segment_bytes,
+            segment_ms=topic.segment_ms,
+            track_synced=topic.flush_on_ack,
+        )
 
     def __post_init__(self) -> None:
         if not 1 <= self.segment_bytes <= RELATIVE_MAX:

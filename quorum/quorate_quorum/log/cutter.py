@@ -5,23 +5,30 @@ The steps have an order that makes a crash at any point harmless:
 * A cut first counts itself and marks the directory. Then it lowers the slots durably. Then it
   removes whole segments, last first, so that a crash leaves a prefix of the log.
 * A cut is synced before the next append: otherwise cut bytes could come back between newer ones.
+* Before the start moves, all records below the new one are synced: otherwise a power loss could
+  leave a log that ends below its start.
 * Before segments at the start are removed, the names of the segments that stay and the log's new
-  start are made durable.
+  start are made durable. An open goes on with a removal that a crash interrupted.
 """
 
 from __future__ import annotations
 
+from quorate_quorum.log.disk_errors import is_passing, storage_error
 from quorate_quorum.log.epochs import EpochCache
 from quorate_quorum.log.observed import ObservedState
 from quorate_quorum.log.parts import Parts
 from quorate_quorum.log.reader import Reader
+from quorate_quorum.log.syncer import Syncer
 
 
 class Cutter:
     """Cuts one log. The caller holds the guard's turn to write."""
 
-    def __init__(self, parts: Parts, reader: Reader, observed: ObservedState | None) -> None:
+    def __init__(
+        self, parts: Parts, syncer: Syncer, reader: Reader, observed: ObservedState | None
+    ) -> None:
         self._parts = parts
+        self._syncer = syncer
         self._directory = parts.directory
         self._extent = parts.extent
         self._segments = parts.segments
@@ -30,7 +37,10 @@ class Cutter:
         self._observed = observed
 
     async def cut_end(self, end_offset: int) -> None:
-        """Cut the log to `end_offset`, or to the start of the batch that lies across it."""
+        """Cut the log to `end_offset`, or to the start of the batch that lies across it.
+
+        If the log's start lies in that batch, too, the log begins again where the batch did.
+        """
         segments, extent = self._segments, self._extent
         at = max(segments.at(end_offset), 0)
         segment = segments.all[at]
@@ -39,7 +49,11 @@ class Cutter:
             chunk = await segment.scan(position, checked=False)
             end_offset = min(end_offset, chunk.found[0][1].base_offset)
         if extent.has_gaps:  # no record may be missing between the last one and the end
-            end_offset = await segment.end_before(position, end_offset)
+            before = await segment.end_before(position, end_offset)
+            end_offset = max(before, min(extent.start, end_offset))
+        if end_offset < extent.start:
+            await self.start_again_at(end_offset)
+            return
         await self._begin(end_offset)
         await self._checkpoints.lower(end_offset)
         for last in reversed(segments.all[at + 1 :]):
@@ -60,15 +74,22 @@ class Cutter:
         """Remove every record. The next record that is appended has `offset`."""
         segments, extent, checkpoints = self._segments, self._extent, self._checkpoints
         await self._begin(extent.start)
-        known = checkpoints.known_start
-        if offset > known:
-            await checkpoints.move_start(offset)
         if segments.all:
-            await checkpoints.lower(min(extent.start, offset))
+            await checkpoints.lower(min(segments.bases[0], offset))
             for last in reversed(segments.all[1:]):
                 await segments.drop(last)
             if await self._parts.snapshots.remove_above(-1):
                 self._directory.changed()
+        if segments.all and segments.bases[0] < extent.start:
+            # Until the next rename the log begins where it did. An open that finds it end below
+            # that must find the mark of the cut, too: nothing is lost then.
+            self._directory.changed()
+            await self._directory.sync()
+            await segments.move_last(extent.start)
+            await segments.begin()
+        lost = extent.lost_start
+        await checkpoints.begin_move(extent.start if lost is None else lost, offset)
+        if segments.all:
             await segments.move_last(offset)
         extent.epochs = EpochCache()
         extent.start = extent.end = checkpoints.synced_end = checkpoints.high_watermark = offset
@@ -76,30 +97,37 @@ class Cutter:
         self._reader.restart()
         await self._parts.epoch_file.write_if_possible(extent.epochs)
         await self._parts.finish_cut()
-        if offset < known:
-            await checkpoints.move_start(offset)
+        await checkpoints.move_start(offset)
         extent.lost_start = None
         await checkpoints.replace_synced(offset)
         await self._reload_observer()
 
-    async def delete_below(self, offset: int) -> int:
-        """Remove whole segments whose records all lie below `offset`. Return how many.
-
-        The active segment stays.
-        """
-        segments, extent = self._segments, self._extent
-        at = segments.at(offset)
-        if at < 1:
-            return 0
-        # First the names of what stays: a power loss may keep a removal alone.
+    async def move_start(self, offset: int) -> None:
+        """Let the log begin at `offset`, if that is above its start and not above its end."""
+        extent = self._extent
+        if not extent.start < offset <= extent.end:
+            return
+        await self._syncer.sync_to(offset)
+        # Also the names of what stays: a power loss may keep a removal alone.
         await self._directory.sync()
-        await self._checkpoints.move_start(segments.bases[at])
-        for _ in range(at):
-            extent.start = segments.bases[1]
-            await segments.drop(segments.all[0])
-        if extent.epochs.truncate_from_start(extent.start):
+        try:
+            await self._checkpoints.move_start(offset)
+        except OSError as error:
+            if not is_passing(error):
+                raise
+            raise storage_error(self._directory.path, error, nothing_done=True) from error
+        extent.start = offset
+        if extent.epochs.truncate_from_start(offset):
             await self._parts.epoch_file.write_if_possible(extent.epochs)
-        return at
+
+    @property
+    def has_segments_below_start(self) -> bool:
+        return self._segments.at(self._extent.start) > 0
+
+    async def drop_below_start(self) -> None:
+        """Remove the first segment if all its records lie below the start. The active one stays."""
+        if self.has_segments_below_start:
+            await self._segments.drop(self._segments.all[0])
 
     async def _begin(self, end: int) -> None:
         self._extent.begin_cut(end)

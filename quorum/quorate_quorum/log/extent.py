@@ -19,7 +19,7 @@ class Extent:
     begin, and drops its result if they differ.
     """
 
-    #: First offset held.
+    #: First offset that readers see. It may lie inside the first segment, or inside a batch.
     start: int = 0
     #: One past the last record.
     end: int = 0

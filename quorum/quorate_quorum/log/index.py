@@ -18,6 +18,8 @@ from operator import lt
 
 OFFSET_ENTRY = struct.Struct(">II")
 TIME_ENTRY = struct.Struct(">qI")
+#: The largest index, as in Kafka (log.index.size.max.bytes).
+INDEX_BYTES_MAX = 10 * 1024 * 1024
 #: How many entries are loaded from disk in one turn of the loop.
 PIECE_ROWS = 16_384
 
@@ -43,6 +45,14 @@ class SegmentIndex:
     def max_timestamp(self) -> int:
         """The greatest timestamp in the segment; -1 if it has none."""
         return self._max_time
+
+    @property
+    def is_full(self) -> bool:
+        """Whether an index is as large on disk as it may be."""
+        return (
+            len(self._offsets) * OFFSET_ENTRY.size >= INDEX_BYTES_MAX
+            or len(self._times) * TIME_ENTRY.size >= INDEX_BYTES_MAX
+        )
 
     @property
     def last_entry(self) -> tuple[int, int]:

@@ -9,11 +9,12 @@ state, slot files and markers (see directory.py). Each role has its module:
     reader, time_lookup  the search for the bytes that a reader asks for
     syncer               syncs, after which records survive a power loss
     checkpoints          durable values: the synced end, the high watermark, the log's start
-    cutter               cuts at the end, at the start, and of everything
+    cutter               cuts at the end, at the start (also inside a segment), and of everything
     compaction           what a log must know if records may be gone from its middle
     observer, observed   state that follows the log
     guard                one writer at a time, and no use after a failed write
     extent               which records the log holds now
+    damage_notes         what is remembered of damage
 
 Appends, cuts and rolls take turns; reads overlap them. After the first failed write or sync every
 call raises StorageError: only a new open can tell what the log holds. ReopenError is about this
@@ -22,6 +23,7 @@ log alone, a bare StorageError about its disk (disk_errors.py).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from quorate.errors import CorruptRecordError, OffsetOutOfRangeError
@@ -30,8 +32,7 @@ from quorate_quorum.log.appender import Appender, Batches
 from quorate_quorum.log.compaction import Compaction
 from quorate_quorum.log.config import LogConfig
 from quorate_quorum.log.cutter import Cutter
-from quorate_quorum.log.directory import CORRUPT_FILE, DAMAGED_FILE
-from quorate_quorum.log.disk_errors import leaving_all_as_it_was
+from quorate_quorum.log.damage_notes import DamageNotes
 from quorate_quorum.log.epochs import EpochCache
 from quorate_quorum.log.guard import LogCorruptError
 from quorate_quorum.log.observed import ObservedState
@@ -63,8 +64,9 @@ class Log:
         self._syncer = syncer
         self._reader = Reader(parts.segments, parts.extent)
         self._appender = Appender(parts, syncer, self._reader, observed)
-        self._cutter = Cutter(parts, self._reader, observed)
+        self._cutter = Cutter(parts, syncer, self._reader, observed)
         self.compaction = Compaction(parts)
+        self.damage = DamageNotes(parts)
         self.recovered = recovered
 
     @classmethod
@@ -94,6 +96,9 @@ class Log:
         observed = None if observer is None else ObservedState(observer, parts)
         try:
             await recovery.carry_out()
+            if parts.extent.end < parts.extent.start:  # nothing is left of what can be read
+                reader = Reader(parts.segments, parts.extent)
+                await Cutter(parts, syncer, reader, None).start_again_at(parts.extent.start)
             if observed is not None and parts.segments.all:
                 await observed.reload()
             recovered = await recovery.conclude()
@@ -108,7 +113,7 @@ class Log:
 
     @property
     def log_start_offset(self) -> int:
-        """The first offset that the log holds."""
+        """The first offset that can be read. It may lie inside a segment, and inside a batch."""
         return self._extent.start
 
     @property
@@ -169,11 +174,18 @@ class Log:
         self._checkpoints.hw_epoch = epoch
 
     async def segments(self) -> list[SegmentInfo]:
-        """Describe the segments for retention, oldest first. Loads indexes that are not loaded."""
+        """Describe the segments for retention, oldest first."""
         try:
             return await self._segments.describe()
         except (OSError, CorruptRecordError) as error:
             raise self._guard.error("can't read", error, nothing_done=True) from error
+
+    def on_roll(self, rolled: Callable[[], None]) -> None:
+        self._appender.rolled = rolled
+
+    def segment_base(self, offset: int) -> int:
+        """The base offset of the segment that holds `offset`; of the first one if none does."""
+        return self._segments.bases[max(self._segments.at(offset), 0)]
 
     # Appends
 
@@ -194,11 +206,26 @@ class Log:
         """
         async with self._guard.exclusive("roll"):
             if self._segments.all and self._segments.active.size:
-                await self._appender.roll()
+                await self._appender.roll("asked")
+
+    async def roll_if_due(self) -> bool:
+        """Close the active segment if it is too old, or lies below the log's start as a whole.
+
+        Return whether it was closed. TryAgainError leaves the log as it was.
+        """
+        if not await self._appender.why_roll_idle():
+            return False
+        async with self._guard.exclusive("roll"):
+            reason = await self._appender.why_roll_idle()
+            if reason:
+                await self._appender.roll(reason)
+            return bool(reason)
 
     def configure(self, config: LogConfig) -> None:
-        """Apply a new segment size from the next append on. The rest of `config` has no effect."""
-        self._parts.config = replace(self._parts.config, segment_bytes=config.segment_bytes)
+        """Apply new bounds of a segment from now on. The rest of `config` has no effect."""
+        self._parts.config = replace(
+            self._parts.config, segment_bytes=config.segment_bytes, segment_ms=config.segment_ms
+        )
 
     # Reads
 
@@ -235,7 +262,9 @@ class Log:
         self._guard.check()
         truncations = self._extent.truncations
         try:
-            found = await first_at(self._directory.disk, self._segments, timestamp_ms, end)
+            found = await first_at(
+                self._directory.disk, self._segments, timestamp_ms, self._extent.start, end
+            )
         except (OSError, CorruptRecordError) as error:
             if truncations != self._extent.truncations:
                 return None
@@ -283,41 +312,24 @@ class Log:
         async with self._guard.exclusive("truncate"):
             await self._cutter.start_again_at(offset)
 
-    async def delete_segments_below(self, offset: int) -> int:
-        """Remove whole segments whose records all lie below `offset`. Return how many.
+    async def move_start(self, offset: int) -> None:
+        """Let the log begin at `offset`, durably. Nothing happens unless that is in (start, end].
 
-        The active segment stays. log_start_offset moves to the first segment that is left.
+        TryAgainError leaves the log as it was. `remove_below_start` then frees the disk.
         """
-        async with self._guard.exclusive("delete"):
-            return await self._cutter.delete_below(offset)
+        if self._extent.start < offset <= self._extent.end:
+            async with self._guard.exclusive("moving the start"):
+                await self._cutter.move_start(offset)
 
-    async def accept_start(self) -> None:
-        """Accept the log's present start: no other replica has the records that are missing."""
-        if self._extent.lost_start is not None:
-            async with self._guard.exclusive("accepting the start"):
-                await self._checkpoints.move_start(self._extent.start)
-                self._extent.lost_start = None
+    async def remove_below_start(self) -> None:
+        """Remove the segments that lie below the start as a whole; the active one stays.
 
-    # Damage
-
-    async def forget_damage(self) -> None:
-        """Forget the damage: no other node depends on the lost records any more."""
-        if await self._directory.has(DAMAGED_FILE):
-            async with self._guard.exclusive("forgetting damage"):
-                await self._directory.unmark_durably(DAMAGED_FILE)
-
-    async def note_corrupt(self) -> None:
-        """Remember durably that bytes of this log are bad: it then opens only for salvage.
-
-        It works on a failed log too. A StorageError leaves the log as it was.
+        Each is removed in a turn of its own, so that appends do not wait for all. An open goes on
+        with it.
         """
-        with leaving_all_as_it_was(f"{self._directory.path}: can't note that it is corrupt"):
-            await self._directory.mark_durably(CORRUPT_FILE)
-
-    async def forget_corrupt(self) -> None:
-        """Forget the note, for the only copy: a salvage would cut good batches behind bad bytes."""
-        with leaving_all_as_it_was(f"{self._directory.path}: can't forget that it is corrupt"):
-            await self._directory.unmark_durably(CORRUPT_FILE)
+        while self._cutter.has_segments_below_start:
+            async with self._guard.exclusive("delete"):
+                await self._cutter.drop_below_start()
 
     # The stop
 
@@ -328,23 +340,10 @@ class Log:
             return
         try:
             if clean and self._segments.all and guard.failure is None and self._extent.is_changed:
-                await self._prepare_stop()
+                await self._appender.prepare_stop()
             elif clean:
                 guard.check()
         finally:
             guard.is_closed = True
             await self._syncer.stop()
             await self._parts.close()
-
-    async def _prepare_stop(self) -> None:
-        """Sync all records. Save the indexes and the observer's state too, if there is room."""
-        checkpoints = self._checkpoints
-        async with self._guard.exclusive("close"):
-            await self._appender.save_indexes()
-            await checkpoints.save_high_watermark(
-                checkpoints.high_watermark, checkpoints.hw_epoch, sync=True
-            )
-            self._directory.changed()
-        await self.sync()
-        async with self._guard.exclusive("close"):
-            await checkpoints.save_synced()

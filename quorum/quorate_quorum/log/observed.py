@@ -75,4 +75,5 @@ class ObservedState:
                 self._observer.restore(state)
                 return offset
         self._observer.reset()
-        return extent.start
+        segments = self._parts.segments
+        return segments.bases[0] if segments.all else extent.start

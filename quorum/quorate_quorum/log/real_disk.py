@@ -274,6 +274,9 @@ class RealDisk:
     async def size(self, path: str) -> int:
         return os.stat(path).st_size
 
+    async def unchanged_ms(self, path: str) -> int:
+        return max(0, int((time.time() - os.stat(path).st_mtime) * 1000))
+
     async def list(self, directory: str) -> list[str]:
         return sorted(os.listdir(directory))
 

@@ -5,8 +5,9 @@
 * With `track_synced`, bytes above `synced` are written again and synced before use: after a failed
   sync, pages may be readable although no medium has them.
 * Each segment must end where the next begins: otherwise readers would miss records silently. A log
-  that begins above `log-start` has lost its first segments (`lost_start`): if such a replica led,
-  its followers would drop theirs.
+  whose first segment begins above `log-start` has lost segments (`lost_start`): if such a replica
+  led, its followers would drop theirs. Otherwise the log begins at `log-start`, and segments that
+  lie below it as a whole are removed: a crash had interrupted that.
 * Everything else (indexes, epochs, snapshots) is built again from the batches.
 * `Recovered.damaged` reports that records of completed writes are gone. Within one boot, a bad
   batch that no kill explains shows it. In any boot, an end below the checkpoint of the high
@@ -81,8 +82,8 @@ class Recovery:
         #: The reason for Recovered.damaged.
         self._damaged = ""
         self._is_marked_corrupt = False
-        #: Whether a cut was under way when the last run ended, or is now.
-        self._is_cutting = False
+        #: Whether a cut was under way when the last run ended, or is now; only the former.
+        self._is_cutting = self._was_cutting = False
         #: All bytes below this offset survived a sync: a bad batch there is corruption.
         self._synced = 0
 
@@ -129,7 +130,7 @@ class Recovery:
             is_orphan = any(base is not None and base not in bases for base in indexed)
             if is_orphan or name.endswith(".tmp"):
                 await directory.disk.remove(directory.file(name))
-        self._is_cutting = CUTTING_FILE in names
+        self._is_cutting = self._was_cutting = CUTTING_FILE in names
         self._extent.has_gaps = COMPACTED_FILE in names
         if DAMAGED_FILE in names:
             self._damaged = "an earlier start found it damaged"
@@ -142,8 +143,6 @@ class Recovery:
         for base in bases:
             await self._segments.open(base)
         await self._checkpoints.load()
-        if bases:
-            self._extent.start = self._extent.end = bases[0]
         directory.distrust()
         self._extent.is_changed = not self._run.marker_present
 
@@ -167,18 +166,22 @@ class Recovery:
             if known[0] > 0:
                 await self._mark_damaged(f"there is no segment; {known[0]} was committed")
             await self._checkpoints.high_watermark_slot.write(0, -1, sync=True)
+        start = self._checkpoints.known_start
+        if start > 0:
+            await self._mark_damaged(f"there is no segment; it had begun at {start}")
+            await self._checkpoints.move_start(0)
 
     # Check
 
     async def _check(self) -> None:
         """Find the end of the good batches. Raise if it lies below the synced end."""
         extent, segments = self._extent, self._segments
+        await self._find_start()
         slot = self._checkpoints.synced_slot.value
-        self._synced = max(slot[0] if slot is not None else 0, extent.start)
+        self._synced = max(slot[0] if slot is not None else 0, segments.bases[0])
         # The epoch of the last synced record; None if there is no such record.
         epoch = slot[1] if slot is not None and slot[0] > extent.start else None
         known = await self._known_epochs(epoch)
-        await self._check_start()
         from_start = self._config.verify_all or known is None
         first = 0 if from_start else segments.at(self._synced)
         for at in range(first):
@@ -199,18 +202,33 @@ class Recovery:
             raise self._corrupt(f"the log ends at {extent.end}")
         if epoch is not None and extent.epoch_before(self._synced) != epoch:
             raise self._corrupt(f"the last batch below it is not of epoch {epoch}")
+        extent.epochs.truncate_from_start(extent.start)
         if self._config.verify_all and known is not None:
             self._compare_epochs(known)
+        if extent.end < extent.start and not self._was_cutting:
+            # All below the start was synced before it moved.
+            await self._lost(f"it ends at {extent.end}, and had begun at {extent.start}")
 
-    async def _check_start(self) -> None:
-        start, known = self._extent.start, self._checkpoints.known_start
-        if start <= known:
+    async def _find_start(self) -> None:
+        """Find where the log begins, and remove what lies below it."""
+        extent, segments, checkpoints = self._extent, self._segments, self._checkpoints
+        first, known = segments.bases[0], checkpoints.known_start
+        extent.start = max(first, known)
+        if first > max(known, checkpoints.moving_to):
+            await self._lost(f"it begins at {first}, and had begun at {known}")
+            extent.lost_start = known
             return
-        found = f"it begins at {start}, and had begun at {known}"
+        await checkpoints.settle_start(extent.start)
+        if segments.at(extent.start) > 0:
+            await self._directory.sync()
+        while segments.at(extent.start) > 0:
+            await segments.drop(segments.all[0])
+
+    async def _lost(self, found: str) -> None:
+        """Note that records are missing at the start; a voter does not start then."""
         if self._config.verify_all and not self._config.salvage:
             raise self._corrupt(found)
         await self._mark_damaged(found)
-        self._extent.lost_start = known
 
     async def _known_epochs(self, epoch: int | None) -> EpochCache | None:
         """Return the epochs of the checkpoint file; None if they do not fit the synced log."""

@@ -12,10 +12,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
+from quorate.aio.clock import loop_ms
 from quorate.errors import CorruptRecordError
 from quorate.record.batch import HEADER_BYTES, BatchHeader, check, parse_header
 from quorate_quorum.disk import Buffer, Disk, File, read_whole, replace_whole
-from quorate_quorum.log.index import OFFSET_ENTRY, SegmentIndex
+from quorate_quorum.log.index import OFFSET_ENTRY, TIME_ENTRY, SegmentIndex
 
 LOG, INDEX, TIME_INDEX, SNAPSHOT = ".log", ".index", ".timeindex", ".snapshot"
 #: A scan reads this many bytes at a time, or one whole batch if that is larger. Between two chunks
@@ -86,6 +87,8 @@ class Segment:
         #: The bytes of whole, known batches. The file may have more while an append is under way.
         self.size = file.size
         self._max_timestamp: int | None = None
+        #: When its first record was appended, by the loop's clock; None: not known yet.
+        self._began_ms: int | None = None
 
     def path(self, ending: str) -> str:
         return f"{self._directory}/{file_name(self.base_offset, ending)}"
@@ -165,13 +168,51 @@ class Segment:
             self.index = index
         return self.index
 
+    def grown(self, size: int) -> None:
+        """Note that `size` bytes of batches were appended."""
+        if not self.size:
+            self._began_ms = loop_ms()
+        self.size += size
+
+    async def age_ms(self) -> int:
+        """Milliseconds since the first record was appended; 0 for an empty segment.
+
+        For a segment from before this run, since the last change before it was opened.
+        """
+        if not self.size:
+            return 0
+        if self._began_ms is None:
+            self._began_ms = loop_ms() - await self.unchanged_ms()
+        return loop_ms() - self._began_ms
+
+    async def unchanged_ms(self) -> int:
+        """Milliseconds since the file last changed."""
+        return await self._disk.unchanged_ms(self.path(LOG))
+
     async def max_timestamp(self) -> int:
         """The greatest timestamp in the segment; -1 if it has none."""
         if self.index is not None:
             self._max_timestamp = self.index.max_timestamp
         elif self._max_timestamp is None:
-            self._max_timestamp = (await self.loaded_index()).max_timestamp
+            self._max_timestamp = await self._max_timestamp_on_disk()
         return self._max_timestamp
+
+    async def _max_timestamp_on_disk(self) -> int:
+        """Read the greatest timestamp from the end of the time index, and from what follows it."""
+        last_offset, position = await self.last_entry_on_disk()
+        if last_offset < 0 or not await self.names_a_batch(last_offset, position):
+            return (await self.loaded_index()).max_timestamp
+        newest = -1
+        entry = await self._last_bytes(TIME_INDEX, TIME_ENTRY.size)
+        if len(entry) == TIME_ENTRY.size:
+            newest, _ = TIME_ENTRY.unpack(entry)
+
+        def note(_: int, header: BatchHeader) -> None:
+            nonlocal newest
+            newest = max(newest, header.max_timestamp)
+
+        await self.replay(position, note)
+        return newest
 
     def unload_index(self) -> None:
         """Drop the index from memory. It is loaded again when it is needed."""
@@ -219,18 +260,22 @@ class Segment:
 
     async def last_entry_on_disk(self) -> tuple[int, int]:
         """Return the last entry of the offset index on disk, unchecked; (-1, 0) if none."""
-        path = self.path(INDEX)
-        if not await self._disk.exists(path):
-            return -1, 0
-        file = await self._disk.open(path)
-        try:
-            entry = await file.read_at(max(file.size - OFFSET_ENTRY.size, 0), OFFSET_ENTRY.size)
-        finally:
-            await file.close()
+        entry = await self._last_bytes(INDEX, OFFSET_ENTRY.size)
         if len(entry) < OFFSET_ENTRY.size:
             return -1, 0
         last_offset, position = OFFSET_ENTRY.unpack(entry)
         return last_offset, position
+
+    async def _last_bytes(self, ending: str, length: int) -> bytes:
+        """Return the last bytes of one of the segment's files; b"" if there is none."""
+        path = self.path(ending)
+        if not await self._disk.exists(path):
+            return b""
+        file = await self._disk.open(path)
+        try:
+            return await file.read_at(max(file.size - length, 0), length)
+        finally:
+            await file.close()
 
     async def names_a_batch(self, last_offset: int, position: int) -> bool:
         """Return whether a batch with this relative last offset lies at `position`."""

@@ -23,6 +23,8 @@ class SegmentInfo:
     end_offset: int
     size: int
     max_timestamp: int
+    #: Milliseconds since the file last changed.
+    unchanged_ms: int
 
 
 class Segments:
@@ -70,12 +72,14 @@ class Segments:
         return self.bases[after] if after < len(self.bases) else self._extent.end
 
     async def describe(self) -> list[SegmentInfo]:
-        """Describe each segment, oldest first. Loads indexes that are not loaded."""
+        """Describe each segment, oldest first."""
         found = []
         for segment, next_base in self.with_next_base():
             newest = await segment.max_timestamp()
+            unchanged_ms = await segment.unchanged_ms()
             end = min(next_base, self._extent.end)
-            found.append(SegmentInfo(segment.base_offset, end, segment.size, newest))
+            info = SegmentInfo(segment.base_offset, end, segment.size, newest, unchanged_ms)
+            found.append(info)
             self.used_index_of(segment)
         return found
 

@@ -41,6 +41,8 @@ class SlotFile:
         self.value: tuple[int, int] | None = None
         #: Whether the older slot has a higher offset: a lowering was interrupted, so write again.
         self.is_half_lowered = False
+        #: Whether only one slot has the value: it may not be synced.
+        self.is_half_written = False
 
     async def load(self) -> None:
         """Read the slots. ReopenError for an unknown version."""
@@ -55,6 +57,7 @@ class SlotFile:
         if slots:
             self._sequence, self.value = max(slots)
             self.is_half_lowered = min(slots)[1][0] > self.value[0]
+            self.is_half_written = len(slots) < 2 or min(slots)[1] != self.value
 
     async def write(self, offset: int, epoch: int, *, sync: bool = False) -> bool:
         """Write the next slot; with `sync`, both, durably. Return whether that made the file."""

@@ -15,9 +15,9 @@ SEARCHED_IN_A_TURN_BYTES = 32 * 1024
 
 
 async def first_at(
-    disk: Disk, segments: Segments, timestamp_ms: int, end: int
+    disk: Disk, segments: Segments, timestamp_ms: int, start: int, end: int
 ) -> tuple[int, int] | None:
-    """Return (offset, timestamp) of the first record below `end` at or after the timestamp.
+    """Return (offset, timestamp) of the first record in [start, end) at or after the timestamp.
 
     Raises OSError, CorruptRecordError.
     """
@@ -29,7 +29,7 @@ async def first_at(
             segments.used_index_of(segment)
             if newest < timestamp_ms:
                 continue
-            found = await _search(disk, segment, timestamp_ms, end)
+            found = await _search(disk, segment, timestamp_ms, start, end)
             segments.used_index_of(segment)
         except (OSError, CorruptRecordError):
             if segment in segments.all:
@@ -41,10 +41,10 @@ async def first_at(
 
 
 async def _search(
-    disk: Disk, segment: Segment, timestamp_ms: int, end: int
+    disk: Disk, segment: Segment, timestamp_ms: int, start: int, end: int
 ) -> tuple[int, int] | None:
     index = await segment.loaded_index()
-    first = segment.base_offset + index.floor_of_time(timestamp_ms)
+    first = max(segment.base_offset + index.floor_of_time(timestamp_ms), start)
     position = await segment.position_of(first)
     while position < segment.size:
         chunk = await segment.scan(position, checked=False)
@@ -53,7 +53,7 @@ async def _search(
                 return None
             if header.max_timestamp >= timestamp_ms:
                 batch = await segment.file.read_at(where, header.size)
-                found = await _first_in(disk, batch, header, timestamp_ms)
+                found = await _first_in(disk, batch, header, timestamp_ms, start)
                 if found is not None and found[0] < end:
                     return found
         if chunk.bad is not None:
@@ -63,15 +63,15 @@ async def _search(
 
 
 async def _first_in(
-    disk: Disk, batch: bytes, header: BatchHeader, timestamp_ms: int
+    disk: Disk, batch: bytes, header: BatchHeader, timestamp_ms: int, start: int
 ) -> tuple[int, int] | None:
-    """Return the first record of a batch at or after the time; None if the batch has none.
+    """Return the first record of a batch at or after the time and the offset; None if it has none.
 
     Brokers do not look into batches: a producer may write a batch that does not decode, or whose
     codec is not installed here. For such a batch the answer comes from its header.
     """
     with suppress(CorruptRecordError, UnsupportedError):
         if decompressed_size_bound(batch, header) <= SEARCHED_IN_A_TURN_BYTES:
-            return find_by_time(batch, header, timestamp_ms)
-        return await disk.in_thread(find_by_time, batch, header, timestamp_ms)
-    return header.base_offset, header.max_timestamp
+            return find_by_time(batch, header, timestamp_ms, start)
+        return await disk.in_thread(find_by_time, batch, header, timestamp_ms, start)
+    return max(header.base_offset, start), header.max_timestamp

@@ -166,6 +166,9 @@ class BrokerConfig(NodeConfig, frozen=True, kw_only=True, forbid_unknown_fields=
     #: The interval at which high watermarks are written to the disk.
     replica_high_watermark_checkpoint_interval_ms: Milliseconds = 5000
 
+    #: The interval at which all logs are looked at for records to delete and segments to close.
+    log_retention_check_interval_ms: Milliseconds = 300_000
+
     #: The most bytes of one stream that are produced and not yet appended. Above it, the broker
     #: does not read the stream.
     stream_queued_max_bytes: Bytes = 16 * MIB

@@ -23,6 +23,7 @@ from quorate_broker.replicas.replicas import Replicas
 from quorate_broker.replication.fetcher import Fetchers
 from quorate_broker.replication.isr import IsrKeeper
 from quorate_broker.replication.service import ReplicaService
+from quorate_broker.retention.keeper import RetentionKeeper
 from quorate_quorum.log.identity import Identity, write_identity
 from quorate_quorum.log.run_file import THIS_RUN, UNKNOWN, Run
 from quorate_quorum.metadata.delta import MetadataDelta
@@ -95,6 +96,7 @@ class Broker:
         self.replicas = Replicas(config, environment, client, registration)
         self.reconciler = Reconciler(self.replicas, self.failures.append)
         self.replicas.directories = {directory_id(self.id): LogDirectory("/data", self._last_run)}
+        self.retention = RetentionKeeper(self.replicas, self.failures.append)
         self.fetchers = Fetchers(self.replicas, self.failures.append)
         self.isr = IsrKeeper(self.replicas, client, self.failures.append)
         self.replicas.subscribe(self.fetchers)
@@ -103,6 +105,7 @@ class Broker:
         self.listener = await network.serve(self.endpoint, [self.service])
         await self.reconciler.load(self.world.image)
         self.isr.start()
+        self.retention.start()
         self.world.running[self.id] = self
 
     def registered(self, epoch: int) -> None:
@@ -119,6 +122,7 @@ class Broker:
         await self.listener.stop(0)
         await self.isr.stop()
         await self.fetchers.stop()
+        await self.retention.stop()
         await self.reconciler.close(clean=clean)
         if not clean:
             self.disk.crash_process()

@@ -4,6 +4,7 @@ it does not.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -71,6 +72,25 @@ async def segments_of_both_replicas(world: World) -> list[bool]:
     return [now > then for then, now in zip(before, after, strict=True)]
 
 
+async def segments_with_one_record(world: World) -> int:
+    """Append one record; return how many segments the leader has after a look at its log."""
+    broker = world.brokers[1]
+    await produced(world)
+    await asyncio.sleep(0.002)  # the record must be older than a millisecond
+    await broker.retention.look(broker.partition)
+    return len(await broker.partition.log.segments())
+
+
+async def the_start_of_the_log(world: World) -> int:
+    """Append a record of the last second and close its segment; return where the log begins."""
+    broker = world.brokers[1]
+    await produced(world, ahead_ms=-1_000)
+    await broker.partition.log.roll()
+    await produced(world)
+    await broker.retention.look(broker.partition)
+    return broker.partition.log_start_offset
+
+
 async def a_commit_by_the_leader_alone(world: World) -> str | int:
     if 2 in world.running:
         await world.brokers[2].stop()
@@ -124,10 +144,10 @@ ALTERED: dict[str, tuple[str, Effect | None]] = {
     "min.compaction.lag.ms": ("1", None),
     "min.insync.replicas": ("2", a_commit_by_the_leader_alone),
     "num.partitions": ("3", a_topic_that_is_created_now),
-    "retention.bytes": ("1", None),
-    "retention.ms": ("1", None),
+    "retention.bytes": ("1", the_start_of_the_log),
+    "retention.ms": ("1", the_start_of_the_log),
     "segment.bytes": ("1048576", segments_of_both_replicas),
-    "segment.ms": ("1", None),
+    "segment.ms": ("1", segments_with_one_record),
     "unclean.leader.election.enable": ("true", an_election_that_may_lose_records),
 }
 

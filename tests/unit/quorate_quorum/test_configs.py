@@ -139,12 +139,12 @@ def test_a_setting_is_acted_on_or_says_that_it_is_not_yet(name: str) -> None:
 def test_a_setting_that_acts_in_part_says_what_it_does_and_what_not() -> None:
     assert warnings_of(["cleanup.policy"]) == [
         "cleanup.policy is kept, and has one effect only in this release, which begins now: under"
-        " 'compact', records without a key are refused; old records are neither deleted nor"
-        " compacted"
+        " 'delete', old records are deleted; under 'compact', records without a key are refused;"
+        " under 'compact' and 'compact,delete', topics are not compacted"
     ]
 
 
 def test_a_setting_without_effect_says_what_does_not_happen() -> None:
-    assert warnings_of(["retention.ms", "max.message.bytes", "no.such"]) == [
-        "retention.ms is kept, and has no effect in this release: old records are not deleted"
+    assert warnings_of(["delete.retention.ms", "max.message.bytes", "no.such"]) == [
+        "delete.retention.ms is kept, and has no effect in this release: topics are not compacted"
     ]

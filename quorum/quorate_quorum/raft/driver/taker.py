@@ -123,5 +123,10 @@ class SnapshotTaker:
 
     async def _cut(self, offset: int) -> None:
         async with self._log_work:
-            if not self._has_ended and await self._log.delete_segments_below(offset):
-                self._loop.step(LogCut(self._log.log_start_offset))
+            if self._has_ended:
+                return
+            start = self._log.segment_base(offset)
+            if start > self._log.log_start_offset:
+                await self._log.move_start(start)
+                await self._log.remove_below_start()
+                self._loop.step(LogCut(start))

@@ -40,7 +40,7 @@ def asked(*topics: tuple[str, int], **fields: object) -> admin.CreateTopicsReque
             topic_id=topic_id(number),
             num_partitions=partitions,
             replication_factor=2,
-            configs={"retention.ms": "5"},
+            configs={"delete.retention.ms": "5"},
         )
     return request
 
@@ -460,4 +460,4 @@ def test_what_is_set_and_has_no_effect_yet_is_said_once_in_the_answer_of_each_tr
                 break
         (result,) = creation.response.topics
         (warning,) = result.warnings
-        assert warning.startswith("retention.ms is kept, and has no effect")
+        assert warning.startswith("delete.retention.ms is kept, and has no effect")

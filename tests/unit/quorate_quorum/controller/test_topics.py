@@ -318,10 +318,10 @@ def test_what_is_set_and_has_no_effect_yet_is_said_in_the_answer() -> None:
     image = with_partition(brokers([0]), [0])
     for topic in ("orders", ""):
         request = admin.AlterConfigsRequest(
-            topic=topic, set={"retention.ms": "5", "max.message.bytes": "2048"}
+            topic=topic, set={"delete.retention.ms": "5", "max.message.bytes": "2048"}
         )
         (warning,) = alter_configs(image, request).response.warnings
-        assert warning.startswith("retention.ms is kept, and has no effect")
+        assert warning.startswith("delete.retention.ms is kept, and has no effect")
 
 
 def test_a_change_of_configs_is_all_or_nothing() -> None:

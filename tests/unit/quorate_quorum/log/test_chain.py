@@ -78,8 +78,8 @@ async def test_a_start_that_is_accepted_is_told_no_more() -> None:
     disk = await eight_records(clean=True)
     await disk.remove(segment(0))
     log = await Log.open(disk, PATH, SMALL, run=SAME_BOOT)
-    await log.forget_damage()
-    await log.accept_start()
+    await log.damage.forget_damage()
+    await log.damage.accept_start()
     await log.close(clean=False)
     log = await reopened(disk, SAME_BOOT, SMALL)
     assert (log.lost_start, log.recovered.damaged) == (None, "")
@@ -88,12 +88,21 @@ async def test_a_start_that_is_accepted_is_told_no_more() -> None:
 async def move_start(log: Log) -> None:
     """Move the start of a log in each way that there is."""
     await append(log, 8)
-    assert await log.delete_segments_below(5) == 2
+    await log.move_start(5)
+    await log.remove_below_start()
     await log.truncate_fully_and_start_at(20)
     await append(log, 4)
     await log.truncate_fully_and_start_at(3)
     await append(log, 6)
-    assert await log.delete_segments_below(6) == 1
+    await log.move_start(6)
+    await log.remove_below_start()
+    await append(log, 3)
+    await log.truncate_fully_and_start_at(5)  # below a start that lies inside a segment
+    await append(log, 3)
+    await log.move_start(6)
+    await log.remove_below_start()
+    await log.truncate_fully_and_start_at(30)
+    await append(log, 3)
 
 
 @pytest.mark.parametrize("power", [True, False])
@@ -123,6 +132,7 @@ async def test_a_start_that_moved_is_no_loss_wherever_a_crash_interrupts_it(*, p
             disk.crash_process()
         found = await reopened(disk, SAME_BOOT, SMALL)
         assert found.lost_start is None, count
+        assert power or not found.recovered.damaged, count
         if left > 0:
             break
         count += 1

@@ -123,8 +123,8 @@ async def test_a_bad_batch_that_was_found_is_remembered_until_it_is_cut() -> Non
     disk, positions = await written(end=5, clean=True)
     log = await Log.open(disk, PATH, PLAIN, run=SAME_BOOT)
     disk.flip_bit(FIRST, positions[2] + 70)
-    await log.forget_corrupt()
-    await log.note_corrupt()
+    await log.damage.forget_corrupt()
+    await log.damage.note_corrupt()
     await log.close(clean=False)
     disk.lose_power()
     for _ in range(2):
@@ -165,7 +165,7 @@ async def test_damage_is_told_at_each_open_until_it_is_forgotten() -> None:
     for _ in range(2):
         assert (await reopened(disk, SAME_BOOT)).recovered.damaged
     log = await Log.open(disk, PATH, PLAIN, run=SAME_BOOT)
-    await log.forget_damage()
+    await log.damage.forget_damage()
     await log.close(clean=False)
     assert not (await reopened(disk, SAME_BOOT)).recovered.damaged
 
@@ -221,7 +221,7 @@ async def noted_corrupt() -> SimulatedDisk:
     disk, positions = await written(end=5, config=LogConfig(index_interval_bytes=50), clean=True)
     log = await Log.open(disk, PATH, PLAIN, run=STOPPED)
     disk.flip_bit(FIRST, positions[1] + 64)
-    await log.note_corrupt()
+    await log.damage.note_corrupt()
     await log.close(clean=False)
     disk.lose_power()
     return disk
@@ -265,7 +265,7 @@ async def test_the_only_copy_forgets_that_it_is_corrupt() -> None:
     disk = await noted_corrupt()
     log = await reopened(disk, UNKNOWN, SALVAGE)
     for is_noted in (True, True, False, False):
-        await (log.note_corrupt() if is_noted else log.forget_corrupt())
+        await (log.damage.note_corrupt() if is_noted else log.damage.forget_corrupt())
         assert (CORRUPT_FILE in disk.names(PATH)) == is_noted
 
 
@@ -279,7 +279,7 @@ async def test_a_note_that_can_not_be_made_leaves_the_log_as_it_was() -> None:
 
     disk.hook = full
     with pytest.raises(TryAgainError):
-        await log.note_corrupt()
+        await log.damage.note_corrupt()
     disk.hook = None
     await log.append([batch(5)])
     await log.close(clean=False)

@@ -108,7 +108,8 @@ async def life(disk: SimulatedDisk, appended: list[int], kept: list[int]) -> Log
     for offset in range(4, 8):
         await log.append([batch(offset, epoch=2)])
         appended.append(offset + 1)
-    await log.delete_segments_below(2)
+    await log.move_start(2)
+    await log.remove_below_start()
     await log.read(3, end=8, bytes_max=99)
     await log.offset_for_time(5, end=8)
     await log.close(clean=True)

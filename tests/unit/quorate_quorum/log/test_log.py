@@ -170,17 +170,26 @@ async def test_whole_segments_are_deleted_and_never_the_active_one(disk: tuple[D
     segments = await log.segments()
     assert len(segments) > 3
     assert segments[0].end_offset == segments[1].base_offset
-    assert await log.delete_segments_below(segments[2].base_offset + 1) == 2
-    assert log.log_start_offset == segments[2].base_offset
+    await log.move_start(segments[2].base_offset + 1)
+    await log.remove_below_start()
+    assert log.log_start_offset == segments[2].base_offset + 1
+    assert [one.base_offset for one in await log.segments()] == [
+        one.base_offset for one in segments[2:]
+    ]
     with pytest.raises(OffsetOutOfRangeError):
         await log.read(0, end=40, bytes_max=100)
-    await log.delete_segments_below(1000)
+    await log.move_start(1000)
+    await log.remove_below_start()
+    assert log.log_start_offset == segments[2].base_offset + 1, "not within the log"
+    start = segments[-1].base_offset + 1
+    await log.move_start(start)
+    await log.remove_below_start()
     assert len(await log.segments()) == 1
-    start = log.log_start_offset
     await log.close(clean=True)
     log = await Log.open(*disk, SMALL)
     assert (log.log_start_offset, log.log_end_offset) == (start, 40)
     assert log.epochs.entries == [(1, start)]
+    assert await offsets(log, start) == list(range(start, 40))
     await log.close(clean=True)
 
 

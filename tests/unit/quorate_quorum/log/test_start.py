@@ -1,0 +1,141 @@
+"""The start of a log may lie anywhere in it: inside a segment, inside a batch, at the end."""
+
+from __future__ import annotations
+
+import pytest
+
+from quorate.errors import OffsetOutOfRangeError
+from quorate.record.batch import BatchBuilder, parse_header, split
+from quorate_quorum.log.directory import HIGH_WATERMARK_FILE, SYNCED_FILE
+from quorate_quorum.log.log import Log, LogConfig
+from quorate_testing.simulated.disk import SimulatedDisk
+from tests.unit.quorate_quorum.log.builders import (
+    PATH,
+    SALVAGE,
+    SAME_BOOT,
+    Seen,
+    append,
+    new_disk,
+)
+
+#: Two batches of 109 bytes a segment.
+SMALL = LogConfig(segment_bytes=250)
+
+
+async def eight_records(disk: SimulatedDisk) -> Log:
+    """Return a log with segments at 0, 2, 4 and 6."""
+    log = await Log.open(disk, PATH, SMALL)
+    await append(log, 8)
+    return log
+
+
+async def three_records(log: Log) -> None:
+    """Append one batch of three records; their timestamps are their offsets."""
+    builder = BatchBuilder()
+    for offset in range(log.log_end_offset, log.log_end_offset + 3):
+        builder.append(offset, b"k", b"v")
+    data = builder.build(base_offset=log.log_end_offset, leader_epoch=1)
+    await log.append([(parse_header(data), (data,))])
+
+
+@pytest.mark.parametrize("start", range(1, 9))
+async def test_the_start_stays_where_it_was_moved_and_whole_segments_below_it_go(
+    start: int,
+) -> None:
+    disk = await new_disk()
+    log = await eight_records(disk)
+    await log.move_start(start)
+    await log.remove_below_start()
+    for _ in range(2):
+        assert (log.log_start_offset, log.log_end_offset) == (start, 8)
+        bases = [one.base_offset for one in await log.segments()]
+        assert bases == [base for base in (0, 2, 4, 6) if base + 2 > start or base == 6]
+        with pytest.raises(OffsetOutOfRangeError):
+            await log.read(start - 1, end=8, bytes_max=1000)
+        assert log.epochs.entries in ([(1, start)], []), "no record, no epoch"
+        await log.close(clean=False)
+        log = await Log.open(disk, PATH, SMALL, run=SAME_BOOT)
+    await append(log, 1)
+    assert log.log_end_offset == 9
+
+
+@pytest.mark.parametrize("start", [-1, 0, 3, 9])
+async def test_a_start_that_is_not_above_the_start_and_within_the_log_moves_nothing(
+    start: int,
+) -> None:
+    disk = await new_disk()
+    log = await eight_records(disk)
+    await log.move_start(3)
+    await log.remove_below_start()
+    names = disk.names(PATH)
+    await log.move_start(start)
+    await log.remove_below_start()
+    assert (log.log_start_offset, disk.names(PATH)) == (3, names)
+
+
+async def test_the_batch_across_the_start_is_read_and_searched_from_the_start_on() -> None:
+    disk = await new_disk()
+    log = await Log.open(disk, PATH, SMALL)
+    await three_records(log)
+    await three_records(log)
+    await log.move_start(1)
+    await log.remove_below_start()
+    batches = list(split(await log.read(1, end=6, bytes_max=1000)))
+    assert [header.base_offset for header, _ in batches] == [0, 3]
+    assert await log.offset_for_time(0, end=6) == (1, 1)
+    assert await log.offset_for_time(4, end=6) == (4, 4)
+
+
+async def test_a_cut_inside_the_batch_across_the_start_begins_the_log_where_the_batch_did() -> None:
+    disk = await new_disk()
+    log = await Log.open(disk, PATH, SMALL)
+    await three_records(log)
+    await three_records(log)
+    await log.move_start(4)
+    await log.remove_below_start()
+    await log.truncate(5)
+    for _ in range(2):
+        assert (log.log_start_offset, log.log_end_offset) == (3, 3)
+        await log.close(clean=False)
+        log = await Log.open(disk, PATH, SMALL, run=SAME_BOOT)
+
+
+async def test_a_power_loss_leaves_no_log_that_ends_below_its_start() -> None:
+    """What lies below the start is synced before the start moves: rule start-durable-first."""
+    disk = await new_disk()
+    log = await eight_records(disk)
+    await log.move_start(7)
+    await log.remove_below_start()
+    disk.lose_power()
+    log = await Log.open(disk, PATH, SMALL, run=SAME_BOOT)
+    assert log.log_start_offset == 7
+    assert log.log_end_offset >= 7
+    assert not log.recovered.damaged
+
+
+async def test_a_log_whose_end_is_lost_below_its_start_is_damaged_and_begins_at_its_start() -> None:
+    disk = await new_disk()
+    log = await eight_records(disk)
+    await log.move_start(7)
+    await log.remove_below_start()
+    await log.close(clean=True)
+    disk.put(f"{PATH}/{6:020}.log", b"")
+    for name in (SYNCED_FILE, HIGH_WATERMARK_FILE):
+        await disk.remove(f"{PATH}/{name}")
+    for _ in range(2):
+        log = await Log.open(disk, PATH, SALVAGE, run=SAME_BOOT)
+        assert (log.log_start_offset, log.log_end_offset) == (7, 7), "no offset is used again"
+        assert log.recovered.damaged
+        await log.close(clean=False)
+
+
+async def test_the_observer_still_knows_the_batches_that_the_first_segment_has() -> None:
+    """A producer whose last batch lies below the start must not be forgotten before its time."""
+    disk = await new_disk()
+    log = await eight_records(disk)
+    await log.move_start(7)
+    await log.remove_below_start()
+    await log.close(clean=False)
+    seen = Seen()
+    await Log.open(disk, PATH, SMALL, observer=seen)
+    assert seen.offsets == [6, 7]
