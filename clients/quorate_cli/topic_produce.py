@@ -13,6 +13,7 @@ import typer
 
 from quorate import Delivery, Producer
 from quorate.errors import DeliveryTimeoutError, QuorateError
+from quorate.record.compression import NAMES
 from quorate_cli.output import NO_ANSWER, SAID_NO, say, usage_error
 from quorate_cli.session import Name, Session, in_session, milliseconds, run
 
@@ -59,7 +60,7 @@ def produce(
         str | None, typer.Option(help="Splits a line into key and value.")
     ] = None,
     acks: Annotated[str, typer.Option(help="all, 1 or 0.")] = "all",
-    compression: Annotated[str, typer.Option(help="none or zstd.")] = "none",
+    compression: Annotated[str, typer.Option(help=f"{', '.join(NAMES)}.")] = "none",
 ) -> None:
     """Write each line of standard input as a record; tell how many were acknowledged.
 

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar
 
 from quorate.errors import InvalidConfigError
+from quorate.record import compression
 
 DAY_MS = 24 * 60 * 60 * 1000
 MIB = 1024 * 1024
@@ -65,6 +66,13 @@ def one_of(*choices: str) -> Kind[str]:
         return text
 
     return Kind(parse, "one of " + ", ".join(map(repr, choices)))
+
+
+def level_of(codec: int) -> Kind[int]:
+    """Return the kind of the levels of a codec."""
+    levels = compression.LEVELS[codec]
+    is_apart = not levels.least <= levels.default <= levels.most
+    return whole(levels.least, levels.most, or_else=levels.default if is_apart else None)
 
 
 def _yes_or_no(text: str) -> bool:
@@ -133,10 +141,25 @@ class TopicConfig:
         only_effect="under 'delete', old records are deleted; under 'compact', records without"
         " a key are refused",
     )
+    compression_gzip_level: int = setting(
+        compression.LEVELS[compression.GZIP].default,
+        level_of(compression.GZIP),
+        "Level of compression.type=gzip; -1: zlib's own, 6.",
+    )
+    compression_lz4_level: int = setting(
+        compression.LEVELS[compression.LZ4].default,
+        level_of(compression.LZ4),
+        "Level of compression.type=lz4; 9 is the fast compressor, every other the strong one.",
+    )
     compression_type: str = setting(
         "producer",
-        one_of("producer"),
-        "Brokers move batches as they came: the producer chooses the codec.",
+        one_of("producer", "uncompressed", *compression.NAMES[1:]),
+        "Codec of the batches in the log: the producer's, or one to which leaders recompress.",
+    )
+    compression_zstd_level: int = setting(
+        compression.LEVELS[compression.ZSTD].default,
+        level_of(compression.ZSTD),
+        "Level of compression.type=zstd.",
     )
     delete_retention_ms: int = setting(
         DAY_MS,
@@ -183,6 +206,24 @@ class TopicConfig:
         YES_OR_NO,
         "Prefer a leader that may have lost acknowledged records to no leader.",
     )
+
+    @property
+    def codec(self) -> int | None:
+        """The codec of the batches in the log; None: whatever the producer chose."""
+        if self.compression_type == "producer":
+            return None
+        if self.compression_type == "uncompressed":
+            return compression.NONE
+        return compression.CODECS[self.compression_type]
+
+    @property
+    def codec_level(self) -> int | None:
+        """The level of `codec`; None if it has no levels."""
+        return {
+            compression.GZIP: self.compression_gzip_level,
+            compression.LZ4: self.compression_lz4_level,
+            compression.ZSTD: self.compression_zstd_level,
+        }.get(self.codec or compression.NONE)
 
     @property
     def compacts(self) -> bool:

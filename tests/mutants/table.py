@@ -29,6 +29,7 @@ SURVIVOR = "quorum/quorate_quorum/recover/survivor.py"
 DECISION = "quorum/quorate_quorum/recover/decision.py"
 CHAIN = "quorum/quorate_quorum/metadata_log.py"
 
+CHECKS = "tests/unit/quorate_broker/replica/test_checks.py"
 PAPER = "tests/unit/quorate_quorum/raft/machine/test_paper.py"
 ELECTIONS = "tests/unit/quorate_quorum/raft/machine/test_elections.py"
 LEADER_RULES = "tests/unit/quorate_quorum/raft/machine/test_leader.py"
@@ -1485,9 +1486,15 @@ MUTANTS = (
         "broker/quorate_broker/replica/checks.py",
         "    if bound > record_batch.DECOMPRESSED_BYTES_MAX:",
         "    if bound < 0:",
-        (
-            "tests/unit/quorate/record/test_hostile.py::test_a_batch_is_accepted_just_when_it_can_be_read",
-        ),
+        (f"{CHECKS}::test_a_batch_is_accepted_just_when_it_can_be_read",),
+    ),
+    Mutant(
+        "readable-batches",
+        "a large batch of gzip is acknowledged unseen",
+        "broker/quorate_broker/replica/checks.py",
+        "    bound = 0 if is_decoded else record_batch",
+        "    bound = 0 if is_decoded or header.codec == compression.GZIP else record_batch",
+        (f"{CHECKS}::test_a_large_batch_of_gzip_is_not_taken_unseen",),
     ),
     Mutant(
         "damaged-leader-yields",

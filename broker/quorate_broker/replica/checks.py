@@ -16,8 +16,11 @@ from quorate.errors import (
     RecordTooLargeError,
 )
 from quorate.record import batch as record_batch
+from quorate.record import compression
 from quorate.record.batch import BatchHeader
+from quorate.record.recompression import codec_of, recompressed
 from quorate_quorum.configs import TopicConfig
+from quorate_quorum.disk import Disk
 
 Buffer = bytes | bytearray | memoryview
 Write = tuple[BatchHeader, Sequence[Buffer]]
@@ -25,24 +28,60 @@ Write = tuple[BatchHeader, Sequence[Buffer]]
 NO_TIMESTAMP = -1
 #: A batch is decoded in a thread if its records may take more bytes than this.
 DECODED_IN_A_TURN_BYTES = 32 * 1024
+#: The same for a batch that is recompressed, which takes ten times as long or more.
+RECOMPRESSED_IN_A_TURN_BYTES = 4 * 1024
+#: A batch of gzip of this size can be read, whatever it decompresses to.
+SURELY_READABLE_BYTES = record_batch.DECOMPRESSED_BYTES_MAX // compression.size_bound(
+    compression.GZIP, b"x"
+)
 #: Batches that are checked in one turn of the loop. That many small batches take about 5 ms.
 BATCHES_A_TURN = 500
 
 
+def must_be_decoded(batch: Buffer, config: TopicConfig) -> bool:
+    """Return whether the leader must look into a batch before it appends it, with `decoded`.
+
+    That is so on a topic that is compacted or has another codec, and for a batch of gzip of which
+    only decompressing tells whether a consumer can read it.
+    """
+    codec = config.codec
+    if codec is None and len(batch) <= SURELY_READABLE_BYTES:
+        return config.compacts
+    came = codec_of(batch)
+    return (
+        config.compacts
+        or (codec is not None and came != codec)
+        or (came == compression.GZIP and len(batch) > SURELY_READABLE_BYTES)
+    )
+
+
+async def decoded(batch: Buffer, config: TopicConfig, disk: Disk) -> Buffer:
+    """Check a producer's batch by its records; return it, recompressed if the topic asks for it.
+
+    A batch that may be large is decoded in a thread. Raises the errors of `from_producer`.
+    """
+    header = _checked(batch, config)
+    in_a_turn = DECODED_IN_A_TURN_BYTES
+    if config.codec not in (None, compression.NONE, header.codec):
+        in_a_turn = RECOMPRESSED_IN_A_TURN_BYTES
+    if record_batch.decompressed_size_bound(batch, header) > in_a_turn:
+        return await disk.in_thread(_decoded, batch, header, config)
+    made = _decoded(batch, header, config)
+    await asyncio.sleep(0)
+    return made
+
+
 def from_producer(
-    batch: Buffer, config: TopicConfig, now_ms: int
+    batch: Buffer, config: TopicConfig, now_ms: int, *, is_decoded: bool = False
 ) -> tuple[BatchHeader, Buffer, int]:
     """Check a producer's batch; return (header, batch to write, time of the append or -1).
 
     The batch to write is a stamped copy if the topic asks for LogAppendTime, else the given one.
+    `is_decoded`: `decoded` has returned it, so its size is known to be right.
     Raises RecordTooLargeError, CorruptRecordError, InvalidTimestampError, InvalidRequestError.
     """
-    if len(batch) > config.max_message_bytes:
-        raise RecordTooLargeError(
-            f"a batch of {len(batch)} bytes; max.message.bytes is {config.max_message_bytes}"
-        )
-    header = record_batch.check(batch, from_producer=True)
-    bound = record_batch.decompressed_size_bound(batch, header)
+    header = _checked(batch, config)
+    bound = 0 if is_decoded else record_batch.decompressed_size_bound(batch, header)
     if bound > record_batch.DECOMPRESSED_BYTES_MAX:  # no consumer could read it
         raise RecordTooLargeError(
             f"a batch that may decompress to {bound} bytes; "
@@ -102,11 +141,35 @@ async def from_leader(
     return writes, None
 
 
-def check_keys(batch: Buffer, header: BatchHeader) -> None:
-    """Check that each record has a key: a compacted topic keeps the last record of each key.
+def _checked(batch: Buffer, config: TopicConfig) -> BatchHeader:
+    if len(batch) > config.max_message_bytes:
+        raise RecordTooLargeError(
+            f"a batch of {len(batch)} bytes; max.message.bytes is {config.max_message_bytes}"
+        )
+    return record_batch.check(batch, from_producer=True)
 
-    Decodes the batch. Raises InvalidRequestError for a missing key, and the errors of `records`.
-    """
-    for record in record_batch.records(batch, header):
+
+def _decoded(batch: Buffer, header: BatchHeader, config: TopicConfig) -> Buffer:
+    """Decompress once, for all that is asked of the records."""
+    try:
+        data, position = record_batch.record_bytes(batch, header)
+    except compression.OversizeError as error:
+        raise RecordTooLargeError(f"{error}: send smaller batches") from None
+    if config.compacts:
+        _check_keys(data, position, header)
+    if config.codec in (None, header.codec):
+        return batch
+    made = recompressed(batch, memoryview(data)[position:], config.codec, config.codec_level)
+    if len(made) > config.max_message_bytes:
+        raise RecordTooLargeError(
+            f"a batch of {len(batch)} bytes, which compression.type={config.compression_type} "
+            f"makes {len(made)}; max.message.bytes is {config.max_message_bytes}"
+        )
+    return made
+
+
+def _check_keys(data: bytes, position: int, header: BatchHeader) -> None:
+    """Check that each record has a key: a compacted topic keeps the last record of each key."""
+    for record in record_batch.decoded(data, position, header):
         if record.key is None:
             raise InvalidRequestError("a record without a key, on a topic that is compacted")

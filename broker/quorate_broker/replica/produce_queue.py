@@ -64,6 +64,8 @@ class Queued:
     base_offset: int = -1
     end_offset: int = -1
     append_time_ms: int = NO_TIMESTAMP
+    #: The leader has looked into the batch: see checks.decoded.
+    is_decoded: bool = False
 
     def refuse(self, error: QuorateError) -> None:
         self.written()
@@ -197,8 +199,8 @@ class ProduceQueue:
 
     async def _append_queued(self) -> None:
         taken = self._take_queued()
-        if self._replica.config.compacts and not self._is_over:
-            taken = await self._with_keys(taken)
+        if not self._is_over:
+            taken = await self._decode(taken)
         if self._is_over:
             for entry in taken:
                 entry.refuse(self._replica.not_leader())
@@ -244,23 +246,28 @@ class ProduceQueue:
         taken, self._queue = self._queue[:count], self._queue[count:]
         return taken
 
-    async def _with_keys(self, taken: list[Queued]) -> list[Queued]:
-        """Refuse the batches in which a record lacks a key; return the others."""
+    async def _decode(self, taken: list[Queued]) -> list[Queued]:
+        """Decode the batches that the leader must look into; return those that are not refused.
+
+        Recompression may make a batch larger. What then exceeds the bytes of one append goes back
+        to the head of the queue.
+        """
+        config, disk = self._replica.config, self._replica.host.environment.disk
         passed: list[Queued] = []
-        for entry in taken:
+        size = 0
+        for index, entry in enumerate(taken):
             try:
-                header = record_batch.check(entry.batch, from_producer=True)
-                size = record_batch.decompressed_size_bound(entry.batch, header)
-                if size <= checks.DECODED_IN_A_TURN_BYTES:
-                    checks.check_keys(entry.batch, header)
-                    await asyncio.sleep(0)
-                else:
-                    disk = self._replica.host.environment.disk
-                    await disk.in_thread(checks.check_keys, entry.batch, header)
+                if not entry.is_decoded and checks.must_be_decoded(entry.batch, config):
+                    entry.batch = await checks.decoded(entry.batch, config, disk)
+                    entry.is_decoded = True
             except QuorateError as error:
                 entry.refuse(error)
-            else:
-                passed.append(entry)
+                continue
+            size += len(entry.batch)
+            if passed and size > APPEND_BYTES_MAX:
+                self._queue[:0] = taken[index:]
+                break
+            passed.append(entry)
         return passed
 
     def _note_room(self, error: TryAgainError | None) -> None:
@@ -319,7 +326,9 @@ class ProduceQueue:
                 f"{leader.min_isr}; nothing was written"
             )
         now_ms = self._replica.host.environment.wall_clock_ms()
-        checked = checks.from_producer(entry.batch, self._replica.config, now_ms)
+        checked = checks.from_producer(
+            entry.batch, self._replica.config, now_ms, is_decoded=entry.is_decoded
+        )
         header, entry.batch, entry.append_time_ms = checked
         header = replace(header, base_offset=offset, leader_epoch=leader.leader_epoch)
         original = staging.check(header, in_doubt_ms=entry.in_doubt_ms)

@@ -62,6 +62,7 @@ class AccumulatorConfig:
     delivery_timeout_s: float
     max_in_flight: int
     codec: int
+    level: int | None = None
     idempotent: bool
 
 
@@ -122,7 +123,7 @@ class Accumulator:
             batch.bytes_max
         ):
             return batch, self.add(batch, timestamp_ms, key, value, headers), False
-        builder = BatchBuilder(codec=self.config.codec)
+        builder = BatchBuilder(codec=self.config.codec, level=self.config.level)
         deadline = now + self.config.delivery_timeout_s
         fresh = Batch(queue, builder, now, deadline, (queue.batches_opened,))
         index = self.add(fresh, timestamp_ms, key, value, headers)

@@ -1,4 +1,4 @@
-"""Checks keys, values and headers in `send`, so that no wrong value reaches a batch."""
+"""Checks what `send` and the producer are given, so that no wrong value reaches a batch."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from quorate.model import Header
+from quorate.record.compression import LEVELS, NAMES
 from quorate.serializers import Encode
 
 
@@ -22,6 +23,17 @@ def as_bytes(name: str, value: Any, encode: Encode | None) -> bytes:
         f"{name} must be bytes or None, not {type(value).__name__}; "
         f"pass {name}_serializer to the producer for other types"
     )
+
+
+def level_of(codec: int, level: int | None) -> int | None:
+    """Return the level; ValueError if the codec does not have it."""
+    if level is None:
+        return None
+    levels = LEVELS.get(codec)
+    if levels is None or not levels.allow(level):
+        allowed = f"None: {NAMES[codec]} has no levels" if levels is None else levels.allowed
+        raise ValueError(f"compression_level must be {allowed}, not {level}")
+    return level
 
 
 def as_headers(headers: Iterable[Header]) -> tuple[Header, ...]:

@@ -23,7 +23,7 @@ def parts_of(batch: Batch, bytes_max: int) -> list[Batch]:
     for record in batch.builder.records():
         size = record_bytes_max(record.key, record.value, record.headers)
         if builder is None or builder.size + size > bytes_max:
-            builder = BatchBuilder(codec=batch.builder.codec)
+            builder = BatchBuilder(codec=batch.builder.codec, level=batch.builder.level)
             parts.append(_part(batch, builder, len(parts), record.offset))
         before = builder.size
         builder.append(record.timestamp_ms, record.key, record.value, record.headers)

@@ -13,7 +13,7 @@ from quorate.cluster.cluster import Cluster
 from quorate.cluster.topic_views import TopicView
 from quorate.model import Header, RecordMetadata
 from quorate.producer.accumulator import Accumulator, AccumulatorConfig
-from quorate.producer.arguments import as_bytes, as_headers
+from quorate.producer.arguments import as_bytes, as_headers, level_of
 from quorate.producer.buffer_room import BufferRoom
 from quorate.producer.delivery import Delivery, count_undelivered, until_done
 from quorate.producer.partition_queue import Batch, PartitionQueue
@@ -28,6 +28,7 @@ from quorate.settings import (
     BYTES_MAX,
     CLIENT_ID,
     DAY_MS,
+    INT32_MAX,
     INT64_MAX,
     RECORD_TIMESTAMP_MS,
     SECURITY,
@@ -58,9 +59,11 @@ class Producer(Client):
     one batch of a partition is under way at a time.
 
     ``send`` waits only while ``buffer_memory`` bytes of records are unacknowledged. A batch of one
-    partition holds up to ``max_batch_size`` bytes; ``compression_type`` is None or "zstd". A record
-    that is not acknowledged after ``delivery_timeout_ms`` has failed. Without serializers, keys and
-    values are bytes or None; a serializer is a callable or has serialize(topic, value).
+    partition holds up to ``max_batch_size`` bytes. ``compression_type``: None, "gzip", "snappy",
+    "lz4" or "zstd"; ``compression_level``: Kafka's numbers, 1 to 9 for gzip, 1 to 17 for lz4,
+    -131072 to 22 for zstd, None for the codec's default. A record that is not acknowledged after
+    ``delivery_timeout_ms`` has failed. Without serializers, keys and values are bytes or None; a
+    serializer is a callable or has serialize(topic, value).
 
         async with Producer(bootstrap_servers="localhost:7092") as producer:
             await producer.send_and_wait("invoice", b"9.50", key=b"customer-42")
@@ -76,7 +79,8 @@ class Producer(Client):
         client_id: Annotated[str, CLIENT_ID] = "quorate-python",
         acks: Annotated[str | int, OneOf(("all", 1, 0, -1), "replicas that must have it")] = "all",
         enable_idempotence: Annotated[bool | None, Flag("a retry writes nothing twice")] = None,
-        compression_type: Annotated[str | None, Text('"none" or "zstd"')] = None,
+        compression_type: Annotated[str | None, Text("name of the codec")] = None,
+        compression_level: Annotated[int | None, Whole(-INT32_MAX, INT32_MAX, "of it")] = None,
         max_batch_size: Annotated[int, BYTES_MAX] = 131072,
         linger_ms: Annotated[float, Number(0, DAY_MS, "how long to wait for company")] = 5,
         buffer_memory: Annotated[int, Whole(1, INT64_MAX, "bytes on their way")] = 33554432,
@@ -103,7 +107,8 @@ class Producer(Client):
             linger_s=linger_ms / 1000,
             delivery_timeout_s=delivery_timeout_ms / 1000,
             max_in_flight=1 if retries_blindly else max_in_flight,
-            codec=codec_named(compression_type or "none"),
+            codec=(codec := codec_named(compression_type or "none")),
+            level=level_of(codec, compression_level),
             idempotent=idempotent,
         )
         self._partitioner = partitioner

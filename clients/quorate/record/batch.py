@@ -139,6 +139,7 @@ class BatchBuilder:
     """
 
     codec: int = compression.NONE
+    level: int | None = None
     producer_id: int = NONE
     producer_epoch: int = NONE
     base_sequence: int = NONE
@@ -208,7 +209,7 @@ class BatchBuilder:
         size = self.size
         codec = self.codec
         if codec != compression.NONE:
-            compressed = compression.compress(codec, b"".join(pieces))
+            compressed = compression.compress(codec, b"".join(pieces), self.level)
             if HEADER_BYTES + len(compressed) < size:
                 pieces = [compressed]
                 size = HEADER_BYTES + len(compressed)
@@ -333,7 +334,7 @@ def stamped_prefix(batch: Buffer, *, base_offset: int, leader_epoch: int) -> byt
 
 
 def with_log_append_time(batch: Buffer, now_ms: int) -> bytes:
-    """Return the batch with LogAppendTime `now_ms`. Only this function rewrites header and CRC."""
+    """Return the batch with LogAppendTime `now_ms`, and a CRC over it."""
     changed = bytearray(batch)
     covered = list(_COVERED.unpack_from(changed, _BEFORE_CRC_COVERS))
     covered[0] |= LOG_APPEND_TIME
@@ -345,10 +346,7 @@ def with_log_append_time(batch: Buffer, now_ms: int) -> bytes:
 def decompressed_size_bound(batch: Buffer, header: BatchHeader) -> int:
     """Return an upper bound for the bytes of the batch's records, without decompressing.
 
-    `records` refuses a batch whose bound is above its `size_max`. So a broker calls this before it
-    accepts a batch: every acknowledged batch can be read.
-    Raises UnsupportedError for a codec that is not installed.
-    Raises CorruptRecordError for impossible compressed bytes.
+    See compression.size_bound. Raises CorruptRecordError for impossible compressed bytes.
     """
     return compression.size_bound(header.codec, memoryview(batch)[HEADER_BYTES:])
 
@@ -363,12 +361,26 @@ def records(
 
     `header` is the header, if it was parsed from these bytes already. Call `check` first: the CRC
     is not checked here.
-    Raises CorruptRecordError for impossible bytes, or if `decompressed_size_bound` is above
-    `size_max`.
-    Raises UnsupportedError for a codec that is not installed.
+    Raises CorruptRecordError for impossible bytes, or if they decompress to more than `size_max`.
     """
     header = header or parse_header(batch)
-    data, position = _record_bytes(batch, header, size_max)
+    return decoded(*record_bytes(batch, header, size_max=size_max), header)
+
+
+def record_bytes(
+    batch: Buffer, header: BatchHeader, *, size_max: int = DECOMPRESSED_BYTES_MAX
+) -> tuple[bytes, int]:
+    """Return bytes with the decompressed records, and the position of the first one."""
+    if header.size != len(batch):
+        raise CorruptRecordError(f"a batch says {header.size} bytes, and has {len(batch)}")
+    if header.codec == compression.NONE:
+        return bytes(batch), HEADER_BYTES
+    compressed = memoryview(batch)[HEADER_BYTES:]
+    return compression.decompress(header.codec, compressed, size_max), 0
+
+
+def decoded(data: bytes, position: int, header: BatchHeader) -> Iterator[RawRecord]:
+    """Yield the records in what `record_bytes` returned; CorruptRecordError for impossible ones."""
     return decode_records(
         data,
         position,
@@ -376,7 +388,7 @@ def records(
         base_offset=header.base_offset,
         last_offset_delta=header.last_offset_delta,
         base_timestamp=header.base_timestamp,
-        log_append_time=(header.max_timestamp if header.attributes & LOG_APPEND_TIME else None),
+        log_append_time=header.max_timestamp if header.attributes & LOG_APPEND_TIME else None,
     )
 
 
@@ -392,7 +404,7 @@ def find_by_time(
         first = next((one for one in records(batch, header) if one.offset >= start), None)
         is_late = first is not None and first.timestamp_ms >= timestamp_ms
         return (first.offset, first.timestamp_ms) if first is not None and is_late else None
-    data, position = _record_bytes(batch, header, DECOMPRESSED_BYTES_MAX)
+    data, position = record_bytes(batch, header)
     return record_by_time(
         data,
         position,
@@ -402,16 +414,6 @@ def find_by_time(
         timestamp_ms=timestamp_ms,
         start=start,
     )
-
-
-def _record_bytes(batch: Buffer, header: BatchHeader, size_max: int) -> tuple[bytes, int]:
-    """Return bytes with the decompressed records, and the position of the first record."""
-    if header.size != len(batch):
-        raise CorruptRecordError(f"a batch says {header.size} bytes, and has {len(batch)}")
-    if header.codec == compression.NONE:
-        return bytes(batch), HEADER_BYTES
-    compressed = memoryview(batch)[HEADER_BYTES:]
-    return compression.decompress(header.codec, compressed, size_max), 0
 
 
 def _impossible(header: BatchHeader) -> str | None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from quorate.errors import InvalidConfigError
+from quorate.record.compression import GZIP, LZ4, NONE, SNAPPY, ZSTD
 from quorate_quorum.configs import (
     CONFIGS,
     DEFAULT_TOPIC_CONFIG,
@@ -55,6 +56,10 @@ def test_flush_on_ack_is_a_topics_own_for_good() -> None:
         ("flush.on.ack", "TRUE", "true"),
         ("min.cleanable.dirty.ratio", "0.25", "0.25"),
         ("message.timestamp.type", "LogAppendTime", "LogAppendTime"),
+        ("compression.type", "uncompressed", "uncompressed"),
+        ("compression.gzip.level", "-1", "-1"),
+        ("compression.lz4.level", "17", "17"),
+        ("compression.zstd.level", "-131072", "-131072"),
     ],
 )
 def test_a_value_is_stored_in_one_form(name: str, text: str, stored: str) -> None:
@@ -75,7 +80,14 @@ def test_a_value_is_stored_in_one_form(name: str, text: str, stored: str) -> Non
         ("cleanup.policy", "burn"),
         ("min.cleanable.dirty.ratio", "nan"),
         ("min.cleanable.dirty.ratio", "1.5"),
-        ("compression.type", "zstd"),
+        ("compression.type", "none"),
+        ("compression.type", "brotli"),
+        ("compression.gzip.level", "0"),
+        ("compression.gzip.level", "10"),
+        ("compression.lz4.level", "0"),
+        ("compression.lz4.level", "18"),
+        ("compression.zstd.level", "23"),
+        ("compression.zstd.level", "-131073"),
         ("message.timestamp.type", "createtime"),
     ],
 )
@@ -119,11 +131,12 @@ ROOT = Path(__file__).parents[3]
 @pytest.mark.parametrize("name", [name for name, spec in CONFIGS.items() if spec.scope == "topic"])
 def test_a_setting_is_acted_on_or_says_that_it_is_not_yet(name: str) -> None:
     """When code begins to act on a setting, its warning must be removed."""
-    if name == "compression.type":
-        return  # the one value that it may have asks for nothing
     table = ROOT / "quorum/quorate_quorum/configs.py"
     lists = (table, ROOT / "quorum/quorate_quorum/node/config.py")
-    reads = {"cleanup.policy": r"|\.(compacts|deletes)\b"}.get(name, "")
+    if name.startswith("compression."):
+        reads = r"|config\.codec_level\b" if name.endswith(".level") else r"|config\.codec\b"
+    else:
+        reads = {"cleanup.policy": r"|\.(compacts|deletes)\b"}.get(name, "")
     word = re.compile(rf"\b{name.replace('.', '[._]')}\b{reads}")
     acts = any(
         word.search(path.read_text())
@@ -148,3 +161,25 @@ def test_a_setting_without_effect_says_what_does_not_happen() -> None:
     assert warnings_of(["delete.retention.ms", "max.message.bytes", "no.such"]) == [
         "delete.retention.ms is kept, and has no effect in this release: topics are not compacted"
     ]
+
+
+def test_a_topic_names_its_codec_and_the_level_of_it() -> None:
+    def of(name: str) -> tuple[int | None, int | None]:
+        config = TopicConfig.of(
+            {
+                "compression.type": name,
+                "compression.gzip.level": "4",
+                "compression.lz4.level": "5",
+                "compression.zstd.level": "6",
+            },
+            {},
+        )
+        return config.codec, config.codec_level
+
+    assert of("producer") == (None, None)
+    assert of("uncompressed") == (NONE, None)
+    assert of("gzip") == (GZIP, 4)
+    assert of("snappy") == (SNAPPY, None)
+    assert of("lz4") == (LZ4, 5)
+    assert of("zstd") == (ZSTD, 6)
+    assert (DEFAULT_TOPIC_CONFIG.codec, DEFAULT_TOPIC_CONFIG.codec_level) == (None, None)

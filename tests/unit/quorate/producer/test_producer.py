@@ -464,6 +464,11 @@ def test_nobody_answers_at_start() -> None:
         ({"linger_ms": -1}, "linger_ms must be a number from 0 to 86400000, not -1"),
         ({"max_in_flight": 6}, "max_in_flight must be a whole number from 1 to 5, not 6"),
         ({"buffer_memory": 0}, "buffer_memory"),
+        ({"compression_level": 3}, "compression_level must be None: none has no levels, not 3"),
+        ({"compression_type": "snappy", "compression_level": 1}, "snappy has no levels"),
+        ({"compression_type": "gzip", "compression_level": 0}, "must be -1, or 1 to 9, not 0"),
+        ({"compression_type": "lz4", "compression_level": 18}, "must be 1 to 17, not 18"),
+        ({"compression_type": "zstd", "compression_level": 23}, "must be -131072 to 22, not 23"),
         ({"delivery_timeout_ms": 0}, "delivery_timeout_ms must be a whole number from 1 to"),
     ],
 )

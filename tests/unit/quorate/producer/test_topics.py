@@ -32,7 +32,17 @@ def at_most(size: int) -> Any:
     )
 
 
-@pytest.mark.parametrize("settings", [{}, {"compression_type": "zstd"}, {"acks": 1}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"compression_type": "gzip"},
+        {"compression_type": "snappy"},
+        {"compression_type": "lz4", "compression_level": 17},
+        {"compression_type": "zstd"},
+        {"acks": 1},
+    ],
+)
 def test_small_records_arrive_whatever_a_topic_allows_a_batch(settings: dict[str, Any]) -> None:
     async def program(cluster: FakeCluster) -> None:
         topic = cluster.add_topic("t")

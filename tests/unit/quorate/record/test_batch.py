@@ -22,7 +22,7 @@ from quorate.record.batch import (
     stamped_prefix,
     with_log_append_time,
 )
-from quorate.record.compression import NONE, ZSTD
+from quorate.record.compression import GZIP, LZ4, NONE, SNAPPY, ZSTD
 from quorate.record.record import RawRecord
 from tests.unit.quorate.record.other_clients import (
     AiokafkaBatch,
@@ -40,7 +40,10 @@ headers = st.lists(
 ).map(tuple)
 timestamps = st.integers(-1, TIMESTAMP_MAX) | st.integers(1_700_000_000_000, 1_700_000_010_000)
 rows = st.lists(st.tuples(timestamps, blobs, blobs, headers), min_size=1, max_size=40)
-codecs = st.sampled_from([NONE, ZSTD])
+CODECS = (NONE, GZIP, SNAPPY, LZ4, ZSTD)
+#: kafka-python needs libraries of its own for the other two.
+KAFKA_PYTHON_CODECS = (NONE, GZIP, ZSTD)
+codecs = st.sampled_from(CODECS)
 
 FEW: list[Row] = [
     (1_700_000_000_000, b"k", b"v", ()),
@@ -101,8 +104,14 @@ def test_an_uncompressed_batch_has_the_bytes_that_others_write(
     assert ours == their_bytes
 
 
-@pytest.mark.parametrize("codec", [NONE, ZSTD])
-@pytest.mark.parametrize("batch_type", [AiokafkaBatch, AiokafkaPythonBatch, KafkaPythonBatch])
+@pytest.mark.parametrize(
+    ("batch_type", "codec"),
+    [
+        *((AiokafkaBatch, codec) for codec in CODECS),
+        *((AiokafkaPythonBatch, codec) for codec in CODECS),
+        *((KafkaPythonBatch, codec) for codec in KAFKA_PYTHON_CODECS),
+    ],
+)
 def test_others_read_our_batches(batch_type: type, codec: int) -> None:
     theirs = batch_type(build(MANY, codec))
     assert theirs.validate_crc()
@@ -111,11 +120,17 @@ def test_others_read_our_batches(batch_type: type, codec: int) -> None:
     ] == expected(MANY)
 
 
-@pytest.mark.parametrize("builder_type", [KafkaPythonBuilder, AiokafkaBuilder])
-def test_we_read_the_zstd_batches_that_others_write(builder_type: type) -> None:
+@pytest.mark.parametrize(
+    ("builder_type", "codec"),
+    [
+        *((AiokafkaBuilder, codec) for codec in CODECS),
+        *((KafkaPythonBuilder, codec) for codec in KAFKA_PYTHON_CODECS),
+    ],
+)
+def test_we_read_the_batches_that_others_write(builder_type: type, codec: int) -> None:
     theirs = builder_type(
         magic=2,
-        compression_type=ZSTD,
+        compression_type=codec,
         is_transactional=0,
         producer_id=-1,
         producer_epoch=-1,
@@ -125,13 +140,22 @@ def test_we_read_the_zstd_batches_that_others_write(builder_type: type) -> None:
     for index, (timestamp_ms, key, value, extra) in enumerate(MANY):
         theirs.append(index, timestamp_ms, key, value, list(extra))
     batch = bytes(theirs.build())
-    assert check(batch, from_producer=True).codec == ZSTD
+    assert check(batch, from_producer=True).codec == codec
     assert list(records(batch)) == expected(MANY)
 
 
-def test_a_batch_that_compression_does_not_make_smaller_goes_as_it_is() -> None:
-    batch = build([(0, None, b"x", ())], ZSTD)
+@pytest.mark.parametrize("codec", CODECS)
+def test_a_batch_that_compression_does_not_make_smaller_goes_as_it_is(codec: int) -> None:
+    batch = build([(0, None, b"x", ())], codec)
     assert parse_header(batch).codec == NONE
+
+
+def test_a_builder_compresses_with_its_level() -> None:
+    small, large = (BatchBuilder(codec=GZIP, level=level) for level in (9, 1))
+    for row in MANY:
+        small.append(*row)
+        large.append(*row)
+    assert len(small.build()) < len(large.build())
 
 
 def test_null_is_not_empty() -> None:
@@ -202,7 +226,7 @@ def test_stamping_leaves_the_crc_alone(base_offset: int, leader_epoch: int, code
     assert prefix + batch[16:] == stamped
 
 
-@pytest.mark.parametrize("codec", [NONE, ZSTD])
+@pytest.mark.parametrize("codec", CODECS)
 def test_log_append_time_is_every_records_timestamp(codec: int) -> None:
     batch = with_log_append_time(build(MANY, codec), 1_800_000_000_000)
     header = check(batch)
@@ -241,7 +265,7 @@ def test_the_complete_prefix_ends_where_a_batch_ends(data: st.DataObject) -> Non
 @given(
     st.lists(st.tuples(st.integers(-200, 200_000), st.binary(max_size=200)), min_size=1),
     st.integers(-300, 200_100),
-    st.sampled_from([NONE, ZSTD]),
+    codecs,
     st.booleans(),
     st.integers(60, 75),
 )

@@ -214,7 +214,7 @@ async def test_a_large_batch_is_decoded_in_a_thread_and_keeps_its_place(
         broker.produce(b"b"),
         return_exceptions=True,
     )
-    assert in_threads == [checks.check_keys] * 2
+    assert len(in_threads) == 2
     assert isinstance(results[2], InvalidRequestError)
     assert await read_all(broker) == [b"a", large, b"b"]
     await world.stop()

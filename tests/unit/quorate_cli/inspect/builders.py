@@ -9,6 +9,7 @@ from typing import Any
 from typer.testing import CliRunner, Result
 
 from quorate.record.batch import BatchBuilder, parse_header
+from quorate.record.compression import NONE
 from quorate_broker.files.replica_files import PartitionMetadata
 from quorate_broker.replica.producers import Producers
 from quorate_cli.app import app
@@ -50,8 +51,11 @@ def dumped(*words: object) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines]
 
 
-def batch(offset: int, count: int, epoch: int, *, producer_id: int = -1) -> bytes:
+def batch(
+    offset: int, count: int, epoch: int, *, producer_id: int = -1, codec: int = NONE
+) -> bytes:
     builder = BatchBuilder(
+        codec=codec,
         producer_id=producer_id,
         producer_epoch=0 if producer_id >= 0 else -1,
         base_sequence=offset if producer_id >= 0 else -1,

@@ -11,11 +11,13 @@ from pathlib import Path
 import pytest
 
 from quorate.record.batch import parse_header
+from quorate.record.compression import CODECS
 from quorate_cli.event_fields import fields_of
 from quorate_quorum.log.real_disk import ReadOnlyDisk
 from quorate_quorum.v1 import events_pb2 as ev
 from tests.unit.quorate_cli.inspect.builders import (
     DAMAGED,
+    batch,
     dumped,
     make_partition,
     make_voter,
@@ -94,6 +96,17 @@ def test_a_partition_is_shown_batch_by_batch(tmp_path: Path) -> None:
     index = next(directory.glob("*.index"))
     assert {row["kind"] for row in dumped(index)} == {"offset-index"}
     assert "base_offset=0" in run("storage", "dump", str(directory)).stdout
+
+
+def test_batches_of_every_codec_are_shown_with_their_records(tmp_path: Path) -> None:
+    log = tmp_path / "00000000000000000000.log"
+    log.write_bytes(b"".join(batch(3 * codec, 3, 1, codec=codec) for codec in CODECS.values()))
+
+    rows = dumped(log, "--records")
+
+    assert [row["codec"] for row in rows if row["kind"] == "batch"] == list(CODECS)
+    shown = [(row["offset"], row["key"]) for row in rows if row["kind"] == "record"]
+    assert shown == [(offset, f"k{offset}") for offset in range(15)]
 
 
 @pytest.mark.parametrize("pattern", DAMAGED)

@@ -1,0 +1,1 @@
+"""The codecs of record batches, one module each. `compression` is their door."""
