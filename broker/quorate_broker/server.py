@@ -26,6 +26,7 @@ from quorate_broker.lifecycle import Lifecycle
 from quorate_broker.listeners.grpc.admin import AdminService
 from quorate_broker.listeners.grpc.records import RecordsService
 from quorate_broker.operations.admin import Admin
+from quorate_broker.operations.delete_records import DeleteRecords
 from quorate_broker.operations.fetch import Fetch
 from quorate_broker.operations.metadata import Metadata
 from quorate_broker.operations.offsets import Offsets
@@ -188,6 +189,7 @@ class _Rooms:
             Produce(self.replicas, config, authorizer),
             Fetch(self.replicas, config, authorizer),
             Offsets(self.replicas, config, authorizer),
+            DeleteRecords(self.replicas, config, authorizer),
             ProducerIds(self._allocate_producer_ids, authorizer),
             Metadata(self.client, self.lifecycle.caught_up, authorizer),
             Admin(self.client, self.publisher),

@@ -1,4 +1,4 @@
-"""`quorate topic`: create, list, describe, alter, delete, produce, consume."""
+"""`quorate topic`: create, list, describe, alter, delete, produce, consume, trim."""
 
 from __future__ import annotations
 
@@ -16,7 +16,11 @@ from quorate_cli.session import Configs, Name, Remove, Session, in_session, pars
 app = typer.Typer(
     no_args_is_help=True,
     cls=lazy_group(
-        {"produce": Later("topic_produce:produce"), "consume": Later("topic_consume:consume")}
+        {
+            "produce": Later("topic_produce:produce"),
+            "consume": Later("topic_consume:consume"),
+            "trim": Later("topic_trim:trim"),
+        }
     ),
 )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from quorate_broker.operations.admin import Admin
+from quorate_broker.operations.delete_records import DeleteRecords
 from quorate_broker.operations.fetch import Fetch
 from quorate_broker.operations.metadata import Metadata
 from quorate_broker.operations.offsets import Offsets
@@ -21,6 +22,7 @@ class Operations:
     produce: Produce
     fetch: Fetch
     offsets: Offsets
+    delete_records: DeleteRecords
     producer_ids: ProducerIds
     metadata: Metadata
     admin: Admin

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import structlog
 
 from quorate.aio.bell import Bell
-
-if TYPE_CHECKING:
-    from quorate_broker.replica.leader import Leader, ReplicaStream
-    from quorate_broker.replica.replica import Replica
-    from quorate_broker.replica.replica_log import ReplicaLog
+from quorate_broker.replica.leader import Leader, ReplicaStream
+from quorate_broker.replica.replica import Replica
+from quorate_broker.replica.replica_log import ReplicaLog
 
 log_line = structlog.get_logger(__name__)
 

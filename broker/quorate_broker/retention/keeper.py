@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import structlog
 
@@ -19,14 +18,12 @@ from quorate.aio.clock import loop_ms
 from quorate.aio.tasks import Tasks
 from quorate.errors import QuorateError, StorageError
 from quorate_broker.replica.leader_replica import LeaderReplica
+from quorate_broker.replica.log_start import LogStart
+from quorate_broker.replica.partition import Partition
+from quorate_broker.replica.replica import Key
+from quorate_broker.replicas.replicas import Replicas
 from quorate_broker.retention.policy import new_start
 from quorate_quorum.log.disk_errors import TryAgainError
-
-if TYPE_CHECKING:
-    from quorate_broker.replica.log_start import LogStart
-    from quorate_broker.replica.partition import Partition
-    from quorate_broker.replica.replica import Key
-    from quorate_broker.replicas.replicas import Replicas
 
 log_line = structlog.get_logger(__name__)
 

@@ -13,11 +13,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-if TYPE_CHECKING:
-    from quorate_quorum.configs import TopicConfig
-    from quorate_quorum.log.segments import SegmentInfo
+from quorate_quorum.configs import TopicConfig
+from quorate_quorum.log.segments import SegmentInfo
 
 
 class NewStart(NamedTuple):

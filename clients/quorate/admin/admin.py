@@ -18,30 +18,30 @@ from quorate.admin.new_topic import (
     NewTopic,
 )
 from quorate.admin.new_topic import to_wire as new_topic_to_wire
+from quorate.admin.quorum_calls import NODE_ID, QuorumCalls
+from quorate.admin.records import Deletion
 from quorate.aio.clock import Deadline
 from quorate.aio.owner import Owner
-from quorate.cluster.client import Client
 from quorate.cluster.cluster import Cluster
-from quorate.errors import InvalidRequestError, raise_if_error
+from quorate.errors import raise_if_error
 from quorate.model import (
     ClusterDescription,
     ClusterHealth,
     ConfigDescription,
     FeatureDescription,
-    LeadershipTransfer,
-    QuorumDescription,
     TopicDescription,
-    VoterChange,
+    TopicPartition,
 )
 from quorate.net import methods
-from quorate.net.network import Method, Q, R
 from quorate.settings import (
     CLIENT_ID,
     INT32_MAX,
+    INT64_MAX,
     SECURITY,
     SERVERS,
     TIMEOUT_MS,
     TOPIC,
+    ByPartition,
     Flag,
     Names,
     SeveralOf,
@@ -51,16 +51,11 @@ from quorate.settings import (
 )
 from quorate.v1 import admin_pb2 as wire
 
-NODE_ID = Whole(0, INT32_MAX, error=InvalidRequestError)
-DIRECTORY_ID = Text(
-    "of a voter's disk, as `quorate storage format --new-voter` printed it",
-    pattern="[0-9a-f]{32}",
-    allowed="32 hex digits",
-    error=InvalidRequestError,
-)
+#: The offset below which records are deleted.
+BEFORE_OFFSET = Whole(-1, INT64_MAX, "offset of a record, or -1: the high watermark")
 
 
-class Admin(Client):
+class Admin(QuorumCalls):
     """Administer a cluster.
 
     Calls that delete, alter or unregister, and transfer_leadership without a voter, are sent once:
@@ -227,20 +222,26 @@ class Admin(Client):
         response = await self._ask(methods.ALTER_CONFIGS, request, safe_to_repeat=False)
         return tuple(response.warnings)
 
-    # -- cluster and quorum ----------------------------------------------------------------------
+    @checked
+    async def delete_records(
+        self, before: Annotated[Mapping[TopicPartition, int], ByPartition(BEFORE_OFFSET)]
+    ) -> dict[TopicPartition, int]:
+        """Delete all records below an offset of each partition; return where each log begins now.
+
+        The offset -1 stands for the high watermark. Returns when every replica whose broker is
+        alive has deleted them; the first error is raised after all partitions were tried. A
+        repetition is safe, and an offset below the start of a log changes nothing.
+        Raises OffsetOutOfRangeError for an offset above the high watermark.
+        Raises RequestTimedOutError, which names the brokers that have not deleted them yet.
+        """
+        return await Deletion(self._running(), before, Deadline(self._timeout_ms)).carry_out()
+
+    # -- cluster ---------------------------------------------------------------------------------
 
     async def describe_cluster(self) -> ClusterDescription:
         """Return the registered brokers and the id of the controller (-1: unknown)."""
         response = await self._ask(methods.DESCRIBE_CLUSTER, wire.DescribeClusterRequest())
         return descriptions.cluster(response)
-
-    async def describe_quorum(self) -> QuorumDescription:
-        """Return the metadata quorum as its leader sees it.
-
-        Raises QuorumUnavailableError if there is no leader.
-        """
-        response = await self._ask(methods.DESCRIBE_QUORUM, wire.DescribeQuorumRequest())
-        return descriptions.quorum(response)
 
     async def describe_health(self) -> ClusterHealth:
         """Return the troubles of the cluster, as the controller sees them.
@@ -281,82 +282,3 @@ class Admin(Client):
         """
         request = wire.UpdateFeatureRequest(name=name, level=level)
         return (await self._ask(methods.UPDATE_FEATURE, request)).level
-
-    @checked
-    async def transfer_leadership(
-        self, voter_id: Annotated[int | None, NODE_ID] = None
-    ) -> LeadershipTransfer:
-        """Give leadership of the quorum to a voter, by default to the one with most of the log.
-
-        Returns when that voter leads. With a named voter a repetition is safe: if that voter
-        already leads, it stays leader and the answer says so.
-        Raises InvalidRequestError if the id is not that of a voter.
-        Raises OverloadedError (retriable) if the voter did not catch up in time: the old leader
-        stays.
-        Raises QuorumUnavailableError if there is no leader.
-        """
-        request = wire.TransferLeadershipRequest(voter_id=voter_id)
-        response = await self._ask(
-            methods.TRANSFER_LEADERSHIP, request, safe_to_repeat=voter_id is not None
-        )
-        return LeadershipTransfer(response.leader, response.already)
-
-    @checked
-    async def add_voter(
-        self,
-        voter_id: Annotated[int, NODE_ID],
-        directory_id: Annotated[str, DIRECTORY_ID],
-        endpoint: Annotated[str, Text("host:port")],
-    ) -> VoterChange:
-        """Make an observer that has caught up a voter; returns when the change is committed.
-
-        `directory_id` is the 32 hex digits that `quorate storage format --new-voter` printed. A
-        repetition is safe; with another endpoint it moves an existing voter there.
-        Raises OverloadedError (retriable) until the node has caught up, and while another change
-        is under way.
-        Raises InvalidRequestError if that id is a voter with another disk: remove it first.
-        """
-        request = wire.AddVoterRequest(
-            voter_id=voter_id,
-            directory_id=bytes.fromhex(directory_id),
-            endpoint=endpoint,
-        )
-        response = await self._ask(methods.ADD_VOTER, request)
-        return VoterChange(voter_id, directory_id, response.already)
-
-    @checked
-    async def remove_voter(
-        self,
-        voter_id: Annotated[int, NODE_ID],
-        directory_id: Annotated[str | None, DIRECTORY_ID] = None,
-    ) -> VoterChange:
-        """Remove a voter, even the leader, from the quorum; returns when the change is committed.
-
-        With `directory_id` the voter is removed only if it has that disk. A repetition is safe.
-        Raises OverloadedError (retriable) while another change is under way, or while the leader
-        does not hear a majority of the remaining voters.
-        Raises InvalidRequestError for the only voter.
-        """
-        named = b"" if directory_id is None else bytes.fromhex(directory_id)
-        request = wire.RemoveVoterRequest(voter_id=voter_id, directory_id=named)
-        response = await self._ask(methods.REMOVE_VOTER, request)
-        gone = response.directory_id or named
-        return VoterChange(voter_id, gone.hex(), response.already)
-
-    # -- inside ----------------------------------------------------------------------------------
-
-    async def _ask(
-        self,
-        method: Method[Q, R],
-        request: Q,
-        *,
-        safe_to_repeat: bool = True,
-        deadline: Deadline | None = None,
-    ) -> R:
-        """Return the answer, within request_timeout_ms in total; raise the error that it names."""
-        cluster = self._running()
-        self._owner.check_alive()
-        deadline = deadline or Deadline(self._timeout_ms)
-        return await controller_calls.ask(
-            cluster, method, request, deadline, safe_to_repeat=safe_to_repeat
-        )

@@ -19,6 +19,7 @@ from quorate.aio.bell import Bell
 from quorate.aio.clock import Deadline
 from quorate.cluster.cluster import Cluster
 from quorate.cluster.leader_stream import BACKOFF_MAX_MS, BACKOFF_MS
+from quorate.cluster.leaders import by_leader
 from quorate.consumer.partition_state import UNKNOWN, PartitionState
 from quorate.consumer.subscription import Subscription
 from quorate.errors import (
@@ -26,7 +27,6 @@ from quorate.errors import (
     OffsetOutOfRangeError,
     QuorateError,
     RequestTimedOutError,
-    UnknownTopicError,
     from_wire,
 )
 from quorate.model import TopicPartition
@@ -244,7 +244,7 @@ class OffsetLookup:
                     f"the offsets of {sorted(missing)} were not known within {timeout_s:.0f} s "
                     f"(last: {last or self._hindrance(missing) or 'no leader'})"
                 )
-            groups = await self._by_leader(missing)
+            groups = await by_leader(self._cluster, missing)
             answers = await asyncio.gather(
                 *(self._ask(endpoint, group, deadline) for endpoint, group in groups.items()),
                 return_exceptions=True,
@@ -267,22 +267,6 @@ class OffsetLookup:
         """Return why a leader of these partitions cannot be reached, if that is known."""
         views = (self._cluster.partition(*key) for key in keys)
         return next((view.hindrance for view in views if view and view.hindrance), None)
-
-    async def _by_leader(
-        self, wanted: Mapping[TopicPartition, int]
-    ) -> dict[str, dict[TopicPartition, int]]:
-        groups: dict[str, dict[TopicPartition, int]] = {}
-        for key, time in wanted.items():
-            topic = await self._cluster.topic(key.topic)
-            if not 0 <= key.partition < len(topic.partitions):
-                raise UnknownTopicError(
-                    f"topic {key.topic!r} has partitions 0 to {len(topic.partitions) - 1}, "
-                    f"and no partition {key.partition}"
-                )
-            view = topic.partitions[key.partition]
-            if view.leader >= 0 and view.endpoint:
-                groups.setdefault(view.endpoint, {})[key] = time
-        return groups
 
     # -- one leader ------------------------------------------------------------------------------
 

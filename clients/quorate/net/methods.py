@@ -38,6 +38,11 @@ FETCH = framed_responses("/quorate.v1.Records/Fetch", records.FetchRequest, reco
 LIST_OFFSETS = message_method(
     "/quorate.v1.Records/ListOffsets", records.ListOffsetsRequest, records.ListOffsetsResponse
 )
+DELETE_RECORDS = message_method(
+    "/quorate.v1.Records/DeleteRecords",
+    records.DeleteRecordsRequest,
+    records.DeleteRecordsResponse,
+)
 INIT_PRODUCER_ID = message_method(
     "/quorate.v1.Records/InitProducerId",
     records.InitProducerIdRequest,

@@ -9,9 +9,12 @@ from typing import Any, Final
 from quorate.aio.beside import beside
 from quorate.errors import QuorateError, StoppingError
 from quorate.net.frame import Frame
-from quorate.net.methods import FETCH, INIT_PRODUCER_ID, LIST_OFFSETS, PRODUCE
+from quorate.net.methods import DELETE_RECORDS, FETCH, INIT_PRODUCER_ID, LIST_OFFSETS, PRODUCE
 from quorate.net.network import Handler, Method, Peer
 from quorate.v1.records_pb2 import (
+    DeletedRecords,
+    DeleteRecordsRequest,
+    DeleteRecordsResponse,
     FetchHeader,
     FetchRequest,
     InitProducerIdRequest,
@@ -25,7 +28,8 @@ from quorate.v1.records_pb2 import (
 from quorate_broker.listeners.grpc.answers import Hints, error_of
 from quorate_broker.listeners.grpc.fetch import FetchStream
 from quorate_broker.listeners.grpc.produce import ProduceStream
-from quorate_broker.operations import fetch, offsets, produce, producer_ids
+from quorate_broker.operations import delete_records, fetch, offsets, produce, producer_ids
+from quorate_broker.operations.delete_records import DeletionAsked
 from quorate_broker.operations.offsets import OffsetAsked, OffsetFound
 from quorate_broker.operations.operations import Operations
 from quorate_broker.replicas.replicas import Replicas
@@ -36,6 +40,7 @@ REQUIRED: Final[Mapping[Method[Any, Any], Required]] = {
     PRODUCE: produce.REQUIRED,
     FETCH: fetch.REQUIRED,
     LIST_OFFSETS: offsets.REQUIRED,
+    DELETE_RECORDS: delete_records.REQUIRED,
     INIT_PRODUCER_ID: producer_ids.REQUIRED,
 }
 
@@ -59,6 +64,7 @@ class RecordsService:
             PRODUCE: self.produce,
             FETCH: self.fetch,
             LIST_OFFSETS: self.list_offsets,
+            DELETE_RECORDS: self.delete_records,
             INIT_PRODUCER_ID: self.init_producer_id,
         }
 
@@ -96,6 +102,25 @@ class RecordsService:
         hints = Hints(peer, self._replicas)
         listed = [_listed(*pair, hints) for pair in zip(asked, found, strict=True)]
         return ListOffsetsResponse(partitions=listed)
+
+    async def delete_records(
+        self, request: DeleteRecordsRequest, peer: Peer
+    ) -> DeleteRecordsResponse:
+        operation = self._operations.delete_records
+        operation.check_count(len(request.partitions))
+        asked = [
+            DeletionAsked(one.topic_id, one.partition, one.before_offset, one.leader_epoch)
+            for one in request.partitions
+        ]
+        found = await operation.delete(
+            peer.principal,
+            asked,
+            timeout_ms=request.timeout_ms,
+            caller_timeout_ms=peer.timeout_ms,
+        )
+        hints = Hints(peer, self._replicas)
+        deleted = [_deleted(*pair, hints) for pair in zip(asked, found, strict=True)]
+        return DeleteRecordsResponse(partitions=deleted)
 
     async def init_producer_id(
         self, request: InitProducerIdRequest, peer: Peer
@@ -145,3 +170,16 @@ def _listed(asked: OffsetAsked, found: OffsetFound | QuorateError, hints: Hints)
         leader_epoch=found.leader_epoch,
         high_watermark=found.high_watermark,
     )
+
+
+def _deleted(asked: DeletionAsked, found: int | QuorateError, hints: Hints) -> DeletedRecords:
+    topic_id, partition = asked.topic_id, asked.partition
+    if isinstance(found, QuorateError):
+        return DeletedRecords(
+            topic_id=topic_id,
+            partition=partition,
+            error=error_of(found),
+            log_start_offset=-1,
+            leader=hints.of(found),
+        )
+    return DeletedRecords(topic_id=topic_id, partition=partition, log_start_offset=found)

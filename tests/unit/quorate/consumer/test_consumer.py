@@ -210,6 +210,46 @@ def test_out_of_range_goes_where_the_policy_says(policy: str, expected: bytes) -
     with_cluster(program)
 
 
+@pytest.mark.parametrize(("policy", "expected"), [("earliest", b"7"), ("latest", b"new")])
+def test_a_log_whose_start_passes_the_reader_goes_where_the_policy_says(
+    policy: str, expected: bytes
+) -> None:
+    """Retention deletes what a consumer is reading: it has read some, and the rest is gone."""
+
+    async def program(cluster: FakeCluster) -> None:
+        partition = cluster.add_topic("t").partitions[0]
+        partition.write(b"0", b"1")
+        async with consumer(cluster, "t", auto_offset_reset=policy) as c:
+            c.seek(T0, 0)
+            assert await values(c, 2) == [b"0", b"1"]
+            for number in range(2, 8):
+                partition.write(b"%d" % number)
+            partition.start = 7
+            reading = asyncio.ensure_future(c.getone())
+            await asyncio.sleep(1)
+            if policy == "latest":
+                assert not reading.done()
+                partition.write(b"new")
+            assert (await reading).value == expected
+
+    with_cluster(program)
+
+
+def test_policy_none_tells_that_the_start_of_the_log_passed_the_reader() -> None:
+    async def program(cluster: FakeCluster) -> None:
+        partition = cluster.add_topic("t").partitions[0]
+        partition.start = 5
+        partition.write(b"5")
+        async with consumer(cluster, "t", auto_offset_reset="none") as c:
+            c.seek(T0, 2)
+            with pytest.raises(OffsetOutOfRangeError, match="2"):
+                await c.getone()
+            c.seek(T0, 5)
+            assert await values(c, 1) == [b"5"]
+
+    with_cluster(program)
+
+
 def test_policy_none_asks_the_user() -> None:
     async def program(cluster: FakeCluster) -> None:
         cluster.add_topic("t").partitions[0].write(b"0")

@@ -12,6 +12,7 @@ from rpds import HashTrieMap
 from quorate.errors import OffsetOutOfRangeError, QuorumUnavailableError, UnknownTopicError
 from quorate.net.principal import Principal
 from quorate_broker.operations.admin import Admin
+from quorate_broker.operations.delete_records import DeleteRecords
 from quorate_broker.operations.fetch import Fetch
 from quorate_broker.operations.metadata import Metadata
 from quorate_broker.operations.offsets import Offsets
@@ -205,6 +206,7 @@ def operations(
         Produce(held, config, ALLOW_ALL),
         Fetch(held, config, ALLOW_ALL),
         Offsets(held, config, ALLOW_ALL),
+        DeleteRecords(held, config, ALLOW_ALL),
         ProducerIds(no_controller, ALLOW_ALL),
         Metadata(client, ready or asyncio.Event(), ALLOW_ALL),
         Admin(client, publisher),

@@ -21,6 +21,7 @@ from quorate.net.methods import (
     ADD_VOTER,
     ALTER_CONFIGS,
     CREATE_TOPICS,
+    DELETE_RECORDS,
     DELETE_TOPICS,
     DESCRIBE_CLUSTER,
     DESCRIBE_CONFIGS,
@@ -250,11 +251,17 @@ def offsets() -> records.ListOffsetsRequest:
     return records.ListOffsetsRequest(partitions=[asked])
 
 
+def deletion_of_records() -> records.DeleteRecordsRequest:
+    asked = records.DeleteRecordsPartition(topic_id=ZOO, before_offset=0, leader_epoch=-1)
+    return records.DeleteRecordsRequest(partitions=[asked])
+
+
 #: A request for each call that requires a right.
 REQUESTS: dict[Method[Any, Any], Any] = {
     PRODUCE: produced(),
     FETCH: fetch(),
     LIST_OFFSETS: offsets(),
+    DELETE_RECORDS: deletion_of_records(),
     INIT_PRODUCER_ID: records.InitProducerIdRequest(producer_id=-1, producer_epoch=-1),
     METADATA: admin.MetadataRequest(topics=["zoo"]),
     DESCRIBE_TOPICS: admin.DescribeTopicsRequest(topics=["zoo"]),
@@ -391,6 +398,7 @@ def test_a_refusal_by_id_tells_no_name() -> None:
             (PRODUCE, produced()),
             (FETCH, fetch()),
             (LIST_OFFSETS, offsets()),
+            (DELETE_RECORDS, deletion_of_records()),
             (DELETE_TOPICS, deletion),
         ):
             answer = await world.call(method, request, MALLORY)

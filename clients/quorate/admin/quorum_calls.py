@@ -1,0 +1,117 @@
+"""The calls of an admin about the metadata quorum, and how every call of an admin is sent."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from quorate.admin import controller_calls, descriptions
+from quorate.aio.clock import Deadline
+from quorate.cluster.client import Client
+from quorate.errors import InvalidRequestError
+from quorate.model import LeadershipTransfer, QuorumDescription, VoterChange
+from quorate.net import methods
+from quorate.net.network import Method, Q, R
+from quorate.settings import INT32_MAX, Text, Whole, checked
+from quorate.v1 import admin_pb2 as wire
+
+NODE_ID = Whole(0, INT32_MAX, error=InvalidRequestError)
+DIRECTORY_ID = Text(
+    "of a voter's disk, as `quorate storage format --new-voter` printed it",
+    pattern="[0-9a-f]{32}",
+    allowed="32 hex digits",
+    error=InvalidRequestError,
+)
+
+
+class QuorumCalls(Client):
+    """The part of an Admin that is about the quorum."""
+
+    #: The time for each call in total.
+    _timeout_ms: int
+
+    async def describe_quorum(self) -> QuorumDescription:
+        """Return the metadata quorum as its leader sees it.
+
+        Raises QuorumUnavailableError if there is no leader.
+        """
+        response = await self._ask(methods.DESCRIBE_QUORUM, wire.DescribeQuorumRequest())
+        return descriptions.quorum(response)
+
+    @checked
+    async def transfer_leadership(
+        self, voter_id: Annotated[int | None, NODE_ID] = None
+    ) -> LeadershipTransfer:
+        """Give leadership of the quorum to a voter, by default to the one with most of the log.
+
+        Returns when that voter leads. With a named voter a repetition is safe: if that voter
+        already leads, it stays leader and the answer says so.
+        Raises InvalidRequestError if the id is not that of a voter.
+        Raises OverloadedError (retriable) if the voter did not catch up in time: the old leader
+        stays.
+        Raises QuorumUnavailableError if there is no leader.
+        """
+        request = wire.TransferLeadershipRequest(voter_id=voter_id)
+        response = await self._ask(
+            methods.TRANSFER_LEADERSHIP, request, safe_to_repeat=voter_id is not None
+        )
+        return LeadershipTransfer(response.leader, response.already)
+
+    @checked
+    async def add_voter(
+        self,
+        voter_id: Annotated[int, NODE_ID],
+        directory_id: Annotated[str, DIRECTORY_ID],
+        endpoint: Annotated[str, Text("host:port")],
+    ) -> VoterChange:
+        """Make an observer that has caught up a voter; returns when the change is committed.
+
+        `directory_id` is the 32 hex digits that `quorate storage format --new-voter` printed. A
+        repetition is safe; with another endpoint it moves an existing voter there.
+        Raises OverloadedError (retriable) until the node has caught up, and while another change
+        is under way.
+        Raises InvalidRequestError if that id is a voter with another disk: remove it first.
+        """
+        request = wire.AddVoterRequest(
+            voter_id=voter_id,
+            directory_id=bytes.fromhex(directory_id),
+            endpoint=endpoint,
+        )
+        response = await self._ask(methods.ADD_VOTER, request)
+        return VoterChange(voter_id, directory_id, response.already)
+
+    @checked
+    async def remove_voter(
+        self,
+        voter_id: Annotated[int, NODE_ID],
+        directory_id: Annotated[str | None, DIRECTORY_ID] = None,
+    ) -> VoterChange:
+        """Remove a voter, even the leader, from the quorum; returns when the change is committed.
+
+        With `directory_id` the voter is removed only if it has that disk. A repetition is safe.
+        Raises OverloadedError (retriable) while another change is under way, or while the leader
+        does not hear a majority of the remaining voters.
+        Raises InvalidRequestError for the only voter.
+        """
+        named = b"" if directory_id is None else bytes.fromhex(directory_id)
+        request = wire.RemoveVoterRequest(voter_id=voter_id, directory_id=named)
+        response = await self._ask(methods.REMOVE_VOTER, request)
+        gone = response.directory_id or named
+        return VoterChange(voter_id, gone.hex(), response.already)
+
+    # -- inside ----------------------------------------------------------------------------------
+
+    async def _ask(
+        self,
+        method: Method[Q, R],
+        request: Q,
+        *,
+        safe_to_repeat: bool = True,
+        deadline: Deadline | None = None,
+    ) -> R:
+        """Return the answer, within request_timeout_ms in total; raise the error that it names."""
+        cluster = self._running()
+        self._owner.check_alive()
+        deadline = deadline or Deadline(self._timeout_ms)
+        return await controller_calls.ask(
+            cluster, method, request, deadline, safe_to_repeat=safe_to_repeat
+        )
