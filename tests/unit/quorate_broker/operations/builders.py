@@ -39,6 +39,7 @@ class Fetched(NamedTuple):
     batches: bytes
     high_watermark: int
     log_start_offset: int
+    has_gaps: bool = False
 
 
 @dataclass
