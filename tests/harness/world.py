@@ -32,6 +32,8 @@ USUAL = Shape()
 FAULTS_S = 14.0
 SIMULATED_S = 20.0
 RECOVERY_S = 120.0
+#: Time after which a reader is taken for stopped by damage; a whole topic is read in a second.
+READING_S = 15.0
 
 
 @dataclass(slots=True)
@@ -200,8 +202,7 @@ class World:
         self.tell("in sync")
         # A quorum that has just started knows no topic before its leader has committed a record.
         await self._until(lambda: self._topic() is not None, "no voter knows the topic")
-        reading = cluster.spawn_client(clients.read_all, "reader")
-        await self._within(reading, "the topic can't be read to its end")
+        await self._read_all()
         final = {value for values in self.history.final.values() for value in values}
         await self._until(
             lambda: (
@@ -219,14 +220,30 @@ class World:
         return self._outcome()
 
     async def _restart_brokers_if_stuck(self) -> None:
-        """Restart all brokers, as an operator does if the only copy of a record is damaged.
-
-        The restart cuts the damaged record off, and the loss is told.
-        """
         for _ in range(150):
             if self._all_in_sync():
                 return
             await asyncio.sleep(0.1)
+        self._restart_brokers()
+
+    async def _read_all(self) -> None:
+        """Read the whole topic; again after a restart if a damaged only copy stops the reader."""
+        reading = self.cluster.spawn_client(self.clients.read_all, "reader")
+        if self.damages.exceeded:
+            done, _ = await asyncio.wait([reading], timeout=READING_S)
+            if not done:
+                reading.cancel()
+                await asyncio.gather(reading, return_exceptions=True)
+                self._restart_brokers()
+                await self._until(self._all_in_sync, "replicas are not in sync again")
+                reading = self.cluster.spawn_client(self.clients.read_all, "reader")
+        await self._within(reading, "the topic can't be read to its end")
+
+    def _restart_brokers(self) -> None:
+        """Restart all brokers, as an operator does if the only copy of a record is damaged.
+
+        The restart cuts the damaged record off, and the loss is told.
+        """
         self.tell("brokers are restarted")
         for node in self.cluster.brokers:
             self.cluster.kill(node.name)

@@ -13,11 +13,14 @@ The steps have an order that makes a crash at any point harmless:
 
 from __future__ import annotations
 
+from quorate.errors import CorruptRecordError
+from quorate.record.batch import check
 from quorate_quorum.log.disk_errors import is_passing, storage_error
 from quorate_quorum.log.epochs import EpochCache
 from quorate_quorum.log.observed import ObservedState
 from quorate_quorum.log.parts import Parts
 from quorate_quorum.log.reader import Reader
+from quorate_quorum.log.segment import Segment
 from quorate_quorum.log.syncer import Syncer
 
 
@@ -45,12 +48,7 @@ class Cutter:
         at = max(segments.at(end_offset), 0)
         segment = segments.all[at]
         position = await segment.position_of(end_offset)
-        if position < segment.size:
-            chunk = await segment.scan(position, checked=False)
-            end_offset = min(end_offset, chunk.found[0][1].base_offset)
-        if extent.has_gaps:  # no record may be missing between the last one and the end
-            before = await segment.end_before(position, end_offset)
-            end_offset = max(before, min(extent.start, end_offset))
+        end_offset = await self._end_at(segment, position, end_offset)
         if end_offset < extent.start:
             await self.start_again_at(end_offset)
             return
@@ -128,6 +126,29 @@ class Cutter:
         """Remove the first segment if all its records lie below the start. The active one stays."""
         if self.has_segments_below_start:
             await self._segments.drop(self._segments.all[0])
+
+    async def _end_at(self, segment: Segment, position: int, end_offset: int) -> int:
+        """Return where the log ends if it is cut at `position`; the end that was asked, or less.
+
+        CorruptRecordError if the batches on both sides of the cut do not show that this is the
+        right place. A flipped bit in the offsets of a batch would otherwise cut other records too,
+        or leave out records between the last batch and the end.
+        """
+        end = await segment.end_before(position, end_offset)
+        if position < segment.size:
+            header = (await segment.scan(position, checked=False)).found[0][1]
+            if header.base_offset < end_offset:  # the batch lies across the cut
+                check(await segment.file.read_at(position, header.size), header)
+            begins = header.base_offset
+        else:
+            begins = end_offset
+        has_gaps = self._extent.has_gaps
+        if end > end_offset or (end != begins and not has_gaps):
+            raise CorruptRecordError(
+                f"{segment.file.path}: at byte {position}, where the log is cut at {end_offset}, "
+                f"a batch ends at {end} and the next begins at {begins}"
+            )
+        return max(end, min(self._extent.start, end_offset, begins)) if has_gaps else end
 
     async def _begin(self, end: int) -> None:
         self._extent.begin_cut(end)

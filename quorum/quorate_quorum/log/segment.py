@@ -330,7 +330,9 @@ class Segment:
         """
         index = await self.loaded_index()
         found = self.base_offset
-        at = index.floor(end - 1 - self.base_offset)[1]
+        last_offset, at = index.floor(end - 1 - self.base_offset)
+        if last_offset >= 0 and not await self.names_a_batch(last_offset, at):
+            at = 0  # position_of has checked another entry, and this one is damaged
         while at < position:
             chunk = await self.scan(at, checked=False)
             for where, header in chunk.found:

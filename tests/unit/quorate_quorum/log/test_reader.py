@@ -30,8 +30,8 @@ def test_a_read_that_a_cut_overtook_leaves_no_position_behind() -> None:
         await append(log, 10)
         await log.roll()  # positions in the active segment are in memory
         disk.slow = 0.01
-        cut = asyncio.create_task(log.truncate(1))  # looks twice at the disk before it begins
-        await asyncio.sleep(0.005)
+        cut = asyncio.create_task(log.truncate(1))  # looks three times at the disk before it begins
+        await asyncio.sleep(0.015)
         assert await log.read(0, end=10, bytes_max=400) == b"", "it began before the cut"
         await cut
         disk.slow = 0.0
