@@ -9,6 +9,7 @@ from random import Random
 from typing import Any, TypeVar
 
 from quorate.errors import (
+    FencedLeaderEpochError,
     LogTruncatedError,
     NotLeaderError,
     OffsetOutOfRangeError,
@@ -259,6 +260,9 @@ class FakeBroker:
             if found.leader != self.id:
                 part.leader.CopyFrom(self.cluster.hint(found))
                 raise NotLeaderError(f"{self.endpoint} does not lead")
+            if 0 <= asked.leader_epoch < found.leader_epoch:
+                part.leader.CopyFrom(self.cluster.hint(found))
+                raise FencedLeaderEpochError(f"the leader_epoch is {found.leader_epoch}")
             last_epoch = asked.last_fetched_epoch if asked.HasField("last_fetched_epoch") else -1
             left = divergence(found.epochs, found.start, found.end, offset, last_epoch)
             if left is not None:

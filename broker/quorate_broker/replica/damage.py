@@ -26,6 +26,7 @@ from quorate.record import batch as record_batch
 from quorate_broker.replica.replica import Replica
 from quorate_broker.replica.replica_log import ReplicaLog
 from quorate_quorum.log.disk_errors import TryAgainError
+from quorate_quorum.log.epochs import EpochCache
 from quorate_quorum.log.log import LogCorruptError
 
 log_line = structlog.get_logger(__name__)
@@ -84,7 +85,7 @@ class Damage:
         try:
             truncations = log.truncations
             batch = await log.read(offset, end=log.log_end_offset, bytes_max=1, at_least_one=True)
-            reason = _fault(batch, offset, gaps=log.compaction.has_gaps)
+            reason = _fault(batch, offset, log.epochs, gaps=log.compaction.has_gaps)
             if reason is not None and truncations == log.truncations:
                 self.found(reason)
         except LogCorruptError as error:
@@ -108,8 +109,11 @@ class Damage:
             self.noting = None
 
 
-def _fault(batch: bytes, offset: int, *, gaps: bool) -> str | None:
-    """Return what is wrong with the batch that should hold `offset`; None if it is good."""
+def _fault(batch: bytes, offset: int, epochs: EpochCache, *, gaps: bool) -> str | None:
+    """Return what is wrong with the batch that should hold `offset`; None if it is good.
+
+    The CRC covers neither the offset nor the epoch.
+    """
     if not batch:
         return None
     try:
@@ -118,4 +122,9 @@ def _fault(batch: bytes, offset: int, *, gaps: bool) -> str | None:
         return str(error)
     if offset >= header.end_offset or (offset < header.base_offset and not gaps):
         return f"where offset {offset} should be lies a batch of {header.base_offset}"
+    epoch = epochs.epoch_at(header.base_offset)
+    if header.leader_epoch != epoch:
+        return (
+            f"the batch at {offset} says leader_epoch {header.leader_epoch}, and it is of {epoch}"
+        )
     return None

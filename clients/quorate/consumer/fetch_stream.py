@@ -20,6 +20,7 @@ from quorate.consumer.partition_state import UNKNOWN, PartitionState, Reset
 from quorate.consumer.record_reader import whole_batches
 from quorate.net.frame import Frame
 from quorate.net.methods import FETCH
+from quorate.settings import INT32_MAX
 from quorate.v1.common_pb2 import ErrorCode
 from quorate.v1.records_pb2 import FetchedPartition, FetchHeader, FetchPartition, FetchRequest
 
@@ -138,6 +139,7 @@ class FetchStream(LeaderStream[FetchRequest, Frame[FetchHeader]]):
             request.forgotten.append(FetchPartition(topic_id=topic_id, partition=partition))
         for state in asked.named:
             view = self.cluster.partition(*state.topic_partition)
+            state.asked_epoch = INT32_MAX if view is None else view.leader_epoch
             request.partitions.append(
                 FetchPartition(
                     topic_id=state.topic_id,
@@ -182,7 +184,9 @@ class FetchStream(LeaderStream[FetchRequest, Frame[FetchHeader]]):
 
     def _fetched(self, state: PartitionState, data: memoryview, *, gaps: bool) -> None:
         try:
-            batches, size = whole_batches(data, state.fetch_offset, gaps=gaps)
+            batches, size = whole_batches(
+                data, state.fetch_offset, leader_epoch=state.asked_epoch, gaps=gaps
+            )
         except errors.CorruptRecordError as error:
             state.error = error
             state.corrupt_at = state.fetch_offset  # the next request tells the leader

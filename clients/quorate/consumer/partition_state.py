@@ -18,6 +18,7 @@ from typing import Literal
 from quorate.errors import QuorateError
 from quorate.model import AnyRecord, TopicPartition
 from quorate.record.batch import BatchHeader
+from quorate.settings import INT32_MAX
 
 Reset = Literal["earliest", "latest", "none"]
 Batch = tuple[BatchHeader, memoryview]
@@ -41,6 +42,8 @@ class PartitionState:
     #: Grows whenever the next fetch differs from the one before. So an answer to an older fetch is
     #: recognised, even if the offset is the same again.
     version: int = 0
+    #: The leader_epoch that the last request named; the leader that answers has this one.
+    asked_epoch: int = INT32_MAX
     high_watermark: int = UNKNOWN
     log_start_offset: int = UNKNOWN
     paused: bool = False

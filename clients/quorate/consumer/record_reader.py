@@ -7,34 +7,43 @@ from collections.abc import Iterator
 from quorate.consumer.partition_state import Batch, PartitionState
 from quorate.errors import CorruptRecordError, DeserializationError
 from quorate.model import AnyRecord, Record, TopicPartition
-from quorate.record.batch import BatchHeader, check, parse_header, records
+from quorate.record.batch import NONE, BatchHeader, check, parse_header, records
 from quorate.record.record import RawRecord
 from quorate.serializers import Decode
 
 
 def whole_batches(
-    data: memoryview, fetch_offset: int, *, gaps: bool = False
+    data: memoryview, fetch_offset: int, *, leader_epoch: int, gaps: bool = False
 ) -> tuple[list[Batch], int]:
     """Return the batches of a fetch answer, and their size in bytes.
 
     Each batch must hold the offset at which the one before it ended, the first one fetch_offset: no
     CRC covers an offset, and a flipped bit in it would hide records silently. With `gaps`, of a
-    compacted log, a batch may begin above that offset. The first bad or cut
-    batch ends the list. It is then the first of the next answer, and CorruptRecordError says what
-    is wrong with it. The CRC is checked later, when the records are read.
+    compacted log, a batch may begin above that offset. No CRC covers the epoch either: it is at
+    most `leader_epoch`, that of the leader which answered, and never falls. A consumer that
+    believed a flipped one would name it in each later fetch, and no leader would know it.
+
+    The first bad or cut batch ends the list. It is then the first of the next answer, and
+    CorruptRecordError says what is wrong with it. The CRC is checked later, when the records are
+    read.
     """
     found: list[Batch] = []
-    position, expected = 0, fetch_offset
+    position, expected, epoch = 0, fetch_offset, NONE
     while position < len(data):
         try:
             header = _following(data, position, expected, gaps=gaps)
+            if not epoch <= header.leader_epoch <= leader_epoch:
+                raise CorruptRecordError(
+                    f"the batch at offset {header.base_offset} says leader_epoch "
+                    f"{header.leader_epoch}; {epoch} to {leader_epoch} may be"
+                )
         except CorruptRecordError:
             if found:
                 break
             raise
         end = position + header.size
         found.append((header, data[position:end]))
-        position, expected = end, header.end_offset
+        position, expected, epoch = end, header.end_offset, header.leader_epoch
     return found, position
 
 

@@ -65,6 +65,17 @@ async def test_a_leader_notes_its_damage_durably_before_it_resigns(world: World)
     assert not noted(leader)
 
 
+async def test_a_leader_finds_a_flipped_epoch_in_its_log(world: World) -> None:
+    """The CRC does not cover it. Receivers refused the batch, and the leader found it good."""
+    leader = world.brokers[1]
+    for number in range(5):
+        await leader.produce(b"%d" % number)
+    await world.caught_up(2, 3)
+    leader.disk.flip_bit(LOG, 13)
+    leader.partition.damage.suspect(0)
+    await until(lambda: leader.partition.damage.reason is not None)
+
+
 async def test_a_leader_that_can_not_note_its_damage_does_not_resign(world: World) -> None:
     leader = await damaged_leader(world)
     tries: list[str] = []

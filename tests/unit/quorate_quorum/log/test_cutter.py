@@ -6,8 +6,7 @@ from typing import Final
 
 import pytest
 
-from quorate.errors import CorruptRecordError
-from quorate.record.batch import HEADER_BYTES, BatchBuilder, check, parse_header
+from quorate.record.batch import HEADER_BYTES, BatchBuilder, parse_header
 from quorate_quorum.log.log import Log, LogConfig, LogCorruptError
 from tests.unit.quorate_quorum.log.builders import FIRST, PATH, append, new_disk
 
@@ -52,9 +51,6 @@ async def test_a_cut_inside_a_batch_removes_it_only_if_it_is_good(*, is_damaged:
     await log.append([(parse_header(data), (data,))])
     if is_damaged:
         disk.flip_bit(FIRST, 2 * BATCH_BYTES + 24)  # last_offset_delta, which the CRC covers
-        with pytest.raises(CorruptRecordError):
-            damaged = disk.content(FIRST)[2 * BATCH_BYTES :]
-            check(damaged, parse_header(damaged))
         with pytest.raises(LogCorruptError):
             await log.truncate(4)
     else:
