@@ -382,7 +382,7 @@ def test_a_call_for_another_cluster_reaches_no_service(run: Run, named: str) -> 
 def test_a_service_learns_how_long_the_caller_waits(run: Run) -> None:
     async def program(network: Network, listener: Listener, service: EchoService) -> None:
         await network.connect(listener.endpoint).unary(ECHO, "a", timeout_ms=5000)
-        assert 1 <= service.peers[0].timeout_ms <= 5000
+        assert 1 <= service.peers[0].timeout_ms <= 5100, "gRPC rounds deadlines up"
 
     run(program)
 
