@@ -11,7 +11,8 @@ from quorate_quorum.log.segment import RELATIVE_MAX
 
 
 def test_a_log_is_kept_by_the_defaults_of_a_topic() -> None:
-    assert LogConfig.of(DEFAULT_TOPIC_CONFIG) == LogConfig()
+    week_ms = DEFAULT_TOPIC_CONFIG.segment_ms  # other logs do not roll by age
+    assert LogConfig.of(DEFAULT_TOPIC_CONFIG) == LogConfig(segment_ms=week_ms)
 
 
 def test_every_segment_size_that_a_topic_may_have_is_one_that_a_log_can_keep() -> None:
