@@ -423,7 +423,7 @@ def _impossible(header: BatchHeader) -> str | None:
         return _short(header.batch_length)
     if header.attributes & ~_KNOWN_ATTRIBUTES:
         return f"attributes {header.attributes:#06x} has bits that are not known"
-    if header.codec > compression.ZSTD:
+    if header.codec >= len(compression.NAMES):
         return f"codec {header.codec} is not known"
     if header.base_offset < 0 or header.last_offset_delta < 0 or header.end_offset > INT64_MAX:
         return f"base_offset {header.base_offset} + last_offset_delta {header.last_offset_delta}"

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from quorate_quorum.configs import DEFAULT_TOPIC_CONFIG, LONG_MAX, TopicConfig
 from quorate_quorum.log.segment import RELATIVE_MAX
 
+#: The fields of LogConfig that are fixed while a log is open. Log.configure changes all others.
+AT_OPEN: Final = (
+    "index_interval_bytes",
+    "track_synced",
+    "verify_all",
+    "snapshot_batches",
+    "snapshot_bytes",
+    "salvage",
+)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogConfig:
-    """How a log is kept and opened. Log.configure changes what can change on an open log."""
+    """How a log is kept and opened. Log.configure changes an open log, except for AT_OPEN."""
 
     #: A segment is closed before it would grow beyond this; at most 2 GiB - 1.
     segment_bytes: int = DEFAULT_TOPIC_CONFIG.segment_bytes

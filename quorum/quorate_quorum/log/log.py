@@ -30,7 +30,7 @@ from quorate.errors import CorruptRecordError, OffsetOutOfRangeError
 from quorate_quorum.disk import Disk
 from quorate_quorum.log.appender import Appender, Batches
 from quorate_quorum.log.compaction import Compaction
-from quorate_quorum.log.config import LogConfig
+from quorate_quorum.log.config import AT_OPEN, LogConfig
 from quorate_quorum.log.cutter import Cutter
 from quorate_quorum.log.damage_notes import DamageNotes
 from quorate_quorum.log.epochs import EpochCache
@@ -222,10 +222,9 @@ class Log:
             return bool(reason)
 
     def configure(self, config: LogConfig) -> None:
-        """Apply new bounds of a segment from now on. The rest of `config` has no effect."""
-        self._parts.config = replace(
-            self._parts.config, segment_bytes=config.segment_bytes, segment_ms=config.segment_ms
-        )
+        """Apply a new configuration from now on. What AT_OPEN names stays as it was."""
+        now = self._parts.config
+        self._parts.config = replace(config, **{name: getattr(now, name) for name in AT_OPEN})
 
     # Reads
 

@@ -17,17 +17,19 @@ from quorate_quorum.log.identity import FILE_NAME, METADATA_DIRECTORY, Identity,
 from quorate_quorum.log.log import Log, LogConfig
 from quorate_quorum.metadata_log import open_metadata_log
 from quorate_quorum.node.config import ConfigError
+from quorate_quorum.node.features import METADATA_VERSION, SUPPORTED
 from quorate_quorum.node.listeners import is_wildcard, place_of, wrong_address
 from quorate_quorum.raft.machine.voters import Voter
 from quorate_quorum.v1 import events_pb2
 
-#: The level of the metadata.version feature in a new cluster.
-METADATA_VERSION = 1
-
 
 def bootstrap_batch(voters: Sequence[Voter], configs: Mapping[str, str]) -> bytes:
-    """Return the first batch: features, voters in order of id, cluster configs in order of name."""
-    feature = events_pb2.Feature(name="metadata.version", level=METADATA_VERSION)
+    """Return the first batch: features, voters in order of id, cluster configs in order of name.
+
+    A new cluster begins at the highest metadata.version that this program knows.
+    """
+    level = SUPPORTED[METADATA_VERSION].highest
+    feature = events_pb2.Feature(name=METADATA_VERSION, level=level)
     members = events_pb2.Voters(
         voters=[
             events_pb2.Voter(id=v.id, directory_id=v.directory_id, endpoint=v.endpoint)
