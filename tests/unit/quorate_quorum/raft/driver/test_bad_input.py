@@ -119,7 +119,7 @@ def registration(**changed: Any) -> wire.RegisterRequest:
         "cluster_id": CLUSTER,
         "broker_id": 7,
         "incarnation": b"n" * 16,
-        **listening_at("broker:9092"),
+        **listening_at(f"broker-{changed.get('broker_id', 7)}:9092"),
         "directories": [Directory(directory_id=b"d" * 16)],
     }
     return wire.RegisterRequest(**(given | changed))
