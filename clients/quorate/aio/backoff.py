@@ -1,4 +1,4 @@
-"""The wait before another try: it grows with each failure in a row."""
+"""The wait before another try. The wait grows with each failure in a row."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ if TYPE_CHECKING:
 
 
 def backoff_ms(failures: int, first_ms: float, max_ms: float) -> float:
-    """Return the wait after `failures` in a row: it doubles each time, up to `max_ms`.
+    """Return the wait in milliseconds after `failures` failures in a row.
+
+    The wait begins with `first_ms` and doubles with each failure, up to `max_ms`.
 
     >>> [backoff_ms(failures, 30, 500) for failures in (1, 2, 3, 6, 1_000_000)]
     [30.0, 60.0, 120.0, 500, 500]
@@ -24,8 +26,8 @@ def backoff_ms(failures: int, first_ms: float, max_ms: float) -> float:
 class Backoff:
     """The waits of one loop that repeats an action until it succeeds. Call `reset` after a success.
 
-    `chance` multiplies each wait by a random factor from 0.5 to 1: nodes that lost the same peer
-    at the same moment then do not all reconnect at the same moment.
+    `chance` multiplies each wait by a random factor from 0.5 to 1. Otherwise nodes that lost the
+    same peer at the same moment would all reconnect at the same moment.
     """
 
     def __init__(self, first_ms: float, max_ms: float, chance: random.Random | None = None) -> None:
@@ -39,7 +41,7 @@ class Backoff:
         self._failures = 0
 
     async def wait(self, sooner: Bell | None = None) -> None:
-        """Count one more failure, and wait; a ring of `sooner` ends the wait."""
+        """Count one more failure, and wait. A ring of `sooner` ends the wait early."""
         self._failures += 1
         delay_ms = backoff_ms(self._failures, self._first_ms, self._max_ms)
         if self._chance is not None:

@@ -40,7 +40,7 @@ class Bell:
         return future
 
     async def wait(self, timeout_ms: float | None = None) -> None:
-        """Return when the bell has rung since the last `reset()`, or after the timeout."""
+        """Wait until the bell has rung since the last `reset()`, or until the timeout."""
         if self._has_rung:
             return
         try:

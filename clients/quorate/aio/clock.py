@@ -1,15 +1,15 @@
 """The running event loop's clock: the only clock for waits and deadlines.
 
-Tests and simulations run on a loop that has its own clock. So this module and its users do not
-read `time.monotonic()`, and times of two loops are never compared. The time of day, which records
-carry, is another clock: `Environment.wall_clock_ms` in the servers.
+Tests and simulations run on a loop that has its own clock. So this module and its users do not read
+`time.monotonic()`, and they never compare times of two loops. The timestamps in records come from
+another clock, the time of day: `Environment.wall_clock_ms` in the servers.
 """
 
 from __future__ import annotations
 
 import asyncio
 
-#: Largest value of a uint32 field. Requests carry timeouts in such fields.
+#: Largest value of a uint32 field. Timeouts in requests have such fields.
 UINT32_MAX = 0xFFFF_FFFF
 
 

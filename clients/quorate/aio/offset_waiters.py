@@ -9,12 +9,12 @@ from quorate.errors import OverloadedError
 
 T = TypeVar("T")
 
-#: The deadline of a waiter that has none.
+#: The deadline in the entry of a waiter that has no deadline.
 NEVER_MS = 1 << 62
 
 
 class OffsetWaiters(Generic[T]):
-    """Waiters for end offsets, at most `waiters_max`. A waiter may have a deadline.
+    """Waiters for end offsets, at most `waiters_max` of them. Each waiter may have a deadline.
 
     `what` names the waiters in the error: "100 calls wait for the image already".
 
@@ -26,13 +26,14 @@ class OffsetWaiters(Generic[T]):
 
     def __init__(self, waiters_max: int, what: str) -> None:
         self.waiters_max = waiters_max
-        #: Time of the next call of expired(); None if no waiter has a deadline. May be too early,
-        #: never too late.
+        #: Time of the next call of expired(); None if no waiter has a deadline. The time may be too
+        #: early, but is never too late.
         self.next_deadline_ms: int | None = None
         self._what = what
-        #: Entries of end offset, ticket (the order of arrival), deadline and waiter.
+        #: Heap of (end offset, ticket, deadline, waiter). Tickets number the waiters in the order
+        #: in which they were added.
         self._heap: list[tuple[int, int, int, T]] = []
-        #: Tickets of the present waiters. The heap also holds waiters that were removed.
+        #: Tickets of the waiters that still wait. The heap also holds waiters that were removed.
         self._living: dict[int, None] = {}
         self._tickets = 0
 
@@ -55,9 +56,10 @@ class OffsetWaiters(Generic[T]):
         return self._tickets
 
     def remove(self, ticket: int) -> None:
-        """Take out one waiter, if it still waits: its caller has given up."""
+        """Take out one waiter, if it still waits. Its caller has given up."""
         self._living.pop(ticket, None)
-        # While the offset stands still, callers come and give up: their entries must not pile up.
+        # Callers may come and give up while the offset does not grow. Their entries must not pile
+        # up.
         if len(self._heap) > 2 * len(self._living):
             self._keep([entry for entry in self._heap if entry[1] in self._living])
 

@@ -2,13 +2,13 @@
 
 Each Producer, Consumer and Admin has one Owner, and shares it with its Cluster. The rules:
 
-* A client belongs to the event loop in which it was started, and so to that thread and process.
-  A call from anywhere else raises WrongLoopError at once: an asyncio future that is awaited in
-  another loop never wakes its waiter.
-* `spawn` starts every background task. If a task raises, the whole client fails with that cause.
-  The client also fails if something else cancels a task, as the end of asyncio.run() does.
-* Every wait inside the client goes through `wait`, or `on_failure` wakes it. So a wait ends with
-  the answer, with the failure of the client, or at its deadline.
+* A client belongs to the event loop in which it was started, and so to the thread and process of
+  this loop. A call from anywhere else raises WrongLoopError at once: an asyncio future that is
+  awaited in another loop never wakes its waiter.
+* `spawn` starts every background task. If a task raises, the whole client fails with this error as
+  the cause. The client also fails if other code cancels a task, as the end of asyncio.run() does.
+* Every wait inside the client goes through `wait`, or a callback of `on_failure` wakes it. So a
+  wait ends with the answer, with the failure of the client, or at its deadline.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ T = TypeVar("T")
 #: Longest wait for the end of cancelled tasks.
 END_TIMEOUT_S = 5.0
 
-#: Grows in each forked child. An Owner of an older number belongs to the parent process.
+#: The number of forks that led to this process. An Owner that was bound at a lower number belongs
+#: to the parent process.
 _forks = 0
 
 
@@ -39,7 +40,7 @@ os.register_at_fork(after_in_child=_forked)
 
 
 class Owner:
-    """The life of one client; the rules stand at the top of the module.
+    """The life of one client. The rules stand at the top of the module.
 
     `what` names the client in errors, as in "this producer".
     """
@@ -57,14 +58,17 @@ class Owner:
     # -- the event loop --------------------------------------------------------------------------
 
     def bind(self) -> None:
-        """Bind the client to the running event loop; WrongLoopError if it has another one."""
+        """Bind the client to the running event loop.
+
+        Raise WrongLoopError if it is bound to another one.
+        """
         if self._loop is None:
             self._loop = asyncio.get_running_loop()
             self._born_after = _forks
         self.check()
 
     def check(self) -> None:
-        """Raise WrongLoopError unless this is the loop, thread and process of the client.
+        """Raise WrongLoopError unless the client belongs to the running loop, thread and process.
 
         A client that is not started yet may be configured anywhere.
         """
@@ -105,23 +109,29 @@ class Owner:
     # -- background tasks ------------------------------------------------------------------------
 
     def spawn(self, work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
-        """Run `work` in the background. The client fails if it raises, or if others cancel it."""
+        """Run `work` in the background.
+
+        The client fails if `work` raises, or if other code cancels it.
+        """
         return self._tasks.spawn(work, f"quorate-{name}")
 
     def cancel(self, task: asyncio.Task[Any]) -> None:
-        """Ask a task to end, without waiting for it."""
+        """Ask a task to end. Do not wait for its end."""
         self._tasks.cancel(task)
 
     async def end(self, *tasks: asyncio.Task[Any] | None) -> None:
-        """End these tasks; return when they have ended, at the latest after END_TIMEOUT_S.
+        """Cancel these tasks, and wait until they have ended, for END_TIMEOUT_S at most.
 
-        The calling task is skipped: it would wait for its own end. None stands for a task that was
-        not started yet.
+        The calling task is skipped, because it would wait for its own end. None stands for a task
+        that was not started yet.
         """
         await self._tasks.end(*tasks, timeout_s=END_TIMEOUT_S)
 
     async def end_all(self) -> None:
-        """End all tasks, and fail the remaining waits with ClosedError: the client is stopped."""
+        """End all tasks.
+
+        Fail the remaining waits with ClosedError, because the client is stopped.
+        """
         await self._tasks.end_all(timeout_s=END_TIMEOUT_S)
         self._tell_waiters(ClosedError(f"this {self.what} was stopped"))
 
@@ -148,13 +158,19 @@ class Owner:
     # -- failure ---------------------------------------------------------------------------------
 
     def on_failure(self, callback: Callable[[QuorateError], None]) -> None:
-        """Call `callback` when the client fails; at once if it has failed already."""
+        """Call `callback` when the client fails.
+
+        If the client has failed already, call it at once.
+        """
         self._failed.append(callback)
         if self.failure is not None:
             callback(self.failure)
 
     def fail(self, error: QuorateError) -> None:
-        """Mark the client as failed, and end every wait. Only the first failure counts."""
+        """Mark the client as failed, and end every wait with `error`.
+
+        Only the first failure counts.
+        """
         if self.failure is not None:
             return
         self.failure = error
@@ -163,7 +179,10 @@ class Owner:
             callback(error)
 
     def check_alive(self) -> None:
-        """Raise the failure, if there is one. Raise WrongLoopError as `check` does."""
+        """Raise the client's failure, if there is one.
+
+        Also raise WrongLoopError, as `check` does.
+        """
         self.check()
         if self.failure is not None:
             raise self.failure.with_traceback(None)
@@ -179,8 +198,9 @@ class Owner:
     ) -> T:
         """Return the result of a future. After `timeout_s`, raise the error that `late` returns.
 
-        Raises the client's failure, too. A timeout of None waits without limit: only a user's read
-        may do that. The future belongs to the caller alone: it is cancelled with the wait.
+        Also raises the client's failure. With a timeout of None the wait has no limit: only a
+        user's read uses it. The future must have no other user, because the wait cancels it when
+        the wait ends.
         """
         if self.failure is not None:
             future.cancel()

@@ -10,22 +10,23 @@ from quorate.errors import QuorateError
 
 
 class ReachedOffset:
-    """An offset of progress (applied, committed, carried out), and the waits for a higher one.
+    """An offset of progress (applied, committed, carried out), and the waits for higher offsets.
 
-    `waiters_max` and `what` are those of OffsetWaiters: more waits raise OverloadedError.
+    `waiters_max` and `what` have the meaning of OffsetWaiters: a wait beyond the maximum raises
+    OverloadedError.
     """
 
     def __init__(self, waiters_max: int, what: str, offset: int = 0) -> None:
-        #: Everything below this offset is reached. Only `advance` moves it.
+        #: Everything below this offset is reached. Only `advance` changes it.
         self.offset = offset
         self._waiters: OffsetWaiters[_Waiter] = OffsetWaiters(waiters_max, what)
 
     def check_room(self) -> None:
-        """Raise OverloadedError if `waiters_max` is reached."""
+        """Raise OverloadedError if `waiters_max` coroutines wait already."""
         self._waiters.check_room()
 
     def advance(self, offset: int) -> None:
-        """Move to `offset`, and wake the coroutines that waited for it or for less."""
+        """Set the offset, and wake the coroutines that waited for `offset` or a lower one."""
         self.offset = offset
         for future, _ in self._waiters.reached(offset):
             if not future.done():
@@ -39,10 +40,10 @@ class ReachedOffset:
         late: Callable[[], QuorateError] | None = None,
         if_ended: QuorateError | None = None,
     ) -> None:
-        """Return when everything below `offset` is reached.
+        """Wait until everything below `offset` is reached.
 
-        After the timeout, raises the error that `late` returns.
-        If `end` is called first, raises `if_ended`, or without it the error given to `end`.
+        After the timeout, raises the error that `late` returns. If `end` is called first, raises
+        `if_ended`; if that is None, the error given to `end`.
         """
         if self.offset >= offset:
             return
@@ -62,7 +63,10 @@ class ReachedOffset:
             self._waiters.remove(ticket)
 
     def end(self, error: QuorateError) -> None:
-        """Fail every wait, with its own `if_ended` or else `error`: the offset grows no more."""
+        """Fail every wait, because the offset grows no more.
+
+        The error is the wait's `if_ended`, or else `error`.
+        """
         for future, if_ended in self._waiters.take_all():
             if not future.done():
                 future.set_exception(if_ended or error)

@@ -1,4 +1,4 @@
-"""Background tasks that have an owner, so that no failure of a task is overlooked."""
+"""Background tasks that have an owner, so that a task's failure is never overlooked."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ Task = asyncio.Task[Any]
 
 
 class Tasks:
-    """The background tasks of one object. A failure of one of them is never lost.
+    """The background tasks of one object. A task's failure is never lost.
 
     `on_failure(name, error)` is called in the loop when a task has raised. `on_cancelled(name)` is
-    called when something other than this object has cancelled a task, as the end of asyncio.run()
-    does. Servers leave `on_cancelled` out: their process is ending then.
+    called when other code has cancelled a task, as the end of asyncio.run() does. Servers leave
+    `on_cancelled` out: such a cancellation means that their process ends.
 
     The event loop keeps only weak references to tasks, and drops the exception of a task that has
     no owner. So every task that no code awaits belongs to a Tasks object.
@@ -39,7 +39,7 @@ class Tasks:
         return iter(list(self._living))
 
     def named(self, name: str) -> list[Task]:
-        """Return the running tasks of that name."""
+        """Return the running tasks that have this name."""
         return [task for task in self._living if task.get_name() == name]
 
     def spawn(self, work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
@@ -50,17 +50,17 @@ class Tasks:
         return task
 
     def cancel(self, *tasks: Task) -> None:
-        """Ask these tasks to end, without waiting for it."""
+        """Ask these tasks to end. Do not wait for their end."""
         for task in tasks:
             if task in self._living:
                 self._living[task] = True
                 task.cancel()
 
     async def end(self, *tasks: Task | None, timeout_s: float | None = None) -> None:
-        """End these tasks; return when they have ended, at the latest after the timeout.
+        """Cancel these tasks, and wait until they have ended, at most until the timeout.
 
-        None stands for a task that was not started yet. The calling task is skipped: it would wait
-        for its own end.
+        None stands for a task that was not started yet. The calling task is skipped, because it
+        would wait for its own end.
         """
         here = asyncio.current_task()
         others = [task for task in tasks if task is not None and task is not here]
@@ -73,7 +73,7 @@ class Tasks:
         await self.end(*self._living, timeout_s=timeout_s)
 
     async def ended(self) -> None:
-        """Return when no other task runs; asks none of them to end."""
+        """Wait until no other task runs. Tasks are not asked to end."""
         here = asyncio.current_task()
         while others := [task for task in self._living if task is not here]:
             await asyncio.wait(others)

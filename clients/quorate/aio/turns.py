@@ -7,12 +7,12 @@ from collections import deque
 
 
 class Turns:
-    """Lets `units_a_turn` units of work run in one turn of the event loop; the rest waits.
+    """Lets `units_a_turn` units of work run in one turn of the event loop. The rest waits.
 
     An event loop runs every task that is ready before it looks at its sockets and timers again. One
-    request for a thousand partitions makes a thousand tasks ready: each is short, their sum is not,
-    and heartbeats wait for all of them. Tasks that share one Turns object are spread over several
-    turns, in the order in which they asked.
+    request for a thousand partitions makes a thousand tasks ready. Each task is short, but together
+    they are long, and heartbeats wait for all of them. Tasks that share one Turns object are spread
+    over several turns, in the order in which they asked.
     """
 
     def __init__(self, units_a_turn: int) -> None:
@@ -23,10 +23,10 @@ class Turns:
         self._waiting: deque[tuple[asyncio.Future[None], int]] = deque()
 
     async def take(self, units: int = 1) -> None:
-        """Return when this turn has room for `units` more.
+        """Wait until the present turn has room for `units` more.
 
-        Work that is larger than `units_a_turn` gets a turn of its own. A cancelled wait takes
-        nothing.
+        Work that is larger than `units_a_turn` gets a turn of its own. A cancelled wait uses no
+        units.
         """
         loop = asyncio.get_running_loop()
         if not self._waiting and self._fits(units):

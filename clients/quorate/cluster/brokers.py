@@ -1,4 +1,4 @@
-"""The brokers of a client: it asks one after another until one answers. Also its connections."""
+"""The brokers that a client knows, and its connections to them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from quorate.settings import SERVERS
 
 
 def default_network() -> Network:
-    """Return the network of the context; without one, a new gRPC network."""
+    """Return the network of the context. If the context has none, return a new gRPC network."""
     network = current_network.get()
     if network is not None:
         return network
@@ -39,26 +39,26 @@ class Brokers:
     def __init__(
         self, bootstrap_servers: str | Sequence[str], *, client_id: str, owner: Owner | None = None
     ) -> None:
-        #: The life of the client that uses these brokers. It owns the tasks that start here.
+        #: The Owner of the client that uses these brokers. It also owns the tasks that start here.
         self.owner = owner or Owner("client")
         self.bootstrap = SERVERS.check("Cluster", "bootstrap_servers", bootstrap_servers)
         self.client_id = client_id
         self.network = default_network()
         self.owns_network = current_network.get() is None
         self.chance = current_chance.get() or random.Random()
-        #: Empty until the first answer. From then on the client refuses every other cluster.
+        #: Empty until the first answer. From then on the client refuses answers of other clusters.
         self.cluster_id = ""
         #: Broker ids -> endpoints.
         self.brokers: dict[int, str] = {}
         self._connections: dict[tuple[str, Purpose], Connection] = {}
         self._last_answer = ""
         self._avoided: dict[str, None] = {}
-        #: Endpoint -> error of the last call, for each broker that has not answered since.
+        #: Endpoint -> error of the last call. A broker is in it until it answers again.
         self._said: dict[str, errors.NetworkError] = {}
         self._closed = False
 
     def connection(self, endpoint: str, purpose: Purpose = "data") -> Connection:
-        """Return the connection to an endpoint for a purpose; there is one for each pair."""
+        """Return the connection to an endpoint for a purpose. There is one for each such pair."""
         self._check_open()
         found = self._connections.get((endpoint, purpose))
         if found is None:
@@ -69,7 +69,7 @@ class Brokers:
         return found
 
     def avoid(self, endpoint: str) -> None:
-        """Ask this broker last until it answers again: it was silent."""
+        """Ask this broker after all others until it answers again, because it was silent."""
         self._avoided[endpoint] = None
 
     async def ask_any(
@@ -81,12 +81,12 @@ class Brokers:
         one_broker_ms: int | None = None,
         safe_to_repeat: bool = True,
     ) -> R:
-        """Call one known broker after another until one answers, for `timeout_ms` in total.
+        """Call one known broker after another until one answers, within `timeout_ms` in total.
 
-        After `one_broker_ms` without an answer the next broker is asked: one silent broker must not
-        use up the whole time. A call that may not be repeated goes to the next broker only if it
-        was surely not carried out (no process listened there). If no broker answers, the error
-        names the failure of each.
+        If a broker does not answer within `one_broker_ms`, the next one is asked: one silent broker
+        must not use up the whole time. A call that is not safe to repeat goes to the next broker
+        only if no process listened at the last one, so that the call was surely not carried out. If
+        no broker answers, the error names the failure of each.
         """
         deadline = Deadline(timeout_ms)
         last: errors.NetworkError | None = None
@@ -129,11 +129,11 @@ class Brokers:
         )
 
     def _found_another_cluster(self, where: str, found: str) -> NoReturn:
-        """Fail the client: no broker of its cluster answers, and another cluster does.
+        """Fail the client: no broker of its cluster answers, but another cluster does.
 
         Producer ids, positions, epochs and topic ids mean something else in the other cluster. If
         both clusters have given out the same producer id, a broker takes new records for
-        duplicates, and acknowledges records that it never wrote.
+        duplicates. It then acknowledges records that it never wrote.
         """
         error = errors.WrongClusterError(
             f"this {self.owner.what} works with cluster {self.cluster_id}, and another cluster "
@@ -146,8 +146,8 @@ class Brokers:
     def _candidates(self) -> list[str]:
         """Return the endpoints in the order to ask.
 
-        The broker that answered last, then the others in random order, then the bootstrap servers;
-        avoided brokers stand at the end.
+        First the broker that answered last, then the other brokers in random order, then the
+        bootstrap servers. Avoided brokers come after all of them.
         """
         known = list(dict.fromkeys(self.brokers.values()))
         self.chance.shuffle(known)
@@ -162,9 +162,10 @@ class Brokers:
         self.owner.check_alive()
 
     async def close_connections(self) -> None:
-        """Close all connections; open calls on them break."""
+        """Close all connections. Open calls on them break."""
         connections, self._connections = list(self._connections.values()), {}
         if self.owns_network:
-            await self.network.close()  # closes all its connections
+            # this closes all connections of the network
+            await self.network.close()
         else:
             await asyncio.gather(*(one.close() for one in connections))

@@ -1,4 +1,4 @@
-"""The life of a client: what a producer, a consumer and an admin have in common."""
+"""The life of a client, for the producer, the consumer and the admin."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from quorate.errors import ClosedError
 
 
 class Client(ABC):
-    """Started once and stopped once, in one event loop; `async with` does both.
+    """A client that is started once and stopped once, in one event loop. `async with` does both.
 
-    Several tasks may start and stop a client at the same time: the first start connects, and every
-    stop returns when the first stop is done.
+    Several tasks may start and stop a client at the same time. The first start connects. Every stop
+    waits until the first stop is done.
     """
 
-    #: The name of this kind of client in errors, as "producer".
+    #: The kind of this client in errors, for example "producer".
     _what: ClassVar[str]
 
     def __init__(self, bootstrap_servers: str | Sequence[str], client_id: str) -> None:
@@ -34,11 +34,11 @@ class Client(ABC):
 
     @abstractmethod
     async def start(self) -> None:
-        """Connect."""
+        """Connect to the cluster."""
 
     @abstractmethod
     async def stop(self) -> None:
-        """Close."""
+        """Close the client."""
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -56,14 +56,14 @@ class Client(ABC):
 
     @abstractmethod
     async def _begin(self, cluster: Cluster, owner: Owner) -> None:
-        """Connect, set `_cluster`, start the work.
+        """Connect, set `_cluster`, and start the work.
 
-        A stop may come during an await in here: call `_check_not_stopped` after it.
+        A stop may come during an await of this method. Call `_check_not_stopped` after each await.
         """
 
     @abstractmethod
     async def _end(self) -> None:
-        """End the work. The cluster's connections are still open."""
+        """End the work. The cluster's connections are still open at this time."""
 
     # -- starting and stopping -------------------------------------------------------------------
 
@@ -110,7 +110,7 @@ class Client(ABC):
             await self._owner.end_all()
 
     def _running(self) -> Cluster:
-        """Return the cluster; ClosedError if the client was not started."""
+        """Return the cluster. Raise ClosedError if the client is not running."""
         if self._cluster is None:
             raise self._not_running_error()
         return self._cluster

@@ -1,6 +1,7 @@
 """A client's view of the cluster: brokers, topics, leaders, and when to ask for metadata again.
 
-A look asks the brokers for metadata once. Producer, consumer and admin each own one Cluster.
+A look is one request for metadata, sent to one broker after another until one answers. Producer,
+consumer and admin each own one Cluster.
 """
 
 from __future__ import annotations
@@ -33,26 +34,31 @@ from quorate.v1.common_pb2 import LeaderHint
 
 log = logging.getLogger(__name__)
 
-METADATA_TIMEOUT_MS = 1000  # one broker's time to answer before the next is asked
-REFRESH_TIMEOUT_MS = 30_000  # for one look, over all brokers
+# after this time without an answer the next broker is asked
+METADATA_TIMEOUT_MS = 1000
+# the time limit of one look, over all brokers
+REFRESH_TIMEOUT_MS = 30_000
 METADATA_AGE_MAX_S = 30.0
-#: Pause between rounds over all bootstrap servers, at the start.
+#: Pause at the start after no bootstrap server has answered, before all are asked again.
 TRY_AGAIN_S = 0.2
-UNKNOWN_TOPIC_WAIT_S = 3.0  # not every broker knows a new topic at once
+# a new topic is not known to every broker at once
+UNKNOWN_TOPIC_WAIT_S = 3.0
 NO_ANSWER_WAIT_S = 30.0
-#: Pauses before the 1st, 2nd ... look in a row without news. News, or QUIET_S without a look,
-#: starts the row again.
+#: Pauses before the 1st, 2nd ... look in a row that brings no news. The row begins again after
+#: news, or after QUIET_S without a look.
 LOOK_INTERVALS_S = (0.0, 0.02, 0.05, 0.1, 0.2, 0.5)
 QUIET_S = 2.0
 
 
 def system_wall_clock_ms() -> int:
-    """Return milliseconds since 1970."""
+    """Return the time of day, in milliseconds since 1970."""
     return time.time_ns() // 1_000_000
 
 
 class _Known(NamedTuple):
-    """What the client asked for, and the offset and epoch of the image behind the answer."""
+    """What the client asked for, and the offset and epoch of the image that the broker answered
+    from.
+    """
 
     asked_for: tuple[tuple[str, ...], bool]
     offset: int
@@ -60,7 +66,7 @@ class _Known(NamedTuple):
 
 
 class Cluster(Brokers, TopicViews):
-    """Brokers, topics and leaders as one client knows them."""
+    """Brokers, topics and leaders, as far as one client knows them."""
 
     def __init__(
         self,
@@ -81,17 +87,20 @@ class Cluster(Brokers, TopicViews):
         self._looked_at = -QUIET_S
         self._looks_without_news = 0
         self._last_error: QuorateError | None = None
-        #: The numbers of the last metadata request that was sent, and of the last one answered.
+        #: The numbers of the last metadata request that was sent and of the last that was answered.
         self.asked = 0
         self.answered = 0
         #: The value of `answered` before the last answer.
         self.answered_before = 0
-        #: The last complete answer. The next request names it; a broker then answers `unchanged` if
-        #: nothing differs.
+        #: The last complete answer. The next request names its image. The broker then answers
+        #: `unchanged` if nothing differs.
         self._known: _Known | None = None
 
     async def start(self, *, timeout_ms: int = 30000) -> None:
-        """Ask the bootstrap servers until one answers; QuorumUnavailableError after timeout_ms."""
+        """Ask the bootstrap servers until one answers.
+
+        Raises QuorumUnavailableError if none answers within `timeout_ms`.
+        """
         self.owner.bind()
         deadline = Deadline(timeout_ms)
         while True:
@@ -122,7 +131,10 @@ class Cluster(Brokers, TopicViews):
     # -- topics and leaders ------------------------------------------------------------------
 
     async def topic(self, name: str) -> TopicView:
-        """Return a topic. If it is unknown, ask for a while, then raise UnknownTopicError."""
+        """Return the view of a topic. If the topic is unknown, ask for some seconds.
+
+        Then raises UnknownTopicError, or QuorumUnavailableError if no broker answers.
+        """
         found = self.topics.get(name)
         if found is not None:
             return found
@@ -164,7 +176,10 @@ class Cluster(Brokers, TopicViews):
                 )
 
     def release(self, name: str) -> None:
-        """Forget a topic that is not in use any more. Its next use looks it up again."""
+        """Forget a topic that is not in use any more.
+
+        The client looks it up again at its next use.
+        """
         self._known = None
         self.unwant(name)
 
@@ -174,7 +189,7 @@ class Cluster(Brokers, TopicViews):
             self.release(name)
 
     def learn(self, name: str, partition: int, hint: LeaderHint) -> bool:
-        """Take a leader from an error answer; return whether it is newer than the known one."""
+        """Learn a leader from an error answer. Return whether it is newer than the known one."""
         if not self.take_hint(name, partition, hint, self.brokers):
             return False
         self._looks_without_news = 0
@@ -184,9 +199,9 @@ class Cluster(Brokers, TopicViews):
     # -- looking again -----------------------------------------------------------------------
 
     def request_refresh(self) -> None:
-        """Look again soon, in the background.
+        """Ask for metadata soon, in the background.
 
-        At most one look is under way or planned. Looks that bring no news get rarer.
+        At most one look is under way or planned. Looks that bring no news become rarer.
         """
         if self._closed or self.owner.failure is not None:
             return
@@ -195,7 +210,10 @@ class Cluster(Brokers, TopicViews):
         self._refresh = self.owner.spawn(self._refresh_soon(), "refresh")
 
     async def refresh(self, *, timeout_ms: int = REFRESH_TIMEOUT_MS) -> None:
-        """Ask brokers in turn until one answers; if none does, raise the failure of each."""
+        """Ask brokers in turn until one answers.
+
+        If none answers, raise an error that names each failure.
+        """
         self._check_open()
         self.asked = number = self.asked + 1
         asked_for = (tuple(self._wanted), self.all_topics)
@@ -217,12 +235,13 @@ class Cluster(Brokers, TopicViews):
         if not self._closed:
             self.answered_before, self.answered = self.answered, max(self.answered, number)
             self._take(response)
-            # This answer does not know of topics that were wanted or released in the meantime.
+            # Only if the wanted topics are still the same: the answer says nothing of topics that
+            # were added or released after the question.
             if asked_for == (tuple(self._wanted), self.all_topics):
                 self._known = _Known(asked_for, response.image_offset, response.image_epoch)
 
     async def look(self) -> None:
-        """Wait for the look that is under way or planned, or for a new one."""
+        """Wait for the end of the look that is under way or planned, or else of a new one."""
         self._check_open()
         self.request_refresh()
         assert self._refresh is not None
@@ -234,7 +253,8 @@ class Cluster(Brokers, TopicViews):
             self._looks_without_news = 0
         interval = LOOK_INTERVALS_S[min(self._looks_without_news, len(LOOK_INTERVALS_S) - 1)]
         await asyncio.sleep(max(0.0, self._looked_at + interval - loop.time()))
-        self._looks_without_news += 1  # _take() sets it to 0 if there is news
+        # _take() sets it to 0 if there is news
+        self._looks_without_news += 1
         try:
             await self.refresh()
             self._last_error = None

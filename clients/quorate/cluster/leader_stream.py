@@ -1,14 +1,15 @@
-"""A stream to one broker that reopens after a break: the common part of producing and fetching.
+"""A stream to one broker that is opened again after a break, for producing and for fetching.
 
-The subclass knows the protocol: what to ask, what an answer means, what to do after a break. This
-class knows the rest:
+A subclass knows the protocol: what to ask, what an answer means, what to do after a break. This
+class follows these rules:
 
 * A stream is opened when there is something to ask, and stays open.
-* A request is made when the wire can take it. So a slow broker gets fewer and larger requests, not
-  a queue of requests.
-* A stream that ends, for whatever reason, is opened again after a wait that doubles with each break
-  in a row. Leaders may have moved, so each break makes the client ask for metadata again.
-* A broker that is silent for too long does not break its stream by itself: the subclass cuts it.
+* A request is built only when the wire can take it. So a slow broker gets fewer and larger
+  requests, and no queue of requests.
+* After a stream has ended, for whatever reason, it is opened again after a wait. The wait doubles
+  with each break in a row. Leaders may have moved, so the client also asks for metadata.
+* This class does not break the stream of a broker that is silent for too long. The subclass does,
+  with `cut`.
 """
 
 from __future__ import annotations
@@ -27,20 +28,21 @@ from quorate.net.network import Method, Q, R
 
 log = logging.getLogger(__name__)
 
-#: First and longest wait of clients before another try: of a stream, a batch or a lookup.
+#: First and longest wait before a client tries again (a stream, a batch, a lookup).
 BACKOFF_MS, BACKOFF_MAX_MS = 30, 500
 
 
 class LeaderStream(ABC, Generic[Q, R]):
-    """One stream to the broker at `endpoint`, for the partitions that it leads.
+    """One stream to the broker at `endpoint`, for the partitions that this broker leads.
 
-    `work` names its tasks, as in "produce".
+    `work` is part of the names of its tasks, for example "produce".
     """
 
     def __init__(self, cluster: Cluster, endpoint: str, method: Method[Q, R], work: str) -> None:
         self.endpoint = endpoint
         self.cluster = cluster
-        #: The next request is the first of its stream, and has the fields that a stream sends once.
+        #: Whether the next request is the first of its stream. Some fields are sent only in the
+        #: first.
         self.is_first_request = True
         self._method = method
         self._work = work
@@ -54,11 +56,14 @@ class LeaderStream(ABC, Generic[Q, R]):
 
     @abstractmethod
     def has_work(self) -> bool:
-        """Return whether a stream should be opened now. If not, it is called again after `wake`."""
+        """Return whether a stream should be opened now. After False, `wake` causes another call."""
 
     @abstractmethod
     def next_request(self) -> Q | None:
-        """Return the next request. None: there is none, so it is called again after `wake`."""
+        """Return the next request; None: there is none now.
+
+        After None, `wake` causes another call.
+        """
 
     @abstractmethod
     def take(self, answer: R) -> None:
@@ -66,16 +71,19 @@ class LeaderStream(ABC, Generic[Q, R]):
 
     @abstractmethod
     def broke(self, error: QuorateError) -> None:
-        """React to the stream's end: its open requests will not be answered."""
+        """React to the end of the stream. Its open requests get no answer any more."""
 
     @property
     @abstractmethod
     def is_unused(self) -> bool:
-        """Whether the stream may end for good without a loss."""
+        """Whether the stream can end for good without losing work."""
 
     @abstractmethod
     def tick(self, now: float) -> bool:
-        """Cut a stream that is silent for too long; return whether the broker is silent already."""
+        """Cut the stream if its broker is silent for too long.
+
+        Return whether the broker is silent.
+        """
 
     # -- its life --------------------------------------------------------------------------------
 
@@ -84,17 +92,17 @@ class LeaderStream(ABC, Generic[Q, R]):
         return self._reader is not None
 
     def wake(self) -> None:
-        """Wake the stream: there may be something to ask."""
+        """Wake the stream, because there may be something to ask."""
         self._wake.set()
 
     def cut(self, error: QuorateError) -> None:
-        """Break the stream, with `error` as the reason. It is opened again."""
+        """Break the stream, with `error` as the reason. It is opened again afterwards."""
         self._cut_for = error
         if self._reader is not None:
             self.cluster.owner.cancel(self._reader)
 
     def leave(self) -> None:
-        """End the stream for good, without waiting for its end."""
+        """End the stream for good. Do not wait for its end."""
         self.cluster.owner.cancel(self.task)
 
     async def _stream_for_good(self) -> None:
@@ -110,7 +118,7 @@ class LeaderStream(ABC, Generic[Q, R]):
             await self._backoff.wait()
 
     async def _one_stream(self) -> QuorateError:
-        """Work with one stream until it ends; return the reason of the end."""
+        """Open one stream and work with it until it ends. Return the reason of the end."""
         owner = self.cluster.owner
         self._cut_for = None
         self.is_first_request = True
@@ -152,7 +160,7 @@ S = TypeVar("S", bound=LeaderStream[Any, Any])
 
 
 class LeaderStreams(Generic[S]):
-    """The streams of one client, by endpoint. There may be several streams to one broker."""
+    """The streams of one client, by endpoint. There may be several streams to the same broker."""
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
@@ -162,21 +170,21 @@ class LeaderStreams(Generic[S]):
         return iter([stream for listed in self._streams.values() for stream in listed])
 
     def to(self, endpoint: str) -> list[S]:
-        """Return the streams to a broker."""
+        """Return the streams to the broker at this endpoint."""
         return self._streams.get(endpoint, [])
 
     def add(self, stream: S) -> S:
-        """Keep a stream, and return it."""
+        """Add a stream, and return it."""
         self._streams.setdefault(stream.endpoint, []).append(stream)
         return stream
 
     def wake(self) -> None:
-        """Wake every stream, so that each looks whether it has something to ask."""
+        """Wake every stream, so that each checks whether it has something to ask."""
         for stream in self:
             stream.wake()
 
     def tick(self, now: float) -> bool:
-        """End unused streams to brokers that are gone; return whether a broker is silent."""
+        """End unused streams to brokers that are gone. Return whether a broker is silent."""
         is_silent = False
         endpoints = self._cluster.brokers.values()
         for stream in self:
@@ -186,7 +194,8 @@ class LeaderStreams(Generic[S]):
                 listed.remove(stream)
                 if not listed:
                     del self._streams[stream.endpoint]
-                stream.leave()  # does not wait: a tick that waits would expire no batches
+                # do not wait for the end: meanwhile no batch would expire
+                stream.leave()
         return is_silent
 
     async def stop(self) -> None:

@@ -15,9 +15,10 @@ V = TypeVar("V")
 async def by_leader(
     cluster: Cluster, wanted: Mapping[TopicPartition, V]
 ) -> dict[str, dict[TopicPartition, V]]:
-    """Return what is wanted of each leader, by its endpoint, without partitions that have none.
+    """Return the wanted partitions, grouped by the endpoint of their leader.
 
-    Raises UnknownTopicError for a topic or a partition that does not exist.
+    Partitions without a leader are left out. Raises UnknownTopicError for a topic or a partition
+    that does not exist.
     """
     groups: dict[str, dict[TopicPartition, V]] = {}
     for key, value in wanted.items():

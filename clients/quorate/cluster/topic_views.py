@@ -1,7 +1,7 @@
 """What a client knows of topics, partitions and their leaders. A machine: it sends nothing.
 
-A view never goes back to an older leader_epoch, even if a broker that lags behind answers so. It
-also learns leaders from error answers (KIP-951).
+A view never goes back to an older leader_epoch, even if the answer of a broker that lags behind has
+one. A view also learns leaders from error answers (KIP-951).
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ class PartitionView:
     leader: int = -1
     leader_epoch: int = -1
     endpoint: str = ""
-    #: Why this client cannot reach the leader, although there is one.
+    #: Why this client cannot reach the leader; None if it can, or if there is no leader.
     hindrance: QuorateError | None = None
     replicas: tuple[int, ...] = ()
     isr: tuple[int, ...] = ()
 
     @property
     def is_available(self) -> bool:
-        """Whether there is a leader, and nothing is known to keep this client from it."""
+        """Whether there is a leader and the client knows no reason why it cannot reach it."""
         return self.leader >= 0 and self.hindrance is None
 
 
@@ -47,18 +47,20 @@ class TopicView:
     topic_id: bytes
     partitions: list[PartitionView] = field(default_factory=list)
     is_internal: bool = False
-    #: The topic was deleted, or created again under its name: then another view replaces this one.
+    #: The topic was deleted. If it was created again under the same name, another view has replaced
+    #: this one.
     is_gone: bool = False
-    #: The creation time on the event loop's clock, not too early; infinity: not known.
+    #: The time of creation on the event loop's clock, never too early; infinity if it is not known.
     created_at: float = math.inf
-    #: All partition numbers, and those of partitions with a leader. A change replaces the tuples.
+    #: All partition numbers, and the numbers of partitions with a leader. A change makes new
+    #: tuples.
     numbers: tuple[int, ...] = ()
     available: tuple[int, ...] = ()
-    #: Some partition's leader cannot be reached, and the log tells so.
+    #: Whether the leader of some partition cannot be reached. The log says so once.
     is_hindered: bool = False
 
     def leaders_changed(self) -> None:
-        """Derive `numbers` and `available` from the partitions again."""
+        """Compute `numbers` and `available` from the partitions again."""
         numbers = tuple(view.partition for view in self.partitions)
         available = tuple(view.partition for view in self.partitions if view.is_available)
         if numbers != self.numbers:
@@ -70,17 +72,18 @@ class TopicView:
 class Told(NamedTuple):
     """The parts of a metadata answer that concern all its topics."""
 
-    #: Broker ids -> endpoints.
+    #: Broker id -> endpoint.
     brokers: Mapping[int, str]
-    #: The broker lags behind this client: if it does not know a topic, that proves nothing.
+    #: Whether the broker lags behind this client. Then a topic may exist that it does not know.
     is_stale: bool
-    #: The time of the answer, on the event loop's clock and on the answering broker's clock.
+    #: The time at which the answer came, on the event loop's clock, and the time at which the
+    #: broker answered, on the broker's clock.
     now: float
     broker_ms: int
 
 
 class TopicViews:
-    """The topics in use, by name. A topic that is created again under its name has another id."""
+    """The topics in use, by name. A topic that was created again under its name has another id."""
 
     def __init__(self) -> None:
         self.topics: dict[str, TopicView] = {}
@@ -89,9 +92,10 @@ class TopicViews:
         self._wanted: dict[str, None] = {}
 
     def want(self, names: Iterable[str]) -> bool:
-        """Keep these topics fresh from now on; return whether one of them is new here.
+        """Keep these topics fresh from now on. Return whether one of them was not kept before.
 
-        Raises TypeError if a name is no string: every later metadata request would fail on it.
+        Raises TypeError if a name is no string: with such a name every later metadata request would
+        fail.
         """
         fresh = [name for name in names if name not in self._wanted]
         for name in fresh:
@@ -106,16 +110,16 @@ class TopicViews:
         self._forget(name)
 
     def partition(self, name: str, partition: int) -> PartitionView | None:
-        """Return the view of a partition; None if the topic or the number is not known."""
+        """Return the view of a partition; None if the topic or the number is unknown."""
         topic = self.topics.get(name)
         if topic is None or not 0 <= partition < len(topic.partitions):
             return None
         return topic.partitions[partition]
 
     def leader_endpoint(self, name: str, topic_id: bytes, partition: int) -> str:
-        """Return the endpoint of a partition's leader.
+        """Return the endpoint of a partition's leader; empty if there is none.
 
-        Empty if there is no leader, or if the topic of that name now has another id.
+        Also empty if the topic with this name has another id now.
         """
         topic = self.topics.get(name)
         if topic is None or topic.topic_id != topic_id or partition >= len(topic.partitions):
@@ -126,7 +130,7 @@ class TopicViews:
     def take_hint(
         self, name: str, partition: int, hint: LeaderHint, brokers: Mapping[int, str]
     ) -> bool:
-        """Take a leader from an error answer; return whether it is newer than the known one."""
+        """Learn a leader from an error answer. Return whether it is newer than the known one."""
         view = self.partition(name, partition)
         if view is None or hint.leader < 0 or hint.leader_epoch <= view.leader_epoch:
             return False
@@ -139,7 +143,7 @@ class TopicViews:
         return True
 
     def take_topics(self, topics: Sequence[TopicMetadata], told: Told) -> bool:
-        """Take the topics of a metadata answer; return whether there is news."""
+        """Take over the topics of a metadata answer. Return whether anything changed."""
         has_news = False
         if self.all_topics and not told.is_stale:
             present = {topic.name for topic in topics}
@@ -159,11 +163,13 @@ class TopicViews:
         has_news = False
         if known is None or known.topic_id != topic.topic_id:
             if known is not None and told.is_stale:
-                return False  # the answer is older than the topic's deletion and new creation
+                # this answer is older: the topic was deleted and created again since
+                return False
             self._forget(topic.name)
             known = TopicView(topic.name, topic.topic_id, is_internal=topic.internal)
             if topic.created_ms:
-                # The age comes from the cluster's clocks, so the client's wall clock may be wrong.
+                # The age is the difference of two times of the cluster's clocks. So the client's
+                # own wall clock may be wrong.
                 known.created_at = told.now - (told.broker_ms - topic.created_ms + 1) / 1000
             self.topics[topic.name] = known
             has_news = True
@@ -179,7 +185,10 @@ class TopicViews:
         return has_news
 
     def _warn_of(self, topic: TopicView) -> None:
-        """Log once that leaders of a topic cannot be reached: a consumer only waits for them."""
+        """Log once that leaders of a topic cannot be reached.
+
+        Otherwise a consumer waits for them without a sign.
+        """
         hindered = {view.partition: view.hindrance for view in topic.partitions if view.hindrance}
         if hindered and not topic.is_hindered:
             log.warning(
@@ -204,7 +213,8 @@ def _take_partition(
     view: PartitionView, told: PartitionMetadata, brokers: Mapping[int, str]
 ) -> bool:
     if told.leader_epoch < view.leader_epoch:
-        return False  # that broker lags behind: never go back to an older leader
+        # this broker lags behind: never go back to an older leader
+        return False
     before = (view.leader, view.leader_epoch, view.endpoint)
     view.hindrance = from_wire(told.error) if told.error.code else None
     is_kept = told.leader == view.leader >= 0 and view.hindrance is None

@@ -1,6 +1,6 @@
-"""The gRPC library. Only this module imports it, at the first connect or serve.
+"""The gRPC library. Only this module imports gRPC, at the first connect or serve.
 
-Also: the check for forked processes, the options of gRPC, and its addresses.
+Also here: the check for forked processes, the options of gRPC, and its addresses.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 
 #: The largest answer: a batch of 64 MiB, the bound of max.message.bytes, with its header. All nodes
-#: and clients send and accept it. With a lower bound, a replica or a consumer would stand still at
-#: a batch that another node has accepted.
+#: and clients send and accept this size. With a lower bound, a replica or a consumer could not get
+#: past a batch that another node has accepted.
 ANSWER_BYTES_MAX: Final = 66 * 1024 * 1024
 
 
@@ -39,7 +39,7 @@ class GrpcOptions:
     #: The largest request.
     message_bytes_max: int = 64 * 1024 * 1024
     reconnect_backoff_initial_ms: int = 50
-    #: Also the time limit of one attempt to connect.
+    #: gRPC also uses this value as the time limit of one attempt to connect.
     reconnect_backoff_min_ms: int = 500
     reconnect_backoff_max_ms: int = 200
     #: Open calls on one connection; further calls wait.
@@ -70,8 +70,8 @@ class GrpcOptions:
             ("grpc.min_reconnect_backoff_ms", self.reconnect_backoff_min_ms),
             ("grpc.max_reconnect_backoff_ms", self.reconnect_backoff_max_ms),
             ("grpc.dns_min_time_between_resolutions_ms", 1000),
-            # No two channels share a TCP connection: neither control and data, nor the nodes of an
-            # embedded cluster.
+            # No two channels share a TCP connection. This holds for control and data, and for the
+            # nodes of an embedded cluster.
             ("grpc.use_local_subchannel_pool", 1),
             ("grpc.enable_http_proxy", 0),
             ("grpc.enable_retries", 0),
@@ -92,7 +92,7 @@ class GrpcOptions:
 
 
 def split_endpoint(endpoint: str) -> tuple[str, int]:
-    """Return host and port; ValueError if the text is not host:port."""
+    """Return host and port. Raise ValueError if the text is not host:port."""
     host, colon, port = endpoint.rpartition(":")
     if not colon or not host or not port.isdigit() or int(port) > 65535:
         raise ValueError(f"an endpoint is host:port, not {endpoint!r}")
@@ -100,9 +100,9 @@ def split_endpoint(endpoint: str) -> tuple[str, int]:
 
 
 def target_of(endpoint: str) -> str:
-    """Return the address to dial or bind. "localhost" becomes 127.0.0.1, on both sides.
+    """Return the address to dial or bind: 127.0.0.1 for "localhost", on both sides.
 
-    The name also resolves to ::1, where another process may listen.
+    "localhost" also resolves to ::1, where another process may listen.
     """
     host, port = split_endpoint(endpoint)
     is_local = host.lower().removesuffix(".") == "localhost"
@@ -110,10 +110,10 @@ def target_of(endpoint: str) -> str:
 
 
 def check_bindable(endpoint: str) -> None:
-    """Raise OSError, with the reason, if one of the addresses that the endpoint names is not free.
+    """Raise OSError, with the reason, if an address to which the endpoint resolves is not free.
 
-    gRPC binds the addresses that it can, and is silent about the others and their reasons: on a
-    port that another process has taken for IPv6 alone, it opens [::] for IPv4 alone.
+    gRPC binds the addresses that it can. It does not tell which addresses it could not bind, or
+    why. If another process has taken the port for IPv6 alone, gRPC opens [::] for IPv4 alone.
     """
     host, port = split_endpoint(target_of(endpoint))
     try:
@@ -121,7 +121,7 @@ def check_bindable(endpoint: str) -> None:
     except OSError as error:
         raise OSError(error.errno, f"cannot listen on {endpoint}: {error.strerror}") from None
     for family, *_, address in found:
-        # As gRPC binds: the IPv6 wildcard takes the port for IPv4 too.
+        # Bind as gRPC does: the IPv6 wildcard takes the port for IPv4 too.
         both = family == socket.AF_INET6 and socket.has_dualstack_ipv6()
         try:
             socket.create_server(address, family=family, dualstack_ipv6=both).close()
@@ -131,18 +131,19 @@ def check_bindable(endpoint: str) -> None:
             else:
                 reason = error.strerror or str(error)
                 told = f"cannot listen on {endpoint}, at {address[0]}: {reason}"
-            if error.errno != errno.EAFNOSUPPORT:  # a machine without IPv6 has no such address
+            # a machine without IPv6 has no address of this family: gRPC does not bind it either
+            if error.errno != errno.EAFNOSUPPORT:
                 raise OSError(error.errno, told) from None
 
 
-#: The gRPC objects of this process; in a forked child, those of the parent.
+#: The gRPC objects of this process. A forked child inherits those of its parent.
 held: weakref.WeakSet[Any] = weakref.WeakSet()
 _kept_for_parent: list[Any] = []
 _was_forked = False
 
 
 def _forked() -> None:
-    """Keep gRPC's objects alive in a forked child: without its threads they must not be freed."""
+    """Keep gRPC's objects alive in a forked child. gRPC cannot free them without its threads."""
     global _was_forked
     _kept_for_parent.extend(held)
     _was_forked = _was_forked or _is_grpc_in_use
@@ -155,7 +156,7 @@ _is_grpc_in_use = False
 def check_fork() -> None:
     """Raise WrongLoopError in a child that was forked from a process that used gRPC.
 
-    The child has none of the threads that gRPC waits with: its calls would hang. gRPC's own
+    The child has none of the threads with which gRPC waits, so its calls would hang. gRPC's own
     support of forks does not cover asyncio.
     """
     global _is_grpc_in_use
@@ -170,7 +171,7 @@ def check_fork() -> None:
 
 @functools.cache
 def library() -> Any:
-    """Import gRPC once, and turn off its messages: Quorate logs the same errors better."""
+    """Import gRPC once, and turn off its messages. Quorate logs the same errors better."""
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     import grpc
     import grpc.aio

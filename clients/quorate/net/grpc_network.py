@@ -1,6 +1,6 @@
 """The Network over gRPC.
 
-gRPC carries only bytes here; on both sides the Method encodes and decodes them. So unreadable
+gRPC transports only bytes here: on both sides the Method encodes and decodes them. So unreadable
 bytes lead to an error (INVALID_ARGUMENT, PeerError), never to a crash. Every call object has an
 owner that finishes or cancels it, because gRPC never frees a forgotten call.
 """
@@ -49,15 +49,15 @@ R = TypeVar("R")
 
 log = logging.getLogger(__name__)
 
-#: Longest time of a stop beyond its grace, for handlers that end slowly when they are cancelled.
+#: A stop takes at most this much longer than its grace. Cancelled handlers may end slowly.
 STOP_SLACK_S = 2.0
-#: Longest wait for the last call of a connection. A dead peer delays the end by this time.
+#: Longest wait for the last call of a connection. With a dead peer, the close takes this long.
 LAST_CALL_TIMEOUT_S = 0.2
-#: Pause between two dials of one probe.
+#: Pause between two attempts of one probe to connect.
 PROBE_AGAIN_S = 0.01
 
-#: gRPC reports UNAVAILABLE both for a call that was never sent and for one that broke half way.
-#: Only its text tells them apart: a channel that never connected has sent nothing.
+#: gRPC reports UNAVAILABLE both for a call that was never sent and for a call that broke half way.
+#: Only the error's text tells the two apart: a channel that never connected has sent nothing.
 _NEVER_CONNECTED = re.compile(r"failed to connect to all addresses.*refused", re.I | re.S)
 
 
@@ -88,7 +88,7 @@ class GrpcNetwork:
         cluster_id: str = "",
         listener: str = "",
     ) -> GrpcListener:
-        """Listen; raise OSError naming the endpoint if one of its addresses is in use."""
+        """Listen at the endpoint. Raise OSError that names it if one of its addresses is in use."""
         host, _port = split_endpoint(endpoint)
         check_fork()
         check_bindable(endpoint)
@@ -103,16 +103,20 @@ class GrpcNetwork:
         try:
             port = server.add_insecure_port(target_of(endpoint))
         except RuntimeError as error:
-            check_bindable(endpoint)  # it may have been taken in the meantime
+            # another process may have taken the address since the first check: then this raises the
+            # reason
+            check_bindable(endpoint)
             raise OSError(errno.EADDRNOTAVAIL, f"cannot listen on {endpoint}: {error}") from None
         await server.start()
         return GrpcListener(f"{host}:{port}", server)
 
     async def probe(self, endpoint: str, *, timeout_ms: int) -> ProbeResult:
-        """Connect with plain TCP, which tells "refused" from "silent"; then ask for the node's id.
+        """Connect with plain TCP, and then ask for the node's id.
+
+        Plain TCP tells a refused connection from a silent peer.
 
         A dying process may close its listening port last. A caller that connects to such a port
-        gets only the connection's end, so the probe dials again until the timeout.
+        only sees the connection end, so the probe dials again until the timeout.
         """
         deadline = asyncio.get_running_loop().time() + timeout_ms / 1000
         try:
@@ -132,7 +136,8 @@ class GrpcNetwork:
                         return Answered(found.node_id, found.incarnation)
         except ConnectionRefusedError:
             return Refused()
-        except (OSError, TimeoutError, ValueError):  # ValueError: an impossible address
+        # ValueError: the address is impossible
+        except (OSError, TimeoutError, ValueError):
             return NoAnswer()
 
     async def close(self) -> None:
@@ -141,7 +146,7 @@ class GrpcNetwork:
 
 
 class GrpcConnection:
-    """One channel to one endpoint. The first call makes the channel."""
+    """One channel to one endpoint. The first call opens the channel."""
 
     def __init__(
         self,
@@ -156,12 +161,12 @@ class GrpcConnection:
         self._siblings = siblings
         self._channel: Channel | None = None
         self._streams: dict[GrpcStream[Any], None] = {}
-        #: This side has cancelled a call: gRPC may still have to report its end.
+        #: Whether this side has cancelled a call. gRPC may still have to report the call's end.
         self._has_cancelled = False
         self._closed = False
 
     async def unary(self, method: Method[Q, R], request: Q, *, timeout_ms: int) -> R:
-        """Send one request, return its response."""
+        """Send one request, and return its response."""
         asked_before = _cancel_requests()
         start = self._open_channel().unary_unary(method.path, None, None)
         call = start(
@@ -182,16 +187,17 @@ class GrpcConnection:
         return _decode_response(method, answer, self._endpoint)
 
     def stream(self, method: Method[Q, R], requests: AsyncIterator[Q]) -> GrpcStream[R]:
-        """Open a stream; its owner must close it."""
+        """Open a stream. Its owner must close it."""
         start = self._open_channel().stream_stream(method.path, None, None)
         call = start(None, metadata=self._metadata())
-        self._has_cancelled = True  # sooner or later this side ends nearly every stream
+        # nearly every stream is cancelled by this side in the end
+        self._has_cancelled = True
         stream = GrpcStream(call, method, requests, self._endpoint, self._streams)
         self._streams[stream] = None
         return stream
 
     async def close(self) -> None:
-        """Close the channel; open calls on it break."""
+        """Close the channel. Open calls on it break."""
         if self._closed:
             return
         self._closed = True
@@ -202,7 +208,9 @@ class GrpcConnection:
             await self._channel.close(None)
 
     async def close_at_the_end(self) -> None:
-        """Close, and leave no event of the connection for a later event loop of the process."""
+        """Close the connection, and leave none of its events for a later event loop of the
+        process.
+        """
         for stream in list(self._streams):
             stream.abandon()
         if self._has_cancelled and self._channel is not None and not self._closed:
@@ -212,10 +220,10 @@ class GrpcConnection:
     async def _hear_of_the_ends(self, channel: Channel) -> None:
         """Wait until gRPC has reported the ends of cancelled calls to this loop.
 
-        gRPC reports an end to the loop that began the call, at some later time. If that loop is
+        gRPC reports a call's end, some time later, to the loop that began the call. If that loop is
         closed by then, as after asyncio.run(), the next loop of the process gets the event, fails,
-        and leaves the events queued behind it unread. One more call on the same connection is
-        answered after the ends of all calls before it.
+        and leaves the events queued behind it unread. So this makes one more call on the
+        connection: gRPC answers it after the ends of all earlier calls.
         """
         ask = channel.unary_unary(IDENTIFY.path, None, None)
         request = IDENTIFY.encode_request(node_pb2.IdentifyRequest())
@@ -243,7 +251,7 @@ class GrpcConnection:
 
 
 class GrpcStream(Generic[R]):
-    """An open stream. Its owner reads the responses; a background task writes the requests."""
+    """An open stream. Its owner reads the responses, and a background task writes the requests."""
 
     def __init__(
         self,
@@ -295,7 +303,7 @@ class GrpcStream(Generic[R]):
         raise StopAsyncIteration
 
     async def aclose(self) -> None:
-        """Cancel the stream if it is still open; return when the requests are closed."""
+        """Cancel the stream if it is still open, and wait until the requests are closed."""
         self._ended = True
         self._siblings.pop(self, None)
         self.abandon()
@@ -303,7 +311,7 @@ class GrpcStream(Generic[R]):
             await asyncio.wait((self._pump,))
 
     def abandon(self) -> None:
-        """Cancel the call and the task that writes the requests; do not wait for either."""
+        """Cancel the call and the task that writes the requests. Do not wait for their ends."""
         self._call.cancel()
         if asyncio.current_task() is not self._pump:
             self._pump.cancel()
@@ -337,7 +345,7 @@ class GrpcStream(Generic[R]):
 
 
 class GrpcListener:
-    """A served endpoint."""
+    """One endpoint that is served."""
 
     def __init__(self, endpoint: str, server: Server) -> None:
         self._endpoint = endpoint
@@ -367,7 +375,7 @@ def _decode_response(method: Method[Any, R], data: bytes, endpoint: str) -> R:
 
 
 def _call_error(error: RpcError, endpoint: str, path: str) -> errors.QuorateError:
-    """Return the error that stands for a status of gRPC."""
+    """Return the error of Quorate that stands for gRPC's status."""
     code = library().StatusCode
     status, details = error.code(), error.details() or ""
     text = f"{path} at {endpoint}: {details}"
@@ -387,7 +395,10 @@ def _closed_text(endpoint: str, path: str) -> str:
 
 
 def _cancel_requests() -> int:
-    """Return how often this task was cancelled. gRPC raises CancelledError for ended calls, too."""
+    """Return how many cancellations this task was asked for.
+
+    A CancelledError alone proves none: gRPC also raises it for calls that have ended.
+    """
     task = asyncio.current_task()
     return 0 if task is None else task.cancelling()
 
@@ -395,9 +406,10 @@ def _cancel_requests() -> int:
 def _heed_cancellation(asked_before: int) -> None:
     """Raise CancelledError if this task was cancelled during a wait for gRPC.
 
-    A call waits for an inner task of gRPC, which takes the cancellation as one of the call. If the
-    connection is refused, or an answer comes, at the same moment, gRPC reports only that. Without
-    this check the task would continue, and the code that cancelled it would wait for ever.
+    A call waits for an inner task of gRPC. This task takes the cancellation for one of the call. If
+    the connection is refused or an answer comes at the same moment, gRPC reports only the refusal
+    or the answer. Without this check the task would continue, and the code that cancelled it would
+    wait for ever.
     """
     if _cancel_requests() > asked_before:
         raise asyncio.CancelledError

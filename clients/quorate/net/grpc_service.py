@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: Longest text of an error: gRPC's trailers have a size limit.
+#: Longest text of an error, because gRPC's trailers have a size limit.
 DETAILS_CHARS_MAX = 1000
-#: Key in the metadata of a call; its value is the id of the cluster that the call is meant for.
+#: Key in the metadata of a call. Its value is the id of the cluster that the call is meant for.
 CLUSTER_ID_KEY = "quorate-cluster-id"
 
 
@@ -35,7 +35,7 @@ def table(handlers: Mapping[str, RpcHandler]) -> GenericRpcHandler:
 def rpc_handler(
     method: Method[Any, Any], handler: Handler, cluster_id: str, listener: str
 ) -> RpcHandler:
-    """Return a gRPC handler that calls `handler`, and refuses calls for another cluster."""
+    """Return a gRPC handler that calls `handler`, but refuses calls for another cluster."""
     if not method.streams_requests and not method.streams_responses:
         unary: RpcHandler = library().unary_unary_rpc_method_handler(
             _unary(method, handler, cluster_id, listener)
@@ -83,7 +83,8 @@ def _streamed(
                 async for response in responses:
                     await context.write(method.encode_response(response))
         except Exception as error:
-            # The handler may have wrapped the error that its requests raised: prefer the original.
+            # The handler may have wrapped an error that its requests raised. The original says
+            # more.
             await _abort(context, method, requests.error or error)
 
     return handle
@@ -119,7 +120,7 @@ class _Requests:
             raise
 
     async def aclose(self) -> None:
-        """Do nothing: the call belongs to the server."""
+        """Do nothing. The call belongs to the server."""
 
     async def only(self) -> Any:
         async for request in self:

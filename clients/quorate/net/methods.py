@@ -16,14 +16,14 @@ from quorate.v1 import admin_pb2 as admin
 from quorate.v1 import node_pb2 as node
 from quorate.v1 import records_pb2 as records
 
-#: Size limit of requests that name topics: 10,000 of the longest names fit.
+#: Largest size of a request that names topics. 10,000 of the longest names fit.
 NAMES_BYTES_MAX = 3 << 20
 
 IDENTIFY = message_method("/quorate.v1.Node/Identify", node.IdentifyRequest, node.IdentifyResponse)
 
 
 async def identify(network: Network, endpoint: str, *, timeout_ms: int) -> node.IdentifyResponse:
-    """Ask which node serves an endpoint, over a connection of its own."""
+    """Ask which node serves an endpoint. The call has a connection of its own."""
     connection = network.connect(endpoint, purpose="control")
     try:
         return await connection.unary(IDENTIFY, node.IdentifyRequest(), timeout_ms=timeout_ms)
@@ -53,7 +53,7 @@ INIT_PRODUCER_ID = message_method(
 def _admin(
     request: type[MQ], response: type[MR], *, request_bytes_max: int = REQUEST_BYTES_MAX
 ) -> Method[MQ, MR]:
-    """Return the call of the Admin service that these messages are named after."""
+    """Return the call of the Admin service to which these messages belong, by their names."""
     name = request.DESCRIPTOR.name.removesuffix("Request")
     path = f"/quorate.v1.Admin/{name}"
     return message_method(path, request, response, request_bytes_max=request_bytes_max)

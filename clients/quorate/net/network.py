@@ -1,9 +1,11 @@
 """The network seam: the interface between clients, servers and the wire.
 
-Three implementations: gRPC (quorate.net.grpc_network), in-process (quorate_testing) and simulated
-(quorate_testing.simulated). All of them carry encoded bytes. A call raises PeerRefusedError,
-StreamBrokenError, DeadlineExceededError or PeerError; WrongClusterError if the listener belongs to
-another cluster than the call is meant for; and no other error.
+There are three implementations: gRPC (quorate.net.grpc_network), in-process (quorate_testing) and
+simulated (quorate_testing.simulated). All of them transport encoded bytes.
+
+A call raises PeerRefusedError, StreamBrokenError, DeadlineExceededError or PeerError. It raises
+WrongClusterError if it is meant for another cluster than that of the listener. It raises no other
+error.
 """
 
 from __future__ import annotations
@@ -26,18 +28,19 @@ R_co = TypeVar("R_co", covariant=True)
 MQ = TypeVar("MQ", bound=Message)
 MR = TypeVar("MR", bound=Message)
 
-#: What a connection is for. Data and control never share a TCP connection: large data would delay
-#: a heartbeat.
+#: What a connection is for. Data and control never share a TCP connection, because large data would
+#: delay a heartbeat.
 Purpose = Literal["control", "data"]
 
-#: Largest protobuf message of a request, without the payload of a frame. The server parses it in
-#: one turn of its loop. In the worst case, empty entries, 1 MiB takes 25 ms; 64 MiB took seconds.
+#: Largest protobuf message of a request, without the payload of a frame. The server parses the
+#: message in one turn of its loop. Messages of empty entries are the slowest to parse: 1 MiB takes
+#: 25 ms, 64 MiB took seconds.
 REQUEST_BYTES_MAX = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Method(Generic[Q, R]):
-    """One call of a service: its path, and how requests and responses become bytes."""
+    """One call of a service: its path, and how its requests and responses become bytes."""
 
     path: str  # "/quorate.v1.Records/Produce"
     encode_request: Callable[[Q], bytes]
@@ -50,13 +53,13 @@ class Method(Generic[Q, R]):
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """The head of a call, which goes before its messages."""
+    """The head of a call. It is sent before the call's messages."""
 
     path: str
-    #: The cluster that the call is meant for. A listener of another cluster refuses it before any
-    #: service sees it (WrongClusterError). Empty: any cluster.
+    #: The cluster that the call is meant for; empty: any cluster. A listener of another cluster
+    #: refuses the call before a service sees it (WrongClusterError).
     cluster_id: str = ""
-    #: Time that the caller waits for the answer of a unary call; 0: the call is a stream.
+    #: How long the caller waits for the answer of a unary call; 0: the call is a stream.
     timeout_ms: int = 0
 
 
@@ -66,14 +69,14 @@ class Peer:
 
     address: str
     principal: Principal = ANONYMOUS
-    #: Time that the caller of a unary call still waits; 0: not known.
+    #: How long the caller of a unary call still waits; 0: not known.
     timeout_ms: int = 0
     #: The name of the listener that took the call; empty: the listener has no name.
     listener: str = ""
 
 
 def any_cluster() -> str:
-    """Return no cluster id: for callers that learn the id from the answer."""
+    """Return an empty cluster id, for callers that learn the id from the answer."""
     return ""
 
 
@@ -88,42 +91,43 @@ def wrong_cluster(head: Head, ours: str) -> str | None:
 
 
 class Stream(Protocol[R_co]):
-    """The responses of an open stream: an async iterator that its owner must close.
+    """The responses of an open stream, as an async iterator. Its owner must close it.
 
-    __anext__ raises the errors of the network, and the errors that `requests` raised. After an
-    error, the end, or a cancelled __anext__ the stream is over and `requests` is closed.
+    __anext__ raises the errors of the network, and those that `requests` raised. The stream is over
+    after an error, at its end, and after a cancelled __anext__. Then `requests` is closed.
     """
 
     def __aiter__(self) -> AsyncIterator[R_co]: ...
     async def __anext__(self) -> R_co: ...
     async def aclose(self) -> None:
-        """Cancel the stream if it is still open; safe to call twice."""
+        """Cancel the stream if it is still open. It is safe to call this twice."""
 
 
 class Connection(Protocol):
-    """A lazy connection to one endpoint. It reconnects by itself; calls are not retried."""
+    """A lazy connection to one endpoint. It reconnects by itself, but does not retry calls."""
 
     async def unary(self, method: Method[Q, R], request: Q, *, timeout_ms: int) -> R:
         """Send one request, and return its response."""
 
     def stream(self, method: Method[Q, R], requests: AsyncIterator[Q]) -> Stream[R]:
-        """Open a stream that sends the items of `requests`, one at a time as the wire takes them.
+        """Open a stream that sends the items of `requests`, one by one as the wire takes them.
 
-        The end of `requests` half-closes the stream. `requests` is closed when the stream ends.
+        At the end of `requests` this side of the stream is closed. `requests` is closed when the
+        stream ends.
         """
 
     async def close(self) -> None:
-        """Close the connection; open calls on it break."""
+        """Close the connection. Open calls on it break."""
 
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """Result of a probe: no process listens at that address."""
+    """Result of a probe: no process listens at the address."""
 
 
 @dataclass(frozen=True, slots=True)
 class NoAnswer:
-    """Result of a probe: no answer within the timeout. This proves nothing about the process."""
+    """Result of a probe: no answer came before the timeout. The process may live or be dead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,9 +140,9 @@ class Answered:
 
 ProbeResult = Refused | NoAnswer | Answered
 
-#: A handler takes (request | async iterator of requests, Peer) and is a coroutine or, for
-#: methods that stream responses, an async generator. Services put their errors into the response's
-#: error field. An error that escapes from a handler becomes, at the caller:
+#: A handler is called with a request, or an async iterator of requests, and the Peer. It is a
+#: coroutine; for methods that stream responses, an async generator. Services put their errors into
+#: the response's error field. If an error escapes from a handler, the caller gets:
 #:   InvalidRequestError     PeerError("INVALID_ARGUMENT")
 #:   a retriable error       StreamBrokenError
 #:   any other               PeerError("INTERNAL")
@@ -146,17 +150,20 @@ Handler = Callable[[Any, Peer], Any]
 
 
 class Service(Protocol):
-    """A plain class of async methods, with the table of the calls that they handle."""
+    """A class of async methods, with a table of the calls that they handle."""
 
     def handlers(self) -> Mapping[Method[Any, Any], Handler]: ...
 
 
 class Listener(Protocol):
-    """A served endpoint."""
+    """One endpoint that is served."""
 
     @property
     def endpoint(self) -> str:
-        """The bound address, as host:port. The chosen port replaces a port of 0."""
+        """The bound address, as host:port.
+
+        If port 0 was asked for, this has the port that was chosen.
+        """
 
     async def stop(self, grace_ms: int) -> None:
         """Take no new calls, wait up to grace_ms for open ones, then cancel them."""
@@ -172,7 +179,10 @@ class Network(Protocol):
         purpose: Purpose = "data",
         cluster_id: Callable[[], str] = any_cluster,
     ) -> Connection:
-        """Return a lazy connection. Its calls are meant for the cluster of `cluster_id`."""
+        """Return a lazy connection.
+
+        Its calls are meant for the cluster that `cluster_id` returns.
+        """
 
     async def serve(
         self,
@@ -182,13 +192,18 @@ class Network(Protocol):
         cluster_id: str = "",
         listener: str = "",
     ) -> Listener:
-        """Listen as a node of that cluster; OSError that names the endpoint if the port is in use.
+        """Listen as a node of cluster `cluster_id`.
+
+        Raises OSError that names the endpoint if the port is in use.
 
         `listener` is the listener's name. Services find it in Peer.listener.
         """
 
     async def probe(self, endpoint: str, *, timeout_ms: int) -> ProbeResult:
-        """Ask which node listens there (Node/Identify). May connect first, to prove Refused."""
+        """Ask which node listens at the endpoint (Node/Identify).
+
+        A network may first open a plain connection, to tell Refused from NoAnswer.
+        """
 
     async def close(self) -> None:
         """Close every connection that this network made."""
@@ -196,7 +211,7 @@ class Network(Protocol):
 
 #: The network that clients use; None: gRPC, imported at first use.
 current_network: ContextVar[Network | None] = ContextVar("quorate_network", default=None)
-#: Chance and wall clock of clients; None: the system's. The simulated world sets all three
+#: Chance and wall clock of clients; None: those of the system. The simulated world sets all three
 #: variables.
 current_chance: ContextVar[random.Random | None] = ContextVar("quorate_chance", default=None)
 current_wall_clock_ms: ContextVar[Callable[[], int] | None] = ContextVar(

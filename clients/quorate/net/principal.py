@@ -1,4 +1,4 @@
-"""The principal: the identity of a caller, as a type and a name, as in Kafka ("User:alice")."""
+"""The principal: the identity of a caller, as a type and a name. Kafka has the same form."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 from quorate.errors import InvalidRequestError
 
-#: Longest text of a principal, so that no caller fills a request or a log line with its name.
+#: Longest text of a principal. Otherwise a caller could fill a request or a log line with it.
 TEXT_CHARS_MAX = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """The identity of a caller. The listener makes it; a broker forwards it to the controller.
+    """The identity of a caller. The listener determines it. A broker forwards it to the controller.
 
     >>> str(Principal("User", "alice"))
     'User:alice'
@@ -26,7 +26,9 @@ class Principal:
 
     @classmethod
     def parse(cls, text: str) -> Principal:
-        """Parse type:name; InvalidRequestError for any other text. The name may contain a colon.
+        """Parse type:name. Raise InvalidRequestError for any other text.
+
+        The name may contain a colon.
 
         >>> Principal.parse("User:CN=alice")
         Principal(type='User', name='CN=alice')

@@ -1,4 +1,4 @@
-"""Finds out what listens at an address that should be that of a broker or a voter."""
+"""Finds out what listens at an address that should belong to a broker or a voter."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ def knows_no_such_call(error: NetworkError) -> bool:
 
 
 async def what_listens(network: Network, endpoint: str, wanted: str) -> str:
-    """Return a sentence: what listens instead of a `wanted` node, and which address to give."""
+    """Return a sentence for the user.
+
+    It tells what listens there instead of a `wanted` node, and which address to give.
+    """
     try:
         found = await identify(network, endpoint, timeout_ms=ASK_TIMEOUT_MS)
     except (NetworkError, WrongClusterError):
