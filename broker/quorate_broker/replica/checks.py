@@ -30,6 +30,8 @@ NO_TIMESTAMP = -1
 DECODED_IN_A_TURN_BYTES = 32 * 1024
 #: The same for a batch that is recompressed, which takes ten times as long or more.
 RECOMPRESSED_IN_A_TURN_BYTES = 4 * 1024
+#: Large batches that are decoded at the same time.
+DECODED_AT_A_TIME = 2
 #: A batch of gzip of this size can be read, whatever it decompresses to.
 SURELY_READABLE_BYTES = record_batch.DECOMPRESSED_BYTES_MAX // compression.size_bound(
     compression.GZIP, b"x"
@@ -39,7 +41,7 @@ BATCHES_A_TURN = 500
 
 
 def must_be_decoded(batch: Buffer, config: TopicConfig) -> bool:
-    """Return whether the leader must look into a batch before it appends it, with `decoded`.
+    """Return whether the leader must look into a batch before it appends it, by a Decoder.
 
     That is so on a topic that is compacted or has another codec, and for a batch of gzip of which
     only decompressing tells whether a consumer can read it.
@@ -55,20 +57,32 @@ def must_be_decoded(batch: Buffer, config: TopicConfig) -> bool:
     )
 
 
-async def decoded(batch: Buffer, config: TopicConfig, disk: Disk) -> Buffer:
-    """Check a producer's batch by its records; return it, recompressed if the topic asks for it.
+class Decoder:
+    """Decodes the batches that a leader must look into, for all partitions of a broker.
 
-    A batch that may be large is decoded in a thread. Raises the errors of `from_producer`.
+    A large batch is decoded in one of the disk's threads, and at most `DECODED_AT_A_TIME` are: each
+    may take several times 64 MiB, and the other threads are for reading and syncing.
     """
-    header = _checked(batch, config)
-    in_a_turn = DECODED_IN_A_TURN_BYTES
-    if config.codec not in (None, compression.NONE, header.codec):
-        in_a_turn = RECOMPRESSED_IN_A_TURN_BYTES
-    if record_batch.decompressed_size_bound(batch, header) > in_a_turn:
-        return await disk.in_thread(_decoded, batch, header, config)
-    made = _decoded(batch, header, config)
-    await asyncio.sleep(0)
-    return made
+
+    def __init__(self, disk: Disk) -> None:
+        self._disk = disk
+        self._threads = asyncio.Semaphore(DECODED_AT_A_TIME)
+
+    async def decoded(self, batch: Buffer, config: TopicConfig) -> Buffer:
+        """Check a producer's batch by its records; return it, recompressed if the topic says so.
+
+        Raises the errors of `from_producer`.
+        """
+        header = _checked(batch, config)
+        in_a_turn = DECODED_IN_A_TURN_BYTES
+        if config.codec not in (None, compression.NONE, header.codec):
+            in_a_turn = RECOMPRESSED_IN_A_TURN_BYTES
+        if record_batch.decompressed_size_bound(batch, header) > in_a_turn:
+            async with self._threads:
+                return await self._disk.in_thread(_decoded, batch, header, config)
+        made = _decoded(batch, header, config)
+        await asyncio.sleep(0)
+        return made
 
 
 def from_producer(
@@ -77,7 +91,7 @@ def from_producer(
     """Check a producer's batch; return (header, batch to write, time of the append or -1).
 
     The batch to write is a stamped copy if the topic asks for LogAppendTime, else the given one.
-    `is_decoded`: `decoded` has returned it, so its size is known to be right.
+    `is_decoded`: a Decoder has returned it, so its size is known to be right.
     Raises RecordTooLargeError, CorruptRecordError, InvalidTimestampError, InvalidRequestError.
     """
     header = _checked(batch, config)

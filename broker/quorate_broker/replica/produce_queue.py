@@ -64,7 +64,7 @@ class Queued:
     base_offset: int = -1
     end_offset: int = -1
     append_time_ms: int = NO_TIMESTAMP
-    #: The leader has looked into the batch: see checks.decoded.
+    #: The leader has looked into the batch: see checks.Decoder.
     is_decoded: bool = False
 
     def refuse(self, error: QuorateError) -> None:
@@ -252,13 +252,13 @@ class ProduceQueue:
         Recompression may make a batch larger. What then exceeds the bytes of one append goes back
         to the head of the queue.
         """
-        config, disk = self._replica.config, self._replica.host.environment.disk
+        config, decoder = self._replica.config, self._replica.host.decoder
         passed: list[Queued] = []
         size = 0
         for index, entry in enumerate(taken):
             try:
                 if not entry.is_decoded and checks.must_be_decoded(entry.batch, config):
-                    entry.batch = await checks.decoded(entry.batch, config, disk)
+                    entry.batch = await decoder.decoded(entry.batch, config)
                     entry.is_decoded = True
             except QuorateError as error:
                 entry.refuse(error)

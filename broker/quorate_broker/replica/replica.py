@@ -21,6 +21,7 @@ from quorate.errors import (
     UnknownLeaderEpochError,
 )
 from quorate.v1.common_pb2 import LeaderHint
+from quorate_broker.replica.checks import Decoder
 from quorate_broker.replica.hints import hinted
 from quorate_broker.replica.watches import Watches
 from quorate_quorum.configs import TopicConfig
@@ -49,6 +50,8 @@ class ReplicaHost(Protocol):
     #: Limits the appends in one turn of the loop, over all partitions: one request may bring
     #: batches for a thousand partitions.
     append_turns: Turns
+    #: Decodes batches for all partitions.
+    decoder: Decoder
 
     async def prepare(self, replica: Replica, *, is_noted: bool) -> None:
         """Make the replica's directory with the file that names its owner, before the first append.

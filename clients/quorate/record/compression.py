@@ -133,7 +133,8 @@ def decompress(codec: int, data: Buffer, size_max: int) -> bytes:
     """Return the decompressed bytes, at most `size_max`.
 
     Memory: twice the output, which is at most `size_bound` of the data, and the decoder's window:
-    64 MiB for zstd, 8 MiB for LZ4, 1 MiB for the others. Output beyond `size_max` is never made.
+    once the output again for zstd, 8 MiB for LZ4, 1 MiB for the others. Output beyond `size_max` is
+    never made.
     Raises OversizeError, a CorruptRecordError, if the output is above `size_max` (gzip) or
     `size_bound` is (the others).
     Raises CorruptRecordError if the bytes do not decompress.

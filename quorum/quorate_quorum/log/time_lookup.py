@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 
-from quorate.errors import CorruptRecordError, UnsupportedError
+from quorate.errors import CorruptRecordError
 from quorate.record.batch import BatchHeader, decompressed_size_bound, find_by_time
 from quorate_quorum.disk import Disk
 from quorate_quorum.log.segment import Segment
@@ -67,10 +67,10 @@ async def _first_in(
 ) -> tuple[int, int] | None:
     """Return the first record of a batch at or after the time and the offset; None if it has none.
 
-    Brokers do not look into batches: a producer may write a batch that does not decode, or whose
-    codec is not installed here. For such a batch the answer comes from its header.
+    Most batches are appended unseen, so a batch may not decode. Then the answer comes from its
+    header.
     """
-    with suppress(CorruptRecordError, UnsupportedError):
+    with suppress(CorruptRecordError):
         if decompressed_size_bound(batch, header) <= SEARCHED_IN_A_TURN_BYTES:
             return find_by_time(batch, header, timestamp_ms, start)
         return await disk.in_thread(find_by_time, batch, header, timestamp_ms, start)

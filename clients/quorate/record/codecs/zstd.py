@@ -17,8 +17,9 @@ from quorate.record.codecs.blocks import (
 
 _MAGIC: Final = b"\x28\xb5\x2f\xfd"
 _BLOCK_BYTES_MAX: Final = 128 * 1024  # RFC 8878, 3.1.1.2.4
-#: Largest window of a decoder; RFC 8878, 3.1.1.1.2 asks every decoder to allow 8 MiB.
-_WINDOW_BYTES_MAX: Final = 64 << 20
+#: Largest window of a decoder: that of level 22, which Kafka's producer asks for however small the
+#: batch is. The decoder touches no more of it than the content fills.
+_WINDOW_BYTES_MAX: Final = 128 << 20
 _RLE: Final = 1  # block types: 0 raw, 1 one byte repeated, 2 compressed
 
 
@@ -41,7 +42,7 @@ def size_bound(data: Buffer) -> int:
     Reads frame and block headers only (RFC 8878, 3.1.1). The bound of a frame is the smaller of two
     sizes: that in its header, and that which its blocks can hold. The decoder refuses a frame whose
     header has a wrong size. Raises CorruptRecordError if a frame is cut or needs a window of more
-    than 64 MiB, or if there are more than `BLOCKS_MAX` blocks and frames.
+    than 128 MiB, or if there are more than `BLOCKS_MAX` blocks and frames.
     """
     position = bound = 0
     blocks_left = BLOCKS_MAX

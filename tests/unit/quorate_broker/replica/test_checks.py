@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import gzip
+import random
 import struct
+from collections.abc import Callable
+from typing import TypeVar
 
 import pytest
 from crc32c import crc32c
@@ -20,15 +24,19 @@ from quorate.record.batch import (
 from quorate.record.compression import CODECS, GZIP, NAMES, NONE, ZSTD
 from quorate.record.recompression import codec_of
 from quorate_broker.replica.checks import (
+    DECODED_AT_A_TIME,
     SURELY_READABLE_BYTES,
     Buffer,
-    decoded,
+    Decoder,
     from_leader,
     from_producer,
     must_be_decoded,
 )
 from quorate_quorum.configs import DEFAULT_TOPIC_CONFIG, TopicConfig
 from quorate_quorum.log.real_disk import RealDisk
+from quorate_testing.simulated.disk import SimulatedDisk
+
+T = TypeVar("T")
 
 PLAIN = DEFAULT_TOPIC_CONFIG
 COMPACT = TopicConfig(cleanup_policy="compact")
@@ -55,7 +63,7 @@ async def accepted(batch: Buffer, config: TopicConfig = PLAIN) -> Buffer:
     """Check a batch as the leader does; return what it appends."""
     looked_into = must_be_decoded(batch, config)
     if looked_into:
-        batch = await decoded(batch, config, RealDisk())
+        batch = await Decoder(RealDisk()).decoded(batch, config)
     return from_producer(batch, config, NOW_MS, is_decoded=looked_into)[1]
 
 
@@ -124,6 +132,24 @@ async def test_a_batch_that_does_not_decompress_is_refused_where_it_is_decoded(
 ) -> None:
     with pytest.raises(CorruptRecordError):
         await accepted(with_body(ZSTD, b"no frame"), config)
+
+
+async def test_only_a_few_large_batches_are_decoded_at_a_time() -> None:
+    running: list[int] = [0]
+
+    class WatchedDisk(SimulatedDisk):
+        async def in_thread(self, work: Callable[..., T], *arguments: object) -> T:
+            running.append(running[-1] + 1)
+            await asyncio.sleep(0)
+            running.append(running[-1] - 1)
+            return work(*arguments)
+
+    decoder = Decoder(WatchedDisk(random.Random(1)))
+    batch = batch_of(NONE, b"a" * 100_000)
+    made = await asyncio.gather(*(decoder.decoded(batch, COMPACT) for _ in range(10)))
+    assert made == [batch] * 10
+    assert max(running) == DECODED_AT_A_TIME
+    assert len(running) == 21
 
 
 @pytest.mark.parametrize("codec", CODECS.values(), ids=CODECS)

@@ -50,6 +50,11 @@ def test_a_frame_that_wants_a_huge_window_is_refused(descriptor: bytes) -> None:
         decompress(ZSTD, MAGIC + descriptor + RAW_BLOCK, 1 << 20)
 
 
+def test_the_window_of_the_highest_level_is_read() -> None:
+    """Kafka's producer does not tell the size of the content: level 22 then asks for 128 MiB."""
+    assert decompress(ZSTD, MAGIC + b"\x00\x88" + RAW_BLOCK, 1 << 20) == b"hello"
+
+
 def test_many_small_blocks_are_refused_without_walking_them_all() -> None:
     """Each is three bytes: a megabyte of them held up the broker's loop for a second."""
     header = MAGIC + b"\x00\x50"
