@@ -164,7 +164,7 @@ class FollowerReplica:
             last_epoch=log.last_epoch,
             leader_epoch=self.leader_epoch,
             has_gaps=fetched.has_gaps,
-            is_empty=log.log_start_offset == log.log_end_offset,
+            is_empty=not log.size,
         )
         if self.is_over:
             return "the leader changed during the check"
@@ -178,7 +178,6 @@ class FollowerReplica:
                 machine.high_watermark, machine.high_watermark_epoch
             )
             self._replica.watches.wake()
-        log.high_watermark = machine.high_watermark
         log.hw_epoch = machine.high_watermark_epoch
         await self._follow_log_start(fetched.log_start_offset)
         if len(batches):
@@ -197,12 +196,9 @@ class FollowerReplica:
         )
 
     async def _begin_with(self, base_offset: int) -> None:
-        """Let an empty log begin where its first batch does, if its start lies inside that batch.
-
-        `_follow_log_start` then moves the start back to where it was.
-        """
+        """Let an empty log hold the whole batch that lies across its start."""
         if base_offset < self._log.log_end_offset:
-            await self._log.truncate_fully_and_start_at(base_offset)
+            await self._log.begin_below(base_offset)
 
     async def _expect_gaps(self, writes: list[checks.Write]) -> None:
         """Mark the log before its first gap: it is then a copy of a compacted one."""

@@ -54,7 +54,8 @@ class Appender:
         pieces: list[Buffer] = []
         for header, parts in batches:
             gap = header.base_offset - expected
-            assert gap == 0 or (gap > 0 and extent.has_gaps), (header.base_offset, expected)
+            is_across = gap < 0 and extent.start == extent.end and not pieces
+            assert gap == 0 or is_across or (gap > 0 and extent.has_gaps), (gap, expected)
             assert header.leader_epoch >= epoch, (header.leader_epoch, epoch)
             assert header.size <= BATCH_BYTES_MAX, header.size
             expected = header.end_offset
@@ -111,7 +112,8 @@ class Appender:
 
     async def _note_epochs(self, batches: Batches) -> None:
         for header, _ in batches:
-            self._extent.epochs.assign(header.leader_epoch, header.base_offset)
+            first = max(header.base_offset, self._extent.start)
+            self._extent.epochs.assign(header.leader_epoch, first)
         await self._parts.epoch_file.write(self._extent.epochs)
 
     async def why_roll_idle(self) -> str:
@@ -182,7 +184,7 @@ class Appender:
             await checkpoints.save_synced()
 
     async def _begin_segment(self) -> None:
-        await self._segments.begin()
+        await self._segments.begin(self._extent.end)
         self._reader.restart()
 
 

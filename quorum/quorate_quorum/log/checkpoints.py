@@ -160,6 +160,11 @@ class Checkpoints:
         if known is not None and known[0] > end:
             await self.high_watermark_slot.write(end, known[1], sync=True)
 
+    def know_nothing_above(self, offset: int) -> bool:
+        """Whether no slot says that there was a record at or above `offset`."""
+        slots = (self.synced_slot.value, self.high_watermark_slot.value)
+        return all(slot is None or slot[0] <= offset for slot in slots)
+
     def must_be_lowered(self, end: int) -> bool:
         """Whether a slot is above `end`, or a lowering of it was interrupted half way."""
         return any(

@@ -79,19 +79,16 @@ class Cutter:
             if await self._parts.snapshots.remove_above(-1):
                 self._directory.changed()
         if segments.all and segments.bases[0] < extent.start:
-            # Until the next rename the log begins where it did. An open that finds it end below
-            # that must find the mark of the cut, too: nothing is lost then.
-            self._directory.changed()
-            await self._directory.sync()
+            # Until the next rename the log begins where it did.
             await segments.move_last(extent.start)
-            await segments.begin()
+            await segments.begin(extent.start)
         lost = extent.lost_start
         await checkpoints.begin_move(extent.start if lost is None else lost, offset)
         if segments.all:
             await segments.move_last(offset)
         extent.epochs = EpochCache()
         extent.start = extent.end = checkpoints.synced_end = checkpoints.high_watermark = offset
-        await segments.begin()
+        await segments.begin(offset)
         self._reader.restart()
         await self._parts.epoch_file.write_if_possible(extent.epochs)
         await self._parts.finish_cut()
@@ -117,6 +114,17 @@ class Cutter:
         extent.start = offset
         if extent.epochs.truncate_from_start(offset):
             await self._parts.epoch_file.write_if_possible(extent.epochs)
+
+    async def begin_below(self, base_offset: int) -> None:
+        """Let the first batch of an empty log begin below the log's start, which lies inside it.
+
+        An open that finds no batch lets the log begin at its start again.
+        """
+        assert self._extent.start == self._extent.end
+        assert not self._segments.size
+        await self._segments.move_last(base_offset)
+        await self._segments.begin(base_offset)
+        self._reader.restart()
 
     @property
     def has_segments_below_start(self) -> bool:

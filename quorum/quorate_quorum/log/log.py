@@ -209,10 +209,7 @@ class Log:
                 await self._appender.roll("asked")
 
     async def roll_if_due(self) -> bool:
-        """Close the active segment if it is too old, or lies below the log's start as a whole.
-
-        Return whether it was closed. TryAgainError leaves the log as it was.
-        """
+        """Close the active segment if it is too old, or below the start; return whether it was."""
         if not await self._appender.why_roll_idle():
             return False
         async with self._guard.exclusive("roll"):
@@ -320,11 +317,15 @@ class Log:
             async with self._guard.exclusive("moving the start"):
                 await self._cutter.move_start(offset)
 
+    async def begin_below(self, base_offset: int) -> None:
+        """Let the first batch of an empty log lie across its start."""
+        async with self._guard.exclusive("beginning inside a batch"):
+            await self._cutter.begin_below(base_offset)
+
     async def remove_below_start(self) -> None:
         """Remove the segments that lie below the start as a whole; the active one stays.
 
-        Each is removed in a turn of its own, so that appends do not wait for all. An open goes on
-        with it.
+        Each takes a turn of its own: appends do not wait for all. An open goes on with it.
         """
         while self._cutter.has_segments_below_start:
             async with self._guard.exclusive("delete"):

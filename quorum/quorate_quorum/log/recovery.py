@@ -82,8 +82,8 @@ class Recovery:
         #: The reason for Recovered.damaged.
         self._damaged = ""
         self._is_marked_corrupt = False
-        #: Whether a cut was under way when the last run ended, or is now; only the former.
-        self._is_cutting = self._was_cutting = False
+        #: Whether a cut was under way when the last run ended, or is now.
+        self._is_cutting = False
         #: All bytes below this offset survived a sync: a bad batch there is corruption.
         self._synced = 0
 
@@ -130,7 +130,7 @@ class Recovery:
             is_orphan = any(base is not None and base not in bases for base in indexed)
             if is_orphan or name.endswith(".tmp"):
                 await directory.disk.remove(directory.file(name))
-        self._is_cutting = self._was_cutting = CUTTING_FILE in names
+        self._is_cutting = CUTTING_FILE in names
         self._extent.has_gaps = COMPACTED_FILE in names
         if DAMAGED_FILE in names:
             self._damaged = "an earlier start found it damaged"
@@ -198,15 +198,15 @@ class Recovery:
             await self._cut(end, end.bad)
         else:
             extent.end = self._synced if end.offset is None else end.offset
-        if extent.end < self._synced:
+        is_blank = not segments.size and self._checkpoints.know_nothing_above(extent.start)
+        if extent.end < self._synced and not is_blank:
             raise self._corrupt(f"the log ends at {extent.end}")
         if epoch is not None and extent.epoch_before(self._synced) != epoch:
             raise self._corrupt(f"the last batch below it is not of epoch {epoch}")
         extent.epochs.truncate_from_start(extent.start)
         if self._config.verify_all and known is not None:
             self._compare_epochs(known)
-        if extent.end < extent.start and not self._was_cutting:
-            # All below the start was synced before it moved.
+        if extent.end < extent.start and not is_blank:  # all below the start had been synced
             await self._lost(f"it ends at {extent.end}, and had begun at {extent.start}")
 
     async def _find_start(self) -> None:

@@ -87,10 +87,9 @@ class Segments:
         """Open a segment that is on the disk. Segments are opened oldest first."""
         self._add(base_offset, await self._directory.disk.open(self._path(base_offset)))
 
-    async def begin(self) -> None:
-        """Make a new active segment at the end of the log."""
+    async def begin(self, base_offset: int) -> None:
+        """Make a new active segment."""
         await self._directory.make()
-        base_offset = self._extent.end
         file = await self._directory.disk.open(self._path(base_offset), create=True)
         segment = self._add(base_offset, file)
         segment.index = segment.new_index()

@@ -71,7 +71,8 @@ class Syncer:
         except TryAgainError:
             return  # the next sync covers it
         except StorageError:
-            assert self._guard.failure is not None  # the owner's next call raises it
+            # The owner's next call raises it.
+            assert self._guard.failure is not None or self._guard.is_closed
 
     def _is_due(self, end: int) -> bool:
         is_synced = self._checkpoints.synced_end >= min(end, self._extent.end)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
@@ -136,6 +137,7 @@ async def test_a_follower_that_was_away_jumps_into_the_middle_of_a_batch(world: 
 async def test_an_old_active_segment_is_closed_without_an_append(world: World) -> None:
     await produced(world, age_ms=2 * DAY_MS)
     await world.caught_up(2, 3)
+    await asyncio.sleep(0.002)  # the record must be older than a millisecond
     await altered(world, "segment.ms", "1")
     for broker in world.brokers.values():
         log = broker.partition.log

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pytest
 
-from quorate.errors import OffsetOutOfRangeError
+from quorate.errors import OffsetOutOfRangeError, StorageError
 from quorate.record.batch import BatchBuilder, parse_header, split
-from quorate_quorum.log.directory import HIGH_WATERMARK_FILE, SYNCED_FILE
 from quorate_quorum.log.log import Log, LogConfig
 from quorate_testing.simulated.disk import SimulatedDisk
 from tests.unit.quorate_quorum.log.builders import (
@@ -120,8 +121,6 @@ async def test_a_log_whose_end_is_lost_below_its_start_is_damaged_and_begins_at_
     await log.remove_below_start()
     await log.close(clean=True)
     disk.put(f"{PATH}/{6:020}.log", b"")
-    for name in (SYNCED_FILE, HIGH_WATERMARK_FILE):
-        await disk.remove(f"{PATH}/{name}")
     for _ in range(2):
         log = await Log.open(disk, PATH, SALVAGE, run=SAME_BOOT)
         assert (log.log_start_offset, log.log_end_offset) == (7, 7), "no offset is used again"
@@ -139,3 +138,61 @@ async def test_the_observer_still_knows_the_batches_that_the_first_segment_has()
     seen = Seen()
     await Log.open(disk, PATH, SMALL, observer=seen)
     assert seen.offsets == [6, 7]
+
+
+async def three_records_across(log: Log, base_offset: int) -> None:
+    builder = BatchBuilder()
+    for offset in range(base_offset, base_offset + 3):
+        builder.append(offset, b"k", b"v")
+    data = builder.build(base_offset=base_offset, leader_epoch=1)
+    await log.append([(parse_header(data), (data,))])
+
+
+async def test_an_empty_log_may_begin_with_a_batch_that_lies_across_its_start() -> None:
+    """As a follower's does whose leader begins inside a batch."""
+    disk = await new_disk()
+    log = await Log.open(disk, PATH, SMALL)
+    await log.truncate_fully_and_start_at(5)
+    await log.begin_below(4)
+    await three_records_across(log, 4)
+    await append(log, 1)
+    for _ in range(2):
+        assert (log.log_start_offset, log.log_end_offset, log.high_watermark) == (5, 8, 5)
+        assert log.epochs.entries == [(1, 5)]
+        batches = list(split(await log.read(5, end=8, bytes_max=1000)))
+        assert [header.base_offset for header, _ in batches] == [4, 7]
+        await log.close(clean=False)
+        log = await Log.open(disk, PATH, SMALL, run=SAME_BOOT)
+
+
+@pytest.mark.parametrize("power", [True, False])
+async def test_a_crash_before_that_batch_leaves_the_log_empty_at_its_start(*, power: bool) -> None:
+    count = 0
+    left = -1
+    while left <= 0:
+        disk = await new_disk()
+        log = await Log.open(disk, PATH, SMALL)
+        await log.truncate_fully_and_start_at(5)
+        count += 1
+        left = count
+
+        def crash(name: str, path: str) -> None:
+            nonlocal left
+            left -= 1
+            if left == 0:
+                raise OSError(5, "the end")
+
+        disk.hook = crash
+        with suppress(StorageError):
+            await log.begin_below(4)
+            await three_records_across(log, 4)
+        disk.hook = None
+        if power:
+            disk.lose_power()
+        else:
+            disk.crash_process()
+        found = await Log.open(disk, PATH, SMALL, run=SAME_BOOT)
+        assert (found.log_start_offset, found.log_end_offset) in ((5, 5), (5, 7)), count
+        assert power or not found.recovered.damaged
+        assert found.lost_start is None
+    assert count > 5
