@@ -105,6 +105,7 @@ class Clients:
             return
         self.history.acked[value] = (metadata.partition, metadata.offset)
         self.history.acked_at.append(self.cluster.loop.time())
+        self.history.acked_s[value] = self.cluster.loop.time()
 
     # -- consumers
 
@@ -174,6 +175,13 @@ class Clients:
                         history.final[record.partition].append(record.value)
                         history.final_at[(record.partition, record.offset)] = record.value
 
+            history.starts = {
+                one.partition: start
+                for one, start in (
+                    await self._again(lambda: consumer.beginning_offsets(partitions))
+                ).items()
+            }
+
     async def _some_of(self, consumer: Consumer) -> dict[TopicPartition, list[AnyRecord]]:
         try:
             return await consumer.getmany(timeout_ms=1000)
@@ -188,6 +196,9 @@ class Clients:
     async def create_topic(self) -> None:
         shape = self.shape
         configs = {"min.insync.replicas": shape.min_isr, "flush.on.ack": shape.syncs_on_ack}
+        if shape.retention_ms:
+            configs["retention.ms"] = shape.retention_ms
+            configs["segment.ms"] = shape.retention_ms // 4
         async with Admin(bootstrap_servers=self.cluster.bootstrap_servers) as admin:
 
             async def create() -> None:
@@ -198,6 +209,30 @@ class Clients:
                         raise
 
             await self._again(create)
+
+    async def trim(self, until_s: float) -> None:
+        """Delete the oldest records now and then, up to any offset that the log has."""
+        partitions = [TopicPartition(TOPIC, number) for number in range(PARTITIONS)]
+        servers = self.cluster.bootstrap_servers
+        async with (
+            Admin(bootstrap_servers=servers, request_timeout_ms=5000) as admin,
+            Consumer(bootstrap_servers=servers) as consumer,
+        ):
+            while self.cluster.loop.time() < until_s:
+                await asyncio.sleep(self.chance.uniform(0.5, 3))
+                try:
+                    ends = await consumer.end_offsets(partitions)
+                    before = {one: self.chance.randint(0, end) for one, end in ends.items()}
+                    for one, offset in before.items():
+                        asked = self.history.trim_asked
+                        asked[one.partition] = max(asked.get(one.partition, 0), offset)
+                    starts = await admin.delete_records(before)
+                except QuorateError as error:
+                    self.history.told[f"trim: {type(error).__name__}"] += 1
+                    continue
+                done = self.history.trimmed
+                for one in starts:
+                    done[one.partition] = max(done.get(one.partition, 0), before[one])
 
     async def churn(self, until_s: float) -> None:
         """Delete the topic and make it again, now and then, and once at the end."""

@@ -33,6 +33,14 @@ class History:
     final: dict[int, list[bytes]] = field(default_factory=dict)
     #: (partition, offset) -> the value that was read there at the end.
     final_at: dict[tuple[int, int], bytes] = field(default_factory=dict)
+    #: value -> the second at which its acknowledgement came.
+    acked_s: dict[bytes, float] = field(default_factory=dict)
+    #: Partition -> the highest offset below which somewhere a deletion was asked for, and the
+    #: highest below which one was done.
+    trim_asked: dict[int, int] = field(default_factory=dict)
+    trimmed: dict[int, int] = field(default_factory=dict)
+    #: Partition -> where its log begins at the end.
+    starts: dict[int, int] = field(default_factory=dict)
     #: Sends from this number on were begun after the topic was made for the last time.
     first_of_topic: int = 0
     #: The first send that was not begun when the topic was deleted for the last time.
@@ -46,10 +54,14 @@ def judge(
     recreates: bool,
     is_patient: bool,
     clocks_agree: bool = True,
+    kept_since_s: float = 0.0,
+    keeps_starts: bool = True,
 ) -> None:
     """Raise Violation unless the log holds what was acknowledged: once, in order, at its offset.
 
     `told_lost`: partitions of which the controller says that acknowledged records may be lost.
+    `kept_since_s`: what was acknowledged from this second on is within the topic's retention.
+    `keeps_starts`: no disk may have forgotten where a log begins.
     """
     for partition, values in history.final.items():
         if len(set(values)) != len(values):
@@ -63,6 +75,8 @@ def judge(
         if recreates and clocks_agree and is_older:
             raise Violation(f"partition {partition}: {numbers[0]} was sent to the topic before")
     final = {value: partition for partition, values in history.final.items() for value in values}
+    if not recreates:
+        _check_starts(history, told_lost, kept_since_s, keeps_starts)
     _check_acknowledged(history, final, told_lost)
     _check_failed(history, final)
     missed = [value for value in final if value not in history.live]
@@ -79,12 +93,33 @@ def _check_acknowledged(history: History, final: dict[bytes, int], told_lost: se
     for value, (partition, offset) in history.acked.items():
         if int(value) < history.first_of_topic or partition in told_lost:
             continue
+        if offset < history.starts.get(partition, 0):
+            continue  # it was deleted: _check_starts looks whether that was right
         if final.get(value) != partition:
             raise Violation(
                 f"{value!r} was acknowledged at partition {partition} offset {offset}, and is lost"
             )
         if history.final_at.get((partition, offset)) != value:
             raise Violation(f"{value!r} was acknowledged at another offset than {offset}")
+
+
+def _check_starts(
+    history: History, told_lost: set[int], kept_since_s: float, keeps_starts: bool
+) -> None:
+    """A record below the start of its log was old, or its deletion was asked for."""
+    for partition, done in history.trimmed.items():
+        start = history.starts.get(partition, 0)
+        if start < done and keeps_starts and partition not in told_lost:
+            raise Violation(
+                f"partition {partition}: records were deleted below {done}, and the "
+                f"log begins at {start}"
+            )
+    for value, (partition, offset) in history.acked.items():
+        if offset >= history.starts.get(partition, 0) or partition in told_lost:
+            continue
+        is_trimmed = offset < history.trim_asked.get(partition, 0)
+        if not is_trimmed and history.acked_s[value] >= kept_since_s:
+            raise Violation(f"{value!r} at partition {partition} offset {offset} was deleted early")
 
 
 def _check_failed(history: History, final: dict[bytes, int]) -> None:

@@ -21,6 +21,10 @@ class Shape:
     cancels: bool = False
     #: The topic is deleted and made again while it is written and read.
     recreates: bool = False
+    #: An administrator deletes the oldest records now and then.
+    trims: bool = False
+    #: Records are kept for so long, and their segments are closed at a quarter of it; 0: for ever.
+    retention_ms: int = 0
     #: More is damaged than the cluster is promised to survive: every loss must be told.
     beyond: bool = False
 
@@ -38,7 +42,8 @@ class Shape:
         words = [f"rf {self.replication_factor} min {self.min_isr}"]
         words += ["flush on ack"] if self.syncs_on_ack else []
         words += [] if self.is_patient else [f"delivery in {self.delivery_timeout_ms} ms"]
-        named = ("cancels", "recreates", "beyond")
+        words += [f"kept for {self.retention_ms} ms"] if self.retention_ms else []
+        named = ("cancels", "recreates", "trims", "beyond")
         return ", ".join(words + [name for name in named if getattr(self, name)])
 
 
@@ -60,4 +65,6 @@ def draw_shape(chance: random.Random) -> Shape:
         cancels=chance.random() < 0.3,
         recreates=recreates,
         beyond=not recreates and chance.random() < 0.15,
+        trims=chance.random() < 0.25,
+        retention_ms=chance.choice((0, 0, 0, 1000, 4000)),
     )

@@ -132,7 +132,9 @@ class Invariants:
                         replicas.setdefault(key, []).append((node.name, partition))
         for copies in replicas.values():
             end = min(copy.high_watermark for _, copy in copies)
-            contents = [(name, await _read_all(copy, end)) for name, copy in copies]
+            # A follower takes the start of its leader's log a moment later.
+            start = max(copy.log_start_offset for _, copy in copies)
+            contents = [(name, await _read_all(copy, start, end)) for name, copy in copies]
             first_name, first = contents[0]
             for name, content in contents[1:]:
                 if content != first:
@@ -184,10 +186,10 @@ def partitions_of(server: BrokerServer) -> Iterator[Partition]:
         yield from list(server.replicas.all())
 
 
-async def _read_all(partition: Partition, end: int) -> bytes:
+async def _read_all(partition: Partition, start: int, end: int) -> bytes:
     log = partition.log
     content = b""
-    offset = log.log_start_offset
+    offset = start
     while offset < end:
         part = bytes(await log.read(offset, end=end, bytes_max=1 << 20))
         if not part:

@@ -144,7 +144,10 @@ class World:
         self.seed = seed
         self.verbose = verbose
         self.chance = random.Random(loop.chance.getrandbits(64))
-        self.cluster = SimulatedCluster(loop, ClusterShape(racks=("R1", "R2")))
+        settings = {"log_retention_check_interval_ms": 1000}
+        self.cluster = SimulatedCluster(
+            loop, ClusterShape(racks=("R1", "R2"), broker_settings=settings)
+        )
         self.clients = Clients(self.cluster, shape, random.Random(loop.chance.getrandbits(64)))
         self.history = self.clients.history
         self.damages = Damages(shape, self._all_in_sync, loop.time)
@@ -187,11 +190,17 @@ class World:
         if self.shape.recreates:
             until_s = self.loop.time() + FAULTS_S
             churning = cluster.spawn_client(lambda: clients.churn(until_s), "churn")
+        trimming: Any = None
+        if self.shape.trims:
+            trim_until_s = self.loop.time() + FAULTS_S
+            trimming = cluster.spawn_client(lambda: clients.trim(trim_until_s), "trimmer")
         await self.faults(self)
         self.nemesis.heal()
         self.tell("healed")
         if churning is not None:
             await self._within(churning, "the topic is not made again")
+        if trimming is not None:
+            await self._within(trimming, "the trimmer does not come to its end")
         await asyncio.sleep(max(0.0, self.simulated_s - 4 - self.loop.time()))
         clients.stop = True
         await self._within(producing, "the producer does not come to its end")
@@ -298,8 +307,19 @@ class World:
             recreates=self.shape.recreates,
             # A broker tells the age of a topic by its own clock and the controller's.
             clocks_agree=not self.nemesis.injected["clock jump"],
+            kept_since_s=self._kept_since_s(),
+            keeps_starts=not self.damages.hurt,
             is_patient=self.shape.is_patient and self.shape.min_isr < self.shape.replication_factor,
         )
+
+    def _kept_since_s(self) -> float:
+        """Return the second since which retention must have kept all records."""
+        retention_ms = self.shape.retention_ms
+        if not retention_ms:
+            return 0.0
+        if self.nemesis.injected["clock jump"]:  # old by the clock of one broker
+            return self.loop.time()
+        return self.loop.time() - retention_ms / 1000
 
     def _told_lost(self) -> set[int]:
         """Return the partitions of which the controller says that records may be lost."""
@@ -328,6 +348,9 @@ class World:
                 f"shape: rf {self.shape.replication_factor} min {self.shape.min_isr}": 1,
                 "shape: flush on ack": int(self.shape.syncs_on_ack),
                 "shape: short delivery timeout": int(not self.shape.is_patient),
+                "shape: trims": int(self.shape.trims),
+                "shape: retention": int(bool(self.shape.retention_ms)),
+                "offsets below the start of a log": sum(history.starts.values()),
                 "calls cancelled": clients.cancelled,
                 "topics made again": clients.recreated,
                 "records given up": len(history.unsure),

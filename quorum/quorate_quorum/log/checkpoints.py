@@ -149,9 +149,11 @@ class Checkpoints:
     # Cuts
 
     async def lower(self, end: int) -> None:
-        """Lower the values to `end`, before a cut: no slot may cover what the cut removes."""
+        """Lower the slots to `end`, before a cut: no slot may cover what the cut removes.
+
+        The caller sets `high_watermark`: it must not go back in a log that begins again further on.
+        """
         self.synced_end = min(self.synced_end, end)
-        self.high_watermark = min(self.high_watermark, end)
         async with self._writing_synced:
             synced = self.synced_slot.value
             if synced is not None and synced[0] > end:

@@ -53,7 +53,9 @@ class Cutter:
             await self.start_again_at(end_offset)
             return
         await self._begin(end_offset)
-        await self._checkpoints.lower(end_offset)
+        checkpoints = self._checkpoints
+        checkpoints.high_watermark = min(checkpoints.high_watermark, end_offset)
+        await checkpoints.lower(end_offset)
         for last in reversed(segments.all[at + 1 :]):
             await segments.drop(last)
         if await self._parts.snapshots.remove_above(end_offset):
@@ -73,7 +75,7 @@ class Cutter:
         segments, extent, checkpoints = self._segments, self._extent, self._checkpoints
         await self._begin(extent.start)
         if segments.all:
-            await checkpoints.lower(min(segments.bases[0], offset))
+            await checkpoints.lower(min(extent.start, offset))
             for last in reversed(segments.all[1:]):
                 await segments.drop(last)
             if await self._parts.snapshots.remove_above(-1):

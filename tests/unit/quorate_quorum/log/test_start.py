@@ -196,3 +196,15 @@ async def test_a_crash_before_that_batch_leaves_the_log_empty_at_its_start(*, po
         assert power or not found.recovered.damaged
         assert found.lost_start is None
     assert count > 5
+
+
+async def test_the_high_watermark_does_not_go_back_while_a_log_begins_again_further_on() -> None:
+    disk = await new_disk()
+    log = await eight_records(disk)
+    await log.checkpoint_high_watermark(8, 1)
+    await log.move_start(3)
+    seen: list[int] = []
+    disk.hook = lambda name, path: seen.append(log.high_watermark)
+    await log.truncate_fully_and_start_at(20)
+    assert set(seen) <= {8, 20}
+    assert log.high_watermark == 20
