@@ -14,9 +14,11 @@ async def start(config: BrokerConfig) -> process.Server:
     from quorate.net.grpc_network import GrpcNetwork, GrpcOptions
     from quorate_broker.server import BrokerServer
     from quorate_quorum.log.real_disk import RealDisk
+    from quorate_quorum.node.programs import RealPrograms
 
     network = GrpcNetwork(GrpcOptions(message_bytes_max=config.socket_request_max_bytes))
-    server = BrokerServer(config, Environment(network=network, disk=RealDisk()))
+    environment = Environment(network=network, disk=RealDisk(), programs=RealPrograms())
+    server = BrokerServer(config, environment)
     await server.start()
     return server
 

@@ -21,6 +21,7 @@ from quorate.errors import (
     UnsupportedError,
     WrongClusterError,
 )
+from quorate_broker.compaction.compactor import Compactor
 from quorate_broker.files.directories import LogDirectories
 from quorate_broker.lifecycle import Lifecycle
 from quorate_broker.listeners.grpc.admin import AdminService
@@ -101,6 +102,7 @@ class BrokerServer(NodeServer[BrokerConfig]):
         rooms.isr.start()
         rooms.producer_expiry.start()
         rooms.retention.start()
+        rooms.compactor.start()
         rooms.client.subscribe(rooms.publisher)
         await rooms.client.start()
         try:
@@ -144,6 +146,7 @@ class BrokerServer(NodeServer[BrokerConfig]):
         await rooms.isr.stop()
         await rooms.producer_expiry.stop()
         await rooms.retention.stop()
+        await rooms.compactor.stop()
         await rooms.lifecycle.stop()
         await rooms.publisher.stop()
 
@@ -172,6 +175,7 @@ class _Rooms:
         self.isr = IsrKeeper(self.replicas, self.client, server.fail)
         self.producer_expiry = ProducerExpiry(self.replicas, server.fail)
         self.retention = RetentionKeeper(self.replicas, server.fail)
+        self.compactor = Compactor(self.replicas, server.fail)
         self.lifecycle = Lifecycle(
             config,
             environment,

@@ -16,6 +16,7 @@ from quorate_quorum.node.config_sources import load
 from quorate_quorum.node.environment import Environment
 from quorate_quorum.node.logs import set_up_logs
 from quorate_quorum.node.process import LOGS_WAIT_S, Server, run
+from quorate_quorum.node.programs import RealPrograms
 from quorate_quorum.node.resources import collect_garbage_rarely, keep_freed_memory
 from quorate_quorum.node.server import NodeFailed
 from quorate_quorum.server import QuorumServer
@@ -86,7 +87,7 @@ def _end_of(cluster: LocalCluster) -> str:
 
 
 def _server(node: Node) -> QuorumServer | BrokerServer:
-    environment = Environment(network=GrpcNetwork(), disk=RealDisk())
+    environment = Environment(network=GrpcNetwork(), disk=RealDisk(), programs=RealPrograms())
     config = str(node.folder / "config.toml")
     if node.kind == "voter":
         return QuorumServer(load(QuorumConfig, config, os.environ), environment)

@@ -25,6 +25,8 @@ from quorate.record import compression
 DAY_MS = 24 * 60 * 60 * 1000
 MIB = 1024 * 1024
 LONG_MAX = (1 << 63) - 1
+#: The value of `max.compaction.lag.ms` that stands for no limit.
+NO_LAG = LONG_MAX
 #: The most partitions of one topic.
 PARTITIONS_MAX = 10_000
 
@@ -121,9 +123,6 @@ def setting(
     return dataclasses.field(default=default, metadata=about)
 
 
-_NOT_COMPACTED = "topics are not compacted"
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TopicConfig:
     """Every setting of one topic. It may be set on a topic, and as a default on the cluster.
@@ -137,9 +136,6 @@ class TopicConfig:
         "delete",
         POLICY,
         "What happens to old records: deleted by time and size, or the last of each key kept.",
-        not_yet="under 'compact' and 'compact,delete', topics are not compacted",
-        only_effect="under 'delete', old records are deleted; under 'compact', records without"
-        " a key are refused",
     )
     compression_gzip_level: int = setting(
         compression.LEVELS[compression.GZIP].default,
@@ -165,13 +161,15 @@ class TopicConfig:
         DAY_MS,
         whole(0),
         "How long tombstones stay after the first compaction that saw them.",
-        not_yet=_NOT_COMPACTED,
     )
     flush_on_ack: bool = setting(
         False,
         YES_OR_NO,
         "A record is synced to disk before it counts as written. Fixed at creation.",
         fixed="what was written under one value cannot be trusted under the other",
+    )
+    max_compaction_lag_ms: int = setting(
+        NO_LAG, whole(1), "How long a record stays uncompacted at most."
     )
     max_message_bytes: int = setting(
         MIB, whole(1024, 64 * MIB), "Largest batch of records, in bytes."
@@ -185,10 +183,10 @@ class TopicConfig:
         "Whose clock stamps records: the producer's, or the leader's at append.",
     )
     min_cleanable_dirty_ratio: float = setting(
-        0.5, SHARE, "Share of uncompacted bytes that compacts.", not_yet=_NOT_COMPACTED
+        0.5, SHARE, "Share of uncompacted bytes that compacts."
     )
     min_compaction_lag_ms: int = setting(
-        0, whole(0), "How long a record stays uncompacted at least.", not_yet=_NOT_COMPACTED
+        0, whole(0), "How long a record stays uncompacted at least."
     )
     min_insync_replicas: int = setting(
         2,
@@ -357,7 +355,7 @@ def warnings_of(names: Iterable[str]) -> list[str]:
     """Return a sentence for each of these settings that has no effect yet, or not all of it.
 
     >>> warnings_of(["delete.retention.ms", "max.message.bytes"])
-    ['delete.retention.ms is kept, and has no effect in this release: topics are not compacted']
+    []
     """
     rows = [CONFIGS[name] for name in sorted(names) if name in CONFIGS]
     return [_warning_of(row) for row in rows if row.not_yet]

@@ -79,6 +79,10 @@ MACHINES = [
     "clients/quorate/consumer/fetch_session.py",
     "clients/quorate/consumer/subscription.py",
     "broker/quorate_broker/replica/divergence.py",
+    "broker/quorate_broker/compaction/plan.py",
+    "broker/quorate_broker/compaction/offset_map.py",
+    "broker/quorate_broker/compaction/batch_filter.py",
+    "broker/quorate_broker/compaction/job.py",
 ]
 
 

@@ -55,6 +55,10 @@ VOTERS_BEHIND = "tests/unit/quorate_quorum/raft/machine/test_behind.py"
 LOG_EPOCHS = "tests/unit/quorate_quorum/test_metadata_log.py"
 FILES = "quorum/quorate_quorum/disk.py"
 LOG_ROOM = "quorum/quorate_quorum/log"
+REPLACEMENT = "tests/unit/quorate_quorum/log/test_replacement.py"
+GAPS = "tests/unit/quorate_quorum/log/test_gaps.py"
+COMPACTION = "broker/quorate_broker/compaction"
+COMPACTION_TESTS = "tests/unit/quorate_broker/compaction"
 REAL_DISK = "quorum/quorate_quorum/log/real_disk.py"
 PROGRESS = "quorum/quorate_quorum/raft/machine/progress.py"
 TIMING = "quorum/quorate_quorum/raft/machine/timing.py"
@@ -1925,5 +1929,113 @@ MUTANTS = (
         "            self.round,\n            self.state.hard_state.is_behind,\n",
         "            self.round,\n            False,\n",
         (f"{CHANGES}::test_a_follower_says_with_each_fetch_whether_it_gives_votes",),
+    ),
+    Mutant(
+        "last-record-survives",
+        "the last record of a key goes with the older ones",
+        f"{COMPACTION}/batch_filter.py",
+        "elif last_offset_of(key) > base + outline[3]:",
+        "elif last_offset_of(key) >= base + outline[3]:",
+        (
+            f"{COMPACTION_TESTS}/test_cleaning.py::test_a_compacted_log_has_the_same_last_values_as_the_raw_one",
+        ),
+    ),
+    Mutant(
+        "last-record-survives",
+        "two keys with a part of their hash in common count as one",
+        f"{COMPACTION}/offset_map.py",
+        "if hashes[at : at + HASH_BYTES] == digest:",
+        "if hashes[at] == digest[0]:",
+        (
+            f"{COMPACTION_TESTS}/test_offset_map.py::test_a_full_map_has_no_room_and_forgets_nothing",
+        ),
+    ),
+    Mutant(
+        "compaction-below-high-watermark",
+        "a segment above the high watermark is compacted",
+        f"{COMPACTION}/plan.py",
+        "if segment.end_offset > high_watermark or is_young:",
+        "if is_young:",
+        (f"{COMPACTION_TESTS}/test_plan.py::test_nothing_above_the_high_watermark_is_compacted",),
+    ),
+    Mutant(
+        "compaction-below-high-watermark",
+        "the active segment is compacted",
+        f"{COMPACTION}/plan.py",
+        "    for segment in segments[:-1]:\n",
+        "    for segment in segments:\n",
+        (f"{COMPACTION_TESTS}/test_plan.py::test_the_active_segment_is_never_compacted",),
+    ),
+    Mutant(
+        "tombstones-stay",
+        "a tombstone goes in the next pass, whatever its horizon",
+        f"{COMPACTION}/batch_filter.py",
+        "and rules.now_ms >= header.base_timestamp",
+        "and rules.now_ms > 0",
+        (
+            f"{COMPACTION_TESTS}/test_batch_filter.py::test_a_tombstone_goes_after_its_horizon_and_not_before",
+        ),
+    ),
+    Mutant(
+        "tombstones-stay",
+        "a tombstone gets its horizon though an older record of its key may be left",
+        f"{COMPACTION}/batch_filter.py",
+        "if header.attributes & record_batch.DELETE_HORIZON or not is_covered:",
+        "if header.attributes & record_batch.DELETE_HORIZON:",
+        (
+            f"{COMPACTION_TESTS}/test_batch_filter.py::test_a_tombstone_that_the_map_does_not_hold_gets_no_horizon",
+        ),
+    ),
+    Mutant(
+        "tombstones-stay",
+        "tombstones go while a replica is away that may have missed them",
+        f"{COMPACTION}/compactor.py",
+        "may_drop_tombstones=set(state.broker_ids) <= set(state.isr),",
+        "may_drop_tombstones=True,",
+        (
+            f"{COMPACTION_TESTS}/test_compactor.py::test_tombstones_stay_while_a_replica_is_out_of_the_isr",
+        ),
+    ),
+    Mutant(
+        "tombstones-stay",
+        "a cut leaves records that no pass has seen below the end of the last one",
+        f"{LOG_ROOM}/checkpoints.py",
+        "        await self.lower_cleaned(end)\n",
+        "",
+        (f"{REPLACEMENT}::test_what_was_compacted_is_remembered_until_a_cut",),
+    ),
+    Mutant(
+        "old-or-new",
+        "old segments go before the new one is durable under its name",
+        f"{LOG_ROOM}/replacement.py",
+        "        await self._directory.sync()\n        await finish(",
+        "        await finish(",
+        (f"{REPLACEMENT}::test_a_crash_at_every_step_leaves_the_old_or_the_new",),
+    ),
+    Mutant(
+        "old-or-new",
+        "an open does not finish what a crash interrupted",
+        f"{LOG_ROOM}/replacement.py",
+        "        await finish(directory, new, bases)\n",
+        "",
+        (f"{REPLACEMENT}::test_a_crash_at_every_step_leaves_the_old_or_the_new",),
+    ),
+    Mutant(
+        "gaps-are-known",
+        "any log may have gaps",
+        f"{LOG_ROOM}/scan.py",
+        "if offset < self._expected or (offset > self._expected and not self._has_gaps):",
+        "if offset < self._expected:",
+        (f"{GAPS}::test_a_gap_in_a_log_without_the_marker_is_damage",),
+    ),
+    Mutant(
+        "gaps-are-known",
+        "a follower takes gaps from any leader",
+        "broker/quorate_broker/replica/checks.py",
+        "is_apart = header.base_offset > offset and not has_gaps",
+        "is_apart = False",
+        (
+            "tests/unit/quorate_broker/replica/test_checks.py::test_a_follower_takes_gaps_only_from_a_leader_whose_log_is_compacted",
+        ),
     ),
 )

@@ -184,6 +184,9 @@ def _decoded(batch: Buffer, header: BatchHeader, config: TopicConfig) -> Buffer:
 
 def _check_keys(data: bytes, position: int, header: BatchHeader) -> None:
     """Check that each record has a key: a compacted topic keeps the last record of each key."""
-    for record in record_batch.decoded(data, position, header):
+    for index, record in enumerate(record_batch.decoded(data, position, header)):
         if record.key is None:
-            raise InvalidRequestError("a record without a key, on a topic that is compacted")
+            raise InvalidRequestError(
+                f"record {index} of {header.count} in its batch is without a key, and the topic is"
+                " compacted: only the last record of each key is kept there"
+            )

@@ -204,7 +204,7 @@ class FollowerReplica:
         """Mark the log before its first gap: it is then a copy of a compacted one."""
         offset = self._log.log_end_offset
         for header, _ in writes:
-            if header.base_offset != offset:
+            if header.base_offset > offset:
                 await self._log.compaction.allow_gaps()
                 return
             offset = header.end_offset

@@ -190,6 +190,12 @@ def _unpack(packed: bytes) -> Producer:
     return Producer(PRODUCER.unpack_from(packed)[1], tuple(_remembered(*one) for one in batches))
 
 
+def oldest_batch(packed: bytes) -> tuple[int, int]:
+    """Return (producer_id, base offset of the oldest batch that is remembered) of one producer."""
+    _, _, base_offset = BATCH.unpack_from(packed, PRODUCER.size)
+    return PRODUCER.unpack_from(packed)[0], base_offset
+
+
 class Producers:
     """The producers of one partition. Each is stored as bytes, because there may be very many."""
 
@@ -209,6 +215,10 @@ class Producers:
         """Return the state of a producer, None if it is not known."""
         packed = self._known.get(producer_id)
         return None if packed is None else _unpack(packed)
+
+    def packed(self) -> list[bytes]:
+        """Return the known producers as bytes, for oldest_batch."""
+        return list(self._known.values())
 
     @property
     def now_ms(self) -> int:

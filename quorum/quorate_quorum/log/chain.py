@@ -1,14 +1,16 @@
-"""The check that each segment ends where the next one begins.
+"""The check that each segment ends where the next one begins, and is the one that was compacted.
 
 A closed segment may be gone or have lost its end, and nothing else in the log shows that.
 """
 
 from __future__ import annotations
 
+from quorate_quorum.disk import Disk
+from quorate_quorum.log.checksum import misfit
 from quorate_quorum.log.segment import Segment
 
 
-async def gap_after(segment: Segment, next_base: int) -> str | None:
+async def gap_after(disk: Disk, segment: Segment, next_base: int) -> str | None:
     """Return what is wrong between a closed segment and the next one; None if nothing is.
 
     It reads from the last entry of the index on, and does not look at the batches before that.
@@ -22,7 +24,7 @@ async def gap_after(segment: Segment, next_base: int) -> str | None:
         end = chunk.found[-1][1].end_offset
         position = chunk.position
     if end == next_base:
-        return None
+        return await misfit(disk, segment, next_base)
     return f"{segment.file.path} ends at {end}, and the next segment begins at {next_base}"
 
 

@@ -7,6 +7,9 @@ Each is a slot file. The rules that keep them true:
   (If a power loss brought back an older value, an open would cut a damaged record as a tail,
   although a majority counts on it: docs/guarantees.md.)
 * Before the log is cut below `synced` or `high-watermark`, these are lowered and synced.
+* `cleaned` is how far compaction has come, with the epoch of the record before it. A lower value is
+  safe: compaction does the rest again. A value that covers records of another history is not: a
+  tombstone would go although an older record of its key is left. So a cut lowers it first.
 * `log-start` is synced before records at the start are given up: a log whose first segment begins
   above it has lost some. It may lie inside the first segment.
 """
@@ -16,6 +19,7 @@ from __future__ import annotations
 import asyncio
 
 from quorate_quorum.log.directory import (
+    CLEANED_FILE,
     HIGH_WATERMARK_FILE,
     LOG_START_FILE,
     SYNCED_FILE,
@@ -35,7 +39,9 @@ class Checkpoints:
         self.synced_slot = SlotFile(directory.disk, directory.file(SYNCED_FILE))
         self.high_watermark_slot = SlotFile(directory.disk, directory.file(HIGH_WATERMARK_FILE))
         self._start_slot = SlotFile(directory.disk, directory.file(LOG_START_FILE))
-        self._slots = (self.synced_slot, self.high_watermark_slot, self._start_slot)
+        self.cleaned_slot = SlotFile(directory.disk, directory.file(CLEANED_FILE))
+        self._lowered = (self.synced_slot, self.high_watermark_slot, self.cleaned_slot)
+        self._slots = (*self._lowered, self._start_slot)
         #: Held while `synced` is written. It can't be the writers' lock: a roll holds that while it
         #: waits for a sync. A cut first counts itself and then waits for this lock, so that no sync
         #: notes records that the cut removes.
@@ -146,6 +152,24 @@ class Checkpoints:
         if self._start_slot.is_half_written or self.moving_to >= 0:
             await self.move_start(offset)
 
+    # `cleaned`: (offset, epoch of the record before it)
+
+    @property
+    def cleaned_end(self) -> int:
+        """All below was compacted; 0 if that is not known."""
+        offset, epoch = self.cleaned_slot.value or (0, -1)
+        is_ours = offset <= self._extent.end and epoch == self._extent.epoch_before(offset)
+        return offset if is_ours else 0
+
+    async def save_cleaned(self, offset: int) -> None:
+        made = await self.cleaned_slot.advance(offset, self._extent.epoch_before(offset))
+        await self._made_durably(made)
+
+    async def lower_cleaned(self, end: int) -> None:
+        known = self.cleaned_slot.value
+        if known is not None and known[0] > end:
+            await self.cleaned_slot.write(end, known[1], sync=True)
+
     # Cuts
 
     async def lower(self, end: int) -> None:
@@ -158,6 +182,7 @@ class Checkpoints:
             synced = self.synced_slot.value
             if synced is not None and synced[0] > end:
                 await self._replace_synced(end)
+        await self.lower_cleaned(end)
         known = self.high_watermark_slot.value
         if known is not None and known[0] > end:
             await self.high_watermark_slot.write(end, known[1], sync=True)
@@ -171,12 +196,12 @@ class Checkpoints:
         """Whether a slot is above `end`, or a lowering of it was interrupted half way."""
         return any(
             slot.is_half_lowered or (slot.value is not None and slot.value[0] > end)
-            for slot in (self.synced_slot, self.high_watermark_slot)
+            for slot in self._lowered
         )
 
     async def write_again(self) -> None:
         """Write the slots again and sync them: the values that were read may not be synced yet."""
-        for slot in (self.synced_slot, self.high_watermark_slot):
+        for slot in self._lowered:
             if slot.value is not None:
                 await slot.write(*slot.value, sync=True)
 

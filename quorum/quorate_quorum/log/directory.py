@@ -3,9 +3,10 @@
 00000000000000000042.log         a segment: batches from offset 42 on
 00000000000000000042.index       offset to position, of a closed segment
 00000000000000000042.timeindex   timestamp to offset, of a closed segment
+00000000000000000042.checksum    of a compacted segment: see checksum.py
 00000000000000000042.snapshot    the observer's state after all records below offset 42
 leader-epoch-checkpoint          which leader_epoch begins at which offset
-synced, high-watermark, log-start    slot files: see checkpoints.py
+synced, high-watermark, log-start, cleaned    slot files: see checkpoints.py
 cutting, damaged, corrupt, compacted markers: empty files
 """
 
@@ -18,6 +19,7 @@ from quorate_quorum.disk import Disk
 SYNCED_FILE = "synced"
 HIGH_WATERMARK_FILE = "high-watermark"
 LOG_START_FILE = "log-start"
+CLEANED_FILE = "cleaned"
 #: The marker of a cut that is under way. An open that finds it syncs what it sees before it goes
 #: on: the process may have died between the cut and its sync, and the power may still fail.
 CUTTING_FILE = "cutting"

@@ -65,7 +65,7 @@ class Log:
         self._reader = Reader(parts.segments, parts.extent)
         self._appender = Appender(parts, syncer, self._reader, observed)
         self._cutter = Cutter(parts, syncer, self._reader, observed)
-        self.compaction = Compaction(parts)
+        self.compaction = Compaction(parts, self._reader)
         self.damage = DamageNotes(parts)
         self.recovered = recovered
 

@@ -84,8 +84,8 @@ class Reader:
         self._segments = segments
         self._extent = extent
         self.recent = RecentBatches()
-        #: The offset that a reader will ask for next -> (base offset of its segment, position).
-        self._next: OrderedDict[int, tuple[int, int]] = OrderedDict()
+        #: The offset that a reader will ask for next -> (its segment, position).
+        self._next: OrderedDict[int, tuple[Segment, int]] = OrderedDict()
         if segments.all:
             self.restart()
 
@@ -98,6 +98,10 @@ class Reader:
         self.recent.forget()
         self._next.clear()
 
+    def forget_older(self) -> None:
+        """Forget the positions in closed segments, because others took the place of some."""
+        self._next.clear()
+
     async def read(self, offset: int, end: int, bytes_max: int, *, at_least_one: bool) -> bytes:
         """Return whole batches that end at or below `end`, from the one that holds `offset` on.
 
@@ -105,7 +109,14 @@ class Reader:
         never cross the end of a segment. Raises OSError, CorruptRecordError.
         """
         if not self.recent.holds(offset):
-            return await self._read_older(offset, end, bytes_max, at_least_one)
+            segments = self._segments
+            while True:
+                replacements = segments.replacements
+                try:
+                    return await self._read_older(offset, end, bytes_max, at_least_one)
+                except (OSError, CorruptRecordError):
+                    if not await segments.were_replaced_since(replacements):
+                        raise
         start, stop = self.recent.find(offset, end, bytes_max, at_least_one=at_least_one)
         if start == stop:
             return b""
@@ -116,8 +127,8 @@ class Reader:
         at = segments.at(offset)
         while at < len(segments.all):
             segment = segments.all[at]
-            base_offset, position = self._next.pop(offset, (-1, 0))
-            if base_offset != segment.base_offset:
+            known, position = self._next.pop(offset, (None, 0))
+            if known is not segment:
                 position = await segments.position_of(segment, offset)
             if position < segment.size:
                 return await self._read_at(segment, position, offset, end, bytes_max, at_least_one)
@@ -155,7 +166,7 @@ class Reader:
             return b""
         if stop > start and truncations == self._extent.truncations:
             # After a cut the position may lie in the middle of a batch.
-            self._next[next_offset] = (segment.base_offset, position + stop)
+            self._next[next_offset] = (segment, position + stop)
             if len(self._next) > READERS_MAX:
                 self._next.popitem(last=False)
         return data if stop - start == len(data) else data[start:stop]

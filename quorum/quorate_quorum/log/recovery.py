@@ -25,6 +25,7 @@ from dataclasses import dataclass
 
 import structlog
 
+from quorate_quorum.log import replacement
 from quorate_quorum.log.chain import gap_after
 from quorate_quorum.log.directory import (
     COMPACTED_FILE,
@@ -36,8 +37,15 @@ from quorate_quorum.log.epochs import EpochCache
 from quorate_quorum.log.guard import LogCorruptError
 from quorate_quorum.log.parts import Parts
 from quorate_quorum.log.run_file import Run
-from quorate_quorum.log.scan import GoodEnd, Scan
-from quorate_quorum.log.segment import INDEX, LOG, TIME_INDEX, Inspect, Segment, offset_of
+from quorate_quorum.log.scan import GoodEnd, Scan, scan_start
+from quorate_quorum.log.segment import (
+    CHECKSUM,
+    INDEX,
+    LOG,
+    TIME_INDEX,
+    Inspect,
+    offset_of,
+)
 from quorate_quorum.log.syncer import Syncer
 from quorate_quorum.log.torn import is_torn
 
@@ -122,11 +130,14 @@ class Recovery:
     async def _find(self) -> None:
         """Open the segments and checkpoints, and remove the files that crashes left behind."""
         directory = self._directory
+        wrong = await replacement.recover(directory, salvage=self._config.salvage)
+        if wrong:
+            await self._mark_damaged(wrong)
         names = await directory.disk.list(directory.path)
         found = (offset_of(name, LOG) for name in names)
         bases = sorted(base for base in found if base is not None)
         for name in names:
-            indexed = [offset_of(name, ending) for ending in (INDEX, TIME_INDEX)]
+            indexed = [offset_of(name, ending) for ending in (INDEX, TIME_INDEX, CHECKSUM)]
             is_orphan = any(base is not None and base not in bases for base in indexed)
             if is_orphan or name.endswith(".tmp"):
                 await directory.disk.remove(directory.file(name))
@@ -157,6 +168,7 @@ class Recovery:
 
     async def _expect_nothing(self) -> None:
         """Check the checkpoints of a log without a segment: none may cover a record."""
+        await self._checkpoints.lower_cleaned(0)
         synced = self._checkpoints.synced_slot.value
         if synced is not None and synced[0] > 0:
             self._synced = synced[0]
@@ -185,14 +197,15 @@ class Recovery:
         from_start = self._config.verify_all or known is None
         first = 0 if from_start else segments.at(self._synced)
         for at in range(first):
-            gap = await gap_after(segments.all[at], segments.bases[at + 1])
+            gap = await gap_after(self._directory.disk, segments.all[at], segments.bases[at + 1])
             if gap is not None:
                 raise self._corrupt(gap)
-        position = await self._scan_start(segments.all[first], from_start=from_start)
+        position = await scan_start(segments.all[first], 0 if from_start else self._synced)
         if not from_start and known is not None:
             extent.epochs = EpochCache(e for e in known.entries if e[1] < self._synced)
         expected = segments.bases[first] if position == 0 else None
-        scan = Scan(segments, extent, self._inspect, expected)
+        checksums = self._directory.disk if self._config.verify_all else None
+        scan = Scan(segments, extent, self._inspect, expected, checksums)
         end = await scan.run(first, position)
         if end.bad is not None:
             await self._cut(end, end.bad)
@@ -242,18 +255,6 @@ class Recovery:
         if known.entries[0][1] > start:
             return None  # a power loss undid a deletion: the file lacks the oldest batches
         return known
-
-    async def _scan_start(self, segment: Segment, *, from_start: bool) -> int:
-        """Give the first segment its index. Return the position from which to scan."""
-        segment.index = segment.new_index()
-        if from_start:
-            return 0
-        index = await segment.index_on_disk()
-        index.truncate(self._synced - segment.base_offset)
-        if not await segment.names_a_batch(*index.last_entry):
-            return 0
-        segment.index = index
-        return index.last_entry[1]
 
     def _compare_epochs(self, known: EpochCache) -> None:
         """Compare the batches' epochs with the checkpoint file: the CRC does not cover them."""
@@ -320,6 +321,7 @@ class Recovery:
             self._is_cutting = True
             await self._parts.mark_cut()
         await checkpoints.lower(end)
+        await self._segments.active.forget_checksum()  # it will grow
         if self._is_cutting:
             await checkpoints.write_again()
             await self._parts.finish_cut()

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from quorate.errors import CorruptRecordError
 from quorate.record.batch import BatchHeader
+from quorate_quorum.disk import Disk
+from quorate_quorum.log.checksum import check_whole
 from quorate_quorum.log.extent import Extent
 from quorate_quorum.log.segment import RELATIVE_MAX, Inspect, Segment
 from quorate_quorum.log.segments import Segments
@@ -36,11 +39,14 @@ class Scan:
         extent: Extent,
         inspect: Inspect | None,
         expected: int | None,
+        checksums: Disk | None = None,
     ) -> None:
         self._segments = segments
         self._epochs = extent.epochs
         self._has_gaps = extent.has_gaps
         self._inspect = inspect
+        #: The disk with the checksum files, if the scan compares them.
+        self._checksums = checksums
         #: The offset at which the next batch must begin; None if the scan starts inside a segment.
         self._expected = expected
 
@@ -59,6 +65,11 @@ class Scan:
 
     async def _pass(self, segment: Segment, position: int) -> tuple[int, str | None]:
         """Scan one segment. Return where its good batches end, and what is wrong there."""
+        if self._checksums is not None:
+            try:
+                await check_whole(self._checksums, segment)
+            except CorruptRecordError as error:
+                return position, str(error)
         segment.index = index = segment.index or segment.new_index()
         while position < segment.size:
             chunk = await segment.scan(position, checked=True, inspect=self._inspect)
@@ -86,3 +97,19 @@ class Scan:
         if not 0 <= header.last_offset - segment.base_offset <= RELATIVE_MAX:
             return f"the batch at {offset} is not one of segment {segment.base_offset}"
         return None
+
+
+async def scan_start(segment: Segment, good: int) -> int:
+    """Give the first segment of a scan its index. Return the position from which to scan.
+
+    All below the offset `good` is good: the scan begins at the last entry of the index below it.
+    """
+    segment.index = segment.new_index()
+    if good <= segment.base_offset:
+        return 0
+    index = await segment.index_on_disk()
+    index.truncate(good - segment.base_offset)
+    if not await segment.names_a_batch(*index.last_entry):
+        return 0
+    segment.index = index
+    return index.last_entry[1]

@@ -19,6 +19,8 @@ from quorate_quorum.disk import Buffer, Disk, File, read_whole, replace_whole
 from quorate_quorum.log.index import OFFSET_ENTRY, TIME_ENTRY, SegmentIndex
 
 LOG, INDEX, TIME_INDEX, SNAPSHOT = ".log", ".index", ".timeindex", ".snapshot"
+#: Of a compacted segment: see checksum.py.
+CHECKSUM = ".checksum"
 #: A scan reads this many bytes at a time, or one whole batch if that is larger. Between two chunks
 #: the loop has a turn. A chunk has at most CHUNK_BATCHES_MAX batches: some milliseconds of work.
 CHUNK_BYTES = 64 * 1024
@@ -222,6 +224,7 @@ class Segment:
 
     async def cut(self, position: int, end_offset: int) -> None:
         """Cut the file at `position`, where `end_offset` begins. The caller syncs it."""
+        await self.forget_checksum()
         index = await self.loaded_index()
         await self.remove_index_files()
         await self.file.truncate(position)
@@ -343,6 +346,13 @@ class Segment:
             at = chunk.position
         return found
 
+    async def forget_checksum(self) -> None:
+        """Remove the checksum file durably, before the segment becomes another one."""
+        path = self.path(CHECKSUM)
+        if await self._disk.exists(path):
+            await self._disk.remove(path)
+            await self._disk.sync_directory(self._directory)
+
     async def remove_index_files(self) -> None:
         """Remove the index files, which do not fit the batches or soon will not."""
         for ending in (INDEX, TIME_INDEX):
@@ -352,7 +362,7 @@ class Segment:
     async def remove(self) -> None:
         """Remove the segment's files. The batches go first: an open removes leftover indexes."""
         await self.file.close()
-        for ending in (LOG, INDEX, TIME_INDEX, SNAPSHOT):
+        for ending in (LOG, INDEX, TIME_INDEX, SNAPSHOT, CHECKSUM):
             if await self._disk.exists(self.path(ending)):
                 await self._disk.remove(self.path(ending))
 

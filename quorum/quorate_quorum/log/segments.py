@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from bisect import bisect_right
 from collections import OrderedDict
 from dataclasses import dataclass
 
+from quorate.errors import CorruptRecordError
 from quorate_quorum.disk import File
 from quorate_quorum.log.directory import Directory
 from quorate_quorum.log.extent import Extent
@@ -40,6 +42,10 @@ class Segments:
         self._index_interval_bytes = index_interval_bytes
         self.all: list[Segment] = []
         self.bases: list[int] = []
+        #: How often compacted segments took the place of others.
+        self.replacements = 0
+        #: Held while they do.
+        self.replacing = asyncio.Lock()
         #: Closed segments whose index is in memory, the most recently used last.
         self._indexed: OrderedDict[int, Segment] = OrderedDict()
 
@@ -73,15 +79,31 @@ class Segments:
 
     async def describe(self) -> list[SegmentInfo]:
         """Describe each segment, oldest first."""
-        found = []
-        for segment, next_base in self.with_next_base():
-            newest = await segment.max_timestamp()
-            unchanged_ms = await segment.unchanged_ms()
-            end = min(next_base, self._extent.end)
-            info = SegmentInfo(segment.base_offset, end, segment.size, newest, unchanged_ms)
-            found.append(info)
-            self.used_index_of(segment)
-        return found
+        while True:
+            replacements = self.replacements
+            found = []
+            try:
+                for segment, next_base in self.with_next_base():
+                    newest = await segment.max_timestamp()
+                    unchanged_ms = await segment.unchanged_ms()
+                    end = min(next_base, self._extent.end)
+                    info = SegmentInfo(segment.base_offset, end, segment.size, newest, unchanged_ms)
+                    found.append(info)
+                    self.used_index_of(segment)
+            except (OSError, CorruptRecordError):
+                if not await self.were_replaced_since(replacements):
+                    raise
+                continue
+            if replacements == self.replacements:
+                return found
+
+    async def were_replaced_since(self, replacements: int) -> bool:
+        """Wait for a replacement under way; return whether there was one since that number.
+
+        An operation that began before it may fail: its segments are gone. It then begins again.
+        """
+        async with self.replacing:
+            return self.replacements != replacements
 
     async def open(self, base_offset: int) -> None:
         """Open a segment that is on the disk. Segments are opened oldest first."""
@@ -94,6 +116,21 @@ class Segments:
         segment = self._add(base_offset, file)
         segment.index = segment.new_index()
         self._directory.changed()
+
+    async def replace(self, old: list[Segment], base_offset: int) -> Segment:
+        """Put the one segment that is on the disk now in the place of neighbours.
+
+        The caller closes their files.
+        """
+        file = await self._directory.disk.open(self._path(base_offset))
+        new = self._segment(base_offset, file)
+        at = self.all.index(old[0])
+        self.all[at : at + len(old)] = [new]
+        self.bases[at : at + len(old)] = [base_offset]
+        for segment in old:
+            self._indexed.pop(segment.base_offset, None)
+        self.replacements += 1
+        return new
 
     async def drop(self, segment: Segment) -> None:
         """Remove the first or the last segment durably."""
@@ -139,10 +176,13 @@ class Segments:
         for segment in self.all:
             await segment.file.close()
 
-    def _add(self, base_offset: int, file: File) -> Segment:
+    def _segment(self, base_offset: int, file: File) -> Segment:
         interval_bytes = self._index_interval_bytes
         directory = self._directory
-        segment = Segment(directory.disk, directory.path, base_offset, file, interval_bytes)
+        return Segment(directory.disk, directory.path, base_offset, file, interval_bytes)
+
+    def _add(self, base_offset: int, file: File) -> Segment:
+        segment = self._segment(base_offset, file)
         self.all.append(segment)
         self.bases.append(base_offset)
         return segment

@@ -21,6 +21,21 @@ async def first_at(
 
     Raises OSError, CorruptRecordError.
     """
+    while True:
+        replacements = segments.replacements
+        try:
+            found = await _first_at(disk, segments, timestamp_ms, start, end)
+        except (OSError, CorruptRecordError):
+            if not await segments.were_replaced_since(replacements):
+                raise
+            continue
+        if replacements == segments.replacements:
+            return found
+
+
+async def _first_at(
+    disk: Disk, segments: Segments, timestamp_ms: int, start: int, end: int
+) -> tuple[int, int] | None:
     for segment in list(segments.all):
         if segment.base_offset >= end:
             return None

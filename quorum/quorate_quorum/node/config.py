@@ -26,6 +26,9 @@ ExpirationMilliseconds = Annotated[int, Meta(ge=15 * 60 * 1000, le=365 * 24 * 36
 Bytes = Annotated[int, Meta(ge=KIB, le=64 * GIB)]
 #: The size of one message. Both sides of a connection must accept it.
 MessageBytes = Annotated[int, Meta(ge=64 * KIB, le=GIB)]
+#: At most 4 GiB: the process of compaction allocates it at once.
+CleanerBytes = Annotated[int, Meta(ge=64 * KIB, le=4 * GIB)]
+CleanerRate = Annotated[int, Meta(ge=-1, le=64 * GIB)]
 Count = Annotated[int, Meta(ge=1, le=1 << 31)]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
@@ -228,6 +231,14 @@ class BrokerConfig(NodeConfig, frozen=True, kw_only=True, forbid_unknown_fields=
     forward_request_max_bytes: MessageBytes = 32 * MIB
     #: The most bytes of all such calls together.
     forward_queued_max_bytes: Bytes = 64 * MIB
+
+    #: How often the broker looks for a log to compact. A pass that failed waits longer each time.
+    log_cleaner_backoff_ms: Milliseconds = 15_000
+    #: The memory for the keys of one pass over a log. A pass holds 0.75 keys in 24 bytes; for more
+    #: keys there are several passes.
+    log_cleaner_dedupe_buffer_size: CleanerBytes = 64 * MIB
+    #: The most bytes a second that compaction reads and writes; -1: as fast as it goes.
+    log_cleaner_io_max_bytes_per_second: CleanerRate = -1
 
     #: The time after which directories that are not in the image are removed.
     stray_delete_delay_ms: Milliseconds = 60_000

@@ -39,7 +39,6 @@ _KAFKAS_TOPIC_CONFIGS: Final = frozenset(
         "flush.messages",
         "flush.ms",
         "index.interval.bytes",
-        "max.compaction.lag.ms",
         "message.max.bytes",
         "message.timestamp.before.max.ms",
         "segment.index.bytes",

@@ -14,6 +14,7 @@ from quorate.net.network import Network
 from quorate_quorum.disk import Disk
 from quorate_quorum.node.authorizer import ALLOW_ALL, Authorizer
 from quorate_quorum.node.features import SUPPORTED, Known
+from quorate_quorum.node.programs import Programs
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,8 @@ class Environment:
     chance: random.Random = field(default_factory=random.SystemRandom)
     #: The feature levels that this program knows.
     features: Known = field(default_factory=lambda: SUPPORTED)
+    #: Starts other processes; None: there are none, and the node does all work itself.
+    programs: Programs | None = None
     #: The authorizer, which decides what the node's callers may do.
     authorizer: Authorizer = ALLOW_ALL
 

@@ -88,6 +88,7 @@ class Broker:
             log_dirs=("/data",),
             replica_lag_time_max_ms=self.world.lag_ms,
             replica_fetch_wait_max_ms=50,
+            log_cleaner_backoff_ms=10,
         )
         network = self.world.network_of(f"broker-{self.id}")
         environment = Environment(network, self.disk, lambda: NOW_MS, random.Random(self.id))

@@ -13,6 +13,7 @@ import pytest
 from quorate.errors import QuorateError
 from quorate.record.batch import BatchHeader, split
 from quorate.v1 import admin_pb2 as admin
+from quorate_broker.compaction.compactor import Compactor
 from quorate_quorum.configs import CONFIGS
 from quorate_quorum.controller.decisions.creation import Creation
 from quorate_quorum.controller.decisions.lossy_elections import LossyElections
@@ -117,6 +118,43 @@ async def the_start_of_the_log(world: World) -> int:
     return broker.partition.log_start_offset
 
 
+async def a_record_without_a_key(world: World) -> str:
+    """Produce it; return why it was refused, or nothing."""
+    try:
+        await (
+            world.brokers[1]
+            .partition.as_leader()
+            .queue.produce(batch_of(b"v", key=None), acks=-1, timeout_ms=1, appended=lambda: None)
+        )
+    except QuorateError as error:
+        return type(error).__name__
+    return ""
+
+
+async def a_compaction(world: World, *, ahead_ms: int = -100, cleaned: int = 0) -> Any:
+    """Return the plan and the job of the compaction of four closed segments of one record."""
+    partition = world.brokers[1].partition
+    config = ev.Config(topic_id=TOPIC_ID, name="cleanup.policy", value="compact")
+    await world.commit(ev.MetadataEvent(config=config))
+    if not partition.log.has_segments:
+        for _ in range(4):
+            await produced(world, ahead_ms=ahead_ms)
+            await partition.log.roll()
+        await partition.log.compaction.note_cleaned(cleaned)
+    compactor = Compactor(world.brokers[1].replicas, world.brokers[1].failures.append)
+    plan = await compactor.plan(partition)
+    job = None if plan is None else await compactor.job(partition, plan)
+    return plan, job and job.delete_retention_ms
+
+
+async def a_compaction_of_a_quarter(world: World) -> Any:
+    return await a_compaction(world, cleaned=3)
+
+
+async def a_compaction_of_new_records(world: World) -> Any:
+    return await a_compaction(world, ahead_ms=0)
+
+
 async def a_commit_by_the_leader_alone(world: World) -> str | int:
     if 2 in world.running:
         await world.brokers[2].stop()
@@ -158,19 +196,20 @@ async def a_topic_that_is_created_now(world: World) -> list[ev.MetadataEvent]:
 
 #: For each config another value than its default, and what must differ when it is obeyed.
 ALTERED: dict[str, tuple[str, Effect | None]] = {
-    "cleanup.policy": ("", None),
+    "cleanup.policy": ("compact", a_record_without_a_key),
     "compression.gzip.level": ("1", compressed_by("gzip")),
     "compression.lz4.level": ("3", compressed_by("lz4")),
     "compression.type": ("gzip", the_codec_of_a_batch),
     "compression.zstd.level": ("-100", compressed_by("zstd")),
     "default.replication.factor": ("1", a_topic_that_is_created_now),
-    "delete.retention.ms": ("1", None),
+    "delete.retention.ms": ("1", a_compaction),
     "flush.on.ack": ("true", a_topic_that_is_created_now),
+    "max.compaction.lag.ms": ("1", a_compaction_of_a_quarter),
     "max.message.bytes": ("1024", a_large_batch),
     "message.timestamp.after.max.ms": ("0", a_record_of_the_future),
     "message.timestamp.type": ("LogAppendTime", produced),
-    "min.cleanable.dirty.ratio": ("0.1", None),
-    "min.compaction.lag.ms": ("1", None),
+    "min.cleanable.dirty.ratio": ("0.1", a_compaction_of_a_quarter),
+    "min.compaction.lag.ms": ("1", a_compaction_of_new_records),
     "min.insync.replicas": ("2", a_commit_by_the_leader_alone),
     "num.partitions": ("3", a_topic_that_is_created_now),
     "retention.bytes": ("1", the_start_of_the_log),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -149,17 +150,20 @@ def test_a_setting_is_acted_on_or_says_that_it_is_not_yet(name: str) -> None:
     assert bool(warnings_of([name])) == bool(spec.not_yet)
 
 
-def test_a_setting_that_acts_in_part_says_what_it_does_and_what_not() -> None:
-    assert warnings_of(["cleanup.policy"]) == [
-        "cleanup.policy is kept, and has one effect only in this release, which begins now: under"
-        " 'delete', old records are deleted; under 'compact', records without a key are refused;"
-        " under 'compact' and 'compact,delete', topics are not compacted"
+def test_a_setting_without_effect_says_what_does_not_happen(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    spec = CONFIGS["segment.ms"]
+    monkeypatch.setitem(CONFIGS, "segment.ms", replace(spec, not_yet="nothing rolls"))
+    names = ["segment.ms", "max.message.bytes", "no.such"]
+    assert warnings_of(names) == [
+        "segment.ms is kept, and has no effect in this release: nothing rolls"
     ]
-
-
-def test_a_setting_without_effect_says_what_does_not_happen() -> None:
-    assert warnings_of(["delete.retention.ms", "max.message.bytes", "no.such"]) == [
-        "delete.retention.ms is kept, and has no effect in this release: topics are not compacted"
+    partly = replace(spec, not_yet="nothing rolls", only_effect="it is shown")
+    monkeypatch.setitem(CONFIGS, "segment.ms", partly)
+    assert warnings_of(names) == [
+        "segment.ms is kept, and has one effect only in this release, which begins now:"
+        " it is shown; nothing rolls"
     ]
 
 

@@ -82,3 +82,29 @@ async def reopened(disk: SimulatedDisk, run: Run, config: LogConfig | None = Non
     log = await Log.open(disk, PATH, config or LogConfig(), run=run)
     await log.close(clean=False)
     return log
+
+
+class CrashAt:
+    """A hook of a disk: its process ends at the operation of that number, or its power fails."""
+
+    def __init__(
+        self, disk: SimulatedDisk, number: int, *, power: bool, quiet: tuple[str, ...] = ()
+    ) -> None:
+        self._disk = disk
+        self._left = number
+        self._power = power
+        self._quiet = quiet
+        disk.hook = self
+
+    def __call__(self, name: str, path: str) -> None:
+        if name in self._quiet:
+            return
+        self._left -= 1
+        if self._left == 0:
+            self._disk.lose_power() if self._power else self._disk.crash_process()
+            raise OSError(5, "the end")
+
+    def end(self) -> bool:
+        """Stop counting; return whether there was a crash."""
+        self._disk.hook = None
+        return self._left <= 0

@@ -1,0 +1,152 @@
+"""What is left of one batch after compaction.
+
+A machine. The rules:
+
+* The last record of each key stays. A record goes only if the map has a later offset of its key.
+* A record without a key stays, and so does a batch that does not decode here: it is older than the
+  topic's policy. Control and transactional batches stay as they are.
+* A tombstone gets its delete horizon in the pass whose map holds it: from now on no earlier record
+  of its key is left. It goes in a pass after that time, so that a reader that has seen the record
+  before it sees the tombstone too (KIP-534).
+* Offsets, timestamps, headers, sequence and epoch of what stays are unchanged, and so are the
+  batch's first and last offset and its codec.
+* A batch without records stays, empty, if it is the first of a leader_epoch, the last of its
+  segment, or one of the last of a producer: epochs, ends and sequences are read from the batches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterator, Mapping
+from dataclasses import dataclass
+
+from quorate.errors import CorruptRecordError, UnsupportedError
+from quorate.record import batch as record_batch
+from quorate.record.batch import BatchHeader
+from quorate.record.filtered import emptied, outlines, with_records
+from quorate.record.record import Outline
+from quorate_broker.compaction.offset_map import OffsetMap
+
+Buffer = bytes | bytearray | memoryview
+
+#: A batch with more records stays as it is: its outlines would take too much memory.
+RECORDS_MAX = 400_000
+
+
+@dataclass(slots=True)
+class Counts:
+    """What a pass has met."""
+
+    records: int = 0
+    dropped: int = 0
+    #: Records that stay because they have no key.
+    without_key: int = 0
+    #: Batches that stay because they do not decode here.
+    not_decoded: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """What one pass goes by."""
+
+    #: The map holds the records from here ...
+    first_dirty: int
+    #: ... to here. Batches that end above it lose superseded records alone.
+    map_end: int
+    now_ms: int
+    delete_retention_ms: int
+    #: Whether tombstones may go at all: see the compactor.
+    may_drop_tombstones: bool
+    #: The offsets where leader_epochs begin.
+    epoch_starts: Container[int]
+    #: producer_id -> base offset of its oldest batch that is remembered.
+    producers: Mapping[int, int]
+
+
+def may_be_filtered(header: BatchHeader) -> bool:
+    """Whether records may be taken from a batch, and its keys belong into the map."""
+    is_of_transaction = header.is_control or header.is_transactional
+    return 0 < header.count <= RECORDS_MAX and not is_of_transaction
+
+
+class BatchFilter:
+    """Filters the batches of one pass, in the order of the log."""
+
+    def __init__(self, offsets: OffsetMap, rules: Rules) -> None:
+        self._offsets = offsets
+        self._rules = rules
+        self.counts = Counts()
+
+    def filtered(self, header: BatchHeader, batch: Buffer, *, segment_end: int) -> Buffer | None:
+        """Return the batch, the very same or what is left of it; None: nothing is left.
+
+        `segment_end` is where the segment that is written will end.
+        """
+        if not header.count:
+            return batch if self._must_stay(header, segment_end) else None
+        if not may_be_filtered(header):
+            return batch
+        try:
+            data, found = outlines(batch, header)
+            kept, tombstones = self._kept(header, found)
+        except (CorruptRecordError, UnsupportedError):
+            self.counts.not_decoded += 1
+            return batch
+        self.counts.records += header.count
+        self.counts.dropped += header.count - len(kept)
+        if not kept:
+            if self._must_stay(header, segment_end):
+                return emptied(header)
+            return None
+        horizon = self._new_horizon(header) if tombstones else None
+        if len(kept) == header.count and horizon is None:
+            return batch
+        return with_records(header, data, kept, delete_horizon_ms=horizon)
+
+    def _kept(self, header: BatchHeader, found: Iterator[Outline]) -> tuple[list[Outline], bool]:
+        """Return the records that stay, and whether a tombstone is among them."""
+        base, last_offset_of = header.base_offset, self._offsets.get
+        has_expired = self._has_expired(header)
+        kept: list[Outline] = []
+        tombstones = False
+        without_key = 0
+        for outline in found:
+            key = outline[4]
+            if key is None:
+                without_key += 1
+            elif last_offset_of(key) > base + outline[3]:
+                continue
+            elif not outline[5]:
+                if has_expired:
+                    continue
+                tombstones = True
+            kept.append(outline)
+        self.counts.without_key += without_key
+        return kept, tombstones
+
+    def _has_expired(self, header: BatchHeader) -> bool:
+        """Whether the tombstones of a batch go now."""
+        rules = self._rules
+        return (
+            rules.may_drop_tombstones
+            and header.end_offset <= rules.map_end
+            and bool(header.attributes & record_batch.DELETE_HORIZON)
+            and rules.now_ms >= header.base_timestamp
+        )
+
+    def _new_horizon(self, header: BatchHeader) -> int | None:
+        """Return the delete horizon to write into a batch; None: it has one, or gets none now."""
+        rules = self._rules
+        is_covered = rules.first_dirty <= header.base_offset < header.end_offset <= rules.map_end
+        if header.attributes & record_batch.DELETE_HORIZON or not is_covered:
+            return None
+        return min(rules.now_ms + rules.delete_retention_ms, record_batch.TIMESTAMP_MAX)
+
+    def _must_stay(self, header: BatchHeader, segment_end: int) -> bool:
+        """Whether a batch stays even if it is empty."""
+        rules = self._rules
+        oldest = rules.producers.get(header.producer_id)
+        return (
+            header.end_offset >= segment_end
+            or header.base_offset in rules.epoch_starts
+            or (oldest is not None and header.base_offset >= oldest)
+        )

@@ -1,0 +1,92 @@
+"""One pass over one log, as a value: what the broker asks of a worker, and what the worker tells.
+
+Both are lines of JSON, because the worker is another process.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+
+from quorate_quorum.log.checksum import SegmentChecksum
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """A pass over the segments of one log, oldest first."""
+
+    directory: str
+    #: (base offset, end offset, size in bytes) of each segment that may be compacted.
+    segments: tuple[tuple[int, int, int], ...]
+    #: All below was compacted by an earlier pass.
+    first_dirty: int
+    now_ms: int
+    delete_retention_ms: int
+    may_drop_tombstones: bool
+    segment_bytes: int
+    index_interval_bytes: int
+    #: Where leader_epochs begin.
+    epoch_starts: tuple[int, ...]
+    #: (producer_id, base offset of its oldest batch that is remembered).
+    producers: tuple[tuple[int, int], ...]
+    map_bytes: int
+    #: -1: as fast as it goes.
+    bytes_per_second: int
+    #: 16 random bytes, in hexadecimal digits.
+    salt: str
+
+    def encode(self) -> bytes:
+        return json.dumps(asdict(self)).encode() + b"\n"
+
+    @classmethod
+    def decode(cls, line: bytes) -> Job:
+        values = json.loads(line)
+        for name in ("segments", "producers"):
+            values[name] = tuple(tuple(row) for row in values[name])
+        values["epoch_starts"] = tuple(values["epoch_starts"])
+        return cls(**values)
+
+
+@dataclass(frozen=True, slots=True)
+class Cleaned:
+    """A new segment is complete and synced, as `.cleaned`: put it in the place of the old ones."""
+
+    new: SegmentChecksum
+    old_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The pass is over: all below `end` is compacted."""
+
+    end: int
+    records: int
+    dropped: int
+    without_key: int
+    not_decoded: int
+    #: The bytes that were read and written.
+    bytes_moved: int
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The pass ended with an error."""
+
+    reason: str
+
+
+Report = Cleaned | Done | Failed
+
+
+def encode(report: Report) -> bytes:
+    """Return a report as a line."""
+    return json.dumps({"kind": type(report).__name__, **asdict(report)}).encode() + b"\n"
+
+
+def decode(line: bytes) -> Report:
+    """Return the report in a line."""
+    values = json.loads(line)
+    kind = values.pop("kind")
+    if kind == "Cleaned":
+        return Cleaned(SegmentChecksum(**values["new"]), values["old_bytes"])
+    return Done(**values) if kind == "Done" else Failed(**values)

@@ -1,0 +1,109 @@
+"""What to compact: the range of one log that may be compacted, and whether that is worth its cost.
+
+A machine. The rules, which are Kafka's:
+
+* Only closed segments, and only below the high watermark: a record above it may be cut, and then
+  the record that it replaced would be gone too.
+* A segment with a record younger than `min.compaction.lag.ms`, and all segments after it, wait.
+* The log is compacted when the bytes that no pass has seen are `min.cleanable.dirty.ratio` of all
+  that may be compacted, or when one of them is older than `max.compaction.lag.ms`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from quorate_quorum.log.segment import RELATIVE_MAX
+from quorate_quorum.log.segments import SegmentInfo
+
+
+@dataclass(frozen=True, slots=True)
+class Lags:
+    """The settings of a topic that say when its logs are compacted."""
+
+    min_dirty_ratio: float
+    min_lag_ms: int
+    max_lag_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A range to compact: all segments that end at or below `end`."""
+
+    #: Bytes that a pass reads, and the share of them that no pass has seen.
+    size: int
+    dirty_ratio: float
+    #: All below was compacted before.
+    first_dirty: int
+    end: int
+    #: A record waits longer than `max.compaction.lag.ms`.
+    is_overdue: bool = False
+
+
+def plan_for(
+    segments: Sequence[SegmentInfo],
+    *,
+    first_dirty: int,
+    high_watermark: int,
+    oldest_dirty_ms: int | None,
+    now_ms: int,
+    lags: Lags,
+) -> Plan | None:
+    """Return what to compact of a log now; None: nothing.
+
+    `segments` are those of the log, the active one last. `oldest_dirty_ms` is the timestamp of the
+    first record that no pass has seen; None: not known.
+    """
+    cleanable = []
+    for segment in segments[:-1]:
+        is_young = lags.min_lag_ms > 0 and segment.max_timestamp > now_ms - lags.min_lag_ms
+        if segment.end_offset > high_watermark or is_young:
+            break
+        cleanable.append(segment)
+    dirty = [segment for segment in cleanable if segment.end_offset > first_dirty]
+    if not dirty:
+        return None
+    size = sum(segment.size for segment in cleanable)
+    ratio = sum(segment.size for segment in dirty) / max(size, 1)
+    is_overdue = oldest_dirty_ms is not None and is_older(oldest_dirty_ms, lags.max_lag_ms, now_ms)
+    if ratio < lags.min_dirty_ratio and not is_overdue:
+        return None
+    return Plan(
+        size, ratio, max(first_dirty, dirty[0].base_offset), cleanable[-1].end_offset, is_overdue
+    )
+
+
+def is_older(timestamp_ms: int, lag_ms: int, now_ms: int) -> bool:
+    """Return whether a record waits longer than `lag_ms`. A record without a time does not.
+
+    >>> is_older(1000, 50, 1051), is_older(1000, 50, 1050), is_older(-1, 50, 1051)
+    (True, False, False)
+    """
+    return timestamp_ms >= 0 and now_ms - timestamp_ms > lag_ms
+
+
+def groups(
+    segments: Sequence[SegmentInfo], *, bytes_max: int, span_max: int = RELATIVE_MAX
+) -> list[list[SegmentInfo]]:
+    """Join neighbours that surely fit one segment after the pass: by bytes, and by offsets.
+
+    >>> infos = [SegmentInfo(n, n + 10, 40, -1, 0) for n in (0, 10, 20)]
+    >>> [[one.base_offset for one in group] for group in groups(infos, bytes_max=100)]
+    [[0, 10], [20]]
+    """
+    found: list[list[SegmentInfo]] = []
+    size = 0
+    for segment in segments:
+        fits = (
+            bool(found)
+            and size + segment.size <= bytes_max
+            and segment.end_offset - 1 - found[-1][0].base_offset <= span_max
+        )
+        if fits:
+            found[-1].append(segment)
+            size += segment.size
+        else:
+            found.append([segment])
+            size = segment.size
+    return found

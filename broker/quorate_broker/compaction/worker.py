@@ -1,0 +1,64 @@
+"""The process that compacts: it reads one Job from its input, and writes reports to its output.
+
+The broker starts it by exec. It would hold up the broker's event loop as a thread, because a thread
+shares the interpreter's lock, and forking a process with threads may deadlock. It ends with the
+broker: when the broker is gone, its input ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sys
+
+from quorate.errors import CorruptRecordError
+from quorate_broker.compaction import job as messages
+from quorate_broker.compaction.cleaning import Cleaning
+from quorate_broker.compaction.job import Failed, Job, Report
+from quorate_quorum.log.real_disk import RealDisk
+
+#: The broker's own work comes first.
+NICENESS = 10
+
+
+async def run() -> None:
+    """Carry out one job; end when the input ends."""
+    loop = asyncio.get_running_loop()
+    lines = asyncio.StreamReader(limit=64 << 20)
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
+    job = Job.decode(await lines.readline())
+    working = asyncio.ensure_future(_work(job))
+    waiting = asyncio.ensure_future(lines.read())
+    await asyncio.wait({working, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    for task in (working, waiting):
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+async def _work(job: Job) -> None:
+    disk = RealDisk(threads=2)
+    try:
+        async for report in Cleaning(disk, job).carry_out():
+            _tell(report)
+    except (OSError, CorruptRecordError) as error:
+        _tell(Failed(str(error)))
+    finally:
+        disk.close()
+
+
+def _tell(report: Report) -> None:
+    sys.stdout.buffer.write(messages.encode(report))
+    sys.stdout.buffer.flush()
+
+
+def main() -> None:
+    """Run the worker."""
+    with contextlib.suppress(OSError):
+        os.nice(NICENESS)
+    asyncio.run(run())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,117 @@
+"""A batch with only some of its records: what compaction reads of batches, and writes.
+
+The records that stay are copied as bytes. So the offsets, timestamps, keys, values and headers of
+what stays are unchanged, and so is the codec.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from crc32c import crc32c
+
+from quorate.record import compression
+from quorate.record.batch import (
+    CODEC_MASK,
+    DELETE_HORIZON,
+    HEADER,
+    HEADER_BYTES,
+    LOG_APPEND_TIME,
+    MAGIC,
+    BatchHeader,
+    Buffer,
+    record_bytes,
+)
+from quorate.record.record import Outline, decode_outlines, with_timestamp_delta
+
+#: Bytes of base_offset and batch_length, and bytes up to the first that the CRC covers.
+_BEFORE_LENGTH, _BEFORE_CRC_COVERS = 12, 21
+
+
+Outlines = Iterator[Outline]
+
+
+def outlines(batch: Buffer, header: BatchHeader) -> tuple[bytes, Outlines]:
+    """Return the bytes of a batch's records, decompressed, and where each record lies in them.
+
+    Call `check` first. Raises the errors of `records`, some of them from the iterator.
+    """
+    data, position = record_bytes(batch, header)
+    return data, decode_outlines(
+        data, position, count=header.count, last_offset_delta=header.last_offset_delta
+    )
+
+
+def with_records(
+    header: BatchHeader,
+    data: bytes,
+    kept: Sequence[Outline],
+    *,
+    delete_horizon_ms: int | None = None,
+) -> bytes:
+    """Return the batch with only some of its records; these and its codec are unchanged.
+
+    `data` and `kept` are of `outlines`. With a delete horizon, that is the new base_timestamp: the
+    bit DELETE_HORIZON says so (KIP-534).
+    """
+    if delete_horizon_ms is None:
+        pieces = [data[one.start : one.stop] for one in kept]
+    else:
+        shift = header.base_timestamp - delete_horizon_ms
+        pieces = [
+            with_timestamp_delta(data[one.start : one.stop], one.timestamp_delta + shift)
+            for one in kept
+        ]
+    newest = header.max_timestamp
+    if not header.attributes & LOG_APPEND_TIME:
+        newest = header.base_timestamp + max(one.timestamp_delta for one in kept)
+    return _rebuilt(
+        header,
+        attributes=header.attributes | (0 if delete_horizon_ms is None else DELETE_HORIZON),
+        base_timestamp=header.base_timestamp if delete_horizon_ms is None else delete_horizon_ms,
+        max_timestamp=newest,
+        count=len(kept),
+        body=compression.compress(header.codec, b"".join(pieces)),
+    )
+
+
+def emptied(header: BatchHeader) -> bytes:
+    """Return the batch without records: its offsets, its epoch and its producer's sequences."""
+    return _rebuilt(
+        header,
+        attributes=header.attributes & ~(CODEC_MASK | DELETE_HORIZON),
+        base_timestamp=header.base_timestamp,
+        max_timestamp=header.max_timestamp,
+        count=0,
+        body=b"",
+    )
+
+
+def _rebuilt(
+    header: BatchHeader,
+    *,
+    attributes: int,
+    base_timestamp: int,
+    max_timestamp: int,
+    count: int,
+    body: bytes,
+) -> bytes:
+    """Return a batch with another body; offsets, epoch and producer are those of `header`."""
+    fields = [
+        header.base_offset,
+        HEADER_BYTES - _BEFORE_LENGTH + len(body),
+        header.leader_epoch,
+        MAGIC,
+        0,  # the CRC, which comes last
+        attributes,
+        header.last_offset_delta,
+        base_timestamp,
+        max_timestamp,
+        header.producer_id,
+        header.producer_epoch,
+        header.base_sequence,
+        count,
+    ]
+    covered = HEADER.pack(*fields)[_BEFORE_CRC_COVERS:]
+    fields[4] = crc32c(body, crc32c(covered))
+    return HEADER.pack(*fields) + body

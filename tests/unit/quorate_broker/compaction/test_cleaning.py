@@ -1,0 +1,183 @@
+"""A pass over a log: whoever reads it before, during or after sees the same last values."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from contextlib import aclosing
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from quorate.errors import CorruptRecordError, StorageError
+from quorate.record import compression
+from quorate_broker.compaction.cleaning import Cleaning
+from quorate_broker.compaction.job import Cleaned, Done
+from quorate_quorum.log.log import Log, LogConfig
+from quorate_quorum.log.run_file import UNKNOWN, Run
+from tests.unit.quorate_broker.compaction.builders import (
+    NOW_MS,
+    PATH,
+    CrashAt,
+    Pair,
+    append,
+    carry_out,
+    compact,
+    final,
+    job_for,
+    new_disk,
+    new_log,
+    read,
+)
+
+SAME_BOOT = Run(marker_present=False, boot_id="boot-1", sync_failed=False, same_boot=True)
+KEYS = [b"a", b"b", b"c", b"a longer key than the sixteen bytes of a hash", b""]
+
+
+def drawn(chance: random.Random) -> list[Pair]:
+    """Return the records of one batch: few keys, some tombstones, now and then no key."""
+    pairs: list[Pair] = []
+    for _ in range(chance.randint(1, 4)):
+        key = None if chance.random() < 0.05 else chance.choice(KEYS)
+        value = None if key is not None and chance.random() < 0.3 else chance.randbytes(20)
+        pairs.append((key, value))
+    return pairs
+
+
+async def fill(log: Log, chance: random.Random, batches: int, epoch: int = 1) -> int:
+    """Append batches, now and then in a new epoch; return the last one."""
+    for _ in range(batches):
+        epoch += chance.random() < 0.1
+        codec = chance.choice([compression.NONE, compression.ZSTD])
+        await append(log, drawn(chance), epoch=epoch, codec=codec)
+    return epoch
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    seed=st.integers(0, 1 << 32),
+    keys=st.sampled_from([1, 2, 3, 1000]),
+    segment_bytes=st.sampled_from([150, 400, 1500]),
+)
+def test_a_compacted_log_has_the_same_last_values_as_the_raw_one(
+    seed: int, keys: int, segment_bytes: int
+) -> None:
+    """Over several lives, passes and restarts, with a map that holds all keys or only some."""
+
+    async def check() -> None:
+        chance = random.Random(seed)
+        disk = await new_disk(seed)
+        log = await new_log(disk, segment_bytes)
+        epoch, now_ms = 1, NOW_MS
+        for _ in range(4):
+            epoch = await fill(log, chance, 12, epoch)
+            expected, epochs = final(await read(log)), log.epochs.entries
+            await compact(disk, log, now_ms, keys)
+            assert final(await read(log)) == expected
+            now_ms += chance.choice([0, 50, 200])
+            if chance.random() < 0.5:
+                await log.close(clean=chance.random() < 0.5)
+                log = await Log.open(disk, PATH, LogConfig(segment_bytes=segment_bytes))
+                assert final(await read(log)) == expected
+                assert log.epochs.entries == epochs
+        await log.close(clean=False)
+
+    asyncio.run(check())
+
+
+async def test_only_the_last_record_of_each_key_is_left() -> None:
+    disk = await new_disk()
+    log = await new_log(disk)
+    for number in range(40):
+        await append(log, [(b"%d" % (number % 4), b"v" * 30)])
+    assert await compact(disk, log) == 1
+    last_closed = (await log.segments())[-2].end_offset - 1
+    below = [header for header, _ in await read(log) if header.end_offset <= last_closed + 1]
+    assert sum(header.count for header in below) == 4
+    assert len(await log.segments()) == 2, "small segments become one"
+    await log.close(clean=False)
+
+
+async def test_keys_that_do_not_fit_the_map_take_several_passes() -> None:
+    disk = await new_disk()
+    log = await new_log(disk)
+    for number in range(60):
+        await append(log, [(b"%d" % (number % 20), b"v" * 30)])
+    expected = final(await read(log))
+    assert await compact(disk, log, keys=3) > 2
+    assert final(await read(log)) == expected
+    below = (await log.segments())[-1].base_offset
+    counts = [header.count for header, _ in await read(log) if header.end_offset <= below]
+    assert sum(counts) == 20
+    await log.close(clean=False)
+
+
+async def test_a_batch_with_a_wrong_crc_stops_the_pass() -> None:
+    """A new batch would give its bytes a right one."""
+    disk = await new_disk()
+    log = await new_log(disk)
+    for number in range(40):
+        await append(log, [(b"%d" % (number % 4), b"v" * 30)])
+    disk.flip_bit(f"{PATH}/{0:020d}.log", 80)
+    job = await job_for(log)
+    assert job is not None
+    with pytest.raises(CorruptRecordError):
+        await carry_out(disk, log, job)
+    await log.close(clean=False)
+
+
+async def test_a_pass_tells_how_many_bytes_it_moved() -> None:
+    disk = await new_disk()
+    log = await new_log(disk)
+    for number in range(40):
+        await append(log, [(b"%d" % number, b"v" * 30)])
+    job = await job_for(log)
+    assert job is not None
+    done = await carry_out(disk, log, job)
+    read_twice = 2 * sum(size for _, _, size in job.segments)
+    assert read_twice <= done.bytes_moved <= 2 * read_twice
+    await log.close(clean=False)
+
+
+@pytest.mark.parametrize("power", [False, True])
+@pytest.mark.parametrize("seed", range(2))
+async def test_a_crash_anywhere_in_a_pass_changes_no_last_value(seed: int, *, power: bool) -> None:
+    for count in range(1 + seed, 2000, 2):
+        chance = random.Random(seed)
+        disk = await new_disk(seed)
+        log = await new_log(disk)
+        await fill(log, chance, 12)
+        await log.sync()
+        expected = final(await read(log))
+        crash = CrashAt(disk, count, power=power, quiet=("read", "open"))
+        try:
+            await compact(disk, log, keys=3)
+        except (OSError, StorageError):
+            assert crash.end()
+        if not crash.end():
+            break
+        await log.close(clean=False)
+        run = UNKNOWN if power else SAME_BOOT
+        log = await Log.open(disk, PATH, LogConfig(segment_bytes=400), run=run)
+        assert (log.recovered.cut_bytes, log.recovered.damaged) == (0, ""), (seed, count)
+        assert final(await read(log)) == expected, (seed, count)
+        if count % 5 == 0:
+            await compact(disk, log, NOW_MS + 1000)
+            assert final(await read(log)) == expected, (seed, count)
+        await log.close(clean=False)
+    assert count > 30
+
+
+async def test_a_pass_that_ends_early_leaves_the_log_as_it_was() -> None:
+    disk = await new_disk()
+    log = await new_log(disk)
+    await fill(log, random.Random(1), 30)
+    before = await read(log)
+    job = await job_for(log)
+    assert job is not None
+    async with aclosing(Cleaning(disk, job).carry_out()) as reports:
+        assert isinstance(await anext(reports), Cleaned)
+    assert await read(log) == before
+    assert isinstance(await carry_out(disk, log, job), Done)
+    await log.close(clean=False)
