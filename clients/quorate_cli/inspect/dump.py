@@ -10,7 +10,7 @@ import json
 import os
 import sys
 from collections.abc import AsyncGenerator, Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from quorate.errors import CorruptRecordError, QuorateError
@@ -25,6 +25,7 @@ from quorate_cli.inspect import content
 from quorate_cli.inspect.node_files import is_metadata_log, kind_of
 from quorate_quorum.disk import Disk, read_whole
 from quorate_quorum.log import run_file
+from quorate_quorum.log.checksum import SegmentChecksum
 from quorate_quorum.log.events import decode_events
 from quorate_quorum.log.identity import read_identity
 from quorate_quorum.log.index import OFFSET_ENTRY, TIME_ENTRY
@@ -267,6 +268,13 @@ async def _run_rows(disk: Disk, path: str, _: Bounds) -> AsyncGenerator[Row, Non
     }
 
 
+async def _checksum_rows(disk: Disk, path: str, _: Bounds) -> AsyncGenerator[Row, None]:
+    known = SegmentChecksum.decode(await content.small_file(disk, path))
+    if known is None:
+        raise content.DamagedError("its own checksum does not fit")
+    yield {"kind": "segment-checksum", **asdict(known)}
+
+
 async def _quorum_state_rows(disk: Disk, path: str, _: Bounds) -> AsyncGenerator[Row, None]:
     state = decode_state(await content.small_file(disk, path))
     vote = state.voted_for
@@ -340,6 +348,8 @@ _READERS: dict[str, Callable[[Disk, str, Bounds], AsyncGenerator[Row, None]]] = 
     "producer-snapshot": _producer_rows,
     "snapshot": _snapshot_rows,
     "snapshot-part": _snapshot_rows,
+    "segment-checksum": _checksum_rows,
+    "compaction-part": _unknown_rows,
     "marker": _marker_rows,
     "unknown": _unknown_rows,
 }

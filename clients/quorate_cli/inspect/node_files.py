@@ -10,6 +10,8 @@ from quorate_broker.files.replica_files import METADATA_FILE
 from quorate_quorum.log import epochs as epoch_file
 from quorate_quorum.log import run_file
 from quorate_quorum.log.directory import (
+    CLEANED_FILE,
+    COMPACTED_FILE,
     CORRUPT_FILE,
     CUTTING_FILE,
     DAMAGED_FILE,
@@ -20,7 +22,8 @@ from quorate_quorum.log.directory import (
 from quorate_quorum.log.identity import FILE_NAME as IDENTITY_FILE
 from quorate_quorum.log.identity import METADATA_DIRECTORY
 from quorate_quorum.log.real_disk import LOCK_FILE
-from quorate_quorum.log.segment import INDEX, LOG, SNAPSHOT, TIME_INDEX, offset_of
+from quorate_quorum.log.replacement import CLEANED, SWAP
+from quorate_quorum.log.segment import CHECKSUM, INDEX, LOG, SNAPSHOT, TIME_INDEX, offset_of
 from quorate_quorum.raft.driver.quorum_state import QUORUM_STATE
 from quorate_quorum.snapshots import file as snapshot
 
@@ -60,6 +63,8 @@ _NAMED = {
     SYNCED_FILE: "slots",
     HIGH_WATERMARK_FILE: "slots",
     LOG_START_FILE: "slots",
+    CLEANED_FILE: "slots",
+    COMPACTED_FILE: "marker",
     CORRUPT_FILE: "marker",
     CUTTING_FILE: "marker",
     DAMAGED_FILE: "marker",
@@ -71,6 +76,12 @@ _ENDINGS = {
     INDEX: "offset-index",
     TIME_INDEX: "time-index",
     SNAPSHOT: "producer-snapshot",
+    CHECKSUM: "segment-checksum",
+    LOG + CLEANED: "compaction-part",
+    LOG + SWAP: "compaction-part",
+    INDEX + CLEANED: "compaction-part",
+    TIME_INDEX + CLEANED: "compaction-part",
+    CHECKSUM + SWAP: "compaction-part",
 }
 
 

@@ -12,7 +12,10 @@ from quorate_cli.inspect.dump import Bounds, fault, rows_of, show
 from quorate_cli.inspect.node_files import is_metadata_log, kind_of
 from quorate_quorum.disk import Disk
 from quorate_quorum.log import epochs as epoch_file
+from quorate_quorum.log.checksum import Checksummer, checksum_of
 from quorate_quorum.log.directory import (
+    CLEANED_FILE,
+    COMPACTED_FILE,
     CORRUPT_FILE,
     CUTTING_FILE,
     DAMAGED_FILE,
@@ -24,6 +27,7 @@ from quorate_quorum.log.epochs import EpochCache
 from quorate_quorum.log.events import decode_events
 from quorate_quorum.log.index import OFFSET_ENTRY, TIME_ENTRY
 from quorate_quorum.log.segment import (
+    CHECKSUM,
     INDEX,
     LOG,
     SNAPSHOT,
@@ -60,8 +64,11 @@ class Findings:
 class _Walk:
     """The state of a walk through one log, segment by segment."""
 
-    def __init__(self, found: Findings, newest: SnapshotId | None = None) -> None:
+    def __init__(
+        self, found: Findings, newest: SnapshotId | None = None, *, has_gaps: bool = False
+    ) -> None:
         self.found = found
+        self._has_gaps = has_gaps
         self.epochs = EpochCache()
         #: For a metadata log: checks the epochs against its EpochStart events.
         self.chain = EpochChain(newest)
@@ -79,7 +86,8 @@ class _Walk:
 
     def wrong_place(self, header: BatchHeader) -> str | None:
         """Return why the next batch can't be at this place; None if it can."""
-        if header.base_offset != self.end:
+        is_apart = header.base_offset > self.end and not self._has_gaps
+        if header.base_offset < self.end or is_apart:
             return f"a batch at offset {header.base_offset}, and {self.end} is the next"
         if header.leader_epoch < self.epochs.last:
             return f"epoch {header.leader_epoch} after epoch {self.epochs.last}"
@@ -95,7 +103,9 @@ async def check_file(disk: Disk, path: str, found: Findings) -> None:
     """Check one file by itself."""
     kind = kind_of(path)
     if kind == "segment":
-        await _check_segment(disk, path, _Walk(found), is_last=True)
+        directory = path.rpartition("/")[0] or "."
+        has_gaps = await disk.exists(f"{directory}/{COMPACTED_FILE}")
+        await _check_segment(disk, path, _Walk(found, has_gaps=has_gaps), is_last=True)
     elif kind == "snapshot":
         try:
             await snapshot.verify(disk, path, decode=True)
@@ -103,7 +113,7 @@ async def check_file(disk: Disk, path: str, found: Findings) -> None:
             found.fault(path, None, str(error))
     elif kind == "snapshot-part":
         found.note(path, "half a snapshot: the next start removes it")
-    elif kind not in ("unknown", "marker"):
+    elif kind not in ("unknown", "marker", "compaction-part"):
         async with aclosing(rows_of(disk, path, Bounds())) as rows:
             async for row in rows:
                 if row["kind"] == "fault":
@@ -114,7 +124,7 @@ async def check_directory(disk: Disk, directory: str, names: list[str], found: F
     """Check a directory's files, by themselves and against each other."""
     bases = sorted(base for name in names if (base := offset_of(name, LOG)) is not None)
     _tell_leftovers(directory, names, bases, found)
-    walk = _Walk(found, _newest(names))
+    walk = _Walk(found, _newest(names), has_gaps=COMPACTED_FILE in names)
     segments = [file_name(base, LOG) for base in bases]
     others = [name for name in names if not name.endswith((LOG, INDEX, TIME_INDEX))]
     for name in (*others, *segments):
@@ -149,10 +159,13 @@ def _tell_leftovers(directory: str, names: list[str], bases: list[int], found: F
         if name in names:
             found.note(f"{directory}/{name}", what)
     for name in names:
-        for ending in (INDEX, TIME_INDEX):
+        for ending in (INDEX, TIME_INDEX, CHECKSUM):
             base = offset_of(name, ending)
             if base is not None and base not in bases:
-                found.note(f"{directory}/{name}", "an index without its segment")
+                what = "a checksum" if ending == CHECKSUM else "an index"
+                found.note(f"{directory}/{name}", f"{what} without its segment")
+        if kind_of(name) == "compaction-part":
+            found.note(f"{directory}/{name}", "a compaction was under way when it stopped")
 
 
 async def _check_segment(disk: Disk, path: str, walk: _Walk, *, is_last: bool) -> None:
@@ -166,8 +179,10 @@ async def _check_segment(disk: Disk, path: str, walk: _Walk, *, is_last: bool) -
         indexes = [_IndexCheck(disk, segment, path, is_time, found) for is_time in (False, True)]
         for index in indexes:
             await index.load()
+        summed = Checksummer(segment.base_offset)
         async with aclosing(content.batches(segment)) as listed:
             async for position, header, wrong in listed:
+                summed.add(header)
                 if may_be_torn and wrong is not None and position + header.size == segment.size:
                     found.note(path, f"byte {position}: the last write is under way, or torn")
                     return
@@ -182,6 +197,9 @@ async def _check_segment(disk: Disk, path: str, walk: _Walk, *, is_last: bool) -
                 position += header.size
         for index in indexes:
             index.finish()
+        known = await checksum_of(disk, path.removesuffix(LOG) + CHECKSUM)
+        if known is not None and known != summed.result():
+            found.fault(path, None, f"it has {summed.result()}, and compaction wrote {known}")
     except CorruptRecordError as error:
         if may_be_torn:
             found.note(path, f"byte {position}: the last write is under way, or torn: {error}")
@@ -267,7 +285,7 @@ async def _check_together(disk: Disk, directory: str, names: list[str], walk: _W
         try:
             if name == epoch_file.FILE_NAME and walk.start is not None:
                 _compare_epochs(path, await content.epochs_of(disk, path), walk)
-            elif name in (SYNCED_FILE, HIGH_WATERMARK_FILE, LOG_START_FILE):
+            elif name in (SYNCED_FILE, HIGH_WATERMARK_FILE, LOG_START_FILE, CLEANED_FILE):
                 _compare_slot(path, await content.slots_of(disk, path), walk)
             elif offset_of(name, SNAPSHOT) is not None:
                 _compare_producers(path, await content.producer_snapshot(disk, path), walk)
@@ -328,7 +346,9 @@ def _compare_epochs(path: str, said: EpochCache, walk: _Walk) -> None:
     assert walk.start is not None
     leading = [entry for entry in said.entries if entry[1] >= walk.end]
     if walk.end > walk.start:
-        said.truncate_from_start(walk.start)
+        said.truncate_from_start(
+            max([walk.start, *[start for _, start in walk.epochs.entries[:1]]])
+        )
     known = [entry for entry in said.entries if entry[1] < walk.end]
     if known != walk.epochs.entries:
         what = f"it says (epoch, start) {known[:20]}, and the log has {walk.epochs.entries[:20]}"

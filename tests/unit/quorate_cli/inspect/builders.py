@@ -15,8 +15,11 @@ from quorate_broker.replica.producers import Producers
 from quorate_cli.app import app
 from quorate_cli.node_disks import format_voters
 from quorate_quorum.log import run_file
+from quorate_quorum.log.checksum import Checksummer
 from quorate_quorum.log.log import Log, LogConfig
 from quorate_quorum.log.real_disk import RealDisk
+from quorate_quorum.log.replacement import CLEANED
+from quorate_quorum.log.segment import LOG, file_name
 from quorate_quorum.raft.driver.quorum_state import encode_state
 from quorate_quorum.raft.machine.hard_state import HardState
 from quorate_quorum.raft.machine.voters import ReplicaKey
@@ -105,3 +108,27 @@ def snapshot_of(directory: Path) -> dict[str, tuple[int, bytes]]:
         for path in sorted(directory.rglob("*"))
         if path.is_file()
     }
+
+
+async def compact_partition(directory: Path) -> None:
+    """Let compaction remove three of four batches of the first two segments."""
+    disk = RealDisk()
+    log = await Log.open(disk, str(directory), LogConfig(segment_bytes=8000))
+    first, second = (await log.segments())[:2]
+    made = Checksummer(first.base_offset)
+    path = f"{directory}/{file_name(first.base_offset, LOG)}{CLEANED}"
+    file = await disk.open(path, create=True)
+    offset = first.base_offset
+    while offset < second.end_offset:
+        data = await log.read(offset, end=second.end_offset, bytes_max=1)
+        header = parse_header(data)
+        offset = header.end_offset
+        if header.base_offset in (0, 90) or offset == second.end_offset or offset % 4 == 0:
+            made.add(header)
+            await file.append((data,))
+    await file.sync()
+    await file.close()
+    assert await log.compaction.replace_segments(made.result(), log.truncations)
+    await log.compaction.note_cleaned(second.end_offset)
+    await log.close(clean=True)
+    disk.close()

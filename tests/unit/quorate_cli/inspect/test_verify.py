@@ -21,6 +21,8 @@ from quorate_quorum.v1.events_pb2 import EpochStart, MetadataEvent
 from tests.unit.quorate_cli.inspect.builders import (
     DAMAGED,
     batch,
+    compact_partition,
+    dumped,
     make_partition,
     make_voter,
     run,
@@ -171,3 +173,27 @@ def test_the_folder_around_log_directories_is_refused_and_they_are_named(tmp_pat
         result = run("storage", verb, str(tmp_path / "voter"))
         assert result.exit_code == 2
         assert f"name one of those in it: {tmp_path}/voter/data" in result.stderr
+
+
+def test_a_compacted_log_has_no_fault_and_a_changed_offset_in_it_is_one(disk: Path) -> None:
+    asyncio.run(compact_partition(disk / "t-0"))
+    assert verified(disk) == (0, [])
+    segment = disk / "t-0/00000000000000000000.log"
+    assert verified(segment) == (0, [])
+    (row,) = dumped(disk / "t-0/00000000000000000000.checksum")
+    assert (row["kind"], row["base_offset"]) == ("segment-checksum", 0)
+    assert row["size"] == segment.stat().st_size
+    data = bytearray(segment.read_bytes())
+    second = parse_header(bytes(data)).size
+    data[second + 7] += 1  # the offset of the second batch: it looks like another gap
+    segment.write_bytes(data)
+    status, rows = verified(disk)
+    assert status == 1
+    assert any("compaction wrote" in row["what"] for row in rows)
+
+
+def test_a_compaction_that_was_under_way_is_no_fault(disk: Path) -> None:
+    (disk / "t-0/00000000000000000000.log.cleaned").write_bytes(b"half of it")
+    status, rows = verified(disk)
+    assert status == 0
+    assert [row["kind"] for row in rows] == ["note"]
