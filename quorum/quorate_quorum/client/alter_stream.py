@@ -1,4 +1,4 @@
-"""Changes of partitions that leaders propose: AlterPartitions, on one stream to the controller."""
+"""AlterPartitions, the changes that leaders propose, on one stream to the controller."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from quorate_quorum.v1.controller_pb2 import AlterPartitionsRequest, AlterPartit
 
 
 class Alterations:
-    """Sends AlterPartitions to the current controller. Each request is tried once."""
+    """Sends AlterPartitions to the present controller. Each request is sent once."""
 
     def __init__(
         self,
@@ -43,10 +43,10 @@ class Alterations:
         leader.when_moved(self._controller_moved)
 
     async def ask(self, request: AlterPartitionsRequest) -> AlterPartitionsResponse:
-        """Ask the controller that is known now, once.
+        """Send the request once, to the controller that is known now, and return the answer.
 
-        Raises NetworkError or QuorumUnavailableError if it has not answered. The controller may
-        have made the change all the same: then a repeat is refused for its old partition_epoch.
+        Raises NetworkError or QuorumUnavailableError if there is no answer. The controller may have
+        made the change all the same. Then it refuses a repeat, for its old partition_epoch.
         """
         stream = self._stream_to_controller()
         request.quorum_generation = self._history.generation
@@ -91,7 +91,7 @@ class Alterations:
 class AlterStream:
     """One stream of AlterPartitions to one controller.
 
-    Many requests are in flight; the controller answers them in any order.
+    Many requests may be in flight, and the controller answers them in any order.
     """
 
     def __init__(self, endpoint: str, connection: Connection, in_flight_max: int) -> None:
@@ -108,7 +108,7 @@ class AlterStream:
     async def ask(
         self, request: AlterPartitionsRequest, timeout_ms: int
     ) -> AlterPartitionsResponse:
-        """Send under a request_id of this stream, and wait for the answer with that id."""
+        """Send the request with an id of this stream, and wait for the answer with that id."""
         if len(self._pending) >= self._in_flight_max:
             raise OverloadedError(f"{len(self._pending)} AlterPartitions are in flight already")
         asked = AlterPartitionsRequest()
@@ -155,7 +155,7 @@ class AlterStream:
             await self._filled.wait()
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        """Fail every caller that waits: the stream has ended. The error says why."""
+        """Fail every caller that waits, because the stream has ended. The error says why it did."""
         self.is_open = False
         cause = None if task.cancelled() else task.exception()
         error: QuorateError

@@ -4,11 +4,11 @@ The client knows the voters and finds the controller among them. It follows the 
 builds the image from it. It keeps the heartbeat stream, and passes on to the controller the calls
 that only the controller may decide. It decides nothing about partitions.
 
-    watch        follows any voter; takes another after a second of silence, or when the voter lags
-    register     repeated until answered: the same incarnation may register twice
+    watch        follows any voter; takes another one after a silence, or if the voter lags
+    register     repeated until it is answered: the same incarnation may register twice
     forward      many calls on one stream, each sent once: only the answer tells what happened
-    heartbeat    one stream to the current controller, opened again whenever it ends
-    alter        many requests on one stream, each tried once
+    heartbeat    one stream to the present controller, opened again whenever it ends
+    alter        many requests on one stream, each sent once
 """
 
 from __future__ import annotations
@@ -61,12 +61,12 @@ R = TypeVar("R")
 
 
 class QuorumClient:
-    """The client that the module describes. A broker has one; its methods run on the broker's loop.
+    """The client of one broker. Its methods run on the broker's event loop.
 
-    `quorum_generation`: the newest history that this node has followed; 0: none yet. The client
-    follows no older history. After disaster recovery it follows the newer history from its
-    beginning: the image jumps, and the delta names the generation.
-    `fail`: stops the node; called when the image breaks an invariant.
+    `quorum_generation`: the newest generation that this node has followed; 0: none yet. The client
+    follows no older one. After disaster recovery it follows the new generation from its beginning:
+    the image jumps, and the delta names the generation.
+    `fail` stops the node. It is called when the image breaks an invariant.
     """
 
     def __init__(
@@ -103,30 +103,30 @@ class QuorumClient:
 
     @property
     def image(self) -> MetadataImage:
-        """The newest committed image; its offset never goes back."""
+        """The newest committed image. Its offset never goes back within a generation."""
         return self._watch.image
 
     @property
     def quorum_generation(self) -> int:
-        """The generation of the history that `image` belongs to; 0: not known yet."""
+        """The generation of the metadata log that `image` is from; 0: not known yet."""
         return self._history.generation
 
     @property
     def leader_id(self) -> int:
-        """The node id of the quorum's leader, as last heard of; -1: not known."""
+        """The node id of the quorum's leader that was named last; -1: not known."""
         return self._leader.known.id
 
     @property
     def leader_endpoint(self) -> str:
-        """The endpoint of the quorum's leader; empty: not known."""
+        """The endpoint of the quorum's leader that was named last; empty: not known."""
         return self._leader.known.endpoint
 
     def subscribe(self, listener: ImageListener) -> None:
-        """Call the listener with every image from now on."""
+        """Call the ImageListener with every new image from now on."""
         self._watch.subscribe(listener)
 
     async def wait_applied(self, offset: int, *, timeout_ms: int) -> None:
-        """Return when the image has applied every event below `offset`.
+        """Wait until the image has applied every event below `offset`.
 
         Raises RequestTimedOutError if that takes longer than `timeout_ms`.
         """
@@ -135,11 +135,11 @@ class QuorumClient:
     # -- life
 
     async def start(self) -> None:
-        """Begin to watch, in the background, until stop()."""
+        """Begin to follow the metadata log, in the background, until stop()."""
         self._watch.start()
 
     async def stop(self) -> None:
-        """End all streams and fail all calls that wait; safe to call twice."""
+        """End all streams, and fail all calls that wait. A second call does nothing more."""
         self._connections.refuse()
         await self._watch.stop()
         for heartbeat in self._heartbeats:
@@ -153,9 +153,9 @@ class QuorumClient:
     # -- calls
 
     async def register(self, request: RegisterRequest) -> RegisterResponse:
-        """Register this broker; ask until the controller answers.
+        """Register this broker. Ask again until the controller answers.
 
-        Fills in cluster_id; and quorum_generation if the request has none and it is known.
+        Sets cluster_id in the request, and quorum_generation if the request has none.
         Raises every refusal that is not retriable, such as DuplicateBrokerError,
         WrongClusterError and InvalidRequestError.
         """
@@ -193,11 +193,11 @@ class QuorumClient:
         state: Callable[[], HeartbeatRequest],
         answered: Callable[[HeartbeatResponse], None],
     ) -> HeartbeatStream:
-        """Keep one heartbeat stream to the current controller, until it is closed.
+        """Keep one heartbeat stream to the present controller, until it is closed.
 
-        `state` is called at each beat and returns the request to send. `answered` takes each
-        answer, FENCED included: then the caller registers again, and state() returns the new
-        broker_epoch.
+        `state` returns the request to send; it is called at each heartbeat. `answered` takes each
+        answer, FENCED included. After FENCED the caller registers again, and `state` returns the
+        new broker_epoch.
         """
 
         def heard(response: HeartbeatResponse) -> None:
@@ -225,10 +225,10 @@ class QuorumClient:
     async def forward(
         self, method: Method[Q, R], request: Q, *, principal: Principal, timeout_ms: int
     ) -> R:
-        """Pass an admin call on to the controller; return when this image shows its effect.
+        """Pass an admin call on to the controller. Return its answer once `image` has the effect.
 
-        Looks for the controller within the timeout and sends the call to it once. If the image
-        does not show the effect in time, the answer is returned all the same: it is committed.
+        Looks for the controller within the timeout, and sends the call once. If `image` does not
+        have the effect in time, the answer is returned all the same: the change is committed.
 
         Raises the error that the controller answers with, and
         OutcomeUnknownError: the call was sent and got no answer;
@@ -248,10 +248,10 @@ class QuorumClient:
         return method.decode_response(response.response)
 
     async def _forward_once(self, request: ForwardRequest, deadline: Deadline) -> ForwardResponse:
-        """Look for the controller and send the request to it.
+        """Look for the controller, send the request to it, and return the answer.
 
-        Tries again only if the request was not sent, or the voter refused it: then nothing of
-        it was done.
+        Tries again only if the request was not sent, or if the voter refused it: nothing was done
+        in either case.
         """
         backoff = self._backoff()
         answers = Answers()
@@ -284,7 +284,7 @@ class QuorumClient:
     async def allocate_producer_ids(self, broker_id: int, broker_epoch: int) -> range:
         """Ask the controller for a block of producer ids.
 
-        If the answer is lost, the ids of its block stay unused: no block is given twice.
+        If the answer is lost, the ids of its block stay unused: no block is given out twice.
         """
         request = AllocateProducerIdsRequest(
             cluster_id=self._history.cluster_id, broker_id=broker_id, broker_epoch=broker_epoch

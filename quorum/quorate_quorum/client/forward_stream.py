@@ -1,9 +1,9 @@
 """Streams of admin calls from a broker to the controller: many calls on one, each sent once.
 
 A call counts as sent when the message that holds it is given to the wire. A call that was not sent,
-or that went to a port where no process listens, may be tried elsewhere (NotSentError). For a call
-that was sent, only its answer tells what happened (OutcomeUnknownError without one). When the
-controller moves, the old stream is half-closed: calls that are pending there still get an answer.
+or that went to a port where no process listens, may be sent to another voter (NotSentError). For a
+call that was sent, only the answer tells what happened (OutcomeUnknownError without an answer). If
+another voter becomes the controller, the old stream ends only after its calls have answers.
 """
 
 from __future__ import annotations
@@ -43,17 +43,17 @@ REQUESTS_PER_MESSAGE_MAX = 1000
 MESSAGE_BYTES = 1 << 20
 
 
-#: The most streams open at a time; one more, and the oldest is left. The number is higher than the
-#: number of endpoints that are taken for the controller at a time.
+#: The most open streams. Above the bound, the oldest is left. The number is higher than the number
+#: of endpoints that are taken for the controller at one time.
 STREAMS_MAX = 32
 
 
 class NotSentError(Exception):
-    """The call certainly did not reach a controller: it may be tried elsewhere."""
+    """The call did not reach a controller for certain, so it may be sent to another voter."""
 
 
 class Forwarding:
-    """The streams to the endpoints that were taken for the controller: one for each endpoint."""
+    """The streams to the endpoints that were taken for the controller, one for each endpoint."""
 
     def __init__(
         self, config: BrokerConfig, history: FollowedHistory, connect: Callable[[str], Connection]
@@ -109,7 +109,7 @@ class Forwarding:
         return await stream.ask(request, timeout_ms)
 
     def controller_moved(self, endpoint: str) -> None:
-        """Send nothing more to any other endpoint: the controller is at `endpoint` now."""
+        """Send no more calls to any endpoint but this one, which is now the controller's."""
         for other in [known for known in self._open if known != endpoint]:
             self._leave(other)
 
@@ -138,7 +138,7 @@ class _Waiting:
 
 
 class ForwardStream:
-    """One Forward stream to one endpoint: many requests in flight, answered in any order."""
+    """One Forward stream to one endpoint. Many calls are in flight, answered in any order."""
 
     def __init__(self, endpoint: str, connection: Connection, history: FollowedHistory) -> None:
         self.endpoint = endpoint
@@ -159,7 +159,7 @@ class ForwardStream:
         return self._task.done()
 
     async def ask(self, request: ForwardRequest, timeout_ms: int) -> ForwardResponse:
-        """Give the request an id of this stream, send it, and wait for the answer with that id."""
+        """Send the request with an id of this stream, and wait for the answer with that id."""
         loop = asyncio.get_running_loop()
         request.request_id = number = self._next_id
         self._next_id += 1
@@ -176,10 +176,10 @@ class ForwardStream:
             self._pending.pop(number, None)
             self._outbox.pop(number, None)
             if not self.is_open and not self._pending:
-                self._task.cancel()  # after leave(), with the last answer, the stream ends
+                self._task.cancel()  # the last answer after leave() ends the stream
 
     def leave(self) -> None:
-        """Send nothing more. Wait for the answers to calls that were sent, then end the stream."""
+        """Send no more calls. Wait for the answers to those that were sent, then end the stream."""
         self.is_open = False
         for number in list(self._outbox):
             self._fail(number, "before the controller moved")
@@ -189,7 +189,7 @@ class ForwardStream:
             self._task.cancel()
 
     def abort(self) -> None:
-        """End the stream now."""
+        """End the stream at once."""
         self.is_open = False
         self._task.cancel()
 
@@ -206,9 +206,9 @@ class ForwardStream:
                 self._take(message)
 
     def _take(self, message: ForwardResponses) -> None:
-        """Give each answer to the caller that waits for it; ignore an id that no caller waits for.
+        """Give each answer to the caller that waits for it. Ignore an id that no caller waits for.
 
-        An id in the outbox was not sent yet: an answer to it is ignored too.
+        A request in the outbox was not sent yet, so an answer with its id is ignored, too.
         """
         if message.error.code != ErrorCode.ERROR_CODE_NONE:
             self._refused(message)
@@ -220,7 +220,7 @@ class ForwardStream:
             answer.set_result(response)
 
     def _refused(self, message: ForwardResponses) -> None:
-        """Give the refusal to every caller: the peer refused the stream, and did nothing of it.
+        """Give the refusal of the stream to every caller: none of the calls was carried out.
 
         Raises StreamBrokenError, so that the stream ends.
         """
@@ -244,9 +244,9 @@ class ForwardStream:
                 await self._filled.wait()
 
     def _next_requests(self) -> list[ForwardRequest]:
-        """Take from the outbox as many requests as one message holds.
+        """Take as many requests from the outbox as one message holds.
 
-        From now on they count as sent. A request whose deadline has passed is failed instead.
+        They count as sent from now on. A request whose deadline has passed is failed instead.
         """
         now = asyncio.get_running_loop().time()
         taken: list[ForwardRequest] = []
@@ -267,7 +267,7 @@ class ForwardStream:
         return taken
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        """Fail every caller that waits, with what is known of its call: the stream has ended."""
+        """Fail every caller that waits, because the stream has ended: not sent, or unknown."""
         self.is_open = False
         cause = None if task.cancelled() else task.exception()
         if cause is not None and not isinstance(cause, QuorateError):

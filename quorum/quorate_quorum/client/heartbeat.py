@@ -1,7 +1,8 @@
 """The broker's side of its lease: one stream of heartbeats to the current controller.
 
-When the stream breaks, the broker opens it again, until close(). When the controller moves, the
-stream moves at once. When the controller is silent for a few intervals, the broker tries another.
+When the stream breaks, the broker opens it again, until close(). When another voter becomes the
+controller, the stream moves to it at once. When the controller is silent for a few intervals, the
+broker tries another voter.
 """
 
 from __future__ import annotations
@@ -26,18 +27,18 @@ from quorate_quorum.v1.controller_pb2 import HeartbeatRequest, HeartbeatResponse
 
 log = structlog.get_logger(__name__)
 
-#: The number of intervals without an answer after which a stream is dropped.
+#: After this many intervals without an answer, a stream is dropped.
 SILENT_INTERVALS_MAX = 3
-#: The bounds of the interval, which the controller sets in its answers.
+#: The bounds of the interval between heartbeats, which the controller sets in its answers.
 INTERVAL_MIN_MS, INTERVAL_MAX_MS = 10, 10_000
 
 
 class HeartbeatStream:
-    """The stream that the module describes. It runs from its construction to close().
+    """The heartbeats of one broker, from the construction of this object to close().
 
-    `state` is called at each beat and returns the request to send. `answered` takes each answer,
-    FENCED included. `fail` stops the node; it is called when one of these two raises an exception
-    that is not a QuorateError.
+    `state` returns the request to send; it is called at each heartbeat. `answered` takes each
+    answer, FENCED included. `fail` stops the node. It is called when one of these two functions
+    raises an exception that is not a QuorateError.
     """
 
     def __init__(
@@ -71,16 +72,16 @@ class HeartbeatStream:
         self._tasks.spawn(self._keep(), "quorum-heartbeat")
 
     def push(self) -> None:
-        """Send state() now; several pushes in one turn of the loop send once."""
+        """Send a heartbeat now. Several calls in one turn of the event loop send one."""
         self._push.ring()
 
     async def close(self) -> None:
-        """End the stream; safe to call twice."""
+        """End the stream. A second call does nothing."""
         self._forget_leader()
         await self._tasks.end_all()
 
     def controller_moved(self, endpoint: str) -> None:
-        """Move to the controller at `endpoint`, without waiting until the old one is silent."""
+        """Move to the controller at `endpoint` at once. The old one need not be silent first."""
         self._moved.ring()
         if self._timeout is None or self._timeout.expired():
             return  # no session is open, or it is ending already
@@ -104,7 +105,7 @@ class HeartbeatStream:
                 log.info(
                     "heartbeat_broken", endpoint=self._endpoint, reason=str(error), repeats=True
                 )
-                if not self._was_answered:  # else ask it once more, before the others
+                if not self._was_answered:  # one that has answered is asked again first
                     self._leader.forget(self._endpoint)
             if not self._is_moving:
                 await self._backoff.wait(self._moved)

@@ -1,8 +1,8 @@
 """The history of the cluster that a node follows. Its quorum_generation identifies it.
 
 After the loss of a majority of the voters, disaster recovery begins a new history from the log of
-one survivor; its generation is higher by one. Lost voters may come back, elect each other, and
-continue the old history. A node that has heard of the new history must not follow them.
+one survivor. Its generation is higher by one. Lost voters may come back, elect each other, and
+continue the old history. A node that knows of the new history must not follow them.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ from quorate_quorum.node.config import ConfigError
 
 log = structlog.get_logger(__name__)
 
-#: The pause before all voters are asked for their generation again. The watch sees one voter only.
+#: The interval at which all voters are asked for their generation; the watch follows only one.
 LOOK_MS = 30_000
 
 
 class FollowedHistory:
-    """The history that this node follows now. The generation never goes back."""
+    """The history that this node follows. Its generation never goes back."""
 
     def __init__(self, cluster_id: str, generation: int) -> None:
         self.cluster_id = cluster_id
         #: The newest generation that this node has followed; 0: none yet.
         self.generation = generation
-        #: The newest generation that has a leader, as far as voters said; 0: none known yet.
+        #: The newest generation that has a leader, as voters said; 0: none known yet.
         self._newest_led = 0
 
     def learn(self, told: int) -> None:
-        """Follow the generation that a voter told, if this node follows no history yet.
+        """Follow the generation that a voter told, if this node follows none yet.
 
         Raises WrongClusterError if the number is out of range.
         """
@@ -46,10 +46,10 @@ class FollowedHistory:
             self.generation = told
 
     def led_into(self, told: int, *, from_its_beginning: bool) -> int:
-        """Return the newer generation into which a voter leads; 0 if it follows the same one.
+        """Return the newer generation that a voter follows; 0 if it follows this node's own.
 
-        Raises WrongClusterError if the voter follows an older history; or a newer one that it does
-        not send from its beginning: an image never joins two histories.
+        Raises WrongClusterError if the voter follows an older generation, or does not send a newer
+        one from its beginning: an image must never join two histories.
         """
         self.learn(told)
         if told < self._newest_led:
@@ -66,8 +66,8 @@ class FollowedHistory:
     async def look_for_newer(self, network: Network, voters: Voters) -> NoReturn:
         """Ask all voters for their generation, again and again, until cancelled.
 
-        Without it, a node that was down during the disaster recovery, and then watches a voter
-        of the old history, would never hear of the new one.
+        Otherwise a node could follow an old history for ever: it was down during the disaster
+        recovery, and then watches a voter of the old history.
         """
         while True:
             newest = 0

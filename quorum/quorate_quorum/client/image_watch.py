@@ -1,7 +1,8 @@
 """The node's image of the metadata: it follows the quorum's log through one voter at a time.
 
-The node leaves a voter for another if it is silent for too long, or lags behind the high watermark
-in the controller's heartbeats. The image goes on where it was: only committed events reach it.
+The node leaves a voter for another one if the voter is silent for too long, or if it lags behind
+the high watermark in the controller's heartbeats. The image continues at the same offset: only
+committed events reach it, and these are the same on all voters.
 """
 
 from __future__ import annotations
@@ -43,16 +44,16 @@ Q = TypeVar("Q")
 
 
 class ImageListener(Protocol):
-    """A component that is called with every change of the image."""
+    """An object that is called with every change of the image."""
 
     def image_changed(self, delta: MetadataDelta, image: MetadataImage) -> None:
-        """Take the next image. Called in the order of offsets, on the loop; must not block."""
+        """Take in the next image. Called in the order of offsets, in the loop; must not block."""
 
 
 class ImageWatch:
-    """Keeps the image up to date in the background, from start() to stop(). See the module.
+    """Keeps the image up to date in the background, from start() to stop().
 
-    `fail` stops the node; it is called when the log contradicts the image.
+    `fail` stops the node. It is called when the log contradicts the image.
     """
 
     def __init__(
@@ -73,7 +74,7 @@ class ImageWatch:
         self._leader = leader
         self._fail = fail
         self._loader = Loader(known=environment.features)
-        #: The newest committed image; its offset never goes back.
+        #: The newest committed image. Its offset never goes back within a generation.
         self.image = self._loader.image
         self._applied = ReachedOffset(config.image_waiters_max, "calls wait for the image")
         self._lag = _Lag(config.watch_lag_max_ms)
@@ -85,7 +86,7 @@ class ImageWatch:
         )
 
     def subscribe(self, listener: ImageListener) -> None:
-        """Call the listener with every image from now on."""
+        """Call the ImageListener with every new image from now on."""
         self._listeners.append(listener)
 
     def start(self) -> None:
@@ -96,16 +97,16 @@ class ImageWatch:
         self._tasks.spawn(looking, "quorum-generations")
 
     async def stop(self) -> None:
-        """End the watch: the image changes no more. Safe to call twice."""
+        """End the watch: the image changes no more. A second call does nothing."""
         self._is_stopped = True
         await self._tasks.end_all()
 
     def fail_waiters(self) -> None:
-        """Fail all callers that wait for the image: after stop() it changes no more."""
+        """Fail all callers that wait for the image. After stop() it changes no more."""
         self._applied.end(ClosedError("the broker is stopping"))
 
     async def wait_applied(self, offset: int, *, timeout_ms: int) -> None:
-        """Return when the image has applied every event below `offset`.
+        """Wait until the image has applied every event below `offset`.
 
         Raises RequestTimedOutError if that takes longer than `timeout_ms`.
         """
@@ -121,7 +122,7 @@ class ImageWatch:
         )
 
     def told_high_watermark(self, high_watermark: int) -> None:
-        """Take the controller's high watermark: the watched voter must reach it in time."""
+        """Note the controller's high watermark. The watched voter must reach it in time."""
         self._lag.told(high_watermark, self.image.offset, asyncio.get_running_loop().time())
 
     # -- one voter after the other
@@ -138,10 +139,10 @@ class ImageWatch:
             await self._backoff.wait()
 
     async def _watch_once(self, endpoint: str) -> NoReturn:
-        """Follow one voter until it ends, is silent for too long, or lags.
+        """Follow one voter until its stream ends, it is silent for too long, or it lags.
 
-        A snapshot or reload that the last voter did not finish starts from the beginning: parts
-        from two voters are never joined into one image.
+        A jump that the last voter did not finish is dropped: parts of a snapshot or log from two
+        voters are never joined into one image.
         """
         self._loader.give_up()
         request = WatchRequest(
@@ -156,18 +157,18 @@ class ImageWatch:
         try:
             async with asyncio.timeout(self._silence_s) as timeout, aclosing(stream):
                 async for frame in stream:
-                    timeout.reschedule(None)  # this node's own work is not the voter's silence
+                    timeout.reschedule(None)  # the time of this node's own work is no silence
                     await self._take_frame(frame)
                     self._backoff.reset()
                     self._lag.check(frame.header.high_watermark, opened_at, loop.time())
                     timeout.reschedule(loop.time() + self._silence_s)
         except TimeoutError:
-            self._connections.drop(endpoint)  # a peer that hangs never breaks its connection
+            self._connections.drop(endpoint)  # a peer that hangs leaves its connection open
             raise
         raise StreamBrokenError("the voter ended the watch")
 
     def _task_failed(self, name: str, error: BaseException) -> None:
-        """Stop the node: after such a failure the image does not follow the log any more."""
+        """Stop the node, because the image no longer follows the log."""
         if isinstance(error, UnknownLevelError):
             self._fail(str(error))
             return
@@ -206,8 +207,8 @@ class ImageWatch:
         if header.snapshot and header.snapshot_end:
             offset, epoch = header.snapshot_offset, header.snapshot_epoch
             self._publish(self._loader.finish_snapshot(offset, epoch))
-            # Publishing a snapshot is one long turn of the loop. The loop reads its clock between
-            # turns: without this one, that time would count as the voter's silence.
+            # The listeners' work on a snapshot is one long turn of the event loop, which reads its
+            # clock between turns. Without this one, that time would count as the voter's silence.
             await asyncio.sleep(0)
 
     def _publish(self, loaded: list[Loaded]) -> None:
@@ -221,7 +222,7 @@ class ImageWatch:
             self._applied.advance(image.offset)
 
     def _enter(self, generation: int) -> None:
-        """Follow a newer history, and forget the controller of the old one."""
+        """Follow a newer generation, and forget the controller of the old one."""
         before = self._history.generation
         log.warning("quorum_recovered", quorum_generation=generation, before=before)
         self._history.generation = generation
@@ -229,7 +230,7 @@ class ImageWatch:
 
 
 class _Lag:
-    """Measures how long the watched voter stays behind a high watermark that a heartbeat told."""
+    """Measures how long the watched voter stays below a high watermark of the controller."""
 
     def __init__(self, lag_max_ms: int) -> None:
         self._lag_max_s = lag_max_ms / 1000
@@ -237,14 +238,15 @@ class _Lag:
         self._told_at = 0.0
 
     def told(self, high_watermark: int, applied: int, now: float) -> None:
-        """Take the controller's high watermark as the next target if the last one is reached."""
+        """Take the controller's high watermark as the next target, if the last one is reached."""
         if self._target <= applied < high_watermark:
             self._target, self._told_at = high_watermark, now
 
     def check(self, high_watermark: int, opened_at: float, now: float) -> None:
-        """Raise StreamBrokenError if the voter has been behind the target for too long.
+        """Raise StreamBrokenError if the voter has been below the target for too long.
 
-        The time counts from `opened_at`, when this watch began, at the earliest.
+        The time counts from the moment at which the controller told the target, or from
+        `opened_at`, when this watch began, if that is later.
         """
         waited = now - max(self._told_at, opened_at)
         if high_watermark < self._target and waited > self._lag_max_s:

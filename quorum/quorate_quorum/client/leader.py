@@ -1,7 +1,8 @@
-"""The current controller, as far as this node knows, and the search for it.
+"""The present controller, as far as this node knows, and the search for it.
 
 The node learns of the controller from frames of the watch, from answers to heartbeats, and from
-hints of voters that are not the controller. While it knows none, it asks one voter after the other.
+voters that are not the controller and name it. While the node knows no controller, it asks one
+voter after the other.
 """
 
 from __future__ import annotations
@@ -29,16 +30,16 @@ from quorate_quorum.v1.controller_pb2 import AllocateProducerIdsResponse, Regist
 log = structlog.get_logger(__name__)
 
 Q = TypeVar("Q")
-#: The types of answers that name the controller as a hint.
+#: The types of answers that name the controller.
 A = TypeVar("A", RegisterResponse, AllocateProducerIdsResponse)
 
-#: The errors of a voter that is not the controller of this node's history. It did nothing.
+#: The error codes of a voter that is not this node's controller. The voter did nothing.
 ANOTHERS = (ErrorCode.ERROR_CODE_NOT_CONTROLLER, ErrorCode.ERROR_CODE_WRONG_CLUSTER)
 
 
 @dataclass(frozen=True, slots=True)
 class Leader:
-    """The quorum's leader as far as it is known. An empty endpoint: not known."""
+    """The quorum's leader, as far as this node knows. An empty endpoint means not known."""
 
     id: int = -1
     endpoint: str = ""
@@ -46,7 +47,7 @@ class Leader:
 
 
 class NotAnsweredError(Exception):
-    """The voter that was taken for the controller did not answer as one."""
+    """The voter that was asked as the controller did not answer as the controller."""
 
     def __init__(self, endpoint: str, reason: QuorateError) -> None:
         super().__init__(str(reason))
@@ -59,8 +60,7 @@ class LeaderFinder:
 
     def __init__(self, network: Network, connections: Connections, voters: Voters) -> None:
         self.known = Leader()
-        #: A bell that rings once, when a leader of a later epoch becomes known. Then a new bell
-        #: replaces it.
+        #: Rings once, when a leader of a later epoch becomes known. Then a new bell replaces it.
         self.news = Bell()
         self._network = network
         self._connections = connections
@@ -69,7 +69,7 @@ class LeaderFinder:
         self._moved: dict[Callable[[str], None], None] = {}
 
     def when_moved(self, call: Callable[[str], None]) -> Callable[[], None]:
-        """Call `call` with each new endpoint of the controller; empty: not known any more.
+        """Call `call` with each new endpoint of the controller; empty if it is not known any more.
 
         Returns a function that ends these calls.
         """
@@ -77,14 +77,14 @@ class LeaderFinder:
         return lambda: self._moved.pop(call, None)
 
     def candidate(self) -> str:
-        """Return the controller's endpoint if known, else a voter other than the last one."""
+        """Return the controller's endpoint if it is known; else a voter other than the last one."""
         self._asked = self.known.endpoint or self._voters.other_than(self._asked)
         return self._asked
 
     async def ask(self, method: Method[Q, A], request: Q, timeout_ms: int) -> A:
-        """Ask the candidate once, and follow a hint in its answer.
+        """Ask the candidate once. If it is not the controller, note the one that it names.
 
-        Raises NotAnsweredError if the call failed or that voter is not the controller.
+        Raises NotAnsweredError if the call failed, or the candidate is not the controller.
         """
         endpoint = self.candidate()
         connection = self._connections.get(endpoint)
@@ -100,13 +100,13 @@ class LeaderFinder:
             raise NotAnsweredError(endpoint, from_wire(response.error))
         if response.error.code == ErrorCode.ERROR_CODE_WRONG_CLUSTER and not (
             isinstance(response, RegisterResponse) and response.quorum_generation == 0
-        ):  # a voter of this cluster, but of another history: the watch finds the newest one
+        ):  # a voter of this cluster, but another generation: the watch finds the newest one
             self.forget(endpoint)
             raise NotAnsweredError(endpoint, from_wire(response.error))
         return response
 
     async def _reason(self, endpoint: str, error: NetworkError) -> QuorateError:
-        """Return the error to report: if no voter listens there, say what does."""
+        """Return the error to report. If no voter listens at `endpoint`, it says what does."""
         if not knows_no_such_call(error):
             return error
         found = await what_listens(self._network, endpoint, "voter")
@@ -114,13 +114,13 @@ class LeaderFinder:
         return QuorumUnavailableError(found)
 
     def learn(self, leader: Leader) -> None:
-        """Take the leader that a voter names, unless its epoch is older than the known one."""
+        """Note the leader that a voter names, unless its epoch is older than the known one."""
         if leader.epoch < self.known.epoch or not leader.endpoint:
             return
         has_moved = leader.endpoint != self.known.endpoint
         was_elected = leader.epoch > self.known.epoch
         self.known = leader
-        if was_elected:  # not at every hint: two voters that hint at each other would ring for ever
+        if was_elected:  # only then: two voters that name each other would ring for ever
             news, self.news = self.news, Bell()
             news.ring()
         if has_moved:
@@ -128,9 +128,9 @@ class LeaderFinder:
             self._tell(leader.endpoint)
 
     def follow_hint(self, asked: str, leader_id: int, endpoint: str) -> None:
-        """Forget `asked`, which is not the controller, and follow the leader that it names.
+        """Forget `asked`, which is not the controller, and note the leader that it names.
 
-        A voter that names itself is about to become the controller: keep it.
+        A voter that names itself is about to become the controller, so it is not forgotten.
         """
         if endpoint == asked:
             return
@@ -139,12 +139,12 @@ class LeaderFinder:
             self.learn(Leader(leader_id, endpoint, self.known.epoch))
 
     def forget(self, endpoint: str) -> None:
-        """Ask other voters too: this endpoint did not answer as the controller."""
+        """Ask other voters, too, because this endpoint did not answer as the controller."""
         if self.known.endpoint == endpoint:
             self.known = Leader(epoch=self.known.epoch)
 
     def forget_all(self) -> None:
-        """Forget the leader and its epoch: another history is followed, with its own epochs."""
+        """Forget the leader and its epoch, because the new generation has its own epochs."""
         self.known = Leader()
         self._tell("")
 
@@ -154,7 +154,7 @@ class LeaderFinder:
 
 
 class Answers:
-    """The last answer of each voter that was taken for the controller, for the error's text."""
+    """The last answer of each voter that was asked as the controller, for an error's text."""
 
     def __init__(self) -> None:
         self._said: dict[str, str] = {}

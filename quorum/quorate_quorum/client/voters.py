@@ -13,8 +13,8 @@ from quorate.net.network import Connection, Network
 
 log = structlog.get_logger(__name__)
 
-#: The most connections at a time; one more, and the oldest is closed. The bound is higher than the
-#: number of voters: the connection to a removed voter stays open until it is the oldest.
+#: The most connections. Above the bound, the oldest is closed. The bound is higher than the number
+#: of voters, because the connection to a removed voter stays open until it is the oldest.
 CONNECTIONS_MAX = 32
 
 
@@ -28,19 +28,19 @@ class Voters:
         self.known = self._bootstrap
 
     def learn(self, endpoints: Sequence[str]) -> None:
-        """Take the endpoints of a new image. They replace those of the image before."""
+        """Take the endpoints of a new image. They replace those of the image before it."""
         self.known = tuple(dict.fromkeys((*endpoints, *self._bootstrap)))
 
     def other_than(self, endpoint: str) -> str:
-        """Return an endpoint at random; not `endpoint`, unless it is the only one."""
+        """Return a random endpoint other than `endpoint`, unless that is the only one."""
         others = [known for known in self.known if known != endpoint]
         return self._chance.choice(others) if others else self.known[0]
 
 
 class Connections:
-    """One control connection for each endpoint. When there are too many, the oldest is closed.
+    """One control connection for each endpoint. If there are too many, the oldest is closed.
 
-    Bulk data has its own connections elsewhere, so that it never delays a heartbeat.
+    Bulk data goes over other connections, so that it never delays a heartbeat.
     """
 
     def __init__(self, network: Network) -> None:
@@ -50,7 +50,7 @@ class Connections:
         self._is_closed = False
 
     def get(self, endpoint: str) -> Connection:
-        """Return the connection to an endpoint; ClosedError after refuse()."""
+        """Return the connection to an endpoint. ClosedError after refuse()."""
         if self._is_closed:
             raise ClosedError("this node's door to the quorum is closed: the node is stopping")
         found = self._open.get(endpoint)
@@ -61,17 +61,17 @@ class Connections:
         return found
 
     def drop(self, endpoint: str) -> None:
-        """Close the connection; the next get() makes a new one."""
+        """Close the connection to an endpoint. The next get() makes a new one."""
         connection = self._open.pop(endpoint, None)
         if connection is not None:
             self._closing.spawn(connection.close(), "quorum-connection-close")
 
     def refuse(self) -> None:
-        """Let every get() from now on raise ClosedError."""
+        """Make every later get() raise ClosedError."""
         self._is_closed = True
 
     async def close(self) -> None:
-        """Close all connections; return when they are closed."""
+        """Close all connections, and wait until they are closed."""
         for endpoint in list(self._open):
             self.drop(endpoint)
         await self._closing.ended()

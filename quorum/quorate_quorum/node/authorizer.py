@@ -3,7 +3,7 @@
 The model and the names are Kafka's: an operation (AclOperation) on a resource (ResourceType and
 name). Each service has a table `required` with a value `Required` for each of its methods. The code
 of a call checks this value for its `Caller` before the call has an effect. For a call that a broker
-passes on, the controller checks the principal that asked the broker.
+passes on, the controller checks the original principal, the one that called the broker.
 """
 
 from __future__ import annotations
@@ -47,22 +47,22 @@ class ResourceType(Enum):
 
 
 class Resource(NamedTuple):
-    """One topic, or the cluster. It is a cheap tuple: each produced batch makes one."""
+    """One topic, or the cluster. A tuple, because each produced batch makes one."""
 
     type: ResourceType
     name: str
 
 
-#: The only resource of type CLUSTER. It has Kafka's name, so that rules can be taken from Kafka.
+#: The only resource of type CLUSTER. It has Kafka's name, so that rules of Kafka can be copied.
 CLUSTER: Final = Resource(ResourceType.CLUSTER, "kafka-cluster")
 
 
 @dataclass(frozen=True, slots=True)
 class Required:
-    """The permission that a call requires: the operation on each named resource of the type.
+    """The permission that a call requires: the operation, on each resource of the type it names.
 
-    If the type is TOPIC and the call names no topic, the operation is required on the cluster:
-    AlterConfigs of the cluster's defaults, for example.
+    If the type is TOPIC and the call names no topic, the operation is required on the cluster. An
+    example is AlterConfigs of the cluster's defaults.
     """
 
     operation: Operation
@@ -72,31 +72,31 @@ class Required:
 #: The value of a call that requires no permission.
 ANYONE: Final[Literal["anyone"]] = "anyone"
 #: The value, in a broker's table, of a call that the broker passes on. The controller's table has
-#: the permission, and the controller checks the principal that asked the broker.
+#: the permission, and the controller checks the original principal.
 BY_CONTROLLER: Final[Literal["judged by the controller"]] = "judged by the controller"
 #: The permission for calls between the nodes of a cluster.
 CLUSTER_ACTION: Final = Required(Operation.CLUSTER_ACTION, ResourceType.CLUSTER)
 ALTER_CLUSTER: Final = Required(Operation.ALTER, ResourceType.CLUSTER)
 DESCRIBE_CLUSTER: Final = Required(Operation.DESCRIBE, ResourceType.CLUSTER)
-#: Of a topic: of its name and partitions. Its configs require DESCRIBE_CONFIGS.
+#: Permits to describe a topic's name and partitions. Its configs require DESCRIBE_CONFIGS.
 DESCRIBE_TOPIC: Final = Required(Operation.DESCRIBE, ResourceType.TOPIC)
 
 
 class Authorizer(Protocol):
-    """Decides whether a principal may do an operation. A node has it from its Environment."""
+    """Decides whether a principal may do an operation. A node gets it from its Environment."""
 
     def authorize(self, principal: Principal, operation: Operation, resource: Resource) -> bool:
-        """Whether the principal may do this operation on this resource.
+        """Return whether the principal may do this operation on this resource.
 
-        Must not block: it is called for each topic of a request, in the turn of the loop in which
-        the request is carried out. What it raises is logged, and refuses the call.
+        The method must not block: it is called for each topic of a request, in the event loop. An
+        error that it raises is logged, and the call is refused.
 
-        A right that is withdrawn counts for streams that are open too. Produce is judged at each
-        batch, Fetch at each read of a partition, every other stream of requests at each message.
-        Watch and Heartbeat are judged at each answer too. Work that was begun goes on: a batch is
-        appended, a change commits. A replica stream still sends the partitions that it named until
-        its next request, at the latest until a follower so silent counts as gone
-        (replica.lag.time.max.ms).
+        A withdrawn right counts for open streams, too. Produce is checked at each batch, Fetch at
+        each read of a partition, and every other stream at each request message. Watch and
+        Heartbeat are also checked at each answer. Work that has begun goes on: a batch is appended,
+        a change is committed. A replication stream sends its present partitions until the
+        follower's next request. A follower that sends none counts as gone after
+        replica.lag.time.max.ms.
         """
 
 
@@ -123,20 +123,21 @@ class Caller:
             raise self._refused(required, topic)
 
     def refusal(self, required: Required, topic: str | None = None) -> AuthorizationError | None:
-        """Return the error if the caller may not do this; None if it may.
+        """Return the error if the caller may not do this; None if the caller may.
 
-        TopicAuthorizationFailedError with a topic, else ClusterAuthorizationFailedError.
+        The error is TopicAuthorizationFailedError with a topic, ClusterAuthorizationFailedError
+        without one.
         """
         return None if self.may(required, topic) else self._refused(required, topic)
 
     def may(self, required: Required, topic: str | None = None) -> bool:
-        """Whether the caller may do this on the topic; without a topic, on the cluster."""
+        """Return whether the caller may do this on the topic; without a topic, on the cluster."""
         resource = CLUSTER if topic is None else Resource(ResourceType.TOPIC, topic)
         try:
             answer = self.authorizer.authorize(self.principal, required.operation, resource)
-            return answer is True  # the coroutine of an `async def` would be true for everyone
+            return answer is True  # an `async def` would return a coroutine, which counts as true
         except Exception as error:
-            # No principal and no topic in the line: a broken authorizer fails for each of them.
+            # The line names no principal and no topic: it would be a new line for each of them.
             log.exception(
                 "authorizer_failed",
                 operation=required.operation.value,
@@ -148,9 +149,9 @@ class Caller:
     def refusal_by_id(
         self, required: Required, topic: str, topic_id: bytes
     ) -> AuthorizationError | None:
-        """Like `refusal`, for a caller that named the topic by its id.
+        """Return as `refusal`, for a caller that named the topic by its id.
 
-        The name of the topic is told only to a caller that may describe it.
+        The error has the topic's name only if the caller may describe the topic.
         """
         if self.may(required, topic):
             return None

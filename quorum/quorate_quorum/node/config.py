@@ -1,9 +1,9 @@
-"""The configuration of a node: every setting with its type, its bounds, its default, its meaning.
+"""The configuration of a node: each setting with its type, bounds, default and meaning.
 
-It contains the bounds of the node's queues, buffers and waits: no other module declares them again.
-A setting has Kafka's dotted name; its field has underscores: `broker.rack` is `broker_rack`.
+It has the bounds of the node's queues, buffers and waits: no other module declares them again. A
+setting has Kafka's dotted name; its field has underscores: `broker.rack` is `broker_rack`.
 
-Defaults of topics are not here: they belong to the cluster, so that two nodes cannot disagree.
+Defaults of topics are not here. They are configs of the cluster, so that two nodes can't disagree.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ LogLevel = Literal["debug", "info", "warning", "error"]
 
 
 class ConfigError(Exception):
-    """The configuration is invalid. The node has touched nothing; the process exits with 78."""
+    """The configuration is invalid. The node has changed nothing; the process exits with 78."""
 
 
 class NodeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -42,30 +42,30 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     #: The id of this node, unique among all brokers and voters.
     node_id: NodeId
-    #: The addresses to listen on, as [NAME=]PROTOCOL[+tls]://HOST:PORT. A bare HOST:PORT is grpc,
-    #: NAME defaults to the protocol, port 0 takes a free one.
+    #: The addresses to listen on, as [NAME=]PROTOCOL[+tls]://HOST:PORT. A bare HOST:PORT is grpc.
+    #: NAME defaults to the protocol. Port 0 takes a free port.
     listeners: tuple[str, ...]
     #: The addresses that other nodes and clients dial: one for each name in listeners. Empty: the
-    #: listeners themselves.
+    #: addresses in listeners.
     advertised_listeners: tuple[str, ...] = ()
-    #: The directories for logs. Each was formatted by `quorate storage format`.
+    #: The directories for logs. `quorate storage format` must have formatted each of them.
     log_dirs: tuple[str, ...]
-    #: Addresses of voters, as host:port. One that answers is enough.
+    #: Addresses of voters, as host:port. It is enough if one of them answers.
     quorum_bootstrap_servers: tuple[str, ...] = ()
-    #: Whether to listen beyond this machine although nothing is encrypted.
+    #: Whether listeners without TLS may be reachable from other machines.
     allow_insecure_listeners: bool = False
-    #: The level of the least severe log lines that are written.
+    #: The lowest level of the log lines that are written.
     log_level: LogLevel = "info"
-    #: Whether all nodes run on this machine for one user. Then callers may learn process ids.
+    #: Whether all nodes run on this machine for one user. If so, callers may learn process ids.
     local_cluster: bool = False
 
-    #: The longest silence of a broker on its heartbeat stream.
+    #: The longest time between two heartbeats of a broker.
     broker_heartbeat_interval_ms: Milliseconds = 500
     #: The timeout of one call to another node.
     request_timeout_ms: Milliseconds = 2000
-    #: The first wait between two attempts to reach another node; each further one is longer.
+    #: The first wait between two attempts to reach another node. Each further wait is longer.
     reconnect_backoff_ms: Milliseconds = 20
-    #: The longest of these waits.
+    #: The longest wait between two attempts to reach another node.
     reconnect_backoff_max_ms: Milliseconds = 500
     #: The largest request that the node accepts. Answers of other nodes may be larger.
     socket_request_max_bytes: MessageBytes = 64 * MIB
@@ -79,13 +79,13 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     @property
     def advertised_addresses(self) -> tuple[ListenerAddress, ...]:
-        """The addresses to dial, in the order of the listeners; a port may be 0 until bound."""
+        """The addresses to dial, in the order of the listeners. A port may be 0 until bound."""
         told = {one.name: one for one in parse_all(self.advertised_listeners)}
         return tuple(told.get(one.name, one) for one in self.listener_addresses)
 
     @property
     def internal(self) -> ListenerAddress:
-        """The listener by which other nodes reach this one; its port may be 0 until it is bound."""
+        """The listener by which other nodes reach this one. Its port may be 0 until it is bound."""
         return inter_broker(self.advertised_addresses, "")
 
     @property
@@ -103,22 +103,22 @@ class QuorumConfig(NodeConfig, frozen=True, kw_only=True, forbid_unknown_fields=
     """The settings of a voter. The first of log_dirs holds the metadata log."""
 
     #: The time without a fetch answer after which a follower asks for pre-votes. Each follower
-    #: draws it at random, up to 1.5 times this value.
+    #: draws a random time, up to 1.5 times this value.
     quorum_fetch_timeout_ms: Milliseconds = 1000
-    #: The time without a result after which an election starts again. Each candidate draws it at
-    #: random, up to twice this value.
+    #: The time without a result after which an election starts again. Each candidate draws a random
+    #: time, up to twice this value.
     quorum_election_timeout_ms: Milliseconds = 500
-    #: The time after which the leader answers a fetch without news.
+    #: The time after which the leader answers a fetch for which it has no news.
     quorum_fetch_wait_max_ms: Milliseconds = 250
     #: The most bytes of batches in one fetch answer. A larger batch is sent alone.
     quorum_fetch_max_bytes: MessageBytes = 1 * MIB
-    #: The most bytes of a snapshot in one answer to a voter that downloads it.
+    #: The most bytes of a snapshot in one answer to a voter that downloads the snapshot.
     quorum_fetch_snapshot_max_bytes: MessageBytes = 1 * MIB
     #: The largest batch of metadata events.
     quorum_batch_max_bytes: MessageBytes = 8 * MIB
-    #: The most bytes of metadata events proposed and not yet committed; more is an overload.
+    #: The most bytes of uncommitted metadata events. Further proposals are refused as an overload.
     quorum_uncommitted_max_bytes: Bytes = 64 * MIB
-    #: The most batches proposed and not yet committed; more is an overload.
+    #: The most uncommitted batches. Further proposals are refused as an overload.
     quorum_uncommitted_batches_max: Count = 10_000
     #: The size of a file of the metadata log at which the next file begins.
     metadata_log_segment_bytes: Bytes = 64 * MIB
@@ -128,7 +128,7 @@ class QuorumConfig(NodeConfig, frozen=True, kw_only=True, forbid_unknown_fields=
     metadata_log_max_snapshot_interval_ms: Milliseconds = 3_600_000
     #: The most open watches: one for each broker, and some for tools.
     watches_max: Count = 1024
-    #: The time after which a watch without news gets an empty frame: its voter is alive.
+    #: The time after which a watch without news gets an empty frame: it shows that the voter lives.
     watch_wait_max_ms: Milliseconds = 250
     #: The most bytes of batches in one message of a watch. A larger batch is sent alone.
     watch_frame_max_bytes: MessageBytes = 1 * MIB
@@ -139,8 +139,8 @@ class QuorumConfig(NodeConfig, frozen=True, kw_only=True, forbid_unknown_fields=
     broker_session_timeout_ms: Milliseconds = 3000
     #: The time after which a broker is fenced if its stream broke and it does not answer.
     broker_disconnect_grace_ms: Milliseconds = 500
-    #: The time that an election that may lose records waits for all replicas. It does not wait for
-    #: absent replicas where the topic has unclean.leader.election.enable.
+    #: The time for which an election that may lose records waits for all replicas. If the topic has
+    #: unclean.leader.election.enable, the election does not wait for absent replicas.
     unclean_recovery_wait_ms: Milliseconds = 60_000
     #: The longest time that a voter delays its own exit while brokers are shutting down.
     shutdown_hold_max_ms: Milliseconds = 2000
@@ -158,29 +158,29 @@ class BrokerConfig(NodeConfig, frozen=True, kw_only=True, forbid_unknown_fields=
     #: listener.
     inter_broker_listener_name: str = ""
 
-    #: The time after which a follower that has not caught up leaves the ISR.
+    #: A follower that has not caught up for this time leaves the ISR.
     replica_lag_time_max_ms: Milliseconds = 10_000
     #: The most bytes of batches in one answer to a follower. A larger batch is sent alone.
     replica_fetch_max_bytes: MessageBytes = 8 * MIB
-    #: The time after which the leader answers a follower without news.
+    #: The time after which the leader answers a follower for which it has no news.
     replica_fetch_wait_max_ms: Milliseconds = 250
-    #: The most bytes, of all streams, that are fetched from leaders and not yet written.
+    #: The most bytes, over all streams, that are fetched from leaders and not written yet.
     replica_queued_max_bytes: Bytes = 64 * MIB
     #: The interval at which high watermarks are written to the disk.
     replica_high_watermark_checkpoint_interval_ms: Milliseconds = 5000
 
-    #: The interval at which all logs are looked at for records to delete and segments to close.
+    #: The interval at which all logs are checked for records to delete and segments to close.
     log_retention_check_interval_ms: Milliseconds = 300_000
 
-    #: The most bytes of one stream that are produced and not yet appended. Above it, the broker
-    #: does not read the stream.
+    #: The most bytes of one stream that are produced and not appended yet. Above the bound, the
+    #: broker does not read the stream.
     stream_queued_max_bytes: Bytes = 16 * MIB
-    #: The same bound for all streams together.
+    #: The most such bytes over all streams.
     queued_max_bytes: Bytes = 64 * MIB
-    #: The most produced batches of one stream that wait for their outcome. Above it, the broker
-    #: does not read the stream.
+    #: The most produced batches of one stream that wait for their outcome. Above the bound, the
+    #: broker does not read the stream.
     stream_waiting_max: Count = 65_536
-    #: The most produced batches of one partition that wait; more is an overload.
+    #: The most waiting produced batches of one partition. Further ones are refused as an overload.
     partition_waiting_max: Count = 10_000
     #: The most results of one stream that the client has not read yet.
     stream_results_max: Count = 8192
@@ -188,10 +188,10 @@ class BrokerConfig(NodeConfig, frozen=True, kw_only=True, forbid_unknown_fields=
     request_partitions_max: Count = 10_000
     #: The longest time that acks=all may wait.
     produce_timeout_max_ms: Milliseconds = 600_000
-    #: The time after which a partition forgets a producer that sends nothing to it. It forgets no
-    #: producer within 15 minutes.
+    #: The time after which a partition forgets a producer that sends nothing to it. No producer is
+    #: forgotten within 15 minutes.
     producer_id_expiration_ms: ExpirationMilliseconds = 24 * 3600 * 1000
-    #: The number of producers above which a partition forgets those silent for 15 minutes.
+    #: A partition with more producers than this forgets those that were silent for 15 minutes.
     partition_producers_max: Count = 10_000
     #: The most memory for the producers of one partition. A new producer that does not fit is
     #: refused, and tries again.
@@ -206,30 +206,30 @@ class BrokerConfig(NodeConfig, frozen=True, kw_only=True, forbid_unknown_fields=
     fetch_wait_max_ms: Milliseconds = 60_000
     #: The most partitions that one fetch stream may name.
     fetch_session_partitions_max: Count = 10_000
-    #: The most requests in flight on one fetch stream. The broker does not read further ones.
+    #: The most requests in flight on one fetch stream. The broker reads no further ones meanwhile.
     fetch_in_flight_max: Count = 2
 
-    #: The silence of a watch after which the broker watches another voter. A voter sends a frame
-    #: every 250 ms.
+    #: The silence of a watch after which the broker watches another voter. A voter sends a frame at
+    #: least every 250 ms.
     watch_silence_max_ms: Milliseconds = 1000
-    #: The time that a watched voter may be behind the high watermark in the controller's
-    #: heartbeats. After it, the broker watches another voter.
+    #: How long a watched voter may lack records that are below the high watermark in the
+    #: controller's heartbeats. After this time, the broker watches another voter.
     watch_lag_max_ms: Milliseconds = 1000
     #: The most calls that wait until the image has applied an offset.
     image_waiters_max: Count = 100_000
-    #: The timeout of one change of ISRs, which takes a round of the quorum.
+    #: The timeout of one change of ISRs, which must be committed by the quorum.
     alter_partitions_timeout_ms: Milliseconds = 5000
     #: The most changes of ISRs that wait for the controller's answer.
     alter_partitions_in_flight_max: Count = 64
-    #: The timeout of a request for producer ids. It is below the time that a producer waits for one
-    #: broker (2 s), so that the producer learns why it gets none.
+    #: The timeout of a request for producer ids. It is shorter than the 2 s that a producer waits
+    #: for one broker, so that the producer learns why it gets no id.
     producer_ids_timeout_ms: Milliseconds = 1_500
     #: The most admin calls that wait for the controller's answer.
     forward_in_flight_max: Count = 1000
-    #: The most bytes of one such call. A call that is too large for the controller would break the
-    #: stream of all calls.
+    #: The most bytes of one admin call that is passed on. A call that is too large for the
+    #: controller would break the stream of all calls.
     forward_request_max_bytes: MessageBytes = 32 * MIB
-    #: The most bytes of all such calls together.
+    #: The most bytes of all admin calls that wait for the controller's answer.
     forward_queued_max_bytes: Bytes = 64 * MIB
 
     #: How often the broker looks for a log to compact. A pass that failed waits longer each time.
@@ -244,7 +244,7 @@ class BrokerConfig(NodeConfig, frozen=True, kw_only=True, forbid_unknown_fields=
     stray_delete_delay_ms: Milliseconds = 60_000
     #: The longest time that a clean stop waits until the controller has moved leaders away.
     controlled_shutdown_timeout_ms: Milliseconds = 3000
-    #: The longest time that a clean stop waits without an answer of the controller.
+    #: The longest time that a clean stop waits if the controller does not answer.
     controlled_shutdown_silence_max_ms: Milliseconds = 1000
 
     @property

@@ -2,7 +2,7 @@
 
 A variable of the environment is QUORATE_ and the name of the setting in capitals, with underscores
 (QUORATE_BROKER_RACK). The command line beats the environment, the environment beats the file, and
-the file beats the default. A wrong setting stops the node before it touches the disk. The error
+the file beats the default. A wrong setting stops the node before it changes the disk. The error
 names the source and the setting, the given value and the allowed ones.
 """
 
@@ -22,7 +22,7 @@ from quorate_quorum.node.config import BrokerConfig, ConfigError, NodeConfig, Qu
 from quorate_quorum.node.contradictions import contradictions
 
 _ENVIRONMENT: Final = "QUORATE_"
-#: Variables that are not settings of a node: that of the command `quorate`, and those that
+#: Variables that are not settings of a node: the variable of the command `quorate`, and those that
 #: Kubernetes sets for a service named `quorate`.
 _NOT_OURS: Final = re.compile(
     r"QUORATE_(BOOTSTRAP|.*SERVICE_(HOST|PORT)(_.*)?|(.*_)?PORT(_\d+_(TCP|UDP|SCTP)(_.*)?)?)"
@@ -31,8 +31,8 @@ _CLUSTERS: Final = (
     "it is a default of topics, and those are the cluster's, not a node's: "
     "seeded when the cluster is formatted, changed with `quorate cluster config`"
 )
-#: Kafka's topic configs that this release does not have. Beside these, every name that begins with
-#: `log.` counts as one.
+#: Kafka's topic configs that this release does not have. Every other name that begins with `log.`
+#: counts as one, too.
 _KAFKAS_TOPIC_CONFIGS: Final = frozenset(
     (
         "file.delete.delay.ms",
@@ -52,7 +52,7 @@ C = TypeVar("C", bound=NodeConfig)
 
 @dataclass(frozen=True, slots=True)
 class _Given:
-    """A value and its source. From a file it has a type; from any other source it is text."""
+    """A value and its source. A value from a file has a type; any other value is text."""
 
     source: str
     value: object
@@ -60,7 +60,7 @@ class _Given:
 
 
 def load(kind: type[C], path: str | None, env: Mapping[str, str], sets: Sequence[str] = ()) -> C:
-    """Return the configuration of a node of that kind.
+    """Return the configuration of a node of this kind.
 
     `path`: a TOML file, or None. `env`: the environment. `sets`: the "name=value" of each --set on
     the command line. Raises ConfigError if a setting is unknown, missing or invalid.
@@ -105,7 +105,7 @@ def _variable(name: str) -> str:
 def _from_file(path: str) -> dict[str, _Given]:
     try:
         with open(path, "rb") as file:
-            tree = tomllib.loads(file.read().decode("utf-8-sig"))  # it may begin with a mark
+            tree = tomllib.loads(file.read().decode("utf-8-sig"))  # skips a byte order mark
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -119,10 +119,10 @@ def _from_file(path: str) -> dict[str, _Given]:
 
 
 def _flat(prefix: str, tree: Mapping[str, object]) -> Iterable[tuple[str, object]]:
-    """Yield dotted names and values. TOML reads `a.b = 1` as a table in a table.
+    """Yield dotted names and values: TOML reads `a.b = 1` as a table in a table.
 
-    An empty table counts as a value, unless it is the heading of settings: all of them may be
-    comments.
+    An empty table counts as a value, except if it is a heading of settings: all settings below a
+    heading may be commented out.
     """
     for key, value in tree.items():
         if isinstance(value, dict) and (value or _is_heading(f"{prefix}{key}.")):
@@ -134,7 +134,7 @@ def _flat(prefix: str, tree: Mapping[str, object]) -> Iterable[tuple[str, object
 def _from_environment(env: Mapping[str, str], fields: Iterable[str]) -> dict[str, _Given]:
     """Return the values in the environment.
 
-    A voter and a broker may share one environment, so a setting of the other kind is ignored.
+    A setting of the other kind of node is ignored: a voter and a broker may share an environment.
     """
     mine = {_variable(name): name for name in fields}
     every = mine | {_variable(name): name for name in _names(QuorumConfig) + _names(BrokerConfig)}

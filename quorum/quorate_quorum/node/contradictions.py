@@ -1,4 +1,4 @@
-"""Checks of settings that are valid one by one: those that contradict each other or do nothing."""
+"""Finds settings that are valid by themselves, but contradict each other or have no effect."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ from quorate_quorum.node.listeners import (
 
 
 def contradictions(config: NodeConfig) -> Iterable[tuple[str, ...]]:
-    """Yield tuples: a sentence with what is impossible and what is allowed; the settings' names.
+    """Yield contradictions, each as a tuple: a sentence, then the names of the settings.
 
-    The caller must stop at the first one: each check relies on the checks before it.
+    The sentence says what is wrong and what is allowed. The caller must stop at the first tuple,
+    because each check relies on the checks before it.
     """
     yield from _impossible_addresses(config)
     if not config.log_dirs or not all(config.log_dirs):
@@ -63,7 +64,7 @@ def contradictions(config: NodeConfig) -> Iterable[tuple[str, ...]]:
 
 
 def without_effect(config: NodeConfig) -> list[str]:
-    """Return a sentence for each value that is accepted and has no effect."""
+    """Return a sentence for each value that is accepted but has no effect."""
     found = []
     if isinstance(config, QuorumConfig) and len(config.log_dirs) > 1:
         found.append(
@@ -89,7 +90,7 @@ def _impossible_addresses(config: NodeConfig) -> Iterable[tuple[str, ...]]:
 
 
 def _wrong_listeners(texts: Sequence[str], port_min: int) -> str | None:
-    """Return what is wrong with one list of listeners by itself; None if nothing is."""
+    """Return what is wrong with one list of listeners; None if nothing is wrong."""
     try:
         found = parse_all(texts, port_min=port_min)
     except ValueError as error:

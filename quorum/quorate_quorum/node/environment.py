@@ -1,6 +1,6 @@
 """The parts of the world that a node gets from outside: network, disk, clock and randomness.
 
-A real process gives the real ones; tests and simulations give simulated ones.
+A real process passes the real ones; tests and simulations pass simulated ones.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Environment:
     features: Known = field(default_factory=lambda: SUPPORTED)
     #: Starts other processes; None: there are none, and the node does all work itself.
     programs: Programs | None = None
-    #: The authorizer, which decides what the node's callers may do.
+    #: Decides what the callers of the node may do.
     authorizer: Authorizer = ALLOW_ALL
 
     def new_id(self) -> bytes:

@@ -1,11 +1,11 @@
 """The levels of the cluster's features that this program knows.
 
-The metadata log sets the level of a feature that is in force. A program that does not know that
-level would misread the log, so it refuses to start, or stops. The controller raises a level only
-when every registered broker and every voter knows the new one. It never lowers a level.
+The metadata log sets the level in force of each feature. A program that does not know that level
+would misread the log, so it refuses to start, or stops. The controller raises a level only if every
+registered broker and every voter knows the new level. It never lowers a level.
 
-`metadata.version` is the version of the metadata log itself. Raise its highest level here with the
-first event or field that an older program must not ignore.
+`metadata.version` is the version of the metadata log itself. Raise its highest level here together
+with the first event or field that an older program must not ignore.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from quorate_quorum.node.config import ConfigError
 from quorate_quorum.v1.events_pb2 import FeatureLevels
 
 METADATA_VERSION: Final = "metadata.version"
-#: The most features that a peer may tell, and the longest name. The rest is ignored.
+#: The most features that a peer may tell, and the longest name. Further ones are ignored.
 FEATURES_MAX: Final = 64
 NAME_LENGTH_MAX: Final = 255
 
@@ -39,7 +39,7 @@ class Levels(NamedTuple):
 Known = Mapping[str, Levels]
 
 SUPPORTED: Final[Known] = MappingProxyType({METADATA_VERSION: Levels(1, 1)})
-#: The levels that the first release knew. It did not tell them.
+#: The levels that the first release knows. That release does not tell them.
 UNSAID: Final[Known] = MappingProxyType({METADATA_VERSION: Levels(1, 1)})
 _OFF: Final = Levels(0, 0)
 
@@ -66,12 +66,12 @@ def check_level(known: Known, name: str, level: int) -> None:
 
 
 def levels_of(known: Known, name: str) -> Levels:
-    """Return the levels of a feature that a node knows. If it told none: of the first release."""
+    """Return the levels of a feature that a node knows. If it told none, it is a first release."""
     return (known or UNSAID).get(name, _OFF)
 
 
 def to_wire(known: Known) -> list[FeatureLevels]:
-    """Return the message form of the levels that a node knows."""
+    """Return the levels that a node knows, as messages."""
     return [
         FeatureLevels(name=name, lowest=known[name].lowest, highest=known[name].highest)
         for name in sorted(known)

@@ -1,4 +1,4 @@
-"""The identity of the metadata log that a node belongs to, and the check that a peer's is equal."""
+"""The identity of the metadata log that a node belongs to, and the check of a peer's identity."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """The identity of the metadata log that a node belongs to."""
+    """The identity of the metadata log that a node belongs to: peers of another one are refused."""
 
     cluster_id: str
     quorum_generation: int
     bootstrap_hash: bytes  # empty: not known yet
 
     def refusal_of(self, other: History) -> str | None:
-        """Return why a peer of the other history is refused; None if it is the same history."""
+        """Return why a peer of the other history is refused; None if both are the same history."""
         if other.cluster_id != self.cluster_id:
             return f"cluster id {other.cluster_id!r} is not ours, {self.cluster_id!r}"
         if other.quorum_generation != self.quorum_generation:

@@ -1,7 +1,7 @@
 """The Node service: every node returns its identity, so that a probe learns which node answers.
 
-It is the only service by which a caller can tell a killed process from a slow one: another
-incarnation at the same address proves that the former run has ended.
+Only by this service can a caller tell a killed process from a slow one: another incarnation at the
+same address proves that the earlier run has ended.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from quorate_quorum.node.authorizer import ANYONE
 class NodeService:
     """Answers Identify.
 
-    `role`: "broker" or "voter", so that a caller learns that it has dialled the wrong one.
+    `role`: "broker" or "voter", so that a caller learns that it has dialled the wrong kind of node.
     `tell_pid`: whether callers on the same machine get the process id (local clusters only).
     """
 
@@ -47,7 +47,7 @@ class NodeService:
 
 
 def is_loopback(address: str) -> bool:
-    """Whether a caller's address, in the form of a Network, is certainly on this machine.
+    """Return whether a caller's address, as a Network gives it, is certainly on this machine.
 
     >>> is_loopback("ipv4:127.0.0.1:50312"), is_loopback("ipv6:%5B::1%5D:50312")
     (True, True)

@@ -3,8 +3,8 @@
     [NAME=]PROTOCOL[+tls]://HOST:PORT       or HOST:PORT, which is grpc
 
 The listeners of one node have different names. A client that connects to a listener gets the
-addresses of the listeners with the same name, so brokers must give the listeners of one network the
-same name.
+addresses of the listeners with the same name. So all brokers must give the listeners of one network
+the same name.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from quorate.v1 import common_pb2 as wire
 GRPC: Final = "grpc"
 KAFKA: Final = "kafka"
 FORM: Final = "[NAME=]PROTOCOL[+tls]://HOST:PORT or HOST:PORT"
-#: The bounds of a broker's registration: every image holds its listeners.
+#: Bounds of a broker's registration, because every image has the listeners of all brokers.
 LISTENERS_MAX: Final = 16
 ENDPOINT_LENGTH_MAX: Final = 255
 NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
@@ -36,7 +36,7 @@ _ENDPOINT: Final = re.compile(r"(?:\[(?P<v6>[^\s\[\]]+)\]|(?P<host>[\w.-]+)):(?P
 class ListenerAddress:
     """The address of one listener: the one to bind, or the one that other nodes and clients dial.
 
-    `host` has no brackets. Port 0 stands for a free one until the listener is bound.
+    `host` has no brackets. Port 0 means any free port, until the listener is bound.
     """
 
     name: str
@@ -47,12 +47,12 @@ class ListenerAddress:
 
     @property
     def endpoint(self) -> str:
-        """The host:port to dial or to bind, an IPv6 literal in brackets."""
+        """The host:port to dial or to bind. An IPv6 literal is in brackets."""
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     @property
     def place(self) -> str:
-        """The endpoint in one spelling, by which two addresses compare."""
+        """The endpoint in one spelling, so that equal addresses compare equal."""
         return place_of(self.endpoint)
 
     def __str__(self) -> str:
@@ -60,7 +60,7 @@ class ListenerAddress:
         return f"{name}{self.protocol}{'+tls' if self.tls else ''}://{self.endpoint}"
 
     def bound_at(self, endpoint: str) -> ListenerAddress:
-        """Return this address; if its port is 0, with the port at which the listener is bound."""
+        """Return this address. Port 0 is replaced by the port at which the listener is bound."""
         return self if self.port else replace(self, port=int(endpoint.rpartition(":")[2]))
 
 
@@ -90,7 +90,7 @@ a port from 1 to 65535
 
 
 def parse_all(texts: Sequence[str], *, port_min: int = 1) -> tuple[ListenerAddress, ...]:
-    """Return the addresses of a node's list. ValueError: one is wrong, or two have the same name.
+    """Return the addresses of a node's list. ValueError if one is wrong, or two have one name.
 
     >>> parse_all(["a=grpc://h:1", "a=grpc://h:2"])
     Traceback (most recent call last):
@@ -114,7 +114,7 @@ def unsupported(address: ListenerAddress) -> str | None:
     >>> unsupported(parse("kafka://localhost:9092"))
     'kafka://localhost:9092: Kafka listeners do not exist yet; use grpc'
     """
-    if address.tls:  # first: a listener that asks for TLS must never be opened without it
+    if address.tls:  # checked first: a listener that asks for TLS must never be opened without it
         return f"{address}: TLS does not exist yet, and a +tls listener is never opened without it"
     if address.protocol != GRPC:
         return f"{address}: Kafka listeners do not exist yet; use {GRPC}"
@@ -124,7 +124,7 @@ def unsupported(address: ListenerAddress) -> str | None:
 def inter_broker(addresses: Iterable[ListenerAddress], name: str) -> ListenerAddress:
     """Return the listener by which other nodes reach a broker.
 
-    It is the grpc listener with that name; without a name, the first grpc listener.
+    It is the grpc listener with this name, or the first grpc listener if `name` is empty.
 
     >>> inter_broker([parse("kafka://h:1"), parse("grpc://h:2")], "").endpoint
     'h:2'
@@ -145,7 +145,7 @@ grpc
 
 
 def wrong_address(address: str, *, port_min: int) -> str | None:
-    """Return what is wrong with a host:port, or None.
+    """Return what is wrong with a host:port; None if nothing is wrong.
 
     >>> wrong_address("localhost:7092", port_min=1)
     >>> wrong_address("localhost", port_min=1)
@@ -157,8 +157,10 @@ def wrong_address(address: str, *, port_min: int) -> str | None:
 
 
 def place_of(endpoint: str) -> str:
-    """Return a host:port in one spelling: names in lower case, "localhost" as the 127.0.0.1 that
-    it is bound and dialled as, IPv4 addresses without their IPv6 form.
+    """Return a host:port in one spelling, so that equal addresses compare equal.
+
+    Names are in lower case. "localhost" becomes 127.0.0.1, which both sides take it for. An IPv4
+    address in IPv6 form becomes the IPv4 address.
 
     >>> place_of("LOCALHOST:1"), place_of("[0:0::1]:1"), place_of("[::ffff:10.0.0.1]:1")
     ('127.0.0.1:1', '[::1]:1', '10.0.0.1:1')
@@ -176,7 +178,7 @@ def place_of(endpoint: str) -> str:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a listener on this host can be reached only from this machine.
+    """Return whether a listener on this host can be reached only from this machine.
 
     >>> is_loopback("localhost."), is_loopback("127.0.0.2"), is_loopback("::1")
     (True, True, True)
@@ -188,7 +190,7 @@ def is_loopback(host: str) -> bool:
 
 
 def is_wildcard(host: str) -> bool:
-    """Whether a host stands for all addresses of its machine. Other machines cannot dial it.
+    """Return whether a host means all addresses of its machine. Other machines can't dial it.
 
     >>> is_wildcard("0.0.0.0"), is_wildcard("::"), is_wildcard("::ffff:0.0.0.0")
     (True, True, True)
@@ -200,7 +202,7 @@ def is_wildcard(host: str) -> bool:
 
 
 def is_name(host: str) -> bool:
-    """Whether a host must be resolved before it can be dialled.
+    """Return whether a host must be resolved before it can be dialled.
 
     >>> is_name("db.example.org"), is_name("10.0.0.1"), is_name("localhost")
     (True, False, False)
@@ -209,14 +211,14 @@ def is_name(host: str) -> bool:
 
 
 def to_wire(address: ListenerAddress) -> wire.Listener:
-    """Return the message form of an address, for registrations, metadata answers, leader hints."""
+    """Return an address as a message, for registrations, metadata answers and leader hints."""
     return wire.Listener(
         name=address.name, protocol=address.protocol, tls=address.tls, endpoint=address.endpoint
     )
 
 
 def from_wire(told: wire.Listener) -> ListenerAddress:
-    """Return an address from its message form. Raises ValueError if it is not a valid one.
+    """Return the address in a message. Raises ValueError if the address is not valid.
 
     A protocol that this release does not know is accepted: a newer broker may have such a listener.
     """
@@ -247,12 +249,12 @@ def _split(endpoint: str, port_min: int) -> tuple[str, int] | None:
 
 
 def _is_localhost(host: str) -> bool:
-    """Whether a host is the name that both sides take for 127.0.0.1."""
+    """Return whether a host is the name that both sides take for 127.0.0.1."""
     return host.lower().removesuffix(".") == "localhost"
 
 
 def _literal(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    """Return the IP address that a host is, None if it is a name.
+    """Return the IP address that a host is; None if the host is a name.
 
     An IPv4 address in its IPv6 form, such as ::ffff:0.0.0.0, is that IPv4 address.
     """

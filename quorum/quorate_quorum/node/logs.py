@@ -6,7 +6,7 @@ The event loop only appends to the queue. The reader of standard error may be sl
 exit (`quorate-broker 2>&1 | logger`). Then the writer drops and counts lines, and the node goes on.
 The count is written as soon as lines can be written again.
 
-While a state lasts ("no controller answers"), the code that waits logs it again and again. Such a
+Code that waits for a state to end ("no controller answers") logs the state again and again. Such a
 log call has `repeats=True`: then the same line appears once a minute, with the number of times that
 it was left out.
 """
@@ -27,13 +27,13 @@ from typing import Any, Final, TextIO, cast
 
 import structlog
 
-#: The most characters that wait for a slow reader. Above it, lines are dropped.
+#: The most characters that wait for a slow reader. Further lines are dropped.
 QUEUE_CHARS_MAX: Final = 4 << 20
 #: The most characters of one line. A longer line is cut.
 LINE_CHARS_MAX: Final = 64 << 10
 #: The interval at which a line with `repeats=True` appears.
 REPEAT_INTERVAL_S: Final = 60.0
-#: The most repeated lines that are remembered. Above it, the oldest is forgotten.
+#: The most repeated lines that are remembered. The oldest is forgotten first.
 REPEATS_MAX: Final = 1_000
 
 Event = MutableMapping[str, Any]
@@ -42,8 +42,8 @@ Event = MutableMapping[str, Any]
 class LineWriter:
     """A text stream whose `write` returns at once and never raises: a thread does the writing.
 
-    It works on blocking and non-blocking descriptors. It does not change their flags: an inherited
-    descriptor is shared with the parent process.
+    It works on blocking and non-blocking descriptors. It does not change their flags, because an
+    inherited descriptor is shared with the parent process.
     """
 
     def __init__(self, stream: TextIO, *, chars_max: int = QUEUE_CHARS_MAX) -> None:
@@ -52,7 +52,7 @@ class LineWriter:
         self._lines: collections.deque[str] = collections.deque()
         self._chars = 0
         self._is_writing = False
-        # Reentrant: a finalizer may log while this thread is inside `write`.
+        # Reentrant: during `write` in a thread, a finalizer may run in that thread and log.
         self._changed = threading.Condition(threading.RLock())
         #: The number of lines that were dropped, because of a slow reader or a failed write.
         self.dropped = 0
@@ -80,7 +80,7 @@ class LineWriter:
         return False
 
     def drain(self, timeout_s: float) -> bool:
-        """Wait until all lines are written, at the end of a process. Return whether they are."""
+        """Wait until all lines are written, at most `timeout_s`. Return whether they are."""
         with self._changed:
             return self._changed.wait_for(
                 lambda: not self._lines and not self._is_writing, timeout=timeout_s
@@ -107,7 +107,7 @@ class LineWriter:
                     self.dropped += count
 
     def _put(self, text: str) -> bool:
-        """Write `text`; block until it is written. Return whether that succeeded."""
+        """Write `text`, and wait until it is written. Return False if that failed."""
         try:
             descriptor = self._stream.fileno()
         except (OSError, ValueError, AttributeError):
@@ -136,16 +136,16 @@ def _dropped_line(count: int) -> str:
 
 
 class Repeats:
-    """A processor that passes a line with `repeats=True` once a minute.
+    """A processor that lets a line with `repeats=True` pass once a minute.
 
     Two lines are the same if all their fields are equal. In `reason` and `error`, digits are not
-    compared: ports, counts and times vary there while the state is the same.
+    compared: ports, counts and times may differ there although the state is the same.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        #: The repeated lines. Beside each: the time at which it may appear again, and how often it
-        #: was left out since.
+        #: By line: the time at which it may appear again, and how often it was left out since it
+        #: last appeared.
         self._seen: collections.OrderedDict[str, tuple[float, int]] = collections.OrderedDict()
 
     def __call__(self, logger: Any, method: str, event: Event) -> Event:
@@ -174,13 +174,13 @@ def _steady(name: str, value: Any) -> Any:
 
 
 def event_first(logger: Any, method: str, event: Event) -> Event:
-    """Put the fields that a reader looks for first: the event, the level, the time."""
+    """Put the event, the level and the time first, where a reader looks for them."""
     first = {name: event[name] for name in ("event", "level", "timestamp") if name in event}
     return {**first, **event}
 
 
 class _Safe:
-    """A renderer that never raises. For an event that it cannot render, it gives name and error."""
+    """A renderer that never raises. If an event can't be rendered, the line has name and error."""
 
     def __init__(self, render: Callable[[Any, str, Event], Any]) -> None:
         self._render = render
@@ -196,8 +196,8 @@ class _Safe:
 def set_up_logs(level: str, stream: TextIO | None = None) -> LineWriter:
     """Log to standard error, or to `stream`: readable text on a terminal, else lines of JSON.
 
-    Warnings of Python, failed threads and failed finalizers are logged too: any other write to
-    standard error could block the event loop.
+    Python's warnings, failed threads and failed finalizers are logged, too. Otherwise Python itself
+    would write them to standard error, which could block the event loop.
     """
     stream = stream or sys.stderr
     writer = LineWriter(stream)
@@ -208,8 +208,8 @@ def set_up_logs(level: str, stream: TextIO | None = None) -> LineWriter:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     if stream.isatty():
-        # By default, exceptions are shown with all local variables. If one is an image, that blocks
-        # the event loop for a minute.
+        # structlog's default shows exceptions with all local variables. If one of them is an image,
+        # that blocks the event loop for a minute.
         plain = structlog.dev.plain_traceback
         last: list[Any] = [_Safe(structlog.dev.ConsoleRenderer(exception_formatter=plain))]
     else:
@@ -222,7 +222,7 @@ def set_up_logs(level: str, stream: TextIO | None = None) -> LineWriter:
         logger_factory=structlog.WriteLoggerFactory(cast(TextIO, writer)),
         cache_logger_on_first_use=True,
     )
-    # Lines that libraries log by the standard library get the same form.
+    # Lines that libraries log by Python's `logging` get the same form.
     handler = logging.StreamHandler(cast(TextIO, writer))
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
@@ -233,7 +233,7 @@ def set_up_logs(level: str, stream: TextIO | None = None) -> LineWriter:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(max(threshold, logging.WARNING))
-    logging.raiseExceptions = False  # else logging writes its own errors to standard error
+    logging.raiseExceptions = False  # otherwise logging prints its own errors to standard error
     logging.captureWarnings(True)
     threading.excepthook = _thread_failed
     sys.unraisablehook = _finalizer_failed

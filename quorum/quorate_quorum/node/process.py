@@ -1,11 +1,11 @@
 """One node as one process, from the command line to the exit status.
 
     0   stopped cleanly, by SIGTERM or SIGINT
-    78  wrong configuration: nothing was touched, starting again will not help
+    78  wrong configuration: nothing was changed, and another start would fail in the same way
     70  a broken invariant or a failed disk: another node takes over
 
-Only `python -m quorate_quorum` and `python -m quorate_broker` use it. An embedded node has no
-process of its own, so this module decides nothing about a node.
+Only `python -m quorate_quorum` and `python -m quorate_broker` use this module. An embedded node has
+no process of its own, so this module decides nothing about a node.
 """
 
 from __future__ import annotations
@@ -55,13 +55,13 @@ class Server(Protocol):
     """A node that has started."""
 
     async def stop(self) -> None:
-        """Stop cleanly; safe to call twice."""
+        """Stop cleanly. A second call does nothing more."""
 
     def fail(self, reason: str) -> None:
-        """Stop now, not cleanly."""
+        """Stop at once, not cleanly."""
 
     async def stopped(self) -> None:
-        """Return when the node has stopped. Raises NodeFailed if it failed."""
+        """Wait until the node has stopped. Raises NodeFailed if it failed."""
 
 
 C = TypeVar("C", bound=NodeConfig)
@@ -72,10 +72,10 @@ def main(
     start: Callable[[C], Awaitable[Server]],
     arguments: Sequence[str] | None = None,
 ) -> int:
-    """Run one node in the foreground, with these arguments; return the exit status.
+    """Run one node in the foreground. Return the exit status.
 
-    `arguments` None: those of the command line. `start` must import grpc itself: the environment
-    of grpc is set before.
+    `arguments` None: those of the command line. `start` must import grpc itself, because main()
+    first sets the environment that grpc reads at its import.
     """
     open_standard_streams()
     if sys.flags.optimize:
@@ -85,7 +85,7 @@ def main(
         check_resolves(config)
     except ConfigError as error:
         return _refuse(str(error))
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # before its import; the node logs it itself
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # grpc's own lines: the node logs its errors
     writer = set_up_logs(config.log_level)
     log.info(
         "starting", version=__version__, python=platform.python_version(), settings=settings(config)
@@ -103,10 +103,10 @@ def main(
 
 
 def leave(status: int) -> NoReturn:
-    """End the process now, with this status. Its remaining threads cannot delay or change that.
+    """End the process at once with this status, whatever its remaining threads do.
 
-    A failed disk may block a thread for ever. And threads of gRPC may still run: one node that had
-    stopped cleanly crashed while the interpreter shut down.
+    A thread that waits for a failed disk may never end. A thread of gRPC that still runs can crash
+    the process while the interpreter shuts down, though the node has stopped cleanly.
     """
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
@@ -117,7 +117,7 @@ def leave(status: int) -> NoReturn:
 def configure(kind: type[C], arguments: Sequence[str] | None, env: Mapping[str, str]) -> C:
     """Return the configuration from --config, the environment and --set.
 
-    Raises ConfigError; also if the command line is wrong.
+    Raises ConfigError if the configuration or the command line is wrong.
     """
     program = "quorate-broker" if issubclass(kind, BrokerConfig) else "quorate-quorum"
     parser = _Parser(
@@ -145,10 +145,10 @@ def configure(kind: type[C], arguments: Sequence[str] | None, env: Mapping[str, 
 
 
 def check_resolves(config: NodeConfig) -> None:
-    """Raise ConfigError if an advertised host is a name that this machine cannot resolve.
+    """Raise ConfigError if an advertised host is a name that this machine can't resolve.
 
-    A node that advertises such a name would join the cluster, and no client could reach it. The
-    same is true of a name for every address of the machine: 0x0 resolves to 0.0.0.0.
+    A node with such a name would join the cluster, and no client could reach it. The same happens
+    with a name that resolves to the wildcard address, as 0x0 resolves to 0.0.0.0.
     """
     name = "advertised.listeners" if config.advertised_listeners else "listeners"
     for address in config.advertised_addresses:
@@ -188,7 +188,7 @@ def run(start: Callable[[], Awaitable[Server]]) -> int:
     except NodeFailed as error:
         log.error("the node failed", reason=error.reason)
         return EXIT_FAILED
-    except (StorageError, OSError) as error:  # the fault is outside: no traceback is needed
+    except (StorageError, OSError) as error:  # the cause is outside: a traceback does not help
         log.error("the node failed", reason=str(error))
         return EXIT_FAILED
     except Exception:
@@ -199,14 +199,14 @@ def run(start: Callable[[], Awaitable[Server]]) -> int:
 
 
 class _Life:
-    """One run of a node. It ends by a signal, a failure or the node itself."""
+    """One run of a node. A signal, a failure or the node itself ends it."""
 
     def __init__(self, start: Callable[[], Awaitable[Server]]) -> None:
         self._start = start
         self._server: Server | None = None
         self._failure: str | None = None
         self._signalled_at: float | None = None
-        self._ending = asyncio.Event()  # a signal came, or the loop met an error
+        self._ending = asyncio.Event()  # set by a signal, or by an error in the event loop
 
     async def live(self) -> None:
         """Run the node to its end. Raises the failure, unless the node stopped cleanly."""
@@ -231,7 +231,7 @@ class _Life:
         if self._failure is not None:
             server.fail(self._failure)
         stopped = asyncio.ensure_future(server.stopped())
-        # Not earlier: the imports of a start block the loop, and no caller waits yet.
+        # Only now: the imports of a start block the event loop, but no caller waits yet.
         stalls = asyncio.ensure_future(StallWatch().run())
         try:
             await asyncio.wait((stopped, ending), return_when=asyncio.FIRST_COMPLETED)
@@ -255,7 +255,7 @@ class _Life:
             self._server.fail("told to stop again before a clean stop was done")
 
     def _met(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        """Fail the node: no code handled this error, so the node's state may be wrong."""
+        """Fail the node, because no code handled this error: the node's state may be wrong."""
         error = context.get("exception")
         message = context.get("message", "an error in the event loop")
         if error is None:
@@ -278,13 +278,13 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _refuse(reason: str) -> int:
-    """Print the reason to standard error: the log is not set up yet."""
+    """Print the reason to standard error, because the log is not set up yet."""
     print(f"wrong configuration: {reason}", file=sys.stderr)
     return EXIT_CONFIG
 
 
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """Return the factory of event loops for nodes; None: the standard one."""
+    """Return the factory of event loops for nodes; None means the standard one."""
     try:
         import uvloop
     except ImportError:
@@ -294,15 +294,15 @@ def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 
 def _is_noise_of_grpc(error: BaseException) -> bool:
-    """Whether this is an unhandled error of grpc itself: of a broken call, or of an early read."""
+    """Return whether grpc itself left an error unhandled, after a broken call or an early read."""
     return isinstance(error, BlockingIOError) or type(error).__module__.partition(".")[0] == "grpc"
 
 
 @contextlib.contextmanager
 def _exit_for_sure() -> Iterator[threading.Timer]:
-    """Yield a timer. If it is started, it ends the process, unless this context ends first.
+    """Yield a timer. Once started, it ends the process, unless this context ends first.
 
-    The tasks of a failed node may wait for a disk that never answers.
+    Otherwise the tasks of a failed node could wait for ever for a disk that does not answer.
     """
     timer = threading.Timer(EXIT_WAIT_S, os._exit, (EXIT_FAILED,))
     timer.daemon = True

@@ -1,4 +1,4 @@
-"""Settings of a node's process for resources: garbage collection, open files, memory."""
+"""Sets the resources of a node's process: garbage collection, open files, memory."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from typing import Final
 def collect_garbage_rarely() -> None:
     """Make full passes of the garbage collector rare: reference counts free nearly all objects.
 
-    A full pass stops the loop for a time that grows with the number of objects: 45 ms with an image
-    of 30,000 partitions. With Python's own thresholds, every few thousand new objects cause one.
+    A full pass stops the event loop for a time that grows with the number of objects: 45 ms with an
+    image of 30,000 partitions. With Python's own thresholds, every few thousand new objects cause a
+    full pass.
     """
     gc.set_threshold(10_000, 10, 10)
 
@@ -23,9 +24,9 @@ OPEN_FILES_MAX: Final = 1 << 20
 
 
 def raise_open_files() -> int:
-    """Raise this process's limit of open files as far as allowed; return the limit.
+    """Raise this process's limit of open files as far as allowed. Return the new limit.
 
-    The usual soft limit of 1,024 exists for programs that use select(). Nodes do not use it.
+    The usual soft limit of 1,024 exists for programs that use select(). Nodes do not use select().
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = OPEN_FILES_MAX if hard == resource.RLIM_INFINITY else min(hard, OPEN_FILES_MAX)
@@ -43,10 +44,10 @@ _M_ARENA_MAX: Final = -8
 
 
 def keep_freed_memory() -> bool:
-    """Tell glibc to keep large buffers that are freed; return whether it does.
+    """Make glibc keep large buffers that are freed. Return whether it does; False without glibc.
 
-    By default, glibc returns them to the kernel at each free. The page faults of the next
-    allocation then cost more than a copy: streams were three times slower. No effect without glibc.
+    By default, glibc returns such a buffer to the kernel at each free. The page faults of the next
+    allocation then cost more than a copy of the buffer: streams were three times slower.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

@@ -4,8 +4,9 @@
     stop()     runs _close(), with its courtesies to other nodes;  stopped() then returns
     fail()     runs _close() without these courtesies;             stopped() then raises
 
-Voters and brokers are such nodes. Each of them opens and closes its own parts in _open(), _close()
-and _release(). Only this module decides when these run, and what happens to their errors.
+A courtesy is work that spares other nodes a wait, such as to hand leadership over. Voters and
+brokers are such nodes. Each opens and closes its own parts in _open(), _close() and _release().
+Only this module decides when these methods run, and what happens to their errors.
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ log = structlog.get_logger(__name__)
 
 C = TypeVar("C", bound=NodeConfig)
 
-#: The time that open streams have to end by themselves, unless the node failed.
+#: The time in which open streams may end by themselves, unless the node failed.
 STREAMS_GRACE_MS: Final = 300
-#: The reasons of NodeFailed: stopped during start(), and not stopped within `stop_max_s`.
+#: Reasons of NodeFailed: stopped during start(), and not stopped within `stop_max_s`.
 STOPPED_EARLY: Final = "stopped before it had started"
 STOPPED_LATE: Final = "it could not stop cleanly in time"
 
@@ -41,11 +42,11 @@ class NodeFailed(Exception):
 
 
 class NodeServer(ABC, Generic[C]):
-    """One run of a node. See the module.
+    """One run of a node.
 
-    _close() runs once, after _open() has ended or was cancelled at any point: it closes everything
-    that was opened so far. _release() runs last, even if _close() failed or took more than
-    `stop_max_s`: it releases the locks, and does not wait.
+    _close() runs once, after _open() has ended or was cancelled at any point. It closes everything
+    that was opened so far. _release() runs last, even if _close() failed or took longer than
+    `stop_max_s`. It releases the locks, and does not wait.
     """
 
     #: The word for the node in log lines and errors: "voter" or "broker".
@@ -57,7 +58,7 @@ class NodeServer(ABC, Generic[C]):
         #: The id of this run of the node. Another run on the same disk has another incarnation.
         self.incarnation = environment.new_id()
         self._stop_max_s = stop_max_s
-        #: The reason of an end that is not a clean stop; set once.
+        #: The reason why the node did not stop cleanly. It is set once.
         self._failure: str | None = None
         self._failed = asyncio.Event()
         self._ending = asyncio.Event()
@@ -69,11 +70,11 @@ class NodeServer(ABC, Generic[C]):
 
     @property
     def endpoint(self) -> str:
-        """The bound host:port of the listener for other nodes; empty unless it is open."""
+        """The host:port at which the listener for other nodes is bound; empty if it is not open."""
         return self.endpoint_of(self.config.internal.name)
 
     def endpoint_of(self, listener: str) -> str:
-        """Return the host:port at which a listener is bound; empty unless it is open."""
+        """Return the host:port at which a listener is bound; empty if it is not open."""
         found = self._listeners.get(listener)
         return "" if found is None else found.endpoint
 
@@ -92,11 +93,11 @@ class NodeServer(ABC, Generic[C]):
             raise
 
     async def stop(self) -> None:
-        """Stop cleanly; safe to call twice."""
+        """Stop cleanly. A second call waits for the same stop."""
         await asyncio.shield(self._stop_once())
 
     def fail(self, reason: str) -> None:
-        """Stop now, not cleanly; stopped() then raises NodeFailed."""
+        """Stop at once, not cleanly. stopped() then raises NodeFailed."""
         if self._failure is None and not self._done.is_set():
             self._failure = reason
             log.error(f"{self.role}_failed", node=self.config.node_id, reason=reason)
@@ -104,7 +105,7 @@ class NodeServer(ABC, Generic[C]):
             self._stop_once()
 
     async def stopped(self) -> None:
-        """Return when the node has stopped. Raises NodeFailed if it failed."""
+        """Wait until the node has stopped. Raises NodeFailed if it failed."""
         await self._done.wait()
         if self._failure is not None:
             raise NodeFailed(self._failure)
@@ -113,11 +114,11 @@ class NodeServer(ABC, Generic[C]):
 
     @abstractmethod
     async def _open(self) -> None:
-        """Lock and open everything; start() returns when this does."""
+        """Lock and open everything. start() returns after this has returned."""
 
     @abstractmethod
     async def _close(self) -> None:
-        """Close everything that is open; with the courtesies, unless the node failed."""
+        """Close everything that is open. Do the courtesies first, unless the node failed."""
 
     @abstractmethod
     def _release(self) -> None:
@@ -126,7 +127,7 @@ class NodeServer(ABC, Generic[C]):
     # -- for _open() and _close()
 
     async def _listen(self, services: Sequence[Service], cluster_id: str = "") -> None:
-        """Open every listener of the configuration, all with these services."""
+        """Open every listener of the configuration with these services."""
         try:
             for address in self.config.listener_addresses:
                 self._listeners[address.name] = await self.environment.network.serve(
@@ -136,18 +137,18 @@ class NodeServer(ABC, Generic[C]):
             raise ConfigError(f"{self.role} {self.config.node_id} can't listen: {error}") from error
 
     async def _stop_listening(self) -> None:
-        """Accept no new calls. Open calls have STREAMS_GRACE_MS to end, unless the node failed."""
+        """Accept no new calls. Open calls may end in STREAMS_GRACE_MS, unless the node failed."""
         listeners, self._listeners = list(self._listeners.values()), {}
         grace_ms = STREAMS_GRACE_MS if self._failure is None else 0
         await asyncio.gather(*(one.stop(grace_ms) for one in listeners))
 
     async def _unless_ending(self, work: Awaitable[Any]) -> None:
-        """Wait for the work. Raises NodeFailed if the node begins to stop before it is done."""
+        """Wait for the work. Raises NodeFailed if the node begins to stop before the work ends."""
         if not await _done_before(self._ending, work):
             raise NodeFailed(self._failure or STOPPED_EARLY)
 
     async def _unless_failed(self, courtesy: Callable[[], Awaitable[Any]]) -> None:
-        """Do a courtesy of a clean stop, unless the node failed. A failure meanwhile cancels it."""
+        """Do a courtesy of a clean stop, unless the node failed. A later failure cancels it."""
         if self._failure is None:
             await _done_before(self._failed, courtesy())
 
@@ -180,7 +181,7 @@ class NodeServer(ABC, Generic[C]):
 async def _done_before(event: asyncio.Event, work: Awaitable[Any]) -> bool:
     """Wait for the work, and raise its error. Return False if the event is set first.
 
-    In that case the work is cancelled, and has ended when this returns.
+    In that case the work is cancelled, and it has ended when this returns.
     """
     task, comes = asyncio.ensure_future(work), asyncio.ensure_future(event.wait())
     try:
@@ -194,4 +195,4 @@ async def _done_before(event: asyncio.Event, work: Awaitable[Any]) -> bool:
         comes.cancel()
         await asyncio.wait((task, comes))
         if not task.cancelled():
-            task.exception()  # else the loop reports it as an error that no code handled
+            task.exception()  # otherwise asyncio logs it as an error that was never retrieved

@@ -1,4 +1,4 @@
-"""Measures stalls of the event loop: a loop that stalls answers no heartbeat."""
+"""Measures stalls of the event loop, because a node whose loop stalls answers no heartbeat."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ log = structlog.get_logger(__name__)
 
 
 class StallWatch:
-    """Counts and logs the times when the event loop did not run for more than 50 ms.
+    """Counts and logs the stalls: times longer than 50 ms in which the event loop did not run.
 
-    It checks every 20 ms, so a stall under 70 ms may not be noticed. It logs at most once a minute,
-    with the number of stalls since the last line and the longest of them.
+    It checks every 20 ms, so it may miss a stall under 70 ms. It logs at most once a minute, with
+    the number of stalls since the last line and the longest of them.
     """
 
     INTERVAL_S: Final = 0.02
@@ -22,7 +22,7 @@ class StallWatch:
     LOG_INTERVAL_S: Final = 60.0
 
     def __init__(self) -> None:
-        #: The number of stalls so far, and the length of the longest.
+        #: The number of stalls so far, and the length of the longest one.
         self.count = 0
         self.longest_ms = 0.0
 

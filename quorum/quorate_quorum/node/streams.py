@@ -2,7 +2,7 @@
 
 Python has None for such a stream, and the next opened file or socket gets its descriptor. A library
 that then writes to "standard error" would write into a log of records. So each closed stream is
-connected with /dev/null before anything else is opened.
+connected to /dev/null before anything else is opened.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import sys
 
 
 def open_standard_streams() -> None:
-    """Connect each standard stream that is closed with the null device."""
+    """Connect each closed standard stream to the null device."""
     for descriptor in range(3):
         try:
             os.fstat(descriptor)

@@ -1,7 +1,7 @@
 """Registers, fences, unfences and unregisters brokers, and lets them shut down.
 
-A fenced broker is in no ISR and leads no partition. The decisions here change the broker; the
-changes of its partitions follow in the log, slice by slice (sweep.py).
+A fenced broker is in no ISR and leads no partition. A decision here changes only the broker. The
+changes of its partitions follow later in the log, a few in each turn (sweep.py).
 """
 
 from __future__ import annotations
@@ -40,12 +40,13 @@ def register(
     *,
     session_lives: Callable[[int], bool],
 ) -> Outcome[wire.RegisterResponse]:
-    """Register an incarnation of a broker; the same incarnation again gets the same answer.
+    """Register an incarnation of a broker. A repeat by the same incarnation gets the same answer.
 
-    `session_lives`: whether the controller still hears the registered incarnation of a broker. A
-    new incarnation with a directory of the old one takes over at once: it holds the directory's
-    lock, so the old process is gone. A new one without is refused while the old session lives
-    (DUPLICATE_BROKER). An address of another broker is refused while that one's session lives.
+    `session_lives` returns whether the controller still hears the registered incarnation of a
+    broker. A new incarnation that has a directory of the old one takes over at once: it holds the
+    directory's lock, so the old process is gone. A new incarnation without such a directory is
+    refused (DUPLICATE_BROKER) while the old session lives. A registration with another broker's
+    address is refused while that other broker's session lives.
     """
     try:
         _check_registration(image, request)
@@ -110,7 +111,7 @@ def _check_registration(image: MetadataImage, request: wire.RegisterRequest) -> 
 
 
 def _check_listeners(request: wire.RegisterRequest) -> None:
-    """Refuse listeners that other nodes or clients could not dial: every image will hold them."""
+    """Refuse listeners that no other node or client can dial: each image would hold them."""
     if not 1 <= len(request.listeners) <= listeners.LISTENERS_MAX:
         raise InvalidRequestError(
             f"a broker names 1 to {listeners.LISTENERS_MAX} listeners, not"
@@ -133,10 +134,10 @@ def _others_at(
     addresses: Iterable[listeners.ListenerAddress],
     inter_broker: str,
 ) -> Iterator[tuple[BrokerImage, str]]:
-    """Yield the brokers that have one of a broker's addresses, and a sentence that says so.
+    """Yield each other broker that has one of a broker's addresses, and a sentence about it.
 
-    If both ran, calls for one of them would reach the other. A listener on the loopback that other
-    nodes do not use may have one address on all machines.
+    If both brokers ran, calls for one of them would reach the other. One kind of address is left
+    out, because all machines may have it: a loopback address by which no other node calls.
     """
     mine = {
         one.place: one
@@ -155,9 +156,9 @@ def _others_at(
 
 
 def _broker(request: wire.RegisterRequest, epoch: int, old: BrokerImage | None) -> BrokerImage:
-    # KIP-966 compares the broker_epoch of the clean stop with the last registration. Quorate does
-    # not: a broker may register and then never run. The clean stop marker of a directory that was
-    # written before is still right then.
+    # KIP-966 also requires that the clean stop was written under the last broker_epoch. Quorate
+    # does not: a broker may register and then never run. Its clean stop marker of an earlier run
+    # is still right.
     return BrokerImage(
         id=request.broker_id,
         epoch=epoch,
@@ -177,10 +178,11 @@ def _broker(request: wire.RegisterRequest, epoch: int, old: BrokerImage | None) 
 
 
 def _verdict(told: ev.Directory, old: DirectoryImage | None) -> DirectoryImage:
-    """Return the state of a directory.
+    """Return the state of a directory: what the broker says, or worse if it was worse before.
 
-    A bad verdict of an older registration stays until the broker is unfenced: by then it has been
-    applied to all partitions. A short run that ended well proves nothing about records lost before.
+    A bad state of an older registration stays until the broker is unfenced: by then the state has
+    been applied to all partitions. A short run that ends well proves nothing about the records that
+    were lost before it.
     """
     if old is None:
         return DirectoryImage(told.directory_id, told.tail_intact, told.sync_failed)
@@ -204,7 +206,7 @@ def _change(broker: BrokerImage, **fields: object) -> ev.MetadataEvent:
 def fence(image: MetadataImage, broker_id: int) -> Outcome[bool]:
     """Fence a broker: it will leave every ISR, and each partition that it led gets a new epoch.
 
-    Response: whether the broker was unfenced until now.
+    Response: whether the broker was unfenced before.
     """
     broker = image.brokers.get(broker_id)
     if broker is None or broker.fenced:
@@ -215,11 +217,11 @@ def fence(image: MetadataImage, broker_id: int) -> Outcome[bool]:
 def may_unfence(
     image: MetadataImage, broker_id: int, applied_offset: int, *, outcome_end: int | None
 ) -> str | None:
-    """Return why a broker may not be unfenced yet, or None if it may.
+    """Return why a broker may not be unfenced yet; None if it may be.
 
-    `applied_offset`: the offset to which the broker has applied the metadata log. `outcome_end`:
-    one past the last change of a partition that its registration or fencing has caused; None
-    while some of these changes are not proposed yet.
+    `applied_offset`: the offset up to which the broker has applied the metadata log.
+    `outcome_end`: one past the last change of a partition that the broker's registration or fencing
+    has caused; None while some of these changes are not proposed yet.
     """
     broker = image.brokers.get(broker_id)
     if broker is None:
@@ -236,18 +238,18 @@ def may_unfence(
 
 
 def _why_unreachable(image: MetadataImage, broker: BrokerImage) -> str | None:
-    """Return the sentence about an unfenced broker with the same address; None if there is none.
+    """Return a sentence if an unfenced broker has the same address; None if there is none.
 
-    At the registration it may not have been heard yet.
+    `register` checks the address too, but then the other broker may not have been heard yet.
     """
     found = _others_at(image, broker.id, broker.listeners, broker.inter_broker_listener)
     return next((why for other, why in found if not other.fenced), None)
 
 
 def unfence(image: MetadataImage, broker_id: int) -> Outcome[bool]:
-    """Unfence a broker: it may lead leaderless partitions. The caller has checked may_unfence.
+    """Unfence a broker, so that it may lead partitions. The caller has checked may_unfence.
 
-    Response: whether the broker was fenced until now.
+    Response: whether the broker was fenced before.
     """
     broker = image.brokers.get(broker_id)
     if broker is None or not broker.fenced or _why_unreachable(image, broker):
@@ -258,7 +260,7 @@ def unfence(image: MetadataImage, broker_id: int) -> Outcome[bool]:
 def shut_down(image: MetadataImage, broker_id: int) -> Outcome[bool]:
     """Let a broker shut down: other replicas will lead, and it leaves the ISRs.
 
-    Where the broker is the last member of an ISR, it stays, and leads, until it is fenced.
+    If the broker is the last member of an ISR, it stays in the ISR and leads until it is fenced.
     Response: whether the image has changed.
     """
     broker = image.brokers.get(broker_id)
@@ -272,7 +274,7 @@ def directories_failed(
 ) -> Outcome[bool]:
     """Mark directories as failed: their replicas are offline, and will leave ISR and ELR.
 
-    Ignores directories that the broker did not register, or that are known to have failed.
+    Directories that the broker did not register, or that are marked already, are ignored.
     Response: whether the image has changed.
     """
     broker = image.brokers.get(broker_id)
@@ -290,12 +292,13 @@ def unregister(
 ) -> Outcome[admin.UnregisterBrokerResponse]:
     """Unregister a broker.
 
-    Refused with UNKNOWN_BROKER if it is not registered.
-    Refused with INVALID_REQUEST while its process is heard, or partitions have replicas on it.
+    Refused with UNKNOWN_BROKER if the broker is not registered.
+    Refused with INVALID_REQUEST while the broker's process is heard, or while partitions have
+    replicas on the broker.
 
-    Kafka also unregisters a broker that has replicas. Here the registration records the state of
-    the directories that hold them. Without it, the controller would trust a disk that lost
-    records and then came back under the same id.
+    Kafka also unregisters a broker that has replicas. In Quorate, the registration says whether the
+    broker's directories may have lost records. Without the registration, the controller would trust
+    a disk that lost records and came back under the same id.
     """
     broker = image.brokers.get(request.broker_id)
     error: QuorateError | None = None
@@ -323,7 +326,7 @@ def unregister(
 def allocate_producer_ids(
     image: MetadataImage, request: wire.AllocateProducerIdsRequest
 ) -> Outcome[wire.AllocateProducerIdsResponse]:
-    """Give a registered broker the next block of producer ids. No id is ever given twice."""
+    """Give a registered broker the next block of producer ids. No id is given out twice."""
     broker = image.brokers.get(request.broker_id)
     if broker is None or broker.epoch != request.broker_epoch:
         error = FencedError(

@@ -1,4 +1,4 @@
-"""The lines of the controller's log for operators: one for each committed change of the image."""
+"""The controller's log lines for operators: one for each committed change of the image."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from quorate_quorum.metadata.aspect import Line
 from quorate_quorum.metadata.delta import MetadataDelta
 from quorate_quorum.metadata.image import MetadataImage
 
-#: The most lines for one batch of the metadata log. One more line counts the changes not shown.
+#: The most lines for one batch of the metadata log. One more line counts the changes left out.
 LINES_MAX: Final = 100
 
 
 def lines(delta: MetadataDelta, image: MetadataImage) -> list[Line]:
-    """Return the lines that the aspects give for a delta, at most LINES_MAX.
+    """Return the log lines for a delta, at most LINES_MAX and one that counts the others.
 
-    There is no line for a partition: the brokers log every change of a role and of an ISR. The cost
-    grows with the size of the delta, not with that of the image.
+    A partition has no line: the brokers log every change of a role and of an ISR. The work grows
+    with the size of the delta, not with that of the image.
     """
     found = delta.lines(image)
     shown = list(islice(found, LINES_MAX))

@@ -1,9 +1,10 @@
-"""Creates topics, a bounded number of events in each turn of the loop.
+"""Creates topics, a bounded number of events in each turn of the event loop.
 
 Each topic of a request has its own result, so a request may be split between topics. A topic with
-more events than a turn allows is split too. Then its Topic event says how many Partition events
+more events than one turn allows is split too. Then its Topic event says how many Partition events
 follow, and the topic is hidden (forming) until the last of them. If a controller stops in between,
-the next one removes the forming topic: the caller got an unknown outcome, and asks again.
+the next one removes the forming topic. The caller was told that the outcome is unknown, and asks
+again.
 """
 
 from __future__ import annotations
@@ -45,27 +46,27 @@ from quorate_quorum.v1 import events_pb2 as ev
 
 #: The most events in one turn of the loop: a few milliseconds of work.
 EVENTS_MAX = 100
-#: Reserve for each event: another event may encode larger numbers than the one that is measured.
+#: Reserved for each event: another one may have larger numbers than the event that is measured.
 _SLACK_BYTES = 8
 
 
 @dataclass(slots=True)
 class _Wanted:
-    """A topic that passed all checks, and the part of it that is made."""
+    """A topic that passed all checks, and how much of it is made."""
 
     id: bytes
     name: str
     configs: dict[str, str]
     assignments: list[list[int]]
     result: admin.CreatedTopic
-    #: The bytes of all its events.
+    #: The bytes of all events of the topic.
     size: int = 0
-    #: The number of partitions that are made; None: the Topic event is not made either.
+    #: The number of partitions that are made; None: nothing is made, not even the Topic event.
     made: int | None = None
 
     @property
     def left(self) -> int:
-        """The number of events that are left to make."""
+        """The number of events that are not made yet."""
         if self.made is None:
             return 1 + len(self.configs) + len(self.assignments)
         return len(self.assignments) - self.made
@@ -73,7 +74,7 @@ class _Wanted:
 
 @dataclass(slots=True)
 class _Turn:
-    """The decisions of one turn of the loop."""
+    """The decisions of one turn of the event loop."""
 
     image: MetadataImage
     context: Context
@@ -93,8 +94,8 @@ class _Turn:
 class Creation:
     """One CreateTopics request.
 
-    `internal`: the cluster itself asks; it may use names that begin with "__". A repeat with the
-    same topic id returns the first result. While fewer brokers are unfenced than a topic needs
+    With `internal` the cluster itself asks, and the names may begin with "__". A repeated request
+    with the same topic id gets the first result. If fewer brokers are unfenced than a topic needs
     replicas, the topic fails with NOT_ENOUGH_REPLICAS, which is retriable.
     """
 
@@ -105,7 +106,7 @@ class Creation:
         internal: bool = False,
         events_max: int = EVENTS_MAX,
     ) -> None:
-        #: The results so far; complete when the response of `next` is True.
+        #: The results so far. They are complete when the response of `next` is True.
         self.response = admin.CreateTopicsResponse()
         self._request = request
         self._internal = internal
@@ -113,30 +114,30 @@ class Creation:
         self._asked = 0
         self._wanted: _Wanted | None = None
         self._size = 0
-        #: The topic ids of this request, by name: made, or only checked if it is validate_only.
+        #: The topic ids by name: of the topics made, or only checked if the request validates.
         self._names: dict[str, bytes] = {}
         self._results: dict[bytes, admin.CreatedTopic] = {}
         self._ahead = (0, 0)
         self._loads: dict[bytes, int] | None = None
 
     def fits_in_a_turn(self, image: MetadataImage) -> bool:
-        """Whether the first call of `next` decides the whole request."""
+        """Return whether the first call of `next` decides the whole request."""
         default = ClusterConfig.of(image.configs).num_partitions
         inherited = len(fixed_at_creation(image.configs))
         events = 0
         for new in self._request.topics:
             partitions = default if new.num_partitions == -1 else new.num_partitions
-            # the Topic event, the given configs, those fixed from the cluster, the partitions
+            # the Topic event, the given configs, those copied from the cluster, the partitions
             events += 1 + len(new.configs) + inherited + max(partitions, len(new.assignments))
         return events <= self._events_max
 
     def next(self, image: MetadataImage, context: Context) -> Outcome[bool]:
-        """Decide the next part of the request. Response: whether it was the last one.
+        """Decide the next part of the request. Response: whether it was the last part.
 
-        The caller proposes the events; if it cannot, it does not call `next` again.
+        The caller proposes the events. If it can't, it must not call `next` again.
         """
         turn = _Turn(image, context)
-        most = self._asked + self._events_max  # bounds refusals, which make no events but take time
+        most = self._asked + self._events_max  # a refused topic makes no event, but takes time
         while len(turn.events) < self._events_max:
             if self._wanted is None and (self._asked == most or not self._take_next(turn)):
                 break
@@ -146,11 +147,11 @@ class Creation:
         is_done = self._wanted is None and self._asked == len(self._request.topics)
         if self._request.validate_only:
             return Outcome((), is_done)
-        self._ahead = (0, 0)  # the next image counts them
+        self._ahead = (0, 0)  # the next image has these topics and partitions
         return Outcome(tuple(turn.events), is_done)
 
     def _take_next(self, turn: _Turn) -> bool:
-        """Check the next topic of the request. Return whether there was one."""
+        """Check the next topic of the request. Return False if there is none."""
         if self._asked == len(self._request.topics):
             return False
         new = self._request.topics[self._asked]
@@ -169,7 +170,7 @@ class Creation:
         return True
 
     def _put_back(self, wanted: _Wanted) -> None:
-        """Check a topic again in the next turn: its name may be taken by then."""
+        """Let the next turn check a topic again, because its name may be taken by then."""
         self._asked -= 1
         del self.response.topics[-1]
         self._size -= wanted.size
@@ -178,7 +179,7 @@ class Creation:
     def _checked(
         self, turn: _Turn, new: admin.NewTopic, result: admin.CreatedTopic
     ) -> _Wanted | None:
-        """Return the topic to make; None if a request with the same topic id has made it."""
+        """Return the topic to make; None if an earlier request with its topic id has made it."""
         image = turn.image
         topic_id = new.topic_id or turn.context.new_id()
         if len(topic_id) != ID_BYTES:
@@ -223,7 +224,7 @@ class Creation:
         return True
 
     def _check_size(self, turn: _Turn, wanted: _Wanted) -> None:
-        """Bound the bytes that one request makes, by the size of its last partition's event."""
+        """Bound the bytes of one request, measured by the event of each topic's last partition."""
         last = len(wanted.assignments) - 1
         sample = self._partition(turn, wanted, last, is_sample=True)
         size = (size_of(sample) + _SLACK_BYTES) * len(wanted.assignments)
@@ -241,7 +242,7 @@ class Creation:
         room = self._events_max - len(turn.events)
         is_large = wanted.made is not None or wanted.left > self._events_max
         if not is_large and wanted.left > room:
-            return False  # it is made whole, in the next turn
+            return False  # the next turn makes it whole
         events = (
             _heads(wanted, turn.context.now_ms, forming=is_large) if wanted.made is None else []
         )
@@ -277,7 +278,7 @@ class Creation:
     ) -> ev.MetadataEvent:
         """Return the event of a new, empty partition.
 
-        Every eligible replica is in its ISR, and the first of them leads.
+        Every eligible replica is in its ISR, and the first of them leads it.
         """
         assignment = wanted.assignments[index]
         partition = ev.Partition(
@@ -297,7 +298,7 @@ class Creation:
         return ev.MetadataEvent(partition=partition)
 
     def _directory(self, turn: _Turn, broker: BrokerImage, *, is_sample: bool) -> bytes:
-        """Choose the directory of a broker with the fewest replicas; the first one if equal."""
+        """Return the broker's directory with the fewest replicas; the first one if equal."""
         if len(broker.directories) == 1 or is_sample:
             return broker.directories[0].id
         if self._loads is None:
@@ -320,7 +321,7 @@ def abandon(image: MetadataImage, context: Context) -> Outcome[int]:
 
 
 def _heads(wanted: _Wanted, now_ms: int, *, forming: bool = True) -> list[ev.MetadataEvent]:
-    """Return the events of a topic that come before its Partition events."""
+    """Return the events that come before a topic's Partition events: Topic and Config."""
     follow = len(wanted.assignments) if forming else 0
     topic = ev.Topic(topic_id=wanted.id, name=wanted.name, partitions=follow, created_ms=now_ms)
     return [
@@ -348,7 +349,7 @@ def _loads(image: MetadataImage) -> dict[bytes, int]:
 
 
 def _configs(image: MetadataImage, given: Mapping[str, str]) -> dict[str, str]:
-    """Return a new topic's own values: the given ones, and those fixed from the cluster."""
+    """Return a new topic's own values: the given ones, and copies of the cluster's fixed ones."""
     configs = {name: check_config(name, given[name], of_topic=True) for name in sorted(given)}
     return configs | {
         name: value
@@ -390,9 +391,9 @@ def _explicit(image: MetadataImage, new: admin.NewTopic) -> list[list[int]]:
 def _placed(
     image: MetadataImage, new: admin.NewTopic, topics_created: int, ahead: int
 ) -> list[list[int]]:
-    """Return the brokers of each partition.
+    """Return the brokers of each partition, the preferred leader first.
 
-    `ahead`: the number of partitions that this turn has made and the image does not have yet.
+    `ahead`: the number of partitions that this turn has made, and that `image` lacks.
     """
     partitions = new.num_partitions
     if partitions == -1:

@@ -1,9 +1,9 @@
-"""The cluster's feature levels. A level is raised only when every node knows it; never lowered.
+"""The cluster's feature levels. A level is raised only if every node knows it, and never lowered.
 
-Every registered broker must know it. A fenced broker too: it may come back. Every voter must know
-it. A voter tells the levels that it knows when it opens its fetch stream: the level cannot be
-raised before each voter has fetched from this controller. The controller refuses a node whose
-program does not know the level in force.
+Every registered broker must know the level. A fenced broker must know it, too, because it may come
+back. Every voter must know the level. A voter tells the levels that it knows when it opens its
+fetch stream, so every voter must have fetched from this controller before. The controller refuses a
+node whose program does not know a level in force.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from quorate_quorum.metadata.image import MetadataImage
 from quorate_quorum.node.features import NAME_LENGTH_MAX, Known, Levels, levels_of
 from quorate_quorum.v1 import events_pb2 as ev
 
-#: The levels that each replica of the metadata log has told, by (id, directory id).
+#: The levels that each replica of the metadata log knows, as it said, by (id, directory id).
 Heard = Mapping[tuple[int, bytes], Known]
 
 UNHEARD = Levels(0, 0)
@@ -26,7 +26,7 @@ UNHEARD = Levels(0, 0)
 def update_feature(
     image: MetadataImage, request: admin.UpdateFeatureRequest, heard: Heard
 ) -> Outcome[admin.UpdateFeatureResponse]:
-    """Raise a feature to a level. If that level is in force already, change nothing."""
+    """Raise a feature to a level. If the feature has that level already, change nothing."""
     name, level = request.name, request.level
     now = image.features.get(name, 0)
     try:
@@ -44,7 +44,7 @@ def describe_features(
 ) -> admin.DescribeFeaturesResponse:
     """Return each feature's level, and the levels that each node knows.
 
-    `own`: the levels that this program knows. Its features are listed too.
+    `own`: the levels that this program knows. Its features are listed even if none is in force.
     """
     return admin.DescribeFeaturesResponse(
         features=[
@@ -59,7 +59,7 @@ def describe_features(
 
 
 def check_knows(image: MetadataImage, node: str, known: Known) -> None:
-    """Raise UnsupportedError unless a node knows all levels in force."""
+    """Raise UnsupportedError unless a node knows every level in force."""
     for name in sorted(image.features):
         level, levels = image.features[name], levels_of(known, name)
         if level not in levels:

@@ -1,7 +1,7 @@
 """The troubles of the cluster, for `quorate cluster health`.
 
-The partitions in trouble are kept in sets, which follow each change of the image: a request never
-walks over all partitions. Nodes in trouble are found at the request: there are few nodes.
+The partitions in trouble are kept in sets, which follow each change of the image. So a request
+never walks over all partitions. Nodes in trouble are searched at each request: nodes are few.
 """
 
 from __future__ import annotations
@@ -21,11 +21,10 @@ EXAMPLES_MAX = 100
 
 
 class PartitionHealth:
-    """The partitions in trouble.
+    """The partitions in trouble, in dicts that serve as ordered sets.
 
-    The dicts are ordered sets. A partition below its min ISR has a replica outside the ISR, so it
-    is under-replicated as well. So a change of min.insync.replicas needs a look only at the
-    under-replicated partitions.
+    A partition whose ISR is below min ISR has a replica outside the ISR, so it is under-replicated,
+    too. Therefore a change of min.insync.replicas checks only the under-replicated partitions.
     """
 
     def __init__(self) -> None:
@@ -34,7 +33,7 @@ class PartitionHealth:
         self.under_replicated: dict[Key, None] = {}
 
     def applied(self, delta: MetadataDelta, image: MetadataImage) -> None:
-        """Take one change of the image."""
+        """Take in one change of the image."""
         for topic in delta.topics.removed:
             for index in range(len(topic.partitions)):
                 self._forget((topic.id, index))
@@ -69,7 +68,7 @@ def _put(found: dict[Key, None], key: Key, is_in: bool) -> None:
 
 
 def _is_under_min_isr(image: MetadataImage, topic: TopicImage, partition: PartitionImage) -> bool:
-    """Whether the ISR is too small to commit. A complete ISR is not: skip the configuration."""
+    """Return whether the ISR is too small to commit. For a complete ISR no config is looked up."""
     lacks = len(partition.isr) < len(partition.replicas)
     return lacks and len(partition.isr) < image.min_isr(topic, partition)
 
@@ -83,7 +82,7 @@ def describe_health(
 ) -> admin.DescribeHealthResponse:
     """Return all troubles. `why_fenced` returns the reason why a broker stays fenced.
 
-    Partitions of topics that the caller may not see are counted and not named.
+    Partitions of topics that the caller may not see are counted, and not named.
     """
     return admin.DescribeHealthResponse(
         controller=quorum.leader,
@@ -132,7 +131,7 @@ def _brokers(
 def _trouble(
     image: MetadataImage, found: Mapping[Key, None], may_see: Callable[[str], bool]
 ) -> admin.PartitionTrouble:
-    """Return the examples among the first EXAMPLES_MAX: no request walks over all partitions."""
+    """Return the count, and as examples those of the first EXAMPLES_MAX that the caller may see."""
     first = ((image.topics[key[0]].name, key[1]) for key in islice(found, EXAMPLES_MAX))
     examples = [f"{name}-{index}" for name, index in first if may_see(name)]
     return admin.PartitionTrouble(count=len(found), examples=examples)

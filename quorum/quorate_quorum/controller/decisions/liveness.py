@@ -8,11 +8,11 @@ When the stream of a broker breaks, the controller dials the broker at once:
 
 Silence is counted only in ticks that this controller itself ran, so that a stall of the controller
 fences no broker. If many streams break at once, and the brokers' ports do not refuse, the
-controller may be cut off itself: then only silence counts. If most brokers fall silent together,
+controller itself may be cut off: then only silence counts. If most brokers fall silent together,
 the controller may be unable to hear them: it hands leadership to another voter.
 
-The machine lives as long as a reign. Before each tick, the driver steps in all frames that have
-arrived. It carries out the effects and reports their results.
+The machine lives as long as a reign. Before each tick, the driver passes all frames that have
+arrived to the machine. The driver carries out the effects and reports their results.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ MASS_BREAK_MS = 1_000
 
 @dataclass(frozen=True, slots=True)
 class Dial:
-    """Probe the broker's endpoint; report the result with this number."""
+    """Dial the broker's endpoint, and report the result with this number."""
 
     broker_id: int
     number: int
@@ -39,7 +39,7 @@ class Dial:
 
 @dataclass(frozen=True, slots=True)
 class Fence:
-    """Decide to fence this broker."""
+    """Propose to fence this broker."""
 
     broker_id: int
     reason: str
@@ -47,9 +47,9 @@ class Fence:
 
 @dataclass(frozen=True, slots=True)
 class HandOver:
-    """Hand leadership to the most caught-up voter; EpochStart will say `handed_over_for_silence`.
+    """Hand leadership to the most caught-up voter, with `handed_over_for_silence` in EpochStart.
 
-    So the new leader knows not to hand it over again.
+    By that flag the new leader knows not to hand leadership over again.
     """
 
     reason: str
@@ -61,13 +61,13 @@ Effect = Dial | Fence | HandOver
 class Phase(Enum):
     """What the machine believes about a broker."""
 
-    #: A stream is open, or none was open yet and the broker was not dialled.
+    #: A stream is open. Or no stream was open yet, and the broker was not dialled for that.
     TRUSTED = "trusted"
     #: No stream is open. The broker was dialled, and the result is not known yet.
     DIALLED = "dialled"
     #: No stream is open, and the dial got no answer. The broker is fenced when the grace ends.
     GRACE = "grace"
-    #: No stream is open. The broker is fenced after the session timeout only.
+    #: No stream is open. The broker is fenced only after a silence of the session timeout.
     SILENCE = "silence"
     #: The broker's process is gone.
     DEAD = "dead"
@@ -81,17 +81,18 @@ class _Session:
     fenced: bool
     grace_ms: int
     phase: Phase = Phase.TRUSTED
-    #: The ticked time since the broker's last frame.
+    #: The time since the broker's last frame, as the ticks have added it.
     silence_ms: int = 0
     #: The rest of the grace, in phase GRACE.
     grace_left_ms: int = 0
     #: Whether the controller can reach the broker's port; None: not known yet.
     can_be_dialled: bool | None = None
-    #: The number of the dial under way; 0: none. A trial only finds out whether dialling works.
+    #: The number of the dial under way; 0: none. A trial dial suspects no broker: it only finds out
+    #: whether the controller can reach the port.
     dial: int = 0
     dial_is_trial: bool = False
-    #: The time at which the last stream broke, by the caller's clock. None: no stream broke, one is
-    #: open again, or the process is known to be gone.
+    #: The time at which the last stream broke, by the caller's clock. None if no stream broke, if a
+    #: stream is open again, or if the process is known to be gone.
     broke_ms: int | None = None
     was_fenced_by_disconnect: bool = False
     streams: dict[int, None] = field(default_factory=dict)
@@ -101,8 +102,8 @@ class Liveness:
     """The sessions of all registered brokers during one reign.
 
     `unfenced` and `fenced` are the (broker id, incarnation) pairs at the beginning of the reign.
-    In two cases the controller fences silent brokers and hands no leadership over: it got its own
-    leadership by a handover for silence (`handed_over_for_silence`), or there is no other voter.
+    The controller hands leadership over for silence only if another voter exists, and if it did not
+    get its own leadership that way (`handed_over_for_silence`). Otherwise it fences silent brokers.
     """
 
     def __init__(
@@ -120,21 +121,21 @@ class Liveness:
         self._disconnect_grace_ms = disconnect_grace_ms
         self._sessions: dict[int, _Session] = {}
         self._last_tick_ms = now_ms
-        #: The clock that counts silence: the sum of the times that the ticks have added.
+        #: The time by which silence is counted: the sum of what the ticks have added.
         self._ticked_ms = 0
         self._has_dialled_absent = False
         self._dials = 0
-        #: Whether another voter can take over. The driver sets it when voters are added or removed.
+        #: Whether another voter can take over. The driver sets it at each change of the voters.
         self.has_other_voter = has_other_voter
         self._may_hand_over = not handed_over_for_silence
         self._handed_over_at: int | None = None
-        #: The ticked times at which the brokers fell silent that were fenced for silence.
+        #: For each broker that was fenced for silence: the ticked time at which its silence began.
         self._fell_silent: list[int] = []
         for broker_id, incarnation in unfenced:
             self._sessions[broker_id] = self._session(incarnation, fenced=False)
         for broker_id, incarnation in fenced:
             session = self._session(incarnation, fenced=True)
-            session.silence_ms = session_timeout_ms  # this reign has not heard from it yet
+            session.silence_ms = session_timeout_ms  # this reign has not heard the broker yet
             self._sessions[broker_id] = session
 
     def _session(self, incarnation: bytes, *, fenced: bool) -> _Session:
@@ -143,19 +144,19 @@ class Liveness:
     # Events: decisions of the controller.
 
     def registered(self, broker_id: int, incarnation: bytes) -> list[Effect]:
-        """Take a registration; find out whether the broker can be dialled."""
+        """Take in a registration, and find out whether the broker can be dialled."""
         session = self._sessions.get(broker_id)
         if session is None or session.incarnation != incarnation:
             session = self._sessions[broker_id] = self._session(incarnation, fenced=True)
         session.silence_ms = 0
         if session.phase is Phase.DEAD:
-            session.phase = Phase.TRUSTED  # the same incarnation has just registered, so it runs
+            session.phase = Phase.TRUSTED  # this incarnation has just registered, so it runs
         if session.can_be_dialled is not None or session.dial:
             return []
         return [self._dial(broker_id, session, is_trial=True)]
 
     def unfenced(self, broker_id: int) -> None:
-        """Take an unfencing. If the broker was fenced after a broken stream, double its grace."""
+        """Take in an unfencing. If a broken stream was the fencing's reason, double the grace."""
         session = self._sessions.get(broker_id)
         if session is None:
             return
@@ -166,17 +167,17 @@ class Liveness:
             session.grace_ms = min(2 * session.grace_ms, self._session_timeout_ms)
 
     def fenced(self, broker_id: int) -> None:
-        """Take a fencing, for any reason."""
+        """Take in a fencing, whatever its reason is."""
         session = self._sessions.get(broker_id)
         if session is not None:
             session.fenced = True
 
     def unregistered(self, broker_id: int) -> None:
-        """Take an unregistration."""
+        """Take in an unregistration."""
         self._sessions.pop(broker_id, None)
 
     def session_lives(self, broker_id: int) -> bool:
-        """Whether the registered incarnation has a stream, or was heard within the timeout."""
+        """Return whether the incarnation has a stream, or was heard within the session timeout."""
         session = self._sessions.get(broker_id)
         if session is None or session.phase is Phase.DEAD:
             return False
@@ -185,7 +186,7 @@ class Liveness:
     # Events: streams and frames of brokers.
 
     def stream_opened(self, broker_id: int, incarnation: bytes, stream: int) -> list[Effect]:
-        """Take a new stream, numbered by the caller: the incarnation is not suspected any more."""
+        """Take in a new stream with the caller's number. It ends a suspicion of the broker."""
         session = self._current(broker_id, incarnation)
         if session is None:
             return []
@@ -201,7 +202,7 @@ class Liveness:
     def stream_broken(
         self, broker_id: int, incarnation: bytes, stream: int, now_ms: int
     ) -> list[Effect]:
-        """Take the break of a stream. If it was the broker's last stream, suspect the broker."""
+        """Take in the break of a stream. If it was the broker's last one, suspect the broker."""
         session = self._current(broker_id, incarnation)
         if session is None or stream not in session.streams:
             return []
@@ -209,7 +210,7 @@ class Liveness:
         return [] if session.streams else self._suspect(broker_id, session, now_ms)
 
     def heard(self, broker_id: int, incarnation: bytes) -> None:
-        """Take the arrival of a frame from that incarnation."""
+        """Take in the arrival of a frame from this incarnation."""
         session = self._current(broker_id, incarnation)
         if session is not None:
             session.silence_ms = 0
@@ -238,14 +239,14 @@ class Liveness:
     # Events: results of dials.
 
     def dial_refused(self, broker_id: int, number: int) -> list[Effect]:
-        """Take the result of a dial: the port refuses, so no process listens there."""
+        """Take in the result of a dial: the port refuses, so no process listens there."""
         session = self._dialled(broker_id, number)
         if session is None:
             return []
         return self._is_gone(broker_id, session, "its stream broke, and its port refuses")
 
     def dial_answered(self, broker_id: int, number: int, incarnation: bytes) -> list[Effect]:
-        """Take the result of a dial: this incarnation answers."""
+        """Take in the result of a dial: this incarnation answers."""
         session = self._dialled(broker_id, number)
         if session is None:
             return []
@@ -258,7 +259,7 @@ class Liveness:
         return []
 
     def dial_unanswered(self, broker_id: int, number: int) -> list[Effect]:
-        """Take the result of a dial: no answer in time. It does not prove that the broker died."""
+        """Take in the result of a dial: no answer in time. The broker may be alive, or dead."""
         session = self._dialled(broker_id, number)
         if session is None:
             return []
@@ -270,7 +271,7 @@ class Liveness:
         return []
 
     def _dialled(self, broker_id: int, number: int) -> _Session | None:
-        """Return the session that this dial belongs to, if it still waits for the result."""
+        """Return the session that waits for this dial's result; None if none does."""
         session = self._sessions.get(broker_id)
         if session is None or not number or session.dial != number:
             return None
@@ -280,7 +281,7 @@ class Liveness:
     def _is_gone(self, broker_id: int, session: _Session, reason: str) -> list[Effect]:
         if (
             session.dial_is_trial
-        ):  # the broker was heard just before, so it runs: only dialling fails
+        ):  # the broker was heard just before, so it runs: only the dial fails
             session.can_be_dialled = False
             return []
         session.phase = Phase.DEAD
@@ -299,7 +300,7 @@ class Liveness:
     # Events: time.
 
     def tick(self, now_ms: int) -> list[Effect]:
-        """Let time pass. The driver must have stepped in all frames that have arrived."""
+        """Let time pass. The driver must have passed in all frames that have arrived."""
         elapsed = min(max(now_ms - self._last_tick_ms, 0), TICK_MS_MAX)
         self._last_tick_ms = now_ms
         self._ticked_ms += elapsed
@@ -316,9 +317,9 @@ class Liveness:
     def _dial_absent(self, now_ms: int) -> list[Effect]:
         """Dial the unfenced brokers that have not opened a stream; once in a reign.
 
-        An earlier controller knew which brokers cannot be dialled; this one does not. Such a broker
-        is fenced after the grace already, unless it opens its stream before: then a trial finds out
-        that it cannot be dialled.
+        An earlier controller knew which brokers can't be dialled; this one does not. If a broker
+        that can't be dialled opens no stream, it is fenced after the grace already. If it opens
+        one, a trial dial finds out that it can't be dialled.
         """
         if self._has_dialled_absent or self._ticked_ms < NEW_REIGN_DIAL_MS:
             return []
@@ -331,7 +332,7 @@ class Liveness:
         return effects
 
     def _look_for_mass_break(self, now_ms: int) -> None:
-        """Let only silence count for streams that broke together: the controller may be cut off."""
+        """If many streams broke together, let only silence count: this node may be cut off."""
         unfenced = self._unfenced()
         broken = [
             session
@@ -341,7 +342,7 @@ class Liveness:
         if len(broken) < 2 or 3 * len(broken) <= len(unfenced):
             return
         for session in broken:
-            session.phase = Phase.SILENCE  # a dial under way may still prove that it is gone
+            session.phase = Phase.SILENCE  # a dial under way may still prove the process gone
 
     def _end_graces(self) -> list[Effect]:
         effects: list[Effect] = []
@@ -356,9 +357,9 @@ class Liveness:
         return effects
 
     def _judge_silence(self) -> list[Effect]:
-        """Fence brokers that were silent for the session timeout.
+        """Fence the brokers that were silent for the session timeout.
 
-        If the controller may be deaf, first hand leadership over and wait for another timeout.
+        If the controller may be deaf, it first hands leadership over, and waits another timeout.
         """
         timeout = self._session_timeout_ms
         unfenced = self._unfenced()
@@ -371,7 +372,7 @@ class Liveness:
                 return [HandOver(f"{len(over)} of {len(unfenced)} brokers fell silent together")]
             if self._ticked_ms - self._handed_over_at < timeout:
                 return []
-            self._may_hand_over = False  # no voter took over: fence, as without another voter
+            self._may_hand_over = False  # no voter took over, so this controller must fence
         effects: list[Effect] = []
         for broker_id, session in over:
             self._fell_silent.append(self._ticked_ms - session.silence_ms)
@@ -380,10 +381,10 @@ class Liveness:
         return effects
 
     def _is_deaf(self, unfenced: list[tuple[int, _Session]]) -> bool:
-        """Whether most of the unfenced brokers, and at least two, fell silent together.
+        """Return whether most of the unfenced brokers, and at least two, fell silent together.
 
-        Together means within one session timeout. A broker counts as silent after half of it: by
-        then it has missed several heartbeats.
+        Together means within one session timeout. A broker counts as silent after half a session
+        timeout: by then it has missed several heartbeats.
         """
         if not (self._may_hand_over and self.has_other_voter):
             return False

@@ -14,11 +14,11 @@ from quorate_quorum.metadata.partitions import NO_LEADER, Key, PartitionImage, p
 from quorate_quorum.metadata.topics import TopicImage
 from quorate_quorum.v1 import controller_pb2 as wire
 
-#: The time after which a broker is asked again for the end of a log.
+#: The time after which a broker is asked again for the ends of its logs.
 ASK_AGAIN_MS = 1_000
-#: The time after which the election may go on without the answer of a broker.
+#: The time after which an election may go on without the answer of a broker.
 ANSWERS_WAIT_MS = 5_000
-#: The most leaderless partitions that one tick looks at, and the most that it elects a leader for.
+#: The most leaderless partitions that one tick checks, and the most that get a leader in one tick.
 LEADERLESS_PER_TICK = 1_000
 ELECTED_PER_TICK = 50
 
@@ -26,7 +26,7 @@ ELECTED_PER_TICK = 50
 def elect_lossy(
     image: MetadataImage, topic_id: bytes, partition: int, leader: int
 ) -> Outcome[bool]:
-    """Let `leader` lead although acknowledged records may be lost; recovered_epoch records that.
+    """Let `leader` lead although acknowledged records may be lost; recovered_epoch notes that.
 
     Response: whether the election was made. It is not made if the partition is gone, has a leader
     by now, or the chosen broker is not eligible.
@@ -48,7 +48,7 @@ def elect_lossy(
 
 
 def elect_all(image: MetadataImage, chosen: Sequence[LossyElection]) -> Outcome[bool]:
-    """Decide `elect_lossy` for several partitions. Response: whether one election was made."""
+    """Decide `elect_lossy` for several partitions. Response: whether any election was made."""
     outcomes = [elect_lossy(image, c.topic_id, c.partition, c.leader) for c in chosen]
     events = tuple(event for outcome in outcomes for event in outcome.events)
     return Outcome(events, bool(events))
@@ -56,7 +56,7 @@ def elect_all(image: MetadataImage, chosen: Sequence[LossyElection]) -> Outcome[
 
 @dataclass(frozen=True, slots=True)
 class AskEnds:
-    """Ask a broker, on its heartbeat stream, for the last epoch and end of these logs."""
+    """Ask a broker on its heartbeat stream for the last epoch and the end of these logs."""
 
     broker_id: int
     partitions: tuple[Key, ...]
@@ -76,7 +76,7 @@ class LossyElection:
 class _Waiting:
     """A partition that no replica can lead without loss."""
 
-    #: The time since which a replica has been back: the wait for the others began then.
+    #: The time at which the wait for replicas that are away began: the first one was back then.
     since_ms: int
     #: The questions, by broker: (the broker_epoch asked, time of the first, time of the last one).
     asked: dict[int, tuple[int, int, int]] = field(default_factory=dict)
@@ -86,7 +86,7 @@ class _Waiting:
     def must_ask(self, broker: BrokerImage, now_ms: int) -> bool:
         """Return whether to ask a broker now; if so, note the question.
 
-        True if it was not asked yet, or has not answered for ASK_AGAIN_MS.
+        True if the broker was not asked yet, or was last asked ASK_AGAIN_MS ago.
         """
         epoch, first_ms, last_ms = self.asked.get(broker.id, (-1, now_ms, now_ms))
         if epoch == broker.epoch and now_ms - last_ms < ASK_AGAIN_MS:
@@ -99,7 +99,7 @@ class _Waiting:
         return True
 
     def is_hopeless(self, broker: BrokerImage, now_ms: int) -> bool:
-        """Whether the broker was first asked ANSWERS_WAIT_MS ago: wait for it no longer."""
+        """Return whether the first question to the broker is ANSWERS_WAIT_MS old."""
         epoch, first_ms, _ = self.asked.get(broker.id, (-1, now_ms, now_ms))
         return epoch == broker.epoch and now_ms - first_ms >= ANSWERS_WAIT_MS
 
@@ -108,16 +108,16 @@ class LossyElections:
     """Decides when a leaderless partition gets a leader that may lack records, and which one.
 
     It decides for leaderless partitions whose ISR and ELR are empty, or whose topic allows unclean
-    elections. The machine waits until all replicas are back and have told the ends of their logs,
-    or until one has been back for unclean.recovery.wait.ms. Where unclean elections are allowed, it
-    does not wait for replicas that are away. Then the replica with the furthest end leads; among
-    equal ends, the first in the order of assignment.
+    elections. It waits until all replicas are back and have told the ends of their logs, or until
+    one has been back for unclean.recovery.wait.ms. If unclean elections are allowed, it does not
+    wait for replicas that are away. Then the replica with the furthest end leads; among equal ends,
+    the first in the order of assignment.
 
-    It does not wait for last_isr alone: at min ISR 1 that may be one wiped disk, while a replica
-    that had left the ISR holds nearly everything. A replica that is back and does not answer may be
-    under repair: the machine waits for it as long as for one that is away. A replica with an empty
-    log may be a wiped disk. It leads only if every assigned replica has answered, however long that
-    takes: a replica that had left the ISR may hold nearly everything, too.
+    It does not wait for the replicas of last_isr alone. At min ISR 1, last_isr may be one wiped
+    disk, while a replica that had left the ISR holds nearly everything. A replica that is back and
+    does not answer may be under repair: the wait for it is as long as for one that is away. A
+    replica with an empty log may be a wiped disk. It leads only after every assigned replica has
+    answered, however long that takes: a replica that had left the ISR may hold nearly everything.
 
     The machine lives as long as a reign. Every image passed in is the pending one.
     """
@@ -127,7 +127,7 @@ class LossyElections:
         self._leaderless: dict[Key, _Waiting | None] = {}
 
     def changed(self, image: MetadataImage, partitions: Iterable[Key]) -> None:
-        """Take partitions that changed, or are new to this reign; note the leaderless ones."""
+        """Take in partitions that changed, or are new to this reign; note the leaderless ones."""
         for key in partitions:
             partition = image.partition(*key)
             if partition is not None and partition.leader == NO_LEADER:
@@ -136,7 +136,7 @@ class LossyElections:
                 self._leaderless.pop(key, None)
 
     def answered(self, broker_id: int, broker_epoch: int, ends: Iterable[wire.ReplicaEnd]) -> None:
-        """Take the ends of logs that a broker told. Ends that it was not asked for are ignored."""
+        """Take in the log ends that a broker told. An end that was not asked for is ignored."""
         for end in ends:
             waiting = self._leaderless.get((end.topic_id, end.partition))
             if waiting is not None and broker_id in waiting.asked:
@@ -145,7 +145,7 @@ class LossyElections:
     def tick(self, image: MetadataImage, now_ms: int) -> list[AskEnds | LossyElection]:
         """Return the questions and elections of this tick.
 
-        If there are more leaderless partitions than one tick looks at, they take turns.
+        If there are more leaderless partitions than one tick checks, later ticks check the others.
         """
         questions: dict[int, list[Key]] = {}
         elections: list[AskEnds | LossyElection] = []
@@ -154,7 +154,7 @@ class LossyElections:
             if topic is None or partition is None or partition.leader != NO_LEADER:
                 del self._leaderless[key]
                 continue
-            self._leaderless[key] = self._leaderless.pop(key)  # behind the others
+            self._leaderless[key] = self._leaderless.pop(key)  # to the end of the queue
             found = self._look(image, topic, key, partition, now_ms)
             if isinstance(found, LossyElection):
                 elections.append(found)
@@ -174,7 +174,7 @@ class LossyElections:
         partition: PartitionImage,
         now_ms: int,
     ) -> LossyElection | list[int]:
-        """Return the election of one partition, or the brokers to ask before it."""
+        """Return the election of one partition, or the ids of the brokers to ask before it."""
         unclean = bool(image.config_value(topic, "unclean.leader.election.enable"))
         if (partition.isr or partition.elr) and not unclean:
             self._leaderless[key] = None  # a replica with all records may come back
@@ -206,16 +206,16 @@ class LossyElections:
         partition: PartitionImage,
         ends: dict[int, tuple[int, int]],
     ) -> LossyElection | None:
-        """Return the election of the furthest replica; None if none that answered may lead."""
+        """Return the election of the furthest replica; None if no replica may lead yet."""
         if not all(b in ends for b in partition.broker_ids):
             ends = {b: end for b, end in ends.items() if end[1] > 0}
         if not ends:
             return None
 
         def rank(broker: int) -> tuple[bool, tuple[int, int], int]:
-            """Rank a replica by its end; lowest if its epoch is higher than the partition's.
+            """Rank a replica by its end; lowest if its epoch is above the partition's.
 
-            Such an epoch is damage: no CRC covers the epoch of a batch.
+            Such an epoch is damage, which a batch's CRC does not show: it does not cover the epoch.
             """
             epoch_has_been = ends[broker][0] <= partition.leader_epoch
             return epoch_has_been, ends[broker], -partition.broker_ids.index(broker)

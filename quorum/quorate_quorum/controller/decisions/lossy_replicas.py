@@ -1,9 +1,10 @@
-"""Replicas that a broker reports as lossy: they lost records that they had, or cannot be read.
+"""Replicas that a broker reports as lossy: they lost records that they had, or can't be read.
 
-The broker reports each before it is unfenced; one that it finds later, at once. Such a replica
-leaves ISR and ELR: if it were elected, the others would cut their logs to its end. It enters the
-ISR again as any replica does, by catching up. If no lossless replica is left, LossyElections waits
-for all replicas and elects the furthest: the lossy one may lack more records than the others.
+The broker reports each lossy replica before the broker is unfenced, or at once if it finds one
+later. A lossy replica leaves ISR and ELR: if it were elected, the others would cut their logs to
+its end. It enters the ISR again by catching up, like any replica. If no other replica is left in
+ISR or ELR, LossyElections waits for all replicas and elects the furthest: the lossy one may lack
+more records than the others.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from quorate_quorum.metadata.topics import TopicImage
 from quorate_quorum.v1 import controller_pb2 as wire
 from quorate_quorum.v1 import events_pb2 as ev
 
-#: The most reports in one heartbeat: all of them are decided in one turn of the loop.
+#: The most reports in one heartbeat, because one turn of the event loop decides all of them.
 LOSSY_PER_MESSAGE_MAX = 50
 
 
@@ -27,8 +28,8 @@ def replicas_lossy(
 ) -> Outcome[int]:
     """Take lossy replicas out of ISR and ELR. Response: the number of partitions changed.
 
-    Ignores a report about an older state of a partition: the replica may have caught up since. The
-    broker reports again, about the state that it then sees.
+    A report about an older state of a partition is ignored: the replica may have caught up since.
+    The broker then reports again, about the state that it sees.
     """
     events: list[ev.MetadataEvent] = []
     seen: set[tuple[bytes, int]] = set()
@@ -48,7 +49,7 @@ def replicas_lossy(
 def without_lossy(
     image: MetadataImage, topic: TopicImage, old: PartitionImage, broker_id: int
 ) -> PartitionImage:
-    """Return the next state of a partition when a broker's replica is lossy."""
+    """Return the next state of a partition after a broker has reported its replica as lossy."""
     if broker_id not in old.isr and broker_id not in old.elr:
         return old
     isr: tuple[int, ...] = tuple(b for b in old.isr if b != broker_id)

@@ -1,7 +1,7 @@
 """The result of a decision of the controller: events to propose, and the answer to the caller.
 
-Decisions are pure functions of the pending image (committed plus proposed). If the request is
-wrong, the response says so and there are no events. A broken invariant fails an assertion.
+Decisions are pure functions of the pending image (committed and proposed events). If a request is
+wrong, the response says so, and there are no events. A broken invariant fails an assertion.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ R = TypeVar("R")
 
 #: The most bytes of one batch of the metadata log.
 BATCH_BYTES_MAX = 4 * 1024 * 1024
-#: The most bytes that the header of a batch adds, and that a record adds to its event.
+#: The most bytes that a batch's header takes, and that a record takes besides its event.
 _BATCH_OVERHEAD = 61
 _RECORD_OVERHEAD = 32
 
@@ -26,7 +26,7 @@ class Context:
     """The inputs of a decision besides the image and the request."""
 
     now_ms: int
-    #: The offset in the log that the first event of this Outcome will have.
+    #: The offset that the first event of the Outcome will get.
     next_offset: int
     #: A function that returns 16 fresh random bytes.
     new_id: Callable[[], bytes]
@@ -36,8 +36,8 @@ class Context:
 class Outcome(Generic[R]):
     """A decision: events and a response.
 
-    Without events nothing changes. Then the response may be sent when every event that was proposed
-    before is committed.
+    Without events the decision changes nothing. Then the response may be sent as soon as all events
+    proposed before are committed.
     """
 
     events: tuple[MetadataEvent, ...]
@@ -56,7 +56,7 @@ def split(
 
     Nearly every Outcome is one batch, which is applied atomically. A larger Outcome is split
     between events. If the controller dies between two batches, a sweep of the next controller
-    completes the change. An event that is larger than the bound alone gets its own batch.
+    completes the change. An event above the bound gets a batch of its own.
     """
     batch: list[MetadataEvent] = []
     size = _BATCH_OVERHEAD

@@ -1,13 +1,13 @@
 """Leaders, ISR and ELR: the next state of a partition when its replicas come, go and fall behind.
 
-`moved` makes every change of a partition's state. It keeps the ELR as KIP-966 says: while the ISR
-is smaller than min ISR, the high watermark does not move. So a replica that leaves the ISR then
-still has every acknowledged record, and enters the ELR. The ELR is emptied when the ISR is large
-enough again. Leaders are elected from the ISR, then from the ELR. `LossyElections` decides the
-elections that may lose records; the partition keeps a mark of them (recovered_epoch).
+`moved` makes every change of a partition's state. It keeps the ELR by the rule of KIP-966: while
+the ISR is smaller than min ISR, the high watermark does not move. So a replica that leaves such an
+ISR still has every acknowledged record, and enters the ELR. The ELR is emptied when the ISR is
+large enough again. Leaders are elected from the ISR, then from the ELR. `LossyElections` decides
+the elections that may lose records; recovered_epoch marks a partition that had one.
 
-A leader must take its ISR from the image and not from the answer to AlterPartition: the image
-comes in order, and a raised min.insync.replicas may stand before the change.
+A leader must take its ISR from the image, never from the answer to AlterPartition. The image may
+hold a raised min.insync.replicas that comes before the new ISR, and images arrive in order.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from quorate_quorum.metadata.topics import TopicImage
 from quorate_quorum.v1 import controller_pb2 as wire
 from quorate_quorum.v1 import events_pb2 as ev
 
-#: The most proposals of a leader that one turn of the loop decides.
+#: The most of a leader's proposals that one turn of the event loop decides.
 ALTERED_PER_TURN = 50
 
 
@@ -55,10 +55,10 @@ def moved(
     lossy: Sequence[int] = (),
     replicas: tuple[ReplicaImage, ...] | None = None,
 ) -> PartitionImage:
-    """Return the next state of a partition with this ISR and leader; `old` if nothing differs.
+    """Return the next state of a partition with this ISR and leader; `old` if nothing changes.
 
-    `lossy`: brokers whose replica may have lost a tail. Those of them that leave ISR or ELR enter
-    last_isr, not the ELR.
+    `lossy`: brokers whose replica may have lost the end of its log. If such a replica leaves ISR or
+    ELR, it enters last_isr, not the ELR.
     """
     members = set(isr)
     left = {*old.isr, *old.elr} - members
@@ -86,7 +86,7 @@ def _assigned(partition: PartitionImage, members: set[int]) -> tuple[int, ...]:
 def clean_leader(image: MetadataImage, partition: PartitionImage, isr: Sequence[int]) -> int:
     """Return the broker that may lead without loss; NO_LEADER if there is none.
 
-    It is the first eligible one of the ISR, else of the ELR, in the order of assignment.
+    That is the first eligible member of the ISR, else of the ELR, in the order of assignment.
     """
     for members in (isr, partition.elr):
         for broker_id in partition.broker_ids:
@@ -96,7 +96,7 @@ def clean_leader(image: MetadataImage, partition: PartitionImage, isr: Sequence[
 
 
 def elect(image: MetadataImage, topic: TopicImage, old: PartitionImage) -> PartitionImage:
-    """Give a leaderless partition a leader, if a broker can lead it without loss."""
+    """Return a leaderless partition with a leader, if a broker can lead it without loss."""
     if old.leader != NO_LEADER:
         return old
     leader = clean_leader(image, old, old.isr)
@@ -108,11 +108,11 @@ def elect(image: MetadataImage, topic: TopicImage, old: PartitionImage) -> Parti
 def adapted(
     image: MetadataImage, topic: TopicImage, index: int, old: PartitionImage, broker_id: int
 ) -> PartitionImage:
-    """Return the next state of a partition, given the state of one broker in the image.
+    """Return the next state of a partition, given the state of one of its brokers in the image.
 
-    A broker that is fenced, or whose directory failed, leaves the ISR and stops leading. So does a
-    broker that is shutting down, unless it is the last member. A broker leaves the ELR if its
-    replica may have lost records. A replica whose directory is not registered gets another
+    A broker that is fenced, or whose directory failed, leaves the ISR and stops leading. A broker
+    that is shutting down does the same, unless it is the last member. A broker leaves the ELR if
+    its replica may have lost records. A replica whose directory is not registered gets another
     directory, if a member of ISR or ELR still has the records. A second call changes nothing, so
     the next controller can complete the changes that this one began.
     """
@@ -164,7 +164,7 @@ def _is_lossless(
 def redirected(
     partition: PartitionImage, broker: BrokerImage, index: int
 ) -> tuple[ReplicaImage, ...]:
-    """Return the replicas with another directory for that of `broker`; unchanged if none works."""
+    """Return the replicas with a working directory for `broker`'s; unchanged if none works."""
     directory_id = good_directory(broker, index)
     if directory_id is None:
         return partition.replicas
@@ -177,7 +177,7 @@ def redirected(
 def good_directory(broker: BrokerImage, turn: int) -> bytes | None:
     """Return a working directory for a new replica, round robin by `turn`; None if none works.
 
-    A directory with a failed sync is taken only if there is no other.
+    A directory with a failed sync is returned only if no other works.
     """
     working = [d for d in broker.directories if not d.failed]
     best = [d for d in working if not d.sync_failed] or working
@@ -220,7 +220,7 @@ def alter_partitions(
 
 
 def parts_of(request: wire.AlterPartitionsRequest) -> list[wire.AlterPartitionsRequest]:
-    """Split a request into parts; one turn of the loop decides one part."""
+    """Split a request into parts. One turn of the event loop decides one part."""
     proposals = request.partitions
     if len(proposals) <= ALTERED_PER_TURN:
         return [request]
@@ -238,8 +238,8 @@ def parts_of(request: wire.AlterPartitionsRequest) -> list[wire.AlterPartitionsR
 def joined(responses: Sequence[wire.AlterPartitionsResponse]) -> wire.AlterPartitionsResponse:
     """Join the answers to the parts into one.
 
-    If a whole part is refused, the answer refuses the whole request. The leader then learns from
-    the image which changes the parts before it made.
+    If a part is refused as a whole, its answer is the answer to the whole request. The leader then
+    learns from the image what the earlier parts have changed.
     """
     whole = wire.AlterPartitionsResponse()
     for response in responses:
@@ -250,7 +250,7 @@ def joined(responses: Sequence[wire.AlterPartitionsResponse]) -> wire.AlterParti
 
 
 def _tell(result: wire.AlteredPartition, state: PartitionImage | None) -> None:
-    """Write the partition's state into a result. After a refusal too: its leader then goes on."""
+    """Write the partition's state into a result. A leader needs it after a refusal, too."""
     if state is None:
         result.leader = NO_LEADER
         return
@@ -272,7 +272,8 @@ def _altered(
     _check_proposal(image, old, leader, proposal)
     index = proposal.partition
     isr = [member.broker_id for member in proposal.isr]
-    resigns = leader not in isr  # the leader cannot serve: the first of the other members leads
+    # A leader outside the ISR that it proposes resigns: the first of the other members leads.
+    resigns = leader not in isr
     new = moved(
         image,
         topic,
@@ -285,7 +286,7 @@ def _altered(
         grown = replace(new, last_isr=())
         new = replace(grown, partition_epoch=old.partition_epoch + 1)
     events = [] if new is old else [partition_changed(topic.id, index, old, new)]
-    # A leader that shuts down may leave the ISR when another member has joined.
+    # A leader that shuts down can leave the ISR once another member has joined.
     left = adapted(image, topic, index, new, leader)
     if left is not new:
         events.append(partition_changed(topic.id, index, new, left))
@@ -329,8 +330,8 @@ def _ineligible(
 ) -> str | None:
     """Return why a broker may not be in the ISR (KIP-841, KIP-903); None if it may.
 
-    The leader itself may be shutting down: if it is the last member, it leads until another
-    replica joins the ISR and can take over.
+    Of the brokers that are shutting down, only the leader may be in it: as the last member, it
+    leads until another replica has joined the ISR.
     """
     broker = image.brokers.get(member.broker_id)
     if broker is None:

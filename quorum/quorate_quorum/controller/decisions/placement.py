@@ -16,7 +16,7 @@ class Place:
 
 
 def ring(places: Sequence[Place]) -> list[Place]:
-    """Return the brokers in a ring that alternates racks: the first of each rack, the second...
+    """Return the brokers in a ring that alternates racks: the first of each rack, the second ...
 
     >>> [p.broker_id for p in ring([Place(i, "R1" if i < 3 else "R2", "") for i in range(6)])]
     [0, 3, 1, 4, 2, 5]
@@ -33,12 +33,14 @@ def place(
 ) -> list[list[int]]:
     """Return the brokers of each partition, the preferred leader first.
 
-    Partition i's leader stands at position start + i of the ring; its followers are chosen
-    clockwise from the leader plus the topic's shift. Asserts 1 <= replication_factor <= brokers.
+    The leader of partition i is at position start + i of the ring. Its followers are chosen
+    clockwise, from the position that lies `shift` beyond the leader's next. Asserts
+    1 <= replication_factor <= number of brokers.
     """
     circle = ring(places)
     assert 1 <= replication_factor <= len(circle), "no more replicas than brokers"
-    # The shift is taken modulo the other brokers: a whole turn would choose the leader itself.
+    # The shift is taken modulo the number of other brokers: without that, a follower's position
+    # could be the leader's own.
     skip = 1 + shift % max(1, len(circle) - 1)
     # Partitions whose leaders have the same position have the same followers: choose them once.
     assignments = []
@@ -51,9 +53,9 @@ def place(
 def fill(
     chosen: Sequence[Place], circle: Sequence[Place], position: int, count: int
 ) -> list[Place]:
-    """Return `chosen` and further brokers, up to `count`, looking clockwise from `position`.
+    """Return `chosen` and further brokers, up to `count`, searched clockwise from `position`.
 
-    The next is a broker on an unused rack, else on an unused host, else any unused broker.
+    The next broker is one on an unused rack, else on an unused host, else any unused one.
     """
     found = list(chosen)
     clockwise = [circle[(position + step) % len(circle)] for step in range(len(circle))]

@@ -1,10 +1,10 @@
-"""Applies a changed state of a broker to its partitions: they shrink ISRs, or get other leaders.
+"""Applies a changed state of a broker to its partitions: ISRs shrink, or other replicas lead.
 
-The event about the broker is first in the log. Then an event follows for each of its partitions:
-some in each turn of the loop, since one broker may lead ten thousand. The image shows the work that
-is left (a fenced broker still leads a partition). A new controller sweeps for all brokers, so it
-completes the sweeps of the last one. A broker that came back is not unfenced before the sweep for
-it is over: otherwise it would lead in an epoch in which its former run led.
+The event about the broker is first in the log. Then an event follows for each of its partitions, a
+few in each turn of the event loop, because one broker may lead ten thousand. The image shows the
+work that is left (a fenced broker still leads a partition). A new controller sweeps for all
+brokers, so it completes the sweeps of the last one. A broker that came back is unfenced only after
+the sweep for it has ended: before that, it could lead in an epoch in which its former run led.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from quorate_quorum.metadata.partitions import NO_LEADER, Key, PartitionImage, p
 from quorate_quorum.metadata.topics import TopicImage
 from quorate_quorum.v1 import events_pb2 as ev
 
-#: The most partitions that one slice looks at, and that it changes: a few milliseconds of work.
+#: The most partitions that one slice checks, and that it changes: a few milliseconds of work.
 LOOKED_MAX = 2_000
 CHANGED_MAX = 50
 
@@ -34,7 +34,7 @@ def swept(
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """The position of the sweep. It walks over all partitions, lap after lap, while it has work."""
+    """The position of the sweep. While it has work, it walks over all partitions, lap after lap."""
 
     lap: int
     #: The ids of the topics of this lap, in order.
@@ -44,7 +44,7 @@ class _Place:
 
     @property
     def position(self) -> tuple[int, bytes, int]:
-        """A position that can be compared between laps whose topics differ."""
+        """The position in a form that can be compared between laps whose topics differ."""
         if self.at == len(self.topics):
             return self.lap + 1, b"", 0
         return self.lap, self.topics[self.at] if self.at or self.partition else b"", self.partition
@@ -70,17 +70,17 @@ class _Look:
 
 @dataclass(slots=True)
 class Slice:
-    """One step of the sweep. It takes effect when `took` reports that it was proposed."""
+    """One part of the sweep. It takes effect when `took` reports that it was proposed."""
 
     events: list[ev.MetadataEvent] = field(default_factory=list)
-    #: The partitions that this step looked at and that have no leader.
+    #: The partitions that this slice checked and that have no leader.
     leaderless: list[Key] = field(default_factory=list)
     place: _Place | None = None
     looks: dict[int, _Look] = field(default_factory=dict)
 
 
 class Sweep:
-    """The sweep of one reign; see the module. Every image passed in is the pending one."""
+    """The sweep of one reign. Every image passed in is the pending one."""
 
     def __init__(self, *, looked_max: int = LOOKED_MAX, changed_max: int = CHANGED_MAX) -> None:
         self._looked_max = looked_max
@@ -90,25 +90,25 @@ class Sweep:
 
     @property
     def is_busy(self) -> bool:
-        """Whether partitions are left to look at."""
+        """Whether partitions are left to check."""
         return bool(self._looks)
 
     def is_swept(self, broker_id: int) -> bool:
-        """Whether the sweep has looked at all partitions since the broker's state last changed."""
+        """Whether all partitions have been checked since the broker's state last changed."""
         return broker_id not in self._looks
 
     def begin(self, broker_ids: Iterable[int]) -> None:
         """Sweep for these brokers, from the current position on.
 
-        Their state changed, or an earlier controller may not have completed its sweep for them.
+        A broker's state has changed, or an earlier controller may not have completed its sweep.
         """
         for broker_id in broker_ids:
             self._looks[broker_id] = _Look()
 
     def next(self, image: MetadataImage) -> Slice:
-        """Return the next step.
+        """Return the next slice.
 
-        If `took` was not called since the last one, this is the same step for the given image.
+        Until `took` is called, each call returns the same slice, computed for the given image.
         """
         place = self._place or _lap(image, 0)
         if any(look.since is None for look in self._looks.values()):
@@ -131,9 +131,9 @@ class Sweep:
         return part
 
     def took(self, part: Slice) -> dict[int, bool]:
-        """Take over a step that was proposed.
+        """Take over a slice that was proposed.
 
-        Returns the brokers whose sweep it ends, and for each whether a partition has changed.
+        Return the brokers whose sweep the slice ends, each with True if a partition has changed.
         """
         assert part.place is not None
         done = {b: k.has_changed for b, k in part.looks.items() if k.is_over(part.place.position)}
@@ -142,7 +142,7 @@ class Sweep:
         return done
 
     def _look_at(self, image: MetadataImage, part: Slice, place: _Place, most: int) -> int:
-        """Look at partitions of one topic, and move the place on. Return their number."""
+        """Check partitions of one topic, and move the place on. Return how many were checked."""
         topic = image.seen_or_forming(place.topics[place.at])
         index = place.partition
         end = 0 if topic is None else min(len(topic.partitions), index + most)
@@ -183,10 +183,10 @@ def _lap(image: MetadataImage, number: int) -> _Place:
 
 
 def _renewed(image: MetadataImage, place: _Place) -> _Place:
-    """Return the same place among the topics of `image`.
+    """Return the same place, among the topics of `image`.
 
     A topic that was created during the lap may have replicas on a broker whose state has changed
-    since; the lap must visit it.
+    since then, so the lap must visit that topic.
     """
     if place.is_lap_over:
         return place

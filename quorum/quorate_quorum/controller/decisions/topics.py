@@ -31,18 +31,18 @@ NAME = re.compile(r"[a-zA-Z0-9._-]{1,249}")
 NAME_LENGTH_MAX = 249
 TOPICS_PER_REQUEST_MAX = 1_000
 CONFIGS_PER_REQUEST_MAX = 1_000
-#: The most topics that one turn of the loop deletes: each may have many partitions.
+#: The most topics that one turn of the event loop deletes: each may have many partitions.
 DELETED_PER_TURN = 50
 DEFAULT_REPLICATION_MAX = 3
 MIN_ISR = "min.insync.replicas"
 
-#: Returns the error for a caller that may not delete a topic; None if it may. It gets the topic's
-#: name, and its id if the caller named the topic by the id.
+#: Returns the error for a caller that may not delete a topic; None if the caller may. Arguments:
+#: the topic's name, and its id if the caller named the topic by its id.
 Refusal = Callable[[str, bytes], QuorateError | None]
 
 
 def check_name(name: str, *, internal: bool = False) -> None:
-    """Check a new topic's name. Raises InvalidTopicError, which says what is wrong."""
+    """Raise InvalidTopicError, which says what is wrong, unless a new topic may have this name."""
     if not name:
         raise InvalidTopicError("a topic needs a name")
     if len(name) > NAME_LENGTH_MAX:
@@ -62,10 +62,10 @@ def check_name(name: str, *, internal: bool = False) -> None:
 
 
 def replication_factor(image: MetadataImage, asked: int) -> int:
-    """Return the number of replicas of a new topic; `asked` -1: the cluster's default.
+    """Return the number of replicas of a new topic; for `asked` -1 the cluster's default.
 
     If default.replication.factor is not set, the default is 3, or the number of registered brokers
-    if that is less. Raises InvalidReplicationFactorError if the number is out of range.
+    if that is lower. Raises InvalidReplicationFactorError if the number is out of range.
     Raises NotEnoughReplicasError, which is retriable, if no broker is registered.
     """
     registered = len(image.brokers)
@@ -86,7 +86,7 @@ def replication_factor(image: MetadataImage, asked: int) -> int:
 
 
 def default_factor(image: MetadataImage) -> int:
-    """Return the cluster's default. A configured one may exceed the number of brokers."""
+    """Return the cluster's default. If it is configured, it may exceed the number of brokers."""
     configured = ClusterConfig.of(image.configs).default_replication_factor
     return configured if configured > 0 else min(DEFAULT_REPLICATION_MAX, len(image.brokers))
 
@@ -94,7 +94,7 @@ def default_factor(image: MetadataImage) -> int:
 def places_of(image: MetadataImage) -> list[Place]:
     """Return the brokers that may get replicas.
 
-    They are unfenced, not shutting down, and have a directory that works.
+    Such a broker is unfenced, not shutting down, and has a directory that works.
     """
     return [
         Place(broker.id, broker.rack, broker.host)
@@ -110,9 +110,9 @@ def delete_topics(
 ) -> Outcome[admin.DeleteTopicsResponse]:
     """Delete topics by name and by id. Each has its own result.
 
-    The rights are judged here, on the image in which the topics are found: a topic that another
-    image does not have, or has under another name, would be deleted without a right. Topics beyond
-    TOPICS_PER_REQUEST_MAX are refused: 10,000 at once blocked the loop for 0.2 s.
+    Rights are checked here, on the image in which the topics are found. On another image, a topic
+    may be missing or have another name, and would be deleted without a right. Topics beyond
+    TOPICS_PER_REQUEST_MAX are refused, because 10,000 at once block the event loop for 0.2 s.
     """
     response = admin.DeleteTopicsResponse()
     gone: dict[bytes, None] = {}
@@ -138,7 +138,7 @@ def delete_topics(
 
 
 def _deletable(image: MetadataImage, name: str, topic_id: bytes, refusal: Refusal) -> TopicImage:
-    """Return the topic of this id or, without an id, of this name. Raises why it is not deleted."""
+    """Return the topic with this id or, without an id, this name. Raises if it can't be deleted."""
     topic = image.topics.get(topic_id) if topic_id else image.topic_named(name)
     if topic is not None or not topic_id:  # an id that no topic has needs no right
         refused = refusal(name if topic is None else topic.name, topic_id)
@@ -152,10 +152,10 @@ def _deletable(image: MetadataImage, name: str, topic_id: bytes, refusal: Refusa
 
 
 def parts_of(request: admin.DeleteTopicsRequest) -> list[admin.DeleteTopicsRequest]:
-    """Split a request into parts; one turn of the loop decides one part.
+    """Split a request into parts. One turn of the event loop decides one part.
 
-    A request with too many topics is not split, so that `delete_topics` sees and refuses those
-    beyond the bound.
+    A request with too many topics is not split: `delete_topics` must see the whole to refuse the
+    topics beyond the bound.
     """
     asked = [(name, b"") for name in request.topics] + [("", i) for i in request.topic_ids]
     if not DELETED_PER_TURN < len(asked) <= TOPICS_PER_REQUEST_MAX:
@@ -173,7 +173,7 @@ def parts_of(request: admin.DeleteTopicsRequest) -> list[admin.DeleteTopicsReque
 def alter_configs(
     image: MetadataImage, request: admin.AlterConfigsRequest
 ) -> Outcome[admin.AlterConfigsResponse]:
-    """Set and remove configs of a topic, or (topic empty) of the cluster. All changes or none.
+    """Set and remove configs of a topic, or of the cluster if `topic` is empty: all or none.
 
     If a lower min.insync.replicas makes an ISR large enough to commit, the same Outcome empties the
     ELR: its members would lack the records that the ISR commits from then on.
@@ -187,7 +187,8 @@ def alter_configs(
         return Outcome((), response)
     after = replayed(image, events)
     if any(event.config.name == MIN_ISR for event in events):
-        # The changes of ELRs come before the config: the log may end in between.
+        # The changes of ELRs come first. If the log ended after the config alone, an ELR would stay
+        # whose members lack what the ISR commits.
         events = [*_voided(after), *events]
     return Outcome(tuple(events), response)
 
@@ -227,7 +228,7 @@ def _config_events(
 
 
 def _voided(image: MetadataImage) -> Iterator[ev.MetadataEvent]:
-    """Yield the changes that empty the ELR of partitions whose ISR is large enough now."""
+    """Yield the events that empty the ELRs of partitions whose ISR is now large enough."""
     for topic in image.all_topics():
         for index, old in enumerate(topic.partitions):
             if old.elr:
@@ -239,9 +240,9 @@ def _voided(image: MetadataImage) -> Iterator[ev.MetadataEvent]:
 def raise_internal_topics(image: MetadataImage, context: Context) -> Outcome[int]:
     """Give internal topics more replicas as brokers join, up to the default replication factor.
 
-    Without it, a cluster that began with one broker would lose the committed offsets of its groups
-    with that broker. New replicas are `adding` until they are in the ISR. Response: the number of
-    partitions that got more replicas.
+    Otherwise a cluster that began with one broker would lose the committed offsets of its groups
+    together with that broker. New replicas are `adding` until they are in the ISR. Response: the
+    number of partitions that got more replicas.
     """
     del context
     places = places_of(image)

@@ -1,8 +1,7 @@
 """Adds and removes voters, one at a time, by decisions on the pending image (KIP-853).
 
-A voter is identified by its id and its directory. Before Raft appends the event, it checks the
-facts that only Raft knows: that the last change of voters is committed, that a new voter has caught
-up, and which voters are heard.
+A voter is identified by its id and its directory. Raft appends the event only after its own checks:
+the last change of the voters is committed, a new voter has caught up, and enough voters are heard.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from quorate_quorum.metadata.voters import VoterImage, voters_event
 from quorate_quorum.node.listeners import place_of, wrong_address
 from quorate_quorum.v1.events_pb2 import MetadataEvent
 
-#: The most voters. More would make every commit slower, and no cluster safer.
+#: The most voters. With more of them commits get slower, and no cluster gets safer.
 VOTERS_MAX = 15
 ENDPOINT_LENGTH_MAX = 255
 DIRECTORY_ID_BYTES = 16
@@ -42,7 +41,7 @@ def add_voter(
 def remove_voter(
     image: MetadataImage, request: admin.RemoveVoterRequest
 ) -> Outcome[admin.RemoveVoterResponse]:
-    """Remove a voter. Without a directory id, the voter with that id, on whichever disk it is."""
+    """Remove a voter. Without a directory id, remove the voter with that id, whatever its disk."""
     named = request.directory_id
     gone = [v for v in image.voters if v.id == request.voter_id and named in (b"", v.directory_id)]
     if not gone:
@@ -82,9 +81,9 @@ def _check_voter(voter: VoterImage) -> None:
 def _check_may_come(image: MetadataImage, voter: VoterImage, heard: Heard) -> None:
     """Raise the reason why a voter may not be added.
 
-    Raises InvalidRequestError if its address, id or number is not allowed.
-    Raises UnsupportedError if its program does not know a feature level in force.
-    Raises OverloadedError (retriable) if it does not fetch from this controller yet.
+    Raises InvalidRequestError if the voter's address or id is taken, or there are too many voters.
+    Raises UnsupportedError if the voter's program does not know a feature level in force.
+    Raises OverloadedError (retriable) if the voter does not fetch from this controller yet.
     """
     there = {place_of(one.endpoint): one.id for one in image.voters if one.id != voter.id}
     other = there.get(place_of(voter.endpoint))
@@ -93,7 +92,7 @@ def _check_may_come(image: MetadataImage, voter: VoterImage, heard: Heard) -> No
     same = next((one for one in image.voters if one.id == voter.id), None)
     if same is not None:
         if same.directory_id == voter.directory_id:
-            return  # the same voter, with another endpoint
+            return  # the same voter with another endpoint
         raise InvalidRequestError(
             f"voter {voter.id} is there with directory {same.directory_id.hex()}: if that disk is "
             f"gone, remove it first: quorate quorum remove-voter {voter.id}:"

@@ -1,7 +1,7 @@
-"""The active controller: the controller during one reign, with the requests that it answers.
+"""The active controller: it answers the requests of brokers during one reign.
 
 The decisions are pure functions of the pending image, in the package `decisions`. The reign
-proposes their events, and returns an answer when its change is committed. Every method here that
+proposes their events, and returns an answer after its change is committed. Every method here that
 decides raises the errors of Reign.run and Reign.run_in_turns.
 """
 
@@ -53,7 +53,7 @@ class ControllerRaft(Proposer, LeaseRaft, Protocol):
 
 
 class ActiveController:
-    """See the module. Made when this voter begins to decide; dropped when it stops.
+    """Answers requests from the time at which this voter begins to decide until it stops.
 
     `describe_quorum` returns the state of the quorum as this voter sees it. `health` follows the
     committed image.
@@ -81,7 +81,7 @@ class ActiveController:
     # -- the reign
 
     def committed(self, delta: MetadataDelta, image: MetadataImage) -> None:
-        """Take a committed image: log its changes and send the answers that waited for it."""
+        """Take in a committed image: log its changes, and send the answers that waited for it."""
         for event, fields in changes.lines(delta, image):
             log.info(event, **fields)
         self.reign.committed(image)
@@ -93,7 +93,7 @@ class ActiveController:
         self.leases.end(NotControllerError(f"voter {self._node_id} is not the controller any more"))
 
     async def ended(self) -> None:
-        """Return when all background tasks of the reign have ended."""
+        """Wait until all background tasks of the reign have ended."""
         await self.leases.ended()
         await self._creations.ended()
 
@@ -132,7 +132,7 @@ class ActiveController:
         return Decided(response, decided.apply_offset)
 
     async def register(self, request: RegisterRequest) -> Decided[RegisterResponse]:
-        """Register a broker; its lease begins when the registration is committed."""
+        """Register a broker. Its lease begins when the registration is committed."""
         decided = await self.reign.run(
             lambda image, context: brokers.register(
                 image,
@@ -185,7 +185,7 @@ class ActiveController:
     async def describe_health(
         self, may_see: Callable[[str], bool]
     ) -> Decided[admin.DescribeHealthResponse]:
-        """Return the troubles of the cluster. `may_see`: whether a topic may be named."""
+        """Return the troubles of the cluster. `may_see`: whether the caller may see a topic."""
         await self.reign.confirm()
         response = describe_health(
             self.reign.image,
@@ -209,7 +209,7 @@ class ActiveController:
     async def transfer_leadership(
         self, request: admin.TransferLeadershipRequest
     ) -> Decided[admin.TransferLeadershipResponse]:
-        """Hand leadership to another voter; return the new leader.
+        """Hand leadership to another voter, and return the new leader.
 
         All earlier decisions are committed first, so that every caller learns its outcome.
         Raises InvalidRequestError if the named node is not a voter.
@@ -226,7 +226,7 @@ class ActiveController:
 
 
 def check_named(count: int) -> None:
-    """Refuse a request that names too many items: one error for each would take seconds."""
+    """Refuse a request that names too many items: to answer each with an error takes seconds."""
     if count > NAMED_MAX:
         raise InvalidRequestError(
             f"a request names {count} topics or partitions; {NAMED_MAX} are allowed: send several"

@@ -1,8 +1,7 @@
-"""The admin calls that brokers pass on: authorized for the principal that asked, then decided.
+"""The admin calls that brokers pass on: authorized for the original principal, then decided.
 
-A call on topics is authorized topic by topic. The controller decides the allowed ones; a refused
-topic has its refusal in the answer, in the place of its result. Any other call is refused as a
-whole.
+A call on topics is authorized topic by topic. The controller decides the allowed ones. The answer
+has a refusal in the place of each refused topic's result. Any other call is refused as a whole.
 """
 
 from __future__ import annotations
@@ -62,7 +61,7 @@ ALTER_THEIR_CONFIGS: Final = Required(Operation.ALTER_CONFIGS, ResourceType.TOPI
 class AdminCall(Generic[Q, R]):
     """A forwarded method, the permission that it requires, and the function that answers it.
 
-    `answer` checks the caller's permission, and lets the active controller decide.
+    `answer` checks the caller's permission, then lets the active controller decide.
     """
 
     method: Method[Q, R]
@@ -87,7 +86,7 @@ def _whole(
 async def _create_topics(
     caller: Caller, active: ActiveController, request: CreateTopicsRequest
 ) -> Decided[CreateTopicsResponse]:
-    """Create topics. CREATE on the cluster permits every topic, as in Kafka."""
+    """Create topics. The right CREATE on the cluster permits every topic, as in Kafka."""
     check_named(len(request.topics))
     if caller.may(CREATE):
         return await active.create_topics(request)
@@ -114,7 +113,7 @@ async def _create_topics(
 async def _delete_topics(
     caller: Caller, active: ActiveController, request: DeleteTopicsRequest
 ) -> Decided[DeleteTopicsResponse]:
-    """Delete topics. The decision asks for the rights: only it knows the name of each id."""
+    """Delete topics. The decision checks the rights, because only it knows the name of each id."""
 
     def refusal(name: str, topic_id: bytes) -> AuthorizationError | None:
         if topic_id:
@@ -127,7 +126,7 @@ async def _delete_topics(
 async def _alter_configs(
     caller: Caller, active: ActiveController, request: AlterConfigsRequest
 ) -> Decided[AlterConfigsResponse]:
-    """Alter a topic's configs; the cluster's defaults if no topic is named."""
+    """Alter a topic's configs, or the cluster's defaults if no topic is named."""
     caller.check(ALTER_THEIR_CONFIGS, request.topic or None)
     return await active.reign.run(lambda image, _: topics.alter_configs(image, request))
 
@@ -135,7 +134,7 @@ async def _alter_configs(
 async def _describe_health(
     caller: Caller, active: ActiveController, request: DescribeHealthRequest
 ) -> Decided[DescribeHealthResponse]:
-    """Describe the cluster; partitions are named only if the caller may describe their topics."""
+    """Describe the cluster. It names only partitions whose topics the caller may describe."""
     caller.check(DESCRIBE_CLUSTER)
     return await active.describe_health(lambda topic: caller.may(DESCRIBE_TOPIC, topic))
 
@@ -155,5 +154,5 @@ _CALLS: Sequence[AdminCall[Any, Any]] = (
 )
 
 #: The admin calls, by the path of the method. A broker passes on each call of the Admin service
-#: that it does not answer itself, so a new call is added here, and nowhere in the broker.
+#: that it does not answer itself. So a new call is added here, and nowhere in the broker.
 ADMIN_CALLS: Mapping[str, AdminCall[Any, Any]] = {call.method.path: call for call in _CALLS}

@@ -1,8 +1,8 @@
 """The controller of one voter: it follows the committed log, and decides while this voter leads.
 
-It listens to this voter's Raft. Every voter holds the committed image. When the EpochStart of this
-voter's own epoch is committed and applied, the controller makes an ActiveController. When the voter
-loses leadership, the controller drops it.
+It is the RaftListener of this voter's Raft. Every voter holds the committed image. When the
+EpochStart of this voter's own epoch is committed and applied, the controller makes an
+ActiveController. When the voter loses leadership, the controller drops the ActiveController.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ log = structlog.get_logger(__name__)
 
 
 class Controller:
-    """See the module. Implements RaftListener; `attach` gives it the Raft that it listens to.
+    """Implements RaftListener; `attach` gives it the Raft that it follows.
 
-    `fail` stops the node; it is called when the image or an own decision breaks an invariant.
+    `fail` stops the node. It is called when the image or a decision breaks an invariant.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class Controller:
         self._snapshot_schedule: SnapshotSchedule | None = None
         self._health = PartitionHealth()
         self._active: ActiveController | None = None
-        #: The tasks that wait for the background tasks of reigns that are over.
+        #: Tasks that wait until the background tasks of earlier reigns have ended.
         self._ending = Tasks(
             lambda _, error: fail(f"the leases did not end: {error!r}"),
         )
@@ -61,16 +61,16 @@ class Controller:
     def attach(
         self, raft: ControllerRaft, describe_quorum: Callable[[], DescribeQuorumResponse]
     ) -> None:
-        """Set the Raft, before it starts, and the function that answers DescribeQuorum."""
+        """Set the Raft before it starts, and the function that answers DescribeQuorum."""
         self._raft = raft
         self._describe_quorum = describe_quorum
 
     def when_news(self, wake: Callable[[], None]) -> None:
-        """Call `wake` in the turn in which the high watermark or the leader changes."""
+        """Call `wake` in the turn of the event loop in which the image or the leader changes."""
         self._wakers.append(wake)
 
     def when_applied(self, schedule: SnapshotSchedule) -> None:
-        """Call the schedule after each batch that is applied."""
+        """Tell the schedule of each batch after it is applied."""
         self._snapshot_schedule = schedule
 
     @property
@@ -80,7 +80,7 @@ class Controller:
 
     @property
     def is_active(self) -> bool:
-        """Whether this voter decides."""
+        """Whether this voter decides: it leads, and its reign as the controller has begun."""
         return self._active is not None
 
     def active(self) -> ActiveController:
@@ -95,17 +95,17 @@ class Controller:
 
     @property
     def leader_hint(self) -> tuple[int, str]:
-        """The controller's id and endpoint as far as this voter knows; else -1 and empty."""
+        """The id and endpoint of the controller; -1 and empty if this voter does not know it."""
         return self._raft.leader_id, self._raft.leader_endpoint
 
     @property
     def has_brokers_shutting_down(self) -> bool:
-        """Whether unfenced brokers are shutting down and wait for permission to stop."""
+        """Whether unfenced brokers are shutting down, and wait for the permission to stop."""
         return any(b.shutting_down and not b.fenced for b in self.image.sorted_brokers())
 
     @property
     def has_brokers(self) -> bool:
-        """Whether a broker is unfenced."""
+        """Whether any broker is unfenced."""
         return any(not b.fenced for b in self.image.sorted_brokers())
 
     async def stop(self) -> None:
@@ -117,11 +117,11 @@ class Controller:
     # -- RaftListener
 
     def snapshot_part(self, batches: bytes) -> None:
-        """Load a part of a snapshot into a second image. The shown image stays."""
+        """Load a part of a snapshot into a second image. `image` stays until the snapshot ends."""
         self._load(lambda: self._loader.load_snapshot_part(batches))
 
     def snapshot_end(self, offset: int, epoch: int) -> None:
-        """Show the snapshot's image."""
+        """Replace `image` by the snapshot's image."""
         self._load(lambda: self._show(self._loader.finish_snapshot(offset, epoch)))
         if self._snapshot_schedule is not None:
             self._snapshot_schedule.loaded(self.image)
@@ -168,7 +168,7 @@ class Controller:
         self._ending.spawn(active.ended(), "leases-end")
 
     def leader_known(self, leader_id: int, epoch: int, endpoint: str) -> None:
-        """Wake the watches: another leader is known, or none."""
+        """Wake the watches, because another leader is known, or none is known any more."""
         self._wake()
 
     def _context(self, next_offset: int) -> Context:

@@ -9,38 +9,38 @@ from quorate.errors import OverloadedError
 from quorate_quorum.controller.decisions.creation import Creation, abandon
 from quorate_quorum.controller.driver.reign import Reign
 
-#: The most large requests, and the most of their bytes, that may wait for each other. A request
-#: goes on after its caller has gone, so the bounds of the caller's connection do not limit it.
+#: The most large requests that may wait for each other, and the most bytes of them. A request goes
+#: on after its caller has gone, so the bounds of the caller's connection do not limit it.
 CREATIONS_MAX = 100
 CREATION_BYTES_MAX = 64 << 20
 
 
 class Creations:
-    """Decides a small request at once. Decides large ones one after the other, each in turns."""
+    """Decides a small request at once. Decides large ones one after the other, in parts."""
 
     def __init__(self, reign: Reign) -> None:
         self._reign = reign
-        #: The lock that the large request in progress holds. While it is free, a forming topic
-        #: belongs to a request that has failed.
+        #: Held by the large request in progress. While it is free, a forming topic belongs to a
+        #: request that has failed.
         self._turn = asyncio.Lock()
         self._tasks = Tasks(lambda name, error: None)  # the caller gets the error
         self._held_bytes = 0
 
     async def create(self, creation: Creation, size: int) -> int:
-        """Create topics; return the offset one past their events when they are committed.
+        """Create topics. After their commit, return the offset one past their events.
 
         `size`: the bytes of the request. Raises the errors of Reign.run and Reign.run_in_turns.
         """
         if not creation.fits_in_a_turn(self._reign.pending):
             return await self._create_large(creation, size)
         if not self._turn.locked():
-            self._reign.decide(abandon)  # a forming topic of a failed request would block its name
+            self._reign.decide(abandon)  # a failed request's forming topic would block its name
         decided = await self._reign.run(creation.next)
         assert decided.response, "all of it fitted"
         return decided.apply_offset
 
     async def ended(self) -> None:
-        """Return when every large request has ended."""
+        """Wait until every large request has ended."""
         await self._tasks.ended()
 
     async def _create_large(self, creation: Creation, size: int) -> int:
@@ -58,7 +58,7 @@ class Creations:
     async def _create(self, creation: Creation, size: int) -> int:
         try:
             async with self._turn:
-                self._reign.decide(abandon)  # a topic that a failed request left forming
+                self._reign.decide(abandon)  # remove the topic that a failed request left forming
                 return await self._reign.run_in_turns(creation.next)
         finally:
             self._held_bytes -= size

@@ -19,16 +19,16 @@ DIALS_AT_ONCE_MAX = 64
 
 
 class Leadership(Protocol):
-    """The part of RaftNode that gives leadership away."""
+    """The part of RaftNode that Fencing needs: to hand leadership over."""
 
     def hand_over(self, *, for_silence: bool) -> None: ...
 
 
 class Fencing:
-    """See the module.
+    """Dials, fences and hands leadership over, as the Liveness machine decides.
 
-    `spawn` runs a background task of the reign. It drops the task while the tasks of the reign are
-    being cancelled.
+    `spawn` runs a background task of the reign. While the tasks of the reign are being cancelled,
+    it drops the task.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Fencing:
         self._spawn = spawn
         self._dial_timeout_ms = dial_timeout_ms
         self._dials = asyncio.Semaphore(DIALS_AT_ONCE_MAX)
-        #: The fencings that a full log refused, by broker: (broker_epoch, reason).
+        #: The fencings that wait because the log was full, by broker: (broker_epoch, reason).
         self._put_off: dict[int, tuple[int, str]] = {}
 
     def carry_out(self, effects: Iterable[Effect]) -> None:
@@ -68,7 +68,7 @@ class Fencing:
         broker = self._reign.pending.brokers.get(broker_id)
         if broker is None or broker.fenced:
             return
-        say = log.info if broker.shutting_down else log.warning  # a clean shutdown is not a warning
+        say = log.info if broker.shutting_down else log.warning  # an announced stop is no warning
         say("broker_fenced", broker=broker_id, reason=reason)
         has_changed = self._reign.attempt("fence", lambda i, _: brokers.fence(i, broker_id))
         if has_changed is None:
@@ -77,7 +77,10 @@ class Fencing:
             self._liveness.fenced(broker_id)
 
     def fence_put_off(self) -> None:
-        """Fence the brokers whose fencing a full log refused, unless they registered again."""
+        """Try again to fence the brokers for which the log was full, unless they registered again.
+
+        A broker that registered again is fenced already.
+        """
         put_off, self._put_off = self._put_off, {}
         for broker_id, (epoch, reason) in put_off.items():
             broker = self._reign.pending.brokers.get(broker_id)

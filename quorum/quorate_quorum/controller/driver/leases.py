@@ -1,8 +1,9 @@
 """The brokers' leases in one reign: it takes their heartbeats and returns the answers.
 
 Liveness decides which brokers are alive. Sweep decides how partitions follow the state of a broker.
-LossyElections decides which replica leads although records may be lost. This driver passes the
-events to the machines, and answers each broker in the turn of the loop in which a decision commits.
+LossyElections decides which replica leads although records may be lost. This driver passes events
+to these machines, and answers each broker in the turn of the event loop in which a decision for it
+is committed.
 
 Leases live exactly as long as the reign. Silence counts from zero in each reign: a new controller
 fences no broker for a silence that it did not observe itself.
@@ -43,14 +44,14 @@ from quorate_quorum.v1.controller_pb2 import (
 
 log = structlog.get_logger(__name__)
 
-#: The time between two ticks of the machines. One tick counts as at most this much silence.
+#: The time between two ticks of the machines. One tick adds at most this much to a silence.
 TICK_MS = 100
 ENDS_PER_MESSAGE_MAX = 10_000
 FAILED_DIRECTORIES_MAX = 64
 
 
 class LeaseRaft(Leadership, Protocol):
-    """The part of RaftNode that the leases need."""
+    """The part of RaftNode that Leases needs."""
 
     @property
     def leader_id(self) -> int: ...
@@ -59,7 +60,7 @@ class LeaseRaft(Leadership, Protocol):
 
 
 class Leases:
-    """The leases of one reign; see the module."""
+    """The leases of all brokers in one reign."""
 
     def __init__(
         self,
@@ -110,16 +111,16 @@ class Leases:
         self._ticking = self._tasks.spawn(self._tick_for_good(), "leases-tick")
 
     def end(self, failure: QuorateError) -> None:
-        """End the reign: end every stream with this failure; its answer names the new leader."""
+        """End every stream with `failure`. The last answer on it names the new leader."""
         self.sessions.end_all(failure)
         self._tasks.cancel(*self._tasks)
 
     async def ended(self) -> None:
-        """Return when all tasks have ended."""
+        """Wait until all tasks have ended."""
         await self._tasks.ended()
 
     def committed(self, delta: MetadataDelta, image: MetadataImage) -> None:
-        """Take a committed image: answer the brokers whose state changed."""
+        """Take in a committed image, and answer the brokers whose state changed."""
         self.liveness.has_other_voter = len(image.voters) > 1
         self._lossy_elections.changed(self._reign.pending, delta.topics.changed_partitions)
         for broker_id in delta.brokers.changed:
@@ -137,11 +138,11 @@ class Leases:
     # -- requests
 
     def is_alive(self, broker_id: int) -> bool:
-        """Whether a broker's registered incarnation is heard; see Liveness.session_lives."""
+        """Return whether a broker's registered incarnation is heard (Liveness.session_lives)."""
         return self.liveness.session_lives(broker_id)
 
     def why_fenced(self, broker: BrokerImage) -> str:
-        """Return the reason why a fenced broker is not unfenced."""
+        """Return the reason why a fenced broker stays fenced."""
         session = self.sessions.get(broker.id)
         if session is None or session.broker_epoch != broker.epoch:
             return "it does not run, or cannot reach the controller"
@@ -183,7 +184,7 @@ class Leases:
     def close(self, session: Session) -> None:
         """End a session whose stream is gone.
 
-        If the broker was allowed to stop, fence it, else suspect it.
+        If the broker was told that it may stop, fence it. Otherwise suspect it.
         """
         is_newest = self.sessions.close(session)
         if self._reign.is_over:
@@ -198,7 +199,7 @@ class Leases:
             )
 
     def take(self, session: Session, request: HeartbeatRequest) -> None:
-        """Step a heartbeat into the machines. A broken invariant stops the node."""
+        """Pass a heartbeat to the machines. A broken invariant stops the node."""
         if session.is_over:
             return
         try:
@@ -238,7 +239,7 @@ class Leases:
         )
 
     def may_go(self, session: Session) -> bool:
-        """Whether a broker may stop: every unfenced broker has applied its shutdown's changes."""
+        """Return whether all unfenced brokers have applied the changes by a broker's shutdown."""
         end = self.sweeper.shutdown_ends.get(session.broker_id)
         if end is None or self._reign.image.offset < end:
             return False
@@ -251,7 +252,7 @@ class Leases:
         )
 
     def _notify_offset(self, session: Session, *, fenced: bool) -> int:
-        """Return the next offset that the broker must report at once; 0 if there is none."""
+        """Return the offset that the broker must report as soon as it has applied it; 0: none."""
         wanted = list(self.sweeper.shutdown_ends.values())
         end = self.sweeper.fencing_end(session.broker_id)
         if fenced and end is not None:
@@ -321,7 +322,7 @@ class Leases:
         )
 
     def shut_down(self, session: Session) -> None:
-        """Take leadership and ISR membership from a broker that wants to stop."""
+        """Begin a broker's shutdown: it loses leadership and its places in ISRs."""
         broker = self._reign.pending.brokers.get(session.broker_id)
         if broker is None or broker.epoch != session.broker_epoch or broker.fenced:
             return
@@ -338,7 +339,7 @@ class Leases:
             await asyncio.sleep(TICK_MS / 1000)
             for _ in range(
                 3
-            ):  # step in the frames that have arrived, before time counts as silence
+            ):  # take in the frames that have arrived, before time counts as silence
                 await asyncio.sleep(0)
             self.sweeper.complete_torn()
             self.fencing.fence_put_off()
@@ -348,9 +349,9 @@ class Leases:
     # -- tasks
 
     def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
-        """Run a task of the reign. It ends with the reign; its failure stops the node."""
+        """Run a task that ends with the reign. If the task fails, the node stops."""
         if self._ticking is not None and self._ticking.cancelling():
-            work.close()  # the event loop is closing: begin nothing new
+            work.close()  # the event loop is closing: begin no new task
         else:
             self._tasks.spawn(work, name)
 

@@ -1,12 +1,11 @@
 """One reign of the controller: the pending image, its proposals, and the requests that wait.
 
-A reign is the time in which this voter leads the quorum in one epoch. Each decision is made on the
-pending image (committed plus proposed) without waiting, so it sees all decisions before it.
+A reign is the time in which this voter leads the quorum in one epoch. Each decision is made without
+waiting, on the pending image (committed plus proposed), so it sees all decisions before it.
 
-An answer is sent only after its change is committed. The answer of a decision without events is
-sent only after everything that the decision saw is committed, and a round has proved that this
-voter still leads. Otherwise a deposed leader would answer from an image that is out of date, as in
-issue 3003 of Redpanda.
+An answer is sent only after its change is committed. A decision without events waits, too: until
+all that it saw is committed, and until a round has proved that this voter still leads. Otherwise a
+deposed leader would answer from an old image (Redpanda, issue 3003).
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ R = TypeVar("R")
 Decision = Callable[[MetadataImage, Context], Outcome[R]]
 
 WAITERS_MAX = 10_000
-#: The number of uncommitted events above which a decision in many turns waits for a commit.
+#: If more events than this are uncommitted, run_in_turns waits for their commit.
 UNCOMMITTED_MAX = 5_000
 
 
@@ -46,24 +45,24 @@ class Proposer(Protocol):
     """The part of RaftNode that a reign needs."""
 
     def propose(self, epoch: int, events: Sequence[MetadataEvent]) -> int:
-        """Return the base offset of the batch; NotControllerError if not leading in `epoch`."""
+        """Propose a batch, and return its base offset. NotControllerError if not the leader."""
 
     async def read_round(self) -> int:
-        """Prove that this node still leads; return the high watermark to wait for."""
+        """Prove that this node still leads. Return the high watermark that must be applied."""
 
 
 @dataclass(frozen=True, slots=True)
 class Decided(Generic[R]):
-    """An answer that may be sent. An image at `apply_offset` or later shows its effect."""
+    """An answer that may be sent. Its effect is in each image from `apply_offset` on."""
 
     response: R
     apply_offset: int
 
 
 class Reign:
-    """See the module. Made when this voter becomes the controller; dropped when that ends.
+    """Makes decisions and proposes their events, while this voter is the controller.
 
-    `fail` stops the node; it is called when a decision of the controller itself breaks an
+    `fail` stops the node. It is called when a decision that no request asked for breaks an
     invariant.
     """
 
@@ -81,10 +80,10 @@ class Reign:
         #: The committed image plus all proposed events. The next proposal begins at its offset.
         self.pending = image
         self.is_over = False
-        #: Whether a full log took only a part of a large Outcome. A sweep for all brokers then
+        #: Whether the log was full after a part of a large Outcome. Then a sweep for all brokers
         #: completes it.
         self.is_torn = False
-        #: The function that is called with each batch in the turn in which it is proposed.
+        #: Called with each batch, in the turn of the event loop in which the batch is proposed.
         self.when_proposed: Callable[[Sequence[MetadataEvent]], None] = _ignore
         self._raft = raft
         self._context = context
@@ -92,10 +91,11 @@ class Reign:
         self._committed = ReachedOffset(WAITERS_MAX, "requests wait for their commit", image.offset)
 
     def attempt(self, what: str, decision: Decision[R]) -> R | None:
-        """Make a decision that no request asked for: fencing, unfencing, sweeps, elections.
+        """Make a decision that no request asked for: a fencing, unfencing, sweep or election.
 
-        Returns None if its events could not be proposed. The cause is still in the image, or the
-        caller keeps it, so a later tick decides again. Brokers learn the decision by its commit.
+        Return its response; None if its events could not be proposed. A later tick decides again,
+        because the image still has the cause, or the caller keeps it. Brokers learn of the decision
+        by its commit.
         """
         try:
             return self.decide(decision)
@@ -120,7 +120,7 @@ class Reign:
         return outcome.response
 
     async def run(self, decision: Decision[R]) -> Decided[R]:
-        """Decide, propose, and return when the answer may be sent.
+        """Decide and propose, then wait until the answer may be sent, and return it.
 
         Raises the errors of the decision, after a round has proved that this voter still leads, and
         NotControllerError: leadership was lost, and nothing was proposed;
@@ -147,10 +147,10 @@ class Reign:
         return Decided(response, after)
 
     async def run_in_turns(self, step: Decision[bool]) -> int:
-        """Decide step after step, one in each turn of the loop, until a step returns True.
+        """Call `step` once in each turn of the event loop, until its response is True.
 
-        Returns the offset one past the events of all steps, when they are committed. Raises the
-        errors of `run`; OutcomeUnknownError if an earlier step was proposed already.
+        Wait for the commit of all its events, and return the offset one past them. Raises the
+        errors of `run`; OutcomeUnknownError if an earlier call's events were proposed already.
         """
         has_proposed = is_done = False
         try:
@@ -172,7 +172,7 @@ class Reign:
     async def run_parts(
         self, decide: Callable[[MetadataImage, Q, Context], Outcome[R]], parts: Sequence[Q]
     ) -> Decided[list[R]]:
-        """Decide the parts of a request, one in each turn of the loop; return all their answers.
+        """Decide the parts of a request, one in each turn of the event loop. Return all answers.
 
         Raises the errors of `run_in_turns`.
         """
@@ -190,7 +190,7 @@ class Reign:
         return Decided(responses, end)
 
     async def confirm(self) -> None:
-        """Return when everything decided so far is committed and this voter still leads."""
+        """Wait until all decisions so far are committed and a round has proved the leadership."""
         await self._wait_committed(self.pending.offset, has_proposed=False)
 
     def committed(self, image: MetadataImage) -> None:
@@ -206,8 +206,8 @@ class Reign:
     def _decide_for_request(self, decision: Decision[R]) -> R:
         """Decide for a request. Raises UnknownServerError if the decision fails an assertion.
 
-        Such a failure does not stop the node. Nothing was proposed, so the image is intact; and the
-        same request would stop the next controller too.
+        The node does not stop then: nothing was proposed, so the image is intact. If it stopped,
+        the repeated request would stop the next controller, too.
         """
         try:
             return self.decide(decision)
@@ -223,7 +223,7 @@ class Reign:
 
     def _propose(self, events: Sequence[MetadataEvent]) -> None:
         image, parts = self.pending, []
-        for part in split(events):  # the replay asserts all parts before one is proposed
+        for part in split(events):  # replay all parts, with its assertions, before one is proposed
             image = replayed(image, part, epoch=self.epoch)
             parts.append((part, image))
         for number, (part, image) in enumerate(parts):
@@ -241,7 +241,7 @@ class Reign:
             self.when_proposed(part)
 
     async def _wait_committed(self, offset: int, *, has_proposed: bool) -> None:
-        """Wait until everything below `offset` is committed and this voter is known to lead.
+        """Wait until all records below `offset` are committed, and this voter is known to lead.
 
         The commit of an own proposal proves both. Without a proposal, a round is needed. An earlier
         proposal that commits meanwhile is no proof: its acknowledgements may be older than the
@@ -255,7 +255,7 @@ class Reign:
 
 
 def _ignore(events: Sequence[MetadataEvent]) -> None:
-    """Do nothing: no part of the controller has subscribed."""
+    """Do nothing. It stands in until a Sweeper sets when_proposed."""
 
 
 def _not_controller() -> NotControllerError:

@@ -2,7 +2,7 @@
 
 It checks that the caller belongs to this cluster and generation, passes the request to the active
 controller, and puts an error into the error field of the answer. A voter that is not the controller
-names the controller in its answer. Public admin messages arrive inside Forward only.
+names the controller in its answer. Messages of the public Admin service arrive only inside Forward.
 """
 
 from __future__ import annotations
@@ -70,13 +70,13 @@ H = TypeVar("H", RegisterResponse, HeartbeatResponse, ForwardResponse, AllocateP
 
 ALTERS_IN_FLIGHT_MAX = 64
 FORWARDS_IN_FLIGHT_MAX = 1000
-#: The most requests in one message. If a caller sends more, its stream is broken.
+#: The most requests in one message. A caller that sends more loses its stream.
 FORWARDS_PER_MESSAGE_MAX = 1000
 DEADLINE_MAX_MS = 600_000
 
 
-#: The permission that each call requires. All calls come from brokers. A request inside Forward is
-#: also checked for the principal that it names.
+#: The permission that each call requires of the broker that makes it. For a request inside Forward,
+#: the original principal's permission is checked, too.
 REQUIRED: Final[Mapping[Method[Any, Any], Required]] = {
     REGISTER: CLUSTER_ACTION,
     HEARTBEAT: CLUSTER_ACTION,
@@ -87,7 +87,7 @@ REQUIRED: Final[Mapping[Method[Any, Any], Required]] = {
 
 
 class ControllerService:
-    """Serves the controller of one voter."""
+    """The gRPC service `Controller` of one voter."""
 
     required = REQUIRED
 
@@ -183,8 +183,9 @@ class ControllerService:
     ) -> AsyncIterator[HeartbeatResponse]:
         """Serve one broker's lease.
 
-        Steps in each heartbeat when it arrives. Sends an answer in the turn of the loop in which a
-        change for this broker is committed, and at least at every heartbeat interval.
+        Each heartbeat goes to the leases when it arrives. The broker gets an answer in the turn of
+        the event loop in which a change for it is committed, and at least once in each heartbeat
+        interval.
         """
         first = await anext(aiter(requests), None)
         if first is None:
@@ -220,7 +221,7 @@ class ControllerService:
         session: Session,
         peer: Peer,
     ) -> None:
-        """Step in the heartbeats of a broker until its stream ends."""
+        """Pass the heartbeats of a broker to its lease until its stream ends."""
         try:
             async for request in requests:
                 self._end_if_refused(session, peer)
@@ -231,7 +232,7 @@ class ControllerService:
             session.end()
 
     def _end_if_refused(self, session: Session, peer: Peer) -> None:
-        """End the session of a broker whose right was withdrawn."""
+        """End a broker's session if its right was withdrawn."""
         try:
             self._check(HEARTBEAT, peer)
         except AuthorizationError as error:
@@ -249,7 +250,7 @@ class ControllerService:
 
     async def _forward(self, peer: Peer, request: ForwardRequest) -> ForwardResponse:
         try:
-            self._check(FORWARD, peer)  # each time: a right may be withdrawn from an open stream
+            self._check(FORWARD, peer)  # each time: the right may be withdrawn during the stream
             call = ADMIN_CALLS.get(request.method)
             if call is None:
                 raise UnsupportedError(f"the controller does not serve {request.method[:200]!r}")
@@ -268,7 +269,7 @@ class ControllerService:
         except QuorateError as error:
             return ForwardResponse(error=to_wire(error), request_id=request.request_id)
         except Exception as error:
-            # A fault of the controller in one call must not break the stream of all others.
+            # A bug of the controller in one call must not break the stream for all other calls.
             log.exception("forwarded_call_failed", method=request.method)
             unknown = OutcomeUnknownError(f"the controller failed in {request.method}: {error!r}")
             return ForwardResponse(error=to_wire(unknown), request_id=request.request_id)
@@ -289,7 +290,7 @@ class ControllerService:
         self._check_generation(generation)
 
     def _check_generation(self, generation: int) -> None:
-        """Refuse a caller that follows another history. Generation 0: it follows none yet."""
+        """Refuse a caller that follows another generation. 0: the caller follows none yet."""
         if generation not in (0, self._generation):
             raise WrongClusterError(
                 f"this quorum's generation is {self._generation}, not {generation}"
@@ -309,7 +310,7 @@ class ControllerService:
 
     @contextmanager
     def _held(self, size: int) -> Iterator[None]:
-        """Count the bytes of a forwarded request while it is answered."""
+        """Count the bytes of a forwarded request while it is being answered."""
         if self._forwarded_bytes + size > self._forwarded_bytes_max:
             raise OverloadedError(
                 f"the controller holds {self._forwarded_bytes} bytes of requests, and takes no "
@@ -322,7 +323,7 @@ class ControllerService:
             self._forwarded_bytes -= size
 
     def _with_hint(self, response: H) -> H:
-        """Set the controller's id and endpoint in an answer, as far as this voter knows them."""
+        """Put the controller's id and endpoint into an answer, as far as this voter knows them."""
         if _is_refused(response):
             response.leader_id = -1
         else:
@@ -331,7 +332,7 @@ class ControllerService:
 
 
 def _is_refused(response: H) -> bool:
-    """Whether the caller lacks the right to ask. It then learns nothing of the cluster."""
+    """Return whether the caller had no right to ask. Then it learns nothing about the cluster."""
     return response.error.code == ErrorCode.ERROR_CODE_CLUSTER_AUTHORIZATION_FAILED
 
 
@@ -344,7 +345,7 @@ def decoded(method: Method[Q, Any], data: bytes) -> Q:
 
 
 async def _in_time(answer: Awaitable[R], deadline_ms: int) -> R:
-    """Await an answer for as long as the caller waits. A proposed change goes on after that."""
+    """Await an answer at most until the deadline. A change that was proposed goes on after it."""
     try:
         async with asyncio.timeout(min(deadline_ms, DEADLINE_MAX_MS) / 1000):
             return await answer
@@ -357,7 +358,7 @@ async def _in_time(answer: Awaitable[R], deadline_ms: int) -> R:
 async def _one_by_one(
     first: ForwardRequests, rest: AsyncIterator[ForwardRequests]
 ) -> AsyncIterator[ForwardRequest]:
-    """Yield the requests of all messages. Raises InvalidRequestError if one holds too many."""
+    """Yield the requests of all messages. Raises InvalidRequestError if a message has too many."""
     message: ForwardRequests | None = first
     while message is not None:
         if len(message.requests) > FORWARDS_PER_MESSAGE_MAX:
@@ -373,13 +374,13 @@ async def _one_by_one(
 async def answered_each(
     requests: AsyncIterator[Q], answer: Callable[[Q], Awaitable[R]], in_flight_max: int
 ) -> AsyncGenerator[list[R], None]:
-    """Yield the answers of all requests in the order in which they are ready.
+    """Yield the answers of all requests, in the order in which they are ready.
 
-    A group holds the answers that became ready since the last group was taken. Requests start in
-    the order of their arrival; no more than `in_flight_max` are read ahead of the answers taken.
-    `answer` returns errors as answers; it raises only by a fault of its own. If `requests` breaks
-    with a NetworkError, there are no more requests. Any other error of `requests` is raised after
-    all earlier requests have their answers.
+    A group has the answers that became ready since the last group was taken. Requests start in the
+    order of their arrival. At most `in_flight_max` are read whose answers were not taken yet.
+    `answer` returns an error as an answer; if it raises, it has a bug. If `requests` breaks with a
+    NetworkError, there are no more requests. Any other error of `requests` is raised after all
+    earlier requests have their answers.
     """
     ready: list[R] = []
     news = asyncio.Event()
@@ -387,7 +388,7 @@ async def answered_each(
 
     async def answer_one(request: Q) -> None:
         reply = await answer(request)
-        ready.append(reply)  # after the await: `ready` may be another list than before
+        ready.append(reply)  # in its own line: during the await, `ready` may become another list
         news.set()
 
     async def answer_all() -> None:
@@ -398,7 +399,7 @@ async def answered_each(
                     await free.acquire()
                     group.create_task(answer_one(request))
             except NetworkError:
-                pass  # a stream that breaks has no more requests
+                pass  # a broken stream has no more requests
             except Exception as error:
                 failure = error
         if failure is not None:

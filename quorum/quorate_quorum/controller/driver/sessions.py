@@ -14,7 +14,7 @@ SESSIONS_MAX = 10_000
 
 @dataclass(slots=True, eq=False)
 class Session:
-    """One heartbeat stream of one registration of a broker, with the state that it has told."""
+    """One heartbeat stream of one registration of a broker, and the state that the broker told."""
 
     #: The number of the stream. It grows, so that the end of an older stream is not mistaken for
     #: the end of a newer one.
@@ -29,15 +29,15 @@ class Session:
     was_told_to_go: bool = False
     #: The partitions whose log end the controller asks the broker for.
     ends_wanted: tuple[Key, ...] = ()
-    #: A bell that rings when the broker must get an answer now.
+    #: Rings when the broker must get an answer now.
     bell: Bell = field(default_factory=Bell)
     is_over: bool = False
-    #: The reason why the controller ended the stream, for the last answer. None: the broker ended
-    #: it.
+    #: The reason why the controller ended the stream; None: the broker ended it. The last answer
+    #: tells it.
     failure: QuorateError | None = None
 
     def end(self, failure: QuorateError | None = None) -> None:
-        """End the stream; the failure, if there is one, is its last answer."""
+        """End the stream. The last answer tells `failure`, if there is one."""
         if not self.is_over:
             self.is_over, self.failure = True, failure
         self.bell.ring()
@@ -51,11 +51,11 @@ class Sessions:
         self._opened = 0
 
     def get(self, broker_id: int) -> Session | None:
-        """Return a broker's session, or None if no stream of it is open."""
+        """Return a broker's session; None if the broker has no open stream."""
         return self._sessions.get(broker_id)
 
     def open(self, first: HeartbeatRequest) -> Session:
-        """Begin a session; end an older one of the same broker.
+        """Begin a session, and end an older one of the same broker.
 
         Raises OverloadedError if too many sessions are open.
         """
@@ -74,7 +74,7 @@ class Sessions:
         return session
 
     def close(self, session: Session) -> bool:
-        """End a session whose stream is gone; return whether it was the broker's newest."""
+        """End a session whose stream is gone. Return whether it was the broker's newest."""
         session.end()
         if self._sessions.get(session.broker_id) is not session:
             return False

@@ -1,10 +1,9 @@
 """Decides when a voter takes a snapshot of its committed image. Each voter takes its own.
 
-The next snapshot is due when a configured number of bytes was appended to the log since the last
-one. It is also due when a configured time has passed and an event was committed. The bytes are
-counted batch by batch, and the snapshot is taken of the image after the batch that reaches the
-limit. So voters that began with the same snapshot take the same ones, and a download from one voter
-can go on at another.
+The next snapshot is due after a configured number of bytes was appended to the log. It is also due
+after a configured time, if an event was committed in it. The bytes are counted batch by batch, and
+the snapshot is taken of the image after the batch that reaches the limit. So voters that began with
+the same snapshot take the same ones, and a download from one voter can continue from another.
 """
 
 from __future__ import annotations
@@ -22,14 +21,14 @@ from quorate_quorum.node.config import QuorumConfig
 
 log = structlog.get_logger(__name__)
 
-#: The pause after a snapshot that was refused for lack of room on the disk.
+#: The pause after the disk had no room for a snapshot.
 RETRY_MS = 10_000
 
 
 class SnapshotSchedule:
-    """See the module. The controller calls `applied` and `loaded` when its image changes.
+    """Takes snapshots in time. The controller calls `applied` and `loaded` as its image changes.
 
-    `take` writes a snapshot of an image, unless there is one that is as new.
+    `take` writes a snapshot of an image, unless one exists that is at least as new.
     """
 
     def __init__(
@@ -42,7 +41,7 @@ class SnapshotSchedule:
         self._bytes_max = config.metadata_log_max_record_bytes_between_snapshots
         self._interval_ms = config.metadata_log_max_snapshot_interval_ms
         self._image = EMPTY
-        #: The bytes that were appended to the log since a snapshot was last due.
+        #: The bytes that were appended to the log since they last reached the limit.
         self._bytes = 0
         self._due: MetadataImage | None = None
         self._taken_offset = 0
@@ -54,11 +53,11 @@ class SnapshotSchedule:
         self._tasks.spawn(self._run(), "snapshotting")
 
     async def stop(self) -> None:
-        """End the task. Safe to call twice, and before `begin`."""
+        """End the task. A second call, or one before `begin`, does nothing."""
         await self._tasks.end_all()
 
     def applied(self, image: MetadataImage, size: int) -> None:
-        """Take the image after a batch of `size` bytes."""
+        """Take in the image after a batch of `size` bytes."""
         self._image = image
         self._bytes += size
         if self._bytes >= self._bytes_max:
@@ -67,7 +66,7 @@ class SnapshotSchedule:
             self._is_due.ring()
 
     def loaded(self, image: MetadataImage) -> None:
-        """Take the image of a loaded snapshot: count bytes from here."""
+        """Take in the image of a loaded snapshot, and count the bytes from here."""
         self._image = image
         self._bytes = 0
         self._due = None
@@ -90,6 +89,6 @@ class SnapshotSchedule:
             self._due = self._due or self._image
             self._is_due.ring()
         except StoppingError:
-            pass  # the voter ends
+            pass  # the voter is stopping
         else:
             self._taken_offset = max(self._taken_offset, image.offset)

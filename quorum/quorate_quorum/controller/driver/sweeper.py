@@ -1,7 +1,7 @@
 """Runs the sweep of one reign: it changes the partitions of brokers whose state has changed.
 
-The Sweep machine goes over all partitions; this driver proposes one slice of the sweep in each turn
-of the event loop. It also keeps the offset of the log at which the sweep for a broker ended: a
+The Sweep machine walks over all partitions. This driver proposes one slice of the sweep in each
+turn of the event loop. It also keeps the log's offset at which the sweep for a broker ended: a
 broker may be unfenced, or may stop, only after that offset is applied.
 """
 
@@ -21,9 +21,9 @@ from quorate_quorum.v1.events_pb2 import MetadataEvent
 
 
 class Sweeper:
-    """See the module.
+    """Proposes the slices of the sweep.
 
-    `retry_ms`: the pause when the log is full. `idle_ms`: the longest wait for new work.
+    `retry_ms`: the pause if the log is full. `idle_ms`: the longest wait for new work.
     """
 
     def __init__(
@@ -42,35 +42,35 @@ class Sweeper:
         self._idle_ms = idle_ms
         self._sweep = Sweep()
         self._has_work = Bell()
-        #: The offsets one past the last change of a partition by a broker's registration or
-        #: fencing, by broker.
+        #: By broker: one past the last change of a partition that its registration or fencing
+        #: caused.
         self._fencing_ends: dict[int, int] = {}
-        #: The offsets one past the last change of a partition by a broker's shutdown, by broker.
+        #: By broker: one past the last change of a partition that its shutdown caused.
         self.shutdown_ends: dict[int, int] = {}
         reign.when_proposed = self._proposed
 
     def fencing_end(self, broker_id: int) -> int | None:
-        """Return the offset one past all changes by a broker's registration or fencing.
+        """Return the offset one past all changes that a broker's registration or fencing caused.
 
-        Returns None while some of these changes are not proposed yet.
+        None while some of these changes are not proposed yet.
         """
         return self._fencing_ends.get(broker_id) if self.is_swept(broker_id) else None
 
     def is_swept(self, broker_id: int) -> bool:
-        """Whether all changes of partitions by a broker's state are proposed."""
+        """Return whether all changes of partitions by a broker's state are proposed."""
         return self._sweep.is_swept(broker_id)
 
     def sweep(self, broker_ids: Iterable[int]) -> None:
-        """Look at all partitions again for these brokers."""
+        """Check all partitions of these brokers."""
         self._sweep.begin(broker_ids)
         self._has_work.ring()
 
     def sweep_all(self) -> None:
-        """Look at all partitions again for all brokers."""
+        """Check all partitions of all brokers."""
         self.sweep([broker.id for broker in self._reign.pending.sorted_brokers()])
 
     def complete_torn(self) -> None:
-        """Complete an Outcome of which a full log took only a part."""
+        """If the log was full after a part of an Outcome, complete the Outcome by a sweep."""
         if self._reign.is_torn:
             self._reign.is_torn = False
             self.sweep_all()
@@ -86,7 +86,7 @@ class Sweeper:
             await self._has_work.wait(self._idle_ms)
 
     def take_step(self) -> bool:
-        """Propose the next slice; return whether the log took it."""
+        """Propose the next slice. Return whether the log took it."""
 
         def step(image: MetadataImage, _: Context) -> Outcome[Slice]:
             part = self._sweep.next(image)
@@ -101,7 +101,7 @@ class Sweeper:
         return True
 
     def _proposed(self, events: Sequence[MetadataEvent]) -> None:
-        """Sweep for the brokers whose state these events change. Called for every decision."""
+        """Sweep for the brokers whose state these events change. Called for every proposal."""
         for event in events:
             if event.HasField("broker_change"):
                 change = event.broker_change
@@ -111,7 +111,7 @@ class Sweeper:
 
     def _state_changed(self, broker_id: int, *, is_fenced: bool) -> None:
         if is_fenced:
-            self.shutdown_ends.pop(broker_id, None)  # they were for a run that has ended
+            self.shutdown_ends.pop(broker_id, None)  # the run that was shutting down has ended
         self.sweep([broker_id])
 
     def _swept(self, broker_id: int, has_changed: bool) -> None:
@@ -125,4 +125,4 @@ class Sweeper:
             self.shutdown_ends[broker_id] = end
         elif not broker.shutting_down:
             return
-        self._sessions.ring_all()  # the answer asks every broker to report this offset
+        self._sessions.ring_all()  # each answer asks its broker to report this offset

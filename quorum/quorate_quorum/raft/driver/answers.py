@@ -1,4 +1,4 @@
-"""A node's answers to its peers: the machine's replies, batches of the log, parts of snapshots."""
+"""A node's answers to its peers: the machine's replies, batches of the log, chunks of snapshots."""
 
 from __future__ import annotations
 
@@ -27,7 +27,10 @@ from quorate_quorum.v1 import raft_pb2
 
 
 class Answers:
-    """The called side of one node, below the wire. `incarnation` names this run of the node."""
+    """Answers the requests of peers in one node; RaftService converts them from and to the wire.
+
+    `incarnation` names this run of the node.
+    """
 
     def __init__(
         self,
@@ -43,7 +46,7 @@ class Answers:
         fetch_bytes_max: int,
     ) -> None:
         self.peers = peers
-        #: Whether this node describes itself. Before `start` it does not know its epoch and log.
+        #: Whether this node describes itself: only from `start` on does it know its epoch and log.
         self.is_open = False
         self._loop = loop
         self._identity = identity
@@ -55,18 +58,18 @@ class Answers:
         self._fetch_bytes_max = fetch_bytes_max
 
     def step(self, event: Event) -> None:
-        """Step an event that has no answer."""
+        """Pass an event that has no answer to the machine."""
         self._loop.step(event)
 
     async def ask(self, event: Callable[[int], Event]) -> Any:
-        """Step the event made for a new caller's number. Return the machine's answer."""
+        """Make an event with a new caller's number, and return the machine's answer to it."""
         with self.asking(event) as asked:
             return await asked.answer()
 
     def asking(self, event: Callable[[int], Event]) -> Asked:
-        """Step the event made for a new caller's number. Return the Asked that gets its answers.
+        """Make an event with a new caller's number, and return the Asked that gets its answers.
 
-        Use it as a context: at its end the number is forgotten.
+        Use the Asked as a context manager: at the end of the block its number is forgotten.
         """
         if not self._loop.is_running:
             raise StoppingError(f"node {self._identity.node_id} is not running")
@@ -88,9 +91,11 @@ class Answers:
             )
 
     async def payload(self, reply: FetchReply) -> bytes | None:
-        """Return the batches of a fetch answer; None if leadership was lost meanwhile.
+        """Return the batches of a fetch answer; None if they are no longer valid.
 
-        Empty if the log now begins above them: the answer to the next fetch names the snapshot.
+        None: this node lost its leadership or cut these batches during the read, or its disk
+        failed. Empty: the log now begins above the batches. The answer to the next fetch then names
+        the snapshot.
         """
         base_offset = reply.response.base_offset
         if reply.end <= base_offset or base_offset < self._log.log_start_offset:
@@ -106,11 +111,11 @@ class Answers:
     async def read_snapshot(
         self, snapshot: SnapshotId, position: int, bytes_max: int
     ) -> tuple[int, bytes]:
-        """Return the size of a snapshot, and at least one of its bytes from `position` on.
+        """Return the size of a snapshot in bytes, and at least one byte from `position` on.
 
-        SnapshotNotFoundError if there is no such snapshot, or it was removed.
+        SnapshotNotFoundError if this node has no such snapshot.
         InvalidRequestError if the position is not in the snapshot, or bytes_max is below 1.
-        OverloadedError if this process can't open it now.
+        OverloadedError if this process is at a limit and can't open the file now.
         StoppingError if the disk fails.
         """
         try:
@@ -123,7 +128,7 @@ class Answers:
             raise StoppingError(f"{said}: {error}") from error
 
     def describe_node(self) -> raft_pb2.DescribeNodeResponse:
-        """Describe this node, for probes and `format`. StoppingError before the start."""
+        """Return this node's answer to DescribeNode. StoppingError before `start`."""
         identity = self._identity
         if not self.is_open:
             raise StoppingError(f"node {identity.node_id} has not started")

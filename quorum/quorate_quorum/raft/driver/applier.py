@@ -1,7 +1,7 @@
-"""Passes committed batches to the listener in order, and tells it when this node's reign begins.
+"""Passes committed batches to the RaftListener in order, and tells it when this node leads.
 
-If the log begins above the applied records, the snapshot of the records between comes first. That
-happens at the start of a run and after a snapshot was installed.
+If the log begins above the applied records, the snapshot of the records between is passed first.
+That happens at the start of a run and after a snapshot was installed.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from quorate_quorum.raft.machine.ready import Ready, Reign
 from quorate_quorum.snapshots.file import SnapshotId
 from quorate_quorum.snapshots.store import Snapshots
 
-#: The bytes passed to the listener in one turn of the loop: a few milliseconds of work, or one
-#: larger batch.
+#: The bytes passed to the RaftListener in one turn of the event loop: a few milliseconds of work.
+#: One larger batch is passed alone.
 APPLY_BYTES = 16 * 1024
 
 
@@ -35,10 +35,10 @@ class Applying(Protocol):
 
 
 class Applier:
-    """Feeds the listener. `run` is its task; `proceed` says how far it may go.
+    """Feeds the RaftListener. `run` is the task; `proceed` says how far it may apply records.
 
-    The listener is told of a reign only after it has all records up to the first one of the reign:
-    a controller that decided earlier would decide on an old image.
+    The RaftListener is told of a reign only after it has all records up to the reign's first one.
+    A controller that is told earlier would decide on an old image.
     """
 
     def __init__(
@@ -51,15 +51,15 @@ class Applier:
         self._reign: Reign | None = None
         self._wants_applied: int | None = None
         self._wake = asyncio.Event()
-        #: One past the last record that is committed, and written here.
+        #: One past the last record that is committed, and written to this node's log.
         self.readable_end = 0
-        #: One past the last record that was passed to the listener.
+        #: One past the last record that was passed to the RaftListener.
         self.applied_end = 0
-        #: The epoch of the reign that the listener was told of; None: of no reign.
+        #: The epoch of the reign that the RaftListener knows of; None if it knows of no reign.
         self.told_epoch: int | None = None
 
     def proceed(self, ready: Ready) -> None:
-        """Take over how far the machine lets the task go, and wake the task."""
+        """Note up to which offset the task may apply records, and wake the task."""
         if ready.reign is not None:
             self._reign = ready.reign
         self.readable_end = max(self.readable_end, ready.readable_end)
@@ -68,14 +68,14 @@ class Applier:
         self._wake.set()
 
     def end_reign(self) -> None:
-        """Tell the listener that the reign is over, if the listener knew of it."""
+        """Tell the RaftListener that the reign is over, if it was told of the reign."""
         self._reign = None
         told, self.told_epoch = self.told_epoch, None
         if told is not None:
             self._listener.lost_leadership(told)
 
     async def run(self) -> None:
-        """Work until cancelled. StorageError if the disk fails."""
+        """Apply committed records until cancelled. StorageError if the disk fails."""
         if self._node.snapshot is not None:
             await self._pass_snapshot(self._node.snapshot)
         while True:
@@ -95,9 +95,10 @@ class Applier:
                 self._node.step(Applied())
 
     async def read(self, offset: int, end: int, bytes_max: int) -> bytes:
-        """Return committed batches; empty if a snapshot has replaced them.
+        """Return committed batches from `offset` on; empty if a snapshot has replaced them.
 
-        A cut above them makes the log return nothing, so the read is tried again.
+        `end` is a committed offset; the result has at least one batch, whatever `bytes_max` is. A
+        cut of the log during a read makes the read return nothing, so it is repeated.
         """
         while offset >= max(self._node.log_start_offset, self._log.log_start_offset):
             truncations = self._log.truncations
@@ -116,12 +117,12 @@ class Applier:
         end = self.readable_end
         data = await self.read(self.applied_end, end, APPLY_BYTES)
         batches = list(record_batch.split(data))
-        if batches:  # else the log has begun anew meanwhile
+        if batches:  # empty: a snapshot has replaced the log during the read
             self.applied_end = batches[-1][0].end_offset
             self._listener.committed([bytes(batch) for _, batch in batches], end)
 
     async def _pass_snapshot(self, snapshot: SnapshotId) -> None:
-        """Pass a whole snapshot. If a newer one is installed meanwhile, that one comes next."""
+        """Pass a whole snapshot. If a newer one is installed meanwhile, `run` passes that next."""
         is_begun = False
         try:
             async with aclosing(self._snapshots.parts(snapshot)) as parts:

@@ -1,4 +1,4 @@
-"""Turns batches of the metadata log into the machine's Batch values, and back."""
+"""Converts batches of the metadata log to the machine's Batch values, and events to batches."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Buffer = bytes | bytearray | memoryview
 
 #: The first byte of an encoded MetadataEvent that holds Voters: field 2, length-delimited.
 VOTERS_TAG = 0x12
-FEATURE_TAG = 0x1A  # the same for a Feature: field 3
+FEATURE_TAG = 0x1A  # the first byte of one that holds a Feature: field 3
 
 
 def encode_batch(
@@ -48,9 +48,9 @@ def encode_epoch_start(
 
 
 def parse_batches(payload: Buffer, known: Known | None = None) -> tuple[Batch, ...]:
-    """Return the whole batches of a fetch answer or of the log. CorruptRecordError if damaged.
+    """Return the whole batches in `payload`. CorruptRecordError if one is damaged.
 
-    With `known`, UnknownLevelError if they set a feature to a level that is not in it.
+    With `known`: UnknownLevelError if a batch sets a feature to a level that is not in `known`.
     """
     batches = []
     for header, view in record_batch.split(payload):
@@ -66,7 +66,7 @@ def parse_batches(payload: Buffer, known: Known | None = None) -> tuple[Batch, .
 def _news(
     header: BatchHeader, data: bytes, known: Known | None
 ) -> tuple[VoterSet | None, int | None]:
-    """Return the newest voters in a batch, and the epoch that it begins; None if it has none."""
+    """Return the newest voters in a batch, and the epoch that it begins; None for what it lacks."""
     found = started = None
     for record in record_batch.records(data, header, size_max=EVENTS_BYTES_MAX):
         started = epoch_started_by(record.value, header) or started
@@ -90,9 +90,9 @@ def _news(
 async def read_below(
     snapshot: SnapshotId, parts: AsyncGenerator[bytes, None], known: Known | None = None
 ) -> Below:
-    """Return what the machine must know of a snapshot, from its batches.
+    """Read a snapshot's batches, and return what the machine must know of the snapshot.
 
-    CorruptRecordError if they name no voters. UnknownLevelError as in read_ledger.
+    CorruptRecordError if no batch holds voters. UnknownLevelError as in parse_batches.
     """
     voters = VoterSet()
     async with aclosing(parts):

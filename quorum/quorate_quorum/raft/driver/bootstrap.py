@@ -1,7 +1,8 @@
 """The first batch of the metadata log (the bootstrap batch), and the formatting of voters' disks.
 
 The batch has the same bytes on every initial voter: offset 0, epoch 0, timestamp 0, nothing
-random. It is committed by definition. Voters compare its hash when they meet.
+random. It is committed by definition. Voters exchange its hash, and refuse a voter with another
+hash: that voter was formatted for another quorum.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from quorate_quorum.v1 import events_pb2
 
 
 def bootstrap_batch(voters: Sequence[Voter], configs: Mapping[str, str]) -> bytes:
-    """Return the first batch: features, voters in order of id, cluster configs in order of name.
+    """Return the bootstrap batch: features, voters by id, cluster configs by name.
 
     A new cluster begins at the highest metadata.version that this program knows.
     """
@@ -48,7 +49,7 @@ def bootstrap_batch(voters: Sequence[Voter], configs: Mapping[str, str]) -> byte
 
 
 def bootstrap_hash(batch: bytes) -> bytes:
-    """Return the hash that voters compare when they meet."""
+    """Return the SHA-256 of the bootstrap batch; a voter refuses peers that have another one."""
     return hashlib.sha256(batch).digest()
 
 
@@ -66,10 +67,10 @@ async def format_voter(
 ) -> bytes:
     """Format an empty directory for an initial voter, durably. Return the bootstrap hash.
 
-    The identity is written last, so a crash half way leaves a directory that is not formatted and
-    may be formatted again.
+    The identity is written last. So a crash before the end leaves a directory that counts as not
+    formatted, and it can be formatted again.
 
-    ConfigError if it is formatted already, if it holds another metadata log, or if the voters are
+    ConfigError if the directory is formatted already, holds another metadata log, or the voters are
     invalid. OSError or StorageError if the disk fails.
     """
     _check(identity, voters)
@@ -96,16 +97,17 @@ async def format_voter(
 
 
 async def format_new_voter(disk: Disk, log_dir: str, identity: Identity) -> None:
-    """Format an empty directory for a node that is to become a voter, durably.
+    """Format an empty directory durably, for a node that will be added as a voter.
 
-    Its quorum_generation is 0. OSError or StorageError if the disk fails.
+    The identity has quorum_generation 0: `join` replaces it by the quorum's generation. OSError or
+    StorageError if the disk fails.
     """
     await make_durably(disk, metadata_directory(log_dir))
     await write_identity(disk, log_dir, identity)
 
 
 async def make_durably(disk: Disk, directory: str) -> None:
-    """Make a directory and its parents so that their names survive a power loss."""
+    """Make a directory and its missing parents, and sync their names against a power loss."""
     path = directory.rstrip("/")
     made: list[str] = []
     while path and not await disk.exists(path):
@@ -137,7 +139,7 @@ def _check(identity: Identity, voters: Sequence[Voter]) -> None:
 
 
 def _check_addresses(voters: Sequence[Voter]) -> None:
-    """Refuse addresses that no node could dial: the metadata log will hold them."""
+    """Refuse addresses that no node can dial: the log would give them to all nodes for ever."""
     for voter in voters:
         wrong = wrong_address(voter.endpoint, port_min=1)
         if wrong is not None:

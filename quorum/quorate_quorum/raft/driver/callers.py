@@ -1,4 +1,4 @@
-"""The peers' requests that wait for the machine's answers. Each has the number of its event."""
+"""The peers' requests that wait for the machine's answers, each known by its event's number."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ CALLERS_MAX = 4096
 
 
 class Callers:
-    """The numbers of events, and the request that waits behind each number."""
+    """Gives each request a number, and finds the request to which an answer belongs."""
 
     def __init__(self) -> None:
         self._asked: dict[int, Asked] = {}
         self._number = 0
 
     def asked(self) -> Asked:
-        """Return a new request, as a context. OverloadedError if too many wait."""
+        """Return a new request, as a context manager. OverloadedError if CALLERS_MAX wait."""
         if len(self._asked) >= CALLERS_MAX:
             raise OverloadedError(f"{CALLERS_MAX} requests of voters wait already")
         self._number += 1
@@ -34,15 +34,15 @@ class Callers:
             asked.tell(answer)
 
     def fail(self, error: Exception) -> None:
-        """Fail every request: the machine gives no more answers."""
+        """Fail every request with `error`, because the machine gives no more answers."""
         for asked in self._asked.values():
             asked.fail(error)
 
 
 class Asked:
-    """One request, which may be answered more than once.
+    """One request, which may get several answers.
 
-    The next answer replaces one that was not taken yet: only the newest one counts.
+    A new answer replaces an earlier one that was not taken yet: only the newest one counts.
     """
 
     def __init__(self, number: int, forget: Callable[[], object]) -> None:
@@ -57,7 +57,7 @@ class Asked:
         self._forget()
 
     async def answer(self) -> Any:
-        """Wait for the next answer. Raises the error that ended the machine."""
+        """Wait for the next answer. Raises the error that `fail` got when the machine stopped."""
         told = self._next
         answer = await told
         if self._next is told:
@@ -70,7 +70,7 @@ class Asked:
     def fail(self, error: Exception) -> None:
         failed = self._unsaid()
         failed.set_exception(error)
-        failed.exception()  # if the caller has gone, asyncio would report it as never retrieved
+        failed.exception()  # otherwise asyncio logs an error that the caller no longer awaits
 
     def _unsaid(self) -> asyncio.Future[Any]:
         if self._next.done():

@@ -1,9 +1,10 @@
 """Downloads the snapshot that the machine wants, chunk after chunk, from the present leader.
 
-One task does this for the life of the node. The bytes that have come are kept until another
-snapshot is wanted, so the next leader can send the rest. A file is used only when it is whole,
-checked, synced and renamed, and its directory synced. Then the machine is told, and decides whether
-it still wants the snapshot. After a failure, which is logged, the download is tried again.
+One task does this for the life of the node. It keeps the received bytes until the machine wants
+another snapshot, so the next leader has to send only the rest. A file is used only after it is
+whole, checked, synced and renamed, and its directory is synced. Then the machine is told of the
+snapshot, and decides whether it still wants the snapshot. A failed download is logged and tried
+again.
 """
 
 from __future__ import annotations
@@ -37,14 +38,14 @@ from quorate_quorum.v1 import raft_pb2
 
 log = structlog.get_logger(__name__)
 
-#: The pause before a chunk is tried again.
+#: The pause before the next try to get a chunk.
 RETRY_MS = 200
-#: The pause before a whole download begins again: its bytes were damaged, or found no room.
+#: The pause before a download begins again, after damaged bytes or a full disk.
 RESTART_MS = 2000
 
 
 class Downloading(Protocol):
-    """The part of RaftLoop that a download needs."""
+    """The part of RaftLoop that Downloads needs."""
 
     @property
     def snapshot(self) -> SnapshotId | None:
@@ -56,8 +57,8 @@ class Downloading(Protocol):
 class Downloads:
     """The node's downloads. `run` is the task; `want` names the snapshot that the machine wants.
 
-    `chunk_bytes` is the most that one answer brings; after a timeout, less is asked for.
-    `timeout_ms` is for one answer.
+    `chunk_bytes` is the most that one request asks for; after a timeout the task asks for less.
+    `timeout_ms` is the time that the leader has for one answer.
     """
 
     def __init__(
@@ -81,7 +82,7 @@ class Downloads:
         self._wanted: Install | None = None
         self._changed = asyncio.Event()
         self._download: Download | None = None
-        #: The last finished snapshot. The machine may want it again later.
+        #: The last finished snapshot, kept because the machine may want it again.
         self._whole: Below | None = None
         self._connection: tuple[str, Connection] | None = None
 
@@ -92,7 +93,7 @@ class Downloads:
             self._changed.set()
 
     async def run(self) -> None:
-        """Work until cancelled. OSError (the disk failed) and UnknownLevelError stop the node."""
+        """Download until cancelled. OSError (the disk) or UnknownLevelError stops the node."""
         try:
             while True:
                 self._changed.clear()
@@ -104,7 +105,7 @@ class Downloads:
                 await self._download.discard()
 
     async def _pause(self, pause_ms: int | None) -> None:
-        """Wait for `pause_ms`, or until another snapshot is wanted. None: only for the latter."""
+        """Wait for `pause_ms` (None: for ever), or until another snapshot is wanted."""
         waiting = asyncio.ensure_future(self._changed.wait())
         try:
             if pause_ms != 0:
@@ -113,7 +114,7 @@ class Downloads:
             waiting.cancel()
 
     async def _go_on(self, install: Install) -> int:
-        """Do one step. Return the pause before the next one, in ms."""
+        """Offer, finish or fetch: the next part of the work. Return the pause after it, in ms."""
         if self._whole is not None and self._whole.id == install.snapshot:
             await self._offer(self._whole)
             return RETRY_MS
@@ -167,8 +168,8 @@ class Downloads:
         self._chunk_bytes = min(self._chunk_bytes * 2, self._chunk_bytes_max)
 
     async def _finish(self, download: Download) -> None:
-        # Read it before the file gets its name: the next start must not find a snapshot that this
-        # program can't use.
+        # Check the content before the file gets its name: at the next start, the node would open a
+        # snapshot that this program can't use, and fail.
         below = await read_below(download.snapshot, download.parts(), self._known)
         history = self._peers.history
         start = await download.finish(
@@ -182,7 +183,7 @@ class Downloads:
         await self._offer(below)
 
     async def _offer(self, below: Below) -> None:
-        """Tell the machine. If it installs the snapshot, remove the older ones."""
+        """Offer a finished snapshot to the machine. If it is installed, remove the older ones."""
         self._loop.step(Downloaded(below))
         if self._loop.snapshot == below.id:
             self._whole = None

@@ -1,4 +1,4 @@
-"""Carries out a Ready: first for the disk, then for the peers, the callers and the listener."""
+"""Carries out a Ready: first the part for the disk, then those for peers, callers and listener."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ log = structlog.get_logger(__name__)
 
 
 class Effects:
-    """Hands each part of a Ready to the object that carries it out. Nothing waits here."""
+    """Hands each part of a Ready to the object that carries it out. No method waits."""
 
     def __init__(
         self,
@@ -53,7 +53,7 @@ class Effects:
         self._told_leader: tuple[int, int, str] | None = None
 
     def carry_out(self, ready: Ready) -> None:
-        """Begin what the machine wants. Completions come back as events."""
+        """Begin everything that the Ready asks for. Each completion comes back as an event."""
         self._storage.submit(ready.hard_state, ready.hard_state_version, ready.save)
         if ready.lost_epoch is not None:
             self._end_reign()
@@ -71,7 +71,7 @@ class Effects:
         self._applier.proceed(ready)
 
     def end(self, error: Exception) -> None:
-        """End everything that waits for the machine: it gives no more answers."""
+        """End everything that waits for the machine, because it gives no more answers."""
         self._end_reign()
         self._callers.fail(error)
         self._waiters.fail(error)
@@ -101,7 +101,7 @@ class Effects:
             epoch=change.epoch,
             leader=change.leader_id,
             reason=change.reason,
-            # Without a majority a voter asks for pre-votes again and again.
+            # Without a majority this line would be printed at each try: `repeats` thins it out.
             repeats=change.role == "prospective",
         )
         told = (change.leader_id, change.epoch, change.endpoint)

@@ -1,4 +1,4 @@
-"""Asks other nodes for the leader that they hear (DescribeNode)."""
+"""Asks other nodes which leader they follow (DescribeNode)."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from quorate_quorum.v1.raft_pb2 import DescribeNodeRequest, DescribeNodeResponse
 
 log = structlog.get_logger(__name__)
 
-#: How many nodes are asked at one time. Further questions are dropped: the machine asks again.
+#: The most nodes asked at one time. Further questions are dropped: the machine asks again.
 ASKED_MAX = 32
 ENDPOINT_LENGTH_MAX = 300
 
 
 class Finder:
-    """Carries out FindLeader: one question at a time to each endpoint."""
+    """Carries out FindLeader, with at most one question under way to each endpoint."""
 
     def __init__(
         self,
@@ -45,7 +45,7 @@ class Finder:
         self._told: tuple[int, int] | None = None
 
     def ask(self, endpoint: str) -> None:
-        """Ask the node at `endpoint`. If it hears a leader of this history, step LeaderFound."""
+        """Ask the node at `endpoint`. If it knows a leader, pass LeaderFound to the machine."""
         if endpoint not in self._asked and len(self._asked) < ASKED_MAX:
             self._asked[endpoint] = None
             self._spawn(self._ask(endpoint), f"raft asks {endpoint} for the leader")
@@ -79,10 +79,10 @@ class Finder:
             self._step(found)
 
     def _tell_if_earlier(self, found: LeaderFound) -> None:
-        """Warn if this disk is in a later epoch than the quorum.
+        """Warn if this disk is in a later epoch than the quorum, because it can't go back.
 
-        This node was a voter that stood in vain, and was removed meanwhile. As a voter it would end
-        the quorum's reign; as an observer it can't go back to the earlier epoch.
+        This happens to a voter that lost elections and then was removed. If it were still a voter,
+        the quorum would move on to its epoch; an observer cannot make the quorum do so.
         """
         told = (found.epoch, self._epoch())
         if found.epoch < told[1] and told != self._told:
@@ -97,7 +97,7 @@ class Finder:
 
 
 def leader_in(answer: DescribeNodeResponse) -> LeaderFound | None:
-    """Return the leader in a node's answer: the one it hears, or itself. None if there is none."""
+    """Return the leader that a node's answer names; None if it names none, or no valid one."""
     has_directory = len(answer.leader_directory_id) == 16
     if answer.leader_id < 0 or not has_directory:
         return None

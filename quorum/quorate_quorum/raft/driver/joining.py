@@ -1,8 +1,8 @@
 """Finds the quorum for a new disk (`storage format --new-voter`).
 
-A new disk has a cluster id and a directory id, but no generation. It takes the quorum's present
-generation from a node that hears a leader. A node of another cluster is refused before anything is
-fetched from it.
+A new disk has a cluster id and a directory id, but no generation. Its node takes over the present
+generation from a voter that follows a leader. A voter of another cluster is refused before
+anything is fetched from it.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from quorate_quorum.node.config import ConfigError, QuorumConfig
 
 log = structlog.get_logger(__name__)
 
-#: The interval at which servers are asked, and a warning is logged that none hears a leader.
+#: The interval at which servers are asked, until one of them follows a leader.
 ASK_AGAIN_MS = 500
 
 
 def check_servers(config: QuorumConfig) -> None:
-    """Raise ConfigError if there is no server to ask."""
+    """Raise ConfigError if quorum.bootstrap.servers is empty."""
     if not config.quorum_bootstrap_servers:
         raise ConfigError(
             f"node {config.node_id} is a new voter and knows no other: set "
@@ -35,9 +35,10 @@ def check_servers(config: QuorumConfig) -> None:
 
 
 async def join(network: Network, disk: Disk, config: QuorumConfig, identity: Identity) -> Identity:
-    """Wait for a voter that hears a leader, and take over its generation durably.
+    """Wait for a voter that follows a leader, and write its generation into the identity, durably.
 
-    ConfigError without bootstrap servers, or if one of them belongs to another cluster.
+    Return that identity. ConfigError if there are no bootstrap servers, or if one of them belongs
+    to another cluster.
     """
     check_servers(config)
     others = [one for one in config.quorum_bootstrap_servers if one != config.advertised]
@@ -58,10 +59,11 @@ async def join(network: Network, disk: Disk, config: QuorumConfig, identity: Ide
 async def check_one_recovery(
     network: Network, servers: Sequence[str], identity: Identity, bootstrap_hash: bytes
 ) -> None:
-    """Raise ConfigError if a server has this node's generation but another history.
+    """Raise ConfigError if a server has this node's generation, and another bootstrap hash.
 
-    That happens when two voters were recovered, each while the other did not run. Brokers know
-    histories only by generation: they would follow both, and remove what one of them does not know.
+    That happens when two voters were recovered, each while the other did not run: their logs have
+    nothing in common. A broker knows a log only by its generation. It would follow both logs, and
+    remove each replica that one of them does not place on it.
     """
     answers = await asyncio.gather(*(ask(network, server) for server in servers))
     for server, answer in zip(servers, answers, strict=True):

@@ -1,4 +1,4 @@
-"""The turns of a node's machine: an event or the time goes in, and its effects are carried out."""
+"""Runs a node's machine: passes events and the time to it, and has its effects carried out."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ log = structlog.get_logger(__name__)
 class RaftLoop:
     """Owns the machine and the node's background tasks. It decides nothing.
 
-    Everything happens in the turns of one event loop. A failure that is not a peer's fault (of the
-    disk, an invariant or the listener) ends in `fail`: this node stops, the others go on.
+    Everything happens in one event loop. A failure that no peer caused (of the disk, an invariant
+    or the RaftListener) ends in `fail`: this node stops, and the others go on.
     """
 
     def __init__(
@@ -29,7 +29,7 @@ class RaftLoop:
     ) -> None:
         self.tasks = Tasks(self._task_failed)
         self.raft: Raft
-        #: Whether events are stepped. It ends with `stop` or `fail`, for good.
+        #: Whether events are passed to the machine. False for good after `stop` or `fail`.
         self.is_running = False
         self.node_id = node_id
         self._now_ms = now_ms
@@ -37,7 +37,7 @@ class RaftLoop:
         self._effects: Effects
         self._event_loop: asyncio.AbstractEventLoop
         self._timer: asyncio.TimerHandle | None = None
-        self._timer_at = 0.0  # kept here, for the handles of some loops do not tell it
+        self._timer_at = 0.0  # of the timer; the handles of some loops do not tell it
         self._is_carrying_out = False
 
     @property
@@ -52,20 +52,20 @@ class RaftLoop:
         return self.raft.ledger.log_start_offset
 
     def start(self, raft: Raft, effects: Effects) -> None:
-        """Step events into `raft` from now on."""
+        """Pass events to `raft` from now on."""
         self.raft = raft
         self._effects = effects
         self._event_loop = asyncio.get_running_loop()
         self.is_running = True
 
     def stop(self, error: StoppingError) -> None:
-        """Step no more events. Everything that waits for the machine ends with `error`."""
+        """Pass no more events. Everything that waits for the machine ends with `error`."""
         self.is_running = False
         self._cancel_timer()
         self._effects.end(error)
 
     def fail(self, reason: str, error: BaseException | None = None) -> None:
-        """Stop, cancel the tasks, and tell the node's owner why. Only the first call does so."""
+        """Stop, cancel the tasks, and tell the node's owner why. Only the first call has effect."""
         if not self.is_running:
             return
         log.error("raft node failed", node=self.node_id, reason=reason, exc_info=error)
@@ -74,15 +74,15 @@ class RaftLoop:
         self._on_failure(reason)
 
     def step(self, event: Event) -> None:
-        """Step an event, and carry out its effects."""
+        """Pass an event to the machine, and carry out its effects."""
         self.advance(lambda: self.raft.step(event, self._now_ms()))
 
     def advance(self, change: Callable[[], object]) -> None:
         """Change the machine's state, and carry out the effects. A broken invariant is fatal."""
         if not self.is_running:
             return
-        # This raises without a loop, too: a call from another thread could change the machine
-        # between two of its lines (KAFKA-15100).
+        # get_running_loop raises in a thread without a loop. That is wanted, too: a call from
+        # another thread could change the machine between two of its lines (KAFKA-15100).
         if asyncio.get_running_loop() is not self._event_loop:
             raise RuntimeError(f"node {self.node_id} belongs to another event loop")
         try:
@@ -92,7 +92,7 @@ class RaftLoop:
             self.fail(f"{type(error).__name__}: {error}", error)
 
     def _carry_out_all(self) -> None:
-        """Carry Readies out in order, even if carrying one out leads to another."""
+        """Carry out Readies one after the other, even if one makes the machine give the next."""
         if self._is_carrying_out:
             return
         self._is_carrying_out = True
@@ -112,15 +112,15 @@ class RaftLoop:
     # --- time -----------------------------------------------------------------------------------
 
     def _set_timer(self) -> None:
-        """Set the timer for the next tick.
+        """Set the timer for the machine's next deadline.
 
-        A timer that is due earlier stays, and its tick sets a new one. Most events put the deadline
-        off, so this costs less than moving the timer at each event.
+        A timer that is set for an earlier time stays, and its tick sets the next one. Most events
+        move the deadline to a later time, so this is cheaper than a new timer at each event.
         """
         if not self.is_running:
             self._cancel_timer()
             return
-        # Add a millisecond: time is in whole milliseconds, and a timer may come slightly early.
+        # Add a millisecond: the machine counts whole ones, and a timer may fire slightly early.
         when = self.raft.deadline_ms() / 1000 + 0.001
         if self._timer is not None and self._timer_at <= when:
             return

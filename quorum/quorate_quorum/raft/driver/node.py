@@ -1,4 +1,4 @@
-"""A voter's Raft: the machine, its disk and its peers, joined. It decides nothing.
+"""A voter's Raft: joins the machine with its disk and its peers. It decides nothing.
 
 peers --> service --> Answers --+                +--> Storage, Transport, Downloads
 controller ------> RaftNode ----+--> RaftLoop ---+--> Callers, Waiters (the answers)
@@ -59,10 +59,10 @@ STOP_FLUSH_S = 1.0
 
 
 class RaftNode:
-    """One voter of the metadata quorum. `start` reads the disk; `stop` hands over and finishes.
+    """One voter of the metadata quorum. `start` reads the disk; `stop` hands over leadership.
 
-    The owner opens the log before `start` and closes it after `stop`. This class has the calls of
-    the controller and the server; Answers has those of peers.
+    The owner opens the log before `start` and closes it after `stop`. The controller and the server
+    call this class; requests of peers go to Answers.
     """
 
     def __init__(
@@ -120,17 +120,17 @@ class RaftNode:
 
     @property
     def leader_id(self) -> int:
-        """The leader of this epoch; -1 if not known."""
+        """The id of this epoch's leader; -1 if it is not known."""
         return self.loop.raft.leader_id
 
     @property
     def leader_endpoint(self) -> str:
-        """The leader's endpoint; empty if not known."""
+        """The leader's endpoint; empty if it is not known."""
         return self.loop.raft.leader_endpoint
 
     @property
     def is_leader(self) -> bool:
-        """Whether this node leads, and the start of its epoch is committed and applied here."""
+        """Whether this node leads, and has committed and applied the first record of its epoch."""
         return self._applier.told_epoch is not None
 
     @property
@@ -140,7 +140,7 @@ class RaftNode:
 
     @property
     def log_end_offset(self) -> int:
-        """One past the last record, uncommitted ones included."""
+        """One past the last record of the log, committed or not."""
         return self.loop.raft.ledger.log_end_offset
 
     @property
@@ -155,11 +155,11 @@ class RaftNode:
 
     @property
     def known_features(self) -> Mapping[tuple[int, bytes], Known]:
-        """The feature levels that this node knows, and those of each replica that fetched here."""
+        """The feature levels of this node's program, and of each replica that fetched here."""
         return self.peers.known_features
 
     def epoch_at(self, offset: int) -> int | None:
-        """Return the epoch of the record at an offset; None if the record or epoch is not known."""
+        """Return the epoch of the record at an offset; None if either is not known here."""
         ledger = self.loop.raft.ledger
         if not 0 <= offset < ledger.log_end_offset or ledger.epoch_before(offset + 1) < 0:
             return None
@@ -168,7 +168,7 @@ class RaftNode:
     def describe(self) -> QuorumStatus:
         """Return the quorum as this node sees it. Only a leader knows the replicas' progress.
 
-        `last_caught_up_ms` has this loop's clock, like `loop_ms()`.
+        `last_caught_up_ms` is a time of this event loop's clock, as `loop_ms()` returns it.
         """
         return self.loop.raft.status()
 
@@ -195,8 +195,8 @@ class RaftNode:
     async def _read_disk(self) -> tuple[HardState, Ledger]:
         disk, directory = self._environment.disk, self._directory
         await make_durably(disk, directory)  # a new voter does not have it yet
-        # A process that was killed between a rename and the sync of the name leaves a vote or a
-        # snapshot that is readable and not durable: a power loss would take it after its use.
+        # An earlier process may have been killed between the rename of a vote or snapshot and the
+        # sync of the directory. The file is readable, but a power loss after its use would take it.
         await disk.sync_directory(directory)
         hard_state = await read_state(disk, directory)
         identity, known = self._identity, self._environment.features
@@ -270,7 +270,7 @@ class RaftNode:
         )
 
     async def stop(self) -> None:
-        """Hand over if this node leads, finish writes, close connections. A repetition is safe."""
+        """Hand over leadership, finish writes, close connections. A second call does nothing."""
         if self.loop.is_running:
             await self._leave()
         if self.answers.is_open:
@@ -291,11 +291,11 @@ class RaftNode:
     # --- the controller's calls -----------------------------------------------------------------
 
     def propose(self, epoch: int, events: Sequence[MetadataEvent]) -> int:
-        """Append one batch of events. Return its base offset at once.
+        """Append one batch of events, and return its base offset without waiting for the commit.
 
-        The batch is committed when the listener's committed() gets it. If lost_leadership() comes
-        first, the batch may be lost. Raises OverloadedError, InvalidRequestError if the batch is
-        too large, and NotControllerError if this node does not lead in `epoch`.
+        The batch is committed when the RaftListener gets it in committed(). If lost_leadership()
+        comes first, the batch may be lost. Raises OverloadedError, InvalidRequestError if the batch
+        is too large, and NotControllerError if this node does not lead in `epoch`.
         """
         self._check_running()
         raft, now_ms = self.loop.raft, loop_ms()
@@ -316,10 +316,10 @@ class RaftNode:
         return base_offset
 
     async def read_round(self) -> int:
-        """Make a linearizable read. Return the high watermark to apply before the answer.
+        """Begin a linearizable read. Return the high watermark that must be applied before it.
 
-        It waits until a majority has heard this leader after the call. NotControllerError if this
-        node does not lead, or loses its reign meanwhile.
+        The call waits until a majority has heard this leader after its begin. NotControllerError if
+        this node does not lead, or loses its leadership meanwhile.
         """
         self._check_running()
         raft, waiters = self.loop.raft, self._waiters
@@ -330,13 +330,13 @@ class RaftNode:
         return await future
 
     async def read_committed(self, from_offset: int, bytes_max: int) -> bytes:
-        """Return whole committed batches from an offset on: at least one if there is any."""
+        """Return committed batches from an offset on: at least one, or empty if there is none."""
         if from_offset >= self._applier.readable_end:
             return b""
         return await self._applier.read(from_offset, self._applier.readable_end, bytes_max)
 
     def hand_over(self, *, for_silence: bool) -> None:
-        """Give leadership to the most caught-up other voter. Without one nothing happens."""
+        """Give leadership to the most caught-up other voter; do nothing if there is none."""
         reason = "handed over for silence" if for_silence else "handed over"
         raft = self.loop.raft
         self.loop.advance(lambda: raft.resign(loop_ms(), reason=reason, for_silence=for_silence))
@@ -344,9 +344,10 @@ class RaftNode:
     async def transfer(self, voter_id: int | None) -> int:
         """Give leadership to that voter (None: the most caught-up one). Return the next leader.
 
-        After an election meanwhile, that may be another voter. This node's own id only cancels a
-        transfer under way. Raises NotControllerError, InvalidRequestError if the id is not a
-        voter's, OverloadedError if the voter did not catch up within an election timeout.
+        If an election comes in between, the next leader may be another voter. With this node's own
+        id the call only cancels a transfer that is under way. Raises NotControllerError,
+        InvalidRequestError if the id is not a voter's, OverloadedError if the voter did not catch
+        up within an election timeout.
         """
         self._check_running()
         named = self.loop.raft.check_may_transfer(voter_id)

@@ -1,4 +1,4 @@
-"""A node's knowledge of the other replicas: their common history, and their programs' features."""
+"""A node's knowledge of its peers: the history that all share, and their programs' features."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ REPLICAS_KNOWN_MAX = 256
 
 
 class Peers:
-    """The history that every peer must share, and the feature levels that peers know."""
+    """The history that every peer must share, and the feature levels that each peer knows."""
 
     def __init__(self, me: ReplicaKey, history: History, own: Known) -> None:
         self.history = history
@@ -23,16 +23,16 @@ class Peers:
 
     @property
     def known_features(self) -> Mapping[tuple[int, bytes], Known]:
-        """The feature levels that this node knows, and those of each replica that fetched here."""
+        """The feature levels of this node's program, and of each replica that fetched here."""
         return self._known
 
     def learn_bootstrap_hash(self, bootstrap_hash: bytes) -> None:
-        """Take over the bootstrap hash: a disk that joined later starts without it."""
+        """Take over the bootstrap hash if it is not known yet: a new voter's disk lacks it."""
         if not self.history.bootstrap_hash:
             self.history = replace(self.history, bootstrap_hash=bootstrap_hash)
 
     def learn_features(self, replica: ReplicaKey, known: Known) -> None:
-        """Note the feature levels of the program that a replica now fetches with."""
+        """Note the feature levels of the program that a replica now runs."""
         if replica == self._me:
             return
         self._known.pop(replica, None)

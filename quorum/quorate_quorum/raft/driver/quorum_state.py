@@ -44,9 +44,10 @@ def encode_state(state: HardState) -> bytes:
 
 
 def decode_state(data: bytes) -> HardState:
-    """Return the file's state. StorageError if it has another version or is damaged.
+    """Return the epoch and vote in the file's bytes.
 
-    With a damaged state the voter could give a second vote in an epoch.
+    StorageError if the file has another version or is damaged. A voter that went on with a damaged
+    file could vote twice in one epoch.
     """
     if data[:1] != bytes([VERSION]):
         raise StorageError(
@@ -64,7 +65,7 @@ def decode_state(data: bytes) -> HardState:
 
 
 async def read_state(disk: Disk, directory: str) -> HardState:
-    """Return epoch and vote. A voter that never met another one has no file, and the defaults."""
+    """Return epoch and vote. Without a file (the voter never voted), return the defaults."""
     path = f"{directory}/{QUORUM_STATE}"
     if not await disk.exists(path):
         return HardState()
@@ -75,8 +76,8 @@ def check_state(state: HardState, ledger: Ledger, below: Below | None) -> None:
     """Raise StorageError if the log has a newer epoch than the quorum-state file.
 
     Storage writes the hard state before the records of its epoch, so no crash leaves a newer log.
-    Then the file does not belong to this log, and the votes are lost. A snapshot may have a newer
-    epoch: its records are committed, so votes do not matter for them.
+    If the log is newer, the file does not belong to it, and this disk's votes are lost. A snapshot
+    may have a newer epoch than the file: its records are committed, so no vote can change them.
     """
     known = state.epoch if below is None else max(state.epoch, below.epoch)
     if ledger.last_epoch > known:

@@ -1,6 +1,6 @@
-"""The called side between voters: requests become events, and the machine's answers go back.
+"""Serves the requests of peers: converts each to an event, and the machine's answer to a response.
 
-The only decision here is whether a peer may ask: a peer of another history is refused.
+The service decides only which peers may ask: it refuses a peer of another history.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ REQUIRED: Final[Mapping[Method[Any, Any], Required]] = {
 
 
 class RaftService:
-    """The service `Raft`: the called side of one node, on the wire."""
+    """The gRPC service `Raft` of one node, over Answers."""
 
     required = REQUIRED
 
@@ -94,7 +94,7 @@ class RaftService:
         }
 
     async def vote(self, message: raft_pb2.VoteRequest, peer: Peer) -> raft_pb2.VoteResponse:
-        """Answer a candidate."""
+        """Answer a candidate's request for this node's vote."""
         request = from_vote(message)
         try:
             self._check(VOTE, peer, message.history)
@@ -108,7 +108,7 @@ class RaftService:
     async def begin_epoch(
         self, message: raft_pb2.BeginEpochRequest, peer: Peer
     ) -> raft_pb2.BeginEpochResponse:
-        """Take note of a new leader."""
+        """Take note that a new leader begins its epoch."""
         request = from_begin_epoch(message)
         try:
             self._check(BEGIN_EPOCH, peer, message.history)
@@ -174,7 +174,7 @@ class RaftService:
         return StreamKey(replica, opened.incarnation, opened.stream_number)
 
     async def _next_frame(self, asked: Asked) -> Frame[raft_pb2.RaftFetchHeader] | None:
-        """Return the next answer to a fetch; None if the stream must end without one."""
+        """Return the next answer to a fetch; None if the stream must end without an answer."""
         try:
             reply: FetchReply = await asked.answer()
             payload = await self._answers.payload(reply)
@@ -187,7 +187,7 @@ class RaftService:
     async def fetch_snapshot(
         self, message: raft_pb2.FetchSnapshotRequest, peer: Peer
     ) -> raft_pb2.FetchSnapshotResponse:
-        """Return a chunk of a snapshot. Only the leader of the caller's epoch does."""
+        """Return a chunk of a snapshot, if this node leads in the caller's epoch."""
         snapshot = SnapshotId(message.snapshot.offset, message.snapshot.epoch)
         try:
             self._check(FETCH_SNAPSHOT, peer, message.history)
@@ -204,7 +204,7 @@ class RaftService:
     async def describe(
         self, message: raft_pb2.DescribeNodeRequest, peer: Peer
     ) -> raft_pb2.DescribeNodeResponse:
-        """Describe this node."""
+        """Return this node's identity, its leader and the ends of its log."""
         try:
             self._check(DESCRIBE_NODE, peer)
         except QuorateError as error:
@@ -214,7 +214,7 @@ class RaftService:
     def _check(
         self, method: Method[Any, Any], peer: Peer, history: raft_pb2.History | None = None
     ) -> None:
-        """Raise unless the peer may call the method, and has this history if it named one."""
+        """Raise unless the peer may call the method and shares this history (None: not checked)."""
         Caller(peer.principal, self._authorizer).check(REQUIRED[method])
         if history is not None:
             check_history(self._answers.peers.history, history)
@@ -227,6 +227,6 @@ def _fetch_error(error: QuorateError) -> Frame[raft_pb2.RaftFetchHeader]:
 def _fetch_received(
     stream: StreamKey, message: raft_pb2.RaftFetchRequest, endpoint: str
 ) -> Callable[[int], FetchReceived]:
-    """Return the function that makes the event for a caller's number."""
+    """Return a function that makes the FetchReceived for a caller's number."""
     request = from_fetch(message)
     return lambda caller: FetchReceived(stream, request, caller, endpoint)

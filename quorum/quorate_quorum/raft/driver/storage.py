@@ -1,7 +1,7 @@
-"""The voter's disk: the metadata log and the file of epoch and vote.
+"""The voter's disk: the metadata log, and the file that holds epoch and vote.
 
-One task carries out the machine's decisions in order: hard state first, then cuts and appends, then
-one sync for all of them. Saves that arrive during a sync share the next one.
+One task carries out the machine's decisions in order: the hard state first, then cuts and appends,
+then one sync for all of them. Saves that arrive during a sync share the next sync.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from quorate_quorum.raft.machine.ready import Save
 
 log_line = structlog.get_logger(__name__)
 
-SCAN_BYTES = 1 << 16  # read at once when the log is opened; between two reads the loop has a turn
-#: Tries of one save: a second in all. After a longer silence a leader loses its reign anyway.
+SCAN_BYTES = 1 << 16  # of one read when the log is opened; other tasks run between two reads
+#: The most tries of one save: a second in all. A longer pause costs a leader its leadership anyway.
 TRIES_MAX = 20
 TRY_AGAIN_S = 0.05
 
@@ -38,12 +38,13 @@ async def read_ledger(
 ) -> Ledger:
     """Read the whole log, and return what the machine must know of it.
 
-    If the log does not reach the newest snapshot, or has another history there, it begins anew at
-    the snapshot, whose records are committed.
+    If the log ends below the newest snapshot, or has a record of another epoch there, it is emptied
+    and begins anew at the snapshot. Nothing is lost: the snapshot has the committed records.
 
     StorageError if the log begins above the snapshot.
     StorageError if a batch has an epoch that no EpochStart began.
-    UnknownLevelError if it sets a feature to a level that is not `known`: a newer program wrote it.
+    UnknownLevelError if the log sets a feature to a level that is not in `known`: a newer program
+    wrote the log.
     """
     start = log.log_start_offset
     if start > 0 and (below is None or below.offset < start):
@@ -71,9 +72,9 @@ async def read_ledger(
 
 
 def _append_read(ledger: Ledger, batch: Batch) -> None:
-    """Append a batch that was read, and check its epoch.
+    """Append a batch that was read to the ledger, after a check of its epoch.
 
-    The open has already cut what may be cut (open_metadata_log), so a wrong epoch is damage.
+    open_metadata_log has already cut the torn end of the log, so a wrong epoch means damage.
     """
     before = ledger.last_epoch
     is_known = before >= 0 or batch.base_offset == 0
@@ -84,7 +85,7 @@ def _append_read(ledger: Ledger, batch: Batch) -> None:
 
 
 def _reaches(log: Log, below: Below) -> bool:
-    """Return whether the log goes on where the snapshot ends."""
+    """Return whether the log holds the records just before the snapshot's end, or begins there."""
     if log.log_start_offset == below.offset:
         return True
     is_long_enough = log.log_end_offset >= below.offset
@@ -94,9 +95,9 @@ def _reaches(log: Log, below: Below) -> bool:
 class Storage:
     """Carries out saves. Completions come back as events, in the order of the saves.
 
-    A save that fails because the process is at a limit changed nothing, and is tried again for a
-    while. A voter without room stops, like one whose disk fails: it could neither vote nor follow,
-    and a leader would keep its place.
+    A save that fails because the process is at a limit has changed nothing, and is tried again for
+    a while. On a full disk the node stops, as on a failed disk. A leader that went on without
+    storage would stay the leader though it can commit nothing.
     """
 
     def __init__(self, disk: Disk, log: Log, directory: str, step: Callable[[Event], None]) -> None:
@@ -110,7 +111,7 @@ class Storage:
         self._is_ending = False
 
     def submit(self, hard_state: HardState | None, version: int, save: Save | None) -> None:
-        """Take over the saves of one Ready. A newer hard state replaces one that is not begun."""
+        """Take over the saves of one Ready. A newer hard state replaces one not written yet."""
         if hard_state is not None:
             self._hard_state = (hard_state, version)
         if save is not None:
@@ -118,15 +119,15 @@ class Storage:
         self._wake.set()
 
     def end(self) -> None:
-        """Let run() finish the submitted saves, then return."""
+        """Make `run` return after it has carried out the submitted saves."""
         self._is_ending = True
         self._wake.set()
 
     async def run(self) -> None:
-        """Work until `end`. OSError or StorageError when the disk fails: then the node stops.
+        """Carry out saves until `end`. OSError or StorageError if the disk fails: the node stops.
 
-        A failed sync is not tried again: the kernel may drop the pages and report the next sync as
-        a success.
+        A failed sync is not tried again: the kernel may have dropped the pages, and would report
+        the next sync as a success.
         """
         while True:
             await self._wake.wait()
@@ -163,7 +164,7 @@ class Storage:
 
 
 async def _patiently(work: Callable[[], Awaitable[object]]) -> None:
-    """Do the work. If it fails because this process is at a limit, try again for a while."""
+    """Do the work. If this process is at a limit, try again up to TRIES_MAX times."""
     for _ in range(TRIES_MAX - 1):
         try:
             await work()

@@ -1,8 +1,8 @@
-"""Takes snapshots: first a snapshot is written whole and durably, then the log is cut below it.
+"""Takes snapshots. The log is cut below a snapshot only after the snapshot is whole and durable.
 
-The steps: close the active segment, for only closed segments can be removed; write the snapshot;
-tell the machine; remove whole segments below it; remove older snapshots. A crash between two steps
-leaves a snapshot at or above the log's start.
+The steps: close the active segment, because only closed segments can be removed; write the
+snapshot; tell the machine; remove whole segments below it; remove older snapshots. A crash between
+two steps leaves a snapshot at or above the log's start.
 """
 
 from __future__ import annotations
@@ -43,17 +43,18 @@ class SnapshotTaker:
         self._applier = applier
         self._snapshots = snapshots
         self._log = metadata_log
-        #: Held while the log is changed: an interrupted change makes the log unusable.
+        #: Held while the log is changed. `end` waits for it, because a change that is interrupted
+        #: makes the log unusable.
         self._log_work = asyncio.Lock()
         self._has_ended = False
 
     async def take(self, offset: int, epoch: int, events: Iterable[MetadataEvent]) -> SnapshotId:
         """Write the image at a committed offset as a snapshot. Return the newest snapshot.
 
-        `events` are those of the image; `epoch` is that of its last record. Nothing is written if
-        there is a snapshot at that offset or above.
+        `events` describe the image; `epoch` is the epoch of the image's last record. If a snapshot
+        at or above `offset` exists, nothing is written.
 
-        InvalidRequestError if the offset and epoch are not committed and applied here.
+        InvalidRequestError if the records below `offset` are not applied here, or `epoch` is wrong.
         OverloadedError if the disk is full.
         StoppingError if the node does not run.
         """
@@ -74,7 +75,7 @@ class SnapshotTaker:
         raise OverloadedError(f"node {self._loop.node_id} has no room on its disk for a snapshot")
 
     async def end(self) -> None:
-        """Begin no more changes of the log, and wait for the one under way."""
+        """Begin no more changes of the log, and wait for the change under way."""
         self._has_ended = True
         async with self._log_work:
             pass
@@ -86,7 +87,7 @@ class SnapshotTaker:
     async def _write(self, snapshot: SnapshotId, events: Iterable[MetadataEvent]) -> None:
         """Write the snapshot and cut the log.
 
-        On a full disk no snapshot is written and the node goes on: the log itself fails when it has
+        If the disk is full, no snapshot is written, and the node goes on until the log itself has
         no room. Any other failure of the disk is raised: OSError or StorageError.
         """
         try:
@@ -118,7 +119,7 @@ class SnapshotTaker:
     async def _close_segment(self) -> None:
         async with self._log_work:
             if not self._has_ended:
-                await self._log.sync()  # so that the log never ends below its snapshot
+                await self._log.sync()  # a power loss must not leave a log below its snapshot
                 await self._log.roll()
 
     async def _cut(self, offset: int) -> None:

@@ -1,7 +1,7 @@
-"""The calling side between voters: a control connection to each, and a fetch stream to the leader.
+"""Calls the other voters: a control connection to each, and a fetch stream to the leader.
 
-It decides nothing. An answer becomes an event with the number of its attempt or session, by which
-the machine ignores stale answers.
+The transport decides nothing. An answer becomes an event with the number of its attempt or session;
+by this number the machine ignores stale answers.
 """
 
 from __future__ import annotations
@@ -58,16 +58,16 @@ from quorate_quorum.v1 import raft_pb2
 
 log = structlog.get_logger(__name__)
 
-#: The most calls under way to one voter. Further calls are dropped: the machine repeats important
-#: ones.
+#: The most calls under way to one voter. Further calls are dropped: the machine repeats those that
+#: matter.
 CALLS_PER_PEER_MAX = 8
 CONNECTIONS_MAX = 64
-#: The most fetches that wait for the wire. Usually there is one.
+#: The most fetches that wait to be sent on a stream. Usually there is one.
 FETCHES_WAITING_MAX = 8
 
 
 class Transport:
-    """The calling side of one node."""
+    """Carries out the Calls and Fetches of one node's machine."""
 
     def __init__(
         self,
@@ -119,20 +119,20 @@ class Transport:
             self._session.put(to_fetch(fetch.request))
 
     def keep_session(self, number: int) -> None:
-        """Close the stream of any other session."""
+        """Close the fetch stream, unless it is the stream of this session."""
         if self._session is not None and self._session.number != number:
             session, self._session = self._session, None
             if session.task is not None:
                 session.task.cancel()
 
     async def flush(self, timeout_s: float) -> None:
-        """Wait for calls under way, at most `timeout_s`."""
+        """Wait for the calls under way, at most `timeout_s`."""
         tasks = [task for tasks in self._calls.values() for task in tasks if not task.done()]
         if tasks:
             await asyncio.wait(tasks, timeout=timeout_s)
 
     async def close(self) -> None:
-        """Close the stream and all connections. The node ends the tasks."""
+        """Close the fetch stream and all connections. The node ends the tasks later."""
         self.keep_session(0)
         for connection in self._connections.values():
             await connection.close()
@@ -140,7 +140,7 @@ class Transport:
             await task
 
     def connection(self, endpoint: str) -> Connection:
-        """Return the connection to an endpoint. It dials at its first use."""
+        """Return the connection to an endpoint. The connection dials at its first use."""
         connection = self._connections.get(endpoint)
         if connection is None:
             if len(self._connections) >= CONNECTIONS_MAX:
@@ -150,7 +150,7 @@ class Transport:
         return connection
 
     def drop(self, endpoint: str, connection: Connection) -> None:
-        """Close a connection if it is still the endpoint's one. The next call dials anew."""
+        """Close a connection, if the endpoint still has it. The next call dials again."""
         if self._connections.get(endpoint) is connection:
             del self._connections[endpoint]
             self._closing = [task for task in self._closing if not task.done()]
@@ -188,8 +188,8 @@ class Transport:
         try:
             event = await self._ask(connection, voter, call)
         except DeadlineExceededError:
-            # The peer may be gone without closing the connection (a half-open connection): TCP
-            # would send into it for a quarter of an hour.
+            # The peer may be gone without a close (a half-open connection). TCP would go on sending
+            # to it for a quarter of an hour, so the next call dials again.
             log.debug("raft call not answered", to=call.to.id)
             self.drop(call.to.endpoint, connection)
         except NetworkError as error:
@@ -238,7 +238,7 @@ class _Session:
         self._wake = asyncio.Event()
 
     def put(self, request: raft_pb2.RaftFetchRequest) -> None:
-        """Send a request. If too many wait for the wire, it replaces the newest of them."""
+        """Send a request. If too many wait, it replaces the newest of the waiting ones."""
         if len(self._waiting) >= FETCHES_WAITING_MAX:
             self._waiting.pop()
         self._waiting.append(request)

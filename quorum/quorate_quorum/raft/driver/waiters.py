@@ -13,22 +13,22 @@ TRANSFERS_MAX = 4096
 
 
 class Waiters:
-    """The waiting calls. Each ends with a Ready that answers it, or with the reign or the node."""
+    """The waiting calls. Each ends with its answer in a Ready, or when the reign or node ends."""
 
     def __init__(self, node_id: int) -> None:
         self._node_id = node_id
-        #: The machine's id of a read -> the future of the high watermark to apply first.
+        #: A read's number at the machine -> the future that gets the high watermark to apply first.
         self._reads: dict[int, asyncio.Future[int]] = {}
         #: A call that waits for a transfer -> the voter that it named.
         self._transfers: dict[asyncio.Future[int], int] = {}
 
     def add_read(self, read: int, future: asyncio.Future[int]) -> None:
-        """Let a future wait for a read's confirmation. The machine bounds their number."""
+        """Let a future wait for a read's confirmation. The machine bounds the number of reads."""
         self._reads[read] = future
         future.add_done_callback(lambda _: self._reads.pop(read, None))
 
     def confirmed(self, read: int, high_watermark: int) -> None:
-        """Complete a read: a majority has heard the leader since it began."""
+        """Complete a read: a majority has heard the leader since the read began."""
         if (future := self._reads.get(read)) is not None:
             _resolve(future, high_watermark)
 
@@ -45,25 +45,25 @@ class Waiters:
             del self._transfers[future]
 
     def transfer_given_up(self, named: int, reason: str) -> None:
-        """Fail the calls that named a voter which did not become the leader."""
+        """Fail the calls that named this voter: it did not become the leader."""
         error = f"leadership did not go to voter {named}: {reason}; ask again"
         for future, voter in self._transfers.items():
             if voter == named and not future.done():
                 future.set_exception(OverloadedError(error))
 
     def leader_known(self, leader_id: int) -> None:
-        """Complete all transfers: a voter leads, the named one or another."""
+        """Complete all transfers: a voter leads, which may be another than the named one."""
         for future in self._transfers:
             _resolve(future, leader_id)
 
     def end_reign(self) -> None:
-        """Fail the reads of a reign that is over: they could return stale data."""
+        """Fail the reads, because the reign is over: they could return stale data."""
         for read in self._reads.values():
             if not read.done():
                 read.set_exception(NotControllerError(f"node {self._node_id} lost its reign"))
 
     def fail(self, error: Exception) -> None:
-        """Fail all waiting calls: the node has stopped."""
+        """Fail all waiting calls, because the node has stopped."""
         self.end_reign()
         for future in self._transfers:
             if not future.done():

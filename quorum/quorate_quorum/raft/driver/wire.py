@@ -1,6 +1,6 @@
-"""The machine's messages as protobuf (`to_...`) and back (`from_...`), only in this module.
+"""Converts the machine's messages to protobuf (`to_...`) and back (`from_...`).
 
-A peer's history is checked here too: a message of another history is refused as a whole.
+No other module does so. This module also refuses each message of a peer with another history.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ _CODES: dict[Refusal, ErrorCode.ValueType] = {
     Refusal.OVERLOADED: ErrorCode.ERROR_CODE_OVERLOADED,
 }
 _REFUSALS = {code: refusal for refusal, code in _CODES.items()}
-#: The error codes whose answers still carry epoch and leader.
+#: The error codes whose answers still have the epoch and the leader.
 KNOWN = (ErrorCode.ERROR_CODE_NONE, *_CODES.values())
 
 
 def to_history(history: History) -> raft_pb2.History:
-    """Return the wire's form."""
+    """Return the protobuf message."""
     return raft_pb2.History(
         cluster_id=history.cluster_id,
         quorum_generation=history.quorum_generation,
@@ -59,7 +59,7 @@ def check_history(ours: History, theirs: raft_pb2.History) -> None:
 
 
 def error_of(refusal: Refusal | None) -> Error:
-    """Return the wire's form."""
+    """Return the protobuf message."""
     return Error() if refusal is None else Error(code=_CODES[refusal], message=refusal.value)
 
 
@@ -73,7 +73,7 @@ def _refusal(error: Error) -> Refusal | None:
 
 
 def to_vote(history: History, request: VoteRequest) -> raft_pb2.VoteRequest:
-    """Return the wire's form."""
+    """Return the protobuf message."""
     return raft_pb2.VoteRequest(
         history=to_history(history),
         voter_id=request.voter.id,
@@ -89,7 +89,7 @@ def to_vote(history: History, request: VoteRequest) -> raft_pb2.VoteRequest:
 
 
 def from_vote(message: raft_pb2.VoteRequest) -> VoteRequest:
-    """Return the machine's form."""
+    """Return the machine's message."""
     return VoteRequest(
         ReplicaKey(message.voter_id, message.voter_directory_id),
         ReplicaKey(message.candidate_id, message.candidate_directory_id),
@@ -102,7 +102,7 @@ def from_vote(message: raft_pb2.VoteRequest) -> VoteRequest:
 
 
 def to_vote_answer(response: VoteResponse) -> raft_pb2.VoteResponse:
-    """Return the wire's form."""
+    """Return the protobuf message."""
     return raft_pb2.VoteResponse(
         epoch=response.epoch,
         leader_id=response.leader_id,
@@ -112,7 +112,7 @@ def to_vote_answer(response: VoteResponse) -> raft_pb2.VoteResponse:
 
 
 def from_vote_answer(answer: raft_pb2.VoteResponse) -> VoteResponse:
-    """Return the machine's form."""
+    """Return the machine's message."""
     return VoteResponse(answer.epoch, answer.leader_id, answer.granted, answer.leader_directory_id)
 
 
@@ -120,7 +120,7 @@ def from_vote_answer(answer: raft_pb2.VoteResponse) -> VoteResponse:
 
 
 def to_begin_epoch(history: History, request: BeginEpochRequest) -> raft_pb2.BeginEpochRequest:
-    """Return the wire's form."""
+    """Return the protobuf message."""
     return raft_pb2.BeginEpochRequest(
         history=to_history(history),
         epoch=request.epoch,
@@ -131,13 +131,13 @@ def to_begin_epoch(history: History, request: BeginEpochRequest) -> raft_pb2.Beg
 
 
 def from_begin_epoch(message: raft_pb2.BeginEpochRequest) -> BeginEpochRequest:
-    """Return the machine's form."""
+    """Return the machine's message."""
     leader = ReplicaKey(message.leader_id, message.leader_directory_id)
     return BeginEpochRequest(message.epoch, leader, message.endpoint)
 
 
 def to_end_epoch(history: History, request: EndEpochRequest) -> raft_pb2.EndEpochRequest:
-    """Return the wire's form."""
+    """Return the protobuf message."""
     return raft_pb2.EndEpochRequest(
         history=to_history(history),
         epoch=request.epoch,
@@ -148,7 +148,7 @@ def to_end_epoch(history: History, request: EndEpochRequest) -> raft_pb2.EndEpoc
 
 
 def from_end_epoch(message: raft_pb2.EndEpochRequest) -> EndEpochRequest:
-    """Return the machine's form."""
+    """Return the machine's message."""
     return EndEpochRequest(
         message.epoch,
         message.leader_id,
@@ -158,7 +158,7 @@ def from_end_epoch(message: raft_pb2.EndEpochRequest) -> EndEpochRequest:
 
 
 def to_epoch_answer(kind: type[EpochAnswer], response: EpochResponse) -> EpochAnswer:
-    """Return the wire's form of the answer to BeginEpoch or EndEpoch."""
+    """Return the answer to BeginEpoch or EndEpoch as protobuf."""
     return kind(
         error=error_of(response.refusal),
         epoch=response.epoch,
@@ -170,7 +170,7 @@ def to_epoch_answer(kind: type[EpochAnswer], response: EpochResponse) -> EpochAn
 def from_epoch_answer(
     answer: raft_pb2.BeginEpochResponse | raft_pb2.EndEpochResponse,
 ) -> EpochResponse:
-    """Return the machine's form of the answer to BeginEpoch or EndEpoch."""
+    """Return the answer to BeginEpoch or EndEpoch as the machine's message."""
     return EpochResponse(
         answer.epoch, answer.leader_id, leader_directory_id=answer.leader_directory_id
     )
@@ -180,7 +180,7 @@ def from_epoch_answer(
 
 
 def to_fetch(request: FetchRequest) -> raft_pb2.RaftFetchRequest:
-    """Return the wire's form, without the fields that open a stream."""
+    """Return the protobuf message, without the fields that open a stream."""
     return raft_pb2.RaftFetchRequest(
         epoch=request.epoch,
         fetch_offset=request.fetch_offset,
@@ -193,7 +193,7 @@ def to_fetch(request: FetchRequest) -> raft_pb2.RaftFetchRequest:
 
 
 def from_fetch(message: raft_pb2.RaftFetchRequest) -> FetchRequest:
-    """Return the machine's form."""
+    """Return the machine's message."""
     return FetchRequest(
         message.epoch,
         message.fetch_offset,
@@ -206,7 +206,7 @@ def from_fetch(message: raft_pb2.RaftFetchRequest) -> FetchRequest:
 
 
 def from_fetch_answer(frame: Frame[raft_pb2.RaftFetchHeader]) -> FetchResponse:
-    """Return the machine's form. CorruptRecordError if the batches are damaged."""
+    """Return the machine's message. CorruptRecordError if the batches are damaged."""
     header = frame.header
     diverging = None
     if header.HasField("diverging"):

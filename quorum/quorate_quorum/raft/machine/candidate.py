@@ -1,4 +1,4 @@
-"""The two roles of a replica that wants to lead: first it asks for pre-votes, then it stands."""
+"""The two roles of a replica that wants to lead: it asks for pre-votes, then for votes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from quorate_quorum.raft.machine.voters import ReplicaKey
 
 
 class _Election(Role):
-    """What both roles have: an attempt, the votes granted to it, and a timeout."""
+    """What both roles share: an attempt, the votes granted to it, and a timeout."""
 
     def __init__(self, state: State) -> None:
         super().__init__(state)
@@ -32,7 +32,7 @@ class _Election(Role):
         return None
 
     def check(self) -> None:
-        # If it were elected, it could lead with a log that lacks records its disk had acknowledged.
+        # If such a replica were elected, its log could lack records that its disk had acknowledged.
         assert not self.state.hard_state.is_behind
 
     def step(self, event: Event) -> Transition | None:
@@ -41,14 +41,15 @@ class _Election(Role):
         return super().step(event)
 
     def _vote_requested(self, event: VoteRequested) -> Transition | None:
-        """Stop standing if the vote request shows that this disk has forgotten records."""
+        """End the election if the request shows that this disk may have lost records."""
         to = super()._vote_requested(event)
         if to is None and self.state.hard_state.is_behind:
             return ToUnattached(self.state.epoch, "it holds less than the quorum's history")
         return to
 
     def _vote_answered(self, event: VoteAnswered) -> Transition | None:
-        # An earlier attempt's vote was given in another epoch, or before the voter saw a newer log.
+        # A vote for an earlier attempt does not count: the voter gave it in an earlier epoch, or
+        # before it had a newer log.
         if event.attempt != self.attempt or event.voter not in self.state.ledger.voters:
             return None
         if event.response.granted:
@@ -59,7 +60,7 @@ class _Election(Role):
         return None
 
     def _count(self, voter: ReplicaKey) -> Transition | None:
-        """Count a vote, this replica's own too. Only the votes of voters count."""
+        """Count a vote, which may be this replica's own. Only the votes of voters count."""
         if voter not in self.granted:
             self.granted.append(voter)
         voters = self.state.ledger.voters
@@ -69,7 +70,7 @@ class _Election(Role):
 
     @abstractmethod
     def _won(self) -> Transition | None:
-        """Return what follows from the votes of a majority."""
+        """Return the transition after a majority has voted for this replica."""
 
     def _ask_for_votes(self, *, pre_vote: bool, is_transfer: bool = False) -> None:
         state = self.state
@@ -87,10 +88,10 @@ class _Election(Role):
 
 
 class Prospective(_Election):
-    """Asks whether it would be elected, before it raises its epoch (pre-vote, KIP-996).
+    """Asks whether a majority would vote for it, before it raises its epoch (pre-vote, KIP-996).
 
-    Otherwise a voter that was cut off and comes back would end, with its raised epoch, the reign of
-    a leader that all others hear (Raft dissertation, 9.6).
+    Without pre-votes, a voter that was cut off would come back with a higher epoch, and end the
+    reign of a leader that all others hear (Raft dissertation, 9.6).
     """
 
     def __init__(self, state: State) -> None:
@@ -102,7 +103,7 @@ class Prospective(_Election):
         self.state.ask_for_leader()
 
     def _denied(self, event: VoteAnswered) -> Transition | None:
-        """Follow the leader that the denying voter hears, if it names one."""
+        """If the voter that denies names a leader, follow that leader."""
         voter = self.state.ledger.voters.of_key(event.voter)
         if voter is None or event.response.epoch != self.state.epoch:
             return None
@@ -113,9 +114,10 @@ class Prospective(_Election):
 
 
 class Candidate(_Election):
-    """Stands in its epoch. Its own vote is in `granted` only after it is on disk.
+    """Asks for votes in its epoch. Its own vote is in `granted` only after the vote is on disk.
 
-    If the vote counted earlier, a candidate that crashes could vote for another in this epoch.
+    If the vote counted earlier, the candidate could crash and then vote for another one in the same
+    epoch.
     """
 
     def __init__(self, state: State, *, is_transfer: bool, for_silence: bool) -> None:
@@ -123,7 +125,7 @@ class Candidate(_Election):
         self._is_transfer = is_transfer
         self._for_silence = for_silence
         if for_silence:
-            state.silenced_epoch = state.epoch  # kept for another try, if this one fails
+            state.silenced_epoch = state.epoch  # for the next attempt, if this one fails
 
     def begin(self) -> None:
         self._ask_for_votes(pre_vote=False, is_transfer=self._is_transfer)
@@ -143,4 +145,4 @@ class Candidate(_Election):
         return ToLeader(self._for_silence)
 
     def _succeed(self, request: EndEpochRequest) -> Transition | None:
-        return None  # it stands already
+        return None  # a candidate asks for votes already

@@ -24,7 +24,7 @@ class VoteRequested:
     """A candidate asks this replica for its vote."""
 
     request: VoteRequest
-    caller: int  # the number of the call that the Reply answers
+    caller: int  # the number of the request; the Reply has the same number
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class BeginEpochRequested:
 
 @dataclass(frozen=True, slots=True)
 class EndEpochRequested:
-    """A leader ends its reign and tells this replica."""
+    """A leader tells this replica that it ends its reign."""
 
     request: EndEpochRequest
     caller: int
@@ -45,7 +45,7 @@ class EndEpochRequested:
 
 @dataclass(frozen=True, slots=True)
 class VoteAnswered:
-    """A voter answered the Call of that attempt."""
+    """A voter answered the vote request of this attempt."""
 
     voter: ReplicaKey
     attempt: int
@@ -62,7 +62,7 @@ class EpochAnswered:
 
 @dataclass(frozen=True, slots=True)
 class LeaderFound:
-    """A node that was asked hears this leader of that epoch, or is the leader."""
+    """A node answered which leader it follows in this epoch, or that it is the leader itself."""
 
     epoch: int
     leader: ReplicaKey
@@ -71,24 +71,24 @@ class LeaderFound:
 
 @dataclass(frozen=True, slots=True)
 class FetchReceived:
-    """A replica fetches from this one."""
+    """Another replica sent a fetch to this replica."""
 
     stream: StreamKey
     request: FetchRequest
     caller: int
-    endpoint: str = ""  # the replica's own endpoint, as it says
+    endpoint: str = ""  # of the replica that fetches, as that replica says
 
 
 @dataclass(frozen=True, slots=True)
 class FetchAbandoned:
-    """The fetch stream of a replica has ended; a fetch on it may still wait for its answer."""
+    """The fetch stream of a replica has ended. A fetch on it may still wait for its answer."""
 
     stream: StreamKey
 
 
 @dataclass(frozen=True, slots=True)
 class FetchAnswered:
-    """The leader answered on this replica's fetch stream of that session."""
+    """The leader answered on this replica's fetch stream of this session."""
 
     session: int
     response: FetchResponse
@@ -96,22 +96,22 @@ class FetchAnswered:
 
 @dataclass(frozen=True, slots=True)
 class FetchBroken:
-    """The fetch stream of that session, to the leader, has broken."""
+    """The fetch stream of this session, from this replica to the leader, has broken."""
 
     session: int
-    refused: bool  # no process listens there
+    refused: bool  # no process listens at the leader's endpoint
 
 
 @dataclass(frozen=True, slots=True)
 class HardStateSaved:
-    """The hard state of that version, and of all versions before it, is on disk."""
+    """The hard state of this version, and of all versions before it, is on disk."""
 
     version: int
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """All records below end_offset are in the page cache and may be read."""
+    """All records below end_offset are in the page cache and can be read."""
 
     end_offset: int
     truncations: int
@@ -119,7 +119,7 @@ class Written:
 
 @dataclass(frozen=True, slots=True)
 class Saved:
-    """All records below end_offset are synced. Ignored if the log or epoch has changed since."""
+    """All records below end_offset are synced. Ignored if log or epoch has changed meanwhile."""
 
     epoch: int
     end_offset: int
@@ -128,12 +128,12 @@ class Saved:
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """All records below Ready.wants_applied have been passed to the listener."""
+    """All records below Ready.wants_applied have been passed to the RaftListener."""
 
 
 @dataclass(frozen=True, slots=True)
 class Downloaded:
-    """The snapshot of Ready.install, or of an earlier one, is whole and durable on this disk."""
+    """The snapshot of this or an earlier Ready.install is whole and durable on this disk."""
 
     below: Below
 

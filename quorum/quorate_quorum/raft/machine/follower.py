@@ -1,7 +1,7 @@
 """The role of a replica that fetches from the leader of its epoch.
 
-A fetch acknowledges everything below its offset. So its offset is the synced end: records that a
-power loss can take must not count towards a majority.
+A fetch acknowledges all records below its offset. So a follower fetches from its synced end: a
+record that a power loss can take must not count towards a majority.
 """
 
 from __future__ import annotations
@@ -41,24 +41,25 @@ class Follower(Role):
         self.leader = leader
         self.endpoint = endpoint
         self.session = self._new_session()
-        #: The time at which the leader counts as gone, if no answer comes before.
+        #: The time at which the leader counts as gone, if no answer comes before it.
         self.timeout_at_ms = self._fetch_timeout_at()
-        #: Until this time the follower denies pre-votes, for the leader answered on this unbroken
-        #: stream. It is before the timeout, so that voters that lost their leader grant pre-votes
-        #: to each other in time.
+        #: Until this time the follower denies pre-votes, because the leader has answered on the
+        #: present stream. The time is earlier than the timeout, so that voters that lost their
+        #: leader grant pre-votes to each other in time.
         self.fresh_until_ms = NEVER
-        #: Whether a request is under way. The next one waits for its answer.
+        #: Whether a fetch is under way. The next one is sent after its answer.
         self.is_waiting = False
-        #: The time at which to fetch again, with the same offset if a sync is slow.
+        #: The time of the next fetch, which has the same offset if the sync is not done by then.
         self.repeat_at_ms = NEVER
-        #: Whether the stream was opened again since the last answer. The network may cause one
-        #: break; a second one without an answer in between means that the leader is gone.
+        #: Whether the stream was opened again since the last answer. One break may come from the
+        #: network; a second break without an answer in between means that the leader is gone.
         self.has_reconnected = False
-        #: The newest round that the leader issued. Its echo proves that this follower heard it.
+        #: The newest round in the leader's answers. Its echo proves that this follower heard it.
         self.round = 0
-        #: The first high watermark of this leader after the two logs agreed; 0: none yet.
+        #: This leader's high watermark in its first answer to a log that agrees with its own; 0:
+        #: there was no such answer yet.
         self.catch_up_to = 0
-        #: The snapshot that the leader named instead of the records. It is being downloaded.
+        #: The snapshot under download, which the leader named instead of the records; None: none.
         self.install: Install | None = None
 
     def begin(self) -> None:
@@ -99,7 +100,7 @@ class Follower(Role):
         return self.state.now_ms < self.fresh_until_ms
 
     def _is_left(self, event: EndEpochRequested) -> bool:
-        """Return whether the leader ended its reign, and did not name this replica first."""
+        """Return whether the leader ended its reign without naming this replica first."""
         request = event.request
         is_ours = (request.epoch, request.leader_id) == (self.state.epoch, self.leader.id)
         return is_ours and self._successors(request)[:1] != (self.state.me.id,)
@@ -125,9 +126,9 @@ class Follower(Role):
     def _fetch_or_wait(self) -> None:
         """Fetch at once if all is synced; else wait for the sync or the snapshot, but not for long.
 
-        The next fetch acknowledges, so it waits. After REPEAT_MS the last one is repeated: rounds,
-        check-quorum and the fetch timeout then go on. So a slow disk costs neither the leader its
-        reign nor the follower its leader.
+        The next fetch acknowledges the synced records, so it waits for the sync. After REPEAT_MS
+        the last fetch is repeated: its answer keeps the follower from standing, and its echo keeps
+        the leader from resigning while a disk is slow.
         """
         if self.is_waiting:
             return
@@ -139,7 +140,7 @@ class Follower(Role):
             self.repeat_at_ms = self.state.now_ms + REPEAT_MS
 
     def _suspect(self, *, refused: bool) -> None:
-        """Open a broken stream again, once. If it is refused or breaks again, stand soon."""
+        """Open a broken stream again, once. After a refusal or a second break, stand soon."""
         self.fresh_until_ms = NEVER
         self.is_waiting = False
         self.repeat_at_ms = NEVER
@@ -148,7 +149,7 @@ class Follower(Role):
             self.has_reconnected = True
             self._fetch()
             return
-        # Do not ask the leader until then: it would refuse again.
+        # Send no fetch until the timeout: the leader would refuse it again.
         soon = self.state.now_ms + self.state.draw(*REFUSED_MS)
         self.timeout_at_ms = min(self.timeout_at_ms, soon)
 
@@ -163,7 +164,7 @@ class Follower(Role):
     # --- answers --------------------------------------------------------------------------------
 
     def _fetch_answered(self, event: FetchAnswered) -> Transition | None:
-        """Take in the leader's answer, and ask again."""
+        """Take in the leader's answer, and fetch again."""
         response, state = event.response, self.state
         if response.epoch > state.epoch:
             return self._newer_epoch(response)
@@ -176,10 +177,10 @@ class Follower(Role):
         self.has_reconnected = False
         self.round = response.round
         to = None
-        # An answer to a fetch from before a cut does not fit the present log.
+        # An answer to a fetch that was sent before a cut does not fit the present log.
         if response.base_offset == state.ledger.log_end_offset:
             to = self._take_answer(response)
-        if to is None and self.session == event.session:  # else the leader is suspected now
+        if to is None and self.session == event.session:  # unless the answer made it suspected
             self._fetch_or_wait()
         return to
 
@@ -194,8 +195,8 @@ class Follower(Role):
     def _take_answer(self, response: FetchResponse) -> Transition | None:
         """Take an answer to a fetch from the present end of this log.
 
-        Either this log follows the leader's, or it diverges, or the leader names a snapshot because
-        it has cut the records that this replica needs.
+        The answer has one of three forms: batches, if the leader's log continues this one; a
+        diverging epoch; or a snapshot, if the leader has cut the records that this replica needs.
         """
         if response.snapshot is not None:
             self._install(response.snapshot)
@@ -216,17 +217,17 @@ class Follower(Role):
         return None
 
     def _diverge(self, diverging: DivergingEpoch) -> Transition | None:
-        """Cut the log to where it may agree with the leader's. The next fetch asks again.
+        """Cut the log to where it may agree with the leader's. The next fetch shows if it does.
 
-        The leader names the end of its newest epoch at or below this log's last epoch (KIP-101). So
-        one round goes back a whole epoch; Raft's consistency check (5.3) goes back one record.
+        The leader names its newest epoch at or below this log's last epoch, and where that epoch
+        ends (KIP-101). So each fetch goes back a whole epoch, not one record as in Raft (5.3).
         """
         state, ledger = self.state, self.state.ledger
         epoch, end = ledger.end_offset_for(diverging.epoch)
         if epoch == diverging.epoch:
             end = min(end, diverging.end_offset)
         if end >= ledger.log_end_offset:
-            self._suspect(refused=True)  # no cut can make the logs agree: the leader is broken
+            self._suspect(refused=True)  # no cut can make the logs agree: the leader is at fault
             return None
         if end < ledger.high_watermark:
             state.outbox.fatal = (
@@ -241,10 +242,10 @@ class Follower(Role):
     # --- snapshots ------------------------------------------------------------------------------
 
     def _install(self, snapshot: SnapshotId) -> None:
-        """Download the snapshot that the leader named. Of two, the newer one counts.
+        """Download the snapshot that the leader named, unless it named a newer one before.
 
-        The leader must hold all records that are committed here. If its snapshot ends below them,
-        or has an epoch that can't follow theirs, the leader is broken.
+        The leader must hold all records that are committed here. A snapshot that ends below them,
+        or has an epoch that can't follow theirs, shows that the leader is at fault.
         """
         state, ledger = self.state, self.state.ledger
         committed_epoch = max(ledger.epoch_before(ledger.high_watermark), 0)
@@ -258,10 +259,10 @@ class Follower(Role):
             self.install = Install(snapshot, state.epoch, self.endpoint)
 
     def _downloaded(self, event: Downloaded) -> None:
-        """Let the log begin anew at the snapshot, if this role waits for that one now.
+        """Begin the log anew at the snapshot, if it is the one that this role waits for.
 
-        Nothing was appended or cut since the leader named it. Any other snapshot may end below
-        records that this replica has acknowledged to a later leader.
+        Since the leader named that snapshot, this log was neither cut nor appended to. Any other
+        snapshot may end below records that this replica has acknowledged to a later leader.
         """
         if self.install is not None and self.install.snapshot == event.below.id:
             self.install = None
@@ -271,10 +272,10 @@ class Follower(Role):
     # --- history --------------------------------------------------------------------------------
 
     def _notice_history(self, response: FetchResponse) -> None:
-        """Notice that this log holds only the bootstrap batch, but the quorum has a history.
+        """Note that this disk may have been replaced, if the quorum's log shows that.
 
-        Then this disk may have been replaced. A quorum that has just begun shows nothing but the
-        EpochStart of its present epoch.
+        This log holds only the bootstrap batch, but the leader's holds more than the bootstrap
+        batch and the EpochStart of its present epoch: the quorum did not begin just now.
         """
         if not response.batches or not self.state.ledger.holds_only_bootstrap:
             return
@@ -283,12 +284,12 @@ class Follower(Role):
             self.state.fall_behind()
 
     def _notice_caught_up(self) -> None:
-        """Stop being behind once all records are synced that this leader had committed at first.
+        """Clear `is_behind` once all records below `catch_up_to` are synced.
 
-        They include everything that this disk forgot. The leader's present high watermark would be
-        wrong here: under load it is always a little ahead of the follower. This comes before the
-        fetch that acknowledges the records: if that fetch makes this replica a voter, it must be
-        able to vote.
+        Those records include everything that this disk forgot. The leader's present high watermark
+        is no measure: under load it is always a little ahead of the follower. The flag is cleared
+        before the fetch that acknowledges the records: that fetch may make this replica a voter,
+        and a voter must be able to vote.
         """
         state = self.state
         if state.hard_state.is_behind and 0 < self.catch_up_to <= state.ledger.synced_end:
@@ -296,16 +297,15 @@ class Follower(Role):
 
 
 def _contradicts(response: FetchResponse) -> bool:
-    """Return whether an interim answer holds parts that only a final answer may have."""
+    """Return whether an interim answer has fields that only a final answer may have."""
     told = response.batches or response.diverging or response.snapshot
     return response.interim and bool(told)
 
 
 def _is_sound(ledger: Ledger, response: FetchResponse) -> bool:
-    """Return whether the batches follow the log's end, and have epochs that an EpochStart began.
+    """Return whether the batches continue the log, and each epoch begins with its EpochStart.
 
-    A batch's CRC does not cover its offset and epoch, so the log's end and the EpochStarts are
-    compared with them.
+    A batch's CRC does not cover its offset and epoch, so they are checked here.
     """
     offset, epoch = ledger.log_end_offset, ledger.last_epoch
     for batch in response.batches:

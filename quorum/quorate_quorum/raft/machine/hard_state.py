@@ -1,4 +1,4 @@
-"""The hard state: the epoch and the vote, which a voter must never forget. Bounds of epochs."""
+"""The hard state: the epoch and the vote, which a voter must never forget. Limits of epochs."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 
 from quorate_quorum.raft.machine.voters import ReplicaKey
 
-#: The last epoch. Epochs are int32 on the wire. A greater epoch from a peer is ignored, so that no
-#: request can use up the epochs that the quorum still needs.
+#: The last epoch. A higher epoch from a peer is ignored: epochs are int32 on the wire, and one
+#: wrong request must not use them up.
 EPOCH_MAX = 2**30
-#: The most that one message moves the epoch: elections alone never leave a voter so far behind.
+#: The most by which one message may raise the epoch. Elections never leave a voter so far behind.
 EPOCH_LEAP_MAX = 1_000_000
 
 
@@ -17,19 +17,19 @@ EPOCH_LEAP_MAX = 1_000_000
 class HardState:
     """Epoch and vote (Raft, figure 2: persistent state).
 
-    It is on disk before any message tells it. Otherwise a voter that crashes in between could vote
-    again in the same epoch, and the epoch could have two leaders.
+    A hard state is on disk before any message with its epoch or vote leaves. Otherwise a voter
+    could crash, forget its vote and vote again: the epoch could have two leaders.
     """
 
     epoch: int = 0
     #: The vote in this epoch. It never changes within the epoch.
     voted_for: ReplicaKey | None = None
-    #: Whether the disk may have been replaced under its old id: then it lacks records that this
-    #: replica acknowledged. It gives no votes and does not stand until it has caught up with a
+    #: Whether the disk may have been replaced under its old id, and lack records that this replica
+    #: acknowledged. Such a replica gives no votes and does not stand until it has caught up with a
     #: leader.
     is_behind: bool = False
-    #: The first epoch in which this disk gave a vote; 0: none yet. The disk was not replaced since:
-    #: it never acknowledged a record of that epoch or a later one that it does not hold.
+    #: The first epoch in which this disk gave a vote; 0: none yet. The disk was not replaced since
+    #: that vote: it holds every record of that or a later epoch that it acknowledged.
     first_vote_epoch: int = 0
 
     def entering(self, epoch: int) -> HardState:

@@ -1,4 +1,4 @@
-"""The role of a replica that leads: it appends, answers fetches, and commits what they acknowledge.
+"""The role of a replica that leads: it appends records, answers fetches, and commits.
 
 A fetch waits until there is news for it. `settle` is called after every event: it commits records,
 confirms the reads whose round a majority has heard, and answers fetches.
@@ -31,10 +31,10 @@ from quorate_quorum.snapshots.file import SnapshotId
 
 
 class Leader(Role):
-    """The reign of this replica over one epoch. It lives exactly as long as the reign.
+    """The reign of this replica over one epoch. The object is dropped when the reign ends.
 
-    Only the leader of an epoch appends records of it, and it never cuts its log: so one (offset,
-    epoch) names one record, and logs that agree there agree on everything below (Raft, 5.3).
+    Only the leader of an epoch appends records of it, and the leader never cuts its log. So two
+    logs that agree on an (offset, epoch) agree on all records below it (Raft, 5.3).
     """
 
     def __init__(self, state: State, *, handed_over_for_silence: bool) -> None:
@@ -45,21 +45,21 @@ class Leader(Role):
         self.leader = state.me
         self.endpoint = state.endpoint
         self.epoch = state.epoch
-        #: The first offset of this epoch. Nothing is committed until the record *at* it is: even if
+        #: The first offset of this epoch. Nothing is committed until the record *at* it is. Even if
         #: a majority holds an older record, a log of a newer epoch can win an election and replace
-        #: it (Raft, 5.4.2 and figure 8; off by one in KAFKA-12619).
+        #: that record (Raft, 5.4.2 and figure 8; off by one in KAFKA-12619).
         self.epoch_start_offset = state.ledger.log_end_offset
         self.handed_over_for_silence = handed_over_for_silence
         self.replicas = Replicas(state)
         self.rounds = Rounds(state)
         #: The time at which the reign is announced again to voters that do not fetch.
         self.announce_at_ms = -1
-        #: (end offset, bytes) of each proposal that is not committed, and the bytes of all of them.
+        #: (end offset, bytes) of each uncommitted proposal, and the sum of the bytes.
         self.uncommitted: list[tuple[int, int]] = []
         self.uncommitted_bytes = 0
-        #: The transfer under way. Proposals wait for it: else its successor might never catch up.
+        #: The transfer under way. It bars proposals: else its successor might never catch up.
         self.transfer: Transfer | None = None
-        #: Whether this replica's removal is committed. It resigns once the callers have the answer.
+        #: Whether this replica's removal is committed. After it is applied, the leader resigns.
         self.is_leaving = False
 
     # --- the role -------------------------------------------------------------------------------
@@ -72,7 +72,7 @@ class Leader(Role):
         self._announce()
 
     def end(self) -> None:
-        """Refuse the fetches that wait, and drop the reads: a later answer could be stale."""
+        """Refuse the fetches that wait, and drop the reads: later answers could be stale."""
         self.leader = NOBODY
         outbox = self.state.outbox
         outbox.lost_epoch = self.epoch
@@ -87,14 +87,14 @@ class Leader(Role):
             case FetchAbandoned():
                 self._fetch_abandoned(event)
             case Applied() if self.is_leaving:
-                # Not before: the callers that asked for the removal must still get their answer.
+                # Only now: the callers that asked for the removal have got their answer.
                 return self.resign("it was removed from the voters")
             case _:
                 return super().step(event)
         return None
 
     def tick(self) -> Transition | None:
-        """End the reign if no majority hears it (check quorum), or announce it again."""
+        """Resign if no majority hears this leader (check quorum), or announce the reign again."""
         state = self.state
         self.replicas.forget_silent_observers()
         if state.is_sole_voter():
@@ -104,7 +104,7 @@ class Leader(Role):
             self._give_up_transfer(self.transfer, f"it had not caught up after {waited_ms} ms")
         if state.now_ms >= self.rounds.heard_ms + state.timing.check_quorum_ms:
             # A leader that is cut off would go on answering clients that can't reach its successor.
-            # The vote stays: if it were forgotten, it could be given again in this epoch.
+            # The vote is kept: a forgotten vote could be given again in this epoch.
             return ToResigned("no majority of voters was heard")
         if state.now_ms >= self.announce_at_ms:
             self._announce()
@@ -152,9 +152,9 @@ class Leader(Role):
     # --- proposals and transfers ----------------------------------------------------------------
 
     def check_may_propose(self) -> None:
-        """Raise unless the first record of the epoch is committed, and not too much waits.
+        """Raise OverloadedError if too much is uncommitted, or during a transfer.
 
-        Before that, the leader's decisions could contradict what its predecessors committed.
+        NotControllerError before the epoch's first commit: decisions could be on an old image.
         """
         state = self.state
         if not self.has_committed_own():
@@ -181,21 +181,21 @@ class Leader(Role):
         assert batch.epoch == self.epoch
         self.state.append(batch)
         if batch.voters is not None:
-            self.rounds.heard_ms = self.state.now_ms  # give the new set time to be heard
+            self.rounds.heard_ms = self.state.now_ms  # the new voters need time to hear this leader
         self.uncommitted.append((batch.end_offset, len(batch.data)))
         self.uncommitted_bytes += len(batch.data)
 
     def successor(self, voter_id: int | None) -> int:
-        """Return the voter to transfer to. None: that of the transfer under way, or the best."""
+        """Return the voter to transfer to: `voter_id`, or for None the present or best one."""
         if voter_id is None and self.transfer is not None:
             return self.transfer.to.id
         return successor(self.state, self.replicas, voter_id)
 
     def begin_transfer(self, voter_id: int) -> None:
-        """Begin to give the reign to a `successor`. A transfer to another voter is given up."""
+        """Begin to hand the reign to a `successor`. This gives up a transfer to another voter."""
         current, state = self.transfer, self.state
         if current is not None and current.to.id == voter_id:
-            # Its deadline stays: repeated requests could otherwise stop the proposals for ever.
+            # Its deadline stays: otherwise repeated requests could bar proposals for ever.
             return
         if current is not None:
             self._give_up_transfer(current, f"voter {voter_id} was named instead")
@@ -209,7 +209,7 @@ class Leader(Role):
         self.state.outbox.transfers_given_up.append((current.to.id, reason))
 
     def resign(self, reason: str, *, for_silence: bool = False, first: int = -1) -> ToResigned:
-        """End the reign in favour of `first`, then of the most caught-up voters."""
+        """Return the transition out of the reign, to `first` or the most caught-up voter."""
         state = self.state
         others = state.ledger.voters.others(state.me)
         ends = {voter.id: self.replicas.of(voter.key).log_end_offset for voter in others}
@@ -235,7 +235,7 @@ class Leader(Role):
     # --- fetches --------------------------------------------------------------------------------
 
     def _take_fetch(self, event: FetchReceived) -> None:
-        """Take in a replica's acknowledgement, and park its fetch until there is an answer."""
+        """Note what a fetch acknowledges, and park the fetch until there is an answer."""
         state, request, stream = self.state, event.request, event.stream
         progress = self.replicas.heard(stream.replica, event.endpoint)
         if progress is None:
@@ -243,7 +243,7 @@ class Leader(Role):
             return
         superseded = progress.parked
         if not progress.admits(stream):
-            # It comes late from a stream that is gone: it would set the progress back.
+            # The request comes late, on a superseded stream: it would set the progress back.
             self._refuse_fetch(event, Refusal.OLD_STREAM)
             return
         if superseded is not None and superseded.event.stream != stream:
@@ -255,7 +255,7 @@ class Leader(Role):
         other_past = _compare(state.ledger, request)
         if other_past is not None:
             # Do not move the progress: below that offset the replica holds other records than this
-            # leader (KAFKA-13141). Only its round counts, for it did hear the leader.
+            # leader (KAFKA-13141). Only its round counts, because the replica did hear the leader.
             self._answer_fetch(fetch, other_past)
             return
         progress.record(request, state.ledger.log_end_offset, state.now_ms)
@@ -280,7 +280,7 @@ class Leader(Role):
                 progress.parked = None
                 self._answer_fetch(fetch)
             elif fetch.told_high_watermark < high_watermark:
-                # The fetch goes on waiting: a new one would cost another message each way.
+                # The fetch stays parked: to end it would cost one more message each way.
                 fetch.told_high_watermark = high_watermark
                 self._answer_fetch(fetch, interim=True)
 
@@ -293,8 +293,8 @@ class Leader(Role):
         )
 
     def _told_high_watermark(self) -> int:
-        """Return the high watermark for answers; 0 before this epoch's first commit."""
-        # A lower one would tell a follower that is behind to catch up to a too low end.
+        """Return the high watermark to put into answers; 0 before this epoch's first commit."""
+        # A follower that is behind catches up to this offset: an older one would be too low.
         return self.state.ledger.high_watermark if self.has_committed_own() else 0
 
     def _answer_fetch(
@@ -333,11 +333,11 @@ class Leader(Role):
 
 
 def _compare(ledger: Ledger, request: FetchRequest) -> DivergingEpoch | SnapshotId | None:
-    """Return None if the leader's log continues the replica's; else how the replica can agree.
+    """Return None if the leader's log continues the replica's; else what makes the logs agree.
 
-    That is the newest snapshot if the log does not hold the records that the replica lacks, or does
-    not reach down to where the two logs diverge: then all its epochs are newer than the replica's
-    last one. Otherwise it is a diverging epoch.
+    That is the leader's newest snapshot in two cases: the leader has cut the records that the
+    replica needs next; or all epochs of the leader's log are newer than the replica's last one.
+    Otherwise it is a diverging epoch.
     """
     start = ledger.log_start_offset
     if request.fetch_offset == start == 0:

@@ -1,8 +1,7 @@
-"""The ledger: what the machine knows of its log, without the bytes. Its ends, epochs and voters.
+"""The ledger: what the machine knows of its log: the ends, epochs and voters, but no bytes.
 
-The driver carries out appends and cuts later than the machine decides them. The ledger is the log
-as it will be when all decisions are carried out. `written_end` and `synced_end` say how far the
-disk is.
+The machine decides appends and cuts, and the driver carries them out later. The ledger is the log
+as it will be then. `written_end` and `synced_end` say how far the disk is.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from quorate_quorum.snapshots.file import SnapshotId
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """A batch of the metadata log whose CRC was checked, with what the machine must know of it."""
+    """A batch of the metadata log whose CRC was checked, and what the machine must know of it."""
 
     base_offset: int
     end_offset: int
@@ -67,22 +66,23 @@ class Ledger:
         self.written_end = 0
         #: Every record below it survives a power loss, and may be acknowledged and counted.
         self.synced_end = 0
-        #: One past the last committed record. It is not on disk, as in Raft: a run begins with the
-        #: records that are committed by definition (the bootstrap batch, the newest snapshot), and
-        #: learns the rest from a leader, or by leading.
+        #: One past the last committed record. It is not stored on disk, as in Raft. A run begins
+        #: with the records that are committed by definition (the bootstrap batch, the newest
+        #: snapshot). It learns of further commits from a leader, or as the leader.
         self.high_watermark = 0
-        #: How often the log was cut. A completion from before a cut concerns records that may have
-        #: been replaced since, so it is ignored.
+        #: The number of cuts of the log. A completion from before a cut is ignored: the records
+        #: that it covers may have been replaced.
         self.truncations = 0
-        #: The end of the bootstrap batch, with which every initial voter is formatted; 0: not held.
+        #: The end of the bootstrap batch, with which every initial voter is formatted; 0: the log
+        #: does not hold it.
         self.bootstrap_end = 0
         #: The newest whole snapshot on this disk; None if there is none.
         self.snapshot: Below | None = None
-        #: (epoch, first offset), both ascending. The first entry may be that of the record before
-        #: the log's start: it is compared with followers whose log ends exactly there.
+        #: (epoch, first offset), both ascending. After a cut the first entry is of the record just
+        #: below the log's start: a follower's log may end exactly there.
         self._epochs: list[tuple[int, int]] = []
-        #: (base offset of the batch, set), ascending. Older sets are kept because a cut of the log
-        #: can take back the newest.
+        #: (base offset of the batch, set), ascending. Older sets are kept, because a cut of the
+        #: log's end can take back the newest.
         self._voters: list[tuple[int, VoterSet]] = []
 
     @property
@@ -97,15 +97,15 @@ class Ledger:
 
     @property
     def are_voters_committed(self) -> bool:
-        """Whether the newest set can't be taken back any more."""
+        """Whether the newest set is committed, so that no cut can take it back."""
         return not self._voters or self._voters[-1][0] < self.high_watermark
 
     @property
     def voters_before_change(self) -> VoterSet:
-        """The set before the newest change, while a cut may still take that change back.
+        """The set before the newest change, while a cut can still take that change back.
 
-        Empty if the newest change is committed. At most one change is uncommitted: the next one
-        waits for its commit.
+        Empty if the newest change is committed. At most one change is uncommitted: a change may
+        begin only after the commit of the one before.
         """
         is_open = len(self._voters) > 1 and not self.are_voters_committed
         return self._voters[-2][1] if is_open else VoterSet()
@@ -116,10 +116,10 @@ class Ledger:
         return self.log_end_offset <= self.bootstrap_end
 
     def begin_above(self, below: Below, *, log_start: int) -> None:
-        """Start from a snapshot, with a log from `log_start` on.
+        """Start from a snapshot and an empty log that begins at `log_start`.
 
-        The caller then appends the batches of the log as usual, also those below the snapshot's
-        end. Their last voters are those of the snapshot.
+        The caller then appends the log's batches, also those below the snapshot's end. The newest
+        voters at that end are those of the snapshot.
         """
         assert self.log_end_offset == 0, "an empty ledger"
         assert 0 < log_start <= below.offset, (log_start, below.offset)
@@ -129,9 +129,9 @@ class Ledger:
         self._epochs = [(below.epoch, log_start - 1)] if log_start == below.offset else []
 
     def begin_anew(self, below: Below) -> None:
-        """Hold only a snapshot: the log goes on at its end.
+        """Drop all records, and let the log go on at the end of a snapshot.
 
-        Its records are durable and committed, so every end moves to its offset.
+        The snapshot's records are durable and committed, so every end moves to the snapshot's end.
         """
         assert below.offset > self.high_watermark, (below.offset, self.high_watermark)
         self.log_end_offset = 0
@@ -141,7 +141,7 @@ class Ledger:
         self.truncations += 1
 
     def note_snapshot(self, snapshot: SnapshotId) -> None:
-        """Note a new snapshot of committed records on this disk. It replaces the older ones."""
+        """Note a new snapshot of committed records on this disk, if it is the newest."""
         if self.snapshot is None or self.snapshot.offset < snapshot.offset:
             assert snapshot.offset <= self.high_watermark, (snapshot, self.high_watermark)
             assert snapshot.epoch == self.epoch_before(snapshot.offset), snapshot
@@ -150,7 +150,7 @@ class Ledger:
     def cut_below(self, log_start: int) -> None:
         """Let the log begin at `log_start`. The epoch of the record before it stays known."""
         if log_start <= self.log_start_offset:
-            return  # the log has begun anew meanwhile
+            return  # a snapshot has replaced the log meanwhile
         assert self.snapshot is not None, "nothing is cut without a snapshot"
         assert log_start <= self.snapshot.offset, (log_start, self.snapshot.offset)
         epoch, voters = self.epoch_before(log_start), self._voters_before(log_start)
@@ -159,7 +159,7 @@ class Ledger:
         self.log_start_offset = log_start
 
     def append(self, batch: Batch) -> None:
-        """Add a batch at the end. The caller has checked its offset and epoch."""
+        """Add a batch at the end. The caller has checked the batch's offset and epoch."""
         assert batch.base_offset == self.log_end_offset, (batch.base_offset, self.log_end_offset)
         assert batch.epoch >= self.last_epoch, (batch.epoch, self.last_epoch)
         if batch.epoch > self.last_epoch:
@@ -174,7 +174,8 @@ class Ledger:
     def truncate(self, end_offset: int) -> None:
         """Cut the log to `end_offset`, and forget the epochs and voter sets of the cut records.
 
-        A voter set that stayed would have voters that no majority ever agreed to (KIP-853).
+        If a cut voter set stayed, votes would be counted by a set that was never committed
+        (KIP-853).
         """
         assert self.high_watermark <= end_offset <= self.log_end_offset
         self.log_end_offset = end_offset
@@ -187,9 +188,9 @@ class Ledger:
             self._voters.pop()
 
     def end_offset_for(self, epoch: int) -> tuple[int, int]:
-        """Return the newest epoch at or below the given one, and the offset where it ends.
+        """Return the newest epoch at or below the given one, and the offset at which it ends.
 
-        (-1, log_start_offset) if every epoch in this log is newer.
+        (-1, log_start_offset) if every epoch in this log is newer than the given one.
         """
         index = bisect_right(self._epochs, epoch, key=lambda entry: entry[0])
         if index == 0:
@@ -198,19 +199,19 @@ class Ledger:
         return self._epochs[index - 1][0], end
 
     def _voters_before(self, offset: int) -> VoterSet:
-        """Return the newest set in the records below the offset."""
+        """Return the newest voter set in the records below the offset."""
         return next((s for base, s in reversed(self._voters) if base < offset), VoterSet())
 
     def epoch_before(self, offset: int) -> int:
-        """Return the epoch of the record before the offset; -1 if there is none, or unknown."""
+        """Return the epoch of the record before the offset; -1 if that record is not known."""
         index = bisect_right(self._epochs, offset - 1, key=lambda entry: entry[1])
         return self._epochs[index - 1][0] if index else -1
 
     def is_up_to_date(self, last_epoch: int, log_end_offset: int) -> bool:
-        """Return whether a log with that end is at least as complete as this one (Raft, 5.4.1).
+        """Return whether a log with that last epoch and end is as complete as this log.
 
-        The epoch counts first: a longer log of an older epoch may lack records that a newer epoch
-        committed.
+        The rule is Raft's (5.4.1). The epoch counts first: a longer log of an older epoch may lack
+        records that were committed in a newer epoch.
         """
         return (last_epoch, log_end_offset) >= (self.last_epoch, self.log_end_offset)
 

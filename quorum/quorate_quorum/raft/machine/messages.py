@@ -1,7 +1,7 @@
-"""The messages between replicas: requests and responses, as values and not as bytes.
+"""The messages between replicas: requests and responses, as plain values.
 
-quorate_quorum.raft.driver.wire turns them into protobuf. Their contents come from peers: a role
-checks them and refuses wrong ones, so that they never reach an assert.
+quorate_quorum.raft.driver.wire converts them to protobuf. Their contents come from peers, so a role
+checks them and refuses wrong ones: they never reach an assert.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class StreamKey(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class DivergingEpoch:
-    """The follower's log diverges: the leader's newest epoch at or below its last, and its end."""
+    """The logs diverge: the leader's newest epoch at or below the follower's, and where it ends."""
 
     epoch: int
     end_offset: int
@@ -56,7 +56,7 @@ class VoteRequest:
 
 @dataclass(frozen=True, slots=True)
 class VoteResponse:
-    """The answer to a vote or pre-vote. leader_id is -1 if not known."""
+    """The answer to a vote or pre-vote request. leader_id is -1 if no leader is known."""
 
     epoch: int
     leader_id: int
@@ -70,7 +70,7 @@ class VoteResponse:
 
 @dataclass(frozen=True, slots=True)
 class BeginEpochRequest:
-    """A leader announces itself to the voters that do not fetch from it."""
+    """A leader announces its reign to a voter that does not fetch from it."""
 
     epoch: int
     leader: ReplicaKey
@@ -79,7 +79,7 @@ class BeginEpochRequest:
 
 @dataclass(frozen=True, slots=True)
 class EndEpochRequest:
-    """A leader gives up its reign and names preferred successors."""
+    """A leader ends its reign, and names its preferred successors, the best first."""
 
     epoch: int
     leader_id: int
@@ -89,7 +89,7 @@ class EndEpochRequest:
 
 @dataclass(frozen=True, slots=True)
 class EpochResponse:
-    """The answer to BeginEpoch and EndEpoch."""
+    """The answer to BeginEpoch or EndEpoch."""
 
     epoch: int
     leader_id: int
@@ -107,20 +107,20 @@ class FetchRequest:
 
     epoch: int
     fetch_offset: int
-    #: The epoch of the record before fetch_offset. It shows the leader whether the logs agree.
+    #: The epoch of the record before fetch_offset. By it the leader sees whether the logs agree.
     last_fetched_epoch: int
     log_start_offset: int
-    #: The high watermark that the follower knows. If the leader's is higher, it answers at once.
+    #: The high watermark that the follower knows. A leader with a higher one answers at once.
     high_watermark: int
     #: The newest round of this epoch that the follower heard; see rounds.py.
     round: int
-    #: Whether the replica's disk may lack records that it acknowledged: it gives no votes yet.
+    #: Whether the replica's disk may lack records that it acknowledged. It gives no votes then.
     is_behind: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class FetchResponse:
-    """The answer to a fetch, or an interim one before it."""
+    """The answer to a fetch, or an interim response before the answer."""
 
     epoch: int
     leader_id: int
@@ -134,9 +134,10 @@ class FetchResponse:
     diverging: DivergingEpoch | None = None
     refusal: Refusal | None = None
     leader_directory_id: bytes = b""
-    #: The snapshot that the follower must install: the log lacks the records that it needs.
+    #: The snapshot that the follower must install: the leader's log lacks the records that the
+    #: follower needs.
     snapshot: SnapshotId | None = None
-    #: Whether this response only tells the high watermark. The fetch still waits for its answer.
+    #: Whether this response only tells the high watermark. The fetch goes on waiting.
     interim: bool = False
 
     @property

@@ -14,43 +14,44 @@ INCARNATIONS_MAX = 8
 
 @dataclass(slots=True)
 class ParkedFetch:
-    """A fetch that waits for news."""
+    """A fetch that waits until the leader has news for it."""
 
     event: FetchReceived
     deadline_ms: int
-    told_high_watermark: int  # the leader's high watermark that the replica knows
+    told_high_watermark: int  # the newest high watermark that the leader told the replica
 
 
 @dataclass(slots=True)
 class Progress:
-    """What one replica holds and has heard, from its fetches in this epoch. A time of -1 is never.
+    """What one replica holds and has heard, known from its fetches in this epoch.
 
-    The records, rounds and high watermark here are the leader's.
+    A time of -1 means never.
     """
 
-    #: The replica holds the leader's records below this offset, synced. Only a fetch that agrees
-    #: with the leader's log moves it: a replica whose log diverges holds other records there.
+    #: The replica holds the leader's records below this offset, and has synced them. Only a fetch
+    #: that agrees with the leader's log moves it: a log that diverges holds other records there.
     log_end_offset: int = 0
-    #: The newest round that it echoed.
+    #: The newest of the leader's rounds that the replica echoed.
     round: int = 0
-    #: Its newest fetch stream. A late request on an older one would set the progress back.
+    #: The replica's newest fetch stream. A late request on an older one would set the progress
+    #: back.
     stream: StreamKey | None = None
-    #: Its fetch that has no answer yet. There is at most one: it asks again only after the answer.
+    #: The replica's fetch without an answer. There is at most one: the next comes after its answer.
     parked: ParkedFetch | None = None
     last_fetch_ms: int = -1
     last_caught_up_ms: int = -1
-    #: Whether its disk may lack records that it acknowledged: it gives no votes yet.
+    #: Whether the replica's disk may lack records that it acknowledged. It gives no votes then.
     is_behind: bool = False
-    #: The time of its last request, even if its log diverged.
+    #: The time of the replica's last request, even if its log diverges.
     heard_ms: int = -1
-    #: Whether its stream is open. A process that is gone shows by that at once.
+    #: Whether the replica's stream is open. It closes at once when the replica's process ends.
     is_connected: bool = False
     endpoint: str = ""  # as the replica said when it opened its stream
     _leader_end_at_fetch: int = 0
     _superseded: deque[bytes] = field(default_factory=lambda: deque(maxlen=INCARNATIONS_MAX))
 
     def admits(self, stream: StreamKey) -> bool:
-        """Take over a newer stream. Return False for a stream that a newer one has superseded."""
+        """Take over a new stream, and return True; False if a newer one has superseded it."""
         known = self.stream
         if known is None or stream == known:
             self.stream = stream
@@ -69,11 +70,11 @@ class Progress:
     def record(self, request: FetchRequest, leader_end: int, now_ms: int) -> None:
         """Note a fetch that agrees with the leader's log.
 
-        By Kafka's rule a replica is caught up if it asks for the leader's end, or for the end that
-        the leader had at the replica's last fetch: under load no fetch names the present end.
+        By Kafka's rule a replica is caught up if it fetches from the leader's end, or from the end
+        that the leader had at the replica's last fetch. Under load no fetch names the present end.
 
-        A replica that is behind is never caught up, for it gives no votes. If it became a voter now
-        and this leader died, the other voters might need its vote, but it would wait for a leader.
+        A replica with `is_behind` is never caught up, because it gives no votes. Were it made a
+        voter, and this leader died, the others might need its vote and not get it.
         """
         self.is_behind = request.is_behind
         if self.is_behind:

@@ -1,10 +1,10 @@
-"""The Raft machine of one replica: sans-IO, KRaft style (replicas pull).
+"""The Raft machine of one replica: it does no IO, and replicas pull records as in KRaft.
 
     event ---> step --+                          +--> Ready: hard state, save, messages,
-    time  ---> tick --+--> role --> Transition --+    readable end, reads that are confirmed
-    caller --> propose, read, transfer, resign   +    news for the listener
+    time  ---> tick --+--> role --> Transition --+    readable end, reads that are confirmed,
+    caller --> propose, read, transfer, resign   +    news for the RaftListener
 
-The driver carries Readies out in order and steps the completions back in. Time, chance and
+The driver carries Readies out in order, and passes the completions back as events. Time, chance and
 encodings are arguments. A role decides (leader.py, follower.py, candidate.py, unattached.py); this
 module passes events to the present role and changes roles. state.py has what all roles share.
 
@@ -15,8 +15,8 @@ Raft's safety rules, and the code that keeps them:
     nothing below the high watermark is cut                         Follower._diverge
     no replica leads twice in an epoch                              Leader.__init__, Resigned
     voters change one at a time, each change committed first        voter_change.py
-Messages of peers are checked, and refused if wrong. This replica's own state is asserted after
-every event.
+Messages of peers are checked, and refused if they are wrong. This replica's own state is asserted
+after every event.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ from quorate_quorum.raft.machine.voters import ReplicaKey, VoterSet
 
 
 class Raft:
-    """One replica's view of the quorum: its state, and its present role."""
+    """One replica's machine: its state and its present role."""
 
     def __init__(
         self,
@@ -76,13 +76,14 @@ class Raft:
         self.role = self._first_role()
 
     def _first_role(self) -> Role:
-        """Return the role of a process that starts. A sole voter stands at once."""
+        """Return the role in which a process starts. A sole voter begins an election at once."""
         state = self.state
         timeout_at_ms = state.now_ms
         if not state.is_sole_voter() or state.hard_state.is_behind:
             timeout_at_ms += state.draw(*FRESH_START_MS)
         if state.hard_state.voted_for == state.me:
-            # This replica may have led in this epoch, and its disk may have lost those records.
+            # This replica may have led in this epoch, and its disk may have lost that epoch's
+            # records.
             role: Role = Resigned(state, timeout_at_ms)
             self._note(role, "started, having stood in this epoch before")
         else:
@@ -114,12 +115,12 @@ class Raft:
 
     @property
     def leader(self) -> ReplicaKey:
-        """The leader of this epoch; NOBODY if not known."""
+        """The leader of this epoch; NOBODY if it is not known."""
         return self.role.leader
 
     @property
     def leader_id(self) -> int:
-        """The leader's id; -1 if not known."""
+        """The leader's id; -1 if it is not known."""
         return self.role.leader.id
 
     @property
@@ -127,16 +128,16 @@ class Raft:
         return self.role.endpoint
 
     def leader_heard(self) -> LeaderFound | None:
-        """Return the leader, for nodes that look for it; None unless it is heard now.
+        """Return the leader for nodes that look for it; None unless this replica hears it now.
 
-        Older knowledge would send them to a leader that is gone.
+        A leader that was heard earlier may be gone, and the nodes would wait for its answer.
         """
         if not self.role.hears_a_leader():
             return None
         return LeaderFound(self.epoch, self.leader, self.leader_endpoint)
 
     def status(self) -> QuorumStatus:
-        """Return this node's view of the quorum. Only a leader knows the replicas' progress."""
+        """Return the quorum as this node sees it. Only a leader knows the replicas' progress."""
         return quorum_status(self.role)
 
     # --- events and time ------------------------------------------------------------------------
@@ -167,20 +168,20 @@ class Raft:
     def check_may_propose(self, epoch: int) -> None:
         """Raise NotControllerError unless this replica leads in `epoch`, and committed its start.
 
-        OverloadedError while too much is not committed, or the reign is being transferred.
+        OverloadedError while too much is uncommitted, or leadership is being transferred.
         """
         self._leading(epoch).check_may_propose()
 
     def check_may_change_voters(self, voters: VoterSet, now_ms: int) -> None:
-        """Raise unless this may be the next set; see voter_change.py. First check_may_propose.
+        """Raise unless `voters` may be the next set (voter_change.py). After check_may_propose.
 
-        The rules depend on the time. `propose` at the same `now_ms` does not refuse the set.
+        The rules depend on the time: `propose` at the same `now_ms` does not refuse the set.
         """
         self._set_time(now_ms)
         self._leading().check_may_change_voters(voters)
 
     def propose(self, batch: Batch, now_ms: int) -> None:
-        """Append a batch of this epoch that starts at the log's end (after check_may_propose)."""
+        """Append a batch of this epoch at the log's end. Call after check_may_propose."""
         self._set_time(now_ms)
         leader = self._leading(batch.epoch)
         leader.check_may_propose()
@@ -190,14 +191,14 @@ class Raft:
         self._settle()
 
     def check_may_read(self) -> None:
-        """Raise unless this replica leads (NotControllerError) and may take one more read."""
+        """Raise NotControllerError unless this replica leads, OverloadedError above READS_MAX."""
         self._leading().rounds.check_may_read()
 
     def read(self, now_ms: int) -> int:
-        """Begin a linearizable read. Its id comes back in Ready.confirmed_reads.
+        """Begin a linearizable read. Return its id, which comes back in Ready.confirmed_reads.
 
-        NotControllerError if this replica does not lead. A reign that ends drops its reads
-        (Ready.lost_epoch).
+        NotControllerError if this replica does not lead. When the reign ends (Ready.lost_epoch),
+        its reads are dropped.
         """
         self._set_time(now_ms)
         rounds = self._leading().rounds
@@ -215,10 +216,11 @@ class Raft:
         return self._leading().successor(voter_id)
 
     def transfer(self, voter_id: int, now_ms: int) -> None:
-        """Give leadership to that voter once it holds the whole log (after check_may_transfer).
+        """Give leadership to that voter once it holds the whole log. Call after check_may_transfer.
 
         Until then nothing is proposed. After an election timeout the transfer is given up, and
-        Ready.transfers_given_up names it. This replica's own id cancels a transfer under way.
+        Ready.transfers_given_up names the voter. This replica's own id cancels a transfer that is
+        under way.
         """
         self._set_time(now_ms)
         self.check_may_transfer(voter_id)
@@ -226,7 +228,7 @@ class Raft:
         self._settle()
 
     def resign(self, now_ms: int, *, reason: str, for_silence: bool = False) -> None:
-        """Give up the reign in favour of the most caught-up other voter, if this replica leads."""
+        """If this replica leads, resign in favour of the most caught-up other voter."""
         self._set_time(now_ms)
         if isinstance(self.role, Leader) and self.ledger.voters.others(self.me):
             self._change(self.role.resign(reason, for_silence=for_silence))
@@ -235,7 +237,8 @@ class Raft:
     def still_holds(self, reply: FetchReply) -> bool:
         """Return whether bytes that were read for this answer are still valid.
 
-        During the read the reign may have ended, and another leader may have cut the log.
+        During the read the reign may have ended, and another leader may have made this replica cut
+        its log.
         """
         leads = isinstance(self.role, Leader) and self.epoch == reply.response.epoch
         return leads and self.ledger.truncations == reply.truncations
@@ -254,13 +257,13 @@ class Raft:
         self.state.now_ms = max(self.state.now_ms, now_ms)
 
     def _settle(self) -> None:
-        """Carry out what follows from a change, then assert the invariants."""
+        """Let the role settle after a change, then assert the invariants."""
         self._change(self.role.settle())
         self.state.check()
         self.role.check()
 
     def _change(self, to: Transition | None) -> None:
-        """Go from role to role until one stays."""
+        """Carry out a transition, and those that follow from it."""
         while to is not None:
             before, self.role = self.role, self._role_of(to)
             before.end()
@@ -269,7 +272,7 @@ class Raft:
             to = self._go_on(to)
 
     def _role_of(self, to: Transition) -> Role:
-        """Make the next role, and enter its epoch."""
+        """Change the hard state as the next role needs it, and return an object of that role."""
         state = self.state
         match to:
             case ToUnattached():
@@ -289,7 +292,7 @@ class Raft:
                 return Resigned(state, state.election_timeout_at())
 
     def _go_on(self, to: Transition) -> Transition | None:
-        """Carry out the rest of a transition in the new role; return the next one, if any."""
+        """Carry out the rest of a transition in the new role. Return the next one, or None."""
         match to:
             case ToResigned():
                 for call in to.farewell:
@@ -304,4 +307,4 @@ class Raft:
         name = type(role).__name__.lower()
         change = RoleChange(name, self.epoch, role.leader.id, role.endpoint, reason)
         self.state.outbox.role_changes.append(change)
-        self.state.sync_again()  # the completion of a sync from an older epoch will be ignored
+        self.state.sync_again()  # completions of syncs from an older epoch are ignored

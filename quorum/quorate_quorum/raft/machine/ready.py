@@ -1,7 +1,7 @@
 """The effects of the Raft machine: the value that `Raft.ready` returns.
 
-The driver carries a Ready out in order: hard state, saves, then messages. A message is in a Ready
-only when the epoch and the vote that it tells are on disk.
+The driver carries a Ready out in order: hard state, saves, then messages. A message is put into a
+Ready only after the epoch and vote that it tells are on disk.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Fetch:
-    """Send this on the fetch stream of that session. Open the stream if the session is new."""
+    """Send a fetch on the fetch stream of this session. Open the stream if the session is new."""
 
     session: int
     endpoint: str
@@ -51,7 +51,7 @@ class Fetch:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """Answer a unary request."""
+    """Answer a unary request: that with the number `caller`."""
 
     caller: int
     response: VoteResponse | EpochResponse
@@ -59,7 +59,7 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class FetchReply:
-    """Answer a fetch. If `end` is above the base offset, add the batches up to `end`."""
+    """Answer a fetch. If `end` is above the base offset, add the batches between them."""
 
     caller: int
     response: FetchResponse
@@ -69,7 +69,7 @@ class FetchReply:
 
 @dataclass(frozen=True, slots=True)
 class FindLeader:
-    """Ask the node at `endpoint` for the leader. If it hears one, step LeaderFound."""
+    """Ask the node at `endpoint` for its leader. If it names one, pass LeaderFound to `step`."""
 
     endpoint: str
 
@@ -79,9 +79,9 @@ Message = Call | Fetch | Reply | FetchReply | FindLeader
 
 @dataclass(frozen=True, slots=True)
 class Save:
-    """Cut the log or let it begin anew, if asked; append; sync.
+    """Empty or cut the log, if asked; then append the batches; then sync.
 
-    The events Written and Saved return the first three fields.
+    The first three fields come back in the events Written and Saved.
     """
 
     epoch: int
@@ -89,7 +89,7 @@ class Save:
     truncations: int
     truncate_to: int | None = None
     batches: tuple[Batch, ...] = ()
-    #: If set: remove every record. The next one has this offset.
+    #: If set: remove every record. The next record gets this offset.
     begin_at: int | None = None
 
 
@@ -106,7 +106,7 @@ class RoleChange:
 
 @dataclass(frozen=True, slots=True)
 class Reign:
-    """A reign of this replica. Tell the listener when everything below `since` is applied."""
+    """A reign of this replica. Tell the RaftListener when all records below `since` are applied."""
 
     epoch: int
     since: int
@@ -115,9 +115,9 @@ class Reign:
 
 @dataclass(frozen=True, slots=True)
 class Install:
-    """Download this snapshot from the leader of the epoch, then step Downloaded.
+    """Download this snapshot from the leader of this epoch, then pass Downloaded to `step`.
 
-    Chunks of it from an earlier leader are good: every voter's file is the same.
+    Bytes that an earlier leader sent are kept: every voter's file of a snapshot is the same.
     """
 
     snapshot: SnapshotId
@@ -127,20 +127,20 @@ class Install:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """The effects that the machine wants. Fields that are None or empty ask for nothing."""
+    """The effects that the machine wants. A field that is None or empty asks for nothing."""
 
     role_changes: tuple[RoleChange, ...] = ()
-    lost_epoch: int | None = None  # the reign that ended
+    lost_epoch: int | None = None  # the epoch of a reign of this replica that has ended
     reign: Reign | None = None
     hard_state: HardState | None = None
     hard_state_version: int = 0
     save: Save | None = None
     messages: tuple[Message, ...] = ()
     session: int = 0  # the only fetch session that may stay open; 0: none
-    readable_end: int = 0  # committed and written: apply up to here
-    confirmed_reads: tuple[tuple[int, int], ...] = ()  # (read, high watermark to wait for)
+    readable_end: int = 0  # records below it are committed and written: apply them
+    confirmed_reads: tuple[tuple[int, int], ...] = ()  # (read, high watermark to apply first)
     transfers_given_up: tuple[tuple[int, str], ...] = ()  # (named voter, why it does not lead)
     fatal: str | None = None
-    #: Step Applied once all records below it have been passed to the listener.
+    #: Pass Applied to `step` once all records below this offset went to the RaftListener.
     wants_applied: int | None = None
     install: Install | None = None  # the only download that may go on; None: none

@@ -17,7 +17,7 @@ class Replicas:
     """The progress of every voter, and of at most OBSERVERS_MAX observers.
 
     A leader counts itself only if it is a voter. A leader that is being removed leads until its
-    removal is committed, and must not count in that majority (KAFKA-16531).
+    removal is committed, but does not count in that majority (KAFKA-16531).
     """
 
     def __init__(self, state: State) -> None:
@@ -25,11 +25,11 @@ class Replicas:
         self.known = {voter.key: Progress() for voter in state.ledger.voters.others(state.me)}
 
     def of(self, replica: ReplicaKey) -> Progress:
-        """Return the progress of a replica; an empty one if the replica is not known."""
+        """Return the progress of a replica; UNKNOWN if the replica has not fetched."""
         return self.known.get(replica, UNKNOWN)
 
     def heard(self, replica: ReplicaKey, endpoint: str) -> Progress | None:
-        """Note a request of that replica, and return its progress; None if too many observers."""
+        """Note that a replica fetched. Return its progress; None if too many observers fetch."""
         progress = self.known.get(replica)
         if progress is None:
             voters = self._state.ledger.voters
@@ -44,11 +44,11 @@ class Replicas:
         return progress
 
     def note_round(self, progress: Progress, request: FetchRequest) -> None:
-        if request.round <= self._state.round:  # a round that was never issued proves nothing
+        if request.round <= self._state.round:  # ignore a round that the leader never issued
             progress.round = max(progress.round, request.round)
 
     def forget_silent_observers(self) -> None:
-        """Forget observers that are gone: they must not keep their places during the reign."""
+        """Forget silent observers, whose places are needed by others."""
         state = self._state
         silence_ms = OBSERVER_SILENCE_FETCH_TIMEOUTS * state.timing.fetch_timeout_ms
         for key, progress in list(self.known.items()):
@@ -63,8 +63,8 @@ class Replicas:
     def majority_end(self, voters: VoterSet) -> int:
         """Return the offset below which a majority has every record on disk.
 
-        The leader counts with its synced end, like every voter. If it counted records that are only
-        in its page cache, one power loss could take a committed record.
+        The leader counts with its synced end, like every voter. If records in its page cache
+        counted, one power loss could take a committed record.
         """
         me, synced_end = self._state.me, self._state.ledger.synced_end
         keys = [voter.key for voter in voters.voters]
@@ -73,7 +73,7 @@ class Replicas:
         )
 
     def majority_round(self, voters: VoterSet) -> int:
-        """Return the newest round that a majority has heard. The leader hears itself at once."""
+        """Return the newest round that a majority has heard. The leader's own is the newest one."""
         me, newest = self._state.me, self._state.round
         keys = [voter.key for voter in voters.voters]
         return reached_by_majority(newest if key == me else self.of(key).round for key in keys)

@@ -2,7 +2,7 @@
 
 A role is a class with `step`, `tick` and `deadline`. It changes the State that all roles share,
 and returns the Transition to the next role, or None to stay. A request of a newer epoch first ends
-the role (Raft, 5.1): the transition carries the request, and the new role answers it.
+the role (Raft, 5.1). The transition holds the request, and the new role answers it.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ NO_SESSION = 0
 
 
 class Role(ABC):
-    """One role of a replica. It is made at the transition and dropped at the next."""
+    """One role of a replica. The object is made at a transition and dropped at the next."""
 
-    #: The leader of this epoch, NOBODY if not known, and its endpoint.
+    #: The leader of this epoch (NOBODY if it is not known) and its endpoint.
     leader: ReplicaKey = NOBODY
     endpoint: str = ""
     #: The only fetch stream that may stay open.
@@ -57,21 +57,21 @@ class Role(ABC):
         self.state = state
 
     def begin(self) -> None:
-        """Begin the role. The change was noted before."""
+        """Begin the role. The change of role is already noted for the log."""
 
     def end(self) -> None:
-        """End the role. The next one is in place, and its epoch has begun."""
+        """End the role. The next role is already in place, and its epoch has begun."""
 
     @abstractmethod
     def tick(self) -> Transition | None:
-        """Carry out what is due at the present time."""
+        """Do what is due at the present time."""
 
     @abstractmethod
     def deadline(self) -> int:
         """Return the time at which the next tick is due, in ms."""
 
     def settle(self) -> Transition | None:
-        """Carry out what follows from a change. Called after every event."""
+        """Do what follows from a change of the state. Called after every event."""
         return None
 
     def check(self) -> None:
@@ -104,27 +104,28 @@ class Role(ABC):
     def _enter(
         self, epoch: int, sender: str, *, is_heeded: bool, event: Event | None = None
     ) -> ToUnattached | None:
-        """Return the transition into a peer's epoch, if that is newer and may be entered."""
+        """Return the transition into a peer's newer epoch; None if that may not be entered."""
         if not self.state.may_enter(epoch, is_heeded=is_heeded):
             return None
         return ToUnattached(epoch, f"{sender} is in epoch {epoch}", event=event)
 
     def _heeds(self, replica: ReplicaKey) -> bool:
-        """Return whether a replica that leads, or wants to, may move this replica's epoch.
+        """Return whether a replica that leads, or wants to, may raise this replica's epoch.
 
-        A replica that is not a voter here may have become one by a record that this log lacks: the
-        quorum may need this vote for it. Or it was removed, and stands because it hears no leader:
-        it must not depose a leader that this replica hears.
+        A replica that is not a voter here may have become a voter by a record that this log lacks.
+        The quorum may need this replica's vote to elect it. Or the replica was removed, and asks
+        for votes because it hears no leader. It must not depose a leader that this replica hears.
         """
         return replica in self.state.ledger.voters or not self.hears_a_leader()
 
     # --- votes given ----------------------------------------------------------------------------
 
     def _vote_requested(self, event: VoteRequested) -> Transition | None:
-        """Answer a candidate. A vote is final, unless it is a pre-vote."""
+        """Answer a candidate. A granted vote is final, a granted pre-vote is not."""
         state, request = self.state, event.request
         candidate = request.candidate
-        # The candidate may mean an older disk of this id: this one must not vote for it.
+        # The request may be meant for an earlier disk of this voter id. Then this disk must not
+        # vote.
         is_meant = request.voter == state.me and candidate != state.me
         if is_meant:
             sender, is_heeded = f"candidate {candidate.id}", self._heeds(candidate)
@@ -149,7 +150,7 @@ class Role(ABC):
         if not state.ledger.is_up_to_date(request.last_epoch, request.log_end_offset):
             return False
         if request.pre_vote:
-            # Otherwise a voter that was cut off could end a good reign when it returns (KIP-996).
+            # Otherwise a voter that was cut off could end a healthy reign at its return (KIP-996).
             return not self.hears_a_leader()
         if state.hard_state.voted_for is not None:
             return state.hard_state.voted_for == request.candidate and self.leader == NOBODY
@@ -158,11 +159,12 @@ class Role(ABC):
     def _may_have_forgotten(self, request: VoteRequest) -> bool:
         """Return whether this vote could elect a log that lacks records which this disk forgot.
 
-        The disk may be a replacement: then this replica acknowledged records that it does not hold.
-        The vote is safe if this disk voted in the epoch of the candidate's last record, or before:
-        the leader of that epoch held all records committed earlier, and this disk forgot nothing
-        since. Without this exception, voters that all lose power after the first EpochStart was
-        written and before it was committed would refuse its writer for ever.
+        The disk may be a replacement. Then this replica acknowledged records that it does not hold.
+        The vote is safe if this disk first voted in the epoch of the candidate's last record, or
+        earlier: the leader of that epoch held all records that were committed before it, and this
+        disk has forgotten nothing since. Without this exception, a quorum could stop for ever after
+        a power loss of all voters. If the first EpochStart was written and not committed, the other
+        voters would refuse the one that wrote it.
         """
         state = self.state
         first_vote = state.hard_state.first_vote_epoch
@@ -177,7 +179,7 @@ class Role(ABC):
     def _stand(
         self, reason: str, *, is_transfer: bool = False, for_silence: bool = False
     ) -> Transition | None:
-        """Begin an election, if this replica may."""
+        """Begin an election, if this replica may stand; else wait for a leader."""
         state = self.state
         if not state.may_stand() or state.hard_state.is_behind:
             return self._wait_for_a_leader(reason)
@@ -186,7 +188,7 @@ class Role(ABC):
         return ToProspective(reason)
 
     def _wait_for_a_leader(self, reason: str) -> Transition | None:
-        """A non-voter must ask for the leader: leaders announce themselves only to voters."""
+        """Ask for the leader: leaders announce themselves only to voters, so a non-voter must."""
         self._ask_voters_who_leads()
         return ToUnattached(self.state.epoch, f"{reason}; it may not stand")
 
@@ -225,7 +227,7 @@ class Role(ABC):
         return ToFollower(leader, endpoint, "the leader of the epoch said so")
 
     def _end_epoch_requested(self, event: EndEpochRequested) -> Transition | None:
-        """Succeed a leader that ends its reign, or give time to the successors named before."""
+        """Take note that a leader resigns: stand at once, or let the successors before stand."""
         state, request = self.state, event.request
         if request.leader_id != state.me.id:
             sender = f"leader {request.leader_id}"
@@ -253,14 +255,14 @@ class Role(ABC):
         )
 
     def _successors(self, request: EndEpochRequest) -> tuple[int, ...]:
-        """Return the successors that the leader named.
+        """Return the successors that the leader named, at most as many as there are voters.
 
-        At most as many as there are voters, for a peer may name any ids.
+        A peer may name any number of ids, and each adds to this replica's wait.
         """
         return request.preferred_successors[: len(self.state.ledger.voters.voters)]
 
     def _leader_found(self, event: LeaderFound) -> Transition | None:
-        """Follow the leader that another node hears, unless this replica hears one."""
+        """Follow the leader that another node named, unless this replica hears a leader."""
         state = self.state
         if event.epoch < state.epoch or event.leader == state.me or self.hears_a_leader():
             return None
@@ -273,7 +275,7 @@ class Role(ABC):
         return ToFollower(event.leader, event.endpoint, reason)
 
     def _answered(self, event: VoteAnswered | EpochAnswered) -> Transition | None:
-        """Enter the newer epoch of a voter that answered, and follow the leader that it names."""
+        """Enter the newer epoch of a voter that answered, and follow the leader that it named."""
         response = event.response
         voter = self.state.ledger.voters.of_key(event.voter)
         sender = f"voter {event.voter.id}"
@@ -284,7 +286,7 @@ class Role(ABC):
         return ToUnattached(entered.epoch, entered.reason, follow)
 
     def _hint(self, leader: ReplicaKey, told_at: str) -> ToFollower | None:
-        """Follow the leader that a peer named. If it is unknown here, ask that peer for more.
+        """Follow the leader that a peer named. For a non-voter, ask that peer for the endpoint.
 
         The same id on another disk is another replica, whose endpoint is unknown.
         """
@@ -297,7 +299,10 @@ class Role(ABC):
         return ToFollower(leader, voter.endpoint, "a voter knows the leader")
 
     def _refusal(self, epoch: int, *, is_possible: bool) -> Refusal | None:
-        """Return why a leader's request is refused. A higher epoch here could not be entered."""
+        """Return why a leader's request is refused; None if it is not.
+
+        A request of a higher epoch comes here only if that epoch may not be entered.
+        """
         if epoch < self.state.epoch:
             return Refusal.FENCED_EPOCH
         return None if epoch == self.state.epoch and is_possible else Refusal.INVALID
@@ -309,7 +314,7 @@ class Role(ABC):
     # --- fetches --------------------------------------------------------------------------------
 
     def _fetch_received(self, event: FetchReceived) -> Transition | None:
-        """Take a fetch. Only a voter's may bring a newer epoch: an observer's must not depose."""
+        """Take a fetch. Only a voter's may raise the epoch: an observer must depose no leader."""
         state, replica, request = self.state, event.stream.replica, event.request
         is_heeded = replica in state.ledger.voters and replica != state.me
         sender = f"replica {replica.id}"

@@ -1,7 +1,8 @@
 """Rounds: how a leader knows that a majority still hears it, for check-quorum and for reads.
 
-A leader numbers rounds and tells the newest one in every answer. A replica echoes it in its next
-fetch. An echo proves that its sender was in the leader's epoch after the leader issued that round.
+A leader numbers rounds, and every answer to a fetch has the newest number. A replica echoes it in
+its next fetch. The echo proves that the replica was in the leader's epoch after the leader issued
+that round.
 """
 
 from __future__ import annotations
@@ -13,15 +14,15 @@ READS_MAX = 10_000
 
 
 class Rounds:
-    """The rounds of one reign. Their numbers go on from those of earlier reigns."""
+    """The rounds of one reign. Their numbers continue those of this process's earlier reigns."""
 
     def __init__(self, state: State) -> None:
         self._state = state
-        #: The time at which this leader issued the newest check round that a majority has echoed: a
-        #: majority heard it then or later. The time of the echo would be too late: the echo may
-        #: have been on its way for long.
+        #: A majority heard this leader at this time or later: the leader then issued the newest
+        #: check round that a majority has echoed. The time of the echo would be too late, because
+        #: an echo may travel for long.
         self.heard_ms = state.now_ms
-        #: Fetches with an older round than this one are answered at once.
+        #: A fetch with an older round than this one is answered at once.
         self.urgent_round = 0
         #: Reads that wait for their round, oldest first.
         self.reads: list[int] = []
@@ -29,7 +30,7 @@ class Rounds:
 
     def _issue_check(self) -> None:
         self._state.round += 1
-        #: The round whose echo by a majority proves that it heard the leader after check_since_ms.
+        #: A majority that echoes this round has heard the leader at check_since_ms or later.
         self.check_round = self._state.round
         self.check_since_ms = self._state.now_ms
 
@@ -50,10 +51,10 @@ class Rounds:
         return read
 
     def heard(self, heard: int, *, may_confirm: bool) -> None:
-        """Note the newest round that a majority has heard.
+        """Note the newest round that a majority has heard, and confirm the reads up to it.
 
-        Reads wait until the first record of this epoch is committed (`may_confirm`): before that
-        the leader may not know which records its predecessors committed (Raft, section 8).
+        Without `may_confirm`, reads go on waiting: the first record of this epoch is not committed,
+        so the leader may not know which records its predecessors committed (Raft, section 8).
         """
         state = self._state
         if heard >= self.check_round:

@@ -1,7 +1,7 @@
 """The state that the roles of one replica share: hard state, log, counters and pending effects.
 
-A role reads and changes only this state and its own fields. Effects are collected in an `Outbox`
-and leave as a Ready. Messages leave only after epoch and vote are on disk.
+A role reads and changes only this state and its own fields. Effects are collected in an `Outbox`,
+which `take_ready` turns into a Ready. Messages leave only after epoch and vote are on disk.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ EpochStartEncoder = Callable[[int, bool, int], Batch]
 #: (low, high) -> a whole number between them, both included.
 Chance = Callable[[int, int], int]
 
-#: A prime. Multiplied by the id, it spreads the timeouts of voters that draw the same numbers.
+#: A prime. The id times this number spreads the timeouts of voters that draw equal random numbers.
 _SPREAD = 7919
 
 
@@ -55,8 +55,8 @@ class Outbox:
     transfers_given_up: list[tuple[int, str]] = field(default_factory=list)
     fatal: str | None = None
     wants_applied: int | None = None
-    #: The next save first cuts or begins anew, and then appends. One Ready has one save, so no cut
-    #: may come after an append of the same Ready: `State.cut` asserts that.
+    #: A save first cuts or empties the log, and then appends. One Ready has one save, so no cut may
+    #: come after an append in the same Ready: `State.cut` asserts that.
     truncate_to: int | None = None
     begin_at: int | None = None
     appended: list[Batch] = field(default_factory=list)
@@ -83,7 +83,7 @@ class Outbox:
 
 
 class State:
-    """Hard state, log and outbox of one replica. It outlives every role of this process.
+    """Hard state, log and outbox of one replica. The object lives as long as the process.
 
     Invariants, asserted after every event: snapshot <= high watermark; synced end <= written end
     <= log end; the high watermark never goes back; no record has an epoch above this replica's.
@@ -110,18 +110,18 @@ class State:
         self.endpoint = endpoint
         self.now_ms = now_ms
         self.outbox = Outbox()
-        #: The number of elections of this process. Answers carry it: a vote that was granted to an
-        #: earlier attempt must not count in a later one.
+        #: The number of elections that this process began. Vote requests and answers have it: a
+        #: vote for an earlier attempt must not count in a later one.
         self.attempts = 0
         #: The number of fetch streams that this process opened. Answers on older ones are ignored.
         self.sessions = 0
-        #: The newest round, over all reigns of this process: an echo from one reign must not
-        #: confirm a read of the next.
+        #: The newest round. It grows over all reigns of this process: an echo from one reign must
+        #: not confirm a read of the next.
         self.round = 0
         self.last_led_epoch = -1
         #: The epoch whose leader handed over because it heard no broker; -1: none. The next leader
-        #: says so in its EpochStart. Otherwise leadership could go round for ever: each new leader
-        #: gives every broker a fresh session, and no dead broker would ever be fenced.
+        #: says so in its EpochStart. Otherwise leadership could change for ever: each new leader
+        #: would give every broker a fresh session, and would fence no dead broker.
         self.silenced_epoch = -1
         self._chance = chance
         self._bootstrap_servers = bootstrap_servers
@@ -131,7 +131,8 @@ class State:
         self._high_watermark_before = ledger.high_watermark
         self._readable_told = -1
         self._install_told: Install | None = None
-        # A newer epoch than the hard state's can only come from a snapshot. There is no vote in it.
+        # Only a snapshot can have a newer epoch than the hard state. This replica did not vote in
+        # that epoch.
         epoch = max(ledger.last_epoch, 0)
         if epoch > hard_state.epoch:
             self.save(hard_state.entering(epoch))
@@ -179,7 +180,7 @@ class State:
         return self._saved_version == self._hard_state_version
 
     def save(self, state: HardState) -> None:
-        """Change the hard state. Nothing is sent before the change is on disk."""
+        """Change the hard state. No message is sent before the change is on disk."""
         if state != self.hard_state:
             self.hard_state = self.outbox.hard_state = state
             self._hard_state_version += 1
@@ -191,9 +192,9 @@ class State:
     def may_enter(self, epoch: int, *, is_heeded: bool) -> bool:
         """Return whether a peer's higher epoch ends this replica's epoch and role (Raft, 5.1).
 
-        It does not if the sender is not heeded, or the epoch is too far ahead: otherwise a single
-        message could depose a leader, or use up the epochs. A voter that has seen no epoch yet may
-        be new in an old quorum, and accepts any.
+        The epoch is refused if the sender is not heeded, or if the epoch is too far ahead: one
+        wrong message could depose a leader, or use up the epochs. A voter in epoch 0 may be new in
+        an old quorum, so it accepts any epoch.
         """
         furthest = self.epoch + EPOCH_LEAP_MAX if self.epoch else EPOCH_MAX
         return is_heeded and self.epoch < epoch <= min(furthest, EPOCH_MAX)
@@ -207,27 +208,27 @@ class State:
         return len(self.ledger.voters.voters) == 1 and self.is_voter()
 
     def may_stand(self) -> bool:
-        """Return whether this replica is a voter, or is removed by a record not known as committed.
+        """Return whether this replica is a voter, or its removal is not known as committed.
 
-        If no other disk has that record, no other log is as complete as this one. Then no other
-        voter can be elected if this vote is needed, so this replica must stand (Raft dissertation,
-        4.2.2). A removed replica never counts its own vote.
+        If no other disk has the removal's record, this log is more complete than all others. If the
+        quorum needs this vote, no other voter can then be elected, so this replica must stand (Raft
+        dissertation, 4.2.2). A replica that is removed never counts its own vote.
         """
         return self.is_voter() or self.me in self.ledger.voters_before_change
 
     # --- time -----------------------------------------------------------------------------------
 
     def draw(self, low: int, high: int) -> int:
-        """Draw a random time, shifted by this replica's id.
+        """Draw a random number from `low` to `high`, shifted by this replica's id.
 
-        Voters that draw the same numbers (one seed, one image of a machine) would otherwise stand
-        at the same moment, and split the vote again and again.
+        Voters that draw equal numbers (one seed, one image of a machine) would otherwise stand at
+        the same moment, and split the vote again and again.
         """
         span = high - low + 1
         return low + (self._chance(0, span - 1) + self.me.id * _SPREAD) % span
 
     def election_timeout_at(self) -> int:
-        """Draw the time at which the next election is due (Raft, 5.2)."""
+        """Draw the time at which this replica begins an election (Raft, 5.2)."""
         shortest = self.timing.election_timeout_ms
         return self.now_ms + self.draw(shortest, shortest * 2)
 
@@ -244,18 +245,18 @@ class State:
         self.outbox.wants_sync = True
 
     def begin_anew(self, below: Below) -> None:
-        """Drop the whole log, appends that no Ready has taken yet too: a snapshot replaces it."""
+        """Drop the whole log, with appends that no Ready has taken yet: a snapshot replaces it."""
         self.ledger.begin_anew(below)
         self.outbox.appended.clear()
         self.outbox.truncate_to, self.outbox.begin_at = None, below.offset
         self.outbox.wants_sync = True
 
     def raise_high_watermark(self, offset: int) -> None:
-        # A leader may tell a lower one than its predecessor did.
+        # A new leader may know a lower high watermark than its predecessor did.
         self.ledger.high_watermark = max(self.ledger.high_watermark, offset)
 
     def sync_again(self) -> None:
-        """Ask for a sync if records are unsynced: the last one's completion will be ignored."""
+        """Ask for a sync if records are unsynced, because the completion of the last is ignored."""
         self.outbox.wants_sync |= self.ledger.synced_end < self.ledger.log_end_offset
 
     def _written(self, event: Written) -> bool:
@@ -267,8 +268,8 @@ class State:
     def _saved(self, event: Saved) -> bool:
         """Accept the completion of a sync only for the present log and epoch.
 
-        A sync from before a cut covers records that may have been replaced since. If it counted for
-        the new records, this replica would acknowledge records that a power loss can take.
+        A sync from before a cut covers records that may have been replaced since. If the completion
+        counted for the new records, this replica would acknowledge records that are not synced.
         """
         ledger = self.ledger
         if event.truncations != ledger.truncations or event.epoch != self.epoch:
@@ -281,11 +282,11 @@ class State:
     # --- effects --------------------------------------------------------------------------------
 
     def send(self, message: Message) -> None:
-        """Send a message after epoch and vote are on disk."""
+        """Send a message as soon as epoch and vote are on disk."""
         self._gated.append(message)
 
     def ask_for_leader(self, *endpoints: str) -> None:
-        """Ask these nodes and the bootstrap servers: all known voters may have been replaced."""
+        """Ask these nodes, and the bootstrap servers: all known voters may have been replaced."""
         known = [voter.endpoint for voter in self.ledger.voters.voters]
         others = [server for server in self._bootstrap_servers if server not in known]
         for endpoint in dict.fromkeys((*endpoints, *others)):
@@ -295,8 +296,8 @@ class State:
     def take_ready(self, session: int, install: Install | None) -> Ready | None:
         """Return the effects since the last call; None if there are none.
 
-        A download waits until `is_behind` is on disk. After a crash in between, this replica would
-        otherwise hold a history and not know that it may have forgotten parts of it.
+        A download begins only after `is_behind` is on disk. Otherwise a crash in between would
+        leave a log full of records on a disk that does not know of its lost acknowledgements.
         """
         self._release_gated(session)
         if not self.is_saved:
@@ -335,9 +336,9 @@ class State:
         )
 
     def _release_gated(self, session: int) -> None:
-        """Release messages once the hard state is on disk.
+        """Release the messages if the hard state is on disk.
 
-        A vote that is sent and then lost in a crash could be given a second time.
+        If a vote were sent first, a crash could make the voter forget it and vote again.
         """
         if not self.is_saved:
             return

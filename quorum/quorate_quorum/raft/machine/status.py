@@ -12,16 +12,16 @@ from quorate_quorum.raft.machine.voters import ReplicaKey
 
 @dataclass(frozen=True, slots=True)
 class ReplicaStatus:
-    """A voter or observer as the leader sees it. Other replicas see an end of -1."""
+    """A voter or observer, as the leader sees it. On other replicas the end and lag are -1."""
 
     id: int
     directory_id: bytes
     endpoint: str
     log_end_offset: int
     lag: int
-    last_caught_up_ms: int  # the loop's clock; -1: never
-    heard: bool  # it fetched within the last fetch timeout, and its stream is open
-    caught_up: bool  # heard, and it had the leader's whole log within the last fetch timeout
+    last_caught_up_ms: int  # by the event loop's clock; -1: never
+    heard: bool  # whether it fetched within the last fetch timeout, and its stream is open
+    caught_up: bool  # whether it is heard, and had the leader's whole log within that timeout
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class QuorumStatus:
 
 
 def quorum_status(role: Role) -> QuorumStatus:
-    """Return leader, epoch and replicas. Only a leader knows the progress of other replicas."""
+    """Return leader, epoch and replicas. Only a leader knows the replicas' progress."""
     state = role.state
     known = role.replicas.known if isinstance(role, Leader) else {}
     voters = state.ledger.voters.voters

@@ -12,16 +12,17 @@ from quorate_quorum.raft.machine.voters import ReplicaKey, Voter
 
 @dataclass(frozen=True, slots=True)
 class Transfer:
-    """A transfer under way: the leader resigns for that voter when it holds the leader's log."""
+    """A transfer under way: the leader resigns once the voter `to` holds the leader's whole log."""
 
     to: ReplicaKey
     deadline_ms: int
 
 
 def successor(state: State, replicas: Replicas, voter_id: int | None) -> int:
-    """Return the voter to transfer to. None: of the others that are heard, the one that holds most.
+    """Return the voter to transfer to: `voter_id`, or for None the other voter that holds most.
 
-    InvalidRequestError if the id is not a voter's, or if there is no other voter.
+    A voter that has fetched lately goes before one that has not. InvalidRequestError if the id is
+    not a voter's, or if there is no other voter.
     """
     ids = [voter.id for voter in state.ledger.voters.voters]
     if voter_id is not None:
@@ -44,7 +45,7 @@ def is_ready(state: State, replicas: Replicas, transfer: Transfer) -> bool:
     """Return whether the successor holds the leader's whole log, and has fetched lately.
 
     A voter that lacks records could not be elected. A silent voter would not stand, and the quorum
-    would wait for an election timeout.
+    would have no leader until an election timeout passes.
     """
     progress = replicas.of(transfer.to)
     if not replicas.is_recent(progress.last_fetch_ms):

@@ -2,9 +2,9 @@
 
 unattached   knows no leader of its epoch
 prospective  asks whether it would be elected, before it raises its epoch
-candidate    stands in a new epoch
+candidate    asks for votes in a new epoch
 leader       leads until its epoch ends
-resigned     led or stood in its epoch, and waits for another to stand
+resigned     led or was a candidate in its epoch, and waits for another voter to stand
 follower     fetches from the leader of its epoch
 """
 
@@ -28,13 +28,13 @@ class ToFollower:
 
 @dataclass(frozen=True, slots=True)
 class ToUnattached:
-    """Be without a leader in `epoch`, which is the present one or a newer one."""
+    """Be without a leader in `epoch`, which is the present or a newer one."""
 
     epoch: int
     reason: str
-    #: The next transition, to the leader of that epoch, if the peer named a known voter.
+    #: The transition after this one, to the epoch's leader, if the peer named a known voter.
     follow: ToFollower | None = None
-    #: The request that brought the epoch. The new role answers it.
+    #: The request that made this replica enter the epoch. The new role answers it.
     event: Event | None = None
 
 
@@ -50,14 +50,14 @@ class ToCandidate:
     """Raise the epoch by one, and vote for this replica in it."""
 
     reason: str
-    #: Whether a leader handed over to this replica: voters that still hear that leader vote too.
+    #: Whether a leader handed over to this replica. Then voters that hear that leader vote, too.
     is_transfer: bool = False
     for_silence: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class ToLeader:
-    """Lead in this epoch: this replica was elected."""
+    """Lead in this epoch, because this replica was elected."""
 
     handed_over_for_silence: bool
     reason: str = "elected"
@@ -68,7 +68,7 @@ class ToResigned:
     """End this replica's reign, and wait for another voter to stand."""
 
     reason: str
-    #: Sent to the other voters after the resignation.
+    #: Messages to the other voters, sent after the resignation.
     farewell: tuple[Call, ...] = ()
 
 

@@ -1,4 +1,4 @@
-"""The roles of a replica that knows no leader of its epoch and does not stand in it."""
+"""The roles of a replica that knows no leader of its epoch, and is no candidate in it."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from quorate_quorum.raft.machine.transitions import Transition
 
 
 class Unattached(Role):
-    """Knows no leader of its epoch; it may have voted in it."""
+    """Knows no leader of its epoch. The replica may have voted in the epoch."""
 
     def __init__(self, state: State, timeout_at_ms: int) -> None:
         super().__init__(state)
-        #: The time at which the election timeout passes, and an election begins.
+        #: The time at which this replica begins an election.
         self.timeout_at_ms = timeout_at_ms
 
     def deadline(self) -> int:
@@ -31,7 +31,7 @@ class Unattached(Role):
         return None
 
     def _succeed(self, request: EndEpochRequest) -> Transition | None:
-        """Give time to the successors that the leader named before this replica."""
+        """Stand if the leader named this replica first; else leave time to those before it."""
         successors, state, me = self._successors(request), self.state, self.state.me.id
         if successors[:1] != (me,):
             before_us = successors.index(me) if me in successors else len(successors)
@@ -41,10 +41,10 @@ class Unattached(Role):
 
 
 class Resigned(Unattached):
-    """Voted for itself in this epoch, and will not lead in it (again).
+    """Voted for itself in this epoch, and will not lead in this epoch again.
 
-    Its disk may have lost records that it wrote as that epoch's leader. A second reign in the same
-    epoch could give one (offset, epoch) to two records, and logs that agree there would differ
+    Its disk may have lost records that it wrote as that epoch's leader. A second reign in the epoch
+    could put another record at the same (offset, epoch), and logs that agree on it would differ
     (KAFKA-10527).
     """
 

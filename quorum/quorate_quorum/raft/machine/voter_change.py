@@ -1,9 +1,9 @@
-"""The rules for a change of the voters: one voter at a time, and a majority must have caught up.
+"""The rules for a change of the voters.
 
-The leader has committed a record of its own epoch, no earlier change waits for its commit, and
-exactly one voter is added, removed or moved. By these rules any majority of a set has a voter in
-common with any majority of the next set, whichever replica leads (Ongaro's correction of 2015 to
-the single-server change; KIP-853).
+A change may begin only if the leader has committed a record of its own epoch, no earlier change is
+uncommitted, exactly one voter is added, removed or moved, and a majority of the new set has caught
+up. By these rules any majority of a set has a voter in common with any majority of the next set,
+whichever replica leads (Ongaro's correction of 2015 to the single-server change; KIP-853).
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from quorate_quorum.raft.machine.voters import Voter, VoterSet
 
 
 def check_may_change_voters(state: State, replicas: Replicas, voters: VoterSet) -> None:
-    """Raise unless this may be the next set. The leader's epoch must have a committed record.
+    """Raise unless `voters` may be the next set. Call after check_may_propose.
 
-    InvalidRequestError for a change of none or several voters. OverloadedError (retriable) while an
-    earlier change is not committed, or the new voter or a majority of the new set is not caught up.
+    InvalidRequestError unless exactly one voter changes. OverloadedError (retriable) if an earlier
+    change is not committed, or if the new voter or a majority of the new set has not caught up.
     """
     added = _added(state.ledger.voters, voters)
     if not state.ledger.are_voters_committed:
@@ -58,9 +58,9 @@ def _check_caught_up(state: State, replicas: Replicas, voter: Voter) -> None:
 def _check_majority_is_caught_up(state: State, replicas: Replicas, voters: VoterSet) -> None:
     """Raise unless a majority of the new set has caught up.
 
-    If a majority were silent, the new set could not even commit a change back. To be heard is not
-    enough: a voter that is behind gives no votes until it has caught up with a leader. If this
-    leader died before that, the set could elect no other.
+    A set with a silent majority could commit nothing, not even the way back. A majority that only
+    fetches is not enough, either: a voter that is behind gives no votes until it has caught up
+    with a leader. If this leader died before that, no other voter could be elected.
     """
     others = voters.others(state.me)
     late = [voter.id for voter in others if not _is_caught_up(replicas, voter)]

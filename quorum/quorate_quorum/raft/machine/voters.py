@@ -10,8 +10,8 @@ from typing import NamedTuple
 class ReplicaKey(NamedTuple):
     """The identity of a replica: its id *and* its disk.
 
-    The same id on another disk lacks the records and votes of the first disk. If it counted as the
-    same replica, it could complete a majority that never existed (KIP-853).
+    The same id on another disk lacks the records and votes of the first disk. If both counted as
+    one replica, they could complete a majority that never existed (KIP-853).
     """
 
     id: int
@@ -45,7 +45,7 @@ class VoterSet:
         return any((voter.id, voter.directory_id) == replica for voter in self.voters)
 
     def of_key(self, replica: ReplicaKey) -> Voter | None:
-        """Return the voter of that id *and* directory."""
+        """Return the voter that has this id *and* directory; None if there is none."""
         return next((v for v in self.voters if (v.id, v.directory_id) == replica), None)
 
     def by_id(self, voter_id: int) -> Voter | None:
@@ -69,7 +69,7 @@ def majority(voters: int) -> int:
 
 
 def reached_by_majority(values: Iterable[int]) -> int:
-    """Return the greatest value that a majority has reached. Each voter has one value.
+    """Return the greatest value that a majority has reached. `values` has one value per voter.
 
     >>> reached_by_majority([7, 5, 9])
     7
