@@ -95,9 +95,16 @@ class RetentionKeeper:
             return  # the role changed meanwhile
 
     async def _delete(self, partition: Partition, start: LogStart) -> None:
-        """Move the start of a led log as the policy says."""
+        """Move the start of a led log as the policy says.
+
+        A bad batch that is found here is told as by any reader: another replica shall lead. The
+        only copy leads on, and its damaged segment goes by the age of its file.
+        """
+        segments = await partition.log.segments()
+        for damaged in (one for one in segments if one.damage):
+            partition.damage.found(damaged.damage)
         found = new_start(
-            await partition.log.segments(),
+            segments,
             partition.config,
             now_ms=self._replicas.environment.wall_clock_ms(),
             high_watermark=start.high_watermark,

@@ -23,8 +23,9 @@ log alone, a bare StorageError about its disk (disk_errors.py).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from typing import TypeVar
 
 from quorate.errors import CorruptRecordError, OffsetOutOfRangeError
 from quorate_quorum.disk import Disk
@@ -45,6 +46,8 @@ from quorate_quorum.log.segment import Inspect
 from quorate_quorum.log.segments import SegmentInfo
 from quorate_quorum.log.syncer import Syncer
 from quorate_quorum.log.time_lookup import first_at
+
+T = TypeVar("T")
 
 __all__ = ["Log", "LogConfig", "LogCorruptError", "Recovered", "SegmentInfo"]
 
@@ -174,11 +177,8 @@ class Log:
         self._checkpoints.hw_epoch = epoch
 
     async def segments(self) -> list[SegmentInfo]:
-        """Describe the segments for retention, oldest first."""
-        try:
-            return await self._segments.describe()
-        except (OSError, CorruptRecordError) as error:
-            raise self._guard.error("can't read", error, nothing_done=True) from error
+        """Describe the segments for retention, oldest first; none if the log is cut meanwhile."""
+        return await self._unless_cut(self._segments.describe(), [], "can't read")
 
     def on_roll(self, rolled: Callable[[], None]) -> None:
         self._appender.rolled = rolled
@@ -210,7 +210,7 @@ class Log:
 
     async def roll_if_due(self) -> bool:
         """Close the active segment if it is too old, or below the start; return whether it was."""
-        if not await self._appender.why_roll_idle():
+        if not await self._unless_cut(self._appender.why_roll_idle(), "", "can't read"):
             return False
         async with self._guard.exclusive("roll"):
             reason = await self._appender.why_roll_idle()
@@ -256,16 +256,21 @@ class Log:
     async def offset_for_time(self, timestamp_ms: int, *, end: int) -> tuple[int, int] | None:
         """Return (offset, timestamp) of the first record below `end` at or after the timestamp."""
         self._guard.check()
+        searching = first_at(
+            self._directory.disk, self._segments, timestamp_ms, self._extent.start, end
+        )
+        return await self._unless_cut(searching, None, "can't search")
+
+    async def _unless_cut(self, reading: Awaitable[T], otherwise: T, what: str) -> T:
+        """Await a read; return `otherwise` if the log is cut meanwhile: its files are others."""
         truncations = self._extent.truncations
         try:
-            found = await first_at(
-                self._directory.disk, self._segments, timestamp_ms, self._extent.start, end
-            )
+            found = await reading
         except (OSError, CorruptRecordError) as error:
             if truncations != self._extent.truncations:
-                return None
-            raise self._guard.error("can't search", error, nothing_done=True) from error
-        return found if truncations == self._extent.truncations else None
+                return otherwise
+            raise self._guard.error(what, error, nothing_done=True) from error
+        return found if truncations == self._extent.truncations else otherwise
 
     # Durability
 

@@ -27,6 +27,8 @@ class SegmentInfo:
     max_timestamp: int
     #: Milliseconds since the file last changed.
     unchanged_ms: int
+    #: Why its timestamps can't be read; "": they can.
+    damage: str = ""
 
 
 class Segments:
@@ -78,24 +80,32 @@ class Segments:
         return self.bases[after] if after < len(self.bases) else self._extent.end
 
     async def describe(self) -> list[SegmentInfo]:
-        """Describe each segment, oldest first."""
+        """Describe each segment, oldest first. A damaged one counts by the age of its file."""
         while True:
             replacements = self.replacements
-            found = []
+            found: list[SegmentInfo] = []
+            failure: OSError | None = None
             try:
                 for segment, next_base in self.with_next_base():
-                    newest = await segment.max_timestamp()
-                    unchanged_ms = await segment.unchanged_ms()
-                    end = min(next_base, self._extent.end)
-                    info = SegmentInfo(segment.base_offset, end, segment.size, newest, unchanged_ms)
-                    found.append(info)
-                    self.used_index_of(segment)
-            except (OSError, CorruptRecordError):
-                if not await self.were_replaced_since(replacements):
-                    raise
+                    found.append(await self._described(segment, next_base))
+            except OSError as error:
+                failure = error
+            if await self.were_replaced_since(replacements):
                 continue
-            if replacements == self.replacements:
-                return found
+            if failure is not None:
+                raise failure
+            return found
+
+    async def _described(self, segment: Segment, next_base: int) -> SegmentInfo:
+        newest, damage = -1, ""
+        try:
+            newest = await segment.max_timestamp()
+        except CorruptRecordError as error:
+            damage = str(error)
+        unchanged_ms = await segment.unchanged_ms()
+        self.used_index_of(segment)
+        end = min(next_base, self._extent.end)
+        return SegmentInfo(segment.base_offset, end, segment.size, newest, unchanged_ms, damage)
 
     async def were_replaced_since(self, replacements: int) -> bool:
         """Wait for a replacement under way; return whether there was one since that number.
@@ -165,7 +175,7 @@ class Segments:
 
     def used_index_of(self, segment: Segment) -> None:
         """Note a use of a segment's index. Only the INDEXES_MAX most recently used ones stay."""
-        if segment is self.all[-1] or segment.index is None:
+        if segment in self.all[-1:] or segment.index is None:  # `all` is empty during some cuts
             return
         self._indexed[segment.base_offset] = segment
         self._indexed.move_to_end(segment.base_offset)

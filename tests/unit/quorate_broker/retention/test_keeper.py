@@ -12,6 +12,7 @@ from quorate_broker.replica.leader_replica import LeaderReplica
 from quorate_quorum.v1 import events_pb2 as ev
 from tests.unit.quorate_broker.builders import (
     NOW_MS,
+    TOPIC,
     TOPIC_ID,
     World,
     batch_of,
@@ -169,3 +170,34 @@ async def test_the_start_is_kept_by_a_restart(world: World) -> None:
     await world.register(world.brokers[1])
     await world.caught_up(1)
     assert world.brokers[1].partition.log_start_offset == 2
+
+
+async def test_a_damaged_segment_of_the_only_copy_neither_stops_it_nor_stays_for_ever() -> None:
+    """Retention took the replica offline as corrupt. Its repair would have cut it at that batch."""
+    world = World(brokers=1)
+    await world.start(min_isr=1, configs={"retention.ms": str(DAY_MS)})
+    broker = world.brokers[1]
+    await three_segments(world, age_ms=0)
+    await broker.stop()
+    await broker.start()
+    await world.register(broker)
+    await world.change(leader=1)
+    broker.disk.flip_bit(f"/data/{TOPIC}-0/{0:020d}.log", 9, bit=5)
+    await broker.retention.look(broker.partition)
+    assert broker.partition.is_leader
+    assert await produced(world) == 3
+    await altered(world, "retention.ms", "0")
+    await until(lambda: broker.partition.log_start_offset == 1, what="it goes by its file's age")
+    await world.stop()
+
+
+async def test_retention_tells_of_the_damage_that_it_finds(world: World) -> None:
+    await three_segments(world, age_ms=0)
+    await world.brokers[1].stop()
+    await world.brokers[1].start()
+    await world.register(world.brokers[1])
+    await world.caught_up(1)
+    await world.change(leader=1)
+    world.brokers[1].disk.flip_bit(f"/data/{TOPIC}-0/{0:020d}.log", 9, bit=5)
+    await world.brokers[1].retention.look(world.brokers[1].partition)
+    await until(lambda: world.state.leader == 2, what="another replica leads")

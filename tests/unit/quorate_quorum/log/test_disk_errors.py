@@ -163,8 +163,29 @@ class TestLog:
         log = await Log.open(disk, PATH, LogConfig(segment_bytes=250))
         disk.flip_bit(f"{PATH}/{0:020d}.log", 16, bit=5)
         with pytest.raises(LogCorruptError):
-            await log.segments()
+            await log.offset_for_time(0, end=8)
         await log.close(clean=False)
+
+    @pytest.mark.parametrize("number", [errno.EIO, errno.ENOENT, errno.ENOMEM])
+    async def test_a_failed_question_about_age_is_an_error_of_the_log(self, number: int) -> None:
+        """The question is asked outside the guard's turn. A bare OSError stopped the broker."""
+        disk = await new_disk()
+        log = await Log.open(disk, PATH, LogConfig())
+        await append(log, 1)
+        await log.close(clean=False)
+        log = await Log.open(disk, PATH, LogConfig())
+
+        async def failed(path: str) -> int:
+            raise OSError(number, "simulated", path)
+
+        disk.unchanged_ms = failed  # type: ignore[method-assign]
+        with pytest.raises(StorageError):
+            await log.roll_if_due()
+        with pytest.raises(StorageError):
+            await log.segments()
+        del disk.unchanged_ms
+        await append(log, 1)  # nothing was done
+        await log.close(clean=True)
 
     async def test_a_log_is_opened_and_cut_on_a_full_disk(self) -> None:
         disk = SimulatedDisk(random.Random(1))

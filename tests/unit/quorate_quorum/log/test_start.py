@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import suppress
 
 import pytest
@@ -208,3 +209,28 @@ async def test_the_high_watermark_does_not_go_back_while_a_log_begins_again_furt
     await log.truncate_fully_and_start_at(20)
     assert set(seen) <= {8, 20}
     assert log.high_watermark == 20
+
+
+@pytest.mark.parametrize("turns", range(6))
+async def test_a_log_that_begins_again_while_it_is_described_has_no_segments(turns: int) -> None:
+    """A leader's log is described in several turns, and a later leader may have it cut meanwhile.
+
+    It was an error of the log, and the replica went offline.
+    """
+    disk = await new_disk()
+    await (await eight_records(disk)).close(clean=False)
+    log = await Log.open(disk, PATH, SMALL)
+    ask = disk.unchanged_ms
+
+    async def slowly(path: str) -> int:
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        return await ask(path)
+
+    disk.unchanged_ms = slowly  # type: ignore[method-assign]
+    describing = asyncio.create_task(log.segments())
+    await asyncio.sleep(0)
+    await log.truncate_fully_and_start_at(100)
+    assert await describing == []
+    assert [one.base_offset for one in await log.segments()] == [100]
+    await log.close(clean=False)
