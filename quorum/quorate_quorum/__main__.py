@@ -9,7 +9,7 @@ from quorate_quorum.node.environment import Environment
 
 async def start(config: QuorumConfig) -> process.Server:
     """Start a voter on this machine's network and disks."""
-    # grpc is imported here, when the process has set what grpc reads at its import.
+    # grpc is imported only here: the process first sets the environment that grpc reads.
     from quorate.net.grpc_network import GrpcNetwork, GrpcOptions
     from quorate_quorum.log.real_disk import RealDisk
     from quorate_quorum.server import QuorumServer
@@ -21,7 +21,7 @@ async def start(config: QuorumConfig) -> process.Server:
 
 
 def main() -> None:
-    """Run it, and exit with its status."""
+    """Run a voter, and end the process with its exit status."""
     process.leave(process.main(QuorumConfig, start))
 
 

@@ -5,7 +5,7 @@ values, its meaning, and when it takes effect.
 
 Everything else is derived from the two classes: the table CONFIGS, its checks, warnings and
 refusals. Names are Kafka's; a field has underscores where the name has dots. A topic's own value
-comes before the cluster's, and the cluster's before the default.
+beats the cluster's, and the cluster's beats the default.
 
 The node's own configuration imports this module and refuses these names. The controller checks a
 value that is set, the image holds it, and the brokers apply it.
@@ -44,10 +44,10 @@ class Kind(Generic[T]):
 
 
 def whole(low: int, high: int = LONG_MAX, *, or_else: int | None = None) -> Kind[int]:
-    """Return the kind of whole numbers from `low` to `high`, and of one that stands apart."""
+    """Return the kind of whole numbers from `low` to `high`, and of the number `or_else`."""
 
     def parse(text: str) -> int:
-        # int() would accept "1_000" and " 1 ", which another reader of the log may not
+        # int() would accept "1_000" and " 1 ", which another reader of the log may refuse
         if not text.removeprefix("-").isdecimal() or not text.isascii() or len(text) > 20:
             raise ValueError(text)
         value = int(text)
@@ -60,7 +60,7 @@ def whole(low: int, high: int = LONG_MAX, *, or_else: int | None = None) -> Kind
 
 
 def one_of(*choices: str) -> Kind[str]:
-    """Return the kind of these words."""
+    """Return the kind whose values are these words."""
 
     def parse(text: str) -> str:
         if text not in choices:
@@ -71,7 +71,7 @@ def one_of(*choices: str) -> Kind[str]:
 
 
 def level_of(codec: int) -> Kind[int]:
-    """Return the kind of the levels of a codec."""
+    """Return the kind whose values are the levels of a codec."""
     levels = compression.LEVELS[codec]
     is_apart = not levels.least <= levels.default <= levels.most
     return whole(levels.least, levels.most, or_else=levels.default if is_apart else None)
@@ -128,7 +128,7 @@ class TopicConfig:
     """Every setting of one topic. It may be set on a topic, and as a default on the cluster.
 
     A change takes effect at once, on open logs and running replicas. There are two exceptions:
-    a `fixed` setting cannot be changed on an existing topic;
+    a `fixed` setting can't be changed on an existing topic;
     a `not_yet` setting is stored, with a warning, and has no effect but its `only_effect`.
     """
 
@@ -207,7 +207,7 @@ class TopicConfig:
 
     @property
     def codec(self) -> int | None:
-        """The codec of the batches in the log; None: whatever the producer chose."""
+        """The codec of the batches in the log; None: each batch has its producer's codec."""
         if self.compression_type == "producer":
             return None
         if self.compression_type == "uncompressed":
@@ -216,7 +216,7 @@ class TopicConfig:
 
     @property
     def codec_level(self) -> int | None:
-        """The level of `codec`; None if it has no levels."""
+        """The level of `codec`; None if the codec has no levels."""
         return {
             compression.GZIP: self.compression_gzip_level,
             compression.LZ4: self.compression_lz4_level,
@@ -273,7 +273,7 @@ class ConfigSpec:
     kind: Kind[Value]
     doc: str
     scope: Scope
-    #: The reason why it cannot change on an existing topic; empty: it can, with effect at once.
+    #: The reason why the setting can't change on an existing topic; empty: it can, at once.
     fixed: str
     #: What this release does not do, so that the setting has no effect; empty: it has an effect.
     not_yet: str
@@ -305,7 +305,7 @@ def _rows(settings: type[TopicConfig | ClusterConfig]) -> Iterator[ConfigSpec]:
 def _values(
     settings: type[TopicConfig | ClusterConfig], own: Mapping[str, str], cluster: Mapping[str, str]
 ) -> dict[str, Any]:
-    """Return the value of each field."""
+    """Return the value of each field of `settings`, by the field's name."""
     return {one.name: typed(_name_of(one), own, cluster) for one in dataclasses.fields(settings)}
 
 
@@ -324,8 +324,8 @@ def effective_min_isr(configured: int, replicas: int) -> int:
     """Return how many in-sync replicas a commit needs: never more than the partition has.
 
     `replicas` is the number of assigned replicas, without those that are still being added. The
-    controller and the leaders share this function: they must agree on when the high watermark
-    may move.
+    controller and the leaders share this function, because they must agree on when the high
+    watermark may move.
 
     >>> effective_min_isr(2, 3), effective_min_isr(2, 1)
     (2, 1)
@@ -346,13 +346,13 @@ def spec_of(name: str, *, of_topic: bool) -> ConfigSpec:
 
 
 def check_config(name: str, text: str, *, of_topic: bool) -> str:
-    """Check one setting; return its value in canonical form. Raises InvalidConfigError."""
+    """Check one setting, and return its value in canonical form. Raises InvalidConfigError."""
     spec = spec_of(name, of_topic=of_topic)
     return spec.shown(spec.parsed(text))
 
 
 def warnings_of(names: Iterable[str]) -> list[str]:
-    """Return a sentence for each of these settings that has no effect yet, or not all of it.
+    """Return a sentence for each of these settings that has no effect yet, or only a part of it.
 
     >>> warnings_of(["delete.retention.ms", "max.message.bytes"])
     []
@@ -380,7 +380,7 @@ def fixed_at_creation(cluster: Mapping[str, str]) -> dict[str, str]:
 
 
 def refusal_of(before: Mapping[str, str], after: Mapping[str, str | None]) -> str:
-    """Return why a topic's own values cannot be changed in this way; "" if they can.
+    """Return why a topic's own values can't be changed in this way; "" if they can.
 
     `after` has each value that is set, and None for each name that is removed.
 
@@ -413,10 +413,10 @@ def effective(
 
 
 def typed(name: str, own: Mapping[str, str], cluster: Mapping[str, str]) -> Value:
-    """Return the typed value of a setting of a topic; of the cluster if `own` is empty.
+    """Return the typed value of a topic's setting; if `own` is empty, of the cluster's.
 
     A "created" setting is never read from the cluster. Otherwise a later change on the cluster
-    would change flush.on.ack of an existing topic, and with it whether its replicas are lossless.
+    would change flush.on.ack of an existing topic, and so whether its replicas are lossless.
     """
     spec = CONFIGS[name]
     text = own.get(name)

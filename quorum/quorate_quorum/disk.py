@@ -1,8 +1,8 @@
 """The seam to the file system.
 
-Paths are plain strings with "/" between the parts. Every method may raise OSError and nothing
-else; it is a SyncError if a sync failed. log/disk_errors.py says what each error means. The real
-disk is in quorate_quorum.log.real_disk, the simulated one in quorate_testing.simulated.disk.
+Paths are plain strings with "/" between the parts. Every method may raise OSError and nothing else.
+A sync that fails raises SyncError. log/disk_errors.py says what each error means. The real disk is
+in quorate_quorum.log.real_disk, the simulated one in quorate_testing.simulated.disk.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ T = TypeVar("T")
 
 
 class SyncError(OSError):
-    """A sync failed: the bytes may be readable although no medium has them."""
+    """A sync failed. The bytes may still be readable, but may not be on the medium."""
 
 
 @contextmanager
 def syncing() -> Iterator[None]:
-    """Turn the errors of a sync into SyncErrors. The file or directory is already open."""
+    """Raise the errors of a sync as SyncErrors. The file or directory must be open already."""
     try:
         yield
     except OSError as error:
@@ -38,17 +38,17 @@ class File(Protocol):
 
     @property
     def size(self) -> int:
-        """The bytes of the file, including the appends under way."""
+        """The size of the file in bytes, including the appends under way."""
 
     async def append(self, pieces: Sequence[Buffer]) -> int:
         """Write the pieces at the end. Return the position of the first byte.
 
-        It returns when the page cache has the bytes. A short write raises OSError, and the file is
-        cut back to its old end.
+        The call returns after the page cache has the bytes. A short write raises OSError, and the
+        file is cut back to its old end.
         """
 
     async def read_at(self, position: int, length: int) -> bytes:
-        """Return `length` bytes from `position`; fewer only at the end of the file."""
+        """Return `length` bytes from `position` on; fewer only at the end of the file."""
 
     async def overwrite(self, position: int, data: Buffer) -> None:
         """Write inside or at the end of the file. The other bytes stay."""
@@ -56,7 +56,7 @@ class File(Protocol):
     async def truncate(self, size: int) -> None: ...
 
     async def sync(self) -> None:
-        """fdatasync: all completed writes and truncates of this file survive a power loss."""
+        """Call fdatasync: all completed writes and truncates of this file survive a power loss."""
 
     async def close(self) -> None: ...
 
@@ -71,10 +71,10 @@ class Disk(Protocol):
     """A file system, and the machine that it is on."""
 
     def in_thread(self, work: Callable[..., T], *arguments: object) -> Awaitable[T]:
-        """Do work in a thread: work that is too long for a turn of the loop, and never waits."""
+        """Do work in a thread that takes too long for the event loop. The work must not wait."""
 
     async def open(self, path: str, *, create: bool = False) -> File:
-        """Open a file for reading and writing. FileNotFoundError if absent and not `create`."""
+        """Open a file to read and write. FileNotFoundError if it is absent and not `create`."""
 
     async def exists(self, path: str) -> bool: ...
 
@@ -90,23 +90,23 @@ class Disk(Protocol):
         """Make a directory and its parents, if absent. They are durable when this returns."""
 
     async def rename(self, source: str, target: str) -> None:
-        """Atomically replace `target`. Durable after sync_directory of its parent."""
+        """Replace `target` atomically. Durable only after sync_directory of target's parent."""
 
     async def remove(self, path: str) -> None:
         """Remove a file."""
 
     async def remove_directory(self, path: str) -> None:
-        """Remove a directory and all in it."""
+        """Remove a directory and everything in it."""
 
     async def sync_directory(self, path: str) -> None: ...
 
     async def lock(self, directory: str) -> Lock:
-        """Lock a directory for this process. BlockingIOError if another process has it."""
+        """Lock a directory for this process. BlockingIOError if another process has locked it."""
 
     async def free_bytes(self, path: str) -> int: ...
 
     def boot_id(self) -> str | None:
-        """The id of this run of the kernel; None if the platform has none."""
+        """Return the id of this run of the kernel; None if the platform has none."""
 
 
 async def read_whole(disk: Disk, path: str) -> bytes:
@@ -121,7 +121,7 @@ async def read_whole(disk: Disk, path: str) -> bytes:
 async def replace_whole(disk: Disk, path: str, data: bytes, *, sync: bool = True) -> None:
     """Replace a small file atomically: temporary file, sync, rename, sync of the directory.
 
-    Without the first sync a power loss may leave an empty file under the name (KAFKA-15312).
+    Without the first sync, a power loss could leave an empty file under the name (KAFKA-15312).
     """
     temporary = path + ".tmp"
     if await disk.exists(temporary):

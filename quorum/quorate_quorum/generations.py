@@ -1,7 +1,7 @@
-"""The search for the newest quorum_generation among the answers of servers.
+"""Finds the newest quorum_generation among the answers of servers.
 
-The lost voters of a recovery may come back as a majority, and elect a leader of a history that is
-over. So only servers of the newest generation count.
+After a recovery, the lost voters may come back as a majority, and elect a leader of a history that
+is over. So only the servers of the newest generation count.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ ASK_TIMEOUT_MS = 1000
 
 
 async def ask_generation(network: Network, servers: Sequence[str], cluster_id: str) -> int:
-    """Return the newest generation that a server names; 0 unless a server of it hears a leader.
+    """Return the newest generation that a server names; 0 unless one of its servers has a leader.
 
-    Older generations are histories that are over, even if their voters have elected a leader.
+    An older generation is a history that is over, even if its voters have elected a leader.
     ConfigError if a server belongs to another cluster.
     """
     newest, is_led = 0, False
@@ -48,7 +48,7 @@ async def ask_generation(network: Network, servers: Sequence[str], cluster_id: s
 
 
 async def ask(network: Network, server: str) -> DescribeNodeResponse | None:
-    """Return a node's description; None if it does not answer in time."""
+    """Return a node's description of itself; None if it does not answer in time."""
     connection = network.connect(server, purpose="control")
     try:
         answer = await connection.unary(

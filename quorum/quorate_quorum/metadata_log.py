@@ -1,10 +1,10 @@
-"""The check of the epochs that the batches of a metadata log name.
+"""Checks the epoch of each batch of a metadata log.
 
-A batch's CRC does not cover its leader_epoch (the format is Kafka's). With a flipped bit there, a
-log could have a too high last epoch and count as the most complete. It would win elections that it
-must lose, and committed records would be lost. But every epoch begins with an EpochStart event,
-which the CRC covers. So a batch must have the epoch of the newest EpochStart at or before it: epoch
-0 before the first one, and right above a snapshot the snapshot's epoch.
+A batch's CRC does not cover its leader_epoch (the format is Kafka's). If a bit flips there, the
+log's last epoch may be too high, and the log counts as the most complete. It wins elections that it
+must lose, and committed records are lost. But every epoch begins with an EpochStart event, which
+the CRC covers. So a batch must have the epoch of the newest EpochStart at or before it. Before the
+first EpochStart that is epoch 0; right above a snapshot it is the snapshot's epoch.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ EPOCH_START_TAG = 0x0A
 def epoch_started_by(value: bytes | None, header: BatchHeader) -> int | None:
     """Return the epoch that an event of this batch begins; None if it is not an EpochStart.
 
-    CorruptRecordError if it can't be decoded, or if it is not alone in its batch.
+    CorruptRecordError if the event can't be decoded, or if it is not alone in its batch.
     """
     if not value or value[0] != EPOCH_START_TAG:
         return None
@@ -50,8 +50,8 @@ class EpochChain:
 
     def __init__(self, snapshot: SnapshotId | None = None) -> None:
         self._snapshot = snapshot
-        #: The epoch of the batch before; None if it is not known, for the log begins below the
-        #: snapshot.
+        #: The epoch of the batch before the next one; None: not known, because the log begins below
+        #: the snapshot.
         self._epoch: int | None = -1
         self._has_begun = False
 
@@ -63,7 +63,7 @@ class EpochChain:
     def inspect(self, header: BatchHeader, batch: Buffer) -> None:
         """Check the next batch. CorruptRecordError if its epoch is wrong.
 
-        A caller that goes on after an error compares the next batches with the EpochStarts.
+        After an error, the next batches are still compared with the EpochStarts.
         """
         if not self._has_begun:
             self._has_begun = True
@@ -91,7 +91,7 @@ class EpochChain:
 async def open_metadata_log(disk: Disk, directory: str, config: LogConfig) -> Log:
     """Open a metadata log, and check each of its batches.
 
-    Bad batches above the synced end are cut. LogCorruptError if a batch below it is bad.
+    Bad batches above the synced end are cut. LogCorruptError if a batch below that end is bad.
     StorageError if the disk fails.
     """
     assert config.verify_all

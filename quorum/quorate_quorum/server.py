@@ -1,12 +1,12 @@
-"""A voter: its rooms joined, from the locked directory to the clean end.
+"""A voter: joins its parts, from the locked directory to the clean end.
 
     start   lock the directory -> check its identity (a new voter joins a quorum first)
             -> open the log -> begin Raft -> listen
     stop    let brokers leave -> hand leadership over -> end streams -> sync and close the log
             -> unlock
 
-A part that cannot go on calls fail(): then the voter stops without letting brokers leave, and tells
-the reason. Either way the stop ends within STOP_MAX_S, even if no other node answers.
+A part that can't go on calls fail() with the reason: then the voter stops without letting brokers
+leave. Either way the stop ends within STOP_MAX_S, even if no other node answers.
 """
 
 from __future__ import annotations
@@ -41,16 +41,16 @@ from quorate_quorum.snapshots.file import SnapshotId
 
 log = structlog.get_logger(__name__)
 
-#: The longest stop. After it the process ends as if it was killed.
+#: The longest time of a stop. After it the process ends as if it was killed.
 STOP_MAX_S = 4.5
-#: The time that brokers that are stopped together with this voter have to say that they leave.
+#: Brokers that are stopped together with this voter have this time to say that they leave.
 SHUTDOWN_NEWS_MS = 100
-#: The interval at which the voter looks whether brokers are still leaving.
+#: The interval at which the voter checks whether brokers are still leaving.
 HOLD_LOOK_MS = 20
 
 
 class QuorumServer(NodeServer[QuorumConfig]):
-    """A voter. start() returns when it takes part in the quorum; a leader may come later."""
+    """A voter. start() returns when it takes part in the quorum, maybe before a leader exists."""
 
     role = "voter"
 
@@ -80,8 +80,8 @@ class QuorumServer(NodeServer[QuorumConfig]):
     async def take_snapshot(self) -> SnapshotId:
         """Take a snapshot of the committed image now. Return the newest one on this disk.
 
-        Raises InvalidRequestError before anything is applied, OverloadedError if the disk is full,
-        StoppingError.
+        Raises InvalidRequestError before any record is applied, OverloadedError if the disk is
+        full, and StoppingError.
         """
         assert self._rooms is not None, "the voter has not started"
         return await self._rooms.take_snapshot(self.image)
@@ -93,7 +93,7 @@ class QuorumServer(NodeServer[QuorumConfig]):
         directory = config.log_dirs[0]
         identity = await read_identity(environment.disk, directory, node_id=config.node_id)
         self._lock = await _locked(environment.disk, directory)
-        # The node that formatted this disk may have crashed before its identity was synced.
+        # `storage format` may have crashed before the identity was synced.
         await environment.disk.sync_directory(directory)
         if not identity.quorum_generation:
             await _check_is_of_voter(environment.disk, directory, config)
@@ -110,8 +110,8 @@ class QuorumServer(NodeServer[QuorumConfig]):
         await self._check_one_recovery(identity, rooms.raft)
         rooms.snapshot_schedule.begin()
         await self._listen(rooms.services)
-        # Check again, now that this node listens: another survivor may have started at the same
-        # time, and the later of the two checks finds the other node.
+        # Check again, now that this node listens. Another survivor may have started at the same
+        # time, and the later of the two second checks finds the other node.
         await self._check_one_recovery(identity, rooms.raft)
         log.info(
             "voter_started",
@@ -147,7 +147,7 @@ class QuorumServer(NodeServer[QuorumConfig]):
             self._lock.release()
 
     async def _hold(self, controller: Controller) -> None:
-        """Wait while brokers are leaving, for they need the quorum to leave."""
+        """Wait while brokers are leaving, because they need the quorum to leave."""
         waited_ms = 0
         while waited_ms < self.config.shutdown_hold_max_ms:
             awaits_news = waited_ms < SHUTDOWN_NEWS_MS and controller.has_brokers
@@ -219,7 +219,7 @@ class _Rooms:
 
 
 class _Snapshots:
-    """The voter's snapshots for Watch: the one from which the log goes on, and nothing newer."""
+    """The voter's snapshots for Watch. The newest one is the one that the machine uses."""
 
     def __init__(self, raft: RaftNode) -> None:
         self._raft = raft
@@ -237,7 +237,7 @@ class _Snapshots:
 
 
 async def _check_is_of_voter(disk: Disk, directory: str, config: QuorumConfig) -> None:
-    """Raise ConfigError for a disk that was formatted for a broker: it would wait for ever."""
+    """Raise ConfigError for a broker's disk: with it, this voter would wait for ever."""
     if not await is_of_voter(disk, directory):
         raise ConfigError(
             f"{directory} was formatted without --initial-voters, --standalone or --new-voter, as"
@@ -257,7 +257,7 @@ async def _locked(disk: Disk, directory: str) -> Lock:
 
 
 def described(status: QuorumStatus, generation: int, now_ms: int) -> DescribeQuorumResponse:
-    """Return the quorum's state for Admin. `now_ms` is of the loop that `status` comes from."""
+    """Return the quorum's state for Admin. `now_ms` has the same clock as `status`."""
     return DescribeQuorumResponse(
         leader=status.leader_id,
         epoch=status.epoch,

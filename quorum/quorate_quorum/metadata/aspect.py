@@ -8,8 +8,8 @@ brokers, topics with their partitions, producer ids. One module declares all of 
 * its part of the delta: a subclass of AspectDelta. It replays each event in a method that is marked
   with `replays`, notes the changes, and yields the log lines of a committed change.
 
-A new event needs a message in events.proto, and a method marked `replays` in its aspect. If it adds
-state, the snapshot must yield that state too; a test goes over all fields of all images.
+A new event needs a message in events.proto, and a method marked `replays` in its aspect. If the
+event adds state, the snapshot must yield that state, too: a test checks all fields of all images.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Line = tuple[str, dict[str, Any]]
 
 
 def empty() -> HashTrieMap[K, V]:
-    """Return an empty persistent map. The order of its keys differs between two processes."""
+    """Return an empty persistent map. The order of its keys differs from process to process."""
     return HashTrieMap()
 
 
@@ -44,8 +44,8 @@ def event_of(**kind: object) -> MetadataEvent:
 def replays(kind: str) -> Callable[[F], F]:
     """Mark the method that replays the events of one kind.
 
-    It is called with the event and its offset in the log; the offset is None for an event of a
-    snapshot. It raises AssertionError for an event that contradicts the image.
+    The method is called with the event and its offset in the log; the offset is None for an event
+    of a snapshot. It raises AssertionError for an event that contradicts the image.
     """
 
     def mark(method: F) -> F:
@@ -55,14 +55,14 @@ def replays(kind: str) -> Callable[[F], F]:
     return mark
 
 
-#: The aspect that each kind of event belongs to, and the method that replays it.
+#: By kind of event: the aspect of the event, and the method that replays it.
 REPLAYS: Final[dict[str, tuple[type, Callable[..., None]]]] = {}
 
 
 class AspectDelta(Generic[P]):
     """The changes of one aspect since the image `old`.
 
-    A subclass keeps the current values of its part of the image, in fields of the same names.
+    A subclass has the current values of its part of the image, in fields of the same names.
     """
 
     _names: ClassVar[tuple[str, ...]]
@@ -79,11 +79,11 @@ class AspectDelta(Generic[P]):
         self.old = old
 
     def finish(self) -> dict[str, Any]:
-        """Return the fields of this part of the next image."""
+        """Return the fields that this aspect adds to the next image."""
         return {name: getattr(self, name) for name in self._names}
 
     def compare(self, new: P) -> None:
-        """Note the differences between `old` and an image that was not made by replays here."""
+        """Note the differences between `old` and `new`, without a replay of events."""
 
     def lines(self, new: P) -> Iterator[Line]:
         """Yield the log lines for operators about the changes that led to `new`."""

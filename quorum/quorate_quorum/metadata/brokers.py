@@ -29,9 +29,9 @@ class DirectoryImage:
     """A log directory of a broker.
 
     `tail_intact` and `sync_failed` come from the registration. Before a broker is unfenced, they
-    are applied to its partitions; the unfencing clears them: the running incarnation has
-    everything that it has written. `failed` comes from heartbeats, and stays until the next
-    registration: no replica in that directory can lead.
+    are applied to its partitions. The unfencing clears them, because they are about earlier runs.
+    `failed` comes from heartbeats, and stays until the next registration: no replica in that
+    directory can lead.
     """
 
     id: bytes = field(metadata=carried("directory_id"))
@@ -51,7 +51,7 @@ class BrokerImage:
     epoch: int = field(metadata=carried("broker_epoch"))
     incarnation: bytes
     listeners: tuple[ListenerAddress, ...] = field(metadata=carried(codec=LISTENERS))
-    #: The name of the listener by which other nodes reach this broker; one of `listeners`.
+    #: The name of the listener by which other nodes reach this broker. It is one of `listeners`.
     inter_broker_listener: str
     rack: str
     host: str
@@ -69,11 +69,11 @@ class BrokerImage:
         return address.endpoint
 
     def listener(self, name: str) -> ListenerAddress | None:
-        """Return the listener of that name, or None if this broker has none."""
+        """Return the listener with that name; None if this broker has none."""
         return next((one for one in self.listeners if one.name == name), None)
 
     def directory(self, directory_id: bytes) -> DirectoryImage | None:
-        """Return a directory of this broker, or None if it did not register that one."""
+        """Return a directory of this broker; None if the broker did not register it."""
         for directory in self.directories:
             if directory.id == directory_id:
                 return directory
@@ -101,7 +101,7 @@ class Brokers:
 
 
 class BrokersDelta(AspectDelta[Brokers], part=Brokers):
-    """Brokers that registered, changed, or were unregistered."""
+    """The brokers that registered, changed or were unregistered."""
 
     def __init__(self, old: Brokers) -> None:
         super().__init__(old)
@@ -130,7 +130,7 @@ class BrokersDelta(AspectDelta[Brokers], part=Brokers):
         old = self._registered(event)
         new = CHANGE.changed(old, event)
         directories = old.directories
-        if old.fenced and not new.fenced:  # its partitions have been changed accordingly
+        if old.fenced and not new.fenced:  # the verdicts have been applied to its partitions
             directories = tuple(
                 replace(one, tail_intact=True, sync_failed=False) for one in directories
             )

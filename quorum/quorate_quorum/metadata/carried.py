@@ -1,7 +1,7 @@
 """Converts the dataclasses of the image to protobuf messages of the metadata log, and back.
 
 The dataclass names each field once. The message has a field of the same name, unless the metadata
-of the field, made by `carried`, names another. So a new field needs two lines: one in the
+of the field, made by `carried`, names another one. So a new field needs two lines: one in the
 dataclass, one in the message.
 
 The conversions are compiled from the names of the fields, as the dataclass's own methods are. A
@@ -26,7 +26,7 @@ Wire = TypeVar("Wire", bound=Message)
 
 
 class Codec(NamedTuple):
-    """The two conversions of one value: from the message's form, and to it."""
+    """The two conversions of one value: from its form in the message, and to that form."""
 
     from_wire: Callable[[Any], Any]
     to_wire: Callable[[Any], Any]
@@ -37,16 +37,16 @@ _TUPLE: Final = Codec(tuple, list)
 
 
 def carried(name: str = "", *, codec: Codec | None = None) -> dict[str, Any]:
-    """Return the metadata of a field that has another name, or another form, in the message."""
+    """Return the metadata of a field that has another name or form in the message."""
     return {"name": name, "codec": codec}
 
 
-#: The metadata of a field that the message leaves out: other events carry it.
+#: The metadata of a field that the message leaves out, because other events have it.
 NOT_CARRIED: Final = {"not_carried": True}
 
 
 class _Field(NamedTuple):
-    """A field of an image that a message carries."""
+    """A field of an image that the message has, too."""
 
     name: str
     wire: str
@@ -100,10 +100,10 @@ def _fields(image: type[_Dataclass], message: type[Message]) -> Iterator[_Field]
 
 
 class ChangeCarrier(Generic[Image, Wire]):
-    """Converts a change of an image to a message, in which an absent field means "unchanged".
+    """Converts a change of an image to a message. In the message, an absent field is unchanged.
 
-    A list is wrapped in its own message there, so that an empty list differs from an absent one. A
-    field of the message that cannot be absent always has the new value. `whole` converts the whole
+    A list is wrapped in a message of its own, so that an empty list differs from an absent one. A
+    field of the message that can't be absent always has the new value. `whole` converts the whole
     image.
 
     changed(old, message) returns the image after a change.
@@ -112,8 +112,8 @@ class ChangeCarrier(Generic[Image, Wire]):
     def __init__(self, image: type[Image], message: type[Wire], whole: Carrier[Image, Any]) -> None:
         self._message: Callable[..., Wire] = message
         self._always: list[str] = []
-        #: The fields that may be absent. Beside each: the only field of its wrapper message; "" if
-        #: it has no wrapper.
+        #: The fields that may be absent, each with the only field of its wrapper message; "" if
+        #: there is no wrapper.
         self._optional: list[tuple[_Field, str]] = []
         values: list[str] = []
         for name in (one.name for one in fields(image)):
@@ -136,7 +136,7 @@ class ChangeCarrier(Generic[Image, Wire]):
         )
 
     def change(self, old: Image, new: Image, **rest: Any) -> Wire:
-        """Return the message of a change; `rest` are its other fields, such as a topic id."""
+        """Return the message of a change. `rest` are its other fields, such as a topic id."""
         message = self._message(**rest, **{name: getattr(new, name) for name in self._always})
         for one, wrapped in self._optional:
             value = getattr(new, one.name)

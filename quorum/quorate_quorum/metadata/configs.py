@@ -15,7 +15,7 @@ from quorate_quorum.v1 import events_pb2 as ev
 
 OwnConfigs: TypeAlias = "HashTrieMap[str, str]"
 
-#: The value that stands for the cluster where configs are named by the id of their topic.
+#: Stands for the cluster in events and maps that name a topic's configs by the topic's id.
 CLUSTER: Final = b""
 
 
@@ -26,7 +26,7 @@ def config_events(topic_id: bytes, configs: OwnConfigs) -> Iterator[ev.MetadataE
 
 
 def configured(configs: OwnConfigs, event: ev.Config) -> OwnConfigs:
-    """Return the configs after an event that sets or removes one."""
+    """Return the configs after an event that sets or removes one of them."""
     assert event.name, "a config has a name"
     if event.HasField("value"):
         return configs.insert(event.name, event.value)
@@ -34,7 +34,7 @@ def configured(configs: OwnConfigs, event: ev.Config) -> OwnConfigs:
 
 
 def altered(before: Mapping[str, str], now: Mapping[str, str]) -> dict[str, str]:
-    """Return the changes as name -> "old -> new"; "default" stands for a config that is not set."""
+    """Return the changes as name -> "old -> new". "default" means that the config is not set."""
     return {
         name: f"{before.get(name, 'default')} -> {now.get(name, 'default')}"
         for name in sorted({*before, *now})

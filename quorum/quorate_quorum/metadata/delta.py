@@ -1,8 +1,8 @@
 """The changes from one image to the next: a delta replays events over an image and makes the next.
 
 Events hold absolute values, so a replay can assert them. An event that contradicts the image means
-that the controller and this image disagree about the past. The node then stops: otherwise it would
-go on with a wrong image.
+that the controller and this image disagree about the past. Then the node stops: otherwise it would
+continue with a wrong image.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ ASPECTS: Final = (TopicsDelta, BrokersDelta, VotersDelta, FeaturesDelta, Produce
 
 
 class MetadataDelta:
-    """The changes from `image` to the next, by aspect."""
+    """The changes from `image` to the next image, by aspect."""
 
     def __init__(self, image: MetadataImage) -> None:
         self.image = image
         #: The new quorum_generation, if the image has jumped into a new history; else 0. After such
-        #: a jump, a topic counts as removed if the new history does not have it.
+        #: a jump, a topic that the new history lacks counts as removed.
         self.generation = 0
-        #: The deltas of the aspects that were used so far.
+        #: The delta of each aspect that was used so far.
         self._aspects: dict[type, AspectDelta[Any]] = {}
 
     @property
@@ -48,9 +48,9 @@ class MetadataDelta:
 
     @classmethod
     def between(cls, old: MetadataImage, new: MetadataImage) -> MetadataDelta:
-        """Compare two images, for a listener that skipped some between them.
+        """Compare two images, for an ImageListener that skipped the images between them.
 
-        If a topic was removed and another of the same name was created, the delta names both.
+        If a topic was removed and another of the same name was created, the delta has both.
         """
         delta = cls(old)
         for aspect in ASPECTS:
@@ -61,8 +61,8 @@ class MetadataDelta:
         """Apply one event.
 
         `offset`: the offset of the event in the log; None if the event comes from a snapshot. A
-        registration in the log must carry its own offset. Raises AssertionError if the event
-        contradicts the image.
+        registration in the log must have its own offset as its epoch. Raises AssertionError if the
+        event contradicts the image.
         """
         kind = event.WhichOneof("event")
         if kind == "epoch_start":
@@ -73,7 +73,7 @@ class MetadataDelta:
         method(self._of(aspect), getattr(event, kind), offset)
 
     def finish(self, offset: int, epoch: int) -> MetadataImage:
-        """Return the image after all replayed events; `offset` is one past the last of them."""
+        """Return the image after all replayed events. `offset` is one past the last of them."""
         assert offset >= self.image.offset, "offsets only grow"
         assert epoch >= self.image.epoch, "epochs only grow"
         fields = {**vars(self.image), "offset": offset, "epoch": epoch}
@@ -86,7 +86,7 @@ class MetadataDelta:
         return chain.from_iterable(self._of(aspect).lines(image) for aspect in ASPECTS)
 
     def _of(self, aspect: type[D]) -> D:
-        """Return the delta of an aspect; make an empty one if there is none yet."""
+        """Return the delta of an aspect. The first call makes it."""
         found = self._aspects.get(aspect)
         if found is None:
             found = self._aspects[aspect] = aspect(self.image)
@@ -96,7 +96,7 @@ class MetadataDelta:
 def replayed(
     image: MetadataImage, events: Iterable[ev.MetadataEvent], *, epoch: int | None = None
 ) -> MetadataImage:
-    """Return the image after a batch of events that comes next in the log."""
+    """Return the image after the next batch of events in the log."""
     delta = MetadataDelta(image)
     offset = image.offset
     for event in events:

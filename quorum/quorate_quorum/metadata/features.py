@@ -24,7 +24,7 @@ class Features:
 
 
 class FeaturesDelta(AspectDelta[Features], part=Features):
-    """Changes of feature levels."""
+    """The changes of feature levels."""
 
     def __init__(self, old: Features) -> None:
         super().__init__(old)

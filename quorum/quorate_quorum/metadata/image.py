@@ -1,7 +1,7 @@
 """The cluster's metadata at one offset of the metadata log: immutable, shared, cheap to change.
 
-It consists of persistent maps: a change copies one path of a map, not the whole map. The order of
-their keys differs between two processes: iterate them only through the sorted methods.
+An image consists of persistent maps: a change copies one path of a map, not the whole map. The
+order of their keys differs from process to process, so iterate them only by the sorted methods.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from quorate_quorum.v1 import events_pb2 as ev
 
 @dataclass(frozen=True, kw_only=True)
 class MetadataImage(Features, Voters, Brokers, Topics, ProducerIds):
-    """All of the cluster's metadata once the log below `offset` is applied."""
+    """All of the cluster's metadata after the log below `offset` is applied."""
 
     #: The offset one past the last applied record.
     offset: int = 0
@@ -39,9 +39,10 @@ class MetadataImage(Features, Voters, Brokers, Topics, ProducerIds):
         yield from self.created_events()
 
     def is_eligible(self, partition: PartitionImage, broker_id: int) -> bool:
-        """Whether a replica may enter the ISR or lead.
+        """Return whether a replica may enter the ISR or lead.
 
-        Its broker is unfenced and not shutting down; its directory is registered and works.
+        Its broker must be unfenced and not shutting down; its directory must be registered and
+        work.
         """
         broker = self.brokers.get(broker_id)
         if broker is None or broker.fenced or broker.shutting_down:

@@ -1,12 +1,13 @@
 """Makes images from committed bytes: for voters, for brokers, and after a restart.
 
-It takes bytes and returns (delta, image) pairs, one for each batch: a batch is applied as a whole.
+A Loader takes bytes and returns (delta, image) pairs, one for each batch: a batch is applied as a
+whole.
 
 A jump builds a second image beside the shown one: from a snapshot (`load_snapshot_part`, then
 `finish_snapshot`), from offset 0 (`start_over`), or from a snapshot and then the log. The second
 image is shown when it is complete and no older than the shown one. Its delta is the difference
-between the two, so that listeners learn of everything that disappeared in between. A jump that is
-interrupted is dropped as a whole: parts of two images are never joined into one.
+between the two images, so that everything that disappeared in between counts as removed. A jump
+that is interrupted is dropped as a whole: parts of two images are never joined into one.
 """
 
 from __future__ import annotations
@@ -22,13 +23,13 @@ from quorate_quorum.node.features import SUPPORTED, Known
 
 Loaded = tuple[MetadataDelta, MetadataImage]
 
-#: The most bytes that one turn of the loop loads: a few milliseconds of work. A larger batch is
-#: loaded alone.
+#: The most bytes that one turn of the event loop loads: a few milliseconds of work. A larger batch
+#: is loaded alone.
 TURN_BYTES = 16 * 1024
 
 
 def turns(batches: Buffer) -> Iterator[memoryview]:
-    """Split whole batches into pieces; one turn of the loop loads one piece.
+    """Split whole batches into pieces, so that one turn of the event loop loads one piece.
 
     Raises CorruptRecordError if the last batch is incomplete.
     """
@@ -44,7 +45,7 @@ def turns(batches: Buffer) -> Iterator[memoryview]:
 
 
 class Loader:
-    """Follows the metadata log. `shown` is the image that listeners have.
+    """Follows the metadata log. `shown` is the newest image that was returned to be shown.
 
     Raises UnknownLevelError for an event that sets a feature to a level that is not in `known`.
     """
@@ -56,16 +57,16 @@ class Loader:
 
     @property
     def image(self) -> MetadataImage:
-        """The image that is loaded so far: the next batch to load begins at its offset.
+        """The image as loaded so far. The next batch to load begins at its offset.
 
         It is the shown one, except during a jump.
         """
         return self.shown if self._jump is None else self._jump.image
 
     def load(self, batches: Buffer) -> list[Loaded]:
-        """Apply whole committed batches; return the images to show, in order.
+        """Apply whole committed batches. Return the images to show, in order.
 
-        Ignores batches that are applied already. Raises CorruptRecordError if the bytes are not
+        Batches that are applied already are ignored. Raises CorruptRecordError if the bytes are not
         batches of events, leave a gap, or come in the middle of a snapshot. Nothing of such a batch
         is applied.
         """
@@ -101,22 +102,22 @@ class Loader:
         return [(delta, after)]
 
     def start_over(self, until: int = 1, *, generation: int = 0) -> None:
-        """Begin a jump from the empty image; a snapshot or the log from offset 0 follows.
+        """Begin a jump from the empty image. A snapshot, or the log from offset 0, must follow.
 
-        Nothing is shown before the image has reached `until` (the high watermark of the voter that
-        asked for the jump) and the shown image's epoch: listeners never see an older image.
-        `generation`: the quorum_generation that the jump leads into, if it is a new one. Its epochs
-        are not compared with those of the old history.
+        Nothing is shown before the image has reached both the shown image's epoch and `until`, the
+        high watermark of the voter that asked for the jump: no older image is ever shown.
+        `generation`: the quorum_generation that the jump leads into, if it is a new one; else 0.
+        The epochs of a new generation are not compared with those of the old one.
         """
         self._jump = _Jump(EMPTY, until, generation)
 
     @property
     def jumps_into(self) -> int:
-        """The new quorum_generation that the current jump leads into; 0: no jump, or the same."""
+        """The new quorum_generation that the jump leads into; 0 without a jump into a new one."""
         return 0 if self._jump is None else self._jump.generation
 
     def give_up(self) -> None:
-        """Drop the current jump, if there is one. The shown image goes on from its offset."""
+        """Drop the current jump, if there is one. The shown image continues from its offset."""
         self._jump = None
 
     def load_snapshot_part(self, batches: Buffer) -> None:
@@ -136,10 +137,10 @@ class Loader:
         jump.snapshot.topics.finish_drafts()
 
     def finish_snapshot(self, offset: int, epoch: int) -> list[Loaded]:
-        """End the snapshot, which replaces the log below `offset`; return the images to show.
+        """End the snapshot, which replaces the log below `offset`. Return the images to show.
 
-        Returns no image if the jump must reach further: then the log from `offset` follows. Raises
-        CorruptRecordError if no part came, or the offset or the epoch is out of range.
+        The list is empty if the jump must reach a higher offset; then the log from `offset` must
+        follow. Raises CorruptRecordError if no part came, or the offset or epoch is out of range.
         """
         if self._jump is None or self._jump.snapshot is None:
             raise CorruptRecordError("the end of a snapshot of which no part came")
@@ -150,7 +151,7 @@ class Loader:
         return self._land()
 
     def _land(self) -> list[Loaded]:
-        """Show the jump's image and end the jump, if the image has come far enough."""
+        """If the jump's image has come far enough, end the jump and return the image to show."""
         assert self._jump is not None, "under way"
         image = self._jump.image
         is_older = image.epoch < self.shown.epoch and not self._jump.generation

@@ -1,4 +1,4 @@
-"""A partition's state, and the events that carry it. See topics.py for their replay."""
+"""A partition's state, and the events that hold it. topics.py replays these events."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from quorate_quorum.v1 import events_pb2 as ev
 
 NO_LEADER: Final = -1
 NEVER: Final = -1
-#: The most different assignments that are kept as shared objects, not as one for each partition.
+#: The most different assignments that are shared: partitions with one of them share its objects.
 ASSIGNMENTS_SHARED_MAX: Final = 10_000
 
 #: The id of a topic, and the number of one of its partitions.
@@ -31,7 +31,8 @@ class ReplicaImage:
 def _assignment(replicas: tuple[tuple[int, bytes], ...]) -> tuple[ReplicaImage, ...]:
     """Return the same object for equal assignments.
 
-    Few assignments differ, and fewer objects make each run of the garbage collector shorter.
+    There are few different assignments, and with fewer objects a run of the garbage collector is
+    shorter.
     """
     return tuple([ReplicaImage(broker_id, directory_id) for broker_id, directory_id in replicas])
 
@@ -53,7 +54,7 @@ class PartitionImage:
     leader: int
     leader_epoch: int = 0
     partition_epoch: int = 0
-    #: The last leader_epoch whose election may have lost records; NEVER if none has.
+    #: The last leader_epoch whose election may have lost records; NEVER if there was none.
     recovered_epoch: int = NEVER
     replicas: tuple[ReplicaImage, ...] = field(metadata=carried(codec=REPLICAS))
     isr: tuple[int, ...]
@@ -71,20 +72,20 @@ class PartitionImage:
     def permanent_replicas(self) -> int:
         """The number of assigned replicas, without those that are still being added.
 
-        A replica that catches up for the first time does not raise the number of in-sync replicas
+        A replica that catches up for the first time must not raise the number of in-sync replicas
         that a commit needs.
         """
         return len(self.replicas) - len(self.adding)
 
     def directory_of(self, broker_id: int) -> bytes | None:
-        """Return the directory of a broker's replica, or None if it has none."""
+        """Return the directory of a broker's replica; None if the broker has no replica."""
         for replica in self.replicas:
             if replica.broker_id == broker_id:
                 return replica.directory_id
         return None
 
     def check(self) -> None:
-        """Assert the invariants of every partition at every offset."""
+        """Assert what is true of every partition at every offset."""
         ids = self.broker_ids
         known = set(ids)
         assert ids, "a partition has replicas"
@@ -102,7 +103,7 @@ class PartitionImage:
         assert NEVER <= self.recovered_epoch <= self.leader_epoch, "recovered in a known epoch"
 
 
-#: The fields that list some of the replicas.
+#: The fields that name some of the replicas.
 _MEMBER_LISTS: Final = tuple(
     one.name for one in fields(PartitionImage) if one.type == "tuple[int, ...]"
 )

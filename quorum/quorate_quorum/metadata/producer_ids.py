@@ -23,7 +23,7 @@ class ProducerIds:
 
 
 class ProducerIdsDelta(AspectDelta[ProducerIds], part=ProducerIds):
-    """Blocks of producer ids that are given out."""
+    """The changes of the producer ids that are given out."""
 
     def __init__(self, old: ProducerIds) -> None:
         super().__init__(old)

@@ -1,10 +1,10 @@
 """Disaster recovery: the first image of a new history, after the majority of the voters is lost.
 
 The lost voters may have committed decisions that the survivor's log lacks, and nodes may have acted
-on them. So the new history skips every number (offset, epoch, producer id) that such a decision may
-have used. No state is trusted: brokers are fenced, and no partition has an ISR. Every replica is
-asked for the end of its log before one of them leads, so that no committed record is lost while a
-replica still has it.
+on those decisions. So the new history skips every number (offset, epoch, producer id) that such a
+decision may have used. No state is trusted: brokers are fenced, and no partition has an ISR. Every
+replica is asked for the end of its log before one of them leads, so that no committed record is
+lost while a replica still has it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from quorate_quorum.metadata.partitions import NO_LEADER, PartitionImage
 from quorate_quorum.metadata.topics import TopicImage
 from quorate_quorum.metadata.voters import VoterImage
 
-#: The offsets, epochs and producer ids that are skipped. The lost decisions used fewer.
+#: The numbers of offsets, epochs and producer ids to skip. The lost decisions used fewer.
 OFFSETS_PASSED: Final = 1_000_000_000
 EPOCHS_PASSED: Final = 1_000_000
 PRODUCER_IDS_PASSED: Final = 1_000_000_000
@@ -49,7 +49,7 @@ def recovered(image: MetadataImage, voter: VoterImage, *, epoch_seen: int) -> Me
         voters=(voter,),
         brokers=HashTrieMap(brokers),
         topics=HashTrieMap(topics),
-        forming=EMPTY.forming,  # no listener has seen them
+        forming=EMPTY.forming,  # drop them: forming topics are hidden, so no node has acted on them
         replica_counts=HashTrieMap(replicas),
         next_producer_id=min(image.next_producer_id + PRODUCER_IDS_PASSED, PRODUCER_ID_MAX),
     )
@@ -60,7 +60,7 @@ def _leaderless(topic: TopicImage) -> TopicImage:
 
 
 def _unsure(partition: PartitionImage) -> PartitionImage:
-    """Put all replicas into the last ISR: each may be the one that has every record."""
+    """Put all replicas into last_isr: any of them may be the one that has every record."""
     leader_epoch = partition.leader_epoch + EPOCHS_PASSED
     return replace(
         partition,

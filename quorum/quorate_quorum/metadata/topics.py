@@ -44,7 +44,7 @@ class TopicImage:
     name: str
     partitions: tuple[PartitionImage, ...] = field(default=(), metadata=NOT_CARRIED)
     configs: OwnConfigs = field(default_factory=empty, metadata=NOT_CARRIED)
-    #: The time of its creation, by the clock of the controller; 0: not known.
+    #: The time of creation, by the controller's clock, in milliseconds since 1970; 0: not known.
     created_ms: int = 0
 
     @property
@@ -58,7 +58,7 @@ class FormingTopic:
     """A topic whose partitions go to the log in several batches. It is hidden until the last."""
 
     topic: TopicImage
-    #: The number of partitions that it will have; more than it has now.
+    #: The number of partitions that the topic will have. It has fewer now.
     partitions: int
 
 
@@ -79,11 +79,11 @@ class Topics:
     topic_ids: HashTrieMap[str, bytes] = field(default_factory=empty)
     #: The forming topics, by topic id. They are not in the two maps above.
     forming: HashTrieMap[bytes, FormingTopic] = field(default_factory=empty)
-    #: The numbers of partitions and topics that were ever created, removed ones included.
-    #: Placement uses them to go round the ring of brokers.
+    #: The numbers of partitions and topics that were ever created, removed ones included. From them
+    #: placement finds the next position in the ring of brokers.
     partitions_created: int = 0
     topics_created: int = 0
-    #: The number of replicas that are assigned to each broker, in forming topics too. A broker
+    #: By broker: the number of replicas that are assigned to it, in forming topics, too. A broker
     #: without replicas is not in the map.
     replica_counts: HashTrieMap[int, int] = field(default_factory=empty)
 
@@ -92,12 +92,12 @@ class Topics:
         return [self.topics[self.topic_ids[name]] for name in sorted(self.topic_ids)]
 
     def topic_named(self, name: str) -> TopicImage | None:
-        """Return a topic by its name, or None."""
+        """Return the visible topic with this name; None if there is none."""
         topic_id = self.topic_ids.get(name)
         return None if topic_id is None else self.topics[topic_id]
 
     def seen_or_forming(self, topic_id: bytes) -> TopicImage | None:
-        """Return a topic by its id, visible or forming; None if there is none."""
+        """Return the topic with this id, visible or forming; None if there is none."""
         topic = self.topics.get(topic_id)
         forming = self.forming.get(topic_id) if topic is None else None
         return topic if forming is None else forming.topic
@@ -111,7 +111,7 @@ class Topics:
         return [*self.sorted_topics(), *(forming.topic for forming in self.sorted_forming())]
 
     def partition(self, topic_id: bytes, partition: int) -> PartitionImage | None:
-        """Return a partition by its topic's id, or None."""
+        """Return a partition of a visible topic; None if there is none."""
         topic = self.topics.get(topic_id)
         if topic is None or not 0 <= partition < len(topic.partitions):
             return None
@@ -122,7 +122,7 @@ class Topics:
         return TopicConfig.of(topic.configs, self.configs)
 
     def config_value(self, topic: TopicImage, name: str) -> int | float | bool | str:
-        """Return one setting of a topic, typed."""
+        """Return one setting of a topic as a number, truth value or text."""
         return typed(name, topic.configs, self.configs)
 
     def min_isr(self, topic: TopicImage, partition: PartitionImage) -> int:
@@ -137,7 +137,7 @@ class Topics:
 
     def topic_events(self) -> Iterator[ev.MetadataEvent]:
         """Yield the events that make the topics."""
-        for name in sorted(self.topic_ids):  # not sorted_topics: the caller pauses between events
+        for name in sorted(self.topic_ids):  # no list of topics: it could be old after a pause
             yield from _topic_events(self.topics[self.topic_ids[name]], 0)
         for forming in self.sorted_forming():
             yield from _topic_events(forming.topic, forming.partitions)
@@ -166,12 +166,12 @@ def _topic_events(topic: TopicImage, expected: int) -> Iterator[ev.MetadataEvent
 
 @dataclass(slots=True)
 class _Draft:
-    """A topic while it changes. Its partitions are a list, so that a change does not copy them."""
+    """A topic during a replay. Its partitions are a list, so that a change does not copy them."""
 
     topic: TopicImage
     partitions: list[PartitionImage]
     configs: OwnConfigs
-    #: The number of partitions at which the topic becomes visible; 0: it is visible.
+    #: The number of partitions at which the topic becomes visible; 0: it is visible already.
     forming: int = 0
 
     def finish(self) -> TopicImage:
@@ -179,7 +179,7 @@ class _Draft:
 
 
 class TopicsDelta(AspectDelta[Topics], part=Topics):
-    """Topics and partitions that were created, changed or removed."""
+    """The topics and partitions that were created, changed or removed."""
 
     def __init__(self, old: Topics) -> None:
         super().__init__(old)
@@ -190,16 +190,16 @@ class TopicsDelta(AspectDelta[Topics], part=Topics):
         self.partitions_created = old.partitions_created
         self.topics_created = old.topics_created
         self.replica_counts = old.replica_counts
-        #: The ids of topics that were created or whose own configs changed. Here and below, a dict
-        #: is an ordered set, in the order of the changes.
+        #: The ids of topics that were created or whose own configs changed. This and the following
+        #: dicts are ordered sets, in the order of the changes.
         self.changed: dict[bytes, None] = {}
-        #: The partitions that were created or changed; removed ones are not in it.
+        #: The partitions that were created or changed, without removed ones.
         self.changed_partitions: dict[Key, None] = {}
         #: The ids of topics whose own configs changed; CLUSTER if the cluster's changed.
         self.changed_configs: dict[bytes, None] = {}
-        #: The removed topics, as they were in the old image.
+        #: The removed topics, as they are in the old image.
         self.removed: list[TopicImage] = []
-        #: The change of the number of replicas, by broker.
+        #: By broker: the change of the number of its replicas.
         self._replicas_moved: Counter[int] = Counter()
         self._drafts: dict[bytes, _Draft] = {}
 
@@ -223,7 +223,7 @@ class TopicsDelta(AspectDelta[Topics], part=Topics):
             self._replicas_moved.subtract(partition.broker_ids)
         del self._drafts[topic.id]
         if draft.forming:
-            return  # no listener has seen it
+            return  # it was hidden, so no map or list has it
         self.topics = self.topics.discard(topic.id)
         self.topic_ids = self.topic_ids.remove(topic.name)
         self.changed.pop(topic.id, None)
@@ -287,7 +287,7 @@ class TopicsDelta(AspectDelta[Topics], part=Topics):
             self.changed_configs[event.topic_id] = None
 
     def finish_drafts(self) -> None:
-        """Turn the drafts so far into topics. In a long replay, this spreads the work."""
+        """Turn the drafts so far into topics. In a long replay, several calls spread the work."""
         for topic_id, draft in self._drafts.items():
             if draft.forming:
                 forming = FormingTopic(draft.finish(), draft.forming)
@@ -333,7 +333,7 @@ class TopicsDelta(AspectDelta[Topics], part=Topics):
                 yield "topic_config_altered", {"topic": now.name, "changed": changed}
 
     def _show(self, draft: _Draft) -> None:
-        """Make the topic visible: its partitions and configs count as changed."""
+        """Make the topic visible, and note all its partitions and configs as changed."""
         topic = draft.topic
         assert topic.name not in self.topic_ids, "a topic name is new"
         draft.forming = 0
@@ -369,7 +369,7 @@ def _described(topic: TopicImage) -> dict[str, Any]:
 
 
 def counted(counts: HashTrieMap[int, int], moved: Mapping[int, int]) -> HashTrieMap[int, int]:
-    """Return the counts after these differences. A count that falls to 0 is removed."""
+    """Return the counts after these differences. A count of 0 is removed."""
     for key, difference in moved.items():
         count = counts.get(key, 0) + difference
         assert count >= 0, f"broker {key} has {count} replicas"

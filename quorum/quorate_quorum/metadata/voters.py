@@ -40,7 +40,7 @@ class Voters:
 
 
 class VotersDelta(AspectDelta[Voters], part=Voters):
-    """Changes of the voters."""
+    """The changes of the voters."""
 
     def __init__(self, old: Voters) -> None:
         super().__init__(old)

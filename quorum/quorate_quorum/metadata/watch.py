@@ -1,17 +1,17 @@
 """The Metadata service: brokers follow the committed events of the metadata log by Watch.
 
-Any voter serves it, from its own log and below its own high watermark, so it needs no leader to
-answer. It sends a frame in the turn of the loop in which the high watermark moves, and otherwise
-every 250 ms: a watcher that gets none knows that it is cut off.
+Any voter serves Watch, from its own log and below its own high watermark, so it need not ask the
+leader. It sends a frame in the turn of the event loop in which its high watermark moves, and
+otherwise every 250 ms: a watcher that gets no frame knows that it is cut off.
 
 In three cases a watcher gets the newest snapshot in parts, then the log after it:
 
-* its next batch is no longer in the voter's log;
-* its history diverges from that of the voter;
-* it follows an older quorum_generation: the new history may lack records that the watcher has.
+* the voter's log no longer has the watcher's next batch;
+* the watcher's log diverges from the voter's;
+* the watcher follows an older quorum_generation, and may have records that the new one lacks.
 
-If there is no snapshot, the watcher gets the log from 0. A voter that knows no leader for one fetch
-timeout ends its watches: its image may be out of date.
+If there is no snapshot, the watcher gets the log from offset 0. A voter that knows no leader for a
+fetch timeout ends its watches, because its image may be out of date.
 """
 
 from __future__ import annotations
@@ -50,13 +50,13 @@ REQUIRED: Final[Mapping[Method[Any, Any], Required]] = {WATCH: CLUSTER_ACTION}
 
 
 class WatchSource(Protocol):
-    """The part of a voter that Watch reads (RaftNode has it)."""
+    """The part of RaftNode that Watch needs."""
 
     @property
     def epoch(self) -> int: ...
     @property
     def leader_id(self) -> int:
-        """The leader's node id; -1: not known."""
+        """The leader's node id; -1 if it is not known."""
 
     @property
     def leader_endpoint(self) -> str: ...
@@ -64,32 +64,32 @@ class WatchSource(Protocol):
     def high_watermark(self) -> int: ...
 
     async def read_committed(self, from_offset: int, bytes_max: int) -> bytes:
-        """Return whole batches from `from_offset` to below the high watermark.
+        """Return whole committed batches from `from_offset` on.
 
-        At least one, if there is one, even if it is larger than `bytes_max`.
+        At least one batch, even if it is larger than `bytes_max`; empty if there is none.
         """
 
 
 class SnapshotSource(Protocol):
-    """The snapshots of a voter, as Watch reads them."""
+    """The snapshots of a voter, as Watch needs them."""
 
     @property
     def log_start_offset(self) -> int:
-        """The first offset of the log. If it is above 0, a snapshot ends at or above it."""
+        """The first offset of the log. If it is above 0, a snapshot ends at it or above it."""
 
     @property
     def newest(self) -> tuple[int, int] | None:
-        """The offset and epoch of the newest snapshot; None: there is none."""
+        """The offset and epoch of the newest snapshot; None if there is none."""
 
     def parts(self, snapshot: tuple[int, int]) -> AsyncGenerator[bytes, None]:
-        """Yield the batches of its events in order. Raises QuorateError if it cannot be read."""
+        """Yield the batches of a snapshot's events. Raises QuorateError if it can't be read."""
 
 
 class Watch:
     """Streams committed batches to watchers.
 
     The voter calls `wake` when its high watermark or its leader changes. `epoch_at` returns the
-    leader_epoch of the batch that holds an offset; None if no batch of the log holds it.
+    leader_epoch of the record at an offset; None if the log does not have the record.
     """
 
     required = REQUIRED
@@ -121,7 +121,7 @@ class Watch:
         return {WATCH: self.watch}
 
     def wake(self) -> None:
-        """Let every watch send its news now."""
+        """Make every watch send its news now."""
         for bell in self._waiting:
             bell.ring()
 
@@ -131,9 +131,9 @@ class Watch:
         self.wake()
 
     async def watch(self, request: WatchRequest, peer: Peer) -> AsyncIterator[Frame[WatchHeader]]:
-        """Serve one watcher until it leaves or loses its right, or this voter cannot go on.
+        """Serve one watcher until it leaves, or loses its right, or this voter must end the watch.
 
-        This voter cannot go on when it stops, or knows no leader for too long.
+        This voter ends a watch when it stops, or knows no leader for too long.
         """
         caller = Caller(peer.principal, self._authorizer)
         try:
@@ -148,7 +148,7 @@ class Watch:
         try:
             cursor = _Cursor(request.from_offset, request.last_applied_epoch)
             if 0 < request.quorum_generation < self._generation:
-                cursor = _Cursor(0, -1, is_checked=True)  # its image is of an old history
+                cursor = _Cursor(0, -1, is_checked=True)  # the watcher's image is of an old history
                 if self._snapshot_for(cursor) is None:
                     yield self._beginning()
             while (refusal := self._why_end(caller)) is None:
@@ -204,16 +204,16 @@ class Watch:
         if self._leaderless_since_ms is None:
             self._leaderless_since_ms = loop_ms()
         waited_ms = loop_ms() - self._leaderless_since_ms
-        # After a fetch timeout without a fetch answer, a voter itself looks for another leader.
+        # After this time without a fetch answer, a voter itself looks for another leader.
         if waited_ms < self._config.quorum_fetch_timeout_ms:
             return None
         return QuorumUnavailableError("this voter knows of no leader: watch another")
 
     async def _next_frame(self, cursor: _Cursor) -> Frame[WatchHeader]:
-        """Return the next frame; without batches if there is nothing new."""
+        """Return the next frame. It has no batches if there is nothing new."""
         high_watermark = self._source.high_watermark
         header = self._header()
-        if cursor.offset > high_watermark:  # the watcher is ahead of this voter: wait
+        if cursor.offset > high_watermark:  # the watcher has more than this voter: it must wait
             return Frame(header)
         if not cursor.is_checked:
             header.reload = self._diverges(cursor)
@@ -230,7 +230,7 @@ class Watch:
         if not batches:
             return Frame(header)
         base_offset, end_offset = span(batches)
-        if base_offset != cursor.offset:  # inside a batch: the watcher has another log
+        if base_offset != cursor.offset:  # it is inside a batch, so the watcher has another log
             header.reload = True
             cursor.offset = 0
             return Frame(header)
@@ -243,7 +243,7 @@ class Watch:
         return Frame(header)
 
     def _snapshot_for(self, cursor: _Cursor) -> tuple[int, int] | None:
-        """Return the snapshot that a watcher needs; None if it can go on with the log."""
+        """Return the snapshot that a watcher needs; None if the log is enough for the watcher."""
         snapshots = self._snapshots
         if snapshots is None or snapshots.newest is None:
             return None
@@ -305,7 +305,7 @@ class Watch:
         )
 
     def _refusal(self, error: QuorateError) -> Frame[WatchHeader]:
-        """Return the frame that ends a watch. Without a right, the caller learns only that."""
+        """Return the frame that ends a watch. A caller without the right learns nothing else."""
         is_refused = isinstance(error, AuthorizationError)
         header = WatchHeader(leader_id=-1) if is_refused else self._header()
         header.error.CopyFrom(to_wire(error))
@@ -317,14 +317,14 @@ class _Cursor:
     """The position of a watcher."""
 
     offset: int
-    #: The leader_epoch of the record before `offset`, as the watcher has it.
+    #: The leader_epoch of the record before `offset`, in the watcher's log.
     last_epoch: int
-    #: Whether the watcher's history was compared with this voter's. For that, the voter's high
-    #: watermark must have reached the watcher's offset.
+    #: Whether the watcher's log was compared with this voter's. Before the comparison, the voter's
+    #: high watermark must have reached `offset`.
     is_checked: bool = False
 
 
 def span(batches: bytes) -> tuple[int, int]:
-    """Return the base offset and the exclusive end offset of one or more whole batches."""
+    """Return the base offset of the first batch, and the exclusive end offset of the last one."""
     headers = [header for header, _ in record_batch.split(batches)]
     return headers[0].base_offset, headers[-1].end_offset

@@ -1,7 +1,8 @@
-"""The decision whether a survivor may begin a new history, and how that begins. A machine.
+"""Decides whether a survivor may begin a new history, and how that history begins.
 
-The new history comes from the survivor's disk alone. A peer that answers and has more records, or
-still has a quorum, forbids it. A voter that does not answer counts as lost, and can't come back.
+The new history comes from the survivor's disk alone. It is forbidden if a peer that answers has
+more records, or still has a quorum. A voter that does not answer counts as lost, and can't come
+back into the new history.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ class Said:
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """A node that may be a voter: its endpoint, and its answer (None: no answer)."""
+    """A node that may be a voter: its endpoint and its answer; None if it did not answer."""
 
     endpoint: str
     said: Said | None
@@ -44,12 +45,12 @@ class Peer:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The beginning of the new history."""
+    """How the new history begins."""
 
     quorum_generation: int
     snapshot: SnapshotId
     bootstrap_hash: bytes
-    #: The image to write as the snapshot; None: the whole snapshot is on the disk already.
+    #: The image to write as the snapshot; None: an earlier run has written the whole snapshot.
     image: MetadataImage | None
 
 
@@ -100,7 +101,7 @@ def _of_peer(survivor: Survivor, endpoint: str, said: Said) -> list[str]:
             " with --new-voter, and add it there"
         ]
     if 0 < said.quorum_generation < mine.quorum_generation:
-        return []  # its history is over
+        return []  # that node's history is over already
     if said.leader_id >= 0:
         return [
             f"{name} knows a leader, voter {said.leader_id} in epoch {said.epoch}: the quorum"
@@ -120,7 +121,7 @@ def _end(survivor: Survivor) -> tuple[int, int]:
 
 
 def _answers(survivor: Survivor, peers: Sequence[Peer], voter_id: int, directory_id: bytes) -> bool:
-    """Return whether another voter answers, from its own disk, and shares this history."""
+    """Return whether another voter answers, has its own disk, and shares this history."""
     mine = survivor.identity
     return any(
         said is not None
@@ -132,7 +133,7 @@ def _answers(survivor: Survivor, peers: Sequence[Peer], voter_id: int, directory
 
 
 def plan(survivor: Survivor, peers: Sequence[Peer]) -> Plan:
-    """Return how the new history begins. Call it only if `refusals` is empty."""
+    """Return how the new history begins. Call this only if `refusals` returns none."""
     if survivor.begun is not None:
         begun = survivor.begun
         return Plan(
@@ -162,10 +163,10 @@ def _epoch_seen(survivor: Survivor, peers: Sequence[Peer]) -> int:
 
 
 def _new_hash(survivor: Survivor, generation: int, snapshot: SnapshotId) -> bytes:
-    """Return the hash that voters compare when they meet.
+    """Return the bootstrap hash of the new history. Voters refuse peers with another hash.
 
-    It differs for each disk: two disks that recover to the same generation begin different
-    histories.
+    It differs from disk to disk: two disks that recover to the same generation begin different
+    histories, and their nodes must refuse each other.
     """
     return hashlib.sha256(
         survivor.bootstrap_hash

@@ -5,8 +5,9 @@
     decide  whether the disk may begin a new history, and how (decision.py)
     write   snapshot of the new generation -> epoch and vote -> meta.properties
 
-Each write is durable before the next. The identity comes last. Until it has the new generation the
-node does not start ("run recover again"), and another recover finds the snapshot and goes on.
+Each write is durable before the next one. The identity comes last. Until it has the new generation,
+the node does not start ("run recover again"), and another run of recover finds the snapshot and
+continues.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from quorate_quorum.snapshots.file import VERSION as SNAPSHOT_VERSION
 from quorate_quorum.v1.events_pb2 import SnapshotStart
 from quorate_quorum.v1.raft_pb2 import DescribeNodeRequest
 
-#: The most nodes that are asked. A disk may name more.
+#: The most nodes that are asked. A disk may name more of them.
 PEERS_MAX = 64
 
 
@@ -43,7 +44,7 @@ def endpoints(survivor: Survivor, bootstrap: Sequence[str]) -> list[str]:
 
 
 async def ask(network: Network, asked: Sequence[str], *, timeout_ms: int) -> list[Peer]:
-    """Ask all nodes at once to describe themselves. One that gives no answer in time is lost."""
+    """Ask all nodes at once to describe themselves. A node that is too late counts as lost."""
     return list(await asyncio.gather(*(_ask(network, one, timeout_ms) for one in asked)))
 
 
@@ -75,7 +76,7 @@ async def _ask(network: Network, endpoint: str, timeout_ms: int) -> Peer:
 async def carry_out(disk: Disk, survivor: Survivor, plan: Plan) -> None:
     """Write the beginning of the new history. The caller holds the directory's lock.
 
-    OSError if the disk fails. Then the same call, or another recover, completes it.
+    OSError if the disk fails. Then the same call, or another run of recover, completes the work.
     """
     directory = metadata_directory(survivor.log_dir)
     if plan.image is not None:

@@ -1,7 +1,7 @@
 """Reads one voter's disk for a recovery. Nothing is written or cut.
 
 The same bytes count as at a start of the node: the newest snapshot, and after it the log up to its
-first bad batch. Bad bytes below the last known sync are corruption: a crash leaves none there.
+first bad batch. Bad bytes below the last known sync are damage, because a crash leaves none there.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ class Survivor:
     #: The voter's endpoint in its present configuration.
     endpoint: str
     hard_state: HardState
-    #: The image of all records on the disk, committed or not. `offset` is the log's end, `epoch`
-    #: that of the last record.
+    #: The image of all records on the disk, committed or not. `image.offset` is the log's end,
+    #: `image.epoch` the epoch of the last record.
     image: MetadataImage
     log_start_offset: int
-    #: All records below it are known to be committed.
+    #: All records below this offset are known to be committed.
     high_watermark: int
     #: The newest snapshot of the disk's own generation.
     snapshot: SnapshotId | None
@@ -54,7 +54,7 @@ class Survivor:
     bootstrap_end: int
     #: Every voter that a Voters event on this disk names, the newest set first.
     voters_named: tuple[VoterImage, ...]
-    #: The first snapshot of the next generation, from a recovery that was interrupted.
+    #: The first snapshot of the next generation, if an earlier recovery was interrupted.
     begun: SnapshotStart | None
 
     @property
@@ -76,7 +76,7 @@ class Survivor:
 async def read_survivor(disk: Disk, config: QuorumConfig, known: Known) -> Survivor:
     """Read a voter's disk.
 
-    ConfigError if it is not a voter's disk.
+    ConfigError if the disk is not a voter's.
     UnknownLevelError if a newer program wrote it.
     Another QuorateError if it is damaged.
     OSError if it can't be read.
@@ -121,7 +121,7 @@ class _Reading:
         self.named: list[VoterImage] = []
 
     async def snapshots(self, identity: Identity) -> SnapshotStart | None:
-        """Load the newest snapshot of the node's generation. Return one of the next, if any."""
+        """Load the newest snapshot of the node's generation. Return the next generation's start."""
         begun: SnapshotStart | None = None
         for snapshot in reversed(await files.list_snapshots(self._disk, self._directory)):
             path = files.path_of(self._directory, snapshot)
@@ -150,7 +150,7 @@ class _Reading:
     async def log(self) -> None:
         """Load the batches after the snapshot, up to the first bad one.
 
-        StorageError if that one is below the last known sync.
+        StorageError if the bad batch is below the last known sync.
         """
         epoch = -1
         async with aclosing(self._batches()) as batches:
@@ -159,7 +159,7 @@ class _Reading:
                     self.bootstrap_hash = bootstrap_hash(batch)
                     self.bootstrap_end = header.end_offset
                 if self._has_another_past(header, epoch):
-                    return  # a start would let the log begin anew at the snapshot
+                    return  # at a start, the node would begin the log anew at the snapshot
                 epoch = header.leader_epoch
                 if header.end_offset > self.loader.image.offset:
                     self._apply(self.loader.load, batch)

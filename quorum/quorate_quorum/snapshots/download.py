@@ -1,4 +1,4 @@
-"""The download of a snapshot: chunks come in order; the whole is checked, then gets its name."""
+"""The download of a snapshot in chunks. The whole file is checked, then gets its name."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Download:
     """A snapshot that comes from a leader in chunks, in order. Another leader may send the rest.
 
     A chunk that does not fit raises CorruptRecordError and changes nothing. The snapshot can't be
-    used until `finish` has checked it as a whole.
+    used before `finish` has checked it as a whole.
     """
 
     def __init__(self, disk: Disk, directory: str, snapshot: SnapshotId) -> None:
@@ -33,18 +33,18 @@ class Download:
         self._target = path_of(directory, snapshot)
         self._part: File | None = None
         self.snapshot = snapshot
-        #: The number of bytes that have come: the next chunk must begin there.
+        #: The number of bytes that have come. The next chunk must begin at this position.
         self.position = 0
         #: The size of the whole snapshot; None before the first chunk.
         self.size: int | None = None
 
     @property
     def is_complete(self) -> bool:
-        """Whether all bytes have come, good or bad."""
+        """Whether all bytes have come. They may still be bad."""
         return self.size == self.position
 
     async def add(self, position: int, data: Buffer, *, size: int) -> None:
-        """Write a chunk. `size` is the whole snapshot's. OSError if the disk fails."""
+        """Write a chunk. `size` is the size of the whole snapshot. OSError if the disk fails."""
         wrong = self._misfit(position, len(data), size)
         if wrong is not None:
             raise CorruptRecordError(f"a chunk of snapshot {self._target}: {wrong}")
@@ -55,9 +55,9 @@ class Download:
         self.position += len(data)
 
     def parts(self) -> AsyncGenerator[bytes, None]:
-        """Yield the batches of events of a complete download. Close it with aclosing.
+        """Yield the batches of events of a complete download. Close the generator with aclosing.
 
-        Only the CRC of each batch is checked. `finish` checks the whole.
+        This checks only the CRC of each batch. `finish` checks the whole.
         """
         assert self._part is not None, "no chunk came"
         return parts(self._disk, self._part.path)
@@ -76,11 +76,11 @@ class Download:
     async def finish(
         self, *, cluster_id: str, quorum_generation: int, bootstrap_hash: bytes = b""
     ) -> SnapshotStart:
-        """Check the whole, then make it durable under its final name.
+        """Check the whole snapshot, make it durable under its final name, and return its start.
 
-        CorruptRecordError or UnsupportedError as in `verify`. CorruptRecordError also if it has
-        another cluster, generation or bootstrap batch (empty: not known). After an error all its
-        bytes are removed, and the next download begins at 0.
+        CorruptRecordError or UnsupportedError as in `verify`. CorruptRecordError also if the
+        snapshot is of another cluster, generation or bootstrap batch (empty hash: not compared).
+        After an error all its bytes are removed, and the next download begins at position 0.
         """
         assert self._part is not None, "no chunk came"
         assert self.is_complete, (self.position, self.size)
@@ -102,7 +102,7 @@ class Download:
         return start
 
     async def discard(self) -> None:
-        """Remove the bytes that have come. A repetition is safe."""
+        """Remove the bytes that have come. A second call does nothing more."""
         part, self._part = self._part, None
         self.position, self.size = 0, None
         if part is not None:

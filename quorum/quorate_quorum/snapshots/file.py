@@ -7,11 +7,11 @@ batches v2 of MetadataEvents, so that any tool that reads segments can read it:
     batches 1..  the events of the image
     last batch   one SnapshotEnd: the number of bytes before it, and their CRC-32C
 
-Offsets count from 0, leader_epoch is the snapshot's, timestamps are 0. So the same image at the
-same offset gives the same bytes on every voter, and a download that began at one leader can go on
-at the next. A file gets its final name only after all its bytes are durable, so that a start never
-reads a half snapshot after a crash. While it is written or fetched it is a `.part` file, which no
-start reads.
+In a snapshot, offsets count from 0, leader_epoch is the snapshot's, and timestamps are 0. So the
+same image at the same offset gives the same bytes on every voter, and a download that began at one
+leader can continue at the next. A file gets its final name only after all its bytes are durable, so
+that a start after a crash never reads half a snapshot. While a snapshot is written or fetched, it
+is a `.part` file, which no start reads.
 
 This module knows disks, bytes and MetadataEvents. It does not know what an image is.
 """
@@ -36,21 +36,21 @@ from quorate_quorum.v1.events_pb2 import MetadataEvent, SnapshotEnd, SnapshotSta
 VERSION = 1
 SUFFIX = ".snapshot"
 PART_SUFFIX = ".part"
-#: The suffixes of a file while it is written, and while it is fetched: a voter may do both.
+#: The suffixes of a file that is written, and of one that is fetched: a voter may do both at once.
 WRITTEN_SUFFIX, FETCHED_SUFFIX = PART_SUFFIX, ".fetched" + PART_SUFFIX
-#: A batch is closed at the event that makes it this large. It is decoded and applied in one turn of
-#: the loop: a few milliseconds of work.
+#: A batch is closed at the event that makes it this large. One turn of the event loop decodes and
+#: applies a batch: a few milliseconds of work.
 BATCH_BYTES = 16 * 1024
-#: The largest batch of a snapshot: one event is at most as large as an Outcome. A larger size in a
-#: header is damage.
+#: The largest batch of a snapshot, because one event is at most as large as an Outcome. A larger
+#: size in a header means damage.
 BATCH_BYTES_MAX = 8 * 1024 * 1024
-#: The largest snapshot. A greater size from a peer is refused.
+#: The largest snapshot. A larger size from a peer is refused.
 SNAPSHOT_BYTES_MAX = 4 * 1024**3
 _READ_BYTES = 256 * 1024
 
 
 class SnapshotId(NamedTuple):
-    """The id of a snapshot: it holds all records below `offset`; the last one is of `epoch`."""
+    """The id of a snapshot of all records below `offset`. The last of them is of `epoch`."""
 
     offset: int
     epoch: int
@@ -66,7 +66,7 @@ def file_name(snapshot: SnapshotId) -> str:
 
 
 def id_of(name: str) -> SnapshotId | None:
-    """Return the id of the snapshot with that file name; None if it is not a snapshot's name.
+    """Return the id of the snapshot with that file name; None if the name is not a snapshot's.
 
     >>> id_of("00000000000000000042-0000000003.snapshot")
     SnapshotId(offset=42, epoch=3)
@@ -82,7 +82,7 @@ def id_of(name: str) -> SnapshotId | None:
 
 
 def id_of_part(name: str) -> SnapshotId | None:
-    """Return the id of a part file's snapshot; None if the name is not that of a part file.
+    """Return the id of the snapshot with that part file; None if the name is not a part file's.
 
     >>> id_of_part("00000000000000000042-0000000003.snapshot.fetched.part")
     SnapshotId(offset=42, epoch=3)
@@ -112,7 +112,7 @@ async def newest(disk: Disk, directory: str) -> SnapshotId | None:
 
 
 async def remove_parts(disk: Disk, directory: str) -> None:
-    """Remove the part files that crashes left behind."""
+    """Remove the part files that a crash left behind."""
     if await disk.exists(directory):
         for name in await disk.list(directory):
             if SUFFIX + "." in name and name.endswith(PART_SUFFIX):
@@ -120,7 +120,7 @@ async def remove_parts(disk: Disk, directory: str) -> None:
 
 
 async def remove_older(disk: Disk, directory: str, snapshot: SnapshotId) -> None:
-    """Remove every snapshot older than `snapshot`, oldest first. The newest is never removed."""
+    """Remove every snapshot that is older than `snapshot`, oldest first; never the newest one."""
     found = await list_snapshots(disk, directory)
     for one in found[:-1]:
         if one < snapshot:
@@ -130,9 +130,9 @@ async def remove_older(disk: Disk, directory: str, snapshot: SnapshotId) -> None
 async def write_snapshot(
     disk: Disk, directory: str, start: SnapshotStart, events: Iterable[MetadataEvent]
 ) -> int:
-    """Write a snapshot durably, with its name. Return its size in bytes.
+    """Write a snapshot durably, under its final name. Return its size in bytes.
 
-    `events` is read a batch at a time, with a turn of the loop in between. OSError leaves at most a
+    `events` is read batch by batch, and other tasks run in between. OSError leaves at most a
     `.part` file.
     """
     assert start.version == VERSION, start.version
@@ -180,7 +180,7 @@ def _batches(
 
 
 async def new_part(disk: Disk, path: str) -> File:
-    """Open an empty file. Remove what an earlier try left there."""
+    """Open an empty file, after removing what an earlier try left under its name."""
     if await disk.exists(path):
         await disk.remove(path)
     return await disk.open(path, create=True)
@@ -189,7 +189,7 @@ async def new_part(disk: Disk, path: str) -> File:
 async def publish(disk: Disk, part: File, target: str) -> None:
     """Give a whole file its final name: sync, rename, sync of the directory.
 
-    In another order a power loss could leave the name without the bytes.
+    In another order, a power loss could leave the name without the bytes.
     """
     await part.sync()
     await part.close()
@@ -198,7 +198,7 @@ async def publish(disk: Disk, part: File, target: str) -> None:
 
 
 async def discard(disk: Disk, part: File) -> None:
-    """Remove a part file, for the disk may be full. If that fails, the next start removes it."""
+    """Remove a part file, to free its room. If that fails, the next start removes the file."""
     with suppress(OSError):
         await part.close()
         await disk.remove(part.path)
@@ -207,7 +207,7 @@ async def discard(disk: Disk, part: File) -> None:
 async def read_start(disk: Disk, path: str) -> SnapshotStart:
     """Return a snapshot's SnapshotStart.
 
-    CorruptRecordError if its first batch is not a whole SnapshotStart that fits the file's name.
+    CorruptRecordError if the first batch is not a whole SnapshotStart that fits the file's name.
     UnsupportedError if a newer version wrote it.
     OSError if the disk fails.
     """
@@ -224,7 +224,7 @@ async def verify(disk: Disk, path: str, *, decode: bool = False) -> SnapshotStar
     UnsupportedError if a newer version wrote it.
     OSError if the disk fails.
 
-    With `decode`, for bytes from another node, this version must also know all its events.
+    With `decode`, used for bytes from another node, this program must also know all its events.
     """
     start: SnapshotStart | None = None
     end: SnapshotEnd | None = None
@@ -244,7 +244,7 @@ async def verify(disk: Disk, path: str, *, decode: bool = False) -> SnapshotStar
             offset = header.end_offset
             end = _end_of(path, header, batch, decode=decode and position > 0)
             if decode:
-                await asyncio.sleep(0)  # a quarter of a mebibyte of events at once takes too long
+                await asyncio.sleep(0)  # the batches of one read together would take too long
             if end is None:
                 crc = crc32c(batch, crc)
             elif (end.size, end.crc32c) != (position, crc):
@@ -261,7 +261,7 @@ async def verify(disk: Disk, path: str, *, decode: bool = False) -> SnapshotStar
 async def parts(disk: Disk, path: str) -> AsyncGenerator[bytes, None]:
     """Yield the batches of a snapshot's events, one at a time, without its start and end.
 
-    Only the CRC of each batch is checked: call `verify` before. Close it with aclosing.
+    This checks only the CRC of each batch: call `verify` before. Close the generator with aclosing.
     """
     last: bytes | None = None
     async with aclosing(_walk(disk, path)) as batches:
@@ -273,7 +273,7 @@ async def parts(disk: Disk, path: str) -> AsyncGenerator[bytes, None]:
 
 
 async def _walk(disk: Disk, path: str) -> AsyncGenerator[tuple[int, BatchHeader, memoryview], None]:
-    """Yield each batch with its position. Its CRC is right. The loop has a turn after each read."""
+    """Yield each batch with its position, after a check of its CRC. Other tasks run in between."""
     file = await disk.open(path)
     try:
         position = 0
@@ -328,7 +328,7 @@ def _start_of(path: str, header: BatchHeader, batch: Buffer) -> SnapshotStart:
 
 
 def _end_of(path: str, header: BatchHeader, batch: Buffer, *, decode: bool) -> SnapshotEnd | None:
-    """Return the SnapshotEnd if this batch holds it. Only a batch of one event can."""
+    """Return the SnapshotEnd; None if this batch does not hold it."""
     if header.count > 1:
         if decode:
             _events(path, batch, snapshot_ends=False)

@@ -1,4 +1,4 @@
-"""The snapshots on one voter's disk: the newest one, taking one, reading one in chunks."""
+"""The snapshots on one voter's disk: finds the newest, takes new ones, reads them in chunks."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ from quorate_quorum.snapshots.download import Download
 from quorate_quorum.snapshots.file import SnapshotId
 from quorate_quorum.v1.events_pb2 import MetadataEvent, SnapshotStart
 
-#: The largest chunk. A peer that asks for more gets this much.
+#: The largest chunk. A peer that asks for more gets no more.
 CHUNK_BYTES_MAX = 1 << 20
 
 
 class Snapshots:
     """The snapshots of one voter. Call `open` first.
 
-    `newest` is whole: this process has verified or written it.
+    `newest` is whole: this process has verified or written it. None: there is no snapshot.
     """
 
     def __init__(self, disk: Disk, directory: str) -> None:
         self._disk = disk
         self._directory = directory
-        #: Held while snapshots are made or removed, so that a new one is not removed.
+        #: Held while snapshots are made or removed, so that a removal can't hit a new one.
         self._changing = asyncio.Lock()
         self.newest: SnapshotId | None = None
 
     async def open(self, *, cluster_id: str, quorum_generation: int) -> SnapshotStart | None:
-        """Remove part files, verify the newest snapshot, and return its start (None: no snapshot).
+        """Remove part files, verify the newest snapshot, and return its start; None if none exists.
 
-        StorageError if it is damaged or of another history.
+        StorageError if the snapshot is damaged or of another history.
         ConfigError if a recovery was interrupted.
-        UnsupportedError if a newer version wrote it.
+        UnsupportedError if a newer version wrote the snapshot.
         OSError if the disk fails.
         """
         await files.remove_parts(self._disk, self._directory)
@@ -72,7 +72,7 @@ class Snapshots:
         return start
 
     async def take(self, start: SnapshotStart, events: Iterable[MetadataEvent]) -> None:
-        """Write a snapshot durably, unless there is one as new."""
+        """Write a snapshot durably, unless one exists that is at least as new."""
         snapshot = SnapshotId(start.offset, start.epoch)
         async with self._changing:
             if self.newest is not None and self.newest >= snapshot:
@@ -85,7 +85,7 @@ class Snapshots:
         return Download(self._disk, self._directory, snapshot)
 
     async def keep(self, snapshot: SnapshotId) -> None:
-        """Note a whole, durable snapshot from which the log goes on. Remove the older ones."""
+        """Note that a whole, durable snapshot now replaces the log. Remove the older snapshots."""
         async with self._changing:
             self._is_newest(snapshot)
             await files.remove_older(self._disk, self._directory, snapshot)
@@ -95,9 +95,10 @@ class Snapshots:
             self.newest = snapshot
 
     async def read(self, snapshot: SnapshotId, position: int, bytes_max: int) -> tuple[int, bytes]:
-        """Return the size of a snapshot, and at least one of its bytes from `position` on.
+        """Return the size of a snapshot in bytes, and at least one byte from `position` on.
 
-        At most `bytes_max` and CHUNK_BYTES_MAX. Raises SnapshotNotFoundError, InvalidRequestError.
+        The bytes are at most `bytes_max` and CHUNK_BYTES_MAX. Raises SnapshotNotFoundError, or
+        InvalidRequestError for a position outside the snapshot or a `bytes_max` below 1.
         """
         if bytes_max < 1:
             raise InvalidRequestError(f"max_bytes must be 1 or more, not {bytes_max}")
@@ -116,7 +117,7 @@ class Snapshots:
             await file.close()
 
     async def parts(self, snapshot: SnapshotId) -> AsyncGenerator[bytes, None]:
-        """Yield the batches of a snapshot's events. Close it with aclosing.
+        """Yield the batches of a snapshot's events. Close the generator with aclosing.
 
         SnapshotNotFoundError if there is no such snapshot, or it was removed. StorageError if the
         disk fails.
