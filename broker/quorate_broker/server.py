@@ -29,6 +29,7 @@ from quorate_broker.listeners.grpc.records import RecordsService
 from quorate_broker.operations.admin import Admin
 from quorate_broker.operations.delete_records import DeleteRecords
 from quorate_broker.operations.fetch import Fetch
+from quorate_broker.operations.log_dirs import LogDirs
 from quorate_broker.operations.metadata import Metadata
 from quorate_broker.operations.offsets import Offsets
 from quorate_broker.operations.operations import Operations
@@ -197,6 +198,7 @@ class _Rooms:
             ProducerIds(self._allocate_producer_ids, authorizer),
             Metadata(self.client, self.lifecycle.caught_up, authorizer),
             Admin(self.client, self.publisher),
+            LogDirs(self.replicas, authorizer),
         )
         self.records = RecordsService(operations, self.replicas, config)
         self.replica = ReplicaService(self.replicas, authorizer)

@@ -107,6 +107,39 @@ class ClusterDescription:
 
 
 @dataclass(frozen=True, slots=True)
+class ReplicaSize:
+    """The bytes that one replica takes, and the offsets that it holds."""
+
+    topic: str
+    partition: int
+    size: int
+    log_start_offset: int
+    log_end_offset: int
+    is_leader: bool
+
+
+@dataclass(frozen=True, slots=True)
+class LogDirDescription:
+    """A log directory of a broker.
+
+    `failure` says why it is not used, or why its broker does not answer; `free_bytes` is -1 if
+    that is not known.
+    """
+
+    broker_id: int
+    path: str
+    directory_id: str
+    failure: str
+    free_bytes: int
+    replicas: tuple[ReplicaSize, ...]
+
+    @property
+    def size(self) -> int:
+        """The bytes of the logs of these replicas."""
+        return sum(one.size for one in self.replicas)
+
+
+@dataclass(frozen=True, slots=True)
 class QuorumReplicaDescription:
     """A voter or observer as the quorum's leader sees it.
 

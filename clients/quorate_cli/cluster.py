@@ -1,4 +1,4 @@
-"""`quorate cluster`: info, health, config, features, unregister."""
+"""`quorate cluster`: info, health, disks, config, features, unregister."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ from quorate_cli.lazy_group import Later, lazy_group
 from quorate_cli.output import print_json, print_table, usage_error, warn
 from quorate_cli.session import Configs, Remove, Session, in_session, parse_configs
 
-app = typer.Typer(no_args_is_help=True, cls=lazy_group({"health": Later("health:health")}))
+app = typer.Typer(
+    no_args_is_help=True,
+    cls=lazy_group({"health": Later("health:health"), "disks": Later("cluster_disks:disks")}),
+)
 
 
 async def pids(endpoints: Iterable[str]) -> dict[str, int | None]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
-from quorate import TopicDescription
+from quorate import Admin, ReplicaSize, TopicDescription
+from quorate.errors import AuthorizationError
 from quorate_cli.lazy_group import Later, lazy_group
 from quorate_cli.output import print_json, print_table, usage_error, warn
 from quorate_cli.session import Configs, Name, Remove, Session, in_session, parse_configs
@@ -64,8 +66,19 @@ def list_topics(
 @app.command()
 @in_session
 def describe(session: Session, name: Name) -> None:
-    """Show a topic's partitions: leader, replicas, ISR."""
-    _print_topic(session, session.ask(lambda admin: admin.describe_topics([name]))[name])
+    """Show a topic's partitions: leader, replicas, ISR; start, end and bytes of the log."""
+
+    async def question(admin: Admin) -> tuple[TopicDescription, dict[int, ReplicaSize]]:
+        topic = (await admin.describe_topics([name]))[name]
+        try:
+            log_dirs = await admin.describe_log_dirs([name])
+        except AuthorizationError:
+            return topic, {}  # the topic may be described, but not the disks of the cluster
+        led = (one for found in log_dirs for one in found.replicas if one.is_leader)
+        return topic, {one.partition: one for one in led}
+
+    topic, logs = session.ask(question)
+    _print_topic(session, topic, logs)
 
 
 @app.command()
@@ -90,9 +103,19 @@ def delete(
     session.answer({"deleted": names}, "")
 
 
-def _print_topic(session: Session, topic: TopicDescription) -> None:
+def _print_topic(
+    session: Session, topic: TopicDescription, logs: Mapping[int, ReplicaSize] | None = None
+) -> None:
+    """Print a topic; `logs` are the logs of its leaders, as far as they are known."""
+    known = {
+        number: (one.log_start_offset, one.log_end_offset, one.size)
+        for number, one in (logs or {}).items()
+    }
     if session.as_json:
         document = asdict(topic)
+        for one in document["partitions"] if logs is not None else ():
+            found = known.get(one["partition"], (None, None, None))
+            one.update(zip(("log_start_offset", "log_end_offset", "size"), found, strict=True))
         del document["internal"], document["warnings"]
         print_json(document)
         return
@@ -102,11 +125,15 @@ def _print_topic(session: Session, topic: TopicDescription) -> None:
             one.leader if one.leader >= 0 else "none",
             one.leader_epoch,
             *(",".join(map(str, ids)) for ids in (one.replicas, one.isr, one.elr)),
+            *(() if logs is None else known.get(one.partition, ("", "", ""))),
         )
         for one in topic.partitions
     ]
     print_table(
-        ("partition", "leader", "leader epoch", "replicas", "ISR", "ELR"),
+        (
+            *("partition", "leader", "leader epoch", "replicas", "ISR", "ELR"),
+            *(() if logs is None else ("start", "end", "bytes")),
+        ),
         rows,
         title=f"{topic.name}  ({topic.topic_id})",
     )

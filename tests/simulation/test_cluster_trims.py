@@ -72,6 +72,20 @@ def test_deleted_records_are_gone_on_all_replicas_and_readers_go_on_behind_them(
     with_topic(scene)
 
 
+def test_every_broker_tells_what_its_replicas_take() -> None:
+    async def scene(cluster: SimulatedCluster, admin: Admin) -> None:
+        await admin.delete_records({T0: 4})
+        described = await admin.describe_log_dirs(["t"])
+        sizes = [one for found in described for one in found.replicas]
+        assert [(one.log_start_offset, one.log_end_offset) for one in sizes] == [(4, RECORDS)] * 3
+        assert sum(one.is_leader for one in sizes) == 1
+        assert all(one.size > 0 for one in sizes)
+        assert all(one.free_bytes > 0 for one in described)
+        assert not any(one.failure for one in described)
+
+    with_topic(scene)
+
+
 def test_a_wrong_deletion_changes_nothing_and_says_both_numbers() -> None:
     async def scene(cluster: SimulatedCluster, admin: Admin) -> None:
         with pytest.raises(OffsetOutOfRangeError, match=r"below offset 11 .* high watermark is 10"):

@@ -272,8 +272,11 @@ class ReplicaFiles:
 
     async def _remove(self, directory_id: bytes, path: str, delay_s: float = 0) -> None:
         await asyncio.sleep(delay_s)
+        loop = asyncio.get_running_loop()
+        started = loop.time()
         try:
             await self._disk.remove_directory(path)
+            log.info("replica files removed", path=path, ms=round((loop.time() - started) * 1000))
         except FileNotFoundError:
             pass  # another removal of the same name was faster
         except OSError as error:

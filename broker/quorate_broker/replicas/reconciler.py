@@ -233,7 +233,7 @@ class Reconciler:
         if partition is None:
             return
         await self.replicas.close(partition)
-        log_line.info("replica removed", partition=partition.name)
+        log_line.info("replica removed", partition=partition.name, bytes=partition.log.size)
         await self.replicas.files.remove(partition.directory_id, partition.name, partition.topic_id)
 
     async def _let_go(self) -> None:

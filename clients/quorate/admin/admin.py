@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, ClassVar, cast
 
-from quorate.admin import controller_calls, descriptions
+from quorate.admin import controller_calls, descriptions, log_dirs
 from quorate.admin.new_topic import (
     NEW_NAME,
     PARTITIONS,
@@ -29,6 +29,7 @@ from quorate.model import (
     ClusterHealth,
     ConfigDescription,
     FeatureDescription,
+    LogDirDescription,
     TopicDescription,
     TopicPartition,
 )
@@ -242,6 +243,18 @@ class Admin(QuorumCalls):
         """Return the registered brokers and the id of the controller (-1: unknown)."""
         response = await self._ask(methods.DESCRIBE_CLUSTER, wire.DescribeClusterRequest())
         return descriptions.cluster(response)
+
+    @checked
+    async def describe_log_dirs(
+        self, topics: Annotated[Iterable[str] | None, Names()] = None
+    ) -> list[LogDirDescription]:
+        """Return the log directories of all brokers, with the replicas of these topics or of all.
+
+        A broker that does not answer has one entry without a path, whose `failure` says why.
+        """
+        return await log_dirs.describe(
+            self._running(), list(topics or ()), Deadline(self._timeout_ms)
+        )
 
     async def describe_health(self) -> ClusterHealth:
         """Return the troubles of the cluster, as the controller sees them.

@@ -33,6 +33,21 @@ def cluster(response: wire.DescribeClusterResponse) -> model.ClusterDescription:
     return _value(model.ClusterDescription, response, brokers=brokers)
 
 
+def log_dirs(
+    broker_id: int, response: wire.DescribeLogDirsResponse
+) -> list[model.LogDirDescription]:
+    """Return the log directories of one broker."""
+    return [
+        _value(
+            model.LogDirDescription,
+            one,
+            broker_id=broker_id,
+            replicas=tuple(_value(model.ReplicaSize, replica) for replica in one.replicas),
+        )
+        for one in response.log_dirs
+    ]
+
+
 def quorum(response: wire.DescribeQuorumResponse) -> model.QuorumDescription:
     """Return the metadata quorum as its leader sees it."""
     voters = tuple(_value(model.QuorumReplicaDescription, one) for one in response.voters)

@@ -79,4 +79,9 @@ ADD_VOTER = _admin(admin.AddVoterRequest, admin.AddVoterResponse)
 REMOVE_VOTER = _admin(admin.RemoveVoterRequest, admin.RemoveVoterResponse)
 UNREGISTER_BROKER = _admin(admin.UnregisterBrokerRequest, admin.UnregisterBrokerResponse)
 DESCRIBE_HEALTH = _admin(admin.DescribeHealthRequest, admin.DescribeHealthResponse)
+DESCRIBE_LOG_DIRS = _admin(
+    admin.DescribeLogDirsRequest,
+    admin.DescribeLogDirsResponse,
+    request_bytes_max=NAMES_BYTES_MAX,
+)
 TRANSFER_LEADERSHIP = _admin(admin.TransferLeadershipRequest, admin.TransferLeadershipResponse)

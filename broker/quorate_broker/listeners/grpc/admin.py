@@ -15,6 +15,7 @@ from quorate.net.methods import (
     DESCRIBE_CLUSTER,
     DESCRIBE_CONFIGS,
     DESCRIBE_HEALTH,
+    DESCRIBE_LOG_DIRS,
     DESCRIBE_QUORUM,
     DESCRIBE_TOPICS,
     METADATA,
@@ -35,9 +36,13 @@ from quorate.v1.admin_pb2 import (
     DescribeClusterResponse,
     DescribeConfigsRequest,
     DescribeConfigsResponse,
+    DescribedLogDir,
+    DescribedReplica,
     DescribedTopic,
     DescribeHealthRequest,
     DescribeHealthResponse,
+    DescribeLogDirsRequest,
+    DescribeLogDirsResponse,
     DescribeQuorumResponse,
     DescribeTopicsRequest,
     DescribeTopicsResponse,
@@ -49,7 +54,7 @@ from quorate.v1.admin_pb2 import (
 )
 from quorate.v1.common_pb2 import Error
 from quorate_broker.listeners.grpc.answers import error_of, hindrances_of, listener_for
-from quorate_broker.operations import metadata
+from quorate_broker.operations import log_dirs, metadata
 from quorate_broker.operations.metadata import TopicMissing, check_count
 from quorate_broker.operations.operations import Operations
 from quorate_broker.operations.partitions import PARTITIONS_A_TURN
@@ -61,6 +66,7 @@ _ANSWERED_HERE: Final[Mapping[Method[Any, Any], Required]] = {
     DESCRIBE_TOPICS: metadata.TOPICS_REQUIRED,
     DESCRIBE_CONFIGS: metadata.CONFIGS_REQUIRED,
     DESCRIBE_CLUSTER: metadata.CLUSTER_REQUIRED,
+    DESCRIBE_LOG_DIRS: log_dirs.REQUIRED,
 }
 #: All other calls of the service: they are passed on to the controller.
 _PASSED_ON: Final = tuple(
@@ -89,6 +95,7 @@ class AdminService:
     ) -> None:
         self._metadata = operations.metadata
         self._admin = operations.admin
+        self._log_dirs = operations.log_dirs
         self._cluster_id = cluster_id
         self._wall_clock_ms = wall_clock_ms
 
@@ -98,6 +105,7 @@ class AdminService:
             DESCRIBE_TOPICS: self.describe_topics,
             DESCRIBE_CONFIGS: self.describe_configs,
             DESCRIBE_CLUSTER: self.describe_cluster,
+            DESCRIBE_LOG_DIRS: self.describe_log_dirs,
             **{method: partial(self.forward, method) for method in _PASSED_ON},
             DESCRIBE_HEALTH: self.describe_health,
         }
@@ -204,6 +212,27 @@ class AdminService:
                 listener = listener_for(peer, brokers[node.id])
                 node.endpoint = "" if listener is None else listener.endpoint
         return answer
+
+    async def describe_log_dirs(
+        self, request: DescribeLogDirsRequest, peer: Peer
+    ) -> DescribeLogDirsResponse:
+        check_count(len(request.topics))
+        try:
+            found = await self._log_dirs.describe(peer.principal, request.topics)
+        except QuorateError as error:
+            return DescribeLogDirsResponse(error=error_of(error))
+        return DescribeLogDirsResponse(
+            log_dirs=[
+                DescribedLogDir(
+                    path=one.path,
+                    directory_id=one.directory_id,
+                    failure=one.failure,
+                    free_bytes=one.free_bytes,
+                    replicas=[DescribedReplica(**replica._asdict()) for replica in one.replicas],
+                )
+                for one in found
+            ]
+        )
 
     async def forward(self, method: Method[Any, Any], request: Any, peer: Peer) -> Any:
         """Pass a call on to the controller; an error goes into the answer."""

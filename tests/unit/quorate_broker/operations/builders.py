@@ -14,6 +14,7 @@ from quorate.net.principal import Principal
 from quorate_broker.operations.admin import Admin
 from quorate_broker.operations.delete_records import DeleteRecords
 from quorate_broker.operations.fetch import Fetch
+from quorate_broker.operations.log_dirs import LogDirs
 from quorate_broker.operations.metadata import Metadata
 from quorate_broker.operations.offsets import Offsets
 from quorate_broker.operations.operations import Operations
@@ -211,4 +212,5 @@ def operations(
         ProducerIds(no_controller, ALLOW_ALL),
         Metadata(client, ready or asyncio.Event(), ALLOW_ALL),
         Admin(client, publisher),
+        LogDirs(held, ALLOW_ALL),
     )

@@ -1,0 +1,82 @@
+"""DescribeLogDirs: the log directories of this broker, and what its replicas take of them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection
+from typing import Final, NamedTuple
+
+from quorate.net.principal import Principal
+from quorate_broker.operations.partitions import PARTITIONS_A_TURN
+from quorate_broker.replicas.replicas import Replicas
+from quorate_quorum.node.authorizer import DESCRIBE_CLUSTER, Authorizer, Caller
+
+REQUIRED: Final = DESCRIBE_CLUSTER
+UNKNOWN_BYTES = -1
+
+
+class ReplicaSize(NamedTuple):
+    """What one replica takes, and which offsets it holds."""
+
+    topic: str
+    partition: int
+    size: int
+    log_start_offset: int
+    log_end_offset: int
+    is_leader: bool
+
+
+class LogDir(NamedTuple):
+    """One log directory. `failure` is empty while it is in use."""
+
+    path: str
+    directory_id: bytes
+    failure: str
+    free_bytes: int
+    replicas: list[ReplicaSize]
+
+
+class LogDirs:
+    """The DescribeLogDirs operation, for all clients of a broker."""
+
+    def __init__(self, replicas: Replicas, authorizer: Authorizer) -> None:
+        self._replicas = replicas
+        self._authorizer = authorizer
+
+    async def describe(self, principal: Principal, topics: Collection[str]) -> list[LogDir]:
+        """Describe each directory, with the replicas of `topics`; of all topics if that is empty.
+
+        Raises ClusterAuthorizationFailedError.
+        """
+        Caller(principal, self._authorizer).check(REQUIRED)
+        replicas, wanted = self._replicas, frozenset(topics)
+        held: dict[bytes, list[ReplicaSize]] = {one: [] for one in replicas.directories}
+        for number, partition in enumerate(replicas.all(), 1):
+            if not wanted or partition.topic in wanted:
+                found = ReplicaSize(
+                    partition.topic,
+                    partition.partition,
+                    partition.log.size,
+                    partition.log_start_offset,
+                    partition.log_end_offset,
+                    partition.is_leader,
+                )
+                held[partition.directory_id].append(found)
+            if number % PARTITIONS_A_TURN == 0:
+                await asyncio.sleep(0)
+        return [
+            LogDir(
+                directory.path,
+                directory_id,
+                replicas.failed_directories.get(directory_id, ""),
+                await self._free_bytes(directory.path),
+                sorted(held[directory_id]),
+            )
+            for directory_id, directory in list(replicas.directories.items())
+        ]
+
+    async def _free_bytes(self, path: str) -> int:
+        try:
+            return await self._replicas.environment.disk.free_bytes(path)
+        except OSError:
+            return UNKNOWN_BYTES

@@ -1,0 +1,43 @@
+"""The log directories of a broker: what each replica takes, which offsets it holds."""
+
+from __future__ import annotations
+
+import pytest
+
+from quorate.errors import ClusterAuthorizationFailedError
+from quorate_broker.operations.log_dirs import LogDirs
+from quorate_quorum.node.authorizer import ALLOW_ALL
+from tests.unit.quorate_broker.builders import TOPIC, World, directory_id
+from tests.unit.quorate_broker.operations.builders import ANN, DenyAll
+
+
+async def test_each_directory_tells_its_replicas_its_free_bytes_and_its_failure() -> None:
+    world = World()
+    await world.start()
+    for _ in range(3):
+        await world.brokers[1].produce(b"value")
+    await world.brokers[1].partition.as_leader().log_start.move(1, "a test")
+    await world.caught_up(2, 3)
+    replicas = world.brokers[1].replicas
+    operation = LogDirs(replicas, ALLOW_ALL)
+    [found] = await operation.describe(ANN, ())
+    assert (found.path, found.directory_id, found.failure) == ("/data", directory_id(1), "")
+    assert found.free_bytes > 0
+    [replica] = found.replicas
+    assert replica == (TOPIC, 0, world.brokers[1].partition.log.size, 1, 3, True)
+    [other] = await LogDirs(world.brokers[2].replicas, ALLOW_ALL).describe(ANN, [TOPIC])
+    assert not other.replicas[0].is_leader
+    [none] = await operation.describe(ANN, ["no-such-topic"])
+    assert none.replicas == []
+    replicas.directory_failed(directory_id(1), "for the test")
+    [failed] = await operation.describe(ANN, ())
+    assert failed.failure == "for the test"
+    await world.stop()
+
+
+async def test_a_principal_that_may_not_describe_the_cluster_is_refused() -> None:
+    world = World(brokers=1)
+    await world.start(min_isr=1)
+    with pytest.raises(ClusterAuthorizationFailedError):
+        await LogDirs(world.brokers[1].replicas, DenyAll()).describe(ANN, ())
+    await world.stop()
