@@ -20,7 +20,7 @@ from quorate.errors import (
 )
 from quorate.model import AnyRecord
 from quorate_testing.simulated.cluster import SimulatedCluster
-from tests.harness.cluster_history import History
+from tests.harness.cluster_history import History, key_of
 from tests.harness.cluster_shape import Shape
 from tests.harness.invariants import Violation
 
@@ -69,7 +69,8 @@ class Clients:
         partition = self.chance.randrange(PARTITIONS)
         value = b"%d" % self._number
         self._number += 1
-        sending = producer.send(TOPIC, value, partition=partition)
+        key = key_of(value) if self.shape.compacts else None
+        sending = producer.send(TOPIC, value, key=key, partition=partition)
         try:
             if self.shape.cancels and self.chance.random() < 0.1:
                 delivery = await self._given_up(sending)
@@ -195,7 +196,15 @@ class Clients:
 
     async def create_topic(self) -> None:
         shape = self.shape
-        configs = {"min.insync.replicas": shape.min_isr, "flush.on.ack": shape.syncs_on_ack}
+        configs: dict[str, str | float] = {
+            "min.insync.replicas": shape.min_isr,
+            "flush.on.ack": shape.syncs_on_ack,
+        }
+        if shape.compacts:
+            configs["cleanup.policy"] = "compact,delete" if shape.retention_ms else "compact"
+            configs["min.cleanable.dirty.ratio"] = 0.01
+            configs["max.compaction.lag.ms"] = 1000
+            configs["delete.retention.ms"] = 1000
         if shape.retention_ms:
             configs["retention.ms"] = shape.retention_ms
             configs["segment.ms"] = shape.retention_ms // 4

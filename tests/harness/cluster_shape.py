@@ -25,6 +25,8 @@ class Shape:
     trims: bool = False
     #: Records are kept for so long, and their segments are closed at a quarter of it; 0: for ever.
     retention_ms: int = 0
+    #: The topic keeps the last record of each key, and compacts often.
+    compacts: bool = False
     #: More is damaged than the cluster is promised to survive: every loss must be told.
     beyond: bool = False
 
@@ -43,7 +45,7 @@ class Shape:
         words += ["flush on ack"] if self.syncs_on_ack else []
         words += [] if self.is_patient else [f"delivery in {self.delivery_timeout_ms} ms"]
         words += [f"kept for {self.retention_ms} ms"] if self.retention_ms else []
-        named = ("cancels", "recreates", "trims", "beyond")
+        named = ("cancels", "recreates", "trims", "compacts", "beyond")
         return ", ".join(words + [name for name in named if getattr(self, name)])
 
 
@@ -67,4 +69,5 @@ def draw_shape(chance: random.Random) -> Shape:
         beyond=not recreates and chance.random() < 0.15,
         trims=chance.random() < 0.25,
         retention_ms=chance.choice((0, 0, 0, 1000, 4000)),
+        compacts=chance.random() < 0.3,
     )

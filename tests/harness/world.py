@@ -144,7 +144,7 @@ class World:
         self.seed = seed
         self.verbose = verbose
         self.chance = random.Random(loop.chance.getrandbits(64))
-        settings = {"log_retention_check_interval_ms": 1000}
+        settings = {"log_retention_check_interval_ms": 1000, "log_cleaner_backoff_ms": 500}
         self.cluster = SimulatedCluster(
             loop, ClusterShape(racks=("R1", "R2"), broker_settings=settings)
         )
@@ -305,6 +305,7 @@ class World:
             self.history,
             told_lost,
             recreates=self.shape.recreates,
+            compacts=self.shape.compacts,
             # A broker tells the age of a topic by its own clock and the controller's.
             clocks_agree=not self.nemesis.injected["clock jump"],
             kept_since_s=self._kept_since_s(),
@@ -349,6 +350,8 @@ class World:
                 "shape: flush on ack": int(self.shape.syncs_on_ack),
                 "shape: short delivery timeout": int(not self.shape.is_patient),
                 "shape: trims": int(self.shape.trims),
+                "shape: compaction": int(self.shape.compacts),
+                "records compacted away": history.compacted,
                 "shape: retention": int(bool(self.shape.retention_ms)),
                 "offsets below the start of a log": sum(history.starts.values()),
                 "calls cancelled": clients.cancelled,
