@@ -41,8 +41,9 @@ class Compaction:
         if self._extent.has_gaps:
             return
         async with self._guard.exclusive("allowing gaps"):
-            await self._directory.make()
-            await self._directory.mark_durably(COMPACTED_FILE)
+            with leaving_all_as_it_was(f"{self.directory}: can't note that it has gaps"):
+                await self._directory.make()
+                await self._directory.mark_durably(COMPACTED_FILE)
             self._extent.has_gaps = True
 
     @property
@@ -68,6 +69,9 @@ class Compaction:
         if the log was cut since or does not have them any more. TryAgainError leaves the log as it
         was; any other failure ends the use of the log.
         """
+        await self.allow_gaps()
+        with leaving_all_as_it_was(f"{self.directory}: can't write a checksum"):
+            await self._replacer.prepare(new)
         async with self._guard.exclusive("replacing segments"):
             if truncations != self._extent.truncations:
                 return False

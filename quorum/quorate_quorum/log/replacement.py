@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from quorate_quorum.disk import replace_whole
 from quorate_quorum.log.checksum import SegmentChecksum, checksum_of, difference
-from quorate_quorum.log.directory import COMPACTED_FILE, Directory
+from quorate_quorum.log.directory import Directory
 from quorate_quorum.log.guard import LogCorruptError
 from quorate_quorum.log.parts import Parts
 from quorate_quorum.log.reader import Reader
@@ -45,6 +45,11 @@ class Replacer:
         self._segments = parts.segments
         self._reader = reader
 
+    async def prepare(self, new: SegmentChecksum) -> None:
+        """Do step 2, for which appends need not wait. Raises OSError; the log is as it was."""
+        path = self._directory.file(file_name(new.base_offset, CHECKSUM))
+        await replace_whole(self._directory.disk, path + SWAP, new.encode())
+
     async def replace(self, new: SegmentChecksum) -> bool:
         """Replace the closed segments of [new.base_offset, new.end_offset) by the cleaned file.
 
@@ -62,11 +67,6 @@ class Replacer:
             return False
         if await disk.size(path + CLEANED) != new.size:
             return False
-        if not self._parts.extent.has_gaps:
-            await self._directory.mark_durably(COMPACTED_FILE)
-            self._parts.extent.has_gaps = True
-        checksum = self._directory.file(file_name(new.base_offset, CHECKSUM))
-        await replace_whole(disk, checksum + SWAP, new.encode())
         await disk.rename(path + CLEANED, path + SWAP)
         self._parts.extent.is_changed = True
         self._directory.changed()

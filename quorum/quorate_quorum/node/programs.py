@@ -11,7 +11,7 @@ from typing import Protocol
 #: The longest line that a program writes.
 LINE_BYTES_MAX = 16 * 1024 * 1024
 #: How long a program may take to end after its input has ended.
-END_SECONDS_MAX = 2.0
+END_SECONDS_MAX = 0.5
 #: How much of its last error output is told.
 ERROR_BYTES_MAX = 4096
 
@@ -43,12 +43,14 @@ class RealPrograms:
         """Start `python -m module`, with this interpreter and this environment."""
         process = await asyncio.create_subprocess_exec(
             sys.executable,
+            "-P",  # a module in the working directory is none of ours
             "-m",
             module,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
             limit=LINE_BYTES_MAX,
+            start_new_session=True,  # an interrupt from the terminal is for the node
         )
         return _RealProgram(process)
 

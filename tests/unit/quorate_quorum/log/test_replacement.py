@@ -11,6 +11,7 @@ from quorate.errors import StorageError
 from quorate.record.batch import split
 from quorate_quorum.disk import replace_whole
 from quorate_quorum.log.checksum import Checksummer, SegmentChecksum
+from quorate_quorum.log.disk_errors import TryAgainError
 from quorate_quorum.log.log import Log, LogConfig, LogCorruptError
 from quorate_quorum.log.run_file import UNKNOWN
 from quorate_testing.simulated.disk import SimulatedDisk
@@ -246,4 +247,18 @@ async def test_what_was_compacted_is_remembered_until_a_cut() -> None:
     for offset in range(1, 12):
         await log.append([batch(offset)])
     assert log.compaction.cleaned_end <= 1
+    await log.close(clean=False)
+
+
+async def test_a_full_disk_leaves_the_log_in_use_and_as_it_was() -> None:
+    disk = await disk_of()
+    log = await twelve_records(disk)
+    new = await clean(disk)
+    disk.fill()
+    with pytest.raises(TryAgainError):
+        await log.compaction.replace_segments(new, log.truncations)
+    assert await offsets(log) == ALL
+    disk.fill(None)
+    assert await log.compaction.replace_segments(new, log.truncations)
+    assert await offsets(log) == NEW
     await log.close(clean=False)
