@@ -1877,6 +1877,44 @@ MUTANTS = (
         ),
     ),
     Mutant(
+        "short-turns",
+        "any number of replicas make their first append at the same time",
+        "broker/quorate_broker/replica/replica_log.py",
+        "return nullcontext() if self.is_noted else self._replica.host.first_appends",
+        "return nullcontext()",
+        (
+            "tests/unit/quorate_broker/replica/test_produce_queue.py"
+            "::test_few_replicas_make_their_first_append_at_the_same_time",
+        ),
+    ),
+    Mutant(
+        "no-cut-below",
+        "a cut trusts the offsets of the batches beside it",
+        "quorum/quorate_quorum/log/cutter.py",
+        "if end > end_offset or (end != begins and not has_gaps):",
+        "if False:",
+        ("tests/unit/quorate_quorum/log/test_cutter.py",),
+    ),
+    Mutant(
+        "readable-batches",
+        "a consumer believes an epoch above the leader's",
+        "clients/quorate/consumer/record_reader.py",
+        "if not epoch <= header.leader_epoch <= leader_epoch:",
+        "if False:",
+        ("tests/unit/quorate/consumer/test_record_reader.py",),
+    ),
+    Mutant(
+        "damaged-leader-yields",
+        "a leader does not compare a batch's epoch with its epochs",
+        "broker/quorate_broker/replica/damage.py",
+        "    if header.leader_epoch != epoch:",
+        "    if False:",
+        (
+            "tests/unit/quorate_broker/replica/test_damage.py"
+            "::test_a_leader_finds_a_flipped_epoch_in_its_log",
+        ),
+    ),
+    Mutant(
         "cancelled-tasks-end",
         "a cancelled task goes on if gRPC reports something else in the same moment",
         "clients/quorate/net/grpc_network.py",

@@ -186,14 +186,15 @@ class FollowerReplica:
 
     async def _write(self, writes: list[checks.Write]) -> bool:
         log = self._replica_log
-        return (
-            await log.write(log.prepare())
-            and await log.write(self._begin_with(writes[0][0].base_offset))
-            and await log.write(self._expect_gaps(writes))
-            and await log.write(self._log.append(writes))
-            and await log.write(log.sync_if_asked())
-            and await log.write(log.note_written())
-        )
+        async with log.room_to_write():
+            return (
+                await log.write(log.prepare())
+                and await log.write(self._begin_with(writes[0][0].base_offset))
+                and await log.write(self._expect_gaps(writes))
+                and await log.write(self._log.append(writes))
+                and await log.write(log.sync_if_asked())
+                and await log.write(log.note_written())
+            )
 
     async def _begin_with(self, base_offset: int) -> None:
         """Let an empty log hold the whole batch that lies across its start."""

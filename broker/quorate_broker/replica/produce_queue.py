@@ -209,9 +209,10 @@ class ProduceQueue:
         try:
             writes = self._accept(taken, accepted)
             if writes:
-                await self._log.prepare()
-                await self._log.log.append(writes)
-                await self._log.note_written()
+                async with self._log.room_to_write():
+                    await self._log.prepare()
+                    await self._log.log.append(writes)
+                    await self._log.note_written()
         except TryAgainError as error:
             self._note_room(error)
             for entry in taken:

@@ -6,6 +6,7 @@ Partition extends it by the roles. The role objects (LeaderReplica, FollowerRepl
 
 from __future__ import annotations
 
+import asyncio
 from abc import ABC, abstractmethod
 from typing import Literal, Protocol
 
@@ -50,6 +51,8 @@ class ReplicaHost(Protocol):
     #: Limits the appends in one turn of the loop, over all partitions: one request may bring
     #: batches for a thousand partitions.
     append_turns: Turns
+    #: Limits the replicas that make their first append at the same time.
+    first_appends: asyncio.Semaphore
     #: Decodes batches for all partitions.
     decoder: Decoder
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Coroutine
+from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Any
 
 import structlog
@@ -54,6 +55,14 @@ class ReplicaLog:
             self.failed(error)
             return False
         return True
+
+    def room_to_write(self) -> AbstractAsyncContextManager[None]:
+        """Return the context in which to append. Few replicas make their first append at a time.
+
+        A first append waits for several files. If those of a thousand replicas ended together, the
+        rest of all of them would run in one turn of the loop.
+        """
+        return nullcontext() if self.is_noted else self._replica.host.first_appends
 
     async def prepare(self) -> None:
         """Make the directory before the first append: see ReplicaHost.prepare."""

@@ -6,6 +6,7 @@ roles (the fetchers, the ISR keeper) is a RoleListener.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Protocol
 
@@ -34,6 +35,9 @@ from quorate_quorum.node.config import BrokerConfig
 from quorate_quorum.node.environment import Environment
 
 log_line = structlog.get_logger(__name__)
+
+#: Replicas that make their first append at the same time: see ReplicaLog.room_to_write.
+FIRST_APPENDS_MAX = 32
 
 
 class RoleListener(Protocol):
@@ -97,6 +101,7 @@ class Replicas:
         self.producer_memory = ProducerMemory(config)
         #: Shared by all partitions: see ReplicaHost.
         self.append_turns = Turns(APPEND_UNITS_A_TURN)
+        self.first_appends = asyncio.Semaphore(FIRST_APPENDS_MAX)
         self.decoder = Decoder(environment.disk)
         self._partitions: dict[Key, Partition] = {}
         self._listeners: list[RoleListener] = []

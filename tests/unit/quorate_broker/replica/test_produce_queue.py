@@ -19,7 +19,8 @@ from quorate.errors import (
 )
 from quorate.record.batch import split, stamp
 from quorate_broker.replica import checks
-from quorate_broker.replica.produce_queue import APPEND_UNITS, APPEND_UNITS_A_TURN
+from quorate_broker.replica.produce_queue import APPEND_UNITS, APPEND_UNITS_A_TURN, ProduceQueue
+from quorate_broker.replicas.replicas import FIRST_APPENDS_MAX
 from quorate_quorum.v1 import events_pb2 as ev
 from tests.unit.quorate_broker.builders import (
     NOW_MS,
@@ -220,9 +221,8 @@ async def test_a_large_batch_is_decoded_in_a_thread_and_keeps_its_place(
     await world.stop()
 
 
-async def test_batches_for_many_partitions_are_appended_in_several_turns(world: World) -> None:
-    """One request may name a thousand partitions: heartbeats must not wait for all of them."""
-    count = 200
+async def many_queues(world: World, count: int) -> list[ProduceQueue]:
+    """Return the queues of `count` partitions that broker 1 leads and that hold nothing yet."""
     replica = ev.Replica(broker_id=1, directory_id=directory_id(1))
     made = (
         ev.Partition(
@@ -236,6 +236,14 @@ async def test_batches_for_many_partitions_are_appended_in_several_turns(world: 
         for index in range(1, count)
     )
     await world.commit(*(ev.MetadataEvent(partition=partition) for partition in made))
+    replicas = world.brokers[1].replicas
+    return [replicas.get(TOPIC_ID, index).as_leader().queue for index in range(count)]
+
+
+async def test_batches_for_many_partitions_are_appended_in_several_turns(world: World) -> None:
+    """One request may name a thousand partitions: heartbeats must not wait for all of them."""
+    count = 200
+    queues = await many_queues(world, count)
     loop = asyncio.get_running_loop()
     appended = [0]
     handles: list[asyncio.Handle] = []
@@ -248,7 +256,6 @@ async def test_batches_for_many_partitions_are_appended_in_several_turns(world: 
         appended[-1] += 1
 
     next_turn()
-    queues = [world.brokers[1].replicas.get(TOPIC_ID, i).as_leader().queue for i in range(count)]
     await asyncio.gather(
         *(
             queue.produce(batch_of(b"a"), acks=1, timeout_ms=10_000, appended=count_one)
@@ -258,3 +265,26 @@ async def test_batches_for_many_partitions_are_appended_in_several_turns(world: 
     handles[0].cancel()
     assert sum(appended) == count
     assert max(appended) <= APPEND_UNITS_A_TURN // APPEND_UNITS
+
+
+async def test_few_replicas_make_their_first_append_at_the_same_time(world: World) -> None:
+    """Each waits for files that it makes; a thousand would end together, in one turn."""
+    queues = await many_queues(world, 3 * FIRST_APPENDS_MAX)
+    under_way = most = 0
+
+    def hook(name: str, path: str) -> None:
+        nonlocal under_way, most
+        if name == "make_directory":
+            under_way += 1
+            most = max(most, under_way)
+
+    def appended() -> None:
+        nonlocal under_way
+        under_way -= 1
+
+    world.brokers[1].disk.slow = 0.001  # appends wait for one another
+    world.brokers[1].disk.hook = hook
+    await asyncio.gather(
+        *(q.produce(batch_of(b"a"), acks=1, timeout_ms=10_000, appended=appended) for q in queues)
+    )
+    assert 1 < most <= FIRST_APPENDS_MAX
