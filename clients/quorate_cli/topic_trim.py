@@ -57,7 +57,7 @@ def trim(
         async with session.admin() as admin:
             return await admin.delete_records(wanted)
 
-    starts = run(main, timeout=session.timeout)
+    starts = dict(sorted(run(main, timeout=session.timeout).items()))
     if session.as_json:
         print_json({"topic": name, "starts": {one.partition: at for one, at in starts.items()}})
         return
@@ -77,5 +77,7 @@ async def _first_at(
 def _time(text: str) -> int:
     try:
         return record_text.milliseconds_of(text)
-    except ValueError as error:
-        usage_error(f"--before takes an offset, a time or {END!r}: {error}")
+    except ValueError:
+        usage_error(
+            f"--before takes an offset, a time as 2026-01-31T12:00:00, or {END!r}, not {text!r}"
+        )

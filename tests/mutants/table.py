@@ -929,8 +929,7 @@ MUTANTS = (
         "cut-stays-cut",
         "the oldest segment goes before the name of the next one is on the disk",
         f"{LOG_ROOM}/cutter.py",
-        "        # Also the names of what stays: a power loss may keep a removal alone.\n"
-        "        await self._directory.sync()\n",
+        "        await self._syncer.sync_to(offset)\n",
         "",
         (
             "tests/unit/quorate_quorum/log/test_recovery.py"

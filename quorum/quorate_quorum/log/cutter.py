@@ -104,9 +104,8 @@ class Cutter:
         extent = self._extent
         if not extent.start < offset <= extent.end:
             return
-        await self._syncer.sync_to(offset)
         # Also the names of what stays: a power loss may keep a removal alone.
-        await self._directory.sync()
+        await self._syncer.sync_to(offset)
         try:
             await self._checkpoints.move_start(offset)
         except OSError as error:
